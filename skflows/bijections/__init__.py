@@ -1,0 +1,26 @@
+"""Invertible maps with exact log-determinants, in torch alone."""
+
+from ._autoregressive import MaskedAutoregressive
+from ._base import Bijection, Chain, Inverse
+from ._coupling import Coupling
+from ._fixed import Standardize
+from ._linear import ActNorm, ElementwiseAffine, LULinear, Permutation
+from ._planar import Planar
+from ._univariate import Affine, RationalQuadraticSpline, Shift
+
+__all__ = [
+    "ActNorm",
+    "Affine",
+    "Bijection",
+    "Chain",
+    "Coupling",
+    "ElementwiseAffine",
+    "Inverse",
+    "LULinear",
+    "MaskedAutoregressive",
+    "Permutation",
+    "Planar",
+    "RationalQuadraticSpline",
+    "Shift",
+    "Standardize",
+]

@@ -1,0 +1,65 @@
+"""What a bijection is, and how bijections compose."""
+
+from abc import ABC, abstractmethod
+
+from torch import nn
+
+
+class Bijection(nn.Module, ABC):
+    """An invertible map from data ``x`` to latent ``z``, with its log-determinant.
+
+    Both directions take ``(n, d)`` tensors and an optional ``(n, n_context)`` context, and
+    return the mapped rows together with ``log |det J|`` of *that* direction, of shape ``(n,)``.
+    """
+
+    @abstractmethod
+    def forward(self, x, context=None):
+        """Map data to latent: ``(z, log |det dz/dx|)``."""
+
+    @abstractmethod
+    def inverse(self, z, context=None):
+        """Map latent to data: ``(x, log |det dx/dz|)``."""
+
+    def initialize(self, x, weight=None, context=None):
+        """Set the state that depends on data (scales, means); most bijections have none."""
+
+
+class Chain(Bijection):
+    """Bijections applied one after another, the first one nearest to the data."""
+
+    def __init__(self, bijections):
+        super().__init__()
+        self.bijections = nn.ModuleList(bijections)
+
+    def forward(self, x, context=None):
+        log_det = x.new_zeros(len(x))
+        for bijection in self.bijections:
+            x, step = bijection(x, context)
+            log_det = log_det + step
+        return x, log_det
+
+    def inverse(self, z, context=None):
+        log_det = z.new_zeros(len(z))
+        for bijection in reversed(self.bijections):
+            z, step = bijection.inverse(z, context)
+            log_det = log_det + step
+        return z, log_det
+
+    def initialize(self, x, weight=None, context=None):
+        for bijection in self.bijections:
+            bijection.initialize(x, weight, context)
+            x, _ = bijection(x, context)
+
+
+class Inverse(Bijection):
+    """Another bijection run backwards; turns a masked autoregressive flow into an inverse one."""
+
+    def __init__(self, bijection):
+        super().__init__()
+        self.bijection = bijection
+
+    def forward(self, x, context=None):
+        return self.bijection.inverse(x, context)
+
+    def inverse(self, z, context=None):
+        return self.bijection(z, context)

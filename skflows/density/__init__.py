@@ -1,0 +1,16 @@
+"""Density estimators with scikit-learn's interface."""
+
+from ._base import FlowDensity
+from ._glow import GlowDensity
+from ._iaf import IAFDensity
+from ._maf import MAFDensity
+from ._nice import NICEDensity
+from ._nsf import NSFDensity
+from ._planar import PlanarDensity
+from ._realnvp import RealNVPDensity
+
+# The one table of architectures, which the package's names, the command line, the tests and
+# the benchmarks read. Importing an architecture above is what enters it here.
+ARCHITECTURES = {
+    cls.__name__.removesuffix("Density").lower(): cls for cls in FlowDensity.__subclasses__()
+}

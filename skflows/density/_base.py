@@ -1,0 +1,462 @@
+"""The base estimator: density, outlier detector and transformer in one."""
+
+import warnings
+from abc import abstractmethod
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    DensityMixin,
+    OutlierMixin,
+    TransformerMixin,
+    _fit_context,
+)
+from sklearn.callback import CallbackSupportMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.stats import _weighted_percentile
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_array,
+    check_is_fitted,
+    validate_data,
+)
+
+from . import _docs
+
+# Latent maps whose round trip is off by more than this fraction of a column's scale are not
+# trusted (Behrmann et al., "Understanding and Mitigating Exploding Inverses", 2020).
+MAX_RECONSTRUCTION_ERROR = 1e-3
+RECONSTRUCTION_ROWS = 256  # rows of the training data on which a fit checks its inverse
+SMALLEST_BATCH, LARGEST_BATCH = 128, 1024
+
+
+class FlowDensity(
+    ClassNamePrefixFeaturesOutMixin,
+    OutlierMixin,
+    DensityMixin,
+    TransformerMixin,
+    CallbackSupportMixin,
+    BaseEstimator,
+):
+    """Base of all flows: everything but the architecture.
+
+    A subclass implements `_build_bijection`, and defines ``__init__`` only if its parameters
+    or their defaults differ. ``{network}``, ``{training}`` and ``{attributes}`` in its
+    docstring stand for the shared parts in ``_docs.py``.
+    """
+
+    _parameter_constraints: dict = {
+        "n_transforms": [Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions({"relu", "tanh", "silu", "gelu", "elu"})],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "early_stopping": ["boolean", StrOptions({"auto"})],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if cls.__doc__:
+            cls.__doc__ = _docs.fill(cls.__doc__)
+
+    def __init__(
+        self,
+        *,
+        n_transforms=5,
+        hidden_layer_sizes=(64, 64),
+        activation="relu",
+        dropout=0.0,
+        batch_size="auto",
+        learning_rate_init=2e-3,
+        weight_decay=0.0,
+        max_iter=200,
+        early_stopping="auto",
+        validation_fraction=0.1,
+        n_iter_no_change=30,
+        tol=1e-4,
+        warm_start=False,
+        contamination="auto",
+        device="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_transforms = n_transforms
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.dropout = dropout
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.weight_decay = weight_decay
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.contamination = contamination
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @abstractmethod
+    def _build_bijection(self, n_features, n_context=0):
+        """Return a new `skflows.bijections.Bijection` for standardised data."""
+
+    def _network(self, n_context):
+        """Return the arguments of a conditioner network that the parameters set."""
+        sizes = tuple(int(size) for size in np.atleast_1d(self.hidden_layer_sizes))
+        return {
+            "hidden_layer_sizes": sizes,
+            "n_context": n_context,
+            "activation": self.activation,
+            "dropout": self.dropout,
+        }
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, sample_weight=None):
+        """Fit the density to the rows of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows. At least two.
+
+        y : None
+            Ignored.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Importance of each row in the likelihood; rows of weight 0 are left out.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        warm = self.warm_start and hasattr(self, "flow_")
+        return self._fit(X, y, sample_weight, warm=warm, increment=False)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Train one epoch on the rows of X, from where the last call ended.
+
+        The first call sets the scaling; the threshold `offset_` is that of the latest rows.
+        Nothing is held out and the learning rate is constant.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows. At least two in the first call.
+
+        y : None
+            Ignored.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Importance of each row in the likelihood.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        return self._fit(X, y, sample_weight, warm=hasattr(self, "flow_"), increment=True)
+
+    def _fit(self, X, y, sample_weight, warm, increment):
+        X = self._validate(X, reset=not warm, ensure_min_samples=1 if warm else 2)
+        weight = _check_sample_weight(
+            sample_weight, X, dtype=np.float64, ensure_non_negative=True
+        )
+        kept = weight > 0
+        max_iter = 1 if increment else self.max_iter
+        context = self._init_callback_context(max_subtasks=max_iter)
+        tasks = {"estimator": self, "X": X, "y": y}
+        context.call_on_fit_task_begin(**tasks)
+
+        from . import _engine
+
+        run = _engine.Run(self, X[kept], weight[kept], warm, increment, max_iter)
+        epoch = []  # the callback context of the epoch that is running
+
+        def on_epoch_begin():
+            epoch[:] = [context.subcontext(task_name="epoch")]
+            epoch[0].call_on_fit_task_begin(**tasks)
+
+        def on_epoch_end(history):
+            self._report(history, max_iter)
+            return epoch[0].call_on_fit_task_end(
+                **tasks, reconstruction_attributes=lambda: {"flow_": run.snapshot()}
+            )
+
+        history = run.train(on_epoch_begin, on_epoch_end)
+        self._store(run, history, warm)
+        self._set_offset(X[kept], weight[kept])
+        self._check_inverse(X[kept])
+        context.call_on_fit_task_end(**tasks, reconstruction_attributes=dict)
+        return self
+
+    def _validate(self, X, **kwargs):
+        try:
+            return validate_data(self, X, dtype=[np.float64, np.float32], **kwargs)
+        except ValueError as error:
+            if "could not convert string" not in str(error):
+                raise
+            raise ValueError(
+                f"{error}. {type(self).__name__} models numbers: drop or encode the other "
+                "columns first, for example with sklearn.preprocessing.OrdinalEncoder."
+            ) from error
+
+    def _report(self, history, max_iter):
+        epoch = len(history.loss)
+        if self.verbose and epoch % int(self.verbose) == 0:
+            held_out = "".join(
+                f", held-out score {score:.4f}" for score in history.validation_score[-1:]
+            )
+            print(f"Epoch {epoch}/{max_iter}: loss {history.loss[-1]:.4f}{held_out}")
+
+    def _store(self, run, history, warm):
+        if history.diverged:
+            warnings.warn(
+                f"Training stopped after {len(history.loss)} epochs: the loss or its gradient "
+                "was not finite again and again, at ever lower rates. The best weights so far "
+                "are kept; try a smaller learning_rate_init than "
+                f"{self.learning_rate_init}.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        if history.interrupted:
+            warnings.warn(
+                f"Training was interrupted after {len(history.loss)} epochs; the best weights "
+                "so far are kept.",
+                stacklevel=4,
+            )
+        past = self.history_ if warm else {}
+        self.best_iter_ = len(past.get("loss", [])) + history.best_iter
+        self.history_ = {
+            name: past.get(name, []) + getattr(history, name)
+            for name in ("loss", "validation_score", "learning_rate")
+        }
+        self.n_iter_ = len(self.history_["loss"])
+        self.flow_ = run.snapshot()
+        self._optimizer_state = run.optimizer_state(history)
+
+    def _set_offset(self, X, weight):
+        scores = self._score_rows(X)
+        ranks = [25, 75] if self.contamination == "auto" else [100 * self.contamination]
+        quantiles = [_weighted_percentile(scores, weight, rank, average=True) for rank in ranks]
+        if self.contamination == "auto":
+            first, third = quantiles
+            quantiles = [first - 1.5 * (third - first)]
+        self.offset_ = float(quantiles[0])
+
+    def _check_inverse(self, X):
+        rows = X[:: max(1, len(X) // RECONSTRUCTION_ROWS)]
+        error = (self._round_trip_error(rows) / self.flow_.preprocess.scale.numpy()).max()
+        if error > MAX_RECONSTRUCTION_ERROR:
+            warnings.warn(
+                f"The inverse of the fitted flow is off by {error:.1e} of a column's standard "
+                f"deviation on training rows (more than {MAX_RECONSTRUCTION_ERROR:g}): samples "
+                "and inverse_transform are not exact. See reconstruction_error; try fewer "
+                "transforms or a smaller learning_rate_init.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    @property
+    def loss_curve_(self):
+        """Training negative log-likelihood per row after each epoch, in nats."""
+        return self.history_["loss"]
+
+    @property
+    def validation_scores_(self):
+        """Mean held-out log-density after each epoch, or None if no rows were held out."""
+        return self.history_["validation_score"] or None
+
+    @property
+    def best_validation_score_(self):
+        """Largest mean held-out log-density, or None if no rows were held out."""
+        return max(self.history_["validation_score"], default=None)
+
+    def _map_rows(self, direction, rows):
+        from . import _engine
+
+        return _engine.map_rows(getattr(self.flow_, direction), rows)
+
+    def _score_rows(self, X):
+        return self._map_rows("log_prob", X)[0]
+
+    def _round_trip_error(self, X):
+        latent = self._map_rows("forward", X)[0]
+        return np.abs(self._map_rows("inverse", latent)[0] - X)
+
+    def score_samples(self, X):
+        """Log-density of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            In nats, in the units of X: a row's value depends on that row alone.
+        """
+        check_is_fitted(self)
+        return self._score_rows(self._validate(X, reset=False))
+
+    def score(self, X, y=None):
+        """Mean log-density of the rows, so that a search maximises held-out likelihood.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        score : float
+            In nats per row.
+        """
+        return float(np.mean(self.score_samples(X)))
+
+    def sample(self, n_samples=1, random_state=None):
+        """Draw rows from the fitted density.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The rows.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
+        random_state = check_random_state(random_state)
+        latent = random_state.standard_normal((n_samples, self.n_features_in_))
+        return self._map_rows("inverse", latent)[0]
+
+    def decision_function(self, X):
+        """Log-density above the outlier threshold: negative for outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            ``score_samples(X) - offset_``.
+        """
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X):
+        """Say which rows are outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            -1 for outliers, 1 for inliers.
+        """
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def transform(self, X):
+        """Latent coordinates of each row, standard normal if the fit is perfect.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_features)
+            Their latent coordinates.
+        """
+        check_is_fitted(self)
+        return self._map_rows("forward", self._validate(X, reset=False))[0]
+
+    def inverse_transform(self, Z):
+        """Rows of given latent coordinates.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_samples, n_features)
+            Latent coordinates.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The rows that `transform` maps to Z.
+        """
+        check_is_fitted(self)
+        Z = check_array(Z, dtype=np.float64, input_name="Z")
+        if Z.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"Z has {Z.shape[1]} features, but {type(self).__name__} was fitted on "
+                f"{self.n_features_in_}; pass the output of transform."
+            )
+        return self._map_rows("inverse", Z)[0]
+
+    def reconstruction_error(self, X):
+        """How exactly the latent map can be undone: ``max |x - inverse(forward(x))|``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        error : ndarray of shape (n_samples,)
+            Largest absolute error over the columns of each row, in the units of X.
+
+        References
+        ----------
+        Behrmann, Vicol, Wang, Grosse & Jacobsen, "Understanding and Mitigating Exploding
+        Inverses in Invertible Neural Networks", 2020.
+        """
+        check_is_fitted(self)
+        return self._round_trip_error(self._validate(X, reset=False)).max(axis=1)
+
+    @property
+    def _n_features_out(self):
+        return self.n_features_in_
+
+    def __getstate__(self):
+        # Tensors on a GPU could not be loaded on a machine without one.
+        state = dict(super().__getstate__())
+        if "flow_" in state:
+            from . import _engine
+
+            state["flow_"] = _engine.on_cpu(state["flow_"])
+        return state

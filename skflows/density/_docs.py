@@ -1,0 +1,96 @@
+"""The parts of the docstrings that all flows share."""
+
+import inspect
+
+NETWORK = """\
+hidden_layer_sizes : int or tuple of int, default=(64, 64)
+    Widths of the hidden layers of each conditioner network. A layer as wide as the one
+    before it is residual.
+
+activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="relu"
+    Activation of the hidden layers.
+
+dropout : float, default=0.0
+    Fraction of hidden units dropped in each training step.
+"""
+
+TRAINING = """\
+batch_size : int or "auto", default="auto"
+    Rows per training step. "auto" takes about 1/32 of the rows, between 128 and 1024.
+    A table that fits in one batch is trained in float64 without shuffling, so that
+    weighting a row by 2 and repeating it give the same fit.
+
+learning_rate_init : float, default=0.002
+    Peak learning rate of AdamW; it rises over the first 5 % of the steps and falls along
+    a cosine to 0 at ``max_iter``.
+
+weight_decay : float, default=0.0
+    Decoupled weight decay.
+
+max_iter : int, default=200
+    Largest number of epochs.
+
+early_stopping : bool or "auto", default="auto"
+    Whether to hold out ``validation_fraction`` of the rows, keep the epoch that does best
+    on them and stop when they no longer improve. "auto" does so when the rows fill more
+    than one batch.
+
+validation_fraction : float, default=0.1
+    Fraction of the rows held out.
+
+n_iter_no_change : int, default=30
+    Epochs without improvement after which training stops.
+
+tol : float, default=1e-4
+    Least improvement, in nats per row, of the held-out score.
+
+warm_start : bool, default=False
+    Whether `fit` starts from the weights (and scaling) of the previous call.
+
+contamination : float or "auto", default="auto"
+    Fraction of outliers in the training data, which sets the threshold of `predict`.
+    "auto" puts it at the lower Tukey fence of the training scores, Q1 - 1.5 (Q3 - Q1).
+
+device : str, default="auto"
+    A torch device. "auto" is CUDA where there is one, else the CPU; "mps" must be asked
+    for.
+
+random_state : int, RandomState instance or None, default=None
+    Seeds the initial weights, the held-out rows, the order of the rows and dropout.
+
+verbose : int, default=0
+    Print the loss every ``verbose`` epochs.
+"""
+
+ATTRIBUTES = """\
+flow_ : skflows._flow.Flow
+    The fitted torch module, in float64.
+
+history_ : dict of list
+    "loss" (training negative log-likelihood per row, in nats), "validation_score" (mean
+    held-out log-density; empty when no rows were held out) and "learning_rate", one entry
+    per epoch.
+
+n_iter_ : int
+    Number of epochs run.
+
+best_iter_ : int
+    Epoch, counted from 1, whose weights were kept.
+
+offset_ : float
+    Log-density below which `predict` calls a row an outlier.
+
+n_features_in_ : int
+    Number of columns seen in `fit`.
+
+feature_names_in_ : ndarray of shape (n_features_in_,)
+    Column names seen in `fit`, if they are all strings.
+"""
+
+
+def fill(docstring):
+    """Put the shared parts in place of ``{network}``, ``{training}`` and ``{attributes}``."""
+    docstring = inspect.cleandoc(docstring)
+    for name, shared in (("network", NETWORK), ("training", TRAINING), ("attributes", ATTRIBUTES)):
+        docstring = docstring.replace(f"{{{name}}}", shared.rstrip())
+    return docstring

@@ -1,0 +1,155 @@
+"""The torch half of the estimators, imported when one is first fitted or used."""
+
+import copy
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+
+from .._flow import Flow
+from .._training import EMA_DECAY, constant, cosine_with_warm_up, fit_flow
+from ..bijections import Standardize
+from ._base import LARGEST_BATCH, SMALLEST_BATCH
+
+VALUES_PER_CHUNK = 2**17  # of input: bounds the memory of scoring whatever the number of rows
+INITIALIZATION_ROWS = 8192
+
+
+def resolve_device(name):
+    """The torch device that the parameter ``device`` asks for."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f'device={name!r} cannot be used here ({str(error).splitlines()[0]}); "auto" and '
+            '"cpu" always work.'
+        ) from error
+    return device
+
+
+@contextmanager
+def seeded(seed, device):
+    """Seed torch in this context and leave the caller's random state as it was."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def automatic_batch_size(n):
+    """Power of two nearest to n / 32, within bounds."""
+    return int(np.clip(2 ** round(np.log2(n / 32)), SMALLEST_BATCH, LARGEST_BATCH))
+
+
+class Run:
+    """One training of an estimator's flow on validated rows and their positive weights."""
+
+    def __init__(self, estimator, X, weight, warm, increment, max_iter):
+        self.estimator = estimator
+        self.warm = warm
+        self.increment = increment
+        self.max_iter = max_iter
+        self.device = resolve_device(estimator.device)
+        n, d = X.shape
+        self.batch_size = (
+            automatic_batch_size(n) if estimator.batch_size == "auto" else estimator.batch_size
+        )
+        # Rounding decides Adam's first steps where a gradient vanishes: a small table can
+        # afford the float64 that makes its fit independent of the order of the sums.
+        double = n <= self.batch_size and self.device.type != "mps"
+        self.dtype = torch.float64 if double else torch.float32
+        self.seed = check_random_state(estimator.random_state).randint(2**31 - 1)
+        self.x = torch.tensor(X, dtype=torch.float64)
+        self.weight = torch.tensor(weight, dtype=torch.float64)
+
+    def train(self, on_epoch_begin, on_epoch_end):
+        est = self.estimator
+        with seeded(self.seed, self.device):
+            if self.warm:
+                self.flow = copy.deepcopy(est.flow_).cpu()
+            else:
+                preprocess = Standardize(self.x.shape[1])
+                preprocess.initialize(self.x, self.weight)
+                self.flow = Flow(preprocess, est._build_bijection(self.x.shape[1]))
+            y, log_det = self.flow.preprocess(self.x)
+            if not self.warm:
+                few = torch.randperm(len(y))[:INITIALIZATION_ROWS]
+                few = few if len(few) < len(y) else slice(None)
+                with torch.no_grad():
+                    self.flow.bijection.double().initialize(y[few], self.weight[few])
+            train, validation = self._split(y)
+            self.flow.bijection.to(self.device, self.dtype)
+            # Losses and scores are reported in the units of X, as score_samples is.
+            shift = (self.weight @ log_det / self.weight.sum()).item()
+
+            def report(history):
+                history.loss[-1] -= shift
+                if validation is not None:
+                    history.validation_score[-1] += shift
+                return on_epoch_end(history)
+
+            return fit_flow(
+                self.flow.bijection,
+                *train,
+                validation,
+                max_iter=self.max_iter,
+                batch_size=self.batch_size,
+                learning_rate=est.learning_rate_init,
+                weight_decay=est.weight_decay,
+                n_iter_no_change=est.n_iter_no_change,
+                tol=est.tol,
+                schedule=constant if self.increment else cosine_with_warm_up,
+                ema_decay=0.0 if self.increment else EMA_DECAY,
+                optimizer_state=est._optimizer_state if self.warm and self.increment else None,
+                on_epoch_begin=on_epoch_begin,
+                on_epoch_end=report,
+            )
+
+    def _split(self, y):
+        """Training rows, and held-out rows or None, with their weights."""
+        n = len(y)
+        wanted = self.estimator.early_stopping
+        if wanted == "auto":
+            wanted = n > self.batch_size
+        y, weight = (t.to(self.device, self.dtype) for t in (y, self.weight))
+        if self.increment or not wanted:
+            return (y, weight), None
+        n_held_out = min(max(1, round(self.estimator.validation_fraction * n)), n - 1)
+        order = torch.randperm(n).to(self.device)
+        held_out, rest = order[:n_held_out], order[n_held_out:]
+        return (y[rest], weight[rest]), (y[held_out], weight[held_out])
+
+    def snapshot(self):
+        """The flow as it stands, in float64 and ready to score."""
+        flow = copy.deepcopy(self.flow).requires_grad_(False).eval()
+        # MPS has no float64.
+        flow = flow.cpu() if self.device.type == "mps" else flow.to(self.device)
+        return flow.double()
+
+    def optimizer_state(self, history):
+        """What the next `partial_fit` needs, or None after a whole fit."""
+        return copy.deepcopy(history.optimizer_state) if self.increment else None
+
+
+def on_cpu(flow):
+    """The flow itself if it is on the CPU, else a copy there."""
+    if flow.preprocess.scale.device.type == "cpu":
+        return flow
+    return copy.deepcopy(flow).cpu()
+
+
+@torch.inference_mode()
+def map_rows(function, rows):
+    """Apply a method of a flow to rows in chunks; its outputs as float64 arrays."""
+    device = function.__self__.preprocess.scale.device
+    size = max(1, VALUES_PER_CHUNK // rows.shape[1])
+    chunks = []
+    for start in range(0, len(rows), size):
+        chunk = torch.tensor(rows[start : start + size], dtype=torch.float64, device=device)
+        outputs = function(chunk)
+        chunks.append(outputs if isinstance(outputs, tuple) else (outputs,))
+    return [torch.cat(parts).cpu().numpy() for parts in zip(*chunks, strict=True)]
