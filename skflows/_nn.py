@@ -4,6 +4,8 @@ They work on columns: ``(n_in, n) -> (n_out, n)``. With the rows last in memory 
 products cost the same, and the elementwise work on their outputs runs several times faster.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -124,7 +126,7 @@ class MaskedResidualMLP(ResidualMLP):
         degrees = [hidden_degrees(n_features, size, n_context) for size in hidden_layer_sizes]
         features = torch.arange(n_features)
         masks = [degrees[0][:, None] > features]
-        masks += [b[:, None] >= a for a, b in zip(degrees, degrees[1:], strict=False)]
+        masks += [b[:, None] >= a for a, b in pairwise(degrees)]
         masks += [(features[:, None] >= degrees[-1]).repeat(n_params, 1)]
         super().__init__(
             n_features,
@@ -183,7 +185,7 @@ class MaskedResidualMLP(ResidualMLP):
                 else:
                     residual = len(self.degrees[k]) == len(self.degrees[k - 1])
                     h = h + update if residual else update
-                active[k].append(self.activation(h))
+                active[k].append(self.activate(h))
             seen = active[-1].rows()
             params = weights[-1][j :: self.n_features, : len(seen)] @ seen
             params = params + self.output.bias[j :: self.n_features, None]

@@ -147,6 +147,7 @@ def fit_flow(
     weight_decay=0.0,
     n_iter_no_change=20,
     tol=0.0,
+    noise=True,
     schedule=cosine_with_warm_up,
     ema_decay=EMA_DECAY,
     optimizer_state=None,
@@ -180,6 +181,8 @@ def fit_flow(
         Stop after as many epochs without a validation gain of more than ``tol``.
     tol : float, default=0.0
         Least gain, in nats per row.
+    noise : bool, default=True
+        Whether dropout acts.
     schedule : callable, default=cosine_with_warm_up
         ``schedule(step, n_steps)``, a factor on the rate.
     ema_decay : float, default=0.998
@@ -209,7 +212,7 @@ def fit_flow(
     try:
         for epoch in range(1, max_iter + 1):
             on_epoch_begin()
-            bijection.train()
+            bijection.train(noise)
             total = seen = 0
             for batch in shuffled_batches(n, batch_size, y.device):
                 rows = y[batch]

@@ -6,7 +6,8 @@ from ._coupling import Coupling
 from ._fixed import Standardize
 from ._linear import ActNorm, ElementwiseAffine, LULinear, Permutation
 from ._planar import Planar
-from ._univariate import Affine, RationalQuadraticSpline, Shift
+from ._spline import RationalQuadraticSpline
+from ._univariate import Affine, Shift
 
 __all__ = [
     "ActNorm",

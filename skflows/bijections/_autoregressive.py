@@ -28,9 +28,7 @@ class MaskedAutoregressive(Bijection):
     def __init__(self, n_features, univariate, hidden_layer_sizes, **network):
         super().__init__()
         self.univariate = univariate
-        self.net = MaskedResidualMLP(
-            n_features, univariate.n_params, hidden_layer_sizes, **network
-        )
+        self.net = MaskedResidualMLP(n_features, univariate.n_params, hidden_layer_sizes, **network)
 
     def forward(self, x, context=None):
         x = x.T

@@ -1,47 +1,32 @@
 """The base estimator: density, outlier detector and transformer in one."""
 
+import math
 import warnings
 from abc import abstractmethod
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    DensityMixin,
-    OutlierMixin,
-    TransformerMixin,
-    _fit_context,
-)
+from sklearn.base import BaseEstimator, _fit_context
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.stats import _weighted_percentile
 from sklearn.utils.validation import (
     _check_sample_weight,
-    check_array,
     check_is_fitted,
     validate_data,
 )
 
 from . import _docs
+from ._surface import LatentMapMixin, OutlierDensityMixin
 
 # Latent maps whose round trip is off by more than this fraction of a column's scale are not
 # trusted (Behrmann et al., "Understanding and Mitigating Exploding Inverses", 2020).
 MAX_RECONSTRUCTION_ERROR = 1e-3
 RECONSTRUCTION_ROWS = 256  # rows of the training data on which a fit checks its inverse
-SMALLEST_BATCH, LARGEST_BATCH = 128, 1024
 
 
-class FlowDensity(
-    ClassNamePrefixFeaturesOutMixin,
-    OutlierMixin,
-    DensityMixin,
-    TransformerMixin,
-    CallbackSupportMixin,
-    BaseEstimator,
-):
+class FlowDensity(OutlierDensityMixin, LatentMapMixin, CallbackSupportMixin, BaseEstimator):
     """Base of all flows: everything but the architecture.
 
     A subclass implements `_build_bijection`, and defines ``__init__`` only if its parameters
@@ -80,11 +65,11 @@ class FlowDensity(
         n_transforms=5,
         hidden_layer_sizes=(64, 64),
         activation="relu",
-        dropout=0.0,
+        dropout=0.1,
         batch_size="auto",
         learning_rate_init=2e-3,
         weight_decay=0.0,
-        max_iter=200,
+        max_iter=100,
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=30,
@@ -119,9 +104,14 @@ class FlowDensity(
 
     def _network(self, n_context):
         """Return the arguments of a conditioner network that the parameters set."""
-        sizes = tuple(int(size) for size in np.atleast_1d(self.hidden_layer_sizes))
+        sizes = np.atleast_1d(self.hidden_layer_sizes)
+        if sizes.ndim > 1 or sizes.dtype.kind not in "iu" or min(sizes) < 1:
+            raise ValueError(
+                f"hidden_layer_sizes={self.hidden_layer_sizes!r}; it must be an integer of at "
+                "least 1, or a tuple of them with one for each hidden layer."
+            )
         return {
-            "hidden_layer_sizes": sizes,
+            "hidden_layer_sizes": tuple(sizes.tolist()),
             "n_context": n_context,
             "activation": self.activation,
             "dropout": self.dropout,
@@ -176,11 +166,15 @@ class FlowDensity(
         return self._fit(X, y, sample_weight, warm=hasattr(self, "flow_"), increment=True)
 
     def _fit(self, X, y, sample_weight, warm, increment):
-        X = self._validate(X, reset=not warm, ensure_min_samples=1 if warm else 2)
-        weight = _check_sample_weight(
-            sample_weight, X, dtype=np.float64, ensure_non_negative=True
-        )
+        least = 1 if warm and increment else 2  # to set a scale, or to hold a row out
+        X = self._validate(X, reset=not warm, ensure_min_samples=least)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         kept = weight > 0
+        if kept.sum() < least:
+            raise ValueError(
+                f"sample_weight is positive for {kept.sum()} of {len(X)} rows; {least} are needed "
+                "at least, because rows of weight 0 are left out."
+            )
         max_iter = 1 if increment else self.max_iter
         context = self._init_callback_context(max_subtasks=max_iter)
         tasks = {"estimator": self, "X": X, "y": y}
@@ -203,14 +197,15 @@ class FlowDensity(
 
         history = run.train(on_epoch_begin, on_epoch_end)
         self._store(run, history, warm)
-        self._set_offset(X[kept], weight[kept])
+        self._set_offset(self._score_rows(X[kept]), weight[kept])
         self._check_inverse(X[kept])
         context.call_on_fit_task_end(**tasks, reconstruction_attributes=dict)
         return self
 
     def _validate(self, X, **kwargs):
         try:
-            return validate_data(self, X, dtype=[np.float64, np.float32], **kwargs)
+            # C order: torch takes no negative strides, as those of X[::-1].
+            return validate_data(self, X, dtype=[np.float64, np.float32], order="C", **kwargs)
         except ValueError as error:
             if "could not convert string" not in str(error):
                 raise
@@ -243,29 +238,23 @@ class FlowDensity(
                 "so far are kept.",
                 stacklevel=4,
             )
-        past = self.history_ if warm else {}
-        self.best_iter_ = len(past.get("loss", [])) + history.best_iter
-        self.history_ = {
-            name: past.get(name, []) + getattr(history, name)
-            for name in ("loss", "validation_score", "learning_rate")
+        held_out = history.validation_score or [math.nan] * len(history.loss)
+        epochs = {
+            "loss": history.loss,
+            "validation_score": held_out,
+            "learning_rate": history.learning_rate,
         }
+        past = self.history_ if warm else {name: [] for name in epochs}
+        self.best_iter_ = len(past["loss"]) + history.best_iter
+        self.history_ = {name: past[name] + values for name, values in epochs.items()}
         self.n_iter_ = len(self.history_["loss"])
         self.flow_ = run.snapshot()
         self._optimizer_state = run.optimizer_state(history)
 
-    def _set_offset(self, X, weight):
-        scores = self._score_rows(X)
-        ranks = [25, 75] if self.contamination == "auto" else [100 * self.contamination]
-        quantiles = [_weighted_percentile(scores, weight, rank, average=True) for rank in ranks]
-        if self.contamination == "auto":
-            first, third = quantiles
-            quantiles = [first - 1.5 * (third - first)]
-        self.offset_ = float(quantiles[0])
-
     def _check_inverse(self, X):
         rows = X[:: max(1, len(X) // RECONSTRUCTION_ROWS)]
         error = (self._round_trip_error(rows) / self.flow_.preprocess.scale.numpy()).max()
-        if error > MAX_RECONSTRUCTION_ERROR:
+        if not error <= MAX_RECONSTRUCTION_ERROR:  # NaN warns too
             warnings.warn(
                 f"The inverse of the fitted flow is off by {error:.1e} of a column's standard "
                 f"deviation on training rows (more than {MAX_RECONSTRUCTION_ERROR:g}): samples "
@@ -283,12 +272,14 @@ class FlowDensity(
     @property
     def validation_scores_(self):
         """Mean held-out log-density after each epoch, or None if no rows were held out."""
-        return self.history_["validation_score"] or None
+        scores = self.history_["validation_score"]
+        return None if np.isnan(scores).all() else scores
 
     @property
     def best_validation_score_(self):
         """Largest mean held-out log-density, or None if no rows were held out."""
-        return max(self.history_["validation_score"], default=None)
+        scores = self.validation_scores_
+        return None if scores is None else float(np.nanmax(scores))
 
     def _map_rows(self, direction, rows):
         from . import _engine
@@ -297,10 +288,6 @@ class FlowDensity(
 
     def _score_rows(self, X):
         return self._map_rows("log_prob", X)[0]
-
-    def _round_trip_error(self, X):
-        latent = self._map_rows("forward", X)[0]
-        return np.abs(self._map_rows("inverse", latent)[0] - X)
 
     def score_samples(self, X):
         """Log-density of each row.
@@ -317,24 +304,6 @@ class FlowDensity(
         """
         check_is_fitted(self)
         return self._score_rows(self._validate(X, reset=False))
-
-    def score(self, X, y=None):
-        """Mean log-density of the rows, so that a search maximises held-out likelihood.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        score : float
-            In nats per row.
-        """
-        return float(np.mean(self.score_samples(X)))
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the fitted density.
@@ -358,99 +327,6 @@ class FlowDensity(
         random_state = check_random_state(random_state)
         latent = random_state.standard_normal((n_samples, self.n_features_in_))
         return self._map_rows("inverse", latent)[0]
-
-    def decision_function(self, X):
-        """Log-density above the outlier threshold: negative for outliers.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        scores : ndarray of shape (n_samples,)
-            ``score_samples(X) - offset_``.
-        """
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X):
-        """Say which rows are outliers.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-            -1 for outliers, 1 for inliers.
-        """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
-
-    def transform(self, X):
-        """Latent coordinates of each row, standard normal if the fit is perfect.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        Z : ndarray of shape (n_samples, n_features)
-            Their latent coordinates.
-        """
-        check_is_fitted(self)
-        return self._map_rows("forward", self._validate(X, reset=False))[0]
-
-    def inverse_transform(self, Z):
-        """Rows of given latent coordinates.
-
-        Parameters
-        ----------
-        Z : array-like of shape (n_samples, n_features)
-            Latent coordinates.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features)
-            The rows that `transform` maps to Z.
-        """
-        check_is_fitted(self)
-        Z = check_array(Z, dtype=np.float64, input_name="Z")
-        if Z.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"Z has {Z.shape[1]} features, but {type(self).__name__} was fitted on "
-                f"{self.n_features_in_}; pass the output of transform."
-            )
-        return self._map_rows("inverse", Z)[0]
-
-    def reconstruction_error(self, X):
-        """How exactly the latent map can be undone: ``max |x - inverse(forward(x))|``.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        error : ndarray of shape (n_samples,)
-            Largest absolute error over the columns of each row, in the units of X.
-
-        References
-        ----------
-        Behrmann, Vicol, Wang, Grosse & Jacobsen, "Understanding and Mitigating Exploding
-        Inverses in Invertible Neural Networks", 2020.
-        """
-        check_is_fitted(self)
-        return self._round_trip_error(self._validate(X, reset=False)).max(axis=1)
-
-    @property
-    def _n_features_out(self):
-        return self.n_features_in_
 
     def __getstate__(self):
         # Tensors on a GPU could not be loaded on a machine without one.

@@ -10,15 +10,15 @@ hidden_layer_sizes : int or tuple of int, default=(64, 64)
 activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="relu"
     Activation of the hidden layers.
 
-dropout : float, default=0.0
+dropout : float, default=0.1
     Fraction of hidden units dropped in each training step.
 """
 
 TRAINING = """\
 batch_size : int or "auto", default="auto"
     Rows per training step. "auto" takes about 1/32 of the rows, between 128 and 1024.
-    A table that fits in one batch is trained in float64 without shuffling, so that
-    weighting a row by 2 and repeating it give the same fit.
+    Tables of fewer than 64 rows are then trained whole: in float64, with nothing held out,
+    shuffled or dropped, so that weighting a row by 2 and repeating it give the same fit.
 
 learning_rate_init : float, default=0.002
     Peak learning rate of AdamW; it rises over the first 5 % of the steps and falls along
@@ -27,13 +27,12 @@ learning_rate_init : float, default=0.002
 weight_decay : float, default=0.0
     Decoupled weight decay.
 
-max_iter : int, default=200
+max_iter : int, default=100
     Largest number of epochs.
 
 early_stopping : bool or "auto", default="auto"
     Whether to hold out ``validation_fraction`` of the rows, keep the epoch that does best
-    on them and stop when they no longer improve. "auto" does so when the rows fill more
-    than one batch.
+    on them and stop when they no longer improve. "auto" does so from 64 rows on.
 
 validation_fraction : float, default=0.1
     Fraction of the rows held out.
@@ -68,8 +67,8 @@ flow_ : skflows._flow.Flow
 
 history_ : dict of list
     "loss" (training negative log-likelihood per row, in nats), "validation_score" (mean
-    held-out log-density; empty when no rows were held out) and "learning_rate", one entry
-    per epoch.
+    held-out log-density; nan where no rows were held out) and "learning_rate", one entry per
+    epoch.
 
 n_iter_ : int
     Number of epochs run.

@@ -10,10 +10,11 @@ from sklearn.utils import check_random_state
 from .._flow import Flow
 from .._training import EMA_DECAY, constant, cosine_with_warm_up, fit_flow
 from ..bijections import Standardize
-from ._base import LARGEST_BATCH, SMALLEST_BATCH
 
 VALUES_PER_CHUNK = 2**17  # of input: bounds the memory of scoring whatever the number of rows
-INITIALIZATION_ROWS = 8192
+INITIALIZATION_ROWS = 8192  # enough for the moments that ActNorm starts from
+SMALLEST_BATCH, LARGEST_BATCH = 128, 1024
+SMALL_TABLE = 64  # rows from which on noise, held-out rows and float32 do more good than harm
 
 
 def resolve_device(name):
@@ -22,8 +23,8 @@ def resolve_device(name):
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        torch.zeros(1, device=device).item()  # "meta" has tensors, but no values
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(
             f'device={name!r} cannot be used here ({str(error).splitlines()[0]}); "auto" and '
             '"cpu" always work.'
@@ -54,13 +55,13 @@ class Run:
         self.increment = increment
         self.max_iter = max_iter
         self.device = resolve_device(estimator.device)
-        n, d = X.shape
-        self.batch_size = (
-            automatic_batch_size(n) if estimator.batch_size == "auto" else estimator.batch_size
-        )
+        n = len(X)
+        automatic = estimator.batch_size == "auto"
+        self.batch_size = automatic_batch_size(n) if automatic else estimator.batch_size
         # Rounding decides Adam's first steps where a gradient vanishes: a small table can
         # afford the float64 that makes its fit independent of the order of the sums.
-        double = n <= self.batch_size and self.device.type != "mps"
+        self.whole = automatic and n < SMALL_TABLE
+        double = self.whole and self.device.type != "mps"
         self.dtype = torch.float64 if double else torch.float32
         self.seed = check_random_state(estimator.random_state).randint(2**31 - 1)
         self.x = torch.tensor(X, dtype=torch.float64)
@@ -68,9 +69,10 @@ class Run:
 
     def train(self, on_epoch_begin, on_epoch_end):
         est = self.estimator
-        with seeded(self.seed, self.device):
+        # Callers who extract features under `torch.no_grad` may well fit a density there.
+        with seeded(self.seed, self.device), torch.enable_grad():
             if self.warm:
-                self.flow = copy.deepcopy(est.flow_).cpu()
+                self.flow = copy.deepcopy(est.flow_).cpu().requires_grad_()
             else:
                 preprocess = Standardize(self.x.shape[1])
                 preprocess.initialize(self.x, self.weight)
@@ -102,6 +104,7 @@ class Run:
                 weight_decay=est.weight_decay,
                 n_iter_no_change=est.n_iter_no_change,
                 tol=est.tol,
+                noise=not self.whole,
                 schedule=constant if self.increment else cosine_with_warm_up,
                 ema_decay=0.0 if self.increment else EMA_DECAY,
                 optimizer_state=est._optimizer_state if self.warm and self.increment else None,
@@ -114,7 +117,7 @@ class Run:
         n = len(y)
         wanted = self.estimator.early_stopping
         if wanted == "auto":
-            wanted = n > self.batch_size
+            wanted = n >= SMALL_TABLE
         y, weight = (t.to(self.device, self.dtype) for t in (y, self.weight))
         if self.increment or not wanted:
             return (y, weight), None

@@ -22,7 +22,7 @@ class NSFDensity(FlowDensity):
     n_bins : int, default=8
         Number of bins of each spline.
 
-    tail_bound : float, default=3.0
+    tail_bound : float, default=4.0
         The splines act between -tail_bound and tail_bound standard deviations; beyond, the map
         is linear.
 
@@ -67,15 +67,15 @@ class NSFDensity(FlowDensity):
         *,
         n_transforms=5,
         n_bins=8,
-        tail_bound=3.0,
+        tail_bound=4.0,
         autoregressive=True,
         hidden_layer_sizes=(64, 64),
         activation="relu",
-        dropout=0.0,
+        dropout=0.1,
         batch_size="auto",
         learning_rate_init=2e-3,
         weight_decay=0.0,
-        max_iter=200,
+        max_iter=100,
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=30,

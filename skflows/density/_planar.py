@@ -49,7 +49,7 @@ class PlanarDensity(FlowDensity):
         batch_size="auto",
         learning_rate_init=2e-3,
         weight_decay=0.0,
-        max_iter=200,
+        max_iter=100,
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=30,

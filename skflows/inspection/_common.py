@@ -1,0 +1,155 @@
+"""Checks and drawing habits that the displays share."""
+
+import numbers
+from importlib.util import find_spec
+
+import numpy as np
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted
+
+# In all displays data are blue and the model is orange: a pair that colour-blind readers can tell
+# apart.
+DATA_COLOR = "#3f90da"
+MODEL_COLOR = "#e76300"
+
+# Beyond this many dots a scatter plot gets slower and darker, not clearer.
+MAX_DOTS = 2000
+
+# A grid of more panels than this is unreadable at the size of a page.
+MAX_PANELS = 6
+
+
+def check_matplotlib(caller):
+    """Raise an ImportError that says what to install; nothing is imported here."""
+    if find_spec("matplotlib") is None:
+        raise ImportError(
+            f"{caller} needs matplotlib, which is not installed. "
+            "Install it with `pip install skflows[plot]`."
+        )
+
+
+def check_estimator_method(estimator, method):
+    """Raise unless ``estimator`` offers ``method`` and is fitted."""
+    if not hasattr(estimator, method):
+        raise AttributeError(
+            f"{type(estimator).__name__} has no `{method}` method, which this display calls. "
+            "Pass a fitted density such as NSFDensity."
+        )
+    check_is_fitted(estimator)
+
+
+def check_data(estimator, X):
+    """Return X as a float64 array with its column names, if it suits the fitted ``estimator``."""
+    rows = check_array(X, dtype=np.float64, input_name="X")
+    name = type(estimator).__name__
+    n_features = getattr(estimator, "n_features_in_", rows.shape[1])
+    if rows.shape[1] != n_features:
+        raise ValueError(
+            f"X has {rows.shape[1]} feature(s), but {name} was fitted with {n_features}: "
+            "pass the columns it was fitted with."
+        )
+    fitted_names = getattr(estimator, "feature_names_in_", None)
+    if not hasattr(X, "columns"):
+        default = [f"x{i}" for i in range(n_features)]
+        return rows, default if fitted_names is None else list(fitted_names)
+    names = [str(column) for column in X.columns]
+    if fitted_names is not None and names != list(fitted_names):
+        raise ValueError(
+            f"The columns of X, {listed(names)}, are not those that {name} was fitted with, "
+            f"{listed(fitted_names)}: pass the same columns in the same order."
+        )
+    return rows, names
+
+
+def like_fitted(rows, X, estimator):
+    """Put ``rows`` in X's kind of DataFrame if ``estimator`` was fitted with column names."""
+    if hasattr(X, "columns") and hasattr(estimator, "feature_names_in_"):
+        return type(X)(dict(zip(X.columns, rows.T, strict=True)))
+    return rows
+
+
+def resolve_features(features, names):
+    """Return the indices of ``features``, given as one or several indices or column names."""
+    if isinstance(features, (str, numbers.Integral)):
+        features = [features]
+    indices = [_index_of(feature, names) for feature in features]
+    if not indices:
+        raise ValueError(f"features is empty: give at least one of {listed(names)}.")
+    for position, index in enumerate(indices):
+        if index in indices[:position]:
+            raise ValueError(
+                f"features={features!r} holds column {names[index]!r} twice: give each column once."
+            )
+    return indices
+
+
+def _index_of(feature, names):
+    if isinstance(feature, str):
+        if feature in names:
+            return names.index(feature)
+        raise ValueError(
+            f"features holds {feature!r}, which is not a column. The columns are {listed(names)}."
+        )
+    if isinstance(feature, numbers.Integral) and not isinstance(feature, bool):
+        if 0 <= feature < len(names):
+            return int(feature)
+        raise ValueError(
+            f"features holds {feature}, but the indices run from 0 to {len(names) - 1}: "
+            f"the columns are {listed(names)}."
+        )
+    raise ValueError(
+        f"features holds {feature!r}; give indices (int) or column names (str). "
+        f"The columns are {listed(names)}."
+    )
+
+
+def listed(names, limit=12):
+    """Quote the first ``limit`` names, so that an error on a wide table stays readable."""
+    shown = ", ".join(repr(str(name)) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def view_limits(values):
+    """Return the interval to show: a few outliers must not shrink all the rest to a dot."""
+    low, high = np.percentile(values, [1, 99])
+    if low == high:
+        low, high = values.min(), values.max()
+    margin = 0.25 * (high - low) or abs(low) or 1.0
+    return low - margin, high + margin
+
+
+def thin(rows):
+    """Return at most MAX_DOTS evenly spaced rows: the same ones each time, with no random draw."""
+    if len(rows) <= MAX_DOTS:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, MAX_DOTS).astype(int)]
+
+
+def histogram(values, limits):
+    """Return heights and edges of a density histogram over ``limits``.
+
+    Rows outside ``limits`` count in the total, so the heights compare with a density.
+    """
+    # A square-root rule: NumPy's "auto" asks for millions of bins on heavy-tailed columns.
+    n_bins = int(np.clip(1.5 * np.sqrt(len(values)), 12, 60))
+    counts, edges = np.histogram(values, bins=n_bins, range=limits)
+    return counts / (len(values) * np.diff(edges)), edges
+
+
+def shorten(name, limit=18):
+    """Cut a name to what the label of a small panel holds."""
+    return name if len(name) <= limit else f"{name[: limit - 1]}…"
+
+
+def panel_grid(plt, ax, n_rows, n_cols, size):
+    """Return (gridspec, figure) for a grid of panels: a new figure, or the room that ``ax`` has."""
+    if ax is None:
+        figure = plt.figure(figsize=(size * n_cols, size * n_rows), layout="constrained")
+        return figure.add_gridspec(n_rows, n_cols), figure
+    if ax.get_subplotspec() is None:
+        raise ValueError(
+            "ax was not made by `plt.subplots` or `figure.add_subplot`, so it cannot be divided "
+            "into panels: pass such an axes, or ax=None for a new figure."
+        )
+    ax.set_axis_off()
+    return ax.get_subplotspec().subgridspec(n_rows, n_cols), ax.figure

@@ -1,0 +1,282 @@
+"""A fitted density as a picture."""
+
+import numbers
+
+import numpy as np
+
+from ._common import (
+    DATA_COLOR,
+    MODEL_COLOR,
+    check_data,
+    check_estimator_method,
+    check_matplotlib,
+    histogram,
+    like_fitted,
+    resolve_features,
+    thin,
+    view_limits,
+)
+
+# From nothing to the model's orange; dots in a blue dark enough to be seen on both.
+MAP_COLORS = ["white", "#fdd0a2", MODEL_COLOR]
+DOT_COLOR = "#1b4f8a"
+
+
+class DensityDisplay:
+    """Density of a fitted estimator, drawn with the data.
+
+    Two columns are drawn as a map, one as a curve over a histogram. With more than two columns the
+    map is a slice: the two chosen columns vary and the others stay at their medians. The data are
+    then a projection onto that slice, so they need not lie where the slice is dense.
+
+    It is recommended to use :meth:`from_estimator` to create a :class:`DensityDisplay`.
+
+    Parameters
+    ----------
+    xx0 : ndarray of shape (grid_resolution, grid_resolution) or (grid_resolution,)
+        First coordinate of the grid.
+
+    xx1 : ndarray of shape (grid_resolution, grid_resolution) or None
+        Second coordinate of the grid. None for a curve.
+
+    log_density : ndarray of the shape of `xx0`
+        Log-density on the grid, in nats.
+
+    X : ndarray of shape (n_samples, 2) or (n_samples, 1) or None, default=None
+        Data to draw with the density. None draws the density alone.
+
+    feature_names : list of str, default=("x0", "x1")
+        Labels of the axes.
+
+    fixed : dict, default=None
+        For a slice, the value at which each of the other columns is held.
+
+    Attributes
+    ----------
+    surface_ : matplotlib QuadMesh or Line2D
+        The map, or the curve of a density of one column.
+
+    scatter_ : matplotlib PathCollection or None
+        The data on a map. None when there is none.
+
+    ax_ : matplotlib Axes
+        Axes with the density.
+
+    figure_ : matplotlib Figure
+        Figure containing the axes.
+
+    See Also
+    --------
+    SamplesDisplay : Pair plot of data beside samples.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_moons
+    >>> from skflows import NSFDensity
+    >>> from skflows.inspection import DensityDisplay
+    >>> X, _ = make_moons(200, noise=0.1, random_state=0)
+    >>> flow = NSFDensity(max_iter=2, random_state=0).fit(X)
+    >>> display = DensityDisplay.from_estimator(flow, X, grid_resolution=20)
+    >>> display.log_density.shape
+    (20, 20)
+    """
+
+    def __init__(self, *, xx0, xx1, log_density, X=None, feature_names=("x0", "x1"), fixed=None):
+        self.xx0 = xx0
+        self.xx1 = xx1
+        self.log_density = log_density
+        self.X = X
+        self.feature_names = feature_names
+        self.fixed = fixed
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X,
+        features=None,
+        *,
+        grid_resolution=100,
+        scale="log",
+        depth=10.0,
+        scatter_kwargs=None,
+        ax=None,
+        **kwargs,
+    ):
+        """Evaluate the density of a fitted estimator on a grid and draw it.
+
+        The grid spans the 1st to the 99th percentile of each column and a quarter of that on
+        either side, so that a few outliers do not hide the rest.
+
+        Parameters
+        ----------
+        estimator : estimator with `score_samples`
+            Fitted density, such as :class:`skflows.NSFDensity` or
+            :class:`sklearn.neighbors.KernelDensity`.
+
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Data to draw, with the columns the estimator was fitted with.
+
+        features : pair of int or str, default=None
+            Indices or names of the columns to draw, horizontal axis first. None takes the first
+            two.
+
+        grid_resolution : int, default=100
+            Number of grid points along each axis.
+
+        scale : {"log", "density"}, default="log"
+            Whether colours show the log-density or the density. A curve always shows the density.
+
+        depth : float, default=10.0
+            With `scale="log"`, colours reach this many nats below the maximum on the grid; all
+            that is lower is drawn as background.
+
+        scatter_kwargs : dict, default=None
+            Keyword arguments for :func:`matplotlib.pyplot.scatter`, which draws the data.
+
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None makes a new figure.
+
+        **kwargs : dict
+            Keyword arguments for :func:`matplotlib.pyplot.pcolormesh`, or for
+            :func:`matplotlib.pyplot.plot` with one column.
+
+        Returns
+        -------
+        display : DensityDisplay
+            The display, with the arrays it drew.
+
+        Raises
+        ------
+        ValueError
+            If `features` are unknown or not two, or X has other columns than the estimator was
+            fitted with.
+        ImportError
+            If matplotlib is not installed.
+        """
+        check_matplotlib(f"{cls.__name__}.from_estimator")
+        _check_options(scale, depth)
+        check_estimator_method(estimator, "score_samples")
+        rows, names = check_data(estimator, X)
+        if not isinstance(grid_resolution, numbers.Integral) or grid_resolution < 2:
+            raise ValueError(
+                f"grid_resolution={grid_resolution!r}: it must be an integer of at least 2."
+            )
+        n_drawn = min(2, len(names))
+        indices = resolve_features(range(n_drawn) if features is None else features, names)
+        if len(indices) != n_drawn:
+            raise ValueError(
+                f"features={features!r} holds {len(indices)} column(s), but {n_drawn} are drawn "
+                f"when X has {len(names)} column(s): give {n_drawn}."
+            )
+
+        ticks = [np.linspace(*view_limits(rows[:, i]), grid_resolution) for i in indices]
+        mesh = np.meshgrid(*ticks)
+        medians = np.median(rows, axis=0)
+        grid = np.tile(medians, (mesh[0].size, 1))
+        for i, coordinate in zip(indices, mesh, strict=True):
+            grid[:, i] = coordinate.ravel()
+        log_density = np.asarray(estimator.score_samples(like_fitted(grid, X, estimator)))
+
+        display = cls(
+            xx0=mesh[0],
+            xx1=mesh[1] if n_drawn == 2 else None,
+            log_density=log_density.reshape(mesh[0].shape),
+            X=rows[:, indices],
+            feature_names=[names[i] for i in indices],
+            fixed={names[i]: medians[i] for i in range(len(names)) if i not in indices},
+        )
+        return display.plot(
+            ax=ax, scale=scale, depth=depth, scatter_kwargs=scatter_kwargs, **kwargs
+        )
+
+    def plot(self, ax=None, *, scale="log", depth=10.0, scatter_kwargs=None, **kwargs):
+        """Draw the density and the data.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None makes a new figure.
+
+        scale : {"log", "density"}, default="log"
+            Whether colours show the log-density or the density. A curve always shows the density.
+
+        depth : float, default=10.0
+            With `scale="log"`, colours reach this many nats below the maximum on the grid; all
+            that is lower is drawn as background.
+
+        scatter_kwargs : dict, default=None
+            Keyword arguments for :func:`matplotlib.pyplot.scatter`, which draws the data.
+
+        **kwargs : dict
+            Keyword arguments for :func:`matplotlib.pyplot.pcolormesh`, or for
+            :func:`matplotlib.pyplot.plot` with one column.
+
+        Returns
+        -------
+        display : DensityDisplay
+            The display itself.
+        """
+        check_matplotlib(f"{type(self).__name__}.plot")
+        _check_options(scale, depth)
+        if not np.isfinite(self.log_density).any():
+            raise ValueError(
+                "The log-density is finite nowhere on the grid, so there is nothing to draw: "
+                "choose other features, or a density that is positive there."
+            )
+        import matplotlib.pyplot as plt
+        from matplotlib.colors import LinearSegmentedColormap
+
+        if ax is None:
+            _, ax = plt.subplots(layout="constrained")
+        self.ax_, self.figure_, self.scatter_ = ax, ax.figure, None
+        ax.set_xlabel(self.feature_names[0])
+        if self.xx1 is None:
+            self._plot_curve(kwargs)
+        else:
+            cmap = LinearSegmentedColormap.from_list("skflows", MAP_COLORS)
+            self._plot_map(scale, depth, scatter_kwargs or {}, {"cmap": cmap} | kwargs)
+        return self
+
+    def _plot_curve(self, kwargs):
+        limits = self.xx0[0], self.xx0[-1]
+        if self.X is not None:
+            heights, edges = histogram(self.X[:, 0], limits)
+            self.ax_.stairs(heights, edges, fill=True, color=DATA_COLOR, alpha=0.4, label="data")
+        style = {"color": MODEL_COLOR, "linewidth": 2, "label": "density"} | kwargs
+        (self.surface_,) = self.ax_.plot(self.xx0, np.exp(self.log_density), **style)
+        self.ax_.set(xlim=limits, ylabel="density")
+        self.ax_.set_ylim(bottom=0)
+        self.ax_.legend(frameon=False)
+
+    def _plot_map(self, scale, depth, scatter_kwargs, kwargs):
+        ax = self.ax_
+        if scale == "log":
+            floor = self.log_density[np.isfinite(self.log_density)].max() - depth
+            values, label, extend = np.maximum(self.log_density, floor), "log-density (nats)", "min"
+        else:
+            floor, values, label, extend = 0.0, np.exp(self.log_density), "density", "neither"
+        style = {"vmin": floor, "shading": "gouraud", "rasterized": True}
+        self.surface_ = ax.pcolormesh(self.xx0, self.xx1, values, **(style | kwargs))
+        self.figure_.colorbar(self.surface_, ax=ax, label=label, extend=extend)
+        if self.X is not None:
+            dots = {"s": 4, "color": DOT_COLOR, "alpha": 0.6, "linewidths": 0, "rasterized": True}
+            self.scatter_ = ax.scatter(*thin(self.X).T, **(dots | scatter_kwargs))
+        # Outliers among the dots would otherwise stretch the axes beyond the grid.
+        ax.set(
+            xlim=(self.xx0.min(), self.xx0.max()),
+            ylim=(self.xx1.min(), self.xx1.max()),
+            ylabel=self.feature_names[1],
+        )
+        if self.fixed:
+            others = (
+                "1 other column" if len(self.fixed) == 1 else f"{len(self.fixed)} other columns"
+            )
+            ax.set_title(f"slice: {others} at the median; dots: all rows", fontsize="medium")
+
+
+def _check_options(scale, depth):
+    if scale not in ("log", "density"):
+        raise ValueError(f"scale={scale!r}: it must be 'log' or 'density'.")
+    if not depth > 0:
+        raise ValueError(f"depth={depth!r}: it must be a positive number of nats.")

@@ -1,0 +1,215 @@
+"""Latent coordinates against the distribution they should have."""
+
+import numpy as np
+from scipy import stats
+
+from ._common import (
+    DATA_COLOR,
+    MAX_PANELS,
+    MODEL_COLOR,
+    check_data,
+    check_estimator_method,
+    check_matplotlib,
+    histogram,
+    panel_grid,
+    resolve_features,
+    shorten,
+)
+
+
+class LatentDisplay:
+    """Latent coordinates of data against the standard normal distribution.
+
+    A flow that fits its data maps them to independent N(0, 1) coordinates. Each panel shows one
+    coordinate with two figures: its Kolmogorov-Smirnov distance (KS) from N(0, 1), which is the
+    largest gap between the two distribution functions, beside the distance that as many draws from
+    N(0, 1) exceed in one case of 20; and the largest absolute value, which finds the outliers that
+    the distance does not feel. Held-out data make the fairer judge.
+
+    It is recommended to use :meth:`from_estimator` to create a :class:`LatentDisplay`.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n_samples, n_coordinates)
+        Latent coordinates.
+
+    coordinate_names : list of str
+        Names of the coordinates.
+
+    Attributes
+    ----------
+    ks_ : ndarray of shape (n_coordinates,)
+        Kolmogorov-Smirnov distance of each coordinate from N(0, 1).
+
+    ks_chance_ : float
+        The distance that as many draws from N(0, 1) exceed with probability 0.05.
+
+    axes_ : ndarray of shape (n_rows, n_columns)
+        Matplotlib Axes of the panels; None where the grid has more room than coordinates.
+
+    figure_ : matplotlib Figure
+        Figure containing the panels.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skflows import NSFDensity
+    >>> from skflows.inspection import LatentDisplay
+    >>> X = load_iris().data
+    >>> flow = NSFDensity(max_iter=2, random_state=0).fit(X)
+    >>> display = LatentDisplay.from_estimator(flow, X)
+    >>> display.Z.shape, display.ks_.shape
+    ((150, 4), (4,))
+    """
+
+    def __init__(self, *, Z, coordinate_names):
+        self.Z = Z
+        self.coordinate_names = coordinate_names
+
+    @classmethod
+    def from_estimator(cls, estimator, X, features=None, *, kind="hist", ax=None, **kwargs):
+        """Map data to the latent space of a fitted flow and draw the coordinates.
+
+        Parameters
+        ----------
+        estimator : estimator with `transform`
+            Fitted flow, such as :class:`skflows.NSFDensity`, or another transformer to N(0, 1).
+
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Data, with the columns the estimator was fitted with.
+
+        features : list of int or str, default=None
+            Indices or names of the latent coordinates to draw, as `get_feature_names_out` gives
+            them. None takes all, or the six furthest from N(0, 1) when there are more.
+
+        kind : {"hist", "qq"}, default="hist"
+            Histograms under the standard normal density, which show the shape, or
+            quantile-quantile plots, which show the tails.
+
+        ax : matplotlib Axes, default=None
+            Axes whose room is divided into the panels. None makes a new figure.
+
+        **kwargs : dict
+            Keyword arguments for :func:`matplotlib.pyplot.stairs` (`kind="hist"`) or
+            :func:`matplotlib.pyplot.plot` (`kind="qq"`).
+
+        Returns
+        -------
+        display : LatentDisplay
+            The display, with the coordinates it drew.
+
+        Raises
+        ------
+        ValueError
+            If `features` are unknown, or X has other columns than the estimator was fitted with.
+        ImportError
+            If matplotlib is not installed.
+        """
+        check_matplotlib(f"{cls.__name__}.from_estimator")
+        _check_kind(kind)
+        check_estimator_method(estimator, "transform")
+        rows, _ = check_data(estimator, X)
+        names = [str(name) for name in estimator.get_feature_names_out()]
+        indices = None if features is None else resolve_features(features, names)
+        named = hasattr(estimator, "feature_names_in_")
+        Z = np.asarray(estimator.transform(X if named else rows))
+        if indices is None:
+            # The stable sort of the negated distances keeps the column order among equals.
+            worst = np.argsort(-_ks_distances(Z), kind="stable")[:MAX_PANELS]
+            indices = sorted(worst)
+        display = cls(Z=Z[:, indices], coordinate_names=[names[i] for i in indices])
+        return display.plot(ax=ax, kind=kind, **kwargs)
+
+    def plot(self, ax=None, *, kind="hist", **kwargs):
+        """Draw the coordinates.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes whose room is divided into the panels. None makes a new figure.
+
+        kind : {"hist", "qq"}, default="hist"
+            Histograms under the standard normal density, which show the shape, or
+            quantile-quantile plots, which show the tails.
+
+        **kwargs : dict
+            Keyword arguments for :func:`matplotlib.pyplot.stairs` (`kind="hist"`) or
+            :func:`matplotlib.pyplot.plot` (`kind="qq"`).
+
+        Returns
+        -------
+        display : LatentDisplay
+            The display itself.
+        """
+        check_matplotlib(f"{type(self).__name__}.plot")
+        _check_kind(kind)
+        import matplotlib.pyplot as plt
+
+        self.ks_ = _ks_distances(self.Z)
+        self.ks_chance_ = stats.kstwo(len(self.Z)).ppf(0.95)
+        n = self.Z.shape[1]
+        n_cols = min(n, 3)
+        n_rows = -(-n // n_cols)
+        grid, self.figure_ = panel_grid(plt, ax, n_rows, n_cols, size=2.6)
+        self.axes_ = np.full((n_rows, n_cols), None)
+        for i, (name, z) in enumerate(zip(self.coordinate_names, self.Z.T, strict=True)):
+            panel = self.figure_.add_subplot(grid[i // n_cols, i % n_cols])
+            self.axes_.flat[i] = panel
+            _DRAW[kind](panel, z, kwargs)
+            panel.set_title(shorten(name, 24), fontsize="medium")
+            panel.text(
+                0.02,
+                0.98,
+                f"KS {self.ks_[i]:.3f} (chance {self.ks_chance_:.3f})\n"
+                f"max |z| {np.abs(z).max():.3g}",
+                fontsize="small",
+                verticalalignment="top",
+                transform=panel.transAxes,
+            )
+            panel.spines[["top", "right"]].set_visible(False)
+        self._label(kind)
+        return self
+
+    def _label(self, kind):
+        """Label the outer panels only: the axes mean the same in all."""
+        if kind == "hist":
+            style = {"frameon": False, "fontsize": "small", "handlelength": 1.0}
+            self.axes_[0, 0].legend(loc="upper right", bbox_to_anchor=(1.0, 0.9), **style)
+            return
+        for panel in self.axes_[:, 0]:
+            panel.set_ylabel("quantile of z")
+        for column in self.axes_.T:
+            lowest = [panel for panel in column if panel is not None][-1]
+            lowest.set_xlabel("quantile of N(0, 1)")
+
+
+def _ks_distances(Z):
+    return np.array([stats.kstest(z, "norm", method="asymp").statistic for z in Z.T])
+
+
+def _draw_histogram(panel, z, kwargs):
+    limits = (-4.0, 4.0)
+    heights, edges = histogram(z, limits)
+    style = {"fill": True, "color": DATA_COLOR, "alpha": 0.4} | kwargs
+    panel.stairs(heights, edges, **style)
+    grid = np.linspace(*limits, 200)
+    density = stats.norm.pdf(grid)
+    panel.plot(grid, density, color=MODEL_COLOR, linewidth=2, label="N(0, 1)")
+    # A third of the height stays free for the text.
+    panel.set(xlim=limits, yticks=[], ylim=(0, 1.35 * max(heights.max(), density.max())))
+    panel.spines["left"].set_visible(False)
+
+
+def _draw_qq(panel, z, kwargs):
+    quantiles = stats.norm.ppf((np.arange(len(z)) + 0.5) / len(z))
+    style = {"marker": ".", "linestyle": "none", "color": DATA_COLOR, "rasterized": True}
+    panel.plot(quantiles, np.sort(z), **(style | kwargs))
+    panel.axline((0, 0), slope=1, color=MODEL_COLOR, linewidth=1.5)
+
+
+_DRAW = {"hist": _draw_histogram, "qq": _draw_qq}
+
+
+def _check_kind(kind):
+    if kind not in _DRAW:
+        raise ValueError(f"kind={kind!r}: it must be one of {sorted(_DRAW)}.")

@@ -1,0 +1,236 @@
+"""Data beside what the model draws."""
+
+import numbers
+from copy import copy
+from inspect import signature
+
+import numpy as np
+
+from ._common import (
+    DATA_COLOR,
+    MAX_PANELS,
+    MODEL_COLOR,
+    check_data,
+    check_estimator_method,
+    check_matplotlib,
+    histogram,
+    panel_grid,
+    resolve_features,
+    shorten,
+    thin,
+    view_limits,
+)
+
+MAX_SAMPLES = 5000
+
+
+class SamplesDisplay:
+    """Pair plot of data beside samples of a fitted estimator.
+
+    The diagonal holds a histogram of each column, the panels below it a scatter plot of each pair,
+    data and samples in two colours.
+
+    It is recommended to use :meth:`from_estimator` to create a :class:`SamplesDisplay`.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_data, n_columns)
+        Data.
+
+    samples : ndarray of shape (n_samples, n_columns)
+        Samples of the model, with the same columns.
+
+    feature_names : list of str
+        Names of the columns.
+
+    estimator_name : str, default="model"
+        Name of the model in the legend.
+
+    Attributes
+    ----------
+    axes_ : ndarray of shape (n_columns, n_columns)
+        Matplotlib Axes of the panels; None above the diagonal.
+
+    figure_ : matplotlib Figure
+        Figure containing the panels.
+
+    See Also
+    --------
+    DensityDisplay : The density itself, for two columns at a time.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skflows import NSFDensity
+    >>> from skflows.inspection import SamplesDisplay
+    >>> X = load_iris(as_frame=True).data
+    >>> flow = NSFDensity(max_iter=2, random_state=0).fit(X)
+    >>> display = SamplesDisplay.from_estimator(flow, X, n_samples=100, random_state=0)
+    >>> display.samples.shape
+    (100, 4)
+    """
+
+    def __init__(self, *, X, samples, feature_names, estimator_name="model"):
+        self.X = X
+        self.samples = samples
+        self.feature_names = feature_names
+        self.estimator_name = estimator_name
+
+    @classmethod
+    def from_estimator(
+        cls, estimator, X, features=None, *, n_samples=None, random_state=None, ax=None, **kwargs
+    ):
+        """Sample from a fitted estimator and draw the samples beside the data.
+
+        Parameters
+        ----------
+        estimator : estimator with `sample`
+            Fitted density, such as :class:`skflows.NSFDensity` or
+            :class:`sklearn.mixture.GaussianMixture`.
+
+        X : {array-like, DataFrame} of shape (n_data, n_features)
+            Data, with the columns the estimator was fitted with.
+
+        features : list of int or str, default=None
+            Indices or names of the columns to draw. None takes all, or the first six when there
+            are more.
+
+        n_samples : int, default=None
+            Number of samples. None draws as many as X has rows, at most 5000.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the samples. None leaves the choice to the estimator.
+
+        ax : matplotlib Axes, default=None
+            Axes whose room is divided into the panels. None makes a new figure.
+
+        **kwargs : dict
+            Keyword arguments for :func:`matplotlib.pyplot.scatter`.
+
+        Returns
+        -------
+        display : SamplesDisplay
+            The display, with the data and the samples it drew.
+
+        Raises
+        ------
+        ValueError
+            If `features` are unknown, or X has other columns than the estimator was fitted with.
+        ImportError
+            If matplotlib is not installed.
+        """
+        check_matplotlib(f"{cls.__name__}.from_estimator")
+        check_estimator_method(estimator, "sample")
+        rows, names = check_data(estimator, X)
+        indices = resolve_features(
+            range(min(len(names), MAX_PANELS)) if features is None else features, names
+        )
+        if n_samples is None:
+            n_samples = min(len(rows), MAX_SAMPLES)
+        if not isinstance(n_samples, numbers.Integral) or n_samples < 1:
+            raise ValueError(f"n_samples={n_samples!r}: it must be an integer of at least 1.")
+
+        display = cls(
+            X=rows[:, indices],
+            samples=_draw(estimator, n_samples, random_state)[:, indices],
+            feature_names=[names[i] for i in indices],
+            estimator_name=type(estimator).__name__,
+        )
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(self, ax=None, **kwargs):
+        """Draw the panels.
+
+        Each column is shown from its 1st to its 99th percentile and a quarter of that on either
+        side; scatter plots show at most 2000 rows of each kind.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes whose room is divided into the panels. None makes a new figure.
+
+        **kwargs : dict
+            Keyword arguments for :func:`matplotlib.pyplot.scatter`.
+
+        Returns
+        -------
+        display : SamplesDisplay
+            The display itself.
+        """
+        check_matplotlib(f"{type(self).__name__}.plot")
+        import matplotlib.pyplot as plt
+
+        n_columns = self.X.shape[1]
+        grid, self.figure_ = panel_grid(
+            plt, ax, n_columns, n_columns, size=max(1.8, 5.5 / n_columns)
+        )
+        self.axes_ = np.full((n_columns, n_columns), None)
+        limits = [view_limits(column) for column in self.X.T]
+        for row, column in zip(*np.tril_indices(n_columns), strict=True):
+            panel = self.figure_.add_subplot(grid[row, column])
+            self.axes_[row, column] = panel
+            if row == column:
+                self._plot_histograms(panel, row, limits[row])
+            else:
+                self._plot_dots(panel, column, row, kwargs)
+                panel.set_ylim(limits[row])
+            panel.set_xlim(limits[column])
+        self._label()
+        return self
+
+    def _plot_histograms(self, panel, column, limits):
+        heights, edges = histogram(self.X[:, column], limits)
+        panel.stairs(heights, edges, fill=True, color=DATA_COLOR, alpha=0.4)
+        heights, edges = histogram(self.samples[:, column], limits)
+        panel.stairs(heights, edges, color=MODEL_COLOR, linewidth=1.5)
+        panel.set_yticks([])
+        panel.spines[["top", "right", "left"]].set_visible(False)
+
+    def _plot_dots(self, panel, column, row, kwargs):
+        data, samples = thin(self.X), thin(self.samples)
+        dots = np.vstack([data, samples])[:, [column, row]]
+        colors = np.repeat([DATA_COLOR, MODEL_COLOR], [len(data), len(samples)])
+        # Mixed order: drawn one kind after the other, the second would hide the first.
+        order = np.random.default_rng(0).permutation(len(dots))
+        style = {"s": 4, "alpha": 0.5, "linewidths": 0, "rasterized": True} | kwargs
+        panel.scatter(*dots[order].T, c=colors[order], **style)
+        panel.spines[["top", "right"]].set_visible(False)
+
+    def _label(self):
+        for column, name in enumerate(self.feature_names):
+            self.axes_[-1, column].set_xlabel(shorten(name))
+            for panel in self.axes_[column:-1, column]:
+                panel.tick_params(labelbottom=False)
+        for row in range(1, len(self.feature_names)):
+            self.axes_[row, 0].set_ylabel(shorten(self.feature_names[row]))
+            for panel in self.axes_[row, 1:row]:
+                panel.tick_params(labelleft=False)
+        self.figure_.align_ylabels(self.axes_[1:, 0])
+        self._legend()
+
+    def _legend(self):
+        """Name the colours in the empty room right of the first panel, or in it if it is alone."""
+        panel = self.axes_[0, 0]
+        handles = [
+            panel.stairs([], [0], fill=True, color=DATA_COLOR, alpha=0.4),
+            panel.stairs([], [0], color=MODEL_COLOR, linewidth=1.5),
+        ]
+        labels = [
+            f"data\n({len(self.X)} rows)",
+            f"{self.estimator_name}\n({len(self.samples)} samples)",
+        ]
+        place = {"loc": "upper left", "bbox_to_anchor": (1.05, 1.0)} if len(self.axes_) > 1 else {}
+        # Else the layout would widen the first column to hold the legend.
+        panel.legend(handles, labels, frameon=False, fontsize="small", **place).set_in_layout(False)
+
+
+def _draw(estimator, n_samples, random_state):
+    if "random_state" in signature(estimator.sample).parameters:
+        samples = estimator.sample(n_samples, random_state=random_state)
+    else:
+        # GaussianMixture draws from the random_state it was built with; a shallow copy takes
+        # another one without touching the caller's estimator.
+        if random_state is not None:
+            estimator = copy(estimator).set_params(random_state=random_state)
+        samples = estimator.sample(n_samples)
+    return np.asarray(samples[0] if isinstance(samples, tuple) else samples)

@@ -1,0 +1,133 @@
+"""The one table of bijections, and cases drawn from it.
+
+A new bijection is tested by entering it in ``TABLE``, and nowhere else.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from skflows.bijections import (
+    ActNorm,
+    Affine,
+    Bijection,
+    Chain,
+    Coupling,
+    ElementwiseAffine,
+    Inverse,
+    LULinear,
+    MaskedAutoregressive,
+    Permutation,
+    Planar,
+    RationalQuadraticSpline,
+    Shift,
+    Standardize,
+)
+
+N_ROWS = 5
+DIMENSIONS = (1, 2, 5, 16)
+CONTEXTS = (0, 3)
+
+UNIVARIATE = {
+    "shift": Shift,
+    "affine": Affine,
+    "spline": lambda: RationalQuadraticSpline(n_bins=4),
+}
+# Residual, not residual, and with fewer units than most tables have features. A smooth
+# activation lets the same table serve comparisons with finite differences.
+HIDDEN = {"": (12, 12), "_unequal": (12, 9), "_narrow": (3,)}
+
+
+def coupling(univariate, d, n_context, hidden=(12, 12), activation="tanh", **kwargs):
+    return Coupling(
+        d, UNIVARIATE[univariate](), hidden, n_context=n_context, activation=activation, **kwargs
+    )
+
+
+def autoregressive(univariate, d, n_context, hidden=(12, 12), activation="tanh", **kwargs):
+    return MaskedAutoregressive(
+        d, UNIVARIATE[univariate](), hidden, n_context=n_context, activation=activation, **kwargs
+    )
+
+
+def chain(d, n_context):
+    return Chain(
+        [
+            Standardize(d),
+            ActNorm(d),
+            LULinear(d, rotation=True),
+            coupling("affine", d, n_context),
+            Permutation(d),
+            autoregressive("spline", d, n_context),
+            Inverse(autoregressive("affine", d, n_context)),
+            Planar(d, n_context),
+        ]
+    )
+
+
+# name -> constructor(d, n_context). Those without a context ignore the one they are given.
+TABLE = {
+    "standardize": lambda d, c: Standardize(d),
+    "elementwise_affine": lambda d, c: ElementwiseAffine(d),
+    "act_norm": lambda d, c: ActNorm(d),
+    "permutation": lambda d, c: Permutation(d),
+    "permutation_order": lambda d, c: Permutation(d, torch.arange(d).roll(1)),
+    "lu_linear": lambda d, c: LULinear(d),
+    "lu_linear_rotation": lambda d, c: LULinear(d, rotation=True),
+    "planar": Planar,
+    "inverse_planar": lambda d, c: Inverse(Planar(d, c)),
+    "chain": chain,
+    "inverse_autoregressive": lambda d, c: Inverse(autoregressive("affine", d, c)),
+    "coupling_relu_odd": lambda d, c: coupling("affine", d, c, activation="relu", odd=True),
+    "autoregressive_relu": lambda d, c: autoregressive("affine", d, c, activation="relu"),
+}
+for u in UNIVARIATE:
+    TABLE |= {
+        f"coupling_{u}": lambda d, c, u=u: coupling(u, d, c),
+        f"coupling_{u}_odd": lambda d, c, u=u: coupling(u, d, c, odd=True),
+        f"autoregressive_{u}": lambda d, c, u=u: autoregressive(u, d, c),
+    }
+for suffix in ("_unequal", "_narrow"):
+    TABLE |= {
+        f"coupling{suffix}": lambda d, c, h=HIDDEN[suffix]: coupling("spline", d, c, h),
+        f"autoregressive{suffix}": lambda d, c, h=HIDDEN[suffix]: autoregressive("spline", d, c, h),
+    }
+
+
+class Case(NamedTuple):
+    """A bijection with rows and a context to try it on."""
+
+    bijection: Bijection
+    x: torch.Tensor
+    context: torch.Tensor | None
+
+
+def build(name, d, n_context=0):
+    """A bijection in float64 as its constructor leaves it, without touching torch's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return TABLE[name](d, n_context).double().eval()
+
+
+@torch.no_grad()
+def randomize(bijection, scale=0.3, seed=0):
+    """Move every parameter: most bijections start at the identity, which proves nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in bijection.parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter += scale * noise.to(parameter.dtype)
+    for module in bijection.modules():
+        if isinstance(module, Standardize):
+            module.loc.copy_(torch.arange(len(module.loc)) % 3 - 1.5)
+            module.scale.copy_(0.5 + torch.arange(len(module.scale)) % 4)
+    return bijection
+
+
+def make_case(name, d, n_context=0):
+    """A randomised bijection with rows on both sides of the splines' tail bound."""
+    generator = torch.Generator().manual_seed(1)
+    x = 2 * torch.randn(N_ROWS, d, generator=generator, dtype=torch.float64)
+    context = None
+    if n_context:
+        context = torch.randn(N_ROWS, n_context, generator=generator, dtype=torch.float64)
+    return Case(randomize(build(name, d, n_context)), x, context)

@@ -1,0 +1,19 @@
+"""Settings of the whole suite, read before ``skflows`` or ``tests`` is collected."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# Displays draw without a screen, and no window waits to be closed.
+os.environ["MPLBACKEND"] = "Agg"
+
+# A fit takes longer than hypothesis allows an example, and a failure must come back on the next
+# run: the examples are drawn from the test itself, not from a database on one machine.
+settings.register_profile(
+    "skflows",
+    deadline=None,
+    derandomize=True,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("skflows")

@@ -1,0 +1,175 @@
+"""Properties of every bijection, each stated once and tried over the whole table."""
+
+import pytest
+import torch
+from _bijections import CONTEXTS, DIMENSIONS, TABLE, build, make_case
+from torch.autograd import gradcheck
+from torch.autograd.functional import jacobian
+from torch.func import functional_call
+from torch.testing import assert_close
+
+from skflows import bijections
+from skflows.bijections import Bijection, Inverse
+
+TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}
+
+everywhere = pytest.mark.parametrize("name", TABLE)
+in_dimensions = pytest.mark.parametrize("d", DIMENSIONS)
+with_and_without_context = pytest.mark.parametrize("n_context", CONTEXTS)
+
+
+def over_the_table(test):
+    """Try a property on every bijection, in every dimension, with and without context."""
+    return everywhere(in_dimensions(with_and_without_context(test)))
+
+
+def log_abs_det_jacobian(function, x):
+    """``log |det|`` of the autograd Jacobian of each row."""
+    # No row depends on another (tested below): the Jacobian of the sum holds that of each row.
+    jacobians = jacobian(lambda x: function(x)[0].sum(0), x, vectorize=True)
+    return torch.linalg.slogdet(jacobians.transpose(0, 1)).logabsdet
+
+
+def test_table_covers_every_bijection():
+    exported = {getattr(bijections, name) for name in bijections.__all__}
+    modules = [module for name in TABLE for module in build(name, 2).modules()]
+    tried = {type(module) for module in modules} | {
+        type(module.univariate) for module in modules if hasattr(module, "univariate")
+    }
+    assert exported - {Bijection} <= tried
+
+
+@over_the_table
+def test_round_trip(name, d, n_context):
+    bijection, x, context = make_case(name, d, n_context)
+    z, log_det = bijection(x, context)
+    back, log_det_back = bijection.inverse(z, context)
+    assert_close(back, x, **TOLERANCE)
+    assert_close(log_det_back, -log_det, **TOLERANCE)
+
+    x_of_x, log_det = bijection.inverse(x, context)
+    there, log_det_there = bijection(x_of_x, context)
+    assert_close(there, x, **TOLERANCE)
+    assert_close(log_det_there, -log_det, **TOLERANCE)
+
+
+@over_the_table
+def test_log_det_is_that_of_the_jacobian(name, d, n_context):
+    bijection, x, context = make_case(name, d, n_context)
+    for direction in (bijection.forward, bijection.inverse):
+        expected = log_abs_det_jacobian(lambda x, f=direction: f(x, context), x)
+        assert_close(direction(x, context)[1], expected, rtol=1e-8, atol=1e-8)
+
+
+@over_the_table
+def test_row_depends_on_itself_alone(name, d, n_context):
+    bijection, x, context = make_case(name, d, n_context)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    for direction in (bijection.forward, bijection.inverse):
+        together = direction(x, context)
+        permuted = direction(x[order], None if context is None else context[order])
+        alone = [
+            direction(x[i : i + 1], None if context is None else context[i : i + 1])
+            for i in range(len(x))
+        ]
+        for whole, shuffled, parts in zip(
+            together, permuted, zip(*alone, strict=True), strict=True
+        ):
+            # Equal but for the order of the sums inside matrix products.
+            assert_close(shuffled, whole[order], rtol=1e-12, atol=1e-12)
+            assert_close(torch.cat(parts), whole, rtol=1e-12, atol=1e-12)
+
+
+@over_the_table
+def test_calls_leave_inputs_and_state_as_they_were(name, d, n_context):
+    bijection, x, context = make_case(name, d, n_context)
+    kept = [t.clone() for t in (x, *bijection.state_dict().values())]
+    kept_context = None if context is None else context.clone()
+    bijection(x, context)
+    bijection.inverse(x, context)
+    assert all(map(torch.equal, kept, (x, *bijection.state_dict().values())))
+    assert context is None or torch.equal(context, kept_context)
+
+
+@over_the_table
+def test_float32_agrees_with_float64(name, d, n_context):
+    bijection, x, context = make_case(name, d, n_context)
+    rows, context32 = x.float(), None if context is None else context.float()
+    expected = bijection(x, context), bijection.inverse(x, context)
+    bijection.float()
+    for direction, doubles in zip((bijection.forward, bijection.inverse), expected, strict=True):
+        for value, double in zip(direction(rows, context32), doubles, strict=True):
+            assert value.dtype == torch.float32
+            assert_close(value.double(), double, rtol=1e-3, atol=1e-3)
+
+
+@over_the_table
+def test_gradients_reach_every_parameter(name, d, n_context):
+    bijection, x, context = make_case(name, d, n_context)
+    for direction in (bijection.forward, bijection.inverse):
+        bijection.zero_grad()
+        z, log_det = direction(x, context)
+        total = z.sin().sum() + log_det.sum()
+        assert total.requires_grad == any(True for _ in bijection.parameters())
+        if total.requires_grad:
+            total.backward()
+        for key, parameter in bijection.named_parameters():
+            assert parameter.grad is not None, key
+            assert parameter.grad.isfinite().all(), key
+            # One column alone has no neighbour to be conditioned on or mixed with.
+            assert d == 1 or parameter.grad.any(), key
+
+
+@everywhere
+@pytest.mark.parametrize("d", [1, 4])
+def test_gradients_equal_finite_differences(name, d):
+    """In both directions: an inverse autoregressive flow is trained through its inverse."""
+    bijection, x, context = make_case(name, d, n_context=3)
+    parameters = dict(bijection.named_parameters())
+
+    for module in (bijection, Inverse(bijection)):
+        prefix = "" if module is bijection else "bijection."
+
+        def call(x, context, *values, module=module, prefix=prefix):
+            named = {prefix + k: v for k, v in zip(parameters, values, strict=True)}
+            return functional_call(module, named, (x, context))
+
+        inputs = [x, context, *parameters.values()]
+        inputs = [value.detach().clone().requires_grad_() for value in inputs]
+        # fast_mode compares derivatives along random directions of all the inputs.
+        assert gradcheck(call, inputs, fast_mode=True, atol=1e-5, rtol=1e-5)
+
+
+@everywhere
+@in_dimensions
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_rows_stay_finite(name, d, dtype):
+    bijection, x, _ = make_case(name, d)
+    bijection.to(dtype)
+    far = torch.cat([x.sign() * 1e6, x.sign() * 1e15]).to(dtype)
+    far[0, 1:] = far[-1, 1:] = 0  # far in one column only
+    for direction in (bijection.forward, bijection.inverse):
+        bijection.zero_grad()
+        z, log_det = direction(far)
+        assert z.isfinite().all()
+        assert log_det.isfinite().all()
+        if z.requires_grad:
+            (z.tanh().sum() + log_det.sum()).backward()
+            assert all(p.grad.isfinite().all() for p in bijection.parameters())
+
+
+STARTS_ELSEWHERE = ("permutation", "rotation", "planar", "chain")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in TABLE if not any(part in name for part in STARTS_ELSEWHERE)]
+)
+@in_dimensions
+@with_and_without_context
+def test_starts_at_the_identity(name, d, n_context):
+    _, x, context = make_case(name, d, n_context)
+    bijection = build(name, d, n_context)
+    for direction in (bijection.forward, bijection.inverse):
+        z, log_det = direction(x, context)
+        assert_close(z, x, rtol=1e-12, atol=1e-12)
+        assert_close(log_det, torch.zeros_like(log_det), rtol=0, atol=1e-12)

@@ -1,0 +1,216 @@
+"""What single bijections promise beyond the properties that all of them share."""
+
+import math
+
+import pytest
+import torch
+from _bijections import CONTEXTS, DIMENSIONS, TABLE, build, make_case, randomize
+from torch.autograd.functional import jacobian
+from torch.testing import assert_close
+
+from skflows.bijections import ActNorm, LULinear, Permutation, Planar, Standardize
+
+EXACT = {"rtol": 1e-12, "atol": 1e-12}
+
+in_dimensions = pytest.mark.parametrize("d", DIMENSIONS)
+with_and_without_context = pytest.mark.parametrize("n_context", CONTEXTS)
+couplings = pytest.mark.parametrize("name", [n for n in TABLE if n.startswith("coupling")])
+autoregressives = pytest.mark.parametrize(
+    "name", [n for n in TABLE if n.startswith("autoregressive")]
+)
+
+
+@couplings
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_coupling_maps_the_columns_of_one_parity(name, d):
+    bijection, x, _ = make_case(name, d)
+    z, _ = bijection(x)
+    mapped = torch.arange(d) % 2 == ("odd" in name and d > 1)
+    assert torch.equal(z[:, ~mapped], x[:, ~mapped])
+    assert (z[:, mapped] != x[:, mapped]).any(0).all()
+
+
+@autoregressives
+@pytest.mark.parametrize("d", [2, 5, 16])
+@with_and_without_context
+def test_autoregressive_jacobian_is_triangular(name, d, n_context):
+    bijection, x, context = make_case(name, d, n_context)
+    jacobians = jacobian(lambda x: bijection(x, context)[0].sum(0), x).transpose(0, 1)
+    assert torch.equal(jacobians, jacobians.tril())
+    if d == 5 and "narrow" not in name:  # enough units to see every earlier feature
+        assert torch.equal((jacobians != 0).any(0), torch.ones(d, d).tril().bool())
+
+
+@autoregressives
+@in_dimensions
+@with_and_without_context
+@pytest.mark.parametrize("grad", [True, False])
+def test_incremental_inverse_equals_one_pass_per_feature(name, d, n_context, grad):
+    bijection, z, context = make_case(name, d, n_context)
+    univariate = bijection.univariate
+    x = torch.zeros_like(z).T
+    for _ in range(d):  # each pass settles at least one more feature
+        params = bijection.net(x, context).view(univariate.n_params, *x.shape)
+        x, log_slope = univariate.inverse(z.T, params)
+    with torch.set_grad_enabled(grad):
+        solved, log_det = bijection.inverse(z, context)
+    assert solved.requires_grad == grad
+    assert_close(solved, x.T, rtol=1e-11, atol=1e-11)
+    assert_close(log_det, log_slope.sum(0), rtol=1e-11, atol=1e-11)
+
+
+@autoregressives
+@in_dimensions
+def test_context_reaches_every_column(name, d):
+    """The first one too, which nothing else conditions."""
+    bijection, x, context = make_case(name, d, n_context=3)
+    change = bijection(x, context)[0] - bijection(x, context.flip(0))[0]
+    assert change.any(0).all()
+
+
+@pytest.mark.parametrize("name", ["coupling_affine", "autoregressive_affine"])
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_dropout_acts_in_both_directions_and_in_training_only(name, direction):
+    bijection, x, _ = make_case(name, 4)
+    bijection.net.dropout = 0.5
+    call = getattr(bijection, direction)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        bijection.train()
+        assert not torch.equal(call(x)[0], call(x)[0])
+        bijection.eval()
+        assert torch.equal(call(x)[0], call(x)[0])
+
+
+@pytest.mark.parametrize("name", ["coupling_relu_odd", "autoregressive_relu"])
+def test_no_far_column_drives_its_neighbour_out_of_range(name):
+    bijection, x, _ = make_case(name, 2)
+    x[:, 0] = x[:, 0].sign() * 1e15
+    # Conditioners respond to the logarithm of a far value, even with unbounded activations.
+    assert (bijection(x)[0][:, 1].abs() < 1e4).all()
+    randomize(bijection, scale=100.0)
+    _, log_det = bijection(x)
+    assert (log_det.abs() <= 2 * 3.0).all()  # at most LOG_SCALE_BOUND for each column
+
+
+def test_permutation_reverses_by_default_or_follows_the_order():
+    x = torch.arange(6.0).view(2, 3)
+    assert torch.equal(Permutation(3)(x)[0], x.flip(1))
+    z, _ = Permutation(3, [1, 2, 0])(x)
+    assert torch.equal(z, x[:, [1, 2, 0]])
+
+
+@in_dimensions
+@pytest.mark.parametrize("rotation", [False, True])
+def test_lu_linear_is_one_matrix(d, rotation):
+    name = "lu_linear_rotation" if rotation else "lu_linear"
+    bijection, x, _ = make_case(name, d)
+    eye = torch.eye(d, dtype=torch.float64)
+    matrix = (bijection(eye)[0] - bijection(torch.zeros_like(eye))[0]).T
+    z, log_det = bijection(x)
+    assert_close(z, x @ matrix.T + bijection.shift, **EXACT)
+    assert_close(log_det, torch.linalg.slogdet(matrix).logabsdet.expand(len(x)), **EXACT)
+
+
+@in_dimensions
+@pytest.mark.parametrize("seed", range(5))
+def test_lu_linear_can_start_at_a_rotation(d, seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        bijection = LULinear(d, rotation=True)
+    matrix, log_det = bijection(torch.eye(d))
+    assert_close(matrix @ matrix.T, torch.eye(d), rtol=0, atol=1e-5)
+    assert_close(log_det, torch.zeros(d), rtol=0, atol=1e-5)
+    if d > 2:
+        assert (matrix.abs() > 1e-6).sum() > d  # not a mere permutation
+
+
+@in_dimensions
+@pytest.mark.parametrize("length", [1.0, 30.0, 1e3])
+@pytest.mark.parametrize("wu", [-1e3, -30.0, -1.0, 1.0, 30.0])
+def test_planar_inverse_solves_to_the_last_digits(d, length, wu):
+    """Also where w.u is -1 to rounding, and the map is flat somewhere."""
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(d, generator=generator, dtype=torch.float64)
+    w = length * direction / direction.norm()
+    across = torch.randn(d, generator=generator, dtype=torch.float64)
+    u = across - (across @ w) * w / length**2 + wu * w / length**2
+    bijection = Planar(d).double()
+    with torch.no_grad():
+        bijection.parameters_.copy_(torch.cat([u, w, torch.tensor([0.3])]))
+        u_hat, _, _ = bijection._uwb(None)
+        assert (u_hat @ w).item() > -1 - 1e-12
+        z = torch.randn(200, d, generator=generator, dtype=torch.float64)
+        z[0] = -0.3 * w / length**2  # w.z + b = 0, where the map is flattest
+        x, log_det = bijection.inverse(z)
+        z_of_x, log_det_forward = bijection(x)
+        _, log_det_of_flat = bijection(z[:1])
+    assert_close(z_of_x, z, **EXACT)
+    assert log_det.isfinite().all()
+    assert log_det_of_flat.isfinite().all()
+    # Where w.u is -1 and the map flat, the last digit of x decides about 1 - tanh^2.
+    steep = log_det < 20
+    assert_close(log_det[steep], -log_det_forward[steep], rtol=1e-10, atol=1e-6)
+    assert steep.sum() >= 199
+
+
+def weighted(values, weight):
+    return (weight[:, None] * values).sum(0) / weight.sum()
+
+
+@pytest.mark.parametrize("cls", [Standardize, ActNorm])
+def test_initialize_makes_weighted_mean_0_and_variance_1(cls):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 3, generator=generator, dtype=torch.float64) * torch.tensor([0.5, 2, 4])
+    x = x + 5
+    weight = torch.rand(50, generator=generator, dtype=torch.float64)
+    bijection = cls(3).double()
+    bijection.initialize(x, weight)
+    z, log_det = bijection(x)
+    assert_close(weighted(z, weight), torch.zeros(3).double(), **EXACT)
+    assert_close(weighted(z**2, weight), torch.ones(3).double(), **EXACT)
+    std = weighted((x - weighted(x, weight)) ** 2, weight).sqrt()
+    assert_close(log_det, -std.log().sum().expand(50), **EXACT)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-12, 1.0, 1e12, 1e300])
+def test_standardize_takes_columns_of_any_scale(scale):
+    generator = torch.Generator().manual_seed(0)
+    unit = torch.randn(50, 2, generator=generator, dtype=torch.float64)
+    bijection = Standardize(2)
+    bijection.initialize(unit * scale)
+    z, log_det = bijection(unit * scale)
+    assert_close(z.std(0, correction=0), torch.ones(2).double(), **EXACT)
+    expected = -unit.std(0, correction=0).log().sum() - 2 * math.log(scale)
+    assert_close(log_det, expected.expand(50), **EXACT)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -3.0, 1e12])
+def test_standardize_only_centres_a_constant_column(value):
+    x = torch.full((7, 1), value, dtype=torch.float64)
+    bijection = Standardize(1)
+    bijection.initialize(x)
+    z, log_det = bijection(x)
+    assert_close(bijection.scale, torch.ones(1).double())
+    assert_close(z, torch.zeros_like(z), rtol=0, atol=1e-15 * abs(value))
+    assert not log_det.any()
+
+
+def test_standardize_keeps_the_farthest_rows_finite():
+    largest = torch.finfo(torch.float64).max
+    z, log_det = build("standardize", 1)(torch.tensor([[largest], [-largest]]).double())
+    assert z.isfinite().all()
+    assert (z**2).isfinite().all()
+    assert log_det.isfinite().all()
+
+
+def test_chain_initializes_each_bijection_on_the_output_of_the_one_before():
+    bijection = randomize(build("chain", 3))
+    generator = torch.Generator().manual_seed(0)
+    x = 1e3 + torch.randn(50, 3, generator=generator, dtype=torch.float64)
+    bijection.initialize(x)
+    standardize, act_norm = bijection.bijections[:2]
+    y, _ = standardize(x)
+    assert_close(y.mean(0), torch.zeros(3).double(), rtol=0, atol=1e-10)
+    # Already standardised rows leave nothing to do.
+    assert_close(act_norm(y)[0], y, rtol=1e-10, atol=1e-10)

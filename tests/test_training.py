@@ -1,0 +1,284 @@
+"""The training loop: where it arrives, and what it does when something goes wrong."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from skflows import _training
+from skflows._training import (
+    BACK_OFF,
+    MAX_RECOVERIES,
+    constant,
+    fit_flow,
+    mean_log_prob,
+    weighted_nll,
+)
+from skflows.bijections import Chain, ElementwiseAffine, LULinear, Planar
+
+SETTINGS = {
+    "max_iter": 6,
+    "batch_size": 1000,
+    "learning_rate": 0.05,
+    "schedule": constant,
+    "ema_decay": 0.0,
+}
+
+
+@pytest.fixture(autouse=True)
+def own_seed():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def rows(n=60, d=2, loc=0.0):
+    y = torch.randn(n, d, dtype=torch.float64) + loc
+    return y, torch.ones(n, dtype=torch.float64)
+
+
+def weights_of(module):
+    return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
+
+
+class Recorder:
+    """An ``on_epoch_end`` that keeps the weights it sees."""
+
+    def __init__(self, bijection, then=lambda epoch: False):
+        self.bijection = bijection
+        self.then = then
+        self.seen = []
+        self.modes = []
+
+    def __call__(self, history):
+        self.seen.append(weights_of(self.bijection))
+        self.modes.append(self.bijection.training)
+        return self.then(len(self.seen))
+
+
+class Faulty(ElementwiseAffine):
+    """Goes wrong at the training calls numbered in ``faults``."""
+
+    def __init__(self, n_features, faults, what="nan"):
+        super().__init__(n_features)
+        self.faults = faults
+        self.what = what
+        self.calls = 0
+
+    def forward(self, x, context=None):
+        z, log_det = super().forward(x, context)
+        self.calls += self.training
+        if self.training and self.calls in self.faults:
+            if self.what == "interrupt":
+                raise KeyboardInterrupt
+            if self.what == "gradient":  # the slope of a square root at 0 is infinite
+                log_det = log_det + (0 * self.shift.sum()).sqrt()
+            else:  # a constant, so that the gradient is as good as ever
+                log_det = log_det + float(self.what)
+        return z, log_det
+
+
+# Where training arrives
+
+
+@pytest.mark.parametrize("batch_size", [100, 400])
+def test_reaches_the_entropy_of_a_gaussian(batch_size):
+    y, weight = rows(400, 3)
+    y = y @ torch.randn(3, 3, dtype=torch.float64) + 0.5
+    bijection = Chain([LULinear(3), ElementwiseAffine(3)]).double()
+    fit_flow(bijection, y, weight, max_iter=300, batch_size=batch_size, learning_rate=0.05)
+    # The least possible mean loss is the entropy of the normal with the rows' covariance.
+    covariance = torch.cov(y.T, correction=0)
+    entropy = 0.5 * (torch.logdet(covariance).item() + 3 * math.log(2 * math.pi * math.e))
+    assert entropy <= -mean_log_prob(bijection, y, weight) <= entropy + 1e-3
+
+
+def test_takes_the_steps_of_adamw_on_each_parameter():
+    y, weight = rows(loc=3.0)
+    ours, theirs = ElementwiseAffine(2).double(), ElementwiseAffine(2).double()
+    history = fit_flow(ours, y, weight, **SETTINGS, weight_decay=0.1)
+    adam = torch.optim.AdamW(theirs.parameters(), lr=0.05, weight_decay=0.1)
+    for loss in history.loss:
+        adam.zero_grad()
+        expected = weighted_nll(theirs, y, weight) / len(y)
+        assert_close(loss, expected.item())
+        expected.backward()
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), _training.MAX_GRADIENT_NORM)
+        adam.step()
+    assert_close(weights_of(ours), weights_of(theirs), rtol=1e-6, atol=1e-6)
+    # The flat vector they shared is gone.
+    assert all(p.grad is None for p in ours.parameters())
+    assert len({p.untyped_storage().data_ptr() for p in ours.parameters()}) == 2
+
+
+def test_weight_of_2_equals_a_repeated_row():
+    y, weight = rows(20)
+    repeated = torch.cat([y, y[:5]])
+    weight[:5] = 2
+    fits = []
+    for data in [(y, weight), (repeated, torch.ones(25).double()), (y, 10 * weight)]:
+        torch.manual_seed(1)
+        bijection = Chain([Planar(2), LULinear(2)]).double()
+        history = fit_flow(bijection, *data, **SETTINGS | {"max_iter": 20, "ema_decay": 0.998})
+        fits.append((weights_of(bijection), history.loss))
+    for other in fits[1:]:
+        assert_close(other, fits[0], rtol=1e-9, atol=1e-9)
+
+
+def test_resumes_from_the_optimizer_state_it_left():
+    y, weight = rows(loc=1.0)
+    once, twice = LULinear(2).double(), LULinear(2).double()
+    fit_flow(once, y, weight, **SETTINGS)
+    history = fit_flow(twice, y, weight, **SETTINGS | {"max_iter": 2})
+    state = history.optimizer_state
+    fit_flow(twice, y, weight, **SETTINGS | {"max_iter": 4}, optimizer_state=state)
+    assert_close(weights_of(twice), weights_of(once), rtol=1e-12, atol=1e-12)
+
+
+# Which weights are kept
+
+
+@pytest.mark.parametrize("stop", ["patience", "max_iter"])
+def test_keeps_the_epoch_that_validates_best(stop):
+    # On the way from 0 to the mean of the training rows the shift passes that of the others.
+    y, weight = rows(loc=4.0)
+    bijection = ElementwiseAffine(2).double()
+    recorder = Recorder(bijection)
+    n_iter_no_change = 5 if stop == "patience" else 100
+    history = fit_flow(
+        bijection,
+        y,
+        weight,
+        rows(loc=1.0),
+        **SETTINGS | {"max_iter": 60, "ema_decay": 0.5},
+        n_iter_no_change=n_iter_no_change,
+        on_epoch_end=recorder,
+    )
+    scores = history.validation_score
+    assert 1 < history.best_iter < len(scores)
+    assert history.best_iter == scores.index(max(scores)) + 1
+    assert torch.equal(weights_of(bijection), recorder.seen[history.best_iter - 1])
+    assert len(history.loss) == len(scores) == len(history.learning_rate)
+    assert len(scores) == (history.best_iter + 5 if stop == "patience" else 60)
+
+
+def test_gain_below_tol_is_kept_but_does_not_buy_patience():
+    y, weight = rows(loc=4.0)
+    bijection = ElementwiseAffine(2).double()
+    history = fit_flow(bijection, y, weight, (y, weight), **SETTINGS, n_iter_no_change=3, tol=100.0)
+    assert len(history.loss) == 1 + 3
+    assert history.best_iter == 4
+    assert_close(mean_log_prob(bijection, y, weight), history.validation_score[-1])
+
+
+def test_stops_when_the_callback_says_so():
+    bijection = ElementwiseAffine(2)
+    begun = []
+    recorder = Recorder(bijection, then=lambda epoch: epoch == 3)
+    y, weight = (t.float() for t in rows())
+    history = fit_flow(
+        bijection,
+        y,
+        weight,
+        **SETTINGS,
+        on_epoch_begin=lambda: begun.append(bijection.training),
+        on_epoch_end=recorder,
+    )
+    assert len(history.loss) == len(begun) == history.best_iter == 3
+    assert recorder.modes == [False] * 3  # callbacks see what scoring will see
+    assert not bijection.training
+    assert not history.interrupted
+
+
+@pytest.mark.parametrize("validate", [False, True])
+def test_interrupt_keeps_the_best(validate):
+    def interrupt(epoch):
+        if epoch == 30:
+            raise KeyboardInterrupt
+
+    bijection = ElementwiseAffine(2).double()
+    recorder = Recorder(bijection, then=interrupt)
+    history = fit_flow(
+        bijection,
+        *rows(loc=4.0),
+        rows(loc=1.0) if validate else None,
+        **SETTINGS | {"max_iter": 60, "ema_decay": 0.5},
+        n_iter_no_change=60,
+        on_epoch_end=recorder,
+    )
+    assert history.interrupted
+    assert len(history.loss) == 30
+    assert (history.best_iter < 30) == validate
+    assert torch.equal(weights_of(bijection), recorder.seen[history.best_iter - 1])
+
+
+@pytest.mark.parametrize("validate", [False, True])
+def test_interrupt_within_an_epoch_keeps_its_steps_unless_a_better_epoch_is_known(validate):
+    bijection = Faulty(2, faults={6}, what="interrupt").double()
+    recorder = Recorder(bijection)
+    history = fit_flow(
+        bijection,
+        *rows(loc=4.0),
+        rows(loc=4.0) if validate else None,
+        **SETTINGS | {"batch_size": 20},
+        on_epoch_end=recorder,
+    )
+    assert history.interrupted
+    assert len(history.loss) == history.best_iter == 1
+    assert torch.equal(weights_of(bijection), recorder.seen[0]) == validate
+    assert not bijection.training
+
+
+# Losses that are not finite
+
+
+@pytest.mark.parametrize("what", ["nan", "inf", "-inf", "gradient"])
+def test_step_that_is_not_finite_is_undone_and_the_rate_lowered(what):
+    bijection = Faulty(2, faults={3}, what=what).double()
+    recorder = Recorder(bijection)
+    history = fit_flow(bijection, *rows(loc=2.0), **SETTINGS, on_epoch_end=recorder)
+    _, second, third, *_, last = recorder.seen
+    assert torch.equal(second, third)
+    assert history.learning_rate == pytest.approx([0.05] * 3 + [0.05 * BACK_OFF] * 3)
+    assert not history.diverged
+    assert torch.equal(weights_of(bijection), last)
+    assert math.isnan(history.loss[2])
+    assert history.loss[5] < history.loss[3] < history.loss[1]
+
+
+def test_bad_batch_does_not_spoil_the_loss_of_its_epoch():
+    bijection = Faulty(2, faults={2}).double()
+    settings = SETTINGS | {"batch_size": 20, "max_iter": 1, "learning_rate": 1e-9}
+    y, weight = rows()
+    history = fit_flow(bijection, y, weight, **settings)
+    assert 0.5 < history.loss[0] / -mean_log_prob(ElementwiseAffine(2), y, weight) < 1.5
+
+
+def test_bad_batch_restores_the_best_epoch():
+    """With batches, what the epoch had gained before the bad one goes too."""
+    bijection = Faulty(2, faults={6}).double()
+    recorder = Recorder(bijection)
+    settings = SETTINGS | {"batch_size": 20, "max_iter": 2}
+    fit_flow(bijection, *rows(), **settings, on_epoch_end=recorder)
+    first, second = recorder.seen
+    assert torch.equal(first, second)
+
+
+def test_divergence_is_reported_when_it_persists():
+    bijection = Faulty(2, faults=range(3, 10**6)).double()
+    recorder = Recorder(bijection)
+    settings = SETTINGS | {"max_iter": 100}
+    history = fit_flow(bijection, *rows(loc=2.0), **settings, on_epoch_end=recorder)
+    assert history.diverged
+    assert bijection.calls == 2 + MAX_RECOVERIES + 1
+    assert torch.equal(weights_of(bijection), recorder.seen[1])
+    assert not bijection.training
+
+
+def test_divergence_from_the_start_leaves_the_first_weights():
+    bijection = Faulty(2, faults=range(10**6)).double()
+    before = weights_of(bijection)
+    history = fit_flow(bijection, *rows(), **SETTINGS | {"max_iter": 100})
+    assert history.diverged
+    assert torch.equal(weights_of(bijection), before)

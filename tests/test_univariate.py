@@ -1,0 +1,151 @@
+"""The elementwise maps that networks parametrise, against formulas written out one by one."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from torch.autograd import gradcheck
+from torch.testing import assert_close
+
+from skflows.bijections import Affine, RationalQuadraticSpline, Shift
+
+N_BINS, TAIL_BOUND = 6, 2.5
+
+
+def reference_knots(spline, params):
+    """Abscissae, ordinates and slopes of the knots from 3 K - 1 parameters."""
+    k, bound = spline.n_bins, spline.tail_bound
+    places = []
+    for logits in (params[:k], params[k : 2 * k]):
+        sizes = spline.MIN_SIZE + (1 - k * spline.MIN_SIZE) * softmax(logits)
+        places.append(np.concatenate([[-bound], -bound + 2 * bound * np.cumsum(sizes)]))
+    inner = spline.MIN_DERIVATIVE + np.logaddexp(0, params[2 * k :] + spline.UNIT_SLOPE)
+    return *places, np.concatenate([[1.0], inner, [1.0]])
+
+
+def reference_spline(x, x_knots, z_knots, slopes):
+    """Gregory & Delbourgo's quotient P / Q, and its log-derivative by the quotient rule."""
+    if not x_knots[0] < x < x_knots[-1]:
+        return x, 0.0
+    i = min(np.searchsorted(x_knots, x, side="right") - 1, len(x_knots) - 2)
+    width = x_knots[i + 1] - x_knots[i]
+    (z0, z1), (d0, d1) = z_knots[i : i + 2], slopes[i : i + 2]
+    s = (z1 - z0) / width
+    t = (x - x_knots[i]) / width
+    p = s * z1 * t**2 + (z0 * d1 + z1 * d0) * t * (1 - t) + s * z0 * (1 - t) ** 2
+    q = s + (d1 + d0 - 2 * s) * t * (1 - t)
+    dp = 2 * s * z1 * t + (z0 * d1 + z1 * d0) * (1 - 2 * t) - 2 * s * z0 * (1 - t)
+    dq = (d1 + d0 - 2 * s) * (1 - 2 * t)
+    return p / q, np.log((dp * q - p * dq) / q**2 / width)
+
+
+def draw(spread, n=40, seed=0):
+    """A spline, its parameters for n columns of one row each, and their knots."""
+    spline = RationalQuadraticSpline(N_BINS, TAIL_BOUND)
+    params = spread * np.random.default_rng(seed).standard_normal((spline.n_params, n))
+    knots = [reference_knots(spline, column) for column in params.T]
+    return spline, torch.from_numpy(params)[:, None], knots
+
+
+@pytest.mark.parametrize("spread", [0.3, 2.0])
+def test_spline_equals_the_written_out_formula(spread):
+    spline, params, knots = draw(spread)
+    x = np.random.default_rng(1).uniform(-1.3 * TAIL_BOUND, 1.3 * TAIL_BOUND, len(knots))
+    expected = np.array([reference_spline(x, *k) for x, k in zip(x, knots, strict=True)])
+    z, log_slope = spline.forward(torch.from_numpy(x)[None], params)
+    assert_close(z[0].numpy(), expected[:, 0], rtol=1e-10, atol=1e-10)
+    assert_close(log_slope[0].numpy(), expected[:, 1], rtol=1e-9, atol=1e-9)
+
+    back, log_slope_back = spline.inverse(torch.from_numpy(expected[:, 0])[None], params)
+    assert_close(back[0].numpy(), x, rtol=1e-8, atol=1e-8)
+    assert_close(log_slope_back[0].numpy(), -expected[:, 1], rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("side", [-1, 0, 1])
+def test_spline_passes_through_its_knots_smoothly(side):
+    """Exactly at a knot and one rounding beside it; the first and the last meet the tails."""
+    spline, params, knots = draw(1.0)
+    for i in range(N_BINS + 1):
+        x, z, slope = (torch.from_numpy(np.array([k[j][i] for k in knots])) for j in range(3))
+        forth, log_slope = spline.forward(nudge(x, side)[None], params)
+        assert_close(forth[0], z, rtol=1e-12, atol=1e-12)
+        assert_close(log_slope[0], slope.log(), rtol=1e-10, atol=1e-10)
+        back, log_slope = spline.inverse(nudge(z, side)[None], params)
+        assert_close(back[0], x, rtol=1e-12, atol=1e-12)
+        assert_close(log_slope[0], -slope.log(), rtol=1e-10, atol=1e-10)
+
+
+def nudge(x, side):
+    return x if side == 0 else torch.nextafter(x, torch.full_like(x, side * torch.inf))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_spline_is_increasing_and_finite_for_extreme_parameters(dtype, direction):
+    spline, params, _ = draw(spread=50.0, n=20)
+    params = params.to(dtype).requires_grad_()
+    x = torch.linspace(-1.2 * TAIL_BOUND, 1.2 * TAIL_BOUND, 2001, dtype=dtype)
+    z, log_slope = getattr(spline, direction)(
+        x.expand(20, -1), params.transpose(1, 2).expand(-1, -1, len(x))
+    )
+    # In float32 the inverse of an almost flat piece is known to a few digits only.
+    rounding = (
+        0.05 if (dtype, direction) == (torch.float32, "inverse") else 4 * torch.finfo(dtype).eps
+    )
+    assert (z.diff() >= -rounding).all()
+    assert log_slope.isfinite().all()
+    (z + log_slope).sum().backward()
+    assert params.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("at", ["inside", "knots", "outside"])
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_spline_gradients_equal_finite_differences(at, direction):
+    """The backward pass is written out: it is compared input by input, in each kind of place."""
+    spline, params, knots = draw(1.0, n=N_BINS - 1)
+    places = {
+        "inside": np.linspace(-2.3, 2.4, N_BINS - 1),
+        "knots": [k[direction == "inverse"][i + 1] for i, k in enumerate(knots)],
+        "outside": np.linspace(-9, -3, N_BINS - 1),
+    }
+    x = torch.tensor(np.array(places[at]))[None].requires_grad_()
+    call = getattr(spline, direction)
+    if at == "knots":  # the log-slope has a kink there, but the map has none
+        assert gradcheck(lambda *inputs: call(*inputs)[0], (x, params.requires_grad_()), atol=1e-4)
+    else:
+        assert gradcheck(call, (x, params.requires_grad_()), atol=1e-6)
+
+
+def test_spline_refuses_a_second_derivative_rather_than_get_it_wrong():
+    spline, params, _ = draw(1.0)
+    x = torch.linspace(-2, 2, params.shape[-1], dtype=torch.float64)[None].requires_grad_()
+    z, _ = spline.forward(x, params)
+    (slope,) = torch.autograd.grad((z**2).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(slope.sum(), x)
+
+
+@pytest.mark.parametrize(
+    "univariate", [Shift(), Affine(), RationalQuadraticSpline(), RationalQuadraticSpline(2, 5.0)]
+)
+def test_zero_parameters_give_the_identity(univariate):
+    x = torch.linspace(-7, 7, 29, dtype=torch.float64)[None]
+    params = torch.zeros(univariate.n_params, *x.shape, dtype=torch.float64)
+    for direction in (univariate.forward, univariate.inverse):
+        z, log_slope = direction(x, params)
+        assert_close(z, x, rtol=0, atol=1e-14)
+        assert_close(log_slope, torch.zeros_like(x), rtol=0, atol=1e-14)
+
+
+def test_shift_adds_and_affine_scales_then_adds():
+    x = torch.tensor([[1.0, -2.0]])
+    params = torch.tensor([[[0.5, 3.0]], [[0.1, -0.2]]])
+    z, log_slope = Shift().forward(x, params[:1])
+    assert_close(z, torch.tensor([[1.5, 1.0]]))
+    assert not log_slope.any()
+    z, log_slope = Affine().forward(x, params)
+    assert_close(z, x * log_slope.exp() + params[0])
+    # The bound hardly touches small log-scales and caps large ones.
+    assert_close(log_slope, params[1], rtol=0.01, atol=0)
+    _, log_slope = Affine().forward(x, 1e6 * params)
+    assert_close(log_slope, torch.tensor([[3.0, -3.0]]))
