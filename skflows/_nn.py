@@ -83,12 +83,12 @@ class ResidualMLP(nn.Module):
         h = self.activation(h)
         return F.dropout(h, self.dropout, self.training) if self.dropout else h
 
-    def embed_context(self, context):
-        """What the context adds to the first hidden layer."""
-        return 0.0 if self.context is None else self.context(context.T)
+    def first_layer(self, x, context):
+        h = self.input(squash(x))
+        return h if self.context is None else h + self.context(context.T)
 
     def forward(self, x, context=None):
-        h = self.input(squash(x)) + self.embed_context(context)
+        h = self.first_layer(x, context)
         for layer in self.hidden:
             update = layer(self.activate(h))
             h = h + update if len(update) == len(h) else update
@@ -161,38 +161,30 @@ class MaskedResidualMLP(ResidualMLP):
         -------
         x : Tensor of shape (n_features, n)
         """
+        d = self.n_features
         layers = [self.input, *self.hidden, self.output]
         weights = [layer.masked_weight() for layer in layers]
-        embedded = self.embed_context(context)
-        x = GrowingRows(self.n_features, n_rows, like)
-        # Inputs of each layer after the first, and pre-activations for the residual sums.
-        active = [GrowingRows(len(degrees), n_rows, like) for degrees in self.degrees]
-        bounds = [
-            torch.searchsorted(degrees, torch.arange(self.n_features + 1)).tolist()
-            for degrees in self.degrees
-        ]
-        squashed = GrowingRows(self.n_features, n_rows, like)
-        for j in range(self.n_features):
+        biases = [layer.bias[:, None] for layer in layers]
+        if self.context is not None:
+            biases[0] = biases[0] + self.context(context.T)
+        bounds = [torch.searchsorted(m, torch.arange(d + 1)).tolist() for m in self.degrees]
+        inputs = [GrowingRows(size, n_rows, like) for size in (d, *map(len, self.degrees))]
+        x = []
+        for j in range(d):
             h = None
-            for k, layer in enumerate(layers[:-1]):
-                start, stop = bounds[k][j], bounds[k][j + 1]
-                seen = (squashed if k == 0 else active[k - 1]).rows()
-                update = weights[k][start:stop, : len(seen)] @ seen
-                update = update + layer.bias[start:stop, None]
-                if k == 0:
-                    added = embedded[start:stop] if self.context is not None else 0.0
-                    h = update + added
-                else:
-                    residual = len(self.degrees[k]) == len(self.degrees[k - 1])
-                    h = h + update if residual else update
-                active[k].append(self.activate(h))
-            seen = active[-1].rows()
-            params = weights[-1][j :: self.n_features, : len(seen)] @ seen
-            params = params + self.output.bias[j :: self.n_features, None]
+            for k in range(len(layers) - 1):
+                new = slice(bounds[k][j], bounds[k][j + 1])
+                seen = inputs[k].rows()
+                update = torch.addmm(biases[k][new], weights[k][new, : len(seen)], seen)
+                residual = k > 0 and len(self.degrees[k]) == len(self.degrees[k - 1])
+                h = h + update if residual else update
+                inputs[k + 1].append(self.activate(h))
+            seen = inputs[-1].rows()
+            params = torch.addmm(biases[-1][j::d], weights[-1][j::d, : len(seen)], seen)
             feature = next_feature(j, params)[None]
+            inputs[0].append(squash(feature))
             x.append(feature)
-            squashed.append(squash(feature))
-        return x.rows()
+        return torch.cat(x)
 
 
 class GrowingRows:

@@ -46,7 +46,13 @@ class Chain(Bijection):
         return z, log_det
 
     def initialize(self, x, weight=None, context=None):
-        for bijection in self.bijections:
+        set_from_data = [
+            type(bijection).initialize is not Bijection.initialize for bijection in self.bijections
+        ]
+        # Rows need not travel further than the last bijection that looks at them.
+        while set_from_data and not set_from_data[-1]:
+            set_from_data.pop()
+        for bijection in self.bijections[: len(set_from_data)]:
             bijection.initialize(x, weight, context)
             x, _ = bijection(x, context)
 

@@ -12,7 +12,8 @@ FARTHEST = 1e15
 def weighted_moments(x, weight=None):
     """Mean and standard deviation of each column, in float64 and safe from overflow.
 
-    A column that does not vary (up to rounding) gets a standard deviation of 1.
+    A column that does not vary (up to rounding) gets a standard deviation of 1, or of its
+    rounding where that is more.
     """
     x = x.double()
     if weight is None:
@@ -24,7 +25,7 @@ def weighted_moments(x, weight=None):
     mean = (weight * unit).sum(0)
     std = (weight * (unit - mean) ** 2).sum(0).sqrt()
     rounding = 10 * torch.finfo(x.dtype).eps * len(x) ** 0.5 * mean.abs()
-    std = torch.where(std <= rounding, 1 / magnitude, std)
+    std = torch.where(std <= rounding, (1 / magnitude).clamp(min=rounding), std)
     return mean * magnitude, std * magnitude
 
 

@@ -253,7 +253,8 @@ class FlowDensity(OutlierDensityMixin, LatentMapMixin, CallbackSupportMixin, Bas
 
     def _check_inverse(self, X):
         rows = X[:: max(1, len(X) // RECONSTRUCTION_ROWS)]
-        error = (self._round_trip_error(rows) / self.flow_.preprocess.scale.numpy()).max()
+        scale = self.flow_.preprocess.scale.cpu().numpy()
+        error = (self._round_trip_error(rows) / scale).max()
         if not error <= MAX_RECONSTRUCTION_ERROR:  # NaN warns too
             warnings.warn(
                 f"The inverse of the fitted flow is off by {error:.1e} of a column's standard "

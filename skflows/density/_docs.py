@@ -17,7 +17,7 @@ dropout : float, default=0.1
 TRAINING = """\
 batch_size : int or "auto", default="auto"
     Rows per training step. "auto" takes about 1/32 of the rows, between 128 and 1024.
-    Tables of fewer than 64 rows are then trained whole: in float64, with nothing held out,
+    Tables of fewer than 40 rows are then trained whole: in float64, with nothing held out,
     shuffled or dropped, so that weighting a row by 2 and repeating it give the same fit.
 
 learning_rate_init : float, default=0.002
@@ -32,7 +32,7 @@ max_iter : int, default=100
 
 early_stopping : bool or "auto", default="auto"
     Whether to hold out ``validation_fraction`` of the rows, keep the epoch that does best
-    on them and stop when they no longer improve. "auto" does so from 64 rows on.
+    on them and stop when they no longer improve. "auto" does so from 40 rows on.
 
 validation_fraction : float, default=0.1
     Fraction of the rows held out.

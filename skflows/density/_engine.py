@@ -14,7 +14,7 @@ from ..bijections import Standardize
 VALUES_PER_CHUNK = 2**17  # of input: bounds the memory of scoring whatever the number of rows
 INITIALIZATION_ROWS = 8192  # enough for the moments that ActNorm starts from
 SMALLEST_BATCH, LARGEST_BATCH = 128, 1024
-SMALL_TABLE = 64  # rows from which on noise, held-out rows and float32 do more good than harm
+SMALL_TABLE = 40  # rows from which on noise, held-out rows and float32 do more good than harm
 
 
 def resolve_device(name):
@@ -134,8 +134,12 @@ class Run:
         return flow.double()
 
     def optimizer_state(self, history):
-        """What the next `partial_fit` needs, or None after a whole fit."""
-        return copy.deepcopy(history.optimizer_state) if self.increment else None
+        """What the next `partial_fit` needs, on the CPU, or None after a whole fit."""
+        if not self.increment:
+            return None
+        state = history.optimizer_state
+        moments = {name: value.cpu().clone() for name, value in state["state"][0].items()}
+        return {**state, "state": {0: moments}}
 
 
 def on_cpu(flow):
