@@ -285,7 +285,7 @@ class FlowDensity(OutlierDensityMixin, LatentMapMixin, CallbackSupportMixin, Bas
     def _map_rows(self, direction, rows):
         from . import _engine
 
-        return _engine.map_rows(getattr(self.flow_, direction), rows)
+        return _engine.map_rows(self.flow_, direction, rows)
 
     def _score_rows(self, X):
         return self._map_rows("log_prob", X)[0]

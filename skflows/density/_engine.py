@@ -1,6 +1,7 @@
 """The torch half of the estimators, imported when one is first fitted or used."""
 
 import copy
+import threading
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,9 +12,13 @@ from .._flow import Flow
 from .._training import EMA_DECAY, constant, cosine_with_warm_up, fit_flow
 from ..bijections import Standardize
 
-VALUES_PER_CHUNK = 2**17  # of input: bounds the memory of scoring whatever the number of rows
+# Of input, in one pass of scoring: bounds the memory, and keeps the activations in cache.
+VALUES_PER_CHUNK = 2**14
 INITIALIZATION_ROWS = 8192  # enough for the moments that ActNorm starts from
+# Torch has one random state for all threads: fits in threads take turns, lest they mix draws.
+ONE_THREAD = threading.RLock()
 SMALLEST_BATCH, LARGEST_BATCH = 128, 1024
+SMALLEST_SHARED_WORK = 1e8  # rows times weights of a pass from which on a second thread pays
 SMALL_TABLE = 40  # rows from which on noise, held-out rows and float32 do more good than harm
 
 
@@ -36,9 +41,25 @@ def resolve_device(name):
 def seeded(seed, device):
     """Seed torch in this context and leave the caller's random state as it was."""
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with ONE_THREAD, torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def suitable_threads(module, n_rows):
+    """One thread in this context where passes of so many rows are too small to be shared.
+
+    Threads that wait for each other at every small kernel gain nothing on an idle machine, and
+    on a busy one they slow a fit a hundredfold.
+    """
+    before = torch.get_num_threads()
+    work = n_rows * sum(p.numel() for p in module.parameters())
+    torch.set_num_threads(before if work >= SMALLEST_SHARED_WORK else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def automatic_batch_size(n):
@@ -64,6 +85,8 @@ class Run:
         double = self.whole and self.device.type != "mps"
         self.dtype = torch.float64 if double else torch.float32
         self.seed = check_random_state(estimator.random_state).randint(2**31 - 1)
+        if increment:  # else each would shuffle and drop as the one before it
+            self.seed += getattr(estimator, "n_iter_", 0)
         self.x = torch.tensor(X, dtype=torch.float64)
         self.weight = torch.tensor(weight, dtype=torch.float64)
 
@@ -94,23 +117,24 @@ class Run:
                     history.validation_score[-1] += shift
                 return on_epoch_end(history)
 
-            return fit_flow(
-                self.flow.bijection,
-                *train,
-                validation,
-                max_iter=self.max_iter,
-                batch_size=self.batch_size,
-                learning_rate=est.learning_rate_init,
-                weight_decay=est.weight_decay,
-                n_iter_no_change=est.n_iter_no_change,
-                tol=est.tol,
-                noise=not self.whole,
-                schedule=constant if self.increment else cosine_with_warm_up,
-                ema_decay=0.0 if self.increment else EMA_DECAY,
-                optimizer_state=est._optimizer_state if self.warm and self.increment else None,
-                on_epoch_begin=on_epoch_begin,
-                on_epoch_end=report,
-            )
+            with suitable_threads(self.flow, self.batch_size):
+                return fit_flow(
+                    self.flow.bijection,
+                    *train,
+                    validation,
+                    max_iter=self.max_iter,
+                    batch_size=self.batch_size,
+                    learning_rate=est.learning_rate_init,
+                    weight_decay=est.weight_decay,
+                    n_iter_no_change=est.n_iter_no_change,
+                    tol=est.tol,
+                    noise=not self.whole,
+                    schedule=constant if self.increment else cosine_with_warm_up,
+                    ema_decay=0.0 if self.increment else EMA_DECAY,
+                    optimizer_state=est._optimizer_state if self.warm and self.increment else None,
+                    on_epoch_begin=on_epoch_begin,
+                    on_epoch_end=report,
+                )
 
     def _split(self, y):
         """Training rows, and held-out rows or None, with their weights."""
@@ -150,13 +174,14 @@ def on_cpu(flow):
 
 
 @torch.inference_mode()
-def map_rows(function, rows):
+def map_rows(flow, direction, rows):
     """Apply a method of a flow to rows in chunks; its outputs as float64 arrays."""
-    device = function.__self__.preprocess.scale.device
+    device = flow.preprocess.scale.device
     size = max(1, VALUES_PER_CHUNK // rows.shape[1])
     chunks = []
-    for start in range(0, len(rows), size):
-        chunk = torch.tensor(rows[start : start + size], dtype=torch.float64, device=device)
-        outputs = function(chunk)
-        chunks.append(outputs if isinstance(outputs, tuple) else (outputs,))
+    with suitable_threads(flow, min(size, len(rows))):
+        for start in range(0, len(rows), size):
+            chunk = torch.tensor(rows[start : start + size], dtype=torch.float64, device=device)
+            outputs = getattr(flow, direction)(chunk)
+            chunks.append(outputs if isinstance(outputs, tuple) else (outputs,))
     return [torch.cat(parts).cpu().numpy() for parts in zip(*chunks, strict=True)]

@@ -1,0 +1,8 @@
+"""Run the ``skflows`` command as ``python -m skflows``."""
+
+import sys
+
+from ._cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

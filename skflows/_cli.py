@@ -1,0 +1,266 @@
+"""The ``skflows`` command: fit, score and sample CSV files, without writing Python."""
+
+import argparse
+import csv
+import os
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+
+from . import __version__
+from ._csv import check_writable, feature_columns, numbers, one_line, read_csv, select, write_csv
+from .density import ARCHITECTURES
+
+DESCRIPTION = "Fit a normalizing flow to a table, then score rows and draw new ones."
+EPILOG = """\
+examples:
+  skflows fit data.csv -o model.joblib --random-state 0
+  skflows score model.joblib new.csv -o scores.csv
+  skflows sample model.joblib -n 1000 -o synthetic.csv
+  skflows demo
+
+Tables are CSV files: commas, and a first line of column names.
+A model is a joblib file, and loading one can run any code that its author put in it:
+use only models from sources that you trust.
+"""
+
+
+def main(argv=None):
+    """Run the command.
+
+    Parameters
+    ----------
+    argv : list of str, default=None
+        Arguments. None takes those of the process.
+
+    Returns
+    -------
+    code : int
+        Exit code: 0, or 2 after an error, 130 after Ctrl-C.
+    """
+    args = _parser().parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            interrupted = args.run(args)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            print("skflows: interrupted", file=sys.stderr)
+            return 130
+        except BrokenPipeError:
+            # The reader has what it wanted, as `head` does. What is still buffered must go
+            # somewhere, or Python complains at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
+            print(f"skflows: error: {one_line(error)}", file=sys.stderr)
+            return 2
+    return 130 if interrupted else 0
+
+
+def run_fit(args):
+    """Fit a density to a CSV file and store it."""
+    check_writable(args.output, args.data)
+    frame = read_csv(args.data)
+    names = feature_columns(frame) if args.columns is None else args.columns
+    frame = select(frame, names, args.data)
+    frame = numbers(frame, args.data, "choose numeric columns with --columns, or encode them")
+    given = {"max_iter": args.max_iter, "contamination": args.contamination}
+    given = {name: value for name, value in given.items() if value is not None}
+    model = ARCHITECTURES[args.estimator](random_state=args.random_state, **given)
+
+    start = time.perf_counter()
+    interrupted = fit_with_progress(model, frame)
+    seconds = time.perf_counter() - start
+    import joblib
+
+    joblib.dump(model, args.output)
+    n, d = frame.shape
+    held_out = model.best_validation_score_
+    quality = "" if held_out is None else f", held-out log-density {held_out:.4g} nats per row"
+    print(
+        f"{type(model).__name__} fitted to {n} rows of {d} columns in {seconds:.1f} s: "
+        f"{model.n_iter_} epochs, best {model.best_iter_}{quality}"
+    )
+    print(f"wrote {args.output}")
+    return interrupted
+
+
+def run_score(args):
+    """Score the rows of a CSV file by a stored density."""
+    check_writable(args.output, args.model, args.data)
+    model = _load(args.model)
+    frame = read_csv(args.data)
+    frame = select(frame, getattr(model, "feature_names_in_", frame.columns), args.data)
+    frame = numbers(frame, args.data, "the model was fitted to numbers")
+    scores = model.score_samples(frame if hasattr(model, "feature_names_in_") else frame.values)
+    outlier = scores < model.offset_
+    write_csv({"log_density": scores, "outlier": outlier.astype(int)}, args.output)
+    if args.output:
+        print(
+            f"wrote {args.output}: {outlier.sum()} of {len(scores)} rows are outliers "
+            f"(log-density below {model.offset_:.4g})"
+        )
+
+
+def run_sample(args):
+    """Draw rows from a stored density."""
+    check_writable(args.output, args.model)
+    model = _load(args.model)
+    names = getattr(model, "feature_names_in_", [f"x{i}" for i in range(model.n_features_in_)])
+    rows = model.sample(args.n_samples, random_state=args.random_state)
+    write_csv(dict(zip(names, rows.T, strict=True)), args.output)
+    if args.output:
+        print(f"wrote {args.output}: {args.n_samples} rows")
+
+
+def run_demo(args):
+    """Compare a flow with scikit-learn's densities on a real table."""
+    from ._demo import run
+
+    check_writable(args.output)
+    return run(args.output, max_iter=args.max_iter)
+
+
+def fit_with_progress(model, X):
+    """Fit ``model``, with a progress bar on a terminal; say whether Ctrl-C ended it early."""
+    if sys.stdout.isatty():
+        from sklearn.callback import ProgressBar
+
+        try:
+            model.set_callbacks(ProgressBar())
+        except ImportError:
+            pass  # the bar needs rich, the fit does not
+    interrupted = []
+
+    def on_interrupt(signum, frame):
+        interrupted.append(signum)
+        raise KeyboardInterrupt  # which ends the training and keeps the best weights
+
+    previous = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        model.fit(X)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    model.set_callbacks()  # the bar is no part of the model
+    return bool(interrupted)
+
+
+def _load(path):
+    import joblib
+
+    try:
+        model = joblib.load(path)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {one_line(error)}") from error
+    except Exception as error:  # unpickling bytes of another kind may raise anything
+        raise ValueError(
+            f"{path} is not a model of skflows ({type(error).__name__}: {one_line(error)})"
+        ) from error
+    if not isinstance(model, tuple(ARCHITECTURES.values())) or not hasattr(model, "flow_"):
+        raise ValueError(
+            f"{path} is not a fitted model of skflows: it holds a {type(model).__name__}"
+        )
+    return model
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    print(f"skflows: warning: {one_line(message)}", file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"skflows: error: {message} (see {self.prog} --help)\n")
+
+
+def _positive(text):
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+
+
+def _seed(text):
+    if text.isdecimal() and int(text) < 2**32:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
+
+
+def _contamination(text):
+    if text == "auto":
+        return text
+    try:
+        if 0 < float(text) <= 0.5:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number above 0, up to 0.5")
+
+
+def _names(text):
+    # Read as a line of the file would be: a name with a comma stands in quotes.
+    names = list(dict.fromkeys(next(csv.reader([text], skipinitialspace=True))))
+    if not names:
+        raise argparse.ArgumentTypeError("no column is named")
+    return names
+
+
+def _parser():
+    style = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": EPILOG}
+    parser = _Parser("skflows", description=DESCRIPTION, **style)
+    parser.add_argument("--version", action="version", version=f"skflows {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(run, text):
+        name = run.__name__.removeprefix("run_")
+        sub = commands.add_parser(name, help=text, description=text, **style)
+        sub.set_defaults(run=run)
+        return sub
+
+    seed = {"type": _seed, "metavar": "N", "help": "seed, for the same result each time"}
+
+    fit = command(run_fit, "fit a density to a CSV file (Ctrl-C keeps the best weights so far)")
+    fit.add_argument("data", type=Path, help="CSV file of numbers, one row per sample")
+    fit.add_argument("-o", "--output", type=Path, required=True, help="file of the model")
+    fit.add_argument(
+        "--estimator", choices=ARCHITECTURES, default="nsf", help="architecture (default: nsf)"
+    )
+    fit.add_argument("--columns", type=_names, metavar="A,B", help="columns (default: all)")
+    fit.add_argument("--max-iter", type=_positive, metavar="N", help="largest number of epochs")
+    fit.add_argument(
+        "--contamination",
+        type=_contamination,
+        metavar="F",
+        help="fraction of the rows that are outliers, or auto (the default)",
+    )
+    fit.add_argument("--random-state", **seed)
+
+    score = command(run_score, "give each row of a CSV file its log-density and an outlier flag")
+    score.add_argument("model", type=Path, help="file written by skflows fit")
+    score.add_argument("data", type=Path, help="CSV file with the columns of the model")
+    score.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="CSV file of log_density (nats) and outlier (1 or 0), a line per row (default: print)",
+    )
+
+    sample = command(run_sample, "draw new rows from a model")
+    sample.add_argument("model", type=Path, help="file written by skflows fit")
+    sample.add_argument(
+        "-n", "--n-samples", type=_positive, default=1000, metavar="N", help="rows (default: 1000)"
+    )
+    sample.add_argument("-o", "--output", type=Path, help="CSV file (default: print)")
+    sample.add_argument("--random-state", **seed)
+
+    demo = command(run_demo, "compare a flow with scikit-learn's densities on a real table")
+    demo.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("skflows_demo.png"),
+        help="picture (default: skflows_demo.png)",
+    )
+    demo.add_argument("--max-iter", type=_positive, metavar="N", help="fewer epochs, for a glimpse")
+    return parser

@@ -1,0 +1,119 @@
+"""Tables in CSV files, and what the user is told when one cannot be used."""
+
+import re
+import sys
+import warnings
+
+import numpy as np
+
+MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
+
+
+def _pandas():
+    try:
+        import pandas
+    except ImportError:
+        raise ImportError(
+            "reading and writing CSV files needs pandas: pip install 'skflows[cli]'"
+        ) from None
+    return pandas
+
+
+def read_csv(path):
+    """Read a table with a line of column names, or say what is wrong with the file."""
+    pandas = _pandas()
+    try:
+        frame = pandas.read_csv(path)
+    except (OSError, MemoryError) as error:
+        raise ValueError(f"cannot read {path}: {one_line(error)}") from error
+    except Exception as error:  # the parser's, a decoder's or a decompressor's own
+        raise ValueError(f"{path} is not a CSV file: {one_line(error)}") from error
+    names = [str(name) for name in frame.columns]
+    if not isinstance(frame.index, pandas.RangeIndex):
+        raise ValueError(f"{path} is not a CSV file: its rows have more fields than column names")
+    if len(names) == 1 and re.search("[;\t]", names[0]):
+        raise ValueError(f"{path} has one column, {names[0]!r}: separate columns by commas")
+    # DataFrame(array).to_csv() numbers the columns; other numbers are a row taken for names.
+    if all(re.fullmatch(r"[-+.]?\d[-+.\deE]*", name) for name in names) and names != [
+        str(i) for i in range(len(names))
+    ]:
+        raise ValueError(
+            f"the first line of {path} holds numbers, not column names: add a line of names"
+        )
+    if frame.empty:
+        raise ValueError(f"{path} has column names but no rows")
+    return frame
+
+
+def feature_columns(frame):
+    """All columns, but for the row numbers that ``DataFrame.to_csv`` writes by default."""
+    names = list(frame.columns)
+    if names[0] == "Unnamed: 0" and frame[names[0]].equals(frame.index.to_series()):
+        warnings.warn("the first column has no name and holds row numbers: left out", stacklevel=2)
+        return names[1:]
+    return names
+
+
+def select(frame, names, path):
+    """The named columns, in that order; others are ignored."""
+    missing = [name for name in names if name not in frame]
+    if missing:
+        raise ValueError(f"{path} has no column {_quoted(missing)}; it has {_quoted(frame)}")
+    return frame[list(names)]
+
+
+def numbers(frame, path, remedy):
+    """The table in float64, if every entry is a finite number."""
+    pandas = _pandas()
+    numbers = frame.apply(pandas.to_numeric, errors="coerce").astype(np.float64)
+    texts = frame.where(numbers.isna()).dropna(axis=1, how="all")
+    if texts.columns.size:
+        value = texts.iloc[:, 0].dropna().iloc[0]
+        raise ValueError(
+            f"{path} has columns that are not numbers: {_quoted(texts)} "
+            f"({texts.columns[0]!r} holds {str(value)!r}); {remedy}"
+        )
+    for problem, found in {"missing": numbers.isna(), "infinite": np.isinf(numbers)}.items():
+        counts = found.sum().loc[lambda count: count > 0]
+        if counts.size:
+            where = _listed([f"{count} in {str(name)!r}" for name, count in counts.items()])
+            raise ValueError(
+                f"{path} has {problem} values, {where}: fill them in, or drop those rows or columns"
+            )
+    return numbers
+
+
+def write_csv(columns, path):
+    """Write a dict of columns to a file, or print it if ``path`` is None."""
+    _pandas().DataFrame(columns).to_csv(path or sys.stdout, index=False)
+
+
+def check_writable(path, *inputs):
+    """Fail before the work if its result could not be stored."""
+    if path is None:
+        return
+    existed = path.exists()
+    if existed and any(other.exists() and path.samefile(other) for other in inputs):
+        raise ValueError(f"{path} is an input: choose another output")
+    try:
+        with open(path, "ab"):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {one_line(error)}") from error
+    if not existed:
+        path.unlink()
+
+
+def _listed(texts):
+    more = len(texts) - MAX_NAMES
+    return ", ".join(texts[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _quoted(names):
+    return _listed([repr(str(name)) for name in names])
+
+
+def one_line(error):
+    """What an error says, without line breaks."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split())

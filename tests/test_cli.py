@@ -1,0 +1,474 @@
+"""The ``skflows`` command, run in this process as a user would type it."""
+
+import io
+import os
+import pickle
+import re
+import shlex
+import signal
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+
+import skflows
+from skflows import MAFDensity, NSFDensity, _cli, _demo
+from skflows.density import ARCHITECTURES, FlowDensity
+
+NAMES = ["width", "height", "weight, kg"]
+COLUMNS = 'width,height,"weight, kg"'  # as the command line takes them
+
+
+def make_frame(n=40, seed=0):
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(rng.normal(size=(n, 3)) * [1, 5, 100], columns=NAMES)
+    return frame.assign(species=["setosa", "virginica"] * (n // 2))
+
+
+@pytest.fixture(scope="module")
+def stored_model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.joblib"
+    frame = make_frame()[NAMES]
+    joblib.dump(NSFDensity(max_iter=2, random_state=0, contamination=0.2).fit(frame), path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, stored_model):
+    """The working directory, with a table and a model."""
+    monkeypatch.chdir(tmp_path)
+    make_frame().to_csv("data.csv", index=False)
+    (tmp_path / "model.joblib").write_bytes(stored_model.read_bytes())
+    return tmp_path
+
+
+def run(line):
+    """Exit code of ``skflows`` and what follows it on the line, also where argparse exits."""
+    try:
+        return _cli.main(shlex.split(line))
+    except SystemExit as exit:
+        return exit.code
+
+
+def only_error(capsys):
+    """The one line that the command printed."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("skflows: error: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    return err
+
+
+# What works
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_fit_stores_each_architecture(folder, capsys, name):
+    options = f"--columns '{COLUMNS}' --estimator {name} --max-iter 1"
+    assert run(f"fit data.csv -o m.joblib {options}") == 0
+    model = joblib.load("m.joblib")
+    assert type(model) is ARCHITECTURES[name]
+    assert model.n_iter_ == 1
+    assert list(model.feature_names_in_) == NAMES
+    out, err = capsys.readouterr()
+    assert f"{type(model).__name__} fitted to 40 rows of 3 columns" in out
+    assert "wrote m.joblib" in out
+    assert err == ""
+
+
+def test_fit_is_the_estimator(folder):
+    options = "--columns width,height --max-iter 2 --contamination 0.1 --random-state 3"
+    assert run(f"fit data.csv -o m.joblib {options}") == 0
+    X = make_frame()[["width", "height"]]
+    expected = NSFDensity(max_iter=2, contamination=0.1, random_state=3).fit(X)
+    model = joblib.load("m.joblib")
+    assert model.get_params() == expected.get_params()
+    np.testing.assert_allclose(model.score_samples(X), expected.score_samples(X))
+
+
+def test_fit_without_options_leaves_the_defaults(folder, monkeypatch):
+    seen = []
+
+    def fit(model, X):
+        seen.append(model)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(_cli, "fit_with_progress", fit)
+    assert run("fit data.csv -o m.joblib --columns width") == 2
+    assert type(seen[0]) is NSFDensity
+    assert seen[0].get_params() == NSFDensity().get_params()
+
+
+@pytest.mark.parametrize("n", [4, 400])
+def test_fit_reports_held_out_rows_if_there_were_any(folder, capsys, n):
+    make_frame(n)[NAMES].to_csv("other.csv", index=False)
+    assert run("fit other.csv -o m.joblib --max-iter 1 --estimator nice") == 0
+    best = joblib.load("m.joblib").best_validation_score_
+    out = capsys.readouterr().out
+    if best is None:
+        assert "held-out" not in out
+    else:
+        assert f"held-out log-density {best:.4g} nats per row" in out
+
+
+@pytest.mark.filterwarnings("default")
+def test_fit_leaves_out_row_numbers(folder, capsys):
+    make_frame()[NAMES].to_csv("numbered.csv")
+    assert run("fit numbered.csv -o m.joblib --max-iter 1") == 0
+    assert list(joblib.load("m.joblib").feature_names_in_) == NAMES
+    err = capsys.readouterr().err
+    assert err == (
+        "skflows: warning: the first column has no name and holds row numbers: left out\n"
+    )
+
+
+def test_fit_takes_numbered_columns_booleans_and_large_integers(folder):
+    frame = pd.DataFrame({"0": [True, False, True, False], "1": [2**70, 1, 2, 3]})
+    frame.to_csv("odd.csv", index=False)
+    assert run("fit odd.csv -o m.joblib --max-iter 1") == 0
+    assert joblib.load("m.joblib").n_features_in_ == 2
+
+
+def test_score_writes_density_and_flag(folder, capsys):
+    # Other columns and another order do not matter.
+    new = make_frame(seed=1)[[*reversed(NAMES), "species"]]
+    new.loc[0, NAMES] = 1e6
+    new.to_csv("new.csv", index=False)
+    assert run("score model.joblib new.csv -o scores.csv") == 0
+    scores = pd.read_csv("scores.csv")
+    assert list(scores) == ["log_density", "outlier"]
+    model = joblib.load("model.joblib")
+    np.testing.assert_allclose(scores["log_density"], model.score_samples(new[NAMES]), rtol=1e-12)
+    np.testing.assert_array_equal(scores["outlier"] == 1, model.predict(new[NAMES]) == -1)
+    assert scores["outlier"][0] == 1
+    out = capsys.readouterr().out
+    assert f"wrote scores.csv: {scores['outlier'].sum()} of 40 rows are outliers" in out
+
+
+def test_score_prints_nothing_but_the_table(folder, capsys):
+    assert run("score model.joblib data.csv") == 0
+    out, err = capsys.readouterr()
+    assert pd.read_csv(io.StringIO(out)).shape == (40, 2)
+    assert err == ""
+
+
+def test_sample_has_the_columns_of_the_training_table(folder, capsys):
+    line = "sample model.joblib -n 7 --random-state 5"
+    assert run(f"{line} -o new.csv") == 0
+    assert "wrote new.csv: 7 rows" in capsys.readouterr().out
+    rows = pd.read_csv("new.csv")
+    assert list(rows) == NAMES
+    expected = joblib.load("model.joblib").sample(7, random_state=5)
+    np.testing.assert_allclose(rows, expected, rtol=1e-12)
+    assert run(line) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(capsys.readouterr().out)), rows)
+
+
+def test_model_fitted_to_an_array(folder, capsys):
+    X = make_frame()[NAMES]
+    model = MAFDensity(max_iter=1, random_state=0).fit(X.to_numpy())
+    joblib.dump(model, "array.joblib")
+    X.to_csv("array.csv", index=False)
+    assert run("score array.joblib array.csv -o scores.csv") == 0
+    np.testing.assert_allclose(
+        pd.read_csv("scores.csv")["log_density"], model.score_samples(X.values)
+    )
+    assert run("sample array.joblib -n 1 -o new.csv") == 0
+    assert list(pd.read_csv("new.csv")) == ["x0", "x1", "x2"]
+    X.iloc[:, :2].to_csv("narrow.csv", index=False)
+    capsys.readouterr()
+    assert run("score array.joblib narrow.csv") == 2
+    assert "X has 2 features, but MAFDensity is expecting 3" in only_error(capsys)
+
+
+# What a terminal shows
+
+
+def test_terminal_gets_a_progress_bar(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run("fit data.csv -o m.joblib --columns width --max-iter 2") == 0
+    out = capsys.readouterr().out
+    assert "NSFDensity - fit" in out
+    assert "100%" in out
+    # The stored model does not show one again, nor need rich to be loaded.
+    assert b"ProgressBar" not in pickle.dumps(joblib.load("m.joblib"))
+
+
+def test_terminal_without_rich_gets_none(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setitem(sys.modules, "rich", None)
+    assert run("fit data.csv -o m.joblib --columns width --max-iter 1") == 0
+    out, err = capsys.readouterr()
+    assert "%" not in out
+    assert err == ""
+
+
+# What the user can mend
+
+
+def write(name, text):
+    with open(name, "wb") as file:
+        file.write(text if isinstance(text, bytes) else text.encode())
+
+
+BAD_TABLES = {
+    "missing file": (None, "cannot read bad.csv: No such file or directory"),
+    "empty file": ("", "bad.csv is not a CSV file: No columns"),
+    "no rows": ("width,height\n", "bad.csv has column names but no rows"),
+    "binary": (bytes(range(256)), "bad.csv is not a CSV file"),
+    "ragged": ("width\n1\n1,2\n", "bad.csv is not a CSV file: .*Expected 1 fields in line 3"),
+    "long rows": ("width,height\n1,2,3\n", "bad.csv is not a CSV file: its rows have more fields"),
+    "semicolons": ("width;height\n1;2\n", "one column, 'width;height': separate columns by commas"),
+    "no header": ("1.5,2\n3,4\n5,6\n", "first line of bad.csv holds numbers, not column names"),
+    "text": ("width,name\n1,ann\n2,bob\n", "not numbers: 'name' .'name' holds 'ann'.; .*--columns"),
+    "one odd entry": ("width\n1\n2\n?\n", "not numbers: 'width' .'width' holds '[?]'."),
+    "NaN": ("a,b,c\n1,,3\n4,nan,\n7,8,9\n", "bad.csv has missing values, 2 in 'b', 1 in 'c': fill"),
+    "infinity": ("a,b\n1,inf\n-inf,4\n5,-inf\n", "has infinite values, 1 in 'a', 2 in 'b'"),
+    "one row": ("width,height\n1,2\n", "1 sample"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_TABLES.values(), ids=BAD_TABLES)
+def test_bad_table(folder, capsys, text, message):
+    if text is not None:
+        write("bad.csv", text)
+    assert run("fit bad.csv -o m.joblib") == 2
+    assert re.search(message, only_error(capsys))
+    assert not os.path.exists("m.joblib")
+
+
+def test_long_lists_of_columns_are_cut(folder, capsys):
+    write("bad.csv", ",".join(f"c{i}" for i in range(20)) + "\n" + ",".join("x" * 20) + "\n")
+    assert run("fit bad.csv -o m.joblib") == 2
+    assert "'c0', 'c1', 'c2', 'c3', 'c4', 'c5' and 14 more" in only_error(capsys)
+
+
+FIT = "fit data.csv -o m.joblib"
+BAD_ARGUMENTS = {
+    "no command": ("", "COMMAND"),
+    "no output": ("fit data.csv", "-o/--output"),
+    "unknown architecture": (f"{FIT} --estimator gan", "invalid choice: 'gan'.*nsf"),
+    "unknown column": (f"{FIT} --columns width,z", "data.csv has no column 'z'; it has 'width', "),
+    "no column": (f"{FIT} --columns ''", "no column is named"),
+    "no epoch": (f"{FIT} --max-iter 0", "'0' is not a positive whole number"),
+    "half an epoch": (f"{FIT} --max-iter 1.5", "'1.5' is not a positive whole number"),
+    "too many outliers": (f"{FIT} --contamination 0.7", "'0.7' is neither auto nor a number"),
+    "a word for outliers": (f"{FIT} --contamination few", "'few' is neither auto nor a number"),
+    "NaN outliers": (f"{FIT} --contamination nan", "'nan' is neither auto nor a number"),
+    "negative seed": (f"{FIT} --random-state -1", "'-1' is not a whole number from 0"),
+    "large seed": (f"{FIT} --random-state 4294967296", "is not a whole number .* to 4294967295"),
+    "no samples": ("sample model.joblib -n 0", "'0' is not a positive whole number"),
+}
+
+
+@pytest.mark.parametrize(("line", "message"), BAD_ARGUMENTS.values(), ids=BAD_ARGUMENTS)
+def test_bad_arguments(folder, capsys, line, message):
+    assert run(line) == 2
+    assert re.search(message, only_error(capsys))
+    assert not os.path.exists("m.joblib")
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("no/m.joblib", "cannot write no/m.joblib: No such file or directory"),
+        (".", "cannot write .: Is a directory"),
+        ("data.csv", "data.csv is an input: choose another output"),
+    ],
+)
+def test_output_is_checked_before_the_work(folder, capsys, monkeypatch, output, message):
+    monkeypatch.setattr(_cli, "read_csv", lambda path: pytest.fail("the work has begun"))
+    before = sorted(os.listdir()), os.path.getsize("data.csv")
+    assert run(f"fit data.csv -o {output}") == 2
+    assert message in only_error(capsys)
+    assert run(f"score model.joblib data.csv -o {output}") == 2
+    assert message in only_error(capsys)
+    assert (sorted(os.listdir()), os.path.getsize("data.csv")) == before
+
+
+def test_failed_fit_keeps_the_old_model(folder, capsys):
+    before = (folder / "model.joblib").read_bytes()
+    assert run("fit data.csv -o model.joblib") == 2
+    assert "'species'" in only_error(capsys)
+    assert (folder / "model.joblib").read_bytes() == before
+
+
+def test_renamed_column_at_scoring(folder, capsys):
+    make_frame().rename(columns={"width": "Width"}).to_csv("new.csv", index=False)
+    assert run("score model.joblib new.csv -o scores.csv") == 2
+    message = "new.csv has no column 'width'; it has 'Width', 'height', 'weight, kg', 'species'"
+    assert message in only_error(capsys)
+    assert not os.path.exists("scores.csv")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("tall", "'height' holds 'tall'.; the model"), ("", "missing values, 1 in 'height'")],
+)
+def test_bad_value_at_scoring(folder, capsys, value, message):
+    write("new.csv", f'width,height,"weight, kg"\n1,2,3\n1,{value},3\n')
+    assert run("score model.joblib new.csv") == 2
+    assert re.search(message, only_error(capsys))
+
+
+NO_MODELS = {
+    "missing": (None, "cannot read bad.joblib: No such file or directory"),
+    "text": (lambda: write("bad.joblib", "hello"), "bad.joblib is not a model of skflows"),
+    "dict": (lambda: joblib.dump({}, "bad.joblib"), "not a fitted model of skflows: .* a dict"),
+    "unfitted": (
+        lambda: joblib.dump(NSFDensity(), "bad.joblib"),
+        "not a fitted model .*NSFDensity",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ["score bad.joblib data.csv", "sample bad.joblib"])
+@pytest.mark.parametrize(("make", "message"), NO_MODELS.values(), ids=NO_MODELS)
+def test_file_that_is_no_model(folder, capsys, command, make, message):
+    if make is not None:
+        make()
+    assert run(command) == 2
+    assert re.search(message, only_error(capsys))
+
+
+@pytest.mark.parametrize(
+    "line", ["fit data.csv -o m.joblib", "score model.joblib data.csv", "sample model.joblib"]
+)
+def test_without_pandas(folder, capsys, monkeypatch, line):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert run(line) == 2
+    assert "needs pandas: pip install 'skflows[cli]'" in only_error(capsys)
+
+
+# Ctrl-C
+
+
+def press_ctrl_c(monkeypatch, epoch):
+    """Interrupt the process during that epoch of a fit."""
+
+    def report(self, history, max_iter):
+        if len(history.loss) == epoch:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(FlowDensity, "_report", report)
+
+
+@pytest.mark.filterwarnings("default")
+def test_ctrl_c_in_training_keeps_the_model(folder, capsys, monkeypatch):
+    press_ctrl_c(monkeypatch, epoch=2)
+    handler = signal.getsignal(signal.SIGINT)
+    code = run("fit data.csv -o m.joblib --columns width --max-iter 50")
+    assert code == 130
+    assert joblib.load("m.joblib").n_iter_ == 2
+    out, err = capsys.readouterr()
+    assert "wrote m.joblib" in out
+    assert err.startswith("skflows: warning: Training was interrupted after 2 epochs")
+    assert err.count("\n") == 1
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_ctrl_c_elsewhere(folder, capsys, monkeypatch):
+    monkeypatch.setattr(_cli, "read_csv", lambda path: signal.raise_signal(signal.SIGINT))
+    assert run("fit data.csv -o m.joblib") == 130
+    assert capsys.readouterr() == ("", "skflows: interrupted\n")
+    assert not os.path.exists("m.joblib")
+
+
+# The process
+
+
+def test_version_and_help_do_not_load_torch(tmp_path):
+    code = """
+import runpy, sys
+for flag in "--version", "--help":
+    sys.argv = ["skflows", flag]
+    try:
+        runpy.run_module("skflows", run_name="__main__")
+    except SystemExit as exit:
+        assert exit.code == 0
+assert "torch" not in sys.modules
+"""
+    command = [sys.executable, "-W", "error", "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.startswith(f"skflows {skflows.__version__}\n")
+    assert "skflows fit data.csv -o model.joblib" in result.stdout
+    assert "only models from sources that you trust" in result.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
+def test_reader_that_leaves_is_no_error(folder):
+    command = [sys.executable, "-m", "skflows", "sample", "model.joblib", "-n", "5000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline().startswith(b"width,height")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+# The demo
+
+
+@pytest.fixture
+def small_grids(monkeypatch):
+    monkeypatch.setattr(_demo, "MIXTURES", {"covariance_type": ["diag"], "n_components": [40]})
+    monkeypatch.setattr(_demo, "KERNELS", {"bandwidth": [0.4]})
+
+
+def test_demo_tells_the_truth_about_one_epoch(folder, capsys, small_grids):
+    assert run("demo -o picture.png --max-iter 1") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "1437 rows to fit and tune, 360 held out" in out
+    assert re.search(r"GaussianMixture .* -\d\.\d\d ± 0\.\d\d", out)
+    assert "The flow is behind GaussianMixture and " in out
+    assert "n_components=40" in out
+    assert "bandwidth=0.4" in out
+    assert out.count("\nrow ") == _demo.N_ANOMALIES
+    assert "wrote picture.png; " in out
+    assert (folder / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("lead", "expected"),
+    [(1.0, "ahead of"), (0.3, "level with"), (-0.3, "level with"), (-1, "behind")],
+)
+def test_verdict_of_the_demo(lead, expected):
+    assert _demo.verdict(lead, 0.2) == expected
+
+
+def test_baselines_of_the_demo_are_scored_in_the_units_of_the_table():
+    from sklearn.mixture import GaussianMixture
+
+    X = np.random.default_rng(0).normal(size=(200, 2))
+    grid = {"n_components": [1]}
+    scores, _ = _demo.tuned_scores(GaussianMixture(), grid, X, X)
+    wider, _ = _demo.tuned_scores(GaussianMixture(), grid, X * [10, 1], X * [10, 1])
+    np.testing.assert_allclose(scores - wider, np.log(10))
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [("no/x.png", "cannot write no/x.png"), ("x.doc", "must end in one of"), ("x", "must end in")],
+)
+def test_demo_checks_the_picture_before_the_work(folder, capsys, monkeypatch, output, message):
+    monkeypatch.setattr(_demo, "load_table", lambda: pytest.fail("the work has begun"))
+    assert run(f"demo -o {output}") == 2
+    assert message in only_error(capsys)
+
+
+def test_demo_without_matplotlib(folder, capsys, monkeypatch):
+    monkeypatch.setattr("skflows.inspection._common.find_spec", lambda name: None)
+    assert run("demo") == 2
+    assert "pip install skflows[plot]" in only_error(capsys)
+
+
+@pytest.mark.filterwarnings("default")
+def test_ctrl_c_ends_the_demo(folder, capsys, monkeypatch):
+    press_ctrl_c(monkeypatch, epoch=1)
+    assert run("demo -o picture.png") == 130
+    assert capsys.readouterr().err.endswith("\nskflows: interrupted\n")
+    assert not os.path.exists("picture.png")
