@@ -46,10 +46,10 @@ class Coupling(Bijection):
 
     def _apply_map(self, univariate_map, x, context):
         x = x.T
-        mapped, given = x[self.mapped], x[self.given]
+        mapped, given = x.index_select(0, self.mapped), x.index_select(0, self.given)
         params = self.net(given, context).view(self.univariate.n_params, *mapped.shape)
         mapped, log_slope = univariate_map(mapped, params)
-        return torch.cat([mapped, given])[self.restore].T, log_slope.sum(0)
+        return torch.cat([mapped, given]).index_select(0, self.restore).T, log_slope.sum(0)
 
     def forward(self, x, context=None):
         return self._apply_map(self.univariate.forward, x, context)

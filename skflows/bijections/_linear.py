@@ -18,10 +18,10 @@ class Permutation(Bijection):
         self.register_buffer("restore", order.argsort())
 
     def forward(self, x, context=None):
-        return x[:, self.order], x.new_zeros(len(x))
+        return x.index_select(1, self.order), x.new_zeros(len(x))
 
     def inverse(self, z, context=None):
-        return z[:, self.restore], z.new_zeros(len(z))
+        return z.index_select(1, self.restore), z.new_zeros(len(z))
 
 
 class ElementwiseAffine(Bijection):
@@ -83,6 +83,7 @@ class LULinear(Bijection):
         diagonal = upper.diagonal()
         dtype = torch.get_default_dtype()
         self.register_buffer("order", permutation.argmax(1))
+        self.register_buffer("unit", torch.eye(n_features))
         self.register_buffer("sign", diagonal.sign().to(dtype))
         self.lower = nn.Parameter(lower.tril(-1).to(dtype))
         self.upper = nn.Parameter(upper.triu(1).to(dtype))
@@ -91,13 +92,13 @@ class LULinear(Bijection):
 
     def _factors(self):
         log_diagonal = bounded_log_scale(self.raw_log_diagonal)
-        lower = self.lower.tril(-1) + torch.eye(len(self.shift)).to(self.lower)
-        upper = self.upper.triu(1) + torch.diag(self.sign * log_diagonal.exp())
+        lower = self.lower.tril(-1) + self.unit
+        upper = self.upper.triu(1) + self.unit * (self.sign * log_diagonal.exp())
         return lower, upper, log_diagonal.sum()
 
     def forward(self, x, context=None):
         lower, upper, log_det = self._factors()
-        matrix = (lower @ upper)[self.order]
+        matrix = (lower @ upper).index_select(0, self.order)
         return torch.addmm(self.shift, x, matrix.T), log_det.expand(len(x))
 
     def inverse(self, z, context=None):

@@ -45,7 +45,7 @@ class RationalQuadraticSpline:
     def inverse(self, z, params):
         inside = self.inside(z)
         clamped = z.clamp(-self.tail_bound, self.tail_bound)
-        _, _, _, x0, width, z0, height, d0, d1 = self.locate(clamped, params, along_z=True)
+        _, _, (x0, z0), (width, height), (d0, d1) = self.locate(clamped, params, along_z=True)
         slope = height / width
         rise = clamped - z0
         excess = rise * (d1 + d0 - 2 * slope)
@@ -64,44 +64,64 @@ class RationalQuadraticSpline:
         """Where the spline, not the identity, applies."""
         return (value > -self.tail_bound) & (value < self.tail_bound)
 
-    @property
-    def size_range(self):
-        """What the softmax of the widths or heights shares out, above the least sizes."""
-        return 1 - self.n_bins * self.MIN_SIZE
-
     def locate(self, value, params, along_z=False):
         """The bin that holds each value, found along x or along z.
 
+        Widths and heights are treated alike, as the two halves of one tensor.
+
         Returns
         -------
-        widths, heights : softmax of the width and height logits, (n_bins, d, n)
-        index : number of the bin, (1, d, n)
-        x0, width, z0, height, d0, d1 : its corner, sizes and end slopes, (d, n)
+        shares : (2, n_bins, d, n), softmax of the width and height logits
+        index : (1, d, n), number of the bin
+        corner, size, slopes : (2, d, n), its lower corner and its size along x and z, and the
+            derivatives at its two ends
         """
         k = self.n_bins
-        shares = [params[:k].softmax(0), params[k : 2 * k].softmax(0)]
-        scale = 2 * self.tail_bound
-        ends = [  # right end of each bin
-            (share * (scale * self.size_range) + scale * self.MIN_SIZE).cumsum(0) - self.tail_bound
-            for share in shares
-        ]
-        # The last knot is the tail bound: comparing with the inner ones keeps bin k - 1 the
-        # last whatever the rounding. For a few bins this beats a binary search.
-        index = (ends[along_z][:-1] <= value).sum(0, keepdim=True)
-        box = []
-        for share, end in zip(shares, ends, strict=True):
-            size = scale * (self.MIN_SIZE + self.size_range * share.gather(0, index)[0])
-            box += [end.gather(0, index)[0] - size, size]
-        # Slopes are 1 at both ends of the spline, where the identity takes over. Gathering
-        # before the softplus computes it for two knots per element, not for all.
-        first, last = index == 0, index == k - 1
-        raw = params[2 * k :]
-        slopes = []
-        for knot, at_end in ((index - 1, first), (index, last)):
-            inner = raw.gather(0, knot.clamp(0, k - 2)) + self.UNIT_SLOPE
-            slope = F.softplus(inner) + self.MIN_DERIVATIVE
-            slopes.append(torch.where(at_end, 1.0, slope)[0])
-        return *shares, index, *box, *slopes
+        shares = params[: 2 * k].view(2, k, *value.shape).softmax(1)
+        # Right end of each bin. The last knot is the tail bound: comparing with the inner ones
+        # keeps bin k - 1 the last whatever the rounding. For few bins this beats a search.
+        ends = self._size(shares).cumsum(1) - self.tail_bound
+        index = (ends[int(along_z), :-1] <= value).sum(0, keepdim=True)
+        both = index.expand(2, -1, -1, -1)
+        size = self._size(shares.gather(1, both)[:, 0])
+        corner = ends.gather(1, both)[:, 0] - size
+        # Gathering before the softplus computes it for two knots per element, not for all.
+        inner, knots = self._end_knots(index)
+        slopes = F.softplus(params[2 * k :].gather(0, knots) + self.UNIT_SLOPE)
+        # At both ends of the spline, where the identity takes over, the slope is 1.
+        slopes = torch.where(inner, slopes + self.MIN_DERIVATIVE, 1.0)
+        return shares, index, corner, size, slopes
+
+    @property
+    def share_scale(self):
+        """What the softmax shares out among the bins, above their least sizes."""
+        return 2 * self.tail_bound * (1 - self.n_bins * self.MIN_SIZE)
+
+    def _size(self, share):
+        return share * self.share_scale + 2 * self.tail_bound * self.MIN_SIZE
+
+    def _end_knots(self, index):
+        """The inner knots at the two ends of a bin, and whether they are inner ones at all."""
+        knots = torch.cat([index - 1, index])
+        inner = (knots >= 0) & (knots < self.n_bins - 1)
+        return inner, knots.clamp(0, self.n_bins - 2)
+
+    def gradient(self, shares, index, corner, size, slopes, g_corner, g_size, g_slopes):
+        """Gradient of the parameters from those of one bin's corner, size and end slopes."""
+        # The corner is the sum of the sizes before the bin, and sizes are softmax shares.
+        least = 2 * self.tail_bound * self.MIN_SIZE
+        share = (size - least) / self.share_scale
+        share_before = (corner + self.tail_bound - least * index) / self.share_scale
+        mean = g_corner * share_before + g_size * share
+        before = torch.arange(self.n_bins, device=index.device).view(-1, 1, 1) < index
+        grad = torch.where(before, (g_corner - mean)[:, None], -mean[:, None])
+        grad = grad.scatter_add(1, index.expand(2, -1, -1, -1), g_size[:, None])
+        logits = shares * grad * self.share_scale
+        # The derivative of softplus, from its value.
+        inner, knots = self._end_knots(index)
+        g_raw = torch.where(inner, g_slopes * (1 - torch.exp(self.MIN_DERIVATIVE - slopes)), 0.0)
+        raw = g_raw.new_zeros(self.n_bins - 1, *g_raw.shape[1:]).scatter_add(0, knots, g_raw)
+        return torch.cat([*logits, raw])
 
 
 def _terms(t, slope, d0, d1):
@@ -120,9 +140,9 @@ def _log_slope(slope, top, bottom):
 class _SplineForward(torch.autograd.Function):
     """The spline and its log-slope, with gradients written out.
 
-    The loss reaches the logits only through the corner, the sizes and the slopes of one bin
-    per element: six (d, n) gradients in closed form and one pass over the logits replace the
-    dozens of (n_bins, d, n) buffers that autograd would keep and fill.
+    The loss reaches the logits only through the corner, the size and the slopes of one bin per
+    element: gradients in closed form and one pass over the logits replace the dozens of
+    (n_bins, d, n) buffers that autograd would keep and fill.
     """
 
     generate_vmap_rule = True
@@ -130,7 +150,8 @@ class _SplineForward(torch.autograd.Function):
     @staticmethod
     def forward(x, params, spline):
         clamped = x.clamp(-spline.tail_bound, spline.tail_bound)
-        widths, heights, index, x0, width, z0, height, d0, d1 = spline.locate(clamped, params)
+        shares, index, corner, size, slopes = spline.locate(clamped, params)
+        (x0, z0), (width, height), (d0, d1) = corner, size, slopes
         inside = spline.inside(x)
         slope = height / width
         t = ((clamped - x0) / width).clamp(0, 1)
@@ -138,7 +159,7 @@ class _SplineForward(torch.autograd.Function):
         z = z0 + height * (slope * t**2 + d0 * bend) / bottom
         z = torch.where(inside, z, x)
         log_slope = torch.where(inside, _log_slope(slope, top, bottom), 0.0)
-        return z, log_slope, inside, t, widths, heights, index, width, height, d0, d1
+        return z, log_slope, inside, t, shares, index, corner, size, slopes
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -148,70 +169,41 @@ class _SplineForward(torch.autograd.Function):
         ctx.save_for_backward(*saved)
 
     @staticmethod
-    @once_differentiable  # what is saved has no gradient: a second derivative would be wrong
+    @once_differentiable
     def backward(ctx, grad_z, grad_log_slope, *_):
-        spline = ctx.spline
-        inside, t, widths, heights, index, width, height, d0, d1 = ctx.saved_tensors
+        inside, t, shares, index, corner, size, slopes = ctx.saved_tensors
+        (width, height), (d0, d1) = size, slopes
         slope = height / width
         bend, curve, top, bottom = _terms(t, slope, d0, d1)
         gz = torch.where(inside, grad_z, 0.0)
         gl = torch.where(inside, grad_log_slope, 0.0)
 
-        # z = z0 + height * f, f = rise / bottom; the log-slope is 2 log(slope) + log(top)
-        # - 2 log(bottom). First their partial derivatives in t, slope, d0 and d1.
-        rise = slope * t**2 + d0 * bend
-        f = rise / bottom
+        # z = z0 + height * f with f = rise / bottom, and the log-slope is
+        # 2 log(slope) + log(top) - 2 log(bottom): their derivatives in t, slope, d0 and d1.
+        t2, bend2, flat = t**2, 1 - 2 * bend, 1 - 2 * t
+        f = (slope * t2 + d0 * bend) / bottom
         gf = gz * height / bottom
         l_top = gl / top
         l_bottom = -2 * gl / bottom
-        flat = 1 - 2 * t
         top_t = 2 * (d1 * t + slope * flat - d0 * (1 - t))
         g_t = gf * slope * top / bottom + l_top * top_t + l_bottom * curve * flat
-        g_slope = (
-            gf * (t**2 - f * (1 - 2 * bend))
-            + 2 * (gl / slope + l_top * bend)
-            + l_bottom * (1 - 2 * bend)
-        )
-        g_d0 = gf * bend * (1 - f) + l_top * (1 - t) ** 2 + l_bottom * bend
-        g_d1 = -gf * bend * f + l_top * t**2 + l_bottom * bend
+        g_slope = gf * (t2 - f * bend2) + 2 * (gl / slope + l_top * bend) + l_bottom * bend2
+        shared = (l_bottom - gf * f) * bend
+        g_d0 = gf * bend + shared + l_top * (1 - t) ** 2
+        g_d1 = shared + l_top * t2
 
         # Then through t = (x - x0) / width and slope = height / width.
         g_x = g_t / width
         g_width = -(g_t * t + g_slope * slope) / width
         g_height = gz * f + g_slope / width
-        grads = torch.cat(
-            [
-                spline_logit_gradient(widths, index, -g_x, g_width, spline),
-                spline_logit_gradient(heights, index, gz, g_height, spline),
-                _slope_gradient(index, g_d0, g_d1, d0, d1, spline),
-            ]
+        g_params = ctx.spline.gradient(
+            shares,
+            index,
+            corner,
+            size,
+            slopes,
+            torch.stack([-g_x, gz]),
+            torch.stack([g_width, g_height]),
+            torch.stack([g_d0, g_d1]),
         )
-        return torch.where(inside, g_x, grad_z), grads, None
-
-
-def spline_logit_gradient(shares, index, g_corner, g_size, spline):
-    """Gradient of the width (or height) logits from those of one bin's corner and size.
-
-    The corner is the sum of the sizes before the bin, and sizes are softmax shares.
-    """
-    scale = 2 * spline.tail_bound * spline.size_range
-    g_corner, g_size = scale * g_corner, scale * g_size
-    share = shares.gather(0, index)[0]
-    bins = torch.arange(spline.n_bins, device=index.device).view(-1, 1, 1)
-    before = bins < index
-    mean = g_corner * torch.where(before, shares, 0.0).sum(0) + g_size * share
-    grad = torch.where(before, g_corner - mean, -mean)
-    grad = grad.scatter_add(0, index, g_size[None])
-    return shares * grad
-
-
-def _slope_gradient(index, g_d0, g_d1, d0, d1, spline):
-    """Gradient of the inner knots' parameters from those of one bin's end slopes."""
-    last = spline.n_bins - 1
-    grad = g_d0.new_zeros(last, *g_d0.shape)
-    for knot, g, slope in ((index - 1, g_d0, d0), (index, g_d1, d1)):
-        # The derivative of softplus, from its value.
-        g = g * (1 - torch.exp(spline.MIN_DERIVATIVE - slope))
-        inner = (knot >= 0) & (knot < last)
-        grad = grad.scatter_add(0, knot.clamp(0, last - 1), torch.where(inner, g, 0.0))
-    return grad
+        return torch.where(inside, g_x, grad_z), g_params, None
