@@ -1,0 +1,48 @@
+"""Additive autoregressive flow."""
+
+from ._base import FlowDensity
+
+
+class AdditiveDensity(FlowDensity):
+    """Density by an additive autoregressive flow: each column is shifted given those before it.
+
+    Every step preserves volume, and one final scale for each column does not.
+
+    Parameters
+    ----------
+    n_transforms : int, default=5
+        Number of autoregressive steps.
+
+    {network}
+
+    {training}
+
+    Attributes
+    ----------
+    {attributes}
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skflows import AdditiveDensity
+    >>> X = load_iris().data
+    >>> density = AdditiveDensity(max_iter=20, random_state=0).fit(X)
+    >>> density.score_samples(X[:3]).shape
+    (3,)
+    """
+
+    def _build_bijection(self, n_features, n_context=0):
+        from ..bijections import (
+            Chain,
+            ElementwiseAffine,
+            MaskedAutoregressive,
+            Permutation,
+            Shift,
+        )
+
+        network = self._network(n_context)
+        steps = []
+        for _ in range(self.n_transforms):
+            steps.append(MaskedAutoregressive(n_features, Shift(), **network))
+            steps.append(Permutation(n_features))
+        return Chain([*steps, ElementwiseAffine(n_features)])

@@ -1,0 +1,132 @@
+"""scikit-learn's callbacks see one task for each epoch, and what a fit prints."""
+
+import numpy as np
+import pytest
+from _densities import banana, each_estimator, small
+from sklearn.callback import ProgressBar, ScoringMonitor
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+X = banana(90)
+
+
+class Recorder:
+    """A callback that notes what it sees and stops after some epochs."""
+
+    def __init__(self, stop_after=None):
+        self.stop_after = stop_after
+        self.seen = []
+
+    def setup(self, estimator, context):
+        self.seen.append("setup")
+
+    def teardown(self, estimator, context):
+        self.seen.append("teardown")
+
+    def on_fit_task_begin(self, estimator, context, *, X):
+        self.seen.append(("begin", context.task_name, context.task_id, context.max_subtasks))
+        self.n_rows = len(X)
+
+    def on_fit_task_end(self, estimator, context, *, X, y, fitted_estimator):
+        self.seen.append(("end", context.task_name, context.task_id))
+        if context.task_name == "epoch":
+            self.last = fitted_estimator
+            self.last_score = fitted_estimator.score(X)
+            return context.task_id + 1 == self.stop_after
+
+
+@each_estimator
+def test_one_task_for_each_epoch(name):
+    recorder = Recorder()
+    estimator = small(name, early_stopping=False).set_callbacks(recorder).fit(X)
+    epochs = [step for i in range(3) for step in (("begin", "epoch", i, 0), ("end", "epoch", i))]
+    assert recorder.seen == [
+        "setup", ("begin", "fit", 0, 3), *epochs, ("end", "fit", 0), "teardown"
+    ]  # fmt: skip
+    assert recorder.n_rows == len(X)
+    np.testing.assert_array_equal(recorder.last.score_samples(X), estimator.score_samples(X))
+
+
+@each_estimator
+def test_callbacks_change_nothing(name):
+    plain = small(name).fit(X)
+    watched = small(name).set_callbacks(Recorder()).fit(X)
+    np.testing.assert_array_equal(plain.score_samples(X), watched.score_samples(X))
+
+
+@each_estimator
+def test_true_return_stops(name):
+    recorder = Recorder(stop_after=2)
+    estimator = small(name, max_iter=50, early_stopping=False).set_callbacks(recorder).fit(X)
+    assert estimator.n_iter_ == estimator.best_iter_ == 2
+    assert recorder.seen[-2:] == [("end", "fit", 0), "teardown"]
+    assert recorder.last_score == estimator.score(X)
+
+
+@each_estimator
+def test_increment_is_one_epoch(name):
+    recorder = Recorder()
+    estimator = small(name).set_callbacks(recorder)
+    estimator.partial_fit(X).partial_fit(X)
+    once = ["setup", ("begin", "fit", 0, 1), ("begin", "epoch", 0, 0), ("end", "epoch", 0)]
+    once += [("end", "fit", 0), "teardown"]
+    assert recorder.seen == once * 2
+
+
+@each_estimator
+def test_teardown_after_an_error(name):
+    recorder = Recorder()
+    with pytest.raises(ValueError, match="device"):
+        small(name, device="nowhere").set_callbacks(recorder).fit(X)
+    assert recorder.seen[-1] == "teardown"
+
+
+@each_estimator
+def test_scoring_monitor(name):
+    """It scores where there is a y, which a density ignores."""
+    monitor = ScoringMonitor(scoring=lambda est, X, y: {"score": est.score(X, y)})
+    estimator = small(name, early_stopping=False).set_callbacks(monitor)
+    estimator.fit(X, y=np.zeros(len(X)))
+    scores = [row["score"] for row in monitor.get_logs().data if row["task_name"] == "epoch"]
+    assert len(scores) == 3
+    assert scores[-1] == pytest.approx(estimator.score(X), rel=1e-12)
+    assert scores[0] < scores[-1]
+
+
+@each_estimator
+def test_progress_bar(name, capsys):
+    small(name).set_callbacks(ProgressBar()).fit(X)
+    assert f"{type(small(name)).__name__} - fit" in capsys.readouterr().out
+
+
+def test_progress_bar_of_a_pipeline(capsys):
+    pipeline = make_pipeline(StandardScaler(), small("nsf"))
+    pipeline.set_callbacks(ProgressBar()).fit(X)
+    out = capsys.readouterr().out
+    assert "Pipeline - fit" in out
+    assert "NSFDensity - fit" in out
+
+
+def test_progress_bar_of_a_search(capsys):
+    search = GridSearchCV(small("nsf"), {"n_transforms": [1, 2]}, cv=2)
+    search.set_callbacks(ProgressBar()).fit(X)
+    out = capsys.readouterr().out
+    assert "GridSearchCV - fit" in out
+    assert "NSFDensity - fit" in out
+
+
+@pytest.mark.parametrize(("verbose", "epochs"), [(0, []), (1, [1, 2, 3, 4]), (2, [2, 4]), (3, [3])])
+@each_estimator
+def test_verbose(name, verbose, epochs, capsys):
+    estimator = small(name, max_iter=4, verbose=verbose, early_stopping=False).fit(X)
+    expected = [f"Epoch {i}/4: loss {estimator.loss_curve_[i - 1]:.4f}" for i in epochs]
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+@each_estimator
+def test_verbose_reports_held_out_rows(name, capsys):
+    estimator = small(name, max_iter=2, verbose=1, early_stopping=True).fit(X)
+    lines = capsys.readouterr().out.splitlines()
+    for line, score in zip(lines, estimator.validation_scores_, strict=True):
+        assert line.endswith(f", held-out score {score:.4f}")

@@ -1,0 +1,245 @@
+"""The estimators inside scikit-learn's machinery: pipelines, searches, processes, files."""
+
+import copy
+import io
+import pickle
+from unittest import mock
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from _densities import banana, each_estimator, small
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skflows.density import _engine
+
+X = banana(90)
+
+
+def assert_same(first, second):
+    """Two fitted estimators are the same to the last bit."""
+    for method in ("score_samples", "transform", "predict"):
+        np.testing.assert_array_equal(getattr(first, method)(X), getattr(second, method)(X))
+    np.testing.assert_array_equal(first.sample(5, 0), second.sample(5, 0))
+    assert first.history_.keys() == second.history_.keys()
+    for key, values in first.history_.items():
+        np.testing.assert_array_equal(values, second.history_[key])
+    assert first.offset_ == second.offset_
+
+
+@each_estimator
+def test_pipeline_ends_in_a_density(name):
+    pipeline = make_pipeline(StandardScaler(), small(name)).fit(X)
+    scaled = StandardScaler().fit_transform(X)
+    alone = small(name).fit(scaled)
+    for method in ("score_samples", "decision_function", "predict", "transform"):
+        np.testing.assert_array_equal(getattr(pipeline, method)(X), getattr(alone, method)(scaled))
+    assert pipeline.score(X) == alone.score(scaled)
+    Z = pipeline.transform(X)
+    np.testing.assert_allclose(pipeline.inverse_transform(Z), X, atol=1e-9)
+
+
+@each_estimator
+def test_density_as_a_transformer(name):
+    pandas = pytest.importorskip("pandas")
+    y = X[:, 1] > np.median(X[:, 1])
+    pipeline = make_pipeline(small(name), LogisticRegression()).fit(X, y)
+    assert pipeline.score(X, y) > 0.8
+
+    frame = pandas.DataFrame(X, columns=["a", "b"], index=range(5, 95))
+    transformer = ColumnTransformer([("latent", small(name), ["b", "a"])])
+    latent = transformer.set_output(transform="pandas").fit_transform(frame)
+    prefix = type(small(name)).__name__.lower()
+    assert list(latent.columns) == [f"latent__{prefix}0", f"latent__{prefix}1"]
+    assert list(latent.index) == list(frame.index)
+    np.testing.assert_array_equal(latent, small(name).fit(X[:, ::-1]).transform(X[:, ::-1]))
+
+
+@each_estimator
+def test_search_maximises_the_held_out_likelihood(name):
+    X = banana(300)
+    params = {"learning_rate_init": 0.03, "early_stopping": False}
+    search = GridSearchCV(small(name, **params), {"max_iter": [1, 20]}, cv=KFold(2)).fit(X)
+    assert search.best_params_["max_iter"] == 20
+    by_hand = [
+        clone(search.best_estimator_).fit(X[train]).score_samples(X[test]).mean()
+        for train, test in KFold(2).split(X)
+    ]
+    assert search.best_score_ == pytest.approx(np.mean(by_hand), rel=1e-12)
+    np.testing.assert_array_equal(
+        search.score_samples(X), clone(search.best_estimator_).fit(X).score_samples(X)
+    )
+
+
+@each_estimator
+def test_cross_val_score(name):
+    scores = cross_val_score(small(name), X, cv=3)
+    assert scores.shape == (3,)
+    expected = small(name).fit(X[30:]).score(X[:30])
+    assert scores[0] == pytest.approx(expected, rel=1e-12)
+
+
+@each_estimator
+def test_clones_with_weights_as_in_an_ensemble(name):
+    """What a voting ensemble does: fit clones, weight their densities."""
+    prototypes = [small(name, random_state=seed) for seed in (0, 1)]
+    members = [clone(prototype).fit(X, sample_weight=np.ones(len(X))) for prototype in prototypes]
+    assert not any(hasattr(prototype, "flow_") for prototype in prototypes)
+    mixture = np.logaddexp(*(member.score_samples(X) for member in members)) - np.log(2)
+    assert np.isfinite(mixture).all()
+    assert np.any(members[0].score_samples(X) != members[1].score_samples(X))
+
+
+def fit_and_score(estimator, rows):
+    return estimator.fit(rows).score_samples(rows)
+
+
+@each_estimator
+def test_threads(name):
+    """Fits at once in one process share no random state, hence change nothing for each other."""
+    alone = [fit_and_score(small(name, random_state=seed), X) for seed in range(4)]
+    jobs = (joblib.delayed(fit_and_score)(small(name, random_state=s), X) for s in range(4))
+    together = joblib.Parallel(n_jobs=4, backend="threading")(jobs)
+    np.testing.assert_array_equal(together, alone)
+
+
+@pytest.fixture(scope="module")
+def workers():
+    """Two processes for the whole module: each takes seconds to import torch."""
+    with joblib.parallel_config("loky", n_jobs=2):
+        yield joblib.Parallel()
+
+
+@each_estimator
+def test_processes(name, workers):
+    fitted = small(name).fit(X)
+    jobs = [joblib.delayed(fit_and_score)(small(name), X) for _ in range(2)]
+    jobs += [joblib.delayed(small(name).fit)(X), joblib.delayed(fitted.score_samples)(X)]
+    first, second, there, scores = workers(jobs)
+    for values in (first, second, scores):
+        np.testing.assert_allclose(values, fitted.score_samples(X), rtol=1e-9)
+    np.testing.assert_allclose(there.score_samples(X), scores, rtol=1e-9)
+
+
+def test_search_in_processes(workers):
+    grid = {"n_transforms": [1, 2]}
+    searches = [GridSearchCV(small("nsf"), grid, cv=2, n_jobs=n).fit(X) for n in (1, 2)]
+    first, second = (search.cv_results_["mean_test_score"] for search in searches)
+    np.testing.assert_allclose(first, second, rtol=1e-9)
+
+
+def through_a_file(estimator, path):
+    joblib.dump(estimator, path / "model.joblib")
+    return joblib.load(path / "model.joblib")
+
+
+def through_a_compressed_file(estimator, path):
+    joblib.dump(estimator, path / "model.joblib", compress=3)
+    return joblib.load(path / "model.joblib")
+
+
+def through_read_only_memory(estimator, path):
+    joblib.dump(estimator, path / "model.joblib")
+    return joblib.load(path / "model.joblib", mmap_mode="r")
+
+
+COPIES = {
+    "pickle": lambda estimator, _: pickle.loads(pickle.dumps(estimator)),
+    "joblib": through_a_file,
+    "joblib, compressed": through_a_compressed_file,
+    "joblib, read-only": through_read_only_memory,
+    "copy": lambda estimator, _: copy.copy(estimator),
+    "deepcopy": lambda estimator, _: copy.deepcopy(estimator),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+@each_estimator
+def test_copies_have_the_same_bits(name, kind, tmp_path):
+    estimator = small(name, batch_size=32).fit(X)
+    other = COPIES[kind](estimator, tmp_path)
+    assert_same(other, estimator)
+    assert_same(other.partial_fit(X[:40]), estimator.partial_fit(X[:40]))
+
+
+@each_estimator
+def test_copy_goes_its_own_way(name):
+    """What is done to a copy is not done to its original."""
+    estimator = small(name).partial_fit(X)
+    before = estimator.score_samples(X)
+    for other in (copy.deepcopy(estimator), copy.copy(estimator)):
+        other.partial_fit(X).set_params(max_iter=7)
+        assert np.any(other.score_samples(X) != before)
+        np.testing.assert_array_equal(estimator.score_samples(X), before)
+        assert estimator.n_iter_ == 1
+
+
+@each_estimator
+def test_pickled_increments_go_on_as_if_nothing_had_happened(name):
+    estimator = small(name, batch_size=32).partial_fit(X).partial_fit(X)
+    other = pickle.loads(pickle.dumps(estimator))
+    assert_same(other.partial_fit(X).partial_fit(X), estimator.partial_fit(X).partial_fit(X))
+
+
+class DevicesOfTensors(pickle.Pickler):
+    """A pickler that notes where each tensor it meets lies."""
+
+    def __init__(self):
+        super().__init__(io.BytesIO())
+        self.devices = set()
+
+    def reducer_override(self, obj):
+        if isinstance(obj, torch.Tensor):
+            self.devices.add(obj.device.type)
+        return NotImplemented
+
+
+def devices_in_pickle(estimator):
+    pickler = DevicesOfTensors()
+    pickler.dump(estimator)
+    return pickler.devices
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@each_estimator
+def test_pickle_holds_tensors_of_the_cpu_alone(name, method):
+    estimator = getattr(small(name), method)(X)
+    assert devices_in_pickle(estimator) == {"cpu"}
+
+
+@each_estimator
+def test_pickle_of_a_model_on_another_device(name):
+    """The pickle takes the copy on the CPU, and leaves the model where it is."""
+    estimator = small(name).partial_fit(X)
+    on_cpu, elsewhere = estimator.flow_, copy.deepcopy(estimator.flow_).to("meta")
+    estimator.flow_ = elsewhere
+    assert "meta" in devices_in_pickle(elsewhere)
+    with mock.patch.object(_engine, "on_cpu", return_value=on_cpu) as move:
+        assert devices_in_pickle(estimator) == {"cpu"}
+        other = pickle.loads(pickle.dumps(estimator))
+    move.assert_called_with(elsewhere)
+    assert estimator.flow_ is elsewhere
+    estimator.flow_ = on_cpu
+    assert_same(other, estimator)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@each_estimator
+def test_gpu(name):
+    estimator = small(name, device="cuda").partial_fit(X).partial_fit(X)
+    assert next(estimator.flow_.parameters()).is_cuda
+    other = pickle.loads(pickle.dumps(estimator))
+    assert devices_in_pickle(estimator) == {"cpu"}
+    assert not next(other.flow_.parameters()).is_cuda
+    for method in ("score_samples", "transform"):
+        here, there = getattr(other, method)(X), getattr(estimator, method)(X)
+        np.testing.assert_allclose(here, there, rtol=1e-6, atol=1e-6)
+    assert np.isfinite(other.partial_fit(X).score(X))
+    on_cpu = small(name, device="cpu").fit(X)
+    assert small(name, device="cuda").fit(X).score(X) == pytest.approx(on_cpu.score(X), abs=0.1)

@@ -1,0 +1,249 @@
+"""The estimators keep scikit-learn's conventions."""
+
+import inspect
+import random
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from _densities import N_ROWS, NAMES, each_estimator, gaussian, small, whole_and_in_batches
+from numpydoc.validate import validate
+from sklearn.base import clone, is_outlier_detector
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import estimator_checks, get_tags
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import skflows
+from skflows.density import ARCHITECTURES
+
+# `check_estimator` does not run these, though they apply.
+LEFT_OUT = [
+    "check_dataframe_column_names_consistency",
+    "check_estimators_partial_fit_n_features",
+    "check_get_feature_names_out_error",
+    "check_global_output_transform_pandas",
+    "check_global_set_output_transform_polars",
+    "check_inplace_ensure_writeable",
+    "check_param_validation",
+    "check_requires_y_none",
+    "check_set_output_transform",
+    "check_set_output_transform_pandas",
+    "check_set_output_transform_polars",
+    "check_transformer_get_feature_names_out",
+    "check_transformer_get_feature_names_out_pandas",
+]
+PUBLIC_METHODS = [
+    "score_samples",
+    "score",
+    "decision_function",
+    "predict",
+    "transform",
+    "inverse_transform",
+    "reconstruction_error",
+]
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+
+
+# One small step: where a gradient vanishes, Adam turns its rounding into 1e-8 of a step, and more
+# in later steps; the sample-weight check tolerates 1e-9.
+@parametrize_with_checks([small(name, max_iter=1, learning_rate_init=1e-4) for name in NAMES])
+def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+# The pandas and polars checks mix arrays and frames on purpose.
+@pytest.mark.filterwarnings("ignore:X (does not have valid|has) feature names:UserWarning")
+@pytest.mark.parametrize("check", LEFT_OUT)
+@each_estimator
+def test_check_left_out_of_check_estimator(name, check):
+    estimator = small(name)
+    getattr(estimator_checks, check)(type(estimator).__name__, estimator)
+
+
+def test_table_holds_every_public_estimator():
+    classes = {name: getattr(skflows, name) for name in skflows.__all__}
+    assert classes == {cls.__name__: cls for cls in ARCHITECTURES.values()}
+
+
+@each_estimator
+def test_tags(name):
+    tags = get_tags(small(name))
+    assert is_outlier_detector(small(name))
+    assert not tags.target_tags.required
+    assert tags.transformer_tags is not None
+    assert not tags.input_tags.allow_nan
+    assert not tags.input_tags.sparse
+
+
+@each_estimator
+def test_parameters_round_trip(name):
+    """Every parameter is kept as given, by `get_params`, `set_params` and `clone`."""
+    cls = ARCHITECTURES[name]
+    params = {key: object() for key in inspect.signature(cls).parameters}
+    estimator = cls(**params)
+    assert estimator.get_params() == params
+    assert cls().set_params(**params).get_params() == params
+    assert vars(estimator) == params
+
+    fitted = small(name, contamination=0.25).fit(gaussian(20)[0])
+    again = clone(fitted)
+    assert again.get_params() == fitted.get_params()
+    assert not hasattr(again, "flow_")
+
+
+@each_estimator
+def test_parameters_are_keyword_only_and_validated(name):
+    parameters = inspect.signature(ARCHITECTURES[name]).parameters
+    assert {p.kind for p in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    assert set(ARCHITECTURES[name]._parameter_constraints) == set(parameters)
+
+
+@pytest.mark.parametrize("method", PUBLIC_METHODS)
+@each_estimator
+def test_unfitted(name, method):
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        getattr(small(name), method)(np.zeros((3, 2)))
+
+
+@each_estimator
+def test_unfitted_sample(name):
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        small(name).sample(2)
+
+
+def own_members(cls):
+    """Public methods and properties that skflows itself defines for a class."""
+    for name, member in inspect.getmembers(cls):
+        owner = next((base for base in cls.__mro__ if name in vars(base)), object)
+        if not name.startswith("_") and owner.__module__.startswith("skflows"):
+            yield name, member
+
+
+@each_estimator
+def test_docstrings(name):
+    """Numpydoc finds nothing: each parameter and return value is described, for one."""
+    settings = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["tool"]
+    excluded = set(settings["numpydoc_validation"]["checks"])
+    cls = ARCHITECTURES[name].__name__
+    public = [f"skflows.{cls}"]
+    public += [f"skflows.{cls}.{member}" for member, _ in own_members(ARCHITECTURES[name])]
+    assert len(public) > 10
+    found = [
+        f"{path}: {code} {message}"
+        for path in public
+        for code, message in validate(path)["errors"]
+        if code not in excluded
+    ]
+    assert not found
+
+
+@each_estimator
+def test_defaults_are_documented(name):
+    """The docstring of a class states the default that its signature has."""
+    cls = ARCHITECTURES[name]
+    lines = inspect.getdoc(cls).splitlines()
+    for key, parameter in inspect.signature(cls).parameters.items():
+        documented = next(line for line in lines if line.startswith(f"{key} : "))
+        _, _, value = documented.rpartition("default=")
+        assert eval(value) == parameter.default, documented
+
+
+@each_estimator
+def test_fitted_attributes_are_documented(name):
+    frame = pytest.importorskip("pandas").DataFrame(gaussian(20)[0], columns=["a", "b"])
+    estimator = small(name).fit(frame)
+    attributes = {key for key in vars(estimator) if key.endswith("_") and key[0] != "_"}
+    attributes |= {
+        key for key, member in own_members(type(estimator)) if isinstance(member, property)
+    }
+    assert {"flow_", "n_iter_", "offset_", "feature_names_in_", "loss_curve_"} <= attributes
+    docs = [inspect.getdoc(type(estimator))]
+    docs += [f"{key} : {inspect.getdoc(getattr(type(estimator), key, None))}" for key in attributes]
+    lines = [line for doc in docs for line in doc.splitlines()]
+    for key in attributes:
+        assert any(line.startswith(f"{key} : ") for line in lines), key
+
+
+@whole_and_in_batches
+@each_estimator
+def test_same_seed_gives_the_same_bits(name, batch_size):
+    X, _ = gaussian(N_ROWS)
+    params = {"batch_size": batch_size}
+    if name != "planar":
+        params["dropout"] = 0.2
+    first, second = (small(name, **params).fit(X) for _ in range(2))
+    np.testing.assert_array_equal(first.score_samples(X), second.score_samples(X))
+    for seed in (3, np.random.RandomState(3)):
+        np.testing.assert_array_equal(first.sample(5, random_state=3), second.sample(5, seed))
+    assert first.history_ == second.history_
+    other = small(name, **params | {"random_state": 1}).fit(X)
+    assert np.any(other.score_samples(X) != first.score_samples(X))
+    assert np.any(first.sample(5, random_state=4) != first.sample(5, random_state=3))
+
+
+@each_estimator
+def test_random_state_instance_is_advanced(name):
+    """One instance gives a different fit each time, and the same ones when it is made again."""
+    X, _ = gaussian(N_ROWS)
+
+    def losses():
+        random_state = np.random.RandomState(7)
+        estimators = [small(name, batch_size=16, random_state=random_state) for _ in range(2)]
+        return [estimator.fit(X).loss_curve_ for estimator in estimators]
+
+    first, second = losses(), losses()
+    assert first == second
+    assert first[0] != first[1]
+
+
+def global_state():
+    return [
+        random.getstate(),
+        *np.random.get_state()[1:],  # noqa: NPY002
+        torch.get_rng_state(),
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+        torch.is_grad_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+    ]
+
+
+@each_estimator
+def test_global_state_is_left_alone(name):
+    X, _ = gaussian(N_ROWS)
+    before = global_state()
+    estimator = small(name, batch_size=16, early_stopping=True).fit(X)
+    estimator.partial_fit(X)
+    estimator.score_samples(X)
+    estimator.sample(3, random_state=0)
+    estimator.inverse_transform(estimator.transform(X))
+    for old, new in zip(before, global_state(), strict=True):
+        assert np.array_equal(old, new) if isinstance(old, np.ndarray) else torch_equal(old, new)
+
+
+def torch_equal(old, new):
+    return torch.equal(old, new) if isinstance(old, torch.Tensor) else old == new
+
+
+@each_estimator
+def test_fits_where_the_caller_has_switched_gradients_off(name):
+    X, _ = gaussian(N_ROWS)
+    with torch.no_grad():
+        estimator = small(name).fit(X)
+    assert estimator.loss_curve_ == small(name).fit(X).loss_curve_
+
+
+@whole_and_in_batches
+@each_estimator
+def test_fits_under_another_default_dtype(name, batch_size):
+    """The initial weights may differ in their last digits or draws, the fit not by much."""
+    X, _ = gaussian(N_ROWS)
+    score = small(name, batch_size=batch_size).fit(X).score(X)
+    torch.set_default_dtype(torch.float64)
+    try:
+        other = small(name, batch_size=batch_size).fit(X).score(X)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert other == pytest.approx(score, abs=0.1)

@@ -1,0 +1,230 @@
+"""What a fit does: warm starts, increments, early stopping, weights, outliers."""
+
+import copy
+
+import numpy as np
+import pytest
+from _densities import (
+    N_ROWS,
+    AtEpochEnd,
+    banana,
+    each_estimator,
+    gaussian,
+    small,
+    whole_and_in_batches,
+)
+
+from skflows import _training
+
+
+@each_estimator
+def test_learns(name):
+    """The loss falls, is in the units of X, and the curve ends at the score of the rows."""
+    X, entropy = gaussian(300)
+    estimator = small(name, max_iter=30, learning_rate_init=0.01, early_stopping=False).fit(X)
+    curve = estimator.loss_curve_
+    assert estimator.n_iter_ == estimator.best_iter_ == len(curve) == 30
+    assert curve[-1] < curve[0] - 0.05
+    assert curve[-1] == pytest.approx(entropy, abs=0.15)
+    assert curve[-1] == pytest.approx(-estimator.score(X), abs=0.05)
+    assert estimator.validation_scores_ is None
+    assert estimator.best_validation_score_ is None
+
+
+@each_estimator
+def test_warm_start_continues(name):
+    X, _ = gaussian(100)
+    cold = small(name, max_iter=5).fit(X)
+    warm = small(name, max_iter=5, warm_start=True).fit(X)
+    assert warm.loss_curve_ == cold.loss_curve_
+    scale = warm.flow_.preprocess.scale.clone()
+
+    warm.fit(X * 2)
+    assert warm.n_iter_ == len(warm.loss_curve_) == 10
+    assert warm.loss_curve_[:5] == cold.loss_curve_
+    assert warm.best_iter_ == 10
+    assert (warm.flow_.preprocess.scale == scale).all()  # else the weights would not fit it
+
+    again = small(name, max_iter=5, warm_start=True).fit(X).fit(X)
+    assert again.loss_curve_[5] < cold.loss_curve_[0]
+    assert cold.fit(X).n_iter_ == 5
+
+
+@each_estimator
+def test_partial_fit_improves_on_chunks_of_any_size(name):
+    X = banana(211)
+    chunks = [X[:100], X[100:150], X[150:157], X[157:158], X[158:]]
+    estimator = small(name, learning_rate_init=0.02)
+    scores = []
+    for _ in range(8):
+        for chunk in chunks:
+            scores.append(estimator.partial_fit(chunk).score(X))
+    assert estimator.n_iter_ == len(estimator.loss_curve_) == 40
+    assert np.isfinite(scores).all()
+    assert scores[-1] > scores[0] + 0.1
+
+
+@each_estimator
+def test_partial_fit_goes_on_after_fit(name):
+    X, _ = gaussian(100)
+    estimator = small(name).fit(X)
+    before = estimator.score(X)
+    for _ in range(5):
+        estimator.partial_fit(X)
+    assert estimator.n_iter_ == 8
+    assert estimator.score(X) > before
+
+
+@each_estimator
+def test_partial_fit_holds_nothing_out(name):
+    estimator = small(name, early_stopping=True)
+    estimator.partial_fit(gaussian(100)[0]).partial_fit(gaussian(100)[0])
+    assert estimator.validation_scores_ is None
+
+
+@each_estimator
+def test_partial_fit_keeps_the_state_of_the_optimizer(name):
+    X, _ = gaussian(N_ROWS)
+    estimator = small(name).partial_fit(X)
+    forgetful = copy.deepcopy(estimator)
+    forgetful._optimizer_state = None
+    remembering = estimator.partial_fit(X).score_samples(X)
+    assert np.any(forgetful.partial_fit(X).score_samples(X) != remembering)
+
+
+@each_estimator
+def test_each_increment_shuffles_anew(name, monkeypatch):
+    """An integer seed makes a sequence of increments repeatable, not each like the last."""
+    X, _ = gaussian(N_ROWS)
+    orders = []
+    shuffle = _training.shuffled_batches
+
+    def recorded(*args):
+        batches = shuffle(*args)
+        orders.append([batch.tolist() for batch in batches])
+        return batches
+
+    monkeypatch.setattr(_training, "shuffled_batches", recorded)
+    for _ in range(2):
+        small(name, batch_size=16).partial_fit(X).partial_fit(X).partial_fit(X)
+    assert orders[0] != orders[1] != orders[2]
+    assert orders[:3] == orders[3:]
+
+
+@pytest.mark.parametrize("batch_size", [50, 1000])
+@each_estimator
+def test_early_stopping_keeps_the_best_epoch(name, batch_size):
+    X = 1e3 * gaussian(120)[0]
+    seen = []
+    estimator = small(
+        name, early_stopping=True, max_iter=12, learning_rate_init=0.1, batch_size=batch_size
+    )
+    estimator.set_callbacks(AtEpochEnd(lambda _, fitted: seen.append(fitted.score_samples(X))))
+    estimator.fit(X)
+    scores = estimator.validation_scores_
+    assert estimator.n_iter_ == len(scores) == len(estimator.loss_curve_)
+    assert estimator.best_iter_ == 1 + np.argmax(scores)
+    assert estimator.best_validation_score_ == max(scores)
+    assert max(scores) == pytest.approx(estimator.score(X), abs=3)  # in the units of X
+    np.testing.assert_array_equal(estimator.score_samples(X), seen[estimator.best_iter_ - 1])
+    assert np.any(seen[0] != seen[-1])
+
+
+@each_estimator
+def test_early_stopping_ends_when_nothing_improves(name):
+    X, _ = gaussian(100)
+    params = {"early_stopping": True, "tol": 100.0, "n_iter_no_change": 3, "max_iter": 50}
+    assert small(name, **params).fit(X).n_iter_ == 4
+
+
+@pytest.mark.parametrize(
+    ("early_stopping", "n", "held_out"),
+    [
+        ("auto", N_ROWS, False),
+        ("auto", N_ROWS + 1, True),
+        (True, 20, True),
+        (False, 100, False),
+    ],
+)
+@each_estimator
+def test_when_rows_are_held_out(name, early_stopping, n, held_out):
+    estimator = small(name, early_stopping=early_stopping).fit(gaussian(n)[0])
+    assert (estimator.validation_scores_ is not None) is held_out
+
+
+@whole_and_in_batches
+@each_estimator
+def test_row_of_weight_0_is_absent(name, batch_size):
+    X, _ = gaussian(N_ROWS)
+    weight = np.random.default_rng(0).integers(0, 3, N_ROWS)
+    estimators = [small(name, batch_size=batch_size) for _ in range(2)]
+    estimators[0].fit(X, sample_weight=weight)
+    estimators[1].fit(X[weight > 0], sample_weight=weight[weight > 0])
+    first, second = (estimator.score_samples(X) for estimator in estimators)
+    np.testing.assert_array_equal(first, second)
+    assert estimators[0].offset_ == estimators[1].offset_
+
+
+@pytest.mark.parametrize("n", [N_ROWS, 500])
+@each_estimator
+def test_importance_weights_correct_a_biased_sample(name, n):
+    """Weights exp(x) make rows of N(0, 1) stand for N(1, 1)."""
+    X = np.random.default_rng(0).standard_normal((n, 2))
+    estimator = small(name)
+
+    def fitted_mean(weight):
+        estimator.fit(X, sample_weight=weight)
+        return estimator.sample(4000, random_state=0).mean(axis=0)
+
+    weight = np.exp(X[:, 0])
+    moved = fitted_mean(weight) - fitted_mean(None)
+    assert moved[0] > 0.5
+    expected = np.average(X, axis=0, weights=weight) - X.mean(axis=0)
+    np.testing.assert_allclose(moved, expected, atol=0.1)
+    # Only the ratios of the weights matter.
+    np.testing.assert_allclose(fitted_mean(weight * 2.0**20), fitted_mean(weight), atol=1e-3)
+
+
+@pytest.mark.parametrize("contamination", [0.05, 0.25, 0.5])
+@each_estimator
+def test_contamination_is_the_fraction_flagged(name, contamination):
+    X, _ = gaussian(200)
+    estimator = small(name, contamination=contamination)
+    flagged = estimator.fit_predict(X) == -1
+    assert flagged.mean() == pytest.approx(contamination, abs=1 / 200)
+    scores = estimator.score_samples(X)
+    assert scores[flagged].max() < scores[~flagged].min()
+
+
+@each_estimator
+def test_automatic_threshold(name):
+    """Few rows of a Gaussian are flagged, and rows far from it are."""
+    X, _ = gaussian(400)
+    estimator = small(name).fit(X)
+    assert (estimator.predict(X) == -1).mean() < 0.1
+    far = X.mean(axis=0) + 8 * X.std(axis=0) * [[1, 1], [1, -1], [-1, 1], [-1, -1]]
+    assert (estimator.predict(far) == -1).all()
+
+
+@each_estimator
+def test_threshold_is_one(name):
+    X, _ = gaussian(100)
+    estimator = small(name, contamination=0.1).fit(X)
+    decision = estimator.decision_function(X)
+    np.testing.assert_array_equal(decision, estimator.score_samples(X) - estimator.offset_)
+    np.testing.assert_array_equal(estimator.predict(X), np.where(decision >= 0, 1, -1))
+    np.testing.assert_array_equal(
+        small(name, contamination=0.1).fit_predict(X), estimator.predict(X)
+    )
+    assert estimator.score(X) == estimator.score_samples(X).mean()
+
+
+@each_estimator
+def test_reconstruction_error(name):
+    X, _ = gaussian(200)
+    estimator = small(name, max_iter=20, learning_rate_init=0.01).fit(X)
+    error = estimator.reconstruction_error(X)
+    assert error.shape == (200,)
+    assert error.max() < 1e-9
+    round_trip = estimator.inverse_transform(estimator.transform(X))
+    np.testing.assert_array_equal(error, np.abs(round_trip - X).max(axis=1))
