@@ -55,10 +55,10 @@ html_theme_options = {
     "footer_end": [],
 }
 # Pages without children have nothing to show in the left sidebar.
-html_sidebars = {
-    page: []
-    for page in ("getting_started", "mathematics", "choosing", "benchmarks", "changelog", "add_an_architecture")
-}
+WITHOUT_SIDEBAR = """
+    getting_started choosing mathematics benchmarks add_an_architecture changelog
+"""
+html_sidebars = {page: [] for page in WITHOUT_SIDEBAR.split()}
 
 autosummary_generate = True
 autodoc_typehints = "none"
@@ -72,6 +72,8 @@ sphinx_gallery_conf = {
     "doc_module": ("skflows",),
     "backreferences_dir": "generated/backreferences",
     "remove_config_comments": True,
+    # Tables and estimators, but not the lists of artists that matplotlib's calls return.
+    "capture_repr": ("_repr_html_",),
     "show_memory": False,
     "min_reported_time": 1,
 }
@@ -96,4 +98,5 @@ render(
     estimators=[name for name in skflows.__all__ if name.endswith("Density")],
     bijections=skflows.bijections.__all__,
 )
-render("benchmarks.md", tables=sorted(p.name for p in (ROOT / "benchmarks").glob("*.md")))
+tables = {path.name for path in (ROOT / "benchmarks").glob("*.md")} - {"README.md"}
+render("benchmarks.md", tables=sorted(tables))

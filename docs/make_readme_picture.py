@@ -24,6 +24,7 @@ def main():
     X = make_spirals(5000, random_state=0)
     flow = NSFDensity(
         n_transforms=8,
+        dropout=0.0,
         learning_rate_init=5e-3,
         batch_size=500,
         max_iter=100,

@@ -3,15 +3,16 @@
 The latent space as a transformer
 ===================================
 
-A fitted flow maps rows to coordinates that are close to independent standard normals, and back. That makes it a
-transformer: here it Gaussianises a table, and turns straight lines into paths through the data.
+A fitted flow maps rows to coordinates that are close to independent standard normals, and back.
+That makes it a transformer: here it Gaussianises a table, and turns straight lines into paths
+through the data.
 """
 
 # %%
 # Gaussianising
 # -------------
-# Two crescents again. `PowerTransformer` makes each column as normal as it can, one at a time, and whitening removes
-# correlations. Neither sees the shape. The flow does.
+# Two crescents again. `PowerTransformer` makes each column as normal as it can, one at a time,
+# and whitening removes correlations. Neither sees the shape. The flow does.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import make_moons
@@ -39,20 +40,21 @@ for ax in axes[1:]:
     ax.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal")
 
 # %%
-# :class:`~skflows.inspection.LatentDisplay` looks for what was not learned: each coordinate should be N(0, 1).
+# :class:`~skflows.inspection.LatentDisplay` looks for what was not learned: each coordinate
+# should be N(0, 1).
 from skflows.inspection import LatentDisplay
 
 LatentDisplay.from_estimator(flow, X)
 
 # %%
-# The colours above were unknown to the flow. They end up side by side: a Gaussian is one blob, so a latent space does not separate
-# groups, and a classifier is rarely better off there.
+# The colours above were unknown to the flow. They end up side by side: a Gaussian is one blob, so
+# a latent space does not separate groups, and a classifier is rarely better off there.
 #
 # Straight lines
 # --------------
-# Halfway between two rows there may be nothing. Halfway between their latent coordinates there is, because a Gaussian has no gaps:
-# ``inverse_transform`` bends a straight latent line so that it runs where the data are. Here the lines join the two tips of
-# each crescent.
+# Halfway between two rows there may be nothing. Halfway between their latent coordinates there
+# is, because a Gaussian has no gaps: ``inverse_transform`` bends a straight latent line so that
+# it runs where the data are. Here the lines join the two tips of each crescent.
 fraction = np.linspace(0, 1, 100)[:, None]
 fig, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 for ax, rows, title in zip(axes, (X, flow.transform(X)), ("data", "latent"), strict=True):
@@ -75,9 +77,10 @@ axes[0].legend(loc="lower left")
 # %%
 # In a pipeline
 # -------------
-# ``set_output`` and the names of columns work as for any transformer, and so does a pipeline. Here the latent coordinates of four measurements
-# of irises lead to a test for a whole row: the squared length of a standard normal vector follows a
-# :math:`\chi^2` distribution, which turns a distance into a p-value. (These are rows that the flow was fitted on; to rows it has not seen it
+# ``set_output`` and the names of columns work as for any transformer, and so does a pipeline.
+# Here the latent coordinates of four measurements of irises lead to a test for a whole row: the
+# squared length of a standard normal vector follows a :math:`\chi^2` distribution, which turns a
+# distance into a p-value. (These are rows that the flow was fitted on; to rows it has not seen it
 # is less kind, so calibrate p-values for new rows on a held-out part.)
 from scipy.stats import chi2
 from sklearn.datasets import load_iris

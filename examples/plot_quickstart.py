@@ -30,6 +30,7 @@ flow
 from skflows.inspection import LossCurveDisplay
 
 LossCurveDisplay.from_estimator(flow)
+# sphinx_gallery_thumbnail_number = 2
 
 # %%
 # As a density
@@ -55,12 +56,13 @@ SamplesDisplay.from_estimator(flow, X_test, random_state=0)
 # As an outlier detector
 # ----------------------
 # ``predict`` calls a row an outlier (-1) when its density is below ``offset_``.
-flow.predict([[500, 1.0], [500, 0.4], [750, 2.0]])
+print(flow.predict([[500, 1.0], [550, 0.4], [750, 2.0]]))
 
 # %%
 # As a transformer
 # ----------------
-# The latent coordinates are close to two independent standard normals, and the map has an inverse.
+# The latent coordinates are close to two independent standard normals, and the map has an
+# inverse.
 Z = flow.transform(X_test)
 print("mean", Z.mean(axis=0).round(2), "standard deviation", Z.std(axis=0).round(2))
 print("largest error of the round trip:", abs(flow.inverse_transform(Z) - X_test).max())

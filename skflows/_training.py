@@ -11,6 +11,7 @@ from ._flow import standard_normal_log_prob
 WARM_UP = 0.05  # fraction of the steps over which the rate rises
 EMA_DECAY = 0.998
 MAX_GRADIENT_NORM = 5.0
+EPS = 1e-6  # of Adam: larger than rounding, which would else move weights of no gradient
 BACK_OFF = 0.3  # factor on the rate after a step that was not finite
 MAX_RECOVERIES = 8
 EVALUATION_ROWS = 4096
@@ -24,6 +25,7 @@ class History:
     validation_score: list = field(default_factory=list)
     learning_rate: list = field(default_factory=list)
     best_iter: int = 0
+    best_score: float | None = None
     diverged: bool = False
     interrupted: bool = False
     optimizer_state: dict = field(default_factory=dict, repr=False)
@@ -57,7 +59,9 @@ class FlatOptimizer:
             self.adam.load_state_dict(state)
 
     def _start_adam(self):
-        self.adam = torch.optim.AdamW([self.vector], weight_decay=self.weight_decay, fused=True)
+        self.adam = torch.optim.AdamW(
+            [self.vector], eps=EPS, weight_decay=self.weight_decay, fused=True
+        )
 
     def step(self, loss, learning_rate):
         """Move against the gradient of ``loss``, if all of it is finite; say whether."""
@@ -147,6 +151,7 @@ def fit_flow(
     weight_decay=0.0,
     n_iter_no_change=20,
     tol=0.0,
+    log_det=0.0,
     noise=True,
     schedule=cosine_with_warm_up,
     ema_decay=EMA_DECAY,
@@ -181,6 +186,8 @@ def fit_flow(
         Stop after as many epochs without a validation gain of more than ``tol``.
     tol : float, default=0.0
         Least gain, in nats per row.
+    log_det : float, default=0.0
+        Mean log-determinant of the preprocessing, for losses and scores in the units before it.
     noise : bool, default=True
         Whether dropout acts.
     schedule : callable, default=cosine_with_warm_up
@@ -198,15 +205,19 @@ def fit_flow(
     Returns
     -------
     history : History
-        Losses are negative log-likelihoods per row of ``y``.
+        Losses are negative log-likelihoods per row, means over the steps of an epoch. The best
+        epoch is 0 if none did better on the held-out rows than the weights at the start.
     """
     n = len(y)
     n_steps = max_iter * math.ceil(n / batch_size)
     weight = weight * (n / weight.sum())
     optimizer = FlatOptimizer(bijection, weight_decay, ema_decay, optimizer_state)
     history = History()
-    best, best_score = optimizer.average.clone(), -math.inf
-    threshold, patience = -math.inf, 0
+    best = optimizer.average.clone()
+    if validation is not None:
+        bijection.eval()
+        history.best_score = threshold = mean_log_prob(bijection, *validation) + log_det
+    patience = 0
     rate_factor, recoveries, step = 1.0, 0, 0
 
     try:
@@ -226,24 +237,24 @@ def fit_flow(
                 rate_factor *= BACK_OFF
                 recoveries += 1
                 if recoveries > MAX_RECOVERIES:
-                    history.diverged = True
                     break
-            if history.diverged:
+            # A few bad steps are made good; an epoch without a good one is not.
+            history.diverged = recoveries > MAX_RECOVERIES or seen == 0
+            if recoveries > MAX_RECOVERIES:
                 break
             bijection.eval()
-            history.loss.append(total / seen if seen else math.nan)
-            history.learning_rate.append(rate)
             with optimizer.averaged():
-                if validation is None:
-                    improved = True
-                else:
-                    score = mean_log_prob(bijection, *validation)
-                    history.validation_score.append(score)
-                    improved = score > best_score
+                improved = True
+                if validation is not None:
+                    score = mean_log_prob(bijection, *validation) + log_det
+                    improved = score > history.best_score
+                    history.best_score = max(history.best_score, score)
                     patience += 1
                     if score > threshold + tol:
                         threshold, patience = score, 0
-                    best_score = max(best_score, score)
+                    history.validation_score.append(score)
+                history.loss.append(total / seen - log_det if seen else math.nan)
+                history.learning_rate.append(rate)
                 if improved:
                     best, history.best_iter = optimizer.average.clone(), epoch
                 stop = on_epoch_end(history)
@@ -251,8 +262,6 @@ def fit_flow(
                 break
     except KeyboardInterrupt:
         history.interrupted = True
-        if validation is None:
-            best = optimizer.average.clone()
 
     optimizer.load(best)
     optimizer.release()

@@ -210,6 +210,15 @@ def global_state():
     ]
 
 
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)  # not the 1 that small passes run on
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 @each_estimator
 def test_global_state_is_left_alone(name):
     X, _ = gaussian(N_ROWS)

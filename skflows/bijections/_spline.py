@@ -111,7 +111,7 @@ class RationalQuadraticSpline:
         # The corner is the sum of the sizes before the bin, and sizes are softmax shares.
         least = 2 * self.tail_bound * self.MIN_SIZE
         share = (size - least) / self.share_scale
-        share_before = (corner + self.tail_bound - least * index) / self.share_scale
+        share_before = (corner + self.tail_bound - least * index.to(corner)) / self.share_scale
         mean = g_corner * share_before + g_size * share
         before = torch.arange(self.n_bins, device=index.device).view(-1, 1, 1) < index
         grad = torch.where(before, (g_corner - mean)[:, None], -mean[:, None])

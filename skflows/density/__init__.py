@@ -12,5 +12,7 @@ from ._realnvp import RealNVPDensity
 # The one table of architectures, which the package's names, the command line, the tests and
 # the benchmarks read. Importing an architecture above is what enters it here.
 ARCHITECTURES = {
-    cls.__name__.removesuffix("Density").lower(): cls for cls in FlowDensity.__subclasses__()
+    name.removesuffix("Density").lower(): cls
+    for name, cls in list(vars().items())
+    if isinstance(cls, type) and issubclass(cls, FlowDensity) and cls is not FlowDensity
 }

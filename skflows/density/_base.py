@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from abc import abstractmethod
+from abc import ABCMeta, abstractmethod
 from numbers import Integral, Real
 
 import numpy as np
@@ -23,10 +23,26 @@ from ._surface import LatentMapMixin, OutlierDensityMixin
 # Latent maps whose round trip is off by more than this fraction of a column's scale are not
 # trusted (Behrmann et al., "Understanding and Mitigating Exploding Inverses", 2020).
 MAX_RECONSTRUCTION_ERROR = 1e-3
-RECONSTRUCTION_ROWS = 256  # rows of the training data on which a fit checks its inverse
+RECONSTRUCTION_ROWS = 256  # training rows, about, on which a fit checks its inverse
+
+# What scikit-learn's messages about unusable input leave unsaid.
+REMEDIES = {
+    "could not convert string": "models numbers: drop or encode the other columns first, for "
+    "example with sklearn.preprocessing.OrdinalEncoder.",
+    "contains infinity": "needs finite values: drop these rows, or clip them to the largest "
+    "value that can occur.",
+    "Complex data": "models real numbers: give the real and imaginary parts as two columns.",
+    "1 sample": "needs more rows to learn a density from.",
+}
 
 
-class FlowDensity(OutlierDensityMixin, LatentMapMixin, CallbackSupportMixin, BaseEstimator):
+class FlowDensity(
+    OutlierDensityMixin,
+    LatentMapMixin,
+    CallbackSupportMixin,
+    BaseEstimator,
+    metaclass=ABCMeta,
+):
     """Base of all flows: everything but the architecture.
 
     A subclass implements `_build_bijection`, and defines ``__init__`` only if its parameters
@@ -104,14 +120,15 @@ class FlowDensity(OutlierDensityMixin, LatentMapMixin, CallbackSupportMixin, Bas
 
     def _network(self, n_context):
         """Return the arguments of a conditioner network that the parameters set."""
-        sizes = np.atleast_1d(self.hidden_layer_sizes)
-        if sizes.ndim > 1 or sizes.dtype.kind not in "iu" or min(sizes) < 1:
+        sizes = self.hidden_layer_sizes
+        sizes = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
+        if not sizes or not all(isinstance(size, Integral) and size >= 1 for size in sizes):
             raise ValueError(
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r}; it must be an integer of at "
                 "least 1, or a tuple of them with one for each hidden layer."
             )
         return {
-            "hidden_layer_sizes": tuple(sizes.tolist()),
+            "hidden_layer_sizes": tuple(map(int, sizes)),
             "n_context": n_context,
             "activation": self.activation,
             "dropout": self.dropout,
@@ -166,40 +183,45 @@ class FlowDensity(OutlierDensityMixin, LatentMapMixin, CallbackSupportMixin, Bas
         return self._fit(X, y, sample_weight, warm=hasattr(self, "flow_"), increment=True)
 
     def _fit(self, X, y, sample_weight, warm, increment):
-        least = 1 if warm and increment else 2  # to set a scale, or to hold a row out
-        X = self._validate(X, reset=not warm, ensure_min_samples=least)
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        kept = weight > 0
-        if kept.sum() < least:
-            raise ValueError(
-                f"sample_weight is positive for {kept.sum()} of {len(X)} rows; {least} are needed "
-                "at least, because rows of weight 0 are left out."
-            )
-        max_iter = 1 if increment else self.max_iter
-        context = self._init_callback_context(max_subtasks=max_iter)
-        tasks = {"estimator": self, "X": X, "y": y}
-        context.call_on_fit_task_begin(**tasks)
-
         from . import _engine
 
-        run = _engine.Run(self, X[kept], weight[kept], warm, increment, max_iter)
+        device = _engine.resolve_device(self.device)
+        least = 1 if warm and increment else 2  # to set a scale, or to hold a row out
+        X = self._validate(X, reset=not warm, ensure_min_samples=least)
+        weight = self._validate_weight(sample_weight, X, least)
+        max_iter = 1 if increment else self.max_iter
+        context = self._init_callback_context(max_subtasks=max_iter)
+        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
+        context.call_on_fit_task_begin(**task)
+        if not weight.all():
+            X, weight = X[weight > 0], weight[weight > 0]
+
+        run = _engine.Run(self, X, weight, device, warm, increment, max_iter)
         epoch = []  # the callback context of the epoch that is running
+
+        def fitted():
+            """What a scoring callback needs of the fit as it stands."""
+            flow = run.snapshot()
+            scores = _engine.map_rows(flow, "log_prob", X)[0]
+            return {"flow_": flow, "offset_": self._outlier_threshold(scores, weight)}
 
         def on_epoch_begin():
             epoch[:] = [context.subcontext(task_name="epoch")]
-            epoch[0].call_on_fit_task_begin(**tasks)
+            epoch[0].call_on_fit_task_begin(**task)
 
         def on_epoch_end(history):
             self._report(history, max_iter)
-            return epoch[0].call_on_fit_task_end(
-                **tasks, reconstruction_attributes=lambda: {"flow_": run.snapshot()}
-            )
+            return epoch[0].call_on_fit_task_end(**task, reconstruction_attributes=fitted)
 
         history = run.train(on_epoch_begin, on_epoch_end)
-        self._store(run, history, warm)
-        self._set_offset(self._score_rows(X[kept]), weight[kept])
-        self._check_inverse(X[kept])
-        context.call_on_fit_task_end(**tasks, reconstruction_attributes=dict)
+        self._store_history(history, warm)
+        self._optimizer_state = run.optimizer_state(history)
+        for name, value in fitted().items():
+            setattr(self, name, value)
+        # Last, so that a user who turns warnings into errors loses nothing.
+        self._warn_of_trouble(history, X)
+        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
 
     def _validate(self, X, **kwargs):
@@ -207,12 +229,24 @@ class FlowDensity(OutlierDensityMixin, LatentMapMixin, CallbackSupportMixin, Bas
             # C order: torch takes no negative strides, as those of X[::-1].
             return validate_data(self, X, dtype=[np.float64, np.float32], order="C", **kwargs)
         except ValueError as error:
-            if "could not convert string" not in str(error):
+            remedies = [remedy for cause, remedy in REMEDIES.items() if cause in str(error)]
+            if not remedies:
                 raise
+            raise ValueError(f"{error}. {type(self).__name__} {remedies[0]}") from error
+
+    def _validate_weight(self, sample_weight, X, least):
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        if (weight < 0).any():
             raise ValueError(
-                f"{error}. {type(self).__name__} models numbers: drop or encode the other "
-                "columns first, for example with sklearn.preprocessing.OrdinalEncoder."
-            ) from error
+                f"sample_weight is negative for {(weight < 0).sum()} rows (the least is "
+                f"{weight.min():g}); give rows that should not count a weight of 0."
+            )
+        if (n_positive := (weight > 0).sum()) < least:
+            raise ValueError(
+                f"sample_weight is positive for {n_positive} of {len(X)} rows; {least} are "
+                "needed at least, because rows of weight 0 are left out."
+            )
+        return weight
 
     def _report(self, history, max_iter):
         epoch = len(history.loss)
@@ -222,22 +256,7 @@ class FlowDensity(OutlierDensityMixin, LatentMapMixin, CallbackSupportMixin, Bas
             )
             print(f"Epoch {epoch}/{max_iter}: loss {history.loss[-1]:.4f}{held_out}")
 
-    def _store(self, run, history, warm):
-        if history.diverged:
-            warnings.warn(
-                f"Training stopped after {len(history.loss)} epochs: the loss or its gradient "
-                "was not finite again and again, at ever lower rates. The best weights so far "
-                "are kept; try a smaller learning_rate_init than "
-                f"{self.learning_rate_init}.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        if history.interrupted:
-            warnings.warn(
-                f"Training was interrupted after {len(history.loss)} epochs; the best weights "
-                "so far are kept.",
-                stacklevel=4,
-            )
+    def _store_history(self, history, warm):
         held_out = history.validation_score or [math.nan] * len(history.loss)
         epochs = {
             "loss": history.loss,
@@ -245,11 +264,32 @@ class FlowDensity(OutlierDensityMixin, LatentMapMixin, CallbackSupportMixin, Bas
             "learning_rate": history.learning_rate,
         }
         past = self.history_ if warm else {name: [] for name in epochs}
-        self.best_iter_ = len(past["loss"]) + history.best_iter
+        if history.best_iter or not warm:
+            self.best_iter_ = len(past["loss"]) + history.best_iter
         self.history_ = {name: past[name] + values for name, values in epochs.items()}
         self.n_iter_ = len(self.history_["loss"])
-        self.flow_ = run.snapshot()
-        self._optimizer_state = run.optimizer_state(history)
+        self.best_validation_score_ = history.best_score
+
+    def _warn_of_trouble(self, history, X):
+        kept = (
+            "the best weights so far are kept"
+            if history.best_iter
+            else "no epoch was of use, so the model is the one the training started from"
+        )
+        if history.diverged:
+            warnings.warn(
+                f"Training stopped after {len(history.loss)} epochs: the loss or its gradient "
+                f"was not finite again and again, at ever lower rates; {kept}. Try a "
+                f"learning_rate_init smaller than {self.learning_rate_init}.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+        if history.interrupted:
+            warnings.warn(
+                f"Training was interrupted after {len(history.loss)} epochs; {kept}.",
+                stacklevel=5,
+            )
+        self._check_inverse(X)
 
     def _check_inverse(self, X):
         rows = X[:: max(1, len(X) // RECONSTRUCTION_ROWS)]
@@ -262,12 +302,12 @@ class FlowDensity(OutlierDensityMixin, LatentMapMixin, CallbackSupportMixin, Bas
                 "and inverse_transform are not exact. See reconstruction_error; try fewer "
                 "transforms or a smaller learning_rate_init.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=6,
             )
 
     @property
     def loss_curve_(self):
-        """Training negative log-likelihood per row after each epoch, in nats."""
+        """Training negative log-likelihood per row in each epoch, in nats."""
         return self.history_["loss"]
 
     @property
@@ -275,12 +315,6 @@ class FlowDensity(OutlierDensityMixin, LatentMapMixin, CallbackSupportMixin, Bas
         """Mean held-out log-density after each epoch, or None if no rows were held out."""
         scores = self.history_["validation_score"]
         return None if np.isnan(scores).all() else scores
-
-    @property
-    def best_validation_score_(self):
-        """Largest mean held-out log-density, or None if no rows were held out."""
-        scores = self.validation_scores_
-        return None if scores is None else float(np.nanmax(scores))
 
     def _map_rows(self, direction, rows):
         from . import _engine
@@ -328,6 +362,9 @@ class FlowDensity(OutlierDensityMixin, LatentMapMixin, CallbackSupportMixin, Bas
         random_state = check_random_state(random_state)
         latent = random_state.standard_normal((n_samples, self.n_features_in_))
         return self._map_rows("inverse", latent)[0]
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "flow_")
 
     def __getstate__(self):
         # Tensors on a GPU could not be loaded on a machine without one.

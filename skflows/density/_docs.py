@@ -38,13 +38,13 @@ validation_fraction : float, default=0.1
     Fraction of the rows held out.
 
 n_iter_no_change : int, default=30
-    Epochs without improvement after which training stops.
+    Epochs without improvement on the held-out rows after which training stops.
 
 tol : float, default=1e-4
-    Least improvement, in nats per row, of the held-out score.
+    Least improvement, in nats per row, that counts as one.
 
 warm_start : bool, default=False
-    Whether `fit` starts from the weights (and scaling) of the previous call.
+    Whether `fit` starts from the weights, scaling and architecture of the previous call.
 
 contamination : float or "auto", default="auto"
     Fraction of outliers in the training data, which sets the threshold of `predict`.
@@ -62,19 +62,22 @@ verbose : int, default=0
 """
 
 ATTRIBUTES = """\
-flow_ : skflows._flow.Flow
-    The fitted torch module, in float64.
+flow_ : torch.nn.Module
+    The fitted flow, in float64; it is on the CPU after loading or copying the estimator.
 
 history_ : dict of list
-    "loss" (training negative log-likelihood per row, in nats), "validation_score" (mean
-    held-out log-density; nan where no rows were held out) and "learning_rate", one entry per
-    epoch.
+    "loss" (training negative log-likelihood per row, the mean over the steps of an epoch, in
+    nats), "validation_score" (mean held-out log-density; nan where no rows were held out) and
+    "learning_rate", one entry per epoch.
 
 n_iter_ : int
-    Number of epochs run.
+    Number of epochs run, over all calls that went on from one another.
 
 best_iter_ : int
-    Epoch, counted from 1, whose weights were kept.
+    Epoch, counted from 1, whose weights were kept; 0 for those the training started from.
+
+best_validation_score_ : float or None
+    Mean held-out log-density of these weights, if rows were held out.
 
 offset_ : float
     Log-density below which `predict` calls a row an outlier.

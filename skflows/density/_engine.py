@@ -12,13 +12,14 @@ from .._flow import Flow
 from .._training import EMA_DECAY, constant, cosine_with_warm_up, fit_flow
 from ..bijections import Standardize
 
-# Of input, in one pass of scoring: bounds the memory, and keeps the activations in cache.
+# Of input, in one pass of scoring: bounds the memory, and keeps the activations in a CPU's cache.
 VALUES_PER_CHUNK = 2**14
 INITIALIZATION_ROWS = 8192  # enough for the moments that ActNorm starts from
 # Torch has one random state for all threads: fits in threads take turns, lest they mix draws.
-ONE_THREAD = threading.RLock()
+RNG_LOCK = threading.RLock()
 SMALLEST_BATCH, LARGEST_BATCH = 128, 1024
 SMALLEST_SHARED_WORK = 1e8  # rows times weights of a pass from which on a second thread pays
+FULL_RATE_FEATURES = 4
 SMALL_TABLE = 40  # rows from which on noise, held-out rows and float32 do more good than harm
 
 
@@ -40,9 +41,13 @@ def resolve_device(name):
 @contextmanager
 def seeded(seed, device):
     """Seed torch in this context and leave the caller's random state as it was."""
-    devices = [device] if device.type == "cuda" else []
-    with ONE_THREAD, torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    on_cuda = device.type == "cuda"
+    with RNG_LOCK, torch.random.fork_rng(devices=[device] if on_cuda else []):
+        # Not torch.manual_seed, which seeds devices that nobody saved as well.
+        torch.default_generator.manual_seed(seed)
+        if on_cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
 
 
@@ -62,6 +67,12 @@ def suitable_threads(module, n_rows):
         torch.set_num_threads(before)
 
 
+def unit_mean(weight):
+    """Weights scaled to a mean of 1, whatever their magnitude."""
+    weight = weight / weight.max()
+    return weight / weight.mean()
+
+
 def automatic_batch_size(n):
     """Power of two nearest to n / 32, within bounds."""
     return int(np.clip(2 ** round(np.log2(n / 32)), SMALLEST_BATCH, LARGEST_BATCH))
@@ -70,12 +81,12 @@ def automatic_batch_size(n):
 class Run:
     """One training of an estimator's flow on validated rows and their positive weights."""
 
-    def __init__(self, estimator, X, weight, warm, increment, max_iter):
+    def __init__(self, estimator, X, weight, device, warm, increment, max_iter):
         self.estimator = estimator
         self.warm = warm
         self.increment = increment
         self.max_iter = max_iter
-        self.device = resolve_device(estimator.device)
+        self.device = device
         n = len(X)
         automatic = estimator.batch_size == "auto"
         self.batch_size = automatic_batch_size(n) if automatic else estimator.batch_size
@@ -84,16 +95,24 @@ class Run:
         self.whole = automatic and n < SMALL_TABLE
         double = self.whole and self.device.type != "mps"
         self.dtype = torch.float64 if double else torch.float32
+        self.learning_rate = estimator.learning_rate_init
+        if self.whole:
+            # With nothing held out, only the rate keeps wide tables from being learned by heart.
+            self.learning_rate *= min(1.0, FULL_RATE_FEATURES / X.shape[1])
         self.seed = check_random_state(estimator.random_state).randint(2**31 - 1)
         if increment:  # else each would shuffle and drop as the one before it
             self.seed += getattr(estimator, "n_iter_", 0)
         self.x = torch.tensor(X, dtype=torch.float64)
-        self.weight = torch.tensor(weight, dtype=torch.float64)
+        self.weight = unit_mean(torch.tensor(weight, dtype=torch.float64))
 
     def train(self, on_epoch_begin, on_epoch_end):
         est = self.estimator
-        # Callers who extract features under `torch.no_grad` may well fit a density there.
-        with seeded(self.seed, self.device), torch.enable_grad():
+        # Callers who extract features without gradients may well fit a density there.
+        with (
+            seeded(self.seed, self.device),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
             if self.warm:
                 self.flow = copy.deepcopy(est.flow_).cpu().requires_grad_()
             else:
@@ -108,15 +127,6 @@ class Run:
                     self.flow.bijection.double().initialize(y[few], self.weight[few])
             train, validation = self._split(y)
             self.flow.bijection.to(self.device, self.dtype)
-            # Losses and scores are reported in the units of X, as score_samples is.
-            shift = (self.weight @ log_det / self.weight.sum()).item()
-
-            def report(history):
-                history.loss[-1] -= shift
-                if validation is not None:
-                    history.validation_score[-1] += shift
-                return on_epoch_end(history)
-
             with suitable_threads(self.flow, self.batch_size):
                 return fit_flow(
                     self.flow.bijection,
@@ -124,16 +134,18 @@ class Run:
                     validation,
                     max_iter=self.max_iter,
                     batch_size=self.batch_size,
-                    learning_rate=est.learning_rate_init,
+                    learning_rate=self.learning_rate,
                     weight_decay=est.weight_decay,
                     n_iter_no_change=est.n_iter_no_change,
                     tol=est.tol,
+                    # Losses and scores are reported in the units of X, as score_samples is.
+                    log_det=(self.weight @ log_det / self.weight.sum()).item(),
                     noise=not self.whole,
                     schedule=constant if self.increment else cosine_with_warm_up,
                     ema_decay=0.0 if self.increment else EMA_DECAY,
                     optimizer_state=est._optimizer_state if self.warm and self.increment else None,
                     on_epoch_begin=on_epoch_begin,
-                    on_epoch_end=report,
+                    on_epoch_end=on_epoch_end,
                 )
 
     def _split(self, y):
@@ -142,13 +154,16 @@ class Run:
         wanted = self.estimator.early_stopping
         if wanted == "auto":
             wanted = n >= SMALL_TABLE
-        y, weight = (t.to(self.device, self.dtype) for t in (y, self.weight))
+
+        def part(rows):
+            weight = unit_mean(self.weight[rows])
+            return y[rows].to(self.device, self.dtype), weight.to(self.device, self.dtype)
+
         if self.increment or not wanted:
-            return (y, weight), None
+            return part(slice(None)), None
         n_held_out = min(max(1, round(self.estimator.validation_fraction * n)), n - 1)
-        order = torch.randperm(n).to(self.device)
-        held_out, rest = order[:n_held_out], order[n_held_out:]
-        return (y[rest], weight[rest]), (y[held_out], weight[held_out])
+        order = torch.randperm(n)
+        return part(order[n_held_out:]), part(order[:n_held_out])
 
     def snapshot(self):
         """The flow as it stands, in float64 and ready to score."""
@@ -158,10 +173,10 @@ class Run:
         return flow.double()
 
     def optimizer_state(self, history):
-        """What the next `partial_fit` needs, on the CPU, or None after a whole fit."""
-        if not self.increment:
-            return None
+        """What the next `partial_fit` needs, on the CPU, or None where there is nothing."""
         state = history.optimizer_state
+        if not self.increment or not state["state"]:
+            return None
         moments = {name: value.cpu().clone() for name, value in state["state"][0].items()}
         return {**state, "state": {0: moments}}
 
@@ -177,11 +192,11 @@ def on_cpu(flow):
 def map_rows(flow, direction, rows):
     """Apply a method of a flow to rows in chunks; its outputs as float64 arrays."""
     device = flow.preprocess.scale.device
-    size = max(1, VALUES_PER_CHUNK // rows.shape[1])
+    values = VALUES_PER_CHUNK if device.type == "cpu" else 64 * VALUES_PER_CHUNK
+    size = max(1, values // rows.shape[1])
     chunks = []
-    with suitable_threads(flow, min(size, len(rows))):
-        for start in range(0, len(rows), size):
-            chunk = torch.tensor(rows[start : start + size], dtype=torch.float64, device=device)
-            outputs = getattr(flow, direction)(chunk)
-            chunks.append(outputs if isinstance(outputs, tuple) else (outputs,))
+    for start in range(0, len(rows), size):
+        chunk = torch.tensor(rows[start : start + size], dtype=torch.float64, device=device)
+        outputs = getattr(flow, direction)(chunk)
+        chunks.append(outputs if isinstance(outputs, tuple) else (outputs,))
     return [torch.cat(parts).cpu().numpy() for parts in zip(*chunks, strict=True)]

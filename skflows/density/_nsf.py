@@ -23,8 +23,8 @@ class NSFDensity(FlowDensity):
         Number of bins of each spline.
 
     tail_bound : float, default=4.0
-        The splines act between -tail_bound and tail_bound standard deviations; beyond, the map
-        is linear.
+        Each spline acts between -tail_bound and tail_bound, on columns that start out with a
+        standard deviation of 1; beyond, it is the identity.
 
     autoregressive : bool, default=True
         Whether a column is mapped given all those before it, which fits best but samples column

@@ -8,13 +8,13 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.utils.stats import _weighted_percentile
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted
 
 
 class OutlierDensityMixin(OutlierMixin, DensityMixin):
     """Mean score and outlier labels, from `score_samples` and the parameter `contamination`."""
 
-    def score(self, X, y=None):
+    def score(self, X, y=None, sample_weight=None):
         """Mean log-density of the rows, so that a search maximises held-out likelihood.
 
         Parameters
@@ -25,12 +25,18 @@ class OutlierDensityMixin(OutlierMixin, DensityMixin):
         y : None
             Ignored.
 
+        sample_weight : array-like of shape (n_samples,), default=None
+            Importance of each row in the mean.
+
         Returns
         -------
         score : float
             In nats per row.
         """
-        return float(np.mean(self.score_samples(X)))
+        scores = self.score_samples(X)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, scores, ensure_non_negative=True)
+        return float(np.average(scores, weights=sample_weight))
 
     def decision_function(self, X):
         """Log-density above the outlier threshold: negative for outliers.
@@ -62,16 +68,14 @@ class OutlierDensityMixin(OutlierMixin, DensityMixin):
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
-    def _set_offset(self, scores, weight):
-        """Set the outlier threshold from the scores and weights of the training rows."""
+    def _outlier_threshold(self, scores, weight):
+        """The threshold that `contamination` asks for, from the training rows' scores."""
+        ranks = [25, 75] if self.contamination == "auto" else [100 * self.contamination]
+        quantiles = [_weighted_percentile(scores, weight, rank, average=True) for rank in ranks]
         if self.contamination == "auto":
-            first, third = (
-                _weighted_percentile(scores, weight, rank, average=True) for rank in (25, 75)
-            )
-            self.offset_ = float(first - 1.5 * (third - first))
-        else:
-            rank = 100 * self.contamination
-            self.offset_ = float(_weighted_percentile(scores, weight, rank, average=True))
+            first, third = quantiles
+            return float(first - 1.5 * (third - first))
+        return float(quantiles[0])
 
 
 class LatentMapMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
@@ -93,27 +97,27 @@ class LatentMapMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         check_is_fitted(self)
         return self._map_rows("forward", self._validate(X, reset=False))[0]
 
-    def inverse_transform(self, Z):
+    def inverse_transform(self, X):
         """Rows of given latent coordinates.
 
         Parameters
         ----------
-        Z : array-like of shape (n_samples, n_features)
+        X : array-like of shape (n_samples, n_features)
             Latent coordinates.
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features)
-            The rows that `transform` maps to Z.
+        X_original : ndarray of shape (n_samples, n_features)
+            The rows that `transform` maps to them.
         """
         check_is_fitted(self)
-        Z = check_array(Z, dtype=np.float64, order="C", input_name="Z")
-        if Z.shape[1] != self.n_features_in_:
+        X = check_array(X, dtype=np.float64, order="C", input_name="X")
+        if X.shape[1] != self.n_features_in_:
             raise ValueError(
-                f"Z has {Z.shape[1]} features, but {type(self).__name__} was fitted on "
+                f"X has {X.shape[1]} features, but {type(self).__name__} was fitted on "
                 f"{self.n_features_in_}; pass the output of transform."
             )
-        return self._map_rows("inverse", Z)[0]
+        return self._map_rows("inverse", X)[0]
 
     def reconstruction_error(self, X):
         """How exactly the latent map can be undone: ``max |x - inverse(forward(x))|``.
