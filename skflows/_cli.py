@@ -3,7 +3,6 @@
 import argparse
 import csv
 import os
-import signal
 import sys
 import time
 import warnings
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from . import __version__
 from ._csv import check_writable, feature_columns, numbers, one_line, read_csv, select, write_csv
+from ._progress import fit_with_progress
 from .density import ARCHITECTURES
 
 DESCRIPTION = "Fit a normalizing flow to a table, then score rows and draw new ones."
@@ -122,30 +122,6 @@ def run_demo(args):
 
     check_writable(args.output)
     return run(args.output, max_iter=args.max_iter)
-
-
-def fit_with_progress(model, X):
-    """Fit ``model``, with a progress bar on a terminal; say whether Ctrl-C ended it early."""
-    if sys.stdout.isatty():
-        from sklearn.callback import ProgressBar
-
-        try:
-            model.set_callbacks(ProgressBar())
-        except ImportError:
-            pass  # the bar needs rich, the fit does not
-    interrupted = []
-
-    def on_interrupt(signum, frame):
-        interrupted.append(signum)
-        raise KeyboardInterrupt  # which ends the training and keeps the best weights
-
-    previous = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        model.fit(X)
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    model.set_callbacks()  # the bar is no part of the model
-    return bool(interrupted)
 
 
 def _load(path):

@@ -9,7 +9,7 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.neighbors import KernelDensity
 from sklearn.preprocessing import StandardScaler
 
-from ._cli import fit_with_progress
+from ._progress import fit_with_progress
 from .density import NSFDensity
 
 N_ANOMALIES = 5

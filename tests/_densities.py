@@ -21,8 +21,8 @@ def small(name, **params):
     cls = ARCHITECTURES[name]
     known = signature(cls).parameters
     defaults = {"n_transforms": 2, "hidden_layer_sizes": (8,), "dropout": 0.0}
-    if name == "planar":
-        defaults["n_transforms"] = 8  # each does little
+    if "hidden_layer_sizes" not in known:
+        defaults["n_transforms"] = 8  # without a network each does little
     defaults |= {"max_iter": 3, "random_state": 0}
     return cls(**{key: value for key, value in defaults.items() if key in known} | params)
 

@@ -88,7 +88,7 @@ def test_cross_val_score(name):
 @each_estimator
 def test_clones_with_weights_as_in_an_ensemble(name):
     """What a voting ensemble does: fit clones, weight their densities."""
-    prototypes = [small(name, random_state=seed) for seed in (0, 1)]
+    prototypes = [small(name, random_state=seed, early_stopping=False) for seed in (0, 1)]
     members = [clone(prototype).fit(X, sample_weight=np.ones(len(X))) for prototype in prototypes]
     assert not any(hasattr(prototype, "flow_") for prototype in prototypes)
     mixture = np.logaddexp(*(member.score_samples(X) for member in members)) - np.log(2)

@@ -16,7 +16,7 @@ from sklearn.utils import estimator_checks, get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
-from skflows.density import ARCHITECTURES
+from skflows.density import ARCHITECTURES, FlowDensity
 
 # `check_estimator` does not run these, though they apply.
 LEFT_OUT = [
@@ -64,7 +64,16 @@ def test_check_left_out_of_check_estimator(name, check):
 
 def test_table_holds_every_public_estimator():
     classes = {name: getattr(skflows, name) for name in skflows.__all__}
+    assert classes.pop("FlowDensity") is FlowDensity
     assert classes == {cls.__name__: cls for cls in ARCHITECTURES.values()}
+
+
+@each_estimator
+def test_shared_parameters_have_the_same_defaults(name):
+    shared = inspect.signature(FlowDensity).parameters
+    for key, parameter in inspect.signature(ARCHITECTURES[name]).parameters.items():
+        if key in shared and key != "n_transforms":
+            assert parameter.default == shared[key].default, key
 
 
 @each_estimator
@@ -171,7 +180,7 @@ def test_fitted_attributes_are_documented(name):
 def test_same_seed_gives_the_same_bits(name, batch_size):
     X, _ = gaussian(N_ROWS)
     params = {"batch_size": batch_size}
-    if name != "planar":
+    if "dropout" in small(name).get_params():
         params["dropout"] = 0.2
     first, second = (small(name, **params).fit(X) for _ in range(2))
     np.testing.assert_array_equal(first.score_samples(X), second.score_samples(X))

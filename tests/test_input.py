@@ -56,7 +56,7 @@ BAD = {
     "object": ([[object(), 1.0], [1.0, 2.0]], TypeError, "must be a string or a.* number"),
 }
 BAD_WEIGHTS = {
-    "negative": ([-1.0] + [1.0] * 19, "Negative values in data passed to `sample_weight`"),
+    "negative": ([-1.0] + [1.0] * 19, r"sample_weight is negative for 1 rows \(the least is -1\)"),
     "all zero": ([0.0] * 20, "at least one non-zero number"),
     "one positive": ([2.0] + [0.0] * 19, "positive for 1 of 20 rows; 2 are needed"),
     "nan": ([np.nan] + [1.0] * 19, "Input sample_weight contains NaN"),
@@ -147,12 +147,12 @@ def test_wrong_columns_in_scoring(name, method):
 def test_bad_latent_rows(name):
     estimator = small(name).fit(X)
     for columns in (1, 3):
-        message = f"Z has {columns} features, but .*Density was fitted on 2; pass the output"
+        message = f"X has {columns} features, but .*Density was fitted on 2; pass the output"
         with pytest.raises(ValueError, match=message):
             estimator.inverse_transform(np.zeros((4, columns)))
     with pytest.raises(ValueError, match="Expected 2D array, got 1D array instead"):
         estimator.inverse_transform([0.0, 0.0])
-    for value, message in ((np.nan, "Input Z contains NaN"), (np.inf, "Input Z contains infinity")):
+    for value, message in ((np.nan, "Input X contains NaN"), (np.inf, "Input X contains infinity")):
         with pytest.raises(ValueError, match=message):
             estimator.inverse_transform([[0.0, value]])
 

@@ -9,6 +9,7 @@ from torch.autograd.functional import jacobian
 from torch.testing import assert_close
 
 from skflows.bijections import ActNorm, LULinear, Permutation, Planar, Standardize
+from skflows.bijections._planar import _solve_monotone
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -214,3 +215,13 @@ def test_chain_initializes_each_bijection_on_the_output_of_the_one_before():
     assert_close(y.mean(0), torch.zeros(3).double(), rtol=0, atol=1e-10)
     # Already standardised rows leave nothing to do.
     assert_close(act_norm(y)[0], y, rtol=1e-10, atol=1e-10)
+
+
+def test_planar_equation_is_solved_for_every_slope():
+    """Newton's steps alone go round in circles for slopes of 4 to 8."""
+    slopes = torch.cat([torch.linspace(-1 + 1e-9, 12, 200), torch.tensor([100.0, 1e4])]).double()
+    slope, target = torch.meshgrid(slopes, torch.linspace(-9, 9, 301).double(), indexing="ij")
+    a = _solve_monotone(slope, target, Planar.MAX_STEPS)
+    assert_close(a + slope * torch.tanh(a), target, rtol=1e-14, atol=1e-13 * float(slopes[-2]))
+    few = slope < 50
+    assert_close((a + slope * torch.tanh(a))[few], target[few], rtol=1e-14, atol=1e-13)

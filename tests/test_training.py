@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from skflows import _training
 from skflows._training import (
     BACK_OFF,
+    EPS,
     MAX_RECOVERIES,
     constant,
     fit_flow,
@@ -98,7 +99,7 @@ def test_takes_the_steps_of_adamw_on_each_parameter():
     y, weight = rows(loc=3.0)
     ours, theirs = ElementwiseAffine(2).double(), ElementwiseAffine(2).double()
     history = fit_flow(ours, y, weight, **SETTINGS, weight_decay=0.1)
-    adam = torch.optim.AdamW(theirs.parameters(), lr=0.05, weight_decay=0.1)
+    adam = torch.optim.AdamW(theirs.parameters(), lr=0.05, eps=EPS, weight_decay=0.1)
     for loss in history.loss:
         adam.zero_grad()
         expected = weighted_nll(theirs, y, weight) / len(y)
@@ -167,8 +168,7 @@ def test_gain_below_tol_is_kept_but_does_not_buy_patience():
     y, weight = rows(loc=4.0)
     bijection = ElementwiseAffine(2).double()
     history = fit_flow(bijection, y, weight, (y, weight), **SETTINGS, n_iter_no_change=3, tol=100.0)
-    assert len(history.loss) == 1 + 3
-    assert history.best_iter == 4
+    assert len(history.loss) == history.best_iter == 3
     assert_close(mean_log_prob(bijection, y, weight), history.validation_score[-1])
 
 
@@ -214,7 +214,7 @@ def test_interrupt_keeps_the_best(validate):
 
 
 @pytest.mark.parametrize("validate", [False, True])
-def test_interrupt_within_an_epoch_keeps_its_steps_unless_a_better_epoch_is_known(validate):
+def test_interrupt_within_an_epoch_keeps_the_last_whole_one(validate):
     bijection = Faulty(2, faults={6}, what="interrupt").double()
     recorder = Recorder(bijection)
     history = fit_flow(
@@ -226,7 +226,7 @@ def test_interrupt_within_an_epoch_keeps_its_steps_unless_a_better_epoch_is_know
     )
     assert history.interrupted
     assert len(history.loss) == history.best_iter == 1
-    assert torch.equal(weights_of(bijection), recorder.seen[0]) == validate
+    assert torch.equal(weights_of(bijection), recorder.seen[0])
     assert not bijection.training
 
 

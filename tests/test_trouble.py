@@ -1,9 +1,11 @@
 """What can go wrong in a fit is survived, and said."""
 
+import warnings
+
 import numpy as np
 import pytest
 from _densities import N_ROWS, AtEpochEnd, each_estimator, gaussian, small, whole_and_in_batches
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from skflows import _training
@@ -36,7 +38,7 @@ def test_divergence_warns_and_keeps_a_usable_model(name, batch_size, monkeypatch
 
     monkeypatch.setattr(_training, "weighted_nll", diverging)
     estimator = small(name, batch_size=batch_size, max_iter=100, early_stopping=False)
-    with pytest.warns(ConvergenceWarning, match="try a smaller learning_rate_init than 0.002"):
+    with pytest.warns(ConvergenceWarning, match="a learning_rate_init smaller than 0.002"):
         estimator.fit(X)
     check_is_fitted(estimator)
     assert 1 <= estimator.best_iter_ <= estimator.n_iter_ < 100
@@ -48,7 +50,7 @@ def test_absurd_rate_warns_and_keeps_a_usable_model(name):
     X, _ = gaussian(N_ROWS)
     params = {"batch_size": 16, "max_iter": 20, "early_stopping": True}
     estimator = small(name, learning_rate_init=1e20, **params)
-    with pytest.warns(ConvergenceWarning, match=r"smaller learning_rate_init than 1e\+20"):
+    with pytest.warns(ConvergenceWarning, match=r"learning_rate_init smaller than 1e\+20"):
         estimator.fit(X)
     assert np.isfinite(estimator.score_samples(X)).all()
     assert np.isfinite(estimator.sample(20, random_state=0)).all()
@@ -73,7 +75,7 @@ def test_single_bad_step_is_survived_in_silence(name, monkeypatch):
 @pytest.mark.parametrize("early_stopping", [True, False])
 @each_estimator
 def test_interrupt_keeps_the_best_and_warns(name, early_stopping):
-    X, _ = gaussian(N_ROWS)
+    X, _ = gaussian(400)
     seen = []
 
     def interrupt(epoch, fitted):
@@ -81,10 +83,70 @@ def test_interrupt_keeps_the_best_and_warns(name, early_stopping):
         if epoch == 3:
             raise KeyboardInterrupt
 
-    estimator = small(name, max_iter=50, early_stopping=early_stopping)
-    estimator.set_callbacks(AtEpochEnd(interrupt))
+    params = {"max_iter": 50, "batch_size": 16, "early_stopping": early_stopping}
+    estimator = small(name, **params).set_callbacks(AtEpochEnd(interrupt))
     with pytest.warns(UserWarning, match="interrupted after 3 epochs; the best weights"):
         estimator.fit(X)
     assert estimator.n_iter_ == 3
+    assert estimator.best_iter_ >= 1
     np.testing.assert_array_equal(estimator.score_samples(X), seen[estimator.best_iter_ - 1])
     assert set(estimator.predict(X)) <= {-1, 1}
+
+
+@each_estimator
+def test_failed_fit_leaves_an_unfitted_estimator(name):
+    estimator = small(name, device="nowhere")
+    with pytest.raises(ValueError, match="device='nowhere'"):
+        estimator.fit(gaussian(50)[0])
+    with pytest.raises(NotFittedError):
+        estimator.score_samples(gaussian(50)[0])
+
+
+@each_estimator
+def test_warnings_as_errors_lose_nothing(name):
+    X, _ = gaussian(50)
+
+    def interrupt(estimator, context):
+        raise KeyboardInterrupt
+
+    estimator = small(name).set_callbacks(AtEpochEnd(interrupt))
+    with pytest.raises(UserWarning, match="interrupted"):
+        estimator.fit(X)
+    assert np.isfinite(estimator.score_samples(X)).all()
+
+
+@pytest.mark.parametrize("batch_size", ["auto", 16])
+@pytest.mark.parametrize("magnitude", [1e-300, 1e-50, 1e50, 1e308])
+def test_weights_of_any_magnitude(magnitude, batch_size):
+    X, _ = gaussian(60)
+    plain = small("maf", batch_size=batch_size).fit(X)
+    weighted = small("maf", batch_size=batch_size).fit(X, sample_weight=np.full(60, magnitude))
+    np.testing.assert_allclose(weighted.score_samples(X), plain.score_samples(X), rtol=1e-4)
+
+
+@each_estimator
+def test_warm_start_does_not_get_worse(name):
+    X, _ = gaussian(100)
+    estimator = small(name, warm_start=True, max_iter=30).fit(X)
+    held_out, _ = gaussian(1000, seed=1)
+    before = estimator.score(held_out)
+    estimator.set_params(max_iter=1, learning_rate_init=0.9).fit(X)
+    assert estimator.score(held_out) > before - 0.05
+
+
+@each_estimator
+def test_no_good_step_in_few_epochs_warns_too(name, monkeypatch):
+    exact = _training.weighted_nll
+    monkeypatch.setattr(_training, "weighted_nll", lambda *args: exact(*args) * np.nan)
+    with pytest.warns(ConvergenceWarning, match="not finite again and again"):
+        small(name, max_iter=3, early_stopping=False).fit(gaussian(50)[0])
+
+
+def test_partial_fit_survives_a_step_that_was_not_finite():
+    X, _ = gaussian(50)
+    estimator = small("maf", learning_rate_init=1e20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for _ in range(4):
+            estimator.partial_fit(X)
+    assert np.isfinite(estimator.score_samples(X)).all()

@@ -12,6 +12,8 @@ class Bijection(nn.Module, ABC):
     return the mapped rows together with ``log |det J|`` of *that* direction, of shape ``(n,)``.
     """
 
+    set_from_data = False  # whether `initialize` does anything
+
     @abstractmethod
     def forward(self, x, context=None):
         """Map data to latent: ``(z, log |det dz/dx|)``."""
@@ -30,6 +32,7 @@ class Chain(Bijection):
     def __init__(self, bijections):
         super().__init__()
         self.bijections = nn.ModuleList(bijections)
+        self.set_from_data = any(bijection.set_from_data for bijection in self.bijections)
 
     def forward(self, x, context=None):
         log_det = x.new_zeros(len(x))
@@ -46,14 +49,11 @@ class Chain(Bijection):
         return z, log_det
 
     def initialize(self, x, weight=None, context=None):
-        set_from_data = [
-            type(bijection).initialize is not Bijection.initialize for bijection in self.bijections
-        ]
-        # Rows need not travel further than the last bijection that looks at them.
-        while set_from_data and not set_from_data[-1]:
-            set_from_data.pop()
-        for bijection in self.bijections[: len(set_from_data)]:
+        for i, bijection in enumerate(self.bijections):
             bijection.initialize(x, weight, context)
+            # Rows need not travel further than the last bijection that looks at them.
+            if not any(later.set_from_data for later in self.bijections[i + 1 :]):
+                break
             x, _ = bijection(x, context)
 
 

@@ -32,6 +32,8 @@ def weighted_moments(x, weight=None):
 class Standardize(Bijection):
     """Centre and scale each column by the (weighted) mean and standard deviation of the data."""
 
+    set_from_data = True
+
     def __init__(self, n_features):
         super().__init__()
         self.register_buffer("loc", torch.zeros(n_features, dtype=torch.float64))

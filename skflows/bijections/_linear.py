@@ -49,6 +49,8 @@ class ActNorm(ElementwiseAffine):
     Kingma & Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018.
     """
 
+    set_from_data = True
+
     @torch.no_grad()
     def initialize(self, x, weight=None, context=None):
         mean, std = weighted_moments(x, weight)

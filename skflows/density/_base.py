@@ -246,7 +246,7 @@ class FlowDensity(
                 f"sample_weight is positive for {n_positive} of {len(X)} rows; {least} are "
                 "needed at least, because rows of weight 0 are left out."
             )
-        return weight
+        return weight / weight.max()  # lest sums of huge weights overflow
 
     def _report(self, history, max_iter):
         epoch = len(history.loss)
@@ -271,11 +271,9 @@ class FlowDensity(
         self.best_validation_score_ = history.best_score
 
     def _warn_of_trouble(self, history, X):
-        kept = (
-            "the best weights so far are kept"
-            if history.best_iter
-            else "no epoch was of use, so the model is the one the training started from"
-        )
+        kept = "the best weights so far are kept"
+        if not history.best_iter:
+            kept += " (those the training started from)"
         if history.diverged:
             warnings.warn(
                 f"Training stopped after {len(history.loss)} epochs: the loss or its gradient "

@@ -19,6 +19,7 @@ batch_size : int or "auto", default="auto"
     Rows per training step. "auto" takes about 1/32 of the rows, between 128 and 1024.
     Tables of fewer than 40 rows are then trained whole: in float64, with nothing held out,
     shuffled or dropped, so that weighting a row by 2 and repeating it give the same fit.
+    Their peak rate falls with the number of columns beyond 4.
 
 learning_rate_init : float, default=0.002
     Peak learning rate of AdamW; it rises over the first 5 % of the steps and falls along
@@ -85,7 +86,7 @@ offset_ : float
 n_features_in_ : int
     Number of columns seen in `fit`.
 
-feature_names_in_ : ndarray of shape (n_features_in_,)
+feature_names_in_ : ndarray of shape (`n_features_in_`,)
     Column names seen in `fit`, if they are all strings.
 """
 
