@@ -25,15 +25,9 @@ from peers import PEERS
 from protocol import load
 from threadpoolctl import threadpool_limits
 
-ESTIMATORS = [
-    "NSFDensity",
-    "MAFDensity",
-    "IAFDensity",
-    "GlowDensity",
-    "RealNVPDensity",
-    "NICEDensity",
-    "PlanarDensity",
-]
+from skflows.density import ARCHITECTURES
+
+ESTIMATORS = {cls.__name__: cls for cls in ARCHITECTURES.values()}
 N_SAMPLES = 2000
 
 
@@ -41,9 +35,7 @@ class Ours:
     """One of our estimators at its defaults; it holds out its own validation rows."""
 
     def __init__(self, name, seed):
-        import skflows
-
-        self.estimator = getattr(skflows, name)(random_state=seed)
+        self.estimator = ESTIMATORS[name](random_state=seed)
 
     def fit(self, train, val):
         self.estimator.fit(np.concatenate([train, val]))
@@ -174,10 +166,9 @@ def print_tables(lines):
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of npz tables")
+    names = list(ESTIMATORS)
     parser.add_argument("--sets", nargs="*", help="names of tables, without .npz (default: all)")
-    parser.add_argument(
-        "--estimators", nargs="*", default=ESTIMATORS, choices=ESTIMATORS, metavar="NAME"
-    )
+    parser.add_argument("--estimators", nargs="*", default=names, choices=names, metavar="NAME")
     parser.add_argument(
         "--peers", nargs="*", default=list(PEERS), choices=list(PEERS), metavar="NAME"
     )

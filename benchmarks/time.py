@@ -61,8 +61,9 @@ def ours(architecture, d):
     from skflows._training import EMA_DECAY, FlatOptimizer, weighted_nll
     from skflows.bijections import Standardize
 
+    # No dropout: the peers have none.
     estimator = getattr(skflows, f"{architecture}Density")(
-        n_transforms=3, hidden_layer_sizes=(64, 64)
+        n_transforms=3, hidden_layer_sizes=(64, 64), dropout=0.0
     )
     bijection = estimator._build_bijection(d, 0)
     flow = Flow(Standardize(d), copy.deepcopy(bijection)).double().eval()

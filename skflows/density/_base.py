@@ -1,44 +1,33 @@
 """The base estimator: density, outlier detector and transformer in one."""
 
-import math
 import warnings
 from abc import ABCMeta, abstractmethod
 from numbers import Integral, Real
 
-import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
-    _check_sample_weight,
     check_is_fitted,
-    validate_data,
 )
 
 from . import _docs
+from ._record import TrainingRecordMixin
 from ._surface import LatentMapMixin, OutlierDensityMixin
+from ._validation import validate_rows, validate_weight
 
 # Latent maps whose round trip is off by more than this fraction of a column's scale are not
 # trusted (Behrmann et al., "Understanding and Mitigating Exploding Inverses", 2020).
 MAX_RECONSTRUCTION_ERROR = 1e-3
 RECONSTRUCTION_ROWS = 256  # training rows, about, on which a fit checks its inverse
 
-# What scikit-learn's messages about unusable input leave unsaid.
-REMEDIES = {
-    "could not convert string": "models numbers: drop or encode the other columns first, for "
-    "example with sklearn.preprocessing.OrdinalEncoder.",
-    "contains infinity": "needs finite values: drop these rows, or clip them to the largest "
-    "value that can occur.",
-    "Complex data": "models real numbers: give the real and imaginary parts as two columns.",
-    "1 sample": "needs more rows to learn a density from.",
-}
-
 
 class FlowDensity(
     OutlierDensityMixin,
     LatentMapMixin,
+    TrainingRecordMixin,
     CallbackSupportMixin,
     BaseEstimator,
     metaclass=ABCMeta,
@@ -187,8 +176,8 @@ class FlowDensity(
 
         device = _engine.resolve_device(self.device)
         least = 1 if warm and increment else 2  # to set a scale, or to hold a row out
-        X = self._validate(X, reset=not warm, ensure_min_samples=least)
-        weight = self._validate_weight(sample_weight, X, least)
+        X = validate_rows(self, X, reset=not warm, ensure_min_samples=least)
+        weight = validate_weight(sample_weight, X, least)
         max_iter = 1 if increment else self.max_iter
         context = self._init_callback_context(max_subtasks=max_iter)
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
@@ -224,52 +213,6 @@ class FlowDensity(
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
 
-    def _validate(self, X, **kwargs):
-        try:
-            # C order: torch takes no negative strides, as those of X[::-1].
-            return validate_data(self, X, dtype=[np.float64, np.float32], order="C", **kwargs)
-        except ValueError as error:
-            remedies = [remedy for cause, remedy in REMEDIES.items() if cause in str(error)]
-            if not remedies:
-                raise
-            raise ValueError(f"{error}. {type(self).__name__} {remedies[0]}") from error
-
-    def _validate_weight(self, sample_weight, X, least):
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
-        if (weight < 0).any():
-            raise ValueError(
-                f"sample_weight is negative for {(weight < 0).sum()} rows (the least is "
-                f"{weight.min():g}); give rows that should not count a weight of 0."
-            )
-        if (n_positive := (weight > 0).sum()) < least:
-            raise ValueError(
-                f"sample_weight is positive for {n_positive} of {len(X)} rows; {least} are "
-                "needed at least, because rows of weight 0 are left out."
-            )
-        return weight / weight.max()  # lest sums of huge weights overflow
-
-    def _report(self, history, max_iter):
-        epoch = len(history.loss)
-        if self.verbose and epoch % int(self.verbose) == 0:
-            held_out = "".join(
-                f", held-out score {score:.4f}" for score in history.validation_score[-1:]
-            )
-            print(f"Epoch {epoch}/{max_iter}: loss {history.loss[-1]:.4f}{held_out}")
-
-    def _store_history(self, history, warm):
-        held_out = history.validation_score or [math.nan] * len(history.loss)
-        epochs = {
-            "loss": history.loss,
-            "validation_score": held_out,
-            "learning_rate": history.learning_rate,
-        }
-        past = self.history_ if warm else {name: [] for name in epochs}
-        if history.best_iter or not warm:
-            self.best_iter_ = len(past["loss"]) + history.best_iter
-        self.history_ = {name: past[name] + values for name, values in epochs.items()}
-        self.n_iter_ = len(self.history_["loss"])
-        self.best_validation_score_ = history.best_score
-
     def _warn_of_trouble(self, history, X):
         kept = "the best weights so far are kept"
         if not history.best_iter:
@@ -303,17 +246,6 @@ class FlowDensity(
                 stacklevel=6,
             )
 
-    @property
-    def loss_curve_(self):
-        """Training negative log-likelihood per row in each epoch, in nats."""
-        return self.history_["loss"]
-
-    @property
-    def validation_scores_(self):
-        """Mean held-out log-density after each epoch, or None if no rows were held out."""
-        scores = self.history_["validation_score"]
-        return None if np.isnan(scores).all() else scores
-
     def _map_rows(self, direction, rows):
         from . import _engine
 
@@ -336,7 +268,7 @@ class FlowDensity(
             In nats, in the units of X: a row's value depends on that row alone.
         """
         check_is_fitted(self)
-        return self._score_rows(self._validate(X, reset=False))
+        return self._score_rows(validate_rows(self, X, reset=False))
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the fitted density.

@@ -10,6 +10,8 @@ from sklearn.base import (
 from sklearn.utils.stats import _weighted_percentile
 from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted
 
+from ._validation import validate_rows
+
 
 class OutlierDensityMixin(OutlierMixin, DensityMixin):
     """Mean score and outlier labels, from `score_samples` and the parameter `contamination`."""
@@ -95,7 +97,7 @@ class LatentMapMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             Their latent coordinates.
         """
         check_is_fitted(self)
-        return self._map_rows("forward", self._validate(X, reset=False))[0]
+        return self._map_rows("forward", validate_rows(self, X, reset=False))[0]
 
     def inverse_transform(self, X):
         """Rows of given latent coordinates.
@@ -138,7 +140,7 @@ class LatentMapMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         Inverses in Invertible Neural Networks", 2020.
         """
         check_is_fitted(self)
-        return self._round_trip_error(self._validate(X, reset=False)).max(axis=1)
+        return self._round_trip_error(validate_rows(self, X, reset=False)).max(axis=1)
 
     @property
     def _n_features_out(self):

@@ -1,0 +1,42 @@
+"""Checks of what a user passes, with errors that state the value and the remedy."""
+
+import numpy as np
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+# What scikit-learn's messages about unusable input leave unsaid.
+REMEDIES = {
+    "could not convert string": "models numbers: drop or encode the other columns first, for "
+    "example with sklearn.preprocessing.OrdinalEncoder.",
+    "contains infinity": "needs finite values: drop these rows, or clip them to the largest "
+    "value that can occur.",
+    "Complex data": "models real numbers: give the real and imaginary parts as two columns.",
+    "1 sample": "needs more rows to learn a density from.",
+}
+
+
+def validate_rows(estimator, X, **kwargs):
+    """X as an array of floats, or an error that says what to do."""
+    try:
+        # C order: torch takes no negative strides, as those of X[::-1].
+        return validate_data(estimator, X, dtype=[np.float64, np.float32], order="C", **kwargs)
+    except ValueError as error:
+        remedies = [remedy for cause, remedy in REMEDIES.items() if cause in str(error)]
+        if not remedies:
+            raise
+        raise ValueError(f"{error}. {type(estimator).__name__} {remedies[0]}") from error
+
+
+def validate_weight(sample_weight, X, least):
+    """Weights of which the largest is 1 and at least ``least`` are positive."""
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    if (weight < 0).any():
+        raise ValueError(
+            f"sample_weight is negative for {(weight < 0).sum()} rows (the least is "
+            f"{weight.min():g}); give rows that should not count a weight of 0."
+        )
+    if (n_positive := (weight > 0).sum()) < least:
+        raise ValueError(
+            f"sample_weight is positive for {n_positive} of {len(X)} rows; {least} are "
+            "needed at least, because rows of weight 0 are left out."
+        )
+    return weight / weight.max()  # lest sums of huge weights overflow
