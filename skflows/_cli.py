@@ -203,7 +203,9 @@ def _parser():
         "--estimator", choices=ARCHITECTURES, default="nsf", help="architecture (default: nsf)"
     )
     fit.add_argument("--columns", type=_names, metavar="A,B", help="columns (default: all)")
-    fit.add_argument("--max-iter", type=_positive, metavar="N", help="largest number of epochs")
+    fit.add_argument(
+        "--max-iter", type=_positive, metavar="N", help="largest number of epochs (default: 100)"
+    )
     fit.add_argument(
         "--contamination",
         type=_contamination,

@@ -23,7 +23,9 @@ def validate_rows(estimator, X, **kwargs):
         remedies = [remedy for cause, remedy in REMEDIES.items() if cause in str(error)]
         if not remedies:
             raise
-        raise ValueError(f"{error}. {type(estimator).__name__} {remedies[0]}") from error
+        raise ValueError(
+            f"{str(error).rstrip('.')}. {type(estimator).__name__} {remedies[0]}"
+        ) from error
 
 
 def validate_weight(sample_weight, X, least):
