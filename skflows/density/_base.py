@@ -77,7 +77,7 @@ class FlowDensity(
         max_iter=100,
         early_stopping="auto",
         validation_fraction=0.1,
-        n_iter_no_change=30,
+        n_iter_no_change=20,
         tol=1e-4,
         warm_start=False,
         contamination="auto",

@@ -38,7 +38,7 @@ early_stopping : bool or "auto", default="auto"
 validation_fraction : float, default=0.1
     Fraction of the rows held out.
 
-n_iter_no_change : int, default=30
+n_iter_no_change : int, default=20
     Epochs without improvement on the held-out rows after which training stops.
 
 tol : float, default=1e-4
