@@ -103,7 +103,7 @@ class Run:
         if increment:  # else each would shuffle and drop as the one before it
             self.seed += getattr(estimator, "n_iter_", 0)
         self.x = torch.tensor(X, dtype=torch.float64)
-        self.weight = unit_mean(torch.tensor(weight, dtype=torch.float64))
+        self.weight = torch.tensor(weight, dtype=torch.float64)
 
     def train(self, on_epoch_begin, on_epoch_end):
         est = self.estimator

@@ -36,9 +36,11 @@ def validate_weight(sample_weight, X, least):
             f"sample_weight is negative for {(weight < 0).sum()} rows (the least is "
             f"{weight.min():g}); give rows that should not count a weight of 0."
         )
+    # Sums of huge weights would overflow. Scaled first: what vanishes beside the largest is 0.
+    weight = weight / weight.max()
     if (n_positive := (weight > 0).sum()) < least:
         raise ValueError(
             f"sample_weight is positive for {n_positive} of {len(X)} rows; {least} are "
             "needed at least, because rows of weight 0 are left out."
         )
-    return weight / weight.max()  # lest sums of huge weights overflow
+    return weight
