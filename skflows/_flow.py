@@ -43,5 +43,4 @@ class Flow(nn.Module):
 
 def standard_normal_log_prob(z):
     """Log-density of a standard normal at the rows of ``z``."""
-    # A sum of squares of (n, d) along d: einsum avoids the (n, d) temporary.
-    return -0.5 * (torch.einsum("nd,nd->n", z, z) + z.shape[1] * math.log(2 * math.pi))
+    return -0.5 * (torch.linalg.vecdot(z, z) + z.shape[-1] * math.log(2 * math.pi))

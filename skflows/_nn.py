@@ -2,6 +2,8 @@
 
 They work on columns: ``(n_in, n) -> (n_out, n)``. With the rows last in memory the matrix
 products cost the same, and the elementwise work on their outputs runs several times faster.
+Several networks of the same shapes run as one when their parameters, and the columns, have a
+leading member axis.
 """
 
 from itertools import pairwise
@@ -20,6 +22,12 @@ def squash(x):
     return SQUASH * torch.asinh(x / SQUASH)
 
 
+def affine(bias, weight, h):
+    """``weight @ h + bias`` in one kernel, with or without a leading member axis."""
+    product = torch.addmm if h.dim() == 2 else torch.baddbmm
+    return product(bias.unsqueeze(-1), weight, h)
+
+
 class ColumnLinear(nn.Module):
     """An affine layer on columns, its weight optionally masked."""
 
@@ -34,7 +42,20 @@ class ColumnLinear(nn.Module):
         return self.weight if self.mask is None else self.weight * self.mask
 
     def forward(self, h):
-        return torch.addmm(self.bias[:, None], self.masked_weight(), h)
+        return affine(self.bias, self.masked_weight(), h)
+
+
+def dropout(h, p):
+    """Set each unit to zero with probability p, to 16 bits, and make up for it in the others."""
+    if h.device.type != "cpu":
+        return F.dropout(h, p)
+    # Torch's generator draws 64 bits at once, and spends as many on each unit in F.dropout: that
+    # would be a tenth of a training step.
+    n = h.numel()
+    bits = torch.empty(-(-n // 4), dtype=torch.int64).random_(-(2**63), None)
+    dropped = min(round(p * 2**16), 2**16 - 1)
+    kept = bits.view(torch.int16)[:n].view(h.shape).to(h.dtype).ge_(dropped - 2**15)
+    return h * kept.mul_(2**16 / (2**16 - dropped))
 
 
 class ResidualMLP(nn.Module):
@@ -81,17 +102,17 @@ class ResidualMLP(nn.Module):
 
     def activate(self, h):
         h = self.activation(h)
-        return F.dropout(h, self.dropout, self.training) if self.dropout else h
+        return dropout(h, self.dropout) if self.dropout and self.training else h
 
     def first_layer(self, x, context):
         h = self.input(squash(x))
-        return h if self.context is None else h + self.context(context.T)
+        return h if self.context is None else h + self.context(context.mT)
 
     def forward(self, x, context=None):
         h = self.first_layer(x, context)
         for layer in self.hidden:
             update = layer(self.activate(h))
-            h = h + update if len(update) == len(h) else update
+            h = h + update if update.shape == h.shape else update
         return self.output(self.activate(h))
 
 
@@ -137,9 +158,12 @@ class MaskedResidualMLP(ResidualMLP):
             dropout,
             masks=[mask.to(torch.get_default_dtype()) for mask in masks],
         )
-        self.degrees = degrees
+        # How many units of each layer see no more than the first j features.
+        counts = [torch.searchsorted(m, torch.arange(n_features + 1)) for m in degrees]
+        self.bounds = [count.tolist() for count in counts]
+        self.sizes = tuple(hidden_layer_sizes)
 
-    def solve(self, next_feature, n_rows, like, context=None):
+    def solve(self, next_feature, z, context=None):
         """Build the features one by one, each from the outputs that the earlier ones allow.
 
         Hidden units are sorted by degree, so feature j newly determines one block of each
@@ -148,12 +172,10 @@ class MaskedResidualMLP(ResidualMLP):
         Parameters
         ----------
         next_feature : callable
-            ``next_feature(j, params)`` returns feature j, of shape ``(n,)``, from its
+            ``next_feature(j, params)`` returns feature j, of shape ``(1, n)``, from its
             ``(n_params, n)`` parameters.
-        n_rows : int
-            Number of rows n.
-        like : Tensor
-            Gives dtype and device.
+        z : Tensor of shape (n_features, n)
+            What the features are mapped to; gives shape, dtype and device.
         context : Tensor of shape (n, n_context), optional
             The context.
 
@@ -164,46 +186,52 @@ class MaskedResidualMLP(ResidualMLP):
         d = self.n_features
         layers = [self.input, *self.hidden, self.output]
         weights = [layer.masked_weight() for layer in layers]
-        biases = [layer.bias[:, None] for layer in layers]
-        if self.context is not None:
-            biases[0] = biases[0] + self.context(context.T)
-        bounds = [torch.searchsorted(m, torch.arange(d + 1)).tolist() for m in self.degrees]
-        inputs = [GrowingRows(size, n_rows, like) for size in (d, *map(len, self.degrees))]
+        biases = [layer.bias for layer in layers]
+        shift = None if self.context is None else self.context(context.mT)
+        inputs = [GrowingColumns(size, z) for size in (d, *self.sizes)]
         x = []
+
+        def part(k, units):
+            seen = inputs[k].columns()
+            weight = weights[k][..., units, : seen.shape[-2]]
+            return affine(biases[k][..., units], weight, seen)
+
         for j in range(d):
             h = None
             for k in range(len(layers) - 1):
-                new = slice(bounds[k][j], bounds[k][j + 1])
-                seen = inputs[k].rows()
-                update = torch.addmm(biases[k][new], weights[k][new, : len(seen)], seen)
-                residual = k > 0 and len(self.degrees[k]) == len(self.degrees[k - 1])
+                new = slice(self.bounds[k][j], self.bounds[k][j + 1])
+                update = part(k, new)
+                if k == 0 and shift is not None:
+                    update = update + shift[..., new, :]
+                residual = k > 0 and self.sizes[k] == self.sizes[k - 1]
                 h = h + update if residual else update
                 inputs[k + 1].append(self.activate(h))
-            seen = inputs[-1].rows()
-            params = torch.addmm(biases[-1][j::d], weights[-1][j::d, : len(seen)], seen)
-            feature = next_feature(j, params)[None]
+            feature = next_feature(j, part(-1, slice(j, None, d)))
             inputs[0].append(squash(feature))
             x.append(feature)
-        return torch.cat(x)
+        return torch.cat(x, -2)
 
 
-class GrowingRows:
-    """Rows appended block by block: in one buffer, or joined anew where autograd must see them."""
+class GrowingColumns:
+    """Columns that grow by blocks: in one buffer, or joined anew where autograd must see them."""
 
-    def __init__(self, capacity, n_columns, like):
+    def __init__(self, capacity, like):
+        *members, _, n = like.shape
         self.count = 0
-        self.blocks = [like.new_empty(0, n_columns)]
-        self.buffer = None if torch.is_grad_enabled() else like.new_empty(capacity, n_columns)
+        self.blocks = [like.new_empty(*members, 0, n)]
+        self.buffer = None
+        if not torch.is_grad_enabled():
+            self.buffer = like.new_empty(*members, capacity, n)
 
     def append(self, block):
         if self.buffer is None:
             self.blocks.append(block)
         else:
-            self.buffer[self.count : self.count + len(block)] = block
-            self.count += len(block)
+            start, self.count = self.count, self.count + block.shape[-2]
+            self.buffer[..., start : self.count, :] = block
 
-    def rows(self):
+    def columns(self):
         if self.buffer is None:
-            self.blocks = [torch.cat(self.blocks)]
+            self.blocks = [torch.cat(self.blocks, -2)]
             return self.blocks[0]
-        return self.buffer[: self.count]
+        return self.buffer[..., : self.count, :]

@@ -1,6 +1,11 @@
-"""The one training loop: maximum likelihood by AdamW on one flat vector of weights."""
+"""The one training loop: maximum likelihood by AdamW on one flat vector of weights.
+
+It serves one bijection, and a stack of them (see `_members`) whose members train side by side as
+if each were alone.
+"""
 
 import math
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -31,68 +36,81 @@ class History:
     optimizer_state: dict = field(default_factory=dict, repr=False)
 
 
-class FlatOptimizer:
-    """AdamW and a moving average over all weights of a module as one vector.
+def per_member(value, n_members):
+    """A number, or one for each member, as a list of the latter."""
+    return torch.as_tensor(value, dtype=torch.float64).expand(n_members).tolist()
 
-    The parameters become views of the vector until `release`. One fused step, one norm and
-    one average then serve the whole module: for small networks the launch costs of
-    per-parameter kernels would be a third of a training step.
+
+class FlatOptimizer:
+    """AdamW and a moving average over all weights of a module as one vector for each member.
+
+    The parameters become views of the rows of a matrix until `release`: one row for each member
+    of a stack, and a single one for any other module. One fused step, one norm and one average
+    then serve the whole module: for small networks the launch costs of per-parameter kernels
+    would be a third of a training step.
     """
 
-    def __init__(self, module, weight_decay, ema_decay, state=None):
+    def __init__(self, module, weight_decay, ema_decay, state=None, n_members=1):
         self.parameters = list(module.parameters())
-        flat = torch.cat([p.detach().reshape(-1) for p in self.parameters])
-        self.vector = torch.nn.Parameter(flat)
-        self.vector.grad = torch.zeros_like(flat)
-        offset = 0
-        for p in self.parameters:
-            here = slice(offset, offset + p.numel())
-            p.data = self.vector.data[here].view_as(p)
-            p.grad = self.vector.grad[here].view_as(p)
-            offset += p.numel()
-        self.average = flat.clone()
-        self.weight_decay = weight_decay
+        values = [p.detach().reshape(n_members, -1) for p in self.parameters]
+        sizes = [value.shape[1] for value in values]
+        self.weights = torch.cat(values, dim=1)
+        self.gradient = torch.zeros_like(self.weights)
+        self.average = self.weights.clone()
+        for p, weights in zip(self.parameters, self.weights.split(sizes, 1), strict=True):
+            p.data = weights.view_as(p)
+        self.weight_decay = per_member(weight_decay, n_members)
         self.ema_decay = ema_decay
-        self.n_steps = 0
-        self._start_adam()
+        self.n_steps = [0] * n_members
+        self.adams = [self._start_adam(i) for i in range(n_members)]
         if state:
-            self.adam.load_state_dict(state)
+            self.adams[0].load_state_dict(state)
 
-    def _start_adam(self):
-        self.adam = torch.optim.AdamW(
-            [self.vector], eps=EPS, weight_decay=self.weight_decay, fused=True
-        )
+    def _start_adam(self, i):
+        weights = torch.nn.Parameter(self.weights[i])
+        weights.grad = self.gradient[i]
+        decay = self.weight_decay[i]
+        return torch.optim.AdamW([weights], eps=EPS, weight_decay=decay, fused=True)
 
-    def step(self, loss, learning_rate):
-        """Move against the gradient of ``loss``, if all of it is finite; say whether."""
-        self.vector.grad.zero_()
-        loss.backward()
-        norm = self.vector.grad.norm()
-        if not math.isfinite(loss.item() + norm.item()):
-            return False
-        self.vector.grad *= (MAX_GRADIENT_NORM / (norm + 1e-12)).clamp(max=1.0)
-        self.adam.param_groups[0]["lr"] = learning_rate
-        self.adam.step()
-        self.n_steps += 1
-        # Early weights are far from where they end: the decay grows with the step.
-        decay = min(self.ema_decay, (1 + self.n_steps) / (10 + self.n_steps))
-        self.average.lerp_(self.vector.detach(), 1 - decay)
-        return True
+    def step(self, loss, *learning_rates):
+        """Move each member against the gradient of its loss, if all of that is finite.
 
-    def restart(self, weights):
-        """Go back to ``weights`` with no memory of the steps since."""
-        self.load(weights)
-        self.average.copy_(weights)
-        self._start_adam()
+        Returns
+        -------
+        finite : list of bool
+            Which members moved.
+        """
+        gradients = torch.autograd.grad(loss.sum(), self.parameters, materialize_grads=True)
+        rows = [gradient.reshape(len(self.weights), -1) for gradient in gradients]
+        torch.cat(rows, dim=1, out=self.gradient)
+        norm = self.gradient.norm(dim=1, keepdim=True)
+        finite = (loss.detach().view(-1, 1) + norm).isfinite().flatten().tolist()
+        self.gradient *= (MAX_GRADIENT_NORM / (norm + 1e-12)).clamp(max=1.0)
+        gains = []
+        for i, (adam, rate) in enumerate(zip(self.adams, learning_rates, strict=True)):
+            if finite[i]:
+                adam.param_groups[0]["lr"] = rate
+                adam.step()
+                self.n_steps[i] += 1
+            # Early weights are far from where they end: the decay grows with the step.
+            decay = min(self.ema_decay, (1 + self.n_steps[i]) / (10 + self.n_steps[i]))
+            gains.append(1 - decay if finite[i] else 0.0)
+        self.average.lerp_(self.weights, self.weights.new_tensor(gains)[:, None])
+        return finite
 
-    @torch.no_grad()
+    def restart(self, i, weights):
+        """Take member i back to ``weights`` with no memory of the steps since."""
+        self.weights[i] = weights
+        self.average[i] = weights
+        self.adams[i] = self._start_adam(i)
+
     def load(self, weights):
-        self.vector.copy_(weights)
+        self.weights.copy_(weights)
 
     @contextmanager
     def averaged(self):
         """The module holds the averaged weights in this context."""
-        current = self.vector.detach().clone()
+        current = self.weights.clone()
         self.load(self.average)
         yield
         self.load(current)
@@ -100,8 +118,7 @@ class FlatOptimizer:
     def release(self):
         """Give each parameter its own memory again."""
         for p in self.parameters:
-            p.data = p.data.clone()
-            p.grad = None
+            p.data = p.data.clone(memory_format=torch.contiguous_format)
 
 
 def cosine_with_warm_up(step, n_steps):
@@ -112,31 +129,125 @@ def cosine_with_warm_up(step, n_steps):
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, n_steps - warm_up)))
 
 
+class Paced:
+    """A schedule that ends in time: the steps it counts are at least the share of time passed.
+
+    Parameters
+    ----------
+    schedule : callable
+        ``schedule(step, n_steps)``, which is 0 at ``n_steps``.
+    seconds : float
+        From now to the end.
+    """
+
+    def __init__(self, schedule, seconds):
+        self.schedule = schedule
+        self.seconds = seconds
+        self.started = time.monotonic()
+
+    def __call__(self, step, n_steps):
+        passed = (time.monotonic() - self.started) / self.seconds
+        if passed >= 1:
+            return 0.0
+        return self.schedule(max(step, passed * n_steps), n_steps)
+
+
 def constant(step, n_steps):
     """No schedule: for increments whose number nobody knows."""
     return 1.0
 
 
 def weighted_nll(bijection, y, weight):
-    """Sum over rows of weight times negative log-density."""
+    """Sum over rows of weight times negative log-density, for each member."""
     z, log_det = bijection(y)
-    return -(weight * (standard_normal_log_prob(z) + log_det)).sum()
+    return -(weight * (standard_normal_log_prob(z) + log_det)).sum(-1)
 
 
 @torch.no_grad()
 def mean_log_prob(bijection, y, weight):
-    """Weighted mean log-density of preprocessed rows."""
-    chunks = zip(y.split(EVALUATION_ROWS), weight.split(EVALUATION_ROWS), strict=True)
-    total = sum(weighted_nll(bijection, rows, w).item() for rows, w in chunks)
-    return -total / weight.sum().item()
+    """Weighted mean log-density of preprocessed rows: a float, or a list of one per member."""
+    chunks = zip(y.split(EVALUATION_ROWS, -2), weight.split(EVALUATION_ROWS, -1), strict=True)
+    total = sum(weighted_nll(bijection, rows, w).cpu().double() for rows, w in chunks)
+    return (-total / weight.sum(-1).cpu()).tolist()
 
 
-def shuffled_batches(n, batch_size, device):
-    """Indices of near-equal batches; a single batch takes the rows in order."""
+def shuffled_batches(y, weight, batch_size):
+    """Near-equal batches of rows with their weights, each member's rows in an order of its own.
+
+    A single batch takes the rows as they stand.
+    """
+    n = weight.shape[-1]
     n_batches = math.ceil(n / batch_size)
     if n_batches == 1:
-        return [slice(None)]
-    return torch.randperm(n).to(device).tensor_split(n_batches)
+        yield y, weight
+        return
+    orders = [torch.randperm(n) + start for start in range(0, weight.numel(), n)]
+    order = torch.stack(orders).view(weight.shape).to(y.device)
+    y, weight = y.flatten(0, -2), weight.flatten()
+    for batch in order.tensor_split(n_batches, -1):
+        yield y[batch], weight[batch]
+
+
+def without_padding(y, weight):
+    """Rows of weight 0 replaced by zeros: 0 times a loss that is not finite would be no 0."""
+    padding = weight == 0
+    return y.masked_fill(padding.unsqueeze(-1), 0.0) if padding.any() else y
+
+
+class Member:
+    """What the loop knows of one member: its rate, its patience and its history."""
+
+    def __init__(self, learning_rate, log_det, validation_log_det, start_score=None):
+        self.learning_rate = learning_rate
+        self.log_det = log_det
+        self.validation_log_det = validation_log_det
+        if start_score is not None:
+            start_score += validation_log_det
+        self.history = History(best_score=start_score)
+        self.threshold = start_score
+        self.patience = self.recoveries = 0
+        self.done = False
+        self.begin_epoch()
+
+    def begin_epoch(self):
+        self.total = self.seen = 0
+
+    def scheduled(self, factor):
+        """The rate of the next step."""
+        self.rate = self.learning_rate * factor
+        return self.rate
+
+    def add_step(self, loss, n_rows):
+        self.total += loss * n_rows
+        self.seen += n_rows
+
+    def recover(self):
+        """Go on at a lower rate, or give up after too many recoveries."""
+        self.learning_rate *= BACK_OFF
+        self.recoveries += 1
+        if self.recoveries > MAX_RECOVERIES:
+            self.done = self.history.diverged = True
+
+    def end_epoch(self, epoch, score, tol, n_iter_no_change):
+        """Record an epoch; say whether its weights are the best so far."""
+        history = self.history
+        # A few bad steps are made good; an epoch without a good one is not.
+        history.diverged = not self.seen
+        history.loss.append(self.total / self.seen - self.log_det if self.seen else math.nan)
+        history.learning_rate.append(self.rate)
+        if score is None:
+            history.best_iter = epoch
+            return True
+        score += self.validation_log_det
+        history.validation_score.append(score)
+        self.patience += 1
+        if score > self.threshold + tol:
+            self.threshold, self.patience = score, 0
+        self.done = self.patience >= n_iter_no_change
+        improved = score > history.best_score
+        if improved:
+            history.best_score, history.best_iter = score, epoch
+        return improved
 
 
 def fit_flow(
@@ -152,50 +263,61 @@ def fit_flow(
     n_iter_no_change=20,
     tol=0.0,
     log_det=0.0,
+    validation_log_det=0.0,
     noise=True,
     schedule=cosine_with_warm_up,
     ema_decay=EMA_DECAY,
     optimizer_state=None,
+    redraw=None,
     on_epoch_begin=lambda: None,
     on_epoch_end=lambda history: False,
 ):
-    """Fit a bijection to rows by maximum likelihood, in place.
+    """Fit a bijection, or each member of a stack, to rows by maximum likelihood, in place.
 
     A step whose loss or gradient is not finite never reaches the weights: the best state is
     restored and the rate lowered. Ctrl-C ends the training and keeps the best state.
+
+    Members of a stack have nothing in common but the steps: each has its own weights, rows, order
+    of rows, moments, recoveries and best epoch, and the training ends when all are done.
 
     Parameters
     ----------
     bijection : Bijection
         The map to train; it ends with the averaged weights of the best epoch.
-    y : Tensor of shape (n, d)
+    y : Tensor of shape (n, d), or (M, n, d) for a stack
         Preprocessed rows, on the device and in the dtype of the bijection.
-    weight : Tensor of shape (n,)
-        Importance of each row in the likelihood.
+    weight : Tensor of shape (n,) or (M, n)
+        Importance of each row in the likelihood. Rows of weight 0 are padding, for members with
+        fewer rows: whatever they hold, they do not matter.
     validation : tuple of (Tensor, Tensor), optional
         Rows and weights held out to choose the best epoch and to stop.
     max_iter : int
         Largest number of epochs.
     batch_size : int
         Rows per step. When all rows fit in one batch, they are taken in order.
-    learning_rate : float
+    learning_rate : float, or one for each member
         Peak rate of AdamW.
-    weight_decay : float, default=0.0
+    weight_decay : float, or one for each member, default=0.0
         Decoupled weight decay.
     n_iter_no_change : int, default=20
         Stop after as many epochs without a validation gain of more than ``tol``.
     tol : float, default=0.0
         Least gain, in nats per row.
-    log_det : float, default=0.0
-        Mean log-determinant of the preprocessing, for losses and scores in the units before it.
+    log_det : float, or one for each member, default=0.0
+        Mean log-determinant of the preprocessing, for losses in the units before it.
+    validation_log_det : float, or one for each member, default=0.0
+        The same of the held-out rows, for their scores.
     noise : bool, default=True
         Whether dropout acts.
     schedule : callable, default=cosine_with_warm_up
-        ``schedule(step, n_steps)``, a factor on the rate.
+        ``schedule(step, n_steps)``, a factor on the rate. A factor of 0 ends the training.
     ema_decay : float, default=0.998
         Decay of the moving average of the weights; 0 for none.
     optimizer_state : dict, optional
-        The state an earlier call left in its history.
+        The state an earlier call left in its history. Not for a stack.
+    redraw : callable, optional
+        Called with nothing at the beginning of each epoch, it returns the rows of that epoch, of
+        the shape of ``y``: for noise that is drawn anew each time. ``y`` itself by default.
     on_epoch_begin : callable, optional
         Called with nothing before each epoch.
     on_epoch_end : callable, optional
@@ -204,67 +326,76 @@ def fit_flow(
 
     Returns
     -------
-    history : History
+    history : History, or a list of one for each member
         Losses are negative log-likelihoods per row, means over the steps of an epoch. The best
         epoch is 0 if none did better on the held-out rows than the weights at the start.
     """
-    n = len(y)
+    *stacked, n = weight.shape
+    n_members = math.prod(stacked)
     n_steps = max_iter * math.ceil(n / batch_size)
-    weight = weight * (n / weight.sum())
-    optimizer = FlatOptimizer(bijection, weight_decay, ema_decay, optimizer_state)
-    history = History()
+    weight = weight * ((weight > 0).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True))
+    optimizer = FlatOptimizer(bijection, weight_decay, ema_decay, optimizer_state, n_members)
     best = optimizer.average.clone()
+
     if validation is not None:
-        bijection.eval()
-        history.best_score = threshold = mean_log_prob(bijection, *validation) + log_det
-    patience = 0
-    rate_factor, recoveries, step = 1.0, 0, 0
+        validation = without_padding(*validation), validation[1]
+
+    def scores():
+        if validation is None:
+            return [None] * n_members
+        return per_member(mean_log_prob(bijection, *validation), n_members)
+
+    bijection.eval()
+    own = [per_member(value, n_members) for value in (learning_rate, log_det, validation_log_det)]
+    members = [Member(*values) for values in zip(*own, scores(), strict=True)]
+    histories = [member.history for member in members]
+    report = histories if stacked else histories[0]
+    step = 0
 
     try:
         for epoch in range(1, max_iter + 1):
             on_epoch_begin()
+            rows = without_padding(y if redraw is None else redraw(), weight)
+            for member in members:
+                member.begin_epoch()
             bijection.train(noise)
-            total = seen = 0
-            for batch in shuffled_batches(n, batch_size, y.device):
-                rows = y[batch]
-                rate = learning_rate * rate_factor * schedule(step, n_steps)
-                step += 1
-                loss = weighted_nll(bijection, rows, weight[batch]) / len(rows)
-                if optimizer.step(loss, rate):
-                    total, seen = total + loss.item() * len(rows), seen + len(rows)
-                    continue
-                optimizer.restart(best)
-                rate_factor *= BACK_OFF
-                recoveries += 1
-                if recoveries > MAX_RECOVERIES:
+            for batch, importance in shuffled_batches(rows, weight, batch_size):
+                factor = schedule(step, n_steps)
+                if factor == 0 and members[0].seen:
                     break
-            # A few bad steps are made good; an epoch without a good one is not.
-            history.diverged = recoveries > MAX_RECOVERIES or seen == 0
-            if recoveries > MAX_RECOVERIES:
+                count = (importance > 0).sum(-1)
+                loss = weighted_nll(bijection, batch, importance) / count.clamp(min=1)
+                step += 1
+                rates = [member.scheduled(factor) for member in members]
+                finite = optimizer.step(loss, *rates)
+                losses, counts = loss.detach().view(-1).tolist(), count.view(-1).tolist()
+                for i, member in enumerate(members):
+                    if finite[i]:
+                        member.add_step(losses[i], counts[i])
+                    elif not member.done:
+                        optimizer.restart(i, best[i])
+                        member.recover()
+                if all(member.done for member in members):
+                    break
+            running = [i for i, member in enumerate(members) if not member.done]
+            if not running:
                 break
             bijection.eval()
             with optimizer.averaged():
-                improved = True
-                if validation is not None:
-                    score = mean_log_prob(bijection, *validation) + log_det
-                    improved = score > history.best_score
-                    history.best_score = max(history.best_score, score)
-                    patience += 1
-                    if score > threshold + tol:
-                        threshold, patience = score, 0
-                    history.validation_score.append(score)
-                history.loss.append(total / seen - log_det if seen else math.nan)
-                history.learning_rate.append(rate)
-                if improved:
-                    best, history.best_iter = optimizer.average.clone(), epoch
-                stop = on_epoch_end(history)
-            if stop or patience >= n_iter_no_change:
+                reached = scores()
+                for i in running:
+                    if members[i].end_epoch(epoch, reached[i], tol, n_iter_no_change):
+                        best[i] = optimizer.average[i]
+                stop = on_epoch_end(report)
+            if stop or factor == 0 or all(member.done for member in members):
                 break
     except KeyboardInterrupt:
-        history.interrupted = True
+        for member in members:
+            member.history.interrupted = not member.done
 
     optimizer.load(best)
     optimizer.release()
     bijection.eval()
-    history.optimizer_state = optimizer.adam.state_dict()
-    return history
+    for history, adam in zip(histories, optimizer.adams, strict=True):
+        history.optimizer_state = adam.state_dict()
+    return report

@@ -3,6 +3,7 @@
 A new bijection is tested by entering it in ``TABLE``, and nowhere else.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -11,17 +12,21 @@ from skflows.bijections import (
     ActNorm,
     Affine,
     Bijection,
+    Bounded,
     Chain,
     Coupling,
     ElementwiseAffine,
     Inverse,
     LULinear,
+    MarginalQuantile,
     MaskedAutoregressive,
     Permutation,
     Planar,
     RationalQuadraticSpline,
+    Rotation,
     Shift,
     Standardize,
+    Whiten,
 )
 
 N_ROWS = 5
@@ -36,6 +41,9 @@ UNIVARIATE = {
 # Residual, not residual, and with fewer units than most tables have features. A smooth
 # activation lets the same table serve comparisons with finite differences.
 HIDDEN = {"": (12, 12), "_unequal": (12, 9), "_narrow": (3,)}
+
+# Wide enough to hold the rows of every case; all kinds of bounds take turns.
+BOUNDS = ((-50, 50), (-50, None), (None, 50), None)
 
 
 def coupling(univariate, d, n_context, hidden=(12, 12), activation="tanh", **kwargs):
@@ -68,6 +76,10 @@ def chain(d, n_context):
 # name -> constructor(d, n_context). Those without a context ignore the one they are given.
 TABLE = {
     "standardize": lambda d, c: Standardize(d),
+    "whiten": lambda d, c: Whiten(d),
+    "rotation": lambda d, c: Rotation(torch.linalg.qr(correlated_rows(d, n=d)).Q),
+    "bounded": lambda d, c: Bounded([BOUNDS[i % len(BOUNDS)] for i in range(d)]),
+    "marginal_quantile": lambda d, c: MarginalQuantile(d, n_bins=4),
     "elementwise_affine": lambda d, c: ElementwiseAffine(d),
     "act_norm": lambda d, c: ActNorm(d),
     "permutation": lambda d, c: Permutation(d),
@@ -109,6 +121,29 @@ def build(name, d, n_context=0):
         return TABLE[name](d, n_context).double().eval()
 
 
+def correlated_rows(d, n=60):
+    """Rows for the maps that are set from data."""
+    generator = torch.Generator().manual_seed(2)
+    independent = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    return independent + 0.5 * independent.roll(1, 1) + torch.arange(d) % 3
+
+
+def tailed_rows(d, n=200):
+    """Columns with tails that become heavier from one to the next; the first one has none."""
+    generator = torch.Generator().manual_seed(3)
+    x = 2 * torch.rand(n, d, generator=generator, dtype=torch.float64) - 1
+    power = torch.tensor([0, 0.25, 0.5, 1, 1.5])[torch.arange(d) % 5]
+    return x / (1 - x.abs()) ** power
+
+
+@cache
+def marginal_state(d):
+    """State after a fit to columns that need all kinds of tails."""
+    bijection = MarginalQuantile(d, n_bins=4)
+    bijection.initialize(tailed_rows(d))
+    return bijection.state_dict()
+
+
 @torch.no_grad()
 def randomize(bijection, scale=0.3, seed=0):
     """Move every parameter: most bijections start at the identity, which proves nothing."""
@@ -117,7 +152,11 @@ def randomize(bijection, scale=0.3, seed=0):
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         parameter += scale * noise.to(parameter.dtype)
     for module in bijection.modules():
-        if isinstance(module, Standardize):
+        if isinstance(module, Whiten):
+            module.initialize(correlated_rows(len(module.loc)))
+        elif isinstance(module, MarginalQuantile):
+            module.load_state_dict(marginal_state(len(module.loc)))
+        elif isinstance(module, Standardize):
             module.loc.copy_(torch.arange(len(module.loc)) % 3 - 1.5)
             module.scale.copy_(0.5 + torch.arange(len(module.scale)) % 4)
     return bijection

@@ -100,8 +100,8 @@ def test_each_increment_shuffles_anew(name, monkeypatch):
     shuffle = _training.shuffled_batches
 
     def recorded(*args):
-        batches = shuffle(*args)
-        orders.append([batch.tolist() for batch in batches])
+        batches = list(shuffle(*args))
+        orders.append([rows.tolist() for rows, _ in batches])
         return batches
 
     monkeypatch.setattr(_training, "shuffled_batches", recorded)

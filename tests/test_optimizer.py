@@ -1,10 +1,13 @@
 """The parts of the training loop: optimiser, average, schedule, batches, evaluation."""
 
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from skflows import _training
+from skflows._nn import dropout
 from skflows._training import (
     FlatOptimizer,
     cosine_with_warm_up,
@@ -30,7 +33,7 @@ def test_flat_optimizer_leaves_parameters_their_values_and_their_own_memory():
     module = Coupling(4, Shift(), (8, 8), n_context=2).double()
     before = [p.detach().clone() for p in module.parameters()]
     optimizer = FlatOptimizer(module, weight_decay=0.0, ema_decay=0.9)
-    shared = optimizer.vector.untyped_storage().data_ptr()
+    shared = optimizer.weights.untyped_storage().data_ptr()
     for p, value in zip(module.parameters(), before, strict=True):
         assert torch.equal(p, value)
         assert p.untyped_storage().data_ptr() == shared
@@ -48,15 +51,15 @@ def test_average_of_the_weights(decay):
     average = weights_of(module)
     y, weight = 2 + torch.randn(60, 2).double(), torch.ones(60).double()
     for step in range(1, 9):
-        assert optimizer.step(weighted_nll(module, y, weight), 0.1)
+        assert optimizer.step(weighted_nll(module, y, weight), 0.1) == [True]
         # Young averages forget faster.
         now = min(decay, (1 + step) / (10 + step))
         average = now * average + (1 - now) * weights_of(module)
-        assert_close(optimizer.average, average, rtol=1e-12, atol=1e-12)
+        assert_close(optimizer.average[0], average, rtol=1e-12, atol=1e-12)
     raw = weights_of(module)
-    assert torch.equal(raw, optimizer.average) == (decay == 0)
+    assert torch.equal(raw, optimizer.average[0]) == (decay == 0)
     with optimizer.averaged():
-        assert torch.equal(weights_of(module), optimizer.average)
+        assert torch.equal(weights_of(module), optimizer.average[0])
     assert torch.equal(weights_of(module), raw)
 
 
@@ -76,18 +79,36 @@ def test_single_step_takes_the_whole_rate():
     assert cosine_with_warm_up(0, 1) == 1
 
 
+def numbered(*shape):
+    """Rows that tell where they came from, each with its number as its weight."""
+    number = 1 + torch.arange(math.prod(shape), dtype=torch.float64).view(shape)
+    return number[..., None].expand(*shape, 2), number
+
+
+@pytest.mark.parametrize("members", [(), (3,)])
 @pytest.mark.parametrize(("n", "batch_size"), [(10, 3), (9, 3), (7, 1), (11, 10)])
-def test_batches_hold_each_row_once_and_are_near_equal(n, batch_size):
-    batches = shuffled_batches(n, batch_size, "cpu")
-    assert sorted(torch.cat(list(batches)).tolist()) == list(range(n))
-    sizes = [len(batch) for batch in batches]
+def test_batches_hold_each_row_once_and_are_near_equal(n, batch_size, members):
+    y, weight = numbered(*members, n)
+    batches = list(shuffled_batches(y, weight, batch_size))
+    assert torch.equal(torch.cat([w for _, w in batches], -1).sort(-1).values, weight)
+    sizes = [w.shape[-1] for _, w in batches]
     assert max(sizes) <= batch_size
     assert max(sizes) - min(sizes) <= 1
+    for rows, w in batches:
+        assert rows.shape == (*members, w.shape[-1], 2)
+        assert torch.equal(rows[..., 0], w)
 
 
-def test_single_batch_takes_the_rows_in_order():
-    (batch,) = shuffled_batches(5, 5, "cpu")
-    assert torch.equal(torch.arange(5)[batch], torch.arange(5))
+def test_each_member_has_an_order_of_its_own():
+    _, order = next(shuffled_batches(*numbered(2, 30), 29))
+    assert not torch.equal(order[0], order[1] - 30)
+
+
+@pytest.mark.parametrize("members", [(), (3,)])
+def test_single_batch_takes_the_rows_in_order(members):
+    ((rows, weight),) = shuffled_batches(*numbered(*members, 5), 5)
+    assert torch.equal(rows[..., 0], weight)
+    assert torch.equal(weight, numbered(*members, 5)[1])
 
 
 def test_mean_log_prob_is_weighted_and_the_same_in_chunks(monkeypatch):
@@ -97,3 +118,19 @@ def test_mean_log_prob_is_weighted_and_the_same_in_chunks(monkeypatch):
     for size in (100, 5):
         monkeypatch.setattr(_training, "EVALUATION_ROWS", size)
         assert_close(mean_log_prob(Chain([]), y, weight), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.999])
+def test_dropout_is_unbiased_and_independent(p):
+    n = 100_001  # not a multiple of what one draw serves
+    h = torch.ones(n, dtype=torch.float64).requires_grad_()
+    first, second = dropout(h, p), dropout(h, p)
+    kept = first != 0
+    assert_close(first[kept], torch.full_like(first[kept], 1 / (1 - p)), rtol=0.01, atol=0)
+    tolerance = 5 * (p * (1 - p) / n) ** 0.5
+    assert abs(kept.double().mean() - (1 - p)) < tolerance
+    # Neither the next draw nor the neighbour tells anything.
+    for other in (second != 0, kept.roll(1), kept.roll(4)):
+        assert abs((kept & other).double().mean() - (1 - p) ** 2) < 2 * tolerance
+    (slope,) = torch.autograd.grad(first.sum(), h)
+    assert torch.equal(slope, first)

@@ -282,3 +282,36 @@ def test_divergence_from_the_start_leaves_the_first_weights():
     history = fit_flow(bijection, *rows(), **SETTINGS | {"max_iter": 100})
     assert history.diverged
     assert torch.equal(weights_of(bijection), before)
+
+
+# Rows drawn anew
+
+
+@pytest.mark.parametrize("batch_size", [20, 1000])
+def test_each_epoch_trains_on_rows_drawn_for_it(batch_size):
+    y, weight = rows()
+    drawn = []
+
+    def redraw():
+        drawn.append(rows(loc=10.0 * len(drawn))[0])
+        return drawn[-1]
+
+    bijection = ElementwiseAffine(2).double()
+    settings = SETTINGS | {"learning_rate": 1e-9, "max_iter": 3, "batch_size": batch_size}
+    history = fit_flow(bijection, math.nan * y, weight, **settings, redraw=redraw)
+    assert len(drawn) == 3
+    expected = [-mean_log_prob(ElementwiseAffine(2), y, weight) for y in drawn]
+    assert history.loss == pytest.approx(expected, rel=1e-6)
+
+
+def test_rows_of_weight_0_are_no_rows():
+    y, weight = rows()
+    fits = []
+    for extra in (0, 5):
+        padded = torch.cat([y, torch.full((extra, 2), math.nan, dtype=y.dtype)])
+        bijection = LULinear(2).double()
+        history = fit_flow(
+            bijection, padded, torch.cat([weight, weight.new_zeros(extra)]), **SETTINGS
+        )
+        fits.append((weights_of(bijection), history.loss))
+    assert_close(*fits, rtol=1e-12, atol=1e-12)

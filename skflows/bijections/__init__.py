@@ -3,8 +3,9 @@
 from ._autoregressive import MaskedAutoregressive
 from ._base import Bijection, Chain, Inverse
 from ._coupling import Coupling
-from ._fixed import Standardize
+from ._fixed import Bounded, Rotation, Standardize, Whiten
 from ._linear import ActNorm, ElementwiseAffine, LULinear, Permutation
+from ._marginal import MarginalQuantile
 from ._planar import Planar
 from ._spline import RationalQuadraticSpline
 from ._univariate import Affine, Shift
@@ -13,15 +14,19 @@ __all__ = [
     "ActNorm",
     "Affine",
     "Bijection",
+    "Bounded",
     "Chain",
     "Coupling",
     "ElementwiseAffine",
     "Inverse",
     "LULinear",
+    "MarginalQuantile",
     "MaskedAutoregressive",
     "Permutation",
     "Planar",
     "RationalQuadraticSpline",
+    "Rotation",
     "Shift",
     "Standardize",
+    "Whiten",
 ]

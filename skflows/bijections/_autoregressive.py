@@ -31,18 +31,20 @@ class MaskedAutoregressive(Bijection):
         self.net = MaskedResidualMLP(n_features, univariate.n_params, hidden_layer_sizes, **network)
 
     def forward(self, x, context=None):
-        x = x.T
-        params = self.net(x, context).view(self.univariate.n_params, *x.shape)
+        x = x.mT
+        params = self.net(x, context).unflatten(-2, (self.univariate.n_params, -1))
         z, log_slope = self.univariate.forward(x, params)
-        return z.T, log_slope.sum(0)
+        return z.mT, log_slope.sum(-2)
 
     def inverse(self, z, context=None):
+        z = z.mT
         log_slopes = []
 
         def next_feature(j, params):
-            x, log_slope = self.univariate.inverse(z[None, :, j], params[:, None])
+            feature = z[..., j : j + 1, :]
+            x, log_slope = self.univariate.inverse(feature, params.unsqueeze(-2))
             log_slopes.append(log_slope)
-            return x[0]
+            return x
 
-        x = self.net.solve(next_feature, len(z), z, context)
-        return x.T, torch.cat(log_slopes).sum(0)
+        x = self.net.solve(next_feature, z, context)
+        return x.mT, torch.cat(log_slopes, -2).sum(-2)

@@ -10,6 +10,9 @@ class Bijection(nn.Module, ABC):
 
     Both directions take ``(n, d)`` tensors and an optional ``(n, n_context)`` context, and
     return the mapped rows together with ``log |det J|`` of *that* direction, of shape ``(n,)``.
+
+    A stack of bijections (see `skflows._members`) has parameters with a leading member axis. It
+    takes ``(M, n, d)`` rows, n for each of its M members, and returns ``(M, n)`` log-determinants.
     """
 
     set_from_data = False  # whether `initialize` does anything
@@ -35,14 +38,14 @@ class Chain(Bijection):
         self.set_from_data = any(bijection.set_from_data for bijection in self.bijections)
 
     def forward(self, x, context=None):
-        log_det = x.new_zeros(len(x))
+        log_det = x.new_zeros(x.shape[:-1])
         for bijection in self.bijections:
             x, step = bijection(x, context)
             log_det = log_det + step
         return x, log_det
 
     def inverse(self, z, context=None):
-        log_det = z.new_zeros(len(z))
+        log_det = z.new_zeros(z.shape[:-1])
         for bijection in reversed(self.bijections):
             z, step = bijection.inverse(z, context)
             log_det = log_det + step

@@ -45,11 +45,12 @@ class Coupling(Bijection):
         )
 
     def _apply_map(self, univariate_map, x, context):
-        x = x.T
-        mapped, given = x.index_select(0, self.mapped), x.index_select(0, self.given)
-        params = self.net(given, context).view(self.univariate.n_params, *mapped.shape)
+        x = x.mT
+        mapped, given = x.index_select(-2, self.mapped), x.index_select(-2, self.given)
+        params = self.net(given, context).unflatten(-2, (self.univariate.n_params, -1))
         mapped, log_slope = univariate_map(mapped, params)
-        return torch.cat([mapped, given]).index_select(0, self.restore).T, log_slope.sum(0)
+        x = torch.cat([mapped, given], -2).index_select(-2, self.restore)
+        return x.mT, log_slope.sum(-2)
 
     def forward(self, x, context=None):
         return self._apply_map(self.univariate.forward, x, context)

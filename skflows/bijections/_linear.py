@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from .._nn import affine
 from ._base import Bijection
 from ._fixed import weighted_moments
 from ._univariate import bounded_log_scale, unbounded_log_scale
@@ -18,10 +19,10 @@ class Permutation(Bijection):
         self.register_buffer("restore", order.argsort())
 
     def forward(self, x, context=None):
-        return x.index_select(1, self.order), x.new_zeros(len(x))
+        return x.mT.index_select(-2, self.order).mT, x.new_zeros(x.shape[:-1])
 
     def inverse(self, z, context=None):
-        return z.index_select(1, self.restore), z.new_zeros(len(z))
+        return z.mT.index_select(-2, self.restore).mT, z.new_zeros(z.shape[:-1])
 
 
 class ElementwiseAffine(Bijection):
@@ -33,12 +34,16 @@ class ElementwiseAffine(Bijection):
         self.shift = nn.Parameter(torch.zeros(n_features))
 
     def forward(self, x, context=None):
-        log_scale = bounded_log_scale(self.raw_log_scale)
-        return x * log_scale.exp() + self.shift, log_scale.sum().expand(len(x))
+        log_scale, shift = self._scale_and_shift()
+        return x * log_scale.exp() + shift, log_scale.sum(-1).expand(x.shape[:-1])
 
     def inverse(self, z, context=None):
-        log_scale = bounded_log_scale(self.raw_log_scale)
-        return (z - self.shift) * (-log_scale).exp(), -log_scale.sum().expand(len(z))
+        log_scale, shift = self._scale_and_shift()
+        return (z - shift) * (-log_scale).exp(), -log_scale.sum(-1).expand(z.shape[:-1])
+
+    def _scale_and_shift(self):
+        """Of shape (1, d), or (M, 1, d) in a stack."""
+        return bounded_log_scale(self.raw_log_scale).unsqueeze(-2), self.shift.unsqueeze(-2)
 
 
 class ActNorm(ElementwiseAffine):
@@ -84,28 +89,34 @@ class LULinear(Bijection):
         permutation, lower, upper = torch.linalg.lu(matrix)
         diagonal = upper.diagonal()
         dtype = torch.get_default_dtype()
-        self.register_buffer("order", permutation.argmax(1))
-        self.register_buffer("unit", torch.eye(n_features))
-        self.register_buffer("sign", diagonal.sign().to(dtype))
+        # A matrix, not an index: members of a stack have permutations of their own.
+        self.register_buffer("permutation", permutation.to(dtype) if rotation else None)
+        self.register_buffer("sign", diagonal.sign().diag().to(dtype))
         self.lower = nn.Parameter(lower.tril(-1).to(dtype))
         self.upper = nn.Parameter(upper.triu(1).to(dtype))
         self.raw_log_diagonal = nn.Parameter(unbounded_log_scale(diagonal.abs().log()).to(dtype))
         self.shift = nn.Parameter(torch.zeros(n_features))
 
     def _factors(self):
+        """L but for its unit diagonal, U, and the logarithm of their determinant."""
         log_diagonal = bounded_log_scale(self.raw_log_diagonal)
-        lower = self.lower.tril(-1) + self.unit
-        upper = self.upper.triu(1) + self.unit * (self.sign * log_diagonal.exp())
-        return lower, upper, log_diagonal.sum()
+        diagonal = log_diagonal.exp().unsqueeze(-2)
+        upper = torch.addcmul(self.upper.triu(1), self.sign, diagonal)
+        return self.lower.tril(-1), upper, log_diagonal.sum(-1, keepdim=True)
 
     def forward(self, x, context=None):
         lower, upper, log_det = self._factors()
-        matrix = (lower @ upper).index_select(0, self.order)
-        return torch.addmm(self.shift, x, matrix.T), log_det.expand(len(x))
+        matrix = upper + lower @ upper
+        if self.permutation is not None:
+            matrix = self.permutation @ matrix
+        z = affine(self.shift, matrix, x.mT).mT
+        return z, log_det.expand(x.shape[:-1])
 
     def inverse(self, z, context=None):
         lower, upper, log_det = self._factors()
-        y = (z - self.shift).T[self.order.argsort()]
+        y = (z - self.shift.unsqueeze(-2)).mT
+        if self.permutation is not None:
+            y = self.permutation.mT @ y
         y = torch.linalg.solve_triangular(lower, y, upper=False, unitriangular=True)
         x = torch.linalg.solve_triangular(upper, y, upper=True)
-        return x.T, -log_det.expand(len(z))
+        return x.mT, -log_det.expand(z.shape[:-1])

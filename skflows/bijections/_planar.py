@@ -40,19 +40,17 @@ class Planar(Bijection):
         self.parameters_ = nn.Parameter(torch.empty(size).uniform_(-spread, spread))
         with torch.no_grad():
             self.parameters_[:n_features] *= 0.1  # near the identity
-        self.context = nn.Linear(n_context, size, bias=False) if n_context else None
-        if n_context:
-            nn.init.zeros_(self.context.weight)
+        self.context = nn.Parameter(torch.zeros(size, n_context)) if n_context else None
 
     def _uwb(self, context):
-        params = self.parameters_[None]
+        params = self.parameters_.unsqueeze(-2)
         if self.context is not None:
-            params = params + self.context(context)
-        u, w, b = params.split([self.n_features, self.n_features, 1], dim=1)
-        wu = (w * u).sum(1, keepdim=True)
+            params = params + context @ self.context.mT
+        u, w, b = params.split([self.n_features, self.n_features, 1], dim=-1)
+        wu = (w * u).sum(-1, keepdim=True)
         safe = F.softplus(wu + _UNIT) - 1  # w.u-hat > -1 is what invertibility needs
-        norm = (w * w).sum(1, keepdim=True).clamp(min=torch.finfo(w.dtype).eps)
-        return u + (safe - wu) * w / norm, w, b[:, 0]
+        norm = (w * w).sum(-1, keepdim=True).clamp(min=torch.finfo(w.dtype).eps)
+        return u + (safe - wu) * w / norm, w, b.squeeze(-1)
 
     @staticmethod
     def _log_det(wu, bent):
@@ -62,16 +60,16 @@ class Planar(Bijection):
 
     def forward(self, x, context=None):
         u, w, b = self._uwb(context)
-        bent = torch.tanh((x * w).sum(1) + b)
-        return x + u * bent[:, None], self._log_det((w * u).sum(1), bent)
+        bent = torch.tanh((x * w).sum(-1) + b)
+        return x + u * bent.unsqueeze(-1), self._log_det((w * u).sum(-1), bent)
 
     def inverse(self, z, context=None):
         u, w, b = self._uwb(context)
-        wu = (w * u).sum(1)
-        projected = (z * w).sum(1) + b
+        wu = (w * u).sum(-1)
+        projected = (z * w).sum(-1) + b
         wu, projected = torch.broadcast_tensors(wu, projected)
         bent = torch.tanh(_solve_monotone(wu, projected, self.MAX_STEPS))
-        return z - u * bent[:, None], -self._log_det(wu, bent)
+        return z - u * bent.unsqueeze(-1), -self._log_det(wu, bent)
 
 
 def _solve_monotone(slope, target, max_steps):

@@ -1,16 +1,20 @@
 """Monotone rational-quadratic splines, with an analytic backward pass.
 
-Tensors keep the rows last, as in `_univariate`: ``x`` is ``(d, n)``, parameters are
-``(3 n_bins - 1, d, n)``.
+Tensors keep the rows last, as in `_univariate`: ``x`` is ``(..., d, n)``, parameters are
+``(..., 3 n_bins - 1, d, n)``.
 """
 
 import math
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
+@dataclass(frozen=True)
 class RationalQuadraticSpline:
     """Monotone rational-quadratic spline on ``[-tail_bound, tail_bound]``, identity outside.
 
@@ -28,41 +32,50 @@ class RationalQuadraticSpline:
     Gregory & Delbourgo, "Piecewise Rational Quadratic Interpolation to Monotonic Data", 1982.
     """
 
+    n_bins: int = 8
+    tail_bound: float = 3.0
+
     MIN_SIZE = 1e-3  # least width and height of a bin, as a fraction of the whole
     MIN_DERIVATIVE = 1e-3
     # softplus of this is 1 - MIN_DERIVATIVE, so that a zero parameter means a slope of 1
     UNIT_SLOPE = math.log(math.expm1(1 - MIN_DERIVATIVE))
 
-    def __init__(self, n_bins=8, tail_bound=3.0):
-        self.n_bins = n_bins
-        self.tail_bound = tail_bound
-        self.n_params = 3 * n_bins - 1
+    @property
+    def n_params(self):
+        return 3 * self.n_bins - 1
+
+    @property
+    def least(self):
+        """The least size of a bin."""
+        return 2 * self.tail_bound * self.MIN_SIZE
+
+    @property
+    def shared(self):
+        """What the softmax shares out among the bins, above their least sizes."""
+        return 2 * self.tail_bound - self.n_bins * self.least
 
     def forward(self, x, params):
-        z, log_slope, *_ = _SplineForward.apply(x, params, self)
-        return z, log_slope
+        return _SplineForward.apply(x, params, self)
 
     def inverse(self, z, params):
-        inside = self.inside(z)
         clamped = z.clamp(-self.tail_bound, self.tail_bound)
-        _, _, (x0, z0), (width, height), (d0, d1) = self.locate(clamped, params, along_z=True)
+        bin_ = self.locate(clamped, params, along_z=True)
+        (x0, z0), (width, height) = bin_.corner.unbind(-3), bin_.size.unbind(-3)
+        d0, d1 = self.slopes(bin_.raw).unbind(-3)
         slope = height / width
         rise = clamped - z0
         excess = rise * (d1 + d0 - 2 * slope)
         a = height * (slope - d0) + excess
         b = height * d0 - excess
         c = -slope * rise
-        discriminant = (b**2 - 4 * a * c).clamp(min=0)
+        # Not 0, where the square root has no slope: rounding can take it there.
+        discriminant = (b**2 - 4 * a * c).clamp(min=torch.finfo(z.dtype).tiny)
         # This form of the root has no cancellation where a is near 0.
         t = (2 * c / (-b - discriminant.sqrt())).clamp(0, 1)
         *_, top, bottom = _terms(t, slope, d0, d1)
         log_slope = _log_slope(slope, top, bottom)
-        x = x0 + width * t
-        return torch.where(inside, x, z), torch.where(inside, -log_slope, 0.0)
-
-    def inside(self, value):
-        """Where the spline, not the identity, applies."""
-        return (value > -self.tail_bound) & (value < self.tail_bound)
+        inside = z == clamped
+        return torch.where(inside, x0 + width * t, z), torch.where(inside, -log_slope, 0.0)
 
     def locate(self, value, params, along_z=False):
         """The bin that holds each value, found along x or along z.
@@ -71,70 +84,90 @@ class RationalQuadraticSpline:
 
         Returns
         -------
-        shares : (2, n_bins, d, n), softmax of the width and height logits
-        index : (1, d, n), number of the bin
-        corner, size, slopes : (2, d, n), its lower corner and its size along x and z, and the
-            derivatives at its two ends
+        bin_ : Bin
         """
         k = self.n_bins
-        shares = params[: 2 * k].view(2, k, *value.shape).softmax(1)
-        # Right end of each bin. The last knot is the tail bound: comparing with the inner ones
-        # keeps bin k - 1 the last whatever the rounding. For few bins this beats a search.
-        ends = self._size(shares).cumsum(1) - self.tail_bound
-        index = (ends[int(along_z), :-1] <= value).sum(0, keepdim=True)
-        both = index.expand(2, -1, -1, -1)
-        size = self._size(shares.gather(1, both)[:, 0])
-        corner = ends.gather(1, both)[:, 0] - size
-        # Gathering before the softplus computes it for two knots per element, not for all.
-        inner, knots = self._end_knots(index)
-        slopes = F.softplus(params[2 * k :].gather(0, knots) + self.UNIT_SLOPE)
+        logits, raw = params.split((2 * k, k - 1), -3)
+        shares = logits.unflatten(-3, (2, k)).softmax(-3)
+        places = _cumulation(self, shares.dtype, shares.device) @ shares.flatten(-2)
+        knots = places.unflatten(-1, shares.shape[-2:])
+        # Comparing with the inner knots alone keeps bin k - 1 the last whatever the rounding.
+        # For few bins this beats a search, and floats as results beat booleans.
+        with torch.no_grad():
+            inner = knots[..., int(along_z), 1:-1, :, :]
+            passed = torch.le(inner, value.unsqueeze(-3), out=torch.empty_like(inner))
+            number = passed.sum(-3, keepdim=True)
+            row = torch.cat([number - 1, number], -3)
+        ends = (row.long() + 1).unsqueeze(-4).expand(*knots.shape[:-3], -1, -1, -1)
+        corner, end = knots.gather(-3, ends).unbind(-3)
         # At both ends of the spline, where the identity takes over, the slope is 1.
-        slopes = torch.where(inner, slopes + self.MIN_DERIVATIVE, 1.0)
-        return shares, index, corner, size, slopes
+        inner, index = self.inner(row)
+        return Bin(shares, passed, row, corner, end - corner, raw.gather(-3, index) * inner)
 
-    @property
-    def share_scale(self):
-        """What the softmax shares out among the bins, above their least sizes."""
-        return 2 * self.tail_bound * (1 - self.n_bins * self.MIN_SIZE)
+    def inner(self, row):
+        """Whether a knot is an inner one, 1.0 or 0.0, and the index of its derivative."""
+        index = row.clamp(0, self.n_bins - 2)
+        return torch.eq(row, index, out=torch.empty_like(row)), index.long()
 
-    def _size(self, share):
-        return share * self.share_scale + 2 * self.tail_bound * self.MIN_SIZE
+    def slopes(self, raw):
+        return F.softplus(raw + self.UNIT_SLOPE) + self.MIN_DERIVATIVE
 
-    def _end_knots(self, index):
-        """The inner knots at the two ends of a bin, and whether they are inner ones at all."""
-        knots = torch.cat([index - 1, index])
-        inner = (knots >= 0) & (knots < self.n_bins - 1)
-        return inner, knots.clamp(0, self.n_bins - 2)
-
-    def gradient(self, shares, index, corner, size, slopes, g_corner, g_size, g_slopes):
+    def gradient(self, bin_, g_corner, g_size, g_slopes):
         """Gradient of the parameters from those of one bin's corner, size and end slopes."""
-        # The corner is the sum of the sizes before the bin, and sizes are softmax shares.
-        least = 2 * self.tail_bound * self.MIN_SIZE
-        share = (size - least) / self.share_scale
-        share_before = (corner + self.tail_bound - least * index.to(corner)) / self.share_scale
-        mean = g_corner * share_before + g_size * share
-        before = torch.arange(self.n_bins, device=index.device).view(-1, 1, 1) < index
-        grad = torch.where(before, (g_corner - mean)[:, None], -mean[:, None])
-        grad = grad.scatter_add(1, index.expand(2, -1, -1, -1), g_size[:, None])
-        logits = shares * grad * self.share_scale
-        # The derivative of softplus, from its value.
-        inner, knots = self._end_knots(index)
-        g_raw = torch.where(inner, g_slopes * (1 - torch.exp(self.MIN_DERIVATIVE - slopes)), 0.0)
-        raw = g_raw.new_zeros(self.n_bins - 1, *g_raw.shape[1:]).scatter_add(0, knots, g_raw)
-        return torch.cat([*logits, raw])
+        k = self.n_bins
+        number = bin_.row[..., 1:, :, :]
+        # The corner is the sum of the sizes before the bin, and sizes are softmax shares: the
+        # gradient of the logits is that of the shares less its mean, times the shares.
+        shared_before = torch.sub(bin_.corner + self.tail_bound, number, alpha=self.least)
+        mean = g_corner * shared_before + g_size * (bin_.size - self.least)
+        g_corner, g_size = g_corner * self.shared, g_size * self.shared
+        grad = mean.new_zeros(*mean.shape[:-3], self.n_params, *mean.shape[-2:])
+        logits = grad[..., : 2 * k, :, :].view(bin_.shares.shape)
+        logits[..., :-1, :, :].addcmul_(bin_.passed.unsqueeze(-4), g_corner.unsqueeze(-3))
+        index = number.long().unsqueeze(-4).expand(*bin_.shares.shape[:-3], -1, -1, -1)
+        logits.scatter_(-3, index, g_size.unsqueeze(-3))
+        logits.sub_(mean.unsqueeze(-3)).mul_(bin_.shares)
+        inner, index = self.inner(bin_.row)
+        g_raw = g_slopes * torch.sigmoid(bin_.raw + self.UNIT_SLOPE) * inner
+        grad[..., 2 * k :, :, :].scatter_add_(-3, index, g_raw)
+        return grad
+
+
+class Bin(NamedTuple):
+    """The bin that holds each value, along x and along z."""
+
+    shares: torch.Tensor  # (..., 2, n_bins, d, n), of all bins: softmax of the logits
+    passed: torch.Tensor  # (..., n_bins - 1, d, n), 1.0 for inner knots before it, else 0.0
+    row: torch.Tensor  # (..., 2, d, n), places of its two knots among the inner ones, as floats
+    corner: torch.Tensor  # (..., 2, d, n), its lower end
+    size: torch.Tensor  # (..., 2, d, n)
+    raw: torch.Tensor  # (..., 2, d, n), parameters of the slopes at its two knots
+
+
+@cache
+@torch.inference_mode(False)
+def _cumulation(spline, dtype, device):
+    """The matrix from the shares of all bins, which sum to 1, to the places of all knots."""
+    k = spline.n_bins
+    knot, bin_ = torch.arange(k + 1.0, dtype=torch.float64)[:, None], torch.arange(k)
+    matrix = spline.shared * (bin_ < knot).double() + spline.least * knot - spline.tail_bound
+    return matrix.to(device, dtype)
 
 
 def _terms(t, slope, d0, d1):
     """The polynomials of the spline at the fraction t of a bin of mean slope ``slope``."""
-    bend = t * (1 - t)
-    curve = d1 + d0 - 2 * slope
-    top = d1 * t**2 + 2 * slope * bend + d0 * (1 - t) ** 2
-    bottom = slope + curve * bend
+    r = 1 - t
+    bend = t * r
+    curve = torch.sub(d1 + d0, slope, alpha=2)
+    # All terms of the top are positive: there is no cancellation.
+    top = torch.addcmul(torch.addcmul(d0 * r * r, d1 * t, t), slope, bend, value=2)
+    bottom = torch.addcmul(slope, curve, bend)
     return bend, curve, top, bottom
 
 
 def _log_slope(slope, top, bottom):
-    return (slope**2 * top / bottom**2).log()
+    ratio = slope / bottom
+    return (ratio * ratio * top).log()
 
 
 class _SplineForward(torch.autograd.Function):
@@ -145,65 +178,61 @@ class _SplineForward(torch.autograd.Function):
     (n_bins, d, n) buffers that autograd would keep and fill.
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(x, params, spline):
+    def forward(ctx, x, params, spline):
         clamped = x.clamp(-spline.tail_bound, spline.tail_bound)
-        shares, index, corner, size, slopes = spline.locate(clamped, params)
-        (x0, z0), (width, height), (d0, d1) = corner, size, slopes
-        inside = spline.inside(x)
-        slope = height / width
-        t = ((clamped - x0) / width).clamp(0, 1)
-        bend, _, top, bottom = _terms(t, slope, d0, d1)
-        z = z0 + height * (slope * t**2 + d0 * bend) / bottom
-        z = torch.where(inside, z, x)
-        log_slope = torch.where(inside, _log_slope(slope, top, bottom), 0.0)
-        return z, log_slope, inside, t, shares, index, corner, size, slopes
+        inside = torch.eq(x, clamped, out=torch.empty_like(x))
+        bin_ = spline.locate(clamped, params)
+        slopes = spline.slopes(bin_.raw)
+        (x0, z0), (width, height) = bin_.corner.unbind(-3), bin_.size.unbind(-3)
+        d0, d1 = slopes.unbind(-3)
 
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.spline = inputs[2]
-        saved = output[2:]
-        ctx.mark_non_differentiable(*saved)
-        ctx.save_for_backward(*saved)
+        slope = height / width
+        t = ((clamped - x0) / width).clamp_(0, 1)
+        bend, curve, top, bottom = _terms(t, slope, d0, d1)
+        share = torch.addcmul(d0 * bend, slope * t, t) / bottom  # of the height, below z
+        z = torch.addcmul(z0, height, share)
+        log_slope = _log_slope(slope, top, bottom) * inside
+        ctx.spline = spline
+        terms = inside, t, bend, curve, top, bottom, share, slope, slopes
+        ctx.save_for_backward(*terms, *bin_)
+        # lerp is exact at both ends, and faster than where.
+        return torch.lerp(x, z, inside), log_slope
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_z, grad_log_slope, *_):
-        inside, t, shares, index, corner, size, slopes = ctx.saved_tensors
-        (width, height), (d0, d1) = size, slopes
-        slope = height / width
-        bend, curve, top, bottom = _terms(t, slope, d0, d1)
-        gz = torch.where(inside, grad_z, 0.0)
-        gl = torch.where(inside, grad_log_slope, 0.0)
+    def backward(ctx, grad_z, grad_log_slope):
+        inside, t, bend, curve, top, bottom, share, slope, slopes, *bin_ = ctx.saved_tensors
+        bin_ = Bin(*bin_)
+        (d0, d1), (width, height) = slopes.unbind(-3), bin_.size.unbind(-3)
+        gz = grad_z * inside
+        gl = grad_log_slope * inside
 
-        # z = z0 + height * f with f = rise / bottom, and the log-slope is
-        # 2 log(slope) + log(top) - 2 log(bottom): their derivatives in t, slope, d0 and d1.
-        t2, bend2, flat = t**2, 1 - 2 * bend, 1 - 2 * t
-        f = (slope * t2 + d0 * bend) / bottom
-        gf = gz * height / bottom
-        l_top = gl / top
-        l_bottom = -2 * gl / bottom
-        top_t = 2 * (d1 * t + slope * flat - d0 * (1 - t))
-        g_t = gf * slope * top / bottom + l_top * top_t + l_bottom * curve * flat
-        g_slope = gf * (t2 - f * bend2) + 2 * (gl / slope + l_top * bend) + l_bottom * bend2
-        shared = (l_bottom - gf * f) * bend
-        g_d0 = gf * bend + shared + l_top * (1 - t) ** 2
-        g_d1 = shared + l_top * t2
+        # z = z0 + height * rise / bottom, and log_slope = log(slope^2 top / bottom^2).
+        g_rise = gz * height / bottom
+        g_top = gl / top
+        g_bottom = -torch.add(g_rise * share, gl / bottom, alpha=2)
+        # Their derivatives in t, slope, d0 and d1.
+        r = 1 - t
+        flat, t2 = r - t, t * t
+        top_t = torch.addcmul(d1 * t - d0 * r, slope, flat)  # half of it
+        g_t = torch.addcmul(g_rise * d0, g_bottom, curve) * flat
+        g_t = torch.addcmul(g_t, g_rise * slope, t, value=2)
+        g_t = torch.addcmul(g_t, g_top, top_t, value=2)
+        g_slope = torch.addcmul(g_rise * t2 + g_bottom, g_top - g_bottom, bend, value=2)
+        g_slope = torch.add(g_slope, gl / slope, alpha=2)
+        g_d0 = torch.addcmul(g_top * r * r, g_rise + g_bottom, bend)
+        g_d1 = torch.addcmul(g_top * t2, g_bottom, bend)
 
         # Then through t = (x - x0) / width and slope = height / width.
         g_x = g_t / width
-        g_width = -(g_t * t + g_slope * slope) / width
-        g_height = gz * f + g_slope / width
+        g_height = g_slope / width
+        g_width = -torch.addcmul(g_x * t, g_height, slope)
+        g_height = torch.addcmul(g_height, gz, share)
         g_params = ctx.spline.gradient(
-            shares,
-            index,
-            corner,
-            size,
-            slopes,
-            torch.stack([-g_x, gz]),
-            torch.stack([g_width, g_height]),
-            torch.stack([g_d0, g_d1]),
+            bin_,
+            torch.stack([-g_x, gz], -3),
+            torch.stack([g_width, g_height], -3),
+            torch.stack([g_d0, g_d1], -3),
         )
-        return torch.where(inside, g_x, grad_z), g_params, None
+        return torch.lerp(grad_z, g_x, inside), g_params, None

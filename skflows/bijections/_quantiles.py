@@ -1,0 +1,203 @@
+"""Increasing maps of columns to a standard normal: splines through quantiles, with tails.
+
+Tensors keep the rows last, as in `_spline`: columns are ``(d, n)``.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch.nn.functional import pad
+from torch.special import ndtr, ndtri
+
+from ._fixed import FARTHEST, weighted_moments
+from ._tails import ALL_TAILS, Outside, normal_log_density
+
+ROWS_BEYOND = 20  # to leave beyond each outermost knot,
+SHARE_BEYOND = (0.005, 0.15)  # but at least and at most this share of all rows
+LEAST_WIDTH = 1e-6  # of a bin, relative to the scale of the column and to its distance
+
+
+def _terms(t, slope, d0, d1):
+    """The polynomials of a spline at the fraction t of a bin of mean slope ``slope``."""
+    bend = t * (1 - t)
+    curve = d1 + d0 - 2 * slope
+    top = d1 * t**2 + 2 * slope * bend + d0 * (1 - t) ** 2
+    bottom = slope + curve * bend
+    return bend, curve, top, bottom
+
+
+def _log_slope(slope, top, bottom):
+    return (slope**2 * top / bottom**2).log()
+
+
+class Maps(NamedTuple):
+    """Increasing maps of columns: a spline between the outermost knots, and a tail on each side.
+
+    Columns with fewer bins than others repeat their last knot.
+    """
+
+    knots: torch.Tensor  # (3, d, n_bins + 1): x, z and the slope there
+    tail: torch.Tensor  # (2, d), for the lower and the upper side, an index into ALL_TAILS
+    scale: torch.Tensor  # (2, d), of the tails
+    shape: torch.Tensor  # (2, d)
+
+    def padded(self, n_knots):
+        last = self.knots[:, :, -1:].expand(-1, -1, n_knots - self.knots.shape[2])
+        return self._replace(knots=torch.cat([self.knots, last], 2))
+
+    def where(self, columns, other):
+        """These maps for the chosen columns, and other ones of the same width for the rest."""
+        return Maps(
+            torch.where(columns[:, None], self.knots, other.knots),
+            *(torch.where(columns, a, b) for a, b in zip(self[1:], other[1:], strict=True)),
+        )
+
+    def _bin(self, value, along):
+        """Both ends (x, z, slope) of the bin that holds each value, found along x or z."""
+        ends = self.knots[along, :, 1:].contiguous()
+        index = torch.searchsorted(ends, value.contiguous()).clamp(max=ends.shape[1] - 1)
+        index = index.expand(3, -1, -1)
+        return self.knots.gather(2, index), self.knots.gather(2, index + 1)
+
+    def _beyond(self, value, along):
+        """Elements beyond the outermost knots, those of each kind of tail together."""
+        below = value < self.knots[along, :, :1]
+        above = value > self.knots[along, :, -1:]
+        column, row = (below | above).nonzero(as_tuple=True)
+        side = above[column, row].long()
+        kind = self.tail[side, column]
+        for k in kind.unique().tolist():
+            chosen = kind == k
+            c, s = column[chosen], side[chosen]
+            sign = 2 * s - 1
+            x, z, _ = self.knots[:, c, -s]
+            parameters = sign * z, self.scale[s, c], self.shape[s, c]
+            yield ALL_TAILS[k], (c, row[chosen]), sign, x, parameters
+
+    def forward(self, x):
+        low, high = self.knots[0, :, :1], self.knots[0, :, -1:]
+        inside = x.maximum(low).minimum(high)
+        (x0, z0, d0), (x1, z1, d1) = self._bin(inside, along=0)
+        slope = (z1 - z0) / (x1 - x0)
+        t = (inside - x0) / (x1 - x0)
+        bend, _, top, bottom = _terms(t, slope, d0, d1)
+        z = z0 + (z1 - z0) * (slope * t**2 + d0 * bend) / bottom
+        log_slope = _log_slope(slope, top, bottom)
+        for tail, where, sign, corner, parameters in self._beyond(x, along=0):
+            score, log_slope_there = tail.forward(sign * (x[where] - corner), *parameters)
+            z = z.index_put(where, sign * score)
+            log_slope = log_slope.index_put(where, log_slope_there)
+        return z, log_slope
+
+    def inverse(self, z):
+        low, high = self.knots[1, :, :1], self.knots[1, :, -1:]
+        inside = z.maximum(low).minimum(high)
+        (x0, z0, d0), (x1, z1, d1) = self._bin(inside, along=1)
+        slope = (z1 - z0) / (x1 - x0)
+        # The root of the spline's quadratic equation, in the form without cancellation.
+        rise = inside - z0
+        excess = rise * (d1 + d0 - 2 * slope)
+        a = (z1 - z0) * (slope - d0) + excess
+        b = (z1 - z0) * d0 - excess
+        discriminant = (b**2 + 4 * a * slope * rise).clamp(min=0)
+        t = (2 * slope * rise / (b + discriminant.sqrt())).clamp(0, 1)
+        *_, top, bottom = _terms(t, slope, d0, d1)
+        x = x0 + (x1 - x0) * t
+        log_slope = -_log_slope(slope, top, bottom)
+        for tail, where, sign, corner, parameters in self._beyond(z, along=1):
+            # Far scores have quantiles beyond any float.
+            excess = tail.inverse(sign * z[where], *parameters).clamp(max=FARTHEST)
+            x = x.index_put(where, corner + sign * excess)
+            log_slope = log_slope.index_put(where, -tail.forward(excess, *parameters)[1])
+        return x, log_slope
+
+    def log_prob(self, x):
+        z, log_slope = self.forward(x)
+        return normal_log_density(z) + log_slope
+
+
+class Sample:
+    """Columns ``(d, n)`` with weights ``(n,)``, sorted for quantiles."""
+
+    def __init__(self, columns, weight):
+        share = weight / weight.sum()
+        self.n_rows = 1 / share.square().sum()  # of equal weight that the sample is worth
+        self.mean, self.std = (moment[:, None] for moment in weighted_moments(columns.T, weight))
+        self.columns, order = columns.contiguous().sort(1)
+        self.share = share[order]
+        # Equal values share one level, in the middle of theirs: weights count as repetitions.
+        total = pad(self.share.cumsum(1), (1, 0))
+        first = torch.searchsorted(self.columns, self.columns)
+        after = torch.searchsorted(self.columns, self.columns, right=True)
+        self.level = (total.gather(1, first) + total.gather(1, after)) / 2
+
+    def quantile(self, level):
+        """Quantiles ``(d, k)`` at levels ``(k,)``, linear between distinct values and beyond."""
+        own = self.level
+        level = level.expand(len(own), -1).contiguous()
+        second = torch.searchsorted(own, own[:, :1].contiguous(), right=True)
+        last = torch.searchsorted(own, own[:, -1:].contiguous())
+        upper = torch.searchsorted(own, level).maximum(second).minimum(last)
+        lower = (upper - 1).clamp(min=0)
+        level0, level1 = own.gather(1, lower), own.gather(1, upper)
+        x0, x1 = self.columns.gather(1, lower), self.columns.gather(1, upper)
+        fraction = torch.where(level1 > level0, (level - level0) / (level1 - level0), 0.0)
+        return x0 + fraction * (x1 - x0)
+
+    def edge(self):
+        """Score of the outermost knots."""
+        return -ndtri((ROWS_BEYOND / self.n_rows).clamp(*SHARE_BEYOND))
+
+    def fit_affine(self):
+        edge = self.edge()
+        z = edge * torch.tensor([-1.0, 1.0]).to(self.columns).expand(len(self.columns), -1)
+        knots = torch.stack([self.mean + self.std * z, z, (1 / self.std).expand_as(z)])
+        scale = self.std.T.expand(2, -1)
+        return Maps(knots, torch.zeros_like(scale, dtype=torch.long), scale, 0 * scale)
+
+    def fit(self, n_bins, tail):
+        """Maps with so many bins and with tails ``(2, d)`` from the table."""
+        if n_bins == 0:
+            return self.fit_affine()
+        z = self.edge() * torch.linspace(-1, 1, n_bins + 1).to(self.columns)
+        constant = self.columns[:, :1] == self.columns[:, -1:]
+        x = apart(torch.where(constant, self.mean + self.std * z, self.quantile(ndtr(z))))
+        z = z.expand_as(x)
+        slope = z.diff() / x.diff()
+        # Harmonic means: central differences of x by z, whose knots are equidistant.
+        inner = 2 / (1 / slope[:, :-1] + 1 / slope[:, 1:])
+        mirrored = -self.columns.flip(1), self.share.flip(1)
+        sides = [
+            fit_tails(*mirrored, -x[:, 0], slope[:, 0], z[0, -1], tail[0]),
+            fit_tails(self.columns, self.share, x[:, -1], slope[:, -1], z[0, -1], tail[1]),
+        ]
+        (low, high), scale, shape = (torch.stack(pair) for pair in zip(*sides, strict=True))
+        slopes = torch.cat([low[:, None], inner, high[:, None]], 1)
+        return Maps(torch.stack([x, z, slopes]), tail, scale, shape)
+
+
+def fit_tails(columns, share, knot, slope, edge, kind):
+    """Tails beyond the upper knot of sorted columns: slope at the knot, scale and shape, (3, d)."""
+    excess = (columns - knot[:, None]).clamp(min=0)
+    share = share * (excess > 0)
+    beyond = slice(columns.shape[1] - int((excess > 0).sum(1).max()), None)
+    distance = knot.clamp(min=LEAST_WIDTH)
+    outside = Outside(edge, distance, slope, excess[:, beyond], share[:, beyond])
+    fitted = knot.new_empty(3, len(knot))
+    for k in kind.unique().tolist():
+        scale, shape = ALL_TAILS[k].fit(outside.select(kind == k))
+        _, log_slope = ALL_TAILS[k].forward(torch.zeros_like(scale), edge, scale, shape)
+        fitted[:, kind == k] = torch.stack([log_slope.exp(), scale, shape])
+    return fitted
+
+
+def apart(knots):
+    """Knots that increase strictly, moved outwards from the middle one where they do not."""
+    size = knots.abs()
+    least = LEAST_WIDTH * (1 + size[:, 1:] + size[:, :-1])
+    width = knots.diff().maximum(least)
+    middle = width.shape[1] // 2
+    start = knots[:, middle : middle + 1]
+    above = start + width[:, middle:].cumsum(1)
+    below = start - width[:, :middle].flip(1).cumsum(1).flip(1)
+    return torch.cat([below, start, above], 1)
