@@ -116,6 +116,20 @@ def test_spline_gradients_equal_finite_differences(at, direction):
         assert gradcheck(call, (x, params.requires_grad_()), atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_spline_gradients_are_as_exact_as_their_dtype(dtype):
+    """A constant added to all widths, or to all heights, changes nothing."""
+    spline, params, _ = draw(1.0)
+    params = params.to(dtype).requires_grad_()
+    x = torch.linspace(-2.4, 2.4, params.shape[-1], dtype=dtype)[None]
+    z, log_slope = spline.forward(x, params)
+    (grad,) = torch.autograd.grad((z.sin() + log_slope).sum(), params)
+    widths, heights, _ = grad.split((N_BINS, N_BINS, N_BINS - 1))
+    for part in (widths, heights):
+        rounding = 100 * torch.finfo(dtype).eps * part.abs().sum(0)
+        assert (part.sum(0).abs() <= rounding).all()
+
+
 def test_spline_refuses_a_second_derivative_rather_than_get_it_wrong():
     spline, params, _ = draw(1.0)
     x = torch.linspace(-2, 2, params.shape[-1], dtype=torch.float64)[None].requires_grad_()

@@ -1,6 +1,6 @@
 """Additive autoregressive flow."""
 
-from ._base import FlowDensity
+from ._trained import FlowDensity
 
 
 class AdditiveDensity(FlowDensity):
@@ -14,6 +14,10 @@ class AdditiveDensity(FlowDensity):
         Number of autoregressive steps.
 
     {network}
+
+    {preprocessing}
+
+    {data}
 
     {training}
 

@@ -1,6 +1,6 @@
 """Density estimators with scikit-learn's interface."""
 
-from ._base import FlowDensity
+from ._gaussianization import GaussianizationDensity
 from ._glow import GlowDensity
 from ._iaf import IAFDensity
 from ._maf import MAFDensity
@@ -8,6 +8,8 @@ from ._nice import NICEDensity
 from ._nsf import NSFDensity
 from ._planar import PlanarDensity
 from ._realnvp import RealNVPDensity
+from ._trained import FlowDensity
+from ._transformed import TransformedDensity
 
 # The one table of architectures, which the package's names, the command line, the tests and
 # the benchmarks read. Importing an architecture above is what enters it here.

@@ -1,4 +1,4 @@
-"""The base estimator: density, outlier detector and transformer in one."""
+"""The base of all densities by flow: density, outlier detector and transformer in one."""
 
 import warnings
 from abc import ABCMeta, abstractmethod
@@ -9,14 +9,14 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import (
-    check_is_fitted,
-)
+from sklearn.utils.validation import check_is_fitted
 
 from . import _docs
+from ._discrete import Dequantizer
+from ._protocol import check_n_samples
 from ._record import TrainingRecordMixin
 from ._surface import LatentMapMixin, OutlierDensityMixin
-from ._validation import validate_rows, validate_weight
+from ._validation import validate_bounds, validate_rows, validate_weight
 
 # Latent maps whose round trip is off by more than this fraction of a column's scale are not
 # trusted (Behrmann et al., "Understanding and Mitigating Exploding Inverses", 2020).
@@ -24,7 +24,7 @@ MAX_RECONSTRUCTION_ERROR = 1e-3
 RECONSTRUCTION_ROWS = 256  # training rows, about, on which a fit checks its inverse
 
 
-class FlowDensity(
+class BaseFlowDensity(
     OutlierDensityMixin,
     LatentMapMixin,
     TrainingRecordMixin,
@@ -32,29 +32,23 @@ class FlowDensity(
     BaseEstimator,
     metaclass=ABCMeta,
 ):
-    """Base of all flows: everything but the architecture.
+    """A density that is a standard normal pulled back through a bijection: all but its fit.
 
-    A subclass implements `_build_bijection`, and defines ``__init__`` only if its parameters
-    or their defaults differ. ``{network}``, ``{training}`` and ``{attributes}`` in its
-    docstring stand for the shared parts in ``_docs.py``.
+    A subclass implements `_start_run`. Names in braces in its docstring stand for the shared
+    parts in ``_docs.py``.
     """
 
+    # Of the parameters that every flow has.
     _parameter_constraints: dict = {
-        "n_transforms": [Interval(Integral, 1, None, closed="left")],
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "activation": [StrOptions({"relu", "tanh", "silu", "gelu", "elu"})],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "preprocessing": ["array-like", StrOptions({"standardize", "whiten", "quantile"})],
+        "bounds": ["array-like", None],
+        "discrete": ["array-like", dict, StrOptions({"auto"}), None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "early_stopping": ["boolean", StrOptions({"auto"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
-        "warm_start": ["boolean"],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
-        "device": [str],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -64,67 +58,12 @@ class FlowDensity(
         if cls.__doc__:
             cls.__doc__ = _docs.fill(cls.__doc__)
 
-    def __init__(
-        self,
-        *,
-        n_transforms=5,
-        hidden_layer_sizes=(64, 64),
-        activation="relu",
-        dropout=0.1,
-        batch_size="auto",
-        learning_rate_init=2e-3,
-        weight_decay=0.0,
-        max_iter=100,
-        early_stopping="auto",
-        validation_fraction=0.1,
-        n_iter_no_change=20,
-        tol=1e-4,
-        warm_start=False,
-        contamination="auto",
-        device="auto",
-        random_state=None,
-        verbose=0,
-    ):
-        self.n_transforms = n_transforms
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.dropout = dropout
-        self.batch_size = batch_size
-        self.learning_rate_init = learning_rate_init
-        self.weight_decay = weight_decay
-        self.max_iter = max_iter
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.warm_start = warm_start
-        self.contamination = contamination
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
-
     @abstractmethod
-    def _build_bijection(self, n_features, n_context=0):
-        """Return a new `skflows.bijections.Bijection` for standardised data."""
-
-    def _network(self, n_context):
-        """Return the arguments of a conditioner network that the parameters set."""
-        sizes = self.hidden_layer_sizes
-        sizes = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
-        if not sizes or not all(isinstance(size, Integral) and size >= 1 for size in sizes):
-            raise ValueError(
-                f"hidden_layer_sizes={self.hidden_layer_sizes!r}; it must be an integer of at "
-                "least 1, or a tuple of them with one for each hidden layer."
-            )
-        return {
-            "hidden_layer_sizes": tuple(map(int, sizes)),
-            "n_context": n_context,
-            "activation": self.activation,
-            "dropout": self.dropout,
-        }
+    def _start_run(self, X, weight, held_out, bounds, warm, increment, max_iter):
+        """What fits `flow_` to validated rows; see `_engine.Run`."""
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X, y=None, sample_weight=None, *, X_val=None, sample_weight_val=None):
         """Fit the density to the rows of X.
 
         Parameters
@@ -138,62 +77,29 @@ class FlowDensity(
         sample_weight : array-like of shape (n_samples,), default=None
             Importance of each row in the likelihood; rows of weight 0 are left out.
 
-        Returns
-        -------
-        self : object
-            The fitted estimator.
-        """
-        warm = self.warm_start and hasattr(self, "flow_")
-        return self._fit(X, y, sample_weight, warm=warm, increment=False)
+        X_val : array-like of shape (n_held_out, n_features), default=None
+            Rows to hold out for early stopping, in place of a part of X.
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None, sample_weight=None):
-        """Train one epoch on the rows of X, from where the last call ended.
-
-        The first call sets the scaling; the threshold `offset_` is that of the latest rows.
-        Nothing is held out and the learning rate is constant.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows. At least two in the first call.
-
-        y : None
-            Ignored.
-
-        sample_weight : array-like of shape (n_samples,), default=None
-            Importance of each row in the likelihood.
+        sample_weight_val : array-like of shape (n_held_out,), default=None
+            Importance of each of these rows.
 
         Returns
         -------
         self : object
             The fitted estimator.
         """
-        return self._fit(X, y, sample_weight, warm=hasattr(self, "flow_"), increment=True)
+        warm = getattr(self, "warm_start", False) and hasattr(self, "flow_")
+        held_out = None if X_val is None else (X_val, sample_weight_val)
+        return self._fit(X, y, sample_weight, warm=warm, increment=False, held_out=held_out)
 
-    def _fit(self, X, y, sample_weight, warm, increment):
-        from . import _engine
-
-        device = _engine.resolve_device(self.device)
-        least = 1 if warm and increment else 2  # to set a scale, or to hold a row out
-        X = validate_rows(self, X, reset=not warm, ensure_min_samples=least)
-        weight = validate_weight(sample_weight, X, least)
+    def _fit(self, X, y, sample_weight, warm, increment, held_out=None):
         max_iter = 1 if increment else self.max_iter
+        rows, weight, run = self._begin(X, sample_weight, warm, increment, max_iter, held_out)
         context = self._init_callback_context(max_subtasks=max_iter)
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
         task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
         context.call_on_fit_task_begin(**task)
-        if not weight.all():
-            X, weight = X[weight > 0], weight[weight > 0]
-
-        run = _engine.Run(self, X, weight, device, warm, increment, max_iter)
         epoch = []  # the callback context of the epoch that is running
-
-        def fitted():
-            """What a scoring callback needs of the fit as it stands."""
-            flow = run.snapshot()
-            scores = _engine.map_rows(flow, "log_prob", X)[0]
-            return {"flow_": flow, "offset_": self._outlier_threshold(scores, weight)}
 
         def on_epoch_begin():
             epoch[:] = [context.subcontext(task_name="epoch")]
@@ -201,17 +107,45 @@ class FlowDensity(
 
         def on_epoch_end(history):
             self._report(history, max_iter)
-            return epoch[0].call_on_fit_task_end(**task, reconstruction_attributes=fitted)
+            return epoch[0].call_on_fit_task_end(
+                **task, reconstruction_attributes=lambda: self._fitted(run, rows, weight)
+            )
 
         history = run.train(on_epoch_begin, on_epoch_end)
+        self._end(history, run, rows, weight, warm)
+        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        return self
+
+    def _begin(self, X, sample_weight, warm, increment, max_iter, held_out=None):
+        """Rows of positive weight, their weights, and the run that will fit the flow to them."""
+        least = 1 if warm and increment else 2  # to set a scale, or to hold a row out
+        X = validate_rows(self, X, reset=not warm, ensure_min_samples=least)
+        weight = validate_weight(sample_weight, X, least)
+        if held_out is not None:
+            held_out_rows = validate_rows(self, held_out[0], reset=False)
+            held_out = held_out_rows, validate_weight(held_out[1], held_out_rows, 1)
+        if not warm:
+            names = getattr(self, "feature_names_in_", None)
+            self.dequantizer_ = Dequantizer.for_parameter(self.discrete, X, names)
+        bounds = validate_bounds(self.bounds, X, self.dequantizer_)
+        if not weight.all():
+            X, weight = X[weight > 0], weight[weight > 0]
+        run = self._start_run(X, weight, held_out, bounds, warm, increment, max_iter)
+        return X, weight, run
+
+    def _end(self, history, run, X, weight, warm):
         self._store_history(history, warm)
         self._optimizer_state = run.optimizer_state(history)
-        for name, value in fitted().items():
+        for name, value in self._fitted(run, X, weight).items():
             setattr(self, name, value)
         # Last, so that a user who turns warnings into errors loses nothing.
         self._warn_of_trouble(history, X)
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
-        return self
+
+    def _fitted(self, run, X, weight):
+        """What a fitted density is, of the fit as it stands."""
+        flow = run.snapshot()
+        scores = self._score_by(flow, X)
+        return {"flow_": flow, "offset_": self._outlier_threshold(scores, weight)}
 
     def _warn_of_trouble(self, history, X):
         kept = "the best weights so far are kept"
@@ -223,18 +157,20 @@ class FlowDensity(
                 f"was not finite again and again, at ever lower rates; {kept}. Try a "
                 f"learning_rate_init smaller than {self.learning_rate_init}.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         if history.interrupted:
             warnings.warn(
                 f"Training was interrupted after {len(history.loss)} epochs; {kept}.",
-                stacklevel=5,
+                stacklevel=6,
             )
         self._check_inverse(X)
 
     def _check_inverse(self, X):
+        from . import _engine
+
         rows = X[:: max(1, len(X) // RECONSTRUCTION_ROWS)]
-        scale = self.flow_.preprocess.scale.cpu().numpy()
+        scale = _engine.column_scale(X)
         error = (self._round_trip_error(rows) / scale).max()
         if not error <= MAX_RECONSTRUCTION_ERROR:  # NaN warns too
             warnings.warn(
@@ -243,7 +179,7 @@ class FlowDensity(
                 "and inverse_transform are not exact. See reconstruction_error; try fewer "
                 "transforms or a smaller learning_rate_init.",
                 ConvergenceWarning,
-                stacklevel=6,
+                stacklevel=7,
             )
 
     def _map_rows(self, direction, rows):
@@ -251,8 +187,16 @@ class FlowDensity(
 
         return _engine.map_rows(self.flow_, direction, rows)
 
+    def _score_by(self, flow, X):
+        from . import _engine
+
+        def log_density(rows):
+            return _engine.map_rows(flow, "log_prob", rows)[0]
+
+        return self.dequantizer_.mean_density(log_density, X)
+
     def _score_rows(self, X):
-        return self._map_rows("log_prob", X)[0]
+        return self._score_by(self.flow_, X)
 
     def score_samples(self, X):
         """Log-density of each row.
@@ -287,11 +231,10 @@ class FlowDensity(
             The rows.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
+        check_n_samples(n_samples)
         random_state = check_random_state(random_state)
         latent = random_state.standard_normal((n_samples, self.n_features_in_))
-        return self._map_rows("inverse", latent)[0]
+        return self.dequantizer_.round(self._map_rows("inverse", latent)[0])
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "flow_")

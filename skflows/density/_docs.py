@@ -14,7 +14,33 @@ dropout : float, default=0.1
     Fraction of hidden units dropped in each training step.
 """
 
+PREPROCESSING = """\
+preprocessing : {"standardize", "whiten", "quantile"} or sequence of them, default="standardize"
+    Fixed maps that stand before the flow, as parts of the density: centre and scale each
+    column; decorrelate all columns, with a Ledoit-Wolf covariance; or map each column to a
+    normal one by its quantiles, its tails chosen by held-out likelihood. Of several, the
+    first comes first.
+"""
+
+DATA = """\
+bounds : array-like of shape (n_features, 2), default=None
+    Lower and upper bound of each column, None where there is none, as in
+    ``[(0, None), (None, None)]``. The density is 0 outside, and samples never leave them.
+
+discrete : "auto", None, array-like of int or str, or dict, default="auto"
+    Columns of discrete values, by number or name; a dict gives the distance between their
+    values, which is else the smallest gap that occurs (1 in a constant column). They are
+    spread by uniform noise over this width, drawn anew in each epoch; scores are means of
+    the density over 8 fixed draws of it, hence probabilities of a cell divided by its width;
+    samples are rounded back. "auto" finds columns with fewer than half of their values
+    distinct, in tables of 40 rows or more.
+"""
+
 TRAINING = """\
+input_noise : float, default=0.0
+    Standard deviation of the normal noise added to the preprocessed rows in each epoch, a
+    regulariser for small tables.
+
 batch_size : int or "auto", default="auto"
     Rows per training step. "auto" takes about 1/32 of the rows, between 128 and 1024.
     Tables of fewer than 40 rows are then trained whole: in float64, with nothing held out,
@@ -30,6 +56,10 @@ weight_decay : float, default=0.0
 
 max_iter : int, default=100
     Largest number of epochs.
+
+time_limit : float, default=None
+    Seconds that training may take: the learning rate falls to 0 by then. The set-up before it
+    and the checks after it do not count.
 
 early_stopping : bool or "auto", default="auto"
     Whether to hold out ``validation_fraction`` of the rows, keep the epoch that does best
@@ -91,9 +121,44 @@ feature_names_in_ : ndarray of shape (`n_features_in_`,)
 """
 
 
+MIXTURE = """\
+weights_ : ndarray of shape (n_components,)
+    Weight of each component in the mixture.
+
+estimators_ : list of list of estimator
+    The fitted members of each component: one for each fold, or a single one that was fitted
+    again to all rows; none where the weight is 0.
+
+leaderboard_ : dict of list
+    One entry per component, the heaviest first: "component", "weight", "score" (its mean
+    log-density of held-out rows, in nats) and "seconds". Ready for `pandas.DataFrame`.
+
+stacked_score_ : float
+    Mean log-density of held-out rows under the weighted mixture.
+
+offset_ : float
+    Log-density below which `predict` calls a row an outlier.
+
+n_features_in_ : int
+    Number of columns seen in `fit`.
+
+feature_names_in_ : ndarray of shape (`n_features_in_`,)
+    Column names seen in `fit`, if they are all strings.
+"""
+
+PARTS = {
+    "network": NETWORK,
+    "preprocessing": PREPROCESSING,
+    "data": DATA,
+    "training": TRAINING,
+    "attributes": ATTRIBUTES,
+    "mixture": MIXTURE,
+}
+
+
 def fill(docstring):
-    """Put the shared parts in place of ``{network}``, ``{training}`` and ``{attributes}``."""
+    """Put the shared parts in place of their names in braces."""
     docstring = inspect.cleandoc(docstring)
-    for name, shared in (("network", NETWORK), ("training", TRAINING), ("attributes", ATTRIBUTES)):
+    for name, shared in PARTS.items():
         docstring = docstring.replace(f"{{{name}}}", shared.rstrip())
     return docstring

@@ -1,6 +1,6 @@
 """Glow for tables."""
 
-from ._base import FlowDensity
+from ._trained import FlowDensity
 
 
 class GlowDensity(FlowDensity):
@@ -15,6 +15,10 @@ class GlowDensity(FlowDensity):
         Number of steps, each an ActNorm, a linear map and a pair of couplings.
 
     {network}
+
+    {preprocessing}
+
+    {data}
 
     {training}
 

@@ -1,6 +1,6 @@
 """Inverse autoregressive flow."""
 
-from ._base import FlowDensity
+from ._trained import FlowDensity
 
 
 class IAFDensity(FlowDensity):
@@ -16,6 +16,10 @@ class IAFDensity(FlowDensity):
         Number of autoregressive steps.
 
     {network}
+
+    {preprocessing}
+
+    {data}
 
     {training}
 

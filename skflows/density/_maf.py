@@ -1,6 +1,6 @@
 """Masked autoregressive flow."""
 
-from ._base import FlowDensity
+from ._trained import FlowDensity
 
 
 class MAFDensity(FlowDensity):
@@ -16,6 +16,10 @@ class MAFDensity(FlowDensity):
         Number of autoregressive steps.
 
     {network}
+
+    {preprocessing}
+
+    {data}
 
     {training}
 

@@ -1,6 +1,6 @@
 """NICE: additive coupling."""
 
-from ._base import FlowDensity
+from ._trained import FlowDensity
 
 
 class NICEDensity(FlowDensity):
@@ -15,6 +15,10 @@ class NICEDensity(FlowDensity):
         Number of pairs of couplings; each pair maps every column once.
 
     {network}
+
+    {preprocessing}
+
+    {data}
 
     {training}
 

@@ -4,7 +4,7 @@ from numbers import Integral, Real
 
 from sklearn.utils._param_validation import Interval
 
-from ._base import FlowDensity
+from ._trained import FlowDensity
 
 
 class NSFDensity(FlowDensity):
@@ -32,6 +32,10 @@ class NSFDensity(FlowDensity):
         network pass in both directions.
 
     {network}
+
+    {preprocessing}
+
+    {data}
 
     {training}
 
@@ -72,10 +76,15 @@ class NSFDensity(FlowDensity):
         hidden_layer_sizes=(64, 64),
         activation="relu",
         dropout=0.1,
+        preprocessing="standardize",
+        bounds=None,
+        discrete="auto",
+        input_noise=0.0,
         batch_size="auto",
         learning_rate_init=2e-3,
         weight_decay=0.0,
         max_iter=100,
+        time_limit=None,
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=20,
@@ -91,10 +100,15 @@ class NSFDensity(FlowDensity):
             hidden_layer_sizes=hidden_layer_sizes,
             activation=activation,
             dropout=dropout,
+            preprocessing=preprocessing,
+            bounds=bounds,
+            discrete=discrete,
+            input_noise=input_noise,
             batch_size=batch_size,
             learning_rate_init=learning_rate_init,
             weight_decay=weight_decay,
             max_iter=max_iter,
+            time_limit=time_limit,
             early_stopping=early_stopping,
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,

@@ -1,6 +1,6 @@
 """Planar flow."""
 
-from ._base import FlowDensity
+from ._trained import FlowDensity
 
 
 class PlanarDensity(FlowDensity):
@@ -13,6 +13,10 @@ class PlanarDensity(FlowDensity):
     ----------
     n_transforms : int, default=32
         Number of planar steps.
+
+    {preprocessing}
+
+    {data}
 
     {training}
 
@@ -46,10 +50,15 @@ class PlanarDensity(FlowDensity):
         self,
         *,
         n_transforms=32,
+        preprocessing="standardize",
+        bounds=None,
+        discrete="auto",
+        input_noise=0.0,
         batch_size="auto",
         learning_rate_init=2e-3,
         weight_decay=0.0,
         max_iter=100,
+        time_limit=None,
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=20,
@@ -62,10 +71,15 @@ class PlanarDensity(FlowDensity):
     ):
         # Not super().__init__: a planar flow has no network, hence none of its parameters.
         self.n_transforms = n_transforms
+        self.preprocessing = preprocessing
+        self.bounds = bounds
+        self.discrete = discrete
+        self.input_noise = input_noise
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.weight_decay = weight_decay
         self.max_iter = max_iter
+        self.time_limit = time_limit
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change

@@ -1,6 +1,6 @@
 """RealNVP: affine coupling."""
 
-from ._base import FlowDensity
+from ._trained import FlowDensity
 
 
 class RealNVPDensity(FlowDensity):
@@ -15,6 +15,10 @@ class RealNVPDensity(FlowDensity):
         Number of pairs of couplings; each pair maps every column once.
 
     {network}
+
+    {preprocessing}
+
+    {data}
 
     {training}
 

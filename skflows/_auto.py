@@ -1,0 +1,143 @@
+"""The best density known for a table, with nothing to tune."""
+
+import time
+from numbers import Integral, Real
+
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.model_selection import ShuffleSplit
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from ._ensemble import MixtureMixin, splits_of
+from .density import _docs
+from .density._base import BaseFlowDensity
+from .density._discrete import Dequantizer
+from .density._validation import validate_bounds, validate_rows, validate_weight
+
+ROWS_WITH_FOLDS = 4_000  # beyond, a single held-out part is exact enough
+N_FOLDS = 5
+HELD_OUT = 0.1
+
+
+class AutoDensity(MixtureMixin, BaseEstimator):
+    __doc__ = _docs.fill("""The best density known for a table of any size, with nothing to tune.
+
+    A `StackedDensity` of a portfolio that suits the number of rows and columns: a normal with
+    shrunk correlations, Gaussian mixtures, kernels of many widths, a Gaussian copula, iterative
+    Gaussianisation and neural spline flows, on the columns as they are and on whitened ones.
+    The weights of the mixture maximise the likelihood of rows that its members have not seen,
+    of five folds or, on large tables, of a tenth of the rows; so they say what suits the table.
+
+    Parameters
+    ----------
+    time_limit : float, default=None
+        Seconds that `fit` may take. Flows that have not ended by then are cut short.
+
+    cv : "auto", int, cross-validation generator or iterable, default="auto"
+        How rows are held out. "auto" takes 5 folds up to 4,000 rows, beyond a tenth of the rows.
+
+    {data}
+
+    contamination : float or "auto", default="auto"
+        Fraction of outliers in the training data, which sets the threshold of `predict`.
+        "auto" puts it at the lower Tukey fence of the held-out scores, Q1 - 1.5 (Q3 - Q1).
+
+    n_jobs : int, default=None
+        Number of processes that fit. None is 1, -1 all processors.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds the folds and all components.
+
+    verbose : int, default=0
+        Print what each component reaches.
+
+    Attributes
+    ----------
+    {mixture}
+
+    References
+    ----------
+    Smyth & Wolpert, "Linearly Combining Density Estimators via Stacking", 1999.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skflows import AutoDensity
+    >>> X = load_iris().data
+    >>> density = AutoDensity(time_limit=20, random_state=0).fit(X)
+    >>> density.score_samples(X[:3]).shape
+    (3,)
+    >>> best = density.leaderboard_["component"][0]
+    """)
+
+    _parameter_constraints: dict = {
+        "time_limit": [Interval(Real, 0, None, closed="neither"), None],
+        "cv": [StrOptions({"auto"}), "cv_object"],
+        "n_jobs": [Integral, None],
+        **{
+            name: BaseFlowDensity._parameter_constraints[name]
+            for name in ("bounds", "discrete", "contamination", "random_state", "verbose")
+        },
+    }
+
+    def __init__(
+        self,
+        *,
+        time_limit=None,
+        cv="auto",
+        bounds=None,
+        discrete="auto",
+        contamination="auto",
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.time_limit = time_limit
+        self.cv = cv
+        self.bounds = bounds
+        self.discrete = discrete
+        self.contamination = contamination
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, sample_weight=None):
+        """Fit the portfolio, and the weights of its mixture.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows. At least two.
+
+        y : None
+            Ignored.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Importance of each row. Gaussian mixtures, which take none, are then left out.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        from ._portfolio import portfolio  # mixtures and kernels take long to import
+
+        deadline = None if self.time_limit is None else time.time() + self.time_limit
+        X = validate_rows(self, X, ensure_min_samples=2)
+        weight = None if sample_weight is None else validate_weight(sample_weight, X, 2)
+        names = getattr(self, "feature_names_in_", None)
+        dequantizer = Dequantizer.for_parameter(self.discrete, X, names)
+        validate_bounds(self.bounds, X, dequantizer)
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        splits = self._splits(X, seed)
+        data = {"bounds": self.bounds, "discrete": dequantizer.gaps(), "random_state": seed}
+        components = portfolio(*X.shape, len(splits) > 1, weight is not None, data)
+        return self._fit_stack(components, X, weight, splits, deadline)
+
+    def _splits(self, X, seed):
+        cv = self.cv
+        if isinstance(cv, str):  # "auto"
+            one = ShuffleSplit(1, test_size=HELD_OUT, random_state=seed)
+            cv = N_FOLDS if len(X) <= ROWS_WITH_FOLDS else one
+        return splits_of(cv, X, seed)

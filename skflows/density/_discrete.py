@@ -1,0 +1,120 @@
+"""Columns of repeated values: found, spread over their cells, and rounded back."""
+
+from collections.abc import Mapping
+from numbers import Integral
+
+import numpy as np
+from scipy.special import logsumexp
+
+LEAST_ROWS = 40  # from which on a repeated value is no coincidence
+MOST_DISTINCT = 0.5  # of the rows: a column with fewer distinct values is discrete
+ROUNDING = 1e-9  # gaps below this fraction of the largest value are rounding
+N_DRAWS = 8  # of the noise, over which a score is averaged
+
+
+class Dequantizer:
+    """Uniform noise on discrete columns, of the width of their smallest gap; there may be none.
+
+    A density has no bound where values repeat: on every value it could put a spike. Spread
+    over a cell around the value, it has one, and the probability of the value is the mean
+    density of the cell times its width (Theis, van den Oord & Bethge, "A Note on the
+    Evaluation of Generative Models", 2016).
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Rows that show which values occur.
+    gaps : dict of int to float or None
+        The discrete columns, and the distance between their values; None for the smallest
+        that occurs.
+    """
+
+    def __init__(self, X, gaps):
+        self.columns = np.array(list(gaps), dtype=int)
+        discrete = np.asarray(X, dtype=np.float64)[:, self.columns]
+        self.least, self.most = discrete.min(axis=0), discrete.max(axis=0)
+        # Values are the least one plus multiples of the gap.
+        self.gap = np.array(
+            [
+                smallest_gap(column) if gap is None else float(gap)
+                for column, gap in zip(discrete.T, gaps.values(), strict=True)
+            ]
+        )
+
+    @classmethod
+    def for_parameter(cls, discrete, X, names=None):
+        """The one for the columns that the parameter ``discrete`` asks for."""
+        if discrete is None:
+            discrete = {}
+        elif isinstance(discrete, str):  # "auto"
+            discrete = discrete_columns(X)
+        if not isinstance(discrete, Mapping):
+            discrete = dict.fromkeys(discrete)
+        for column, gap in discrete.items():
+            if gap is not None and not 0 < gap < np.inf:
+                raise ValueError(
+                    f"discrete gives column {column!r} a gap of {gap}; it must be > 0."
+                )
+        return cls(X, {column_index(key, X.shape[1], names): gap for key, gap in discrete.items()})
+
+    def gaps(self):
+        """What to give as the parameter ``discrete`` for the same cells on other rows."""
+        return dict(zip(self.columns.tolist(), self.gap.tolist(), strict=True))
+
+    def __bool__(self):
+        return len(self.columns) > 0
+
+    def spread(self, X, noise):
+        """X as float64 with ``noise``, uniform on [0, 1), centred on each discrete value."""
+        X = np.array(X, dtype=np.float64)
+        X[:, self.columns] += self.gap * (noise - 0.5)
+        return X
+
+    def spread_anew(self, X, random_state):
+        """X spread by new noise."""
+        return self.spread(X, random_state.uniform(size=(len(X), len(self.columns))))
+
+    def mean_density(self, log_density, X):
+        """Log of the density's mean over the cell of each row, by the same draws for all."""
+        if not self:
+            return log_density(X)
+        from scipy.stats import qmc  # slow to import
+
+        noise = qmc.LatinHypercube(len(self.columns), rng=0).random(N_DRAWS)
+        scores = [log_density(self.spread(X, draw)) for draw in noise]
+        return logsumexp(scores, axis=0) - np.log(N_DRAWS)
+
+    def round(self, X):
+        """X with discrete columns rounded to values they can have."""
+        if not self:
+            return X
+        cells = np.rint((X[:, self.columns] - self.least) / self.gap)
+        X[:, self.columns] = np.clip(self.least + cells * self.gap, self.least, self.most)
+        return X
+
+
+def discrete_columns(X):
+    """Columns in which fewer than half of the values are distinct."""
+    if len(X) < LEAST_ROWS:
+        return []
+    return [
+        j for j, column in enumerate(X.T) if len(np.unique(column)) < MOST_DISTINCT * len(column)
+    ]
+
+
+def smallest_gap(column):
+    """The least distance between two values, 1 if there is but one."""
+    values = np.unique(column)
+    gaps = np.diff(values)
+    gaps = gaps[gaps > ROUNDING * np.abs(values).max()]
+    return gaps.min() if len(gaps) else 1.0
+
+
+def column_index(column, n_features, names):
+    """Number of a column that is given by number or, where columns have names, by name."""
+    if names is not None and column in names:
+        return list(names).index(column)
+    if isinstance(column, Integral) and -n_features <= column < n_features:
+        return int(column) % n_features
+    known = f"0 to {n_features - 1}" if names is None else f"0 to {n_features - 1} or {list(names)}"
+    raise ValueError(f"discrete names the column {column!r}, which X has not; it has {known}.")

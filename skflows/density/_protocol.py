@@ -1,0 +1,38 @@
+"""What any density estimator is asked for, whatever library's it is."""
+
+import copy
+from inspect import signature
+from numbers import Integral
+
+from sklearn.utils.validation import has_fit_parameter
+
+
+def check_n_samples(n_samples):
+    """Raise unless ``n_samples`` is a number of rows to draw."""
+    if not isinstance(n_samples, Integral) or n_samples < 1:
+        raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
+
+
+def fit_density(estimator, X, sample_weight=None):
+    """Fit in place, with weights if there are any, and without rows of weight 0."""
+    if sample_weight is None:
+        return estimator.fit(X)
+    if not has_fit_parameter(estimator, "sample_weight"):
+        raise ValueError(
+            f"{type(estimator).__name__} takes no sample_weight; fit without weights, or choose "
+            "an estimator that takes them, as all of skflows do."
+        )
+    weighted = sample_weight > 0
+    return estimator.fit(X[weighted], sample_weight=sample_weight[weighted])
+
+
+def draw(estimator, n_samples, random_state):
+    """Rows of a fitted density, as an array, whatever its library's habits."""
+    seed = random_state.randint(2**31 - 1)
+    if "random_state" in signature(estimator.sample).parameters:
+        rows = estimator.sample(n_samples, random_state=seed)
+    else:  # GaussianMixture draws by the seed of its fit: the same rows in each call
+        estimator = copy.copy(estimator)
+        estimator.random_state = seed
+        rows = estimator.sample(n_samples)
+    return rows[0] if isinstance(rows, tuple) else rows

@@ -1,0 +1,147 @@
+"""Flows that are trained by gradient descent."""
+
+from abc import abstractmethod
+from numbers import Integral, Real
+
+from sklearn.base import _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from ._base import BaseFlowDensity
+
+
+class FlowDensity(BaseFlowDensity):
+    """Base of all flows that are trained by gradient descent: everything but the architecture.
+
+    A subclass implements `_build_bijection`, and defines ``__init__`` only if its parameters
+    or their defaults differ. Names in braces in its docstring stand for shared parts.
+    """
+
+    _parameter_constraints: dict = {
+        **BaseFlowDensity._parameter_constraints,
+        "n_transforms": [Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions({"relu", "tanh", "silu", "gelu", "elu"})],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "input_noise": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "time_limit": [Interval(Real, 0, None, closed="neither"), None],
+        "warm_start": ["boolean"],
+        "device": [str],
+    }
+
+    def __init__(
+        self,
+        *,
+        n_transforms=5,
+        hidden_layer_sizes=(64, 64),
+        activation="relu",
+        dropout=0.1,
+        preprocessing="standardize",
+        bounds=None,
+        discrete="auto",
+        input_noise=0.0,
+        batch_size="auto",
+        learning_rate_init=2e-3,
+        weight_decay=0.0,
+        max_iter=100,
+        time_limit=None,
+        early_stopping="auto",
+        validation_fraction=0.1,
+        n_iter_no_change=20,
+        tol=1e-4,
+        warm_start=False,
+        contamination="auto",
+        device="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_transforms = n_transforms
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.dropout = dropout
+        self.preprocessing = preprocessing
+        self.bounds = bounds
+        self.discrete = discrete
+        self.input_noise = input_noise
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.weight_decay = weight_decay
+        self.max_iter = max_iter
+        self.time_limit = time_limit
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.contamination = contamination
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @abstractmethod
+    def _build_bijection(self, n_features, n_context=0):
+        """Return a new `skflows.bijections.Bijection` for standardised data."""
+
+    def _network(self, n_context):
+        """Return the arguments of a conditioner network that the parameters set."""
+        sizes = self.hidden_layer_sizes
+        sizes = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
+        if not sizes or not all(isinstance(size, Integral) and size >= 1 for size in sizes):
+            raise ValueError(
+                f"hidden_layer_sizes={self.hidden_layer_sizes!r}; it must be an integer of at "
+                "least 1, or a tuple of them with one for each hidden layer."
+            )
+        return {
+            "hidden_layer_sizes": tuple(map(int, sizes)),
+            "n_context": n_context,
+            "activation": self.activation,
+            "dropout": self.dropout,
+        }
+
+    def _start_run(self, X, weight, held_out, bounds, warm, increment, max_iter):
+        from ._engine import Training
+
+        return Training(self, X, weight, held_out, bounds, warm, increment, max_iter)
+
+    @staticmethod
+    def _fit_together(members, parts):
+        """Fit members of the same parameters, each to its part of a table, in one training.
+
+        A part is a tuple of rows, their weights, and held-out rows with theirs or None.
+        """
+        from ._engine import Training
+
+        begun = [
+            member._begin(X, weight, False, False, member.max_iter, held_out)
+            for member, (X, weight, held_out) in zip(members, parts, strict=True)
+        ]
+        histories = Training.train_together([run for *_, run in begun])
+        for member, history, (X, weight, run) in zip(members, histories, begun, strict=True):
+            member._end(history, run, X, weight, False)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Train one epoch on the rows of X, from where the last call ended.
+
+        The first call sets the scaling; the threshold `offset_` is that of the latest rows.
+        Nothing is held out and the learning rate is constant.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows. At least two in the first call.
+
+        y : None
+            Ignored.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Importance of each row in the likelihood.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        return self._fit(X, y, sample_weight, warm=hasattr(self, "flow_"), increment=True)

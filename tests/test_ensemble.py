@@ -1,0 +1,285 @@
+"""Mixtures of densities, weighted by the likelihood of held-out rows."""
+
+import io
+import pickle
+
+import joblib
+import numpy as np
+import pytest
+from _densities import banana, gaussian, small
+from scipy import stats
+from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import NotFittedError
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV, KFold, ShuffleSplit
+from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import estimator_checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from test_estimators import LEFT_OUT
+
+from skflows import GaussianizationDensity, StackedDensity, TransformedDensity
+from skflows._ensemble import mixture_weights
+
+X = banana(120)
+
+
+def stack(**params):
+    """A mixture of three kinds of densities that fits in milliseconds."""
+    components = [
+        ("flow", small("nsf", max_iter=2)),
+        ("mixture", GaussianMixture(3, random_state=0)),
+        ("kernel", KernelDensity(bandwidth=0.4)),
+    ]
+    return StackedDensity(components, **{"cv": 3, "random_state": 0} | params)
+
+
+ROLES = {
+    "gaussianization": lambda: GaussianizationDensity(max_iter=3, random_state=0),
+    "transformed": lambda: TransformedDensity(KernelDensity(), random_state=0),
+    "stacked": lambda: StackedDensity(
+        [
+            ("kernel", KernelDensity(bandwidth=0.5)),
+            ("normal", TransformedDensity(KernelDensity(), discrete=None)),
+        ],
+        cv=3,
+        random_state=0,
+    ),
+}
+each_role = pytest.mark.parametrize("name", ROLES)
+
+
+@parametrize_with_checks([make() for make in ROLES.values()])
+def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+# The pandas and polars checks mix arrays and frames on purpose.
+@pytest.mark.filterwarnings("ignore:X (does not have valid|has) feature names:UserWarning")
+@pytest.mark.parametrize("check", [check for check in LEFT_OUT if "partial_fit" not in check])
+@each_role
+def test_check_left_out_of_check_estimator(name, check):
+    estimator = ROLES[name]()
+    if name != "gaussianization" and ("transform" in check or "out" in check):
+        pytest.skip("it has no transform")
+    getattr(estimator_checks, check)(type(estimator).__name__, estimator)
+
+
+def test_weights_maximise_the_held_out_likelihood():
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((400, 3)) * [1, 2, 0.5]
+    weights = mixture_weights(scores)
+    assert weights.sum() == pytest.approx(1)
+
+    def likelihood(w):
+        return np.log(np.exp(scores) @ w).mean()
+
+    for _ in range(50):
+        other = 0.95 * weights + 0.05 * rng.dirichlet(np.ones(3))
+        assert likelihood(other) <= likelihood(weights) + 1e-3
+
+
+def test_true_density_gets_the_weight():
+    rows, _ = gaussian(2000)
+    truth = stats.multivariate_normal(rows.mean(axis=0), np.cov(rows.T)).logpdf(rows)
+    wrong = stats.multivariate_normal(rows.mean(axis=0) + 2, np.cov(rows.T)).logpdf(rows)
+    assert mixture_weights(np.column_stack([truth, wrong]))[0] > 0.99
+
+
+def test_rows_that_no_component_knows_have_no_say():
+    scores = np.array([[-1.0, -2.0], [-np.inf, -np.inf], [-2.0, -1.0]])
+    np.testing.assert_allclose(mixture_weights(scores), [0.5, 0.5], atol=1e-6)
+    weighted = mixture_weights(scores, np.array([1.0, 0.0, 0.0]))
+    assert weighted[0] > 0.7
+
+
+def test_weighting_a_row_is_repeating_it():
+    rng = np.random.default_rng(0)
+    scores, weight = rng.standard_normal((50, 3)), rng.integers(0, 3, 50)
+    np.testing.assert_allclose(
+        mixture_weights(scores, weight * 1.0),
+        mixture_weights(np.repeat(scores, weight, axis=0)),
+        atol=0.02,
+    )
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_score_is_that_of_the_mixture(refit):
+    density = stack(refit=refit).fit(X)
+    assert density.weights_.sum() == pytest.approx(1)
+    expected = np.zeros(len(X))
+    for weight, members in zip(density.weights_, density.estimators_, strict=True):
+        if weight:
+            assert len(members) == (1 if refit else 3)
+        for member in members:
+            expected += weight / len(members) * np.exp(member.score_samples(X))
+    np.testing.assert_allclose(np.exp(density.score_samples(X)), expected)
+
+
+def test_mixture_is_hardly_worse_than_its_best_component():
+    board = stack().fit(X)
+    assert board.stacked_score_ >= max(board.leaderboard_["score"]) - 0.01
+
+
+def test_leaderboard_says_what_was_found():
+    pandas = pytest.importorskip("pandas")
+    density = stack().fit(X)
+    table = pandas.DataFrame(density.leaderboard_)
+    assert list(table.columns) == ["component", "weight", "score", "seconds"]
+    assert set(table.component) == {"flow", "mixture", "kernel"}
+    assert table.weight.is_monotonic_decreasing
+    assert sorted(table.weight) == pytest.approx(sorted(density.weights_))
+    # The kernel's score: that of its models of the folds on the rows that they had not seen.
+    seed = np.random.RandomState(0).randint(2**31 - 1)
+    expected = [
+        KernelDensity(bandwidth=0.4).fit(X[train]).score_samples(X[test])
+        for train, test in KFold(3, shuffle=True, random_state=seed).split(X)
+    ]
+    found = table.set_index("component").score["kernel"]
+    assert found == pytest.approx(np.concatenate(expected).mean())
+
+
+def test_samples_come_from_the_components_in_proportion():
+    left, right = X - 100, X + 100
+    density = StackedDensity(
+        [("left", Fixed(left)), ("right", Fixed(right))], cv=3, random_state=0
+    ).fit(np.vstack([left[:90], right[:30]]))
+    samples = density.sample(4000, random_state=0)
+    assert (samples[:, 0] < 0).mean() == pytest.approx(density.weights_[0], abs=0.03)
+    assert density.weights_[0] == pytest.approx(0.75, abs=0.02)
+    np.testing.assert_array_equal(density.sample(9, 3), density.sample(9, 3))
+    assert (density.sample(9, 3) != density.sample(9, 4)).any()
+
+
+class Fixed(BaseEstimator):
+    """A density that does not depend on what it is fitted to."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def fit(self, X, y=None):
+        self.kernels_ = KernelDensity(bandwidth=0.5).fit(self.rows)
+        return self
+
+    def score_samples(self, X):
+        return self.kernels_.score_samples(X)
+
+    def sample(self, n_samples=1, random_state=None):
+        return self.kernels_.sample(n_samples, random_state=random_state)
+
+
+@pytest.mark.parametrize("cv", [4, KFold(2), ShuffleSplit(1, random_state=0)])
+def test_ways_to_hold_out(cv):
+    density = stack(cv=cv).fit(X)
+    n_models = getattr(cv, "n_splits", cv)
+    assert {len(members) for members in density.estimators_ if members} == {n_models}
+
+
+def test_processes_change_nothing():
+    alone, shared = stack().fit(X), stack(n_jobs=2).fit(X)
+    np.testing.assert_array_equal(alone.score_samples(X), shared.score_samples(X))
+    np.testing.assert_array_equal(alone.weights_, shared.weights_)
+
+
+def test_pickle_clone_and_joblib():
+    density = stack().fit(X)
+    again = pickle.loads(pickle.dumps(density))
+    np.testing.assert_array_equal(again.score_samples(X), density.score_samples(X))
+    file = io.BytesIO()
+    joblib.dump(density, file)
+    file.seek(0)
+    np.testing.assert_array_equal(joblib.load(file).sample(5, 0), density.sample(5, 0))
+    assert not hasattr(clone(density), "weights_")
+
+
+def test_parameters_of_components_can_be_searched():
+    search = GridSearchCV(stack(), {"kernel__bandwidth": [0.1, 0.4], "kernel": [None]}, cv=2)
+    search.param_grid.pop("kernel")
+    search.fit(X)
+    assert search.best_params_["kernel__bandwidth"] in (0.1, 0.4)
+    replaced = stack().set_params(kernel=KernelDensity(bandwidth=2.0))
+    assert replaced.get_params()["kernel__bandwidth"] == 2.0
+
+
+def test_pipeline_and_frames():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=["a", "b"])
+    density = stack().fit(frame)
+    assert list(density.feature_names_in_) == ["a", "b"]
+    np.testing.assert_array_equal(density.score_samples(frame), stack().fit(X).score_samples(X))
+    pipeline = make_pipeline(StandardScaler(), stack()).fit(X)
+    assert pipeline.predict(X).shape == (120,)
+    assert np.isfinite(pipeline.score(X))
+
+
+def test_outliers_are_told_by_rows_nobody_has_seen():
+    density = stack().fit(X)
+    new = banana(400, seed=5)
+    assert (density.predict(new) == -1).mean() < 0.15
+    assert (density.predict(new + 50) == -1).all()
+    exact = stack(contamination=0.1).fit(X)
+    assert (exact.predict(X) == -1).sum() == 12
+
+
+def test_weights_of_rows_reach_the_components():
+    weight = np.where(X[:, 0] > 0, 1.0, 0.0)
+    components = [("flow", small("nsf")), ("kernel", KernelDensity(bandwidth=0.3))]
+    density = StackedDensity(components, cv=3, random_state=0).fit(X, sample_weight=weight)
+    assert (density.sample(300, random_state=0)[:, 0] > -1).mean() > 0.95
+    with pytest.raises(ValueError, match="GaussianMixture takes no sample_weight"):
+        stack().fit(X, sample_weight=weight)
+
+
+def test_callbacks_hear_of_each_component():
+    class Listener:
+        def setup(self, estimator, context):
+            self.tasks = []
+
+        def teardown(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context):
+            pass
+
+        def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+            self.tasks.append(context.task_name)
+
+    listener = Listener()
+    density = stack()
+    density.set_callbacks(listener)
+    density.fit(X)
+    assert listener.tasks == ["flow", "mixture", "kernel", "fit"]
+
+
+def test_wrong_components_are_errors():
+    with pytest.raises(ValueError, match="estimators is empty"):
+        StackedDensity([]).fit(X)
+    with pytest.raises(TypeError, match="score_samples"):
+        StackedDensity([("scaler", StandardScaler())]).fit(X)
+    with pytest.raises(TypeError, match="instance"):
+        StackedDensity([("kernel", KernelDensity)]).fit(X)
+    with pytest.raises(ValueError, match="not unique"):
+        StackedDensity([("kernel", KernelDensity()), ("kernel", KernelDensity())]).fit(X)
+    with pytest.raises(NotFittedError):
+        stack().score_samples(X)
+
+
+def test_gaussianization_learns_what_is_not_normal():
+    density = GaussianizationDensity(random_state=0).fit(banana(1000))
+    test = banana(1000, seed=1)
+    normal = stats.multivariate_normal(test.mean(axis=0), np.cov(test.T)).logpdf(test).mean()
+    assert density.score(test) > normal + 0.5
+    Z = density.transform(test)
+    np.testing.assert_allclose(density.inverse_transform(Z), test, atol=1e-6)
+    assert abs(np.cov(Z.T) - np.eye(2)).max() < 0.3
+    assert 1 <= density.best_iter_ <= density.n_iter_ <= 50
+
+
+@pytest.mark.parametrize("rotation", ["ica", "random"])
+def test_gaussianization_integrates_to_one(rotation):
+    density = GaussianizationDensity(rotation=rotation, max_iter=4, random_state=0).fit(X)
+    axis = np.linspace(-30, 30, 600)
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    mass = np.exp(density.score_samples(grid)).sum() * (axis[1] - axis[0]) ** 2
+    assert mass == pytest.approx(1, abs=0.03)
