@@ -1,6 +1,5 @@
 """The best density known for a table, with nothing to tune."""
 
-import time
 from numbers import Integral, Real
 
 from sklearn.base import BaseEstimator, _fit_context
@@ -8,7 +7,8 @@ from sklearn.model_selection import ShuffleSplit
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._ensemble import MixtureMixin, splits_of
+from ._components import splits_of
+from ._ensemble import MixtureMixin
 from .density import _docs
 from .density._base import BaseFlowDensity
 from .density._discrete import Dequantizer
@@ -108,7 +108,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            The rows. At least two.
+            The rows. At least three.
 
         y : None
             Ignored.
@@ -123,8 +123,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         """
         from ._portfolio import portfolio  # mixtures and kernels take long to import
 
-        deadline = None if self.time_limit is None else time.time() + self.time_limit
-        X = validate_rows(self, X, ensure_min_samples=2)
+        X = validate_rows(self, X, ensure_min_samples=3)
         weight = None if sample_weight is None else validate_weight(sample_weight, X, 2)
         names = getattr(self, "feature_names_in_", None)
         dequantizer = Dequantizer.for_parameter(self.discrete, X, names)
@@ -133,7 +132,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         splits = self._splits(X, seed)
         data = {"bounds": self.bounds, "discrete": dequantizer.gaps(), "random_state": seed}
         components = portfolio(*X.shape, len(splits) > 1, weight is not None, data)
-        return self._fit_stack(components, X, weight, splits, deadline)
+        return self._fit_stack(components, X, weight, splits, self.time_limit, quiet=True)
 
     def _splits(self, X, seed):
         cv = self.cv

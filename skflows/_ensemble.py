@@ -1,125 +1,31 @@
 """A mixture of any densities, weighted by what they say of rows they have not seen."""
 
-import time
 from numbers import Integral, Real
-from typing import NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from scipy.special import logsumexp
-from sklearn.base import _fit_context, clone
+from sklearn.base import _fit_context
 from sklearn.callback import CallbackSupportMixin
-from sklearn.model_selection import KFold, check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import check_is_fitted
 
-from .density import FlowDensity, _docs
-from .density._protocol import check_n_samples, draw, fit_density
+from ._components import Component, budgets, fit_component, mixture_weights, splits_of
+from .density import _docs
+from .density._protocol import check_n_samples, draw
 from .density._surface import OutlierDensityMixin
 from .density._validation import validate_rows, validate_weight
 
-EM_STEPS = 500
-EM_TOLERANCE = 1e-9  # in nats per row
 LEAST_WEIGHT = 1e-4  # of a component that is kept
-
-
-class Component(NamedTuple):
-    """One kind of member of a mixture."""
-
-    name: str
-    estimator: object
-    refit: bool  # to all rows, or keep the models of the folds
-
-
-class Outcome(NamedTuple):
-    """What came of a component: members, the scores of each fold's held-out rows, seconds."""
-
-    members: list
-    scores: list
-    seconds: float
-
-
-def splits_of(cv, X, seed):
-    """Pairs of training and held-out rows; a number of folds means shuffled ones."""
-    if isinstance(cv, Integral):
-        cv = KFold(min(int(cv), len(X)), shuffle=True, random_state=seed)
-    return list(check_cv(cv).split(X))
-
-
-def fit_component(component, X, weight, splits):
-    """Fit a component on each split and score the rows that it holds out."""
-    started = time.perf_counter()
-    members = [clone(component.estimator) for _ in splits]
-    parts = [
-        (X[train], select(weight, train), (X[held_out], select(weight, held_out)))
-        for train, held_out in splits
-    ]
-    if isinstance(component.estimator, FlowDensity) and len(splits) > 1:
-        FlowDensity._fit_together(members, parts)
-    else:
-        for member, part in zip(members, parts, strict=True):
-            fit_member(member, *part)
-    scores = [
-        member.score_samples(X[held_out])
-        for member, (_, held_out) in zip(members, splits, strict=True)
-    ]
-    if component.refit:
-        members = [fit_density(clone(component.estimator), X, weight)]
-    return Outcome(members, scores, time.perf_counter() - started)
-
-
-def select(weight, rows):
-    return None if weight is None else weight[rows]
-
-
-def fit_member(member, X, weight, held_out):
-    """Fit to a part of the rows; a flow also stops early by the rows held out."""
-    if has_fit_parameter(member, "X_val"):
-        member.fit(X, None, weight, X_val=held_out[0], sample_weight_val=held_out[1])
-    else:
-        fit_density(member, X, weight)
-
-
-def mixture_weights(scores, weight=None):
-    """Weights of a mixture that maximise the likelihood of rows, by EM.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n_rows, n_components)
-        Log-density of each row under each component.
-    weight : ndarray of shape (n_rows,), optional
-        Importance of each row.
-
-    Returns
-    -------
-    weights : ndarray of shape (n_components,)
-        On the simplex.
-    """
-    weight = np.ones(len(scores)) if weight is None else weight
-    # A row that no component knows has nothing to say about their weights.
-    known = np.isfinite(scores.max(axis=1)) & (weight > 0)
-    scores, weight = scores[known], weight[known] / weight[known].sum()
-    n_components = scores.shape[1]
-    shares = np.full(n_components, 1 / n_components)
-    before = -np.inf
-    for _ in range(EM_STEPS if known.any() else 0):
-        with np.errstate(divide="ignore"):  # a component without a share keeps none
-            joint = scores + np.log(shares)
-        total = logsumexp(joint, axis=1)
-        shares = weight @ np.exp(joint - total[:, None])
-        if weight @ total - before < EM_TOLERANCE:
-            break
-        before = weight @ total
-    return shares / shares.sum()
 
 
 class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
     """A mixture of fitted members: its fit from components, its scores and its samples."""
 
-    def _fit_stack(self, components, X, weight, splits, deadline=None):
-        outcomes = self._outcomes(components, X, weight, splits, deadline)
+    def _fit_stack(self, components, X, weight, splits, time_limit=None, quiet=False):
+        components, outcomes = self._outcomes(components, X, weight, splits, time_limit, quiet)
         held_out = np.concatenate([rows for _, rows in splits])
         scores = np.column_stack([np.concatenate(outcome.scores) for outcome in outcomes])
         importance = np.ones(len(X)) if weight is None else weight
@@ -147,25 +53,30 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
             self.offset_ = self._outlier_threshold(self._score_rows(X), importance)
         return self
 
-    def _outcomes(self, components, X, weight, splits, deadline):
-        """What comes of each component, fitted in ``n_jobs`` processes."""
+    def _outcomes(self, components, X, weight, splits, time_limit, quiet):
+        """The components there was time for, fitted in ``n_jobs`` processes, and their outcomes."""
         context = self._init_callback_context(max_subtasks=len(components))
         task = {"estimator": self, "X": X, "y": None, "metadata": {}}
         context.call_on_fit_task_begin(**task)
-        jobs = [delayed(fit_component)(c, X, weight, splits) for c in components]
-        outcomes = []
-        for component, outcome in zip(
-            components, Parallel(self.n_jobs, return_as="generator")(jobs), strict=True
-        ):
+        # Batches of tasks would put flows behind one another in one process.
+        pool = Parallel(self.n_jobs, return_as="generator", batch_size=1)
+        shares = budgets(components, time_limit, effective_n_jobs(self.n_jobs))
+        outcomes = pool(
+            delayed(fit_component)(component, X, weight, splits, share, quiet)
+            for component, share in zip(components, shares, strict=True)
+        )
+        done = []
+        for component, outcome in zip(components, outcomes, strict=True):
             subcontext = context.subcontext(task_name=component.name)
             subcontext.call_on_fit_task_begin(**task)
-            outcomes.append(outcome)
-            if self.verbose:
+            if outcome is not None:
+                done.append((component, outcome))
+            if self.verbose and outcome is not None:
                 score = np.concatenate(outcome.scores).mean()
                 print(f"{component.name}: held-out score {score:.4f}, {outcome.seconds:.1f} s")
             subcontext.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
-        return outcomes
+        return zip(*done, strict=True)
 
     def score_samples(self, X):
         """Log-density of each row.
@@ -354,7 +265,7 @@ class StackedDensity(MixtureMixin, _BaseComposition):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            The rows. At least two.
+            The rows. At least three.
 
         y : None
             Ignored.
@@ -368,7 +279,7 @@ class StackedDensity(MixtureMixin, _BaseComposition):
             The fitted estimator.
         """
         components = self._checked_components()
-        X = validate_rows(self, X, ensure_min_samples=2)
+        X = validate_rows(self, X, ensure_min_samples=3)
         weight = None if sample_weight is None else validate_weight(sample_weight, X, 2)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         return self._fit_stack(components, X, weight, splits_of(self.cv, X, seed))

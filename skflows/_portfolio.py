@@ -8,15 +8,20 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 from sklearn.utils import check_random_state
 
-from ._ensemble import Component
+from ._components import Component
 from .density import GaussianizationDensity, NSFDensity, TransformedDensity
 
-N_COMPONENTS = (2, 4, 8, 16, 32, 64)
-N_COMPONENTS_DIAGONAL = (8, 32)
-ROWS_PER_COMPONENT = 10  # least number of rows for a component of a mixture
-MIXTURE_ROWS = 50_000
-BANDWIDTHS = np.geomspace(0.02, 2.5, 10).round(3)  # in standard deviations
-KERNEL_ROWS = 12_000  # beyond, kernels take longer than flows and say less
+QUICK_ROWS = 12_000  # beyond, mixtures and kernels take longer than flows and say less
+LAYERED_ROWS = 50_000
+N_COMPONENTS = (2, 4, 8, 16, 32, 64)  # of mixtures with full covariances
+N_DIAGONAL_COMPONENTS = (8, 32)
+BANDWIDTHS = np.geomspace(0.05, 2, 8).round(2)  # in standard deviations
+SPACES = {
+    "axis": "standardize",
+    "whitened": "whiten",
+    "quantile": "quantile",
+    "copula": ("quantile", "whiten"),
+}
 # One leaf, hence sums over all rows: between the nodes of a tree, scikit-learn's bounds cancel,
 # and scores of small bandwidths come out wrong by thousands of nats in 10 columns or more.
 LEAF = 2**31 - 1
@@ -46,38 +51,37 @@ def portfolio(n, d, folds, weighted, data):
     on = partial(TransformedDensity, **data)
     components = [
         Component("gaussian", on(StandardNormal(), preprocessing="whiten"), True),
-        Component("copula", on(StandardNormal(), preprocessing=("quantile", "whiten")), True),
+        Component("copula", on(StandardNormal(), preprocessing=SPACES["copula"]), True),
     ]
-    if not weighted and n <= MIXTURE_ROWS:
-        components += mixtures(n, on, data["random_state"])
-    if n <= KERNEL_ROWS:
+    if n <= QUICK_ROWS:
         components += kernels(on)
-    components.append(Component("gaussianization", GaussianizationDensity(**data), False))
-    return components + flows(folds, data)
+        components += [] if weighted else mixtures(n, d, on, data["random_state"])
+    if n <= LAYERED_ROWS:
+        components.append(Component("gaussianization", GaussianizationDensity(**data), False))
+    return components + (small_flows(data) if folds else large_flows(data))
 
 
-def mixtures(n, on, seed):
-    def mixture(k, covariance_type="full", reg_covar=1e-4, preprocessing="standardize"):
-        estimator = GaussianMixture(
-            k, covariance_type=covariance_type, reg_covar=reg_covar, random_state=seed
-        )
-        return on(estimator, preprocessing=preprocessing)
-
-    most = n // ROWS_PER_COMPONENT
+def mixtures(n, d, on, seed):
+    mixture = partial(GaussianMixture, random_state=seed)
     components = [
-        Component(f"mixture of {k}", mixture(k), False) for k in N_COMPONENTS if k <= most
+        Component(
+            f"{space} mixture of {k}",
+            on(mixture(k, reg_covar=1e-4), preprocessing=SPACES[space]),
+            False,
+        )
+        for space in ("axis", "quantile")
+        for k in N_COMPONENTS
+        if k * d <= n
     ]
-    components += [
-        Component(f"diagonal mixture of {k}", mixture(k, "diag", 1e-3), False)
-        for k in N_COMPONENTS_DIAGONAL
-        if k <= most
+    return components + [
+        Component(
+            f"diagonal mixture of {k}",
+            on(mixture(k, covariance_type="diag", reg_covar=1e-3)),
+            False,
+        )
+        for k in N_DIAGONAL_COMPONENTS
+        if 5 * k <= n
     ]
-    components += [
-        Component(f"copula mixture of {k}", mixture(k, preprocessing="quantile"), False)
-        for k in (2, 4, 8, 16)
-        if k <= most
-    ]
-    return components
 
 
 def kernels(on):
@@ -85,23 +89,31 @@ def kernels(on):
         # Models of the folds are parts of the model of all rows: an ensemble adds nothing.
         Component(
             f"{space} kernels of {h:g}",
-            on(KernelDensity(bandwidth=h, leaf_size=LEAF), preprocessing=name),
+            on(KernelDensity(bandwidth=h, leaf_size=LEAF), preprocessing=SPACES[space]),
             True,
         )
-        for space, name in (("axis", "standardize"), ("whitened", "whiten"))
+        for space in ("axis", "whitened", "copula")
         for h in BANDWIDTHS
     ]
 
 
-def flows(folds, data):
-    small = {"n_transforms": 3, "dropout": 0.2, "batch_size": 128}
-    shape = small if folds else {}
+def flow(space, **params):
+    return Component(
+        f"{space} spline flow", NSFDensity(preprocessing=SPACES[space], **params), False
+    )
+
+
+def small_flows(data):
+    """Few parameters, much dropout and small batches: for folds, which train together."""
+    shape = {"n_transforms": 3, "dropout": 0.2, "batch_size": 128}
+    return [flow(space, **shape, **data) for space in ("quantile", "whitened")]
+
+
+def large_flows(data):
+    coupling = NSFDensity(
+        n_transforms=4, autoregressive=False, preprocessing=SPACES["quantile"], **data
+    )
     return [
-        Component(f"{name} spline flow", NSFDensity(**shape, preprocessing=maps, **data), False)
-        for name, maps in (
-            ("axis", "standardize"),
-            ("whitened", "whiten"),
-            ("quantile", "quantile"),
-            ("copula", ("quantile", "whiten")),
-        )
+        *(flow(space, **data) for space in ("quantile", "whitened", "copula")),
+        Component("quantile coupling flow", coupling, False),
     ]

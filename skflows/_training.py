@@ -94,7 +94,7 @@ class FlatOptimizer:
                 self.n_steps[i] += 1
             # Early weights are far from where they end: the decay grows with the step.
             decay = min(self.ema_decay, (1 + self.n_steps[i]) / (10 + self.n_steps[i]))
-            gains.append(1 - decay if finite[i] else 0.0)
+            gains.append(1 - decay)
         self.average.lerp_(self.weights, self.weights.new_tensor(gains)[:, None])
         return finite
 

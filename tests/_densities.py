@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from skflows.density import ARCHITECTURES
-from skflows.density._engine import SMALL_TABLE
+from skflows.density._run import SMALL_TABLE
 
 NAMES = list(ARCHITECTURES)
 each_estimator = pytest.mark.parametrize("name", NAMES)

@@ -20,7 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_estimators import LEFT_OUT
 
 from skflows import GaussianizationDensity, StackedDensity, TransformedDensity
-from skflows._ensemble import mixture_weights
+from skflows._components import mixture_weights
 
 X = banana(120)
 

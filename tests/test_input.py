@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from skflows.density import _engine
+from skflows.density import _run
 
 X = banana(20)
 FRAME = pd.DataFrame(X, columns=["height", "width"])
@@ -70,7 +70,7 @@ BAD_WEIGHTS = {
 @contextmanager
 def refused(error, message):
     """The block raises this error, and no training begins before it does."""
-    began = mock.patch.object(_engine, "fit_flow", side_effect=AssertionError("training began"))
+    began = mock.patch.object(_run, "fit_flow", side_effect=AssertionError("training began"))
     with began, pytest.raises(error, match=message):
         yield
 

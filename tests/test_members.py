@@ -9,7 +9,7 @@ from _bijections import CONTEXTS, N_ROWS, TABLE, autoregressive, coupling, rando
 from torch.testing import assert_close
 
 from skflows._members import stack, unstack
-from skflows._training import BACK_OFF, MAX_RECOVERIES, constant, fit_flow
+from skflows._training import BACK_OFF, MAX_RECOVERIES, constant, fit_flow, mean_log_prob
 from skflows.bijections import (
     ActNorm,
     Affine,
@@ -297,8 +297,8 @@ def test_member_recovers_alone(faults):
 
 def test_member_out_of_patience_may_diverge_afterwards():
     _, y, weight = learners()
-    held_out = y[:, :20] * torch.tensor([1.0, 1e3, 1.0], dtype=torch.float64)[:, None, None]
-    held_out[1] += 1e3 * y.mean(1)[1]  # ever worse as the member learns
+    held_out = y[:, :20].clone()
+    held_out[1] = 0.0  # where a standard normal, from which the member starts, has its mode
     settings = {"max_iter": 30, "n_iter_no_change": 5, "learning_rate": 0.01}
     fits = [
         fit_together(
@@ -306,11 +306,11 @@ def test_member_out_of_patience_may_diverge_afterwards():
             *(y, weight, (held_out, weight[:, :20])),
             **settings,
         )
-        for faults in (set(), set(range(15, 1000)))
+        for faults in (set(), set(range(8, 1000)))
     ]
     assert_same_fits(*fits)
     lengths = [len(history.loss) for history in fits[0][1]]
-    assert lengths[1] < 15 < min(lengths[0], lengths[2])
+    assert lengths[1] < 8 < min(lengths[0], lengths[2])
 
 
 @pytest.mark.parametrize("junk", [0.0, 1e200, math.nan])
@@ -334,10 +334,12 @@ def test_padding_does_not_matter(junk):
 def test_batch_of_padding_alone_does_no_harm():
     bijections, y, weight = learners()
     y[1, 2:], weight[1, 2:] = math.nan, 0.0
-    weights, histories = fit_together(bijections, y, weight, batch_size=4, max_iter=2)
+    settings = {"batch_size": 4, "learning_rate": 1e-9}
+    weights, histories = fit_together(bijections, y, weight, **settings)
     assert all(value.isfinite().all() for value in weights)
-    assert all(math.isfinite(loss) for history in histories for loss in history.loss)
     assert not any(history.diverged for history in histories)
+    loss = -mean_log_prob(bijections[1], y[1, :2], weight[1, :2])
+    assert histories[1].loss == pytest.approx([loss] * 8, rel=1e-5)
 
 
 def test_callback_stops_all_members_and_sees_their_histories():

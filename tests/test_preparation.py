@@ -4,8 +4,9 @@ import time
 
 import numpy as np
 import pytest
-from _densities import banana, each_estimator, gaussian, small
+from _densities import AtEpochEnd, banana, each_estimator, gaussian, small
 from scipy import stats
+from sklearn.base import clone
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
@@ -208,3 +209,26 @@ def test_time_limit_ends_training_at_a_rate_of_nothing():
     rates = density.history_["learning_rate"]
     assert rates[-1] < 0.1 * max(rates)
     assert np.isfinite(density.score(banana(50)))
+
+
+def test_input_noise_can_be_chosen():
+    X, _ = gaussian(80)
+    density = small("nsf", n_transforms=4, input_noise="auto", max_iter=40, learning_rate_init=0.01)
+    density.fit(X)
+    plain = [
+        clone(density).set_params(input_noise=noise).fit(X).best_validation_score_
+        for noise in (0.0, 0.2)
+    ]
+    assert density.best_validation_score_ >= min(plain) - 0.1
+    assert density.best_validation_score_ == max(density.validation_scores_)
+    assert len(density.validation_scores_) == density.n_iter_
+    assert np.isfinite(density.sample(10, random_state=0)).all()
+
+
+def test_callbacks_see_the_flow_that_leads_the_search():
+    X, _ = gaussian(80)
+    seen = []
+    density = small("nsf", input_noise="auto", max_iter=3)
+    density.set_callbacks(AtEpochEnd(lambda _, fitted: seen.append(fitted.score(X))))
+    density.fit(X)
+    assert len(set(seen)) == 3

@@ -14,6 +14,17 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
+class Bin(NamedTuple):
+    """The bin that holds each value, along x and along z, with what its gradient needs."""
+
+    shares: torch.Tensor  # (..., 2, n_bins, d, n), softmax of the logits of all bins
+    passed: torch.Tensor  # (..., n_bins - 1, d, n), 1.0 for inner knots before it, else 0.0
+    ends: torch.Tensor  # (..., 2, d, n), numbers of its two knots among the inner ones, as floats
+    corner: torch.Tensor  # (..., 2, d, n), its lower end
+    size: torch.Tensor  # (..., 2, d, n)
+    raw: torch.Tensor  # (..., 2, d, n), what softplus makes the slopes at its two knots of
+
+
 @dataclass(frozen=True)
 class RationalQuadraticSpline:
     """Monotone rational-quadratic spline on ``[-tail_bound, tail_bound]``, identity outside.
@@ -78,44 +89,40 @@ class RationalQuadraticSpline:
         return torch.where(inside, x0 + width * t, z), torch.where(inside, -log_slope, 0.0)
 
     def locate(self, value, params, along_z=False):
-        """The bin that holds each value, found along x or along z.
-
-        Widths and heights are treated alike, as the two halves of one tensor.
-
-        Returns
-        -------
-        bin_ : Bin
-        """
+        """The `Bin` of each value, found along x or along z."""
         k = self.n_bins
         logits, raw = params.split((2 * k, k - 1), -3)
+        # Widths and heights are treated alike, as the two halves of one tensor.
         shares = logits.unflatten(-3, (2, k)).softmax(-3)
         places = _cumulation(self, shares.dtype, shares.device) @ shares.flatten(-2)
         knots = places.unflatten(-1, shares.shape[-2:])
-        # Comparing with the inner knots alone keeps bin k - 1 the last whatever the rounding.
-        # For few bins this beats a search, and floats as results beat booleans.
         with torch.no_grad():
-            inner = knots[..., int(along_z), 1:-1, :, :]
-            passed = torch.le(inner, value.unsqueeze(-3), out=torch.empty_like(inner))
+            # Comparing with the inner knots alone keeps bin k - 1 the last whatever the rounding.
+            # For few bins this beats a search, and floats as results beat booleans.
+            inner_knots = knots[..., int(along_z), 1:-1, :, :]
+            passed = torch.empty_like(inner_knots)
+            torch.le(inner_knots, value.unsqueeze(-3), out=passed)
             number = passed.sum(-3, keepdim=True)
-            row = torch.cat([number - 1, number], -3)
-        ends = (row.long() + 1).unsqueeze(-4).expand(*knots.shape[:-3], -1, -1, -1)
-        corner, end = knots.gather(-3, ends).unbind(-3)
-        # At both ends of the spline, where the identity takes over, the slope is 1.
-        inner, index = self.inner(row)
-        return Bin(shares, passed, row, corner, end - corner, raw.gather(-3, index) * inner)
+            ends = torch.cat([number - 1, number], -3)
+        index = (ends.long() + 1).unsqueeze(-4).expand(*knots.shape[:-3], -1, -1, -1)
+        corner, end = knots.gather(-3, index).unbind(-3)
+        # A zero, hence a slope of 1, at both ends of the spline, where the identity takes over.
+        inner, index = self.inner(ends)
+        raw = raw.gather(-3, index) * inner + self.UNIT_SLOPE
+        return Bin(shares, passed, ends, corner, end - corner, raw)
 
-    def inner(self, row):
-        """Whether a knot is an inner one, 1.0 or 0.0, and the index of its derivative."""
-        index = row.clamp(0, self.n_bins - 2)
-        return torch.eq(row, index, out=torch.empty_like(row)), index.long()
+    def inner(self, ends):
+        """Whether each knot is an inner one, 1.0 or 0.0, and the index of its derivative."""
+        index = ends.clamp(0, self.n_bins - 2)
+        return torch.eq(ends, index, out=torch.empty_like(ends)), index.long()
 
     def slopes(self, raw):
-        return F.softplus(raw + self.UNIT_SLOPE) + self.MIN_DERIVATIVE
+        return F.softplus(raw) + self.MIN_DERIVATIVE
 
     def gradient(self, bin_, g_corner, g_size, g_slopes):
         """Gradient of the parameters from those of one bin's corner, size and end slopes."""
         k = self.n_bins
-        number = bin_.row[..., 1:, :, :]
+        number = bin_.ends[..., 1:, :, :]
         # The corner is the sum of the sizes before the bin, and sizes are softmax shares: the
         # gradient of the logits is that of the shares less its mean, times the shares.
         shared_before = torch.sub(bin_.corner + self.tail_bound, number, alpha=self.least)
@@ -127,21 +134,10 @@ class RationalQuadraticSpline:
         index = number.long().unsqueeze(-4).expand(*bin_.shares.shape[:-3], -1, -1, -1)
         logits.scatter_(-3, index, g_size.unsqueeze(-3))
         logits.sub_(mean.unsqueeze(-3)).mul_(bin_.shares)
-        inner, index = self.inner(bin_.row)
-        g_raw = g_slopes * torch.sigmoid(bin_.raw + self.UNIT_SLOPE) * inner
+        inner, index = self.inner(bin_.ends)
+        g_raw = g_slopes * torch.sigmoid(bin_.raw) * inner
         grad[..., 2 * k :, :, :].scatter_add_(-3, index, g_raw)
         return grad
-
-
-class Bin(NamedTuple):
-    """The bin that holds each value, along x and along z."""
-
-    shares: torch.Tensor  # (..., 2, n_bins, d, n), of all bins: softmax of the logits
-    passed: torch.Tensor  # (..., n_bins - 1, d, n), 1.0 for inner knots before it, else 0.0
-    row: torch.Tensor  # (..., 2, d, n), places of its two knots among the inner ones, as floats
-    corner: torch.Tensor  # (..., 2, d, n), its lower end
-    size: torch.Tensor  # (..., 2, d, n)
-    raw: torch.Tensor  # (..., 2, d, n), parameters of the slopes at its two knots
 
 
 @cache
@@ -151,7 +147,7 @@ def _cumulation(spline, dtype, device):
     k = spline.n_bins
     knot, bin_ = torch.arange(k + 1.0, dtype=torch.float64)[:, None], torch.arange(k)
     matrix = spline.shared * (bin_ < knot).double() + spline.least * knot - spline.tail_bound
-    return matrix.to(device, dtype)
+    return matrix.to(dtype).to(device)
 
 
 def _terms(t, slope, d0, d1):

@@ -60,7 +60,7 @@ class BaseFlowDensity(
 
     @abstractmethod
     def _start_run(self, X, weight, held_out, bounds, warm, increment, max_iter):
-        """What fits `flow_` to validated rows; see `_engine.Run`."""
+        """What fits `flow_` to validated rows; see `_run.Run`."""
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, sample_weight=None, *, X_val=None, sample_weight_val=None):

@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from .._flow import standard_normal_log_prob
 from .._training import History
 from ..bijections import Chain, MarginalQuantile, Rotation
-from ._engine import SMALL_TABLE, Run
+from ._run import SMALL_TABLE, Run
 
 ICA_ROWS = 10_000  # enough to see which directions are least normal
 ICA_STEPS = 30  # any rotation will do, a good one saves layers

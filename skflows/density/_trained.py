@@ -22,7 +22,7 @@ class FlowDensity(BaseFlowDensity):
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions({"relu", "tanh", "silu", "gelu", "elu"})],
         "dropout": [Interval(Real, 0, 1, closed="left")],
-        "input_noise": [Interval(Real, 0, None, closed="left")],
+        "input_noise": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -101,9 +101,11 @@ class FlowDensity(BaseFlowDensity):
         }
 
     def _start_run(self, X, weight, held_out, bounds, warm, increment, max_iter):
-        from ._engine import Training
+        from ._run import NoiseSearch, Training
 
-        return Training(self, X, weight, held_out, bounds, warm, increment, max_iter)
+        searches = self.input_noise == "auto" and not (warm or increment)
+        kind = NoiseSearch if searches else Training
+        return kind(self, X, weight, held_out, bounds, warm, increment, max_iter)
 
     @staticmethod
     def _fit_together(members, parts):
@@ -111,13 +113,13 @@ class FlowDensity(BaseFlowDensity):
 
         A part is a tuple of rows, their weights, and held-out rows with theirs or None.
         """
-        from ._engine import Training
+        from ._run import train_together
 
         begun = [
             member._begin(X, weight, False, False, member.max_iter, held_out)
             for member, (X, weight, held_out) in zip(members, parts, strict=True)
         ]
-        histories = Training.train_together([run for *_, run in begun])
+        histories = train_together([run for *_, run in begun])
         for member, history, (X, weight, run) in zip(members, histories, begun, strict=True):
             member._end(history, run, X, weight, False)
 

@@ -115,7 +115,7 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
         """
         import torch
 
-        from . import _engine
+        from . import _engine, _maps
 
         X = validate_rows(self, X, ensure_min_samples=2)
         weight = validate_weight(sample_weight, X, 2)
@@ -124,7 +124,7 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
         bounds = validate_bounds(self.bounds, X, self.dequantizer_)
         X, weight = X[weight > 0], weight[weight > 0]
         rows = self.dequantizer_.spread_anew(X, check_random_state(self.random_state))
-        self.preprocessor_ = _engine.fitted_preprocessor(
+        self.preprocessor_ = _maps.fitted_preprocessor(
             self.preprocessing, bounds, torch.from_numpy(rows), torch.from_numpy(weight)
         )
         mapped, _ = _engine.map_rows(self.preprocessor_, "forward", rows)

@@ -1,0 +1,168 @@
+"""The parts of a mixture: how each is fitted and what held-out rows say of it."""
+
+import math
+import time
+import warnings
+from numbers import Integral
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import logsumexp
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import KFold, check_cv
+from sklearn.utils.validation import has_fit_parameter
+
+from .density import FlowDensity
+from .density._protocol import fit_density
+
+EM_STEPS = 500
+EM_TOLERANCE = 1e-9  # in nats per row
+# Shares of a time limit: what is left after the flows is for their last scores.
+TIME_FOR_QUICK_ONES = 0.4
+TIME_FOR_ALL = 0.92
+LEAST_SECONDS = 0.2  # less is not worth the start of a flow
+
+
+class Component(NamedTuple):
+    """One kind of member of a mixture."""
+
+    name: str
+    estimator: object
+    refit: bool  # to all rows, or keep the models of the folds
+
+    @property
+    def trains(self):
+        """Whether it is a flow that is trained, hence one that can be cut short."""
+        return isinstance(self.estimator, FlowDensity)
+
+
+class Budget(NamedTuple):
+    """Until when a component may be fitted, and in how many rounds the time is spent."""
+
+    end: float = math.inf
+    rounds: int = 1
+
+    def seconds(self):
+        """For the component that starts now."""
+        return (self.end - time.time()) / self.rounds
+
+
+class Outcome(NamedTuple):
+    """What came of a component: members, the scores of each fold's held-out rows, seconds."""
+
+    members: list
+    scores: list
+    seconds: float
+
+
+def budgets(components, time_limit, n_workers):
+    """What each component may take of the time, if that is limited; the first takes what it needs.
+
+    Flows come last, and share what the quick ones leave.
+    """
+    if time_limit is None:
+        return [Budget()] * len(components)
+    start = time.time()
+    quick = Budget(start + TIME_FOR_QUICK_ONES * time_limit)
+    flows = [component for component in components if component.trains]
+    found = [Budget()]
+    for component in components[1:]:
+        if not component.trains:
+            found.append(quick)
+            continue
+        rounds = math.ceil((len(flows) - flows.index(component)) / n_workers)
+        found.append(Budget(start + TIME_FOR_ALL * time_limit, rounds))
+    return found
+
+
+def splits_of(cv, X, seed):
+    """Pairs of training and held-out rows; a number of folds means shuffled ones."""
+    if isinstance(cv, Integral):
+        cv = KFold(min(int(cv), len(X)), shuffle=True, random_state=seed)
+    return list(check_cv(cv).split(X))
+
+
+def fit_component(component, X, weight, splits, budget, quiet=False):
+    """Fit a component on each split and score the rows that it holds out.
+
+    Returns None if its time is over before it starts.
+    """
+    started = time.perf_counter()
+    members = [clone(component.estimator) for _ in splits]
+    seconds = budget.seconds()
+    if seconds < LEAST_SECONDS * component.trains:
+        return None
+    if component.trains and math.isfinite(seconds):
+        together = len(splits) if not stacks(component, splits) else 1
+        members = [member.set_params(time_limit=seconds / together) for member in members]
+    parts = [
+        (X[train], select(weight, train), (X[held_out], select(weight, held_out)))
+        for train, held_out in splits
+    ]
+    with warnings.catch_warnings():
+        if quiet:  # of what the mixture makes good by its weights
+            warnings.simplefilter("ignore", ConvergenceWarning)
+        if stacks(component, splits):
+            FlowDensity._fit_together(members, parts)
+        else:
+            for member, part in zip(members, parts, strict=True):
+                fit_member(member, *part)
+        scores = [
+            member.score_samples(X[held_out])
+            for member, (_, held_out) in zip(members, splits, strict=True)
+        ]
+        if component.refit:
+            members = [fit_density(clone(component.estimator), X, weight)]
+    return Outcome(members, scores, time.perf_counter() - started)
+
+
+def stacks(component, splits):
+    """Whether the models of the folds train together."""
+    return component.trains and len(splits) > 1
+
+
+def select(weight, rows):
+    """The weights of some rows, if there are weights."""
+    return None if weight is None else weight[rows]
+
+
+def fit_member(member, X, weight, held_out):
+    """Fit to a part of the rows; a flow also stops early by the rows held out."""
+    if has_fit_parameter(member, "X_val"):
+        member.fit(X, None, weight, X_val=held_out[0], sample_weight_val=held_out[1])
+    else:
+        fit_density(member, X, weight)
+
+
+def mixture_weights(scores, weight=None):
+    """Weights of a mixture that maximise the likelihood of rows, by EM.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_rows, n_components)
+        Log-density of each row under each component.
+    weight : ndarray of shape (n_rows,), optional
+        Importance of each row.
+
+    Returns
+    -------
+    weights : ndarray of shape (n_components,)
+        On the simplex.
+    """
+    weight = np.ones(len(scores)) if weight is None else weight
+    # A row that no component knows has nothing to say about their weights.
+    known = np.isfinite(scores.max(axis=1)) & (weight > 0)
+    scores, weight = scores[known], weight[known] / weight[known].sum()
+    n_components = scores.shape[1]
+    shares = np.full(n_components, 1 / n_components)
+    before = -np.inf
+    for _ in range(EM_STEPS if known.any() else 0):
+        with np.errstate(divide="ignore"):  # a component without a share keeps none
+            joint = scores + np.log(shares)
+        total = logsumexp(joint, axis=1)
+        shares = weight @ np.exp(joint - total[:, None])
+        if weight @ total - before < EM_TOLERANCE:
+            break
+        before = weight @ total
+    return shares / shares.sum()

@@ -1,0 +1,41 @@
+"""The fixed maps that stand before a density, set from its rows."""
+
+import copy
+import hashlib
+
+import torch
+
+from ..bijections import Bounded, Chain, MarginalQuantile, Standardize, Whiten
+
+PREPROCESSING = {"standardize": Standardize, "whiten": Whiten, "quantile": MarginalQuantile}
+# The components of a mixture ask for the same maps of the same folds again and again.
+N_RECENT_MAPS = 32
+_RECENT_MAPS: dict = {}
+
+
+@torch.no_grad()
+def fitted_preprocessor(names, bounds, x, weight):
+    """The fixed maps that stand before a flow, as one bijection, set from weighted rows."""
+    names = [names] if isinstance(names, str) else list(names)
+    if unknown := [name for name in names if name not in PREPROCESSING]:
+        raise ValueError(f"preprocessing={unknown[0]!r}; choose among {list(PREPROCESSING)}.")
+    steps = [] if bounds is None else [Bounded(bounds)]
+    y = steps[0](x)[0] if steps else x
+    for name in names:
+        steps.append(_fitted_map(name, y, weight))
+        y, _ = steps[-1](y)
+    return steps[0] if len(steps) == 1 else Chain(steps)
+
+
+def _fitted_map(name, y, weight):
+    """A map of `PREPROCESSING`, set from rows: the one of before if they are those of before."""
+    digest = hashlib.sha1(y.numpy().tobytes() + weight.numpy().tobytes()).digest()
+    key = name, y.shape, digest
+    if key not in _RECENT_MAPS:
+        bijection = PREPROCESSING[name](y.shape[1])
+        bijection.initialize(y, weight)
+        while len(_RECENT_MAPS) >= N_RECENT_MAPS:
+            _RECENT_MAPS.pop(next(iter(_RECENT_MAPS)), None)
+        _RECENT_MAPS[key] = bijection
+        return copy.deepcopy(bijection)
+    return copy.deepcopy(_RECENT_MAPS[key])

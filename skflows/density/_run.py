@@ -1,0 +1,288 @@
+"""The runs that fit flows: what they prepare, and training by gradient descent."""
+
+import copy
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+
+from .._flow import Flow
+from .._members import stack, unstack
+from .._training import EMA_DECAY, Paced, constant, cosine_with_warm_up, fit_flow
+from ._engine import resolve_device, seeded, suitable_threads
+from ._maps import fitted_preprocessor
+
+INITIALIZATION_ROWS = 8192  # enough for the moments that ActNorm starts from
+SMALLEST_BATCH, LARGEST_BATCH = 128, 1024
+FULL_RATE_FEATURES = 4
+SMALL_TABLE = 40  # rows from which on noise, held-out rows and float32 do more good than harm
+INPUT_NOISES = (0.0, 0.05, 0.1, 0.2)  # to choose from
+
+
+def unit_mean(weight):
+    """Weights scaled to a mean of 1, whatever their magnitude."""
+    weight = weight / weight.max()
+    return weight / weight.mean()
+
+
+def automatic_batch_size(n):
+    """Power of two nearest to n / 32, within bounds."""
+    return int(np.clip(2 ** round(np.log2(n / 32)), SMALLEST_BATCH, LARGEST_BATCH))
+
+
+class Run:
+    """One fit of an estimator's flow on validated rows and their positive weights.
+
+    A subclass fits the bijection, in `_fit_bijection`.
+    """
+
+    warm = increment = False
+    device = torch.device("cpu")
+    dtype = torch.float64
+
+    def __init__(self, estimator, X, weight, held_out, bounds):
+        self.estimator = estimator
+        self.dequantizer = estimator.dequantizer_
+        self.rows, self.weight = X, weight
+        self.held_out = held_out
+        self.bounds = bounds
+        self.seed = check_random_state(estimator.random_state).randint(2**31 - 1)
+
+    def train(self, on_epoch_begin, on_epoch_end):
+        """Fit, calling back around each epoch; returns the `History`."""
+        # Callers who extract features without gradients may well fit a density there.
+        with (
+            seeded(self.seed, self.device),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
+            self.prepare()
+            return self._fit_bijection(on_epoch_begin, on_epoch_end)
+
+    def prepare(self):
+        """Set what the data set, and part the rows into training and held-out ones."""
+        est = self.estimator
+        if self.warm:
+            self.flow = copy.deepcopy(est.flow_).cpu().requires_grad_()
+        else:
+            x, weight = self._spread(self.rows), torch.from_numpy(self.weight)
+            preprocess = fitted_preprocessor(est.preprocessing, self.bounds, x, weight)
+            self.flow = Flow(preprocess, est._build_bijection(x.shape[1]))
+            few = slice(None)
+            if len(x) > INITIALIZATION_ROWS:
+                few = torch.randperm(len(x))[:INITIALIZATION_ROWS]
+            with torch.no_grad():
+                y, _ = preprocess(x[few])
+                self.flow.bijection.double().initialize(y, weight[few])
+        self.flow.bijection.to(self.device, self.dtype)
+        self._split()
+        self.y, self.log_det = self._preprocessed(self.rows, self.weight)
+        self.validation, self.validation_log_det = None, 0.0
+        if self.held_out is not None:
+            y, self.validation_log_det = self._preprocessed(*self.held_out)
+            self.validation = y, self.held_out[1]
+
+    def _split(self):
+        wanted = self.estimator.early_stopping
+        if wanted == "auto":
+            wanted = len(self.rows) >= SMALL_TABLE or self.held_out is not None
+        if self.increment or not wanted:
+            self.held_out = None
+        elif self.held_out is None:
+            n = len(self.rows)
+            n_held_out = min(max(1, round(self.estimator.validation_fraction * n)), n - 1)
+            order = torch.randperm(n).numpy()
+            held_out, rest = order[:n_held_out], order[n_held_out:]
+            self.held_out = self.rows[held_out], self.weight[held_out]
+            self.rows, self.weight = self.rows[rest], self.weight[rest]
+        self.weight = self._relative(self.weight)
+        if self.held_out is not None:
+            self.held_out = self.held_out[0], self._relative(self.held_out[1])
+
+    def _relative(self, weight):
+        return unit_mean(torch.from_numpy(weight)).to(self.device, self.dtype)
+
+    def _spread(self, rows):
+        """Rows as a float64 tensor, discrete columns with new noise."""
+        if not self.dequantizer:
+            return torch.tensor(rows, dtype=torch.float64)
+        noise = torch.rand(len(rows), len(self.dequantizer.columns), dtype=torch.float64)
+        return torch.from_numpy(self.dequantizer.spread(rows, noise.numpy()))
+
+    @torch.no_grad()
+    def _preprocessed(self, rows, weight):
+        """What the bijection sees of rows, and their mean log-determinant."""
+        y, log_det = self.flow.preprocess(self._spread(rows))
+        share = weight.cpu().double() / weight.sum().item()
+        return y.to(self.device, self.dtype), (share @ log_det.cpu()).item()
+
+    def snapshot(self):
+        """The flow as it stands, in float64 and ready to score."""
+        flow = copy.deepcopy(self.flow).requires_grad_(False).eval()
+        # MPS has no float64.
+        flow = flow.cpu() if self.device.type == "mps" else flow.to(self.device)
+        return flow.double()
+
+    def optimizer_state(self, history):
+        """What the next `partial_fit` needs, or None where there is nothing."""
+        return None
+
+
+class Training(Run):
+    """A fit by gradient descent."""
+
+    def __init__(self, estimator, X, weight, held_out, bounds, warm, increment, max_iter):
+        super().__init__(estimator, X, weight, held_out, bounds)
+        self.warm = warm
+        self.increment = increment
+        self.max_iter = max_iter
+        self.device = resolve_device(estimator.device)
+        n = len(X)
+        automatic = estimator.batch_size == "auto"
+        self.batch_size = automatic_batch_size(n) if automatic else estimator.batch_size
+        # Rounding decides Adam's first steps where a gradient vanishes: a small table can
+        # afford the float64 that makes its fit independent of the order of the sums.
+        self.whole = automatic and n < SMALL_TABLE
+        double = self.whole and self.device.type != "mps"
+        self.dtype = torch.float64 if double else torch.float32
+        self.learning_rate = estimator.learning_rate_init
+        if self.whole:
+            # With nothing held out, only the rate keeps wide tables from being learned by heart.
+            self.learning_rate *= min(1.0, FULL_RATE_FEATURES / X.shape[1])
+        noise = estimator.input_noise
+        self.input_noise = 0.0 if noise == "auto" else noise
+        if increment:  # else each would shuffle and drop as the one before it
+            self.seed += getattr(estimator, "n_iter_", 0)
+
+    def _fit_bijection(self, on_epoch_begin, on_epoch_end):
+        with suitable_threads(self.flow, self.batch_size):
+            return fit_flow(
+                self.flow.bijection,
+                self.y,
+                self.weight,
+                self.validation,
+                redraw=self.redraw if self.draws_noise else None,
+                # Losses and scores are reported in the units of X, as score_samples is.
+                log_det=self.log_det,
+                validation_log_det=self.validation_log_det,
+                on_epoch_begin=on_epoch_begin,
+                on_epoch_end=on_epoch_end,
+                **self.settings(),
+            )
+
+    def settings(self):
+        """What `fit_flow` is told besides the rows."""
+        est = self.estimator
+        schedule = constant if self.increment else cosine_with_warm_up
+        if est.time_limit is not None:
+            schedule = Paced(schedule, est.time_limit)
+        return {
+            "max_iter": self.max_iter,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "weight_decay": est.weight_decay,
+            "n_iter_no_change": est.n_iter_no_change,
+            "tol": est.tol,
+            "noise": not self.whole,
+            "schedule": schedule,
+            "ema_decay": 0.0 if self.increment else EMA_DECAY,
+            "optimizer_state": est._optimizer_state if self.warm and self.increment else None,
+        }
+
+    @property
+    def draws_noise(self):
+        """Whether rows differ from epoch to epoch."""
+        return bool(self.dequantizer) or self.input_noise > 0
+
+    def redraw(self):
+        """The rows of an epoch, with new noise."""
+        rows = self.y
+        if self.dequantizer:
+            rows, _ = self._preprocessed(self.rows, self.weight)
+        return rows + self.input_noise * torch.randn_like(rows) if self.input_noise else rows
+
+    def optimizer_state(self, history):
+        """What the next `partial_fit` needs, on the CPU, or None where there is nothing."""
+        state = history.optimizer_state
+        if not self.increment or not state["state"]:
+            return None
+        moments = {name: value.cpu().clone() for name, value in state["state"][0].items()}
+        return {**state, "state": {0: moments}}
+
+
+class NoiseSearch(Training):
+    """Trainings with several sizes of input noise at once, of which the best one stays."""
+
+    def _fit_bijection(self, on_epoch_begin, on_epoch_end):
+        if self.validation is None:
+            return super()._fit_bijection(on_epoch_begin, on_epoch_end)
+        self.trials = [copy.copy(self) for _ in INPUT_NOISES]
+        for trial, noise in zip(self.trials, INPUT_NOISES, strict=True):
+            trial.flow, trial.input_noise = copy.deepcopy(self.flow), noise
+        histories = fit_together(
+            self.trials, on_epoch_begin, lambda histories: on_epoch_end(self._choose(histories))
+        )
+        return self._choose(histories)
+
+    def _choose(self, histories):
+        scores = [history.best_score for history in histories]
+        best = int(np.argmax(scores))
+        self.flow, self.input_noise = self.trials[best].flow, INPUT_NOISES[best]
+        return histories[best]
+
+
+def train_together(runs):
+    """Train runs of estimators that differ in their rows alone, as one stack.
+
+    Returns their histories.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        for run in runs:
+            with seeded(run.seed, run.device):
+                run.prepare()
+        with seeded(runs[0].seed, runs[0].device):
+            return fit_together(runs)
+
+
+def fit_together(runs, on_epoch_begin=lambda: None, on_epoch_end=None):
+    """Fit the bijections of prepared runs; each holds its own whenever this calls back."""
+    first = runs[0]
+    validation = None
+    if first.validation is not None:
+        parts = zip(*(run.validation for run in runs), strict=True)
+        validation = tuple(padded(part) for part in parts)
+    stacked = stack([run.flow.bijection for run in runs])
+
+    def hand_out():
+        for run, bijection in zip(runs, unstack(stacked), strict=True):
+            run.flow.bijection = bijection
+
+    def on_stack_epoch_end(histories):
+        if on_epoch_end is None:
+            return False
+        hand_out()
+        return on_epoch_end(histories)
+
+    def redraw():
+        return padded([run.redraw() for run in runs])
+
+    with suitable_threads(stacked, first.batch_size):
+        histories = fit_flow(
+            stacked,
+            padded([run.y for run in runs]),
+            padded([run.weight for run in runs]),
+            validation,
+            redraw=redraw if any(run.draws_noise for run in runs) else None,
+            log_det=[run.log_det for run in runs],
+            validation_log_det=[run.validation_log_det for run in runs],
+            on_epoch_begin=on_epoch_begin,
+            on_epoch_end=on_stack_epoch_end,
+            **first.settings(),
+        )
+    hand_out()
+    return histories
+
+
+def padded(parts):
+    """Tensors that differ in their length, in one, with zeros at the ends of the short ones."""
+    return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
