@@ -25,21 +25,33 @@ from peers import PEERS
 from protocol import load
 from threadpoolctl import threadpool_limits
 
+from skflows import AutoDensity, GaussianizationDensity
 from skflows.density import ARCHITECTURES
 
-ESTIMATORS = {cls.__name__: cls for cls in ARCHITECTURES.values()}
+ESTIMATORS = {
+    cls.__name__: cls for cls in (AutoDensity, GaussianizationDensity, *ARCHITECTURES.values())
+}
 N_SAMPLES = 2000
+LEAST_WEIGHT = 0.005  # of a component of a mixture that is reported
 
 
 class Ours:
     """One of our estimators at its defaults; it holds out its own validation rows."""
 
-    def __init__(self, name, seed):
+    weights_ = None
+
+    def __init__(self, name, seed, jobs):
         self.estimator = ESTIMATORS[name](random_state=seed)
+        if "n_jobs" in self.estimator.get_params():
+            self.estimator.set_params(n_jobs=jobs)
 
     def fit(self, train, val):
         self.estimator.fit(np.concatenate([train, val]))
-        self.epochs_ = self.estimator.n_iter_
+        self.epochs_ = getattr(self.estimator, "n_iter_", None)
+        if hasattr(self.estimator, "leaderboard_"):
+            board = self.estimator.leaderboard_
+            pairs = zip(board["component"], board["weight"], strict=True)
+            self.weights_ = {name: round(w, 4) for name, w in pairs if w >= LEAST_WEIGHT}
         return self
 
     def score_samples(self, X):
@@ -49,8 +61,8 @@ class Ours:
         return self.estimator.sample(n)
 
 
-def make(name, seed, budget):
-    return PEERS[name](seed=seed, budget=budget) if name in PEERS else Ours(name, seed)
+def make(name, seed, budget, jobs):
+    return PEERS[name](seed=seed, budget=budget) if name in PEERS else Ours(name, seed, jobs)
 
 
 def timed(function, *args):
@@ -59,15 +71,17 @@ def timed(function, *args):
     return result, round(time.perf_counter() - started, 4)
 
 
-def run(line, train, val, test, budget):
+def run(line, train, val, test, budget, jobs=1):
     """Fill `line` with what one contestant reaches; what it fails at becomes ``line["error"]``."""
     try:
         started = time.perf_counter()
         try:
-            contestant = make(line["method"], line["seed"], budget).fit(train, val)
+            contestant = make(line["method"], line["seed"], budget, jobs).fit(train, val)
         finally:  # known for a failed fit too
             line["fit_s"] = round(time.perf_counter() - started, 4)
         line["epochs"] = contestant.epochs_
+        if getattr(contestant, "weights_", None):
+            line |= {"weights": contestant.weights_, "jobs": jobs}
         scores, line["score_s"] = timed(contestant.score_samples, test)
         line["nonfinite"] = int((~np.isfinite(scores)).sum())
         if line["nonfinite"] == 0:
@@ -146,6 +160,64 @@ def print_table(lines, title, cell):
         print(f"| {label} | " + " | ".join(row) + " |")
 
 
+def print_lead(lines):
+    """AutoDensity against the best peer of each set: the one with the best mean over the seeds."""
+    found = defaultdict(dict)
+    for line in lines:
+        found[line["set"], line["method"]][line["seed"]] = line
+    print("\nAutoDensity and the best peer of each set, on the seeds that both have\n")
+    print(
+        "| set (n_train, d) | seeds | AutoDensity | best peer | lead (standard error) | seconds |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name in sorted({line["set"] for line in lines}):
+        ours = {seed: x for seed, x in found[name, "AutoDensity"].items() if "ll" in x}
+        peers = {
+            method: {seed: x for seed, x in found[name, method].items() if "ll" in x}
+            for method in PEERS
+        }
+        seeds = sorted(set(ours).intersection(*(peer for peer in peers.values() if peer)))
+        peers = {
+            method: statistics.mean(peer[seed]["ll"] for seed in seeds)
+            for method, peer in peers.items()
+            if seeds and peer
+        }
+        if not peers:
+            continue
+        best = max(peers, key=peers.get)
+        mean = statistics.mean(ours[seed]["ll"] for seed in seeds)
+        leads = [ours[seed]["ll"] - found[name, best][seed]["ll"] for seed in seeds]
+        # Over test rows, as if the two densities erred independently, where there is one seed.
+        error = np.hypot(ours[seeds[0]]["se"], found[name, best][seeds[0]]["se"])
+        if len(seeds) > 1:
+            error = statistics.stdev(leads) / len(leads) ** 0.5
+        seconds = statistics.mean(ours[seed]["fit_s"] for seed in seeds)
+        line = ours[seeds[0]]
+        print(
+            f"| {name} ({line['n']}, {line['d']}) | {len(seeds)} | {brief(mean)} "
+            f"| {brief(peers[best])} {best} | {brief(statistics.mean(leads))} ({brief(error)}) "
+            f"| {seconds:.3g} |"
+        )
+
+
+def print_weights(lines):
+    """What carries each mixture: mean weights over the seeds."""
+    sets = defaultdict(list)
+    for line in lines:
+        if "weights" in line:
+            sets[line["set"]].append(line["weights"])
+    print("\nWeights of AutoDensity's components, means over the seeds\n")
+    print("| set | components |")
+    print("|---|---|")
+    for name, weights in sorted(sets.items()):
+        total = defaultdict(float)
+        for each in weights:
+            for component, weight in each.items():
+                total[component] += weight / len(weights)
+        heaviest = sorted(total.items(), key=lambda item: -item[1])[:6]
+        print(f"| {name} | " + ", ".join(f"{c} {w:.2f}" for c, w in heaviest) + " |")
+
+
 def print_tables(lines):
     if not lines:
         print("No results yet.")
@@ -159,6 +231,9 @@ def print_tables(lines):
         f"Seconds to fit / to score the test rows / to draw {N_SAMPLES} samples",
         seconds_cell,
     )
+    if any(line["method"] == "AutoDensity" for line in lines):
+        print_lead(lines)
+        print_weights(lines)
     for where in sorted({(x["machine"], x["threads"], x["torch"]) for x in lines}):
         print("\nMachine: {}; threads: {}; torch {}".format(*where))
 
@@ -174,9 +249,12 @@ def parse():
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="processes of AutoDensity")
     parser.add_argument("--budget", type=float, default=150, help="seconds a peer flow may train")
     parser.add_argument("--out", type=Path, help="JSON lines file to append to and resume from")
-    parser.add_argument("--table", type=Path, help="print the tables of this file and leave")
+    parser.add_argument(
+        "--table", type=Path, nargs="+", help="print the tables of these files and leave"
+    )
     args = parser.parse_args()
     if args.data is None and args.table is None:
         parser.error("give --data DIR to run, or --table FILE to print")
@@ -186,7 +264,7 @@ def parse():
 def main():
     parser, args = parse()
     if args.table:
-        print_tables(read(args.table))
+        print_tables([line for path in args.table for line in read(path)])
         return
 
     paths = {path.stem: path for path in sorted(args.data.glob("*.npz"))}
@@ -216,7 +294,7 @@ def main():
             for *_, method in group:
                 line = {"set": name, "method": method, "seed": seed}
                 line |= {"n": len(train), "d": train.shape[1], **where}
-                lines.append(run(line, train, val, test, args.budget))
+                lines.append(run(line, train, val, test, args.budget, args.jobs))
                 if args.out:
                     with args.out.open("a", encoding="utf-8") as out:
                         out.write(json.dumps(line) + "\n")

@@ -58,7 +58,8 @@ def ours(architecture, d):
     """Our estimator's flow: trained in float32 by its own optimiser, used in float64."""
     import skflows
     from skflows._flow import Flow
-    from skflows._training import EMA_DECAY, FlatOptimizer, weighted_nll
+    from skflows._optimizer import FlatOptimizer
+    from skflows._training import EMA_DECAY, weighted_nll
     from skflows.bijections import Standardize
 
     # No dropout: the peers have none.

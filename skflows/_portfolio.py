@@ -71,7 +71,7 @@ def mixtures(n, d, on, seed):
         )
         for space in ("axis", "quantile")
         for k in N_COMPONENTS
-        if k * d <= n
+        if k * d <= n / 2
     ]
     return components + [
         Component(
@@ -80,7 +80,7 @@ def mixtures(n, d, on, seed):
             False,
         )
         for k in N_DIAGONAL_COMPONENTS
-        if 5 * k <= n
+        if 5 * k <= n / 2
     ]
 
 

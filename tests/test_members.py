@@ -9,7 +9,8 @@ from _bijections import CONTEXTS, N_ROWS, TABLE, autoregressive, coupling, rando
 from torch.testing import assert_close
 
 from skflows._members import stack, unstack
-from skflows._training import BACK_OFF, MAX_RECOVERIES, constant, fit_flow, mean_log_prob
+from skflows._optimizer import constant
+from skflows._training import BACK_OFF, MAX_RECOVERIES, fit_flow, mean_log_prob
 from skflows.bijections import (
     ActNorm,
     Affine,

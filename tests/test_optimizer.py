@@ -8,13 +8,8 @@ from torch.testing import assert_close
 
 from skflows import _training
 from skflows._nn import dropout
-from skflows._training import (
-    FlatOptimizer,
-    cosine_with_warm_up,
-    mean_log_prob,
-    shuffled_batches,
-    weighted_nll,
-)
+from skflows._optimizer import FlatOptimizer, Paced, constant, cosine_with_warm_up
+from skflows._training import mean_log_prob, shuffled_batches, weighted_nll
 from skflows.bijections import Chain, Coupling, ElementwiseAffine, Shift
 
 
@@ -134,3 +129,16 @@ def test_dropout_is_unbiased_and_independent(p):
         assert abs((kept & other).double().mean() - (1 - p) ** 2) < 2 * tolerance
     (slope,) = torch.autograd.grad(first.sum(), h)
     assert torch.equal(slope, first)
+
+
+def test_paced_schedule_follows_the_clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("skflows._optimizer.time.monotonic", lambda: now[0])
+    paced = Paced(cosine_with_warm_up, seconds=10)
+    # In time, it is the schedule itself; behind, it is where the clock is; at the end, nothing.
+    assert paced(30, 100) == cosine_with_warm_up(30, 100)
+    now[0] = 105.0
+    assert paced(30, 100) == cosine_with_warm_up(50, 100)
+    now[0] = 110.0
+    assert paced(30, 100) == 0
+    assert Paced(constant, seconds=1)(5, 10) == 1

@@ -6,16 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from skflows import _training
-from skflows._training import (
-    BACK_OFF,
-    EPS,
-    MAX_RECOVERIES,
-    constant,
-    fit_flow,
-    mean_log_prob,
-    weighted_nll,
-)
+from skflows._optimizer import EPS, MAX_GRADIENT_NORM, constant
+from skflows._training import BACK_OFF, MAX_RECOVERIES, fit_flow, mean_log_prob, weighted_nll
 from skflows.bijections import Chain, ElementwiseAffine, LULinear, Planar
 
 SETTINGS = {
@@ -105,7 +97,7 @@ def test_takes_the_steps_of_adamw_on_each_parameter():
         expected = weighted_nll(theirs, y, weight) / len(y)
         assert_close(loss, expected.item())
         expected.backward()
-        torch.nn.utils.clip_grad_norm_(theirs.parameters(), _training.MAX_GRADIENT_NORM)
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), MAX_GRADIENT_NORM)
         adam.step()
     assert_close(weights_of(ours), weights_of(theirs), rtol=1e-6, atol=1e-6)
     # The flat vector they shared is gone.

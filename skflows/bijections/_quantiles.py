@@ -10,24 +10,12 @@ from torch.nn.functional import pad
 from torch.special import ndtr, ndtri
 
 from ._fixed import FARTHEST, weighted_moments
+from ._spline import _invert, _log_slope, _terms
 from ._tails import ALL_TAILS, Outside, normal_log_density
 
 ROWS_BEYOND = 20  # to leave beyond each outermost knot,
 SHARE_BEYOND = (0.005, 0.15)  # but at least and at most this share of all rows
 LEAST_WIDTH = 1e-6  # of a bin, relative to the scale of the column and to its distance
-
-
-def _terms(t, slope, d0, d1):
-    """The polynomials of a spline at the fraction t of a bin of mean slope ``slope``."""
-    bend = t * (1 - t)
-    curve = d1 + d0 - 2 * slope
-    top = d1 * t**2 + 2 * slope * bend + d0 * (1 - t) ** 2
-    bottom = slope + curve * bend
-    return bend, curve, top, bottom
-
-
-def _log_slope(slope, top, bottom):
-    return (slope**2 * top / bottom**2).log()
 
 
 class Maps(NamedTuple):
@@ -93,17 +81,8 @@ class Maps(NamedTuple):
         low, high = self.knots[1, :, :1], self.knots[1, :, -1:]
         inside = z.maximum(low).minimum(high)
         (x0, z0, d0), (x1, z1, d1) = self._bin(inside, along=1)
-        slope = (z1 - z0) / (x1 - x0)
-        # The root of the spline's quadratic equation, in the form without cancellation.
-        rise = inside - z0
-        excess = rise * (d1 + d0 - 2 * slope)
-        a = (z1 - z0) * (slope - d0) + excess
-        b = (z1 - z0) * d0 - excess
-        discriminant = (b**2 + 4 * a * slope * rise).clamp(min=0)
-        t = (2 * slope * rise / (b + discriminant.sqrt())).clamp(0, 1)
-        *_, top, bottom = _terms(t, slope, d0, d1)
-        x = x0 + (x1 - x0) * t
-        log_slope = -_log_slope(slope, top, bottom)
+        t, log_slope = _invert(inside - z0, x1 - x0, z1 - z0, d0, d1)
+        x, log_slope = x0 + (x1 - x0) * t, -log_slope
         for tail, where, sign, corner, parameters in self._beyond(z, along=1):
             # Far scores have quantiles beyond any float.
             excess = tail.inverse(sign * z[where], *parameters).clamp(max=FARTHEST)

@@ -73,18 +73,7 @@ class RationalQuadraticSpline:
         bin_ = self.locate(clamped, params, along_z=True)
         (x0, z0), (width, height) = bin_.corner.unbind(-3), bin_.size.unbind(-3)
         d0, d1 = self.slopes(bin_.raw).unbind(-3)
-        slope = height / width
-        rise = clamped - z0
-        excess = rise * (d1 + d0 - 2 * slope)
-        a = height * (slope - d0) + excess
-        b = height * d0 - excess
-        c = -slope * rise
-        # Not 0, where the square root has no slope: rounding can take it there.
-        discriminant = (b**2 - 4 * a * c).clamp(min=torch.finfo(z.dtype).tiny)
-        # This form of the root has no cancellation where a is near 0.
-        t = (2 * c / (-b - discriminant.sqrt())).clamp(0, 1)
-        *_, top, bottom = _terms(t, slope, d0, d1)
-        log_slope = _log_slope(slope, top, bottom)
+        t, log_slope = _invert(clamped - z0, width, height, d0, d1)
         inside = z == clamped
         return torch.where(inside, x0 + width * t, z), torch.where(inside, -log_slope, 0.0)
 
@@ -164,6 +153,21 @@ def _terms(t, slope, d0, d1):
 def _log_slope(slope, top, bottom):
     ratio = slope / bottom
     return (ratio * ratio * top).log()
+
+
+def _invert(rise, width, height, d0, d1):
+    """The fraction t of a bin at which it has risen so far, and the log-slope there."""
+    slope = height / width
+    excess = rise * (d1 + d0 - 2 * slope)
+    a = height * (slope - d0) + excess
+    b = height * d0 - excess
+    c = -slope * rise
+    # Not 0, where the square root has no slope: rounding can take it there.
+    discriminant = (b**2 - 4 * a * c).clamp(min=torch.finfo(rise.dtype).tiny)
+    # This form of the root has no cancellation where a is near 0.
+    t = (2 * c / (-b - discriminant.sqrt())).clamp(0, 1)
+    *_, top, bottom = _terms(t, slope, d0, d1)
+    return t, _log_slope(slope, top, bottom)
 
 
 class _SplineForward(torch.autograd.Function):

@@ -8,7 +8,8 @@ from sklearn.utils import check_random_state
 
 from .._flow import Flow
 from .._members import stack, unstack
-from .._training import EMA_DECAY, Paced, constant, cosine_with_warm_up, fit_flow
+from .._optimizer import Paced, constant, cosine_with_warm_up
+from .._training import EMA_DECAY, fit_flow
 from ._engine import resolve_device, seeded, suitable_threads
 from ._maps import fitted_preprocessor
 

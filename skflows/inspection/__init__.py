@@ -7,7 +7,14 @@ module does not.
 
 from ._density import DensityDisplay
 from ._latent import LatentDisplay
+from ._leaderboard import LeaderboardDisplay
 from ._loss_curve import LossCurveDisplay
 from ._samples import SamplesDisplay
 
-__all__ = ["DensityDisplay", "LatentDisplay", "LossCurveDisplay", "SamplesDisplay"]
+__all__ = [
+    "DensityDisplay",
+    "LatentDisplay",
+    "LeaderboardDisplay",
+    "LossCurveDisplay",
+    "SamplesDisplay",
+]

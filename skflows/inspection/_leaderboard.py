@@ -1,0 +1,163 @@
+"""What a mixture is made of."""
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ._common import MODEL_COLOR, check_matplotlib
+
+REST_COLOR = "#94a4a2"
+
+
+class LeaderboardDisplay:
+    """Weights and held-out scores of the components of a mixture.
+
+    One bar per component, as long as its weight, the heaviest on top; at the bar stands the mean
+    log-density of held-out rows under that component alone, in nats. The two need not agree: a
+    component that scores low on most rows has weight if it is the one that knows the others.
+
+    It is recommended to use :meth:`from_estimator` to create a :class:`LeaderboardDisplay`.
+
+    Parameters
+    ----------
+    component : list of str
+        Names of the components, the heaviest first.
+
+    weight : array-like of shape (n_components,)
+        Their weights in the mixture.
+
+    score : array-like of shape (n_components,)
+        Their mean log-densities of held-out rows, in nats.
+
+    seconds : array-like of shape (n_components,)
+        Seconds that each took to fit and score. They are kept, and not drawn.
+
+    Attributes
+    ----------
+    bars_ : matplotlib BarContainer
+        The bars, the heaviest first; the last one stands for the others, if there are more.
+
+    ax_ : matplotlib Axes
+        Axes with the bars.
+
+    figure_ : matplotlib Figure
+        Figure containing the axes.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from skflows import StackedDensity
+    >>> from skflows.inspection import LeaderboardDisplay
+    >>> components = [(f"mixture of {k}", GaussianMixture(k, random_state=0)) for k in (1, 2, 3)]
+    >>> density = StackedDensity(components, random_state=0).fit(load_iris().data)
+    >>> display = LeaderboardDisplay.from_estimator(density)
+    >>> len(display.bars_)
+    3
+    """
+
+    def __init__(self, *, component, weight, score, seconds):
+        self.component = component
+        self.weight = weight
+        self.score = score
+        self.seconds = seconds
+
+    @classmethod
+    def from_estimator(cls, estimator, *, max_components=12, ax=None, **kwargs):
+        """Draw the leaderboard of a fitted mixture.
+
+        Parameters
+        ----------
+        estimator : estimator with `leaderboard_`
+            Fitted :class:`skflows.AutoDensity` or :class:`skflows.StackedDensity`.
+
+        max_components : int, default=12
+            Components with a bar of their own. The others share one, of their summed weight.
+
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None makes a new figure.
+
+        **kwargs : dict
+            Keyword arguments for :func:`matplotlib.pyplot.barh`.
+
+        Returns
+        -------
+        display : LeaderboardDisplay
+            The display, with the leaderboard it drew.
+
+        Raises
+        ------
+        AttributeError
+            If the estimator has no leaderboard.
+        ValueError
+            If `max_components` is not a number of bars.
+        ImportError
+            If matplotlib is not installed.
+        """
+        check_matplotlib(f"{cls.__name__}.from_estimator")
+        _check_max_components(max_components)
+        check_is_fitted(estimator)
+        name = type(estimator).__name__
+        if not hasattr(estimator, "leaderboard_"):
+            raise AttributeError(
+                f"{name} has no `leaderboard_`, so there are no components to draw. Pass a fitted "
+                "AutoDensity or StackedDensity; of a pipeline its last step, of a search its "
+                "best_estimator_."
+            )
+        board = estimator.leaderboard_
+        display = cls(**{key: board[key] for key in ("component", "weight", "score", "seconds")})
+        return display.plot(ax=ax, max_components=max_components, **kwargs)
+
+    def plot(self, ax=None, *, max_components=12, **kwargs):
+        """Draw the leaderboard.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None makes a new figure.
+
+        max_components : int, default=12
+            Components with a bar of their own. The others share one, of their summed weight.
+
+        **kwargs : dict
+            Keyword arguments for :func:`matplotlib.pyplot.barh`.
+
+        Returns
+        -------
+        display : LeaderboardDisplay
+            The display itself.
+        """
+        check_matplotlib(f"{type(self).__name__}.plot")
+        _check_max_components(max_components)
+        import matplotlib.pyplot as plt
+
+        names = list(self.component[:max_components])
+        weights = list(self.weight[:max_components])
+        notes = [f"{score:.2f} nats" for score in self.score[:max_components]]
+        colors = [MODEL_COLOR] * len(names)
+        if n_others := len(self.component) - len(names):
+            names.append(f"{n_others} other{'s' * (n_others > 1)}")
+            weights.append(np.sum(self.weight[max_components:]))
+            notes.append("")
+            colors.append(REST_COLOR)
+        if ax is None:
+            size = (6.4, 1.0 + 0.3 * len(names))
+            _, ax = plt.subplots(figsize=size, layout="constrained")
+        self.ax_, self.figure_ = ax, ax.figure
+        places = np.arange(len(names))
+        self.bars_ = ax.barh(places, weights, **({"color": colors} | kwargs))
+        ax.bar_label(self.bars_, notes, padding=4, fontsize="small")
+        ax.set_yticks(places, names)
+        ax.set_ylim(len(names) - 0.5, -0.5)
+        # Room for the score at the longest bar.
+        ax.set_xlim(0, 1.25 * max(weights))
+        ax.set_xlabel("weight in the mixture (at the bars: held-out log-density)")
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(axis="y", length=0)
+        return self
+
+
+def _check_max_components(max_components):
+    if not isinstance(max_components, Integral) or max_components < 1:
+        raise ValueError(f"max_components={max_components!r}: it must be an integer of at least 1.")
