@@ -11,7 +11,10 @@ from pathlib import Path
 from . import __version__
 from ._csv import check_writable, feature_columns, numbers, one_line, read_csv, select, write_csv
 from ._progress import fit_with_progress
-from .density import ARCHITECTURES
+from ._auto import AutoDensity
+from .density import ARCHITECTURES, GaussianizationDensity
+
+ESTIMATORS = ARCHITECTURES | {"gaussianization": GaussianizationDensity, "auto": AutoDensity}
 
 DESCRIPTION = "Fit a normalizing flow to a table, then score rows and draw new ones."
 EPILOG = """\
@@ -67,9 +70,16 @@ def run_fit(args):
     names = feature_columns(frame) if args.columns is None else args.columns
     frame = select(frame, names, args.data)
     frame = numbers(frame, args.data, "choose numeric columns with --columns, or encode them")
-    given = {"max_iter": args.max_iter, "contamination": args.contamination}
-    given = {name: value for name, value in given.items() if value is not None}
-    model = ARCHITECTURES[args.estimator](random_state=args.random_state, **given)
+    model = ESTIMATORS[args.estimator](random_state=args.random_state)
+    for name in ("max_iter", "time_limit", "contamination"):
+        value = getattr(args, name)
+        if value is None:
+            continue
+        if name not in model.get_params():
+            raise ValueError(f"{type(model).__name__} has no --{name.replace('_', '-')}")
+        model.set_params(**{name: value})
+    if "n_jobs" in model.get_params():
+        model.set_params(n_jobs=-1)
 
     start = time.perf_counter()
     interrupted = fit_with_progress(model, frame)
@@ -78,14 +88,21 @@ def run_fit(args):
 
     joblib.dump(model, args.output)
     n, d = frame.shape
-    held_out = model.best_validation_score_
-    quality = "" if held_out is None else f", held-out log-density {held_out:.4g} nats per row"
-    print(
-        f"{type(model).__name__} fitted to {n} rows of {d} columns in {seconds:.1f} s: "
-        f"{model.n_iter_} epochs, best {model.best_iter_}{quality}"
-    )
+    name = type(model).__name__
+    print(f"{name} fitted to {n} rows of {d} columns in {seconds:.1f} s: {_summary(model)}")
     print(f"wrote {args.output}")
     return interrupted
+
+
+def _summary(model):
+    """What came of a fit, in a line."""
+    if hasattr(model, "leaderboard_"):
+        pairs = zip(model.leaderboard_["component"], model.leaderboard_["weight"], strict=True)
+        heaviest = ", ".join(f"{component} {weight:.2f}" for component, weight in [*pairs][:3])
+        return f"{heaviest}, held-out log-density {model.stacked_score_:.4g} nats per row"
+    held_out = model.best_validation_score_
+    quality = "" if held_out is None else f", held-out log-density {held_out:.4g} nats per row"
+    return f"{model.n_iter_} epochs, best {model.best_iter_}{quality}"
 
 
 def run_score(args):
@@ -135,7 +152,7 @@ def _load(path):
         raise ValueError(
             f"{path} is not a model of skflows ({type(error).__name__}: {one_line(error)})"
         ) from error
-    if not isinstance(model, tuple(ARCHITECTURES.values())) or not hasattr(model, "flow_"):
+    if not isinstance(model, tuple(ESTIMATORS.values())) or not hasattr(model, "offset_"):
         raise ValueError(
             f"{path} is not a fitted model of skflows: it holds a {type(model).__name__}"
         )
@@ -155,6 +172,15 @@ def _positive(text):
     if text.isdecimal() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+
+
+def _seconds(text):
+    try:
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
 
 
 def _seed(text):
@@ -200,11 +226,17 @@ def _parser():
     fit.add_argument("data", type=Path, help="CSV file of numbers, one row per sample")
     fit.add_argument("-o", "--output", type=Path, required=True, help="file of the model")
     fit.add_argument(
-        "--estimator", choices=ARCHITECTURES, default="nsf", help="architecture (default: nsf)"
+        "--estimator",
+        choices=ESTIMATORS,
+        default="nsf",
+        help="architecture (default: nsf); auto tries many and takes longer",
     )
     fit.add_argument("--columns", type=_names, metavar="A,B", help="columns (default: all)")
     fit.add_argument(
         "--max-iter", type=_positive, metavar="N", help="largest number of epochs (default: 100)"
+    )
+    fit.add_argument(
+        "--time-limit", type=_seconds, metavar="S", help="seconds that the fit may take"
     )
     fit.add_argument(
         "--contamination",

@@ -11,8 +11,14 @@ from sklearn.utils import check_random_state
 from ._components import Component
 from .density import GaussianizationDensity, NSFDensity, TransformedDensity
 
-QUICK_ROWS = 12_000  # beyond, mixtures and kernels take longer than flows and say less
+KERNEL_ROWS = 12_000  # beyond, kernels take longer than flows and say less
 LAYERED_ROWS = 50_000
+MIXTURE_WORK = 2e9  # products in a step of EM: beyond, a mixture takes longer than a flow
+# Few components miss the best of their optima often, and to start again is cheap there. The
+# models of folds make up for one another.
+RESTARTED_COMPONENTS = 8
+RESTARTED_WORK = 1e7
+N_RESTARTS = {True: 4, False: 8}  # with folds, without
 N_COMPONENTS = (2, 4, 8, 16, 32, 64)  # of mixtures with full covariances
 N_DIAGONAL_COMPONENTS = (8, 32)
 BANDWIDTHS = np.geomspace(0.05, 2, 8).round(2)  # in standard deviations
@@ -53,16 +59,23 @@ def portfolio(n, d, folds, weighted, data):
         Component("gaussian", on(StandardNormal(), preprocessing="whiten"), True),
         Component("copula", on(StandardNormal(), preprocessing=SPACES["copula"]), True),
     ]
-    if n <= QUICK_ROWS:
+    if n <= KERNEL_ROWS:
         components += kernels(on)
-        components += [] if weighted else mixtures(n, d, on, data["random_state"])
+    if not weighted:
+        components += mixtures(n, d, folds, on, data["random_state"])
     if n <= LAYERED_ROWS:
-        components.append(Component("gaussianization", GaussianizationDensity(**data), False))
+        few = {"max_iter": 20, "n_iter_no_change": 3}  # the first layers say most
+        layers = GaussianizationDensity(**few, **data)
+        components.append(Component("gaussianization", layers, False))
     return components + (small_flows(data) if folds else large_flows(data))
 
 
-def mixtures(n, d, on, seed):
-    mixture = partial(GaussianMixture, random_state=seed)
+def mixtures(n, d, folds, on, seed):
+    def mixture(k, **params):
+        again = k <= RESTARTED_COMPONENTS and n * k * d**2 <= RESTARTED_WORK
+        n_init = N_RESTARTS[folds] if again else 1
+        return GaussianMixture(k, n_init=n_init, random_state=seed, **params)
+
     components = [
         Component(
             f"{space} mixture of {k}",
@@ -71,7 +84,7 @@ def mixtures(n, d, on, seed):
         )
         for space in ("axis", "quantile")
         for k in N_COMPONENTS
-        if k * d <= n / 2
+        if k * d <= n / 2 and n * k * d**2 <= MIXTURE_WORK
     ]
     return components + [
         Component(
@@ -80,7 +93,7 @@ def mixtures(n, d, on, seed):
             False,
         )
         for k in N_DIAGONAL_COMPONENTS
-        if 5 * k <= n / 2
+        if 5 * k <= n / 2 and n * k * d <= MIXTURE_WORK
     ]
 
 

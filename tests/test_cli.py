@@ -80,6 +80,25 @@ def test_fit_stores_each_architecture(folder, capsys, name):
     assert err == ""
 
 
+def test_fit_of_the_automatic_density(folder, capsys, monkeypatch):
+    import skflows._portfolio as module
+
+    whole = module.portfolio
+    monkeypatch.setattr(module, "portfolio", lambda *args: whole(*args)[:2])
+    monkeypatch.setattr("skflows._ensemble.effective_n_jobs", lambda n: 1)
+    options = f"--columns '{COLUMNS}' --estimator auto --time-limit 30 --random-state 0"
+    assert run(f"fit data.csv -o m.joblib {options}") == 0
+    assert "copula" in capsys.readouterr().out
+    assert run("score m.joblib data.csv -o scores.csv") == 0
+    assert run("sample m.joblib -n 5 -o samples.csv") == 0
+    assert joblib.load("m.joblib").time_limit == 30
+
+
+def test_option_that_the_estimator_lacks(folder, capsys):
+    assert run("fit data.csv -o m.joblib --columns width --estimator auto --max-iter 3") == 2
+    assert "AutoDensity has no --max-iter" in only_error(capsys)
+
+
 def test_fit_is_the_estimator(folder):
     options = "--columns width,height --max-iter 2 --contamination 0.1 --random-state 3"
     assert run(f"fit data.csv -o m.joblib {options}") == 0
