@@ -10,7 +10,7 @@ looked into, compared with a tuned Gaussian mixture and with a single flow, and 
 
 # %%
 # Ten measurements of 569 tumours; a quarter of the rows is kept for the comparison. There is
-# nothing to scale, to encode or to tune.
+# nothing to scale or to tune.
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import KFold, train_test_split
 
@@ -73,18 +73,18 @@ pd.DataFrame({"score": scores.mean(), "behind": behind.mean(), "error": behind.s
 # Outliers
 # --------
 # ``predict`` flags rows whose log-density is below a threshold, the lower Tukey fence of held-out
-# scores. These are the new rows below it, and by how many nats.
+# scores. These are the new rows below it, in two of their ten columns, and by how many nats.
 outliers = X_test[density.predict(X_test) == -1]
 print(f"{len(outliers)} of {len(X_test)} test rows flagged")
-outliers.assign(nats_below=-density.decision_function(outliers)).sort_values("nats_below").round(3)
+columns = ["mean radius", "mean fractal dimension"]
+outliers[columns].assign(nats_below=-density.decision_function(outliers)).round(3)
 
 # %%
-# Two of the ten columns: two of these rows stand at the rim of the cloud. The third stands within
-# it; what is odd about it are its other values.
+# In a picture of the two columns, a row at the rim of the cloud is easy to call odd; one
+# within it is odd in its other values, or in their company.
 import matplotlib.pyplot as plt
 
 fig, ax = plt.subplots(figsize=(6.5, 4.5), layout="constrained")
-columns = ["mean radius", "mean fractal dimension"]
 dots = ax.scatter(
     *X_test[columns].to_numpy().T, c=density.decision_function(X_test).clip(-10, None), s=15
 )

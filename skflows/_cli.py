@@ -9,9 +9,9 @@ import warnings
 from pathlib import Path
 
 from . import __version__
+from ._auto import AutoDensity
 from ._csv import check_writable, feature_columns, numbers, one_line, read_csv, select, write_csv
 from ._progress import fit_with_progress
-from ._auto import AutoDensity
 from .density import ARCHITECTURES, GaussianizationDensity
 
 ESTIMATORS = ARCHITECTURES | {"gaussianization": GaussianizationDensity, "auto": AutoDensity}
