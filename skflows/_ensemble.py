@@ -1,5 +1,6 @@
 """A mixture of any densities, weighted by what they say of rows they have not seen."""
 
+import time
 from numbers import Integral, Real
 
 import numpy as np
@@ -12,7 +13,15 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import check_is_fitted
 
-from ._components import Component, budgets, fit_component, mixture_weights, splits_of
+from ._components import (
+    Component,
+    budgets,
+    fit_component,
+    mixture_weights,
+    splits_of,
+    told,
+    warm_up,
+)
 from .density import _docs
 from .density._protocol import check_n_samples, draw
 from .density._surface import OutlierDensityMixin
@@ -36,16 +45,19 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
             outcome.members if share else []
             for outcome, share in zip(outcomes, self.weights_, strict=True)
         ]
-        order = np.argsort(-self.weights_, kind="stable")
+        means = np.average(scores, axis=0, weights=importance[held_out])
+        order = np.lexsort((-means, -self.weights_))
         self.leaderboard_ = {
             "component": [components[i].name for i in order],
             "weight": self.weights_[order].tolist(),
-            "score": np.average(scores, axis=0, weights=importance[held_out])[order].tolist(),
+            "score": means[order].tolist(),
             "seconds": [outcomes[i].seconds for i in order],
         }
         with np.errstate(divide="ignore"):
             stacked = logsumexp(scores + np.log(self.weights_), axis=1)
         self.stacked_score_ = float(np.average(stacked, weights=importance[held_out]))
+        self.held_out_scores_ = np.full(len(X), np.nan)
+        self.held_out_scores_[held_out] = stacked
         if self.contamination == "auto":
             # Kernels know the rows they sit on: the fence must come from rows nobody has seen.
             self.offset_ = self._outlier_threshold(stacked, importance[held_out])
@@ -60,7 +72,11 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
         context.call_on_fit_task_begin(**task)
         # Batches of tasks would put flows behind one another in one process.
         pool = Parallel(self.n_jobs, return_as="generator", batch_size=1)
-        shares = budgets(components, time_limit, effective_n_jobs(self.n_jobs))
+        n_workers = effective_n_jobs(self.n_jobs)
+        started = time.time()
+        if time_limit is not None and n_workers > 1:
+            list(pool(delayed(warm_up)() for _ in range(n_workers)))
+        shares = budgets(components, time_limit, started, n_workers)
         outcomes = pool(
             delayed(fit_component)(component, X, weight, splits, share, quiet)
             for component, share in zip(components, shares, strict=True)
@@ -71,9 +87,8 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
             subcontext.call_on_fit_task_begin(**task)
             if outcome is not None:
                 done.append((component, outcome))
-            if self.verbose and outcome is not None:
-                score = np.concatenate(outcome.scores).mean()
-                print(f"{component.name}: held-out score {score:.4f}, {outcome.seconds:.1f} s")
+            if self.verbose:
+                print(f"{component.name}: {told(outcome)}")
             subcontext.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return zip(*done, strict=True)
@@ -168,7 +183,7 @@ class StackedDensity(MixtureMixin, _BaseComposition):
 
     contamination : float or "auto", default="auto"
         Fraction of outliers in the training data, which sets the threshold of `predict`.
-        "auto" puts it at the lower Tukey fence of the training scores, Q1 - 1.5 (Q3 - Q1).
+        "auto" puts it at the lower Tukey fence of the held-out scores, Q1 - 1.5 (Q3 - Q1).
 
     random_state : int, RandomState instance or None, default=None
         Seeds the folds, and the estimators that have no seed of their own.

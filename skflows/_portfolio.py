@@ -118,7 +118,13 @@ def flow(space, **params):
 
 def small_flows(data):
     """Few parameters, much dropout and small batches: for folds, which train together."""
-    shape = {"n_transforms": 3, "dropout": 0.2, "batch_size": 128}
+    shape = {
+        "n_transforms": 3,
+        "dropout": 0.3,
+        "batch_size": 128,
+        "learning_rate_init": 6e-3,
+        "max_iter": 60,
+    }
     return [flow(space, **shape, **data) for space in ("quantile", "whitened")]
 
 

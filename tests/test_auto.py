@@ -147,8 +147,8 @@ def test_time_limit_is_kept():
 
 def test_time_is_shared_among_what_remains():
     components = portfolio(1000, 3, False, False, {"random_state": 0})
-    assert budgets(components, None, 2) == [Budget()] * len(components)
-    shares = budgets(components, 100, 2)
+    assert budgets(components, None, time.time(), 2) == [Budget()] * len(components)
+    shares = budgets(components, 100, time.time(), 2)
     assert shares[0] == Budget()
     trains = [component.trains for component in components]
     assert trains == sorted(trains)  # the flows come last

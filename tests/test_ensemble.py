@@ -283,3 +283,16 @@ def test_gaussianization_integrates_to_one(rotation):
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     mass = np.exp(density.score_samples(grid)).sum() * (axis[1] - axis[0]) ** 2
     assert mass == pytest.approx(1, abs=0.03)
+
+
+def test_outliers_among_the_rows_of_the_fit_have_low_held_out_scores():
+    """A kernel on an outlier hides it; scores of models that have not seen it do not."""
+    rows = np.vstack([X, X[:3] + 40])
+    density = stack().fit(rows)
+    assert np.isfinite(density.held_out_scores_).all()
+    found = density.held_out_scores_ < density.offset_
+    assert found[-3:].all()
+    assert found[:-3].mean() < 0.1
+    assert density.stacked_score_ == pytest.approx(density.held_out_scores_.mean())
+    single = stack(cv=ShuffleSplit(1, test_size=12, random_state=0)).fit(X)
+    assert np.isfinite(single.held_out_scores_).sum() == 12

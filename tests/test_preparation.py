@@ -119,9 +119,9 @@ def test_discrete_columns_by_name_number_and_gap():
     frame = pandas.DataFrame(counts(), columns=["a", "b", "c"])
     for discrete in (["a"], {"a": None}, {0: 1.0}, [0]):
         density = small("nsf", discrete=discrete).fit(frame)
-        assert density.dequantizer_.gaps() == {0: 1.0}
-    assert not small("nsf", discrete=None).fit(frame).dequantizer_
-    assert small("nsf", discrete={"b": 0.5}).fit(frame).dequantizer_.gaps() == {1: 0.5}
+        assert density.discrete_ == {0: 1.0}
+    assert small("nsf", discrete=None).fit(frame).discrete_ == {}
+    assert small("nsf", discrete={"b": 0.5}).fit(frame).discrete_ == {1: 0.5}
     with pytest.raises(ValueError, match="'z', which X has not"):
         small("nsf", discrete=["z"]).fit(frame)
     with pytest.raises(ValueError, match="gap of 0"):

@@ -126,8 +126,9 @@ class BaseFlowDensity(
             held_out = held_out_rows, validate_weight(held_out[1], held_out_rows, 1)
         if not warm:
             names = getattr(self, "feature_names_in_", None)
-            self.dequantizer_ = Dequantizer.for_parameter(self.discrete, X, names)
-        bounds = validate_bounds(self.bounds, X, self.dequantizer_)
+            self._dequantizer = Dequantizer.for_parameter(self.discrete, X, names)
+            self.discrete_ = self._dequantizer.gaps()
+        bounds = validate_bounds(self.bounds, X, self._dequantizer)
         if not weight.all():
             X, weight = X[weight > 0], weight[weight > 0]
         run = self._start_run(X, weight, held_out, bounds, warm, increment, max_iter)
@@ -193,7 +194,7 @@ class BaseFlowDensity(
         def log_density(rows):
             return _engine.map_rows(flow, "log_prob", rows)[0]
 
-        return self.dequantizer_.mean_density(log_density, X)
+        return self._dequantizer.mean_density(log_density, X)
 
     def _score_rows(self, X):
         return self._score_by(self.flow_, X)
@@ -234,7 +235,7 @@ class BaseFlowDensity(
         check_n_samples(n_samples)
         random_state = check_random_state(random_state)
         latent = random_state.standard_normal((n_samples, self.n_features_in_))
-        return self.dequantizer_.round(self._map_rows("inverse", latent)[0])
+        return self._dequantizer.round(self._map_rows("inverse", latent)[0])
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "flow_")

@@ -80,7 +80,7 @@ class Dequantizer:
             return log_density(X)
         from scipy.stats import qmc  # slow to import
 
-        noise = qmc.LatinHypercube(len(self.columns), rng=0).random(N_DRAWS)
+        noise = qmc.LatinHypercube(len(self.columns), scramble=False, rng=0).random(N_DRAWS)
         scores = [log_density(self.spread(X, draw)) for draw in noise]
         return logsumexp(scores, axis=0) - np.log(N_DRAWS)
 

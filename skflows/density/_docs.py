@@ -114,6 +114,9 @@ best_validation_score_ : float or None
 offset_ : float
     Log-density below which `predict` calls a row an outlier.
 
+discrete_ : dict of int to float
+    The discrete columns and the width of their cells.
+
 n_features_in_ : int
     Number of columns seen in `fit`.
 
@@ -134,8 +137,12 @@ leaderboard_ : dict of list
     One entry per component, the heaviest first: "component", "weight", "score" (its mean
     log-density of held-out rows, in nats) and "seconds". Ready for `pandas.DataFrame`.
 
+held_out_scores_ : ndarray of shape (n_samples,)
+    Log-density of each row of `fit` under the mixture of the models that had not seen it, nan
+    for rows that were never held out. Rows below `offset_` are the outliers of the table.
+
 stacked_score_ : float
-    Mean log-density of held-out rows under the weighted mixture.
+    Mean of these scores.
 
 offset_ : float
     Log-density below which `predict` calls a row an outlier.

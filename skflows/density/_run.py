@@ -43,7 +43,7 @@ class Run:
 
     def __init__(self, estimator, X, weight, held_out, bounds):
         self.estimator = estimator
-        self.dequantizer = estimator.dequantizer_
+        self.dequantizer = estimator._dequantizer
         self.rows, self.weight = X, weight
         self.held_out = held_out
         self.bounds = bounds

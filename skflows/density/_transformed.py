@@ -47,6 +47,9 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
     preprocessor_ : torch.nn.Module
         The map.
 
+    discrete_ : dict of int to float
+        The discrete columns and the width of their cells.
+
     offset_ : float
         Log-density below which `predict` calls a row an outlier.
 
@@ -120,10 +123,11 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
         X = validate_rows(self, X, ensure_min_samples=2)
         weight = validate_weight(sample_weight, X, 2)
         names = getattr(self, "feature_names_in_", None)
-        self.dequantizer_ = Dequantizer.for_parameter(self.discrete, X, names)
-        bounds = validate_bounds(self.bounds, X, self.dequantizer_)
+        self._dequantizer = Dequantizer.for_parameter(self.discrete, X, names)
+        self.discrete_ = self._dequantizer.gaps()
+        bounds = validate_bounds(self.bounds, X, self._dequantizer)
         X, weight = X[weight > 0], weight[weight > 0]
-        rows = self.dequantizer_.spread_anew(X, check_random_state(self.random_state))
+        rows = self._dequantizer.spread_anew(X, check_random_state(self.random_state))
         self.preprocessor_ = _maps.fitted_preprocessor(
             self.preprocessing, bounds, torch.from_numpy(rows), torch.from_numpy(weight)
         )
@@ -150,7 +154,7 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
         return self._score_rows(validate_rows(self, X, reset=False))
 
     def _score_rows(self, X):
-        return self.dequantizer_.mean_density(self._log_density, X)
+        return self._dequantizer.mean_density(self._log_density, X)
 
     def _log_density(self, rows):
         from . import _engine
@@ -180,4 +184,4 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
         check_n_samples(n_samples)
         mapped = draw(self.estimator_, n_samples, check_random_state(random_state))
         X, _ = _engine.map_rows(self.preprocessor_, "inverse", np.asarray(mapped))
-        return self.dequantizer_.round(X)
+        return self._dequantizer.round(X)
