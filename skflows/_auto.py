@@ -8,7 +8,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._components import splits_of
-from ._ensemble import MixtureMixin
+from ._mixture import MixtureMixin
 from .density import _docs
 from .density._base import BaseFlowDensity
 from .density._discrete import Dequantizer
@@ -27,6 +27,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
     Gaussianisation and neural spline flows, on the columns as they are and on whitened ones.
     The weights of the mixture maximise the likelihood of rows that its members have not seen,
     of five folds or, on large tables, of a tenth of the rows; so they say what suits the table.
+    (Flows stop early by these rows too, which costs nothing where they are many.)
 
     Parameters
     ----------
@@ -54,6 +55,9 @@ class AutoDensity(MixtureMixin, BaseEstimator):
     Attributes
     ----------
     {mixture}
+
+    discrete_ : dict of int to float
+        The discrete columns and the width of their cells.
 
     References
     ----------
@@ -124,19 +128,21 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         from ._portfolio import portfolio  # mixtures and kernels take long to import
 
         X = validate_rows(self, X, ensure_min_samples=3)
-        weight = None if sample_weight is None else validate_weight(sample_weight, X, 2)
+        weight = None if sample_weight is None else validate_weight(sample_weight, X, 3)
         names = getattr(self, "feature_names_in_", None)
-        dequantizer = Dequantizer.for_parameter(self.discrete, X, names)
-        validate_bounds(self.bounds, X, dequantizer)
+        rows = X if weight is None else X[weight > 0]
+        dequantizer = Dequantizer.for_parameter(self.discrete, rows, names)
+        validate_bounds(self.bounds, rows, dequantizer)
+        self.discrete_ = dequantizer.gaps()
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        splits = self._splits(X, seed)
-        data = {"bounds": self.bounds, "discrete": dequantizer.gaps(), "random_state": seed}
-        components = portfolio(*X.shape, len(splits) > 1, weight is not None, data)
+        splits = self._splits(rows, X, weight, seed)
+        data = {"bounds": self.bounds, "discrete": self.discrete_, "random_state": seed}
+        components = portfolio(*rows.shape, len(splits) > 1, weight is not None, data)
         return self._fit_stack(components, X, weight, splits, self.time_limit, quiet=True)
 
-    def _splits(self, X, seed):
+    def _splits(self, rows, X, weight, seed):
         cv = self.cv
         if isinstance(cv, str):  # "auto"
             one = ShuffleSplit(1, test_size=HELD_OUT, random_state=seed)
-            cv = N_FOLDS if len(X) <= ROWS_WITH_FOLDS else one
-        return splits_of(cv, X, seed)
+            cv = N_FOLDS if len(rows) <= ROWS_WITH_FOLDS else one
+        return splits_of(cv, X, weight, seed)

@@ -49,11 +49,12 @@ class Budget(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of a component: members, the scores of each fold's held-out rows, seconds."""
+    """What came of a component."""
 
     members: list
-    scores: list
+    scores: np.ndarray  # of the held-out rows, split after split
     seconds: float
+    interrupted: bool  # by Ctrl-C, hence unfinished
 
 
 def warm_up():
@@ -65,7 +66,7 @@ def told(outcome):
     """An outcome in words."""
     if outcome is None:
         return "no time left"
-    return f"held-out score {np.concatenate(outcome.scores).mean():.4f}, {outcome.seconds:.1f} s"
+    return f"held-out score {outcome.scores.mean():.4f}, {outcome.seconds:.1f} s"
 
 
 def budgets(components, time_limit, started, n_workers):
@@ -89,11 +90,33 @@ def budgets(components, time_limit, started, n_workers):
     return found
 
 
-def splits_of(cv, X, seed):
-    """Pairs of training and held-out rows; a number of folds means shuffled ones."""
+def splits_of(cv, X, weight, seed):
+    """Pairs of training and held-out rows, as numbers among the rows of positive weight.
+
+    A number of folds means shuffled ones. Splits that are given as such are of all rows.
+    """
+    positive = np.ones(len(X), dtype=bool) if weight is None else weight > 0
+    numbers = np.arange(len(X))
     if isinstance(cv, Integral):
-        cv = KFold(min(int(cv), len(X)), shuffle=True, random_state=seed)
-    return list(check_cv(cv).split(X))
+        cv = KFold(min(int(cv), positive.sum()), shuffle=True, random_state=seed)
+    if cv is None or hasattr(cv, "split"):
+        splits = check_cv(cv).split(X[positive])
+    else:
+        position = np.cumsum(positive) - 1
+        splits = [
+            [position[rows[positive[rows]]] for rows in (numbers[train], numbers[held_out])]
+            for train, held_out in cv
+        ]
+    splits = list(splits)
+    for i, (train, held_out) in enumerate(splits):
+        if len(train) < 2 or not len(held_out):
+            raise ValueError(
+                f"split {i} of cv leaves {len(train)} rows of positive weight to train on and "
+                f"{len(held_out)} to hold out; 2 and 1 are needed at least."
+            )
+    if not splits:
+        raise ValueError("cv makes no split; give a number of folds, or a splitter.")
+    return splits
 
 
 def fit_component(component, X, weight, splits, budget, quiet=False):
@@ -125,14 +148,17 @@ def fit_component(component, X, weight, splits, budget, quiet=False):
             member.score_samples(X[held_out])
             for member, (_, held_out) in zip(members, splits, strict=True)
         ]
+        interrupted = any(getattr(member, "_interrupted", False) for member in members)
         if component.refit:
             members = [fit_density(clone(component.estimator), X, weight)]
-    return Outcome(members, scores, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Outcome(members, np.concatenate(scores), seconds, interrupted)
 
 
 def stacks(component, splits):
     """Whether the models of the folds train together."""
-    return component.trains and len(splits) > 1
+    stops_early = component.trains and component.estimator.early_stopping is not False
+    return stops_early and len(splits) > 1
 
 
 def select(weight, rows):
@@ -142,7 +168,8 @@ def select(weight, rows):
 
 def fit_member(member, X, weight, held_out):
     """Fit to a part of the rows; a flow also stops early by the rows held out."""
-    if has_fit_parameter(member, "X_val"):
+    stops_early = member.get_params().get("early_stopping") is not False
+    if has_fit_parameter(member, "X_val") and stops_early:
         member.fit(X, None, weight, X_val=held_out[0], sample_weight_val=held_out[1])
     else:
         fit_density(member, X, weight)

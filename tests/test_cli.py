@@ -85,7 +85,7 @@ def test_fit_of_the_automatic_density(folder, capsys, monkeypatch):
 
     whole = module.portfolio
     monkeypatch.setattr(module, "portfolio", lambda *args: whole(*args)[:2])
-    monkeypatch.setattr("skflows._ensemble.effective_n_jobs", lambda n: 1)
+    monkeypatch.setattr("skflows._mixture.effective_n_jobs", lambda n: 1)
     options = f"--columns '{COLUMNS}' --estimator auto --time-limit 30 --random-state 0"
     assert run(f"fit data.csv -o m.joblib {options}") == 0
     assert "copula" in capsys.readouterr().out

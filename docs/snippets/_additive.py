@@ -23,6 +23,8 @@ class AdditiveDensity(FlowDensity):
 
     Attributes
     ----------
+    {trained}
+
     {attributes}
 
     Examples

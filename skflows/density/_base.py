@@ -58,6 +58,8 @@ class BaseFlowDensity(
         if cls.__doc__:
             cls.__doc__ = _docs.fill(cls.__doc__)
 
+    _remedy_of_inexact_inverse = "fewer transforms or a smaller learning_rate_init"
+
     @abstractmethod
     def _start_run(self, X, weight, held_out, bounds, warm, increment, max_iter):
         """What fits `flow_` to validated rows; see `_run.Run`."""
@@ -89,6 +91,10 @@ class BaseFlowDensity(
             The fitted estimator.
         """
         warm = getattr(self, "warm_start", False) and hasattr(self, "flow_")
+        if X_val is None and sample_weight_val is not None:
+            raise ValueError("sample_weight_val is given without X_val, the rows it belongs to.")
+        if X_val is not None and self.early_stopping is False:
+            raise ValueError("X_val is given, but early_stopping=False: nothing would use it.")
         held_out = None if X_val is None else (X_val, sample_weight_val)
         return self._fit(X, y, sample_weight, warm=warm, increment=False, held_out=held_out)
 
@@ -121,21 +127,26 @@ class BaseFlowDensity(
         least = 1 if warm and increment else 2  # to set a scale, or to hold a row out
         X = validate_rows(self, X, reset=not warm, ensure_min_samples=least)
         weight = validate_weight(sample_weight, X, least)
-        if held_out is not None:
-            held_out_rows = validate_rows(self, held_out[0], reset=False)
-            held_out = held_out_rows, validate_weight(held_out[1], held_out_rows, 1)
-        if not warm:
+        if not weight.all():
+            X, weight = X[weight > 0], weight[weight > 0]
+        if warm:
+            self._dequantizer.see(X)
+        else:
             names = getattr(self, "feature_names_in_", None)
             self._dequantizer = Dequantizer.for_parameter(self.discrete, X, names)
             self.discrete_ = self._dequantizer.gaps()
         bounds = validate_bounds(self.bounds, X, self._dequantizer)
-        if not weight.all():
-            X, weight = X[weight > 0], weight[weight > 0]
+        if held_out is not None:
+            rows = validate_rows(self, held_out[0], reset=False)
+            held_out_weight = validate_weight(held_out[1], rows, 1)
+            held_out = rows[held_out_weight > 0], held_out_weight[held_out_weight > 0]
+            validate_bounds(self.bounds, held_out[0], self._dequantizer, name="X_val")
         run = self._start_run(X, weight, held_out, bounds, warm, increment, max_iter)
         return X, weight, run
 
     def _end(self, history, run, X, weight, warm):
         self._store_history(history, warm)
+        self._interrupted = history.interrupted
         self._optimizer_state = run.optimizer_state(history)
         for name, value in self._fitted(run, X, weight).items():
             setattr(self, name, value)
@@ -177,8 +188,8 @@ class BaseFlowDensity(
             warnings.warn(
                 f"The inverse of the fitted flow is off by {error:.1e} of a column's standard "
                 f"deviation on training rows (more than {MAX_RECONSTRUCTION_ERROR:g}): samples "
-                "and inverse_transform are not exact. See reconstruction_error; try fewer "
-                "transforms or a smaller learning_rate_init.",
+                "and inverse_transform are not exact. See reconstruction_error; try "
+                f"{self._remedy_of_inexact_inverse}.",
                 ConvergenceWarning,
                 stacklevel=7,
             )

@@ -1,7 +1,7 @@
 """Columns of repeated values: found, spread over their cells, and rounded back."""
 
 from collections.abc import Mapping
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from scipy.special import logsumexp
@@ -9,6 +9,7 @@ from scipy.special import logsumexp
 LEAST_ROWS = 40  # from which on a repeated value is no coincidence
 MOST_DISTINCT = 0.5  # of the rows: a column with fewer distinct values is discrete
 ROUNDING = 1e-9  # gaps below this fraction of the largest value are rounding
+MOST_UNSEEN = 10  # places of a lattice for each value seen: of a sparser one, no other is likely
 N_DRAWS = 8  # of the noise, over which a score is averaged
 
 
@@ -31,13 +32,11 @@ class Dequantizer:
 
     def __init__(self, X, gaps):
         self.columns = np.array(list(gaps), dtype=int)
-        discrete = np.asarray(X, dtype=np.float64)[:, self.columns]
-        self.least, self.most = discrete.min(axis=0), discrete.max(axis=0)
-        # Values are the least one plus multiples of the gap.
+        self.values = [np.unique(column) for column in self._discrete(X).T]
         self.gap = np.array(
             [
-                smallest_gap(column) if gap is None else float(gap)
-                for column, gap in zip(discrete.T, gaps.values(), strict=True)
+                smallest_gap(values) if gap is None else float(gap)
+                for values, gap in zip(self.values, gaps.values(), strict=True)
             ]
         )
 
@@ -51,11 +50,25 @@ class Dequantizer:
         if not isinstance(discrete, Mapping):
             discrete = dict.fromkeys(discrete)
         for column, gap in discrete.items():
-            if gap is not None and not 0 < gap < np.inf:
+            if gap is not None and not (isinstance(gap, Real) and 0 < gap < np.inf):
                 raise ValueError(
-                    f"discrete gives column {column!r} a gap of {gap}; it must be > 0."
+                    f"discrete gives column {column!r} a gap of {gap!r}; it must be a positive "
+                    "number, or None for the smallest gap that occurs."
                 )
-        return cls(X, {column_index(key, X.shape[1], names): gap for key, gap in discrete.items()})
+        gaps = {column_index(key, X.shape[1], names): gap for key, gap in discrete.items()}
+        if len(gaps) < len(discrete):
+            raise ValueError(f"discrete={discrete!r} names a column twice.")
+        return cls(X, gaps)
+
+    def _discrete(self, X):
+        return np.asarray(X, dtype=np.float64)[:, self.columns]
+
+    def see(self, X):
+        """Learn of further values, which samples may then take."""
+        self.values = [
+            np.union1d(values, column)
+            for values, column in zip(self.values, self._discrete(X).T, strict=True)
+        ]
 
     def gaps(self):
         """What to give as the parameter ``discrete`` for the same cells on other rows."""
@@ -86,11 +99,22 @@ class Dequantizer:
 
     def round(self, X):
         """X with discrete columns rounded to values they can have."""
-        if not self:
-            return X
-        cells = np.rint((X[:, self.columns] - self.least) / self.gap)
-        X[:, self.columns] = np.clip(self.least + cells * self.gap, self.least, self.most)
+        for j, values, gap in zip(self.columns, self.values, self.gap, strict=True):
+            grid = possible_values(values, gap)
+            X[:, j] = grid[np.searchsorted((grid[1:] + grid[:-1]) / 2, X[:, j])]
         return X
+
+
+def possible_values(values, gap):
+    """The values of a lattice, where those seen are on one and fill it well; else those seen."""
+    steps = (values - values[0]) / gap
+    cells = np.rint(steps)
+    regular = np.abs(steps - cells).max() < 1e-6 and cells[-1] < MOST_UNSEEN * len(values)
+    if not regular:
+        return values
+    grid = values[0] + gap * np.arange(cells[-1] + 1)
+    grid[cells.astype(int)] = values  # to the last digit
+    return grid
 
 
 def discrete_columns(X):
@@ -112,9 +136,10 @@ def smallest_gap(column):
 
 def column_index(column, n_features, names):
     """Number of a column that is given by number or, where columns have names, by name."""
-    if names is not None and column in names:
+    if isinstance(column, str) and names is not None and column in names:
         return list(names).index(column)
-    if isinstance(column, Integral) and -n_features <= column < n_features:
+    is_number = isinstance(column, Integral) and not isinstance(column, bool | np.bool_)
+    if is_number and -n_features <= column < n_features:
         return int(column) % n_features
     known = f"0 to {n_features - 1}" if names is None else f"0 to {n_features - 1} or {list(names)}"
     raise ValueError(f"discrete names the column {column!r}, which X has not; it has {known}.")

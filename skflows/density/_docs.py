@@ -93,6 +93,11 @@ verbose : int, default=0
     Print the loss every ``verbose`` epochs.
 """
 
+TRAINED = """\
+input_noise_ : float
+    The input noise of the training, of which "auto" chose the best.
+"""
+
 ATTRIBUTES = """\
 flow_ : torch.nn.Module
     The fitted flow, in float64; it is on the CPU after loading or copying the estimator.
@@ -129,6 +134,9 @@ MIXTURE = """\
 weights_ : ndarray of shape (n_components,)
     Weight of each component in the mixture.
 
+component_names_ : list of str
+    Names of the components, in the order of ``weights_`` and ``estimators_``.
+
 estimators_ : list of list of estimator
     The fitted members of each component: one for each fold, or a single one that was fitted
     again to all rows; none where the weight is 0.
@@ -159,6 +167,7 @@ PARTS = {
     "preprocessing": PREPROCESSING,
     "data": DATA,
     "training": TRAINING,
+    "trained": TRAINED,
     "attributes": ATTRIBUTES,
     "mixture": MIXTURE,
 }

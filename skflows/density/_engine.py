@@ -71,7 +71,7 @@ def on_cpu(flow):
 
 def device_of(flow):
     """Where a flow's tensors are."""
-    return next(flow.buffers()).device
+    return next(flow.buffers(), torch.empty(0)).device
 
 
 @torch.inference_mode()

@@ -85,6 +85,8 @@ class GaussianizationDensity(BaseFlowDensity):
         "n_bins": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
     }
 
+    _remedy_of_inexact_inverse = "fewer layers (max_iter)"
+
     def __init__(
         self,
         *,

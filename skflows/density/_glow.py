@@ -24,6 +24,8 @@ class GlowDensity(FlowDensity):
 
     Attributes
     ----------
+    {trained}
+
     {attributes}
 
     References

@@ -25,6 +25,8 @@ class IAFDensity(FlowDensity):
 
     Attributes
     ----------
+    {trained}
+
     {attributes}
 
     References

@@ -25,6 +25,8 @@ class MAFDensity(FlowDensity):
 
     Attributes
     ----------
+    {trained}
+
     {attributes}
 
     References

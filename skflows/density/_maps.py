@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import threading
 
 import torch
 
@@ -11,13 +12,14 @@ PREPROCESSING = {"standardize": Standardize, "whiten": Whiten, "quantile": Margi
 # The components of a mixture ask for the same maps of the same folds again and again.
 N_RECENT_MAPS = 32
 _RECENT_MAPS: dict = {}
+_LOCK = threading.Lock()
 
 
 @torch.no_grad()
 def fitted_preprocessor(names, bounds, x, weight):
     """The fixed maps that stand before a flow, as one bijection, set from weighted rows."""
     names = [names] if isinstance(names, str) else list(names)
-    if unknown := [name for name in names if name not in PREPROCESSING]:
+    if unknown := [name for name in names if name not in list(PREPROCESSING)]:
         raise ValueError(f"preprocessing={unknown[0]!r}; choose among {list(PREPROCESSING)}.")
     steps = [] if bounds is None else [Bounded(bounds)]
     y = steps[0](x)[0] if steps else x
@@ -29,13 +31,18 @@ def fitted_preprocessor(names, bounds, x, weight):
 
 def _fitted_map(name, y, weight):
     """A map of `PREPROCESSING`, set from rows: the one of before if they are those of before."""
-    digest = hashlib.sha1(y.numpy().tobytes() + weight.numpy().tobytes()).digest()
-    key = name, y.shape, digest
-    if key not in _RECENT_MAPS:
-        bijection = PREPROCESSING[name](y.shape[1])
+    bijection = PREPROCESSING[name](y.shape[1])
+    if name != "quantile":  # the others are set in no time
         bijection.initialize(y, weight)
+        return bijection
+    rows = y.numpy().tobytes() + weight.numpy().tobytes()
+    key = y.shape, hashlib.sha1(rows, usedforsecurity=False).digest()
+    known = _RECENT_MAPS.get(key)
+    if known is not None:
+        return copy.deepcopy(known)
+    bijection.initialize(y, weight)
+    with _LOCK:
         while len(_RECENT_MAPS) >= N_RECENT_MAPS:
-            _RECENT_MAPS.pop(next(iter(_RECENT_MAPS)), None)
-        _RECENT_MAPS[key] = bijection
-        return copy.deepcopy(bijection)
-    return copy.deepcopy(_RECENT_MAPS[key])
+            _RECENT_MAPS.pop(next(iter(_RECENT_MAPS)))
+        _RECENT_MAPS[key] = copy.deepcopy(bijection)
+    return bijection

@@ -24,6 +24,8 @@ class NICEDensity(FlowDensity):
 
     Attributes
     ----------
+    {trained}
+
     {attributes}
 
     References

@@ -41,6 +41,8 @@ class NSFDensity(FlowDensity):
 
     Attributes
     ----------
+    {trained}
+
     {attributes}
 
     References

@@ -22,6 +22,8 @@ class PlanarDensity(FlowDensity):
 
     Attributes
     ----------
+    {trained}
+
     {attributes}
 
     References

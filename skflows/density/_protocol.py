@@ -28,6 +28,8 @@ def fit_density(estimator, X, sample_weight=None):
 
 def draw(estimator, n_samples, random_state):
     """Rows of a fitted density, as an array, whatever its library's habits."""
+    if not hasattr(estimator, "sample"):
+        raise AttributeError(f"{type(estimator).__name__} has no sample: it can only score rows.")
     seed = random_state.randint(2**31 - 1)
     if "random_state" in signature(estimator.sample).parameters:
         rows = estimator.sample(n_samples, random_state=seed)

@@ -24,6 +24,8 @@ class RealNVPDensity(FlowDensity):
 
     Attributes
     ----------
+    {trained}
+
     {attributes}
 
     References

@@ -31,6 +31,11 @@ def automatic_batch_size(n):
     return int(np.clip(2 ** round(np.log2(n / 32)), SMALLEST_BATCH, LARGEST_BATCH))
 
 
+def proceed(history=None):
+    """A callback that lets training go on."""
+    return False
+
+
 class Run:
     """One fit of an estimator's flow on validated rows and their positive weights.
 
@@ -49,7 +54,7 @@ class Run:
         self.bounds = bounds
         self.seed = check_random_state(estimator.random_state).randint(2**31 - 1)
 
-    def train(self, on_epoch_begin, on_epoch_end):
+    def train(self, on_epoch_begin=proceed, on_epoch_end=proceed):
         """Fit, calling back around each epoch; returns the `History`."""
         # Callers who extract features without gradients may well fit a density there.
         with (
@@ -151,11 +156,11 @@ class Training(Run):
             # With nothing held out, only the rate keeps wide tables from being learned by heart.
             self.learning_rate *= min(1.0, FULL_RATE_FEATURES / X.shape[1])
         noise = estimator.input_noise
-        self.input_noise = 0.0 if noise == "auto" else noise
+        self.input_noise = getattr(estimator, "input_noise_", 0.0) if noise == "auto" else noise
         if increment:  # else each would shuffle and drop as the one before it
             self.seed += getattr(estimator, "n_iter_", 0)
 
-    def _fit_bijection(self, on_epoch_begin, on_epoch_end):
+    def _fit_bijection(self, on_epoch_begin=proceed, on_epoch_end=proceed):
         with suitable_threads(self.flow, self.batch_size):
             return fit_flow(
                 self.flow.bijection,
@@ -214,14 +219,17 @@ class Training(Run):
 class NoiseSearch(Training):
     """Trainings with several sizes of input noise at once, of which the best one stays."""
 
-    def _fit_bijection(self, on_epoch_begin, on_epoch_end):
+    def _fit_bijection(self, on_epoch_begin=proceed, on_epoch_end=proceed):
         if self.validation is None:
             return super()._fit_bijection(on_epoch_begin, on_epoch_end)
         self.trials = [copy.copy(self) for _ in INPUT_NOISES]
         for trial, noise in zip(self.trials, INPUT_NOISES, strict=True):
             trial.flow, trial.input_noise = copy.deepcopy(self.flow), noise
         histories = fit_together(
-            self.trials, on_epoch_begin, lambda histories: on_epoch_end(self._choose(histories))
+            self.trials,
+            stack([trial.flow.bijection for trial in self.trials]),
+            on_epoch_begin,
+            lambda histories: on_epoch_end(self._choose(histories)),
         )
         return self._choose(histories)
 
@@ -233,26 +241,33 @@ class NoiseSearch(Training):
 
 
 def train_together(runs):
-    """Train runs of estimators that differ in their rows alone, as one stack.
+    """Train runs of estimators that differ in their rows alone, as one stack where that can be.
 
     Returns their histories.
     """
+    # Folds that differ by a row may lie on two sides of what the number of rows decides.
+    kinds = {(run.whole, run.batch_size, run.learning_rate) for run in runs}
+    if len(kinds) > 1 or any(isinstance(run, NoiseSearch) for run in runs):
+        return [run.train() for run in runs]
     with torch.inference_mode(False), torch.enable_grad():
         for run in runs:
             with seeded(run.seed, run.device):
                 run.prepare()
         with seeded(runs[0].seed, runs[0].device):
-            return fit_together(runs)
+            try:
+                stacked = stack([run.flow.bijection for run in runs])
+            except ValueError:  # an architecture of the user's may not be made for it
+                return [run._fit_bijection() for run in runs]
+            return fit_together(runs, stacked)
 
 
-def fit_together(runs, on_epoch_begin=lambda: None, on_epoch_end=None):
-    """Fit the bijections of prepared runs; each holds its own whenever this calls back."""
+def fit_together(runs, stacked, on_epoch_begin=proceed, on_epoch_end=None):
+    """Fit the bijections of prepared runs as a stack; each holds its own when this calls back."""
     first = runs[0]
     validation = None
     if first.validation is not None:
         parts = zip(*(run.validation for run in runs), strict=True)
         validation = tuple(padded(part) for part in parts)
-    stacked = stack([run.flow.bijection for run in runs])
 
     def hand_out():
         for run, bijection in zip(runs, unstack(stacked), strict=True):

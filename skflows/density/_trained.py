@@ -115,6 +115,8 @@ class FlowDensity(BaseFlowDensity):
         """
         from ._run import train_together
 
+        for member in members:
+            member._validate_params()
         begun = [
             member._begin(X, weight, False, False, member.max_iter, held_out)
             for member, (X, weight, held_out) in zip(members, parts, strict=True)
@@ -122,6 +124,10 @@ class FlowDensity(BaseFlowDensity):
         histories = train_together([run for *_, run in begun])
         for member, history, (X, weight, run) in zip(members, histories, begun, strict=True):
             member._end(history, run, X, weight, False)
+
+    def _end(self, history, run, X, weight, warm):
+        self.input_noise_ = run.input_noise
+        super()._end(history, run, X, weight, warm)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None, sample_weight=None):

@@ -122,11 +122,11 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
 
         X = validate_rows(self, X, ensure_min_samples=2)
         weight = validate_weight(sample_weight, X, 2)
+        X, weight = X[weight > 0], weight[weight > 0]
         names = getattr(self, "feature_names_in_", None)
         self._dequantizer = Dequantizer.for_parameter(self.discrete, X, names)
         self.discrete_ = self._dequantizer.gaps()
         bounds = validate_bounds(self.bounds, X, self._dequantizer)
-        X, weight = X[weight > 0], weight[weight > 0]
         rows = self._dequantizer.spread_anew(X, check_random_state(self.random_state))
         self.preprocessor_ = _maps.fitted_preprocessor(
             self.preprocessing, bounds, torch.from_numpy(rows), torch.from_numpy(weight)
@@ -161,6 +161,9 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
 
         mapped, log_det = _engine.map_rows(self.preprocessor_, "forward", rows)
         return self.estimator_.score_samples(mapped) + log_det
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "offset_")
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the fitted density.

@@ -46,27 +46,33 @@ def validate_weight(sample_weight, X, least):
     return weight
 
 
-def validate_bounds(bounds, X, dequantizer):
+def validate_bounds(bounds, X, dequantizer, name="X"):
     """A pair of bounds for each column, widened by half a cell where it is discrete, or None."""
     if bounds is None:
         return None
-    pairs = [tuple(pair) if pair is not None else (None, None) for pair in bounds]
-    if len(pairs) != X.shape[1] or any(len(pair) != 2 for pair in pairs):
-        raise ValueError(
-            f"bounds={bounds!r}; give one pair (low, high) for each of the {X.shape[1]} columns, "
-            "with None where there is no bound."
+    try:
+        pairs = [(None, None) if pair is None else tuple(pair) for pair in bounds]
+        low, high = (
+            np.array([np.inf * sign if end is None else end for end in ends], dtype=np.float64)
+            for sign, ends in zip((-1, 1), zip(*pairs, strict=True), strict=True)
         )
-    low, high = (
-        np.array([np.inf * sign if end is None else end for end in ends], dtype=np.float64)
-        for sign, ends in zip((-1, 1), zip(*pairs, strict=True), strict=True)
-    )
+        if len(pairs) != X.shape[1]:
+            raise ValueError(f"there are {len(pairs)} pairs")
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"bounds={bounds!r} ({error}); give one pair (low, high) for each of the "
+            f"{X.shape[1]} columns, with None where there is no bound."
+        ) from error
+    if not (low < high).all():  # NaN is not below anything
+        column = int(np.argmin(low < high))
+        raise ValueError(f"bounds[{column}]={pairs[column]}; the lower bound must come first.")
     low[dequantizer.columns] -= dequantizer.gap / 2
     high[dequantizer.columns] += dequantizer.gap / 2
     outside = (X <= low) | (X >= high)
     if outside.any():
         row, column = np.argwhere(outside)[0]
         raise ValueError(
-            f"X[{row}, {column}] is {X[row, column]:g}, not within bounds[{column}]="
+            f"{name}[{row}, {column}] is {X[row, column]:g}, not within bounds[{column}]="
             f"{pairs[column]}; the density is 0 on a bound and beyond: move the bound out, drop "
             "the row, or name the column in discrete if its values repeat."
         )
