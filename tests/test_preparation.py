@@ -33,7 +33,7 @@ def on_a_grid(estimator, low, high, size=400):
 @each_estimator
 def test_density_with_any_map_before_it_integrates_to_one(name, preprocessing):
     estimator = small(name, preprocessing=preprocessing).fit(banana(300))
-    assert on_a_grid(estimator, -25, 25, 800) == pytest.approx(1, abs=0.02)
+    assert on_a_grid(estimator, -25, 25, 400) == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize("preprocessing", MAPS)
