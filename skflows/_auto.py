@@ -12,11 +12,12 @@ from ._mixture import MixtureMixin
 from .density import _docs
 from .density._base import BaseFlowDensity
 from .density._discrete import Dequantizer
-from .density._validation import validate_bounds, validate_rows, validate_weight
+from .density._validation import resolve_bounds, validate_bounds, validate_rows, validate_weight
 
 ROWS_WITH_FOLDS = 4_000  # beyond, a single held-out part is exact enough
 N_FOLDS = 5
 HELD_OUT = 0.1
+MOST_HELD_OUT = 10_000
 
 
 class AutoDensity(MixtureMixin, BaseEstimator):
@@ -35,7 +36,8 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         Seconds that `fit` may take. Flows that have not ended by then are cut short.
 
     cv : "auto", int, cross-validation generator or iterable, default="auto"
-        How rows are held out. "auto" takes 5 folds up to 4,000 rows, beyond a tenth of the rows.
+        How rows are held out. "auto" takes 5 folds up to 4,000 rows, beyond a tenth of
+        the rows, 10,000 at most.
 
     {data}
 
@@ -68,7 +70,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
     >>> from sklearn.datasets import load_iris
     >>> from skflows import AutoDensity
     >>> X = load_iris().data
-    >>> density = AutoDensity(time_limit=20, random_state=0).fit(X)
+    >>> density = AutoDensity(random_state=0).fit(X)
     >>> density.score_samples(X[:3]).shape
     (3,)
     >>> best = density.leaderboard_["component"][0]
@@ -132,17 +134,19 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         names = getattr(self, "feature_names_in_", None)
         rows = X if weight is None else X[weight > 0]
         dequantizer = Dequantizer.for_parameter(self.discrete, rows, names)
-        validate_bounds(self.bounds, rows, dequantizer)
+        bounds = resolve_bounds(self.bounds, X.shape[1], names)
+        validate_bounds(bounds, rows, dequantizer)
         self.discrete_ = dequantizer.gaps()
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         splits = self._splits(rows, X, weight, seed)
-        data = {"bounds": self.bounds, "discrete": self.discrete_, "random_state": seed}
+        data = {"bounds": bounds, "discrete": self.discrete_, "random_state": seed}
         components = portfolio(*rows.shape, len(splits) > 1, weight is not None, data)
         return self._fit_stack(components, X, weight, splits, self.time_limit, quiet=True)
 
     def _splits(self, rows, X, weight, seed):
         cv = self.cv
         if isinstance(cv, str):  # "auto"
-            one = ShuffleSplit(1, test_size=HELD_OUT, random_state=seed)
+            n_held_out = min(max(1, round(HELD_OUT * len(rows))), MOST_HELD_OUT)
+            one = ShuffleSplit(1, test_size=n_held_out, random_state=seed)
             cv = N_FOLDS if len(rows) <= ROWS_WITH_FOLDS else one
         return splits_of(cv, X, weight, seed)

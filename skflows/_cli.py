@@ -16,6 +16,8 @@ from .density import ARCHITECTURES, GaussianizationDensity
 
 ESTIMATORS = ARCHITECTURES | {"gaussianization": GaussianizationDensity, "auto": AutoDensity}
 
+SHORT = 30  # seconds
+
 DESCRIPTION = "Fit a normalizing flow to a table, then score rows and draw new ones."
 EPILOG = """\
 examples:
@@ -78,7 +80,8 @@ def run_fit(args):
         if name not in model.get_params():
             raise ValueError(f"{type(model).__name__} has no --{name.replace('_', '-')}")
         model.set_params(**{name: value})
-    if "n_jobs" in model.get_params():
+    # Processes take seconds to start: a short limit is better spent in one.
+    if "n_jobs" in model.get_params() and (args.time_limit or SHORT) >= SHORT:
         model.set_params(n_jobs=-1)
 
     start = time.perf_counter()
@@ -98,7 +101,7 @@ def _summary(model):
     """What came of a fit, in a line."""
     if hasattr(model, "leaderboard_"):
         pairs = zip(model.leaderboard_["component"], model.leaderboard_["weight"], strict=True)
-        heaviest = ", ".join(f"{component} {weight:.2f}" for component, weight in [*pairs][:3])
+        heaviest = ", ".join(f"{name} {weight:.2f}" for name, weight in [*pairs][:3] if weight)
         return f"{heaviest}, held-out log-density {model.stacked_score_:.4g} nats per row"
     held_out = model.best_validation_score_
     quality = "" if held_out is None else f", held-out log-density {held_out:.4g} nats per row"
@@ -236,7 +239,10 @@ def _parser():
         "--max-iter", type=_positive, metavar="N", help="largest number of epochs (default: 100)"
     )
     fit.add_argument(
-        "--time-limit", type=_seconds, metavar="S", help="seconds that the fit may take"
+        "--time-limit",
+        type=_seconds,
+        metavar="S",
+        help="seconds to fit in (flows, auto)",
     )
     fit.add_argument(
         "--contamination",

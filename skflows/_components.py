@@ -139,11 +139,15 @@ def fit_component(component, X, weight, splits, budget, quiet=False):
     with warnings.catch_warnings():
         if quiet:  # of what the mixture makes good by its weights
             warnings.simplefilter("ignore", ConvergenceWarning)
-        if stacks(component, splits):
-            FlowDensity._fit_together(members, parts)
-        else:
-            for member, part in zip(members, parts, strict=True):
-                fit_member(member, *part)
+        try:
+            if stacks(component, splits):
+                FlowDensity._fit_together(members, parts)
+            else:
+                for member, part in zip(members, parts, strict=True):
+                    fit_member(member, *part)
+        except Exception as error:
+            error.add_note(f"(while fitting the component {component.name!r})")
+            raise
         scores = [
             member.score_samples(X[held_out])
             for member, (_, held_out) in zip(members, splits, strict=True)

@@ -47,7 +47,8 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
         positive = np.ones(len(X), dtype=bool) if weight is None else weight > 0
         rows = X[positive]
         weight = None if weight is None else weight[positive]
-        done = []  # pairs of a component and what came of it
+        outcomes = []
+        done = []  # pairs of a component and what came of it, where there was time
 
         def mixture():
             return self._mixture(done, rows, weight, splits, positive)
@@ -58,6 +59,7 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
                 subcontext = context.subcontext(task_name=component.name)
                 subcontext.call_on_fit_task_begin(**task)
                 outcome = next(jobs)
+                outcomes.append(outcome)
                 if outcome is not None:
                     done.append((component, outcome))
                 if self.verbose:
@@ -74,6 +76,12 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
                 stacklevel=4,
             )
         jobs.close()
+        if missed := sum(outcome is None for outcome in outcomes):
+            warnings.warn(
+                f"time_limit={time_limit:g} left no time for {missed} of {len(components)} "
+                "components; the mixture is of the others. More time may make it better.",
+                stacklevel=4,
+            )
         for name, value in mixture().items():
             setattr(self, name, value)
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)

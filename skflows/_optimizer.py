@@ -112,13 +112,15 @@ class Paced:
     schedule : callable
         ``schedule(step, n_steps)``, which is 0 at ``n_steps``.
     seconds : float
-        From now to the end.
+        From the start to the end.
+    started : float
+        When that was, by `time.monotonic`.
     """
 
-    def __init__(self, schedule, seconds):
+    def __init__(self, schedule, seconds, started):
         self.schedule = schedule
         self.seconds = seconds
-        self.started = time.monotonic()
+        self.started = started
 
     def __call__(self, step, n_steps):
         passed = (time.monotonic() - self.started) / self.seconds

@@ -1,5 +1,6 @@
 """The components that an automatic density chooses from, by the size of the table."""
 
+import math
 from functools import partial
 
 import numpy as np
@@ -10,9 +11,11 @@ from sklearn.utils import check_random_state
 
 from ._components import Component
 from .density import GaussianizationDensity, NSFDensity, TransformedDensity
+from .density._discrete import N_DRAWS
+from .density._run import automatic_batch_size
 
-KERNEL_ROWS = 12_000  # beyond, kernels take longer than flows and say less
-LAYERED_ROWS = 50_000
+KERNEL_ROWS = 12_000  # scores of a row; beyond, kernels take longer than flows and say less
+LAYERED_ROWS = 20_000
 MIXTURE_WORK = 2e9  # products in a step of EM: beyond, a mixture takes longer than a flow
 # Few components miss the best of their optima often, and to start again is cheap there. The
 # models of folds make up for one another.
@@ -21,13 +24,16 @@ RESTARTED_WORK = 1e7
 N_RESTARTS = {True: 4, False: 8}  # with folds, without
 N_COMPONENTS = (2, 4, 8, 16, 32, 64)  # of mixtures with full covariances
 N_DIAGONAL_COMPONENTS = (8, 32)
-BANDWIDTHS = np.geomspace(0.05, 2, 8).round(2)  # in standard deviations
+# In standard deviations, the likeliest first: there may not be time for all.
+BANDWIDTHS = (0.41, 0.7, 0.24, 1.18, 0.14, 2.0, 0.08, 0.05)
 SPACES = {
     "axis": "standardize",
     "whitened": "whiten",
     "quantile": "quantile",
     "copula": ("quantile", "whiten"),
 }
+MOST_STEPS = 10_000  # of a large flow, unless that is less than the first number of
+EPOCHS = (20, 100)
 # One leaf, hence sums over all rows: between the nodes of a tree, scikit-learn's bounds cancel,
 # and scores of small bandwidths come out wrong by thousands of nats in 10 columns or more.
 LEAF = 2**31 - 1
@@ -59,15 +65,15 @@ def portfolio(n, d, folds, weighted, data):
         Component("gaussian", on(StandardNormal(), preprocessing="whiten"), True),
         Component("copula", on(StandardNormal(), preprocessing=SPACES["copula"]), True),
     ]
-    if n <= KERNEL_ROWS:
-        components += kernels(on)
-    if not weighted:
-        components += mixtures(n, d, folds, on, data["random_state"])
     if n <= LAYERED_ROWS:
         few = {"max_iter": 20, "n_iter_no_change": 3}  # the first layers say most
         layers = GaussianizationDensity(**few, **data)
         components.append(Component("gaussianization", layers, False))
-    return components + (small_flows(data) if folds else large_flows(data))
+    if not weighted:
+        components += mixtures(n, d, folds, on, data["random_state"])
+    if n * (N_DRAWS if data.get("discrete") else 1) <= KERNEL_ROWS:
+        components += kernels(on)
+    return components + (small_flows(data) if folds else large_flows(n, data))
 
 
 def mixtures(n, d, folds, on, seed):
@@ -82,8 +88,8 @@ def mixtures(n, d, folds, on, seed):
             on(mixture(k, reg_covar=1e-4), preprocessing=SPACES[space]),
             False,
         )
-        for space in ("axis", "quantile")
         for k in N_COMPONENTS
+        for space in ("quantile", "axis")
         if k * d <= n / 2 and n * k * d**2 <= MIXTURE_WORK
     ]
     return components + [
@@ -105,8 +111,8 @@ def kernels(on):
             on(KernelDensity(bandwidth=h, leaf_size=LEAF), preprocessing=SPACES[space]),
             True,
         )
-        for space in ("axis", "whitened", "copula")
         for h in BANDWIDTHS
+        for space in ("axis", "whitened", "copula")
     ]
 
 
@@ -128,7 +134,9 @@ def small_flows(data):
     return [flow(space, **shape, **data) for space in ("quantile", "whitened")]
 
 
-def large_flows(data):
+def large_flows(n, data):
+    n_steps = math.ceil(n / automatic_batch_size(n))  # of an epoch
+    data = data | {"max_iter": int(np.clip(MOST_STEPS // n_steps, *EPOCHS))}
     coupling = NSFDensity(
         n_transforms=4, autoregressive=False, preprocessing=SPACES["quantile"], **data
     )

@@ -134,11 +134,11 @@ def test_dropout_is_unbiased_and_independent(p):
 def test_paced_schedule_follows_the_clock(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("skflows._optimizer.time.monotonic", lambda: now[0])
-    paced = Paced(cosine_with_warm_up, seconds=10)
+    paced = Paced(cosine_with_warm_up, seconds=10, started=100.0)
     # In time, it is the schedule itself; behind, it is where the clock is; at the end, nothing.
     assert paced(30, 100) == cosine_with_warm_up(30, 100)
     now[0] = 105.0
     assert paced(30, 100) == cosine_with_warm_up(50, 100)
     now[0] = 110.0
     assert paced(30, 100) == 0
-    assert Paced(constant, seconds=1)(5, 10) == 1
+    assert Paced(constant, seconds=1, started=110.0)(5, 10) == 1

@@ -41,7 +41,7 @@ class BaseFlowDensity(
     # Of the parameters that every flow has.
     _parameter_constraints: dict = {
         "preprocessing": ["array-like", StrOptions({"standardize", "whiten", "quantile"})],
-        "bounds": ["array-like", None],
+        "bounds": ["array-like", dict, None],
         "discrete": ["array-like", dict, StrOptions({"auto"}), None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "early_stopping": ["boolean", StrOptions({"auto"})],
@@ -129,18 +129,19 @@ class BaseFlowDensity(
         weight = validate_weight(sample_weight, X, least)
         if not weight.all():
             X, weight = X[weight > 0], weight[weight > 0]
+        names = getattr(self, "feature_names_in_", None)
         if warm:
             self._dequantizer.see(X)
         else:
-            names = getattr(self, "feature_names_in_", None)
             self._dequantizer = Dequantizer.for_parameter(self.discrete, X, names)
             self.discrete_ = self._dequantizer.gaps()
-        bounds = validate_bounds(self.bounds, X, self._dequantizer)
+        bounds = validate_bounds(self.bounds, X, self._dequantizer, names=names)
         if held_out is not None:
             rows = validate_rows(self, held_out[0], reset=False)
             held_out_weight = validate_weight(held_out[1], rows, 1)
             held_out = rows[held_out_weight > 0], held_out_weight[held_out_weight > 0]
-            validate_bounds(self.bounds, held_out[0], self._dequantizer, name="X_val")
+            rows = held_out[0]
+            validate_bounds(self.bounds, rows, self._dequantizer, names=names, what="X_val")
         run = self._start_run(X, weight, held_out, bounds, warm, increment, max_iter)
         return X, weight, run
 
@@ -156,7 +157,8 @@ class BaseFlowDensity(
     def _fitted(self, run, X, weight):
         """What a fitted density is, of the fit as it stands."""
         flow = run.snapshot()
-        scores = self._score_by(flow, X)
+        few, weight = self._rows_for_threshold(X, weight)
+        scores = self._score_by(flow, few)
         return {"flow_": flow, "offset_": self._outlier_threshold(scores, weight)}
 
     def _warn_of_trouble(self, history, X):

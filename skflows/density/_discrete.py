@@ -8,8 +8,9 @@ from scipy.special import logsumexp
 
 LEAST_ROWS = 40  # from which on a repeated value is no coincidence
 MOST_DISTINCT = 0.5  # of the rows: a column with fewer distinct values is discrete
-ROUNDING = 1e-9  # gaps below this fraction of the largest value are rounding
+ROUNDING = 1e-9  # gaps below this fraction of the largest value are none
 MOST_UNSEEN = 10  # places of a lattice for each value seen: of a sparser one, no other is likely
+MOST_DECIMALS = 12
 N_DRAWS = 8  # of the noise, over which a score is averaged
 
 
@@ -112,18 +113,24 @@ def possible_values(values, gap):
     regular = np.abs(steps - cells).max() < 1e-6 and cells[-1] < MOST_UNSEEN * len(values)
     if not regular:
         return values
-    grid = values[0] + gap * np.arange(cells[-1] + 1)
+    grid = clean(values[0] + gap * np.arange(cells[-1] + 1), gap)
     grid[cells.astype(int)] = values  # to the last digit
     return grid
 
 
+def clean(values, gap):
+    """Values without the dirt of binary fractions, where they are decimal ones."""
+    for decimals in range(MOST_DECIMALS):
+        rounded = np.round(values, decimals)
+        if np.abs(rounded - values).max() < ROUNDING * gap:
+            return rounded
+    return values
+
+
 def discrete_columns(X):
-    """Columns in which fewer than half of the values are distinct."""
-    if len(X) < LEAST_ROWS:
-        return []
-    return [
-        j for j, column in enumerate(X.T) if len(np.unique(column)) < MOST_DISTINCT * len(column)
-    ]
+    """Columns that are constant or, in all but small tables, repeat most of their values."""
+    most = MOST_DISTINCT * len(X) if len(X) >= LEAST_ROWS else 2
+    return [j for j, column in enumerate(X.T) if len(np.unique(column)) < most]
 
 
 def smallest_gap(column):
@@ -131,7 +138,8 @@ def smallest_gap(column):
     values = np.unique(column)
     gaps = np.diff(values)
     gaps = gaps[gaps > ROUNDING * np.abs(values).max()]
-    return gaps.min() if len(gaps) else 1.0
+    gap = gaps.min() if len(gaps) else 1.0
+    return clean(np.array([gap]), gap)[0]
 
 
 def column_index(column, n_features, names):
@@ -142,4 +150,4 @@ def column_index(column, n_features, names):
     if is_number and -n_features <= column < n_features:
         return int(column) % n_features
     known = f"0 to {n_features - 1}" if names is None else f"0 to {n_features - 1} or {list(names)}"
-    raise ValueError(f"discrete names the column {column!r}, which X has not; it has {known}.")
+    raise ValueError(f"there is no column {column!r} in X; it has {known}.")

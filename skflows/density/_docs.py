@@ -23,17 +23,18 @@ preprocessing : {"standardize", "whiten", "quantile"} or sequence of them, defau
 """
 
 DATA = """\
-bounds : array-like of shape (n_features, 2), default=None
+bounds : array-like of shape (n_features, 2), or dict, default=None
     Lower and upper bound of each column, None where there is none, as in
-    ``[(0, None), (None, None)]``. The density is 0 outside, and samples never leave them.
+    ``[(0, None), (None, None)]`` or, by number or name, ``{"age": (0, None)}``. The density
+    is 0 outside, and samples never leave them.
 
 discrete : "auto", None, array-like of int or str, or dict, default="auto"
     Columns of discrete values, by number or name; a dict gives the distance between their
     values, which is else the smallest gap that occurs (1 in a constant column). They are
     spread by uniform noise over this width, drawn anew in each epoch; scores are means of
     the density over 8 fixed draws of it, hence probabilities of a cell divided by its width;
-    samples are rounded back. "auto" finds columns with fewer than half of their values
-    distinct, in tables of 40 rows or more.
+    samples are rounded back. "auto" finds constant columns and, in tables of 40 rows or more,
+    those with fewer than half of their values distinct.
 """
 
 TRAINING = """\
@@ -59,8 +60,8 @@ max_iter : int, default=100
     Largest number of epochs.
 
 time_limit : float, default=None
-    Seconds that training may take: the learning rate falls to 0 by then. The set-up before it
-    and the checks after it do not count.
+    Seconds from the start of `fit` to the end of training: the learning rate falls to 0 by
+    then. The checks that follow do not count.
 
 early_stopping : bool or "auto", default="auto"
     Whether to hold out ``validation_fraction`` of the rows, keep the epoch that does best

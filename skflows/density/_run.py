@@ -1,6 +1,7 @@
 """The runs that fit flows: what they prepare, and training by gradient descent."""
 
 import copy
+import time
 
 import numpy as np
 import torch
@@ -47,6 +48,7 @@ class Run:
     dtype = torch.float64
 
     def __init__(self, estimator, X, weight, held_out, bounds):
+        self.started = time.monotonic()
         self.estimator = estimator
         self.dequantizer = estimator._dequantizer
         self.rows, self.weight = X, weight
@@ -181,7 +183,7 @@ class Training(Run):
         est = self.estimator
         schedule = constant if self.increment else cosine_with_warm_up
         if est.time_limit is not None:
-            schedule = Paced(schedule, est.time_limit)
+            schedule = Paced(schedule, est.time_limit, self.started)
         return {
             "max_iter": self.max_iter,
             "batch_size": self.batch_size,

@@ -126,7 +126,7 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
         names = getattr(self, "feature_names_in_", None)
         self._dequantizer = Dequantizer.for_parameter(self.discrete, X, names)
         self.discrete_ = self._dequantizer.gaps()
-        bounds = validate_bounds(self.bounds, X, self._dequantizer)
+        bounds = validate_bounds(self.bounds, X, self._dequantizer, names=names)
         rows = self._dequantizer.spread_anew(X, check_random_state(self.random_state))
         self.preprocessor_ = _maps.fitted_preprocessor(
             self.preprocessing, bounds, torch.from_numpy(rows), torch.from_numpy(weight)
@@ -134,7 +134,8 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
         mapped, _ = _engine.map_rows(self.preprocessor_, "forward", rows)
         given = None if sample_weight is None else weight
         self.estimator_ = fit_density(clone(self.estimator), mapped, given)
-        self.offset_ = self._outlier_threshold(self._score_rows(X), weight)
+        few, weight = self._rows_for_threshold(X, weight)
+        self.offset_ = self._outlier_threshold(self._score_rows(few), weight)
         return self
 
     def score_samples(self, X):

@@ -1,7 +1,11 @@
 """Checks of what a user passes, with errors that state the value and the remedy."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from ._discrete import column_index
 
 # What scikit-learn's messages about unusable input leave unsaid.
 REMEDIES = {
@@ -46,33 +50,46 @@ def validate_weight(sample_weight, X, least):
     return weight
 
 
-def validate_bounds(bounds, X, dequantizer, name="X"):
-    """A pair of bounds for each column, widened by half a cell where it is discrete, or None."""
+def resolve_bounds(bounds, n_features, names=None):
+    """One pair of bounds for each column, or None; a dict has pairs of some columns."""
     if bounds is None:
         return None
+    if isinstance(bounds, Mapping):
+        given = {column_index(key, n_features, names): pair for key, pair in bounds.items()}
+        bounds = [given.get(j) for j in range(n_features)]
     try:
         pairs = [(None, None) if pair is None else tuple(pair) for pair in bounds]
-        low, high = (
-            np.array([np.inf * sign if end is None else end for end in ends], dtype=np.float64)
-            for sign, ends in zip((-1, 1), zip(*pairs, strict=True), strict=True)
-        )
-        if len(pairs) != X.shape[1]:
-            raise ValueError(f"there are {len(pairs)} pairs")
-    except (TypeError, ValueError) as error:
+        ends = [end for pair in pairs for end in pair if end is not None]
+        np.array(ends, dtype=np.float64)
+        if len(pairs) != n_features or any(len(pair) != 2 for pair in pairs):
+            raise ValueError
+    except (TypeError, ValueError):
         raise ValueError(
-            f"bounds={bounds!r} ({error}); give one pair (low, high) for each of the "
-            f"{X.shape[1]} columns, with None where there is no bound."
-        ) from error
+            f"bounds={bounds!r}; give one pair (low, high) of numbers for each of the "
+            f"{n_features} columns, with None where there is no bound, or a dict of pairs."
+        ) from None
+    return pairs
+
+
+def validate_bounds(bounds, X, dequantizer, *, names=None, what="X"):
+    """A pair of bounds for each column, widened by half a cell where it is discrete, or None."""
+    pairs = resolve_bounds(bounds, X.shape[1], names)
+    if pairs is None:
+        return None
+    low, high = (
+        np.array([np.inf * sign if end is None else end for end in ends], dtype=np.float64)
+        for sign, ends in zip((-1, 1), zip(*pairs, strict=True), strict=True)
+    )
     if not (low < high).all():  # NaN is not below anything
         column = int(np.argmin(low < high))
-        raise ValueError(f"bounds[{column}]={pairs[column]}; the lower bound must come first.")
+        raise ValueError(f"bounds[{column}]={pairs[column]}; give numbers, the lower one first.")
     low[dequantizer.columns] -= dequantizer.gap / 2
     high[dequantizer.columns] += dequantizer.gap / 2
     outside = (X <= low) | (X >= high)
     if outside.any():
         row, column = np.argwhere(outside)[0]
         raise ValueError(
-            f"{name}[{row}, {column}] is {X[row, column]:g}, not within bounds[{column}]="
+            f"{what}[{row}, {column}] is {X[row, column]:g}, not within bounds[{column}]="
             f"{pairs[column]}; the density is 0 on a bound and beyond: move the bound out, drop "
             "the row, or name the column in discrete if its values repeat."
         )
