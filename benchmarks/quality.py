@@ -195,8 +195,8 @@ def print_lead(lines):
         line = ours[seeds[0]]
         print(
             f"| {name} ({line['n']}, {line['d']}) | {len(seeds)} | {brief(mean)} "
-            f"| {brief(peers[best])} {best} | {brief(statistics.mean(leads))} ({brief(error)}) "
-            f"| {seconds:.3g} |"
+            f"| {brief(peers[best])} {best} (of {len(peers)}) "
+            f"| {brief(statistics.mean(leads))} ({brief(error)}) | {seconds:.3g} |"
         )
 
 
