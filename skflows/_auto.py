@@ -14,7 +14,7 @@ from .density._base import BaseFlowDensity
 from .density._discrete import Dequantizer
 from .density._validation import resolve_bounds, validate_bounds, validate_rows, validate_weight
 
-ROWS_WITH_FOLDS = 4_000  # beyond, a single held-out part is exact enough
+ROWS_WITH_FOLDS = 2_000  # beyond, a single held-out part is exact enough
 N_FOLDS = 5
 HELD_OUT = 0.1
 MOST_HELD_OUT = 10_000
@@ -36,7 +36,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         Seconds that `fit` may take. Flows that have not ended by then are cut short.
 
     cv : "auto", int, cross-validation generator or iterable, default="auto"
-        How rows are held out. "auto" takes 5 folds up to 4,000 rows, beyond a tenth of
+        How rows are held out. "auto" takes 5 folds up to 2,000 rows, beyond a tenth of
         the rows, 10,000 at most.
 
     {data}
