@@ -68,11 +68,11 @@ def ours(architecture, d):
     )
     bijection = estimator._build_bijection(d, 0)
     flow = Flow(Standardize(d), copy.deepcopy(bijection)).double().eval()
-    optimizer = FlatOptimizer(bijection, weight_decay=0.0, ema_decay=EMA_DECAY)
+    optimizer = FlatOptimizer(bijection, LEARNING_RATE, ema_decay=EMA_DECAY)
 
     def step(X):
         weight = torch.ones(len(X))
-        optimizer.step(weighted_nll(bijection, X, weight) / len(X), LEARNING_RATE)
+        optimizer.step(weighted_nll(bijection, X, weight) / len(X), 1.0)
 
     @torch.inference_mode()
     def score(X):

@@ -6,6 +6,8 @@ Several networks of the same shapes run as one when their parameters, and the co
 leading member axis.
 """
 
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import pairwise
 
 import torch
@@ -15,6 +17,8 @@ from torch.nn import functional as F
 # Networks see asinh(x / s) s in place of x: nearly x for ordinary values, a logarithm for far
 # ones. A linear response to one outlier would otherwise decide the parameters of its row.
 SQUASH = 10.0
+# What the networks of the members that train in this thread draw from.
+_DRAWS: ContextVar[list[torch.Generator] | None] = ContextVar("generators", default=None)
 
 
 def squash(x):
@@ -45,16 +49,29 @@ class ColumnLinear(nn.Module):
         return affine(self.bias, self.masked_weight(), h)
 
 
+@contextmanager
+def drawing_from(generators):
+    """Dropout draws from these generators in this context, one for each member."""
+    before = _DRAWS.set(generators)
+    try:
+        yield
+    finally:
+        _DRAWS.reset(before)
+
+
 def dropout(h, p):
     """Set each unit to zero with probability p, to 16 bits, and make up for it in the others."""
+    generators = _DRAWS.get() or [torch.default_generator]
     if h.device.type != "cpu":
         return F.dropout(h, p)
     # Torch's generator draws 64 bits at once, and spends as many on each unit in F.dropout: that
     # would be a tenth of a training step.
-    n = h.numel()
-    bits = torch.empty(-(-n // 4), dtype=torch.int64).random_(-(2**63), None)
+    n = h.numel() // len(generators)
+    bits = torch.empty(len(generators), -(-n // 4), dtype=torch.int64)
+    for member, generator in zip(bits, generators, strict=True):
+        member.random_(-(2**63), None, generator=generator)
     dropped = min(round(p * 2**16), 2**16 - 1)
-    kept = bits.view(torch.int16)[:n].view(h.shape).to(h.dtype).ge_(dropped - 2**15)
+    kept = bits.view(torch.int16)[:, :n].reshape(h.shape).to(h.dtype).ge_(dropped - 2**15)
     return h * kept.mul_(2**16 / (2**16 - dropped))
 
 

@@ -8,7 +8,9 @@ import torch
 
 WARM_UP = 0.05  # fraction of the steps over which the rate rises
 MAX_GRADIENT_NORM = 5.0
+BETAS = 0.9, 0.999
 EPS = 1e-6  # of Adam: larger than rounding, which would else move weights of no gradient
+TINY_RATE = 1e-30  # too small to move a weight, and large enough to divide by
 
 
 def per_member(value, n_members):
@@ -20,12 +22,19 @@ class FlatOptimizer:
     """AdamW and a moving average over all weights of a module as one vector for each member.
 
     The parameters become views of the rows of a matrix until `release`: one row for each member
-    of a stack, and a single one for any other module. One fused step, one norm and one average
-    then serve the whole module: for small networks the launch costs of per-parameter kernels
-    would be a third of a training step.
+    of a stack, and a single one for any other module. A step is then a dozen passes over that
+    matrix, however many parameters and members there are, and it never waits for the device.
+
+    A member whose loss or gradient is not finite stands still from that step until `restart`.
+
+    References
+    ----------
+    Loshchilov & Hutter, "Decoupled Weight Decay Regularization", 2019.
     """
 
-    def __init__(self, module, weight_decay, ema_decay, state=None, n_members=1):
+    def __init__(
+        self, module, learning_rate, weight_decay=0.0, ema_decay=0.0, state=None, n_members=1
+    ):
         self.parameters = list(module.parameters())
         values = [p.detach().reshape(n_members, -1) for p in self.parameters]
         sizes = [value.shape[1] for value in values]
@@ -34,50 +43,80 @@ class FlatOptimizer:
         self.average = self.weights.clone()
         for p, weights in zip(self.parameters, self.weights.split(sizes, 1), strict=True):
             p.data = weights.view_as(p)
-        self.weight_decay = per_member(weight_decay, n_members)
+        self.moment = torch.zeros_like(self.weights)
+        self.square = torch.zeros_like(self.weights)
+        self.root = torch.empty_like(self.weights)
+        # Of each member, as columns.
+        self.n_steps = self._column(0.0)
+        self.alive = torch.ones_like(self.n_steps, dtype=torch.bool)
+        self.learning_rate = self._column(learning_rate)
+        self.weight_decay = self._column(weight_decay)
+        self.decays = bool(self.weight_decay.any())
         self.ema_decay = ema_decay
-        self.n_steps = [0] * n_members
-        self.adams = [self._start_adam(i) for i in range(n_members)]
-        if state:
-            self.adams[0].load_state_dict(state)
+        for name, value in (state or {}).items():
+            getattr(self, name)[0] = value
 
-    def _start_adam(self, i):
-        weights = torch.nn.Parameter(self.weights[i])
-        weights.grad = self.gradient[i]
-        decay = self.weight_decay[i]
-        return torch.optim.AdamW([weights], eps=EPS, weight_decay=decay, fused=True)
+    def _column(self, value):
+        values = per_member(value, len(self.weights))
+        return self.weights.new_tensor(values).unsqueeze(1)
 
-    def step(self, loss, *learning_rates):
-        """Move each member against the gradient of its loss, if all of that is finite.
+    def state(self, i):
+        """What a later optimiser of member i needs to go on as this one would."""
+        return {name: getattr(self, name)[i].clone() for name in ("n_steps", "moment", "square")}
+
+    def step(self, loss, factor):
+        """Move each living member against the gradient of its loss.
+
+        Parameters
+        ----------
+        loss : Tensor of shape () or (M,)
+            The loss of each member.
+        factor : float
+            Of the learning rates.
 
         Returns
         -------
-        finite : list of bool
+        alive : Tensor of shape (M, 1)
             Which members moved.
         """
         gradients = torch.autograd.grad(loss.sum(), self.parameters, materialize_grads=True)
         rows = [gradient.reshape(len(self.weights), -1) for gradient in gradients]
         torch.cat(rows, dim=1, out=self.gradient)
         norm = self.gradient.norm(dim=1, keepdim=True)
-        finite = (loss.detach().view(-1, 1) + norm).isfinite().flatten().tolist()
+        self.alive &= (loss.detach().view(-1, 1) + norm).isfinite()
         self.gradient *= (MAX_GRADIENT_NORM / (norm + 1e-12)).clamp(max=1.0)
-        gains = []
-        for i, (adam, rate) in enumerate(zip(self.adams, learning_rates, strict=True)):
-            if finite[i]:
-                adam.param_groups[0]["lr"] = rate
-                adam.step()
-                self.n_steps[i] += 1
-            # Early weights are far from where they end: the decay grows with the step.
-            decay = min(self.ema_decay, (1 + self.n_steps[i]) / (10 + self.n_steps[i]))
-            gains.append(1 - decay)
-        self.average.lerp_(self.weights, self.weights.new_tensor(gains)[:, None])
-        return finite
+        self.gradient.masked_fill_(~self.alive, 0.0)
+        self.n_steps += self.alive
+        rate = factor * self.learning_rate * self.alive
+        if self.decays:
+            self.weights *= 1 - rate * self.weight_decay
+        self._adam(rate)
+        # Early weights are far from where they end: the decay grows with the step.
+        self.average.lerp_(self.weights, (9 / (10 + self.n_steps)).clamp(min=1 - self.ema_decay))
+        return self.alive
 
-    def restart(self, i, weights):
-        """Take member i back to ``weights`` with no memory of the steps since."""
+    def _adam(self, rate):
+        beta, beta_square = BETAS
+        self.moment.lerp_(self.gradient, 1 - beta)
+        self.square.mul_(beta_square).addcmul_(self.gradient, self.gradient, value=1 - beta_square)
+        # Moments that started at 0 are too small by these factors.
+        n_steps = self.n_steps.clamp(min=1)
+        share, share_square = (-torch.expm1(n_steps * math.log(b)) for b in BETAS)
+        # The rate goes into the denominator, which spares a pass. It may be 0, but not there.
+        inverse_rate = share / rate.clamp(min=TINY_RATE)
+        torch.sqrt(self.square, out=self.root)
+        slope = inverse_rate / share_square.sqrt()
+        torch.addcmul(EPS * inverse_rate, self.root, slope, out=self.root)
+        self.weights.addcdiv_(self.moment, self.root, value=-1.0)
+
+    def restart(self, i, weights, factor):
+        """Take member i back to ``weights``, with no memory of its steps and a lower rate."""
         self.weights[i] = weights
         self.average[i] = weights
-        self.adams[i] = self._start_adam(i)
+        for state in (self.n_steps, self.moment, self.square):
+            state[i] = 0.0
+        self.learning_rate[i] *= factor
+        self.alive[i] = True
 
     def load(self, weights):
         self.weights.copy_(weights)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ._flow import standard_normal_log_prob
+from ._nn import drawing_from
 from ._optimizer import FlatOptimizer, cosine_with_warm_up, per_member
 
 EMA_DECAY = 0.998
@@ -46,7 +47,7 @@ def mean_log_prob(bijection, y, weight):
     return (-total / weight.sum(-1).cpu()).tolist()
 
 
-def shuffled_batches(y, weight, batch_size):
+def shuffled_batches(y, weight, batch_size, generators):
     """Near-equal batches of rows with their weights, each member's rows in an order of its own.
 
     A single batch takes the rows as they stand.
@@ -56,7 +57,7 @@ def shuffled_batches(y, weight, batch_size):
     if n_batches == 1:
         yield y, weight
         return
-    orders = [torch.randperm(n) + start for start in range(0, weight.numel(), n)]
+    orders = [torch.randperm(n, generator=g) + n * i for i, g in enumerate(generators)]
     order = torch.stack(orders).view(weight.shape).to(y.device)
     y, weight = y.flatten(0, -2), weight.flatten()
     for batch in order.tensor_split(n_batches, -1):
@@ -70,10 +71,9 @@ def without_padding(y, weight):
 
 
 class Member:
-    """What the loop knows of one member: its rate, its patience and its history."""
+    """What the loop knows of one member: its patience, its recoveries and its history."""
 
-    def __init__(self, learning_rate, log_det, validation_log_det, start_score=None):
-        self.learning_rate = learning_rate
+    def __init__(self, log_det, validation_log_det, start_score=None):
         self.log_det = log_det
         self.validation_log_det = validation_log_det
         if start_score is not None:
@@ -82,34 +82,20 @@ class Member:
         self.threshold = start_score
         self.patience = self.recoveries = 0
         self.done = False
-        self.begin_epoch()
-
-    def begin_epoch(self):
-        self.total = self.seen = 0
-
-    def scheduled(self, factor):
-        """The rate of the next step."""
-        self.rate = self.learning_rate * factor
-        return self.rate
-
-    def add_step(self, loss, n_rows):
-        self.total += loss * n_rows
-        self.seen += n_rows
 
     def recover(self):
-        """Go on at a lower rate, or give up after too many recoveries."""
-        self.learning_rate *= BACK_OFF
+        """Go on, or give up after too many recoveries."""
         self.recoveries += 1
         if self.recoveries > MAX_RECOVERIES:
             self.done = self.history.diverged = True
 
-    def end_epoch(self, epoch, score, tol, n_iter_no_change):
+    def end_epoch(self, epoch, total, seen, rate, score, tol, n_iter_no_change):
         """Record an epoch; say whether its weights are the best so far."""
         history = self.history
         # A few bad steps are made good; an epoch without a good one is not.
-        history.diverged = not self.seen
-        history.loss.append(self.total / self.seen - self.log_det if self.seen else math.nan)
-        history.learning_rate.append(self.rate)
+        history.diverged = not seen
+        history.loss.append(total / seen - self.log_det if seen else math.nan)
+        history.learning_rate.append(rate)
         if score is None:
             history.best_iter = epoch
             return True
@@ -143,14 +129,16 @@ def fit_flow(
     schedule=cosine_with_warm_up,
     ema_decay=EMA_DECAY,
     optimizer_state=None,
+    generators=None,
     redraw=None,
     on_epoch_begin=lambda: None,
     on_epoch_end=lambda history: False,
 ):
     """Fit a bijection, or each member of a stack, to rows by maximum likelihood, in place.
 
-    A step whose loss or gradient is not finite never reaches the weights: the best state is
-    restored and the rate lowered. Ctrl-C ends the training and keeps the best state.
+    A step whose loss or gradient is not finite never reaches the weights: nor do later ones of
+    its epoch, after which the best state is restored and the rate lowered. Within an epoch,
+    nothing waits for the device. Ctrl-C ends the training and keeps the best state.
 
     Members of a stack have nothing in common but the steps: each has its own weights, rows, order
     of rows, moments, recoveries and best epoch, and the training ends when all are done.
@@ -190,6 +178,9 @@ def fit_flow(
         Decay of the moving average of the weights; 0 for none.
     optimizer_state : dict, optional
         The state an earlier call left in its history. Not for a stack.
+    generators : list of torch.Generator, optional
+        What each member draws its orders and its dropout from: with its own, it draws in a stack
+        what it would draw alone. Torch's default generator by default.
     redraw : callable, optional
         Called with nothing at the beginning of each epoch, it returns the rows of that epoch, of
         the shape of ``y``: for noise that is drawn anew each time. ``y`` itself by default.
@@ -209,8 +200,11 @@ def fit_flow(
     n_members = math.prod(stacked)
     n_steps = max_iter * math.ceil(n / batch_size)
     weight = weight * ((weight > 0).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True))
-    optimizer = FlatOptimizer(bijection, weight_decay, ema_decay, optimizer_state, n_members)
+    optimizer = FlatOptimizer(
+        bijection, learning_rate, weight_decay, ema_decay, optimizer_state, n_members
+    )
     best = optimizer.average.clone()
+    generators = generators or [torch.default_generator] * n_members
 
     if validation is not None:
         validation = without_padding(*validation), validation[1]
@@ -221,7 +215,7 @@ def fit_flow(
         return per_member(mean_log_prob(bijection, *validation), n_members)
 
     bijection.eval()
-    own = [per_member(value, n_members) for value in (learning_rate, log_det, validation_log_det)]
+    own = [per_member(value, n_members) for value in (log_det, validation_log_det)]
     members = [Member(*values) for values in zip(*own, scores(), strict=True)]
     histories = [member.history for member in members]
     report = histories if stacked else histories[0]
@@ -231,35 +225,37 @@ def fit_flow(
         for epoch in range(1, max_iter + 1):
             on_epoch_begin()
             rows = without_padding(y if redraw is None else redraw(), weight)
-            for member in members:
-                member.begin_epoch()
+            total = seen = torch.zeros_like(optimizer.n_steps)
+            first_step = step
             bijection.train(noise)
-            for batch, importance in shuffled_batches(rows, weight, batch_size):
-                factor = schedule(step, n_steps)
-                if factor == 0 and any(member.seen for member in members):
-                    break
-                count = (importance > 0).sum(-1)
-                loss = weighted_nll(bijection, batch, importance) / count.clamp(min=1)
-                step += 1
-                rates = [member.scheduled(factor) for member in members]
-                finite = optimizer.step(loss, *rates)
-                losses, counts = loss.detach().view(-1).tolist(), count.view(-1).tolist()
-                for i, member in enumerate(members):
-                    if finite[i]:
-                        member.add_step(losses[i], counts[i])
-                    elif not member.done:
-                        optimizer.restart(i, best[i])
-                        member.recover()
-                if all(member.done for member in members):
-                    break
-            running = [i for i, member in enumerate(members) if not member.done]
-            if not running:
+            with drawing_from(generators):
+                for batch, importance in shuffled_batches(rows, weight, batch_size, generators):
+                    factor = schedule(step, n_steps)
+                    if factor == 0 and step > first_step:
+                        break
+                    count = (importance > 0).sum(-1)
+                    loss = weighted_nll(bijection, batch, importance) / count.clamp(min=1)
+                    alive = optimizer.step(loss, factor)
+                    step += 1
+                    count = count.view(-1, 1)
+                    total = total + torch.where(alive, loss.detach().view(-1, 1) * count, 0.0)
+                    seen = seen + count * alive
+            rates = (factor * optimizer.learning_rate).flatten().tolist()
+            for i, alive in enumerate(optimizer.alive.flatten().tolist()):
+                if not (alive or members[i].done):
+                    optimizer.restart(i, best[i], BACK_OFF)
+                    members[i].recover()
+            if all(member.done for member in members):
                 break
             bijection.eval()
+            totals, counts = total.flatten().tolist(), seen.flatten().tolist()
             with optimizer.averaged():
                 reached = scores()
-                for i in running:
-                    if members[i].end_epoch(epoch, reached[i], tol, n_iter_no_change):
+                for i, member in enumerate(members):
+                    if member.done:
+                        continue
+                    epoch_of_member = epoch, totals[i], counts[i], rates[i], reached[i]
+                    if member.end_epoch(*epoch_of_member, tol, n_iter_no_change):
                         best[i] = optimizer.average[i]
                 stop = on_epoch_end(report)
             if stop or factor == 0 or all(member.done for member in members):
@@ -271,6 +267,6 @@ def fit_flow(
     optimizer.load(best)
     optimizer.release()
     bijection.eval()
-    for history, adam in zip(histories, optimizer.adams, strict=True):
-        history.optimizer_state = adam.state_dict()
+    for i, history in enumerate(histories):
+        history.optimizer_state = optimizer.state(i)
     return report

@@ -86,12 +86,12 @@ def test_fit_of_the_automatic_density(folder, capsys, monkeypatch):
     whole = module.portfolio
     monkeypatch.setattr(module, "portfolio", lambda *args: whole(*args)[:2])
     monkeypatch.setattr("skflows._mixture.effective_n_jobs", lambda n: 1)
-    options = f"--columns '{COLUMNS}' --estimator auto --time-limit 30 --random-state 0"
+    options = f"--columns '{COLUMNS}' --estimator auto --time-limit 300 --random-state 0"
     assert run(f"fit data.csv -o m.joblib {options}") == 0
     assert "copula" in capsys.readouterr().out
     assert run("score m.joblib data.csv -o scores.csv") == 0
     assert run("sample m.joblib -n 5 -o samples.csv") == 0
-    assert joblib.load("m.joblib").time_limit == 30
+    assert joblib.load("m.joblib").time_limit == 300
 
 
 def test_option_that_the_estimator_lacks(folder, capsys):

@@ -103,6 +103,11 @@ def test_the_rule_lets_a_right_import_pass(module, source):
     assert not violations(source, module, module.rpartition(".")[0])
 
 
+def printed(code):
+    run = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def test_import_loads_no_torch_matplotlib_or_pandas():
     # scikit-learn itself imports pandas where it is installed: count what comes on top.
     code = """
@@ -111,6 +116,15 @@ before = set(sys.modules)
 import skflows, skflows.density, skflows.inspection
 print({"torch", "matplotlib", "pandas"} & set(sys.modules) - before)
 """
-    run = [sys.executable, "-W", "error", "-c", code]
-    result = subprocess.run(run, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "set()"
+    assert printed(code) == "set()"
+
+
+def test_fit_loads_no_compiler():
+    """Torch's own optimisers import it when they are made, which takes a second."""
+    code = """
+import sys, numpy as np
+from skflows import NSFDensity
+NSFDensity(max_iter=1).fit(np.random.default_rng(0).normal(size=(50, 2)))
+print("torch._dynamo" in sys.modules)
+"""
+    assert printed(code) == "False"

@@ -70,6 +70,8 @@ class Run:
     def prepare(self):
         """Set what the data set, and part the rows into training and held-out ones."""
         est = self.estimator
+        # All draws from here on are the run's own: in a stack it draws what it would draw alone.
+        self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         if self.warm:
             self.flow = copy.deepcopy(est.flow_).cpu().requires_grad_()
         else:
@@ -78,7 +80,7 @@ class Run:
             self.flow = Flow(preprocess, est._build_bijection(x.shape[1]))
             few = slice(None)
             if len(x) > INITIALIZATION_ROWS:
-                few = torch.randperm(len(x))[:INITIALIZATION_ROWS]
+                few = torch.randperm(len(x), generator=self.generator)[:INITIALIZATION_ROWS]
             with torch.no_grad():
                 y, _ = preprocess(x[few])
                 self.flow.bijection.double().initialize(y, weight[few])
@@ -99,7 +101,7 @@ class Run:
         elif self.held_out is None:
             n = len(self.rows)
             n_held_out = min(max(1, round(self.estimator.validation_fraction * n)), n - 1)
-            order = torch.randperm(n).numpy()
+            order = torch.randperm(n, generator=self.generator).numpy()
             held_out, rest = order[:n_held_out], order[n_held_out:]
             self.held_out = self.rows[held_out], self.weight[held_out]
             self.rows, self.weight = self.rows[rest], self.weight[rest]
@@ -114,7 +116,8 @@ class Run:
         """Rows as a float64 tensor, discrete columns with new noise."""
         if not self.dequantizer:
             return torch.tensor(rows, dtype=torch.float64)
-        noise = torch.rand(len(rows), len(self.dequantizer.columns), dtype=torch.float64)
+        shape = len(rows), len(self.dequantizer.columns)
+        noise = torch.rand(shape, dtype=torch.float64, generator=self.generator)
         return torch.from_numpy(self.dequantizer.spread(rows, noise.numpy()))
 
     @torch.no_grad()
@@ -169,6 +172,7 @@ class Training(Run):
                 self.y,
                 self.weight,
                 self.validation,
+                generators=[self.generator],
                 redraw=self.redraw if self.draws_noise else None,
                 # Losses and scores are reported in the units of X, as score_samples is.
                 log_det=self.log_det,
@@ -207,15 +211,16 @@ class Training(Run):
         rows = self.y
         if self.dequantizer:
             rows, _ = self._preprocessed(self.rows, self.weight)
-        return rows + self.input_noise * torch.randn_like(rows) if self.input_noise else rows
+        if not self.input_noise:
+            return rows
+        noise = torch.randn(rows.shape, dtype=rows.dtype, generator=self.generator)
+        return rows + self.input_noise * noise.to(rows.device)
 
     def optimizer_state(self, history):
         """What the next `partial_fit` needs, on the CPU, or None where there is nothing."""
-        state = history.optimizer_state
-        if not self.increment or not state["state"]:
+        if not self.increment:
             return None
-        moments = {name: value.cpu().clone() for name, value in state["state"][0].items()}
-        return {**state, "state": {0: moments}}
+        return {name: value.cpu() for name, value in history.optimizer_state.items()}
 
 
 class NoiseSearch(Training):
@@ -227,6 +232,7 @@ class NoiseSearch(Training):
         self.trials = [copy.copy(self) for _ in INPUT_NOISES]
         for trial, noise in zip(self.trials, INPUT_NOISES, strict=True):
             trial.flow, trial.input_noise = copy.deepcopy(self.flow), noise
+            trial.generator = self.generator.clone_state()
         histories = fit_together(
             self.trials,
             stack([trial.flow.bijection for trial in self.trials]),
@@ -290,6 +296,7 @@ def fit_together(runs, stacked, on_epoch_begin=proceed, on_epoch_end=None):
             padded([run.y for run in runs]),
             padded([run.weight for run in runs]),
             validation,
+            generators=[run.generator for run in runs],
             redraw=redraw if any(run.draws_noise for run in runs) else None,
             log_det=[run.log_det for run in runs],
             validation_log_det=[run.validation_log_det for run in runs],
