@@ -6,10 +6,10 @@ from functools import partial
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.mixture import GaussianMixture
-from sklearn.neighbors import KernelDensity
 from sklearn.utils import check_random_state
 
 from ._components import Component
+from ._kernels import GaussianKernels
 from .density import GaussianizationDensity, NSFDensity, TransformedDensity
 from .density._discrete import N_DRAWS
 from .density._run import automatic_batch_size
@@ -34,9 +34,6 @@ SPACES = {
 }
 MOST_STEPS = 10_000  # of a large flow, unless that is less than the first number of
 EPOCHS = (20, 100)
-# One leaf, hence sums over all rows: between the nodes of a tree, scikit-learn's bounds cancel,
-# and scores of small bandwidths come out wrong by thousands of nats in 10 columns or more.
-LEAF = 2**31 - 1
 
 
 class StandardNormal(BaseEstimator):
@@ -108,7 +105,7 @@ def kernels(on):
         # Models of the folds are parts of the model of all rows: an ensemble adds nothing.
         Component(
             f"{space} kernels of {h:g}",
-            on(KernelDensity(bandwidth=h, leaf_size=LEAF), preprocessing=SPACES[space]),
+            on(GaussianKernels(h), preprocessing=SPACES[space]),
             True,
         )
         for h in BANDWIDTHS

@@ -7,6 +7,8 @@ import warnings
 import numpy as np
 import pytest
 from _densities import banana, gaussian
+from scipy.special import logsumexp
+from scipy.stats import norm
 from sklearn.base import clone
 from sklearn.model_selection import ShuffleSplit
 from sklearn.pipeline import make_pipeline
@@ -16,7 +18,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skflows import AutoDensity
 from skflows._components import Budget, budgets
-from skflows._portfolio import BANDWIDTHS, LEAF, portfolio
+from skflows._kernels import GaussianKernels
+from skflows._portfolio import BANDWIDTHS, portfolio
 
 pytestmark = pytest.mark.filterwarnings("ignore:time_limit=.* left no time:UserWarning")
 QUICK = {"cv": ShuffleSplit(1, test_size=0.2, random_state=0), "time_limit": 1.0}
@@ -189,18 +192,31 @@ def test_time_is_shared_among_what_remains():
     assert shares[-1].seconds() > shares[-4].seconds() > 0
 
 
-def test_kernels_sum_over_all_rows():
-    """Trees of scikit-learn lose the far rows of narrow kernels; a single leaf does not."""
+@pytest.mark.parametrize("size", [10**6, 300])
+def test_kernels_are_a_sum_over_all_rows(monkeypatch, size):
+    monkeypatch.setattr("skflows._kernels.VALUES_PER_CHUNK", size)
     rng = np.random.default_rng(0)
     rows, new = rng.standard_normal((200, 30)), rng.standard_normal((50, 30))
     width = BANDWIDTHS[1]
-    from scipy.special import logsumexp
-    from scipy.stats import norm
-    from sklearn.neighbors import KernelDensity
-
-    exact = logsumexp(norm.logpdf(new[:, None], rows, width).sum(-1), axis=1) - np.log(200)
-    kernels = KernelDensity(bandwidth=width, leaf_size=LEAF).fit(rows)
+    log_density = norm.logpdf(new[:, None], rows, width).sum(-1)
+    kernels = GaussianKernels(width).fit(rows)
+    exact = logsumexp(log_density, axis=1) - np.log(200)
     np.testing.assert_allclose(kernels.score_samples(new), exact)
+
+    weight = rng.uniform(0.5, 2, 200)
+    kernels.fit(rows, sample_weight=weight)
+    exact = logsumexp(log_density, axis=1, b=weight / weight.sum())
+    np.testing.assert_allclose(kernels.score_samples(new), exact)
+
+
+def test_samples_of_kernels_lie_around_the_rows():
+    rows = np.array([[0.0, 0.0], [100.0, 0.0]])
+    kernels = GaussianKernels(0.5).fit(rows, sample_weight=np.array([1.0, 3.0]))
+    drawn = kernels.sample(4000, random_state=0)
+    right = drawn[:, 0] > 50
+    assert right.mean() == pytest.approx(0.75, abs=0.03)
+    assert drawn[right].mean(axis=0) == pytest.approx(rows[1], abs=0.05)
+    assert drawn[right].std(axis=0) == pytest.approx(0.5, abs=0.05)
 
 
 def test_pipeline_and_rows_of_a_frame():

@@ -1,0 +1,50 @@
+"""Gaussian kernels on the rows themselves."""
+
+import numpy as np
+from scipy.spatial.distance import cdist
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+
+VALUES_PER_CHUNK = 2**20  # distances at once
+
+
+class GaussianKernels(BaseEstimator):
+    """A normal of width ``bandwidth`` on each row.
+
+    scikit-learn's `KernelDensity` adds up between the nodes of a tree, by bounds that cancel: of
+    narrow kernels in 10 columns or more its scores come out wrong by thousands of nats, unless
+    the tree is a single leaf. Then it takes several times as long as all distances do.
+
+    References
+    ----------
+    Parzen, "On Estimation of a Probability Density Function and Mode", 1962.
+    """
+
+    def __init__(self, bandwidth=1.0):
+        self.bandwidth = bandwidth
+
+    def fit(self, X, y=None, sample_weight=None):
+        self.rows_ = X
+        weight = np.ones(len(X)) if sample_weight is None else sample_weight
+        self.shares_ = weight / weight.sum()
+        return self
+
+    def score_samples(self, X):
+        import torch
+
+        d = X.shape[1]
+        log_share = np.log(self.shares_) - d * np.log(self.bandwidth * np.sqrt(2 * np.pi))
+        size = max(1, VALUES_PER_CHUNK // len(self.rows_))
+        chunks = [X[start : start + size] for start in range(0, len(X), size)]
+        scores = []
+        for rows in chunks:
+            log_density = cdist(rows, self.rows_, "sqeuclidean")
+            log_density *= -0.5 / self.bandwidth**2
+            log_density += log_share
+            scores.append(torch.logsumexp(torch.from_numpy(log_density), dim=1).numpy())
+        return np.concatenate(scores)
+
+    def sample(self, n_samples=1, random_state=None):
+        random_state = check_random_state(random_state)
+        centres = self.rows_[random_state.choice(len(self.rows_), n_samples, p=self.shares_)]
+        return centres + self.bandwidth * random_state.standard_normal(centres.shape)
