@@ -18,9 +18,10 @@ KERNEL_ROWS = 12_000  # scores of a row; beyond, kernels take longer than flows 
 LAYERED_ROWS = 20_000
 MIXTURE_WORK = 2e9  # products in a step of EM: beyond, a mixture takes longer than a flow
 # Few components miss the best of their optima often, and to start again is cheap there. The
-# models of folds make up for one another.
+# models of folds make up for one another, unless they have few rows.
 RESTARTED_COMPONENTS = 8
 RESTARTED_WORK = 1e7
+RESTARTED_ROWS = 500  # with folds
 N_RESTARTS = {True: 4, False: 8}  # with folds, without
 N_COMPONENTS = (2, 4, 8, 16, 32, 64)  # of mixtures with full covariances
 N_DIAGONAL_COMPONENTS = (8, 32)
@@ -75,8 +76,8 @@ def portfolio(n, d, folds, weighted, data):
 
 def mixtures(n, d, folds, on, seed):
     def mixture(k, **params):
-        again = k <= RESTARTED_COMPONENTS and n * k * d**2 <= RESTARTED_WORK
-        n_init = N_RESTARTS[folds] if again else 1
+        cheap = n <= RESTARTED_ROWS if folds else n * k * d**2 <= RESTARTED_WORK
+        n_init = N_RESTARTS[folds] if cheap and k <= RESTARTED_COMPONENTS else 1
         return GaussianMixture(k, n_init=n_init, random_state=seed, **params)
 
     components = [
