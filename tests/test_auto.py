@@ -146,7 +146,7 @@ def test_odd_tables_are_fitted_in_silence(name):
 
 def test_wide_table():
     table = np.random.default_rng(0).standard_normal((60, 200))
-    density = AutoDensity(**QUICK, random_state=0).fit(table)
+    density = AutoDensity(cv=QUICK["cv"], random_state=0).fit(table)  # each component has its time
     assert np.isfinite(density.score_samples(table)).all()
 
 

@@ -305,6 +305,13 @@ def test_gaussianization_integrates_to_one(rotation):
     assert mass == pytest.approx(1, abs=0.03)
 
 
+@pytest.mark.parametrize("shape", [(60, 80), (80, 80)])
+def test_gaussianization_of_no_more_rows_than_columns(shape):
+    table = np.random.default_rng(0).standard_normal(shape)
+    density = GaussianizationDensity(max_iter=2, random_state=0).fit(table)
+    assert np.isfinite(density.score_samples(table)).all()
+
+
 def test_outliers_among_the_rows_of_the_fit_have_low_held_out_scores():
     """A kernel on an outlier hides it; scores of models that have not seen it do not."""
     rows = np.vstack([X, X[:1] + 40])

@@ -98,9 +98,10 @@ def random_rotation(y):
 def ica_rotation(y):
     """The orthogonal matrix nearest to that of the directions of the rows that are least normal."""
     start = random_rotation(y)
-    if len(y) < SMALL_TABLE or y.shape[1] == 1:
+    n, d = y.shape
+    if n < SMALL_TABLE or n <= d or d == 1:  # too few rows to tell directions apart
         return start
-    few = torch.randperm(len(y))[:ICA_ROWS]
+    few = torch.randperm(n)[:ICA_ROWS]
     ica = FastICA(whiten="unit-variance", max_iter=ICA_STEPS, tol=1e-2, w_init=start.numpy())
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", ConvergenceWarning)
