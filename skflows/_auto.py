@@ -3,7 +3,6 @@
 from numbers import Integral, Real
 
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.model_selection import ShuffleSplit
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
@@ -144,6 +143,8 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         return self._fit_stack(components, X, weight, splits, self.time_limit, quiet=True)
 
     def _splits(self, rows, X, weight, seed):
+        from sklearn.model_selection import ShuffleSplit  # takes long to import
+
         cv = self.cv
         if isinstance(cv, str):  # "auto"
             n_held_out = min(max(1, round(HELD_OUT * len(rows))), MOST_HELD_OUT)

@@ -10,7 +10,6 @@ import numpy as np
 from scipy.special import logsumexp
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import KFold, check_cv
 from sklearn.utils.validation import has_fit_parameter
 
 from .density import FlowDensity
@@ -95,6 +94,8 @@ def splits_of(cv, X, weight, seed):
 
     A number of folds means shuffled ones. Splits that are given as such are of all rows.
     """
+    from sklearn.model_selection import KFold, check_cv  # takes long to import
+
     positive = np.ones(len(X), dtype=bool) if weight is None else weight > 0
     numbers = np.arange(len(X))
     if isinstance(cv, Integral):

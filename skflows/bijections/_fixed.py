@@ -22,12 +22,13 @@ def weighted_moments(x, weight=None):
     x = x.double()
     if weight is None:
         weight = x.new_ones(len(x))
-    weight = (weight.double() / weight.sum())[:, None]
+    weight = weight.double() / weight.sum()
     # Squares of columns near the largest float64 would overflow: work at unit magnitude.
-    magnitude = x.abs().amax(0).clamp(min=torch.finfo(x.dtype).tiny)
-    unit = x / magnitude
-    mean = (weight * unit).sum(0)
-    std = (weight * (unit - mean) ** 2).sum(0).sqrt()
+    low, high = x.aminmax(dim=0)
+    magnitude = torch.maximum(-low, high).clamp(min=torch.finfo(x.dtype).tiny)
+    unit = x / magnitude  # the only copy, of what may be a large table
+    mean = weight @ unit
+    std = (weight @ unit.sub_(mean).square_()).sqrt()
     rounding = 10 * torch.finfo(x.dtype).eps * len(x) ** 0.5 * mean.abs()
     std = torch.where(std <= rounding, (1 / magnitude).clamp(min=rounding), std)
     return mean * magnitude, std * magnitude

@@ -62,7 +62,7 @@ class Dequantizer:
         return cls(X, gaps)
 
     def _discrete(self, X):
-        return np.asarray(X, dtype=np.float64)[:, self.columns]
+        return np.asarray(X[:, self.columns], dtype=np.float64)
 
     def see(self, X):
         """Learn of further values, which samples may then take."""

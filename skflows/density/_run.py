@@ -15,6 +15,7 @@ from ._engine import resolve_device, seeded, suitable_threads
 from ._maps import fitted_preprocessor
 
 INITIALIZATION_ROWS = 8192  # enough for the moments that ActNorm starts from
+PREPARED_ROWS = 2**17  # at once: in float64, a large table would take a multiple of its memory
 SMALLEST_BATCH, LARGEST_BATCH = 128, 1024
 FULL_RATE_FEATURES = 4
 SMALL_TABLE = 40  # rows from which on noise, held-out rows and float32 do more good than harm
@@ -72,18 +73,7 @@ class Run:
         est = self.estimator
         # All draws from here on are the run's own: in a stack it draws what it would draw alone.
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-        if self.warm:
-            self.flow = copy.deepcopy(est.flow_).cpu().requires_grad_()
-        else:
-            x, weight = self._spread(self.rows), torch.from_numpy(self.weight)
-            preprocess = fitted_preprocessor(est.preprocessing, self.bounds, x, weight)
-            self.flow = Flow(preprocess, est._build_bijection(x.shape[1]))
-            few = slice(None)
-            if len(x) > INITIALIZATION_ROWS:
-                few = torch.randperm(len(x), generator=self.generator)[:INITIALIZATION_ROWS]
-            with torch.no_grad():
-                y, _ = preprocess(x[few])
-                self.flow.bijection.double().initialize(y, weight[few])
+        self.flow = copy.deepcopy(est.flow_).cpu().requires_grad_() if self.warm else self._start()
         self.flow.bijection.to(self.device, self.dtype)
         self._split()
         self.y, self.log_det = self._preprocessed(self.rows, self.weight)
@@ -91,6 +81,20 @@ class Run:
         if self.held_out is not None:
             y, self.validation_log_det = self._preprocessed(*self.held_out)
             self.validation = y, self.held_out[1]
+
+    def _start(self):
+        """A new flow, its fixed maps and its first scales set from the rows."""
+        est = self.estimator
+        x, weight = self._spread(self.rows), torch.from_numpy(self.weight)
+        preprocess = fitted_preprocessor(est.preprocessing, self.bounds, x, weight)
+        flow = Flow(preprocess, est._build_bijection(x.shape[1]))
+        few = slice(None)
+        if len(x) > INITIALIZATION_ROWS:
+            few = torch.randperm(len(x), generator=self.generator)[:INITIALIZATION_ROWS]
+        with torch.no_grad():
+            y, _ = preprocess(x[few])
+            flow.bijection.double().initialize(y, weight[few])
+        return flow
 
     def _split(self):
         wanted = self.estimator.early_stopping
@@ -123,9 +127,14 @@ class Run:
     @torch.no_grad()
     def _preprocessed(self, rows, weight):
         """What the bijection sees of rows, and their mean log-determinant."""
-        y, log_det = self.flow.preprocess(self._spread(rows))
-        share = weight.cpu().double() / weight.sum().item()
-        return y.to(self.device, self.dtype), (share @ log_det.cpu()).item()
+        y = torch.empty(rows.shape, device=self.device, dtype=self.dtype)
+        shares = weight.cpu().double() / weight.sum().item()
+        mean = 0.0
+        for start in range(0, len(rows), PREPARED_ROWS):
+            part = slice(start, start + PREPARED_ROWS)
+            y[part], log_det = self.flow.preprocess(self._spread(rows[part]))
+            mean += (shares[part] @ log_det).item()
+        return y, mean
 
     def snapshot(self):
         """The flow as it stands, in float64 and ready to score."""
