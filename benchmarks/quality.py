@@ -176,26 +176,30 @@ def print_lead(lines):
             method: {seed: x for seed, x in found[name, method].items() if "ll" in x}
             for method in PEERS
         }
-        seeds = sorted(set(ours).intersection(*(peer for peer in peers.values() if peer)))
+        run = [peer for peer in peers.values() if peer]
+        common = set(ours).intersection(*run)
         peers = {
-            method: statistics.mean(peer[seed]["ll"] for seed in seeds)
+            method: statistics.mean(peer[seed]["ll"] for seed in common)
             for method, peer in peers.items()
-            if seeds and peer
+            if common and peer
         }
         if not peers:
             continue
+        # The best peer is run on seeds that the others were not run on: there it stands for all.
         best = max(peers, key=peers.get)
+        theirs = {seed: x for seed, x in found[name, best].items() if "ll" in x}
+        seeds = sorted(set(ours) & set(theirs))
         mean = statistics.mean(ours[seed]["ll"] for seed in seeds)
-        leads = [ours[seed]["ll"] - found[name, best][seed]["ll"] for seed in seeds]
+        leads = [ours[seed]["ll"] - theirs[seed]["ll"] for seed in seeds]
         # Over test rows, as if the two densities erred independently, where there is one seed.
-        error = np.hypot(ours[seeds[0]]["se"], found[name, best][seeds[0]]["se"])
+        error = np.hypot(ours[seeds[0]]["se"], theirs[seeds[0]]["se"])
         if len(seeds) > 1:
             error = statistics.stdev(leads) / len(leads) ** 0.5
         seconds = statistics.mean(ours[seed]["fit_s"] for seed in seeds)
         line = ours[seeds[0]]
         print(
             f"| {name} ({line['n']}, {line['d']}) | {len(seeds)} | {brief(mean)} "
-            f"| {brief(peers[best])} {best} (of {len(peers)}) "
+            f"| {brief(mean - statistics.mean(leads))} {best} (of {len(peers)}) "
             f"| {brief(statistics.mean(leads))} ({brief(error)}) | {seconds:.3g} |"
         )
 
