@@ -21,6 +21,7 @@ from ._scores import SCORES, Setting
 
 N_FOLDS = 5
 N_REFERENCE = 500  # rows, at most, with which explanations compare
+ODD = 0.1  # of these, the fraction with the lowest scores: they are not what is normal
 NULLS = {
     "conformal": lambda scores: ConformalNull(np.sort(scores)),
     "empirical_null": EmpiricalNull.fit,
@@ -39,9 +40,13 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         that is fitted already stays as it is inside a `sklearn.frozen.FrozenEstimator`; the
         rows of `fit` then only calibrate it. Estimators see arrays: columns are named by number.
 
-    statistic : str, default="log_density"
+    statistic : str, default="log_pool"
         The score, one of `skflows.outlier.SCORES`; higher always means more normal.
 
+        - "log_pool": of mixtures such as `skflows.AutoDensity`, the mean of their members'
+          log-densities, weighted as in the mixture. A mixture is as generous as the most
+          generous of its members; here all must find a row likely. Of other estimators, the
+          log-density.
         - "log_density": the log-density, in nats.
         - "latent_norm": minus the distance to the origin of the latent space, of estimators with
           `transform`.
@@ -119,6 +124,9 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
 
     References
     ----------
+    Genest & Zidek, "Combining Probability Distributions: A Critique and an Annotated
+    Bibliography", 1986 (the logarithmic opinion pool).
+
     Vovk, Gammerman & Shafer, "Algorithmic Learning in a Random World", 2005.
 
     Vovk, "Cross-Conformal Predictors", 2015.
@@ -163,7 +171,7 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         self,
         estimator=None,
         *,
-        statistic="log_density",
+        statistic="log_pool",
         background=None,
         calibration=None,
         cv="auto",
@@ -215,8 +223,10 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         parts = [train for train, _ in splits] or [slice(None)]
         self.models_ = [fit_scored(self.statistic, setting, X[part], trim) for part in parts]
         self._set_held_out(estimator, X, splits)
-        self._reference = X[random_state.permutation(len(X))[:N_REFERENCE]]
         self._set_threshold(X)
+        few = X[random_state.permutation(len(X))[:N_REFERENCE]]
+        scores = self._score_rows(few)
+        self._reference = few[scores >= np.quantile(scores, ODD)]
         return self
 
     def _check_suits(self, estimator, X):
@@ -244,7 +254,7 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
             return []
         cv = self.cv
         if isinstance(cv, str):  # "auto"
-            keeps = isinstance(estimator, MixtureMixin) and self.statistic == "log_density"
+            keeps = SCORES[self.statistic].held_out and isinstance(estimator, MixtureMixin)
             if self.calibration is None or keeps:
                 return []
             cv = N_FOLDS
@@ -263,8 +273,9 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         (model,) = self.models_
         if is_frozen(estimator):
             self.held_out_scores_ = model.score_samples(X)
-        elif self.statistic == "log_density" and hasattr(model.density, "held_out_scores_"):
-            self.held_out_scores_[model.kept] = model.density.held_out_scores_
+        elif hasattr(model.density, SCORES[self.statistic].held_out):
+            kept = getattr(model.density, SCORES[self.statistic].held_out)
+            self.held_out_scores_[model.kept] = kept
             if not model.kept.all():
                 self.held_out_scores_[~model.kept] = model.score_samples(X[~model.kept])
         known = self.held_out_scores_[~np.isnan(self.held_out_scores_)]
@@ -303,7 +314,7 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            In nats, for the statistics that are log-densities.
+            In nats, for the statistics that are made of log-densities.
         """
         check_is_fitted(self)
         return self._score_rows(validate_rows(self, X, reset=False))
@@ -376,15 +387,50 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
     def _labels(self, p_values):
         return np.where(discoveries(p_values, self.fdr, self.fdr_method), -1, 1)
 
+    def batch_p_value(self, X, *, n_resamples=2000, random_state=None):
+        """How probable it is that rows like those of `fit` are, together, so odd.
+
+        The mean score of the rows is compared with that of as many rows drawn from those that
+        calibrate, on both sides: rows can also be too likely (the typicality test). A shift that
+        no single row gives away shows in many.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            New rows, as one batch.
+
+        n_resamples : int, default=2000
+            Number of batches to compare with.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of these batches. None is the same ones in each call.
+
+        Returns
+        -------
+        p_value : float
+            At least ``1 / (n_resamples + 1)``.
+
+        References
+        ----------
+        Nalisnick, Matsukawa, Teh & Lakshminarayanan, "Detecting Out-of-Distribution Inputs to
+        Deep Generative Models Using Typicality", 2019.
+        """
+        check_is_fitted(self)
+        self._check_calibrated()
+        known = np.concatenate(self._calibration)
+        rng = check_random_state(0 if random_state is None else random_state)
+        scores = self.score_samples(X)
+        means = np.array([rng.choice(known, len(scores)).mean() for _ in range(n_resamples)])
+        as_odd = np.abs(means - known.mean()) >= np.abs(scores.mean() - known.mean())
+        return float((1 + as_odd.sum()) / (n_resamples + 1))
+
     def explain(self, X, *, n_orders=8, random_state=None):
         """How much each column adds to the score of each row.
 
         Starting from a training row that resembles the row to be explained, the columns are put
         to its values one by one, in a random order and in the reverse of it; what the score
-        changes by is the part of that column. The parts are means over the orders; the score of
-        the training rows themselves is shared by all columns. For a `GaussianMixture` and its
-        log-density, parts are conditional log-densities given the columns that come before,
-        from exact marginals.
+        changes by is the part of that column. The parts are means over the orders, each from
+        another training row; the score of these rows themselves is shared by all columns.
 
         Parameters
         ----------
@@ -417,5 +463,7 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
             axis=0,
         )
         # Of several folds the score is a rank's, not quite the mean: all columns share that.
-        rest = self._score_rows(X) - parts.sum(axis=1)
-        return parts + np.where(np.isfinite(rest), rest, 0.0)[:, None] / X.shape[1]
+        scores, sums = self._score_rows(X), parts.sum(axis=1)
+        rest = np.zeros(len(X))
+        np.subtract(scores, sums, out=rest, where=np.isfinite(scores) & np.isfinite(sums))
+        return parts + rest[:, None] / X.shape[1]

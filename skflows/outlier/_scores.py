@@ -26,10 +26,16 @@ class Score(NamedTuple):
     compute: Callable  # (density, X, learned) -> array of shape (n,)
     learn: Callable = lambda density, X, setting: None
     unseen: bool = False  # whether it learns of rows that the density was not fitted to
+    held_out: str = ""  # attribute in which mixtures keep it for the rows they held out
 
 
 def log_density(density, X, learned):
     return np.asarray(density.score_samples(X), dtype=np.float64)
+
+
+def log_pool(density, X, learned):
+    pool = getattr(density, "_pool_rows", density.score_samples)
+    return np.asarray(pool(X), dtype=np.float64)
 
 
 def latent_norm(density, X, learned):
@@ -103,7 +109,8 @@ def ensemble(density, X, learned):
 
 
 SCORES = {
-    "log_density": Score(log_density),
+    "log_pool": Score(log_pool, held_out="_held_out_pool"),
+    "log_density": Score(log_density, held_out="held_out_scores_"),
     "latent_norm": Score(latent_norm),
     "typicality": Score(typicality, mean_log_density, unseen=True),
     "score_norm": Score(score_norm, column_scales),
