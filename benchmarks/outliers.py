@@ -60,6 +60,24 @@ class LocalFactor:
         return self.novel.negative_outlier_factor_
 
 
+class Mixture:
+    """scikit-learn's Gaussian mixture, of as many components as its BIC asks for."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def fit(self, X):
+        numbers = [k for k in (1, 2, 5, 10) if k < len(X)]
+        mixtures = [
+            GaussianMixture(k, reg_covar=1e-3, random_state=self.seed).fit(X) for k in numbers
+        ]
+        self.mixture = min(mixtures, key=lambda mixture: mixture.bic(X))
+        return self
+
+    def score_samples(self, X):
+        return self.mixture.score_samples(X)
+
+
 class Ecod:
     """pyod's ECOD: products of the columns' tail probabilities."""
 
@@ -121,7 +139,7 @@ METHODS = {
     "LOF": lambda seed, *how: LocalFactor(),
     "IsolationForest": lambda seed, *how: IsolationForest(random_state=seed),
     "OCSVM": lambda seed, *how: OneClassSVM(),
-    "GMM": lambda seed, *how: GaussianMixture(10, reg_covar=1e-3, random_state=seed),
+    "GMM": lambda seed, *how: Mixture(seed),
     "ECOD": lambda seed, *how: Ecod(),
 }
 OURS = ["detector", "log_density", "NICE"]
