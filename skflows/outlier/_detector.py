@@ -382,10 +382,25 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         """
         if self.fdr is None:
             return super().predict(X)
-        return self._labels(self.p_values(X))
+        return np.where(self.flag(self.p_values(X)), -1, 1)
 
-    def _labels(self, p_values):
-        return np.where(discoveries(p_values, self.fdr, self.fdr_method), -1, 1)
+    def flag(self, p_values):
+        """Which of given p-values are flagged, by `fdr` if it is set, else by `alpha`.
+
+        Parameters
+        ----------
+        p_values : array-like of shape (n_samples,)
+            Of `p_values`, or the ``p_values_`` of the rows of `fit`.
+
+        Returns
+        -------
+        outlier : ndarray of shape (n_samples,) of bool
+            Whether a row is an outlier.
+        """
+        p_values = np.asarray(p_values, dtype=np.float64)
+        if self.fdr is None:
+            return p_values <= self.alpha
+        return discoveries(p_values, self.fdr, self.fdr_method)
 
     def batch_p_value(self, X, *, n_resamples=2000, random_state=None):
         """How probable it is that rows like those of `fit` are, together, so odd.
