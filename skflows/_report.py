@@ -156,7 +156,8 @@ def why(found):
         drawn.append(picture(display, f"Row {row + 1}"))
     return (
         "<p>What the score gains or loses when a similar normal row takes the values of the odd "
-        "one, column by column, under the model of all rows. The parts add up to that model's score.</p>\n"
+        "one, column by column, under the model of all rows. The parts add up to that model's "
+        "score.</p>\n"
         "<div class='pictures'>" + "".join(drawn) + "</div>"
     )
 
