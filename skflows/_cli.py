@@ -1,16 +1,15 @@
-"""The ``skflows`` command: fit, score and sample CSV files, without writing Python."""
+"""The ``skflows`` command: fit, score, sample and flag CSV files, without writing Python."""
 
 import argparse
-import csv
 import os
 import sys
 import time
 import warnings
 from pathlib import Path
 
-from . import __version__
+from . import __version__, _arguments
 from ._auto import AutoDensity
-from ._csv import check_writable, feature_columns, numbers, one_line, read_csv, select, write_csv
+from ._csv import check_writable, numbers, one_line, read_csv, read_numbers, select, write_csv
 from ._progress import fit_with_progress
 from .density import ARCHITECTURES, GaussianizationDensity
 
@@ -18,12 +17,13 @@ ESTIMATORS = ARCHITECTURES | {"gaussianization": GaussianizationDensity, "auto":
 
 SHORT = 30  # seconds
 
-DESCRIPTION = "Fit a normalizing flow to a table, then score rows and draw new ones."
+DESCRIPTION = "Fit a density to a table, score rows, draw new ones, and find outliers."
 EPILOG = """\
 examples:
   skflows fit data.csv -o model.joblib --random-state 0
   skflows score model.joblib new.csv -o scores.csv
   skflows sample model.joblib -n 1000 -o synthetic.csv
+  skflows outliers data.csv -o flagged.csv --fdr 0.05 --report report.html
   skflows demo
 
 Tables are CSV files: commas, and a first line of column names.
@@ -68,10 +68,7 @@ def main(argv=None):
 def run_fit(args):
     """Fit a density to a CSV file and store it."""
     check_writable(args.output, args.data)
-    frame = read_csv(args.data)
-    names = feature_columns(frame) if args.columns is None else args.columns
-    frame = select(frame, names, args.data)
-    frame = numbers(frame, args.data, "choose numeric columns with --columns, or encode them")
+    frame = read_numbers(args.data, args.columns)
     model = ESTIMATORS[args.estimator](random_state=args.random_state)
     for name in ("max_iter", "time_limit", "contamination"):
         value = getattr(args, name)
@@ -136,6 +133,16 @@ def run_sample(args):
         print(f"wrote {args.output}: {args.n_samples} rows")
 
 
+def run_outliers(args):
+    """Flag the outliers of a CSV file."""
+    from ._flag import run
+
+    outputs = [path for path in (args.output, args.report) if path is not None]
+    for path in outputs:
+        check_writable(path, args.data, *([args.reference] if args.reference else []))
+    run(args)
+
+
 def run_demo(args):
     """Compare a flow with scikit-learn's densities on a real table."""
     from ._demo import run
@@ -166,54 +173,9 @@ def _show_warning(message, category, filename, lineno, file=None, line=None):
     print(f"skflows: warning: {one_line(message)}", file=sys.stderr)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        self.exit(2, f"skflows: error: {message} (see {self.prog} --help)\n")
-
-
-def _positive(text):
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-
-
-def _seconds(text):
-    try:
-        if 0 < float(text) < float("inf"):
-            return float(text)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-
-
-def _seed(text):
-    if text.isdecimal() and int(text) < 2**32:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
-
-
-def _contamination(text):
-    if text == "auto":
-        return text
-    try:
-        if 0 < float(text) <= 0.5:
-            return float(text)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number above 0, up to 0.5")
-
-
-def _names(text):
-    # Read as a line of the file would be: a name with a comma stands in quotes.
-    names = list(dict.fromkeys(next(csv.reader([text], skipinitialspace=True))))
-    if not names:
-        raise argparse.ArgumentTypeError("no column is named")
-    return names
-
-
 def _parser():
     style = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": EPILOG}
-    parser = _Parser("skflows", description=DESCRIPTION, **style)
+    parser = _arguments.Parser("skflows", description=DESCRIPTION, **style)
     parser.add_argument("--version", action="version", version=f"skflows {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -223,7 +185,11 @@ def _parser():
         sub.set_defaults(run=run)
         return sub
 
-    seed = {"type": _seed, "metavar": "N", "help": "seed, for the same result each time"}
+    seeded = {
+        "type": _arguments.seed,
+        "metavar": "N",
+        "help": "seed, for the same result each time",
+    }
 
     fit = command(run_fit, "fit a density to a CSV file (Ctrl-C keeps the best weights so far)")
     fit.add_argument("data", type=Path, help="CSV file of numbers, one row per sample")
@@ -234,23 +200,28 @@ def _parser():
         default="nsf",
         help="architecture (default: nsf); auto tries many and takes longer",
     )
-    fit.add_argument("--columns", type=_names, metavar="A,B", help="columns (default: all)")
     fit.add_argument(
-        "--max-iter", type=_positive, metavar="N", help="largest number of epochs (default: 100)"
+        "--columns", type=_arguments.names, metavar="A,B", help="columns (default: all)"
+    )
+    fit.add_argument(
+        "--max-iter",
+        type=_arguments.positive,
+        metavar="N",
+        help="largest number of epochs (default: 100)",
     )
     fit.add_argument(
         "--time-limit",
-        type=_seconds,
+        type=_arguments.seconds,
         metavar="S",
         help="seconds to fit in (flows, auto)",
     )
     fit.add_argument(
         "--contamination",
-        type=_contamination,
+        type=_arguments.contamination,
         metavar="F",
         help="fraction of the rows that are outliers, or auto (the default)",
     )
-    fit.add_argument("--random-state", **seed)
+    fit.add_argument("--random-state", **seeded)
 
     score = command(run_score, "give each row of a CSV file its log-density and an outlier flag")
     score.add_argument("model", type=Path, help="file written by skflows fit")
@@ -265,10 +236,42 @@ def _parser():
     sample = command(run_sample, "draw new rows from a model")
     sample.add_argument("model", type=Path, help="file written by skflows fit")
     sample.add_argument(
-        "-n", "--n-samples", type=_positive, default=1000, metavar="N", help="rows (default: 1000)"
+        "-n",
+        "--n-samples",
+        type=_arguments.positive,
+        default=1000,
+        metavar="N",
+        help="rows (default: 1000)",
     )
     sample.add_argument("-o", "--output", type=Path, help="CSV file (default: print)")
-    sample.add_argument("--random-state", **seed)
+    sample.add_argument("--random-state", **seeded)
+
+    outliers = command(run_outliers, "flag the outliers of a CSV file and say why they are odd")
+    outliers.add_argument("data", type=Path, help="CSV file of numbers, one row per sample")
+    outliers.add_argument(
+        "-o", "--output", type=Path, required=True, help="CSV file of the rows and their flags"
+    )
+    outliers.add_argument(
+        "--reference",
+        type=Path,
+        metavar="CSV",
+        help="rows known to be normal, to fit and to calibrate with (default: the data themselves)",
+    )
+    outliers.add_argument(
+        "--fdr",
+        type=_arguments.fraction,
+        default=0.05,
+        metavar="F",
+        help="largest fraction of false flags, on average (default: 0.05)",
+    )
+    outliers.add_argument(
+        "--columns", type=_arguments.names, metavar="A,B", help="columns (default: all)"
+    )
+    outliers.add_argument("--report", type=Path, metavar="HTML", help="a page to read, in one file")
+    outliers.add_argument(
+        "--time-limit", type=_arguments.seconds, metavar="S", help="seconds to fit in"
+    )
+    outliers.add_argument("--random-state", **seeded)
 
     demo = command(run_demo, "compare a flow with scikit-learn's densities on a real table")
     demo.add_argument(
@@ -278,5 +281,7 @@ def _parser():
         default=Path("skflows_demo.png"),
         help="picture (default: skflows_demo.png)",
     )
-    demo.add_argument("--max-iter", type=_positive, metavar="N", help="fewer epochs, for a glimpse")
+    demo.add_argument(
+        "--max-iter", type=_arguments.positive, metavar="N", help="fewer epochs, for a glimpse"
+    )
     return parser

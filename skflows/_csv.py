@@ -83,6 +83,14 @@ def numbers(frame, path, remedy):
     return numbers
 
 
+def read_numbers(path, columns=None):
+    """The named columns of a file, or all of them, if every entry is a finite number."""
+    frame = read_csv(path)
+    names = feature_columns(frame) if columns is None else columns
+    frame = select(frame, names, path)
+    return numbers(frame, path, "choose numeric columns with --columns, or encode them")
+
+
 def write_csv(columns, path):
     """Write a dict of columns to a file, or print it if ``path`` is None."""
     _pandas().DataFrame(columns).to_csv(path or sys.stdout, index=False)

@@ -35,6 +35,11 @@ def score_rows(members, X):
     return total
 
 
+def pool_rows(members, X):
+    """Weighted mean of the members' log-densities: high where all of them agree."""
+    return sum(member.score_samples(X) * weight for member, weight in members)
+
+
 class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
     """A mixture of fitted members: its fit from components, its scores and its samples."""
 
@@ -123,8 +128,9 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
         with np.errstate(invalid="ignore"):
             means = np.average(scores, axis=0, weights=importance[held_out])
         order = np.lexsort((-means, -weights))
-        everywhere = np.full(len(positive), np.nan)
+        everywhere, pooled = np.full((2, len(positive)), np.nan)
         everywhere[np.flatnonzero(positive)[held_out]] = stacked
+        pooled[np.flatnonzero(positive)[held_out]] = scores[:, kept] @ weights[kept]
         attributes = {
             "weights_": weights,
             "component_names_": [component.name for component in components],
@@ -139,6 +145,7 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
                 "seconds": [outcomes[i].seconds for i in order],
             },
             "held_out_scores_": everywhere,
+            "_held_out_pool": pooled,
             "stacked_score_": float(np.average(stacked, weights=importance[held_out])),
         }
         if self.contamination == "auto":
@@ -172,6 +179,9 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
 
     def _score_rows(self, X):
         return score_rows(members_of(self.estimators_, self.weights_), X)
+
+    def _pool_rows(self, X):
+        return pool_rows(members_of(self.estimators_, self.weights_), X)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the mixture.

@@ -61,6 +61,22 @@ def check_data(estimator, X):
     return rows, names
 
 
+def check_labels(y, rows):
+    """Return labels of inliers (1) and outliers (-1) as an array, or None."""
+    if y is None:
+        return None
+    y = np.asarray(y)
+    if y.shape != (len(rows),):
+        raise ValueError(
+            f"y has shape {y.shape}, but there are {len(rows)} rows: give one label each."
+        )
+    if others := set(np.unique(y).tolist()) - {1, -1}:
+        raise ValueError(
+            f"y holds the labels {listed(sorted(others))}: give 1 for inliers and -1 for outliers."
+        )
+    return y
+
+
 def like_fitted(rows, X, estimator):
     """Put ``rows`` in X's kind of DataFrame if ``estimator`` was fitted with column names."""
     if hasattr(X, "columns") and hasattr(estimator, "feature_names_in_"):

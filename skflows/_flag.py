@@ -1,0 +1,110 @@
+"""The ``skflows outliers`` command: which rows of a table are odd, how surely, and why."""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from ._auto import AutoDensity
+from ._csv import read_csv, read_numbers, write_csv
+from .outlier import DensityOutlierDetector
+
+N_EXPLAINED = 100  # rows, the oddest ones; all that are flagged have their columns besides
+N_FOLDS = 5  # so that each row of the table is judged by models that had not seen it
+ADDED = ["score", "p_value", "outlier", "oddest_column", "second_oddest_column"]
+
+
+class Findings(NamedTuple):
+    """What came of a search for outliers."""
+
+    path: object
+    reference: object  # path of the rows known to be normal, or None
+    fdr: float
+    detector: DensityOutlierDetector
+    frame: object  # the rows that were judged
+    known: object  # the rows that the detector was fitted to
+    scores: np.ndarray
+    p_values: np.ndarray
+    outlier: np.ndarray
+    explained: np.ndarray  # numbers of rows, the oddest first
+    parts: np.ndarray  # of their scores, by columns
+    seconds: float
+
+
+def run(args):
+    """Find outliers, and write the table with their flags, and the page."""
+    if args.report is not None:
+        from .inspection._common import check_matplotlib
+
+        check_matplotlib("skflows outliers --report")
+    table = read_csv(args.data)
+    if taken := [name for name in ADDED if name in table]:
+        raise ValueError(
+            f"{args.data} has a column {taken[0]!r}, as the output would: rename it, please"
+        )
+    frame = read_numbers(args.data, args.columns)
+    known = frame if args.reference is None else read_numbers(args.reference, [*frame])
+    found = find(args, frame, known)
+    write_csv({name: table[name] for name in table} | columns_of(found), args.output)
+    print(
+        f"wrote {args.output}: {found.outlier.sum()} of {len(frame)} rows are flagged, with at "
+        f"most {args.fdr:.3g} of the flags false on average "
+        f"({'conformal p-values' if args.reference else 'p-values by an empirical null'})"
+    )
+    if args.report is not None:
+        from ._report import page
+
+        args.report.write_text(page(found), encoding="utf-8")
+        print(f"wrote {args.report}")
+
+
+def find(args, frame, known):
+    """Judge the rows of ``frame`` by a detector of the rows of ``known``."""
+    started = time.perf_counter()
+    itself = args.reference is None
+    density = AutoDensity(
+        time_limit=args.time_limit,
+        cv=N_FOLDS if itself else "auto",
+        n_jobs=-1,
+        random_state=args.random_state,
+    )
+    detector = DensityOutlierDetector(
+        density,
+        calibration="empirical_null" if itself else "conformal",
+        alpha=0.5,  # labels are by the false discovery rate
+        fdr=args.fdr,
+        random_state=args.random_state,
+    ).fit(known)
+    if itself:
+        scores, p_values = detector.held_out_scores_, detector.p_values_
+    else:
+        scores, p_values = detector.score_samples(frame), detector.p_values(frame)
+    outlier = detector.flag(p_values)
+    order = np.lexsort((scores, p_values))
+    explained = order[: max(N_EXPLAINED, outlier.sum())]
+    parts = detector.explain(frame.iloc[explained])
+    return Findings(
+        args.data,
+        args.reference,
+        args.fdr,
+        detector,
+        frame,
+        known,
+        scores,
+        p_values,
+        outlier,
+        explained,
+        parts,
+        time.perf_counter() - started,
+    )
+
+
+def columns_of(found):
+    """The columns that the output has beyond those of the table."""
+    names = np.array([*found.frame.columns], dtype=object)
+    oddest = np.full((2, len(found.frame)), "", dtype=object)
+    order = np.argsort(found.parts, axis=1, kind="stable")
+    for place in range(min(2, len(names))):
+        oddest[place, found.explained] = names[order[:, place]]
+    values = [found.scores, found.p_values, found.outlier.astype(int), *oddest]
+    return dict(zip(ADDED, values, strict=True))

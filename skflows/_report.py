@@ -1,0 +1,215 @@
+"""The page that ``skflows outliers --report`` writes: one file, no network."""
+
+import base64
+import io
+from html import escape
+
+import numpy as np
+from scipy import stats
+
+from . import __version__
+from .inspection import ExplanationDisplay, OutlierScoreDisplay, PValueDisplay
+
+N_LISTED = 25  # rows of the table
+N_DRAWN = 4  # rows whose columns have a picture
+N_REASONS = 3
+MOST_PLACES = 6  # components of the density that are listed
+BULK = 0.25  # p-values above it are taken for those of inliers
+SUSPICIOUS = 0.01  # p-value of the test whether these are uniform
+
+PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Outliers of {name}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #1c2126; background: #fff;
+  max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
+h1 {{ font-size: 1.7rem; margin-bottom: 0; }}
+h2 {{ font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #d5dade; }}
+.lead {{ font-size: 1.15rem; }}
+.pictures {{ display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }}
+figure {{ margin: 0; flex: 1 1 26rem; min-width: 0; }}
+figcaption {{ color: #55606a; font-size: .9rem; }}
+img {{ max-width: 100%; height: auto; }}
+.scroll {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; width: 100%; font-size: .92rem; }}
+th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #e4e8eb;
+  vertical-align: top; }}
+td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
+tr.flagged td:first-child {{ border-left: 4px solid #e76300; }}
+.usual {{ color: #55606a; }}
+footer {{ margin-top: 3rem; color: #55606a; font-size: .85rem; }}
+</style>
+</head>
+<body>
+<h1>Outliers of {name}</h1>
+<p class="lead">{verdict}</p>
+{sections}
+<footer>Written by skflows {version} in {seconds:.0f} s. Scores are in nats: a row that is 10 nats
+below another is about 22,000 times less likely.</footer>
+</body>
+</html>
+"""
+
+
+def page(found):
+    """The page as a text."""
+    sections = [
+        ("How sure", how_sure(found)),
+        ("The oddest rows", oddest_rows(found)),
+        ("Why they are odd", why(found)),
+        ("Health of the fit", health(found)),
+    ]
+    return PAGE.format(
+        name=escape(found.path.name),
+        verdict=verdict(found),
+        sections="\n".join(f"<h2>{title}</h2>\n{body}" for title, body in sections),
+        version=__version__,
+        seconds=found.seconds,
+    )
+
+
+def verdict(found):
+    n_flags, n = int(found.outlier.sum()), len(found.scores)
+    if not n_flags:
+        return (
+            f"None of the {n:,} rows is flagged: none is so odd that a false discovery rate of "
+            f"{found.fdr:.3g} allows it."
+        )
+    rows = "row is" if n_flags == 1 else "rows are"
+    expected = found.fdr * n_flags
+    return (
+        f"<strong>{n_flags:,} of {n:,}</strong> {rows} flagged. Of flags like these no more than "
+        f"{found.fdr:.3g} are false on average: here, about {expected:.2g} or fewer."
+    )
+
+
+def how_sure(found):
+    if found.reference is None:
+        basis = (
+            "The rows were judged by models that had not seen them. Their p-values come from a "
+            "curve through the more normal three quarters of the table, carried on to the odd "
+            "end: this is a model, good where the picture on the right follows the diagonal. For "
+            "a guarantee, give rows known to be normal with <code>--reference</code>."
+        )
+    else:
+        basis = (
+            f"The p-values are ranks among rows of {escape(found.reference.name)} that the fit had "
+            "not seen (conformal prediction). If those rows are normal, the false discovery rate "
+            "holds whatever the quality of the fit."
+        )
+    scores = OutlierScoreDisplay.from_predictions(found.scores, threshold=lowest_kept(found))
+    p_values = PValueDisplay.from_predictions(found.p_values)
+    return (
+        f"<p>{basis}</p>\n<div class='pictures'>\n"
+        + picture(scores, "Scores of all rows; those below the line are flagged.")
+        + picture(p_values, "P-values of all rows: inliers alone would follow the diagonal.")
+        + "</div>"
+    )
+
+
+def lowest_kept(found):
+    """The score below which rows are flagged, if any are."""
+    kept = found.scores[~found.outlier]
+    return float(kept.min()) if found.outlier.any() and len(kept) else None
+
+
+def oddest_rows(found):
+    head = (
+        "<tr><th class='number'>row</th><th class='number'>score</th>"
+        "<th class='number'>p-value</th><th>odd columns, and where 90 % of the rows lie</th></tr>"
+    )
+    low, high = np.percentile(found.known, [5, 95], axis=0)
+    lines = []
+    for place, row in enumerate(found.explained[:N_LISTED]):
+        columns = np.argsort(found.parts[place], kind="stable")[:N_REASONS]
+        reasons = "; ".join(
+            f"{escape(str(found.frame.columns[j]))} = {found.frame.iloc[row, j]:.4g} "
+            f"<span class='usual'>({low[j]:.4g} to {high[j]:.4g})</span>"
+            for j in columns
+        )
+        flagged = " class='flagged'" if found.outlier[row] else ""
+        lines.append(
+            f"<tr{flagged}><td class='number'>{row + 1}</td>"
+            f"<td class='number'>{found.scores[row]:.1f}</td>"
+            f"<td class='number'>{found.p_values[row]:.2g}</td><td>{reasons}</td></tr>"
+        )
+    return (
+        "<p>Row 1 is the first one below the names of the columns. An orange edge marks a flag. A "
+        "value within its range can be odd beside the others of its row.</p>\n"
+        f"<div class='scroll'><table>{head}\n" + "\n".join(lines) + "\n</table></div>"
+    )
+
+
+def why(found):
+    drawn = []
+    for place, row in enumerate(found.explained[:N_DRAWN]):
+        display = ExplanationDisplay.from_predictions(
+            found.parts[place],
+            values=found.frame.iloc[row].to_numpy(),
+            feature_names=[str(name) for name in found.frame.columns],
+            max_features=6,
+        )
+        drawn.append(picture(display, f"Row {row + 1}"))
+    return (
+        "<p>What the score gains or loses when a similar normal row takes the values of the odd "
+        "one, column by column, under the model of all rows. The parts add up to that model's "
+        "score.</p>\n"
+        "<div class='pictures'>" + "".join(drawn) + "</div>"
+    )
+
+
+def health(found):
+    (model, *others) = found.detector.models_
+    density = model.density
+    n, d = found.known.shape
+    facts = [f"Fitted to {n:,} rows of {d} columns{'' if not others else ' in folds'}."]
+    if density.discrete_:
+        names = ", ".join(escape(str(found.known.columns[j])) for j in density.discrete_)
+        facts.append(f"Columns taken as discrete or constant: {names}.")
+    facts.append(
+        f"Mean log-density of held-out rows: {density.stacked_score_:.4g} nats, by a mixture of "
+        f"{components(density.leaderboard_)}."
+    )
+    facts.append(uniformity(found.p_values))
+    return "<ul>" + "".join(f"<li>{fact}</li>" for fact in facts) + "</ul>"
+
+
+def components(board):
+    pairs = zip(board["component"], board["weight"], strict=True)
+    return ", ".join(
+        f"{escape(name)} ({weight:.2f})" for name, weight in [*pairs][:MOST_PLACES] if weight
+    )
+
+
+def uniformity(p_values):
+    """Whether the p-values of most rows are spread as those of inliers would be."""
+    bulk = p_values[p_values > BULK]
+    if len(bulk) < 2:
+        return "Hardly any row is like the rows of the fit: look at the data before the flags."
+    test = stats.kstest((bulk - BULK) / (1 - BULK), "uniform")
+    share = len(bulk) / len(p_values) / (1 - BULK)
+    text = f"P-values above {BULK}: {share:.0%} of those of inliers alone, and "
+    if test.pvalue >= SUSPICIOUS:
+        return text + "spread evenly, as they should be."
+    return text + (
+        f"<strong>not spread evenly</strong> (p = {test.pvalue:.1g}): take the number of flags "
+        "with caution. The rows may be few, repeated, or unlike those of the fit as a whole."
+    )
+
+
+def picture(display, caption):
+    """A display as a figure with its data inside."""
+    import matplotlib.pyplot as plt
+
+    stream = io.BytesIO()
+    display.figure_.savefig(stream, format="png", dpi=110)
+    plt.close(display.figure_)
+    data = base64.b64encode(stream.getvalue()).decode("ascii")
+    return (
+        f"<figure><img alt='{escape(caption, quote=True)}' src='data:image/png;base64,{data}'>"
+        f"<figcaption>{escape(caption)}</figcaption></figure>\n"
+    )

@@ -1,0 +1,232 @@
+"""Where an outlier detector draws the line, in two columns."""
+
+import numbers
+
+import numpy as np
+
+from ._common import (
+    DATA_COLOR,
+    MODEL_COLOR,
+    check_data,
+    check_estimator_method,
+    check_labels,
+    check_matplotlib,
+    like_fitted,
+    resolve_features,
+    thin,
+    view_limits,
+)
+
+
+class OutlierBoundaryDisplay:
+    """The line between inliers and outliers in a plane of two columns, over levels of the score.
+
+    With more than two columns the plane is a slice: the other columns are held at their medians,
+    and dots of rows far from it may lie on either side of the line.
+
+    It is recommended to use :meth:`from_estimator` to create an :class:`OutlierBoundaryDisplay`.
+
+    Parameters
+    ----------
+    xx0, xx1 : ndarray of shape (grid_resolution, grid_resolution)
+        The grid.
+
+    decision : ndarray of shape (grid_resolution, grid_resolution)
+        Decision function on the grid, negative for outliers.
+
+    X : ndarray of shape (n_samples, 2) or None, default=None
+        Rows that are drawn as dots.
+
+    outlier : ndarray of shape (n_samples,) of bool or None, default=None
+        Which of them are outliers.
+
+    feature_names : sequence of str, default=("x0", "x1")
+        Names of the two columns.
+
+    fixed : dict of str to float or None, default=None
+        The other columns, and where they are held.
+
+    Attributes
+    ----------
+    surface_ : matplotlib ContourSet
+        Levels of the decision function.
+
+    boundary_ : matplotlib ContourSet or None
+        The line where it is 0; None if all of the grid is on one side.
+
+    scatter_ : matplotlib PathCollection or None
+        The dots.
+
+    ax_ : matplotlib Axes
+        Axes with the plane.
+
+    figure_ : matplotlib Figure
+        Figure containing the axes.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from skflows import DensityOutlierDetector
+    >>> from skflows.inspection import OutlierBoundaryDisplay
+    >>> X = load_iris().data[:, 2:]
+    >>> detector = DensityOutlierDetector(GaussianMixture(2, random_state=0)).fit(X)
+    >>> display = OutlierBoundaryDisplay.from_estimator(detector, X, grid_resolution=20)
+    >>> display.decision.shape
+    (20, 20)
+    """
+
+    def __init__(
+        self,
+        *,
+        xx0,
+        xx1,
+        decision,
+        X=None,
+        outlier=None,
+        feature_names=("x0", "x1"),
+        fixed=None,
+    ):
+        self.xx0 = xx0
+        self.xx1 = xx1
+        self.decision = decision
+        self.X = X
+        self.outlier = outlier
+        self.feature_names = feature_names
+        self.fixed = fixed
+
+    @classmethod
+    def from_estimator(
+        cls, estimator, X, y=None, *, features=(0, 1), grid_resolution=100, ax=None, **kwargs
+    ):
+        """Evaluate the decision function on a grid and draw it.
+
+        Parameters
+        ----------
+        estimator : estimator with `decision_function`
+            A fitted outlier detector.
+
+        X : array-like of shape (n_samples, n_features)
+            Rows that set the range of the grid and are drawn as dots.
+
+        y : array-like of shape (n_samples,), default=None
+            Labels that colour the dots, 1 for inliers and -1 for outliers. None takes those of
+            the detector.
+
+        features : pair of int or str, default=(0, 1)
+            Indices or names of the two columns, horizontal axis first.
+
+        grid_resolution : int, default=100
+            Number of grid points along each axis.
+
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None makes a new figure.
+
+        **kwargs : dict
+            Keyword arguments for :meth:`matplotlib.axes.Axes.contourf`.
+
+        Returns
+        -------
+        display : OutlierBoundaryDisplay
+            The display, with the arrays it drew.
+
+        Raises
+        ------
+        AttributeError
+            If the estimator has no `decision_function`.
+        ValueError
+            If `features` are unknown or not two, or X has other columns than those of `fit`.
+        ImportError
+            If matplotlib is not installed.
+        """
+        check_matplotlib(f"{cls.__name__}.from_estimator")
+        check_estimator_method(estimator, "decision_function")
+        rows, names = check_data(estimator, X)
+        if not isinstance(grid_resolution, numbers.Integral) or grid_resolution < 2:
+            raise ValueError(
+                f"grid_resolution={grid_resolution!r}: it must be an integer of at least 2."
+            )
+        indices = resolve_features(features, names)
+        if len(indices) != 2:
+            raise ValueError(f"features={features!r} holds {len(indices)} column(s): give two.")
+        y = check_labels(y, rows)
+        if y is None:
+            y = np.where(estimator.decision_function(like_fitted(rows, X, estimator)) < 0, -1, 1)
+        mesh = np.meshgrid(
+            *(np.linspace(*view_limits(rows[:, i]), grid_resolution) for i in indices)
+        )
+        medians = np.median(rows, axis=0)
+        grid = np.tile(medians, (mesh[0].size, 1))
+        for i, coordinate in zip(indices, mesh, strict=True):
+            grid[:, i] = coordinate.ravel()
+        decision = estimator.decision_function(like_fitted(grid, X, estimator))
+        display = cls(
+            xx0=mesh[0],
+            xx1=mesh[1],
+            decision=np.asarray(decision).reshape(mesh[0].shape),
+            X=rows[:, indices],
+            outlier=y == -1,
+            feature_names=[names[i] for i in indices],
+            fixed={names[i]: medians[i] for i in range(len(names)) if i not in indices},
+        )
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(self, ax=None, **kwargs):
+        """Draw the plane.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None makes a new figure.
+
+        **kwargs : dict
+            Keyword arguments for :meth:`matplotlib.axes.Axes.contourf`.
+
+        Returns
+        -------
+        display : OutlierBoundaryDisplay
+            The display itself.
+        """
+        check_matplotlib(f"{type(self).__name__}.plot")
+        finite = self.decision[np.isfinite(self.decision)]
+        if not len(finite):
+            raise ValueError("The decision function is finite nowhere on the grid.")
+        import matplotlib.pyplot as plt
+        from matplotlib.colors import LinearSegmentedColormap
+
+        if ax is None:
+            _, ax = plt.subplots(figsize=(5.6, 4.6), layout="constrained")
+        self.ax_, self.figure_ = ax, ax.figure
+        decision = np.where(np.isfinite(self.decision), self.decision, finite.min())
+        # Quantiles: far from the data a log-density falls without end.
+        levels = np.unique(np.quantile(finite, np.linspace(0, 1, 13)))
+        if len(levels) < 2:
+            levels = levels[0] + np.array([-1.0, 1.0])
+        shades = LinearSegmentedColormap.from_list("levels", ["#ffffff", "#c7cdd1"])
+        self.surface_ = ax.contourf(
+            self.xx0, self.xx1, decision, **({"levels": levels, "cmap": shades} | kwargs)
+        )
+        self.boundary_ = None
+        if decision.min() < 0 <= decision.max():
+            self.boundary_ = ax.contour(
+                self.xx0, self.xx1, decision, levels=[0.0], colors="black", linewidths=1.5
+            )
+        self.scatter_ = None
+        if self.X is not None:
+            odd = np.zeros(len(self.X)) if self.outlier is None else self.outlier
+            dots = thin(np.column_stack([self.X, odd]))
+            dots = dots[np.argsort(dots[:, 2], kind="stable")]  # outliers on top
+            colors = np.where(dots[:, 2] == 1, MODEL_COLOR, DATA_COLOR)
+            self.scatter_ = ax.scatter(*dots[:, :2].T, s=10, c=colors, linewidths=0)
+        ax.set(
+            xlim=(self.xx0.min(), self.xx0.max()),
+            ylim=(self.xx1.min(), self.xx1.max()),
+            xlabel=self.feature_names[0],
+            ylabel=self.feature_names[1],
+        )
+        if self.fixed:
+            others = (
+                "1 other column" if len(self.fixed) == 1 else f"{len(self.fixed)} other columns"
+            )
+            ax.set_title(f"slice: {others} at the median; dots: all rows", fontsize="medium")
+        return self

@@ -1,0 +1,210 @@
+"""How scores spread, and where the threshold lies."""
+
+import numpy as np
+
+from ._common import (
+    DATA_COLOR,
+    MODEL_COLOR,
+    check_data,
+    check_estimator_method,
+    check_labels,
+    check_matplotlib,
+    like_fitted,
+)
+
+MOST_SPREAD = 8  # interquartile ranges below the first quartile that are drawn to scale
+
+
+class OutlierScoreDisplay:
+    """Histogram of outlier scores, with the threshold below which rows are flagged.
+
+    A few rows far out would squeeze all others into one bin: they count in the leftmost.
+
+    It is recommended to use :meth:`from_estimator` or :meth:`from_predictions` to create an
+    :class:`OutlierScoreDisplay`.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n_samples,)
+        Score of each row; the lower, the more abnormal.
+
+    threshold : float or None, default=None
+        Score below which a row is an outlier. None draws none.
+
+    y : array-like of shape (n_samples,) or None, default=None
+        Known labels, 1 for inliers and -1 for outliers. None draws one histogram of all rows.
+
+    Attributes
+    ----------
+    bars_ : list of matplotlib StepPatch
+        The histograms: of all rows, or of inliers and of outliers.
+
+    line_ : matplotlib Line2D or None
+        The threshold.
+
+    ax_ : matplotlib Axes
+        Axes with the histograms.
+
+    figure_ : matplotlib Figure
+        Figure containing the axes.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from skflows import DensityOutlierDetector
+    >>> from skflows.inspection import OutlierScoreDisplay
+    >>> X = load_iris().data
+    >>> detector = DensityOutlierDetector(GaussianMixture(3, random_state=0)).fit(X)
+    >>> display = OutlierScoreDisplay.from_estimator(detector, X)
+    >>> len(display.scores)
+    150
+    """
+
+    def __init__(self, *, scores, threshold=None, y=None):
+        self.scores = scores
+        self.threshold = threshold
+        self.y = y
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y=None, *, n_bins=40, ax=None, **kwargs):
+        """Score rows and draw the histogram.
+
+        Parameters
+        ----------
+        estimator : estimator with `score_samples`
+            A fitted outlier detector or density. Its `offset_`, if it has one, is the threshold.
+
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        y : array-like of shape (n_samples,), default=None
+            Known labels, 1 for inliers and -1 for outliers.
+
+        n_bins : int, default=40
+            Number of bins.
+
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None makes a new figure.
+
+        **kwargs : dict
+            Keyword arguments for :meth:`matplotlib.axes.Axes.stairs`.
+
+        Returns
+        -------
+        display : OutlierScoreDisplay
+            The display, with the scores it drew.
+
+        Raises
+        ------
+        AttributeError
+            If the estimator has no `score_samples`.
+        ValueError
+            If `y` holds other labels than 1 and -1.
+        ImportError
+            If matplotlib is not installed.
+        """
+        check_matplotlib(f"{cls.__name__}.from_estimator")
+        check_estimator_method(estimator, "score_samples")
+        rows, _ = check_data(estimator, X)
+        scores = estimator.score_samples(like_fitted(rows, X, estimator))
+        threshold = getattr(estimator, "offset_", None)
+        display = cls(scores=scores, threshold=threshold, y=check_labels(y, scores))
+        return display.plot(ax=ax, n_bins=n_bins, **kwargs)
+
+    @classmethod
+    def from_predictions(cls, scores, y=None, *, threshold=None, n_bins=40, ax=None, **kwargs):
+        """Draw the histogram of given scores.
+
+        Parameters
+        ----------
+        scores : array-like of shape (n_samples,)
+            Score of each row; the lower, the more abnormal.
+
+        y : array-like of shape (n_samples,), default=None
+            Known labels, 1 for inliers and -1 for outliers.
+
+        threshold : float, default=None
+            Score below which a row is an outlier.
+
+        n_bins : int, default=40
+            Number of bins.
+
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None makes a new figure.
+
+        **kwargs : dict
+            Keyword arguments for :meth:`matplotlib.axes.Axes.stairs`.
+
+        Returns
+        -------
+        display : OutlierScoreDisplay
+            The display.
+        """
+        check_matplotlib(f"{cls.__name__}.from_predictions")
+        scores = np.asarray(scores, dtype=np.float64)
+        display = cls(scores=scores, threshold=threshold, y=check_labels(y, scores))
+        return display.plot(ax=ax, n_bins=n_bins, **kwargs)
+
+    def plot(self, ax=None, *, n_bins=40, **kwargs):
+        """Draw the histogram.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None makes a new figure.
+
+        n_bins : int, default=40
+            Number of bins.
+
+        **kwargs : dict
+            Keyword arguments for :meth:`matplotlib.axes.Axes.stairs`.
+
+        Returns
+        -------
+        display : OutlierScoreDisplay
+            The display itself.
+        """
+        check_matplotlib(f"{type(self).__name__}.plot")
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            _, ax = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+        self.ax_, self.figure_ = ax, ax.figure
+        low, high = self._limits()
+        groups = {"all rows": (np.ones(len(self.scores), dtype=bool), DATA_COLOR)}
+        if self.y is not None:
+            odd = np.asarray(self.y) == -1
+            groups = {"inliers": (~odd, DATA_COLOR), "outliers": (odd, MODEL_COLOR)}
+        self.bars_ = []
+        for name, (rows, color) in groups.items():
+            heights, edges = np.histogram(self.scores[rows].clip(low, high), n_bins, (low, high))
+            style = {"fill": True, "alpha": 0.6, "color": color, "label": name} | kwargs
+            self.bars_.append(ax.stairs(heights, edges, **style))
+        self.line_ = None
+        if self.threshold is not None and np.isfinite(self.threshold):
+            n_below = (self.scores < self.threshold).sum()
+            self.line_ = ax.axvline(
+                self.threshold,
+                color="black",
+                linestyle=":",
+                label=f"threshold: {n_below} of {len(self.scores)} rows below",
+            )
+        ax.set(xlim=(low, high), xlabel="score (lower is odder)", ylabel="rows")
+        if n_beyond := (self.scores < low).sum():
+            ax.set_title(f"{n_beyond} rows below the axis count in the first bin", fontsize="small")
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False, loc="upper left")
+        return self
+
+    def _limits(self):
+        finite = self.scores[np.isfinite(self.scores)]
+        if not len(finite):
+            raise ValueError("no score is finite, so there is nothing to draw.")
+        first, third = np.percentile(finite, [25, 75])
+        low = max(finite.min(), first - MOST_SPREAD * (third - first))
+        if self.threshold is not None and np.isfinite(self.threshold):
+            low = min(low, self.threshold)
+        high = finite.max()
+        margin = 0.02 * (high - low) or 0.5
+        return low - margin, high + margin

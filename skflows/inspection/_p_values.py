@@ -1,0 +1,182 @@
+"""Whether p-values are what they say."""
+
+import numpy as np
+from scipy import stats
+
+from ._common import (
+    DATA_COLOR,
+    MODEL_COLOR,
+    check_data,
+    check_estimator_method,
+    check_matplotlib,
+    like_fitted,
+)
+
+CONFIDENCE = 0.95
+
+
+class PValueDisplay:
+    """How many rows have a p-value of at most each level: the level itself, of inliers.
+
+    Of new inliers the curve should follow the diagonal, or stay below it; the band holds 95 % of
+    the curves of as many independent uniform values, at each level by itself. Above the band,
+    p-values are too small and flags too many. Outliers among the rows lift the left end.
+
+    It is recommended to use :meth:`from_estimator` or :meth:`from_predictions` to create a
+    :class:`PValueDisplay`.
+
+    Parameters
+    ----------
+    p_values : array-like of shape (n_samples,)
+        The p-values.
+
+    Attributes
+    ----------
+    line_ : matplotlib Line2D
+        Fraction of the rows up to each level.
+
+    band_ : matplotlib PolyCollection
+        Where that fraction lies if the p-values are uniform.
+
+    ax_ : matplotlib Axes
+        Axes with the curve.
+
+    figure_ : matplotlib Figure
+        Figure containing the axes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from skflows import DensityOutlierDetector
+    >>> from skflows.inspection import PValueDisplay
+    >>> X, new = np.random.default_rng(0).standard_normal((2, 300, 3))
+    >>> detector = DensityOutlierDetector(GaussianMixture(), calibration="conformal").fit(X)
+    >>> display = PValueDisplay.from_estimator(detector, new)
+    >>> len(display.p_values)
+    300
+    """
+
+    def __init__(self, *, p_values):
+        self.p_values = p_values
+
+    @classmethod
+    def from_estimator(cls, estimator, X, *, log=True, ax=None, **kwargs):
+        """Compute p-values of rows and draw their curve.
+
+        Parameters
+        ----------
+        estimator : estimator with `p_values`
+            A fitted :class:`skflows.DensityOutlierDetector` with a calibration.
+
+        X : array-like of shape (n_samples, n_features)
+            New rows, not those of `fit`.
+
+        log : bool, default=True
+            Whether both axes are logarithmic: small levels are those that matter.
+
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None makes a new figure.
+
+        **kwargs : dict
+            Keyword arguments for :meth:`matplotlib.axes.Axes.step`.
+
+        Returns
+        -------
+        display : PValueDisplay
+            The display, with the p-values it drew.
+
+        Raises
+        ------
+        AttributeError
+            If the estimator has no `p_values`.
+        ValueError
+            If it was fitted without calibration.
+        ImportError
+            If matplotlib is not installed.
+        """
+        check_matplotlib(f"{cls.__name__}.from_estimator")
+        check_estimator_method(estimator, "p_values")
+        rows, _ = check_data(estimator, X)
+        p_values = estimator.p_values(like_fitted(rows, X, estimator))
+        return cls(p_values=p_values).plot(ax=ax, log=log, **kwargs)
+
+    @classmethod
+    def from_predictions(cls, p_values, *, log=True, ax=None, **kwargs):
+        """Draw the curve of given p-values.
+
+        Parameters
+        ----------
+        p_values : array-like of shape (n_samples,)
+            The p-values.
+
+        log : bool, default=True
+            Whether both axes are logarithmic.
+
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None makes a new figure.
+
+        **kwargs : dict
+            Keyword arguments for :meth:`matplotlib.axes.Axes.step`.
+
+        Returns
+        -------
+        display : PValueDisplay
+            The display.
+        """
+        check_matplotlib(f"{cls.__name__}.from_predictions")
+        return cls(p_values=p_values).plot(ax=ax, log=log, **kwargs)
+
+    def plot(self, ax=None, *, log=True, **kwargs):
+        """Draw the curve.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None makes a new figure.
+
+        log : bool, default=True
+            Whether both axes are logarithmic.
+
+        **kwargs : dict
+            Keyword arguments for :meth:`matplotlib.axes.Axes.step`.
+
+        Returns
+        -------
+        display : PValueDisplay
+            The display itself.
+        """
+        check_matplotlib(f"{type(self).__name__}.plot")
+        p_values = np.sort(np.asarray(self.p_values, dtype=np.float64))
+        if not len(p_values) or not ((p_values >= 0) & (p_values <= 1)).all():
+            raise ValueError("p_values must be numbers between 0 and 1, at least one.")
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            _, ax = plt.subplots(figsize=(4.8, 4.4), layout="constrained")
+        self.ax_, self.figure_ = ax, ax.figure
+        n = len(p_values)
+        least = min(0.5 / n, max(p_values[0], 1e-6))
+        levels = np.geomspace(least, 1, 200) if log else np.linspace(0, 1, 200)
+        low, high = (bound / n for bound in stats.binom.interval(CONFIDENCE, n, levels.clip(0, 1)))
+        floor = 0.5 / n if log else 0.0
+        self.band_ = ax.fill_between(
+            levels,
+            np.maximum(low, floor),
+            np.maximum(high, floor),
+            color=DATA_COLOR,
+            alpha=0.25,
+            linewidth=0,
+            label=f"{CONFIDENCE:.0%} of uniform p-values",
+        )
+        ax.plot([levels[0], 1], [levels[0], 1], color="black", linestyle=":", linewidth=1)
+        style = {"color": MODEL_COLOR, "where": "post", "label": f"{n} rows"} | kwargs
+        (self.line_,) = ax.step(p_values, np.arange(1, n + 1) / n, **style)
+        if log:
+            ax.set(xscale="log", yscale="log", xlim=(levels[0], 1), ylim=(floor, 1))
+        else:
+            ax.set(xlim=(0, 1), ylim=(0, 1))
+        ax.set(xlabel="p-value", ylabel="rows with at most this p-value (fraction)")
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False, loc="upper left")
+        return self

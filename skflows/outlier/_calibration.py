@@ -1,0 +1,94 @@
+"""From scores to p-values, and from p-values to flags."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+# Of the scores' quantiles, from the most normal end: the rest may hold outliers.
+BULK = np.linspace(0.05, 0.75, 57)
+SHAPES = np.geomspace(0.3, 300, 60)
+PLENTY = 0.5  # p-values above it are taken for those of inliers when their share is estimated
+
+
+class ConformalNull(NamedTuple):
+    """Scores of rows that the density has not seen, in ascending order."""
+
+    scores: np.ndarray
+
+    def p_values(self, scores):
+        below = np.searchsorted(self.scores, scores, side="right")
+        return (1 + below) / (len(self.scores) + 1)
+
+    def threshold(self, alpha):
+        """The score below which p-values are at most ``alpha``."""
+        levels = np.arange(1, len(self.scores) + 1) / (len(self.scores) + 1)
+        n_levels = np.searchsorted(levels, alpha, side="right")
+        return float(self.scores[n_levels - 1]) if n_levels else -np.inf
+
+
+class EmpiricalNull(NamedTuple):
+    """A gamma distribution of surprise, the negative score, that fits the bulk of the rows."""
+
+    shape: float
+    start: float
+    scale: float
+
+    @classmethod
+    def fit(cls, scores):
+        """The one whose quantiles lie closest to a line with those of the bulk."""
+        surprise = np.quantile(-np.asarray(scores), BULK)
+        fits = []
+        for shape in SHAPES:
+            line = stats.linregress(stats.gamma.ppf(BULK, shape), surprise)
+            fits.append((line.rvalue, shape, line.intercept, line.slope))
+        _, shape, start, scale = max(fits)
+        return cls(shape, start, scale)
+
+    def p_values(self, scores):
+        return stats.gamma.sf(-np.asarray(scores), self.shape, self.start, self.scale)
+
+    def threshold(self, alpha):
+        """The score below which p-values are at most ``alpha``."""
+        return float(-stats.gamma.isf(alpha, self.shape, self.start, self.scale))
+
+
+def pooled(scores, calibration):
+    """One score for each row from the scores of the models of several folds.
+
+    Each row gets the rank that Vovk's cross-conformal p-value gives it: the number of held-out
+    rows, of all folds, that score no higher under the model that had not seen them. Its score
+    is the mean over the models, moved between the two held-out scores that have this rank.
+
+    Parameters
+    ----------
+    scores : list of ndarray of shape (n,)
+        Of the rows under each model.
+    calibration : list of ndarray
+        Of the rows that were held out from each model, in ascending order.
+
+    Returns
+    -------
+    score : ndarray of shape (n,)
+    """
+    mean = np.mean(scores, axis=0)
+    if len(scores) == 1:
+        return mean
+    rank = sum(
+        np.searchsorted(held_out, row_scores, side="right")
+        for held_out, row_scores in zip(calibration, scores, strict=True)
+    )
+    steps = np.concatenate([[-np.inf], np.sort(np.concatenate(calibration)), [np.inf]])
+    return np.clip(mean, steps[rank], np.nextafter(steps[rank + 1], -np.inf))
+
+
+def discoveries(p_values, fdr, method):
+    """Which p-values are flagged when at most ``fdr`` of the flags are to be false, on average."""
+    if not len(p_values):
+        return np.zeros(0, dtype=bool)
+    adaptive = method == "adaptive"
+    adjusted = stats.false_discovery_control(p_values, method="bh" if adaptive else method)
+    share = 1.0
+    if adaptive:
+        share = min(1.0, (1 + (p_values > PLENTY).sum()) / (len(p_values) * (1 - PLENTY)))
+    return adjusted * share <= fdr

@@ -1,0 +1,484 @@
+"""An outlier detector by any density estimator."""
+
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from .._auto import AutoDensity
+from .._components import splits_of
+from .._mixture import MixtureMixin
+from ..density._surface import OutlierDensityMixin
+from ..density._validation import validate_rows
+from ._calibration import ConformalNull, EmpiricalNull, discoveries, pooled
+from ._explain import contributions
+from ._fit import fit_scored, is_frozen
+from ._scores import SCORES, Setting
+
+N_FOLDS = 5
+N_REFERENCE = 500  # rows, at most, with which explanations compare
+ODD = 0.1  # of these, the fraction with the lowest scores: they are not what is normal
+NULLS = {
+    "conformal": lambda scores: ConformalNull(np.sort(scores)),
+    "empirical_null": EmpiricalNull.fit,
+}
+
+
+class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator):
+    """Outlier detector by a density: scores, p-values, false discovery rate, explanations.
+
+    It wraps any density estimator, of this package or of scikit-learn.
+
+    Parameters
+    ----------
+    estimator : estimator, default=None
+        A density estimator with `fit` and `score_samples`. None is `skflows.AutoDensity`. One
+        that is fitted already stays as it is inside a `sklearn.frozen.FrozenEstimator`; the
+        rows of `fit` then only calibrate it. Estimators see arrays: columns are named by number.
+
+    statistic : str, default="log_pool"
+        The score, one of `skflows.outlier.SCORES`; higher always means more normal.
+
+        - "log_pool": of mixtures such as `skflows.AutoDensity`, the mean of their members'
+          log-densities, weighted as in the mixture. A mixture is as generous as the most
+          generous of its members; here all must find a row likely. Of other estimators, the
+          log-density.
+        - "log_density": the log-density, in nats.
+        - "latent_norm": minus the distance to the origin of the latent space, of estimators with
+          `transform`.
+        - "typicality": ``-abs(log_density - mean)``, the mean being that of unseen rows: too
+          dense is odd as well.
+        - "score_norm": minus the norm of the gradient of the log-density, per standard deviation
+          of each column.
+        - "likelihood_ratio": the log-density less that of a `background` density.
+        - "ensemble": the log-density of log-density, score norm, likelihood ratio and latent
+          norm (if there is one) as seen on unseen rows, by a Gaussian copula.
+
+    background : estimator, default=None
+        Density for the likelihood ratio. None is another `estimator`, fitted to the rows with
+        30 % of the values replaced by those of other rows.
+
+    calibration : {"conformal", "empirical_null"} or None, default=None
+        How scores become p-values.
+
+        - "conformal": by the ranks among scores of rows that the density has not seen, all of
+          which should be inliers. No more than a fraction ``a`` of new inliers then has a p-value
+          of ``a`` or less, whatever the density.
+        - "empirical_null": by a gamma distribution of the surprise (minus the score) that fits
+          the more normal three quarters of the rows, which may hold outliers. This is a model,
+          not a guarantee.
+
+    cv : "auto", int, cross-validation generator or iterable, default="auto"
+        How rows are held out to calibrate. A single split, as of ``ShuffleSplit(1)``, is split
+        conformal prediction; several folds, each with its own model, are cross-conformal. "auto"
+        takes the held-out scores that the estimator keeps (`skflows.AutoDensity` and
+        `skflows.StackedDensity` do), else 5 folds; without calibration it holds nothing out.
+
+    alpha : float, default=0.05
+        The p-value up to which `predict` flags a row, with calibration.
+
+    fdr : float, default=None
+        False discovery rate: the largest fraction of false flags among those of `predict`, on
+        average. The label of a row then depends on the rows beside it. None flags by `alpha`.
+
+    fdr_method : {"bh", "by", "adaptive"}, default="bh"
+        Benjamini-Hochberg; Benjamini-Yekutieli, for any dependence of the rows; or
+        Benjamini-Hochberg with Storey's estimate of the fraction of inliers.
+
+    trim : float or "auto", default=0.0
+        Fraction of the rows that is left out of the fit of the density, the least likely ones,
+        in turns of fit and choice. "auto" takes `contamination` if that is a number, else 0.
+
+    contamination : float or "auto", default="auto"
+        Fraction of outliers in the rows of `fit`. A number puts the threshold of `predict` at
+        that quantile of their scores. "auto" takes the one of `alpha` with calibration, and the
+        lower Tukey fence, Q1 - 1.5 (Q3 - Q1), without.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds the folds and the noise of the background; the estimator has a seed of its own.
+
+    Attributes
+    ----------
+    models_ : list of tuple
+        The fitted density of each fold, or a single one, with its score.
+
+    held_out_scores_ : ndarray of shape (n_samples,)
+        Score of each row of `fit` by a model that had not seen it, nan where there is none.
+
+    p_values_ : ndarray of shape (n_samples,)
+        With ``calibration="empirical_null"``: the p-values of these scores. (With "conformal" the
+        rows of `fit` are what others are compared with.)
+
+    offset_ : float
+        Score below which `predict` calls a row an outlier, unless `fdr` is set.
+
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Column names seen in `fit`, if they are all strings.
+
+    References
+    ----------
+    Genest & Zidek, "Combining Probability Distributions: A Critique and an Annotated
+    Bibliography", 1986 (the logarithmic opinion pool).
+
+    Vovk, Gammerman & Shafer, "Algorithmic Learning in a Random World", 2005.
+
+    Vovk, "Cross-Conformal Predictors", 2015.
+
+    Bates, Candes, Lei, Romano & Sesia, "Testing for Outliers with Conformal p-values", 2023.
+
+    Efron, "Large-Scale Simultaneous Hypothesis Testing: The Choice of a Null Hypothesis", 2004.
+
+    Nalisnick, Matsukawa, Teh & Lakshminarayanan, "Detecting Out-of-Distribution Inputs to Deep
+    Generative Models Using Typicality", 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from skflows import DensityOutlierDetector
+    >>> X = np.random.default_rng(0).standard_normal((300, 2))
+    >>> detector = DensityOutlierDetector(GaussianMixture(), calibration="conformal", alpha=0.01)
+    >>> detector.fit(X).predict([[0.0, 0.0], [6.0, 0.0]])
+    array([ 1, -1])
+    >>> detector.p_values([[6.0, 0.0]])
+    array([0.003])
+    >>> detector.explain([[6.0, 0.0]]).argmin(axis=1)
+    array([0])
+    """
+
+    _parameter_constraints: dict = {
+        "estimator": [HasMethods(["fit", "score_samples"]), None],
+        "statistic": [StrOptions(set(SCORES))],
+        "background": [HasMethods(["fit", "score_samples"]), None],
+        "calibration": [StrOptions(set(NULLS)), None],
+        "cv": [StrOptions({"auto"}), "cv_object"],
+        "alpha": [Interval(Real, 0, 1, closed="neither")],
+        "fdr": [Interval(Real, 0, 1, closed="neither"), None],
+        "fdr_method": [StrOptions({"bh", "by", "adaptive"})],
+        "trim": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="both")],
+        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        statistic="log_pool",
+        background=None,
+        calibration=None,
+        cv="auto",
+        alpha=0.05,
+        fdr=None,
+        fdr_method="bh",
+        trim=0.0,
+        contamination="auto",
+        random_state=None,
+    ):
+        self.estimator = estimator
+        self.statistic = statistic
+        self.background = background
+        self.calibration = calibration
+        self.cv = cv
+        self.alpha = alpha
+        self.fdr = fdr
+        self.fdr_method = fdr_method
+        self.trim = trim
+        self.contamination = contamination
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Fit the density, its score and the calibration.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        X = validate_rows(self, X, ensure_min_samples=2)
+        random_state = check_random_state(self.random_state)
+        estimator = AutoDensity() if self.estimator is None else self.estimator
+        self._check_suits(estimator, X)
+        setting = Setting(estimator, self.background, random_state)
+        trim = self.trim
+        if isinstance(trim, str):  # "auto"
+            trim = 0.0 if isinstance(self.contamination, str) else self.contamination
+        splits = self._splits(estimator, X, random_state)
+        parts = [train for train, _ in splits] or [slice(None)]
+        self.models_ = [fit_scored(self.statistic, setting, X[part], trim) for part in parts]
+        self._set_held_out(estimator, X, splits)
+        self._set_threshold(X)
+        few = X[random_state.permutation(len(X))[:N_REFERENCE]]
+        scores = self._score_rows(few)
+        self._reference = few[scores >= np.quantile(scores, ODD)]
+        return self
+
+    def _check_suits(self, estimator, X):
+        if self.fdr is not None and self.calibration is None:
+            raise ValueError(
+                f"fdr={self.fdr} needs p-values: set calibration to one of {list(NULLS)}."
+            )
+        if self.statistic == "latent_norm" and not hasattr(estimator, "transform"):
+            raise ValueError(
+                f"statistic='latent_norm' needs a latent space, and {type(estimator).__name__} "
+                "has no transform: give a flow, such as NSFDensity, or choose another statistic."
+            )
+        names = getattr(self, "feature_names_in_", None)
+        known = getattr(estimator, "feature_names_in_", names)
+        if names is not None and list(names) != list(known):
+            raise ValueError(
+                f"X has the columns {list(names)}, but the fitted estimator has {list(known)}: "
+                "pass the same columns in the same order."
+            )
+
+    def _splits(self, estimator, X, random_state):
+        """Pairs of rows to fit to and rows to hold out; none where nothing is to be held out."""
+        seed = random_state.randint(2**31 - 1)
+        if is_frozen(estimator):
+            return []
+        cv = self.cv
+        if isinstance(cv, str):  # "auto"
+            keeps = SCORES[self.statistic].held_out and isinstance(estimator, MixtureMixin)
+            if self.calibration is None or keeps:
+                return []
+            cv = N_FOLDS
+        return splits_of(cv, X, None, seed)
+
+    def _set_held_out(self, estimator, X, splits):
+        """Scores of rows by models that have not seen them, as far as there are any."""
+        self.held_out_scores_ = np.full(len(X), np.nan)
+        self._calibration = []
+        for model, (_, rows) in zip(self.models_, splits, strict=False):
+            scores = model.score_samples(X[rows])
+            self.held_out_scores_[rows] = scores
+            self._calibration.append(np.sort(scores))
+        if splits:
+            return
+        (model,) = self.models_
+        if is_frozen(estimator):
+            self.held_out_scores_ = model.score_samples(X)
+        elif hasattr(model.density, SCORES[self.statistic].held_out):
+            kept = getattr(model.density, SCORES[self.statistic].held_out)
+            self.held_out_scores_[model.kept] = kept
+            if not model.kept.all():
+                self.held_out_scores_[~model.kept] = model.score_samples(X[~model.kept])
+        known = self.held_out_scores_[~np.isnan(self.held_out_scores_)]
+        self._calibration = [np.sort(known)]
+
+    def _set_threshold(self, X):
+        known = np.concatenate(self._calibration)
+        null = None if self.calibration is None else NULLS[self.calibration](known)
+        self._null = null
+        if self.calibration == "empirical_null":
+            self.p_values_ = null.p_values(self.held_out_scores_)
+        if null is not None and isinstance(self.contamination, str):
+            self.offset_ = null.threshold(self.alpha)
+            if np.isinf(self.offset_):
+                warnings.warn(
+                    f"alpha={self.alpha:g} flags no row: of {len(known)} rows to calibrate, the "
+                    f"least p-value is 1/{len(known) + 1}. Hold out more rows, or raise alpha.",
+                    stacklevel=3,
+                )
+            return
+        if not len(known) or not isinstance(self.contamination, str):
+            known = self._score_rows(X)
+        self.offset_ = self._outlier_threshold(known, np.ones(len(known)))
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "offset_")
+
+    def score_samples(self, X):
+        """The score of each row, by the chosen statistic: the lower, the more abnormal.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            In nats, for the statistics that are made of log-densities.
+        """
+        check_is_fitted(self)
+        return self._score_rows(validate_rows(self, X, reset=False))
+
+    def _score_rows(self, X):
+        return pooled([model.score_samples(X) for model in self.models_], self._calibration)
+
+    def score(self, X, y=None):
+        """Mean log-density of the rows, whatever the statistic: for searches without labels.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        score : float
+            In nats per row.
+        """
+        check_is_fitted(self)
+        X = validate_rows(self, X, reset=False)
+        return float(np.mean([model.log_density(X) for model in self.models_]))
+
+    def p_values(self, X):
+        """How probable so low a score is for an inlier.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            New rows.
+
+        Returns
+        -------
+        p_values : ndarray of shape (n_samples,)
+            Between 0 and 1; with ``calibration="conformal"``, at least ``1 / (n + 1)`` for ``n``
+            rows to calibrate.
+        """
+        check_is_fitted(self)
+        self._check_calibrated()
+        return self._null.p_values(self.score_samples(X))
+
+    def _check_calibrated(self):
+        if self._null is None:
+            raise ValueError(
+                "calibration=None: there are no p-values. Set calibration='conformal', or "
+                "'empirical_null' if the rows of fit may hold outliers."
+            )
+
+    def predict(self, X):
+        """Say which rows are outliers: by `fdr` if it is set, else by `offset_`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            -1 for outliers, 1 for inliers.
+        """
+        if self.fdr is None:
+            return super().predict(X)
+        return np.where(self.flag(self.p_values(X)), -1, 1)
+
+    def flag(self, p_values):
+        """Which of given p-values are flagged, by `fdr` if it is set, else by `alpha`.
+
+        Parameters
+        ----------
+        p_values : array-like of shape (n_samples,)
+            Of `p_values`, or the ``p_values_`` of the rows of `fit`.
+
+        Returns
+        -------
+        outlier : ndarray of shape (n_samples,) of bool
+            Whether a row is an outlier.
+        """
+        p_values = np.asarray(p_values, dtype=np.float64)
+        if self.fdr is None:
+            return p_values <= self.alpha
+        return discoveries(p_values, self.fdr, self.fdr_method)
+
+    def batch_p_value(self, X, *, n_resamples=2000, random_state=None):
+        """How probable it is that rows like those of `fit` are, together, so odd.
+
+        The mean score of the rows is compared with that of as many rows drawn from those that
+        calibrate, on both sides: rows can also be too likely (the typicality test). A shift that
+        no single row gives away shows in many.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            New rows, as one batch.
+
+        n_resamples : int, default=2000
+            Number of batches to compare with.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of these batches. None is the same ones in each call.
+
+        Returns
+        -------
+        p_value : float
+            At least ``1 / (n_resamples + 1)``.
+
+        References
+        ----------
+        Nalisnick, Matsukawa, Teh & Lakshminarayanan, "Detecting Out-of-Distribution Inputs to
+        Deep Generative Models Using Typicality", 2019.
+        """
+        check_is_fitted(self)
+        self._check_calibrated()
+        known = np.concatenate(self._calibration)
+        rng = check_random_state(0 if random_state is None else random_state)
+        scores = self.score_samples(X)
+        means = np.array([rng.choice(known, len(scores)).mean() for _ in range(n_resamples)])
+        as_odd = np.abs(means - known.mean()) >= np.abs(scores.mean() - known.mean())
+        return float((1 + as_odd.sum()) / (n_resamples + 1))
+
+    def explain(self, X, *, n_orders=8, random_state=None):
+        """How much each column adds to the score of each row.
+
+        Starting from a training row that resembles the row to be explained, the columns are put
+        to its values one by one, in a random order and in the reverse of it; what the score
+        changes by is the part of that column. The parts are means over the orders, each from
+        another training row; the score of these rows themselves is shared by all columns.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        n_orders : int, default=8
+            Number of orders.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the orders. None is the same ones in each call.
+
+        Returns
+        -------
+        contributions : ndarray of shape (n_samples, n_features)
+            The rows of it add up to ``score_samples(X)``; the lowest is the oddest column.
+
+        References
+        ----------
+        Strumbelj & Kononenko, "Explaining Prediction Models and Individual Predictions with
+        Feature Contributions", 2014.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_orders, Integral) or n_orders < 1:
+            raise ValueError(f"n_orders={n_orders!r}; it must be an integer of at least 1.")
+        X = validate_rows(self, X, reset=False)
+        rng = check_random_state(0 if random_state is None else random_state)
+        parts = np.mean(
+            [contributions(model, X, self._reference, n_orders, rng) for model in self.models_],
+            axis=0,
+        )
+        # Of several folds the score is a rank's, not quite the mean: all columns share that.
+        scores, sums = self._score_rows(X), parts.sum(axis=1)
+        rest = np.zeros(len(X))
+        np.subtract(scores, sums, out=rest, where=np.isfinite(scores) & np.isfinite(sums))
+        return parts + rest[:, None] / X.shape[1]

@@ -1,0 +1,77 @@
+"""Which columns make a row odd: parts of a score that add up to it."""
+
+import numpy as np
+
+FAR = 1.0  # scaled difference in a column from which on it does not matter how far rows are
+ROWS_AT_ONCE = 20_000
+
+
+def contributions(model, X, reference, n_orders, random_state):
+    """Parts of the score of each row, one for each column.
+
+    A similar row takes the values of the row to be explained, column by column: what the score
+    changes by is the part of that column. The sum telescopes, so it is exact for every density.
+    Conditional densities, where a model has them, add up to its log-density as well, but blame
+    the columns that go with the odd one: whatever is given it seems odd, too.
+
+    Parameters
+    ----------
+    model : ScoredDensity
+        What gives the score.
+    X : ndarray of shape (n, d)
+        The rows to explain.
+    reference : ndarray of shape (m, d)
+        Normal rows to compare with.
+    n_orders : int
+        Orders of the columns over which parts are averaged.
+    random_state : RandomState
+        Draws the orders.
+
+    Returns
+    -------
+    parts : ndarray of shape (n, d)
+        They add up to the score, but for rounding.
+    """
+    orders = column_orders(X.shape[1], n_orders, random_state)
+    scale = reference.std(axis=0)
+    scale = np.where(scale > 0, scale, 1.0)
+    parts = np.empty(X.shape)
+    size = max(1, ROWS_AT_ONCE // (len(orders) * (X.shape[1] + 1)))
+    for start in range(0, len(X), size):
+        rows = X[start : start + size]
+        similar = nearest(rows / scale, reference / scale, len(orders))
+        parts[start : start + size] = along_orders(model, rows, reference[similar], orders)
+    return parts
+
+
+def column_orders(d, n_orders, random_state):
+    """Random orders, each followed by its reverse: what comes early in one comes late in it."""
+    orders = [random_state.permutation(d) for _ in range((n_orders + 1) // 2)]
+    return [order for pair in orders for order in (pair, pair[::-1])][:n_orders]
+
+
+def nearest(X, reference, k):
+    """The most similar reference rows of each row: a single odd column must not hide them."""
+    distance = np.array([np.minimum(np.abs(reference - row), FAR).sum(axis=1) for row in X])
+    distance[distance == 0] = np.inf  # the row itself, from which it does not differ
+    ranks = np.argsort(distance, axis=1, kind="stable")
+    return ranks[:, np.arange(k) % len(reference)]
+
+
+def along_orders(model, X, starts, orders):
+    """Means of what each column changes; ``starts`` has a row for each row of X and order."""
+    n, d = X.shape
+    steps = np.empty((len(orders), d + 1, n, d))
+    for i, order in enumerate(orders):
+        steps[i, 0] = starts[:, i]
+        for k, column in enumerate(order):
+            steps[i, k + 1] = steps[i, k]
+            steps[i, k + 1, :, column] = X[:, column]
+    scores = model.score_samples(steps.reshape(-1, d)).reshape(len(orders), d + 1, n)
+    with np.errstate(invalid="ignore"):
+        changes = np.diff(scores, axis=1)
+    changes[np.isnan(changes)] = 0.0  # once the density is 0, it stays so
+    parts = np.zeros((n, d))
+    for order, change in zip(orders, changes, strict=True):
+        parts[:, order] += change.T
+    return (parts + (scores[:, 0].sum(axis=0) / d)[:, None]) / len(orders)

@@ -1,0 +1,93 @@
+"""A density and its score, fitted to rows that may hold outliers."""
+
+import warnings
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import train_test_split
+
+from ..density._protocol import fit_density
+from ._scores import SCORES
+
+UNSEEN = 0.2  # of the rows, for scores that learn of rows the density has not seen
+TRIMMINGS = 5
+
+
+class ScoredDensity(NamedTuple):
+    """A fitted density, a score, and what the score has learned of rows."""
+
+    density: object
+    score: str
+    learned: object
+    kept: np.ndarray  # which rows the density was fitted to, after trimming
+
+    def score_samples(self, X):
+        with names_ignored(self.density):
+            return SCORES[self.score].compute(self.density, X, self.learned)
+
+    def log_density(self, X):
+        with names_ignored(self.density):
+            return SCORES["log_density"].compute(self.density, X, None)
+
+
+@contextmanager
+def names_ignored(density):
+    """Score arrays by a density that was fitted to a frame: their order was checked before."""
+    with warnings.catch_warnings():
+        if hasattr(density, "feature_names_in_"):
+            warnings.filterwarnings("ignore", "X does not have valid feature names")
+        yield
+
+
+def is_frozen(estimator):
+    """Whether it was fitted before, and stays as it is."""
+    return isinstance(estimator, FrozenEstimator)
+
+
+def fit_scored(score, setting, X, trim):
+    """A density and its score, fitted to rows."""
+    rows = unseen = X
+    if SCORES[score].unseen and not is_frozen(setting.estimator):
+        rows, unseen = train_test_split(X, test_size=UNSEEN, random_state=setting.random_state)
+    density, kept = fit_trimmed(setting.estimator, rows, trim)
+    if unseen is X:
+        unseen = X[kept]
+    with names_ignored(density):
+        learned = SCORES[score].learn(density, unseen, setting)
+    return ScoredDensity(density, score, learned, kept)
+
+
+def fit_trimmed(estimator, X, trim):
+    """A density fitted to the rows that are likeliest under it, and which rows these are.
+
+    Fit and choice take turns until the choice stays, as in the concentration steps of robust
+    covariances.
+    """
+    kept = np.ones(len(X), dtype=bool)
+    if is_frozen(estimator):
+        return estimator, kept
+    density = fit_density(clone(estimator), X)
+    n_kept = len(X) - int(trim * len(X))
+    for _ in range(TRIMMINGS if n_kept < len(X) else 0):
+        before = kept
+        kept = np.zeros(len(X), dtype=bool)
+        kept[np.argsort(-fair_scores(density, X, before), kind="stable")[:n_kept]] = True
+        if (kept == before).all():
+            break
+        density = fit_density(clone(estimator), X[kept])
+    return density, kept
+
+
+def fair_scores(density, X, fitted):
+    """Log-densities by models that had not seen the row, where the density keeps such scores.
+
+    Of the other rows that it was fitted to, its own.
+    """
+    scores = np.asarray(density.score_samples(X), dtype=np.float64)
+    held_out = getattr(density, "held_out_scores_", None)
+    if held_out is not None:
+        scores[fitted] = np.where(np.isnan(held_out), scores[fitted], held_out)
+    return scores

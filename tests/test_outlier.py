@@ -1,0 +1,140 @@
+"""The outlier detector keeps scikit-learn's conventions, with any density and any statistic."""
+
+import pickle
+
+import numpy as np
+import pytest
+from _densities import banana, small
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV, KFold, ShuffleSplit
+from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import estimator_checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skflows import DensityOutlierDetector, StackedDensity
+
+X = banana(150)
+FLOW = small("nsf", max_iter=1, learning_rate_init=1e-4)
+
+
+def detector(estimator=None, **params):
+    """A detector that fits in milliseconds."""
+    if estimator is None:
+        estimator = GaussianMixture(reg_covar=1e-3, random_state=0)
+    return DensityOutlierDetector(estimator, **{"random_state": 0, "alpha": 0.2} | params)
+
+
+STACK = StackedDensity([("kde", KernelDensity(bandwidth=0.5))], cv=3, random_state=0)
+CONFIGURATIONS = {
+    "plain": detector(),
+    "kernels": detector(KernelDensity(bandwidth=0.5)),
+    "stack": detector(STACK, calibration="conformal"),
+    "split": detector(calibration="conformal", cv=ShuffleSplit(1, test_size=0.5, random_state=0)),
+    "cross": detector(calibration="conformal", cv=3),
+    "empirical null": detector(calibration="empirical_null", cv=3),
+    "trimmed": detector(trim=0.1),
+    "typicality": detector(statistic="typicality"),
+    "score norm": detector(statistic="score_norm"),
+    "ratio": detector(statistic="likelihood_ratio", background=KernelDensity(), contamination=0.2),
+    "latent norm": detector(FLOW, statistic="latent_norm"),
+    "ensemble": detector(statistic="ensemble"),
+}
+each_configuration = pytest.mark.parametrize("name", CONFIGURATIONS)
+
+
+@parametrize_with_checks([*CONFIGURATIONS.values()])
+def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+# The pandas and polars checks mix arrays and frames on purpose.
+@pytest.mark.filterwarnings("ignore:X (does not have valid|has) feature names:UserWarning")
+@pytest.mark.parametrize(
+    "check",
+    [
+        "check_dataframe_column_names_consistency",
+        "check_param_validation",
+        "check_requires_y_none",
+    ],
+)
+def test_check_left_out_of_check_estimator(check):
+    getattr(estimator_checks, check)("DensityOutlierDetector", detector())
+
+
+@each_configuration
+def test_survives_pickling_and_cloning(name):
+    fitted = clone(CONFIGURATIONS[name]).fit(X)
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.score_samples(X), fitted.score_samples(X))
+    fresh = clone(fitted)
+    assert not hasattr(fresh, "offset_")
+    np.testing.assert_array_equal(fresh.fit(X).score_samples(X), fitted.score_samples(X))
+
+
+@each_configuration
+def test_a_far_row_is_an_outlier(name):
+    fitted = clone(CONFIGURATIONS[name]).fit(X)
+    far = X.mean(axis=0) + 40 * X.std(axis=0)
+    scores = fitted.score_samples([far, np.median(X, axis=0)])
+    assert fitted.predict([far])[0] == -1
+    assert scores[0] < scores[1]
+
+
+def test_score_is_the_log_density_whatever_the_statistic():
+    expected = GaussianMixture(reg_covar=1e-3, random_state=0).fit(X).score(X)
+    for statistic in ("log_density", "score_norm"):
+        assert detector(statistic=statistic).fit(X).score(X) == pytest.approx(expected)
+
+
+def test_search_without_labels_maximises_held_out_likelihood():
+    grid = {"estimator__n_components": [1, 4]}
+    cv = KFold(3, shuffle=True, random_state=0)
+    search = GridSearchCV(detector(), grid, cv=cv).fit(X)
+    direct = GridSearchCV(
+        GaussianMixture(reg_covar=1e-3, random_state=0), {"n_components": [1, 4]}, cv=cv
+    )
+    np.testing.assert_allclose(
+        search.cv_results_["mean_test_score"], direct.fit(X).cv_results_["mean_test_score"]
+    )
+
+
+def test_search_with_few_labels():
+    """Scorers of scikit-learn take 1 for inliers and -1 for outliers, as `predict` gives them."""
+    rows = np.concatenate([X, X.mean(axis=0) + 9 * np.eye(2)])
+    labels = np.repeat([1, -1], [len(X), 2])
+    cv = ShuffleSplit(2, test_size=0.9, random_state=0)
+    grid = {"statistic": ["log_density", "typicality"]}
+    search = GridSearchCV(detector(), grid, cv=cv, scoring="roc_auc").fit(rows, labels)
+    assert search.best_score_ > 0.9
+
+
+def test_inside_a_pipeline():
+    pipeline = make_pipeline(StandardScaler(), detector()).fit(X)
+    labels = pipeline.predict(X)
+    assert set(labels) == {-1, 1}
+    np.testing.assert_array_equal(labels == 1, pipeline.decision_function(X) >= 0)
+
+
+def test_frozen_density_is_left_alone():
+    mixture = GaussianMixture(random_state=0).fit(X)
+    means = mixture.means_.copy()
+    fitted = detector(FrozenEstimator(mixture), calibration="conformal").fit(banana(80, seed=1))
+    np.testing.assert_array_equal(mixture.means_, means)
+    np.testing.assert_array_equal(fitted.score_samples(X), mixture.score_samples(X))
+    np.testing.assert_array_equal(
+        fitted.held_out_scores_, mixture.score_samples(banana(80, seed=1))
+    )
+
+
+def test_frozen_density_of_a_frame():
+    frame = pytest.importorskip("pandas").DataFrame(X, columns=["a", "b"])
+    frozen = FrozenEstimator(small("maf").fit(frame))
+    assert detector(frozen).fit(frame).predict(frame).shape == (len(X),)
+    with pytest.raises(
+        ValueError, match=r"columns \['b', 'a'\].* fitted estimator has \['a', 'b'\]"
+    ):
+        detector(frozen).fit(frame[["b", "a"]])
