@@ -391,10 +391,10 @@ def test_ctrl_c_in_training_keeps_the_model(folder, capsys, monkeypatch):
 
 
 def test_ctrl_c_elsewhere(folder, capsys, monkeypatch):
-    def interrupt(path):
+    def interrupt(path, columns):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_cli, "read_csv", interrupt)
+    monkeypatch.setattr(_cli, "read_numbers", interrupt)
     assert run("fit data.csv -o m.joblib") == 130
     assert capsys.readouterr() == ("", "skflows: interrupted\n")
     assert not os.path.exists("m.joblib")
