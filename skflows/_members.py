@@ -16,8 +16,8 @@ def stack(bijections):
     Parameters
     ----------
     bijections : sequence of Bijection
-        The members. They differ in the values of their parameters and floating-point buffers
-        alone, and what is set from data in them has been initialised.
+        The members. They differ in the values of their parameters, floating-point buffers and
+        ``member_settings`` alone, and what is set from data in them has been initialised.
 
     Returns
     -------
@@ -35,20 +35,30 @@ def stack(bijections):
         raise ValueError("A member is a stack itself: unstack it, and stack all members at once.")
     for i, other in enumerate(others, start=1):
         _check_alike(first, other, f"Members 0 and {i}")
-    stacked = copy.deepcopy(first)
-    stacked.n_members = len(bijections)
-    stacked.stacked_names = []
     members = [_tensors(bijection) for bijection in bijections]
+    values = {}
     for name, value in members[0].items():
-        values = [member[name].detach() for member in members]
-        if isinstance(value, nn.Parameter):
-            _replace(stacked, name, nn.Parameter(torch.stack(values), value.requires_grad))
-        elif not all(torch.equal(other, value) for other in values):
-            _replace(stacked, name, torch.stack(values))
-        else:
-            continue
-        stacked.stacked_names.append(name)
+        own = [member[name].detach() for member in members]
+        if isinstance(value, nn.Parameter) or not _all_equal(own):
+            values[name] = torch.stack(own)
+    stacked = _copied(first, values)
+    stacked.n_members = len(bijections)
+    stacked.stacked_names = list(values)
+    for module, *alone in zip(stacked.modules(), *(b.modules() for b in bijections), strict=True):
+        for name in getattr(module, "member_settings", ()):
+            settings = [getattr(member, name) for member in alone]
+            if any(setting != settings[0] for setting in settings):
+                setattr(module, name, settings)
     return stacked
+
+
+def alike(first, other):
+    """Whether two bijections can be members of one stack."""
+    try:
+        _check_alike(first, other, "They")
+    except ValueError:
+        return False
+    return True
 
 
 def unstack(stacked):
@@ -70,36 +80,61 @@ def unstack(stacked):
     """
     if not hasattr(stacked, "stacked_names"):
         raise ValueError("This bijection is no stack: there is nothing to take apart.")
-    return [_member(stacked, i) for i in range(stacked.n_members)]
+    members = [_taken(stacked, i) for i in range(stacked.n_members)]
+    for member in members:
+        del member.n_members, member.stacked_names
+    return members
 
 
-def _member(stacked, i):
-    bijection = copy.deepcopy(stacked)
-    del bijection.n_members, bijection.stacked_names
-    for name in stacked.stacked_names:
-        value = _tensors(stacked)[name]
-        own = value.detach()[i].clone()
-        if isinstance(value, nn.Parameter):
-            own = nn.Parameter(own, value.requires_grad)
-        _replace(bijection, name, own)
-    return bijection
+def substack(stacked, indices):
+    """A stack of some of the members of a stack, in memory of its own."""
+    some = _taken(stacked, indices)
+    some.n_members = len(indices)
+    return some
+
+
+def _taken(stacked, index):
+    """A copy of a stack with what its members have of their own at an index, or at several."""
+    tensors = _tensors(stacked)
+    values = {name: tensors[name].detach()[index].clone() for name in stacked.stacked_names}
+    taken = _copied(stacked, values)
+    for module in taken.modules():
+        for name in getattr(module, "member_settings", ()):
+            values = getattr(module, name)
+            if isinstance(values, list):
+                own = [values[i] for i in index] if isinstance(index, list) else values[index]
+                setattr(module, name, own)
+    return taken
 
 
 def _tensors(bijection):
     return dict(bijection.named_parameters()) | dict(bijection.named_buffers())
 
 
-def _replace(bijection, name, value):
-    path, _, leaf = name.rpartition(".")
-    setattr(bijection.get_submodule(path), leaf, value)
+def _all_equal(values):
+    return all(torch.equal(value, values[0]) for value in values[1:])
+
+
+def _copied(bijection, values):
+    """A deep copy with other values, by name, of some of its tensors."""
+    tensors = _tensors(bijection)
+    memo = {}
+    for name, value in values.items():
+        old = tensors[name]
+        if isinstance(old, nn.Parameter):
+            value = nn.Parameter(value, old.requires_grad)
+        memo[id(old)] = value
+    return copy.deepcopy(bijection, memo)
 
 
 def _settings(bijection):
-    """What a bijection computes with besides its tensors."""
-    return {
-        path: (type(module), {k: v for k, v in vars(module).items() if k[0] != "_"})
-        for path, module in bijection.named_modules()
-    }
+    """What a bijection computes with besides its tensors and what members may have of their own."""
+
+    def shared(module):
+        own = getattr(module, "member_settings", ())
+        return {k: v for k, v in vars(module).items() if k[0] != "_" and k not in own}
+
+    return {path: (type(module), shared(module)) for path, module in bijection.named_modules()}
 
 
 def _check_alike(first, other, who):

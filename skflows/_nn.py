@@ -63,17 +63,25 @@ def drawing_from(generators):
 
 
 def dropout(h, p):
-    """Set each unit to zero with probability p, to 16 bits, and make up for it in the others."""
-    generators = _DRAWS.get() or [torch.default_generator]
+    """Set each unit to zero with probability p, to 16 bits, and make up for it in the others.
+
+    A list has one probability for each member of a stack.
+    """
+    rates = p if isinstance(p, list) else [p]
     if h.device.type != "cpu":
-        return F.dropout(h, p)
+        if len(rates) == 1:
+            return F.dropout(h, p)
+        return torch.stack([F.dropout(own, rate) for own, rate in zip(h, rates, strict=True)])
+    generators = _DRAWS.get() or [torch.default_generator] * len(rates)
     # Torch's generator draws 64 bits at once, and spends as many on each unit in F.dropout: that
     # would be a tenth of a training step.
     n = h.numel() // len(generators)
     bits = torch.empty(len(generators), -(-n // 4), dtype=torch.int64)
-    for member, generator in zip(bits, generators, strict=True):
-        member.random_(-(2**63), None, generator=generator)
-    dropped = min(round(p * 2**16), 2**16 - 1)
+    for i, (member, generator) in enumerate(zip(bits, generators, strict=True)):
+        if rates[i % len(rates)]:  # a member without dropout draws nothing when it is alone
+            member.random_(-(2**63), None, generator=generator)
+    dropped = h.new_tensor([min(round(rate * 2**16), 2**16 - 1) for rate in rates])
+    dropped = dropped.view(-1, *[1] * (h.dim() - 1))
     kept = bits.view(torch.int16)[:, :n].reshape(h.shape).to(h.dtype).ge_(dropped - 2**15)
     return h * kept.mul_(2**16 / (2**16 - dropped))
 
@@ -92,10 +100,13 @@ class ResidualMLP(nn.Module):
     activation : str, default="relu"
         The name of an elementwise function in `torch.nn.functional`.
     dropout : float, default=0.0
-        Probability that a hidden unit is dropped in training.
+        Probability that a hidden unit is dropped in training. Members of a stack may differ
+        in it.
     masks : list of Tensor, optional
         One mask for each weight, first to last.
     """
+
+    member_settings = ("dropout",)
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """AdamW on one flat vector of weights, and schedules of its rate."""
 
+import copy
 import math
 import time
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ MAX_GRADIENT_NORM = 5.0
 BETAS = 0.9, 0.999
 EPS = 1e-6  # of Adam: larger than rounding, which would else move weights of no gradient
 TINY_RATE = 1e-30  # too small to move a weight, and large enough to divide by
+
+# The state of an optimiser that has a row for each member.
+OF_MEMBERS = "weights average moment square n_steps alive learning_rate weight_decay".split()
 
 
 def per_member(value, n_members):
@@ -35,14 +39,11 @@ class FlatOptimizer:
     def __init__(
         self, module, learning_rate, weight_decay=0.0, ema_decay=0.0, state=None, n_members=1
     ):
-        self.parameters = list(module.parameters())
-        values = [p.detach().reshape(n_members, -1) for p in self.parameters]
-        sizes = [value.shape[1] for value in values]
+        values = [p.detach().reshape(n_members, -1) for p in module.parameters()]
         self.weights = torch.cat(values, dim=1)
+        self._attach(module)
         self.gradient = torch.zeros_like(self.weights)
         self.average = self.weights.clone()
-        for p, weights in zip(self.parameters, self.weights.split(sizes, 1), strict=True):
-            p.data = weights.view_as(p)
         self.moment = torch.zeros_like(self.weights)
         self.square = torch.zeros_like(self.weights)
         self.root = torch.empty_like(self.weights)
@@ -56,13 +57,29 @@ class FlatOptimizer:
         for name, value in (state or {}).items():
             getattr(self, name)[0] = value
 
+    def _attach(self, module):
+        self.parameters = list(module.parameters())
+        sizes = [p.numel() // len(self.weights) for p in self.parameters]
+        for p, weights in zip(self.parameters, self.weights.split(sizes, 1), strict=True):
+            p.data = weights.view_as(p)
+
+    def narrowed(self, module, members):
+        """An optimiser that goes on with some of the members, which are those of ``module``."""
+        other = copy.copy(self)
+        for name in OF_MEMBERS:
+            setattr(other, name, getattr(self, name)[members])
+        other.gradient = torch.zeros_like(other.weights)
+        other.root = torch.empty_like(other.weights)
+        other._attach(module)
+        return other
+
     def _column(self, value):
         values = per_member(value, len(self.weights))
         return self.weights.new_tensor(values).unsqueeze(1)
 
-    def state(self, i):
-        """What a later optimiser of member i needs to go on as this one would."""
-        return {name: getattr(self, name)[i].clone() for name in ("n_steps", "moment", "square")}
+    def state(self):
+        """What a later optimiser of a single member needs to go on as this one would."""
+        return {name: getattr(self, name)[0].clone() for name in ("n_steps", "moment", "square")}
 
     def step(self, loss, factor):
         """Move each living member against the gradient of its loss.

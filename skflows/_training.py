@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ._flow import standard_normal_log_prob
+from ._members import substack
 from ._nn import drawing_from
 from ._optimizer import FlatOptimizer, cosine_with_warm_up, per_member
 
@@ -73,9 +74,11 @@ def without_padding(y, weight):
 class Member:
     """What the loop knows of one member: its patience, its recoveries and its history."""
 
-    def __init__(self, log_det, validation_log_det, start_score=None):
+    def __init__(self, log_det, validation_log_det, tol, n_iter_no_change, start_score=None):
         self.log_det = log_det
         self.validation_log_det = validation_log_det
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
         if start_score is not None:
             start_score += validation_log_det
         self.history = History(best_score=start_score)
@@ -89,7 +92,7 @@ class Member:
         if self.recoveries > MAX_RECOVERIES:
             self.done = self.history.diverged = True
 
-    def end_epoch(self, epoch, total, seen, rate, score, tol, n_iter_no_change):
+    def end_epoch(self, epoch, total, seen, rate, score):
         """Record an epoch; say whether its weights are the best so far."""
         history = self.history
         # A few bad steps are made good; an epoch without a good one is not.
@@ -102,9 +105,9 @@ class Member:
         score += self.validation_log_det
         history.validation_score.append(score)
         self.patience += 1
-        if score > self.threshold + tol:
+        if score > self.threshold + self.tol:
             self.threshold, self.patience = score, 0
-        self.done = self.patience >= n_iter_no_change
+        self.done = self.patience >= self.n_iter_no_change
         improved = score > history.best_score
         if improved:
             history.best_score, history.best_iter = score, epoch
@@ -141,7 +144,8 @@ def fit_flow(
     nothing waits for the device. Ctrl-C ends the training and keeps the best state.
 
     Members of a stack have nothing in common but the steps: each has its own weights, rows, order
-    of rows, moments, recoveries and best epoch, and the training ends when all are done.
+    of rows, moments, recoveries and best epoch. One that is done leaves the stack, and the
+    training ends when all are.
 
     Parameters
     ----------
@@ -162,9 +166,9 @@ def fit_flow(
         Peak rate of AdamW.
     weight_decay : float, or one for each member, default=0.0
         Decoupled weight decay.
-    n_iter_no_change : int, default=20
+    n_iter_no_change : int, or one for each member, default=20
         Stop after as many epochs without a validation gain of more than ``tol``.
-    tol : float, default=0.0
+    tol : float, or one for each member, default=0.0
         Least gain, in nats per row.
     log_det : float, or one for each member, default=0.0
         Mean log-determinant of the preprocessing, for losses in the units before it.
@@ -203,19 +207,21 @@ def fit_flow(
     optimizer = FlatOptimizer(
         bijection, learning_rate, weight_decay, ema_decay, optimizer_state, n_members
     )
+    whole = optimizer
     best = optimizer.average.clone()
     generators = generators or [torch.default_generator] * n_members
-
     if validation is not None:
         validation = without_padding(*validation), validation[1]
 
     def scores():
         if validation is None:
-            return [None] * n_members
-        return per_member(mean_log_prob(bijection, *validation), n_members)
+            return [None] * len(running)
+        return per_member(mean_log_prob(bijection, *validation), len(running))
 
     bijection.eval()
-    own = [per_member(value, n_members) for value in (log_det, validation_log_det)]
+    running = list(range(n_members))  # whose rows the tensors hold
+    settings = (log_det, validation_log_det, tol, n_iter_no_change)
+    own = [per_member(value, n_members) for value in settings]
     members = [Member(*values) for values in zip(*own, scores(), strict=True)]
     histories = [member.history for member in members]
     report = histories if stacked else histories[0]
@@ -224,7 +230,10 @@ def fit_flow(
     try:
         for epoch in range(1, max_iter + 1):
             on_epoch_begin()
-            rows = without_padding(y if redraw is None else redraw(), weight)
+            rows = y if redraw is None else redraw()
+            if len(running) < n_members:
+                rows = rows[running]
+            rows = without_padding(rows, weight)
             total = seen = torch.zeros_like(optimizer.n_steps)
             first_step = step
             bijection.train(noise)
@@ -241,32 +250,41 @@ def fit_flow(
                     total = total + torch.where(alive, loss.detach().view(-1, 1) * count, 0.0)
                     seen = seen + count * alive
             rates = (factor * optimizer.learning_rate).flatten().tolist()
-            for i, alive in enumerate(optimizer.alive.flatten().tolist()):
-                if not (alive or members[i].done):
-                    optimizer.restart(i, best[i], BACK_OFF)
-                    members[i].recover()
+            for row, alive in enumerate(optimizer.alive.flatten().tolist()):
+                if not alive:
+                    optimizer.restart(row, best[running[row]], BACK_OFF)
+                    members[running[row]].recover()
             if all(member.done for member in members):
                 break
             bijection.eval()
             totals, counts = total.flatten().tolist(), seen.flatten().tolist()
             with optimizer.averaged():
-                reached = scores()
-                for i, member in enumerate(members):
-                    if member.done:
-                        continue
-                    epoch_of_member = epoch, totals[i], counts[i], rates[i], reached[i]
-                    if member.end_epoch(*epoch_of_member, tol, n_iter_no_change):
-                        best[i] = optimizer.average[i]
+                epoch_of = zip(totals, counts, rates, scores(), strict=True)
+                for row, (i, reached) in enumerate(zip(running, epoch_of, strict=True)):
+                    if not members[i].done and members[i].end_epoch(epoch, *reached):
+                        best[i] = optimizer.average[row]
+                if optimizer is not whole:
+                    whole.load(best)
+                    whole.weights[running] = optimizer.average
                 stop = on_epoch_end(report)
-            if stop or factor == 0 or all(member.done for member in members):
+            left = [row for row, i in enumerate(running) if not members[i].done]
+            if stop or factor == 0 or not left:
                 break
+            if len(left) < len(running):
+                running = [running[row] for row in left]
+                generators = [generators[row] for row in left]
+                weight = weight[left]
+                if validation is not None:
+                    validation = validation[0][left], validation[1][left]
+                bijection = substack(bijection, left)
+                optimizer = optimizer.narrowed(bijection, left)
     except KeyboardInterrupt:
         for member in members:
             member.history.interrupted = not member.done
 
-    optimizer.load(best)
-    optimizer.release()
+    whole.load(best)
+    whole.release()
     bijection.eval()
-    for i, history in enumerate(histories):
-        history.optimizer_state = optimizer.state(i)
+    if not stacked:
+        histories[0].optimizer_state = optimizer.state()
     return report

@@ -145,14 +145,20 @@ class BaseFlowDensity(
         run = self._start_run(X, weight, held_out, bounds, warm, increment, max_iter)
         return X, weight, run
 
-    def _end(self, history, run, X, weight, warm):
+    def _end(self, history, run, X, weight, warm, only_score=False):
+        """Keep what a run fitted; where it will only be scored, no more than that takes."""
         self._store_history(history, warm)
         self._interrupted = history.interrupted
         self._optimizer_state = run.optimizer_state(history)
-        for name, value in self._fitted(run, X, weight).items():
-            setattr(self, name, value)
+        if only_score:
+            self.flow_ = run.snapshot()
+        else:
+            for name, value in self._fitted(run, X, weight).items():
+                setattr(self, name, value)
         # Last, so that a user who turns warnings into errors loses nothing.
-        self._warn_of_trouble(history, X)
+        self._warn_of_trouble(history)
+        if not only_score:
+            self._check_inverse(X)
 
     def _fitted(self, run, X, weight):
         """What a fitted density is, of the fit as it stands."""
@@ -161,7 +167,7 @@ class BaseFlowDensity(
         scores = self._score_by(flow, few)
         return {"flow_": flow, "offset_": self._outlier_threshold(scores, weight)}
 
-    def _warn_of_trouble(self, history, X):
+    def _warn_of_trouble(self, history):
         kept = "the best weights so far are kept"
         if not history.best_iter:
             kept += " (those the training started from)"
@@ -178,7 +184,6 @@ class BaseFlowDensity(
                 f"Training was interrupted after {len(history.loss)} epochs; {kept}.",
                 stacklevel=6,
             )
-        self._check_inverse(X)
 
     def _check_inverse(self, X):
         from . import _engine
@@ -193,7 +198,7 @@ class BaseFlowDensity(
                 "and inverse_transform are not exact. See reconstruction_error; try "
                 f"{self._remedy_of_inexact_inverse}.",
                 ConvergenceWarning,
-                stacklevel=7,
+                stacklevel=6,
             )
 
     def _map_rows(self, direction, rows):

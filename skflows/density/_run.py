@@ -1,14 +1,15 @@
 """The runs that fit flows: what they prepare, and training by gradient descent."""
 
 import copy
+import math
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
 from .._flow import Flow
-from .._members import stack, unstack
 from .._optimizer import Paced, constant, cosine_with_warm_up
 from .._training import EMA_DECAY, fit_flow
 from ._engine import resolve_device, seeded, suitable_threads
@@ -19,7 +20,6 @@ PREPARED_ROWS = 2**17  # at once: in float64, a large table would take a multipl
 SMALLEST_BATCH, LARGEST_BATCH = 128, 1024
 FULL_RATE_FEATURES = 4
 SMALL_TABLE = 40  # rows from which on noise, held-out rows and float32 do more good than harm
-INPUT_NOISES = (0.0, 0.05, 0.1, 0.2)  # to choose from
 
 
 def unit_mean(weight):
@@ -59,14 +59,20 @@ class Run:
 
     def train(self, on_epoch_begin=proceed, on_epoch_end=proceed):
         """Fit, calling back around each epoch; returns the `History`."""
+        with self.ready():
+            self.prepare()
+            return self._fit_bijection(on_epoch_begin, on_epoch_end)
+
+    @contextmanager
+    def ready(self):
+        """Torch is in the state that a fit needs in this context."""
         # Callers who extract features without gradients may well fit a density there.
         with (
             seeded(self.seed, self.device),
             torch.inference_mode(False),
             torch.enable_grad(),
         ):
-            self.prepare()
-            return self._fit_bijection(on_epoch_begin, on_epoch_end)
+            yield
 
     def prepare(self):
         """Set what the data set, and part the rows into training and held-out ones."""
@@ -210,6 +216,13 @@ class Training(Run):
             "optimizer_state": est._optimizer_state if self.warm and self.increment else None,
         }
 
+    def kind(self):
+        """What members of one stack have in common besides the shapes of their bijections."""
+        est = self.estimator
+        steps = self.batch_size, math.ceil(len(self.rows) / self.batch_size), self.max_iter
+        trained = self.device, self.dtype, self.whole, self.validation is None
+        return *steps, *trained, est.time_limit, self.increment
+
     @property
     def draws_noise(self):
         """Whether rows differ from epoch to epoch."""
@@ -230,93 +243,3 @@ class Training(Run):
         if not self.increment:
             return None
         return {name: value.cpu() for name, value in history.optimizer_state.items()}
-
-
-class NoiseSearch(Training):
-    """Trainings with several sizes of input noise at once, of which the best one stays."""
-
-    def _fit_bijection(self, on_epoch_begin=proceed, on_epoch_end=proceed):
-        if self.validation is None:
-            return super()._fit_bijection(on_epoch_begin, on_epoch_end)
-        self.trials = [copy.copy(self) for _ in INPUT_NOISES]
-        for trial, noise in zip(self.trials, INPUT_NOISES, strict=True):
-            trial.flow, trial.input_noise = copy.deepcopy(self.flow), noise
-            trial.generator = self.generator.clone_state()
-        histories = fit_together(
-            self.trials,
-            stack([trial.flow.bijection for trial in self.trials]),
-            on_epoch_begin,
-            lambda histories: on_epoch_end(self._choose(histories)),
-        )
-        return self._choose(histories)
-
-    def _choose(self, histories):
-        scores = [history.best_score for history in histories]
-        best = int(np.argmax(scores))
-        self.flow, self.input_noise = self.trials[best].flow, INPUT_NOISES[best]
-        return histories[best]
-
-
-def train_together(runs):
-    """Train runs of estimators that differ in their rows alone, as one stack where that can be.
-
-    Returns their histories.
-    """
-    # Folds that differ by a row may lie on two sides of what the number of rows decides.
-    kinds = {(run.whole, run.batch_size, run.learning_rate) for run in runs}
-    if len(kinds) > 1 or any(isinstance(run, NoiseSearch) for run in runs):
-        return [run.train() for run in runs]
-    with torch.inference_mode(False), torch.enable_grad():
-        for run in runs:
-            with seeded(run.seed, run.device):
-                run.prepare()
-        with seeded(runs[0].seed, runs[0].device):
-            try:
-                stacked = stack([run.flow.bijection for run in runs])
-            except ValueError:  # an architecture of the user's may not be made for it
-                return [run._fit_bijection() for run in runs]
-            return fit_together(runs, stacked)
-
-
-def fit_together(runs, stacked, on_epoch_begin=proceed, on_epoch_end=None):
-    """Fit the bijections of prepared runs as a stack; each holds its own when this calls back."""
-    first = runs[0]
-    validation = None
-    if first.validation is not None:
-        parts = zip(*(run.validation for run in runs), strict=True)
-        validation = tuple(padded(part) for part in parts)
-
-    def hand_out():
-        for run, bijection in zip(runs, unstack(stacked), strict=True):
-            run.flow.bijection = bijection
-
-    def on_stack_epoch_end(histories):
-        if on_epoch_end is None:
-            return False
-        hand_out()
-        return on_epoch_end(histories)
-
-    def redraw():
-        return padded([run.redraw() for run in runs])
-
-    with suitable_threads(stacked, first.batch_size):
-        histories = fit_flow(
-            stacked,
-            padded([run.y for run in runs]),
-            padded([run.weight for run in runs]),
-            validation,
-            generators=[run.generator for run in runs],
-            redraw=redraw if any(run.draws_noise for run in runs) else None,
-            log_det=[run.log_det for run in runs],
-            validation_log_det=[run.validation_log_det for run in runs],
-            on_epoch_begin=on_epoch_begin,
-            on_epoch_end=on_stack_epoch_end,
-            **first.settings(),
-        )
-    hand_out()
-    return histories
-
-
-def padded(parts):
-    """Tensors that differ in their length, in one, with zeros at the ends of the short ones."""
-    return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)

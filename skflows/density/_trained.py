@@ -1,6 +1,7 @@
 """Flows that are trained by gradient descent."""
 
 from abc import abstractmethod
+from contextlib import suppress
 from numbers import Integral, Real
 
 from sklearn.base import _fit_context
@@ -101,33 +102,40 @@ class FlowDensity(BaseFlowDensity):
         }
 
     def _start_run(self, X, weight, held_out, bounds, warm, increment, max_iter):
-        from ._run import NoiseSearch, Training
+        from ._run import Training
+        from ._together import NoiseSearch
 
         searches = self.input_noise == "auto" and not (warm or increment)
         kind = NoiseSearch if searches else Training
         return kind(self, X, weight, held_out, bounds, warm, increment, max_iter)
 
     @staticmethod
-    def _fit_together(members, parts):
-        """Fit members of the same parameters, each to its part of a table, in one training.
+    def _fit_together(members, parts, exact=False, skip=(), only_score=False):
+        """Fit members, each to its part of a table, in as few trainings as their shapes allow.
 
-        A part is a tuple of rows, their weights, and held-out rows with theirs or None.
+        A part is a tuple of rows, their weights, and held-out rows with theirs or None. With
+        ``exact`` each is what it would be if fitted alone, but for rounding. Members that raise
+        one of the errors to ``skip`` before they train are left as they are.
         """
-        from ._run import train_together
+        from ._together import train_together
 
-        for member in members:
-            member._validate_params()
-        begun = [
-            member._begin(X, weight, False, False, member.max_iter, held_out)
-            for member, (X, weight, held_out) in zip(members, parts, strict=True)
-        ]
-        histories = train_together([run for *_, run in begun])
-        for member, history, (X, weight, run) in zip(members, histories, begun, strict=True):
-            member._end(history, run, X, weight, False)
+        begun = []
+        for member, (X, weight, held_out) in zip(members, parts, strict=True):
+            with suppress(*skip):
+                member._validate_params()
+                rows, weight, run = member._begin(
+                    X, weight, False, False, member.max_iter, held_out
+                )
+                with run.ready():
+                    run.prepare()
+                begun.append((member, rows, weight, run))
+        histories = train_together([run for *_, run in begun], exact)
+        for (member, rows, weight, run), history in zip(begun, histories, strict=True):
+            member._end(history, run, rows, weight, False, only_score)
 
-    def _end(self, history, run, X, weight, warm):
+    def _end(self, history, run, X, weight, warm, only_score=False):
         self.input_noise_ = run.input_noise
-        super()._end(history, run, X, weight, warm)
+        super()._end(history, run, X, weight, warm, only_score)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None, sample_weight=None):

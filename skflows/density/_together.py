@@ -1,0 +1,122 @@
+"""Runs that train together, as stacks of their bijections."""
+
+import copy
+
+import numpy as np
+import torch
+
+from .._members import alike, stack, unstack
+from .._training import fit_flow
+from ._engine import suitable_threads
+from ._run import Training, proceed
+
+INPUT_NOISES = (0.0, 0.05, 0.1, 0.2)  # to choose from
+SETTINGS_OF_MEMBERS = ("learning_rate", "weight_decay", "n_iter_no_change", "tol")
+
+
+class NoiseSearch(Training):
+    """Trainings with several sizes of input noise at once, of which the best one stays."""
+
+    def _fit_bijection(self, on_epoch_begin=proceed, on_epoch_end=proceed):
+        if self.validation is None:
+            return super()._fit_bijection(on_epoch_begin, on_epoch_end)
+        self.trials = [copy.copy(self) for _ in INPUT_NOISES]
+        for trial, noise in zip(self.trials, INPUT_NOISES, strict=True):
+            trial.flow, trial.input_noise = copy.deepcopy(self.flow), noise
+            trial.generator = self.generator.clone_state()
+        histories = fit_together(
+            self.trials,
+            stack([trial.flow.bijection for trial in self.trials]),
+            on_epoch_begin,
+            lambda histories: on_epoch_end(self._choose(histories)),
+        )
+        return self._choose(histories)
+
+    def kind(self):
+        return self  # a stack already
+
+    def _choose(self, histories):
+        scores = [history.best_score for history in histories]
+        best = int(np.argmax(scores))
+        self.flow, self.input_noise = self.trials[best].flow, INPUT_NOISES[best]
+        return histories[best]
+
+
+def train_together(runs, exact=False):
+    """Train prepared runs, those as one stack that can be; return their histories.
+
+    Each trains as it would alone: its rows, its rate and what else `fit_flow` knows of members
+    are its own. With runs of more rows it meets other batches, though, unless ``exact``.
+    """
+    histories = [None] * len(runs)
+    for group in groups(runs, exact):
+        members = [runs[i] for i in group]
+        with members[0].ready():
+            if len(members) == 1:
+                trained = [members[0]._fit_bijection()]
+            else:
+                trained = fit_together(members, stack([run.flow.bijection for run in members]))
+        for i, history in zip(group, trained, strict=True):
+            histories[i] = history
+    return histories
+
+
+def groups(runs, exact):
+    """Numbers of prepared runs, those together that can be a stack."""
+    found = []
+    for i, run in enumerate(runs):
+        for group in found:
+            first = runs[group[0]]
+            same = run.kind() == first.kind() and (not exact or len(run.y) == len(first.y))
+            if same and alike(first.flow.bijection, run.flow.bijection):
+                group.append(i)
+                break
+        else:
+            found.append([i])
+    return found
+
+
+def fit_together(runs, stacked, on_epoch_begin=proceed, on_epoch_end=None):
+    """Fit the bijections of prepared runs as a stack; each holds its own when this calls back."""
+    first = runs[0]
+    settings = [run.settings() for run in runs]
+    own = {name: [each[name] for each in settings] for name in SETTINGS_OF_MEMBERS}
+    validation = None
+    if first.validation is not None:
+        parts = zip(*(run.validation for run in runs), strict=True)
+        validation = tuple(padded(part) for part in parts)
+
+    def hand_out():
+        for run, bijection in zip(runs, unstack(stacked), strict=True):
+            run.flow.bijection = bijection
+
+    def on_stack_epoch_end(histories):
+        if on_epoch_end is None:
+            return False
+        hand_out()
+        return on_epoch_end(histories)
+
+    def redraw():
+        return padded([run.redraw() for run in runs])
+
+    with suitable_threads(stacked, first.batch_size):
+        histories = fit_flow(
+            stacked,
+            padded([run.y for run in runs]),
+            padded([run.weight for run in runs]),
+            validation,
+            generators=[run.generator for run in runs],
+            redraw=redraw if any(run.draws_noise for run in runs) else None,
+            log_det=[run.log_det for run in runs],
+            validation_log_det=[run.validation_log_det for run in runs],
+            on_epoch_begin=on_epoch_begin,
+            on_epoch_end=on_stack_epoch_end,
+            **settings[0] | own,
+        )
+    hand_out()
+    return histories
+
+
+def padded(parts):
+    """Tensors that differ in their length, in one, with zeros at the ends of the short ones."""
+    return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)

@@ -1,0 +1,5 @@
+"""Searches whose candidates train together."""
+
+from ._search import FlowGridSearchCV
+
+__all__ = ["FlowGridSearchCV"]
