@@ -62,6 +62,30 @@ def drawing_from(generators):
         _DRAWS.reset(before)
 
 
+def normal_draws(like):
+    """Standard normal numbers in the shape of a tensor, by the generator of each member."""
+    return _drawn(like, torch.Tensor.normal_)
+
+
+def uniform_draws(like):
+    """Numbers between 0 and 1 in the shape of a tensor, by the generator of each member."""
+    return _drawn(like, torch.Tensor.uniform_)
+
+
+def sign_draws(like):
+    """Signs, 1 or -1, in the shape of a tensor, by the generator of each member."""
+    return (uniform_draws(like) < 0.5).to(like.dtype) * 2 - 1
+
+
+def _drawn(like, fill):
+    generators = _DRAWS.get() or [torch.default_generator]
+    # On the CPU wherever the tensor is: the generators are, and draws do not depend on the device.
+    drawn = torch.empty(len(generators), like.numel() // len(generators), dtype=like.dtype)
+    for member, generator in zip(drawn, generators, strict=True):
+        fill(member, generator=generator)
+    return drawn.view(like.shape).to(like.device)
+
+
 def dropout(h, p):
     """Set each unit to zero with probability p, to 16 bits, and make up for it in the others.
 

@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 import torch
 
+from skflows._ode import RungeKutta4
 from skflows.bijections import (
     ActNorm,
     Affine,
     Bijection,
     Bounded,
     Chain,
+    Continuous,
     Coupling,
     ElementwiseAffine,
     Inverse,
@@ -58,6 +60,11 @@ def autoregressive(univariate, d, n_context, hidden=(12, 12), activation="tanh",
     )
 
 
+def continuous(d, n_context, hidden=(12, 12)):
+    solver = RungeKutta4(n_steps=20)
+    return Continuous(d, hidden, n_context, activation="tanh", solver=solver)
+
+
 def chain(d, n_context):
     return Chain(
         [
@@ -87,6 +94,7 @@ TABLE = {
     "lu_linear": lambda d, c: LULinear(d),
     "lu_linear_rotation": lambda d, c: LULinear(d, rotation=True),
     "planar": Planar,
+    "continuous": continuous,
     "inverse_planar": lambda d, c: Inverse(Planar(d, c)),
     "chain": chain,
     "inverse_autoregressive": lambda d, c: Inverse(autoregressive("affine", d, c)),
@@ -104,6 +112,10 @@ for suffix in ("_unequal", "_narrow"):
         f"coupling{suffix}": lambda d, c, h=HIDDEN[suffix]: coupling("spline", d, c, h),
         f"autoregressive{suffix}": lambda d, c, h=HIDDEN[suffix]: autoregressive("spline", d, c, h),
     }
+
+
+# How exact those are that a solver computes; the others are so to rounding.
+SOLVED = {"continuous": 1e-4}
 
 
 class Case(NamedTuple):

@@ -312,6 +312,12 @@ def test_gaussianization_of_no_more_rows_than_columns(shape):
     assert np.isfinite(density.score_samples(table)).all()
 
 
+def test_gaussianization_of_a_constant_column_that_counts_as_continuous():
+    table = np.column_stack([X[:60], np.ones(60)])
+    density = GaussianizationDensity(discrete=None, max_iter=3, random_state=0).fit(table)
+    assert np.isfinite(density.score_samples(table)).all()
+
+
 def test_outliers_among_the_rows_of_the_fit_have_low_held_out_scores():
     """A kernel on an outlier hides it; scores of models that have not seen it do not."""
     rows = np.vstack([X, X[:1] + 40])

@@ -2,6 +2,7 @@
 
 from ._autoregressive import MaskedAutoregressive
 from ._base import Bijection, Chain, Inverse
+from ._continuous import Continuous
 from ._coupling import Coupling
 from ._fixed import Bounded, Rotation, Standardize, Whiten
 from ._linear import ActNorm, ElementwiseAffine, LULinear, Permutation
@@ -16,6 +17,7 @@ __all__ = [
     "Bijection",
     "Bounded",
     "Chain",
+    "Continuous",
     "Coupling",
     "ElementwiseAffine",
     "Inverse",

@@ -99,7 +99,8 @@ def ica_rotation(y):
     """The orthogonal matrix nearest to that of the directions of the rows that are least normal."""
     start = random_rotation(y)
     n, d = y.shape
-    if n < SMALL_TABLE or n <= d or d == 1:  # too few rows to tell directions apart
+    constant = (y.amax(0) == y.amin(0)).any()
+    if n < SMALL_TABLE or n <= d or d == 1 or constant:  # no way to tell directions apart
         return start
     few = torch.randperm(n)[:ICA_ROWS]
     ica = FastICA(whiten="unit-variance", max_iter=ICA_STEPS, tol=1e-2, w_init=start.numpy())

@@ -1,0 +1,151 @@
+"""Vector fields that know their own derivatives."""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .._nn import ColumnLinear, dropout
+
+N_FREQUENCIES = 4  # of the time: the field may turn as often on its way
+
+
+def _silu_slope(h, activated):
+    share = torch.sigmoid(h)
+    return share + activated * (1 - share)
+
+
+def _gelu_slope(h, activated):
+    density = torch.exp(-0.5 * h * h) / math.sqrt(2 * math.pi)
+    return 0.5 * (1 + torch.erf(h / math.sqrt(2))) + h * density
+
+
+# Derivatives of the activations, given argument and value.
+SLOPES = {
+    "relu": lambda h, activated: (h > 0).to(h.dtype),
+    "tanh": lambda h, activated: 1 - activated * activated,
+    "silu": _silu_slope,
+    "gelu": _gelu_slope,
+    "elu": lambda h, activated: (activated + 1).clamp(max=1),
+}
+
+
+class Velocity(nn.Module):
+    """A residual network of rows, time and context, with the exact trace of its Jacobian.
+
+    Time and context shift the argument of every hidden layer. The last layer starts at 0.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of input and output rows of the columns.
+    hidden_layer_sizes : tuple of int
+        Width of each hidden layer; a layer as wide as the one before it is residual.
+    n_context : int, default=0
+        Size of the context.
+    activation : str, default="silu"
+        The name of an elementwise function in `SLOPES`. A solver needs a smooth one.
+    dropout : float, default=0.0
+        Probability that a hidden unit is dropped in `forward` when asked for.
+    """
+
+    def __init__(self, n_features, hidden_layer_sizes, n_context=0, activation="silu", dropout=0.0):
+        super().__init__()
+        sizes = list(hidden_layer_sizes)
+        self.n_features = n_features
+        self.sizes = sizes
+        self.activation = activation
+        self.dropout = dropout
+        self.input = ColumnLinear(n_features, sizes[0])
+        self.time = ColumnLinear(2 * N_FREQUENCIES + 1 + n_context, sum(sizes))
+        self.hidden = nn.ModuleList(ColumnLinear(a, b) for a, b in pairwise(sizes))
+        self.output = ColumnLinear(sizes[-1], n_features, zero=True)
+
+    def _shifts(self, t, context):
+        frequencies = torch.arange(1, N_FREQUENCIES + 1, device=t.device, dtype=t.dtype)
+        angles = math.pi * frequencies.unsqueeze(-1) * t.unsqueeze(-2)
+        features = [t.unsqueeze(-2) - 0.5, angles.sin(), angles.cos()]
+        if context is not None:
+            size = *context.shape[:-1], max(t.shape[-1], context.shape[-1])
+            features = [f.expand(*f.shape[:-1], size[-1]) for f in features] + [context]
+        return self.time(torch.cat(features, -2)).split(self.sizes, -2)
+
+    def forward(self, t, x, context=None, slopes=False, drop=False):
+        """Velocity of columns, and the slopes of its hidden units if they are asked for.
+
+        Parameters
+        ----------
+        t : Tensor of shape (n,) or (1,)
+            Times.
+        x : Tensor of shape (n_features, n)
+            Columns.
+        context : Tensor of shape (n_context, n), optional
+            Context, as columns.
+        slopes : bool, default=False
+            Whether to return the derivatives of the activations.
+        drop : bool, default=False
+            Whether dropout acts.
+
+        Returns
+        -------
+        velocity : Tensor of shape (n_features, n)
+        slopes : list of Tensor of shape (size, n)
+            One for each hidden layer; empty if not asked for.
+        """
+        shifts = self._shifts(t, context)
+        kept = []
+        h = self.input(x) + shifts[0]
+        for i in range(len(self.sizes)):
+            activated = getattr(F, self.activation)(h)
+            if slopes:
+                kept.append(SLOPES[self.activation](h, activated))
+            if drop and self.dropout:
+                activated = dropout(activated, self.dropout)
+            if i < len(self.hidden):
+                update = self.hidden[i](activated) + shifts[i + 1]
+                h = h + update if update.shape == h.shape else update
+        return self.output(activated), kept
+
+    def trace(self, slopes):
+        """Exact trace of the Jacobian where the hidden units have these slopes.
+
+        One or two hidden layers need no more than one product of the size of a layer: with
+        ``A = input @ output``, the trace is a form of the slopes whose matrix does not depend
+        on the row. More layers carry a tangent for each column along.
+        """
+        if len(slopes) > 2:
+            return self._trace_by_tangents(slopes)
+        if len(slopes) == 1:
+            through = (self.input.weight * self.output.weight.mT).sum(-1)
+            return (through.unsqueeze(-1) * slopes[0]).sum(-2)
+        loop = (self.input.weight @ self.output.weight).mT
+        between = self.hidden[0].weight * loop
+        if self.sizes[0] == self.sizes[1]:
+            # The residual path: its slope is that of the last layer alone.
+            direct = loop.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+            return (slopes[1] * (between @ slopes[0] + direct)).sum(-2)
+        return (slopes[1] * (between @ slopes[0])).sum(-2)
+
+    def _trace_by_tangents(self, slopes):
+        weight = self.input.weight
+        tangents = weight.unsqueeze(-1)  # one for each column, the same in all rows
+        last = self._carry(tangents, slopes)
+        return (self.output.weight.mT.unsqueeze(-1) * last).sum((-3, -2))
+
+    def _carry(self, tangents, slopes):
+        """Tangents ``(size, K, n)`` of the first layer's argument, carried to the last value."""
+        for slope, layer in zip(slopes, self.hidden, strict=False):
+            moved = slope.unsqueeze(-2) * tangents
+            update = (layer.weight @ moved.flatten(-2)).unflatten(-1, moved.shape[-2:])
+            residual = update.shape[-3] == moved.shape[-3]
+            tangents = tangents + update if residual else update
+        return slopes[-1].unsqueeze(-2) * tangents
+
+    def jvp(self, slopes, tangents):
+        """The Jacobian times tangents of shape ``(n_features, K, n)``."""
+        shape = tangents.shape[-2:]
+        first = (self.input.weight @ tangents.flatten(-2)).unflatten(-1, shape)
+        last = self._carry(first, slopes)
+        return (self.output.weight @ last.flatten(-2)).unflatten(-1, shape)

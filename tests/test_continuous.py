@@ -1,0 +1,89 @@
+"""Solvers against closed forms, and the traces of velocities against autograd."""
+
+import pytest
+import torch
+from _bijections import randomize
+from torch.autograd.functional import jacobian
+from torch.testing import assert_close
+
+from skflows._ode import SOLVERS, DormandPrince, RungeKutta4
+from skflows.bijections import Continuous
+from skflows.bijections._velocity import SLOPES, Velocity
+
+WIDTHS = [(7,), (7, 7), (7, 5), (6, 6, 6), (6, 5, 5)]
+
+
+def continuous(n_features=3, widths=(8, 8), **params):
+    torch.manual_seed(0)
+    return randomize(Continuous(n_features, widths, **params).double())
+
+
+def rows(n, n_features=3):
+    return torch.randn(
+        n, n_features, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_linear_equation(name):
+    matrix = torch.tensor([[-0.5, 2.0], [-2.0, 0.1]], dtype=torch.float64)
+    state = torch.randn(2, 5, dtype=torch.float64)
+    solver = SOLVERS[name](tolerance=1e-9, n_steps=200)
+    there, count = solver.solve(lambda t, state, rows: matrix @ state, state, 0.0, 1.0)
+    assert_close(there, torch.linalg.matrix_exp(matrix) @ state, rtol=1e-8, atol=1e-8)
+    back, _ = solver.solve(lambda t, state, rows: matrix @ state, there, 1.0, 0.0)
+    assert_close(back, state, rtol=1e-8, atol=1e-8)
+    assert count.shape == (5,) and (count > 0).all()
+
+
+@torch.no_grad()
+def test_adaptive_steps_are_as_exact_as_a_fine_grid():
+    bijection = continuous(solver=DormandPrince(tolerance=1e-8))
+    x = rows(20)
+    fine = bijection.solve(x, solver=RungeKutta4(n_steps=400))
+    z, log_det = bijection(x)
+    assert_close(z, fine.x, rtol=1e-6, atol=1e-6)
+    assert_close(log_det, fine.log_det[0], rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_row_depends_on_itself_alone():
+    """Each row has a step size of its own, though some need many more steps than others."""
+    bijection = continuous()
+    x = rows(30) * torch.logspace(-2, 2, 30, dtype=torch.float64)[:, None]
+    together = bijection.solve(x)
+    assert len(together.n_evaluations.unique()) > 1
+    for i in (0, 15, 29):
+        alone = bijection.solve(x[i : i + 1])
+        assert_close(alone.x[0], together.x[i], rtol=1e-12, atol=1e-12)
+        assert_close(alone.log_det[0, 0], together.log_det[0, i], rtol=1e-12, atol=1e-12)
+        assert alone.n_evaluations[0] == together.n_evaluations[i]
+
+
+@pytest.mark.parametrize("activation", SLOPES)
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_trace_and_products_are_those_of_the_jacobian(widths, activation):
+    torch.manual_seed(0)
+    velocity = randomize(Velocity(3, widths, activation=activation).double())
+    x, tangent = torch.randn(2, 3, 1, dtype=torch.float64)
+    t = torch.tensor([0.3], dtype=torch.float64)
+    matrix = jacobian(lambda column: velocity(t, column.unsqueeze(-1))[0].squeeze(-1), x[:, 0])
+    _, slopes = velocity(t, x, slopes=True)
+    assert_close(velocity.trace(slopes), matrix.trace().view(1), rtol=1e-9, atol=1e-9)
+    product = velocity.jvp(slopes, tangent.unsqueeze(-1)).squeeze(-1)
+    assert_close(product, matrix @ tangent, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("noise", ["rademacher", "gaussian"])
+def test_estimates_of_the_trace_are_right_on_average(noise):
+    solver = RungeKutta4(n_steps=8)
+    x = rows(10)
+    exact = continuous(solver=solver)
+    estimate = continuous(solver=solver, n_probes=256, noise=noise)
+    estimate.velocity.load_state_dict(exact.velocity.state_dict())
+    solution = estimate.solve(x)
+    error = solution.log_det.std(0) / 256**0.5
+    assert (error > 0).all()
+    assert ((solution.log_det.mean(0) - exact(x)[1]).abs() < 4 * error).all()
+    assert_close(estimate(x)[1], estimate(x)[1], rtol=0, atol=0)  # the same probes each time
