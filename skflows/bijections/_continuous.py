@@ -104,6 +104,5 @@ class Continuous(Bijection):
         """Trace of the Jacobian, ``(1, n)``, or its estimates by each probe, ``(n_probes, n)``."""
         if not self.n_probes:
             return self.velocity.trace(slopes).unsqueeze(-2)
-        n = slopes[0].shape[-1]
-        probes = self.probes.unsqueeze(-1).expand(*self.probes.shape, n)
+        probes = self.probes.unsqueeze(-1).repeat_interleave(slopes[0].shape[-1], -1)
         return (probes * self.velocity.jvp(slopes, probes)).sum(-3)
