@@ -1,5 +1,6 @@
 """The best density known for a table, with nothing to tune."""
 
+import time
 from numbers import Integral, Real
 
 from sklearn.base import BaseEstimator, _fit_context
@@ -126,6 +127,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         self : object
             The fitted estimator.
         """
+        started = time.time()
         from ._portfolio import portfolio  # mixtures and kernels take long to import
 
         X = validate_rows(self, X, ensure_min_samples=3)
@@ -140,7 +142,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         splits = self._splits(rows, X, weight, seed)
         data = {"bounds": bounds, "discrete": self.discrete_, "random_state": seed}
         components = portfolio(*rows.shape, len(splits) > 1, weight is not None, data)
-        return self._fit_stack(components, X, weight, splits, self.time_limit, quiet=True)
+        return self._fit_stack(components, X, weight, splits, self.time_limit, started, quiet=True)
 
     def _splits(self, rows, X, weight, seed):
         from sklearn.model_selection import ShuffleSplit  # takes long to import

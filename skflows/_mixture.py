@@ -1,6 +1,5 @@
 """A mixture of any densities, weighted by what they say of rows they have not seen."""
 
-import time
 import warnings
 
 import numpy as np
@@ -43,8 +42,11 @@ def pool_rows(members, X):
 class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
     """A mixture of fitted members: its fit from components, its scores and its samples."""
 
-    def _fit_stack(self, components, X, weight, splits, time_limit=None, quiet=False):
-        """Fit components and their weights to rows, with weights or None."""
+    def _fit_stack(self, components, X, weight, splits, time_limit=None, started=None, quiet=False):
+        """Fit components and their weights to rows, with weights or None.
+
+        A time limit counts from when the fit ``started``.
+        """
         context = self._init_callback_context(max_subtasks=len(components))
         metadata = {} if weight is None else {"sample_weight": weight}
         task = {"estimator": self, "X": X, "y": None, "metadata": metadata}
@@ -58,7 +60,7 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
         def mixture():
             return self._mixture(done, rows, weight, splits, positive)
 
-        jobs = self._jobs(components, rows, weight, splits, time_limit, quiet)
+        jobs = self._jobs(components, rows, weight, splits, time_limit, started, quiet)
         try:
             for component in components:
                 subcontext = context.subcontext(task_name=component.name)
@@ -92,12 +94,11 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
 
-    def _jobs(self, components, X, weight, splits, time_limit, quiet):
+    def _jobs(self, components, X, weight, splits, time_limit, started, quiet):
         """A generator of what comes of each component, fitted in ``n_jobs`` processes."""
         # Batches of tasks would put flows behind one another in one process.
         pool = Parallel(self.n_jobs, return_as="generator", batch_size=1)
         n_workers = effective_n_jobs(self.n_jobs)
-        started = time.time()
         if time_limit is not None and n_workers > 1:
             list(pool(delayed(warm_up)() for _ in range(n_workers)))
         shares = budgets(components, time_limit, started, n_workers)
