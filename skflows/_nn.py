@@ -38,15 +38,12 @@ class ColumnLinear(nn.Module):
     def __init__(self, n_in, n_out, mask=None, zero=False):
         super().__init__()
         bound = 0.0 if zero else max(n_in, 1) ** -0.5
-        weight = torch.empty(n_out, n_in).uniform_(-bound, bound)
-        self.weight = nn.Parameter(weight if mask is None else weight * mask)
+        self.weight = nn.Parameter(torch.empty(n_out, n_in).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound))
         self.register_buffer("mask", mask)
 
     def masked_weight(self):
-        # What the mask hides starts at 0, and gets no gradient: it stays there.
-        trains = self.weight.requires_grad and torch.is_grad_enabled()
-        return self.weight * self.mask if self.mask is not None and trains else self.weight
+        return self.weight if self.mask is None else self.weight * self.mask
 
     def forward(self, h):
         return affine(self.bias, self.masked_weight(), h)
