@@ -113,7 +113,7 @@ def test_import_loads_no_torch_matplotlib_or_pandas():
     code = """
 import sys, sklearn.base
 before = set(sys.modules)
-import skflows, skflows.density, skflows.inspection
+import skflows, skflows.density, skflows.inspection, skflows.model_selection
 print({"torch", "matplotlib", "pandas"} & set(sys.modules) - before)
 """
     assert printed(code) == "set()"
