@@ -61,6 +61,8 @@ WITHOUT_SIDEBAR = """
 html_sidebars = {page: [] for page in WITHOUT_SIDEBAR.split()}
 
 autosummary_generate = True
+# Docstrings that come from scikit-learn refer to its glossary.
+suppress_warnings = ["ref.term"]
 autodoc_typehints = "none"
 # The class template lists the methods; numpydoc would list them a second time.
 numpydoc_show_class_members = False
