@@ -85,7 +85,11 @@ def numbers(frame, path, remedy):
 
 def read_numbers(path, columns=None):
     """The named columns of a file, or all of them, if every entry is a finite number."""
-    frame = read_csv(path)
+    return feature_numbers(read_csv(path), path, columns)
+
+
+def feature_numbers(frame, path, columns=None):
+    """The named columns of a table, or all of them, if every entry is a finite number."""
     names = feature_columns(frame) if columns is None else columns
     frame = select(frame, names, path)
     return numbers(frame, path, "choose numeric columns with --columns, or encode them")

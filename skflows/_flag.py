@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._auto import AutoDensity
-from ._csv import read_csv, read_numbers, write_csv
+from ._csv import feature_numbers, read_csv, read_numbers, write_csv
 from .outlier import DensityOutlierDetector
 
 N_EXPLAINED = 100  # rows, the oddest ones; all that are flagged have their columns besides
@@ -42,7 +42,7 @@ def run(args):
         raise ValueError(
             f"{args.data} has a column {taken[0]!r}, as the output would: rename it, please"
         )
-    frame = read_numbers(args.data, args.columns)
+    frame = feature_numbers(table, args.data, args.columns)
     known = frame if args.reference is None else read_numbers(args.reference, [*frame])
     found = find(args, frame, known)
     write_csv({name: table[name] for name in table} | columns_of(found), args.output)

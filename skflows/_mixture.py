@@ -12,7 +12,6 @@ from sklearn.utils.validation import check_is_fitted
 from ._components import budgets, fit_component, mixture_weights, told, warm_up
 from .density._protocol import check_n_samples, draw
 from .density._surface import OutlierDensityMixin
-from .density._validation import validate_rows
 
 LEAST_WEIGHT = 1e-4  # of a component that is kept
 
@@ -158,25 +157,6 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
         known = np.isfinite(fence)
         attributes["offset_"] = self._outlier_threshold(fence[known], share[known])
         return attributes
-
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "offset_")
-
-    def score_samples(self, X):
-        """Log-density of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        log_density : ndarray of shape (n_samples,)
-            In nats, in the units of X.
-        """
-        check_is_fitted(self)
-        return self._score_rows(validate_rows(self, X, reset=False))
 
     def _score_rows(self, X):
         return score_rows(members_of(self.estimators_, self.weights_), X)

@@ -59,30 +59,6 @@ def drawing_from(generators):
         _DRAWS.reset(before)
 
 
-def normal_draws(like):
-    """Standard normal numbers in the shape of a tensor, by the generator of each member."""
-    return _drawn(like, torch.Tensor.normal_)
-
-
-def uniform_draws(like):
-    """Numbers between 0 and 1 in the shape of a tensor, by the generator of each member."""
-    return _drawn(like, torch.Tensor.uniform_)
-
-
-def sign_draws(like):
-    """Signs, 1 or -1, in the shape of a tensor, by the generator of each member."""
-    return (uniform_draws(like) < 0.5).to(like.dtype) * 2 - 1
-
-
-def _drawn(like, fill):
-    generators = _DRAWS.get() or [torch.default_generator]
-    # On the CPU wherever the tensor is: the generators are, and draws do not depend on the device.
-    drawn = torch.empty(len(generators), like.numel() // len(generators), dtype=like.dtype)
-    for member, generator in zip(drawn, generators, strict=True):
-        fill(member, generator=generator)
-    return drawn.view(like.shape).to(like.device)
-
-
 def dropout(h, p):
     """Set each unit to zero with probability p, to 16 bits, and make up for it in the others.
 
@@ -101,8 +77,9 @@ def dropout(h, p):
     for i, (member, generator) in enumerate(zip(bits, generators, strict=True)):
         if rates[i % len(rates)]:  # a member without dropout draws nothing when it is alone
             member.random_(-(2**63), None, generator=generator)
-    dropped = h.new_tensor([min(round(rate * 2**16), 2**16 - 1) for rate in rates])
-    dropped = dropped.view(-1, *[1] * (h.dim() - 1))
+    dropped, *others = [min(round(rate * 2**16), 2**16 - 1) for rate in rates]
+    if others:  # a tensor takes longer than a number
+        dropped = h.new_tensor([dropped, *others]).view(-1, *[1] * (h.dim() - 1))
     kept = bits.view(torch.int16)[:, :n].reshape(h.shape).to(h.dtype).ge_(dropped - 2**15)
     return h * kept.mul_(2**16 / (2**16 - dropped))
 

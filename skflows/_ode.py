@@ -4,7 +4,8 @@ A state is a matrix of columns, ``(n_state, n)``: one column for each row of a t
 nothing with the others. A stack has a leading member axis. The time is ``(n,)`` or ``(1,)``.
 """
 
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 
@@ -36,7 +37,7 @@ def weighted_sum(slopes, weights):
 
 
 @dataclass(frozen=True)
-class Solver:
+class Solver(ABC):
     """How an equation is solved from ``start`` to ``end``.
 
     Parameters
@@ -50,10 +51,7 @@ class Solver:
     tolerance: float = 1e-6
     n_steps: int = 8
 
-    def refined(self):
-        """The same solver with half the tolerance or twice the steps."""
-        return replace(self, tolerance=self.tolerance / 2, n_steps=2 * self.n_steps)
-
+    @abstractmethod
     def solve(self, slope, state, start, end):
         """Integrate ``slope(time, state, rows)`` over the time from start to end.
 
@@ -73,7 +71,6 @@ class Solver:
         n_evaluations : Tensor of shape (n,) or (M, n)
             Evaluations of the slope for each column.
         """
-        raise NotImplementedError
 
 
 class RungeKutta4(Solver):

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Displays draw without a screen, and no window waits to be closed.
@@ -17,3 +18,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("skflows")
+
+
+@pytest.fixture
+def close_figures():
+    """No figure of a test stays open after it."""
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")

@@ -25,10 +25,7 @@ NEEDS_X = [DensityDisplay, SamplesDisplay, LatentDisplay]
 ALL = [*NEEDS_X, LossCurveDisplay]
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("close_figures")
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,7 @@ from sklearn.neighbors import KernelDensity
 from skflows import StackedDensity
 from skflows.inspection import LeaderboardDisplay
 
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("close_figures")
 
 
 @pytest.fixture(scope="module")

@@ -45,10 +45,7 @@ METHODS = {
 each_display = pytest.mark.parametrize("display", ALL)
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("close_figures")
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 import torch
 
-from .._nn import normal_draws, sign_draws
 from .._ode import DormandPrince, Solver
 from ._base import Bijection
 from ._velocity import Velocity
 
-NOISES = {"rademacher": sign_draws, "gaussian": normal_draws}
+NOISES = {
+    "rademacher": lambda shape: (torch.rand(shape) < 0.5) * 2.0 - 1,
+    "gaussian": torch.randn,
+}
 
 
 @dataclass
@@ -37,8 +39,6 @@ class Continuous(Bijection):
         Size of the context.
     activation : str, default="silu"
         Activation of the hidden layers.
-    dropout : float, default=0.0
-        Fraction of hidden units dropped in training by flow matching.
     solver : Solver, optional
         What solves the equation; Dormand-Prince by default.
     n_probes : int, default=0
@@ -60,17 +60,16 @@ class Continuous(Bijection):
         hidden_layer_sizes,
         n_context=0,
         activation="silu",
-        dropout=0.0,
         solver=None,
         n_probes=0,
         noise="rademacher",
     ):
         super().__init__()
-        self.velocity = Velocity(n_features, hidden_layer_sizes, n_context, activation, dropout)
+        self.velocity = Velocity(n_features, hidden_layer_sizes, n_context, activation)
         self.solver: Solver = solver or DormandPrince()
         self.n_probes = n_probes
         self.noise = noise
-        self.register_buffer("probes", NOISES[noise](torch.empty(n_features, n_probes)))
+        self.register_buffer("probes", NOISES[noise]((n_features, n_probes)))
 
     def forward(self, x, context=None):
         return self.map(x, context)

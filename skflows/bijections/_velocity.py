@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .._nn import ColumnLinear, dropout
+from .._nn import ColumnLinear
 
 N_FREQUENCIES = 4  # of the time: the field may turn as often on its way
 
@@ -47,17 +47,14 @@ class Velocity(nn.Module):
         Size of the context.
     activation : str, default="silu"
         The name of an elementwise function in `SLOPES`. A solver needs a smooth one.
-    dropout : float, default=0.0
-        Probability that a hidden unit is dropped in `forward` when asked for.
     """
 
-    def __init__(self, n_features, hidden_layer_sizes, n_context=0, activation="silu", dropout=0.0):
+    def __init__(self, n_features, hidden_layer_sizes, n_context=0, activation="silu"):
         super().__init__()
         sizes = list(hidden_layer_sizes)
         self.n_features = n_features
         self.sizes = sizes
         self.activation = activation
-        self.dropout = dropout
         self.input = ColumnLinear(n_features, sizes[0])
         self.time = ColumnLinear(2 * N_FREQUENCIES + 1 + n_context, sum(sizes))
         self.hidden = nn.ModuleList(ColumnLinear(a, b) for a, b in pairwise(sizes))
@@ -72,7 +69,7 @@ class Velocity(nn.Module):
             features = [f.expand(*f.shape[:-1], size[-1]) for f in features] + [context]
         return self.time(torch.cat(features, -2)).split(self.sizes, -2)
 
-    def forward(self, t, x, context=None, slopes=False, drop=False):
+    def forward(self, t, x, context=None, slopes=False):
         """Velocity of columns, and the slopes of its hidden units if they are asked for.
 
         Parameters
@@ -85,8 +82,6 @@ class Velocity(nn.Module):
             Context, as columns.
         slopes : bool, default=False
             Whether to return the derivatives of the activations.
-        drop : bool, default=False
-            Whether dropout acts.
 
         Returns
         -------
@@ -101,8 +96,6 @@ class Velocity(nn.Module):
             activated = getattr(F, self.activation)(h)
             if slopes:
                 kept.append(SLOPES[self.activation](h, activated))
-            if drop and self.dropout:
-                activated = dropout(activated, self.dropout)
             if i < len(self.hidden):
                 update = self.hidden[i](activated) + shifts[i + 1]
                 h = h + update if update.shape == h.shape else update

@@ -217,22 +217,6 @@ class BaseFlowDensity(
     def _score_rows(self, X):
         return self._score_by(self.flow_, X)
 
-    def score_samples(self, X):
-        """Log-density of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        log_density : ndarray of shape (n_samples,)
-            In nats, in the units of X: a row's value depends on that row alone.
-        """
-        check_is_fitted(self)
-        return self._score_rows(validate_rows(self, X, reset=False))
-
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the fitted density.
 

@@ -3,7 +3,7 @@
 import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -56,9 +56,16 @@ def suitable_threads(module, n_rows):
     Threads that wait for each other at every small kernel gain nothing on an idle machine, and
     on a busy one they slow a fit a hundredfold.
     """
-    before = torch.get_num_threads()
     work = n_rows * sum(p.numel() for p in module.parameters())
-    torch.set_num_threads(before if work >= SMALLEST_SHARED_WORK else 1)
+    with one_thread() if work < SMALLEST_SHARED_WORK else nullcontext():
+        yield
+
+
+@contextmanager
+def one_thread():
+    """Torch uses one thread in this context, as do threads that begin in it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         yield
     finally:
@@ -86,16 +93,12 @@ def threads_for(n_tasks):
 
     Passes over a chunk are too small for torch to share out: each has a thread to itself.
     """
-    before = torch.get_num_threads()
-    if min(before, n_tasks) == 1:
+    n_threads = min(torch.get_num_threads(), n_tasks)
+    if n_threads <= 1:
         yield map
         return
-    torch.set_num_threads(1)  # what new threads begin with
-    try:
-        with ThreadPoolExecutor(min(before, n_tasks)) as pool:
-            yield pool.map
-    finally:
-        torch.set_num_threads(before)
+    with one_thread(), ThreadPoolExecutor(n_threads) as pool:
+        yield pool.map
 
 
 def map_rows(flow, direction, rows):

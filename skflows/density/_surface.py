@@ -17,7 +17,26 @@ FENCE_ROWS = 5_000
 
 
 class OutlierDensityMixin(OutlierMixin, DensityMixin):
-    """Mean score and outlier labels, from `score_samples` and the parameter `contamination`."""
+    """Scores and outlier labels, from `_score_rows` and the parameter `contamination`."""
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "offset_")
+
+    def score_samples(self, X):
+        """Log-density of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            In nats, in the units of X: a row's value depends on that row alone.
+        """
+        check_is_fitted(self)
+        return self._score_rows(validate_rows(self, X, reset=False))
 
     def score(self, X, y=None, sample_weight=None):
         """Mean log-density of the rows, so that a search maximises held-out likelihood.

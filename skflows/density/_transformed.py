@@ -138,22 +138,6 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
         self.offset_ = self._outlier_threshold(self._score_rows(few), weight)
         return self
 
-    def score_samples(self, X):
-        """Log-density of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        log_density : ndarray of shape (n_samples,)
-            In nats, in the units of X.
-        """
-        check_is_fitted(self)
-        return self._score_rows(validate_rows(self, X, reset=False))
-
     def _score_rows(self, X):
         return self._dequantizer.mean_density(self._log_density, X)
 
@@ -162,9 +146,6 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
 
         mapped, log_det = _engine.map_rows(self.preprocessor_, "forward", rows)
         return self.estimator_.score_samples(mapped) + log_det
-
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "offset_")
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the fitted density.

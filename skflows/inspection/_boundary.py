@@ -1,7 +1,5 @@
 """Where an outlier detector draws the line, in two columns."""
 
-import numbers
-
 import numpy as np
 
 from ._common import (
@@ -9,12 +7,14 @@ from ._common import (
     MODEL_COLOR,
     check_data,
     check_estimator_method,
+    check_integer,
     check_labels,
     check_matplotlib,
     like_fitted,
+    plane,
     resolve_features,
+    single_axes,
     thin,
-    view_limits,
 )
 
 
@@ -142,23 +142,14 @@ class OutlierBoundaryDisplay:
         check_matplotlib(f"{cls.__name__}.from_estimator")
         check_estimator_method(estimator, "decision_function")
         rows, names = check_data(estimator, X)
-        if not isinstance(grid_resolution, numbers.Integral) or grid_resolution < 2:
-            raise ValueError(
-                f"grid_resolution={grid_resolution!r}: it must be an integer of at least 2."
-            )
+        check_integer("grid_resolution", grid_resolution, least=2)
         indices = resolve_features(features, names)
         if len(indices) != 2:
             raise ValueError(f"features={features!r} holds {len(indices)} column(s): give two.")
         y = check_labels(y, rows)
         if y is None:
             y = np.where(estimator.decision_function(like_fitted(rows, X, estimator)) < 0, -1, 1)
-        mesh = np.meshgrid(
-            *(np.linspace(*view_limits(rows[:, i]), grid_resolution) for i in indices)
-        )
-        medians = np.median(rows, axis=0)
-        grid = np.tile(medians, (mesh[0].size, 1))
-        for i, coordinate in zip(indices, mesh, strict=True):
-            grid[:, i] = coordinate.ravel()
+        mesh, grid, fixed = plane(rows, indices, names, grid_resolution)
         decision = estimator.decision_function(like_fitted(grid, X, estimator))
         display = cls(
             xx0=mesh[0],
@@ -167,7 +158,7 @@ class OutlierBoundaryDisplay:
             X=rows[:, indices],
             outlier=y == -1,
             feature_names=[names[i] for i in indices],
-            fixed={names[i]: medians[i] for i in range(len(names)) if i not in indices},
+            fixed=fixed,
         )
         return display.plot(ax=ax, **kwargs)
 
@@ -194,8 +185,7 @@ class OutlierBoundaryDisplay:
         import matplotlib.pyplot as plt
         from matplotlib.colors import LinearSegmentedColormap
 
-        if ax is None:
-            _, ax = plt.subplots(figsize=(5.6, 4.6), layout="constrained")
+        ax = single_axes(plt, ax, (5.6, 4.6))
         self.ax_, self.figure_ = ax, ax.figure
         decision = np.where(np.isfinite(self.decision), self.decision, finite.min())
         # Quantiles: far from the data a log-density falls without end.

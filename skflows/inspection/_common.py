@@ -157,6 +157,31 @@ def shorten(name, limit=18):
     return name if len(name) <= limit else f"{name[: limit - 1]}…"
 
 
+def check_integer(name, value, least=1):
+    """Raise unless the value of a parameter is an integer that is large enough."""
+    if not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{name}={value!r}: it must be an integer of at least {least}.")
+
+
+def plane(rows, indices, names, grid_resolution):
+    """Return (mesh, grid, fixed): rows on a grid of some columns, the others at their medians.
+
+    ``mesh`` has an array of coordinates for each of ``indices``, ``grid`` the whole rows, and
+    ``fixed`` the medians by name.
+    """
+    mesh = np.meshgrid(*(np.linspace(*view_limits(rows[:, i]), grid_resolution) for i in indices))
+    medians = np.median(rows, axis=0)
+    grid = np.tile(medians, (mesh[0].size, 1))
+    for i, coordinate in zip(indices, mesh, strict=True):
+        grid[:, i] = coordinate.ravel()
+    return mesh, grid, {names[i]: medians[i] for i in range(len(names)) if i not in indices}
+
+
+def single_axes(plt, ax, size=None):
+    """Return ``ax``, or the axes of a new figure."""
+    return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
+
+
 def panel_grid(plt, ax, n_rows, n_cols, size):
     """Return (gridspec, figure) for a grid of panels: a new figure, or the room that ``ax`` has."""
     if ax is None:

@@ -1,7 +1,5 @@
 """A fitted density as a picture."""
 
-import numbers
-
 import numpy as np
 
 from ._common import (
@@ -9,12 +7,14 @@ from ._common import (
     MODEL_COLOR,
     check_data,
     check_estimator_method,
+    check_integer,
     check_matplotlib,
     histogram,
     like_fitted,
+    plane,
     resolve_features,
+    single_axes,
     thin,
-    view_limits,
 )
 
 # From nothing to the model's orange; dots in a blue dark enough to be seen on both.
@@ -158,10 +158,7 @@ class DensityDisplay:
         _check_options(scale, depth)
         check_estimator_method(estimator, "score_samples")
         rows, names = check_data(estimator, X)
-        if not isinstance(grid_resolution, numbers.Integral) or grid_resolution < 2:
-            raise ValueError(
-                f"grid_resolution={grid_resolution!r}: it must be an integer of at least 2."
-            )
+        check_integer("grid_resolution", grid_resolution, least=2)
         n_drawn = min(2, len(names))
         indices = resolve_features(range(n_drawn) if features is None else features, names)
         if len(indices) != n_drawn:
@@ -170,12 +167,7 @@ class DensityDisplay:
                 f"when X has {len(names)} column(s): give {n_drawn}."
             )
 
-        ticks = [np.linspace(*view_limits(rows[:, i]), grid_resolution) for i in indices]
-        mesh = np.meshgrid(*ticks)
-        medians = np.median(rows, axis=0)
-        grid = np.tile(medians, (mesh[0].size, 1))
-        for i, coordinate in zip(indices, mesh, strict=True):
-            grid[:, i] = coordinate.ravel()
+        mesh, grid, fixed = plane(rows, indices, names, grid_resolution)
         log_density = np.asarray(estimator.score_samples(like_fitted(grid, X, estimator)))
 
         display = cls(
@@ -184,7 +176,7 @@ class DensityDisplay:
             log_density=log_density.reshape(mesh[0].shape),
             X=rows[:, indices],
             feature_names=[names[i] for i in indices],
-            fixed={names[i]: medians[i] for i in range(len(names)) if i not in indices},
+            fixed=fixed,
         )
         return display.plot(
             ax=ax, scale=scale, depth=depth, scatter_kwargs=scatter_kwargs, **kwargs
@@ -227,8 +219,7 @@ class DensityDisplay:
         import matplotlib.pyplot as plt
         from matplotlib.colors import LinearSegmentedColormap
 
-        if ax is None:
-            _, ax = plt.subplots(layout="constrained")
+        ax = single_axes(plt, ax)
         self.ax_, self.figure_, self.scatter_ = ax, ax.figure, None
         ax.set_xlabel(self.feature_names[0])
         if self.xx1 is None:

@@ -9,9 +9,11 @@ from ._common import (
     MODEL_COLOR,
     check_data,
     check_estimator_method,
+    check_integer,
     check_matplotlib,
     like_fitted,
     shorten,
+    single_axes,
 )
 
 
@@ -104,7 +106,7 @@ class ExplanationDisplay:
             If matplotlib is not installed.
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
-        _check_max_features(max_features)
+        check_integer("max_features", max_features)
         check_estimator_method(estimator, "explain")
         rows, names = check_data(estimator, X)
         if not isinstance(row, Integral) or not -len(rows) <= row < len(rows):
@@ -149,7 +151,7 @@ class ExplanationDisplay:
             The display.
         """
         check_matplotlib(f"{cls.__name__}.from_predictions")
-        _check_max_features(max_features)
+        check_integer("max_features", max_features)
         display = cls(contributions=contributions, values=values, feature_names=feature_names)
         return display.plot(ax=ax, max_features=max_features, **kwargs)
 
@@ -173,7 +175,7 @@ class ExplanationDisplay:
             The display itself.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
-        _check_max_features(max_features)
+        check_integer("max_features", max_features)
         import matplotlib.pyplot as plt
 
         parts = np.asarray(self.contributions, dtype=np.float64)
@@ -186,8 +188,7 @@ class ExplanationDisplay:
             labels = [
                 f"{name} = {self.values[j]:.4g}" for name, j in zip(labels, order, strict=True)
             ]
-        if ax is None:
-            _, ax = plt.subplots(figsize=(6.4, 1.1 + 0.3 * len(order)), layout="constrained")
+        ax = single_axes(plt, ax, (6.4, 1.1 + 0.3 * len(order)))
         self.ax_, self.figure_ = ax, ax.figure
         heights = parts[order] - usual
         # A part without end, beyond a bound, is drawn twice as long as the longest other one.
@@ -204,8 +205,3 @@ class ExplanationDisplay:
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(axis="y", length=0)
         return self
-
-
-def _check_max_features(max_features):
-    if not isinstance(max_features, Integral) or max_features < 1:
-        raise ValueError(f"max_features={max_features!r}: it must be an integer of at least 1.")

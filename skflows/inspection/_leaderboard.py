@@ -1,11 +1,9 @@
 """What a mixture is made of."""
 
-from numbers import Integral
-
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ._common import MODEL_COLOR, check_matplotlib
+from ._common import MODEL_COLOR, check_integer, check_matplotlib, single_axes
 
 REST_COLOR = "#94a4a2"
 
@@ -96,7 +94,7 @@ class LeaderboardDisplay:
             If matplotlib is not installed.
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
-        _check_max_components(max_components)
+        check_integer("max_components", max_components)
         check_is_fitted(estimator)
         name = type(estimator).__name__
         if not hasattr(estimator, "leaderboard_"):
@@ -129,7 +127,7 @@ class LeaderboardDisplay:
             The display itself.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
-        _check_max_components(max_components)
+        check_integer("max_components", max_components)
         import matplotlib.pyplot as plt
 
         names = list(self.component[:max_components])
@@ -141,9 +139,7 @@ class LeaderboardDisplay:
             weights.append(np.sum(self.weight[max_components:]))
             notes.append("")
             colors.append(REST_COLOR)
-        if ax is None:
-            size = (6.4, 1.0 + 0.3 * len(names))
-            _, ax = plt.subplots(figsize=size, layout="constrained")
+        ax = single_axes(plt, ax, (6.4, 1.0 + 0.3 * len(names)))
         self.ax_, self.figure_ = ax, ax.figure
         places = np.arange(len(names))
         self.bars_ = ax.barh(places, weights, **({"color": colors} | kwargs))
@@ -156,8 +152,3 @@ class LeaderboardDisplay:
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(axis="y", length=0)
         return self
-
-
-def _check_max_components(max_components):
-    if not isinstance(max_components, Integral) or max_components < 1:
-        raise ValueError(f"max_components={max_components!r}: it must be an integer of at least 1.")

@@ -15,6 +15,7 @@ from ._common import (
     check_labels,
     check_matplotlib,
     like_fitted,
+    single_axes,
 )
 
 # Of each kind: the curve as x and y, the number in the legend, and the axes' labels.
@@ -186,8 +187,7 @@ class OutlierCurveDisplay:
             raise ValueError(f"kind={kind!r}: it must be one of {list(KINDS)}.")
         import matplotlib.pyplot as plt
 
-        if ax is None:
-            _, ax = plt.subplots(figsize=(4.8, 4.4), layout="constrained")
+        ax = single_axes(plt, ax, (4.8, 4.4))
         self.ax_, self.figure_ = ax, ax.figure
         curve, summary, short, labels = KINDS[kind]
         odd = np.asarray(self.y) == -1

@@ -10,6 +10,7 @@ from ._common import (
     check_labels,
     check_matplotlib,
     like_fitted,
+    single_axes,
 )
 
 MOST_SPREAD = 8  # interquartile ranges below the first quartile that are drawn to scale
@@ -168,8 +169,7 @@ class OutlierScoreDisplay:
         check_matplotlib(f"{type(self).__name__}.plot")
         import matplotlib.pyplot as plt
 
-        if ax is None:
-            _, ax = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+        ax = single_axes(plt, ax, (6.4, 3.6))
         self.ax_, self.figure_ = ax, ax.figure
         low, high = self._limits()
         groups = {"all rows": (np.ones(len(self.scores), dtype=bool), DATA_COLOR)}

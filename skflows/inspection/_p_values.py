@@ -10,6 +10,7 @@ from ._common import (
     check_estimator_method,
     check_matplotlib,
     like_fitted,
+    single_axes,
 )
 
 CONFIDENCE = 0.95
@@ -152,8 +153,7 @@ class PValueDisplay:
             raise ValueError("p_values must be numbers between 0 and 1, at least one.")
         import matplotlib.pyplot as plt
 
-        if ax is None:
-            _, ax = plt.subplots(figsize=(4.8, 4.4), layout="constrained")
+        ax = single_axes(plt, ax, (4.8, 4.4))
         self.ax_, self.figure_ = ax, ax.figure
         n = len(p_values)
         least = min(0.5 / n, max(p_values[0], 1e-6))

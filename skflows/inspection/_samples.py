@@ -1,6 +1,5 @@
 """Data beside what the model draws."""
 
-import numbers
 from copy import copy
 from inspect import signature
 
@@ -12,6 +11,7 @@ from ._common import (
     MODEL_COLOR,
     check_data,
     check_estimator_method,
+    check_integer,
     check_matplotlib,
     histogram,
     panel_grid,
@@ -127,8 +127,7 @@ class SamplesDisplay:
         )
         if n_samples is None:
             n_samples = min(len(rows), MAX_SAMPLES)
-        if not isinstance(n_samples, numbers.Integral) or n_samples < 1:
-            raise ValueError(f"n_samples={n_samples!r}: it must be an integer of at least 1.")
+        check_integer("n_samples", n_samples)
 
         display = cls(
             X=rows[:, indices],

@@ -14,7 +14,8 @@ from .._components import splits_of
 from .._mixture import MixtureMixin
 from ..density._surface import OutlierDensityMixin
 from ..density._validation import validate_rows
-from ._calibration import ConformalNull, EmpiricalNull, discoveries, pooled
+from ._calibrated import CalibratedMixin
+from ._calibration import ConformalNull, EmpiricalNull, pooled
 from ._explain import contributions
 from ._fit import fit_scored, is_frozen
 from ._scores import SCORES, Setting
@@ -28,7 +29,9 @@ NULLS = {
 }
 
 
-class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator):
+class DensityOutlierDetector(
+    CalibratedMixin, OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator
+):
     """Outlier detector by a density: scores, p-values, false discovery rate, explanations.
 
     It wraps any density estimator, of this package or of scikit-learn.
@@ -273,9 +276,8 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         (model,) = self.models_
         if is_frozen(estimator):
             self.held_out_scores_ = model.score_samples(X)
-        elif hasattr(model.density, SCORES[self.statistic].held_out):
-            kept = getattr(model.density, SCORES[self.statistic].held_out)
-            self.held_out_scores_[model.kept] = kept
+        elif hasattr(model.density, kept_as := SCORES[self.statistic].held_out):
+            self.held_out_scores_[model.kept] = getattr(model.density, kept_as)
             if not model.kept.all():
                 self.held_out_scores_[~model.kept] = model.score_samples(X[~model.kept])
         known = self.held_out_scores_[~np.isnan(self.held_out_scores_)]
@@ -300,9 +302,6 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
             known = self._score_rows(X)
         self.offset_ = self._outlier_threshold(known, np.ones(len(known)))
 
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "offset_")
-
     def score_samples(self, X):
         """The score of each row, by the chosen statistic: the lower, the more abnormal.
 
@@ -316,8 +315,7 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         scores : ndarray of shape (n_samples,)
             In nats, for the statistics that are made of log-densities.
         """
-        check_is_fitted(self)
-        return self._score_rows(validate_rows(self, X, reset=False))
+        return super().score_samples(X)
 
     def _score_rows(self, X):
         return pooled([model.score_samples(X) for model in self.models_], self._calibration)
@@ -341,103 +339,6 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         check_is_fitted(self)
         X = validate_rows(self, X, reset=False)
         return float(np.mean([model.log_density(X) for model in self.models_]))
-
-    def p_values(self, X):
-        """How probable so low a score is for an inlier.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            New rows.
-
-        Returns
-        -------
-        p_values : ndarray of shape (n_samples,)
-            Between 0 and 1; with ``calibration="conformal"``, at least ``1 / (n + 1)`` for ``n``
-            rows to calibrate.
-        """
-        check_is_fitted(self)
-        self._check_calibrated()
-        return self._null.p_values(self.score_samples(X))
-
-    def _check_calibrated(self):
-        if self._null is None:
-            raise ValueError(
-                "calibration=None: there are no p-values. Set calibration='conformal', or "
-                "'empirical_null' if the rows of fit may hold outliers."
-            )
-
-    def predict(self, X):
-        """Say which rows are outliers: by `fdr` if it is set, else by `offset_`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-            -1 for outliers, 1 for inliers.
-        """
-        if self.fdr is None:
-            return super().predict(X)
-        return np.where(self.flag(self.p_values(X)), -1, 1)
-
-    def flag(self, p_values):
-        """Which of given p-values are flagged, by `fdr` if it is set, else by `alpha`.
-
-        Parameters
-        ----------
-        p_values : array-like of shape (n_samples,)
-            Of `p_values`, or the ``p_values_`` of the rows of `fit`.
-
-        Returns
-        -------
-        outlier : ndarray of shape (n_samples,) of bool
-            Whether a row is an outlier.
-        """
-        p_values = np.asarray(p_values, dtype=np.float64)
-        if self.fdr is None:
-            return p_values <= self.alpha
-        return discoveries(p_values, self.fdr, self.fdr_method)
-
-    def batch_p_value(self, X, *, n_resamples=2000, random_state=None):
-        """How probable it is that rows like those of `fit` are, together, so odd.
-
-        The mean score of the rows is compared with that of as many rows drawn from those that
-        calibrate, on both sides: rows can also be too likely (the typicality test). A shift that
-        no single row gives away shows in many.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            New rows, as one batch.
-
-        n_resamples : int, default=2000
-            Number of batches to compare with.
-
-        random_state : int, RandomState instance or None, default=None
-            Seed of these batches. None is the same ones in each call.
-
-        Returns
-        -------
-        p_value : float
-            At least ``1 / (n_resamples + 1)``.
-
-        References
-        ----------
-        Nalisnick, Matsukawa, Teh & Lakshminarayanan, "Detecting Out-of-Distribution Inputs to
-        Deep Generative Models Using Typicality", 2019.
-        """
-        check_is_fitted(self)
-        self._check_calibrated()
-        known = np.concatenate(self._calibration)
-        rng = check_random_state(0 if random_state is None else random_state)
-        scores = self.score_samples(X)
-        means = np.array([rng.choice(known, len(scores)).mean() for _ in range(n_resamples)])
-        as_odd = np.abs(means - known.mean()) >= np.abs(scores.mean() - known.mean())
-        return float((1 + as_odd.sum()) / (n_resamples + 1))
 
     def explain(self, X, *, n_orders=8, random_state=None):
         """How much each column adds to the score of each row.

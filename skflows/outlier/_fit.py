@@ -10,7 +10,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
 
 from ..density._protocol import fit_density
-from ._scores import SCORES
+from ._scores import SCORES, log_density
 
 UNSEEN = 0.2  # of the rows, for scores that learn of rows the density has not seen
 TRIMMINGS = 5
@@ -30,7 +30,7 @@ class ScoredDensity(NamedTuple):
 
     def log_density(self, X):
         with names_ignored(self.density):
-            return SCORES["log_density"].compute(self.density, X, None)
+            return log_density(self.density, X, None)
 
 
 @contextmanager
