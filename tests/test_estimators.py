@@ -16,7 +16,7 @@ from sklearn.utils import estimator_checks, get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
-from skflows.density import ARCHITECTURES, FlowDensity
+from skflows.density import ARCHITECTURES, FlowDensity, _engine
 
 # `check_estimator` does not run these, though they apply.
 LEFT_OUT = [
@@ -226,6 +226,16 @@ def two_threads():
     torch.set_num_threads(2)  # not the 1 that small passes run on
     yield
     torch.set_num_threads(before)
+
+
+def test_threads_share_the_chunks_of_a_table(two_threads, monkeypatch):
+    X, _ = gaussian(N_ROWS)
+    estimator = small("nsf").fit(X)
+    monkeypatch.setattr(_engine, "VALUES_PER_CHUNK", 20)
+    shared = estimator.score_samples(X)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    np.testing.assert_array_equal(shared, estimator.score_samples(X))
 
 
 @pytest.mark.usefixtures("two_threads")
