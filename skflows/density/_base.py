@@ -151,7 +151,7 @@ class BaseFlowDensity(
         self._interrupted = history.interrupted
         self._optimizer_state = run.optimizer_state(history)
         if only_score:
-            self.flow_ = run.snapshot()
+            self.flow_ = run.snapshot(goes_on=False)
         else:
             for name, value in self._fitted(run, X, weight).items():
                 setattr(self, name, value)

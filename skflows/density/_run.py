@@ -142,9 +142,10 @@ class Run:
             mean += (shares[part] @ log_det).item()
         return y, mean
 
-    def snapshot(self):
-        """The flow as it stands, in float64 and ready to score."""
-        flow = copy.deepcopy(self.flow).requires_grad_(False).eval()
+    def snapshot(self, goes_on=True):
+        """The flow as it stands, in float64 and ready to score; a copy, if the run goes on."""
+        flow = copy.deepcopy(self.flow) if goes_on else self.flow
+        flow = flow.requires_grad_(False).eval()
         # MPS has no float64.
         flow = flow.cpu() if self.device.type == "mps" else flow.to(self.device)
         return flow.double()
