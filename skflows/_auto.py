@@ -41,9 +41,10 @@ class AutoDensity(MixtureMixin, BaseEstimator):
 
     {data}
 
-    contamination : float or "auto", default="auto"
+    contamination : float, "auto" or None, default="auto"
         Fraction of outliers in the training data, which sets the threshold of `predict`.
         "auto" puts it at the lower Tukey fence of the held-out scores, Q1 - 1.5 (Q3 - Q1).
+        None sets no threshold, which takes time to find: `predict` calls no row an outlier.
 
     n_jobs : int, default=None
         Number of processes that fit. None is 1, -1 all processors.

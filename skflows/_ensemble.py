@@ -1,15 +1,15 @@
 """A mixture of the estimators that a user names."""
 
-from numbers import Integral, Real
+from numbers import Integral
 
 from sklearn.base import _fit_context, clone
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
 
 from ._components import Component, splits_of
 from ._mixture import MixtureMixin
 from .density import _docs
+from .density._base import BaseFlowDensity
 from .density._validation import validate_rows, validate_weight
 
 
@@ -50,9 +50,10 @@ class StackedDensity(MixtureMixin, _BaseComposition):
     n_jobs : int, default=None
         Number of processes that fit. None is 1, -1 all processors.
 
-    contamination : float or "auto", default="auto"
+    contamination : float, "auto" or None, default="auto"
         Fraction of outliers in the training data, which sets the threshold of `predict`.
         "auto" puts it at the lower Tukey fence of the held-out scores, Q1 - 1.5 (Q3 - Q1).
+        None sets no threshold, which takes time to find: `predict` calls no row an outlier.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the folds, and the estimators that have no seed of their own.
@@ -88,7 +89,7 @@ class StackedDensity(MixtureMixin, _BaseComposition):
         "cv": ["cv_object"],
         "refit": ["boolean"],
         "n_jobs": [Integral, None],
-        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+        "contamination": BaseFlowDensity._parameter_constraints["contamination"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }

@@ -148,7 +148,7 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
             "_held_out_pool": pooled,
             "stacked_score_": float(np.average(stacked, weights=importance[held_out])),
         }
-        if self.contamination == "auto":
+        if self.contamination in ("auto", None):
             # Kernels know the rows they sit on: the fence must come from rows nobody has seen.
             fence, share = stacked, importance[held_out]
         else:

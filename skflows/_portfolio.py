@@ -58,6 +58,7 @@ def portfolio(n, d, folds, weighted, data):
     Flows are small where there are ``folds`` and large on a single split. A weighted fit has no
     Gaussian mixtures, which take no weights. ``data`` are parameters of all components.
     """
+    data = data | {"contamination": None}  # the mixture has a threshold, its members need none
     on = partial(TransformedDensity, **data)
     components = [
         Component("gaussian", on(StandardNormal(), preprocessing="whiten"), True),

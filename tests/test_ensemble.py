@@ -220,6 +220,9 @@ def test_outliers_are_told_by_rows_nobody_has_seen():
     assert (density.predict(new + 50) == -1).all()
     exact = stack(contamination=0.1).fit(X)
     assert (exact.predict(X) == -1).sum() == 12
+    open_ended = stack(contamination=None).fit(X)
+    assert open_ended.offset_ == -np.inf
+    assert (open_ended.predict(new + 50) == 1).all()
 
 
 def test_weights_of_rows_reach_the_components():

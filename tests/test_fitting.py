@@ -197,6 +197,15 @@ def test_contamination_is_the_fraction_flagged(name, contamination):
 
 
 @each_estimator
+def test_no_threshold(name):
+    X, _ = gaussian(100)
+    estimator = small(name, contamination=None).fit(X)
+    assert estimator.offset_ == -np.inf
+    assert (estimator.predict(X.mean(axis=0) + 1e3 * X.std(axis=0)[None]) == 1).all()
+    np.testing.assert_array_equal(estimator.score_samples(X), small(name).fit(X).score_samples(X))
+
+
+@each_estimator
 def test_automatic_threshold(name):
     """Few rows of a Gaussian are flagged, and rows far from it are."""
     X, _ = gaussian(400)

@@ -2,6 +2,7 @@
 
 import warnings
 from abc import ABCMeta, abstractmethod
+from functools import partial
 from numbers import Integral, Real
 
 from sklearn.base import BaseEstimator, _fit_context
@@ -48,7 +49,7 @@ class BaseFlowDensity(
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
-        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -163,9 +164,8 @@ class BaseFlowDensity(
     def _fitted(self, run, X, weight):
         """What a fitted density is, of the fit as it stands."""
         flow = run.snapshot()
-        few, weight = self._rows_for_threshold(X, weight)
-        scores = self._score_by(flow, few)
-        return {"flow_": flow, "offset_": self._outlier_threshold(scores, weight)}
+        threshold = self._threshold_on(X, weight, partial(self._score_by, flow))
+        return {"flow_": flow, "offset_": threshold}
 
     def _warn_of_trouble(self, history):
         kept = "the best weights so far are kept"

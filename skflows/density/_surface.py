@@ -92,17 +92,21 @@ class OutlierDensityMixin(OutlierMixin, DensityMixin):
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
-    def _rows_for_threshold(self, X, weight):
-        """The training rows, and their weights, that set the threshold.
+    def _threshold_on(self, X, weight, score_rows):
+        """The threshold that `contamination` asks for, on training rows.
 
         Few rows tell quartiles, many take long to score. A fraction is meant to be exact.
         """
+        if self.contamination is None:
+            return -np.inf
         few = FENCE_ROWS // (N_DRAWS if self.discrete_ else 1)
         step = max(1, len(X) // few) if self.contamination == "auto" else 1
-        return X[::step], weight[::step]
+        return self._outlier_threshold(score_rows(X[::step]), weight[::step])
 
     def _outlier_threshold(self, scores, weight):
         """The threshold that `contamination` asks for, from the training rows' scores."""
+        if self.contamination is None:
+            return -np.inf
         ranks = [25, 75] if self.contamination == "auto" else [100 * self.contamination]
         quantiles = [_weighted_percentile(scores, weight, rank, average=True) for rank in ranks]
         if self.contamination == "auto":

@@ -32,9 +32,10 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
 
     {data}
 
-    contamination : float or "auto", default="auto"
+    contamination : float, "auto" or None, default="auto"
         Fraction of outliers in the training data, which sets the threshold of `predict`.
         "auto" puts it at the lower Tukey fence of the training scores, Q1 - 1.5 (Q3 - Q1).
+        None sets no threshold, which takes time to find: `predict` calls no row an outlier.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the noise on discrete columns.
@@ -134,8 +135,7 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
         mapped, _ = _engine.map_rows(self.preprocessor_, "forward", rows)
         given = None if sample_weight is None else weight
         self.estimator_ = fit_density(clone(self.estimator), mapped, given)
-        few, weight = self._rows_for_threshold(X, weight)
-        self.offset_ = self._outlier_threshold(self._score_rows(few), weight)
+        self.offset_ = self._threshold_on(X, weight, self._score_rows)
         return self
 
     def _score_rows(self, X):
