@@ -17,18 +17,22 @@ def weighted_moments(x, weight=None):
     """Mean and standard deviation of each column, in float64 and safe from overflow.
 
     A column that does not vary (up to rounding) gets a standard deviation of 1, or of its
-    rounding where that is more.
+    rounding where that is more. Columns may have weights ``(n, d)`` of their own.
     """
     x = x.double()
     if weight is None:
         weight = x.new_ones(len(x))
-    weight = weight.double() / weight.sum()
+    weight = weight.double() / weight.sum(0)
+
+    def average(values):
+        return weight @ values if weight.ndim == 1 else (weight * values).sum(0)
+
     # Squares of columns near the largest float64 would overflow: work at unit magnitude.
     low, high = x.aminmax(dim=0)
     magnitude = torch.maximum(-low, high).clamp(min=torch.finfo(x.dtype).tiny)
     unit = x / magnitude  # the only copy, of what may be a large table
-    mean = weight @ unit
-    std = (weight @ unit.sub_(mean).square_()).sqrt()
+    mean = average(unit)
+    std = average(unit.sub_(mean).square_()).sqrt()
     rounding = 10 * torch.finfo(x.dtype).eps * len(x) ** 0.5 * mean.abs()
     std = torch.where(std <= rounding, (1 / magnitude).clamp(min=rounding), std)
     return mean * magnitude, std * magnitude

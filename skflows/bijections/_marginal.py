@@ -13,6 +13,7 @@ BINS_FOR_TAILS = 8  # to choose tails with: those in between hardly matter to th
 SMALL_SAMPLE = 40  # rows below which nothing is chosen
 N_FOLDS = 5
 ROWS_TO_CHOOSE_ON = 5000
+VALUES_AT_ONCE = 2**16  # of the columns to choose for together: bounds the memory
 # Standard errors by which the held-out likelihood must grow. More bins have to show their worth,
 # but heavier tails are the safe guess: the sample may just lack the row that would need them.
 GAIN_OF_BINS = 0.5
@@ -107,12 +108,17 @@ def fit_maps(columns, weight, n_bins="auto", tails="auto"):
     tail = torch.full((2, d), kinds[0], device=columns.device)
     if whole.n_rows < SMALL_SAMPLE or n < SMALL_SAMPLE:
         return whole.fit(bins[0], tail)
-    trial = Trial(columns, weight)
+    size = max(1, VALUES_AT_ONCE // min(n, ROWS_TO_CHOOSE_ON))
+    trials = [Trial(some, weight) for some in columns.split(size)]
     if len(kinds) > 1:
-        tail = trial.choose_tails(kinds, min(bins[-1], BINS_FOR_TAILS))
+        n_bins = min(bins[-1], BINS_FOR_TAILS)
+        tail = torch.cat([trial.choose_tails(kinds, n_bins) for trial in trials], 1)
     if len(bins) == 1:
         return whole.fit(bins[0], tail)
-    best = trial.choose_bins(bins, tail)
+    tails_of_trials = tail.split(size, 1)
+    best = torch.cat(
+        [trial.choose_bins(bins, own) for trial, own in zip(trials, tails_of_trials, strict=True)]
+    )
     maps = whole.fit(bins[0], tail).padded(bins[-1] + 1)
     for k in bins[1:]:
         maps = whole.fit(k, tail).padded(bins[-1] + 1).where(best == k, maps)
@@ -120,25 +126,31 @@ def fit_maps(columns, weight, n_bins="auto", tails="auto"):
 
 
 class Trial:
-    """Choices for each column, by the likelihood of rows that the fit has not seen."""
+    """Choices for each column, by the likelihood of rows that the fit has not seen.
+
+    The folds are of one size and stand side by side, as columns of one sample.
+    """
 
     def __init__(self, columns, weight):
         n = columns.shape[1]
-        if n > ROWS_TO_CHOOSE_ON:
-            few = torch.linspace(0, n - 1, ROWS_TO_CHOOSE_ON, device=columns.device).long()
-            columns, weight = columns[:, few], weight[few]
-        self.columns = columns
+        n_few = min(n, ROWS_TO_CHOOSE_ON) // N_FOLDS * N_FOLDS
+        few = torch.linspace(0, n - 1, n_few, device=columns.device, dtype=torch.float64).long()
+        few = few.view(-1, N_FOLDS).T.flatten()  # fold after fold, each of rows far apart
+        self.columns, weight = columns[:, few], weight[few]
         self.share = weight / weight.sum()
-        fold = torch.arange(len(weight), device=columns.device) % N_FOLDS
-        self.folds = [fold == i for i in range(N_FOLDS)]
-        self.samples = [Sample(columns[:, ~held], weight[~held]) for held in self.folds]
+        rows = torch.arange(n_few, device=columns.device).view(N_FOLDS, -1)
+        others = torch.stack([rows[torch.arange(N_FOLDS) != i].flatten() for i in range(N_FOLDS)])
+        self.held = self._folds(rows)
+        self.sample = Sample(self._folds(others), weight[others].repeat_interleave(len(columns), 0))
+
+    def _folds(self, rows):
+        """The columns at the rows ``(N_FOLDS, k)`` of each fold, ``(N_FOLDS * d, k)``."""
+        return self.columns[:, rows].transpose(0, 1).flatten(0, 1)
 
     def held_out(self, n_bins, tail):
         """Log-density ``(d, n)`` of each row under the fit to the other folds."""
-        log_prob = torch.empty_like(self.columns)
-        for sample, held in zip(self.samples, self.folds, strict=True):
-            log_prob[:, held] = sample.fit(n_bins, tail).log_prob(self.columns[:, held])
-        return log_prob
+        log_prob = self.sample.fit(n_bins, tail.repeat(1, N_FOLDS)).log_prob(self.held)
+        return log_prob.unflatten(0, (N_FOLDS, -1)).transpose(0, 1).flatten(1)
 
     def gains(self, new, old, errors):
         """Whether the mean log-density of a column grows by more than so many standard errors."""

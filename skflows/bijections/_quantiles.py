@@ -96,14 +96,14 @@ class Maps(NamedTuple):
 
 
 class Sample:
-    """Columns ``(d, n)`` with weights ``(n,)``, sorted for quantiles."""
+    """Columns ``(d, n)``, sorted for quantiles, with weights ``(n,)`` or ``(d, n)``."""
 
     def __init__(self, columns, weight):
-        share = weight / weight.sum()
-        self.n_rows = 1 / share.square().sum()  # of equal weight that the sample is worth
-        self.mean, self.std = (moment[:, None] for moment in weighted_moments(columns.T, weight))
+        share = weight / weight.sum(-1, keepdim=True)
+        self.n_rows = 1 / share.square().sum(-1)  # of equal weight that the sample is worth
+        self.mean, self.std = (moment[:, None] for moment in weighted_moments(columns.T, share.t()))
         self.columns, order = columns.contiguous().sort(1)
-        self.share = share[order]
+        self.share = share.expand_as(columns).gather(1, order)
         # Equal values share one level, in the middle of theirs: weights count as repetitions.
         total = pad(self.share.cumsum(1), (1, 0))
         first = torch.searchsorted(self.columns, self.columns)
@@ -111,7 +111,10 @@ class Sample:
         self.level = (total.gather(1, first) + total.gather(1, after)) / 2
 
     def quantile(self, level):
-        """Quantiles ``(d, k)`` at levels ``(k,)``, linear between distinct values and beyond."""
+        """Quantiles ``(d, k)`` at levels ``(k,)`` or ``(d, k)``.
+
+        They are linear between distinct values, and beyond.
+        """
         own = self.level
         level = level.expand(len(own), -1).contiguous()
         second = torch.searchsorted(own, own[:, :1].contiguous(), right=True)
@@ -123,13 +126,14 @@ class Sample:
         fraction = torch.where(level1 > level0, (level - level0) / (level1 - level0), 0.0)
         return x0 + fraction * (x1 - x0)
 
-    def edge(self):
-        """Score of the outermost knots."""
-        return -ndtri((ROWS_BEYOND / self.n_rows).clamp(*SHARE_BEYOND))
+    def scores(self, n_bins):
+        """Scores ``(d, n_bins + 1)`` of the knots."""
+        edge = -ndtri((ROWS_BEYOND / self.n_rows).clamp(*SHARE_BEYOND))
+        z = edge[..., None] * torch.linspace(-1, 1, n_bins + 1).to(self.columns)
+        return z.expand(len(self.columns), -1)
 
     def fit_affine(self):
-        edge = self.edge()
-        z = edge * torch.tensor([-1.0, 1.0]).to(self.columns).expand(len(self.columns), -1)
+        z = self.scores(1)
         knots = torch.stack([self.mean + self.std * z, z, (1 / self.std).expand_as(z)])
         scale = self.std.T.expand(2, -1)
         return Maps(knots, torch.zeros_like(scale, dtype=torch.long), scale, 0 * scale)
@@ -138,17 +142,16 @@ class Sample:
         """Maps with so many bins and with tails ``(2, d)`` from the table."""
         if n_bins == 0:
             return self.fit_affine()
-        z = self.edge() * torch.linspace(-1, 1, n_bins + 1).to(self.columns)
+        z = self.scores(n_bins)
         constant = self.columns[:, :1] == self.columns[:, -1:]
         x = apart(torch.where(constant, self.mean + self.std * z, self.quantile(ndtr(z))))
-        z = z.expand_as(x)
         slope = z.diff() / x.diff()
         # Harmonic means: central differences of x by z, whose knots are equidistant.
         inner = 2 / (1 / slope[:, :-1] + 1 / slope[:, 1:])
         mirrored = -self.columns.flip(1), self.share.flip(1)
         sides = [
-            fit_tails(*mirrored, -x[:, 0], slope[:, 0], z[0, -1], tail[0]),
-            fit_tails(self.columns, self.share, x[:, -1], slope[:, -1], z[0, -1], tail[1]),
+            fit_tails(*mirrored, -x[:, 0], slope[:, 0], z[:, -1], tail[0]),
+            fit_tails(self.columns, self.share, x[:, -1], slope[:, -1], z[:, -1], tail[1]),
         ]
         (low, high), scale, shape = (torch.stack(pair) for pair in zip(*sides, strict=True))
         slopes = torch.cat([low[:, None], inner, high[:, None]], 1)
@@ -164,9 +167,10 @@ def fit_tails(columns, share, knot, slope, edge, kind):
     outside = Outside(edge, distance, slope, excess[:, beyond], share[:, beyond])
     fitted = knot.new_empty(3, len(knot))
     for k in kind.unique().tolist():
-        scale, shape = ALL_TAILS[k].fit(outside.select(kind == k))
-        _, log_slope = ALL_TAILS[k].forward(torch.zeros_like(scale), edge, scale, shape)
-        fitted[:, kind == k] = torch.stack([log_slope.exp(), scale, shape])
+        chosen = kind == k
+        scale, shape = ALL_TAILS[k].fit(outside.select(chosen))
+        _, log_slope = ALL_TAILS[k].forward(torch.zeros_like(scale), edge[chosen], scale, shape)
+        fitted[:, chosen] = torch.stack([log_slope.exp(), scale, shape])
     return fitted
 
 

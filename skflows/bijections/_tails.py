@@ -32,15 +32,14 @@ def upper_score(survival):
 class Outside(NamedTuple):
     """What is known of each column on one side, at the knot and beyond it."""
 
-    edge: torch.Tensor  # (), score of the knot
+    edge: torch.Tensor  # (d,), score of the knot
     distance: torch.Tensor  # (d,), from the median to the knot
     slope: torch.Tensor  # (d,), of the score, in the last bin before the knot
     excess: torch.Tensor  # (d, m), of rows over the knot; 0 for rows that do not exceed it
     share: torch.Tensor  # (d, m), weight of these rows among all; 0 for those that do not exceed
 
     def select(self, columns):
-        edge, *per_column = self
-        return Outside(edge, *(value[columns] for value in per_column))
+        return Outside(*(value[columns] for value in self))
 
     def expected(self):
         """How many rows to expect beyond the knot, as a share of all."""
