@@ -65,7 +65,7 @@ def dropout(h, p):
     A list has one probability for each member of a stack.
     """
     rates = p if isinstance(p, list) else [p]
-    if h.device.type != "cpu":
+    if h.device.type != "cpu" or torch.compiler.is_compiling():  # which draws in its own way
         if len(rates) == 1:
             return F.dropout(h, p)
         return torch.stack([F.dropout(own, rate) for own, rate in zip(h, rates, strict=True)])

@@ -6,6 +6,7 @@ if each were alone.
 
 import math
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 
@@ -48,10 +49,17 @@ def mean_log_prob(bijection, y, weight):
     return (-total / weight.sum(-1).cpu()).tolist()
 
 
-def shuffled_batches(y, weight, batch_size, generators):
+@cache
+def compiled_nll():
+    """`weighted_nll` as machine code for the shapes it meets."""
+    return torch.compile(weighted_nll, dynamic=False)
+
+
+def shuffled_batches(y, weight, batch_size, generators, even=False):
     """Near-equal batches of rows with their weights, each member's rows in an order of its own.
 
-    A single batch takes the rows as they stand.
+    A single batch takes the rows as they stand. ``even`` batches are of one size: some rows, less
+    than there are batches, are left out.
     """
     n = weight.shape[-1]
     n_batches = math.ceil(n / batch_size)
@@ -60,6 +68,8 @@ def shuffled_batches(y, weight, batch_size, generators):
         return
     orders = [torch.randperm(n, generator=g) + n * i for i, g in enumerate(generators)]
     order = torch.stack(orders).view(weight.shape).to(y.device)
+    if even:
+        order = order[..., : n // n_batches * n_batches]
     y, weight = y.flatten(0, -2), weight.flatten()
     for batch in order.tensor_split(n_batches, -1):
         yield y[batch], weight[batch]
@@ -134,6 +144,7 @@ def fit_flow(
     optimizer_state=None,
     generators=None,
     redraw=None,
+    compile=False,
     on_epoch_begin=lambda: None,
     on_epoch_end=lambda history: False,
 ):
@@ -188,6 +199,9 @@ def fit_flow(
     redraw : callable, optional
         Called with nothing at the beginning of each epoch, it returns the rows of that epoch, of
         the shape of ``y``: for noise that is drawn anew each time. ``y`` itself by default.
+    compile : bool, default=False
+        Whether `torch.compile` makes machine code of the loss and its gradient. Not for a stack,
+        whose shapes change.
     on_epoch_begin : callable, optional
         Called with nothing before each epoch.
     on_epoch_end : callable, optional
@@ -225,6 +239,7 @@ def fit_flow(
     members = [Member(*values) for values in zip(*own, scores(), strict=True)]
     histories = [member.history for member in members]
     report = histories if stacked else histories[0]
+    nll = compiled_nll() if compile else weighted_nll
     step = 0
 
     try:
@@ -238,12 +253,13 @@ def fit_flow(
             first_step = step
             bijection.train(noise)
             with drawing_from(generators):
-                for batch, importance in shuffled_batches(rows, weight, batch_size, generators):
+                batches = shuffled_batches(rows, weight, batch_size, generators, even=compile)
+                for batch, importance in batches:
                     factor = schedule(step, n_steps)
                     if factor == 0 and step > first_step:
                         break
                     count = (importance > 0).sum(-1)
-                    loss = weighted_nll(bijection, batch, importance) / count.clamp(min=1)
+                    loss = nll(bijection, batch, importance) / count.clamp(min=1)
                     alive = optimizer.step(loss, factor)
                     step += 1
                     count = count.view(-1, 1)

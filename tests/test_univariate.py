@@ -163,3 +163,19 @@ def test_shift_adds_and_affine_scales_then_adds():
     assert_close(log_slope, params[1], rtol=0.01, atol=0)
     _, log_slope = Affine().forward(x, 1e6 * params)
     assert_close(log_slope, torch.tensor([[3.0, -3.0]]))
+
+
+@pytest.mark.parametrize("spread", [0.3, 2.0, 20.0])
+def test_plain_spline_and_its_gradients(spread):
+    """What a compiler is given equals what is written out, and so do autograd's gradients."""
+    spline, params, _ = draw(spread)
+    x = torch.linspace(-1.3 * TAIL_BOUND, 1.3 * TAIL_BOUND, params.shape[-1], dtype=params.dtype)
+    found = []
+    for forward in (spline.forward, spline.plain_forward):
+        inputs = x.clone()[None].requires_grad_(), params.clone().requires_grad_()
+        z, log_slope = forward(*inputs)
+        weights = torch.linspace(0.5, 2.0, x.numel(), dtype=x.dtype)
+        gradients = torch.autograd.grad((weights * (z.sin() + log_slope)).sum(), inputs)
+        found.append((z, log_slope, *gradients))
+    for written, plain in zip(*found, strict=True):
+        assert_close(plain, written, rtol=1e-9, atol=1e-9)

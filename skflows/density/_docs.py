@@ -88,6 +88,11 @@ device : str, default="auto"
     A torch device. "auto" is CUDA where there is one, else the CPU; "mps" must be asked
     for.
 
+compile : bool, default=False
+    Whether to compile the training step for the shapes of the table, by `torch.compile`. It
+    needs a C++ compiler and takes up to a minute, so it pays in fits of several minutes.
+    Flows that train together, as in a search for `input_noise`, are not compiled.
+
 random_state : int, RandomState instance or None, default=None
     Seeds the initial weights, the held-out rows, the order of the rows and dropout.
 

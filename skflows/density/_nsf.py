@@ -94,6 +94,7 @@ class NSFDensity(FlowDensity):
         warm_start=False,
         contamination="auto",
         device="auto",
+        compile=False,
         random_state=None,
         verbose=0,
     ):
@@ -118,6 +119,7 @@ class NSFDensity(FlowDensity):
             warm_start=warm_start,
             contamination=contamination,
             device=device,
+            compile=compile,
             random_state=random_state,
             verbose=verbose,
         )

@@ -68,6 +68,7 @@ class PlanarDensity(FlowDensity):
         warm_start=False,
         contamination="auto",
         device="auto",
+        compile=False,
         random_state=None,
         verbose=0,
     ):
@@ -89,6 +90,7 @@ class PlanarDensity(FlowDensity):
         self.warm_start = warm_start
         self.contamination = contamination
         self.device = device
+        self.compile = compile
         self.random_state = random_state
         self.verbose = verbose
 

@@ -193,6 +193,7 @@ class Training(Run):
                 # Losses and scores are reported in the units of X, as score_samples is.
                 log_det=self.log_det,
                 validation_log_det=self.validation_log_det,
+                compile=self.estimator.compile,
                 on_epoch_begin=on_epoch_begin,
                 on_epoch_end=on_epoch_end,
                 **self.settings(),

@@ -30,6 +30,7 @@ class FlowDensity(BaseFlowDensity):
         "time_limit": [Interval(Real, 0, None, closed="neither"), None],
         "warm_start": ["boolean"],
         "device": [str],
+        "compile": ["boolean"],
     }
 
     def __init__(
@@ -55,6 +56,7 @@ class FlowDensity(BaseFlowDensity):
         warm_start=False,
         contamination="auto",
         device="auto",
+        compile=False,
         random_state=None,
         verbose=0,
     ):
@@ -78,6 +80,7 @@ class FlowDensity(BaseFlowDensity):
         self.warm_start = warm_start
         self.contamination = contamination
         self.device = device
+        self.compile = compile
         self.random_state = random_state
         self.verbose = verbose
 
