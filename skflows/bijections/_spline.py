@@ -7,6 +7,7 @@ Tensors keep the rows last, as in `_univariate`: ``x`` is ``(..., d, n)``, param
 import math
 from dataclasses import dataclass
 from functools import cache, reduce
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -78,14 +79,13 @@ class RationalQuadraticSpline:
         end = torch.zeros_like(x)
         raw = [end, *params[2 * k :], end]
         clamped = x.clamp(-bound, bound)
-        lower = x_knots[0], z_knots[0], raw[0]
-        upper = x_knots[1], z_knots[1], raw[1]
-        for i in range(1, k):
-            passed = clamped >= x_knots[i]
-            knot, following = ((x_knots[j], z_knots[j], raw[j]) for j in (i, i + 1))
-            lower = [torch.where(passed, a, b) for a, b in zip(knot, lower, strict=True)]
-            upper = [torch.where(passed, a, b) for a, b in zip(following, upper, strict=True)]
-        (x0, z0, raw0), (x1, z1, raw1) = lower, upper
+        knots = list(zip(x_knots, z_knots, raw, strict=True))
+        (x0, z0, raw0), (x1, z1, raw1) = knots[:2]
+        for (x_at, z_at, raw_at), (x_end, z_end, raw_end) in pairwise(knots[1:]):
+            passed = clamped >= x_at
+            x0, x1 = torch.where(passed, x_at, x0), torch.where(passed, x_end, x1)
+            z0, z1 = torch.where(passed, z_at, z0), torch.where(passed, z_end, z1)
+            raw0, raw1 = torch.where(passed, raw_at, raw0), torch.where(passed, raw_end, raw1)
         d0, d1 = self.slopes(raw0 + self.UNIT_SLOPE), self.slopes(raw1 + self.UNIT_SLOPE)
         width, height = x1 - x0, z1 - z0
         slope = height / width
