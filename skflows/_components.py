@@ -3,6 +3,7 @@
 import math
 import time
 import warnings
+from itertools import chain, groupby
 from numbers import Integral
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from .density import FlowDensity
 from .density._protocol import fit_density
+from .density._trained import shape_of
 
 EM_STEPS = 500
 EM_TOLERANCE = 1e-9  # in nats per row
@@ -21,6 +23,7 @@ EM_TOLERANCE = 1e-9  # in nats per row
 TIME_FOR_QUICK_ONES = 0.4
 TIME_FOR_ALL = 0.92
 LEAST_SECONDS = 0.2  # less is not worth the start of a flow
+VALUES_OF_STACKS = 2048  # in a batch: with more, a second process gains more than a stack
 
 
 class Component(NamedTuple):
@@ -34,6 +37,11 @@ class Component(NamedTuple):
     def trains(self):
         """Whether it is a flow that is trained, hence one that can be cut short."""
         return isinstance(self.estimator, FlowDensity)
+
+    @property
+    def stacks(self):
+        """Whether it can train together with others like it."""
+        return self.trains and self.estimator.early_stopping is not False
 
 
 class Budget(NamedTuple):
@@ -52,7 +60,7 @@ class Outcome(NamedTuple):
 
     members: list
     scores: np.ndarray  # of the held-out rows, split after split
-    seconds: float
+    seconds: float  # of a group, in equal shares
     interrupted: bool  # by Ctrl-C, hence unfinished
 
 
@@ -68,23 +76,52 @@ def told(outcome):
     return f"held-out score {outcome.scores.mean():.4f}, {outcome.seconds:.1f} s"
 
 
-def budgets(components, time_limit, started, n_workers):
-    """What each component may take of the time, if that is limited; the first takes what it needs.
+def grouped(components, n, d, n_workers):
+    """Lists of components, in their order: flows that train together, and each other one alone.
+
+    Neighbours of the same shapes share a list where their batches are small, but leave work for
+    all processes.
+    """
+
+    def kind(component):
+        flow = component.estimator
+        if not component.stacks or batch_size_of(flow, n) * d > VALUES_OF_STACKS:
+            return id(component)
+        return type(flow), shape_of(flow.get_params())
+
+    groups = [list(group) for _, group in groupby(components, kind)]
+    n_flows = sum(component.trains for component in components)
+    while sum(group[0].trains for group in groups) < min(n_workers, n_flows):
+        i = max(range(len(groups)), key=lambda i: len(groups[i]))
+        half = len(groups[i]) // 2
+        groups[i : i + 1] = groups[i][:half], groups[i][half:]
+    return groups
+
+
+def batch_size_of(flow, n):
+    """Rows of a batch of a training on about ``n`` rows."""
+    from .density._run import automatic_batch_size  # with torch
+
+    return automatic_batch_size(n) if flow.batch_size == "auto" else flow.batch_size
+
+
+def budgets(groups, time_limit, started, n_workers):
+    """What each group may take of the time, if that is limited; the first takes what it needs.
 
     Flows come last, and share what the quick ones leave.
     """
     if time_limit is None:
-        return [Budget()] * len(components)
+        return [Budget()] * len(groups)
     end = started + TIME_FOR_ALL * time_limit
     now = time.time()
     quick = Budget(now + TIME_FOR_QUICK_ONES * (end - now))
-    flows = [component for component in components if component.trains]
+    flows = [group for group in groups if group[0].trains]
     found = [Budget()]
-    for component in components[1:]:
-        if not component.trains:
+    for group in groups[1:]:
+        if not group[0].trains:
             found.append(quick)
             continue
-        rounds = math.ceil((len(flows) - flows.index(component)) / n_workers)
+        rounds = math.ceil((len(flows) - flows.index(group)) / n_workers)
         found.append(Budget(end, rounds))
     return found
 
@@ -120,19 +157,21 @@ def splits_of(cv, X, weight, seed):
     return splits
 
 
-def fit_component(component, X, weight, splits, budget, quiet=False):
-    """Fit a component on each split and score the rows that it holds out.
+def fit_group(group, X, weight, splits, budget, quiet=False):
+    """Fit the components of a group on each split and score the rows that it holds out.
 
-    Returns None if its time is over before it starts.
+    Returns the `Outcome` of each, or None for each if their time is over before they start.
     """
     started = time.perf_counter()
-    members = [clone(component.estimator) for _ in splits]
+    members = [[clone(component.estimator) for _ in splits] for component in group]
+    together = group[0].stacks and len(group) * len(splits) > 1
     seconds = budget.seconds()
-    if seconds < LEAST_SECONDS * component.trains:
-        return None
-    if component.trains and math.isfinite(seconds):
-        together = len(splits) if not stacks(component, splits) else 1
-        members = [member.set_params(time_limit=seconds / together) for member in members]
+    if seconds < LEAST_SECONDS * group[0].trains:
+        return [None] * len(group)
+    if group[0].trains and math.isfinite(seconds):
+        seconds = seconds if together else seconds / len(splits)
+        for member in chain(*members):
+            member.set_params(time_limit=seconds)
     parts = [
         (X[train], select(weight, train), (X[held_out], select(weight, held_out)))
         for train, held_out in splits
@@ -141,29 +180,27 @@ def fit_component(component, X, weight, splits, budget, quiet=False):
         if quiet:  # of what the mixture makes good by its weights
             warnings.simplefilter("ignore", ConvergenceWarning)
         try:
-            if stacks(component, splits):
-                FlowDensity._fit_together(members, parts)
+            if together:
+                FlowDensity._fit_together(list(chain(*members)), parts * len(group))
             else:
-                for member, part in zip(members, parts, strict=True):
+                for member, part in zip(*members, parts, strict=True):
                     fit_member(member, *part)
         except Exception as error:
-            error.add_note(f"(while fitting the component {component.name!r})")
+            names = ", ".join(repr(component.name) for component in group)
+            error.add_note(f"(while fitting the component {names})")
             raise
-        scores = [
-            member.score_samples(X[held_out])
-            for member, (_, held_out) in zip(members, splits, strict=True)
-        ]
-        interrupted = any(getattr(member, "_interrupted", False) for member in members)
-        if component.refit:
-            members = [fit_density(clone(component.estimator), X, weight)]
-    seconds = time.perf_counter() - started
-    return Outcome(members, np.concatenate(scores), seconds, interrupted)
-
-
-def stacks(component, splits):
-    """Whether the models of the folds train together."""
-    stops_early = component.trains and component.estimator.early_stopping is not False
-    return stops_early and len(splits) > 1
+        found = []
+        for component, models in zip(group, members, strict=True):
+            scores = [
+                model.score_samples(X[held_out])
+                for model, (_, held_out) in zip(models, splits, strict=True)
+            ]
+            interrupted = any(getattr(model, "_interrupted", False) for model in models)
+            if component.refit:
+                models = [fit_density(clone(component.estimator), X, weight)]
+            found.append((models, np.concatenate(scores), interrupted))
+    seconds = (time.perf_counter() - started) / len(group)
+    return [Outcome(models, scores, seconds, cut) for models, scores, cut in found]
 
 
 def select(weight, rows):

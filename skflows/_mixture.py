@@ -1,6 +1,7 @@
 """A mixture of any densities, weighted by what they say of rows they have not seen."""
 
 import warnings
+from contextlib import closing
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
@@ -9,7 +10,7 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._components import budgets, fit_component, mixture_weights, told, warm_up
+from ._components import budgets, fit_group, grouped, mixture_weights, told, warm_up
 from .density._protocol import check_n_samples, draw
 from .density._surface import OutlierDensityMixin
 
@@ -94,17 +95,21 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
         return self
 
     def _jobs(self, components, X, weight, splits, time_limit, started, quiet):
-        """A generator of what comes of each component, fitted in ``n_jobs`` processes."""
+        """What comes of each component, fitted in ``n_jobs`` processes."""
         # Batches of tasks would put flows behind one another in one process.
         pool = Parallel(self.n_jobs, return_as="generator", batch_size=1)
         n_workers = effective_n_jobs(self.n_jobs)
         if time_limit is not None and n_workers > 1:
             list(pool(delayed(warm_up)() for _ in range(n_workers)))
-        shares = budgets(components, time_limit, started, n_workers)
-        return pool(
-            delayed(fit_component)(component, X, weight, splits, share, quiet)
-            for component, share in zip(components, shares, strict=True)
+        groups = grouped(components, *X.shape, n_workers)
+        shares = budgets(groups, time_limit, started, n_workers)
+        found = pool(
+            delayed(fit_group)(group, X, weight, splits, share, quiet)
+            for group, share in zip(groups, shares, strict=True)
         )
+        with closing(found):
+            for outcomes in found:
+                yield from outcomes
 
     def _mixture(self, done, X, weight, splits, positive):
         """The attributes of a mixture of components by what held-out rows say of them."""

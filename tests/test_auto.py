@@ -17,7 +17,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skflows import AutoDensity
-from skflows._components import Budget, budgets
+from skflows._components import Budget, budgets, grouped
 from skflows._kernels import GaussianKernels
 from skflows._portfolio import BANDWIDTHS, portfolio
 
@@ -183,13 +183,43 @@ def test_says_what_there_was_no_time_for():
 
 def test_time_is_shared_among_what_remains():
     components = portfolio(1000, 3, False, False, {"random_state": 0})
-    assert budgets(components, None, time.time(), 2) == [Budget()] * len(components)
-    shares = budgets(components, 100, time.time(), 2)
+    groups = [[component] for component in components]
+    assert budgets(groups, None, time.time(), 2) == [Budget()] * len(groups)
+    shares = budgets(groups, 100, time.time(), 2)
     assert shares[0] == Budget()
     trains = [component.trains for component in components]
     assert trains == sorted(trains)  # the flows come last
     assert [share.rounds for share, yes in zip(shares, trains, strict=True) if yes] == [2, 2, 1, 1]
     assert shares[-1].seconds() > shares[-4].seconds() > 0
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "n_workers", "sizes"),
+    [(1000, 3, 1, [2]), (1000, 3, 2, [1, 1]), (4000, 6, 2, [3, 1]), (4000, 36, 2, [1, 1, 1, 1])],
+)
+def test_flows_of_one_shape_train_together(n, d, n_workers, sizes):
+    """But not with large batches, nor so that a process has nothing to do."""
+    components = portfolio(n, d, n <= 2000, False, {"random_state": 0})
+    groups = grouped(components, n, d, n_workers)
+    assert [component for group in groups for component in group] == components
+    assert [len(group) for group in groups if group[0].trains] == sizes
+    assert all(len(group) == 1 for group in groups if not group[0].trains)
+
+
+def test_flows_are_what_they_would_be_alone(monkeypatch):
+    import skflows._portfolio as module
+
+    whole = module.portfolio
+    monkeypatch.setattr(module, "portfolio", lambda *args: [c for c in whole(*args) if c.trains])
+    cv = ShuffleSplit(1, test_size=22, random_state=0)
+    together = AutoDensity(cv=cv, random_state=0).fit(X)
+    monkeypatch.setattr("skflows._components.VALUES_OF_STACKS", 0)
+    alone = AutoDensity(cv=cv, random_state=0).fit(X)
+    scores = [
+        dict(zip(*map(d.leaderboard_.get, ("component", "score")), strict=True))
+        for d in (together, alone)
+    ]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
 
 
 @pytest.mark.parametrize("size", [10**6, 300])

@@ -9,6 +9,19 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._base import BaseFlowDensity
 
+# Parameters in which flows that train together may differ: what they set is each flow's own.
+OWN_PARAMETERS = frozenset(
+    """
+    learning_rate_init weight_decay dropout tol n_iter_no_change random_state preprocessing bounds
+    discrete contamination verbose
+    """.split()
+)
+
+
+def shape_of(parameters):
+    """What flows must have in common to train together, as far as their parameters tell."""
+    return repr(sorted((k, v) for k, v in parameters.items() if k not in OWN_PARAMETERS))
+
 
 class FlowDensity(BaseFlowDensity):
     """Base of all flows that are trained by gradient descent: everything but the architecture.

@@ -12,16 +12,10 @@ from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params
 
 from ..density import FlowDensity
+from ..density._trained import shape_of
 
 # Of one stack: its gain is spent by then, and its activations still fit a processor's cache.
 MOST_MEMBERS = 32
-# Parameters in which the members of a stack may differ: what they set is each member's own.
-OWN_PARAMETERS = frozenset(
-    """
-    learning_rate_init weight_decay dropout tol n_iter_no_change random_state preprocessing bounds
-    discrete contamination verbose
-    """.split()
-)
 
 
 class Task(NamedTuple):
@@ -39,8 +33,7 @@ def pieces(tasks, n_jobs):
     most = min(MOST_MEMBERS, math.ceil(len(tasks) / n_jobs))
     kinds = defaultdict(list)
     for i, task in enumerate(tasks):
-        shape = {k: v for k, v in task.parameters.items() if k not in OWN_PARAMETERS}
-        kinds[repr(sorted(shape.items()))].append(i)
+        kinds[shape_of(task.parameters)].append(i)
     return [
         part.tolist()
         for kind in kinds.values()
