@@ -34,6 +34,11 @@ class Component(NamedTuple):
     refit: bool  # to all rows, or keep the models of the folds
 
     @property
+    def kind(self):
+        """What it is, but for its size: "axis mixture" is that of an "axis mixture of 8"."""
+        return self.name.partition(" of ")[0]
+
+    @property
     def trains(self):
         """Whether it is a flow that is trained, hence one that can be cut short."""
         return isinstance(self.estimator, FlowDensity)

@@ -39,6 +39,19 @@ def pool_rows(members, X):
     return sum(member.score_samples(X) * weight for member, weight in members)
 
 
+def likeliest_of_each_kind(components, means):
+    """Numbers of the components that pool their log-densities; those without a mean do not.
+
+    Likelihood says which density predicts, and little of rows that are unlike all others. Those
+    depend on the coordinates in which a model is smooth, so every kind has its say.
+    """
+    known = [i for i in np.argsort(means, kind="stable") if not np.isnan(means[i])]
+    # A component that held a row impossible would veto all rows like it.
+    finite = [i for i in known if np.isfinite(means[i])]
+    likeliest = {components[i].kind: i for i in finite or known}
+    return sorted(likeliest.values())
+
+
 class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
     """A mixture of fitted members: its fit from components, its scores and its samples."""
 
@@ -135,7 +148,8 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
         order = np.lexsort((-means, -weights))
         everywhere, pooled = np.full((2, len(positive)), np.nan)
         everywhere[np.flatnonzero(positive)[held_out]] = stacked
-        pooled[np.flatnonzero(positive)[held_out]] = scores[:, kept] @ weights[kept]
+        chosen = likeliest_of_each_kind(components, np.where(usable, means, np.nan))
+        pooled[np.flatnonzero(positive)[held_out]] = scores[:, chosen].mean(axis=1)
         attributes = {
             "weights_": weights,
             "component_names_": [component.name for component in components],
@@ -151,6 +165,9 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
             },
             "held_out_scores_": everywhere,
             "_held_out_pool": pooled,
+            "_pool": members_of(
+                [outcomes[i].members for i in chosen], np.full(len(chosen), 1 / len(chosen))
+            ),
             "stacked_score_": float(np.average(stacked, weights=importance[held_out])),
         }
         if self.contamination in ("auto", None):
@@ -167,7 +184,7 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
         return score_rows(members_of(self.estimators_, self.weights_), X)
 
     def _pool_rows(self, X):
-        return pool_rows(members_of(self.estimators_, self.weights_), X)
+        return pool_rows(self._pool, X)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the mixture.

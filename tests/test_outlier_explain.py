@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from _densities import banana, gaussian, gaussian_log_density, small
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
@@ -11,7 +12,9 @@ from sklearn.neighbors import KernelDensity
 from sklearn.preprocessing import StandardScaler
 
 from skflows import DensityOutlierDetector, NSFDensity, StackedDensity, TransformedDensity
-from skflows._portfolio import StandardNormal
+from skflows._components import Component
+from skflows._mixture import likeliest_of_each_kind
+from skflows._portfolio import StandardNormal, portfolio
 from skflows.outlier import SCORES
 
 X = banana(120)
@@ -116,28 +119,56 @@ def test_log_density_is_the_estimators():
     np.testing.assert_array_equal(score("log_pool", DENSITIES["mixture"], X), expected)
 
 
-def test_log_pool_is_the_mean_of_the_members():
-    fitted = STACK.fit(X)
-    expected = np.zeros(len(X))
-    for weight, members in zip(fitted.weights_, fitted.estimators_, strict=True):
-        for member in members:
-            expected += weight / len(members) * member.score_samples(X)
-    pool = score("log_pool", STACK, X)
-    np.testing.assert_allclose(pool, expected)
-    assert (pool <= score("log_density", STACK, X) + 1e-9).all()
+MANY = StackedDensity(
+    [
+        ("kernels of 0.05", KernelDensity(bandwidth=0.05)),
+        ("kernels of 0.5", KernelDensity(bandwidth=0.5)),
+        ("mixture", GaussianMixture(3, random_state=0)),
+    ],
+    cv=3,
+    refit=True,
+    random_state=0,
+)
+
+
+def test_log_pool_is_the_mean_over_the_likeliest_of_each_kind():
+    expected = (
+        KernelDensity(bandwidth=0.5).fit(X).score_samples(X)
+        + GaussianMixture(3, random_state=0).fit(X).score_samples(X)
+    ) / 2
+    np.testing.assert_allclose(score("log_pool", MANY, X), expected)
 
 
 def test_held_out_log_pool_is_that_of_the_members_that_had_not_seen_the_row():
-    fitted = DensityOutlierDetector(STACK, random_state=0).fit(X)
-    density = fitted.models_[0].density
-    again = StackedDensity(STACK.estimators, cv=3, random_state=0).fit(X)
-    weights = dict(zip(again.component_names_, again.weights_, strict=True))
-    found = fitted.held_out_scores_
-    held_out = fitted.held_out_scores_ - density.held_out_scores_
-    assert np.isfinite(found).all()
-    assert (held_out <= 1e-9).all()  # a mean of logarithms lies below the logarithm of the mean
-    assert min(weights.values()) > 0.05
-    assert held_out.min() < -0.01
+    splits = [(np.delete(np.arange(len(X)), rows), rows) for rows in np.split(np.arange(120), 3)]
+    stack = clone(MANY).set_params(cv=splits)
+    fitted = DensityOutlierDetector(stack, random_state=0).fit(X)
+    for train, rows in splits:
+        expected = (
+            KernelDensity(bandwidth=0.5).fit(X[train]).score_samples(X[rows])
+            + GaussianMixture(3, random_state=0).fit(X[train]).score_samples(X[rows])
+        ) / 2
+        np.testing.assert_allclose(fitted.held_out_scores_[rows], expected)
+
+
+@pytest.mark.parametrize("folds", [True, False])
+def test_every_kind_of_density_and_space_has_a_vote(folds):
+    components = portfolio(1000, 5, folds, False, {"random_state": 0})
+    means = np.arange(len(components), dtype=float)
+    names = [components[i].name for i in likeliest_of_each_kind(components, means)]
+    kinds = ["gaussian", "copula", "gaussianization", "quantile mixture", "axis mixture"]
+    kinds += ["diagonal mixture", "axis kernels", "whitened kernels", "copula kernels"]
+    flows = ["quantile spline flow", "whitened spline flow"]
+    flows += [] if folds else ["copula spline flow", "quantile coupling flow"]
+    assert sorted(name.split(" of ")[0] for name in names) == sorted(kinds + flows)
+    assert "axis kernels of 0.05" in names  # the last, to which the highest mean was given
+
+
+def test_what_has_no_likelihood_has_no_vote():
+    components = [Component(name, None, False) for name in ("a of 1", "a of 2", "b", "c")]
+    assert likeliest_of_each_kind(components, np.array([1, 0, -np.inf, np.nan])) == [0]
+    assert likeliest_of_each_kind(components, np.array([-np.inf, np.nan, -np.inf, 0])) == [3]
+    assert likeliest_of_each_kind(components, np.array([-np.inf] * 3 + [np.nan])) == [1, 2]
 
 
 def test_latent_norm_is_the_distance_to_the_origin():

@@ -46,9 +46,10 @@ class DensityOutlierDetector(
     statistic : str, default="log_pool"
         The score, one of `skflows.outlier.SCORES`; higher always means more normal.
 
-        - "log_pool": of mixtures such as `skflows.AutoDensity`, the mean of their members'
-          log-densities, weighted as in the mixture. A mixture is as generous as the most
-          generous of its members; here all must find a row likely. Of other estimators, the
+        - "log_pool": of mixtures such as `skflows.AutoDensity`, the mean of the log-densities of
+          its components, with a vote for each kind: the likeliest mixture, kernels and flow on
+          columns that are scaled, whitened or taken through their quantiles. Which of these
+          predicts best says little of rows that are unlike all others. Of other estimators, the
           log-density.
         - "log_density": the log-density, in nats.
         - "latent_norm": minus the distance to the origin of the latent space, of estimators with
@@ -129,6 +130,9 @@ class DensityOutlierDetector(
     ----------
     Genest & Zidek, "Combining Probability Distributions: A Critique and an Annotated
     Bibliography", 1986 (the logarithmic opinion pool).
+
+    Le Lan & Dinh, "Perfect Density Models Cannot Guarantee Anomaly Detection", 2021 (scores
+    depend on the coordinates).
 
     Vovk, Gammerman & Shafer, "Algorithmic Learning in a Random World", 2005.
 
