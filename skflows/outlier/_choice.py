@@ -1,0 +1,108 @@
+"""What helps to choose among detectors: without labels, or with a few."""
+
+import numpy as np
+from scipy import stats
+from sklearn.metrics import average_precision_score
+
+
+def agreement(detectors, X):
+    """How far each of several detectors ranks rows as the others do.
+
+    Without labels nothing shows which ranking is right. But good rankings resemble one another,
+    while bad ones are bad in ways of their own: the detector that agrees most with the others is
+    a safer choice than one at random. The detectors should differ, and most of them be sensible.
+
+    Parameters
+    ----------
+    detectors : list of estimators
+        Fitted, with `score_samples`: scikit-learn's outlier detectors too.
+
+    X : array-like of shape (n_samples, n_features)
+        The rows to be ranked, with the outliers among them. No labels are needed.
+
+    Returns
+    -------
+    correlation : ndarray of shape (n_detectors,)
+        Rank correlation of each detector's scores with the mean ranks of the others, between -1
+        and 1; nan of one that gives all rows the same score.
+
+    References
+    ----------
+    Ma, Zhao, Zhang & Akoglu, "The Need for Unsupervised Outlier Model Selection: A Review and
+    Evaluation of Internal Evaluation Strategies", 2023 (there among other criteria).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.ensemble import IsolationForest
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from skflows import DensityOutlierDetector
+    >>> from skflows.outlier import agreement
+    >>> X = np.random.default_rng(0).standard_normal((300, 2)) @ [[3.0, 2.0], [0.0, 1.0]]
+    >>> detectors = [
+    ...     DensityOutlierDetector(GaussianMixture()).fit(X),
+    ...     DensityOutlierDetector(GaussianMixture(3, random_state=0)).fit(X),
+    ...     IsolationForest(random_state=0).fit(X),
+    ... ]
+    >>> best = detectors[agreement(detectors, X).argmax()]
+    """
+    if len(detectors) < 2:
+        raise ValueError(
+            f"detectors holds {len(detectors)} of them: agreement needs at least two, and says "
+            "most of five or more."
+        )
+    ranks = np.array([stats.rankdata(detector.score_samples(X)) for detector in detectors])
+    total = ranks.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.array([rank_correlation(own, total - own) for own in ranks])
+
+
+def rank_correlation(own, others):
+    """Spearman's, of ranks and of what is yet to be ranked; nan if either is constant."""
+    return np.corrcoef(own, stats.rankdata(others))[0, 1]
+
+
+def outlier_average_precision(estimator, X, y):
+    """Average precision of the outliers: a scorer for searches with a few labels.
+
+    scikit-learn's "average_precision" takes the inliers, whose label is 1, for what is to be found.
+    ("roc_auc" and "balanced_accuracy" do not mind.)
+
+    Parameters
+    ----------
+    estimator : estimator
+        A fitted outlier detector or density, with `score_samples`.
+
+    X : array-like of shape (n_samples, n_features)
+        The rows.
+
+    y : array-like of shape (n_samples,)
+        Their labels: -1 for outliers, 1 for inliers.
+
+    Returns
+    -------
+    score : float
+        Between 0 and 1; at random, the fraction of the outliers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from skflows import DensityOutlierDetector
+    >>> from skflows.outlier import outlier_average_precision
+    >>> X = np.random.default_rng(0).standard_normal((200, 2))
+    >>> y = np.where(np.arange(200) % 20 == 0, -1, 1)
+    >>> X[y == -1] *= 4
+    >>> search = GridSearchCV(
+    ...     DensityOutlierDetector(GaussianMixture()),
+    ...     {"statistic": ["log_density", "typicality"]},
+    ...     scoring=outlier_average_precision,
+    ... ).fit(X, y)
+    >>> search.best_params_
+    {'statistic': 'log_density'}
+    """
+    outlier = np.asarray(y) == -1
+    if not outlier.any():
+        raise ValueError("y holds no outlier: give -1 for outliers and 1 for inliers.")
+    return float(average_precision_score(outlier, -estimator.score_samples(X)))
