@@ -10,12 +10,10 @@ from pathlib import Path
 from . import __version__, _arguments
 from ._auto import AutoDensity
 from ._csv import check_writable, numbers, one_line, read_csv, read_numbers, select, write_csv
-from ._progress import fit_with_progress
+from ._progress import fit_with_progress, processes
 from .density import ARCHITECTURES, GaussianizationDensity
 
 ESTIMATORS = ARCHITECTURES | {"gaussianization": GaussianizationDensity, "auto": AutoDensity}
-
-SHORT = 30  # seconds
 
 DESCRIPTION = "Fit a density to a table, score rows, draw new ones, and find outliers."
 EPILOG = """\
@@ -77,9 +75,8 @@ def run_fit(args):
         if name not in model.get_params():
             raise ValueError(f"{type(model).__name__} has no --{name.replace('_', '-')}")
         model.set_params(**{name: value})
-    # Processes take seconds to start: a short limit is better spent in one.
-    if "n_jobs" in model.get_params() and (args.time_limit or SHORT) >= SHORT:
-        model.set_params(n_jobs=-1)
+    if "n_jobs" in model.get_params():
+        model.set_params(n_jobs=processes(args.time_limit))
 
     start = time.perf_counter()
     interrupted = fit_with_progress(model, frame)

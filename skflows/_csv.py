@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 
+REMEDY = "choose numeric columns with --columns, or encode them"
 MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
 
 
@@ -74,9 +75,7 @@ def numbers(frame, path, remedy):
             f"({texts.columns[0]!r} holds {str(value)!r}); {remedy}"
         )
     for problem, found in {"missing": numbers.isna(), "infinite": np.isinf(numbers)}.items():
-        counts = found.sum().loc[lambda count: count > 0]
-        if counts.size:
-            where = _listed([f"{count} in {str(name)!r}" for name, count in counts.items()])
+        if where := _counted(found):
             raise ValueError(
                 f"{path} has {problem} values, {where}: fill them in, or drop those rows or columns"
             )
@@ -85,18 +84,41 @@ def numbers(frame, path, remedy):
 
 def read_numbers(path, columns=None):
     """The named columns of a file, or all of them, if every entry is a finite number."""
-    return feature_numbers(read_csv(path), path, columns)
+    frame = read_csv(path)
+    names = feature_columns(frame) if columns is None else columns
+    return numbers(select(frame, names, path), path, REMEDY)
 
 
-def feature_numbers(frame, path, columns=None):
-    """The named columns of a table, or all of them, if every entry is a finite number."""
+def complete_numbers(frame, path, columns=None):
+    """The named columns of a table, or those of numbers, in the rows without a missing value.
+
+    It warns of what is left out. Where most entries of a column are numbers, the others are
+    mistakes rather than texts, and an error.
+    """
     names = feature_columns(frame) if columns is None else columns
     frame = select(frame, names, path)
-    return numbers(frame, path, "choose numeric columns with --columns, or encode them")
+    if columns is None:
+        are_numbers = frame.apply(_pandas().to_numeric, errors="coerce").notna().sum()
+        texts = frame.columns[are_numbers <= frame.notna().sum() / 2]
+        if len(texts) == len(names):
+            raise ValueError(f"{path} has no column of numbers: encode the texts as numbers")
+        if len(texts):
+            warnings.warn(
+                f"columns of {path} that are not numbers are left out: {_quoted(texts)}",
+                stacklevel=2,
+            )
+        frame = frame.drop(columns=texts)
+    complete = frame.notna().all(axis=1)
+    if not complete.all():
+        left_out = f"of {len(frame)} rows of {path} have missing values ({_counted(frame.isna())})"
+        if not complete.any():
+            raise ValueError(f"all {left_out}: fill them in, or name other columns by --columns")
+        warnings.warn(f"{(~complete).sum()} {left_out}: left out", stacklevel=2)
+    return numbers(frame[complete], path, REMEDY)
 
 
 def write_csv(columns, path):
-    """Write a dict of columns to a file, or print it if ``path`` is None."""
+    """Write a dict of columns, or a table, to a file, or print it if ``path`` is None."""
     _pandas().DataFrame(columns).to_csv(path or sys.stdout, index=False)
 
 
@@ -114,6 +136,12 @@ def check_writable(path, *inputs):
         raise ValueError(f"cannot write {path}: {one_line(error)}") from error
     if not existed:
         path.unlink()
+
+
+def _counted(found):
+    """How many entries of which columns are true."""
+    counts = found.sum().loc[lambda count: count > 0]
+    return _listed([f"{count} in {str(name)!r}" for name, count in counts.items()])
 
 
 def _listed(texts):

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ._auto import AutoDensity
-from ._csv import feature_numbers, read_csv, read_numbers, write_csv
+from ._csv import complete_numbers, read_csv, write_csv
+from ._progress import processes, show_progress
 from .outlier import DensityOutlierDetector
 
 N_EXPLAINED = 100  # rows, the oddest ones; all that are flagged have their columns besides
@@ -21,7 +22,8 @@ class Findings(NamedTuple):
     reference: object  # path of the rows known to be normal, or None
     fdr: float
     detector: DensityOutlierDetector
-    frame: object  # the rows that were judged
+    frame: object  # the rows that were judged, numbered as in the file
+    n_left_out: int  # rows with a missing value
     known: object  # the rows that the detector was fitted to
     scores: np.ndarray
     p_values: np.ndarray
@@ -42,10 +44,11 @@ def run(args):
         raise ValueError(
             f"{args.data} has a column {taken[0]!r}, as the output would: rename it, please"
         )
-    frame = feature_numbers(table, args.data, args.columns)
-    known = frame if args.reference is None else read_numbers(args.reference, [*frame])
-    found = find(args, frame, known)
-    write_csv({name: table[name] for name in table} | columns_of(found), args.output)
+    frame = known = complete_numbers(table, args.data, args.columns)
+    if args.reference is not None:
+        known = complete_numbers(read_csv(args.reference), args.reference, [*frame])
+    found = find(args, frame, known, len(table) - len(frame))
+    write_csv(table.join(columns_of(found)), args.output)
     print(
         f"wrote {args.output}: {found.outlier.sum()} of {len(frame)} rows are flagged, with at "
         f"most {args.fdr:.3g} of the flags false on average "
@@ -58,16 +61,17 @@ def run(args):
         print(f"wrote {args.report}")
 
 
-def find(args, frame, known):
+def find(args, frame, known, n_left_out):
     """Judge the rows of ``frame`` by a detector of the rows of ``known``."""
     started = time.perf_counter()
     itself = args.reference is None
     density = AutoDensity(
         time_limit=args.time_limit,
         cv=N_FOLDS if itself else "auto",
-        n_jobs=-1,
+        n_jobs=processes(args.time_limit),
         random_state=args.random_state,
     )
+    show_progress(density)
     detector = DensityOutlierDetector(
         density,
         calibration="empirical_null" if itself else "conformal",
@@ -89,6 +93,7 @@ def find(args, frame, known):
         args.fdr,
         detector,
         frame,
+        n_left_out,
         known,
         scores,
         p_values,
@@ -100,11 +105,15 @@ def find(args, frame, known):
 
 
 def columns_of(found):
-    """The columns that the output has beyond those of the table."""
+    """The columns that the output has beyond those of the table, empty in rows left out."""
     names = np.array([*found.frame.columns], dtype=object)
     oddest = np.full((2, len(found.frame)), "", dtype=object)
     order = np.argsort(found.parts, axis=1, kind="stable")
     for place in range(min(2, len(names))):
         oddest[place, found.explained] = names[order[:, place]]
-    values = [found.scores, found.p_values, found.outlier.astype(int), *oddest]
-    return dict(zip(ADDED, values, strict=True))
+    # More digits say nothing, and are hard to read.
+    shown = [[float(f"{x:.6g}") for x in some] for some in (found.scores, found.p_values)]
+    added = found.frame.iloc[:, :0].assign(
+        **dict(zip(ADDED, [*shown, found.outlier.astype(int), *oddest], strict=True))
+    )
+    return added.astype({"outlier": "Int64"})

@@ -3,9 +3,16 @@
 import signal
 import sys
 
+SHORT = 30  # seconds: processes take some to start, so a shorter fit is better spent in one
 
-def fit_with_progress(model, X):
-    """Fit ``model``, with a progress bar on a terminal; say whether Ctrl-C ended it early."""
+
+def processes(time_limit):
+    """``n_jobs`` of a fit that may take so many seconds, or None."""
+    return None if time_limit is not None and time_limit < SHORT else -1
+
+
+def show_progress(model):
+    """Let the fits of ``model`` and of its clones show a bar on a terminal."""
     if sys.stdout.isatty():
         from sklearn.callback import ProgressBar
 
@@ -13,6 +20,11 @@ def fit_with_progress(model, X):
             model.set_callbacks(ProgressBar())
         except ImportError:
             pass  # the bar needs rich, the fit does not
+
+
+def fit_with_progress(model, X):
+    """Fit ``model``, with a progress bar on a terminal; say whether Ctrl-C ended it early."""
+    show_progress(model)
     interrupted = []
 
     def on_interrupt(signum, frame):

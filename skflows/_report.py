@@ -117,6 +117,11 @@ def lowest_kept(found):
     return float(kept.min()) if found.outlier.any() and len(kept) else None
 
 
+def line_of(found, row):
+    """Number of a judged row in the file, from 1 on."""
+    return found.frame.index[row] + 1
+
+
 def oddest_rows(found):
     head = (
         "<tr><th class='number'>row</th><th class='number'>score</th>"
@@ -133,7 +138,7 @@ def oddest_rows(found):
         )
         flagged = " class='flagged'" if found.outlier[row] else ""
         lines.append(
-            f"<tr{flagged}><td class='number'>{row + 1}</td>"
+            f"<tr{flagged}><td class='number'>{line_of(found, row)}</td>"
             f"<td class='number'>{found.scores[row]:.1f}</td>"
             f"<td class='number'>{found.p_values[row]:.2g}</td><td>{reasons}</td></tr>"
         )
@@ -153,7 +158,7 @@ def why(found):
             feature_names=[str(name) for name in found.frame.columns],
             max_features=6,
         )
-        drawn.append(picture(display, f"Row {row + 1}"))
+        drawn.append(picture(display, f"Row {line_of(found, row)}"))
     return (
         "<p>What the score gains or loses when a similar normal row takes the values of the odd "
         "one, column by column, under the model of all rows. The parts add up to that model's "
@@ -167,6 +172,8 @@ def health(found):
     density = model.density
     n, d = found.known.shape
     facts = [f"Fitted to {n:,} rows of {d} columns{'' if not others else ' in folds'}."]
+    if found.n_left_out:
+        facts.append(f"Rows with a missing value, which were not judged: {found.n_left_out:,}.")
     if density.discrete_:
         names = ", ".join(escape(str(found.known.columns[j])) for j in density.discrete_)
         facts.append(f"Columns taken as discrete or constant: {names}.")

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from skflows import _cli
+from skflows._progress import processes
 
 
 @pytest.fixture
@@ -56,3 +57,60 @@ def test_columns_of_the_output_are_not_overwritten(folder, capsys):
 def test_outputs_are_no_inputs(folder, capsys):
     assert _cli.main(["outliers", "odd.csv", "-o", "odd.csv"]) == 2
     assert "odd.csv is an input" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default:.*left out:UserWarning")
+def test_texts_and_rows_with_missing_values_are_left_out_and_told(folder, capsys):
+    table = pd.read_csv("odd.csv")
+    table.insert(0, "name", [f"row {i}" for i in range(len(table))])
+    table.loc[3, "a"] = np.nan
+    table.loc[[4, 9], "c"] = np.nan
+    table.to_csv("mixed.csv", index=False)
+    line = "outliers mixed.csv -o flagged.csv --fdr 0.3 --random-state 0 --report r.html"
+    assert _cli.main(line.split()) == 0
+    said = capsys.readouterr()
+    assert "columns of mixed.csv that are not numbers are left out: 'name'" in said.err
+    assert (
+        "3 of 120 rows of mixed.csv have missing values (1 in 'a', 2 in 'c'): left out" in said.err
+    )
+    assert "of 117 rows are flagged" in said.out
+    flagged = pd.read_csv("flagged.csv")
+    pd.testing.assert_frame_equal(flagged[[*table]], table)
+    for name in ("score", "p_value", "outlier"):
+        np.testing.assert_array_equal(np.flatnonzero(flagged[name].isna()), [3, 4, 9])
+    # Numbers of rows are those of the file, not of the rows that were judged.
+    assert flagged.loc[[7, 50], "outlier"].tolist() == [1, 1]
+    assert flagged.loc[[7, 50], "oddest_column"].tolist() == ["<b>", "<b>"]
+    text = (folder / "r.html").read_text(encoding="utf-8")
+    assert {"8", "51"} <= set(re.findall(r"flagged'><td class='number'>(\d+)", text))
+    assert "which were not judged: 3." in text
+
+
+@pytest.mark.filterwarnings("default:.*left out:UserWarning")
+def test_reference_with_missing_values(folder, capsys):
+    clean = pd.read_csv("clean.csv")
+    clean.loc[:9, "a"] = np.nan
+    clean.to_csv("holes.csv", index=False)
+    line = "outliers odd.csv -o flagged.csv --reference holes.csv --random-state 0"
+    assert _cli.main(line.split()) == 0
+    assert "10 of 400 rows of holes.csv have missing values" in capsys.readouterr().err
+
+
+UNUSABLE = {
+    "all of 120 rows": lambda table: table.assign(a=np.nan, b=1.0),
+    "has no column of numbers": lambda table: table.astype(str).add(" m"),
+    "holds 'about 9'": lambda table: table.astype(object).where(table < 8, "about 9"),
+}
+
+
+@pytest.mark.parametrize("message", UNUSABLE)
+def test_tables_that_cannot_be_judged(folder, capsys, message):
+    UNUSABLE[message](pd.read_csv("odd.csv")).to_csv("bad.csv", index=False)
+    columns = ["--columns", "a,b"] if "all" in message else []
+    assert _cli.main(["outliers", "bad.csv", "-o", "flagged.csv", *columns]) == 2
+    assert message in capsys.readouterr().err
+    assert not (folder / "flagged.csv").exists()
+
+
+def test_short_fits_stay_in_one_process():
+    assert [processes(limit) for limit in (None, 5, 60)] == [-1, None, -1]
