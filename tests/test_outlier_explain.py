@@ -91,6 +91,9 @@ WRAPPED = {
     ),
     "flow": NSFDensity(preprocessing="quantile", discrete=None, max_iter=20, random_state=0),
 }
+WRAPPED["pool"] = StackedDensity(
+    [(name, WRAPPED[name]) for name in ("mixture", "kernels", "copula")], cv=2, random_state=0
+)
 
 
 @pytest.mark.parametrize("density", WRAPPED)
