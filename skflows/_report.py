@@ -132,8 +132,8 @@ def oddest_rows(found):
     for place, row in enumerate(found.explained[:N_LISTED]):
         columns = np.argsort(found.parts[place], kind="stable")[:N_REASONS]
         reasons = "; ".join(
-            f"{escape(str(found.frame.columns[j]))} = {found.frame.iloc[row, j]:.4g} "
-            f"<span class='usual'>({low[j]:.4g} to {high[j]:.4g})</span>"
+            f"{escape(str(found.frame.columns[j]))} = {found.frame.iloc[row, j]:,.6g} "
+            f"<span class='usual'>({low[j]:,.6g} to {high[j]:,.6g})</span>"
             for j in columns
         )
         flagged = " class='flagged'" if found.outlier[row] else ""

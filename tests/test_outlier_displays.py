@@ -215,7 +215,7 @@ def test_explanation_has_the_oddest_column_on_top(detector):
     widths = [bar.get_width() for bar in shown.bars_]
     np.testing.assert_allclose(widths, np.sort(expected)[:3] - np.median(expected))
     first = shown.ax_.get_yticklabels()[0].get_text()
-    assert first == f"petal width (cm) = {ODD.iloc[-1, 3]:.4g}"
+    assert first == f"petal width (cm) = {ODD.iloc[-1, 3]:,.6g}"
     assert f"{expected.sum():.4g} in all" in shown.ax_.get_xlabel()
 
 
@@ -234,3 +234,12 @@ def test_explanation_of_what_cannot_be():
 def test_explanation_of_no_row(detector, params, message):
     with pytest.raises(ValueError, match=message):
         draw(ExplanationDisplay, detector, **params)
+
+
+def test_values_are_written_as_in_a_table():
+    """Not as 1e+05: whoever looks for the value in the table would not find it."""
+    shown = ExplanationDisplay.from_predictions(
+        [-2.0, -1.0], values=[99_999, 0.125], feature_names=["gain", "rate"]
+    )
+    labels = [text.get_text() for text in shown.ax_.get_yticklabels()]
+    assert labels == ["gain = 99,999", "rate = 0.125"]

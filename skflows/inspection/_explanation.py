@@ -186,7 +186,7 @@ class ExplanationDisplay:
         labels = [shorten(str(names[j]), 30) for j in order]
         if self.values is not None:
             labels = [
-                f"{name} = {self.values[j]:.4g}" for name, j in zip(labels, order, strict=True)
+                f"{name} = {self.values[j]:,.6g}" for name, j in zip(labels, order, strict=True)
             ]
         ax = single_axes(plt, ax, (6.4, 1.1 + 0.3 * len(order)))
         self.ax_, self.figure_ = ax, ax.figure
