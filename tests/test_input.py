@@ -10,8 +10,9 @@ from _densities import banana, each_estimator, small
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
+from sklearn.utils.validation import validate_data
 
-from skflows.density import _run
+from skflows.density import _run, _validation
 
 X = banana(20)
 FRAME = pd.DataFrame(X, columns=["height", "width"])
@@ -104,6 +105,31 @@ def test_bad_rows_in_scoring(fitted, what, method):
     with refused(error, message):
         getattr(fitted, method)(bad)
     np.testing.assert_array_equal(fitted.score_samples(X), before)
+
+
+AS_THEY_ARE = {"float64": X, "float32": X.astype(np.float32), "one row": X[:1], "huge": X * 1e300}
+TO_BE_CONVERTED = {
+    "list": X.tolist(),
+    "integers": X.astype(int),
+    "order": np.asfortranarray(X),
+    "strides": X[::-1],
+    "byte order": X.astype(X.dtype.newbyteorder()),
+    "subclass": X.view(type("Rows", (np.ndarray,), {})),
+    "overflow": np.full_like(X, 1e308),
+}
+
+
+@pytest.mark.parametrize("what", [*AS_THEY_ARE, *TO_BE_CONVERTED])
+def test_valid_rows_are_what_scikit_learn_makes_of_them(fitted, what):
+    """A plain array is returned as it is, without the time that scikit-learn takes to say so."""
+    rows = {**AS_THEY_ARE, **TO_BE_CONVERTED}[what]
+    slow = validate_data(fitted, rows, reset=False, dtype=[np.float64, np.float32], order="C")
+    with mock.patch.object(_validation, "validate_data", wraps=validate_data) as asked:
+        fast = _validation.validate_rows(fitted, rows, reset=False)
+    np.testing.assert_array_equal(fast, slow)
+    assert fast.dtype == slow.dtype and fast.flags.c_contiguous
+    assert asked.called == (what in TO_BE_CONVERTED)
+    assert fast is rows or what in TO_BE_CONVERTED
 
 
 @each_estimator

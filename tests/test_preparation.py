@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from _densities import AtEpochEnd, banana, each_estimator, gaussian, small
 from scipy import stats
+from scipy.special import logsumexp
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
 from skflows import GaussianizationDensity, NSFDensity, TransformedDensity
+from skflows.density import _discrete
 from skflows.density._discrete import Dequantizer, discrete_columns, smallest_gap
 
 MAPS = ["standardize", "whiten", "quantile", ("quantile", "whiten")]
@@ -121,6 +123,19 @@ def test_score_of_a_discrete_column_is_its_log_probability():
     np.testing.assert_allclose(
         10 * np.exp(wide.score_samples(10 * values[:, None])), found, atol=1e-4
     )
+
+
+def test_a_row_of_discrete_columns_scores_as_the_mean_over_its_draws(monkeypatch):
+    X = counts()
+    density = NSFDensity(max_iter=2, random_state=0).fit(X)
+    draws = [
+        density._map_rows("log_prob", density._dequantizer.spread(X, draw))[0]
+        for draw in _discrete.lattice(2)
+    ]
+    expected = logsumexp(draws, axis=0) - np.log(len(draws))
+    np.testing.assert_allclose(density.score_samples(X), expected, rtol=1e-11)
+    monkeypatch.setattr(_discrete, "SPREAD_ROWS", 7)
+    np.testing.assert_allclose(density.score_samples(X), expected, rtol=1e-11)
 
 
 def test_discrete_columns_by_name_number_and_gap():

@@ -1,10 +1,10 @@
 """Columns of repeated values: found, spread over their cells, and rounded back."""
 
 from collections.abc import Mapping
+from functools import cache
 from numbers import Integral, Real
 
 import numpy as np
-from scipy.special import logsumexp
 
 LEAST_ROWS = 40  # from which on a repeated value is no coincidence
 MOST_DISTINCT = 0.5  # of the rows: a column with fewer distinct values is discrete
@@ -12,6 +12,7 @@ ROUNDING = 1e-9  # gaps below this fraction of the largest value are none
 MOST_UNSEEN = 10  # places of a lattice for each value seen: of a sparser one, no other is likely
 MOST_DECIMALS = 12
 N_DRAWS = 8  # of the noise, over which a score is averaged
+SPREAD_ROWS = 2**15  # at once: a table of all draws would take several times its memory
 
 
 class Dequantizer:
@@ -92,11 +93,14 @@ class Dequantizer:
         """Log of the density's mean over the cell of each row, by the same draws for all."""
         if not self:
             return log_density(X)
-        from scipy.stats import qmc  # slow to import
-
-        noise = qmc.LatinHypercube(len(self.columns), scramble=False, rng=0).random(N_DRAWS)
-        scores = [log_density(self.spread(X, draw)) for draw in noise]
-        return logsumexp(scores, axis=0) - np.log(N_DRAWS)
+        noise = lattice(len(self.columns))
+        scores = np.empty(len(X))
+        for start in range(0, len(X), SPREAD_ROWS):
+            part = slice(start, start + SPREAD_ROWS)
+            spread = np.concatenate([self.spread(X[part], draw) for draw in noise])
+            of_draws = log_density(spread).reshape(N_DRAWS, -1)
+            scores[part] = np.logaddexp.reduce(of_draws)
+        return scores - np.log(N_DRAWS)
 
     def round(self, X):
         """X with discrete columns rounded to values they can have."""
@@ -104,6 +108,14 @@ class Dequantizer:
             grid = possible_values(values, gap)
             X[:, j] = grid[np.searchsorted((grid[1:] + grid[:-1]) / 2, X[:, j])]
         return X
+
+
+@cache
+def lattice(n_columns):
+    """The noise of each draw on each discrete column."""
+    from scipy.stats import qmc  # slow to import
+
+    return qmc.LatinHypercube(n_columns, scramble=False, rng=0).random(N_DRAWS)
 
 
 def possible_values(values, gap):

@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 
+import numpy as np
 import torch
 
 from ..bijections._fixed import weighted_moments
@@ -107,13 +108,21 @@ def map_rows(flow, direction, rows):
     on_cpu = device.type == "cpu"
     size = max(1, (VALUES_PER_CHUNK if on_cpu else 64 * VALUES_PER_CHUNK) // rows.shape[1])
 
-    @torch.inference_mode()
     def outputs(start):
-        chunk = torch.tensor(rows[start : start + size], dtype=torch.float64, device=device)
-        found = getattr(flow, direction)(chunk)
-        return found if isinstance(found, tuple) else (found,)
+        with torch.inference_mode():
+            chunk = torch.tensor(rows[start : start + size], dtype=torch.float64, device=device)
+            found = getattr(flow, direction)(chunk)
+            found = found if isinstance(found, tuple) else (found,)
+            return [tensor.contiguous().cpu().numpy() for tensor in found]
 
+    if len(rows) <= size:
+        return outputs(0)
     starts = range(0, len(rows), size)
+    whole = None
     with threads_for(len(starts) if on_cpu else 1) as over:
-        chunks = list(over(outputs, starts))
-    return [torch.cat(parts).cpu().numpy() for parts in zip(*chunks, strict=True)]
+        for start, parts in zip(starts, over(outputs, starts), strict=True):
+            if whole is None:  # not joined at the end, which would take the memory twice
+                whole = [np.empty((len(rows), *part.shape[1:])) for part in parts]
+            for array, part in zip(whole, parts, strict=True):
+                array[start : start + size] = part
+    return whole
