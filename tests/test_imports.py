@@ -119,6 +119,18 @@ print({"torch", "matplotlib", "pandas"} & set(sys.modules) - before)
     assert printed(code) == "set()"
 
 
+def test_import_of_the_estimators_loads_little_of_scikit_learn():
+    """Half of what the import takes is what scikit-learn's callbacks need, and no more."""
+    code = """
+import sys, sklearn.base, sklearn.callback
+before = set(sys.modules)
+import skflows
+rooms = {".".join(name.split(".")[:2]) for name in set(sys.modules) - before}
+print(sorted(room for room in rooms if room.startswith(("scipy.", "sklearn."))))
+"""
+    assert printed(code) == "['sklearn.frozen', 'sklearn.utils']"
+
+
 def test_fit_loads_no_compiler():
     """Torch's own optimisers import it when they are made, which takes a second."""
     code = """

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import train_test_split
 
 from ..density._protocol import fit_density
 from ._scores import SCORES, log_density
@@ -51,6 +50,8 @@ def fit_scored(score, setting, X, trim):
     """A density and its score, fitted to rows."""
     rows = unseen = X
     if SCORES[score].unseen and not is_frozen(setting.estimator):
+        from sklearn.model_selection import train_test_split  # takes long to import
+
         rows, unseen = train_test_split(X, test_size=UNSEEN, random_state=setting.random_state)
     density, kept = fit_trimmed(setting.estimator, rows, trim)
     if unseen is X:
