@@ -36,6 +36,27 @@ def zuko_flow(d, architecture, n_transforms=3, hidden=(64, 64), **kwargs):
     return Model(flow, lambda X: flow().log_prob(X), lambda n: flow().sample((n,)))
 
 
+def zuko_inverse_autoregressive(d, n_transforms=5, hidden=(64, 64)):
+    """An affine autoregressive flow whose fast direction is that of samples."""
+    import zuko
+
+    steps = [
+        zuko.lazy.LazyInverse(
+            zuko.flows.MaskedAutoregressiveTransform(
+                d,
+                order=torch.arange(d) if i % 2 == 0 else torch.arange(d).flip(0),
+                hidden_features=hidden,
+            )
+        )
+        for i in range(n_transforms)
+    ]
+    base = zuko.lazy.UnconditionalDistribution(
+        zuko.distributions.DiagNormal, torch.zeros(d), torch.ones(d), buffer=True
+    )
+    flow = zuko.lazy.Flow(steps, base)
+    return Model(flow, lambda X: flow().log_prob(X), lambda n: flow().sample((n,)))
+
+
 def _nflows_model(layers, d):
     from nflows.distributions.normal import StandardNormal
     from nflows.flows.base import Flow

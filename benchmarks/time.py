@@ -1,28 +1,31 @@
-"""Seconds of one training step, of scoring and of sampling, against each peer's same architecture.
+"""Time of single operations, each peer's as a multiple of ours: above 1, ours is faster.
 
     python benchmarks/time.py --json times.json
 
 The contestants take turns within every round, so that whatever else the machine does meets all of
-them alike; the table shows our median time and, for each peer, its median divided by ours.
+them alike; the tables show our median and, for each peer, its median divided by ours.
 """
 
 import argparse
-import copy
 import json
 import statistics
+import subprocess
+import sys
 import warnings
-from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import NamedTuple
 
 import peers
 import torch
 from quality import machine
+from sklearn.model_selection import GridSearchCV
 from threadpoolctl import threadpool_limits
+from timing import alternate, clock_for, ours, peer, table
 
-LEARNING_RATE = 1e-3
-LEAST_SECONDS = 0.02  # of one measurement: shorter calls are repeated within it
+import skflows
+
+OPERATIONS = ("step", "score", "sample")
+CHUNK_VALUES = 2**14  # of input, which a peer scores at once where it would be slower without
 
 # Three transforms with hidden layers of 64 and 64; a RealNVP transform is a pair of couplings.
 ARCHITECTURES = {
@@ -42,123 +45,128 @@ ARCHITECTURES = {
         "normflows": partial(peers.normflows_realnvp, n_transforms=6),
     },
 }
-LIBRARIES = ["zuko", "nflows", "normflows"]
-OPERATIONS = ["step", "score", "sample"]
 
 
-class Contestant(NamedTuple):
-    """Three functions of rows X; ``sample`` draws as many."""
-
-    step: Callable
-    score: Callable
-    sample: Callable
+def fitted(name, d, **params):
+    """Our estimator after an epoch on normal rows: for the calls that a user makes."""
+    X = torch.randn(1000, d).numpy()
+    return getattr(skflows, f"{name}Density")(max_iter=1, random_state=0, **params).fit(X)
 
 
-def ours(architecture, d):
-    """Our estimator's flow: trained in float32 by its own optimiser, used in float64."""
-    import skflows
-    from skflows._flow import Flow
-    from skflows._optimizer import FlatOptimizer
-    from skflows._training import EMA_DECAY, weighted_nll
-    from skflows.bijections import Standardize
-
-    # No dropout: the peers have none.
-    estimator = getattr(skflows, f"{architecture}Density")(
-        n_transforms=3, hidden_layer_sizes=(64, 64), dropout=0.0
-    )
-    bijection = estimator._build_bijection(d, 0)
-    flow = Flow(Standardize(d), copy.deepcopy(bijection)).double().eval()
-    optimizer = FlatOptimizer(bijection, LEARNING_RATE, ema_decay=EMA_DECAY)
-
-    def step(X):
-        weight = torch.ones(len(X))
-        optimizer.step(weighted_nll(bijection, X, weight) / len(X), 1.0)
-
-    @torch.inference_mode()
-    def score(X):
-        flow.log_prob(X.double())
-
-    @torch.inference_mode()
-    def sample(X):
-        flow.inverse(torch.randn(X.shape, dtype=torch.float64))
-
-    return Contestant(step, score, sample)
+def steps(args, compare):
+    """Single steps of training, passes that score, and draws, in batches."""
+    for architecture, libraries in ARCHITECTURES.items():
+        for d in args.d:
+            contestants = {"skflows": ours(architecture, d)}
+            contestants |= {name: peer(build, d) for name, build in libraries.items()}
+            for batch in args.batch:
+                X = torch.randn(batch, d)
+                for operation in OPERATIONS:
+                    functions = {
+                        name: partial(getattr(contestant, operation), X)
+                        for name, contestant in contestants.items()
+                    }
+                    yield f"{architecture}, d = {d}, batch {batch}: {operation}", compare(functions)
 
 
-def peer(build, d):
-    """A peer's flow, trained and used in float32, as its users do."""
-    model = build(d)
-    optimizer = torch.optim.Adam(model.module.parameters(), lr=LEARNING_RATE)
-
-    def step(X):
-        optimizer.zero_grad()
-        (-model.log_prob(X).mean()).backward()
-        torch.nn.utils.clip_grad_norm_(model.module.parameters(), 5.0)
-        optimizer.step()
-
-    @torch.inference_mode()
-    def score(X):
-        model.log_prob(X)
-
-    @torch.inference_mode()
-    def sample(X):
-        model.sample(len(X))
-
-    return Contestant(step, score, sample)
+def tables(args, compare):
+    """`score_samples` on a table, from an array of float32 to an array of float64."""
+    size = {"n_transforms": 3, "hidden_layer_sizes": (64, 64)}
+    for architecture, libraries in ARCHITECTURES.items():
+        for d in args.d:
+            X = torch.randn(args.n, d)
+            score = peer(libraries["zuko"], d).score
+            chunks = X.split(CHUNK_VALUES // d)
+            functions = {
+                "skflows": partial(fitted(architecture, d, **size).score_samples, X.numpy()),
+                "zuko in chunks": lambda score=score, chunks=chunks: [score(x) for x in chunks],
+                "zuko": partial(score, X),
+            }
+            yield f"{architecture}, d = {d}: scoring of {args.n} rows", compare(functions)
 
 
-def seconds_per_call(function, X, n_calls):
-    started = perf_counter()
-    for _ in range(n_calls):
-        function(X)
-    return (perf_counter() - started) / n_calls
+def columns(args, compare):
+    """The direction of autoregressive flows that solves one column after another."""
+    d, n, size = 43, 1000, (256, 256)
+    Z = torch.randn(n, d)
+    for name in ("MAF", "NSF"):
+        flow = fitted(name, d, n_transforms=5, hidden_layer_sizes=size)
+        zuko = peer(
+            partial(peers.zuko_flow, architecture=name, n_transforms=5, hidden=size), d
+        ).sample
+        functions = {"skflows": partial(flow.sample, n, random_state=0), "zuko": partial(zuko, Z)}
+        yield f"{name}, 5 x (256, 256), d = {d}: {n} samples", compare(functions)
+    flow = fitted("IAF", d, n_transforms=5, hidden_layer_sizes=size)
+    build = partial(peers.zuko_inverse_autoregressive, n_transforms=5, hidden=size)
+    functions = {
+        "skflows": partial(flow.score_samples, Z.numpy()),
+        "zuko": partial(peer(build, d).score, Z),
+    }
+    yield f"IAF, 5 x (256, 256), d = {d}: scoring of {n} rows", compare(functions)
 
 
-def alternate(functions, X, n_rounds):
-    """Median seconds of each function over rounds in which all take turns."""
-    n_calls = {}
-    for name, function in functions.items():
-        function(X)  # the first call allocates
-        n_calls[name] = max(1, round(LEAST_SECONDS / seconds_per_call(function, X, 1)))
-    names = list(functions)
-    times = {name: [] for name in names}
-    for i in range(n_rounds):
-        first = i % len(names)  # nobody always follows the same neighbour's cache
-        for name in names[first:] + names[:first]:
-            times[name].append(seconds_per_call(functions[name], X, n_calls[name]))
-    return {name: statistics.median(values) for name, values in times.items()}
+def calls(args, compare):
+    """`score_samples` of estimators at their defaults, on few rows."""
+    d = 10
+    for name, libraries in ARCHITECTURES.items():
+        flow = fitted(name, d)
+        n_transforms = 10 if name == "RealNVP" else 5
+        score = peer(partial(libraries["zuko"], n_transforms=n_transforms), d).score
+        for n in (1, 100):
+            X = torch.randn(n, d)
+            functions = {
+                "skflows": partial(flow.score_samples, X.numpy()),
+                "zuko": partial(score, X),
+            }
+            yield f"{name}, d = {d}: scoring of {n} rows in a call", compare(functions)
 
 
-def table(rows):
-    lines = [
-        "| architecture | d | batch | operation | skflows, ms | " + " | ".join(LIBRARIES) + " |",
-        "|---" * (5 + len(LIBRARIES)) + "|",
-    ]
-    for row in rows:
-        base = row["seconds"]["skflows"]
-        ratios = [
-            f"{row['seconds'][name] / base:.2f}x" if name in row["seconds"] else ""
-            for name in LIBRARIES
-        ]
-        label = f"{row['architecture']} | {row['d']} | {row['batch']} | {row['operation']}"
-        lines.append(f"| {label} | {1e3 * base:.2f} | " + " | ".join(ratios) + " |")
-    return "\n".join(lines)
+def imports(args, compare):
+    """Fresh processes, by processor time; what they import before does not count."""
+    codes = {
+        "skflows": ("import sklearn", "import skflows"),
+        "sklearn itself": ("", "import sklearn"),
+        "sklearn.mixture": ("import sklearn", "import sklearn.mixture"),
+        "torch": ("import sklearn", "import torch"),
+    }
+    now = "from time import process_time as now"
+    times = {name: [] for name in codes}
+    for _ in range(max(args.rounds, 15)):
+        for name, (before, code) in codes.items():
+            script = "\n".join([now, before, "start = now()", code, "print(now() - start)"])
+            run = [sys.executable, "-c", script]
+            printed = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+            times[name].append(float(printed))
+    yield "import", {name: statistics.median(values) for name, values in times.items()}
+
+
+def processes(args, compare):
+    """A search by the clock, in one process and in two: idle cores, or it says nothing."""
+    X = torch.randn(2000, 10).numpy()
+    grid = {"learning_rate_init": [1e-3, 2e-3], "weight_decay": [0.0, 0.1]}
+    flow = skflows.MAFDensity(max_iter=30, random_state=0)
+    searches = {
+        name: GridSearchCV(flow, grid, cv=3, refit=False, n_jobs=n_jobs)
+        for name, n_jobs in (("n_jobs=2", 2), ("n_jobs=1", 1))
+    }
+    functions = {name: partial(search.fit, X) for name, search in searches.items()}
+    yield "GridSearchCV, 12 fits", alternate(functions, 3, perf_counter)
+
+
+SECTIONS = {section.__name__: section for section in (steps, tables, columns, calls, imports)}
+SECTIONS["processes"] = processes
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES), metavar="NAME")
+    parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=list(SECTIONS))
     parser.add_argument("--d", nargs="+", type=int, default=[10, 36], help="numbers of columns")
     parser.add_argument("--batch", nargs="+", type=int, default=[256, 1024], help="numbers of rows")
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--n", type=int, default=100_000, help="rows of a table to score")
+    parser.add_argument("--rounds", type=int, default=11, help="turns of each contestant")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", help="file to write the seconds to")
-    args = parser.parse_args()
-    if unknown := set(args.architectures) - set(ARCHITECTURES):
-        parser.error(
-            f"unknown architecture {unknown.pop()}: choose from {', '.join(ARCHITECTURES)}"
-        )
-    return args
+    return parser.parse_args()
 
 
 def main():
@@ -166,33 +174,20 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     warnings.simplefilter("ignore")  # deprecations inside a peer
-    rows = []
-    with threadpool_limits(args.threads):
-        for architecture in args.architectures:
-            for d in args.d:
-                contestants = {"skflows": ours(architecture, d)}
-                for library, build in ARCHITECTURES[architecture].items():
-                    contestants[library] = peer(build, d)
-                for batch in args.batch:
-                    X = torch.randn(batch, d)
-                    for operation in OPERATIONS:
-                        functions = {
-                            name: getattr(contestant, operation)
-                            for name, contestant in contestants.items()
-                        }
-                        seconds = alternate(functions, X, args.rounds)
-                        row = {"architecture": architecture, "d": d, "batch": batch}
-                        rows.append(row | {"operation": operation, "seconds": seconds})
-
+    found = {}
     where = {"machine": machine(), "threads": args.threads, "torch": torch.__version__}
-    print(
-        "Median time of ours, and each peer's time as a multiple of it (above 1: ours is faster).\n"
-    )
-    print(table(rows))
-    print("\nMachine: {machine}; threads: {threads}; torch {torch}".format(**where))
+    print("Machine: {machine}; threads: {threads}; torch {torch}".format(**where))
+    compare = partial(alternate, n_rounds=args.rounds, clock=clock_for(args.threads))
+    with threadpool_limits(args.threads):
+        for name in args.sections:
+            found[name] = []
+            for what, seconds in SECTIONS[name](args, compare):
+                found[name].append((what, seconds))
+                print(".", end="", file=sys.stderr, flush=True)
+            print(f"\n{SECTIONS[name].__doc__}\n\n{table(found[name])}", flush=True)
     if args.json:
         with open(args.json, "w", encoding="utf-8") as out:
-            json.dump({**where, "rounds": args.rounds, "rows": rows}, out, indent=1)
+            json.dump({**where, "rounds": args.rounds, **found}, out, indent=1)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from ..bijections._fixed import weighted_moments
 
 # Of input, in one pass of scoring: bounds the memory, and keeps the activations in a CPU's cache.
-VALUES_PER_CHUNK = 2**14
+VALUES_PER_CHUNK = 2**15
 # Torch has one random state for all threads: fits in threads take turns, lest they mix draws.
 RNG_LOCK = threading.RLock()
 SMALLEST_SHARED_WORK = 1e8  # rows times weights of a pass from which on a second thread pays

@@ -1,0 +1,115 @@
+"""What is timed, contestants that take turns, and the table of their times as ratios."""
+
+import copy
+import statistics
+from collections.abc import Callable
+from time import perf_counter, process_time
+from typing import NamedTuple
+
+import torch
+
+import skflows
+
+LEARNING_RATE = 1e-3
+LEAST_SECONDS = 0.02  # of one measurement: shorter calls are repeated within it
+
+
+class Contestant(NamedTuple):
+    """A flow and three functions of rows X; ``sample`` draws as many."""
+
+    step: Callable
+    score: Callable
+    sample: Callable
+    bijection: torch.nn.Module
+
+
+def ours(architecture, d):
+    """Our estimator's flow: trained in float32 by its own optimiser, used in float64."""
+    from skflows._flow import Flow
+    from skflows._optimizer import FlatOptimizer
+    from skflows._training import EMA_DECAY, weighted_nll
+    from skflows.bijections import Standardize
+    from skflows.density import _engine  # noqa: F401  (sets how freed memory is kept)
+
+    # No dropout: the peers have none.
+    estimator = getattr(skflows, f"{architecture}Density")(
+        n_transforms=3, hidden_layer_sizes=(64, 64), dropout=0.0
+    )
+    bijection = estimator._build_bijection(d, 0)
+    flow = Flow(Standardize(d), copy.deepcopy(bijection)).double().eval()
+    optimizer = FlatOptimizer(bijection, LEARNING_RATE, ema_decay=EMA_DECAY)
+
+    def step(X):
+        weight = torch.ones(len(X))
+        optimizer.step(weighted_nll(bijection, X, weight) / len(X), 1.0)
+
+    @torch.inference_mode()
+    def score(X):
+        flow.log_prob(X.double())
+
+    @torch.inference_mode()
+    def sample(X):
+        flow.inverse(torch.randn(X.shape, dtype=torch.float64))
+
+    return Contestant(step, score, sample, bijection)
+
+
+def peer(build, d):
+    """A peer's flow, trained and used in float32, as its users do."""
+    model = build(d)
+    optimizer = torch.optim.Adam(model.module.parameters(), lr=LEARNING_RATE)
+
+    def step(X):
+        optimizer.zero_grad()
+        (-model.log_prob(X).mean()).backward()
+        torch.nn.utils.clip_grad_norm_(model.module.parameters(), 5.0)
+        optimizer.step()
+
+    @torch.inference_mode()
+    def score(X):
+        model.log_prob(X)
+
+    @torch.inference_mode()
+    def sample(X):
+        model.sample(len(X))
+
+    return Contestant(step, score, sample, model.module)
+
+
+def seconds_per_call(function, n_calls, clock):
+    started = clock()
+    for _ in range(n_calls):
+        function()
+    return (clock() - started) / n_calls
+
+
+def alternate(functions, n_rounds, clock=process_time):
+    """Median seconds of each function over rounds in which all take turns."""
+    n_calls = {}
+    for name, function in functions.items():
+        function()  # the first call allocates
+        n_calls[name] = max(1, round(LEAST_SECONDS / seconds_per_call(function, 1, clock)))
+    names = list(functions)
+    times = {name: [] for name in names}
+    for i in range(n_rounds):
+        first = i % len(names)  # nobody always follows the same neighbour's cache
+        for name in names[first:] + names[:first]:
+            times[name].append(seconds_per_call(functions[name], n_calls[name], clock))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def clock_for(n_threads):
+    """Processor time leaves out what other processes do; only the clock sees threads help."""
+    return process_time if n_threads == 1 else perf_counter
+
+
+def table(rows):
+    """Rows of (what, seconds by contestant): the first contestant's time, the others' ratios."""
+    names = list(dict.fromkeys(name for _, seconds in rows for name in seconds))
+    first, *others = names
+    lines = [f"| | {first}, ms | " + " | ".join(others) + " |", "|---" * (1 + len(names)) + "|"]
+    for what, seconds in rows:
+        base = seconds[first]
+        ratios = [f"{seconds[name] / base:.2f}x" if name in seconds else "" for name in others]
+        lines.append(f"| {what} | {1e3 * base:.3g} | " + " | ".join(ratios) + " |")
+    return "\n".join(lines)
