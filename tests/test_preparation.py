@@ -1,9 +1,11 @@
 """What stands before a flow: fixed maps, bounds, discrete columns and noise."""
 
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from _densities import AtEpochEnd, banana, each_estimator, gaussian, small
 from scipy import stats
 from scipy.special import logsumexp
@@ -11,8 +13,11 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
 from skflows import GaussianizationDensity, NSFDensity, TransformedDensity
-from skflows.density import _discrete
+from skflows.bijections import Standardize
+from skflows.bijections._fixed import weighted_moments
+from skflows.density import _discrete, _engine
 from skflows.density._discrete import Dequantizer, discrete_columns, smallest_gap
+from skflows.density._maps import fitted_preprocessor
 
 MAPS = ["standardize", "whiten", "quantile", ("quantile", "whiten")]
 
@@ -81,6 +86,23 @@ def test_bounds_that_do_not_fit_are_an_error():
         small("nsf", bounds=[(0, 1)]).fit(X)
     with pytest.raises(ValueError, match=r"X\[\d+, 0\] is -.*bounds\[0\]=\(0, None\)"):
         small("nsf", bounds=[(0, None), (None, None)]).fit(X)
+
+
+def test_maps_are_applied_only_where_another_one_follows():
+    """Setting a map from a large table takes no copies of the table that nobody needs."""
+    rows, weight = torch.from_numpy(gaussian(50)[0]), torch.ones(50, dtype=torch.float64)
+    with mock.patch.object(Standardize, "forward", side_effect=AssertionError("applied")):
+        alone = fitted_preprocessor("standardize", None, rows, weight)
+        with pytest.raises(AssertionError, match="applied"):
+            fitted_preprocessor(["standardize", "quantile"], None, rows, weight)
+    np.testing.assert_allclose(alone(rows)[0].std(0, correction=0), 1.0)
+
+
+def test_scale_of_each_column_is_that_of_all_at_once():
+    X = banana(100) * [1e-8, 1e12]
+    X = np.column_stack([X, np.full(100, 7.0)])
+    expected = weighted_moments(torch.from_numpy(X))[1]
+    np.testing.assert_array_equal(_engine.column_scale(X.astype(np.float64)), expected)
 
 
 def test_discrete_columns_are_found():

@@ -75,7 +75,8 @@ def one_thread():
 
 def column_scale(X):
     """Standard deviation of each column, positive for one that does not vary too."""
-    return weighted_moments(torch.tensor(X))[1].numpy()
+    # One after another: together they would take several times the memory of a large table.
+    return np.array([weighted_moments(torch.tensor(column[:, None]))[1].item() for column in X.T])
 
 
 def on_cpu(flow):

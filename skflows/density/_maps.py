@@ -22,10 +22,10 @@ def fitted_preprocessor(names, bounds, x, weight):
     if unknown := [name for name in names if name not in list(PREPROCESSING)]:
         raise ValueError(f"preprocessing={unknown[0]!r}; choose among {list(PREPROCESSING)}.")
     steps = [] if bounds is None else [Bounded(bounds)]
-    y = steps[0](x)[0] if steps else x
     for name in names:
-        steps.append(_fitted_map(name, y, weight))
-        y, _ = steps[-1](y)
+        if steps:
+            x, _ = steps[-1](x)
+        steps.append(_fitted_map(name, x, weight))
     return steps[0] if len(steps) == 1 else Chain(steps)
 
 
