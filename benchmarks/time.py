@@ -69,6 +69,21 @@ def steps(args, compare):
                     yield f"{architecture}, d = {d}, batch {batch}: {operation}", compare(functions)
 
 
+def compiled(args, compare):
+    """Single steps of training with ``compile=True``, once they are compiled."""
+    for architecture, libraries in ARCHITECTURES.items():
+        for d in args.d:
+            for batch in args.batch:
+                X = torch.randn(batch, d)
+                contestants = {
+                    "skflows, compiled": ours(architecture, d, compiled=True),
+                    "skflows": ours(architecture, d),
+                    "zuko": peer(libraries["zuko"], d),
+                }
+                functions = {name: partial(c.step, X) for name, c in contestants.items()}
+                yield f"{architecture}, d = {d}, batch {batch}: step", compare(functions)
+
+
 def tables(args, compare):
     """`score_samples` on a table, from an array of float32 to an array of float64."""
     size = {"n_transforms": 3, "hidden_layer_sizes": (64, 64)}
@@ -153,8 +168,10 @@ def processes(args, compare):
     yield "GridSearchCV, 12 fits", alternate(functions, 3, perf_counter)
 
 
-SECTIONS = {section.__name__: section for section in (steps, tables, columns, calls, imports)}
-SECTIONS["processes"] = processes
+SECTIONS = {
+    section.__name__: section
+    for section in (steps, compiled, tables, columns, calls, imports, processes)
+}
 
 
 def parse():
