@@ -99,8 +99,8 @@ def test_each_increment_shuffles_anew(name, monkeypatch):
     orders = []
     shuffle = _training.shuffled_batches
 
-    def recorded(*args):
-        batches = list(shuffle(*args))
+    def recorded(*args, **kwargs):
+        batches = list(shuffle(*args, **kwargs))
         orders.append([rows.tolist() for rows, _ in batches])
         return batches
 

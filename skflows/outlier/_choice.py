@@ -2,7 +2,6 @@
 
 import numpy as np
 from scipy import stats
-from sklearn.metrics import average_precision_score
 
 
 def agreement(detectors, X):
@@ -102,6 +101,8 @@ def outlier_average_precision(estimator, X, y):
     >>> search.best_params_
     {'statistic': 'log_density'}
     """
+    from sklearn.metrics import average_precision_score  # takes long to import
+
     outlier = np.asarray(y) == -1
     if not outlier.any():
         raise ValueError("y holds no outlier: give -1 for outliers and 1 for inliers.")
