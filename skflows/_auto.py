@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._components import splits_of
+from ._components import N_FOLDS, splits_of
 from ._mixture import MixtureMixin
 from .density import _docs
 from .density._base import BaseFlowDensity
@@ -15,7 +15,6 @@ from .density._discrete import Dequantizer
 from .density._validation import resolve_bounds, validate_bounds, validate_rows, validate_weight
 
 ROWS_WITH_FOLDS = 2_000  # beyond, a single held-out part is exact enough
-N_FOLDS = 5
 HELD_OUT = 0.1
 MOST_HELD_OUT = 10_000
 
@@ -44,10 +43,11 @@ class AutoDensity(MixtureMixin, BaseEstimator):
     contamination : float, "auto" or None, default="auto"
         Fraction of outliers in the training data, which sets the threshold of `predict`.
         "auto" puts it at the lower Tukey fence of the held-out scores, Q1 - 1.5 (Q3 - Q1).
-        None sets no threshold, which takes time to find: `predict` calls no row an outlier.
+        None sets none, and spares the time to find it: `predict` calls no row an outlier.
 
     n_jobs : int, default=None
-        Number of processes that fit. None is 1, -1 all processors.
+        Number of processes that fit. None is 1, -1 all processors. Under a time limit of less
+        than 10 seconds it is 1, for processes take some to start.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the folds and all components.

@@ -17,6 +17,7 @@ from .density import FlowDensity
 from .density._protocol import fit_density
 from .density._trained import shape_of
 
+N_FOLDS = 5
 EM_STEPS = 500
 EM_TOLERANCE = 1e-9  # in nats per row
 # Shares of a time limit: what is left after the flows is for their last scores.
@@ -46,7 +47,8 @@ class Component(NamedTuple):
     @property
     def stacks(self):
         """Whether it can train together with others like it."""
-        return self.trains and self.estimator.early_stopping is not False
+        flow = self.estimator
+        return self.trains and flow.early_stopping is not False and not flow.compile
 
 
 class Budget(NamedTuple):
@@ -66,7 +68,7 @@ class Outcome(NamedTuple):
     members: list
     scores: np.ndarray  # of the held-out rows, split after split
     seconds: float  # of a group, in equal shares
-    interrupted: bool  # by Ctrl-C, hence unfinished
+    interrupted: bool = False  # by Ctrl-C, hence unfinished; said of the last one of a group
 
 
 def warm_up():
@@ -90,7 +92,8 @@ def grouped(components, n, d, n_workers):
 
     def kind(component):
         flow = component.estimator
-        if not component.stacks or batch_size_of(flow, n) * d > VALUES_OF_STACKS:
+        alone = not component.stacks or flow.time_limit is not None
+        if alone or batch_size_of(flow, n) * d > VALUES_OF_STACKS:
             return id(component)
         return type(flow), shape_of(flow.get_params())
 
@@ -140,9 +143,17 @@ def splits_of(cv, X, weight, seed):
 
     positive = np.ones(len(X), dtype=bool) if weight is None else weight > 0
     numbers = np.arange(len(X))
+    if cv is None:
+        cv = N_FOLDS
     if isinstance(cv, Integral):
-        cv = KFold(min(int(cv), positive.sum()), shuffle=True, random_state=seed)
-    if cv is None or hasattr(cv, "split"):
+        n = positive.sum()
+        if cv > max(n, N_FOLDS):  # the default takes what there is
+            raise ValueError(
+                f"cv={cv}, but X has {n} rows of positive weight, of which each fold needs one: "
+                "take fewer folds."
+            )
+        cv = KFold(min(int(cv), n), shuffle=True, random_state=seed)
+    if hasattr(cv, "split"):
         splits = check_cv(cv).split(X[positive])
     else:
         position = np.cumsum(positive) - 1
@@ -200,12 +211,14 @@ def fit_group(group, X, weight, splits, budget, quiet=False):
                 model.score_samples(X[held_out])
                 for model, (_, held_out) in zip(models, splits, strict=True)
             ]
-            interrupted = any(getattr(model, "_interrupted", False) for model in models)
             if component.refit:
                 models = [fit_density(clone(component.estimator), X, weight)]
-            found.append((models, np.concatenate(scores), interrupted))
+            found.append((models, np.concatenate(scores)))
     seconds = (time.perf_counter() - started) / len(group)
-    return [Outcome(models, scores, seconds, cut) for models, scores, cut in found]
+    interrupted = any(getattr(model, "_interrupted", False) for model in chain(*members))
+    outcomes = [Outcome(*outcome, seconds) for outcome in found]
+    outcomes[-1] = outcomes[-1]._replace(interrupted=interrupted)
+    return outcomes
 
 
 def select(weight, rows):

@@ -10,6 +10,7 @@ from ._components import Component, splits_of
 from ._mixture import MixtureMixin
 from .density import _docs
 from .density._base import BaseFlowDensity
+from .density._protocol import check_is_density
 from .density._validation import validate_rows, validate_weight
 
 
@@ -40,7 +41,8 @@ class StackedDensity(MixtureMixin, _BaseComposition):
 
     cv : int, cross-validation generator or iterable, default=5
         How rows are held out: the number of folds, or a splitter. A single split, as of
-        ``ShuffleSplit(1)``, saves time on large tables. A number of folds are shuffled.
+        ``ShuffleSplit(1)``, saves time on large tables. A number of folds are shuffled; None
+        is 5.
 
     refit : bool, default=False
         Whether each estimator is fitted again to all rows once the weights are known. Else the
@@ -53,7 +55,7 @@ class StackedDensity(MixtureMixin, _BaseComposition):
     contamination : float, "auto" or None, default="auto"
         Fraction of outliers in the training data, which sets the threshold of `predict`.
         "auto" puts it at the lower Tukey fence of the held-out scores, Q1 - 1.5 (Q3 - Q1).
-        None sets no threshold, which takes time to find: `predict` calls no row an outlier.
+        None sets none, and spares the time to find it: `predict` calls no row an outlier.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the folds, and the estimators that have no seed of their own.
@@ -190,4 +192,5 @@ class StackedDensity(MixtureMixin, _BaseComposition):
                     f"the component {name!r} is {estimator!r}; give an instance of a density "
                     "estimator with score_samples."
                 )
+            check_is_density(estimator)
         return [Component(name, est, self.refit) for name, est in self.estimators]

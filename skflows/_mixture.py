@@ -14,6 +14,7 @@ from ._components import budgets, fit_group, grouped, mixture_weights, told, war
 from .density._protocol import check_n_samples, draw
 from .density._surface import OutlierDensityMixin
 
+SHORT_LIMIT = 10  # seconds: processes take some to start, and a shorter fit is spent in one
 LEAST_WEIGHT = 1e-4  # of a component that is kept
 
 
@@ -68,6 +69,7 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
         rows = X[positive]
         weight = None if weight is None else weight[positive]
         outcomes = []
+        interrupted = False
         done = []  # pairs of a component and what came of it, where there was time
 
         def mixture():
@@ -85,11 +87,14 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
                 if self.verbose:
                     print(f"{component.name}: {told(outcome)}")
                 stop = subcontext.call_on_fit_task_end(**task, reconstruction_attributes=mixture)
-                if stop or (outcome is not None and outcome.interrupted):
+                interrupted = outcome is not None and outcome.interrupted
+                if stop or interrupted:
                     break
         except KeyboardInterrupt:
             if not done:
                 raise
+            interrupted = True
+        if interrupted and len(done) < len(components):
             warnings.warn(
                 f"The fit was interrupted after {len(done)} of {len(components)} components; "
                 "they make up the mixture.",
@@ -110,8 +115,9 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
     def _jobs(self, components, X, weight, splits, time_limit, started, quiet):
         """What comes of each component, fitted in ``n_jobs`` processes."""
         # Batches of tasks would put flows behind one another in one process.
-        pool = Parallel(self.n_jobs, return_as="generator", batch_size=1)
-        n_workers = effective_n_jobs(self.n_jobs)
+        n_jobs = 1 if time_limit is not None and time_limit < SHORT_LIMIT else self.n_jobs
+        pool = Parallel(n_jobs, return_as="generator", batch_size=1)
+        n_workers = effective_n_jobs(n_jobs)
         if time_limit is not None and n_workers > 1:
             list(pool(delayed(warm_up)() for _ in range(n_workers)))
         groups = grouped(components, *X.shape, n_workers)

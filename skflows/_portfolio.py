@@ -53,7 +53,7 @@ class StandardNormal(BaseEstimator):
 
 
 def portfolio(n, d, folds, weighted, data):
-    """The components for ``n`` rows of ``d`` columns, the quick ones first.
+    """The components for ``n`` rows of ``d`` columns, about in the order of the time they take.
 
     Flows are small where there are ``folds`` and large on a single split. A weighted fit has no
     Gaussian mixtures, which take no weights. ``data`` are parameters of all components.
@@ -64,15 +64,16 @@ def portfolio(n, d, folds, weighted, data):
         Component("gaussian", on(StandardNormal(), preprocessing="whiten"), True),
         Component("copula", on(StandardNormal(), preprocessing=SPACES["copula"]), True),
     ]
+    on_rows = kernels(on) if n * (N_DRAWS if data.get("discrete") else 1) <= KERNEL_ROWS else []
+    if folds:  # few rows: a matter of milliseconds
+        components += on_rows
     if n <= LAYERED_ROWS:
         few = {"max_iter": 20, "n_iter_no_change": 3}  # the first layers say most
         layers = GaussianizationDensity(**few, **data)
         components.append(Component("gaussianization", layers, False))
     if not weighted:
         components += mixtures(n, d, folds, on, data["random_state"])
-    if n * (N_DRAWS if data.get("discrete") else 1) <= KERNEL_ROWS:
-        components += kernels(on)
-    return components + (small_flows(data) if folds else large_flows(n, data))
+    return components + (small_flows(data) if folds else [*on_rows, *large_flows(n, data)])
 
 
 def mixtures(n, d, folds, on, seed):

@@ -9,6 +9,7 @@ import pytest
 from _densities import banana, gaussian, small
 from scipy import stats
 from sklearn.base import BaseEstimator, clone
+from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, KFold, ShuffleSplit
@@ -19,7 +20,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_estimators import LEFT_OUT
 
-from skflows import GaussianizationDensity, StackedDensity, TransformedDensity
+from skflows import GaussianizationDensity, StackedDensity, TransformedDensity, _training
 from skflows._components import mixture_weights
 
 X = banana(120)
@@ -409,6 +410,60 @@ def test_interrupt_keeps_what_is_done(monkeypatch):
     with pytest.warns(UserWarning, match="interrupted after 1 of 3 components"):
         density.fit(X)
     assert density.component_names_ == ["kernel"]
+
+
+def test_interrupt_keeps_all_flows_that_train_together(monkeypatch):
+    epochs = []
+    shuffle = _training.shuffled_batches
+
+    def interrupted(*args, **kwargs):
+        epochs.append(0)
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+        return shuffle(*args, **kwargs)
+
+    monkeypatch.setattr(_training, "shuffled_batches", interrupted)
+    flows = [(f"flow{p}", small("nsf", max_iter=9, dropout=p)) for p in (0.0, 0.2)]
+    cv = ShuffleSplit(1, test_size=0.2, random_state=0)
+    density = StackedDensity([*flows, ("kernel", KernelDensity())], cv=cv, random_state=0)
+    with (
+        pytest.warns(UserWarning, match="interrupted after 2 of 3 components"),
+        pytest.warns(UserWarning, match="interrupted after 2 epochs"),
+    ):
+        density.fit(X)
+    assert density.component_names_ == ["flow0.0", "flow0.2"]
+
+
+def test_flows_that_cannot_stack_share_the_time():
+    """Folds of 64 and of 65 rows, of one batch and of two: neither takes all the time."""
+    params = {"batch_size": 64, "max_iter": 10**6, "n_iter_no_change": 10**6, "time_limit": 2.0}
+    splits = [(np.arange(n), np.arange(100, 120)) for n in (64, 65)]
+    density = StackedDensity([("flow", small("nsf", **params))], cv=splits, random_state=0).fit(X)
+    assert min(len(flow.history_["loss"]) for flow in density.estimators_[0]) > 10
+
+
+def test_number_of_folds():
+    five = stack(cv=None).fit(X)
+    np.testing.assert_array_equal(five.score_samples(X), stack(cv=5).fit(X).score_samples(X))
+    with pytest.raises(ValueError, match="cv=121, but X has 120 rows"):
+        stack(cv=121).fit(X)
+
+
+def test_outlier_detectors_are_no_densities():
+    for density in (
+        StackedDensity([("f", IsolationForest())]),
+        TransformedDensity(IsolationForest()),
+    ):
+        with pytest.raises(TypeError, match="IsolationForest is an outlier detector"):
+            density.fit(X)
+
+
+def test_no_threshold_for_rows_that_cannot_be():
+    kernels = KernelDensity(kernel="tophat", bandwidth=1.0)
+    density = StackedDensity([("kernels", kernels)], cv=3, contamination=None, random_state=0)
+    rows = [[0.0, 0.0], [1e3, 0.0]]
+    assert density.fit(X).predict(rows).tolist() == [1, 1]
+    np.testing.assert_array_equal(density.decision_function(rows), density.score_samples(rows))
 
 
 def test_failed_fit_is_no_fit():

@@ -202,6 +202,7 @@ def test_no_threshold(name):
     estimator = small(name, contamination=None).fit(X)
     assert estimator.offset_ == -np.inf
     assert (estimator.predict(X.mean(axis=0) + 1e3 * X.std(axis=0)[None]) == 1).all()
+    np.testing.assert_array_equal(estimator.decision_function(X), estimator.score_samples(X))
     np.testing.assert_array_equal(estimator.score_samples(X), small(name).fit(X).score_samples(X))
 
 

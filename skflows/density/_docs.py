@@ -82,7 +82,7 @@ warm_start : bool, default=False
 contamination : float, "auto" or None, default="auto"
     Fraction of outliers in the training data, which sets the threshold of `predict`.
     "auto" puts it at the lower Tukey fence of the training scores, Q1 - 1.5 (Q3 - Q1).
-    None sets no threshold, which takes time to find: `predict` calls no row an outlier.
+    None sets none, and spares the time to find it: `predict` calls no row an outlier.
 
 device : str, default="auto"
     A torch device. "auto" is CUDA where there is one, else the CPU; "mps" must be asked

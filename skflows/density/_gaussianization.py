@@ -50,7 +50,7 @@ class GaussianizationDensity(BaseFlowDensity):
     contamination : float, "auto" or None, default="auto"
         Fraction of outliers in the training data, which sets the threshold of `predict`.
         "auto" puts it at the lower Tukey fence of the training scores, Q1 - 1.5 (Q3 - Q1).
-        None sets no threshold, which takes time to find: `predict` calls no row an outlier.
+        None sets none, and spares the time to find it: `predict` calls no row an outlier.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the rotations, the held-out rows and the noise on discrete columns.

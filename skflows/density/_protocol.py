@@ -4,6 +4,7 @@ import copy
 from inspect import signature
 from numbers import Integral
 
+from sklearn.base import DensityMixin, OutlierMixin
 from sklearn.utils.validation import has_fit_parameter
 
 
@@ -11,6 +12,15 @@ def check_n_samples(n_samples):
     """Raise unless ``n_samples`` is a number of rows to draw."""
     if not isinstance(n_samples, Integral) or n_samples < 1:
         raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
+
+
+def check_is_density(estimator):
+    """Raise for an outlier detector that is no density: its scores are no log-densities."""
+    if isinstance(estimator, OutlierMixin) and not isinstance(estimator, DensityMixin):
+        raise TypeError(
+            f"{type(estimator).__name__} is an outlier detector, whose scores are no "
+            "log-densities; give a density estimator, such as KernelDensity or GaussianMixture."
+        )
 
 
 def fit_density(estimator, X, sample_weight=None):

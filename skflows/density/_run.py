@@ -19,6 +19,7 @@ INITIALIZATION_ROWS = 8192  # enough for the moments that ActNorm starts from
 PREPARED_ROWS = 2**17  # at once: in float64, a large table would take a multiple of its memory
 SMALLEST_BATCH, LARGEST_BATCH = 128, 1024
 FULL_RATE_FEATURES = 4
+LEAST_SECONDS = 1e-3  # of a training: it runs one epoch
 SMALL_TABLE = 40  # rows from which on noise, held-out rows and float32 do more good than harm
 
 
@@ -163,6 +164,7 @@ class Training(Run):
         self.warm = warm
         self.increment = increment
         self.max_iter = max_iter
+        self.time_limit = estimator.time_limit
         self.device = resolve_device(estimator.device)
         n = len(X)
         automatic = estimator.batch_size == "auto"
@@ -203,8 +205,8 @@ class Training(Run):
         """What `fit_flow` is told besides the rows."""
         est = self.estimator
         schedule = constant if self.increment else cosine_with_warm_up
-        if est.time_limit is not None:
-            schedule = Paced(schedule, est.time_limit, self.started)
+        if self.time_limit is not None:
+            schedule = Paced(schedule, self.time_limit, self.started)
         return {
             "max_iter": self.max_iter,
             "batch_size": self.batch_size,
@@ -217,6 +219,13 @@ class Training(Run):
             "ema_decay": 0.0 if self.increment else EMA_DECAY,
             "optimizer_state": est._optimizer_state if self.warm and self.increment else None,
         }
+
+    def take_share_of_time(self, n):
+        """Let the training begin now and end after an n-th of the time that is left."""
+        if self.time_limit is not None:
+            now = time.monotonic()
+            left = self.started + self.time_limit - now
+            self.started, self.time_limit = now, max(left / n, LEAST_SECONDS)
 
     def kind(self):
         """What members of one stack have in common besides the shapes of their bijections."""

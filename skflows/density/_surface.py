@@ -73,9 +73,10 @@ class OutlierDensityMixin(OutlierMixin, DensityMixin):
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            ``score_samples(X) - offset_``.
+            ``score_samples(X) - offset_``, or `score_samples` where there is no threshold.
         """
-        return self.score_samples(X) - self.offset_
+        scores = self.score_samples(X)
+        return scores if np.isneginf(self.offset_) else scores - self.offset_
 
     def predict(self, X):
         """Say which rows are outliers.
@@ -90,7 +91,7 @@ class OutlierDensityMixin(OutlierMixin, DensityMixin):
         labels : ndarray of shape (n_samples,)
             -1 for outliers, 1 for inliers.
         """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
+        return np.where(self.score_samples(X) >= self.offset_, 1, -1)
 
     def _threshold_on(self, X, weight, score_rows):
         """The threshold that `contamination` asks for, on training rows.

@@ -46,11 +46,15 @@ def train_together(runs, exact=False):
     """Train prepared runs, those as one stack that can be; return their histories.
 
     Each trains as it would alone: its rows, its rate and what else `fit_flow` knows of members
-    are its own. With runs of more rows it meets other batches, though, unless ``exact``.
+    are its own. With runs of more rows it meets other batches, though, unless ``exact``. Stacks
+    train one after another, and share what time there is.
     """
     histories = [None] * len(runs)
-    for group in groups(runs, exact):
+    found = groups(runs, exact)
+    for n_done, group in enumerate(found):
         members = [runs[i] for i in group]
+        for run in members:
+            run.take_share_of_time(len(found) - n_done)
         with members[0].ready():
             if len(members) == 1:
                 trained = [members[0]._fit_bijection()]

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from . import _docs
 from ._base import BaseFlowDensity
 from ._discrete import Dequantizer
-from ._protocol import check_n_samples, draw, fit_density
+from ._protocol import check_is_density, check_n_samples, draw, fit_density
 from ._surface import OutlierDensityMixin
 from ._validation import validate_bounds, validate_rows, validate_weight
 
@@ -35,7 +35,7 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
     contamination : float, "auto" or None, default="auto"
         Fraction of outliers in the training data, which sets the threshold of `predict`.
         "auto" puts it at the lower Tukey fence of the training scores, Q1 - 1.5 (Q3 - Q1).
-        None sets no threshold, which takes time to find: `predict` calls no row an outlier.
+        None sets none, and spares the time to find it: `predict` calls no row an outlier.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the noise on discrete columns.
@@ -121,6 +121,7 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
 
         from . import _engine, _maps
 
+        check_is_density(self.estimator)
         X = validate_rows(self, X, ensure_min_samples=2)
         weight = validate_weight(sample_weight, X, 2)
         X, weight = X[weight > 0], weight[weight > 0]
