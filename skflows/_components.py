@@ -176,7 +176,8 @@ def splits_of(cv, X, weight, seed):
 def fit_group(group, X, weight, splits, budget, quiet=False):
     """Fit the components of a group on each split and score the rows that it holds out.
 
-    Returns the `Outcome` of each, or None for each if their time is over before they start.
+    Returns the `Outcome` of each, or None for each if their time is over before they start, or
+    that of a quick one between two folds.
     """
     started = time.perf_counter()
     members = [[clone(component.estimator) for _ in splits] for component in group]
@@ -200,6 +201,8 @@ def fit_group(group, X, weight, splits, budget, quiet=False):
                 FlowDensity._fit_together(list(chain(*members)), parts * len(group))
             else:
                 for member, part in zip(*members, parts, strict=True):
+                    if not group[0].trains and budget.seconds() <= 0:
+                        return [None]
                     fit_member(member, *part)
         except Exception as error:
             names = ", ".join(repr(component.name) for component in group)

@@ -10,14 +10,15 @@ from _densities import banana, gaussian
 from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.base import clone
-from sklearn.model_selection import ShuffleSplit
+from sklearn.model_selection import KFold, ShuffleSplit
+from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skflows import AutoDensity
-from skflows._components import Budget, budgets, grouped
+from skflows._components import Budget, Component, budgets, fit_group, grouped
 from skflows._kernels import GaussianKernels
 from skflows._portfolio import BANDWIDTHS, portfolio
 
@@ -191,6 +192,22 @@ def test_time_is_shared_among_what_remains():
     assert trains == sorted(trains)  # the flows come last
     assert [share.rounds for share, yes in zip(shares, trains, strict=True) if yes] == [2, 2, 1, 1]
     assert shares[-1].seconds() > shares[-4].seconds() > 0
+
+
+class Slow(KernelDensity):
+    def fit(self, X):
+        time.sleep(0.2)
+        return super().fit(X)
+
+
+def test_time_is_over_between_two_folds():
+    splits = list(KFold(5).split(X))
+    component = Component("slow", Slow(), False)
+    started = time.perf_counter()
+    assert fit_group([component], X, None, splits, Budget(time.time() + 0.3)) == [None]
+    assert time.perf_counter() - started < 0.8  # 1 s for all folds
+    (outcome,) = fit_group([component], X, None, splits, Budget())
+    assert len(outcome.members) == 5
 
 
 @pytest.mark.parametrize(
