@@ -51,12 +51,38 @@ class ColumnLinear(nn.Module):
 
 @contextmanager
 def drawing_from(generators):
-    """Dropout draws from these generators in this context, one for each member."""
+    """Training draws from these generators in this context, one for each member."""
     before = _DRAWS.set(generators)
     try:
         yield
     finally:
         _DRAWS.reset(before)
+
+
+def normal_draws(like):
+    """Standard normal numbers in the shape of a tensor, by the generator of each member."""
+    return _drawn(like, torch.Tensor.normal_)
+
+
+def uniform_draws(like):
+    """Numbers between 0 and 1 in the shape of a tensor, by the generator of each member."""
+    return _drawn(like, torch.Tensor.uniform_)
+
+
+def sign_draws(like):
+    """Signs, 1 or -1, in the shape of a tensor, by the generator of each member."""
+    return (uniform_draws(like) < 0.5).to(like.dtype) * 2 - 1
+
+
+def _drawn(like, fill):
+    if torch.compiler.is_compiling():  # which draws in its own way
+        return fill(torch.empty_like(like))
+    generators = _DRAWS.get() or [torch.default_generator]
+    # On the CPU wherever the tensor is: the generators are, and draws do not depend on the device.
+    drawn = torch.empty(len(generators), like.numel() // len(generators), dtype=like.dtype)
+    for member, generator in zip(drawn, generators, strict=True):
+        fill(member, generator=generator)
+    return drawn.view(like.shape).to(like.device)
 
 
 def dropout(h, p):

@@ -5,9 +5,13 @@ nothing with the others. A stack has a leading member axis. The time is ``(n,)``
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
+from torch.utils.checkpoint import checkpoint
+
+from ._nn import uniform_draws
 
 # Dormand & Prince, "A Family of Embedded Runge-Kutta Formulae", 1980. The last row of the stages
 # is the solution of order 5, and its slope the first one of the next step.
@@ -46,10 +50,22 @@ class Solver(ABC):
         Error that an adaptive solver allows each step, absolute and relative, in each component.
     n_steps : int, default=8
         Number of steps of a solver with a fixed grid.
+    adjoint : bool, default=False
+        Whether a fixed grid keeps no more than the state at each step for the gradient, and goes
+        through the steps again on the way back: the same gradient in less memory.
+    jitter : float, default=0.0
+        Part of a step over which the inner points of a fixed grid are spread, anew in each
+        solution. What is trained on a grid that never moves learns to hide from it.
     """
 
     tolerance: float = 1e-6
     n_steps: int = 8
+    adjoint: bool = False
+    jitter: float = 0.0
+
+    def refined(self):
+        """The same solver with half the tolerance, or twice the steps."""
+        return replace(self, tolerance=self.tolerance / 2, n_steps=2 * self.n_steps)
 
     @abstractmethod
     def solve(self, slope, state, start, end):
@@ -77,22 +93,34 @@ class RungeKutta4(Solver):
     """The classical method of order 4, on a grid of ``n_steps`` equal steps."""
 
     def solve(self, slope, state, start, end):
-        step = (end - start) / self.n_steps
-        time = state.new_empty(*state.shape[:-2], 1)
-        for i in range(self.n_steps):
-            state = rk4_step(slope, state, time, start + i * step, step)
+        for time, following in pairwise(self._nodes(state, start, end)):
+            args = slope, state, time, following - time
+            if self.adjoint and torch.is_grad_enabled():
+                state = checkpoint(rk4_step, *args, use_reentrant=False, preserve_rng_state=False)
+            else:
+                state = rk4_step(*args)
         count = torch.full_like(state[..., 0, :], 4 * self.n_steps, dtype=torch.int64)
         return state, count
 
+    def _nodes(self, state, start, end):
+        """Ends of the steps, each of shape ``(1,)`` or ``(M, 1)``, inner ones moved if asked to."""
+        nodes = torch.arange(self.n_steps + 1, dtype=state.dtype, device=state.device)
+        nodes = nodes.expand(*state.shape[:-2], -1)
+        if self.jitter:
+            inner = nodes[..., 1:-1]
+            moved = inner + self.jitter * (uniform_draws(inner) - 0.5)
+            nodes = torch.cat([nodes[..., :1], moved, nodes[..., -1:]], -1)
+        return (start + (end - start) / self.n_steps * nodes).split(1, -1)
 
-def rk4_step(slope, state, time, t, step):
-    """One step; ``time`` is a tensor to be filled with the times between."""
-    first = slope(torch.full_like(time, t), state, None)
-    middle = torch.full_like(time, t + step / 2)
-    second = slope(middle, state.add(first, alpha=step / 2), None)
-    third = slope(middle, state.add(second, alpha=step / 2), None)
-    last = slope(torch.full_like(time, t + step), state.add(third, alpha=step), None)
-    return state.add(first + 2 * (second + third) + last, alpha=step / 6)
+
+def rk4_step(slope, state, time, step):
+    """One step of columns from a time on."""
+    h = step.unsqueeze(-2)
+    first = slope(time, state, None)
+    second = slope(time + step / 2, state + h / 2 * first, None)
+    third = slope(time + step / 2, state + h / 2 * second, None)
+    last = slope(time + step, state + h * third, None)
+    return state + h / 6 * (first + 2 * (second + third) + last)
 
 
 class DormandPrince(Solver):

@@ -1,38 +1,25 @@
-"""The one training loop: maximum likelihood by AdamW on one flat vector of weights.
+"""The one training loop: an objective, the likelihood by default, and AdamW on a flat vector.
 
 It serves one bijection, and a stack of them (see `_members`) whose members train side by side as
 if each were alone.
 """
 
 import math
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import ClassVar
 
 import torch
 
 from ._flow import standard_normal_log_prob
+from ._history import Member, as_list
 from ._members import substack
 from ._nn import drawing_from
 from ._optimizer import FlatOptimizer, cosine_with_warm_up, per_member
 
 EMA_DECAY = 0.998
 BACK_OFF = 0.3  # factor on the rate after a step that was not finite
-MAX_RECOVERIES = 8
 EVALUATION_ROWS = 4096
-
-
-@dataclass
-class History:
-    """What a run of `fit_flow` did; the lists have one entry per epoch."""
-
-    loss: list = field(default_factory=list)
-    validation_score: list = field(default_factory=list)
-    learning_rate: list = field(default_factory=list)
-    best_iter: int = 0
-    best_score: float | None = None
-    diverged: bool = False
-    interrupted: bool = False
-    optimizer_state: dict = field(default_factory=dict, repr=False)
 
 
 def weighted_nll(bijection, y, weight):
@@ -41,18 +28,34 @@ def weighted_nll(bijection, y, weight):
     return -(weight * (standard_normal_log_prob(z) + log_det)).sum(-1)
 
 
+@dataclass(frozen=True)
+class Likelihood:
+    """What a bijection is trained for, unless its architecture has an objective of its own."""
+
+    in_nats: ClassVar[tuple[str, ...]] = ("loss",)  # losses that move with the units of the rows
+    scored_every: ClassVar[int] = 1  # epochs, on held-out rows
+
+    def latent(self, bijection, y):
+        """The map of preprocessed rows by whose density epochs are compared."""
+        return bijection(y)
+
+    def losses(self, bijection, y, weight):
+        """Sums over rows of weight times each loss, for each member; "loss" is minimised."""
+        return {"loss": weighted_nll(partial(self.latent, bijection), y, weight)}
+
+
+@cache
+def compiled_losses(objective):
+    """Losses of an objective as machine code for the shapes they meet."""
+    return torch.compile(objective.losses, dynamic=False)
+
+
 @torch.no_grad()
 def mean_log_prob(bijection, y, weight):
     """Weighted mean log-density of preprocessed rows: a float, or a list of one per member."""
     chunks = zip(y.split(EVALUATION_ROWS, -2), weight.split(EVALUATION_ROWS, -1), strict=True)
     total = sum(weighted_nll(bijection, rows, w).cpu().double() for rows, w in chunks)
     return (-total / weight.sum(-1).cpu()).tolist()
-
-
-@cache
-def compiled_nll():
-    """`weighted_nll` as machine code for the shapes it meets."""
-    return torch.compile(weighted_nll, dynamic=False)
 
 
 def shuffled_batches(y, weight, batch_size, generators, even=False):
@@ -81,49 +84,6 @@ def without_padding(y, weight):
     return y.masked_fill(padding.unsqueeze(-1), 0.0) if padding.any() else y
 
 
-class Member:
-    """What the loop knows of one member: its patience, its recoveries and its history."""
-
-    def __init__(self, log_det, validation_log_det, tol, n_iter_no_change, start_score=None):
-        self.log_det = log_det
-        self.validation_log_det = validation_log_det
-        self.tol = tol
-        self.n_iter_no_change = n_iter_no_change
-        if start_score is not None:
-            start_score += validation_log_det
-        self.history = History(best_score=start_score)
-        self.threshold = start_score
-        self.patience = self.recoveries = 0
-        self.done = False
-
-    def recover(self):
-        """Go on, or give up after too many recoveries."""
-        self.recoveries += 1
-        if self.recoveries > MAX_RECOVERIES:
-            self.done = self.history.diverged = True
-
-    def end_epoch(self, epoch, total, seen, rate, score):
-        """Record an epoch; say whether its weights are the best so far."""
-        history = self.history
-        # A few bad steps are made good; an epoch without a good one is not.
-        history.diverged = not seen
-        history.loss.append(total / seen - self.log_det if seen else math.nan)
-        history.learning_rate.append(rate)
-        if score is None:
-            history.best_iter = epoch
-            return True
-        score += self.validation_log_det
-        history.validation_score.append(score)
-        self.patience += 1
-        if score > self.threshold + self.tol:
-            self.threshold, self.patience = score, 0
-        self.done = self.patience >= self.n_iter_no_change
-        improved = score > history.best_score
-        if improved:
-            history.best_score, history.best_iter = score, epoch
-        return improved
-
-
 def fit_flow(
     bijection,
     y,
@@ -144,11 +104,13 @@ def fit_flow(
     optimizer_state=None,
     generators=None,
     redraw=None,
+    objective=Likelihood(),
+    history=None,
     compile=False,
     on_epoch_begin=lambda: None,
     on_epoch_end=lambda history: False,
 ):
-    """Fit a bijection, or each member of a stack, to rows by maximum likelihood, in place.
+    """Fit a bijection, or each member of a stack, to rows in place, by likelihood or else.
 
     A step whose loss or gradient is not finite never reaches the weights: nor do later ones of
     its epoch, after which the best state is restored and the rate lowered. Within an epoch,
@@ -199,9 +161,13 @@ def fit_flow(
     redraw : callable, optional
         Called with nothing at the beginning of each epoch, it returns the rows of that epoch, of
         the shape of ``y``: for noise that is drawn anew each time. ``y`` itself by default.
+    objective : Likelihood, optional
+        What is minimised, and how held-out rows are scored.
+    history : History, or a list of one for each member, optional
+        What an earlier call left, with another objective: this one goes on from there.
     compile : bool, default=False
-        Whether `torch.compile` makes machine code of the loss and its gradient. Not for a stack,
-        whose shapes change.
+        Whether `torch.compile` makes machine code of the loss and its gradient. It has no effect
+        on a stack, whose shapes change.
     on_epoch_begin : callable, optional
         Called with nothing before each epoch.
     on_epoch_end : callable, optional
@@ -211,7 +177,7 @@ def fit_flow(
     Returns
     -------
     history : History, or a list of one for each member
-        Losses are negative log-likelihoods per row, means over the steps of an epoch. The best
+        Losses are means per row over the steps of an epoch. The best
         epoch is 0 if none did better on the held-out rows than the weights at the start.
     """
     *stacked, n = weight.shape
@@ -230,16 +196,19 @@ def fit_flow(
     def scores():
         if validation is None:
             return [None] * len(running)
-        return per_member(mean_log_prob(bijection, *validation), len(running))
+        latent = partial(objective.latent, bijection)
+        return per_member(mean_log_prob(latent, *validation), len(running))
 
     bijection.eval()
     running = list(range(n_members))  # whose rows the tensors hold
     settings = (log_det, validation_log_det, tol, n_iter_no_change)
     own = [per_member(value, n_members) for value in settings]
-    members = [Member(*values) for values in zip(*own, scores(), strict=True)]
+    past = [None] * n_members if history is None else as_list(history)
+    members = [Member(*values) for values in zip(*own, scores(), past, strict=True)]
     histories = [member.history for member in members]
     report = histories if stacked else histories[0]
-    nll = compiled_nll() if compile else weighted_nll
+    compile = compile and not stacked
+    losses_of = compiled_losses(objective) if compile else objective.losses
     step = 0
 
     try:
@@ -249,7 +218,8 @@ def fit_flow(
             if len(running) < n_members:
                 rows = rows[running]
             rows = without_padding(rows, weight)
-            total = seen = torch.zeros_like(optimizer.n_steps)
+            totals: dict[str, torch.Tensor] = {}
+            seen = torch.zeros_like(optimizer.n_steps)
             first_step = step
             bijection.train(noise)
             with drawing_from(generators):
@@ -259,12 +229,13 @@ def fit_flow(
                     if factor == 0 and step > first_step:
                         break
                     count = (importance > 0).sum(-1)
-                    loss = nll(bijection, batch, importance) / count.clamp(min=1)
-                    alive = optimizer.step(loss, factor)
+                    losses = losses_of(bijection, batch, importance)
+                    alive = optimizer.step(losses["loss"] / count.clamp(min=1), factor)
                     step += 1
-                    count = count.view(-1, 1)
-                    total = total + torch.where(alive, loss.detach().view(-1, 1) * count, 0.0)
-                    seen = seen + count * alive
+                    for name, loss in losses.items():
+                        kept = torch.where(alive, loss.detach().view(-1, 1), 0.0)
+                        totals[name] = totals.get(name, 0.0) + kept
+                    seen = seen + count.view(-1, 1) * alive
             rates = (factor * optimizer.learning_rate).flatten().tolist()
             for row, alive in enumerate(optimizer.alive.flatten().tolist()):
                 if not alive:
@@ -273,16 +244,29 @@ def fit_flow(
             if all(member.done for member in members):
                 break
             bijection.eval()
-            totals, counts = total.flatten().tolist(), seen.flatten().tolist()
+            sums = {name: total.flatten().tolist() for name, total in totals.items()}
+            counts = seen.flatten().tolist()
             with optimizer.averaged():
-                epoch_of = zip(totals, counts, rates, scores(), strict=True)
-                for row, (i, reached) in enumerate(zip(running, epoch_of, strict=True)):
-                    if not members[i].done and members[i].end_epoch(epoch, *reached):
+                if epoch % objective.scored_every == 0 or epoch == max_iter:
+                    reached = scores()
+                else:
+                    reached = [members[i].score for i in running]
+                epoch_of = zip(running, counts, rates, reached, strict=True)
+                for row, (i, count, rate, score) in enumerate(epoch_of):
+                    member = members[i]
+                    means = {
+                        name: values[row] / count - member.log_det * (name in objective.in_nats)
+                        for name, values in sums.items()
+                        if count
+                    }
+                    if not member.done and member.end_epoch(means, rate, score):
                         best[i] = optimizer.average[row]
                 if optimizer is not whole:
                     whole.load(best)
                     whole.weights[running] = optimizer.average
-                stop = on_epoch_end(report)
+                stop = bool(on_epoch_end(report))
+            for each in histories:
+                each.stopped = stop
             left = [row for row, i in enumerate(running) if not members[i].done]
             if stop or factor == 0 or not left:
                 break
@@ -304,3 +288,25 @@ def fit_flow(
     if not stacked:
         histories[0].optimizer_state = optimizer.state()
     return report
+
+
+def fit_in_phases(phases, *args, **settings):
+    """Call `fit_flow` for each of several phases, each going on from the one before it.
+
+    Parameters
+    ----------
+    phases : iterable of dict
+        What each phase adds to the settings: its objective, for one.
+    *args, **settings : objects
+        Of `fit_flow`, in all phases.
+
+    Returns
+    -------
+    history : History, or a list of one for each member
+    """
+    history = None
+    for phase in phases:
+        history = fit_flow(*args, history=history, **settings | phase)
+        if any(each.interrupted or each.stopped for each in as_list(history)):
+            break
+    return history

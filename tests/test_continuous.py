@@ -15,7 +15,7 @@ WIDTHS = [(7,), (7, 7), (7, 5), (6, 6, 6), (6, 5, 5)]
 
 def continuous(n_features=3, widths=(8, 8), **params):
     torch.manual_seed(0)
-    return randomize(Continuous(n_features, widths, **params).double())
+    return randomize(Continuous(n_features, widths, **params).double()).eval()
 
 
 def rows(n, n_features=3):
@@ -56,7 +56,7 @@ def test_a_row_depends_on_itself_alone():
     for i in (0, 15, 29):
         alone = bijection.solve(x[i : i + 1])
         assert_close(alone.x[0], together.x[i], rtol=1e-12, atol=1e-12)
-        assert_close(alone.log_det[0, 0], together.log_det[0, i], rtol=1e-12, atol=1e-12)
+        assert_close(alone.log_det[0, 0], together.log_det[0, i], rtol=1e-9, atol=1e-9)
         assert alone.n_evaluations[0] == together.n_evaluations[i]
 
 

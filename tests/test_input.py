@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.utils.validation import validate_data
 
-from skflows.density import _run, _validation
+from skflows import _training
+from skflows.density import _validation
 
 X = banana(20)
 FRAME = pd.DataFrame(X, columns=["height", "width"])
@@ -71,7 +72,7 @@ BAD_WEIGHTS = {
 @contextmanager
 def refused(error, message):
     """The block raises this error, and no training begins before it does."""
-    began = mock.patch.object(_run, "fit_flow", side_effect=AssertionError("training began"))
+    began = mock.patch.object(_training, "fit_flow", side_effect=AssertionError("training began"))
     with began, pytest.raises(error, match=message):
         yield
 

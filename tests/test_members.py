@@ -8,9 +8,10 @@ import torch
 from _bijections import CONTEXTS, N_ROWS, TABLE, autoregressive, coupling, randomize
 from torch.testing import assert_close
 
+from skflows._history import MAX_RECOVERIES
 from skflows._members import stack, unstack
 from skflows._optimizer import constant
-from skflows._training import BACK_OFF, MAX_RECOVERIES, fit_flow, mean_log_prob
+from skflows._training import BACK_OFF, fit_flow, mean_log_prob
 from skflows.bijections import (
     ActNorm,
     Affine,

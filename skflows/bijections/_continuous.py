@@ -4,14 +4,12 @@ from dataclasses import dataclass
 
 import torch
 
+from .._nn import normal_draws, sign_draws
 from .._ode import DormandPrince, Solver
 from ._base import Bijection
 from ._velocity import Velocity
 
-NOISES = {
-    "rademacher": lambda shape: (torch.rand(shape) < 0.5) * 2.0 - 1,
-    "gaussian": torch.randn,
-}
+NOISES = {"rademacher": sign_draws, "gaussian": normal_draws}
 
 
 @dataclass
@@ -21,6 +19,7 @@ class Solution:
     x: torch.Tensor
     log_det: torch.Tensor  # of shape (1, n), or (n_probes, n): one estimate for each probe
     n_evaluations: torch.Tensor
+    energies: torch.Tensor | None = None  # kinetic and Jacobian, of shape (2, n)
 
 
 class Continuous(Bijection):
@@ -43,9 +42,14 @@ class Continuous(Bijection):
         What solves the equation; Dormand-Prince by default.
     n_probes : int, default=0
         Number of probes of Hutchinson's estimate of the trace; 0 for the exact trace. They are
-        drawn once, and are the same for every row, time and call.
+        drawn once, and are the same for every row, time and call. In training mode there is
+        one, drawn anew for each row in each call.
     noise : {"rademacher", "gaussian"}, default="rademacher"
         Distribution of the probes.
+    dropout : float, default=0.0
+        Fraction of hidden units dropped where velocities are regressed.
+    drift : bool, default=True
+        Whether the velocity starts from that of straight ways, or from 0.
 
     References
     ----------
@@ -63,13 +67,17 @@ class Continuous(Bijection):
         solver=None,
         n_probes=0,
         noise="rademacher",
+        dropout=0.0,
+        drift=True,
     ):
         super().__init__()
-        self.velocity = Velocity(n_features, hidden_layer_sizes, n_context, activation)
+        self.velocity = Velocity(
+            n_features, hidden_layer_sizes, n_context, activation, dropout, drift
+        )
         self.solver: Solver = solver or DormandPrince()
         self.n_probes = n_probes
         self.noise = noise
-        self.register_buffer("probes", NOISES[noise]((n_features, n_probes)))
+        self.register_buffer("probes", NOISES[noise](torch.empty(n_features, max(1, n_probes))))
 
     def forward(self, x, context=None):
         return self.map(x, context)
@@ -82,26 +90,58 @@ class Continuous(Bijection):
         solution = self.solve(x, context, **solving)
         return solution.x, solution.log_det.mean(-2)
 
-    def solve(self, x, context=None, start=0.0, end=1.0, solver=None):
-        """Move rows along the field from one time to another, as a `Solution`."""
+    def solve(self, x, context=None, start=0.0, end=1.0, solver=None, energies=False):
+        """Move rows along the field from one time to another.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, n_features)
+            The rows.
+        context : Tensor of shape (n, n_context), optional
+            Their context.
+        start, end : float
+            Times.
+        solver : Solver, optional
+            In place of the bijection's own.
+        energies : bool, default=False
+            Whether to integrate ``|v|^2``, and Hutchinson's estimate of ``|dv/dx|^2``.
+
+        Returns
+        -------
+        solution : Solution
+        """
         d = x.shape[-1]
         columns = x.mT
-        n_traces = max(1, self.n_probes)
-        zeros = torch.zeros_like(columns[..., :1, :]).expand(*x.shape[:-2], n_traces, -1)
-        state = torch.cat([columns, zeros], -2)
         context = None if context is None else context.mT
+        probes = self.probes_for(columns) if self.n_probes or energies else None
+        n_traces = probes.shape[-2] if self.n_probes else 1
+        n_integrals = n_traces + 2 * energies
+        zeros = torch.zeros_like(columns[..., :1, :]).expand(*x.shape[:-2], n_integrals, -1)
+        state = torch.cat([columns, zeros], -2)
 
         def slope(t, state, rows):
-            given = context if context is None or rows is None else context[..., rows]
-            velocity, slopes = self.velocity(t, state[..., :d, :], given, slopes=True)
-            return torch.cat([velocity, self._traces(slopes)], -2)
+            own = [
+                given if given is None or rows is None else given[..., rows]
+                for given in (context, probes)
+            ]
+            velocity, slopes = self.velocity(t, state[..., :d, :], own[0], slopes=True)
+            moved = None if probes is None else self.velocity.jvp(slopes, own[1])
+            if self.n_probes:
+                traces = (own[1] * moved).sum(-3)
+            else:
+                traces = self.velocity.trace(slopes).unsqueeze(-2)
+            parts = [velocity, traces]
+            if energies:
+                parts.append(velocity.square().sum(-2, keepdim=True))
+                parts.append(moved.square().sum(-3).mean(-2, keepdim=True))
+            return torch.cat(parts, -2)
 
         state, count = (solver or self.solver).solve(slope, state, start, end)
-        return Solution(state[..., :d, :].mT, state[..., d:, :], count)
+        x, log_det, *rest = state.split([d, n_traces] + [2] * energies, -2)
+        return Solution(x.mT, log_det, count, *rest)
 
-    def _traces(self, slopes):
-        """Trace of the Jacobian, ``(1, n)``, or its estimates by each probe, ``(n_probes, n)``."""
-        if not self.n_probes:
-            return self.velocity.trace(slopes).unsqueeze(-2)
-        probes = self.probes.unsqueeze(-1).repeat_interleave(slopes[0].shape[-1], -1)
-        return (probes * self.velocity.jvp(slopes, probes)).sum(-3)
+    def probes_for(self, columns):
+        """The probes of each column, of shape ``(n_features, n_probes, n)``."""
+        if self.training:
+            return NOISES[self.noise](columns).unsqueeze(-2)
+        return self.probes.unsqueeze(-1).repeat_interleave(columns.shape[-1], -1)

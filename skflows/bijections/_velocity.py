@@ -2,12 +2,13 @@
 
 import math
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .._nn import ColumnLinear
+from .._nn import ColumnLinear, dropout
 
 N_FREQUENCIES = 4  # of the time: the field may turn as often on its way
 
@@ -32,6 +33,23 @@ SLOPES = {
 }
 
 
+class Slopes(NamedTuple):
+    """What a velocity's Jacobian is made of at some columns."""
+
+    hidden: list  # derivatives of the activations, (size, n) for each hidden layer
+    drift: torch.Tensor | None  # times the identity, (n,) or (1,)
+
+
+def normal_drift(t):
+    """Velocity over place that keeps a standard normal one, and the scale of the ways at a time.
+
+    Half-way along straight ways from rows of unit variance to independent noise, the variance
+    is a half: the best linear velocity leads there and back.
+    """
+    variance = t.square() + (1 - t).square()
+    return (2 * t - 1) / variance, variance.rsqrt()
+
+
 class Velocity(nn.Module):
     """A residual network of rows, time and context, with the exact trace of its Jacobian.
 
@@ -47,14 +65,32 @@ class Velocity(nn.Module):
         Size of the context.
     activation : str, default="silu"
         The name of an elementwise function in `SLOPES`. A solver needs a smooth one.
+    dropout : float, default=0.0
+        Probability that a hidden unit is dropped in `forward` when asked for. Members of a
+        stack may differ in it.
+    drift : bool, default=True
+        Whether the network adds to `normal_drift`, and sees columns in its scale. It then has
+        little left to learn of straight ways.
     """
 
-    def __init__(self, n_features, hidden_layer_sizes, n_context=0, activation="silu"):
+    member_settings = ("dropout",)
+
+    def __init__(
+        self,
+        n_features,
+        hidden_layer_sizes,
+        n_context=0,
+        activation="silu",
+        dropout=0.0,
+        drift=True,
+    ):
         super().__init__()
         sizes = list(hidden_layer_sizes)
         self.n_features = n_features
         self.sizes = sizes
         self.activation = activation
+        self.dropout = dropout
+        self.drift = drift
         self.input = ColumnLinear(n_features, sizes[0])
         self.time = ColumnLinear(2 * N_FREQUENCIES + 1 + n_context, sum(sizes))
         self.hidden = nn.ModuleList(ColumnLinear(a, b) for a, b in pairwise(sizes))
@@ -69,7 +105,7 @@ class Velocity(nn.Module):
             features = [f.expand(*f.shape[:-1], size[-1]) for f in features] + [context]
         return self.time(torch.cat(features, -2)).split(self.sizes, -2)
 
-    def forward(self, t, x, context=None, slopes=False):
+    def forward(self, t, x, context=None, slopes=False, drop=False):
         """Velocity of columns, and the slopes of its hidden units if they are asked for.
 
         Parameters
@@ -81,33 +117,48 @@ class Velocity(nn.Module):
         context : Tensor of shape (n_context, n), optional
             Context, as columns.
         slopes : bool, default=False
-            Whether to return the derivatives of the activations.
+            Whether to return what `trace` and `jvp` need.
+        drop : bool, default=False
+            Whether dropout acts.
 
         Returns
         -------
         velocity : Tensor of shape (n_features, n)
-        slopes : list of Tensor of shape (size, n)
-            One for each hidden layer; empty if not asked for.
+        slopes : Slopes
+            Without hidden layers if not asked for.
         """
         shifts = self._shifts(t, context)
         kept = []
-        h = self.input(x) + shifts[0]
+        drift, scale = normal_drift(t) if self.drift else (None, None)
+        seen = x if drift is None else x * scale.unsqueeze(-2)
+        h = self.input(seen) + shifts[0]
         for i in range(len(self.sizes)):
             activated = getattr(F, self.activation)(h)
             if slopes:
                 kept.append(SLOPES[self.activation](h, activated))
+            if drop and self.dropout:
+                activated = dropout(activated, self.dropout)
             if i < len(self.hidden):
                 update = self.hidden[i](activated) + shifts[i + 1]
                 h = h + update if update.shape == h.shape else update
-        return self.output(activated), kept
+        velocity = self.output(activated)
+        if drift is not None:
+            velocity = torch.addcmul(velocity, x, drift.unsqueeze(-2))
+            if slopes:
+                kept[-1] = kept[-1] * scale.unsqueeze(-2)
+        return velocity, Slopes(kept, drift)
 
     def trace(self, slopes):
-        """Exact trace of the Jacobian where the hidden units have these slopes.
+        """Exact trace of the Jacobian with these slopes.
 
         One or two hidden layers need no more than one product of the size of a layer: with
         ``A = input @ output``, the trace is a form of the slopes whose matrix does not depend
         on the row. More layers carry a tangent for each column along.
         """
+        trace = self._trace_of_network(slopes.hidden)
+        return trace if slopes.drift is None else trace + self.n_features * slopes.drift
+
+    def _trace_of_network(self, slopes):
         if len(slopes) > 2:
             return self._trace_by_tangents(slopes)
         if len(slopes) == 1:
@@ -140,5 +191,8 @@ class Velocity(nn.Module):
         """The Jacobian times tangents of shape ``(n_features, K, n)``."""
         shape = tangents.shape[-2:]
         first = (self.input.weight @ tangents.flatten(-2)).unflatten(-1, shape)
-        last = self._carry(first, slopes)
-        return (self.output.weight @ last.flatten(-2)).unflatten(-1, shape)
+        last = self._carry(first, slopes.hidden)
+        product = (self.output.weight @ last.flatten(-2)).unflatten(-1, shape)
+        if slopes.drift is None:
+            return product
+        return product + slopes.drift.unsqueeze(-2).unsqueeze(-2) * tangents

@@ -1,5 +1,6 @@
 """Density estimators with scikit-learn's interface."""
 
+from ._cnf import CNFDensity
 from ._gaussianization import GaussianizationDensity
 from ._glow import GlowDensity
 from ._iaf import IAFDensity

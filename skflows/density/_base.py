@@ -3,6 +3,7 @@
 import warnings
 from abc import ABCMeta, abstractmethod
 from functools import partial
+from inspect import signature
 from numbers import Integral, Real
 
 from sklearn.base import BaseEstimator, _fit_context
@@ -57,7 +58,7 @@ class BaseFlowDensity(
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if cls.__doc__:
-            cls.__doc__ = _docs.fill(cls.__doc__)
+            cls.__doc__ = _docs.fill(cls.__doc__, signature(cls).parameters)
 
     _remedy_of_inexact_inverse = "fewer transforms or a smaller learning_rate_init"
 
@@ -236,7 +237,7 @@ class BaseFlowDensity(
         check_is_fitted(self)
         check_n_samples(n_samples)
         random_state = check_random_state(random_state)
-        latent = random_state.standard_normal((n_samples, self.n_features_in_))
+        latent = random_state.standard_normal((n_samples, self._n_features_out))
         return self._dequantizer.round(self._map_rows("inverse", latent)[0])
 
     def __sklearn_is_fitted__(self):

@@ -1,6 +1,10 @@
 """The parts of the docstrings that all flows share."""
 
 import inspect
+import re
+from ast import literal_eval
+
+DEFAULT = re.compile(r"(?m)^(?P<start>(?P<name>\w+) : .*default=)(?P<default>.*)$")
 
 NETWORK = """\
 hidden_layer_sizes : int or tuple of int, default=(64, 64)
@@ -180,9 +184,17 @@ PARTS = {
 }
 
 
-def fill(docstring):
-    """Put the shared parts in place of their names in braces."""
+def fill(docstring, parameters=None):
+    """Put the shared parts in place of their names in braces, with the defaults of a signature."""
     docstring = inspect.cleandoc(docstring)
     for name, shared in PARTS.items():
         docstring = docstring.replace(f"{{{name}}}", shared.rstrip())
-    return docstring
+
+    if parameters is None:
+        return docstring
+
+    def with_own_default(match):
+        own = parameters[match["name"]].default
+        return match[0] if literal_eval(match["default"]) == own else f"{match['start']}{own!r}"
+
+    return DEFAULT.sub(with_own_default, docstring)

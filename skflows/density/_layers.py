@@ -9,7 +9,7 @@ from sklearn.decomposition import FastICA
 from sklearn.exceptions import ConvergenceWarning
 
 from .._flow import standard_normal_log_prob
-from .._training import History
+from .._history import History
 from ..bijections import Chain, MarginalQuantile, Rotation
 from ._run import SMALL_TABLE, Run
 

@@ -23,10 +23,16 @@ class TrainingRecordMixin:
             "validation_score": held_out,
             "learning_rate": history.learning_rate,
         }
-        past = self.history_ if warm else {name: [] for name in epochs}
+        epochs |= history.parts
+        past = self.history_ if warm else {"loss": []}
+        n_past = len(past["loss"])
         if history.best_iter or not warm:
-            self.best_iter_ = len(past["loss"]) + history.best_iter
-        self.history_ = {name: past[name] + values for name, values in epochs.items()}
+            self.best_iter_ = n_past + history.best_iter
+        unknown = [math.nan] * n_past, [math.nan] * len(history.loss)
+        self.history_ = {
+            name: past.get(name, unknown[0]) + epochs.get(name, unknown[1])
+            for name in epochs | past
+        }
         self.n_iter_ = len(self.history_["loss"])
         self.best_validation_score_ = history.best_score
 

@@ -4,14 +4,14 @@ import copy
 import math
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from .._flow import Flow
 from .._optimizer import Paced, constant, cosine_with_warm_up
-from .._training import EMA_DECAY, fit_flow
+from .._training import EMA_DECAY, fit_in_phases
 from ._engine import resolve_device, seeded, suitable_threads
 from ._maps import fitted_preprocessor
 
@@ -32,6 +32,11 @@ def unit_mean(weight):
 def automatic_batch_size(n):
     """Power of two nearest to n / 32, within bounds."""
     return int(np.clip(2 ** round(np.log2(n / 32)), SMALLEST_BATCH, LARGEST_BATCH))
+
+
+def scaled(rate, schedule, step, n_steps):
+    """A schedule times a rate."""
+    return rate * schedule(step, n_steps)
 
 
 def proceed(history=None):
@@ -94,7 +99,7 @@ class Run:
         est = self.estimator
         x, weight = self._spread(self.rows), torch.from_numpy(self.weight)
         preprocess = fitted_preprocessor(est.preprocessing, self.bounds, x, weight)
-        flow = Flow(preprocess, est._build_bijection(x.shape[1]))
+        flow = est._build_flow(preprocess, x.shape[1])
         few = slice(None)
         if len(x) > INITIALIZATION_ROWS:
             few = torch.randperm(len(x), generator=self.generator)[:INITIALIZATION_ROWS]
@@ -185,7 +190,8 @@ class Training(Run):
 
     def _fit_bijection(self, on_epoch_begin=proceed, on_epoch_end=proceed):
         with suitable_threads(self.flow, self.batch_size):
-            return fit_flow(
+            return fit_in_phases(
+                self.phases(),
                 self.flow.bijection,
                 self.y,
                 self.weight,
@@ -195,27 +201,35 @@ class Training(Run):
                 # Losses and scores are reported in the units of X, as score_samples is.
                 log_det=self.log_det,
                 validation_log_det=self.validation_log_det,
-                compile=self.estimator.compile,
                 on_epoch_begin=on_epoch_begin,
                 on_epoch_end=on_epoch_end,
                 **self.settings(),
             )
 
+    def phases(self):
+        """What `fit_flow` is told in each phase of the training."""
+        phases = self.estimator._phases(self.max_iter)
+        started, limit = self.started, self.time_limit
+        for i, phase in enumerate(phases):
+            schedule = constant if self.increment else cosine_with_warm_up
+            if limit is not None:
+                # An equal share of the time that is left.
+                left = self.started + limit - started
+                schedule = Paced(schedule, left / (len(phases) - i), started)
+            rate = phase.pop("rate", 1.0)
+            yield phase | {"schedule": partial(scaled, rate, schedule)}
+            started = time.monotonic()
+
     def settings(self):
-        """What `fit_flow` is told besides the rows."""
+        """What `fit_flow` is told in all phases, besides the rows."""
         est = self.estimator
-        schedule = constant if self.increment else cosine_with_warm_up
-        if self.time_limit is not None:
-            schedule = Paced(schedule, self.time_limit, self.started)
         return {
-            "max_iter": self.max_iter,
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
             "weight_decay": est.weight_decay,
             "n_iter_no_change": est.n_iter_no_change,
             "tol": est.tol,
             "noise": not self.whole,
-            "schedule": schedule,
             "ema_decay": 0.0 if self.increment else EMA_DECAY,
             "optimizer_state": est._optimizer_state if self.warm and self.increment else None,
         }
@@ -230,9 +244,10 @@ class Training(Run):
     def kind(self):
         """What members of one stack have in common besides the shapes of their bijections."""
         est = self.estimator
-        steps = self.batch_size, math.ceil(len(self.rows) / self.batch_size), self.max_iter
+        steps = self.batch_size, math.ceil(len(self.rows) / self.batch_size)
         trained = self.device, self.dtype, self.whole, self.validation is None
-        return *steps, *trained, est.time_limit, self.increment
+        phases = est._phases(self.max_iter)
+        return *steps, *trained, phases, est.time_limit, self.increment
 
     @property
     def draws_noise(self):

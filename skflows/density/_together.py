@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from .._members import alike, stack, unstack
-from .._training import fit_flow
+from .._training import fit_in_phases
 from ._engine import suitable_threads
 from ._run import Training, proceed
 
@@ -104,7 +104,8 @@ def fit_together(runs, stacked, on_epoch_begin=proceed, on_epoch_end=None):
         return padded([run.redraw() for run in runs])
 
     with suitable_threads(stacked, first.batch_size):
-        histories = fit_flow(
+        histories = fit_in_phases(
+            first.phases(),
             stacked,
             padded([run.y for run in runs]),
             padded([run.weight for run in runs]),

@@ -1,0 +1,173 @@
+"""Objectives of continuous bijections: the likelihood by a coarse solver, and flow matching."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+
+from ._flow import standard_normal_log_prob
+from ._nn import normal_draws, uniform_draws
+from ._ode import Solver
+from ._training import Likelihood
+
+
+def early(t):
+    """Uniform times moved towards the data, where the velocity has most detail to learn."""
+    return t.square()
+
+
+def independent(x, noise, weight):
+    """Noise as it was drawn."""
+    return noise
+
+
+def optimal_transport(x, noise, weight):
+    """Noise in the order in which it is nearest to the columns x, in squares and in all.
+
+    Columns of weight 0 are padding, and take no part.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    if x.dim() > 2:
+        return torch.stack([optimal_transport(*own) for own in zip(x, noise, weight, strict=True)])
+    noise = noise.clone()
+    rows = (weight > 0).nonzero().squeeze(-1)
+    cost = -(x[:, rows].mT @ noise[:, rows])  # the squared distance, but for constant sums
+    _, order = linear_sum_assignment(cost.cpu().numpy())
+    noise[:, rows] = noise[:, rows[torch.from_numpy(order).to(rows.device)]]
+    return noise
+
+
+COUPLINGS = {"independent": independent, "optimal_transport": optimal_transport}
+JITTER = 0.5  # of a step: where the solver looks is not to be learned
+N_DRAWS = 4  # of time and noise for each row in a step
+SHARED_DRAWS = 64  # of time and noise, where all rows take the same ones
+
+
+@dataclass(frozen=True)
+class SolvedLikelihood(Likelihood):
+    """The likelihood by a solver that is cheaper than the one of the scores.
+
+    Parameters
+    ----------
+    solver : Solver
+        What solves the equation in training, on a fixed grid whose points are moved about, and,
+        on one twice as fine, to compare epochs.
+    n_augmented : int, default=0
+        Columns of noise beside the rows: the likelihood is then a bound, the mean over them.
+    kinetic_penalty : float, default=0.0
+        Weight of the integral of ``|v|^2`` along the way of a row.
+    jacobian_penalty : float, default=0.0
+        Weight of the integral of ``|dv/dx|^2``, by one probe.
+
+    References
+    ----------
+    Finlay, Jacobsen, Nurbekyan & Oberman, "How to Train Your Neural ODE", 2020.
+    """
+
+    in_nats: ClassVar = ("loss", "nll")
+
+    solver: Solver
+    n_augmented: int = 0
+    kinetic_penalty: float = 0.0
+    jacobian_penalty: float = 0.0
+
+    def latent(self, bijection, y):
+        rows, log_noise = self._with_noise(y)
+        # Held-out rows tell of a velocity that the steps of training have become too long for.
+        solver = self._moving_solver() if torch.is_grad_enabled() else self.solver.refined()
+        z, log_det = bijection.map(rows, solver=solver)
+        return z, log_det - log_noise
+
+    def _moving_solver(self):
+        return replace(self.solver, jitter=JITTER)
+
+    def _with_noise(self, y):
+        """Rows with their columns of noise, and the log-density of the noise."""
+        if not self.n_augmented:
+            return y, 0.0
+        noise = y.new_empty(*y.shape[:-1], self.n_augmented)
+        if torch.is_grad_enabled():
+            noise = normal_draws(noise)
+        else:  # epochs are compared by the same draws
+            noise.normal_(generator=torch.Generator(y.device).manual_seed(0))
+        return torch.cat([y, noise], -1), standard_normal_log_prob(noise)
+
+    def losses(self, bijection, y, weight):
+        if not (self.kinetic_penalty or self.jacobian_penalty):
+            return super().losses(bijection, y, weight)
+        rows, log_noise = self._with_noise(y)
+        solution = bijection.solve(rows, solver=self._moving_solver(), energies=True)
+        nll = log_noise - standard_normal_log_prob(solution.x) - solution.log_det.mean(-2)
+        kinetic, jacobian = solution.energies.unbind(-2)
+        loss = nll + self.kinetic_penalty * kinetic + self.jacobian_penalty * jacobian
+        parts = {"loss": loss, "nll": nll, "kinetic": kinetic, "jacobian": jacobian}
+        return {name: (weight * part).sum(-1) for name, part in parts.items()}
+
+
+@dataclass(frozen=True)
+class FlowMatching(SolvedLikelihood):
+    """Regression of the velocity on that of straight ways from each row to noise.
+
+    Its loss is the squared error, a mean over the columns. The Jacobian penalty counts likewise,
+    the kinetic one not at all: the ways are given.
+
+    Parameters
+    ----------
+    solver : Solver
+        Half as fine as what solves the equation to compare epochs, which happens every fifth one.
+    n_augmented, kinetic_penalty, jacobian_penalty
+        As of `SolvedLikelihood`.
+    coupling : {"independent", "optimal_transport"}, default="independent"
+        Which noise belongs to which row of a batch.
+
+    References
+    ----------
+    Lipman, Chen, Ben-Hamu, Nickel & Le, "Flow Matching for Generative Modeling", 2023; Tong et
+    al., "Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal
+    Transport", 2024.
+    """
+
+    in_nats: ClassVar = ()
+    scored_every: ClassVar = 5  # a solution takes as long as many steps of matching
+
+    coupling: str = "independent"
+
+    def losses(self, bijection, y, weight):
+        draws = self._draws_for_each_row if bijection.training else self._shared_draws
+        t, x, noise = draws(self._with_noise(y)[0].mT, weight)
+        between = x + t.unsqueeze(-2) * (noise - x)
+        smooth = self.jacobian_penalty > 0
+        velocity, slopes = bijection.velocity(t, between, slopes=smooth, drop=bijection.training)
+        parts = {"loss": (velocity - (noise - x)).square().mean(-2)}
+        if smooth:
+            moved = bijection.velocity.jvp(slopes, bijection.probes_for(between))
+            jacobian = moved.square().sum(-3).mean(-2)
+            parts |= {"matching": parts["loss"], "jacobian": jacobian}
+            parts["loss"] = parts["loss"] + self.jacobian_penalty * jacobian / x.shape[-2]
+        draws_of_row = weight.shape[-1], -1
+        return {
+            name: (weight * part.unflatten(-1, draws_of_row).mean(-1)).sum(-1)
+            for name, part in parts.items()
+        }
+
+    def _draws_for_each_row(self, x, weight):
+        """Times and noise, several for each column; the times are stratified over all."""
+        couple = COUPLINGS[self.coupling]
+        noise = [couple(x, normal_draws(x), weight) for _ in range(N_DRAWS)]
+        x = x.repeat_interleave(N_DRAWS, -1)
+        order = uniform_draws(x[..., 0, :]).argsort(-1)
+        t = (order + uniform_draws(x[..., 0, :])) / x.shape[-1]
+        return early(t), x, torch.stack(noise, -1).flatten(-2)
+
+    def _shared_draws(self, x, weight):
+        """The same times and noise for every column, so that a repeated one counts twice."""
+        *members, d, n = x.shape
+        t = uniform_draws(x.new_empty(*members, SHARED_DRAWS))
+        t = early((torch.arange(SHARED_DRAWS, device=x.device) + t) / SHARED_DRAWS)
+        noise = normal_draws(x.new_empty(*members, d, SHARED_DRAWS))
+        return (
+            t.repeat(*[1] * len(members), n),
+            x.repeat_interleave(SHARED_DRAWS, -1),
+            noise.repeat(*[1] * (len(members) + 1), n),
+        )
