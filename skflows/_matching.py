@@ -138,7 +138,8 @@ class FlowMatching(SolvedLikelihood):
         t, x, noise = draws(self._with_noise(y)[0].mT, weight)
         between = x + t.unsqueeze(-2) * (noise - x)
         smooth = self.jacobian_penalty > 0
-        velocity, slopes = bijection.velocity(t, between, slopes=smooth, drop=bijection.training)
+        masks = bijection.velocity.masks(between)
+        velocity, slopes = bijection.velocity(t, between, slopes=smooth, masks=masks)
         parts = {"loss": (velocity - (noise - x)).square().mean(-2)}
         if smooth:
             moved = bijection.velocity.jvp(slopes, bijection.probes_for(between))

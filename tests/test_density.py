@@ -124,12 +124,12 @@ def test_score_of_a_row_depends_on_that_row_alone(fitted, monkeypatch):
     X = np.vstack([fresh_rows(300), [[1e9, -1e9], [1e300, 1e300]]])
     scores = fitted.score_samples(X)
     order = np.random.default_rng(0).permutation(len(X))
-    np.testing.assert_allclose(fitted.score_samples(X[order]), scores[order], rtol=1e-11)
-    np.testing.assert_allclose(fitted.score_samples(X[:3]), scores[:3], rtol=1e-11)
+    np.testing.assert_allclose(fitted.score_samples(X[order]), scores[order], rtol=1e-10)
+    np.testing.assert_allclose(fitted.score_samples(X[:3]), scores[:3], rtol=1e-10)
     for i in (0, 7, 301):
-        np.testing.assert_allclose(fitted.score_samples(X[[i]]), scores[[i]], rtol=1e-11)
+        np.testing.assert_allclose(fitted.score_samples(X[[i]]), scores[[i]], rtol=1e-10)
     monkeypatch.setattr(_engine, "VALUES_PER_CHUNK", 14)
-    np.testing.assert_allclose(fitted.score_samples(X), scores, rtol=1e-11)
+    np.testing.assert_allclose(fitted.score_samples(X), scores, rtol=1e-10)
 
 
 @pytest.mark.parametrize(

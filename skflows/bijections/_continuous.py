@@ -47,7 +47,7 @@ class Continuous(Bijection):
     noise : {"rademacher", "gaussian"}, default="rademacher"
         Distribution of the probes.
     dropout : float, default=0.0
-        Fraction of hidden units dropped where velocities are regressed.
+        Fraction of hidden units dropped in training, for each row the same all along its way.
     drift : bool, default=True
         Whether the velocity starts from that of straight ways, or from 0.
 
@@ -118,13 +118,14 @@ class Continuous(Bijection):
         n_integrals = n_traces + 2 * energies
         zeros = torch.zeros_like(columns[..., :1, :]).expand(*x.shape[:-2], n_integrals, -1)
         state = torch.cat([columns, zeros], -2)
+        masks = self.velocity.masks(columns)
 
         def slope(t, state, rows):
             own = [
                 given if given is None or rows is None else given[..., rows]
                 for given in (context, probes)
             ]
-            velocity, slopes = self.velocity(t, state[..., :d, :], own[0], slopes=True)
+            velocity, slopes = self.velocity(t, state[..., :d, :], own[0], slopes=True, masks=masks)
             moved = None if probes is None else self.velocity.jvp(slopes, own[1])
             if self.n_probes:
                 traces = (own[1] * moved).sum(-3)

@@ -66,8 +66,7 @@ class Velocity(nn.Module):
     activation : str, default="silu"
         The name of an elementwise function in `SLOPES`. A solver needs a smooth one.
     dropout : float, default=0.0
-        Probability that a hidden unit is dropped in `forward` when asked for. Members of a
-        stack may differ in it.
+        Probability that `masks` drop a hidden unit. Members of a stack may differ in it.
     drift : bool, default=True
         Whether the network adds to `normal_drift`, and sees columns in its scale. It then has
         little left to learn of straight ways.
@@ -105,7 +104,15 @@ class Velocity(nn.Module):
             features = [f.expand(*f.shape[:-1], size[-1]) for f in features] + [context]
         return self.time(torch.cat(features, -2)).split(self.sizes, -2)
 
-    def forward(self, t, x, context=None, slopes=False, drop=False):
+    def masks(self, columns):
+        """Masks of dropout for columns, to hold all along their way; None without dropout."""
+        if not (self.training and self.dropout):
+            return None
+        *members, _, n = columns.shape
+        units = (columns.new_ones(*members, size, n) for size in self.sizes)
+        return [dropout(each, self.dropout) for each in units]
+
+    def forward(self, t, x, context=None, slopes=False, masks=None):
         """Velocity of columns, and the slopes of its hidden units if they are asked for.
 
         Parameters
@@ -118,8 +125,8 @@ class Velocity(nn.Module):
             Context, as columns.
         slopes : bool, default=False
             Whether to return what `trace` and `jvp` need.
-        drop : bool, default=False
-            Whether dropout acts.
+        masks : list of Tensor of shape (size, n), optional
+            What the values of each hidden layer are multiplied by.
 
         Returns
         -------
@@ -136,8 +143,10 @@ class Velocity(nn.Module):
             activated = getattr(F, self.activation)(h)
             if slopes:
                 kept.append(SLOPES[self.activation](h, activated))
-            if drop and self.dropout:
-                activated = dropout(activated, self.dropout)
+            if masks:
+                activated = activated * masks[i]
+                if slopes:
+                    kept[i] = kept[i] * masks[i]
             if i < len(self.hidden):
                 update = self.hidden[i](activated) + shifts[i + 1]
                 h = h + update if update.shape == h.shape else update

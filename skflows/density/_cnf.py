@@ -93,8 +93,9 @@ class CNFDensity(FlowDensity):
     activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="silu"
         Activation of the hidden layers; a smooth one needs fewer evaluations.
 
-    dropout : float, default=0.05
-        Fraction of hidden units dropped in each step of flow matching.
+    dropout : float, default=0.1
+        Fraction of hidden units dropped in each training step; in training by likelihood the same
+        ones all along the way of a row.
 
     {preprocessing}
 
@@ -182,7 +183,7 @@ class CNFDensity(FlowDensity):
         adjoint=False,
         hidden_layer_sizes=(128, 128),
         activation="silu",
-        dropout=0.05,
+        dropout=0.1,
         preprocessing="standardize",
         bounds=None,
         discrete="auto",

@@ -152,8 +152,9 @@ class LatentMapMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         X = check_array(X, dtype=np.float64, order="C", input_name="X")
         if X.shape[1] != self._n_features_out:
             raise ValueError(
-                f"X has {X.shape[1]} features, but the latent space of {type(self).__name__} has "
-                f"{self._n_features_out}; pass the output of transform."
+                f"X has {X.shape[1]} features, but {type(self).__name__} was fitted on "
+                f"{self.n_features_in_}; pass the output of transform, which has "
+                f"{self._n_features_out}."
             )
         return self._map_rows("inverse", X)[0]
 
