@@ -9,19 +9,21 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from skflows import _training
-from skflows._flow import Flow
+from skflows._flow import ContinuousFlow, Flow
 
 
 @pytest.mark.parametrize("error", [0.01, np.nan])
 @each_estimator
 def test_broken_inverse_warns(name, error, monkeypatch):
-    exact = Flow.inverse
+    def broken(exact):
+        def inverse(self, z, context=None):
+            x, log_det = exact(self, z, context)
+            return x + error * self.preprocess.scale, log_det
 
-    def broken(self, z, context=None):
-        x, log_det = exact(self, z, context)
-        return x + error * self.preprocess.scale, log_det
+        return inverse
 
-    monkeypatch.setattr(Flow, "inverse", broken)
+    for flow in (Flow, ContinuousFlow):
+        monkeypatch.setattr(flow, "inverse", broken(flow.inverse))
     with pytest.warns(ConvergenceWarning, match="inverse of the fitted flow is off by"):
         small(name).fit(gaussian(50)[0])
 
@@ -37,7 +39,8 @@ def test_divergence_warns_and_keeps_a_usable_model(name, batch_size, monkeypatch
         return exact(bijection, y, weight) * (1 if next(steps) < 8 else np.nan)
 
     monkeypatch.setattr(_training, "weighted_nll", diverging)
-    estimator = small(name, batch_size=batch_size, max_iter=100, early_stopping=False)
+    params = {"max_iter": 100, "learning_rate_init": 0.002, "early_stopping": False}
+    estimator = small(name, batch_size=batch_size, **params)
     with pytest.warns(ConvergenceWarning, match="a learning_rate_init smaller than 0.002"):
         estimator.fit(X)
     check_is_fitted(estimator)
