@@ -66,6 +66,12 @@ class BaseFlowDensity(
     def _start_run(self, X, weight, held_out, bounds, warm, increment, max_iter):
         """What fits `flow_` to validated rows; see `_run.Run`."""
 
+    def _build_flow(self, preprocess, n_features):
+        """Return a new flow of preprocessed rows."""
+        from .._flow import Flow
+
+        return Flow(preprocess, self._build_bijection(n_features))
+
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, sample_weight=None, *, X_val=None, sample_weight_val=None):
         """Fit the density to the rows of X.

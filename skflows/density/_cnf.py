@@ -1,6 +1,7 @@
 """Continuous normalizing flow."""
 
 import copy
+import math
 from numbers import Integral, Real
 
 import numpy as np
@@ -273,7 +274,7 @@ class CNFDensity(FlowDensity):
 
         solver = RungeKutta4(n_steps=self.n_steps, adjoint=self.adjoint)
         shared = solver, self.n_augmented, self.kinetic_penalty, self.jacobian_penalty
-        n_last = round(FINE_TUNED[self.training] * max_iter)
+        n_last = math.ceil(FINE_TUNED[self.training] * max_iter)
         phases = [
             {
                 "objective": FlowMatching(*shared, self.coupling),

@@ -94,13 +94,12 @@ class Dequantizer:
         if not self:
             return log_density(X)
         noise = lattice(len(self.columns))
-        scores = np.empty(len(X))
+        scores = []
         for start in range(0, len(X), SPREAD_ROWS):
-            part = slice(start, start + SPREAD_ROWS)
-            spread = np.concatenate([self.spread(X[part], draw) for draw in noise])
-            of_draws = log_density(spread).reshape(N_DRAWS, -1)
-            scores[part] = np.logaddexp.reduce(of_draws)
-        return scores - np.log(N_DRAWS)
+            rows = X[start : start + SPREAD_ROWS]
+            of_draws = log_density(np.concatenate([self.spread(rows, draw) for draw in noise]))
+            scores.append(np.logaddexp.reduce(np.split(of_draws, N_DRAWS)))
+        return np.concatenate(scores) - np.log(N_DRAWS)
 
     def round(self, X):
         """X with discrete columns rounded to values they can have."""

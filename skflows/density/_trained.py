@@ -101,12 +101,6 @@ class FlowDensity(BaseFlowDensity):
     def _build_bijection(self, n_features, n_context=0):
         """Return a new `skflows.bijections.Bijection` for standardised data."""
 
-    def _build_flow(self, preprocess, n_features):
-        """Return a new flow of preprocessed rows."""
-        from .._flow import Flow
-
-        return Flow(preprocess, self._build_bijection(n_features))
-
     def _phases(self, max_iter):
         """Return what `fit_flow` is told of each phase of the training, its objective for one."""
         return [{"max_iter": max_iter, "compile": self.compile}]
