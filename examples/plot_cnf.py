@@ -17,7 +17,7 @@ and the ways of the rows with it.
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from sklearn.datasets import make_circles, make_moons
+from sklearn.datasets import make_moons
 
 from skflows import CNFDensity
 
@@ -99,34 +99,3 @@ for name, callback in counted.items():
     ax.plot(callback.epochs, callback.counts, label=name)
 ax.set(xlabel="epoch", ylabel="evaluations for a row", ylim=(0, None))
 ax.legend()
-
-# %%
-# Nested annuli
-# -------------
-# The ways of two rows never meet: what is inside of a ring stays inside. A flow in two dimensions
-# has to squeeze the gap between two rings thin and steep. With columns of noise beside the rows
-# there is room to pass, and each solution takes fewer evaluations. The price is that the density is
-# an estimate, a mean over draws of the noise that may miss what matters to a row: here, the flow
-# without noise has the better scores.
-rings = make_circles(1000, noise=0.04, factor=0.4, random_state=0)[0]
-n_draws = 16
-
-_, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained")
-axes[0].scatter(*rings.T, s=2)
-axes[0].set_title("rows")
-for ax, n_augmented in zip(axes[1:], [0, 2], strict=True):
-    flow = CNFDensity(
-        n_augmented=n_augmented,
-        n_importance_samples=n_draws,
-        hidden_layer_sizes=(64, 64),
-        dropout=0.0,
-        max_iter=500,
-        tolerance=1e-5,
-        contamination=None,
-        random_state=0,
-    ).fit(rings)
-    ax.scatter(*flow.sample(1000, random_state=0).T, s=2)
-    evaluations = flow.n_function_evaluations_ / (n_draws if n_augmented else 1)
-    ax.set_title(f"samples, {n_augmented} columns of noise: {evaluations:.0f} evaluations")
-for ax in axes:
-    ax.set(xticks=[], yticks=[], aspect="equal", xlim=(-1.4, 1.4), ylim=(-1.4, 1.4))

@@ -96,7 +96,8 @@ class CNFDensity(FlowDensity):
 
     dropout : float, default=0.1
         Fraction of hidden units dropped in each training step; in training by likelihood the same
-        ones all along the way of a row.
+        ones all along the way of a row. It keeps rows off the beaten track from scores that are
+        far too low; in two or three columns of many rows 0 fits sharper shapes.
 
     {preprocessing}
 
