@@ -27,7 +27,7 @@ def ours(architecture, d, compiled=False):
     """Our estimator's flow: trained in float32 by its own optimiser, used in float64."""
     from skflows._flow import Flow
     from skflows._optimizer import FlatOptimizer
-    from skflows._training import EMA_DECAY, compiled_nll, weighted_nll
+    from skflows._training import EMA_DECAY, Likelihood, compiled_losses
     from skflows.bijections import Standardize
     from skflows.density import _engine  # noqa: F401  (sets how freed memory is kept)
 
@@ -38,11 +38,11 @@ def ours(architecture, d, compiled=False):
     bijection = estimator._build_bijection(d, 0)
     flow = Flow(Standardize(d), copy.deepcopy(bijection)).double().eval()
     optimizer = FlatOptimizer(bijection, LEARNING_RATE, ema_decay=EMA_DECAY)
-    nll = compiled_nll() if compiled else weighted_nll
+    losses_of = compiled_losses(Likelihood()) if compiled else Likelihood().losses
 
     def step(X):
         weight = torch.ones(len(X))
-        optimizer.step(nll(bijection, X, weight) / len(X), 1.0)
+        optimizer.step(losses_of(bijection, X, weight)["loss"] / len(X), 1.0)
 
     @torch.inference_mode()
     def score(X):
