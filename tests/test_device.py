@@ -28,13 +28,13 @@ class Waits(TorchDispatchMode):
 
 def waits_of_training(monkeypatch, name, batch_size, **params):
     waits = Waits()
-    fit_flow = _run.fit_flow
+    fit = _run.fit_in_phases
 
     def watched(*args, **kwargs):
         with waits:
-            return fit_flow(*args, **kwargs)
+            return fit(*args, **kwargs)
 
-    monkeypatch.setattr(_run, "fit_flow", watched)
+    monkeypatch.setattr(_run, "fit_in_phases", watched)
     small(name, batch_size=batch_size, **params).fit(X)
     monkeypatch.undo()
     return waits.count
