@@ -72,6 +72,7 @@ def steps(args, compare):
 def compiled(args, compare):
     """Single steps of training with ``compile=True``, once they are compiled."""
     for architecture, libraries in ARCHITECTURES.items():
+        torch.compiler.reset()  # torch compiles a function for eight shapes, and no more
         for d in args.d:
             for batch in args.batch:
                 X = torch.randn(batch, d)

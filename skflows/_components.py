@@ -185,10 +185,9 @@ def fit_group(group, X, weight, splits, budget, quiet=False):
     seconds = budget.seconds()
     if seconds < LEAST_SECONDS * group[0].trains:
         return [None] * len(group)
-    if group[0].trains and math.isfinite(seconds):
-        seconds = seconds if together else seconds / len(splits)
+    if "time_limit" in group[0].estimator.get_params() and math.isfinite(seconds):
         for member in chain(*members):
-            member.set_params(time_limit=seconds)
+            member.set_params(time_limit=seconds if together else seconds / len(splits))
     parts = [
         (X[train], select(weight, train), (X[held_out], select(weight, held_out)))
         for train, held_out in splits

@@ -442,6 +442,10 @@ def test_flows_that_cannot_stack_share_the_time():
     assert min(len(flow.history_["loss"]) for flow in density.estimators_[0]) > 10
 
 
+def test_layers_end_in_time():
+    assert GaussianizationDensity(time_limit=1e-6, random_state=0).fit(X).n_iter_ == 1
+
+
 def test_number_of_folds():
     five = stack(cv=None).fit(X)
     np.testing.assert_array_equal(five.score_samples(X), stack(cv=5).fit(X).score_samples(X))

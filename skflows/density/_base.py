@@ -46,6 +46,7 @@ class BaseFlowDensity(
         "bounds": ["array-like", dict, None],
         "discrete": ["array-like", dict, StrOptions({"auto"}), None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "time_limit": [Interval(Real, 0, None, closed="neither"), None],
         "early_stopping": ["boolean", StrOptions({"auto"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],

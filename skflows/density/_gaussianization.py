@@ -34,6 +34,9 @@ class GaussianizationDensity(BaseFlowDensity):
     max_iter : int, default=50
         Largest number of layers.
 
+    time_limit : float, default=None
+        Seconds after which no layer is begun, but for the first.
+
     early_stopping : bool or "auto", default="auto"
         Whether to hold out ``validation_fraction`` of the rows, keep the number of layers that
         does best on them and stop when they no longer improve. "auto" does so from 40 rows on.
@@ -97,6 +100,7 @@ class GaussianizationDensity(BaseFlowDensity):
         bounds=None,
         discrete="auto",
         max_iter=50,
+        time_limit=None,
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=5,
@@ -111,6 +115,7 @@ class GaussianizationDensity(BaseFlowDensity):
         self.bounds = bounds
         self.discrete = discrete
         self.max_iter = max_iter
+        self.time_limit = time_limit
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change

@@ -1,6 +1,7 @@
 """The torch half of iterative Gaussianisation."""
 
 import math
+import time
 import warnings
 
 import numpy as np
@@ -48,6 +49,7 @@ class LayerByLayer(Run):
         history = History()
         if held_out is not None:
             history.best_score = threshold = held_out.score()
+        end = self.started + (math.inf if est.time_limit is None else est.time_limit)
         layers, patience = [], 0
         try:
             while len(layers) < max_iter and patience < est.n_iter_no_change:
@@ -69,7 +71,7 @@ class LayerByLayer(Run):
                 if improved:
                     history.best_iter = len(layers)
                 self.flow.bijection = Chain(layers)
-                if on_epoch_end(history):
+                if on_epoch_end(history) or time.monotonic() >= end:
                     break
         except KeyboardInterrupt:
             history.interrupted = True
