@@ -35,11 +35,15 @@ def timed(function, *args, **kwargs):
 
 
 def quality(args):
-    """Held-out log-density of each training, and of RealNVP, at their defaults."""
+    """Held-out log-density of each training, and of RealNVP, at their defaults or on quantiles."""
     contestants = {
-        "RealNVPDensity": RealNVPDensity(),
-        "flow_matching": CNFDensity(),
-        "both": CNFDensity(training="both"),
+        f"{name}, {preprocessing}": estimator.set_params(preprocessing=preprocessing)
+        for preprocessing in ("standardize", "quantile")
+        for name, estimator in {
+            "RealNVPDensity": RealNVPDensity(),
+            "flow_matching": CNFDensity(),
+            "both": CNFDensity(training="both"),
+        }.items()
     }
     for path in (Path(args.data) / f"{name}.npz" for name in args.sets):
         for seed in args.seeds:
