@@ -91,7 +91,13 @@ def scoring(args):
     d, n = 10, args.n
     X = rows_of(n, d)
     X = (X - X.mean(0)) / X.std(0)
-    ours = CNFDensity(max_iter=30, contamination=None, hidden_layer_sizes=(64, 64), random_state=0)
+    ours = CNFDensity(
+        max_iter=30,
+        contamination=None,
+        hidden_layer_sizes=(64, 64),
+        preprocessing="standardize",
+        random_state=0,
+    )
     ours.fit(X[:2000])
     torch.manual_seed(0)
     theirs = zuko_cnf(d, 64)
@@ -145,7 +151,9 @@ def matched(flow, rows, n_steps=600):
 def training(args):
     """Seconds until a held-out score is reached, ours by matching and zuko's by likelihood."""
     train, val, _ = load(Path(args.data) / f"{args.sets[-1]}.npz", 0)
-    ours = CNFDensity(random_state=0, max_iter=args.epochs, contamination=None)
+    ours = CNFDensity(
+        preprocessing="standardize", random_state=0, max_iter=args.epochs, contamination=None
+    )
     _, seconds = timed(ours.fit, train)
     report(method="ours", score=round(ours.score(val), 3), seconds=round(seconds, 1))
     torch.manual_seed(0)
@@ -179,6 +187,7 @@ def penalties(args):
     for penalty in (0.0, 0.01, 0.05):
         flow = CNFDensity(
             training="likelihood",
+            preprocessing="standardize",
             hidden_layer_sizes=(64, 64),
             kinetic_penalty=penalty,
             jacobian_penalty=penalty,
@@ -202,6 +211,7 @@ def augmentation(args):
     for n_augmented in (0, 2):
         for n_draws in (1, 16, 64) if n_augmented else (1,):
             flow = CNFDensity(
+                preprocessing="standardize",
                 n_augmented=n_augmented,
                 n_importance_samples=n_draws,
                 hidden_layer_sizes=(64, 64),
@@ -211,6 +221,7 @@ def augmentation(args):
                 random_state=0,
             ).fit(X)
             report(
+                preprocessing="standardize",
                 n_augmented=n_augmented,
                 n_importance_samples=n_draws,
                 score=round(flow.score(X_test), 3),

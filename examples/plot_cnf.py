@@ -50,6 +50,7 @@ flows, counted = {}, {}
 for name, penalty in {"free": 0.0, "penalised": 0.05}.items():
     flows[name] = CNFDensity(
         training="likelihood",
+        preprocessing="standardize",
         kinetic_penalty=penalty,
         jacobian_penalty=penalty,
         n_steps=4,

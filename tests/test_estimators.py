@@ -72,7 +72,10 @@ def test_table_holds_every_public_flow():
 
 # A solver needs a smooth velocity, there is one network in place of several, and epochs are cheap.
 OWN_DEFAULTS = {
-    "cnf": set("hidden_layer_sizes activation learning_rate_init max_iter n_iter_no_change".split())
+    "cnf": set(
+        "hidden_layer_sizes activation preprocessing learning_rate_init max_iter "
+        "n_iter_no_change".split()
+    )
 }
 
 

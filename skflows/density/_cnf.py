@@ -186,7 +186,7 @@ class CNFDensity(FlowDensity):
         hidden_layer_sizes=(128, 128),
         activation="silu",
         dropout=0.1,
-        preprocessing="standardize",
+        preprocessing="quantile",
         bounds=None,
         discrete="auto",
         input_noise=0.0,
