@@ -5,6 +5,7 @@
     python benchmarks/continuous.py training --data DIR
     python benchmarks/continuous.py penalties
     python benchmarks/continuous.py augmentation
+    python benchmarks/continuous.py memory
 
 Each prints one JSON line per measurement. Seconds are those of the processor (one thread), which
 say the same on a machine that is busy with other work.
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from protocol import load
+from scale import peak_memory
 from sklearn.datasets import make_circles, make_moons
 
 from skflows import CNFDensity, RealNVPDensity
@@ -229,7 +231,24 @@ def augmentation(args):
             )
 
 
-PARTS = {part.__name__: part for part in (quality, scoring, training, penalties, augmentation)}
+def memory(args):
+    """Peak memory and time of an epoch by likelihood, through the solver and by the adjoint."""
+    X = np.random.default_rng(0).standard_normal((4096, 10))
+    params = {"training": "likelihood", "preprocessing": "standardize", "early_stopping": False}
+    params |= {"batch_size": 4096, "contamination": None, "random_state": 0}
+    CNFDensity(max_iter=1, **params).fit(X[:100])  # so that imports do not count
+    for adjoint in (True, False):  # what is freed is kept: the larger one comes last
+        for n_steps in (8, 32):
+            flow = CNFDensity(adjoint=adjoint, n_steps=n_steps, max_iter=2, **params)
+            found = {"adjoint": adjoint, "n_steps": n_steps}
+            with peak_memory(found):
+                _, seconds = timed(flow.fit, X)
+            report(**found, seconds=round(seconds, 1))
+
+
+PARTS = {
+    part.__name__: part for part in (quality, scoring, training, penalties, augmentation, memory)
+}
 
 
 def main():
