@@ -195,6 +195,9 @@ def fill(docstring, parameters=None):
 
     def with_own_default(match):
         own = parameters[match["name"]].default
-        return match[0] if literal_eval(match["default"]) == own else f"{match['start']}{own!r}"
+        if literal_eval(match["default"]) == own:
+            return match[0]
+        written = f'"{own}"' if isinstance(own, str) else repr(own)
+        return match["start"] + written
 
     return DEFAULT.sub(with_own_default, docstring)
