@@ -90,14 +90,14 @@ def grouped(components, n, d, n_workers):
     all processes.
     """
 
-    def kind(component):
+    def stack_of(component):
         flow = component.estimator
         alone = not component.stacks or flow.time_limit is not None
         if alone or batch_size_of(flow, n) * d > VALUES_OF_STACKS:
             return id(component)
         return type(flow), shape_of(flow.get_params())
 
-    groups = [list(group) for _, group in groupby(components, kind)]
+    groups = [list(group) for _, group in groupby(components, stack_of)]
     n_flows = sum(component.trains for component in components)
     while sum(group[0].trains for group in groups) < min(n_workers, n_flows):
         i = max(range(len(groups)), key=lambda i: len(groups[i]))
