@@ -14,16 +14,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# Networks see asinh(x / s) s in place of x: nearly x for ordinary values, a logarithm for far
-# ones. A linear response to one outlier would otherwise decide the parameters of its row.
-SQUASH = 10.0
+# Networks see nearly x for ordinary values, and this much at most. A linear response to one outlier
+# would otherwise decide the parameters of its row.
+FARTHEST_SEEN = 10.0
 # What the networks of the members that train in this thread draw from.
 _DRAWS: ContextVar[list[torch.Generator] | None] = ContextVar("generators", default=None)
 
 
 def squash(x):
-    """Compress far values so that no row can drive a conditioner out of its range."""
-    return SQUASH * torch.asinh(x / SQUASH)
+    """Bound far values so that no row can drive a conditioner out of its range."""
+    # Cheaper than tanh, or any function that grows without bound.
+    return x * torch.rsqrt(torch.addcmul(x.new_ones(()), x, x, value=FARTHEST_SEEN**-2))
 
 
 def affine(bias, weight, h):
