@@ -23,12 +23,15 @@ class Contestant(NamedTuple):
     bijection: torch.nn.Module
 
 
-def ours(architecture, d, compiled=False):
-    """Our estimator's flow: trained in float32 by its own optimiser, used in float64."""
+def ours(architecture, d, compiled=False, linear=True):
+    """Our estimator's flow: trained in float32 by its own optimiser, used in float64.
+
+    Without its linear layers (matrices, or trained scales) it has the layers of the peers alone.
+    """
     from skflows._flow import Flow
     from skflows._optimizer import FlatOptimizer
     from skflows._training import EMA_DECAY, Likelihood, compiled_losses
-    from skflows.bijections import Standardize
+    from skflows.bijections import ActNorm, Chain, LULinear, Standardize
     from skflows.density import _engine  # noqa: F401  (sets how freed memory is kept)
 
     # No dropout: the peers have none.
@@ -36,6 +39,9 @@ def ours(architecture, d, compiled=False):
         n_transforms=3, hidden_layer_sizes=(64, 64), dropout=0.0
     )
     bijection = estimator._build_bijection(d, 0)
+    if not linear:
+        layers = bijection.bijections
+        bijection = Chain([layer for layer in layers if not isinstance(layer, LULinear | ActNorm)])
     flow = Flow(Standardize(d), copy.deepcopy(bijection)).double().eval()
     optimizer = FlatOptimizer(bijection, LEARNING_RATE, ema_decay=EMA_DECAY)
     losses_of = compiled_losses(Likelihood()) if compiled else Likelihood().losses
