@@ -17,6 +17,7 @@ from torch.nn import functional as F
 # Networks see nearly x for ordinary values, and this much at most. A linear response to one outlier
 # would otherwise decide the parameters of its row.
 FARTHEST_SEEN = 10.0
+FEATURES_AT_ONCE = 6  # whose rows share the products with what all of them see
 # What the networks of the members that train in this thread draw from.
 _DRAWS: ContextVar[list[torch.Generator] | None] = ContextVar("generators", default=None)
 
@@ -27,10 +28,14 @@ def squash(x):
     return x * torch.rsqrt(torch.addcmul(x.new_ones(()), x, x, value=FARTHEST_SEEN**-2))
 
 
+def add_product(start, weight, h):
+    """``start + weight @ h`` in one kernel, with or without a leading member axis."""
+    return (torch.addmm if h.dim() == 2 else torch.baddbmm)(start, weight, h)
+
+
 def affine(bias, weight, h):
-    """``weight @ h + bias`` in one kernel, with or without a leading member axis."""
-    product = torch.addmm if h.dim() == 2 else torch.baddbmm
-    return product(bias.unsqueeze(-1), weight, h)
+    """``weight @ h + bias`` on columns."""
+    return add_product(bias.unsqueeze(-1), weight, h)
 
 
 class ColumnLinear(nn.Module):
@@ -243,29 +248,59 @@ class MaskedResidualMLP(ResidualMLP):
         layers = [self.input, *self.hidden, self.output]
         weights = [layer.masked_weight() for layer in layers]
         biases = [layer.bias for layer in layers]
+        n_params = biases[-1].shape[-1] // d
+        # Outputs of one feature after those of another: a block of rows too.
+        weights[-1] = weights[-1].unflatten(-2, (n_params, d)).transpose(-3, -2).flatten(-3, -2)
+        biases[-1] = biases[-1].unflatten(-1, (n_params, d)).mT.flatten(-2)
+        bounds = [*self.bounds, range(0, d * n_params + 1, n_params)]
         shift = None if self.context is None else self.context(context.mT)
         inputs = [GrowingColumns(size, z) for size in (d, *self.sizes)]
+        *hidden, output = map(GrowingProduct, weights, biases, inputs)
         x = []
-
-        def part(k, units):
-            seen = inputs[k].columns()
-            weight = weights[k][..., units, : seen.shape[-2]]
-            return affine(biases[k][..., units], weight, seen)
-
         for j in range(d):
+            if j % FEATURES_AT_ONCE == 0:
+                end = min(j + FEATURES_AT_ONCE, d)
+                for product, bound in zip([*hidden, output], bounds, strict=True):
+                    product.begin(bound[j], bound[end])
             h = None
-            for k in range(len(layers) - 1):
-                new = slice(self.bounds[k][j], self.bounds[k][j + 1])
-                update = part(k, new)
+            for k, product in enumerate(hidden):
+                update = product.rows(bounds[k][j], bounds[k][j + 1])
                 if k == 0 and shift is not None:
-                    update = update + shift[..., new, :]
+                    update = update + shift[..., bounds[k][j] : bounds[k][j + 1], :]
                 residual = k > 0 and self.sizes[k] == self.sizes[k - 1]
                 h = h + update if residual else update
                 inputs[k + 1].append(self.activate(h))
-            feature = next_feature(j, part(-1, slice(j, None, d)))
+            feature = next_feature(j, output.rows(bounds[-1][j], bounds[-1][j + 1]))
             inputs[0].append(squash(feature))
             x.append(feature)
         return torch.cat(x, -2)
+
+
+class GrowingProduct:
+    """Rows of an affine layer whose input grows, some rows at a time.
+
+    The input that is there when a run of rows begins meets them all in one product: of a few rows
+    each, the products would take twice as long.
+    """
+
+    def __init__(self, weight, bias, inputs):
+        self.weight = weight
+        self.bias = bias
+        self.inputs = inputs
+
+    def begin(self, start, end):
+        seen = self.inputs.columns()
+        self.start = start
+        self.n_seen = seen.shape[-2]
+        weight = self.weight[..., start:end, : self.n_seen]
+        self.product = affine(self.bias[..., start:end], weight, seen)
+
+    def rows(self, start, end):
+        """Rows of the run that began last, as the input is now."""
+        new = self.inputs.columns()[..., self.n_seen :, :]
+        weight = self.weight[..., start:end, self.n_seen : self.n_seen + new.shape[-2]]
+        product = self.product[..., start - self.start : end - self.start, :]
+        return add_product(product, weight, new)
 
 
 class GrowingColumns:
