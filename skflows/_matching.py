@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import torch
 
+from ._draws import normal_draws, uniform_draws
 from ._flow import standard_normal_log_prob
-from ._nn import normal_draws, uniform_draws
 from ._ode import Solver
 from ._training import Likelihood
 

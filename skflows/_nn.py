@@ -6,20 +6,18 @@ Several networks of the same shapes run as one when their parameters, and the co
 leading member axis.
 """
 
-from contextlib import contextmanager
-from contextvars import ContextVar
 from itertools import pairwise
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ._draws import dropout
+
 # Networks see nearly x for ordinary values, and this much at most. A linear response to one outlier
 # would otherwise decide the parameters of its row.
 FARTHEST_SEEN = 10.0
 FEATURES_AT_ONCE = 6  # whose rows share the products with what all of them see
-# What the networks of the members that train in this thread draw from.
-_DRAWS: ContextVar[list[torch.Generator] | None] = ContextVar("generators", default=None)
 
 
 def squash(x):
@@ -53,67 +51,6 @@ class ColumnLinear(nn.Module):
 
     def forward(self, h):
         return affine(self.bias, self.masked_weight(), h)
-
-
-@contextmanager
-def drawing_from(generators):
-    """Training draws from these generators in this context, one for each member."""
-    before = _DRAWS.set(generators)
-    try:
-        yield
-    finally:
-        _DRAWS.reset(before)
-
-
-def normal_draws(like):
-    """Standard normal numbers in the shape of a tensor, by the generator of each member."""
-    return _drawn(like, torch.Tensor.normal_)
-
-
-def uniform_draws(like):
-    """Numbers between 0 and 1 in the shape of a tensor, by the generator of each member."""
-    return _drawn(like, torch.Tensor.uniform_)
-
-
-def sign_draws(like):
-    """Signs, 1 or -1, in the shape of a tensor, by the generator of each member."""
-    return (uniform_draws(like) < 0.5).to(like.dtype) * 2 - 1
-
-
-def _drawn(like, fill):
-    if torch.compiler.is_compiling():  # which draws in its own way
-        return fill(torch.empty_like(like))
-    generators = _DRAWS.get() or [torch.default_generator]
-    # On the CPU wherever the tensor is: the generators are, and draws do not depend on the device.
-    drawn = torch.empty(len(generators), like.numel() // len(generators), dtype=like.dtype)
-    for member, generator in zip(drawn, generators, strict=True):
-        fill(member, generator=generator)
-    return drawn.view(like.shape).to(like.device)
-
-
-def dropout(h, p):
-    """Set each unit to zero with probability p, to 16 bits, and make up for it in the others.
-
-    A list has one probability for each member of a stack.
-    """
-    rates = p if isinstance(p, list) else [p]
-    if h.device.type != "cpu" or torch.compiler.is_compiling():  # which draws in its own way
-        if len(rates) == 1:
-            return F.dropout(h, p)
-        return torch.stack([F.dropout(own, rate) for own, rate in zip(h, rates, strict=True)])
-    generators = _DRAWS.get() or [torch.default_generator] * len(rates)
-    # Torch's generator draws 64 bits at once, and spends as many on each unit in F.dropout: that
-    # would be a tenth of a training step.
-    n = h.numel() // len(generators)
-    bits = torch.empty(len(generators), -(-n // 4), dtype=torch.int64)
-    for i, (member, generator) in enumerate(zip(bits, generators, strict=True)):
-        if rates[i % len(rates)]:  # a member without dropout draws nothing when it is alone
-            member.random_(-(2**63), None, generator=generator)
-    dropped, *others = [min(round(rate * 2**16), 2**16 - 1) for rate in rates]
-    if others:  # a tensor takes longer than a number
-        dropped = h.new_tensor([dropped, *others]).view(-1, *[1] * (h.dim() - 1))
-    kept = bits.view(torch.int16)[:, :n].reshape(h.shape).to(h.dtype).ge_(dropped - 2**15)
-    return h * kept.mul_(2**16 / (2**16 - dropped))
 
 
 class ResidualMLP(nn.Module):

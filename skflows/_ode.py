@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from ._nn import uniform_draws
+from ._draws import uniform_draws
 
 # Dormand & Prince, "A Family of Embedded Runge-Kutta Formulae", 1980. The last row of the stages
 # is the solution of order 5, and its slope the first one of the next step.

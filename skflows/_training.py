@@ -11,10 +11,10 @@ from typing import ClassVar
 
 import torch
 
+from ._draws import drawing_from
 from ._flow import standard_normal_log_prob
 from ._history import Member, as_list
 from ._members import substack
-from ._nn import drawing_from
 from ._optimizer import FlatOptimizer, cosine_with_warm_up, per_member
 
 EMA_DECAY = 0.998

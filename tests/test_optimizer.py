@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from skflows import _training
-from skflows._nn import dropout
+from skflows._draws import dropout
 from skflows._optimizer import FlatOptimizer, Paced, constant, cosine_with_warm_up
 from skflows._training import mean_log_prob, shuffled_batches, weighted_nll
 from skflows.bijections import Chain, Coupling, ElementwiseAffine, Shift

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .._nn import normal_draws, sign_draws
+from .._draws import normal_draws, sign_draws
 from .._ode import DormandPrince, Solver
 from ._base import Bijection
 from ._velocity import Velocity

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .._nn import ColumnLinear, dropout
+from .._draws import dropout
+from .._nn import ColumnLinear
 
 N_FREQUENCIES = 4  # of the time: the field may turn as often on its way
 
