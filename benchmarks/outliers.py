@@ -205,6 +205,12 @@ def print_tables(lines):
             for group, sets in groups.items():
                 if sets:
                     print(row(f"{title}, {group}", [100 * mean(sets, m, key) for m in methods]))
+            leads = [
+                [100 * (mean([s], methods[0], key) - mean([s], m, key)) for s in names]
+                for m in methods[1:]
+            ]
+            cells = " | ".join(with_error(values) for values in leads)
+            print(f"| lead of {methods[0]} (standard error over tables) | | {cells} |")
             if len(seeds) > len(common):
                 means = [
                     100 * mean(names, m, key, seeds) if has(names, [m], seeds) else None
@@ -221,6 +227,11 @@ def print_tables(lines):
 
 def listed(numbers):
     return ", ".join(map(str, numbers))
+
+
+def with_error(values):
+    error = statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.mean(values):+.1f} ({error:.1f})"
 
 
 def row(title, values):
