@@ -266,7 +266,10 @@ def _parser():
     )
     outliers.add_argument("--report", type=Path, metavar="HTML", help="a page to read, in one file")
     outliers.add_argument(
-        "--time-limit", type=_arguments.seconds, metavar="S", help="seconds to fit in"
+        "--time-limit",
+        type=_arguments.seconds,
+        metavar="S",
+        help="seconds to fit in; the reasons are looked for afterwards",
     )
     outliers.add_argument("--random-state", **seeded)
 

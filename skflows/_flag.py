@@ -11,7 +11,7 @@ from ._progress import processes, show_progress
 from .outlier import DensityOutlierDetector
 
 N_EXPLAINED = 100  # rows, the oddest ones; all that are flagged have their columns besides
-N_FOLDS = 5  # so that each row of the table is judged by models that had not seen it
+ODD_ENOUGH = 0.1
 ADDED = ["score", "p_value", "outlier", "oddest_column", "second_oddest_column"]
 
 
@@ -24,6 +24,7 @@ class Findings(NamedTuple):
     detector: DensityOutlierDetector
     frame: object  # the rows that were judged, numbered as in the file
     n_left_out: int  # rows with a missing value
+    left_out: list  # columns without numbers
     known: object  # the rows that the detector was fitted to
     scores: np.ndarray
     p_values: np.ndarray
@@ -36,6 +37,10 @@ class Findings(NamedTuple):
 def run(args):
     """Find outliers, and write the table with their flags, and the page."""
     if args.report is not None:
+        if args.report.resolve() == args.output.resolve():
+            raise ValueError(
+                f"{args.output} is given for the table and for the page: choose two files, please"
+            )
         from .inspection._common import check_matplotlib
 
         check_matplotlib("skflows outliers --report")
@@ -47,12 +52,12 @@ def run(args):
     frame = known = complete_numbers(table, args.data, args.columns)
     if args.reference is not None:
         known = complete_numbers(read_csv(args.reference), args.reference, [*frame])
-    found = find(args, frame, known, len(table) - len(frame))
+    found = find(args, table, frame, known)
     write_csv(table.join(columns_of(found)), args.output)
+    basis = "conformal p-values" if args.reference else "if the empirical null holds in the tail"
     print(
         f"wrote {args.output}: {found.outlier.sum()} of {len(frame)} rows are flagged, with at "
-        f"most {args.fdr:.3g} of the flags false on average "
-        f"({'conformal p-values' if args.reference else 'p-values by an empirical null'})"
+        f"most {args.fdr:.3g} of the flags false on average ({basis})"
     )
     if args.report is not None:
         from ._report import page
@@ -61,13 +66,12 @@ def run(args):
         print(f"wrote {args.report}")
 
 
-def find(args, frame, known, n_left_out):
-    """Judge the rows of ``frame`` by a detector of the rows of ``known``."""
+def find(args, table, frame, known):
+    """Judge the rows of ``frame``, what can be used of a table, by a detector of those known."""
     started = time.perf_counter()
     itself = args.reference is None
     density = AutoDensity(
         time_limit=args.time_limit,
-        cv=N_FOLDS if itself else "auto",
         n_jobs=processes(args.time_limit),
         random_state=args.random_state,
     )
@@ -75,7 +79,6 @@ def find(args, frame, known, n_left_out):
     detector = DensityOutlierDetector(
         density,
         calibration="empirical_null" if itself else "conformal",
-        alpha=0.5,  # labels are by the false discovery rate
         fdr=args.fdr,
         random_state=args.random_state,
     ).fit(known)
@@ -93,7 +96,8 @@ def find(args, frame, known, n_left_out):
         args.fdr,
         detector,
         frame,
-        n_left_out,
+        len(table) - len(frame),
+        [name for name in table if name not in frame],
         known,
         scores,
         p_values,
@@ -104,13 +108,23 @@ def find(args, frame, known, n_left_out):
     )
 
 
+def odd_columns(parts):
+    """The columns that make a row odd, oddest first: with a tenth of the first one's share or more.
+
+    What all columns share is the score of the row from which the explanation starts.
+    """
+    order = np.argsort(parts, kind="stable")
+    with np.errstate(invalid="ignore"):
+        shares = np.median(parts) - parts[order]
+    return order[: max(1, (shares >= ODD_ENOUGH * shares[0]).sum())]
+
+
 def columns_of(found):
     """The columns that the output has beyond those of the table, empty in rows left out."""
-    names = np.array([*found.frame.columns], dtype=object)
     oddest = np.full((2, len(found.frame)), "", dtype=object)
-    order = np.argsort(found.parts, axis=1, kind="stable")
-    for place in range(min(2, len(names))):
-        oddest[place, found.explained] = names[order[:, place]]
+    for row, parts in zip(found.explained, found.parts, strict=True):
+        for place, column in enumerate(odd_columns(parts)[:2]):
+            oddest[place, row] = found.frame.columns[column]
     # More digits say nothing, and are hard to read.
     shown = [[float(f"{x:.6g}") for x in some] for some in (found.scores, found.p_values)]
     added = found.frame.iloc[:, :0].assign(

@@ -8,14 +8,19 @@ import numpy as np
 from scipy import stats
 
 from . import __version__
+from ._flag import odd_columns
 from .inspection import ExplanationDisplay, OutlierScoreDisplay, PValueDisplay
+from .outlier._calibration import least_p_value
 
-N_LISTED = 25  # rows of the table
+N_LISTED = 25  # rows of the table, or all that are flagged
+MOST_LISTED = 200
 N_DRAWN = 4  # rows whose columns have a picture
 N_REASONS = 3
 MOST_PLACES = 6  # components of the density that are listed
 BULK = 0.25  # p-values above it are taken for those of inliers
 SUSPICIOUS = 0.01  # p-value of the test whether these are uniform
+LEAST_SHOWN = 1e-6  # p-value
+FEW = 200  # rows: of fewer, the tail of their scores is hardly known
 
 PAGE = """\
 <!DOCTYPE html>
@@ -75,15 +80,22 @@ def page(found):
 def verdict(found):
     n_flags, n = int(found.outlier.sum()), len(found.scores)
     if not n_flags:
-        return (
-            f"None of the {n:,} rows is flagged: none is so odd that a false discovery rate of "
-            f"{found.fdr:.3g} allows it."
-        )
-    rows = "row is" if n_flags == 1 else "rows are"
+        text = f"None of the {n:,} rows is flagged"
+        least = least_p_value(found.detector._null)
+        if (found.p_values <= least).any():
+            return (
+                f"{text}, though some are as odd as can be told: with so few rows to compare "
+                f"with, no p-value is below {least:.2g}, and a false discovery rate of "
+                f"{found.fdr:.3g} asks for {found.fdr / n:.2g}. Give more rows with "
+                "<code>--reference</code>."
+            )
+        return f"{text}: none is so odd that a false discovery rate of {found.fdr:.3g} allows it."
+    verb = "is" if n_flags == 1 else "are"
     expected = found.fdr * n_flags
+    doubt = "" if found.reference else " if the curve below holds"
     return (
-        f"<strong>{n_flags:,} of {n:,}</strong> {rows} flagged. Of flags like these no more than "
-        f"{found.fdr:.3g} are false on average: here, about {expected:.2g} or fewer."
+        f"<strong>{n_flags:,} of {n:,}</strong> rows {verb} flagged. Of flags like these no more "
+        f"than {found.fdr:.3g} are false on average{doubt}: here, about {expected:.2g} or fewer."
     )
 
 
@@ -92,14 +104,20 @@ def how_sure(found):
         basis = (
             "The rows were judged by models that had not seen them. Their p-values come from a "
             "curve through the more normal three quarters of the table, carried on to the odd "
-            "end: this is a model, good where the picture on the right follows the diagonal. For "
-            "a guarantee, give rows known to be normal with <code>--reference</code>."
+            "end: this is a model, whose odd end nothing proves. For better ground, give rows "
+            "known to be normal with <code>--reference</code>."
         )
+        if len(found.scores) < FEW:
+            basis += (
+                f" <strong>There are only {len(found.scores)} rows</strong>: on tables so small "
+                "the curve is often too steep, and more flags are false."
+            )
     else:
         basis = (
             f"The p-values are ranks among rows of {escape(found.reference.name)} that the fit had "
             "not seen (conformal prediction). If those rows are normal, the false discovery rate "
-            "holds whatever the quality of the fit."
+            "nearly holds whatever the quality of the fit; not strictly, since the weights of the "
+            "mixture were chosen by them."
         )
     scores = OutlierScoreDisplay.from_predictions(found.scores, threshold=lowest_kept(found))
     p_values = PValueDisplay.from_predictions(found.p_values)
@@ -129,8 +147,10 @@ def oddest_rows(found):
     )
     low, high = np.percentile(found.known, [5, 95], axis=0)
     lines = []
-    for place, row in enumerate(found.explained[:N_LISTED]):
-        columns = np.argsort(found.parts[place], kind="stable")[:N_REASONS]
+    n_flags = found.outlier.sum()
+    n_listed = min(max(N_LISTED, n_flags), MOST_LISTED)
+    for place, row in enumerate(found.explained[:n_listed]):
+        columns = odd_columns(found.parts[place])[:N_REASONS]
         reasons = "; ".join(
             f"{escape(str(found.frame.columns[j]))} = {found.frame.iloc[row, j]:,.6g} "
             f"<span class='usual'>({low[j]:,.6g} to {high[j]:,.6g})</span>"
@@ -140,13 +160,20 @@ def oddest_rows(found):
         lines.append(
             f"<tr{flagged}><td class='number'>{line_of(found, row)}</td>"
             f"<td class='number'>{found.scores[row]:.1f}</td>"
-            f"<td class='number'>{found.p_values[row]:.2g}</td><td>{reasons}</td></tr>"
+            f"<td class='number'>{p_value(found.p_values[row])}</td><td>{reasons}</td></tr>"
         )
+    hidden = n_flags - n_listed
+    more = f" {hidden:,} more rows are flagged: the output has them." if hidden > 0 else ""
     return (
         "<p>Row 1 is the first one below the names of the columns. An orange edge marks a flag. A "
-        "value within its range can be odd beside the others of its row.</p>\n"
+        f"value within its range can be odd beside the others of its row.{more}</p>\n"
         f"<div class='scroll'><table>{head}\n" + "\n".join(lines) + "\n</table></div>"
     )
+
+
+def p_value(value):
+    """As a text: of a curve's far end the order of magnitude says nothing."""
+    return "&lt;&nbsp;1e-6" if value < LEAST_SHOWN else f"{value:.2g}"
 
 
 def why(found):
@@ -162,7 +189,7 @@ def why(found):
     return (
         "<p>What the score gains or loses when a similar normal row takes the values of the odd "
         "one, column by column, under the model of all rows. The parts add up to that model's "
-        "score.</p>\n"
+        "score, which is milder than the one above where the model has seen the row.</p>\n"
         "<div class='pictures'>" + "".join(drawn) + "</div>"
     )
 
@@ -174,6 +201,9 @@ def health(found):
     facts = [f"Fitted to {n:,} rows of {d} columns{'' if not others else ' in folds'}."]
     if found.n_left_out:
         facts.append(f"Rows with a missing value, which were not judged: {found.n_left_out:,}.")
+    if found.left_out:
+        names = ", ".join(escape(str(name)) for name in found.left_out)
+        facts.append(f"Columns without numbers, which were left out: {names}.")
     if density.discrete_:
         names = ", ".join(escape(str(found.known.columns[j])) for j in density.discrete_)
         facts.append(f"Columns taken as discrete or constant: {names}.")
@@ -201,7 +231,7 @@ def uniformity(p_values):
     share = len(bulk) / len(p_values) / (1 - BULK)
     text = f"P-values above {BULK}: {share:.0%} of those of inliers alone, and "
     if test.pvalue >= SUSPICIOUS:
-        return text + "spread evenly, as they should be."
+        return text + "spread evenly, as they should be. (Of the odd end this says nothing.)"
     return text + (
         f"<strong>not spread evenly</strong> (p = {test.pvalue:.1g}): take the number of flags "
         "with caution. The rows may be few, repeated, or unlike those of the fit as a whole."

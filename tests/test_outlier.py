@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from _densities import banana, small
 from sklearn.base import clone
+from sklearn.ensemble import IsolationForest
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, KFold, ShuffleSplit
@@ -128,6 +129,43 @@ def test_frozen_density_is_left_alone():
     np.testing.assert_array_equal(
         fitted.held_out_scores_, mixture.score_samples(banana(80, seed=1))
     )
+
+
+@pytest.mark.parametrize("statistic", ["likelihood_ratio", "ensemble"])
+def test_frozen_density_beside_a_background(statistic):
+    X = banana(300)
+    frozen = FrozenEstimator(GaussianMixture(3, random_state=0).fit(X))
+    with pytest.raises(ValueError, match="give a background"):
+        DensityOutlierDetector(frozen, statistic=statistic).fit(X)
+    background = FrozenEstimator(GaussianMixture(1).fit(X))
+    fitted = DensityOutlierDetector(frozen, statistic=statistic, background=background).fit(X)
+    assert np.isfinite(fitted.score_samples(X)).all()
+    if statistic == "likelihood_ratio":
+        ratio = frozen.score_samples(X) - background.score_samples(X)
+        np.testing.assert_allclose(fitted.score_samples(X), ratio)
+
+
+def test_an_outlier_detector_is_no_density():
+    with pytest.raises(TypeError, match="IsolationForest is an outlier detector"):
+        DensityOutlierDetector(IsolationForest()).fit(banana(50))
+
+
+def test_the_seed_fixes_the_default_density(monkeypatch):
+    seeds = []
+
+    def density(random_state):
+        seeds.append(random_state)
+        return GaussianMixture(random_state=random_state)
+
+    monkeypatch.setattr("skflows.outlier._detector.AutoDensity", density)
+    for seed in (0, 0, 1):
+        DensityOutlierDetector(random_state=seed).fit(banana(50))
+    assert seeds[0] == seeds[1] != seeds[2]
+
+
+def test_without_a_threshold_no_row_is_an_outlier():
+    fitted = DensityOutlierDetector(GaussianMixture(), contamination=None).fit(banana(50))
+    assert (fitted.predict([[1e6, 1e6]]) == 1).all()
 
 
 def test_frozen_density_of_a_frame():

@@ -8,7 +8,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import ShuffleSplit
 from sklearn.neighbors import KernelDensity
 
-from skflows import DensityOutlierDetector, StackedDensity
+from skflows import AutoDensity, DensityOutlierDetector, StackedDensity
 from skflows.outlier._calibration import ConformalNull, EmpiricalNull, discoveries, pooled
 
 N_RESAMPLINGS = 200
@@ -133,6 +133,7 @@ def tables_with_outliers(n_outliers, n_new=100, n_rows=1000):
         yield X, new, np.arange(n_new) < n_outliers
 
 
+@pytest.mark.filterwarnings("ignore:Some rows are as odd")
 @pytest.mark.parametrize("method", ["bh", "by", "adaptive"])
 def test_flags_keep_the_false_discovery_rate(method):
     false, power = [], []
@@ -147,6 +148,7 @@ def test_flags_keep_the_false_discovery_rate(method):
     assert np.mean(power) > {"bh": 0.6, "by": 0.2, "adaptive": 0.6}[method]
 
 
+@pytest.mark.filterwarnings("ignore:Some rows are as odd")
 def test_false_discoveries_among_clean_rows():
     """Without outliers every flag is false: no more than a tenth of the tables may have one."""
     flagged = []
@@ -249,12 +251,113 @@ def test_batches_show_what_single_rows_do_not():
     fitted = detector(alpha=0.01).fit(X)
     few = {"n_resamples": 200}
     same = [fitted.batch_p_value(rng.standard_normal((50, 5)), **few) for _ in range(200)]
-    # The rows that calibrate are a sample as well: a little over one in ten.
-    assert (np.array(same) <= 0.1).sum() <= stats.binom.interval(0.99, 200, 0.12)[1]
+    assert (np.array(same) <= 0.1).sum() <= stats.binom.interval(0.99, 200, 0.1)[1]
     for scale in (0.85, 1.15):  # too likely, too odd
         rows = scale * rng.standard_normal((200, 5))
         assert fitted.batch_p_value(rows) < 0.01
         assert (fitted.predict(rows) == 1).mean() > 0.9
+
+
+def test_batches_of_more_rows_than_calibrate_are_no_odder():
+    p_values = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        density = FrozenEstimator(Normal().fit(rng.standard_normal((50, 2))))
+        fitted = DensityOutlierDetector(density, calibration="conformal")
+        fitted.fit(rng.standard_normal((30, 2)))
+        p_values.append(fitted.batch_p_value(rng.standard_normal((300, 2)), n_resamples=99))
+    for alpha in (0.05, 0.2):
+        n_alarms = (np.array(p_values) <= alpha).sum()
+        low, high = stats.binom.interval(0.99, 200, alpha)
+        assert low <= n_alarms <= high
+
+
+def test_batches_where_the_density_is_zero():
+    rng = np.random.default_rng(0)
+    kernels = KernelDensity(kernel="tophat", bandwidth=1.2)
+    cv = ShuffleSplit(1, test_size=100, random_state=0)
+    fitted = DensityOutlierDetector(kernels, calibration="conformal", cv=cv)
+    fitted.fit(rng.standard_normal((300, 3)))
+    assert np.isneginf(fitted.held_out_scores_).any()
+    assert fitted.batch_p_value(rng.standard_normal((40, 3))) > 0.01
+    assert fitted.batch_p_value(rng.standard_normal((40, 3)) + 9) < 0.001
+    with pytest.raises(ValueError, match="n_resamples=0"):
+        fitted.batch_p_value(np.zeros((3, 3)), n_resamples=0)
+
+
+@pytest.mark.parametrize("statistic", ["log_density", "likelihood_ratio", "score_norm"])
+@pytest.mark.parametrize("calibration", [None, "conformal", "empirical_null"])
+def test_rows_where_the_density_is_zero_are_outliers(calibration, statistic):
+    rng = np.random.default_rng(0)
+    fitted = DensityOutlierDetector(
+        KernelDensity(kernel="epanechnikov", bandwidth=1.5),
+        statistic=statistic,
+        background=KernelDensity(kernel="tophat", bandwidth=2.0),
+        calibration=calibration,
+        cv=5,
+    ).fit(rng.standard_normal((400, 3)))
+    assert np.isneginf(fitted.score_samples([[50.0, 50.0, 50.0]])).all()
+    assert fitted.predict([[50.0, 50.0, 50.0]]) == -1
+    assert np.isfinite(fitted.offset_)
+    if calibration:
+        assert fitted.p_values([[50.0, 50.0, 50.0]]) < 0.01  # as low as any row that is held out
+    assert fitted.explain(np.zeros((1, 3))).shape == (1, 3)
+
+
+def test_empirical_null_of_equal_scores_is_refused():
+    with pytest.raises(ValueError, match="needs scores that differ"):
+        EmpiricalNull.fit(np.ones(50))
+    with pytest.raises(ValueError, match="of 50 held-out rows 0 have a finite"):
+        EmpiricalNull.fit(np.full(50, -np.inf))
+
+
+def test_tied_scores_never_get_less_than_vovks_p_value():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        calibration = [np.sort(rng.integers(0, 5, 6)).astype(float) for _ in range(3)]
+        scores = [rng.integers(0, 5, 4).astype(float) for _ in range(3)]
+        below = sum(
+            (held_out <= row[:, None]).sum(axis=1)
+            for held_out, row in zip(calibration, scores, strict=True)
+        )
+        null = ConformalNull(np.sort(np.concatenate(calibration)))
+        assert (null.p_values(pooled(scores, calibration)) >= (1 + below) / 19).all()
+
+
+def test_adaptive_flags_no_row_that_counts_as_an_inlier():
+    p_values = np.r_[np.full(30, 1e-4), 0.97]
+    assert discoveries(p_values, 0.2, "adaptive").tolist() == [True] * 30 + [False]
+
+
+def test_flags_of_no_p_values():
+    fitted = detector(fdr=0.2).fit(skewed(np.random.default_rng(0), 50))
+    for value in (np.nan, 2.0):
+        with pytest.raises(ValueError, match="p_values must lie between 0 and 1"):
+            fitted.flag([0.5, value])
+
+
+def test_too_few_rows_to_calibrate_for_a_flag_are_told():
+    rng = np.random.default_rng(0)
+    fitted = detector(fdr=0.05).fit(skewed(rng, 60))
+    rows = np.concatenate([skewed(rng, 300), [[1e6, -1e6]]])
+    with pytest.warns(UserWarning, match="as low as 0.00017, and the least is 0.016"):
+        assert (fitted.predict(rows) == 1).all()
+
+
+def test_rows_of_a_table_are_all_held_out_for_the_empirical_null():
+    judging = DensityOutlierDetector(calibration="empirical_null")
+    assert judging._with_folds(AutoDensity()).cv == 5
+    assert judging._with_folds(AutoDensity(cv=3)).cv == 3
+    judging.set_params(calibration="conformal")
+    assert judging._with_folds(AutoDensity()).cv == "auto"
+
+
+def test_p_values_of_an_earlier_fit_are_gone():
+    rng = np.random.default_rng(0)
+    fitted = DensityOutlierDetector(Normal(), calibration="empirical_null")
+    assert np.isfinite(fitted.fit(rng.standard_normal((100, 2))).p_values_).all()
+    fitted.set_params(calibration=None).fit(rng.standard_normal((100, 2)))
+    assert not hasattr(fitted, "p_values_")
 
 
 ERRORS = {
@@ -279,6 +382,6 @@ def test_p_values_need_a_calibration():
 
 
 def test_an_alpha_that_no_row_can_reach_is_told():
-    with pytest.warns(UserWarning, match="least p-value is 1/51"):
+    with pytest.warns(UserWarning, match="least p-value is 0.02"):
         fitted = detector(alpha=0.01).fit(skewed(np.random.default_rng(0), 50))
     assert (fitted.predict([[1e6, -1e6]]) == 1).all()

@@ -8,7 +8,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.metrics import average_precision_score, get_scorer
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from sklearn.neighbors import LocalOutlierFactor
+from sklearn.neighbors import KernelDensity, LocalOutlierFactor
 
 from skflows import DensityOutlierDetector
 from skflows.outlier import agreement, outlier_average_precision
@@ -86,6 +86,14 @@ def test_scorer_is_the_average_precision_of_outliers():
     inliers = average_precision_score(y == 1, fitted.score_samples(X))
     assert get_scorer("average_precision")(fitted, X, y) == pytest.approx(inliers)
     assert abs(expected - inliers) > 0.01
+
+
+def test_scorer_of_a_density_that_is_zero_somewhere():
+    X, y = rows_with_outliers()
+    X[y == -1] += 50
+    density = KernelDensity(kernel="tophat").fit(X[y == 1])
+    assert np.isneginf(density.score_samples(X)).any()
+    assert outlier_average_precision(density, X, y) == 1.0
 
 
 def test_search_with_few_labels_finds_the_statistic():

@@ -57,6 +57,8 @@ def test_columns_of_the_output_are_not_overwritten(folder, capsys):
 def test_outputs_are_no_inputs(folder, capsys):
     assert _cli.main(["outliers", "odd.csv", "-o", "odd.csv"]) == 2
     assert "odd.csv is an input" in capsys.readouterr().err
+    assert _cli.main(["outliers", "odd.csv", "-o", "same", "--report", "same"]) == 2
+    assert "same is given for the table and for the page" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("default:.*left out:UserWarning")
@@ -86,7 +88,7 @@ def test_texts_and_rows_with_missing_values_are_left_out_and_told(folder, capsys
     assert "which were not judged: 3." in text
 
 
-@pytest.mark.filterwarnings("default:.*left out:UserWarning")
+@pytest.mark.filterwarnings("default:.*left out:UserWarning", "ignore:Some rows are as odd")
 def test_reference_with_missing_values(folder, capsys):
     clean = pd.read_csv("clean.csv")
     clean.loc[:9, "a"] = np.nan

@@ -16,6 +16,7 @@ from skflows._components import Component
 from skflows._mixture import likeliest_of_each_kind
 from skflows._portfolio import StandardNormal, portfolio
 from skflows.outlier import SCORES
+from skflows.outlier._explain import contributions
 
 X = banana(120)
 STACK = StackedDensity(
@@ -44,6 +45,14 @@ def test_parts_add_up_to_the_score(name):
         parts = fitted.explain(rows, n_orders=n_orders)
         assert parts.shape == rows.shape
         np.testing.assert_allclose(parts.sum(axis=1), fitted.score_samples(rows), rtol=0, atol=1e-6)
+
+
+def test_contributions_of_one_model_add_up_by_themselves():
+    fitted = DensityOutlierDetector(GaussianMixture(2, random_state=0)).fit(X)
+    rows, rng = X[:20] * 2, np.random.RandomState(0)
+    (model,) = fitted.models_
+    parts = contributions(model, rows, fitted._reference, 5, rng)
+    np.testing.assert_allclose(parts.sum(axis=1), model.score_samples(rows), rtol=0, atol=1e-9)
 
 
 def test_rows_beyond_a_bound_have_parts_that_say_where():

@@ -26,7 +26,7 @@ def check_is_density(estimator):
 def fit_density(estimator, X, sample_weight=None):
     """Fit in place, with weights if there are any, and without rows of weight 0."""
     if sample_weight is None:
-        return estimator.fit(X)
+        return estimator.fit(X, None)  # a FrozenEstimator asks for a y
     if not has_fit_parameter(estimator, "sample_weight"):
         raise ValueError(
             f"{type(estimator).__name__} takes no sample_weight; fit without weights, or choose "

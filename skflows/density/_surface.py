@@ -63,7 +63,7 @@ class OutlierDensityMixin(OutlierMixin, DensityMixin):
         return float(np.average(scores, weights=sample_weight))
 
     def decision_function(self, X):
-        """Log-density above the outlier threshold: negative for outliers.
+        """Score above the outlier threshold: negative for outliers.
 
         Parameters
         ----------

@@ -148,7 +148,7 @@ class OutlierBoundaryDisplay:
             raise ValueError(f"features={features!r} holds {len(indices)} column(s): give two.")
         y = check_labels(y, rows)
         if y is None:
-            y = np.where(estimator.decision_function(like_fitted(rows, X, estimator)) < 0, -1, 1)
+            y = estimator.predict(like_fitted(rows, X, estimator))
         mesh, grid, fixed = plane(rows, indices, names, grid_resolution)
         decision = estimator.decision_function(like_fitted(grid, X, estimator))
         display = cls(

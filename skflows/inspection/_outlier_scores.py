@@ -74,7 +74,8 @@ class OutlierScoreDisplay:
         Parameters
         ----------
         estimator : estimator with `score_samples`
-            A fitted outlier detector or density. Its `offset_`, if it has one, is the threshold.
+            A fitted outlier detector or density. Its `offset_`, if it has one, is the threshold,
+            unless it flags by a false discovery rate.
 
         X : array-like of shape (n_samples, n_features)
             The rows.
@@ -110,6 +111,8 @@ class OutlierScoreDisplay:
         rows, _ = check_data(estimator, X)
         scores = estimator.score_samples(like_fitted(rows, X, estimator))
         threshold = getattr(estimator, "offset_", None)
+        if getattr(estimator, "fdr", None) is not None:
+            threshold = None  # labels depend on the rows beside
         display = cls(scores=scores, threshold=threshold, y=check_labels(y, scores))
         return display.plot(ax=ax, n_bins=n_bins, **kwargs)
 

@@ -1,10 +1,14 @@
 """P-values of a calibrated detector, and what it flags by them."""
 
+import warnings
+from numbers import Integral
+
 import numpy as np
+from scipy.stats import rankdata
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._calibration import discoveries
+from ._calibration import discoveries, least_p_value
 
 
 class CalibratedMixin:
@@ -68,17 +72,32 @@ class CalibratedMixin:
         outlier : ndarray of shape (n_samples,) of bool
             Whether a row is an outlier.
         """
+        self._check_calibrated()
         p_values = np.asarray(p_values, dtype=np.float64)
+        if not ((p_values >= 0) & (p_values <= 1)).all():
+            raise ValueError(
+                "p_values must lie between 0 and 1. (The p_values_ of rows that no model has held "
+                "out are nan: set cv to a number of folds.)"
+            )
         if self.fdr is None:
             return p_values <= self.alpha
-        return discoveries(p_values, self.fdr, self.fdr_method)
+        flagged = discoveries(p_values, self.fdr, self.fdr_method)
+        least = least_p_value(self._null)
+        if not flagged.any() and (p_values <= least).any():
+            warnings.warn(
+                f"Some rows are as odd as can be told, and none is flagged: fdr={self.fdr:g} among "
+                f"{len(p_values)} rows asks for p-values as low as {self.fdr / len(p_values):.2g}, "
+                f"and the least is {least:.2g}. Give more rows to calibrate.",
+                stacklevel=2,
+            )
+        return flagged
 
     def batch_p_value(self, X, *, n_resamples=2000, random_state=None):
         """How probable it is that rows like those of `fit` are, together, so odd.
 
-        The mean score of the rows is compared with that of as many rows drawn from those that
-        calibrate, on both sides: rows can also be too likely (the typicality test). A shift that
-        no single row gives away shows in many.
+        The mean rank of their scores, among those of the rows that calibrate, is compared with that
+        of as many rows drawn from both together, on both sides: rows can also be too likely (as in
+        the typicality test). A shift that no single row gives away shows in many.
 
         Parameters
         ----------
@@ -94,7 +113,8 @@ class CalibratedMixin:
         Returns
         -------
         p_value : float
-            At least ``1 / (n_resamples + 1)``.
+            At least ``1 / (n_resamples + 1)``. Of a single model it is exact: a batch of inliers
+            gets a p-value of ``a`` or less with a probability of ``a`` at most.
 
         References
         ----------
@@ -103,9 +123,20 @@ class CalibratedMixin:
         """
         check_is_fitted(self)
         self._check_calibrated()
-        known = np.concatenate(self._calibration)
+        if not isinstance(n_resamples, Integral) or n_resamples < 1:
+            raise ValueError(f"n_resamples={n_resamples!r}; it must be an integer of at least 1.")
         rng = check_random_state(0 if random_state is None else random_state)
         scores = self.score_samples(X)
-        means = np.array([rng.choice(known, len(scores)).mean() for _ in range(n_resamples)])
-        as_odd = np.abs(means - known.mean()) >= np.abs(scores.mean() - known.mean())
+        ranks = rankdata(np.concatenate([scores, *self._calibration]))
+        off_centre = np.abs(
+            [
+                some.mean() - ranks.mean()
+                for some in (
+                    ranks[: len(scores)],
+                    *(rng.choice(ranks, len(scores), replace=False) for _ in range(n_resamples)),
+                )
+            ]
+        )
+        # Rounding must not tell equal means apart.
+        as_odd = off_centre[1:] >= off_centre[0] * (1 - 1e-12)
         return float((1 + as_odd.sum()) / (n_resamples + 1))

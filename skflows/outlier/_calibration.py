@@ -36,8 +36,18 @@ class EmpiricalNull(NamedTuple):
 
     @classmethod
     def fit(cls, scores):
-        """The one whose quantiles lie closest to a line with those of the bulk."""
-        surprise = np.quantile(-np.asarray(scores), BULK)
+        """The one whose quantiles lie closest to a line with those of the bulk.
+
+        Rows of density 0 are left out: they are no part of any bulk.
+        """
+        known = scores[np.isfinite(scores)]
+        surprise = np.quantile(-known, BULK) if len(known) else np.zeros(1)
+        if not np.ptp(surprise):
+            raise ValueError(
+                f"calibration='empirical_null' needs scores that differ: of {len(scores)} "
+                f"held-out rows {len(known)} have a finite score, most of them the same. Are the "
+                "rows constant, or is the density 0 at rows it has not seen?"
+            )
         fits = []
         for shape in SHAPES:
             line = stats.linregress(stats.gamma.ppf(BULK, shape), surprise)
@@ -51,6 +61,11 @@ class EmpiricalNull(NamedTuple):
     def threshold(self, alpha):
         """The score below which p-values are at most ``alpha``."""
         return float(-stats.gamma.isf(alpha, self.shape, self.start, self.scale))
+
+
+def least_p_value(null):
+    """The p-value of a row than which none can be odder."""
+    return float(null.p_values(np.array([-np.inf]))[0])
 
 
 def pooled(scores, calibration):
@@ -79,7 +94,9 @@ def pooled(scores, calibration):
         for held_out, row_scores in zip(calibration, scores, strict=True)
     )
     steps = np.concatenate([[-np.inf], np.sort(np.concatenate(calibration)), [np.inf]])
-    return np.clip(mean, steps[rank], np.nextafter(steps[rank + 1], -np.inf))
+    # Of held-out scores that are equal, a rank may fall between: it goes to their end.
+    below = np.maximum(steps[rank], np.nextafter(steps[rank + 1], -np.inf))
+    return np.clip(mean, steps[rank], below)
 
 
 def discoveries(p_values, fdr, method):
@@ -91,4 +108,5 @@ def discoveries(p_values, fdr, method):
     share = 1.0
     if adaptive:
         share = min(1.0, (1 + (p_values > PLENTY).sum()) / (len(p_values) * (1 - PLENTY)))
-    return adjusted * share <= fdr
+    flagged = adjusted * share <= fdr
+    return flagged & (p_values <= PLENTY) if adaptive else flagged

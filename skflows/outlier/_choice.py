@@ -65,7 +65,7 @@ def outlier_average_precision(estimator, X, y):
     """Average precision of the outliers: a scorer for searches with a few labels.
 
     scikit-learn's "average_precision" takes the inliers, whose label is 1, for what is to be found.
-    ("roc_auc" and "balanced_accuracy" do not mind.)
+    ("roc_auc" and "balanced_accuracy" do not mind, but "roc_auc" refuses scores of minus infinity.)
 
     Parameters
     ----------
@@ -106,4 +106,6 @@ def outlier_average_precision(estimator, X, y):
     outlier = np.asarray(y) == -1
     if not outlier.any():
         raise ValueError("y holds no outlier: give -1 for outliers and 1 for inliers.")
-    return float(average_precision_score(outlier, -estimator.score_samples(X)))
+    # By ranks: a density that is 0 has a logarithm that scikit-learn refuses.
+    oddness = stats.rankdata(-estimator.score_samples(X))
+    return float(average_precision_score(outlier, oddness))

@@ -1,10 +1,10 @@
 """An outlier detector by any density estimator."""
 
 import warnings
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context, clone
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -12,11 +12,12 @@ from sklearn.utils.validation import check_is_fitted
 from .._auto import AutoDensity
 from .._components import splits_of
 from .._mixture import MixtureMixin
+from ..density._protocol import check_is_density
 from ..density._surface import OutlierDensityMixin
 from ..density._validation import validate_rows
 from ._calibrated import CalibratedMixin
-from ._calibration import ConformalNull, EmpiricalNull, pooled
-from ._explain import contributions
+from ._calibration import ConformalNull, EmpiricalNull, least_p_value, pooled
+from ._explain import ExplainedMixin
 from ._fit import fit_scored, is_frozen
 from ._scores import SCORES, Setting
 
@@ -30,7 +31,7 @@ NULLS = {
 
 
 class DensityOutlierDetector(
-    CalibratedMixin, OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator
+    ExplainedMixin, CalibratedMixin, OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator
 ):
     """Outlier detector by a density: scores, p-values, false discovery rate, explanations.
 
@@ -80,7 +81,8 @@ class DensityOutlierDetector(
         How rows are held out to calibrate. A single split, as of ``ShuffleSplit(1)``, is split
         conformal prediction; several folds, each with its own model, are cross-conformal. "auto"
         takes the held-out scores that the estimator keeps (`skflows.AutoDensity` and
-        `skflows.StackedDensity` do), else 5 folds; without calibration it holds nothing out.
+        `skflows.StackedDensity` do), else 5 folds; without calibration it holds nothing out. The
+        empirical null, which judges the rows of `fit` too, has such an estimator hold out all.
 
     alpha : float, default=0.05
         The p-value up to which `predict` flags a row, with calibration.
@@ -97,13 +99,14 @@ class DensityOutlierDetector(
         Fraction of the rows that is left out of the fit of the density, the least likely ones,
         in turns of fit and choice. "auto" takes `contamination` if that is a number, else 0.
 
-    contamination : float or "auto", default="auto"
+    contamination : float, "auto" or None, default="auto"
         Fraction of outliers in the rows of `fit`. A number puts the threshold of `predict` at
         that quantile of their scores. "auto" takes the one of `alpha` with calibration, and the
-        lower Tukey fence, Q1 - 1.5 (Q3 - Q1), without.
+        lower Tukey fence, Q1 - 1.5 (Q3 - Q1), without. None sets no threshold.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds the folds and the noise of the background; the estimator has a seed of its own.
+        Seeds the folds, the noise of the background and the estimator, if that is None; another
+        has a seed of its own.
 
     Attributes
     ----------
@@ -170,7 +173,7 @@ class DensityOutlierDetector(
         "fdr": [Interval(Real, 0, 1, closed="neither"), None],
         "fdr_method": [StrOptions({"bh", "by", "adaptive"})],
         "trim": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="both")],
-        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), None],
         "random_state": ["random_state"],
     }
 
@@ -220,23 +223,39 @@ class DensityOutlierDetector(
         """
         X = validate_rows(self, X, ensure_min_samples=2)
         random_state = check_random_state(self.random_state)
-        estimator = AutoDensity() if self.estimator is None else self.estimator
+        estimator = self.estimator
+        if estimator is None:
+            estimator = AutoDensity(random_state=random_state.randint(2**31 - 1))
         self._check_suits(estimator, X)
+        estimator = self._with_folds(estimator)
         setting = Setting(estimator, self.background, random_state)
         trim = self.trim
         if isinstance(trim, str):  # "auto"
-            trim = 0.0 if isinstance(self.contamination, str) else self.contamination
+            trim = self.contamination if isinstance(self.contamination, Real) else 0.0
         splits = self._splits(estimator, X, random_state)
         parts = [train for train, _ in splits] or [slice(None)]
         self.models_ = [fit_scored(self.statistic, setting, X[part], trim) for part in parts]
         self._set_held_out(estimator, X, splits)
         self._set_threshold(X)
         few = X[random_state.permutation(len(X))[:N_REFERENCE]]
-        scores = self._score_rows(few)
-        self._reference = few[scores >= np.quantile(scores, ODD)]
+        order = np.argsort(self._score_rows(few), kind="stable")
+        self._reference = few[order[int(ODD * len(few)) :]]
         return self
 
+    def _with_folds(self, estimator):
+        """The estimator; a mixture holds out every row where rows of `fit` are to be judged."""
+        judged = self.calibration == "empirical_null" and isinstance(estimator, MixtureMixin)
+        if judged and isinstance(estimator.cv, str) and isinstance(self.cv, str):  # both "auto"
+            return clone(estimator).set_params(cv=N_FOLDS)
+        return estimator
+
     def _check_suits(self, estimator, X):
+        check_is_density(estimator)
+        if is_frozen(estimator) and self.background is None and SCORES[self.statistic].compares:
+            raise ValueError(
+                f"statistic={self.statistic!r} compares the density with a background, which a "
+                "fitted estimator cannot be fitted to: give a background."
+            )
         if self.fdr is not None and self.calibration is None:
             raise ValueError(
                 f"fdr={self.fdr} needs p-values: set calibration to one of {list(NULLS)}."
@@ -291,17 +310,20 @@ class DensityOutlierDetector(
         known = np.concatenate(self._calibration)
         null = None if self.calibration is None else NULLS[self.calibration](known)
         self._null = null
+        vars(self).pop("p_values_", None)  # of an earlier fit
         if self.calibration == "empirical_null":
             self.p_values_ = null.p_values(self.held_out_scores_)
         if null is not None and isinstance(self.contamination, str):
             self.offset_ = null.threshold(self.alpha)
-            if np.isinf(self.offset_):
+            if np.isinf(self.offset_) and self.fdr is None:
                 warnings.warn(
-                    f"alpha={self.alpha:g} flags no row: of {len(known)} rows to calibrate, the "
-                    f"least p-value is 1/{len(known) + 1}. Hold out more rows, or raise alpha.",
+                    f"alpha={self.alpha:g} flags no row: with {len(known)} rows to calibrate, the "
+                    f"least p-value is {least_p_value(null):.2g}. Hold out more rows, or raise "
+                    "alpha.",
                     stacklevel=3,
                 )
             return
+        known = known[np.isfinite(known)]
         if not len(known) or not isinstance(self.contamination, str):
             known = self._score_rows(X)
         self.offset_ = self._outlier_threshold(known, np.ones(len(known)))
@@ -343,47 +365,3 @@ class DensityOutlierDetector(
         check_is_fitted(self)
         X = validate_rows(self, X, reset=False)
         return float(np.mean([model.log_density(X) for model in self.models_]))
-
-    def explain(self, X, *, n_orders=8, random_state=None):
-        """How much each column adds to the score of each row.
-
-        Starting from a training row that resembles the row to be explained, the columns are put
-        to its values one by one, in a random order and in the reverse of it; what the score
-        changes by is the part of that column. The parts are means over the orders, each from
-        another training row; the score of these rows themselves is shared by all columns.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        n_orders : int, default=8
-            Number of orders.
-
-        random_state : int, RandomState instance or None, default=None
-            Seed of the orders. None is the same ones in each call.
-
-        Returns
-        -------
-        contributions : ndarray of shape (n_samples, n_features)
-            The rows of it add up to ``score_samples(X)``; the lowest is the oddest column.
-
-        References
-        ----------
-        Strumbelj & Kononenko, "Explaining Prediction Models and Individual Predictions with
-        Feature Contributions", 2014.
-        """
-        check_is_fitted(self)
-        if not isinstance(n_orders, Integral) or n_orders < 1:
-            raise ValueError(f"n_orders={n_orders!r}; it must be an integer of at least 1.")
-        X = validate_rows(self, X, reset=False)
-        rng = check_random_state(0 if random_state is None else random_state)
-        parts = np.mean(
-            [contributions(model, X, self._reference, n_orders, rng) for model in self.models_],
-            axis=0,
-        )
-        # Of several folds the score is a rank's, not quite the mean: all columns share that.
-        scores, sums = self._score_rows(X), parts.sum(axis=1)
-        rest = np.zeros(len(X))
-        np.subtract(scores, sums, out=rest, where=np.isfinite(scores) & np.isfinite(sums))
-        return parts + rest[:, None] / X.shape[1]

@@ -1,9 +1,65 @@
 """Which columns make a row odd: parts of a score that add up to it."""
 
+from numbers import Integral
+
 import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ..density._validation import validate_rows
 
 FAR = 1.0  # scaled difference in a column from which on it does not matter how far rows are
 ROWS_AT_ONCE = 20_000
+
+
+class ExplainedMixin:
+    """Explanations, from the fitted ``models_`` and ``_reference``, normal rows to compare with."""
+
+    def explain(self, X, *, n_orders=8, random_state=None):
+        """How much each column adds to the score of each row.
+
+        Starting from a training row that resembles the row to be explained, the columns are put
+        to its values one by one, in a random order and in the reverse of it; what the score
+        changes by is the part of that column. The parts are means over the orders, each from
+        another training row; the score of these rows themselves is shared by all columns.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        n_orders : int, default=8
+            Number of orders.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the orders. None is the same ones in each call.
+
+        Returns
+        -------
+        contributions : ndarray of shape (n_samples, n_features)
+            The rows of it add up to ``score_samples(X)``; the lowest is the oddest column.
+
+        References
+        ----------
+        Strumbelj & Kononenko, "Explaining Prediction Models and Individual Predictions with
+        Feature Contributions", 2014.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_orders, Integral) or n_orders < 1:
+            raise ValueError(f"n_orders={n_orders!r}; it must be an integer of at least 1.")
+        X = validate_rows(self, X, reset=False)
+        rng = check_random_state(0 if random_state is None else random_state)
+        parts = np.mean(
+            [contributions(model, X, self._reference, n_orders, rng) for model in self.models_],
+            axis=0,
+        )
+        if len(self.models_) == 1:
+            return parts
+        # Of several folds the score is a rank's, not quite the mean: all columns share that.
+        scores, sums = self._score_rows(X), parts.sum(axis=1)
+        rest = np.zeros(len(X))
+        np.subtract(scores, sums, out=rest, where=np.isfinite(scores) & np.isfinite(sums))
+        return parts + rest[:, None] / X.shape[1]
 
 
 def contributions(model, X, reference, n_orders, random_state):

@@ -24,8 +24,10 @@ class ScoredDensity(NamedTuple):
     kept: np.ndarray  # which rows the density was fitted to, after trimming
 
     def score_samples(self, X):
-        with names_ignored(self.density):
-            return SCORES[self.score].compute(self.density, X, self.learned)
+        with names_ignored(self.density), np.errstate(invalid="ignore"):
+            scores = SCORES[self.score].compute(self.density, X, self.learned)
+        # A difference of two infinities: where the density is 0, nothing is odder.
+        return np.where(np.isnan(scores), -np.inf, scores)
 
     def log_density(self, X):
         with names_ignored(self.density):
@@ -83,12 +85,12 @@ def fit_trimmed(estimator, X, trim):
 
 
 def fair_scores(density, X, fitted):
-    """Log-densities by models that had not seen the row, where the density keeps such scores.
+    """Log-densities by models that had not seen the row, where the density keeps them of all rows.
 
-    Of the other rows that it was fitted to, its own.
+    Of some rows alone they would not do: those of the others are higher.
     """
     scores = np.asarray(density.score_samples(X), dtype=np.float64)
     held_out = getattr(density, "held_out_scores_", None)
-    if held_out is not None:
-        scores[fitted] = np.where(np.isnan(held_out), scores[fitted], held_out)
+    if held_out is not None and not np.isnan(held_out).any():
+        scores[fitted] = held_out
     return scores

@@ -27,6 +27,7 @@ class Score(NamedTuple):
     learn: Callable = lambda density, X, setting: None
     unseen: bool = False  # whether it learns of rows that the density was not fitted to
     held_out: str = ""  # attribute in which mixtures keep it for the rows they held out
+    compares: bool = False  # whether it needs a background
 
 
 def log_density(density, X, learned):
@@ -114,7 +115,7 @@ SCORES = {
     "latent_norm": Score(latent_norm),
     "typicality": Score(typicality, mean_log_density, unseen=True),
     "score_norm": Score(score_norm, column_scales),
-    "likelihood_ratio": Score(likelihood_ratio, background_density),
-    "ensemble": Score(ensemble, density_of_scores, unseen=True),
+    "likelihood_ratio": Score(likelihood_ratio, background_density, compares=True),
+    "ensemble": Score(ensemble, density_of_scores, unseen=True, compares=True),
 }
 ENSEMBLED = ("log_density", "score_norm", "latent_norm", "likelihood_ratio")
