@@ -110,7 +110,7 @@ def how_sure(found):
         if len(found.scores) < FEW:
             basis += (
                 f" <strong>There are only {len(found.scores)} rows</strong>: on tables so small "
-                "the curve is often too steep, and more flags are false."
+                "the curve is little more than a guess."
             )
     else:
         basis = (

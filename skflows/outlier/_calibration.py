@@ -8,6 +8,7 @@ from scipy import stats
 # Of the scores' quantiles, from the most normal end: the rest may hold outliers.
 BULK = np.linspace(0.05, 0.75, 57)
 SHAPES = np.geomspace(0.3, 300, 60)
+CHANCE = 2.0  # over the number of rows: variance that a curve need not explain
 PLENTY = 0.5  # p-values above it are taken for those of inliers when their share is estimated
 
 
@@ -28,15 +29,18 @@ class ConformalNull(NamedTuple):
 
 
 class EmpiricalNull(NamedTuple):
-    """A gamma distribution of surprise, the negative score, that fits the bulk of the rows."""
+    """Gamma distributions of surprise, the negative score, that fit the bulk of the rows.
 
-    shape: float
-    start: float
-    scale: float
+    A p-value is the largest of theirs: few rows leave it open how fast the tail falls.
+    """
+
+    shapes: np.ndarray
+    starts: np.ndarray
+    scales: np.ndarray
 
     @classmethod
     def fit(cls, scores):
-        """The one whose quantiles lie closest to a line with those of the bulk.
+        """Those whose quantiles lie closest to a line with those of the bulk, up to chance.
 
         Rows of density 0 are left out: they are no part of any bulk.
         """
@@ -48,19 +52,23 @@ class EmpiricalNull(NamedTuple):
                 f"held-out rows {len(known)} have a finite score, most of them the same. Are the "
                 "rows constant, or is the density 0 at rows it has not seen?"
             )
-        fits = []
-        for shape in SHAPES:
-            line = stats.linregress(stats.gamma.ppf(BULK, shape), surprise)
-            fits.append((line.rvalue, shape, line.intercept, line.slope))
-        _, shape, start, scale = max(fits)
-        return cls(shape, start, scale)
+        fits = [
+            (line.rvalue, shape, line.intercept, line.slope)
+            for shape in SHAPES
+            for line in [stats.linregress(stats.gamma.ppf(BULK, shape), surprise)]
+        ]
+        correlation, *curves = np.array(fits).T
+        unexplained = 1 - correlation**2
+        chance = CHANCE / len(known)
+        return cls(*np.array(curves)[:, unexplained <= unexplained.min() + chance])
 
     def p_values(self, scores):
-        return stats.gamma.sf(-np.asarray(scores), self.shape, self.start, self.scale)
+        surprise = -np.asarray(scores)[:, None]
+        return stats.gamma.sf(surprise, self.shapes, self.starts, self.scales).max(axis=1)
 
     def threshold(self, alpha):
         """The score below which p-values are at most ``alpha``."""
-        return float(-stats.gamma.isf(alpha, self.shape, self.start, self.scale))
+        return float(-stats.gamma.isf(alpha, self.shapes, self.starts, self.scales).max())
 
 
 def least_p_value(null):

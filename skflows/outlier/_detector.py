@@ -73,7 +73,7 @@ class DensityOutlierDetector(
         - "conformal": by the ranks among scores of rows that the density has not seen, all of
           which should be inliers. No more than a fraction ``a`` of new inliers then has a p-value
           of ``a`` or less, whatever the density.
-        - "empirical_null": by a gamma distribution of the surprise (minus the score) that fits
+        - "empirical_null": by the gamma distributions of the surprise (minus the score) that fit
           the more normal three quarters of the rows, which may hold outliers. This is a model,
           not a guarantee.
 
