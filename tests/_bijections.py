@@ -12,6 +12,7 @@ from skflows._ode import RungeKutta4
 from skflows.bijections import (
     ActNorm,
     Affine,
+    Asinh,
     Bijection,
     Bounded,
     Chain,
@@ -85,6 +86,7 @@ TABLE = {
     "standardize": lambda d, c: Standardize(d),
     "whiten": lambda d, c: Whiten(d),
     "rotation": lambda d, c: Rotation(torch.linalg.qr(correlated_rows(d, n=d)).Q),
+    "asinh": lambda d, c: Asinh(scale=1.5),
     "bounded": lambda d, c: Bounded([BOUNDS[i % len(BOUNDS)] for i in range(d)]),
     "marginal_quantile": lambda d, c: MarginalQuantile(d, n_bins=4),
     "elementwise_affine": lambda d, c: ElementwiseAffine(d),

@@ -62,16 +62,33 @@ def test_a_row_depends_on_itself_alone():
 
 @pytest.mark.parametrize("activation", SLOPES)
 @pytest.mark.parametrize("widths", WIDTHS)
-def test_trace_and_products_are_those_of_the_jacobian(widths, activation):
+@pytest.mark.parametrize("drift", [True, False])
+@pytest.mark.parametrize("distance", [1, 6])  # beyond the range of the network too
+def test_trace_and_products_are_those_of_the_jacobian(widths, activation, drift, distance):
     torch.manual_seed(0)
-    velocity = randomize(Velocity(3, widths, activation=activation).double())
+    velocity = randomize(Velocity(3, widths, activation=activation, drift=drift).double())
     x, tangent = torch.randn(2, 3, 1, dtype=torch.float64)
+    x = distance * x / x.abs().max()
     t = torch.tensor([0.3], dtype=torch.float64)
     matrix = jacobian(lambda column: velocity(t, column.unsqueeze(-1))[0].squeeze(-1), x[:, 0])
     _, slopes = velocity(t, x, slopes=True)
     assert_close(velocity.trace(slopes), matrix.trace().view(1), rtol=1e-9, atol=1e-9)
     product = velocity.jvp(slopes, tangent.unsqueeze(-1)).squeeze(-1)
     assert_close(product, matrix @ tangent, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("drift", [True, False])
+def test_far_rows_stay_where_they_are(drift):
+    """A network that knows nothing of them does not throw them about."""
+    bijection = continuous(drift=drift)
+    x = (
+        torch.eye(3, dtype=torch.float64).repeat(5, 1)
+        * torch.logspace(2, 14, 15, dtype=torch.float64)[:, None]
+    )
+    z, log_det = bijection(x)
+    assert_close(z, x, rtol=0.01, atol=1.0)
+    assert (log_det.abs() < 1).all()
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from ._autoregressive import MaskedAutoregressive
 from ._base import Bijection, Chain, Inverse
 from ._continuous import Continuous
 from ._coupling import Coupling
-from ._fixed import Bounded, Rotation, Standardize, Whiten
+from ._fixed import Asinh, Bounded, Rotation, Standardize, Whiten
 from ._linear import ActNorm, ElementwiseAffine, LULinear, Permutation
 from ._marginal import MarginalQuantile
 from ._planar import Planar
@@ -14,6 +14,7 @@ from ._univariate import Affine, Shift
 __all__ = [
     "ActNorm",
     "Affine",
+    "Asinh",
     "Bijection",
     "Bounded",
     "Chain",

@@ -141,6 +141,32 @@ class Rotation(Bijection):
         return z @ self.matrix, z.new_zeros(len(z))
 
 
+class Asinh(Bijection):
+    """Compress far values of standardised columns: ``scale asinh(x / scale)``.
+
+    It hardly moves values within the scale, and takes those beyond it to their logarithms: a
+    standard normal behind it has the tails of a log-normal.
+
+    Parameters
+    ----------
+    scale : float
+        Distance from 0 at which the compression sets in.
+    """
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x, context=None):
+        unit = x / self.scale
+        return self.scale * unit.asinh(), -unit.square().log1p().sum(-1) / 2
+
+    def inverse(self, z, context=None):
+        farthest = math.asinh(FARTHEST / self.scale)
+        unit = (z / self.scale).clamp(-farthest, farthest)
+        return self.scale * unit.sinh(), unit.cosh().log().sum(-1)
+
+
 class Bounded(Bijection):
     """Take columns from within their bounds to the whole real line.
 

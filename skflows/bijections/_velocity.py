@@ -12,6 +12,8 @@ from .._draws import dropout
 from .._nn import ColumnLinear
 
 N_FREQUENCIES = 4  # of the time: the field may turn as often on its way
+RANGE = 5.0  # of columns in unit variance, beyond which there are next to no rows to learn from
+FARTHEST = 1e8  # beyond it: the fourth power must be finite in float32
 
 
 def _silu_slope(h, activated):
@@ -39,6 +41,9 @@ class Slopes(NamedTuple):
 
     hidden: list  # derivatives of the activations, (size, n) for each hidden layer
     drift: torch.Tensor | None  # times the identity, (n,) or (1,)
+    # What a network adds whose share varies: its output, times the gradient of the share.
+    output: torch.Tensor
+    gradient: torch.Tensor
 
 
 def normal_drift(t):
@@ -51,10 +56,25 @@ def normal_drift(t):
     return (2 * t - 1) / variance, variance.rsqrt()
 
 
+def share_within_range(x):
+    """What columns take of a network's velocity, of shape ``(1, n)``, and its gradient.
+
+    All of it within `RANGE`, and less the farther they are beyond: a network goes on in straight
+    lines where it has seen no rows, and a field that grows with the distance would throw them
+    off without bounds.
+    """
+    beyond = F.softshrink(x, RANGE).clamp(-FARTHEST, FARTHEST)
+    square = beyond.square()
+    # The fourth power: a solver needs smooth derivatives.
+    share = 1 / (1 + square.square().sum(-2, keepdim=True))
+    return share, -4 * share.square() * square * beyond
+
+
 class Velocity(nn.Module):
     """A residual network of rows, time and context, with the exact trace of its Jacobian.
 
-    Time and context shift the argument of every hidden layer. The last layer starts at 0.
+    Time and context shift the argument of every hidden layer. The last layer starts at 0. Far
+    from all rows the network fades out, and the drift alone is left.
 
     Parameters
     ----------
@@ -151,12 +171,15 @@ class Velocity(nn.Module):
             if i < len(self.hidden):
                 update = self.hidden[i](activated) + shifts[i + 1]
                 h = h + update if update.shape == h.shape else update
-        velocity = self.output(activated)
+        output = self.output(activated)
+        share, gradient = share_within_range(seen)
+        velocity = share * output
         if drift is not None:
             velocity = torch.addcmul(velocity, x, drift.unsqueeze(-2))
-            if slopes:
-                kept[-1] = kept[-1] * scale.unsqueeze(-2)
-        return velocity, Slopes(kept, drift)
+            share, gradient = share * scale.unsqueeze(-2), gradient * scale.unsqueeze(-2)
+        if slopes:
+            kept[-1] = kept[-1] * share
+        return velocity, Slopes(kept, drift, output, gradient)
 
     def trace(self, slopes):
         """Exact trace of the Jacobian with these slopes.
@@ -165,7 +188,7 @@ class Velocity(nn.Module):
         ``A = input @ output``, the trace is a form of the slopes whose matrix does not depend
         on the row. More layers carry a tangent for each column along.
         """
-        trace = self._trace_of_network(slopes.hidden)
+        trace = self._trace_of_network(slopes.hidden) + (slopes.output * slopes.gradient).sum(-2)
         return trace if slopes.drift is None else trace + self.n_features * slopes.drift
 
     def _trace_of_network(self, slopes):
@@ -203,6 +226,8 @@ class Velocity(nn.Module):
         first = (self.input.weight @ tangents.flatten(-2)).unflatten(-1, shape)
         last = self._carry(first, slopes.hidden)
         product = (self.output.weight @ last.flatten(-2)).unflatten(-1, shape)
+        along = (slopes.gradient.unsqueeze(-2) * tangents).sum(-3, keepdim=True)
+        product = product + slopes.output.unsqueeze(-2) * along
         if slopes.drift is None:
             return product
         return product + slopes.drift.unsqueeze(-2).unsqueeze(-2) * tangents

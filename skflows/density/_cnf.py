@@ -15,6 +15,7 @@ FINE_TUNED = {"flow_matching": 0, "both": 0.05, "likelihood": 1}  # part of the 
 FINE_RATE = 0.2  # of the learning rate, for what matching has left to do
 EXACT_FEATURES = 32  # up to which a tangent for each column costs less than many probes
 CLOSED_FORM_LAYERS = 2  # whose trace takes one product, whatever the number of columns
+TAIL_SCALE = 5.0  # of preprocessed columns, from which on they grow as a logarithm
 COUNTED_ROWS = 256  # training rows, about, whose evaluations a fit counts
 
 
@@ -22,8 +23,9 @@ class CNFDensity(FlowDensity):
     """Density by continuous normalizing flow: the flow of a differential equation.
 
     A network tells each row its velocity at each time on the way from the data (time 0) to a
-    standard normal (time 1). It is trained by regression of the velocities (flow matching), by
-    likelihood, or by both; scores are exact, to the tolerance of the solver, in all cases.
+    standard normal (time 1); far from all rows it fades out. It is trained by regression of the
+    velocities (flow matching), by likelihood, or by both; scores are exact, to the tolerance of
+    the solver, in all cases.
 
     Parameters
     ----------
@@ -245,7 +247,9 @@ class CNFDensity(FlowDensity):
 
     def _build_flow(self, preprocess, n_features):
         from .._flow import ContinuousFlow
+        from ..bijections import Asinh, Chain
 
+        preprocess = Chain([preprocess, Asinh(TAIL_SCALE)])
         bijection = self._build_bijection(n_features + self.n_augmented)
         return ContinuousFlow(preprocess, bijection, self.n_augmented, self.n_importance_samples)
 
