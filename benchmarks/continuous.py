@@ -1,6 +1,6 @@
 """Continuous flows: quality, and time against zuko's CNF.
 
-    python benchmarks/continuous.py quality --data DIR --sets 40_vowels 22_magic.gamma
+    python benchmarks/continuous.py quality --data DIR --seeds 0 1 2
     python benchmarks/continuous.py scoring
     python benchmarks/continuous.py training --data DIR
     python benchmarks/continuous.py penalties
@@ -15,13 +15,16 @@ import argparse
 import json
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from peers import PEERS
 from protocol import load
 from scale import peak_memory
-from sklearn.datasets import make_circles, make_moons
+from scipy.stats import norm
+from sklearn.datasets import make_moons
 
 from skflows import CNFDensity, RealNVPDensity
 
@@ -37,33 +40,53 @@ def timed(function, *args, **kwargs):
 
 
 def quality(args):
-    """Held-out log-density of each training, and of RealNVP, at their defaults or on quantiles."""
+    """Held-out log-density of each training at its defaults, beside two other flows.
+
+    Ours are fitted to the rows of both parts, of which they hold some out themselves.
+    """
     contestants = {
-        f"{name}, {preprocessing}": estimator.set_params(preprocessing=preprocessing)
-        for preprocessing in ("standardize", "quantile")
-        for name, estimator in {
-            "RealNVPDensity": RealNVPDensity(),
-            "flow_matching": CNFDensity(),
-            "both": CNFDensity(training="both"),
-        }.items()
+        "RealNVPDensity": partial(Whole, RealNVPDensity),
+        "zuko-MAF": PEERS["zuko-MAF"],
+        "flow_matching": partial(Whole, CNFDensity),
+        "both": partial(Whole, partial(CNFDensity, training="both")),
     }
     for path in (Path(args.data) / f"{name}.npz" for name in args.sets):
         for seed in args.seeds:
             train, val, test = load(path, seed)
-            for name, estimator in contestants.items():
-                estimator.set_params(random_state=seed)
-                _, seconds = timed(estimator.fit, np.concatenate([train, val]))
-                scores = estimator.score_samples(test)
+            unit = None  # seconds of the first one
+            for name, make in contestants.items():
+                contestant = make(seed=seed, budget=600)
+                _, seconds = timed(contestant.fit, train, val)
+                unit = unit or seconds
+                scores = contestant.score_samples(test)
                 report(
                     set=path.stem,
                     seed=seed,
                     method=name,
                     score=round(float(scores.mean()), 3),
+                    median=round(float(np.median(scores)), 3),
                     worst=round(float(scores.min()), 1),
                     fit_seconds=round(seconds, 1),
-                    epochs=estimator.n_iter_,
-                    evaluations=getattr(estimator, "n_function_evaluations_", None),
+                    ratio=round(seconds / unit, 2),
+                    evaluations=getattr(contestant, "evaluations", None),
                 )
+
+
+class Whole:
+    """One of our estimators behind the surface of the peers."""
+
+    def __init__(self, make, seed, budget):
+        self.estimator = make(random_state=seed)
+
+    def fit(self, train, val):
+        self.estimator.fit(np.concatenate([train, val]))
+
+    def score_samples(self, X):
+        return self.estimator.score_samples(X)
+
+    @property
+    def evaluations(self):
+        return getattr(self.estimator, "n_function_evaluations_", None)
 
 
 def zuko_cnf(d, width, tolerance=None):
@@ -204,31 +227,50 @@ def penalties(args):
         )
 
 
+RADII, WIDTH = np.array([0.4, 1.0]), 0.05
+
+
+def annuli(n, seed):
+    """Nested annuli of known density: the radius is normal around one of two, the angle any."""
+    rng = np.random.default_rng(seed)
+    radius = rng.choice(RADII, n) + WIDTH * rng.standard_normal(n)
+    angle = rng.uniform(0, 2 * np.pi, n)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+
+
+def annuli_log_density(X):
+    radius = np.hypot(*X.T)
+    return np.log(norm.pdf(radius[:, None], RADII, WIDTH).mean(1) / (2 * np.pi * radius))
+
+
 def augmentation(args):
-    """Scores of nested annuli with columns of noise, for several sizes of the sample of noise."""
-    X, X_test = (
-        make_circles(n, noise=0.04, factor=0.4, random_state=i)[0]
-        for i, n in enumerate((1000, 2000))
-    )
-    for n_augmented in (0, 2):
-        for n_draws in (1, 16, 64) if n_augmented else (1,):
-            flow = CNFDensity(
-                preprocessing="standardize",
-                n_augmented=n_augmented,
-                n_importance_samples=n_draws,
-                hidden_layer_sizes=(64, 64),
-                max_iter=150,
-                tolerance=1e-5,
-                contamination=None,
-                random_state=0,
-            ).fit(X)
-            report(
-                preprocessing="standardize",
-                n_augmented=n_augmented,
-                n_importance_samples=n_draws,
-                score=round(flow.score(X_test), 3),
-                evaluations=round(flow.n_function_evaluations_, 1),
-            )
+    """Nested annuli with columns of noise: evaluations, and the bound for more and more draws."""
+    X, X_test = annuli(1000, seed=0), annuli(300, seed=1)
+    report(true_score=round(float(annuli_log_density(X_test).mean()), 3))
+    for n_augmented in args.augmented:
+        flow = CNFDensity(
+            training="likelihood",
+            preprocessing="standardize",
+            n_augmented=n_augmented,
+            n_importance_samples=10,
+            hidden_layer_sizes=(48, 48),
+            dropout=0.0,
+            n_steps=10,
+            max_iter=60,
+            early_stopping=True,
+            contamination=None,
+            random_state=0,
+        ).fit(X)
+        report(
+            n_augmented=n_augmented,
+            evaluations=round(flow.n_function_evaluations_ / len(flow.flow_.noise), 1),
+        )
+        generator = torch.Generator().manual_seed(0)
+        draws = torch.randn(100, n_augmented, dtype=torch.float64, generator=generator)
+        for n_draws in (1, 10, 100) if n_augmented else (1,):
+            flow.flow_.noise = draws[:n_draws]
+            score = round(flow.score(X_test), 3)
+            report(n_augmented=n_augmented, n_importance_samples=n_draws, score=score)
 
 
 def memory(args):
@@ -262,6 +304,7 @@ def main():
     parser.add_argument("--tolerances", nargs="+", type=float, default=[1e-4, 1e-5, 1e-6, 1e-7])
     parser.add_argument("--epochs", type=int, default=20, help="of ours, in training")
     parser.add_argument("--seconds", type=float, default=120, help="of zuko's, in training")
+    parser.add_argument("--augmented", nargs="+", type=int, default=[0, 1, 2])
     args = parser.parse_args()
     torch.set_num_threads(1)
     PARTS[args.part](args)

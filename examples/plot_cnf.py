@@ -24,36 +24,14 @@ from skflows import CNFDensity
 X = make_moons(500, noise=0.07, random_state=0)[0]
 X_test = make_moons(2000, noise=0.07, random_state=1)[0]
 
-
-class Evaluations:
-    """A callback that notes, every few epochs, how many evaluations a score takes."""
-
-    def __init__(self, every):
-        self.every = every
-
-    def setup(self, estimator, context):
-        self.epochs, self.counts = [], []
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
-
-    def on_fit_task_end(self, estimator, context, *, fitted_estimator):
-        if context.task_name == "epoch" and context.task_id % self.every == 0:
-            self.epochs.append(context.task_id + 1)
-            self.counts.append(fitted_estimator.n_function_evaluations_)
-
-
-flows, counted = {}, {}
+flows = {}
 for name, penalty in {"free": 0.0, "penalised": 0.05}.items():
     flows[name] = CNFDensity(
         training="likelihood",
         preprocessing="standardize",
         kinetic_penalty=penalty,
         jacobian_penalty=penalty,
-        n_steps=4,
+        n_steps=8,
         tolerance=1e-5,
         hidden_layer_sizes=(48, 48),
         dropout=0.0,
@@ -61,9 +39,7 @@ for name, penalty in {"free": 0.0, "penalised": 0.05}.items():
         learning_rate_init=1e-2,
         contamination=None,
         random_state=0,
-    )
-    counted[name] = Evaluations(every=5)
-    flows[name].set_callbacks(counted[name]).fit(X)
+    ).fit(X)
 
 
 def draw_ways(ax, flow, rows, n_times=40):
@@ -89,14 +65,3 @@ for ax, (name, flow) in zip(axes, flows.items(), strict=True):
     evaluations = flow.n_function_evaluations_
     ax.set_title(f"{name}: {evaluations:.0f} evaluations, score {flow.score(X_test):.2f}")
 axes[0].legend(loc="lower left")
-
-# %%
-# Evaluations along training
-# --------------------------
-# The callback has looked at both flows in every fifth epoch. Without penalties the field becomes
-# ever harder to solve.
-_, ax = plt.subplots(figsize=(7, 3.5), layout="constrained")
-for name, callback in counted.items():
-    ax.plot(callback.epochs, callback.counts, label=name)
-ax.set(xlabel="epoch", ylabel="evaluations for a row", ylim=(0, None))
-ax.legend()
