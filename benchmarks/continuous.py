@@ -219,7 +219,7 @@ def penalties(args):
     if args.data:
         name = args.sets[0]
         parts = load(Path(args.data) / f"{name}.npz", 0)[:2]
-        cases[name] = parts, {"hidden_layer_sizes": (64, 64), "max_iter": 60}
+        cases[name] = parts, {"hidden_layer_sizes": (64, 64), "max_iter": 150}
     for name, ((X, X_test), params) in cases.items():
         for penalty in args.penalties:
             flow = CNFDensity(
@@ -326,7 +326,7 @@ def main():
     parser.add_argument("--tolerances", nargs="+", type=float, default=[1e-4, 1e-5, 1e-6, 1e-7])
     parser.add_argument("--epochs", type=int, default=20, help="of ours, in training")
     parser.add_argument("--seconds", type=float, default=120, help="of zuko's, in training")
-    parser.add_argument("--penalties", nargs="+", type=float, default=[0, 0.01, 0.03, 0.04])
+    parser.add_argument("--penalties", nargs="+", type=float, default=[0, 0.04, 0.06])
     parser.add_argument("--augmented", nargs="+", type=int, default=[0, 1, 2])
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -17,7 +17,7 @@ from sklearn.datasets import make_moons
 
 from skflows import CNFDensity
 
-X = make_moons(400, noise=0.07, random_state=0)[0]
+X = make_moons(500, noise=0.07, random_state=0)[0]
 X_test = make_moons(2000, noise=0.07, random_state=1)[0]
 
 
@@ -54,8 +54,8 @@ likelihood = {"training": "likelihood", "max_iter": 60, "n_steps": 6, "learning_
 trainings = {
     "likelihood": likelihood,
     "likelihood, penalised": likelihood | {"kinetic_penalty": 0.05, "jacobian_penalty": 0.05},
-    "matching": {"max_iter": 150},
-    "matching by optimal transport": {"max_iter": 150, "coupling": "optimal_transport"},
+    "matching": {"max_iter": 100},
+    "matching by optimal transport": {"max_iter": 100, "coupling": "optimal_transport"},
 }
 _, ax = plt.subplots(figsize=(8, 4), layout="constrained")
 for name, params in trainings.items():
