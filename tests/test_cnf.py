@@ -84,6 +84,15 @@ def test_latent_map_goes_there_and_back(fitted):
     np.testing.assert_allclose(back / [1e3, 1e-2], X / [1e3, 1e-2], rtol=0, atol=1e-5)
 
 
+def test_far_rows_stay_where_they_are(fitted):
+    """In prepared columns, whose far values are logarithms: no row is thrown off."""
+    far = np.logspace(2, 12, 11)[:, None] * np.array([[1e3, -1e-2]])
+    prepared, _ = fitted.flow_.preprocess(torch.from_numpy(far))
+    np.testing.assert_allclose(fitted.transform(far), prepared, rtol=0.01, atol=0.1)
+    assert (fitted.score_samples(far) > -1e5).all()
+    assert (np.diff(fitted.score_samples(far)) < 0).all()
+
+
 def test_evaluations_are_counted(fitted):
     assert 8 <= fitted.n_function_evaluations_ < 1000
     grid = small("cnf", solver="rk4", n_steps=3).fit(banana(N_ROWS))
