@@ -49,7 +49,8 @@ class Evaluations:
 # --------------
 # Matching has many cheap epochs, the likelihood few dear ones: the axis is the part of the
 # training that is done. Penalties on speed and derivatives (RNODE) hold the likelihood back from
-# fields that are hard to solve; in matching, noise that is assigned by optimal transport does.
+# fields that are hard to solve, and after so short a training from some of the score as well; in
+# matching, noise that is assigned by optimal transport does the same for nothing.
 likelihood = {"training": "likelihood", "max_iter": 60, "n_steps": 6, "learning_rate_init": 0.02}
 trainings = {
     "likelihood": likelihood,
