@@ -118,6 +118,10 @@ def test_inside_a_pipeline():
     labels = pipeline.predict(X)
     assert set(labels) == {-1, 1}
     np.testing.assert_array_equal(labels == 1, pipeline.decision_function(X) >= 0)
+    grid = {"densityoutlierdetector__estimator__n_components": [1, 2]}
+    mixture = make_pipeline(StandardScaler(), DensityOutlierDetector(GaussianMixture()))
+    search = GridSearchCV(mixture, grid, cv=2).fit(X)
+    assert search.predict(X).shape == (len(X),)
 
 
 def test_frozen_density_is_left_alone():
