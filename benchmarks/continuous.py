@@ -274,7 +274,7 @@ def augmentation(args):
         ).fit(X)
         report(
             n_augmented=n_augmented,
-            evaluations=round(flow.n_function_evaluations_ / len(flow.flow_.noise), 1),
+            evaluations=round(flow.n_function_evaluations_, 1),
         )
         if not n_augmented:
             report(n_augmented=0, score=round(flow.score(X_test), 3))

@@ -6,6 +6,9 @@ from contextvars import ContextVar
 import torch
 from torch.nn import functional as F
 
+# Of the generator that `uniforms_of_rows` follows, as integers with a sign.
+GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+MIXERS = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 # What the networks of the members that train in this thread draw from.
 _DRAWS: ContextVar[list[torch.Generator] | None] = ContextVar("generators", default=None)
 
@@ -33,6 +36,63 @@ def uniform_draws(like):
 def sign_draws(like):
     """Signs, 1 or -1, in the shape of a tensor, by the generator of each member."""
     return (uniform_draws(like) < 0.5).to(like.dtype) * 2 - 1
+
+
+def uniforms_of_rows(columns, seeds, n_draws):
+    """Numbers between 0 and 1 that depend on the values of a row and on seeds alone.
+
+    Whatever rows stand beside it, and whenever it comes, a row gets the same ones.
+
+    Parameters
+    ----------
+    columns : Tensor of shape (..., d, n)
+        The rows.
+    seeds : Tensor of shape (..., d)
+        Any numbers.
+    n_draws : int
+        Numbers for each value.
+
+    Returns
+    -------
+    draws : Tensor of shape (..., d, n_draws, n)
+        In float64.
+
+    References
+    ----------
+    Steele, Lea & Flood, "Fast Splittable Pseudorandom Number Generators", 2014 (how bits are
+    mixed).
+    """
+    seeds = _bits_of(seeds).unsqueeze(-1)
+    row = _mixed(_bits_of(columns) ^ seeds).sum(-2, keepdim=True)
+    places = seeds + GOLDEN * torch.arange(n_draws, device=seeds.device)
+    mixed = _mixed(row.unsqueeze(-2) ^ _mixed(places).unsqueeze(-1))
+    return (_shifted(mixed, 11).double() + 0.5) / 2**53
+
+
+def signs_of_rows(columns, seeds, n_draws):
+    """Signs, 1 or -1, in the dtype of the rows, as `uniforms_of_rows`."""
+    return (uniforms_of_rows(columns, seeds, n_draws) < 0.5).to(columns.dtype) * 2 - 1
+
+
+def normals_of_rows(columns, seeds, n_draws):
+    """Standard normal numbers in the dtype of the rows, as `uniforms_of_rows`."""
+    return torch.special.ndtri(uniforms_of_rows(columns, seeds, n_draws)).to(columns.dtype)
+
+
+def _bits_of(numbers):
+    return (numbers.detach().double() + 0.0).contiguous().view(torch.int64)  # 0 is -0
+
+
+def _mixed(bits):
+    """Integers of 64 bits of which each bit depends on all bits of the given one."""
+    bits = (bits ^ _shifted(bits, 30)) * MIXERS[0]
+    bits = (bits ^ _shifted(bits, 27)) * MIXERS[1]
+    return bits ^ _shifted(bits, 31)
+
+
+def _shifted(bits, n):
+    """Shifted to the right, zeros coming in from the left."""
+    return (bits >> n) & (2 ** (64 - n) - 1)
 
 
 def _drawn(like, fill):

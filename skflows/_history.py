@@ -38,10 +38,11 @@ class Member:
         self.validation_log_det = validation_log_det
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change
-        self.score = start_score  # of the preprocessed rows that are held out
         if start_score is not None:
             start_score += validation_log_det
+        self.score = start_score  # the last one of the rows that are held out
         self.history = past or History()
+        self.judged = len(self.history.loss)  # the last epoch that was
         self.history.best_score = start_score
         self.threshold = start_score
         self.patience = self.recoveries = 0
@@ -53,30 +54,37 @@ class Member:
         if self.recoveries > MAX_RECOVERIES:
             self.done = self.history.diverged = True
 
-    def end_epoch(self, losses, rate, score):
-        """Record an epoch; say whether its weights are the best so far."""
+    def end_epoch(self, losses, rate):
+        """Record an epoch, with the last score until it is judged, if it is."""
         history = self.history
         # A few bad steps are made good; an epoch without a good one is not.
         history.diverged = not losses
         parts = dict.fromkeys(history.parts, math.nan) | losses
-        for name in parts.keys() - history.parts.keys() - {"loss"}:
-            history.parts[name] = [math.nan] * len(history.loss)
+        for name in parts:
+            if name != "loss" and name not in history.parts:
+                history.parts[name] = [math.nan] * len(history.loss)
         history.loss.append(parts.pop("loss", math.nan))
         for name, value in parts.items():
             history.parts[name].append(value)
         history.learning_rate.append(rate)
+        if self.score is not None:
+            history.validation_score.append(self.score)
+
+    def judge(self, score):
+        """Say whether the weights of the last epoch are the best so far."""
+        history = self.history
         epoch = len(history.loss)
         if score is None:
             history.best_iter = epoch
             return True
-        self.score = score
-        score += self.validation_log_det
-        history.validation_score.append(score)
-        self.patience += 1
-        if score > self.threshold + self.tol:
-            self.threshold, self.patience = score, 0
+        self.score = history.validation_score[-1] = score + self.validation_log_det
+        # Epochs between two scores count as one that is as good as the second.
+        self.patience += epoch - self.judged
+        self.judged = epoch
+        if self.score > self.threshold + self.tol:
+            self.threshold, self.patience = self.score, 0
         self.done = self.patience >= self.n_iter_no_change
-        improved = score > history.best_score
+        improved = self.score > history.best_score
         if improved:
-            history.best_score, history.best_iter = score, epoch
+            history.best_score, history.best_iter = self.score, epoch
         return improved

@@ -89,8 +89,10 @@ class SolvedLikelihood(Likelihood):
         noise = y.new_empty(*y.shape[:-1], self.n_augmented)
         if torch.is_grad_enabled():
             noise = normal_draws(noise)
-        else:  # epochs are compared by the same draws
-            noise.normal_(generator=torch.Generator(y.device).manual_seed(0))
+        else:  # epochs, and members, are compared by the same draws
+            generator = torch.Generator(y.device).manual_seed(0)
+            drawn = noise.new_empty(noise.shape[-2:]).normal_(generator=generator)
+            noise = drawn.expand_as(noise)
         return torch.cat([y, noise], -1), standard_normal_log_prob(noise)
 
     def losses(self, bijection, y, weight):
@@ -144,8 +146,9 @@ class FlowMatching(SolvedLikelihood):
         if smooth:
             moved = bijection.velocity.jvp(slopes, bijection.probes_for(between))
             jacobian = moved.square().sum(-3).mean(-2)
+            jacobian = jacobian / x.shape[-2]
             parts |= {"matching": parts["loss"], "jacobian": jacobian}
-            parts["loss"] = parts["loss"] + self.jacobian_penalty * jacobian / x.shape[-2]
+            parts["loss"] = parts["loss"] + self.jacobian_penalty * jacobian
         draws_of_row = weight.shape[-1], -1
         return {
             name: (weight * part.unflatten(-1, draws_of_row).mean(-1)).sum(-1)

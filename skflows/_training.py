@@ -199,6 +199,11 @@ def fit_flow(
         latent = partial(objective.latent, bijection)
         return per_member(mean_log_prob(latent, *validation), len(running))
 
+    def judge():
+        for row, (i, score) in enumerate(zip(running, scores(), strict=True)):
+            if not members[i].done and members[i].judge(score):
+                best[i] = optimizer.average[row]
+
     bijection.eval()
     running = list(range(n_members))  # whose rows the tensors hold
     settings = (log_det, validation_log_det, tol, n_iter_no_change)
@@ -246,25 +251,26 @@ def fit_flow(
             bijection.eval()
             sums = {name: total.flatten().tolist() for name, total in totals.items()}
             counts = seen.flatten().tolist()
+            is_last = epoch == max_iter or factor == 0
+            to_judge = validation is None or is_last or epoch % objective.scored_every == 0
             with optimizer.averaged():
-                if epoch % objective.scored_every == 0 or epoch == max_iter:
-                    reached = scores()
-                else:
-                    reached = [members[i].score for i in running]
-                epoch_of = zip(running, counts, rates, reached, strict=True)
-                for row, (i, count, rate, score) in enumerate(epoch_of):
+                for row, (i, count, rate) in enumerate(zip(running, counts, rates, strict=True)):
                     member = members[i]
                     means = {
                         name: values[row] / count - member.log_det * (name in objective.in_nats)
                         for name, values in sums.items()
                         if count
                     }
-                    if not member.done and member.end_epoch(means, rate, score):
-                        best[i] = optimizer.average[row]
+                    if not member.done:
+                        member.end_epoch(means, rate)
+                if to_judge:
+                    judge()
                 if optimizer is not whole:
                     whole.load(best)
                     whole.weights[running] = optimizer.average
                 stop = bool(on_epoch_end(report))
+                if stop and not to_judge:
+                    judge()
             for each in histories:
                 each.stopped = stop
             left = [row for row, i in enumerate(running) if not members[i].done]

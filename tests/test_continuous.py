@@ -6,6 +6,7 @@ from _bijections import randomize
 from torch.autograd.functional import jacobian
 from torch.testing import assert_close
 
+from skflows._draws import normals_of_rows, signs_of_rows
 from skflows._ode import SOLVERS, DormandPrince, RungeKutta4
 from skflows.bijections import Continuous
 from skflows.bijections._velocity import SLOPES, Velocity
@@ -104,3 +105,16 @@ def test_estimates_of_the_trace_are_right_on_average(noise):
     assert (error > 0).all()
     assert ((solution.log_det.mean(0) - exact(x)[1]).abs() < 4 * error).all()
     assert_close(estimate(x)[1], estimate(x)[1], rtol=0, atol=0)  # the same probes each time
+
+
+@pytest.mark.parametrize("draws", [signs_of_rows, normals_of_rows])
+def test_draws_of_rows_are_their_own(draws):
+    columns = rows(20_000).mT
+    seeds = torch.tensor([0.3, 0.1, 0.2])
+    drawn = draws(columns, seeds, 2)
+    assert drawn.shape == (3, 2, 20_000)
+    assert_close(draws(columns[:, 5:7], seeds, 2), drawn[..., 5:7], rtol=0, atol=0)
+    assert (draws(columns + 1e-12, seeds, 2) != drawn).double().mean() > 0.4
+    assert (draws(columns, seeds + 1, 2) != drawn).double().mean() > 0.4
+    assert_close(torch.cov(drawn.flatten(0, 1)), torch.eye(6).double(), rtol=0, atol=0.04)
+    assert drawn.mean(-1).abs().max() < 0.03

@@ -113,6 +113,13 @@ def test_parameters_that_are_each_members_own(grid, stacks):
     assert_same_results(ours, theirs)
 
 
+def test_noise_of_held_out_rows_is_that_of_a_flow_alone(stacks):
+    params = {"training": "flow_matching", "n_augmented": 1, "max_iter": 6, "batch_size": 32}
+    ours, theirs = both(small("cnf", **params), {"learning_rate_init": [0.01, 0.03]})
+    assert max(stacks) == 6
+    assert_same_results(ours, theirs, atol=1e-3)
+
+
 def test_other_shapes_make_other_stacks(stacks):
     grid = {"n_transforms": [1, 2], "hidden_layer_sizes": [(4,), (8,)], "dropout": [0.0, 0.1]}
     ours, theirs = both(small("maf", batch_size=32), grid)

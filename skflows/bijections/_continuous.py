@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import torch
 
-from .._draws import normal_draws, sign_draws
+from .._draws import normal_draws, normals_of_rows, sign_draws, signs_of_rows
 from .._ode import DormandPrince, Solver
 from ._base import Bijection
 from ._velocity import Velocity
 
 NOISES = {"rademacher": sign_draws, "gaussian": normal_draws}
+PROBES = {"rademacher": signs_of_rows, "gaussian": normals_of_rows}  # the same in all calls
 
 
 @dataclass
@@ -41,9 +42,9 @@ class Continuous(Bijection):
     solver : Solver, optional
         What solves the equation; Dormand-Prince by default.
     n_probes : int, default=0
-        Number of probes of Hutchinson's estimate of the trace; 0 for the exact trace. They are
-        drawn once, and are the same for every row, time and call. In training mode there is
-        one, drawn anew for each row in each call.
+        Number of probes of Hutchinson's estimate of the trace; 0 for the exact trace. Each row
+        has probes of its own, which hang on its values and a seed: they are the same at all times
+        and in all calls. In training mode there is one, drawn anew in each call.
     noise : {"rademacher", "gaussian"}, default="rademacher"
         Distribution of the probes.
     dropout : float, default=0.0
@@ -77,7 +78,7 @@ class Continuous(Bijection):
         self.solver: Solver = solver or DormandPrince()
         self.n_probes = n_probes
         self.noise = noise
-        self.register_buffer("probes", NOISES[noise](torch.empty(n_features, max(1, n_probes))))
+        self.register_buffer("seeds", torch.rand(n_features))
 
     def forward(self, x, context=None):
         return self.map(x, context)
@@ -145,4 +146,4 @@ class Continuous(Bijection):
         """The probes of each column, of shape ``(n_features, n_probes, n)``."""
         if self.training:
             return NOISES[self.noise](columns).unsqueeze(-2)
-        return self.probes.unsqueeze(-1).repeat_interleave(columns.shape[-1], -1)
+        return PROBES[self.noise](columns, self.seeds, max(1, self.n_probes))

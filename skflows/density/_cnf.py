@@ -32,7 +32,7 @@ class CNFDensity(FlowDensity):
     training : {"flow_matching", "likelihood", "both"}, default="flow_matching"
         What the velocity is trained for. "flow_matching" regresses it on straight ways between
         rows and noise, without solving the equation; "likelihood" maximises the likelihood
-        through the solver, at some 30 times the cost of a step; "both" spends the last
+        through the solver, at some 15 to 30 times the cost of a step; "both" spends the last
         twenty-fifth of the epochs on the likelihood, at a fifth of the learning rate.
 
     coupling : {"independent", "optimal_transport"}, default="independent"
@@ -55,11 +55,11 @@ class CNFDensity(FlowDensity):
     kinetic_penalty : float, default=0.0
         Weight, in the likelihood, of the squared velocity along the way of a row, summed over
         columns: shorter ways at an even pace need fewer evaluations. Flow matching gives the
-        ways; there, ``coupling="optimal_transport"`` shortens them.
+        ways and takes no notice; there, ``coupling="optimal_transport"`` shortens them.
 
     jacobian_penalty : float, default=0.0
         Weight of the squared derivatives of the velocity along the way, estimated by one random
-        vector. It counts in flow matching too.
+        vector. It counts in flow matching too, as a mean over the columns like the loss there.
 
     n_augmented : int, default=0
         Columns of standard normal noise that move along with the rows, which lets the ways of
@@ -88,8 +88,9 @@ class CNFDensity(FlowDensity):
 
     adjoint : bool, default=False
         Whether training by likelihood keeps no more than the rows at each step, and goes through
-        the steps again for the gradient: the same gradient, for about a third more time, in
-        memory that hardly grows with ``n_steps``.
+        the steps again for the gradient (checkpoints, not an equation backwards): the same
+        gradient, in memory that hardly grows with ``n_steps``, for more time where memory is not
+        what takes it.
 
     hidden_layer_sizes : int or tuple of int, default=(128, 128)
         Widths of the hidden layers of the velocity network. A layer as wide as the one before it
@@ -114,7 +115,8 @@ class CNFDensity(FlowDensity):
     {trained}
 
     n_function_evaluations_ : float
-        Evaluations of the velocity that the score of a training row takes, on average.
+        Evaluations of the velocity that one solution from a training row takes, on average.
+        Its score takes a solution for each importance sample, and each draw of discrete columns.
 
     {attributes}
 
@@ -282,6 +284,8 @@ class CNFDensity(FlowDensity):
         solver = RungeKutta4(n_steps=self.n_steps, adjoint=self.adjoint)
         shared = solver, self.n_augmented, self.kinetic_penalty, self.jacobian_penalty
         n_last = math.ceil(FINE_TUNED[self.training] * max_iter)
+        if self.training == "both":  # a single epoch matches
+            n_last = min(n_last, max_iter - 1)
         phases = [
             {
                 "objective": FlowMatching(*shared, self.coupling),
@@ -301,7 +305,8 @@ class CNFDensity(FlowDensity):
         fitted = super()._fitted(run, X, weight)
         few = X[:: max(1, len(X) // COUNTED_ROWS)]
         count = _engine.map_rows(fitted["flow_"], "n_evaluations", few)[0]
-        return fitted | {"n_function_evaluations_": float(count.mean())}
+        n_solutions = len(fitted["flow_"].noise)
+        return fitted | {"n_function_evaluations_": float(count.mean()) / n_solutions}
 
     @property
     def _n_features_out(self):
@@ -318,8 +323,8 @@ class CNFDensity(FlowDensity):
         Returns
         -------
         error : ndarray of shape (n_samples,)
-            In nats, from the spread of the probes; 0 where the trace is exact. All rows share
-            the probes: their errors are not independent.
+            In nats, from the spread of the probes; 0 where the trace is exact. Each row has probes
+            of its own, so that their errors are independent.
         """
         from . import _engine
 
