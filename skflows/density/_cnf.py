@@ -45,9 +45,10 @@ class CNFDensity(FlowDensity):
         whose trace takes no longer than an evaluation.
 
     n_probes : int, default=8
-        Random vectors of Hutchinson's estimate. They are drawn once, so that scores repeat and
-        a row's does not depend on the others; `score_standard_error` says how far off the scores
-        are. Training takes one, drawn anew for each row in each step.
+        Random vectors of Hutchinson's estimate. Each row has its own, drawn from its values and a
+        seed, so that scores repeat and a row's does not depend on the others;
+        `score_standard_error` says how far off the scores are. Training takes one, drawn anew for
+        each row in each step.
 
     noise : {"rademacher", "gaussian"}, default="rademacher"
         Distribution of these vectors: signs, or normal numbers.
@@ -310,7 +311,7 @@ class CNFDensity(FlowDensity):
 
     @property
     def _n_features_out(self):
-        return self.n_features_in_ + self.n_augmented
+        return self.n_features_in_ + self.flow_.noise.shape[1]
 
     def score_standard_error(self, X):
         """Standard error that Hutchinson's estimate of the trace leaves in `score_samples`.
