@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -127,6 +128,9 @@ class CNFDensity(FlowDensity):
     likelihood; "validation_score" is one always, renewed in every fifth epoch. With penalties
     ``history_`` has the parts of the loss: "nll" or "matching", "jacobian" and "kinetic", nan in
     the epochs without them. `partial_fit` with ``training="both"`` matches.
+
+    The solver, its tolerance and the columns of noise stay those of `fit`, whatever parameters
+    are set afterwards.
 
     Defaults differ from those of other flows: an epoch of matching is cheap, and more of them
     are needed, at a higher rate and with more patience.
@@ -284,6 +288,13 @@ class CNFDensity(FlowDensity):
 
         solver = RungeKutta4(n_steps=self.n_steps, adjoint=self.adjoint)
         shared = solver, self.n_augmented, self.kinetic_penalty, self.jacobian_penalty
+        if self.kinetic_penalty and self.training == "flow_matching":
+            warnings.warn(
+                f"kinetic_penalty={self.kinetic_penalty:g} has no effect on flow matching, where "
+                "the ways are given: coupling='optimal_transport' shortens them, or choose "
+                "another training.",
+                stacklevel=2,
+            )
         n_last = math.ceil(FINE_TUNED[self.training] * max_iter)
         if self.training == "both":  # a single epoch matches
             n_last = min(n_last, max_iter - 1)
