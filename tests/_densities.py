@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from skflows.bijections import Standardize
 from skflows.density import ARCHITECTURES
 from skflows.density._run import SMALL_TABLE
 
@@ -43,6 +44,11 @@ def gaussian(n, seed=0):
 def gaussian_log_density(X):
     """The true log-density of these rows."""
     return stats.multivariate_normal(MEAN, FACTOR @ FACTOR.T).logpdf(X)
+
+
+def standardization(flow):
+    """The map that standardises the columns, alone or at the head of those that prepare them."""
+    return next(part for part in flow.preprocess.modules() if isinstance(part, Standardize))
 
 
 def banana(n, seed=0):

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from _densities import N_ROWS, each_estimator, small, whole_and_in_batches
+from _densities import N_ROWS, each_estimator, small, standardization, whole_and_in_batches
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,7 +41,8 @@ def check_finite(estimator, X):
         "loss_curve_": estimator.loss_curve_,
         "offset_": estimator.offset_,
     }
-    loc, scale = (getattr(estimator.flow_.preprocess, key).numpy() for key in ("loc", "scale"))
+    standardized = standardization(estimator.flow_)
+    loc, scale = standardized.loc.numpy(), standardized.scale.numpy()
     with np.errstate(over="ignore"):
         away = np.stack([loc + 1e6 * scale, loc - 1e6 * scale])
     farthest = np.full((2, len(loc)), [[1e300], [-LARGEST]])

@@ -5,6 +5,7 @@ from inspect import signature
 from numbers import Integral
 
 from sklearn.base import DensityMixin, OutlierMixin
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import has_fit_parameter
 
 
@@ -26,7 +27,7 @@ def check_is_density(estimator):
 def fit_density(estimator, X, sample_weight=None):
     """Fit in place, with weights if there are any, and without rows of weight 0."""
     if sample_weight is None:
-        return estimator.fit(X, None)  # a FrozenEstimator asks for a y
+        return estimator if isinstance(estimator, FrozenEstimator) else estimator.fit(X)
     if not has_fit_parameter(estimator, "sample_weight"):
         raise ValueError(
             f"{type(estimator).__name__} takes no sample_weight; fit without weights, or choose "
