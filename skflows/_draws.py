@@ -1,4 +1,4 @@
-"""What training draws: noise, signs and the units that dropout leaves out."""
+"""What is drawn: noise and signs, in training or for each row, and what dropout leaves out."""
 
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -35,7 +35,7 @@ def uniform_draws(like):
 
 def sign_draws(like):
     """Signs, 1 or -1, in the shape of a tensor, by the generator of each member."""
-    return (uniform_draws(like) < 0.5).to(like.dtype) * 2 - 1
+    return _signs(uniform_draws(like), like.dtype)
 
 
 def uniforms_of_rows(columns, seeds, n_draws):
@@ -71,7 +71,7 @@ def uniforms_of_rows(columns, seeds, n_draws):
 
 def signs_of_rows(columns, seeds, n_draws):
     """Signs, 1 or -1, in the dtype of the rows, as `uniforms_of_rows`."""
-    return (uniforms_of_rows(columns, seeds, n_draws) < 0.5).to(columns.dtype) * 2 - 1
+    return _signs(uniforms_of_rows(columns, seeds, n_draws), columns.dtype)
 
 
 def normals_of_rows(columns, seeds, n_draws):
@@ -79,8 +79,12 @@ def normals_of_rows(columns, seeds, n_draws):
     return torch.special.ndtri(uniforms_of_rows(columns, seeds, n_draws)).to(columns.dtype)
 
 
+def _signs(uniform, dtype):
+    return (uniform < 0.5).to(dtype) * 2 - 1
+
+
 def _bits_of(numbers):
-    return (numbers.detach().double() + 0.0).contiguous().view(torch.int64)  # 0 is -0
+    return (numbers.detach().double() + 0.0).contiguous().view(torch.int64)  # -0 counts as 0
 
 
 def _mixed(bits):

@@ -92,8 +92,8 @@ class ContinuousFlow(Flow):
         return (log_mean_exp(log_ratios) + fixed).mT
 
     def n_evaluations(self, x, context=None):
-        """Evaluations of the velocity that the log-density of each row takes."""
-        return self._log_ratios(x, context)[2]
+        """Evaluations of the velocity for each row, a mean over the draws of noise."""
+        return self._log_ratios(x, context)[2] / len(self.noise)
 
     def _log_ratios(self, x, context):
         """``log p(y, e) / q(e)`` for each probe, row and draw, and what the preprocessing adds."""

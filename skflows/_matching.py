@@ -145,8 +145,7 @@ class FlowMatching(SolvedLikelihood):
         parts = {"loss": (velocity - (noise - x)).square().mean(-2)}
         if smooth:
             moved = bijection.velocity.jvp(slopes, bijection.probes_for(between))
-            jacobian = moved.square().sum(-3).mean(-2)
-            jacobian = jacobian / x.shape[-2]
+            jacobian = moved.square().sum(-3).mean(-2) / x.shape[-2]
             parts |= {"matching": parts["loss"], "jacobian": jacobian}
             parts["loss"] = parts["loss"] + self.jacobian_penalty * jacobian
         draws_of_row = weight.shape[-1], -1

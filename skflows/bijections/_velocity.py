@@ -13,7 +13,7 @@ from .._nn import ColumnLinear
 
 N_FREQUENCIES = 4  # of the time: the field may turn as often on its way
 RANGE = 5.0  # of columns in unit variance, beyond which there are next to no rows to learn from
-FARTHEST = 1e8  # beyond it: the fourth power must be finite in float32
+FARTHEST_BEYOND = 1e8  # beyond it: the fourth power must be finite in float32
 
 
 def _silu_slope(h, activated):
@@ -63,7 +63,7 @@ def share_within_range(x):
     lines where it has seen no rows, and a field that grows with the distance would throw them
     off without bounds.
     """
-    beyond = F.softshrink(x, RANGE).clamp(-FARTHEST, FARTHEST)
+    beyond = F.softshrink(x, RANGE).clamp(-FARTHEST_BEYOND, FARTHEST_BEYOND)
     square = beyond.square()
     # The fourth power: a solver needs smooth derivatives.
     share = 1 / (1 + square.square().sum(-2, keepdim=True))

@@ -317,8 +317,7 @@ class CNFDensity(FlowDensity):
         fitted = super()._fitted(run, X, weight)
         few = X[:: max(1, len(X) // COUNTED_ROWS)]
         count = _engine.map_rows(fitted["flow_"], "n_evaluations", few)[0]
-        n_solutions = len(fitted["flow_"].noise)
-        return fitted | {"n_function_evaluations_": float(count.mean()) / n_solutions}
+        return fitted | {"n_function_evaluations_": float(count.mean())}
 
     @property
     def _n_features_out(self):

@@ -24,10 +24,15 @@ def check_is_density(estimator):
         )
 
 
+def is_frozen(estimator):
+    """Whether it was fitted before, and stays as it is."""
+    return isinstance(estimator, FrozenEstimator)
+
+
 def fit_density(estimator, X, sample_weight=None):
     """Fit in place, with weights if there are any, and without rows of weight 0."""
     if sample_weight is None:
-        return estimator if isinstance(estimator, FrozenEstimator) else estimator.fit(X)
+        return estimator if is_frozen(estimator) else estimator.fit(X)
     if not has_fit_parameter(estimator, "sample_weight"):
         raise ValueError(
             f"{type(estimator).__name__} takes no sample_weight; fit without weights, or choose "

@@ -128,15 +128,9 @@ class CalibratedMixin:
         rng = check_random_state(0 if random_state is None else random_state)
         scores = self.score_samples(X)
         ranks = rankdata(np.concatenate([scores, *self._calibration]))
-        off_centre = np.abs(
-            [
-                some.mean() - ranks.mean()
-                for some in (
-                    ranks[: len(scores)],
-                    *(rng.choice(ranks, len(scores), replace=False) for _ in range(n_resamples)),
-                )
-            ]
-        )
+        centre = ranks.mean()
+        observed = np.abs(ranks[: len(scores)].mean() - centre)
+        means = [rng.choice(ranks, len(scores), replace=False).mean() for _ in range(n_resamples)]
         # Rounding must not tell equal means apart.
-        as_odd = off_centre[1:] >= off_centre[0] * (1 - 1e-12)
+        as_odd = np.abs(np.array(means) - centre) >= observed * (1 - 1e-12)
         return float((1 + as_odd.sum()) / (n_resamples + 1))

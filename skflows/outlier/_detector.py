@@ -10,18 +10,17 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from .._auto import AutoDensity
-from .._components import splits_of
+from .._components import N_FOLDS, splits_of
 from .._mixture import MixtureMixin
-from ..density._protocol import check_is_density
+from ..density._protocol import check_is_density, is_frozen
 from ..density._surface import OutlierDensityMixin
 from ..density._validation import validate_rows
 from ._calibrated import CalibratedMixin
 from ._calibration import ConformalNull, EmpiricalNull, least_p_value, pooled
 from ._explain import ExplainedMixin
-from ._fit import fit_scored, is_frozen
+from ._fit import fit_scored
 from ._scores import SCORES, Setting
 
-N_FOLDS = 5
 N_REFERENCE = 500  # rows, at most, with which explanations compare
 ODD = 0.1  # of these, the fraction with the lowest scores: they are not what is normal
 NULLS = {

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 
-from ..density._protocol import fit_density
+from ..density._protocol import fit_density, is_frozen
 from ._scores import SCORES, log_density
 
 UNSEEN = 0.2  # of the rows, for scores that learn of rows the density has not seen
@@ -41,11 +40,6 @@ def names_ignored(density):
         if hasattr(density, "feature_names_in_"):
             warnings.filterwarnings("ignore", "X does not have valid feature names")
         yield
-
-
-def is_frozen(estimator):
-    """Whether it was fitted before, and stays as it is."""
-    return isinstance(estimator, FrozenEstimator)
 
 
 def fit_scored(score, setting, X, trim):
