@@ -31,7 +31,7 @@ class MaskedAutoregressive(Bijection):
         self.net = MaskedResidualMLP(n_features, univariate.n_params, hidden_layer_sizes, **network)
 
     def forward(self, x, context=None):
-        x = x.mT
+        x = x.mT.contiguous()
         params = self.net(x, context).unflatten(-2, (self.univariate.n_params, -1))
         z, log_slope = self.univariate.forward(x, params)
         return z.mT, log_slope.sum(-2)

@@ -19,7 +19,8 @@ class Bin(NamedTuple):
     """The bin that holds each value, along x and along z, with what its gradient needs."""
 
     shares: torch.Tensor  # (..., 2, n_bins, d, n), softmax of the logits of all bins
-    passed: torch.Tensor  # (..., n_bins - 1, d, n), 1.0 for inner knots before it, else 0.0
+    # (..., n_bins - 1, d, n), 1.0 for inner knots before it, else 0.0; None of a `scan`
+    passed: torch.Tensor | None
     ends: torch.Tensor  # (..., 2, d, n), numbers of its two knots among the inner ones, as floats
     corner: torch.Tensor  # (..., 2, d, n), its lower end
     size: torch.Tensor  # (..., 2, d, n)
@@ -67,44 +68,7 @@ class RationalQuadraticSpline:
         return 2 * self.tail_bound - self.n_bins * self.least
 
     def forward(self, x, params):
-        if torch.compiler.is_compiling():
-            return self.plain_forward(x, params)
         return _SplineForward.apply(x, params, self)
-
-    def plain_forward(self, x, params):
-        """The same bin by bin, with gradients by autograd: a compiler makes one loop of it."""
-        k, bound = self.n_bins, self.tail_bound
-        params = params.unbind(-3)
-        x_knots, z_knots = self._knots(params[:k]), self._knots(params[k : 2 * k])
-        end = torch.zeros_like(x)
-        raw = [end, *params[2 * k :], end]
-        clamped = x.clamp(-bound, bound)
-        knots = list(zip(x_knots, z_knots, raw, strict=True))
-        (x0, z0, raw0), (x1, z1, raw1) = knots[:2]
-        for (x_at, z_at, raw_at), (x_end, z_end, raw_end) in pairwise(knots[1:]):
-            passed = clamped >= x_at
-            x0, x1 = torch.where(passed, x_at, x0), torch.where(passed, x_end, x1)
-            z0, z1 = torch.where(passed, z_at, z0), torch.where(passed, z_end, z1)
-            raw0, raw1 = torch.where(passed, raw_at, raw0), torch.where(passed, raw_end, raw1)
-        d0, d1 = self.slopes(raw0 + self.UNIT_SLOPE), self.slopes(raw1 + self.UNIT_SLOPE)
-        width, height = x1 - x0, z1 - z0
-        slope = height / width
-        t = ((clamped - x0) / width).clamp(0, 1)
-        bend, _, top, bottom = _terms(t, slope, d0, d1)
-        z = z0 + height * (slope * t * t + d0 * bend) / bottom
-        inside = x == clamped
-        log_slope = torch.where(inside, _log_slope(slope, top, bottom), 0.0)
-        return torch.where(inside, z, x), log_slope
-
-    def _knots(self, logits):
-        """The places of all knots along one axis, in order, from the logits of the bins."""
-        largest = reduce(torch.maximum, logits)
-        parts = [(logit - largest).exp() for logit in logits]
-        unit = self.shared / sum(parts)
-        knots = [torch.full_like(largest, -self.tail_bound)]
-        for part in parts:
-            knots.append(torch.addcmul(knots[-1] + self.least, part, unit))
-        return knots
 
     def inverse(self, z, params):
         clamped = z.clamp(-self.tail_bound, self.tail_bound)
@@ -138,6 +102,43 @@ class RationalQuadraticSpline:
         raw = raw.gather(-3, index) * inner + self.UNIT_SLOPE
         return Bin(shares, passed, ends, corner, end - corner, raw)
 
+    def scan(self, x, params):
+        """What `locate` finds along x, bin by bin: a compiler makes a single loop of it."""
+        k = self.n_bins
+        logits, raw = params.split((2 * k, k - 1), -3)
+        logits = logits.unflatten(-3, (2, k))
+        (x_knots, x_total), (z_knots, z_total) = map(self._knots, logits.unbind(-4))
+        end = torch.zeros_like(x)
+        knots = list(zip(x_knots, z_knots, [end, *raw.unbind(-3), end], strict=True))
+        number, low, high = end, *knots[:2]
+        for i, (knot, after) in enumerate(pairwise(knots[1:]), 1):
+            passed = x >= knot[0]
+            number = torch.where(passed, float(i), number)
+            low = [torch.where(passed, *pair) for pair in zip(knot, low, strict=True)]
+            high = [torch.where(passed, *pair) for pair in zip(after, high, strict=True)]
+        low, high = torch.stack(low, -3), torch.stack(high, -3)
+        log_total = torch.stack([x_total, z_total], -3)
+        return Bin(
+            shares=(logits - log_total.unsqueeze(-3)).exp(),
+            passed=None,
+            ends=torch.stack([number - 1, number], -3),
+            corner=low[..., :2, :, :],
+            size=(high - low)[..., :2, :, :],
+            raw=torch.stack([low[..., 2, :, :], high[..., 2, :, :]], -3) + self.UNIT_SLOPE,
+        )
+
+    def _knots(self, logits):
+        """All knots along one axis, in order, and the logarithm of what the softmax divides by."""
+        logits = logits.unbind(-3)
+        largest = reduce(torch.maximum, logits)
+        parts = [(logit - largest).exp() for logit in logits]
+        total = sum(parts)
+        unit = self.shared / total
+        knots = [torch.full_like(largest, -self.tail_bound)]
+        for part in parts:
+            knots.append(torch.addcmul(knots[-1] + self.least, part, unit))
+        return knots, largest + total.log()
+
     def inner(self, ends):
         """Whether each knot is an inner one, 1.0 or 0.0, and the index of its derivative."""
         index = ends.clamp(0, self.n_bins - 2)
@@ -155,6 +156,9 @@ class RationalQuadraticSpline:
         shared_before = torch.sub(bin_.corner + self.tail_bound, number, alpha=self.least)
         mean = g_corner * shared_before + g_size * (bin_.size - self.least)
         g_corner, g_size = g_corner * self.shared, g_size * self.shared
+        g_raw = g_slopes * torch.sigmoid(bin_.raw)
+        if bin_.passed is None:
+            return self._spread(bin_, g_corner, g_size, mean, g_raw)
         grad = mean.new_zeros(*mean.shape[:-3], self.n_params, *mean.shape[-2:])
         logits = grad[..., : 2 * k, :, :].view(bin_.shares.shape)
         logits[..., :-1, :, :].addcmul_(bin_.passed.unsqueeze(-4), g_corner.unsqueeze(-3))
@@ -162,9 +166,21 @@ class RationalQuadraticSpline:
         logits.scatter_(-3, index, g_size.unsqueeze(-3))
         logits.sub_(mean.unsqueeze(-3)).mul_(bin_.shares)
         inner, index = self.inner(bin_.ends)
-        g_raw = g_slopes * torch.sigmoid(bin_.raw) * inner
-        grad[..., 2 * k :, :, :].scatter_add_(-3, index, g_raw)
+        grad[..., 2 * k :, :, :].scatter_add_(-3, index, g_raw * inner)
         return grad
+
+    def _spread(self, bin_, g_corner, g_size, mean, g_raw):
+        """The same as one expression of each parameter, after a `scan`."""
+        number = bin_.ends[..., 1:, :, :]
+        at = torch.arange(self.n_bins, device=number.device)[:, None, None]
+        g_low, g_high = g_raw.split(1, -3)
+        g_raw = torch.where(at[1:] == number, g_low, torch.where(at[1:] == number + 1, g_high, 0.0))
+        number, g_corner, g_size, mean = (
+            tensor.unsqueeze(-3) for tensor in (number, g_corner, g_size, mean)
+        )
+        g_share = torch.where(at < number, g_corner, torch.where(at == number, g_size, 0.0))
+        g_logits = (g_share - mean) * bin_.shares
+        return torch.cat([g_logits.flatten(-4, -3), g_raw], -3)
 
 
 @cache
@@ -220,7 +236,8 @@ class _SplineForward(torch.autograd.Function):
     def forward(ctx, x, params, spline):
         clamped = x.clamp(-spline.tail_bound, spline.tail_bound)
         inside = torch.eq(x, clamped, out=torch.empty_like(x))
-        bin_ = spline.locate(clamped, params)
+        locate = spline.scan if torch.compiler.is_compiling() else spline.locate
+        bin_ = locate(clamped, params)
         slopes = spline.slopes(bin_.raw)
         (x0, z0), (width, height) = bin_.corner.unbind(-3), bin_.size.unbind(-3)
         d0, d1 = slopes.unbind(-3)
