@@ -102,7 +102,9 @@ class FlatOptimizer:
         norm = self.gradient.norm(dim=1, keepdim=True)
         self.alive &= (loss.detach().view(-1, 1) + norm).isfinite()
         self.gradient *= (MAX_GRADIENT_NORM / (norm + 1e-12)).clamp(max=1.0)
-        self.gradient.masked_fill_(~self.alive, 0.0)
+        # Asking first spares a CPU a slow pass, and would keep any other device waiting.
+        if self.alive.device.type != "cpu" or not self.alive.all():
+            self.gradient.masked_fill_(~self.alive, 0.0)
         self.n_steps += self.alive
         rate = factor * self.learning_rate * self.alive
         if self.decays:
@@ -122,8 +124,7 @@ class FlatOptimizer:
         # The rate goes into the denominator, which spares a pass. It may be 0, but not there.
         inverse_rate = share / rate.clamp(min=TINY_RATE)
         torch.sqrt(self.square, out=self.root)
-        slope = inverse_rate / share_square.sqrt()
-        torch.addcmul(EPS * inverse_rate, self.root, slope, out=self.root)
+        self.root.mul_(inverse_rate / share_square.sqrt()).add_(EPS * inverse_rate)
         self.weights.addcdiv_(self.moment, self.root, value=-1.0)
 
     def restart(self, i, weights, factor):

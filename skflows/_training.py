@@ -47,7 +47,9 @@ class Likelihood:
 @cache
 def compiled_losses(objective):
     """Losses of an objective as machine code for the shapes they meet."""
-    return torch.compile(objective.losses, dynamic=False)
+    losses = torch.compile(objective.losses, dynamic=False)
+    # Each loop over columns would else transpose the rows anew.
+    return lambda bijection, y, weight: losses(bijection, y.mT.contiguous().mT, weight)
 
 
 @torch.no_grad()
