@@ -43,7 +43,7 @@ def ours(architecture, d, compiled=False, linear=True):
         layers = bijection.bijections
         bijection = Chain([layer for layer in layers if not isinstance(layer, LULinear | ActNorm)])
     flow = Flow(Standardize(d), copy.deepcopy(bijection)).double().eval()
-    optimizer = FlatOptimizer(bijection, LEARNING_RATE, ema_decay=EMA_DECAY)
+    optimizer = FlatOptimizer(bijection, LEARNING_RATE, ema_decay=EMA_DECAY, compile=compiled)
     losses_of = compiled_losses(Likelihood()) if compiled else Likelihood().losses
 
     def step(X):

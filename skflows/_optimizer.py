@@ -37,7 +37,14 @@ class FlatOptimizer:
     """
 
     def __init__(
-        self, module, learning_rate, weight_decay=0.0, ema_decay=0.0, state=None, n_members=1
+        self,
+        module,
+        learning_rate,
+        weight_decay=0.0,
+        ema_decay=0.0,
+        state=None,
+        n_members=1,
+        compile=False,
     ):
         values = [p.detach().reshape(n_members, -1) for p in module.parameters()]
         self.weights = torch.cat(values, dim=1)
@@ -56,6 +63,8 @@ class FlatOptimizer:
         self.ema_decay = ema_decay
         for name, value in (state or {}).items():
             getattr(self, name)[0] = value
+        if compile:
+            self._move = torch.compile(self._move, dynamic=False)
 
     def _attach(self, module):
         self.parameters = list(module.parameters())
@@ -99,20 +108,24 @@ class FlatOptimizer:
         gradients = torch.autograd.grad(loss.sum(), self.parameters, materialize_grads=True)
         rows = [gradient.reshape(len(self.weights), -1) for gradient in gradients]
         torch.cat(rows, dim=1, out=self.gradient)
+        self._move(loss.detach().view(-1, 1), factor * self.learning_rate)
+        return self.alive
+
+    def _move(self, loss, rate):
         norm = self.gradient.norm(dim=1, keepdim=True)
-        self.alive &= (loss.detach().view(-1, 1) + norm).isfinite()
+        self.alive &= (loss + norm).isfinite()
         self.gradient *= (MAX_GRADIENT_NORM / (norm + 1e-12)).clamp(max=1.0)
-        # Asking first spares a CPU a slow pass, and would keep any other device waiting.
-        if self.alive.device.type != "cpu" or not self.alive.all():
+        # Asking first spares a CPU a slow pass. Another device, and a compiler, must not wait.
+        on_cpu = self.alive.device.type == "cpu" and not torch.compiler.is_compiling()
+        if not (on_cpu and self.alive.all()):
             self.gradient.masked_fill_(~self.alive, 0.0)
         self.n_steps += self.alive
-        rate = factor * self.learning_rate * self.alive
+        rate = rate * self.alive
         if self.decays:
             self.weights *= 1 - rate * self.weight_decay
         self._adam(rate)
         # Early weights are far from where they end: the decay grows with the step.
         self.average.lerp_(self.weights, (9 / (10 + self.n_steps)).clamp(min=1 - self.ema_decay))
-        return self.alive
 
     def _adam(self, rate):
         beta, beta_square = BETAS

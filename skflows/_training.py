@@ -168,7 +168,7 @@ def fit_flow(
     history : History, or a list of one for each member, optional
         What an earlier call left, with another objective: this one goes on from there.
     compile : bool, default=False
-        Whether `torch.compile` makes machine code of the loss and its gradient. It has no effect
+        Whether `torch.compile` makes machine code of the steps. It has no effect
         on a stack, whose shapes change.
     on_epoch_begin : callable, optional
         Called with nothing before each epoch.
@@ -184,10 +184,17 @@ def fit_flow(
     """
     *stacked, n = weight.shape
     n_members = math.prod(stacked)
+    compile = compile and not stacked
     n_steps = max_iter * math.ceil(n / batch_size)
     weight = weight * ((weight > 0).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True))
     optimizer = FlatOptimizer(
-        bijection, learning_rate, weight_decay, ema_decay, optimizer_state, n_members
+        bijection,
+        learning_rate,
+        weight_decay,
+        ema_decay,
+        optimizer_state,
+        n_members,
+        compile,
     )
     whole = optimizer
     best = optimizer.average.clone()
@@ -214,7 +221,6 @@ def fit_flow(
     members = [Member(*values) for values in zip(*own, scores(), past, strict=True)]
     histories = [member.history for member in members]
     report = histories if stacked else histories[0]
-    compile = compile and not stacked
     losses_of = compiled_losses(objective) if compile else objective.losses
     step = 0
 
