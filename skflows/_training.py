@@ -168,8 +168,8 @@ def fit_flow(
     history : History, or a list of one for each member, optional
         What an earlier call left, with another objective: this one goes on from there.
     compile : bool, default=False
-        Whether `torch.compile` makes machine code of the steps. It has no effect
-        on a stack, whose shapes change.
+        Whether `torch.compile` makes machine code of the steps. It has no effect on a stack,
+        whose shapes change.
     on_epoch_begin : callable, optional
         Called with nothing before each epoch.
     on_epoch_end : callable, optional
