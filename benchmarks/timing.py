@@ -95,7 +95,10 @@ def alternate(functions, n_rounds, clock=process_time):
     n_calls = {}
     for name, function in functions.items():
         function()  # the first call allocates
-        n_calls[name] = max(1, round(LEAST_SECONDS / seconds_per_call(function, 1, clock)))
+        n_calls[name], passed = 1, 0.0
+        while passed < LEAST_SECONDS:  # some clocks tick in milliseconds
+            n_calls[name] *= 2
+            passed = n_calls[name] * seconds_per_call(function, n_calls[name], clock)
     names = list(functions)
     times = {name: [] for name in names}
     for i in range(n_rounds):

@@ -48,8 +48,20 @@ class Likelihood:
 def compiled_losses(objective):
     """Losses of an objective as machine code for the shapes they meet."""
     losses = torch.compile(objective.losses, dynamic=False)
-    # Each loop over columns would else transpose the rows anew.
-    return lambda bijection, y, weight: losses(bijection, y.mT.contiguous().mT, weight)
+
+    def compiled(bijection, y, weight):
+        try:
+            # Each loop over columns would else transpose the rows anew.
+            return losses(bijection, y.mT.contiguous().mT, weight)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            reason = str(error).split("\n\n")[0].replace("\n", " ")
+            raise RuntimeError(
+                f"compile=True: torch could not compile the step ({reason}). It needs a C++ "
+                "compiler: install g++ or clang++, or name one in the environment variable CXX. "
+                "compile=False needs none."
+            ) from error
+
+    return compiled
 
 
 @torch.no_grad()
@@ -191,10 +203,10 @@ def fit_flow(
         bijection,
         learning_rate,
         weight_decay,
-        ema_decay,
-        optimizer_state,
-        n_members,
-        compile,
+        ema_decay=ema_decay,
+        state=optimizer_state,
+        n_members=n_members,
+        compile=compile,
     )
     whole = optimizer
     best = optimizer.average.clone()

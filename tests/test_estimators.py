@@ -3,6 +3,7 @@
 import inspect
 import random
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +246,17 @@ def test_threads_share_the_chunks_of_a_table(two_threads, monkeypatch):
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
     np.testing.assert_array_equal(shared, estimator.score_samples(X))
+
+
+def test_overlapping_threads_leave_their_number_as_found(two_threads):
+    first, second = _engine.one_thread(), _engine.one_thread()
+    with ThreadPoolExecutor(1) as a, ThreadPoolExecutor(1) as b:
+        for pool, context in ((a, first), (b, second)):
+            pool.submit(context.__enter__).result()
+        for pool, context in ((a, first), (b, second)):
+            pool.submit(context.__exit__, None, None, None).result()
+    with ThreadPoolExecutor(1) as new:
+        assert new.submit(torch.get_num_threads).result() == 2
 
 
 @pytest.mark.usefixtures("two_threads")

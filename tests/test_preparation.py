@@ -9,6 +9,7 @@ import torch
 from _densities import AtEpochEnd, banana, each_estimator, gaussian, small
 from scipy import stats
 from scipy.special import logsumexp
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
@@ -323,6 +324,11 @@ def test_time_limit_ends_training_at_a_rate_of_nothing():
     rates = density.history_["learning_rate"]
     assert rates[-1] < 0.1 * max(rates)
     assert np.isfinite(density.score(banana(50)))
+
+
+def test_a_time_limit_that_leaves_no_time_to_train_is_told():
+    with pytest.warns(ConvergenceWarning, match="time_limit=1e-09 ended training within its first"):
+        small("maf", batch_size=20, max_iter=50, time_limit=1e-9).fit(banana(300))
 
 
 def test_input_noise_can_be_chosen():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from _densities import ARCHITECTURES, banana, each_estimator, small
 from sklearn.callback import ProgressBar
-from sklearn.exceptions import FitFailedWarning
+from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
 from sklearn.pipeline import make_pipeline
@@ -248,6 +248,41 @@ def test_trouble_that_only_preparation_finds_fails_alone(stacks):
     assert stacks == [3]
 
 
+def test_trouble_at_the_end_of_training_fails_alone(stacks):
+    """A stack with a member that diverges ends in the warning of that member, here an error."""
+    grid = {"learning_rate_init": [1e-3, 1e30]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", ConvergenceWarning)
+        ours, theirs = both(small("maf", max_iter=12), grid)
+    assert stacks == [6]
+    assert np.isnan(theirs.cv_results_["mean_test_score"]).tolist() == [False, True]
+    assert_same_results(ours, theirs)
+
+
+def test_a_stack_that_fails_is_fitted_one_by_one(monkeypatch):
+    def fail(*args):
+        raise MemoryError
+
+    monkeypatch.setattr(_together, "fit_together", fail)
+    assert_same_results(*both(small("maf"), DROPOUT))
+
+
+class Selective(ARCHITECTURES["maf"]):
+    """A flow with a `score` of its own, by more than the density."""
+
+    def score(self, X, y=None):
+        return np.mean(self.predict(X) == 1)
+
+
+def test_a_score_of_its_own_is_used(stacks):
+    estimator = Selective(n_transforms=1, hidden_layer_sizes=8, max_iter=2, random_state=0)
+    ours, theirs = both(estimator, DROPOUT)
+    assert stacks == [6]
+    assert np.isfinite(theirs.cv_results_["mean_test_score"]).all()
+    assert_same_results(ours, theirs)
+
+
 def test_empty_grid_is_refused():
     with pytest.raises(ValueError, match="nothing to fit"):
         FlowGridSearchCV(small("maf"), {"dropout": [0.1]}, cv=[]).fit(X)
@@ -287,6 +322,7 @@ class Watchful(ARCHITECTURES["maf"]):
         (make_pipeline(StandardScaler(), small("maf")), {"mafdensity__dropout": [0.0, 0.1]}),
         (small("maf", time_limit=1e6), DROPOUT),
         (small("maf"), {"time_limit": [None, 1e6]}),
+        (small("planar"), {"compile": [False]}),
         (Watchful(n_transforms=1, max_iter=2, random_state=0), DROPOUT),
     ],
 )
@@ -312,7 +348,7 @@ def test_pieces_hold_each_task_once_and_share_a_shape(n_jobs, sizes):
     tasks = [
         Task(c, np.arange(3), np.arange(3), (0, 5), (j, 3)) for c in candidates for j in range(3)
     ]
-    parts = pieces(tasks, n_jobs)
+    parts = pieces(tasks, n_jobs, 9)
     assert [len(part) for part in parts] == sizes
     assert sorted(i for part in parts for i in part) == list(range(15))
     for part in parts:
@@ -321,4 +357,6 @@ def test_pieces_hold_each_task_once_and_share_a_shape(n_jobs, sizes):
 
 def test_pieces_are_no_larger_than_a_stack_gains_from():
     tasks = [Task({"random_state": i}, *[np.arange(3)] * 2, (i, 100), (0, 1)) for i in range(100)]
-    assert max(len(part) for part in pieces(tasks, 1)) <= 32
+    assert max(len(part) for part in pieces(tasks, 1, 9)) <= 32
+    assert max(len(part) for part in pieces(tasks, 1, 2_000_000)) <= 4
+    assert max(len(part) for part in pieces(tasks, 1, 20_000_000)) == 1

@@ -251,7 +251,7 @@ class _SplineForward(torch.autograd.Function):
         ctx.spline = spline
         terms = inside, t, bend, curve, top, bottom, share, slope, slopes
         ctx.save_for_backward(*terms, *bin_)
-        # lerp is exact at both ends, and faster than where.
+        # lerp is exact at both ends for finite x, and faster than where.
         return torch.lerp(x, z, inside), log_slope
 
     @staticmethod

@@ -187,6 +187,13 @@ class BaseFlowDensity(
                 ConvergenceWarning,
                 stacklevel=6,
             )
+        if len(history.loss) == 1 and history.learning_rate[0] == 0:
+            warnings.warn(
+                f"time_limit={self.time_limit} ended training within its first epoch: raise it, "
+                "please, or train on fewer rows, or (with compile=True) without compiling.",
+                ConvergenceWarning,
+                stacklevel=6,
+            )
         if history.interrupted:
             warnings.warn(
                 f"Training was interrupted after {len(history.loss)} epochs; {kept}.",

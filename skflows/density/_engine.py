@@ -19,7 +19,7 @@ SMALLEST_SHARED_WORK = 1e8  # rows times weights of a pass from which on a secon
 # The C library hands a freed block beyond a threshold back to the system, and pays for every page
 # of the next one: half the time of scoring, and a tenth of a fit. glibc raises the threshold to
 # the size of a block that it sees freed, of 32 MiB at most. This one is never touched.
-torch.empty(2**25 - 4096, dtype=torch.uint8)
+torch.empty(2**25 - 4096, dtype=torch.uint8, device="cpu")
 
 
 def resolve_device(name):
@@ -62,15 +62,34 @@ def suitable_threads(module, n_rows):
         yield
 
 
-@contextmanager
-def one_thread():
-    """Torch uses one thread in this context, as do threads that begin in it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+class OneThread:
+    """Torch uses one thread in contexts of this, as do threads that begin in one.
+
+    The number is that of a thread, and of those that begin: where contexts of several threads
+    overlap, the last one to end leaves what the first one found.
+    """
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.n_inside = 0
+
+    @contextmanager
+    def __call__(self):
+        with self.lock:
+            before = torch.get_num_threads()
+            if not self.n_inside:
+                self.outside = before
+            self.n_inside += 1
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.n_inside -= 1
+                torch.set_num_threads(before if self.n_inside else self.outside)
+
+
+one_thread = OneThread()
 
 
 def column_scale(X):
@@ -106,8 +125,8 @@ def threads_for(n_tasks):
 def map_rows(flow, direction, rows):
     """Apply a method of a flow to rows in chunks; its outputs as float64 arrays."""
     device = device_of(flow)
-    on_cpu = device.type == "cpu"
-    size = max(1, (VALUES_PER_CHUNK if on_cpu else 64 * VALUES_PER_CHUNK) // rows.shape[1])
+    is_cpu = device.type == "cpu"
+    size = max(1, (VALUES_PER_CHUNK if is_cpu else 64 * VALUES_PER_CHUNK) // rows.shape[1])
 
     def outputs(start):
         with torch.inference_mode():
@@ -120,7 +139,7 @@ def map_rows(flow, direction, rows):
         return outputs(0)
     starts = range(0, len(rows), size)
     whole = None
-    with threads_for(len(starts) if on_cpu else 1) as over:
+    with threads_for(len(starts) if is_cpu else 1) as over:
         for start, parts in zip(starts, over(outputs, starts), strict=True):
             if whole is None:  # not joined at the end, which would take the memory twice
                 whole = [np.empty((len(rows), *part.shape[1:])) for part in parts]

@@ -6,7 +6,7 @@ from ._trained import FlowDensity
 class MAFDensity(FlowDensity):
     """Density by masked autoregressive flow: affine maps given the columns before.
 
-    One network pass to score; sampling solves column by column, at the cost of one pass in all.
+    One network pass to score; sampling solves column by column, with the arithmetic of one pass.
     A linear map, started at the identity, stands before each step, and the order of the columns
     is reversed from one to the next.
 

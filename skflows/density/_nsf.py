@@ -28,7 +28,7 @@ class NSFDensity(FlowDensity):
 
     autoregressive : bool, default=True
         Whether a column is mapped given all those before it, which fits best but samples column
-        by column (at the cost of one dense pass), or given the other half, which costs one
+        by column (with the arithmetic of one pass), or given the other half, which costs one
         network pass in both directions.
 
     {network}

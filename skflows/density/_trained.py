@@ -134,7 +134,7 @@ class FlowDensity(BaseFlowDensity):
 
         A part is a tuple of rows, their weights, and held-out rows with theirs or None. With
         ``exact`` each is what it would be if fitted alone, but for rounding. Members that raise
-        one of the errors to ``skip`` before they train are left as they are.
+        one of the errors to ``skip``, or train with those that do, are left without a flow.
         """
         from ._together import train_together
 
@@ -148,9 +148,13 @@ class FlowDensity(BaseFlowDensity):
                 with run.ready():
                     run.prepare()
                 begun.append((member, rows, weight, run))
-        histories = train_together([run for *_, run in begun], exact)
-        for (member, rows, weight, run), history in zip(begun, histories, strict=True):
-            member._end(history, run, rows, weight, False, only_score)
+        with suppress(*skip):
+            histories = train_together([run for *_, run in begun], exact)
+            for (member, rows, weight, run), history in zip(begun, histories, strict=True):
+                try:
+                    member._end(history, run, rows, weight, False, only_score)
+                except skip:
+                    vars(member).pop("flow_", None)
 
     def _end(self, history, run, X, weight, warm, only_score=False):
         self.input_noise_ = run.input_noise

@@ -1,8 +1,10 @@
 """A grid search whose candidates and folds train together."""
 
+import math
 import time
 from itertools import chain, product
 
+import numpy as np
 from joblib import effective_n_jobs
 from sklearn.base import _fit_context, clone
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
@@ -17,6 +19,8 @@ from sklearn.utils.validation import _check_method_params
 from ..density import FlowDensity
 from ._together import Task, evaluate, pieces
 
+SCORES = "score", "score_samples", "_score_rows"  # which a subclass may have of its own
+
 
 class FlowGridSearchCV(GridSearchCV):
     """Grid search over a flow, whose candidates and folds train together.
@@ -29,12 +33,14 @@ class FlowGridSearchCV(GridSearchCV):
     Candidates may differ in ``learning_rate_init``, ``weight_decay``, ``dropout``, ``tol``,
     ``n_iter_no_change``, ``random_state``, ``preprocessing``, ``bounds``, ``discrete``,
     ``contamination`` and ``verbose`` and still stack. Those that differ in anything else, such as
-    ``n_transforms`` or ``batch_size``, stack with their own folds. Whatever has no stack is
-    left to `GridSearchCV`: estimators other than `FlowDensity` (pipelines too), a ``time_limit``,
-    callbacks, and parameters of `fit` other than ``sample_weight`` and ``groups``.
+    ``n_transforms`` or ``batch_size``, stack with their own folds. Whatever has no stack is left
+    to `GridSearchCV`: estimators other than `FlowDensity` (pipelines too), ``time_limit``,
+    ``compile``, callbacks, and parameters of `fit` other than ``sample_weight`` and ``groups``.
+    Flows with ``input_noise="auto"`` train one after another, as stacks of their own.
 
     The smaller the batches, the more it gains: a step on few rows spends its time on starting
-    kernels. Scores differ by rounding where batches have an odd number of rows, and training
+    kernels. Each flow of a stack has a copy of its rows, so large tables make small stacks.
+    Scores differ by rounding where batches have an odd number of rows, and training
     amplifies it: by up to some hundredths of a nat at high learning rates.
 
     Parameters
@@ -58,7 +64,7 @@ class FlowGridSearchCV(GridSearchCV):
         The folds, 5 consecutive ones by default.
 
     verbose : int, default=0
-        How much to print.
+        How much to print. Times of fits do not have their share of their stack's.
 
     pre_dispatch : int or str, default="2*n_jobs"
         Number of stacks dispatched to the processes at once.
@@ -160,7 +166,9 @@ class FlowGridSearchCV(GridSearchCV):
         ]
         if not tasks:
             raise ValueError("There is nothing to fit: the grid or the cv iterator is empty.")
-        parts = pieces(tasks, effective_n_jobs(self.n_jobs))
+        parts = pieces(tasks, effective_n_jobs(self.n_jobs), math.prod(np.shape(X)))
+        flow = type(self.estimator)
+        own_score = any(getattr(flow, name) is not getattr(FlowDensity, name) for name in SCORES)
         found = Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch)(
             delayed(evaluate)(
                 clone(self.estimator),
@@ -173,7 +181,7 @@ class FlowGridSearchCV(GridSearchCV):
                 return_train_score=self.return_train_score,
                 error_score=self.error_score,
                 verbose=self.verbose,
-                only_score=self.scoring is None,
+                only_score=self.scoring is None and not own_score,
             )
             for part in parts
         )
@@ -213,4 +221,6 @@ class FlowGridSearchCV(GridSearchCV):
         names = set().union(*ParameterGrid(self.param_grid))
         watched = any(hasattr(owner, "_skl_callbacks") for owner in (self, flow))
         limited = flow.time_limit is not None or "time_limit" in names
-        return not (watched or limited or set(params) - {"sample_weight", "groups"})
+        compiled = flow.compile or "compile" in names
+        others = set(params) - {"sample_weight", "groups"}
+        return not (watched or limited or compiled or others)

@@ -16,6 +16,7 @@ from ..density._trained import shape_of
 
 # Of one stack: its gain is spent by then, and its activations still fit a processor's cache.
 MOST_MEMBERS = 32
+MOST_VALUES = 2**23  # of the tables of its members, which are copied several times
 
 
 class Task(NamedTuple):
@@ -28,9 +29,12 @@ class Task(NamedTuple):
     split_progress: tuple
 
 
-def pieces(tasks, n_jobs):
-    """Parts of a list of tasks, by their numbers: some for each job, those together that stack."""
-    most = min(MOST_MEMBERS, math.ceil(len(tasks) / n_jobs))
+def pieces(tasks, n_jobs, n_values):
+    """Parts of a list of tasks, by their numbers: some for each job, those together that stack.
+
+    Each task has a table of ``n_values``.
+    """
+    most = min(MOST_MEMBERS, math.ceil(len(tasks) / n_jobs), max(1, MOST_VALUES // n_values))
     kinds = defaultdict(list)
     for i, task in enumerate(tasks):
         kinds[shape_of(task.parameters)].append(i)
