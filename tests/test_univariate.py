@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from _splines import plain_spline
 from scipy.special import softmax
 from torch.autograd import gradcheck
 from torch.testing import assert_close
@@ -167,20 +168,6 @@ def test_shift_adds_and_affine_scales_then_adds():
     assert_close(log_slope, torch.tensor([[3.0, -3.0]]))
 
 
-def plain_forward(spline, x, params):
-    """The spline with nothing written out for autograd."""
-    clamped = x.clamp(-spline.tail_bound, spline.tail_bound)
-    bin_ = spline.scan(clamped, params)
-    (x0, z0), (width, height) = bin_.corner.unbind(-3), bin_.size.unbind(-3)
-    d0, d1 = spline.slopes(bin_.raw).unbind(-3)
-    slope, t = height / width, (clamped - x0) / width
-    bottom = slope + (d0 + d1 - 2 * slope) * t * (1 - t)
-    z = z0 + height * (slope * t**2 + d0 * t * (1 - t)) / bottom
-    top = d1 * t**2 + 2 * slope * t * (1 - t) + d0 * (1 - t) ** 2
-    inside = x == clamped
-    return torch.where(inside, z, x), torch.where(inside, (slope**2 * top / bottom**2).log(), 0.0)
-
-
 @pytest.mark.parametrize("spread", [0.3, 2.0, 20.0])
 def test_spline_gradients_are_autograds(spread, monkeypatch):
     """Those written out, and those in the form that a compiler is given."""
@@ -193,7 +180,7 @@ def test_spline_gradients_are_autograds(spread, monkeypatch):
         weights = torch.linspace(0.5, 2.0, x.numel(), dtype=x.dtype)
         return z, log_slope, *torch.autograd.grad((weights * (z.sin() + log_slope)).sum(), inputs)
 
-    plain = values_and_gradients(partial(plain_forward, spline))
+    plain = values_and_gradients(partial(plain_spline, spline, spline.scan))
     assert_close(values_and_gradients(spline.forward), plain, rtol=1e-9, atol=1e-9)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert_close(values_and_gradients(spline.forward), plain, rtol=1e-9, atol=1e-9)
