@@ -85,6 +85,11 @@ def test_partial_fit_holds_nothing_out(name):
     assert estimator.validation_scores_ is None
 
 
+def test_partial_fit_has_no_time_limit():
+    flows = [small("maf", time_limit=limit).partial_fit(banana(50)) for limit in (None, 1e-9)]
+    assert flows[0].history_ == flows[1].history_
+
+
 @each_estimator
 def test_partial_fit_keeps_the_state_of_the_optimizer(name):
     X, _ = gaussian(N_ROWS)

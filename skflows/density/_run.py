@@ -212,7 +212,7 @@ class Training(Run):
         started, limit = self.started, self.time_limit
         for i, phase in enumerate(phases):
             schedule = constant if self.increment else cosine_with_warm_up
-            if limit is not None:
+            if limit is not None and not self.increment:
                 # An equal share of the time that is left.
                 left = self.started + limit - started
                 schedule = Paced(schedule, left / (len(phases) - i), started)

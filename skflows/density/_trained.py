@@ -165,7 +165,8 @@ class FlowDensity(BaseFlowDensity):
         """Train one epoch on the rows of X, from where the last call ended.
 
         The first call sets the scaling; the threshold `offset_` is that of the latest rows.
-        Nothing is held out and the learning rate is constant.
+        Nothing is held out, whatever `early_stopping` says, the learning rate is constant and
+        there is no `time_limit`.
 
         Parameters
         ----------
