@@ -17,6 +17,7 @@ from skflows.density import _validation
 
 X = banana(20)
 FRAME = pd.DataFrame(X, columns=["height", "width"])
+DATES = pd.date_range("2020-01-01", periods=len(X))
 SCORING = [
     "score_samples",
     "score",
@@ -47,6 +48,20 @@ BAD = {
         ValueError,
         "'s'.*OrdinalEncoder",
     ),
+    **{
+        f"a column of {what}": (
+            FRAME.assign(width=column),
+            ValueError,
+            rf"not numbers: \['width'\] \(the first holds '{value}.*dates as days since",
+        )
+        for what, column, value in (
+            ("dates", DATES, "2020-01-01"),
+            ("dates of a zone", DATES.tz_localize("UTC"), "2020-01-01"),
+            ("days", [date.date() for date in DATES], "2020-01-01"),
+            ("periods", DATES.to_period("D"), "2020-01-01"),
+            ("times", DATES - DATES[0], "0 "),
+        )
+    },
     "sparse matrix": (sparse.csr_matrix(X), TypeError, r"Sparse data.*Use '\.toarray\(\)'"),
     "sparse array": (sparse.coo_array(X), TypeError, r"Sparse data.*Use '\.toarray\(\)'"),
     "complex": (X * 1j, ValueError, "Complex data not supported"),

@@ -10,8 +10,8 @@ from ._discrete import column_index
 DTYPES = [np.float64, np.float32]
 # What scikit-learn's messages about unusable input leave unsaid.
 REMEDIES = {
-    "could not convert string": "models numbers: drop or encode the other columns first, for "
-    "example with sklearn.preprocessing.OrdinalEncoder.",
+    "could not convert string": "models numbers: drop or encode the other columns first, texts for "
+    "example with sklearn.preprocessing.OrdinalEncoder, dates as days since the first of them.",
     "contains infinity": "needs finite values: drop these rows, or clip them to the largest "
     "value that can occur.",
     "Complex data": "models real numbers: give the real and imaginary parts as two columns.",
@@ -27,13 +27,34 @@ def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1):
     try:
         # C order: torch takes no negative strides, as those of X[::-1].
         return validate_data(estimator, X, dtype=DTYPES, order="C", **kwargs)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
+        name = type(estimator).__name__
+        unconverted = isinstance(error, TypeError) or "could not convert" in str(error)
+        if unconverted and (columns := columns_without_numbers(X)):
+            raise ValueError(
+                f"X has columns that are not numbers: {[*columns]} (the first holds "
+                f"{next(iter(columns.values()))!r}). {name} {REMEDIES['could not convert string']}"
+            ) from error
         remedies = [remedy for cause, remedy in REMEDIES.items() if cause in str(error)]
         if not remedies:
             raise
-        raise ValueError(
-            f"{str(error).rstrip('.')}. {type(estimator).__name__} {remedies[0]}"
-        ) from error
+        raise ValueError(f"{str(error).rstrip('.')}. {name} {remedies[0]}") from error
+
+
+def columns_without_numbers(X):
+    """Names of the columns of a frame that hold texts, dates or the like, and one such value."""
+    found = {name: first_of_no_number(np.ravel(X[name])) for name in getattr(X, "columns", [])}
+    return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def first_of_no_number(values):
+    """The first entry that is no number, or None."""
+    for value in [] if values.dtype.kind in "biuf" else values:
+        try:
+            float(value)
+        except (TypeError, ValueError):
+            return value
+    return None
 
 
 def is_valid(estimator, X, least):
