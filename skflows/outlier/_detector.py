@@ -88,7 +88,8 @@ class DensityOutlierDetector(
 
     fdr : float, default=None
         False discovery rate: the largest fraction of false flags among those of `predict`, on
-        average. The label of a row then depends on the rows beside it. None flags by `alpha`.
+        average. The label of a row then depends on the rows beside it, and among clean rows there
+        may be no flag at all, while scikit-learn's checks ask for one. None flags by `alpha`.
 
     fdr_method : {"bh", "by", "adaptive"}, default="bh"
         Benjamini-Hochberg; Benjamini-Yekutieli, for any dependence of the rows; or
