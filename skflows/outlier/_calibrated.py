@@ -1,21 +1,94 @@
-"""P-values of a calibrated detector, and what it flags by them."""
+"""P-values of a detector, from rows that were held out of its fit, and what it flags by them."""
 
 import warnings
 from numbers import Integral
 
 import numpy as np
 from scipy.stats import rankdata
+from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._calibration import discoveries, least_p_value
+from .._components import N_FOLDS, splits_of
+from .._mixture import MixtureMixin
+from ..density._protocol import is_frozen
+from ._calibration import ConformalNull, EmpiricalNull, discoveries, least_p_value
+from ._scores import SCORES
+
+NULLS = {
+    "conformal": lambda scores: ConformalNull(np.sort(scores)),
+    "empirical_null": EmpiricalNull.fit,
+}
 
 
 class CalibratedMixin:
-    """P-values and flags, from `score_samples` and the scores and the null of the calibration.
+    """P-values and flags, from the scores of held-out rows under the fitted ``models_``.
 
-    These are ``_calibration``, a list of arrays, and ``_null``, None without calibration.
+    The fit leaves ``_calibration``, a list of arrays of them, and ``_null``, None without
+    calibration.
     """
+
+    def _with_folds(self, estimator):
+        """The estimator; a mixture holds out every row where rows of `fit` are to be judged."""
+        judged = self.calibration == "empirical_null" and isinstance(estimator, MixtureMixin)
+        if judged and isinstance(estimator.cv, str) and isinstance(self.cv, str):  # both "auto"
+            return clone(estimator).set_params(cv=N_FOLDS)
+        return estimator
+
+    def _splits(self, estimator, X, random_state):
+        """Pairs of rows to fit to and rows to hold out; none where nothing is to be held out."""
+        seed = random_state.randint(2**31 - 1)
+        if is_frozen(estimator):
+            return []
+        cv = self.cv
+        if isinstance(cv, str):  # "auto"
+            keeps = SCORES[self.statistic].held_out and isinstance(estimator, MixtureMixin)
+            if self.calibration is None or keeps:
+                return []
+            cv = N_FOLDS
+        return splits_of(cv, X, None, seed)
+
+    def _set_held_out(self, estimator, X, splits):
+        """Scores of rows by models that have not seen them, as far as there are any."""
+        self.held_out_scores_ = np.full(len(X), np.nan)
+        self._calibration = []
+        for model, (_, rows) in zip(self.models_, splits, strict=False):
+            scores = model.score_samples(X[rows])
+            self.held_out_scores_[rows] = scores
+            self._calibration.append(np.sort(scores))
+        if splits:
+            return
+        (model,) = self.models_
+        if is_frozen(estimator):
+            self.held_out_scores_ = model.score_samples(X)
+        elif hasattr(model.density, kept_as := SCORES[self.statistic].held_out):
+            self.held_out_scores_[model.kept] = getattr(model.density, kept_as)
+            if not model.kept.all():
+                self.held_out_scores_[~model.kept] = model.score_samples(X[~model.kept])
+        known = self.held_out_scores_[~np.isnan(self.held_out_scores_)]
+        self._calibration = [np.sort(known)]
+
+    def _set_threshold(self, X):
+        known = np.concatenate(self._calibration)
+        null = None if self.calibration is None else NULLS[self.calibration](known)
+        self._null = null
+        vars(self).pop("p_values_", None)  # of an earlier fit
+        if self.calibration == "empirical_null":
+            self.p_values_ = null.p_values(self.held_out_scores_)
+        if null is not None and isinstance(self.contamination, str):
+            self.offset_ = null.threshold(self.alpha)
+            if np.isinf(self.offset_) and self.fdr is None:
+                warnings.warn(
+                    f"alpha={self.alpha:g} flags no row: with {len(known)} rows to calibrate, the "
+                    f"least p-value is {least_p_value(null):.2g}. Hold out more rows, or raise "
+                    "alpha.",
+                    stacklevel=3,
+                )
+            return
+        known = known[np.isfinite(known)]
+        if not len(known) or not isinstance(self.contamination, str):
+            known = self._score_rows(X)
+        self.offset_ = self._outlier_threshold(known, np.ones(len(known)))
 
     def p_values(self, X):
         """How probable so low a score is for an inlier.

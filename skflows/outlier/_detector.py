@@ -1,32 +1,22 @@
 """An outlier detector by any density estimator."""
 
-import warnings
 from numbers import Real
 
 import numpy as np
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from .._auto import AutoDensity
-from .._components import N_FOLDS, splits_of
-from .._mixture import MixtureMixin
 from ..density._protocol import check_is_density, is_frozen
 from ..density._surface import OutlierDensityMixin
 from ..density._validation import validate_rows
-from ._calibrated import CalibratedMixin
-from ._calibration import ConformalNull, EmpiricalNull, least_p_value, pooled
+from ._calibrated import NULLS, CalibratedMixin
+from ._calibration import pooled
 from ._explain import ExplainedMixin
 from ._fit import fit_scored
 from ._scores import SCORES, Setting
-
-N_REFERENCE = 500  # rows, at most, with which explanations compare
-ODD = 0.1  # of these, the fraction with the lowest scores: they are not what is normal
-NULLS = {
-    "conformal": lambda scores: ConformalNull(np.sort(scores)),
-    "empirical_null": EmpiricalNull.fit,
-}
 
 
 class DensityOutlierDetector(
@@ -237,17 +227,8 @@ class DensityOutlierDetector(
         self.models_ = [fit_scored(self.statistic, setting, X[part], trim) for part in parts]
         self._set_held_out(estimator, X, splits)
         self._set_threshold(X)
-        few = X[random_state.permutation(len(X))[:N_REFERENCE]]
-        order = np.argsort(self._score_rows(few), kind="stable")
-        self._reference = few[order[int(ODD * len(few)) :]]
+        self._set_reference(X, random_state)
         return self
-
-    def _with_folds(self, estimator):
-        """The estimator; a mixture holds out every row where rows of `fit` are to be judged."""
-        judged = self.calibration == "empirical_null" and isinstance(estimator, MixtureMixin)
-        if judged and isinstance(estimator.cv, str) and isinstance(self.cv, str):  # both "auto"
-            return clone(estimator).set_params(cv=N_FOLDS)
-        return estimator
 
     def _check_suits(self, estimator, X):
         check_is_density(estimator)
@@ -272,61 +253,6 @@ class DensityOutlierDetector(
                 f"X has the columns {list(names)}, but the fitted estimator has {list(known)}: "
                 "pass the same columns in the same order."
             )
-
-    def _splits(self, estimator, X, random_state):
-        """Pairs of rows to fit to and rows to hold out; none where nothing is to be held out."""
-        seed = random_state.randint(2**31 - 1)
-        if is_frozen(estimator):
-            return []
-        cv = self.cv
-        if isinstance(cv, str):  # "auto"
-            keeps = SCORES[self.statistic].held_out and isinstance(estimator, MixtureMixin)
-            if self.calibration is None or keeps:
-                return []
-            cv = N_FOLDS
-        return splits_of(cv, X, None, seed)
-
-    def _set_held_out(self, estimator, X, splits):
-        """Scores of rows by models that have not seen them, as far as there are any."""
-        self.held_out_scores_ = np.full(len(X), np.nan)
-        self._calibration = []
-        for model, (_, rows) in zip(self.models_, splits, strict=False):
-            scores = model.score_samples(X[rows])
-            self.held_out_scores_[rows] = scores
-            self._calibration.append(np.sort(scores))
-        if splits:
-            return
-        (model,) = self.models_
-        if is_frozen(estimator):
-            self.held_out_scores_ = model.score_samples(X)
-        elif hasattr(model.density, kept_as := SCORES[self.statistic].held_out):
-            self.held_out_scores_[model.kept] = getattr(model.density, kept_as)
-            if not model.kept.all():
-                self.held_out_scores_[~model.kept] = model.score_samples(X[~model.kept])
-        known = self.held_out_scores_[~np.isnan(self.held_out_scores_)]
-        self._calibration = [np.sort(known)]
-
-    def _set_threshold(self, X):
-        known = np.concatenate(self._calibration)
-        null = None if self.calibration is None else NULLS[self.calibration](known)
-        self._null = null
-        vars(self).pop("p_values_", None)  # of an earlier fit
-        if self.calibration == "empirical_null":
-            self.p_values_ = null.p_values(self.held_out_scores_)
-        if null is not None and isinstance(self.contamination, str):
-            self.offset_ = null.threshold(self.alpha)
-            if np.isinf(self.offset_) and self.fdr is None:
-                warnings.warn(
-                    f"alpha={self.alpha:g} flags no row: with {len(known)} rows to calibrate, the "
-                    f"least p-value is {least_p_value(null):.2g}. Hold out more rows, or raise "
-                    "alpha.",
-                    stacklevel=3,
-                )
-            return
-        known = known[np.isfinite(known)]
-        if not len(known) or not isinstance(self.contamination, str):
-            known = self._score_rows(X)
-        self.offset_ = self._outlier_threshold(known, np.ones(len(known)))
 
     def score_samples(self, X):
         """The score of each row, by the chosen statistic: the lower, the more abnormal.

@@ -8,12 +8,19 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..density._validation import validate_rows
 
+N_REFERENCE = 500  # rows, at most, with which explanations compare
+ODD = 0.1  # of these, the fraction with the lowest scores: they are not what is normal
 FAR = 1.0  # scaled difference in a column from which on it does not matter how far rows are
 ROWS_AT_ONCE = 20_000
 
 
 class ExplainedMixin:
     """Explanations, from the fitted ``models_`` and ``_reference``, normal rows to compare with."""
+
+    def _set_reference(self, X, random_state):
+        few = X[random_state.permutation(len(X))[:N_REFERENCE]]
+        order = np.argsort(self._score_rows(few), kind="stable")
+        self._reference = few[order[int(ODD * len(few)) :]]
 
     def explain(self, X, *, n_orders=8, random_state=None):
         """How much each column adds to the score of each row.
