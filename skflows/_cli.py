@@ -269,7 +269,7 @@ def _parser():
         "--time-limit",
         type=_arguments.seconds,
         metavar="S",
-        help="seconds to fit in; the reasons are looked for afterwards",
+        help="seconds to fit in; to find the odd columns takes some more",
     )
     outliers.add_argument("--random-state", **seeded)
 

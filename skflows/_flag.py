@@ -7,10 +7,11 @@ import numpy as np
 
 from ._auto import AutoDensity
 from ._csv import complete_numbers, read_csv, write_csv
-from ._progress import processes, show_progress
+from ._progress import processes, show_progress, tell
 from .outlier import DensityOutlierDetector
+from .outlier._explain import quick_contributions
 
-N_EXPLAINED = 100  # rows, the oddest ones; all that are flagged have their columns besides
+N_EXPLAINED = 25  # rows by their score itself, the oddest ones, or all that are flagged
 ODD_ENOUGH = 0.1
 ADDED = ["score", "p_value", "outlier", "oddest_column", "second_oddest_column"]
 
@@ -29,8 +30,8 @@ class Findings(NamedTuple):
     scores: np.ndarray
     p_values: np.ndarray
     outlier: np.ndarray
-    explained: np.ndarray  # numbers of rows, the oddest first
-    parts: np.ndarray  # of their scores, by columns
+    explained: np.ndarray  # numbers of the rows explained by their score, the oddest first
+    parts: np.ndarray  # of all rows, by columns; of those not explained, of a simpler score
     seconds: float
 
 
@@ -89,7 +90,9 @@ def find(args, table, frame, known):
     outlier = detector.flag(p_values)
     order = np.lexsort((scores, p_values))
     explained = order[: max(N_EXPLAINED, outlier.sum())]
-    parts = detector.explain(frame.iloc[explained])
+    tell(f"looking for the odd columns of {len(frame)} rows, most closely of {len(explained)} ...")
+    parts = quick_contributions(frame.to_numpy(), detector._reference)
+    parts[explained] = detector.explain(frame.iloc[explained])
     return Findings(
         args.data,
         args.reference,
@@ -122,7 +125,7 @@ def odd_columns(parts):
 def columns_of(found):
     """The columns that the output has beyond those of the table, empty in rows left out."""
     oddest = np.full((2, len(found.frame)), "", dtype=object)
-    for row, parts in zip(found.explained, found.parts, strict=True):
+    for row, parts in enumerate(found.parts):
         for place, column in enumerate(odd_columns(parts)[:2]):
             oddest[place, row] = found.frame.columns[column]
     # More digits say nothing, and are hard to read.

@@ -22,6 +22,12 @@ def show_progress(model):
             pass  # the bar needs rich, the fit does not
 
 
+def tell(text):
+    """Say on a terminal what the wait is for."""
+    if sys.stdout.isatty():
+        print(text)
+
+
 def fit_with_progress(model, X):
     """Fit ``model``, with a progress bar on a terminal; say whether Ctrl-C ended it early."""
     show_progress(model)

@@ -12,8 +12,7 @@ from ._flag import odd_columns
 from .inspection import ExplanationDisplay, OutlierScoreDisplay, PValueDisplay
 from .outlier._calibration import least_p_value
 
-N_LISTED = 25  # rows of the table, or all that are flagged
-MOST_LISTED = 200
+MOST_LISTED = 200  # rows of the table, of all that are explained
 N_DRAWN = 4  # rows whose columns have a picture
 N_REASONS = 3
 MOST_PLACES = 6  # components of the density that are listed
@@ -148,9 +147,9 @@ def oddest_rows(found):
     low, high = np.percentile(found.known, [5, 95], axis=0)
     lines = []
     n_flags = found.outlier.sum()
-    n_listed = min(max(N_LISTED, n_flags), MOST_LISTED)
-    for place, row in enumerate(found.explained[:n_listed]):
-        columns = odd_columns(found.parts[place])[:N_REASONS]
+    listed = found.explained[:MOST_LISTED]
+    for row in listed:
+        columns = odd_columns(found.parts[row])[:N_REASONS]
         reasons = "; ".join(
             f"{escape(str(found.frame.columns[j]))} = {found.frame.iloc[row, j]:,.6g} "
             f"<span class='usual'>({low[j]:,.6g} to {high[j]:,.6g})</span>"
@@ -162,7 +161,7 @@ def oddest_rows(found):
             f"<td class='number'>{found.scores[row]:.1f}</td>"
             f"<td class='number'>{p_value(found.p_values[row])}</td><td>{reasons}</td></tr>"
         )
-    hidden = n_flags - n_listed
+    hidden = n_flags - len(listed)
     more = f" {hidden:,} more rows are flagged: the output has them." if hidden > 0 else ""
     return (
         "<p>Row 1 is the first one below the names of the columns. An orange edge marks a flag. A "
@@ -178,9 +177,9 @@ def p_value(value):
 
 def why(found):
     drawn = []
-    for place, row in enumerate(found.explained[:N_DRAWN]):
+    for row in found.explained[:N_DRAWN]:
         display = ExplanationDisplay.from_predictions(
-            found.parts[place],
+            found.parts[row],
             values=found.frame.iloc[row].to_numpy(),
             feature_names=[str(name) for name in found.frame.columns],
             max_features=6,

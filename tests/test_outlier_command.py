@@ -39,6 +39,7 @@ def test_planted_outliers_are_flagged_with_their_column(folder, capsys, referenc
     assert table.loc[[7, 50], "outlier"].tolist() == [1, 1]
     assert table.loc[[7, 50], "oddest_column"].tolist() == ["<b>", "<b>"]
     assert table["outlier"].sum() <= 6
+    assert set(table["oddest_column"]) == {"a", "<b>", "c"}  # of every row
     assert f"{table['outlier'].sum()} of 120 rows are flagged" in capsys.readouterr().out
     text = (folder / "r.html").read_text(encoding="utf-8")
     assert "&lt;b&gt; = 9" in text
@@ -78,7 +79,7 @@ def test_texts_and_rows_with_missing_values_are_left_out_and_told(folder, capsys
     assert "of 117 rows are flagged" in said.out
     flagged = pd.read_csv("flagged.csv")
     pd.testing.assert_frame_equal(flagged[[*table]], table)
-    for name in ("score", "p_value", "outlier"):
+    for name in ("score", "p_value", "outlier", "oddest_column"):
         np.testing.assert_array_equal(np.flatnonzero(flagged[name].isna()), [3, 4, 9])
     # Numbers of rows are those of the file, not of the rows that were judged.
     assert flagged.loc[[7, 50], "outlier"].tolist() == [1, 1]

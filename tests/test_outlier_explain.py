@@ -16,7 +16,7 @@ from skflows._components import Component
 from skflows._mixture import likeliest_of_each_kind
 from skflows._portfolio import StandardNormal, portfolio
 from skflows.outlier import SCORES
-from skflows.outlier._explain import contributions
+from skflows.outlier._explain import contributions, quick_contributions
 
 X = banana(120)
 STACK = StackedDensity(
@@ -105,16 +105,40 @@ WRAPPED["pool"] = StackedDensity(
 )
 
 
-@pytest.mark.parametrize("density", WRAPPED)
-@pytest.mark.parametrize("table", TABLES)
-def test_planted_column_comes_first(table, density):
+def planted(table):
+    """Rows to fit to, rows with a value six standard deviations off, and the column of each."""
     rng = np.random.default_rng(0)
     rows = rng.permutation(TABLES[table])
     train, rows = rows[: len(rows) // 2], rows[-100:].copy()
     column = rng.integers(rows.shape[1], size=100)
     rows[np.arange(100), column] += rng.choice([-1, 1], 100) * 6 * train.std(axis=0)[column]
+    return train, rows, column
+
+
+@pytest.mark.parametrize("density", WRAPPED)
+@pytest.mark.parametrize("table", TABLES)
+def test_planted_column_comes_first(table, density):
+    train, rows, column = planted(table)
     parts = DensityOutlierDetector(WRAPPED[density]).fit(train).explain(rows)
     assert (parts.argmin(axis=1) == column).mean() >= 0.9
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_planted_column_comes_first_in_the_quick_explanation(table):
+    train, rows, column = planted(table)
+    parts = quick_contributions(rows, train)
+    assert parts.shape == rows.shape
+    assert (parts.argmin(axis=1) == column).mean() >= 0.9
+
+
+@pytest.mark.parametrize("n", [3, 40])
+def test_quick_explanation_by_few_or_constant_rows(n):
+    rows = np.random.default_rng(0).standard_normal((n, 3))
+    rows[:, 1] = 7.0
+    odd = np.array([[9.0, 7.0, 0.0], [0.0, 8.0, 0.0]])
+    parts = quick_contributions(odd, rows)
+    assert np.isfinite(parts).all()
+    assert parts[1].argmin() == 1
 
 
 # What the scores are
