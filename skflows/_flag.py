@@ -86,7 +86,8 @@ def find(args, table, frame, known):
     if itself:
         scores, p_values = detector.held_out_scores_, detector.p_values_
     else:
-        scores, p_values = detector.score_samples(frame), detector.p_values(frame)
+        scores = detector.score_samples(frame)
+        p_values = detector._null.p_values(scores)  # p_values(frame) would score again
     outlier = detector.flag(p_values)
     order = np.lexsort((scores, p_values))
     explained = order[: max(N_EXPLAINED, outlier.sum())]
@@ -94,20 +95,20 @@ def find(args, table, frame, known):
     parts = quick_contributions(frame.to_numpy(), detector._reference)
     parts[explained] = detector.explain(frame.iloc[explained])
     return Findings(
-        args.data,
-        args.reference,
-        args.fdr,
-        detector,
-        frame,
-        len(table) - len(frame),
-        [name for name in table if name not in frame],
-        known,
-        scores,
-        p_values,
-        outlier,
-        explained,
-        parts,
-        time.perf_counter() - started,
+        path=args.data,
+        reference=args.reference,
+        fdr=args.fdr,
+        detector=detector,
+        frame=frame,
+        n_left_out=len(table) - len(frame),
+        left_out=[name for name in table if name not in frame],
+        known=known,
+        scores=scores,
+        p_values=p_values,
+        outlier=outlier,
+        explained=explained,
+        parts=parts,
+        seconds=time.perf_counter() - started,
     )
 
 
