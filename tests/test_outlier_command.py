@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from skflows import _cli
-from skflows._progress import processes
+from skflows._progress import processes, tell
 
 
 @pytest.fixture
@@ -117,3 +117,10 @@ def test_tables_that_cannot_be_judged(folder, capsys, message):
 
 def test_short_fits_stay_in_one_process():
     assert [processes(limit) for limit in (None, 5, 60)] == [-1, None, -1]
+
+
+def test_what_the_wait_is_for_is_told_on_a_terminal_alone(monkeypatch, capsys):
+    tell("to a file")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    tell("to a person")
+    assert capsys.readouterr().out == "to a person\n"
