@@ -63,8 +63,7 @@ class FlatOptimizer:
         self.ema_decay = ema_decay
         for name, value in (state or {}).items():
             getattr(self, name)[0] = value
-        if compile:
-            self._move = torch.compile(self._move, dynamic=False)
+        self.compiled = torch.compile(self._move, dynamic=False) if compile else None
 
     def _attach(self, module):
         self.parameters = list(module.parameters())
@@ -108,7 +107,8 @@ class FlatOptimizer:
         gradients = torch.autograd.grad(loss.sum(), self.parameters, materialize_grads=True)
         rows = [gradient.reshape(len(self.weights), -1) for gradient in gradients]
         torch.cat(rows, dim=1, out=self.gradient)
-        self._move(loss.detach().view(-1, 1), factor * self.learning_rate)
+        move = self.compiled or self._move
+        move(loss.detach().view(-1, 1), factor * self.learning_rate)
         return self.alive
 
     def _move(self, loss, rate):

@@ -110,21 +110,22 @@ class RationalQuadraticSpline:
         (x_knots, x_total), (z_knots, z_total) = map(self._knots, logits.unbind(-4))
         end = torch.zeros_like(x)
         knots = list(zip(x_knots, z_knots, [end, *raw.unbind(-3), end], strict=True))
-        number, low, high = end, *knots[:2]
+        number = end
+        low, high = map(list, knots[:2])
         for i, (knot, after) in enumerate(pairwise(knots[1:]), 1):
             passed = x >= knot[0]
             number = torch.where(passed, float(i), number)
             low = [torch.where(passed, *pair) for pair in zip(knot, low, strict=True)]
             high = [torch.where(passed, *pair) for pair in zip(after, high, strict=True)]
-        low, high = torch.stack(low, -3), torch.stack(high, -3)
+        start, stop = torch.stack(low, -3), torch.stack(high, -3)
         log_total = torch.stack([x_total, z_total], -3)
         return Bin(
             shares=(logits - log_total.unsqueeze(-3)).exp(),
             passed=None,
             ends=torch.stack([number - 1, number], -3),
-            corner=low[..., :2, :, :],
-            size=(high - low)[..., :2, :, :],
-            raw=torch.stack([low[..., 2, :, :], high[..., 2, :, :]], -3) + self.UNIT_SLOPE,
+            corner=start[..., :2, :, :],
+            size=(stop - start)[..., :2, :, :],
+            raw=torch.stack([start[..., 2, :, :], stop[..., 2, :, :]], -3) + self.UNIT_SLOPE,
         )
 
     def _knots(self, logits):
