@@ -3,12 +3,11 @@
     python benchmarks/continuous.py quality --data DIR --seeds 0 1 2
     python benchmarks/continuous.py scoring
     python benchmarks/continuous.py training --data DIR
-    python benchmarks/continuous.py penalties --data DIR
-    python benchmarks/continuous.py augmentation
     python benchmarks/continuous.py memory
 
 Each prints one JSON line per measurement. Seconds are those of the processor (one thread), which
-say the same on a machine that is busy with other work.
+say the same on a machine that is busy with other work. What the evaluations of a score hang on is
+measured by `evaluations.py`.
 """
 
 import argparse
@@ -23,9 +22,6 @@ import torch
 from peers import PEERS
 from protocol import load
 from scale import peak_memory
-from scipy.special import logsumexp
-from scipy.stats import norm
-from sklearn.datasets import make_moons
 
 from skflows import CNFDensity, RealNVPDensity
 
@@ -55,8 +51,8 @@ def quality(args):
         for seed in args.seeds:
             train, val, test = load(path, seed)
             unit = None  # seconds of the first one
-            for name, make in contestants.items():
-                contestant = make(seed=seed, budget=600)
+            for name in args.methods or contestants:
+                contestant = contestants[name](seed=seed, budget=600)
                 _, seconds = timed(contestant.fit, train, val)
                 unit = unit or seconds
                 scores = contestant.score_samples(test)
@@ -202,94 +198,6 @@ def training(args):
                     break
 
 
-def penalties(args):
-    """Evaluations and scores with and without penalties, on crescents and on a real table.
-
-    Scores of the table are those of its validation rows.
-    """
-    crescents = [make_moons(n, noise=0.07, random_state=i)[0] for i, n in enumerate((3000, 4000))]
-    shared = {"training": "likelihood", "preprocessing": "standardize", "early_stopping": True}
-    params = {"hidden_layer_sizes": (48, 48), "dropout": 0.0, "n_steps": 10, "max_iter": 80}
-    cases = {"crescents": (crescents, params)}
-    if args.data:
-        name = args.sets[0]
-        parts = load(Path(args.data) / f"{name}.npz", 0)[:2]
-        cases[name] = parts, {"hidden_layer_sizes": (64, 64), "max_iter": 150}
-    for name, ((X, X_test), params) in cases.items():
-        for penalty in args.penalties:
-            flow = CNFDensity(
-                kinetic_penalty=penalty,
-                jacobian_penalty=penalty,
-                contamination=None,
-                random_state=0,
-                **shared,
-                **params,
-            ).fit(X)
-            report(
-                set=name,
-                penalty=penalty,
-                evaluations=round(flow.n_function_evaluations_, 1),
-                score=round(flow.score(X_test), 3),
-            )
-
-
-RADII, WIDTH = np.array([0.4, 1.0]), 0.05
-
-
-def annuli(n, seed):
-    """Nested annuli of known density: the radius is normal around one of two, the angle any."""
-    rng = np.random.default_rng(seed)
-    radius = rng.choice(RADII, n) + WIDTH * rng.standard_normal(n)
-    angle = rng.uniform(0, 2 * np.pi, n)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-
-
-def annuli_log_density(X):
-    radius = np.hypot(*X.T)
-    return np.log(norm.pdf(radius[:, None], RADII, WIDTH).mean(1) / (2 * np.pi * radius))
-
-
-def augmentation(args):
-    """Nested annuli with columns of noise: evaluations, and the bound for more and more draws."""
-    X, X_test = annuli(1000, seed=0), annuli(300, seed=1)
-    report(true_score=round(float(annuli_log_density(X_test).mean()), 3))
-    for n_augmented in args.augmented:
-        flow = CNFDensity(
-            training="likelihood",
-            preprocessing="standardize",
-            n_augmented=n_augmented,
-            n_importance_samples=10,
-            hidden_layer_sizes=(48, 48),
-            dropout=0.0,
-            n_steps=10,
-            max_iter=60,
-            early_stopping=True,
-            contamination=None,
-            random_state=0,
-        ).fit(X)
-        report(
-            n_augmented=n_augmented,
-            evaluations=round(flow.n_function_evaluations_, 1),
-        )
-        if not n_augmented:
-            report(n_augmented=0, score=round(flow.score(X_test), 3))
-            continue
-        generator = torch.Generator().manual_seed(0)
-        by_draw = []
-        for draw in torch.randn(100, 1, n_augmented, dtype=torch.float64, generator=generator):
-            flow.flow_.noise = draw
-            by_draw.append(flow.score_samples(X_test))
-        for n_draws in (1, 10, 100):
-            # All samples of this size that the draws make up, lest a lucky one decide.
-            samples = np.reshape(by_draw, (-1, n_draws, len(X_test)))
-            score = (logsumexp(samples, axis=1) - np.log(n_draws)).mean()
-            report(
-                n_augmented=n_augmented,
-                n_importance_samples=n_draws,
-                score=round(float(score), 3),
-            )
-
-
 def memory(args):
     """Peak memory and time of an epoch by likelihood, through the solver and by the adjoint."""
     X = np.random.default_rng(0).standard_normal((4096, 10))
@@ -305,9 +213,7 @@ def memory(args):
             report(**found, seconds=round(seconds, 1))
 
 
-PARTS = {
-    part.__name__: part for part in (quality, scoring, training, penalties, augmentation, memory)
-}
+PARTS = {part.__name__: part for part in (quality, scoring, training, memory)}
 
 
 def main():
@@ -316,13 +222,12 @@ def main():
     parser.add_argument("--data", help="folder of npz tables")
     parser.add_argument("--sets", nargs="+", default=["40_vowels", "22_magic.gamma"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--methods", nargs="+", help="contestants, in quality; all by default")
     parser.add_argument("--n", type=int, default=10_000, help="rows to score")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tolerances", nargs="+", type=float, default=[1e-4, 1e-5, 1e-6, 1e-7])
     parser.add_argument("--epochs", type=int, default=20, help="of ours, in training")
     parser.add_argument("--seconds", type=float, default=120, help="of zuko's, in training")
-    parser.add_argument("--penalties", nargs="+", type=float, default=[0, 0.04, 0.06])
-    parser.add_argument("--augmented", nargs="+", type=int, default=[0, 1, 2])
     args = parser.parse_args()
     torch.set_num_threads(1)
     PARTS[args.part](args)

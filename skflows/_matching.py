@@ -142,12 +142,12 @@ class FlowMatching(SolvedLikelihood):
         smooth = self.jacobian_penalty > 0
         masks = bijection.velocity.masks(between)
         velocity, slopes = bijection.velocity(t, between, slopes=smooth, masks=masks)
-        parts = {"loss": (velocity - (noise - x)).square().mean(-2)}
+        error = (velocity - (noise - x)).square().mean(-2)
+        parts = {"loss": error, "matching": error}  # named, for other epochs are in nats
         if smooth:
             moved = bijection.velocity.jvp(slopes, bijection.probes_for(between))
             jacobian = moved.square().sum(-3).mean(-2) / x.shape[-2]
-            parts |= {"matching": parts["loss"], "jacobian": jacobian}
-            parts["loss"] = parts["loss"] + self.jacobian_penalty * jacobian
+            parts |= {"loss": error + self.jacobian_penalty * jacobian, "jacobian": jacobian}
         draws_of_row = weight.shape[-1], -1
         return {
             name: (weight * part.unflatten(-1, draws_of_row).mean(-1)).sum(-1)

@@ -128,7 +128,8 @@ def fit_flow(
 
     A step whose loss or gradient is not finite never reaches the weights: nor do later ones of
     its epoch, after which the best state is restored and the rate lowered. Within an epoch,
-    nothing waits for the device. Ctrl-C ends the training and keeps the best state.
+    nothing waits for the device. Ctrl-C ends the training and keeps the best state, that of the
+    last whole epoch included.
 
     Members of a stack have nothing in common but the steps: each has its own weights, rows, order
     of rows, moments, recoveries and best epoch. One that is done leaves the stack, and the
@@ -210,6 +211,7 @@ def fit_flow(
     )
     whole = optimizer
     best = optimizer.average.clone()
+    latest = best.clone()  # after the last whole epoch
     generators = generators or [torch.default_generator] * n_members
     if validation is not None:
         validation = without_padding(*validation), validation[1]
@@ -273,6 +275,7 @@ def fit_flow(
             counts = seen.flatten().tolist()
             is_last = epoch == max_iter or factor == 0
             to_judge = validation is None or is_last or epoch % objective.scored_every == 0
+            latest[running] = optimizer.average
             with optimizer.averaged():
                 for row, (i, count, rate) in enumerate(zip(running, counts, rates, strict=True)):
                     member = members[i]
@@ -305,6 +308,11 @@ def fit_flow(
                 bijection = substack(bijection, left)
                 optimizer = optimizer.narrowed(bijection, left)
     except KeyboardInterrupt:
+        if any(member.judged < len(member.history.loss) for member in members):
+            bijection.eval()
+            optimizer.average.copy_(latest[running])
+            with optimizer.averaged():
+                judge()
         for member in members:
             member.history.interrupted = not member.done
 

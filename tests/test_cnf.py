@@ -250,6 +250,15 @@ def test_transport_makes_the_equation_easier():
     assert estimators[1].score(banana(2000, seed=1)) > estimators[0].score(X) - 0.2
 
 
+def test_transport_where_all_rows_share_their_noise_is_told():
+    X = banana(20)
+    params = {"training": "flow_matching", "coupling": "optimal_transport"}
+    with pytest.warns(UserWarning, match="no effect on a table of fewer than 40 rows"):
+        small("cnf", **params).fit(X)
+    small("cnf", **params, batch_size=10).fit(X)
+    small("cnf", **params).fit(banana(40))
+
+
 def test_energies_are_the_integrals_along_the_way():
     bijection = randomize(Continuous(3, (6, 5), noise="gaussian", n_probes=200)).double().eval()
     solver = RungeKutta4(n_steps=10)

@@ -18,7 +18,7 @@ from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, PowerTransformer, QuantileTransformer
 
-from skflows import NSFDensity
+from skflows import CNFDensity, NSFDensity
 from skflows.inspection import DensityDisplay, LatentDisplay, LossCurveDisplay, SamplesDisplay
 
 NEEDS_X = [DensityDisplay, SamplesDisplay, LatentDisplay]
@@ -356,6 +356,42 @@ def test_loss_curve_after_partial_fit(iris):
     display = draw(LossCurveDisplay, flow, None)
     assert len(display.train_loss) == 3
     assert display.best_.get_data()[0][0] == flow.best_iter_
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.1])
+@pytest.mark.parametrize("training", ["flow_matching", "both", "likelihood"])
+def test_loss_curve_of_matching_is_no_likelihood(moons, training, penalty):
+    """Squared errors have an axis of their own, and likelihoods are without their penalties."""
+    params = {"training": training, "max_iter": 3, "n_steps": 2, "early_stopping": True}
+    params |= {"jacobian_penalty": penalty, "hidden_layer_sizes": 8, "random_state": 0}
+    flow = CNFDensity(**params).fit(moons)
+    display = draw(LossCurveDisplay, flow, None)
+    assert display.ax_.get_ylabel().startswith("negative log-likelihood")
+    assert display.validation_line_.axes is display.ax_
+    history = {name: np.array(values) for name, values in flow.history_.items()}
+    matched = {"flow_matching": 3, "both": 2, "likelihood": 0}[training]
+    if matched < 3:
+        nll = history["nll" if penalty else "loss"].copy()
+        nll[:matched] = np.nan
+        np.testing.assert_array_equal(display.train_line_.get_ydata(), nll)
+        assert display.train_line_.axes is display.ax_
+    else:
+        assert display.train_line_ is None
+    if matched:
+        np.testing.assert_array_equal(display.matching_line_.get_ydata(), history["matching"])
+        assert display.matching_line_.axes.get_ylabel().startswith("squared error")
+        assert display.matching_line_.axes is not display.ax_
+    else:
+        assert display.matching_line_ is None
+
+
+def test_loss_curve_of_matching_alone(moons):
+    """Nothing is held out: the squared error has the axes to itself."""
+    params = {"max_iter": 2, "early_stopping": False, "hidden_layer_sizes": 8, "random_state": 0}
+    display = draw(LossCurveDisplay, CNFDensity(**params).fit(moons), None)
+    assert display.figure_.axes == [display.ax_]
+    assert display.ax_.get_ylabel().startswith("squared error")
+    assert display.best_.get_ydata()[0] == display.matching_loss[-1]
 
 
 def test_loss_curve_stays_readable_beside_one_wild_epoch():

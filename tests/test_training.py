@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from skflows._history import MAX_RECOVERIES
 from skflows._optimizer import EPS, MAX_GRADIENT_NORM, constant
-from skflows._training import BACK_OFF, fit_flow, mean_log_prob, weighted_nll
+from skflows._training import BACK_OFF, Likelihood, fit_flow, mean_log_prob, weighted_nll
 from skflows.bijections import Chain, ElementwiseAffine, LULinear, Planar
 
 SETTINGS = {
@@ -221,6 +221,30 @@ def test_interrupt_within_an_epoch_keeps_the_last_whole_one(validate):
     assert len(history.loss) == history.best_iter == 1
     assert torch.equal(weights_of(bijection), recorder.seen[0])
     assert not bijection.training
+
+
+class ScoredSeldom(Likelihood):
+    scored_every = 4
+
+
+@pytest.mark.parametrize("at", [3, 6])
+def test_interrupt_before_a_score_keeps_the_last_whole_epoch(at):
+    """Where held-out rows are scored in every fourth epoch, those since the last one count too."""
+    bijection = Faulty(2, faults={3 * at + 2}, what="interrupt").double()
+    recorder = Recorder(bijection)
+    held_out = rows(loc=4.0)
+    history = fit_flow(
+        bijection,
+        *rows(loc=4.0),
+        held_out,
+        **SETTINGS | {"batch_size": 20, "max_iter": 12},
+        objective=ScoredSeldom(),
+        on_epoch_end=recorder,
+    )
+    assert history.interrupted
+    assert len(history.loss) == history.best_iter == at
+    assert torch.equal(weights_of(bijection), recorder.seen[-1])
+    assert history.best_score == history.validation_score[-1] == mean_log_prob(bijection, *held_out)
 
 
 # Losses that are not finite

@@ -1,16 +1,13 @@
 """Continuous normalizing flow."""
 
-import copy
 import math
 import warnings
 from numbers import Integral, Real
 
-import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
+from ._accuracy import AccuracyMixin
 from ._trained import FlowDensity
-from ._validation import validate_rows
 
 FINE_TUNED = {"flow_matching": 0, "both": 0.04, "likelihood": 1}  # part of the epochs
 FINE_RATE = 0.2  # of the learning rate, for what matching has left to do
@@ -20,7 +17,7 @@ TAIL_SCALE = 5.0  # of preprocessed columns, from which on they grow as a logari
 COUNTED_ROWS = 256  # training rows, about, whose evaluations a fit counts
 
 
-class CNFDensity(FlowDensity):
+class CNFDensity(AccuracyMixin, FlowDensity):
     """Density by continuous normalizing flow: the flow of a differential equation.
 
     A network tells each row its velocity at each time on the way from the data (time 0) to a
@@ -38,7 +35,8 @@ class CNFDensity(FlowDensity):
 
     coupling : {"independent", "optimal_transport"}, default="independent"
         Which noise the straight ways of flow matching lead to: any, or, within each batch, that
-        which makes the ways shortest in all. The velocities then need fewer evaluations.
+        which makes the ways shortest in all. The velocities then need fewer evaluations. Tables
+        that are trained whole, see ``batch_size``, take the same noise for all rows, and cannot.
 
     trace : {"auto", "exact", "hutchinson"}, default="auto"
         How the divergence of the velocity is computed: exactly, or by Hutchinson's estimate.
@@ -125,9 +123,9 @@ class CNFDensity(FlowDensity):
     Notes
     -----
     In flow matching, "loss" in ``history_`` is the mean squared error of the velocities, not a
-    likelihood; "validation_score" is one always, renewed in every fifth epoch. With penalties
-    ``history_`` has the parts of the loss: "nll" or "matching", "jacobian" and "kinetic", nan in
-    the epochs without them. `partial_fit` with ``training="both"`` matches.
+    likelihood; "validation_score" is one always, renewed in every fifth epoch. ``history_`` also
+    has the parts of the loss, nan in the epochs without them: "matching", the squared error, and
+    with penalties "nll", "jacobian" and "kinetic". `partial_fit` with ``training="both"`` matches.
 
     The solver, its tolerance and the columns of noise stay those of `fit`, whatever parameters
     are set afterwards.
@@ -282,19 +280,30 @@ class CNFDensity(FlowDensity):
             **network,
         )
 
+    def _start_run(self, *args):
+        run = super()._start_run(*args)
+        if self.kinetic_penalty and self.training == "flow_matching":
+            warnings.warn(
+                f"kinetic_penalty={self.kinetic_penalty:g} has no effect on flow matching, where "
+                "the ways are given: coupling='optimal_transport' shortens them, or choose "
+                "another training.",
+                stacklevel=6,
+            )
+        if self.coupling == "optimal_transport" and self.training != "likelihood" and run.whole:
+            warnings.warn(
+                "coupling='optimal_transport' has no effect on a table of fewer than 40 rows, "
+                "which is trained whole, with the same noise for all rows: give a batch_size to "
+                "couple each row with noise of its own.",
+                stacklevel=6,
+            )
+        return run
+
     def _phases(self, max_iter):
         from .._matching import FlowMatching, SolvedLikelihood
         from .._ode import RungeKutta4
 
         solver = RungeKutta4(n_steps=self.n_steps, adjoint=self.adjoint)
         shared = solver, self.n_augmented, self.kinetic_penalty, self.jacobian_penalty
-        if self.kinetic_penalty and self.training == "flow_matching":
-            warnings.warn(
-                f"kinetic_penalty={self.kinetic_penalty:g} has no effect on flow matching, where "
-                "the ways are given: coupling='optimal_transport' shortens them, or choose "
-                "another training.",
-                stacklevel=2,
-            )
         n_last = math.ceil(FINE_TUNED[self.training] * max_iter)
         if self.training == "both":  # a single epoch matches
             n_last = min(n_last, max_iter - 1)
@@ -322,52 +331,3 @@ class CNFDensity(FlowDensity):
     @property
     def _n_features_out(self):
         return self.n_features_in_ + self.flow_.noise.shape[1]
-
-    def score_standard_error(self, X):
-        """Standard error that Hutchinson's estimate of the trace leaves in `score_samples`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        error : ndarray of shape (n_samples,)
-            In nats, from the spread of the probes; 0 where the trace is exact. Each row has probes
-            of its own, so that their errors are independent.
-        """
-        from . import _engine
-
-        check_is_fitted(self)
-        X = validate_rows(self, X, reset=False)
-        bijection = self.flow_.bijection
-        if not bijection.n_probes:
-            return np.zeros(len(X))
-        if bijection.n_probes == 1:
-            raise ValueError("n_probes=1 leaves no spread to tell an error from; use 2 or more.")
-
-        def log_densities(rows):
-            return _engine.map_rows(self.flow_, "log_prob_by_probe", rows)[0]
-
-        by_probe = self._dequantizer.mean_density(log_densities, X)
-        return by_probe.std(axis=1, ddof=1) / np.sqrt(bijection.n_probes)
-
-    def solver_error(self, X):
-        """How far the scores move with half the tolerance (with "rk4", twice the steps).
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        error : ndarray of shape (n_samples,)
-            Absolute change of `score_samples`, in nats.
-        """
-        check_is_fitted(self)
-        X = validate_rows(self, X, reset=False)
-        refined = copy.deepcopy(self.flow_)
-        refined.bijection.solver = refined.bijection.solver.refined()
-        return np.abs(self._score_by(refined, X) - self._score_rows(X))

@@ -33,7 +33,8 @@ class OutlierDensityMixin(OutlierMixin, DensityMixin):
         Returns
         -------
         log_density : ndarray of shape (n_samples,)
-            In nats, in the units of X: a row's value depends on that row alone.
+            In nats, in the units of X: a row's value depends on that row alone. With the
+            columns of noise of a `CNFDensity`, the log of an importance-weighted estimate.
         """
         check_is_fitted(self)
         return self._score_rows(validate_rows(self, X, reset=False))
@@ -130,7 +131,8 @@ class LatentMapMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         Returns
         -------
         Z : ndarray of shape (n_samples, n_features)
-            Their latent coordinates.
+            Their latent coordinates. A `CNFDensity` with columns of noise maps these along, from
+            0: its Z has ``n_features + n_augmented`` columns.
         """
         check_is_fitted(self)
         return self._map_rows("forward", validate_rows(self, X, reset=False))[0]
@@ -141,12 +143,12 @@ class LatentMapMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Latent coordinates.
+            Latent coordinates, as many as `transform` gives.
 
         Returns
         -------
         X_original : ndarray of shape (n_samples, n_features)
-            The rows that `transform` maps to them.
+            The rows that `transform` maps to them, without columns of noise.
         """
         check_is_fitted(self)
         X = check_array(X, dtype=np.float64, order="C", input_name="X")
