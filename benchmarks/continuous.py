@@ -15,6 +15,7 @@ import json
 import statistics
 import time
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -200,17 +201,24 @@ def training(args):
 
 def memory(args):
     """Peak memory and time of an epoch by likelihood, through the solver and by the adjoint."""
+    cases = [(adjoint, n_steps) for adjoint in (True, False) for n_steps in (8, 32)]
+    # A process for each: what one frees, the next would take without a trace.
+    with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for found in pool.imap(memory_of, cases, chunksize=1):
+            report(**found)
+
+
+def memory_of(case):
+    torch.set_num_threads(1)
+    found = dict(zip(("adjoint", "n_steps"), case, strict=True))
     X = np.random.default_rng(0).standard_normal((4096, 10))
     params = {"training": "likelihood", "preprocessing": "standardize", "early_stopping": False}
     params |= {"batch_size": 4096, "contamination": None, "random_state": 0}
     CNFDensity(max_iter=1, **params).fit(X[:100])  # so that imports do not count
-    for adjoint in (True, False):  # what is freed is kept: the larger one comes last
-        for n_steps in (8, 32):
-            flow = CNFDensity(adjoint=adjoint, n_steps=n_steps, max_iter=2, **params)
-            found = {"adjoint": adjoint, "n_steps": n_steps}
-            with peak_memory(found):
-                _, seconds = timed(flow.fit, X)
-            report(**found, seconds=round(seconds, 1))
+    flow = CNFDensity(max_iter=2, **found, **params)
+    with peak_memory(found):
+        _, seconds = timed(flow.fit, X)
+    return found | {"seconds": round(seconds, 1)}
 
 
 PARTS = {part.__name__: part for part in (quality, scoring, training, memory)}

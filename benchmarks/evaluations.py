@@ -1,7 +1,8 @@
 """Continuous flows: what penalties and columns of noise do to the evaluations that a score takes.
 
-    python benchmarks/evaluations.py penalties --data DIR --seeds 0 1 2
-    python benchmarks/evaluations.py rings --seeds 0 1
+    python benchmarks/evaluations.py penalties --only crescents --weights 0.02 0.04 --seeds 0 1
+    python benchmarks/evaluations.py penalties --data DIR --only 40_vowels --weights 0.04 0.08
+    python benchmarks/evaluations.py rings
     python benchmarks/evaluations.py bound
 
 Each prints one JSON line per measurement.
@@ -226,7 +227,7 @@ def main():
     parser.add_argument("--only", nargs="+", help="of crescents and the table; both by default")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--weights", nargs="+", type=float, default=[0.02, 0.04, 0.08])
-    parser.add_argument("--epochs", type=int, default=300, help="of rings")
+    parser.add_argument("--epochs", type=int, default=200, help="of rings")
     parser.add_argument("--augmented", nargs="+", type=int, default=[0, 2])
     args = parser.parse_args()
     torch.set_num_threads(1)

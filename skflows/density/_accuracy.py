@@ -23,7 +23,9 @@ class AccuracyMixin:
         -------
         error : ndarray of shape (n_samples,)
             In nats, from the spread of the probes; 0 where the trace is exact. Each row has probes
-            of its own, so that their errors are independent.
+            of its own, so that their errors are independent. With discrete columns or columns of
+            noise a score is the log of a mean over draws, which the errors of these raise: it is
+            too high, on average, by an amount that this error does not hold.
         """
         from . import _engine
 

@@ -47,7 +47,8 @@ class CNFDensity(AccuracyMixin, FlowDensity):
         Random vectors of Hutchinson's estimate. Each row has its own, drawn from its values and a
         seed, so that scores repeat and a row's does not depend on the others;
         `score_standard_error` says how far off the scores are. Training takes one, drawn anew for
-        each row in each step.
+        each row in each step. Where a score is the log of a mean over draws, as with discrete
+        columns or columns of noise, their errors raise it: prefer the exact trace there.
 
     noise : {"rademacher", "gaussian"}, default="rademacher"
         Distribution of these vectors: signs, or normal numbers.
