@@ -29,8 +29,9 @@ def ours(architecture, d, compiled=False, linear=True):
     Without its linear layers (matrices, or trained scales) it has the layers of the peers alone.
     """
     from skflows._flow import Flow
+    from skflows._objective import Likelihood, compiled_losses
     from skflows._optimizer import FlatOptimizer
-    from skflows._training import EMA_DECAY, Likelihood, compiled_losses
+    from skflows._training import EMA_DECAY
     from skflows.bijections import ActNorm, Chain, LULinear, Standardize
     from skflows.density import _engine  # noqa: F401  (sets how freed memory is kept)
 

@@ -7,8 +7,8 @@ import torch
 
 from ._draws import normal_draws, uniform_draws
 from ._flow import standard_normal_log_prob
+from ._objective import Likelihood
 from ._ode import Solver
-from ._training import Likelihood
 
 
 def early(t):

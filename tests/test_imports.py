@@ -12,7 +12,7 @@ import skflows
 ROOT = Path(skflows.__file__).parent
 # Each room may import from itself and from those before it; a name not listed comes last.
 ROOMS = ["_draws", "_nn", "_ode", "bijections", "_flow", "_members", "_optimizer", "_history"]
-ROOMS += ["_training", "_matching", "density"]
+ROOMS += ["_objective", "_training", "_matching", "density"]
 DENSITY = ROOMS.index("density")
 
 

@@ -10,8 +10,9 @@ from torch.testing import assert_close
 
 from skflows._history import MAX_RECOVERIES
 from skflows._members import stack, unstack
+from skflows._objective import mean_log_prob
 from skflows._optimizer import constant
-from skflows._training import BACK_OFF, fit_flow, mean_log_prob
+from skflows._training import BACK_OFF, fit_flow
 from skflows.bijections import (
     ActNorm,
     Affine,

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from skflows import _training
+from skflows import _objective
 from skflows._draws import dropout
+from skflows._objective import mean_log_prob, weighted_nll
 from skflows._optimizer import FlatOptimizer, Paced, constant, cosine_with_warm_up
-from skflows._training import mean_log_prob, shuffled_batches, weighted_nll
+from skflows._training import shuffled_batches
 from skflows.bijections import Chain, Coupling, ElementwiseAffine, Shift
 
 
@@ -115,7 +116,7 @@ def test_mean_log_prob_is_weighted_and_the_same_in_chunks(monkeypatch):
     log_prob = torch.distributions.Normal(0, 1).log_prob(y).sum(1)
     expected = ((weight * log_prob).sum() / weight.sum()).item()
     for size in (100, 5):
-        monkeypatch.setattr(_training, "EVALUATION_ROWS", size)
+        monkeypatch.setattr(_objective, "EVALUATION_ROWS", size)
         assert_close(mean_log_prob(Chain([]), y, weight), expected, rtol=1e-12, atol=1e-12)
 
 

@@ -18,8 +18,8 @@ from torch import nn
 from skflows import IAFDensity, MAFDensity, NICEDensity, NSFDensity
 from skflows._flow import Flow
 from skflows._members import stack
+from skflows._objective import weighted_nll
 from skflows._optimizer import FlatOptimizer
-from skflows._training import weighted_nll
 from skflows.bijections import RationalQuadraticSpline, Standardize
 from skflows.density import _engine
 from skflows.density._validation import validate_rows

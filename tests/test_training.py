@@ -7,8 +7,9 @@ import torch
 from torch.testing import assert_close
 
 from skflows._history import MAX_RECOVERIES
+from skflows._objective import Likelihood, mean_log_prob, weighted_nll
 from skflows._optimizer import EPS, MAX_GRADIENT_NORM, constant
-from skflows._training import BACK_OFF, Likelihood, fit_flow, mean_log_prob, weighted_nll
+from skflows._training import BACK_OFF, fit_flow
 from skflows.bijections import Chain, ElementwiseAffine, LULinear, Planar
 
 SETTINGS = {

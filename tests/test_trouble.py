@@ -16,7 +16,7 @@ from _densities import (
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from skflows import _training
+from skflows import _objective
 from skflows._flow import ContinuousFlow, Flow
 
 
@@ -41,12 +41,12 @@ def test_broken_inverse_warns(name, error, monkeypatch):
 def test_divergence_warns_and_keeps_a_usable_model(name, batch_size, monkeypatch):
     X, _ = gaussian(N_ROWS)
     steps = iter(range(1000))
-    exact = _training.weighted_nll
+    exact = _objective.weighted_nll
 
     def diverging(bijection, y, weight):
         return exact(bijection, y, weight) * (1 if next(steps) < 8 else np.nan)
 
-    monkeypatch.setattr(_training, "weighted_nll", diverging)
+    monkeypatch.setattr(_objective, "weighted_nll", diverging)
     params = {"max_iter": 100, "learning_rate_init": 0.002, "early_stopping": False}
     estimator = small(name, batch_size=batch_size, **params)
     with pytest.warns(ConvergenceWarning, match="a learning_rate_init smaller than 0.002"):
@@ -71,9 +71,9 @@ def test_absurd_rate_warns_and_keeps_a_usable_model(name):
 def test_single_bad_step_is_survived_in_silence(name, monkeypatch):
     X, _ = gaussian(N_ROWS)
     steps = iter(range(1000))
-    exact = _training.weighted_nll
+    exact = _objective.weighted_nll
     monkeypatch.setattr(
-        _training,
+        _objective,
         "weighted_nll",
         lambda *args: exact(*args) * (np.nan if next(steps) == 2 else 1),
     )
@@ -147,8 +147,8 @@ def test_warm_start_does_not_get_worse(name):
 
 @each_estimator
 def test_no_good_step_in_few_epochs_warns_too(name, monkeypatch):
-    exact = _training.weighted_nll
-    monkeypatch.setattr(_training, "weighted_nll", lambda *args: exact(*args) * np.nan)
+    exact = _objective.weighted_nll
+    monkeypatch.setattr(_objective, "weighted_nll", lambda *args: exact(*args) * np.nan)
     with pytest.warns(ConvergenceWarning, match="not finite again and again"):
         small(name, max_iter=3, early_stopping=False).fit(gaussian(50)[0])
 
