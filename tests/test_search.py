@@ -283,6 +283,12 @@ def test_a_score_of_its_own_is_used(stacks):
     assert_same_results(ours, theirs)
 
 
+def test_table_without_columns_fails_as_in_grid_search():
+    for search in (FlowGridSearchCV, GridSearchCV):
+        with pytest.raises(ValueError, match=r"0 feature\(s\)"):
+            search(small("maf"), DROPOUT, cv=CV, error_score="raise").fit(X[:, :0])
+
+
 def test_empty_grid_is_refused():
     with pytest.raises(ValueError, match="nothing to fit"):
         FlowGridSearchCV(small("maf"), {"dropout": [0.1]}, cv=[]).fit(X)

@@ -34,7 +34,9 @@ def pieces(tasks, n_jobs, n_values):
 
     Each task has a table of ``n_values``.
     """
-    most = min(MOST_MEMBERS, math.ceil(len(tasks) / n_jobs), max(1, MOST_VALUES // n_values))
+    most = min(
+        MOST_MEMBERS, math.ceil(len(tasks) / n_jobs), max(1, MOST_VALUES // max(1, n_values))
+    )
     kinds = defaultdict(list)
     for i, task in enumerate(tasks):
         kinds[shape_of(task.parameters)].append(i)
