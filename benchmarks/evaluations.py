@@ -1,6 +1,6 @@
 """Continuous flows: what penalties and columns of noise do to the evaluations that a score takes.
 
-    python benchmarks/evaluations.py penalties --only crescents --weights 0.02 0.04 --seeds 0 1
+    python benchmarks/evaluations.py penalties --only crescents --weights 0.02 0.04 --seeds 0 1 2
     python benchmarks/evaluations.py penalties --data DIR --only 40_vowels --weights 0.04 0.08
     python benchmarks/evaluations.py rings
     python benchmarks/evaluations.py bound
@@ -9,12 +9,12 @@ Each prints one JSON line per measurement.
 """
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from continuous import report
 from protocol import load
 from scipy.special import logsumexp
 from scipy.stats import norm
@@ -23,10 +23,6 @@ from sklearn.datasets import make_moons
 from skflows import CNFDensity
 
 TOLERATED = 0.05  # nats that a penalty may cost on the validation rows
-
-
-def report(**line):
-    print(json.dumps(line), flush=True)
 
 
 def likelihood_flow(**params):
@@ -213,7 +209,7 @@ def bound(args):
             found[n_draws] = (logsumexp(samples, axis=1) - np.log(n_draws)).mean()
         for step in (0.8, 0.4):
             found[f"grid of {step}"] = marginal_score(flow, X_test, step)
-        report(training=name, **{f"{key}": round(float(v), 4) for key, v in found.items()})
+        report(training=name, **{str(key): round(float(v), 4) for key, v in found.items()})
 
 
 PARTS = {part.__name__: part for part in (penalties, rings, bound)}

@@ -29,7 +29,7 @@ def ours(architecture, d, compiled=False, linear=True):
     Without its linear layers (matrices, or trained scales) it has the layers of the peers alone.
     """
     from skflows._flow import Flow
-    from skflows._objective import Likelihood, compiled_losses
+    from skflows._objective import LIKELIHOOD, compiled_losses
     from skflows._optimizer import FlatOptimizer
     from skflows._training import EMA_DECAY
     from skflows.bijections import ActNorm, Chain, LULinear, Standardize
@@ -45,7 +45,7 @@ def ours(architecture, d, compiled=False, linear=True):
         bijection = Chain([layer for layer in layers if not isinstance(layer, LULinear | ActNorm)])
     flow = Flow(Standardize(d), copy.deepcopy(bijection)).double().eval()
     optimizer = FlatOptimizer(bijection, LEARNING_RATE, ema_decay=EMA_DECAY, compile=compiled)
-    losses_of = compiled_losses(Likelihood()) if compiled else Likelihood().losses
+    losses_of = compiled_losses(LIKELIHOOD) if compiled else LIKELIHOOD.losses
 
     def step(X):
         weight = torch.ones(len(X))
@@ -96,10 +96,10 @@ def alternate(functions, n_rounds, clock=process_time):
     n_calls = {}
     for name, function in functions.items():
         function()  # the first call allocates
-        n_calls[name], passed = 1, 0.0
-        while passed < LEAST_SECONDS:  # some clocks tick in milliseconds
+        n_calls[name] = 1
+        # Tried, not computed from one call: some clocks tick in milliseconds.
+        while n_calls[name] * seconds_per_call(function, n_calls[name], clock) < LEAST_SECONDS:
             n_calls[name] *= 2
-            passed = n_calls[name] * seconds_per_call(function, n_calls[name], clock)
     names = list(functions)
     times = {name: [] for name in names}
     for i in range(n_rounds):

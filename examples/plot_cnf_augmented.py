@@ -74,10 +74,8 @@ for ax, (n_augmented, flow) in zip(axes, flows.items(), strict=True):
     for part, color in ((inner, "C0"), (~inner, "C1")):
         ax.plot(*ways[:, part, :2].transpose(2, 0, 1), color=color, lw=0.5, alpha=0.6)
         ax.scatter(*ways[-1, part, :2].T, s=6, color=color)
-    # For one draw of the noise: a score takes as many of them as there are draws.
-    evaluations = flow.n_function_evaluations_
     ax.set(xticks=[], yticks=[], aspect="equal", xlim=(-3, 3), ylim=(-3, 3))
-    ax.set_title(f"{n_augmented} columns of noise: {evaluations:.0f} evaluations")
+    ax.set_title(f"{n_augmented} columns of noise: {flow.n_function_evaluations_:.0f} evaluations")
 
 # %%
 # What the score is
