@@ -44,7 +44,8 @@ class Continuous(Bijection):
     n_probes : int, default=0
         Number of probes of Hutchinson's estimate of the trace; 0 for the exact trace. Each row
         has probes of its own, which hang on its values and a seed: they are the same at all times
-        and in all calls. In training mode there is one, drawn anew in each call.
+        and in all calls. Columns where the buffer ``own`` is 0 instead of 1 do not count among
+        these values. In training mode there is one probe, drawn anew in each call.
     noise : {"rademacher", "gaussian"}, default="rademacher"
         Distribution of the probes.
     dropout : float, default=0.0
@@ -79,6 +80,7 @@ class Continuous(Bijection):
         self.n_probes = n_probes
         self.noise = noise
         self.register_buffer("seeds", torch.rand(n_features))
+        self.register_buffer("own", torch.ones(n_features))
 
     def forward(self, x, context=None):
         return self.map(x, context)
@@ -146,4 +148,5 @@ class Continuous(Bijection):
         """The probes of each column, of shape ``(n_features, n_probes, n)``."""
         if self.training:
             return NOISES[self.noise](columns).unsqueeze(-2)
-        return PROBES[self.noise](columns, self.seeds, max(1, self.n_probes))
+        own = columns * self.own.unsqueeze(-1)
+        return PROBES[self.noise](own, self.seeds, max(1, self.n_probes))

@@ -46,9 +46,9 @@ class CNFDensity(AccuracyMixin, FlowDensity):
     n_probes : int, default=8
         Random vectors of Hutchinson's estimate. Each row has its own, drawn from its values and a
         seed, so that scores repeat and a row's does not depend on the others;
-        `score_standard_error` says how far off the scores are. Training takes one, drawn anew for
-        each row in each step. Where a score is the log of a mean over draws, as with discrete
-        columns or columns of noise, their errors raise it: prefer the exact trace there.
+        `score_standard_error` says how far off the scores are. Values in discrete columns do not
+        count here, as a score is a mean over draws around them: rows that differ in nothing else
+        share their vectors. Training takes one, drawn anew for each row in each step.
 
     noise : {"rademacher", "gaussian"}, default="rademacher"
         Distribution of these vectors: signs, or normal numbers.
@@ -259,6 +259,10 @@ class CNFDensity(AccuracyMixin, FlowDensity):
 
         preprocess = Chain([preprocess, Asinh(TAIL_SCALE)])
         bijection = self._build_bijection(n_features + self.n_augmented)
+        # Where a score is a mean over draws of these columns, probes of each draw's own would add
+        # their errors to what the draws differ by, and so raise the mean.
+        bijection.own[self._dequantizer.columns] = 0.0
+        bijection.own[n_features:] = 0.0
         return ContinuousFlow(preprocess, bijection, self.n_augmented, self.n_importance_samples)
 
     def _build_bijection(self, n_features, n_context=0):
