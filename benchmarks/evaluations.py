@@ -1,7 +1,7 @@
 """Continuous flows: what penalties and columns of noise do to the evaluations that a score takes.
 
-    python benchmarks/evaluations.py penalties --only crescents --weights 0.02 0.04 --seeds 0 1 2
-    python benchmarks/evaluations.py penalties --data DIR --only 40_vowels --weights 0.04 0.08
+    python benchmarks/evaluations.py penalties --seeds 0 1 2
+    python benchmarks/evaluations.py penalties --data DIR --sets 44_Wilt 40_vowels --seeds 0 1 2
     python benchmarks/evaluations.py rings
     python benchmarks/evaluations.py bound
 
@@ -23,18 +23,12 @@ from sklearn.datasets import make_moons
 from skflows import CNFDensity
 
 TOLERATED = 0.05  # nats that a penalty may cost on the validation rows
+IN_THE_PLANE = {"preprocessing": "standardize", "hidden_layer_sizes": (48, 48), "dropout": 0.0}
 
 
 def likelihood_flow(**params):
-    return CNFDensity(
-        **{
-            "training": "likelihood",
-            "preprocessing": "standardize",
-            "early_stopping": True,
-            "contamination": None,
-        }
-        | params
-    )
+    defaults = {"training": "likelihood", "early_stopping": True, "contamination": None}
+    return CNFDensity(**defaults | params)
 
 
 def crescents(seed):
@@ -49,22 +43,14 @@ def penalties(args):
     The weight is the largest whose score on the validation rows is at most `TOLERATED` below that
     without.
     """
-    sets = {
-        "crescents": (
-            crescents,
-            {"hidden_layer_sizes": (48, 48), "dropout": 0.0, "n_steps": 10, "max_iter": 80},
-        )
-    }
-    if args.data:
-        path = Path(args.data) / f"{args.set}.npz"
-        sets[args.set] = (
-            lambda seed: load(path, seed),
-            {"hidden_layer_sizes": (64, 64), "max_iter": 150},
-        )
-    for name in args.only or sets:
-        rows_of, params = sets[name]
+    for name in args.sets:
         for seed in args.seeds:
-            train, validation, test = rows_of(seed)
+            if name == "crescents":
+                rows, params = crescents(seed), IN_THE_PLANE | {"n_steps": 10, "max_iter": 80}
+            else:
+                rows = load(Path(args.data) / f"{name}.npz", seed)
+                params = {"hidden_layer_sizes": (64, 64), "max_iter": 150}
+            train, validation, test = rows
             found = {}
             for weight in sorted({0.0, *args.weights}):
                 flow = likelihood_flow(
@@ -140,12 +126,11 @@ def rings(args):
             flow = likelihood_flow(
                 n_augmented=n_augmented,
                 tolerance=1e-6,
-                hidden_layer_sizes=(48, 48),
-                dropout=0.0,
                 n_steps=12,
                 max_iter=args.epochs,
                 n_iter_no_change=args.epochs,
                 random_state=seed,
+                **IN_THE_PLANE,
             )
             flow.set_callbacks(Along(10, partial(note, **line))).fit(X)
             note(flow.best_iter_, flow, kept=True, **line)
@@ -188,9 +173,9 @@ def bound(args):
     """The score with columns of noise for more and more draws, beside the flow's own marginal."""
     X, X_test = annuli(1000, seed=0), annuli(50, seed=1)
     report(true_score=round(float(annuli_log_density(X_test).mean()), 3))
-    shared = {"n_augmented": 2, "n_importance_samples": 1, "tolerance": 1e-5, "dropout": 0.0}
+    shared = IN_THE_PLANE | {"n_augmented": 2, "n_importance_samples": 1, "tolerance": 1e-5}
     small_batches = {"coupling": "optimal_transport", "batch_size": 16, "max_iter": 10}
-    likelihood = {"training": "likelihood", "hidden_layer_sizes": (48, 48), "n_steps": 6}
+    likelihood = {"training": "likelihood", "n_steps": 6}
     cases = {
         "likelihood": likelihood | {"max_iter": 60},
         "matching, transport in small batches": small_batches | {"hidden_layer_sizes": (32, 32)},
@@ -219,10 +204,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--data", help="folder of npz tables")
-    parser.add_argument("--set", default="40_vowels", help="table of penalties")
-    parser.add_argument("--only", nargs="+", help="of crescents and the table; both by default")
+    parser.add_argument("--sets", nargs="+", default=["crescents"], help="and tables, of penalties")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--weights", nargs="+", type=float, default=[0.02, 0.04, 0.08])
+    parser.add_argument("--weights", nargs="+", type=float, default=[0.02, 0.04])
     parser.add_argument("--epochs", type=int, default=200, help="of rings")
     parser.add_argument("--augmented", nargs="+", type=int, default=[0, 2])
     args = parser.parse_args()

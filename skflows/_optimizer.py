@@ -12,6 +12,9 @@ MAX_GRADIENT_NORM = 5.0
 BETAS = 0.9, 0.999
 EPS = 1e-6  # of Adam: larger than rounding, which would else move weights of no gradient
 TINY_RATE = 1e-30  # too small to move a weight, and large enough to divide by
+# No square of a gradient that counts beside EPS. Roots of 0, as of all masked weights, take four
+# times as long as others, and roots of numbers too small to be normal thirty times.
+TINY_SQUARE = 1e-30
 
 # The state of an optimiser that has a row for each member.
 OF_MEMBERS = "weights average moment square n_steps alive learning_rate weight_decay".split()
@@ -135,7 +138,7 @@ class FlatOptimizer:
         share, share_square = (-torch.expm1(n_steps * math.log(b)) for b in BETAS)
         # The rate goes into the denominator, which spares a pass. It may be 0, but not there.
         inverse_rate = share / rate.clamp(min=TINY_RATE)
-        torch.sqrt(self.square, out=self.root)
+        torch.add(self.square, TINY_SQUARE, out=self.root).sqrt_()
         self.root.mul_(inverse_rate / share_square.sqrt()).add_(EPS * inverse_rate)
         self.weights.addcdiv_(self.moment, self.root, value=-1.0)
 
