@@ -45,12 +45,12 @@ def uniforms_of_rows(columns, seeds, n_draws):
 
     Parameters
     ----------
-    columns : Tensor of shape (..., d, n)
+    columns : Tensor of shape (..., k, n)
         The rows.
     seeds : Tensor of shape (..., d)
-        Any numbers.
+        Any numbers, of which there are as many as columns or more.
     n_draws : int
-        Numbers for each value.
+        Numbers for each seed.
 
     Returns
     -------
@@ -63,20 +63,20 @@ def uniforms_of_rows(columns, seeds, n_draws):
     mixed).
     """
     seeds = _bits_of(seeds).unsqueeze(-1)
-    row = _mixed(_bits_of(columns) ^ seeds).sum(-2, keepdim=True)
+    row = _mixed(_bits_of(columns) ^ seeds[..., : columns.shape[-2], :]).sum(-2, keepdim=True)
     places = seeds + GOLDEN * torch.arange(n_draws, device=seeds.device)
     mixed = _mixed(row.unsqueeze(-2) ^ _mixed(places).unsqueeze(-1))
     return (_shifted(mixed, 11).double() + 0.5) / 2**53
 
 
 def signs_of_rows(columns, seeds, n_draws):
-    """Signs, 1 or -1, in the dtype of the rows, as `uniforms_of_rows`."""
-    return _signs(uniforms_of_rows(columns, seeds, n_draws), columns.dtype)
+    """Signs, 1 or -1, in float64, as `uniforms_of_rows`."""
+    return _signs(uniforms_of_rows(columns, seeds, n_draws), torch.float64)
 
 
 def normals_of_rows(columns, seeds, n_draws):
-    """Standard normal numbers in the dtype of the rows, as `uniforms_of_rows`."""
-    return torch.special.ndtri(uniforms_of_rows(columns, seeds, n_draws)).to(columns.dtype)
+    """Standard normal numbers in float64, as `uniforms_of_rows`."""
+    return torch.special.ndtri(uniforms_of_rows(columns, seeds, n_draws))
 
 
 def _signs(uniform, dtype):
@@ -118,7 +118,7 @@ def dropout(h, p):
     rates = p if isinstance(p, list) else [p]
     if h.device.type != "cpu" or torch.compiler.is_compiling():  # which draws in its own way
         if len(rates) == 1:
-            return F.dropout(h, p)
+            return F.dropout(h, rates[0])
         return torch.stack([F.dropout(own, rate) for own, rate in zip(h, rates, strict=True)])
     generators = _DRAWS.get() or [torch.default_generator] * len(rates)
     # Torch's generator draws 64 bits at once, and spends as many on each unit in F.dropout: that

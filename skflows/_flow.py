@@ -58,6 +58,8 @@ class ContinuousFlow(Flow):
         Number of columns of noise.
     n_importance_samples : int, default=1
         Size of the sample.
+    drawn : sequence of int, default=()
+        Columns of the rows that are drawn around a value, over which densities are averaged.
 
     References
     ----------
@@ -65,10 +67,18 @@ class ContinuousFlow(Flow):
     Normalizing Flows", 2020.
     """
 
-    def __init__(self, preprocess, bijection, n_augmented=0, n_importance_samples=1):
+    def __init__(self, preprocess, bijection, n_augmented=0, n_importance_samples=1, drawn=()):
         super().__init__(preprocess, bijection)
         n_draws = n_importance_samples if n_augmented else 1
-        self.register_buffer("noise", torch.randn(n_draws, n_augmented))
+        self.register_buffer("noise", torch.randn(n_draws, n_augmented, dtype=torch.float32))
+        own = torch.ones(bijection.n_features - n_augmented, dtype=torch.float64)
+        own[list(drawn)] = 0.0
+        self.register_buffer("own", own)
+
+    @property
+    def n_passes(self):
+        """What goes through the layers at once for each row: itself, and its probes."""
+        return 1 + self.bijection.n_probes
 
     def forward(self, x, context=None):
         """Latent coordinates of rows with noise 0, ``(n, d + n_augmented)``, and the log-det."""
@@ -93,15 +103,19 @@ class ContinuousFlow(Flow):
 
     def n_evaluations(self, x, context=None):
         """Evaluations of the velocity for each row, a mean over the draws of noise."""
-        return self._log_ratios(x, context)[2] / len(self.noise)
+        return self._log_ratios(x, context)[2].double() / len(self.noise)
 
     def _log_ratios(self, x, context):
         """``log p(y, e) / q(e)`` for each probe, row and draw, and what the preprocessing adds."""
         y, fixed = self.preprocess(x, context)
+        # Not y: a whitened row is rounded in another way beside others. And what is drawn, noise
+        # or values in discrete columns, chooses nothing: probes of each draw's own would add their
+        # errors to what the draws differ by, and so raise the mean over them.
+        keys = x * self.own
         ratios, count = [], 0
         for draw in self.noise:  # one by one, for chunks of rows are as large as a cache bears
             noise = draw.expand(len(y), -1)
-            solution = self.bijection.solve(torch.cat([y, noise], 1), context)
+            solution = self.bijection.solve(torch.cat([y, noise], 1), context, keys=keys)
             base = standard_normal_log_prob(solution.x) - standard_normal_log_prob(noise)
             ratios.append(base + solution.log_det)
             count = count + solution.n_evaluations

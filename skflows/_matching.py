@@ -8,7 +8,7 @@ import torch
 from ._draws import normal_draws, uniform_draws
 from ._flow import standard_normal_log_prob
 from ._objective import Likelihood
-from ._ode import Solver
+from ._ode import RungeKutta4
 
 
 def early(t):
@@ -44,17 +44,33 @@ N_DRAWS = 4  # of time and noise for each row in a step
 SHARED_DRAWS = 64  # of time and noise, where all rows take the same ones
 
 
+def with_noise(bijection, y):
+    """Rows with the columns of noise that a bijection has, and the log-density of the noise."""
+    *members, n, d = y.shape
+    if d == bijection.n_features:
+        return y, 0.0
+    noise = y.new_empty(*members, n, bijection.n_features - d)
+    if not torch.is_grad_enabled():  # epochs, and members, are compared by the same draws
+        generator = torch.Generator(y.device).manual_seed(0)
+        noise = noise.new_empty(noise.shape[-2:]).normal_(generator=generator).expand_as(noise)
+    elif bijection.training:
+        noise = normal_draws(noise)
+    else:  # of a table that is trained whole, where a repeated row counts twice
+        noise = normal_draws(noise[..., :1, :]).expand_as(noise)
+    return torch.cat([y, noise], -1), standard_normal_log_prob(noise)
+
+
 @dataclass(frozen=True)
 class SolvedLikelihood(Likelihood):
     """The likelihood by a solver that is cheaper than the one of the scores.
 
+    Where the bijection has columns of noise it is a bound, the mean over them.
+
     Parameters
     ----------
-    solver : Solver
+    solver : RungeKutta4
         What solves the equation in training, on a fixed grid whose points are moved about, and,
         on one twice as fine, to compare epochs.
-    n_augmented : int, default=0
-        Columns of noise beside the rows: the likelihood is then a bound, the mean over them.
     kinetic_penalty : float, default=0.0
         Weight of the integral of ``|v|^2`` along the way of a row.
     jacobian_penalty : float, default=0.0
@@ -67,13 +83,12 @@ class SolvedLikelihood(Likelihood):
 
     in_nats: ClassVar = ("loss", "nll")
 
-    solver: Solver
-    n_augmented: int = 0
+    solver: RungeKutta4
     kinetic_penalty: float = 0.0
     jacobian_penalty: float = 0.0
 
     def latent(self, bijection, y):
-        rows, log_noise = self._with_noise(y)
+        rows, log_noise = with_noise(bijection, y)
         # Held-out rows tell of a velocity that the steps of training have become too long for.
         solver = self._moving_solver() if torch.is_grad_enabled() else self.solver.refined()
         z, log_det = bijection.map(rows, solver=solver)
@@ -82,23 +97,10 @@ class SolvedLikelihood(Likelihood):
     def _moving_solver(self):
         return replace(self.solver, jitter=JITTER)
 
-    def _with_noise(self, y):
-        """Rows with their columns of noise, and the log-density of the noise."""
-        if not self.n_augmented:
-            return y, 0.0
-        noise = y.new_empty(*y.shape[:-1], self.n_augmented)
-        if torch.is_grad_enabled():
-            noise = normal_draws(noise)
-        else:  # epochs, and members, are compared by the same draws
-            generator = torch.Generator(y.device).manual_seed(0)
-            drawn = noise.new_empty(noise.shape[-2:]).normal_(generator=generator)
-            noise = drawn.expand_as(noise)
-        return torch.cat([y, noise], -1), standard_normal_log_prob(noise)
-
     def losses(self, bijection, y, weight):
         if not (self.kinetic_penalty or self.jacobian_penalty):
             return super().losses(bijection, y, weight)
-        rows, log_noise = self._with_noise(y)
+        rows, log_noise = with_noise(bijection, y)
         solution = bijection.solve(rows, solver=self._moving_solver(), energies=True)
         nll = log_noise - standard_normal_log_prob(solution.x) - solution.log_det.mean(-2)
         kinetic, jacobian = solution.energies.unbind(-2)
@@ -116,9 +118,9 @@ class FlowMatching(SolvedLikelihood):
 
     Parameters
     ----------
-    solver : Solver
+    solver : RungeKutta4
         Half as fine as what solves the equation to compare epochs, which happens every fifth one.
-    n_augmented, kinetic_penalty, jacobian_penalty
+    kinetic_penalty, jacobian_penalty
         As of `SolvedLikelihood`.
     coupling : {"independent", "optimal_transport"}, default="independent"
         Which noise belongs to which row of a batch.
@@ -137,7 +139,7 @@ class FlowMatching(SolvedLikelihood):
 
     def losses(self, bijection, y, weight):
         draws = self._draws_for_each_row if bijection.training else self._shared_draws
-        t, x, noise = draws(self._with_noise(y)[0].mT, weight)
+        t, x, noise = draws(with_noise(bijection, y)[0].mT, weight)
         between = x + t.unsqueeze(-2) * (noise - x)
         smooth = self.jacobian_penalty > 0
         masks = bijection.velocity.masks(between)

@@ -40,32 +40,12 @@ def weighted_sum(slopes, weights):
     return total
 
 
-@dataclass(frozen=True)
 class Solver(ABC):
-    """How an equation is solved from ``start`` to ``end``.
+    """How an equation is solved from ``start`` to ``end``."""
 
-    Parameters
-    ----------
-    tolerance : float, default=1e-6
-        Error that an adaptive solver allows each step, absolute and relative, in each component.
-    n_steps : int, default=8
-        Number of steps of a solver with a fixed grid.
-    adjoint : bool, default=False
-        Whether a fixed grid keeps no more than the state at each step for the gradient, and goes
-        through the steps again on the way back: the same gradient in less memory.
-    jitter : float, default=0.0
-        Part of a step over which the inner points of a fixed grid are spread, anew in each
-        solution. What is trained on a grid that never moves learns to hide from it.
-    """
-
-    tolerance: float = 1e-6
-    n_steps: int = 8
-    adjoint: bool = False
-    jitter: float = 0.0
-
+    @abstractmethod
     def refined(self):
         """The same solver with half the tolerance, or twice the steps."""
-        return replace(self, tolerance=self.tolerance / 2, n_steps=2 * self.n_steps)
 
     @abstractmethod
     def solve(self, slope, state, start, end):
@@ -89,8 +69,28 @@ class Solver(ABC):
         """
 
 
+@dataclass(frozen=True)
 class RungeKutta4(Solver):
-    """The classical method of order 4, on a grid of ``n_steps`` equal steps."""
+    """The classical method of order 4, on a fixed grid.
+
+    Parameters
+    ----------
+    n_steps : int, default=8
+        Number of steps, all of one size.
+    adjoint : bool, default=False
+        Whether to keep no more than the state at each step for the gradient, and to go through
+        the steps again on the way back: the same gradient in less memory.
+    jitter : float, default=0.0
+        Part of a step over which the inner points of the grid are spread, anew in each solution.
+        What is trained on a grid that never moves learns to hide from it.
+    """
+
+    n_steps: int = 8
+    adjoint: bool = False
+    jitter: float = 0.0
+
+    def refined(self):
+        return replace(self, n_steps=2 * self.n_steps)
 
     def solve(self, slope, state, start, end):
         for time, following in pairwise(self._nodes(state, start, end)):
@@ -123,15 +123,26 @@ def rk4_step(slope, state, time, step):
     return state + h / 6 * (first + 2 * (second + third) + last)
 
 
+@dataclass(frozen=True)
 class DormandPrince(Solver):
     """The method of orders 5 and 4 with a step size for each row.
 
     What a row is mapped to does not depend on which rows are mapped together.
 
+    Parameters
+    ----------
+    tolerance : float, default=1e-6
+        Error allowed in each step, absolute and relative, in each component.
+
     References
     ----------
     Hairer, Norsett & Wanner, "Solving Ordinary Differential Equations I", 1993, II.4.
     """
+
+    tolerance: float = 1e-6
+
+    def refined(self):
+        return replace(self, tolerance=self.tolerance / 2)
 
     def solve(self, slope, state, start, end):
         span = end - start
@@ -163,10 +174,10 @@ class DormandPrince(Solver):
                 last = accepted & (step >= 1 - way)
                 way = torch.where(last, 1.0, torch.where(accepted, way + step, way))
                 factor = SAFETY * ratio.clamp(min=1e-10) ** -0.2
-                # What is not finite will not become so.
                 factor = factor.nan_to_num(LEAST_FACTOR).clamp(LEAST_FACTOR, LARGEST_FACTOR)
-                lost = accepted & ~ratio.isfinite()
-                step = torch.where(lost, 1.0, (step * factor).clamp(min=LEAST_STEP))
+                step = (step * factor).clamp(min=LEAST_STEP)
+                # What is not finite after the least step will not become so.
+                way = torch.where(accepted & ~ratio.isfinite(), 1.0, way)
             state = torch.where(accepted.unsqueeze(-2), end_of_stage, state)
             first = torch.where(accepted.unsqueeze(-2), slopes[-1], first)
             finished = way >= 1
@@ -202,6 +213,3 @@ class DormandPrince(Solver):
         most = torch.maximum(speed, bend)
         step = torch.where(most > 1e-15, (0.01 / most) ** 0.2, 1.0)
         return torch.minimum(100 * small, step).nan_to_num(LEAST_STEP).clamp(LEAST_STEP, 1.0)
-
-
-SOLVERS = {"dopri5": DormandPrince, "rk4": RungeKutta4}

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from _densities import banana, each_estimator, small
+from _densities import AtEpochEnd, banana, each_estimator, small
+from joblib import Parallel, delayed
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -131,3 +132,18 @@ def test_verbose_reports_held_out_rows(name, capsys):
     lines = capsys.readouterr().out.splitlines()
     for line, score in zip(lines, estimator.validation_scores_, strict=True):
         assert line.endswith(f", held-out score {score:.4f}")
+
+
+def test_a_callback_may_fit_in_other_threads():
+    """They do not wait for the training that waits for them."""
+
+    def act(epoch, density):
+        fits = [delayed(small("maf", random_state=i).fit)(X) for i in range(2)]
+        scores.append(
+            [flow.score(X) for flow in Parallel(2, backend="threading", timeout=60)(fits)]
+        )
+
+    scores = []
+    small("maf", max_iter=1).set_callbacks(AtEpochEnd(act)).fit(X)
+    alone = [small("maf", random_state=i).fit(X).score(X) for i in range(2)]
+    np.testing.assert_allclose(scores, [alone])

@@ -9,6 +9,8 @@ import pytest
 import torch
 from _bijections import randomize
 from _densities import N_ROWS, AtEpochEnd, banana, small
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.autograd.functional import jacobian
 
@@ -178,6 +180,16 @@ def test_estimates_repeat_and_depend_on_their_row_alone(estimated):
     np.testing.assert_array_equal(again.score_samples(X), scores)
 
 
+def test_estimates_of_whitened_rows_depend_on_their_row_alone():
+    """A product of matrices is rounded in another way for other rows beside a row."""
+    X = wide_rows(200, 40)
+    params = {"hidden_layer_sizes": (8, 8, 8), "max_iter": 5, "preprocessing": "whiten"}
+    estimator = CNFDensity(tolerance=1e-4, random_state=0, **params).fit(X)
+    assert estimator.flow_.bijection.n_probes
+    parts = [estimator.score_samples(part) for part in np.split(X[:60], [1, 23])]
+    np.testing.assert_allclose(estimator.score_samples(X[:60]), np.concatenate(parts), atol=1e-6)
+
+
 def test_standard_error_of_discrete_columns():
     """The mean over a cell is one of densities: its error is that of their logs, weighted."""
     X = np.round(wide_rows(100, 3))
@@ -310,6 +322,44 @@ def test_parts_of_the_loss_add_up():
     both = small("cnf", max_iter=10, training="both", **penalties).fit(X).history_
     assert np.isnan(both["nll"][:9]).all() and np.isfinite(both["nll"][9])
     assert np.isfinite(both["matching"][:9]).all() and np.isnan(both["matching"][9])
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"training": "likelihood", "coupling": "optimal_transport"}, "couples no rows"),
+        ({"training": "flow_matching", "adjoint": True}, "goes through no solver"),
+    ],
+)
+def test_parameters_without_effect_are_told(params, message):
+    with pytest.warns(UserWarning, match=message):
+        small("cnf", **params).fit(banana(50))
+
+
+@pytest.mark.parametrize("training", ["flow_matching", "likelihood"])
+def test_repeated_rows_count_twice_beside_columns_of_noise(training):
+    X = banana(12)
+    weight = np.ones(12)
+    weight[:4] = 2
+    density = small("cnf", training=training, n_augmented=1, n_importance_samples=2)
+    weighted = clone(density).fit(X, sample_weight=weight)
+    repeated = clone(density).fit(np.concatenate([X, X[:4]]))
+    scores = [flow.score_samples(X) for flow in (weighted, repeated)]
+    np.testing.assert_allclose(*scores, atol=1e-6)
+
+
+def test_columns_of_noise_stay_those_of_the_first_fit():
+    X = banana(50)
+    density = small("cnf", warm_start=True).fit(X)
+    density.set_params(n_augmented=1).fit(X).partial_fit(X)
+    assert density.transform(X).shape == (50, 2)
+
+
+def test_both_trainings_share_the_time():
+    density = small("cnf", training="both", max_iter=500, time_limit=1e-9)
+    with pytest.warns(ConvergenceWarning, match="time_limit=1e-09 ended training"):
+        density.fit(banana(100))
+    assert density.n_iter_ == 2  # one of each
 
 
 def test_parts_of_the_loss_survive_a_warm_start():

@@ -238,6 +238,7 @@ def test_invalid_candidate_fails_alone(stacks):
     assert np.isfinite(ours.cv_results_["mean_test_score"][[0, 2]]).all()
     with pytest.raises(ValueError, match="dropout"):
         FlowGridSearchCV(small("maf"), grid, cv=CV, error_score="raise").fit(X)
+    assert stacks == [6]  # it raises before any training
 
 
 def test_trouble_that_only_preparation_finds_fails_alone(stacks):

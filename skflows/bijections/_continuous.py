@@ -44,8 +44,7 @@ class Continuous(Bijection):
     n_probes : int, default=0
         Number of probes of Hutchinson's estimate of the trace; 0 for the exact trace. Each row
         has probes of its own, which hang on its values and a seed: they are the same at all times
-        and in all calls. Columns where the buffer ``own`` is 0 instead of 1 do not count among
-        these values. In training mode there is one probe, drawn anew in each call.
+        and in all calls. In training mode there is one, drawn anew in each call.
     noise : {"rademacher", "gaussian"}, default="rademacher"
         Distribution of the probes.
     dropout : float, default=0.0
@@ -76,11 +75,11 @@ class Continuous(Bijection):
         self.velocity = Velocity(
             n_features, hidden_layer_sizes, n_context, activation, dropout, drift
         )
+        self.n_features = n_features
         self.solver: Solver = solver or DormandPrince()
         self.n_probes = n_probes
         self.noise = noise
-        self.register_buffer("seeds", torch.rand(n_features))
-        self.register_buffer("own", torch.ones(n_features))
+        self.register_buffer("seeds", torch.rand(n_features, dtype=torch.float32))
 
     def forward(self, x, context=None):
         return self.map(x, context)
@@ -93,7 +92,7 @@ class Continuous(Bijection):
         solution = self.solve(x, context, **solving)
         return solution.x, solution.log_det.mean(-2)
 
-    def solve(self, x, context=None, start=0.0, end=1.0, solver=None, energies=False):
+    def solve(self, x, context=None, start=0.0, end=1.0, solver=None, energies=False, keys=None):
         """Move rows along the field from one time to another.
 
         Parameters
@@ -108,6 +107,8 @@ class Continuous(Bijection):
             In place of the bijection's own.
         energies : bool, default=False
             Whether to integrate ``|v|^2``, and Hutchinson's estimate of ``|dv/dx|^2``.
+        keys : Tensor of shape (n, k), optional
+            What chooses the probes of each row, with no more columns than x; x by default.
 
         Returns
         -------
@@ -116,7 +117,7 @@ class Continuous(Bijection):
         d = x.shape[-1]
         columns = x.mT
         context = None if context is None else context.mT
-        probes = self.probes_for(columns) if self.n_probes or energies else None
+        probes = self.probes_for(columns, keys) if self.n_probes or energies else None
         n_traces = probes.shape[-2] if self.n_probes else 1
         n_integrals = n_traces + 2 * energies
         zeros = torch.zeros_like(columns[..., :1, :]).expand(*x.shape[:-2], n_integrals, -1)
@@ -144,9 +145,9 @@ class Continuous(Bijection):
         x, log_det, *rest = state.split([d, n_traces] + [2] * energies, -2)
         return Solution(x.mT, log_det, count, *rest)
 
-    def probes_for(self, columns):
+    def probes_for(self, columns, keys=None):
         """The probes of each column, of shape ``(n_features, n_probes, n)``."""
         if self.training:
             return NOISES[self.noise](columns).unsqueeze(-2)
-        own = columns * self.own.unsqueeze(-1)
-        return PROBES[self.noise](own, self.seeds, max(1, self.n_probes))
+        keys = columns if keys is None else keys.mT
+        return PROBES[self.noise](keys, self.seeds, max(1, self.n_probes)).to(columns.dtype)

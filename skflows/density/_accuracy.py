@@ -24,9 +24,7 @@ class AccuracyMixin:
         error : ndarray of shape (n_samples,)
             In nats, from the spread of the probes; 0 where the trace is exact. Each row has probes
             of its own, so that their errors are independent, but for rows that differ in discrete
-            columns alone. Discrete columns of a table that is whitened are no columns of what the
-            flow sees: there the draws around their values have probes of their own, whose errors
-            raise the scores by an amount that this error does not hold.
+            columns alone.
         """
         from . import _engine
 

@@ -187,7 +187,7 @@ class BaseFlowDensity(
                 ConvergenceWarning,
                 stacklevel=6,
             )
-        if len(history.loss) == 1 and history.learning_rate[0] == 0:
+        if history.loss and not any(history.learning_rate):
             warnings.warn(
                 f"time_limit={self.time_limit} ended training within its first epoch: raise it, "
                 "please, or train on fewer rows, or (with compile=True) without compiling.",

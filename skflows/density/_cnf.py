@@ -258,15 +258,16 @@ class CNFDensity(AccuracyMixin, FlowDensity):
         from ..bijections import Asinh, Chain
 
         preprocess = Chain([preprocess, Asinh(TAIL_SCALE)])
-        bijection = self._build_bijection(n_features + self.n_augmented)
-        # Where a score is a mean over draws of these columns, probes of each draw's own would add
-        # their errors to what the draws differ by, and so raise the mean.
-        bijection.own[self._dequantizer.columns] = 0.0
-        bijection.own[n_features:] = 0.0
-        return ContinuousFlow(preprocess, bijection, self.n_augmented, self.n_importance_samples)
+        return ContinuousFlow(
+            preprocess,
+            self._build_bijection(n_features + self.n_augmented),
+            self.n_augmented,
+            self.n_importance_samples,
+            self._dequantizer.columns,
+        )
 
     def _build_bijection(self, n_features, n_context=0):
-        from .._ode import SOLVERS
+        from .._ode import DormandPrince, RungeKutta4
         from ..bijections import Continuous
 
         network = self._network(n_context)
@@ -275,9 +276,10 @@ class CNFDensity(AccuracyMixin, FlowDensity):
             self.trace == "auto"
             and (n_features <= EXACT_FEATURES or n_layers <= CLOSED_FORM_LAYERS)
         )
+        solvers = {"dopri5": DormandPrince(self.tolerance), "rk4": RungeKutta4(self.n_steps)}
         return Continuous(
             n_features,
-            solver=SOLVERS[self.solver](tolerance=self.tolerance, n_steps=self.n_steps),
+            solver=solvers[self.solver],
             n_probes=0 if exact else self.n_probes,
             noise=self.noise,
             # Without matching, nothing is known of the ways: a row starts out at rest.
@@ -287,20 +289,31 @@ class CNFDensity(AccuracyMixin, FlowDensity):
 
     def _start_run(self, *args):
         run = super()._start_run(*args)
-        if self.kinetic_penalty and self.training == "flow_matching":
-            warnings.warn(
+        coupled = self.coupling == "optimal_transport"
+        idle = []
+        if self.training == "flow_matching" and self.kinetic_penalty:
+            idle.append(
                 f"kinetic_penalty={self.kinetic_penalty:g} has no effect on flow matching, where "
                 "the ways are given: coupling='optimal_transport' shortens them, or choose "
-                "another training.",
-                stacklevel=6,
+                "another training."
             )
-        if self.coupling == "optimal_transport" and self.training != "likelihood" and run.whole:
-            warnings.warn(
+        if self.training == "flow_matching" and self.adjoint:
+            idle.append(
+                "adjoint=True has no effect on flow matching, which goes through no solver."
+            )
+        if self.training == "likelihood" and coupled:
+            idle.append(
+                "coupling='optimal_transport' has no effect on training='likelihood', which "
+                "couples no rows with noise: 'both' matches first."
+            )
+        elif coupled and run.whole:
+            idle.append(
                 "coupling='optimal_transport' has no effect on a table of fewer than 40 rows, "
                 "which is trained whole, with the same noise for all rows: give a batch_size to "
-                "couple each row with noise of its own.",
-                stacklevel=6,
+                "couple each row with noise of its own."
             )
+        for message in idle:
+            warnings.warn(message, stacklevel=6)
         return run
 
     def _phases(self, max_iter):
@@ -308,7 +321,7 @@ class CNFDensity(AccuracyMixin, FlowDensity):
         from .._ode import RungeKutta4
 
         solver = RungeKutta4(n_steps=self.n_steps, adjoint=self.adjoint)
-        shared = solver, self.n_augmented, self.kinetic_penalty, self.jacobian_penalty
+        shared = solver, self.kinetic_penalty, self.jacobian_penalty
         n_last = math.ceil(FINE_TUNED[self.training] * max_iter)
         if self.training == "both":  # a single epoch matches
             n_last = min(n_last, max_iter - 1)

@@ -126,7 +126,8 @@ def map_rows(flow, direction, rows):
     """Apply a method of a flow to rows in chunks; its outputs as float64 arrays."""
     device = device_of(flow)
     is_cpu = device.type == "cpu"
-    size = max(1, (VALUES_PER_CHUNK if is_cpu else 64 * VALUES_PER_CHUNK) // rows.shape[1])
+    values = VALUES_PER_CHUNK if is_cpu else 64 * VALUES_PER_CHUNK
+    size = max(1, values // (rows.shape[1] * getattr(flow, "n_passes", 1)))
 
     def outputs(start):
         with torch.inference_mode():

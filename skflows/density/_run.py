@@ -44,6 +44,13 @@ def proceed(history=None):
     return False
 
 
+@contextmanager
+def with_gradients():
+    """Callers who extract features without gradients may well fit a density there."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
 class Run:
     """One fit of an estimator's flow on validated rows and their positive weights.
 
@@ -71,13 +78,8 @@ class Run:
 
     @contextmanager
     def ready(self):
-        """Torch is in the state that a fit needs in this context."""
-        # Callers who extract features without gradients may well fit a density there.
-        with (
-            seeded(self.seed, self.device),
-            torch.inference_mode(False),
-            torch.enable_grad(),
-        ):
+        """Torch is in the state that a fit needs in this context, its draws included."""
+        with seeded(self.seed, self.device), with_gradients():
             yield
 
     def prepare(self):
@@ -188,6 +190,19 @@ class Training(Run):
         if increment:  # else each would shuffle and drop as the one before it
             self.seed += getattr(estimator, "n_iter_", 0)
 
+    def train(self, on_epoch_begin=proceed, on_epoch_end=proceed):
+        with self.ready():
+            self.prepare()
+        with self.running():
+            return self._fit_bijection(on_epoch_begin, on_epoch_end)
+
+    def running(self):
+        """Torch is in the state that the training needs in this context."""
+        # Steps on the CPU draw from generators of the run's own. So fits in several threads,
+        # and a callback that fits in others, need not wait for each other.
+        draws_in_torch = self.device.type != "cpu" or self.estimator.compile
+        return self.ready() if draws_in_torch else with_gradients()
+
     def _fit_bijection(self, on_epoch_begin=proceed, on_epoch_end=proceed):
         with suitable_threads(self.flow, self.batch_size):
             return fit_in_phases(
@@ -213,8 +228,8 @@ class Training(Run):
         for i, phase in enumerate(phases):
             schedule = constant if self.increment else cosine_with_warm_up
             if limit is not None and not self.increment:
-                # An equal share of the time that is left.
-                left = self.started + limit - started
+                # An equal share of the time that is left: none is, if the columns took it all.
+                left = max(self.started + limit - started, LEAST_SECONDS)
                 schedule = Paced(schedule, left / (len(phases) - i), started)
             rate = phase.pop("rate", 1.0)
             yield phase | {"schedule": partial(scaled, rate, schedule)}

@@ -55,7 +55,7 @@ def train_together(runs, exact=False):
         members = [runs[i] for i in group]
         for run in members:
             run.take_share_of_time(len(found) - n_done)
-        with members[0].ready():
+        with members[0].running():
             if len(members) == 1:
                 trained = [members[0]._fit_bijection()]
             else:

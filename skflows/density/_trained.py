@@ -108,7 +108,8 @@ class FlowDensity(BaseFlowDensity):
         """Return the arguments of a conditioner network that the parameters set."""
         sizes = self.hidden_layer_sizes
         sizes = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
-        if not sizes or not all(isinstance(size, Integral) and size >= 1 for size in sizes):
+        whole = all(isinstance(size, Integral) and not isinstance(size, bool) for size in sizes)
+        if not sizes or not whole or min(sizes) < 1:
             raise ValueError(
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r}; it must be an integer of at "
                 "least 1, or a tuple of them with one for each hidden layer."
@@ -124,6 +125,8 @@ class FlowDensity(BaseFlowDensity):
         from ._run import Training
         from ._together import NoiseSearch
 
+        if "hidden_layer_sizes" in self._parameter_constraints:
+            self._network(0)  # which checks it, before columns are prepared
         searches = self.input_noise == "auto" and not (warm or increment)
         kind = NoiseSearch if searches else Training
         return kind(self, X, weight, held_out, bounds, warm, increment, max_iter)

@@ -65,7 +65,8 @@ def evaluate(estimator, tasks, X, y, *, fit_params, only_score, **settings):
         rows, _ = _safe_split(member, X, y, task.train)
         weight = _check_method_params(X, fit_params, task.train).get("sample_weight")
         parts.append((rows, weight, None))
-    FlowDensity._fit_together(members, parts, True, (Exception,), only_score)
+    skipped = () if settings["error_score"] == "raise" else (Exception,)
+    FlowDensity._fit_together(members, parts, True, skipped, only_score)
     share = (time.time() - started) / len(tasks)
     results = []
     for member, task in zip(members, tasks, strict=True):
