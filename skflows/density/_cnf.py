@@ -128,8 +128,8 @@ class CNFDensity(AccuracyMixin, FlowDensity):
     has the parts of the loss, nan in the epochs without them: "matching", the squared error, and
     with penalties "nll", "jacobian" and "kinetic". `partial_fit` with ``training="both"`` matches.
 
-    The solver, its tolerance and the columns of noise stay those of `fit`, whatever parameters
-    are set afterwards.
+    The solver, its tolerance, the trace and the columns of noise stay those of `fit`, whatever
+    parameters are set afterwards.
 
     Defaults differ from those of other flows: an epoch of matching is cheap, and more of them
     are needed, at a higher rate and with more patience.
@@ -175,7 +175,9 @@ class CNFDensity(AccuracyMixin, FlowDensity):
         "n_steps": [Interval(Integral, 1, None, closed="left")],
     }
 
-    _remedy_of_inexact_inverse = "a smaller tolerance or more n_steps"
+    @property
+    def _remedy_of_inexact_inverse(self):
+        return "a smaller tolerance" if self.solver == "dopri5" else "more n_steps"
 
     def __init__(
         self,

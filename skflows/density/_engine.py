@@ -10,8 +10,10 @@ import torch
 
 from ..bijections._fixed import weighted_moments
 
-# Of input, in one pass of scoring: bounds the memory, and keeps the activations in a CPU's cache.
+# In one pass of scoring: bounds the memory, and keeps the activations in a CPU's cache. Those of
+# tables with few columns are as wide as the hidden layers.
 VALUES_PER_CHUNK = 2**15
+ROWS_PER_CHUNK = 2**11
 # Torch has one random state for all threads: fits in threads take turns, lest they mix draws.
 RNG_LOCK = threading.RLock()
 SMALLEST_SHARED_WORK = 1e8  # rows times weights of a pass from which on a second thread pays
@@ -126,8 +128,8 @@ def map_rows(flow, direction, rows):
     """Apply a method of a flow to rows in chunks; its outputs as float64 arrays."""
     device = device_of(flow)
     is_cpu = device.type == "cpu"
-    values = VALUES_PER_CHUNK if is_cpu else 64 * VALUES_PER_CHUNK
-    size = max(1, values // (rows.shape[1] * getattr(flow, "n_passes", 1)))
+    most = min(VALUES_PER_CHUNK // rows.shape[1], ROWS_PER_CHUNK) * (1 if is_cpu else 64)
+    size = max(1, most // getattr(flow, "n_passes", 1))
 
     def outputs(start):
         with torch.inference_mode():

@@ -11,9 +11,9 @@ class TrainingRecordMixin:
     def _report(self, history, max_iter):
         epoch = len(history.loss)
         if self.verbose and epoch % int(self.verbose) == 0:
-            held_out = "".join(
-                f", held-out score {score:.4f}" for score in history.validation_score[-1:]
-            )
+            before, score = [None, None, *history.validation_score][-2:]
+            renewed = score is not None and score != before  # not each epoch of matching does
+            held_out = f", held-out score {score:.4f}" if renewed else ""
             print(f"Epoch {epoch}/{max_iter}: loss {history.loss[-1]:.4f}{held_out}")
 
     def _store_history(self, history, warm):

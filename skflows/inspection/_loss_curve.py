@@ -165,12 +165,15 @@ class LossCurveDisplay:
         for side in sides:
             _keep_readable(side, [line.get_ydata() for line in lines if line.axes is side])
             side.spines["top"].set_visible(False)
+        place = {}
         if beside is ax:
             ax.spines["right"].set_visible(False)
         else:
             self.matching_line_.set_linestyle("--")
+            # Above: "best" looks at the curves of one side alone.
+            place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 2}
         handles = [line for side in sides for line in side.get_legend_handles_labels()[0]]
-        beside.legend(handles=handles, frameon=False)
+        beside.legend(handles=handles, frameon=False, **place)
         return self
 
     def _mark(self, lines):
