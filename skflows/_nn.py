@@ -18,6 +18,8 @@ from ._draws import dropout
 # would otherwise decide the parameters of its row.
 FARTHEST_SEEN = 10.0
 FEATURES_AT_ONCE = 6  # whose rows share the products with what all of them see
+# Of parameters, from which on a run of features has a product of its own, and how many may.
+VALUES_OF_A_RUN, MOST_RUNS = 2**17, 4
 
 
 def squash(x):
@@ -106,12 +108,15 @@ class ResidualMLP(nn.Module):
         h = self.input(squash(x))
         return h if self.context is None else h + self.context(context.mT)
 
-    def forward(self, x, context=None):
+    def last_hidden(self, x, context):
         h = self.first_layer(x, context)
         for layer in self.hidden:
             update = layer(self.activate(h))
             h = h + update if update.shape == h.shape else update
-        return self.output(self.activate(h))
+        return self.activate(h)
+
+    def forward(self, x, context=None):
+        return self.output(self.last_hidden(x, context))
 
 
 def hidden_degrees(n_features, size, n_context=0):
@@ -142,6 +147,7 @@ class MaskedResidualMLP(ResidualMLP):
         dropout=0.0,
     ):
         self.n_features = n_features
+        self.n_outputs = n_features * n_params
         degrees = [hidden_degrees(n_features, size, n_context) for size in hidden_layer_sizes]
         features = torch.arange(n_features)
         masks = [degrees[0][:, None] > features]
@@ -149,7 +155,7 @@ class MaskedResidualMLP(ResidualMLP):
         masks += [(features[:, None] >= degrees[-1]).repeat(n_params, 1)]
         super().__init__(
             n_features,
-            n_features * n_params,
+            self.n_outputs,
             hidden_layer_sizes,
             n_context,
             activation,
@@ -160,6 +166,38 @@ class MaskedResidualMLP(ResidualMLP):
         counts = [torch.searchsorted(m, torch.arange(n_features + 1)) for m in degrees]
         self.bounds = [count.tolist() for count in counts]
         self.sizes = tuple(hidden_layer_sizes)
+
+    def n_runs(self, n):
+        """Into how many `runs` to part the features of n rows.
+
+        The copies of weights that it takes pay for many parameters alone, and not where autograd
+        has to undo them.
+        """
+        return max(1, min(n * self.n_outputs // VALUES_OF_A_RUN, MOST_RUNS, self.n_features))
+
+    def runs(self, n_runs, x, context=None):
+        """The parameters of the features, a run of features at a time.
+
+        The units that the first features see come first. Products for a run leave out the units
+        that no feature of it sees: of four runs, three eighths of the arithmetic.
+
+        Yields
+        ------
+        features : slice
+            The run.
+        params : Tensor of shape (..., n_params, n_features of the run, n)
+            Its parameters.
+        """
+        d = self.n_features
+        h = self.last_hidden(x, context)
+        weight = self.output.masked_weight().unflatten(-2, (-1, d))
+        bias = self.output.bias.unflatten(-1, (-1, d))
+        for i in range(n_runs):
+            features = slice(d * i // n_runs, d * (i + 1) // n_runs)
+            seen = self.bounds[-1][features.stop]
+            rows = weight[..., features, :seen].flatten(-3, -2)
+            params = affine(bias[..., features].flatten(-2), rows, h[..., :seen, :])
+            yield features, params.unflatten(-2, (bias.shape[-2], -1))
 
     def solve(self, next_feature, z, context=None):
         """Build the features one by one, each from the outputs that the earlier ones allow.

@@ -8,6 +8,8 @@ from _bijections import CONTEXTS, DIMENSIONS, TABLE, build, make_case, randomize
 from torch.autograd.functional import jacobian
 from torch.testing import assert_close
 
+from skflows import _nn
+from skflows._members import stack
 from skflows.bijections import ActNorm, LULinear, Permutation, Planar, Standardize
 from skflows.bijections._planar import _solve_monotone
 
@@ -58,6 +60,23 @@ def test_incremental_inverse_equals_one_pass_per_feature(name, d, n_context, gra
     assert solved.requires_grad == grad
     assert_close(solved, x.T, rtol=1e-11, atol=1e-11)
     assert_close(log_det, log_slope.sum(0), rtol=1e-11, atol=1e-11)
+
+
+@autoregressives
+@in_dimensions
+@with_and_without_context
+def test_runs_of_features_leave_out_nothing(name, d, n_context, monkeypatch):
+    """Many rows are mapped a few features at a time, with the units that these features see."""
+    bijection, x, context = make_case(name, d, n_context)
+    at_once = bijection(x, context)
+    monkeypatch.setattr(_nn, "VALUES_OF_A_RUN", 1)
+    with torch.no_grad():
+        assert bijection.net.n_runs(len(x)) == min(d, 4)
+        in_runs = bijection(x, context)
+        pair = stack([bijection, bijection])
+        both = pair(torch.stack([x, x]), None if context is None else torch.stack([context] * 2))
+    assert_close(in_runs, tuple(part.detach() for part in at_once), **EXACT)
+    assert_close(both[0][1], in_runs[0], **EXACT)
 
 
 @autoregressives

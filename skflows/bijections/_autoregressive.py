@@ -32,8 +32,16 @@ class MaskedAutoregressive(Bijection):
 
     def forward(self, x, context=None):
         x = x.mT.contiguous()
-        params = self.net(x, context).unflatten(-2, (self.univariate.n_params, -1))
-        z, log_slope = self.univariate.forward(x, params)
+        n_runs = 1 if torch.is_grad_enabled() else self.net.n_runs(x.shape[-1])
+        if n_runs == 1:
+            params = self.net(x, context).unflatten(-2, (self.univariate.n_params, -1))
+            z, log_slope = self.univariate.forward(x, params)
+        else:
+            runs = [
+                self.univariate.forward(x[..., features, :], params)
+                for features, params in self.net.runs(n_runs, x, context)
+            ]
+            z, log_slope = (torch.cat(part, -2) for part in zip(*runs, strict=True))
         return z.mT, log_slope.sum(-2)
 
     def inverse(self, z, context=None):

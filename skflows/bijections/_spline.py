@@ -160,17 +160,14 @@ class RationalQuadraticSpline:
         g_raw = g_slopes * torch.sigmoid(bin_.raw)
         if bin_.passed is None:
             return self._spread(bin_, g_corner, g_size, mean, g_raw)
-        grad = mean.new_empty(*mean.shape[:-3], self.n_params, *mean.shape[-2:])
-        g_logits, g_slopes = grad.split((2 * k, k - 1), -3)
-        g_logits = g_logits.view(bin_.shares.shape)
-        less, g_corner, g_size = -mean.unsqueeze(-3), g_corner.unsqueeze(-3), g_size.unsqueeze(-3)
-        before, last = g_logits.split((k - 1, 1), -3)
-        torch.addcmul(less, bin_.passed.unsqueeze(-4), g_corner, out=before)
-        last.copy_(less)
+        grad = mean.new_zeros(*mean.shape[:-3], self.n_params, *mean.shape[-2:])
+        logits = grad[..., : 2 * k, :, :].view(bin_.shares.shape)
+        logits[..., :-1, :, :].addcmul_(bin_.passed.unsqueeze(-4), g_corner.unsqueeze(-3))
         index = number.long().unsqueeze(-4).expand(*bin_.shares.shape[:-3], -1, -1, -1)
-        g_logits.scatter_add_(-3, index, g_size).mul_(bin_.shares)
+        logits.scatter_(-3, index, g_size.unsqueeze(-3))
+        logits.sub_(mean.unsqueeze(-3)).mul_(bin_.shares)
         inner, index = self.inner(bin_.ends)
-        g_slopes.zero_().scatter_add_(-3, index, g_raw * inner)
+        grad[..., 2 * k :, :, :].scatter_add_(-3, index, g_raw * inner)
         return grad
 
     def _spread(self, bin_, g_corner, g_size, mean, g_raw):
