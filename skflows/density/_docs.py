@@ -50,8 +50,9 @@ input_noise : float or "auto", default=0.0
 batch_size : int or "auto", default="auto"
     Rows per training step. "auto" takes about 1/32 of the rows, between 128 and 1024.
     Tables of fewer than 40 rows are then trained whole: in float64, with nothing held out,
-    shuffled or dropped, so that weighting a row by 2 and repeating it give the same fit.
-    Their peak rate falls with the number of columns beyond 4.
+    shuffled or dropped, so that weighting a row by 2 and repeating it give the same fit, but
+    for the noise of ``input_noise`` and on discrete columns, which each row has of its own. Their
+    peak rate falls with the number of columns beyond 4.
 
 learning_rate_init : float, default=0.002
     Peak learning rate of AdamW; it rises over the first 5 % of the steps and falls along
