@@ -32,7 +32,7 @@ class MaskedAutoregressive(Bijection):
 
     def forward(self, x, context=None):
         x = x.mT.contiguous()
-        n_runs = 1 if torch.is_grad_enabled() else self.net.n_runs(x.shape[-1])
+        n_runs = self.net.n_runs(x.shape[-1])
         if n_runs == 1:
             params = self.net(x, context).unflatten(-2, (self.univariate.n_params, -1))
             z, log_slope = self.univariate.forward(x, params)
