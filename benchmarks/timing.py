@@ -44,7 +44,7 @@ def ours(architecture, d, compiled=False, linear=True):
         layers = bijection.bijections
         bijection = Chain([layer for layer in layers if not isinstance(layer, LULinear | ActNorm)])
     flow = Flow(Standardize(d), copy.deepcopy(bijection)).double().eval()
-    optimizer = FlatOptimizer(bijection, LEARNING_RATE, ema_decay=EMA_DECAY, compile=compiled)
+    optimizer = FlatOptimizer(bijection, LEARNING_RATE, ema_decay=EMA_DECAY)
     losses_of = compiled_losses(LIKELIHOOD) if compiled else LIKELIHOOD.losses
 
     def step(X):

@@ -41,6 +41,8 @@ def affine(bias, weight, h):
 class ColumnLinear(nn.Module):
     """An affine layer on columns, its weight optionally masked."""
 
+    is_masked = False  # whether an optimiser keeps the weights that the mask hides at 0
+
     def __init__(self, n_in, n_out, mask=None, zero=False):
         super().__init__()
         bound = 0.0 if zero else max(n_in, 1) ** -0.5
@@ -49,10 +51,16 @@ class ColumnLinear(nn.Module):
         self.register_buffer("mask", mask)
 
     def masked_weight(self):
-        return self.weight if self.mask is None else self.weight * self.mask
+        return self.weight if self.mask is None or self.is_masked else self.weight * self.mask
 
     def forward(self, h):
         return affine(self.bias, self.masked_weight(), h)
+
+
+def masked_layers(module):
+    """The layers of a module whose weights are masked."""
+    layers = (layer for layer in module.modules() if isinstance(layer, ColumnLinear))
+    return [layer for layer in layers if layer.mask is not None]
 
 
 class ResidualMLP(nn.Module):

@@ -7,14 +7,12 @@ from contextlib import contextmanager
 
 import torch
 
+from ._nn import masked_layers
+
 WARM_UP = 0.05  # fraction of the steps over which the rate rises
 MAX_GRADIENT_NORM = 5.0
 BETAS = 0.9, 0.999
 EPS = 1e-6  # of Adam: larger than rounding, which would else move weights of no gradient
-TINY_RATE = 1e-30  # too small to move a weight, and large enough to divide by
-# No square of a gradient that counts beside EPS. Roots of 0, as of all masked weights, take four
-# times as long as others, and roots of numbers too small to be normal thirty times.
-TINY_SQUARE = 1e-30
 
 # The state of an optimiser that has a row for each member.
 OF_MEMBERS = "weights average moment square n_steps alive learning_rate weight_decay".split()
@@ -47,40 +45,54 @@ class FlatOptimizer:
         ema_decay=0.0,
         state=None,
         n_members=1,
-        compile=False,
     ):
         values = [p.detach().reshape(n_members, -1) for p in module.parameters()]
         self.weights = torch.cat(values, dim=1)
-        self._attach(module)
-        self.gradient = torch.zeros_like(self.weights)
+        self.mask = self._mask_of(module)
+        if self.mask is not None:
+            self.weights *= self.mask
         self.average = self.weights.clone()
         self.moment = torch.zeros_like(self.weights)
         self.square = torch.zeros_like(self.weights)
-        self.root = torch.empty_like(self.weights)
         # Of each member, as columns.
-        self.n_steps = self._column(0.0)
+        self.n_steps = self._column(0.0).float()
         self.alive = torch.ones_like(self.n_steps, dtype=torch.bool)
         self.learning_rate = self._column(learning_rate)
         self.weight_decay = self._column(weight_decay)
-        self.decays = bool(self.weight_decay.any())
         self.ema_decay = ema_decay
         for name, value in (state or {}).items():
             getattr(self, name)[0] = value
-        self.compiled = torch.compile(self._move, dynamic=False) if compile else None
+        self._attach(module)
+
+    def _mask_of(self, module):
+        """0 for each weight of a member that a mask hides and 1 for others, or None."""
+        masks = {id(layer.weight): layer.mask for layer in masked_layers(module)}
+        if not masks:
+            return None
+        n_members = len(self.weights)
+        parts = []
+        for p in module.parameters():
+            mask = masks.get(id(p))
+            parts.append(p.new_ones(p.numel() // n_members) if mask is None else mask.flatten())
+        return torch.cat(parts)
 
     def _attach(self, module):
         self.parameters = list(module.parameters())
         sizes = [p.numel() // len(self.weights) for p in self.parameters]
         for p, weights in zip(self.parameters, self.weights.split(sizes, 1), strict=True):
             p.data = weights.view_as(p)
+        self.layers = masked_layers(module)
+        for layer in self.layers:
+            layer.is_masked = True
+        self.gradient = torch.zeros_like(self.weights)
+        rows = self.weights, self.gradient, self.moment, self.square, self.n_steps
+        self.rows = list(zip(*rows, self.weight_decay.flatten().tolist(), strict=True))
 
     def narrowed(self, module, members):
         """An optimiser that goes on with some of the members, which are those of ``module``."""
         other = copy.copy(self)
         for name in OF_MEMBERS:
             setattr(other, name, getattr(self, name)[members])
-        other.gradient = torch.zeros_like(other.weights)
-        other.root = torch.empty_like(other.weights)
         other._attach(module)
         return other
 
@@ -110,37 +122,42 @@ class FlatOptimizer:
         gradients = torch.autograd.grad(loss.sum(), self.parameters, materialize_grads=True)
         rows = [gradient.reshape(len(self.weights), -1) for gradient in gradients]
         torch.cat(rows, dim=1, out=self.gradient)
-        move = self.compiled or self._move
-        move(loss.detach().view(-1, 1), factor * self.learning_rate)
+        loss = loss.detach().view(-1, 1)
+        if self.mask is not None:
+            self.gradient *= self.mask
+        norm = self.gradient.norm(dim=1, keepdim=True)
+        self.alive &= loss.abs() + norm < math.inf
+        self.n_steps += self.alive
+        rate = factor * self.learning_rate
+        excess = (norm / MAX_GRADIENT_NORM).clamp(min=1.0).float()
+        lost = (~self.alive).float()
+        for row, *own in zip(self.rows, rate, excess, lost, strict=True):
+            self._adam(*row, *own)
+        # Early weights are far from where they end: the decay grows with the step.
+        n_steps = self.n_steps.to(self.weights.dtype)
+        self.average.lerp_(self.weights, (9 / (10 + n_steps)).clamp(min=1 - self.ema_decay))
         return self.alive
 
-    def _move(self, loss, rate):
-        norm = self.gradient.norm(dim=1, keepdim=True)
-        self.alive &= (loss + norm).isfinite()
-        # Through numbers: a mask would take several times as long.
-        self.gradient.nan_to_num_(0.0, 0.0, 0.0)
-        scale = (MAX_GRADIENT_NORM / (norm + 1e-12)).clamp(max=1.0)
-        self.gradient *= torch.where(self.alive, scale, 0.0)
-        self.n_steps += self.alive
-        rate = rate * self.alive
-        if self.decays:
-            self.weights *= 1 - rate * self.weight_decay
-        self._adam(rate)
-        # Early weights are far from where they end: the decay grows with the step.
-        self.average.lerp_(self.weights, (9 / (10 + self.n_steps)).clamp(min=1 - self.ema_decay))
-
-    def _adam(self, rate):
-        beta, beta_square = BETAS
-        self.moment.lerp_(self.gradient, 1 - beta)
-        self.square.mul_(beta_square).addcmul_(self.gradient, self.gradient, value=1 - beta_square)
-        # Moments that started at 0 are too small by these factors.
-        n_steps = self.n_steps.clamp(min=1)
-        share, share_square = (-torch.expm1(n_steps * math.log(b)) for b in BETAS)
-        # The rate goes into the denominator, which spares a pass. It may be 0, but not there.
-        inverse_rate = share / rate.clamp(min=TINY_RATE)
-        torch.add(self.square, TINY_SQUARE, out=self.root).sqrt_()
-        self.root.mul_(inverse_rate / share_square.sqrt()).add_(EPS * inverse_rate)
-        self.weights.addcdiv_(self.moment, self.root, value=-1.0)
+    @staticmethod
+    def _adam(weights, gradient, moment, square, n_steps, decay, rate, excess, lost):
+        """What `torch.optim.AdamW` does to one member, in one pass and not in a dozen."""
+        torch._fused_adamw_(
+            [weights],
+            [gradient],
+            [moment],
+            [square],
+            [],
+            [n_steps],
+            lr=rate,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            weight_decay=decay,
+            eps=EPS,
+            amsgrad=False,
+            maximize=False,
+            grad_scale=excess,  # which it divides gradients by
+            found_inf=lost,  # if 1.0, it does nothing
+        )
 
     def restart(self, i, weights, factor):
         """Take member i back to ``weights``, with no memory of its steps and a lower rate."""
@@ -168,6 +185,8 @@ class FlatOptimizer:
         """Give each parameter its own memory again."""
         for p in self.parameters:
             p.data = p.data.clone(memory_format=torch.contiguous_format)
+        for layer in self.layers:
+            layer.is_masked = False
 
 
 def cosine_with_warm_up(step, n_steps):

@@ -154,7 +154,6 @@ def fit_flow(
         ema_decay=ema_decay,
         state=optimizer_state,
         n_members=n_members,
-        compile=compile,
     )
     whole = optimizer
     best = optimizer.average.clone()

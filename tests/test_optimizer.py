@@ -4,12 +4,21 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from skflows import _objective
 from skflows._draws import dropout
+from skflows._nn import MaskedResidualMLP
 from skflows._objective import mean_log_prob, weighted_nll
-from skflows._optimizer import FlatOptimizer, Paced, constant, cosine_with_warm_up
+from skflows._optimizer import (
+    EPS,
+    MAX_GRADIENT_NORM,
+    FlatOptimizer,
+    Paced,
+    constant,
+    cosine_with_warm_up,
+)
 from skflows._training import shuffled_batches
 from skflows.bijections import Chain, Coupling, ElementwiseAffine, Shift
 
@@ -57,6 +66,55 @@ def test_average_of_the_weights(decay):
     with optimizer.averaged():
         assert torch.equal(weights_of(module), optimizer.average[0])
     assert torch.equal(weights_of(module), raw)
+
+
+@pytest.mark.parametrize("n_members", [1, 3])
+def test_steps_are_those_of_adamw_on_clipped_gradients(n_members):
+    """Of each member, at a rate and a decay of its own."""
+    rates, decays = [0.1, 0.2, 0.3][:n_members], [0.0, 0.5, 0.1][:n_members]
+    start, target = torch.randn(2, n_members, 40).double()
+    module = nn.ParameterList([start.clone()])
+    optimizer = FlatOptimizer(module, rates, decays, n_members=n_members)
+    alone = [row.clone().requires_grad_() for row in start]
+    peers = [
+        torch.optim.AdamW([weights], rate, eps=EPS, weight_decay=decay)
+        for weights, rate, decay in zip(alone, rates, decays, strict=True)
+    ]
+    for factor in (1.0, 0.5, 0.25, 0.0):
+        optimizer.step(((module[0] - target) ** 2).sum(-1), factor)
+        for peer, weights, row, rate in zip(peers, alone, target, rates, strict=True):
+            peer.zero_grad()
+            ((weights - row) ** 2).sum().backward()
+            assert weights.grad.norm() > MAX_GRADIENT_NORM
+            nn.utils.clip_grad_norm_([weights], MAX_GRADIENT_NORM)
+            peer.param_groups[0]["lr"] = factor * rate
+            peer.step()
+        assert_close(module[0].detach(), torch.stack(alone).detach(), rtol=1e-5, atol=1e-7)
+
+
+def test_what_a_mask_hides_is_0_and_stays_so_while_it_trains():
+    net = MaskedResidualMLP(3, 2, (8, 8)).double()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.normal_()
+    x = torch.randn(3, 30).double()
+    before = net(x)
+    optimizer = FlatOptimizer(net, 0.1, weight_decay=0.1)
+    assert torch.equal(net(x), before)
+    for _ in range(3):
+        optimizer.step(net(x).square().mean(), 1.0)
+        for layer in (net.input, *net.hidden, net.output):
+            assert layer.weight[layer.mask == 0].eq(0).all()
+            assert layer.weight[layer.mask == 1].ne(0).all()
+    trained = net(x)
+    optimizer.release()
+    assert torch.equal(net(x), trained)
+    assert not torch.equal(trained, before)
+    # From here on whoever trains the weights may do with those what they like.
+    with torch.no_grad():
+        for layer in (net.input, *net.hidden, net.output):
+            layer.weight += 1 - layer.mask
+    assert torch.equal(net(x), trained)
 
 
 @pytest.mark.parametrize("n_steps", [2, 19, 20, 1000])
