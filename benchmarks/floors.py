@@ -21,6 +21,7 @@ from quality import machine
 from timing import LEAST_SECONDS, ours, seconds_per_call
 
 from skflows._nn import ColumnLinear
+from skflows._products import SuitableProducts
 from skflows.bijections import Coupling, LULinear, MaskedAutoregressive
 
 ARCHITECTURES = ("NSF", "MAF", "RealNVP")
@@ -28,9 +29,9 @@ DTYPES = {"step": torch.float32, "score": torch.float64, "sample": torch.float64
 # Forwards; in a step also the gradients of the input and of the weights, as large each, for which
 # no function needs to be taken anew.
 PASSES = {"step": 3, "score": 1, "sample": 1}
-# Reads and writes of a weight in a step: gradient (1 write, 2 reads to clip, 1 write), AdamW (reads
-# 4, writes 3), moving average (reads 2, writes 1).
-MOVES_OF_A_WEIGHT = 14
+# Reads and writes of a weight in a step: gradient (1 write, 1 read for its norm), AdamW (reads 4,
+# writes 3), moving average (reads 2, writes 1).
+MOVES_OF_A_WEIGHT = 12
 
 
 class Work(NamedTuple):
@@ -103,14 +104,15 @@ def rates(n, dtype, n_rounds):
     """Of a product of 64 by 64 with n columns, and of exp and copies of as many values."""
     a, b = torch.randn(64, 64, dtype=dtype), torch.randn(64, n, dtype=dtype)
     out, other = torch.empty_like(b), torch.empty_like(b)
-    product, exp, copied = (
-        median_seconds(function, n_rounds)
-        for function in (
-            partial(torch.mm, a, b, out=out),
-            partial(torch.exp, b, out=other),
-            partial(out.copy_, b),
+    with SuitableProducts(torch.nn.Linear(64, 64), n):
+        product, exp, copied = (
+            median_seconds(function, n_rounds)
+            for function in (
+                partial(torch.mm, a, b, out=out),
+                partial(torch.exp, b, out=other),
+                partial(out.copy_, b),
+            )
         )
-    )
     values = 64 * n
     return Rates(2 * 64 * values / product, values / exp, 2 * b.nbytes / copied)
 

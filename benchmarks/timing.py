@@ -3,6 +3,7 @@
 import copy
 import statistics
 from collections.abc import Callable
+from functools import cache, partial
 from time import perf_counter, process_time
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ def ours(architecture, d, compiled=False, linear=True):
     from skflows._flow import Flow
     from skflows._objective import LIKELIHOOD, compiled_losses
     from skflows._optimizer import FlatOptimizer
+    from skflows._products import SuitableProducts
     from skflows._training import EMA_DECAY
     from skflows.bijections import ActNorm, Chain, LULinear, Standardize
     from skflows.density import _engine  # noqa: F401  (sets how freed memory is kept)
@@ -47,9 +49,12 @@ def ours(architecture, d, compiled=False, linear=True):
     optimizer = FlatOptimizer(bijection, LEARNING_RATE, ema_decay=EMA_DECAY)
     losses_of = compiled_losses(LIKELIHOOD) if compiled else LIKELIHOOD.losses
 
+    products = cache(partial(SuitableProducts, bijection))
+
     def step(X):
         weight = torch.ones(len(X))
-        optimizer.step(losses_of(bijection, X, weight)["loss"] / len(X), 1.0)
+        with products(len(X)):
+            optimizer.step(losses_of(bijection, X, weight)["loss"] / len(X), 1.0)
 
     @torch.inference_mode()
     def score(X):

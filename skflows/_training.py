@@ -14,6 +14,7 @@ from ._history import Member, as_list
 from ._members import substack
 from ._objective import LIKELIHOOD, compiled_losses, mean_log_prob
 from ._optimizer import FlatOptimizer, cosine_with_warm_up, per_member
+from ._products import SuitableProducts
 
 EMA_DECAY = 0.998
 BACK_OFF = 0.3  # factor on the rate after a step that was not finite
@@ -156,6 +157,7 @@ def fit_flow(
         n_members=n_members,
     )
     whole = optimizer
+    products = SuitableProducts(bijection, batch_size, n_axes=2 + len(stacked))
     best = optimizer.average.clone()
     latest = best.clone()  # after the last whole epoch
     generators = generators or [torch.default_generator] * n_members
@@ -166,7 +168,8 @@ def fit_flow(
         if validation is None:
             return [None] * len(running)
         latent = partial(objective.latent, bijection)
-        return per_member(mean_log_prob(latent, *validation), len(running))
+        with products:
+            return per_member(mean_log_prob(latent, *validation), len(running))
 
     def judge():
         for row, (i, score) in enumerate(zip(running, scores(), strict=True)):
@@ -202,8 +205,9 @@ def fit_flow(
                     if factor == 0 and step > first_step:
                         break
                     count = (importance > 0).sum(-1)
-                    losses = losses_of(bijection, batch, importance)
-                    alive = optimizer.step(losses["loss"] / count.clamp(min=1), factor)
+                    with products:
+                        losses = losses_of(bijection, batch, importance)
+                        alive = optimizer.step(losses["loss"] / count.clamp(min=1), factor)
                     step += 1
                     for name, loss in losses.items():
                         kept = torch.where(alive, loss.detach().view(-1, 1), 0.0)
