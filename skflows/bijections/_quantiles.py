@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from torch.special import ndtr, ndtri
 
 from ._fixed import FARTHEST, weighted_moments
-from ._spline import _invert, _log_slope, _terms
+from ._spline import _invert, _steepness, _terms
 from ._tails import ALL_TAILS, Outside, normal_log_density
 
 ROWS_BEYOND = 20  # to leave beyond each outermost knot,
@@ -70,7 +70,7 @@ class Maps(NamedTuple):
         t = (inside - x0) / (x1 - x0)
         bend, _, top, bottom = _terms(t, slope, d0, d1)
         z = z0 + (z1 - z0) * (slope * t**2 + d0 * bend) / bottom
-        log_slope = _log_slope(slope, top, bottom)
+        log_slope = _steepness(slope, top, bottom).log()
         for tail, where, sign, corner, parameters in self._beyond(x, along=0):
             score, log_slope_there = tail.forward(sign * (x[where] - corner), *parameters)
             z = z.index_put(where, sign * score)

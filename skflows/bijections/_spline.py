@@ -21,7 +21,8 @@ class Bin(NamedTuple):
     shares: torch.Tensor  # (..., 2, n_bins, d, n), softmax of the logits of all bins
     # (..., n_bins - 1, d, n), 1.0 for inner knots before it, else 0.0; None of a `scan`
     passed: torch.Tensor | None
-    ends: torch.Tensor  # (..., 2, d, n), numbers of its two knots among the inner ones, as floats
+    number: torch.Tensor  # (..., 1, d, n), of the bin, from 0, as a float
+    ends: torch.Tensor | None  # (..., 2, d, n), indices of its two knots; None of a `scan`
     corner: torch.Tensor  # (..., 2, d, n), its lower end
     size: torch.Tensor  # (..., 2, d, n)
     raw: torch.Tensor  # (..., 2, d, n), what softplus makes the slopes at its two knots of
@@ -94,13 +95,12 @@ class RationalQuadraticSpline:
             passed = torch.empty_like(inner_knots)
             torch.le(inner_knots, value.unsqueeze(-3), out=passed)
             number = passed.sum(-3, keepdim=True)
-            ends = torch.cat([number - 1, number], -3)
-        index = (ends.long() + 1).unsqueeze(-4).expand(*knots.shape[:-3], -1, -1, -1)
+            ends = torch.cat([number, number + 1], -3).long()
+        index = ends.unsqueeze(-4).expand(*knots.shape[:-3], -1, -1, -1)
         corner, end = knots.gather(-3, index).unbind(-3)
         # A zero, hence a slope of 1, at both ends of the spline, where the identity takes over.
-        inner, index = self.inner(ends)
-        raw = raw.gather(-3, index) * inner + self.UNIT_SLOPE
-        return Bin(shares, passed, ends, corner, end - corner, raw)
+        raw = F.pad(raw, (0, 0, 0, 0, 1, 1)).gather(-3, ends) + self.UNIT_SLOPE
+        return Bin(shares, passed, number, ends, corner, end - corner, raw)
 
     def scan(self, x, params):
         """What `locate` finds along x, bin by bin: a compiler makes a single loop of it."""
@@ -122,7 +122,8 @@ class RationalQuadraticSpline:
         return Bin(
             shares=(logits - log_total.unsqueeze(-3)).exp(),
             passed=None,
-            ends=torch.stack([number - 1, number], -3),
+            number=number.unsqueeze(-3),
+            ends=None,
             corner=start[..., :2, :, :],
             size=(stop - start)[..., :2, :, :],
             raw=torch.stack([start[..., 2, :, :], stop[..., 2, :, :]], -3) + self.UNIT_SLOPE,
@@ -140,39 +141,35 @@ class RationalQuadraticSpline:
             knots.append(torch.addcmul(knots[-1] + self.least, part, unit))
         return knots, largest + total.log()
 
-    def inner(self, ends):
-        """Whether each knot is an inner one, 1.0 or 0.0, and the index of its derivative."""
-        index = ends.clamp(0, self.n_bins - 2)
-        return torch.eq(ends, index, out=torch.empty_like(ends)), index.long()
-
     def slopes(self, raw):
         return F.softplus(raw) + self.MIN_DERIVATIVE
 
-    def gradient(self, bin_, g_corner, g_size, g_slopes):
-        """Gradient of the parameters from those of one bin's corner, size and end slopes."""
+    def gradient(self, bin_, g_places, g_slopes):
+        """Gradient of the parameters from those of one bin's corner and size, and end slopes."""
         k = self.n_bins
-        number = bin_.ends[..., 1:, :, :]
         # The corner is the sum of the sizes before the bin, and sizes are softmax shares: the
         # gradient of the logits is that of the shares less its mean, times the shares.
-        shared_before = torch.sub(bin_.corner + self.tail_bound, number, alpha=self.least)
-        mean = g_corner * shared_before + g_size * (bin_.size - self.least)
-        g_corner, g_size = g_corner * self.shared, g_size * self.shared
+        g_corner, g_size = g_places.split(2, -3)
+        before = torch.sub(bin_.corner + self.tail_bound, bin_.number, alpha=self.least)
+        mean = torch.addcmul(g_corner * before, g_size, bin_.size - self.least)
+        g_corner, g_size = (g_places * self.shared).split(2, -3)
         g_raw = g_slopes * torch.sigmoid(bin_.raw)
         if bin_.passed is None:
             return self._spread(bin_, g_corner, g_size, mean, g_raw)
         grad = mean.new_zeros(*mean.shape[:-3], self.n_params, *mean.shape[-2:])
         logits = grad[..., : 2 * k, :, :].view(bin_.shares.shape)
         logits[..., :-1, :, :].addcmul_(bin_.passed.unsqueeze(-4), g_corner.unsqueeze(-3))
-        index = number.long().unsqueeze(-4).expand(*bin_.shares.shape[:-3], -1, -1, -1)
+        index = bin_.ends[..., :1, :, :].unsqueeze(-4).expand(*bin_.shares.shape[:-3], -1, -1, -1)
         logits.scatter_(-3, index, g_size.unsqueeze(-3))
         logits.sub_(mean.unsqueeze(-3)).mul_(bin_.shares)
-        inner, index = self.inner(bin_.ends)
-        grad[..., 2 * k :, :, :].scatter_add_(-3, index, g_raw * inner)
+        of_knots = mean.new_zeros(*mean.shape[:-3], k + 1, *mean.shape[-2:])
+        of_knots.scatter_add_(-3, bin_.ends, g_raw)
+        grad[..., 2 * k :, :, :] = of_knots[..., 1:-1, :, :]
         return grad
 
     def _spread(self, bin_, g_corner, g_size, mean, g_raw):
         """The same as one expression of each parameter, after a `scan`."""
-        number = bin_.ends[..., 1:, :, :]
+        number = bin_.number
         at = torch.arange(self.n_bins, device=number.device)[:, None, None]
         g_low, g_high = g_raw.split(1, -3)
         g_raw = torch.where(at[1:] == number, g_low, torch.where(at[1:] == number + 1, g_high, 0.0))
@@ -205,9 +202,10 @@ def _terms(t, slope, d0, d1):
     return bend, curve, top, bottom
 
 
-def _log_slope(slope, top, bottom):
+def _steepness(slope, top, bottom):
+    """The derivative of the spline."""
     ratio = slope / bottom
-    return (ratio * ratio * top).log()
+    return ratio * ratio * top
 
 
 def _invert(rise, width, height, d0, d1):
@@ -222,7 +220,7 @@ def _invert(rise, width, height, d0, d1):
     # This form of the root has no cancellation where a is near 0.
     t = (2 * c / (-b - discriminant.sqrt())).clamp(0, 1)
     *_, top, bottom = _terms(t, slope, d0, d1)
-    return t, _log_slope(slope, top, bottom)
+    return t, _steepness(slope, top, bottom).log()
 
 
 class _SplineForward(torch.autograd.Function):
@@ -248,17 +246,19 @@ class _SplineForward(torch.autograd.Function):
         bend, curve, top, bottom = _terms(t, slope, d0, d1)
         share = torch.addcmul(d0 * bend, slope * t, t) / bottom  # of the height, below z
         z = torch.addcmul(z0, height, share)
-        log_slope = _log_slope(slope, top, bottom) * inside
+        steepness = _steepness(slope, top, bottom)
         ctx.spline = spline
-        terms = inside, t, bend, curve, top, bottom, share, slope, slopes
-        ctx.save_for_backward(*terms, *bin_)
+        terms = inside, t, bend, curve, top, bottom, share, slope, slopes, steepness
+        ctx.save_for_backward(*bin_, *terms)
         # lerp is exact at both ends for finite x, and faster than where.
-        return torch.lerp(x, z, inside), log_slope
+        return torch.lerp(x, z, inside), steepness.log() * inside
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_z, grad_log_slope):
-        inside, t, bend, curve, top, bottom, share, slope, slopes, *bin_ = ctx.saved_tensors
+        *bin_, inside, t, bend, curve, top, bottom, share, slope, slopes, steepness = (
+            ctx.saved_tensors
+        )
         bin_ = Bin(*bin_)
         (d0, d1), (width, height) = slopes.unbind(-3), bin_.size.unbind(-3)
         gz = grad_z * inside
@@ -267,28 +267,26 @@ class _SplineForward(torch.autograd.Function):
         # z = z0 + height * rise / bottom, and log_slope = log(slope^2 top / bottom^2).
         g_rise = gz * height / bottom
         g_top = gl / top
-        g_bottom = -torch.add(g_rise * share, gl / bottom, alpha=2)
-        # Their derivatives in t, slope, d0 and d1.
+        by_bottom = gl / bottom
+        g_fall = torch.add(g_rise * share, by_bottom, alpha=2)  # of -bottom
+        # Their derivatives in slope, d0 and d1.
         r = 1 - t
-        flat, t2 = r - t, t * t
-        top_t = torch.addcmul(d1 * t - d0 * r, slope, flat)  # half of it
-        g_t = torch.addcmul(g_rise * d0, g_bottom, curve) * flat
-        g_t = torch.addcmul(g_t, g_rise * slope, t, value=2)
-        g_t = torch.addcmul(g_t, g_top, top_t, value=2)
-        g_slope = torch.addcmul(g_rise * t2 + g_bottom, g_top - g_bottom, bend, value=2)
-        g_slope = torch.add(g_slope, gl / slope, alpha=2)
-        g_d0 = torch.addcmul(g_top * r * r, g_rise + g_bottom, bend)
-        g_d1 = torch.addcmul(g_top * t2, g_bottom, bend)
+        t2 = t * t
+        g_slope = torch.addcmul(g_rise * t2 - g_fall, g_top + g_fall, bend, value=2)
+        g_slope = torch.addcdiv(g_slope, gl, slope, value=2)
+        g_d0 = torch.addcmul(g_top * r * r, g_rise - g_fall, bend)
+        g_d1 = torch.addcmul(g_top * t2, g_fall, bend, value=-1)
+        # In t = (x - x0) / width z has the steepness times width, and the rest is log_slope's.
+        flat = r - t
+        top_t = torch.addcmul(torch.addcmul(d1 * t, d0, r, value=-1), slope, flat)  # half of it
+        g_t = torch.addcmul(g_top * top_t, by_bottom * curve, flat, value=-1)  # half of it
+        g_x = torch.addcdiv(gz * steepness, g_t, width, value=2)
 
-        # Then through t = (x - x0) / width and slope = height / width.
-        g_x = g_t / width
+        # Then through t and slope = height / width.
+        g_x0 = -g_x
         g_height = g_slope / width
-        g_width = -torch.addcmul(g_x * t, g_height, slope)
+        g_width = torch.addcmul(g_x0 * t, g_height, slope, value=-1)
         g_height = torch.addcmul(g_height, gz, share)
-        g_params = ctx.spline.gradient(
-            bin_,
-            torch.stack([-g_x, gz], -3),
-            torch.stack([g_width, g_height], -3),
-            torch.stack([g_d0, g_d1], -3),
-        )
+        g_places = torch.stack([g_x0, gz, g_width, g_height], -3)
+        g_params = ctx.spline.gradient(bin_, g_places, torch.stack([g_d0, g_d1], -3))
         return torch.lerp(grad_z, g_x, inside), g_params, None
