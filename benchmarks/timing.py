@@ -32,7 +32,7 @@ def ours(architecture, d, compiled=False, linear=True):
     from skflows._flow import Flow
     from skflows._objective import LIKELIHOOD, compiled_losses
     from skflows._optimizer import FlatOptimizer
-    from skflows._products import SuitableProducts
+    from skflows._products import suitable_products
     from skflows._training import EMA_DECAY
     from skflows.bijections import ActNorm, Chain, LULinear, Standardize
     from skflows.density import _engine  # noqa: F401  (sets how freed memory is kept)
@@ -49,11 +49,11 @@ def ours(architecture, d, compiled=False, linear=True):
     optimizer = FlatOptimizer(bijection, LEARNING_RATE, ema_decay=EMA_DECAY)
     losses_of = compiled_losses(LIKELIHOOD) if compiled else LIKELIHOOD.losses
 
-    products = cache(partial(SuitableProducts, bijection))
+    products = cache(partial(suitable_products, bijection))
 
     def step(X):
         weight = torch.ones(len(X))
-        with products(len(X)):
+        with products(len(X))():
             optimizer.step(losses_of(bijection, X, weight)["loss"] / len(X), 1.0)
 
     @torch.inference_mode()

@@ -41,7 +41,7 @@ def affine(bias, weight, h):
 class ColumnLinear(nn.Module):
     """An affine layer on columns, its weight optionally masked."""
 
-    is_masked = False  # whether an optimiser keeps the weights that the mask hides at 0
+    weight_is_masked = False  # an optimiser keeps the weights that the mask hides at 0
 
     def __init__(self, n_in, n_out, mask=None, zero=False):
         super().__init__()
@@ -50,8 +50,14 @@ class ColumnLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound))
         self.register_buffer("mask", mask)
 
+    def __getstate__(self):
+        # Nobody keeps those of a copy at 0.
+        return {k: v for k, v in self.__dict__.items() if k != "weight_is_masked"}
+
     def masked_weight(self):
-        return self.weight if self.mask is None or self.is_masked else self.weight * self.mask
+        if self.mask is None or self.weight_is_masked:
+            return self.weight
+        return self.weight * self.mask
 
     def forward(self, h):
         return affine(self.bias, self.masked_weight(), h)

@@ -4,14 +4,17 @@ import copy
 import math
 import time
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch.optim.adamw import adamw
 
 from ._nn import masked_layers
 
 WARM_UP = 0.05  # fraction of the steps over which the rate rises
 MAX_GRADIENT_NORM = 5.0
 BETAS = 0.9, 0.999
+FUSED = "cpu", "cuda"  # devices on which torch's one pass of AdamW can clip, and can do nothing
 EPS = 1e-6  # of Adam: larger than rounding, which would else move weights of no gradient
 
 # The state of an optimiser that has a row for each member.
@@ -27,8 +30,11 @@ class FlatOptimizer:
     """AdamW and a moving average over all weights of a module as one vector for each member.
 
     The parameters become views of the rows of a matrix until `release`: one row for each member
-    of a stack, and a single one for any other module. A step is then a dozen passes over that
-    matrix, however many parameters and members there are, and it never waits for the device.
+    of a stack, and a single one for any other module. A step is then a few passes over that
+    matrix, however many parameters there are. On a CPU or a GPU by CUDA it never waits for the
+    device.
+
+    Weights that a mask hides are 0 from the start to `release`, so that layers need not mask them.
 
     A member whose loss or gradient is not finite stands still from that step until `restart`.
 
@@ -83,7 +89,7 @@ class FlatOptimizer:
             p.data = weights.view_as(p)
         self.layers = masked_layers(module)
         for layer in self.layers:
-            layer.is_masked = True
+            layer.weight_is_masked = True
         self.gradient = torch.zeros_like(self.weights)
         rows = self.weights, self.gradient, self.moment, self.square, self.n_steps
         self.rows = list(zip(*rows, self.weight_decay.flatten().tolist(), strict=True))
@@ -128,7 +134,7 @@ class FlatOptimizer:
         norm = self.gradient.norm(dim=1, keepdim=True)
         self.alive &= loss.abs() + norm < math.inf
         self.n_steps += self.alive
-        rate = factor * self.learning_rate
+        rate = (factor * self.learning_rate).float()
         excess = (norm / MAX_GRADIENT_NORM).clamp(min=1.0).float()
         lost = (~self.alive).float()
         for row, *own in zip(self.rows, rate, excess, lost, strict=True):
@@ -140,24 +146,24 @@ class FlatOptimizer:
 
     @staticmethod
     def _adam(weights, gradient, moment, square, n_steps, decay, rate, excess, lost):
-        """What `torch.optim.AdamW` does to one member, in one pass and not in a dozen."""
-        torch._fused_adamw_(
-            [weights],
-            [gradient],
-            [moment],
-            [square],
-            [],
-            [n_steps],
-            lr=rate,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
-            weight_decay=decay,
-            eps=EPS,
-            amsgrad=False,
-            maximize=False,
-            grad_scale=excess,  # which it divides gradients by
-            found_inf=lost,  # if 1.0, it does nothing
-        )
+        """What `torch.optim.AdamW` does to one member, in one pass where torch has it."""
+        settings: dict[str, Any] = {
+            "beta1": BETAS[0],
+            "beta2": BETAS[1],
+            "weight_decay": decay,
+            "eps": EPS,
+            "amsgrad": False,
+            "maximize": False,
+        }
+        if weights.device.type in FUSED:
+            # It divides the gradient by the one, and does nothing where the other is 1.
+            settings |= {"lr": rate, "grad_scale": excess, "found_inf": lost}
+            torch._fused_adamw_(
+                [weights], [gradient], [moment], [square], [], [n_steps], **settings
+            )
+        elif not lost:
+            settings |= {"lr": rate.item(), "foreach": False, "fused": False}
+            adamw([weights], [gradient / excess], [moment], [square], [], [n_steps - 1], **settings)
 
     def restart(self, i, weights, factor):
         """Take member i back to ``weights``, with no memory of its steps and a lower rate."""
@@ -186,7 +192,7 @@ class FlatOptimizer:
         for p in self.parameters:
             p.data = p.data.clone(memory_format=torch.contiguous_format)
         for layer in self.layers:
-            layer.is_masked = False
+            del layer.weight_is_masked
 
 
 def cosine_with_warm_up(step, n_steps):

@@ -14,7 +14,7 @@ from ._history import Member, as_list
 from ._members import substack
 from ._objective import LIKELIHOOD, compiled_losses, mean_log_prob
 from ._optimizer import FlatOptimizer, cosine_with_warm_up, per_member
-from ._products import SuitableProducts
+from ._products import suitable_products
 
 EMA_DECAY = 0.998
 BACK_OFF = 0.3  # factor on the rate after a step that was not finite
@@ -129,8 +129,8 @@ def fit_flow(
     history : History, or a list of one for each member, optional
         What an earlier call left, with another objective: this one goes on from there.
     compile : bool, default=False
-        Whether `torch.compile` makes machine code of the steps. It has no effect on a stack,
-        whose shapes change.
+        Whether `torch.compile` makes machine code of losses and their gradients. It has no effect
+        on a stack, whose shapes change.
     on_epoch_begin : callable, optional
         Called with nothing before each epoch.
     on_epoch_end : callable, optional
@@ -157,7 +157,7 @@ def fit_flow(
         n_members=n_members,
     )
     whole = optimizer
-    products = SuitableProducts(bijection, batch_size, n_axes=2 + len(stacked))
+    products = suitable_products(bijection, min(batch_size, n), n_axes=2 + len(stacked))
     best = optimizer.average.clone()
     latest = best.clone()  # after the last whole epoch
     generators = generators or [torch.default_generator] * n_members
@@ -168,7 +168,7 @@ def fit_flow(
         if validation is None:
             return [None] * len(running)
         latent = partial(objective.latent, bijection)
-        with products:
+        with products():
             return per_member(mean_log_prob(latent, *validation), len(running))
 
     def judge():
@@ -205,7 +205,7 @@ def fit_flow(
                     if factor == 0 and step > first_step:
                         break
                     count = (importance > 0).sum(-1)
-                    with products:
+                    with products():
                         losses = losses_of(bijection, batch, importance)
                         alive = optimizer.step(losses["loss"] / count.clamp(min=1), factor)
                     step += 1

@@ -77,6 +77,11 @@ def test_gpu_gives_what_the_cpu_does(name):
 
 
 @gpu
+def test_gpu_trains_small_tables_in_float64():
+    assert np.isfinite(small("maf", device="cuda").fit(X[:30]).score(X))
+
+
+@gpu
 @each_estimator
 def test_gpu_goes_on_from_increments(name):
     estimator = small(name, device="cuda", batch_size=32)

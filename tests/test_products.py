@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from skflows import MAFDensity, _products
-from skflows._products import SuitableProducts, onednn_is_wider
+from skflows._products import large_products, onednn_is_wider, suitable_products
+from skflows.bijections import MaskedAutoregressive
 from skflows.model_selection import FlowGridSearchCV
 
 wider = pytest.mark.skipif(not onednn_is_wider(), reason="MKL is as wide on this processor")
+chooses = pytest.mark.skipif(_products.CHOICE is None, reason="this torch has no choice")
 
 
 def precision():
@@ -21,71 +24,92 @@ def precision():
 
 
 @pytest.fixture
-def chosen(monkeypatch):
-    """As where oneDNN is the wider one; all products count as large."""
-    if _products.CHOICE is None:
-        pytest.skip("this torch has no choice")
+def all_large(monkeypatch):
+    """As where oneDNN is the wider one, and all products are large."""
     monkeypatch.setattr(_products, "onednn_is_wider", lambda: True)
     monkeypatch.setattr(_products, "LARGE", 1)
-    before = precision()
-    yield
-    _products.CHOICE.fp32_precision = before
 
 
 @wider
 @pytest.mark.parametrize("members", [(), (3,)])
 @pytest.mark.parametrize(("n_out", "n_in", "n"), [(64, 10, 256), (230, 64, 1024), (64, 828, 500)])
-def test_products_are_as_exact(members, n_out, n_in, n, monkeypatch):
+def test_products_are_as_exact(members, n_out, n_in, n):
     """Rounded to bfloat16 they would be wrong in the third digit."""
-    monkeypatch.setattr(_products, "LARGE", 1)
     weight, h = torch.rand(*members, n_out, n_in), torch.rand(*members, n_in, n)
     exact = weight.double() @ h.double()
-    with SuitableProducts(nn.Linear(n_in, n_out), n):
-        assert precision() == "bf16"
+    with large_products():
         for product in (weight @ h, (h.mT @ weight.mT).mT):
             torch.testing.assert_close(product.double(), exact, rtol=1e-5, atol=0)
 
 
-def test_the_choice_ends_with_the_context(chosen):
-    _products.CHOICE.fp32_precision = "ieee"
-    products = SuitableProducts(nn.Linear(4, 4), 10)
-    for _ in range(2):
-        with pytest.raises(ZeroDivisionError), products:
-            assert precision() == "bf16"
-            1 / 0  # noqa: B018
-        assert precision() == "ieee"
+@chooses
+@pytest.mark.parametrize("outside", ["none", "ieee"])
+def test_the_choice_ends_with_the_context(outside):
+    before = precision()
+    _products.CHOICE.fp32_precision = outside
+    try:
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError), large_products():
+                assert precision() == "bf16"
+                1 / 0  # noqa: B018
+            assert precision() == outside
+    finally:
+        _products.CHOICE.fp32_precision = before
 
 
-def test_small_products_stay_where_they_are(chosen, monkeypatch):
-    """The mean over products counts; vectors are none, nor are the matrices of vectors."""
-    monkeypatch.setattr(_products, "LARGE", 1000)
-    small, large = nn.Linear(5, 5), nn.Linear(15, 13)
-    for module, n_axes, expected in [
-        (nn.Sequential(small, large), 2, "bf16"),  # 110 on average
-        (nn.Sequential(small, small, large, nn.Linear(2, 2)), 2, "none"),
-        (large, 3, "none"),
-        (nn.ParameterList([torch.zeros(2, 10, 10)]), 3, "bf16"),
-        (nn.ParameterList([torch.zeros(1000)]), 2, "none"),
-    ]:
-        _products.CHOICE.fp32_precision = "none"
-        with SuitableProducts(module, 10, n_axes):
-            assert precision() == expected
+@chooses
+def test_the_last_of_several_threads_ends_it():
+    outside = precision()
+    inside, leave = threading.Event(), threading.Event()
 
-
-def test_threads_take_turns(chosen):
-    products = SuitableProducts(nn.Linear(4, 4), 10)
-    entered = threading.Event()
-
-    def enter():
-        with SuitableProducts(nn.Linear(4, 4), 10):
-            entered.set()
+    def stay():
+        with large_products():
+            inside.set()
+            leave.wait(10)
             return precision()
 
     with ThreadPoolExecutor(1) as pool:
-        with products:
-            other = pool.submit(enter)
-            assert not entered.wait(0.1)
+        with large_products():
+            other = pool.submit(stay)
+            inside.wait(10)
+        assert precision() == "bf16"
+        leave.set()
         assert other.result() == "bf16"
+    assert precision() == outside
+
+
+def test_small_products_stay_where_they_are(all_large, monkeypatch):
+    """The mean over products counts; vectors are none, nor are the vectors of members."""
+    monkeypatch.setattr(_products, "LARGE", 1000)
+    small, large = nn.Linear(5, 5), nn.Linear(15, 13)
+    for module, n_axes, expected in [
+        (nn.Sequential(small, large), 2, large_products),  # 110 on average
+        (nn.Sequential(small, small, large, nn.Linear(2, 2)), 2, nullcontext),
+        (large, 3, nullcontext),
+        (nn.ParameterList([torch.zeros(2, 10, 10)]), 3, large_products),
+        (nn.ParameterList([torch.zeros(1000)]), 2, nullcontext),
+    ]:
+        assert suitable_products(module, 10, n_axes) is expected
+        assert suitable_products(module.double(), 10, n_axes) is nullcontext
+
+
+@chooses
+@pytest.mark.parametrize("large", [True, False])
+def test_steps_and_held_out_scores_take_suitable_products(large, all_large, monkeypatch):
+    monkeypatch.setattr(_products, "LARGE", 1 if large else 10**9)
+    outside, seen = precision(), []
+    forward = MaskedAutoregressive.forward
+
+    def watched(bijection, x, context):
+        if x.dtype == torch.float32:  # trained and scored on held-out rows
+            seen.append(precision())
+        return forward(bijection, x, context)
+
+    monkeypatch.setattr(MaskedAutoregressive, "forward", watched)
+    flow = MAFDensity(n_transforms=1, max_iter=1, contamination=None, random_state=0)
+    flow.fit(np.random.default_rng(0).standard_normal((100, 2)))
+    assert set(seen) == {"bf16" if large else outside}
+    assert precision() == outside
 
 
 @wider
