@@ -33,11 +33,6 @@ def add_product(start, weight, h):
     return (torch.addmm if h.dim() == 2 else torch.baddbmm)(start, weight, h)
 
 
-def affine(bias, weight, h):
-    """``weight @ h + bias`` on columns."""
-    return add_product(bias.unsqueeze(-1), weight, h)
-
-
 class ColumnLinear(nn.Module):
     """An affine layer on columns, its weight optionally masked."""
 
@@ -47,7 +42,7 @@ class ColumnLinear(nn.Module):
         super().__init__()
         bound = 0.0 if zero else max(n_in, 1) ** -0.5
         self.weight = nn.Parameter(torch.empty(n_out, n_in).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(n_out, 1).uniform_(-bound, bound))
         self.register_buffer("mask", mask)
 
     def __getstate__(self):
@@ -60,7 +55,7 @@ class ColumnLinear(nn.Module):
         return self.weight * self.mask
 
     def forward(self, h):
-        return affine(self.bias, self.masked_weight(), h)
+        return add_product(self.bias, self.masked_weight(), h)
 
 
 def masked_layers(module):
@@ -206,14 +201,17 @@ class MaskedResidualMLP(ResidualMLP):
         """
         d = self.n_features
         h = self.last_hidden(x, context)
-        weight = self.output.masked_weight().unflatten(-2, (-1, d))
-        bias = self.output.bias.unflatten(-1, (-1, d))
+        bias, weight = (
+            tensor.unflatten(-2, (-1, d))
+            for tensor in (self.output.bias, self.output.masked_weight())
+        )
         for i in range(n_runs):
             features = slice(d * i // n_runs, d * (i + 1) // n_runs)
             seen = self.bounds[-1][features.stop]
+            start = bias[..., features, :].flatten(-3, -2)
             rows = weight[..., features, :seen].flatten(-3, -2)
-            params = affine(bias[..., features].flatten(-2), rows, h[..., :seen, :])
-            yield features, params.unflatten(-2, (bias.shape[-2], -1))
+            params = add_product(start, rows, h[..., :seen, :])
+            yield features, params.unflatten(-2, (bias.shape[-3], -1))
 
     def solve(self, next_feature, z, context=None):
         """Build the features one by one, each from the outputs that the earlier ones allow.
@@ -239,10 +237,11 @@ class MaskedResidualMLP(ResidualMLP):
         layers = [self.input, *self.hidden, self.output]
         weights = [layer.masked_weight() for layer in layers]
         biases = [layer.bias for layer in layers]
-        n_params = biases[-1].shape[-1] // d
-        # Outputs of one feature after those of another: a block of rows too.
-        weights[-1] = weights[-1].unflatten(-2, (n_params, d)).transpose(-3, -2).flatten(-3, -2)
-        biases[-1] = biases[-1].unflatten(-1, (n_params, d)).mT.flatten(-2)
+        n_params = self.n_outputs // d
+        for tensors in (weights, biases):
+            # Outputs of one feature after those of another: a block of rows too.
+            by_feature = tensors[-1].unflatten(-2, (n_params, d)).transpose(-3, -2)
+            tensors[-1] = by_feature.flatten(-3, -2)
         bounds = [*self.bounds, range(0, d * n_params + 1, n_params)]
         shift = None if self.context is None else self.context(context.mT)
         inputs = [GrowingColumns(size, z) for size in (d, *self.sizes)]
@@ -284,7 +283,7 @@ class GrowingProduct:
         self.start = start
         self.n_seen = seen.shape[-2]
         weight = self.weight[..., start:end, : self.n_seen]
-        self.product = affine(self.bias[..., start:end], weight, seen)
+        self.product = add_product(self.bias[..., start:end, :], weight, seen)
 
     def rows(self, start, end):
         """Rows of the run that began last, as the input is now."""

@@ -84,7 +84,7 @@ def suitable_products(module, n_rows, n_axes=2):
     products : callable
         Returns such a context.
     """
-    weights = [p for p in module.parameters() if p.dim() >= n_axes]
+    weights = [p for p in module.parameters() if p.dim() >= n_axes and p.shape[-1] > 1]
     sizes = [p.shape[-2] * p.shape[-1] for p in weights]
     are_large = n_rows * sum(sizes) >= LARGE * max(len(sizes), 1)
     are_float32 = all(p.dtype == torch.float32 and p.device.type == "cpu" for p in weights)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .._nn import affine
+from .._nn import add_product
 from ._base import Bijection
 from ._fixed import weighted_moments
 from ._univariate import bounded_log_scale, unbounded_log_scale
@@ -109,7 +109,7 @@ class LULinear(Bijection):
         matrix = upper + lower @ upper
         if self.permutation is not None:
             matrix = self.permutation @ matrix
-        z = affine(self.shift, matrix, x.mT).mT
+        z = add_product(self.shift.unsqueeze(-1), matrix, x.mT).mT
         return z, log_det.expand(x.shape[:-1])
 
     def inverse(self, z, context=None):
