@@ -137,6 +137,13 @@ def test_other_steps_make_other_stacks(grid, stacks):
     assert_same_results(ours, theirs)
 
 
+def test_stacks_take_no_more_rows_in_a_step_than_they_gain_from(stacks, monkeypatch):
+    monkeypatch.setattr(_together, "MOST_ROWS", 5 * 32)
+    ours, theirs = both(small("maf", batch_size=32), {"weight_decay": [0.0, 0.1, 0.2, 0.3]})
+    assert stacks == [5, 5, 2]
+    assert_same_results(ours, theirs)
+
+
 def test_folds_of_other_sizes_make_other_stacks(stacks):
     """With the rows of another fold as padding, a flow would meet other batches."""
     groups = np.repeat([0, 1, 2], [48, 80, 112])

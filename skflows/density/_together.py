@@ -10,6 +10,9 @@ from .._training import fit_in_phases
 from ._engine import suitable_threads
 from ._run import Training, proceed
 
+# Of all members of a stack in a step. With more, activations leave the processor's cache, and the
+# system takes their memory back after each step: a stack is then slower than its members alone.
+MOST_ROWS = 2**12
 INPUT_NOISES = (0.0, 0.05, 0.1, 0.2)  # to choose from
 SETTINGS_OF_MEMBERS = ("learning_rate", "weight_decay", "n_iter_no_change", "tol")
 
@@ -66,13 +69,14 @@ def train_together(runs, exact=False):
 
 
 def groups(runs, exact):
-    """Numbers of prepared runs, those together that can be a stack."""
+    """Numbers of prepared runs, those together that can be a stack and gain by it."""
     found = []
     for i, run in enumerate(runs):
         for group in found:
             first = runs[group[0]]
+            rows = (len(group) + 1) * min(first.batch_size, len(first.y))
             same = run.kind() == first.kind() and (not exact or len(run.y) == len(first.y))
-            if same and alike(first.flow.bijection, run.flow.bijection):
+            if rows <= MOST_ROWS and same and alike(first.flow.bijection, run.flow.bijection):
                 group.append(i)
                 break
         else:
