@@ -67,8 +67,8 @@ def onednn_is_wider():
 def suitable_products(module, n_rows, n_axes=2):
     """Contexts in which products are by the library that is faster for most of a module's.
 
-    They take a fifth off large steps of training, alone and in a stack. A member has the same
-    products in both, to the bit.
+    They take a fifth off large steps of training, alone and in a stack. What is large is so in
+    both, where large products of a member have the same bits.
 
     Parameters
     ----------
