@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ._columns import GrowingColumns, GrowingProduct, add_product
 from ._draws import dropout
 
 # Networks see nearly x for ordinary values, and this much at most. A linear response to one outlier
@@ -26,11 +27,6 @@ def squash(x):
     """Bound far values so that no row can drive a conditioner out of its range."""
     # Cheaper than tanh, or any function that grows without bound.
     return x * torch.rsqrt(torch.addcmul(x.new_ones(()), x, x, value=FARTHEST_SEEN**-2))
-
-
-def add_product(start, weight, h):
-    """``start + weight @ h`` in one kernel, with or without a leading member axis."""
-    return (torch.addmm if h.dim() == 2 else torch.baddbmm)(start, weight, h)
 
 
 class ColumnLinear(nn.Module):
@@ -264,55 +260,3 @@ class MaskedResidualMLP(ResidualMLP):
             inputs[0].append(squash(feature))
             x.append(feature)
         return torch.cat(x, -2)
-
-
-class GrowingProduct:
-    """Rows of an affine layer whose input grows, some rows at a time.
-
-    The input that is there when a run of rows begins meets them all in one product: of a few rows
-    each, the products would take twice as long.
-    """
-
-    def __init__(self, weight, bias, inputs):
-        self.weight = weight
-        self.bias = bias
-        self.inputs = inputs
-
-    def begin(self, start, end):
-        seen = self.inputs.columns()
-        self.start = start
-        self.n_seen = seen.shape[-2]
-        weight = self.weight[..., start:end, : self.n_seen]
-        self.product = add_product(self.bias[..., start:end, :], weight, seen)
-
-    def rows(self, start, end):
-        """Rows of the run that began last, as the input is now."""
-        new = self.inputs.columns()[..., self.n_seen :, :]
-        weight = self.weight[..., start:end, self.n_seen : self.n_seen + new.shape[-2]]
-        product = self.product[..., start - self.start : end - self.start, :]
-        return add_product(product, weight, new)
-
-
-class GrowingColumns:
-    """Columns that grow by blocks: in one buffer, or joined anew where autograd must see them."""
-
-    def __init__(self, capacity, like):
-        *members, _, n = like.shape
-        self.count = 0
-        self.blocks = [like.new_empty(*members, 0, n)]
-        self.buffer = None
-        if not torch.is_grad_enabled():
-            self.buffer = like.new_empty(*members, capacity, n)
-
-    def append(self, block):
-        if self.buffer is None:
-            self.blocks.append(block)
-        else:
-            start, self.count = self.count, self.count + block.shape[-2]
-            self.buffer[..., start : self.count, :] = block
-
-    def columns(self):
-        if self.buffer is None:
-            self.blocks = [torch.cat(self.blocks, -2)]
-            return self.blocks[0]
-        return self.buffer[..., : self.count, :]

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .._nn import add_product
+from .._columns import add_product
 from ._base import Bijection
 from ._fixed import weighted_moments
 from ._univariate import bounded_log_scale, unbounded_log_scale
