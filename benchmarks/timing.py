@@ -48,7 +48,6 @@ def ours(architecture, d, compiled=False, linear=True):
     flow = Flow(Standardize(d), copy.deepcopy(bijection)).double().eval()
     optimizer = FlatOptimizer(bijection, LEARNING_RATE, ema_decay=EMA_DECAY)
     losses_of = compiled_losses(LIKELIHOOD) if compiled else LIKELIHOOD.losses
-
     products = cache(partial(suitable_products, bijection))
 
     def step(X):

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from skflows import _objective, _optimizer
 from skflows._draws import dropout
 from skflows._members import alike
-from skflows._nn import MaskedResidualMLP
+from skflows._nn import MaskedResidualMLP, masked_layers
 from skflows._objective import mean_log_prob, weighted_nll
 from skflows._optimizer import (
     EPS,
@@ -131,7 +131,8 @@ def test_a_member_whose_loss_is_not_finite_stands_still(bad, fused, monkeypatch)
 
 def test_what_a_mask_hides_is_0_and_stays_so_while_it_trains():
     net = MaskedResidualMLP(3, 2, (8, 8)).double()
-    layers = net.input, *net.hidden, net.output
+    layers = masked_layers(net)
+    assert len(layers) == 3
     with torch.no_grad():
         for p in net.parameters():
             p.normal_()
@@ -152,7 +153,7 @@ def test_what_a_mask_hides_is_0_and_stays_so_while_it_trains():
     for module in (net, copied, pickled):
         assert torch.equal(module(x), trained)
         with torch.no_grad():
-            for layer in (module.input, *module.hidden, module.output):
+            for layer in masked_layers(module):
                 layer.weight += 1 - layer.mask
         assert torch.equal(module(x), trained)
 

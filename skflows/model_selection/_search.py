@@ -40,9 +40,8 @@ class FlowGridSearchCV(GridSearchCV):
 
     The smaller the batches, the more it gains: a step on few rows spends its time on starting
     kernels. Each flow of a stack has a copy of its rows, so large tables make small stacks, as
-    do large batches.
-    Scores differ by rounding where batches have an odd number of rows, and training
-    amplifies it: by up to some hundredths of a nat at high learning rates.
+    do large batches. Scores differ by rounding where batches have an odd number of rows, and
+    training amplifies it: by up to some hundredths of a nat at high learning rates.
 
     Parameters
     ----------
