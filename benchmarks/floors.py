@@ -62,13 +62,10 @@ def work_of(module, n):
         d = len(module.shift)
         return Work(2 * n * d * d, 0, 2 * n * d)
     if isinstance(module, Coupling | MaskedAutoregressive):
-        is_coupling = isinstance(module, Coupling)
-        n_mapped = len(module.mapped) if is_coupling else module.net.n_features
-        n_given = len(module.given) if is_coupling else module.net.n_features
-        # Each given column is squashed; each mapped one has its parameters read and is written.
-        functions = functions_of(module.univariate) * n_mapped + n_given
-        values = n_mapped * (2 + module.univariate.n_params) + 2 * n_given
-        return Work(0, n * functions, n * values)
+        d = sum(module.sizes) if isinstance(module, Coupling) else module.net.n_features
+        # Each column is clipped once, has its parameters read once, and is written.
+        values = d * (2 + module.univariate.n_params) + 2 * d
+        return Work(0, n * d * functions_of(module.univariate), n * values)
     return Work()
 
 

@@ -15,18 +15,17 @@ from torch.nn import functional as F
 from ._columns import GrowingColumns, GrowingProduct, add_product
 from ._draws import dropout
 
-# Networks see nearly x for ordinary values, and this much at most. A linear response to one outlier
-# would otherwise decide the parameters of its row.
+# Networks see values up to this one. A linear response to one outlier would otherwise decide the
+# parameters of its row.
 FARTHEST_SEEN = 10.0
 FEATURES_AT_ONCE = 6  # whose rows share the products with what all of them see
 # Of parameters, from which on a run of features has a product of its own, and how many may.
 VALUES_OF_A_RUN, MOST_RUNS = 2**17, 4
 
 
-def squash(x):
+def clipped(x):
     """Bound far values so that no row can drive a conditioner out of its range."""
-    # Cheaper than tanh, or any function that grows without bound.
-    return x * torch.rsqrt(torch.addcmul(x.new_ones(()), x, x, value=FARTHEST_SEEN**-2))
+    return F.hardtanh(x, -FARTHEST_SEEN, FARTHEST_SEEN)  # its gradient is cheaper than clamp's
 
 
 class ColumnLinear(nn.Module):
@@ -110,7 +109,7 @@ class ResidualMLP(nn.Module):
         return dropout(h, self.dropout) if self.dropout and self.training else h
 
     def first_layer(self, x, context):
-        h = self.input(squash(x))
+        h = self.input(clipped(x))
         return h if self.context is None else h + self.context(context.mT)
 
     def last_hidden(self, x, context):
@@ -257,6 +256,6 @@ class MaskedResidualMLP(ResidualMLP):
                 h = h + update if residual else update
                 inputs[k + 1].append(self.activate(h))
             feature = next_feature(j, output.rows(bounds[-1][j], bounds[-1][j + 1]))
-            inputs[0].append(squash(feature))
+            inputs[0].append(clipped(feature))
             x.append(feature)
         return torch.cat(x, -2)

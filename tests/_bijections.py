@@ -100,13 +100,12 @@ TABLE = {
     "inverse_planar": lambda d, c: Inverse(Planar(d, c)),
     "chain": chain,
     "inverse_autoregressive": lambda d, c: Inverse(autoregressive("affine", d, c)),
-    "coupling_relu_odd": lambda d, c: coupling("affine", d, c, activation="relu", odd=True),
+    "coupling_relu": lambda d, c: coupling("affine", d, c, activation="relu"),
     "autoregressive_relu": lambda d, c: autoregressive("affine", d, c, activation="relu"),
 }
 for u in UNIVARIATE:
     TABLE |= {
         f"coupling_{u}": lambda d, c, u=u: coupling(u, d, c),
-        f"coupling_{u}_odd": lambda d, c, u=u: coupling(u, d, c, odd=True),
         f"autoregressive_{u}": lambda d, c, u=u: autoregressive(u, d, c),
     }
 for suffix in ("_unequal", "_narrow"):

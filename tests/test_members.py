@@ -130,8 +130,8 @@ def test_stack_has_memory_of_its_own():
 
 def test_equal_buffers_are_shared():
     stacked = stack([Coupling(4, Affine(), (6,)) for _ in range(M)])
-    assert stacked.mapped.shape == (2,)
-    assert stacked.net.input.weight.shape == (M, 6, 2)
+    assert stacked.order.shape == (4,)
+    assert stacked.nets[0].input.weight.shape == (M, 6, 2)
 
 
 def spline_coupling(*spline):
@@ -143,7 +143,7 @@ def spline_coupling(*spline):
     [
         (LULinear(2), LULinear(3), r"lower: \(2, 2\).* \(3, 3\)"),
         (LULinear(2), LULinear(2).double(), "float32.*float64"),
-        (Permutation(3), Permutation(3, [1, 2, 0]), "in order"),
+        (Permutation(3, [2, 0, 1]), Permutation(3, [1, 2, 0]), "in order"),
         (LULinear(2), ActNorm(2), "settings"),
         (spline_coupling(8, 3.0), spline_coupling(8, 4.0), "settings"),
         (spline_coupling(8), spline_coupling(4), "settings"),

@@ -1,13 +1,14 @@
 """Coupling bijections: half of the features are mapped given the other half."""
 
 import torch
+from torch import nn
 
 from .._nn import ResidualMLP
 from ._base import Bijection
 
 
 class Coupling(Bijection):
-    """Map the columns of one parity given those of the other; a pair of them maps all.
+    """Map the columns 0, 2, ... given the others, and then these given what the first became.
 
     A single column has nothing to be conditioned on: it is mapped with free parameters.
 
@@ -18,42 +19,44 @@ class Coupling(Bijection):
     univariate : Shift, Affine or RationalQuadraticSpline
         The elementwise map.
     hidden_layer_sizes : tuple of int
-        Widths of the residual network.
-    odd : bool, default=False
-        Map the columns 1, 3, ... in place of 0, 2, ...
+        Widths of the two residual networks.
     **network
-        ``n_context``, ``activation`` and ``dropout`` of the network.
+        ``n_context``, ``activation`` and ``dropout`` of the networks.
 
     References
     ----------
     Dinh, Krueger & Bengio, "NICE", 2014; Dinh, Sohl-Dickstein & Bengio, "RealNVP", 2016.
     """
 
-    def __init__(self, n_features, univariate, hidden_layer_sizes, odd=False, **network):
+    def __init__(self, n_features, univariate, hidden_layer_sizes, **network):
         super().__init__()
         columns = torch.arange(n_features)
-        parity = int(odd and n_features > 1)
-        self.register_buffer("mapped", columns[columns % 2 == parity])
-        self.register_buffer("given", columns[columns % 2 != parity])
-        self.register_buffer("restore", torch.cat([self.mapped, self.given]).argsort())
+        halves = columns[::2], columns[1::2]
+        order = torch.cat(halves)
+        self.register_buffer("order", order)
+        self.register_buffer("restore", order.argsort())
+        self.sizes = n_mapped, n_given = [len(half) for half in halves]
         self.univariate = univariate
-        self.net = ResidualMLP(
-            len(self.given),
-            len(self.mapped) * univariate.n_params,
-            hidden_layer_sizes,
-            **network,
+        self.nets = nn.ModuleList(
+            ResidualMLP(size, other * univariate.n_params, hidden_layer_sizes, **network)
+            for size, other in ((n_given, n_mapped), (n_mapped, n_given))
+            if other
         )
 
-    def _apply_map(self, univariate_map, x, context):
-        x = x.mT
-        mapped, given = x.index_select(-2, self.mapped), x.index_select(-2, self.given)
-        params = self.net(given, context).unflatten(-2, (self.univariate.n_params, -1))
-        mapped, log_slope = univariate_map(mapped, params)
-        x = torch.cat([mapped, given], -2).index_select(-2, self.restore)
-        return x.mT, log_slope.sum(-2)
+    def _apply_maps(self, univariate_map, turns, x, context):
+        halves = list(x.mT.index_select(-2, self.order).split(self.sizes, -2))
+        log_slopes = []
+        for i in turns:
+            params = self.nets[i](halves[1 - i], context)
+            params = params.unflatten(-2, (self.univariate.n_params, -1))
+            halves[i], log_slope = univariate_map(halves[i], params)
+            log_slopes.append(log_slope)
+        x = torch.cat(halves, -2).index_select(-2, self.restore)
+        return x.mT, torch.cat(log_slopes, -2).sum(-2)
 
     def forward(self, x, context=None):
-        return self._apply_map(self.univariate.forward, x, context)
+        return self._apply_maps(self.univariate.forward, range(len(self.nets)), x, context)
 
     def inverse(self, z, context=None):
-        return self._apply_map(self.univariate.inverse, z, context)
+        turns = reversed(range(len(self.nets)))
+        return self._apply_maps(self.univariate.inverse, turns, z, context)

@@ -14,15 +14,20 @@ class Permutation(Bijection):
 
     def __init__(self, n_features, order=None):
         super().__init__()
-        order = torch.arange(n_features).flip(0) if order is None else torch.as_tensor(order)
+        order = None if order is None else torch.as_tensor(order)
         self.register_buffer("order", order)
-        self.register_buffer("restore", order.argsort())
+        self.register_buffer("restore", None if order is None else order.argsort())
 
     def forward(self, x, context=None):
-        return x.mT.index_select(-2, self.order).mT, x.new_zeros(x.shape[:-1])
+        return self._reordered(x, self.order)
 
     def inverse(self, z, context=None):
-        return z.mT.index_select(-2, self.restore).mT, z.new_zeros(z.shape[:-1])
+        return self._reordered(z, self.restore)
+
+    def _reordered(self, x, order):
+        # Of the two, only flip has a gradient that is as cheap.
+        columns = x.mT.flip(-2) if order is None else x.mT.index_select(-2, order)
+        return columns.mT, x.new_zeros(x.shape[:-1])
 
 
 class ElementwiseAffine(Bijection):

@@ -50,6 +50,9 @@ class GlowDensity(FlowDensity):
         network = self._network(n_context)
         steps = []
         for _ in range(self.n_transforms):
-            steps += [ActNorm(n_features), LULinear(n_features, rotation=True)]
-            steps += [Coupling(n_features, Affine(), odd=odd, **network) for odd in (False, True)]
+            steps += [
+                ActNorm(n_features),
+                LULinear(n_features, rotation=True),
+                Coupling(n_features, Affine(), **network),
+            ]
         return Chain(steps)

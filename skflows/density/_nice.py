@@ -48,9 +48,5 @@ class NICEDensity(FlowDensity):
         from ..bijections import Chain, Coupling, ElementwiseAffine, Shift
 
         network = self._network(n_context)
-        couplings = [
-            Coupling(n_features, Shift(), odd=odd, **network)
-            for _ in range(self.n_transforms)
-            for odd in (False, True)
-        ]
+        couplings = [Coupling(n_features, Shift(), **network) for _ in range(self.n_transforms)]
         return Chain([*couplings, ElementwiseAffine(n_features)])

@@ -146,5 +146,5 @@ class NSFDensity(FlowDensity):
                 steps.append(MaskedAutoregressive(n_features, spline, **network))
                 steps.append(Permutation(n_features))
             else:
-                steps += [Coupling(n_features, spline, odd=odd, **network) for odd in (False, True)]
+                steps.append(Coupling(n_features, spline, **network))
         return Chain(steps)

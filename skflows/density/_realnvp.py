@@ -50,6 +50,5 @@ class RealNVPDensity(FlowDensity):
         network = self._network(n_context)
         steps = []
         for _ in range(self.n_transforms):
-            steps.append(ActNorm(n_features))
-            steps += [Coupling(n_features, Affine(), odd=odd, **network) for odd in (False, True)]
+            steps += [ActNorm(n_features), Coupling(n_features, Affine(), **network)]
         return Chain(steps)
