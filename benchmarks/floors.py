@@ -21,7 +21,7 @@ from quality import machine
 from timing import LEAST_SECONDS, ours, seconds_per_call
 
 from skflows._nn import ColumnLinear
-from skflows._products import suitable_products
+from skflows._products import products_of_many
 from skflows.bijections import Coupling, LULinear, MaskedAutoregressive
 
 ARCHITECTURES = ("NSF", "MAF", "RealNVP")
@@ -101,7 +101,7 @@ def rates(n, dtype, n_rounds):
     """Of a product of 64 by 64 with n columns, and of exp and copies of as many values."""
     a, b = torch.randn(64, 64, dtype=dtype), torch.randn(64, n, dtype=dtype)
     out, other = torch.empty_like(b), torch.empty_like(b)
-    with suitable_products(torch.nn.Linear(64, 64, dtype=dtype), n)():
+    with products_of_many(b.mT):
         product, exp, copied = (
             median_seconds(function, n_rounds)
             for function in (

@@ -30,7 +30,7 @@ def ours(architecture, d, compiled=False, linear=True):
     Without its linear layers (matrices, or trained scales) it has the layers of the peers alone.
     """
     from skflows._flow import Flow
-    from skflows._objective import LIKELIHOOD, compiled_losses
+    from skflows._objective import LIKELIHOOD, compiled_losses, gradients_by_autograd
     from skflows._optimizer import FlatOptimizer
     from skflows._products import suitable_products
     from skflows._training import EMA_DECAY
@@ -47,13 +47,16 @@ def ours(architecture, d, compiled=False, linear=True):
         bijection = Chain([layer for layer in layers if not isinstance(layer, LULinear | ActNorm)])
     flow = Flow(Standardize(d), copy.deepcopy(bijection)).double().eval()
     optimizer = FlatOptimizer(bijection, LEARNING_RATE, ema_decay=EMA_DECAY)
-    losses_of = compiled_losses(LIKELIHOOD) if compiled else LIKELIHOOD.losses
     products = cache(partial(suitable_products, bijection))
+    losses_of = compiled_losses(LIKELIHOOD)
 
     def step(X):
-        weight = torch.ones(len(X))
-        with products(len(X))():
-            optimizer.step(losses_of(bijection, X, weight)["loss"] / len(X), 1.0)
+        weight, n = torch.ones(len(X)), torch.tensor(len(X))
+        gradients_of = LIKELIHOOD.gradients
+        if compiled:
+            gradients_of = partial(gradients_by_autograd, losses_of, products(len(X)))
+        losses, gradients = gradients_of(bijection, X, weight, n)
+        optimizer.step(losses["loss"], gradients, 1.0)
 
     @torch.inference_mode()
     def score(X):

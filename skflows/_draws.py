@@ -115,8 +115,14 @@ def dropout(h, p):
 
     A list has one probability for each member of a stack.
     """
+    return h * dropout_factors(h, p)
+
+
+def dropout_factors(h, p):
+    """What `dropout` multiplies each unit by."""
     rates = p if isinstance(p, list) else [p]
     if h.device.type != "cpu" or torch.compiler.is_compiling():  # which draws in its own way
+        h = torch.ones_like(h)
         if len(rates) == 1:
             return F.dropout(h, rates[0])
         return torch.stack([F.dropout(own, rate) for own, rate in zip(h, rates, strict=True)])
@@ -132,4 +138,4 @@ def dropout(h, p):
     if others:  # a tensor takes longer than a number
         dropped = h.new_tensor([dropped, *others]).view(-1, *[1] * (h.dim() - 1))
     kept = bits.view(torch.int16)[:, :n].reshape(h.shape).to(h.dtype).ge_(dropped - 2**15)
-    return h * kept.mul_(2**16 / (2**16 - dropped))
+    return kept.mul_(2**16 / (2**16 - dropped))

@@ -82,6 +82,7 @@ class SolvedLikelihood(Likelihood):
     """
 
     in_nats: ClassVar = ("loss", "nll")
+    gradients: ClassVar = None  # autograd's
 
     solver: RungeKutta4
     kinetic_penalty: float = 0.0

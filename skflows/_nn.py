@@ -13,7 +13,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from ._columns import GrowingColumns, GrowingProduct, add_product
-from ._draws import dropout
+from ._draws import dropout, dropout_factors
+from ._products import suitable_product
+from ._pullbacks import recorded
+
+aten = torch.ops.aten
 
 # Networks see values up to this one. A linear response to one outlier would otherwise decide the
 # parameters of its row.
@@ -51,6 +55,21 @@ class ColumnLinear(nn.Module):
 
     def forward(self, h):
         return add_product(self.bias, self.masked_weight(), h)
+
+    def vjp(self, h):
+        """The output, and its pullback."""
+        weight = self.masked_weight()
+        products = suitable_product(weight, h)
+
+        def pullback(g):
+            with products:
+                g_h, g_weight = weight.mT @ g, g @ h.mT
+            if weight is not self.weight:
+                g_weight *= self.mask
+            return g_h, [g_weight, g.sum(-1, keepdim=True)]
+
+        with products:
+            return add_product(self.bias, weight, h), pullback
 
 
 def masked_layers(module):
@@ -121,6 +140,49 @@ class ResidualMLP(nn.Module):
 
     def forward(self, x, context=None):
         return self.output(self.last_hidden(x, context))
+
+    def vjp(self, x):
+        """The output without a context, and its pullback."""
+        h, through_input = self.input.vjp(clipped(x))
+        passed = []
+        for layer in self.hidden:
+            units, through_units = self._activate_vjp(h)
+            update, through_layer = layer.vjp(units)
+            is_residual = update.shape == h.shape
+            h = update.add_(h) if is_residual else update
+            passed.append((through_units, through_layer, is_residual))
+        units, through_last = self._activate_vjp(h)
+        output, through_output = self.output.vjp(units)
+
+        def pullback(g):
+            g, gradients = through_output(g)
+            g = through_last(g)
+            for through_units, through_layer, is_residual in reversed(passed):
+                g_units, own = through_layer(g)
+                g_units = through_units(g_units)
+                g = g_units.add_(g) if is_residual else g_units
+                gradients = own + gradients
+            g, own = through_input(g)
+            g = aten.hardtanh_backward(g, x, -FARTHEST_SEEN, FARTHEST_SEEN)
+            return g, own + gradients
+
+        return output, pullback
+
+    def _activate_vjp(self, h):
+        if self.activation is F.relu:
+            units = h.relu()
+        else:
+            (units,), by_autograd = recorded(lambda h: (self.activation(h),), h)
+        is_dropped = self.dropout and self.training
+        factors = dropout_factors(h, self.dropout) if is_dropped else None
+
+        def pullback(g):
+            g = g if factors is None else g * factors
+            if self.activation is F.relu:
+                return aten.threshold_backward(g, units, 0.0)
+            return by_autograd(g)[0]
+
+        return units if factors is None else units * factors, pullback
 
 
 def hidden_degrees(n_features, size, n_context=0):

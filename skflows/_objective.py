@@ -1,19 +1,20 @@
 """What training minimises, the likelihood by default, and how rows that are held out are scored."""
 
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import ClassVar
 
 import torch
 
 from ._flow import standard_normal_log_prob
+from ._products import products_of_many
 
 EVALUATION_ROWS = 4096
 
 
-def weighted_nll(bijection, y, weight):
-    """Sum over rows of weight times negative log-density, for each member."""
-    z, log_det = bijection(y)
+def weighted_nll(mapped, weight):
+    """Sum over rows, mapped by a bijection, of weight times negative log-density, by member."""
+    z, log_det = mapped
     return -(weight * (standard_normal_log_prob(z) + log_det)).sum(-1)
 
 
@@ -30,10 +31,29 @@ class Likelihood:
 
     def losses(self, bijection, y, weight):
         """Sums over rows of weight times each loss, for each member; "loss" is minimised."""
-        return {"loss": weighted_nll(partial(self.latent, bijection), y, weight)}
+        return {"loss": weighted_nll(self.latent(bijection, y), weight)}
+
+    @torch.no_grad()
+    def gradients(self, bijection, y, weight, n):
+        """The losses, and the gradients of "loss" over n in the parameters of the bijection."""
+        share = weight / n.unsqueeze(-1)
+        with products_of_many(y):
+            mapped, pullback = bijection.vjp(y)
+            _, gradients = pullback(share.unsqueeze(-1) * mapped[0], -share)
+        return {"loss": weighted_nll(mapped, weight)}, gradients
 
 
 LIKELIHOOD = Likelihood()
+
+
+def gradients_by_autograd(losses_of, products, bijection, y, weight, n):
+    """What `Likelihood.gradients` returns, of any function of losses, in a context."""
+    with products:
+        losses = losses_of(bijection, y, weight)
+        loss = (losses["loss"] / n).sum()
+        parameters = list(bijection.parameters())
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+    return {name: loss.detach() for name, loss in losses.items()}, gradients
 
 
 @cache
@@ -60,5 +80,5 @@ def compiled_losses(objective):
 def mean_log_prob(bijection, y, weight):
     """Weighted mean log-density of preprocessed rows: a float, or a list of one per member."""
     chunks = zip(y.split(EVALUATION_ROWS, -2), weight.split(EVALUATION_ROWS, -1), strict=True)
-    total = sum(weighted_nll(bijection, rows, w).cpu().double() for rows, w in chunks)
+    total = sum(weighted_nll(bijection(rows), w).cpu().double() for rows, w in chunks)
     return (-total / weight.sum(-1).cpu()).tolist()

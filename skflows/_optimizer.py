@@ -110,13 +110,15 @@ class FlatOptimizer:
         """What a later optimiser of a single member needs to go on as this one would."""
         return {name: getattr(self, name)[0].clone() for name in ("n_steps", "moment", "square")}
 
-    def step(self, loss, factor):
+    def step(self, loss, gradients, factor):
         """Move each living member against the gradient of its loss.
 
         Parameters
         ----------
         loss : Tensor of shape () or (M,)
             The loss of each member.
+        gradients : sequence of Tensor
+            Its gradients in the parameters.
         factor : float
             Of the learning rates.
 
@@ -125,10 +127,9 @@ class FlatOptimizer:
         alive : Tensor of shape (M, 1)
             Which members moved.
         """
-        gradients = torch.autograd.grad(loss.sum(), self.parameters, materialize_grads=True)
         rows = [gradient.reshape(len(self.weights), -1) for gradient in gradients]
         torch.cat(rows, dim=1, out=self.gradient)
-        loss = loss.detach().view(-1, 1)
+        loss = loss.view(-1, 1)
         if self.mask is not None:
             self.gradient *= self.mask
         norm = self.gradient.norm(dim=1, keepdim=True)

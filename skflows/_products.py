@@ -2,18 +2,19 @@
 
 import threading
 from collections.abc import Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import cache
 
 import torch
 
 # Multiplications in a product from which on oneDNN, whose calls are dearer, is the faster one.
-LARGE = 1_600_000
+LARGE = 1_200_000
+MANY = 800  # rows from which on it is the faster one whatever the weight
 CHOICE = getattr(torch.backends.mkldnn, "matmul", None)  # None in a torch that has none
 
 
 class LargeProducts:
-    """Products of float32 are by oneDNN in contexts of this.
+    """A context in which products of float32 are by oneDNN.
 
     Torch has one choice for all threads: where contexts of several threads overlap, the last one
     to end restores it. Products of others that are beside one may be rounded otherwise.
@@ -23,8 +24,7 @@ class LargeProducts:
         self.lock = threading.Lock()
         self.n_inside = 0
 
-    @contextmanager
-    def __call__(self):
+    def __enter__(self):
         with self.lock:
             if not self.n_inside:
                 self.outside = CHOICE.fp32_precision
@@ -32,16 +32,16 @@ class LargeProducts:
                 # oneDNN and its products of float32.
                 CHOICE.fp32_precision = "bf16"
             self.n_inside += 1
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.n_inside -= 1
-                if not self.n_inside:
-                    CHOICE.fp32_precision = self.outside
+
+    def __exit__(self, *error):
+        with self.lock:
+            self.n_inside -= 1
+            if not self.n_inside:
+                CHOICE.fp32_precision = self.outside
 
 
 large_products = LargeProducts()
+other_products = nullcontext()
 
 
 @cache
@@ -60,15 +60,30 @@ def onednn_is_wider():
     ):
         return False
     finer = torch.full((64, 64), 1 + 2.0**-12, device="cpu", dtype=torch.float32)
-    with large_products():
+    with large_products:
         return bool((finer @ finer > 64 + 2.0**-6).all())  # 64 if rounded to bfloat16
 
 
-def suitable_products(module, n_rows, n_axes=2):
-    """Contexts in which products are by the library that is faster for most of a module's.
+def products_of_many(rows):
+    """A context in which products with rows are by oneDNN where they are that many."""
+    return large_products if rows.shape[-2] >= MANY and _gains(rows) else other_products
 
-    They take a fifth off large steps of training, alone and in a stack. What is large is so in
-    both, where large products of a member have the same bits.
+
+def suitable_product(weight, h):
+    """A context in which ``weight @ h``, and its gradients, are by the library that is faster.
+
+    It leaves those with many columns to `products_of_many`: to choose takes time. Members of a
+    stack have the library, and so the bits, that they have alone.
+    """
+    n = h.shape[-1]
+    is_large = n < MANY and weight.shape[-2] * weight.shape[-1] * n >= LARGE
+    return large_products if is_large and _gains(weight) else other_products
+
+
+def suitable_products(module, n_rows, n_axes=2):
+    """A context in which products are by the library that is faster for most of a module's.
+
+    For those that autograd has in its hands, or a compiler.
 
     Parameters
     ----------
@@ -78,14 +93,12 @@ def suitable_products(module, n_rows, n_axes=2):
         That its weights meet at once, in each member of a stack.
     n_axes : int, default=2
         Of a weight: 3 in a stack.
-
-    Returns
-    -------
-    products : callable
-        Returns such a context.
     """
     weights = [p for p in module.parameters() if p.dim() >= n_axes and p.shape[-1] > 1]
     sizes = [p.shape[-2] * p.shape[-1] for p in weights]
     are_large = n_rows * sum(sizes) >= LARGE * max(len(sizes), 1)
-    are_float32 = all(p.dtype == torch.float32 and p.device.type == "cpu" for p in weights)
-    return large_products if are_large and are_float32 and onednn_is_wider() else nullcontext
+    return large_products if are_large and all(map(_gains, weights)) else other_products
+
+
+def _gains(tensor):
+    return tensor.dtype == torch.float32 and tensor.device.type == "cpu" and onednn_is_wider()

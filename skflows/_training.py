@@ -12,7 +12,7 @@ import torch
 from ._draws import drawing_from
 from ._history import Member, as_list
 from ._members import substack
-from ._objective import LIKELIHOOD, compiled_losses, mean_log_prob
+from ._objective import LIKELIHOOD, compiled_losses, gradients_by_autograd, mean_log_prob
 from ._optimizer import FlatOptimizer, cosine_with_warm_up, per_member
 from ._products import suitable_products
 
@@ -168,7 +168,7 @@ def fit_flow(
         if validation is None:
             return [None] * len(running)
         latent = partial(objective.latent, bijection)
-        with products():
+        with products:
             return per_member(mean_log_prob(latent, *validation), len(running))
 
     def judge():
@@ -184,7 +184,10 @@ def fit_flow(
     members = [Member(*values) for values in zip(*own, scores(), past, strict=True)]
     histories = [member.history for member in members]
     report = histories if stacked else histories[0]
-    losses_of = compiled_losses(objective) if compile else objective.losses
+    gradients_of = objective.gradients
+    if compile or gradients_of is None:
+        losses_of = compiled_losses(objective) if compile else objective.losses
+        gradients_of = partial(gradients_by_autograd, losses_of, products)
     step = 0
 
     try:
@@ -205,12 +208,12 @@ def fit_flow(
                     if factor == 0 and step > first_step:
                         break
                     count = (importance > 0).sum(-1)
-                    with products():
-                        losses = losses_of(bijection, batch, importance)
-                        alive = optimizer.step(losses["loss"] / count.clamp(min=1), factor)
+                    n = count.clamp(min=1)
+                    losses, gradients = gradients_of(bijection, batch, importance, n)
+                    alive = optimizer.step(losses["loss"], gradients, factor)
                     step += 1
                     for name, loss in losses.items():
-                        kept = torch.where(alive, loss.detach().view(-1, 1), 0.0)
+                        kept = torch.where(alive, loss.view(-1, 1), 0.0)
                         totals[name] = totals.get(name, 0.0) + kept
                     seen = seen + count.view(-1, 1) * alive
             rates = (factor * optimizer.learning_rate).flatten().tolist()

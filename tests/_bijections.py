@@ -175,6 +175,15 @@ def randomize(bijection, scale=0.3, seed=0):
     return bijection
 
 
+def values_and_gradients(bijection, direction, x, context=None):
+    """What a direction of a bijection returns, and gradients of a function of it by autograd."""
+    x = x.clone().requires_grad_()
+    z, log_det = direction(x, context)
+    inputs = [x, *bijection.parameters()]
+    total = z.sin().sum() + log_det.sin().sum()
+    return [z, log_det, *torch.autograd.grad(total, inputs, materialize_grads=True)]
+
+
 def make_case(name, d, n_context=0):
     """A randomised bijection with rows on both sides of the splines' tail bound."""
     generator = torch.Generator().manual_seed(1)

@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from _bijections import CONTEXTS, DIMENSIONS, SOLVED, TABLE, build, make_case
+from _bijections import (
+    CONTEXTS,
+    DIMENSIONS,
+    SOLVED,
+    TABLE,
+    build,
+    make_case,
+    values_and_gradients,
+)
 from torch.autograd import gradcheck
 from torch.autograd.functional import jacobian
 from torch.func import functional_call
@@ -123,6 +131,19 @@ def test_gradients_reach_every_parameter(name, d, n_context):
             assert parameter.grad.isfinite().all(), key
             # One column alone has no neighbour to be conditioned on or mixed with.
             assert d == 1 or parameter.grad.any(), key
+
+
+@everywhere
+@in_dimensions
+def test_vjp_is_that_of_autograd(name, d):
+    bijection, x, _ = make_case(name, d)
+    expected = values_and_gradients(bijection, bijection.forward, x)
+    with torch.no_grad():
+        (z, log_det), pullback = bijection.vjp(x)
+        g_x, gradients = pullback(z.cos(), log_det.cos())
+    for value, other in zip([z, log_det, g_x, *gradients], expected, strict=True):
+        assert not value.requires_grad
+        assert_close(value, other, rtol=1e-10, atol=1e-10)
 
 
 @everywhere

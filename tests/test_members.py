@@ -5,7 +5,15 @@ import math
 
 import pytest
 import torch
-from _bijections import CONTEXTS, N_ROWS, TABLE, autoregressive, coupling, randomize
+from _bijections import (
+    CONTEXTS,
+    N_ROWS,
+    TABLE,
+    autoregressive,
+    coupling,
+    randomize,
+    values_and_gradients,
+)
 from torch.testing import assert_close
 
 from skflows._history import MAX_RECOVERIES
@@ -77,14 +85,6 @@ def members(name, d, n_context=0):
     return bijections, x, context
 
 
-def values_and_gradients(bijection, direction, x, context):
-    x = x.clone().requires_grad_()
-    z, log_det = getattr(bijection, direction)(x, context)
-    inputs = [x, *bijection.parameters()]
-    total = z.sin().sum() + log_det.sum()
-    return [z, log_det, *torch.autograd.grad(total, inputs, materialize_grads=True)]
-
-
 # The stack and its members
 
 
@@ -94,13 +94,28 @@ def values_and_gradients(bijection, direction, x, context):
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 def test_stack_equals_its_members(name, d, n_context, direction):
     bijections, x, context = members(name, d, n_context)
-    together = values_and_gradients(stack(bijections), direction, x, context)
+    stacked = stack(bijections)
+    together = values_and_gradients(stacked, getattr(stacked, direction), x, context)
+    contexts = [None] * M if context is None else context
     apart = [
-        values_and_gradients(bijection, direction, x[i], None if context is None else context[i])
-        for i, bijection in enumerate(bijections)
+        values_and_gradients(bijection, getattr(bijection, direction), *own)
+        for bijection, *own in zip(bijections, x, contexts, strict=True)
     ]
     for whole, parts in zip(together, zip(*apart, strict=True), strict=True):
         assert_close(whole, torch.stack(parts), **EXACT)
+
+
+@over_the_table
+@pytest.mark.parametrize("d", [1, 5])
+def test_vjp_of_a_stack_is_that_of_autograd(name, d):
+    bijections, x, _ = members(name, d)
+    stacked = stack(bijections)
+    expected = values_and_gradients(stacked, stacked.forward, x)
+    with torch.no_grad():
+        (z, log_det), pullback = stacked.vjp(x)
+        g_x, gradients = pullback(z.cos(), log_det.cos())
+    for value, other in zip([z, log_det, g_x, *gradients], expected, strict=True):
+        assert_close(value, other, **EXACT)
 
 
 @over_the_table

@@ -39,6 +39,12 @@ def own_seed():
         yield
 
 
+def move(optimizer, loss, factor=1.0):
+    """A step by a loss that autograd has the gradients of."""
+    gradients = torch.autograd.grad(loss.sum(), optimizer.parameters)
+    return optimizer.step(loss.detach(), gradients, factor)
+
+
 def weights_of(module):
     return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
 
@@ -65,7 +71,7 @@ def test_average_of_the_weights(decay):
     average = weights_of(module)
     y, weight = 2 + torch.randn(60, 2).double(), torch.ones(60).double()
     for step in range(1, 9):
-        assert optimizer.step(weighted_nll(module, y, weight), 1.0).tolist() == [[True]]
+        assert move(optimizer, weighted_nll(module(y), weight)).tolist() == [[True]]
         # Young averages forget faster.
         now = min(decay, (1 + step) / (10 + step))
         average = now * average + (1 - now) * weights_of(module)
@@ -96,7 +102,7 @@ def test_steps_are_those_of_adamw_on_clipped_gradients(n_members, dtype, fused, 
     ]
     norms = []
     for factor in (1.0, 0.5, 0.25, 0.0):
-        alive = optimizer.step(((module[0] - target) ** 2).sum(-1), factor)
+        alive = move(optimizer, ((module[0] - target) ** 2).sum(-1), factor)
         assert alive.all()
         for peer, weights, row, rate in zip(peers, alone, target, rates, strict=True):
             peer.zero_grad()
@@ -117,7 +123,7 @@ def test_a_member_whose_loss_is_not_finite_stands_still(bad, fused, monkeypatch)
     module = nn.ParameterList([torch.ones(2, 5)])
     optimizer = FlatOptimizer(module, 0.1, weight_decay=0.1, n_members=2)
     for loss in (torch.tensor([bad, 1.0]), torch.ones(2)):  # lost until it is restarted
-        alive = optimizer.step((module[0] ** 2).sum(-1) * loss, 1.0)
+        alive = move(optimizer, (module[0] ** 2).sum(-1) * loss)
         assert alive.flatten().tolist() == [False, True]
     assert module[0][0].eq(1).all()
     assert module[0][1].lt(1).all()
@@ -125,7 +131,7 @@ def test_a_member_whose_loss_is_not_finite_stands_still(bad, fused, monkeypatch)
         assert state[0].eq(0).all()
     assert optimizer.average[0].eq(1).all()
     optimizer.restart(0, torch.ones(5), 0.5)
-    assert optimizer.step((module[0] ** 2).sum(-1), 1.0).all()
+    assert move(optimizer, (module[0] ** 2).sum(-1)).all()
     assert module[0][0].lt(1).all()
 
 
@@ -141,7 +147,7 @@ def test_what_a_mask_hides_is_0_and_stays_so_while_it_trains():
     optimizer = FlatOptimizer(net, 0.1, weight_decay=0.1)
     assert torch.equal(net(x), before)
     for _ in range(3):
-        optimizer.step(net(x).square().mean(), 1.0)
+        move(optimizer, net(x).square().mean())
         for layer in layers:
             assert layer.weight[layer.mask == 0].eq(0).all()
             assert layer.weight[layer.mask == 1].ne(0).all()

@@ -2,7 +2,6 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,9 +9,14 @@ import torch
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
-from skflows import MAFDensity, _products
-from skflows._products import large_products, onednn_is_wider, suitable_products
-from skflows.bijections import MaskedAutoregressive
+from skflows import MAFDensity, _nn, _products
+from skflows._products import (
+    large_products,
+    onednn_is_wider,
+    other_products,
+    suitable_product,
+    suitable_products,
+)
 from skflows.model_selection import FlowGridSearchCV
 
 wider = pytest.mark.skipif(not onednn_is_wider(), reason="MKL is as wide on this processor")
@@ -37,7 +41,7 @@ def test_products_are_as_exact(members, n_out, n_in, n):
     """Rounded to bfloat16 they would be wrong in the third digit."""
     weight, h = torch.rand(*members, n_out, n_in), torch.rand(*members, n_in, n)
     exact = weight.double() @ h.double()
-    with large_products():
+    with large_products:
         for product in (weight @ h, (h.mT @ weight.mT).mT):
             torch.testing.assert_close(product.double(), exact, rtol=1e-5, atol=0)
 
@@ -49,7 +53,7 @@ def test_the_choice_ends_with_the_context(outside):
     _products.CHOICE.fp32_precision = outside
     try:
         for _ in range(2):
-            with pytest.raises(ZeroDivisionError), large_products():
+            with pytest.raises(ZeroDivisionError), large_products:
                 assert precision() == "bf16"
                 1 / 0  # noqa: B018
             assert precision() == outside
@@ -63,13 +67,13 @@ def test_the_last_of_several_threads_ends_it():
     inside, leave = threading.Event(), threading.Event()
 
     def stay():
-        with large_products():
+        with large_products:
             inside.set()
             leave.wait(10)
             return precision()
 
     with ThreadPoolExecutor(1) as pool:
-        with large_products():
+        with large_products:
             other = pool.submit(stay)
             inside.wait(10)
         assert precision() == "bf16"
@@ -79,18 +83,27 @@ def test_the_last_of_several_threads_ends_it():
 
 
 def test_small_products_stay_where_they_are(all_large, monkeypatch):
-    """The mean over products counts; vectors are none, nor are the vectors of members."""
+    """The mean over all of a module counts; vectors are none, nor are the vectors of members."""
     monkeypatch.setattr(_products, "LARGE", 1000)
     small, large = nn.Linear(5, 5), nn.Linear(15, 13)
     for module, n_axes, expected in [
         (nn.Sequential(small, large), 2, large_products),  # 110 on average
-        (nn.Sequential(small, small, large, nn.Linear(2, 2)), 2, nullcontext),
-        (large, 3, nullcontext),
+        (nn.Sequential(small, small, large, nn.Linear(2, 2)), 2, other_products),
+        (large, 3, other_products),
         (nn.ParameterList([torch.zeros(2, 10, 10)]), 3, large_products),
-        (nn.ParameterList([torch.zeros(1000)]), 2, nullcontext),
+        (nn.ParameterList([torch.zeros(1000)]), 2, other_products),
     ]:
         assert suitable_products(module, 10, n_axes) is expected
-        assert suitable_products(module.double(), 10, n_axes) is nullcontext
+        assert suitable_products(module.double(), 10, n_axes) is other_products
+
+
+@pytest.mark.parametrize("members", [(), (3,)])
+def test_what_is_a_large_product_does_not_hang_on_the_members(members, all_large, monkeypatch):
+    monkeypatch.setattr(_products, "LARGE", 10 * 7 * 5)
+    weight, h = torch.zeros(*members, 10, 7), torch.zeros(*members, 7, 5)
+    assert suitable_product(weight, h) is large_products
+    assert suitable_product(weight, h[..., 1:]) is other_products
+    assert suitable_product(weight.double(), h.double()) is other_products
 
 
 @chooses
@@ -98,14 +111,14 @@ def test_small_products_stay_where_they_are(all_large, monkeypatch):
 def test_steps_and_held_out_scores_take_suitable_products(large, all_large, monkeypatch):
     monkeypatch.setattr(_products, "LARGE", 1 if large else 10**9)
     outside, seen = precision(), []
-    forward = MaskedAutoregressive.forward
+    add_product = _nn.add_product
 
-    def watched(bijection, x, context):
-        if x.dtype == torch.float32:  # trained and scored on held-out rows
+    def watched(start, weight, h):
+        if h.dtype == torch.float32:  # trained and scored on held-out rows
             seen.append(precision())
-        return forward(bijection, x, context)
+        return add_product(start, weight, h)
 
-    monkeypatch.setattr(MaskedAutoregressive, "forward", watched)
+    monkeypatch.setattr(_nn, "add_product", watched)
     flow = MAFDensity(n_transforms=1, max_iter=1, contamination=None, random_state=0)
     flow.fit(np.random.default_rng(0).standard_normal((100, 2)))
     assert set(seen) == {"bf16" if large else outside}
@@ -116,7 +129,7 @@ def test_steps_and_held_out_scores_take_suitable_products(large, all_large, monk
 def test_members_of_a_search_have_the_same_large_products_as_alone():
     X = np.random.default_rng(0).standard_normal((1400, 4))
     flow = MAFDensity(hidden_layer_sizes=(256, 256), max_iter=2, batch_size=512, random_state=0)
-    assert suitable_products(flow._build_bijection(4, 0), 512) is large_products
+    assert suitable_product(torch.empty(256, 256), torch.empty(256, 512)) is large_products
     grid = {"learning_rate_init": [1e-3, 1e-2]}
     together, apart = (
         search(flow, grid, cv=2, refit=False).fit(X).cv_results_["mean_test_score"]

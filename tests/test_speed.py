@@ -18,7 +18,7 @@ from torch import nn
 from skflows import IAFDensity, MAFDensity, NICEDensity, NSFDensity
 from skflows._flow import Flow
 from skflows._members import stack
-from skflows._objective import weighted_nll
+from skflows._objective import LIKELIHOOD
 from skflows._optimizer import FlatOptimizer
 from skflows.bijections import RationalQuadraticSpline, Standardize
 from skflows.density import _engine
@@ -55,7 +55,12 @@ def trainer(bijection, rows, n_members=1):
     """A step of training, as `fit_flow` makes it."""
     optimizer = FlatOptimizer(bijection, 1e-3, ema_decay=0.99, n_members=n_members)
     weight = torch.ones(rows.shape[:-1])
-    return lambda: optimizer.step(weighted_nll(bijection, rows, weight) / rows.shape[-2], 1.0)
+
+    def step():
+        losses, gradients = LIKELIHOOD.gradients(bijection, rows, weight, weight.sum(-1))
+        optimizer.step(losses["loss"], gradients, 1.0)
+
+    return step
 
 
 def plain_trainer(layers, n):

@@ -44,6 +44,19 @@ class MaskedAutoregressive(Bijection):
             z, log_slope = (torch.cat(part, -2) for part in zip(*runs, strict=True))
         return z.mT, log_slope.sum(-2)
 
+    def vjp(self, x):
+        x = x.mT.contiguous()
+        params, through_net = self.net.vjp(x)
+        params = params.unflatten(-2, (self.univariate.n_params, -1))
+        (z, log_slope), through_map = self.univariate.vjp(x, params)
+
+        def pullback(g, g_log_det):
+            g, g_params = through_map(g.mT, g_log_det.unsqueeze(-2))
+            g_seen, gradients = through_net(g_params.flatten(-3, -2))
+            return (g + g_seen).mT, gradients
+
+        return (z.mT, log_slope.sum(-2)), pullback
+
     def inverse(self, z, context=None):
         z = z.mT
         log_slopes = []

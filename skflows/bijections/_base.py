@@ -2,7 +2,10 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import nn
+
+from .._pullbacks import recorded
 
 
 class Bijection(nn.Module, ABC):
@@ -17,6 +20,12 @@ class Bijection(nn.Module, ABC):
 
     set_from_data = False  # whether `initialize` does anything
 
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        if "forward" in vars(cls) and "vjp" not in vars(cls):
+            # An inherited one would be that of another map.
+            cls.vjp = Bijection.vjp  # type: ignore[method-assign]
+
     @abstractmethod
     def forward(self, x, context=None):
         """Map data to latent: ``(z, log |det dz/dx|)``."""
@@ -24,6 +33,14 @@ class Bijection(nn.Module, ABC):
     @abstractmethod
     def inverse(self, z, context=None):
         """Map latent to data: ``(x, log |det dx/dz|)``."""
+
+    def vjp(self, x):
+        """``(z, log |det dz/dx|)`` and the pullback of both (see `skflows._pullbacks`).
+
+        Those of a ``vjp`` of their own need no graph of autograd, which is the faster the fewer
+        the rows.
+        """
+        return recorded(self.forward, x, list(self.parameters()))
 
     def initialize(self, x, weight=None, context=None):
         """Set the state that depends on data (scales, means); most bijections have none."""
@@ -50,6 +67,23 @@ class Chain(Bijection):
             z, step = bijection.inverse(z, context)
             log_det = log_det + step
         return z, log_det
+
+    def vjp(self, x):
+        log_det = x.new_zeros(x.shape[:-1])
+        passed = []
+        for bijection in self.bijections:
+            (x, step), through = bijection.vjp(x)
+            log_det = log_det + step
+            passed.append(through)
+
+        def pullback(g, g_log_det):
+            gradients: list[torch.Tensor] = []
+            for through in reversed(passed):
+                g, own = through(g, g_log_det)
+                gradients = own + gradients
+            return g, gradients
+
+        return (x, log_det), pullback
 
     def initialize(self, x, weight=None, context=None):
         for i, bijection in enumerate(self.bijections):

@@ -54,6 +54,30 @@ class Coupling(Bijection):
         x = torch.cat(halves, -2).index_select(-2, self.restore)
         return x.mT, torch.cat(log_slopes, -2).sum(-2)
 
+    def vjp(self, x):
+        halves = list(x.mT.index_select(-2, self.order).split(self.sizes, -2))
+        log_slopes, pullbacks = [], []
+        for i, net in enumerate(self.nets):
+            params, through_net = net.vjp(halves[1 - i])
+            params = params.unflatten(-2, (self.univariate.n_params, -1))
+            (halves[i], log_slope), through_map = self.univariate.vjp(halves[i], params)
+            log_slopes.append(log_slope)
+            pullbacks.append((through_map, through_net))
+        x = torch.cat(halves, -2).index_select(-2, self.restore)
+
+        def pullback(g, g_log_det):
+            g_halves = list(g.mT.index_select(-2, self.order).split(self.sizes, -2))
+            gradients: list[torch.Tensor] = []
+            for i in reversed(range(len(self.nets))):
+                through_map, through_net = pullbacks[i]
+                g_halves[i], g_params = through_map(g_halves[i], g_log_det.unsqueeze(-2))
+                g_given, own = through_net(g_params.flatten(-3, -2))
+                g_halves[1 - i] = g_halves[1 - i] + g_given
+                gradients = own + gradients
+            return torch.cat(g_halves, -2).index_select(-2, self.restore).mT, gradients
+
+        return (x.mT, torch.cat(log_slopes, -2).sum(-2)), pullback
+
     def forward(self, x, context=None):
         return self._apply_maps(self.univariate.forward, range(len(self.nets)), x, context)
 

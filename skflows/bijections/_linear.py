@@ -6,7 +6,7 @@ from torch import nn
 from .._columns import add_product
 from ._base import Bijection
 from ._fixed import weighted_moments
-from ._univariate import bounded_log_scale, unbounded_log_scale
+from ._univariate import bounded_log_scale, bounded_log_scale_vjp, unbounded_log_scale
 
 
 class Permutation(Bijection):
@@ -23,6 +23,12 @@ class Permutation(Bijection):
 
     def inverse(self, z, context=None):
         return self._reordered(z, self.restore)
+
+    def vjp(self, x):
+        def pullback(g, g_log_det):
+            return self._reordered(g, self.restore)[0], []
+
+        return self.forward(x), pullback
 
     def _reordered(self, x, order):
         # Of the two, only flip has a gradient that is as cheap.
@@ -41,6 +47,18 @@ class ElementwiseAffine(Bijection):
     def forward(self, x, context=None):
         log_scale, shift = self._scale_and_shift()
         return x * log_scale.exp() + shift, log_scale.sum(-1).expand(x.shape[:-1])
+
+    def vjp(self, x):
+        log_scale, through_bound = bounded_log_scale_vjp(self.raw_log_scale)
+        scale = log_scale.exp().unsqueeze(-2)
+        z = torch.addcmul(self.shift.unsqueeze(-2), x, scale)
+
+        def pullback(g, g_log_det):
+            g_x = g * scale
+            g_log_scale = (g_x * x).sum(-2) + g_log_det.sum(-1, keepdim=True)
+            return g_x, [through_bound(g_log_scale), g.sum(-2)]
+
+        return (z, log_scale.sum(-1, keepdim=True).expand(x.shape[:-1])), pullback
 
     def inverse(self, z, context=None):
         log_scale, shift = self._scale_and_shift()
@@ -102,23 +120,45 @@ class LULinear(Bijection):
         self.raw_log_diagonal = nn.Parameter(unbounded_log_scale(diagonal.abs().log()).to(dtype))
         self.shift = nn.Parameter(torch.zeros(n_features))
 
-    def _factors(self):
-        """L but for its unit diagonal, U, and the logarithm of their determinant."""
-        log_diagonal = bounded_log_scale(self.raw_log_diagonal)
+    def _factors(self, log_diagonal):
+        """L but for its unit diagonal, and U."""
         diagonal = log_diagonal.exp().unsqueeze(-2)
-        upper = torch.addcmul(self.upper.triu(1), self.sign, diagonal)
-        return self.lower.tril(-1), upper, log_diagonal.sum(-1, keepdim=True)
+        return self.lower.tril(-1), torch.addcmul(self.upper.triu(1), self.sign, diagonal)
+
+    def _matrix(self, lower, upper):
+        matrix = add_product(upper, lower, upper)
+        return matrix if self.permutation is None else self.permutation @ matrix
 
     def forward(self, x, context=None):
-        lower, upper, log_det = self._factors()
-        matrix = upper + lower @ upper
-        if self.permutation is not None:
-            matrix = self.permutation @ matrix
+        log_diagonal = bounded_log_scale(self.raw_log_diagonal)
+        matrix = self._matrix(*self._factors(log_diagonal))
         z = add_product(self.shift.unsqueeze(-1), matrix, x.mT).mT
-        return z, log_det.expand(x.shape[:-1])
+        return z, log_diagonal.sum(-1, keepdim=True).expand(x.shape[:-1])
+
+    def vjp(self, x):
+        log_diagonal, through_bound = bounded_log_scale_vjp(self.raw_log_diagonal)
+        lower, upper = self._factors(log_diagonal)
+        matrix = self._matrix(lower, upper)
+        z = add_product(self.shift.unsqueeze(-1), matrix, x.mT).mT
+
+        def pullback(g, g_log_det):
+            g_matrix = g.mT @ x
+            if self.permutation is not None:
+                g_matrix = self.permutation.mT @ g_matrix
+            g_upper = add_product(g_matrix, lower.mT, g_matrix)
+            g_lower = (g_matrix @ upper.mT).tril(-1)
+            # U has the signed exponential on its diagonal, which is its own derivative.
+            g_log_diagonal = (g_upper * upper).diagonal(dim1=-2, dim2=-1)
+            g_log_diagonal = g_log_diagonal + g_log_det.sum(-1, keepdim=True)
+            gradients = g_lower, g_upper.triu(1), through_bound(g_log_diagonal), g.sum(-2)
+            return (matrix.mT @ g.mT).mT, list(gradients)
+
+        return (z, log_diagonal.sum(-1, keepdim=True).expand(x.shape[:-1])), pullback
 
     def inverse(self, z, context=None):
-        lower, upper, log_det = self._factors()
+        log_diagonal = bounded_log_scale(self.raw_log_diagonal)
+        log_det = log_diagonal.sum(-1, keepdim=True)
+        lower, upper = self._factors(log_diagonal)
         y = (z - self.shift.unsqueeze(-2)).mT
         if self.permutation is not None:
             y = self.permutation.mT @ y

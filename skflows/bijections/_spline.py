@@ -6,7 +6,7 @@ Tensors keep the rows last, as in `_univariate`: ``x`` is ``(..., d, n)``, param
 
 import math
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -70,6 +70,10 @@ class RationalQuadraticSpline:
 
     def forward(self, x, params):
         return _SplineForward.apply(x, params, self)
+
+    def vjp(self, x, params):
+        z, log_slope, kept = _evaluate(self, x, params)
+        return (z, log_slope), partial(_pull_back, self, kept)
 
     def inverse(self, z, params):
         clamped = z.clamp(-self.tail_bound, self.tail_bound)
@@ -223,70 +227,79 @@ def _invert(rise, width, height, d0, d1):
     return t, _steepness(slope, top, bottom).log()
 
 
-class _SplineForward(torch.autograd.Function):
-    """The spline and its log-slope, with gradients written out.
+def _evaluate(spline, x, params):
+    """The spline, its log-slope, and what its gradient needs."""
+    clamped = x.clamp(-spline.tail_bound, spline.tail_bound)
+    inside = torch.eq(x, clamped, out=torch.empty_like(x))
+    locate = spline.scan if torch.compiler.is_compiling() else spline.locate
+    bin_ = locate(clamped, params)
+    slopes = spline.slopes(bin_.raw)
+    (x0, z0), (width, height) = bin_.corner.unbind(-3), bin_.size.unbind(-3)
+    d0, d1 = slopes.unbind(-3)
+
+    slope = height / width
+    t = ((clamped - x0) / width).clamp_(0, 1)
+    bend, curve, top, bottom = _terms(t, slope, d0, d1)
+    share = torch.addcmul(d0 * bend, slope * t, t) / bottom  # of the height, below z
+    z = torch.addcmul(z0, height, share)
+    steepness = _steepness(slope, top, bottom)
+    kept = *bin_, inside, t, bend, curve, top, bottom, share, slope, slopes, steepness
+    # lerp is exact at both ends for finite x, and faster than where.
+    return torch.lerp(x, z, inside), steepness.log() * inside, kept
+
+
+def _pull_back(spline, kept, grad_z, grad_log_slope):
+    """Gradients of x and the parameters from those of z and its log-slope.
 
     The loss reaches the logits only through the corner, the size and the slopes of one bin per
     element: gradients in closed form and one pass over the logits replace the dozens of
     (n_bins, d, n) buffers that autograd would keep and fill.
     """
+    *bin_, inside, t, bend, curve, top, bottom, share, slope, slopes, steepness = kept
+    bin_ = Bin(*bin_)
+    (d0, d1), (width, height) = slopes.unbind(-3), bin_.size.unbind(-3)
+    gz = grad_z * inside
+    gl = grad_log_slope * inside
+
+    # z = z0 + height * rise / bottom, and log_slope = log(slope^2 top / bottom^2).
+    g_rise = gz * height / bottom
+    g_top = gl / top
+    by_bottom = gl / bottom
+    g_fall = torch.add(g_rise * share, by_bottom, alpha=2)  # of -bottom
+    # Their derivatives in slope, d0 and d1.
+    r = 1 - t
+    t2 = t * t
+    g_slope = torch.addcmul(g_rise * t2 - g_fall, g_top + g_fall, bend, value=2)
+    g_slope = torch.addcdiv(g_slope, gl, slope, value=2)
+    g_d0 = torch.addcmul(g_top * r * r, g_rise - g_fall, bend)
+    g_d1 = torch.addcmul(g_top * t2, g_fall, bend, value=-1)
+    # In t = (x - x0) / width z has the steepness times width, and the rest is log_slope's.
+    flat = r - t
+    top_t = torch.addcmul(torch.addcmul(d1 * t, d0, r, value=-1), slope, flat)  # half of it
+    g_t = torch.addcmul(g_top * top_t, by_bottom * curve, flat, value=-1)  # half of it
+    g_x = torch.addcdiv(gz * steepness, g_t, width, value=2)
+
+    # Then through t and slope = height / width.
+    g_x0 = -g_x
+    g_height = g_slope / width
+    g_width = torch.addcmul(g_x0 * t, g_height, slope, value=-1)
+    g_height = torch.addcmul(g_height, gz, share)
+    g_places = torch.stack([g_x0, gz, g_width, g_height], -3)
+    g_params = spline.gradient(bin_, g_places, torch.stack([g_d0, g_d1], -3))
+    return torch.lerp(grad_z, g_x, inside), g_params
+
+
+class _SplineForward(torch.autograd.Function):
+    """The spline and its log-slope for autograd, with the gradients that are written out."""
 
     @staticmethod
     def forward(ctx, x, params, spline):
-        clamped = x.clamp(-spline.tail_bound, spline.tail_bound)
-        inside = torch.eq(x, clamped, out=torch.empty_like(x))
-        locate = spline.scan if torch.compiler.is_compiling() else spline.locate
-        bin_ = locate(clamped, params)
-        slopes = spline.slopes(bin_.raw)
-        (x0, z0), (width, height) = bin_.corner.unbind(-3), bin_.size.unbind(-3)
-        d0, d1 = slopes.unbind(-3)
-
-        slope = height / width
-        t = ((clamped - x0) / width).clamp_(0, 1)
-        bend, curve, top, bottom = _terms(t, slope, d0, d1)
-        share = torch.addcmul(d0 * bend, slope * t, t) / bottom  # of the height, below z
-        z = torch.addcmul(z0, height, share)
-        steepness = _steepness(slope, top, bottom)
+        z, log_slope, kept = _evaluate(spline, x, params)
         ctx.spline = spline
-        terms = inside, t, bend, curve, top, bottom, share, slope, slopes, steepness
-        ctx.save_for_backward(*bin_, *terms)
-        # lerp is exact at both ends for finite x, and faster than where.
-        return torch.lerp(x, z, inside), steepness.log() * inside
+        ctx.save_for_backward(*kept)
+        return z, log_slope
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_z, grad_log_slope):
-        *bin_, inside, t, bend, curve, top, bottom, share, slope, slopes, steepness = (
-            ctx.saved_tensors
-        )
-        bin_ = Bin(*bin_)
-        (d0, d1), (width, height) = slopes.unbind(-3), bin_.size.unbind(-3)
-        gz = grad_z * inside
-        gl = grad_log_slope * inside
-
-        # z = z0 + height * rise / bottom, and log_slope = log(slope^2 top / bottom^2).
-        g_rise = gz * height / bottom
-        g_top = gl / top
-        by_bottom = gl / bottom
-        g_fall = torch.add(g_rise * share, by_bottom, alpha=2)  # of -bottom
-        # Their derivatives in slope, d0 and d1.
-        r = 1 - t
-        t2 = t * t
-        g_slope = torch.addcmul(g_rise * t2 - g_fall, g_top + g_fall, bend, value=2)
-        g_slope = torch.addcdiv(g_slope, gl, slope, value=2)
-        g_d0 = torch.addcmul(g_top * r * r, g_rise - g_fall, bend)
-        g_d1 = torch.addcmul(g_top * t2, g_fall, bend, value=-1)
-        # In t = (x - x0) / width z has the steepness times width, and the rest is log_slope's.
-        flat = r - t
-        top_t = torch.addcmul(torch.addcmul(d1 * t, d0, r, value=-1), slope, flat)  # half of it
-        g_t = torch.addcmul(g_top * top_t, by_bottom * curve, flat, value=-1)  # half of it
-        g_x = torch.addcdiv(gz * steepness, g_t, width, value=2)
-
-        # Then through t and slope = height / width.
-        g_x0 = -g_x
-        g_height = g_slope / width
-        g_width = torch.addcmul(g_x0 * t, g_height, slope, value=-1)
-        g_height = torch.addcmul(g_height, gz, share)
-        g_places = torch.stack([g_x0, gz, g_width, g_height], -3)
-        g_params = ctx.spline.gradient(bin_, g_places, torch.stack([g_d0, g_d1], -3))
-        return torch.lerp(grad_z, g_x, inside), g_params, None
+        return *_pull_back(ctx.spline, ctx.saved_tensors, grad_z, grad_log_slope), None

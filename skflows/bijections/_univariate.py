@@ -9,12 +9,20 @@ from dataclasses import dataclass
 
 import torch
 
+aten = torch.ops.aten
+
 LOG_SCALE_BOUND = 3.0
 
 
 def bounded_log_scale(raw, bound=LOG_SCALE_BOUND):
     """Clamp smoothly to ``(-bound, bound)``: an unbounded log-scale overflows on outliers."""
-    return bound * torch.tanh(raw / bound)
+    return bounded_log_scale_vjp(raw, bound)[0]
+
+
+def bounded_log_scale_vjp(raw, bound=LOG_SCALE_BOUND):
+    """The same, and its pullback."""
+    bent = (raw / bound).tanh_()
+    return bound * bent, lambda g: aten.tanh_backward(g, bent)
 
 
 def unbounded_log_scale(log_scale, bound=LOG_SCALE_BOUND):
@@ -29,7 +37,11 @@ class Shift:
     n_params = 1
 
     def forward(self, x, params):
-        return x + params.squeeze(-3), torch.zeros_like(x)
+        return self.vjp(x, params)[0]
+
+    def vjp(self, x, params):
+        z = x + params.squeeze(-3)
+        return (z, torch.zeros_like(x)), lambda g, g_log_slope: (g, g.unsqueeze(-3))
 
     def inverse(self, z, params):
         return z - params.squeeze(-3), torch.zeros_like(z)
@@ -42,9 +54,19 @@ class Affine:
     n_params = 2
 
     def forward(self, x, params):
+        return self.vjp(x, params)[0]
+
+    def vjp(self, x, params):
         shift, raw = params.unbind(-3)
-        log_scale = bounded_log_scale(raw)
-        return x * log_scale.exp() + shift, log_scale
+        log_scale, through_bound = bounded_log_scale_vjp(raw)
+        scale = log_scale.exp()
+
+        def pullback(g, g_log_scale):
+            g_x = g * scale
+            g_raw = through_bound(torch.addcmul(g_log_scale, g_x, x))
+            return g_x, torch.stack([g, g_raw], -3)
+
+        return (torch.addcmul(shift, x, scale), log_scale), pullback
 
     def inverse(self, z, params):
         shift, raw = params.unbind(-3)
