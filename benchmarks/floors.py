@@ -49,7 +49,7 @@ def functions_of(univariate):
     """Exponentials and the like for one value of an elementwise map."""
     if hasattr(univariate, "n_bins"):  # a softmax of widths, one of heights, two slopes, a log
         return 2 * univariate.n_bins + 2 + 1
-    return univariate.n_params  # tanh and exp of a scale; a shift has none to speak of
+    return univariate.n_params  # rsqrt and exp of a scale; a shift has none to speak of
 
 
 def work_of(module, n):

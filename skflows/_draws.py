@@ -111,7 +111,7 @@ def _drawn(like, fill):
 
 
 def dropout(h, p):
-    """Set each unit to zero with probability p, to 16 bits, and make up for it in the others.
+    """Set each unit to zero with probability p, to 8 bits, and make up for it in the others.
 
     A list has one probability for each member of a stack.
     """
@@ -128,14 +128,15 @@ def dropout_factors(h, p):
         return torch.stack([F.dropout(own, rate) for own, rate in zip(h, rates, strict=True)])
     generators = _DRAWS.get() or [torch.default_generator] * len(rates)
     # Torch's generator draws 64 bits at once, and spends as many on each unit in F.dropout: that
-    # would be a tenth of a training step.
+    # would be a fourth of a training step.
     n = h.numel() // len(generators)
-    bits = torch.empty(len(generators), -(-n // 4), dtype=torch.int64)
+    bits = torch.empty(len(generators), -(-n // 8), dtype=torch.int64)
     for i, (member, generator) in enumerate(zip(bits, generators, strict=True)):
         if rates[i % len(rates)]:  # a member without dropout draws nothing when it is alone
             member.random_(-(2**63), None, generator=generator)
-    dropped, *others = [min(round(rate * 2**16), 2**16 - 1) for rate in rates]
+    # No rate but 0 is rounded to it, and none to 1.
+    dropped, *others = [min(max(round(rate * 2**8), rate > 0), 2**8 - 1) for rate in rates]
     if others:  # a tensor takes longer than a number
         dropped = h.new_tensor([dropped, *others]).view(-1, *[1] * (h.dim() - 1))
-    kept = bits.view(torch.int16)[:, :n].reshape(h.shape).to(h.dtype).ge_(dropped - 2**15)
-    return kept.mul_(2**16 / (2**16 - dropped))
+    kept = bits.view(torch.int8)[:, :n].reshape(h.shape).to(h.dtype).ge_(dropped - 2**7)
+    return kept.mul_(2**8 / (2**8 - dropped))

@@ -61,9 +61,9 @@ class ColumnLinear(nn.Module):
         weight = self.masked_weight()
         products = suitable_product(weight, h)
 
-        def pullback(g):
+        def pullback(g, to_x=True):
             with products:
-                g_h, g_weight = weight.mT @ g, g @ h.mT
+                g_h, g_weight = weight.mT @ g if to_x else None, g @ h.mT
             if weight is not self.weight:
                 g_weight *= self.mask
             return g_h, [g_weight, g.sum(-1, keepdim=True)]
@@ -154,7 +154,7 @@ class ResidualMLP(nn.Module):
         units, through_last = self._activate_vjp(h)
         output, through_output = self.output.vjp(units)
 
-        def pullback(g):
+        def pullback(g, to_x=True):
             g, gradients = through_output(g)
             g = through_last(g)
             for through_units, through_layer, is_residual in reversed(passed):
@@ -162,27 +162,31 @@ class ResidualMLP(nn.Module):
                 g_units = through_units(g_units)
                 g = g_units.add_(g) if is_residual else g_units
                 gradients = own + gradients
-            g, own = through_input(g)
-            g = aten.hardtanh_backward(g, x, -FARTHEST_SEEN, FARTHEST_SEEN)
+            g, own = through_input(g, to_x)
+            if to_x:
+                g = aten.hardtanh_backward(g, x, -FARTHEST_SEEN, FARTHEST_SEEN)
             return g, own + gradients
 
         return output, pullback
 
     def _activate_vjp(self, h):
-        if self.activation is F.relu:
-            units = h.relu()
-        else:
-            (units,), by_autograd = recorded(lambda h: (self.activation(h),), h)
         is_dropped = self.dropout and self.training
         factors = dropout_factors(h, self.dropout) if is_dropped else None
+        if self.activation is not F.relu:
+            (units,), by_autograd = recorded(lambda h: (self.activation(h),), h)
+            if factors is None:
+                return units, lambda g: by_autograd(g)[0]
+            return units * factors, lambda g: by_autograd(g * factors)[0]
+        units = h.relu()
+        if factors is not None:
+            units *= factors
 
-        def pullback(g):
-            g = g if factors is None else g * factors
-            if self.activation is F.relu:
-                return aten.threshold_backward(g, units, 0.0)
-            return by_autograd(g)[0]
+        def pullback(g):  # in place, for nobody else has this one
+            if factors is not None:
+                g *= factors
+            return aten.threshold_backward.grad_input(g, units, 0.0, grad_input=g)
 
-        return units if factors is None else units * factors, pullback
+        return units, pullback
 
 
 def hidden_degrees(n_features, size, n_context=0):

@@ -39,7 +39,7 @@ class Likelihood:
         share = weight / n.unsqueeze(-1)
         with products_of_many(y):
             mapped, pullback = bijection.vjp(y)
-            _, gradients = pullback(share.unsqueeze(-1) * mapped[0], -share)
+            _, gradients = pullback(share.unsqueeze(-1) * mapped[0], -share, to_x=False)
         return {"loss": weighted_nll(mapped, weight)}, gradients
 
 

@@ -91,6 +91,8 @@ class FlatOptimizer:
         for layer in self.layers:
             layer.weight_is_masked = True
         self.gradient = torch.zeros_like(self.weights)
+        slots = self.gradient.split(sizes, 1)
+        self.slots = [slot.view_as(p) for slot, p in zip(slots, self.parameters, strict=True)]
         rows = self.weights, self.gradient, self.moment, self.square, self.n_steps
         self.rows = list(zip(*rows, self.weight_decay.flatten().tolist(), strict=True))
 
@@ -127,8 +129,7 @@ class FlatOptimizer:
         alive : Tensor of shape (M, 1)
             Which members moved.
         """
-        rows = [gradient.reshape(len(self.weights), -1) for gradient in gradients]
-        torch.cat(rows, dim=1, out=self.gradient)
+        torch._foreach_copy_(self.slots, gradients)
         loss = loss.view(-1, 1)
         if self.mask is not None:
             self.gradient *= self.mask

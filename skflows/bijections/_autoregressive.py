@@ -50,10 +50,10 @@ class MaskedAutoregressive(Bijection):
         params = params.unflatten(-2, (self.univariate.n_params, -1))
         (z, log_slope), through_map = self.univariate.vjp(x, params)
 
-        def pullback(g, g_log_det):
+        def pullback(g, g_log_det, to_x=True):
             g, g_params = through_map(g.mT, g_log_det.unsqueeze(-2))
-            g_seen, gradients = through_net(g_params.flatten(-3, -2))
-            return (g + g_seen).mT, gradients
+            g_seen, gradients = through_net(g_params.flatten(-3, -2), to_x)
+            return (g + g_seen).mT if to_x else None, gradients
 
         return (z.mT, log_slope.sum(-2)), pullback
 

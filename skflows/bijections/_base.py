@@ -69,21 +69,21 @@ class Chain(Bijection):
         return z, log_det
 
     def vjp(self, x):
-        log_det = x.new_zeros(x.shape[:-1])
+        log_det = None
         passed = []
         for bijection in self.bijections:
             (x, step), through = bijection.vjp(x)
-            log_det = log_det + step
+            log_det = step if log_det is None else log_det + step
             passed.append(through)
 
-        def pullback(g, g_log_det):
+        def pullback(g, g_log_det, to_x=True):
             gradients: list[torch.Tensor] = []
-            for through in reversed(passed):
-                g, own = through(g, g_log_det)
+            for i, through in reversed(list(enumerate(passed))):
+                g, own = through(g, g_log_det, to_x=to_x or i > 0)
                 gradients = own + gradients
             return g, gradients
 
-        return (x, log_det), pullback
+        return (x, x.new_zeros(x.shape[:-1]) if log_det is None else log_det), pullback
 
     def initialize(self, x, weight=None, context=None):
         for i, bijection in enumerate(self.bijections):

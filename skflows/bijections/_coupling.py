@@ -65,15 +65,17 @@ class Coupling(Bijection):
             pullbacks.append((through_map, through_net))
         x = torch.cat(halves, -2).index_select(-2, self.restore)
 
-        def pullback(g, g_log_det):
+        def pullback(g, g_log_det, to_x=True):
             g_halves = list(g.mT.index_select(-2, self.order).split(self.sizes, -2))
             gradients: list[torch.Tensor] = []
             for i in reversed(range(len(self.nets))):
                 through_map, through_net = pullbacks[i]
                 g_halves[i], g_params = through_map(g_halves[i], g_log_det.unsqueeze(-2))
-                g_given, own = through_net(g_params.flatten(-3, -2))
-                g_halves[1 - i] = g_halves[1 - i] + g_given
+                g_given, own = through_net(g_params.flatten(-3, -2), to_x or i > 0)
                 gradients = own + gradients
+                if g_given is None:
+                    return None, gradients
+                g_halves[1 - i] = g_halves[1 - i] + g_given
             return torch.cat(g_halves, -2).index_select(-2, self.restore).mT, gradients
 
         return (x.mT, torch.cat(log_slopes, -2).sum(-2)), pullback

@@ -25,7 +25,7 @@ class Permutation(Bijection):
         return self._reordered(z, self.restore)
 
     def vjp(self, x):
-        def pullback(g, g_log_det):
+        def pullback(g, g_log_det, to_x=True):
             return self._reordered(g, self.restore)[0], []
 
         return self.forward(x), pullback
@@ -53,7 +53,7 @@ class ElementwiseAffine(Bijection):
         scale = log_scale.exp().unsqueeze(-2)
         z = torch.addcmul(self.shift.unsqueeze(-2), x, scale)
 
-        def pullback(g, g_log_det):
+        def pullback(g, g_log_det, to_x=True):
             g_x = g * scale
             g_log_scale = (g_x * x).sum(-2) + g_log_det.sum(-1, keepdim=True)
             return g_x, [through_bound(g_log_scale), g.sum(-2)]
@@ -141,7 +141,7 @@ class LULinear(Bijection):
         matrix = self._matrix(lower, upper)
         z = add_product(self.shift.unsqueeze(-1), matrix, x.mT).mT
 
-        def pullback(g, g_log_det):
+        def pullback(g, g_log_det, to_x=True):
             g_matrix = g.mT @ x
             if self.permutation is not None:
                 g_matrix = self.permutation.mT @ g_matrix
@@ -151,7 +151,7 @@ class LULinear(Bijection):
             g_log_diagonal = (g_upper * upper).diagonal(dim1=-2, dim2=-1)
             g_log_diagonal = g_log_diagonal + g_log_det.sum(-1, keepdim=True)
             gradients = g_lower, g_upper.triu(1), through_bound(g_log_diagonal), g.sum(-2)
-            return (matrix.mT @ g.mT).mT, list(gradients)
+            return (matrix.mT @ g.mT).mT if to_x else None, list(gradients)
 
         return (z, log_diagonal.sum(-1, keepdim=True).expand(x.shape[:-1])), pullback
 

@@ -59,9 +59,7 @@ class IAFDensity(FlowDensity):
         network = self._network(n_context)
         steps = []
         for _ in range(self.n_transforms):
-            steps += [
-                LULinear(n_features),
-                Inverse(MaskedAutoregressive(n_features, Affine(), **network)),
-                Permutation(n_features),
-            ]
+            steps += [Permutation(n_features)] if steps else []
+            steps.append(LULinear(n_features))
+            steps.append(Inverse(MaskedAutoregressive(n_features, Affine(), **network)))
         return Chain(steps)

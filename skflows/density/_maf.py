@@ -52,9 +52,7 @@ class MAFDensity(FlowDensity):
         network = self._network(n_context)
         steps = []
         for _ in range(self.n_transforms):
-            steps += [
-                LULinear(n_features),
-                MaskedAutoregressive(n_features, Affine(), **network),
-                Permutation(n_features),
-            ]
+            steps += [Permutation(n_features)] if steps else []
+            steps.append(LULinear(n_features))
+            steps.append(MaskedAutoregressive(n_features, Affine(), **network))
         return Chain(steps)

@@ -140,11 +140,9 @@ class NSFDensity(FlowDensity):
         spline = RationalQuadraticSpline(self.n_bins, self.tail_bound)
         network = self._network(n_context)
         steps = []
+        step = MaskedAutoregressive if self.autoregressive else Coupling
         for _ in range(self.n_transforms):
+            steps += [Permutation(n_features)] if steps and self.autoregressive else []
             steps.append(LULinear(n_features))
-            if self.autoregressive:
-                steps.append(MaskedAutoregressive(n_features, spline, **network))
-                steps.append(Permutation(n_features))
-            else:
-                steps.append(Coupling(n_features, spline, **network))
+            steps.append(step(n_features, spline, **network))
         return Chain(steps)
