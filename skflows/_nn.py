@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ._columns import GrowingColumns, GrowingProduct, add_product
 from ._draws import dropout, dropout_factors
-from ._products import suitable_product
+from ._products import layer_products
 from ._pullbacks import recorded
 
 aten = torch.ops.aten
@@ -59,16 +59,18 @@ class ColumnLinear(nn.Module):
     def vjp(self, h):
         """The output, and its pullback."""
         weight = self.masked_weight()
-        products = suitable_product(weight, h)
+        forth, back, to_weight = layer_products(weight, h)
 
         def pullback(g, to_x=True):
-            with products:
-                g_h, g_weight = weight.mT @ g if to_x else None, g @ h.mT
+            with back:
+                g_h = weight.mT @ g if to_x else None
+            with to_weight:
+                g_weight = g @ h.mT
             if weight is not self.weight:
                 g_weight *= self.mask
             return g_h, [g_weight, g.sum(-1, keepdim=True)]
 
-        with products:
+        with forth:
             return add_product(self.bias, weight, h), pullback
 
 

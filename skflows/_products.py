@@ -7,6 +7,8 @@ from functools import cache
 
 import torch
 
+from ._columns import add_product
+
 # Multiplications in a product from which on oneDNN, whose calls are dearer, is the faster one.
 LARGE = 1_200_000
 MANY = 800  # rows from which on it is the faster one whatever the weight
@@ -69,15 +71,40 @@ def products_of_many(rows):
     return large_products if rows.shape[-2] >= MANY and _gains(rows) else other_products
 
 
-def suitable_product(weight, h):
-    """A context in which ``weight @ h``, and its gradients, are by the library that is faster.
+def layer_products(weight, h):
+    """Contexts for ``weight @ h``, and for its gradients in h and in the weight.
 
-    It leaves those with many columns to `products_of_many`: to choose takes time. Members of a
-    stack have the library, and so the bits, that they have alone.
+    They leave many rows to `products_of_many`, for to choose takes time. Members of a stack have
+    the bits that they have alone: theirs are by oneDNN if each product is large enough for it
+    alone, or if all of them together are and it rounds as MKL does.
     """
-    n = h.shape[-1]
-    is_large = n < MANY and weight.shape[-2] * weight.shape[-1] * n >= LARGE
-    return large_products if is_large and _gains(weight) else other_products
+    n_out, n_in, n = weight.shape[-2], weight.shape[-1], h.shape[-1]
+    size = n_out * n_in * n
+    n_members = weight.shape[0] if weight.dim() == 3 else 1
+    if n >= MANY or size * n_members < LARGE or not _gains(weight):
+        return other_products, other_products, other_products
+    if size >= LARGE:
+        return large_products, large_products, large_products
+    return _products_of_members(n_out, n_in, n)
+
+
+@cache
+def _products_of_members(n_out, n_in, n):
+    """What `layer_products` returns where only those of all members together are large."""
+
+    def products(bias, weight, h, g):
+        return add_product(bias, weight, h), weight.mT @ g, g @ h.mT
+
+    generator = torch.Generator().manual_seed(0)
+    shapes = (n_out, 1), (n_out, n_in), (n_in, n), (n_out, n)
+    drawn = [torch.randn(2, *shape, generator=generator, dtype=torch.float32) for shape in shapes]
+    apart = [products(*own) for own in zip(*drawn, strict=True)]
+    with large_products:
+        together = products(*drawn)
+    return tuple(
+        large_products if torch.equal(both, torch.stack(own)) else other_products
+        for both, own in zip(together, zip(*apart, strict=True), strict=True)
+    )
 
 
 def suitable_products(module, n_rows, n_axes=2):

@@ -11,18 +11,8 @@ import skflows
 
 ROOT = Path(skflows.__file__).parent
 # Each room may import from itself and from those before it; a name not listed comes last.
-ROOMS = [
-    "_draws",
-    "_products",
-    "_pullbacks",
-    "_columns",
-    "_nn",
-    "_ode",
-    "bijections",
-    "_flow",
-    "_members",
-]
-ROOMS += ["_optimizer", "_history", "_objective", "_training", "_matching", "density"]
+ROOMS = ["_draws", "_columns", "_products", "_pullbacks", "_nn", "_ode", "bijections", "_flow"]
+ROOMS += ["_members", "_optimizer", "_history", "_objective", "_training", "_matching", "density"]
 DENSITY = ROOMS.index("density")
 
 

@@ -1,5 +1,6 @@
 """Which library multiplies matrices: what it changes, and that it is one choice of the process."""
 
+import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,11 +11,12 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from skflows import MAFDensity, _nn, _products
+from skflows._nn import ColumnLinear
 from skflows._products import (
     large_products,
+    layer_products,
     onednn_is_wider,
     other_products,
-    suitable_product,
     suitable_products,
 )
 from skflows.model_selection import FlowGridSearchCV
@@ -101,9 +103,37 @@ def test_small_products_stay_where_they_are(all_large, monkeypatch):
 def test_what_is_a_large_product_does_not_hang_on_the_members(members, all_large, monkeypatch):
     monkeypatch.setattr(_products, "LARGE", 10 * 7 * 5)
     weight, h = torch.zeros(*members, 10, 7), torch.zeros(*members, 7, 5)
-    assert suitable_product(weight, h) is large_products
-    assert suitable_product(weight, h[..., 1:]) is other_products
-    assert suitable_product(weight.double(), h.double()) is other_products
+    assert set(layer_products(weight, h)) == {large_products}
+    assert set(layer_products(weight.double(), h.double())) == {other_products}
+    if not members:
+        assert set(layer_products(weight, h[..., 1:])) == {other_products}
+
+
+@wider
+@pytest.mark.parametrize(("n_in", "n_out"), [(5, 64), (64, 64), (64, 10), (64, 230)])
+@pytest.mark.parametrize("n", [120, 125, 400])
+def test_members_of_a_stack_have_the_bits_that_they_have_alone(n_in, n_out, n):
+    torch.manual_seed(0)
+    layers = [ColumnLinear(n_in, n_out) for _ in range(15)]
+    h, g = torch.randn(15, n_in, n), torch.randn(15, n_out, n)
+    together = copy.deepcopy(layers[0])
+    for name in ("weight", "bias"):
+        values = torch.stack([getattr(layer, name).detach() for layer in layers])
+        setattr(together, name, nn.Parameter(values))
+    with torch.no_grad():
+        whole = values_of(together, h, g)
+        parts = [values_of(*own) for own in zip(layers, h, g, strict=True)]
+    for value, own in zip(whole, zip(*parts, strict=True), strict=True):
+        assert torch.equal(value, torch.stack(own))
+    if 15 * n_in * n_out * n >= _products.LARGE:
+        assert large_products in layer_products(together.weight, h)
+
+
+def values_of(layer, h, g):
+    """The output of a layer and all gradients."""
+    output, pullback = layer.vjp(h)
+    g_h, gradients = pullback(g)
+    return [output, g_h, *gradients]
 
 
 @chooses
@@ -129,7 +159,7 @@ def test_steps_and_held_out_scores_take_suitable_products(large, all_large, monk
 def test_members_of_a_search_have_the_same_large_products_as_alone():
     X = np.random.default_rng(0).standard_normal((1400, 4))
     flow = MAFDensity(hidden_layer_sizes=(256, 256), max_iter=2, batch_size=512, random_state=0)
-    assert suitable_product(torch.empty(256, 256), torch.empty(256, 512)) is large_products
+    assert large_products in layer_products(torch.empty(256, 256), torch.empty(256, 512))
     grid = {"learning_rate_init": [1e-3, 1e-2]}
     together, apart = (
         search(flow, grid, cv=2, refit=False).fit(X).cv_results_["mean_test_score"]
