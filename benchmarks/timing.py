@@ -32,7 +32,7 @@ def ours(architecture, d, compiled=False, linear=True):
     from skflows._flow import Flow
     from skflows._objective import LIKELIHOOD, compiled_losses, gradients_by_autograd
     from skflows._optimizer import FlatOptimizer
-    from skflows._products import suitable_products
+    from skflows._products import module_products
     from skflows._training import EMA_DECAY
     from skflows.bijections import ActNorm, Chain, LULinear, Standardize
     from skflows.density import _engine  # noqa: F401  (sets how freed memory is kept)
@@ -47,15 +47,14 @@ def ours(architecture, d, compiled=False, linear=True):
         bijection = Chain([layer for layer in layers if not isinstance(layer, LULinear | ActNorm)])
     flow = Flow(Standardize(d), copy.deepcopy(bijection)).double().eval()
     optimizer = FlatOptimizer(bijection, LEARNING_RATE, ema_decay=EMA_DECAY)
-    products = cache(partial(suitable_products, bijection))
-    losses_of = compiled_losses(LIKELIHOOD)
+    products = cache(partial(module_products, bijection))
+    gradients_of = LIKELIHOOD.gradients
+    if compiled:
+        gradients_of = partial(gradients_by_autograd, compiled_losses(LIKELIHOOD))
 
     def step(X):
         weight, n = torch.ones(len(X)), torch.tensor(len(X))
-        gradients_of = LIKELIHOOD.gradients
-        if compiled:
-            gradients_of = partial(gradients_by_autograd, losses_of, products(len(X)))
-        losses, gradients = gradients_of(bijection, X, weight, n)
+        losses, gradients = gradients_of(bijection, X, weight, n, products(len(X)))
         optimizer.step(losses["loss"], gradients, 1.0)
 
     @torch.inference_mode()

@@ -7,7 +7,7 @@ import torch
 
 from ._draws import normal_draws, uniform_draws
 from ._flow import standard_normal_log_prob
-from ._objective import Likelihood
+from ._objective import Likelihood, gradients_by_autograd
 from ._ode import RungeKutta4
 
 
@@ -82,7 +82,6 @@ class SolvedLikelihood(Likelihood):
     """
 
     in_nats: ClassVar = ("loss", "nll")
-    gradients: ClassVar = None  # autograd's
 
     solver: RungeKutta4
     kinetic_penalty: float = 0.0
@@ -97,6 +96,9 @@ class SolvedLikelihood(Likelihood):
 
     def _moving_solver(self):
         return replace(self.solver, jitter=JITTER)
+
+    def gradients(self, bijection, y, weight, n, products):
+        return gradients_by_autograd(self.losses, bijection, y, weight, n, products)
 
     def losses(self, bijection, y, weight):
         if not (self.kinetic_penalty or self.jacobian_penalty):

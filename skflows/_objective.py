@@ -34,11 +34,15 @@ class Likelihood:
         return {"loss": weighted_nll(self.latent(bijection, y), weight)}
 
     @torch.no_grad()
-    def gradients(self, bijection, y, weight, n):
-        """The losses, and the gradients of "loss" over n in the parameters of the bijection."""
+    def gradients(self, bijection, y, weight, n, products):
+        """The losses, and the gradients of "loss" over n in the parameters of the bijection.
+
+        Products of matrices are in a context if autograd has them in its hands.
+        """
         share = weight / n.unsqueeze(-1)
         with products_of_many(y):
             mapped, pullback = bijection.vjp(y)
+            # Those of the negative log-density are z, and -1.
             _, gradients = pullback(share.unsqueeze(-1) * mapped[0], -share, to_x=False)
         return {"loss": weighted_nll(mapped, weight)}, gradients
 
@@ -46,13 +50,13 @@ class Likelihood:
 LIKELIHOOD = Likelihood()
 
 
-def gradients_by_autograd(losses_of, products, bijection, y, weight, n):
-    """What `Likelihood.gradients` returns, of any function of losses, in a context."""
+def gradients_by_autograd(losses_of, bijection, y, weight, n, products):
+    """What `Likelihood.gradients` returns, of any function of losses."""
     with products:
         losses = losses_of(bijection, y, weight)
-        loss = (losses["loss"] / n).sum()
+        total = (losses["loss"] / n).sum()
         parameters = list(bijection.parameters())
-        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        gradients = torch.autograd.grad(total, parameters, materialize_grads=True)
     return {name: loss.detach() for name, loss in losses.items()}, gradients
 
 

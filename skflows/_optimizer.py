@@ -118,9 +118,9 @@ class FlatOptimizer:
         Parameters
         ----------
         loss : Tensor of shape () or (M,)
-            The loss of each member.
+            Of each member: of it counts only whether it is finite.
         gradients : sequence of Tensor
-            Its gradients in the parameters.
+            Of what is minimised, one for each of the parameters, in their order.
         factor : float
             Of the learning rates.
 

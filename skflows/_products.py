@@ -30,16 +30,23 @@ class LargeProducts:
         with self.lock:
             if not self.n_inside:
                 self.outside = CHOICE.fp32_precision
-                # In words it allows rounding to bfloat16, which takes AMX. Without, it means
-                # oneDNN and its products of float32.
-                CHOICE.fp32_precision = "bf16"
             self.n_inside += 1
+            # In words it allows rounding to bfloat16, which takes AMX. Without, it means oneDNN
+            # and its products of float32.
+            CHOICE.fp32_precision = "bf16"
 
     def __exit__(self, *error):
         with self.lock:
-            self.n_inside -= 1
-            if not self.n_inside:
+            if self.n_inside == 1:
                 CHOICE.fp32_precision = self.outside
+            self.n_inside -= 1
+
+    def end(self):
+        """Nobody is inside any more: Ctrl-C may have come amid the lines of a context."""
+        with self.lock:
+            if self.n_inside:
+                CHOICE.fp32_precision = self.outside
+            self.n_inside = 0
 
 
 large_products = LargeProducts()
@@ -85,11 +92,13 @@ def layer_products(weight, h):
         return other_products, other_products, other_products
     if size >= LARGE:
         return large_products, large_products, large_products
-    return _products_of_members(n_out, n_in, n)
+    if large_products.n_inside:  # by whatever thread: now nobody could try
+        return other_products, other_products, other_products
+    return _products_of_members(n_out, n_in, n, torch.get_num_threads())
 
 
 @cache
-def _products_of_members(n_out, n_in, n):
+def _products_of_members(n_out, n_in, n, n_threads):
     """What `layer_products` returns where only those of all members together are large."""
 
     def products(bias, weight, h, g):
@@ -107,10 +116,10 @@ def _products_of_members(n_out, n_in, n):
     )
 
 
-def suitable_products(module, n_rows, n_axes=2):
+def module_products(module, n_rows, n_axes=2):
     """A context in which products are by the library that is faster for most of a module's.
 
-    For those that autograd has in its hands, or a compiler.
+    For held-out scores, and for steps that autograd has in its hands, or a compiler.
 
     Parameters
     ----------

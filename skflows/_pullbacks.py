@@ -1,10 +1,11 @@
 """Gradients without a graph of all that was computed.
 
 On a few hundred rows a third of a training step would go into building, walking and freeing
-autograd's graph. A ``vjp`` method computes something and returns the outcome with a pullback: a
-function that takes the gradient of a loss in the outcome to that in the input, and to the list
-of those in the parameters, in their order. With ``to_x=False`` it spares the former, which is
-then None. It may be called once.
+autograd's graph. A ``vjp`` method (for vector-Jacobian product) computes something and returns
+the outcome with a pullback: a function that takes the gradient of a loss in the outcome to that
+in the input, and to the list of those in the parameters, in their order. It may be called once,
+and both under `torch.no_grad`. With ``to_x=False`` it may leave out the former, and return None
+in its place.
 """
 
 import torch
@@ -39,6 +40,6 @@ def recorded(function, x, parameters=()):
         pairs = zip(outcome, gradients, strict=True)
         moved, gradients = zip(*[pair for pair in pairs if pair[0].requires_grad], strict=True)
         found = list(torch.autograd.grad(moved, inputs, gradients, materialize_grads=True))
-        return found.pop(0) if to_x else None, found
+        return (found[0], found[1:]) if to_x else (None, found)
 
     return tuple(tensor.detach() for tensor in outcome), pullback

@@ -14,7 +14,7 @@ from ._history import Member, as_list
 from ._members import substack
 from ._objective import LIKELIHOOD, compiled_losses, gradients_by_autograd, mean_log_prob
 from ._optimizer import FlatOptimizer, cosine_with_warm_up, per_member
-from ._products import suitable_products
+from ._products import large_products, module_products
 
 EMA_DECAY = 0.998
 BACK_OFF = 0.3  # factor on the rate after a step that was not finite
@@ -157,7 +157,7 @@ def fit_flow(
         n_members=n_members,
     )
     whole = optimizer
-    products = suitable_products(bijection, min(batch_size, n), n_axes=2 + len(stacked))
+    products = module_products(bijection, min(batch_size, n), n_axes=2 + len(stacked))
     best = optimizer.average.clone()
     latest = best.clone()  # after the last whole epoch
     generators = generators or [torch.default_generator] * n_members
@@ -185,9 +185,8 @@ def fit_flow(
     histories = [member.history for member in members]
     report = histories if stacked else histories[0]
     gradients_of = objective.gradients
-    if compile or gradients_of is None:
-        losses_of = compiled_losses(objective) if compile else objective.losses
-        gradients_of = partial(gradients_by_autograd, losses_of, products)
+    if compile:
+        gradients_of = partial(gradients_by_autograd, compiled_losses(objective))
     step = 0
 
     try:
@@ -208,8 +207,9 @@ def fit_flow(
                     if factor == 0 and step > first_step:
                         break
                     count = (importance > 0).sum(-1)
-                    n = count.clamp(min=1)
-                    losses, gradients = gradients_of(bijection, batch, importance, n)
+                    losses, gradients = gradients_of(
+                        bijection, batch, importance, count.clamp(min=1), products
+                    )
                     alive = optimizer.step(losses["loss"], gradients, factor)
                     step += 1
                     for name, loss in losses.items():
@@ -261,6 +261,7 @@ def fit_flow(
                 bijection = substack(bijection, left)
                 optimizer = optimizer.narrowed(bijection, left)
     except KeyboardInterrupt:
+        large_products.end()
         if any(member.judged < len(member.history.loss) for member in members):
             bijection.eval()
             optimizer.average.copy_(latest[running])

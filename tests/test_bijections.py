@@ -1,5 +1,8 @@
 """Properties of every bijection, each stated once and tried over the whole table."""
 
+import math
+from dataclasses import dataclass
+
 import pytest
 import torch
 from _bijections import (
@@ -9,6 +12,7 @@ from _bijections import (
     TABLE,
     build,
     make_case,
+    randomize,
     values_and_gradients,
 )
 from torch.autograd import gradcheck
@@ -17,7 +21,16 @@ from torch.func import functional_call
 from torch.testing import assert_close
 
 from skflows import bijections
-from skflows.bijections import Bijection, Inverse
+from skflows.bijections import (
+    Affine,
+    Bijection,
+    Chain,
+    Coupling,
+    ElementwiseAffine,
+    Inverse,
+    LULinear,
+    MaskedAutoregressive,
+)
 
 
 def exactness(name, rounding=1e-9):
@@ -133,20 +146,51 @@ def test_gradients_reach_every_parameter(name, d, n_context):
             assert d == 1 or parameter.grad.any(), key
 
 
-@everywhere
-@in_dimensions
-def test_vjp_is_that_of_autograd(name, d):
-    bijection, x, _ = make_case(name, d)
+def check_vjp(bijection, x):
+    """That what it returns, and its gradients, are autograd's."""
     expected = values_and_gradients(bijection, bijection.forward, x)
     with torch.no_grad():
         (z, log_det), pullback = bijection.vjp(x)
         g_x, gradients = pullback(z.cos(), log_det.cos())
-        if gradients:
-            _, others = bijection.vjp(x)[1](z.cos(), log_det.cos(), to_x=False)
-            assert all(map(torch.equal, gradients, others))
+        _, others = bijection.vjp(x)[1](z.cos(), log_det.cos(), to_x=False)
     for value, other in zip([z, log_det, g_x, *gradients], expected, strict=True):
         assert not value.requires_grad
         assert_close(value, other, rtol=1e-10, atol=1e-10)
+    assert len(others) == len(gradients)
+    assert all(map(torch.equal, gradients, others))
+
+
+@everywhere
+@in_dimensions
+def test_vjp_is_that_of_autograd(name, d):
+    bijection, x, _ = make_case(name, d)
+    check_vjp(bijection, 4 * x)  # some values farther than networks see
+
+
+def test_vjp_of_what_has_none_written_out():
+    class Doubled(ElementwiseAffine):
+        def forward(self, x, context=None):
+            z, log_det = super().forward(2 * x)
+            return z, log_det + x.shape[-1] * math.log(2)
+
+    @dataclass(frozen=True)
+    class Half(Affine):
+        def forward(self, x, params):
+            return super().forward(x / 2, params)
+
+    twice = ElementwiseAffine(3)
+    for bijection in (
+        Doubled(3),
+        Chain([twice, LULinear(3), twice]),
+        MaskedAutoregressive(3, Half(), (8,)),
+        Coupling(3, Half(), (8,)),
+    ):
+        check_vjp(randomize(bijection.double()), torch.linspace(-3, 3, 60).double().view(20, 3))
+
+
+def test_vjp_takes_no_context():
+    with torch.no_grad(), pytest.raises(ValueError, match="needs a context"):
+        build("coupling_affine", 3, n_context=2).vjp(torch.zeros(4, 3).double())
 
 
 @everywhere

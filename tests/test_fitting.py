@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+import torch
 from _densities import (
     N_ROWS,
     AtEpochEnd,
@@ -14,7 +15,7 @@ from _densities import (
     whole_and_in_batches,
 )
 
-from skflows import _training
+from skflows import CNFDensity, NSFDensity, _training
 
 
 @each_estimator
@@ -246,3 +247,12 @@ def test_reconstruction_error(name):
     assert error.max() < 1e-9
     round_trip = estimator.inverse_transform(estimator.transform(X))
     np.testing.assert_array_equal(error, np.abs(round_trip - X).max(axis=1))
+
+
+@pytest.mark.parametrize("flow", [NSFDensity, CNFDensity])
+def test_autocast_of_the_caller_changes_nothing(flow):
+    X = banana(60)
+    outside = flow(max_iter=2, random_state=0).fit(X)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = flow(max_iter=2, random_state=0).fit(X)
+    np.testing.assert_array_equal(inside.score_samples(X), outside.score_samples(X))

@@ -11,8 +11,9 @@ from torch.testing import assert_close
 
 from skflows import _objective, _optimizer
 from skflows._draws import dropout
+from skflows._masked import MaskedResidualMLP
 from skflows._members import alike
-from skflows._nn import MaskedResidualMLP, masked_layers
+from skflows._nn import masked_layers
 from skflows._objective import mean_log_prob, weighted_nll
 from skflows._optimizer import (
     EPS,

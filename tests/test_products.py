@@ -15,9 +15,10 @@ from skflows._nn import ColumnLinear
 from skflows._products import (
     large_products,
     layer_products,
+    module_products,
     onednn_is_wider,
     other_products,
-    suitable_products,
+    products_of_many,
 )
 from skflows.model_selection import FlowGridSearchCV
 
@@ -95,8 +96,8 @@ def test_small_products_stay_where_they_are(all_large, monkeypatch):
         (nn.ParameterList([torch.zeros(2, 10, 10)]), 3, large_products),
         (nn.ParameterList([torch.zeros(1000)]), 2, other_products),
     ]:
-        assert suitable_products(module, 10, n_axes) is expected
-        assert suitable_products(module.double(), 10, n_axes) is other_products
+        assert module_products(module, 10, n_axes) is expected
+        assert module_products(module.double(), 10, n_axes) is other_products
 
 
 @pytest.mark.parametrize("members", [(), (3,)])
@@ -134,6 +135,25 @@ def values_of(layer, h, g):
     output, pullback = layer.vjp(h)
     g_h, gradients = pullback(g)
     return [output, g_h, *gradients]
+
+
+def test_many_rows_have_one_library_whatever_the_weight(all_large, monkeypatch):
+    monkeypatch.setattr(_products, "MANY", 100)
+    rows, weight = torch.zeros(100, 3), torch.zeros(5, 3)
+    assert products_of_many(rows) is large_products
+    assert products_of_many(rows[1:]) is other_products
+    assert set(layer_products(weight, rows.mT)) == {other_products}  # chosen already
+
+
+@chooses
+def test_an_interrupt_within_a_context_leaves_no_trace():
+    outside = precision()
+    large_products.__enter__()
+    large_products.end()
+    assert precision() == outside
+    with large_products:
+        assert precision() == "bf16"
+    assert precision() == outside
 
 
 @chooses

@@ -4,11 +4,19 @@ import math
 
 import pytest
 import torch
-from _bijections import CONTEXTS, DIMENSIONS, TABLE, build, make_case, randomize
+from _bijections import (
+    CONTEXTS,
+    DIMENSIONS,
+    TABLE,
+    build,
+    make_case,
+    randomize,
+    values_and_gradients,
+)
 from torch.autograd.functional import jacobian
 from torch.testing import assert_close
 
-from skflows import _nn
+from skflows import _masked
 from skflows._members import stack
 from skflows._nn import ResidualMLP
 from skflows.bijections import ActNorm, LULinear, Permutation, Planar, Standardize
@@ -77,7 +85,7 @@ def test_runs_of_features_leave_out_nothing(name, d, n_context, monkeypatch):
     """Many rows are mapped a few features at a time, with the units that these features see."""
     bijection, x, context = make_case(name, d, n_context)
     at_once = bijection(x, context)
-    monkeypatch.setattr(_nn, "VALUES_OF_A_RUN", 1)
+    monkeypatch.setattr(_masked, "VALUES_OF_A_RUN", 1)
     with torch.no_grad():
         assert bijection.net.n_runs(len(x)) == min(d, 4)
         in_runs = bijection(x, context)
@@ -112,11 +120,32 @@ def test_dropout_acts_in_both_directions_and_in_training_only(name, direction):
         assert torch.equal(call(x)[0], call(x)[0])
 
 
+@pytest.mark.parametrize("rates", [0.5, [0.0, 0.2, 0.5]])
+@pytest.mark.parametrize("name", ["coupling_relu", "autoregressive_relu", "coupling_unequal"])
+def test_vjp_drops_what_autograd_drops(name, rates):
+    """In a stack whose members differ in it, too."""
+    bijections, rows = zip(*(make_case(name, 5)[:2] for _ in range(3)), strict=True)
+    bijection, x = stack(bijections).train(), torch.stack(rows)
+    for module in bijection.modules():
+        if isinstance(module, ResidualMLP):
+            module.dropout = rates
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        expected = values_and_gradients(bijection, bijection.forward, x)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            (z, log_det), pullback = bijection.vjp(x)
+            g_x, gradients = pullback(z.cos(), log_det.cos())
+    assert not torch.equal(z, bijection.eval()(x)[0])
+    for value, other in zip([z, log_det, g_x, *gradients], expected, strict=True):
+        assert_close(value, other, **EXACT)
+
+
 @pytest.mark.parametrize("name", ["coupling_relu", "autoregressive_relu"])
 def test_no_far_column_drives_its_neighbour_out_of_range(name):
     bijection, x, _ = make_case(name, 2)
     x[:, 0] = x[:, 0].sign() * 1e15
-    # Conditioners respond to the logarithm of a far value, even with unbounded activations.
+    # Conditioners see no more than 10 of a far value, even with unbounded activations.
     assert (bijection(x)[0][:, 1].abs() < 1e4).all()
     randomize(bijection, scale=100.0)
     _, log_det = bijection(x)

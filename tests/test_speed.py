@@ -57,7 +57,9 @@ def trainer(bijection, rows, n_members=1):
     weight = torch.ones(rows.shape[:-1])
 
     def step():
-        losses, gradients = LIKELIHOOD.gradients(bijection, rows, weight, weight.sum(-1))
+        losses, gradients = LIKELIHOOD.gradients(
+            bijection, rows, weight, weight.sum(-1), products=None
+        )
         optimizer.step(losses["loss"], gradients, 1.0)
 
     return step

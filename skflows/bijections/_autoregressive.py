@@ -2,7 +2,7 @@
 
 import torch
 
-from .._nn import MaskedResidualMLP
+from .._masked import MaskedResidualMLP
 from ._base import Bijection
 
 

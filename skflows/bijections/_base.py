@@ -35,10 +35,9 @@ class Bijection(nn.Module, ABC):
         """Map latent to data: ``(x, log |det dx/dz|)``."""
 
     def vjp(self, x):
-        """``(z, log |det dz/dx|)`` and the pullback of both (see `skflows._pullbacks`).
+        """``forward`` without a context, and the pullback of both (see `skflows._pullbacks`).
 
-        Those of a ``vjp`` of their own need no graph of autograd, which is the faster the fewer
-        the rows.
+        By autograd unless a bijection writes it out, which saves the more the fewer the rows.
         """
         return recorded(self.forward, x, list(self.parameters()))
 
@@ -53,6 +52,8 @@ class Chain(Bijection):
         super().__init__()
         self.bijections = nn.ModuleList(bijections)
         self.set_from_data = any(bijection.set_from_data for bijection in self.bijections)
+        own = [p for bijection in self.bijections for p in bijection.parameters()]
+        self.shares = len(own) > len(list(self.parameters()))  # parameters among bijections
 
     def forward(self, x, context=None):
         log_det = x.new_zeros(x.shape[:-1])
@@ -69,21 +70,23 @@ class Chain(Bijection):
         return z, log_det
 
     def vjp(self, x):
-        log_det = None
+        if self.shares:
+            return super().vjp(x)
+        log_det = x.new_zeros(x.shape[:-1])
         passed = []
         for bijection in self.bijections:
             (x, step), through = bijection.vjp(x)
-            log_det = step if log_det is None else log_det + step
+            log_det = log_det + step
             passed.append(through)
 
         def pullback(g, g_log_det, to_x=True):
             gradients: list[torch.Tensor] = []
-            for i, through in reversed(list(enumerate(passed))):
-                g, own = through(g, g_log_det, to_x=to_x or i > 0)
+            while passed:  # what each keeps is free when its turn is over
+                g, own = passed.pop()(g, g_log_det, to_x=to_x or bool(passed))
                 gradients = own + gradients
             return g, gradients
 
-        return (x, x.new_zeros(x.shape[:-1]) if log_det is None else log_det), pullback
+        return (x, log_det), pullback
 
     def initialize(self, x, weight=None, context=None):
         for i, bijection in enumerate(self.bijections):

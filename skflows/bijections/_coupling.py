@@ -1,4 +1,4 @@
-"""Coupling bijections: half of the features are mapped given the other half."""
+"""Coupling bijections: each half of the features is mapped given the other."""
 
 import torch
 from torch import nn
@@ -35,11 +35,11 @@ class Coupling(Bijection):
         order = torch.cat(halves)
         self.register_buffer("order", order)
         self.register_buffer("restore", order.argsort())
-        self.sizes = n_mapped, n_given = [len(half) for half in halves]
+        self.sizes = n_even, n_odd = [len(half) for half in halves]
         self.univariate = univariate
         self.nets = nn.ModuleList(
             ResidualMLP(size, other * univariate.n_params, hidden_layer_sizes, **network)
-            for size, other in ((n_given, n_mapped), (n_mapped, n_given))
+            for size, other in ((n_odd, n_even), (n_even, n_odd))
             if other
         )
 
@@ -73,9 +73,10 @@ class Coupling(Bijection):
                 g_halves[i], g_params = through_map(g_halves[i], g_log_det.unsqueeze(-2))
                 g_given, own = through_net(g_params.flatten(-3, -2), to_x or i > 0)
                 gradients = own + gradients
-                if g_given is None:
-                    return None, gradients
-                g_halves[1 - i] = g_halves[1 - i] + g_given
+                if g_given is not None:
+                    g_halves[1 - i] = g_halves[1 - i] + g_given
+            if not to_x:
+                return None, gradients
             return torch.cat(g_halves, -2).index_select(-2, self.restore).mT, gradients
 
         return (x.mT, torch.cat(log_slopes, -2).sum(-2)), pullback

@@ -14,26 +14,25 @@ class Permutation(Bijection):
 
     def __init__(self, n_features, order=None):
         super().__init__()
-        order = None if order is None else torch.as_tensor(order)
+        order = torch.arange(n_features).flip(0) if order is None else torch.as_tensor(order)
         self.register_buffer("order", order)
-        self.register_buffer("restore", None if order is None else order.argsort())
+        self.register_buffer("restore", order.argsort())
 
     def forward(self, x, context=None):
-        return self._reordered(x, self.order)
+        return self._reordered(x, self.order), x.new_zeros(x.shape[:-1])
 
     def inverse(self, z, context=None):
-        return self._reordered(z, self.restore)
+        return self._reordered(z, self.restore), z.new_zeros(z.shape[:-1])
 
     def vjp(self, x):
         def pullback(g, g_log_det, to_x=True):
-            return self._reordered(g, self.restore)[0], []
+            return self._reordered(g, self.restore), []
 
         return self.forward(x), pullback
 
-    def _reordered(self, x, order):
-        # Of the two, only flip has a gradient that is as cheap.
-        columns = x.mT.flip(-2) if order is None else x.mT.index_select(-2, order)
-        return columns.mT, x.new_zeros(x.shape[:-1])
+    @staticmethod
+    def _reordered(x, order):
+        return x.mT.index_select(-2, order).mT
 
 
 class ElementwiseAffine(Bijection):
@@ -150,8 +149,9 @@ class LULinear(Bijection):
             # U has the signed exponential on its diagonal, which is its own derivative.
             g_log_diagonal = (g_upper * upper).diagonal(dim1=-2, dim2=-1)
             g_log_diagonal = g_log_diagonal + g_log_det.sum(-1, keepdim=True)
-            gradients = g_lower, g_upper.triu(1), through_bound(g_log_diagonal), g.sum(-2)
-            return (matrix.mT @ g.mT).mT if to_x else None, list(gradients)
+            g_x = (matrix.mT @ g.mT).mT if to_x else None
+            # In the order of the parameters.
+            return g_x, [g_lower, g_upper.triu(1), through_bound(g_log_diagonal), g.sum(-2)]
 
         return (z, log_diagonal.sum(-1, keepdim=True).expand(x.shape[:-1])), pullback
 

@@ -14,6 +14,8 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ._univariate import Univariate
+
 
 class Bin(NamedTuple):
     """The bin that holds each value, along x and along z, with what its gradient needs."""
@@ -29,7 +31,7 @@ class Bin(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RationalQuadraticSpline:
+class RationalQuadraticSpline(Univariate):
     """Monotone rational-quadratic spline on ``[-tail_bound, tail_bound]``, identity outside.
 
     Parameters

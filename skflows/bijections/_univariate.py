@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .._pullbacks import recorded
+
 LOG_SCALE_BOUND = 3.0
 
 
@@ -19,10 +21,10 @@ def bounded_log_scale(raw, bound=LOG_SCALE_BOUND):
 
 def bounded_log_scale_vjp(raw, bound=LOG_SCALE_BOUND):
     """The same, and its pullback."""
-    # A tenth of the time of tanh. (As short are sigmoid and exp2, but they round the last few
-    # values of a tensor in another way than others, and so those of a stack than those alone.)
+    # A tenth of the time of tanh. Sigmoid and exp2 are as quick, but round the last few values of
+    # a tensor in another way: members of a stack would not have the bits that they have alone.
     shrink = torch.rsqrt(torch.addcmul(raw.new_ones(()), raw, raw, value=bound**-2))
-    return raw * shrink, lambda g: g * shrink**3
+    return raw * shrink, lambda g: g * shrink**3  # the derivative
 
 
 def unbounded_log_scale(log_scale, bound=LOG_SCALE_BOUND):
@@ -31,14 +33,43 @@ def unbounded_log_scale(log_scale, bound=LOG_SCALE_BOUND):
     return bound * share * torch.rsqrt(1 - share**2)
 
 
+class Univariate:
+    """A map of one variable: a subclass has ``n_params``, ``forward`` and ``inverse``."""
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        if "forward" in vars(cls) and "vjp" not in vars(cls):
+            # An inherited one would be that of another map.
+            cls.vjp = Univariate.vjp  # type: ignore[method-assign]
+
+    def forward(self, x, params):
+        """``z`` and its log-slope."""
+        raise NotImplementedError
+
+    def vjp(self, x, params):
+        """``forward`` and its pullback (see `skflows._pullbacks`), by autograd if not written out.
+
+        It takes the gradients of z, and of the log-slopes as one row for all columns, to those
+        of x and the parameters.
+        """
+        params = params.detach().requires_grad_()
+        outcome, by_autograd = recorded(lambda x: self.forward(x, params), x, [params])
+
+        def pullback(g, g_log_slope):
+            g_x, (g_params,) = by_autograd(g, g_log_slope.expand_as(g))
+            return g_x, g_params
+
+        return outcome, pullback
+
+
 @dataclass(frozen=True)
-class Shift:
+class Shift(Univariate):
     """``z = x + t``: the additive map of NICE."""
 
     n_params = 1
 
     def forward(self, x, params):
-        return self.vjp(x, params)[0]
+        return Shift.vjp(self, x, params)[0]
 
     def vjp(self, x, params):
         z = x + params.squeeze(-3)
@@ -49,13 +80,13 @@ class Shift:
 
 
 @dataclass(frozen=True)
-class Affine:
+class Affine(Univariate):
     """``z = x exp(s) + t`` with a bounded log-scale ``s``."""
 
     n_params = 2
 
     def forward(self, x, params):
-        return self.vjp(x, params)[0]
+        return Affine.vjp(self, x, params)[0]
 
     def vjp(self, x, params):
         shift, raw = params.unbind(-3)

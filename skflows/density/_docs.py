@@ -15,7 +15,7 @@ activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="relu"
     Activation of the hidden layers.
 
 dropout : float, default=0.1
-    Fraction of hidden units dropped in each training step.
+    Fraction of hidden units dropped in each training step, on a CPU to the nearest 1/256.
 """
 
 PREPROCESSING = """\

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import numpy as np
@@ -46,8 +46,16 @@ def proceed(history=None):
 
 @contextmanager
 def with_gradients():
-    """Callers who extract features without gradients may well fit a density there."""
-    with torch.inference_mode(False), torch.enable_grad():
+    """Callers who extract features without gradients may well fit a density there.
+
+    Or in half the precision, which is too little for densities.
+    """
+    devices = {"cpu", "cuda"} if torch.cuda.is_available() else {"cpu"}
+    with ExitStack() as stack:
+        for device in devices:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
         yield
 
 
