@@ -9,7 +9,7 @@ from ._linear import ActNorm, ElementwiseAffine, LULinear, Permutation
 from ._marginal import MarginalQuantile
 from ._planar import Planar
 from ._spline import RationalQuadraticSpline
-from ._univariate import Affine, Shift
+from ._univariate import Affine, Shift, Univariate
 
 __all__ = [
     "ActNorm",
@@ -31,5 +31,6 @@ __all__ = [
     "Rotation",
     "Shift",
     "Standardize",
+    "Univariate",
     "Whiten",
 ]

@@ -34,7 +34,12 @@ def unbounded_log_scale(log_scale, bound=LOG_SCALE_BOUND):
 
 
 class Univariate:
-    """A map of one variable: a subclass has ``n_params``, ``forward`` and ``inverse``."""
+    """A monotone map of one variable with parameters for each value.
+
+    A subclass has ``n_params``, ``forward`` and ``inverse``. Both take values of shape
+    ``(..., d, n)`` and parameters of shape ``(..., n_params, d, n)``, and return the mapped
+    values with the logarithm of the slope of that direction at each.
+    """
 
     def __init_subclass__(cls):
         super().__init_subclass__()
@@ -43,7 +48,11 @@ class Univariate:
             cls.vjp = Univariate.vjp  # type: ignore[method-assign]
 
     def forward(self, x, params):
-        """``z`` and its log-slope."""
+        """Map data to latent: ``(z, log dz/dx)``."""
+        raise NotImplementedError
+
+    def inverse(self, z, params):
+        """Map latent to data: ``(x, log dx/dz)``."""
         raise NotImplementedError
 
     def vjp(self, x, params):
