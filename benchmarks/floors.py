@@ -63,9 +63,10 @@ def work_of(module, n):
         return Work(2 * n * d * d, 0, 2 * n * d)
     if isinstance(module, Coupling | MaskedAutoregressive):
         d = sum(module.sizes) if isinstance(module, Coupling) else module.net.n_features
-        # Each column is clipped once, has its parameters read once, and is written.
+        # Each column is squashed once, has its parameters read once, and is written.
+        functions = d * functions_of(module.univariate) + d
         values = d * (2 + module.univariate.n_params) + 2 * d
-        return Work(0, n * d * functions_of(module.univariate), n * values)
+        return Work(0, n * functions, n * values)
     return Work()
 
 

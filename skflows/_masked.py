@@ -5,7 +5,8 @@ from itertools import pairwise
 import torch
 
 from ._columns import GrowingColumns, GrowingProduct, add_product
-from ._nn import ResidualMLP, clipped
+from ._nn import FARTHEST_SEEN, ResidualMLP
+from ._pullbacks import squash
 
 FEATURES_AT_ONCE = 6  # whose rows share the products with what all of them see
 # Of parameters, from which on a run of features has a product of its own, and how many may.
@@ -145,6 +146,6 @@ class MaskedResidualMLP(ResidualMLP):
                 h = h + update if residual else update
                 inputs[k + 1].append(self.activate(h))
             feature = next_feature(j, output.rows(bounds[-1][j], bounds[-1][j + 1]))
-            inputs[0].append(clipped(feature))
+            inputs[0].append(squash(feature, FARTHEST_SEEN))
             x.append(feature)
         return torch.cat(x, -2)

@@ -13,18 +13,13 @@ from torch.nn import functional as F
 from ._columns import add_product
 from ._draws import dropout, dropout_factors
 from ._products import layer_products
-from ._pullbacks import recorded
+from ._pullbacks import recorded, squash, squash_vjp
 
 aten = torch.ops.aten
 
-# Networks see values up to this one. A linear response to one outlier would otherwise decide the
-# parameters of its row.
+# Networks see nearly x for ordinary values, and this much at most. A linear response to one outlier
+# would otherwise decide the parameters of its row.
 FARTHEST_SEEN = 10.0
-
-
-def clipped(x):
-    """Bound far values so that no row can drive a conditioner out of its range."""
-    return F.hardtanh(x, -FARTHEST_SEEN, FARTHEST_SEEN)  # its gradient is cheaper than clamp's
 
 
 class ColumnLinear(nn.Module):
@@ -125,7 +120,7 @@ class ResidualMLP(nn.Module):
         return dropout(h, self.dropout) if self.dropout and self.training else h
 
     def first_layer(self, x, context):
-        h = self.input(clipped(x))
+        h = self.input(squash(x, FARTHEST_SEEN))
         return h if self.context is None else h + self.context(context.mT)
 
     def last_hidden(self, x, context):
@@ -142,7 +137,8 @@ class ResidualMLP(nn.Module):
         """The output, and its pullback."""
         if self.context is not None:
             raise ValueError("This network needs a context, which its vjp does not take.")
-        h, through_input = self.input.vjp(clipped(x))
+        seen, through_squash = squash_vjp(x, FARTHEST_SEEN)
+        h, through_input = self.input.vjp(seen)
         passed = []
         for layer in self.hidden:
             units, through_units = self._activate_vjp(h)
@@ -162,9 +158,7 @@ class ResidualMLP(nn.Module):
                 g = g_units.add_(g) if is_residual else g_units
                 gradients = own + gradients
             g, own = through_input(g, to_x)
-            if to_x:
-                g = aten.hardtanh_backward(g, x, -FARTHEST_SEEN, FARTHEST_SEEN)
-            return g, own + gradients
+            return through_squash(g) if to_x else None, own + gradients
 
         return output, pullback
 

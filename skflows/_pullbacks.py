@@ -43,3 +43,16 @@ def recorded(function, x, parameters=()):
         return (found[0], found[1:]) if to_x else (None, found)
 
     return tuple(tensor.detach() for tensor in outcome), pullback
+
+
+def squash(x, bound):
+    """``x / sqrt(1 + (x / bound)^2)``: nearly x where it is small, and less than the bound."""
+    return squash_vjp(x, bound)[0]
+
+
+def squash_vjp(x, bound):
+    """The same, and its pullback."""
+    # A tenth of the time of tanh. Sigmoid and exp2 are as quick, but round the last few values of
+    # a tensor in another way: members of a stack would not have the bits that they have alone.
+    shrink = torch.rsqrt(torch.addcmul(x.new_ones(()), x, x, value=bound**-2))
+    return x * shrink, lambda g: g * shrink**3  # the derivative
