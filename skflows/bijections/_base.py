@@ -50,10 +50,13 @@ class Chain(Bijection):
 
     def __init__(self, bijections):
         super().__init__()
+        bijections = list(bijections)
         self.bijections = nn.ModuleList(bijections)
         self.set_from_data = any(bijection.set_from_data for bijection in self.bijections)
         own = [p for bijection in self.bijections for p in bijection.parameters()]
-        self.shares = len(own) > len(list(self.parameters()))  # parameters among bijections
+        are_shared = len(own) > len(list(self.parameters()))
+        written_out = any(type(each).vjp is not Bijection.vjp for each in bijections)
+        self.has_one_graph = are_shared or not written_out
 
     def forward(self, x, context=None):
         log_det = x.new_zeros(x.shape[:-1])
@@ -70,7 +73,7 @@ class Chain(Bijection):
         return z, log_det
 
     def vjp(self, x):
-        if self.shares:
+        if self.has_one_graph:
             return super().vjp(x)
         log_det = x.new_zeros(x.shape[:-1])
         passed = []

@@ -98,4 +98,4 @@ class PlanarDensity(FlowDensity):
         from ..bijections import Chain, LULinear, Planar
 
         steps = [Planar(n_features, n_context) for _ in range(self.n_transforms)]
-        return Chain([LULinear(n_features), *steps])
+        return Chain([LULinear(n_features), Chain(steps)])
