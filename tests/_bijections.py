@@ -7,6 +7,7 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
+from torch.testing import assert_close
 
 from skflows._ode import RungeKutta4
 from skflows.bijections import (
@@ -182,6 +183,20 @@ def values_and_gradients(bijection, direction, x, context=None):
     inputs = [x, *bijection.parameters()]
     total = z.sin().sum() + log_det.sin().sum()
     return [z, log_det, *torch.autograd.grad(total, inputs, materialize_grads=True)]
+
+
+def check_vjp(bijection, x):
+    """That what it returns, and its gradients, are autograd's."""
+    expected = values_and_gradients(bijection, bijection.forward, x)
+    with torch.no_grad():
+        (z, log_det), pullback = bijection.vjp(x)
+        g_x, gradients = pullback(z.cos(), log_det.cos())
+        _, others = bijection.vjp(x)[1](z.cos(), log_det.cos(), to_x=False)
+    for value, other in zip([z, log_det, g_x, *gradients], expected, strict=True):
+        assert not value.requires_grad
+        assert_close(value, other, rtol=1e-10, atol=1e-10)
+    assert len(others) == len(gradients)
+    assert all(map(torch.equal, gradients, others))
 
 
 def make_case(name, d, n_context=0):

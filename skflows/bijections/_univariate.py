@@ -5,6 +5,7 @@ Each map works elementwise on ``x`` of shape ``(..., d, n)`` with parameters of 
 are fastest. All parameters at zero give the identity.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,7 @@ def unbounded_log_scale(log_scale):
     return LOG_SCALE_BOUND * share * torch.rsqrt(1 - share**2)
 
 
-class Univariate:
+class Univariate(ABC):
     """A monotone map of one variable with parameters for each value.
 
     A subclass has ``n_params``, ``forward`` and ``inverse``. Both take values of shape
@@ -44,13 +45,13 @@ class Univariate:
             # An inherited one would be that of another map.
             cls.vjp = Univariate.vjp  # type: ignore[method-assign]
 
+    @abstractmethod
     def forward(self, x, params):
         """Map data to latent: ``(z, log dz/dx)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def inverse(self, z, params):
         """Map latent to data: ``(x, log dx/dz)``."""
-        raise NotImplementedError
 
     def vjp(self, x, params):
         """``forward`` and its pullback (see `skflows._pullbacks`), by autograd if not written out.
