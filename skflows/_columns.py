@@ -2,10 +2,23 @@
 
 import torch
 
+LANES = 16  # values of float32 in the widest registers
+
 
 def add_product(start, weight, h):
     """``start + weight @ h`` in one kernel, with or without a leading member axis."""
     return (torch.addmm if h.dim() == 2 else torch.baddbmm)(start, weight, h)
+
+
+def weight_gradient(g, h):
+    """The gradient in a weight from those in what became of columns: ``g @ h.mT``.
+
+    Products are quicker if the last axis of what they return fills the processor's lanes: those of
+    the first layer of a network by up to two fifths.
+    """
+    if h.shape[-2] % LANES and not g.shape[-2] % LANES:
+        return (h @ g.mT).mT
+    return g @ h.mT
 
 
 class GrowingProduct:

@@ -7,7 +7,7 @@ from functools import cache
 
 import torch
 
-from ._columns import add_product
+from ._columns import add_product, weight_gradient
 
 # Multiplications in a product from which on oneDNN, whose calls are dearer, is the faster one.
 LARGE = 1_200_000
@@ -102,7 +102,7 @@ def _products_of_members(n_out, n_in, n, n_threads):
     """What `layer_products` returns where only those of all members together are large."""
 
     def products(bias, weight, h, g):
-        return add_product(bias, weight, h), weight.mT @ g, g @ h.mT
+        return add_product(bias, weight, h), weight.mT @ g, weight_gradient(g, h)
 
     generator = torch.Generator().manual_seed(0)
     shapes = (n_out, 1), (n_out, n_in), (n_in, n), (n_out, n)

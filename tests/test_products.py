@@ -9,8 +9,10 @@ import pytest
 import torch
 from sklearn.model_selection import GridSearchCV
 from torch import nn
+from torch.testing import assert_close
 
 from skflows import MAFDensity, _nn, _products
+from skflows._columns import weight_gradient
 from skflows._nn import ColumnLinear
 from skflows._products import (
     large_products,
@@ -128,6 +130,15 @@ def test_members_of_a_stack_have_the_bits_that_they_have_alone(n_in, n_out, n):
         assert torch.equal(value, torch.stack(own))
     if 15 * n_in * n_out * n >= _products.LARGE:
         assert large_products in layer_products(together.weight, h)
+
+
+@pytest.mark.parametrize("members", [(), (3,)])
+@pytest.mark.parametrize(("n_in", "n_out"), [(5, 16), (16, 5), (16, 32), (5, 7)])
+def test_gradient_of_a_weight_in_whatever_order(n_in, n_out, members):
+    g, h = torch.randn(*members, n_out, 9).double(), torch.randn(*members, n_in, 9).double()
+    weight = torch.zeros(*members, n_out, n_in).double().requires_grad_()
+    (expected,) = torch.autograd.grad(weight @ h, weight, g)
+    assert_close(weight_gradient(g, h), expected)
 
 
 def values_of(layer, h, g):
