@@ -31,6 +31,7 @@ from skflows.bijections import (
     ElementwiseAffine,
     Inverse,
     LULinear,
+    MaskedAutoregressive,
     Permutation,
     Planar,
     RationalQuadraticSpline,
@@ -139,9 +140,9 @@ def test_stack_has_memory_of_its_own():
 
 
 def test_equal_buffers_are_shared():
-    stacked = stack([Coupling(4, Affine(), (6,)) for _ in range(M)])
-    assert stacked.order.shape == (4,)
-    assert stacked.nets[0].input.weight.shape == (M, 6, 2)
+    stacked = stack([MaskedAutoregressive(4, Affine(), (6,)) for _ in range(M)])
+    assert stacked.net.input.mask.shape == (6, 4)
+    assert stacked.net.input.weight.shape == (M, 6, 4)
 
 
 def spline_coupling(*spline):

@@ -19,7 +19,15 @@ from torch.testing import assert_close
 from skflows import _masked
 from skflows._members import stack
 from skflows._nn import ResidualMLP
-from skflows.bijections import ActNorm, LULinear, Permutation, Planar, Standardize
+from skflows.bijections import (
+    ActNorm,
+    Chain,
+    ElementwiseAffine,
+    LULinear,
+    Permutation,
+    Planar,
+    Standardize,
+)
 from skflows.bijections._planar import _solve_monotone
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -35,12 +43,13 @@ autoregressives = pytest.mark.parametrize(
 @couplings
 @pytest.mark.parametrize("d", [1, 2, 5])
 @pytest.mark.parametrize(("direction", "first"), [("forward", 0), ("inverse", 1)])
-def test_coupling_maps_the_columns_of_one_parity_given_the_others(name, d, direction, first):
+def test_coupling_maps_each_half_of_the_columns_given_the_other(name, d, direction, first):
     """Those that come second see of the first what has become of them."""
     bijection, x, _ = make_case(name, d)
     call = getattr(bijection, direction)
     jacobians = jacobian(lambda x: call(x)[0].sum(0), x).transpose(0, 1)
-    mapped, others = torch.arange(d)[first::2], torch.arange(d)[1 - first :: 2]
+    halves = torch.arange(d).tensor_split(2)
+    mapped, others = halves[first], halves[1 - first]
     own = jacobians[:, mapped][:, :, mapped]
     assert torch.equal(own, own * torch.eye(len(mapped)))
     assert jacobians.diagonal(dim1=1, dim2=2).all()
@@ -157,6 +166,17 @@ def test_permutation_reverses_by_default_or_follows_the_order():
     assert torch.equal(Permutation(3)(x)[0], x.flip(1))
     z, _ = Permutation(3, [1, 2, 0])(x)
     assert torch.equal(z, x[:, [1, 2, 0]])
+    assert torch.equal(Permutation.to_halves(3)(x)[0], x[:, [0, 2, 1]])
+
+
+def test_chain_passes_no_gradient_to_what_has_no_parameters():
+    x = torch.arange(6.0).view(2, 3)
+    chain = Chain([Permutation(3), ElementwiseAffine(3), Permutation(3)])
+    chain.bijections[0].vjp = lambda x: (chain.bijections[0](x), None)  # no pullback
+    with torch.no_grad():
+        g_x, gradients = chain.vjp(x)[1](x, torch.ones(2), to_x=False)
+    assert g_x is None
+    assert [g.shape for g in gradients] == [p.shape for p in chain.parameters()]
 
 
 @in_dimensions

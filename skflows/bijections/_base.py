@@ -53,8 +53,9 @@ class Chain(Bijection):
         bijections = list(bijections)
         self.bijections = nn.ModuleList(bijections)
         self.set_from_data = any(bijection.set_from_data for bijection in self.bijections)
-        own = [p for bijection in self.bijections for p in bijection.parameters()]
-        are_shared = len(own) > len(list(self.parameters()))
+        own = [list(bijection.parameters()) for bijection in self.bijections]
+        are_shared = sum(map(len, own)) > len(list(self.parameters()))
+        self.n_untrained = next((i for i, some in enumerate(own) if some), len(own))  # at first
         written_out = any(type(each).vjp is not Bijection.vjp for each in bijections)
         self.has_one_graph = are_shared or not written_out
 
@@ -84,10 +85,11 @@ class Chain(Bijection):
 
         def pullback(g, g_log_det, to_x=True):
             gradients: list[torch.Tensor] = []
-            while passed:  # what each keeps is free when its turn is over
-                g, own = passed.pop()(g, g_log_det, to_x=to_x or bool(passed))
+            last = 0 if to_x else self.n_untrained
+            while len(passed) > last:  # what each keeps is free when its turn is over
+                g, own = passed.pop()(g, g_log_det, to_x=to_x or len(passed) > last)
                 gradients = own + gradients
-            return g, gradients
+            return g if to_x else None, gradients
 
         return (x, log_det), pullback
 

@@ -8,7 +8,7 @@ from ._base import Bijection
 
 
 class Coupling(Bijection):
-    """Map the columns 0, 2, ... given the others, and then these given what the first became.
+    """Map the first half of the columns given the others, and these given what the first became.
 
     A single column has nothing to be conditioned on: it is mapped with free parameters.
 
@@ -30,32 +30,29 @@ class Coupling(Bijection):
 
     def __init__(self, n_features, univariate, hidden_layer_sizes, **network):
         super().__init__()
-        columns = torch.arange(n_features)
-        halves = columns[::2], columns[1::2]
-        order = torch.cat(halves)
-        self.register_buffer("order", order)
-        self.register_buffer("restore", order.argsort())
-        self.sizes = n_even, n_odd = [len(half) for half in halves]
+        self.sizes = sizes = [n_features - n_features // 2, n_features // 2]
         self.univariate = univariate
         self.nets = nn.ModuleList(
-            ResidualMLP(size, other * univariate.n_params, hidden_layer_sizes, **network)
-            for size, other in ((n_odd, n_even), (n_even, n_odd))
-            if other
+            ResidualMLP(given, size * univariate.n_params, hidden_layer_sizes, **network)
+            for size, given in zip(sizes, sizes[::-1], strict=True)
+            if size
         )
 
+    def _halves(self, x):
+        return list(x.mT.contiguous().split(self.sizes, -2))
+
     def _apply_maps(self, univariate_map, turns, x, context):
-        halves = list(x.mT.index_select(-2, self.order).split(self.sizes, -2))
+        halves = self._halves(x)
         log_slopes = []
         for i in turns:
             params = self.nets[i](halves[1 - i], context)
             params = params.unflatten(-2, (self.univariate.n_params, -1))
             halves[i], log_slope = univariate_map(halves[i], params)
             log_slopes.append(log_slope)
-        x = torch.cat(halves, -2).index_select(-2, self.restore)
-        return x.mT, torch.cat(log_slopes, -2).sum(-2)
+        return torch.cat(halves, -2).mT, torch.cat(log_slopes, -2).sum(-2)
 
     def vjp(self, x):
-        halves = list(x.mT.index_select(-2, self.order).split(self.sizes, -2))
+        halves = self._halves(x)
         log_slopes, pullbacks = [], []
         for i, net in enumerate(self.nets):
             params, through_net = net.vjp(halves[1 - i])
@@ -63,10 +60,9 @@ class Coupling(Bijection):
             (halves[i], log_slope), through_map = self.univariate.vjp(halves[i], params)
             log_slopes.append(log_slope)
             pullbacks.append((through_map, through_net))
-        x = torch.cat(halves, -2).index_select(-2, self.restore)
 
         def pullback(g, g_log_det, to_x=True):
-            g_halves = list(g.mT.index_select(-2, self.order).split(self.sizes, -2))
+            g_halves = self._halves(g)
             gradients: list[torch.Tensor] = []
             for i in reversed(range(len(self.nets))):
                 through_map, through_net = pullbacks[i]
@@ -77,9 +73,9 @@ class Coupling(Bijection):
                     g_halves[1 - i] = g_halves[1 - i] + g_given
             if not to_x:
                 return None, gradients
-            return torch.cat(g_halves, -2).index_select(-2, self.restore).mT, gradients
+            return torch.cat(g_halves, -2).mT, gradients
 
-        return (x.mT, torch.cat(log_slopes, -2).sum(-2)), pullback
+        return (torch.cat(halves, -2).mT, torch.cat(log_slopes, -2).sum(-2)), pullback
 
     def forward(self, x, context=None):
         return self._apply_maps(self.univariate.forward, range(len(self.nets)), x, context)

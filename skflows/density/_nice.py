@@ -45,8 +45,9 @@ class NICEDensity(FlowDensity):
     """
 
     def _build_bijection(self, n_features, n_context=0):
-        from ..bijections import Chain, Coupling, ElementwiseAffine, Shift
+        from ..bijections import Chain, Coupling, ElementwiseAffine, Permutation, Shift
 
         network = self._network(n_context)
-        couplings = [Coupling(n_features, Shift(), **network) for _ in range(self.n_transforms)]
-        return Chain([*couplings, ElementwiseAffine(n_features)])
+        steps = [Permutation.to_halves(n_features)]
+        steps += [Coupling(n_features, Shift(), **network) for _ in range(self.n_transforms)]
+        return Chain([*steps, ElementwiseAffine(n_features)])

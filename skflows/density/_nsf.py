@@ -139,10 +139,12 @@ class NSFDensity(FlowDensity):
 
         spline = RationalQuadraticSpline(self.n_bins, self.tail_bound)
         network = self._network(n_context)
+        step, between = MaskedAutoregressive, [Permutation(n_features)]
         steps = []
-        step = MaskedAutoregressive if self.autoregressive else Coupling
-        for _ in range(self.n_transforms):
-            steps += [Permutation(n_features)] if steps and self.autoregressive else []
-            steps.append(LULinear(n_features))
-            steps.append(step(n_features, spline, **network))
+        if not self.autoregressive:
+            step, between = Coupling, []
+            steps = [Permutation.to_halves(n_features)]
+        for i in range(self.n_transforms):
+            steps += between if i else []
+            steps += [LULinear(n_features), step(n_features, spline, **network)]
         return Chain(steps)
