@@ -115,28 +115,36 @@ def dropout(h, p):
 
     A list has one probability for each member of a stack.
     """
-    return h * dropout_factors(h, p)
+    return h * dropout_factors(h, p)[0]
 
 
 def dropout_factors(h, p):
-    """What `dropout` multiplies each unit by."""
+    """What `dropout` multiplies each unit by, and what it multiplies those by that stay."""
     rates = p if isinstance(p, list) else [p]
     if h.device.type != "cpu" or torch.compiler.is_compiling():  # which draws in its own way
-        h = torch.ones_like(h)
-        if len(rates) == 1:
-            return F.dropout(h, rates[0])
-        return torch.stack([F.dropout(own, rate) for own, rate in zip(h, rates, strict=True)])
+        members = h.new_ones(h.shape).chunk(len(rates))
+        factors = torch.cat([F.dropout(*own) for own in zip(members, rates, strict=True)])
+        return factors, _of_members([1 / (1 - rate) for rate in rates], h)
     generators = _DRAWS.get() or [torch.default_generator] * len(rates)
     # Torch's generator draws 64 bits at once, and spends as many on each unit in F.dropout: that
     # would be a fourth of a training step.
     n = h.numel() // len(generators)
     bits = torch.empty(len(generators), -(-n // 8), dtype=torch.int64)
-    for i, (member, generator) in enumerate(zip(bits, generators, strict=True)):
+    members = bits if len(generators) > 1 else [bits]
+    for i, (member, generator) in enumerate(zip(members, generators, strict=True)):
         if rates[i % len(rates)]:  # a member without dropout draws nothing when it is alone
             member.random_(-(2**63), None, generator=generator)
     # No rate but 0 is rounded to it, and none to 1.
-    dropped, *others = [min(max(round(rate * 2**8), rate > 0), 2**8 - 1) for rate in rates]
-    if others:  # a tensor takes longer than a number
-        dropped = h.new_tensor([dropped, *others]).view(-1, *[1] * (h.dim() - 1))
-    kept = bits.view(torch.int8)[:, :n].reshape(h.shape).to(h.dtype).ge_(dropped - 2**7)
-    return kept.mul_(2**8 / (2**8 - dropped))
+    dropped = [min(max(round(rate * 2**8), rate > 0), 2**8 - 1) for rate in rates]
+    # In place, what a comparison returns has 8 bits too: floats are made of those at once.
+    kept = bits.view(torch.int8)
+    kept = (kept[:, :n] if n % 8 else kept).reshape(h.shape)
+    kept.ge_(_of_members([k - 2**7 for k in dropped], kept))
+    factor = _of_members([2**8 / (2**8 - k) for k in dropped], h)
+    return kept.to(h.dtype).mul_(factor), factor
+
+
+def _of_members(numbers, like):
+    if len(numbers) == 1:
+        return numbers[0]  # a tensor takes longer
+    return like.new_tensor(numbers).view(-1, *[1] * (like.dim() - 1))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ._columns import add_product
+from ._columns import add_product, weight_gradient
 from ._draws import dropout, dropout_factors
 from ._products import layer_products
 from ._pullbacks import recorded, squash, squash_vjp
@@ -55,7 +55,7 @@ class ColumnLinear(nn.Module):
             with back:
                 g_h = weight.mT @ g if to_x else None
             with to_weight:
-                g_weight = g @ h.mT
+                g_weight = weight_gradient(g, h)
             if weight is not self.weight:
                 g_weight *= self.mask
             return g_h, [g_weight, g.sum(-1, keepdim=True)]
@@ -146,7 +146,7 @@ class ResidualMLP(nn.Module):
             is_residual = update.shape == h.shape
             h = update.add_(h) if is_residual else update
             passed.append((through_units, through_layer, is_residual))
-        units, through_last = self._activate_vjp(h)
+        units, through_last = self._activate_vjp(h, in_place=True)
         output, through_output = self.output.vjp(units)
 
         def pullback(g, to_x=True):
@@ -162,21 +162,23 @@ class ResidualMLP(nn.Module):
 
         return output, pullback
 
-    def _activate_vjp(self, h):
+    def _activate_vjp(self, h, in_place=False):
         is_dropped = self.dropout and self.training
-        factors = dropout_factors(h, self.dropout) if is_dropped else None
+        factors, factor = dropout_factors(h, self.dropout) if is_dropped else (None, None)
         if self.activation is not F.relu:
             (units,), by_autograd = recorded(lambda h: (self.activation(h),), h)
             if factors is None:
                 return units, lambda g: by_autograd(g)[0]
             return units * factors, lambda g: by_autograd(g * factors)[0]
-        units = h.relu()
         if factors is not None:
-            units *= factors
+            units = factors.mul_(h).relu_()  # in memory that the cache still holds
+        else:
+            units = h.relu_() if in_place else h.relu()
 
         def pullback(g):  # in place, for nobody else has this one
-            if factors is not None:
-                g *= factors
+            if factor is not None:
+                g *= factor
+            # One that was dropped is 0, as one is that is off: neither passes anything back.
             return aten.threshold_backward.grad_input(g, units, 0.0, grad_input=g)
 
         return units, pullback
