@@ -32,7 +32,7 @@ def stack(bijections):
     """
     first, *others = bijections = list(bijections)
     if any(hasattr(module, "stacked_names") for b in bijections for module in b.modules()):
-        raise ValueError("A member is a stack itself: unstack it, and stack all members at once.")
+        raise ValueError("A member is a stack itself: stack all members at once.")
     for i, other in enumerate(others, start=1):
         _check_alike(first, other, f"Members 0 and {i}")
     members = [_tensors(bijection) for bijection in bijections]
@@ -61,50 +61,37 @@ def alike(first, other):
     return True
 
 
-def unstack(stacked):
-    """The members of a stack, in memory of their own.
+@torch.no_grad()
+def unstack(stacked, bijections):
+    """Set bijections to what the members of their stack have become.
 
     Parameters
     ----------
     stacked : Bijection
-        What `stack` returned.
-
-    Returns
-    -------
-    bijections : list of Bijection
-
-    Raises
-    ------
-    ValueError
-        If the bijection is no stack.
+        What `stack` returned of them, or of others of the same structure and settings.
+    bijections : sequence of Bijection
+        As many as there are members. They share no memory with the stack.
     """
-    if not hasattr(stacked, "stacked_names"):
-        raise ValueError("This bijection is no stack: there is nothing to take apart.")
-    members = [_taken(stacked, i) for i in range(stacked.n_members)]
-    for member in members:
-        del member.n_members, member.stacked_names
-    return members
+    names = stacked.stacked_names
+    tensors = _tensors(stacked)
+    for bijection, *values in zip(bijections, *(tensors[name] for name in names), strict=True):
+        own = _tensors(bijection)
+        for name, value in zip(names, values, strict=True):
+            own[name].copy_(value)
 
 
 def substack(stacked, indices):
     """A stack of some of the members of a stack, in memory of its own."""
-    some = _taken(stacked, indices)
-    some.n_members = len(indices)
-    return some
-
-
-def _taken(stacked, index):
-    """A copy of a stack with what its members have of their own at an index, or at several."""
     tensors = _tensors(stacked)
-    values = {name: tensors[name].detach()[index].clone() for name in stacked.stacked_names}
-    taken = _copied(stacked, values)
-    for module in taken.modules():
+    values = {name: tensors[name].detach()[indices] for name in stacked.stacked_names}
+    some = _copied(stacked, values)
+    some.n_members = len(indices)
+    for module in some.modules():
         for name in getattr(module, "member_settings", ()):
             values = getattr(module, name)
             if isinstance(values, list):
-                own = [values[i] for i in index] if isinstance(index, list) else values[index]
-                setattr(module, name, own)
-    return taken
+                setattr(module, name, [values[i] for i in indices])
+    return some
 
 
 def _tensors(bijection):

@@ -95,8 +95,7 @@ def fit_together(runs, stacked, on_epoch_begin=proceed, on_epoch_end=None):
         validation = tuple(padded(part) for part in parts)
 
     def hand_out():
-        for run, bijection in zip(runs, unstack(stacked), strict=True):
-            run.flow.bijection = bijection
+        unstack(stacked, [run.flow.bijection for run in runs])
 
     def on_stack_epoch_end(histories):
         if on_epoch_end is None:
