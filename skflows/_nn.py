@@ -39,16 +39,18 @@ class ColumnLinear(nn.Module):
         return {k: v for k, v in self.__dict__.items() if k != "weight_is_masked"}
 
     def masked_weight(self):
-        if self.mask is None or self.weight_is_masked:
-            return self.weight
-        return self.weight * self.mask
+        mask = self._mask_to_apply()
+        return self.weight if mask is None else self.weight * mask
+
+    def _mask_to_apply(self):
+        return None if self.weight_is_masked else self.mask
 
     def forward(self, h):
         return add_product(self.bias, self.masked_weight(), h)
 
     def vjp(self, h):
         """The output, and its pullback."""
-        weight = self.masked_weight()
+        weight, mask = self.masked_weight(), self._mask_to_apply()
         forth, back, to_weight = layer_products(weight, h)
 
         def pullback(g, to_x=True):
@@ -56,8 +58,8 @@ class ColumnLinear(nn.Module):
                 g_h = weight.mT @ g if to_x else None
             with to_weight:
                 g_weight = weight_gradient(g, h)
-            if weight is not self.weight:
-                g_weight *= self.mask
+            if mask is not None:
+                g_weight *= mask
             return g_h, [g_weight, g.sum(-1, keepdim=True)]
 
         with forth:

@@ -13,9 +13,14 @@ from ._nn import masked_layers
 
 WARM_UP = 0.05  # fraction of the steps over which the rate rises
 MAX_GRADIENT_NORM = 5.0
-BETAS = 0.9, 0.999
 FUSED = "cpu", "cuda"  # devices on which torch's one pass of AdamW can clip, and can do nothing
-EPS = 1e-6  # of Adam: larger than rounding, which would else move weights of no gradient
+ADAM: dict[str, Any] = {
+    "beta1": 0.9,
+    "beta2": 0.999,
+    "eps": 1e-6,  # larger than rounding, which would else move weights of no gradient
+    "amsgrad": False,
+    "maximize": False,
+}
 
 # The state of an optimiser that has a row for each member.
 OF_MEMBERS = "weights average moment square n_steps alive learning_rate weight_decay".split()
@@ -93,7 +98,9 @@ class FlatOptimizer:
         self.gradient = torch.zeros_like(self.weights)
         slots = self.gradient.split(sizes, 1)
         self.slots = [slot.view_as(p) for slot, p in zip(slots, self.parameters, strict=True)]
-        rows = self.weights, self.gradient, self.moment, self.square, self.n_steps
+        # What a step is told of each member, in the precision that torch's one pass takes.
+        own = self.rate, self.excess, self.lost = self.n_steps.repeat(3, 1, 1)
+        rows = self.weights, self.gradient, self.moment, self.square, self.n_steps, *own
         self.rows = list(zip(*rows, self.weight_decay.flatten().tolist(), strict=True))
 
     def narrowed(self, module, members):
@@ -130,42 +137,53 @@ class FlatOptimizer:
             Which members moved.
         """
         torch._foreach_copy_(self.slots, gradients)
-        loss = loss.view(-1, 1)
         if self.mask is not None:
             self.gradient *= self.mask
-        norm = self.gradient.norm(dim=1, keepdim=True)
-        self.alive &= loss.abs() + norm < math.inf
+        norm = torch.linalg.vector_norm(self.gradient, dim=1, keepdim=True)
+        self.alive &= loss.view(-1, 1).abs() + norm < math.inf
         self.n_steps += self.alive
-        rate = (factor * self.learning_rate).float()
-        excess = (norm / MAX_GRADIENT_NORM).clamp(min=1.0).float()
-        lost = (~self.alive).float()
-        for row, *own in zip(self.rows, rate, excess, lost, strict=True):
-            self._adam(*row, *own)
+        torch.mul(self.learning_rate, factor, out=self.rate)
+        torch.div(norm, MAX_GRADIENT_NORM, out=self.excess).clamp_(min=1.0)
+        torch.logical_not(self.alive, out=self.lost)
+        for row in self.rows:
+            self._adam(*row)
         # Early weights are far from where they end: the decay grows with the step.
         n_steps = self.n_steps.to(self.weights.dtype)
         self.average.lerp_(self.weights, (9 / (10 + n_steps)).clamp(min=1 - self.ema_decay))
         return self.alive
 
     @staticmethod
-    def _adam(weights, gradient, moment, square, n_steps, decay, rate, excess, lost):
+    def _adam(weights, gradient, moment, square, n_steps, rate, excess, lost, decay):
         """What `torch.optim.AdamW` does to one member, in one pass where torch has it."""
-        settings: dict[str, Any] = {
-            "beta1": BETAS[0],
-            "beta2": BETAS[1],
-            "weight_decay": decay,
-            "eps": EPS,
-            "amsgrad": False,
-            "maximize": False,
-        }
         if weights.device.type in FUSED:
             # It divides the gradient by the one, and does nothing where the other is 1.
-            settings |= {"lr": rate, "grad_scale": excess, "found_inf": lost}
             torch._fused_adamw_(
-                [weights], [gradient], [moment], [square], [], [n_steps], **settings
+                [weights],
+                [gradient],
+                [moment],
+                [square],
+                [],
+                [n_steps],
+                lr=rate,
+                weight_decay=decay,
+                grad_scale=excess,
+                found_inf=lost,
+                **ADAM,
             )
         elif not lost:
-            settings |= {"lr": rate.item(), "foreach": False, "fused": False}
-            adamw([weights], [gradient / excess], [moment], [square], [], [n_steps - 1], **settings)
+            adamw(
+                [weights],
+                [gradient / excess],
+                [moment],
+                [square],
+                [],
+                [n_steps - 1],
+                lr=rate.item(),
+                weight_decay=decay,
+                foreach=False,
+                fused=False,
+                **ADAM,
+            )
 
     def restart(self, i, weights, factor):
         """Take member i back to ``weights``, with no memory of its steps and a lower rate."""

@@ -16,7 +16,7 @@ from skflows._members import alike
 from skflows._nn import masked_layers
 from skflows._objective import mean_log_prob, weighted_nll
 from skflows._optimizer import (
-    EPS,
+    ADAM,
     MAX_GRADIENT_NORM,
     FlatOptimizer,
     Paced,
@@ -98,7 +98,7 @@ def test_steps_are_those_of_adamw_on_clipped_gradients(n_members, dtype, fused, 
     optimizer = FlatOptimizer(module, rates, decays, n_members=n_members)
     alone = [row.clone().requires_grad_() for row in start]
     peers = [
-        torch.optim.AdamW([weights], rate, eps=EPS, weight_decay=decay)
+        torch.optim.AdamW([weights], rate, eps=ADAM["eps"], weight_decay=decay)
         for weights, rate, decay in zip(alone, rates, decays, strict=True)
     ]
     norms = []

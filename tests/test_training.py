@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from skflows._history import MAX_RECOVERIES
 from skflows._objective import Likelihood, mean_log_prob, weighted_nll
-from skflows._optimizer import EPS, MAX_GRADIENT_NORM, constant
+from skflows._optimizer import ADAM, MAX_GRADIENT_NORM, constant
 from skflows._training import BACK_OFF, fit_flow
 from skflows.bijections import Chain, ElementwiseAffine, LULinear, Planar
 
@@ -93,7 +93,7 @@ def test_takes_the_steps_of_adamw_on_each_parameter():
     y, weight = rows(loc=3.0)
     ours, theirs = ElementwiseAffine(2).double(), ElementwiseAffine(2).double()
     history = fit_flow(ours, y, weight, **SETTINGS, weight_decay=0.1)
-    adam = torch.optim.AdamW(theirs.parameters(), lr=0.05, eps=EPS, weight_decay=0.1)
+    adam = torch.optim.AdamW(theirs.parameters(), lr=0.05, eps=ADAM["eps"], weight_decay=0.1)
     for loss in history.loss:
         adam.zero_grad()
         expected = weighted_nll(theirs(y), weight) / len(y)
