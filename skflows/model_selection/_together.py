@@ -40,11 +40,12 @@ def pieces(tasks, n_jobs, n_values):
     kinds = defaultdict(list)
     for i, task in enumerate(tasks):
         kinds[shape_of(task.parameters)].append(i)
-    return [
-        part.tolist()
-        for kind in kinds.values()
-        for part in np.array_split(kind, math.ceil(len(kind) / most))
-    ]
+    found = []
+    for kind in kinds.values():
+        n_parts = math.ceil(len(kind) / most)
+        # In turns: jobs get as many folds each of candidates that train for long.
+        found += [kind[i::n_parts] for i in range(n_parts)]
+    return found
 
 
 def already_fitted(*args, **kwargs):
