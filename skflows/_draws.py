@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 
 import torch
 from torch.nn import functional as F
@@ -120,7 +121,7 @@ def dropout(h, p):
 
 def dropout_factors(h, p):
     """What `dropout` multiplies each unit by, and what it multiplies those by that stay."""
-    rates = p if isinstance(p, list) else [p]
+    rates = tuple(p) if isinstance(p, list) else (p,)
     if h.device.type != "cpu" or torch.compiler.is_compiling():  # which draws in its own way
         members = h.new_ones(h.shape).chunk(len(rates))
         factors = torch.cat([F.dropout(*own) for own in zip(members, rates, strict=True)])
@@ -134,17 +135,25 @@ def dropout_factors(h, p):
     for i, (member, generator) in enumerate(zip(members, generators, strict=True)):
         if rates[i % len(rates)]:  # a member without dropout draws nothing when it is alone
             member.random_(-(2**63), None, generator=generator)
-    # No rate but 0 is rounded to it, and none to 1.
-    dropped = [min(max(round(rate * 2**8), rate > 0), 2**8 - 1) for rate in rates]
+    least, factor = _in_8_bits(rates, h.dim(), h.dtype)
     # In place, what a comparison returns has 8 bits too: floats are made of those at once.
     kept = bits.view(torch.int8)
-    kept = (kept[:, :n] if n % 8 else kept).reshape(h.shape)
-    kept.ge_(_of_members([k - 2**7 for k in dropped], kept))
-    factor = _of_members([2**8 / (2**8 - k) for k in dropped], h)
+    kept = (kept[:, :n] if n % 8 else kept).reshape(h.shape).ge_(least)
     return kept.to(h.dtype).mul_(factor), factor
 
 
+@lru_cache
+@torch.inference_mode(False)
+def _in_8_bits(rates, n_dims, dtype):
+    """The least bits with which a unit stays, and its factor then: numbers would take longer."""
+    # No rate but 0 is rounded to it, and none to 1.
+    dropped = [min(max(round(rate * 2**8), rate > 0), 2**8 - 1) for rate in rates]
+    like = torch.empty([1] * n_dims, device="cpu", dtype=dtype)
+    least = _of_members([k - 2**7 for k in dropped], like.to(torch.int8))
+    return least, _of_members([2**8 / (2**8 - k) for k in dropped], like)
+
+
 def _of_members(numbers, like):
-    if len(numbers) == 1:
-        return numbers[0]  # a tensor takes longer
-    return like.new_tensor(numbers).view(-1, *[1] * (like.dim() - 1))
+    """A tensor without axes, or with one that members have alone."""
+    shape = [-1] + [1] * (like.dim() - 1) if len(numbers) > 1 else []
+    return like.new_tensor(numbers).view(shape)
