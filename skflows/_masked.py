@@ -26,6 +26,8 @@ def hidden_degrees(n_features, size, n_context=0):
 class MaskedResidualMLP(ResidualMLP):
     """A residual MADE: output row ``p d + j`` depends on the features before j alone.
 
+    In ``reverse``, on those behind it: the last one leads.
+
     References
     ----------
     Germain, Gregor, Murray & Larochelle, "MADE", 2015; Durkan et al., 2019 (residual).
@@ -39,14 +41,16 @@ class MaskedResidualMLP(ResidualMLP):
         n_context=0,
         activation="relu",
         dropout=0.0,
+        reverse=False,
     ):
         self.n_features = n_features
         self.n_outputs = n_features * n_params
         degrees = [hidden_degrees(n_features, size, n_context) for size in hidden_layer_sizes]
-        features = torch.arange(n_features)
-        masks = [degrees[0][:, None] > features]
+        places = torch.arange(n_features)  # of the features, in the order in which they see others
+        places = places.flip(0) if reverse else places
+        masks = [degrees[0][:, None] > places]
         masks += [b[:, None] >= a for a, b in pairwise(degrees)]
-        masks += [(features[:, None] >= degrees[-1]).repeat(n_params, 1)]
+        masks += [(places[:, None] >= degrees[-1]).repeat(n_params, 1)]
         super().__init__(
             n_features,
             self.n_outputs,
@@ -56,6 +60,7 @@ class MaskedResidualMLP(ResidualMLP):
             dropout,
             masks=[mask.to(torch.get_default_dtype()) for mask in masks],
         )
+        self.reverse = reverse
         # How many units of each layer see no more than the first j features.
         counts = [torch.searchsorted(m, torch.arange(n_features + 1)) for m in degrees]
         self.bounds = [count.tolist() for count in counts]
@@ -92,14 +97,14 @@ class MaskedResidualMLP(ResidualMLP):
         )
         for i in range(n_runs):
             features = slice(d * i // n_runs, d * (i + 1) // n_runs)
-            seen = self.bounds[-1][features.stop]
+            seen = self.bounds[-1][d - features.start if self.reverse else features.stop]
             start = bias[..., features, :].flatten(-3, -2)
             rows = weight[..., features, :seen].flatten(-3, -2)
             params = add_product(start, rows, h[..., :seen, :])
             yield features, params.unflatten(-2, (bias.shape[-3], -1))
 
     def solve(self, next_feature, z, context=None):
-        """Build the features one by one, each from the outputs that the earlier ones allow.
+        """Build the features one by one, each from the outputs that those before it allow.
 
         Hidden units are sorted by degree, so feature j newly determines one block of each
         layer. Computing only that block makes the whole loop cost one dense pass, not d.
@@ -123,9 +128,14 @@ class MaskedResidualMLP(ResidualMLP):
         weights = [layer.masked_weight() for layer in layers]
         biases = [layer.bias for layer in layers]
         n_params = self.n_outputs // d
+        order = range(d)
+        if self.reverse:
+            order = order[::-1]
+            weights[0] = weights[0].flip(-1)
         for tensors in (weights, biases):
             # Outputs of one feature after those of another: a block of rows too.
             by_feature = tensors[-1].unflatten(-2, (n_params, d)).transpose(-3, -2)
+            by_feature = by_feature.flip(-3) if self.reverse else by_feature
             tensors[-1] = by_feature.flatten(-3, -2)
         bounds = [*self.bounds, range(0, d * n_params + 1, n_params)]
         shift = None if self.context is None else self.context(context.mT)
@@ -145,7 +155,7 @@ class MaskedResidualMLP(ResidualMLP):
                 residual = k > 0 and self.sizes[k] == self.sizes[k - 1]
                 h = h + update if residual else update
                 inputs[k + 1].append(self.activate(h))
-            feature = next_feature(j, output.rows(bounds[-1][j], bounds[-1][j + 1]))
+            feature = next_feature(order[j], output.rows(bounds[-1][j], bounds[-1][j + 1]))
             inputs[0].append(squash(feature, FARTHEST_SEEN))
             x.append(feature)
-        return torch.cat(x, -2)
+        return torch.cat(x[::-1] if self.reverse else x, -2)

@@ -103,6 +103,7 @@ TABLE = {
     "inverse_autoregressive": lambda d, c: Inverse(autoregressive("affine", d, c)),
     "coupling_relu": lambda d, c: coupling("affine", d, c, activation="relu"),
     "autoregressive_relu": lambda d, c: autoregressive("affine", d, c, activation="relu"),
+    "autoregressive_reverse": lambda d, c: autoregressive("spline", d, c, reverse=True),
 }
 for u in UNIVARIATE:
     TABLE |= {

@@ -64,6 +64,8 @@ def test_coupling_maps_each_half_of_the_columns_given_the_other(name, d, directi
 def test_autoregressive_jacobian_is_triangular(name, d, n_context):
     bijection, x, context = make_case(name, d, n_context)
     jacobians = jacobian(lambda x: bijection(x, context)[0].sum(0), x).transpose(0, 1)
+    if "reverse" in name:
+        jacobians = jacobians.flip(1, 2)
     assert torch.equal(jacobians, jacobians.tril())
     if d == 5 and "narrow" not in name:  # enough units to see every earlier feature
         assert torch.equal((jacobians != 0).any(0), torch.ones(d, d).tril().bool())

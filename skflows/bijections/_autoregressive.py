@@ -18,7 +18,8 @@ class MaskedAutoregressive(Bijection):
     hidden_layer_sizes : tuple of int
         Widths of the masked residual network.
     **network
-        ``n_context``, ``activation`` and ``dropout`` of the network.
+        ``n_context``, ``activation`` and ``dropout`` of the network; ``reverse=True`` lets the last
+        column lead in place of the first one.
 
     References
     ----------

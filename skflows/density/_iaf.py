@@ -47,19 +47,12 @@ class IAFDensity(FlowDensity):
     """
 
     def _build_bijection(self, n_features, n_context=0):
-        from ..bijections import (
-            Affine,
-            Chain,
-            Inverse,
-            LULinear,
-            MaskedAutoregressive,
-            Permutation,
-        )
+        from ..bijections import Affine, Chain, Inverse, LULinear, MaskedAutoregressive
 
         network = self._network(n_context)
         steps = []
-        for _ in range(self.n_transforms):
-            steps += [Permutation(n_features)] if steps else []
+        for i in range(self.n_transforms):
             steps.append(LULinear(n_features))
-            steps.append(Inverse(MaskedAutoregressive(n_features, Affine(), **network)))
+            step = MaskedAutoregressive(n_features, Affine(), reverse=i % 2 == 1, **network)
+            steps.append(Inverse(step))
         return Chain(steps)

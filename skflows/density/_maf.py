@@ -47,12 +47,11 @@ class MAFDensity(FlowDensity):
     """
 
     def _build_bijection(self, n_features, n_context=0):
-        from ..bijections import Affine, Chain, LULinear, MaskedAutoregressive, Permutation
+        from ..bijections import Affine, Chain, LULinear, MaskedAutoregressive
 
         network = self._network(n_context)
         steps = []
-        for _ in range(self.n_transforms):
-            steps += [Permutation(n_features)] if steps else []
+        for i in range(self.n_transforms):
             steps.append(LULinear(n_features))
-            steps.append(MaskedAutoregressive(n_features, Affine(), **network))
+            steps.append(MaskedAutoregressive(n_features, Affine(), reverse=i % 2 == 1, **network))
         return Chain(steps)

@@ -139,12 +139,13 @@ class NSFDensity(FlowDensity):
 
         spline = RationalQuadraticSpline(self.n_bins, self.tail_bound)
         network = self._network(n_context)
-        step, between = MaskedAutoregressive, [Permutation(n_features)]
-        steps = []
-        if not self.autoregressive:
-            step, between = Coupling, []
-            steps = [Permutation.to_halves(n_features)]
+        steps = [] if self.autoregressive else [Permutation.to_halves(n_features)]
         for i in range(self.n_transforms):
-            steps += between if i else []
-            steps += [LULinear(n_features), step(n_features, spline, **network)]
+            steps.append(LULinear(n_features))
+            if self.autoregressive:
+                reverse = i % 2 == 1
+                step = MaskedAutoregressive(n_features, spline, reverse=reverse, **network)
+            else:
+                step = Coupling(n_features, spline, **network)
+            steps.append(step)
         return Chain(steps)
