@@ -374,3 +374,22 @@ def test_pieces_are_no_larger_than_a_stack_gains_from():
     assert max(len(part) for part in pieces(tasks, 1, 9)) <= 32
     assert max(len(part) for part in pieces(tasks, 1, 2_000_000)) <= 4
     assert max(len(part) for part in pieces(tasks, 1, 20_000_000)) == 1
+
+
+@pytest.mark.parametrize("n_folds", [1, 2, 5])
+def test_each_job_has_its_share_of_the_candidates_that_train_for_long(n_folds):
+    grid = [(0, "long"), (0, "short"), (1, "long"), (1, "short")]
+    tasks = [
+        Task({"random_state": c}, *[np.arange(3)] * 2, (i, 4), (j, n_folds))
+        for i, c in enumerate(grid)
+        for j in range(n_folds)
+    ]
+    long = [i for i, task in enumerate(tasks) if task.parameters["random_state"][1] == "long"]
+    shares = [len(set(part) & set(long)) for part in pieces(tasks, 2, 9)]
+    assert shares == [n_folds, n_folds]
+
+
+def test_stacks_of_one_job_hold_neighbours():
+    """It trains them one after another, and those that are alike end together."""
+    tasks = [Task({"random_state": i}, *[np.arange(3)] * 2, (i, 60), (0, 1)) for i in range(60)]
+    assert pieces(tasks, 1, 9) == [list(range(30)), list(range(30, 60))]

@@ -43,9 +43,19 @@ def pieces(tasks, n_jobs, n_values):
     found = []
     for kind in kinds.values():
         n_parts = math.ceil(len(kind) / most)
-        # In turns: jobs get as many folds each of candidates that train for long.
-        found += [kind[i::n_parts] for i in range(n_parts)]
-    return found
+        for share in dealt(kind, min(n_parts, n_jobs)):
+            found += np.array_split(share, math.ceil(len(share) / most))
+    return [part.tolist() for part in found]
+
+
+def dealt(tasks, n_shares):
+    """Shares of a list, dealt forth and back: none has only the candidates that train for long."""
+    shares = [[] for _ in range(n_shares)]
+    for start in range(0, len(tasks), n_shares):
+        for share, task in zip(shares, tasks[start : start + n_shares], strict=False):
+            share.append(task)
+        shares.reverse()
+    return shares
 
 
 def already_fitted(*args, **kwargs):
