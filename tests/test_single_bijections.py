@@ -22,6 +22,7 @@ from skflows._nn import ResidualMLP
 from skflows.bijections import (
     ActNorm,
     Chain,
+    Coupling,
     ElementwiseAffine,
     LULinear,
     Permutation,
@@ -168,7 +169,15 @@ def test_permutation_reverses_by_default_or_follows_the_order():
     assert torch.equal(Permutation(3)(x)[0], x.flip(1))
     z, _ = Permutation(3, [1, 2, 0])(x)
     assert torch.equal(z, x[:, [1, 2, 0]])
-    assert torch.equal(Permutation.to_halves(3)(x)[0], x[:, [0, 2, 1]])
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_chain_of_couplings_has_even_columns_first_and_gives_them_back(d):
+    x = torch.arange(2.0 * d).view(2, d)
+    chain = Coupling.chain(d, [ElementwiseAffine(d)])
+    first, *_ = chain.bijections
+    assert first(x)[0].tolist() == [[*row[::2], *row[1::2]] for row in x.tolist()]
+    assert torch.equal(chain(x)[0], x)
 
 
 def test_chain_passes_no_gradient_to_what_has_no_parameters():

@@ -55,7 +55,8 @@ class Chain(Bijection):
         self.set_from_data = any(bijection.set_from_data for bijection in self.bijections)
         own = [list(bijection.parameters()) for bijection in self.bijections]
         are_shared = sum(map(len, own)) > len(list(self.parameters()))
-        self.n_untrained = next((i for i, some in enumerate(own) if some), len(own))  # at first
+        # Parts at the start without parameters: no gradient needs to reach them.
+        self.n_fixed = next((i for i, some in enumerate(own) if some), len(own))
         written_out = any(type(each).vjp is not Bijection.vjp for each in bijections)
         self.has_one_graph = are_shared or not written_out
 
@@ -85,7 +86,7 @@ class Chain(Bijection):
 
         def pullback(g, g_log_det, to_x=True):
             gradients: list[torch.Tensor] = []
-            last = 0 if to_x else self.n_untrained
+            last = 0 if to_x else self.n_fixed
             while len(passed) > last:  # what each keeps is free when its turn is over
                 g, own = passed.pop()(g, g_log_det, to_x=to_x or len(passed) > last)
                 gradients = own + gradients

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from .._nn import ResidualMLP
-from ._base import Bijection
+from ._base import Bijection, Chain
+from ._linear import Permutation
 
 
 class Coupling(Bijection):
@@ -37,6 +38,26 @@ class Coupling(Bijection):
             for size, given in zip(sizes, sizes[::-1], strict=True)
             if size
         )
+
+    @staticmethod
+    def chain(n_features, bijections):
+        """A chain of couplings and others, within which the even columns come before the odd ones.
+
+        Neighbours, which often depend on each other, are in different halves that way.
+
+        Parameters
+        ----------
+        n_features : int
+            Number of columns.
+        bijections : sequence of Bijection
+            The first one nearest to the data.
+
+        Returns
+        -------
+        chain : Chain
+        """
+        deal = Permutation(n_features, [*range(0, n_features, 2), *range(1, n_features, 2)])
+        return Chain([deal, *bijections, Permutation(n_features, deal.restore)])
 
     def _halves(self, x):
         return list(x.mT.contiguous().split(self.sizes, -2))

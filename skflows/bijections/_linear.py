@@ -18,11 +18,6 @@ class Permutation(Bijection):
         self.register_buffer("order", order)
         self.register_buffer("restore", None if order is None else order.argsort())
 
-    @classmethod
-    def to_halves(cls, n_features):
-        """Take the columns to two halves in turns: neighbours, which often depend, to both."""
-        return cls(n_features, [*range(0, n_features, 2), *range(1, n_features, 2)])
-
     def forward(self, x, context=None):
         return self._reordered(x, self.order), x.new_zeros(x.shape[:-1])
 

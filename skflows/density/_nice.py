@@ -45,9 +45,8 @@ class NICEDensity(FlowDensity):
     """
 
     def _build_bijection(self, n_features, n_context=0):
-        from ..bijections import Chain, Coupling, ElementwiseAffine, Permutation, Shift
+        from ..bijections import Coupling, ElementwiseAffine, Shift
 
         network = self._network(n_context)
-        steps = [Permutation.to_halves(n_features)]
-        steps += [Coupling(n_features, Shift(), **network) for _ in range(self.n_transforms)]
-        return Chain([*steps, ElementwiseAffine(n_features)])
+        couplings = [Coupling(n_features, Shift(), **network) for _ in range(self.n_transforms)]
+        return Coupling.chain(n_features, [*couplings, ElementwiseAffine(n_features)])

@@ -133,13 +133,12 @@ class NSFDensity(FlowDensity):
             Coupling,
             LULinear,
             MaskedAutoregressive,
-            Permutation,
             RationalQuadraticSpline,
         )
 
         spline = RationalQuadraticSpline(self.n_bins, self.tail_bound)
         network = self._network(n_context)
-        steps = [] if self.autoregressive else [Permutation.to_halves(n_features)]
+        steps = []
         for i in range(self.n_transforms):
             steps.append(LULinear(n_features))
             if self.autoregressive:
@@ -148,4 +147,4 @@ class NSFDensity(FlowDensity):
             else:
                 step = Coupling(n_features, spline, **network)
             steps.append(step)
-        return Chain(steps)
+        return Chain(steps) if self.autoregressive else Coupling.chain(n_features, steps)

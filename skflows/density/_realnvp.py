@@ -45,10 +45,10 @@ class RealNVPDensity(FlowDensity):
     """
 
     def _build_bijection(self, n_features, n_context=0):
-        from ..bijections import ActNorm, Affine, Chain, Coupling, Permutation
+        from ..bijections import ActNorm, Affine, Coupling
 
         network = self._network(n_context)
-        steps = [Permutation.to_halves(n_features)]
+        steps = []
         for _ in range(self.n_transforms):
             steps += [ActNorm(n_features), Coupling(n_features, Affine(), **network)]
-        return Chain(steps)
+        return Coupling.chain(n_features, steps)
