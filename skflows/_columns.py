@@ -16,7 +16,7 @@ def weight_gradient(g, h):
     Products are quicker if the last axis of what they return fills the processor's lanes: those of
     the first layer of a network by up to two fifths.
     """
-    if h.shape[-2] % LANES and not g.shape[-2] % LANES:
+    if h.shape[-2] % LANES and not g.shape[-2] % LANES and g.is_cpu:
         return (h @ g.mT).mT
     return g @ h.mT
 

@@ -120,22 +120,24 @@ def dropout(h, p):
 
 
 def dropout_factors(h, p):
-    """What `dropout` multiplies each unit by, and what it multiplies those by that stay."""
+    """The factor of each unit, and that of the units that are not dropped."""
     rates = tuple(p) if isinstance(p, list) else (p,)
     if h.device.type != "cpu" or torch.compiler.is_compiling():  # which draws in its own way
-        members = h.new_ones(h.shape).chunk(len(rates))
-        factors = torch.cat([F.dropout(*own) for own in zip(members, rates, strict=True)])
-        return factors, _of_members([1 / (1 - rate) for rate in rates], h)
+        h = torch.ones_like(h)
+        if len(rates) == 1:
+            return F.dropout(h, p=rates[0]), 1 / (1 - rates[0])
+        factors = torch.stack([F.dropout(*own) for own in zip(h, rates, strict=True)])
+        return factors, _of_members(tuple(1 / (1 - rate) for rate in rates), h.dtype, h.device)
     generators = _DRAWS.get() or [torch.default_generator] * len(rates)
     # Torch's generator draws 64 bits at once, and spends as many on each unit in F.dropout: that
     # would be a fourth of a training step.
     n = h.numel() // len(generators)
-    bits = torch.empty(len(generators), -(-n // 8), dtype=torch.int64)
+    bits = torch.empty(len(generators), -(-n // 8), device="cpu", dtype=torch.int64)
     members = bits if len(generators) > 1 else [bits]
     for i, (member, generator) in enumerate(zip(members, generators, strict=True)):
         if rates[i % len(rates)]:  # a member without dropout draws nothing when it is alone
             member.random_(-(2**63), None, generator=generator)
-    least, factor = _in_8_bits(rates, h.dim(), h.dtype)
+    least, factor = _in_8_bits(rates, h.dtype)
     # In place, what a comparison returns has 8 bits too: floats are made of those at once.
     kept = bits.view(torch.int8)
     kept = (kept[:, :n] if n % 8 else kept).reshape(h.shape).ge_(least)
@@ -143,17 +145,18 @@ def dropout_factors(h, p):
 
 
 @lru_cache
-@torch.inference_mode(False)
-def _in_8_bits(rates, n_dims, dtype):
-    """The least bits with which a unit stays, and its factor then: numbers would take longer."""
+def _in_8_bits(rates, dtype):
+    """The least bits with which a unit stays, and its factor then, for units on a CPU."""
     # No rate but 0 is rounded to it, and none to 1.
     dropped = [min(max(round(rate * 2**8), rate > 0), 2**8 - 1) for rate in rates]
-    like = torch.empty([1] * n_dims, device="cpu", dtype=dtype)
-    least = _of_members([k - 2**7 for k in dropped], like.to(torch.int8))
-    return least, _of_members([2**8 / (2**8 - k) for k in dropped], like)
+    least = tuple(k - 2**7 for k in dropped)
+    factors = tuple(2**8 / (2**8 - k) for k in dropped)
+    return _of_members(least, torch.int8, "cpu"), _of_members(factors, dtype, "cpu")
 
 
-def _of_members(numbers, like):
-    """A tensor without axes, or with one that members have alone."""
-    shape = [-1] + [1] * (like.dim() - 1) if len(numbers) > 1 else []
-    return like.new_tensor(numbers).view(shape)
+@lru_cache
+@torch.inference_mode(False)
+def _of_members(numbers, dtype, device):
+    """A tensor of shape (M, 1, 1), or () for a single member: tensors are quicker than numbers."""
+    shape = (-1, 1, 1) if len(numbers) > 1 else ()
+    return torch.tensor(numbers, dtype=dtype, device=device).view(shape)

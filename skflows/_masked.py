@@ -61,7 +61,7 @@ class MaskedResidualMLP(ResidualMLP):
             masks=[mask.to(torch.get_default_dtype()) for mask in masks],
         )
         self.reverse = reverse
-        # How many units of each layer see no more than the first j features.
+        # How many units of each layer see no more than the first j features in their order.
         counts = [torch.searchsorted(m, torch.arange(n_features + 1)) for m in degrees]
         self.bounds = [count.tolist() for count in counts]
         self.sizes = tuple(hidden_layer_sizes)
@@ -79,7 +79,7 @@ class MaskedResidualMLP(ResidualMLP):
     def runs(self, n_runs, x, context=None):
         """The parameters of the features, a run of features at a time.
 
-        The units that the first features see come first. Products for a run leave out the units
+        The units that the leading features see come first. Products for a run leave out the units
         that no feature of it sees: of four runs, three eighths of the arithmetic.
 
         Yields
@@ -142,20 +142,20 @@ class MaskedResidualMLP(ResidualMLP):
         inputs = [GrowingColumns(size, z) for size in (d, *self.sizes)]
         *hidden, output = map(GrowingProduct, weights, biases, inputs)
         x = []
-        for j in range(d):
-            if j % FEATURES_AT_ONCE == 0:
-                end = min(j + FEATURES_AT_ONCE, d)
+        for place, j in enumerate(order):
+            if place % FEATURES_AT_ONCE == 0:
+                end = min(place + FEATURES_AT_ONCE, d)
                 for product, bound in zip([*hidden, output], bounds, strict=True):
-                    product.begin(bound[j], bound[end])
+                    product.begin(bound[place], bound[end])
             h = None
             for k, product in enumerate(hidden):
-                update = product.rows(bounds[k][j], bounds[k][j + 1])
+                update = product.rows(bounds[k][place], bounds[k][place + 1])
                 if k == 0 and shift is not None:
-                    update = update + shift[..., bounds[k][j] : bounds[k][j + 1], :]
+                    update = update + shift[..., bounds[k][place] : bounds[k][place + 1], :]
                 residual = k > 0 and self.sizes[k] == self.sizes[k - 1]
                 h = h + update if residual else update
                 inputs[k + 1].append(self.activate(h))
-            feature = next_feature(order[j], output.rows(bounds[-1][j], bounds[-1][j + 1]))
+            feature = next_feature(j, output.rows(bounds[-1][place], bounds[-1][place + 1]))
             inputs[0].append(squash(feature, FARTHEST_SEEN))
             x.append(feature)
         return torch.cat(x[::-1] if self.reverse else x, -2)

@@ -99,8 +99,8 @@ class FlatOptimizer:
         slots = self.gradient.split(sizes, 1)
         self.slots = [slot.view_as(p) for slot, p in zip(slots, self.parameters, strict=True)]
         # What a step is told of each member, in the precision that torch's one pass takes.
-        own = self.rate, self.excess, self.lost = self.n_steps.repeat(3, 1, 1)
-        rows = self.weights, self.gradient, self.moment, self.square, self.n_steps, *own
+        self.rate, self.excess, self.lost = told = self.n_steps.repeat(3, 1, 1)
+        rows = self.weights, self.gradient, self.moment, self.square, self.n_steps, *told
         self.rows = list(zip(*rows, self.weight_decay.flatten().tolist(), strict=True))
 
     def narrowed(self, module, members):

@@ -38,17 +38,11 @@ class AdditiveDensity(FlowDensity):
     """
 
     def _build_bijection(self, n_features, n_context=0):
-        from ..bijections import (
-            Chain,
-            ElementwiseAffine,
-            MaskedAutoregressive,
-            Permutation,
-            Shift,
-        )
+        from ..bijections import Chain, ElementwiseAffine, MaskedAutoregressive, Shift
 
         network = self._network(n_context)
         steps = []
-        for _ in range(self.n_transforms):
-            steps.append(MaskedAutoregressive(n_features, Shift(), **network))
-            steps.append(Permutation(n_features))
+        for i in range(self.n_transforms):
+            reverse = i % 2 == 1  # each column leads in its turn
+            steps.append(MaskedAutoregressive(n_features, Shift(), reverse=reverse, **network))
         return Chain([*steps, ElementwiseAffine(n_features)])
