@@ -30,7 +30,7 @@ def ours(architecture, d, compiled=False, linear=True):
     Without its linear layers (matrices, or trained scales) it has the layers of the peers alone.
     """
     from skflows._flow import Flow
-    from skflows._objective import LIKELIHOOD, compiled_losses, gradients_by_autograd
+    from skflows._objective import LIKELIHOOD
     from skflows._optimizer import FlatOptimizer
     from skflows._products import module_products
     from skflows._training import EMA_DECAY
@@ -48,9 +48,7 @@ def ours(architecture, d, compiled=False, linear=True):
     flow = Flow(Standardize(d), copy.deepcopy(bijection)).double().eval()
     optimizer = FlatOptimizer(bijection, LEARNING_RATE, ema_decay=EMA_DECAY)
     products = cache(partial(module_products, bijection))
-    gradients_of = LIKELIHOOD.gradients
-    if compiled:
-        gradients_of = partial(gradients_by_autograd, compiled_losses(LIKELIHOOD))
+    gradients_of = LIKELIHOOD.compiled_gradients(bijection) if compiled else LIKELIHOOD.gradients
 
     def step(X):
         weight, n = torch.ones(len(X)), torch.tensor(len(X))

@@ -1,13 +1,14 @@
 """Objectives of continuous bijections: the likelihood by a coarse solver, and flow matching."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
 
 from ._draws import normal_draws, uniform_draws
 from ._flow import standard_normal_log_prob
-from ._objective import Likelihood, gradients_by_autograd
+from ._objective import Likelihood, compiled_losses, gradients_by_autograd
 from ._ode import RungeKutta4
 
 
@@ -99,6 +100,9 @@ class SolvedLikelihood(Likelihood):
 
     def gradients(self, bijection, y, weight, n, products):
         return gradients_by_autograd(self.losses, bijection, y, weight, n, products)
+
+    def compiled_gradients(self, bijection):
+        return partial(gradients_by_autograd, compiled_losses(self))
 
     def losses(self, bijection, y, weight):
         if not (self.kinetic_penalty or self.jacobian_penalty):

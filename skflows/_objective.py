@@ -1,13 +1,16 @@
 """What training minimises, the likelihood by default, and how rows that are held out are scored."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import ClassVar
 
 import torch
+from torch.nn import functional as F
 
 from ._flow import standard_normal_log_prob
+from ._nn import ResidualMLP
 from ._products import products_of_many
+from .bijections import Bijection, Chain, Univariate
 
 EVALUATION_ROWS = 4096
 
@@ -33,21 +36,49 @@ class Likelihood:
         """Sums over rows of weight times each loss, for each member; "loss" is minimised."""
         return {"loss": weighted_nll(self.latent(bijection, y), weight)}
 
-    @torch.no_grad()
     def gradients(self, bijection, y, weight, n, products):
         """The losses, and the gradients of "loss" over n in the parameters of the bijection.
 
-        Products of matrices are in a context if autograd has them in its hands.
+        Products of matrices are in a context if autograd has them in its hands, or a compiler.
         """
-        share = weight / n.unsqueeze(-1)
         with products_of_many(y):
-            mapped, pullback = bijection.vjp(y)
-            # Those of the negative log-density are z, and -1.
-            _, gradients = pullback(share.unsqueeze(-1) * mapped[0], -share, to_x=False)
-        return {"loss": weighted_nll(mapped, weight)}, gradients
+            return gradients_by_vjp(bijection, y, weight, n)
+
+    def compiled_gradients(self, bijection):
+        """A function that does what `gradients` does, as machine code for the shapes it meets."""
+        if has_autograd_in_vjp(bijection):
+            return partial(gradients_by_autograd, compiled_losses(self))
+
+        def gradients(bijection, y, weight, n, products):
+            with products:
+                return compiled_vjp()(bijection, y, weight, n)
+
+        return gradients
 
 
 LIKELIHOOD = Likelihood()
+
+
+def gradients_by_vjp(bijection, y, weight, n):
+    """What `Likelihood.gradients` returns."""
+    with torch.no_grad():  # no decorator, whose wrapper all that is compiled would share
+        share = weight / n.unsqueeze(-1)
+        mapped, pullback = bijection.vjp(y)
+        # Those of the negative log-density are z, and -1.
+        _, gradients = pullback(share.unsqueeze(-1) * mapped[0], -share, to_x=False)
+        return {"loss": weighted_nll(mapped, weight)}, gradients
+
+
+def has_autograd_in_vjp(bijection):
+    """Whether ``vjp`` leaves a part to autograd, where a compiler does not follow."""
+    modules = list(bijection.modules())
+    maps = [module.univariate for module in modules if hasattr(module, "univariate")]
+    return (
+        any(isinstance(b, Bijection) and type(b).vjp is Bijection.vjp for b in modules)
+        or any(isinstance(b, Chain) and b.has_one_graph for b in modules)
+        or any(type(univariate).vjp is Univariate.vjp for univariate in maps)
+        or any(isinstance(net, ResidualMLP) and net.activation is not F.relu for net in modules)
+    )
 
 
 def gradients_by_autograd(losses_of, bijection, y, weight, n, products):
@@ -63,12 +94,25 @@ def gradients_by_autograd(losses_of, bijection, y, weight, n, products):
 @cache
 def compiled_losses(objective):
     """Losses of an objective as machine code for the shapes they meet."""
-    losses = torch.compile(objective.losses, dynamic=False)
+    return _compiled(objective.losses)
 
-    def compiled(bijection, y, weight):
+
+@cache
+def compiled_vjp():
+    """`gradients_by_vjp` as machine code for the shapes it meets."""
+    return _compiled(gradients_by_vjp)
+
+
+def _compiled(function):
+    # Else torch 2.13 reuses the memory of a stack while a part of it is still to be read, and
+    # gradients are wrong.
+    safe = {"inplace_buffers": False}
+    machine_code = torch.compile(function, dynamic=False, options=safe)
+
+    def compiled(bijection, y, *others):
         try:
             # Each loop over columns would else transpose the rows anew.
-            return losses(bijection, y.mT.contiguous().mT, weight)
+            return machine_code(bijection, y.mT.contiguous().mT, *others)
         except torch._dynamo.exc.BackendCompilerFailed as error:
             reason = str(error).split("\n\n")[0].replace("\n", " ")
             raise RuntimeError(

@@ -85,6 +85,8 @@ def layer_products(weight, h):
     the bits that they have alone: theirs are by oneDNN if each product is large enough for it
     alone, or if all of them together are and it rounds as MKL does.
     """
+    if torch.compiler.is_compiling():  # a step has one choice then, by `module_products`
+        return other_products, other_products, other_products
     n_out, n_in, n = weight.shape[-2], weight.shape[-1], h.shape[-1]
     size = n_out * n_in * n
     n_members = weight.shape[0] if weight.dim() == 3 else 1

@@ -12,7 +12,7 @@ import torch
 from ._draws import drawing_from
 from ._history import Member, as_list
 from ._members import substack
-from ._objective import LIKELIHOOD, compiled_losses, gradients_by_autograd, mean_log_prob
+from ._objective import LIKELIHOOD, mean_log_prob
 from ._optimizer import FlatOptimizer, cosine_with_warm_up, per_member
 from ._products import large_products, module_products
 
@@ -184,9 +184,7 @@ def fit_flow(
     members = [Member(*values) for values in zip(*own, scores(), past, strict=True)]
     histories = [member.history for member in members]
     report = histories if stacked else histories[0]
-    gradients_of = objective.gradients
-    if compile:
-        gradients_of = partial(gradients_by_autograd, compiled_losses(objective))
+    gradients_of = objective.compiled_gradients(bijection) if compile else objective.gradients
     step = 0
 
     try:

@@ -1,14 +1,20 @@
 """Training by compiled steps: what is compiled, and what comes of it."""
 
 import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
-from _densities import banana
+from _bijections import TABLE, make_case, randomize
+from _densities import banana, small
 from torch._dynamo.testing import CompileCounter
+from torch.testing import assert_close
 
-from skflows import MAFDensity, NSFDensity, _training
+from skflows import MAFDensity, NSFDensity, _nn, _objective
+from skflows._objective import LIKELIHOOD, gradients_by_vjp, has_autograd_in_vjp
+from skflows._pullbacks import recorded
+from skflows.bijections import _base, _univariate
 
 compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 # Torch's own, as it compiles.
@@ -23,10 +29,14 @@ def compile_by(monkeypatch):
     compile_ = torch.compile
 
     def choose(backend):
-        monkeypatch.setattr(torch, "compile", lambda f, **kw: compile_(f, **kw, backend=backend))
+        def by_backend(function, dynamic, options):
+            return compile_(function, dynamic=dynamic, backend=backend)
+
+        monkeypatch.setattr(torch, "compile", by_backend)
 
     def forget():
-        _training.compiled_losses.cache_clear()
+        _objective.compiled_losses.cache_clear()
+        _objective.compiled_vjp.cache_clear()
         torch.compiler.reset()
 
     forget()
@@ -45,11 +55,26 @@ def test_compiled_fit_is_that_of_before():
     np.testing.assert_allclose(compiled.score_samples(X), plain.score_samples(X), atol=1e-2)
 
 
-def test_the_loss_is_compiled_once(compile_by):
+@compiler
+def test_compiled_gradients_are_those_of_before(compile_by):
+    """Of three transforms or more, torch's compiler mixed up parts of a stack."""
+    torch.manual_seed(0)
+    flow = MAFDensity(n_transforms=3, hidden_layer_sizes=(16, 16), dropout=0.0)
+    bijection = randomize(flow._build_bijection(12, 0))
+    data = torch.randn(110, 12), torch.rand(110), torch.tensor(110)
+    loss, gradients = gradients_by_vjp(bijection, *data)
+    compiled = LIKELIHOOD.compiled_gradients(bijection)(bijection, *data, nullcontext())
+    assert_close(compiled[0], loss)
+    for found, expected in zip(compiled[1], gradients, strict=True):
+        assert (found - expected).abs().max() <= 1e-3 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", ["planar", "nice", "realnvp", "glow", "maf", "iaf", "nsf"])
+def test_a_step_is_compiled_once_and_whole(name, compile_by):
     counter = CompileCounter()
     compile_by(counter)
     X = banana(256)
-    flow = MAFDensity(**SMALL, max_iter=2, batch_size=64, compile=True)
+    flow = small(name, batch_size=64, max_iter=2, compile=True)
     first = flow.fit(X).score_samples(X)
     assert counter.frame_count == 1
     np.testing.assert_array_equal(flow.fit(X).score_samples(X), first)
@@ -58,19 +83,34 @@ def test_the_loss_is_compiled_once(compile_by):
     assert counter.frame_count == 1
 
 
-def test_batches_are_of_one_size(monkeypatch):
+@pytest.mark.parametrize("name", TABLE)
+def test_the_compiler_gets_no_vjp_that_leaves_a_part_to_autograd(name, monkeypatch):
+    bijection, x, _ = make_case(name, 3)
+    calls = []
+
+    def counted(*args):
+        calls.append(args)
+        return recorded(*args)
+
+    for room in (_nn, _base, _univariate):
+        monkeypatch.setattr(room, "recorded", counted)
+    with torch.no_grad():
+        bijection.vjp(x)
+    assert has_autograd_in_vjp(bijection) == bool(calls)
+
+
+def test_batches_are_of_one_size(compile_by, monkeypatch):
     """260 rows make three batches of 86, with others left out in each epoch."""
     batches = []
 
-    def watched(objective):
-        def losses(bijection, y, weight):
+    def watched(function, **settings):
+        def gradients(bijection, y, weight, n):
             batches.append(y.clone())
-            return objective.losses(bijection, y, weight)
+            return function(bijection, y, weight, n)
 
-        return losses
+        return gradients
 
-    monkeypatch.setattr(_training, "compiled_losses", watched)
-    monkeypatch.setattr(torch, "compile", lambda f, **kw: f)
+    monkeypatch.setattr(torch, "compile", watched)
     MAFDensity(**SMALL, max_iter=2, batch_size=128, compile=True).fit(banana(260))
     assert [len(batch) for batch in batches] == 6 * [86]
     first, second = torch.cat(batches[:3]), torch.cat(batches[3:])

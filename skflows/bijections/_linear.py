@@ -120,10 +120,10 @@ class LULinear(Bijection):
         self.raw_log_diagonal = nn.Parameter(unbounded_log_scale(diagonal.abs().log()).to(dtype))
         self.shift = nn.Parameter(torch.zeros(n_features))
 
-    def _factors(self, log_diagonal):
+    def _factors(self, diagonal):
         """L but for its unit diagonal, and U."""
-        diagonal = log_diagonal.exp().unsqueeze(-2)
-        return self.lower.tril(-1), torch.addcmul(self.upper.triu(1), self.sign, diagonal)
+        upper = torch.addcmul(self.upper.triu(1), self.sign, diagonal.unsqueeze(-2))
+        return self.lower.tril(-1), upper
 
     def _matrix(self, lower, upper):
         matrix = add_product(upper, lower, upper)
@@ -131,13 +131,14 @@ class LULinear(Bijection):
 
     def forward(self, x, context=None):
         log_diagonal = bounded_log_scale(self.raw_log_diagonal)
-        matrix = self._matrix(*self._factors(log_diagonal))
+        matrix = self._matrix(*self._factors(log_diagonal.exp()))
         z = add_product(self.shift.unsqueeze(-1), matrix, x.mT).mT
         return z, log_diagonal.sum(-1, keepdim=True).expand(x.shape[:-1])
 
     def vjp(self, x):
         log_diagonal, through_bound = bounded_log_scale_vjp(self.raw_log_diagonal)
-        lower, upper = self._factors(log_diagonal)
+        diagonal = log_diagonal.exp()
+        lower, upper = self._factors(diagonal)
         matrix = self._matrix(lower, upper)
         z = add_product(self.shift.unsqueeze(-1), matrix, x.mT).mT
 
@@ -148,7 +149,7 @@ class LULinear(Bijection):
             g_upper = add_product(g_matrix, lower.mT, g_matrix)
             g_lower = (g_matrix @ upper.mT).tril(-1)
             # U has the signed exponential on its diagonal, which is its own derivative.
-            g_log_diagonal = (g_upper * upper).diagonal(dim1=-2, dim2=-1)
+            g_log_diagonal = (g_upper * self.sign).sum(-1) * diagonal
             g_log_diagonal = g_log_diagonal + g_log_det.sum(-1, keepdim=True)
             g_x = (matrix.mT @ g.mT).mT if to_x else None
             # In the order of the parameters.
@@ -159,7 +160,7 @@ class LULinear(Bijection):
     def inverse(self, z, context=None):
         log_diagonal = bounded_log_scale(self.raw_log_diagonal)
         log_det = log_diagonal.sum(-1, keepdim=True)
-        lower, upper = self._factors(log_diagonal)
+        lower, upper = self._factors(log_diagonal.exp())
         y = (z - self.shift.unsqueeze(-2)).mT
         if self.permutation is not None:
             y = self.permutation.mT @ y
