@@ -117,6 +117,11 @@ class ResidualMLP(nn.Module):
         self.output = ColumnLinear(sizes[-1], n_out, masks[-1], zero=True)
         self.context = ColumnLinear(n_context, sizes[0]) if n_context else None
 
+    @property
+    def vjp_by_autograd(self):
+        """Whether `vjp` leaves something to autograd, where a compiler does not follow it."""
+        return self.activation is not F.relu
+
     def activate(self, h):
         h = self.activation(h)
         return dropout(h, self.dropout) if self.dropout and self.training else h
@@ -167,7 +172,7 @@ class ResidualMLP(nn.Module):
     def _activate_vjp(self, h, in_place=False):
         is_dropped = self.dropout and self.training
         factors, factor = dropout_factors(h, self.dropout) if is_dropped else (None, None)
-        if self.activation is not F.relu:
+        if self.vjp_by_autograd:
             (units,), by_autograd = recorded(lambda h: (self.activation(h),), h)
             if factors is None:
                 return units, lambda g: by_autograd(g)[0]

@@ -5,12 +5,9 @@ from functools import cache, partial
 from typing import ClassVar
 
 import torch
-from torch.nn import functional as F
 
 from ._flow import standard_normal_log_prob
-from ._nn import ResidualMLP
 from ._products import products_of_many
-from .bijections import Bijection, Chain, Univariate
 
 EVALUATION_ROWS = 4096
 
@@ -46,7 +43,7 @@ class Likelihood:
 
     def compiled_gradients(self, bijection):
         """A function that does what `gradients` does, as machine code for the shapes it meets."""
-        if has_autograd_in_vjp(bijection):
+        if any(getattr(module, "vjp_by_autograd", False) for module in bijection.modules()):
             return partial(gradients_by_autograd, compiled_losses(self))
 
         def gradients(bijection, y, weight, n, products):
@@ -67,18 +64,6 @@ def gradients_by_vjp(bijection, y, weight, n):
         # Those of the negative log-density are z, and -1.
         _, gradients = pullback(share.unsqueeze(-1) * mapped[0], -share, to_x=False)
         return {"loss": weighted_nll(mapped, weight)}, gradients
-
-
-def has_autograd_in_vjp(bijection):
-    """Whether ``vjp`` leaves a part to autograd, where a compiler does not follow."""
-    modules = list(bijection.modules())
-    maps = [module.univariate for module in modules if hasattr(module, "univariate")]
-    return (
-        any(isinstance(b, Bijection) and type(b).vjp is Bijection.vjp for b in modules)
-        or any(isinstance(b, Chain) and b.has_one_graph for b in modules)
-        or any(type(univariate).vjp is Univariate.vjp for univariate in maps)
-        or any(isinstance(net, ResidualMLP) and net.activation is not F.relu for net in modules)
-    )
 
 
 def gradients_by_autograd(losses_of, bijection, y, weight, n, products):

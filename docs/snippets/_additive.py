@@ -43,6 +43,6 @@ class AdditiveDensity(FlowDensity):
         network = self._network(n_context)
         steps = []
         for i in range(self.n_transforms):
-            reverse = i % 2 == 1  # each column leads in its turn
+            reverse = i % 2 == 1  # the last column leads then
             steps.append(MaskedAutoregressive(n_features, Shift(), reverse=reverse, **network))
         return Chain([*steps, ElementwiseAffine(n_features)])

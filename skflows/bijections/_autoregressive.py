@@ -31,6 +31,10 @@ class MaskedAutoregressive(Bijection):
         self.univariate = univariate
         self.net = MaskedResidualMLP(n_features, univariate.n_params, hidden_layer_sizes, **network)
 
+    @property
+    def vjp_by_autograd(self):
+        return super().vjp_by_autograd or self.univariate.vjp_by_autograd
+
     def forward(self, x, context=None):
         x = x.mT.contiguous()
         n_runs = self.net.n_runs(x.shape[-1])

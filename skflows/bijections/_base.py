@@ -26,6 +26,11 @@ class Bijection(nn.Module, ABC):
             # An inherited one would be that of another map.
             cls.vjp = Bijection.vjp  # type: ignore[method-assign]
 
+    @property
+    def vjp_by_autograd(self):
+        """Whether `vjp` leaves something to autograd, where a compiler does not follow it."""
+        return type(self).vjp is Bijection.vjp
+
     @abstractmethod
     def forward(self, x, context=None):
         """Map data to latent: ``(z, log |det dz/dx|)``."""
@@ -55,10 +60,14 @@ class Chain(Bijection):
         self.set_from_data = any(bijection.set_from_data for bijection in self.bijections)
         own = [list(bijection.parameters()) for bijection in self.bijections]
         are_shared = sum(map(len, own)) > len(list(self.parameters()))
-        # Parts at the start without parameters: no gradient needs to reach them.
-        self.n_fixed = next((i for i, some in enumerate(own) if some), len(own))
+        # Parts before the first that has parameters: no gradient needs to reach them.
+        self.n_leading = next((i for i, some in enumerate(own) if some), len(own))
         written_out = any(type(each).vjp is not Bijection.vjp for each in bijections)
         self.has_one_graph = are_shared or not written_out
+
+    @property
+    def vjp_by_autograd(self):
+        return super().vjp_by_autograd or self.has_one_graph
 
     def forward(self, x, context=None):
         log_det = x.new_zeros(x.shape[:-1])
@@ -86,7 +95,7 @@ class Chain(Bijection):
 
         def pullback(g, g_log_det, to_x=True):
             gradients: list[torch.Tensor] = []
-            last = 0 if to_x else self.n_fixed
+            last = 0 if to_x else self.n_leading
             while len(passed) > last:  # what each keeps is free when its turn is over
                 g, own = passed.pop()(g, g_log_det, to_x=to_x or len(passed) > last)
                 gradients = own + gradients

@@ -62,6 +62,10 @@ class Coupling(Bijection):
     def _halves(self, x):
         return list(x.mT.contiguous().split(self.sizes, -2))
 
+    @property
+    def vjp_by_autograd(self):
+        return super().vjp_by_autograd or self.univariate.vjp_by_autograd
+
     def _apply_maps(self, univariate_map, turns, x, context):
         halves = self._halves(x)
         log_slopes = []

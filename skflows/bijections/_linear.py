@@ -148,7 +148,7 @@ class LULinear(Bijection):
                 g_matrix = self.permutation.mT @ g_matrix
             g_upper = add_product(g_matrix, lower.mT, g_matrix)
             g_lower = (g_matrix @ upper.mT).tril(-1)
-            # U has the signed exponential on its diagonal, which is its own derivative.
+            # U has the signed exponential, its own derivative, on its diagonal, as the signs are.
             g_log_diagonal = (g_upper * self.sign).sum(-1) * diagonal
             g_log_diagonal = g_log_diagonal + g_log_det.sum(-1, keepdim=True)
             g_x = (matrix.mT @ g.mT).mT if to_x else None

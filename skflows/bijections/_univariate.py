@@ -45,6 +45,11 @@ class Univariate(ABC):
             # An inherited one would be that of another map.
             cls.vjp = Univariate.vjp  # type: ignore[method-assign]
 
+    @property
+    def vjp_by_autograd(self):
+        """Whether `vjp` leaves something to autograd, where a compiler does not follow it."""
+        return type(self).vjp is Univariate.vjp
+
     @abstractmethod
     def forward(self, x, params):
         """Map data to latent: ``(z, log dz/dx)``."""

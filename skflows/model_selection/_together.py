@@ -42,14 +42,13 @@ def pieces(tasks, n_jobs, n_values):
         kinds[shape_of(task.parameters)].append(i)
     found = []
     for kind in kinds.values():
-        n_parts = math.ceil(len(kind) / most)
-        for share in dealt(kind, min(n_parts, n_jobs)):
+        for share in dealt(kind, min(n_jobs, math.ceil(len(kind) / most))):
             found += np.array_split(share, math.ceil(len(share) / most))
     return [part.tolist() for part in found]
 
 
 def dealt(tasks, n_shares):
-    """Shares of a list, dealt forth and back: none has only the candidates that train for long."""
+    """Shares of a list, dealt forth and back, for what trains for long often comes in turns."""
     shares = [[] for _ in range(n_shares)]
     for start in range(0, len(tasks), n_shares):
         for share, task in zip(shares, tasks[start : start + n_shares], strict=False):
