@@ -128,9 +128,7 @@ class MaskedResidualMLP(ResidualMLP):
         weights = [layer.masked_weight() for layer in layers]
         biases = [layer.bias for layer in layers]
         n_params = self.n_outputs // d
-        order = range(d)
         if self.reverse:
-            order = order[::-1]
             weights[0] = weights[0].flip(-1)
         for tensors in (weights, biases):
             # Outputs of one feature after those of another: a block of rows too.
@@ -142,7 +140,7 @@ class MaskedResidualMLP(ResidualMLP):
         inputs = [GrowingColumns(size, z) for size in (d, *self.sizes)]
         *hidden, output = map(GrowingProduct, weights, biases, inputs)
         x = []
-        for place, j in enumerate(order):
+        for place in range(d):
             if place % FEATURES_AT_ONCE == 0:
                 end = min(place + FEATURES_AT_ONCE, d)
                 for product, bound in zip([*hidden, output], bounds, strict=True):
@@ -155,6 +153,7 @@ class MaskedResidualMLP(ResidualMLP):
                 residual = k > 0 and self.sizes[k] == self.sizes[k - 1]
                 h = h + update if residual else update
                 inputs[k + 1].append(self.activate(h))
+            j = d - 1 - place if self.reverse else place
             feature = next_feature(j, output.rows(bounds[-1][place], bounds[-1][place + 1]))
             inputs[0].append(squash(feature, FARTHEST_SEEN))
             x.append(feature)
