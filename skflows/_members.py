@@ -42,7 +42,6 @@ def stack(bijections):
         if isinstance(value, nn.Parameter) or not _all_equal(own):
             values[name] = torch.stack(own)
     stacked = _copied(first, values)
-    stacked.n_members = len(bijections)
     stacked.stacked_names = list(values)
     for module, *alone in zip(stacked.modules(), *(b.modules() for b in bijections), strict=True):
         for name in getattr(module, "member_settings", ()):
@@ -85,7 +84,6 @@ def substack(stacked, indices):
     tensors = _tensors(stacked)
     values = {name: tensors[name].detach()[indices] for name in stacked.stacked_names}
     some = _copied(stacked, values)
-    some.n_members = len(indices)
     for module in some.modules():
         for name in getattr(module, "member_settings", ()):
             values = getattr(module, name)

@@ -14,9 +14,9 @@ class Permutation(Bijection):
 
     def __init__(self, n_features, order=None):
         super().__init__()
-        order = None if order is None else torch.as_tensor(order)
+        order = torch.arange(n_features).flip(0) if order is None else torch.as_tensor(order)
         self.register_buffer("order", order)
-        self.register_buffer("restore", None if order is None else order.argsort())
+        self.register_buffer("restore", order.argsort())
 
     def forward(self, x, context=None):
         return self._reordered(x, self.order), x.new_zeros(x.shape[:-1])
@@ -32,8 +32,7 @@ class Permutation(Bijection):
 
     @staticmethod
     def _reordered(x, order):
-        # A compiler makes one loop of flip and what follows, but two of index_select.
-        return (x.mT.flip(-2) if order is None else x.mT.index_select(-2, order)).mT
+        return x.mT.index_select(-2, order).mT
 
 
 class ElementwiseAffine(Bijection):
