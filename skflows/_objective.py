@@ -38,7 +38,7 @@ class Likelihood:
 
         Products of matrices are in a context if autograd has them in its hands, or a compiler.
         """
-        with products_of_many(y):
+        with products_of_many(y), torch.inference_mode():
             return gradients_by_vjp(bijection, y, weight, n)
 
     def compiled_gradients(self, bijection):
@@ -47,7 +47,7 @@ class Likelihood:
             return partial(gradients_by_autograd, compiled_losses(self))
 
         def gradients(bijection, y, weight, n, products):
-            with products:
+            with products, torch.no_grad():
                 return compiled_vjp()(bijection, y, weight, n)
 
         return gradients
@@ -57,13 +57,12 @@ LIKELIHOOD = Likelihood()
 
 
 def gradients_by_vjp(bijection, y, weight, n):
-    """What `Likelihood.gradients` returns."""
-    with torch.no_grad():  # no decorator, whose wrapper all that is compiled would share
-        share = weight / n.unsqueeze(-1)
-        mapped, pullback = bijection.vjp(y)
-        # Those of the negative log-density are z, and -1.
-        _, gradients = pullback(share.unsqueeze(-1) * mapped[0], -share, to_x=False)
-        return {"loss": weighted_nll(mapped, weight)}, gradients
+    """What `Likelihood.gradients` returns, where autograd records nothing."""
+    share = weight / n.unsqueeze(-1)
+    mapped, pullback = bijection.vjp(y)
+    # Those of the negative log-density are z, and -1.
+    _, gradients = pullback(share.unsqueeze(-1) * mapped[0], -share, to_x=False)
+    return {"loss": weighted_nll(mapped, weight)}, gradients
 
 
 def gradients_by_autograd(losses_of, bijection, y, weight, n, products):
@@ -109,7 +108,7 @@ def _compiled(function):
     return compiled
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def mean_log_prob(bijection, y, weight):
     """Weighted mean log-density of preprocessed rows: a float, or a list of one per member."""
     chunks = zip(y.split(EVALUATION_ROWS, -2), weight.split(EVALUATION_ROWS, -1), strict=True)

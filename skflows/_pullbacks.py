@@ -4,7 +4,8 @@ On a few hundred rows a third of a training step would go into building, walking
 autograd's graph. A ``vjp`` method (for vector-Jacobian product) computes something and returns
 the outcome with a pullback: a function that takes the gradient of a loss in the outcome to that
 in the input, and to the list of those in the parameters, in their order. It may be called once,
-and both under `torch.no_grad`. With ``to_x=False`` it may leave out the former, and return None
+and both where autograd records nothing: in inference mode operations are quicker by a tenth or
+more. With ``to_x=False`` it may leave out the former, and return None
 in its place.
 """
 
@@ -29,8 +30,8 @@ def recorded(function, x, parameters=()):
     pullback : callable
         Takes a gradient for each tensor of the outcome, and ``to_x``.
     """
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
+    x = leaf(x)
+    with torch.inference_mode(False), torch.enable_grad():
         outcome = function(x)
 
     def pullback(*gradients, to_x=True):
@@ -38,11 +39,25 @@ def recorded(function, x, parameters=()):
         if not inputs:
             return None, []
         pairs = zip(outcome, gradients, strict=True)
-        moved, gradients = zip(*[pair for pair in pairs if pair[0].requires_grad], strict=True)
-        found = list(torch.autograd.grad(moved, inputs, gradients, materialize_grads=True))
+        with torch.inference_mode(False):
+            moved, gradients = zip(
+                *[(part, _recordable(g)) for part, g in pairs if part.requires_grad], strict=True
+            )
+            found = list(torch.autograd.grad(moved, inputs, gradients, materialize_grads=True))
         return (found[0], found[1:]) if to_x else (None, found)
 
     return tuple(tensor.detach() for tensor in outcome), pullback
+
+
+def leaf(x):
+    """The values of a tensor, for autograd to take gradients in them."""
+    with torch.inference_mode(False):
+        return _recordable(x).detach().requires_grad_()
+
+
+def _recordable(x):
+    """A tensor, or its copy if it is of inference mode, which autograd does not take."""
+    return x.clone() if x.is_inference() else x
 
 
 def squash(x, bound):

@@ -189,15 +189,16 @@ def values_and_gradients(bijection, direction, x, context=None):
 def check_vjp(bijection, x):
     """That what it returns, and its gradients, are autograd's."""
     expected = values_and_gradients(bijection, bijection.forward, x)
-    with torch.no_grad():
-        (z, log_det), pullback = bijection.vjp(x)
-        g_x, gradients = pullback(z.cos(), log_det.cos())
-        _, others = bijection.vjp(x)[1](z.cos(), log_det.cos(), to_x=False)
-    for value, other in zip([z, log_det, g_x, *gradients], expected, strict=True):
-        assert not value.requires_grad
-        assert_close(value, other, rtol=1e-10, atol=1e-10)
-    assert len(others) == len(gradients)
-    assert all(map(torch.equal, gradients, others))
+    for records_nothing in (torch.inference_mode, torch.no_grad):
+        with records_nothing():
+            (z, log_det), pullback = bijection.vjp(x)
+            g_x, gradients = pullback(z.cos(), log_det.cos())
+            _, others = bijection.vjp(x)[1](z.cos(), log_det.cos(), to_x=False)
+        for value, other in zip([z, log_det, g_x, *gradients], expected, strict=True):
+            assert not value.requires_grad
+            assert_close(value, other, rtol=1e-10, atol=1e-10)
+        assert len(others) == len(gradients)
+        assert all(map(torch.equal, gradients, others))
 
 
 def make_case(name, d, n_context=0):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .._pullbacks import recorded, squash_vjp
+from .._pullbacks import leaf, recorded, squash_vjp
 
 LOG_SCALE_BOUND = 3.0
 
@@ -64,7 +64,7 @@ class Univariate(ABC):
         It takes the gradients of z, and of the log-slopes as one row for all columns, to those
         of x and the parameters.
         """
-        params = params.detach().requires_grad_()
+        params = leaf(params)
         outcome, by_autograd = recorded(lambda x: self.forward(x, params), x, [params])
 
         def pullback(g, g_log_slope):
