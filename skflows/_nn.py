@@ -32,7 +32,10 @@ class ColumnLinear(nn.Module):
         bound = 0.0 if zero else max(n_in, 1) ** -0.5
         self.weight = nn.Parameter(torch.empty(n_out, n_in).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(n_out, 1).uniform_(-bound, bound))
-        self.register_buffer("mask", mask)
+        if mask is None:
+            self.mask = None  # read at each step, in less time than a buffer
+        else:
+            self.register_buffer("mask", mask)
 
     def __getstate__(self):
         # Nobody keeps those of a copy at 0.

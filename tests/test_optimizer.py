@@ -198,7 +198,7 @@ def generators(n_members):
 
 
 @pytest.mark.parametrize("members", [(), (3,)])
-@pytest.mark.parametrize(("n", "batch_size"), [(10, 3), (9, 3), (7, 1), (11, 10)])
+@pytest.mark.parametrize(("n", "batch_size"), [(10, 3), (9, 3), (7, 1), (11, 10), (40, 32)])
 def test_batches_hold_each_row_once_and_are_near_equal(n, batch_size, members):
     y, weight = numbered(*members, n)
     batches = list(shuffled_batches(y, weight, batch_size, generators(math.prod(members))))
@@ -209,6 +209,21 @@ def test_batches_hold_each_row_once_and_are_near_equal(n, batch_size, members):
     for rows, w in batches:
         assert rows.shape == (*members, w.shape[-1], 2)
         assert torch.equal(rows[..., 0], w)
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "sizes"),
+    [
+        (720, 128, [128, 128, 128, 112, 112, 112]),
+        (715, 128, [128, 128, 112, 112, 112, 123]),
+        (270, 136, [136, 134]),
+        (512, 256, [256, 256]),
+        (127, 64, [64, 63]),
+    ],
+)
+def test_large_batches_are_multiples_of_16_but_for_the_last(n, batch_size, sizes):
+    batches = shuffled_batches(*numbered(n), batch_size, generators(1))
+    assert [len(rows) for rows, _ in batches] == sizes
 
 
 def test_each_member_has_an_order_of_its_own():
