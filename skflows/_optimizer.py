@@ -119,6 +119,7 @@ class FlatOptimizer:
         """What a later optimiser of a single member needs to go on as this one would."""
         return {name: getattr(self, name)[0].clone() for name in ("n_steps", "moment", "square")}
 
+    @torch.inference_mode()
     def step(self, loss, gradients, factor):
         """Move each living member against the gradient of its loss.
 
