@@ -37,8 +37,9 @@ class Likelihood:
         """The losses, and the gradients of "loss" over n in the parameters of the bijection.
 
         Products of matrices are in a context if autograd has them in its hands, or a compiler.
+        What is returned may be of inference mode: to be read, not to be changed.
         """
-        with products_of_many(y), torch.inference_mode():
+        with products_of_many(y), torch.inference_mode():  # no_grad leaves more to do
             return gradients_by_vjp(bijection, y, weight, n)
 
     def compiled_gradients(self, bijection):
@@ -57,7 +58,7 @@ LIKELIHOOD = Likelihood()
 
 
 def gradients_by_vjp(bijection, y, weight, n):
-    """What `Likelihood.gradients` returns, where autograd records nothing."""
+    """What `Likelihood.gradients` returns, for callers under whom autograd records nothing."""
     share = weight / n.unsqueeze(-1)
     mapped, pullback = bijection.vjp(y)
     # Those of the negative log-density are z, and -1.
@@ -108,7 +109,7 @@ def _compiled(function):
     return compiled
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def mean_log_prob(bijection, y, weight):
     """Weighted mean log-density of preprocessed rows: a float, or a list of one per member."""
     chunks = zip(y.split(EVALUATION_ROWS, -2), weight.split(EVALUATION_ROWS, -1), strict=True)

@@ -4,8 +4,8 @@ On a few hundred rows a third of a training step would go into building, walking
 autograd's graph. A ``vjp`` method (for vector-Jacobian product) computes something and returns
 the outcome with a pullback: a function that takes the gradient of a loss in the outcome to that
 in the input, and to the list of those in the parameters, in their order. It may be called once,
-and both where autograd records nothing: in inference mode operations are quicker by a tenth or
-more. With ``to_x=False`` it may leave out the former, and return None
+and both where autograd records nothing: training does in inference mode, which makes each
+operation quicker, views by half. With ``to_x=False`` it may leave out the former, and return None
 in its place.
 """
 

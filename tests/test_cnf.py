@@ -476,7 +476,7 @@ def test_samples_of_an_augmented_flow_follow_its_density(augmented):
 def test_more_importance_samples_raise_the_score(augmented):
     """The log of an estimate is too low on average, the less so the better it is.
 
-    By little: here the noise has little to do with the rows. A mean of logs would be no higher.
+    The gap is small, for here the noise has little to do with the rows; a mean of logs has none.
     """
     X = banana(200, seed=1)
     other = copy.deepcopy(augmented)

@@ -92,6 +92,15 @@ def test_partial_fit_has_no_time_limit():
 
 
 @each_estimator
+def test_nothing_that_a_fit_leaves_is_of_inference_mode(name):
+    """It trains there, and autograd takes no tensor of it."""
+    estimator = small(name).partial_fit(gaussian(N_ROWS)[0])
+    left = [*estimator.flow_.parameters(), *estimator.flow_.buffers()]
+    left += estimator._optimizer_state.values()
+    assert not any(tensor.is_inference() for tensor in left)
+
+
+@each_estimator
 def test_partial_fit_keeps_the_state_of_the_optimizer(name):
     X, _ = gaussian(N_ROWS)
     estimator = small(name).partial_fit(X)

@@ -19,8 +19,10 @@ from torch.testing import assert_close
 from skflows import _masked
 from skflows._members import stack
 from skflows._nn import ResidualMLP
+from skflows._training import fit_flow
 from skflows.bijections import (
     ActNorm,
+    Bijection,
     Chain,
     Coupling,
     ElementwiseAffine,
@@ -188,6 +190,33 @@ def test_chain_passes_no_gradient_to_what_has_no_parameters():
         g_x, gradients = chain.vjp(x)[1](x, torch.ones(2), to_x=False)
     assert g_x is None
     assert [g.shape for g in gradients] == [p.shape for p in chain.parameters()]
+
+
+class Keeping(Bijection):
+    """A scale for each column, which keeps what it once made."""
+
+    def __init__(self, n_features):
+        super().__init__()
+        self.log_scale = torch.nn.Parameter(torch.zeros(n_features))
+        self.kept = None
+
+    def forward(self, x, context=None):
+        if self.kept is None:
+            self.kept = torch.arange(1.0, 1 + x.shape[1])
+        log_scale = self.log_scale * self.kept
+        return x * log_scale.exp(), log_scale.sum().expand(len(x))
+
+    def inverse(self, z, context=None):
+        raise NotImplementedError
+
+
+def test_bijections_may_keep_a_tensor():
+    """Though training has no graph but what is left to autograd, and held-out scores none."""
+    bijection, x = Chain([ElementwiseAffine(3), Keeping(3)]), torch.randn(100, 3)
+    rows = x, torch.ones(100)
+    settings = {"max_iter": 3, "batch_size": 50, "learning_rate": 0.01}
+    history = fit_flow(bijection, *rows, validation=rows, **settings)
+    assert history.validation_score[-1] > history.validation_score[0]
 
 
 @in_dimensions
