@@ -33,7 +33,7 @@ class ColumnLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(n_out, n_in).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(n_out, 1).uniform_(-bound, bound))
         if mask is None:
-            self.mask = None  # read at each step, in less time than a buffer
+            self.mask = None  # a plain attribute is quicker to read, at each step, than a buffer
         else:
             self.register_buffer("mask", mask)
 

@@ -37,9 +37,10 @@ class Likelihood:
         """The losses, and the gradients of "loss" over n in the parameters of the bijection.
 
         Products of matrices are in a context if autograd has them in its hands, or a compiler.
-        What is returned may be of inference mode: to be read, not to be changed.
+        The tensors returned may be of inference mode: to be read, not to be changed in place.
         """
-        with products_of_many(y), torch.inference_mode():  # no_grad leaves more to do
+        # Quicker than no_grad: torch keeps no record of views and versions.
+        with products_of_many(y), torch.inference_mode():
             return gradients_by_vjp(bijection, y, weight, n)
 
     def compiled_gradients(self, bijection):
@@ -48,7 +49,7 @@ class Likelihood:
             return partial(gradients_by_autograd, compiled_losses(self))
 
         def gradients(bijection, y, weight, n, products):
-            with products, torch.no_grad():
+            with products, torch.no_grad():  # machine code keeps no records anyway
                 return compiled_vjp()(bijection, y, weight, n)
 
         return gradients
@@ -58,7 +59,7 @@ LIKELIHOOD = Likelihood()
 
 
 def gradients_by_vjp(bijection, y, weight, n):
-    """What `Likelihood.gradients` returns, for callers under whom autograd records nothing."""
+    """What `Likelihood.gradients` returns, under `torch.no_grad` or in inference mode."""
     share = weight / n.unsqueeze(-1)
     mapped, pullback = bijection.vjp(y)
     # Those of the negative log-density are z, and -1.

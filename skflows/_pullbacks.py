@@ -3,10 +3,11 @@
 On a few hundred rows a third of a training step would go into building, walking and freeing
 autograd's graph. A ``vjp`` method (for vector-Jacobian product) computes something and returns
 the outcome with a pullback: a function that takes the gradient of a loss in the outcome to that
-in the input, and to the list of those in the parameters, in their order. It may be called once,
-and both where autograd records nothing: training does in inference mode, which makes each
-operation quicker, views by half. With ``to_x=False`` it may leave out the former, and return None
-in its place.
+in the input, and to the list of those in the parameters, in their order. With ``to_x=False`` it
+may leave out the former, and return None in its place.
+
+A pullback may be called once, and both are called where autograd records nothing: under
+`torch.no_grad` or, as in training, in inference mode, in which operations are quicker.
 """
 
 import torch
@@ -50,13 +51,13 @@ def recorded(function, x, parameters=()):
 
 
 def leaf(x):
-    """The values of a tensor, for autograd to take gradients in them."""
+    """A tensor with the values of another, in which autograd takes gradients."""
     with torch.inference_mode(False):
         return _recordable(x).detach().requires_grad_()
 
 
 def _recordable(x):
-    """A tensor, or its copy if it is of inference mode, which autograd does not take."""
+    """A tensor, or a copy, made outside, of one of inference mode, which autograd refuses."""
     return x.clone() if x.is_inference() else x
 
 

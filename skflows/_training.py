@@ -22,10 +22,10 @@ BACK_OFF = 0.3  # factor on the rate after a step that was not finite
 
 
 def shuffled_batches(y, weight, batch_size, generators, even=False):
-    """Near-equal batches of rows with their weights, each member's rows in an order of its own.
+    """Batches of rows with their weights, each member's rows in an order of its own.
 
-    A single batch takes the rows as they stand. ``even`` batches are of one size: some rows, less
-    than there are batches, are left out.
+    They have `batch_sizes`. A single batch takes the rows as they stand. ``even`` batches are of
+    one size, whatever it is: some rows, less than there are batches, are left out.
     """
     n = weight.shape[-1]
     n_batches = math.ceil(n / batch_size)
@@ -44,10 +44,11 @@ def batch_sizes(n, n_batches, batch_size):
     """Near-equal numbers that sum to n, none of them above ``batch_size``.
 
     If that is a multiple of 16, and they are 64 or more on average, all but the last are multiples
-    of 16: in a batch of 120, products take a fourth more time for a row than in one of 128.
+    of 16: in a batch of 120, products take a fourth more time for a row than in one of 128. Else
+    they differ by 1 at most.
     """
-    in_lanes = batch_size % LANES == 0 and n >= 4 * LANES * n_batches
-    unit = LANES if in_lanes else 1
+    by_lanes = batch_size % LANES == 0 and n >= 4 * LANES * n_batches
+    unit = LANES if by_lanes else 1
     share, more = divmod(n // unit, n_batches)
     sizes = [unit * (share + (i < more)) for i in range(n_batches)]
     return [*sizes[:-1], sizes[-1] + n % unit]
@@ -110,7 +111,7 @@ def fit_flow(
     max_iter : int
         Largest number of epochs.
     batch_size : int
-        Rows per step. When all rows fit in one batch, they are taken in order.
+        Most rows of a step. When all rows fit in one batch, they are taken in order.
     learning_rate : float, or one for each member
         Peak rate of AdamW.
     weight_decay : float, or one for each member, default=0.0

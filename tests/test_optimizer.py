@@ -229,7 +229,7 @@ def test_batches_are_near_equal(batch_size):
         sizes = batch_sizes(n, math.ceil(n / batch_size), batch_size)
         assert sum(sizes) == n
         assert 0 < min(sizes) <= max(sizes) <= batch_size
-        assert max(sizes) <= 1.25 * min(sizes) + 1
+        assert max(sizes) - min(sizes) <= 16
 
 
 def test_each_member_has_an_order_of_its_own():

@@ -198,12 +198,12 @@ class Keeping(Bijection):
     def __init__(self, n_features):
         super().__init__()
         self.log_scale = torch.nn.Parameter(torch.zeros(n_features))
-        self.kept = None
+        self._kept = None
 
     def forward(self, x, context=None):
-        if self.kept is None:
-            self.kept = torch.arange(1.0, 1 + x.shape[1])
-        log_scale = self.log_scale * self.kept
+        if self._kept is None:
+            self._kept = torch.arange(1.0, 1 + x.shape[1])
+        log_scale = self.log_scale * self._kept
         return x * log_scale.exp(), log_scale.sum().expand(len(x))
 
     def inverse(self, z, context=None):
@@ -211,7 +211,7 @@ class Keeping(Bijection):
 
 
 def test_bijections_may_keep_a_tensor():
-    """Though training has no graph but what is left to autograd, and held-out scores none."""
+    """From the first held-out score, which records nothing, to what autograd differentiates."""
     bijection, x = Chain([ElementwiseAffine(3), Keeping(3)]), torch.randn(100, 3)
     rows = x, torch.ones(100)
     settings = {"max_iter": 3, "batch_size": 50, "learning_rate": 0.01}

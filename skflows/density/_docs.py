@@ -48,7 +48,8 @@ input_noise : float or "auto", default=0.0
     the flow that does best on the held-out rows, where there are any.
 
 batch_size : int or "auto", default="auto"
-    Rows per training step. "auto" takes about 1/32 of the rows, between 128 and 1024.
+    Most rows of a training step; an epoch has as few steps as that allows, of nearly the same
+    size: multiples of 16 if it is one. "auto" takes about 1/32 of the rows, between 128 and 1024.
     Tables of fewer than 40 rows are then trained whole: in float64, with nothing held out,
     shuffled or dropped, so that weighting a row by 2 and repeating it give the same fit, but
     for the noise of ``input_noise`` and on discrete columns, which each row has of its own. Their
@@ -117,8 +118,8 @@ flow_ : torch.nn.Module
     The fitted flow, in float64; it is on the CPU after loading or copying the estimator.
 
 history_ : dict of list
-    "loss" (training negative log-likelihood per row, the mean over the steps of an epoch, in
-    nats), "validation_score" (mean held-out log-density; nan where no rows were held out) and
+    "loss" (training negative log-likelihood per row, the mean over an epoch, in nats),
+    "validation_score" (mean held-out log-density; nan where no rows were held out) and
     "learning_rate", one entry per epoch.
 
 n_iter_ : int

@@ -14,7 +14,7 @@ class LossCurveDisplay:
 
     Both curves are negative log-likelihoods per row in nats, in the units of the training data.
     The validation loss can lie below: it is that of the averaged weights after the epoch, without
-    dropout; the training loss is the mean over the steps of the epoch.
+    dropout; the training loss is the mean over the epoch, row by row.
 
     Flow matching (:class:`skflows.CNFDensity`) has a training loss that is no likelihood: where
     there are likelihoods to draw as well, it has an axis of its own, on the right.
