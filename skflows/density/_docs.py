@@ -49,7 +49,7 @@ input_noise : float or "auto", default=0.0
 
 batch_size : int or "auto", default="auto"
     Most rows of a training step; an epoch has as few steps as that allows, of nearly the same
-    size: multiples of 16 if it is one. "auto" takes about 1/32 of the rows, between 128 and 1024.
+    size. A multiple of 16 is best. "auto" takes about 1/32 of the rows, between 128 and 1024.
     Tables of fewer than 40 rows are then trained whole: in float64, with nothing held out,
     shuffled or dropped, so that weighting a row by 2 and repeating it give the same fit, but
     for the noise of ``input_noise`` and on discrete columns, which each row has of its own. Their
