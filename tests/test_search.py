@@ -87,6 +87,16 @@ def test_scores_are_those_of_grid_search(architecture, batch_size, early_stoppin
     np.testing.assert_array_equal(ours.score_samples(X), theirs.score_samples(X))
 
 
+@pytest.mark.parametrize("architecture", [NSFDensity, MAFDensity, RealNVPDensity])
+def test_scores_are_the_same_whatever_the_number_of_rows(architecture, stacks):
+    """To the last bit: batches are filled up to a multiple of 16 rows."""
+    rows = np.hstack([banana(247, seed) for seed in range(N_COLUMNS // 2)])
+    estimator = architecture(hidden_layer_sizes=(16, 16), max_iter=12, random_state=0)
+    ours, theirs = both(estimator, OPTIMISATION, rows)
+    assert sum(stacks) == 18
+    assert_same_results(ours, theirs, atol=0)
+
+
 @each_estimator
 def test_every_flow_searches_in_one_stack(name, stacks):
     ours, theirs = both(small(name, batch_size=32), {"learning_rate_init": [0.01, 0.1]})
