@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from contextlib import nullcontext
 from itertools import permutations
 
 import numpy as np
@@ -471,6 +472,34 @@ def test_samples_of_an_augmented_flow_follow_its_density(augmented):
     rows, X = augmented.sample(4000, random_state=0), banana(4000)
     np.testing.assert_allclose(rows.mean(0), X.mean(0), atol=0.15)
     np.testing.assert_allclose(rows.std(0), X.std(0), rtol=0.15)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"coupling": "optimal_transport", "jacobian_penalty": 0.1},
+        {"training": "likelihood", "kinetic_penalty": 0.1, "jacobian_penalty": 0.1},
+        {"training": "likelihood", "n_augmented": 1, "adjoint": True},
+    ],
+)
+def test_rows_of_weight_0_do_not_count(params):
+    """Whatever they hold: they fill up batches."""
+    estimator = CNFDensity(hidden_layer_sizes=(8, 8), n_steps=2, **params)
+    objective = estimator._phases(10)[-1]["objective"]
+    bijection = randomize(estimator._build_bijection(3 + estimator.n_augmented)).train()
+    generator = torch.Generator().manual_seed(0)
+    rows, others = torch.randn(2, 20, 3, generator=generator)
+    weight, n = torch.ones(20), torch.tensor(16)
+    weight[n:] = 0.0
+    others[:n] = rows[:n]
+    with torch.random.fork_rng(devices=[]):
+        found = []
+        for each in (rows, others):
+            torch.manual_seed(0)
+            found.append(objective.gradients(bijection, each, weight, n, nullcontext()))
+    torch.testing.assert_close(*found)
+    assert all(g.abs().max() > 0 for g in found[0][1])
 
 
 def test_more_importance_samples_raise_the_score(augmented):

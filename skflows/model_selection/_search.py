@@ -40,9 +40,9 @@ class FlowGridSearchCV(GridSearchCV):
 
     The smaller the batches, the more it gains: a step on few rows spends its time on starting
     kernels. Each flow of a stack has a copy of its rows, so large tables make small stacks, as
-    do large batches. Scores differ by rounding where batches have fewer than 64 rows, or a
-    ``batch_size`` that is no multiple of 16, or there are very few columns. Training amplifies it:
-    by up to some hundredths of a nat at high learning rates.
+    do large batches. Scores differ by rounding where ``batch_size`` is no multiple of 16, a table
+    makes a single batch or batches of fewer than 32 rows, or there are very few columns. Training
+    amplifies it: by up to some hundredths of a nat at high learning rates.
 
     Parameters
     ----------
