@@ -505,15 +505,17 @@ def test_rows_of_weight_0_do_not_count(params):
 def test_more_importance_samples_raise_the_score(augmented):
     """The log of an estimate is too low on average, the less so the better it is.
 
-    The gap is small, for here the noise has little to do with the rows; a mean of logs has none.
+    With weights that are drawn, so that the rows have more to do with the noise.
     """
     X = banana(200, seed=1)
-    other = copy.deepcopy(augmented)
+    whole = copy.deepcopy(augmented)
+    randomize(whole.flow_.bijection)
+    other = copy.deepcopy(whole)
     alone = []
-    for draw in augmented.flow_.noise.split(1):
+    for draw in whole.flow_.noise.split(1):
         other.flow_.noise = draw
         alone.append(other.score(X))
-    assert np.mean(alone) < augmented.score(X) - 1e-4
+    assert np.mean(alone) < whole.score(X) - 1e-3
 
 
 @each_training

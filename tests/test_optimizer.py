@@ -198,13 +198,18 @@ def generators(n_members):
 
 
 @pytest.mark.parametrize("members", [(), (3,)])
-@pytest.mark.parametrize(("n", "batch_size"), [(10, 3), (9, 3), (7, 1), (11, 10), (299, 128)])
-def test_batches_hold_each_row_once(n, batch_size, members):
+@pytest.mark.parametrize(
+    ("n", "batch_size", "apart"), [(10, 3, 1), (9, 3, 1), (7, 1, 1), (11, 10, 1), (299, 128, 16)]
+)
+def test_batches_hold_each_row_once_and_are_near_equal(n, batch_size, apart, members):
     y, weight = numbered(*members, n)
     batches = list(shuffled_batches(y, weight, batch_size, generators(math.prod(members))))
     found = torch.cat([w for _, w in batches], -1).sort(-1).values
     assert torch.equal(found[..., -n:], weight)
     assert (found[..., :-n] == 0).all()
+    sizes = [w.shape[-1] for _, w in batches]
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= apart
     for rows, w in batches:
         assert rows.shape == (*members, w.shape[-1], 2)
         assert torch.equal(rows[..., 0][w > 0], w[w > 0])
@@ -229,7 +234,7 @@ def test_large_batches_are_multiples_of_16(n, batch_size, sizes):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16, 64, 100, 128, 1024])
-def test_batches_are_near_equal(batch_size):
+def test_rows_that_count_are_near_equal_in_all_batches(batch_size):
     for n in range(1, 1500, 3):
         batches = shuffled_batches(*numbered(n), batch_size, generators(1))
         counts = [int((w > 0).sum()) for _, w in batches]

@@ -200,14 +200,18 @@ class Keeping(Bijection):
         self.log_scale = torch.nn.Parameter(torch.zeros(n_features))
         self._kept = None
 
-    def forward(self, x, context=None):
+    def _kept_log_scale(self):
         if self._kept is None:
-            self._kept = torch.arange(1.0, 1 + x.shape[1])
-        log_scale = self.log_scale * self._kept
+            self._kept = torch.arange(1.0, 1 + len(self.log_scale))
+        return self.log_scale * self._kept
+
+    def forward(self, x, context=None):
+        log_scale = self._kept_log_scale()
         return x * log_scale.exp(), log_scale.sum().expand(len(x))
 
     def inverse(self, z, context=None):
-        raise NotImplementedError
+        log_scale = self._kept_log_scale()
+        return z * (-log_scale).exp(), -log_scale.sum().expand(len(z))
 
 
 def test_bijections_may_keep_a_tensor():
