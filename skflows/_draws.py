@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from itertools import cycle
 
 import torch
 from torch.nn import functional as F
@@ -105,10 +106,15 @@ def _drawn(like, fill):
         return fill(torch.empty_like(like))
     generators = _DRAWS.get() or [torch.default_generator]
     # On the CPU wherever the tensor is: the generators are, and draws do not depend on the device.
-    drawn = torch.empty(len(generators), like.numel() // len(generators), dtype=like.dtype)
-    for member, generator in zip(drawn, generators, strict=True):
-        fill(member, generator=generator)
-    return drawn.view(like.shape).to(like.device)
+    own = torch.empty(like.numel() // len(generators), dtype=like.dtype, device="cpu")
+    drawn = drawn_once(generators, lambda g: fill(torch.empty_like(own), generator=g))
+    return torch.stack(drawn).view(like.shape).to(like.device)
+
+
+def drawn_once(generators, draw):
+    """What ``draw`` makes of the generator of each member, once of one that members share."""
+    drawn = {generator: draw(generator) for generator in dict.fromkeys(generators)}
+    return [drawn[generator] for generator in generators]
 
 
 def dropout(h, p):
@@ -120,7 +126,10 @@ def dropout(h, p):
 
 
 def dropout_factors(h, p):
-    """The factor of each unit, and that of the units that are not dropped."""
+    """The factor of each unit, and that of the units that are not dropped.
+
+    The former has one member for all where they share both a generator and the probability.
+    """
     rates = tuple(p) if isinstance(p, list) else (p,)
     if h.device.type != "cpu" or torch.compiler.is_compiling():  # which draws in its own way
         h = torch.ones_like(h)
@@ -131,16 +140,23 @@ def dropout_factors(h, p):
     generators = _DRAWS.get() or [torch.default_generator] * len(rates)
     # Torch's generator draws 64 bits at once, and spends as many on each unit in F.dropout: that
     # would be a fourth of a training step.
+    distinct = list(dict.fromkeys(generators))
     n = h.numel() // len(generators)
-    bits = torch.empty(len(generators), -(-n // 8), device="cpu", dtype=torch.int64)
-    members = bits if len(generators) > 1 else [bits]
-    for i, (member, generator) in enumerate(zip(members, generators, strict=True)):
-        if rates[i % len(rates)]:  # a member without dropout draws nothing when it is alone
-            member.random_(-(2**63), None, generator=generator)
+    bits = torch.empty(len(distinct), -(-n // 8), device="cpu", dtype=torch.int64)
+    # A member without dropout draws nothing when it is alone.
+    drawing = {generator for generator, rate in zip(generators, cycle(rates)) if rate}
+    for own, generator in zip(bits if len(distinct) > 1 else [bits], distinct, strict=True):
+        if generator in drawing:
+            own.random_(-(2**63), None, generator=generator)
+    shape = h.shape
+    if len(distinct) == len(rates) == 1 < len(generators):
+        shape = 1, *shape[1:]
+    elif len(distinct) < len(generators):
+        bits = bits[[distinct.index(generator) for generator in generators]]
     least, factor = _in_8_bits(rates, h.dtype)
     # In place, what a comparison returns has 8 bits too: floats are made of those at once.
     kept = bits.view(torch.int8)
-    kept = (kept[:, :n] if n % 8 else kept).reshape(h.shape).ge_(least)
+    kept = (kept[:, :n] if n % 8 else kept).reshape(shape).ge_(least)
     return kept.to(h.dtype).mul_(factor), factor
 
 

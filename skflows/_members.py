@@ -92,6 +92,15 @@ def substack(stacked, indices):
     return some
 
 
+def settings_of_member(bijection):
+    """The values of what members of a stack may have of their own besides tensors."""
+    return [
+        getattr(module, name)
+        for module in bijection.modules()
+        for name in getattr(module, "member_settings", ())
+    ]
+
+
 def _tensors(bijection):
     return dict(bijection.named_parameters()) | dict(bijection.named_buffers())
 

@@ -181,7 +181,10 @@ class ResidualMLP(nn.Module):
                 return units, lambda g: by_autograd(g)[0]
             return units * factors, lambda g: by_autograd(g * factors)[0]
         if factors is not None:
-            units = factors.mul_(h).relu_()  # in memory that the processor's cache holds
+            if factors.shape == h.shape:
+                units = factors.mul_(h).relu_()  # in memory that the processor's cache holds
+            else:
+                units = h.mul(factors).relu_()
         else:
             units = h.relu_() if in_place else h.relu()
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from ._columns import LANES
-from ._draws import drawing_from
+from ._draws import drawing_from, drawn_once
 from ._history import Member, as_list
 from ._members import substack
 from ._objective import LIKELIHOOD, mean_log_prob
@@ -39,8 +39,9 @@ def shuffled_batches(y, weight, batch_size, generators, even=False):
     if n_batches == 1:
         yield y, weight
         return
-    orders = [torch.randperm(n, generator=g) + n * i for i, g in enumerate(generators)]
-    order = torch.stack(orders).view(weight.shape).to(y.device)
+    orders = drawn_once(generators, lambda g: torch.randperm(n, generator=g))
+    order = torch.stack([own + n * i for i, own in enumerate(orders)])
+    order = order.view(weight.shape).to(y.device)
     in_lanes = batch_size % LANES == 0 and n >= 2 * LANES * n_batches and not even
     unit = LANES if in_lanes else 1
     if even:
@@ -136,7 +137,8 @@ def fit_flow(
         The state an earlier call left in its history. Not for a stack.
     generators : list of torch.Generator, optional
         What each member draws its orders and its dropout from: with its own, it draws in a stack
-        what it would draw alone. Torch's default generator by default.
+        what it would draw alone. Members that share one draw the same, and it is drawn once.
+        Torch's default generator by default.
     redraw : callable, optional
         Called with nothing at the beginning of each epoch, it returns the rows of that epoch, of
         the shape of ``y``: for noise that is drawn anew each time. ``y`` itself by default.

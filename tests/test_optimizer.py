@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from skflows import _objective, _optimizer
-from skflows._draws import dropout
+from skflows._draws import drawing_from, dropout, normal_draws
 from skflows._masked import MaskedResidualMLP
 from skflows._members import alike
 from skflows._nn import masked_layers
@@ -280,6 +280,23 @@ def test_dropout_is_unbiased_and_independent(p, rounded):
         assert abs((kept & other).double().mean() - (1 - p) ** 2) < 2 * tolerance
     (slope,) = torch.autograd.grad(first.sum(), h)
     assert torch.equal(slope, first)
+
+
+@pytest.mark.parametrize("sharing", [[0, 0, 0], [0, 1, 0], [0, 1, 2]])
+@pytest.mark.parametrize("rates", [0.25, [0.25, 0.0, 0.5]])
+def test_members_draw_what_they_would_alone_whoever_shares_a_generator(sharing, rates):
+    if rates != 0.25 and sharing == [0, 0, 0]:
+        rates = [0.25, 0.125, 0.5]  # one without dropout draws nothing: it has another generator
+    h = torch.ones(3, 5, 7)
+    shared = generators(3)
+    with drawing_from([shared[i] for i in sharing]):
+        together = [dropout(h, rates), normal_draws(h), dropout(h, rates)]
+    for i, number in enumerate(sharing):
+        own = rates[i] if isinstance(rates, list) else rates
+        with drawing_from([generators(3)[number]]):
+            alone = [dropout(h[i], own), normal_draws(h[i]), dropout(h[i], own)]
+        for drawn, expected in zip(together, alone, strict=True):
+            assert torch.equal(drawn[i], expected)
 
 
 def test_paced_schedule_follows_the_clock(monkeypatch):

@@ -131,6 +131,33 @@ def test_noise_of_held_out_rows_is_that_of_a_flow_alone(stacks):
     assert_same_results(ours, theirs, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("params", "grid", "n_generators"),
+    [
+        ({}, {"learning_rate_init": [0.01, 0.1]}, 1),
+        ({}, DROPOUT, 2),
+        ({}, {"random_state": [0, 1, 0]}, 2),
+        ({"input_noise": 0.1}, {"learning_rate_init": [0.01, 0.1]}, 6),
+    ],
+)
+def test_flows_that_would_draw_the_same_numbers_draw_them_once(
+    params, grid, n_generators, monkeypatch
+):
+    given = []
+    fit_in_phases = _together.fit_in_phases
+
+    def watched(*args, generators, **settings):
+        given.extend(generators)
+        return fit_in_phases(*args, generators=generators, **settings)
+
+    monkeypatch.setattr(_together, "fit_in_phases", watched)
+    params = {"dropout": 0.1, "batch_size": 32, "max_iter": 4} | params
+    ours, theirs = both(small("maf", **params), grid)
+    assert len(given) == 3 * len(ours.cv_results_["params"])
+    assert len(set(given)) == n_generators
+    assert_same_results(ours, theirs)
+
+
 def test_other_shapes_make_other_stacks(stacks):
     grid = {"n_transforms": [1, 2], "hidden_layer_sizes": [(4,), (8,)], "dropout": [0.0, 0.1]}
     ours, theirs = both(small("maf", batch_size=32), grid)
