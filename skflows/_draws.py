@@ -106,13 +106,16 @@ def _drawn(like, fill):
         return fill(torch.empty_like(like))
     generators = _DRAWS.get() or [torch.default_generator]
     # On the CPU wherever the tensor is: the generators are, and draws do not depend on the device.
-    own = torch.empty(like.numel() // len(generators), dtype=like.dtype, device="cpu")
-    drawn = drawn_once(generators, lambda g: fill(torch.empty_like(own), generator=g))
-    return torch.stack(drawn).view(like.shape).to(like.device)
+    n = like.numel() // len(generators)
+
+    def draw(generator):
+        return fill(torch.empty(n, dtype=like.dtype, device="cpu"), generator=generator)
+
+    return torch.stack(drawn_once(generators, draw)).view(like.shape).to(like.device)
 
 
 def drawn_once(generators, draw):
-    """What ``draw`` makes of the generator of each member, once of one that members share."""
+    """``draw(generator)`` for each member, called once for a generator that several share."""
     drawn = {generator: draw(generator) for generator in dict.fromkeys(generators)}
     return [drawn[generator] for generator in generators]
 
@@ -128,7 +131,8 @@ def dropout(h, p):
 def dropout_factors(h, p):
     """The factor of each unit, and that of the units that are not dropped.
 
-    The former has one member for all where they share both a generator and the probability.
+    Members that share both a generator and the probability share the former: it has a single
+    member then.
     """
     rates = tuple(p) if isinstance(p, list) else (p,)
     if h.device.type != "cpu" or torch.compiler.is_compiling():  # which draws in its own way
@@ -143,16 +147,18 @@ def dropout_factors(h, p):
     distinct = list(dict.fromkeys(generators))
     n = h.numel() // len(generators)
     bits = torch.empty(len(distinct), -(-n // 8), device="cpu", dtype=torch.int64)
-    # A member without dropout draws nothing when it is alone.
-    drawing = {generator for generator, rate in zip(generators, cycle(rates)) if rate}
-    for own, generator in zip(bits if len(distinct) > 1 else [bits], distinct, strict=True):
+    drawing = distinct
+    if not all(rates):  # a member without dropout draws nothing when it is alone
+        drawing = [generator for generator, rate in zip(generators, cycle(rates)) if rate]
+    for row, generator in zip(bits if len(distinct) > 1 else [bits], distinct, strict=True):
         if generator in drawing:
-            own.random_(-(2**63), None, generator=generator)
+            row.random_(-(2**63), None, generator=generator)
     shape = h.shape
-    if len(distinct) == len(rates) == 1 < len(generators):
-        shape = 1, *shape[1:]
-    elif len(distinct) < len(generators):
-        bits = bits[[distinct.index(generator) for generator in generators]]
+    if len(distinct) < len(generators):
+        if len(distinct) == len(rates) == 1:
+            shape = 1, *shape[1:]
+        else:
+            bits = bits[[distinct.index(generator) for generator in generators]]
     least, factor = _in_8_bits(rates, h.dtype)
     # In place, what a comparison returns has 8 bits too: floats are made of those at once.
     kept = bits.view(torch.int8)

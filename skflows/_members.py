@@ -93,7 +93,7 @@ def substack(stacked, indices):
 
 
 def settings_of_member(bijection):
-    """The values of what members of a stack may have of their own besides tensors."""
+    """What members of a stack may have of their own besides tensors."""
     return [
         getattr(module, name)
         for module in bijection.modules()

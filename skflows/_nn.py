@@ -181,10 +181,9 @@ class ResidualMLP(nn.Module):
                 return units, lambda g: by_autograd(g)[0]
             return units * factors, lambda g: by_autograd(g * factors)[0]
         if factors is not None:
-            if factors.shape == h.shape:
-                units = factors.mul_(h).relu_()  # in memory that the processor's cache holds
-            else:
-                units = h.mul(factors).relu_()
+            # In memory that the processor's cache holds, but for factors that members share.
+            out = factors if factors.shape == h.shape else h if in_place else None
+            units = torch.mul(h, factors, out=out).relu_()
         else:
             units = h.relu_() if in_place else h.relu()
 

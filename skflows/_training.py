@@ -23,7 +23,7 @@ BACK_OFF = 0.3  # factor on the rate after a step that was not finite
 
 
 def shuffled_batches(y, weight, batch_size, generators, even=False):
-    """Batches of rows with their weights, each member's rows in an order of its own.
+    """Batches of rows with their weights, each member's rows in an order by its generator.
 
     A single batch takes the rows as they stand. ``even`` batches are of one size: some rows, less
     than there are batches, are left out.
@@ -55,6 +55,14 @@ def shuffled_batches(y, weight, batch_size, generators, even=False):
     sizes = [unit * (share + (i >= n_batches - more)) for i in range(n_batches)]
     for rows, importance in zip(order.split(sizes, -1), weight.split(sizes, -1), strict=True):
         yield y[rows], importance
+
+
+def default_generators(n_members):
+    """Torch's own for a single member; for several, one for each, which that one seeds."""
+    if n_members == 1:
+        return [torch.default_generator]
+    seeds = torch.randint(2**62, (n_members,)).tolist()
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def without_padding(y, weight):
@@ -137,11 +145,12 @@ def fit_flow(
         The state an earlier call left in its history. Not for a stack.
     generators : list of torch.Generator, optional
         What each member draws its orders and its dropout from: with its own, it draws in a stack
-        what it would draw alone. Members that share one draw the same, and it is drawn once.
-        Torch's default generator by default.
+        what it would draw alone. Members may share one if they would draw the same numbers alone:
+        those are drawn once. By default torch's own, or others that it seeds for a stack.
     redraw : callable, optional
-        Called with nothing at the beginning of each epoch, it returns the rows of that epoch, of
-        the shape of ``y``: for noise that is drawn anew each time. ``y`` itself by default.
+        Called with the numbers of the members that still train at the beginning of each epoch, it
+        returns the rows of that epoch, of the shape of ``y``: for noise that is drawn anew each
+        time. Those of other members do not matter. ``y`` itself by default.
     objective : Likelihood, optional
         What is minimised, and how held-out rows are scored.
     history : History, or a list of one for each member, optional
@@ -178,7 +187,7 @@ def fit_flow(
     products = module_products(bijection, min(batch_size, n), n_axes=2 + len(stacked))
     best = optimizer.average.clone()
     latest = best.clone()  # after the last whole epoch
-    generators = generators or [torch.default_generator] * n_members
+    generators = generators or default_generators(n_members)
     if validation is not None:
         validation = without_padding(*validation), validation[1]
 
@@ -208,7 +217,7 @@ def fit_flow(
     try:
         for epoch in range(1, max_iter + 1):
             on_epoch_begin()
-            rows = y if redraw is None else redraw()
+            rows = y if redraw is None else redraw(running)
             if len(running) < n_members:
                 rows = rows[running]
             rows = without_padding(rows, weight)

@@ -282,12 +282,19 @@ def test_dropout_is_unbiased_and_independent(p, rounded):
     assert torch.equal(slope, first)
 
 
-@pytest.mark.parametrize("sharing", [[0, 0, 0], [0, 1, 0], [0, 1, 2]])
-@pytest.mark.parametrize("rates", [0.25, [0.25, 0.0, 0.5]])
-def test_members_draw_what_they_would_alone_whoever_shares_a_generator(sharing, rates):
-    if rates != 0.25 and sharing == [0, 0, 0]:
-        rates = [0.25, 0.125, 0.5]  # one without dropout draws nothing: it has another generator
-    h = torch.ones(3, 5, 7)
+@pytest.mark.parametrize("shape", [(3, 5, 7), (3, 4, 16)])
+@pytest.mark.parametrize(
+    ("sharing", "rates"),
+    [
+        ([0, 0, 0], 0.25),
+        ([0, 0, 0], [0.25, 0.125, 0.5]),
+        ([0, 1, 0], 0.25),
+        ([0, 1, 0], [0.25, 0.0, 0.5]),  # one without dropout draws nothing
+        ([0, 1, 2], [0.25, 0.0, 0.5]),
+    ],
+)
+def test_members_draw_what_they_would_alone_whoever_shares_a_generator(sharing, rates, shape):
+    h = torch.ones(shape)
     shared = generators(3)
     with drawing_from([shared[i] for i in sharing]):
         together = [dropout(h, rates), normal_draws(h), dropout(h, rates)]
@@ -297,6 +304,14 @@ def test_members_draw_what_they_would_alone_whoever_shares_a_generator(sharing, 
             alone = [dropout(h[i], own), normal_draws(h[i]), dropout(h[i], own)]
         for drawn, expected in zip(together, alone, strict=True):
             assert torch.equal(drawn[i], expected)
+
+
+def test_members_that_share_a_generator_share_an_order():
+    y, weight = numbered(2, 30)
+    (generator,) = generators(1)
+    for rows, importance in shuffled_batches(y, weight, 16, [generator] * 2):
+        assert torch.equal(rows[0] + 30, rows[1])
+        assert torch.equal(importance[0] > 0, importance[1] > 0)
 
 
 def test_paced_schedule_follows_the_clock(monkeypatch):

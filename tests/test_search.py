@@ -135,14 +135,17 @@ def test_noise_of_held_out_rows_is_that_of_a_flow_alone(stacks):
     ("params", "grid", "n_generators"),
     [
         ({}, {"learning_rate_init": [0.01, 0.1]}, 1),
-        ({}, DROPOUT, 2),
+        ({"activation": "silu"}, {"learning_rate_init": [0.01, 0.1]}, 1),
+        ({}, {"dropout": [0.0, 0.1, 0.2]}, 2),
         ({}, {"random_state": [0, 1, 0]}, 2),
         ({"input_noise": 0.1}, {"learning_rate_init": [0.01, 0.1]}, 6),
     ],
 )
+@pytest.mark.parametrize("name", ["nsf", "maf", "realnvp"])
 def test_flows_that_would_draw_the_same_numbers_draw_them_once(
-    params, grid, n_generators, monkeypatch
+    name, params, grid, n_generators, monkeypatch
 ):
+    """And their scores are those of flows alone, to the last bit."""
     given = []
     fit_in_phases = _together.fit_in_phases
 
@@ -151,11 +154,21 @@ def test_flows_that_would_draw_the_same_numbers_draw_them_once(
         return fit_in_phases(*args, generators=generators, **settings)
 
     monkeypatch.setattr(_together, "fit_in_phases", watched)
-    params = {"dropout": 0.1, "batch_size": 32, "max_iter": 4} | params
-    ours, theirs = both(small("maf", **params), grid)
+    size = {"hidden_layer_sizes": (16, 16), "batch_size": 48, "max_iter": 4, "dropout": 0.1}
+    ours, theirs = both(small(name, **size | params), grid)
     assert len(given) == 3 * len(ours.cv_results_["params"])
     assert len(set(given)) == n_generators
-    assert_same_results(ours, theirs)
+    assert_same_results(ours, theirs, atol=0)
+
+
+def test_a_flow_goes_on_from_its_own_draws_in_the_next_phase(stacks):
+    """Some members match for longer than others before all of them are trained by likelihood."""
+    settings = {"training": "both", "batch_size": 32, "max_iter": 30, "learning_rate_init": 0.1}
+    estimator = small("cnf", early_stopping=True, validation_fraction=0.2, **settings)
+    grid = {"n_iter_no_change": [1, 100], "dropout": [0.1]}
+    ours, theirs = both(estimator, grid, X[:, :2])
+    assert stacks == [6]
+    assert_same_results(ours, theirs, atol=1e-3)
 
 
 def test_other_shapes_make_other_stacks(stacks):

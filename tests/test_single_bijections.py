@@ -17,6 +17,7 @@ from torch.autograd.functional import jacobian
 from torch.testing import assert_close
 
 from skflows import _masked
+from skflows._draws import drawing_from
 from skflows._members import stack
 from skflows._nn import ResidualMLP
 from skflows._training import fit_flow
@@ -134,22 +135,28 @@ def test_dropout_acts_in_both_directions_and_in_training_only(name, direction):
         assert torch.equal(call(x)[0], call(x)[0])
 
 
+@pytest.mark.parametrize("n_generators", [1, 3])
 @pytest.mark.parametrize("rates", [0.5, [0.0, 0.2, 0.5]])
-@pytest.mark.parametrize("name", ["coupling_relu", "autoregressive_relu", "coupling_unequal"])
-def test_vjp_drops_what_autograd_drops(name, rates):
-    """In a stack whose members differ in it, too."""
+@pytest.mark.parametrize(
+    "name", ["coupling_relu", "autoregressive_relu", "coupling_unequal", "coupling_affine"]
+)
+def test_vjp_drops_what_autograd_drops(name, rates, n_generators):
+    """In a stack whose members differ in it, too, or share what they draw from."""
     bijections, rows = zip(*(make_case(name, 5)[:2] for _ in range(3)), strict=True)
     bijection, x = stack(bijections).train(), torch.stack(rows)
     for module in bijection.modules():
         if isinstance(module, ResidualMLP):
             module.dropout = rates
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+
+    def drawing():
+        own = [torch.Generator().manual_seed(i) for i in range(n_generators)]
+        return drawing_from(own * (3 // n_generators))
+
+    with drawing():
         expected = values_and_gradients(bijection, bijection.forward, x)
-        torch.manual_seed(0)
-        with torch.no_grad():
-            (z, log_det), pullback = bijection.vjp(x)
-            g_x, gradients = pullback(z.cos(), log_det.cos())
+    with drawing(), torch.no_grad():
+        (z, log_det), pullback = bijection.vjp(x)
+        g_x, gradients = pullback(z.cos(), log_det.cos())
     assert not torch.equal(z, bijection.eval()(x)[0])
     for value, other in zip([z, log_det, g_x, *gradients], expected, strict=True):
         assert_close(value, other, **EXACT)

@@ -310,7 +310,7 @@ def test_each_epoch_trains_on_rows_drawn_for_it(batch_size):
     y, weight = rows()
     drawn = []
 
-    def redraw():
+    def redraw(running):
         drawn.append(rows(loc=10.0 * len(drawn))[0])
         return drawn[-1]
 

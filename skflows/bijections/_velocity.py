@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .._draws import dropout
+from .._draws import dropout_factors
 from .._nn import ColumnLinear
 
 N_FREQUENCIES = 4  # of the time: the field may turn as often on its way
@@ -131,7 +131,7 @@ class Velocity(nn.Module):
             return None
         *members, _, n = columns.shape
         units = (columns.new_ones(*members, size, n) for size in self.sizes)
-        return [dropout(each, self.dropout) for each in units]
+        return [dropout_factors(each, self.dropout)[0] for each in units]
 
     def forward(self, t, x, context=None, slopes=False, masks=None):
         """Velocity of columns, and the slopes of its hidden units if they are asked for.

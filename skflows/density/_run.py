@@ -220,7 +220,7 @@ class Training(Run):
                 self.weight,
                 self.validation,
                 generators=[self.generator],
-                redraw=self.redraw if self.draws_noise else None,
+                redraw=(lambda running: self.redraw()) if self.draws_noise else None,
                 # Losses and scores are reported in the units of X, as score_samples is.
                 log_det=self.log_det,
                 validation_log_det=self.validation_log_det,
