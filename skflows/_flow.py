@@ -36,6 +36,10 @@ class Flow(nn.Module):
         x, fixed = self.preprocess.inverse(y, context)
         return x, fixed + trained
 
+    def in_small_steps(self, inverse=False):
+        """What its bijection says of that direction (see `Bijection.in_small_steps`)."""
+        return self.bijection.in_small_steps(inverse)
+
     def log_prob(self, x, context=None):
         """Log-density in nats, in the units of ``x``."""
         z, log_det = self(x, context)

@@ -248,6 +248,35 @@ def test_threads_share_the_chunks_of_a_table(two_threads, monkeypatch):
     np.testing.assert_array_equal(shared, estimator.score_samples(X))
 
 
+@pytest.mark.parametrize(
+    ("name", "direction", "is_shared"),
+    [
+        ("maf", "forward", True),
+        ("maf", "inverse", False),
+        ("iaf", "log_prob", False),
+        ("iaf", "inverse", True),
+        ("realnvp", "inverse", True),
+        ("planar", "log_prob", False),
+    ],
+)
+def test_threads_share_no_small_operations(name, direction, is_shared, two_threads, monkeypatch):
+    """They would take turns at starting them, and be slower than one thread."""
+    X, _ = gaussian(N_ROWS)
+    estimator = small(name).fit(X)
+    monkeypatch.setattr(_engine, "VALUES_PER_CHUNK", 40)
+    pools = []
+    monkeypatch.setattr(
+        _engine,
+        "ThreadPoolExecutor",
+        lambda n_threads: pools.append(n_threads) or ThreadPoolExecutor(n_threads),
+    )
+    in_chunks = estimator._map_rows(direction, X)
+    assert pools == [2] * is_shared
+    monkeypatch.undo()
+    for part, whole in zip(in_chunks, estimator._map_rows(direction, X), strict=True):
+        np.testing.assert_allclose(part, whole, rtol=1e-9, atol=1e-9)
+
+
 def test_overlapping_threads_leave_their_number_as_found(two_threads):
     first, second = _engine.one_thread(), _engine.one_thread()
     with ThreadPoolExecutor(1) as a, ThreadPoolExecutor(1) as b:

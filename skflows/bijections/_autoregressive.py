@@ -62,6 +62,9 @@ class MaskedAutoregressive(Bijection):
 
         return (z.mT, log_slope.sum(-2)), pullback
 
+    def in_small_steps(self, inverse=False):
+        return inverse
+
     def inverse(self, z, context=None):
         z = z.mT
         log_slopes = []

@@ -46,6 +46,10 @@ class Bijection(nn.Module, ABC):
         """
         return recorded(self.forward, x, list(self.parameters()))
 
+    def in_small_steps(self, inverse=False):
+        """Whether a direction takes many operations on little, which threads do not share well."""
+        return False
+
     def initialize(self, x, weight=None, context=None):
         """Set the state that depends on data (scales, means); most bijections have none."""
 
@@ -103,6 +107,9 @@ class Chain(Bijection):
 
         return (x, log_det), pullback
 
+    def in_small_steps(self, inverse=False):
+        return any(bijection.in_small_steps(inverse) for bijection in self.bijections)
+
     def initialize(self, x, weight=None, context=None):
         for i, bijection in enumerate(self.bijections):
             bijection.initialize(x, weight, context)
@@ -124,3 +131,6 @@ class Inverse(Bijection):
 
     def inverse(self, z, context=None):
         return self.bijection(z, context)
+
+    def in_small_steps(self, inverse=False):
+        return self.bijection.in_small_steps(not inverse)

@@ -63,6 +63,9 @@ class Planar(Bijection):
         bent = torch.tanh((x * w).sum(-1) + b)
         return x + u * bent.unsqueeze(-1), self._log_det((w * u).sum(-1), bent)
 
+    def in_small_steps(self, inverse=False):
+        return True
+
     def inverse(self, z, context=None):
         u, w, b = self._uwb(context)
         wu = (w * u).sum(-1)

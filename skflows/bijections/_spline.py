@@ -71,6 +71,8 @@ class RationalQuadraticSpline(Univariate):
         return 2 * self.tail_bound - self.n_bins * self.least
 
     def forward(self, x, params):
+        if not torch.is_grad_enabled():  # a few percent of a call on one row
+            return _evaluate(self, x, params)[:2]
         return _SplineForward.apply(x, params, self)
 
     def vjp(self, x, params):

@@ -1,6 +1,7 @@
 """The torch half of the estimators, imported when one is first fitted or used."""
 
 import copy
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -11,9 +12,11 @@ import torch
 from ..bijections._fixed import weighted_moments
 
 # In one pass of scoring: bounds the memory, and keeps the activations in a CPU's cache. Those of
-# tables with few columns are as wide as the hidden layers.
-VALUES_PER_CHUNK = 2**15
-ROWS_PER_CHUNK = 2**11
+# tables with few columns are as wide as the hidden layers. With half of them, threads would wait
+# for each other to start the next operation: a fifth more time.
+VALUES_PER_CHUNK = 2**16
+ROWS_PER_CHUNK = 2**12
+LARGER = 2  # chunks, in this proportion, where the operations on each are many and small
 # Torch has one random state for all threads: fits in threads take turns, lest they mix draws.
 RNG_LOCK = threading.RLock()
 SMALLEST_SHARED_WORK = 1e8  # rows times weights of a pass from which on a second thread pays
@@ -129,7 +132,12 @@ def map_rows(flow, direction, rows):
     device = device_of(flow)
     is_cpu = device.type == "cpu"
     most = min(VALUES_PER_CHUNK // rows.shape[1], ROWS_PER_CHUNK) * (1 if is_cpu else 64)
-    size = max(1, most // getattr(flow, "n_passes", 1))
+    in_small_steps = flow.in_small_steps(direction == "inverse")
+    if in_small_steps:
+        most *= LARGER
+    most = max(1, most // getattr(flow, "n_passes", 1))
+    n_chunks = max(1, math.ceil(len(rows) / most))
+    size = max(1, math.ceil(len(rows) / n_chunks))  # the last one is no smaller than the others
 
     def outputs(start):
         with torch.inference_mode():
@@ -142,7 +150,7 @@ def map_rows(flow, direction, rows):
         return outputs(0)
     starts = range(0, len(rows), size)
     whole = None
-    with threads_for(len(starts) if is_cpu else 1) as over:
+    with threads_for(len(starts) if is_cpu and not in_small_steps else 1) as over:
         for start, parts in zip(starts, over(outputs, starts), strict=True):
             if whole is None:  # not joined at the end, which would take the memory twice
                 whole = [np.empty((len(rows), *part.shape[1:])) for part in parts]
