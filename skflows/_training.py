@@ -61,7 +61,7 @@ def default_generators(n_members):
     """Torch's own for a single member; for several, one for each, which that one seeds."""
     if n_members == 1:
         return [torch.default_generator]
-    seeds = torch.randint(2**62, (n_members,)).tolist()
+    seeds = torch.randint(2**62, (n_members,), device="cpu").tolist()
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 

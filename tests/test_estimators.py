@@ -260,20 +260,30 @@ def test_threads_share_the_chunks_of_a_table(two_threads, monkeypatch):
     ],
 )
 def test_threads_share_no_small_operations(name, direction, is_shared, two_threads, monkeypatch):
-    """They would take turns at starting them, and be slower than one thread."""
+    """Neither Python's, which would take turns at starting them, nor torch's."""
     X, _ = gaussian(N_ROWS)
     estimator = small(name).fit(X)
     monkeypatch.setattr(_engine, "VALUES_PER_CHUNK", 40)
-    pools = []
+    pools, numbers = [], []
     monkeypatch.setattr(
         _engine,
         "ThreadPoolExecutor",
         lambda n_threads: pools.append(n_threads) or ThreadPoolExecutor(n_threads),
     )
+    passed = getattr(type(estimator.flow_), direction)
+
+    def watched(*args):
+        numbers.append(torch.get_num_threads())
+        return passed(*args)
+
+    monkeypatch.setattr(type(estimator.flow_), direction, watched)
     in_chunks = estimator._map_rows(direction, X)
     assert pools == [2] * is_shared
+    assert set(numbers) == {1}
     monkeypatch.undo()
-    for part, whole in zip(in_chunks, estimator._map_rows(direction, X), strict=True):
+    at_once = estimator._map_rows(direction, X)
+    assert torch.get_num_threads() == 2
+    for part, whole in zip(in_chunks, at_once, strict=True):
         np.testing.assert_allclose(part, whole, rtol=1e-9, atol=1e-9)
 
 

@@ -105,10 +105,11 @@ def fit_together(runs, stacked, on_epoch_begin=proceed, on_epoch_end=None):
 
     def redraw(running):
         for i in running:
-            rows[i, : len(runs[i].y)] = runs[i].redraw()
-        return rows
+            drawn[i, : len(runs[i].y)] = runs[i].redraw()
+        return drawn
 
     rows = padded([run.y for run in runs])
+    drawn = rows.clone()
     with suitable_threads(stacked, first.batch_size):
         histories = fit_in_phases(
             first.phases(),

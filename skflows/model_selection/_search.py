@@ -33,9 +33,10 @@ class FlowGridSearchCV(GridSearchCV):
     Candidates may differ in ``learning_rate_init``, ``weight_decay``, ``dropout``, ``tol``,
     ``n_iter_no_change``, ``random_state``, ``preprocessing``, ``bounds``, ``discrete``,
     ``contamination`` and ``verbose`` and still stack. Those that differ in anything else, such as
-    ``n_transforms`` or ``batch_size``, stack with their own folds. Whatever has no stack is left
-    to `GridSearchCV`: estimators other than `FlowDensity` (pipelines too), ``time_limit``,
-    ``compile``, callbacks, and parameters of `fit` other than ``sample_weight`` and ``groups``.
+    ``n_transforms`` or ``batch_size``, stack with their own folds, and folds of one row more with
+    each other. Whatever has no stack is left to `GridSearchCV`: estimators other than
+    `FlowDensity` (pipelines too), ``time_limit``, ``compile``, callbacks, and parameters of `fit`
+    other than ``sample_weight`` and ``groups``.
     Flows with ``input_noise="auto"`` train one after another, as stacks of their own.
 
     The smaller the batches, the more it gains: a step on few rows spends its time on starting
