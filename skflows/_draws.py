@@ -142,9 +142,9 @@ def dropout_factors(h, p):
         factors = torch.stack([F.dropout(*own) for own in zip(h, rates, strict=True)])
         return factors, _of_members(tuple(1 / (1 - rate) for rate in rates), h.dtype, h.device)
     generators = _DRAWS.get() or [torch.default_generator] * len(rates)
+    distinct = list(dict.fromkeys(generators))
     # Torch's generator draws 64 bits at once, and spends as many on each unit in F.dropout: that
     # would be a fourth of a training step.
-    distinct = list(dict.fromkeys(generators))
     n = h.numel() // len(generators)
     bits = torch.empty(len(distinct), -(-n // 8), device="cpu", dtype=torch.int64)
     drawing = distinct

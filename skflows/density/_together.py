@@ -109,7 +109,8 @@ def fit_together(runs, stacked, on_epoch_begin=proceed, on_epoch_end=None):
         return drawn
 
     rows = padded([run.y for run in runs])
-    drawn = rows.clone()
+    draws_noise = any(run.draws_noise for run in runs)
+    drawn = rows.clone() if draws_noise else None
     with suitable_threads(stacked, first.batch_size):
         histories = fit_in_phases(
             first.phases(),
@@ -118,7 +119,7 @@ def fit_together(runs, stacked, on_epoch_begin=proceed, on_epoch_end=None):
             padded([run.weight for run in runs]),
             validation,
             generators=generators_of(runs),
-            redraw=redraw if any(run.draws_noise for run in runs) else None,
+            redraw=redraw if draws_noise else None,
             log_det=[run.log_det for run in runs],
             validation_log_det=[run.validation_log_det for run in runs],
             on_epoch_begin=on_epoch_begin,
