@@ -9,6 +9,7 @@ from _bijections import (
     DIMENSIONS,
     TABLE,
     build,
+    check_vjp,
     make_case,
     randomize,
     values_and_gradients,
@@ -32,7 +33,7 @@ from skflows.bijections import (
     Planar,
     Standardize,
 )
-from skflows.bijections._planar import _solve_monotone
+from skflows.bijections._planar import _invertible, _solve_monotone
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -268,8 +269,8 @@ def test_planar_inverse_solves_to_the_last_digits(d, length, wu):
     bijection = Planar(d).double()
     with torch.no_grad():
         bijection.parameters_.copy_(torch.cat([u, w, torch.tensor([0.3])]))
-        u_hat, _, _ = bijection._uwb(None)
-        assert (u_hat @ w).item() > -1 - 1e-12
+        u_hat, _ = _invertible(u[:, None], w[:, None])
+        assert (w @ u_hat).item() > -1 - 1e-12
         z = torch.randn(200, d, generator=generator, dtype=torch.float64)
         z[0] = -0.3 * w / length**2  # w.z + b = 0, where the map is flattest
         x, log_det = bijection.inverse(z)
@@ -282,6 +283,20 @@ def test_planar_inverse_solves_to_the_last_digits(d, length, wu):
     steep = log_det < 20
     assert_close(log_det[steep], -log_det_forward[steep], rtol=1e-10, atol=1e-6)
     assert steep.sum() >= 199
+
+
+@pytest.mark.parametrize("length", [2.0**-30, 2.0**-10, 1.0])
+@pytest.mark.parametrize("wu", [-1e3, 0.5])
+def test_planar_vjp_where_rounding_is_kept_at_bay(length, wu):
+    """Where w nearly vanishes, and at a row where w.u is -1 and the map flat."""
+    u, w = [wu / length, 1.0, -2.0], [length, 0.0, 0.0]
+    bijection = Planar(3).double()
+    with torch.no_grad():
+        bijection.parameters_.copy_(torch.tensor([*u, *w, 0.0]))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20, 3, generator=generator, dtype=torch.float64) / length
+    x[0, 0] = 1e-9 / length  # of tanh 1e-9, whose square is lost beside 1
+    check_vjp(bijection, x)
 
 
 def weighted(values, weight):

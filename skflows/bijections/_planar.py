@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from ._base import Bijection
 
+aten = torch.ops.aten
+
 # softplus of this is 1: makes w.u = 0 at the start give u-hat = u
 _UNIT = math.log(math.e - 1)
 
@@ -42,37 +44,95 @@ class Planar(Bijection):
             self.parameters_[:n_features] *= 0.1  # near the identity
         self.context = nn.Parameter(torch.zeros(size, n_context)) if n_context else None
 
-    def _uwb(self, context):
-        params = self.parameters_.unsqueeze(-2)
+    def _parameters_of(self, context):
+        """Columns u, w and b, one for all rows or for each row's context."""
+        params = self.parameters_.unsqueeze(-1)
         if self.context is not None:
-            params = params + context @ self.context.mT
-        u, w, b = params.split([self.n_features, self.n_features, 1], dim=-1)
-        wu = (w * u).sum(-1, keepdim=True)
-        safe = F.softplus(wu + _UNIT) - 1  # w.u-hat > -1 is what invertibility needs
-        norm = (w * w).sum(-1, keepdim=True).clamp(min=torch.finfo(w.dtype).eps)
-        return u + (safe - wu) * w / norm, w, b.squeeze(-1)
-
-    @staticmethod
-    def _log_det(wu, bent):
-        # 1 + w.u (1 - tanh^2), rounded up from 0 where w.u is -1 to rounding
-        tiny = torch.finfo(bent.dtype).tiny
-        return (1 + wu * (1 - bent**2)).clamp(min=tiny).log()
+            params = params + self.context @ context.mT
+        return params.split([self.n_features, self.n_features, 1], -2)
 
     def forward(self, x, context=None):
-        u, w, b = self._uwb(context)
-        bent = torch.tanh((x * w).sum(-1) + b)
-        return x + u * bent.unsqueeze(-1), self._log_det((w * u).sum(-1), bent)
+        x = x.mT
+        u, w, b = self._parameters_of(context)
+        u, _ = _invertible(u, w)
+        bent = torch.tanh(_dot(w, x) + b)
+        stretch, _ = _stretch(_dot(w, u), bent)
+        return torch.addcmul(x, u, bent).mT, stretch.log().squeeze(-2)
+
+    def vjp(self, x):
+        if self.context is not None:
+            raise ValueError("This map needs a context, which its vjp does not take.")
+        x = x.mT
+        u, w, b = self._parameters_of(None)
+        u, through_invertible = _invertible(u, w)
+        wu = _dot(w, u)
+        bent = torch.tanh(_dot(w, x) + b)
+        stretch, slope = _stretch(wu, bent)
+
+        def pullback(g, g_log_det, to_x=True):
+            g = g.mT
+            g_stretch = g_log_det.unsqueeze(-2) / stretch
+            # None where the determinant was rounded up.
+            g_stretch = aten.threshold_backward(g_stretch, stretch, _least_stretch(stretch))
+            g_bent = torch.addcmul(_dot(u, g), g_stretch * bent, wu, value=-2)
+            g_along = g_bent * slope
+            g_wu = _sum(g_stretch * slope)
+            g_u, g_w = through_invertible(torch.addcmul(_sum(g * bent), g_wu, w))
+            g_w = torch.addcmul(g_w, g_wu, u) + _sum(x * g_along)
+            g_params = torch.cat([g_u, g_w, _sum(g_along)], -2)
+            return torch.addcmul(g, w, g_along).mT if to_x else None, [g_params.squeeze(-1)]
+
+        return (torch.addcmul(x, u, bent).mT, stretch.log().squeeze(-2)), pullback
 
     def in_small_steps(self, inverse=False):
         return True
 
     def inverse(self, z, context=None):
-        u, w, b = self._uwb(context)
-        wu = (w * u).sum(-1)
-        projected = (z * w).sum(-1) + b
-        wu, projected = torch.broadcast_tensors(wu, projected)
+        z = z.mT
+        u, w, b = self._parameters_of(context)
+        u, _ = _invertible(u, w)
+        wu, projected = torch.broadcast_tensors(_dot(w, u), _dot(w, z) + b)
         bent = torch.tanh(_solve_monotone(wu, projected, self.MAX_STEPS))
-        return z - u * bent.unsqueeze(-1), -self._log_det(wu, bent)
+        stretch, _ = _stretch(wu, bent)
+        return torch.addcmul(z, u, bent, value=-1).mT, -stretch.log().squeeze(-2)
+
+
+def _dot(u, w):
+    """Products of columns, of shape (..., 1, n)."""
+    return (u * w).sum(-2, keepdim=True)
+
+
+def _sum(columns):
+    """Over rows."""
+    return columns.sum(-1, keepdim=True)
+
+
+def _invertible(u, w):
+    """u-hat, whose product with w is more than -1, and its pullback to u and w."""
+    wu = _dot(w, u)
+    least = torch.finfo(w.dtype).eps
+    norm = _dot(w, w).clamp(min=least)
+    excess = (F.softplus(wu + _UNIT) - 1 - wu) / norm
+
+    def pullback(g):
+        g_excess = _dot(g, w) / norm
+        g_wu = torch.addcmul(-g_excess, g_excess, torch.sigmoid(wu + _UNIT))
+        g_norm = aten.threshold_backward(g_excess * excess, norm, least)  # of -norm
+        g_w = torch.addcmul(excess * g, g_wu, u)
+        return torch.addcmul(g, g_wu, w), torch.addcmul(g_w, g_norm, w, value=-2)
+
+    return torch.addcmul(u, excess, w), pullback
+
+
+def _least_stretch(like):
+    return torch.finfo(like.dtype).tiny
+
+
+def _stretch(wu, bent):
+    """The determinant, and the slope of tanh where it is ``bent``."""
+    slope = 1 - bent * bent
+    # Rounded up from 0 where w.u is -1 to rounding.
+    return (1 + wu * slope).clamp(min=_least_stretch(bent)), slope
 
 
 def _solve_monotone(slope, target, max_steps):
