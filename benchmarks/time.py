@@ -119,6 +119,12 @@ def columns(args, compare):
         "zuko": partial(peer(build, d).score, Z),
     }
     yield f"IAF, 5 x (256, 256), d = {d}: scoring of {n} rows", compare(functions)
+    for d in args.d:
+        X = torch.randn(256, d)
+        build = partial(peers.zuko_inverse_autoregressive, n_transforms=3)
+        contestants = {"skflows": ours("IAF", d), "zuko": peer(build, d)}
+        functions = {name: partial(each.step, X) for name, each in contestants.items()}
+        yield f"IAF, 3 x (64, 64), d = {d}: step on 256 rows", compare(functions)
 
 
 def calls(args, compare):

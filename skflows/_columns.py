@@ -3,6 +3,7 @@
 import torch
 
 LANES = 16  # values of float32 in the widest registers
+BLOCKS_AT_ONCE = 6  # whose rows share the products with what all of them see
 
 
 def add_product(start, weight, h):
@@ -19,6 +20,93 @@ def weight_gradient(g, h):
     if h.shape[-2] % LANES and not g.shape[-2] % LANES and g.is_cpu:
         return (h @ g.mT).mT
     return g @ h.mT
+
+
+def grow(weights, biases, bounds, like, activate, next_input, slopes=None):
+    """Run a network block by block, whose input grows by what its outputs allow.
+
+    Block i of the first layer sees the blocks of the input before i, and that of each other layer
+    the blocks of the layer before it up to i. A hidden layer as wide as the one before it is
+    residual.
+
+    Parameters
+    ----------
+    weights, biases : list of Tensor
+        Of each layer, that of the outputs last.
+    bounds : list of sequence of int
+        Where the blocks of the rows of each layer begin, and the last one ends.
+    like : Tensor of shape (..., n)
+        Gives shape, dtype and device.
+    activate : callable
+        ``activate(k, h)`` returns what the next layer sees of a block of hidden layer k.
+    next_input : callable
+        ``next_input(i, outputs)`` returns block i of the input from that of the outputs.
+    slopes : list of Tensor, optional
+        One for each hidden layer, to multiply its product by.
+
+    Returns
+    -------
+    inputs : list of Tensor
+        What the product of each layer has seen.
+    """
+    inputs = [GrowingColumns(weight.shape[-1], like) for weight in weights]
+    products = [GrowingProduct(*each) for each in zip(weights, biases, inputs, strict=True)]
+    *hidden, output = products
+    is_residual = [k > 0 and w.shape[-2] == w.shape[-1] for k, w in enumerate(weights)]
+    n_blocks = len(bounds[-1]) - 1
+    for i in range(n_blocks):
+        if i % BLOCKS_AT_ONCE == 0:
+            end = min(i + BLOCKS_AT_ONCE, n_blocks)
+            for product, bound in zip(products, bounds, strict=True):
+                product.begin(bound[i], bound[end])
+        h = None
+        for k, product in enumerate(hidden):
+            rows = slice(bounds[k][i], bounds[k][i + 1])
+            update = product.rows(rows)
+            if slopes is not None:
+                update = update * slopes[k][..., rows, :]
+            h = h + update if is_residual[k] else update
+            inputs[k + 1].append(activate(k, h))
+        inputs[0].append(next_input(i, output.rows(slice(bounds[-1][i], bounds[-1][i + 1]))))
+    return [each.columns() for each in inputs]
+
+
+def grow_back(weights, bounds, slopes, like, next_gradient):
+    """Gradients in what the products of each layer came to in `grow`, the last block first.
+
+    Parameters
+    ----------
+    weights, bounds, like : objects
+        As of `grow`.
+    slopes : list of Tensor
+        Of what ``activate`` did to the units of each hidden layer.
+    next_gradient : callable
+        ``next_gradient(i, g)`` is given the gradient in block i of the input by way of the outputs
+        after it, and returns that in block i of the outputs.
+
+    Returns
+    -------
+    gradients : list of Tensor
+        One for each layer, that of the outputs last.
+    """
+    # The same loop over the transposed network, with the order of all rows and columns reversed.
+    n_blocks = len(bounds[-1]) - 1
+    back = [weight.mT.flip(-2, -1) for weight in reversed(weights)]
+    slopes = [slope.flip(-2) for slope in reversed(slopes)]
+    nothing = [weight.new_zeros(*weight.shape[:-1], 1) for weight in back]
+    # A block of units comes after the gradient in the outputs that first see it.
+    of_units = [[0, *(bound[-1] - b for b in reversed(bound))] for bound in reversed(bounds[:-1])]
+    of_inputs = [*range(n_blocks + 1), n_blocks]
+
+    def activate(k, g):
+        return g
+
+    def next_input(i, g):
+        # When those units come that see no input, all outputs have their gradients.
+        return next_gradient(n_blocks - 1 - i, g).flip(-2) if i < n_blocks else g
+
+    found = grow(back, nothing, [*of_units, of_inputs], like, activate, next_input, slopes)
+    return [gradient.flip(-2) for gradient in reversed(found)]
 
 
 class GrowingProduct:
@@ -40,11 +128,11 @@ class GrowingProduct:
         weight = self.weight[..., start:end, : self.n_seen]
         self.product = add_product(self.bias[..., start:end, :], weight, seen)
 
-    def rows(self, start, end):
-        """Rows of the run that began last, as the input is now."""
+    def rows(self, rows):
+        """Rows, a slice, of the run that began last, as the input is now."""
         new = self.inputs.columns()[..., self.n_seen :, :]
-        weight = self.weight[..., start:end, self.n_seen : self.n_seen + new.shape[-2]]
-        product = self.product[..., start - self.start : end - self.start, :]
+        weight = self.weight[..., rows, self.n_seen : self.n_seen + new.shape[-2]]
+        product = self.product[..., rows.start - self.start : rows.stop - self.start, :]
         return add_product(product, weight, new)
 
 

@@ -4,11 +4,10 @@ from itertools import pairwise
 
 import torch
 
-from ._columns import GrowingColumns, GrowingProduct, add_product
-from ._nn import FARTHEST_SEEN, ResidualMLP
-from ._pullbacks import squash
+from ._columns import add_product, grow, grow_back
+from ._nn import FARTHEST_SEEN, ColumnLinear, ResidualMLP
+from ._pullbacks import squash, squash_vjp
 
-FEATURES_AT_ONCE = 6  # whose rows share the products with what all of them see
 # Of parameters, from which on a run of features has a product of its own, and how many may.
 VALUES_OF_A_RUN, MOST_RUNS = 2**17, 4
 
@@ -123,38 +122,93 @@ class MaskedResidualMLP(ResidualMLP):
         -------
         x : Tensor of shape (n_features, n)
         """
-        d = self.n_features
-        layers = [self.input, *self.hidden, self.output]
+        x = []
+
+        def activate(k, h):
+            return self.activate(h)
+
+        def next_input(place, params):
+            x.append(next_feature(self._feature(place), params))
+            return squash(x[-1], FARTHEST_SEEN)
+
+        weights, biases, bounds = self._by_place()
+        if self.context is not None:
+            biases[0] = biases[0] + self.context(context.mT)
+        grow(weights, biases, bounds, z, activate, next_input)
+        return self._turned(torch.cat(x, -2), -2)
+
+    def solve_vjp(self, next_feature, z):
+        """What `solve` returns without a context, the parameters, and a pullback.
+
+        Gradients come feature by feature as well, the last one first, in the time and the memory
+        of one dense pass. Autograd would keep all that each feature was computed from.
+
+        Returns
+        -------
+        x : Tensor of shape (n_features, n)
+        params : Tensor of shape (n_params, n_features, n)
+        pullback : callable
+            Takes a function, and returns the gradients in the weights. The function is given a
+            feature j and the gradient in it by way of the features after it, of shape ``(1, n)``,
+            and returns the gradient in the parameters of j, of shape ``(n_params, n)``.
+        """
+        if self.context is not None:
+            raise ValueError("This network needs a context, which its vjp does not take.")
+        x, params, through_squash = [], [], []
+        slopes: list[list[torch.Tensor]] = [[] for _ in self.sizes]  # of activations, by blocks
+
+        def activate(k, h):
+            units, through_units = self._activate_vjp(h)
+            slopes[k].append(through_units(torch.ones_like(h)))
+            return units
+
+        def next_input(place, outputs):
+            params.append(outputs)
+            x.append(next_feature(self._feature(place), outputs))
+            seen, through = squash_vjp(x[-1], FARTHEST_SEEN)
+            through_squash.append(through)
+            return seen
+
+        weights, biases, bounds = self._by_place()
+        seen, *units = grow(weights, biases, bounds, z, activate, next_input)
+
+        def pullback(next_gradient):
+            def next_outputs(place, g):
+                return next_gradient(self._feature(place), through_squash[place](g))
+
+            joined = [torch.cat(own, -2) for own in slopes]
+            *hidden, outputs = grow_back(weights, bounds, joined, z, next_outputs)
+            outputs = self._turned(outputs.unflatten(-2, (self.n_features, -1)), -3)
+            own = map(
+                ColumnLinear.gradients,
+                self._layers(),
+                [*hidden, outputs.transpose(-3, -2).flatten(-3, -2)],
+                [self._turned(seen, -2), *units],
+            )
+            return [gradient for pair in own for gradient in pair]
+
+        found = torch.cat(x, -2), torch.stack(params, -2)
+        return *(self._turned(tensor, -2) for tensor in found), pullback
+
+    def _layers(self):
+        return [self.input, *self.hidden, self.output]
+
+    def _by_place(self):
+        """Weights, biases and where blocks of rows end, of each layer, for `grow`."""
+        layers = self._layers()
         weights = [layer.masked_weight() for layer in layers]
         biases = [layer.bias for layer in layers]
-        n_params = self.n_outputs // d
-        if self.reverse:
-            weights[0] = weights[0].flip(-1)
+        weights[0] = self._turned(weights[0], -1)
         for tensors in (weights, biases):
             # Outputs of one feature after those of another: a block of rows too.
-            by_feature = tensors[-1].unflatten(-2, (n_params, d)).transpose(-3, -2)
-            by_feature = by_feature.flip(-3) if self.reverse else by_feature
-            tensors[-1] = by_feature.flatten(-3, -2)
-        bounds = [*self.bounds, range(0, d * n_params + 1, n_params)]
-        shift = None if self.context is None else self.context(context.mT)
-        inputs = [GrowingColumns(size, z) for size in (d, *self.sizes)]
-        *hidden, output = map(GrowingProduct, weights, biases, inputs)
-        x = []
-        for place in range(d):
-            if place % FEATURES_AT_ONCE == 0:
-                end = min(place + FEATURES_AT_ONCE, d)
-                for product, bound in zip([*hidden, output], bounds, strict=True):
-                    product.begin(bound[place], bound[end])
-            h = None
-            for k, product in enumerate(hidden):
-                update = product.rows(bounds[k][place], bounds[k][place + 1])
-                if k == 0 and shift is not None:
-                    update = update + shift[..., bounds[k][place] : bounds[k][place + 1], :]
-                residual = k > 0 and self.sizes[k] == self.sizes[k - 1]
-                h = h + update if residual else update
-                inputs[k + 1].append(self.activate(h))
-            j = d - 1 - place if self.reverse else place
-            feature = next_feature(j, output.rows(bounds[-1][place], bounds[-1][place + 1]))
-            inputs[0].append(squash(feature, FARTHEST_SEEN))
-            x.append(feature)
-        return torch.cat(x[::-1] if self.reverse else x, -2)
+            by_feature = tensors[-1].unflatten(-2, (-1, self.n_features)).transpose(-3, -2)
+            tensors[-1] = self._turned(by_feature, -3).flatten(-3, -2)
+        n_params = self.n_outputs // self.n_features
+        return weights, biases, [*self.bounds, range(0, self.n_outputs + 1, n_params)]
+
+    def _feature(self, place):
+        return self.n_features - 1 - place if self.reverse else place
+
+    def _turned(self, tensor, dim):
+        """From the order of features to that of their places, or back."""
+        return tensor.flip(dim) if self.reverse else tensor

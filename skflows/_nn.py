@@ -51,19 +51,24 @@ class ColumnLinear(nn.Module):
     def forward(self, h):
         return add_product(self.bias, self.masked_weight(), h)
 
+    def gradients(self, g, h):
+        """Those in the weight and the bias from that in the output."""
+        g_weight = weight_gradient(g, h)
+        mask = self._mask_to_apply()
+        if mask is not None:
+            g_weight *= mask
+        return [g_weight, g.sum(-1, keepdim=True)]
+
     def vjp(self, h):
         """The output, and its pullback."""
-        weight, mask = self.masked_weight(), self._mask_to_apply()
+        weight = self.masked_weight()
         forth, back, to_weight = layer_products(weight, h)
 
         def pullback(g, to_x=True):
             with back:
                 g_h = weight.mT @ g if to_x else None
             with to_weight:
-                g_weight = weight_gradient(g, h)
-            if mask is not None:
-                g_weight *= mask
-            return g_h, [g_weight, g.sum(-1, keepdim=True)]
+                return g_h, self.gradients(g, h)
 
         with forth:
             return add_product(self.bias, weight, h), pullback

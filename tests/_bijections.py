@@ -101,6 +101,12 @@ TABLE = {
     "inverse_planar": lambda d, c: Inverse(Planar(d, c)),
     "chain": chain,
     "inverse_autoregressive": lambda d, c: Inverse(autoregressive("affine", d, c)),
+    "inverse_autoregressive_relu": lambda d, c: Inverse(
+        autoregressive("spline", d, c, activation="relu", reverse=True)
+    ),
+    "inverse_autoregressive_unequal": lambda d, c: Inverse(
+        autoregressive("affine", d, c, HIDDEN["_unequal"], activation="relu")
+    ),
     "coupling_relu": lambda d, c: coupling("affine", d, c, activation="relu"),
     "autoregressive_relu": lambda d, c: autoregressive("affine", d, c, activation="relu"),
     "autoregressive_reverse": lambda d, c: autoregressive("spline", d, c, reverse=True),

@@ -17,6 +17,7 @@ from sklearn.utils import estimator_checks, get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
+from skflows import _training
 from skflows.density import ARCHITECTURES, FlowDensity, _engine
 
 # `check_estimator` does not run these, though they apply.
@@ -285,6 +286,21 @@ def test_threads_share_no_small_operations(name, direction, is_shared, two_threa
     assert torch.get_num_threads() == 2
     for part, whole in zip(in_chunks, at_once, strict=True):
         np.testing.assert_allclose(part, whole, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "n_threads"), [("maf", 2), ("iaf", 1), ("planar", 1)])
+def test_fits_share_no_small_operations(name, n_threads, two_threads, monkeypatch):
+    monkeypatch.setattr(_engine, "SMALLEST_SHARED_WORK", 0)
+    numbers = []
+    fit_flow = _training.fit_flow
+
+    def watched(*args, **settings):
+        numbers.append(torch.get_num_threads())
+        return fit_flow(*args, **settings)
+
+    monkeypatch.setattr(_training, "fit_flow", watched)
+    small(name, max_iter=1).fit(gaussian(N_ROWS)[0])
+    assert numbers == [n_threads]
 
 
 def test_overlapping_threads_leave_their_number_as_found(two_threads):

@@ -139,7 +139,16 @@ def test_dropout_acts_in_both_directions_and_in_training_only(name, direction):
 @pytest.mark.parametrize("n_generators", [1, 3])
 @pytest.mark.parametrize("rates", [0.5, [0.0, 0.2, 0.5]])
 @pytest.mark.parametrize(
-    "name", ["coupling_relu", "autoregressive_relu", "coupling_unequal", "coupling_affine"]
+    "name",
+    [
+        "coupling_relu",
+        "autoregressive_relu",
+        "coupling_unequal",
+        "coupling_affine",
+        "inverse_autoregressive",
+        "inverse_autoregressive_relu",
+        "inverse_autoregressive_unequal",
+    ],
 )
 def test_vjp_drops_what_autograd_drops(name, rates, n_generators):
     """In a stack whose members differ in it, too, or share what they draw from."""

@@ -67,6 +67,39 @@ class MaskedAutoregressive(Bijection):
 
     def inverse(self, z, context=None):
         z = z.mT
+        next_feature, log_slopes = self._solving(z)
+        x = self.net.solve(next_feature, z, context)
+        return x.mT, torch.cat(log_slopes, -2).sum(-2)
+
+    def inverse_vjp(self, z):
+        z = z.mT
+        next_feature, log_slopes = self._solving(z)
+        x, params, through_net = self.net.solve_vjp(next_feature, z)
+
+        def pullback(g, g_log_det, to_x=True):
+            # x depends on z and on the weights as it must for the forward map to return z.
+            _, through_map = self.univariate.vjp(x, params)
+            slope, by_params = through_map(torch.ones_like(x), torch.zeros_like(x[..., :1, :]))
+            _, through_map = self.univariate.vjp(x, params)
+            # The log-determinant is minus the forward one.
+            g_x, g_params = through_map(torch.zeros_like(x), -g_log_det.unsqueeze(-2))
+            g_x = g_x + g.mT
+            g_z = torch.empty_like(z)
+
+            def next_gradient(j, g_seen):
+                one = slice(j, j + 1)
+                g_z[..., one, :] = (g_x[..., one, :] + g_seen) / slope[..., one, :]
+                return torch.addcmul(
+                    g_params[..., j, :], by_params[..., j, :], g_z[..., one, :], value=-1
+                )
+
+            gradients = through_net(next_gradient)
+            return g_z.mT if to_x else None, gradients
+
+        return (x.mT, torch.cat(log_slopes, -2).sum(-2)), pullback
+
+    def _solving(self, z):
+        """What gives `MaskedResidualMLP.solve` each feature of x, and the list of log-slopes."""
         log_slopes = []
 
         def next_feature(j, params):
@@ -75,5 +108,4 @@ class MaskedAutoregressive(Bijection):
             log_slopes.append(log_slope)
             return x
 
-        x = self.net.solve(next_feature, z, context)
-        return x.mT, torch.cat(log_slopes, -2).sum(-2)
+        return next_feature, log_slopes

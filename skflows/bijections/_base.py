@@ -22,9 +22,11 @@ class Bijection(nn.Module, ABC):
 
     def __init_subclass__(cls):
         super().__init_subclass__()
+        # An inherited one would be that of another map.
         if "forward" in vars(cls) and "vjp" not in vars(cls):
-            # An inherited one would be that of another map.
             cls.vjp = Bijection.vjp  # type: ignore[method-assign]
+        if "inverse" in vars(cls) and "inverse_vjp" not in vars(cls):
+            cls.inverse_vjp = Bijection.inverse_vjp  # type: ignore[method-assign]
 
     @property
     def vjp_by_autograd(self):
@@ -45,6 +47,10 @@ class Bijection(nn.Module, ABC):
         By autograd unless a bijection writes it out, which saves the more the fewer the rows.
         """
         return recorded(self.forward, x, list(self.parameters()))
+
+    def inverse_vjp(self, z):
+        """The same of ``inverse``."""
+        return recorded(self.inverse, z, list(self.parameters()))
 
     def in_small_steps(self, inverse=False):
         """Whether a direction takes many operations on little, which threads do not share well."""
@@ -131,6 +137,16 @@ class Inverse(Bijection):
 
     def inverse(self, z, context=None):
         return self.bijection(z, context)
+
+    def vjp(self, x):
+        return self.bijection.inverse_vjp(x)
+
+    def inverse_vjp(self, z):
+        return self.bijection.vjp(z)
+
+    @property
+    def vjp_by_autograd(self):
+        return type(self.bijection).inverse_vjp is Bijection.inverse_vjp
 
     def in_small_steps(self, inverse=False):
         return self.bijection.in_small_steps(not inverse)

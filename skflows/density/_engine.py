@@ -62,7 +62,8 @@ def suitable_threads(module, n_rows):
     on a busy one they slow a fit a hundredfold.
     """
     work = n_rows * sum(p.numel() for p in module.parameters())
-    with one_thread() if work < SMALLEST_SHARED_WORK else nullcontext():
+    are_small = work < SMALLEST_SHARED_WORK or module.in_small_steps()
+    with one_thread() if are_small else nullcontext():
         yield
 
 
