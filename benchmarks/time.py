@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 from timing import alternate, clock_for, ours, peer, table
 
 import skflows
+from skflows.density._engine import one_thread
 
 OPERATIONS = ("step", "score", "sample")
 CHUNK_VALUES = 2**14  # of input, which a peer scores at once where it would be slower without
@@ -122,9 +123,20 @@ def columns(args, compare):
     for d in args.d:
         X = torch.randn(256, d)
         build = partial(peers.zuko_inverse_autoregressive, n_transforms=3)
-        contestants = {"skflows": ours("IAF", d), "zuko": peer(build, d)}
-        functions = {name: partial(each.step, X) for name, each in contestants.items()}
+        # Ours on one thread, as in a fit.
+        steps = {"skflows": one_thread()(ours("IAF", d).step), "zuko": peer(build, d).step}
+        functions = {name: partial(step, X) for name, step in steps.items()}
         yield f"IAF, 3 x (64, 64), d = {d}: step on 256 rows", compare(functions)
+
+
+def flows(args, compare):
+    """Steps of training of our flows at their defaults, but for dropout, in parts of NSF's time."""
+    for d in args.d:
+        for batch in (128, 1024):
+            X = torch.randn(batch, d)
+            names = "NSF", "MAF", "RealNVP", "Glow", "NICE", "Planar", "IAF"
+            functions = {name: partial(ours(name, d, size={}).step, X) for name in names}
+            yield f"d = {d}, batch {batch}: step", compare(functions)
 
 
 def calls(args, compare):
@@ -177,7 +189,7 @@ def processes(args, compare):
 
 SECTIONS = {
     section.__name__: section
-    for section in (steps, equal, tables, columns, calls, imports, processes)
+    for section in (steps, equal, flows, tables, columns, calls, imports, processes)
 }
 
 

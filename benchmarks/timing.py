@@ -12,6 +12,7 @@ import torch
 import skflows
 
 LEARNING_RATE = 1e-3
+EQUAL_SIZE = {"n_transforms": 3, "hidden_layer_sizes": (64, 64)}
 LEAST_SECONDS = 0.02  # of one measurement: shorter calls are repeated within it
 
 
@@ -24,10 +25,11 @@ class Contestant(NamedTuple):
     bijection: torch.nn.Module
 
 
-def ours(architecture, d, compiled=False, linear=True):
+def ours(architecture, d, compiled=False, linear=True, size=EQUAL_SIZE):
     """Our estimator's flow: trained in float32 by its own optimiser, used in float64.
 
     Without its linear layers (matrices, or trained scales) it has the layers of the peers alone.
+    It has the size of theirs, or of its defaults, of which ``size`` has parameters to change.
     """
     from skflows._flow import Flow
     from skflows._objective import LIKELIHOOD
@@ -37,10 +39,10 @@ def ours(architecture, d, compiled=False, linear=True):
     from skflows.bijections import ActNorm, Chain, LULinear, Standardize
     from skflows.density import _engine  # noqa: F401  (sets how freed memory is kept)
 
+    estimator = getattr(skflows, f"{architecture}Density")()
     # No dropout: the peers have none.
-    estimator = getattr(skflows, f"{architecture}Density")(
-        n_transforms=3, hidden_layer_sizes=(64, 64), dropout=0.0
-    )
+    params = {"dropout": 0.0, **size}.items()
+    estimator.set_params(**{k: v for k, v in params if k in estimator.get_params()})
     bijection = estimator._build_bijection(d, 0)
     if not linear:
         layers = bijection.bijections

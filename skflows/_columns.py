@@ -32,9 +32,9 @@ def grow(weights, biases, bounds, like, activate, next_input, slopes=None):
     Parameters
     ----------
     weights, biases : list of Tensor
-        Of each layer, that of the outputs last.
+        Of each layer, that of the outputs last. A bias is a column, or has one for each column.
     bounds : list of sequence of int
-        Where the blocks of the rows of each layer begin, and the last one ends.
+        Where the blocks of rows of each layer begin, and the last one ends.
     like : Tensor of shape (..., n)
         Gives shape, dtype and device.
     activate : callable
@@ -102,7 +102,7 @@ def grow_back(weights, bounds, slopes, like, next_gradient):
         return g
 
     def next_input(i, g):
-        # When those units come that see no input, all outputs have their gradients.
+        # The last step has the units that see no input, and no output.
         return next_gradient(n_blocks - 1 - i, g).flip(-2) if i < n_blocks else g
 
     found = grow(back, nothing, [*of_units, of_inputs], like, activate, next_input, slopes)

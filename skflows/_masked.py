@@ -140,8 +140,8 @@ class MaskedResidualMLP(ResidualMLP):
     def solve_vjp(self, next_feature, z):
         """What `solve` returns without a context, the parameters, and a pullback.
 
-        Gradients come feature by feature as well, the last one first, in the time and the memory
-        of one dense pass. Autograd would keep all that each feature was computed from.
+        Gradients come feature by feature as well, the last one first, by the arithmetic of one
+        dense pass. Autograd would keep all that each feature was computed from.
 
         Returns
         -------
@@ -194,7 +194,7 @@ class MaskedResidualMLP(ResidualMLP):
         return [self.input, *self.hidden, self.output]
 
     def _by_place(self):
-        """Weights, biases and where blocks of rows end, of each layer, for `grow`."""
+        """Weights, biases and bounds of blocks of each layer, for `grow`."""
         layers = self._layers()
         weights = [layer.masked_weight() for layer in layers]
         biases = [layer.bias for layer in layers]

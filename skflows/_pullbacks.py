@@ -6,11 +6,32 @@ the outcome with a pullback: a function that takes the gradient of a loss in the
 in the input, and to the list of those in the parameters, in their order. With ``to_x=False`` it
 may leave out the former, and return None in its place.
 
-A pullback may be called once, and both are called where autograd records nothing: under
-`torch.no_grad` or, as in training, in inference mode, in which operations are quicker.
+A pullback may be called once, before anything changes the outcome in place. Both are called where
+autograd records nothing: under `torch.no_grad` or, as in training, in inference mode, in which
+operations are quicker.
 """
 
 import torch
+
+
+def drop_inherited(cls, base, **written):
+    """Give a class the methods of a base for gradients that were written for another map.
+
+    Parameters
+    ----------
+    cls, base : type
+        The class, and what defines the methods for all maps.
+    **written : str
+        Names of maps, each with that of the method that has its gradients. A class that comes
+        before the one with the latter has a map of its own.
+    """
+
+    def place(name):
+        return next(i for i, each in enumerate(cls.__mro__) if name in vars(each))
+
+    for name, gradients in written.items():
+        if place(name) < place(gradients):
+            setattr(cls, gradients, getattr(base, gradients))
 
 
 def recorded(function, x, parameters=()):

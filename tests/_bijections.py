@@ -101,6 +101,10 @@ TABLE = {
     "inverse_planar": lambda d, c: Inverse(Planar(d, c)),
     "chain": chain,
     "inverse_autoregressive": lambda d, c: Inverse(autoregressive("affine", d, c)),
+    "inverse_inverse": lambda d, c: Inverse(Inverse(autoregressive("affine", d, c))),
+    "inverse_autoregressive_square": lambda d, c: Inverse(
+        autoregressive("shift", d, c, (d, d), activation="relu")
+    ),
     "inverse_autoregressive_relu": lambda d, c: Inverse(
         autoregressive("spline", d, c, activation="relu", reverse=True)
     ),

@@ -154,6 +154,15 @@ def test_vjp_is_that_of_autograd(name, d):
     check_vjp(bijection, 4 * x)  # some values farther than networks see
 
 
+@everywhere
+@in_dimensions
+def test_inverse_vjp_is_that_of_autograd(name, d):
+    bijection, x, _ = make_case(name, d)
+    with torch.no_grad():
+        z, _ = bijection(x)
+    check_vjp(Inverse(bijection), z)
+
+
 def test_vjp_of_what_has_none_written_out():
     class Doubled(ElementwiseAffine):
         def forward(self, x, context=None):
@@ -163,7 +172,23 @@ def test_vjp_of_what_has_none_written_out():
     @dataclass(frozen=True)
     class Half(Affine):
         def forward(self, x, params):
-            return super().forward(x / 2, params)
+            z, log_slope = super().forward(x / 2, params)
+            return z, log_slope - math.log(2)
+
+        def inverse(self, z, params):
+            x, log_slope = super().inverse(z, params)
+            return 2 * x, log_slope + math.log(2)
+
+    class Halved:
+        def forward(self, x, context=None):
+            return super().forward(x / 2)
+
+        def inverse(self, z, context=None):
+            x, log_det = super().inverse(z)
+            return 2 * x, log_det + z.shape[-1] * math.log(2)
+
+    class HalfAutoregressive(Halved, MaskedAutoregressive):
+        pass
 
     twice = ElementwiseAffine(3)
     for bijection in (
@@ -171,11 +196,13 @@ def test_vjp_of_what_has_none_written_out():
         Chain([twice, LULinear(3), twice]),
         MaskedAutoregressive(3, Half(), (8,)),
         Coupling(3, Half(), (8,)),
+        Inverse(MaskedAutoregressive(3, Half(), (8,))),
+        Inverse(HalfAutoregressive(3, Affine(), (8,))),
     ):
         check_vjp(randomize(bijection.double()), torch.linspace(-3, 3, 60).double().view(20, 3))
 
 
-@pytest.mark.parametrize("name", ["coupling_affine", "planar"])
+@pytest.mark.parametrize("name", ["coupling_affine", "planar", "inverse_autoregressive"])
 def test_vjp_takes_no_context(name):
     with torch.no_grad(), pytest.raises(ValueError, match="needs a context"):
         build(name, 3, n_context=2).vjp(torch.zeros(4, 3).double())

@@ -11,10 +11,10 @@ from _densities import banana, small
 from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
-from skflows import MAFDensity, NSFDensity, _nn, _objective
+from skflows import IAFDensity, MAFDensity, NSFDensity, PlanarDensity, _nn, _objective
 from skflows._objective import LIKELIHOOD
 from skflows._pullbacks import recorded
-from skflows.bijections import _base, _univariate
+from skflows.bijections import Inverse, _base, _univariate
 
 compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 # Torch's own, as it compiles.
@@ -56,12 +56,20 @@ def test_compiled_fit_is_that_of_before():
 
 
 @compiler
-def test_compiled_gradients_are_those_of_before(compile_by):
-    """Of three transforms or more, torch's compiler mixed up parts of a stack."""
+@pytest.mark.parametrize(
+    ("flow", "d"),
+    [
+        (MAFDensity(n_transforms=3, hidden_layer_sizes=(16, 16), dropout=0.0), 12),
+        (PlanarDensity(n_transforms=3), 5),
+        (IAFDensity(n_transforms=1, hidden_layer_sizes=(8, 8), dropout=0.0), 2),
+    ],
+    ids=["maf", "planar", "iaf"],
+)
+def test_compiled_gradients_are_those_of_before(flow, d, compile_by):
+    """Of three MAFs or more, torch's compiler mixed up parts of a stack."""
     torch.manual_seed(0)
-    flow = MAFDensity(n_transforms=3, hidden_layer_sizes=(16, 16), dropout=0.0)
-    bijection = randomize(flow._build_bijection(12, 0))
-    data = torch.randn(110, 12), torch.rand(110), torch.tensor(110)
+    bijection = randomize(flow._build_bijection(d, 0))
+    data = torch.randn(110, d), torch.rand(110), torch.tensor(110)
     loss, gradients = LIKELIHOOD.gradients(bijection, *data, nullcontext())
     compiled = LIKELIHOOD.compiled_gradients(bijection)(bijection, *data, nullcontext())
     assert_close(compiled[0], loss)
@@ -83,9 +91,15 @@ def test_a_step_is_compiled_once_and_whole(name, compile_by):
     assert counter.frame_count == 1
 
 
-@pytest.mark.parametrize("name", TABLE)
+class OtherInverse(Inverse):
+    def forward(self, x, context=None):
+        return super().forward(x, context)
+
+
+@pytest.mark.parametrize("name", [*TABLE, OtherInverse])
 def test_the_compiler_gets_no_vjp_that_leaves_a_part_to_autograd(name, monkeypatch):
-    bijection, x, _ = make_case(name, 3)
+    bijection, x, _ = make_case("autoregressive_relu" if name is OtherInverse else name, 3)
+    bijection = OtherInverse(bijection) if name is OtherInverse else bijection
     calls = []
 
     def counted(*args):

@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
 from skflows import _training
-from skflows.density import ARCHITECTURES, FlowDensity, _engine
+from skflows.density import ARCHITECTURES, FlowDensity, _engine, _run
 
 # `check_estimator` does not run these, though they apply.
 LEFT_OUT = [
@@ -301,6 +301,20 @@ def test_fits_share_no_small_operations(name, n_threads, two_threads, monkeypatc
     monkeypatch.setattr(_training, "fit_flow", watched)
     small(name, max_iter=1).fit(gaussian(N_ROWS)[0])
     assert numbers == [n_threads]
+
+
+def test_columns_are_prepared_on_one_thread(two_threads, monkeypatch):
+    numbers = []
+    fitted_preprocessor = _run.fitted_preprocessor
+
+    def watched(*args):
+        numbers.append(torch.get_num_threads())
+        return fitted_preprocessor(*args)
+
+    monkeypatch.setattr(_run, "fitted_preprocessor", watched)
+    small("maf", max_iter=1).fit(gaussian(N_ROWS)[0])
+    assert numbers == [1]
+    assert torch.get_num_threads() == 2
 
 
 def test_overlapping_threads_leave_their_number_as_found(two_threads):

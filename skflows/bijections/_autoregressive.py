@@ -77,10 +77,13 @@ class MaskedAutoregressive(Bijection):
         x, params, through_net = self.net.solve_vjp(next_feature, z)
 
         def pullback(g, g_log_det, to_x=True):
-            # x depends on z and on the weights as it must for the forward map to return z.
-            _, through_map = self.univariate.vjp(x, params)
-            slope, by_params = through_map(torch.ones_like(x), torch.zeros_like(x[..., :1, :]))
-            _, through_map = self.univariate.vjp(x, params)
+            # x depends on z and on the weights as it must for the forward map to return z. Twice,
+            # for a pullback may be called once.
+            through_map = self.univariate.vjp(x, params)[1]
+            slope, slope_in_params = through_map(
+                torch.ones_like(x), torch.zeros_like(x[..., :1, :])
+            )
+            through_map = self.univariate.vjp(x, params)[1]
             # The log-determinant is minus the forward one.
             g_x, g_params = through_map(torch.zeros_like(x), -g_log_det.unsqueeze(-2))
             g_x = g_x + g.mT
@@ -90,7 +93,7 @@ class MaskedAutoregressive(Bijection):
                 one = slice(j, j + 1)
                 g_z[..., one, :] = (g_x[..., one, :] + g_seen) / slope[..., one, :]
                 return torch.addcmul(
-                    g_params[..., j, :], by_params[..., j, :], g_z[..., one, :], value=-1
+                    g_params[..., j, :], slope_in_params[..., j, :], g_z[..., one, :], value=-1
                 )
 
             gradients = through_net(next_gradient)

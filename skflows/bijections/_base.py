@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
-from .._pullbacks import recorded
+from .._pullbacks import drop_inherited, recorded
 
 
 class Bijection(nn.Module, ABC):
@@ -22,11 +22,7 @@ class Bijection(nn.Module, ABC):
 
     def __init_subclass__(cls):
         super().__init_subclass__()
-        # An inherited one would be that of another map.
-        if "forward" in vars(cls) and "vjp" not in vars(cls):
-            cls.vjp = Bijection.vjp  # type: ignore[method-assign]
-        if "inverse" in vars(cls) and "inverse_vjp" not in vars(cls):
-            cls.inverse_vjp = Bijection.inverse_vjp  # type: ignore[method-assign]
+        drop_inherited(cls, Bijection, forward="vjp", inverse="inverse_vjp")
 
     @property
     def vjp_by_autograd(self):
@@ -146,7 +142,8 @@ class Inverse(Bijection):
 
     @property
     def vjp_by_autograd(self):
-        return type(self.bijection).inverse_vjp is Bijection.inverse_vjp
+        written = type(self.bijection).inverse_vjp is not Bijection.inverse_vjp
+        return super().vjp_by_autograd or not written
 
     def in_small_steps(self, inverse=False):
         return self.bijection.in_small_steps(not inverse)

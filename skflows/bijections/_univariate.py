@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .._pullbacks import leaf, recorded, squash_vjp
+from .._pullbacks import drop_inherited, leaf, recorded, squash_vjp
 
 LOG_SCALE_BOUND = 3.0
 
@@ -36,14 +36,13 @@ class Univariate(ABC):
 
     A subclass has ``n_params``, ``forward`` and ``inverse``. Both take values of shape
     ``(..., d, n)`` and parameters of shape ``(..., n_params, d, n)``, and return the mapped
-    values with the logarithm of the slope of that direction at each.
+    values with the logarithm of the slope of that direction at each. Gradients of what `inverse`
+    returns may be found from ``vjp``, for it undoes ``forward``.
     """
 
     def __init_subclass__(cls):
         super().__init_subclass__()
-        if "forward" in vars(cls) and "vjp" not in vars(cls):
-            # An inherited one would be that of another map.
-            cls.vjp = Univariate.vjp  # type: ignore[method-assign]
+        drop_inherited(cls, Univariate, forward="vjp")
 
     @property
     def vjp_by_autograd(self):

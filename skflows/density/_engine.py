@@ -56,7 +56,7 @@ def seeded(seed, device):
 
 @contextmanager
 def suitable_threads(module, n_rows):
-    """One thread in this context where passes of so many rows are too small to be shared.
+    """One thread in this context where passes of so many rows, or their steps, are too small.
 
     Threads that wait for each other at every small kernel gain nothing on an idle machine, and
     on a busy one they slow a fit a hundredfold.
@@ -97,6 +97,7 @@ class OneThread:
 one_thread = OneThread()
 
 
+@one_thread()
 def column_scale(X):
     """Standard deviation of each column, positive for one that does not vary too."""
     # One after another: together they would take several times the memory of a large table.

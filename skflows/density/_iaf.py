@@ -6,9 +6,9 @@ from ._trained import FlowDensity
 class IAFDensity(FlowDensity):
     """Density by inverse autoregressive flow: the slow direction of MAF is the scoring one.
 
-    One network pass to sample. Scoring, and so training, solves column by column: it grows
-    slower with the number of columns than any other flow here. Choose it where fast samples
-    matter most.
+    One network pass to sample. Scoring, and so training, solves column by column: the time of a
+    row grows faster with the number of columns than that of any other flow here. Choose it where
+    fast samples matter most.
 
     Parameters
     ----------

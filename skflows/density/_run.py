@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 
 from .._optimizer import Paced, constant, cosine_with_warm_up
 from .._training import EMA_DECAY, fit_in_phases
-from ._engine import resolve_device, seeded, suitable_threads
+from ._engine import one_thread, resolve_device, seeded, suitable_threads
 from ._maps import fitted_preprocessor
 
 INITIALIZATION_ROWS = 8192  # enough for the moments that ActNorm starts from
@@ -90,6 +90,7 @@ class Run:
         with seeded(self.seed, self.device), with_gradients():
             yield
 
+    @one_thread()  # a second one gains little, on a busy machine loses much, and changes the bits
     def prepare(self):
         """Set what the data set, and part the rows into training and held-out ones."""
         est = self.estimator
