@@ -11,11 +11,14 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import warnings
 from functools import partial
 from time import perf_counter
 
 import peers
+import scale
+import searches
 import torch
 from quality import machine
 from sklearn.model_selection import GridSearchCV
@@ -187,9 +190,43 @@ def processes(args, compare):
     yield "GridSearchCV, 12 fits", alternate(functions, 3, perf_counter)
 
 
+def grids(args, compare):
+    """Searches of 30 flows that train together, and of `GridSearchCV` (see `searches.py`)."""
+    X = searches.rows_of(1000, 10)
+    searches.start_processes(X)
+    for name in ARCHITECTURES:
+        flow = getattr(skflows, f"{name}Density")(random_state=0)
+        seconds, _ = searches.compare(flow, X, n_rounds=3)
+        for clock, of in seconds.items():
+            functions = {search: statistics.median(of[search]) for search in sorted(of)}
+            yield f"{name}, d = 10: search, by the {clock}", functions
+
+
+def rows(args, compare):
+    """What a row costs in a table of 10,000, and of 1,000,000 (see `scale.py`)."""
+    with tempfile.TemporaryDirectory() as folder:
+        for case in ("fit", "score"):
+            seconds = {}
+            for n in (10_000, 1_000_000):
+                found = scale.measured(case, scale.table_file(folder, n), "MAF")
+                seconds[f"of {n:,}"] = found["seconds"] / n
+            yield f"MAF, d = 10: a row, {case}", seconds
+
+
 SECTIONS = {
     section.__name__: section
-    for section in (steps, equal, flows, tables, columns, calls, imports, processes)
+    for section in (
+        steps,
+        equal,
+        flows,
+        tables,
+        columns,
+        calls,
+        imports,
+        processes,
+        grids,
+        rows,
+    )
 }
 
 
