@@ -6,7 +6,7 @@ import torch
 
 from ._columns import add_product, grow, grow_back
 from ._nn import FARTHEST_SEEN, ColumnLinear, ResidualMLP
-from ._pullbacks import squash, squash_vjp
+from ._pullbacks import refuse_context, squash, squash_vjp
 
 # Of parameters, from which on a run of features has a product of its own, and how many may.
 VALUES_OF_A_RUN, MOST_RUNS = 2**17, 4
@@ -152,8 +152,7 @@ class MaskedResidualMLP(ResidualMLP):
             feature j and the gradient in it by way of the features after it, of shape ``(1, n)``,
             and returns the gradient in the parameters of j, of shape ``(n_params, n)``.
         """
-        if self.context is not None:
-            raise ValueError("This network needs a context, which its vjp does not take.")
+        refuse_context(self)
         x, params, through_squash = [], [], []
         slopes: list[list[torch.Tensor]] = [[] for _ in self.sizes]  # of activations, by blocks
 

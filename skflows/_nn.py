@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ._columns import add_product, weight_gradient
 from ._draws import dropout, dropout_factors
 from ._products import layer_products
-from ._pullbacks import recorded, squash, squash_vjp
+from ._pullbacks import recorded, refuse_context, squash, squash_vjp
 
 aten = torch.ops.aten
 
@@ -150,8 +150,7 @@ class ResidualMLP(nn.Module):
 
     def vjp(self, x):
         """The output, and its pullback."""
-        if self.context is not None:
-            raise ValueError("This network needs a context, which its vjp does not take.")
+        refuse_context(self)
         seen, through_squash = squash_vjp(x, FARTHEST_SEEN)
         h, through_input = self.input.vjp(seen)
         passed = []

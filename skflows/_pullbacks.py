@@ -14,6 +14,13 @@ operations are quicker.
 import torch
 
 
+def refuse_context(module):
+    """Raise if a module has a layer for a context: a ``vjp`` takes none."""
+    if module.context is not None:
+        name = type(module).__name__
+        raise ValueError(f"This {name} needs a context, which its vjp does not take.")
+
+
 def drop_inherited(cls, base, **written):
     """Give a class the methods of a base for gradients that were written for another map.
 

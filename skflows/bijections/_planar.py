@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .._pullbacks import refuse_context
 from ._base import Bijection
 
 aten = torch.ops.aten
@@ -60,8 +61,7 @@ class Planar(Bijection):
         return torch.addcmul(x, u, bent).mT, stretch.log().squeeze(-2)
 
     def vjp(self, x):
-        if self.context is not None:
-            raise ValueError("This map needs a context, which its vjp does not take.")
+        refuse_context(self)
         x = x.mT
         u, w, b = self._parameters_of(None)
         u, through_invertible = _invertible(u, w)
