@@ -39,6 +39,31 @@ def all_large(monkeypatch):
     monkeypatch.setattr(_products, "LARGE", 1)
 
 
+@pytest.fixture
+def processor(monkeypatch):
+    """Says which processor torch finds. The choice is made anew for it, and for the real one."""
+
+    def find(**differences):
+        found = {"cpu_name": "AMD EPYC", "avx512_f": True, "l1d_cache_size": 48 * 1024}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found | differences)
+        onednn_is_wider.cache_clear()
+
+    yield find
+    onednn_is_wider.cache_clear()
+
+
+@chooses
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this torch has no MKL")
+@pytest.mark.parametrize(
+    "differences", [{"l1d_cache_size": 32 * 1024}, {"avx512_f": False}, {"cpu_name": "Xeon"}]
+)
+def test_mkl_keeps_the_products_of_processors_no_wider_than_it(processor, differences):
+    processor()
+    assert onednn_is_wider()  # Zen 5
+    processor(**differences)
+    assert not onednn_is_wider()
+
+
 @wider
 @pytest.mark.parametrize("members", [(), (3,)])
 @pytest.mark.parametrize(("n_out", "n_in", "n"), [(64, 10, 256), (230, 64, 1024), (64, 828, 500)])

@@ -164,16 +164,20 @@ class RationalQuadraticSpline(Univariate):
         g_raw = g_slopes * torch.sigmoid(bin_.raw)
         if bin_.passed is None:
             return self._spread(bin_, g_corner, g_size, mean, g_raw)
-        # A row for each parameter, and one for the knot at the end, which has none. The knot at the
-        # start is where the last height belongs, which comes later.
-        grad = mean.new_empty(*mean.shape[:-3], self.n_params + 1, *mean.shape[-2:])
-        grad[..., 2 * k - 1 :, :, :].zero_().scatter_(-3, bin_.ends, g_raw)
+        # Neither end has a slope among the parameters. What would be its gradient at the upper one
+        # is written over by that of the knot before it, and at the lower one it falls on the row of
+        # the last height, which comes later.
+        grad = mean.new_empty(*mean.shape[:-3], self.n_params, *mean.shape[-2:])
+        low, high = bin_.ends.split(1, -3)
+        g_low, g_high = g_raw.split(1, -3)
+        g_knots = grad[..., 2 * k - 1 :, :, :].zero_()
+        g_knots.scatter_(-3, high.clamp(max=k - 1), g_high).scatter_(-3, low, g_low)
         logits = grad[..., : 2 * k, :, :].view(bin_.shares.shape)
         logits.copy_(-mean.unsqueeze(-3))
         logits[..., :-1, :, :].addcmul_(bin_.passed.unsqueeze(-4), g_corner.unsqueeze(-3))
-        index = bin_.ends[..., :1, :, :].unsqueeze(-4).expand(*bin_.shares.shape[:-3], -1, -1, -1)
+        index = low.unsqueeze(-4).expand(*bin_.shares.shape[:-3], -1, -1, -1)
         logits.scatter_add_(-3, index, g_size.unsqueeze(-3)).mul_(bin_.shares)
-        return grad[..., :-1, :, :]
+        return grad
 
     def _spread(self, bin_, g_corner, g_size, mean, g_raw):
         """The same as one expression of each parameter, after a `scan`."""
