@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ._columns import add_product, weight_gradient
 from ._draws import dropout, dropout_factors
-from ._products import layer_products
+from ._products import large_products, layer_products
 from ._pullbacks import recorded, refuse_context, squash, squash_vjp
 
 aten = torch.ops.aten
@@ -63,6 +63,9 @@ class ColumnLinear(nn.Module):
         """The output, and its pullback."""
         weight = self.masked_weight()
         forth, back, to_weight = layer_products(weight, h)
+        if large_products in (forth, back):
+            # Those of members do not lie side by side: oneDNN would copy them for each product.
+            weight = weight.contiguous()
 
         def pullback(g, to_x=True):
             with back:
