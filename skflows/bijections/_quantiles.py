@@ -68,8 +68,8 @@ class Maps(NamedTuple):
         (x0, z0, d0), (x1, z1, d1) = self._bin(inside, along=0)
         slope = (z1 - z0) / (x1 - x0)
         t = (inside - x0) / (x1 - x0)
-        bend, _, top, bottom = _terms(t, slope, d0, d1)
-        z = z0 + (z1 - z0) * (slope * t**2 + d0 * bend) / bottom
+        _, _, bottom, low, _, top = _terms(t, slope, d0, d1)
+        z = z0 + (z1 - z0) * t * low / bottom
         log_slope = _steepness(slope, top, bottom).log()
         for tail, where, sign, corner, parameters in self._beyond(x, along=0):
             score, log_slope_there = tail.forward(sign * (x[where] - corner), *parameters)

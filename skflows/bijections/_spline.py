@@ -17,6 +17,21 @@ from torch.nn import functional as F
 from ._univariate import Univariate
 
 
+class Numbers(NamedTuple):
+    """What a spline computes with, as tensors without axes.
+
+    To make one of a number takes torch as long as an operation on a few hundred rows.
+    """
+
+    one: torch.Tensor
+    minus_two: torch.Tensor
+    start: torch.Tensor
+    least: torch.Tensor
+    shared: torch.Tensor
+    unit_slope: torch.Tensor
+    min_derivative: torch.Tensor
+
+
 class Bin(NamedTuple):
     """The bin that holds each value, along x and along z, with what its gradient needs."""
 
@@ -70,6 +85,10 @@ class RationalQuadraticSpline(Univariate):
         """What the softmax shares out among the bins, above their least sizes."""
         return 2 * self.tail_bound - self.n_bins * self.least
 
+    def numbers(self, like):
+        """The `Numbers` of this spline, for tensors like the given one."""
+        return _plain_numbers(self) if torch.compiler.is_compiling() else _numbers(self, like.dtype)
+
     def forward(self, x, params):
         if not torch.is_grad_enabled():  # a few percent of a call on one row
             return _evaluate(self, x, params)[:2]
@@ -91,6 +110,7 @@ class RationalQuadraticSpline(Univariate):
     def locate(self, value, params, along_z=False):
         """The `Bin` of each value, found along x or along z."""
         k = self.n_bins
+        numbers = self.numbers(params)
         logits, raw = params.split((2 * k, k - 1), -3)
         # Widths and heights are treated alike, as the two halves of one tensor.
         shares = logits.unflatten(-3, (2, k)).softmax(-3)
@@ -103,12 +123,13 @@ class RationalQuadraticSpline(Univariate):
             passed = torch.empty_like(inner_knots)
             torch.le(inner_knots, value.unsqueeze(-3), out=passed)
             number = passed.sum(-3, keepdim=True)
-            ends = torch.cat([number, number + 1], -3).long()
+            ends = torch.cat([number, number + numbers.one], -3).long()
         index = ends.unsqueeze(-4).expand(*knots.shape[:-3], -1, -1, -1)
-        corner, end = knots.gather(-3, index).unbind(-3)
+        corner, far_corner = knots.gather(-3, index).unbind(-3)
         # A zero, hence a slope of 1, at both ends of the spline, where the identity takes over.
-        raw = F.pad(raw, (0, 0, 0, 0, 1, 1)).gather(-3, ends) + self.UNIT_SLOPE
-        return Bin(shares, passed, number, ends, corner, end - corner, raw)
+        zero = torch.zeros_like(number)
+        raw = torch.cat([zero, raw, zero], -3).gather(-3, ends) + numbers.unit_slope
+        return Bin(shares, passed, number, ends, corner, far_corner - corner, raw)
 
     def scan(self, x, params):
         """What `locate` finds along x, bin by bin: a compiler makes a single loop of it."""
@@ -150,47 +171,67 @@ class RationalQuadraticSpline(Univariate):
         return knots, largest + total.log()
 
     def slopes(self, raw):
-        return F.softplus(raw) + self.MIN_DERIVATIVE
+        return F.softplus(raw) + self.numbers(raw).min_derivative
 
     def gradient(self, bin_, g_places, g_slopes):
         """Gradient of the parameters from those of one bin's corner and size, and end slopes."""
-        k = self.n_bins
+        k, numbers = self.n_bins, self.numbers(g_places)
         # The corner is the sum of the sizes before the bin, and sizes are softmax shares: the
         # gradient of the logits is that of the shares less its mean, times the shares.
         g_corner, g_size = g_places.split(2, -3)
-        before = torch.sub(bin_.corner + self.tail_bound, bin_.number, alpha=self.least)
-        mean = torch.addcmul(g_corner * before, g_size, bin_.size - self.least)
-        g_corner, g_size = (g_places * self.shared).split(2, -3)
+        behind = torch.add(numbers.start - bin_.corner, bin_.number, alpha=self.least)
+        minus_mean = torch.addcmul(g_corner * behind, g_size, bin_.size - numbers.least, value=-1)
+        g_corner, g_size = (g_places * numbers.shared).split(2, -3)
         g_raw = g_slopes * torch.sigmoid(bin_.raw)
         if bin_.passed is None:
-            return self._spread(bin_, g_corner, g_size, mean, g_raw)
+            return self._spread(bin_, g_corner, g_size, minus_mean, g_raw)
         # Neither end has a slope among the parameters. What would be its gradient at the upper one
         # is written over by that of the knot before it, and at the lower one it falls on the row of
         # the last height, which comes later.
-        grad = mean.new_empty(*mean.shape[:-3], self.n_params, *mean.shape[-2:])
+        grad = g_raw.new_empty(*g_raw.shape[:-3], self.n_params, *g_raw.shape[-2:])
         low, high = bin_.ends.split(1, -3)
         g_low, g_high = g_raw.split(1, -3)
         g_knots = grad[..., 2 * k - 1 :, :, :].zero_()
         g_knots.scatter_(-3, high.clamp(max=k - 1), g_high).scatter_(-3, low, g_low)
         logits = grad[..., : 2 * k, :, :].view(bin_.shares.shape)
-        logits.copy_(-mean.unsqueeze(-3))
+        logits.copy_(minus_mean.unsqueeze(-3))
         logits[..., :-1, :, :].addcmul_(bin_.passed.unsqueeze(-4), g_corner.unsqueeze(-3))
         index = low.unsqueeze(-4).expand(*bin_.shares.shape[:-3], -1, -1, -1)
         logits.scatter_add_(-3, index, g_size.unsqueeze(-3)).mul_(bin_.shares)
         return grad
 
-    def _spread(self, bin_, g_corner, g_size, mean, g_raw):
+    def _spread(self, bin_, g_corner, g_size, minus_mean, g_raw):
         """The same as one expression of each parameter, after a `scan`."""
         number = bin_.number
         at = torch.arange(self.n_bins, device=number.device)[:, None, None]
         g_low, g_high = g_raw.split(1, -3)
         g_raw = torch.where(at[1:] == number, g_low, torch.where(at[1:] == number + 1, g_high, 0.0))
-        number, g_corner, g_size, mean = (
-            tensor.unsqueeze(-3) for tensor in (number, g_corner, g_size, mean)
+        number, g_corner, g_size, minus_mean = (
+            tensor.unsqueeze(-3) for tensor in (number, g_corner, g_size, minus_mean)
         )
         g_share = torch.where(at < number, g_corner, torch.where(at == number, g_size, 0.0))
-        g_logits = (g_share - mean) * bin_.shares
+        g_logits = (g_share + minus_mean) * bin_.shares
         return torch.cat([g_logits.flatten(-4, -3), g_raw], -3)
+
+
+def _plain_numbers(spline):
+    return Numbers(
+        one=1.0,
+        minus_two=-2.0,
+        start=-spline.tail_bound,
+        least=spline.least,
+        shared=spline.shared,
+        unit_slope=spline.UNIT_SLOPE,
+        min_derivative=spline.MIN_DERIVATIVE,
+    )
+
+
+@cache
+@torch.inference_mode(False)
+def _numbers(spline, dtype):
+    # On the CPU, from where they go to any device with the operation.
+    tensors = (torch.tensor(n, dtype=dtype, device="cpu") for n in _plain_numbers(spline))
+    return Numbers(*tensors)
 
 
 @cache
@@ -205,13 +246,12 @@ def _cumulation(spline, dtype, device):
 
 def _terms(t, slope, d0, d1):
     """The polynomials of the spline at the fraction t of a bin of mean slope ``slope``."""
-    r = 1 - t
-    bend = t * r
+    bend = torch.addcmul(t, t, t, value=-1)
     curve = torch.sub(d1 + d0, slope, alpha=2)
-    # All terms of the top are positive: there is no cancellation.
-    top = torch.addcmul(torch.addcmul(d0 * r * r, d1 * t, t), slope, bend, value=2)
     bottom = torch.addcmul(slope, curve, bend)
-    return bend, curve, top, bottom
+    # The top is a Bezier curve from d0 by way of the slope to d1: no step of it cancels.
+    low, high = torch.lerp(d0, slope, t), torch.lerp(slope, d1, t)
+    return bend, curve, bottom, low, high, torch.lerp(low, high, t)
 
 
 def _steepness(slope, top, bottom):
@@ -231,7 +271,7 @@ def _invert(rise, width, height, d0, d1):
     discriminant = (b**2 - 4 * a * c).clamp(min=torch.finfo(rise.dtype).tiny)
     # This form of the root has no cancellation where a is near 0.
     t = (2 * c / (-b - discriminant.sqrt())).clamp(0, 1)
-    *_, top, bottom = _terms(t, slope, d0, d1)
+    _, _, bottom, *_, top = _terms(t, slope, d0, d1)
     return t, _steepness(slope, top, bottom).log()
 
 
@@ -241,17 +281,17 @@ def _evaluate(spline, x, params):
     inside = torch.eq(x, clamped, out=torch.empty_like(x))
     locate = spline.scan if torch.compiler.is_compiling() else spline.locate
     bin_ = locate(clamped, params)
-    slopes = spline.slopes(bin_.raw)
     (x0, z0), (width, height) = bin_.corner.unbind(-3), bin_.size.unbind(-3)
-    d0, d1 = slopes.unbind(-3)
+    d0, d1 = spline.slopes(bin_.raw).unbind(-3)
 
     slope = height / width
     t = ((clamped - x0) / width).clamp_(0, 1)
-    bend, curve, top, bottom = _terms(t, slope, d0, d1)
-    share = torch.addcmul(d0 * bend, slope * t, t) / bottom  # of the height, below z
+    terms = _terms(t, slope, d0, d1)
+    _, _, bottom, low, _, top = terms
+    share = t * low / bottom  # of the height, below z
     z = torch.addcmul(z0, height, share)
     steepness = _steepness(slope, top, bottom)
-    kept = *bin_, inside, t, bend, curve, top, bottom, share, slope, slopes, steepness
+    kept = *bin_, *terms, inside, t, share, slope, steepness
     # lerp is exact at both ends for finite x, and faster than where.
     return torch.lerp(x, z, inside), steepness.log() * inside, kept
 
@@ -263,9 +303,9 @@ def _pull_back(spline, kept, grad_z, grad_log_slope):
     element: gradients in closed form and one pass over the logits replace the dozens of
     (n_bins, d, n) buffers that autograd would keep and fill.
     """
-    *bin_, inside, t, bend, curve, top, bottom, share, slope, slopes, steepness = kept
-    bin_ = Bin(*bin_)
-    (d0, d1), (width, height) = slopes.unbind(-3), bin_.size.unbind(-3)
+    *bin_, bend, curve, bottom, low, high, top, inside, t, share, slope, steepness = kept
+    bin_, numbers = Bin(*bin_), spline.numbers(t)
+    width, height = bin_.size.unbind(-3)
     gz = grad_z * inside
     gl = grad_log_slope * inside
 
@@ -273,18 +313,17 @@ def _pull_back(spline, kept, grad_z, grad_log_slope):
     g_rise = gz * height / bottom
     g_top = gl / top
     by_bottom = gl / bottom
-    g_fall = torch.add(g_rise * share, by_bottom, alpha=2)  # of -bottom
+    g_bottom = torch.addcmul(by_bottom * numbers.minus_two, g_rise, share, value=-1)
     # Their derivatives in slope, d0 and d1.
-    r = 1 - t
+    r = numbers.one - t
     t2 = t * t
-    g_slope = torch.addcmul(g_rise * t2 - g_fall, g_top + g_fall, bend, value=2)
-    g_slope = torch.addcdiv(g_slope, gl, slope, value=2)
-    g_d0 = torch.addcmul(g_top * r * r, g_rise - g_fall, bend)
-    g_d1 = torch.addcmul(g_top * t2, g_fall, bend, value=-1)
+    g_bend = g_bottom * bend
+    g_slope = torch.addcmul(torch.addcmul(g_bottom, g_rise, t2), g_top, bend, value=2)
+    g_slope = torch.addcdiv(torch.sub(g_slope, g_bend, alpha=2), gl, slope, value=2)
+    g_d0 = torch.addcmul(torch.addcmul(g_bend, g_rise, bend), g_top * r, r)
+    g_d1 = torch.addcmul(g_bend, g_top, t2)
     # In t = (x - x0) / width z has the steepness times width, and the rest is log_slope's.
-    flat = r - t
-    top_t = torch.addcmul(torch.addcmul(d1 * t, d0, r, value=-1), slope, flat)  # half of it
-    g_t = torch.addcmul(g_top * top_t, by_bottom * curve, flat, value=-1)  # half of it
+    g_t = torch.addcmul(g_top * (high - low), by_bottom * curve, r - t, value=-1)  # half of it
     g_x = torch.addcdiv(gz * steepness, g_t, width, value=2)
 
     # Then through t and slope = height / width.
