@@ -12,7 +12,7 @@ from ._columns import add_product, weight_gradient
 # Multiplications in a product from which on oneDNN, whose calls are dearer, is the faster one.
 LARGE = 1_200_000
 MANY = 800  # rows from which on it is the faster one whatever the weight
-LARGEST_OF_ZEN_4 = 2**15  # bytes of a core's level 1 cache, which guests see too; Zen 5 has more
+LEVEL_1_OF_ZEN_4 = 2**15  # bytes of a core's first cache, which guests see too; Zen 5 has more
 CHOICE = getattr(torch.backends.mkldnn, "matmul", None)  # None in a torch that has none
 
 
@@ -59,7 +59,7 @@ def onednn_is_wider():
     """Whether only oneDNN uses the whole width of the processor, in float32.
 
     MKL keeps to half of AVX-512 on AMD's processors. Zen 4 is no wider than that, and takes a tenth
-    more time by oneDNN.
+    more time by oneDNN. All of Zen 5 is taken to be wide, as it is but in laptops.
     """
     has: Mapping = getattr(torch.cpu, "get_capabilities", dict)()
     if not (
@@ -68,7 +68,7 @@ def onednn_is_wider():
         and torch.backends.mkl.is_available()
         and "AMD" in has.get("cpu_name", "")
         and has.get("avx512_f", False)
-        and has.get("l1d_cache_size", 0) > LARGEST_OF_ZEN_4
+        and has.get("l1d_cache_size", 0) > LEVEL_1_OF_ZEN_4
     ):
         return False
     finer = torch.full((64, 64), 1 + 2.0**-12, device="cpu", dtype=torch.float32)

@@ -3,6 +3,7 @@
 import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -42,10 +43,11 @@ def all_large(monkeypatch):
 @pytest.fixture
 def processor(monkeypatch):
     """Says which processor torch finds. The choice is made anew for it, and for the real one."""
+    monkeypatch.setattr(_products, "large_products", nullcontext())  # AMX would round in its own
 
     def find(**differences):
         found = {"cpu_name": "AMD EPYC", "avx512_f": True, "l1d_cache_size": 48 * 1024}
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found | differences)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found | differences, False)
         onednn_is_wider.cache_clear()
 
     yield find
@@ -53,9 +55,18 @@ def processor(monkeypatch):
 
 
 @chooses
-@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this torch has no MKL")
+@pytest.mark.skipif(
+    not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()),
+    reason="this torch has one library",
+)
 @pytest.mark.parametrize(
-    "differences", [{"l1d_cache_size": 32 * 1024}, {"avx512_f": False}, {"cpu_name": "Xeon"}]
+    "differences",
+    [
+        {"l1d_cache_size": 32 * 1024},  # Zen 4
+        {"l1d_cache_size": 0},  # of which torch knows nothing
+        {"avx512_f": False},
+        {"cpu_name": "Xeon"},
+    ],
 )
 def test_mkl_keeps_the_products_of_processors_no_wider_than_it(processor, differences):
     processor()
@@ -135,6 +146,30 @@ def test_what_is_a_large_product_does_not_hang_on_the_members(members, all_large
     assert set(layer_products(weight.double(), h.double())) == {other_products}
     if not members:
         assert set(layer_products(weight, h[..., 1:])) == {other_products}
+
+
+@chooses
+def test_weights_of_members_are_put_side_by_side_for_onednn(monkeypatch):
+    """An optimiser keeps all weights of a member together; oneDNN would copy them twice a step."""
+    seen = []
+
+    def add_product(bias, weight, h):
+        seen.append(weight)
+        return torch.baddbmm(bias, weight, h)
+
+    monkeypatch.setattr(_nn, "add_product", add_product)
+    flat, layer = torch.randint(-4, 5, (3, 50)).float(), ColumnLinear(5, 7)
+    layer.weight = nn.Parameter(flat[:, :35].view(3, 7, 5))
+    layer.bias = nn.Parameter(flat[:, 35:42].view(3, 7, 1))
+    h = torch.randint(-4, 5, (3, 5, 4)).float()
+    for products in (large_products, other_products):
+        monkeypatch.setattr(_nn, "layer_products", lambda *_, own=products: (own, own, own))
+        with torch.no_grad():
+            outcome, pullback = layer.vjp(h)
+            g_h, _ = pullback(torch.ones_like(outcome))
+        assert_close(outcome, layer.weight @ h + layer.bias)
+        assert_close(g_h, layer.weight.sum(-2).unsqueeze(-1).expand_as(h))
+    assert [weight.is_contiguous() for weight in seen] == [True, False]
 
 
 @wider

@@ -42,9 +42,9 @@ def reference_spline(x, x_knots, z_knots, slopes):
     return p / q, np.log((dp * q - p * dq) / q**2 / width)
 
 
-def draw(spread, n=40, seed=0):
+def draw(spread, n=40, seed=0, n_bins=N_BINS):
     """A spline, its parameters for n columns of one row each, and their knots."""
-    spline = RationalQuadraticSpline(N_BINS, TAIL_BOUND)
+    spline = RationalQuadraticSpline(n_bins, TAIL_BOUND)
     params = spread * np.random.default_rng(seed).standard_normal((spline.n_params, n))
     knots = [reference_knots(spline, column) for column in params.T]
     return spline, torch.from_numpy(params)[:, None], knots
@@ -168,10 +168,11 @@ def test_shift_adds_and_affine_scales_then_adds():
     assert_close(log_slope, torch.tensor([[3.0, -3.0]]))
 
 
+@pytest.mark.parametrize("n_bins", [1, 2, N_BINS])
 @pytest.mark.parametrize("spread", [0.3, 2.0, 20.0])
-def test_spline_gradients_are_autograds(spread, monkeypatch):
+def test_spline_gradients_are_autograds(spread, n_bins, monkeypatch):
     """Those written out, and those in the form that a compiler is given."""
-    spline, params, _ = draw(spread)
+    spline, params, _ = draw(spread, n_bins=n_bins)
     x = torch.linspace(-1.3 * TAIL_BOUND, 1.3 * TAIL_BOUND, params.shape[-1], dtype=params.dtype)
 
     def values_and_gradients(forward):
@@ -184,3 +185,24 @@ def test_spline_gradients_are_autograds(spread, monkeypatch):
     assert_close(values_and_gradients(spline.forward), plain, rtol=1e-9, atol=1e-9)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert_close(values_and_gradients(spline.forward), plain, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("d", "n"), [(3, 16), (3, 48), (10, 128)])
+def test_a_spline_in_a_stack_has_the_bits_that_it_has_alone(d, n):
+    """And the products that its gradient goes to need not copy it."""
+    torch.manual_seed(0)
+    spline, m = RationalQuadraticSpline(), 4
+    x, g, g_log_slope = torch.randn(m, d, n), torch.randn(m, d, n), torch.randn(m, 1, n)
+    params = torch.randn(m, spline.n_params, d, n)
+
+    def values_and_gradients(*of_members):
+        x, params, g, g_log_slope = of_members
+        outcome, pullback = spline.vjp(x, params)
+        return *outcome, *pullback(g, g_log_slope)
+
+    with torch.no_grad():
+        together = values_and_gradients(x, params, g, g_log_slope)
+        for i, own in enumerate(zip(x, params, g, g_log_slope, strict=True)):
+            for part, alone in zip(together, values_and_gradients(*own), strict=True):
+                assert torch.equal(part[i], alone)
+    assert together[-1].is_contiguous()

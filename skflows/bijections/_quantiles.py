@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from torch.special import ndtr, ndtri
 
 from ._fixed import FARTHEST, weighted_moments
-from ._spline import _invert, _steepness, _terms
+from ._rational import invert, share_below, steepness, terms
 from ._tails import ALL_TAILS, Outside, normal_log_density
 
 ROWS_BEYOND = 20  # to leave beyond each outermost knot,
@@ -68,9 +68,9 @@ class Maps(NamedTuple):
         (x0, z0, d0), (x1, z1, d1) = self._bin(inside, along=0)
         slope = (z1 - z0) / (x1 - x0)
         t = (inside - x0) / (x1 - x0)
-        _, _, bottom, low, _, top = _terms(t, slope, d0, d1)
-        z = z0 + (z1 - z0) * t * low / bottom
-        log_slope = _steepness(slope, top, bottom).log()
+        at = terms(t, slope, d0, d1)
+        z = z0 + (z1 - z0) * share_below(t, at)
+        log_slope = steepness(slope, at).log()
         for tail, where, sign, corner, parameters in self._beyond(x, along=0):
             score, log_slope_there = tail.forward(sign * (x[where] - corner), *parameters)
             z = z.index_put(where, sign * score)
@@ -81,7 +81,7 @@ class Maps(NamedTuple):
         low, high = self.knots[1, :, :1], self.knots[1, :, -1:]
         inside = z.maximum(low).minimum(high)
         (x0, z0, d0), (x1, z1, d1) = self._bin(inside, along=1)
-        t, log_slope = _invert(inside - z0, x1 - x0, z1 - z0, d0, d1)
+        t, log_slope = invert(inside - z0, x1 - x0, z1 - z0, d0, d1)
         x, log_slope = x0 + (x1 - x0) * t, -log_slope
         for tail, where, sign, corner, parameters in self._beyond(z, along=1):
             # Far scores have quantiles beyond any float.

@@ -5,6 +5,7 @@ Tensors keep the rows last, as in `_univariate`: ``x`` is ``(..., d, n)``, param
 """
 
 import math
+from collections import namedtuple
 from dataclasses import dataclass
 from functools import cache, partial, reduce
 from itertools import pairwise
@@ -14,22 +15,10 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ._rational import Terms, invert, share_below, steepness, terms
 from ._univariate import Univariate
 
-
-class Numbers(NamedTuple):
-    """What a spline computes with, as tensors without axes.
-
-    To make one of a number takes torch as long as an operation on a few hundred rows.
-    """
-
-    one: torch.Tensor
-    minus_two: torch.Tensor
-    start: torch.Tensor
-    least: torch.Tensor
-    shared: torch.Tensor
-    unit_slope: torch.Tensor
-    min_derivative: torch.Tensor
+Numbers = namedtuple("Numbers", "one minus_two start least shared unit_slope min_derivative")
 
 
 class Bin(NamedTuple):
@@ -85,9 +74,11 @@ class RationalQuadraticSpline(Univariate):
         """What the softmax shares out among the bins, above their least sizes."""
         return 2 * self.tail_bound - self.n_bins * self.least
 
-    def numbers(self, like):
-        """The `Numbers` of this spline, for tensors like the given one."""
-        return _plain_numbers(self) if torch.compiler.is_compiling() else _numbers(self, like.dtype)
+    @property
+    def numbers(self):
+        """What it computes with; as tensors, by `_numbers_of`."""
+        start, unit_slope = -self.tail_bound, self.UNIT_SLOPE
+        return Numbers(1.0, -2.0, start, self.least, self.shared, unit_slope, self.MIN_DERIVATIVE)
 
     def forward(self, x, params):
         if not torch.is_grad_enabled():  # a few percent of a call on one row
@@ -103,14 +94,14 @@ class RationalQuadraticSpline(Univariate):
         bin_ = self.locate(clamped, params, along_z=True)
         (x0, z0), (width, height) = bin_.corner.unbind(-3), bin_.size.unbind(-3)
         d0, d1 = self.slopes(bin_.raw).unbind(-3)
-        t, log_slope = _invert(clamped - z0, width, height, d0, d1)
+        t, log_slope = invert(clamped - z0, width, height, d0, d1)
         inside = z == clamped
         return torch.where(inside, x0 + width * t, z), torch.where(inside, -log_slope, 0.0)
 
     def locate(self, value, params, along_z=False):
         """The `Bin` of each value, found along x or along z."""
         k = self.n_bins
-        numbers = self.numbers(params)
+        numbers = _numbers_of(self, params)
         logits, raw = params.split((2 * k, k - 1), -3)
         # Widths and heights are treated alike, as the two halves of one tensor.
         shares = logits.unflatten(-3, (2, k)).softmax(-3)
@@ -171,16 +162,17 @@ class RationalQuadraticSpline(Univariate):
         return knots, largest + total.log()
 
     def slopes(self, raw):
-        return F.softplus(raw) + self.numbers(raw).min_derivative
+        return F.softplus(raw) + _numbers_of(self, raw).min_derivative
 
     def gradient(self, bin_, g_places, g_slopes):
         """Gradient of the parameters from those of one bin's corner and size, and end slopes."""
-        k, numbers = self.n_bins, self.numbers(g_places)
+        k, numbers = self.n_bins, _numbers_of(self, g_places)
         # The corner is the sum of the sizes before the bin, and sizes are softmax shares: the
         # gradient of the logits is that of the shares less its mean, times the shares.
         g_corner, g_size = g_places.split(2, -3)
-        behind = torch.add(numbers.start - bin_.corner, bin_.number, alpha=self.least)
-        minus_mean = torch.addcmul(g_corner * behind, g_size, bin_.size - numbers.least, value=-1)
+        minus_before = torch.add(numbers.start - bin_.corner, bin_.number, alpha=self.least)
+        to_share = bin_.size - numbers.least
+        minus_mean = torch.addcmul(g_corner * minus_before, g_size, to_share, value=-1)
         g_corner, g_size = (g_places * numbers.shared).split(2, -3)
         g_raw = g_slopes * torch.sigmoid(bin_.raw)
         if bin_.passed is None:
@@ -214,24 +206,20 @@ class RationalQuadraticSpline(Univariate):
         return torch.cat([g_logits.flatten(-4, -3), g_raw], -3)
 
 
-def _plain_numbers(spline):
-    return Numbers(
-        one=1.0,
-        minus_two=-2.0,
-        start=-spline.tail_bound,
-        least=spline.least,
-        shared=spline.shared,
-        unit_slope=spline.UNIT_SLOPE,
-        min_derivative=spline.MIN_DERIVATIVE,
-    )
+def _numbers_of(spline, like):
+    """The numbers of a spline for what meets a tensor.
+
+    To make a tensor of a number takes torch as long as an operation on a few hundred rows. It makes
+    none of a bound, or of what is given as ``alpha`` or ``value``.
+    """
+    return spline.numbers if torch.compiler.is_compiling() else _tensors_of(spline, like.dtype)
 
 
 @cache
 @torch.inference_mode(False)
-def _numbers(spline, dtype):
+def _tensors_of(spline, dtype):
     # On the CPU, from where they go to any device with the operation.
-    tensors = (torch.tensor(n, dtype=dtype, device="cpu") for n in _plain_numbers(spline))
-    return Numbers(*tensors)
+    return Numbers(*(torch.tensor(n, dtype=dtype, device="cpu") for n in spline.numbers))
 
 
 @cache
@@ -242,37 +230,6 @@ def _cumulation(spline, dtype, device):
     knot, bin_ = torch.arange(k + 1.0, dtype=torch.float64)[:, None], torch.arange(k)
     matrix = spline.shared * (bin_ < knot).double() + spline.least * knot - spline.tail_bound
     return matrix.to(dtype).to(device)
-
-
-def _terms(t, slope, d0, d1):
-    """The polynomials of the spline at the fraction t of a bin of mean slope ``slope``."""
-    bend = torch.addcmul(t, t, t, value=-1)
-    curve = torch.sub(d1 + d0, slope, alpha=2)
-    bottom = torch.addcmul(slope, curve, bend)
-    # The top is a Bezier curve from d0 by way of the slope to d1: no step of it cancels.
-    low, high = torch.lerp(d0, slope, t), torch.lerp(slope, d1, t)
-    return bend, curve, bottom, low, high, torch.lerp(low, high, t)
-
-
-def _steepness(slope, top, bottom):
-    """The derivative of the spline."""
-    ratio = slope / bottom
-    return ratio * ratio * top
-
-
-def _invert(rise, width, height, d0, d1):
-    """The fraction t of a bin at which it has risen so far, and the log-slope there."""
-    slope = height / width
-    excess = rise * (d1 + d0 - 2 * slope)
-    a = height * (slope - d0) + excess
-    b = height * d0 - excess
-    c = -slope * rise
-    # Not 0, where the square root has no slope: rounding can take it there.
-    discriminant = (b**2 - 4 * a * c).clamp(min=torch.finfo(rise.dtype).tiny)
-    # This form of the root has no cancellation where a is near 0.
-    t = (2 * c / (-b - discriminant.sqrt())).clamp(0, 1)
-    _, _, bottom, *_, top = _terms(t, slope, d0, d1)
-    return t, _steepness(slope, top, bottom).log()
 
 
 def _evaluate(spline, x, params):
@@ -286,14 +243,13 @@ def _evaluate(spline, x, params):
 
     slope = height / width
     t = ((clamped - x0) / width).clamp_(0, 1)
-    terms = _terms(t, slope, d0, d1)
-    _, _, bottom, low, _, top = terms
-    share = t * low / bottom  # of the height, below z
+    at = terms(t, slope, d0, d1)
+    share = share_below(t, at)
     z = torch.addcmul(z0, height, share)
-    steepness = _steepness(slope, top, bottom)
-    kept = *bin_, *terms, inside, t, share, slope, steepness
+    steep = steepness(slope, at)
+    kept = *bin_, *at, inside, t, share, slope, steep
     # lerp is exact at both ends for finite x, and faster than where.
-    return torch.lerp(x, z, inside), steepness.log() * inside, kept
+    return torch.lerp(x, z, inside), steep.log() * inside, kept
 
 
 def _pull_back(spline, kept, grad_z, grad_log_slope):
@@ -303,13 +259,16 @@ def _pull_back(spline, kept, grad_z, grad_log_slope):
     element: gradients in closed form and one pass over the logits replace the dozens of
     (n_bins, d, n) buffers that autograd would keep and fill.
     """
-    *bin_, bend, curve, bottom, low, high, top, inside, t, share, slope, steepness = kept
-    bin_, numbers = Bin(*bin_), spline.numbers(t)
+    *both, inside, t, share, slope, steep = kept
+    n = len(Bin._fields)
+    bin_, (bend, curve, bottom, first, second, top) = Bin(*both[:n]), Terms(*both[n:])
+    numbers = _numbers_of(spline, t)
     width, height = bin_.size.unbind(-3)
     gz = grad_z * inside
     gl = grad_log_slope * inside
 
-    # z = z0 + height * rise / bottom, and log_slope = log(slope^2 top / bottom^2).
+    # z = z0 + height * rise / bottom, where rise = t * first = slope t^2 + d0 bend, and log_slope =
+    # log(slope^2 top / bottom^2).
     g_rise = gz * height / bottom
     g_top = gl / top
     by_bottom = gl / bottom
@@ -323,8 +282,8 @@ def _pull_back(spline, kept, grad_z, grad_log_slope):
     g_d0 = torch.addcmul(torch.addcmul(g_bend, g_rise, bend), g_top * r, r)
     g_d1 = torch.addcmul(g_bend, g_top, t2)
     # In t = (x - x0) / width z has the steepness times width, and the rest is log_slope's.
-    g_t = torch.addcmul(g_top * (high - low), by_bottom * curve, r - t, value=-1)  # half of it
-    g_x = torch.addcdiv(gz * steepness, g_t, width, value=2)
+    g_t = torch.addcmul(g_top * (second - first), by_bottom * curve, r - t, value=-1)  # half of it
+    g_x = torch.addcdiv(gz * steep, g_t, width, value=2)
 
     # Then through t and slope = height / width.
     g_x0 = -g_x
