@@ -43,7 +43,7 @@ def all_large(monkeypatch):
 @pytest.fixture
 def processor(monkeypatch):
     """Says which processor torch finds. The choice is made anew for it, and for the real one."""
-    monkeypatch.setattr(_products, "large_products", nullcontext())  # AMX would round in its own
+    monkeypatch.setattr(_products, "large_products", nullcontext())  # with AMX it would round more
 
     def find(**differences):
         found = {"cpu_name": "AMD EPYC", "avx512_f": True, "l1d_cache_size": 48 * 1024}

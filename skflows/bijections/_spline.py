@@ -15,7 +15,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ._rational import Terms, invert, share_below, steepness, terms
+from ._rational import invert, share_below, steepness, terms
 from ._univariate import Univariate
 
 Numbers = namedtuple("Numbers", "one minus_two start least shared unit_slope min_derivative")
@@ -261,8 +261,8 @@ def _pull_back(spline, kept, grad_z, grad_log_slope):
     """
     *both, inside, t, share, slope, steep = kept
     n = len(Bin._fields)
-    bin_, (bend, curve, bottom, first, second, top) = Bin(*both[:n]), Terms(*both[n:])
-    numbers = _numbers_of(spline, t)
+    bin_, numbers = Bin(*both[:n]), _numbers_of(spline, t)
+    bend, curve, bottom, first, second, top = both[n:]
     width, height = bin_.size.unbind(-3)
     gz = grad_z * inside
     gl = grad_log_slope * inside
@@ -273,14 +273,14 @@ def _pull_back(spline, kept, grad_z, grad_log_slope):
     g_top = gl / top
     by_bottom = gl / bottom
     g_bottom = torch.addcmul(by_bottom * numbers.minus_two, g_rise, share, value=-1)
-    # Their derivatives in slope, d0 and d1.
+    # Their derivatives in slope, d0 and d1, of which curve = d0 + d1 - 2 slope is made too.
     r = numbers.one - t
     t2 = t * t
-    g_bend = g_bottom * bend
+    g_curve = g_bottom * bend
     g_slope = torch.addcmul(torch.addcmul(g_bottom, g_rise, t2), g_top, bend, value=2)
-    g_slope = torch.addcdiv(torch.sub(g_slope, g_bend, alpha=2), gl, slope, value=2)
-    g_d0 = torch.addcmul(torch.addcmul(g_bend, g_rise, bend), g_top * r, r)
-    g_d1 = torch.addcmul(g_bend, g_top, t2)
+    g_slope = torch.addcdiv(torch.sub(g_slope, g_curve, alpha=2), gl, slope, value=2)
+    g_d0 = torch.addcmul(torch.addcmul(g_curve, g_rise, bend), g_top * r, r)
+    g_d1 = torch.addcmul(g_curve, g_top, t2)
     # In t = (x - x0) / width z has the steepness times width, and the rest is log_slope's.
     g_t = torch.addcmul(g_top * (second - first), by_bottom * curve, r - t, value=-1)  # half of it
     g_x = torch.addcdiv(gz * steep, g_t, width, value=2)
