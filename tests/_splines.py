@@ -2,13 +2,15 @@
 
 import torch
 
+from skflows.bijections._spline_steps import slopes
+
 
 def plain_spline(spline, locate, x, params):
     """The spline with nothing written out for autograd."""
     clamped = x.clamp(-spline.tail_bound, spline.tail_bound)
-    bin_ = locate(clamped, params)
+    bin_ = locate(spline, clamped, params)
     (x0, z0), (width, height) = bin_.corner.unbind(-3), bin_.size.unbind(-3)
-    d0, d1 = spline.slopes(bin_.raw).unbind(-3)
+    d0, d1 = slopes(spline, bin_.raw).unbind(-3)
     slope, t = height / width, (clamped - x0) / width
     bottom = slope + (d0 + d1 - 2 * slope) * t * (1 - t)
     z = z0 + height * (slope * t**2 + d0 * t * (1 - t)) / bottom
