@@ -1,5 +1,7 @@
 """The elementwise maps that networks parametrise, against formulas written out one by one."""
 
+import shutil
+import sysconfig
 from functools import partial
 
 import numpy as np
@@ -10,10 +12,25 @@ from scipy.special import softmax
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from skflows.bijections import Affine, RationalQuadraticSpline, Shift
-from skflows.bijections._spline_steps import scan
+from skflows.bijections import Affine, RationalQuadraticSpline, Shift, _spline_fused, _spline_steps
 
 N_BINS, TAIL_BOUND = 6, 2.5
+
+has_kernel = pytest.mark.skipif(
+    not shutil.which(sysconfig.get_config_var("CC").split()[0]), reason="no C compiler"
+)
+
+
+@pytest.fixture(params=[pytest.param("kernel", marks=has_kernel), "steps"])
+def way(request, monkeypatch):
+    """Each way in which splines are computed."""
+    if request.param == "kernel":
+        assert _spline_fused._spline_kernel is not None  # built when this was installed
+    else:
+        monkeypatch.setattr(_spline_fused, "_spline_kernel", None)
+
+
+in_each_way = pytest.mark.usefixtures("way")
 
 
 def reference_knots(spline, params):
@@ -51,6 +68,7 @@ def draw(spread, n=40, seed=0, n_bins=N_BINS):
     return spline, torch.from_numpy(params)[:, None], knots
 
 
+@in_each_way
 @pytest.mark.parametrize("spread", [0.3, 2.0])
 def test_spline_equals_the_written_out_formula(spread):
     spline, params, knots = draw(spread)
@@ -65,6 +83,7 @@ def test_spline_equals_the_written_out_formula(spread):
     assert_close(log_slope_back[0].numpy(), -expected[:, 1], rtol=1e-7, atol=1e-7)
 
 
+@in_each_way
 @pytest.mark.parametrize("side", [-1, 0, 1])
 def test_spline_passes_through_its_knots_smoothly(side):
     """Exactly at a knot and one rounding beside it; the first and the last meet the tails."""
@@ -83,6 +102,7 @@ def nudge(x, side):
     return x if side == 0 else torch.nextafter(x, torch.full_like(x, side * torch.inf))
 
 
+@in_each_way
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 def test_spline_is_increasing_and_finite_for_extreme_parameters(dtype, direction):
@@ -102,6 +122,7 @@ def test_spline_is_increasing_and_finite_for_extreme_parameters(dtype, direction
     assert params.grad.isfinite().all()
 
 
+@in_each_way
 @pytest.mark.parametrize("at", ["inside", "knots", "outside"])
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 def test_spline_gradients_equal_finite_differences(at, direction):
@@ -120,6 +141,7 @@ def test_spline_gradients_equal_finite_differences(at, direction):
         assert gradcheck(call, (x, params.requires_grad_()), atol=1e-6)
 
 
+@in_each_way
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_spline_gradients_are_as_exact_as_their_dtype(dtype):
     """A constant added to all widths, or to all heights, changes nothing."""
@@ -134,6 +156,7 @@ def test_spline_gradients_are_as_exact_as_their_dtype(dtype):
         assert (part.sum(0).abs() <= rounding).all()
 
 
+@in_each_way
 def test_spline_refuses_a_second_derivative_rather_than_get_it_wrong():
     spline, params, _ = draw(1.0)
     x = torch.linspace(-2, 2, params.shape[-1], dtype=torch.float64)[None].requires_grad_()
@@ -143,6 +166,7 @@ def test_spline_refuses_a_second_derivative_rather_than_get_it_wrong():
         torch.autograd.grad(slope.sum(), x)
 
 
+@in_each_way
 @pytest.mark.parametrize(
     "univariate", [Shift(), Affine(), RationalQuadraticSpline(), RationalQuadraticSpline(2, 5.0)]
 )
@@ -169,6 +193,7 @@ def test_shift_adds_and_affine_scales_then_adds():
     assert_close(log_slope, torch.tensor([[3.0, -3.0]]))
 
 
+@in_each_way
 @pytest.mark.parametrize("n_bins", [1, 2, N_BINS])
 @pytest.mark.parametrize("spread", [0.3, 2.0, 20.0])
 def test_spline_gradients_are_autograds(spread, n_bins, monkeypatch):
@@ -182,12 +207,86 @@ def test_spline_gradients_are_autograds(spread, n_bins, monkeypatch):
         weights = torch.linspace(0.5, 2.0, x.numel(), dtype=x.dtype)
         return z, log_slope, *torch.autograd.grad((weights * (z.sin() + log_slope)).sum(), inputs)
 
-    plain = values_and_gradients(partial(plain_spline, spline, scan))
+    plain = values_and_gradients(partial(plain_spline, spline, _spline_steps.scan))
     assert_close(values_and_gradients(spline.forward), plain, rtol=1e-9, atol=1e-9)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert_close(values_and_gradients(spline.forward), plain, rtol=1e-9, atol=1e-9)
 
 
+def of_a_spline(n_bins, *shape, dtype=torch.float64, spread=2.0):
+    """A spline, and values, parameters and gradients of z and of its log-slope of that shape."""
+    generator = torch.Generator().manual_seed(0)
+    spline = RationalQuadraticSpline(n_bins, TAIL_BOUND)
+    *members, d, n = shape
+    shapes = shape, (*members, spline.n_params, d, n), shape, (*members, 1, n)
+    scales = TAIL_BOUND / 1.5, spread, 1.0, 1.0
+    drawn = [torch.randn(s, generator=generator, dtype=dtype) for s in shapes]
+    return spline, *(scale * tensor for scale, tensor in zip(scales, drawn, strict=True))
+
+
+def all_of_a_spline(spline, x, params, g, g_log_slope):
+    """Both directions, and the gradients of the first."""
+    with torch.no_grad():
+        outcome, pullback = spline.vjp(x, params)
+        return *outcome, *pullback(g, g_log_slope), *spline.inverse(x, params)
+
+
+@has_kernel
+@pytest.mark.parametrize("n_bins", [1, 2, 8, 32])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 50), (2, 64), (4, 3, 33), (2, 2, 1, 7), (3, 0)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-3)])
+def test_the_kernel_of_splines_equals_their_steps(n_bins, shape, dtype, tolerance, monkeypatch):
+    drawn = of_a_spline(n_bins, *shape, dtype=dtype)
+    assert _spline_fused.serves(*drawn[:3])
+    ours = all_of_a_spline(*drawn)
+    monkeypatch.setattr(_spline_fused, "_spline_kernel", None)
+    assert_close(ours, all_of_a_spline(*drawn), rtol=tolerance, atol=tolerance)
+
+
+@has_kernel
+def test_the_kernel_of_splines_takes_any_strides():
+    spline, *drawn = of_a_spline(5, 4, 70)
+    strided = [tensor.mT.contiguous().mT for tensor in drawn]
+    assert not any(tensor.is_contiguous() for tensor in strided[:3])
+    for ours, theirs in zip(*(all_of_a_spline(spline, *t) for t in (drawn, strided)), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@has_kernel
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_kernel_of_splines_gives_a_value_the_same_bits_anywhere(dtype):
+    spline, *drawn = of_a_spline(8, 3, 150, dtype=dtype)
+    together = all_of_a_spline(spline, *drawn)
+    for at in (slice(0, 1), slice(5, 22), slice(77, 150)):
+        alone = all_of_a_spline(spline, *(tensor[..., at] for tensor in drawn))
+        for whole, part in zip(together, alone, strict=True):
+            assert torch.equal(whole[..., at], part)
+
+
+@in_each_way
+def test_splines_hide_no_nan():
+    """Training tells from it which member of a stack is lost."""
+    spline, x, params, *_ = of_a_spline(4, 1, 6)
+    x[0, :5] = torch.tensor([torch.nan, 0.0, 0.0, -9.0, 9.0])
+    params[0, 0, 1] = params[6, 0, 2] = torch.nan
+    for direction in (spline.forward, spline.inverse):
+        z, log_slope = direction(x, params)
+        assert z[0].isnan().tolist() == [True, True, True, False, False, False]
+        assert log_slope[0, 1:3].isnan().all()
+        assert not log_slope[0, 3:].isnan().any()
+
+
+@has_kernel
+def test_splines_of_many_bins_are_computed_in_steps():
+    most = _spline_fused._spline_kernel.MAX_BINS
+    drawn = of_a_spline(most + 1, 2, 5)
+    assert not _spline_fused.serves(*drawn[:3])
+    assert all(part.isfinite().all() for part in all_of_a_spline(*drawn))
+    with pytest.raises(ValueError, match="bins"):
+        _spline_fused._call("forward", drawn[0], *drawn[1:5])
+
+
+@in_each_way
 @pytest.mark.parametrize(("d", "n"), [(3, 16), (3, 48), (10, 128)])
 def test_a_spline_in_a_stack_has_the_bits_that_it_has_alone(d, n):
     """And the products that its gradient goes to need not copy it."""

@@ -67,7 +67,8 @@ class RationalQuadraticSpline(Univariate):
 
     def inverse(self, z, params):
         # Gradients of the inverse are autograd's.
-        way = _spline_steps if torch.is_grad_enabled() else _way(self, z, params)
+        is_recorded = torch.is_grad_enabled() and (z.requires_grad or params.requires_grad)
+        way = _spline_steps if is_recorded else _way(self, z, params)
         return way.invert(self, z, params)
 
 
