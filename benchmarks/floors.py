@@ -20,7 +20,7 @@ import torch
 from quality import machine
 from timing import LEAST_SECONDS, ours, seconds_per_call
 
-from skflows._nn import ColumnLinear
+from skflows._linear import ColumnLinear, MaskedLinear
 from skflows._products import products_of_many
 from skflows.bijections import Coupling, LULinear, MaskedAutoregressive
 
@@ -56,7 +56,7 @@ def work_of(module, n):
     """What one module does for n rows, less what its parts do."""
     if isinstance(module, ColumnLinear):
         n_out, n_in = module.weight.shape
-        products = n_in * n_out if module.mask is None else int(module.mask.sum())
+        products = int(module.mask.sum()) if isinstance(module, MaskedLinear) else n_in * n_out
         return Work(2 * n * products, 0, n * (n_in + n_out) + products)
     if isinstance(module, LULinear):
         d = len(module.shift)

@@ -6,9 +6,9 @@ LANES = 16  # values of float32 in the widest registers
 BLOCKS_AT_ONCE = 6  # whose rows share the products with what all of them see
 
 
-def add_product(start, weight, h):
+def add_product(start, weight, h, out=None):
     """``start + weight @ h`` in one kernel, with or without a leading member axis."""
-    return (torch.addmm if h.dim() == 2 else torch.baddbmm)(start, weight, h)
+    return (torch.addmm if h.dim() == 2 else torch.baddbmm)(start, weight, h, out=out)
 
 
 def weight_gradient(g, h):

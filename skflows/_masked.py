@@ -4,12 +4,10 @@ from itertools import pairwise
 
 import torch
 
-from ._columns import add_product, grow, grow_back
-from ._nn import FARTHEST_SEEN, ColumnLinear, ResidualMLP
+from ._columns import grow, grow_back
+from ._linear import product_gradients
+from ._nn import FARTHEST_SEEN, ResidualMLP
 from ._pullbacks import refuse_context, squash, squash_vjp
-
-# Of parameters, from which on a run of features has a product of its own, and how many may.
-VALUES_OF_A_RUN, MOST_RUNS = 2**17, 4
 
 
 def hidden_degrees(n_features, size, n_context=0):
@@ -23,7 +21,7 @@ def hidden_degrees(n_features, size, n_context=0):
 
 
 class MaskedResidualMLP(ResidualMLP):
-    """A residual MADE: output row ``p d + j`` depends on the features before j alone.
+    """A residual MADE: output rows ``j n_params + p`` depend on the features before j alone.
 
     In ``reverse``, on those behind it: the last one leads.
 
@@ -43,16 +41,16 @@ class MaskedResidualMLP(ResidualMLP):
         reverse=False,
     ):
         self.n_features = n_features
-        self.n_outputs = n_features * n_params
+        self.n_params = n_params
         degrees = [hidden_degrees(n_features, size, n_context) for size in hidden_layer_sizes]
         places = torch.arange(n_features)  # of the features, in the order in which they see others
         places = places.flip(0) if reverse else places
         masks = [degrees[0][:, None] > places]
         masks += [b[:, None] >= a for a, b in pairwise(degrees)]
-        masks += [(places[:, None] >= degrees[-1]).repeat(n_params, 1)]
+        masks += [(places[:, None] >= degrees[-1]).repeat_interleave(n_params, 0)]
         super().__init__(
             n_features,
-            self.n_outputs,
+            n_features * n_params,
             hidden_layer_sizes,
             n_context,
             activation,
@@ -64,43 +62,6 @@ class MaskedResidualMLP(ResidualMLP):
         counts = [torch.searchsorted(m, torch.arange(n_features + 1)) for m in degrees]
         self.bounds = [count.tolist() for count in counts]
         self.sizes = tuple(hidden_layer_sizes)
-
-    def n_runs(self, n):
-        """Into how many `runs` to part the features of n rows.
-
-        The copies of weights that it takes pay for many parameters alone, and not where autograd
-        has to undo them.
-        """
-        if torch.is_grad_enabled():
-            return 1
-        return max(1, min(n * self.n_outputs // VALUES_OF_A_RUN, MOST_RUNS, self.n_features))
-
-    def runs(self, n_runs, x, context=None):
-        """The parameters of the features, a run of features at a time.
-
-        The units that the leading features see come first. Products for a run leave out the units
-        that no feature of it sees: of four runs, three eighths of the arithmetic.
-
-        Yields
-        ------
-        features : slice
-            The run.
-        params : Tensor of shape (..., n_params, n_features of the run, n)
-            Its parameters.
-        """
-        d = self.n_features
-        h = self.last_hidden(x, context)
-        bias, weight = (
-            tensor.unflatten(-2, (-1, d))
-            for tensor in (self.output.bias, self.output.masked_weight())
-        )
-        for i in range(n_runs):
-            features = slice(d * i // n_runs, d * (i + 1) // n_runs)
-            seen = self.bounds[-1][d - features.start if self.reverse else features.stop]
-            start = bias[..., features, :].flatten(-3, -2)
-            rows = weight[..., features, :seen].flatten(-3, -2)
-            params = add_product(start, rows, h[..., :seen, :])
-            yield features, params.unflatten(-2, (bias.shape[-3], -1))
 
     def solve(self, next_feature, z, context=None):
         """Build the features one by one, each from the outputs that those before it allow.
@@ -177,16 +138,16 @@ class MaskedResidualMLP(ResidualMLP):
 
             joined = [torch.cat(own, -2) for own in slopes]
             *hidden, outputs = grow_back(weights, bounds, joined, z, next_outputs)
-            outputs = self._turned(outputs.unflatten(-2, (self.n_features, -1)), -3)
-            own = map(
-                ColumnLinear.gradients,
+            own = zip(
                 self._layers(),
-                [*hidden, outputs.transpose(-3, -2).flatten(-3, -2)],
+                [*hidden, self._turned_rows(outputs)],
                 [self._turned(seen, -2), *units],
+                strict=True,
             )
-            return [gradient for pair in own for gradient in pair]
+            pairs = (layer.masked_gradients(*product_gradients(g, h)) for layer, g, h in own)
+            return [gradient for pair in pairs for gradient in pair]
 
-        found = torch.cat(x, -2), torch.stack(params, -2)
+        found = torch.cat(x, -2), torch.stack(params, -3).transpose(-3, -2)
         return *(self._turned(tensor, -2) for tensor in found), pullback
 
     def _layers(self):
@@ -199,11 +160,9 @@ class MaskedResidualMLP(ResidualMLP):
         biases = [layer.bias for layer in layers]
         weights[0] = self._turned(weights[0], -1)
         for tensors in (weights, biases):
-            # Outputs of one feature after those of another: a block of rows too.
-            by_feature = tensors[-1].unflatten(-2, (-1, self.n_features)).transpose(-3, -2)
-            tensors[-1] = self._turned(by_feature, -3).flatten(-3, -2)
-        n_params = self.n_outputs // self.n_features
-        return weights, biases, [*self.bounds, range(0, self.n_outputs + 1, n_params)]
+            tensors[-1] = self._turned_rows(tensors[-1])
+        n_outputs = self.n_features * self.n_params
+        return weights, biases, [*self.bounds, range(0, n_outputs + 1, self.n_params)]
 
     def _feature(self, place):
         return self.n_features - 1 - place if self.reverse else place
@@ -211,3 +170,9 @@ class MaskedResidualMLP(ResidualMLP):
     def _turned(self, tensor, dim):
         """From the order of features to that of their places, or back."""
         return tensor.flip(dim) if self.reverse else tensor
+
+    def _turned_rows(self, outputs):
+        """The same of the features to which rows of the output belong."""
+        if not self.reverse:
+            return outputs
+        return outputs.unflatten(-2, (-1, self.n_params)).flip(-3).flatten(-3, -2)

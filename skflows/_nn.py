@@ -10,9 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ._columns import add_product, weight_gradient
 from ._draws import dropout, dropout_factors
-from ._products import large_products, layer_products
+from ._linear import ColumnLinear, MaskedLinear
 from ._pullbacks import recorded, refuse_context, squash, squash_vjp
 
 aten = torch.ops.aten
@@ -20,67 +19,6 @@ aten = torch.ops.aten
 # Networks see nearly x for ordinary values, and this much at most. A linear response to one outlier
 # would otherwise decide the parameters of its row.
 FARTHEST_SEEN = 10.0
-
-
-class ColumnLinear(nn.Module):
-    """An affine layer on columns, its weight optionally masked."""
-
-    weight_is_masked = False  # an optimiser keeps the weights that the mask hides at 0
-
-    def __init__(self, n_in, n_out, mask=None, zero=False):
-        super().__init__()
-        bound = 0.0 if zero else max(n_in, 1) ** -0.5
-        self.weight = nn.Parameter(torch.empty(n_out, n_in).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(n_out, 1).uniform_(-bound, bound))
-        if mask is None:
-            self.mask = None  # a plain attribute is quicker to read, at each step, than a buffer
-        else:
-            self.register_buffer("mask", mask)
-
-    def __getstate__(self):
-        # Nobody keeps those of a copy at 0.
-        return {k: v for k, v in self.__dict__.items() if k != "weight_is_masked"}
-
-    def masked_weight(self):
-        mask = self._mask_to_apply()
-        return self.weight if mask is None else self.weight * mask
-
-    def _mask_to_apply(self):
-        return None if self.weight_is_masked else self.mask
-
-    def forward(self, h):
-        return add_product(self.bias, self.masked_weight(), h)
-
-    def gradients(self, g, h):
-        """Those in the weight and the bias from that in the output."""
-        g_weight = weight_gradient(g, h)
-        mask = self._mask_to_apply()
-        if mask is not None:
-            g_weight *= mask
-        return [g_weight, g.sum(-1, keepdim=True)]
-
-    def vjp(self, h):
-        """The output, and its pullback."""
-        weight = self.masked_weight()
-        forth, back, to_weight = layer_products(weight, h)
-        if large_products in (forth, back):
-            # Those of members do not lie side by side: oneDNN would copy them for each product.
-            weight = weight.contiguous()
-
-        def pullback(g, to_x=True):
-            with back:
-                g_h = weight.mT @ g if to_x else None
-            with to_weight:
-                return g_h, self.gradients(g, h)
-
-        with forth:
-            return add_product(self.bias, weight, h), pullback
-
-
-def masked_layers(module):
-    """The layers of a module whose weights are masked."""
-    layers = (layer for layer in module.modules() if isinstance(layer, ColumnLinear))
-    return [layer for layer in layers if layer.mask is not None]
 
 
 class ResidualMLP(nn.Module):
@@ -120,12 +58,11 @@ class ResidualMLP(nn.Module):
         masks = masks or [None] * (len(sizes) + 1)
         self.activation = getattr(F, activation)
         self.dropout = dropout
-        self.input = ColumnLinear(n_in, sizes[0], masks[0])
+        self.input = _linear(n_in, sizes[0], masks[0])
         self.hidden = nn.ModuleList(
-            ColumnLinear(a, b, mask)
-            for a, b, mask in zip(sizes, sizes[1:], masks[1:], strict=False)
+            _linear(a, b, mask) for a, b, mask in zip(sizes, sizes[1:], masks[1:], strict=False)
         )
-        self.output = ColumnLinear(sizes[-1], n_out, masks[-1], zero=True)
+        self.output = _linear(sizes[-1], n_out, masks[-1], zero=True)
         self.context = ColumnLinear(n_context, sizes[0]) if n_context else None
 
     @property
@@ -201,3 +138,9 @@ class ResidualMLP(nn.Module):
             return aten.threshold_backward.grad_input(g, units, 0.0, grad_input=g)
 
         return units, pullback
+
+
+def _linear(n_in, n_out, mask, **others):
+    if mask is None:
+        return ColumnLinear(n_in, n_out, **others)
+    return MaskedLinear(n_in, n_out, mask, **others)

@@ -11,9 +11,9 @@ from torch.testing import assert_close
 
 from skflows import _objective, _optimizer
 from skflows._draws import drawing_from, dropout, normal_draws
+from skflows._linear import masked_layers
 from skflows._masked import MaskedResidualMLP
 from skflows._members import alike
-from skflows._nn import masked_layers
 from skflows._objective import mean_log_prob, weighted_nll
 from skflows._optimizer import (
     ADAM,

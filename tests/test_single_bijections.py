@@ -17,7 +17,7 @@ from _bijections import (
 from torch.autograd.functional import jacobian
 from torch.testing import assert_close
 
-from skflows import _masked
+from skflows import _linear
 from skflows._draws import drawing_from
 from skflows._members import stack
 from skflows._nn import ResidualMLP
@@ -34,6 +34,7 @@ from skflows.bijections import (
     Standardize,
 )
 from skflows.bijections._planar import _invertible, _solve_monotone
+from skflows.bijections._univariate import params_of
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -85,7 +86,7 @@ def test_incremental_inverse_equals_one_pass_per_feature(name, d, n_context, gra
     univariate = bijection.univariate
     x = torch.zeros_like(z).T
     for _ in range(d):  # each pass settles at least one more feature
-        params = bijection.net(x, context).view(univariate.n_params, *x.shape)
+        params = params_of(univariate, bijection.net(x, context))
         x, log_slope = univariate.inverse(z.T, params)
     with torch.set_grad_enabled(grad):
         solved, log_det = bijection.inverse(z, context)
@@ -97,18 +98,41 @@ def test_incremental_inverse_equals_one_pass_per_feature(name, d, n_context, gra
 @autoregressives
 @in_dimensions
 @with_and_without_context
-def test_runs_of_features_leave_out_nothing(name, d, n_context, monkeypatch):
-    """Many rows are mapped a few features at a time, with the units that these features see."""
+def test_products_in_runs_of_outputs_leave_out_nothing(name, d, n_context, monkeypatch):
+    """With many rows they are of a few outputs each, with the inputs that these see."""
     bijection, x, context = make_case(name, d, n_context)
+    rows, contexts = torch.stack([x, x]), None if context is None else torch.stack([context] * 2)
     at_once = bijection(x, context)
-    monkeypatch.setattr(_masked, "VALUES_OF_A_RUN", 1)
+    monkeypatch.setattr(_linear, "SIZE_OF_A_RUN", 1)
     with torch.no_grad():
-        assert bijection.net.n_runs(len(x)) == min(d, 4)
+        n_seen = [n for _, n in bijection.net.output.runs(len(x))]
+        assert len(n_seen) == min(d * bijection.univariate.n_params, 4)
+        assert d == 1 or min(n_seen) < max(n_seen)
         in_runs = bijection(x, context)
-        pair = stack([bijection, bijection])
-        both = pair(torch.stack([x, x]), None if context is None else torch.stack([context] * 2))
+        both = stack([bijection, bijection])(rows, contexts)
     assert_close(in_runs, tuple(part.detach() for part in at_once), **EXACT)
     assert_close(both[0][1], in_runs[0], **EXACT)
+
+
+@autoregressives
+@in_dimensions
+def test_gradients_in_runs_of_outputs_are_those_at_once(name, d, monkeypatch):
+    bijection, x, _ = make_case(name, d, 0)
+    rows, g, g_log_det = (torch.stack([t, t.flip(0)]) for t in (x, x.cos(), x[:, 0].sin()))
+
+    def all_of(bijection, x, g, g_log_det):
+        with torch.no_grad():
+            outcome, pullback = bijection.vjp(x)
+            g_x, gradients = pullback(g, g_log_det)
+        return *outcome, g_x, *gradients
+
+    at_once = all_of(bijection, rows[0], g[0], g_log_det[0])
+    monkeypatch.setattr(_linear, "SIZE_OF_A_RUN", 1)
+    in_runs = all_of(bijection, rows[0], g[0], g_log_det[0])
+    assert_close(in_runs, at_once, **EXACT)
+    both = all_of(stack([bijection, bijection]), rows, g, g_log_det)
+    for together, alone in zip(both, in_runs, strict=True):
+        assert_close(together[0].reshape(alone.shape), alone, **EXACT)
 
 
 @autoregressives

@@ -4,6 +4,7 @@ import torch
 
 from .._masked import MaskedResidualMLP
 from ._base import Bijection
+from ._univariate import outputs_of, params_of
 
 
 class MaskedAutoregressive(Bijection):
@@ -37,27 +38,18 @@ class MaskedAutoregressive(Bijection):
 
     def forward(self, x, context=None):
         x = x.mT.contiguous()
-        n_runs = self.net.n_runs(x.shape[-1])
-        if n_runs == 1:
-            params = self.net(x, context).unflatten(-2, (self.univariate.n_params, -1))
-            z, log_slope = self.univariate.forward(x, params)
-        else:
-            runs = [
-                self.univariate.forward(x[..., features, :], params)
-                for features, params in self.net.runs(n_runs, x, context)
-            ]
-            z, log_slope = (torch.cat(part, -2) for part in zip(*runs, strict=True))
+        params = params_of(self.univariate, self.net(x, context))
+        z, log_slope = self.univariate.forward(x, params)
         return z.mT, log_slope.sum(-2)
 
     def vjp(self, x):
         x = x.mT.contiguous()
-        params, through_net = self.net.vjp(x)
-        params = params.unflatten(-2, (self.univariate.n_params, -1))
-        (z, log_slope), through_map = self.univariate.vjp(x, params)
+        outputs, through_net = self.net.vjp(x)
+        (z, log_slope), through_map = self.univariate.vjp(x, params_of(self.univariate, outputs))
 
         def pullback(g, g_log_det, to_x=True):
             g, g_params = through_map(g.mT, g_log_det.unsqueeze(-2))
-            g_seen, gradients = through_net(g_params.flatten(-3, -2), to_x)
+            g_seen, gradients = through_net(outputs_of(g_params), to_x)
             return (g + g_seen).mT if to_x else None, gradients
 
         return (z.mT, log_slope.sum(-2)), pullback

@@ -6,6 +6,7 @@ from torch import nn
 from .._nn import ResidualMLP
 from ._base import Bijection, Chain
 from ._linear import Permutation
+from ._univariate import outputs_of, params_of
 
 
 class Coupling(Bijection):
@@ -70,8 +71,7 @@ class Coupling(Bijection):
         halves = self._halves(x)
         log_slopes = []
         for i in turns:
-            params = self.nets[i](halves[1 - i], context)
-            params = params.unflatten(-2, (self.univariate.n_params, -1))
+            params = params_of(self.univariate, self.nets[i](halves[1 - i], context))
             halves[i], log_slope = univariate_map(halves[i], params)
             log_slopes.append(log_slope)
         return torch.cat(halves, -2).mT, torch.cat(log_slopes, -2).sum(-2)
@@ -80,8 +80,8 @@ class Coupling(Bijection):
         halves = self._halves(x)
         log_slopes, pullbacks = [], []
         for i, net in enumerate(self.nets):
-            params, through_net = net.vjp(halves[1 - i])
-            params = params.unflatten(-2, (self.univariate.n_params, -1))
+            outputs, through_net = net.vjp(halves[1 - i])
+            params = params_of(self.univariate, outputs)
             (halves[i], log_slope), through_map = self.univariate.vjp(halves[i], params)
             log_slopes.append(log_slope)
             pullbacks.append((through_map, through_net))
@@ -92,7 +92,7 @@ class Coupling(Bijection):
             for i in reversed(range(len(self.nets))):
                 through_map, through_net = pullbacks[i]
                 g_halves[i], g_params = through_map(g_halves[i], g_log_det.unsqueeze(-2))
-                g_given, own = through_net(g_params.flatten(-3, -2), to_x or i > 0)
+                g_given, own = through_net(outputs_of(g_params), to_x or i > 0)
                 gradients = own + gradients
                 if g_given is not None:
                     g_halves[1 - i] = g_halves[1 - i] + g_given

@@ -4,6 +4,7 @@ On a few hundred rows most of the time of torch's operations on a spline is that
 of them; on thousands it is that of their passes over memory.
 """
 
+import math
 from functools import cache
 
 import torch
@@ -16,6 +17,7 @@ except ImportError:  # installed where there was no C compiler
     _spline_kernel = None
 
 DTYPES = torch.float32, torch.float64
+FEWEST = 64  # rows that blocks of a feature pay for: they are taken by so many
 
 
 def serves(spline, x, params):
@@ -35,9 +37,9 @@ def serves(spline, x, params):
 
 def evaluate(spline, x, params):
     """The spline, its log-slope, and what its gradient needs."""
-    x, params = x.contiguous(), params.contiguous()
+    x, params = x.contiguous(), _in_blocks(params)
     z, log_slope = torch.empty_like(x), torch.empty_like(x)
-    _call("forward", spline, x, params, z, log_slope)
+    _call("forward", spline, params, x, params, z, log_slope)
     return z, log_slope, (x, params)
 
 
@@ -49,16 +51,32 @@ def pull_back(spline, kept, grad_z, grad_log_slope):
         return _spline_steps.pull_back(spline, kept, grad_z, grad_log_slope)
     grad_z, grad_log_slope = grad_z.contiguous(), grad_log_slope.expand_as(x).contiguous()
     grad_x, grad_params = torch.empty_like(x), torch.empty_like(params)
-    _call("backward", spline, x, params, grad_z, grad_log_slope, grad_x, grad_params)
+    _call("backward", spline, params, x, params, grad_z, grad_log_slope, grad_x, grad_params)
     return grad_x, grad_params
 
 
 def invert(spline, z, params):
     """The inverse of the spline and its log-slope."""
-    z, params = z.contiguous(), params.contiguous()
+    z, params = z.contiguous(), _in_blocks(params)
     x, log_slope = torch.empty_like(z), torch.empty_like(z)
-    _call("inverse", spline, z, params, x, log_slope)
+    _call("inverse", spline, params, z, params, x, log_slope)
     return x, log_slope
+
+
+def _in_blocks(params):
+    """Parameters that lie in blocks of all for some values: those of a feature, or of a member."""
+    if params.shape[-1] >= FEWEST and params.transpose(-3, -2).is_contiguous():
+        return params
+    return params.contiguous()
+
+
+def _call(name, spline, params, *tensors):
+    *members, _, d, n = params.shape
+    n_blocks = math.prod(members)
+    n_blocks, n = (n_blocks, d * n) if params.is_contiguous() else (n_blocks * d, n)
+    pointers = [tensor.data_ptr() for tensor in tensors]
+    is_double = params.dtype == torch.float64
+    getattr(_spline_kernel, name)(_settings(spline), is_double, n_blocks, n, *pointers)
 
 
 @cache
@@ -73,12 +91,3 @@ def _has_memory(tensor):
         return tensor.data_ptr() != 0 or tensor.numel() == 0
     except RuntimeError:
         return False
-
-
-def _call(name, spline, *tensors):
-    values = tensors[0]
-    n = values.shape[-2:].numel()
-    n_members = values.shape[:-2].numel()
-    pointers = [tensor.data_ptr() for tensor in tensors]
-    is_double = values.dtype == torch.float64
-    getattr(_spline_kernel, name)(_settings(spline), is_double, n_members, n, *pointers)

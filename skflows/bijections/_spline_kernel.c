@@ -65,18 +65,19 @@ typedef struct {
 #define ATANH_TERMS 16
 #include "_spline_kernel.h"
 
-typedef void Pass(const Spline *, ptrdiff_t n_members, ptrdiff_t n, void *const *tensors);
+typedef void Pass(const Spline *, ptrdiff_t n_blocks, ptrdiff_t n, void *const *tensors);
 
-/* Calls a pass with (spline, is_double, n_members, n, *addresses of tensors). */
+/* Calls a pass with (spline, is_double, n_blocks, n, *addresses of tensors). A block has n values in
+   each tensor, or n of each parameter. */
 static PyObject *call(PyObject *args, int n_tensors, Pass *of_floats, Pass *of_doubles)
 {
     Spline s;
     int is_double;
-    Py_ssize_t n_members, n;
+    Py_ssize_t n_blocks, n;
     unsigned long long at[6] = {0};
     void *tensors[6];
     if (!PyArg_ParseTuple(args, "(iddddd)pnnKKKK|KK", &s.n_bins, &s.bound, &s.least, &s.shared,
-                          &s.unit_slope, &s.min_derivative, &is_double, &n_members, &n, &at[0],
+                          &s.unit_slope, &s.min_derivative, &is_double, &n_blocks, &n, &at[0],
                           &at[1], &at[2], &at[3], &at[4], &at[5]))
         return NULL;
     if (PyTuple_Size(args) != 4 + n_tensors || s.n_bins < 1 || s.n_bins > MAX_BINS) {
@@ -86,7 +87,7 @@ static PyObject *call(PyObject *args, int n_tensors, Pass *of_floats, Pass *of_d
     for (int i = 0; i < n_tensors; i++)
         tensors[i] = (void *)(uintptr_t)at[i];
     Py_BEGIN_ALLOW_THREADS;
-    (is_double ? of_doubles : of_floats)(&s, n_members, n, tensors);
+    (is_double ? of_doubles : of_floats)(&s, n_blocks, n, tensors);
     Py_END_ALLOW_THREADS;
     Py_RETURN_NONE;
 }

@@ -141,14 +141,14 @@ INLINE NAME(Terms) NAME(terms)(REAL t, REAL slope, REAL d0, REAL d1)
     return at;
 }
 
-CLONES static void NAME(forward)(const Spline *spline, ptrdiff_t n_members, ptrdiff_t n,
+CLONES static void NAME(forward)(const Spline *spline, ptrdiff_t n_blocks, ptrdiff_t n,
                                  void *const *tensors)
 {
     const REAL *x = tensors[0], *params = tensors[1];
     REAL *restrict z = tensors[2], *restrict log_slope = tensors[3];
     const REAL unit_slope = spline->unit_slope, min_derivative = spline->min_derivative;
     NAME(Tile) a;
-    for (; n_members--; params += (3 * spline->n_bins - 1) * n)
+    for (; n_blocks--; params += (3 * spline->n_bins - 1) * n)
         for (ptrdiff_t start = 0; start < n; start += TILE) {
             const int width = n - start < TILE ? (int)(n - start) : TILE;
             NAME(locate)(&a, spline, 0, width, x, params + start, n);
@@ -167,14 +167,14 @@ CLONES static void NAME(forward)(const Spline *spline, ptrdiff_t n_members, ptrd
         }
 }
 
-CLONES static void NAME(inverse)(const Spline *spline, ptrdiff_t n_members, ptrdiff_t n,
+CLONES static void NAME(inverse)(const Spline *spline, ptrdiff_t n_blocks, ptrdiff_t n,
                                  void *const *tensors)
 {
     const REAL *z = tensors[0], *params = tensors[1];
     REAL *restrict x = tensors[2], *restrict log_slope = tensors[3];
     const REAL unit_slope = spline->unit_slope, min_derivative = spline->min_derivative;
     NAME(Tile) a;
-    for (; n_members--; params += (3 * spline->n_bins - 1) * n)
+    for (; n_blocks--; params += (3 * spline->n_bins - 1) * n)
         for (ptrdiff_t start = 0; start < n; start += TILE) {
             const int width = n - start < TILE ? (int)(n - start) : TILE;
             NAME(locate)(&a, spline, 1, width, z, params + start, n);
@@ -199,7 +199,7 @@ CLONES static void NAME(inverse)(const Spline *spline, ptrdiff_t n_members, ptrd
         }
 }
 
-CLONES static void NAME(backward)(const Spline *spline, ptrdiff_t n_members, ptrdiff_t n,
+CLONES static void NAME(backward)(const Spline *spline, ptrdiff_t n_blocks, ptrdiff_t n,
                                   void *const *tensors)
 {
     const REAL *x = tensors[0], *params = tensors[1];
@@ -210,7 +210,7 @@ CLONES static void NAME(backward)(const Spline *spline, ptrdiff_t n_members, ptr
     const REAL unit_slope = spline->unit_slope, min_derivative = spline->min_derivative;
     NAME(Tile) a;
     REAL g_corner[2][TILE], g_size[2][TILE], g_raw[2][TILE], minus_mean[TILE];
-    for (; n_members--; params += n_params * n, grad_params += n_params * n)
+    for (; n_blocks--; params += n_params * n, grad_params += n_params * n)
         for (ptrdiff_t start = 0; start < n; start += TILE) {
             const int width = n - start < TILE ? (int)(n - start) : TILE;
             NAME(locate)(&a, spline, 0, width, x, params + start, n);

@@ -185,7 +185,8 @@ def _gradient(spline, bin_, g_places, g_slopes):
     # Neither end has a slope among the parameters. What would be its gradient at the upper one
     # is written over by that of the knot before it, and at the lower one it falls on the row of
     # the last height, which comes later.
-    grad = g_raw.new_empty(*g_raw.shape[:-3], spline.n_params, *g_raw.shape[-2:])
+    *members, d, n = g_raw.shape[:-3] + g_raw.shape[-2:]
+    grad = g_raw.new_empty(*members, d, spline.n_params, n).transpose(-3, -2)
     low, high = bin_.ends.split(1, -3)
     g_low, g_high = g_raw.split(1, -3)
     g_knots = grad[..., 2 * k - 1 :, :, :].zero_()

@@ -31,6 +31,16 @@ def unbounded_log_scale(log_scale):
     return LOG_SCALE_BOUND * share * torch.rsqrt(1 - share**2)
 
 
+def params_of(univariate, outputs):
+    """Its parameters from what a network returns, where those of a feature are neighbours."""
+    return outputs.unflatten(-2, (-1, univariate.n_params)).transpose(-3, -2)
+
+
+def outputs_of(params):
+    """The inverse of `params_of`."""
+    return params.transpose(-3, -2).flatten(-3, -2)
+
+
 class Univariate(ABC):
     """A monotone map of one variable with parameters for each value.
 
@@ -107,7 +117,7 @@ class Affine(Univariate):
         def pullback(g, g_log_scale):
             g_x = g * scale
             g_raw = through_bound(torch.addcmul(g_log_scale, g_x, x))
-            return g_x, torch.stack([g, g_raw], -3)
+            return g_x, torch.stack([g, g_raw], -2).transpose(-3, -2)
 
         return (torch.addcmul(shift, x, scale), log_scale), pullback
 
