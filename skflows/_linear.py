@@ -48,6 +48,7 @@ class MaskedLinear(ColumnLinear):
     def __init__(self, n_in, n_out, mask, zero=False):
         super().__init__(n_in, n_out, zero)
         self.register_buffer("mask", mask)
+        self.size = n_in * n_out
         # How many inputs each output needs, from the first one on.
         self.reach = (mask * torch.arange(1, n_in + 1)).amax(1).int().tolist()
 
@@ -67,18 +68,17 @@ class MaskedLinear(ColumnLinear):
     def runs(self, n):
         """Slices of outputs, as many as pay for n columns, and how many inputs each sees.
 
-        One where autograd or a compiler has them in its hands.
+        None where a single product serves, or autograd or a compiler has them in its hands.
         """
-        n_out, n_in = self.weight.shape[-2:]
-        n_runs = min(n * n_out * n_in // SIZE_OF_A_RUN, MOST_RUNS, n_out)
+        n_runs = min(n * self.size // SIZE_OF_A_RUN, MOST_RUNS, len(self.reach))
         if n_runs <= 1 or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return [(slice(None), n_in)]
-        bounds = [n_out * i // n_runs for i in range(n_runs + 1)]
+            return None
+        bounds = [len(self.reach) * i // n_runs for i in range(n_runs + 1)]
         return [(slice(*pair), max(self.reach[slice(*pair)])) for pair in pairwise(bounds)]
 
     def forward(self, h):
         weight, runs = self.masked_weight(), self.runs(h.shape[-1])
-        if len(runs) == 1:
+        if runs is None:
             return add_product(self.bias, weight, h)
         output = _room_for_output(weight, h)
         for rows, n_seen in runs:
@@ -88,7 +88,7 @@ class MaskedLinear(ColumnLinear):
 
     def vjp(self, h):
         weight, runs = self.masked_weight(), self.runs(h.shape[-1])
-        if len(runs) == 1:
+        if runs is None:
             output, through = product_vjp(self.bias, weight, h)
         else:
             output, through = products_vjp(self.bias, weight, h, runs)
