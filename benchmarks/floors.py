@@ -20,7 +20,7 @@ import torch
 from quality import machine
 from timing import LEAST_SECONDS, ours, seconds_per_call
 
-from skflows._linear import ColumnLinear, MaskedLinear
+from skflows._affine import ColumnLinear, MaskedLinear
 from skflows._products import products_of_many
 from skflows.bijections import Coupling, LULinear, MaskedAutoregressive
 

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import torch
 
+from ._affine import product_gradients
 from ._columns import grow, grow_back
-from ._linear import product_gradients
 from ._nn import FARTHEST_SEEN, ResidualMLP
 from ._pullbacks import refuse_context, squash, squash_vjp
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ._affine import ColumnLinear, MaskedLinear
 from ._draws import dropout, dropout_factors
-from ._linear import ColumnLinear, MaskedLinear
 from ._pullbacks import recorded, refuse_context, squash, squash_vjp
 
 aten = torch.ops.aten

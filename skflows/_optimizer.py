@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.optim.adamw import adamw
 
-from ._linear import masked_layers
+from ._affine import masked_layers
 
 WARM_UP = 0.05  # fraction of the steps over which the rate rises
 MAX_GRADIENT_NORM = 5.0

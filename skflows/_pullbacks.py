@@ -6,9 +6,9 @@ the outcome with a pullback: a function that takes the gradient of a loss in the
 in the input, and to the list of those in the parameters, in their order. With ``to_x=False`` it
 may leave out the former, and return None in its place.
 
-A pullback may be called once, before anything changes the outcome in place. Both are called where
-autograd records nothing: under `torch.no_grad` or, as in training, in inference mode, in which
-operations are quicker.
+A pullback may be called once, before anything changes the input or the outcome in place. Both are
+called where autograd records nothing: under `torch.no_grad` or, as in training, in inference mode,
+in which operations are quicker.
 """
 
 import torch

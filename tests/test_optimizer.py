@@ -10,8 +10,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from skflows import _objective, _optimizer
+from skflows._affine import masked_layers
 from skflows._draws import drawing_from, dropout, normal_draws
-from skflows._linear import masked_layers
 from skflows._masked import MaskedResidualMLP
 from skflows._members import alike
 from skflows._objective import mean_log_prob, weighted_nll

@@ -12,9 +12,9 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 from torch.testing import assert_close
 
-from skflows import MAFDensity, _linear, _products
+from skflows import MAFDensity, _affine, _products
+from skflows._affine import ColumnLinear
 from skflows._columns import weight_gradient
-from skflows._linear import ColumnLinear
 from skflows._products import (
     large_products,
     layer_products,
@@ -157,13 +157,13 @@ def test_weights_of_members_are_put_side_by_side_for_onednn(monkeypatch):
         seen.append(weight)
         return torch.baddbmm(bias, weight, h, out=out)
 
-    monkeypatch.setattr(_linear, "add_product", add_product)
+    monkeypatch.setattr(_affine, "add_product", add_product)
     flat, layer = torch.randint(-4, 5, (3, 50)).float(), ColumnLinear(5, 7)
     layer.weight = nn.Parameter(flat[:, :35].view(3, 7, 5))
     layer.bias = nn.Parameter(flat[:, 35:42].view(3, 7, 1))
     h = torch.randint(-4, 5, (3, 5, 4)).float()
     for products in (large_products, other_products):
-        monkeypatch.setattr(_linear, "layer_products", lambda *_, own=products: (own, own, own))
+        monkeypatch.setattr(_affine, "layer_products", lambda *_, own=products: (own, own, own))
         with torch.no_grad():
             outcome, pullback = layer.vjp(h)
             g_h, _ = pullback(torch.ones_like(outcome))
@@ -232,14 +232,14 @@ def test_an_interrupt_within_a_context_leaves_no_trace():
 def test_steps_and_held_out_scores_take_suitable_products(large, all_large, monkeypatch):
     monkeypatch.setattr(_products, "LARGE", 1 if large else 10**9)
     outside, seen = precision(), []
-    add_product = _linear.add_product
+    add_product = _affine.add_product
 
     def watched(start, weight, h, out=None):
         if h.dtype == torch.float32:  # trained and scored on held-out rows
             seen.append(precision())
         return add_product(start, weight, h, out=out)
 
-    monkeypatch.setattr(_linear, "add_product", watched)
+    monkeypatch.setattr(_affine, "add_product", watched)
     flow = MAFDensity(n_transforms=1, max_iter=1, contamination=None, random_state=0)
     flow.fit(np.random.default_rng(0).standard_normal((100, 2)))
     assert set(seen) == {"bf16" if large else outside}

@@ -73,7 +73,7 @@ class RationalQuadraticSpline(Univariate):
 
 
 def _way(spline, x, params):
-    """The module that serves: both compute the same."""
+    """The module that serves: both compute the same, of what is finite."""
     return _spline_fused if _spline_fused.serves(spline, x, params) else _spline_steps
 
 
@@ -82,6 +82,8 @@ class _SplineForward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, params, spline):
+        # Autograd refuses to save those of inference mode.
+        x, params = (t.clone() if t.is_inference() else t for t in (x, params))
         ctx.spline, ctx.way = spline, _way(spline, x, params)
         z, log_slope, kept = ctx.way.evaluate(spline, x, params)
         ctx.save_for_backward(*kept)

@@ -8,6 +8,7 @@ import math
 from functools import cache
 
 import torch
+from torch.autograd.forward_ad import unpack_dual
 
 from . import _spline_steps
 
@@ -15,23 +16,28 @@ try:
     from . import _spline_kernel  # type: ignore[attr-defined]
 except ImportError:  # installed where there was no C compiler
     _spline_kernel = None
+if getattr(_spline_kernel, "VERSION", None) != 1:  # left by a build of other C
+    _spline_kernel = None
 
 DTYPES = torch.float32, torch.float64
-FEWEST = 64  # rows that blocks of a feature pay for: they are taken by so many
 
 
 def serves(spline, x, params):
-    """Whether the functions below are there, and take these tensors."""
+    """Whether the functions below are there, and take these tensors.
+
+    They need their memory, and leave no operation behind for whoever records operations.
+    """
     return (
         _spline_kernel is not None
         and not torch.compiler.is_compiling()  # it makes one pass of torch's operations itself
+        and not torch.jit.is_tracing()
         and spline.n_bins <= _spline_kernel.MAX_BINS
         and x.dtype == params.dtype
         and x.dtype in DTYPES
         and x.device.type == params.device.type == "cpu"
         and params.shape == (*x.shape[:-2], spline.n_params, *x.shape[-2:])
-        and _has_memory(x)
-        and _has_memory(params)
+        and _is_plain(x)
+        and _is_plain(params)
     )
 
 
@@ -46,10 +52,10 @@ def evaluate(spline, x, params):
 def pull_back(spline, kept, grad_z, grad_log_slope):
     """Gradients of x and the parameters from those of z and its log-slope."""
     x, params = kept
-    if not (_has_memory(grad_z) and _has_memory(grad_log_slope)):
+    if not (_is_plain(grad_z) and _is_plain(grad_log_slope)):
         *_, kept = _spline_steps.evaluate(spline, x, params)
         return _spline_steps.pull_back(spline, kept, grad_z, grad_log_slope)
-    grad_z, grad_log_slope = grad_z.contiguous(), grad_log_slope.expand_as(x).contiguous()
+    grad_z, grad_log_slope = (g.to(x).expand_as(x).contiguous() for g in (grad_z, grad_log_slope))
     grad_x, grad_params = torch.empty_like(x), torch.empty_like(params)
     _call("backward", spline, params, x, params, grad_z, grad_log_slope, grad_x, grad_params)
     return grad_x, grad_params
@@ -65,7 +71,8 @@ def invert(spline, z, params):
 
 def _in_blocks(params):
     """Parameters that lie in blocks of all for some values: those of a feature, or of a member."""
-    if params.shape[-1] >= FEWEST and params.transpose(-3, -2).is_contiguous():
+    # Fewer rows than the kernel takes at once would be slow in blocks of a feature.
+    if params.shape[-1] >= _spline_kernel.TILE and params.transpose(-3, -2).is_contiguous():
         return params
     return params.contiguous()
 
@@ -85,9 +92,10 @@ def _settings(spline):
     return spline.n_bins, *sizes, spline.UNIT_SLOPE, spline.MIN_DERIVATIVE
 
 
-def _has_memory(tensor):
-    """Whether it has values of its own, as those within `torch.func.vmap` have not."""
+def _is_plain(tensor):
+    """Whether its memory has all of it: no tangent, no sign to turn, not within `torch.vmap`."""
     try:
-        return tensor.data_ptr() != 0 or tensor.numel() == 0
+        has_memory = tensor.data_ptr() != 0 or tensor.numel() == 0
     except RuntimeError:
         return False
+    return has_memory and not tensor.is_neg() and unpack_dual(tensor).tangent is None

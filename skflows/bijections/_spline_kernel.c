@@ -1,4 +1,4 @@
-/* The spline of _spline.py, its gradient and its inverse, each in one pass over the values.
+/* The spline of _spline_steps.py, its gradient and its inverse, each in one pass over the values.
 
    In torch's operations they are dozens of passes. The module is optional: where no C compiler is
    at hand the package is installed without it, and takes those. */
@@ -12,7 +12,15 @@
 #include <string.h>
 
 #define MAX_BINS 32
-#define TILE 64 /* values: what one needs of all its bins stays in the cache of level 1 */
+#define TILE 64 /* values: what these need of 8 bins stays in the cache of level 1 */
+#define VERSION 1 /* of what _spline_fused.py passes: a build of another one would misread it */
+
+#if defined(__FAST_MATH__) || (defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD == 2)
+#error "Rounding to whole numbers, and nan, need arithmetic as it is written."
+#endif
+#if defined(_MSC_VER) && !defined(__clang__)
+#define restrict __restrict
+#endif
 
 /* Made for three generations of processors. The one at hand takes the best, when loaded. */
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && __GNUC__ >= 12
@@ -35,7 +43,8 @@ typedef struct {
 
 #define NAME(name) name##_float
 #define REAL float
-#define BITS int32_t
+#define BITS uint32_t
+#define SIGNED int32_t
 #define MANTISSA 23            /* bits */
 #define BITS_OF_ONE 0x3f800000
 #define BITS_OF_ROOT 0x3f3504f3 /* of 1/2 */
@@ -51,7 +60,8 @@ typedef struct {
 
 #define NAME(name) name##_double
 #define REAL double
-#define BITS int64_t
+#define BITS uint64_t
+#define SIGNED int64_t
 #define MANTISSA 52
 #define BITS_OF_ONE 0x3ff0000000000000
 #define BITS_OF_ROOT 0x3fe6a09e667f3bcd
@@ -113,12 +123,26 @@ static PyMethodDef methods[] = {
     {"backward", backward, METH_VARARGS, "x, params, grad_z, grad_log_slope -> grad_x, grad_params"},
     {NULL, NULL, 0, NULL}};
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_spline_kernel", NULL, -1, methods};
-
-PyMODINIT_FUNC PyInit__spline_kernel(void)
+static int fill(PyObject *module)
 {
-    PyObject *made = PyModule_Create(&module);
-    if (made && PyModule_AddIntConstant(made, "MAX_BINS", MAX_BINS) < 0)
-        Py_CLEAR(made);
-    return made;
+    return PyModule_AddIntMacro(module, MAX_BINS) || PyModule_AddIntMacro(module, TILE) ||
+           PyModule_AddIntMacro(module, VERSION);
 }
+
+/* It has no state: no interpreter and no thread needs a lock for it. */
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, fill},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL}};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT,
+                                    .m_name = "_spline_kernel",
+                                    .m_methods = methods,
+                                    .m_slots = slots};
+
+PyMODINIT_FUNC PyInit__spline_kernel(void) { return PyModuleDef_Init(&module); }

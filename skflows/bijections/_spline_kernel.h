@@ -1,9 +1,10 @@
 /* A rational-quadratic spline in one pass over its values: included for float and for double, with
    REAL as the type, BITS as the integer of its size, and NAME(f) as the name of f for it.
 
-   Formulas are those of _spline.py and _rational.py, under the same names. Values are taken in
+   Formulas are those of _spline_steps.py and _rational.py, under the same names. Values are taken in
    tiles: a step is a loop over one, of which a compiler makes vectors, and what it leaves stays in
-   the nearest cache. No step looks at two values, so each has the same bits in any tile. */
+   the nearest cache. No step looks at two values, and the tests see to it that compilers give each
+   the same bits in any tile. */
 
 #define EACH for (int j = 0; j < width; j++)
 #define CHOOSE(from, low, high) ((from) < (low) ? (low) : (from) > (high) ? (high) : (from))
@@ -26,7 +27,7 @@ INLINE REAL NAME(exponential)(REAL x)
         sum = sum * rest + NAME(factorials)[k];
     BITS bits;
     memcpy(&bits, &shifted, sizeof bits);
-    bits = bits * ((BITS)1 << MANTISSA) + BITS_OF_ONE;
+    bits = (bits << MANTISSA) + BITS_OF_ONE;
     REAL scale; /* two to that power */
     memcpy(&scale, &bits, sizeof scale);
     return sum * scale;
@@ -41,13 +42,13 @@ INLINE REAL NAME(area_tangent)(REAL s)
     return s + s * sum;
 }
 
-/* log(x) for normal x > 0; nan or infinite of what is. */
+/* log(x) for normal x > 0; nan of what is not finite. */
 INLINE REAL NAME(logarithm)(REAL x)
 {
     BITS bits;
     memcpy(&bits, &x, sizeof bits);
-    BITS power = (bits - BITS_OF_ROOT) >> MANTISSA;
-    bits -= power * ((BITS)1 << MANTISSA);
+    SIGNED power = (SIGNED)(bits - BITS_OF_ROOT) >> MANTISSA;
+    bits -= (BITS)power << MANTISSA;
     REAL rest; /* between the roots of 1/2 and of 2 */
     memcpy(&rest, &bits, sizeof rest);
     REAL log_rest = 2 * NAME(area_tangent)((rest - 1) / (rest + 1));
@@ -95,17 +96,17 @@ INLINE void NAME(locate)(NAME(Tile) *a, const Spline *spline, int along, int wid
         }
     }
     /* A zero, hence a slope of 1, at both ends of the spline, where the identity takes over. */
-    const REAL *raw = params + 2 * k * n;
+    const REAL *first_raw = k > 1 ? params + 2 * k * n : params;
     EACH {
         a->clamped[j] = CHOOSE(values[j], -bound, bound);
         a->number[j] = 0;
         a->raw[0][j] = 0;
-        a->raw[1][j] = k > 1 ? raw[j] : 0;
+        a->raw[1][j] = k > 1 ? first_raw[j] : 0;
     }
-    for (int i = 1; i < k; i++, raw += n) {
+    for (int i = 1; i < k; i++) {
         const REAL *part[2] = {a->parts[i], a->parts[k + i]};
         const int last = i == k - 1;
-        const REAL *next_raw = last ? raw : raw + n;
+        const REAL *raw = params + (2 * k + i - 1) * n, *next_raw = last ? raw : raw + n;
         EACH {
             int passed = a->clamped[j] >= knot[along][j];
             a->number[j] = passed ? i : a->number[j];
@@ -129,12 +130,13 @@ typedef struct {
 INLINE NAME(Terms) NAME(terms)(REAL t, REAL slope, REAL d0, REAL d1)
 {
     NAME(Terms) at;
+    REAL r = 1 - t;
     at.bend = t - t * t;
     at.curve = d0 + d1 - 2 * slope;
     at.bottom = slope + at.curve * at.bend;
-    at.first = d0 + (slope - d0) * t;
-    at.second = slope + (d1 - slope) * t;
-    at.top = at.first + (at.second - at.first) * t;
+    at.first = d0 * r + slope * t; /* sums of what is positive: nothing cancels */
+    at.second = slope * r + d1 * t;
+    at.top = at.first * r + at.second * t;
     at.share = t * at.first / at.bottom;
     REAL ratio = slope / at.bottom;
     at.steep = ratio * ratio * at.top;
@@ -161,7 +163,7 @@ CLONES static void NAME(forward)(const Spline *spline, ptrdiff_t n_blocks, ptrdi
                 NAME(Terms) at = NAME(terms)(t, a.size[1][j] / a.size[0][j], d0, d1);
                 int inside = x[j] == a.clamped[j];
                 z[j] = inside ? a.corner[1][j] + a.size[1][j] * at.share : x[j];
-                log_slope[j] = inside ? NAME(logarithm)(at.steep) : 0;
+                log_slope[j] = inside ? NAME(logarithm)(at.steep) : 0 * x[j];
             }
             x += width, z += width, log_slope += width;
         }
@@ -193,7 +195,7 @@ CLONES static void NAME(inverse)(const Spline *spline, ptrdiff_t n_blocks, ptrdi
                 NAME(Terms) at = NAME(terms)(t, slope, d0, d1);
                 int inside = z[j] == a.clamped[j];
                 x[j] = inside ? a.corner[0][j] + a.size[0][j] * t : z[j];
-                log_slope[j] = inside ? -NAME(logarithm)(at.steep) : 0;
+                log_slope[j] = inside ? -NAME(logarithm)(at.steep) : 0 * z[j];
             }
             z += width, x += width, log_slope += width;
         }
@@ -204,7 +206,7 @@ CLONES static void NAME(backward)(const Spline *spline, ptrdiff_t n_blocks, ptrd
 {
     const REAL *x = tensors[0], *params = tensors[1];
     const REAL *grad_z = tensors[2], *grad_log_slope = tensors[3];
-    REAL *restrict grad_x = tensors[4], *grad_params = tensors[5];
+    REAL *restrict grad_x = tensors[4], *restrict grad_params = tensors[5];
     const int k = spline->n_bins, n_params = 3 * k - 1;
     const REAL bound = spline->bound, least = spline->least, shared = spline->shared;
     const REAL unit_slope = spline->unit_slope, min_derivative = spline->min_derivative;
@@ -272,6 +274,7 @@ CLONES static void NAME(backward)(const Spline *spline, ptrdiff_t n_blocks, ptrd
 #undef NAME
 #undef REAL
 #undef BITS
+#undef SIGNED
 #undef MANTISSA
 #undef BITS_OF_ONE
 #undef BITS_OF_ROOT

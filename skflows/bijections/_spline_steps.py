@@ -1,6 +1,7 @@
 """The spline by torch's operations, with an analytic backward pass.
 
-They are for any device, any `torch.func` transform and the compiler. Shapes are as in `_spline`.
+They are for any device, for gradients that are taken many at once, and for the compiler. Shapes are
+as in `_spline`.
 """
 
 from functools import cache, reduce

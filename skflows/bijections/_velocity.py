@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .._affine import ColumnLinear
 from .._draws import dropout_factors
-from .._linear import ColumnLinear
 
 N_FREQUENCIES = 4  # of the time: the field may turn as often on its way
 RANGE = 5.0  # of columns in unit variance, beyond which there are next to no rows to learn from

@@ -50,7 +50,7 @@ class MaskedLinear(ColumnLinear):
         self.register_buffer("mask", mask)
         self.size = n_in * n_out
         # How many inputs each output needs, from the first one on.
-        self.reach = (mask * torch.arange(1, n_in + 1)).amax(1).int().tolist()
+        self.reach = ((mask != 0) * torch.arange(1, n_in + 1)).amax(1).tolist()
 
     def __getstate__(self):
         # Nobody keeps those of a copy at 0.
@@ -68,13 +68,15 @@ class MaskedLinear(ColumnLinear):
     def runs(self, n):
         """Slices of outputs, as many as pay for n columns, and how many inputs each sees.
 
-        None where a single product serves, or autograd or a compiler has them in its hands.
+        None where one product serves as well (that of a layer whose last inputs all outputs see),
+        or autograd or a compiler has them in its hands.
         """
         n_runs = min(n * self.size // SIZE_OF_A_RUN, MOST_RUNS, len(self.reach))
         if n_runs <= 1 or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return None
         bounds = [len(self.reach) * i // n_runs for i in range(n_runs + 1)]
-        return [(slice(*pair), max(self.reach[slice(*pair)])) for pair in pairwise(bounds)]
+        runs = [(slice(*pair), max(self.reach[slice(*pair)])) for pair in pairwise(bounds)]
+        return runs if min(n_seen for _, n_seen in runs) < max(self.reach) else None
 
     def forward(self, h):
         weight, runs = self.masked_weight(), self.runs(h.shape[-1])
@@ -91,7 +93,7 @@ class MaskedLinear(ColumnLinear):
         if runs is None:
             output, through = product_vjp(self.bias, weight, h)
         else:
-            output, through = products_vjp(self.bias, weight, h, runs)
+            output, through = runs_vjp(self.bias, weight, h, runs)
 
         def pullback(g, to_x=True):
             g_h, *gradients = through(g, to_x)
@@ -122,7 +124,7 @@ def product_vjp(bias, weight, h, out=None):
         return add_product(bias, weight, h, out=out), pullback
 
 
-def products_vjp(bias, weight, h, runs):
+def runs_vjp(bias, weight, h, runs):
     """The same by runs of `MaskedLinear`."""
     output = _room_for_output(weight, h)
     pullbacks = []
