@@ -211,7 +211,9 @@ def _spread(spline, bin_, g_corner, g_size, minus_mean, g_raw):
     )
     g_share = torch.where(at < number, g_corner, torch.where(at == number, g_size, 0.0))
     g_logits = (g_share + minus_mean) * bin_.shares
-    return torch.cat([g_logits.flatten(-4, -3), g_raw], -3)
+    # Feature by feature, as networks have them, lest a compiler copy them.
+    by_feature = [part.transpose(-3, -2) for part in (g_logits.flatten(-4, -3), g_raw)]
+    return torch.cat(by_feature, -2).transpose(-3, -2)
 
 
 @cache
