@@ -1,5 +1,5 @@
 # Every target is complete on a machine with only Python (with venv), make and git:
-# it makes .venv and installs what it needs, once. A C compiler makes splines several times faster.
+# it makes .venv and installs what it needs, once. With a C compiler splines are fast.
 
 PYTHON ?= python3
 VENV := .venv

@@ -23,7 +23,8 @@ class RationalQuadraticSpline(Univariate):
     ----------
     n_bins : int, default=8
         Number of bins. There are ``3 n_bins - 1`` parameters: widths, heights, and the
-        derivatives at the inner knots. All at zero give the identity.
+        derivatives at the inner knots. All at zero give the identity. More than 32 are always
+        computed by torch's operations, which take several times as long.
     tail_bound : float, default=3.0
         Where the spline ends and the identity begins.
 

@@ -45,7 +45,8 @@ class Univariate(ABC):
     """A monotone map of one variable with parameters for each value.
 
     A subclass has ``n_params``, ``forward`` and ``inverse``. Both take values of shape
-    ``(..., d, n)`` and parameters of the same dtype of shape ``(..., n_params, d, n)``, and return
+    ``(..., d, n)`` and parameters of the same dtype of shape ``(..., n_params, d, n)``, which lie in
+    memory feature by feature (so ``view`` may refuse what ``unbind`` takes), and return
     the mapped values with the logarithm of the slope of that direction at each. Gradients of what
     `inverse` returns may be found from ``vjp``, for it undoes ``forward``.
     """
