@@ -45,10 +45,10 @@ class Univariate(ABC):
     """A monotone map of one variable with parameters for each value.
 
     A subclass has ``n_params``, ``forward`` and ``inverse``. Both take values of shape
-    ``(..., d, n)`` and parameters of the same dtype of shape ``(..., n_params, d, n)``, which lie in
-    memory feature by feature (so ``view`` may refuse what ``unbind`` takes), and return
-    the mapped values with the logarithm of the slope of that direction at each. Gradients of what
-    `inverse` returns may be found from ``vjp``, for it undoes ``forward``.
+    ``(..., d, n)`` and parameters of the same dtype of shape ``(..., n_params, d, n)``, and return
+    the mapped values with the logarithm of the slope of that direction at each. In memory those of
+    a feature are neighbours: ``view`` may refuse what ``unbind`` takes. Gradients of what `inverse`
+    returns may be found from ``vjp``, for it undoes ``forward``.
     """
 
     def __init_subclass__(cls):
