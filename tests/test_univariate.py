@@ -340,7 +340,7 @@ def test_splines_of_many_bins_are_computed_in_steps():
     assert not _spline_fused.serves(*drawn[:3])
     assert all(part.isfinite().all() for part in all_of_a_spline(*drawn))
     with pytest.raises(ValueError, match="bins"):
-        _spline_fused._call("forward", _spline_fused._settings_of(drawn[0]), drawn[2], *drawn[1:5])
+        _spline_fused._call("forward", _spline_fused._settings(drawn[0]), drawn[2], *drawn[1:5])
 
 
 @in_each_way

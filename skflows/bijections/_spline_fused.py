@@ -5,7 +5,6 @@ of them; on thousands it is that of their passes over memory.
 """
 
 import math
-from functools import cache
 
 import torch
 from torch.autograd.forward_ad import unpack_dual
@@ -45,7 +44,7 @@ def evaluate(spline, x, params):
     """The spline, its log-slope, and what its gradient needs."""
     call = compiled_forward if torch.compiler.is_compiling() else _forward
     x, params = x.contiguous(), _in_blocks(params)
-    return *call(x, params, _settings_of(spline)), (x, params)
+    return *call(x, params, _settings(spline)), (x, params)
 
 
 def pull_back(spline, kept, grad_z, grad_log_slope):
@@ -57,14 +56,14 @@ def pull_back(spline, kept, grad_z, grad_log_slope):
         return _spline_steps.pull_back(spline, kept, grad_z, grad_log_slope)
     grad_z, grad_log_slope = (g.to(x).expand_as(x).contiguous() for g in (grad_z, grad_log_slope))
     call = compiled_backward if is_compiling else _backward
-    return call(x, params, grad_z, grad_log_slope, _settings_of(spline))
+    return call(x, params, grad_z, grad_log_slope, _settings(spline))
 
 
 def invert(spline, z, params):
     """The inverse of the spline and its log-slope."""
     z, params = z.contiguous(), _in_blocks(params)
     x, log_slope = torch.empty_like(z), torch.empty_like(z)
-    _call("inverse", _settings_of(spline), params, z, params, x, log_slope)
+    _call("inverse", _settings(spline), params, z, params, x, log_slope)
     return x, log_slope
 
 
@@ -118,13 +117,6 @@ def _call(name, settings, params, *tensors):
 def _settings(spline):
     sizes = spline.tail_bound, spline.least, spline.shared
     return [float(spline.n_bins), *sizes, spline.UNIT_SLOPE, spline.MIN_DERIVATIVE]
-
-
-_kept_settings = cache(_settings)
-
-
-def _settings_of(spline):
-    return _settings(spline) if torch.compiler.is_compiling() else _kept_settings(spline)
 
 
 def _is_plain(tensor):

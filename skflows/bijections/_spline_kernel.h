@@ -122,6 +122,21 @@ INLINE void NAME(locate)(NAME(Tile) *a, const Spline *spline, int along, int wid
     }
 }
 
+/* The slope at one end of the bin of a value, and the derivative of its softplus. */
+INLINE REAL NAME(slope_at)(const NAME(Tile) *a, const Spline *spline, int end, int j,
+                           REAL *sigmoid)
+{
+    const REAL unit_slope = spline->unit_slope, min_derivative = spline->min_derivative;
+    return NAME(softplus)(a->raw[end][j] + unit_slope, sigmoid) + min_derivative;
+}
+
+/* The fraction of its bin, along x, at which a value is. */
+INLINE REAL NAME(fraction)(const NAME(Tile) *a, int j)
+{
+    REAL t = (a->clamped[j] - a->corner[0][j]) / a->size[0][j];
+    return CHOOSE(t, 0, 1);
+}
+
 /* Of one value: the Terms of its bin there, and what is made of them. */
 typedef struct {
     REAL bend, curve, bottom, first, second, top, share, steep;
@@ -148,7 +163,6 @@ CLONES static void NAME(forward)(const Spline *spline, ptrdiff_t n_blocks, ptrdi
 {
     const REAL *x = tensors[0], *params = tensors[1];
     REAL *restrict z = tensors[2], *restrict log_slope = tensors[3];
-    const REAL unit_slope = spline->unit_slope, min_derivative = spline->min_derivative;
     NAME(Tile) a;
     for (; n_blocks--; params += (3 * spline->n_bins - 1) * n)
         for (ptrdiff_t start = 0; start < n; start += TILE) {
@@ -156,11 +170,10 @@ CLONES static void NAME(forward)(const Spline *spline, ptrdiff_t n_blocks, ptrdi
             NAME(locate)(&a, spline, 0, width, x, params + start, n);
             EACH {
                 REAL unused;
-                REAL d0 = NAME(softplus)(a.raw[0][j] + unit_slope, &unused) + min_derivative;
-                REAL d1 = NAME(softplus)(a.raw[1][j] + unit_slope, &unused) + min_derivative;
-                REAL t = (a.clamped[j] - a.corner[0][j]) / a.size[0][j];
-                t = CHOOSE(t, 0, 1);
-                NAME(Terms) at = NAME(terms)(t, a.size[1][j] / a.size[0][j], d0, d1);
+                REAL d0 = NAME(slope_at)(&a, spline, 0, j, &unused);
+                REAL d1 = NAME(slope_at)(&a, spline, 1, j, &unused);
+                REAL t = NAME(fraction)(&a, j), slope = a.size[1][j] / a.size[0][j];
+                NAME(Terms) at = NAME(terms)(t, slope, d0, d1);
                 int inside = x[j] == a.clamped[j];
                 z[j] = inside ? a.corner[1][j] + a.size[1][j] * at.share : x[j];
                 log_slope[j] = inside ? NAME(logarithm)(at.steep) : 0 * x[j];
@@ -174,7 +187,6 @@ CLONES static void NAME(inverse)(const Spline *spline, ptrdiff_t n_blocks, ptrdi
 {
     const REAL *z = tensors[0], *params = tensors[1];
     REAL *restrict x = tensors[2], *restrict log_slope = tensors[3];
-    const REAL unit_slope = spline->unit_slope, min_derivative = spline->min_derivative;
     NAME(Tile) a;
     for (; n_blocks--; params += (3 * spline->n_bins - 1) * n)
         for (ptrdiff_t start = 0; start < n; start += TILE) {
@@ -182,8 +194,8 @@ CLONES static void NAME(inverse)(const Spline *spline, ptrdiff_t n_blocks, ptrdi
             NAME(locate)(&a, spline, 1, width, z, params + start, n);
             EACH {
                 REAL unused;
-                REAL d0 = NAME(softplus)(a.raw[0][j] + unit_slope, &unused) + min_derivative;
-                REAL d1 = NAME(softplus)(a.raw[1][j] + unit_slope, &unused) + min_derivative;
+                REAL d0 = NAME(slope_at)(&a, spline, 0, j, &unused);
+                REAL d1 = NAME(slope_at)(&a, spline, 1, j, &unused);
                 REAL height = a.size[1][j], slope = height / a.size[0][j];
                 REAL rise = a.clamped[j] - a.corner[1][j];
                 REAL excess = rise * (d1 + d0 - 2 * slope);
@@ -209,7 +221,6 @@ CLONES static void NAME(backward)(const Spline *spline, ptrdiff_t n_blocks, ptrd
     REAL *restrict grad_x = tensors[4], *restrict grad_params = tensors[5];
     const int k = spline->n_bins, n_params = 3 * k - 1;
     const REAL bound = spline->bound, least = spline->least, shared = spline->shared;
-    const REAL unit_slope = spline->unit_slope, min_derivative = spline->min_derivative;
     NAME(Tile) a;
     REAL g_corner[2][TILE], g_size[2][TILE], g_raw[2][TILE], minus_mean[TILE];
     for (; n_blocks--; params += n_params * n, grad_params += n_params * n)
@@ -218,12 +229,10 @@ CLONES static void NAME(backward)(const Spline *spline, ptrdiff_t n_blocks, ptrd
             NAME(locate)(&a, spline, 0, width, x, params + start, n);
             EACH {
                 REAL sigmoid0, sigmoid1;
-                REAL d0 = NAME(softplus)(a.raw[0][j] + unit_slope, &sigmoid0) + min_derivative;
-                REAL d1 = NAME(softplus)(a.raw[1][j] + unit_slope, &sigmoid1) + min_derivative;
+                REAL d0 = NAME(slope_at)(&a, spline, 0, j, &sigmoid0);
+                REAL d1 = NAME(slope_at)(&a, spline, 1, j, &sigmoid1);
                 REAL w = a.size[0][j], h = a.size[1][j], slope = h / w;
-                REAL t = (a.clamped[j] - a.corner[0][j]) / w;
-                t = CHOOSE(t, 0, 1);
-                REAL r = 1 - t;
+                REAL t = NAME(fraction)(&a, j), r = 1 - t;
                 NAME(Terms) at = NAME(terms)(t, slope, d0, d1);
                 int inside = x[j] == a.clamped[j];
                 REAL gz = inside ? grad_z[j] : 0, gl = inside ? grad_log_slope[j] : 0;
