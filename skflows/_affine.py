@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from ._columns import add_product, weight_gradient
+from ._columns import add_product, product, weight_gradient
 from ._products import large_products, layer_products
 
 # Multiplications from which on a run of outputs has a product of its own, and how many may.
@@ -26,13 +26,17 @@ class ColumnLinear(nn.Module):
 
     def vjp(self, h):
         """The output, and its pullback."""
-        output, through = product_vjp(self.bias, self.weight, h)
+        output, through = self.product_vjp(h)
 
         def pullback(g, to_x=True):
-            g_h, *gradients = through(g, to_x)
-            return g_h, gradients
+            g_h, g_weight = through(g, to_x)
+            return g_h, [g_weight, g.sum(-1, keepdim=True)]
 
-        return output, pullback
+        return output.add_(self.bias), pullback
+
+    def product_vjp(self, h):
+        """The output without the bias, and its pullback to h and the weight."""
+        return product_vjp(self.weight, h)
 
 
 class MaskedLinear(ColumnLinear):
@@ -59,11 +63,11 @@ class MaskedLinear(ColumnLinear):
     def masked_weight(self):
         return self.weight if self.weight_is_masked else self.weight * self.mask
 
-    def masked_gradients(self, weight, bias):
-        """Those in the parameters, as a list, from those in a weight without a mask and a bias."""
+    def masked_gradient(self, g_weight):
+        """That in the weight, of which there is no need any more, from that without a mask."""
         if not self.weight_is_masked:
-            weight *= self.mask
-        return [weight, bias]
+            g_weight *= self.mask
+        return g_weight
 
     def runs(self, n):
         """Slices of outputs, as many as pay for n columns, and how many inputs each sees.
@@ -88,16 +92,16 @@ class MaskedLinear(ColumnLinear):
             add_product(*parts, out=output[..., rows, :])
         return output
 
-    def vjp(self, h):
+    def product_vjp(self, h):
         weight, runs = self.masked_weight(), self.runs(h.shape[-1])
         if runs is None:
-            output, through = product_vjp(self.bias, weight, h)
+            output, through = product_vjp(weight, h)
         else:
-            output, through = runs_vjp(self.bias, weight, h, runs)
+            output, through = runs_vjp(weight, h, runs)
 
         def pullback(g, to_x=True):
-            g_h, *gradients = through(g, to_x)
-            return g_h, self.masked_gradients(*gradients)
+            g_h, g_weight = through(g, to_x)
+            return g_h, self.masked_gradient(g_weight)
 
         return output, pullback
 
@@ -107,8 +111,8 @@ def masked_layers(module):
     return [layer for layer in module.modules() if isinstance(layer, MaskedLinear)]
 
 
-def product_vjp(bias, weight, h, out=None):
-    """``bias + weight @ h``, and its pullback to h, the weight and the bias."""
+def product_vjp(weight, h, out=None):
+    """``weight @ h``, and its pullback to h and the weight."""
     forth, back, to_weight = layer_products(weight, h)
     if large_products in (forth, back):
         # Those of members do not lie side by side: oneDNN would copy them for each product.
@@ -116,37 +120,32 @@ def product_vjp(bias, weight, h, out=None):
 
     def pullback(g, to_x=True):
         with back:
-            g_h = weight.mT @ g if to_x else None
+            g_h = product(weight.mT, g) if to_x else None
         with to_weight:
-            return g_h, *product_gradients(g, h)
+            return g_h, weight_gradient(g, h)
 
     with forth:
-        return add_product(bias, weight, h, out=out), pullback
+        return product(weight, h, out=out), pullback
 
 
-def runs_vjp(bias, weight, h, runs):
+def runs_vjp(weight, h, runs):
     """The same by runs of `MaskedLinear`."""
     output = _room_for_output(weight, h)
     pullbacks = []
     for rows, n_seen in runs:
-        parts = bias[..., rows, :], weight[..., rows, :n_seen], h[..., :n_seen, :]
+        parts = weight[..., rows, :n_seen], h[..., :n_seen, :]
         pullbacks.append(product_vjp(*parts, out=output[..., rows, :])[1])
 
     def pullback(g, to_x=True):
         g_h = torch.zeros_like(h) if to_x else None
-        g_weight, g_bias = torch.zeros_like(weight), torch.empty_like(bias)
+        g_weight = torch.zeros_like(weight)
         for (rows, n_seen), through in zip(runs, pullbacks, strict=True):
-            own, g_weight[..., rows, :n_seen], g_bias[..., rows, :] = through(g[..., rows, :], to_x)
+            own, g_weight[..., rows, :n_seen] = through(g[..., rows, :], to_x)
             if to_x:
                 g_h[..., :n_seen, :] += own
-        return g_h, g_weight, g_bias
+        return g_h, g_weight
 
     return output, pullback
-
-
-def product_gradients(g, h):
-    """Those in the weight and the bias from that in the output."""
-    return weight_gradient(g, h), g.sum(-1, keepdim=True)
 
 
 def _room_for_output(weight, h):

@@ -11,6 +11,11 @@ def add_product(start, weight, h, out=None):
     return (torch.addmm if h.dim() == 2 else torch.baddbmm)(start, weight, h, out=out)
 
 
+def product(weight, h, out=None):
+    """``weight @ h``, with or without a leading member axis."""
+    return (torch.mm if h.dim() == 2 else torch.bmm)(weight, h, out=out)
+
+
 def weight_gradient(g, h):
     """The gradient in a weight from those in what became of columns: ``g @ h.mT``.
 
@@ -18,8 +23,8 @@ def weight_gradient(g, h):
     the first layer of a network by up to two fifths.
     """
     if h.shape[-2] % LANES and not g.shape[-2] % LANES and g.is_cpu:
-        return (h @ g.mT).mT
-    return g @ h.mT
+        return product(h, g.mT).mT
+    return product(g, h.mT)
 
 
 def grow(weights, biases, bounds, like, activate, next_input, slopes=None):

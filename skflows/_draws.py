@@ -134,13 +134,20 @@ def dropout_factors(h, p):
     Members that share both a generator and the probability share the former: it has a single
     member then.
     """
-    rates = tuple(p) if isinstance(p, list) else (p,)
     if h.device.type != "cpu" or torch.compiler.is_compiling():  # which draws in its own way
-        h = torch.ones_like(h)
+        rates, h = _rates(p), torch.ones_like(h)
         if len(rates) == 1:
             return F.dropout(h, p=rates[0]), 1 / (1 - rates[0])
         factors = torch.stack([F.dropout(*own) for own in zip(h, rates, strict=True)])
         return factors, _of_members(tuple(1 / (1 - rate) for rate in rates), h.dtype, h.device)
+    bits, least, factor = dropout_bits(h, p)
+    # In place, what a comparison returns has 8 bits too: floats are made of those at once.
+    return bits.ge_(least).to(h.dtype).mul_(factor), factor
+
+
+def dropout_bits(h, p):
+    """8 bits for each unit on a CPU, the least ones with which it stays, and its factor then."""
+    rates = _rates(p)
     generators = _DRAWS.get() or [torch.default_generator] * len(rates)
     distinct = list(dict.fromkeys(generators))
     # Torch's generator draws 64 bits at once, and spends as many on each unit in F.dropout: that
@@ -159,11 +166,13 @@ def dropout_factors(h, p):
             shape = 1, *shape[1:]
         else:
             bits = bits[[distinct.index(generator) for generator in generators]]
-    least, factor = _in_8_bits(rates, h.dtype)
-    # In place, what a comparison returns has 8 bits too: floats are made of those at once.
-    kept = bits.view(torch.int8)
-    kept = (kept[:, :n] if n % 8 else kept).reshape(shape).ge_(least)
-    return kept.to(h.dtype).mul_(factor), factor
+    of_units = bits.view(torch.int8)
+    of_units = (of_units[:, :n] if n % 8 else of_units).reshape(shape)
+    return of_units, *_in_8_bits(rates, h.dtype)
+
+
+def _rates(p):
+    return tuple(p) if isinstance(p, list) else (p,)
 
 
 @lru_cache

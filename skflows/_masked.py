@@ -4,8 +4,7 @@ from itertools import pairwise
 
 import torch
 
-from ._affine import product_gradients
-from ._columns import grow, grow_back
+from ._columns import grow, grow_back, weight_gradient
 from ._nn import FARTHEST_SEEN, ResidualMLP
 from ._pullbacks import refuse_context, squash, squash_vjp
 
@@ -144,8 +143,11 @@ class MaskedResidualMLP(ResidualMLP):
                 [self._turned(seen, -2), *units],
                 strict=True,
             )
-            pairs = (layer.masked_gradients(*product_gradients(g, h)) for layer, g, h in own)
-            return [gradient for pair in pairs for gradient in pair]
+            gradients = []
+            for layer, g, h in own:
+                gradients.append(layer.masked_gradient(weight_gradient(g, h)))
+                gradients.append(g.sum(-1, keepdim=True))
+            return gradients
 
         found = torch.cat(x, -2), torch.stack(params, -3).transpose(-3, -2)
         return *(self._turned(tensor, -2) for tensor in found), pullback

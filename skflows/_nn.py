@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from . import _fused
 from ._affine import ColumnLinear, MaskedLinear
-from ._draws import dropout, dropout_factors
+from ._draws import dropout, dropout_bits, dropout_factors
 from ._pullbacks import recorded, refuse_context, squash, squash_vjp
 
 aten = torch.ops.aten
@@ -92,29 +93,49 @@ class ResidualMLP(nn.Module):
         """The output, and its pullback."""
         refuse_context(self)
         seen, through_squash = squash_vjp(x, FARTHEST_SEEN)
-        h, through_input = self.input.vjp(seen)
-        passed = []
-        for layer in self.hidden:
-            units, through_units = self._activate_vjp(h)
-            update, through_layer = layer.vjp(units)
-            is_residual = update.shape == h.shape
-            h = update.add_(h) if is_residual else update
-            passed.append((through_units, through_layer, is_residual))
-        units, through_last = self._activate_vjp(h, in_place=True)
-        output, through_output = self.output.vjp(units)
+        layers = [self.input, *self.hidden]
+        passed, h = [], None
+        for layer in layers:
+            product, through_product = layer.product_vjp(seen)
+            residual = h if h is not None and h.shape == product.shape else None
+            is_last = layer is layers[-1]
+            h, seen, through_units = self._units_vjp(product, layer.bias, residual, is_last)
+            passed.append((through_product, through_units, residual is not None))
+        output, through_output = self.output.vjp(seen)
 
         def pullback(g, to_x=True):
             g, gradients = through_output(g)
-            g = through_last(g)
-            for through_units, through_layer, is_residual in reversed(passed):
-                g_units, own = through_layer(g)
-                g_units = through_units(g_units)
-                g = g_units.add_(g) if is_residual else g_units
-                gradients = own + gradients
-            g, own = through_input(g, to_x)
-            return through_squash(g) if to_x else None, own + gradients
+            g_after = None  # that in h by way of the residual layer after it
+            for k, (through_product, through_units, is_residual) in reversed([*enumerate(passed)]):
+                g_h, g_bias = through_units(g, g_after)
+                g, g_weight = through_product(g_h, to_x or k > 0)
+                gradients = [g_weight, g_bias, *gradients]
+                g_after = g_h if is_residual else None
+            return through_squash(g) if to_x else None, gradients
 
         return output, pullback
+
+    def _units_vjp(self, product, bias, residual, is_last):
+        """A hidden layer before and behind its activation, from the product that it begins with.
+
+        The pullback takes the gradient in the latter, which nobody may need after it, and that in
+        the former by way of what comes later, or None. It returns that in the product and in the
+        bias. Of the last layer, what comes before the activation is not kept.
+        """
+        if not self.vjp_by_autograd and _fused.serves(product, bias):
+            is_dropped = self.dropout and self.training
+            dropped = dropout_bits(product, self.dropout) if is_dropped else [None] * 3
+            return _units_vjp_fused(product, bias, residual, dropped, is_last)
+        h = product.add_(bias)
+        h = h if residual is None else h.add_(residual)
+        units, through = self._activate_vjp(h, in_place=is_last)
+
+        def pullback(g, g_after):
+            g = through(g)
+            g = g if g_after is None else g.add_(g_after)
+            return g, g.sum(-1, keepdim=True)
+
+        return h, units, pullback
 
     def _activate_vjp(self, h, in_place=False):
         is_dropped = self.dropout and self.training
@@ -144,3 +165,23 @@ def _linear(n_in, n_out, mask, **others):
     if mask is None:
         return ColumnLinear(n_in, n_out, **others)
     return MaskedLinear(n_in, n_out, mask, **others)
+
+
+def _units_vjp_fused(product, bias, residual, dropped, is_last):
+    """What `ResidualMLP._units_vjp` returns of rectified units, by compiled code."""
+    bias, of_bias = _fused.by_member(bias, 2)
+    bits, least, factor = dropped
+    bits, of_bits = _fused.by_member(bits, 2)
+    factor, of_factor = _fused.by_member(factor, 0)
+    sizes = product.shape[0] if product.dim() == 3 else 1, *product.shape[-2:]
+    units = product if is_last else torch.empty_like(product)
+    inputs = product, bias, residual, bits, least, factor
+    _fused.run("units", (), (*sizes, of_bias, of_bits, of_factor), *inputs, units)
+
+    def pullback(g, g_after):
+        g = g.contiguous()
+        g_bias = g.new_empty(*g.shape[:-1], 1)
+        _fused.run("units_backward", (), (*sizes, of_factor), g, units, factor, g_after, g_bias)
+        return g, g_bias
+
+    return product, units, pullback

@@ -9,11 +9,16 @@ from typing import Any
 import torch
 from torch.optim.adamw import adamw
 
+from . import _fused
 from ._affine import masked_layers
 
 WARM_UP = 0.05  # fraction of the steps over which the rate rises
 MAX_GRADIENT_NORM = 5.0
-FUSED = "cpu", "cuda"  # devices on which torch's one pass of AdamW can clip, and can do nothing
+EARLY = 9  # steps after which the average still moves by half: early weights are far from the end
+IN_ONE_PASS = (
+    "cpu",
+    "cuda",
+)  # devices on which torch's one pass of AdamW can clip, and can do nothing
 ADAM: dict[str, Any] = {
     "beta1": 0.9,
     "beta2": 0.999,
@@ -138,6 +143,23 @@ class FlatOptimizer:
             Which members moved.
         """
         torch._foreach_copy_(self.slots, gradients)
+        loss = loss.to(self.weights.dtype).reshape(-1).contiguous()
+        if _fused.serves(self.weights, loss):
+            self._move_fused(loss, factor)
+        else:
+            self._move(loss, factor)
+        return self.alive
+
+    def _move_fused(self, loss, factor):
+        """What `_move` does, by compiled code."""
+        betas = ADAM["beta1"], ADAM["beta2"], ADAM["eps"]
+        settings = factor, MAX_GRADIENT_NORM, *betas, EARLY, 1 - self.ema_decay
+        moved = self.weights, self.average, self.moment, self.square
+        told = self.gradient, self.mask, loss, self.learning_rate, self.weight_decay
+        sizes = tuple(self.weights.shape)
+        _fused.run("adam", settings, sizes, *moved, *told, self.n_steps, self.alive)
+
+    def _move(self, loss, factor):
         if self.mask is not None:
             self.gradient *= self.mask
         norm = torch.linalg.vector_norm(self.gradient, dim=1, keepdim=True)
@@ -148,15 +170,14 @@ class FlatOptimizer:
         torch.logical_not(self.alive, out=self.lost)
         for row in self.rows:
             self._adam(*row)
-        # Early weights are far from where they end: the decay grows with the step.
         n_steps = self.n_steps.to(self.weights.dtype)
-        self.average.lerp_(self.weights, (9 / (10 + n_steps)).clamp(min=1 - self.ema_decay))
-        return self.alive
+        share = (EARLY / (EARLY + 1 + n_steps)).clamp(min=1 - self.ema_decay)
+        self.average.lerp_(self.weights, share * self.alive)
 
     @staticmethod
     def _adam(weights, gradient, moment, square, n_steps, rate, excess, lost, decay):
         """What `torch.optim.AdamW` does to one member, in one pass where torch has it."""
-        if weights.device.type in FUSED:
+        if weights.device.type in IN_ONE_PASS:
             # It divides the gradient by the one, and does nothing where the other is 1.
             torch._fused_adamw_(
                 [weights],

@@ -13,6 +13,8 @@ in which operations are quicker.
 
 import torch
 
+from . import _fused
+
 
 def refuse_context(module):
     """Raise if a module has a layer for a context: a ``vjp`` takes none."""
@@ -96,7 +98,21 @@ def squash(x, bound):
 
 def squash_vjp(x, bound):
     """The same, and its pullback."""
+    if _fused.serves(x) and not _fused.is_recorded(x):
+        return _squash_fused(x.contiguous(), bound)
     # A tenth of the time of tanh. Sigmoid and exp2 are as quick, but round the last few values of
     # a tensor in another way: members of a stack would not have the bits that they have alone.
     shrink = torch.rsqrt(torch.addcmul(x.new_ones(()), x, x, value=bound**-2))
     return x * shrink, lambda g: g * shrink.pow(3)  # the derivative
+
+
+def _squash_fused(x, bound):
+    settings, sizes, y = (bound,), (x.numel(),), torch.empty_like(x)
+    _fused.run("squash", settings, sizes, x, y)
+
+    def pullback(g):
+        g, g_x = g.contiguous(), torch.empty_like(x)
+        _fused.run("squash_backward", settings, sizes, x, g, g_x)
+        return g_x
+
+    return y, pullback

@@ -27,3 +27,14 @@ def close_figures():
     import matplotlib.pyplot as plt
 
     plt.close("all")
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def way(request, monkeypatch):
+    """Each way to compute: by compiled code, and by torch's operations alone."""
+    from skflows import _fused
+
+    if request.param == "torch":
+        monkeypatch.setattr(_fused, "_passes", None)
+    elif _fused._passes is None:
+        pytest.skip("installed without a C compiler")

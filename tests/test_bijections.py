@@ -147,6 +147,7 @@ def test_gradients_reach_every_parameter(name, d, n_context):
             assert d == 1 or parameter.grad.any(), key
 
 
+@pytest.mark.usefixtures("way")
 @everywhere
 @in_dimensions
 def test_vjp_is_that_of_autograd(name, d):
@@ -154,6 +155,7 @@ def test_vjp_is_that_of_autograd(name, d):
     check_vjp(bijection, 4 * x)  # some values farther than networks see
 
 
+@pytest.mark.usefixtures("way")
 @everywhere
 @in_dimensions
 def test_inverse_vjp_is_that_of_autograd(name, d):

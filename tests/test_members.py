@@ -107,6 +107,7 @@ def test_stack_equals_its_members(name, d, n_context, direction):
         assert_close(whole, torch.stack(parts), **EXACT)
 
 
+@pytest.mark.usefixtures("way")
 @over_the_table
 @pytest.mark.parametrize("d", [1, 5])
 def test_vjp_of_a_stack_is_that_of_autograd(name, d):

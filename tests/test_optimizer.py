@@ -40,6 +40,15 @@ def own_seed():
         yield
 
 
+@pytest.fixture(params=[_optimizer.IN_ONE_PASS, ()], ids=["pass", "loop"])
+def of_torch(request, way, monkeypatch):
+    """How torch makes steps, where it does."""
+    monkeypatch.setattr(_optimizer, "IN_ONE_PASS", request.param)
+
+
+in_each_way = pytest.mark.usefixtures("of_torch")
+
+
 def move(optimizer, loss, factor=1.0):
     """A step by a loss that autograd has the gradients of."""
     gradients = torch.autograd.grad(loss.sum(), optimizer.parameters)
@@ -65,6 +74,7 @@ def test_flat_optimizer_leaves_parameters_their_values_and_their_own_memory():
         assert p.grad is None
 
 
+@in_each_way
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_average_of_the_weights(decay):
     module = ElementwiseAffine(2).double()
@@ -84,13 +94,11 @@ def test_average_of_the_weights(decay):
     assert torch.equal(weights_of(module), raw)
 
 
-@pytest.mark.parametrize("fused", [True, False])
+@in_each_way
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("n_members", [1, 3])
-def test_steps_are_those_of_adamw_on_clipped_gradients(n_members, dtype, fused, monkeypatch):
+def test_steps_are_those_of_adamw_on_clipped_gradients(n_members, dtype):
     """Of each member, at a rate and a decay of its own."""
-    if not fused:
-        monkeypatch.setattr(_optimizer, "FUSED", ())
     rates, decays = [0.1, 0.2, 0.3][:n_members], [0.0, 0.5, 0.1][:n_members]
     target = torch.randn(n_members, 40, dtype=dtype)
     start = target + torch.tensor([[5.0], [0.2], [3.0]], dtype=dtype)[:n_members]
@@ -116,11 +124,9 @@ def test_steps_are_those_of_adamw_on_clipped_gradients(n_members, dtype, fused, 
     assert n_members == 1 or min(norms) < MAX_GRADIENT_NORM
 
 
-@pytest.mark.parametrize("fused", [True, False])
+@in_each_way
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_member_whose_loss_is_not_finite_stands_still(bad, fused, monkeypatch):
-    if not fused:
-        monkeypatch.setattr(_optimizer, "FUSED", ())
+def test_a_member_whose_loss_is_not_finite_stands_still(bad):
     module = nn.ParameterList([torch.ones(2, 5)])
     optimizer = FlatOptimizer(module, 0.1, weight_decay=0.1, n_members=2)
     for loss in (torch.tensor([bad, 1.0]), torch.ones(2)):  # lost until it is restarted

@@ -153,11 +153,11 @@ def test_weights_of_members_are_put_side_by_side_for_onednn(monkeypatch):
     """An optimiser keeps all weights of a member together; oneDNN would copy them twice a step."""
     seen = []
 
-    def add_product(bias, weight, h, out=None):
+    def product(weight, h, out=None):
         seen.append(weight)
-        return torch.baddbmm(bias, weight, h, out=out)
+        return torch.bmm(weight, h, out=out)
 
-    monkeypatch.setattr(_affine, "add_product", add_product)
+    monkeypatch.setattr(_affine, "product", product)
     flat, layer = torch.randint(-4, 5, (3, 50)).float(), ColumnLinear(5, 7)
     layer.weight = nn.Parameter(flat[:, :35].view(3, 7, 5))
     layer.bias = nn.Parameter(flat[:, 35:42].view(3, 7, 1))
@@ -169,7 +169,7 @@ def test_weights_of_members_are_put_side_by_side_for_onednn(monkeypatch):
             g_h, _ = pullback(torch.ones_like(outcome))
         assert_close(outcome, layer.weight @ h + layer.bias)
         assert_close(g_h, layer.weight.sum(-2).unsqueeze(-1).expand_as(h))
-    assert [weight.is_contiguous() for weight in seen] == [True, False]
+    assert [weight.is_contiguous() for weight in seen[::2]] == [True, False]
 
 
 @wider

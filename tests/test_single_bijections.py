@@ -162,6 +162,7 @@ def test_dropout_acts_in_both_directions_and_in_training_only(name, direction):
         assert torch.equal(call(x)[0], call(x)[0])
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("n_generators", [1, 3])
 @pytest.mark.parametrize("rates", [0.5, [0.0, 0.2, 0.5]])
 @pytest.mark.parametrize(
@@ -266,6 +267,7 @@ def test_bijections_may_keep_a_tensor():
     assert history.validation_score[-1] > history.validation_score[0]
 
 
+@pytest.mark.usefixtures("way")
 @in_dimensions
 @pytest.mark.parametrize("rotation", [False, True])
 def test_lu_linear_is_one_matrix(d, rotation):
@@ -278,6 +280,7 @@ def test_lu_linear_is_one_matrix(d, rotation):
     assert_close(log_det, torch.linalg.slogdet(matrix).logabsdet.expand(len(x)), **EXACT)
 
 
+@pytest.mark.usefixtures("way")
 @in_dimensions
 @pytest.mark.parametrize("seed", range(5))
 def test_lu_linear_can_start_at_a_rotation(d, seed):

@@ -1,9 +1,6 @@
 """The elementwise maps that networks parametrise, against formulas written out one by one."""
 
-import shutil
-import sysconfig
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,31 +10,13 @@ from scipy.special import softmax
 from torch.autograd import forward_ad, gradcheck
 from torch.testing import assert_close
 
+from skflows import _fused
 from skflows.bijections import Affine, RationalQuadraticSpline, Shift, _spline_fused, _spline_steps
 from skflows.bijections._univariate import outputs_of, params_of
 
 N_BINS, TAIL_BOUND = 6, 2.5
 
-has_kernel = pytest.mark.skipif(
-    _spline_fused._spline_kernel is None, reason="installed without a C compiler"
-)
-
-
-@pytest.fixture(params=[pytest.param("kernel", marks=has_kernel), "steps"])
-def way(request, monkeypatch):
-    """Each way in which splines are computed."""
-    if request.param == "steps":
-        monkeypatch.setattr(_spline_fused, "_spline_kernel", None)
-
-
-@pytest.mark.skipif(
-    not shutil.which("gcc") or not Path(sysconfig.get_path("include"), "Python.h").exists(),
-    reason="needs gcc, and the headers of Python",
-)
-def test_the_kernel_of_splines_is_built_where_it_can_be():
-    assert _spline_fused._spline_kernel is not None
-
-
+has_kernel = pytest.mark.skipif(_fused._passes is None, reason="installed without a C compiler")
 in_each_way = pytest.mark.usefixtures("way")
 
 
@@ -254,7 +233,7 @@ def test_the_kernel_of_splines_equals_their_steps(n_bins, shape, by_feature, mon
     single = drawn[0], *(tensor.float() for tensor in drawn[1:])
     assert _spline_fused.serves(*drawn[:3]) and _spline_fused.serves(*single[:3])
     ours, ours_single = all_of_a_spline(*drawn), all_of_a_spline(*single)
-    monkeypatch.setattr(_spline_fused, "_spline_kernel", None)
+    monkeypatch.setattr(_fused, "_passes", None)
     theirs, theirs_single = all_of_a_spline(*drawn), all_of_a_spline(*single)
     assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
     for exact, one, other in zip(theirs, ours_single, theirs_single, strict=True):
@@ -335,12 +314,10 @@ def test_splines_hide_no_nan():
 
 @has_kernel
 def test_splines_of_many_bins_are_computed_in_steps():
-    most = _spline_fused._spline_kernel.MAX_BINS
+    most = _fused._passes.MAX_BINS
     drawn = of_a_spline(most + 1, 2, 5)
     assert not _spline_fused.serves(*drawn[:3])
     assert all(part.isfinite().all() for part in all_of_a_spline(*drawn))
-    with pytest.raises(ValueError, match="bins"):
-        _spline_fused._call("forward", _spline_fused._settings(drawn[0]), drawn[2], *drawn[1:5])
 
 
 @in_each_way

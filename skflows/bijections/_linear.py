@@ -1,12 +1,22 @@
 """Linear bijections: permutations, scales and invertible matrices."""
 
+import math
+
 import torch
 from torch import nn
 
+from .. import _fused
 from .._columns import add_product
 from ._base import Bijection
 from ._fixed import weighted_moments
-from ._univariate import bounded_log_scale, bounded_log_scale_vjp, unbounded_log_scale
+from ._univariate import (
+    LOG_SCALE_BOUND,
+    bounded_log_scale,
+    bounded_log_scale_vjp,
+    unbounded_log_scale,
+)
+
+MOST_FUSED = 64  # columns up to which plain loops multiply triangular matrices as fast as libraries
 
 
 class Permutation(Bijection):
@@ -119,50 +129,87 @@ class LULinear(Bijection):
         self.raw_log_diagonal = nn.Parameter(unbounded_log_scale(diagonal.abs().log()).to(dtype))
         self.shift = nn.Parameter(torch.zeros(n_features))
 
-    def _factors(self, diagonal):
-        """L but for its unit diagonal, and U."""
-        upper = torch.addcmul(self.upper.triu(1), self.sign, diagonal.unsqueeze(-2))
-        return self.lower.tril(-1), upper
-
-    def _matrix(self, lower, upper):
-        matrix = add_product(upper, lower, upper)
-        return matrix if self.permutation is None else self.permutation @ matrix
-
     def forward(self, x, context=None):
-        log_diagonal = bounded_log_scale(self.raw_log_diagonal)
-        matrix = self._matrix(*self._factors(log_diagonal.exp()))
+        (matrix, log_diagonal), _ = self._matrix_vjp()
         z = add_product(self.shift.unsqueeze(-1), matrix, x.mT).mT
         return z, log_diagonal.sum(-1, keepdim=True).expand(x.shape[:-1])
 
     def vjp(self, x):
-        log_diagonal, through_bound = bounded_log_scale_vjp(self.raw_log_diagonal)
-        diagonal = log_diagonal.exp()
-        lower, upper = self._factors(diagonal)
-        matrix = self._matrix(lower, upper)
+        (matrix, log_diagonal), through_matrix = self._matrix_vjp()
         z = add_product(self.shift.unsqueeze(-1), matrix, x.mT).mT
 
         def pullback(g, g_log_det, to_x=True):
-            g_matrix = g.mT @ x
-            if self.permutation is not None:
-                g_matrix = self.permutation.mT @ g_matrix
-            g_upper = add_product(g_matrix, lower.mT, g_matrix)
-            g_lower = (g_matrix @ upper.mT).tril(-1)
-            # U has the signed exponential, its own derivative, on its diagonal, as the signs are.
-            g_log_diagonal = (g_upper * self.sign).sum(-1) * diagonal
-            g_log_diagonal = g_log_diagonal + g_log_det.sum(-1, keepdim=True)
+            gradients = through_matrix(g.mT @ x, g_log_det.sum(-1, keepdim=True))
             g_x = (matrix.mT @ g.mT).mT if to_x else None
-            # In the order of the parameters.
-            return g_x, [g_lower, g_upper.triu(1), through_bound(g_log_diagonal), g.sum(-2)]
+            return g_x, [*gradients, g.sum(-2)]
 
         return (z, log_diagonal.sum(-1, keepdim=True).expand(x.shape[:-1])), pullback
+
+    def _matrix_vjp(self):
+        """The matrix and the logarithms of U's diagonal, and their pullback to the parameters.
+
+        It takes the gradient of the sum of the latter.
+        """
+        factors = self.lower, self.upper, self.raw_log_diagonal, self.sign
+        d = self.lower.shape[-1]
+        is_fused = d <= MOST_FUSED and _fused.serves(*factors) and not _fused.is_recorded(*factors)
+        (matrix, log_diagonal), through = (_lu_fused if is_fused else _lu)(*factors)
+        permutation = self.permutation
+
+        def pullback(g_matrix, g_log_det):
+            if permutation is not None:
+                g_matrix = permutation.mT @ g_matrix
+            return through(g_matrix, g_log_det)
+
+        matrix = matrix if permutation is None else permutation @ matrix
+        return (matrix, log_diagonal), pullback
 
     def inverse(self, z, context=None):
         log_diagonal = bounded_log_scale(self.raw_log_diagonal)
         log_det = log_diagonal.sum(-1, keepdim=True)
-        lower, upper = self._factors(log_diagonal.exp())
+        lower, upper = _factors(self.lower, self.upper, self.sign, log_diagonal.exp())
         y = (z - self.shift.unsqueeze(-2)).mT
         if self.permutation is not None:
             y = self.permutation.mT @ y
         y = torch.linalg.solve_triangular(lower, y, upper=False, unitriangular=True)
         x = torch.linalg.solve_triangular(upper, y, upper=True)
         return x.mT, -log_det.expand(z.shape[:-1])
+
+
+def _lu(lower, upper, raw_log_diagonal, sign):
+    """``L U`` and the logarithms of U's diagonal, and their pullback to the parameters."""
+    log_diagonal, through_bound = bounded_log_scale_vjp(raw_log_diagonal)
+    diagonal = log_diagonal.exp()
+    lower, upper = _factors(lower, upper, sign, diagonal)
+
+    def pullback(g_matrix, g_log_det):
+        g_upper = add_product(g_matrix, lower.mT, g_matrix)
+        g_lower = (g_matrix @ upper.mT).tril(-1)
+        # U has the signed exponential, its own derivative, on its diagonal, as the signs are.
+        g_log_diagonal = (g_upper * sign).sum(-1) * diagonal + g_log_det
+        return [g_lower, g_upper.triu(1), through_bound(g_log_diagonal)]
+
+    return (add_product(upper, lower, upper), log_diagonal), pullback
+
+
+def _factors(lower, upper, sign, diagonal):
+    """L but for its unit diagonal, and U."""
+    return lower.tril(-1), torch.addcmul(upper.triu(1), sign, diagonal.unsqueeze(-2))
+
+
+def _lu_fused(*factors):
+    """What `_lu` returns, by compiled code."""
+    parts = [_fused.by_member(t, axes) for t, axes in zip(factors, (2, 2, 1, 2), strict=True)]
+    factors, strides = zip(*parts, strict=True)
+    *members, d, _ = factors[0].shape
+    sizes, settings = (math.prod(members), d, *strides), (LOG_SCALE_BOUND,)
+    matrix, log_diagonal = factors[0].new_empty(*members, d, d), factors[2].new_empty(*members, d)
+    _fused.run("lu", settings, sizes, *factors, matrix, log_diagonal)
+
+    def pullback(g_matrix, g_log_det):
+        gradients = [torch.empty_like(like) for like in (matrix, matrix, log_diagonal)]
+        grads = g_matrix.contiguous(), g_log_det.contiguous()
+        _fused.run("lu_backward", settings, sizes, *factors, *grads, *gradients)
+        return gradients
+
+    return (matrix, log_diagonal), pullback

@@ -7,9 +7,11 @@ are fastest. All parameters at zero give the identity.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from .. import _fused
 from .._pullbacks import drop_inherited, leaf, recorded, squash_vjp
 
 LOG_SCALE_BOUND = 3.0
@@ -106,11 +108,14 @@ class Affine(Univariate):
     """``z = x exp(s) + t`` with a bounded log-scale ``s``."""
 
     n_params = 2
+    SETTINGS = (LOG_SCALE_BOUND,)  # of compiled code
 
     def forward(self, x, params):
         return Affine.vjp(self, x, params)[0]
 
     def vjp(self, x, params):
+        if _fused.serves(x, params) and not _fused.is_recorded(x, params):
+            return self._vjp_fused(x, params)
         shift, raw = params.unbind(-3)
         log_scale, through_bound = bounded_log_scale_vjp(raw)
         scale = log_scale.exp()
@@ -122,7 +127,15 @@ class Affine(Univariate):
 
         return (torch.addcmul(shift, x, scale), log_scale), pullback
 
+    def _vjp_fused(self, x, params):
+        x, params = x.contiguous(), _fused.in_blocks(params)
+        outcome = _fused.run_forward("affine", self.SETTINGS, x, params)
+        return outcome, partial(_fused.run_backward, "affine_backward", self.SETTINGS, x, params)
+
     def inverse(self, z, params):
+        if _fused.serves(z, params) and not _fused.is_recorded(z, params):
+            params = _fused.in_blocks(params)
+            return _fused.run_forward("affine_inverse", self.SETTINGS, z, params)
         shift, raw = params.unbind(-3)
         log_scale = bounded_log_scale(raw)
         return (z - shift) * (-log_scale).exp(), -log_scale

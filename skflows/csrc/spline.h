@@ -1,66 +1,20 @@
-/* A rational-quadratic spline in one pass over its values: included for float and for double, with
-   REAL as the type, BITS as the integer of its size, and NAME(f) as the name of f for it.
+/* A rational-quadratic spline. Formulas are those of _spline_steps.py and _rational.py, under the same
+   names.
 
-   Formulas are those of _spline_steps.py and _rational.py, under the same names. Values are taken in
-   tiles: a step is a loop over one, of which a compiler makes vectors, and what it leaves stays in
-   the nearest cache. No step looks at two values, and the tests see to it that compilers give each
-   the same bits in any tile. */
+   Its passes take (n_blocks, n, n_alike) as sizes. A block has n values in each tensor, or n of each
+   parameter; as many as are alike have the same gradients of the log-slope. */
 
-#define EACH for (int j = 0; j < width; j++)
-#define CHOOSE(from, low, high) ((from) < (low) ? (low) : (from) > (high) ? (high) : (from))
+#ifndef SPLINE
+#define SPLINE
+typedef struct {
+    int n_bins;
+    double bound, least, shared, unit_slope, min_derivative;
+} Spline;
+#endif
 
-/* 1 / k!, of Taylor's series. */
-static const REAL NAME(factorials)[] = {
-    1, 1, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320,
-    1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600};
-
-/* exp(x) for x <= 0, at least the smallest normal number. */
-INLINE REAL NAME(exponential)(REAL x)
+INLINE Spline NAME(spline_of)(const double *settings)
 {
-    x = x < LEAST_EXPONENT ? LEAST_EXPONENT : x;
-    /* x = power log(2) + rest. The shift rounds to a whole number, and leaves it in the last bits. */
-    REAL shifted = x * (REAL)1.4426950408889634 + SHIFT;
-    REAL power = shifted - SHIFT;
-    REAL rest = x - power * LOG_2_HIGH - power * LOG_2_LOW;
-    REAL sum = NAME(factorials)[EXP_TERMS];
-    for (int k = EXP_TERMS - 1; k >= 0; k--)
-        sum = sum * rest + NAME(factorials)[k];
-    BITS bits;
-    memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits << MANTISSA) + BITS_OF_ONE;
-    REAL scale; /* two to that power */
-    memcpy(&scale, &bits, sizeof scale);
-    return sum * scale;
-}
-
-/* atanh(s) for |s| <= 1/3. */
-INLINE REAL NAME(area_tangent)(REAL s)
-{
-    REAL s2 = s * s, sum = 0;
-    for (int k = ATANH_TERMS; k > 0; k--)
-        sum = (sum + (REAL)1 / (2 * k + 1)) * s2;
-    return s + s * sum;
-}
-
-/* log(x) for normal x > 0; nan of what is not finite. */
-INLINE REAL NAME(logarithm)(REAL x)
-{
-    BITS bits;
-    memcpy(&bits, &x, sizeof bits);
-    SIGNED power = (SIGNED)(bits - BITS_OF_ROOT) >> MANTISSA;
-    bits -= (BITS)power << MANTISSA;
-    REAL rest; /* between the roots of 1/2 and of 2 */
-    memcpy(&rest, &bits, sizeof rest);
-    REAL log_rest = 2 * NAME(area_tangent)((rest - 1) / (rest + 1));
-    return log_rest + power * LOG_2_LOW + power * LOG_2_HIGH + (x - x);
-}
-
-/* log(1 + exp(x)), and its derivative. */
-INLINE REAL NAME(softplus)(REAL x, REAL *sigmoid)
-{
-    REAL small = NAME(exponential)(x > 0 ? -x : x);
-    *sigmoid = (x > 0 ? 1 : small) / (1 + small);
-    return (x > 0 ? x : 0) + 2 * NAME(area_tangent)(small / (2 + small));
+    return (Spline){(int)settings[0], settings[1], settings[2], settings[3], settings[4], settings[5]};
 }
 
 typedef struct {
@@ -71,7 +25,7 @@ typedef struct {
 } NAME(Tile);
 
 /* The bin of each value, found along one of the axes. */
-INLINE void NAME(locate)(NAME(Tile) *a, const Spline *spline, int along, int width,
+INLINE void NAME(locate)(NAME(Tile) *a, const Spline *spline, int along, ptrdiff_t width,
                          const REAL *values, const REAL *params, ptrdiff_t n)
 {
     const int k = spline->n_bins;
@@ -158,15 +112,16 @@ INLINE NAME(Terms) NAME(terms)(REAL t, REAL slope, REAL d0, REAL d1)
     return at;
 }
 
-CLONES static void NAME(forward)(const Spline *spline, ptrdiff_t n_blocks, ptrdiff_t n,
-                                 void *const *tensors)
+CLONES static void NAME(spline)(const double *settings, const ptrdiff_t *sizes,
+                                void *const *tensors)
 {
+    const Spline own = NAME(spline_of)(settings), *spline = &own;
+    const ptrdiff_t n = sizes[1];
     const REAL *x = tensors[0], *params = tensors[1];
     REAL *restrict z = tensors[2], *restrict log_slope = tensors[3];
     NAME(Tile) a;
-    for (; n_blocks--; params += (3 * spline->n_bins - 1) * n)
-        for (ptrdiff_t start = 0; start < n; start += TILE) {
-            const int width = n - start < TILE ? (int)(n - start) : TILE;
+    for (ptrdiff_t block = 0; block < sizes[0]; block++, params += (3 * spline->n_bins - 1) * n)
+        TILES(n) {
             NAME(locate)(&a, spline, 0, width, x, params + start, n);
             EACH {
                 REAL unused;
@@ -182,15 +137,16 @@ CLONES static void NAME(forward)(const Spline *spline, ptrdiff_t n_blocks, ptrdi
         }
 }
 
-CLONES static void NAME(inverse)(const Spline *spline, ptrdiff_t n_blocks, ptrdiff_t n,
-                                 void *const *tensors)
+CLONES static void NAME(spline_inverse)(const double *settings, const ptrdiff_t *sizes,
+                                        void *const *tensors)
 {
+    const Spline own = NAME(spline_of)(settings), *spline = &own;
+    const ptrdiff_t n = sizes[1];
     const REAL *z = tensors[0], *params = tensors[1];
     REAL *restrict x = tensors[2], *restrict log_slope = tensors[3];
     NAME(Tile) a;
-    for (; n_blocks--; params += (3 * spline->n_bins - 1) * n)
-        for (ptrdiff_t start = 0; start < n; start += TILE) {
-            const int width = n - start < TILE ? (int)(n - start) : TILE;
+    for (ptrdiff_t block = 0; block < sizes[0]; block++, params += (3 * spline->n_bins - 1) * n)
+        TILES(n) {
             NAME(locate)(&a, spline, 1, width, z, params + start, n);
             EACH {
                 REAL unused;
@@ -213,19 +169,21 @@ CLONES static void NAME(inverse)(const Spline *spline, ptrdiff_t n_blocks, ptrdi
         }
 }
 
-CLONES static void NAME(backward)(const Spline *spline, ptrdiff_t n_blocks, ptrdiff_t n,
-                                  void *const *tensors)
+CLONES static void NAME(spline_backward)(const double *settings, const ptrdiff_t *sizes,
+                                         void *const *tensors)
 {
+    const Spline own = NAME(spline_of)(settings), *spline = &own;
+    const ptrdiff_t n = sizes[1];
     const REAL *x = tensors[0], *params = tensors[1];
-    const REAL *grad_z = tensors[2], *grad_log_slope = tensors[3];
+    const REAL *grad_z = tensors[2];
     REAL *restrict grad_x = tensors[4], *restrict grad_params = tensors[5];
     const int k = spline->n_bins, n_params = 3 * k - 1;
     const REAL bound = spline->bound, least = spline->least, shared = spline->shared;
     NAME(Tile) a;
     REAL g_corner[2][TILE], g_size[2][TILE], g_raw[2][TILE], minus_mean[TILE];
-    for (; n_blocks--; params += n_params * n, grad_params += n_params * n)
-        for (ptrdiff_t start = 0; start < n; start += TILE) {
-            const int width = n - start < TILE ? (int)(n - start) : TILE;
+    for (ptrdiff_t block = 0; block < sizes[0]; block++) {
+        const REAL *grad_log_slope = (const REAL *)tensors[3] + block / sizes[2] * n;
+        TILES(n) {
             NAME(locate)(&a, spline, 0, width, x, params + start, n);
             EACH {
                 REAL sigmoid0, sigmoid1;
@@ -276,22 +234,6 @@ CLONES static void NAME(backward)(const Spline *spline, ptrdiff_t n_blocks, ptrd
                 }
             x += width, grad_z += width, grad_log_slope += width, grad_x += width;
         }
+        params += n_params * n, grad_params += n_params * n;
+    }
 }
-
-#undef EACH
-#undef CHOOSE
-#undef NAME
-#undef REAL
-#undef BITS
-#undef SIGNED
-#undef MANTISSA
-#undef BITS_OF_ONE
-#undef BITS_OF_ROOT
-#undef SHIFT
-#undef SQUARE_ROOT
-#undef TINY
-#undef LEAST_EXPONENT
-#undef LOG_2_HIGH
-#undef LOG_2_LOW
-#undef EXP_TERMS
-#undef ATANH_TERMS

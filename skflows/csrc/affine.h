@@ -1,0 +1,97 @@
+/* The bounded affine map of _univariate.py, and what bounds its log-scale (`squash` in _pullbacks.py). */
+
+/* x / sqrt(1 + (x / bound)^2). Its derivative is the cube of what x is multiplied by. */
+INLINE REAL NAME(squashed)(REAL x, REAL bound, REAL *shrink)
+{
+    REAL unit = CHOOSE(x / bound, -(REAL)1e15, (REAL)1e15); /* of a square that is finite */
+    *shrink = NAME(reciprocal_root)(1 + unit * unit);
+    return unit * bound * *shrink;
+}
+
+/* (n): x -> y */
+CLONES static void NAME(squash)(const double *settings, const ptrdiff_t *sizes, void *const *tensors)
+{
+    const REAL bound = settings[0], *x = tensors[0];
+    REAL *restrict y = tensors[1];
+    TILES(sizes[0])
+        EACH {
+            REAL unused;
+            y[start + j] = NAME(squashed)(x[start + j], bound, &unused);
+        }
+}
+
+/* (n): x, grad_y -> grad_x */
+CLONES static void NAME(squash_backward)(const double *settings, const ptrdiff_t *sizes,
+                                         void *const *tensors)
+{
+    const REAL bound = settings[0], *x = tensors[0], *grad_y = tensors[1];
+    REAL *restrict grad_x = tensors[2];
+    TILES(sizes[0])
+        EACH {
+            REAL shrink;
+            NAME(squashed)(x[start + j], bound, &shrink);
+            grad_x[start + j] = grad_y[start + j] * (shrink * shrink * shrink);
+        }
+}
+
+/* (n_blocks, n, n_alike): x, params -> z, log_slope. Blocks as of a spline. */
+CLONES static void NAME(affine)(const double *settings, const ptrdiff_t *sizes, void *const *tensors)
+{
+    const REAL bound = settings[0], *x = tensors[0], *shift = tensors[1];
+    REAL *restrict z = tensors[2], *restrict log_slope = tensors[3];
+    const ptrdiff_t n = sizes[1];
+    for (ptrdiff_t block = 0; block < sizes[0]; block++, shift += n)
+        TILES(n) {
+            const REAL *raw = shift + n;
+            EACH {
+                REAL unused;
+                log_slope[j] = NAME(squashed)(raw[j], bound, &unused);
+                z[j] = x[j] * NAME(exponential)(log_slope[j]) + shift[j];
+            }
+            x += width, shift += width, z += width, log_slope += width;
+        }
+}
+
+/* (n_blocks, n, n_alike): z, params -> x, log_slope */
+CLONES static void NAME(affine_inverse)(const double *settings, const ptrdiff_t *sizes,
+                                        void *const *tensors)
+{
+    const REAL bound = settings[0], *z = tensors[0], *shift = tensors[1];
+    REAL *restrict x = tensors[2], *restrict log_slope = tensors[3];
+    const ptrdiff_t n = sizes[1];
+    for (ptrdiff_t block = 0; block < sizes[0]; block++, shift += n)
+        TILES(n) {
+            const REAL *raw = shift + n;
+            EACH {
+                REAL unused;
+                log_slope[j] = -NAME(squashed)(raw[j], bound, &unused);
+                x[j] = (z[j] - shift[j]) * NAME(exponential)(log_slope[j]);
+            }
+            z += width, shift += width, x += width, log_slope += width;
+        }
+}
+
+/* (n_blocks, n, n_alike): x, params, grad_z, grad_log_slope -> grad_x, grad_params */
+CLONES static void NAME(affine_backward)(const double *settings, const ptrdiff_t *sizes,
+                                         void *const *tensors)
+{
+    const REAL bound = settings[0], *x = tensors[0], *params = tensors[1], *grad_z = tensors[2];
+    REAL *restrict grad_x = tensors[4], *restrict grad_params = tensors[5];
+    const ptrdiff_t n = sizes[1];
+    for (ptrdiff_t block = 0; block < sizes[0]; block++, params += n, grad_params += n) {
+        const REAL *grad_log_slope = (const REAL *)tensors[3] + block / sizes[2] * n;
+        TILES(n) {
+            REAL g_x[TILE], g_raw[TILE];
+            EACH {
+                REAL shrink, log_slope = NAME(squashed)(params[n + j], bound, &shrink);
+                g_x[j] = grad_z[j] * NAME(exponential)(log_slope);
+                g_raw[j] = (g_x[j] * x[j] + grad_log_slope[j]) * (shrink * shrink * shrink);
+            }
+            EACH grad_x[j] = g_x[j];
+            EACH grad_params[j] = grad_z[j];
+            EACH grad_params[n + j] = g_raw[j];
+            x += width, params += width, grad_z += width, grad_log_slope += width;
+            grad_x += width, grad_params += width;
+        }
+    }
+}

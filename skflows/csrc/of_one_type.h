@@ -1,0 +1,27 @@
+/* All passes for one type of number: included for float and for double, with REAL as the type, BITS
+   as the integer of its size, and NAME(f) as the name of f for it. */
+
+#include "numbers.h"
+#include "spline.h"
+#include "affine.h"
+#include "lu.h"
+#include "units.h"
+#include "adam.h"
+
+#undef NAME
+#undef REAL
+#undef BITS
+#undef SIGNED
+#undef MANTISSA
+#undef BITS_OF_ONE
+#undef BITS_OF_ROOT
+#undef SHIFT
+#undef MAGIC
+#undef NEWTON_STEPS
+#undef SQUARE_ROOT
+#undef TINY
+#undef LEAST_EXPONENT
+#undef LOG_2_HIGH
+#undef LOG_2_LOW
+#undef EXP_TERMS
+#undef ATANH_TERMS

@@ -1,0 +1,258 @@
+"""Compiled code against torch's operations: the same values and gradients, but for rounding."""
+
+import shutil
+import sysconfig
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from skflows import _fused, _pullbacks
+from skflows._draws import drawing_from
+from skflows._members import stack
+from skflows._nn import ResidualMLP
+from skflows._optimizer import FlatOptimizer
+from skflows.bijections import Affine, LULinear
+from skflows.bijections._linear import MOST_FUSED
+from skflows.bijections._univariate import outputs_of, params_of
+
+pytestmark = pytest.mark.skipif(_fused._passes is None, reason="installed without a C compiler")
+SHAPES = [(1, 1), (3, 50), (2, 64), (4, 3, 33), (2, 3, 150), (2, 2, 1, 65), (3, 0)]
+DTYPES = [torch.float32, torch.float64]
+
+
+@pytest.mark.skipif(
+    not shutil.which("gcc") or not Path(sysconfig.get_path("include"), "Python.h").exists(),
+    reason="needs gcc, and the headers of Python",
+)
+def test_compiled_code_is_built_where_it_can_be():
+    assert _fused._passes is not None
+
+
+@pytest.fixture
+def torch_alone(monkeypatch):
+    """Calls a function where there is no compiled code."""
+
+    def call(function, *args):
+        with monkeypatch.context() as patch:
+            patch.setattr(_fused, "_passes", None)
+            return function(*args)
+
+    return call
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """The names of the passes that have run."""
+    names = []
+    run = _fused.run
+
+    def recorded(name, *args):
+        names.append(name)
+        run(name, *args)
+
+    monkeypatch.setattr(_fused, "run", recorded)
+    return names
+
+
+def normal(*shape, dtype=torch.float64, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def check(ours, theirs, dtype):
+    """But for rounding."""
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.shape == other.shape and one.dtype == other.dtype
+        assert (one - other).norm() <= 30 * torch.finfo(dtype).eps * (1 + other.norm())
+
+
+@torch.no_grad()
+def squashed(x, g, bound=3.0):
+    y, pullback = _pullbacks.squash_vjp(x, bound)
+    return y, pullback(g)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_squash(shape, dtype, torch_alone, called):
+    x, g = 5 * normal(*shape, dtype=dtype), normal(*shape, dtype=dtype, seed=1)
+    ours = squashed(x, g)
+    assert called == ["squash", "squash_backward"]
+    check(ours, torch_alone(squashed, x, g), dtype)
+    for one, other in zip(ours, squashed(x.mT.contiguous().mT, g), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_squash_keeps_its_bounds_and_nan(dtype):
+    far = torch.finfo(dtype).max
+    x = torch.tensor([0.0, -0.0, 1e-30, far, -far, torch.inf, -torch.inf, torch.nan], dtype=dtype)
+    y, slope = squashed(x, torch.ones_like(x))
+    assert_close(y[:5], torch.tensor([0, 0, 1e-30, 3, -3], dtype=dtype))
+    assert y.isnan().tolist() == [False] * 7 + [True]
+    assert y[:7].abs().max() <= 3
+    assert_close(slope[:3], torch.ones(3, dtype=dtype))
+    assert slope[:7].isfinite().all()
+
+
+@torch.no_grad()
+def all_of_affine(x, params, g, g_log_slope):
+    (z, log_slope), pullback = Affine().vjp(x, params)
+    return z, log_slope, *pullback(g, g_log_slope), *Affine().inverse(x, params)
+
+
+def of_affine(*shape, dtype=torch.float64, by_feature=False):
+    *members, d, n = shape
+    params = 2 * normal(*members, 2, d, n, dtype=dtype, seed=1)
+    if by_feature:
+        params = params_of(Affine(), outputs_of(params))
+    others = normal(*shape, dtype=dtype, seed=2), normal(*members, 1, n, dtype=dtype, seed=3)
+    return normal(*shape, dtype=dtype), params, *others
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("by_feature", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_affine(shape, by_feature, dtype, torch_alone, called):
+    drawn = of_affine(*shape, dtype=dtype, by_feature=by_feature)
+    ours = all_of_affine(*drawn)
+    assert called == ["affine", "affine_backward", "affine_inverse"]
+    check(ours, torch_alone(all_of_affine, *drawn), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_affine_gives_a_value_the_same_bits_anywhere(dtype):
+    drawn = of_affine(3, 150, dtype=dtype, by_feature=True)
+    together = all_of_affine(*drawn)
+    for at in (slice(0, 1), slice(5, 22), slice(77, 150)):
+        alone = all_of_affine(*(tensor[..., at] for tensor in drawn))
+        for whole, part in zip(together, alone, strict=True):
+            assert torch.equal(whole[..., at], part)
+
+
+@torch.no_grad()
+def all_of_lu(bijection, x, g):
+    (z, log_det), pullback = bijection.vjp(x)
+    g_x, gradients = pullback(g, z.sum(-1).cos())
+    return z, log_det, g_x, *gradients
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rotation", [False, True])
+@pytest.mark.parametrize("n_members", [1, 3])
+@pytest.mark.parametrize("d", [1, 2, 7, MOST_FUSED, MOST_FUSED + 1])
+def test_lu(d, n_members, rotation, dtype, torch_alone, called):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        members = [LULinear(d, rotation).to(dtype) for _ in range(n_members)]
+        for p in (p for member in members for p in member.parameters()):
+            p.data.add_(torch.randn_like(p), alpha=d**-0.5)
+    bijection = members[0] if n_members == 1 else stack(members)
+    shape = (n_members, 9, d) if n_members > 1 else (9, d)
+    rows = normal(*shape, dtype=dtype), normal(*shape, dtype=dtype, seed=1)
+    ours = all_of_lu(bijection, *rows)
+    assert ("lu" in called) == ("lu_backward" in called) == (d <= MOST_FUSED)
+    check(ours, torch_alone(all_of_lu, bijection, *rows), dtype)
+    # As an optimiser has them: those of a member side by side. Then as LAPACK leaves them.
+    FlatOptimizer(bijection, 0.1, n_members=n_members)
+    check(all_of_lu(bijection, *rows), ours, dtype)
+    bijection.upper = nn.Parameter(bijection.upper.detach().mT.contiguous().mT)
+    check(all_of_lu(bijection, *rows), ours, dtype)
+
+
+@torch.no_grad()
+def all_of_a_net(net, x, g, n_generators):
+    members = x.shape[0] if x.dim() == 3 else 1
+    generators = [torch.Generator().manual_seed(i) for i in range(n_generators)]
+    with drawing_from(generators * (members // n_generators)):
+        output, pullback = net.vjp(x)
+    g_x, gradients = pullback(g)
+    return output, g_x, *gradients
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [1, 64, 100])
+@pytest.mark.parametrize("hidden", [(8,), (8, 8), (8, 5, 5)])
+@pytest.mark.parametrize(
+    ("n_members", "rates", "n_generators"),
+    [(1, 0.0, 1), (1, 0.3, 1), (3, 0.3, 1), (3, 0.3, 3), (3, [0.0, 0.2, 0.5], 3)],
+)
+def test_units(n_members, rates, n_generators, hidden, n, dtype, torch_alone, called):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        nets = [ResidualMLP(4, 6, hidden, dropout=0.3).to(dtype) for _ in range(n_members)]
+        for net in nets:
+            net.output.weight.data.normal_()
+    net = nets[0] if n_members == 1 else stack(nets)
+    net.train().dropout = rates
+    shape = (n_members,) if n_members > 1 else ()
+    drawn = normal(*shape, 4, n, dtype=dtype), normal(*shape, 6, n, dtype=dtype, seed=1)
+    call = partial(all_of_a_net, net, n_generators=n_generators)
+    ours = call(*drawn)
+    assert called.count("units") == called.count("units_backward") == len(hidden)
+    check(ours, torch_alone(call, *drawn), dtype)
+
+
+def test_units_hide_no_nan():
+    """Training tells from it which member of a stack is lost."""
+    net = ResidualMLP(1, 1, (4, 4))
+    x = torch.tensor([[0.0, torch.nan, 1.0]])
+    output, g_x, *_ = all_of_a_net(net, x, torch.ones(1, 3), 1)
+    assert output.isnan().tolist() == [[False, True, False]]
+    assert g_x.isnan().tolist() == [[False, True, False]]
+
+
+def steps(n_members, dtype):
+    module = nn.ParameterList(
+        [normal(n_members, 7, 13, dtype=dtype), normal(n_members, 5).to(dtype)]
+    )
+    optimizer = FlatOptimizer(module, 0.1, 0.3, ema_decay=0.9, n_members=n_members)
+    for i in range(5):
+        gradients = [(10 - i) * normal(*p.shape, dtype=dtype, seed=i) for p in module]
+        loss = torch.arange(n_members, dtype=dtype)
+        loss[-1] = torch.inf if i == 3 else 0
+        optimizer.step(loss, gradients, 0.5**i)
+    states = "weights", "average", "moment", "square", "n_steps"
+    return [getattr(optimizer, name) for name in states]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_members", [1, 3])
+def test_adam(n_members, dtype, torch_alone, called):
+    """Of clipped gradients; the last member stands still from the fourth step on."""
+    ours = steps(n_members, dtype)
+    assert called == ["adam"] * 5
+    check(
+        ours, torch_alone(steps, n_members, dtype), torch.float32
+    )  # torch's own has floats within
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")
+def test_what_is_recorded_or_turned_is_left_to_torch(called):
+    x, params, *_ = of_affine(2, 6)
+    for leaf in (x, params):
+        leaf.requires_grad_()
+        assert Affine().forward(x, params)[0].requires_grad
+        leaf.requires_grad_(False)
+    assert "affine" not in called
+    called.clear()
+
+    def squash(x):
+        return _pullbacks.squash(x, 3.0)
+
+    assert_close(squash(torch._neg_view(-x)), squash(x))
+    assert_close(torch.func.vmap(squash)(x), squash(x))
+    traced = torch.jit.trace(squash, x, check_trace=False)
+    assert_close(traced(2 * x), squash(2 * x))
+    assert called == ["squash"] * 3
+
+
+@pytest.mark.parametrize(
+    "args", [(), (False, (), ()), (False, (3.0, 1.0), (1,), 0, 0), (0, 0, 0, 0, 0)]
+)
+def test_a_pass_refuses_other_arguments(args):
+    with pytest.raises(ValueError, match="Expected"):
+        _fused._passes.squash(*args)
