@@ -9,7 +9,9 @@ from ._columns import add_product, product, weight_gradient
 from ._products import large_products, layer_products
 
 # Multiplications from which on a run of outputs has a product of its own, and how many may.
-SIZE_OF_A_RUN, MOST_RUNS = 2**22, 4
+SIZE_OF_A_RUN, MOST_RUNS = 2**23, 4
+# Outputs from which on it pays to have gradients by runs too, which are added up.
+OUTPUTS_OF_A_RUN = 128
 
 
 class ColumnLinear(nn.Module):
@@ -69,13 +71,15 @@ class MaskedLinear(ColumnLinear):
             g_weight *= self.mask
         return g_weight
 
-    def runs(self, n):
+    def runs(self, n, least=1):
         """Slices of outputs, as many as pay for n columns, and how many inputs each sees.
+
+        Each has so many outputs at least.
 
         None where one product serves as well (that of a layer whose last inputs all outputs see),
         or autograd or a compiler has them in its hands.
         """
-        n_runs = min(n * self.size // SIZE_OF_A_RUN, MOST_RUNS, len(self.reach))
+        n_runs = min(n * self.size // SIZE_OF_A_RUN, MOST_RUNS, len(self.reach) // least)
         if n_runs <= 1 or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return None
         bounds = [len(self.reach) * i // n_runs for i in range(n_runs + 1)]
@@ -93,7 +97,7 @@ class MaskedLinear(ColumnLinear):
         return output
 
     def product_vjp(self, h):
-        weight, runs = self.masked_weight(), self.runs(h.shape[-1])
+        weight, runs = self.masked_weight(), self.runs(h.shape[-1], OUTPUTS_OF_A_RUN)
         if runs is None:
             output, through = product_vjp(weight, h)
         else:

@@ -30,13 +30,13 @@ def serves(*tensors):
     return takes(*tensors) and all(map(is_plain, tensors))
 
 
-def takes(*tensors):
+def takes(first, *others):
     """Whether tensors are of one of the types that passes are made for, and on the CPU."""
-    dtype = tensors[0].dtype
-    for tensor in tensors:
-        if tensor.dtype is not dtype or not tensor.is_cpu:
+    dtype = first.dtype
+    for other in others:
+        if other.dtype is not dtype or not other.is_cpu:
             return False
-    return dtype in DTYPES
+    return dtype in DTYPES and first.is_cpu
 
 
 def is_plain(tensor):

@@ -93,13 +93,15 @@ class ResidualMLP(nn.Module):
         """The output, and its pullback."""
         refuse_context(self)
         seen, through_squash = squash_vjp(x, FARTHEST_SEEN)
+        is_fused = not self.vjp_by_autograd and _fused.serves(x, self.input.bias)
+        units_vjp = self._units_vjp_fused if is_fused else self._units_vjp
         layers = [self.input, *self.hidden]
         passed, h = [], None
         for layer in layers:
             product, through_product = layer.product_vjp(seen)
             residual = h if h is not None and h.shape == product.shape else None
             is_last = layer is layers[-1]
-            h, seen, through_units = self._units_vjp(product, layer.bias, residual, is_last)
+            h, seen, through_units = units_vjp(product, layer.bias, residual, is_last)
             passed.append((through_product, through_units, residual is not None))
         output, through_output = self.output.vjp(seen)
 
@@ -122,10 +124,6 @@ class ResidualMLP(nn.Module):
         the former by way of what comes later, or None. It returns that in the product and in the
         bias. Of the last layer, what comes before the activation is not kept.
         """
-        if not self.vjp_by_autograd and _fused.serves(product, bias):
-            is_dropped = self.dropout and self.training
-            dropped = dropout_bits(product, self.dropout) if is_dropped else [None] * 3
-            return _units_vjp_fused(product, bias, residual, dropped, is_last)
         h = product.add_(bias)
         h = h if residual is None else h.add_(residual)
         units, through = self._activate_vjp(h, in_place=is_last)
@@ -136,6 +134,27 @@ class ResidualMLP(nn.Module):
             return g, g.sum(-1, keepdim=True)
 
         return h, units, pullback
+
+    def _units_vjp_fused(self, product, bias, residual, is_last):
+        """The same of rectified units, by compiled code."""
+        bits = least = factor = None
+        if self.dropout and self.training:
+            bits, least, factor = dropout_bits(product, self.dropout)
+        bias, of_bias = _fused.by_member(bias, 2)
+        bits, of_bits = _fused.by_member(bits, 2)
+        factor, of_factor = _fused.by_member(factor, 0)
+        sizes = product.shape[0] if product.dim() == 3 else 1, *product.shape[-2:]
+        units = product if is_last else torch.empty_like(product)
+        inputs = product, bias, residual, bits, least, factor
+        _fused.run("units", (), (*sizes, of_bias, of_bits, of_factor), *inputs, units)
+
+        def pullback(g, g_after):
+            g = g.contiguous()
+            g_bias = g.new_empty(*g.shape[:-1], 1)
+            _fused.run("units_backward", (), (*sizes, of_factor), g, units, factor, g_after, g_bias)
+            return g, g_bias
+
+        return product, units, pullback
 
     def _activate_vjp(self, h, in_place=False):
         is_dropped = self.dropout and self.training
@@ -165,23 +184,3 @@ def _linear(n_in, n_out, mask, **others):
     if mask is None:
         return ColumnLinear(n_in, n_out, **others)
     return MaskedLinear(n_in, n_out, mask, **others)
-
-
-def _units_vjp_fused(product, bias, residual, dropped, is_last):
-    """What `ResidualMLP._units_vjp` returns of rectified units, by compiled code."""
-    bias, of_bias = _fused.by_member(bias, 2)
-    bits, least, factor = dropped
-    bits, of_bits = _fused.by_member(bits, 2)
-    factor, of_factor = _fused.by_member(factor, 0)
-    sizes = product.shape[0] if product.dim() == 3 else 1, *product.shape[-2:]
-    units = product if is_last else torch.empty_like(product)
-    inputs = product, bias, residual, bits, least, factor
-    _fused.run("units", (), (*sizes, of_bias, of_bits, of_factor), *inputs, units)
-
-    def pullback(g, g_after):
-        g = g.contiguous()
-        g_bias = g.new_empty(*g.shape[:-1], 1)
-        _fused.run("units_backward", (), (*sizes, of_factor), g, units, factor, g_after, g_bias)
-        return g, g_bias
-
-    return product, units, pullback

@@ -11,17 +11,8 @@ import skflows
 
 ROOT = Path(skflows.__file__).parent
 # Each room may import from itself and from those before it; a name not listed comes last.
-ROOMS = [
-    "_fused",
-    "_draws",
-    "_columns",
-    "_products",
-    "_pullbacks",
-    "_affine",
-    "_nn",
-    "_masked",
-    "_ode",
-]
+ROOMS = ["_passes", "_fused", "_draws", "_columns", "_products", "_pullbacks", "_affine", "_nn"]
+ROOMS += ["_masked", "_ode"]
 ROOMS += ["bijections", "_flow", "_members", "_optimizer", "_history", "_objective", "_training"]
 ROOMS += ["_matching"]
 ROOMS += ["density"]

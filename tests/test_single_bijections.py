@@ -130,6 +130,7 @@ def test_gradients_in_runs_of_outputs_are_those_at_once(name, d, monkeypatch):
 
     at_once = all_of(bijection, rows[0], g[0], g_log_det[0])
     monkeypatch.setattr(_affine, "SIZE_OF_A_RUN", 1)
+    monkeypatch.setattr(_affine, "OUTPUTS_OF_A_RUN", 1)
     in_runs = all_of(bijection, rows[0], g[0], g_log_det[0])
     assert_close(in_runs, at_once, **EXACT)
     both = all_of(stack([bijection, bijection]), rows, g, g_log_det)
