@@ -26,6 +26,10 @@ class ColumnLinear(nn.Module):
     def forward(self, h):
         return add_product(self.bias, self.weight, h)
 
+    def product(self, h):
+        """The output without the bias."""
+        return product(self.weight, h)
+
     def vjp(self, h):
         """The output, and its pullback."""
         output, through = self.product_vjp(h)
@@ -87,13 +91,19 @@ class MaskedLinear(ColumnLinear):
         return runs if min(n_seen for _, n_seen in runs) < max(self.reach) else None
 
     def forward(self, h):
+        return self._by_runs(add_product, h, self.bias)
+
+    def product(self, h):
+        return self._by_runs(product, h)
+
+    def _by_runs(self, multiply, h, *bias):
         weight, runs = self.masked_weight(), self.runs(h.shape[-1])
         if runs is None:
-            return add_product(self.bias, weight, h)
+            return multiply(*bias, weight, h)
         output = _room_for_output(weight, h)
         for rows, n_seen in runs:
-            parts = self.bias[..., rows, :], weight[..., rows, :n_seen], h[..., :n_seen, :]
-            add_product(*parts, out=output[..., rows, :])
+            parts = *(b[..., rows, :] for b in bias), weight[..., rows, :n_seen]
+            multiply(*parts, h[..., :n_seen, :], out=output[..., rows, :])
         return output
 
     def product_vjp(self, h):

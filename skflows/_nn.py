@@ -20,6 +20,7 @@ aten = torch.ops.aten
 # Networks see nearly x for ordinary values, and this much at most. A linear response to one outlier
 # would otherwise decide the parameters of its row.
 FARTHEST_SEEN = 10.0
+FUSED_ROWS = 256  # of a call, from which on compiled code saves more than it takes to start
 
 
 class ResidualMLP(nn.Module):
@@ -87,14 +88,31 @@ class ResidualMLP(nn.Module):
         return self.activate(h)
 
     def forward(self, x, context=None):
-        return self.output(self.last_hidden(x, context))
+        are_many = x.shape[-1] >= FUSED_ROWS and not torch.is_grad_enabled()
+        is_fused = are_many and self._is_fused(x, *([] if context is None else [context]))
+        last_hidden = self._last_hidden_fused if is_fused else self.last_hidden
+        return self.output(last_hidden(x, context))
+
+    def _is_fused(self, *tensors):
+        """Whether compiled code serves the hidden layers of these tensors."""
+        return not self.vjp_by_autograd and _fused.serves(self.input.bias, *tensors)
+
+    def _last_hidden_fused(self, x, context):
+        seen, h = squash(x, FARTHEST_SEEN), None
+        added = None if self.context is None else self.context(context.mT)
+        layers = [self.input, *self.hidden]
+        for layer in layers:
+            product = layer.product(seen)
+            if h is not None:
+                added = h if h.shape == product.shape else None
+            h, seen, _ = self._units_vjp_fused(product, layer.bias, added, layer is layers[-1])
+        return seen
 
     def vjp(self, x):
         """The output, and its pullback."""
         refuse_context(self)
         seen, through_squash = squash_vjp(x, FARTHEST_SEEN)
-        is_fused = not self.vjp_by_autograd and _fused.serves(x, self.input.bias)
-        units_vjp = self._units_vjp_fused if is_fused else self._units_vjp
+        units_vjp = self._units_vjp_fused if self._is_fused(x) else self._units_vjp
         layers = [self.input, *self.hidden]
         passed, h = [], None
         for layer in layers:

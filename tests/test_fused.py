@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from skflows import _fused, _pullbacks
 from skflows._draws import drawing_from
 from skflows._members import stack
-from skflows._nn import ResidualMLP
+from skflows._nn import FUSED_ROWS, ResidualMLP
 from skflows._optimizer import FlatOptimizer
 from skflows.bijections import Affine, LULinear
 from skflows.bijections._linear import MOST_FUSED
@@ -194,6 +194,28 @@ def test_units(n_members, rates, n_generators, hidden, n, dtype, torch_alone, ca
     ours = call(*drawn)
     assert called.count("units") == called.count("units_backward") == len(hidden)
     check(ours, torch_alone(call, *drawn), dtype)
+
+
+@pytest.mark.parametrize("n_context", [0, 3])
+@pytest.mark.parametrize("hidden", [(8,), (8, 8), (8, 5, 5)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_units_of_many_rows_without_gradients(dtype, hidden, n_context, torch_alone, called):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = ResidualMLP(4, 6, hidden, n_context).to(dtype)
+        net.output.weight.data.normal_()
+    x = normal(4, FUSED_ROWS, dtype=dtype)
+    context = normal(FUSED_ROWS, n_context, dtype=dtype, seed=1) if n_context else None
+    with torch.no_grad():
+        net(x[:, 1:], None if context is None else context[1:])
+        assert "units" not in called
+        ours = net(x, context)
+        assert called.count("units") == len(hidden)
+        check([ours], [torch_alone(net, x, context)], dtype)
+    called.clear()
+    recorded = net(x, context)
+    assert recorded.requires_grad and "units" not in called
+    check([ours], [recorded], dtype)
 
 
 def test_units_hide_no_nan():
