@@ -1,5 +1,5 @@
 # Every target is complete on a machine with only Python (with venv), make and git:
-# it makes .venv and installs what it needs, once. With a C compiler splines are fast.
+# it makes .venv and installs what it needs, once. With a C compiler flows are faster.
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +21,7 @@ $(VENV)/.created:
 
 # One stamp for each list of extras: .venv/.installed-cli,plot stands for '.[cli,plot]'.
 # Editable, so that only a change of pyproject.toml or of C calls for installing again.
-$(VENV)/.installed-%: pyproject.toml $(wildcard skflows/bijections/*.[ch]) $(VENV)/.created
+$(VENV)/.installed-%: pyproject.toml $(wildcard skflows/csrc/*.[ch]) $(VENV)/.created
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[$*]'
 	@touch $@
 

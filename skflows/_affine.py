@@ -8,10 +8,8 @@ from torch import nn
 from ._columns import add_product, product, weight_gradient
 from ._products import large_products, layer_products
 
-# Multiplications from which on a run of outputs has a product of its own, and how many may.
-SIZE_OF_A_RUN, MOST_RUNS = 2**23, 4
-# Outputs from which on it pays to have gradients by runs too, which are added up.
-OUTPUTS_OF_A_RUN = 128
+# Multiplications and outputs from which on a run has a product of its own, and how many may.
+SIZE_OF_A_RUN, OUTPUTS_OF_A_RUN, MOST_RUNS = 2**23, 64, 4
 
 
 class ColumnLinear(nn.Module):
@@ -25,10 +23,6 @@ class ColumnLinear(nn.Module):
 
     def forward(self, h):
         return add_product(self.bias, self.weight, h)
-
-    def product(self, h):
-        """The output without the bias."""
-        return product(self.weight, h)
 
     def vjp(self, h):
         """The output, and its pullback."""
@@ -75,15 +69,13 @@ class MaskedLinear(ColumnLinear):
             g_weight *= self.mask
         return g_weight
 
-    def runs(self, n, least=1):
+    def runs(self, n):
         """Slices of outputs, as many as pay for n columns, and how many inputs each sees.
-
-        Each has so many outputs at least.
 
         None where one product serves as well (that of a layer whose last inputs all outputs see),
         or autograd or a compiler has them in its hands.
         """
-        n_runs = min(n * self.size // SIZE_OF_A_RUN, MOST_RUNS, len(self.reach) // least)
+        n_runs = min(n * self.size // SIZE_OF_A_RUN, MOST_RUNS, len(self.reach) // OUTPUTS_OF_A_RUN)
         if n_runs <= 1 or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return None
         bounds = [len(self.reach) * i // n_runs for i in range(n_runs + 1)]
@@ -91,23 +83,17 @@ class MaskedLinear(ColumnLinear):
         return runs if min(n_seen for _, n_seen in runs) < max(self.reach) else None
 
     def forward(self, h):
-        return self._by_runs(add_product, h, self.bias)
-
-    def product(self, h):
-        return self._by_runs(product, h)
-
-    def _by_runs(self, multiply, h, *bias):
         weight, runs = self.masked_weight(), self.runs(h.shape[-1])
         if runs is None:
-            return multiply(*bias, weight, h)
+            return add_product(self.bias, weight, h)
         output = _room_for_output(weight, h)
         for rows, n_seen in runs:
-            parts = *(b[..., rows, :] for b in bias), weight[..., rows, :n_seen]
-            multiply(*parts, h[..., :n_seen, :], out=output[..., rows, :])
+            parts = self.bias[..., rows, :], weight[..., rows, :n_seen], h[..., :n_seen, :]
+            add_product(*parts, out=output[..., rows, :])
         return output
 
     def product_vjp(self, h):
-        weight, runs = self.masked_weight(), self.runs(h.shape[-1], OUTPUTS_OF_A_RUN)
+        weight, runs = self.masked_weight(), self.runs(h.shape[-1])
         if runs is None:
             output, through = product_vjp(weight, h)
         else:

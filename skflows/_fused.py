@@ -8,7 +8,7 @@ the same, but for rounding.
 import math
 
 import torch
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 
 try:
     from . import _passes  # type: ignore[attr-defined]
@@ -18,16 +18,28 @@ if getattr(_passes, "VERSION", None) != 2:  # left by a build of other C
     _passes = None
 
 DTYPES = torch.float32, torch.float64
+# Modes that record, or count, what torch does; transforms of functions, which wrap new tensors.
+n_modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
+transform = getattr(getattr(torch._C, "_functorch", None), "maybe_current_level", lambda: None)
 
 
 def serves(*tensors):
     """Whether `run` is there, and takes these tensors now.
 
-    It needs their memory, and leaves no operation behind for whoever records operations.
+    It needs their memory, leaves no operation behind for whoever records operations, and keeps
+    their dtype.
     """
-    if _passes is None or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if _passes is None or is_traced() or transform() is not None:
         return False
-    return takes(*tensors) and all(map(is_plain, tensors))
+    if n_modes() or torch.is_autocast_enabled("cpu"):
+        return False
+    is_recorded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return not is_recorded and takes(*tensors) and all(map(is_plain, tensors))
+
+
+def is_traced():
+    """Whether what torch does becomes a program: numbers of rows, for one, may be any then."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def takes(first, *others):
@@ -39,18 +51,26 @@ def takes(first, *others):
     return dtype in DTYPES and first.is_cpu
 
 
+def serves_map(x, params, n_params):
+    """Whether `run_forward` takes these, of a map with so many parameters for each value."""
+    return serves(x, params) and is_one_each(x, params, n_params)
+
+
+def is_one_each(x, params, n_params):
+    """Whether each value has its own parameters: passes have nothing that is shared."""
+    return params.shape == (*x.shape[:-2], n_params, *x.shape[-2:])
+
+
 def is_plain(tensor):
     """Whether its memory has all of it: no tangent, no sign to turn, not within `torch.vmap`."""
     try:
         has_memory = tensor.data_ptr() != 0 or tensor.numel() == 0
     except RuntimeError:
         return False
-    return has_memory and not tensor.is_neg() and unpack_dual(tensor).tangent is None
-
-
-def is_recorded(*tensors):
-    """Whether autograd records what becomes of them."""
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    # That nobody is within a level of tangents is known at once, where torch has the number.
+    may_be_dual = getattr(forward_ad, "_current_level", 0) >= 0
+    is_dual = may_be_dual and forward_ad.unpack_dual(tensor).tangent is not None
+    return has_memory and not tensor.is_neg() and not is_dual
 
 
 def run(name, settings, sizes, *tensors):
@@ -93,6 +113,7 @@ def run_backward(name, settings, x, params, grad_z, grad_log_slope):
     n_alike = 1
     if grad_log_slope.shape[-2] == 1 and n == x.shape[-1]:
         n_alike = x.shape[-2]
+        grad_log_slope = grad_log_slope.expand_as(x[..., :1, :])
     else:
         grad_log_slope = grad_log_slope.expand_as(x)
     grads = grad_z.to(x).expand_as(x).contiguous(), grad_log_slope.to(x).contiguous()

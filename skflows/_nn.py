@@ -88,52 +88,47 @@ class ResidualMLP(nn.Module):
         return self.activate(h)
 
     def forward(self, x, context=None):
-        are_many = x.shape[-1] >= FUSED_ROWS and not torch.is_grad_enabled()
-        is_fused = are_many and self._is_fused(x, *([] if context is None else [context]))
-        last_hidden = self._last_hidden_fused if is_fused else self.last_hidden
-        return self.output(last_hidden(x, context))
-
-    def _is_fused(self, *tensors):
-        """Whether compiled code serves the hidden layers of these tensors."""
-        return not self.vjp_by_autograd and _fused.serves(self.input.bias, *tensors)
-
-    def _last_hidden_fused(self, x, context):
-        seen, h = squash(x, FARTHEST_SEEN), None
+        if _fused.is_traced() or x.shape[-1] < FUSED_ROWS or not self._is_fused(x):
+            return self.output(self.last_hidden(x, context))
         added = None if self.context is None else self.context(context.mT)
-        layers = [self.input, *self.hidden]
-        for layer in layers:
-            product = layer.product(seen)
-            if h is not None:
-                added = h if h.shape == product.shape else None
-            h, seen, _ = self._units_vjp_fused(product, layer.bias, added, layer is layers[-1])
-        return seen
+        units = None
+        for units, *_ in self._hidden_vjp(squash(x, FARTHEST_SEEN), added):  # noqa: B007
+            pass
+        return self.output(units)
 
     def vjp(self, x):
         """The output, and its pullback."""
         refuse_context(self)
         seen, through_squash = squash_vjp(x, FARTHEST_SEEN)
-        units_vjp = self._units_vjp_fused if self._is_fused(x) else self._units_vjp
-        layers = [self.input, *self.hidden]
-        passed, h = [], None
-        for layer in layers:
-            product, through_product = layer.product_vjp(seen)
-            residual = h if h is not None and h.shape == product.shape else None
-            is_last = layer is layers[-1]
-            h, seen, through_units = units_vjp(product, layer.bias, residual, is_last)
-            passed.append((through_product, through_units, residual is not None))
-        output, through_output = self.output.vjp(seen)
+        passed = list(self._hidden_vjp(seen))
+        output, through_output = self.output.vjp(passed[-1][0])
 
         def pullback(g, to_x=True):
             g, gradients = through_output(g)
             g_after = None  # that in h by way of the residual layer after it
-            for k, (through_product, through_units, is_residual) in reversed([*enumerate(passed)]):
+            while passed:  # what each keeps is free when its turn is over
+                _, through_product, through_units, is_residual = passed.pop()
                 g_h, g_bias = through_units(g, g_after)
-                g, g_weight = through_product(g_h, to_x or k > 0)
+                g, g_weight = through_product(g_h, to_x or len(passed) > 0)
                 gradients = [g_weight, g_bias, *gradients]
                 g_after = g_h if is_residual else None
             return through_squash(g) if to_x else None, gradients
 
         return output, pullback
+
+    def _hidden_vjp(self, seen, added=None):
+        """Units of each hidden layer, with pullbacks of its product and of what follows on it.
+
+        And whether it is residual. What is given is added to the product of the first one.
+        """
+        layers, h = [self.input, *self.hidden], None
+        for layer in layers:
+            product, through_product = layer.product_vjp(seen)
+            is_residual = h is not None and h.shape == product.shape
+            added = h if is_residual else added if h is None else None
+            is_last = layer is layers[-1]
+            h, seen, through_units = self._units_vjp(product, layer.bias, added, is_last)
+            yield seen, through_product, through_units, is_residual
 
     def _units_vjp(self, product, bias, residual, is_last):
         """A hidden layer before and behind its activation, from the product that it begins with.
@@ -142,8 +137,11 @@ class ResidualMLP(nn.Module):
         the former by way of what comes later, or None. It returns that in the product and in the
         bias. Of the last layer, what comes before the activation is not kept.
         """
-        h = product.add_(bias)
-        h = h if residual is None else h.add_(residual)
+        parts = (product, bias) if residual is None else (product, bias, residual)
+        if self._is_fused(*parts) and (residual is None or residual.shape == product.shape):
+            return self._units_vjp_fused(product, bias, residual, is_last)
+        h = product + bias
+        h = h if residual is None else h + residual
         units, through = self._activate_vjp(h, in_place=is_last)
 
         def pullback(g, g_after):
@@ -152,6 +150,9 @@ class ResidualMLP(nn.Module):
             return g, g.sum(-1, keepdim=True)
 
         return h, units, pullback
+
+    def _is_fused(self, *tensors):
+        return not self.vjp_by_autograd and _fused.serves(*tensors)
 
     def _units_vjp_fused(self, product, bias, residual, is_last):
         """The same of rectified units, by compiled code."""

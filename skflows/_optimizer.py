@@ -143,7 +143,7 @@ class FlatOptimizer:
             Which members moved.
         """
         torch._foreach_copy_(self.slots, gradients)
-        loss = loss.to(self.weights.dtype).reshape(-1).contiguous()
+        loss = loss.to(self.weights.dtype).reshape(-1).expand(len(self.weights)).contiguous()
         if _fused.serves(self.weights, loss):
             self._move_fused(loss, factor)
         else:

@@ -104,6 +104,7 @@ def test_products_in_runs_of_outputs_leave_out_nothing(name, d, n_context, monke
     rows, contexts = torch.stack([x, x]), None if context is None else torch.stack([context] * 2)
     at_once = bijection(x, context)
     monkeypatch.setattr(_affine, "SIZE_OF_A_RUN", 1)
+    monkeypatch.setattr(_affine, "OUTPUTS_OF_A_RUN", 1)
     with torch.no_grad():
         runs = bijection.net.output.runs(len(x))
         if d == 1:  # nothing to leave out

@@ -1,6 +1,9 @@
 """The elementwise maps that networks parametrise, against formulas written out one by one."""
 
+import shutil
+import sysconfig
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +20,16 @@ from skflows.bijections._univariate import outputs_of, params_of
 N_BINS, TAIL_BOUND = 6, 2.5
 
 has_kernel = pytest.mark.skipif(_fused._passes is None, reason="installed without a C compiler")
+
+
+@pytest.mark.skipif(
+    not shutil.which("gcc") or not Path(sysconfig.get_path("include"), "Python.h").exists(),
+    reason="needs gcc, and the headers of Python",
+)
+def test_compiled_code_is_built_where_it_can_be():
+    assert _fused._passes is not None
+
+
 in_each_way = pytest.mark.usefixtures("way")
 
 
@@ -318,6 +331,8 @@ def test_splines_of_many_bins_are_computed_in_steps():
     drawn = of_a_spline(most + 1, 2, 5)
     assert not _spline_fused.serves(*drawn[:3])
     assert all(part.isfinite().all() for part in all_of_a_spline(*drawn))
+    with pytest.raises(ValueError, match="33 bins"):
+        _spline_fused.evaluate(*drawn[:3])
 
 
 @in_each_way

@@ -152,7 +152,7 @@ class LULinear(Bijection):
         """
         factors = self.lower, self.upper, self.raw_log_diagonal, self.sign
         d = self.lower.shape[-1]
-        is_fused = d <= MOST_FUSED and _fused.serves(*factors) and not _fused.is_recorded(*factors)
+        is_fused = d <= MOST_FUSED and _fused.serves(*factors)
         (matrix, log_diagonal), through = (_lu_fused if is_fused else _lu)(*factors)
         permutation = self.permutation
 
@@ -208,7 +208,7 @@ def _lu_fused(*factors):
 
     def pullback(g_matrix, g_log_det):
         gradients = [torch.empty_like(like) for like in (matrix, matrix, log_diagonal)]
-        grads = g_matrix.contiguous(), g_log_det.contiguous()
+        grads = g_matrix.to(matrix).contiguous(), g_log_det.to(matrix).contiguous()
         _fused.run("lu_backward", settings, sizes, *factors, *grads, *gradients)
         return gradients
 

@@ -13,7 +13,7 @@ def serves(spline, x, params):
         _fused._passes is not None
         and spline.n_bins <= _fused._passes.MAX_BINS
         and (_fused.takes(x, params) if is_compiling else _fused.serves(x, params))
-        and params.shape == (*x.shape[:-2], spline.n_params, *x.shape[-2:])
+        and _fused.is_one_each(x, params, spline.n_params)
     )
 
 
@@ -38,13 +38,13 @@ def pull_back(spline, kept, grad_z, grad_log_slope):
 def invert(spline, z, params):
     """The inverse of the spline and its log-slope."""
     params = _fused.in_blocks(params)
-    return _fused.run_forward("spline_inverse", tuple(_settings(spline)), z, params)
+    return _fused.run_forward("spline_inverse", _checked(_settings(spline)), z, params)
 
 
 def _forward(
     x: torch.Tensor, params: torch.Tensor, settings: list[float]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return _fused.run_forward("spline", tuple(settings), x, params)
+    return _fused.run_forward("spline", _checked(settings), x, params)
 
 
 def _backward(
@@ -55,7 +55,16 @@ def _backward(
     settings: list[float],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     grads = grad_z, grad_log_slope
-    return _fused.run_backward("spline_backward", tuple(settings), x, params, *grads)
+    return _fused.run_backward("spline_backward", _checked(settings), x, params, *grads)
+
+
+def _checked(settings):
+    """For the passes, which have room for so many bins and no more."""
+    if not 1 <= settings[0] <= _fused._passes.MAX_BINS:
+        raise ValueError(
+            f"{settings[0]:.0f} bins; compiled code has 1 to {_fused._passes.MAX_BINS}."
+        )
+    return tuple(settings)
 
 
 # For the compiler, which cannot look into either: as operations of torch, with what they return.

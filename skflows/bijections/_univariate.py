@@ -114,7 +114,7 @@ class Affine(Univariate):
         return Affine.vjp(self, x, params)[0]
 
     def vjp(self, x, params):
-        if _fused.serves(x, params) and not _fused.is_recorded(x, params):
+        if _fused.serves_map(x, params, self.n_params):
             return self._vjp_fused(x, params)
         shift, raw = params.unbind(-3)
         log_scale, through_bound = bounded_log_scale_vjp(raw)
@@ -133,7 +133,7 @@ class Affine(Univariate):
         return outcome, partial(_fused.run_backward, "affine_backward", self.SETTINGS, x, params)
 
     def inverse(self, z, params):
-        if _fused.serves(z, params) and not _fused.is_recorded(z, params):
+        if _fused.serves_map(z, params, self.n_params):
             params = _fused.in_blocks(params)
             return _fused.run_forward("affine_inverse", self.SETTINGS, z, params)
         shift, raw = params.unbind(-3)

@@ -3,9 +3,9 @@
 /* x / sqrt(1 + (x / bound)^2). Its derivative is the cube of what x is multiplied by. */
 INLINE REAL NAME(squashed)(REAL x, REAL bound, REAL *shrink)
 {
-    REAL unit = CHOOSE(x / bound, -(REAL)1e15, (REAL)1e15); /* of a square that is finite */
-    *shrink = NAME(reciprocal_root)(1 + unit * unit);
-    return unit * bound * *shrink;
+    REAL unit = x / bound, square = 1 + unit * unit;
+    *shrink = square > LARGEST ? 0 : NAME(reciprocal_root)(square); /* as torch's of an infinity */
+    return x * *shrink;
 }
 
 /* (n): x -> y */

@@ -20,6 +20,7 @@
 #undef NEWTON_STEPS
 #undef SQUARE_ROOT
 #undef TINY
+#undef LARGEST
 #undef LEAST_EXPONENT
 #undef LOG_2_HIGH
 #undef LOG_2_LOW

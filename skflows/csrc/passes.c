@@ -1,7 +1,7 @@
 /* What takes torch many operations, each in one pass over memory.
 
    The module is optional: where no C compiler is at hand the package is installed without it, and
-   takes torch's operations. _compiled.py tells which of them serves. */
+   takes torch's operations. _fused.py tells which of them serves. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -61,6 +61,7 @@ typedef void Pass(const double *settings, const ptrdiff_t *sizes, void *const *t
 #define NEWTON_STEPS 3
 #define SQUARE_ROOT sqrtf
 #define TINY FLT_MIN
+#define LARGEST FLT_MAX
 #define LEAST_EXPONENT -87
 #define LOG_2_HIGH 0.693359375f /* times any power it is exact */
 #define LOG_2_LOW -2.12194440e-4f
@@ -80,6 +81,7 @@ typedef void Pass(const double *settings, const ptrdiff_t *sizes, void *const *t
 #define NEWTON_STEPS 4
 #define SQUARE_ROOT sqrt
 #define TINY DBL_MIN
+#define LARGEST DBL_MAX
 #define LEAST_EXPONENT -708
 #define LOG_2_HIGH 6.93147180369123816490e-1
 #define LOG_2_LOW 1.90821492927058770002e-10
@@ -129,6 +131,8 @@ static PyObject *call(PyObject *const *args, Py_ssize_t n_args, Py_ssize_t n_set
 #define PASS(name, n_settings, n_sizes, n_tensors)                                                \
     static PyObject *name(PyObject *self, PyObject *const *args, Py_ssize_t n_args)               \
     {                                                                                             \
+        (void)sizeof(char[(n_settings) <= MOST_SETTINGS && (n_sizes) <= MOST_SIZES &&             \
+                          (n_tensors) <= MOST_TENSORS ? 1 : -1]);                                 \
         return call(args, n_args, n_settings, n_sizes, n_tensors, name##_float, name##_double);   \
     }
 #define METHOD(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}

@@ -22,13 +22,13 @@ CLONES static void NAME(units)(const double *settings, const ptrdiff_t *sizes, v
                     EACH sum[j] += residual[j];
                     residual += width;
                 }
-                EACH on[j] = sum[j] < 0 ? 0 : sum[j]; /* nan stays */
+                EACH on[j] = sum[j];
                 if (bits) {
                     EACH on[j] *= bits[j] < least ? 0 : factor;
                     bits += width;
                 }
                 EACH h[j] = sum[j];
-                EACH units[j] = on[j];
+                EACH units[j] = on[j] < 0 ? 0 : on[j]; /* nan stays */
                 h += width, units += width;
             }
     }
