@@ -15,10 +15,7 @@ from ._affine import masked_layers
 WARM_UP = 0.05  # fraction of the steps over which the rate rises
 MAX_GRADIENT_NORM = 5.0
 EARLY = 9  # steps after which the average still moves by half: early weights are far from the end
-IN_ONE_PASS = (
-    "cpu",
-    "cuda",
-)  # devices on which torch's one pass of AdamW can clip, and can do nothing
+IN_ONE_PASS = "cpu", "cuda"  # where torch's one pass of AdamW can clip, and can do nothing
 ADAM: dict[str, Any] = {
     "beta1": 0.9,
     "beta2": 0.999,
