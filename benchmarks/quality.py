@@ -25,7 +25,7 @@ from peers import PEERS
 from protocol import load
 from threadpoolctl import threadpool_limits
 
-from skflows import AutoDensity, GaussianizationDensity
+from skflows import AutoDensity, GaussianizationDensity, _fused
 from skflows.density import ARCHITECTURES
 
 ESTIMATORS = {
@@ -281,6 +281,7 @@ def main():
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")  # a contestant's warnings would bury the progress lines
     where = {"machine": machine(), "threads": args.threads, "torch": torch.__version__}
+    where["extension"] = _fused._passes is not None
     todo = [
         (name, seed, method)
         for name in names

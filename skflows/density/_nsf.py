@@ -20,7 +20,7 @@ class NSFDensity(FlowDensity):
         Number of autoregressive steps, or of pairs of couplings.
 
     n_bins : int, default=8
-        Number of bins of each spline.
+        Number of bins of each spline. More than 32 take a CPU several times as long.
 
     tail_bound : float, default=4.0
         Each spline acts between -tail_bound and tail_bound, on columns that start out with a
