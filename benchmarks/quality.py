@@ -280,8 +280,12 @@ def main():
 
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")  # a contestant's warnings would bury the progress lines
-    where = {"machine": machine(), "threads": args.threads, "torch": torch.__version__}
-    where["extension"] = _fused._passes is not None
+    where = {
+        "machine": machine(),
+        "threads": args.threads,
+        "torch": torch.__version__,
+        "extension": _fused._passes is not None,
+    }
     todo = [
         (name, seed, method)
         for name in names

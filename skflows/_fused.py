@@ -100,8 +100,7 @@ def in_blocks(params):
 
 
 def run_forward(name, settings, x, params):
-    """Pass x, and parameters `in_blocks`, through a map of one variable: two tensors like x."""
-    x = x.contiguous()
+    """Pass contiguous x, and parameters `in_blocks`, through a map of one variable."""
     z, log_slope = torch.empty_like(x), torch.empty_like(x)
     run(name, settings, (*_blocks(params), 1), x, params, z, log_slope)
     return z, log_slope

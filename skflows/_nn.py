@@ -6,6 +6,9 @@ Several networks of the same shapes run as one when their parameters, and the co
 leading member axis.
 """
 
+import math
+from collections import deque
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -91,9 +94,8 @@ class ResidualMLP(nn.Module):
         if _fused.is_traced() or x.shape[-1] < FUSED_ROWS or not self._is_fused(x):
             return self.output(self.last_hidden(x, context))
         added = None if self.context is None else self.context(context.mT)
-        units = None
-        for units, *_ in self._hidden_vjp(squash(x, FARTHEST_SEEN), added):  # noqa: B007
-            pass
+        passed = self._hidden_vjp(squash(x, FARTHEST_SEEN), added)
+        units, *_ = deque(passed, maxlen=1).pop()  # of the layers before it none is kept
         return self.output(units)
 
     def vjp(self, x):
@@ -162,7 +164,7 @@ class ResidualMLP(nn.Module):
         bias, of_bias = _fused.by_member(bias, 2)
         bits, of_bits = _fused.by_member(bits, 2)
         factor, of_factor = _fused.by_member(factor, 0)
-        sizes = product.shape[0] if product.dim() == 3 else 1, *product.shape[-2:]
+        sizes = math.prod(product.shape[:-2]), *product.shape[-2:]
         units = product if is_last else torch.empty_like(product)
         inputs = product, bias, residual, bits, least, factor
         _fused.run("units", (), (*sizes, of_bias, of_bits, of_factor), *inputs, units)

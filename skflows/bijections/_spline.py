@@ -67,9 +67,8 @@ class RationalQuadraticSpline(Univariate):
         return (z, log_slope), partial(way.pull_back, self, kept)
 
     def inverse(self, z, params):
-        # Gradients of the inverse are autograd's.
-        is_recorded = torch.is_grad_enabled() and (z.requires_grad or params.requires_grad)
-        way = _spline_steps if is_recorded else _way(self, z, params)
+        # Gradients of the inverse are autograd's, and a compiler has no operation for it.
+        way = _spline_steps if torch.compiler.is_compiling() else _way(self, z, params)
         return way.invert(self, z, params)
 
 

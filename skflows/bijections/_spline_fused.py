@@ -37,7 +37,7 @@ def pull_back(spline, kept, grad_z, grad_log_slope):
 
 def invert(spline, z, params):
     """The inverse of the spline and its log-slope."""
-    params = _fused.in_blocks(params)
+    z, params = z.contiguous(), _fused.in_blocks(params)
     return _fused.run_forward("spline_inverse", _checked(_settings(spline)), z, params)
 
 

@@ -134,7 +134,7 @@ class Affine(Univariate):
 
     def inverse(self, z, params):
         if _fused.serves_map(z, params, self.n_params):
-            params = _fused.in_blocks(params)
+            z, params = z.contiguous(), _fused.in_blocks(params)
             return _fused.run_forward("affine_inverse", self.SETTINGS, z, params)
         shift, raw = params.unbind(-3)
         log_scale = bounded_log_scale(raw)

@@ -34,41 +34,35 @@ CLONES static void NAME(squash_backward)(const double *settings, const ptrdiff_t
         }
 }
 
-/* (n_blocks, n, n_alike): x, params -> z, log_slope. Blocks as of a spline. */
-CLONES static void NAME(affine)(const double *settings, const ptrdiff_t *sizes, void *const *tensors)
+/* (n_blocks, n, n_alike): x, params -> z, log_slope, or back. Blocks as of a spline. */
+INLINE void NAME(affine_map)(const double *settings, const ptrdiff_t *sizes, void *const *tensors,
+                             int inverse)
 {
-    const REAL bound = settings[0], *x = tensors[0], *shift = tensors[1];
-    REAL *restrict z = tensors[2], *restrict log_slope = tensors[3];
+    const REAL bound = settings[0], *from = tensors[0], *shift = tensors[1];
+    REAL *restrict to = tensors[2], *restrict log_slope = tensors[3];
     const ptrdiff_t n = sizes[1];
     for (ptrdiff_t block = 0; block < sizes[0]; block++, shift += n)
         TILES(n) {
             const REAL *raw = shift + n;
             EACH {
-                REAL unused;
-                log_slope[j] = NAME(squashed)(raw[j], bound, &unused);
-                z[j] = x[j] * NAME(exponential)(log_slope[j]) + shift[j];
+                REAL unused, log_scale = NAME(squashed)(raw[j], bound, &unused);
+                log_slope[j] = inverse ? -log_scale : log_scale;
+                REAL slope = NAME(exponential)(log_slope[j]);
+                to[j] = inverse ? (from[j] - shift[j]) * slope : from[j] * slope + shift[j];
             }
-            x += width, shift += width, z += width, log_slope += width;
+            from += width, shift += width, to += width, log_slope += width;
         }
 }
 
-/* (n_blocks, n, n_alike): z, params -> x, log_slope */
+CLONES static void NAME(affine)(const double *settings, const ptrdiff_t *sizes, void *const *tensors)
+{
+    NAME(affine_map)(settings, sizes, tensors, 0);
+}
+
 CLONES static void NAME(affine_inverse)(const double *settings, const ptrdiff_t *sizes,
                                         void *const *tensors)
 {
-    const REAL bound = settings[0], *z = tensors[0], *shift = tensors[1];
-    REAL *restrict x = tensors[2], *restrict log_slope = tensors[3];
-    const ptrdiff_t n = sizes[1];
-    for (ptrdiff_t block = 0; block < sizes[0]; block++, shift += n)
-        TILES(n) {
-            const REAL *raw = shift + n;
-            EACH {
-                REAL unused;
-                log_slope[j] = -NAME(squashed)(raw[j], bound, &unused);
-                x[j] = (z[j] - shift[j]) * NAME(exponential)(log_slope[j]);
-            }
-            z += width, shift += width, x += width, log_slope += width;
-        }
+    NAME(affine_map)(settings, sizes, tensors, 1);
 }
 
 /* (n_blocks, n, n_alike): x, params, grad_z, grad_log_slope -> grad_x, grad_params */

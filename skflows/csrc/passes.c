@@ -127,44 +127,33 @@ static PyObject *call(PyObject *const *args, Py_ssize_t n_args, Py_ssize_t n_set
     Py_RETURN_NONE;
 }
 
-/* A function of Python for a pass: its numbers of settings, sizes and tensors. */
-#define PASS(name, n_settings, n_sizes, n_tensors)                                                \
+/* Of each, its numbers of settings, sizes and tensors. */
+#define PASSES(OF)               \
+    OF(spline, 6, 3, 4)          \
+    OF(spline_inverse, 6, 3, 4)  \
+    OF(spline_backward, 6, 3, 6) \
+    OF(affine, 1, 3, 4)          \
+    OF(affine_inverse, 1, 3, 4)  \
+    OF(affine_backward, 1, 3, 6) \
+    OF(squash, 1, 1, 2)          \
+    OF(squash_backward, 1, 1, 3) \
+    OF(lu, 1, 6, 6)              \
+    OF(lu_backward, 1, 6, 9)     \
+    OF(units, 0, 6, 7)           \
+    OF(units_backward, 0, 4, 5)  \
+    OF(adam, 7, 2, 11)
+
+#define FUNCTION(name, n_settings, n_sizes, n_tensors)                                            \
     static PyObject *name(PyObject *self, PyObject *const *args, Py_ssize_t n_args)               \
     {                                                                                             \
         (void)sizeof(char[(n_settings) <= MOST_SETTINGS && (n_sizes) <= MOST_SIZES &&             \
                           (n_tensors) <= MOST_TENSORS ? 1 : -1]);                                 \
         return call(args, n_args, n_settings, n_sizes, n_tensors, name##_float, name##_double);   \
     }
-#define METHOD(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
+PASSES(FUNCTION)
 
-PASS(spline, 6, 3, 4)
-PASS(spline_inverse, 6, 3, 4)
-PASS(spline_backward, 6, 3, 6)
-PASS(affine, 1, 3, 4)
-PASS(affine_inverse, 1, 3, 4)
-PASS(affine_backward, 1, 3, 6)
-PASS(squash, 1, 1, 2)
-PASS(squash_backward, 1, 1, 3)
-PASS(lu, 1, 6, 6)
-PASS(lu_backward, 1, 6, 9)
-PASS(units, 0, 6, 7)
-PASS(units_backward, 0, 4, 5)
-PASS(adam, 7, 2, 11)
-
-static PyMethodDef methods[] = {METHOD(spline),
-                                METHOD(spline_inverse),
-                                METHOD(spline_backward),
-                                METHOD(affine),
-                                METHOD(affine_inverse),
-                                METHOD(affine_backward),
-                                METHOD(squash),
-                                METHOD(squash_backward),
-                                METHOD(lu),
-                                METHOD(lu_backward),
-                                METHOD(units),
-                                METHOD(units_backward),
-                                METHOD(adam),
-                                {NULL, NULL, 0, NULL}};
+#define METHOD(name, ...) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL},
+static PyMethodDef methods[] = {PASSES(METHOD) {NULL, NULL, 0, NULL}};
 
 static int fill(PyObject *module)
 {

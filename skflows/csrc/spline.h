@@ -112,61 +112,56 @@ INLINE NAME(Terms) NAME(terms)(REAL t, REAL slope, REAL d0, REAL d1)
     return at;
 }
 
-CLONES static void NAME(spline)(const double *settings, const ptrdiff_t *sizes,
-                                void *const *tensors)
+/* The fraction of its bin at which a value along z, the rise from the bin's lower end, is. */
+INLINE REAL NAME(root)(REAL rise, REAL height, REAL slope, REAL d0, REAL d1)
+{
+    REAL excess = rise * (d1 + d0 - 2 * slope);
+    REAL q = height * (slope - d0) + excess, b = height * d0 - excess;
+    REAL c = -slope * rise, discriminant = b * b - 4 * q * c;
+    discriminant = discriminant < TINY ? TINY : discriminant;
+    REAL t = 2 * c / (-b - SQUARE_ROOT(discriminant));
+    return CHOOSE(t, 0, 1);
+}
+
+/* x, params -> z, log_slope, or back. */
+INLINE void NAME(spline_map)(const double *settings, const ptrdiff_t *sizes, void *const *tensors,
+                             int inverse)
 {
     const Spline own = NAME(spline_of)(settings), *spline = &own;
     const ptrdiff_t n = sizes[1];
-    const REAL *x = tensors[0], *params = tensors[1];
-    REAL *restrict z = tensors[2], *restrict log_slope = tensors[3];
+    const REAL *from = tensors[0], *params = tensors[1];
+    REAL *restrict to = tensors[2], *restrict log_slope = tensors[3];
     NAME(Tile) a;
     for (ptrdiff_t block = 0; block < sizes[0]; block++, params += (3 * spline->n_bins - 1) * n)
         TILES(n) {
-            NAME(locate)(&a, spline, 0, width, x, params + start, n);
+            NAME(locate)(&a, spline, inverse, width, from, params + start, n);
             EACH {
                 REAL unused;
                 REAL d0 = NAME(slope_at)(&a, spline, 0, j, &unused);
                 REAL d1 = NAME(slope_at)(&a, spline, 1, j, &unused);
-                REAL t = NAME(fraction)(&a, j), slope = a.size[1][j] / a.size[0][j];
+                REAL w = a.size[0][j], h = a.size[1][j], slope = h / w;
+                REAL t = inverse ? NAME(root)(a.clamped[j] - a.corner[1][j], h, slope, d0, d1)
+                                 : NAME(fraction)(&a, j);
                 NAME(Terms) at = NAME(terms)(t, slope, d0, d1);
-                int inside = x[j] == a.clamped[j];
-                z[j] = inside ? a.corner[1][j] + a.size[1][j] * at.share : x[j];
-                log_slope[j] = inside ? NAME(logarithm)(at.steep) : 0 * x[j];
+                REAL mapped = inverse ? a.corner[0][j] + w * t : a.corner[1][j] + h * at.share;
+                REAL steepness = NAME(logarithm)(at.steep);
+                int inside = from[j] == a.clamped[j];
+                to[j] = inside ? mapped : from[j];
+                log_slope[j] = inside ? (inverse ? -steepness : steepness) : 0 * from[j];
             }
-            x += width, z += width, log_slope += width;
+            from += width, to += width, log_slope += width;
         }
+}
+
+CLONES static void NAME(spline)(const double *settings, const ptrdiff_t *sizes, void *const *tensors)
+{
+    NAME(spline_map)(settings, sizes, tensors, 0);
 }
 
 CLONES static void NAME(spline_inverse)(const double *settings, const ptrdiff_t *sizes,
                                         void *const *tensors)
 {
-    const Spline own = NAME(spline_of)(settings), *spline = &own;
-    const ptrdiff_t n = sizes[1];
-    const REAL *z = tensors[0], *params = tensors[1];
-    REAL *restrict x = tensors[2], *restrict log_slope = tensors[3];
-    NAME(Tile) a;
-    for (ptrdiff_t block = 0; block < sizes[0]; block++, params += (3 * spline->n_bins - 1) * n)
-        TILES(n) {
-            NAME(locate)(&a, spline, 1, width, z, params + start, n);
-            EACH {
-                REAL unused;
-                REAL d0 = NAME(slope_at)(&a, spline, 0, j, &unused);
-                REAL d1 = NAME(slope_at)(&a, spline, 1, j, &unused);
-                REAL height = a.size[1][j], slope = height / a.size[0][j];
-                REAL rise = a.clamped[j] - a.corner[1][j];
-                REAL excess = rise * (d1 + d0 - 2 * slope);
-                REAL q = height * (slope - d0) + excess, b = height * d0 - excess;
-                REAL c = -slope * rise, discriminant = b * b - 4 * q * c;
-                discriminant = discriminant < TINY ? TINY : discriminant;
-                REAL t = 2 * c / (-b - SQUARE_ROOT(discriminant));
-                t = CHOOSE(t, 0, 1);
-                NAME(Terms) at = NAME(terms)(t, slope, d0, d1);
-                int inside = z[j] == a.clamped[j];
-                x[j] = inside ? a.corner[0][j] + a.size[0][j] * t : z[j];
-                log_slope[j] = inside ? -NAME(logarithm)(at.steep) : 0 * z[j];
-            }
-            z += width, x += width, log_slope += width;
-        }
+    NAME(spline_map)(settings, sizes, tensors, 1);
 }
 
 CLONES static void NAME(spline_backward)(const double *settings, const ptrdiff_t *sizes,
