@@ -34,9 +34,9 @@ class ColumnLinear(nn.Module):
 
         return output.add_(self.bias), pullback
 
-    def product_vjp(self, h):
+    def product_vjp(self, h, out=None):
         """The output without the bias, and its pullback to h and the weight."""
-        return product_vjp(self.weight, h)
+        return product_vjp(self.weight, h, out)
 
 
 class MaskedLinear(ColumnLinear):
@@ -92,12 +92,12 @@ class MaskedLinear(ColumnLinear):
             add_product(*parts, out=output[..., rows, :])
         return output
 
-    def product_vjp(self, h):
+    def product_vjp(self, h, out=None):
         weight, runs = self.masked_weight(), self.runs(h.shape[-1])
         if runs is None:
-            output, through = product_vjp(weight, h)
+            output, through = product_vjp(weight, h, out)
         else:
-            output, through = runs_vjp(weight, h, runs)
+            output, through = runs_vjp(weight, h, runs, out)
 
         def pullback(g, to_x=True):
             g_h, g_weight = through(g, to_x)
@@ -128,9 +128,9 @@ def product_vjp(weight, h, out=None):
         return product(weight, h, out=out), pullback
 
 
-def runs_vjp(weight, h, runs):
+def runs_vjp(weight, h, runs, out=None):
     """The same by runs of `MaskedLinear`."""
-    output = _room_for_output(weight, h)
+    output = _room_for_output(weight, h) if out is None else out
     pullbacks = []
     for rows, n_seen in runs:
         parts = weight[..., rows, :n_seen], h[..., :n_seen, :]

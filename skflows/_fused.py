@@ -6,6 +6,7 @@ the same, but for rounding.
 """
 
 import math
+import threading
 
 import torch
 from torch.autograd import forward_ad
@@ -14,7 +15,7 @@ try:
     from . import _passes  # type: ignore[attr-defined]
 except ImportError:  # installed where there was no C compiler
     _passes = None
-if getattr(_passes, "VERSION", None) != 2:  # left by a build of other C
+if getattr(_passes, "VERSION", None) != 3:  # left by a build of other C
     _passes = None
 
 DTYPES = torch.float32, torch.float64
@@ -23,12 +24,39 @@ n_modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
 transform = getattr(getattr(torch._C, "_functorch", None), "maybe_current_level", lambda: None)
 
 
+class _Here(threading.local):
+    is_unwatched = False
+
+
+_here = _Here()
+
+
+class unwatched:
+    """A context in which nobody records, transforms or casts what torch does, but for autograd.
+
+    To ask each time whether somebody does takes a twentieth of a step on few rows. The context
+    asks once, of a tensor that all others are made of, and changes nothing if so.
+    """
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def __enter__(self):
+        self.outside = _here.is_unwatched
+        _here.is_unwatched = serves(self.tensor)
+
+    def __exit__(self, *error):
+        _here.is_unwatched = self.outside
+
+
 def serves(*tensors):
     """Whether `run` is there, and takes these tensors now.
 
     It needs their memory, leaves no operation behind for whoever records operations, and keeps
     their dtype.
     """
+    if _here.is_unwatched and not torch.is_grad_enabled():
+        return takes(*tensors)
     if _passes is None or is_traced() or transform() is not None:
         return False
     if n_modes() or torch.is_autocast_enabled("cpu"):
@@ -86,9 +114,11 @@ def by_member(tensor, n_axes):
     """
     if tensor is None:
         return None, 0
-    if not (tensor.is_contiguous() or (tensor.dim() > n_axes and tensor[0].is_contiguous())):
+    if tensor.dim() == n_axes:
+        return tensor.contiguous(), 0
+    if not (tensor.is_contiguous() or tensor[0].is_contiguous()):
         tensor = tensor.contiguous()
-    return tensor, tensor.stride(0) if tensor.dim() > n_axes and tensor.shape[0] > 1 else 0
+    return tensor, tensor.stride(0) if tensor.shape[0] > 1 else 0
 
 
 def in_blocks(params):
@@ -99,22 +129,23 @@ def in_blocks(params):
     return params.contiguous()
 
 
-def run_forward(name, settings, x, params):
-    """Pass contiguous x, and parameters `in_blocks`, through a map of one variable."""
-    z, log_slope = torch.empty_like(x), torch.empty_like(x)
-    run(name, settings, (*_blocks(params), 1), x, params, z, log_slope)
-    return z, log_slope
+def run_forward(name, settings, x, params, add_up=False):
+    """Pass contiguous x, and parameters `in_blocks`, through a map of one variable.
+
+    Log-slopes are those of each value, or add up over the features to one row.
+    """
+    (n_blocks, n), z = _blocks(params), torch.empty_like(x)
+    n_alike = x.shape[-2] if add_up and n == x.shape[-1] else 1
+    log_slope = torch.empty_like(x if n_alike == 1 else x[..., :1, :])
+    run(name, settings, (n_blocks, n, n_alike), x, params, z, log_slope)
+    return z, log_slope.sum(-2, keepdim=True) if add_up and n_alike == 1 else log_slope
 
 
 def run_backward(name, settings, x, params, grad_z, grad_log_slope):
-    """Gradients of x and the parameters from those of z and its log-slope."""
+    """Gradients of x and the parameters from those of z and of its log-slopes, or of their sums."""
     n_blocks, n = _blocks(params)
-    n_alike = 1
-    if grad_log_slope.shape[-2] == 1 and n == x.shape[-1]:
-        n_alike = x.shape[-2]
-        grad_log_slope = grad_log_slope.expand_as(x[..., :1, :])
-    else:
-        grad_log_slope = grad_log_slope.expand_as(x)
+    n_alike = x.shape[-2] if grad_log_slope.shape[-2] == 1 and n == x.shape[-1] else 1
+    grad_log_slope = grad_log_slope.expand_as(x if n_alike == 1 else x[..., :1, :])
     grads = grad_z.to(x).expand_as(x).contiguous(), grad_log_slope.to(x).contiguous()
     outputs = torch.empty_like(x), torch.empty_like(params)
     run(name, settings, (n_blocks, n, n_alike), x, params, *grads, *outputs)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from . import _fused
 from ._affine import ColumnLinear, MaskedLinear
+from ._columns import collide, room_apart
 from ._draws import dropout, dropout_bits, dropout_factors
 from ._pullbacks import recorded, refuse_context, squash, squash_vjp
 
@@ -125,7 +126,10 @@ class ResidualMLP(nn.Module):
         """
         layers, h = [self.input, *self.hidden], None
         for layer in layers:
-            product, through_product = layer.product_vjp(seen)
+            room = None
+            if collide(seen) and self._is_fused(seen, layer.weight):
+                room = room_apart(layer.weight.shape[-2], seen)
+            product, through_product = layer.product_vjp(seen, room)
             is_residual = h is not None and h.shape == product.shape
             added = h if is_residual else added if h is None else None
             is_last = layer is layers[-1]
@@ -165,14 +169,18 @@ class ResidualMLP(nn.Module):
         bits, of_bits = _fused.by_member(bits, 2)
         factor, of_factor = _fused.by_member(factor, 0)
         sizes = math.prod(product.shape[:-2]), *product.shape[-2:]
-        units = product if is_last else torch.empty_like(product)
+        units = product if is_last else room_apart(sizes[1], product)
+        row = units.stride(-2)
+        of_residual = 0 if residual is None else residual.stride(-2)
+        strides = of_bias, of_bits, of_factor, product.stride(-2), of_residual, row
         inputs = product, bias, residual, bits, least, factor
-        _fused.run("units", (), (*sizes, of_bias, of_bits, of_factor), *inputs, units)
+        _fused.run("units", (), (*sizes, *strides), *inputs, units)
 
         def pullback(g, g_after):
             g = g.contiguous()
             g_bias = g.new_empty(*g.shape[:-1], 1)
-            _fused.run("units_backward", (), (*sizes, of_factor), g, units, factor, g_after, g_bias)
+            tensors = g, units, factor, g_after, g_bias
+            _fused.run("units_backward", (), (*sizes, of_factor, row), *tensors)
             return g, g_bias
 
         return product, units, pullback

@@ -1,11 +1,13 @@
 """What training minimises, the likelihood by default, and how rows that are held out are scored."""
 
+import math
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import ClassVar
 
 import torch
 
+from . import _fused
 from ._flow import standard_normal_log_prob
 from ._products import products_of_many
 
@@ -40,7 +42,7 @@ class Likelihood:
         The tensors returned may be of inference mode: to be read, not to be changed in place.
         """
         # Quicker than no_grad: torch keeps no record of views and versions.
-        with products_of_many(y), torch.inference_mode():
+        with products_of_many(y), torch.inference_mode(), _fused.unwatched(y):
             return gradients_by_vjp(bijection, y, weight, n)
 
     def compiled_gradients(self, bijection):
@@ -60,11 +62,30 @@ LIKELIHOOD = Likelihood()
 
 def gradients_by_vjp(bijection, y, weight, n):
     """What `Likelihood.gradients` returns, under `torch.no_grad` or in inference mode."""
+    (z, log_det), pullback = bijection.vjp(y)
+    loss, g, g_log_det = weighted_nll_vjp(z, log_det, weight, n)
+    _, gradients = pullback(g, g_log_det, to_x=False)
+    return {"loss": loss}, gradients
+
+
+def weighted_nll_vjp(z, log_det, weight, n):
+    """`weighted_nll`, and the gradients of that over n in z and in the log-determinants."""
+    columns = z.mT
+    tensors = columns, log_det, weight
+    lie_side_by_side = all(tensor.is_contiguous() for tensor in tensors)
+    if n.dtype == torch.int64 and lie_side_by_side and _fused.serves(*tensors):
+        return _weighted_nll_fused(columns, log_det, weight, n)
     share = weight / n.unsqueeze(-1)
-    mapped, pullback = bijection.vjp(y)
     # Those of the negative log-density are z, and -1.
-    _, gradients = pullback(share.unsqueeze(-1) * mapped[0], -share, to_x=False)
-    return {"loss": weighted_nll(mapped, weight)}, gradients
+    return weighted_nll((z, log_det), weight), share.unsqueeze(-1) * z, -share
+
+
+def _weighted_nll_fused(columns, log_det, weight, n):
+    loss = log_det.new_empty(log_det.shape[:-1])
+    grad_z, grad_log_det = torch.empty_like(columns), torch.empty_like(log_det)
+    tensors = columns, log_det, weight, n.contiguous(), loss, grad_z, grad_log_det
+    _fused.run("likelihood", (math.log(2 * math.pi),), (n.numel(), *columns.shape[-2:]), *tensors)
+    return loss, grad_z.mT, grad_log_det
 
 
 def gradients_by_autograd(losses_of, bijection, y, weight, n, products):

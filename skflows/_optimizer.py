@@ -4,8 +4,10 @@ import copy
 import math
 import time
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 from torch.optim.adamw import adamw
 
@@ -92,6 +94,7 @@ class FlatOptimizer:
     def _attach(self, module):
         self.parameters = list(module.parameters())
         sizes = [p.numel() // len(self.weights) for p in self.parameters]
+        self.begins = torch.tensor([0, *accumulate(sizes)])  # on the CPU: read by compiled code
         for p, weights in zip(self.parameters, self.weights.split(sizes, 1), strict=True):
             p.data = weights.view_as(p)
         self.layers = masked_layers(module)
@@ -139,24 +142,27 @@ class FlatOptimizer:
         alive : Tensor of shape (M, 1)
             Which members moved.
         """
-        torch._foreach_copy_(self.slots, gradients)
         loss = loss.to(self.weights.dtype).reshape(-1).expand(len(self.weights)).contiguous()
-        if _fused.serves(self.weights, loss):
-            self._move_fused(loss, factor)
+        if _fused.serves(self.weights, loss) and _fused.takes(self.weights, *gradients):
+            self._move_fused(loss, gradients, factor)
         else:
-            self._move(loss, factor)
+            self._move(loss, gradients, factor)
         return self.alive
 
-    def _move_fused(self, loss, factor):
-        """What `_move` does, by compiled code."""
+    def _move_fused(self, loss, gradients, factor):
+        """What `_move` does, by compiled code, which finds the gradients where they lie."""
         betas = ADAM["beta1"], ADAM["beta2"], ADAM["eps"]
         settings = factor, MAX_GRADIENT_NORM, *betas, EARLY, 1 - self.ema_decay
         moved = self.weights, self.average, self.moment, self.square
-        told = self.gradient, self.mask, loss, self.learning_rate, self.weight_decay
-        sizes = tuple(self.weights.shape)
-        _fused.run("adam", settings, sizes, *moved, *told, self.n_steps, self.alive)
+        gradients = [gradient.contiguous() for gradient in gradients]
+        addresses = np.array([gradient.data_ptr() for gradient in gradients], dtype=np.int64)
+        parts = torch.from_numpy(addresses), self.begins
+        told = self.mask, loss, self.learning_rate, self.weight_decay
+        sizes = *self.weights.shape, len(gradients)
+        _fused.run("adam", settings, sizes, *moved, *parts, *told, self.n_steps, self.alive)
 
-    def _move(self, loss, factor):
+    def _move(self, loss, gradients, factor):
+        torch._foreach_copy_(self.slots, gradients)
         if self.mask is not None:
             self.gradient *= self.mask
         norm = torch.linalg.vector_norm(self.gradient, dim=1, keepdim=True)

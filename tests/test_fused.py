@@ -1,5 +1,8 @@
 """Compiled code against torch's operations: the same values and gradients, but for rounding."""
 
+import copy
+import math
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -12,6 +15,7 @@ from skflows import _fused, _pullbacks
 from skflows._draws import drawing_from
 from skflows._members import stack
 from skflows._nn import FUSED_ROWS, ResidualMLP
+from skflows._objective import weighted_nll_vjp
 from skflows._optimizer import FlatOptimizer
 from skflows.bijections import Affine, LULinear, MaskedAutoregressive
 from skflows.bijections._linear import MOST_FUSED
@@ -110,6 +114,8 @@ def test_affine(shape, by_feature, dtype, torch_alone, called):
     ours = all_of_affine(*drawn)
     assert called == ["affine", "affine_backward", "affine_inverse"]
     check(ours, torch_alone(all_of_affine, *drawn), dtype)
+    z, log_slope = Affine().forward(*drawn[:2])
+    check(ours[:2], (z, log_slope.sum(-2, keepdim=True)), dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -163,7 +169,7 @@ def all_of_a_net(net, x, g, n_generators):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n", [1, 64, 100])
+@pytest.mark.parametrize("n", [1, 64, 100, 512])  # of 512 rows the columns collide
 @pytest.mark.parametrize("hidden", [(8,), (8, 8), (8, 5, 5)])
 @pytest.mark.parametrize(
     ("n_members", "rates", "n_generators"),
@@ -205,6 +211,21 @@ def test_units_of_many_rows_without_gradients(dtype, hidden, n_context, torch_al
     recorded = net(x, context)
     assert recorded.requires_grad and "units" not in called
     check([ours], [recorded], dtype)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # of torch, for a jvp
+def test_no_room_apart_where_there_are_tangents():
+    """What is written to a room has none."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = ResidualMLP(3, 2, (8, 8)).requires_grad_(False)
+        net.output.weight.normal_()
+    x, direction = normal(3, 512, dtype=torch.float32), normal(3, 512, dtype=torch.float32, seed=1)
+    with torch.no_grad():
+        _, tangent = torch.func.jvp(net, (x,), (direction,))
+        _, pullback = net.vjp(x)
+    g = normal(2, 512, dtype=torch.float32, seed=2)
+    assert_close((g * tangent).sum(), (pullback(g)[0] * direction).sum(), rtol=1e-4, atol=1e-3)
 
 
 def test_units_hide_no_nan(torch_alone, called):
@@ -256,6 +277,7 @@ def steps(n_members, dtype):
     optimizer = FlatOptimizer(module, 0.1, 0.3, ema_decay=0.9, n_members=n_members)
     for i in range(5):
         gradients = [0.3 * i * normal(*p.shape, dtype=dtype, seed=i) for p in module.parameters()]
+        gradients[0] = gradients[0].mT.contiguous().mT  # as some products leave it
         loss = torch.arange(n_members, dtype=dtype)
         loss[-1] = torch.inf if i == 3 else 0
         optimizer.step(loss, gradients, 0.5**i)
@@ -270,6 +292,63 @@ def test_adam(n_members, dtype, torch_alone, called):
     ours = steps(n_members, dtype)
     assert called == ["adam"] * 5
     check(ours, torch_alone(steps, n_members, dtype), torch.float32)  # as torch has the rates
+
+
+def test_gradients_of_another_dtype_are_left_to_torch(called):
+    optimizer = FlatOptimizer(module := LULinear(3), 0.1)
+    gradients = [torch.ones_like(p) for p in module.parameters()]
+    expected = optimizer.narrowed(copy.deepcopy(module), slice(None))
+    expected.step(torch.zeros(()), gradients, 1.0)
+    assert called == ["adam"]
+    optimizer.step(torch.zeros(()), [gradient.double() for gradient in gradients], 1.0)
+    assert called == ["adam"]
+    assert_close(optimizer.weights, expected.weights)
+
+
+@torch.no_grad()
+def all_of_a_likelihood(columns, log_det, weight, n):
+    return weighted_nll_vjp(columns.mT, log_det, weight, n)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_likelihood(shape, dtype, torch_alone, called):
+    *members, _, n = shape
+    columns, log_det = normal(*shape, dtype=dtype), normal(*members, n, dtype=dtype, seed=1)
+    weight = normal(*members, n, dtype=dtype, seed=2).abs()
+    drawn = columns, log_det, weight, 1 + torch.arange(math.prod(members)).view(members)
+    ours = all_of_a_likelihood(*drawn)
+    assert called == ["likelihood"]
+    check(ours, torch_alone(all_of_a_likelihood, *drawn), dtype)
+    # Rows that lie otherwise, or counts of another dtype, are left to torch.
+    apart = columns.mT.contiguous().mT, *drawn[1:3], drawn[3].to(dtype)
+    check(all_of_a_likelihood(*apart), ours, dtype)
+    called.clear()
+    all_of_a_likelihood(*drawn[:3], drawn[3].to(dtype))
+    assert not called
+
+
+def test_nobody_is_asked_twice_who_watches(monkeypatch):
+    """Until the context ends, but for autograd, which may begin within."""
+    x = torch.ones(3)
+    asked = []
+    monkeypatch.setattr(_fused, "is_traced", lambda: asked.append(0))
+    with torch.inference_mode(), pytest.raises(KeyboardInterrupt), _fused.unwatched(x):
+        asked.clear()
+        assert _fused.serves(x) and not _fused.serves(x.half())
+        with _fused.unwatched(x):
+            assert _fused.serves(x)
+        assert not asked
+        with torch.inference_mode(False), torch.enable_grad():
+            assert not _fused.serves(torch.ones(3, requires_grad=True))
+        asked.clear()
+        with ThreadPoolExecutor(1) as pool, torch.inference_mode():
+            assert pool.submit(_fused.serves, x).result() and asked  # another thread has its own
+        raise KeyboardInterrupt
+    asked.clear()
+    assert _fused.serves(x) and asked
+    with torch.autocast("cpu", torch.bfloat16), _fused.unwatched(x):
+        assert not _fused.serves(x)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")

@@ -36,17 +36,24 @@ def test_broken_inverse_warns(name, error, monkeypatch):
         small(name).fit(gaussian(50)[0])
 
 
+def multiply_losses(monkeypatch, factor):
+    """Multiply each loss, of a step or of held-out rows, by what a function returns."""
+    exact, of_a_step = _objective.weighted_nll, _objective._weighted_nll_fused
+
+    def multiplied(*args):
+        loss, *gradients = of_a_step(*args)
+        return loss * factor(), *gradients
+
+    monkeypatch.setattr(_objective, "weighted_nll", lambda *args: exact(*args) * factor())
+    monkeypatch.setattr(_objective, "_weighted_nll_fused", multiplied)
+
+
 @whole_and_in_batches
 @each_estimator
 def test_divergence_warns_and_keeps_a_usable_model(name, batch_size, monkeypatch):
     X, _ = gaussian(N_ROWS)
     steps = iter(range(1000))
-    exact = _objective.weighted_nll
-
-    def diverging(*args):
-        return exact(*args) * (1 if next(steps) < 8 else np.nan)
-
-    monkeypatch.setattr(_objective, "weighted_nll", diverging)
+    multiply_losses(monkeypatch, lambda: 1 if next(steps) < 8 else np.nan)
     params = {"max_iter": 100, "learning_rate_init": 0.002, "early_stopping": False}
     estimator = small(name, batch_size=batch_size, **params)
     with pytest.warns(ConvergenceWarning, match="a learning_rate_init smaller than 0.002"):
@@ -71,12 +78,7 @@ def test_absurd_rate_warns_and_keeps_a_usable_model(name):
 def test_single_bad_step_is_survived_in_silence(name, monkeypatch):
     X, _ = gaussian(N_ROWS)
     steps = iter(range(1000))
-    exact = _objective.weighted_nll
-    monkeypatch.setattr(
-        _objective,
-        "weighted_nll",
-        lambda *args: exact(*args) * (np.nan if next(steps) == 2 else 1),
-    )
+    multiply_losses(monkeypatch, lambda: np.nan if next(steps) == 2 else 1)
     estimator = small(name, max_iter=10, early_stopping=False).fit(X)
     assert estimator.n_iter_ == 10
     assert np.isfinite(estimator.score_samples(X)).all()
@@ -147,8 +149,7 @@ def test_warm_start_does_not_get_worse(name):
 
 @each_estimator
 def test_no_good_step_in_few_epochs_warns_too(name, monkeypatch):
-    exact = _objective.weighted_nll
-    monkeypatch.setattr(_objective, "weighted_nll", lambda *args: exact(*args) * np.nan)
+    multiply_losses(monkeypatch, lambda: np.nan)
     with pytest.warns(ConvergenceWarning, match="not finite again and again"):
         small(name, max_iter=3, early_stopping=False).fit(gaussian(50)[0])
 

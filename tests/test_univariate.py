@@ -254,6 +254,8 @@ def test_the_kernel_of_splines_equals_their_steps(n_bins, shape, by_feature, mon
     for exact, one, other in zip(theirs, ours_single, theirs_single, strict=True):
         error, rounding = ((each - exact).norm() for each in (one, other))
         assert error <= 10 * rounding + 1e-6 * exact.norm()
+    z, log_slope = drawn[0].forward(*drawn[1:3])
+    assert_close(ours[:2], (z, log_slope.sum(-2, keepdim=True)), rtol=1e-10, atol=1e-10)
 
 
 @in_each_way

@@ -45,14 +45,14 @@ class MaskedAutoregressive(Bijection):
     def vjp(self, x):
         x = x.mT.contiguous()
         outputs, through_net = self.net.vjp(x)
-        (z, log_slope), through_map = self.univariate.vjp(x, params_of(self.univariate, outputs))
+        (z, log_det), through_map = self.univariate.vjp(x, params_of(self.univariate, outputs))
 
         def pullback(g, g_log_det, to_x=True):
             g, g_params = through_map(g.mT, g_log_det.unsqueeze(-2))
             g_seen, gradients = through_net(outputs_of(g_params), to_x)
             return (g + g_seen).mT if to_x else None, gradients
 
-        return (z.mT, log_slope.sum(-2)), pullback
+        return (z.mT, log_det.squeeze(-2)), pullback
 
     def in_small_steps(self, inverse=False):
         return inverse

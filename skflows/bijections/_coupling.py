@@ -1,5 +1,7 @@
 """Coupling bijections: each half of the features is mapped given the other."""
 
+from functools import reduce
+
 import torch
 from torch import nn
 
@@ -78,12 +80,12 @@ class Coupling(Bijection):
 
     def vjp(self, x):
         halves = self._halves(x)
-        log_slopes, pullbacks = [], []
+        log_dets, pullbacks = [], []
         for i, net in enumerate(self.nets):
             outputs, through_net = net.vjp(halves[1 - i])
             params = params_of(self.univariate, outputs)
-            (halves[i], log_slope), through_map = self.univariate.vjp(halves[i], params)
-            log_slopes.append(log_slope)
+            (halves[i], log_det), through_map = self.univariate.vjp(halves[i], params)
+            log_dets.append(log_det)
             pullbacks.append((through_map, through_net))
 
         def pullback(g, g_log_det, to_x=True):
@@ -100,7 +102,8 @@ class Coupling(Bijection):
                 return None, gradients
             return torch.cat(g_halves, -2).mT, gradients
 
-        return (torch.cat(halves, -2).mT, torch.cat(log_slopes, -2).sum(-2)), pullback
+        log_det = reduce(torch.add, log_dets).squeeze(-2)
+        return (torch.cat(halves, -2).mT, log_det), pullback
 
     def forward(self, x, context=None):
         return self._apply_maps(self.univariate.forward, range(len(self.nets)), x, context)

@@ -63,8 +63,8 @@ class RationalQuadraticSpline(Univariate):
 
     def vjp(self, x, params):
         way = _way(self, x, params)
-        z, log_slope, kept = way.evaluate(self, x, params)
-        return (z, log_slope), partial(way.pull_back, self, kept)
+        *outcome, kept = way.evaluate(self, x, params, add_up=True)
+        return outcome, partial(way.pull_back, self, kept)
 
     def inverse(self, z, params):
         # Gradients of the inverse are autograd's, and a compiler has no operation for it.

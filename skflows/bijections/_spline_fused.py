@@ -17,11 +17,13 @@ def serves(spline, x, params):
     )
 
 
-def evaluate(spline, x, params):
-    """The spline, its log-slope, and what its gradient needs."""
-    call = compiled_forward if torch.compiler.is_compiling() else _forward
-    x, params = x.contiguous(), _fused.in_blocks(params)
-    return *call(x, params, _settings(spline)), (x, params)
+def evaluate(spline, x, params, add_up=False):
+    """The spline, its log-slope, and what its gradient needs; log-slopes as of `run_forward`."""
+    x, params, settings = x.contiguous(), _fused.in_blocks(params), _settings(spline)
+    if not torch.compiler.is_compiling():
+        return *_forward(x, params, settings, add_up), (x, params)
+    z, log_slope = compiled_forward(x, params, settings)
+    return z, log_slope.sum(-2, keepdim=True) if add_up else log_slope, (x, params)
 
 
 def pull_back(spline, kept, grad_z, grad_log_slope):
@@ -42,9 +44,9 @@ def invert(spline, z, params):
 
 
 def _forward(
-    x: torch.Tensor, params: torch.Tensor, settings: list[float]
+    x: torch.Tensor, params: torch.Tensor, settings: list[float], add_up: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return _fused.run_forward("spline", _checked(settings), x, params)
+    return _fused.run_forward("spline", _checked(settings), x, params, add_up)
 
 
 def _backward(

@@ -27,8 +27,11 @@ class Bin(NamedTuple):
     raw: torch.Tensor  # (..., 2, d, n), what softplus makes the slopes at its two knots of
 
 
-def evaluate(spline, x, params):
-    """The spline, its log-slope, and what its gradient needs."""
+def evaluate(spline, x, params, add_up=False):
+    """The spline, its log-slope, and what its gradient needs.
+
+    Log-slopes are those of each value, or add up over the features to one row.
+    """
     clamped = x.clamp(-spline.tail_bound, spline.tail_bound)
     inside = torch.eq(x, clamped, out=torch.empty_like(x))
     find = scan if torch.compiler.is_compiling() else locate
@@ -44,7 +47,9 @@ def evaluate(spline, x, params):
     steep = _rational.steepness(slope, at)
     kept = *bin_, *at, inside, t, share, slope, steep
     # lerp is exact at both ends for finite x, and faster than where.
-    return torch.lerp(x, z, inside), steep.log() * inside, kept
+    log_slope = steep.log() * inside
+    log_slope = log_slope.sum(-2, keepdim=True) if add_up else log_slope
+    return torch.lerp(x, z, inside), log_slope, kept
 
 
 def pull_back(spline, kept, grad_z, grad_log_slope):

@@ -71,16 +71,21 @@ class Univariate(ABC):
         """Map latent to data: ``(x, log dx/dz)``."""
 
     def vjp(self, x, params):
-        """``forward`` and its pullback (see `skflows._pullbacks`), by autograd if not written out.
+        """z, the log-slopes added up over the columns to one row, and their pullback.
 
-        It takes the gradients of z, and of the log-slopes as one row for all columns, to those
-        of x and the parameters.
+        See `skflows._pullbacks`. It takes the gradients of both to those of x and the parameters,
+        by autograd if not written out.
         """
         params = leaf(params)
-        outcome, by_autograd = recorded(lambda x: self.forward(x, params), x, [params])
 
-        def pullback(g, g_log_slope):
-            g_x, (g_params,) = by_autograd(g, g_log_slope.expand_as(g))
+        def forward(x):
+            z, log_slope = self.forward(x, params)
+            return z, log_slope.sum(-2, keepdim=True)
+
+        outcome, by_autograd = recorded(forward, x, [params])
+
+        def pullback(g, g_log_det):
+            g_x, (g_params,) = by_autograd(g, g_log_det)
             return g_x, g_params
 
         return outcome, pullback
@@ -93,11 +98,11 @@ class Shift(Univariate):
     n_params = 1
 
     def forward(self, x, params):
-        return Shift.vjp(self, x, params)[0]
+        return x + params.squeeze(-3), torch.zeros_like(x)
 
     def vjp(self, x, params):
-        z = x + params.squeeze(-3)
-        return (z, torch.zeros_like(x)), lambda g, g_log_slope: (g, g.unsqueeze(-3))
+        outcome = x + params.squeeze(-3), torch.zeros_like(x[..., :1, :])
+        return outcome, lambda g, g_log_det: (g, g.unsqueeze(-3))
 
     def inverse(self, z, params):
         return z - params.squeeze(-3), torch.zeros_like(z)
@@ -111,7 +116,12 @@ class Affine(Univariate):
     SETTINGS = (LOG_SCALE_BOUND,)  # of compiled code
 
     def forward(self, x, params):
-        return Affine.vjp(self, x, params)[0]
+        if _fused.serves_map(x, params, self.n_params):
+            x, params = x.contiguous(), _fused.in_blocks(params)
+            return _fused.run_forward("affine", self.SETTINGS, x, params)
+        shift, raw = params.unbind(-3)
+        log_scale = bounded_log_scale(raw)
+        return torch.addcmul(shift, x, log_scale.exp()), log_scale
 
     def vjp(self, x, params):
         if _fused.serves_map(x, params, self.n_params):
@@ -120,16 +130,17 @@ class Affine(Univariate):
         log_scale, through_bound = bounded_log_scale_vjp(raw)
         scale = log_scale.exp()
 
-        def pullback(g, g_log_scale):
+        def pullback(g, g_log_det):
             g_x = g * scale
-            g_raw = through_bound(torch.addcmul(g_log_scale, g_x, x))
+            g_raw = through_bound(torch.addcmul(g_log_det, g_x, x))
             return g_x, torch.stack([g, g_raw], -2).transpose(-3, -2)
 
-        return (torch.addcmul(shift, x, scale), log_scale), pullback
+        outcome = torch.addcmul(shift, x, scale), log_scale.sum(-2, keepdim=True)
+        return outcome, pullback
 
     def _vjp_fused(self, x, params):
         x, params = x.contiguous(), _fused.in_blocks(params)
-        outcome = _fused.run_forward("affine", self.SETTINGS, x, params)
+        outcome = _fused.run_forward("affine", self.SETTINGS, x, params, add_up=True)
         return outcome, partial(_fused.run_backward, "affine_backward", self.SETTINGS, x, params)
 
     def inverse(self, z, params):

@@ -34,24 +34,29 @@ CLONES static void NAME(squash_backward)(const double *settings, const ptrdiff_t
         }
 }
 
-/* (n_blocks, n, n_alike): x, params -> z, log_slope, or back. Blocks as of a spline. */
+/* (n_blocks, n, n_alike): x, params -> z, log_slope, or back. Blocks, and what is alike, as of a
+   spline. */
 INLINE void NAME(affine_map)(const double *settings, const ptrdiff_t *sizes, void *const *tensors,
                              int inverse)
 {
     const REAL bound = settings[0], *from = tensors[0], *shift = tensors[1];
-    REAL *restrict to = tensors[2], *restrict log_slope = tensors[3];
+    REAL *restrict to = tensors[2];
     const ptrdiff_t n = sizes[1];
-    for (ptrdiff_t block = 0; block < sizes[0]; block++, shift += n)
+    for (ptrdiff_t block = 0; block < sizes[0]; block++, shift += n) {
+        REAL *restrict log_slope = (REAL *)tensors[3] + block / sizes[2] * n;
         TILES(n) {
             const REAL *raw = shift + n;
+            REAL own[TILE];
             EACH {
                 REAL unused, log_scale = NAME(squashed)(raw[j], bound, &unused);
-                log_slope[j] = inverse ? -log_scale : log_scale;
-                REAL slope = NAME(exponential)(log_slope[j]);
+                own[j] = inverse ? -log_scale : log_scale;
+                REAL slope = NAME(exponential)(own[j]);
                 to[j] = inverse ? (from[j] - shift[j]) * slope : from[j] * slope + shift[j];
             }
+            NAME(add_up)(block % sizes[2] > 0, width, own, log_slope);
             from += width, shift += width, to += width, log_slope += width;
         }
+    }
 }
 
 CLONES static void NAME(affine)(const double *settings, const ptrdiff_t *sizes, void *const *tensors)

@@ -66,6 +66,14 @@ INLINE REAL NAME(softplus)(REAL x, REAL *sigmoid)
     return (x > 0 ? x : 0) + 2 * NAME(area_tangent)(small / (2 + small));
 }
 
+/* Adds the values of a tile to sums that have begun, or begins them. */
+INLINE void NAME(add_up)(int begun, ptrdiff_t width, const REAL *values, REAL *sums)
+{
+    if (begun)
+        EACH sums[j] += values[j];
+    else
+        EACH sums[j] = values[j];
+}
 
 /* Of the values of a tile, which it spends. */
 INLINE REAL NAME(sum)(REAL *values)

@@ -6,6 +6,7 @@
 #include "affine.h"
 #include "lu.h"
 #include "units.h"
+#include "likelihood.h"
 #include "adam.h"
 
 #undef NAME

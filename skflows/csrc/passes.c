@@ -13,7 +13,7 @@
 
 #define MAX_BINS 32
 #define TILE 64 /* values: what a spline of 8 bins needs of these stays in the cache of level 1 */
-#define VERSION 2 /* of what Python passes: a build of another one would misread it */
+#define VERSION 3 /* of what Python passes: a build of another one would misread it */
 
 #if defined(__FAST_MATH__) || (defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD == 2)
 #error "Rounding to whole numbers, and nan, need arithmetic as it is written."
@@ -45,7 +45,7 @@
 #define CHOOSE(from, low, high) ((from) < (low) ? (low) : (from) > (high) ? (high) : (from))
 
 #define MOST_SETTINGS 8
-#define MOST_SIZES 8
+#define MOST_SIZES 9
 #define MOST_TENSORS 12
 typedef void Pass(const double *settings, const ptrdiff_t *sizes, void *const *tensors);
 
@@ -139,9 +139,10 @@ static PyObject *call(PyObject *const *args, Py_ssize_t n_args, Py_ssize_t n_set
     OF(squash_backward, 1, 1, 3) \
     OF(lu, 1, 6, 6)              \
     OF(lu_backward, 1, 6, 9)     \
-    OF(units, 0, 6, 7)           \
-    OF(units_backward, 0, 4, 5)  \
-    OF(adam, 7, 2, 11)
+    OF(units, 0, 9, 7)           \
+    OF(units_backward, 0, 5, 5)  \
+    OF(likelihood, 1, 3, 7)      \
+    OF(adam, 7, 3, 12)
 
 #define FUNCTION(name, n_settings, n_sizes, n_tensors)                                            \
     static PyObject *name(PyObject *self, PyObject *const *args, Py_ssize_t n_args)               \

@@ -2,7 +2,7 @@
    names.
 
    Its passes take (n_blocks, n, n_alike) as sizes. A block has n values in each tensor, or n of each
-   parameter; as many as are alike have the same gradients of the log-slope. */
+   parameter; as many as are alike share n log-slopes, which are their sums, or gradients of these. */
 
 #ifndef SPLINE
 #define SPLINE
@@ -130,10 +130,12 @@ INLINE void NAME(spline_map)(const double *settings, const ptrdiff_t *sizes, voi
     const Spline own = NAME(spline_of)(settings), *spline = &own;
     const ptrdiff_t n = sizes[1];
     const REAL *from = tensors[0], *params = tensors[1];
-    REAL *restrict to = tensors[2], *restrict log_slope = tensors[3];
+    REAL *restrict to = tensors[2];
     NAME(Tile) a;
-    for (ptrdiff_t block = 0; block < sizes[0]; block++, params += (3 * spline->n_bins - 1) * n)
+    for (ptrdiff_t block = 0; block < sizes[0]; block++, params += (3 * spline->n_bins - 1) * n) {
+        REAL *restrict log_slope = (REAL *)tensors[3] + block / sizes[2] * n;
         TILES(n) {
+            REAL own[TILE];
             NAME(locate)(&a, spline, inverse, width, from, params + start, n);
             EACH {
                 REAL unused;
@@ -147,10 +149,12 @@ INLINE void NAME(spline_map)(const double *settings, const ptrdiff_t *sizes, voi
                 REAL steepness = NAME(logarithm)(at.steep);
                 int inside = from[j] == a.clamped[j];
                 to[j] = inside ? mapped : from[j];
-                log_slope[j] = inside ? (inverse ? -steepness : steepness) : 0 * from[j];
+                own[j] = inside ? (inverse ? -steepness : steepness) : 0 * from[j];
             }
+            NAME(add_up)(block % sizes[2] > 0, width, own, log_slope);
             from += width, to += width, log_slope += width;
         }
+    }
 }
 
 CLONES static void NAME(spline)(const double *settings, const ptrdiff_t *sizes, void *const *tensors)

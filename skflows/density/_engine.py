@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import torch
 
+from .._fused import unwatched
 from ..bijections._fixed import weighted_moments
 
 # In one pass of scoring: bounds the memory, and keeps the activations in a CPU's cache. Those of
@@ -142,7 +143,8 @@ def map_rows(flow, direction, rows):
         # a busy one.
         with one_thread() if in_small_steps else nullcontext(), torch.inference_mode():
             chunk = torch.tensor(rows[start : start + size], dtype=torch.float64, device=device)
-            found = getattr(flow, direction)(chunk)
+            with unwatched(chunk):
+                found = getattr(flow, direction)(chunk)
             found = found if isinstance(found, tuple) else (found,)
             return [tensor.contiguous().cpu().numpy() for tensor in found]
 
