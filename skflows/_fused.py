@@ -116,9 +116,16 @@ def by_member(tensor, n_axes):
         return None, 0
     if tensor.dim() == n_axes:
         return tensor.contiguous(), 0
-    if not (tensor.is_contiguous() or tensor[0].is_contiguous()):
+    if not (tensor.is_contiguous() or tensor.stride()[1:] in ((tensor.shape[-1], 1), (1,))):
         tensor = tensor.contiguous()
     return tensor, tensor.stride(0) if tensor.shape[0] > 1 else 0
+
+
+def as_like(grad, x):
+    """The gradient of a contiguous x as such a tensor, whatever its dtype, and shared or not."""
+    if grad.shape != x.shape or grad.dtype is not x.dtype:
+        grad = grad.to(x).expand_as(x)
+    return grad.contiguous()
 
 
 def in_blocks(params):
@@ -145,8 +152,7 @@ def run_backward(name, settings, x, params, grad_z, grad_log_slope):
     """Gradients of x and the parameters from those of z and of its log-slopes, or of their sums."""
     n_blocks, n = _blocks(params)
     n_alike = x.shape[-2] if grad_log_slope.shape[-2] == 1 and n == x.shape[-1] else 1
-    grad_log_slope = grad_log_slope.expand_as(x if n_alike == 1 else x[..., :1, :])
-    grads = grad_z.to(x).expand_as(x).contiguous(), grad_log_slope.to(x).contiguous()
+    grads = as_like(grad_z, x), as_like(grad_log_slope, x if n_alike == 1 else x[..., :1, :])
     outputs = torch.empty_like(x), torch.empty_like(params)
     run(name, settings, (n_blocks, n, n_alike), x, params, *grads, *outputs)
     return outputs

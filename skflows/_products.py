@@ -88,12 +88,14 @@ def layer_products(weight, h):
     the bits that they have alone: theirs are by oneDNN if each product is large enough for it
     alone, or if all of them together are and it rounds as MKL does.
     """
-    if torch.compiler.is_compiling():  # a step has one choice then, by `module_products`
+    n = h.shape[-1]
+    # A compiled step has one choice, by `module_products`.
+    if n >= MANY or torch.compiler.is_compiling() or not _gains(weight):
         return other_products, other_products, other_products
-    n_out, n_in, n = weight.shape[-2], weight.shape[-1], h.shape[-1]
+    n_out, n_in = weight.shape[-2:]
     size = n_out * n_in * n
     n_members = weight.shape[0] if weight.dim() == 3 else 1
-    if n >= MANY or size * n_members < LARGE or not _gains(weight):
+    if size * n_members < LARGE:
         return other_products, other_products, other_products
     if size >= LARGE:
         return large_products, large_products, large_products

@@ -111,7 +111,7 @@ def _squash_fused(x, bound):
     _fused.run("squash", settings, sizes, x, y)
 
     def pullback(g):
-        g, g_x = g.to(x).expand_as(x).contiguous(), torch.empty_like(x)
+        g, g_x = _fused.as_like(g, x), torch.empty_like(x)
         _fused.run("squash_backward", settings, sizes, x, g, g_x)
         return g_x
 

@@ -63,7 +63,7 @@ class Coupling(Bijection):
         return Chain([deal, *bijections, Permutation(n_features, deal.restore)])
 
     def _halves(self, x):
-        return list(x.mT.contiguous().split(self.sizes, -2))
+        return list(x.mT.contiguous().split_with_sizes(self.sizes, -2))
 
     @property
     def vjp_by_autograd(self):
