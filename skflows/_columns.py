@@ -3,7 +3,7 @@
 import torch
 
 LANES = 16  # values of float32 in the widest registers
-PERIOD = 2**11  # bytes after which columns take few lines of a core's first cache in turns
+PERIOD = 2**11  # bytes: rows that lie a multiple apart share few lines of a core's first cache
 BLOCKS_AT_ONCE = 6  # whose rows share the products with what all of them see
 
 
@@ -21,7 +21,8 @@ def weight_gradient(g, h):
     """The gradient in a weight from those in what became of columns: ``g @ h.mT``.
 
     Products are quicker if the last axis of what they return fills the processor's lanes: those of
-    the first layer of a network by up to two fifths. Not of columns that collide, but of few.
+    the first layer of a network by up to two fifths. Not where columns collide, unless the inputs
+    are few.
     """
     n_in, n_out = h.shape[-2], g.shape[-2]
     if n_in % LANES and not n_out % LANES and g.is_cpu and (n_in < LANES or not collide(g)):

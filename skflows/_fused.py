@@ -32,10 +32,11 @@ _here = _Here()
 
 
 class unwatched:
-    """A context in which nobody records, transforms or casts what torch does, but for autograd.
+    """A context that asks once for all whether somebody records, or casts, what torch does.
 
-    To ask each time whether somebody does takes a twentieth of a step on few rows. The context
-    asks once, of a tensor that all others are made of, and changes nothing if so.
+    To ask each time takes a twentieth of a step on few rows. It asks of the tensor that all others
+    are made of: if somebody does, nothing changes. Whoever enters it promises that nobody starts
+    to within it, but for autograd, a compiler, and transforms of functions such as `torch.vmap`.
     """
 
     def __init__(self, tensor):
@@ -55,9 +56,11 @@ def serves(*tensors):
     It needs their memory, leaves no operation behind for whoever records operations, and keeps
     their dtype.
     """
+    if _passes is None or torch.compiler.is_compiling() or transform() is not None:
+        return False
     if _here.is_unwatched and not torch.is_grad_enabled():
         return takes(*tensors)
-    if _passes is None or is_traced() or transform() is not None:
+    if torch.jit.is_tracing():
         return False
     if n_modes() or torch.is_autocast_enabled("cpu"):
         return False

@@ -71,9 +71,9 @@ def gradients_by_vjp(bijection, y, weight, n):
 def weighted_nll_vjp(z, log_det, weight, n):
     """`weighted_nll`, and the gradients of that over n in z and in the log-determinants."""
     columns = z.mT
-    tensors = columns, log_det, weight
-    lie_side_by_side = all(tensor.is_contiguous() for tensor in tensors)
-    if n.dtype == torch.int64 and lie_side_by_side and _fused.serves(*tensors):
+    are_rows = z.shape[:-1] == log_det.shape == weight.shape and n.shape == weight.shape[:-1]
+    are_counts = n.dtype == torch.int64 and n.is_cpu
+    if are_rows and are_counts and columns.is_contiguous() and _fused.serves(z, log_det, weight):
         return _weighted_nll_fused(columns, log_det, weight, n)
     share = weight / n.unsqueeze(-1)
     # Those of the negative log-density are z, and -1.
@@ -82,9 +82,10 @@ def weighted_nll_vjp(z, log_det, weight, n):
 
 def _weighted_nll_fused(columns, log_det, weight, n):
     loss = log_det.new_empty(log_det.shape[:-1])
-    grad_z, grad_log_det = torch.empty_like(columns), torch.empty_like(log_det)
-    tensors = columns, log_det, weight, n.contiguous(), loss, grad_z, grad_log_det
-    _fused.run("likelihood", (math.log(2 * math.pi),), (n.numel(), *columns.shape[-2:]), *tensors)
+    grad_z, grad_log_det = torch.empty_like(columns), log_det.new_empty(log_det.shape)
+    given = columns, *(tensor.contiguous() for tensor in (log_det, weight, n))
+    settings, sizes = (math.log(2 * math.pi),), (n.numel(), *columns.shape[-2:])
+    _fused.run("likelihood", settings, sizes, *given, loss, grad_z, grad_log_det)
     return loss, grad_z.mT, grad_log_det
 
 

@@ -94,7 +94,8 @@ class FlatOptimizer:
     def _attach(self, module):
         self.parameters = list(module.parameters())
         sizes = [p.numel() // len(self.weights) for p in self.parameters]
-        self.begins = torch.tensor([0, *accumulate(sizes)])  # on the CPU: read by compiled code
+        self.shapes = [p.shape for p in self.parameters]
+        self.begins = torch.tensor([0, *accumulate(sizes)], device="cpu")  # for compiled code
         for p, weights in zip(self.parameters, self.weights.split(sizes, 1), strict=True):
             p.data = weights.view_as(p)
         self.layers = masked_layers(module)
@@ -143,7 +144,8 @@ class FlatOptimizer:
             Which members moved.
         """
         loss = loss.to(self.weights.dtype).reshape(-1).expand(len(self.weights)).contiguous()
-        if _fused.serves(self.weights, loss) and _fused.takes(self.weights, *gradients):
+        is_fused = _fused.serves(self.weights, loss) and _fused.takes(self.weights, *gradients)
+        if is_fused and [gradient.shape for gradient in gradients] == self.shapes:
             self._move_fused(loss, gradients, factor)
         else:
             self._move(loss, gradients, factor)

@@ -294,15 +294,19 @@ def test_adam(n_members, dtype, torch_alone, called):
     check(ours, torch_alone(steps, n_members, dtype), torch.float32)  # as torch has the rates
 
 
-def test_gradients_of_another_dtype_are_left_to_torch(called):
+def test_gradients_of_another_dtype_or_shape_are_left_to_torch(called):
     optimizer = FlatOptimizer(module := LULinear(3), 0.1)
     gradients = [torch.ones_like(p) for p in module.parameters()]
     expected = optimizer.narrowed(copy.deepcopy(module), slice(None))
     expected.step(torch.zeros(()), gradients, 1.0)
     assert called == ["adam"]
-    optimizer.step(torch.zeros(()), [gradient.double() for gradient in gradients], 1.0)
+    for others in ([gradient.double() for gradient in gradients], [torch.ones(())] * 4):
+        own = optimizer.narrowed(copy.deepcopy(module), slice(None))
+        own.step(torch.zeros(()), others, 1.0)
+        assert_close(own.weights, expected.weights)
+    with pytest.raises(RuntimeError):
+        optimizer.step(torch.zeros(()), gradients[1:], 1.0)
     assert called == ["adam"]
-    assert_close(optimizer.weights, expected.weights)
 
 
 @torch.no_grad()
@@ -310,29 +314,54 @@ def all_of_a_likelihood(columns, log_det, weight, n):
     return weighted_nll_vjp(columns.mT, log_det, weight, n)
 
 
+def of_a_likelihood(*shape, dtype=torch.float64):
+    *members, _, n = shape
+    rows = normal(*members, n, dtype=dtype, seed=1), normal(*members, n, dtype=dtype, seed=2).abs()
+    return normal(*shape, dtype=dtype), *rows, 1 + torch.arange(math.prod(members)).view(members)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_likelihood(shape, dtype, torch_alone, called):
-    *members, _, n = shape
-    columns, log_det = normal(*shape, dtype=dtype), normal(*members, n, dtype=dtype, seed=1)
-    weight = normal(*members, n, dtype=dtype, seed=2).abs()
-    drawn = columns, log_det, weight, 1 + torch.arange(math.prod(members)).view(members)
+    drawn = of_a_likelihood(*shape, dtype=dtype)
     ours = all_of_a_likelihood(*drawn)
     assert called == ["likelihood"]
     check(ours, torch_alone(all_of_a_likelihood, *drawn), dtype)
-    # Rows that lie otherwise, or counts of another dtype, are left to torch.
-    apart = columns.mT.contiguous().mT, *drawn[1:3], drawn[3].to(dtype)
-    check(all_of_a_likelihood(*apart), ours, dtype)
-    called.clear()
-    all_of_a_likelihood(*drawn[:3], drawn[3].to(dtype))
-    assert not called
+
+
+def test_likelihood_of_what_lies_otherwise(torch_alone, called):
+    columns, log_det, weight, n = of_a_likelihood(3, 4, 70)
+    # A batch of a stack has a part of each member's weights, and members may share a count.
+    part = torch.cat([weight, weight], -1)[:, :70]
+    shared = columns, log_det, part, n[:1].expand(3)
+    check(all_of_a_likelihood(*shared), torch_alone(all_of_a_likelihood, *shared), torch.float64)
+    assert called == ["likelihood"]
+    for others in (
+        (columns.mT.contiguous().mT, log_det, weight, n),
+        (columns, log_det[:, :1], weight, n),
+        (columns, log_det, weight, n.double()),
+        (columns, log_det, weight, n[:1]),
+    ):
+        ours = all_of_a_likelihood(*others)
+        check(ours, torch_alone(all_of_a_likelihood, *others), torch.float64)
+    assert called == ["likelihood"]
+
+
+def test_a_member_has_the_loss_and_gradients_that_it_has_alone():
+    columns, log_det = normal(3, 5, 79, dtype=torch.float32), normal(3, 79, dtype=torch.float32)
+    weight = normal(3, 144, dtype=torch.float32, seed=1).abs()[:, :79]
+    n = torch.tensor([79, 77, 75])
+    together = all_of_a_likelihood(columns, log_det, weight, n)
+    for own in zip(columns, log_det, weight, n, *together, strict=True):
+        for part, alone in zip(own[4:], all_of_a_likelihood(*own[:4]), strict=True):
+            assert torch.equal(part, alone)
 
 
 def test_nobody_is_asked_twice_who_watches(monkeypatch):
     """Until the context ends, but for autograd, which may begin within."""
     x = torch.ones(3)
     asked = []
-    monkeypatch.setattr(_fused, "is_traced", lambda: asked.append(0))
+    monkeypatch.setattr(_fused, "n_modes", lambda: asked.append(0))
     with torch.inference_mode(), pytest.raises(KeyboardInterrupt), _fused.unwatched(x):
         asked.clear()
         assert _fused.serves(x) and not _fused.serves(x.half())
@@ -349,6 +378,19 @@ def test_nobody_is_asked_twice_who_watches(monkeypatch):
     assert _fused.serves(x) and asked
     with torch.autocast("cpu", torch.bfloat16), _fused.unwatched(x):
         assert not _fused.serves(x)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # of torch, for a jvp
+def test_a_transform_or_a_compiler_may_start_where_nobody_watched():
+    def squash(x):
+        return _pullbacks.squash(x, 3.0)
+
+    x = normal(4, 5)
+    with torch.no_grad(), _fused.unwatched(x):
+        assert_close(torch.vmap(squash)(x), squash(x))
+        tangent = torch.func.jvp(squash, (x,), (torch.ones_like(x),))[1]
+        assert_close(tangent, _pullbacks.squash_vjp(x, 3.0)[1](torch.ones_like(x)))
+        assert_close(torch.compile(squash, backend="eager", fullgraph=True)(x), squash(x))
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")

@@ -21,7 +21,8 @@ def evaluate(spline, x, params, add_up=False):
     """The spline, its log-slope, and what its gradient needs; log-slopes as of `run_forward`."""
     x, params, settings = x.contiguous(), _fused.in_blocks(params), _settings(spline)
     if not torch.compiler.is_compiling():
-        return *_forward(x, params, settings, add_up), (x, params)
+        outcome = _fused.run_forward("spline", _checked(settings), x, params, add_up)
+        return *outcome, (x, params)
     z, log_slope = compiled_forward(x, params, settings)
     return z, log_slope.sum(-2, keepdim=True) if add_up else log_slope, (x, params)
 
@@ -44,9 +45,9 @@ def invert(spline, z, params):
 
 
 def _forward(
-    x: torch.Tensor, params: torch.Tensor, settings: list[float], add_up: bool = False
+    x: torch.Tensor, params: torch.Tensor, settings: list[float]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return _fused.run_forward("spline", _checked(settings), x, params, add_up)
+    return _fused.run_forward("spline", _checked(settings), x, params)
 
 
 def _backward(

@@ -46,14 +46,14 @@ INLINE void NAME(affine_map)(const double *settings, const ptrdiff_t *sizes, voi
         REAL *restrict log_slope = (REAL *)tensors[3] + block / sizes[2] * n;
         TILES(n) {
             const REAL *raw = shift + n;
-            REAL own[TILE];
+            REAL slopes[TILE];
             EACH {
                 REAL unused, log_scale = NAME(squashed)(raw[j], bound, &unused);
-                own[j] = inverse ? -log_scale : log_scale;
-                REAL slope = NAME(exponential)(own[j]);
+                slopes[j] = inverse ? -log_scale : log_scale;
+                REAL slope = NAME(exponential)(slopes[j]);
                 to[j] = inverse ? (from[j] - shift[j]) * slope : from[j] * slope + shift[j];
             }
-            NAME(add_up)(block % sizes[2] > 0, width, own, log_slope);
+            NAME(add_up)(block % sizes[2] > 0, width, slopes, log_slope);
             from += width, shift += width, to += width, log_slope += width;
         }
     }

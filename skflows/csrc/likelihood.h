@@ -12,13 +12,13 @@ CLONES static void NAME(likelihood)(const double *settings, const ptrdiff_t *siz
         const REAL *z = (const REAL *)tensors[0] + member * n_columns * n;
         const REAL *log_det = (const REAL *)tensors[1] + member * n;
         const REAL *weight = (const REAL *)tensors[2] + member * n;
-        const REAL per_row = 1.0 / ((const int64_t *)tensors[3])[member];
+        const REAL count = ((const int64_t *)tensors[3])[member];
         REAL *restrict grad_z = (REAL *)tensors[5] + member * n_columns * n;
         REAL *restrict grad_log_det = (REAL *)tensors[6] + member * n;
         double total = 0;
         TILES(n) {
             REAL share[TILE], loss[TILE] = {0};
-            EACH share[j] = weight[start + j] * per_row;
+            EACH share[j] = weight[start + j] / count;
             for (ptrdiff_t at = start; at < n_columns * n; at += n)
                 EACH {
                     loss[j] += z[at + j] * z[at + j];

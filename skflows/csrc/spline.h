@@ -135,7 +135,7 @@ INLINE void NAME(spline_map)(const double *settings, const ptrdiff_t *sizes, voi
     for (ptrdiff_t block = 0; block < sizes[0]; block++, params += (3 * spline->n_bins - 1) * n) {
         REAL *restrict log_slope = (REAL *)tensors[3] + block / sizes[2] * n;
         TILES(n) {
-            REAL own[TILE];
+            REAL slopes[TILE];
             NAME(locate)(&a, spline, inverse, width, from, params + start, n);
             EACH {
                 REAL unused;
@@ -149,9 +149,9 @@ INLINE void NAME(spline_map)(const double *settings, const ptrdiff_t *sizes, voi
                 REAL steepness = NAME(logarithm)(at.steep);
                 int inside = from[j] == a.clamped[j];
                 to[j] = inside ? mapped : from[j];
-                own[j] = inside ? (inverse ? -steepness : steepness) : 0 * from[j];
+                slopes[j] = inside ? (inverse ? -steepness : steepness) : 0 * from[j];
             }
-            NAME(add_up)(block % sizes[2] > 0, width, own, log_slope);
+            NAME(add_up)(block % sizes[2] > 0, width, slopes, log_slope);
             from += width, to += width, log_slope += width;
         }
     }

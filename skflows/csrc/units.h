@@ -15,7 +15,7 @@ CLONES static void NAME(units)(const double *settings, const ptrdiff_t *sizes, v
         for (ptrdiff_t unit = 0; unit < n_units; unit++) {
             const ptrdiff_t row = member * n_units + unit;
             REAL *h = (REAL *)tensors[0] + row * sizes[6];
-            const REAL *residual = (const REAL *)tensors[2] + (tensors[2] ? row * sizes[7] : 0);
+            const REAL *residual = tensors[2] ? (const REAL *)tensors[2] + row * sizes[7] : NULL;
             REAL *units = (REAL *)tensors[6] + row * sizes[8];
             TILES(n) {
                 REAL sum[TILE], on[TILE];
