@@ -93,17 +93,20 @@ class FlatOptimizer:
 
     def _attach(self, module):
         self.parameters = list(module.parameters())
-        sizes = [p.numel() // len(self.weights) for p in self.parameters]
         self.shapes = [p.shape for p in self.parameters]
+        sizes = [p.numel() // len(self.weights) for p in self.parameters]
         self.begins = torch.tensor([0, *accumulate(sizes)], device="cpu")  # for compiled code
-        for p, weights in zip(self.parameters, self.weights.split(sizes, 1), strict=True):
-            p.data = weights.view_as(p)
+
+        def parts(rows):
+            return [part.view(s) for part, s in zip(rows.split(sizes, 1), self.shapes, strict=True)]
+
+        self.gradient = torch.zeros_like(self.weights)
+        self.views, self.averages = parts(self.weights), parts(self.average)
+        self.slots = parts(self.gradient)
+        self._point_to(self.views)
         self.layers = masked_layers(module)
         for layer in self.layers:
             layer.weight_is_masked = True
-        self.gradient = torch.zeros_like(self.weights)
-        slots = self.gradient.split(sizes, 1)
-        self.slots = [slot.view_as(p) for slot, p in zip(slots, self.parameters, strict=True)]
         # What a step is told of each member, in the precision that torch's one pass takes.
         self.rate, self.excess, self.lost = told = self.n_steps.repeat(3, 1, 1)
         rows = self.weights, self.gradient, self.moment, self.square, self.n_steps, *told
@@ -224,15 +227,18 @@ class FlatOptimizer:
     def load(self, weights):
         self.weights.copy_(weights)
 
+    def _point_to(self, views):
+        for p, view in zip(self.parameters, views, strict=True):
+            p.data = view
+
     @contextmanager
     def averaged(self):
-        """The module holds the averaged weights in this context."""
-        current = self.weights.clone()
-        self.load(self.average)
+        """The module holds the averaged weights in this context, which takes no copy."""
+        self._point_to(self.averages)
         try:
             yield
         finally:
-            self.load(current)
+            self._point_to(self.views)
 
     def release(self):
         """Give each parameter its own memory again."""
