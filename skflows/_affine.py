@@ -5,9 +5,11 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from . import _fused, _tiles
 from ._columns import add_product, product, weight_gradient
 from ._products import large_products, layer_products
 
+MANY = 256  # columns of a call, from which on tiles save more than they take to start
 # Multiplications and outputs from which on a run has a product of its own, and how many may.
 SIZE_OF_A_RUN, OUTPUTS_OF_A_RUN, MOST_RUNS = 2**23, 64, 4
 
@@ -20,23 +22,53 @@ class ColumnLinear(nn.Module):
         bound = 0.0 if zero else max(n_in, 1) ** -0.5
         self.weight = nn.Parameter(torch.empty(n_out, n_in).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(n_out, 1).uniform_(-bound, bound))
+        self._tiles = _tiles.dense_tiles(n_out, n_in)
 
     def forward(self, h):
-        return add_product(self.bias, self.weight, h)
+        weight = self.masked_weight()
+        if h.shape[-1] < MANY or not (address := self.gemm(weight, h)):
+            return self.whole(weight, h)
+        output = _room_for_output(weight, h)
+        _tiles.layer_vjp(address, weight, self.bias, h, self._tiles, output)
+        return output
 
     def vjp(self, h):
         """The output, and its pullback."""
-        output, through = self.product_vjp(h)
+        weight = self.masked_weight()
+        if address := self.gemm(weight, h):
+            output = _room_for_output(weight, h)
+            through = _tiles.layer_vjp(address, weight, self.bias, h, self._tiles, output)
+        else:
+            output, through_product = self.product_vjp(weight, h)
+            output = output.add_(self.bias)
+
+            def through(g, to_x):
+                return *through_product(g, to_x), g.sum(-1, keepdim=True)
 
         def pullback(g, to_x=True):
-            g_h, g_weight = through(g, to_x)
-            return g_h, [g_weight, g.sum(-1, keepdim=True)]
+            g_h, g_weight, g_bias, *_ = through(g, to_x=to_x)
+            return g_h, [self.masked_gradient(g_weight), g_bias]
 
-        return output.add_(self.bias), pullback
+        return output, pullback
 
-    def product_vjp(self, h, out=None):
-        """The output without the bias, and its pullback to h and the weight."""
-        return product_vjp(self.weight, h, out)
+    def gemm(self, weight, h):
+        """What `_tiles.gemm` returns, or 0 where compiled code does not take these."""
+        serves = weight.dim() == h.dim() <= 3 and _fused.serves(h, weight, self.bias)
+        return _tiles.gemm(h) if serves else 0
+
+    def masked_weight(self):
+        return self.weight
+
+    def masked_gradient(self, g_weight):
+        return g_weight
+
+    def whole(self, weight, h):
+        """The output, by torch."""
+        return add_product(self.bias, weight, h)
+
+    def product_vjp(self, weight, h, out=None):
+        """The output without the bias, by torch, and its pullback to h and the weight."""
+        return product_vjp(weight, h, out)
 
 
 class MaskedLinear(ColumnLinear):
@@ -52,6 +84,7 @@ class MaskedLinear(ColumnLinear):
     def __init__(self, n_in, n_out, mask, zero=False):
         super().__init__(n_in, n_out, zero)
         self.register_buffer("mask", mask)
+        self._tiles = _tiles.tiles_of(mask)
         self.size = n_in * n_out
         # How many inputs each output needs, from the first one on.
         self.reach = ((mask != 0) * torch.arange(1, n_in + 1)).amax(1).tolist()
@@ -82,8 +115,8 @@ class MaskedLinear(ColumnLinear):
         runs = [(slice(*pair), max(self.reach[slice(*pair)])) for pair in pairwise(bounds)]
         return runs if min(n_seen for _, n_seen in runs) < max(self.reach) else None
 
-    def forward(self, h):
-        weight, runs = self.masked_weight(), self.runs(h.shape[-1])
+    def whole(self, weight, h):
+        runs = self.runs(h.shape[-1])
         if runs is None:
             return add_product(self.bias, weight, h)
         output = _room_for_output(weight, h)
@@ -92,18 +125,11 @@ class MaskedLinear(ColumnLinear):
             add_product(*parts, out=output[..., rows, :])
         return output
 
-    def product_vjp(self, h, out=None):
-        weight, runs = self.masked_weight(), self.runs(h.shape[-1])
+    def product_vjp(self, weight, h, out=None):
+        runs = self.runs(h.shape[-1])
         if runs is None:
-            output, through = product_vjp(weight, h, out)
-        else:
-            output, through = runs_vjp(weight, h, runs, out)
-
-        def pullback(g, to_x=True):
-            g_h, g_weight = through(g, to_x)
-            return g_h, self.masked_gradient(g_weight)
-
-        return output, pullback
+            return product_vjp(weight, h, out)
+        return runs_vjp(weight, h, runs, out)
 
 
 def masked_layers(module):

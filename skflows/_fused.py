@@ -15,7 +15,7 @@ try:
     from . import _passes  # type: ignore[attr-defined]
 except ImportError:  # installed where there was no C compiler
     _passes = None
-if getattr(_passes, "VERSION", None) != 3:  # left by a build of other C
+if getattr(_passes, "VERSION", None) != 4:  # left by a build of other C
     _passes = None
 
 DTYPES = torch.float32, torch.float64

@@ -6,16 +6,15 @@ Several networks of the same shapes run as one when their parameters, and the co
 leading member axis.
 """
 
-import math
 from collections import deque
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from . import _fused
-from ._affine import ColumnLinear, MaskedLinear
-from ._columns import collide, room_apart
+from . import _fused, _tiles
+from ._affine import MANY, ColumnLinear, MaskedLinear
+from ._columns import room_apart
 from ._draws import dropout, dropout_bits, dropout_factors
 from ._pullbacks import recorded, refuse_context, squash, squash_vjp
 
@@ -24,7 +23,6 @@ aten = torch.ops.aten
 # Networks see nearly x for ordinary values, and this much at most. A linear response to one outlier
 # would otherwise decide the parameters of its row.
 FARTHEST_SEEN = 10.0
-FUSED_ROWS = 256  # of a call, from which on compiled code saves more than it takes to start
 
 
 class ResidualMLP(nn.Module):
@@ -92,7 +90,7 @@ class ResidualMLP(nn.Module):
         return self.activate(h)
 
     def forward(self, x, context=None):
-        if _fused.is_traced() or x.shape[-1] < FUSED_ROWS or not self._is_fused(x):
+        if _fused.is_traced() or x.shape[-1] < MANY or not self._is_fused(x):
             return self.output(self.last_hidden(x, context))
         added = None if self.context is None else self.context(context.mT)
         passed = self._hidden_vjp(squash(x, FARTHEST_SEEN), added)
@@ -110,9 +108,8 @@ class ResidualMLP(nn.Module):
             g, gradients = through_output(g)
             g_after = None  # that in h by way of the residual layer after it
             while passed:  # what each keeps is free when its turn is over
-                _, through_product, through_units, is_residual = passed.pop()
-                g_h, g_bias = through_units(g, g_after)
-                g, g_weight = through_product(g_h, to_x or len(passed) > 0)
+                _, through, is_residual = passed.pop()
+                g, g_weight, g_bias, g_h = through(g, g_after, to_x or len(passed) > 0)
                 gradients = [g_weight, g_bias, *gradients]
                 g_after = g_h if is_residual else None
             return through_squash(g) if to_x else None, gradients
@@ -120,70 +117,66 @@ class ResidualMLP(nn.Module):
         return output, pullback
 
     def _hidden_vjp(self, seen, added=None):
-        """Units of each hidden layer, with pullbacks of its product and of what follows on it.
+        """Units of each hidden layer, their pullback, and whether the layer is residual.
 
-        And whether it is residual. What is given is added to the product of the first one.
+        What is given is added to the product of the first one.
         """
         layers, h = [self.input, *self.hidden], None
         for layer in layers:
-            room = None
-            if collide(seen) and self._is_fused(seen, layer.weight):
-                room = room_apart(layer.weight.shape[-2], seen)
-            product, through_product = layer.product_vjp(seen, room)
-            is_residual = h is not None and h.shape == product.shape
+            is_residual = h is not None and h.shape[-2] == layer.weight.shape[-2]
             added = h if is_residual else added if h is None else None
-            is_last = layer is layers[-1]
-            h, seen, through_units = self._units_vjp(product, layer.bias, added, is_last)
-            yield seen, through_product, through_units, is_residual
+            h, seen, through = self._layer_vjp(layer, seen, added, layer is layers[-1])
+            yield seen, through, is_residual
 
-    def _units_vjp(self, product, bias, residual, is_last):
-        """A hidden layer before and behind its activation, from the product that it begins with.
+    def _layer_vjp(self, layer, seen, residual, is_last):
+        """A hidden layer before and behind its activation, and its pullback.
 
-        The pullback takes the gradient in the latter, which nobody may need after it, and that in
-        the former by way of what comes later, or None. It returns that in the product and in the
-        bias. Of the last layer, what comes before the activation is not kept.
+        That takes the gradient in the latter, which nobody may need after it, that in the former by
+        way of what comes later, or None, and whether that in what is seen is wanted. It returns the
+        latter, those in the weight and in the bias, and that in the former. Of the last layer, what
+        comes before the activation is not kept.
         """
-        parts = (product, bias) if residual is None else (product, bias, residual)
-        if self._is_fused(*parts) and (residual is None or residual.shape == product.shape):
-            return self._units_vjp_fused(product, bias, residual, is_last)
-        h = product + bias
+        weight = layer.masked_weight()
+        parts = (
+            (seen, weight, layer.bias) if residual is None else (seen, weight, layer.bias, residual)
+        )
+        shape = *seen.shape[:-2], weight.shape[-2], seen.shape[-1]
+        if self._is_fused(*parts) and (residual is None or residual.shape == shape):
+            return self._layer_vjp_fused(layer, weight, seen, residual, is_last)
+        product, through_product = layer.product_vjp(weight, seen)
+        h = product + layer.bias
         h = h if residual is None else h + residual
-        units, through = self._activate_vjp(h, in_place=is_last)
+        units, through_units = self._activate_vjp(h, in_place=is_last)
 
-        def pullback(g, g_after):
-            g = through(g)
+        def pullback(g, g_after, to_x):
+            g = through_units(g)
             g = g if g_after is None else g.add_(g_after)
-            return g, g.sum(-1, keepdim=True)
+            g_seen, g_weight = through_product(g, to_x)
+            return g_seen, layer.masked_gradient(g_weight), g.sum(-1, keepdim=True), g
 
         return h, units, pullback
 
-    def _is_fused(self, *tensors):
-        return not self.vjp_by_autograd and _fused.serves(*tensors)
-
-    def _units_vjp_fused(self, product, bias, residual, is_last):
+    def _layer_vjp_fused(self, layer, weight, seen, residual, is_last):
         """The same of rectified units, by compiled code."""
-        bits = least = factor = None
-        if self.dropout and self.training:
-            bits, least, factor = dropout_bits(product, self.dropout)
-        bias, of_bias = _fused.by_member(bias, 2)
-        bits, of_bits = _fused.by_member(bits, 2)
-        factor, of_factor = _fused.by_member(factor, 0)
-        sizes = math.prod(product.shape[:-2]), *product.shape[-2:]
-        units = product if is_last else room_apart(sizes[1], product)
-        row = units.stride(-2)
-        of_residual = 0 if residual is None else residual.stride(-2)
-        strides = of_bias, of_bits, of_factor, product.stride(-2), of_residual, row
-        inputs = product, bias, residual, bits, least, factor
-        _fused.run("units", (), (*sizes, *strides), *inputs, units)
+        product, through_product = room_apart(weight.shape[-2], seen), None
+        address = _tiles.gemm(seen)
+        if not address:
+            product, through_product = layer.product_vjp(weight, seen, product)
+        drop = dropout_bits(product, self.dropout) if self.dropout and self.training else None
+        units = product if is_last else room_apart(weight.shape[-2], seen)
+        given = address, weight, layer.bias, seen, layer._tiles, product
+        through = _tiles.layer_vjp(*given, residual=residual, drop=drop, units=units)
 
-        def pullback(g, g_after):
-            g = g.contiguous()
-            g_bias = g.new_empty(*g.shape[:-1], 1)
-            tensors = g, units, factor, g_after, g_bias
-            _fused.run("units_backward", (), (*sizes, of_factor, row), *tensors)
-            return g, g_bias
+        def pullback(g, g_after, to_x):
+            g_seen, g_weight, g_bias, g = through(g, g_after, to_x)
+            if through_product is not None:
+                g_seen, g_weight = through_product(g, to_x)
+            return g_seen, layer.masked_gradient(g_weight), g_bias, g
 
         return product, units, pullback
+
+    def _is_fused(self, *tensors):
+        return not self.vjp_by_autograd and _fused.serves(*tensors)
 
     def _activate_vjp(self, h, in_place=False):
         is_dropped = self.dropout and self.training

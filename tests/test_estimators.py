@@ -291,6 +291,7 @@ def test_threads_share_no_small_operations(name, direction, is_shared, two_threa
 @pytest.mark.parametrize(("name", "n_threads"), [("maf", 2), ("iaf", 1), ("planar", 1)])
 def test_fits_share_no_small_operations(name, n_threads, two_threads, monkeypatch):
     monkeypatch.setattr(_engine, "SMALLEST_SHARED_WORK", 0)
+    monkeypatch.setattr(_engine, "SMALLEST_WITH_TILES", 0)
     numbers = []
     fit_flow = _training.fit_flow
 

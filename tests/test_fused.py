@@ -11,10 +11,11 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 
-from skflows import _fused, _pullbacks
+from skflows import _fused, _pullbacks, _tiles
+from skflows._affine import MANY, ColumnLinear, MaskedLinear
 from skflows._draws import drawing_from
 from skflows._members import stack
-from skflows._nn import FUSED_ROWS, ResidualMLP
+from skflows._nn import ResidualMLP
 from skflows._objective import weighted_nll_vjp
 from skflows._optimizer import FlatOptimizer
 from skflows.bijections import Affine, LULinear, MaskedAutoregressive
@@ -50,6 +51,14 @@ def called(monkeypatch):
 
     monkeypatch.setattr(_fused, "run", recorded)
     return names
+
+
+@pytest.fixture(params=["in tiles", "by torch"])
+def in_tiles(request, monkeypatch):
+    """Whether products are in tiles, as on one thread, or torch's, as it may share them on more."""
+    is_one = request.param == "in tiles"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1 if is_one else 2)
+    return is_one
 
 
 def normal(*shape, dtype=torch.float64, seed=0):
@@ -175,7 +184,7 @@ def all_of_a_net(net, x, g, n_generators):
     ("n_members", "rates", "n_generators"),
     [(1, 0.0, 1), (1, 0.3, 1), (3, 0.3, 1), (3, 0.3, 3), (3, [0.0, 0.2, 0.5], 3)],
 )
-def test_units(n_members, rates, n_generators, hidden, n, dtype, torch_alone, called):
+def test_units(n_members, rates, n_generators, hidden, n, dtype, in_tiles, torch_alone, called):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         nets = [ResidualMLP(4, 6, hidden, dropout=0.3).to(dtype) for _ in range(n_members)]
@@ -187,30 +196,117 @@ def test_units(n_members, rates, n_generators, hidden, n, dtype, torch_alone, ca
     drawn = normal(*shape, 4, n, dtype=dtype), normal(*shape, 6, n, dtype=dtype, seed=1)
     call = partial(all_of_a_net, net, n_generators=n_generators)
     ours = call(*drawn)
-    assert called.count("units") == called.count("units_backward") == len(hidden)
+    n_layers = len(hidden) + in_tiles  # the output has a product alone
+    assert called.count("layer") == called.count("layer_backward") == n_layers
     check(ours, torch_alone(call, *drawn), dtype)
 
 
 @pytest.mark.parametrize("n_context", [0, 3])
 @pytest.mark.parametrize("hidden", [(8,), (8, 8), (8, 5, 5)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_units_of_many_rows_without_gradients(dtype, hidden, n_context, torch_alone, called):
+def test_units_of_many_rows_without_gradients(
+    dtype, hidden, n_context, in_tiles, torch_alone, called
+):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = ResidualMLP(4, 6, hidden, n_context).to(dtype)
         net.output.weight.data.normal_()
-    x = normal(4, FUSED_ROWS, dtype=dtype)
-    context = normal(FUSED_ROWS, n_context, dtype=dtype, seed=1) if n_context else None
+    x = normal(4, MANY, dtype=dtype)
+    context = normal(MANY, n_context, dtype=dtype, seed=1) if n_context else None
     with torch.no_grad():
         net(x[:, 1:], None if context is None else context[1:])
-        assert "units" not in called
+        assert "layer" not in called
         ours = net(x, context)
-        assert called.count("units") == len(hidden)
+        n_layers = len(hidden) + in_tiles + (in_tiles and n_context > 0)
+        assert called.count("layer") == n_layers
         check([ours], [torch_alone(net, x, context)], dtype)
     called.clear()
     recorded = net(x, context)
-    assert recorded.requires_grad and "units" not in called
+    assert recorded.requires_grad and "layer" not in called
     check([ours], [recorded], dtype)
+
+
+def masks(n_out, n_in):
+    """Of no weight, of all, of a triangle and its mirror image, and with gaps."""
+    places = torch.arange(n_out)[:, None] * n_in, torch.arange(n_in) * n_out
+    holes = torch.rand(n_out, n_in, generator=torch.Generator().manual_seed(0)) < 0.02
+    return {
+        "full": torch.ones(n_out, n_in),
+        "empty": torch.zeros(n_out, n_in),
+        "later": (places[0] > places[1]).float(),
+        "earlier": (places[0] < places[1]).float(),
+        "few": holes.float(),
+    }
+
+
+@torch.no_grad()
+def all_of_a_layer(layer, h, g):
+    output, pullback = layer.vjp(h)
+    g_h, gradients = pullback(g)
+    return output, g_h, *gradients
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [0, 1, 65, 512, 700])
+@pytest.mark.parametrize(
+    ("n_out", "n_in"), [(1, 1), (9, 0), (64, 10), (20, 64), (250, 64), (70, 300)]
+)
+@pytest.mark.parametrize("mask", ["none", "full", "empty", "later", "earlier", "few"])
+def test_layers_in_tiles(mask, n_out, n_in, n, dtype, torch_alone, called, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    if mask != "none" and not n_in:
+        pytest.skip("nothing to mask")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if mask == "none":
+            layer = ColumnLinear(n_in, n_out)
+        else:
+            layer = MaskedLinear(n_in, n_out, masks(n_out, n_in)[mask])
+    layer.to(dtype)
+    drawn = normal(n_in, n, dtype=dtype), normal(n_out, n, dtype=dtype, seed=1)
+    ours = all_of_a_layer(layer, *drawn)
+    assert called == ["layer", "layer_backward"]
+    check(ours, torch_alone(all_of_a_layer, layer, *drawn), dtype)
+    # As parts of others, which is how halves of the columns and weights of an optimiser lie.
+    lying = [torch.cat([t, t], -1)[:, :n] for t in drawn]
+    check(all_of_a_layer(layer, *lying), ours, dtype)
+    check(all_of_a_layer(layer, *(t.mT.contiguous().mT for t in drawn)), ours, dtype)
+
+
+@pytest.mark.parametrize("n", [1, 65, 512])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_members_have_the_bits_that_they_have_alone(n, dtype, called, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = [ColumnLinear(10, 64).to(dtype) for _ in range(3)]
+    together = copy.deepcopy(layers[0])
+    for name in ("weight", "bias"):
+        values = torch.stack([getattr(layer, name).detach() for layer in layers])
+        setattr(together, name, nn.Parameter(values))
+    h, g = normal(3, 10, n, dtype=dtype), normal(3, 64, n, dtype=dtype, seed=1)
+    whole = all_of_a_layer(together, h, g)
+    assert called == ["layer", "layer_backward"]
+    parts = [all_of_a_layer(*own) for own in zip(layers, h, g, strict=True)]
+    for value, own in zip(whole, zip(*parts, strict=True), strict=True):
+        assert torch.equal(value, torch.stack(own))
+
+
+@pytest.mark.parametrize(("n_out", "n_in"), [(1, 1), (64, 64), (250, 64), (70, 300)])
+def test_tiles_hold_all_that_a_mask_shows(n_out, n_in):
+    """Each weight once, and few of those that are hidden; a tile is small enough for a thread."""
+    for name, mask in masks(n_out, n_in).items():
+        for tiles, seen in zip(_tiles.tiles_of(mask), (mask, mask.mT), strict=True):
+            n_times, begun = torch.zeros_like(seen), set()
+            for first, end, start, stop, has_begun in tiles.tolist():
+                n_times[first:end, start:stop] += 1
+                assert (end - first) * (stop - start) * 64 <= 2**18
+                assert has_begun == ((first, end) in begun)
+                begun.add((first, end))
+            assert sorted(begun)[0][0] == 0 and sorted(begun)[-1][1] == len(seen)
+            assert ((n_times == 1) | ((seen == 0) & (n_times == 0))).all()
+            if name in ("later", "earlier") and min(n_out, n_in) >= 64:
+                assert n_times.mean() < 0.7
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # of torch, for a jvp
@@ -235,7 +331,7 @@ def test_units_hide_no_nan(torch_alone, called):
     net.hidden[0].bias.data[1] = torch.nan
     drawn = net, torch.ones(1, 3), torch.ones(1, 3), 1
     output, *gradients = all_of_a_net(*drawn)
-    assert "units_backward" in called
+    assert "layer_backward" in called
     assert output.isnan().all() and sum(gradient.isnan().any() for gradient in gradients) > 0
     assert_close((output, *gradients), torch_alone(all_of_a_net, *drawn), equal_nan=True)
 
@@ -247,14 +343,14 @@ def test_units_that_compiled_code_does_not_take(called):
         torch.manual_seed(0)
         net = ResidualMLP(3, 2, (8, 8), n_context=2).requires_grad_(False)
         net.output.weight.normal_()
-    x, context = normal(3, FUSED_ROWS), normal(1, 2)
+    x, context = normal(3, MANY), normal(1, 2)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert net(x.float(), context.float()).isfinite().all()
     assert not called
     net.double()
     with torch.no_grad():
-        assert_close(net(x, context), net(x, context.expand(FUSED_ROWS, -1)))
-        assert "units" in called
+        assert_close(net(x, context), net(x, context.expand(MANY, -1)))
+        assert "layer" in called
         plain = dict(net.named_parameters())
         moved = plain["hidden.0.bias"] + normal(3, 8, 1)
 

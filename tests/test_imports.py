@@ -11,7 +11,17 @@ import skflows
 
 ROOT = Path(skflows.__file__).parent
 # Each room may import from itself and from those before it; a name not listed comes last.
-ROOMS = ["_passes", "_fused", "_draws", "_columns", "_products", "_pullbacks", "_affine", "_nn"]
+ROOMS = [
+    "_passes",
+    "_fused",
+    "_draws",
+    "_columns",
+    "_products",
+    "_pullbacks",
+    "_tiles",
+    "_affine",
+    "_nn",
+]
 ROOMS += ["_masked", "_ode"]
 ROOMS += ["bijections", "_flow", "_members", "_optimizer", "_history", "_objective", "_training"]
 ROOMS += ["_matching"]

@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 from torch.testing import assert_close
 
-from skflows import MAFDensity, _affine, _products
+from skflows import MAFDensity, _affine, _products, _tiles
 from skflows._affine import ColumnLinear
 from skflows._columns import weight_gradient
 from skflows._products import (
@@ -38,6 +38,12 @@ def all_large(monkeypatch):
     """As where oneDNN is the wider one, and all products are large."""
     monkeypatch.setattr(_products, "onednn_is_wider", lambda: True)
     monkeypatch.setattr(_products, "LARGE", 1)
+
+
+@pytest.fixture
+def by_torch(monkeypatch):
+    """As where torch may share products among threads: none is in tiles."""
+    monkeypatch.setattr(_tiles, "gemm", lambda tensor: 0)
 
 
 @pytest.fixture
@@ -149,6 +155,7 @@ def test_what_is_a_large_product_does_not_hang_on_the_members(members, all_large
 
 
 @chooses
+@pytest.mark.usefixtures("by_torch")
 def test_weights_of_members_are_put_side_by_side_for_onednn(monkeypatch):
     """An optimiser keeps all weights of a member together; oneDNN would copy them twice a step."""
     seen = []
@@ -173,6 +180,7 @@ def test_weights_of_members_are_put_side_by_side_for_onednn(monkeypatch):
 
 
 @wider
+@pytest.mark.usefixtures("by_torch")
 @pytest.mark.parametrize(("n_in", "n_out"), [(5, 64), (64, 64), (64, 10), (64, 230)])
 @pytest.mark.parametrize("n", [120, 125, 400])
 def test_members_of_a_stack_have_the_bits_that_they_have_alone(n_in, n_out, n):
@@ -228,6 +236,7 @@ def test_an_interrupt_within_a_context_leaves_no_trace():
 
 
 @chooses
+@pytest.mark.usefixtures("by_torch")
 @pytest.mark.parametrize("large", [True, False])
 def test_steps_and_held_out_scores_take_suitable_products(large, all_large, monkeypatch):
     monkeypatch.setattr(_products, "LARGE", 1 if large else 10**9)
@@ -247,6 +256,7 @@ def test_steps_and_held_out_scores_take_suitable_products(large, all_large, monk
 
 
 @wider
+@pytest.mark.usefixtures("by_torch")
 def test_members_of_a_search_have_the_same_large_products_as_alone():
     X = np.random.default_rng(0).standard_normal((1400, 4))
     flow = MAFDensity(hidden_layer_sizes=(256, 256), max_iter=2, batch_size=512, random_state=0)

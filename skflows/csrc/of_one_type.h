@@ -5,7 +5,7 @@
 #include "spline.h"
 #include "affine.h"
 #include "lu.h"
-#include "units.h"
+#include "layers.h"
 #include "likelihood.h"
 #include "adam.h"
 

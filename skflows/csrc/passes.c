@@ -13,7 +13,7 @@
 
 #define MAX_BINS 32
 #define TILE 64 /* values: what a spline of 8 bins needs of these stays in the cache of level 1 */
-#define VERSION 3 /* of what Python passes: a build of another one would misread it */
+#define VERSION 4 /* of what Python passes: a build of another one would misread it */
 
 #if defined(__FAST_MATH__) || (defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD == 2)
 #error "Rounding to whole numbers, and nan, need arithmetic as it is written."
@@ -45,7 +45,7 @@
 #define CHOOSE(from, low, high) ((from) < (low) ? (low) : (from) > (high) ? (high) : (from))
 
 #define MOST_SETTINGS 8
-#define MOST_SIZES 9
+#define MOST_SIZES 13
 #define MOST_TENSORS 12
 typedef void Pass(const double *settings, const ptrdiff_t *sizes, void *const *tensors);
 
@@ -139,8 +139,8 @@ static PyObject *call(PyObject *const *args, Py_ssize_t n_args, Py_ssize_t n_set
     OF(squash_backward, 1, 1, 3) \
     OF(lu, 1, 6, 6)              \
     OF(lu_backward, 1, 6, 9)     \
-    OF(units, 0, 9, 7)           \
-    OF(units_backward, 0, 5, 5)  \
+    OF(layer, 0, 13, 10)         \
+    OF(layer_backward, 0, 12, 11)\
     OF(likelihood, 1, 3, 7)      \
     OF(adam, 7, 3, 12)
 
@@ -153,8 +153,20 @@ static PyObject *call(PyObject *const *args, Py_ssize_t n_args, Py_ssize_t n_set
     }
 PASSES(FUNCTION)
 
+/* The address within a capsule of scipy.linalg.cython_blas, if its whole numbers are int. */
+static PyObject *gemm_of(PyObject *self, PyObject *capsule)
+{
+    static const char numbers[] = "void (char *, char *, int *, int *, int *, ";
+    const char *name = PyCapsule_GetName(capsule);
+    if (!name || strncmp(name, numbers, sizeof numbers - 1))
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "Not the gemm: %R.", capsule);
+    void *pointer = PyCapsule_GetPointer(capsule, name);
+    return pointer ? PyLong_FromVoidPtr(pointer) : NULL;
+}
+
 #define METHOD(name, ...) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL},
-static PyMethodDef methods[] = {PASSES(METHOD) {NULL, NULL, 0, NULL}};
+static PyMethodDef methods[] = {PASSES(METHOD) {"gemm_of", gemm_of, METH_O, NULL},
+                                {NULL, NULL, 0, NULL}};
 
 static int fill(PyObject *module)
 {

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from .._fused import unwatched
+from .._tiles import has_gemm
 from ..bijections._fixed import weighted_moments
 
 # In one pass of scoring: bounds the memory, and keeps the activations in a CPU's cache. Those of
@@ -19,7 +20,9 @@ ROWS_PER_CHUNK = 2**12
 LARGER = 2  # chunks, in this proportion, where the operations on each are many and small
 # Torch has one random state for all threads: fits in threads take turns, lest they mix draws.
 RNG_LOCK = threading.RLock()
-SMALLEST_SHARED_WORK = 1e8  # rows times weights of a pass from which on a second thread pays
+# Rows times weights of a pass from which on a second thread pays, and where one thread alone would
+# have products in tiles.
+SMALLEST_SHARED_WORK, SMALLEST_WITH_TILES = 1e8, 5e8
 
 # The C library hands a freed block beyond a threshold back to the system, and pays for every page
 # of the next one: half the time of scoring, and a tenth of a fit. glibc raises the threshold to
@@ -62,8 +65,10 @@ def suitable_threads(module, n_rows):
     Threads that wait for each other at every small kernel gain nothing on an idle machine, and
     on a busy one they slow a fit a hundredfold.
     """
-    work = n_rows * sum(p.numel() for p in module.parameters())
-    are_small = work < SMALLEST_SHARED_WORK or module.in_small_steps()
+    parameters = list(module.parameters())
+    has_tiles = all(p.is_cpu and has_gemm(p.dtype) for p in parameters)
+    smallest = SMALLEST_WITH_TILES if has_tiles else SMALLEST_SHARED_WORK
+    are_small = n_rows * sum(p.numel() for p in parameters) < smallest or module.in_small_steps()
     with one_thread() if are_small else nullcontext():
         yield
 

@@ -111,7 +111,8 @@ def fit_together(runs, stacked, on_epoch_begin=proceed, on_epoch_end=None):
     rows = padded([run.y for run in runs])
     draws_noise = any(run.draws_noise for run in runs)
     drawn = rows.clone() if draws_noise else None
-    with suitable_threads(stacked, first.batch_size):
+    # As many as each alone: products on one thread are others, with other bits.
+    with suitable_threads(stacked, first.batch_size / len(runs)):
         histories = fit_in_phases(
             first.phases(),
             stacked,
