@@ -46,6 +46,24 @@ INLINE void NAME(tiles)(NAME(Gemm) *gemm, const int64_t *tile, ptrdiff_t n_tiles
     }
 }
 
+/* Of a tile of columns of a unit: product + bias + residual -> h, units. The caller's constants say
+   which of them there are: they make a loop of each kind. The units may take the place of h. */
+INLINE void NAME(activate)(ptrdiff_t width, REAL *h, REAL bias, const REAL *residual,
+                           const int8_t *bits, int8_t least, REAL factor, REAL *units,
+                           int has_residual, int has_bits, int has_units)
+{
+    EACH {
+        REAL sum = h[j] + bias;
+        if (has_residual)
+            sum += residual[j];
+        h[j] = sum;
+        if (has_bits)
+            sum *= bits[j] < least ? 0 : factor;
+        if (has_units)
+            units[j] = sum < 0 ? 0 : sum; /* nan stays */
+    }
+}
+
 /* (gemm, n_members, n_tiles, n_units, n_in, n, member strides of weight, of bias, of what is seen, of
    bits, and of what tells of them, row strides of what is seen, and of product, residual and units):
    weight, bias, seen, tiles, residual or NULL, bits or NULL, least, factor -> product + bias +
@@ -69,23 +87,20 @@ CLONES static void NAME(layer)(const double *settings, const ptrdiff_t *sizes, v
                 NAME(tiles)(gemm, tensors[3], sizes[2], 0, weight, n_in, seen + start, seen_row,
                             width, (REAL *)tensors[8] + row, h_row);
             for (ptrdiff_t unit = 0; unit < n_units; unit++, row += h_row) {
-                REAL *h = (REAL *)tensors[8] + row;
-                REAL sum[TILE], on[TILE];
-                EACH sum[j] = h[j] + bias[unit];
-                if (tensors[4]) {
-                    const REAL *residual = (const REAL *)tensors[4] + row;
-                    EACH sum[j] += residual[j];
-                }
-                EACH h[j] = sum[j];
+                REAL *h = (REAL *)tensors[8] + row, *units = (REAL *)tensors[9] + row;
+                const REAL *residual = (const REAL *)tensors[4] + row;
+                const int8_t *bits = all_bits + unit * n + start;
+                const REAL own = bias[unit];
                 if (!tensors[9])
-                    continue;
-                EACH on[j] = sum[j];
-                if (all_bits) {
-                    const int8_t *bits = all_bits + unit * n + start;
-                    EACH on[j] *= bits[j] < least ? 0 : factor;
-                }
-                REAL *units = (REAL *)tensors[9] + row;
-                EACH units[j] = on[j] < 0 ? 0 : on[j]; /* nan stays */
+                    NAME(activate)(width, h, own, residual, bits, least, factor, units, 0, 0, 0);
+                else if (tensors[4] && all_bits)
+                    NAME(activate)(width, h, own, residual, bits, least, factor, units, 1, 1, 1);
+                else if (tensors[4])
+                    NAME(activate)(width, h, own, residual, bits, least, factor, units, 1, 0, 1);
+                else if (all_bits)
+                    NAME(activate)(width, h, own, residual, bits, least, factor, units, 0, 1, 1);
+                else
+                    NAME(activate)(width, h, own, residual, bits, least, factor, units, 0, 0, 1);
             }
         }
     }
@@ -114,6 +129,20 @@ INLINE void NAME(add_up_columns)(NAME(Gemm) *gemm, const int64_t *tile, ptrdiff_
             }
 }
 
+/* Of a tile of columns of a unit: the gradient in h, in place of that in the units, and its sums. */
+INLINE void NAME(pass_back)(ptrdiff_t width, REAL *restrict grad, const REAL *restrict units,
+                            REAL factor, const REAL *restrict after, REAL *restrict sums,
+                            int has_after)
+{
+    EACH {
+        REAL g = units[j] <= 0 ? 0 : grad[j] * factor;
+        if (has_after)
+            g += after[j];
+        sums[j] += g;
+        grad[j] = g;
+    }
+}
+
 /* (gemm, n_members, numbers of tiles of the weight and of its transpose, n_units, n_in, n, member
    strides of weight, of what is seen, and of factor, row strides of what is seen, and of units):
    grad_units, units or NULL, factor or NULL, grad_after or NULL, weight, seen, tiles of both ->
@@ -135,19 +164,14 @@ CLONES static void NAME(layer_backward)(const double *settings, const ptrdiff_t 
             TILES(n) {
                 const ptrdiff_t place = row * h_row + start;
                 REAL *grad_h = (REAL *)tensors[0] + place;
-                REAL g[TILE];
-                EACH g[j] = grad_h[j];
-                if (tensors[1]) {
-                    const REAL *units = (const REAL *)tensors[1] + place;
-                    EACH g[j] = units[j] <= 0 ? 0 : g[j] * factor;
-                }
-                if (tensors[3]) {
-                    const REAL *after = (const REAL *)tensors[3] + place;
-                    EACH g[j] += after[j];
-                }
-                EACH sums[j] += g[j];
-                if (tensors[1])
-                    EACH grad_h[j] = g[j];
+                const REAL *units = (const REAL *)tensors[1] + place;
+                const REAL *after = (const REAL *)tensors[3] + place;
+                if (!tensors[1])
+                    EACH sums[j] += grad_h[j];
+                else if (tensors[3])
+                    NAME(pass_back)(width, grad_h, units, factor, after, sums, 1);
+                else
+                    NAME(pass_back)(width, grad_h, units, factor, after, sums, 0);
             }
             *grad_bias++ = NAME(sum)(sums);
         }

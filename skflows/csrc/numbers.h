@@ -75,11 +75,17 @@ INLINE void NAME(add_up)(int begun, ptrdiff_t width, const REAL *values, REAL *s
         EACH sums[j] = values[j];
 }
 
-/* Of the values of a tile, which it spends. */
+/* Of the values of a tile, which it spends. Halves of constant length: a compiler makes vectors. */
 INLINE REAL NAME(sum)(REAL *values)
 {
-    for (int k = TILE / 2; k > 0; k /= 2)
-        for (int j = 0; j < k; j++)
-            values[j] += values[j + k];
+#define FOLD(half)                       \
+    for (int j = 0; j < (half); j++)     \
+        values[j] += values[j + (half)];
+    FOLD(TILE / 2)
+    FOLD(TILE / 4)
+    FOLD(TILE / 8)
+    for (int j = 1; j < TILE / 8; j++)
+        values[0] += values[j];
+#undef FOLD
     return values[0];
 }
