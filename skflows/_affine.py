@@ -27,7 +27,7 @@ class ColumnLinear(nn.Module):
     def forward(self, h):
         weight = self.masked_weight()
         if h.shape[-1] < MANY or not (address := self.gemm(weight, h)):
-            return self.whole(weight, h)
+            return self.by_torch(weight, h)
         output = _room_for_output(weight, h)
         _tiles.layer_vjp(address, weight, self.bias, h, self._tiles, output)
         return output
@@ -62,21 +62,21 @@ class ColumnLinear(nn.Module):
     def masked_gradient(self, g_weight):
         return g_weight
 
-    def whole(self, weight, h):
-        """The output, by torch."""
+    def by_torch(self, weight, h):
+        """The output, whose product is torch's."""
         return add_product(self.bias, weight, h)
 
     def product_vjp(self, weight, h, out=None):
-        """The output without the bias, by torch, and its pullback to h and the weight."""
+        """The product, by torch, and its pullback to h and the weight."""
         return product_vjp(weight, h, out)
 
 
 class MaskedLinear(ColumnLinear):
     """An affine layer on columns with a masked weight.
 
-    Products are by runs of outputs, each with the inputs up to the last one that an output of the
-    run sees. Of outputs that see more inputs the later they come, four runs leave out three eighths
-    of the arithmetic.
+    Where products are not in tiles, they are by runs of outputs, each with the inputs up to the
+    last one that an output of the run sees. Of outputs that see more inputs the later they come,
+    four runs leave out three eighths of the arithmetic.
     """
 
     weight_is_masked = False  # an optimiser keeps the weights that the mask hides at 0
@@ -115,7 +115,7 @@ class MaskedLinear(ColumnLinear):
         runs = [(slice(*pair), max(self.reach[slice(*pair)])) for pair in pairwise(bounds)]
         return runs if min(n_seen for _, n_seen in runs) < max(self.reach) else None
 
-    def whole(self, weight, h):
+    def by_torch(self, weight, h):
         runs = self.runs(h.shape[-1])
         if runs is None:
             return add_product(self.bias, weight, h)

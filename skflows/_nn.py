@@ -137,11 +137,10 @@ class ResidualMLP(nn.Module):
         comes before the activation is not kept.
         """
         weight = layer.masked_weight()
-        parts = (
-            (seen, weight, layer.bias) if residual is None else (seen, weight, layer.bias, residual)
-        )
+        added = () if residual is None else (residual,)
         shape = *seen.shape[:-2], weight.shape[-2], seen.shape[-1]
-        if self._is_fused(*parts) and (residual is None or residual.shape == shape):
+        is_whole = residual is None or residual.shape == shape
+        if is_whole and self._is_fused(seen, weight, layer.bias, *added):
             return self._layer_vjp_fused(layer, weight, seen, residual, is_last)
         product, through_product = layer.product_vjp(weight, seen)
         h = product + layer.bias

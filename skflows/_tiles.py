@@ -1,43 +1,67 @@
 """Layers by compiled code: products in tiles, which leave out what a mask hides, and what follows.
 
-Each tile is multiplied by the BLAS that scipy has. OpenBLAS takes small matrices as they lie in
-memory, where torch's library copies them first: it takes a tenth to a third less time for a layer
-of 64 units, and half of it for a masked one.
+Each tile is multiplied by the BLAS that scipy has. With AVX-512 its OpenBLAS takes small matrices
+as they lie in memory, where torch's library copies them first: it takes a tenth to a third less
+time for a layer of 64 units, and half of it for a masked one.
 """
 
 import math
 from functools import cache
+from typing import NamedTuple
 
 import torch
+from threadpoolctl import threadpool_info
 
 from . import _fused
 
 ROWS, COLUMNS, SEEN = 64, 64, 256  # of a tile, and of the inputs that it sees, at most
 MOST_MULTIPLICATIONS = 2**18  # in a tile: OpenBLAS would share more among its threads
 LEAST_ROWS, TILES_OF_A_MASK = 8, 10
+# Of OpenBLAS's kernels, those of AVX-512. By others tiles take up to two thirds longer than torch.
+TAKE_SMALL_MATRICES = {"SkylakeX", "Cooperlake", "SapphireRapids"}
+
+
+class Tiles(NamedTuple):
+    """Tiles of a weight and of its transpose, and how many.
+
+    Of each tile ``(n, 5)`` has the first row, the end of the rows, first and end of what these see,
+    and whether another tile, of other inputs, has begun them.
+    """
+
+    forth: torch.Tensor
+    back: torch.Tensor
+    n_forth: int
+    n_back: int
+
+    def __deepcopy__(self, memo):
+        return self  # nobody writes to it
 
 
 def gemm(tensor):
-    """The address of scipy's product of matrices like this one if tiles pay now, else 0.
+    """The address of a product of matrices like this one if tiles pay now, else 0.
 
     Torch may share products among several threads.
     """
-    return _gemm(tensor.dtype) if torch.get_num_threads() == 1 else 0
-
-
-def has_gemm(dtype):
-    """Whether there are tiles on one thread."""
-    return _fused._passes is not None and dtype in _fused.DTYPES and _gemm(dtype) != 0
+    return address(tensor.dtype) if torch.get_num_threads() == 1 and pay(tensor.dtype) else 0
 
 
 @cache
-def _gemm(dtype):
+def pay(dtype):
+    """Whether tiles do on one thread."""
+    if _fused._passes is None or dtype not in _fused.DTYPES or not address(dtype):
+        return False
+    return any(info.get("architecture") in TAKE_SMALL_MATRICES for info in threadpool_info())
+
+
+@cache
+def address(dtype):
+    """That of scipy's product of two matrices; 0 if its whole numbers are longer than is usual."""
     from scipy.linalg import cython_blas
 
     name = "dgemm" if dtype == torch.float64 else "sgemm"
     try:
         return _fused._passes.gemm_of(cython_blas.__pyx_capi__[name])
-    except (AttributeError, KeyError, ValueError):  # of a scipy whose whole numbers are longer
+    except (AttributeError, KeyError, ValueError):
         return 0
 
 
@@ -48,19 +72,9 @@ def dense_tiles(n_out, n_in):
 
 
 def tiles_of(mask):
-    """Tiles of a weight that is 0 where its mask is, and of its transpose.
-
-    Parameters
-    ----------
-    mask : Tensor of shape (n_out, n_in)
-
-    Returns
-    -------
-    forth, back : Tensor of shape (n_tiles, 5)
-        First row of each tile, its end, first and end of what these rows see, and whether another
-        tile, of other inputs, has begun them.
-    """
-    return _tiles(mask != 0), _tiles(mask.mT != 0)
+    """Tiles of a weight of shape (n_out, n_in) that is 0 where its mask is."""
+    forth, back = _tiles(mask != 0), _tiles(mask.mT != 0)
+    return Tiles(forth, back, len(forth), len(back))
 
 
 def _tiles(is_seen):
@@ -92,7 +106,7 @@ def layer_vjp(address, weight, bias, seen, tiles, product, *, residual=None, dro
         What `gemm` returned. If it is 0, the product is given.
     weight, bias, seen : Tensor
         What is ``weight @ seen + bias``.
-    tiles : tuple of Tensor
+    tiles : Tiles
         Of the weight.
     product : Tensor
         Room for what comes before the activation.
@@ -112,7 +126,7 @@ def layer_vjp(address, weight, bias, seen, tiles, product, *, residual=None, dro
     """
     *members, n_units, n = product.shape
     n_members, n_in, places = math.prod(members), seen.shape[-2], product.stride()
-    forth, back = tiles
+    forth, back, n_forth, n_back = tiles
     bits, least, factor = drop or (None, None, None)
     if weight.stride()[-2:] != (n_in, 1):
         weight = weight.contiguous()
@@ -128,7 +142,7 @@ def layer_vjp(address, weight, bias, seen, tiles, product, *, residual=None, dro
         factor, of_factor = _fused.by_member(factor, 0)
     rows = max(seen.stride(-2), n), max(places[-2], n)  # of a single one it may be any
 
-    sizes = address, n_members, len(forth), n_units, n_in, n
+    sizes = address, n_members, n_forth, n_units, n_in, n
     strides = of_weight, of_bias, of_seen, of_bits, of_factor, *rows
     tensors = weight, bias, seen, forth, residual, bits, least, factor, product, units
     _fused.run("layer", (), (*sizes, *strides), *tensors)
@@ -140,7 +154,7 @@ def layer_vjp(address, weight, bias, seen, tiles, product, *, residual=None, dro
         if address:
             g_weight = g.new_empty((*members, n_units, n_in))
             g_seen = g.new_empty_strided(seen.shape, seen.stride()) if to_x else None
-        sizes = address, n_members, len(forth), len(back), n_units, n_in, n
+        sizes = address, n_members, n_forth, n_back, n_units, n_in, n
         strides = of_weight, of_seen, of_factor, *rows
         tensors = g, units, factor, g_after, weight, seen, forth, back, g_seen, g_weight, g_bias
         _fused.run("layer_backward", (), (*sizes, *strides), *tensors)

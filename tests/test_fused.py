@@ -53,12 +53,22 @@ def called(monkeypatch):
     return names
 
 
+@pytest.fixture
+def tiled(monkeypatch):
+    """Products are in tiles, as on one thread of a processor on which that pays."""
+    if not _tiles.address(torch.float32):
+        pytest.skip("scipy has another BLAS")
+    monkeypatch.setattr(_tiles, "gemm", lambda tensor: _tiles.address(tensor.dtype))
+
+
 @pytest.fixture(params=["in tiles", "by torch"])
 def in_tiles(request, monkeypatch):
-    """Whether products are in tiles, as on one thread, or torch's, as it may share them on more."""
-    is_one = request.param == "in tiles"
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1 if is_one else 2)
-    return is_one
+    """Whether products are in tiles, or torch's, as it may share them among threads."""
+    if request.param == "in tiles":
+        request.getfixturevalue("tiled")
+    else:
+        monkeypatch.setattr(_tiles, "gemm", lambda tensor: 0)
+    return request.param == "in tiles"
 
 
 def normal(*shape, dtype=torch.float64, seed=0):
@@ -252,8 +262,7 @@ def all_of_a_layer(layer, h, g):
     ("n_out", "n_in"), [(1, 1), (9, 0), (64, 10), (20, 64), (250, 64), (70, 300)]
 )
 @pytest.mark.parametrize("mask", ["none", "full", "empty", "later", "earlier", "few"])
-def test_layers_in_tiles(mask, n_out, n_in, n, dtype, torch_alone, called, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+def test_layers_in_tiles(mask, n_out, n_in, n, dtype, tiled, torch_alone, called):
     if mask != "none" and not n_in:
         pytest.skip("nothing to mask")
     with torch.random.fork_rng(devices=[]):
@@ -275,8 +284,7 @@ def test_layers_in_tiles(mask, n_out, n_in, n, dtype, torch_alone, called, monke
 
 @pytest.mark.parametrize("n", [1, 65, 512])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_members_have_the_bits_that_they_have_alone(n, dtype, called, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+def test_members_have_the_bits_that_they_have_alone(n, dtype, tiled, called):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layers = [ColumnLinear(10, 64).to(dtype) for _ in range(3)]
@@ -296,7 +304,8 @@ def test_members_have_the_bits_that_they_have_alone(n, dtype, called, monkeypatc
 def test_tiles_hold_all_that_a_mask_shows(n_out, n_in):
     """Each weight once, and few of those that are hidden; a tile is small enough for a thread."""
     for name, mask in masks(n_out, n_in).items():
-        for tiles, seen in zip(_tiles.tiles_of(mask), (mask, mask.mT), strict=True):
+        found = _tiles.tiles_of(mask)
+        for tiles, seen in ((found.forth, mask), (found.back, mask.mT)):
             n_times, begun = torch.zeros_like(seen), set()
             for first, end, start, stop, has_begun in tiles.tolist():
                 n_times[first:end, start:stop] += 1
@@ -307,6 +316,21 @@ def test_tiles_hold_all_that_a_mask_shows(n_out, n_in):
             assert ((n_times == 1) | ((seen == 0) & (n_times == 0))).all()
             if name in ("later", "earlier") and min(n_out, n_in) >= 64:
                 assert n_times.mean() < 0.7
+
+
+@pytest.mark.parametrize(
+    ("architecture", "n_threads", "pay"),
+    [("SkylakeX", 1, True), ("SkylakeX", 2, False), ("Haswell", 1, False)],
+)
+def test_tiles_where_they_pay(architecture, n_threads, pay, monkeypatch):
+    """On one thread, by kernels for small matrices."""
+    info = [{"internal_api": "openmp"}, {"internal_api": "openblas", "architecture": architecture}]
+    monkeypatch.setattr(_tiles, "threadpool_info", lambda: info)
+    monkeypatch.setattr(_tiles, "pay", _tiles.pay.__wrapped__)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
+    for dtype in DTYPES:
+        address = _tiles.gemm(torch.empty(0, dtype=dtype))
+        assert address == (_tiles.address(dtype) if pay else 0)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # of torch, for a jvp

@@ -67,8 +67,9 @@ INLINE void NAME(activate)(ptrdiff_t width, REAL *h, REAL bias, const REAL *resi
 /* (gemm, n_members, n_tiles, n_units, n_in, n, member strides of weight, of bias, of what is seen, of
    bits, and of what tells of them, row strides of what is seen, and of product, residual and units):
    weight, bias, seen, tiles, residual or NULL, bits or NULL, least, factor -> product + bias +
-   residual, units or NULL. Those whose bits are less than the least are dropped, others multiplied by
-   the factor. The units may take the place of the product. It is given if there is no gemm. */
+   residual, units. Those whose bits are less than the least are dropped, others multiplied by the
+   factor. The units may take the place of the product, which is given if there is no gemm. A layer
+   without activation has NULL for units, residual and bits. */
 CLONES static void NAME(layer)(const double *settings, const ptrdiff_t *sizes, void *const *tensors)
 {
     NAME(Gemm) *gemm = (NAME(Gemm) *)sizes[0];
@@ -87,17 +88,18 @@ CLONES static void NAME(layer)(const double *settings, const ptrdiff_t *sizes, v
                 NAME(tiles)(gemm, tensors[3], sizes[2], 0, weight, n_in, seen + start, seen_row,
                             width, (REAL *)tensors[8] + row, h_row);
             for (ptrdiff_t unit = 0; unit < n_units; unit++, row += h_row) {
-                REAL *h = (REAL *)tensors[8] + row, *units = (REAL *)tensors[9] + row;
-                const REAL *residual = (const REAL *)tensors[4] + row;
-                const int8_t *bits = all_bits + unit * n + start;
+                REAL *h = (REAL *)tensors[8] + row;
+                REAL *units = tensors[9] ? (REAL *)tensors[9] + row : NULL;
+                const REAL *residual = tensors[4] ? (const REAL *)tensors[4] + row : NULL;
+                const int8_t *bits = all_bits ? all_bits + unit * n + start : NULL;
                 const REAL own = bias[unit];
-                if (!tensors[9])
+                if (!units)
                     NAME(activate)(width, h, own, residual, bits, least, factor, units, 0, 0, 0);
-                else if (tensors[4] && all_bits)
+                else if (residual && bits)
                     NAME(activate)(width, h, own, residual, bits, least, factor, units, 1, 1, 1);
-                else if (tensors[4])
+                else if (residual)
                     NAME(activate)(width, h, own, residual, bits, least, factor, units, 1, 0, 1);
-                else if (all_bits)
+                else if (bits)
                     NAME(activate)(width, h, own, residual, bits, least, factor, units, 0, 1, 1);
                 else
                     NAME(activate)(width, h, own, residual, bits, least, factor, units, 0, 0, 1);
@@ -164,11 +166,11 @@ CLONES static void NAME(layer_backward)(const double *settings, const ptrdiff_t 
             TILES(n) {
                 const ptrdiff_t place = row * h_row + start;
                 REAL *grad_h = (REAL *)tensors[0] + place;
-                const REAL *units = (const REAL *)tensors[1] + place;
-                const REAL *after = (const REAL *)tensors[3] + place;
-                if (!tensors[1])
+                const REAL *units = tensors[1] ? (const REAL *)tensors[1] + place : NULL;
+                const REAL *after = tensors[3] ? (const REAL *)tensors[3] + place : NULL;
+                if (!units)
                     EACH sums[j] += grad_h[j];
-                else if (tensors[3])
+                else if (after)
                     NAME(pass_back)(width, grad_h, units, factor, after, sums, 1);
                 else
                     NAME(pass_back)(width, grad_h, units, factor, after, sums, 0);

@@ -8,8 +8,8 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import torch
 
+from .. import _tiles
 from .._fused import unwatched
-from .._tiles import has_gemm
 from ..bijections._fixed import weighted_moments
 
 # In one pass of scoring: bounds the memory, and keeps the activations in a CPU's cache. Those of
@@ -66,7 +66,7 @@ def suitable_threads(module, n_rows):
     on a busy one they slow a fit a hundredfold.
     """
     parameters = list(module.parameters())
-    has_tiles = all(p.is_cpu and has_gemm(p.dtype) for p in parameters)
+    has_tiles = all(p.is_cpu and _tiles.pay(p.dtype) for p in parameters)
     smallest = SMALLEST_WITH_TILES if has_tiles else SMALLEST_SHARED_WORK
     are_small = n_rows * sum(p.numel() for p in parameters) < smallest or module.in_small_steps()
     with one_thread() if are_small else nullcontext():
