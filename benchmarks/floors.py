@@ -100,18 +100,19 @@ class Rates(NamedTuple):
 
 def rates(n, dtype, n_rounds):
     """Of a product of 64 by 64 with n columns, and of exp and copies of as many values."""
-    a, b = torch.randn(64, 64, dtype=dtype), torch.randn(64, n, dtype=dtype)
+    layer, b = ColumnLinear(64, 64).to(dtype), torch.randn(64, n, dtype=dtype)
     out, other = torch.empty_like(b), torch.empty_like(b)
     with products_of_many(b.mT):
-        product, exp, copied = (
+        by_torch, by_layer, exp, copied = (
             median_seconds(function, n_rounds)
             for function in (
-                partial(torch.mm, a, b, out=out),
+                partial(torch.mm, layer.weight, b, out=out),
+                partial(layer, b),
                 partial(torch.exp, b, out=other),
                 partial(out.copy_, b),
             )
         )
-    values = 64 * n
+    values, product = 64 * n, min(by_torch, by_layer)
     return Rates(2 * 64 * values / product, values / exp, 2 * b.nbytes / copied)
 
 

@@ -9,7 +9,7 @@ from . import _fused, _tiles
 from ._columns import add_product, product, weight_gradient
 from ._products import large_products, layer_products
 
-MANY = 256  # columns of a call, from which on tiles save more than they take to start
+MANY = 256  # columns of a call, from which on compiled code saves more than it takes to start
 # Multiplications and outputs from which on a run has a product of its own, and how many may.
 SIZE_OF_A_RUN, OUTPUTS_OF_A_RUN, MOST_RUNS = 2**23, 64, 4
 
@@ -22,14 +22,13 @@ class ColumnLinear(nn.Module):
         bound = 0.0 if zero else max(n_in, 1) ** -0.5
         self.weight = nn.Parameter(torch.empty(n_out, n_in).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(n_out, 1).uniform_(-bound, bound))
-        self._tiles = _tiles.dense_tiles(n_out, n_in)
 
     def forward(self, h):
         weight = self.masked_weight()
-        if h.shape[-1] < MANY or not (address := self.gemm(weight, h)):
+        if _fused.is_traced() or h.shape[-1] < MANY or not (address := self.gemm(weight, h)):
             return self.by_torch(weight, h)
         output = _room_for_output(weight, h)
-        _tiles.layer_vjp(address, weight, self.bias, h, self._tiles, output)
+        _tiles.layer_vjp(address, weight, self.bias, h, self.tiles(), output)
         return output
 
     def vjp(self, h):
@@ -37,7 +36,7 @@ class ColumnLinear(nn.Module):
         weight = self.masked_weight()
         if address := self.gemm(weight, h):
             output = _room_for_output(weight, h)
-            through = _tiles.layer_vjp(address, weight, self.bias, h, self._tiles, output)
+            through = _tiles.layer_vjp(address, weight, self.bias, h, self.tiles(), output)
         else:
             output, through_product = self.product_vjp(weight, h)
             output = output.add_(self.bias)
@@ -53,8 +52,11 @@ class ColumnLinear(nn.Module):
 
     def gemm(self, weight, h):
         """What `_tiles.gemm` returns, or 0 where compiled code does not take these."""
-        serves = weight.dim() == h.dim() <= 3 and _fused.serves(h, weight, self.bias)
+        serves = fit(weight, h) and _fused.serves(h, weight, self.bias)
         return _tiles.gemm(h) if serves else 0
+
+    def tiles(self):
+        return _tiles.dense_tiles(*self.weight.shape[-2:])
 
     def masked_weight(self):
         return self.weight
@@ -84,14 +86,29 @@ class MaskedLinear(ColumnLinear):
     def __init__(self, n_in, n_out, mask, zero=False):
         super().__init__(n_in, n_out, zero)
         self.register_buffer("mask", mask)
-        self._tiles = _tiles.tiles_of(mask)
         self.size = n_in * n_out
-        # How many inputs each output needs, from the first one on.
-        self.reach = ((mask != 0) * torch.arange(1, n_in + 1)).amax(1).tolist()
+        self._read_mask()
 
     def __getstate__(self):
-        # Nobody keeps those of a copy at 0.
-        return {k: v for k, v in self.__dict__.items() if k != "weight_is_masked"}
+        # Nobody keeps the weights of a copy at 0; its mask may become that of several members.
+        own = {"weight_is_masked", "_tiles"}
+        return {k: v for k, v in self.__dict__.items() if k not in own}
+
+    def _load_from_state_dict(self, *args):
+        super()._load_from_state_dict(*args)
+        self._read_mask()
+
+    def _read_mask(self):
+        """Find how many inputs each output needs, from the first one on."""
+        places = torch.arange(1, self.mask.shape[-1] + 1, device=self.mask.device)
+        reach = ((self.mask != 0) * places).amax(-1)
+        self.reach = (reach.amax(0) if reach.dim() == 2 else reach).tolist()
+        self._tiles = None
+
+    def tiles(self):
+        if getattr(self, "_tiles", None) is None:
+            self._tiles = _tiles.tiles_of(self.mask)
+        return self._tiles
 
     def masked_weight(self):
         return self.weight if self.weight_is_masked else self.weight * self.mask
@@ -135,6 +152,11 @@ class MaskedLinear(ColumnLinear):
 def masked_layers(module):
     """The layers of a module whose weights are masked."""
     return [layer for layer in module.modules() if isinstance(layer, MaskedLinear)]
+
+
+def fit(weight, h):
+    """Whether a weight and columns have a product, of each member in a stack."""
+    return weight.shape[:-2] == h.shape[:-2] and weight.shape[-1] == h.shape[-2] and h.dim() <= 3
 
 
 def product_vjp(weight, h, out=None):

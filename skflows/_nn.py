@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from . import _fused, _tiles
-from ._affine import MANY, ColumnLinear, MaskedLinear
+from ._affine import MANY, ColumnLinear, MaskedLinear, fit
 from ._columns import room_apart
 from ._draws import dropout, dropout_bits, dropout_factors
 from ._pullbacks import recorded, refuse_context, squash, squash_vjp
@@ -140,6 +140,7 @@ class ResidualMLP(nn.Module):
         added = () if residual is None else (residual,)
         shape = *seen.shape[:-2], weight.shape[-2], seen.shape[-1]
         is_whole = residual is None or residual.shape == shape
+        is_whole = is_whole and fit(weight, seen)
         if is_whole and self._is_fused(seen, weight, layer.bias, *added):
             return self._layer_vjp_fused(layer, weight, seen, residual, is_last)
         product, through_product = layer.product_vjp(weight, seen)
@@ -163,7 +164,7 @@ class ResidualMLP(nn.Module):
             product, through_product = layer.product_vjp(weight, seen, product)
         drop = dropout_bits(product, self.dropout) if self.dropout and self.training else None
         units = product if is_last else room_apart(weight.shape[-2], seen)
-        given = address, weight, layer.bias, seen, layer._tiles, product
+        given = address, weight, layer.bias, seen, layer.tiles(), product
         through = _tiles.layer_vjp(*given, residual=residual, drop=drop, units=units)
 
         def pullback(g, g_after, to_x):

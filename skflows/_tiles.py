@@ -33,9 +33,6 @@ class Tiles(NamedTuple):
     n_forth: int
     n_back: int
 
-    def __deepcopy__(self, memo):
-        return self  # nobody writes to it
-
 
 def gemm(tensor):
     """The address of a product of matrices like this one if tiles pay now, else 0.
@@ -45,12 +42,17 @@ def gemm(tensor):
     return address(tensor.dtype) if torch.get_num_threads() == 1 and pay(tensor.dtype) else 0
 
 
-@cache
 def pay(dtype):
     """Whether tiles do on one thread."""
-    if _fused._passes is None or dtype not in _fused.DTYPES or not address(dtype):
-        return False
-    return any(info.get("architecture") in TAKE_SMALL_MATRICES for info in threadpool_info())
+    is_served = _fused._passes is not None and dtype in _fused.DTYPES
+    return is_served and address(dtype) != 0 and takes_small_matrices()
+
+
+@cache
+def takes_small_matrices():
+    """Whether all BLAS that is loaded, scipy's among them, is OpenBLAS with such kernels."""
+    found = [info for info in threadpool_info() if info["user_api"] == "blas"]
+    return all(info.get("architecture") in TAKE_SMALL_MATRICES for info in found) and bool(found)
 
 
 @cache
@@ -72,8 +74,13 @@ def dense_tiles(n_out, n_in):
 
 
 def tiles_of(mask):
-    """Tiles of a weight of shape (n_out, n_in) that is 0 where its mask is."""
-    forth, back = _tiles(mask != 0), _tiles(mask.mT != 0)
+    """Tiles of a weight of shape (n_out, n_in) that is 0 where its mask is.
+
+    If members of a stack differ in theirs, these hold what any of them has.
+    """
+    is_seen = (mask != 0).cpu()
+    is_seen = is_seen.any(0) if is_seen.dim() == 3 else is_seen
+    forth, back = _tiles(is_seen), _tiles(is_seen.mT)
     return Tiles(forth, back, len(forth), len(back))
 
 
@@ -120,9 +127,10 @@ def layer_vjp(address, weight, bias, seen, tiles, product, *, residual=None, dro
     Returns
     -------
     pullback : callable
-        Takes the gradient in the units, or in the product if there are none, and that in the
-        product by way of what comes later, or None. It returns those in what is seen, in the
-        weight, in the bias, and in the product: the first two are None if the product was given.
+        Takes the gradient in the units, whose memory it may use, or in the product if there are
+        none, and that in the product by way of what comes later, or None. It returns those in what
+        is seen, in the weight, in the bias, and in the product: the first two are None if the
+        product was given.
     """
     *members, n_units, n = product.shape
     n_members, n_in, places = math.prod(members), seen.shape[-2], product.stride()
@@ -130,14 +138,13 @@ def layer_vjp(address, weight, bias, seen, tiles, product, *, residual=None, dro
     bits, least, factor = drop or (None, None, None)
     if weight.stride()[-2:] != (n_in, 1):
         weight = weight.contiguous()
-    bias = bias.contiguous()
-    if seen.stride(-1) != 1 or seen.stride(-2) < n:
+    if members or seen.stride(-1) != 1 or seen.stride(-2) < n:
         seen = seen.contiguous()
-    residual = None if residual is None else _placed(residual, places)
-    of_weight = of_bias = of_seen = of_bits = of_factor = 0
+    residual = None if residual is None else _placed(residual, product)
+    bias, of_bias = _fused.by_member(bias, 2)
+    of_weight = of_seen = of_bits = of_factor = 0
     if members:
         of_weight, of_seen = weight.stride(0), seen.stride(0)
-        bias, of_bias = _fused.by_member(bias, 2)
         bits, of_bits = _fused.by_member(bits, 2)
         factor, of_factor = _fused.by_member(factor, 0)
     rows = max(seen.stride(-2), n), max(places[-2], n)  # of a single one it may be any
@@ -148,7 +155,7 @@ def layer_vjp(address, weight, bias, seen, tiles, product, *, residual=None, dro
     _fused.run("layer", (), (*sizes, *strides), *tensors)
 
     def pullback(g, g_after=None, to_x=True):
-        g = _placed(g, places)
+        g = _placed(g, product)
         g_bias = g.new_empty((*members, n_units, 1))
         g_seen = g_weight = None
         if address:
@@ -163,8 +170,10 @@ def layer_vjp(address, weight, bias, seen, tiles, product, *, residual=None, dro
     return pullback
 
 
-def _placed(tensor, strides):
-    """A tensor, or a copy of it, whose values lie in such places."""
-    if tensor.stride() == strides:
+def _placed(tensor, like):
+    """A tensor, or a copy of it, whose values lie as those of another one."""
+    if tensor.shape != like.shape or tensor.dtype is not like.dtype:
+        tensor = tensor.to(like).expand_as(like)
+    if tensor.stride() == like.stride():
         return tensor
-    return tensor.new_empty_strided(tensor.shape, strides).copy_(tensor)
+    return tensor.new_empty_strided(like.shape, like.stride()).copy_(tensor)

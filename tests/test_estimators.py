@@ -304,6 +304,47 @@ def test_fits_share_no_small_operations(name, n_threads, two_threads, monkeypatc
     assert numbers == [n_threads]
 
 
+@pytest.mark.parametrize(
+    ("params", "n_threads"),
+    [({}, 1), ({"activation": "tanh"}, 2), ({"compile": True}, 2), ({"input_noise": "auto"}, 1)],
+)
+def test_fits_with_tiles_are_shared_from_more_work_on(params, n_threads, two_threads, monkeypatch):
+    """Not where products are torch's on one thread as well."""
+    monkeypatch.setattr(_run, "pay", lambda dtype: True)
+    monkeypatch.setattr(_engine, "SMALLEST_SHARED_WORK", 0)
+    monkeypatch.setattr(_engine, "SMALLEST_WITH_TILES", 1e9)
+    numbers = []
+
+    def watched(*args, **settings):
+        numbers.append(torch.get_num_threads())
+        return 1 / 0
+
+    monkeypatch.setattr(_training, "fit_flow", watched)
+    with pytest.raises(ZeroDivisionError):
+        small("maf", max_iter=1, **params).fit(gaussian(N_ROWS)[0])
+    assert numbers == [n_threads]
+
+
+@pytest.mark.parametrize(("pays", "n_threads"), [(True, 1), (False, 2)])
+def test_a_stack_in_tiles_has_the_threads_of_its_members(pays, n_threads, two_threads, monkeypatch):
+    numbers = []
+    X, _ = gaussian(N_ROWS)
+    flow = small("maf", max_iter=1, batch_size=64, early_stopping=True)
+    work = 64 * sum(p.numel() for p in clone(flow).fit(X).flow_.bijection.parameters())
+    monkeypatch.setattr(_run, "pay", lambda dtype: pays)
+    for limit in ("SMALLEST_SHARED_WORK", "SMALLEST_WITH_TILES"):
+        monkeypatch.setattr(_engine, limit, 2 * work)  # of one there is less, of four more
+    fit_flow = _training.fit_flow
+
+    def watched(*args, **settings):
+        numbers.append(torch.get_num_threads())
+        return fit_flow(*args, **settings)
+
+    monkeypatch.setattr(_training, "fit_flow", watched)
+    flow.set_params(input_noise="auto").fit(X)
+    assert numbers == [n_threads]
+
+
 def test_columns_are_prepared_on_one_thread(two_threads, monkeypatch):
     numbers = []
     fitted_preprocessor = _run.fitted_preprocessor

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -57,7 +58,7 @@ def called(monkeypatch):
 def tiled(monkeypatch):
     """Products are in tiles, as on one thread of a processor on which that pays."""
     if not _tiles.address(torch.float32):
-        pytest.skip("scipy has another BLAS")
+        pytest.skip("the BLAS of scipy has longer numbers")
     monkeypatch.setattr(_tiles, "gemm", lambda tensor: _tiles.address(tensor.dtype))
 
 
@@ -276,10 +277,12 @@ def test_layers_in_tiles(mask, n_out, n_in, n, dtype, tiled, torch_alone, called
     ours = all_of_a_layer(layer, *drawn)
     assert called == ["layer", "layer_backward"]
     check(ours, torch_alone(all_of_a_layer, layer, *drawn), dtype)
-    # As parts of others, which is how halves of the columns and weights of an optimiser lie.
+    # As parts of others, and columns first.
     lying = [torch.cat([t, t], -1)[:, :n] for t in drawn]
     check(all_of_a_layer(layer, *lying), ours, dtype)
     check(all_of_a_layer(layer, *(t.mT.contiguous().mT for t in drawn)), ours, dtype)
+    layer.weight.data = layer.weight.mT.contiguous().mT
+    check(all_of_a_layer(layer, *drawn), ours, dtype)
 
 
 @pytest.mark.parametrize("n", [1, 65, 512])
@@ -288,10 +291,9 @@ def test_members_have_the_bits_that_they_have_alone(n, dtype, tiled, called):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layers = [ColumnLinear(10, 64).to(dtype) for _ in range(3)]
-    together = copy.deepcopy(layers[0])
-    for name in ("weight", "bias"):
-        values = torch.stack([getattr(layer, name).detach() for layer in layers])
-        setattr(together, name, nn.Parameter(values))
+    together = stack(layers)
+    FlatOptimizer(together, 0.1, n_members=3)  # which keeps all of a member side by side
+    assert not together.weight.is_contiguous()
     h, g = normal(3, 10, n, dtype=dtype), normal(3, 64, n, dtype=dtype, seed=1)
     whole = all_of_a_layer(together, h, g)
     assert called == ["layer", "layer_backward"]
@@ -300,19 +302,90 @@ def test_members_have_the_bits_that_they_have_alone(n, dtype, tiled, called):
         assert torch.equal(value, torch.stack(own))
 
 
+def test_members_that_share_columns_have_gradients_of_their_own(tiled, torch_alone):
+    layer = ColumnLinear(4, 5).double()
+    layers = stack([layer, copy.deepcopy(layer).requires_grad_()])
+    h, g = normal(1, 4, 70).expand(2, -1, -1), normal(2, 5, 70, seed=1)
+    check(all_of_a_layer(layers, h, g), torch_alone(all_of_a_layer, layers, h, g), torch.float64)
+
+
+def test_a_gradient_that_all_columns_share_or_of_another_dtype(tiled, torch_alone):
+    layer, h = ColumnLinear(4, 5).double(), normal(4, 70)
+    for g in (torch.ones(()).double().expand(5, 70), normal(5, 70).float()):
+        whole = g.double().contiguous()
+        check(all_of_a_layer(layer, h, g), all_of_a_layer(layer, h, whole), torch.float64)
+
+
+@pytest.mark.parametrize("n", [3, 300])
+@pytest.mark.parametrize("n_in", [3, 5])
+@torch.no_grad()
+def test_columns_that_do_not_fit_a_layer(n, n_in, tiled):
+    """Torch says so; memory beside them is not read."""
+    net = ResidualMLP(4, 6, (8, 8))
+    with pytest.raises(RuntimeError):
+        ColumnLinear(4, 6)(torch.ones(n_in, n))
+    with pytest.raises(RuntimeError):
+        net(torch.ones(n_in, n))
+    with pytest.raises(RuntimeError):
+        net.vjp(torch.ones(n_in, n))
+    with pytest.raises(RuntimeError):
+        stack([net, net])(torch.ones(n_in - 2, 4, n))  # members
+
+
+def test_tiles_are_those_of_the_mask_at_hand(tiled, torch_alone):
+    """After it was loaded, and in a stack whose members have others."""
+    first, second = (
+        MaskedLinear(64, 64, masks(64, 64)[name]).double() for name in ("later", "few")
+    )
+    drawn = normal(64, 300), normal(64, 300, seed=1)
+    all_of_a_layer(first, *drawn)
+    own = copy.deepcopy(first)
+    for layer, state in ((first, second.state_dict()), (first, own.state_dict())):
+        layer.load_state_dict(state)
+        ours = all_of_a_layer(layer, *drawn)
+        check(ours, torch_alone(all_of_a_layer, layer, *drawn), torch.float64)
+    second.reach = first.reach
+    both, rows = stack([first, second]), [torch.stack([each, each]) for each in drawn]
+    ours = all_of_a_layer(both, *rows)
+    check(ours, torch_alone(all_of_a_layer, both, *rows), torch.float64)
+
+
+def test_a_copy_has_its_tiles_from_its_mask(tiled):
+    layer = MaskedLinear(64, 64, masks(64, 64)["later"])
+    expected = layer.tiles()
+    assert "_tiles" not in layer.__getstate__()
+    copied = pickle.loads(pickle.dumps(layer))
+    assert all(map(torch.equal, copied.tiles()[:2], expected[:2]))
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, about itself
+def test_an_exported_layer_takes_any_number_of_columns():
+    for module in (ColumnLinear(4, 6), ResidualMLP(4, 6, (8, 8))):
+        n = torch.export.Dim("n", min=2, max=4096)
+        columns = torch.ones(4, 300)
+        with torch.no_grad():
+            program = torch.export.export(module, (columns,), dynamic_shapes=({1: n},))
+            for count in (5, 700):
+                columns = normal(4, count, dtype=torch.float32)
+                assert_close(program.module()(columns), module(columns))
+
+
 @pytest.mark.parametrize(("n_out", "n_in"), [(1, 1), (64, 64), (250, 64), (70, 300)])
 def test_tiles_hold_all_that_a_mask_shows(n_out, n_in):
     """Each weight once, and few of those that are hidden; a tile is small enough for a thread."""
     for name, mask in masks(n_out, n_in).items():
         found = _tiles.tiles_of(mask)
         for tiles, seen in ((found.forth, mask), (found.back, mask.mT)):
-            n_times, begun = torch.zeros_like(seen), set()
+            n_times, begun, place = torch.zeros_like(seen), set(), 0
             for first, end, start, stop, has_begun in tiles.tolist():
                 n_times[first:end, start:stop] += 1
                 assert (end - first) * (stop - start) * 64 <= 2**18
                 assert has_begun == ((first, end) in begun)
                 begun.add((first, end))
-            assert sorted(begun)[0][0] == 0 and sorted(begun)[-1][1] == len(seen)
+            for first, end in sorted(begun):  # all rows are begun, if only to be set to 0
+                assert first == place
+                place = end
+            assert place == len(seen)
             assert ((n_times == 1) | ((seen == 0) & (n_times == 0))).all()
             if name in ("later", "earlier") and min(n_out, n_in) >= 64:
                 assert n_times.mean() < 0.7
@@ -324,13 +397,25 @@ def test_tiles_hold_all_that_a_mask_shows(n_out, n_in):
 )
 def test_tiles_where_they_pay(architecture, n_threads, pay, monkeypatch):
     """On one thread, by kernels for small matrices."""
-    info = [{"internal_api": "openmp"}, {"internal_api": "openblas", "architecture": architecture}]
+    info = [
+        {"user_api": "openmp"},
+        {"user_api": "blas", "internal_api": "openblas", "architecture": architecture},
+    ]
     monkeypatch.setattr(_tiles, "threadpool_info", lambda: info)
-    monkeypatch.setattr(_tiles, "pay", _tiles.pay.__wrapped__)
+    asked = _tiles.takes_small_matrices.__wrapped__
+    monkeypatch.setattr(_tiles, "takes_small_matrices", asked)
     monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
     for dtype in DTYPES:
         address = _tiles.gemm(torch.empty(0, dtype=dtype))
         assert address == (_tiles.address(dtype) if pay else 0)
+
+
+def test_whether_tiles_pay_is_asked_anew(torch_alone):
+    """Where tests turn compiled code off, and on again."""
+    before = _tiles.pay(torch.float32)
+    assert not torch_alone(_tiles.pay, torch.float32)
+    assert _tiles.pay(torch.float32) == before
+    assert _fused._passes.TILE == _tiles.COLUMNS
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # of torch, for a jvp

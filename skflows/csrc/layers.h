@@ -180,7 +180,8 @@ CLONES static void NAME(layer_backward)(const double *settings, const ptrdiff_t 
         if (!gemm)
             continue;
         const REAL *seen = (const REAL *)tensors[5] + member * sizes[8];
-        memset(grad_weight, 0, n_units * n_in * sizeof(REAL));
+        if (n_in > 0)
+            memset(grad_weight, 0, n_units * n_in * sizeof(REAL));
         NAME(add_up_columns)(gemm, tensors[6], sizes[2], grad, h_row, seen, seen_row, n, grad_weight,
                              n_in);
         if (tensors[8])

@@ -8,7 +8,6 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import torch
 
-from .. import _tiles
 from .._fused import unwatched
 from ..bijections._fixed import weighted_moments
 
@@ -20,8 +19,8 @@ ROWS_PER_CHUNK = 2**12
 LARGER = 2  # chunks, in this proportion, where the operations on each are many and small
 # Torch has one random state for all threads: fits in threads take turns, lest they mix draws.
 RNG_LOCK = threading.RLock()
-# Rows times weights of a pass from which on a second thread pays, and where one thread alone would
-# have products in tiles.
+# Rows times weights of a pass from which on a second thread pays; where one alone has its products
+# in tiles.
 SMALLEST_SHARED_WORK, SMALLEST_WITH_TILES = 1e8, 5e8
 
 # The C library hands a freed block beyond a threshold back to the system, and pays for every page
@@ -59,16 +58,15 @@ def seeded(seed, device):
 
 
 @contextmanager
-def suitable_threads(module, n_rows):
+def suitable_threads(module, n_rows, in_tiles=False):
     """One thread in this context where passes of so many rows, or their steps, are too small.
 
     Threads that wait for each other at every small kernel gain nothing on an idle machine, and
-    on a busy one they slow a fit a hundredfold.
+    on a busy one they slow a fit a hundredfold. Products that are in tiles on one thread gain less.
     """
-    parameters = list(module.parameters())
-    has_tiles = all(p.is_cpu and _tiles.pay(p.dtype) for p in parameters)
-    smallest = SMALLEST_WITH_TILES if has_tiles else SMALLEST_SHARED_WORK
-    are_small = n_rows * sum(p.numel() for p in parameters) < smallest or module.in_small_steps()
+    work = n_rows * sum(p.numel() for p in module.parameters())
+    smallest = SMALLEST_WITH_TILES if in_tiles else SMALLEST_SHARED_WORK
+    are_small = work < smallest or module.in_small_steps()
     with one_thread() if are_small else nullcontext():
         yield
 

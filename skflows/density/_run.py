@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
+from .._nn import ResidualMLP
 from .._optimizer import Paced, constant, cosine_with_warm_up
+from .._tiles import pay
 from .._training import EMA_DECAY, fit_in_phases
 from ._engine import one_thread, resolve_device, seeded, suitable_threads
 from ._maps import fitted_preprocessor
@@ -213,7 +215,7 @@ class Training(Run):
         return self.ready() if draws_in_torch else with_gradients()
 
     def _fit_bijection(self, on_epoch_begin=proceed, on_epoch_end=proceed):
-        with suitable_threads(self.flow, self.batch_size):
+        with suitable_threads(self.flow, self.batch_size, self.in_tiles):
             return fit_in_phases(
                 self.phases(),
                 self.flow.bijection,
@@ -272,6 +274,15 @@ class Training(Run):
         trained = self.device, self.dtype, self.whole, self.validation is None
         phases = est._phases(self.max_iter)
         return *steps, *trained, phases, est.time_limit, self.increment
+
+    @property
+    def in_tiles(self):
+        """Whether one thread has the products of its steps in tiles."""
+        by_likelihood = all("objective" not in phase for phase in self.estimator._phases(1))
+        by_vjp = by_likelihood and not self.estimator.compile and self.device.type == "cpu"
+        nets = [part for part in self.flow.modules() if isinstance(part, ResidualMLP)]
+        written_out = any(not net.vjp_by_autograd for net in nets)
+        return by_vjp and written_out and pay(self.dtype)
 
     @property
     def draws_noise(self):

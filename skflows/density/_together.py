@@ -111,8 +111,9 @@ def fit_together(runs, stacked, on_epoch_begin=proceed, on_epoch_end=None):
     rows = padded([run.y for run in runs])
     draws_noise = any(run.draws_noise for run in runs)
     drawn = rows.clone() if draws_noise else None
-    # As many as each alone: products on one thread are others, with other bits.
-    with suitable_threads(stacked, first.batch_size / len(runs)):
+    # With tiles as many as each alone: products of several threads have other bits.
+    n_rows = first.batch_size / len(runs) if first.in_tiles else first.batch_size
+    with suitable_threads(stacked, n_rows, first.in_tiles):
         histories = fit_in_phases(
             first.phases(),
             stacked,
