@@ -281,8 +281,11 @@ def test_threads_share_no_small_operations(name, direction, is_shared, two_threa
     in_chunks = estimator._map_rows(direction, X)
     assert pools == [2] * is_shared
     assert set(numbers) == {1}
-    monkeypatch.undo()
+    monkeypatch.setattr(_engine, "VALUES_PER_CHUNK", 2**16)
+    numbers.clear()
     at_once = estimator._map_rows(direction, X)
+    assert numbers == [1]  # for torch to share few rows gains nothing
+    monkeypatch.undo()
     assert torch.get_num_threads() == 2
     for part, whole in zip(in_chunks, at_once, strict=True):
         np.testing.assert_allclose(part, whole, rtol=1e-9, atol=1e-9)

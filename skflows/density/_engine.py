@@ -142,9 +142,9 @@ def map_rows(flow, direction, rows):
     size = max(1, most // getattr(flow, "n_passes", 1))
 
     def outputs(start):
-        # Torch's threads would save a sixth on an idle machine, but take up to 70 times as long on
-        # a busy one.
-        with one_thread() if in_small_steps else nullcontext(), torch.inference_mode():
+        # Torch's threads would save a sixth of many rows on an idle machine, and nothing of few,
+        # but take up to 70 times as long on a busy one.
+        with one_thread() if is_cpu else nullcontext(), torch.inference_mode():
             chunk = torch.tensor(rows[start : start + size], dtype=torch.float64, device=device)
             with unwatched(chunk):
                 found = getattr(flow, direction)(chunk)
