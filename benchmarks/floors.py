@@ -21,7 +21,9 @@ from quality import machine
 from timing import LEAST_SECONDS, ours, seconds_per_call
 
 from skflows._affine import ColumnLinear, MaskedLinear
+from skflows._columns import room_apart
 from skflows._products import products_of_many
+from skflows._tiles import layer_vjp
 from skflows.bijections import Coupling, LULinear, MaskedAutoregressive
 
 ARCHITECTURES = ("NSF", "MAF", "RealNVP")
@@ -102,17 +104,18 @@ def rates(n, dtype, n_rounds):
     """Of a product of 64 by 64 with n columns, and of exp and copies of as many values."""
     layer, b = ColumnLinear(64, 64).to(dtype), torch.randn(64, n, dtype=dtype)
     out, other = torch.empty_like(b), torch.empty_like(b)
+    columns, room = room_apart(64, b).copy_(b), room_apart(64, b)
+    functions = [
+        partial(torch.exp, b, out=other),
+        partial(out.copy_, b),
+        partial(torch.mm, layer.weight, columns, out=room),
+    ]
+    if address := layer.gemm(layer.weight, columns):
+        tiled = address, layer.weight, layer.bias, columns, layer.tiles(), room
+        functions.append(partial(layer_vjp, *tiled))
     with products_of_many(b.mT):
-        by_torch, by_layer, exp, copied = (
-            median_seconds(function, n_rounds)
-            for function in (
-                partial(torch.mm, layer.weight, b, out=out),
-                partial(layer, b),
-                partial(torch.exp, b, out=other),
-                partial(out.copy_, b),
-            )
-        )
-    values, product = 64 * n, min(by_torch, by_layer)
+        exp, copied, *products = (median_seconds(function, n_rounds) for function in functions)
+    values, product = 64 * n, min(products)
     return Rates(2 * 64 * values / product, values / exp, 2 * b.nbytes / copied)
 
 

@@ -149,7 +149,9 @@ def dropout_bits(h, p):
     """8 bits for each unit on a CPU, the least ones with which it stays, and its factor then."""
     rates = _rates(p)
     generators = _DRAWS.get() or [torch.default_generator] * len(rates)
-    distinct = list(dict.fromkeys(generators))
+    first, *others = generators
+    are_one = others.count(first) == len(others)  # told sooner than by their hashes
+    distinct = [first] if are_one else list(dict.fromkeys(generators))
     # Torch's generator draws 64 bits at once, and spends as many on each unit in F.dropout: that
     # would be a fourth of a training step.
     n = h.numel() // len(generators)

@@ -30,18 +30,19 @@ def stack(bijections):
     ValueError
         If the members differ in more than these values, or one of them is a stack already.
     """
-    first, *others = bijections = list(bijections)
+    bijections = list(bijections)
     if any(hasattr(module, "stacked_names") for b in bijections for module in b.modules()):
         raise ValueError("A member is a stack itself: stack all members at once.")
-    for i, other in enumerate(others, start=1):
-        _check_alike(first, other, f"Members 0 and {i}")
-    members = [_tensors(bijection) for bijection in bijections]
+    described = [_described(bijection) for bijection in bijections]
+    for i, other in enumerate(described[1:], start=1):
+        _check_alike(described[0], other, f"Members 0 and {i}")
+    members = [tensors for _, tensors in described]
     values = {}
     for name, value in members[0].items():
         own = [member[name].detach() for member in members]
         if isinstance(value, nn.Parameter) or not _all_equal(own):
             values[name] = torch.stack(own)
-    stacked = _copied(first, values)
+    stacked = _copied(bijections[0], values)
     stacked.stacked_names = list(values)
     for module, *alone in zip(stacked.modules(), *(b.modules() for b in bijections), strict=True):
         for name in getattr(module, "member_settings", ()):
@@ -54,7 +55,7 @@ def stack(bijections):
 def alike(first, other):
     """Whether two bijections can be members of one stack."""
     try:
-        _check_alike(first, other, "They")
+        _check_alike(_described(first), _described(other), "They")
     except ValueError:
         return False
     return True
@@ -131,10 +132,14 @@ def _settings(bijection):
     return {path: (type(module), shared(module)) for path, module in bijection.named_modules()}
 
 
+def _described(bijection):
+    return _settings(bijection), _tensors(bijection)
+
+
 def _check_alike(first, other, who):
-    """Raise unless one kernel can compute both bijections."""
-    ours, theirs = _tensors(first), _tensors(other)
-    if _settings(first) != _settings(other) or ours.keys() != theirs.keys():
+    """Raise unless one kernel can compute both bijections, described."""
+    (settings, ours), (other_settings, theirs) = first, other
+    if settings != other_settings or ours.keys() != theirs.keys():
         raise ValueError(f"{who} differ in structure or settings: they cannot be stacked.")
     for name, a in ours.items():
         b = theirs[name]
