@@ -125,6 +125,18 @@ def test_smallest_gap(values, gap):
     assert smallest_gap(np.array(values)) == pytest.approx(gap)
 
 
+@pytest.mark.parametrize(
+    ("start", "step"),
+    [(0, 1e-4), (1e5, 1e-4), (2.46e6, 1e-5), (1.75e9, 0.01), (1e8, 0.0012), (-1e5, 1e-4)],
+)
+def test_smallest_gap_far_from_zero(start, step):
+    """Of times in days or in seconds, for one."""
+    numbers = np.random.default_rng(0).integers(0, 100, 500)
+    assert smallest_gap(start + step * numbers) == pytest.approx(step, rel=2e-4)
+    with_dirt = start * (1 + 1e-15 * numbers) + numbers  # as arithmetic leaves
+    assert smallest_gap(with_dirt) == pytest.approx(1, rel=1e-5)
+
+
 @each_estimator
 def test_samples_of_discrete_columns_are_values_they_can_have(name):
     X = counts()

@@ -8,7 +8,8 @@ import numpy as np
 
 LEAST_ROWS = 40  # from which on a repeated value is no coincidence
 MOST_DISTINCT = 0.5  # of the rows: a column with fewer distinct values is discrete
-ROUNDING = 1e-9  # gaps below this fraction of the largest value are none
+ROUNDING = 1e-9  # of a gap, which is no difference
+SAME = 1e-12  # gaps below this fraction of the largest value are none: arithmetic leaves such dirt
 MOST_UNSEEN = 10  # places of a lattice for each value seen: of a sparser one, no other is likely
 MOST_DECIMALS = 12
 N_DRAWS = 8  # of the noise, over which a score is averaged
@@ -124,16 +125,16 @@ def possible_values(values, gap):
     regular = np.abs(steps - cells).max() < 1e-6 and cells[-1] < MOST_UNSEEN * len(values)
     if not regular:
         return values
-    grid = clean(values[0] + gap * np.arange(cells[-1] + 1), gap)
+    grid = clean(values[0] + gap * np.arange(cells[-1] + 1), ROUNDING * gap)
     grid[cells.astype(int)] = values  # to the last digit
     return grid
 
 
-def clean(values, gap):
-    """Values without the dirt of binary fractions, where they are decimal ones."""
+def clean(values, error):
+    """Values without the dirt of binary fractions, where they are decimal ones but for an error."""
     for decimals in range(MOST_DECIMALS):
         rounded = np.round(values, decimals)
-        if np.abs(rounded - values).max() < ROUNDING * gap:
+        if np.abs(rounded - values).max() < error:
             return rounded
     return values
 
@@ -147,10 +148,11 @@ def discrete_columns(X):
 def smallest_gap(column):
     """The least distance between two values, 1 if there is but one."""
     values = np.unique(column)
-    gaps = np.diff(values)
-    gaps = gaps[gaps > ROUNDING * np.abs(values).max()]
+    gaps, largest = np.diff(values), np.abs(values).max()
+    gaps = gaps[gaps > SAME * largest]
     gap = gaps.min() if len(gaps) else 1.0
-    return clean(np.array([gap]), gap)[0]
+    # A difference has the errors of the two values, which may be large beside it.
+    return clean(np.array([gap]), max(ROUNDING * gap, np.finfo(float).eps * largest))[0]
 
 
 def column_index(column, n_features, names):
