@@ -6,7 +6,7 @@ time for a layer of 64 units, and half of it for a masked one.
 """
 
 import math
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import torch
@@ -80,6 +80,12 @@ def tiles_of(mask):
     """
     is_seen = (mask != 0).cpu()
     is_seen = is_seen.any(0) if is_seen.dim() == 3 else is_seen
+    return _tiles_of(tuple(is_seen.shape), is_seen.numpy().tobytes())
+
+
+@lru_cache(256)  # copies of a flow have the same masks
+def _tiles_of(shape, bits):
+    is_seen = torch.tensor(bytearray(bits), dtype=torch.bool, device="cpu").view(shape)
     forth, back = _tiles(is_seen), _tiles(is_seen.mT)
     return Tiles(forth, back, len(forth), len(back))
 
