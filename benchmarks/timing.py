@@ -50,6 +50,7 @@ def ours(architecture, d, compiled=False, linear=True, size=EQUAL_SIZE):
     flow = Flow(Standardize(d), copy.deepcopy(bijection)).double().eval()
     optimizer = FlatOptimizer(bijection, LEARNING_RATE, ema_decay=EMA_DECAY)
     products = cache(partial(module_products, bijection))
+    compiled = compiled and LIKELIHOOD.gains_by_compiler(bijection)  # as in a fit
     gradients_of = LIKELIHOOD.compiled_gradients(bijection) if compiled else LIKELIHOOD.gradients
 
     def step(X):

@@ -45,6 +45,12 @@ class Likelihood:
         with products_of_many(y), torch.inference_mode(), _fused.unwatched(y):
             return gradients_by_vjp(bijection, y, weight, n)
 
+    def gains_by_compiler(self, bijection):
+        """Whether `compiled_gradients` may take less time than `gradients`."""
+        like = next(bijection.parameters(), None)
+        maps = [part.univariate for part in bijection.modules() if hasattr(part, "univariate")]
+        return like is None or not any(each.is_one_pass(like) for each in maps)
+
     def compiled_gradients(self, bijection):
         """A function that does what `gradients` does, as machine code for the shapes it meets."""
         if any(getattr(module, "vjp_by_autograd", False) for module in bijection.modules()):

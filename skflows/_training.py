@@ -157,7 +157,7 @@ def fit_flow(
         What an earlier call left, with another objective: this one goes on from there.
     compile : bool, default=False
         Whether `torch.compile` makes machine code of losses and their gradients. It has no effect
-        on a stack, whose shapes change.
+        on a stack, whose shapes change, nor on a flow that gains nothing by it.
     on_epoch_begin : callable, optional
         Called with nothing before each epoch.
     on_epoch_end : callable, optional
@@ -172,7 +172,7 @@ def fit_flow(
     """
     *stacked, n = weight.shape
     n_members = math.prod(stacked)
-    compile = compile and not stacked
+    compile = compile and not stacked and objective.gains_by_compiler(bijection)
     n_steps = max_iter * math.ceil(n / batch_size)
     weight = weight * ((weight > 0).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True))
     optimizer = FlatOptimizer(

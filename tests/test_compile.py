@@ -11,7 +11,7 @@ from _densities import banana, small
 from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
-from skflows import IAFDensity, MAFDensity, NSFDensity, PlanarDensity, _nn, _objective
+from skflows import IAFDensity, MAFDensity, NSFDensity, PlanarDensity, _fused, _nn, _objective
 from skflows._objective import LIKELIHOOD
 from skflows._pullbacks import recorded
 from skflows.bijections import Inverse, _base, _univariate
@@ -45,8 +45,9 @@ def compile_by(monkeypatch):
 
 
 @compiler
-def test_compiled_fit_is_that_of_before():
+def test_compiled_fit_is_that_of_before(monkeypatch):
     """Batches of one size: no row is left out, so that only rounding differs."""
+    monkeypatch.setattr(_fused, "_passes", None)  # by which splines are not compiled
     X = banana(256)
     params = SMALL | {"n_bins": 3, "dropout": 0.0, "batch_size": 128, "max_iter": 5}
     plain = NSFDensity(**params).fit(X)
@@ -78,7 +79,9 @@ def test_compiled_gradients_are_those_of_before(flow, d, compile_by):
 
 
 @pytest.mark.parametrize("name", ["planar", "nice", "realnvp", "glow", "maf", "iaf", "nsf"])
-def test_a_step_is_compiled_once_and_whole(name, compile_by):
+def test_a_step_is_compiled_once_and_whole(name, compile_by, monkeypatch):
+    if name == "nsf":
+        monkeypatch.setattr(_fused, "_passes", None)
     counter = CompileCounter()
     compile_by(counter)
     X = banana(256)
@@ -89,6 +92,22 @@ def test_a_step_is_compiled_once_and_whole(name, compile_by):
     assert counter.frame_count == 1
     flow.set_params(compile=False).fit(X)
     assert counter.frame_count == 1
+
+
+@pytest.mark.skipif(_fused._passes is None, reason="installed without a C compiler")
+def test_splines_that_are_passes_are_not_compiled(compile_by):
+    """There is nothing to join. Nor are rows left out, as in batches of one size."""
+    counter = CompileCounter()
+    compile_by(counter)
+    X = banana(260)
+    params = SMALL | {"batch_size": 128, "max_iter": 2}
+    flow = NSFDensity(**params, compile=True).fit(X)
+    assert counter.frame_count == 0
+    np.testing.assert_array_equal(
+        flow.score_samples(X), NSFDensity(**params).fit(X).score_samples(X)
+    )
+    NSFDensity(**params, n_bins=_fused._passes.MAX_BINS + 1, compile=True).fit(X)
+    assert counter.frame_count == 1  # those have torch's operations
 
 
 class OtherInverse(Inverse):

@@ -66,6 +66,9 @@ class RationalQuadraticSpline(Univariate):
         *outcome, kept = way.evaluate(self, x, params, add_up=True)
         return outcome, partial(way.pull_back, self, kept)
 
+    def is_one_pass(self, tensor):
+        return _spline_fused.serves_like(self, tensor)
+
     def inverse(self, z, params):
         # Gradients of the inverse are autograd's, and a compiler has no operation for it.
         way = _spline_steps if torch.compiler.is_compiling() else _way(self, z, params)

@@ -62,6 +62,10 @@ class Univariate(ABC):
         """Whether `vjp` leaves something to autograd, where a compiler does not follow it."""
         return type(self).vjp is Univariate.vjp
 
+    def is_one_pass(self, tensor):
+        """Whether it leaves nothing for a compiler to join, on values like those of a tensor."""
+        return False
+
     @abstractmethod
     def forward(self, x, params):
         """Map data to latent: ``(z, log dz/dx)``."""

@@ -97,10 +97,10 @@ device : str, default="auto"
 compile : bool, default=False
     Whether to compile losses and their gradients for the shapes of the table, by
     `torch.compile`. It needs a C++ compiler and takes up to a minute, so it pays in fits of
-    several minutes, if at all: with the extension most steps take less time as they are.
-    Batches are of one size, which leaves out some rows in each epoch, others each time; torch
-    compiles eight shapes in a process and takes later ones as they are. Flows that train
-    together, as in a search for `input_noise`, are not compiled.
+    several minutes, if at all: with the extension most steps take less time as they are, and
+    those of splines are never compiled. Batches are of one size, which leaves out some rows in
+    each epoch, others each time; torch compiles eight shapes in a process and takes later ones
+    as they are. Flows that train together, as in a search for `input_noise`, are not compiled.
 
 random_state : int, RandomState instance or None, default=None
     Seeds the initial weights, the held-out rows, the order of the rows and dropout.
