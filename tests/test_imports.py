@@ -154,3 +154,15 @@ NSFDensity(max_iter=1).fit(np.random.default_rng(0).normal(size=(50, 2)))
 print("torch._dynamo" in sys.modules)
 """
     assert printed(code) == "False"
+
+
+def test_detectors_are_imported_when_first_used():
+    code = """
+import sys
+import skflows
+print("skflows.outlier" in sys.modules, {"outlier", *skflows.__all__} <= {*dir(skflows)})
+from skflows import DensityOutlierDetector
+print(skflows.outlier.DensityOutlierDetector is DensityOutlierDetector)
+print(hasattr(skflows, "nothing"))
+"""
+    assert printed(code).split() == ["False", "True", "True", "False"]
