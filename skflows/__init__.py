@@ -13,10 +13,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["DensityOutlierDetector"] + [
+__all__ = ["AutoDensity", "DensityOutlierDetector"] + [
     cls.__name__
     for cls in (
-        AutoDensity,
         StackedDensity,
         TransformedDensity,
         GaussianizationDensity,
