@@ -139,9 +139,8 @@ class ResidualMLP(nn.Module):
         weight = layer.masked_weight()
         added = () if residual is None else (residual,)
         shape = *seen.shape[:-2], weight.shape[-2], seen.shape[-1]
-        is_whole = residual is None or residual.shape == shape
-        is_whole = is_whole and fit(weight, seen)
-        if is_whole and self._is_fused(seen, weight, layer.bias, *added):
+        all_fit = fit(weight, seen) and (residual is None or residual.shape == shape)
+        if all_fit and self._is_fused(seen, weight, layer.bias, *added):
             return self._layer_vjp_fused(layer, weight, seen, residual, is_last)
         product, through_product = layer.product_vjp(weight, seen)
         h = product + layer.bias
