@@ -6,14 +6,17 @@ from . import _spline_steps
 
 def serves(spline, x, params):
     """Whether the functions below take these tensors."""
-    is_one_each = _fused.serves_map(x, params, spline.n_params)
-    return is_one_each and spline.n_bins <= _fused._passes.MAX_BINS
+    return _fused.serves_map(x, params, spline.n_params) and has_room(spline)
 
 
 def serves_like(spline, tensor):
     """Whether they take tensors like this one, where nobody records operations."""
-    has_room = _fused._passes is not None and spline.n_bins <= _fused._passes.MAX_BINS
-    return has_room and _fused.takes(tensor)
+    return _fused._passes is not None and has_room(spline) and _fused.takes(tensor)
+
+
+def has_room(spline):
+    """Whether the passes, which have room for so many bins and no more, have it for a spline's."""
+    return 1 <= spline.n_bins <= _fused._passes.MAX_BINS
 
 
 def evaluate(spline, x, params, add_up=False):
@@ -40,8 +43,7 @@ def invert(spline, z, params):
 
 
 def _settings(spline):
-    """For the passes, which have room for so many bins and no more."""
-    if not 1 <= spline.n_bins <= _fused._passes.MAX_BINS:
+    if not has_room(spline):
         raise ValueError(f"{spline.n_bins} bins; compiled code has 1 to {_fused._passes.MAX_BINS}.")
     sizes = spline.tail_bound, spline.least, spline.shared
     return float(spline.n_bins), *sizes, spline.UNIT_SLOPE, spline.MIN_DERIVATIVE
