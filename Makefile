@@ -21,7 +21,7 @@ $(VENV)/.created:
 
 # One stamp for each list of extras: .venv/.installed-cli,plot stands for '.[cli,plot]'.
 # Editable, so that only a change of pyproject.toml or of C calls for installing again.
-$(VENV)/.installed-%: pyproject.toml $(wildcard skflows/csrc/*.[ch]) $(VENV)/.created
+$(VENV)/.installed-%: pyproject.toml $(wildcard skflows/kernels/csrc/*.[ch]) $(VENV)/.created
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[$*]'
 	@touch $@
 

@@ -20,10 +20,10 @@ import torch
 from quality import machine
 from timing import LEAST_SECONDS, ours, seconds_per_call
 
-from skflows._affine import ColumnLinear, MaskedLinear
-from skflows._columns import room_apart
-from skflows._products import products_of_many
-from skflows._tiles import layer_vjp
+from skflows.nn.linear import ColumnLinear, MaskedLinear
+from skflows.nn.incremental import room_apart
+from skflows.nn.products import products_of_many
+from skflows.nn.tiles import layer_vjp
 from skflows.bijections import Coupling, LULinear, MaskedAutoregressive
 
 ARCHITECTURES = ("NSF", "MAF", "RealNVP")

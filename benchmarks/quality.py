@@ -25,7 +25,7 @@ from peers import PEERS
 from protocol import load
 from threadpoolctl import threadpool_limits
 
-from skflows import AutoDensity, GaussianizationDensity, _fused
+from skflows import AutoDensity, GaussianizationDensity, kernels as _fused
 from skflows.density import ARCHITECTURES
 
 ESTIMATORS = {

@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from timing import alternate, clock_for, ours, peer, table
 
 import skflows
-from skflows.density._engine import one_thread
+from skflows.training.torch_state import one_thread
 
 OPERATIONS = ("step", "score", "sample")
 CHUNK_VALUES = 2**14  # of input, which a peer scores at once where it would be slower without

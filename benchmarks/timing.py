@@ -31,13 +31,13 @@ def ours(architecture, d, compiled=False, linear=True, size=EQUAL_SIZE):
     Without its linear layers (matrices, or trained scales) it has the layers of the peers alone.
     It has the size of theirs, or of its defaults, of which ``size`` has parameters to change.
     """
-    from skflows._flow import Flow
-    from skflows._objective import LIKELIHOOD
-    from skflows._optimizer import FlatOptimizer
-    from skflows._products import module_products
-    from skflows._training import EMA_DECAY
+    from skflows.bijections._flow import Flow
+    from skflows.training.losses import LIKELIHOOD
+    from skflows.training.optimizer import FlatOptimizer
+    from skflows.nn.products import module_products
+    from skflows.training.trainer import EMA_DECAY
     from skflows.bijections import ActNorm, Chain, LULinear, Standardize
-    from skflows.density import _engine  # noqa: F401  (sets how freed memory is kept)
+    from skflows.training import torch_state as _engine  # noqa: F401  (sets how freed memory is kept)
 
     estimator = getattr(skflows, f"{architecture}Density")()
     # No dropout: the peers have none.

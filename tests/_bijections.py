@@ -9,29 +9,8 @@ from typing import NamedTuple
 import torch
 from torch.testing import assert_close
 
-from skflows._ode import RungeKutta4
-from skflows.bijections import (
-    ActNorm,
-    Affine,
-    Asinh,
-    Bijection,
-    Bounded,
-    Chain,
-    Continuous,
-    Coupling,
-    ElementwiseAffine,
-    Inverse,
-    LULinear,
-    MarginalQuantile,
-    MaskedAutoregressive,
-    Permutation,
-    Planar,
-    RationalQuadraticSpline,
-    Rotation,
-    Shift,
-    Standardize,
-    Whiten,
-)
+from skflows.bijections._ode import RungeKutta4
+from skflows.bijections import ActNorm, Affine, Asinh, Bijection, Bounded, Chain, Continuous, Coupling, ElementwiseAffine, Inverse, LULinear, MarginalQuantile, MaskedAutoregressive, Permutation, Planar, RationalQuadraticSpline, Rotation, Shift, Standardize, Whiten
 
 N_ROWS = 5
 DIMENSIONS = (1, 2, 5, 16)
@@ -196,14 +175,14 @@ def values_and_gradients(bijection, direction, x, context=None):
     return [z, log_det, *torch.autograd.grad(total, inputs, materialize_grads=True)]
 
 
-def check_vjp(bijection, x):
-    """That what it returns, and its gradients, are autograd's."""
-    expected = values_and_gradients(bijection, bijection.forward, x)
+def check_vjp(bijection, x, context=None):
+    """Check that the values and gradients of `vjp` are those of autograd."""
+    expected = values_and_gradients(bijection, bijection.forward, x, context)
     for records_nothing in (torch.inference_mode, torch.no_grad):
         with records_nothing():
-            (z, log_det), pullback = bijection.vjp(x)
+            (z, log_det), pullback = bijection.vjp(x, context)
             g_x, gradients = pullback(z.cos(), log_det.cos())
-            _, others = bijection.vjp(x)[1](z.cos(), log_det.cos(), to_x=False)
+            _, others = bijection.vjp(x, context)[1](z.cos(), log_det.cos(), to_x=False)
         for value, other in zip([z, log_det, g_x, *gradients], expected, strict=True):
             assert not value.requires_grad
             assert_close(value, other, rtol=1e-10, atol=1e-10)

@@ -8,7 +8,7 @@ from scipy import stats
 
 from skflows.bijections import Standardize
 from skflows.density import ARCHITECTURES
-from skflows.density._run import SMALL_TABLE
+from skflows.training.flow_fit import SMALL_TABLE
 
 NAMES = list(ARCHITECTURES)
 each_estimator = pytest.mark.parametrize("name", NAMES)

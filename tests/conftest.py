@@ -30,11 +30,11 @@ def close_figures():
 
 
 @pytest.fixture(params=["compiled", "torch"])
-def way(request, monkeypatch):
-    """Each way to compute: by compiled code, and by torch's operations alone."""
-    from skflows import _fused
+def implementation(request, monkeypatch):
+    """Run a test with the compiled kernels, and with PyTorch operations alone."""
+    from skflows import kernels
 
     if request.param == "torch":
-        monkeypatch.setattr(_fused, "_passes", None)
-    elif _fused._passes is None:
+        monkeypatch.setattr(kernels, "_compiled", None)
+    elif kernels._compiled is None:
         pytest.skip("installed without a C compiler")

@@ -18,9 +18,9 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skflows import AutoDensity
-from skflows._components import Budget, Component, budgets, fit_group, grouped
-from skflows._kernels import GaussianKernels
-from skflows._portfolio import BANDWIDTHS, portfolio
+from skflows.ensemble._components import Budget, Component, budgets, fit_group, grouped
+from skflows.ensemble._kernel_density import GaussianKernels
+from skflows.ensemble._portfolio import BANDWIDTHS, portfolio
 
 pytestmark = pytest.mark.filterwarnings("ignore:time_limit=.* left no time:UserWarning")
 QUICK = {"cv": ShuffleSplit(1, test_size=0.2, random_state=0), "time_limit": 1.0}

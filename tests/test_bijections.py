@@ -21,17 +21,7 @@ from torch.func import functional_call
 from torch.testing import assert_close
 
 from skflows import bijections
-from skflows.bijections import (
-    Affine,
-    Bijection,
-    Chain,
-    Coupling,
-    ElementwiseAffine,
-    Inverse,
-    LULinear,
-    MaskedAutoregressive,
-    Univariate,
-)
+from skflows.bijections import Affine, Bijection, Chain, Coupling, ElementwiseAffine, Inverse, LULinear, MaskedAutoregressive, Univariate
 
 
 def exactness(name, rounding=1e-9):
@@ -147,22 +137,24 @@ def test_gradients_reach_every_parameter(name, d, n_context):
             assert d == 1 or parameter.grad.any(), key
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("implementation")
 @everywhere
 @in_dimensions
-def test_vjp_is_that_of_autograd(name, d):
-    bijection, x, _ = make_case(name, d)
-    check_vjp(bijection, 4 * x)  # some values farther than networks see
+@with_and_without_context
+def test_vjp_is_that_of_autograd(name, d, n_context):
+    bijection, x, context = make_case(name, d, n_context)
+    check_vjp(bijection, 4 * x, context)  # some values farther than networks see
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("implementation")
 @everywhere
 @in_dimensions
-def test_inverse_vjp_is_that_of_autograd(name, d):
-    bijection, x, _ = make_case(name, d)
+@with_and_without_context
+def test_inverse_vjp_is_that_of_autograd(name, d, n_context):
+    bijection, x, context = make_case(name, d, n_context)
     with torch.no_grad():
-        z, _ = bijection(x)
-    check_vjp(Inverse(bijection), z)
+        z, _ = bijection(x, context)
+    check_vjp(Inverse(bijection), z, context)
 
 
 def test_vjp_of_what_has_none_written_out():
@@ -202,12 +194,6 @@ def test_vjp_of_what_has_none_written_out():
         Inverse(HalfAutoregressive(3, Affine(), (8,))),
     ):
         check_vjp(randomize(bijection.double()), torch.linspace(-3, 3, 60).double().view(20, 3))
-
-
-@pytest.mark.parametrize("name", ["coupling_affine", "planar", "inverse_autoregressive"])
-def test_vjp_takes_no_context(name):
-    with torch.no_grad(), pytest.raises(ValueError, match="needs a context"):
-        build(name, 3, n_context=2).vjp(torch.zeros(4, 3).double())
 
 
 @everywhere

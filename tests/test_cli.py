@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 import skflows
-from skflows import MAFDensity, NSFDensity, _cli, _demo
+from skflows import MAFDensity, NSFDensity
+from skflows.cli import _main as _cli, _demo
 from skflows.density import ARCHITECTURES, FlowDensity
 
 NAMES = ["width", "height", "weight, kg"]

@@ -16,9 +16,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.autograd.functional import jacobian
 
 from skflows import CNFDensity
-from skflows._flow import standard_normal_log_prob
-from skflows._matching import optimal_transport
-from skflows._ode import RungeKutta4
+from skflows.bijections._flow import standard_normal_log_prob
+from skflows.training.flow_matching import optimal_transport
+from skflows.bijections._ode import RungeKutta4
 from skflows.bijections import Continuous
 
 TRAININGS = ["flow_matching", "both", "likelihood"]

@@ -11,9 +11,11 @@ from _densities import banana, small
 from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
-from skflows import IAFDensity, MAFDensity, NSFDensity, PlanarDensity, _fused, _nn, _objective
-from skflows._objective import LIKELIHOOD
-from skflows._pullbacks import recorded
+from skflows import IAFDensity, MAFDensity, NSFDensity, PlanarDensity, kernels as _fused
+from skflows.nn import residual_mlp as _nn
+from skflows.training import losses as _objective
+from skflows.training.losses import LIKELIHOOD
+from skflows.nn.vjp import recorded
 from skflows.bijections import Inverse, _base, _univariate
 
 compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")

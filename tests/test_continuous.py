@@ -6,8 +6,8 @@ from _bijections import randomize
 from torch.autograd.functional import jacobian
 from torch.testing import assert_close
 
-from skflows._draws import normals_of_rows, signs_of_rows
-from skflows._ode import DormandPrince, RungeKutta4
+from skflows.nn.random_draws import normals_of_rows, signs_of_rows
+from skflows.bijections._ode import DormandPrince, RungeKutta4
 from skflows.bijections import Continuous
 from skflows.bijections._velocity import SLOPES, Velocity
 

@@ -7,7 +7,7 @@ from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 from sklearn.preprocessing import StandardScaler
 
-from skflows.density import _engine
+from skflows.training import torch_state as _engine
 
 N_CELLS = 400  # of a grid, in each direction
 

@@ -6,7 +6,7 @@ import torch
 from _densities import banana, each_estimator, small
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skflows.density import _run
+from skflows.training import flow_fit as _run
 
 X = banana(160)
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

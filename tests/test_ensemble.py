@@ -20,8 +20,9 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_estimators import LEFT_OUT
 
-from skflows import GaussianizationDensity, StackedDensity, TransformedDensity, _training
-from skflows._components import mixture_weights
+from skflows import GaussianizationDensity, StackedDensity, TransformedDensity
+from skflows.training import trainer as _training
+from skflows.ensemble._components import mixture_weights
 
 X = banana(120)
 

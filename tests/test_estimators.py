@@ -17,8 +17,9 @@ from sklearn.utils import estimator_checks, get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
-from skflows import _training
-from skflows.density import ARCHITECTURES, FlowDensity, _engine, _run
+from skflows.training import trainer as _training
+from skflows.density import ARCHITECTURES, FlowDensity
+from skflows.training import torch_state as _engine, flow_fit as _run
 
 # `check_estimator` does not run these, though they apply.
 LEFT_OUT = [

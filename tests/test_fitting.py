@@ -15,7 +15,8 @@ from _densities import (
     whole_and_in_batches,
 )
 
-from skflows import CNFDensity, NSFDensity, _training
+from skflows import CNFDensity, NSFDensity
+from skflows.training import trainer as _training
 
 
 @each_estimator

@@ -8,7 +8,7 @@ from _bijections import DIMENSIONS, SOLVED, TABLE, build, make_case, randomize
 from scipy.stats import multivariate_normal
 from torch.testing import assert_close
 
-from skflows._flow import Flow
+from skflows.bijections._flow import Flow
 from skflows.bijections import Chain, Standardize
 
 

@@ -12,13 +12,14 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 
-from skflows import _fused, _pullbacks, _tiles
-from skflows._affine import MANY, ColumnLinear, MaskedLinear
-from skflows._draws import drawing_from
-from skflows._members import stack
-from skflows._nn import ResidualMLP
-from skflows._objective import weighted_nll_vjp
-from skflows._optimizer import FlatOptimizer
+from skflows import kernels as _fused
+from skflows.nn import vjp as _pullbacks, tiles as _tiles
+from skflows.nn.linear import MANY, ColumnLinear, MaskedLinear
+from skflows.nn.random_draws import drawing_from
+from skflows.training.model_stack import stack
+from skflows.nn.residual_mlp import ResidualMLP
+from skflows.training.losses import weighted_nll_vjp
+from skflows.training.optimizer import FlatOptimizer
 from skflows.bijections import Affine, LULinear, MaskedAutoregressive
 from skflows.bijections._linear import MOST_FUSED
 from skflows.bijections._univariate import outputs_of, params_of

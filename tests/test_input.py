@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.utils.validation import validate_data
 
-from skflows import _training
-from skflows.density import _validation
+from skflows.training import trainer as _training
+from skflows.preprocessing import validation as _validation
 
 X = banana(20)
 FRAME = pd.DataFrame(X, columns=["height", "width"])

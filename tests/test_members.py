@@ -17,25 +17,12 @@ from _bijections import (
 )
 from torch.testing import assert_close
 
-from skflows._history import MAX_RECOVERIES
-from skflows._members import stack, unstack
-from skflows._objective import mean_log_prob
-from skflows._optimizer import constant
-from skflows._training import BACK_OFF, fit_flow
-from skflows.bijections import (
-    ActNorm,
-    Affine,
-    Bijection,
-    Chain,
-    Coupling,
-    ElementwiseAffine,
-    Inverse,
-    LULinear,
-    MaskedAutoregressive,
-    Permutation,
-    Planar,
-    RationalQuadraticSpline,
-)
+from skflows.training.history import MAX_RECOVERIES
+from skflows.training.model_stack import stack, unstack
+from skflows.training.losses import mean_log_prob
+from skflows.training.optimizer import constant
+from skflows.training.trainer import BACK_OFF, fit_flow
+from skflows.bijections import ActNorm, Affine, Bijection, Chain, Coupling, ElementwiseAffine, Inverse, LULinear, MaskedAutoregressive, Permutation, Planar, RationalQuadraticSpline
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 M = 3
@@ -107,7 +94,7 @@ def test_stack_equals_its_members(name, d, n_context, direction):
         assert_close(whole, torch.stack(parts), **EXACT)
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("implementation")
 @over_the_table
 @pytest.mark.parametrize("d", [1, 5])
 def test_vjp_of_a_stack_is_that_of_autograd(name, d):

@@ -9,28 +9,15 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from skflows import _objective, _optimizer
-from skflows._affine import masked_layers
-from skflows._draws import drawing_from, dropout, normal_draws
-from skflows._masked import MaskedResidualMLP
-from skflows._members import alike
-from skflows._objective import mean_log_prob, weighted_nll
-from skflows._optimizer import (
-    ADAM,
-    MAX_GRADIENT_NORM,
-    FlatOptimizer,
-    Paced,
-    constant,
-    cosine_with_warm_up,
-)
-from skflows._training import shuffled_batches
-from skflows.bijections import (
-    Chain,
-    Coupling,
-    ElementwiseAffine,
-    MaskedAutoregressive,
-    Shift,
-)
+from skflows.training import losses as _objective, optimizer as _optimizer
+from skflows.nn.linear import masked_layers
+from skflows.nn.random_draws import drawing_from, dropout, normal_draws
+from skflows.nn.made import MaskedResidualMLP
+from skflows.training.model_stack import alike
+from skflows.training.losses import mean_log_prob, weighted_nll
+from skflows.training.optimizer import ADAM, MAX_GRADIENT_NORM, FlatOptimizer, Paced, constant, cosine_with_warm_up
+from skflows.training.trainer import shuffled_batches
+from skflows.bijections import Chain, Coupling, ElementwiseAffine, MaskedAutoregressive, Shift
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skflows import _cli
-from skflows._progress import processes, tell
+from skflows.cli import _main as _cli
+from skflows.cli._progress import processes, tell
 
 
 @pytest.fixture

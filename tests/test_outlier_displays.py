@@ -15,13 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.mixture import GaussianMixture
 
 from skflows import DensityOutlierDetector
-from skflows.inspection import (
-    ExplanationDisplay,
-    OutlierBoundaryDisplay,
-    OutlierCurveDisplay,
-    OutlierScoreDisplay,
-    PValueDisplay,
-)
+from skflows.inspection import ExplanationDisplay, OutlierBoundaryDisplay, OutlierCurveDisplay, OutlierScoreDisplay, PValueDisplay
 
 FRAME = load_iris(as_frame=True).data
 ODD = FRAME.iloc[:5] + np.array([0.0, 0.0, 0.0, 3.0])

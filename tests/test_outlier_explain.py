@@ -12,9 +12,9 @@ from sklearn.neighbors import KernelDensity
 from sklearn.preprocessing import StandardScaler
 
 from skflows import DensityOutlierDetector, NSFDensity, StackedDensity, TransformedDensity
-from skflows._components import Component
-from skflows._mixture import likeliest_of_each_kind
-from skflows._portfolio import StandardNormal, portfolio
+from skflows.ensemble._components import Component
+from skflows.ensemble._mixture import likeliest_of_each_kind
+from skflows.ensemble._portfolio import StandardNormal, portfolio
 from skflows.outlier import SCORES
 from skflows.outlier._explain import contributions, quick_contributions
 

@@ -16,9 +16,10 @@ from sklearn.neighbors import KernelDensity
 from skflows import GaussianizationDensity, NSFDensity, TransformedDensity
 from skflows.bijections import Standardize
 from skflows.bijections._fixed import weighted_moments
-from skflows.density import _discrete, _engine
-from skflows.density._discrete import Dequantizer, discrete_columns, smallest_gap
-from skflows.density._maps import fitted_preprocessor
+from skflows.preprocessing import dequantizer as _discrete
+from skflows.training import torch_state as _engine
+from skflows.preprocessing.dequantizer import Dequantizer, discrete_columns, smallest_gap
+from skflows.preprocessing.fixed_maps import fitted_preprocessor
 
 MAPS = ["standardize", "whiten", "quantile", ("quantile", "whiten")]
 

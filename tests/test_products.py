@@ -12,17 +12,11 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 from torch.testing import assert_close
 
-from skflows import MAFDensity, _affine, _products, _tiles
-from skflows._affine import ColumnLinear
-from skflows._columns import weight_gradient
-from skflows._products import (
-    large_products,
-    layer_products,
-    module_products,
-    onednn_is_wider,
-    other_products,
-    products_of_many,
-)
+from skflows import MAFDensity
+from skflows.nn import linear as _affine, products as _products, tiles as _tiles
+from skflows.nn.linear import ColumnLinear
+from skflows.nn.incremental import weight_gradient
+from skflows.nn.products import large_products, layer_products, module_products, onednn_is_wider, other_products, products_of_many
 from skflows.model_selection import FlowGridSearchCV
 
 wider = pytest.mark.skipif(not onednn_is_wider(), reason="MKL is as wide on this processor")

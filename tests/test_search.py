@@ -13,9 +13,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skflows import MAFDensity, NSFDensity, RealNVPDensity
-from skflows.density import _together
+from skflows.training import joint_fit as _together
 from skflows.model_selection import FlowGridSearchCV
-from skflows.model_selection._together import Task, pieces
+from skflows.model_selection._joint_evaluation import Task, pieces
 
 # Training amplifies rounding. With enough columns, and batches of a multiple of 16 rows, the same
 # kernels compute a stack and its members, on memory that is aligned alike: then it is the same.

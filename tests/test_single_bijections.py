@@ -17,22 +17,12 @@ from _bijections import (
 from torch.autograd.functional import jacobian
 from torch.testing import assert_close
 
-from skflows import _affine
-from skflows._draws import drawing_from
-from skflows._members import stack
-from skflows._nn import ResidualMLP
-from skflows._training import fit_flow
-from skflows.bijections import (
-    ActNorm,
-    Bijection,
-    Chain,
-    Coupling,
-    ElementwiseAffine,
-    LULinear,
-    Permutation,
-    Planar,
-    Standardize,
-)
+from skflows.nn import linear as _affine
+from skflows.nn.random_draws import drawing_from
+from skflows.training.model_stack import stack
+from skflows.nn.residual_mlp import ResidualMLP
+from skflows.training.trainer import fit_flow
+from skflows.bijections import ActNorm, Bijection, Chain, Coupling, ElementwiseAffine, LULinear, Permutation, Planar, Standardize
 from skflows.bijections._planar import _invertible, _solve_monotone
 from skflows.bijections._univariate import params_of
 
@@ -164,7 +154,7 @@ def test_dropout_acts_in_both_directions_and_in_training_only(name, direction):
         assert torch.equal(call(x)[0], call(x)[0])
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("n_generators", [1, 3])
 @pytest.mark.parametrize("rates", [0.5, [0.0, 0.2, 0.5]])
 @pytest.mark.parametrize(
@@ -269,7 +259,7 @@ def test_bijections_may_keep_a_tensor():
     assert history.validation_score[-1] > history.validation_score[0]
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("implementation")
 @in_dimensions
 @pytest.mark.parametrize("rotation", [False, True])
 def test_lu_linear_is_one_matrix(d, rotation):
@@ -282,7 +272,7 @@ def test_lu_linear_is_one_matrix(d, rotation):
     assert_close(log_det, torch.linalg.slogdet(matrix).logabsdet.expand(len(x)), **EXACT)
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("implementation")
 @in_dimensions
 @pytest.mark.parametrize("seed", range(5))
 def test_lu_linear_can_start_at_a_rotation(d, seed):

@@ -15,15 +15,15 @@ from _splines import plain_spline
 from sklearn.utils.validation import validate_data
 from torch import nn
 
-from skflows import IAFDensity, MAFDensity, NICEDensity, NSFDensity, _fused
-from skflows._flow import Flow
-from skflows._members import stack
-from skflows._objective import LIKELIHOOD
-from skflows._optimizer import FlatOptimizer
+from skflows import IAFDensity, MAFDensity, NICEDensity, NSFDensity, kernels as _fused
+from skflows.bijections._flow import Flow
+from skflows.training.model_stack import stack
+from skflows.training.losses import LIKELIHOOD
+from skflows.training.optimizer import FlatOptimizer
 from skflows.bijections import RationalQuadraticSpline, Standardize
 from skflows.bijections._spline_steps import locate
-from skflows.density import _engine
-from skflows.density._validation import validate_rows
+from skflows.training import torch_state as _engine
+from skflows.preprocessing.validation import validate_rows
 
 ROUNDS = 9
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from skflows._history import MAX_RECOVERIES
-from skflows._objective import Likelihood, mean_log_prob, weighted_nll
-from skflows._optimizer import ADAM, MAX_GRADIENT_NORM, constant
-from skflows._training import BACK_OFF, fit_flow
+from skflows.training.history import MAX_RECOVERIES
+from skflows.training.losses import Likelihood, mean_log_prob, weighted_nll
+from skflows.training.optimizer import ADAM, MAX_GRADIENT_NORM, constant
+from skflows.training.trainer import BACK_OFF, fit_flow
 from skflows.bijections import Chain, ElementwiseAffine, LULinear, Planar
 
 SETTINGS = {

@@ -16,8 +16,8 @@ from _densities import (
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from skflows import _objective
-from skflows._flow import ContinuousFlow, Flow
+from skflows.training import losses as _objective
+from skflows.bijections._flow import ContinuousFlow, Flow
 
 
 @pytest.mark.parametrize("error", [0.01, np.nan])

@@ -13,7 +13,7 @@ from scipy.special import softmax
 from torch.autograd import forward_ad, gradcheck
 from torch.testing import assert_close
 
-from skflows import _fused
+from skflows import kernels as _fused
 from skflows.bijections import Affine, RationalQuadraticSpline, Shift, _spline_fused, _spline_steps
 from skflows.bijections._univariate import outputs_of, params_of
 
@@ -30,7 +30,7 @@ def test_compiled_code_is_built_where_it_can_be():
     assert _fused._passes is not None
 
 
-in_each_way = pytest.mark.usefixtures("way")
+in_each_way = pytest.mark.usefixtures("implementation")
 
 
 def reference_knots(spline, params):

@@ -1,14 +1,15 @@
-"""Invertible maps with exact log-determinants, in torch alone."""
+"""Invertible maps with exact log-determinants, as PyTorch modules."""
 
 from ._autoregressive import MaskedAutoregressive
 from ._base import Bijection, Chain, Inverse
 from ._continuous import Continuous
 from ._coupling import Coupling
-from ._fixed import Asinh, Bounded, Rotation, Standardize, Whiten
-from ._linear import ActNorm, ElementwiseAffine, LULinear, Permutation
-from ._marginal import MarginalQuantile
+from ._elementwise import ActNorm, Asinh, Bounded, ElementwiseAffine
+from ._linear import LULinear, Permutation, Rotation
+from ._marginal_quantile import MarginalQuantile
 from ._planar import Planar
 from ._spline import RationalQuadraticSpline
+from ._standardize import Standardize, Whiten
 from ._univariate import Affine, Shift, Univariate
 
 __all__ = [

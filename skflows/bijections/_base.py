@@ -1,33 +1,29 @@
-"""What a bijection is, and how bijections compose."""
+"""The base class of bijections, and their composition."""
 
 from abc import ABC, abstractmethod
 
 import torch
 from torch import nn
 
-from .._pullbacks import drop_inherited, recorded
+from ..nn.vjp import by_autograd, drop_inherited_vjp
 
 
 class Bijection(nn.Module, ABC):
     """An invertible map from data ``x`` to latent ``z``, with its log-determinant.
 
-    Both directions take ``(n, d)`` tensors and an optional ``(n, n_context)`` context, and
-    return the mapped rows together with ``log |det J|`` of *that* direction, of shape ``(n,)``.
+    Both directions take ``(n, d)`` tensors and an optional ``(n, n_context)`` context, and return the
+    mapped rows together with ``log |det J|`` of *that* direction, of shape ``(n,)``.
 
-    A stack of bijections (see `skflows._members`) has parameters with a leading member axis. It
-    takes ``(M, n, d)`` rows, n for each of its M members, and returns ``(M, n)`` log-determinants.
+    A stack of bijections (see `skflows.training.model_stack`) has parameters with a leading member
+    axis. It takes ``(M, n, d)`` rows, n for each of its M members, and returns ``(M, n)``
+    log-determinants.
     """
 
     set_from_data = False  # whether `initialize` does anything
 
     def __init_subclass__(cls):
         super().__init_subclass__()
-        drop_inherited(cls, Bijection, forward="vjp", inverse="inverse_vjp")
-
-    @property
-    def vjp_by_autograd(self):
-        """Whether `vjp` leaves something to autograd, where a compiler does not follow it."""
-        return type(self).vjp is Bijection.vjp
+        drop_inherited_vjp(cls, Bijection, forward="vjp", inverse="inverse_vjp")
 
     @abstractmethod
     def forward(self, x, context=None):
@@ -37,23 +33,24 @@ class Bijection(nn.Module, ABC):
     def inverse(self, z, context=None):
         """Map latent to data: ``(x, log |det dx/dz|)``."""
 
-    def vjp(self, x):
-        """``forward`` without a context, and the pullback of both (see `skflows._pullbacks`).
+    def vjp(self, x, context=None):
+        """Return what ``forward`` does, and its pullback (see `skflows.nn.vjp`).
 
-        By autograd unless a bijection writes it out, which saves the more the fewer the rows.
+        The pullback takes the gradients in z and in the log-determinants to those in x and in the
+        parameters. By autograd unless a bijection writes it out, which is faster on few rows.
         """
-        return recorded(self.forward, x, list(self.parameters()))
+        return by_autograd(lambda x: self.forward(x, context), x, list(self.parameters()))
 
-    def inverse_vjp(self, z):
-        """The same of ``inverse``."""
-        return recorded(self.inverse, z, list(self.parameters()))
+    def inverse_vjp(self, z, context=None):
+        """Return what ``inverse`` does, and its pullback."""
+        return by_autograd(lambda z: self.inverse(z, context), z, list(self.parameters()))
 
-    def in_small_steps(self, inverse=False):
-        """Whether a direction takes many operations on little, which threads do not share well."""
+    def is_sequential(self, inverse=False):
+        """Whether a direction takes many small operations, which gain nothing from threads."""
         return False
 
     def initialize(self, x, weight=None, context=None):
-        """Set the state that depends on data (scales, means); most bijections have none."""
+        """Set what depends on data (scales, means); most bijections have nothing of the kind."""
 
 
 class Chain(Bijection):
@@ -65,15 +62,10 @@ class Chain(Bijection):
         self.bijections = nn.ModuleList(bijections)
         self.set_from_data = any(bijection.set_from_data for bijection in self.bijections)
         own = [list(bijection.parameters()) for bijection in self.bijections]
-        are_shared = sum(map(len, own)) > len(list(self.parameters()))
-        # Parts before the first that has parameters: no gradient needs to reach them.
-        self.n_leading = next((i for i, some in enumerate(own) if some), len(own))
-        written_out = any(type(each).vjp is not Bijection.vjp for each in bijections)
-        self.has_one_graph = are_shared or not written_out
-
-    @property
-    def vjp_by_autograd(self):
-        return super().vjp_by_autograd or self.has_one_graph
+        # The number of leading parts without parameters: no gradient needs to reach them.
+        self.n_fixed = next((i for i, some in enumerate(own) if some), len(own))
+        # Gradients of shared parameters are left to autograd, which adds them up.
+        self.shares_parameters = sum(map(len, own)) > len(list(self.parameters()))
 
     def forward(self, x, context=None):
         log_det = x.new_zeros(x.shape[:-1])
@@ -89,40 +81,40 @@ class Chain(Bijection):
             log_det = log_det + step
         return z, log_det
 
-    def vjp(self, x):
-        if self.has_one_graph:
-            return super().vjp(x)
+    def vjp(self, x, context=None):
+        if self.shares_parameters:
+            return super().vjp(x, context)
         log_det = x.new_zeros(x.shape[:-1])
         passed = []
         for bijection in self.bijections:
-            (x, step), through = bijection.vjp(x)
+            (x, step), through = bijection.vjp(x, context)
             log_det = log_det + step
             passed.append(through)
 
         def pullback(g, g_log_det, to_x=True):
             gradients: list[torch.Tensor] = []
-            last = 0 if to_x else self.n_leading
-            while len(passed) > last:  # what each keeps is free when its turn is over
+            last = 0 if to_x else self.n_fixed
+            while len(passed) > last:  # popped, to free early what each of them keeps
                 g, own = passed.pop()(g, g_log_det, to_x=to_x or len(passed) > last)
                 gradients = own + gradients
             return g if to_x else None, gradients
 
         return (x, log_det), pullback
 
-    def in_small_steps(self, inverse=False):
-        return any(bijection.in_small_steps(inverse) for bijection in self.bijections)
+    def is_sequential(self, inverse=False):
+        return any(bijection.is_sequential(inverse) for bijection in self.bijections)
 
     def initialize(self, x, weight=None, context=None):
         for i, bijection in enumerate(self.bijections):
             bijection.initialize(x, weight, context)
-            # Rows need not travel further than the last bijection that looks at them.
+            # The rows are needed up to the last bijection that is set from them.
             if not any(later.set_from_data for later in self.bijections[i + 1 :]):
                 break
             x, _ = bijection(x, context)
 
 
 class Inverse(Bijection):
-    """Another bijection run backwards; turns a masked autoregressive flow into an inverse one."""
+    """Another bijection run backwards: it turns a masked autoregressive flow into an inverse one."""
 
     def __init__(self, bijection):
         super().__init__()
@@ -134,16 +126,11 @@ class Inverse(Bijection):
     def inverse(self, z, context=None):
         return self.bijection(z, context)
 
-    def vjp(self, x):
-        return self.bijection.inverse_vjp(x)
+    def vjp(self, x, context=None):
+        return self.bijection.inverse_vjp(x, context)
 
-    def inverse_vjp(self, z):
-        return self.bijection.vjp(z)
+    def inverse_vjp(self, z, context=None):
+        return self.bijection.vjp(z, context)
 
-    @property
-    def vjp_by_autograd(self):
-        written = type(self.bijection).inverse_vjp is not Bijection.inverse_vjp
-        return super().vjp_by_autograd or not written
-
-    def in_small_steps(self, inverse=False):
-        return self.bijection.in_small_steps(not inverse)
+    def is_sequential(self, inverse=False):
+        return self.bijection.is_sequential(not inverse)

@@ -4,18 +4,19 @@ from dataclasses import dataclass
 
 import torch
 
-from .._draws import normal_draws, normals_of_rows, sign_draws, signs_of_rows
-from .._ode import DormandPrince, Solver
+from ..nn.random_draws import hashed_normals, hashed_signs, normal_draws, sign_draws
 from ._base import Bijection
+from ._ode import DormandPrince, Solver
 from ._velocity import Velocity
 
-NOISES = {"rademacher": sign_draws, "gaussian": normal_draws}
-PROBES = {"rademacher": signs_of_rows, "gaussian": normals_of_rows}  # the same in all calls
+# Probes of Hutchinson's estimate, by distribution: drawn anew in training, or hashed from the rows.
+DRAWN_PROBES = {"rademacher": sign_draws, "gaussian": normal_draws}
+HASHED_PROBES = {"rademacher": hashed_signs, "gaussian": hashed_normals}
 
 
 @dataclass
 class Solution:
-    """Where an equation ends, with what was integrated along the way."""
+    """The end of a solution, and the integrals along it."""
 
     x: torch.Tensor
     log_det: torch.Tensor  # of shape (1, n), or (n_probes, n): one estimate for each probe
@@ -26,31 +27,31 @@ class Solution:
 class Continuous(Bijection):
     """The map from time 0, the data, to time 1, the latent space, along a velocity field.
 
-    ``dx/dt = v(x, t)``, and the log-determinant is the integral of the trace of ``dv/dx`` along
-    the way (the instantaneous change of variables).
+    ``dx/dt = v(x, t)``, and the log-determinant is the integral of the trace of ``dv/dx`` along the
+    trajectory (the instantaneous change of variables).
 
     Parameters
     ----------
     n_features : int
         Number of columns.
     hidden_layer_sizes : tuple of int
-        Widths of the hidden layers of the velocity.
+        Widths of the hidden layers of the velocity network.
     n_context : int, default=0
         Size of the context.
     activation : str, default="silu"
         Activation of the hidden layers.
     solver : Solver, optional
-        What solves the equation; Dormand-Prince by default.
+        The solver; Dormand-Prince by default.
     n_probes : int, default=0
-        Number of probes of Hutchinson's estimate of the trace; 0 for the exact trace. Each row
-        has probes of its own, which hang on its values and a seed: they are the same at all times
-        and in all calls. In training mode there is one, drawn anew in each call.
-    noise : {"rademacher", "gaussian"}, default="rademacher"
+        Number of probes of Hutchinson's estimate of the trace; 0 for the exact trace. Each row has its
+        own probes, which are a hash of its values and a seed: they are the same at all times and in
+        all calls. In training mode there is one, drawn anew in each call.
+    probe_distribution : {"rademacher", "gaussian"}, default="rademacher"
         Distribution of the probes.
     dropout : float, default=0.0
-        Fraction of hidden units dropped in training, for each row the same all along its way.
+        Fraction of hidden units dropped in training, the same along the whole trajectory of a row.
     drift : bool, default=True
-        Whether the velocity starts from that of straight ways, or from 0.
+        Whether the velocity starts from that of straight paths, or from 0.
 
     References
     ----------
@@ -67,7 +68,7 @@ class Continuous(Bijection):
         activation="silu",
         solver=None,
         n_probes=0,
-        noise="rademacher",
+        probe_distribution="rademacher",
         dropout=0.0,
         drift=True,
     ):
@@ -78,7 +79,7 @@ class Continuous(Bijection):
         self.n_features = n_features
         self.solver: Solver = solver or DormandPrince()
         self.n_probes = n_probes
-        self.noise = noise
+        self.probe_distribution = probe_distribution
         self.register_buffer("seeds", torch.rand(n_features, dtype=torch.float32))
 
     def forward(self, x, context=None):
@@ -88,7 +89,7 @@ class Continuous(Bijection):
         return self.map(z, context, start=1.0, end=0.0)
 
     def map(self, x, context=None, **solving):
-        """Rows at the end of the way and the log-determinant of how they came there."""
+        """Return the rows at the end of their trajectories, and the log-determinants."""
         solution = self.solve(x, context, **solving)
         return solution.x, solution.log_det.mean(-2)
 
@@ -104,11 +105,11 @@ class Continuous(Bijection):
         start, end : float
             Times.
         solver : Solver, optional
-            In place of the bijection's own.
+            Replaces the bijection's own.
         energies : bool, default=False
             Whether to integrate ``|v|^2``, and Hutchinson's estimate of ``|dv/dx|^2``.
         keys : Tensor of shape (n, k), optional
-            What chooses the probes of each row, with no more columns than x; x by default.
+            What the probes of each row are hashed from, with no more columns than x; x by default.
 
         Returns
         -------
@@ -122,17 +123,19 @@ class Continuous(Bijection):
         n_integrals = n_traces + 2 * energies
         zeros = torch.zeros_like(columns[..., :1, :]).expand(*x.shape[:-2], n_integrals, -1)
         state = torch.cat([columns, zeros], -2)
-        masks = self.velocity.masks(columns)
+        masks = self.velocity.dropout_masks(columns)
 
         def slope(t, state, rows):
-            own = [
+            own_context, own_probes = [
                 given if given is None or rows is None else given[..., rows]
                 for given in (context, probes)
             ]
-            velocity, slopes = self.velocity(t, state[..., :d, :], own[0], slopes=True, masks=masks)
-            moved = None if probes is None else self.velocity.jvp(slopes, own[1])
+            velocity, slopes = self.velocity(
+                t, state[..., :d, :], own_context, slopes=True, masks=masks
+            )
+            moved = None if probes is None else self.velocity.jvp(slopes, own_probes)
             if self.n_probes:
-                traces = (own[1] * moved).sum(-3)
+                traces = (own_probes * moved).sum(-3)
             else:
                 traces = self.velocity.trace(slopes).unsqueeze(-2)
             parts = [velocity, traces]
@@ -146,8 +149,9 @@ class Continuous(Bijection):
         return Solution(x.mT, log_det, count, *rest)
 
     def probes_for(self, columns, keys=None):
-        """The probes of each column, of shape ``(n_features, n_probes, n)``."""
+        """Return the probes of each column, of shape ``(n_features, n_probes, n)``."""
         if self.training:
-            return NOISES[self.noise](columns).unsqueeze(-2)
+            return DRAWN_PROBES[self.probe_distribution](columns).unsqueeze(-2)
         keys = columns if keys is None else keys.mT
-        return PROBES[self.noise](keys, self.seeds, max(1, self.n_probes)).to(columns.dtype)
+        probes = HASHED_PROBES[self.probe_distribution](keys, self.seeds, max(1, self.n_probes))
+        return probes.to(columns.dtype)

@@ -1,18 +1,15 @@
-"""Coupling bijections: each half of the features is mapped given the other."""
-
-from functools import reduce
+"""Coupling bijections: each half of the columns is mapped given the other."""
 
 import torch
 from torch import nn
 
-from .._nn import ResidualMLP
+from ..nn.residual_mlp import ResidualMLP
 from ._base import Bijection, Chain
 from ._linear import Permutation
-from ._univariate import outputs_of, params_of
 
 
 class Coupling(Bijection):
-    """Map the first half of the columns given the others, and these given what the first became.
+    """Map the first half of the columns given the second, and the second given the mapped first.
 
     A single column has nothing to be conditioned on: it is mapped with free parameters.
 
@@ -44,9 +41,9 @@ class Coupling(Bijection):
 
     @staticmethod
     def chain(n_features, bijections):
-        """A chain of couplings and others, within which the even columns come before the odd ones.
+        """Return a chain of couplings and others, within which even columns come before odd ones.
 
-        Neighbours, which often depend on each other, are in different halves that way.
+        Neighbouring columns often depend on each other: this puts them in different halves.
 
         Parameters
         ----------
@@ -59,31 +56,30 @@ class Coupling(Bijection):
         -------
         chain : Chain
         """
-        deal = Permutation(n_features, [*range(0, n_features, 2), *range(1, n_features, 2)])
-        return Chain([deal, *bijections, Permutation(n_features, deal.restore)])
+        split = Permutation(n_features, [*range(0, n_features, 2), *range(1, n_features, 2)])
+        return Chain([split, *bijections, Permutation(n_features, split.restore)])
 
-    def _halves(self, x):
-        return list(x.mT.contiguous().split_with_sizes(self.sizes, -2))
+    def forward(self, x, context=None):
+        return self._map(self.univariate.forward, range(len(self.nets)), x, context)
 
-    @property
-    def vjp_by_autograd(self):
-        return super().vjp_by_autograd or self.univariate.vjp_by_autograd
+    def inverse(self, z, context=None):
+        return self._map(self.univariate.inverse, reversed(range(len(self.nets))), z, context)
 
-    def _apply_maps(self, univariate_map, turns, x, context):
+    def _map(self, univariate_map, order, x, context):
         halves = self._halves(x)
-        log_slopes = []
-        for i in turns:
-            params = params_of(self.univariate, self.nets[i](halves[1 - i], context))
-            halves[i], log_slope = univariate_map(halves[i], params)
-            log_slopes.append(log_slope)
-        return torch.cat(halves, -2).mT, torch.cat(log_slopes, -2).sum(-2)
+        log_dets = []
+        for i in order:
+            params = self._map_parameters(i, self.nets[i](halves[1 - i], context))
+            halves[i], log_det = univariate_map(halves[i], params)
+            log_dets.append(log_det)
+        return torch.cat(halves, -2).mT, sum(log_dets)
 
-    def vjp(self, x):
+    def vjp(self, x, context=None):
         halves = self._halves(x)
         log_dets, pullbacks = [], []
         for i, net in enumerate(self.nets):
-            outputs, through_net = net.vjp(halves[1 - i])
-            params = params_of(self.univariate, outputs)
+            outputs, through_net = net.vjp(halves[1 - i], context)
+            params = self._map_parameters(i, outputs)
             (halves[i], log_det), through_map = self.univariate.vjp(halves[i], params)
             log_dets.append(log_det)
             pullbacks.append((through_map, through_net))
@@ -93,21 +89,17 @@ class Coupling(Bijection):
             gradients: list[torch.Tensor] = []
             for i in reversed(range(len(self.nets))):
                 through_map, through_net = pullbacks[i]
-                g_halves[i], g_params = through_map(g_halves[i], g_log_det.unsqueeze(-2))
-                g_given, own = through_net(outputs_of(g_params), to_x or i > 0)
+                g_halves[i], g_params = through_map(g_halves[i], g_log_det)
+                g_given, own = through_net(g_params.flatten(-3, -2), to_x or i > 0)
                 gradients = own + gradients
                 if g_given is not None:
                     g_halves[1 - i] = g_halves[1 - i] + g_given
-            if not to_x:
-                return None, gradients
-            return torch.cat(g_halves, -2).mT, gradients
+            return torch.cat(g_halves, -2).mT if to_x else None, gradients
 
-        log_det = reduce(torch.add, log_dets).squeeze(-2)
-        return (torch.cat(halves, -2).mT, log_det), pullback
+        return (torch.cat(halves, -2).mT, sum(log_dets)), pullback
 
-    def forward(self, x, context=None):
-        return self._apply_maps(self.univariate.forward, range(len(self.nets)), x, context)
+    def _halves(self, x):
+        return list(x.mT.contiguous().split_with_sizes(self.sizes, -2))
 
-    def inverse(self, z, context=None):
-        turns = reversed(range(len(self.nets)))
-        return self._apply_maps(self.univariate.inverse, turns, z, context)
+    def _map_parameters(self, i, outputs):
+        return outputs.unflatten(-2, (self.sizes[i], self.univariate.n_params))

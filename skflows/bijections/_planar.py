@@ -6,7 +6,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .._pullbacks import refuse_context
 from ._base import Bijection
 
 aten = torch.ops.aten
@@ -60,10 +59,9 @@ class Planar(Bijection):
         stretch, _ = _stretch(_dot(w, u), bent)
         return torch.addcmul(x, u, bent).mT, stretch.log().squeeze(-2)
 
-    def vjp(self, x):
-        refuse_context(self)
+    def vjp(self, x, context=None):
         x = x.mT
-        u, w, b = self._parameters_of(None)
+        u, w, b = self._parameters_of(context)
         u, through_invertible = _invertible(u, w)
         wu = _dot(w, u)
         bent = torch.tanh(_dot(w, x) + b)
@@ -76,15 +74,20 @@ class Planar(Bijection):
             g_stretch = aten.threshold_backward(g_stretch, stretch, _least_stretch(stretch))
             g_bent = torch.addcmul(_dot(u, g), g_stretch * bent, wu, value=-2)
             g_along = g_bent * slope
-            g_wu = _sum(g_stretch * slope)
-            g_u, g_w = through_invertible(torch.addcmul(_sum(g * bent), g_wu, w))
-            g_w = torch.addcmul(g_w, g_wu, u) + _sum(x * g_along)
-            g_params = torch.cat([g_u, g_w, _sum(g_along)], -2)
-            return torch.addcmul(g, w, g_along).mT if to_x else None, [g_params.squeeze(-1)]
+            # Of u, w and w.u: a column for each row if there is a context, else one in all.
+            total = _sum if self.context is None else lambda columns: columns
+            g_wu = total(g_stretch * slope)
+            g_u, g_w = through_invertible(torch.addcmul(total(g * bent), g_wu, w))
+            g_w = torch.addcmul(g_w, g_wu, u) + total(x * g_along)
+            g_params = torch.cat([g_u, g_w, total(g_along)], -2)
+            gradients = [_sum(g_params).squeeze(-1)]
+            if self.context is not None:
+                gradients.append(g_params @ context)
+            return torch.addcmul(g, w, g_along).mT if to_x else None, gradients
 
         return (torch.addcmul(x, u, bent).mT, stretch.log().squeeze(-2)), pullback
 
-    def in_small_steps(self, inverse=False):
+    def is_sequential(self, inverse=False):
         return True
 
     def inverse(self, z, context=None):

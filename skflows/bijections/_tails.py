@@ -1,9 +1,8 @@
 """Tails of a distribution beyond a quantile, as increasing maps of the excess to a normal score.
 
-A tail begins at a knot that the distribution exceeds with the probability with which a standard
-normal exceeds ``edge``. It takes the excess ``y >= 0`` over that knot to the score ``z >= edge``
-that a standard normal exceeds as often as the distribution exceeds the knot by ``y``. A lower
-tail is an upper one in the mirror.
+A tail begins at a knot that the distribution exceeds as often as a standard normal exceeds ``edge``.
+It maps the excess ``y >= 0`` over that knot to the score ``z >= edge`` that a standard normal exceeds
+as often as the distribution exceeds the knot by ``y``. A lower tail is a mirrored upper one.
 """
 
 import math
@@ -11,63 +10,50 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
-from torch.special import log_ndtr, ndtri
+from torch.special import log_ndtr
+
+from ._normal import normal_log_density, normal_survival, upper_score
 
 
-def normal_log_density(z):
-    return -0.5 * (z**2 + math.log(2 * math.pi))
+class Exceedances(NamedTuple):
+    """The rows of each column beyond the knot of one side, and the spline at the knot."""
 
-
-def normal_survival(z):
-    """Probability with which a standard normal exceeds ``z``, positive even where it underflows."""
-    # Not by ndtr, which has no digits of small probabilities.
-    return log_ndtr(-z).exp().clamp(min=torch.finfo(z.dtype).tiny)
-
-
-def upper_score(survival):
-    """The score that a standard normal exceeds with this probability."""
-    return -ndtri(survival.clamp(min=torch.finfo(survival.dtype).tiny))
-
-
-class Outside(NamedTuple):
-    """What is known of each column on one side, at the knot and beyond it."""
-
-    edge: torch.Tensor  # (d,), score of the knot
+    edge: torch.Tensor  # (d,), normal score of the knot
     distance: torch.Tensor  # (d,), from the median to the knot
     slope: torch.Tensor  # (d,), of the score, in the last bin before the knot
-    excess: torch.Tensor  # (d, m), of rows over the knot; 0 for rows that do not exceed it
-    share: torch.Tensor  # (d, m), weight of these rows among all; 0 for those that do not exceed
+    excess: torch.Tensor  # (d, m), of rows over the knot; 0 for those that do not exceed it
+    share: torch.Tensor  # (d, m), weight of these rows among all; 0 for those that do not exceed it
 
     def select(self, columns):
-        return Outside(*(value[columns] for value in self))
+        return Exceedances(*(value[columns] for value in self))
 
     def expected(self):
-        """How many rows to expect beyond the knot, as a share of all."""
+        """Return the expected share of rows beyond the knot."""
         return normal_survival(self.edge)
 
     def density_scale(self):
-        """Survival over density, where the density is that of the last bin before the knot."""
+        """Return survival over density, with the density of the last bin before the knot."""
         return (log_ndtr(-self.edge) - normal_log_density(self.edge)).exp() / self.slope
 
 
 class Tail(ABC):
     """A family of tails with one scale and one shape for each column."""
 
-    # A few rows in line with the last bin before the knot, as a share of those to expect beyond
-    # it, count together with the data, lest a handful of rows, or none, decide.
+    # Weight of prior rows in line with the last bin before the knot, as a share of the expected rows
+    # beyond it: a handful of rows, or none, must not decide.
     PRIOR = 0.1
 
     @abstractmethod
     def fit(self, outside):
-        """Scale and shape of each column from its `Outside`."""
+        """Return the scale and shape of each column from its `Exceedances`."""
 
     @abstractmethod
     def forward(self, excess, edge, scale, shape):
-        """Score at an excess, and the logarithm of its slope."""
+        """Return the score at an excess, and its log-slope."""
 
     @abstractmethod
     def inverse(self, score, edge, scale, shape):
-        """Excess at a score."""
+        """Return the excess at a score."""
 
 
 class Gaussian(Tail):
@@ -89,7 +75,7 @@ class Gaussian(Tail):
 
 
 class StudentT(Tail):
-    """The tail of a Student t around the median, which the place of the knot determines."""
+    """The tail of a Student t around the median, whose scale follows from the place of the knot."""
 
     def __init__(self, nu):
         self.nu = nu
@@ -104,7 +90,7 @@ class StudentT(Tail):
     def forward(self, excess, edge, scale, shape):
         t = self.quantile(normal_survival(edge)) + excess / scale
         score = upper_score(self.survival(t))
-        # hypot, because the square of a far excess overflows in float32.
+        # By hypot, because the square of a far excess overflows in float32.
         log_term = torch.hypot(t / self.nu**0.5, torch.ones_like(t)).log()
         log_density = self.log_constant - (self.nu + 1) * log_term - scale.log()
         return score, log_density - normal_log_density(score)
@@ -142,7 +128,7 @@ def _quantile_4(survival):
     return 2 * ((root.acos() / 3).cos() / root - 1).sqrt()
 
 
-# Survival function for t > 0 and its inverse, where both have a closed form without cancellation.
+# Survival function for t > 0 and its inverse, both in closed form and without cancellation.
 STUDENT_T = {
     1: (_survival_1, _quantile_1),
     2: (_survival_2, _quantile_2),
@@ -155,7 +141,7 @@ class Pareto(Tail):
 
     PRIOR_SHAPE = 0.5
     LEAST_SHAPE, LARGEST_SHAPE = 0.1, 10.0
-    N_ITER = 25  # from which on the held-out likelihood moves in the fifth digit
+    N_ITER = 25  # after which the held-out likelihood changes in the fifth digit
     LARGEST_EXPONENT = 80.0  # exp of it is finite in float32
 
     def fit(self, outside):
@@ -164,7 +150,7 @@ class Pareto(Tail):
         total = share.sum(1) + prior
         first = scale = outside.density_scale()
         shape = torch.ones_like(scale)
-        # The two equations of the likelihood's maximum, solved in turns.
+        # The two equations of maximum likelihood, solved alternately.
         for _ in range(self.N_ITER):
             stretch = ((shape / scale)[:, None] * excess).log1p()
             shape = ((share * stretch).sum(1) + prior * self.PRIOR_SHAPE) / total
@@ -184,7 +170,7 @@ class Pareto(Tail):
         return stretch.clamp(max=self.LARGEST_EXPONENT).expm1() * scale / shape
 
 
-# name -> the tails to choose from; of two as likely, the later one is the safer guess
+# Of two tails that are equally likely, the later one is the safer guess.
 TAILS: dict[str, list[Tail]] = {
     "gaussian": [Gaussian()],
     "student_t": [StudentT(4), StudentT(2), StudentT(1)],

@@ -1,8 +1,7 @@
-"""Monotone maps of one variable whose parameters a network provides.
+"""Monotone maps of one variable, whose parameters a network provides.
 
-Each map works elementwise on ``x`` of shape ``(..., d, n)`` with parameters of shape
-``(..., n_params, d, n)``: the long axis, the rows, is last in memory, where elementwise kernels
-are fastest. All parameters at zero give the identity.
+Values have the shape ``(..., d, n)`` and parameters ``(..., d, n_params, n)``: the rows are last in
+memory, where elementwise operations are fastest. Parameters of 0 give the identity.
 """
 
 from abc import ABC, abstractmethod
@@ -11,88 +10,112 @@ from functools import partial
 
 import torch
 
-from .. import _fused
-from .._pullbacks import drop_inherited, leaf, recorded, squash_vjp
+from .. import kernels
+from ..nn.activations import squash, squash_vjp
+from ..nn.vjp import as_leaf, by_autograd, drop_inherited_vjp
 
 LOG_SCALE_BOUND = 3.0
 
 
 def bounded_log_scale(raw):
     """Clamp smoothly to ``(-3, 3)``: an unbounded log-scale overflows on outliers."""
-    return bounded_log_scale_vjp(raw)[0]
+    return squash(raw, LOG_SCALE_BOUND)
 
 
 def bounded_log_scale_vjp(raw):
-    """The same, and its pullback."""
+    """Return what `bounded_log_scale` does, and its pullback."""
     return squash_vjp(raw, LOG_SCALE_BOUND)
 
 
 def unbounded_log_scale(log_scale):
-    """The raw value that `bounded_log_scale` sends to ``log_scale``, or as near as it can."""
+    """Return the raw value that `bounded_log_scale` maps to ``log_scale``, or nearly so."""
     share = (log_scale / LOG_SCALE_BOUND).clamp(-0.99, 0.99)
     return LOG_SCALE_BOUND * share * torch.rsqrt(1 - share**2)
-
-
-def params_of(univariate, outputs):
-    """Its parameters from what a network returns, where those of a feature are neighbours."""
-    return outputs.unflatten(-2, (-1, univariate.n_params)).transpose(-3, -2)
-
-
-def outputs_of(params):
-    """The inverse of `params_of`."""
-    return params.transpose(-3, -2).flatten(-3, -2)
 
 
 class Univariate(ABC):
     """A monotone map of one variable with parameters for each value.
 
     A subclass has ``n_params``, ``forward`` and ``inverse``. Both take values of shape
-    ``(..., d, n)`` and parameters of the same dtype of shape ``(..., n_params, d, n)``, and return
-    the mapped values with the logarithm of the slope of that direction at each. In memory those of
-    a feature are neighbours: ``view`` may refuse what ``unbind`` takes. Gradients of what `inverse`
-    returns may be found from ``vjp``, for it undoes ``forward``.
+    ``(..., d, n)`` and parameters of the same dtype of shape ``(..., d, n_params, n)``. They return
+    the mapped values and the log-slopes of that direction, summed over the features to the shape
+    ``(..., n)``.
     """
 
     def __init_subclass__(cls):
         super().__init_subclass__()
-        drop_inherited(cls, Univariate, forward="vjp")
-
-    @property
-    def vjp_by_autograd(self):
-        """Whether `vjp` leaves something to autograd, where a compiler does not follow it."""
-        return type(self).vjp is Univariate.vjp
-
-    def is_one_pass(self, tensor):
-        """Whether it leaves nothing for a compiler to join, on values like those of a tensor."""
-        return False
+        drop_inherited_vjp(cls, Univariate, forward="vjp")
 
     @abstractmethod
     def forward(self, x, params):
-        """Map data to latent: ``(z, log dz/dx)``."""
+        """Map data to latent: ``(z, log |det dz/dx|)``."""
 
     @abstractmethod
     def inverse(self, z, params):
-        """Map latent to data: ``(x, log dx/dz)``."""
+        """Map latent to data: ``(x, log |det dx/dz|)``."""
 
     def vjp(self, x, params):
-        """z, the log-slopes added up over the columns to one row, and their pullback.
+        """Return what ``forward`` does, and its pullback (see `skflows.nn.vjp`).
 
-        See `skflows._pullbacks`. It takes the gradients of both to those of x and the parameters,
-        by autograd if not written out.
+        The pullback takes the gradients in z and in the log-determinants to those in x and in the
+        parameters. Gradients of ``inverse`` are found from it too. By autograd unless written out.
         """
-        params = leaf(params)
+        params = as_leaf(params)
+        outcome, pullback = by_autograd(lambda x: self.forward(x, params), x, [params])
 
-        def forward(x):
-            z, log_slope = self.forward(x, params)
-            return z, log_slope.sum(-2, keepdim=True)
-
-        outcome, by_autograd = recorded(forward, x, [params])
-
-        def pullback(g, g_log_det):
-            g_x, (g_params,) = by_autograd(g, g_log_det)
+        def both(g, g_log_det):
+            g_x, (g_params,) = pullback(g, g_log_det)
             return g_x, g_params
 
-        return outcome, pullback
+        return outcome, both
+
+
+class KernelUnivariate(Univariate):
+    """A map with compiled kernels, and PyTorch operations where these are not usable.
+
+    A subclass names its ``kernel``, whose ``settings`` it knows, and writes ``_forward``, ``_inverse``
+    and ``_vjp`` with PyTorch operations.
+    """
+
+    kernel: str
+
+    @property
+    @abstractmethod
+    def settings(self):
+        """Settings of the kernels, a tuple of floats."""
+
+    def has_kernels(self, x, params):
+        """Whether the kernels can take these values and parameters."""
+        return kernels.usable_map(x, params, self.n_params)
+
+    def forward(self, x, params):
+        if self.has_kernels(x, params):
+            return kernels.run_map(f"{self.kernel}_forward", self.settings, x, params)
+        return self._forward(x, params)
+
+    def inverse(self, z, params):
+        if self.has_kernels(z, params):
+            return kernels.run_map(f"{self.kernel}_inverse", self.settings, z, params)
+        return self._inverse(z, params)
+
+    def vjp(self, x, params):
+        if not self.has_kernels(x, params):
+            return self._vjp(x, params)
+        outcome = kernels.run_map(f"{self.kernel}_forward", self.settings, x, params)
+        name = f"{self.kernel}_backward"
+        return outcome, partial(kernels.run_map_backward, name, self.settings, x, params)
+
+    @abstractmethod
+    def _forward(self, x, params):
+        """Do what ``forward`` does, with PyTorch operations."""
+
+    @abstractmethod
+    def _inverse(self, z, params):
+        """Do what ``inverse`` does, with PyTorch operations."""
+
+    @abstractmethod
+    def _vjp(self, x, params):
+        """Do what ``vjp`` does, with PyTorch operations."""
 
 
 @dataclass(frozen=True)
@@ -102,55 +125,41 @@ class Shift(Univariate):
     n_params = 1
 
     def forward(self, x, params):
-        return x + params.squeeze(-3), torch.zeros_like(x)
-
-    def vjp(self, x, params):
-        outcome = x + params.squeeze(-3), torch.zeros_like(x[..., :1, :])
-        return outcome, lambda g, g_log_det: (g, g.unsqueeze(-3))
+        return x + params.squeeze(-2), torch.zeros_like(x[..., 0, :])
 
     def inverse(self, z, params):
-        return z - params.squeeze(-3), torch.zeros_like(z)
+        return z - params.squeeze(-2), torch.zeros_like(z[..., 0, :])
+
+    def vjp(self, x, params):
+        return self.forward(x, params), lambda g, g_log_det: (g, g.unsqueeze(-2))
 
 
 @dataclass(frozen=True)
-class Affine(Univariate):
+class Affine(KernelUnivariate):
     """``z = x exp(s) + t`` with a bounded log-scale ``s``."""
 
     n_params = 2
-    SETTINGS = (LOG_SCALE_BOUND,)  # of compiled code
+    kernel = "affine"
+    settings = (LOG_SCALE_BOUND,)
 
-    def forward(self, x, params):
-        if _fused.serves_map(x, params, self.n_params):
-            x, params = x.contiguous(), _fused.in_blocks(params)
-            return _fused.run_forward("affine", self.SETTINGS, x, params)
-        shift, raw = params.unbind(-3)
+    def _forward(self, x, params):
+        shift, raw = params.unbind(-2)
         log_scale = bounded_log_scale(raw)
-        return torch.addcmul(shift, x, log_scale.exp()), log_scale
+        return torch.addcmul(shift, x, log_scale.exp()), log_scale.sum(-2)
 
-    def vjp(self, x, params):
-        if _fused.serves_map(x, params, self.n_params):
-            return self._vjp_fused(x, params)
-        shift, raw = params.unbind(-3)
+    def _inverse(self, z, params):
+        shift, raw = params.unbind(-2)
+        log_scale = bounded_log_scale(raw)
+        return (z - shift) * (-log_scale).exp(), -log_scale.sum(-2)
+
+    def _vjp(self, x, params):
+        shift, raw = params.unbind(-2)
         log_scale, through_bound = bounded_log_scale_vjp(raw)
         scale = log_scale.exp()
 
         def pullback(g, g_log_det):
             g_x = g * scale
-            g_raw = through_bound(torch.addcmul(g_log_det, g_x, x))
-            return g_x, torch.stack([g, g_raw], -2).transpose(-3, -2)
+            g_raw = through_bound(torch.addcmul(g_log_det.unsqueeze(-2), g_x, x))
+            return g_x, torch.stack([g, g_raw], -2)
 
-        outcome = torch.addcmul(shift, x, scale), log_scale.sum(-2, keepdim=True)
-        return outcome, pullback
-
-    def _vjp_fused(self, x, params):
-        x, params = x.contiguous(), _fused.in_blocks(params)
-        outcome = _fused.run_forward("affine", self.SETTINGS, x, params, add_up=True)
-        return outcome, partial(_fused.run_backward, "affine_backward", self.SETTINGS, x, params)
-
-    def inverse(self, z, params):
-        if _fused.serves_map(z, params, self.n_params):
-            z, params = z.contiguous(), _fused.in_blocks(params)
-            return _fused.run_forward("affine_inverse", self.SETTINGS, z, params)
-        shift, raw = params.unbind(-3)
-        log_scale = bounded_log_scale(raw)
-        return (z - shift) * (-log_scale).exp(), -log_scale
+        return (torch.addcmul(shift, x, scale), log_scale.sum(-2)), pullback

@@ -1,4 +1,4 @@
-"""Vector fields that know their own derivatives."""
+"""Velocity fields with the exact trace of their Jacobian."""
 
 import math
 from itertools import pairwise
@@ -8,89 +8,69 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .._affine import ColumnLinear
-from .._draws import dropout_factors
+from ..nn.activations import ACTIVATIONS
+from ..nn.linear import ColumnLinear
+from ..nn.random_draws import dropout_factors
 
-N_FREQUENCIES = 4  # of the time: the field may turn as often on its way
-RANGE = 5.0  # of columns in unit variance, beyond which there are next to no rows to learn from
-FARTHEST_BEYOND = 1e8  # beyond it: the fourth power must be finite in float32
-
-
-def _silu_slope(h, activated):
-    share = torch.sigmoid(h)
-    return share + activated * (1 - share)
-
-
-def _gelu_slope(h, activated):
-    density = torch.exp(-0.5 * h * h) / math.sqrt(2 * math.pi)
-    return 0.5 * (1 + torch.erf(h / math.sqrt(2))) + h * density
-
-
-# Derivatives of the activations, given argument and value.
-SLOPES = {
-    "relu": lambda h, activated: (h > 0).to(h.dtype),
-    "tanh": lambda h, activated: 1 - activated * activated,
-    "silu": _silu_slope,
-    "gelu": _gelu_slope,
-    "elu": lambda h, activated: (activated + 1).clamp(max=1),
-}
+N_FREQUENCIES = 4  # of the time features
+RANGE = 5.0  # of columns in unit variance: hardly any training rows are beyond
+FARTHEST_BEYOND = 1e8  # the fourth power of a larger distance would overflow in float32
 
 
 class Slopes(NamedTuple):
-    """What a velocity's Jacobian is made of at some columns."""
+    """The factors of a velocity's Jacobian at some columns."""
 
     hidden: list  # derivatives of the activations, (size, n) for each hidden layer
     drift: torch.Tensor | None  # times the identity, (n,) or (1,)
-    # What a network adds whose share varies: its output, times the gradient of the share.
+    # The output of the network, which is multiplied by a weight, and the gradient of that weight.
     output: torch.Tensor
     gradient: torch.Tensor
 
 
 def normal_drift(t):
-    """Velocity over place that keeps a standard normal one, and the scale of the ways at a time.
+    """Return the linear velocity that keeps a standard normal, and the scale of the columns at a time.
 
-    Half-way along straight ways from rows of unit variance to independent noise, the variance
-    is a half: the best linear velocity leads there and back.
+    Along straight paths from rows of unit variance to independent noise, the variance falls to a half
+    and rises again: the best linear velocity follows it.
     """
     variance = t.square() + (1 - t).square()
     return (2 * t - 1) / variance, variance.rsqrt()
 
 
-def share_within_range(x):
-    """What columns take of a network's velocity, of shape ``(1, n)``, and its gradient.
+def weight_within_range(x):
+    """Return the weight of the network's velocity at columns, of shape ``(1, n)``, and its gradient.
 
-    All of it within `RANGE`, and less the farther they are beyond: a network goes on in straight
-    lines where it has seen no rows, and a field that grows with the distance would throw them
-    off without bounds.
+    The weight is 1 within `RANGE` and falls to 0 beyond. A network extrapolates linearly where it has
+    seen no rows, and a velocity that grows with the distance would move rows without bound.
     """
     beyond = F.softshrink(x, RANGE).clamp(-FARTHEST_BEYOND, FARTHEST_BEYOND)
     square = beyond.square()
-    # The fourth power: a solver needs smooth derivatives.
-    share = 1 / (1 + square.square().sum(-2, keepdim=True))
-    return share, -4 * share.square() * square * beyond
+    # The fourth power, because a solver needs smooth derivatives.
+    weight = 1 / (1 + square.square().sum(-2, keepdim=True))
+    return weight, -4 * weight.square() * square * beyond
 
 
 class Velocity(nn.Module):
     """A residual network of rows, time and context, with the exact trace of its Jacobian.
 
-    Time and context shift the argument of every hidden layer. The last layer starts at 0. Far
-    from all rows the network fades out, and the drift alone is left.
+    Time and context shift the argument of every hidden layer. The last layer starts at 0. Far from
+    all rows the network fades out, and only the drift remains.
 
     Parameters
     ----------
     n_features : int
-        Number of input and output rows of the columns.
+        Number of columns.
     hidden_layer_sizes : tuple of int
         Width of each hidden layer; a layer as wide as the one before it is residual.
     n_context : int, default=0
         Size of the context.
     activation : str, default="silu"
-        The name of an elementwise function in `SLOPES`. A solver needs a smooth one.
+        A name in `skflows.nn.activations.ACTIVATIONS`. A solver needs a smooth one.
     dropout : float, default=0.0
-        Probability that `masks` drop a hidden unit. Members of a stack may differ in it.
+        Probability that `dropout_masks` drops a hidden unit. Members of a stack may differ in it.
     drift : bool, default=True
-        Whether the network adds to `normal_drift`, and sees columns in its scale. It then has
-        little left to learn of straight ways.
+        Whether the network is added to `normal_drift`, and sees columns in its scale. It then has
+        little left to learn of straight paths.
     """
 
     member_settings = ("dropout",)
@@ -125,16 +105,16 @@ class Velocity(nn.Module):
             features = [f.expand(*f.shape[:-1], size[-1]) for f in features] + [context]
         return self.time(torch.cat(features, -2)).split(self.sizes, -2)
 
-    def masks(self, columns):
-        """Masks of dropout for columns, to hold all along their way; None without dropout."""
+    def dropout_masks(self, columns):
+        """Return dropout factors that hold along whole trajectories; None without dropout."""
         if not (self.training and self.dropout):
             return None
         *members, _, n = columns.shape
         units = (columns.new_ones(*members, size, n) for size in self.sizes)
-        return [dropout_factors(each, self.dropout)[0] for each in units]
+        return [dropout_factors(each, self.dropout) for each in units]
 
     def forward(self, t, x, context=None, slopes=False, masks=None):
-        """Velocity of columns, and the slopes of its hidden units if they are asked for.
+        """Return the velocity of columns and, on request, the slopes of its hidden units.
 
         Parameters
         ----------
@@ -147,46 +127,47 @@ class Velocity(nn.Module):
         slopes : bool, default=False
             Whether to return what `trace` and `jvp` need.
         masks : list of Tensor of shape (size, n), optional
-            What the values of each hidden layer are multiplied by.
+            Factors on the values of each hidden layer.
 
         Returns
         -------
         velocity : Tensor of shape (n_features, n)
         slopes : Slopes
-            Without hidden layers if not asked for.
+            Without hidden layers unless requested.
         """
+        activation = ACTIVATIONS[self.activation]
         shifts = self._shifts(t, context)
         kept = []
         drift, scale = normal_drift(t) if self.drift else (None, None)
         seen = x if drift is None else x * scale.unsqueeze(-2)
         h = self.input(seen) + shifts[0]
         for i in range(len(self.sizes)):
-            activated = getattr(F, self.activation)(h)
+            value = activation.function(h)
             if slopes:
-                kept.append(SLOPES[self.activation](h, activated))
+                kept.append(activation.derivative(h, value))
             if masks:
-                activated = activated * masks[i]
+                value = value * masks[i]
                 if slopes:
                     kept[i] = kept[i] * masks[i]
             if i < len(self.hidden):
-                update = self.hidden[i](activated) + shifts[i + 1]
+                update = self.hidden[i](value) + shifts[i + 1]
                 h = h + update if update.shape == h.shape else update
-        output = self.output(activated)
-        share, gradient = share_within_range(seen)
-        velocity = share * output
+        output = self.output(value)
+        weight, gradient = weight_within_range(seen)
+        velocity = weight * output
         if drift is not None:
             velocity = torch.addcmul(velocity, x, drift.unsqueeze(-2))
-            share, gradient = share * scale.unsqueeze(-2), gradient * scale.unsqueeze(-2)
+            weight, gradient = weight * scale.unsqueeze(-2), gradient * scale.unsqueeze(-2)
         if slopes:
-            kept[-1] = kept[-1] * share
+            kept[-1] = kept[-1] * weight
         return velocity, Slopes(kept, drift, output, gradient)
 
     def trace(self, slopes):
-        """Exact trace of the Jacobian with these slopes.
+        """Return the exact trace of the Jacobian with these slopes.
 
-        One or two hidden layers need no more than one product of the size of a layer: with
-        ``A = input @ output``, the trace is a form of the slopes whose matrix does not depend
-        on the row. More layers carry a tangent for each column along.
+        One or two hidden layers take one product of the size of a layer: with
+        ``A = input @ output``, the trace is a form of the slopes whose matrix does not depend on the
+        row. More layers carry a tangent for each column along.
         """
         trace = self._trace_of_network(slopes.hidden) + (slopes.output * slopes.gradient).sum(-2)
         return trace if slopes.drift is None else trace + self.n_features * slopes.drift
@@ -200,28 +181,27 @@ class Velocity(nn.Module):
         loop = (self.input.weight @ self.output.weight).mT
         between = self.hidden[0].weight * loop
         if self.sizes[0] == self.sizes[1]:
-            # The residual path: its slope is that of the last layer alone.
+            # The residual path has the slope of the last layer only.
             direct = loop.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
             return (slopes[1] * (between @ slopes[0] + direct)).sum(-2)
         return (slopes[1] * (between @ slopes[0])).sum(-2)
 
     def _trace_by_tangents(self, slopes):
-        weight = self.input.weight
-        tangents = weight.unsqueeze(-1)  # one for each column, the same in all rows
+        tangents = self.input.weight.unsqueeze(-1)  # one for each column, the same for all rows
         last = self._carry(tangents, slopes)
         return (self.output.weight.mT.unsqueeze(-1) * last).sum((-3, -2))
 
     def _carry(self, tangents, slopes):
-        """Tangents ``(size, K, n)`` of the first layer's argument, carried to the last value."""
+        """Carry tangents ``(size, K, n)`` of the first layer's argument to the last hidden value."""
         for slope, layer in zip(slopes, self.hidden, strict=False):
             moved = slope.unsqueeze(-2) * tangents
             update = (layer.weight @ moved.flatten(-2)).unflatten(-1, moved.shape[-2:])
-            residual = update.shape[-3] == moved.shape[-3]
-            tangents = tangents + update if residual else update
+            is_residual = update.shape[-3] == moved.shape[-3]
+            tangents = tangents + update if is_residual else update
         return slopes[-1].unsqueeze(-2) * tangents
 
     def jvp(self, slopes, tangents):
-        """The Jacobian times tangents of shape ``(n_features, K, n)``."""
+        """Return the Jacobian times tangents of shape ``(n_features, K, n)``."""
         shape = tangents.shape[-2:]
         first = (self.input.weight @ tangents.flatten(-2)).unflatten(-1, shape)
         last = self._carry(first, slopes.hidden)

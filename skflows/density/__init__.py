@@ -1,6 +1,7 @@
 """Density estimators with scikit-learn's interface."""
 
 from ._cnf import CNFDensity
+from ._flow_density import FlowDensity
 from ._gaussianization import GaussianizationDensity
 from ._glow import GlowDensity
 from ._iaf import IAFDensity
@@ -9,11 +10,10 @@ from ._nice import NICEDensity
 from ._nsf import NSFDensity
 from ._planar import PlanarDensity
 from ._realnvp import RealNVPDensity
-from ._trained import FlowDensity
 from ._transformed import TransformedDensity
 
-# The one table of architectures, which the package's names, the command line, the tests and
-# the benchmarks read. Importing an architecture above is what enters it here.
+# The table of architectures, which the command line, the tests, the documentation and the benchmarks
+# read. Importing an architecture above enters it here.
 ARCHITECTURES = {
     name.removesuffix("Density").lower(): cls
     for name, cls in list(vars().items())

@@ -1,46 +1,51 @@
-"""The base of all densities by flow: density, outlier detector and transformer in one."""
+"""The base of all flows: density, outlier detector and transformer in one."""
 
+import math
 import warnings
 from abc import ABCMeta, abstractmethod
 from functools import partial
 from inspect import signature
 from numbers import Integral, Real
 
-from sklearn.base import BaseEstimator, _fit_context
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from . import _docs
-from ._discrete import Dequantizer
-from ._protocol import check_n_samples
-from ._record import TrainingRecordMixin
-from ._surface import LatentMapMixin, OutlierDensityMixin
-from ._validation import validate_bounds, validate_rows, validate_weight
+from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
+from ..preprocessing.validation import (
+    prepare_table,
+    validate_bounds,
+    validate_rows,
+    weighted_rows,
+)
+from . import _docstrings
+from ._outlier_labels import OutlierDensityMixin
+from ._third_party import check_n_samples
 
-# Latent maps whose round trip is off by more than this fraction of a column's scale are not
-# trusted (Behrmann et al., "Understanding and Mitigating Exploding Inverses", 2020).
+# A latent map whose round trip errs by more than this fraction of a column's scale is not trusted
+# (Behrmann et al., "Understanding and Mitigating Exploding Inverses", 2021).
 MAX_RECONSTRUCTION_ERROR = 1e-3
 RECONSTRUCTION_ROWS = 256  # training rows, about, on which a fit checks its inverse
 
 
 class BaseFlowDensity(
     OutlierDensityMixin,
-    LatentMapMixin,
-    TrainingRecordMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
     CallbackSupportMixin,
     BaseEstimator,
     metaclass=ABCMeta,
 ):
     """A density that is a standard normal pulled back through a bijection: all but its fit.
 
-    A subclass implements `_start_run`. Names in braces in its docstring stand for the shared
-    parts in ``_docs.py``.
+    A subclass implements `_start_fit`. Names in braces in its docstring are replaced by the shared
+    parts in ``_docstrings.py``.
     """
 
-    # Of the parameters that every flow has.
+    # Constraints of the parameters that every flow has.
     _parameter_constraints: dict = {
         "preprocessing": ["array-like", StrOptions({"standardize", "whiten", "quantile"})],
         "bounds": ["array-like", dict, None],
@@ -59,21 +64,21 @@ class BaseFlowDensity(
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if cls.__doc__:
-            cls.__doc__ = _docs.fill(cls.__doc__, signature(cls).parameters)
+            cls.__doc__ = _docstrings.fill(cls.__doc__, signature(cls).parameters)
 
-    _remedy_of_inexact_inverse = "fewer transforms or a smaller learning_rate_init"
+    _remedy_for_inexact_inverse = "fewer transforms or a smaller learning_rate_init"
 
     @abstractmethod
-    def _start_run(self, X, weight, held_out, bounds, warm, increment, max_iter):
-        """What fits `flow_` to validated rows; see `_run.Run`."""
+    def _start_fit(self, table, held_out, warm, increment, max_iter):
+        """Return the `skflows.training.flow_fit.FlowFit` that fits `flow_` to a table."""
 
     def _build_flow(self, preprocess, n_features):
         """Return a new flow of preprocessed rows."""
-        from .._flow import Flow
+        from ..bijections._flow import Flow
 
         return Flow(preprocess, self._build_bijection(n_features))
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, sample_weight=None, *, X_val=None, sample_weight_val=None):
         """Fit the density to the rows of X.
 
@@ -109,80 +114,112 @@ class BaseFlowDensity(
 
     def _fit(self, X, y, sample_weight, warm, increment, held_out=None):
         max_iter = 1 if increment else self.max_iter
-        rows, weight, run = self._begin(X, sample_weight, warm, increment, max_iter, held_out)
+        flow_fit = self._begin(X, sample_weight, warm, increment, max_iter, held_out)
+        rows, weight = flow_fit.rows, flow_fit.weight  # with those that the fit will hold out
         context = self._init_callback_context(max_subtasks=max_iter)
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
         task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
         context.call_on_fit_task_begin(**task)
-        epoch = []  # the callback context of the epoch that is running
+        epoch = []  # the callback context of the current epoch
 
         def on_epoch_begin():
             epoch[:] = [context.subcontext(task_name="epoch")]
             epoch[0].call_on_fit_task_begin(**task)
 
         def on_epoch_end(history):
-            self._report(history, max_iter)
+            self._print_progress(history, max_iter)
             return epoch[0].call_on_fit_task_end(
-                **task, reconstruction_attributes=lambda: self._fitted(run, rows, weight)
+                **task, reconstruction_attributes=lambda: self._fitted(flow_fit, rows, weight)
             )
 
-        history = run.train(on_epoch_begin, on_epoch_end)
-        self._end(history, run, rows, weight, warm)
+        history = flow_fit.fit(on_epoch_begin, on_epoch_end)
+        self._end(history, flow_fit, rows, weight, warm)
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
 
     def _begin(self, X, sample_weight, warm, increment, max_iter, held_out=None):
-        """Rows of positive weight, their weights, and the run that will fit the flow to them."""
+        """Validate the input and return the fit of the flow to it."""
         least = 1 if warm and increment else 2  # to set a scale, or to hold a row out
-        X = validate_rows(self, X, reset=not warm, ensure_min_samples=least)
-        weight = validate_weight(sample_weight, X, least)
-        if not weight.all():
-            X, weight = X[weight > 0], weight[weight > 0]
-        names = getattr(self, "feature_names_in_", None)
-        if warm:
-            self._dequantizer.see(X)
-        else:
-            self._dequantizer = Dequantizer.for_parameter(self.discrete, X, names)
-            self.discrete_ = self._dequantizer.gaps()
-        bounds = validate_bounds(self.bounds, X, self._dequantizer, names=names)
+        dequantizer = self._dequantizer if warm else None
+        table = prepare_table(self, X, sample_weight, least=least, dequantizer=dequantizer)
+        self._dequantizer = table.dequantizer
+        self.discrete_ = table.dequantizer.gaps()
         if held_out is not None:
-            rows = validate_rows(self, held_out[0], reset=False)
-            held_out_weight = validate_weight(held_out[1], rows, 1)
-            held_out = rows[held_out_weight > 0], held_out_weight[held_out_weight > 0]
-            rows = held_out[0]
+            rows, weight, _ = weighted_rows(self, *held_out, least=1, reset=False)
+            names = getattr(self, "feature_names_in_", None)
             validate_bounds(self.bounds, rows, self._dequantizer, names=names, what="X_val")
-        run = self._start_run(X, weight, held_out, bounds, warm, increment, max_iter)
-        return X, weight, run
+            held_out = rows, weight
+        return self._start_fit(table, held_out, warm, increment, max_iter)
 
-    def _end(self, history, run, X, weight, warm, only_score=False):
-        """Keep what a run fitted; where it will only be scored, no more than that takes."""
+    def _end(self, history, flow_fit, X, weight, warm, only_score=False):
+        """Keep what was fitted; with ``only_score``, no more than scores need."""
         self._store_history(history, warm)
         self._interrupted = history.interrupted
-        self._optimizer_state = run.optimizer_state(history)
+        self._optimizer_state = flow_fit.optimizer_state(history)
         if only_score:
-            self.flow_ = run.snapshot(goes_on=False)
+            self.flow_ = flow_fit.snapshot(is_final=True)
         else:
-            for name, value in self._fitted(run, X, weight).items():
+            for name, value in self._fitted(flow_fit, X, weight).items():
                 setattr(self, name, value)
         # Last, so that a user who turns warnings into errors loses nothing.
         self._warn_of_trouble(history)
         if not only_score:
             self._check_inverse(X)
 
-    def _fitted(self, run, X, weight):
-        """What a fitted density is, of the fit as it stands."""
-        flow = run.snapshot()
+    def _fitted(self, flow_fit, X, weight):
+        """Return the attributes of a fitted density, from a fit as it is now."""
+        flow = flow_fit.snapshot()
         threshold = self._threshold_on(X, weight, partial(self._score_by, flow))
         return {"flow_": flow, "offset_": threshold}
+
+    def _print_progress(self, history, max_iter):
+        epoch = len(history.loss)
+        if self.verbose and epoch % int(self.verbose) == 0:
+            before, score = [None, None, *history.validation_score][-2:]
+            is_new = score is not None and score != before  # flow matching validates some epochs only
+            held_out = f", held-out score {score:.4f}" if is_new else ""
+            print(f"Epoch {epoch}/{max_iter}: loss {history.loss[-1]:.4f}{held_out}")
+
+    def _store_history(self, history, warm):
+        """Append a history to that of earlier fits that this one continues."""
+        held_out = history.validation_score or [math.nan] * len(history.loss)
+        epochs = {
+            "loss": history.loss,
+            "validation_score": held_out,
+            "learning_rate": history.learning_rate,
+        }
+        epochs |= history.parts
+        past = self.history_ if warm else {"loss": []}
+        n_past = len(past["loss"])
+        if history.best_iter or not warm:
+            self.best_iter_ = n_past + history.best_iter
+        unknown = [math.nan] * n_past, [math.nan] * len(history.loss)
+        self.history_ = {
+            name: past.get(name, unknown[0]) + epochs.get(name, unknown[1])
+            for name in epochs | past
+        }
+        self.n_iter_ = len(self.history_["loss"])
+        self.best_validation_score_ = history.best_score
+
+    @property
+    def loss_curve_(self):
+        """Training negative log-likelihood per row in each epoch, in nats."""
+        return self.history_["loss"]
+
+    @property
+    def validation_scores_(self):
+        """Mean held-out log-density after each epoch, or None if no rows were held out."""
+        scores = self.history_["validation_score"]
+        return None if np.isnan(scores).all() else scores
 
     def _warn_of_trouble(self, history):
         kept = "the best weights so far are kept"
         if not history.best_iter:
-            kept += " (those the training started from)"
+            kept += " (the initial ones)"
         if history.diverged:
             warnings.warn(
                 f"Training stopped after {len(history.loss)} epochs: the loss or its gradient "
-                f"was not finite again and again, at ever lower rates; {kept}. Try a "
+                f"was repeatedly not finite, at ever lower rates; {kept}. Try a "
                 f"learning_rate_init smaller than {self.learning_rate_init}.",
                 ConvergenceWarning,
                 stacklevel=6,
@@ -190,7 +227,7 @@ class BaseFlowDensity(
         if history.loss and not any(history.learning_rate):
             warnings.warn(
                 f"time_limit={self.time_limit} ended training within its first epoch: raise it, "
-                "please, or train on fewer rows, or (with compile=True) without compiling.",
+                "or train on fewer rows.",
                 ConvergenceWarning,
                 stacklevel=6,
             )
@@ -201,36 +238,36 @@ class BaseFlowDensity(
             )
 
     def _check_inverse(self, X):
-        from . import _engine
+        from . import _evaluation
 
         rows = X[:: max(1, len(X) // RECONSTRUCTION_ROWS)]
-        scale = _engine.column_scale(X)
+        scale = _evaluation.column_scale(X)
         error = (self._round_trip_error(rows) / scale).max()
         if not error <= MAX_RECONSTRUCTION_ERROR:  # NaN warns too
             warnings.warn(
-                f"The inverse of the fitted flow is off by {error:.1e} of a column's standard "
+                f"The inverse of the fitted flow errs by {error:.1e} of a column's standard "
                 f"deviation on training rows (more than {MAX_RECONSTRUCTION_ERROR:g}): samples "
                 "and inverse_transform are not exact. See reconstruction_error; try "
-                f"{self._remedy_of_inexact_inverse}.",
+                f"{self._remedy_for_inexact_inverse}.",
                 ConvergenceWarning,
                 stacklevel=6,
             )
 
-    def _map_rows(self, direction, rows):
-        from . import _engine
-
-        return _engine.map_rows(self.flow_, direction, rows)
+    def _score_rows(self, X):
+        return self._score_by(self.flow_, X)
 
     def _score_by(self, flow, X):
-        from . import _engine
+        from . import _evaluation
 
         def log_density(rows):
-            return _engine.map_rows(flow, "log_prob", rows)[0]
+            return _evaluation.map_rows(flow, "log_prob", rows)[0]
 
         return self._dequantizer.mean_density(log_density, X)
 
-    def _score_rows(self, X):
-        return self._score_by(self.flow_, X)
+    def _map_rows(self, method, rows):
+        from . import _evaluation
+
+        return _evaluation.map_rows(self.flow_, method, rows)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw rows from the fitted density.
@@ -254,6 +291,75 @@ class BaseFlowDensity(
         latent = random_state.standard_normal((n_samples, self._n_features_out))
         return self._dequantizer.round(self._map_rows("inverse", latent)[0])
 
+    def transform(self, X):
+        """Return the latent coordinates of each row, standard normal if the fit is perfect.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_features)
+            Their latent coordinates. If a `CNFDensity` has columns of noise, it maps them along from
+            0: its Z has ``n_features + n_augmented`` columns.
+        """
+        check_is_fitted(self)
+        return self._map_rows("forward", validate_rows(self, X, reset=False))[0]
+
+    def inverse_transform(self, X):
+        """Return the rows with the given latent coordinates.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Latent coordinates, as many as `transform` returns.
+
+        Returns
+        -------
+        X_original : ndarray of shape (n_samples, n_features)
+            The rows that `transform` maps to them, without columns of noise.
+        """
+        check_is_fitted(self)
+        X = check_array(X, dtype=np.float64, order="C", input_name="X")
+        if X.shape[1] != self._n_features_out:
+            raise ValueError(
+                f"X has {X.shape[1]} features, but {type(self).__name__} was fitted on "
+                f"{self.n_features_in_}; pass the output of transform, which has "
+                f"{self._n_features_out}."
+            )
+        return self._map_rows("inverse", X)[0]
+
+    def reconstruction_error(self, X):
+        """Return how exactly the latent map can be inverted: ``max |x - inverse(forward(x))|``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        error : ndarray of shape (n_samples,)
+            Largest absolute error over the columns of each row, in the units of X.
+
+        References
+        ----------
+        Behrmann, Vicol, Wang, Grosse & Jacobsen, "Understanding and Mitigating Exploding Inverses in
+        Invertible Neural Networks", 2021.
+        """
+        check_is_fitted(self)
+        return self._round_trip_error(validate_rows(self, X, reset=False)).max(axis=1)
+
+    @property
+    def _n_features_out(self):
+        return self.n_features_in_
+
+    def _round_trip_error(self, X):
+        latent = self._map_rows("forward", X)[0]
+        return np.abs(self._map_rows("inverse", latent)[0] - X)
+
     def __sklearn_is_fitted__(self):
         return hasattr(self, "flow_")
 
@@ -261,7 +367,7 @@ class BaseFlowDensity(
         # Tensors on a GPU could not be loaded on a machine without one.
         state = dict(super().__getstate__())
         if "flow_" in state:
-            from . import _engine
+            from . import _evaluation
 
-            state["flow_"] = _engine.on_cpu(state["flow_"])
+            state["flow_"] = _evaluation.on_cpu(state["flow_"])
         return state

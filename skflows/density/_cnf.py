@@ -1,109 +1,109 @@
 """Continuous normalizing flow."""
 
+import copy
 import math
 import warnings
 from numbers import Integral, Real
 
-from sklearn.utils._param_validation import Interval, StrOptions
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
-from ._accuracy import AccuracyMixin
-from ._trained import FlowDensity
+from ..preprocessing.sklearn_compat import Interval, StrOptions
+from ..preprocessing.validation import validate_rows
+from ._flow_density import FlowDensity
 
-FINE_TUNED = {"flow_matching": 0, "both": 0.04, "likelihood": 1}  # part of the epochs
-FINE_RATE = 0.2  # of the learning rate, for what matching has left to do
+# Fraction of the epochs that are trained by likelihood, at the end.
+LIKELIHOOD_FRACTION = {"flow_matching": 0, "both": 0.04, "likelihood": 1}
+FINE_TUNING_RATE = 0.2  # of the learning rate, by likelihood after flow matching
 EXACT_FEATURES = 32  # up to which a tangent for each column costs less than many probes
-CLOSED_FORM_LAYERS = 2  # whose trace takes one product, whatever the number of columns
-TAIL_SCALE = 5.0  # of preprocessed columns, from which on they grow as a logarithm
+CLOSED_FORM_LAYERS = 2  # up to which the trace takes one product, whatever the number of columns
+TAIL_SCALE = 5.0  # of preprocessed columns, beyond which they grow logarithmically
 COUNTED_ROWS = 256  # training rows, about, whose evaluations a fit counts
 
 
-class CNFDensity(AccuracyMixin, FlowDensity):
+class CNFDensity(FlowDensity):
     """Density by continuous normalizing flow: the flow of a differential equation.
 
-    A network tells each row its velocity at each time on the way from the data (time 0) to a
-    standard normal (time 1); far from all rows it fades out. It is trained by regression of the
-    velocities (flow matching), by likelihood, or by both; scores are exact, to the tolerance of
-    the solver, in all cases.
+    A network parameterises the velocity field that moves rows from the data (time 0) to a standard
+    normal (time 1); far from all rows it fades out. It is trained by regression of the velocities
+    (flow matching), by likelihood, or by both; scores are exact, to the tolerance of the solver, in
+    all cases.
 
     Parameters
     ----------
-    training : {"flow_matching", "likelihood", "both"}, default="flow_matching"
-        What the velocity is trained for. "flow_matching" regresses it on straight ways between
-        rows and noise, without solving the equation; "likelihood" maximises the likelihood
-        through the solver, at some 15 to 30 times the cost of a step; "both" spends the last
-        twenty-fifth of the epochs on the likelihood, at a fifth of the learning rate.
+    objective : {"flow_matching", "likelihood", "both"}, default="flow_matching"
+        What the velocity is trained for. "flow_matching" regresses it on straight paths between rows
+        and noise, without solving the equation; "likelihood" maximises the likelihood through the
+        solver, at 15 to 30 times the cost of a step; "both" trains the last 4 % of the epochs by
+        likelihood, at a fifth of the learning rate.
 
     coupling : {"independent", "optimal_transport"}, default="independent"
-        Which noise the straight ways of flow matching lead to: any, or, within each batch, that
-        which makes the ways shortest in all. The velocities then need fewer evaluations. Tables
-        that are trained whole, see ``batch_size``, take the same noise for all rows, and cannot.
+        How flow matching pairs rows with noise: independently, or such that the paths within each
+        batch are shortest. Shorter paths take fewer evaluations. Tables that are trained as one batch
+        (see ``batch_size``) share the noise between rows, and have no such choice.
 
     trace : {"auto", "exact", "hutchinson"}, default="auto"
-        How the divergence of the velocity is computed: exactly, or by Hutchinson's estimate.
-        "auto" is exact for at most 32 columns, and for networks of one or two hidden layers,
-        whose trace takes no longer than an evaluation.
+        How the divergence of the velocity is computed: exactly, or by Hutchinson's estimate. "auto"
+        is exact for at most 32 columns, and for networks of one or two hidden layers, whose trace
+        takes no longer than an evaluation.
 
     n_probes : int, default=8
-        Random vectors of Hutchinson's estimate. Each row has its own, drawn from its values and a
-        seed, so that scores repeat and a row's does not depend on the others;
-        `score_standard_error` says how far off the scores are. Values in discrete columns do not
-        count here, as a score is a mean over draws around them: rows that differ in nothing else
-        share their vectors. Training takes one, drawn anew for each row in each step.
+        Random vectors of Hutchinson's estimate. Each row has its own, a hash of its values and a
+        seed, so that scores are reproducible and independent of the other rows;
+        `score_standard_error` estimates their error. Discrete columns are left out of the hash,
+        because a score averages over noise on them. Training draws one vector for each row and step.
 
-    noise : {"rademacher", "gaussian"}, default="rademacher"
+    probe_distribution : {"rademacher", "gaussian"}, default="rademacher"
         Distribution of these vectors: signs, or normal numbers.
 
     kinetic_penalty : float, default=0.0
-        Weight, in the likelihood, of the squared velocity along the way of a row, summed over
-        columns: shorter ways at an even pace need fewer evaluations. Flow matching gives the
-        ways and takes no notice; there, ``coupling="optimal_transport"`` shortens them.
+        Weight, in the likelihood, of the squared velocity along the trajectory of a row, summed over
+        columns: straight trajectories at constant speed take fewer evaluations. It has no effect on
+        flow matching, where the paths are given; use ``coupling="optimal_transport"`` there.
 
     jacobian_penalty : float, default=0.0
-        Weight of the squared derivatives of the velocity along the way, estimated by one random
-        vector. It counts in flow matching too, as a mean over the columns like the loss there.
+        Weight of the squared derivatives of the velocity along the trajectory, estimated by one
+        random vector. In flow matching it is averaged over the columns, like the loss.
 
     n_augmented : int, default=0
-        Columns of standard normal noise that move along with the rows, which lets the ways of
-        rows pass one another. The flow then has a density of rows and noise together, and
-        `score_samples` is no longer exact: it is the log of an importance-weighted estimate of
-        the rows' density. The estimate has no bias; its log is too low, on average, by an amount
-        that vanishes with ``n_importance_samples``. `transform` maps rows with noise 0, to
-        ``n_features + n_augmented`` coordinates; `sample` leaves the noise out. Only training by
-        likelihood makes use of the noise: independent ways, as matching draws them, keep it to
-        itself.
+        Columns of standard normal noise that move along with the rows, which lets trajectories cross.
+        The flow then has a density of rows and noise together, and `score_samples` is no longer
+        exact: it is the log of an importance-weighted estimate of the rows' density, which is too low
+        on average by an amount that vanishes with ``n_importance_samples``. `transform` maps rows
+        with noise 0, to ``n_features + n_augmented`` coordinates; `sample` leaves the noise out. Use
+        it with ``objective="likelihood"``: flow matching with independent paths gains nothing by it.
 
     n_importance_samples : int, default=16
-        Draws of this noise over which a score is averaged, the same for all rows. A score takes
-        so many times as long.
+        Draws of this noise over which a score is averaged, the same for all rows. The time of a score
+        is proportional to it.
 
     solver : {"dopri5", "rk4"}, default="dopri5"
-        What solves the equation for scores and samples: Dormand-Prince with a step size for
-        each row, or Runge-Kutta of order 4 on a grid of ``n_steps``.
+        Solver for scores and samples: Dormand-Prince with a step size for each row, or Runge-Kutta of
+        order 4 on a grid of ``n_steps``.
 
     tolerance : float, default=1e-7
         Error that "dopri5" allows in each step, absolute and relative.
 
     n_steps : int, default=8
-        Steps of Runge-Kutta, each of 4 evaluations: in training by likelihood, to score
-        held-out rows in training, and with ``solver="rk4"``.
+        Steps of Runge-Kutta, each of 4 evaluations: in training by likelihood, in scores of held-out
+        rows during training, and with ``solver="rk4"``.
 
-    adjoint : bool, default=False
-        Whether training by likelihood keeps no more than the rows at each step, and goes through
-        the steps again for the gradient (checkpoints, not an equation backwards): the same
-        gradient, in memory that hardly grows with ``n_steps``, for more time where memory is not
-        what takes it.
+    checkpointing : bool, default=False
+        Whether training by likelihood keeps only the rows at each step, and recomputes the steps in
+        the backward pass: the same gradient in memory that hardly grows with ``n_steps``, for more
+        time.
 
     hidden_layer_sizes : int or tuple of int, default=(128, 128)
-        Widths of the hidden layers of the velocity network. A layer as wide as the one before it
-        is residual.
+        Widths of the hidden layers of the velocity network. A layer as wide as the one before it is
+        residual.
 
     activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="silu"
-        Activation of the hidden layers; a smooth one needs fewer evaluations.
+        Activation of the hidden layers; a smooth one takes fewer evaluations.
 
     dropout : float, default=0.1
         Fraction of hidden units dropped in each training step; in training by likelihood the same
-        ones all along the way of a row. It keeps rows off the beaten track from scores that are
-        far too low; in two or three columns of many rows 0 fits sharper shapes.
+        ones along the whole trajectory of a row. It prevents very low scores of unusual rows; in two
+        or three columns of many rows, 0 fits sharper shapes.
 
     {preprocessing}
 
@@ -116,31 +116,32 @@ class CNFDensity(AccuracyMixin, FlowDensity):
     {trained}
 
     n_function_evaluations_ : float
-        Evaluations of the velocity that one solution from a training row takes, on average.
-        Its score takes a solution for each importance sample, and each draw of discrete columns.
+        Evaluations of the velocity for one solution from a training row, on average. A score takes a
+        solution for each importance sample and each draw of the noise on discrete columns.
 
     {attributes}
 
     Notes
     -----
     In flow matching, "loss" in ``history_`` is the mean squared error of the velocities, not a
-    likelihood; "validation_score" is one always, renewed in every fifth epoch. ``history_`` also
-    has the parts of the loss, nan in the epochs without them: "matching", the squared error, and
-    with penalties "nll", "jacobian" and "kinetic". `partial_fit` with ``training="both"`` matches.
+    likelihood; "validation_score" is always a likelihood, updated every fifth epoch. ``history_`` also
+    has the parts of the loss, NaN in epochs without them: "matching", the squared error, and with
+    penalties "nll", "jacobian" and "kinetic". `partial_fit` with ``objective="both"`` uses flow
+    matching.
 
-    The solver, its tolerance, the trace and the columns of noise stay those of `fit`, whatever
+    The solver, its tolerance, the trace and the columns of noise are those of `fit`, whatever
     parameters are set afterwards.
 
-    Defaults differ from those of other flows: an epoch of matching is cheap, and more of them
-    are needed, at a higher rate and with more patience.
+    Defaults differ from those of other flows: an epoch of flow matching is cheap, and more of them are
+    needed, at a higher rate and with more patience.
 
     References
     ----------
-    Chen, Rubanova, Bettencourt & Duvenaud, "Neural Ordinary Differential Equations", 2018;
-    Grathwohl et al., "FFJORD", 2019; Dupont, Doucet & Teh, "Augmented Neural ODEs", 2019; Finlay
-    et al., "How to Train Your Neural ODE", 2020; Lipman et al., "Flow Matching for Generative
-    Modeling", 2023; Tong et al., "Improving and Generalizing Flow-Based Generative Models with
-    Minibatch Optimal Transport", 2024.
+    Chen, Rubanova, Bettencourt & Duvenaud, "Neural Ordinary Differential Equations", 2018; Grathwohl
+    et al., "FFJORD", 2019; Dupont, Doucet & Teh, "Augmented Neural ODEs", 2019; Finlay et al., "How to
+    Train Your Neural ODE", 2020; Lipman et al., "Flow Matching for Generative Modeling", 2023; Tong et
+    al., "Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal Transport",
+    2024.
 
     Examples
     --------
@@ -160,33 +161,33 @@ class CNFDensity(AccuracyMixin, FlowDensity):
             for name, constraint in FlowDensity._parameter_constraints.items()
             if name != "n_transforms"
         },
-        "training": [StrOptions({"flow_matching", "likelihood", "both"})],
+        "objective": [StrOptions({"flow_matching", "likelihood", "both"})],
         "coupling": [StrOptions({"independent", "optimal_transport"})],
         "trace": [StrOptions({"auto", "exact", "hutchinson"})],
         "n_probes": [Interval(Integral, 1, None, closed="left")],
-        "noise": [StrOptions({"rademacher", "gaussian"})],
+        "probe_distribution": [StrOptions({"rademacher", "gaussian"})],
         "kinetic_penalty": [Interval(Real, 0, None, closed="left")],
         "jacobian_penalty": [Interval(Real, 0, None, closed="left")],
-        "adjoint": ["boolean"],
         "n_augmented": [Interval(Integral, 0, None, closed="left")],
         "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
         "solver": [StrOptions({"dopri5", "rk4"})],
         "tolerance": [Interval(Real, 0, 1, closed="neither")],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
+        "checkpointing": ["boolean"],
     }
 
     @property
-    def _remedy_of_inexact_inverse(self):
+    def _remedy_for_inexact_inverse(self):
         return "a smaller tolerance" if self.solver == "dopri5" else "more n_steps"
 
     def __init__(
         self,
         *,
-        training="flow_matching",
+        objective="flow_matching",
         coupling="independent",
         trace="auto",
         n_probes=8,
-        noise="rademacher",
+        probe_distribution="rademacher",
         kinetic_penalty=0.0,
         jacobian_penalty=0.0,
         n_augmented=0,
@@ -194,7 +195,7 @@ class CNFDensity(AccuracyMixin, FlowDensity):
         solver="dopri5",
         tolerance=1e-7,
         n_steps=8,
-        adjoint=False,
+        checkpointing=False,
         hidden_layer_sizes=(128, 128),
         activation="silu",
         dropout=0.1,
@@ -214,16 +215,15 @@ class CNFDensity(AccuracyMixin, FlowDensity):
         warm_start=False,
         contamination="auto",
         device="auto",
-        compile=False,
         random_state=None,
         verbose=0,
     ):
-        # Not super().__init__: a continuous flow has no transforms to count.
-        self.training = training
+        # Without super().__init__, because a continuous flow has no transforms to count.
+        self.objective = objective
         self.coupling = coupling
         self.trace = trace
         self.n_probes = n_probes
-        self.noise = noise
+        self.probe_distribution = probe_distribution
         self.kinetic_penalty = kinetic_penalty
         self.jacobian_penalty = jacobian_penalty
         self.n_augmented = n_augmented
@@ -231,7 +231,7 @@ class CNFDensity(AccuracyMixin, FlowDensity):
         self.solver = solver
         self.tolerance = tolerance
         self.n_steps = n_steps
-        self.adjoint = adjoint
+        self.checkpointing = checkpointing
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.dropout = dropout
@@ -251,13 +251,12 @@ class CNFDensity(AccuracyMixin, FlowDensity):
         self.warm_start = warm_start
         self.contamination = contamination
         self.device = device
-        self.compile = compile
         self.random_state = random_state
         self.verbose = verbose
 
     def _build_flow(self, preprocess, n_features):
-        from .._flow import ContinuousFlow
         from ..bijections import Asinh, Chain
+        from ..bijections._flow import ContinuousFlow
 
         preprocess = Chain([preprocess, Asinh(TAIL_SCALE)])
         return ContinuousFlow(
@@ -269,8 +268,8 @@ class CNFDensity(AccuracyMixin, FlowDensity):
         )
 
     def _build_bijection(self, n_features, n_context=0):
-        from .._ode import DormandPrince, RungeKutta4
         from ..bijections import Continuous
+        from ..bijections._ode import DormandPrince, RungeKutta4
 
         network = self._network(n_context)
         n_layers = len(network["hidden_layer_sizes"])
@@ -283,49 +282,50 @@ class CNFDensity(AccuracyMixin, FlowDensity):
             n_features,
             solver=solvers[self.solver],
             n_probes=0 if exact else self.n_probes,
-            noise=self.noise,
-            # Without matching, nothing is known of the ways: a row starts out at rest.
-            drift=self.training != "likelihood",
+            probe_distribution=self.probe_distribution,
+            # Only flow matching knows the paths; otherwise rows start at rest.
+            drift=self.objective != "likelihood",
             **network,
         )
 
-    def _start_run(self, *args):
-        run = super()._start_run(*args)
-        coupled = self.coupling == "optimal_transport"
-        idle = []
-        if self.training == "flow_matching" and self.kinetic_penalty:
-            idle.append(
+    def _start_fit(self, *args):
+        flow_fit = super()._start_fit(*args)
+        is_coupled = self.coupling == "optimal_transport"
+        if self.objective == "flow_matching" and self.kinetic_penalty:
+            self._warn_of_no_effect(
                 f"kinetic_penalty={self.kinetic_penalty:g} has no effect on flow matching, where "
-                "the ways are given: coupling='optimal_transport' shortens them, or choose "
-                "another training."
+                "the paths are given: use coupling='optimal_transport', which shortens them, or "
+                "another objective."
             )
-        if self.training == "flow_matching" and self.adjoint:
-            idle.append(
-                "adjoint=True has no effect on flow matching, which goes through no solver."
+        if self.objective == "flow_matching" and self.checkpointing:
+            self._warn_of_no_effect(
+                "checkpointing=True has no effect on flow matching, which uses no solver."
             )
-        if self.training == "likelihood" and coupled:
-            idle.append(
-                "coupling='optimal_transport' has no effect on training='likelihood', which "
-                "couples no rows with noise: 'both' matches first."
+        if self.objective == "likelihood" and is_coupled:
+            self._warn_of_no_effect(
+                "coupling='optimal_transport' has no effect on objective='likelihood', which "
+                "pairs no rows with noise: use objective='both'."
             )
-        elif coupled and run.whole:
-            idle.append(
+        elif is_coupled and flow_fit.is_small:
+            self._warn_of_no_effect(
                 "coupling='optimal_transport' has no effect on a table of fewer than 40 rows, "
-                "which is trained whole, with the same noise for all rows: give a batch_size to "
-                "couple each row with noise of its own."
+                "which is trained as one batch with the same noise for all rows: give a "
+                "batch_size, so that each row has its own noise."
             )
-        for message in idle:
-            warnings.warn(message, stacklevel=6)
-        return run
+        return flow_fit
+
+    @staticmethod
+    def _warn_of_no_effect(message):
+        warnings.warn(message, stacklevel=7)
 
     def _phases(self, max_iter):
-        from .._matching import FlowMatching, SolvedLikelihood
-        from .._ode import RungeKutta4
+        from ..bijections._ode import RungeKutta4
+        from ..training.flow_matching import FlowMatching, SolvedLikelihood
 
-        solver = RungeKutta4(n_steps=self.n_steps, adjoint=self.adjoint)
+        solver = RungeKutta4(n_steps=self.n_steps, checkpointing=self.checkpointing)
         shared = solver, self.kinetic_penalty, self.jacobian_penalty
-        n_last = math.ceil(FINE_TUNED[self.training] * max_iter)
-        if self.training == "both":  # a single epoch matches
+        n_last = math.ceil(LIKELIHOOD_FRACTION[self.objective] * max_iter)
+        if self.objective == "both":  # a single epoch uses flow matching
             n_last = min(n_last, max_iter - 1)
         phases = [
             {
@@ -335,19 +335,66 @@ class CNFDensity(AccuracyMixin, FlowDensity):
             {
                 "objective": SolvedLikelihood(*shared),
                 "max_iter": n_last,
-                "rate": FINE_RATE if n_last < max_iter else 1.0,
+                "rate": FINE_TUNING_RATE if n_last < max_iter else 1.0,
             },
         ]
-        return [phase | {"compile": self.compile} for phase in phases if phase["max_iter"]]
+        return [phase for phase in phases if phase["max_iter"]]
 
-    def _fitted(self, run, X, weight):
-        from . import _engine
+    def _fitted(self, flow_fit, X, weight):
+        from . import _evaluation
 
-        fitted = super()._fitted(run, X, weight)
+        fitted = super()._fitted(flow_fit, X, weight)
         few = X[:: max(1, len(X) // COUNTED_ROWS)]
-        count = _engine.map_rows(fitted["flow_"], "n_evaluations", few)[0]
+        count = _evaluation.map_rows(fitted["flow_"], "n_evaluations", few)[0]
         return fitted | {"n_function_evaluations_": float(count.mean())}
 
     @property
     def _n_features_out(self):
         return self.n_features_in_ + self.flow_.noise.shape[1]
+
+    def score_standard_error(self, X):
+        """Return the standard error of `score_samples` due to Hutchinson's estimate of the trace.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        error : ndarray of shape (n_samples,)
+            In nats, from the spread of the probes; 0 if the trace is exact. Errors of different rows
+            are independent, unless the rows differ in discrete columns only.
+        """
+        check_is_fitted(self)
+        X = validate_rows(self, X, reset=False)
+        bijection = self.flow_.bijection
+        if not bijection.n_probes:
+            return np.zeros(len(X))
+        if bijection.n_probes == 1:
+            raise ValueError("n_probes=1 has no spread to estimate an error from; use 2 or more.")
+
+        def log_densities(rows):
+            return self._map_rows("log_prob_by_probe", rows)[0]
+
+        by_probe = self._dequantizer.mean_density(log_densities, X)
+        return by_probe.std(axis=1, ddof=1) / np.sqrt(bijection.n_probes)
+
+    def solver_error(self, X):
+        """Return the change of the scores with half the tolerance (with "rk4", twice the steps).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        error : ndarray of shape (n_samples,)
+            Absolute change of `score_samples`, in nats.
+        """
+        check_is_fitted(self)
+        X = validate_rows(self, X, reset=False)
+        refined = copy.deepcopy(self.flow_)
+        refined.bijection.solver = refined.bijection.solver.refined()
+        return np.abs(self._score_by(refined, X) - self._score_rows(X))

@@ -2,7 +2,7 @@
 
 from numbers import Integral
 
-from sklearn.utils._param_validation import Interval, StrOptions
+from ..preprocessing.sklearn_compat import Interval, StrOptions
 
 from ._base import BaseFlowDensity
 
@@ -10,10 +10,10 @@ from ._base import BaseFlowDensity
 class GaussianizationDensity(BaseFlowDensity):
     """Density by iterative Gaussianisation: rotate, map each column to a normal one, repeat.
 
-    What is normal in every direction is a standard normal. Each layer turns the rows to the
-    directions in which they are least normal and maps these to normal ones, by their quantiles;
-    held-out rows say when to stop. There is no gradient and little to tune: it takes seconds,
-    and is strong on small tables. A table of fewer than 40 rows gets a single, linear layer.
+    Rows that are normal in every direction are standard normal. Each layer rotates the rows to the
+    directions in which they are least normal and maps these to normal ones, through their quantiles;
+    held-out rows decide when to stop. There is no gradient and little to tune: it takes seconds, and
+    is strong on small tables. A table of fewer than 40 rows gets a single, linear layer.
 
     Parameters
     ----------
@@ -22,12 +22,12 @@ class GaussianizationDensity(BaseFlowDensity):
         held-out likelihood, 0 (a linear map) among the candidates.
 
     rotation : {"ica", "random"}, default="ica"
-        Directions of each layer: those that independent component analysis finds, or random
-        ones, which take more layers.
+        Directions of each layer: by independent component analysis, or random ones, which take more
+        layers.
 
     preprocessing : str or sequence of str, default=("quantile", "whiten")
-        Fixed maps that stand before the layers, as in the other flows: "standardize", "whiten"
-        or "quantile".
+        Fixed maps in front of the layers, as in the other flows: "standardize", "whiten" or
+        "quantile".
 
     {data}
 
@@ -35,11 +35,11 @@ class GaussianizationDensity(BaseFlowDensity):
         Largest number of layers.
 
     time_limit : float, default=None
-        Seconds after which no layer is begun, but for the first.
+        Seconds after which no further layer is begun.
 
     early_stopping : bool or "auto", default="auto"
-        Whether to hold out ``validation_fraction`` of the rows, keep the number of layers that
-        does best on them and stop when they no longer improve. "auto" does so from 40 rows on.
+        Whether to hold out ``validation_fraction`` of the rows, keep the number of layers with the
+        best score on them and stop when it no longer improves. "auto" does so from 40 rows on.
 
     validation_fraction : float, default=0.1
         Fraction of the rows held out.
@@ -50,10 +50,7 @@ class GaussianizationDensity(BaseFlowDensity):
     tol : float, default=1e-4
         Least improvement, in nats per row, that counts as one.
 
-    contamination : float, "auto" or None, default="auto"
-        Fraction of outliers in the training data, which sets the threshold of `predict`.
-        "auto" puts it at the lower Tukey fence of the training scores, Q1 - 1.5 (Q3 - Q1).
-        None sets none, and spares the time to find it: `predict` calls no row an outlier.
+    {contamination}
 
     random_state : int, RandomState instance or None, default=None
         Seeds the rotations, the held-out rows and the noise on discrete columns.
@@ -89,7 +86,7 @@ class GaussianizationDensity(BaseFlowDensity):
         "n_bins": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
     }
 
-    _remedy_of_inexact_inverse = "fewer layers (max_iter)"
+    _remedy_for_inexact_inverse = "fewer layers (max_iter)"
 
     def __init__(
         self,
@@ -129,7 +126,7 @@ class GaussianizationDensity(BaseFlowDensity):
 
         return Chain([])
 
-    def _start_run(self, X, weight, held_out, bounds, warm, increment, max_iter):
-        from ._layers import LayerByLayer
+    def _start_fit(self, table, held_out, warm, increment, max_iter):
+        from ..training.layerwise_fit import LayerwiseFit
 
-        return LayerByLayer(self, X, weight, held_out, bounds)
+        return LayerwiseFit(self, table, held_out)

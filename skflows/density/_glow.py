@@ -1,13 +1,13 @@
 """Glow for tables."""
 
-from ._trained import FlowDensity
+from ._flow_density import FlowDensity
 
 
 class GlowDensity(FlowDensity):
     """Density by Glow: ActNorm, an invertible linear map and affine couplings.
 
-    The linear maps, LU-parametrised and started at random rotations, replace RealNVP's fixed
-    alternation of columns by one that is learned.
+    The linear maps, with an LU parametrisation that starts at random rotations, replace the fixed
+    permutations of RealNVP by learned ones.
 
     Parameters
     ----------

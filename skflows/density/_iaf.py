@@ -1,14 +1,14 @@
 """Inverse autoregressive flow."""
 
-from ._trained import FlowDensity
+from ._flow_density import FlowDensity
 
 
 class IAFDensity(FlowDensity):
-    """Density by inverse autoregressive flow: the slow direction of MAF is the scoring one.
+    """Density by inverse autoregressive flow: MAF with its two directions exchanged.
 
-    One network pass to sample. Scoring, and so training, solves column by column: the time of a
-    row grows faster with the number of columns than that of any other flow here. Choose it where
-    fast samples matter most.
+    Sampling takes one network pass. Scoring, and so training, solves column by column: its time
+    grows faster with the number of columns than that of any other flow here. Choose it if fast
+    samples matter most.
 
     Parameters
     ----------

@@ -1,14 +1,13 @@
 """Masked autoregressive flow."""
 
-from ._trained import FlowDensity
+from ._flow_density import FlowDensity
 
 
 class MAFDensity(FlowDensity):
-    """Density by masked autoregressive flow: affine maps given the columns before.
+    """Density by masked autoregressive flow: affine maps of each column given those before it.
 
-    One network pass to score; sampling solves column by column, with the arithmetic of one pass.
-    A linear map, started at the identity, stands before each step, and the order of the columns
-    is reversed from one to the next.
+    Scoring takes one network pass; sampling solves column by column. Each step begins with a linear
+    map, which starts at the identity, and the order of the columns is reversed from one to the next.
 
     Parameters
     ----------

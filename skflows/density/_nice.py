@@ -1,13 +1,13 @@
 """NICE: additive coupling."""
 
-from ._trained import FlowDensity
+from ._flow_density import FlowDensity
 
 
 class NICEDensity(FlowDensity):
     """Density by NICE: additive couplings and one final scale for each column.
 
-    Every coupling preserves volume, so the log-determinant is that of the standardisation and
-    the final scale alone. Cheap in both directions; the least expressive of the family.
+    Couplings preserve volume: the log-determinant is that of the preprocessing and the final scale.
+    Fast in both directions, and the least expressive flow here.
 
     Parameters
     ----------

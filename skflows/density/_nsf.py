@@ -2,17 +2,17 @@
 
 from numbers import Integral, Real
 
-from sklearn.utils._param_validation import Interval
+from ..preprocessing.sklearn_compat import Interval
 
-from ._trained import FlowDensity
+from ._flow_density import FlowDensity
 
 
 class NSFDensity(FlowDensity):
     """Density by neural spline flow: monotone rational-quadratic splines.
 
     Each column is mapped by a spline whose knots depend on other columns: those before it
-    (autoregressive, the default) or the other half (coupling). A linear map, started at the
-    identity, stands before each step. The first choice for most tables.
+    (autoregressive, the default) or the other half (coupling). Each step begins with a linear map,
+    which starts at the identity. The first choice for most tables.
 
     Parameters
     ----------
@@ -20,16 +20,15 @@ class NSFDensity(FlowDensity):
         Number of autoregressive steps, or of pairs of couplings.
 
     n_bins : int, default=8
-        Number of bins of each spline. More than 32 take a CPU several times as long.
+        Number of bins of each spline. More than 32 take several times as long on a CPU.
 
     tail_bound : float, default=4.0
-        Each spline acts between -tail_bound and tail_bound, on columns that start out with a
-        standard deviation of 1; beyond, it is the identity.
+        Each spline acts between -tail_bound and tail_bound, on columns with an initial standard
+        deviation of 1; beyond, it is the identity.
 
     autoregressive : bool, default=True
         Whether a column is mapped given all those before it, which fits best but samples column
-        by column (with the arithmetic of one pass), or given the other half, which costs one
-        network pass in both directions.
+        by column, or given the other half, which takes one network pass in both directions.
 
     {network}
 
@@ -94,7 +93,6 @@ class NSFDensity(FlowDensity):
         warm_start=False,
         contamination="auto",
         device="auto",
-        compile=False,
         random_state=None,
         verbose=0,
     ):
@@ -119,7 +117,6 @@ class NSFDensity(FlowDensity):
             warm_start=warm_start,
             contamination=contamination,
             device=device,
-            compile=compile,
             random_state=random_state,
             verbose=verbose,
         )
@@ -128,13 +125,7 @@ class NSFDensity(FlowDensity):
         self.autoregressive = autoregressive
 
     def _build_bijection(self, n_features, n_context=0):
-        from ..bijections import (
-            Chain,
-            Coupling,
-            LULinear,
-            MaskedAutoregressive,
-            RationalQuadraticSpline,
-        )
+        from ..bijections import Chain, Coupling, LULinear, MaskedAutoregressive, RationalQuadraticSpline
 
         spline = RationalQuadraticSpline(self.n_bins, self.tail_bound)
         network = self._network(n_context)

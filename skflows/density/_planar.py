@@ -1,13 +1,13 @@
 """Planar flow."""
 
-from ._trained import FlowDensity
+from ._flow_density import FlowDensity
 
 
 class PlanarDensity(FlowDensity):
-    """Density by planar flow: a chain of moves along one direction each.
+    """Density by planar flow: a chain of maps that move rows along one direction each.
 
-    Every step bends space across one hyperplane. Few parameters and a smooth density, best in
-    low dimension. The inverse solves one monotone scalar equation per row and step.
+    Every step bends space across one hyperplane. It has few parameters and a smooth density, and is
+    best in low dimension. The inverse solves one monotone scalar equation per row and step.
 
     Parameters
     ----------
@@ -68,11 +68,10 @@ class PlanarDensity(FlowDensity):
         warm_start=False,
         contamination="auto",
         device="auto",
-        compile=False,
         random_state=None,
         verbose=0,
     ):
-        # Not super().__init__: a planar flow has no network, hence none of its parameters.
+        # Without super().__init__, because a planar flow has no network and none of its parameters.
         self.n_transforms = n_transforms
         self.preprocessing = preprocessing
         self.bounds = bounds
@@ -90,7 +89,6 @@ class PlanarDensity(FlowDensity):
         self.warm_start = warm_start
         self.contamination = contamination
         self.device = device
-        self.compile = compile
         self.random_state = random_state
         self.verbose = verbose
 

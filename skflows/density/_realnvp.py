@@ -1,13 +1,13 @@
 """RealNVP: affine coupling."""
 
-from ._trained import FlowDensity
+from ._flow_density import FlowDensity
 
 
 class RealNVPDensity(FlowDensity):
     """Density by RealNVP: affine couplings with bounded scales.
 
-    Each coupling scales and shifts half of the columns by functions of the other half. One
-    network pass in both directions.
+    Each coupling scales and shifts half of the columns by functions of the other half. Both
+    directions take one network pass.
 
     Parameters
     ----------

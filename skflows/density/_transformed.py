@@ -1,26 +1,25 @@
-"""Any density estimator, on columns that a fixed map has prepared."""
+"""Any density estimator on columns that fixed maps have prepared."""
 
 import numpy as np
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.validation import check_is_fitted
 
-from . import _docs
+from ..preprocessing.sklearn_compat import HasMethods, fit_context
+from ..preprocessing.validation import prepare_table
+from . import _docstrings
 from ._base import BaseFlowDensity
-from ._discrete import Dequantizer
-from ._protocol import check_is_density, check_n_samples, draw, fit_density
-from ._surface import OutlierDensityMixin
-from ._validation import validate_bounds, validate_rows, validate_weight
+from ._outlier_labels import OutlierDensityMixin
+from ._third_party import check_is_density, check_n_samples, draw, fit_density
 
 
 class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator):
-    __doc__ = _docs.fill("""Density of rows whose image under a fixed map has another estimator's.
+    __doc__ = _docstrings.fill("""Density of another estimator on transformed columns.
 
-    ``make_pipeline(StandardScaler(), KernelDensity())`` scores rows in the units of the
-    scaler's output. Here the map is part of the density: its log-determinant is added, and
-    scores are in the units of X. With ``preprocessing=("quantile", "whiten")`` and a standard
-    normal it is a Gaussian copula with flexible margins.
+    ``make_pipeline(StandardScaler(), KernelDensity())`` scores rows in the units of the scaler's
+    output. Here the map is part of the density: its log-determinant is added, and scores are in the
+    units of X. With ``preprocessing=("quantile", "whiten")`` and a standard normal it is a Gaussian
+    copula with flexible margins.
 
     Parameters
     ----------
@@ -32,10 +31,7 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
 
     {data}
 
-    contamination : float, "auto" or None, default="auto"
-        Fraction of outliers in the training data, which sets the threshold of `predict`.
-        "auto" puts it at the lower Tukey fence of the training scores, Q1 - 1.5 (Q3 - Q1).
-        None sets none, and spares the time to find it: `predict` calls no row an outlier.
+    {contamination}
 
     random_state : int, RandomState instance or None, default=None
         Seeds the noise on discrete columns.
@@ -52,7 +48,7 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
         The discrete columns and the width of their cells.
 
     offset_ : float
-        Log-density below which `predict` calls a row an outlier.
+        Log-density below which `predict` labels a row an outlier.
 
     n_features_in_ : int
         Number of columns seen in `fit`.
@@ -96,7 +92,7 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
         self.contamination = contamination
         self.random_state = random_state
 
-    @_fit_context(prefer_skip_nested_validation=False)
+    @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None, sample_weight=None):
         """Fit the map, then the estimator to the mapped rows.
 
@@ -109,8 +105,7 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
             Ignored.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Importance of each row, if the estimator takes weights; rows of weight 0 are left
-            out.
+            Importance of each row, if the estimator takes weights; rows of weight 0 are left out.
 
         Returns
         -------
@@ -119,33 +114,30 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
         """
         import torch
 
-        from . import _engine, _maps
+        from ..preprocessing.fixed_maps import fitted_preprocessor
+        from . import _evaluation
 
         check_is_density(self.estimator)
-        X = validate_rows(self, X, ensure_min_samples=2)
-        weight = validate_weight(sample_weight, X, 2)
-        X, weight = X[weight > 0], weight[weight > 0]
-        names = getattr(self, "feature_names_in_", None)
-        self._dequantizer = Dequantizer.for_parameter(self.discrete, X, names)
-        self.discrete_ = self._dequantizer.gaps()
-        bounds = validate_bounds(self.bounds, X, self._dequantizer, names=names)
-        rows = self._dequantizer.spread_anew(X, check_random_state(self.random_state))
-        self.preprocessor_ = _maps.fitted_preprocessor(
-            self.preprocessing, bounds, torch.from_numpy(rows), torch.from_numpy(weight)
-        )
-        mapped, _ = _engine.map_rows(self.preprocessor_, "forward", rows)
-        given = None if sample_weight is None else weight
-        self.estimator_ = fit_density(clone(self.estimator), mapped, given)
-        self.offset_ = self._threshold_on(X, weight, self._score_rows)
+        table = prepare_table(self, X, sample_weight)
+        self._dequantizer = table.dequantizer
+        self.discrete_ = table.dequantizer.gaps()
+        random_state = check_random_state(self.random_state)
+        rows = self._dequantizer.add_random_noise(table.X, random_state)
+        x, weight = torch.from_numpy(rows), torch.from_numpy(table.weight)
+        self.preprocessor_ = fitted_preprocessor(self.preprocessing, table.bounds, x, weight)
+        mapped, _ = _evaluation.map_rows(self.preprocessor_, "forward", rows)
+        weight = None if sample_weight is None else table.weight
+        self.estimator_ = fit_density(clone(self.estimator), mapped, weight)
+        self.offset_ = self._threshold_on(table.X, table.weight, self._score_rows)
         return self
 
     def _score_rows(self, X):
         return self._dequantizer.mean_density(self._log_density, X)
 
     def _log_density(self, rows):
-        from . import _engine
+        from . import _evaluation
 
-        mapped, log_det = _engine.map_rows(self.preprocessor_, "forward", rows)
+        mapped, log_det = _evaluation.map_rows(self.preprocessor_, "forward", rows)
         return self.estimator_.score_samples(mapped) + log_det
 
     def sample(self, n_samples=1, random_state=None):
@@ -164,10 +156,10 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
         X : ndarray of shape (n_samples, n_features)
             The rows.
         """
-        from . import _engine
+        from . import _evaluation
 
         check_is_fitted(self)
         check_n_samples(n_samples)
         mapped = draw(self.estimator_, n_samples, check_random_state(random_state))
-        X, _ = _engine.map_rows(self.preprocessor_, "inverse", np.asarray(mapped))
+        X, _ = _evaluation.map_rows(self.preprocessor_, "inverse", np.asarray(mapped))
         return self._dequantizer.round(X)

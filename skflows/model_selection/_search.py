@@ -6,49 +6,50 @@ from itertools import chain, product
 
 import numpy as np
 from joblib import effective_n_jobs
-from sklearn.base import _fit_context, clone
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
-from sklearn.model_selection._validation import (
-    _insert_error_scores,
-    _warn_or_raise_about_fit_failures,
-)
 from sklearn.utils import indexable
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _check_method_params
 
 from ..density import FlowDensity
-from ._together import Task, evaluate, pieces
+from ..preprocessing.sklearn_compat import (
+    check_method_params,
+    fit_context,
+    insert_error_scores,
+    warn_or_raise_about_fit_failures,
+)
+from ._joint_evaluation import Task, evaluate, stack_tasks
 
-SCORES = "score", "score_samples", "_score_rows"  # which a subclass may have of its own
+SCORES = "score", "score_samples", "_score_rows"  # which a subclass may override
 
 
 class FlowGridSearchCV(GridSearchCV):
     """Grid search over a flow, whose candidates and folds train together.
 
-    It has the parameters, attributes and rules of `sklearn.model_selection.GridSearchCV`, and its
-    scores but for rounding, in a fraction of the time: flows of the same shapes train as one, with
-    their weights stacked. Each keeps its own rows, held-out rows, order of batches, dropout,
-    learning rate, weight decay, best epoch and end.
+    It has the parameters, attributes and rules of `sklearn.model_selection.GridSearchCV`, and the same
+    scores up to rounding, in a fraction of the time: flows of the same shapes train as one, with
+    stacked weights. Each keeps its own rows, held-out rows, order of batches, dropout, learning rate,
+    weight decay, best epoch and end.
 
-    Candidates may differ in ``learning_rate_init``, ``weight_decay``, ``dropout``, ``tol``,
-    ``n_iter_no_change``, ``random_state``, ``preprocessing``, ``bounds``, ``discrete``,
-    ``contamination`` and ``verbose`` and still stack. Those that differ in anything else, such as
-    ``n_transforms`` or ``batch_size``, stack with their own folds, and folds of one row more with
-    each other. Whatever has no stack is left to `GridSearchCV`: estimators other than
-    `FlowDensity` (pipelines too), ``time_limit``, ``compile``, callbacks, and parameters of `fit`
-    other than ``sample_weight`` and ``groups``.
-    Flows with ``input_noise="auto"`` train one after another, as stacks of their own.
+    Candidates of one stack may differ in ``learning_rate_init``, ``weight_decay``, ``dropout``,
+    ``tol``, ``n_iter_no_change``, ``random_state``, ``preprocessing``, ``bounds``, ``discrete``,
+    ``contamination`` and ``verbose``. Candidates that differ in anything else, such as
+    ``n_transforms`` or ``batch_size``, form stacks of their own folds, and folds with one more row
+    form separate stacks. Everything else is left to `GridSearchCV`: estimators other than
+    `FlowDensity` (pipelines too), ``time_limit``, callbacks, and parameters of `fit` other than
+    ``sample_weight`` and ``groups``. Flows with ``input_noise="auto"`` train one after another, each
+    as a stack of its own.
 
-    The smaller the batches, the more it gains: a step on few rows spends its time on starting
-    kernels. Each flow of a stack has a copy of its rows, so large tables make small stacks, as
-    do large batches. Scores differ by rounding where ``batch_size`` is no multiple of 16, a table
-    makes a single batch or batches of fewer than 32 rows, or there are very few columns. Training
-    amplifies it: by up to some hundredths of a nat at high learning rates.
+    The smaller the batches, the larger the gain: a step on few rows spends its time on starting
+    kernels. Each flow of a stack has a copy of its rows, so large tables make small stacks, as do
+    large batches. Scores differ by rounding if ``batch_size`` is not a multiple of 16, if a table
+    makes a single batch or batches of fewer than 32 rows, or if there are very few columns. Training
+    amplifies it, by up to some hundredths of a nat at high learning rates.
 
     Parameters
     ----------
     estimator : FlowDensity
-        The flow; any other estimator is searched as `GridSearchCV` does.
+        The flow; any other estimator is searched as by `GridSearchCV`.
 
     param_grid : dict of str to sequence, or list of them
         Names of parameters and the values to try.
@@ -60,13 +61,14 @@ class FlowGridSearchCV(GridSearchCV):
         Number of processes, each of which trains stacks of its own.
 
     refit : bool, str or callable, default=True
-        Whether to fit the best candidate to all rows, by which score it is the best, or which is.
+        Whether to fit the best candidate to all rows; the name of the score by which it is the best,
+        or a function that chooses it.
 
     cv : int, cross-validation generator or iterable, default=None
         The folds, 5 consecutive ones by default.
 
     verbose : int, default=0
-        How much to print. Times of fits do not have their share of their stack's.
+        How much to print. The times printed leave out the time of the stack.
 
     pre_dispatch : int or str, default="2*n_jobs"
         Number of stacks dispatched to the processes at once.
@@ -92,10 +94,10 @@ class FlowGridSearchCV(GridSearchCV):
         Its parameters.
 
     best_index_ : int
-        Its number in ``cv_results_``.
+        Its index in ``cv_results_``.
 
     scorer_ : callable or dict
-        What scored the held-out rows.
+        The scorer of the held-out rows.
 
     n_splits_ : int
         Number of folds.
@@ -127,7 +129,7 @@ class FlowGridSearchCV(GridSearchCV):
     0.01
     """
 
-    @_fit_context(prefer_skip_nested_validation=False)
+    @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None, **params):
         """Search, and fit the best candidate to all rows if ``refit``.
 
@@ -147,11 +149,11 @@ class FlowGridSearchCV(GridSearchCV):
         self : object
             The fitted search.
         """
-        if not self._trains_together(params):
+        if not self._can_stack(params):
             return super().fit(X, y, **params)
         scorers, refit_metric = self._get_scorers()
         X, y = indexable(X, y)
-        params = _check_method_params(X, params=params)
+        params = check_method_params(X, params=params)
         routed = self._get_routed_params_for_fit(params)
         self._checked_cv_orig = check_cv(self.cv, y)
         splits = list(self._checked_cv_orig.split(X, y, **routed.splitter.split))
@@ -168,30 +170,10 @@ class FlowGridSearchCV(GridSearchCV):
         ]
         if not tasks:
             raise ValueError("There is nothing to fit: the grid or the cv iterator is empty.")
-        parts = pieces(tasks, effective_n_jobs(self.n_jobs), math.prod(np.shape(X)))
-        flow = type(self.estimator)
-        own_score = any(getattr(flow, name) is not getattr(FlowDensity, name) for name in SCORES)
-        found = Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch)(
-            delayed(evaluate)(
-                clone(self.estimator),
-                [tasks[i] for i in part],
-                X,
-                y,
-                scorer=scorers,
-                fit_params=routed.estimator.fit,
-                score_params=routed.scorer.score,
-                return_train_score=self.return_train_score,
-                error_score=self.error_score,
-                verbose=self.verbose,
-                only_score=self.scoring is None and not own_score,
-            )
-            for part in parts
-        )
-        outcomes = dict(zip(chain(*parts), chain(*found), strict=True))
-        out = [outcomes[i] for i in range(len(tasks))]
-        _warn_or_raise_about_fit_failures(out, self.error_score)
+        out = self._evaluate(tasks, X, y, scorers, routed)
+        warn_or_raise_about_fit_failures(out, self.error_score)
         if callable(self.scoring):
-            _insert_error_scores(out, self.error_score)
+            insert_error_scores(out, self.error_score)
         results = self._format_results(candidates, len(splits), out)
         self.multimetric_ = isinstance(out[0]["test_scores"], dict)
         if callable(self.scoring) and self.multimetric_:
@@ -215,14 +197,37 @@ class FlowGridSearchCV(GridSearchCV):
         self.cv_results_ = results
         return self
 
-    def _trains_together(self, params):
-        """Whether the fits can be stacked; GridSearchCV does what cannot."""
+    def _evaluate(self, tasks, X, y, scorers, routed):
+        """Return what scikit-learn's ``_fit_and_score`` does for each task, in their order."""
+        stacks = stack_tasks(tasks, effective_n_jobs(self.n_jobs), math.prod(np.shape(X)))
+        flow = type(self.estimator)
+        own_score = any(getattr(flow, name) is not getattr(FlowDensity, name) for name in SCORES)
+        found = Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch)(
+            delayed(evaluate)(
+                clone(self.estimator),
+                [tasks[i] for i in stack],
+                X,
+                y,
+                scorer=scorers,
+                fit_params=routed.estimator.fit,
+                score_params=routed.scorer.score,
+                return_train_score=self.return_train_score,
+                error_score=self.error_score,
+                verbose=self.verbose,
+                only_score=self.scoring is None and not own_score,
+            )
+            for stack in stacks
+        )
+        outcomes = dict(zip(chain(*stacks), chain(*found), strict=True))
+        return [outcomes[i] for i in range(len(tasks))]
+
+    def _can_stack(self, params):
+        """Whether the fits can be stacked; otherwise `GridSearchCV` does the search."""
         flow = self.estimator
         if not (isinstance(flow, FlowDensity) and type(flow).fit is FlowDensity.fit):
             return False
         names = set().union(*ParameterGrid(self.param_grid))
-        watched = any(hasattr(owner, "_skl_callbacks") for owner in (self, flow))
-        limited = flow.time_limit is not None or "time_limit" in names
-        compiled = flow.compile or "compile" in names
-        others = set(params) - {"sample_weight", "groups"}
-        return not (watched or limited or compiled or others)
+        has_callbacks = any(hasattr(owner, "_skl_callbacks") for owner in (self, flow))
+        has_limit = flow.time_limit is not None or "time_limit" in names
+        other_params = set(params) - {"sample_weight", "groups"}
+        return not (has_callbacks or has_limit or other_params)

@@ -2,6 +2,5 @@
 
 from ._choice import agreement, outlier_average_precision
 from ._detector import DensityOutlierDetector
-from ._scores import SCORES
 
-__all__ = ["SCORES", "DensityOutlierDetector", "agreement", "outlier_average_precision"]
+__all__ = ["DensityOutlierDetector", "agreement", "outlier_average_precision"]

@@ -1,29 +1,29 @@
-"""What helps to choose among detectors: without labels, or with a few."""
+"""Choosing among detectors, without labels or with a few."""
 
 import numpy as np
 from scipy import stats
 
 
 def agreement(detectors, X):
-    """How far each of several detectors ranks rows as the others do.
+    """Return how far each of several detectors agrees with the rankings of the others.
 
-    Without labels nothing shows which ranking is right. But good rankings resemble one another,
-    while bad ones are bad in ways of their own: the detector that agrees most with the others is
-    a safer choice than one at random. The detectors should differ, and most of them be sensible.
+    Without labels nothing shows which ranking is right. But good rankings resemble one another, while
+    bad ones differ in many ways: the detector that agrees most with the others is a safer choice than
+    a random one. The detectors should differ, and most of them should be sensible.
 
     Parameters
     ----------
     detectors : list of estimators
-        Fitted, with `score_samples`: scikit-learn's outlier detectors too.
+        Fitted estimators with `score_samples`, such as scikit-learn's outlier detectors.
 
     X : array-like of shape (n_samples, n_features)
-        The rows to be ranked, with the outliers among them. No labels are needed.
+        The rows to be ranked, including the outliers. No labels are needed.
 
     Returns
     -------
     correlation : ndarray of shape (n_detectors,)
         Rank correlation of each detector's scores with the mean ranks of the others, between -1
-        and 1; nan of one that gives all rows the same score.
+        and 1; NaN for a detector that gives all rows the same score.
 
     References
     ----------
@@ -47,8 +47,8 @@ def agreement(detectors, X):
     """
     if len(detectors) < 2:
         raise ValueError(
-            f"detectors holds {len(detectors)} of them: agreement needs at least two, and says "
-            "most of five or more."
+            f"detectors has {len(detectors)} entries: agreement needs at least two, and is most "
+            "informative with five or more."
         )
     ranks = np.array([stats.rankdata(detector.score_samples(X)) for detector in detectors])
     total = ranks.sum(axis=0)
@@ -57,15 +57,15 @@ def agreement(detectors, X):
 
 
 def rank_correlation(own, others):
-    """Spearman's, of ranks and of what is yet to be ranked; nan if either is constant."""
+    """Return Spearman's correlation of ranks with unranked values; NaN if either is constant."""
     return np.corrcoef(own, stats.rankdata(others))[0, 1]
 
 
 def outlier_average_precision(estimator, X, y):
-    """Average precision of the outliers: a scorer for searches with a few labels.
+    """Return the average precision of the outliers: a scorer for searches with a few labels.
 
-    scikit-learn's "average_precision" takes the inliers, whose label is 1, for what is to be found.
-    ("roc_auc" and "balanced_accuracy" do not mind, but "roc_auc" refuses scores of minus infinity.)
+    scikit-learn's "average_precision" takes the inliers, whose label is 1, as the positive class.
+    ("roc_auc" and "balanced_accuracy" are symmetric, but "roc_auc" refuses scores of minus infinity.)
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def outlier_average_precision(estimator, X, y):
     Returns
     -------
     score : float
-        Between 0 and 1; at random, the fraction of the outliers.
+        Between 0 and 1; the fraction of outliers for a random ranking.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def outlier_average_precision(estimator, X, y):
 
     outlier = np.asarray(y) == -1
     if not outlier.any():
-        raise ValueError("y holds no outlier: give -1 for outliers and 1 for inliers.")
-    # By ranks: a density that is 0 has a logarithm that scikit-learn refuses.
+        raise ValueError("y has no outlier: give -1 for outliers and 1 for inliers.")
+    # Ranks, because scikit-learn refuses the log of a density of 0.
     oddness = stats.rankdata(-estimator.score_samples(X))
     return float(average_precision_score(outlier, oddness))

@@ -1,27 +1,28 @@
 """An outlier detector by any density estimator."""
 
-from numbers import Real
+import warnings
+from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context
+from scipy.stats import rankdata
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from .._auto import AutoDensity
-from ..density._protocol import check_is_density, is_frozen
-from ..density._surface import OutlierDensityMixin
-from ..density._validation import validate_rows
-from ._calibrated import NULLS, CalibratedMixin
-from ._calibration import pooled
-from ._explain import ExplainedMixin
-from ._fit import fit_scored
-from ._scores import SCORES, Setting
+from ..density._outlier_labels import OutlierDensityMixin
+from ..density._third_party import check_is_density, is_frozen
+from ..ensemble._auto import AutoDensity
+from ..ensemble._components import N_FOLDS, make_splits
+from ..ensemble._mixture import MixtureMixin
+from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit_context
+from ..preprocessing.validation import validate_rows
+from ._calibration import NULLS, discoveries, least_p_value, pool_fold_scores
+from ._explain import contributions, reference_rows
+from ._scored_density import fit_scored
+from ._statistics import STATISTICS, Setting
 
 
-class DensityOutlierDetector(
-    ExplainedMixin, CalibratedMixin, OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator
-):
+class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator):
     """Outlier detector by a density: scores, p-values, false discovery rate, explanations.
 
     It wraps any density estimator, of this package or of scikit-learn.
@@ -29,74 +30,73 @@ class DensityOutlierDetector(
     Parameters
     ----------
     estimator : estimator, default=None
-        A density estimator with `fit` and `score_samples`. None is `skflows.AutoDensity`. One
-        that is fitted already stays as it is inside a `sklearn.frozen.FrozenEstimator`; the
-        rows of `fit` then only calibrate it. Estimators see arrays: columns are named by number.
+        A density estimator with `fit` and `score_samples`. None is `skflows.AutoDensity`. A fitted one
+        is used as it is inside a `sklearn.frozen.FrozenEstimator`; the rows of `fit` then only
+        calibrate it. Estimators see arrays: columns are given by index.
 
     statistic : str, default="log_pool"
-        The score, one of `skflows.outlier.SCORES`; higher always means more normal.
+        The score; higher always means more normal.
 
-        - "log_pool": of mixtures such as `skflows.AutoDensity`, the mean of the log-densities of
-          its components, with a vote for each kind: the likeliest mixture, kernels and flow on
-          columns that are scaled, whitened or taken through their quantiles. Which of these
-          predicts best says little of rows that are unlike all others. Of other estimators, the
-          log-density.
+        - "log_pool": for mixtures such as `skflows.AutoDensity`, the mean of the log-densities of its
+          components, with one vote per family: the likeliest mixture, kernels and flow on columns
+          that are scaled, whitened or mapped through their quantiles. How well each of these predicts
+          ordinary rows says little about unusual ones. For other estimators, the log-density.
         - "log_density": the log-density, in nats.
-        - "latent_norm": minus the distance to the origin of the latent space, of estimators with
+        - "latent_norm": minus the distance to the origin of the latent space, for estimators with
           `transform`.
-        - "typicality": ``-abs(log_density - mean)``, the mean being that of unseen rows: too
-          dense is odd as well.
-        - "score_norm": minus the norm of the gradient of the log-density, per standard deviation
-          of each column.
-        - "likelihood_ratio": the log-density less that of a `background` density.
-        - "ensemble": the log-density of log-density, score norm, likelihood ratio and latent
-          norm (if there is one) as seen on unseen rows, by a Gaussian copula.
+        - "typicality": ``-abs(log_density - mean)``, with the mean over unseen rows: a density that
+          is too high is odd as well.
+        - "score_norm": minus the norm of the gradient of the log-density, per standard deviation of
+          each column.
+        - "likelihood_ratio": the log-density minus that of a `background` density.
+        - "ensemble": the log-density of log-density, score norm, likelihood ratio and latent norm (if
+          there is one) among unseen rows, by a Gaussian copula.
 
     background : estimator, default=None
-        Density for the likelihood ratio. None is another `estimator`, fitted to the rows with
-        30 % of the values replaced by those of other rows.
+        Density for the likelihood ratio. None is another `estimator`, fitted to the rows with 30 % of
+        the values replaced by those of other rows.
 
     calibration : {"conformal", "empirical_null"} or None, default=None
         How scores become p-values.
 
-        - "conformal": by the ranks among scores of rows that the density has not seen, all of
-          which should be inliers. No more than a fraction ``a`` of new inliers then has a p-value
-          of ``a`` or less, whatever the density.
-        - "empirical_null": by the gamma distributions of the surprise (minus the score) that fit
-          the more normal three quarters of the rows, which may hold outliers. This is a model,
-          not a guarantee.
+        - "conformal": by ranks among the scores of rows that the density has not seen, all of which
+          should be inliers. Then at most a fraction ``a`` of new inliers has a p-value of ``a`` or
+          less, whatever the density.
+        - "empirical_null": by the gamma distributions of the surprise (minus the score) that fit the
+          more normal three quarters of the rows, which may contain outliers. This is a model, not a
+          guarantee.
 
     cv : "auto", int, cross-validation generator or iterable, default="auto"
-        How rows are held out to calibrate. A single split, as of ``ShuffleSplit(1)``, is split
-        conformal prediction; several folds, each with its own model, are cross-conformal. "auto"
-        takes the held-out scores that the estimator keeps (`skflows.AutoDensity` and
-        `skflows.StackedDensity` do), else 5 folds; without calibration it holds nothing out. The
-        empirical null, which judges the rows of `fit` too, has such an estimator hold out all.
+        How rows are held out to calibrate. A single split, such as ``ShuffleSplit(1)``, is split
+        conformal prediction; several folds, each with its own model, are cross-conformal. "auto" takes
+        the held-out scores that the estimator keeps (`skflows.AutoDensity` and
+        `skflows.StackedDensity` do), otherwise 5 folds; without calibration it holds nothing out. With
+        the empirical null, which judges the rows of `fit` too, such an estimator holds out all rows.
 
     alpha : float, default=0.05
         The p-value up to which `predict` flags a row, with calibration.
 
     fdr : float, default=None
-        False discovery rate: the largest fraction of false flags among those of `predict`, on
-        average. The label of a row then depends on the rows beside it, and among clean rows there
-        may be no flag at all, while scikit-learn's checks ask for one. None flags by `alpha`.
+        False discovery rate: the largest fraction of false flags among those of `predict`, on average.
+        The label of a row then depends on the other rows, and clean rows may have no flag at all
+        (scikit-learn's estimator checks expect one). None flags by `alpha`.
 
     fdr_method : {"bh", "by", "adaptive"}, default="bh"
-        Benjamini-Hochberg; Benjamini-Yekutieli, for any dependence of the rows; or
-        Benjamini-Hochberg with Storey's estimate of the fraction of inliers.
+        Benjamini-Hochberg; Benjamini-Yekutieli, for any dependence of the rows; or Benjamini-Hochberg
+        with Storey's estimate of the fraction of inliers.
 
     trim : float or "auto", default=0.0
-        Fraction of the rows that is left out of the fit of the density, the least likely ones,
-        in turns of fit and choice. "auto" takes `contamination` if that is a number, else 0.
+        Fraction of the rows that the fit of the density leaves out, the least likely ones, alternating
+        fit and selection. "auto" takes `contamination` if that is a number, otherwise 0.
 
     contamination : float, "auto" or None, default="auto"
-        Fraction of outliers in the rows of `fit`. A number puts the threshold of `predict` at
-        that quantile of their scores. "auto" takes the one of `alpha` with calibration, and the
-        lower Tukey fence, Q1 - 1.5 (Q3 - Q1), without. None sets no threshold.
+        Fraction of outliers in the rows of `fit`. A number puts the threshold of `predict` at that
+        quantile of their scores. "auto" takes the threshold of `alpha` with calibration, and the lower
+        Tukey fence, Q1 - 1.5 (Q3 - Q1), without. None sets no threshold.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds the folds, the noise of the background and the estimator, if that is None; another
-        has a seed of its own.
+        Seeds the folds, the noise of the background and the default estimator; an estimator that is
+        given has its own seed.
 
     Attributes
     ----------
@@ -104,14 +104,14 @@ class DensityOutlierDetector(
         The fitted density of each fold, or a single one, with its score.
 
     held_out_scores_ : ndarray of shape (n_samples,)
-        Score of each row of `fit` by a model that had not seen it, nan where there is none.
+        Score of each row of `fit` by a model that had not seen it, NaN if there is none.
 
     p_values_ : ndarray of shape (n_samples,)
-        With ``calibration="empirical_null"``: the p-values of these scores. (With "conformal" the
+        With ``calibration="empirical_null"``: the p-values of these scores. (With "conformal", the
         rows of `fit` are what others are compared with.)
 
     offset_ : float
-        Score below which `predict` calls a row an outlier, unless `fdr` is set.
+        Score below which `predict` labels a row an outlier, unless `fdr` is set.
 
     n_features_in_ : int
         Number of columns seen in `fit`.
@@ -121,11 +121,11 @@ class DensityOutlierDetector(
 
     References
     ----------
-    Genest & Zidek, "Combining Probability Distributions: A Critique and an Annotated
-    Bibliography", 1986 (the logarithmic opinion pool).
+    Genest & Zidek, "Combining Probability Distributions: A Critique and an Annotated Bibliography",
+    1986 (the logarithmic opinion pool).
 
-    Le Lan & Dinh, "Perfect Density Models Cannot Guarantee Anomaly Detection", 2021 (scores
-    depend on the coordinates).
+    Le Lan & Dinh, "Perfect Density Models Cannot Guarantee Anomaly Detection", 2021 (scores depend on
+    the coordinates).
 
     Vovk, Gammerman & Shafer, "Algorithmic Learning in a Random World", 2005.
 
@@ -155,7 +155,7 @@ class DensityOutlierDetector(
 
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "score_samples"]), None],
-        "statistic": [StrOptions(set(SCORES))],
+        "statistic": [StrOptions(set(STATISTICS))],
         "background": [HasMethods(["fit", "score_samples"]), None],
         "calibration": [StrOptions(set(NULLS)), None],
         "cv": [StrOptions({"auto"}), "cv_object"],
@@ -194,7 +194,7 @@ class DensityOutlierDetector(
         self.contamination = contamination
         self.random_state = random_state
 
-    @_fit_context(prefer_skip_nested_validation=False)
+    @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None):
         """Fit the density, its score and the calibration.
 
@@ -216,7 +216,7 @@ class DensityOutlierDetector(
         estimator = self.estimator
         if estimator is None:
             estimator = AutoDensity(random_state=random_state.randint(2**31 - 1))
-        self._check_suits(estimator, X)
+        self._check_parameters(estimator)
         estimator = self._with_folds(estimator)
         setting = Setting(estimator, self.background, random_state)
         trim = self.trim
@@ -225,14 +225,15 @@ class DensityOutlierDetector(
         splits = self._splits(estimator, X, random_state)
         parts = [train for train, _ in splits] or [slice(None)]
         self.models_ = [fit_scored(self.statistic, setting, X[part], trim) for part in parts]
-        self._set_held_out(estimator, X, splits)
+        self._set_held_out_scores(estimator, X, splits)
         self._set_threshold(X)
-        self._set_reference(X, random_state)
+        self._reference = reference_rows(X, self._score_rows, random_state)
         return self
 
-    def _check_suits(self, estimator, X):
+    def _check_parameters(self, estimator):
         check_is_density(estimator)
-        if is_frozen(estimator) and self.background is None and SCORES[self.statistic].compares:
+        needs_background = STATISTICS[self.statistic].needs_background
+        if is_frozen(estimator) and self.background is None and needs_background:
             raise ValueError(
                 f"statistic={self.statistic!r} compares the density with a background, which a "
                 "fitted estimator cannot be fitted to: give a background."
@@ -254,8 +255,72 @@ class DensityOutlierDetector(
                 "pass the same columns in the same order."
             )
 
+    def _with_folds(self, estimator):
+        """Return the estimator; a mixture holds out every row if rows of `fit` are to be judged."""
+        is_judged = self.calibration == "empirical_null" and isinstance(estimator, MixtureMixin)
+        if is_judged and isinstance(estimator.cv, str) and isinstance(self.cv, str):  # both "auto"
+            return clone(estimator).set_params(cv=N_FOLDS)
+        return estimator
+
+    def _splits(self, estimator, X, random_state):
+        """Return pairs of indices of rows to fit to and rows to hold out, if any are held out."""
+        seed = random_state.randint(2**31 - 1)
+        if is_frozen(estimator):
+            return []
+        cv = self.cv
+        if isinstance(cv, str):  # "auto"
+            held_out = STATISTICS[self.statistic].held_out
+            if self.calibration is None or (held_out and isinstance(estimator, MixtureMixin)):
+                return []
+            cv = N_FOLDS
+        return make_splits(cv, X, np.ones(len(X), dtype=bool), seed)
+
+    def _set_held_out_scores(self, estimator, X, splits):
+        """Score rows by models that have not seen them, as far as there are any."""
+        self.held_out_scores_ = np.full(len(X), np.nan)
+        self._calibration = []  # sorted scores of the rows held out from each model
+        for model, (_, rows) in zip(self.models_, splits, strict=False):
+            scores = model.score_samples(X[rows])
+            self.held_out_scores_[rows] = scores
+            self._calibration.append(np.sort(scores))
+        if splits:
+            return
+        (model,) = self.models_
+        if is_frozen(estimator):
+            self.held_out_scores_ = model.score_samples(X)
+        elif hasattr(model.density, held_out := STATISTICS[self.statistic].held_out):
+            self.held_out_scores_[model.kept] = getattr(model.density, held_out)
+            if not model.kept.all():
+                self.held_out_scores_[~model.kept] = model.score_samples(X[~model.kept])
+        known = self.held_out_scores_[~np.isnan(self.held_out_scores_)]
+        self._calibration = [np.sort(known)]
+
+    def _set_threshold(self, X):
+        """Set the null distribution, and the threshold of `predict`."""
+        known = np.concatenate(self._calibration)
+        self._null = null = (
+            None if self.calibration is None else NULLS[self.calibration].fit(known)
+        )
+        vars(self).pop("p_values_", None)  # of an earlier fit
+        if self.calibration == "empirical_null":
+            self.p_values_ = null.p_values(self.held_out_scores_)
+        if null is not None and isinstance(self.contamination, str):
+            self.offset_ = null.threshold(self.alpha)
+            if np.isinf(self.offset_) and self.fdr is None:
+                warnings.warn(
+                    f"alpha={self.alpha:g} flags no row: with {len(known)} rows to calibrate, the "
+                    f"smallest p-value is {least_p_value(null):.2g}. Hold out more rows, or raise "
+                    "alpha.",
+                    stacklevel=4,
+                )
+            return
+        known = known[np.isfinite(known)]
+        if not len(known) or not isinstance(self.contamination, str):
+            known = self._score_rows(X)
+        self.offset_ = self._outlier_threshold(known, np.ones(len(known)))
+
     def score_samples(self, X):
-        """The score of each row, by the chosen statistic: the lower, the more abnormal.
+        """Return the score of each row, by the chosen statistic: the lower, the more abnormal.
 
         Parameters
         ----------
@@ -265,29 +330,176 @@ class DensityOutlierDetector(
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            In nats, for the statistics that are made of log-densities.
+            In nats, for statistics that consist of log-densities.
         """
         return super().score_samples(X)
 
     def _score_rows(self, X):
-        return pooled([model.score_samples(X) for model in self.models_], self._calibration)
+        return pool_fold_scores(
+            [model.score_samples(X) for model in self.models_], self._calibration
+        )
 
-    def score(self, X, y=None):
-        """Mean log-density of the rows, whatever the statistic: for searches without labels.
+    def p_values(self, X):
+        """Return the p-value of each row under the distribution of inliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            New rows.
+
+        Returns
+        -------
+        p_values : ndarray of shape (n_samples,)
+            Between 0 and 1; with ``calibration="conformal"``, at least ``1 / (n + 1)`` for ``n``
+            rows to calibrate.
+        """
+        check_is_fitted(self)
+        self._check_calibrated()
+        return self._null.p_values(self.score_samples(X))
+
+    def _check_calibrated(self):
+        if self._null is None:
+            raise ValueError(
+                "calibration=None: there are no p-values. Set calibration='conformal', or "
+                "'empirical_null' if the rows of fit may contain outliers."
+            )
+
+    def predict(self, X):
+        """Label each row as an inlier or an outlier, by `fdr` if it is set, otherwise by `offset_`.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             The rows.
 
-        y : None
-            Ignored.
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            -1 for outliers, 1 for inliers.
+        """
+        if self.fdr is None:
+            return super().predict(X)
+        return np.where(self.flag(self.p_values(X)), -1, 1)
+
+    def flag(self, p_values):
+        """Return which p-values are flagged, by `fdr` if it is set, otherwise by `alpha`.
+
+        Parameters
+        ----------
+        p_values : array-like of shape (n_samples,)
+            The result of `p_values`, or the ``p_values_`` of the rows of `fit`.
 
         Returns
         -------
-        score : float
-            In nats per row.
+        outlier : ndarray of shape (n_samples,) of bool
+            Whether a row is an outlier.
+        """
+        self._check_calibrated()
+        p_values = np.asarray(p_values, dtype=np.float64)
+        if not ((p_values >= 0) & (p_values <= 1)).all():
+            raise ValueError(
+                "p_values must lie between 0 and 1. (The p_values_ of rows that no model has held "
+                "out are NaN: set cv to a number of folds.)"
+            )
+        if self.fdr is None:
+            return p_values <= self.alpha
+        flagged = discoveries(p_values, self.fdr, self.fdr_method)
+        least = least_p_value(self._null)
+        if not flagged.any() and (p_values <= least).any():
+            warnings.warn(
+                f"Some rows have the smallest possible p-value, but none is flagged: "
+                f"fdr={self.fdr:g} among {len(p_values)} rows needs p-values as low as "
+                f"{self.fdr / len(p_values):.2g}, and the smallest is {least:.2g}. Give more rows "
+                "to calibrate.",
+                stacklevel=2,
+            )
+        return flagged
+
+    def batch_p_value(self, X, *, n_resamples=2000, random_state=None):
+        """Return the p-value of a whole batch of rows: whether it differs from the rows of `fit`.
+
+        The mean rank of their scores among those of the calibration rows is compared, two-sided, with
+        that of batches drawn from both together: rows can also be too likely (as in the typicality
+        test). Many rows reveal a shift that no single row does.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            New rows, as one batch.
+
+        n_resamples : int, default=2000
+            Number of batches to compare with.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of these batches. None draws the same ones in each call.
+
+        Returns
+        -------
+        p_value : float
+            At least ``1 / (n_resamples + 1)``. With a single model it is exact: a batch of inliers
+            has a p-value of ``a`` or less with probability ``a`` at most.
+
+        References
+        ----------
+        Nalisnick, Matsukawa, Teh & Lakshminarayanan, "Detecting Out-of-Distribution Inputs to Deep
+        Generative Models Using Typicality", 2019.
         """
         check_is_fitted(self)
+        self._check_calibrated()
+        if not isinstance(n_resamples, Integral) or n_resamples < 1:
+            raise ValueError(f"n_resamples={n_resamples!r}; it must be an integer of at least 1.")
+        rng = check_random_state(0 if random_state is None else random_state)
+        scores = self.score_samples(X)
+        ranks = rankdata(np.concatenate([scores, *self._calibration]))
+        centre = ranks.mean()
+        observed = np.abs(ranks[: len(scores)].mean() - centre)
+        means = [rng.choice(ranks, len(scores), replace=False).mean() for _ in range(n_resamples)]
+        # Equal means may differ by rounding errors.
+        is_as_odd = np.abs(np.array(means) - centre) >= observed * (1 - 1e-12)
+        return float((1 + is_as_odd.sum()) / (n_resamples + 1))
+
+    def explain(self, X, *, n_orders=8, random_state=None):
+        """Return the contribution of each column to the score of each row.
+
+        Starting from a similar training row, the columns are set to the values of the row to be
+        explained one by one, in a random order and in its reverse; the change of the score is the
+        contribution of that column. Contributions are averaged over the orders, each from another
+        training row; the score of these rows themselves is shared equally by all columns.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        n_orders : int, default=8
+            Number of orders.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the orders. None draws the same ones in each call.
+
+        Returns
+        -------
+        contributions : ndarray of shape (n_samples, n_features)
+            Each row adds up to ``score_samples(X)``; the oddest column has the lowest value.
+
+        References
+        ----------
+        Strumbelj & Kononenko, "Explaining Prediction Models and Individual Predictions with Feature
+        Contributions", 2014.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_orders, Integral) or n_orders < 1:
+            raise ValueError(f"n_orders={n_orders!r}; it must be an integer of at least 1.")
         X = validate_rows(self, X, reset=False)
-        return float(np.mean([model.log_density(X) for model in self.models_]))
+        rng = check_random_state(0 if random_state is None else random_state)
+        found = np.mean(
+            [contributions(model, X, self._reference, n_orders, rng) for model in self.models_],
+            axis=0,
+        )
+        if len(self.models_) == 1:
+            return found
+        # With several folds the score is not quite the mean: all columns share the difference.
+        scores, sums = self._score_rows(X), found.sum(axis=1)
+        rest = np.zeros(len(X))
+        np.subtract(scores, sums, out=rest, where=np.isfinite(scores) & np.isfinite(sums))
+        return found + rest[:, None] / X.shape[1]

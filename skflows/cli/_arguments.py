@@ -1,0 +1,60 @@
+"""Types of the command-line arguments."""
+
+import argparse
+import csv
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors take one line."""
+
+    def error(self, message):
+        self.exit(2, f"skflows: error: {message} (see {self.prog} --help)\n")
+
+
+def positive(text):
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+
+
+def seconds(text):
+    try:
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+
+
+def seed(text):
+    if text.isdecimal() and int(text) < 2**32:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
+
+
+def contamination(text):
+    if text == "auto":
+        return text
+    try:
+        if 0 < float(text) <= 0.5:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number above 0, up to 0.5")
+
+
+def names(text):
+    # Parsed like a line of the file, so that a name with a comma can be quoted.
+    names = list(dict.fromkeys(next(csv.reader([text], skipinitialspace=True))))
+    if not names:
+        raise argparse.ArgumentTypeError("no column is given")
+    return names
+
+
+def fraction(text):
+    try:
+        if 0 < float(text) < 1:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")

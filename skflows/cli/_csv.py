@@ -1,0 +1,159 @@
+"""Reading and writing CSV files, with errors that say what to do."""
+
+import re
+import sys
+import warnings
+
+import numpy as np
+
+REMEDY = "choose numeric columns with --columns, or encode them"
+MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
+
+
+def _pandas():
+    try:
+        import pandas
+    except ImportError:
+        raise ImportError(
+            "reading and writing CSV files needs pandas: pip install pandas"
+        ) from None
+    return pandas
+
+
+def read_csv(path):
+    """Read a table with a line of column names, or raise an error that says what is wrong."""
+    pandas = _pandas()
+    try:
+        frame = pandas.read_csv(path)
+    except (OSError, MemoryError) as error:
+        raise ValueError(f"cannot read {path}: {one_line(error)}") from error
+    except Exception as error:  # of the parser, a decoder or a decompressor
+        raise ValueError(f"{path} is not a CSV file: {one_line(error)}") from error
+    names = [str(name) for name in frame.columns]
+    if not isinstance(frame.index, pandas.RangeIndex):
+        raise ValueError(f"{path} is not a CSV file: its rows have more fields than column names")
+    if len(names) == 1 and re.search("[;\t]", names[0]):
+        raise ValueError(f"{path} has one column, {names[0]!r}: separate columns by commas")
+    # DataFrame(array).to_csv() numbers the columns; other numbers are a row of data.
+    if all(re.fullmatch(r"[-+.]?\d[-+.\deE]*", name) for name in names) and names != [
+        str(i) for i in range(len(names))
+    ]:
+        raise ValueError(
+            f"the first line of {path} holds numbers, not column names: add a line of names"
+        )
+    if frame.empty:
+        raise ValueError(f"{path} has column names but no rows")
+    return frame
+
+
+def feature_columns(frame):
+    """Return all columns except the row numbers that ``DataFrame.to_csv`` writes by default."""
+    names = list(frame.columns)
+    if names[0] == "Unnamed: 0" and frame[names[0]].equals(frame.index.to_series()):
+        warnings.warn("the first column has no name and holds row numbers: left out", stacklevel=2)
+        return names[1:]
+    return names
+
+
+def select(frame, names, path):
+    """Return the named columns, in that order; others are ignored."""
+    missing = [name for name in names if name not in frame]
+    if missing:
+        raise ValueError(f"{path} has no column {_quoted(missing)}; it has {_quoted(frame)}")
+    return frame[list(names)]
+
+
+def numbers(frame, path, remedy):
+    """Return the table in float64, or raise an error if an entry is not a finite number."""
+    pandas = _pandas()
+    numbers = frame.apply(pandas.to_numeric, errors="coerce").astype(np.float64)
+    texts = frame.where(numbers.isna()).dropna(axis=1, how="all")
+    if texts.columns.size:
+        value = texts.iloc[:, 0].dropna().iloc[0]
+        raise ValueError(
+            f"{path} has columns that are not numbers: {_quoted(texts)} "
+            f"({texts.columns[0]!r} holds {str(value)!r}); {remedy}"
+        )
+    for problem, found in {"missing": numbers.isna(), "infinite": np.isinf(numbers)}.items():
+        if where := _counted(found):
+            raise ValueError(
+                f"{path} has {problem} values, {where}: fill them in, or drop those rows or columns"
+            )
+    return numbers
+
+
+def read_numbers(path, columns=None):
+    """Read the named columns of a file, or all of them, as finite numbers."""
+    frame = read_csv(path)
+    names = feature_columns(frame) if columns is None else columns
+    return numbers(select(frame, names, path), path, REMEDY)
+
+
+def complete_numbers(frame, path, columns=None):
+    """Return the named columns of a table, or the numeric ones, in the rows without missing values.
+
+    It warns of what is left out. If most entries of a column are numbers, the others are mistakes
+    rather than texts, and an error.
+    """
+    names = feature_columns(frame) if columns is None else columns
+    frame = select(frame, names, path)
+    if columns is None:
+        are_numbers = frame.apply(_pandas().to_numeric, errors="coerce").notna().sum()
+        texts = frame.columns[are_numbers <= frame.notna().sum() / 2]
+        if len(texts) == len(names):
+            raise ValueError(f"{path} has no column of numbers: encode the texts as numbers")
+        if len(texts):
+            warnings.warn(
+                f"columns of {path} that are not numbers are left out: {_quoted(texts)}",
+                stacklevel=2,
+            )
+        frame = frame.drop(columns=texts)
+    complete = frame.notna().all(axis=1)
+    if not complete.all():
+        left_out = f"of {len(frame)} rows of {path} have missing values ({_counted(frame.isna())})"
+        if not complete.any():
+            raise ValueError(f"all {left_out}: fill them in, or name other columns by --columns")
+        warnings.warn(f"{(~complete).sum()} {left_out}: left out", stacklevel=2)
+    return numbers(frame[complete], path, REMEDY)
+
+
+def write_csv(columns, path):
+    """Write a dict of columns, or a table, to a file, or print it if ``path`` is None."""
+    _pandas().DataFrame(columns).to_csv(path or sys.stdout, index=False)
+
+
+def check_writable(path, *inputs):
+    """Raise an error, before the work starts, if its result could not be stored."""
+    if path is None:
+        return
+    existed = path.exists()
+    if existed and any(other.exists() and path.samefile(other) for other in inputs):
+        raise ValueError(f"{path} is an input: choose another output")
+    try:
+        with open(path, "ab"):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {one_line(error)}") from error
+    if not existed:
+        path.unlink()
+
+
+def _counted(found):
+    """Return how many entries of which columns are true, as text."""
+    counts = found.sum().loc[lambda count: count > 0]
+    return _listed([f"{count} in {str(name)!r}" for name, count in counts.items()])
+
+
+def _listed(texts):
+    more = len(texts) - MAX_NAMES
+    return ", ".join(texts[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _quoted(names):
+    return _listed([repr(str(name)) for name in names])
+
+
+def one_line(error):
+    """Return the message of an error without line breaks."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split())

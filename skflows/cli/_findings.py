@@ -1,0 +1,40 @@
+"""The result of a search for outliers."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..outlier import DensityOutlierDetector
+
+LEAST_CONTRIBUTION = 0.1  # of an odd column, as a fraction of the oddest one's
+
+
+class Findings(NamedTuple):
+    """The result of a search for outliers."""
+
+    path: object
+    reference: object  # path of the rows known to be normal, or None
+    fdr: float
+    detector: DensityOutlierDetector
+    frame: object  # the rows that were judged, indexed as in the file
+    n_left_out: int  # rows with a missing value
+    left_out: list  # columns that are not numeric
+    known: object  # the rows that the detector was fitted to
+    scores: np.ndarray
+    p_values: np.ndarray
+    outlier: np.ndarray
+    explained: np.ndarray  # indices of the rows explained by their own score, the oddest first
+    contributions: np.ndarray  # of the columns of all rows; of rows not explained, to a simpler score
+    seconds: float
+
+
+def odd_columns(contributions):
+    """Return the columns that make a row odd, the oddest first.
+
+    The score of the row from which the explanation starts is shared by all columns, and does not
+    count.
+    """
+    order = np.argsort(contributions, kind="stable")
+    with np.errstate(invalid="ignore"):
+        shares = np.median(contributions) - contributions[order]
+    return order[: max(1, (shares >= LEAST_CONTRIBUTION * shares[0]).sum())]

@@ -1,0 +1,45 @@
+"""Entry point of the ``skflows`` command."""
+
+import os
+import sys
+import warnings
+
+from ._csv import one_line
+from ._parser import make_parser
+
+
+def main(argv=None):
+    """Run the command.
+
+    Parameters
+    ----------
+    argv : list of str, default=None
+        Arguments. None takes those of the process.
+
+    Returns
+    -------
+    code : int
+        Exit code: 0, or 2 after an error, 130 after Ctrl-C.
+    """
+    args = make_parser().parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            interrupted = args.run(args)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            print("skflows: interrupted", file=sys.stderr)
+            return 130
+        except BrokenPipeError:
+            # The reader has stopped, as `head` does. Redirect what is still buffered, or Python
+            # reports an error at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
+            print(f"skflows: error: {one_line(error)}", file=sys.stderr)
+            return 2
+    return 130 if interrupted else 0
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    print(f"skflows: warning: {one_line(message)}", file=sys.stderr)

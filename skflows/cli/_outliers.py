@@ -1,0 +1,111 @@
+"""The command ``skflows outliers``: which rows of a table are odd, how surely, and why."""
+
+import time
+
+import numpy as np
+
+from ..ensemble._auto import AutoDensity
+from ._csv import check_writable, complete_numbers, read_csv, write_csv
+from ._progress import n_jobs_for, print_status, show_progress
+
+N_EXPLAINED = 25  # rows, at least, that are explained by their own score
+ADDED = ["score", "p_value", "outlier", "oddest_column", "second_oddest_column"]
+
+
+def run_outliers(args):
+    """Find outliers, and write the table with their flags, and the report."""
+    for path in (args.output, args.report):
+        check_writable(path, args.data, *([args.reference] if args.reference else []))
+    if args.report is not None:
+        if args.report.resolve() == args.output.resolve():
+            raise ValueError(
+                f"{args.output} is given for both the table and the report: choose two files"
+            )
+        from ..inspection._common import check_matplotlib
+
+        check_matplotlib("skflows outliers --report")
+    table = read_csv(args.data)
+    if taken := [name for name in ADDED if name in table]:
+        raise ValueError(
+            f"{args.data} has a column {taken[0]!r}, which the output adds: rename the column"
+        )
+    frame = known = complete_numbers(table, args.data, args.columns)
+    if args.reference is not None:
+        known = complete_numbers(read_csv(args.reference), args.reference, [*frame])
+    found = find_outliers(args, table, frame, known)
+    write_csv(table.join(added_columns(found)), args.output)
+    basis = "conformal p-values" if args.reference else "if the empirical null holds in the tail"
+    print(
+        f"wrote {args.output}: {found.outlier.sum()} of {len(frame)} rows are flagged, with at "
+        f"most {args.fdr:.3g} of the flags false on average ({basis})"
+    )
+    if args.report is not None:
+        from ._report import report
+
+        args.report.write_text(report(found), encoding="utf-8")
+        print(f"wrote {args.report}")
+
+
+def find_outliers(args, table, frame, known):
+    """Judge the rows of ``frame``, the usable part of a table, by a detector of known rows."""
+    from ..outlier import DensityOutlierDetector
+    from ..outlier._explain import quick_contributions
+    from ._findings import Findings
+
+    started = time.perf_counter()
+    judges_itself = args.reference is None
+    density = AutoDensity(
+        time_limit=args.time_limit,
+        n_jobs=n_jobs_for(args.time_limit),
+        random_state=args.random_state,
+    )
+    show_progress(density)
+    detector = DensityOutlierDetector(
+        density,
+        calibration="empirical_null" if judges_itself else "conformal",
+        fdr=args.fdr,
+        random_state=args.random_state,
+    ).fit(known)
+    if judges_itself:
+        scores, p_values = detector.held_out_scores_, detector.p_values_
+    else:
+        scores = detector.score_samples(frame)
+        p_values = detector._null.p_values(scores)  # p_values(frame) would score again
+    outlier = detector.flag(p_values)
+    order = np.lexsort((scores, p_values))
+    explained = order[: max(N_EXPLAINED, outlier.sum())]
+    print_status(f"finding the odd columns of {len(frame)} rows ...")
+    contributions = quick_contributions(frame.to_numpy(), detector._reference)
+    contributions[explained] = detector.explain(frame.iloc[explained])
+    return Findings(
+        path=args.data,
+        reference=args.reference,
+        fdr=args.fdr,
+        detector=detector,
+        frame=frame,
+        n_left_out=len(table) - len(frame),
+        left_out=[name for name in table if name not in frame],
+        known=known,
+        scores=scores,
+        p_values=p_values,
+        outlier=outlier,
+        explained=explained,
+        contributions=contributions,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def added_columns(found):
+    """Return the columns that the output adds to those of the table, empty in rows left out."""
+    from ._findings import odd_columns
+
+    oddest = np.full((2, len(found.frame)), "", dtype=object)
+    for row, contributions in enumerate(found.contributions):
+        for place, column in enumerate(odd_columns(contributions)[:2]):
+            oddest[place, row] = found.frame.columns[column]
+    # More digits mean nothing, and are hard to read.
+    rounded = [[float(f"{x:.6g}") for x in some] for some in (found.scores, found.p_values)]
+    added = found.frame.iloc[:, :0].assign(
+        **dict(zip(ADDED, [*rounded, found.outlier.astype(int), *oddest], strict=True))
+    )
+    return added.astype({"outlier": "Int64"})

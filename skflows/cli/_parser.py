@@ -1,0 +1,173 @@
+"""Arguments of the ``skflows`` command."""
+
+import argparse
+from pathlib import Path
+
+from .. import __version__
+from . import _arguments, _demo, _models, _outliers
+
+DESCRIPTION = "Fit a density to a table, score rows, draw new ones, and find outliers."
+EPILOG = """\
+examples:
+  skflows fit data.csv -o model.joblib --random-state 0
+  skflows score model.joblib new.csv -o scores.csv
+  skflows sample model.joblib -n 1000 -o synthetic.csv
+  skflows outliers data.csv -o flagged.csv --fdr 0.05 --report report.html
+  skflows demo
+
+Tables are CSV files: comma-separated, with column names in the first line.
+A model is a joblib file, and loading one can run any code that its author put in it:
+use only models from sources that you trust.
+"""
+
+
+def make_parser():
+    """Return the parser; its result has a function ``run`` that takes the arguments."""
+    style = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": EPILOG}
+    parser = _arguments.Parser("skflows", description=DESCRIPTION, **style)
+    parser.add_argument("--version", action="version", version=f"skflows {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (add_arguments, run, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text, **style)
+        command.set_defaults(run=run)
+        add_arguments(command)
+    return parser
+
+
+def _add_fit(command):
+    command.add_argument("data", type=Path, help="CSV file of numbers, one row per sample")
+    command.add_argument("-o", "--output", type=Path, required=True, help="file of the model")
+    command.add_argument(
+        "--estimator",
+        choices=_models.ESTIMATORS,
+        default="nsf",
+        help="architecture (default: nsf); auto tries many and takes longer",
+    )
+    _add_columns(command)
+    command.add_argument(
+        "--max-iter",
+        type=_arguments.positive,
+        metavar="N",
+        help="largest number of epochs (default: 100)",
+    )
+    command.add_argument(
+        "--time-limit",
+        type=_arguments.seconds,
+        metavar="S",
+        help="seconds to fit in (flows, auto)",
+    )
+    command.add_argument(
+        "--contamination",
+        type=_arguments.contamination,
+        metavar="F",
+        help="fraction of the rows that are outliers, or auto (the default)",
+    )
+    _add_random_state(command)
+
+
+def _add_score(command):
+    command.add_argument("model", type=Path, help="file written by skflows fit")
+    command.add_argument("data", type=Path, help="CSV file with the columns of the model")
+    command.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="CSV file of log_density (nats) and outlier (1 or 0), a line per row (default: print)",
+    )
+
+
+def _add_sample(command):
+    command.add_argument("model", type=Path, help="file written by skflows fit")
+    command.add_argument(
+        "-n",
+        "--n-samples",
+        type=_arguments.positive,
+        default=1000,
+        metavar="N",
+        help="rows (default: 1000)",
+    )
+    command.add_argument("-o", "--output", type=Path, help="CSV file (default: print)")
+    _add_random_state(command)
+
+
+def _add_outliers(command):
+    command.add_argument("data", type=Path, help="CSV file of numbers, one row per sample")
+    command.add_argument(
+        "-o", "--output", type=Path, required=True, help="CSV file of the rows and their flags"
+    )
+    command.add_argument(
+        "--reference",
+        type=Path,
+        metavar="CSV",
+        help="rows known to be normal, to fit and to calibrate with (default: the data themselves)",
+    )
+    command.add_argument(
+        "--fdr",
+        type=_arguments.fraction,
+        default=0.05,
+        metavar="F",
+        help="largest fraction of false flags, on average (default: 0.05)",
+    )
+    _add_columns(command)
+    command.add_argument("--report", type=Path, metavar="HTML", help="a report, in one file")
+    command.add_argument(
+        "--time-limit",
+        type=_arguments.seconds,
+        metavar="S",
+        help="seconds to fit in; explaining the rows takes some more",
+    )
+    _add_random_state(command)
+
+
+def _add_demo(command):
+    command.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("skflows_demo.png"),
+        help="picture (default: skflows_demo.png)",
+    )
+    command.add_argument(
+        "--max-iter", type=_arguments.positive, metavar="N", help="fewer epochs, for a quick look"
+    )
+
+
+def _add_columns(command):
+    command.add_argument(
+        "--columns", type=_arguments.names, metavar="A,B", help="columns (default: all)"
+    )
+
+
+def _add_random_state(command):
+    command.add_argument(
+        "--random-state",
+        type=_arguments.seed,
+        metavar="N",
+        help="seed, for the same result each time",
+    )
+
+
+# Name of each command, with the function that adds its arguments, the one that runs it, and its help.
+COMMANDS = {
+    "fit": (
+        _add_fit,
+        _models.run_fit,
+        "fit a density to a CSV file (Ctrl-C keeps the best weights so far)",
+    ),
+    "score": (
+        _add_score,
+        _models.run_score,
+        "give each row of a CSV file its log-density and an outlier flag",
+    ),
+    "sample": (_add_sample, _models.run_sample, "draw new rows from a model"),
+    "outliers": (
+        _add_outliers,
+        _outliers.run_outliers,
+        "flag the outliers of a CSV file and say why they are odd",
+    ),
+    "demo": (
+        _add_demo,
+        _demo.run_demo,
+        "compare a flow with scikit-learn's densities on a real table",
+    ),
+}

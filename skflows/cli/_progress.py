@@ -1,0 +1,46 @@
+"""Progress bars and graceful interruption."""
+
+import signal
+import sys
+
+SHORT_LIMIT = 30  # seconds: a shorter fit runs in one process, because processes take time to start
+
+
+def n_jobs_for(time_limit):
+    """Return ``n_jobs`` for a fit with a time limit in seconds, or None."""
+    return None if time_limit is not None and time_limit < SHORT_LIMIT else -1
+
+
+def show_progress(model):
+    """Let the fits of ``model`` and of its clones show a progress bar on a terminal."""
+    if sys.stdout.isatty():
+        from sklearn.callback import ProgressBar
+
+        try:
+            model.set_callbacks(ProgressBar())
+        except ImportError:
+            pass  # the bar needs rich, the fit does not
+
+
+def print_status(text):
+    """Print on a terminal what the command is doing."""
+    if sys.stdout.isatty():
+        print(text)
+
+
+def fit_with_progress(model, X):
+    """Fit ``model``, with a progress bar on a terminal; return whether Ctrl-C ended it early."""
+    show_progress(model)
+    interrupted = []
+
+    def on_interrupt(signum, frame):
+        interrupted.append(signum)
+        raise KeyboardInterrupt  # which ends the training and keeps the best weights
+
+    previous = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        model.fit(X)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    model.set_callbacks()  # the bar is not part of the model
+    return bool(interrupted)

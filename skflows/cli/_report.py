@@ -1,0 +1,252 @@
+"""The report of ``skflows outliers --report``: an HTML page in one file."""
+
+import base64
+import io
+from html import escape
+
+import numpy as np
+from scipy import stats
+
+from .. import __version__
+from ..inspection import ExplanationDisplay, OutlierScoreDisplay, PValueDisplay
+from ..outlier._calibration import least_p_value
+from ._findings import odd_columns
+
+MOST_LISTED = 200  # rows of the table
+N_DRAWN = 4  # rows whose columns are drawn
+N_REASONS = 3
+MOST_COMPONENTS = 6  # of the density that are listed
+BULK = 0.25  # p-values above it are taken for those of inliers
+SUSPICIOUS = 0.01  # p-value of the test that these are uniform
+LEAST_SHOWN = 1e-6  # p-value
+FEW = 200  # rows: with fewer, the tail of their scores is hardly known
+
+PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Outliers of {name}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #1c2126; background: #fff;
+  max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
+h1 {{ font-size: 1.7rem; margin-bottom: 0; }}
+h2 {{ font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #d5dade; }}
+.lead {{ font-size: 1.15rem; }}
+.pictures {{ display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }}
+figure {{ margin: 0; flex: 1 1 26rem; min-width: 0; }}
+figcaption {{ color: #55606a; font-size: .9rem; }}
+img {{ max-width: 100%; height: auto; }}
+.scroll {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; width: 100%; font-size: .92rem; }}
+th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #e4e8eb;
+  vertical-align: top; }}
+td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
+tr.flagged td:first-child {{ border-left: 4px solid #e76300; }}
+.usual {{ color: #55606a; }}
+footer {{ margin-top: 3rem; color: #55606a; font-size: .85rem; }}
+</style>
+</head>
+<body>
+<h1>Outliers of {name}</h1>
+<p class="lead">{verdict}</p>
+{sections}
+<footer>Written by skflows {version} in {seconds:.0f} s. Scores are in nats: a row that scores 10 nats
+lower than another is about 22,000 times less likely.</footer>
+</body>
+</html>
+"""
+
+
+def report(found):
+    """Return the page as text."""
+    sections = [
+        ("How sure", how_sure(found)),
+        ("The oddest rows", oddest_rows(found)),
+        ("Why they are odd", why(found)),
+        ("Health of the fit", health(found)),
+    ]
+    return PAGE.format(
+        name=escape(found.path.name),
+        verdict=verdict(found),
+        sections="\n".join(f"<h2>{title}</h2>\n{body}" for title, body in sections),
+        version=__version__,
+        seconds=found.seconds,
+    )
+
+
+def verdict(found):
+    n_flags, n = int(found.outlier.sum()), len(found.scores)
+    if not n_flags:
+        text = f"None of the {n:,} rows is flagged"
+        least = least_p_value(found.detector._null)
+        if (found.p_values <= least).any():
+            return (
+                f"{text}, although some have the smallest possible p-value: with so few rows to "
+                f"compare with, no p-value is below {least:.2g}, and a false discovery rate of "
+                f"{found.fdr:.3g} requires {found.fdr / n:.2g}. Give more rows with "
+                "<code>--reference</code>."
+            )
+        return f"{text}: none is odd enough for a false discovery rate of {found.fdr:.3g}."
+    verb = "is" if n_flags == 1 else "are"
+    expected = found.fdr * n_flags
+    doubt = "" if found.reference else " if the curve below holds"
+    return (
+        f"<strong>{n_flags:,} of {n:,}</strong> rows {verb} flagged. At most a fraction of "
+        f"{found.fdr:.3g} of such flags is false on average{doubt}: here, about {expected:.2g} or "
+        "fewer."
+    )
+
+
+def how_sure(found):
+    if found.reference is None:
+        basis = (
+            "The rows were judged by models that had not seen them. Their p-values come from a curve "
+            "that fits the more normal three quarters of the table and is extrapolated to the odd "
+            "end: a model, which cannot be verified there. For a guarantee, give rows known to be "
+            "normal with <code>--reference</code>."
+        )
+        if len(found.scores) < FEW:
+            basis += (
+                f" <strong>There are only {len(found.scores)} rows</strong>: on such small tables "
+                "the curve is little more than a guess."
+            )
+    else:
+        basis = (
+            f"The p-values are ranks among rows of {escape(found.reference.name)} that the fit had "
+            "not seen (conformal prediction). If those rows are normal, the false discovery rate "
+            "holds almost exactly, whatever the quality of the fit; not strictly, because the weights "
+            "of the mixture were chosen by these rows."
+        )
+    scores = OutlierScoreDisplay.from_predictions(found.scores, threshold=lowest_kept(found))
+    p_values = PValueDisplay.from_predictions(found.p_values)
+    return (
+        f"<p>{basis}</p>\n<div class='pictures'>\n"
+        + picture(scores, "Scores of all rows; those below the line are flagged.")
+        + picture(p_values, "P-values of all rows: inliers alone would follow the diagonal.")
+        + "</div>"
+    )
+
+
+def lowest_kept(found):
+    """Return the score below which rows are flagged, if any are."""
+    kept = found.scores[~found.outlier]
+    return float(kept.min()) if found.outlier.any() and len(kept) else None
+
+
+def row_number(found, row):
+    """Return the number of a judged row in the file, counted from 1."""
+    return found.frame.index[row] + 1
+
+
+def oddest_rows(found):
+    head = (
+        "<tr><th class='number'>row</th><th class='number'>score</th>"
+        "<th class='number'>p-value</th><th>odd columns, and the range of 90 % of the rows</th></tr>"
+    )
+    low, high = np.percentile(found.known, [5, 95], axis=0)
+    lines = []
+    n_flags = found.outlier.sum()
+    listed = found.explained[:MOST_LISTED]
+    for row in listed:
+        columns = odd_columns(found.contributions[row])[:N_REASONS]
+        reasons = "; ".join(
+            f"{escape(str(found.frame.columns[j]))} = {found.frame.iloc[row, j]:,.6g} "
+            f"<span class='usual'>({low[j]:,.6g} to {high[j]:,.6g})</span>"
+            for j in columns
+        )
+        flagged = " class='flagged'" if found.outlier[row] else ""
+        lines.append(
+            f"<tr{flagged}><td class='number'>{row_number(found, row)}</td>"
+            f"<td class='number'>{found.scores[row]:.1f}</td>"
+            f"<td class='number'>{p_value(found.p_values[row])}</td><td>{reasons}</td></tr>"
+        )
+    hidden = n_flags - len(listed)
+    more = f" {hidden:,} more flagged rows are in the output." if hidden > 0 else ""
+    return (
+        "<p>Row 1 is the first one below the column names. An orange edge marks a flag. A value within "
+        f"its range can be odd given the other values of its row.{more}</p>\n"
+        f"<div class='scroll'><table>{head}\n" + "\n".join(lines) + "\n</table></div>"
+    )
+
+
+def p_value(value):
+    """Return a p-value as text; the exact value of a tiny one means nothing."""
+    return "&lt;&nbsp;1e-6" if value < LEAST_SHOWN else f"{value:.2g}"
+
+
+def why(found):
+    drawn = []
+    for row in found.explained[:N_DRAWN]:
+        display = ExplanationDisplay.from_predictions(
+            found.contributions[row],
+            values=found.frame.iloc[row].to_numpy(),
+            feature_names=[str(name) for name in found.frame.columns],
+            max_features=6,
+        )
+        drawn.append(picture(display, f"Row {row_number(found, row)}"))
+    return (
+        "<p>Contributions: how the score changes when a similar normal row takes the values of the odd "
+        "one, column by column, under the model of all rows. They add up to the score under that "
+        "model, which is higher than the score above if the model has seen the row.</p>\n"
+        "<div class='pictures'>" + "".join(drawn) + "</div>"
+    )
+
+
+def health(found):
+    (model, *others) = found.detector.models_
+    density = model.density
+    n, d = found.known.shape
+    facts = [f"Fitted to {n:,} rows of {d} columns{'' if not others else ' in folds'}."]
+    if found.n_left_out:
+        facts.append(f"Rows with missing values, which were not judged: {found.n_left_out:,}.")
+    if found.left_out:
+        names = ", ".join(escape(str(name)) for name in found.left_out)
+        facts.append(f"Columns that are not numeric, which were left out: {names}.")
+    if density.discrete_:
+        names = ", ".join(escape(str(found.known.columns[j])) for j in density.discrete_)
+        facts.append(f"Discrete or constant columns: {names}.")
+    facts.append(
+        f"Mean log-density of held-out rows: {density.stacked_score_:.4g} nats, by a mixture of "
+        f"{components(density.leaderboard_)}."
+    )
+    facts.append(uniformity(found.p_values))
+    return "<ul>" + "".join(f"<li>{fact}</li>" for fact in facts) + "</ul>"
+
+
+def components(board):
+    pairs = zip(board["component"], board["weight"], strict=True)
+    return ", ".join(
+        f"{escape(name)} ({weight:.2f})" for name, weight in [*pairs][:MOST_COMPONENTS] if weight
+    )
+
+
+def uniformity(p_values):
+    """Return whether the p-values of most rows are distributed like those of inliers, as text."""
+    bulk = p_values[p_values > BULK]
+    if len(bulk) < 2:
+        return "Hardly any row resembles the rows of the fit: check the data before the flags."
+    test = stats.kstest((bulk - BULK) / (1 - BULK), "uniform")
+    share = len(bulk) / len(p_values) / (1 - BULK)
+    text = f"P-values above {BULK}: {share:.0%} of the number expected for inliers alone, and "
+    if test.pvalue >= SUSPICIOUS:
+        return text + "uniform, as they should be. (This says nothing about the odd end.)"
+    return text + (
+        f"<strong>not uniform</strong> (p = {test.pvalue:.1g}): take the number of flags with "
+        "caution. The rows may be few, repeated, or different from those of the fit as a whole."
+    )
+
+
+def picture(display, caption):
+    """Return a display as a figure element that contains its data."""
+    import matplotlib.pyplot as plt
+
+    stream = io.BytesIO()
+    display.figure_.savefig(stream, format="png", dpi=110)
+    plt.close(display.figure_)
+    data = base64.b64encode(stream.getvalue()).decode("ascii")
+    return (
+        f"<figure><img alt='{escape(caption, quote=True)}' src='data:image/png;base64,{data}'>"
+        f"<figcaption>{escape(caption)}</figcaption></figure>\n"
+    )

@@ -1,0 +1,112 @@
+"""Scores and outlier labels of a density."""
+
+import numpy as np
+from sklearn.base import DensityMixin, OutlierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from ..preprocessing.dequantizer import N_DRAWS
+from ..preprocessing.sklearn_compat import check_sample_weight, weighted_percentile
+from ..preprocessing.validation import validate_rows
+
+FENCE_ROWS = 5_000  # enough to estimate quartiles
+
+
+class OutlierDensityMixin(OutlierMixin, DensityMixin):
+    """Scores and outlier labels, from `_score_rows` and the parameter `contamination`."""
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "offset_")
+
+    def score_samples(self, X):
+        """Return the log-density of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            In nats, in the units of X; a row's value does not depend on the other rows. If a
+            `CNFDensity` has columns of noise, it is the log of an importance-weighted estimate.
+        """
+        check_is_fitted(self)
+        return self._score_rows(validate_rows(self, X, reset=False))
+
+    def score(self, X, y=None, sample_weight=None):
+        """Return the mean log-density of the rows, so that a search maximises the likelihood.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        y : None
+            Ignored.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Importance of each row in the mean.
+
+        Returns
+        -------
+        score : float
+            In nats per row.
+        """
+        scores = self.score_samples(X)
+        if sample_weight is not None:
+            sample_weight = check_sample_weight(sample_weight, scores, ensure_non_negative=True)
+        return float(np.average(scores, weights=sample_weight))
+
+    def decision_function(self, X):
+        """Return the score above the outlier threshold: negative for outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            ``score_samples(X) - offset_``, or `score_samples` if there is no threshold.
+        """
+        scores = self.score_samples(X)
+        return scores if np.isneginf(self.offset_) else scores - self.offset_
+
+    def predict(self, X):
+        """Label each row as an inlier or an outlier.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            -1 for outliers, 1 for inliers.
+        """
+        return np.where(self.score_samples(X) >= self.offset_, 1, -1)
+
+    def _threshold_on(self, X, weight, score_rows):
+        """Return the threshold by `contamination`, on training rows.
+
+        A sample of the rows is enough for quartiles; a fraction is meant to be exact.
+        """
+        if self.contamination is None:
+            return -np.inf
+        few = FENCE_ROWS // (N_DRAWS if self.discrete_ else 1)
+        step = max(1, len(X) // few) if self.contamination == "auto" else 1
+        return self._outlier_threshold(score_rows(X[::step]), weight[::step])
+
+    def _outlier_threshold(self, scores, weight):
+        """Return the threshold by `contamination`, from the scores of rows."""
+        if self.contamination is None:
+            return -np.inf
+        ranks = [25, 75] if self.contamination == "auto" else [100 * self.contamination]
+        quantiles = [weighted_percentile(scores, weight, rank, average=True) for rank in ranks]
+        if self.contamination == "auto":
+            first, third = quantiles
+            return float(first - 1.5 * (third - first))
+        return float(quantiles[0])

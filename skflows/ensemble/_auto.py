@@ -1,0 +1,155 @@
+"""The best density for a table, with nothing to tune."""
+
+import time
+from numbers import Integral, Real
+
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+
+from ..density import _docstrings
+from ..density._base import BaseFlowDensity
+from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
+from ..preprocessing.validation import prepare_table, resolve_bounds
+from ._components import N_FOLDS, make_splits
+from ._mixture import MixtureMixin
+
+ROWS_WITH_FOLDS = 2_000  # beyond, a single held-out part is accurate enough
+HELD_OUT = 0.1
+MOST_HELD_OUT = 10_000
+
+
+class AutoDensity(MixtureMixin, BaseEstimator):
+    __doc__ = _docstrings.fill("""The best density for a table of any size, with nothing to tune.
+
+    A `StackedDensity` of a portfolio that suits the number of rows and columns: a normal with shrunk
+    correlations, Gaussian mixtures, kernels of many widths, a Gaussian copula, iterative
+    Gaussianisation and neural spline flows, on scaled and on whitened columns. The weights of the
+    mixture maximise the likelihood of rows that its members have not seen, in five folds or, on large
+    tables, in a tenth of the rows. (Flows use these rows for early stopping too, which matters little
+    if they are many.)
+
+    Parameters
+    ----------
+    time_limit : float, default=None
+        Seconds that `fit` may take. Flows that are not done by then are cut short.
+
+    cv : "auto", int, cross-validation generator or iterable, default="auto"
+        How rows are held out. "auto" takes 5 folds up to 2,000 rows, beyond a tenth of the rows, at
+        most 10,000.
+
+    {data}
+
+    {held_out_contamination}
+
+    n_jobs : int, default=None
+        Number of processes that fit. None is 1, -1 all processors. Under a time limit of less than 10
+        seconds it is 1, because processes take time to start.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds the folds and all components.
+
+    verbose : int, default=0
+        Print the score of each component.
+
+    Attributes
+    ----------
+    {mixture}
+
+    discrete_ : dict of int to float
+        The discrete columns and the width of their cells.
+
+    References
+    ----------
+    Smyth & Wolpert, "Linearly Combining Density Estimators via Stacking", 1999.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skflows import AutoDensity
+    >>> X = load_iris().data
+    >>> density = AutoDensity(random_state=0).fit(X)
+    >>> density.score_samples(X[:3]).shape
+    (3,)
+    >>> best = density.leaderboard_["component"][0]
+    """)
+
+    _parameter_constraints: dict = {
+        "time_limit": [Interval(Real, 0, None, closed="neither"), None],
+        "cv": [StrOptions({"auto"}), "cv_object"],
+        "n_jobs": [Integral, None],
+        **{
+            name: BaseFlowDensity._parameter_constraints[name]
+            for name in ("bounds", "discrete", "contamination", "random_state", "verbose")
+        },
+    }
+
+    def __init__(
+        self,
+        *,
+        time_limit=None,
+        cv="auto",
+        bounds=None,
+        discrete="auto",
+        contamination="auto",
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.time_limit = time_limit
+        self.cv = cv
+        self.bounds = bounds
+        self.discrete = discrete
+        self.contamination = contamination
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, sample_weight=None):
+        """Fit the portfolio, and the weights of its mixture.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows. At least three.
+
+        y : None
+            Ignored.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Importance of each row. Gaussian mixtures, which take no weights, are then left out.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        started = time.time()
+        from ._portfolio import portfolio  # mixtures take long to import
+
+        table = prepare_table(self, X, sample_weight, least=3)
+        X, weight = table.X, None if sample_weight is None else table.weight
+        self.discrete_ = table.dequantizer.gaps()
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        splits = self._splits(X, table.is_weighted, seed)
+        # Components see arrays, so that columns are given by index; all have the same cells.
+        names = getattr(self, "feature_names_in_", None)
+        data = {
+            "bounds": resolve_bounds(self.bounds, X.shape[1], names),
+            "discrete": self.discrete_,
+            "random_state": seed,
+        }
+        components = portfolio(*X.shape, len(splits) > 1, weight is not None, data)
+        return self._fit_mixture(
+            components, X, weight, table.is_weighted, splits, self.time_limit, started, quiet=True
+        )
+
+    def _splits(self, X, is_weighted, seed):
+        from sklearn.model_selection import ShuffleSplit  # takes long to import
+
+        cv = self.cv
+        if isinstance(cv, str):  # "auto"
+            n_held_out = min(max(1, round(HELD_OUT * len(X))), MOST_HELD_OUT)
+            one = ShuffleSplit(1, test_size=n_held_out, random_state=seed)
+            cv = N_FOLDS if len(X) <= ROWS_WITH_FOLDS else one
+        return make_splits(cv, X, is_weighted, seed)

@@ -1,0 +1,135 @@
+"""Dispatch to the compiled kernels, with PyTorch operations as the fallback.
+
+A kernel computes in one pass over memory what takes PyTorch many operations: the
+rational-quadratic spline, the affine map (both with inverse and gradient) and the AdamW step.
+This package is the only one that imports the C extension. A caller asks `usable` and calls the
+kernel, or else does the same with PyTorch operations; the tests compare the two.
+"""
+
+import warnings
+
+import torch
+from torch.autograd import forward_ad
+
+try:
+    from . import _compiled  # type: ignore[attr-defined]
+except ImportError:  # installed without a C compiler
+    _compiled = None
+
+VERSION = 5  # of the interface between this module and the extension
+if _compiled is not None and getattr(_compiled, "VERSION", None) != VERSION:
+    warnings.warn(
+        f"The compiled kernels in {_compiled.__file__} are of another version of skflows and are "
+        "not used. Reinstall skflows to rebuild them, or delete the file.",
+        stacklevel=2,
+    )
+    _compiled = None
+
+DTYPES = torch.float32, torch.float64
+
+# Private hooks of torch that tell whether operations are recorded or transformed. Without one of
+# them nobody could tell, so the kernels are not used.
+_n_dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
+_transform_level = getattr(getattr(torch._C, "_functorch", None), "maybe_current_level", None)
+_has_hooks = None not in (_n_dispatch_modes, _transform_level) and hasattr(
+    forward_ad, "_current_level"
+)
+
+
+def usable(*tensors):
+    """Whether kernels can take these tensors, here and now.
+
+    They need a CPU's memory, and leave no operation behind for a gradient, a tracer, a compiler,
+    a function transform such as `torch.vmap` or a dispatch mode.
+    """
+    if _compiled is None or not _has_hooks:
+        return False
+    dtype = tensors[0].dtype
+    for tensor in tensors:
+        if tensor.dtype is not dtype or not tensor.is_cpu or tensor.is_neg():
+            return False
+    return (
+        dtype in DTYPES
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not _n_dispatch_modes()
+        and _transform_level() is None
+        and forward_ad._current_level < 0
+        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+    )
+
+
+def usable_map(x, params, n_params):
+    """Whether kernels can take these values and parameters of a map of one variable.
+
+    Parameters
+    ----------
+    x : Tensor of shape (..., n_features, n)
+        The values.
+    params : Tensor
+        The parameters. Kernels need separate ones for each value: (..., n_features, n_params, n).
+    n_params : int
+        Number of parameters of the map.
+    """
+    return params.shape == (*x.shape[:-1], n_params, x.shape[-1]) and usable(x, params)
+
+
+def has_bins(n_bins):
+    """Whether the spline kernels are made for so many bins."""
+    return _compiled is not None and n_bins <= _compiled.MAX_BINS
+
+
+def run_map(name, settings, x, params):
+    """Run a map of one variable.
+
+    Parameters
+    ----------
+    name : {"spline_forward", "spline_inverse", "affine_forward", "affine_inverse"}
+        The kernel.
+    settings : tuple of float
+        Its settings, which its C header lists.
+    x : Tensor of shape (..., n_features, n)
+        The values.
+    params : Tensor of shape (..., n_features, n_params, n)
+        The parameters of each value.
+
+    Returns
+    -------
+    z : Tensor of shape (..., n_features, n)
+        The mapped values.
+    log_det : Tensor of shape (..., n)
+        The log-slopes, summed over the features.
+    """
+    x, params = x.contiguous(), params.contiguous()
+    z, log_det = torch.empty_like(x), x.new_empty((*x.shape[:-2], x.shape[-1]))
+    getattr(_compiled, name)(*_arrays(x, params, z, log_det), *settings)
+    return z, log_det
+
+
+def run_map_backward(name, settings, x, params, grad_z, grad_log_det):
+    """Return the gradients of x and params from those of what `run_map` returned.
+
+    The gradients given may be of another dtype, or broadcast to the shape of what they belong to.
+    """
+    x, params = x.contiguous(), params.contiguous()
+    grad_z = _like(grad_z, x, x.shape)
+    grad_log_det = _like(grad_log_det, x, (*x.shape[:-2], x.shape[-1]))
+    grads = torch.empty_like(x), torch.empty_like(params)
+    getattr(_compiled, name)(*_arrays(x, params, grad_z, grad_log_det, *grads), *settings)
+    return grads
+
+
+def run_adamw(arrays, settings):
+    """Move weights in place by a step of AdamW; ``csrc/adamw.h`` lists arrays and settings."""
+    _compiled.adamw(*_arrays(*arrays), *settings)
+
+
+def _arrays(*tensors):
+    """NumPy arrays that share the memory of the tensors, which the C code can check."""
+    return [tensor.numpy() for tensor in tensors]
+
+
+def _like(grad, like, shape):
+    if grad.dtype is not like.dtype or grad.shape != shape:
+        grad = grad.to(like).expand(shape)
+    return grad.contiguous()

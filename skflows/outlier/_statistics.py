@@ -1,0 +1,126 @@
+"""Statistics by which a density ranks rows; a higher value is always more normal."""
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.base import clone
+
+from ..density._third_party import fit_density
+
+STEP = 1e-4  # of a central difference, in standard deviations of the column
+REPLACED = 0.3  # fraction of the values that a background of noised rows takes from other rows
+
+
+class Setting(NamedTuple):
+    """What a statistic may need besides a fitted density and rows."""
+
+    estimator: object  # the density, unfitted
+    background: object  # another density for the likelihood ratio, or None
+    random_state: np.random.RandomState
+
+
+class Statistic(NamedTuple):
+    """A statistic: how it is computed, and what it learns from rows first."""
+
+    compute: Callable  # (density, X, learned) -> array of shape (n,)
+    learn: Callable = lambda density, X, setting: None
+    needs_unseen: bool = False  # whether it learns from rows that the density was not fitted to
+    held_out: str = ""  # attribute in which mixtures keep it for their held-out rows
+    needs_background: bool = False
+
+
+def log_density(density, X, learned):
+    return np.asarray(density.score_samples(X), dtype=np.float64)
+
+
+def log_pool(density, X, learned):
+    pool = getattr(density, "_pool_rows", density.score_samples)
+    return np.asarray(pool(X), dtype=np.float64)
+
+
+def latent_norm(density, X, learned):
+    return -np.linalg.norm(density.transform(X), axis=1)
+
+
+def mean_log_density(density, X, setting):
+    scores = log_density(density, X, None)
+    return scores[np.isfinite(scores)].mean()
+
+
+def typicality(density, X, mean):
+    return -np.abs(log_density(density, X, None) - mean)
+
+
+def column_scales(density, X, setting):
+    scales = X.std(axis=0, dtype=np.float64)
+    return np.where(scales > 0, scales, 1.0)
+
+
+def score_norm(density, X, scales):
+    squares = np.zeros(len(X))
+    for j, scale in enumerate(scales):
+        ahead, behind = np.array(X, dtype=np.float64), np.array(X, dtype=np.float64)
+        ahead[:, j] += STEP * scale
+        behind[:, j] -= STEP * scale
+        slope = log_density(density, ahead, None) - log_density(density, behind, None)
+        squares += (slope / (2 * STEP)) ** 2
+    return -np.sqrt(squares)
+
+
+def background_density(density, X, setting):
+    if setting.background is not None:
+        return fit_density(clone(setting.background), X)
+    random_state = setting.random_state
+    others = np.column_stack([random_state.permutation(column) for column in X.T])
+    noised = np.where(random_state.uniform(size=X.shape) < REPLACED, others, X)
+    return fit_density(clone(setting.estimator), noised)
+
+
+def likelihood_ratio(density, X, background):
+    return log_density(density, X, None) - log_density(background, X, None)
+
+
+def density_of_statistics(density, X, setting):
+    from ..density import TransformedDensity
+    from ..ensemble._simple_densities import StandardNormal
+
+    names = [name for name in COMBINED if name != "latent_norm" or hasattr(density, "transform")]
+    learned = {name: STATISTICS[name].learn(density, X, setting) for name in names}
+    values = stacked_statistics(density, X, learned)
+    copula = TransformedDensity(
+        StandardNormal(), preprocessing=("quantile", "whiten"), discrete=None, random_state=0
+    )
+    return learned, copula.fit(values[np.isfinite(values).all(axis=1)])
+
+
+def stacked_statistics(density, X, learned):
+    values = [STATISTICS[name].compute(density, X, own) for name, own in learned.items()]
+    return np.column_stack(values)
+
+
+def ensemble(density, X, learned):
+    parts, copula = learned
+    values = stacked_statistics(density, X, parts)
+    is_finite = np.isfinite(values).all(axis=1)
+    joint = np.full(len(X), -np.inf)
+    if is_finite.any():
+        joint[is_finite] = copula.score_samples(values[is_finite])
+    return joint
+
+
+STATISTICS = MappingProxyType(
+    {
+        "log_pool": Statistic(log_pool, held_out="_held_out_pool"),
+        "log_density": Statistic(log_density, held_out="held_out_scores_"),
+        "latent_norm": Statistic(latent_norm),
+        "typicality": Statistic(typicality, mean_log_density, needs_unseen=True),
+        "score_norm": Statistic(score_norm, column_scales),
+        "likelihood_ratio": Statistic(likelihood_ratio, background_density, needs_background=True),
+        "ensemble": Statistic(
+            ensemble, density_of_statistics, needs_unseen=True, needs_background=True
+        ),
+    }
+)
+COMBINED = ("log_density", "score_norm", "latent_norm", "likelihood_ratio")

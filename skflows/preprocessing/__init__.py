@@ -1,0 +1,1 @@
+"""Preparing a table for a density: validation, dequantisation and fixed maps."""

@@ -1,0 +1,166 @@
+"""Dequantisation: uniform noise on columns of discrete values, and rounding of samples."""
+
+from collections.abc import Mapping
+from functools import cache
+from numbers import Integral, Real
+
+import numpy as np
+
+SMALL_SAMPLE = 40
+
+MOST_DISTINCT = 0.5  # of the rows: a column with fewer distinct values is discrete
+ROUNDING = 1e-9  # tolerance, in gaps
+SAME = 1e-12  # gaps below this fraction of the largest value are floating-point rounding errors
+MOST_UNSEEN = 10  # points of a lattice per value seen: sparser lattices yield the values seen only
+MOST_DECIMALS = 12
+N_DRAWS = 8  # of noise, over which a score is averaged
+NOISY_ROWS = 2**15  # at once, to bound the memory of all draws
+
+
+class Dequantizer:
+    """Uniform noise on discrete columns, as wide as the smallest gap between their values.
+
+    A likelihood is unbounded if values repeat: a density could put a spike on each of them. With
+    uniform noise over a cell around each value it is bounded, and the probability of the value is the
+    mean density of the cell times its width (Theis, van den Oord & Bethge, "A Note on the
+    Evaluation of Generative Models", 2016).
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Rows that show which values occur.
+    gaps : dict of int to float or None
+        The discrete columns, and the distance between their values; None for the smallest one.
+    """
+
+    def __init__(self, X, gaps):
+        self.columns = np.array(list(gaps), dtype=int)
+        self.values = [np.unique(column) for column in self._discrete(X).T]
+        self.gap = np.array(
+            [
+                smallest_gap(values) if gap is None else float(gap)
+                for values, gap in zip(self.values, gaps.values(), strict=True)
+            ]
+        )
+
+    @classmethod
+    def for_parameter(cls, discrete, X, names=None):
+        """Return the dequantizer of the columns that the parameter ``discrete`` asks for."""
+        if discrete is None:
+            discrete = {}
+        elif isinstance(discrete, str):  # "auto"
+            discrete = discrete_columns(X)
+        if not isinstance(discrete, Mapping):
+            discrete = dict.fromkeys(discrete)
+        for column, gap in discrete.items():
+            if gap is not None and not (isinstance(gap, Real) and 0 < gap < np.inf):
+                raise ValueError(
+                    f"discrete gives column {column!r} a gap of {gap!r}; it must be a positive "
+                    "number, or None for the smallest gap that occurs."
+                )
+        gaps = {column_index(key, X.shape[1], names): gap for key, gap in discrete.items()}
+        if len(gaps) < len(discrete):
+            raise ValueError(f"discrete={discrete!r} names a column twice.")
+        return cls(X, gaps)
+
+    def _discrete(self, X):
+        return np.asarray(X[:, self.columns], dtype=np.float64)
+
+    def update(self, X):
+        """Learn about new values, which samples may then take."""
+        self.values = [
+            np.union1d(values, column)
+            for values, column in zip(self.values, self._discrete(X).T, strict=True)
+        ]
+
+    def gaps(self):
+        """Return the parameter ``discrete`` that gives the same cells on other rows."""
+        return dict(zip(self.columns.tolist(), self.gap.tolist(), strict=True))
+
+    def __bool__(self):
+        return len(self.columns) > 0
+
+    def add_noise(self, X, noise):
+        """Return X in float64 with ``noise``, uniform on [0, 1), centred on each discrete value."""
+        X = np.array(X, dtype=np.float64)
+        X[:, self.columns] += self.gap * (noise - 0.5)
+        return X
+
+    def add_random_noise(self, X, random_state):
+        """Return X in float64 with new noise."""
+        return self.add_noise(X, random_state.uniform(size=(len(X), len(self.columns))))
+
+    def mean_density(self, log_density, X):
+        """Return the log of the mean density over the cell of each row, by the same draws for all."""
+        if not self:
+            return log_density(X)
+        noise = lattice(len(self.columns))
+        scores = []
+        for start in range(0, len(X), NOISY_ROWS):
+            rows = X[start : start + NOISY_ROWS]
+            of_draws = log_density(np.concatenate([self.add_noise(rows, draw) for draw in noise]))
+            scores.append(np.logaddexp.reduce(np.split(of_draws, N_DRAWS)))
+        return np.concatenate(scores) - np.log(N_DRAWS)
+
+    def round(self, X):
+        """Round the discrete columns of X to values they can have."""
+        for j, values, gap in zip(self.columns, self.values, self.gap, strict=True):
+            grid = possible_values(values, gap)
+            X[:, j] = grid[np.searchsorted((grid[1:] + grid[:-1]) / 2, X[:, j])]
+        return X
+
+
+@cache
+def lattice(n_columns):
+    """Return the noise of each draw on each discrete column."""
+    from scipy.stats import qmc  # slow to import
+
+    return qmc.LatinHypercube(n_columns, scramble=False, rng=0).random(N_DRAWS)
+
+
+def possible_values(values, gap):
+    """Return all values of the lattice of the values seen, or only these if they fill it poorly."""
+    steps = (values - values[0]) / gap
+    cells = np.rint(steps)
+    regular = np.abs(steps - cells).max() < 1e-6 and cells[-1] < MOST_UNSEEN * len(values)
+    if not regular:
+        return values
+    grid = round_decimals(values[0] + gap * np.arange(cells[-1] + 1), ROUNDING * gap)
+    grid[cells.astype(int)] = values  # exactly
+    return grid
+
+
+def round_decimals(values, error):
+    """Return decimal numbers without their rounding error, other values as they are."""
+    for decimals in range(MOST_DECIMALS):
+        rounded = np.round(values, decimals)
+        if np.abs(rounded - values).max() < error:
+            return rounded
+    return values
+
+
+def discrete_columns(X):
+    """Return the columns that are constant or, except in small tables, repeat most of their values."""
+    most = MOST_DISTINCT * len(X) if len(X) >= SMALL_SAMPLE else 2
+    return [j for j, column in enumerate(X.T) if len(np.unique(column)) < most]
+
+
+def smallest_gap(column):
+    """Return the least distance between two values, 1 if there is only one."""
+    values = np.unique(column)
+    gaps, largest = np.diff(values), np.abs(values).max()
+    gaps = gaps[gaps > SAME * largest]
+    gap = gaps.min() if len(gaps) else 1.0
+    # A difference has the rounding errors of the two values, which may be larger than its own.
+    return round_decimals(np.array([gap]), max(ROUNDING * gap, np.finfo(float).eps * largest))[0]
+
+
+def column_index(column, n_features, names):
+    """Return the index of a column that is given by index or, if columns have names, by name."""
+    if isinstance(column, str) and names is not None and column in names:
+        return list(names).index(column)
+    is_number = isinstance(column, Integral) and not isinstance(column, bool | np.bool_)
+    if is_number and -n_features <= column < n_features:
+        return int(column) % n_features
+    known = f"0 to {n_features - 1}" if names is None else f"0 to {n_features - 1} or {list(names)}"
+    raise ValueError(f"there is no column {column!r} in X; it has {known}.")

@@ -1,0 +1,48 @@
+"""The fixed maps of a density's preprocessing, set from its rows."""
+
+import copy
+import hashlib
+import threading
+
+import torch
+
+from ..bijections import Bounded, Chain, MarginalQuantile, Standardize, Whiten
+
+PREPROCESSING = {"standardize": Standardize, "whiten": Whiten, "quantile": MarginalQuantile}
+# The components of an ensemble need the same maps of the same folds many times.
+N_RECENT_MAPS = 32
+_RECENT_MAPS: dict = {}
+_LOCK = threading.Lock()
+
+
+@torch.no_grad()
+def fitted_preprocessor(names, bounds, x, weight):
+    """Return the fixed maps with the given names, as one bijection, set from weighted rows."""
+    names = [names] if isinstance(names, str) else list(names)
+    if unknown := [name for name in names if name not in list(PREPROCESSING)]:
+        raise ValueError(f"preprocessing={unknown[0]!r}; choose among {list(PREPROCESSING)}.")
+    steps = [] if bounds is None else [Bounded(bounds)]
+    for name in names:
+        if steps:
+            x, _ = steps[-1](x)
+        steps.append(_fitted_map(name, x, weight))
+    return steps[0] if len(steps) == 1 else Chain(steps)
+
+
+def _fitted_map(name, y, weight):
+    """Return a map of `PREPROCESSING`, set from rows or cached for them."""
+    bijection = PREPROCESSING[name](y.shape[1])
+    if name != "quantile":  # the others take no time
+        bijection.initialize(y, weight)
+        return bijection
+    rows = y.numpy().tobytes() + weight.numpy().tobytes()
+    key = y.shape, hashlib.sha1(rows, usedforsecurity=False).digest()
+    known = _RECENT_MAPS.get(key)
+    if known is not None:
+        return copy.deepcopy(known)
+    bijection.initialize(y, weight)
+    with _LOCK:
+        while len(_RECENT_MAPS) >= N_RECENT_MAPS:
+            _RECENT_MAPS.pop(next(iter(_RECENT_MAPS)))
+        _RECENT_MAPS[key] = copy.deepcopy(bijection)
+    return bijection

@@ -1,0 +1,39 @@
+"""Every private name of scikit-learn that skflows uses.
+
+scikit-learn may move or rename them in any release: this is the one place to follow. A name is
+imported when it is first used, because some of these modules take long to import.
+"""
+
+from importlib import import_module
+
+# Our name: the module of scikit-learn and its name there.
+PRIVATE_NAMES = {
+    "BaseComposition": ("sklearn.utils.metaestimators", "_BaseComposition"),
+    "HasMethods": ("sklearn.utils._param_validation", "HasMethods"),
+    "Interval": ("sklearn.utils._param_validation", "Interval"),
+    "StrOptions": ("sklearn.utils._param_validation", "StrOptions"),
+    "check_method_params": ("sklearn.utils.validation", "_check_method_params"),
+    "check_sample_weight": ("sklearn.utils.validation", "_check_sample_weight"),
+    "fit_and_score": ("sklearn.model_selection._validation", "_fit_and_score"),
+    "fit_context": ("sklearn.base", "_fit_context"),
+    "insert_error_scores": ("sklearn.model_selection._validation", "_insert_error_scores"),
+    "safe_split": ("sklearn.utils.metaestimators", "_safe_split"),
+    "warn_or_raise_about_fit_failures": (
+        "sklearn.model_selection._validation",
+        "_warn_or_raise_about_fit_failures",
+    ),
+    "weighted_percentile": ("sklearn.utils.stats", "_weighted_percentile"),
+}
+
+
+def __getattr__(name):
+    if name not in PRIVATE_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, private_name = PRIVATE_NAMES[name]
+    try:
+        return getattr(import_module(module), private_name)
+    except (ImportError, AttributeError) as error:
+        raise ImportError(
+            f"skflows needs {private_name} of {module}, which this scikit-learn does not have: "
+            "install scikit-learn>=1.9,<2."
+        ) from error

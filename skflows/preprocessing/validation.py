@@ -1,0 +1,195 @@
+"""Validation of the user's input, with errors that state the value and the remedy."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.utils.validation import validate_data
+
+from .dequantizer import Dequantizer, column_index
+from .sklearn_compat import check_sample_weight
+
+DTYPES = [np.float64, np.float32]
+# What to add to scikit-learn's messages about unusable input.
+REMEDIES = {
+    "could not convert string": "models numbers: drop or encode the other columns first, texts for "
+    "example with sklearn.preprocessing.OrdinalEncoder, dates as days since the first of them.",
+    "contains infinity": "needs finite values: drop these rows, or clip them to the largest "
+    "value that can occur.",
+    "Complex data": "models real numbers: give the real and imaginary parts as two columns.",
+    "1 sample": "needs more rows to learn a density from.",
+}
+
+
+class Table(NamedTuple):
+    """A validated table: the rows of positive weight, and how their columns are treated."""
+
+    X: np.ndarray
+    weight: np.ndarray  # of which the largest is 1
+    is_weighted: np.ndarray  # which of the user's rows have a positive weight
+    dequantizer: Dequantizer
+    bounds: list | None  # a pair for each column, widened by half a cell if it is discrete
+
+
+def prepare_table(estimator, X, sample_weight=None, *, least=2, dequantizer=None):
+    """Validate a table by the parameters ``discrete`` and ``bounds`` of an estimator.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The estimator that is fitted.
+    X : array-like of shape (n_samples, n_features)
+        The rows.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Importance of each row.
+    least : int, default=2
+        Least number of rows of positive weight.
+    dequantizer : Dequantizer, default=None
+        That of an earlier fit, if this one continues it; it learns about new values.
+
+    Returns
+    -------
+    table : Table
+        The table.
+    """
+    X, weight, is_weighted = weighted_rows(
+        estimator, X, sample_weight, least=least, reset=dequantizer is None
+    )
+    names = getattr(estimator, "feature_names_in_", None)
+    if dequantizer is None:
+        dequantizer = Dequantizer.for_parameter(estimator.discrete, X, names)
+    else:
+        dequantizer.update(X)
+    bounds = validate_bounds(estimator.bounds, X, dequantizer, names=names)
+    return Table(X, weight, is_weighted, dequantizer, bounds)
+
+
+def weighted_rows(estimator, X, sample_weight, *, least, reset=True):
+    """Return the rows of positive weight, their weights, and which of the given rows they are."""
+    X = validate_rows(estimator, X, reset=reset, ensure_min_samples=least)
+    weight = validate_weight(sample_weight, X, least)
+    is_weighted = weight > 0
+    if not is_weighted.all():
+        X, weight = X[is_weighted], weight[is_weighted]
+    return X, weight, is_weighted
+
+
+def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1):
+    """Return X as an array of floats, or raise an error that says what to do."""
+    if not reset and is_valid(estimator, X, ensure_min_samples):
+        return X
+    kwargs = {"reset": reset, "ensure_min_samples": ensure_min_samples}
+    try:
+        # C order, because torch takes no negative strides, such as those of X[::-1].
+        return validate_data(estimator, X, dtype=DTYPES, order="C", **kwargs)
+    except (TypeError, ValueError) as error:
+        name = type(estimator).__name__
+        is_conversion = isinstance(error, TypeError) or "could not convert" in str(error)
+        if is_conversion and (columns := non_numeric_columns(X)):
+            raise ValueError(
+                f"X has columns that are not numbers: {[*columns]} (the first holds "
+                f"{next(iter(columns.values()))!r}). {name} {REMEDIES['could not convert string']}"
+            ) from error
+        remedies = [remedy for cause, remedy in REMEDIES.items() if cause in str(error)]
+        if not remedies:
+            raise
+        raise ValueError(f"{str(error).rstrip('.')}. {name} {remedies[0]}") from error
+
+
+def non_numeric_columns(X):
+    """Return the names of columns of a DataFrame that hold texts or dates, each with one value."""
+    found = {name: first_non_number(np.ravel(X[name])) for name in getattr(X, "columns", [])}
+    return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def first_non_number(values):
+    """Return the first entry that is not a number, or None."""
+    for value in [] if values.dtype.kind in "biuf" else values:
+        try:
+            float(value)
+        except (TypeError, ValueError):
+            return value
+    return None
+
+
+def is_valid(estimator, X, least):
+    """Whether scikit-learn would surely return X as it is, without a warning.
+
+    For a single row, scikit-learn's own checks take longer than many a flow.
+    """
+    if not (
+        type(X) is np.ndarray
+        and X.ndim == 2
+        and X.dtype in DTYPES
+        and X.flags.c_contiguous
+        and len(X) >= least
+        and X.shape[1] == estimator.n_features_in_
+        and not hasattr(estimator, "feature_names_in_")
+    ):
+        return False
+    with np.errstate(all="ignore"):  # a sum of finite values may overflow, which proves nothing
+        return bool(np.isfinite(X.sum()))
+
+
+def validate_weight(sample_weight, X, least):
+    """Return weights of which the largest is 1 and at least ``least`` are positive."""
+    weight = check_sample_weight(sample_weight, X, dtype=np.float64)
+    if (weight < 0).any():
+        raise ValueError(
+            f"sample_weight is negative for {(weight < 0).sum()} rows (the least is "
+            f"{weight.min():g}); give rows that should not count a weight of 0."
+        )
+    # Sums of huge weights would overflow. After scaling, weights that are relatively tiny become 0.
+    weight = weight / weight.max()
+    if (n_positive := (weight > 0).sum()) < least:
+        raise ValueError(
+            f"sample_weight is positive for {n_positive} of {len(X)} rows; at least {least} are "
+            "needed, because rows of weight 0 are left out."
+        )
+    return weight
+
+
+def resolve_bounds(bounds, n_features, names=None):
+    """Return one pair of bounds for each column, or None; a dict has pairs for some columns."""
+    if bounds is None:
+        return None
+    if isinstance(bounds, Mapping):
+        given = {column_index(key, n_features, names): pair for key, pair in bounds.items()}
+        bounds = [given.get(j) for j in range(n_features)]
+    try:
+        pairs = [(None, None) if pair is None else tuple(pair) for pair in bounds]
+        ends = [end for pair in pairs for end in pair if end is not None]
+        np.array(ends, dtype=np.float64)
+        if len(pairs) != n_features or any(len(pair) != 2 for pair in pairs):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"bounds={bounds!r}; give one pair (low, high) of numbers for each of the "
+            f"{n_features} columns, with None where there is no bound, or a dict of pairs."
+        ) from None
+    return pairs
+
+
+def validate_bounds(bounds, X, dequantizer, *, names=None, what="X"):
+    """Return a pair of bounds for each column, widened by half a cell if discrete, or None."""
+    pairs = resolve_bounds(bounds, X.shape[1], names)
+    if pairs is None:
+        return None
+    low, high = (
+        np.array([np.inf * sign if end is None else end for end in ends], dtype=np.float64)
+        for sign, ends in zip((-1, 1), zip(*pairs, strict=True), strict=True)
+    )
+    if not (low < high).all():  # NaN is not below anything
+        column = int(np.argmin(low < high))
+        raise ValueError(f"bounds[{column}]={pairs[column]}; give numbers, the lower one first.")
+    low[dequantizer.columns] -= dequantizer.gap / 2
+    high[dequantizer.columns] += dequantizer.gap / 2
+    outside = (X <= low) | (X >= high)
+    if outside.any():
+        row, column = np.argwhere(outside)[0]
+        raise ValueError(
+            f"{what}[{row}, {column}] is {X[row, column]:g}, not within bounds[{column}]="
+            f"{pairs[column]}; the density is 0 on a bound and beyond: move the bound out, drop "
+            "the row, or name the column in discrete if its values repeat."
+        )
+    return list(zip(low, high, strict=True))

@@ -1,0 +1,270 @@
+"""One fit of a flow: preparing the rows, and training by gradient descent."""
+
+import copy
+import math
+import time
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+
+from ..bijections._marginal_quantile import SMALL_SAMPLE
+from ..preprocessing.fixed_maps import fitted_preprocessor
+from .optimizer import TimeLimited, constant, cosine_with_warm_up
+from .torch_state import (
+    gradients_enabled,
+    one_thread,
+    resolve_device,
+    suitable_threads,
+    torch_seed,
+)
+from .trainer import EMA_DECAY, Rows, train_in_phases
+
+INITIALIZATION_ROWS = 8192  # enough for the moments that ActNorm starts from
+PREPARED_ROWS = 2**17  # at once, to bound the memory of their float64 copies
+SMALLEST_BATCH, LARGEST_BATCH = 128, 1024
+FULL_RATE_FEATURES = 4
+LEAST_SECONDS = 1e-3  # of a training, which always runs one epoch
+
+
+def unit_mean(weight):
+    """Scale weights of any magnitude to a mean of 1."""
+    weight = weight / weight.max()
+    return weight / weight.mean()
+
+
+def automatic_batch_size(n):
+    """Return the power of two nearest to n / 32, within bounds."""
+    return int(np.clip(2 ** round(np.log2(n / 32)), SMALLEST_BATCH, LARGEST_BATCH))
+
+
+def scaled(rate, schedule, step, n_steps):
+    """Return a schedule times a rate."""
+    return rate * schedule(step, n_steps)
+
+
+class FlowFit:
+    """One fit of an estimator's flow to validated rows with positive weights.
+
+    A subclass fits the bijection, in `_fit_bijection`.
+    """
+
+    warm = increment = False
+    device = torch.device("cpu")
+    dtype = torch.float64
+
+    def __init__(self, estimator, table, held_out):
+        self.started = time.monotonic()
+        self.estimator = estimator
+        self.dequantizer = table.dequantizer
+        self.rows, self.weight = table.X, table.weight
+        self.held_out = held_out
+        self.bounds = table.bounds
+        self.seed = check_random_state(estimator.random_state).randint(2**31 - 1)
+
+    def fit(self, on_epoch_begin=None, on_epoch_end=None):
+        """Fit, calling back around each epoch; return the `History`."""
+        with self.seeded():
+            self.prepare()
+            return self._fit_bijection(on_epoch_begin, on_epoch_end)
+
+    @contextmanager
+    def seeded(self):
+        """Seed torch and enable gradients in this context."""
+        with torch_seed(self.seed, self.device), gradients_enabled():
+            yield
+
+    @one_thread()  # a second one gains little here, and changes the bits
+    def prepare(self):
+        """Build the flow, set what depends on data, and hold rows out."""
+        est = self.estimator
+        # All later draws come from this generator: in a stack, a fit draws what it would draw alone.
+        self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        if self.warm:
+            self.flow = copy.deepcopy(est.flow_).cpu().requires_grad_()
+        else:
+            self.flow = self._new_flow()
+        self.flow.bijection.to(self.device, self.dtype)
+        self._hold_out()
+        self.train = self._preprocessed(self.rows, self.weight)
+        self.validation = None if self.held_out is None else self._preprocessed(*self.held_out)
+
+    def _new_flow(self):
+        est = self.estimator
+        x, weight = self._dequantized(self.rows), torch.from_numpy(self.weight)
+        preprocess = fitted_preprocessor(est.preprocessing, self.bounds, x, weight)
+        flow = est._build_flow(preprocess, x.shape[1])
+        few = slice(None)
+        if len(x) > INITIALIZATION_ROWS:
+            few = torch.randperm(len(x), generator=self.generator)[:INITIALIZATION_ROWS]
+        with torch.no_grad():
+            y, _ = preprocess(x[few])
+            flow.bijection.double().initialize(y, weight[few])
+        return flow
+
+    def _hold_out(self):
+        """Split the rows, unless they were split by the user or nothing is to be held out."""
+        wanted = self.estimator.early_stopping
+        if wanted == "auto":
+            wanted = len(self.rows) >= SMALL_SAMPLE or self.held_out is not None
+        if self.increment or not wanted:
+            self.held_out = None
+        elif self.held_out is None:
+            n = len(self.rows)
+            n_held_out = min(max(1, round(self.estimator.validation_fraction * n)), n - 1)
+            order = torch.randperm(n, generator=self.generator).numpy()
+            held_out, rest = order[:n_held_out], order[n_held_out:]
+            self.held_out = self.rows[held_out], self.weight[held_out]
+            self.rows, self.weight = self.rows[rest], self.weight[rest]
+
+    def _dequantized(self, rows):
+        """Return rows as a float64 tensor, with new noise on discrete columns."""
+        if not self.dequantizer:
+            return torch.tensor(rows, dtype=torch.float64)
+        shape = len(rows), len(self.dequantizer.columns)
+        noise = torch.rand(shape, dtype=torch.float64, generator=self.generator)
+        return torch.from_numpy(self.dequantizer.add_noise(rows, noise.numpy()))
+
+    @torch.no_grad()
+    def _preprocessed(self, rows, weight):
+        """Return the `Rows` that the bijection sees."""
+        weight = unit_mean(torch.from_numpy(weight)).to(self.device, self.dtype)
+        y = torch.empty(rows.shape, device=self.device, dtype=self.dtype)
+        shares = weight.cpu().double() / weight.sum().item()
+        mean_log_det = 0.0
+        for start in range(0, len(rows), PREPARED_ROWS):
+            part = slice(start, start + PREPARED_ROWS)
+            y[part], log_det = self.flow.preprocess(self._dequantized(rows[part]))
+            mean_log_det += (shares[part] @ log_det).item()
+        return Rows(y, weight, mean_log_det)
+
+    def snapshot(self, is_final=False):
+        """Return the flow as it is, in float64 and ready to score; a copy unless it is final."""
+        flow = self.flow if is_final else copy.deepcopy(self.flow)
+        flow = flow.requires_grad_(False).eval()
+        # MPS has no float64.
+        flow = flow.cpu() if self.device.type == "mps" else flow.to(self.device)
+        return flow.double()
+
+    def optimizer_state(self, history):
+        """Return what the next `partial_fit` needs, or None."""
+        return None
+
+
+class GradientFit(FlowFit):
+    """A fit by gradient descent."""
+
+    def __init__(self, estimator, table, held_out, warm, increment, max_iter):
+        super().__init__(estimator, table, held_out)
+        self.warm = warm
+        self.increment = increment
+        self.max_iter = max_iter
+        self.time_limit = estimator.time_limit
+        self.device = resolve_device(estimator.device)
+        n, d = self.rows.shape
+        is_automatic = estimator.batch_size == "auto"
+        self.batch_size = automatic_batch_size(n) if is_automatic else estimator.batch_size
+        # A small table is trained as one batch, in float64: rounding decides the first steps of Adam
+        # where a gradient vanishes, and the fit must not depend on the order of sums.
+        self.is_small = is_automatic and n < SMALL_SAMPLE
+        in_float64 = self.is_small and self.device.type != "mps"
+        self.dtype = torch.float64 if in_float64 else torch.float32
+        self.learning_rate = estimator.learning_rate_init
+        if self.is_small:
+            # Without held-out rows, only the rate keeps wide tables from overfitting.
+            self.learning_rate *= min(1.0, FULL_RATE_FEATURES / d)
+        noise = estimator.input_noise
+        self.input_noise = getattr(estimator, "input_noise_", 0.0) if noise == "auto" else noise
+        if increment:  # otherwise each increment would shuffle and drop like the one before it
+            self.seed += getattr(estimator, "n_iter_", 0)
+
+    def fit(self, on_epoch_begin=None, on_epoch_end=None):
+        with self.seeded():
+            self.prepare()
+        with self.training_context():
+            return self._fit_bijection(on_epoch_begin, on_epoch_end)
+
+    def training_context(self):
+        """Return the context of the training."""
+        # Steps on the CPU draw from generators of their own: fits in several threads, and callbacks
+        # that fit in others, need not wait for each other.
+        return gradients_enabled() if self.device.type == "cpu" else self.seeded()
+
+    def _fit_bijection(self, on_epoch_begin=None, on_epoch_end=None):
+        with suitable_threads(self.flow, self.batch_size):
+            return train_in_phases(
+                self.phases(),
+                self.flow.bijection,
+                self.train,
+                self.validation,
+                generators=[self.generator],
+                redraw=(lambda running: self.redraw()) if self.draws_noise else None,
+                on_epoch_begin=on_epoch_begin,
+                on_epoch_end=on_epoch_end,
+                **self.settings(),
+            )
+
+    def phases(self):
+        """Yield the settings of `Trainer` for each phase of the training."""
+        phases = self.estimator._phases(self.max_iter)
+        started, limit = self.started, self.time_limit
+        for i, phase in enumerate(phases):
+            schedule = constant if self.increment else cosine_with_warm_up
+            if limit is not None and not self.increment:
+                # An equal share of the time left; none if the preparation took it all.
+                left = max(self.started + limit - started, LEAST_SECONDS)
+                schedule = TimeLimited(schedule, left / (len(phases) - i), started)
+            rate = phase.pop("rate", 1.0)
+            yield phase | {"schedule": partial(scaled, rate, schedule)}
+            started = time.monotonic()
+
+    def settings(self):
+        """Return the settings of `Trainer` for all phases."""
+        est = self.estimator
+        return {
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "weight_decay": est.weight_decay,
+            "n_iter_no_change": est.n_iter_no_change,
+            "tol": est.tol,
+            "use_dropout": not self.is_small,
+            "ema_decay": 0.0 if self.increment else EMA_DECAY,
+            "optimizer_state": est._optimizer_state if self.warm and self.increment else None,
+        }
+
+    def take_share_of_time(self, n):
+        """Begin the training now, and end it after an n-th of the time left."""
+        if self.time_limit is not None:
+            now = time.monotonic()
+            left = self.started + self.time_limit - now
+            self.started, self.time_limit = now, max(left / n, LEAST_SECONDS)
+
+    def stack_key(self):
+        """Return what members of a stack must share, besides the shapes of their bijections."""
+        est = self.estimator
+        steps = self.batch_size, math.ceil(len(self.rows) / self.batch_size)
+        state = self.device, self.dtype, self.is_small, self.validation is None
+        phases = est._phases(self.max_iter)
+        return *steps, *state, phases, est.time_limit, self.increment
+
+    @property
+    def draws_noise(self):
+        """Whether rows differ from epoch to epoch."""
+        return bool(self.dequantizer) or self.input_noise > 0
+
+    def redraw(self):
+        """Return the rows of an epoch, with new noise."""
+        y = self.train.y
+        if self.dequantizer:
+            y = self._preprocessed(self.rows, self.weight).y
+        if not self.input_noise:
+            return y
+        noise = torch.randn(y.shape, dtype=y.dtype, generator=self.generator)
+        return y + self.input_noise * noise.to(y.device)
+
+    def optimizer_state(self, history):
+        if not self.increment:
+            return None
+        return {name: value.cpu() for name, value in history.optimizer_state.items()}

@@ -1,0 +1,117 @@
+"""Iterative Gaussianisation: a flow that is fitted layer by layer."""
+
+import math
+import time
+import warnings
+
+import numpy as np
+import torch
+from sklearn.decomposition import FastICA
+from sklearn.exceptions import ConvergenceWarning
+
+from ..bijections import Chain, MarginalQuantile, Rotation
+from ..bijections._flow import standard_normal_log_prob
+from ..bijections._marginal_quantile import SMALL_SAMPLE
+from .flow_fit import FlowFit
+from .history import History
+
+ICA_ROWS = 10_000  # enough to find the directions that are least normal
+ICA_STEPS = 30  # any rotation will do; a good one saves layers
+
+
+class MovingRows:
+    """Rows on their way through the layers, and their mean log-density."""
+
+    def __init__(self, rows):
+        self.y = rows.y
+        self.share = rows.weight / rows.weight.sum()
+        self.log_det = torch.full((len(rows.y),), rows.log_det, dtype=rows.y.dtype)
+
+    def move(self, layer):
+        self.y, step = layer(self.y)
+        self.log_det = self.log_det + step
+
+    def score(self):
+        return (self.share @ (standard_normal_log_prob(self.y) + self.log_det)).item()
+
+
+class LayerwiseFit(FlowFit):
+    """A fit in which each epoch adds a layer, set from the rows as the layers before left them."""
+
+    @torch.no_grad()
+    def _fit_bijection(self, on_epoch_begin, on_epoch_end):
+        est = self.estimator
+        train = MovingRows(self.train)
+        held_out = None if self.validation is None else MovingRows(self.validation)
+        # With few rows the maps are affine: a second layer would only undo the shrinkage.
+        max_iter = est.max_iter if len(train.y) >= SMALL_SAMPLE else 1
+        history = History()
+        if held_out is not None:
+            history.best_score = threshold = held_out.score()
+        end = self.started + (math.inf if est.time_limit is None else est.time_limit)
+        layers, patience = [], 0
+        try:
+            while len(layers) < max_iter and patience < est.n_iter_no_change:
+                if on_epoch_begin is not None:
+                    on_epoch_begin()
+                layers.append(self._next_layer(train))
+                is_best = True
+                train.move(layers[-1])
+                history.loss.append(-train.score())
+                history.learning_rate.append(math.nan)
+                if held_out is not None:
+                    held_out.move(layers[-1])
+                    score = held_out.score()
+                    history.validation_score.append(score)
+                    is_best = score > history.best_score
+                    history.best_score = max(history.best_score, score)
+                    patience += 1
+                    if score > threshold + est.tol:
+                        threshold, patience = score, 0
+                if is_best:
+                    history.best_iter = len(layers)
+                self.flow.bijection = Chain(layers)
+                stop = on_epoch_end is not None and on_epoch_end(history)
+                if stop or time.monotonic() >= end:
+                    break
+        except KeyboardInterrupt:
+            history.interrupted = True
+        self.flow.bijection = Chain(layers[: history.best_iter])
+        return history
+
+    def _next_layer(self, train):
+        d = train.y.shape[1]
+        layer = Chain(
+            [
+                Rotation(ROTATIONS[self.estimator.rotation](train.y)),
+                # The preprocessing has fitted the tails; fitted again in each layer they drift.
+                MarginalQuantile(d, n_bins=self.estimator.n_bins, tails="gaussian"),
+            ]
+        )
+        layer.initialize(train.y, train.share)
+        return layer
+
+
+def random_rotation(y):
+    """Return an orthogonal matrix, uniform among all."""
+    matrix, triangle = torch.linalg.qr(torch.randn(y.shape[1], y.shape[1], dtype=torch.float64))
+    return matrix * triangle.diagonal().sign()
+
+
+def ica_rotation(y):
+    """Return the orthogonal matrix nearest to that of the least normal directions of the rows."""
+    start = random_rotation(y)
+    n, d = y.shape
+    is_constant = (y.amax(0) == y.amin(0)).any()
+    if n < SMALL_SAMPLE or n <= d or d == 1 or is_constant:  # too few rows to tell directions apart
+        return start
+    few = torch.randperm(n)[:ICA_ROWS]
+    ica = FastICA(whiten="unit-variance", max_iter=ICA_STEPS, tol=1e-2, w_init=start.numpy())
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        ica.fit(y[few].numpy())
+    left, _, right = np.linalg.svd(ica.components_)
+    return torch.from_numpy(left @ right)
+
+
+ROTATIONS = {"ica": ica_rotation, "random": random_rotation}
