@@ -11,8 +11,8 @@ from ..nn.vjp import by_autograd, drop_inherited_vjp
 class Bijection(nn.Module, ABC):
     """An invertible map from data ``x`` to latent ``z``, with its log-determinant.
 
-    Both directions take ``(n, d)`` tensors and an optional ``(n, n_context)`` context, and return the
-    mapped rows together with ``log |det J|`` of *that* direction, of shape ``(n,)``.
+    Both directions take ``(n, d)`` tensors and an optional ``(n, n_context)`` context, and return
+    the mapped rows together with ``log |det J|`` of *that* direction, of shape ``(n,)``.
 
     A stack of bijections (see `skflows.training.model_stack`) has parameters with a leading member
     axis. It takes ``(M, n, d)`` rows, n for each of its M members, and returns ``(M, n)``
@@ -114,7 +114,8 @@ class Chain(Bijection):
 
 
 class Inverse(Bijection):
-    """Another bijection run backwards: it turns a masked autoregressive flow into an inverse one."""
+    """Another bijection run backwards: it turns a masked autoregressive flow into an inverse
+    one."""
 
     def __init__(self, bijection):
         super().__init__()

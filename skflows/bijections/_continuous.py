@@ -43,9 +43,9 @@ class Continuous(Bijection):
     solver : Solver, optional
         The solver; Dormand-Prince by default.
     n_probes : int, default=0
-        Number of probes of Hutchinson's estimate of the trace; 0 for the exact trace. Each row has its
-        own probes, which are a hash of its values and a seed: they are the same at all times and in
-        all calls. In training mode there is one, drawn anew in each call.
+        Number of probes of Hutchinson's estimate of the trace; 0 for the exact trace. Each row has
+        its own probes, which are a hash of its values and a seed: they are the same at all times
+        and in all calls. In training mode there is one, drawn anew in each call.
     probe_distribution : {"rademacher", "gaussian"}, default="rademacher"
         Distribution of the probes.
     dropout : float, default=0.0

@@ -90,11 +90,11 @@ class Asinh(Bijection):
 class Bounded(Bijection):
     """Map columns from within their bounds to the whole real line.
 
-    A column with two bounds goes through a logit, one with a single bound through a logarithm, always
-    increasing; the others stay as they are. The inverse never leaves the bounds.
+    A column with two bounds goes through a logit, one with a single bound through a logarithm,
+    always increasing; the others stay as they are. The inverse never leaves the bounds.
 
-    Rows on a bound or beyond are mapped like the nearest number inside. Beyond a bound the density is
-    zero, hence the log-determinant ``-inf``.
+    Rows on a bound or beyond are mapped like the nearest number inside. Beyond a bound the density
+    is zero, hence the log-determinant ``-inf``.
 
     Parameters
     ----------
@@ -115,7 +115,8 @@ class Bounded(Bijection):
         self.register_buffer("high", high.clone())
 
     def _support(self):
-        """Return which columns have a lower and an upper bound, and the width of those with both."""
+        """Return which columns have a lower and an upper bound, and the width of those with
+        both."""
         below, above = self.low.isfinite(), self.high.isfinite()
         width = torch.where(below & above, self.high - self.low, 1.0)
         return below, above, width
@@ -139,7 +140,8 @@ class Bounded(Bijection):
         # Beyond this, the exponential overflows.
         limit = math.log(torch.finfo(z.dtype).max)
         t = z.clamp(-limit, limit)
-        # Logarithms of the distances from the two bounds, as fractions of the width if there is one.
+        # Logarithms of the distances from the two bounds, as fractions of the width if there is
+        # one.
         rise = torch.where(above, F.logsigmoid(t), t)
         fall = torch.where(below, F.logsigmoid(-t), -t)
         # Measured from the nearer bound, to keep most digits.

@@ -20,8 +20,8 @@ class Flow(nn.Module):
     Parameters
     ----------
     preprocess : Bijection
-        A map that is set from data and not trained, such as standardisation. It stays in float64, so
-        that columns of any scale reach the trained part without loss.
+        A map that is set from data and not trained, such as standardisation. It stays in float64,
+        so that columns of any scale reach the trained part without loss.
     bijection : Bijection
         The trained map.
     """
@@ -56,9 +56,9 @@ class Flow(nn.Module):
 class ContinuousFlow(Flow):
     """Density of rows that a continuous bijection moves, with columns of noise beside them.
 
-    The bijection has a density of rows and noise together, ``p(x, e)``. The density of the rows is the
-    mean of ``p(x, e) / q(e)`` over noise from a standard normal q, here over a fixed sample of it: an
-    unbiased estimate, whose logarithm is too low on average. Without noise it is exact.
+    The bijection has a density of rows and noise together, ``p(x, e)``. The density of the rows is
+    the mean of ``p(x, e) / q(e)`` over noise from a standard normal q, here over a fixed sample of
+    it: an unbiased estimate, whose logarithm is too low on average. Without noise it is exact.
 
     Parameters
     ----------
@@ -93,7 +93,8 @@ class ContinuousFlow(Flow):
         return 1 + self.bijection.n_probes
 
     def forward(self, x, context=None):
-        """Return the latent coordinates of rows with noise 0, ``(n, d + n_augmented)``, and log-dets."""
+        """Return the latent coordinates of rows with noise 0, ``(n, d + n_augmented)``, and
+        log-dets."""
         y, fixed = self.preprocess(x, context)
         z, trained = self.bijection(F.pad(y, (0, self.noise.shape[1])), context)
         return z, fixed + trained
@@ -118,10 +119,11 @@ class ContinuousFlow(Flow):
         return self._log_ratios(x, context)[2].double() / len(self.noise)
 
     def _log_ratios(self, x, context):
-        """Return ``log p(y, e) / q(e)`` by probe, row and draw, the log-det of preprocessing, and counts."""
+        """Return ``log p(y, e) / q(e)`` by probe, row and draw, the log-det of preprocessing, and
+        counts."""
         y, fixed = self.preprocess(x, context)
-        # Probes are hashed from x, not y: whitening rounds a row differently in another batch. Noise
-        # is no key: probes of its own for each draw would raise the mean over the draws.
+        # Probes are hashed from x, not y: whitening rounds a row differently in another batch.
+        # Noise is no key: probes of its own for each draw would raise the mean over the draws.
         keys = x * self.is_key
         ratios, count = [], 0
         for draw in self.noise:  # one by one, to bound the memory

@@ -144,7 +144,9 @@ class Trial:
         rows = torch.arange(n_few, device=columns.device).view(N_FOLDS, -1)
         others = torch.stack([rows[torch.arange(N_FOLDS) != i].flatten() for i in range(N_FOLDS)])
         self.held = self._folds(rows)
-        self.sample = SortedSample(self._folds(others), weight[others].repeat_interleave(len(columns), 0))
+        self.sample = SortedSample(
+            self._folds(others), weight[others].repeat_interleave(len(columns), 0)
+        )
 
     def _folds(self, rows):
         """Return the columns at the rows ``(N_FOLDS, k)`` of each fold, ``(N_FOLDS * d, k)``."""
@@ -156,7 +158,8 @@ class Trial:
         return log_prob.unflatten(0, (N_FOLDS, -1)).transpose(0, 1).flatten(1)
 
     def improves(self, new, old, n_errors):
-        """Whether the mean log-density of a column grows by more than ``n_errors`` standard errors."""
+        """Whether the mean log-density of a column grows by more than ``n_errors`` standard
+        errors."""
         gain = new - old
         mean = (self.share * gain).sum(-1, keepdim=True)
         error = (self.share * (gain - mean)).square().sum(-1).sqrt()

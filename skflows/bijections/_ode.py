@@ -1,7 +1,7 @@
 """Solvers of ordinary differential equations, for many rows at once.
 
-A state has the shape ``(n_state, n)``: one column for each row of a table, independent of the others.
-A stack has a leading member axis. Times have the shape ``(n,)`` or ``(1,)``.
+A state has the shape ``(n_state, n)``: one column for each row of a table, independent of the
+others. A stack has a leading member axis. Times have the shape ``(n,)`` or ``(1,)``.
 """
 
 from abc import ABC, abstractmethod
@@ -81,8 +81,9 @@ class RungeKutta4(Solver):
         Whether to keep only the state at each step for the gradient, and to recompute the steps in
         the backward pass: the same gradient in less memory.
     jitter : float, default=0.0
-        Fraction of a step by which the inner points of the grid are moved at random in each solution.
-        A network that is trained on a fixed grid can learn to be inaccurate between its points.
+        Fraction of a step by which the inner points of the grid are moved at random in each
+        solution. A network that is trained on a fixed grid can learn to be inaccurate between its
+        points.
     """
 
     n_steps: int = 8

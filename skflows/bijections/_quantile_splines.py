@@ -162,7 +162,8 @@ class SortedSample:
 
 
 def fit_tails(columns, share, knot, slope, edge, kind):
-    """Return the slope at the upper knot of sorted columns, and scale and shape of the tail: (3, d)."""
+    """Return the slope at the upper knot of sorted columns, and scale and shape of the tail: (3,
+    d)."""
     excess = (columns - knot[:, None]).clamp(min=0)
     share = share * (excess > 0)
     beyond = slice(columns.shape[1] - int((excess > 0).sum(1).max()), None)

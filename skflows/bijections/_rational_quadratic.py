@@ -1,7 +1,7 @@
 """One bin of a rational-quadratic spline: its values, its slopes and its inverse.
 
-The bin has the mean slope ``slope`` and the slopes ``d0`` and ``d1`` at its ends. All are tensors of
-one shape and one dtype.
+The bin has the mean slope ``slope`` and the slopes ``d0`` and ``d1`` at its ends. All are tensors
+of one shape and one dtype.
 
 References
 ----------
@@ -54,7 +54,8 @@ def derivative(slope, at):
 
 
 def invert(rise, width, height, d0, d1):
-    """Return the fraction t of a bin at which the spline has risen so far, and the log-slope there."""
+    """Return the fraction t of a bin at which the spline has risen so far, and the log-slope
+    there."""
     slope = height / width
     excess = rise * (d1 + d0 - 2 * slope)
     a = height * (slope - d0) + excess

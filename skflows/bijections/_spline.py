@@ -37,8 +37,8 @@ class RationalQuadraticSpline(KernelUnivariate):
     Parameters
     ----------
     n_bins : int, default=8
-        Number of bins. There are ``3 n_bins - 1`` parameters: widths, heights, and the derivatives at
-        the inner knots. Compiled kernels take at most 32 bins; more take several times as long.
+        Number of bins. There are ``3 n_bins - 1`` parameters: widths, heights, and the derivatives
+        at the inner knots. Compiled kernels take at most 32 bins; more take several times as long.
     tail_bound : float, default=3.0
         Where the spline ends and the identity begins.
 
@@ -127,8 +127,8 @@ class RationalQuadraticSpline(KernelUnivariate):
         gz = grad_z * inside
         gl = grad_log_slope * inside
 
-        # z = z0 + height * top_of_rise / bottom, where top_of_rise = t * first = slope t^2 + d0 bend,
-        # and log_slope = log(slope^2 top / bottom^2).
+        # z = z0 + height * top_of_rise / bottom, where top_of_rise = t * first = slope t^2 + d0
+        # bend, and log_slope = log(slope^2 top / bottom^2).
         g_rise = gz * height / at.bottom
         g_top = gl / at.top
         by_bottom = gl / at.bottom
@@ -157,7 +157,8 @@ class RationalQuadraticSpline(KernelUnivariate):
         return torch.where(inside, g_x, grad_z), g_params
 
     def _parameter_gradients(self, bins, g_corner, g_size, g_slopes):
-        """Return the gradient in the parameters, from those in corner, size and slopes of one bin."""
+        """Return the gradient in the parameters, from those in corner, size and slopes of one
+        bin."""
         # The corner is the sum of the sizes before the bin, and sizes are shares of a softmax: the
         # gradient in the logits is that in the shares less its mean, times the shares.
         number = bins.number

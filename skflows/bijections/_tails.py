@@ -1,8 +1,9 @@
 """Tails of a distribution beyond a quantile, as increasing maps of the excess to a normal score.
 
-A tail begins at a knot that the distribution exceeds as often as a standard normal exceeds ``edge``.
-It maps the excess ``y >= 0`` over that knot to the score ``z >= edge`` that a standard normal exceeds
-as often as the distribution exceeds the knot by ``y``. A lower tail is a mirrored upper one.
+A tail begins at a knot that the distribution exceeds as often as a standard normal exceeds
+``edge``. It maps the excess ``y >= 0`` over that knot to the score ``z >= edge`` that a standard
+normal exceeds as often as the distribution exceeds the knot by ``y``. A lower tail is a mirrored
+upper one.
 """
 
 import math
@@ -39,8 +40,8 @@ class Exceedances(NamedTuple):
 class Tail(ABC):
     """A family of tails with one scale and one shape for each column."""
 
-    # Weight of prior rows in line with the last bin before the knot, as a share of the expected rows
-    # beyond it: a handful of rows, or none, must not decide.
+    # Weight of prior rows in line with the last bin before the knot, as a share of the expected
+    # rows beyond it: a handful of rows, or none, must not decide.
     PRIOR = 0.1
 
     @abstractmethod

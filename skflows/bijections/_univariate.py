@@ -73,8 +73,8 @@ class Univariate(ABC):
 class KernelUnivariate(Univariate):
     """A map with compiled kernels, and PyTorch operations where these are not usable.
 
-    A subclass names its ``kernel``, whose ``settings`` it knows, and writes ``_forward``, ``_inverse``
-    and ``_vjp`` with PyTorch operations.
+    A subclass names its ``kernel``, whose ``settings`` it knows, and writes ``_forward``,
+    ``_inverse`` and ``_vjp`` with PyTorch operations.
     """
 
     kernel: str

@@ -28,20 +28,22 @@ class Slopes(NamedTuple):
 
 
 def normal_drift(t):
-    """Return the linear velocity that keeps a standard normal, and the scale of the columns at a time.
+    """Return the linear velocity that keeps a standard normal, and the scale of the columns at a
+    time.
 
-    Along straight paths from rows of unit variance to independent noise, the variance falls to a half
-    and rises again: the best linear velocity follows it.
+    Along straight paths from rows of unit variance to independent noise, the variance falls to a
+    half and rises again: the best linear velocity follows it.
     """
     variance = t.square() + (1 - t).square()
     return (2 * t - 1) / variance, variance.rsqrt()
 
 
 def weight_within_range(x):
-    """Return the weight of the network's velocity at columns, of shape ``(1, n)``, and its gradient.
+    """Return the weight of the network's velocity at columns, of shape ``(1, n)``, and its
+    gradient.
 
-    The weight is 1 within `RANGE` and falls to 0 beyond. A network extrapolates linearly where it has
-    seen no rows, and a velocity that grows with the distance would move rows without bound.
+    The weight is 1 within `RANGE` and falls to 0 beyond. A network extrapolates linearly where it
+    has seen no rows, and a velocity that grows with the distance would move rows without bound.
     """
     beyond = F.softshrink(x, RANGE).clamp(-FARTHEST_BEYOND, FARTHEST_BEYOND)
     square = beyond.square()
@@ -166,8 +168,8 @@ class Velocity(nn.Module):
         """Return the exact trace of the Jacobian with these slopes.
 
         One or two hidden layers take one product of the size of a layer: with
-        ``A = input @ output``, the trace is a form of the slopes whose matrix does not depend on the
-        row. More layers carry a tangent for each column along.
+        ``A = input @ output``, the trace is a form of the slopes whose matrix does not depend on
+        the row. More layers carry a tangent for each column along.
         """
         trace = self._trace_of_network(slopes.hidden) + (slopes.output * slopes.gradient).sum(-2)
         return trace if slopes.drift is None else trace + self.n_features * slopes.drift
@@ -192,7 +194,8 @@ class Velocity(nn.Module):
         return (self.output.weight.mT.unsqueeze(-1) * last).sum((-3, -2))
 
     def _carry(self, tangents, slopes):
-        """Carry tangents ``(size, K, n)`` of the first layer's argument to the last hidden value."""
+        """Carry tangents ``(size, K, n)`` of the first layer's argument to the last hidden
+        value."""
         for slope, layer in zip(slopes, self.hidden, strict=False):
             moved = slope.unsqueeze(-2) * tangents
             update = (layer.weight @ moved.flatten(-2)).unflatten(-1, moved.shape[-2:])

@@ -62,7 +62,9 @@ def run_demo(args):
         raise KeyboardInterrupt
     seconds["NSFDensity"] = time.perf_counter() - clock
     scores = {"NSFDensity": flow.score_samples(X[test])}
-    settings = {"NSFDensity": "its defaults" if args.max_iter is None else f"max_iter={args.max_iter}"}
+    settings = {
+        "NSFDensity": "its defaults" if args.max_iter is None else f"max_iter={args.max_iter}"
+    }
 
     mixture = GaussianMixture(max_iter=500, random_state=0)
     for baseline, grid in [(mixture, MIXTURES), (KernelDensity(), KERNELS)]:

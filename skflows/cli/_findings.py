@@ -24,7 +24,8 @@ class Findings(NamedTuple):
     p_values: np.ndarray
     outlier: np.ndarray
     explained: np.ndarray  # indices of the rows explained by their own score, the oddest first
-    contributions: np.ndarray  # of the columns of all rows; of rows not explained, to a simpler score
+    # Contributions of the columns of all rows; those of rows not explained are to a simpler score.
+    contributions: np.ndarray
     seconds: float
 
 

@@ -147,7 +147,8 @@ def _add_random_state(command):
     )
 
 
-# Name of each command, with the function that adds its arguments, the one that runs it, and its help.
+# Name of each command, with the function that adds its arguments, the one that runs it, and its
+# help.
 COMMANDS = {
     "fit": (
         _add_fit,

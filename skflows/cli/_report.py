@@ -52,8 +52,8 @@ footer {{ margin-top: 3rem; color: #55606a; font-size: .85rem; }}
 <h1>Outliers of {name}</h1>
 <p class="lead">{verdict}</p>
 {sections}
-<footer>Written by skflows {version} in {seconds:.0f} s. Scores are in nats: a row that scores 10 nats
-lower than another is about 22,000 times less likely.</footer>
+<footer>Written by skflows {version} in {seconds:.0f} s. Scores are in nats: a row that scores 10
+nats lower than another is about 22,000 times less likely.</footer>
 </body>
 </html>
 """
@@ -102,8 +102,8 @@ def verdict(found):
 def how_sure(found):
     if found.reference is None:
         basis = (
-            "The rows were judged by models that had not seen them. Their p-values come from a curve "
-            "that fits the more normal three quarters of the table and is extrapolated to the odd "
+            "The rows were judged by models that had not seen them. Their p-values come from a "
+            "curve that fits the more normal three quarters of the table and is extrapolated to the odd "
             "end: a model, which cannot be verified there. For a guarantee, give rows known to be "
             "normal with <code>--reference</code>."
         )
@@ -116,8 +116,8 @@ def how_sure(found):
         basis = (
             f"The p-values are ranks among rows of {escape(found.reference.name)} that the fit had "
             "not seen (conformal prediction). If those rows are normal, the false discovery rate "
-            "holds almost exactly, whatever the quality of the fit; not strictly, because the weights "
-            "of the mixture were chosen by these rows."
+            "holds almost exactly, whatever the quality of the fit; not strictly, because the "
+            "weights of the mixture were chosen by these rows."
         )
     scores = OutlierScoreDisplay.from_predictions(found.scores, threshold=lowest_kept(found))
     p_values = PValueDisplay.from_predictions(found.p_values)
@@ -143,7 +143,8 @@ def row_number(found, row):
 def oddest_rows(found):
     head = (
         "<tr><th class='number'>row</th><th class='number'>score</th>"
-        "<th class='number'>p-value</th><th>odd columns, and the range of 90 % of the rows</th></tr>"
+        "<th class='number'>p-value</th>"
+        "<th>odd columns, and the range of 90 % of the rows</th></tr>"
     )
     low, high = np.percentile(found.known, [5, 95], axis=0)
     lines = []
@@ -165,8 +166,8 @@ def oddest_rows(found):
     hidden = n_flags - len(listed)
     more = f" {hidden:,} more flagged rows are in the output." if hidden > 0 else ""
     return (
-        "<p>Row 1 is the first one below the column names. An orange edge marks a flag. A value within "
-        f"its range can be odd given the other values of its row.{more}</p>\n"
+        "<p>Row 1 is the first one below the column names. An orange edge marks a flag. A value "
+        f"within its range can be odd given the other values of its row.{more}</p>\n"
         f"<div class='scroll'><table>{head}\n" + "\n".join(lines) + "\n</table></div>"
     )
 
@@ -187,8 +188,8 @@ def why(found):
         )
         drawn.append(picture(display, f"Row {row_number(found, row)}"))
     return (
-        "<p>Contributions: how the score changes when a similar normal row takes the values of the odd "
-        "one, column by column, under the model of all rows. They add up to the score under that "
+        "<p>Contributions: how the score changes when a similar normal row takes the values of the "
+        "odd one, column by column, under the model of all rows. They add up to the score under that "
         "model, which is higher than the score above if the model has seen the row.</p>\n"
         "<div class='pictures'>" + "".join(drawn) + "</div>"
     )

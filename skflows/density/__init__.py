@@ -12,8 +12,8 @@ from ._planar import PlanarDensity
 from ._realnvp import RealNVPDensity
 from ._transformed import TransformedDensity
 
-# The table of architectures, which the command line, the tests, the documentation and the benchmarks
-# read. Importing an architecture above enters it here.
+# The table of architectures, which the command line, the tests, the documentation and the
+# benchmarks read. Importing an architecture above enters it here.
 ARCHITECTURES = {
     name.removesuffix("Density").lower(): cls
     for name, cls in list(vars().items())

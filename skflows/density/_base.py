@@ -176,7 +176,8 @@ class BaseFlowDensity(
         epoch = len(history.loss)
         if self.verbose and epoch % int(self.verbose) == 0:
             before, score = [None, None, *history.validation_score][-2:]
-            is_new = score is not None and score != before  # flow matching validates some epochs only
+            # Flow matching validates some epochs only.
+            is_new = score is not None and score != before
             held_out = f", held-out score {score:.4f}" if is_new else ""
             print(f"Epoch {epoch}/{max_iter}: loss {history.loss[-1]:.4f}{held_out}")
 
@@ -302,8 +303,8 @@ class BaseFlowDensity(
         Returns
         -------
         Z : ndarray of shape (n_samples, n_features)
-            Their latent coordinates. If a `CNFDensity` has columns of noise, it maps them along from
-            0: its Z has ``n_features + n_augmented`` columns.
+            Their latent coordinates. If a `CNFDensity` has columns of noise, it maps them along
+            from 0: its Z has ``n_features + n_augmented`` columns.
         """
         check_is_fitted(self)
         return self._map_rows("forward", validate_rows(self, X, reset=False))[0]
@@ -346,8 +347,8 @@ class BaseFlowDensity(
 
         References
         ----------
-        Behrmann, Vicol, Wang, Grosse & Jacobsen, "Understanding and Mitigating Exploding Inverses in
-        Invertible Neural Networks", 2021.
+        Behrmann, Vicol, Wang, Grosse & Jacobsen, "Understanding and Mitigating Exploding Inverses
+        in Invertible Neural Networks", 2021.
         """
         check_is_fitted(self)
         return self._round_trip_error(validate_rows(self, X, reset=False)).max(axis=1)

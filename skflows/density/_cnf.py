@@ -32,15 +32,15 @@ class CNFDensity(FlowDensity):
     Parameters
     ----------
     objective : {"flow_matching", "likelihood", "both"}, default="flow_matching"
-        What the velocity is trained for. "flow_matching" regresses it on straight paths between rows
-        and noise, without solving the equation; "likelihood" maximises the likelihood through the
-        solver, at 15 to 30 times the cost of a step; "both" trains the last 4 % of the epochs by
-        likelihood, at a fifth of the learning rate.
+        What the velocity is trained for. "flow_matching" regresses it on straight paths between
+        rows and noise, without solving the equation; "likelihood" maximises the likelihood through
+        the solver, at 15 to 30 times the cost of a step; "both" trains the last 4 % of the epochs
+        by likelihood, at a fifth of the learning rate.
 
     coupling : {"independent", "optimal_transport"}, default="independent"
         How flow matching pairs rows with noise: independently, or such that the paths within each
-        batch are shortest. Shorter paths take fewer evaluations. Tables that are trained as one batch
-        (see ``batch_size``) share the noise between rows, and have no such choice.
+        batch are shortest. Shorter paths take fewer evaluations. Tables that are trained as one
+        batch (see ``batch_size``) share the noise between rows, and have no such choice.
 
     trace : {"auto", "exact", "hutchinson"}, default="auto"
         How the divergence of the velocity is computed: exactly, or by Hutchinson's estimate. "auto"
@@ -51,42 +51,45 @@ class CNFDensity(FlowDensity):
         Random vectors of Hutchinson's estimate. Each row has its own, a hash of its values and a
         seed, so that scores are reproducible and independent of the other rows;
         `score_standard_error` estimates their error. Discrete columns are left out of the hash,
-        because a score averages over noise on them. Training draws one vector for each row and step.
+        because a score averages over noise on them. Training draws one vector for each row and
+        step.
 
     probe_distribution : {"rademacher", "gaussian"}, default="rademacher"
         Distribution of these vectors: signs, or normal numbers.
 
     kinetic_penalty : float, default=0.0
-        Weight, in the likelihood, of the squared velocity along the trajectory of a row, summed over
-        columns: straight trajectories at constant speed take fewer evaluations. It has no effect on
-        flow matching, where the paths are given; use ``coupling="optimal_transport"`` there.
+        Weight, in the likelihood, of the squared velocity along the trajectory of a row, summed
+        over columns: straight trajectories at constant speed take fewer evaluations. It has no
+        effect on flow matching, where the paths are given; use ``coupling="optimal_transport"``
+        there.
 
     jacobian_penalty : float, default=0.0
         Weight of the squared derivatives of the velocity along the trajectory, estimated by one
         random vector. In flow matching it is averaged over the columns, like the loss.
 
     n_augmented : int, default=0
-        Columns of standard normal noise that move along with the rows, which lets trajectories cross.
-        The flow then has a density of rows and noise together, and `score_samples` is no longer
-        exact: it is the log of an importance-weighted estimate of the rows' density, which is too low
-        on average by an amount that vanishes with ``n_importance_samples``. `transform` maps rows
-        with noise 0, to ``n_features + n_augmented`` coordinates; `sample` leaves the noise out. Use
-        it with ``objective="likelihood"``: flow matching with independent paths gains nothing by it.
+        Columns of standard normal noise that move along with the rows, which lets trajectories
+        cross. The flow then has a density of rows and noise together, and `score_samples` is no
+        longer exact: it is the log of an importance-weighted estimate of the rows' density, which
+        is too low on average by an amount that vanishes with ``n_importance_samples``. `transform`
+        maps rows with noise 0, to ``n_features + n_augmented`` coordinates; `sample` leaves the
+        noise out. Use it with ``objective="likelihood"``: flow matching with independent paths
+        gains nothing by it.
 
     n_importance_samples : int, default=16
-        Draws of this noise over which a score is averaged, the same for all rows. The time of a score
-        is proportional to it.
+        Draws of this noise over which a score is averaged, the same for all rows. The time of a
+        score is proportional to it.
 
     solver : {"dopri5", "rk4"}, default="dopri5"
-        Solver for scores and samples: Dormand-Prince with a step size for each row, or Runge-Kutta of
-        order 4 on a grid of ``n_steps``.
+        Solver for scores and samples: Dormand-Prince with a step size for each row, or Runge-Kutta
+        of order 4 on a grid of ``n_steps``.
 
     tolerance : float, default=1e-7
         Error that "dopri5" allows in each step, absolute and relative.
 
     n_steps : int, default=8
-        Steps of Runge-Kutta, each of 4 evaluations: in training by likelihood, in scores of held-out
-        rows during training, and with ``solver="rk4"``.
+        Steps of Runge-Kutta, each of 4 evaluations: in training by likelihood, in scores of
+        held-out rows during training, and with ``solver="rk4"``.
 
     checkpointing : bool, default=False
         Whether training by likelihood keeps only the rows at each step, and recomputes the steps in
@@ -102,8 +105,8 @@ class CNFDensity(FlowDensity):
 
     dropout : float, default=0.1
         Fraction of hidden units dropped in each training step; in training by likelihood the same
-        ones along the whole trajectory of a row. It prevents very low scores of unusual rows; in two
-        or three columns of many rows, 0 fits sharper shapes.
+        ones along the whole trajectory of a row. It prevents very low scores of unusual rows; in
+        two or three columns of many rows, 0 fits sharper shapes.
 
     {preprocessing}
 
@@ -116,32 +119,32 @@ class CNFDensity(FlowDensity):
     {trained}
 
     n_function_evaluations_ : float
-        Evaluations of the velocity for one solution from a training row, on average. A score takes a
-        solution for each importance sample and each draw of the noise on discrete columns.
+        Evaluations of the velocity for one solution from a training row, on average. A score takes
+        a solution for each importance sample and each draw of the noise on discrete columns.
 
     {attributes}
 
     Notes
     -----
     In flow matching, "loss" in ``history_`` is the mean squared error of the velocities, not a
-    likelihood; "validation_score" is always a likelihood, updated every fifth epoch. ``history_`` also
-    has the parts of the loss, NaN in epochs without them: "matching", the squared error, and with
-    penalties "nll", "jacobian" and "kinetic". `partial_fit` with ``objective="both"`` uses flow
-    matching.
+    likelihood; "validation_score" is always a likelihood, updated every fifth epoch. ``history_``
+    also has the parts of the loss, NaN in epochs without them: "matching", the squared error, and
+    with penalties "nll", "jacobian" and "kinetic". `partial_fit` with ``objective="both"`` uses
+    flow matching.
 
     The solver, its tolerance, the trace and the columns of noise are those of `fit`, whatever
     parameters are set afterwards.
 
-    Defaults differ from those of other flows: an epoch of flow matching is cheap, and more of them are
-    needed, at a higher rate and with more patience.
+    Defaults differ from those of other flows: an epoch of flow matching is cheap, and more of them
+    are needed, at a higher rate and with more patience.
 
     References
     ----------
-    Chen, Rubanova, Bettencourt & Duvenaud, "Neural Ordinary Differential Equations", 2018; Grathwohl
-    et al., "FFJORD", 2019; Dupont, Doucet & Teh, "Augmented Neural ODEs", 2019; Finlay et al., "How to
-    Train Your Neural ODE", 2020; Lipman et al., "Flow Matching for Generative Modeling", 2023; Tong et
-    al., "Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal Transport",
-    2024.
+    Chen, Rubanova, Bettencourt & Duvenaud, "Neural Ordinary Differential Equations", 2018;
+    Grathwohl et al., "FFJORD", 2019; Dupont, Doucet & Teh, "Augmented Neural ODEs", 2019; Finlay et
+    al., "How to Train Your Neural ODE", 2020; Lipman et al., "Flow Matching for Generative
+    Modeling", 2023; Tong et al., "Improving and Generalizing Flow-Based Generative Models with
+    Minibatch Optimal Transport", 2024.
 
     Examples
     --------
@@ -363,8 +366,8 @@ class CNFDensity(FlowDensity):
         Returns
         -------
         error : ndarray of shape (n_samples,)
-            In nats, from the spread of the probes; 0 if the trace is exact. Errors of different rows
-            are independent, unless the rows differ in discrete columns only.
+            In nats, from the spread of the probes; 0 if the trace is exact. Errors of different
+            rows are independent, unless the rows differ in discrete columns only.
         """
         check_is_fitted(self)
         X = validate_rows(self, X, reset=False)

@@ -33,8 +33,8 @@ def stacking_key(parameters):
 class FlowDensity(BaseFlowDensity):
     """Base of all flows that are trained by gradient descent: everything but the architecture.
 
-    A subclass implements `_build_bijection`, and defines ``__init__`` only if its parameters or their
-    defaults differ. Names in braces in its docstring are replaced by shared parts.
+    A subclass implements `_build_bijection`, and defines ``__init__`` only if its parameters or
+    their defaults differ. Names in braces in its docstring are replaced by shared parts.
     """
 
     _parameter_constraints: dict = {
@@ -105,7 +105,8 @@ class FlowDensity(BaseFlowDensity):
         """Return a new `skflows.bijections.Bijection` for standardised data."""
 
     def _phases(self, max_iter):
-        """Return the settings of `skflows.training.trainer.Trainer` for each phase of the training."""
+        """Return the settings of `skflows.training.trainer.Trainer` for each phase of the
+        training."""
         return [{"max_iter": max_iter}]
 
     def _network(self, n_context):

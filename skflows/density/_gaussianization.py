@@ -3,7 +3,6 @@
 from numbers import Integral
 
 from ..preprocessing.sklearn_compat import Interval, StrOptions
-
 from ._base import BaseFlowDensity
 
 
@@ -11,9 +10,10 @@ class GaussianizationDensity(BaseFlowDensity):
     """Density by iterative Gaussianisation: rotate, map each column to a normal one, repeat.
 
     Rows that are normal in every direction are standard normal. Each layer rotates the rows to the
-    directions in which they are least normal and maps these to normal ones, through their quantiles;
-    held-out rows decide when to stop. There is no gradient and little to tune: it takes seconds, and
-    is strong on small tables. A table of fewer than 40 rows gets a single, linear layer.
+    directions in which they are least normal and maps these to normal ones, through their
+    quantiles; held-out rows decide when to stop. There is no gradient and little to tune: it takes
+    seconds, and is strong on small tables. A table of fewer than 40 rows gets a single, linear
+    layer.
 
     Parameters
     ----------

@@ -7,7 +7,8 @@ class MAFDensity(FlowDensity):
     """Density by masked autoregressive flow: affine maps of each column given those before it.
 
     Scoring takes one network pass; sampling solves column by column. Each step begins with a linear
-    map, which starts at the identity, and the order of the columns is reversed from one to the next.
+    map, which starts at the identity, and the order of the columns is reversed from one to the
+    next.
 
     Parameters
     ----------

@@ -3,7 +3,6 @@
 from numbers import Integral, Real
 
 from ..preprocessing.sklearn_compat import Interval
-
 from ._flow_density import FlowDensity
 
 
@@ -125,7 +124,13 @@ class NSFDensity(FlowDensity):
         self.autoregressive = autoregressive
 
     def _build_bijection(self, n_features, n_context=0):
-        from ..bijections import Chain, Coupling, LULinear, MaskedAutoregressive, RationalQuadraticSpline
+        from ..bijections import (
+            Chain,
+            Coupling,
+            LULinear,
+            MaskedAutoregressive,
+            RationalQuadraticSpline,
+        )
 
         spline = RationalQuadraticSpline(self.n_bins, self.tail_bound)
         network = self._network(n_context)

@@ -21,12 +21,12 @@ MOST_HELD_OUT = 10_000
 class AutoDensity(MixtureMixin, BaseEstimator):
     __doc__ = _docstrings.fill("""The best density for a table of any size, with nothing to tune.
 
-    A `StackedDensity` of a portfolio that suits the number of rows and columns: a normal with shrunk
-    correlations, Gaussian mixtures, kernels of many widths, a Gaussian copula, iterative
+    A `StackedDensity` of a portfolio that suits the number of rows and columns: a normal with
+    shrunk correlations, Gaussian mixtures, kernels of many widths, a Gaussian copula, iterative
     Gaussianisation and neural spline flows, on scaled and on whitened columns. The weights of the
-    mixture maximise the likelihood of rows that its members have not seen, in five folds or, on large
-    tables, in a tenth of the rows. (Flows use these rows for early stopping too, which matters little
-    if they are many.)
+    mixture maximise the likelihood of rows that its members have not seen, in five folds or, on
+    large tables, in a tenth of the rows. (Flows use these rows for early stopping too, which
+    matters little if they are many.)
 
     Parameters
     ----------
@@ -42,8 +42,8 @@ class AutoDensity(MixtureMixin, BaseEstimator):
     {held_out_contamination}
 
     n_jobs : int, default=None
-        Number of processes that fit. None is 1, -1 all processors. Under a time limit of less than 10
-        seconds it is 1, because processes take time to start.
+        Number of processes that fit. None is 1, -1 all processors. Under a time limit of less than
+        10 seconds it is 1, because processes take time to start.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the folds and all components.

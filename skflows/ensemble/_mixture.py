@@ -44,7 +44,8 @@ def likeliest_of_each_family(components, means):
     """Return the indices of the likeliest component of each family, one vote per family.
 
     The likelihood of ordinary rows says little about rows that are unlike all others: their scores
-    depend on the coordinates in which a model is smooth. Components with a mean of NaN are left out.
+    depend on the coordinates in which a model is smooth. Components with a mean of NaN are left
+    out.
     """
     known = [i for i in np.argsort(means, kind="stable") if not np.isnan(means[i])]
     # A component that assigns density 0 to some row would veto all rows like it.

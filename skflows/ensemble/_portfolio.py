@@ -15,8 +15,8 @@ from ._simple_densities import GaussianKernels, StandardNormal
 KERNEL_ROWS = 12_000  # scores per row; beyond, kernels take longer than flows and contribute less
 LAYERED_ROWS = 20_000
 MIXTURE_WORK = 2e9  # products per EM step; beyond, a mixture takes longer than a flow
-# Mixtures of few components often miss their best optimum, and restarts are cheap. Models of several
-# folds compensate for one another, unless there are few rows.
+# Mixtures of few components often miss their best optimum, and restarts are cheap. Models of
+# several folds compensate for one another, unless there are few rows.
 RESTARTED_COMPONENTS = 8
 RESTARTED_WORK = 1e7
 RESTARTED_ROWS = 500  # with folds

@@ -28,24 +28,24 @@ class StackedDensity(MixtureMixin, BaseComposition):
     __doc__ = _docstrings.fill("""Mixture of densities, weighted by the likelihood of held-out rows.
 
     Each estimator is fitted on all folds but one, in turn, and scores the rows of that one; the
-    weights of the mixture maximise the likelihood of these scores, by EM. A mixture gains most if its
-    members err on different rows, and it is hardly ever worse than the best of them.
+    weights of the mixture maximise the likelihood of these scores, by EM. A mixture gains most if
+    its members err on different rows, and it is hardly ever worse than the best of them.
 
     Parameters
     ----------
     estimators : list of (str, estimator)
         Named density estimators with `fit` and `score_samples`: flows, or scikit-learn's
-        `GaussianMixture` and `KernelDensity`. They see arrays: columns are given by index. Flows use
-        the held-out rows for early stopping.
+        `GaussianMixture` and `KernelDensity`. They see arrays: columns are given by index. Flows
+        use the held-out rows for early stopping.
 
     cv : int, cross-validation generator or iterable, default=5
-        How rows are held out: the number of folds, which are shuffled, or a splitter. A single split,
-        such as ``ShuffleSplit(1)``, saves time on large tables. None is 5.
+        How rows are held out: the number of folds, which are shuffled, or a splitter. A single
+        split, such as ``ShuffleSplit(1)``, saves time on large tables. None is 5.
 
     refit : bool, default=False
         Whether each estimator is fitted again to all rows once the weights are known. Otherwise the
-        models of the folds are kept, as equal members of the mixture: an ensemble that is mostly the
-        better density, and takes longer to score.
+        models of the folds are kept, as equal members of the mixture: an ensemble that is mostly
+        the better density, and takes longer to score.
 
     n_jobs : int, default=None
         Number of processes that fit. None is 1, -1 all processors.

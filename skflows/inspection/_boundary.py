@@ -2,7 +2,20 @@
 
 import numpy as np
 
-from ._common import DATA_COLOR, MODEL_COLOR, check_data, check_estimator_method, check_integer, check_labels, check_matplotlib, like_fitted, plane, resolve_features, single_axes, thin
+from ._common import (
+    DATA_COLOR,
+    MODEL_COLOR,
+    check_data,
+    check_estimator_method,
+    check_integer,
+    check_labels,
+    check_matplotlib,
+    like_fitted,
+    plane,
+    resolve_features,
+    single_axes,
+    thin,
+)
 
 
 class OutlierBoundaryDisplay:

@@ -2,7 +2,20 @@
 
 import numpy as np
 
-from ._common import DATA_COLOR, MODEL_COLOR, check_data, check_estimator_method, check_integer, check_matplotlib, histogram, like_fitted, plane, resolve_features, single_axes, thin
+from ._common import (
+    DATA_COLOR,
+    MODEL_COLOR,
+    check_data,
+    check_estimator_method,
+    check_integer,
+    check_matplotlib,
+    histogram,
+    like_fitted,
+    plane,
+    resolve_features,
+    single_axes,
+    thin,
+)
 
 # From nothing to the model's orange; dots in a blue dark enough to be seen on both.
 MAP_COLORS = ["white", "#fdd0a2", MODEL_COLOR]

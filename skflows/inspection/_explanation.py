@@ -4,7 +4,17 @@ from numbers import Integral
 
 import numpy as np
 
-from ._common import DATA_COLOR, MODEL_COLOR, check_data, check_estimator_method, check_integer, check_matplotlib, like_fitted, shorten, single_axes
+from ._common import (
+    DATA_COLOR,
+    MODEL_COLOR,
+    check_data,
+    check_estimator_method,
+    check_integer,
+    check_matplotlib,
+    like_fitted,
+    shorten,
+    single_axes,
+)
 
 
 class ExplanationDisplay:

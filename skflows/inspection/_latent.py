@@ -3,7 +3,18 @@
 import numpy as np
 from scipy import stats
 
-from ._common import DATA_COLOR, MAX_PANELS, MODEL_COLOR, check_data, check_estimator_method, check_matplotlib, histogram, panel_grid, resolve_features, shorten
+from ._common import (
+    DATA_COLOR,
+    MAX_PANELS,
+    MODEL_COLOR,
+    check_data,
+    check_estimator_method,
+    check_matplotlib,
+    histogram,
+    panel_grid,
+    resolve_features,
+    shorten,
+)
 
 
 class LatentDisplay:

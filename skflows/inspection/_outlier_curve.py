@@ -8,7 +8,15 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from ._common import MODEL_COLOR, check_data, check_estimator_method, check_labels, check_matplotlib, like_fitted, single_axes
+from ._common import (
+    MODEL_COLOR,
+    check_data,
+    check_estimator_method,
+    check_labels,
+    check_matplotlib,
+    like_fitted,
+    single_axes,
+)
 
 # Of each kind: the curve as x and y, the number in the legend, and the axes' labels.
 KINDS = {

@@ -2,7 +2,16 @@
 
 import numpy as np
 
-from ._common import DATA_COLOR, MODEL_COLOR, check_data, check_estimator_method, check_labels, check_matplotlib, like_fitted, single_axes
+from ._common import (
+    DATA_COLOR,
+    MODEL_COLOR,
+    check_data,
+    check_estimator_method,
+    check_labels,
+    check_matplotlib,
+    like_fitted,
+    single_axes,
+)
 
 MOST_SPREAD = 8  # interquartile ranges below the first quartile that are drawn to scale
 

@@ -3,7 +3,15 @@
 import numpy as np
 from scipy import stats
 
-from ._common import DATA_COLOR, MODEL_COLOR, check_data, check_estimator_method, check_matplotlib, like_fitted, single_axes
+from ._common import (
+    DATA_COLOR,
+    MODEL_COLOR,
+    check_data,
+    check_estimator_method,
+    check_matplotlib,
+    like_fitted,
+    single_axes,
+)
 
 CONFIDENCE = 0.95
 

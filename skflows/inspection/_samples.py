@@ -5,7 +5,21 @@ from inspect import signature
 
 import numpy as np
 
-from ._common import DATA_COLOR, MAX_PANELS, MODEL_COLOR, check_data, check_estimator_method, check_integer, check_matplotlib, histogram, panel_grid, resolve_features, shorten, thin, view_limits
+from ._common import (
+    DATA_COLOR,
+    MAX_PANELS,
+    MODEL_COLOR,
+    check_data,
+    check_estimator_method,
+    check_integer,
+    check_matplotlib,
+    histogram,
+    panel_grid,
+    resolve_features,
+    shorten,
+    thin,
+    view_limits,
+)
 
 MAX_SAMPLES = 5000
 

@@ -61,8 +61,8 @@ def already_fitted(*args, **kwargs):
 def evaluate(estimator, tasks, X, y, *, fit_params, only_score, **settings):
     """Return what scikit-learn's ``_fit_and_score`` does, for each task.
 
-    With ``only_score``, the scorer is the estimator's own `score`. A task that cannot train with the
-    others is fitted alone there, and fails there if it must.
+    With ``only_score``, the scorer is the estimator's own `score`. A task that cannot train with
+    the others is fitted alone there, and fails there if it must.
     """
     started = time.time()
     members = [clone(estimator) for _ in tasks]

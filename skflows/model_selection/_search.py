@@ -26,10 +26,10 @@ SCORES = "score", "score_samples", "_score_rows"  # which a subclass may overrid
 class FlowGridSearchCV(GridSearchCV):
     """Grid search over a flow, whose candidates and folds train together.
 
-    It has the parameters, attributes and rules of `sklearn.model_selection.GridSearchCV`, and the same
-    scores up to rounding, in a fraction of the time: flows of the same shapes train as one, with
-    stacked weights. Each keeps its own rows, held-out rows, order of batches, dropout, learning rate,
-    weight decay, best epoch and end.
+    It has the parameters, attributes and rules of `sklearn.model_selection.GridSearchCV`, and the
+    same scores up to rounding, in a fraction of the time: flows of the same shapes train as one,
+    with stacked weights. Each keeps its own rows, held-out rows, order of batches, dropout,
+    learning rate, weight decay, best epoch and end.
 
     Candidates of one stack may differ in ``learning_rate_init``, ``weight_decay``, ``dropout``,
     ``tol``, ``n_iter_no_change``, ``random_state``, ``preprocessing``, ``bounds``, ``discrete``,
@@ -37,14 +37,14 @@ class FlowGridSearchCV(GridSearchCV):
     ``n_transforms`` or ``batch_size``, form stacks of their own folds, and folds with one more row
     form separate stacks. Everything else is left to `GridSearchCV`: estimators other than
     `FlowDensity` (pipelines too), ``time_limit``, callbacks, and parameters of `fit` other than
-    ``sample_weight`` and ``groups``. Flows with ``input_noise="auto"`` train one after another, each
-    as a stack of its own.
+    ``sample_weight`` and ``groups``. Flows with ``input_noise="auto"`` train one after another,
+    each as a stack of its own.
 
     The smaller the batches, the larger the gain: a step on few rows spends its time on starting
     kernels. Each flow of a stack has a copy of its rows, so large tables make small stacks, as do
     large batches. Scores differ by rounding if ``batch_size`` is not a multiple of 16, if a table
-    makes a single batch or batches of fewer than 32 rows, or if there are very few columns. Training
-    amplifies it, by up to some hundredths of a nat at high learning rates.
+    makes a single batch or batches of fewer than 32 rows, or if there are very few columns.
+    Training amplifies it, by up to some hundredths of a nat at high learning rates.
 
     Parameters
     ----------
@@ -61,8 +61,8 @@ class FlowGridSearchCV(GridSearchCV):
         Number of processes, each of which trains stacks of its own.
 
     refit : bool, str or callable, default=True
-        Whether to fit the best candidate to all rows; the name of the score by which it is the best,
-        or a function that chooses it.
+        Whether to fit the best candidate to all rows; the name of the score by which it is the
+        best, or a function that chooses it.
 
     cv : int, cross-validation generator or iterable, default=None
         The folds, 5 consecutive ones by default.

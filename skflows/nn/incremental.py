@@ -1,9 +1,9 @@
 """Incremental evaluation of a masked network whose input depends on its own outputs.
 
-The inverse of an autoregressive map finds one feature after another: each needs the outputs that the
-features before it allow. The units of a masked network are sorted by degree, so that a new feature
-determines one new block of units in each layer. Computing only that block makes all features cost as
-much as one dense pass.
+The inverse of an autoregressive map finds one feature after another: each needs the outputs that
+the features before it allow. The units of a masked network are sorted by degree, so that a new
+feature determines one new block of units in each layer. Computing only that block makes all
+features cost as much as one dense pass.
 """
 
 import torch
@@ -16,8 +16,8 @@ BLOCKS_PER_PRODUCT = 6  # whose rows share one product with the inputs known bef
 def run(weights, biases, bounds, like, activate, next_input, slopes=None):
     """Run a network block by block, each block of outputs yielding the next block of inputs.
 
-    Block i of the first layer sees the input blocks before i; that of any other layer sees the blocks
-    of the layer before it up to i. A hidden layer as wide as the one before it is residual.
+    Block i of the first layer sees the input blocks before i; that of any other layer sees the
+    blocks of the layer before it up to i. A hidden layer as wide as the one before it is residual.
 
     Parameters
     ----------
@@ -71,8 +71,8 @@ def run_backward(weights, bounds, slopes, like, next_gradient):
     slopes : list of Tensor
         Derivatives of ``activate`` at the units of each hidden layer.
     next_gradient : callable
-        ``next_gradient(i, g)`` takes the gradient in input block i through the outputs after it, and
-        returns the gradient in output block i.
+        ``next_gradient(i, g)`` takes the gradient in input block i through the outputs after it,
+        and returns the gradient in output block i.
 
     Returns
     -------
@@ -102,8 +102,8 @@ def run_backward(weights, bounds, slopes, like, next_gradient):
 class BlockProduct:
     """The product of an affine layer with an input that grows, a few rows at a time.
 
-    One product with the input known so far serves several blocks of rows; what is added to the input
-    meanwhile takes a small product for each block.
+    One product with the input known so far serves several blocks of rows; what is added to the
+    input meanwhile takes a small product for each block.
     """
 
     def __init__(self, weight, bias, inputs):

@@ -105,17 +105,18 @@ class ResidualMADE(ResidualMLP):
     def solve_vjp(self, next_feature, z, context=None):
         """Return what `solve` does, the parameters, and a pullback.
 
-        Gradients are found feature by feature too, the last one first, at the cost of one dense pass.
-        Autograd would keep all that each feature was computed from.
+        Gradients are found feature by feature too, the last one first, at the cost of one dense
+        pass. Autograd would keep all that each feature was computed from.
 
         Returns
         -------
         x : Tensor of shape (n_features, n)
         params : Tensor of shape (n_features, n_params, n)
         pullback : callable
-            Takes a function, and returns the gradients in the parameters of the network. The function
-            takes a feature j and the gradient in it through the features after it, of shape
-            ``(1, n)``, and returns the gradient in the outputs of j, of shape ``(n_params, n)``.
+            Takes a function, and returns the gradients in the parameters of the network. The
+            function takes a feature j and the gradient in it through the features after it, of
+            shape ``(1, n)``, and returns the gradient in the outputs of j, of shape ``(n_params,
+            n)``.
         """
         x, params, through_squash = [], [], []
         slopes: list[list[torch.Tensor]] = [[] for _ in self.sizes]  # by layers and blocks
@@ -159,7 +160,8 @@ class ResidualMADE(ResidualMLP):
         return self._reorder(x, -2), self._reorder(params, -3), pullback
 
     def _in_order(self, context):
-        """Return weights, biases and block bounds with features in their order, for `incremental`."""
+        """Return weights, biases and block bounds with features in their order, for
+        `incremental`."""
         layers = [self.input, *self.hidden, self.output]
         weights = [layer.effective_weight() for layer in layers]
         biases = [layer.bias for layer in layers]

@@ -27,12 +27,14 @@ def drawing_from(generators):
 
 
 def normal_draws(like):
-    """Return standard normal numbers in the shape of a tensor, from the generator of each member."""
+    """Return standard normal numbers in the shape of a tensor, from the generator of each
+    member."""
     return _draw_like(like, torch.Tensor.normal_)
 
 
 def uniform_draws(like):
-    """Return numbers between 0 and 1 in the shape of a tensor, from the generator of each member."""
+    """Return numbers between 0 and 1 in the shape of a tensor, from the generator of each
+    member."""
     return _draw_like(like, torch.Tensor.uniform_)
 
 

@@ -1,10 +1,10 @@
 """Hand-written gradients: vector-Jacobian products without autograd's graph.
 
-On a few hundred rows, a third of a training step would go into building and walking autograd's graph.
-A ``vjp`` method computes something and returns the outcome with a pullback: a function from the
-gradient of a loss in the outcome to the gradients in the input and in the parameters. The latter are a
-list, in the order of ``parameters()``. With ``to_x=False`` a pullback may leave out the gradient in
-the input and return None in its place.
+On a few hundred rows, a third of a training step would go into building and walking autograd's
+graph. A ``vjp`` method computes something and returns the outcome with a pullback: a function from
+the gradient of a loss in the outcome to the gradients in the input and in the parameters. The
+latter are a list, in the order of ``parameters()``. With ``to_x=False`` a pullback may leave out
+the gradient in the input and return None in its place.
 
 A pullback may be called once, before anything changes the input or the outcome in place. Both run
 under `torch.no_grad` or, as in training, in `torch.inference_mode`.

@@ -88,8 +88,8 @@ def pool_fold_scores(scores, calibration):
     """Return one score for each row from its scores under the models of several folds.
 
     Each row gets the rank of Vovk's cross-conformal p-value: the number of held-out rows, of all
-    folds, that score no higher under the model that had not seen them. Its score is the mean over the
-    models, clipped between the two held-out scores that have this rank.
+    folds, that score no higher under the model that had not seen them. Its score is the mean over
+    the models, clipped between the two held-out scores that have this rank.
 
     Parameters
     ----------

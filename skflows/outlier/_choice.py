@@ -7,9 +7,9 @@ from scipy import stats
 def agreement(detectors, X):
     """Return how far each of several detectors agrees with the rankings of the others.
 
-    Without labels nothing shows which ranking is right. But good rankings resemble one another, while
-    bad ones differ in many ways: the detector that agrees most with the others is a safer choice than
-    a random one. The detectors should differ, and most of them should be sensible.
+    Without labels nothing shows which ranking is right. But good rankings resemble one another,
+    while bad ones differ in many ways: the detector that agrees most with the others is a safer
+    choice than a random one. The detectors should differ, and most of them should be sensible.
 
     Parameters
     ----------
@@ -65,7 +65,8 @@ def outlier_average_precision(estimator, X, y):
     """Return the average precision of the outliers: a scorer for searches with a few labels.
 
     scikit-learn's "average_precision" takes the inliers, whose label is 1, as the positive class.
-    ("roc_auc" and "balanced_accuracy" are symmetric, but "roc_auc" refuses scores of minus infinity.)
+    ("roc_auc" and "balanced_accuracy" are symmetric, but "roc_auc" refuses scores of minus
+    infinity.)
 
     Parameters
     ----------

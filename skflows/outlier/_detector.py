@@ -30,17 +30,19 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
     Parameters
     ----------
     estimator : estimator, default=None
-        A density estimator with `fit` and `score_samples`. None is `skflows.AutoDensity`. A fitted one
-        is used as it is inside a `sklearn.frozen.FrozenEstimator`; the rows of `fit` then only
+        A density estimator with `fit` and `score_samples`. None is `skflows.AutoDensity`. A fitted
+        one is used as it is inside a `sklearn.frozen.FrozenEstimator`; the rows of `fit` then only
         calibrate it. Estimators see arrays: columns are given by index.
 
     statistic : str, default="log_pool"
         The score; higher always means more normal.
 
-        - "log_pool": for mixtures such as `skflows.AutoDensity`, the mean of the log-densities of its
+        - "log_pool": for mixtures such as `skflows.AutoDensity`, the mean of the log-densities of
+        its
           components, with one vote per family: the likeliest mixture, kernels and flow on columns
-          that are scaled, whitened or mapped through their quantiles. How well each of these predicts
-          ordinary rows says little about unusual ones. For other estimators, the log-density.
+          that are scaled, whitened or mapped through their quantiles. How well each of these
+          predicts ordinary rows says little about unusual ones. For other estimators, the
+          log-density.
         - "log_density": the log-density, in nats.
         - "latent_norm": minus the distance to the origin of the latent space, for estimators with
           `transform`.
@@ -49,12 +51,13 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         - "score_norm": minus the norm of the gradient of the log-density, per standard deviation of
           each column.
         - "likelihood_ratio": the log-density minus that of a `background` density.
-        - "ensemble": the log-density of log-density, score norm, likelihood ratio and latent norm (if
+        - "ensemble": the log-density of log-density, score norm, likelihood ratio and latent norm
+        (if
           there is one) among unseen rows, by a Gaussian copula.
 
     background : estimator, default=None
-        Density for the likelihood ratio. None is another `estimator`, fitted to the rows with 30 % of
-        the values replaced by those of other rows.
+        Density for the likelihood ratio. None is another `estimator`, fitted to the rows with 30 %
+        of the values replaced by those of other rows.
 
     calibration : {"conformal", "empirical_null"} or None, default=None
         How scores become p-values.
@@ -62,37 +65,40 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         - "conformal": by ranks among the scores of rows that the density has not seen, all of which
           should be inliers. Then at most a fraction ``a`` of new inliers has a p-value of ``a`` or
           less, whatever the density.
-        - "empirical_null": by the gamma distributions of the surprise (minus the score) that fit the
+        - "empirical_null": by the gamma distributions of the surprise (minus the score) that fit
+        the
           more normal three quarters of the rows, which may contain outliers. This is a model, not a
           guarantee.
 
     cv : "auto", int, cross-validation generator or iterable, default="auto"
         How rows are held out to calibrate. A single split, such as ``ShuffleSplit(1)``, is split
-        conformal prediction; several folds, each with its own model, are cross-conformal. "auto" takes
-        the held-out scores that the estimator keeps (`skflows.AutoDensity` and
-        `skflows.StackedDensity` do), otherwise 5 folds; without calibration it holds nothing out. With
-        the empirical null, which judges the rows of `fit` too, such an estimator holds out all rows.
+        conformal prediction; several folds, each with its own model, are cross-conformal. "auto"
+        takes the held-out scores that the estimator keeps (`skflows.AutoDensity` and
+        `skflows.StackedDensity` do), otherwise 5 folds; without calibration it holds nothing out.
+        With the empirical null, which judges the rows of `fit` too, such an estimator holds out all
+        rows.
 
     alpha : float, default=0.05
         The p-value up to which `predict` flags a row, with calibration.
 
     fdr : float, default=None
-        False discovery rate: the largest fraction of false flags among those of `predict`, on average.
-        The label of a row then depends on the other rows, and clean rows may have no flag at all
-        (scikit-learn's estimator checks expect one). None flags by `alpha`.
+        False discovery rate: the largest fraction of false flags among those of `predict`, on
+        average. The label of a row then depends on the other rows, and clean rows may have no flag
+        at all (scikit-learn's estimator checks expect one). None flags by `alpha`.
 
     fdr_method : {"bh", "by", "adaptive"}, default="bh"
-        Benjamini-Hochberg; Benjamini-Yekutieli, for any dependence of the rows; or Benjamini-Hochberg
-        with Storey's estimate of the fraction of inliers.
+        Benjamini-Hochberg; Benjamini-Yekutieli, for any dependence of the rows; or
+        Benjamini-Hochberg with Storey's estimate of the fraction of inliers.
 
     trim : float or "auto", default=0.0
-        Fraction of the rows that the fit of the density leaves out, the least likely ones, alternating
-        fit and selection. "auto" takes `contamination` if that is a number, otherwise 0.
+        Fraction of the rows that the fit of the density leaves out, the least likely ones,
+        alternating fit and selection. "auto" takes `contamination` if that is a number, otherwise
+        0.
 
     contamination : float, "auto" or None, default="auto"
         Fraction of outliers in the rows of `fit`. A number puts the threshold of `predict` at that
-        quantile of their scores. "auto" takes the threshold of `alpha` with calibration, and the lower
-        Tukey fence, Q1 - 1.5 (Q3 - Q1), without. None sets no threshold.
+        quantile of their scores. "auto" takes the threshold of `alpha` with calibration, and the
+        lower Tukey fence, Q1 - 1.5 (Q3 - Q1), without. None sets no threshold.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the folds, the noise of the background and the default estimator; an estimator that is
@@ -124,8 +130,8 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
     Genest & Zidek, "Combining Probability Distributions: A Critique and an Annotated Bibliography",
     1986 (the logarithmic opinion pool).
 
-    Le Lan & Dinh, "Perfect Density Models Cannot Guarantee Anomaly Detection", 2021 (scores depend on
-    the coordinates).
+    Le Lan & Dinh, "Perfect Density Models Cannot Guarantee Anomaly Detection", 2021 (scores depend
+    on the coordinates).
 
     Vovk, Gammerman & Shafer, "Algorithmic Learning in a Random World", 2005.
 
@@ -298,9 +304,7 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
     def _set_threshold(self, X):
         """Set the null distribution, and the threshold of `predict`."""
         known = np.concatenate(self._calibration)
-        self._null = null = (
-            None if self.calibration is None else NULLS[self.calibration].fit(known)
-        )
+        self._null = null = None if self.calibration is None else NULLS[self.calibration].fit(known)
         vars(self).pop("p_values_", None)  # of an earlier fit
         if self.calibration == "empirical_null":
             self.p_values_ = null.p_values(self.held_out_scores_)
@@ -418,9 +422,9 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
     def batch_p_value(self, X, *, n_resamples=2000, random_state=None):
         """Return the p-value of a whole batch of rows: whether it differs from the rows of `fit`.
 
-        The mean rank of their scores among those of the calibration rows is compared, two-sided, with
-        that of batches drawn from both together: rows can also be too likely (as in the typicality
-        test). Many rows reveal a shift that no single row does.
+        The mean rank of their scores among those of the calibration rows is compared, two-sided,
+        with that of batches drawn from both together: rows can also be too likely (as in the
+        typicality test). Many rows reveal a shift that no single row does.
 
         Parameters
         ----------

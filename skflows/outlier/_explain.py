@@ -20,10 +20,10 @@ def reference_rows(X, score_rows, random_state):
 def contributions(model, X, reference, n_orders, random_state):
     """Return the contribution of each column to the score of each row.
 
-    A similar normal row takes the values of the row to be explained, column by column; the change of
-    the score is the contribution of that column. The sum telescopes, so it is exact for every density.
-    Conditional densities add up to the log-density too, but they blame the columns that depend on the
-    odd one: given it, they seem odd as well.
+    A similar normal row takes the values of the row to be explained, column by column; the change
+    of the score is the contribution of that column. The sum telescopes, so it is exact for every
+    density. Conditional densities add up to the log-density too, but they blame the columns that
+    depend on the odd one: given it, they seem odd as well.
 
     Parameters
     ----------
@@ -58,8 +58,8 @@ def contributions(model, X, reference, n_orders, random_state):
 def quick_contributions(X, reference):
     """Return contributions to the scores of rows under two simple densities.
 
-    One is normal in the columns, the other in their quantiles: the first families that `AutoDensity`
-    pools, fitted to the reference rows only.
+    One is normal in the columns, the other in their quantiles: the first families that
+    `AutoDensity` pools, fitted to the reference rows only.
 
     Parameters
     ----------
@@ -96,7 +96,8 @@ def column_orders(d, n_orders, random_state):
 
 
 def nearest(X, reference, k):
-    """Return the indices of the k most similar reference rows, insensitive to a single odd column."""
+    """Return the indices of the k most similar reference rows, insensitive to a single odd
+    column."""
     distance = np.array([np.minimum(np.abs(reference - row), FAR).sum(axis=1) for row in X])
     distance[distance == 0] = np.inf  # the row itself, which explains nothing
     ranks = np.argsort(distance, axis=1, kind="stable")
@@ -104,7 +105,8 @@ def nearest(X, reference, k):
 
 
 def along_orders(model, X, starts, orders):
-    """Return the mean contributions over orders; ``starts`` has a row for each row of X and order."""
+    """Return the mean contributions over orders; ``starts`` has a row for each row of X and
+    order."""
     n, d = X.shape
     steps = np.empty((len(orders), d + 1, n, d))
     for i, order in enumerate(orders):

@@ -56,8 +56,8 @@ def fit_scored(statistic, setting, X, trim):
 def fit_trimmed(estimator, X, trim):
     """Fit a density to the rows that are likeliest under it; return it and which rows they are.
 
-    Fit and selection alternate until the selection is stable, like the concentration steps of robust
-    covariance estimators.
+    Fit and selection alternate until the selection is stable, like the concentration steps of
+    robust covariance estimators.
     """
     kept = np.ones(len(X), dtype=bool)
     if is_frozen(estimator):
@@ -77,8 +77,8 @@ def fit_trimmed(estimator, X, trim):
 def fair_scores(density, X, fitted):
     """Return log-densities, those of fitted rows by models that had not seen them if available.
 
-    They are available only if the density keeps held-out scores of all its rows: otherwise scores of
-    the remaining rows would be too high by comparison.
+    They are available only if the density keeps held-out scores of all its rows: otherwise scores
+    of the remaining rows would be too high by comparison.
     """
     scores = np.asarray(density.score_samples(X), dtype=np.float64)
     held_out = getattr(density, "held_out_scores_", None)

@@ -21,8 +21,8 @@ class Dequantizer:
     """Uniform noise on discrete columns, as wide as the smallest gap between their values.
 
     A likelihood is unbounded if values repeat: a density could put a spike on each of them. With
-    uniform noise over a cell around each value it is bounded, and the probability of the value is the
-    mean density of the cell times its width (Theis, van den Oord & Bethge, "A Note on the
+    uniform noise over a cell around each value it is bounded, and the probability of the value is
+    the mean density of the cell times its width (Theis, van den Oord & Bethge, "A Note on the
     Evaluation of Generative Models", 2016).
 
     Parameters
@@ -91,7 +91,8 @@ class Dequantizer:
         return self.add_noise(X, random_state.uniform(size=(len(X), len(self.columns))))
 
     def mean_density(self, log_density, X):
-        """Return the log of the mean density over the cell of each row, by the same draws for all."""
+        """Return the log of the mean density over the cell of each row, by the same draws for
+        all."""
         if not self:
             return log_density(X)
         noise = lattice(len(self.columns))
@@ -140,7 +141,8 @@ def round_decimals(values, error):
 
 
 def discrete_columns(X):
-    """Return the columns that are constant or, except in small tables, repeat most of their values."""
+    """Return the columns that are constant or, except in small tables, repeat most of their
+    values."""
     most = MOST_DISTINCT * len(X) if len(X) >= SMALL_SAMPLE else 2
     return [j for j, column in enumerate(X.T) if len(np.unique(column)) < most]
 

@@ -80,7 +80,8 @@ class FlowFit:
     def prepare(self):
         """Build the flow, set what depends on data, and hold rows out."""
         est = self.estimator
-        # All later draws come from this generator: in a stack, a fit draws what it would draw alone.
+        # All later draws come from this generator: in a stack, a fit draws what it would draw
+        # alone.
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         if self.warm:
             self.flow = copy.deepcopy(est.flow_).cpu().requires_grad_()
@@ -166,8 +167,8 @@ class GradientFit(FlowFit):
         n, d = self.rows.shape
         is_automatic = estimator.batch_size == "auto"
         self.batch_size = automatic_batch_size(n) if is_automatic else estimator.batch_size
-        # A small table is trained as one batch, in float64: rounding decides the first steps of Adam
-        # where a gradient vanishes, and the fit must not depend on the order of sums.
+        # A small table is trained as one batch, in float64: rounding decides the first steps of
+        # Adam where a gradient vanishes, and the fit must not depend on the order of sums.
         self.is_small = is_automatic and n < SMALL_SAMPLE
         in_float64 = self.is_small and self.device.type != "mps"
         self.dtype = torch.float64 if in_float64 else torch.float32

@@ -116,8 +116,8 @@ class SolvedLikelihood(Likelihood):
 class FlowMatching(SolvedLikelihood):
     """Regression of the velocity on that of straight paths from each row to noise.
 
-    The loss is the squared error, averaged over the columns. The Jacobian penalty is averaged too; the
-    kinetic one has no effect, since the paths are given.
+    The loss is the squared error, averaged over the columns. The Jacobian penalty is averaged too;
+    the kinetic one has no effect, since the paths are given.
 
     Parameters
     ----------
@@ -130,8 +130,10 @@ class FlowMatching(SolvedLikelihood):
 
     References
     ----------
-    Lipman, Chen, Ben-Hamu, Nickel & Le, "Flow Matching for Generative Modeling", 2023; Tong et al.,
-    "Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal Transport", 2024.
+    Lipman, Chen, Ben-Hamu, Nickel & Le, "Flow Matching for Generative Modeling", 2023.
+
+    Tong et al., "Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal
+    Transport", 2024.
     """
 
     in_nats: ClassVar = ()

@@ -89,7 +89,8 @@ class Progress:
             history.validation_score.append(self.score)
 
     def validate(self, score):
-        """Take the validation score of the latest epoch; return whether its weights are the best."""
+        """Take the validation score of the latest epoch; return whether its weights are the
+        best."""
         history = self.history
         if score is None:
             history.best_iter = self.n_epochs

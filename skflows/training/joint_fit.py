@@ -10,8 +10,8 @@ from .model_stack import member_settings, stack, stackable, unstack
 from .torch_state import suitable_threads
 from .trainer import Rows, train_in_phases
 
-# Rows of a step over all members of a stack. With more, activations exceed the processor's cache, and
-# a stack is slower than its members alone.
+# Rows of a step over all members of a stack. With more, activations exceed the processor's cache,
+# and a stack is slower than its members alone.
 MOST_ROWS = 2**12
 INPUT_NOISES = (0.0, 0.05, 0.1, 0.2)  # to choose from
 MEMBER_SETTINGS = ("learning_rate", "weight_decay", "n_iter_no_change", "tol")
@@ -129,8 +129,8 @@ def fit_stack(fits, stacked, on_epoch_begin=None, on_epoch_end=None):
 def shared_generators(fits):
     """Return the generator of each fit: one for all fits that would draw the same numbers.
 
-    The folds and candidates of a search have one seed. Drawing orders and dropout for each would take
-    2 to 8 % of its steps.
+    The folds and candidates of a search have one seed. Drawing orders and dropout for each would
+    take 2 to 8 % of its steps.
     """
     # A member that is done in the first of several phases joins the next one again, and continues
     # from its own draws.

@@ -60,7 +60,8 @@ def gradients_by_autograd(losses_of, bijection, y, weight, n):
 
 @torch.no_grad()
 def mean_log_prob(latent, y, weight):
-    """Return the weighted mean log-density of preprocessed rows: a float, or a list of one per member.
+    """Return the weighted mean log-density of preprocessed rows: a float, or a list of one per
+    member.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Stacks of models that train together: parameters with a leading member axis.
 
-At small batches, a step spends its time on starting kernels rather than on their work: several models
-of the same shapes, such as the folds of a cross-validation, then cost little more than one.
+At small batches, a step spends its time on starting kernels rather than on their work: several
+models of the same shapes, such as the folds of a cross-validation, then cost little more than one.
 """
 
 import copy

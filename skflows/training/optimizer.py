@@ -37,8 +37,8 @@ def per_member(value, n_members):
 class FlatAdamW:
     """AdamW with clipped gradients, and a moving average of the weights.
 
-    The parameters of a module become views of a matrix, until `release`: one row for each member of a
-    stack, or a single row. A step is then a few passes over that matrix, however many parameters
+    The parameters of a module become views of a matrix, until `release`: one row for each member of
+    a stack, or a single row. A step is then a few passes over that matrix, however many parameters
     there are, and it never waits for the device.
 
     A member whose loss or gradient is not finite stands still from that step until `restart`.

@@ -87,8 +87,8 @@ one_thread = OneThread()
 def suitable_threads(module, n_rows):
     """Use one thread in this context if passes of so many rows, or their steps, are small.
 
-    Threads that wait for each other at every small operation gain nothing on an idle machine, and on
-    a busy one they slow a fit down a hundredfold.
+    Threads that wait for each other at every small operation gain nothing on an idle machine, and
+    on a busy one they slow a fit down a hundredfold.
     """
     work = n_rows * sum(p.numel() for p in module.parameters())
     is_small = work < SMALLEST_SHARED_WORK or module.is_sequential()

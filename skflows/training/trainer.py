@@ -1,7 +1,7 @@
 """The training loop: an objective, the likelihood by default, and AdamW on a flat vector.
 
-It trains one bijection, or a stack of them (see `model_stack`) whose members train side by side as if
-each were alone.
+It trains one bijection, or a stack of them (see `model_stack`) whose members train side by side as
+if each were alone.
 """
 
 import math
@@ -31,8 +31,8 @@ class Rows:
     y : Tensor of shape (n, d), or (M, n, d) for a stack
         The rows, on the device and in the dtype of the bijection.
     weight : Tensor of shape (n,) or (M, n)
-        Importance of each row in the likelihood. Rows of weight 0 are padding, for members with fewer
-        rows: their values do not matter.
+        Importance of each row in the likelihood. Rows of weight 0 are padding, for members with
+        fewer rows: their values do not matter.
     log_det : float, or a list of one for each member
         Mean log-determinant of the preprocessing, to report losses in the units before it.
     """
@@ -54,10 +54,10 @@ def without_padding(y, weight):
 def shuffled_batches(y, weight, batch_size, generators):
     """Yield batches of rows with their weights, each member's rows in an order of its own.
 
-    A single batch has the rows in their order. If ``batch_size`` is a multiple of 16 and batches have
-    32 rows or more on average, their sizes are multiples of 16, and rows of weight 0 fill up the last
-    one. Vectorised functions round the values that do not fill a register differently: with multiples
-    of 16, members of a stack get the bits that they get alone.
+    A single batch has the rows in their order. If ``batch_size`` is a multiple of 16 and batches
+    have 32 rows or more on average, their sizes are multiples of 16, and rows of weight 0 fill up
+    the last one. Vectorised functions round the values that do not fill a register differently:
+    with multiples of 16, members of a stack get the bits that they get alone.
     """
     n = weight.shape[-1]
     n_batches = math.ceil(n / batch_size)
@@ -97,8 +97,8 @@ class Trainer:
     included.
 
     Members of a stack share nothing but the steps: each has its own weights, rows, order of rows,
-    moments, recoveries and best epoch. A member that is done leaves the stack, and the training ends
-    when all are done.
+    moments, recoveries and best epoch. A member that is done leaves the stack, and the training
+    ends when all are done.
 
     Parameters
     ----------
@@ -130,11 +130,12 @@ class Trainer:
         The state that an earlier training left in its history. Not for a stack.
     generators : list of torch.Generator, optional
         The generator of each member, for the order of its rows and its dropout: with it, a member
-        draws in a stack what it would draw alone. Members that would draw the same numbers alone may
-        share one, which then draws them once. By default torch's generator, or others seeded by it.
+        draws in a stack what it would draw alone. Members that would draw the same numbers alone
+        may share one, which then draws them once. By default torch's generator, or others seeded by
+        it.
     redraw : callable, optional
-        Called at the beginning of each epoch with the indices of the running members, it returns the
-        rows of that epoch, in the shape of ``train.y``: for noise that is drawn anew each time.
+        Called at the beginning of each epoch with the indices of the running members, it returns
+        the rows of that epoch, in the shape of ``train.y``: for noise that is drawn anew each time.
     objective : Likelihood, optional
         The loss, and the score of held-out rows.
     history : History, or a list of one for each member, optional
@@ -248,7 +249,8 @@ class Trainer:
         return self.history
 
     def _train_epoch(self):
-        """Train on all rows once; return the mean losses of each running member, and the rate factor."""
+        """Train on all rows once; return the mean losses of each running member, and the rate
+        factor."""
         optimizer = self.optimizer
         rows = self.y if self.redraw is None else self.redraw(self.running)
         if len(self.running) < self.n_members:
