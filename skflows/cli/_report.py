@@ -103,9 +103,9 @@ def how_sure(found):
     if found.reference is None:
         basis = (
             "The rows were judged by models that had not seen them. Their p-values come from a "
-            "curve that fits the more normal three quarters of the table and is extrapolated to the odd "
-            "end: a model, which cannot be verified there. For a guarantee, give rows known to be "
-            "normal with <code>--reference</code>."
+            "curve that fits the more normal three quarters of the table and is extrapolated to the "
+            "odd end: a model, which cannot be verified there. For a guarantee, give rows known to "
+            "be normal with <code>--reference</code>."
         )
         if len(found.scores) < FEW:
             basis += (
@@ -189,8 +189,8 @@ def why(found):
         drawn.append(picture(display, f"Row {row_number(found, row)}"))
     return (
         "<p>Contributions: how the score changes when a similar normal row takes the values of the "
-        "odd one, column by column, under the model of all rows. They add up to the score under that "
-        "model, which is higher than the score above if the model has seen the row.</p>\n"
+        "odd one, column by column, under the model of all rows. They add up to the score under "
+        "that model, which is higher than the score above if the model has seen the row.</p>\n"
         "<div class='pictures'>" + "".join(drawn) + "</div>"
     )
 
