@@ -25,7 +25,7 @@ from peers import PEERS
 from protocol import load
 from threadpoolctl import threadpool_limits
 
-from skflows import AutoDensity, GaussianizationDensity, kernels as _fused
+from skflows import AutoDensity, GaussianizationDensity, kernels
 from skflows.density import ARCHITECTURES
 
 ESTIMATORS = {
@@ -284,7 +284,7 @@ def main():
         "machine": machine(),
         "threads": args.threads,
         "torch": torch.__version__,
-        "extension": _fused._passes is not None,
+        "extension": kernels._compiled is not None,
     }
     todo = [
         (name, seed, method)

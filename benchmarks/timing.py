@@ -3,7 +3,6 @@
 import copy
 import statistics
 from collections.abc import Callable
-from functools import cache, partial
 from time import perf_counter, process_time
 from typing import NamedTuple
 
@@ -25,19 +24,16 @@ class Contestant(NamedTuple):
     bijection: torch.nn.Module
 
 
-def ours(architecture, d, compiled=False, linear=True, size=EQUAL_SIZE):
-    """Our estimator's flow: trained in float32 by its own optimiser, used in float64.
+def ours(architecture, d, linear=True, size=EQUAL_SIZE):
+    """Our estimator's flow: trained in float32 by its own optimizer, used in float64.
 
-    Without its linear layers (matrices, or trained scales) it has the layers of the peers alone.
-    It has the size of theirs, or of its defaults, of which ``size`` has parameters to change.
+    Without its linear layers (LU matrices, trained scales) it has the same layers as the peers.
     """
+    from skflows.bijections import ActNorm, Chain, LULinear, Standardize
     from skflows.bijections._flow import Flow
     from skflows.training.losses import LIKELIHOOD
-    from skflows.training.optimizer import FlatOptimizer
-    from skflows.nn.products import module_products
+    from skflows.training.optimizer import FlatAdamW
     from skflows.training.trainer import EMA_DECAY
-    from skflows.bijections import ActNorm, Chain, LULinear, Standardize
-    from skflows.training import torch_state as _engine  # noqa: F401  (sets how freed memory is kept)
 
     estimator = getattr(skflows, f"{architecture}Density")()
     # No dropout: the peers have none.
@@ -48,14 +44,11 @@ def ours(architecture, d, compiled=False, linear=True, size=EQUAL_SIZE):
         layers = bijection.bijections
         bijection = Chain([layer for layer in layers if not isinstance(layer, LULinear | ActNorm)])
     flow = Flow(Standardize(d), copy.deepcopy(bijection)).double().eval()
-    optimizer = FlatOptimizer(bijection, LEARNING_RATE, ema_decay=EMA_DECAY)
-    products = cache(partial(module_products, bijection))
-    compiled = compiled and LIKELIHOOD.gains_by_compiler(bijection)  # as in a fit
-    gradients_of = LIKELIHOOD.compiled_gradients(bijection) if compiled else LIKELIHOOD.gradients
+    optimizer = FlatAdamW(bijection, LEARNING_RATE, ema_decay=EMA_DECAY)
 
     def step(X):
         weight, n = torch.ones(len(X)), torch.tensor(len(X))
-        losses, gradients = gradients_of(bijection, X, weight, n, products(len(X)))
+        losses, gradients = LIKELIHOOD.gradients(bijection, X, weight, n)
         optimizer.step(losses["loss"], gradients, 1.0)
 
     @torch.inference_mode()

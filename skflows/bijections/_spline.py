@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import torch
@@ -57,7 +57,7 @@ class RationalQuadraticSpline(KernelUnivariate):
     # Its softplus is 1 - MIN_SLOPE, so that a parameter of 0 gives a slope of 1.
     UNIT_SLOPE = math.log(math.expm1(1 - MIN_SLOPE))
 
-    @property
+    @cached_property
     def n_params(self):
         return 3 * self.n_bins - 1
 
@@ -71,7 +71,7 @@ class RationalQuadraticSpline(KernelUnivariate):
         """What the softmax distributes among the bins, above their least sizes."""
         return 2 * self.tail_bound - self.n_bins * self.min_size
 
-    @property
+    @cached_property
     def settings(self):
         return self.tail_bound, self.min_size, self.MIN_SLOPE, self.UNIT_SLOPE
 

@@ -10,11 +10,12 @@ import torch
 from ..bijections._standardize import weighted_moments
 from ..training.torch_state import one_thread
 
-# Values and rows of a chunk: they bound the memory, and keep activations in a CPU's cache.
+# Values and rows of a chunk. Larger ones are slower: activations leave the CPU's cache, and the
+# allocator returns their memory to the system after each operation.
 VALUES_PER_CHUNK = 2**16
-ROWS_PER_CHUNK = 2**12
+ROWS_PER_CHUNK = 800
 SEQUENTIAL_FACTOR = 2  # larger chunks for maps of many small operations
-GPU_FACTOR = 32  # larger chunks on a GPU
+GPU_FACTOR = 128  # larger chunks on a GPU
 
 
 @one_thread()

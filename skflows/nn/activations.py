@@ -25,7 +25,7 @@ class Activation(NamedTuple):
 
 
 ACTIVATIONS = {
-    "relu": Activation(F.relu, lambda g, h, value: aten.threshold_backward(g, value, 0)),
+    "relu": Activation(torch.relu, lambda g, h, value: aten.threshold_backward(g, value, 0)),
     "tanh": Activation(torch.tanh, lambda g, h, value: aten.tanh_backward(g, value)),
     "silu": Activation(F.silu, lambda g, h, value: aten.silu_backward(g, h)),
     "gelu": Activation(F.gelu, lambda g, h, value: aten.gelu_backward(g, h)),

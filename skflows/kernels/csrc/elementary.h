@@ -51,12 +51,19 @@ INLINE REAL NAME(area_tangent)(REAL s)
 /* Return log(x) for normal x > 0; NaN if x is not finite. */
 INLINE REAL NAME(logarithm)(REAL x)
 {
-    BITS bits;
+    /* x = 2^power rest. The exponent, to which the format adds a bias, is added to the last bits of
+       SHIFT: AVX2 has no conversion of 64-bit integers. */
+    const REAL shift = SHIFT;
+    BITS bits, shifted_bits;
     memcpy(&bits, &x, sizeof bits);
-    SIGNED power = (SIGNED)(bits - BITS_OF_ROOT) >> MANTISSA;
-    bits -= (BITS)power << MANTISSA;
-    REAL rest; /* between sqrt(1/2) and sqrt(2) */
+    memcpy(&shifted_bits, &shift, sizeof shift);
+    BITS exponent = (bits + (BITS_OF_ONE - BITS_OF_ROOT)) >> MANTISSA;
+    bits -= (exponent << MANTISSA) - BITS_OF_ONE;
+    shifted_bits += exponent;
+    REAL rest, shifted; /* rest is between sqrt(1/2) and sqrt(2) */
     memcpy(&rest, &bits, sizeof rest);
+    memcpy(&shifted, &shifted_bits, sizeof shifted);
+    REAL power = shifted - shift - (BITS_OF_ONE >> MANTISSA);
     REAL log_rest = 2 * NAME(area_tangent)((rest - 1) / (rest + 1));
     return log_rest + power * LOG_2_LOW + power * LOG_2_HIGH + (x - x);
 }

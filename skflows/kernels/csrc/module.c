@@ -57,7 +57,6 @@ typedef void MapKernel(const double *settings, const Size *size, void *const *ar
 #define NAME(name) name##_float
 #define REAL float
 #define BITS uint32_t
-#define SIGNED int32_t
 #define MANTISSA 23 /* bits */
 #define BITS_OF_ONE 0x3f800000
 #define BITS_OF_ROOT 0x3f3504f3 /* of sqrt(1/2) */
@@ -77,7 +76,6 @@ typedef void MapKernel(const double *settings, const Size *size, void *const *ar
 #define NAME(name) name##_double
 #define REAL double
 #define BITS uint64_t
-#define SIGNED int64_t
 #define MANTISSA 52
 #define BITS_OF_ONE 0x3ff0000000000000
 #define BITS_OF_ROOT 0x3fe6a09e667f3bcd

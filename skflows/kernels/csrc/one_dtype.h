@@ -9,7 +9,6 @@
 #undef NAME
 #undef REAL
 #undef BITS
-#undef SIGNED
 #undef MANTISSA
 #undef BITS_OF_ONE
 #undef BITS_OF_ROOT
