@@ -1,6 +1,6 @@
-"""The one table of bijections, and cases drawn from it.
+"""The table of all bijections, and test cases of its entries.
 
-A new bijection is tested by entering it in ``TABLE``, and nowhere else.
+A bijection that is entered in ``TABLE`` has all tests of `test_bijections`.
 """
 
 from functools import cache
@@ -9,8 +9,29 @@ from typing import NamedTuple
 import torch
 from torch.testing import assert_close
 
+from skflows.bijections import (
+    ActNorm,
+    Affine,
+    Asinh,
+    Bijection,
+    Bounded,
+    Chain,
+    Continuous,
+    Coupling,
+    ElementwiseAffine,
+    Inverse,
+    LULinear,
+    MarginalQuantile,
+    MaskedAutoregressive,
+    Permutation,
+    Planar,
+    RationalQuadraticSpline,
+    Rotation,
+    Shift,
+    Standardize,
+    Whiten,
+)
 from skflows.bijections._ode import RungeKutta4
-from skflows.bijections import ActNorm, Affine, Asinh, Bijection, Bounded, Chain, Continuous, Coupling, ElementwiseAffine, Inverse, LULinear, MarginalQuantile, MaskedAutoregressive, Permutation, Planar, RationalQuadraticSpline, Rotation, Shift, Standardize, Whiten
 
 N_ROWS = 5
 DIMENSIONS = (1, 2, 5, 16)
@@ -25,7 +46,7 @@ UNIVARIATE = {
 # activation lets the same table serve comparisons with finite differences.
 HIDDEN = {"": (12, 12), "_unequal": (12, 9), "_narrow": (3,)}
 
-# Wide enough to hold the rows of every case; all kinds of bounds take turns.
+# Wide enough for the rows of every case, with each kind of bound.
 BOUNDS = ((-50, 50), (-50, None), (None, 50), None)
 
 
@@ -61,7 +82,7 @@ def chain(d, n_context):
     )
 
 
-# name -> constructor(d, n_context). Those without a context ignore the one they are given.
+# name -> constructor(d, n_context). Bijections without a context ignore it.
 TABLE = {
     "standardize": lambda d, c: Standardize(d),
     "whiten": lambda d, c: Whiten(d),
@@ -106,12 +127,12 @@ for suffix in ("_unequal", "_narrow"):
     }
 
 
-# How exact those are that a solver computes; the others are so to rounding.
+# Accuracy of the bijections that a solver computes; the others are exact up to rounding.
 SOLVED = {"continuous": 1e-4}
 
 
 class Case(NamedTuple):
-    """A bijection with rows and a context to try it on."""
+    """A bijection with rows and a context."""
 
     bijection: Bijection
     x: torch.Tensor
@@ -119,21 +140,21 @@ class Case(NamedTuple):
 
 
 def build(name, d, n_context=0):
-    """A bijection in float64 as its constructor leaves it, without touching torch's seed."""
+    """Return a new bijection in float64, and leave the state of torch's generator as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return TABLE[name](d, n_context).double().eval()
 
 
 def correlated_rows(d, n=60):
-    """Rows for the maps that are set from data."""
+    """Return rows for the maps that are set from data."""
     generator = torch.Generator().manual_seed(2)
     independent = torch.randn(n, d, generator=generator, dtype=torch.float64)
     return independent + 0.5 * independent.roll(1, 1) + torch.arange(d) % 3
 
 
 def tailed_rows(d, n=200):
-    """Columns with tails that become heavier from one to the next; the first one has none."""
+    """Return columns with ever heavier tails; the first one has none."""
     generator = torch.Generator().manual_seed(3)
     x = 2 * torch.rand(n, d, generator=generator, dtype=torch.float64) - 1
     power = torch.tensor([0, 0.25, 0.5, 1, 1.5])[torch.arange(d) % 5]
@@ -142,7 +163,7 @@ def tailed_rows(d, n=200):
 
 @cache
 def marginal_state(d):
-    """State after a fit to columns that need all kinds of tails."""
+    """Return the state after a fit to columns that need all kinds of tails."""
     bijection = MarginalQuantile(d, n_bins=4)
     bijection.initialize(tailed_rows(d))
     return bijection.state_dict()
@@ -150,7 +171,7 @@ def marginal_state(d):
 
 @torch.no_grad()
 def randomize(bijection, scale=0.3, seed=0):
-    """Move every parameter: most bijections start at the identity, which proves nothing."""
+    """Move every parameter: most bijections start at the identity, which is too easy to test."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in bijection.parameters():
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
@@ -167,7 +188,7 @@ def randomize(bijection, scale=0.3, seed=0):
 
 
 def values_and_gradients(bijection, direction, x, context=None):
-    """What a direction of a bijection returns, and gradients of a function of it by autograd."""
+    """Return what a direction of a bijection does, and gradients by autograd."""
     x = x.clone().requires_grad_()
     z, log_det = direction(x, context)
     inputs = [x, *bijection.parameters()]
@@ -191,7 +212,7 @@ def check_vjp(bijection, x, context=None):
 
 
 def make_case(name, d, n_context=0):
-    """A randomised bijection with rows on both sides of the splines' tail bound."""
+    """Return a randomised bijection, with rows on both sides of the splines' tail bound."""
     generator = torch.Generator().manual_seed(1)
     x = 2 * torch.randn(N_ROWS, d, generator=generator, dtype=torch.float64)
     context = None

@@ -1,4 +1,4 @@
-"""What the untrained maps promise beyond the properties that all bijections share."""
+"""Properties of the maps that are set from data, beyond those that all bijections share."""
 
 import copy
 import math
@@ -12,7 +12,7 @@ from sklearn.covariance import ledoit_wolf
 from torch.testing import assert_close
 
 from skflows.bijections import Bounded, MarginalQuantile, Whiten
-from skflows.bijections._fixed import weighted_moments
+from skflows.bijections._standardize import weighted_moments
 from skflows.bijections._tails import ALL_TAILS, STUDENT_T, TAILS, StudentT
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -184,7 +184,7 @@ ENTROPIES = {
 def log_density(bijection, x):
     """Log-density of each column by itself, (d, n)."""
     unit = ((x - bijection.loc) / bijection.scale).T
-    return bijection._maps().log_prob(unit) - bijection.scale.log()[:, None]
+    return bijection._splines().log_prob(unit) - bijection.scale.log()[:, None]
 
 
 def n_bins(marginal):

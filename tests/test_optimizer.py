@@ -1,4 +1,4 @@
-"""The parts of the training loop: optimiser, average, schedule, batches, evaluation."""
+"""The parts of the training loop: optimizer, average, schedule, batches, random draws."""
 
 import copy
 import math
@@ -9,15 +9,24 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from skflows.training import losses as _objective, optimizer as _optimizer
-from skflows.nn.linear import masked_layers
-from skflows.nn.random_draws import drawing_from, dropout, normal_draws
-from skflows.nn.made import MaskedResidualMLP
-from skflows.training.model_stack import alike
-from skflows.training.losses import mean_log_prob, weighted_nll
-from skflows.training.optimizer import ADAM, MAX_GRADIENT_NORM, FlatOptimizer, Paced, constant, cosine_with_warm_up
-from skflows.training.trainer import shuffled_batches
 from skflows.bijections import Chain, Coupling, ElementwiseAffine, MaskedAutoregressive, Shift
+from skflows.nn.linear import MaskedLinear
+from skflows.nn.made import ResidualMADE
+from skflows.nn.random_draws import drawing_from, dropout, normal_draws
+from skflows.training import losses
+from skflows.training.losses import mean_log_prob, weighted_nll
+from skflows.training.model_stack import stackable
+from skflows.training.optimizer import (
+    EPS,
+    MAX_GRADIENT_NORM,
+    FlatAdamW,
+    TimeLimited,
+    constant,
+    cosine_with_warm_up,
+)
+from skflows.training.trainer import shuffled_batches
+
+with_both_implementations = pytest.mark.usefixtures("implementation")
 
 
 @pytest.fixture(autouse=True)
@@ -27,17 +36,8 @@ def own_seed():
         yield
 
 
-@pytest.fixture(params=[_optimizer.IN_ONE_PASS, ()], ids=["pass", "loop"])
-def of_torch(request, way, monkeypatch):
-    """How torch makes steps, where it does."""
-    monkeypatch.setattr(_optimizer, "IN_ONE_PASS", request.param)
-
-
-in_each_way = pytest.mark.usefixtures("of_torch")
-
-
 def move(optimizer, loss, factor=1.0):
-    """A step by a loss that autograd has the gradients of."""
+    """Take a step with the gradients of a loss by autograd."""
     gradients = torch.autograd.grad(loss.sum(), optimizer.parameters)
     return optimizer.step(loss.detach(), gradients, factor)
 
@@ -46,10 +46,10 @@ def weights_of(module):
     return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
 
 
-def test_flat_optimizer_leaves_parameters_their_values_and_their_own_memory():
+def test_optimizer_keeps_the_values_of_parameters_and_returns_their_memory():
     module = Coupling(4, Shift(), (8, 8), n_context=2).double()
     before = [p.detach().clone() for p in module.parameters()]
-    optimizer = FlatOptimizer(module, 0.1, ema_decay=0.9)
+    optimizer = FlatAdamW(module, 0.1, ema_decay=0.9)
     shared = optimizer.weights.untyped_storage().data_ptr()
     for p, value in zip(module.parameters(), before, strict=True):
         assert torch.equal(p, value)
@@ -61,16 +61,16 @@ def test_flat_optimizer_leaves_parameters_their_values_and_their_own_memory():
         assert p.grad is None
 
 
-@in_each_way
+@with_both_implementations
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_average_of_the_weights(decay):
     module = ElementwiseAffine(2).double()
-    optimizer = FlatOptimizer(module, 0.1, ema_decay=decay)
+    optimizer = FlatAdamW(module, 0.1, ema_decay=decay)
     average = weights_of(module)
     y, weight = 2 + torch.randn(60, 2).double(), torch.ones(60).double()
     for step in range(1, 9):
-        assert move(optimizer, weighted_nll(module(y), weight)).tolist() == [[True]]
-        # Young averages forget faster.
+        assert move(optimizer, weighted_nll(*module(y), weight)).tolist() == [True]
+        # The average forgets early weights faster.
         now = min(decay, (1 + step) / (10 + step))
         average = now * average + (1 - now) * weights_of(module)
         assert_close(optimizer.average[0], average, rtol=1e-12, atol=1e-12)
@@ -81,19 +81,19 @@ def test_average_of_the_weights(decay):
     assert torch.equal(weights_of(module), raw)
 
 
-@in_each_way
+@with_both_implementations
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("n_members", [1, 3])
-def test_steps_are_those_of_adamw_on_clipped_gradients(n_members, dtype):
-    """Of each member, at a rate and a decay of its own."""
+def test_steps_equal_adamw_with_clipped_gradients(n_members, dtype):
+    """Each member has a learning rate and a weight decay of its own."""
     rates, decays = [0.1, 0.2, 0.3][:n_members], [0.0, 0.5, 0.1][:n_members]
     target = torch.randn(n_members, 40, dtype=dtype)
     start = target + torch.tensor([[5.0], [0.2], [3.0]], dtype=dtype)[:n_members]
     module = nn.ParameterList([start.clone()])
-    optimizer = FlatOptimizer(module, rates, decays, n_members=n_members)
+    optimizer = FlatAdamW(module, rates, decays, n_members=n_members)
     alone = [row.clone().requires_grad_() for row in start]
     peers = [
-        torch.optim.AdamW([weights], rate, eps=ADAM["eps"], weight_decay=decay)
+        torch.optim.AdamW([weights], rate, eps=EPS, weight_decay=decay)
         for weights, rate, decay in zip(alone, rates, decays, strict=True)
     ]
     norms = []
@@ -106,19 +106,19 @@ def test_steps_are_those_of_adamw_on_clipped_gradients(n_members, dtype):
             norms.append(nn.utils.clip_grad_norm_([weights], MAX_GRADIENT_NORM))
             peer.param_groups[0]["lr"] = factor * rate
             peer.step()
-        assert_close(module[0].detach(), torch.stack(alone).detach(), rtol=1e-5, atol=1e-6)
+        assert_close(module[0].detach(), torch.stack(alone).detach(), rtol=1e-5, atol=5e-6)
     assert max(norms) > MAX_GRADIENT_NORM
     assert n_members == 1 or min(norms) < MAX_GRADIENT_NORM
 
 
-@in_each_way
+@with_both_implementations
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_member_whose_loss_is_not_finite_stands_still(bad):
+def test_a_member_whose_loss_is_not_finite_does_not_move_until_restarted(bad):
     module = nn.ParameterList([torch.ones(2, 5)])
-    optimizer = FlatOptimizer(module, 0.1, weight_decay=0.1, n_members=2)
-    for loss in (torch.tensor([bad, 1.0]), torch.ones(2)):  # lost until it is restarted
+    optimizer = FlatAdamW(module, 0.1, weight_decay=0.1, n_members=2)
+    for loss in (torch.tensor([bad, 1.0]), torch.ones(2)):
         alive = move(optimizer, (module[0] ** 2).sum(-1) * loss)
-        assert alive.flatten().tolist() == [False, True]
+        assert alive.tolist() == [False, True]
     assert module[0][0].eq(1).all()
     assert module[0][1].lt(1).all()
     for state in (optimizer.moment, optimizer.square, optimizer.n_steps):
@@ -129,39 +129,37 @@ def test_a_member_whose_loss_is_not_finite_stands_still(bad):
     assert module[0][0].lt(1).all()
 
 
-def test_what_a_mask_hides_is_0_and_stays_so_while_it_trains():
-    net = MaskedResidualMLP(3, 2, (8, 8)).double()
-    layers = masked_layers(net)
+def test_masked_weights_do_not_matter_and_do_not_train():
+    net = ResidualMADE(3, 2, (8, 8)).double()
+    layers = [layer for layer in net.modules() if isinstance(layer, MaskedLinear)]
     assert len(layers) == 3
     with torch.no_grad():
         for p in net.parameters():
             p.normal_()
     x = torch.randn(3, 30).double()
+    hidden = [layer.weight[layer.mask == 0].clone() for layer in layers]
+    optimizer = FlatAdamW(net, 0.1)
     before = net(x)
-    optimizer = FlatOptimizer(net, 0.1, weight_decay=0.1)
-    assert torch.equal(net(x), before)
     for _ in range(3):
         move(optimizer, net(x).square().mean())
-        for layer in layers:
-            assert layer.weight[layer.mask == 0].eq(0).all()
-            assert layer.weight[layer.mask == 1].ne(0).all()
+    optimizer.release()
     trained = net(x)
     assert not torch.equal(trained, before)
-    copied, pickled = copy.deepcopy(net), pickle.loads(pickle.dumps(net))
-    optimizer.release()
-    # Whoever else trains the weights, or those of a copy, may do as they like with hidden ones.
-    for module in (net, copied, pickled):
+    for layer, values in zip(layers, hidden, strict=True):
+        assert torch.equal(layer.weight[layer.mask == 0], values)
+    for module in (net, copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         assert torch.equal(module(x), trained)
         with torch.no_grad():
-            for layer in masked_layers(module):
-                layer.weight += 1 - layer.mask
+            for layer in module.modules():
+                if isinstance(layer, MaskedLinear):
+                    layer.weight += 1 - layer.mask
         assert torch.equal(module(x), trained)
 
 
 def test_a_trained_bijection_stacks_with_a_new_one():
     trained, new = (MaskedAutoregressive(3, Shift(), (8,)) for _ in range(2))
-    FlatOptimizer(trained, 0.1).release()
-    assert alike(trained, new)
+    FlatAdamW(trained, 0.1).release()
+    assert stackable(trained, new)
 
 
 @pytest.mark.parametrize("n_steps", [2, 19, 20, 1000])
@@ -176,12 +174,12 @@ def test_cosine_schedule_rises_to_1_and_falls_to_0(n_steps):
     assert factors[-1] == pytest.approx(0, abs=1e-15)
 
 
-def test_single_step_takes_the_whole_rate():
+def test_a_single_step_has_the_full_rate():
     assert cosine_with_warm_up(0, 1) == 1
 
 
 def numbered(*shape):
-    """Rows that tell where they came from, each with its number as its weight."""
+    """Return rows that hold their number, and the numbers as weights."""
     number = 1 + torch.arange(math.prod(shape), dtype=torch.float64).view(shape)
     return number[..., None].expand(*shape, 2), number
 
@@ -206,7 +204,7 @@ def test_batches_hold_each_row_once_and_are_near_equal(n, batch_size, apart, mem
     for rows, w in batches:
         assert rows.shape == (*members, w.shape[-1], 2)
         assert torch.equal(rows[..., 0][w > 0], w[w > 0])
-        if members:  # each has rows of its own, those of weight 0 included
+        if members:  # each has only its own rows, those of weight 0 included
             assert torch.equal((rows[..., 0] - 1) // n, torch.arange(3.0)[:, None].expand_as(w))
 
 
@@ -221,14 +219,14 @@ def test_batches_hold_each_row_once_and_are_near_equal(n, batch_size, apart, mem
     ],
 )
 def test_large_batches_are_multiples_of_16(n, batch_size, sizes):
-    """If the largest allowed one is, and they are no less than 32 on average."""
+    """If the batch size is, and batches have 32 rows or more on average."""
     batches = shuffled_batches(*numbered(n), batch_size, generators(1))
     assert [len(rows) for rows, _ in batches] == sizes
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 16, 64, 100, 128, 1024])
-def test_rows_that_count_are_near_equal_in_all_batches(batch_size):
-    for n in range(1, 1500, 3):
+@pytest.mark.parametrize("batch_size", [3, 16, 64, 128, 1024])
+def test_batches_have_nearly_equal_numbers_of_rows_with_weight(batch_size):
+    for n in range(1, 1500, 31):
         batches = shuffled_batches(*numbered(n), batch_size, generators(1))
         counts = [int((w > 0).sum()) for _, w in batches]
         assert len(counts) == math.ceil(n / batch_size)
@@ -236,13 +234,13 @@ def test_rows_that_count_are_near_equal_in_all_batches(batch_size):
         assert max(counts) - min(counts) <= (16 if batch_size in (64, 128, 1024) else 1)
 
 
-def test_each_member_has_an_order_of_its_own():
+def test_each_member_has_its_own_order():
     _, order = next(shuffled_batches(*numbered(2, 30), 29, generators(2)))
     assert not torch.equal(order[0], order[1] - 30)
 
 
 @pytest.mark.parametrize("members", [(), (3,)])
-def test_single_batch_takes_the_rows_in_order(members):
+def test_a_single_batch_has_the_rows_in_order(members):
     ((rows, weight),) = shuffled_batches(*numbered(*members, 5), 5, generators(math.prod(members)))
     assert torch.equal(rows[..., 0], weight)
     assert torch.equal(weight, numbered(*members, 5)[1])
@@ -253,14 +251,14 @@ def test_mean_log_prob_is_weighted_and_the_same_in_chunks(monkeypatch):
     log_prob = torch.distributions.Normal(0, 1).log_prob(y).sum(1)
     expected = ((weight * log_prob).sum() / weight.sum()).item()
     for size in (100, 5):
-        monkeypatch.setattr(_objective, "EVALUATION_ROWS", size)
+        monkeypatch.setattr(losses, "EVALUATION_ROWS", size)
         assert_close(mean_log_prob(Chain([]), y, weight), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("p", "rounded"), [(0.1, 26), (0.5, 128), (0.9999, 255), (1e-4, 1)])
 def test_dropout_is_unbiased_and_independent(p, rounded):
-    """A rate is one of 256, and neither 0 nor 1 unless it is so."""
-    n = 100_001  # not a multiple of what one draw serves
+    """Rates are rounded to 8 bits, but not to 0 or 1."""
+    n = 100_001  # not a multiple of the 8 units that share a draw
     h = torch.ones(n, dtype=torch.float64).requires_grad_()
     first, second = dropout(h, p), dropout(h, p)
     p = rounded / 256
@@ -268,7 +266,7 @@ def test_dropout_is_unbiased_and_independent(p, rounded):
     assert_close(first[kept], torch.full_like(first[kept], 1 / (1 - p)))
     tolerance = 5 * (p * (1 - p) / n) ** 0.5
     assert abs(kept.double().mean() - (1 - p)) < tolerance
-    # Neither the next draw nor the neighbour tells anything.
+    # Independent of the next draw and of neighbouring units.
     for other in (second != 0, kept.roll(1), kept.roll(8)):
         assert abs((kept & other).double().mean() - (1 - p) ** 2) < 2 * tolerance
     (slope,) = torch.autograd.grad(first.sum(), h)
@@ -282,11 +280,11 @@ def test_dropout_is_unbiased_and_independent(p, rounded):
         ([0, 0, 0], 0.25),
         ([0, 0, 0], [0.25, 0.125, 0.5]),
         ([0, 1, 0], 0.25),
-        ([0, 1, 0], [0.25, 0.0, 0.5]),  # one without dropout draws nothing
+        ([0, 1, 0], [0.25, 0.0, 0.5]),  # a member without dropout draws nothing
         ([0, 1, 2], [0.25, 0.0, 0.5]),
     ],
 )
-def test_members_draw_what_they_would_alone_whoever_shares_a_generator(sharing, rates, shape):
+def test_members_draw_in_a_stack_what_they_draw_alone(sharing, rates, shape):
     h = torch.ones(shape)
     shared = generators(3)
     with drawing_from([shared[i] for i in sharing]):
@@ -307,14 +305,14 @@ def test_members_that_share_a_generator_share_an_order():
         assert torch.equal(importance[0] > 0, importance[1] > 0)
 
 
-def test_paced_schedule_follows_the_clock(monkeypatch):
+def test_time_limited_schedule_follows_the_clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("skflows._optimizer.time.monotonic", lambda: now[0])
-    paced = Paced(cosine_with_warm_up, seconds=10, started=100.0)
-    # In time, it is the schedule itself; behind, it is where the clock is; at the end, nothing.
-    assert paced(30, 100) == cosine_with_warm_up(30, 100)
+    monkeypatch.setattr("skflows.training.optimizer.time.monotonic", lambda: now[0])
+    limited = TimeLimited(cosine_with_warm_up, seconds=10, started=100.0)
+    # The schedule itself in time, ahead of the steps when they are late, and 0 at the end.
+    assert limited(30, 100) == cosine_with_warm_up(30, 100)
     now[0] = 105.0
-    assert paced(30, 100) == cosine_with_warm_up(50, 100)
+    assert limited(30, 100) == cosine_with_warm_up(50, 100)
     now[0] = 110.0
-    assert paced(30, 100) == 0
-    assert Paced(constant, seconds=1, started=110.0)(5, 10) == 1
+    assert limited(30, 100) == 0
+    assert TimeLimited(constant, seconds=1, started=110.0)(5, 10) == 1

@@ -1,4 +1,4 @@
-"""The training loop: where it arrives, and what it does when something goes wrong."""
+"""The training loop: what it converges to, which weights it keeps, and how it recovers."""
 
 import math
 
@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from skflows.bijections import Chain, ElementwiseAffine, LULinear, Planar
 from skflows.training.history import MAX_RECOVERIES
 from skflows.training.losses import Likelihood, mean_log_prob, weighted_nll
-from skflows.training.optimizer import ADAM, MAX_GRADIENT_NORM, constant
-from skflows.training.trainer import BACK_OFF, fit_flow
-from skflows.bijections import Chain, ElementwiseAffine, LULinear, Planar
+from skflows.training.optimizer import EPS, MAX_GRADIENT_NORM, constant
+from skflows.training.trainer import BACK_OFF, Rows, Trainer
 
 SETTINGS = {
     "max_iter": 6,
@@ -28,6 +28,12 @@ def own_seed():
         yield
 
 
+def train(bijection, y, weight, validation=None, **settings):
+    """Train on rows, and return the history; ``validation`` is a pair of rows and weights."""
+    validation = None if validation is None else Rows(*validation)
+    return Trainer(bijection, Rows(y, weight), validation, **settings).fit()
+
+
 def rows(n=60, d=2, loc=0.0):
     y = torch.randn(n, d, dtype=torch.float64) + loc
     return y, torch.ones(n, dtype=torch.float64)
@@ -38,7 +44,7 @@ def weights_of(module):
 
 
 class Recorder:
-    """An ``on_epoch_end`` that keeps the weights it sees."""
+    """An ``on_epoch_end`` that records the weights."""
 
     def __init__(self, bijection, then=lambda epoch: False):
         self.bijection = bijection
@@ -53,7 +59,7 @@ class Recorder:
 
 
 class Faulty(ElementwiseAffine):
-    """Goes wrong at the training calls numbered in ``faults``."""
+    """A map that fails at the training calls numbered in ``faults``."""
 
     def __init__(self, n_features, faults, what="nan"):
         super().__init__(n_features)
@@ -69,12 +75,12 @@ class Faulty(ElementwiseAffine):
                 raise KeyboardInterrupt
             if self.what == "gradient":  # the slope of a square root at 0 is infinite
                 log_det = log_det + (0 * self.shift.sum()).sqrt()
-            else:  # a constant, so that the gradient is as good as ever
+            else:  # a constant, which leaves the gradient finite
                 log_det = log_det + float(self.what)
         return z, log_det
 
 
-# Where training arrives
+# What it converges to
 
 
 @pytest.mark.parametrize("batch_size", [100, 400])
@@ -82,32 +88,32 @@ def test_reaches_the_entropy_of_a_gaussian(batch_size):
     y, weight = rows(400, 3)
     y = y @ torch.randn(3, 3, dtype=torch.float64) + 0.5
     bijection = Chain([LULinear(3), ElementwiseAffine(3)]).double()
-    fit_flow(bijection, y, weight, max_iter=300, batch_size=batch_size, learning_rate=0.05)
+    train(bijection, y, weight, max_iter=300, batch_size=batch_size, learning_rate=0.05)
     # The least possible mean loss is the entropy of the normal with the rows' covariance.
     covariance = torch.cov(y.T, correction=0)
     entropy = 0.5 * (torch.logdet(covariance).item() + 3 * math.log(2 * math.pi * math.e))
     assert entropy <= -mean_log_prob(bijection, y, weight) <= entropy + 1e-3
 
 
-def test_takes_the_steps_of_adamw_on_each_parameter():
+def test_steps_equal_adamw():
     y, weight = rows(loc=3.0)
     ours, theirs = ElementwiseAffine(2).double(), ElementwiseAffine(2).double()
-    history = fit_flow(ours, y, weight, **SETTINGS, weight_decay=0.1)
-    adam = torch.optim.AdamW(theirs.parameters(), lr=0.05, eps=ADAM["eps"], weight_decay=0.1)
+    history = train(ours, y, weight, **SETTINGS, weight_decay=0.1)
+    adam = torch.optim.AdamW(theirs.parameters(), lr=0.05, eps=EPS, weight_decay=0.1)
     for loss in history.loss:
         adam.zero_grad()
-        expected = weighted_nll(theirs(y), weight) / len(y)
+        expected = weighted_nll(*theirs(y), weight) / len(y)
         assert_close(loss, expected.item())
         expected.backward()
         torch.nn.utils.clip_grad_norm_(theirs.parameters(), MAX_GRADIENT_NORM)
         adam.step()
     assert_close(weights_of(ours), weights_of(theirs), rtol=1e-6, atol=1e-6)
-    # The flat vector they shared is gone.
+    # The parameters have memory of their own again.
     assert all(p.grad is None for p in ours.parameters())
     assert len({p.untyped_storage().data_ptr() for p in ours.parameters()}) == 2
 
 
-def test_weight_of_2_equals_a_repeated_row():
+def test_a_weight_of_2_equals_a_repeated_row():
     y, weight = rows(20)
     repeated = torch.cat([y, y[:5]])
     weight[:5] = 2
@@ -115,19 +121,19 @@ def test_weight_of_2_equals_a_repeated_row():
     for data in [(y, weight), (repeated, torch.ones(25).double()), (y, 10 * weight)]:
         torch.manual_seed(1)
         bijection = Chain([Planar(2), LULinear(2)]).double()
-        history = fit_flow(bijection, *data, **SETTINGS | {"max_iter": 20, "ema_decay": 0.998})
+        history = train(bijection, *data, **SETTINGS | {"max_iter": 20, "ema_decay": 0.998})
         fits.append((weights_of(bijection), history.loss))
     for other in fits[1:]:
         assert_close(other, fits[0], rtol=1e-9, atol=1e-9)
 
 
-def test_resumes_from_the_optimizer_state_it_left():
+def test_training_continues_from_the_optimizer_state():
     y, weight = rows(loc=1.0)
     once, twice = LULinear(2).double(), LULinear(2).double()
-    fit_flow(once, y, weight, **SETTINGS)
-    history = fit_flow(twice, y, weight, **SETTINGS | {"max_iter": 2})
+    train(once, y, weight, **SETTINGS)
+    history = train(twice, y, weight, **SETTINGS | {"max_iter": 2})
     state = history.optimizer_state
-    fit_flow(twice, y, weight, **SETTINGS | {"max_iter": 4}, optimizer_state=state)
+    train(twice, y, weight, **SETTINGS | {"max_iter": 4}, optimizer_state=state)
     assert_close(weights_of(twice), weights_of(once), rtol=1e-12, atol=1e-12)
 
 
@@ -135,13 +141,13 @@ def test_resumes_from_the_optimizer_state_it_left():
 
 
 @pytest.mark.parametrize("stop", ["patience", "max_iter"])
-def test_keeps_the_epoch_that_validates_best(stop):
-    # On the way from 0 to the mean of the training rows the shift passes that of the others.
+def test_the_best_epoch_is_kept(stop):
+    # On its way from 0 to the mean of the training rows, the shift passes the validation mean.
     y, weight = rows(loc=4.0)
     bijection = ElementwiseAffine(2).double()
     recorder = Recorder(bijection)
     n_iter_no_change = 5 if stop == "patience" else 100
-    history = fit_flow(
+    history = train(
         bijection,
         y,
         weight,
@@ -158,20 +164,20 @@ def test_keeps_the_epoch_that_validates_best(stop):
     assert len(scores) == (history.best_iter + 5 if stop == "patience" else 60)
 
 
-def test_gain_below_tol_is_kept_but_does_not_buy_patience():
+def test_a_gain_below_tol_is_kept_but_does_not_reset_the_patience():
     y, weight = rows(loc=4.0)
     bijection = ElementwiseAffine(2).double()
-    history = fit_flow(bijection, y, weight, (y, weight), **SETTINGS, n_iter_no_change=3, tol=100.0)
+    history = train(bijection, y, weight, (y, weight), **SETTINGS, n_iter_no_change=3, tol=100.0)
     assert len(history.loss) == history.best_iter == 3
     assert_close(mean_log_prob(bijection, y, weight), history.validation_score[-1])
 
 
-def test_stops_when_the_callback_says_so():
+def test_a_callback_stops_the_training():
     bijection = ElementwiseAffine(2)
     begun = []
     recorder = Recorder(bijection, then=lambda epoch: epoch == 3)
     y, weight = (t.float() for t in rows())
-    history = fit_flow(
+    history = train(
         bijection,
         y,
         weight,
@@ -180,7 +186,7 @@ def test_stops_when_the_callback_says_so():
         on_epoch_end=recorder,
     )
     assert len(history.loss) == len(begun) == history.best_iter == 3
-    assert recorder.modes == [False] * 3  # callbacks see what scoring will see
+    assert recorder.modes == [False] * 3
     assert not bijection.training
     assert not history.interrupted
 
@@ -193,7 +199,7 @@ def test_interrupt_keeps_the_best(validate):
 
     bijection = ElementwiseAffine(2).double()
     recorder = Recorder(bijection, then=interrupt)
-    history = fit_flow(
+    history = train(
         bijection,
         *rows(loc=4.0),
         rows(loc=1.0) if validate else None,
@@ -208,10 +214,10 @@ def test_interrupt_keeps_the_best(validate):
 
 
 @pytest.mark.parametrize("validate", [False, True])
-def test_interrupt_within_an_epoch_keeps_the_last_whole_one(validate):
+def test_interrupt_within_an_epoch_keeps_the_last_complete_epoch(validate):
     bijection = Faulty(2, faults={6}, what="interrupt").double()
     recorder = Recorder(bijection)
-    history = fit_flow(
+    history = train(
         bijection,
         *rows(loc=4.0),
         rows(loc=4.0) if validate else None,
@@ -224,22 +230,22 @@ def test_interrupt_within_an_epoch_keeps_the_last_whole_one(validate):
     assert not bijection.training
 
 
-class ScoredSeldom(Likelihood):
-    scored_every = 4
+class ValidatedEveryFourthEpoch(Likelihood):
+    validated_every = 4
 
 
 @pytest.mark.parametrize("at", [3, 6])
-def test_interrupt_before_a_score_keeps_the_last_whole_epoch(at):
-    """Where held-out rows are scored in every fourth epoch, those since the last one count too."""
+def test_interrupt_between_validations_keeps_the_last_complete_epoch(at):
+    """Also if it has not been validated, because that happens in every fourth epoch only."""
     bijection = Faulty(2, faults={3 * at + 2}, what="interrupt").double()
     recorder = Recorder(bijection)
     held_out = rows(loc=4.0)
-    history = fit_flow(
+    history = train(
         bijection,
         *rows(loc=4.0),
         held_out,
         **SETTINGS | {"batch_size": 20, "max_iter": 12},
-        objective=ScoredSeldom(),
+        objective=ValidatedEveryFourthEpoch(),
         on_epoch_end=recorder,
     )
     assert history.interrupted
@@ -252,10 +258,10 @@ def test_interrupt_before_a_score_keeps_the_last_whole_epoch(at):
 
 
 @pytest.mark.parametrize("what", ["nan", "inf", "-inf", "gradient"])
-def test_step_that_is_not_finite_is_undone_and_the_rate_lowered(what):
+def test_a_step_that_is_not_finite_is_undone_and_the_rate_reduced(what):
     bijection = Faulty(2, faults={3}, what=what).double()
     recorder = Recorder(bijection)
-    history = fit_flow(bijection, *rows(loc=2.0), **SETTINGS, on_epoch_end=recorder)
+    history = train(bijection, *rows(loc=2.0), **SETTINGS, on_epoch_end=recorder)
     _, second, third, *_, last = recorder.seen
     assert torch.equal(second, third)
     assert history.learning_rate == pytest.approx([0.05] * 3 + [0.05 * BACK_OFF] * 3)
@@ -265,20 +271,20 @@ def test_step_that_is_not_finite_is_undone_and_the_rate_lowered(what):
     assert history.loss[5] < history.loss[3] < history.loss[1]
 
 
-def test_bad_batch_does_not_spoil_the_loss_of_its_epoch():
+def test_a_bad_batch_does_not_count_in_the_loss_of_its_epoch():
     bijection = Faulty(2, faults={2}).double()
     settings = SETTINGS | {"batch_size": 20, "max_iter": 1, "learning_rate": 1e-9}
     y, weight = rows()
-    history = fit_flow(bijection, y, weight, **settings)
+    history = train(bijection, y, weight, **settings)
     assert 0.5 < history.loss[0] / -mean_log_prob(ElementwiseAffine(2), y, weight) < 1.5
 
 
-def test_bad_batch_restores_the_best_epoch():
-    """With batches, what the epoch had gained before the bad one goes too."""
+def test_a_bad_batch_restores_the_best_epoch():
+    """Earlier steps of the same epoch are undone, too."""
     bijection = Faulty(2, faults={6}).double()
     recorder = Recorder(bijection)
     settings = SETTINGS | {"batch_size": 20, "max_iter": 2}
-    fit_flow(bijection, *rows(), **settings, on_epoch_end=recorder)
+    train(bijection, *rows(), **settings, on_epoch_end=recorder)
     first, second = recorder.seen
     assert torch.equal(first, second)
 
@@ -287,26 +293,26 @@ def test_divergence_is_reported_when_it_persists():
     bijection = Faulty(2, faults=range(3, 10**6)).double()
     recorder = Recorder(bijection)
     settings = SETTINGS | {"max_iter": 100}
-    history = fit_flow(bijection, *rows(loc=2.0), **settings, on_epoch_end=recorder)
+    history = train(bijection, *rows(loc=2.0), **settings, on_epoch_end=recorder)
     assert history.diverged
     assert bijection.calls == 2 + MAX_RECOVERIES + 1
     assert torch.equal(weights_of(bijection), recorder.seen[1])
     assert not bijection.training
 
 
-def test_divergence_from_the_start_leaves_the_first_weights():
+def test_divergence_from_the_start_keeps_the_initial_weights():
     bijection = Faulty(2, faults=range(10**6)).double()
     before = weights_of(bijection)
-    history = fit_flow(bijection, *rows(), **SETTINGS | {"max_iter": 100})
+    history = train(bijection, *rows(), **SETTINGS | {"max_iter": 100})
     assert history.diverged
     assert torch.equal(weights_of(bijection), before)
 
 
-# Rows drawn anew
+# Redrawn and padded rows
 
 
 @pytest.mark.parametrize("batch_size", [20, 1000])
-def test_each_epoch_trains_on_rows_drawn_for_it(batch_size):
+def test_each_epoch_trains_on_redrawn_rows(batch_size):
     y, weight = rows()
     drawn = []
 
@@ -316,20 +322,18 @@ def test_each_epoch_trains_on_rows_drawn_for_it(batch_size):
 
     bijection = ElementwiseAffine(2).double()
     settings = SETTINGS | {"learning_rate": 1e-9, "max_iter": 3, "batch_size": batch_size}
-    history = fit_flow(bijection, math.nan * y, weight, **settings, redraw=redraw)
+    history = train(bijection, math.nan * y, weight, **settings, redraw=redraw)
     assert len(drawn) == 3
     expected = [-mean_log_prob(ElementwiseAffine(2), y, weight) for y in drawn]
     assert history.loss == pytest.approx(expected, rel=1e-6)
 
 
-def test_rows_of_weight_0_are_no_rows():
+def test_rows_of_weight_0_do_not_matter():
     y, weight = rows()
     fits = []
     for extra in (0, 5):
         padded = torch.cat([y, torch.full((extra, 2), math.nan, dtype=y.dtype)])
         bijection = LULinear(2).double()
-        history = fit_flow(
-            bijection, padded, torch.cat([weight, weight.new_zeros(extra)]), **SETTINGS
-        )
+        history = train(bijection, padded, torch.cat([weight, weight.new_zeros(extra)]), **SETTINGS)
         fits.append((weights_of(bijection), history.loss))
     assert_close(*fits, rtol=1e-12, atol=1e-12)

@@ -46,6 +46,11 @@ class Univariate(ABC):
         super().__init_subclass__()
         drop_inherited_vjp(cls, Univariate, forward="vjp")
 
+    @property
+    @abstractmethod
+    def n_params(self):
+        """Number of parameters for each value."""
+
     @abstractmethod
     def forward(self, x, params):
         """Map data to latent: ``(z, log |det dz/dx|)``."""

@@ -16,6 +16,7 @@ VALUES_PER_CHUNK = 2**16
 ROWS_PER_CHUNK = 800
 SEQUENTIAL_FACTOR = 2  # larger chunks for maps of many small operations
 GPU_FACTOR = 128  # larger chunks on a GPU
+MOST_PASSES = 25  # by which the size of a chunk is divided: chunks of very few rows are slower
 
 
 @one_thread()
@@ -71,7 +72,7 @@ def map_rows(flow, method, rows):
     is_sequential = flow.is_sequential(method == "inverse")
     factor = GPU_FACTOR if not is_cpu else SEQUENTIAL_FACTOR if is_sequential else 1
     most = min(VALUES_PER_CHUNK // rows.shape[1], ROWS_PER_CHUNK) * factor
-    size = max(1, most // getattr(flow, "n_passes", 1))
+    size = max(1, most // min(getattr(flow, "n_passes", 1), MOST_PASSES))
 
     def outputs(start):
         # Torch's own threads gain little on an idle machine, and lose much on a busy one.

@@ -1,8 +1,8 @@
-"""Pictures of a fitted density or outlier detector, in scikit-learn's Display convention.
+"""Plots of fitted densities and outlier detectors, with scikit-learn's Display API.
 
-Each display is made by its ``from_estimator`` class method (some by ``from_predictions``, too),
-stores the arrays it draws and can draw them again with ``plot``. Drawing needs matplotlib
-(``pip install skflows[plot]``); importing this module does not.
+Create a display with its class method ``from_estimator`` or, where it has one,
+``from_predictions``. A display stores the arrays that it draws, and ``plot`` draws them again.
+Drawing requires matplotlib (``pip install "skflows[plot]"``); importing this module does not.
 """
 
 from ._boundary import OutlierBoundaryDisplay

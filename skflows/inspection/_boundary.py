@@ -1,4 +1,4 @@
-"""Where an outlier detector draws the line, in two columns."""
+"""Decision boundary of an outlier detector in two columns."""
 
 import numpy as np
 
@@ -19,46 +19,47 @@ from ._common import (
 
 
 class OutlierBoundaryDisplay:
-    """The line between inliers and outliers in a plane of two columns, over levels of the score.
+    """Boundary between inliers and outliers in the plane of two columns.
 
-    With more than two columns the plane is a slice: the other columns are held at their medians,
-    and dots of rows far from it may lie on either side of the line.
+    The boundary is drawn over the levels of the decision function. With more than two columns, the
+    plane is a slice: the other columns are fixed at their medians. Rows far from the slice can lie
+    on either side of the boundary.
 
     It is recommended to use :meth:`from_estimator` to create an :class:`OutlierBoundaryDisplay`.
 
     Parameters
     ----------
     xx0, xx1 : ndarray of shape (grid_resolution, grid_resolution)
-        The grid.
+        Coordinates of the grid points.
 
     decision : ndarray of shape (grid_resolution, grid_resolution)
         Decision function on the grid, negative for outliers.
 
     X : ndarray of shape (n_samples, 2) or None, default=None
-        Rows that are drawn as dots.
+        Rows to draw as dots. If None, no dots are drawn.
 
     outlier : ndarray of shape (n_samples,) of bool or None, default=None
-        Which of them are outliers.
+        Whether each row of X is an outlier. If None, no row is marked as one.
 
     feature_names : sequence of str, default=("x0", "x1")
         Names of the two columns.
 
     fixed : dict of str to float or None, default=None
-        The other columns, and where they are held.
+        Values at which the other columns are fixed, by name.
 
     Attributes
     ----------
     surface_ : matplotlib ContourSet
-        Levels of the decision function.
+        Filled contours of the decision function.
 
     boundary_ : matplotlib ContourSet or None
-        The line where it is 0; None if all of the grid is on one side.
+        Contour where the decision function is 0. None if the whole grid is on one side.
 
     scatter_ : matplotlib PathCollection or None
-        The dots.
+        The dots. None if `X` is None.
 
     ax_ : matplotlib Axes
-        Axes with the plane.
+        Axes with the boundary.
 
     figure_ : matplotlib Figure
         Figure containing the axes.
@@ -110,8 +111,8 @@ class OutlierBoundaryDisplay:
             Rows that set the range of the grid and are drawn as dots.
 
         y : array-like of shape (n_samples,), default=None
-            Labels that colour the dots, 1 for inliers and -1 for outliers. None takes those of
-            the detector.
+            Labels that set the colours of the dots: 1 for inliers, -1 for outliers. If None,
+            the labels are predicted by the detector.
 
         features : pair of int or str, default=(0, 1)
             Indices or names of the two columns, horizontal axis first.
@@ -120,7 +121,7 @@ class OutlierBoundaryDisplay:
             Number of grid points along each axis.
 
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         **kwargs : dict
             Keyword arguments for :meth:`matplotlib.axes.Axes.contourf`.
@@ -128,14 +129,16 @@ class OutlierBoundaryDisplay:
         Returns
         -------
         display : OutlierBoundaryDisplay
-            The display, with the arrays it drew.
+            The display that stores the grid and the dots.
 
         Raises
         ------
         AttributeError
             If the estimator has no `decision_function`.
         ValueError
-            If `features` are unknown or not two, or X has other columns than those of `fit`.
+            If `features` are unknown or not two, if `y` has other labels than 1 and -1, if the
+            columns of X are not those of the fit, or if the decision function is finite nowhere
+            on the grid.
         ImportError
             If matplotlib is not installed.
         """
@@ -145,7 +148,7 @@ class OutlierBoundaryDisplay:
         check_integer("grid_resolution", grid_resolution, least=2)
         indices = resolve_features(features, names)
         if len(indices) != 2:
-            raise ValueError(f"features={features!r} holds {len(indices)} column(s): give two.")
+            raise ValueError(f"features={features!r} contains {len(indices)} column(s): give two.")
         y = check_labels(y, rows)
         if y is None:
             y = estimator.predict(like_fitted(rows, X, estimator))
@@ -163,12 +166,12 @@ class OutlierBoundaryDisplay:
         return display.plot(ax=ax, **kwargs)
 
     def plot(self, ax=None, **kwargs):
-        """Draw the plane.
+        """Draw the boundary, the levels of the decision function and the dots.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         **kwargs : dict
             Keyword arguments for :meth:`matplotlib.axes.Axes.contourf`.
@@ -176,7 +179,14 @@ class OutlierBoundaryDisplay:
         Returns
         -------
         display : OutlierBoundaryDisplay
-            The display itself.
+            This display.
+
+        Raises
+        ------
+        ValueError
+            If the decision function is finite nowhere on the grid.
+        ImportError
+            If matplotlib is not installed.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         finite = self.decision[np.isfinite(self.decision)]
@@ -188,7 +198,7 @@ class OutlierBoundaryDisplay:
         ax = single_axes(plt, ax, (5.6, 4.6))
         self.ax_, self.figure_ = ax, ax.figure
         decision = np.where(np.isfinite(self.decision), self.decision, finite.min())
-        # Quantiles: far from the data a log-density falls without end.
+        # Quantiles, because a log-density is unbounded below far from the data.
         levels = np.unique(np.quantile(finite, np.linspace(0, 1, 13)))
         if len(levels) < 2:
             levels = levels[0] + np.array([-1.0, 1.0])
@@ -205,7 +215,7 @@ class OutlierBoundaryDisplay:
         if self.X is not None:
             odd = np.zeros(len(self.X)) if self.outlier is None else self.outlier
             dots = thin(np.column_stack([self.X, odd]))
-            dots = dots[np.argsort(dots[:, 2], kind="stable")]  # outliers on top
+            dots = dots[np.argsort(dots[:, 2], kind="stable")]  # draw outliers on top
             colors = np.where(dots[:, 2] == 1, MODEL_COLOR, DATA_COLOR)
             self.scatter_ = ax.scatter(*dots[:, :2].T, s=10, c=colors, linewidths=0)
         ax.set(

@@ -1,4 +1,4 @@
-"""Checks and drawing habits that the displays share."""
+"""Input validation and drawing helpers shared by the displays."""
 
 import numbers
 from importlib.util import find_spec
@@ -7,29 +7,28 @@ import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-# In all displays data are blue and the model is orange: a pair that colour-blind readers can tell
-# apart.
+# Blue for data, orange for the model: colour-blind readers can distinguish the two.
 DATA_COLOR = "#3f90da"
 MODEL_COLOR = "#e76300"
 
-# Beyond this many dots a scatter plot gets slower and darker, not clearer.
+# With more dots, a scatter plot becomes slower and darker, but not clearer.
 MAX_DOTS = 2000
 
-# A grid of more panels than this is unreadable at the size of a page.
+# With more panels, a figure is unreadable at page size.
 MAX_PANELS = 6
 
 
 def check_matplotlib(caller):
-    """Raise an ImportError that says what to install; nothing is imported here."""
+    """Raise an ImportError if matplotlib is not installed, without importing it."""
     if find_spec("matplotlib") is None:
         raise ImportError(
             f"{caller} needs matplotlib, which is not installed. "
-            "Install it with `pip install skflows[plot]`."
+            'Install it with `pip install "skflows[plot]"`.'
         )
 
 
 def check_estimator_method(estimator, method):
-    """Raise unless ``estimator`` offers ``method`` and is fitted."""
+    """Raise an error if ``estimator`` lacks ``method`` or is not fitted."""
     if not hasattr(estimator, method):
         raise AttributeError(
             f"{type(estimator).__name__} has no `{method}` method, which this display calls. "
@@ -39,7 +38,7 @@ def check_estimator_method(estimator, method):
 
 
 def check_data(estimator, X):
-    """Return X as a float64 array with its column names, if it suits the fitted ``estimator``."""
+    """Return X as a float64 array, and its column names, after a check against the fit."""
     rows = check_array(X, dtype=np.float64, input_name="X")
     name = type(estimator).__name__
     n_features = getattr(estimator, "n_features_in_", rows.shape[1])
@@ -72,20 +71,21 @@ def check_labels(y, rows):
         )
     if others := set(np.unique(y).tolist()) - {1, -1}:
         raise ValueError(
-            f"y holds the labels {listed(sorted(others))}: give 1 for inliers and -1 for outliers."
+            f"y contains the labels {listed(sorted(others))}: give 1 for inliers and -1 for "
+            "outliers."
         )
     return y
 
 
 def like_fitted(rows, X, estimator):
-    """Put ``rows`` in X's kind of DataFrame if ``estimator`` was fitted with column names."""
+    """Return ``rows`` as a DataFrame of X's type if ``estimator`` was fitted with column names."""
     if hasattr(X, "columns") and hasattr(estimator, "feature_names_in_"):
         return type(X)(dict(zip(X.columns, rows.T, strict=True)))
     return rows
 
 
 def resolve_features(features, names):
-    """Return the indices of ``features``, given as one or several indices or column names."""
+    """Return the column indices of ``features``: one or several indices or column names."""
     if isinstance(features, (str, numbers.Integral)):
         features = [features]
     indices = [_index_of(feature, names) for feature in features]
@@ -94,7 +94,8 @@ def resolve_features(features, names):
     for position, index in enumerate(indices):
         if index in indices[:position]:
             raise ValueError(
-                f"features={features!r} holds column {names[index]!r} twice: give each column once."
+                f"features={features!r} contains column {names[index]!r} twice: give each column "
+                "once."
             )
     return indices
 
@@ -104,29 +105,33 @@ def _index_of(feature, names):
         if feature in names:
             return names.index(feature)
         raise ValueError(
-            f"features holds {feature!r}, which is not a column. The columns are {listed(names)}."
+            f"features contains {feature!r}, which is not a column. The columns are "
+            f"{listed(names)}."
         )
     if isinstance(feature, numbers.Integral) and not isinstance(feature, bool):
         if 0 <= feature < len(names):
             return int(feature)
         raise ValueError(
-            f"features holds {feature}, but the indices run from 0 to {len(names) - 1}: "
+            f"features contains {feature}, but the indices run from 0 to {len(names) - 1}: "
             f"the columns are {listed(names)}."
         )
     raise ValueError(
-        f"features holds {feature!r}; give indices (int) or column names (str). "
+        f"features contains {feature!r}; give indices (int) or column names (str). "
         f"The columns are {listed(names)}."
     )
 
 
 def listed(names, limit=12):
-    """Quote the first ``limit`` names, so that an error on a wide table stays readable."""
+    """Return the first ``limit`` names, quoted, to keep the error for a wide table readable."""
     shown = ", ".join(repr(str(name)) for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
 def view_limits(values):
-    """Return the interval to show: a few outliers must not shrink all the rest to a dot."""
+    """Return the interval to draw: the central 98 % and a margin.
+
+    The full range would compress the data to a dot if there are outliers.
+    """
     low, high = np.percentile(values, [1, 99])
     if low == high:
         low, high = values.min(), values.max()
@@ -135,39 +140,56 @@ def view_limits(values):
 
 
 def thin(rows):
-    """Return at most MAX_DOTS evenly spaced rows: the same ones each time, with no random draw."""
+    """Return at most MAX_DOTS evenly spaced rows, the same ones in each call."""
     if len(rows) <= MAX_DOTS:
         return rows
     return rows[np.linspace(0, len(rows) - 1, MAX_DOTS).astype(int)]
 
 
 def histogram(values, limits):
-    """Return heights and edges of a density histogram over ``limits``.
+    """Return the heights and edges of a density histogram over ``limits``.
 
-    Rows outside ``limits`` count in the total, so the heights compare with a density.
+    Rows outside ``limits`` count in the total, so that the heights are comparable with a density.
     """
-    # A square-root rule: NumPy's "auto" asks for millions of bins on heavy-tailed columns.
+    # A square-root rule, because NumPy's "auto" makes millions of bins for heavy-tailed columns.
     n_bins = int(np.clip(1.5 * np.sqrt(len(values)), 12, 60))
     counts, edges = np.histogram(values, bins=n_bins, range=limits)
     return counts / (len(values) * np.diff(edges)), edges
 
 
 def shorten(name, limit=18):
-    """Cut a name to what the label of a small panel holds."""
+    """Truncate a name to fit the label of a small panel."""
     return name if len(name) <= limit else f"{name[: limit - 1]}…"
 
 
 def check_integer(name, value, least=1):
-    """Raise unless the value of a parameter is an integer that is large enough."""
+    """Raise a ValueError if the value of a parameter is not an integer of at least ``least``."""
     if not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(f"{name}={value!r}: it must be an integer of at least {least}.")
 
 
 def plane(rows, indices, names, grid_resolution):
-    """Return (mesh, grid, fixed): rows on a grid of some columns, the others at their medians.
+    """Return a grid over some columns, with the other columns fixed at their medians.
 
-    ``mesh`` has an array of coordinates for each of ``indices``, ``grid`` the whole rows, and
-    ``fixed`` the medians by name.
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+        Data that set the range of the grid and the medians.
+    indices : list of int, of length k
+        Columns of the grid.
+    names : list of str, of length d
+        Column names.
+    grid_resolution : int
+        Number of grid points along each axis.
+
+    Returns
+    -------
+    mesh : list of k ndarrays, each of shape (grid_resolution,) * k
+        Coordinates of the grid points.
+    grid : ndarray of shape (grid_resolution ** k, d)
+        The grid points as rows with all columns.
+    fixed : dict of str to float
+        Median of each other column, by name.
     """
     mesh = np.meshgrid(*(np.linspace(*view_limits(rows[:, i]), grid_resolution) for i in indices))
     medians = np.median(rows, axis=0)
@@ -178,12 +200,12 @@ def plane(rows, indices, names, grid_resolution):
 
 
 def single_axes(plt, ax, size=None):
-    """Return ``ax``, or the axes of a new figure."""
+    """Return ``ax``, or the axes of a new figure if it is None."""
     return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
 
 
 def panel_grid(plt, ax, n_rows, n_cols, size):
-    """Return (gridspec, figure) for a grid of panels: a new figure, or the room that ``ax`` has."""
+    """Return a gridspec and its figure: a new figure, or the area of ``ax`` if it is given."""
     if ax is None:
         figure = plt.figure(figsize=(size * n_cols, size * n_rows), layout="constrained")
         return figure.add_gridspec(n_rows, n_cols), figure

@@ -1,4 +1,4 @@
-"""A fitted density as a picture."""
+"""Map or curve of a fitted density."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ._common import (
     thin,
 )
 
-# From nothing to the model's orange; dots in a blue dark enough to be seen on both.
+# The blue of the dots is dark enough to be visible on both ends of the colour map.
 MAP_COLORS = ["white", "#fdd0a2", MODEL_COLOR]
 DOT_COLOR = "#1b4f8a"
 
@@ -25,9 +25,9 @@ DOT_COLOR = "#1b4f8a"
 class DensityDisplay:
     """Density of a fitted estimator, drawn with the data.
 
-    Two columns are drawn as a map, one as a curve over a histogram. With more than two columns the
-    map is a slice: the two chosen columns vary and the others stay at their medians. The data are
-    then a projection onto that slice, so they need not lie where the slice is dense.
+    A density of one column is drawn as a curve over a histogram, two columns as a map. With more
+    columns, the map is a slice: two columns vary, and the others are fixed at their medians. The
+    dots are then all rows, projected onto the slice, so they can lie where its density is low.
 
     It is recommended to use :meth:`from_estimator` to create a :class:`DensityDisplay`.
 
@@ -37,27 +37,27 @@ class DensityDisplay:
         First coordinate of the grid.
 
     xx1 : ndarray of shape (grid_resolution, grid_resolution) or None
-        Second coordinate of the grid. None for a curve.
+        Second coordinate of the grid. If None, the density is drawn as a curve.
 
     log_density : ndarray of the shape of `xx0`
         Log-density on the grid, in nats.
 
     X : ndarray of shape (n_samples, 2) or (n_samples, 1) or None, default=None
-        Data to draw with the density. None draws the density alone.
+        Data to draw with the density. If None, only the density is drawn.
 
-    feature_names : list of str, default=("x0", "x1")
-        Labels of the axes.
+    feature_names : sequence of str, default=("x0", "x1")
+        Names of the drawn columns, which label the axes.
 
-    fixed : dict, default=None
-        For a slice, the value at which each of the other columns is held.
+    fixed : dict of str to float or None, default=None
+        For a slice, the values at which the other columns are fixed, by name.
 
     Attributes
     ----------
     surface_ : matplotlib QuadMesh or Line2D
-        The map, or the curve of a density of one column.
+        The map, or the curve for one column.
 
     scatter_ : matplotlib PathCollection or None
-        The data on a map. None when there is none.
+        The dots on a map. None for a curve, or if `X` is None.
 
     ax_ : matplotlib Axes
         Axes with the density.
@@ -67,7 +67,7 @@ class DensityDisplay:
 
     See Also
     --------
-    SamplesDisplay : Pair plot of data beside samples.
+    SamplesDisplay : Pair plot of data and samples.
 
     Examples
     --------
@@ -105,8 +105,8 @@ class DensityDisplay:
     ):
         """Evaluate the density of a fitted estimator on a grid and draw it.
 
-        The grid spans the 1st to the 99th percentile of each column and a quarter of that on
-        either side, so that a few outliers do not hide the rest.
+        The grid spans the 1st to the 99th percentile of each column, extended by a quarter of
+        that range on either side. A few outliers therefore do not dominate the plot.
 
         Parameters
         ----------
@@ -115,42 +115,46 @@ class DensityDisplay:
             :class:`sklearn.neighbors.KernelDensity`.
 
         X : {array-like, DataFrame} of shape (n_samples, n_features)
-            Data to draw, with the columns the estimator was fitted with.
+            Data to draw, with the columns that the estimator was fitted with.
 
         features : pair of int or str, default=None
-            Indices or names of the columns to draw, horizontal axis first. None takes the first
-            two.
+            Indices or names of the columns to draw, horizontal axis first. If None, the first
+            two are drawn.
 
         grid_resolution : int, default=100
             Number of grid points along each axis.
 
         scale : {"log", "density"}, default="log"
-            Whether colours show the log-density or the density. A curve always shows the density.
+            Whether the colours show the log-density (in nats) or the density. A curve always
+            shows the density.
 
         depth : float, default=10.0
-            With `scale="log"`, colours reach this many nats below the maximum on the grid; all
-            that is lower is drawn as background.
+            With `scale="log"`, range of the colours in nats below the maximum on the grid.
+            Lower values are drawn as background.
 
         scatter_kwargs : dict, default=None
-            Keyword arguments for :func:`matplotlib.pyplot.scatter`, which draws the data.
+            Keyword arguments for :func:`matplotlib.pyplot.scatter`, which draws the dots.
 
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         **kwargs : dict
             Keyword arguments for :func:`matplotlib.pyplot.pcolormesh`, or for
-            :func:`matplotlib.pyplot.plot` with one column.
+            :func:`matplotlib.pyplot.plot` if there is one column.
 
         Returns
         -------
         display : DensityDisplay
-            The display, with the arrays it drew.
+            The display that stores the grid and the data.
 
         Raises
         ------
+        AttributeError
+            If the estimator has no `score_samples`.
         ValueError
-            If `features` are unknown or not two, or X has other columns than the estimator was
-            fitted with.
+            If `features` are unknown or not two, if `scale`, `depth` or `grid_resolution` is
+            invalid, if the columns of X are not those of the fit, or if the log-density is finite
+            nowhere on the grid.
         ImportError
             If matplotlib is not installed.
         """
@@ -163,7 +167,7 @@ class DensityDisplay:
         indices = resolve_features(range(n_drawn) if features is None else features, names)
         if len(indices) != n_drawn:
             raise ValueError(
-                f"features={features!r} holds {len(indices)} column(s), but {n_drawn} are drawn "
+                f"features={features!r} contains {len(indices)} column(s), but {n_drawn} are drawn "
                 f"when X has {len(names)} column(s): give {n_drawn}."
             )
 
@@ -188,33 +192,41 @@ class DensityDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         scale : {"log", "density"}, default="log"
-            Whether colours show the log-density or the density. A curve always shows the density.
+            Whether the colours show the log-density (in nats) or the density. A curve always
+            shows the density.
 
         depth : float, default=10.0
-            With `scale="log"`, colours reach this many nats below the maximum on the grid; all
-            that is lower is drawn as background.
+            With `scale="log"`, range of the colours in nats below the maximum on the grid.
+            Lower values are drawn as background.
 
         scatter_kwargs : dict, default=None
-            Keyword arguments for :func:`matplotlib.pyplot.scatter`, which draws the data.
+            Keyword arguments for :func:`matplotlib.pyplot.scatter`, which draws the dots.
 
         **kwargs : dict
             Keyword arguments for :func:`matplotlib.pyplot.pcolormesh`, or for
-            :func:`matplotlib.pyplot.plot` with one column.
+            :func:`matplotlib.pyplot.plot` if there is one column.
 
         Returns
         -------
         display : DensityDisplay
-            The display itself.
+            This display.
+
+        Raises
+        ------
+        ValueError
+            If `scale` or `depth` is invalid, or the log-density is finite nowhere on the grid.
+        ImportError
+            If matplotlib is not installed.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         _check_options(scale, depth)
         if not np.isfinite(self.log_density).any():
             raise ValueError(
-                "The log-density is finite nowhere on the grid, so there is nothing to draw: "
-                "choose other features, or a density that is positive there."
+                "The log-density is finite nowhere on the grid, so there is nothing to draw. "
+                "Choose other features, or a density that is positive there."
             )
         import matplotlib.pyplot as plt
         from matplotlib.colors import LinearSegmentedColormap
@@ -253,7 +265,7 @@ class DensityDisplay:
         if self.X is not None:
             dots = {"s": 4, "color": DOT_COLOR, "alpha": 0.6, "linewidths": 0, "rasterized": True}
             self.scatter_ = ax.scatter(*thin(self.X).T, **(dots | scatter_kwargs))
-        # Outliers among the dots would otherwise stretch the axes beyond the grid.
+        # Otherwise, outliers among the dots extend the axes beyond the grid.
         ax.set(
             xlim=(self.xx0.min(), self.xx0.max()),
             ylim=(self.xx1.min(), self.xx1.max()),

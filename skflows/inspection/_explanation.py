@@ -1,4 +1,4 @@
-"""Which columns make a row odd."""
+"""Bar plot of the contributions of columns to an outlier score."""
 
 from numbers import Integral
 
@@ -18,10 +18,10 @@ from ._common import (
 
 
 class ExplanationDisplay:
-    """What each column adds to the score of a row, the oddest on top.
+    """Contribution of each column to the score of a row, the most abnormal on top.
 
-    The parts add up to the score. Bars show them less the part that is usual, the median over
-    the columns: to the left of zero a column speaks against the row, to the right for it.
+    The contributions add up to the score. The bars show the difference from the median
+    contribution: a bar to the left of zero marks a column that makes the row abnormal.
 
     It is recommended to use :meth:`from_estimator` or :meth:`from_predictions` to create an
     :class:`ExplanationDisplay`.
@@ -29,18 +29,18 @@ class ExplanationDisplay:
     Parameters
     ----------
     contributions : array-like of shape (n_features,)
-        Part of each column in the score of the row.
+        Contribution of each column to the score of the row.
 
     values : array-like of shape (n_features,) or None, default=None
-        The row itself. None leaves its values out of the labels.
+        The values of the row, for the labels. If None, the labels are the names alone.
 
     feature_names : sequence of str or None, default=None
-        Names of the columns. None numbers them.
+        Names of the columns. If None, they are "x0", "x1" and so on.
 
     Attributes
     ----------
     bars_ : matplotlib BarContainer
-        The bars, the oddest column first.
+        The bars, in ascending order of the contribution.
 
     ax_ : matplotlib Axes
         Axes with the bars.
@@ -80,13 +80,13 @@ class ExplanationDisplay:
             The rows.
 
         row : int, default=0
-            Which of them to explain.
+            Index of the row to explain. Negative indices count from the end.
 
         max_features : int, default=10
-            Columns with a bar of their own, the oddest ones.
+            Maximum number of bars. Columns with the lowest contributions are drawn.
 
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         **kwargs : dict
             Keyword arguments for :meth:`matplotlib.axes.Axes.barh`.
@@ -94,14 +94,15 @@ class ExplanationDisplay:
         Returns
         -------
         display : ExplanationDisplay
-            The display, with the parts it drew.
+            The display that stores the contributions.
 
         Raises
         ------
         AttributeError
             If the estimator has no `explain`.
         ValueError
-            If there is no such row, or `max_features` is not a number of bars.
+            If `row` is out of range, if `max_features` is not a positive integer, or if the
+            columns of X are not those of the fit.
         ImportError
             If matplotlib is not installed.
         """
@@ -110,7 +111,9 @@ class ExplanationDisplay:
         check_estimator_method(estimator, "explain")
         rows, names = check_data(estimator, X)
         if not isinstance(row, Integral) or not -len(rows) <= row < len(rows):
-            raise ValueError(f"row={row!r}: X has {len(rows)} rows, from 0 to {len(rows) - 1}.")
+            raise ValueError(
+                f"row={row!r}: X has {len(rows)} rows, with indices from 0 to {len(rows) - 1}."
+            )
         chosen = rows[[row]]
         display = cls(
             contributions=estimator.explain(like_fitted(chosen, X, estimator))[0],
@@ -123,24 +126,24 @@ class ExplanationDisplay:
     def from_predictions(
         cls, contributions, *, values=None, feature_names=None, max_features=10, ax=None, **kwargs
     ):
-        """Draw given parts of a score.
+        """Draw given contributions.
 
         Parameters
         ----------
         contributions : array-like of shape (n_features,)
-            Part of each column in the score of the row.
+            Contribution of each column to the score of the row.
 
         values : array-like of shape (n_features,), default=None
-            The row itself. None leaves its values out of the labels.
+            The values of the row, for the labels. If None, the labels are the names alone.
 
         feature_names : sequence of str, default=None
-            Names of the columns. None numbers them.
+            Names of the columns. If None, they are "x0", "x1" and so on.
 
         max_features : int, default=10
-            Columns with a bar of their own, the oddest ones.
+            Maximum number of bars. Columns with the lowest contributions are drawn.
 
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         **kwargs : dict
             Keyword arguments for :meth:`matplotlib.axes.Axes.barh`.
@@ -148,7 +151,14 @@ class ExplanationDisplay:
         Returns
         -------
         display : ExplanationDisplay
-            The display.
+            The display that stores the contributions.
+
+        Raises
+        ------
+        ValueError
+            If `max_features` is not a positive integer.
+        ImportError
+            If matplotlib is not installed.
         """
         check_matplotlib(f"{cls.__name__}.from_predictions")
         check_integer("max_features", max_features)
@@ -161,10 +171,10 @@ class ExplanationDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         max_features : int, default=10
-            Columns with a bar of their own, the oddest ones.
+            Maximum number of bars. Columns with the lowest contributions are drawn.
 
         **kwargs : dict
             Keyword arguments for :meth:`matplotlib.axes.Axes.barh`.
@@ -172,7 +182,14 @@ class ExplanationDisplay:
         Returns
         -------
         display : ExplanationDisplay
-            The display itself.
+            This display.
+
+        Raises
+        ------
+        ValueError
+            If `max_features` is not a positive integer.
+        ImportError
+            If matplotlib is not installed.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         check_integer("max_features", max_features)
@@ -191,7 +208,7 @@ class ExplanationDisplay:
         ax = single_axes(plt, ax, (6.4, 1.1 + 0.3 * len(order)))
         self.ax_, self.figure_ = ax, ax.figure
         heights = parts[order] - usual
-        # A part without end, beyond a bound, is drawn twice as long as the longest other one.
+        # A contribution of -inf (outside the bounds) is drawn twice as long as the longest other.
         finite = np.abs(heights[np.isfinite(heights)])
         longest = 2 * (finite.max() if len(finite) and finite.max() > 0 else 1.0)
         heights = np.nan_to_num(heights, neginf=-longest)
@@ -201,7 +218,9 @@ class ExplanationDisplay:
         ax.set_yticks(places, labels)
         ax.set_ylim(len(order) - 0.5, -0.5)
         ax.axvline(0, color="black", linewidth=1)
-        ax.set_xlabel(f"part in the score ({parts.sum():.4g} in all), less the median of all parts")
+        ax.set_xlabel(
+            f"contribution to the score ({parts.sum():.4g}), minus the median contribution"
+        )
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(axis="y", length=0)
         return self

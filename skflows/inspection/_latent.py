@@ -1,4 +1,4 @@
-"""Latent coordinates against the distribution they should have."""
+"""Histograms and quantile-quantile plots of latent coordinates."""
 
 import numpy as np
 from scipy import stats
@@ -18,20 +18,24 @@ from ._common import (
 
 
 class LatentDisplay:
-    """Latent coordinates of data against the standard normal distribution.
+    """Latent coordinates of data compared with the standard normal distribution.
 
     A flow that fits its data maps them to independent N(0, 1) coordinates. Each panel shows one
-    coordinate with two figures: its Kolmogorov-Smirnov distance (KS) from N(0, 1), which is the
-    largest gap between the two distribution functions, beside the distance that as many draws from
-    N(0, 1) exceed in one case of 20; and the largest absolute value, which finds the outliers that
-    the distance does not feel. Held-out data make the fairer judge.
+    coordinate and two statistics:
+
+    - The Kolmogorov-Smirnov distance (KS) from N(0, 1): the largest difference between the two
+      distribution functions. The distance in brackets ("chance") is exceeded with probability 0.05
+      by a sample of the same size from N(0, 1).
+    - The largest absolute value, because the distance is insensitive to a few outliers.
+
+    Held-out data give the fairer assessment.
 
     It is recommended to use :meth:`from_estimator` to create a :class:`LatentDisplay`.
 
     Parameters
     ----------
     Z : ndarray of shape (n_samples, n_coordinates)
-        Latent coordinates.
+        Latent coordinates of the rows.
 
     coordinate_names : list of str
         Names of the coordinates.
@@ -42,10 +46,10 @@ class LatentDisplay:
         Kolmogorov-Smirnov distance of each coordinate from N(0, 1).
 
     ks_chance_ : float
-        The distance that as many draws from N(0, 1) exceed with probability 0.05.
+        Distance that a sample of the same size from N(0, 1) exceeds with probability 0.05.
 
     axes_ : ndarray of shape (n_rows, n_columns)
-        Matplotlib Axes of the panels; None where the grid has more room than coordinates.
+        Matplotlib Axes of the panels. None for the unused places of the grid.
 
     figure_ : matplotlib Figure
         Figure containing the panels.
@@ -73,21 +77,23 @@ class LatentDisplay:
         Parameters
         ----------
         estimator : estimator with `transform`
-            Fitted flow, such as :class:`skflows.NSFDensity`, or another transformer to N(0, 1).
+            Fitted flow, such as :class:`skflows.NSFDensity`, or another transformer with
+            `get_feature_names_out` whose output should be standard normal.
 
         X : {array-like, DataFrame} of shape (n_samples, n_features)
-            Data, with the columns the estimator was fitted with.
+            Data, with the columns that the estimator was fitted with.
 
         features : list of int or str, default=None
-            Indices or names of the latent coordinates to draw, as `get_feature_names_out` gives
-            them. None takes all, or the six furthest from N(0, 1) when there are more.
+            Indices or names of the latent coordinates to draw. The names are those of
+            `get_feature_names_out`. If None, all are drawn or, if there are more than six, the six
+            with the largest distance from N(0, 1).
 
         kind : {"hist", "qq"}, default="hist"
-            Histograms under the standard normal density, which show the shape, or
+            Histograms with the standard normal density, which show the shape, or
             quantile-quantile plots, which show the tails.
 
         ax : matplotlib Axes, default=None
-            Axes whose room is divided into the panels. None makes a new figure.
+            Axes whose area is divided into the panels. If None, a new figure is created.
 
         **kwargs : dict
             Keyword arguments for :func:`matplotlib.pyplot.stairs` (`kind="hist"`) or
@@ -96,12 +102,15 @@ class LatentDisplay:
         Returns
         -------
         display : LatentDisplay
-            The display, with the coordinates it drew.
+            The display that stores the coordinates.
 
         Raises
         ------
+        AttributeError
+            If the estimator has no `transform`.
         ValueError
-            If `features` are unknown, or X has other columns than the estimator was fitted with.
+            If `features` or `kind` is unknown, if the columns of X are not those of the fit, or if
+            `ax` cannot be divided into panels.
         ImportError
             If matplotlib is not installed.
         """
@@ -114,7 +123,7 @@ class LatentDisplay:
         named = hasattr(estimator, "feature_names_in_")
         Z = np.asarray(estimator.transform(X if named else rows))
         if indices is None:
-            # The stable sort of the negated distances keeps the column order among equals.
+            # Sorting the negated distances keeps the column order among ties.
             worst = np.argsort(-_ks_distances(Z), kind="stable")[:MAX_PANELS]
             indices = sorted(worst)
         display = cls(Z=Z[:, indices], coordinate_names=[names[i] for i in indices])
@@ -126,10 +135,10 @@ class LatentDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes whose room is divided into the panels. None makes a new figure.
+            Axes whose area is divided into the panels. If None, a new figure is created.
 
         kind : {"hist", "qq"}, default="hist"
-            Histograms under the standard normal density, which show the shape, or
+            Histograms with the standard normal density, which show the shape, or
             quantile-quantile plots, which show the tails.
 
         **kwargs : dict
@@ -139,7 +148,14 @@ class LatentDisplay:
         Returns
         -------
         display : LatentDisplay
-            The display itself.
+            This display.
+
+        Raises
+        ------
+        ValueError
+            If `kind` is unknown, or `ax` cannot be divided into panels.
+        ImportError
+            If matplotlib is not installed.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         _check_kind(kind)
@@ -171,7 +187,7 @@ class LatentDisplay:
         return self
 
     def _label(self, kind):
-        """Label the outer panels only: the axes mean the same in all."""
+        """Label the outer panels only, because all axes have the same meaning."""
         if kind == "hist":
             style = {"frameon": False, "fontsize": "small", "handlelength": 1.0}
             self.axes_[0, 0].legend(loc="upper right", bbox_to_anchor=(1.0, 0.9), **style)
@@ -195,7 +211,7 @@ def _draw_histogram(panel, z, kwargs):
     grid = np.linspace(*limits, 200)
     density = stats.norm.pdf(grid)
     panel.plot(grid, density, color=MODEL_COLOR, linewidth=2, label="N(0, 1)")
-    # A third of the height stays free for the text.
+    # Leave space for the text above the histogram.
     panel.set(xlim=limits, yticks=[], ylim=(0, 1.35 * max(heights.max(), density.max())))
     panel.spines["left"].set_visible(False)
 

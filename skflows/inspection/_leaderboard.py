@@ -1,4 +1,4 @@
-"""What a mixture is made of."""
+"""Bar plot of the components of a mixture."""
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -11,30 +11,31 @@ REST_COLOR = "#94a4a2"
 class LeaderboardDisplay:
     """Weights and held-out scores of the components of a mixture.
 
-    One bar per component, as long as its weight, the heaviest on top; at the bar stands the mean
-    log-density of held-out rows under that component alone, in nats. The two need not agree: a
-    component that scores low on most rows has weight if it is the one that knows the others.
+    The length of a bar is the weight of a component, with the largest weight on top. The label at
+    the bar is the mean log-density of held-out rows under that component alone, in nats. A
+    component with a low score can have a large weight, if it fits rows that the others do not fit.
 
     It is recommended to use :meth:`from_estimator` to create a :class:`LeaderboardDisplay`.
 
     Parameters
     ----------
     component : list of str
-        Names of the components, the heaviest first.
+        Names of the components, in descending order of the weight.
 
     weight : array-like of shape (n_components,)
-        Their weights in the mixture.
+        Weights of the components in the mixture.
 
     score : array-like of shape (n_components,)
-        Their mean log-densities of held-out rows, in nats.
+        Mean log-density of held-out rows under each component, in nats.
 
     seconds : array-like of shape (n_components,)
-        Seconds that each took to fit and score. They are kept, and not drawn.
+        Time to fit and score each component, in seconds. Stored but not drawn.
 
     Attributes
     ----------
     bars_ : matplotlib BarContainer
-        The bars, the heaviest first; the last one stands for the others, if there are more.
+        The bars, in descending order of the weight. With more than `max_components` components,
+        the last bar is the sum of the remaining ones.
 
     ax_ : matplotlib Axes
         Axes with the bars.
@@ -71,10 +72,11 @@ class LeaderboardDisplay:
             Fitted :class:`skflows.AutoDensity` or :class:`skflows.StackedDensity`.
 
         max_components : int, default=12
-            Components with a bar of their own. The others share one, of their summed weight.
+            Maximum number of components with a bar of their own. The remaining ones share one
+            bar, whose length is the sum of their weights.
 
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         **kwargs : dict
             Keyword arguments for :func:`matplotlib.pyplot.barh`.
@@ -82,14 +84,14 @@ class LeaderboardDisplay:
         Returns
         -------
         display : LeaderboardDisplay
-            The display, with the leaderboard it drew.
+            The display that stores the leaderboard.
 
         Raises
         ------
         AttributeError
-            If the estimator has no leaderboard.
+            If the estimator has no `leaderboard_`.
         ValueError
-            If `max_components` is not a number of bars.
+            If `max_components` is not a positive integer.
         ImportError
             If matplotlib is not installed.
         """
@@ -100,8 +102,8 @@ class LeaderboardDisplay:
         if not hasattr(estimator, "leaderboard_"):
             raise AttributeError(
                 f"{name} has no `leaderboard_`, so there are no components to draw. Pass a fitted "
-                "AutoDensity or StackedDensity; of a pipeline its last step, of a search its "
-                "best_estimator_."
+                "AutoDensity or StackedDensity. For a pipeline, pass its last step; for a search, "
+                "its best_estimator_."
             )
         board = estimator.leaderboard_
         display = cls(**{key: board[key] for key in ("component", "weight", "score", "seconds")})
@@ -113,10 +115,11 @@ class LeaderboardDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         max_components : int, default=12
-            Components with a bar of their own. The others share one, of their summed weight.
+            Maximum number of components with a bar of their own. The remaining ones share one
+            bar, whose length is the sum of their weights.
 
         **kwargs : dict
             Keyword arguments for :func:`matplotlib.pyplot.barh`.
@@ -124,7 +127,14 @@ class LeaderboardDisplay:
         Returns
         -------
         display : LeaderboardDisplay
-            The display itself.
+            This display.
+
+        Raises
+        ------
+        ValueError
+            If `max_components` is not a positive integer.
+        ImportError
+            If matplotlib is not installed.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         check_integer("max_components", max_components)
@@ -146,9 +156,9 @@ class LeaderboardDisplay:
         ax.bar_label(self.bars_, notes, padding=4, fontsize="small")
         ax.set_yticks(places, names)
         ax.set_ylim(len(names) - 0.5, -0.5)
-        # Room for the score at the longest bar.
+        # Leave space for the label of the longest bar.
         ax.set_xlim(0, 1.25 * max(weights))
-        ax.set_xlabel("weight in the mixture (at the bars: held-out log-density)")
+        ax.set_xlabel("weight in the mixture (labels: mean held-out log-density)")
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(axis="y", length=0)
         return self

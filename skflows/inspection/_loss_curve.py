@@ -1,4 +1,4 @@
-"""How training went."""
+"""Training and validation loss curves of a fitted flow."""
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -10,46 +10,48 @@ SQUARED_ERROR = "squared error of the velocity"
 
 
 class LossCurveDisplay:
-    """Training and validation loss of a fitted flow, epoch by epoch.
+    """Training and validation loss of a fitted flow in each epoch.
 
-    Both curves are negative log-likelihoods per row in nats, in the units of the training data.
-    The validation loss can lie below: it is that of the averaged weights after the epoch, without
-    dropout; the training loss is the mean over the epoch, row by row.
+    Both curves are mean negative log-likelihoods per row in nats, in the units of the training
+    data. The validation loss can be lower than the training loss: it is computed after the epoch,
+    from the averaged weights and without dropout, while the training loss is the mean over the
+    mini-batches of the epoch.
 
-    Flow matching (:class:`skflows.CNFDensity`) has a training loss that is no likelihood: where
-    there are likelihoods to draw as well, it has an axis of its own, on the right.
+    The training loss of flow matching (:class:`skflows.CNFDensity`) is a squared error. If there
+    are likelihoods to draw as well, it has a separate axis on the right.
 
     It is recommended to use :meth:`from_estimator` to create a :class:`LossCurveDisplay`.
 
     Parameters
     ----------
     train_loss : array-like of shape (n_epochs,) or None, default=None
-        Mean negative log-likelihood of the training rows in each epoch, nan in epochs that did
-        not compute it. None when none did.
+        Mean negative log-likelihood of the training rows in each epoch, in nats. NaN in epochs
+        that did not compute it. None if no epoch did.
 
     validation_loss : array-like of shape (n_epochs,) or None, default=None
-        The same on the held-out rows. None when nothing was held out.
+        Mean negative log-likelihood of the held-out rows after each epoch, in nats. None if no
+        rows were held out.
 
     best_iter : int or None, default=None
-        The epoch, counted from 1, whose weights were kept. None marks no epoch.
+        Epoch whose weights were kept, counted from 1. If None, no epoch is marked.
 
     matching_loss : array-like of shape (n_epochs,) or None, default=None
-        Mean squared error of the velocity of a flow that is matched, nan in epochs of another
-        training.
+        Mean squared error of the velocity in each epoch of flow matching. NaN in epochs with
+        another objective. None for other flows.
 
     Attributes
     ----------
     train_line_ : matplotlib Line2D or None
-        Curve of the training loss.
+        Curve of the training loss. None if `train_loss` is None.
 
     validation_line_ : matplotlib Line2D or None
-        Curve of the validation loss.
+        Curve of the validation loss. None if `validation_loss` is None.
 
     matching_line_ : matplotlib Line2D or None
-        Curve of the loss of flow matching.
+        Curve of the flow matching loss. None if `matching_loss` is None.
 
     best_ : matplotlib Line2D or None
-        Mark of the best epoch.
+        Marker of the best epoch. None if `best_iter` is None.
 
     ax_ : matplotlib Axes
         Axes with the curves.
@@ -79,28 +81,28 @@ class LossCurveDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, *, ax=None, **kwargs):
-        """Draw the loss curves that a fitted flow has kept.
+        """Draw the loss curves of a fitted flow.
 
         Parameters
         ----------
-        estimator : flow estimator
+        estimator : estimator with `history_`
             Fitted flow, such as :class:`skflows.NSFDensity`.
 
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         **kwargs : dict
-            Keyword arguments for :func:`matplotlib.pyplot.plot`, for both curves.
+            Keyword arguments for :func:`matplotlib.pyplot.plot`, for all curves.
 
         Returns
         -------
         display : LossCurveDisplay
-            The display, with the curves it drew.
+            The display that stores the losses.
 
         Raises
         ------
         AttributeError
-            If the estimator keeps no history of its training.
+            If the estimator has no `history_`.
         ImportError
             If matplotlib is not installed.
         """
@@ -110,13 +112,14 @@ class LossCurveDisplay:
         if not hasattr(estimator, "history_"):
             raise AttributeError(
                 f"{name} has no `history_`, so there is no loss curve to draw. Pass a fitted flow "
-                "such as NSFDensity; of a pipeline its last step, of a search its best_estimator_."
+                "such as NSFDensity. For a pipeline, pass its last step; for a search, its "
+                "best_estimator_."
             )
         history = {key: np.asarray(values) for key, values in estimator.history_.items()}
         loss, matching = history["loss"], history.get("matching")
         if matching is not None:
             loss = np.where(np.isnan(matching), loss, np.nan)
-        # With penalties, the loss is more than the likelihood.
+        # With penalties, the loss is not the likelihood alone.
         nll = history.get("nll", loss)
         loss = np.where(np.isnan(nll), loss, nll)
         scores = history["validation_score"]
@@ -134,15 +137,20 @@ class LossCurveDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         **kwargs : dict
-            Keyword arguments for :func:`matplotlib.pyplot.plot`, for both curves.
+            Keyword arguments for :func:`matplotlib.pyplot.plot`, for all curves.
 
         Returns
         -------
         display : LossCurveDisplay
-            The display itself.
+            This display.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         import matplotlib.pyplot as plt
@@ -170,14 +178,14 @@ class LossCurveDisplay:
             ax.spines["right"].set_visible(False)
         else:
             self.matching_line_.set_linestyle("--")
-            # Above: "best" looks at the curves of one side alone.
+            # Above the axes, because loc="best" considers the curves of one side only.
             place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 2}
         handles = [line for side in sides for line in side.get_legend_handles_labels()[0]]
         beside.legend(handles=handles, frameon=False, **place)
         return self
 
     def _mark(self, lines):
-        # After a fit with held-out rows, partial_fit adds epochs to the training curve alone.
+        # After a fit with held-out rows, partial_fit only extends the training curve.
         known = [line for line in lines if np.isfinite(line.get_ydata()[self.best_iter - 1])]
         loss = known[-1].get_ydata()[self.best_iter - 1]
         label = f"best epoch: {self.best_iter} ({loss:.3f})"
@@ -195,7 +203,10 @@ def _curve(ax, loss, label, color, kwargs):
 
 
 def _keep_readable(ax, losses):
-    """Lest one wild epoch (an outlier among the held-out rows) flattens all the others."""
+    """Limit the axis so that one extreme epoch does not flatten the rest of the curve.
+
+    An outlier among the held-out rows can cause such an epoch.
+    """
     losses = np.concatenate(losses)
     losses = losses[np.isfinite(losses)]
     if losses.size:

@@ -1,4 +1,4 @@
-"""How well a score ranks rows whose labels are known."""
+"""ROC and precision-recall curves of outlier scores."""
 
 import numpy as np
 from sklearn.metrics import (
@@ -18,25 +18,27 @@ from ._common import (
     single_axes,
 )
 
-# Of each kind: the curve as x and y, the number in the legend, and the axes' labels.
+# For each kind: the x and y of the curve, the summary, its name in the legend, the axis labels.
 KINDS = {
     "roc": (
         lambda odd, oddness: roc_curve(odd, oddness)[:2],
         roc_auc_score,
         "AUC",
-        ("inliers flagged (fraction)", "outliers found (fraction)"),
+        ("inliers flagged (false positive rate)", "outliers flagged (true positive rate)"),
     ),
     "precision_recall": (
         lambda odd, oddness: precision_recall_curve(odd, oddness)[1::-1],
         average_precision_score,
         "AP",
-        ("outliers found (fraction)", "true flags (fraction)"),
+        ("outliers flagged (recall)", "flags that are outliers (precision)"),
     ),
 }
 
 
 class OutlierCurveDisplay:
-    """ROC or precision-recall curve of an outlier score, with outliers as the class to find.
+    """ROC or precision-recall curve of an outlier score, with outliers as the positive class.
+
+    scikit-learn's displays take the inliers, whose label is 1, as the positive class.
 
     It is recommended to use :meth:`from_estimator` or :meth:`from_predictions` to create an
     :class:`OutlierCurveDisplay`.
@@ -44,13 +46,13 @@ class OutlierCurveDisplay:
     Parameters
     ----------
     scores : array-like of shape (n_samples,)
-        Score of each row; the lower, the more abnormal.
+        Score of each row. Lower scores are more abnormal.
 
     y : array-like of shape (n_samples,)
-        Labels, 1 for inliers and -1 for outliers, as `predict` gives them.
+        Known labels: 1 for inliers, -1 for outliers.
 
     name : str or None, default=None
-        What the legend calls the score.
+        Name of the score in the legend. If None, the legend has no name.
 
     Attributes
     ----------
@@ -93,16 +95,16 @@ class OutlierCurveDisplay:
             The rows.
 
         y : array-like of shape (n_samples,)
-            Labels, 1 for inliers and -1 for outliers.
+            Known labels: 1 for inliers, -1 for outliers.
 
         kind : {"roc", "precision_recall"}, default="roc"
-            The curve.
+            Type of curve.
 
         name : str, default=None
-            What the legend calls the score. None is the name of the estimator's class.
+            Name of the score in the legend. If None, it is the class name of the estimator.
 
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         **kwargs : dict
             Keyword arguments for :meth:`matplotlib.axes.Axes.plot`.
@@ -110,14 +112,15 @@ class OutlierCurveDisplay:
         Returns
         -------
         display : OutlierCurveDisplay
-            The display, with the scores it drew.
+            The display that stores the scores.
 
         Raises
         ------
         AttributeError
             If the estimator has no `score_samples`.
         ValueError
-            If `kind` is unknown, or `y` holds other labels than 1 and -1, or only one of them.
+            If `kind` is unknown, if `y` has other labels than 1 and -1 or only one of them, or if
+            the columns of X are not those of the fit.
         ImportError
             If matplotlib is not installed.
         """
@@ -136,19 +139,19 @@ class OutlierCurveDisplay:
         Parameters
         ----------
         scores : array-like of shape (n_samples,)
-            Score of each row; the lower, the more abnormal.
+            Score of each row. Lower scores are more abnormal.
 
         y : array-like of shape (n_samples,)
-            Labels, 1 for inliers and -1 for outliers.
+            Known labels: 1 for inliers, -1 for outliers.
 
         kind : {"roc", "precision_recall"}, default="roc"
-            The curve.
+            Type of curve.
 
         name : str, default=None
-            What the legend calls the score.
+            Name of the score in the legend. If None, the legend has no name.
 
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         **kwargs : dict
             Keyword arguments for :meth:`matplotlib.axes.Axes.plot`.
@@ -156,7 +159,14 @@ class OutlierCurveDisplay:
         Returns
         -------
         display : OutlierCurveDisplay
-            The display.
+            The display that stores the scores.
+
+        Raises
+        ------
+        ValueError
+            If `kind` is unknown, or `y` has other labels than 1 and -1 or only one of them.
+        ImportError
+            If matplotlib is not installed.
         """
         check_matplotlib(f"{cls.__name__}.from_predictions")
         scores = np.asarray(scores, dtype=np.float64)
@@ -169,10 +179,10 @@ class OutlierCurveDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         kind : {"roc", "precision_recall"}, default="roc"
-            The curve.
+            Type of curve.
 
         **kwargs : dict
             Keyword arguments for :meth:`matplotlib.axes.Axes.plot`.
@@ -180,7 +190,14 @@ class OutlierCurveDisplay:
         Returns
         -------
         display : OutlierCurveDisplay
-            The display itself.
+            This display.
+
+        Raises
+        ------
+        ValueError
+            If `kind` is unknown.
+        ImportError
+            If matplotlib is not installed.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         if kind not in KINDS:
@@ -191,7 +208,7 @@ class OutlierCurveDisplay:
         self.ax_, self.figure_ = ax, ax.figure
         curve, summary, short, labels = KINDS[kind]
         odd = np.asarray(self.y) == -1
-        # Infinite where a density is 0: beyond all others, and scikit-learn takes no infinity.
+        # Scores are -inf where the density is 0, and scikit-learn rejects infinite values.
         oddness = -np.nan_to_num(self.scores, neginf=np.finfo(float).min)
         self.summary_ = float(summary(odd, oddness))
         label = f"{short} {self.summary_:.3f}"

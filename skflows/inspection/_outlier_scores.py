@@ -1,4 +1,4 @@
-"""How scores spread, and where the threshold lies."""
+"""Histogram of outlier scores."""
 
 import numpy as np
 
@@ -13,13 +13,15 @@ from ._common import (
     single_axes,
 )
 
-MOST_SPREAD = 8  # interquartile ranges below the first quartile that are drawn to scale
+# The axis starts at most this many interquartile ranges below the first quartile.
+MOST_SPREAD = 8
 
 
 class OutlierScoreDisplay:
     """Histogram of outlier scores, with the threshold below which rows are flagged.
 
-    A few rows far out would squeeze all others into one bin: they count in the leftmost.
+    Rows with extremely low scores count in the first bin. Otherwise, all other rows would share
+    one bin.
 
     It is recommended to use :meth:`from_estimator` or :meth:`from_predictions` to create an
     :class:`OutlierScoreDisplay`.
@@ -27,21 +29,21 @@ class OutlierScoreDisplay:
     Parameters
     ----------
     scores : array-like of shape (n_samples,)
-        Score of each row; the lower, the more abnormal.
+        Score of each row. Lower scores are more abnormal.
 
     threshold : float or None, default=None
-        Score below which a row is an outlier. None draws none.
+        Score below which a row is an outlier. If None, no threshold is drawn.
 
     y : array-like of shape (n_samples,) or None, default=None
-        Known labels, 1 for inliers and -1 for outliers. None draws one histogram of all rows.
+        Known labels: 1 for inliers, -1 for outliers. If None, all rows share one histogram.
 
     Attributes
     ----------
     bars_ : list of matplotlib StepPatch
-        The histograms: of all rows, or of inliers and of outliers.
+        The histogram of all rows, or those of inliers and of outliers.
 
     line_ : matplotlib Line2D or None
-        The threshold.
+        The threshold. None if it is not drawn.
 
     ax_ : matplotlib Axes
         Axes with the histograms.
@@ -74,20 +76,20 @@ class OutlierScoreDisplay:
         Parameters
         ----------
         estimator : estimator with `score_samples`
-            A fitted outlier detector or density. Its `offset_`, if it has one, is the threshold,
-            unless it flags by a false discovery rate.
+            Fitted outlier detector or density. The threshold is its `offset_`, if it has one. With
+            a false discovery rate, no threshold is drawn, because there is no fixed one.
 
         X : array-like of shape (n_samples, n_features)
             The rows.
 
         y : array-like of shape (n_samples,), default=None
-            Known labels, 1 for inliers and -1 for outliers.
+            Known labels: 1 for inliers, -1 for outliers. If None, all rows share one histogram.
 
         n_bins : int, default=40
             Number of bins.
 
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         **kwargs : dict
             Keyword arguments for :meth:`matplotlib.axes.Axes.stairs`.
@@ -95,14 +97,15 @@ class OutlierScoreDisplay:
         Returns
         -------
         display : OutlierScoreDisplay
-            The display, with the scores it drew.
+            The display that stores the scores.
 
         Raises
         ------
         AttributeError
             If the estimator has no `score_samples`.
         ValueError
-            If `y` holds other labels than 1 and -1.
+            If `y` has other labels than 1 and -1, if the columns of X are not those of the fit, or
+            if no score is finite.
         ImportError
             If matplotlib is not installed.
         """
@@ -112,7 +115,7 @@ class OutlierScoreDisplay:
         scores = estimator.score_samples(like_fitted(rows, X, estimator))
         threshold = getattr(estimator, "offset_", None)
         if getattr(estimator, "fdr", None) is not None:
-            threshold = None  # labels depend on the rows beside
+            threshold = None  # the threshold depends on the other rows
         display = cls(scores=scores, threshold=threshold, y=check_labels(y, scores))
         return display.plot(ax=ax, n_bins=n_bins, **kwargs)
 
@@ -123,19 +126,19 @@ class OutlierScoreDisplay:
         Parameters
         ----------
         scores : array-like of shape (n_samples,)
-            Score of each row; the lower, the more abnormal.
+            Score of each row. Lower scores are more abnormal.
 
         y : array-like of shape (n_samples,), default=None
-            Known labels, 1 for inliers and -1 for outliers.
+            Known labels: 1 for inliers, -1 for outliers. If None, all rows share one histogram.
 
         threshold : float, default=None
-            Score below which a row is an outlier.
+            Score below which a row is an outlier. If None, no threshold is drawn.
 
         n_bins : int, default=40
             Number of bins.
 
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         **kwargs : dict
             Keyword arguments for :meth:`matplotlib.axes.Axes.stairs`.
@@ -143,7 +146,14 @@ class OutlierScoreDisplay:
         Returns
         -------
         display : OutlierScoreDisplay
-            The display.
+            The display that stores the scores.
+
+        Raises
+        ------
+        ValueError
+            If `y` has other labels than 1 and -1, or no score is finite.
+        ImportError
+            If matplotlib is not installed.
         """
         check_matplotlib(f"{cls.__name__}.from_predictions")
         scores = np.asarray(scores, dtype=np.float64)
@@ -156,7 +166,7 @@ class OutlierScoreDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         n_bins : int, default=40
             Number of bins.
@@ -167,7 +177,14 @@ class OutlierScoreDisplay:
         Returns
         -------
         display : OutlierScoreDisplay
-            The display itself.
+            This display.
+
+        Raises
+        ------
+        ValueError
+            If no score is finite.
+        ImportError
+            If matplotlib is not installed.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         import matplotlib.pyplot as plt
@@ -193,9 +210,11 @@ class OutlierScoreDisplay:
                 linestyle=":",
                 label=f"threshold: {n_below} of {len(self.scores)} rows below",
             )
-        ax.set(xlim=(low, high), xlabel="score (lower is odder)", ylabel="rows")
+        ax.set(xlim=(low, high), xlabel="score (lower is more abnormal)", ylabel="rows")
         if n_beyond := (self.scores < low).sum():
-            ax.set_title(f"{n_beyond} rows below the axis count in the first bin", fontsize="small")
+            ax.set_title(
+                f"{n_beyond} rows below the axis are counted in the first bin", fontsize="small"
+            )
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(frameon=False, loc="upper left")
         return self
@@ -203,7 +222,7 @@ class OutlierScoreDisplay:
     def _limits(self):
         finite = self.scores[np.isfinite(self.scores)]
         if not len(finite):
-            raise ValueError("no score is finite, so there is nothing to draw.")
+            raise ValueError("No score is finite, so there is nothing to draw.")
         first, third = np.percentile(finite, [25, 75])
         low = max(finite.min(), first - MOST_SPREAD * (third - first))
         if self.threshold is not None and np.isfinite(self.threshold):

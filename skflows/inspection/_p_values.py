@@ -1,4 +1,4 @@
-"""Whether p-values are what they say."""
+"""Distribution of p-values compared with the uniform distribution."""
 
 import numpy as np
 from scipy import stats
@@ -17,11 +17,13 @@ CONFIDENCE = 0.95
 
 
 class PValueDisplay:
-    """How many rows have a p-value of at most each level: the level itself, of inliers.
+    """Empirical distribution function of p-values, to check their calibration.
 
-    Of new inliers the curve should follow the diagonal, or stay below it; the band holds 95 % of
-    the curves of as many independent uniform values, at each level by itself. Above the band,
-    p-values are too small and flags too many. Outliers among the rows lift the left end.
+    The p-values of new inliers are uniform if they are calibrated: the curve follows the diagonal,
+    or stays below it if they are conservative. The band contains the curve of as many independent
+    uniform values with probability 0.95, at each level separately. Above the band, the p-values are
+    too small, so too many rows are flagged. Outliers among the rows raise the left end of the
+    curve.
 
     It is recommended to use :meth:`from_estimator` or :meth:`from_predictions` to create a
     :class:`PValueDisplay`.
@@ -34,10 +36,10 @@ class PValueDisplay:
     Attributes
     ----------
     line_ : matplotlib Line2D
-        Fraction of the rows up to each level.
+        Fraction of the rows with a p-value of at most each level.
 
     band_ : matplotlib PolyCollection
-        Where that fraction lies if the p-values are uniform.
+        Range of this fraction for uniform p-values.
 
     ax_ : matplotlib Axes
         Axes with the curve.
@@ -63,21 +65,21 @@ class PValueDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, X, *, log=True, ax=None, **kwargs):
-        """Compute p-values of rows and draw their curve.
+        """Compute the p-values of rows and draw their distribution function.
 
         Parameters
         ----------
         estimator : estimator with `p_values`
-            A fitted :class:`skflows.DensityOutlierDetector` with a calibration.
+            Fitted :class:`skflows.DensityOutlierDetector` with a `calibration`.
 
         X : array-like of shape (n_samples, n_features)
-            New rows, not those of `fit`.
+            New rows, which were not used in the fit.
 
         log : bool, default=True
-            Whether both axes are logarithmic: small levels are those that matter.
+            Whether both axes are logarithmic, to show the small p-values that lead to flags.
 
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         **kwargs : dict
             Keyword arguments for :meth:`matplotlib.axes.Axes.step`.
@@ -85,14 +87,15 @@ class PValueDisplay:
         Returns
         -------
         display : PValueDisplay
-            The display, with the p-values it drew.
+            The display that stores the p-values.
 
         Raises
         ------
         AttributeError
             If the estimator has no `p_values`.
         ValueError
-            If it was fitted without calibration.
+            If the estimator was fitted without calibration, or the columns of X are not those of
+            the fit.
         ImportError
             If matplotlib is not installed.
         """
@@ -104,7 +107,7 @@ class PValueDisplay:
 
     @classmethod
     def from_predictions(cls, p_values, *, log=True, ax=None, **kwargs):
-        """Draw the curve of given p-values.
+        """Draw the distribution function of given p-values.
 
         Parameters
         ----------
@@ -115,7 +118,7 @@ class PValueDisplay:
             Whether both axes are logarithmic.
 
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         **kwargs : dict
             Keyword arguments for :meth:`matplotlib.axes.Axes.step`.
@@ -123,18 +126,25 @@ class PValueDisplay:
         Returns
         -------
         display : PValueDisplay
-            The display.
+            The display that stores the p-values.
+
+        Raises
+        ------
+        ValueError
+            If there are no p-values, or one is not between 0 and 1.
+        ImportError
+            If matplotlib is not installed.
         """
         check_matplotlib(f"{cls.__name__}.from_predictions")
         return cls(p_values=p_values).plot(ax=ax, log=log, **kwargs)
 
     def plot(self, ax=None, *, log=True, **kwargs):
-        """Draw the curve.
+        """Draw the distribution function and the band of uniform p-values.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on. None makes a new figure.
+            Axes to draw on. If None, a new figure is created.
 
         log : bool, default=True
             Whether both axes are logarithmic.
@@ -145,12 +155,19 @@ class PValueDisplay:
         Returns
         -------
         display : PValueDisplay
-            The display itself.
+            This display.
+
+        Raises
+        ------
+        ValueError
+            If there are no p-values, or one is not between 0 and 1.
+        ImportError
+            If matplotlib is not installed.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         p_values = np.sort(np.asarray(self.p_values, dtype=np.float64))
         if not len(p_values) or not ((p_values >= 0) & (p_values <= 1)).all():
-            raise ValueError("p_values must be numbers between 0 and 1, at least one.")
+            raise ValueError("p_values must be one or more numbers between 0 and 1.")
         import matplotlib.pyplot as plt
 
         ax = single_axes(plt, ax, (4.8, 4.4))
@@ -176,7 +193,7 @@ class PValueDisplay:
             ax.set(xscale="log", yscale="log", xlim=(levels[0], 1), ylim=(floor, 1))
         else:
             ax.set(xlim=(0, 1), ylim=(0, 1))
-        ax.set(xlabel="p-value", ylabel="rows with at most this p-value (fraction)")
+        ax.set(xlabel="p-value", ylabel="fraction of rows with at most this p-value")
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(frameon=False, loc="upper left")
         return self

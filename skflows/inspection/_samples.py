@@ -1,4 +1,4 @@
-"""Data beside what the model draws."""
+"""Pair plot of data and samples of a fitted density."""
 
 from copy import copy
 from inspect import signature
@@ -25,17 +25,17 @@ MAX_SAMPLES = 5000
 
 
 class SamplesDisplay:
-    """Pair plot of data beside samples of a fitted estimator.
+    """Pair plot of data and samples of a fitted estimator, in two colours.
 
-    The diagonal holds a histogram of each column, the panels below it a scatter plot of each pair,
-    data and samples in two colours.
+    The diagonal shows a histogram of each column. The panels below it show a scatter plot of each
+    pair of columns.
 
     It is recommended to use :meth:`from_estimator` to create a :class:`SamplesDisplay`.
 
     Parameters
     ----------
     X : ndarray of shape (n_data, n_columns)
-        Data.
+        The data.
 
     samples : ndarray of shape (n_samples, n_columns)
         Samples of the model, with the same columns.
@@ -49,14 +49,14 @@ class SamplesDisplay:
     Attributes
     ----------
     axes_ : ndarray of shape (n_columns, n_columns)
-        Matplotlib Axes of the panels; None above the diagonal.
+        Matplotlib Axes of the panels. None above the diagonal.
 
     figure_ : matplotlib Figure
         Figure containing the panels.
 
     See Also
     --------
-    DensityDisplay : The density itself, for two columns at a time.
+    DensityDisplay : Density of one or two columns.
 
     Examples
     --------
@@ -80,7 +80,7 @@ class SamplesDisplay:
     def from_estimator(
         cls, estimator, X, features=None, *, n_samples=None, random_state=None, ax=None, **kwargs
     ):
-        """Sample from a fitted estimator and draw the samples beside the data.
+        """Sample from a fitted estimator, and draw the samples with the data.
 
         Parameters
         ----------
@@ -89,20 +89,19 @@ class SamplesDisplay:
             :class:`sklearn.mixture.GaussianMixture`.
 
         X : {array-like, DataFrame} of shape (n_data, n_features)
-            Data, with the columns the estimator was fitted with.
+            Data, with the columns that the estimator was fitted with.
 
         features : list of int or str, default=None
-            Indices or names of the columns to draw. None takes all, or the first six when there
-            are more.
+            Indices or names of the columns to draw. If None, at most the first six are drawn.
 
         n_samples : int, default=None
-            Number of samples. None draws as many as X has rows, at most 5000.
+            Number of samples. If None, as many as X has rows, at most 5000.
 
         random_state : int, RandomState instance or None, default=None
-            Seed of the samples. None leaves the choice to the estimator.
+            Seed of the samples. If None, the estimator uses its own default.
 
         ax : matplotlib Axes, default=None
-            Axes whose room is divided into the panels. None makes a new figure.
+            Axes whose area is divided into the panels. If None, a new figure is created.
 
         **kwargs : dict
             Keyword arguments for :func:`matplotlib.pyplot.scatter`.
@@ -110,12 +109,15 @@ class SamplesDisplay:
         Returns
         -------
         display : SamplesDisplay
-            The display, with the data and the samples it drew.
+            The display that stores the data and the samples.
 
         Raises
         ------
+        AttributeError
+            If the estimator has no `sample`.
         ValueError
-            If `features` are unknown, or X has other columns than the estimator was fitted with.
+            If `features` are unknown, if `n_samples` is not a positive integer, if the columns of
+            X are not those of the fit, or if `ax` cannot be divided into panels.
         ImportError
             If matplotlib is not installed.
         """
@@ -140,13 +142,13 @@ class SamplesDisplay:
     def plot(self, ax=None, **kwargs):
         """Draw the panels.
 
-        Each column is shown from its 1st to its 99th percentile and a quarter of that on either
-        side; scatter plots show at most 2000 rows of each kind.
+        The axis of a column spans its 1st to its 99th percentile, extended by a quarter of that
+        range on either side. Scatter plots show at most 2000 rows of data and 2000 samples.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes whose room is divided into the panels. None makes a new figure.
+            Axes whose area is divided into the panels. If None, a new figure is created.
 
         **kwargs : dict
             Keyword arguments for :func:`matplotlib.pyplot.scatter`.
@@ -154,7 +156,14 @@ class SamplesDisplay:
         Returns
         -------
         display : SamplesDisplay
-            The display itself.
+            This display.
+
+        Raises
+        ------
+        ValueError
+            If `ax` cannot be divided into panels.
+        ImportError
+            If matplotlib is not installed.
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         import matplotlib.pyplot as plt
@@ -189,7 +198,7 @@ class SamplesDisplay:
         data, samples = thin(self.X), thin(self.samples)
         dots = np.vstack([data, samples])[:, [column, row]]
         colors = np.repeat([DATA_COLOR, MODEL_COLOR], [len(data), len(samples)])
-        # Mixed order: drawn one kind after the other, the second would hide the first.
+        # Shuffled, so that samples do not hide the data.
         order = np.random.default_rng(0).permutation(len(dots))
         style = {"s": 4, "alpha": 0.5, "linewidths": 0, "rasterized": True} | kwargs
         panel.scatter(*dots[order].T, c=colors[order], **style)
@@ -208,7 +217,7 @@ class SamplesDisplay:
         self._legend()
 
     def _legend(self):
-        """Name the colours in the empty room right of the first panel, or in it if it is alone."""
+        """Add a legend right of the first panel, or inside it if it is the only one."""
         panel = self.axes_[0, 0]
         handles = [
             panel.stairs([], [0], fill=True, color=DATA_COLOR, alpha=0.4),
@@ -219,7 +228,7 @@ class SamplesDisplay:
             f"{self.estimator_name}\n({len(self.samples)} samples)",
         ]
         place = {"loc": "upper left", "bbox_to_anchor": (1.05, 1.0)} if len(self.axes_) > 1 else {}
-        # Else the layout would widen the first column to hold the legend.
+        # Otherwise, the layout widens the first column to make space for the legend.
         panel.legend(handles, labels, frameon=False, fontsize="small", **place).set_in_layout(False)
 
 
@@ -227,8 +236,8 @@ def _draw(estimator, n_samples, random_state):
     if "random_state" in signature(estimator.sample).parameters:
         samples = estimator.sample(n_samples, random_state=random_state)
     else:
-        # GaussianMixture draws from the random_state it was built with; a shallow copy takes
-        # another one without touching the caller's estimator.
+        # GaussianMixture.sample takes no seed. A shallow copy gets another random_state without
+        # changing the caller's estimator.
         if random_state is not None:
             estimator = copy(estimator).set_params(random_state=random_state)
         samples = estimator.sample(n_samples)

@@ -7,6 +7,7 @@ kernel, or else does the same with PyTorch operations; the tests compare the two
 """
 
 import warnings
+from typing import Any
 
 import torch
 from torch.autograd import forward_ad
@@ -29,8 +30,8 @@ DTYPES = torch.float32, torch.float64
 
 # Private hooks of torch that tell whether operations are recorded or transformed. Without one of
 # them nobody could tell, so the kernels are not used.
-_n_dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
-_transform_level = getattr(getattr(torch._C, "_functorch", None), "maybe_current_level", None)
+_n_dispatch_modes: Any = getattr(torch._C, "_len_torch_dispatch_stack", None)
+_transform_level: Any = getattr(getattr(torch._C, "_functorch", None), "maybe_current_level", None)
 _has_hooks = None not in (_n_dispatch_modes, _transform_level) and hasattr(
     forward_ad, "_current_level"
 )
@@ -42,7 +43,7 @@ def usable(*tensors):
     They need a CPU's memory, and leave no operation behind for a gradient, a tracer, a compiler,
     a function transform such as `torch.vmap` or a dispatch mode.
     """
-    if _compiled is None or not _has_hooks:
+    if _compiled is None or not _has_hooks or torch.compiler.is_compiling():
         return False
     dtype = tensors[0].dtype
     for tensor in tensors:
@@ -50,7 +51,6 @@ def usable(*tensors):
             return False
     return (
         dtype in DTYPES
-        and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and not _n_dispatch_modes()
         and _transform_level() is None
@@ -71,7 +71,7 @@ def usable_map(x, params, n_params):
     n_params : int
         Number of parameters of the map.
     """
-    return params.shape == (*x.shape[:-1], n_params, x.shape[-1]) and usable(x, params)
+    return usable(x, params) and params.shape == (*x.shape[:-1], n_params, x.shape[-1])
 
 
 def has_bins(n_bins):
@@ -107,16 +107,12 @@ def run_map(name, settings, x, params):
 
 
 def run_map_backward(name, settings, x, params, grad_z, grad_log_det):
-    """Return the gradients of x and params from those of what `run_map` returned.
-
-    The gradients given may be of another dtype, or broadcast to the shape of what they belong to.
-    """
+    """Return the gradients in x and params, from those in what `run_map` returned."""
     x, params = x.contiguous(), params.contiguous()
-    grad_z = _like(grad_z, x, x.shape)
-    grad_log_det = _like(grad_log_det, x, (*x.shape[:-2], x.shape[-1]))
-    grads = torch.empty_like(x), torch.empty_like(params)
-    getattr(_compiled, name)(*_arrays(x, params, grad_z, grad_log_det, *grads), *settings)
-    return grads
+    grads = grad_z.contiguous(), grad_log_det.contiguous()
+    outputs = torch.empty_like(x), torch.empty_like(params)
+    getattr(_compiled, name)(*_arrays(x, params, *grads, *outputs), *settings)
+    return outputs
 
 
 def run_adamw(arrays, settings):
@@ -127,9 +123,3 @@ def run_adamw(arrays, settings):
 def _arrays(*tensors):
     """NumPy arrays that share the memory of the tensors, which the C code can check."""
     return [tensor.numpy() for tensor in tensors]
-
-
-def _like(grad, like, shape):
-    if grad.dtype is not like.dtype or grad.shape != shape:
-        grad = grad.to(like).expand(shape)
-    return grad.contiguous()

@@ -24,10 +24,18 @@ class Activation(NamedTuple):
         return self.backward(torch.ones_like(h), h, value)
 
 
+def silu_backward(g, h, value):
+    """Return the gradient of SiLU; it is differentiable, which that of torch is not."""
+    if not torch.is_grad_enabled():
+        return aten.silu_backward(g, h)
+    sigmoid = torch.sigmoid(h)
+    return g * (sigmoid + value * (1 - sigmoid))
+
+
 ACTIVATIONS = {
     "relu": Activation(torch.relu, lambda g, h, value: aten.threshold_backward(g, value, 0)),
     "tanh": Activation(torch.tanh, lambda g, h, value: aten.tanh_backward(g, value)),
-    "silu": Activation(F.silu, lambda g, h, value: aten.silu_backward(g, h)),
+    "silu": Activation(F.silu, silu_backward),
     "gelu": Activation(F.gelu, lambda g, h, value: aten.gelu_backward(g, h)),
     "elu": Activation(F.elu, lambda g, h, value: aten.elu_backward(g, 1, 1, 1, True, value)),
 }

@@ -156,8 +156,8 @@ class ResidualMADE(ResidualMLP):
                 gradients += [self.context.weight_gradient(g, context.mT), g.sum(-1, keepdim=True)]
             return gradients
 
-        x, params = torch.cat(x, -2), torch.stack(params, -3)
-        return self._reorder(x, -2), self._reorder(params, -3), pullback
+        solution = self._reorder(torch.cat(x, -2), -2)
+        return solution, self._reorder(torch.stack(params, -3), -3), pullback
 
     def _in_order(self, context):
         """Return weights, biases and block bounds with features in their order, for

@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from functools import partial
 
@@ -45,11 +46,8 @@ def scaled(rate, schedule, step, n_steps):
     return rate * schedule(step, n_steps)
 
 
-class FlowFit:
-    """One fit of an estimator's flow to validated rows with positive weights.
-
-    A subclass fits the bijection, in `_fit_bijection`.
-    """
+class FlowFit(ABC):
+    """One fit of an estimator's flow to validated rows with positive weights."""
 
     warm = increment = False
     device = torch.device("cpu")
@@ -69,6 +67,10 @@ class FlowFit:
         with self.seeded():
             self.prepare()
             return self._fit_bijection(on_epoch_begin, on_epoch_end)
+
+    @abstractmethod
+    def _fit_bijection(self, on_epoch_begin, on_epoch_end):
+        """Fit the bijection to the prepared rows; return the `History`."""
 
     @contextmanager
     def seeded(self):
@@ -97,12 +99,12 @@ class FlowFit:
         x, weight = self._dequantized(self.rows), torch.from_numpy(self.weight)
         preprocess = fitted_preprocessor(est.preprocessing, self.bounds, x, weight)
         flow = est._build_flow(preprocess, x.shape[1])
-        few = slice(None)
         if len(x) > INITIALIZATION_ROWS:
             few = torch.randperm(len(x), generator=self.generator)[:INITIALIZATION_ROWS]
+            x, weight = x[few], weight[few]
         with torch.no_grad():
-            y, _ = preprocess(x[few])
-            flow.bijection.double().initialize(y, weight[few])
+            y, _ = preprocess(x)
+            flow.bijection.double().initialize(y, weight)
         return flow
 
     def _hold_out(self):

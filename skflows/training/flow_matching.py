@@ -81,7 +81,7 @@ class SolvedLikelihood(Likelihood):
     Finlay, Jacobsen, Nurbekyan & Oberman, "How to Train Your Neural ODE", 2020.
     """
 
-    in_nats: ClassVar = ("loss", "nll")
+    in_nats: ClassVar[tuple[str, ...]] = ("loss", "nll")
 
     solver: RungeKutta4
     kinetic_penalty: float = 0.0
@@ -136,7 +136,7 @@ class FlowMatching(SolvedLikelihood):
     Transport", 2024.
     """
 
-    in_nats: ClassVar = ()
+    in_nats: ClassVar[tuple[str, ...]] = ()
     validated_every: ClassVar = 5  # a solution costs as much as many steps of matching
 
     coupling: str = "independent"

@@ -69,7 +69,7 @@ def fit_jointly(fits, exact=False):
 
 def stackable_groups(fits, exact):
     """Return lists of indices of prepared fits that train as one stack."""
-    groups = []
+    groups: list[list[int]] = []
     for i, fit in enumerate(fits):
         for group in groups:
             first = fits[group[0]]
@@ -135,7 +135,7 @@ def shared_generators(fits):
     # A member that is done in the first of several phases joins the next one again, and continues
     # from its own draws.
     has_phases = len(fits[0].estimator._phases(fits[0].max_iter)) > 1
-    found = {}
+    found: dict = {}
     generators = []
     for fit in fits:
         state = fit.generator.get_state().numpy().tobytes()

@@ -49,7 +49,8 @@ class LayerwiseFit(FlowFit):
         if held_out is not None:
             history.best_score = threshold = held_out.score()
         end = self.started + (math.inf if est.time_limit is None else est.time_limit)
-        layers, patience = [], 0
+        layers: list = []
+        patience = 0
         try:
             while len(layers) < max_iter and patience < est.n_iter_no_change:
                 if on_epoch_begin is not None:

@@ -31,7 +31,8 @@ class Likelihood:
 
         The one called "loss" is minimised.
         """
-        return {"loss": weighted_nll(*self.latent(bijection, y), weight)}
+        z, log_det = self.latent(bijection, y)
+        return {"loss": weighted_nll(z, log_det, weight)}
 
     def gradients(self, bijection, y, weight, n):
         """Return the losses, and the gradients of "loss" over n in the parameters.
@@ -72,6 +73,9 @@ def mean_log_prob(latent, y, weight):
     weight : Tensor of shape (n,) or (M, n)
         Importance of each row.
     """
+    total = 0.0
     chunks = zip(y.split(EVALUATION_ROWS, -2), weight.split(EVALUATION_ROWS, -1), strict=True)
-    total = sum(weighted_nll(*latent(rows), w).cpu().double() for rows, w in chunks)
+    for rows, weight_of_rows in chunks:
+        z, log_det = latent(rows)
+        total = total + weighted_nll(z, log_det, weight_of_rows).cpu().double()
     return (-total / weight.sum(-1).cpu()).tolist()
