@@ -104,8 +104,8 @@ def how_sure(found):
         basis = (
             "The rows were judged by models that had not seen them. Their p-values come from a "
             "curve that fits the more normal three quarters of the table and is extrapolated to "
-            "the odd end: a model, which cannot be verified there. For a guarantee, give rows known "
-            "to be normal with <code>--reference</code>."
+            "the odd end: a model, which cannot be verified there. For a guarantee, give rows "
+            "known to be normal with <code>--reference</code>."
         )
         if len(found.scores) < FEW:
             basis += (
