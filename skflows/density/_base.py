@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
@@ -23,7 +23,7 @@ from ..preprocessing.validation import (
 )
 from . import _docstrings
 from ._outlier_labels import OutlierDensityMixin
-from ._third_party import check_n_samples
+from ._sampling import SamplingMixin
 
 # A latent map whose round trip errs by more than this fraction of a column's scale is not trusted
 # (Behrmann et al., "Understanding and Mitigating Exploding Inverses", 2021).
@@ -32,6 +32,7 @@ RECONSTRUCTION_ROWS = 256  # training rows, about, on which a fit checks its inv
 
 
 class BaseFlowDensity(
+    SamplingMixin,
     OutlierDensityMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
@@ -143,7 +144,7 @@ class BaseFlowDensity(
         dequantizer = self._dequantizer if warm else None
         table = prepare_table(self, X, sample_weight, least=least, dequantizer=dequantizer)
         self._dequantizer = table.dequantizer
-        self.discrete_ = table.dequantizer.gaps()
+        self.discrete_ = table.dequantizer.named_gaps(getattr(self, "feature_names_in_", None))
         if held_out is not None:
             rows, weight, _ = weighted_rows(self, *held_out, least=1, reset=False)
             names = getattr(self, "feature_names_in_", None)
@@ -270,25 +271,7 @@ class BaseFlowDensity(
 
         return _evaluation.map_rows(self.flow_, method, rows)
 
-    def sample(self, n_samples=1, random_state=None):
-        """Draw rows from the fitted density.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-
-        random_state : int, RandomState instance or None, default=None
-            Seed of the draw.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features)
-            The rows.
-        """
-        check_is_fitted(self)
-        check_n_samples(n_samples)
-        random_state = check_random_state(random_state)
+    def _sample_rows(self, n_samples, random_state):
         latent = random_state.standard_normal((n_samples, self._n_features_out))
         return self._dequantizer.round(self._map_rows("inverse", latent)[0])
 

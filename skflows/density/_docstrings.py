@@ -34,11 +34,11 @@ bounds : array-like of shape (n_features, 2), or dict, default=None
 
 discrete : "auto", None, array-like of int or str, or dict, default="auto"
     Columns of discrete values, by index or name; a dict gives the distance between their
-    values, which otherwise is the smallest gap (1 in a constant column). Uniform noise of
-    this width is added to them, drawn anew in each epoch; scores average the density over 8
-    fixed draws of it, which gives the probability of a cell divided by its width; samples are
-    rounded. "auto" finds constant columns and, in tables of 40 rows or more, those with fewer
-    than half of their values distinct.
+    values, which otherwise is the smallest gap (1 in a constant column). "auto" chooses the
+    columns of whole numbers, and those in which two random rows have the same value with a
+    probability of 10 % or more. Training adds uniform noise of this width, drawn anew in each
+    epoch. Scores are the log-probability of the cell around a row, divided by its width: the
+    density is averaged over two points of the cell. Samples are rounded.
 """
 
 CONTAMINATION = """\
@@ -130,8 +130,8 @@ best_validation_score_ : float or None
 offset_ : float
     Log-density below which `predict` labels a row an outlier.
 
-discrete_ : dict of int to float
-    The discrete columns and the width of their cells.
+discrete_ : dict
+    The discrete columns, by name or else by index, and the distance between their values.
 
 n_features_in_ : int
     Number of columns seen in `fit`.

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.base import DensityMixin, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ..preprocessing.dequantizer import N_DRAWS
+from ..preprocessing.dequantizer import N_POINTS
 from ..preprocessing.sklearn_compat import check_sample_weight, weighted_percentile
 from ..preprocessing.validation import validate_rows
 
@@ -96,7 +96,7 @@ class OutlierDensityMixin(OutlierMixin, DensityMixin):
         """
         if self.contamination is None:
             return -np.inf
-        few = FENCE_ROWS // (N_DRAWS if self.discrete_ else 1)
+        few = FENCE_ROWS // (N_POINTS if self.discrete_ else 1)
         step = max(1, len(X) // few) if self.contamination == "auto" else 1
         return self._outlier_threshold(score_rows(X[::step]), weight[::step])
 

@@ -2,17 +2,10 @@
 
 import copy
 from inspect import signature
-from numbers import Integral
 
 from sklearn.base import DensityMixin, OutlierMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import has_fit_parameter
-
-
-def check_n_samples(n_samples):
-    """Raise unless ``n_samples`` is a number of rows to draw."""
-    if not isinstance(n_samples, Integral) or n_samples < 1:
-        raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
 
 
 def check_is_density(estimator):

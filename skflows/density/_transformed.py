@@ -3,17 +3,17 @@
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from ..preprocessing.sklearn_compat import HasMethods, fit_context
 from ..preprocessing.validation import prepare_table
 from . import _docstrings
 from ._base import BaseFlowDensity
 from ._outlier_labels import OutlierDensityMixin
-from ._third_party import check_is_density, check_n_samples, draw, fit_density
+from ._sampling import SamplingMixin
+from ._third_party import check_is_density, draw, fit_density
 
 
-class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator):
+class TransformedDensity(SamplingMixin, OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator):
     __doc__ = _docstrings.fill("""Density of another estimator on transformed columns.
 
     ``make_pipeline(StandardScaler(), KernelDensity())`` scores rows in the units of the scaler's
@@ -44,8 +44,8 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
     preprocessor_ : torch.nn.Module
         The map.
 
-    discrete_ : dict of int to float
-        The discrete columns and the width of their cells.
+    discrete_ : dict
+        The discrete columns, by name or else by index, and the distance between their values.
 
     offset_ : float
         Log-density below which `predict` labels a row an outlier.
@@ -120,7 +120,7 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
         check_is_density(self.estimator)
         table = prepare_table(self, X, sample_weight)
         self._dequantizer = table.dequantizer
-        self.discrete_ = table.dequantizer.gaps()
+        self.discrete_ = table.dequantizer.named_gaps(getattr(self, "feature_names_in_", None))
         random_state = check_random_state(self.random_state)
         rows = self._dequantizer.add_random_noise(table.X, random_state)
         x, weight = torch.from_numpy(rows), torch.from_numpy(table.weight)
@@ -140,26 +140,9 @@ class TransformedDensity(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator)
         mapped, log_det = _evaluation.map_rows(self.preprocessor_, "forward", rows)
         return self.estimator_.score_samples(mapped) + log_det
 
-    def sample(self, n_samples=1, random_state=None):
-        """Draw rows from the fitted density.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-
-        random_state : int, RandomState instance or None, default=None
-            Seed of the draw.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features)
-            The rows.
-        """
+    def _sample_rows(self, n_samples, random_state):
         from . import _evaluation
 
-        check_is_fitted(self)
-        check_n_samples(n_samples)
-        mapped = draw(self.estimator_, n_samples, check_random_state(random_state))
+        mapped = draw(self.estimator_, n_samples, random_state)
         X, _ = _evaluation.map_rows(self.preprocessor_, "inverse", np.asarray(mapped))
         return self._dequantizer.round(X)

@@ -55,8 +55,8 @@ class AutoDensity(MixtureMixin, BaseEstimator):
     ----------
     {mixture}
 
-    discrete_ : dict of int to float
-        The discrete columns and the width of their cells.
+    discrete_ : dict
+        The discrete columns, by name or else by index, and the distance between their values.
 
     References
     ----------
@@ -129,14 +129,14 @@ class AutoDensity(MixtureMixin, BaseEstimator):
 
         table = prepare_table(self, X, sample_weight, least=3)
         X, weight = table.X, None if sample_weight is None else table.weight
-        self.discrete_ = table.dequantizer.gaps()
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
-        splits = self._splits(X, table.is_weighted, seed)
         # Components see arrays, so that columns are given by index; all have the same cells.
         names = getattr(self, "feature_names_in_", None)
+        self.discrete_ = table.dequantizer.named_gaps(names)
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        splits = self._splits(X, table.is_weighted, seed)
         data = {
             "bounds": resolve_bounds(self.bounds, X.shape[1], names),
-            "discrete": self.discrete_,
+            "discrete": table.dequantizer.gaps(),
             "random_state": seed,
         }
         components = portfolio(*X.shape, len(splits) > 1, weight is not None, data)

@@ -7,11 +7,10 @@ import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from scipy.special import logsumexp
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from ..density._outlier_labels import OutlierDensityMixin
-from ..density._third_party import check_n_samples, draw
+from ..density._sampling import SamplingMixin
+from ..density._third_party import draw
 from ._components import budgets, fit_group, group_components, mixture_weights, warm_up
 
 SHORT_LIMIT = 10  # seconds: a shorter fit runs in one process, because processes take time to start
@@ -54,7 +53,7 @@ def likeliest_of_each_family(components, means):
     return sorted(likeliest.values())
 
 
-class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
+class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
     """A mixture of fitted members: its fit from components, its scores and its samples."""
 
     def _fit_mixture(
@@ -220,25 +219,7 @@ class MixtureMixin(OutlierDensityMixin, CallbackSupportMixin):
     def _pool_rows(self, X):
         return pooled_log_density(self._pool, X)
 
-    def sample(self, n_samples=1, random_state=None):
-        """Draw rows from the mixture.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-
-        random_state : int, RandomState instance or None, default=None
-            Seed of the draw.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features)
-            The rows.
-        """
-        check_is_fitted(self)
-        check_n_samples(n_samples)
-        random_state = check_random_state(random_state)
+    def _sample_rows(self, n_samples, random_state):
         members = weighted_members(self.estimators_, self.weights_)
         weights = np.array([weight for _, weight in members])
         counts = random_state.multinomial(n_samples, weights / weights.sum())

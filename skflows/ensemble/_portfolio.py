@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.mixture import GaussianMixture
 
 from ..density import GaussianizationDensity, NSFDensity, TransformedDensity
-from ..preprocessing.dequantizer import N_DRAWS
+from ..preprocessing.dequantizer import N_POINTS
 from ..training.flow_fit import automatic_batch_size
 from ._components import Component
 from ._simple_densities import GaussianKernels, StandardNormal
@@ -55,7 +55,7 @@ def portfolio(n, d, folds, weighted, data):
         Component("gaussian", on(StandardNormal(), preprocessing="whiten"), True),
         Component("copula", on(StandardNormal(), preprocessing=SPACES["copula"]), True),
     ]
-    n_scores = n * (N_DRAWS if data.get("discrete") else 1)
+    n_scores = n * (N_POINTS if data.get("discrete") else 1)
     kernel_components = kernels(on) if n_scores <= KERNEL_ROWS else []
     if folds:  # few rows: kernels take milliseconds
         components += kernel_components

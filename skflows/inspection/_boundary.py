@@ -213,8 +213,8 @@ class OutlierBoundaryDisplay:
             )
         self.scatter_ = None
         if self.X is not None:
-            odd = np.zeros(len(self.X)) if self.outlier is None else self.outlier
-            dots = thin(np.column_stack([self.X, odd]))
+            is_outlier = np.zeros(len(self.X)) if self.outlier is None else self.outlier
+            dots = thin(np.column_stack([self.X, is_outlier]))
             dots = dots[np.argsort(dots[:, 2], kind="stable")]  # draw outliers on top
             colors = np.where(dots[:, 2] == 1, MODEL_COLOR, DATA_COLOR)
             self.scatter_ = ax.scatter(*dots[:, :2].T, s=10, c=colors, linewidths=0)

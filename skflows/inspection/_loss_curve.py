@@ -160,28 +160,30 @@ class LossCurveDisplay:
             ax.locator_params(axis="x", integer=True)
         self.ax_, self.figure_ = ax, ax.figure
         in_nats = not (self.train_loss is None and self.validation_loss is None)
-        beside = ax.twinx() if in_nats and self.matching_loss is not None else ax
+        matching_ax = ax.twinx() if in_nats and self.matching_loss is not None else ax
         self.train_line_ = _curve(ax, self.train_loss, "training", DATA_COLOR, kwargs)
         self.validation_line_ = _curve(ax, self.validation_loss, "validation", MODEL_COLOR, kwargs)
-        self.matching_line_ = _curve(beside, self.matching_loss, "matching", DATA_COLOR, kwargs)
+        self.matching_line_ = _curve(
+            matching_ax, self.matching_loss, "matching", DATA_COLOR, kwargs
+        )
         lines = self.train_line_, self.matching_line_, self.validation_line_
         lines = [line for line in lines if line is not None]
         self.best_ = self._mark(lines) if self.best_iter else None
-        beside.set_ylabel(SQUARED_ERROR)
+        matching_ax.set_ylabel(SQUARED_ERROR)
         ax.set(xlabel="epoch", ylabel=NLL if in_nats else SQUARED_ERROR)
-        sides = list(dict.fromkeys((ax, beside)))
+        sides = list(dict.fromkeys((ax, matching_ax)))
         for side in sides:
             _keep_readable(side, [line.get_ydata() for line in lines if line.axes is side])
             side.spines["top"].set_visible(False)
         place = {}
-        if beside is ax:
+        if matching_ax is ax:
             ax.spines["right"].set_visible(False)
         else:
             self.matching_line_.set_linestyle("--")
             # Above the axes, because loc="best" considers the curves of one side only.
             place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 2}
         handles = [line for side in sides for line in side.get_legend_handles_labels()[0]]
-        beside.legend(handles=handles, frameon=False, **place)
+        matching_ax.legend(handles=handles, frameon=False, **place)
         return self
 
     def _mark(self, lines):

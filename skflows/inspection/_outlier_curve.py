@@ -21,13 +21,13 @@ from ._common import (
 # For each kind: the x and y of the curve, the summary, its name in the legend, the axis labels.
 KINDS = {
     "roc": (
-        lambda odd, oddness: roc_curve(odd, oddness)[:2],
+        lambda is_outlier, abnormality: roc_curve(is_outlier, abnormality)[:2],
         roc_auc_score,
         "AUC",
         ("inliers flagged (false positive rate)", "outliers flagged (true positive rate)"),
     ),
     "precision_recall": (
-        lambda odd, oddness: precision_recall_curve(odd, oddness)[1::-1],
+        lambda is_outlier, abnormality: precision_recall_curve(is_outlier, abnormality)[1::-1],
         average_precision_score,
         "AP",
         ("outliers flagged (recall)", "flags that are outliers (precision)"),
@@ -207,14 +207,14 @@ class OutlierCurveDisplay:
         ax = single_axes(plt, ax, (4.8, 4.4))
         self.ax_, self.figure_ = ax, ax.figure
         curve, summary, short, labels = KINDS[kind]
-        odd = np.asarray(self.y) == -1
+        is_outlier = np.asarray(self.y) == -1
         # Scores are -inf where the density is 0, and scikit-learn rejects infinite values.
-        oddness = -np.nan_to_num(self.scores, neginf=np.finfo(float).min)
-        self.summary_ = float(summary(odd, oddness))
+        abnormality = -np.nan_to_num(self.scores, neginf=np.finfo(float).min)
+        self.summary_ = float(summary(is_outlier, abnormality))
         label = f"{short} {self.summary_:.3f}"
         label = label if self.name is None else f"{self.name}, {label}"
         style = {"color": MODEL_COLOR, "label": label, "drawstyle": "steps-post"} | kwargs
-        (self.line_,) = ax.plot(*curve(odd, oddness), **style)
+        (self.line_,) = ax.plot(*curve(is_outlier, abnormality), **style)
         ax.set(xlabel=labels[0], ylabel=labels[1], xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(frameon=False, loc="lower right" if kind == "roc" else "lower left")

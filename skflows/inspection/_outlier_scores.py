@@ -194,8 +194,8 @@ class OutlierScoreDisplay:
         low, high = self._limits()
         groups = {"all rows": (np.ones(len(self.scores), dtype=bool), DATA_COLOR)}
         if self.y is not None:
-            odd = np.asarray(self.y) == -1
-            groups = {"inliers": (~odd, DATA_COLOR), "outliers": (odd, MODEL_COLOR)}
+            is_outlier = np.asarray(self.y) == -1
+            groups = {"inliers": (~is_outlier, DATA_COLOR), "outliers": (is_outlier, MODEL_COLOR)}
         self.bars_ = []
         for name, (rows, color) in groups.items():
             heights, edges = np.histogram(self.scores[rows].clip(low, high), n_bins, (low, high))

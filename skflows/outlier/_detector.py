@@ -38,10 +38,9 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         The score; higher always means more normal.
 
         - "log_pool": for mixtures such as `skflows.AutoDensity`, the mean of the log-densities of
-        its
-          components, with one vote per family: the likeliest mixture, kernels and flow on columns
-          that are scaled, whitened or mapped through their quantiles. How well each of these
-          predicts ordinary rows says little about unusual ones. For other estimators, the
+          its components, with one vote per family: the likeliest mixture, kernels and flow on
+          columns that are scaled, whitened or mapped through their quantiles. How well each of
+          these predicts ordinary rows says little about unusual ones. For other estimators, the
           log-density.
         - "log_density": the log-density, in nats.
         - "latent_norm": minus the distance to the origin of the latent space, for estimators with
@@ -52,8 +51,7 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
           each column.
         - "likelihood_ratio": the log-density minus that of a `background` density.
         - "ensemble": the log-density of log-density, score norm, likelihood ratio and latent norm
-        (if
-          there is one) among unseen rows, by a Gaussian copula.
+          (if there is one) among unseen rows, by a Gaussian copula.
 
     background : estimator, default=None
         Density for the likelihood ratio. None is another `estimator`, fitted to the rows with 30 %
@@ -66,9 +64,8 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
           should be inliers. Then at most a fraction ``a`` of new inliers has a p-value of ``a`` or
           less, whatever the density.
         - "empirical_null": by the gamma distributions of the surprise (minus the score) that fit
-        the
-          more normal three quarters of the rows, which may contain outliers. This is a model, not a
-          guarantee.
+          the more normal three quarters of the rows, which may contain outliers. This is a model,
+          not a guarantee.
 
     cv : "auto", int, cross-validation generator or iterable, default="auto"
         How rows are held out to calibrate. A single split, such as ``ShuffleSplit(1)``, is split

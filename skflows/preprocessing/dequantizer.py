@@ -1,20 +1,18 @@
 """Dequantisation: uniform noise on columns of discrete values, and rounding of samples."""
 
 from collections.abc import Mapping
-from functools import cache
 from numbers import Integral, Real
 
 import numpy as np
 
-SMALL_SAMPLE = 40
-
-MOST_DISTINCT = 0.5  # of the rows: a column with fewer distinct values is discrete
+# Probability that two rows have the same value, from which on a column counts as discrete.
+COINCIDENCE = 0.1
 ROUNDING = 1e-9  # tolerance, in gaps
 SAME = 1e-12  # gaps below this fraction of the largest value are floating-point rounding errors
 MOST_UNSEEN = 10  # points of a lattice per value seen: sparser lattices yield the values seen only
 MOST_DECIMALS = 12
-N_DRAWS = 8  # of noise, over which a score is averaged
-NOISY_ROWS = 2**15  # at once, to bound the memory of all draws
+N_POINTS = 2  # of a cell, over which a density is averaged
+ROWS_AT_ONCE = 2**15  # to bound the memory of all points
 
 
 class Dequantizer:
@@ -74,8 +72,12 @@ class Dequantizer:
         ]
 
     def gaps(self):
-        """Return the parameter ``discrete`` that gives the same cells on other rows."""
+        """Return the gap of each discrete column, by index: the parameter ``discrete``."""
         return dict(zip(self.columns.tolist(), self.gap.tolist(), strict=True))
+
+    def named_gaps(self, names=None):
+        """Return the gap of each discrete column, by name if columns have names."""
+        return {j if names is None else names[j]: gap for j, gap in self.gaps().items()}
 
     def __bool__(self):
         return len(self.columns) > 0
@@ -91,17 +93,21 @@ class Dequantizer:
         return self.add_noise(X, random_state.uniform(size=(len(X), len(self.columns))))
 
     def mean_density(self, log_density, X):
-        """Return the log of the mean density over the cell of each row, by the same draws for
-        all."""
+        """Return the log of the mean density over the cell of each row.
+
+        The mean is over two points of the cell, those of Gauss-Legendre quadrature on one of its
+        diagonals: exact for a density that is a quadratic function of each column.
+        """
         if not self:
             return log_density(X)
-        noise = lattice(len(self.columns))
+        sign = np.where(np.arange(len(self.columns)) % 2, -1, 1)
+        points = [0.5 + sign * offset for offset in (-0.5 / np.sqrt(3), 0.5 / np.sqrt(3))]
         scores = []
-        for start in range(0, len(X), NOISY_ROWS):
-            rows = X[start : start + NOISY_ROWS]
-            of_draws = log_density(np.concatenate([self.add_noise(rows, draw) for draw in noise]))
-            scores.append(np.logaddexp.reduce(np.split(of_draws, N_DRAWS)))
-        return np.concatenate(scores) - np.log(N_DRAWS)
+        for start in range(0, len(X), ROWS_AT_ONCE):
+            rows = X[start : start + ROWS_AT_ONCE]
+            found = log_density(np.concatenate([self.add_noise(rows, point) for point in points]))
+            scores.append(np.logaddexp.reduce(np.split(found, N_POINTS)))
+        return np.concatenate(scores) - np.log(N_POINTS)
 
     def round(self, X):
         """Round the discrete columns of X to values they can have."""
@@ -109,14 +115,6 @@ class Dequantizer:
             grid = possible_values(values, gap)
             X[:, j] = grid[np.searchsorted((grid[1:] + grid[:-1]) / 2, X[:, j])]
         return X
-
-
-@cache
-def lattice(n_columns):
-    """Return the noise of each draw on each discrete column."""
-    from scipy.stats import qmc  # slow to import
-
-    return qmc.LatinHypercube(n_columns, scramble=False, rng=0).random(N_DRAWS)
 
 
 def possible_values(values, gap):
@@ -141,10 +139,28 @@ def round_decimals(values, error):
 
 
 def discrete_columns(X):
-    """Return the columns that are constant or, except in small tables, repeat most of their
-    values."""
-    most = MOST_DISTINCT * len(X) if len(X) >= SMALL_SAMPLE else 2
-    return [j for j, column in enumerate(X.T) if len(np.unique(column)) < most]
+    """Return the columns of whole numbers, and those in which rows often have the same value.
+
+    Neither depends on the number of rows, so that folds of a table agree with the table.
+    """
+    return [
+        j for j, column in enumerate(X.T) if is_whole(column) or coincidence(column) >= COINCIDENCE
+    ]
+
+
+def is_whole(column):
+    """Whether all values are whole numbers, and not only because they are too large for others."""
+    largest = np.abs(column).max()
+    return bool(largest < 1 / np.finfo(column.dtype).eps and (column == np.rint(column)).all())
+
+
+def coincidence(column):
+    """Return the estimated probability that two random rows have the same value."""
+    if len(column) == 1:
+        return 1.0
+    _, counts = np.unique(column, return_counts=True)
+    counts = counts.astype(float)
+    return (counts * (counts - 1)).sum() / (len(column) * (len(column) - 1))
 
 
 def smallest_gap(column):

@@ -58,6 +58,9 @@ def prepare_table(estimator, X, sample_weight=None, *, least=2, dequantizer=None
     names = getattr(estimator, "feature_names_in_", None)
     if dequantizer is None:
         dequantizer = Dequantizer.for_parameter(estimator.discrete, X, names)
+        if getattr(estimator, "verbose", False) and dequantizer:
+            gaps = dequantizer.named_gaps(names).items()
+            print("Discrete columns: " + ", ".join(f"{key} (gap {gap:g})" for key, gap in gaps))
     else:
         dequantizer.update(X)
     bounds = validate_bounds(estimator.bounds, X, dequantizer, names=names)

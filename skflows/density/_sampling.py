@@ -1,0 +1,44 @@
+"""Drawing rows from a fitted density."""
+
+from numbers import Integral
+
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+
+class SamplingMixin:
+    """The method `sample`, from `_sample_rows`."""
+
+    def sample(self, n_samples=1, random_state=None, *, as_frame=False):
+        """Draw rows from the fitted density.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw.
+
+        as_frame : bool, default=False
+            Return a pandas DataFrame with the column names seen in `fit`.
+
+        Returns
+        -------
+        X : ndarray or DataFrame of shape (n_samples, n_features)
+            The rows.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
+        if as_frame and not hasattr(self, "feature_names_in_"):
+            raise ValueError(
+                "as_frame=True needs column names, but the density was fitted without: fit it to a "
+                "DataFrame whose column names are strings."
+            )
+        X = self._sample_rows(n_samples, check_random_state(random_state))
+        if not as_frame:
+            return X
+        import pandas as pd  # optional
+
+        return pd.DataFrame(X, columns=self.feature_names_in_)
