@@ -48,7 +48,7 @@ class BaseFlowDensity(
 
     # Constraints of the parameters that every flow has.
     _parameter_constraints: dict = {
-        "preprocessing": ["array-like", StrOptions({"standardize", "whiten", "quantile"})],
+        "preprocessing": ["array-like", StrOptions({"quantile", "standardize", "whiten"})],
         "bounds": ["array-like", dict, None],
         "discrete": ["array-like", dict, StrOptions({"auto"}), None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],

@@ -19,11 +19,11 @@ dropout : float, default=0.1
 """
 
 PREPROCESSING = """\
-preprocessing : {"standardize", "whiten", "quantile"} or sequence of them, default="standardize"
-    Fixed maps in front of the flow, which are part of the density: centre and scale each
-    column; decorrelate all columns, with a Ledoit-Wolf covariance; or map each column to a
-    normal one through its quantiles, with tails chosen by held-out likelihood. A sequence is
-    applied in its order.
+preprocessing : {"quantile", "standardize", "whiten"} or sequence of them, default="quantile"
+    Fixed maps in front of the flow, which are part of the density: map each column to a
+    standard normal through its quantiles, with tails chosen by held-out likelihood; centre
+    and scale each column; or decorrelate all columns, with a Ledoit-Wolf covariance. A
+    sequence is applied in its order.
 """
 
 DATA = """\

@@ -58,7 +58,7 @@ class FlowDensity(BaseFlowDensity):
         hidden_layer_sizes=(64, 64),
         activation="relu",
         dropout=0.1,
-        preprocessing="standardize",
+        preprocessing="quantile",
         bounds=None,
         discrete="auto",
         input_noise=0.0,

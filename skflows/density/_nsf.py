@@ -76,7 +76,7 @@ class NSFDensity(FlowDensity):
         hidden_layer_sizes=(64, 64),
         activation="relu",
         dropout=0.1,
-        preprocessing="standardize",
+        preprocessing="quantile",
         bounds=None,
         discrete="auto",
         input_noise=0.0,

@@ -52,7 +52,7 @@ class PlanarDensity(FlowDensity):
         self,
         *,
         n_transforms=32,
-        preprocessing="standardize",
+        preprocessing="quantile",
         bounds=None,
         discrete="auto",
         input_noise=0.0,

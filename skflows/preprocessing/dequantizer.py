@@ -96,7 +96,7 @@ class Dequantizer:
         """Return the log of the mean density over the cell of each row.
 
         The mean is over two points of the cell, those of Gauss-Legendre quadrature on one of its
-        diagonals: exact for a density that is a quadratic function of each column.
+        diagonals: exact for a density that is a sum of quadratic functions of single columns.
         """
         if not self:
             return log_density(X)
