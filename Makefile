@@ -1,18 +1,19 @@
-# Every target is complete on a machine with only Python (with venv), make and git:
-# it makes .venv and installs what it needs, once. With a C compiler flows are faster.
+# Every target works on a machine with only Python (with venv), make and git: it creates .venv and
+# installs what it needs, once. With a C compiler, flows are faster.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint docs bench
+.PHONY: help demo test lint docs dist bench
 
 help:
 	@echo "make demo   fit a flow to a real table and compare it with scikit-learn's densities"
 	@echo "make test   run the whole test suite, with branch coverage"
 	@echo "make lint   check style and types"
 	@echo "make docs   build the documentation into docs/_build/html"
-	@echo "make bench  say how to run the benchmarks"
+	@echo "make dist   build an sdist and a wheel into dist/, and test the wheel"
+	@echo "make bench  explain how to run the benchmarks"
 
 # A stamp is written last, so an interrupted step is run again.
 $(VENV)/.created:
@@ -40,6 +41,14 @@ lint: $(VENV)/.installed-lint
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
+# The wheel is tested in an environment of its own, in which nothing can be compiled.
+dist: $(VENV)/.installed-dist
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(PYTHON) -m venv build/smoke
+	CC=false build/smoke/bin/python -m pip install --disable-pip-version-check dist/*.whl
+	cd build && smoke/bin/python -W error ../tests/smoke.py
+
 ifdef DATA
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/quality.py --data '$(DATA)'
@@ -47,5 +56,5 @@ else
 bench:
 	@echo "make bench DATA=DIR trains every estimator and its peers on each .npz table in DIR"
 	@echo "(arrays X and, if rows are labelled, y with 1 for an anomaly) and prints a table."
-	@echo "This takes hours. For the speed of single steps: python benchmarks/time.py"
+	@echo "This takes hours. For the speed of single steps: python benchmarks/step_times.py"
 endif
