@@ -18,8 +18,7 @@ from sklearn.model_selection import train_test_split
 from threadpoolctl import threadpool_limits
 
 from skflows import TransformedDensity
-from skflows.ensemble._kernel_density import GaussianKernels
-from skflows.ensemble._portfolio import StandardNormal
+from skflows.ensemble._simple_densities import GaussianKernels, StandardNormal
 from skflows.outlier import agreement
 
 MAX_ROWS = 2_000  # to fit to

@@ -46,7 +46,7 @@ def quality(args):
         "RealNVPDensity": partial(Whole, RealNVPDensity),
         "zuko-MAF": PEERS["zuko-MAF"],
         "flow_matching": partial(Whole, CNFDensity),
-        "both": partial(Whole, partial(CNFDensity, training="both")),
+        "both": partial(Whole, partial(CNFDensity, objective="both")),
     }
     for path in (Path(args.data) / f"{name}.npz" for name in args.sets):
         for seed in args.seeds:
@@ -200,8 +200,8 @@ def training(args):
 
 
 def memory(args):
-    """Peak memory and time of an epoch by likelihood, through the solver and by the adjoint."""
-    cases = [(adjoint, n_steps) for adjoint in (True, False) for n_steps in (8, 32)]
+    """Peak memory and time of an epoch by likelihood, with and without checkpointing."""
+    cases = [(checkpointing, n_steps) for checkpointing in (True, False) for n_steps in (8, 32)]
     # A process for each: what one frees, the next would take without a trace.
     with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for found in pool.imap(memory_of, cases, chunksize=1):
@@ -210,9 +210,9 @@ def memory(args):
 
 def memory_of(case):
     torch.set_num_threads(1)
-    found = dict(zip(("adjoint", "n_steps"), case, strict=True))
+    found = dict(zip(("checkpointing", "n_steps"), case, strict=True))
     X = np.random.default_rng(0).standard_normal((4096, 10))
-    params = {"training": "likelihood", "preprocessing": "standardize", "early_stopping": False}
+    params = {"objective": "likelihood", "preprocessing": "standardize", "early_stopping": False}
     params |= {"batch_size": 4096, "contamination": None, "random_state": 0}
     CNFDensity(max_iter=1, **params).fit(X[:100])  # so that imports do not count
     flow = CNFDensity(max_iter=2, **found, **params)

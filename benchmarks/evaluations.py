@@ -27,7 +27,7 @@ IN_THE_PLANE = {"preprocessing": "standardize", "hidden_layer_sizes": (48, 48), 
 
 
 def likelihood_flow(**params):
-    defaults = {"training": "likelihood", "early_stopping": True, "contamination": None}
+    defaults = {"objective": "likelihood", "early_stopping": True, "contamination": None}
     return CNFDensity(**defaults | params)
 
 
@@ -175,7 +175,7 @@ def bound(args):
     report(true_score=round(float(annuli_log_density(X_test).mean()), 3))
     shared = IN_THE_PLANE | {"n_augmented": 2, "n_importance_samples": 1, "tolerance": 1e-5}
     small_batches = {"coupling": "optimal_transport", "batch_size": 16, "max_iter": 10}
-    likelihood = {"training": "likelihood", "n_steps": 6}
+    likelihood = {"objective": "likelihood", "n_steps": 6}
     cases = {
         "likelihood": likelihood | {"max_iter": 60},
         "matching, transport in small batches": small_batches | {"hidden_layer_sizes": (32, 32)},
@@ -184,7 +184,7 @@ def bound(args):
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(100, 2, dtype=torch.float64, generator=generator)
     for name, params in cases.items():
-        params = {"training": "flow_matching", "early_stopping": False} | shared | params
+        params = {"objective": "flow_matching", "early_stopping": False} | shared | params
         flow = likelihood_flow(random_state=0, **params).fit(X)
         by_draw = scores_by_draw(flow, X_test, noise)
         found = {}
@@ -194,7 +194,7 @@ def bound(args):
             found[n_draws] = (logsumexp(samples, axis=1) - np.log(n_draws)).mean()
         for step in (0.8, 0.4):
             found[f"grid of {step}"] = marginal_score(flow, X_test, step)
-        report(training=name, **{str(key): round(float(v), 4) for key, v in found.items()})
+        report(objective=name, **{str(key): round(float(v), 4) for key, v in found.items()})
 
 
 PARTS = {part.__name__: part for part in (penalties, rings, bound)}

@@ -28,7 +28,7 @@ from sklearn.svm import OneClassSVM
 from threadpoolctl import threadpool_limits
 
 from skflows import AutoDensity, DensityOutlierDetector, NICEDensity
-from skflows.outlier import SCORES
+from skflows.outlier._statistics import STATISTICS
 
 MAX_ROWS = 8_000
 N_NEIGHBORS = 5
@@ -137,10 +137,10 @@ class Ours:
         return self
 
     def score_samples(self, X):
-        return SCORES[self.statistic].compute(self.density, X, None)
+        return STATISTICS[self.statistic].compute(self.density, X, None)
 
     def score_fitted(self, X):
-        return getattr(self.density, SCORES[self.statistic].held_out)
+        return getattr(self.density, STATISTICS[self.statistic].held_out)
 
 
 METHODS = {

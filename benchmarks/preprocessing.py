@@ -76,7 +76,9 @@ def print_tables(lines):
                 print(f"| {name} | " + " | ".join(cells) + " |")
             for label, of in (("median", statistics.median), ("mean", statistics.mean)):
                 columns = zip(*([v - max(row) for v in row] for row in means.values()), strict=True)
-                print(f"| {label} | " + " | ".join(f"{of(column):.2f}" for column in columns) + " |")
+                print(
+                    f"| {label} | " + " | ".join(f"{of(column):.2f}" for column in columns) + " |"
+                )
             print("| best of tables | " + " | ".join(str(best[c]) for c in choices) + " |")
 
 

@@ -152,9 +152,7 @@ def calls_per_step(architecture, d=10, batch=256):
     return Stats(profile).total_calls
 
 
-SECTIONS = {
-    section.__name__: section for section in (train, score, row, sequential, imports)
-}
+SECTIONS = {section.__name__: section for section in (train, score, row, sequential, imports)}
 
 
 def parse():
