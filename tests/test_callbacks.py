@@ -1,8 +1,8 @@
-"""scikit-learn's callbacks see one task for each epoch, and what a fit prints."""
+"""Callbacks of scikit-learn, and the output of ``verbose``."""
 
 import numpy as np
 import pytest
-from _densities import AtEpochEnd, banana, each_estimator, small
+from _densities import NAMES, AtEpochEnd, banana, each_estimator, small
 from joblib import Parallel, delayed
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.model_selection import GridSearchCV
@@ -13,24 +13,24 @@ X = banana(90)
 
 
 class Recorder:
-    """A callback that notes what it sees and stops after some epochs."""
+    """A callback that records its calls, and stops the fit after some epochs."""
 
     def __init__(self, stop_after=None):
         self.stop_after = stop_after
-        self.seen = []
+        self.calls = []
 
     def setup(self, estimator, context):
-        self.seen.append("setup")
+        self.calls.append("setup")
 
     def teardown(self, estimator, context):
-        self.seen.append("teardown")
+        self.calls.append("teardown")
 
     def on_fit_task_begin(self, estimator, context, *, X):
-        self.seen.append(("begin", context.task_name, context.task_id, context.max_subtasks))
+        self.calls.append(("begin", context.task_name, context.task_id, context.max_subtasks))
         self.n_rows = len(X)
 
     def on_fit_task_end(self, estimator, context, *, X, y, fitted_estimator):
-        self.seen.append(("end", context.task_name, context.task_id))
+        self.calls.append(("end", context.task_name, context.task_id))
         if context.task_name == "epoch":
             self.last = fitted_estimator
             self.last_score = fitted_estimator.score(X)
@@ -38,11 +38,11 @@ class Recorder:
 
 
 @each_estimator
-def test_one_task_for_each_epoch(name):
+def test_each_epoch_is_a_task(name):
     recorder = Recorder()
     estimator = small(name, early_stopping=False).set_callbacks(recorder).fit(X)
     epochs = [step for i in range(3) for step in (("begin", "epoch", i, 0), ("end", "epoch", i))]
-    assert recorder.seen == [
+    assert recorder.calls == [
         "setup", ("begin", "fit", 0, 3), *epochs, ("end", "fit", 0), "teardown"
     ]  # fmt: skip
     assert recorder.n_rows == len(X)
@@ -50,43 +50,43 @@ def test_one_task_for_each_epoch(name):
 
 
 @each_estimator
-def test_callbacks_change_nothing(name):
+def test_callbacks_do_not_change_the_fit(name):
     plain = small(name).fit(X)
     watched = small(name).set_callbacks(Recorder()).fit(X)
     np.testing.assert_array_equal(plain.score_samples(X), watched.score_samples(X))
 
 
 @each_estimator
-def test_true_return_stops(name):
+def test_fit_stops_if_a_callback_returns_true(name):
     recorder = Recorder(stop_after=2)
     estimator = small(name, max_iter=50, early_stopping=False).set_callbacks(recorder).fit(X)
     assert estimator.n_iter_ == estimator.best_iter_ == 2
-    assert recorder.seen[-2:] == [("end", "fit", 0), "teardown"]
+    assert recorder.calls[-2:] == [("end", "fit", 0), "teardown"]
     assert recorder.last_score == estimator.score(X)
 
 
 @each_estimator
-def test_increment_is_one_epoch(name):
+def test_partial_fit_is_one_epoch(name):
     recorder = Recorder()
     estimator = small(name).set_callbacks(recorder)
     estimator.partial_fit(X).partial_fit(X)
     once = ["setup", ("begin", "fit", 0, 1), ("begin", "epoch", 0, 0), ("end", "epoch", 0)]
     once += [("end", "fit", 0), "teardown"]
-    assert recorder.seen == once * 2
+    assert recorder.calls == once * 2
 
 
 @each_estimator
-def test_teardown_after_an_error(name):
+def test_callbacks_are_torn_down_after_an_error(name):
     recorder = Recorder()
     recorder.on_fit_task_end = None  # not callable: the first epoch ends in an error
     with pytest.raises(TypeError, match="callable"):
         small(name).set_callbacks(recorder).fit(X)
-    assert recorder.seen[-1] == "teardown"
+    assert recorder.calls[-1] == "teardown"
 
 
 @each_estimator
 def test_scoring_monitor(name):
-    """It scores where there is a y, which a density ignores."""
+    """It scores only if y is given, which a density ignores."""
     monitor = ScoringMonitor(scoring=lambda est, X, y: {"score": est.score(X, y)})
     estimator = small(name, early_stopping=False).set_callbacks(monitor)
     estimator.fit(X, y=np.zeros(len(X)))
@@ -118,8 +118,11 @@ def test_progress_bar_of_a_search(capsys):
     assert "NSFDensity - fit" in out
 
 
-@pytest.mark.parametrize(("verbose", "epochs"), [(0, []), (1, [1, 2, 3, 4]), (2, [2, 4]), (3, [3])])
-@each_estimator
+@pytest.mark.parametrize(
+    ("name", "verbose", "epochs"),
+    [(name, 2, [2, 4]) for name in NAMES]
+    + [("nsf", 0, []), ("nsf", 1, [1, 2, 3, 4]), ("nsf", 3, [3])],
+)
 def test_verbose(name, verbose, epochs, capsys):
     estimator = small(name, max_iter=4, verbose=verbose, early_stopping=False).fit(X)
     expected = [f"Epoch {i}/4: loss {estimator.loss_curve_[i - 1]:.4f}" for i in epochs]
@@ -127,15 +130,15 @@ def test_verbose(name, verbose, epochs, capsys):
 
 
 @each_estimator
-def test_verbose_reports_held_out_rows(name, capsys):
+def test_verbose_prints_held_out_scores(name, capsys):
     estimator = small(name, max_iter=2, verbose=1, early_stopping=True).fit(X)
     lines = capsys.readouterr().out.splitlines()
     for line, score in zip(lines, estimator.validation_scores_, strict=True):
         assert line.endswith(f", held-out score {score:.4f}")
 
 
-def test_a_callback_may_fit_in_other_threads():
-    """They do not wait for the training that waits for them."""
+def test_callback_may_fit_in_other_threads():
+    """There is no deadlock: these fits do not wait for the training that waits for them."""
 
     def act(epoch, density):
         fits = [delayed(small("maf", random_state=i).fit)(X) for i in range(2)]

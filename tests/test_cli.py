@@ -1,4 +1,4 @@
-"""The ``skflows`` command, run in this process as a user would type it."""
+"""The ``skflows`` command, run in this process with the arguments of a command line."""
 
 import io
 import os
@@ -16,11 +16,12 @@ import pytest
 
 import skflows
 from skflows import MAFDensity, NSFDensity
-from skflows.cli import _main as _cli, _demo
+from skflows.cli import _demo, _main, _models
 from skflows.density import ARCHITECTURES, FlowDensity
+from skflows.ensemble import _portfolio
 
 NAMES = ["width", "height", "weight, kg"]
-COLUMNS = 'width,height,"weight, kg"'  # as the command line takes them
+COLUMNS = 'width,height,"weight, kg"'  # quoted for --columns
 
 
 def make_frame(n=40, seed=0):
@@ -39,7 +40,7 @@ def stored_model(tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, stored_model):
-    """The working directory, with a table and a model."""
+    """Change to a working directory with a table and a model."""
     monkeypatch.chdir(tmp_path)
     make_frame().to_csv("data.csv", index=False)
     (tmp_path / "model.joblib").write_bytes(stored_model.read_bytes())
@@ -47,15 +48,15 @@ def folder(tmp_path, monkeypatch, stored_model):
 
 
 def run(line):
-    """Exit code of ``skflows`` and what follows it on the line, also where argparse exits."""
+    """Run ``skflows`` with these arguments and return the exit code."""
     try:
-        return _cli.main(shlex.split(line))
-    except SystemExit as exit:
+        return _main.main(shlex.split(line))
+    except SystemExit as exit:  # raised by argparse
         return exit.code
 
 
 def only_error(capsys):
-    """The one line that the command printed."""
+    """Return the error that the command printed; it must be one line, and the only output."""
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("skflows: error: ")
@@ -64,11 +65,11 @@ def only_error(capsys):
     return err
 
 
-# What works
+# Commands without errors
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_fit_stores_each_architecture(folder, capsys, name):
+def test_fit_stores_a_fitted_model_of_each_architecture(folder, capsys, name):
     options = f"--columns '{COLUMNS}' --estimator {name} --max-iter 1"
     assert run(f"fit data.csv -o m.joblib {options}") == 0
     model = joblib.load("m.joblib")
@@ -81,26 +82,24 @@ def test_fit_stores_each_architecture(folder, capsys, name):
     assert err == ""
 
 
-def test_fit_of_the_automatic_density(folder, capsys, monkeypatch):
-    import skflows._portfolio as module
-
-    whole = module.portfolio
-    monkeypatch.setattr(module, "portfolio", lambda *args: whole(*args)[:2])
-    monkeypatch.setattr("skflows._mixture.effective_n_jobs", lambda n: 1)
-    options = f"--columns '{COLUMNS}' --estimator auto --time-limit 300 --random-state 0"
+def test_fit_score_and_sample_with_the_automatic_density(folder, capsys, monkeypatch):
+    complete = _portfolio.portfolio
+    monkeypatch.setattr(_portfolio, "portfolio", lambda *args: complete(*args)[:2])
+    # A short time limit keeps the fit in this process.
+    options = f"--columns '{COLUMNS}' --estimator auto --time-limit 29 --random-state 0"
     assert run(f"fit data.csv -o m.joblib {options}") == 0
     assert "copula" in capsys.readouterr().out
     assert run("score m.joblib data.csv -o scores.csv") == 0
     assert run("sample m.joblib -n 5 -o samples.csv") == 0
-    assert joblib.load("m.joblib").time_limit == 300
+    assert joblib.load("m.joblib").time_limit == 29
 
 
-def test_option_that_the_estimator_lacks(folder, capsys):
+def test_option_that_the_estimator_does_not_have_is_an_error(folder, capsys):
     assert run("fit data.csv -o m.joblib --columns width --estimator auto --max-iter 3") == 2
     assert "AutoDensity has no --max-iter" in only_error(capsys)
 
 
-def test_fit_is_the_estimator(folder):
+def test_fit_gives_the_same_model_as_the_estimator(folder):
     options = "--columns width,height --max-iter 2 --contamination 0.1 --random-state 3"
     assert run(f"fit data.csv -o m.joblib {options}") == 0
     X = make_frame()[["width", "height"]]
@@ -110,21 +109,21 @@ def test_fit_is_the_estimator(folder):
     np.testing.assert_allclose(model.score_samples(X), expected.score_samples(X))
 
 
-def test_fit_without_options_leaves_the_defaults(folder, monkeypatch):
-    seen = []
+def test_fit_without_options_uses_the_default_parameters(folder, monkeypatch):
+    models = []
 
     def fit(model, X):
-        seen.append(model)
-        raise ValueError("enough")
+        models.append(model)
+        raise ValueError("stop before the training")
 
-    monkeypatch.setattr(_cli, "fit_with_progress", fit)
+    monkeypatch.setattr(_models, "fit_with_progress", fit)
     assert run("fit data.csv -o m.joblib --columns width") == 2
-    assert type(seen[0]) is NSFDensity
-    assert seen[0].get_params() == NSFDensity().get_params()
+    assert type(models[0]) is NSFDensity
+    assert models[0].get_params() == NSFDensity().get_params()
 
 
 @pytest.mark.parametrize("n", [4, 400])
-def test_fit_reports_held_out_rows_if_there_were_any(folder, capsys, n):
+def test_fit_reports_the_held_out_score_if_rows_were_held_out(folder, capsys, n):
     make_frame(n)[NAMES].to_csv("other.csv", index=False)
     assert run("fit other.csv -o m.joblib --max-iter 1 --estimator nice") == 0
     best = joblib.load("m.joblib").best_validation_score_
@@ -136,7 +135,7 @@ def test_fit_reports_held_out_rows_if_there_were_any(folder, capsys, n):
 
 
 @pytest.mark.filterwarnings("default")
-def test_fit_leaves_out_row_numbers(folder, capsys):
+def test_fit_ignores_row_numbers_with_a_warning(folder, capsys):
     make_frame()[NAMES].to_csv("numbered.csv")
     assert run("fit numbered.csv -o m.joblib --max-iter 1") == 0
     assert list(joblib.load("m.joblib").feature_names_in_) == NAMES
@@ -146,15 +145,15 @@ def test_fit_leaves_out_row_numbers(folder, capsys):
     )
 
 
-def test_fit_takes_numbered_columns_booleans_and_large_integers(folder):
+def test_fit_accepts_numbered_columns_booleans_and_large_integers(folder):
     frame = pd.DataFrame({"0": [True, False, True, False], "1": [2**70, 1, 2, 3]})
     frame.to_csv("odd.csv", index=False)
     assert run("fit odd.csv -o m.joblib --max-iter 1") == 0
     assert joblib.load("m.joblib").n_features_in_ == 2
 
 
-def test_score_writes_density_and_flag(folder, capsys):
-    # Other columns and another order do not matter.
+def test_score_writes_log_densities_and_flags(folder, capsys):
+    # The order of the columns and additional columns do not matter.
     new = make_frame(seed=1)[[*reversed(NAMES), "species"]]
     new.loc[0, NAMES] = 1e6
     new.to_csv("new.csv", index=False)
@@ -169,14 +168,14 @@ def test_score_writes_density_and_flag(folder, capsys):
     assert f"wrote scores.csv: {scores['outlier'].sum()} of 40 rows are outliers" in out
 
 
-def test_score_prints_nothing_but_the_table(folder, capsys):
+def test_score_without_output_prints_only_the_table(folder, capsys):
     assert run("score model.joblib data.csv") == 0
     out, err = capsys.readouterr()
     assert pd.read_csv(io.StringIO(out)).shape == (40, 2)
     assert err == ""
 
 
-def test_sample_has_the_columns_of_the_training_table(folder, capsys):
+def test_samples_have_the_columns_of_the_training_table(folder, capsys):
     line = "sample model.joblib -n 7 --random-state 5"
     assert run(f"{line} -o new.csv") == 0
     assert "wrote new.csv: 7 rows" in capsys.readouterr().out
@@ -188,7 +187,7 @@ def test_sample_has_the_columns_of_the_training_table(folder, capsys):
     pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(capsys.readouterr().out)), rows)
 
 
-def test_model_fitted_to_an_array(folder, capsys):
+def test_model_fitted_to_an_array_can_score_and_sample(folder, capsys):
     X = make_frame()[NAMES]
     model = MAFDensity(max_iter=1, random_state=0).fit(X.to_numpy())
     joblib.dump(model, "array.joblib")
@@ -205,20 +204,20 @@ def test_model_fitted_to_an_array(folder, capsys):
     assert "X has 2 features, but MAFDensity is expecting 3" in only_error(capsys)
 
 
-# What a terminal shows
+# Output on a terminal
 
 
-def test_terminal_gets_a_progress_bar(folder, capsys, monkeypatch):
+def test_fit_shows_a_progress_bar_on_a_terminal(folder, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert run("fit data.csv -o m.joblib --columns width --max-iter 2") == 0
     out = capsys.readouterr().out
     assert "NSFDensity - fit" in out
     assert "100%" in out
-    # The stored model does not show one again, nor need rich to be loaded.
+    # The stored model has no callback: it can be loaded without rich.
     assert b"ProgressBar" not in pickle.dumps(joblib.load("m.joblib"))
 
 
-def test_terminal_without_rich_gets_none(folder, capsys, monkeypatch):
+def test_fit_without_rich_shows_no_progress_bar(folder, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setitem(sys.modules, "rich", None)
     assert run("fit data.csv -o m.joblib --columns width --max-iter 1") == 0
@@ -227,7 +226,7 @@ def test_terminal_without_rich_gets_none(folder, capsys, monkeypatch):
     assert err == ""
 
 
-# What the user can mend
+# Errors that the user can fix
 
 
 def write(name, text):
@@ -253,7 +252,7 @@ BAD_TABLES = {
 
 
 @pytest.mark.parametrize(("text", "message"), BAD_TABLES.values(), ids=BAD_TABLES)
-def test_bad_table(folder, capsys, text, message):
+def test_fit_of_an_invalid_table_is_an_error(folder, capsys, text, message):
     if text is not None:
         write("bad.csv", text)
     assert run("fit bad.csv -o m.joblib") == 2
@@ -261,7 +260,7 @@ def test_bad_table(folder, capsys, text, message):
     assert not os.path.exists("m.joblib")
 
 
-def test_long_lists_of_columns_are_cut(folder, capsys):
+def test_errors_list_only_the_first_column_names(folder, capsys):
     write("bad.csv", ",".join(f"c{i}" for i in range(20)) + "\n" + ",".join("x" * 20) + "\n")
     assert run("fit bad.csv -o m.joblib") == 2
     assert "'c0', 'c1', 'c2', 'c3', 'c4', 'c5' and 14 more" in only_error(capsys)
@@ -273,7 +272,7 @@ BAD_ARGUMENTS = {
     "no output": ("fit data.csv", "-o/--output"),
     "unknown architecture": (f"{FIT} --estimator gan", "invalid choice: 'gan'.*nsf"),
     "unknown column": (f"{FIT} --columns width,z", "data.csv has no column 'z'; it has 'width', "),
-    "no column": (f"{FIT} --columns ''", "no column is named"),
+    "no column": (f"{FIT} --columns ''", "no column is given"),
     "no epoch": (f"{FIT} --max-iter 0", "'0' is not a positive whole number"),
     "half an epoch": (f"{FIT} --max-iter 1.5", "'1.5' is not a positive whole number"),
     "too many outliers": (f"{FIT} --contamination 0.7", "'0.7' is neither auto nor a number"),
@@ -286,7 +285,7 @@ BAD_ARGUMENTS = {
 
 
 @pytest.mark.parametrize(("line", "message"), BAD_ARGUMENTS.values(), ids=BAD_ARGUMENTS)
-def test_bad_arguments(folder, capsys, line, message):
+def test_invalid_arguments_are_an_error(folder, capsys, line, message):
     assert run(line) == 2
     assert re.search(message, only_error(capsys))
     assert not os.path.exists("m.joblib")
@@ -300,8 +299,9 @@ def test_bad_arguments(folder, capsys, line, message):
         ("data.csv", "data.csv is an input: choose another output"),
     ],
 )
-def test_output_is_checked_before_the_work(folder, capsys, monkeypatch, output, message):
-    monkeypatch.setattr(_cli, "read_csv", lambda path: pytest.fail("the work has begun"))
+def test_output_is_checked_before_the_table_is_read(folder, capsys, monkeypatch, output, message):
+    for name in ("read_csv", "read_numbers"):
+        monkeypatch.setattr(_models, name, lambda *args: pytest.fail("the table was read"))
     before = sorted(os.listdir()), os.path.getsize("data.csv")
     assert run(f"fit data.csv -o {output}") == 2
     assert message in only_error(capsys)
@@ -310,14 +310,14 @@ def test_output_is_checked_before_the_work(folder, capsys, monkeypatch, output, 
     assert (sorted(os.listdir()), os.path.getsize("data.csv")) == before
 
 
-def test_failed_fit_keeps_the_old_model(folder, capsys):
+def test_failed_fit_does_not_overwrite_the_output(folder, capsys):
     before = (folder / "model.joblib").read_bytes()
     assert run("fit data.csv -o model.joblib") == 2
     assert "'species'" in only_error(capsys)
     assert (folder / "model.joblib").read_bytes() == before
 
 
-def test_renamed_column_at_scoring(folder, capsys):
+def test_score_without_a_column_of_the_model_is_an_error(folder, capsys):
     make_frame().rename(columns={"width": "Width"}).to_csv("new.csv", index=False)
     assert run("score model.joblib new.csv -o scores.csv") == 2
     message = "new.csv has no column 'width'; it has 'Width', 'height', 'weight, kg', 'species'"
@@ -329,13 +329,13 @@ def test_renamed_column_at_scoring(folder, capsys):
     ("value", "message"),
     [("tall", "'height' holds 'tall'.; the model"), ("", "missing values, 1 in 'height'")],
 )
-def test_bad_value_at_scoring(folder, capsys, value, message):
+def test_score_of_an_invalid_value_is_an_error(folder, capsys, value, message):
     write("new.csv", f'width,height,"weight, kg"\n1,2,3\n1,{value},3\n')
     assert run("score model.joblib new.csv") == 2
     assert re.search(message, only_error(capsys))
 
 
-NO_MODELS = {
+NOT_MODELS = {
     "missing": (None, "cannot read bad.joblib: No such file or directory"),
     "text": (lambda: write("bad.joblib", "hello"), "bad.joblib is not a model of skflows"),
     "dict": (lambda: joblib.dump({}, "bad.joblib"), "not a fitted model of skflows: .* a dict"),
@@ -347,8 +347,8 @@ NO_MODELS = {
 
 
 @pytest.mark.parametrize("command", ["score bad.joblib data.csv", "sample bad.joblib"])
-@pytest.mark.parametrize(("make", "message"), NO_MODELS.values(), ids=NO_MODELS)
-def test_file_that_is_no_model(folder, capsys, command, make, message):
+@pytest.mark.parametrize(("make", "message"), NOT_MODELS.values(), ids=NOT_MODELS)
+def test_file_that_is_not_a_fitted_model_is_an_error(folder, capsys, command, make, message):
     if make is not None:
         make()
     assert run(command) == 2
@@ -358,27 +358,27 @@ def test_file_that_is_no_model(folder, capsys, command, make, message):
 @pytest.mark.parametrize(
     "line", ["fit data.csv -o m.joblib", "score model.joblib data.csv", "sample model.joblib"]
 )
-def test_without_pandas(folder, capsys, monkeypatch, line):
+def test_missing_pandas_is_an_error(folder, capsys, monkeypatch, line):
     monkeypatch.setitem(sys.modules, "pandas", None)
     assert run(line) == 2
-    assert "needs pandas: pip install 'skflows[cli]'" in only_error(capsys)
+    assert "needs pandas: pip install pandas" in only_error(capsys)
 
 
 # Ctrl-C
 
 
 def press_ctrl_c(monkeypatch, epoch):
-    """Interrupt the process during that epoch of a fit."""
+    """Interrupt the process in this epoch of a fit."""
 
-    def report(self, history, max_iter):
+    def interrupt(self, history, max_iter):
         if len(history.loss) == epoch:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(FlowDensity, "_report", report)
+    monkeypatch.setattr(FlowDensity, "_print_progress", interrupt)
 
 
 @pytest.mark.filterwarnings("default")
-def test_ctrl_c_in_training_keeps_the_model(folder, capsys, monkeypatch):
+def test_ctrl_c_during_training_stores_the_best_model(folder, capsys, monkeypatch):
     press_ctrl_c(monkeypatch, epoch=2)
     handler = signal.getsignal(signal.SIGINT)
     code = run("fit data.csv -o m.joblib --columns width --max-iter 50")
@@ -391,11 +391,11 @@ def test_ctrl_c_in_training_keeps_the_model(folder, capsys, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_ctrl_c_elsewhere(folder, capsys, monkeypatch):
+def test_ctrl_c_before_the_training_stores_nothing(folder, capsys, monkeypatch):
     def interrupt(path, columns):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_cli, "read_numbers", interrupt)
+    monkeypatch.setattr(_models, "read_numbers", interrupt)
     assert run("fit data.csv -o m.joblib") == 130
     assert capsys.readouterr() == ("", "skflows: interrupted\n")
     assert not os.path.exists("m.joblib")
@@ -422,14 +422,17 @@ assert "torch" not in sys.modules
     assert "only models from sources that you trust" in result.stdout
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
-def test_reader_that_leaves_is_no_error(folder):
-    command = [sys.executable, "-m", "skflows", "sample", "model.joblib", "-n", "5000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout.readline().startswith(b"width,height")
-        process.stdout.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == 1
+@pytest.mark.skipif(sys.platform == "win32", reason="no BrokenPipeError on Windows")
+def test_closed_pipe_ends_the_command_without_an_error_message(folder, capsys, monkeypatch):
+    """Like `skflows sample ... | head`, whose reader stops before the last row."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert run("sample model.joblib -n 5000") == 1
+        # Buffered output is discarded: flushing it, as Python does at exit, raises no error.
+        print("more", flush=True)
+    assert capsys.readouterr().err == ""
 
 
 # The demo
@@ -441,7 +444,7 @@ def small_grids(monkeypatch):
     monkeypatch.setattr(_demo, "KERNELS", {"bandwidth": [0.4]})
 
 
-def test_demo_tells_the_truth_about_one_epoch(folder, capsys, small_grids):
+def test_demo_reports_that_an_untrained_flow_is_behind(folder, capsys, small_grids):
     assert run("demo -o picture.png --max-iter 1") == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -459,11 +462,11 @@ def test_demo_tells_the_truth_about_one_epoch(folder, capsys, small_grids):
     ("lead", "expected"),
     [(1.0, "ahead of"), (0.3, "level with"), (-0.3, "level with"), (-1, "behind")],
 )
-def test_verdict_of_the_demo(lead, expected):
+def test_demo_compares_the_lead_with_its_standard_error(lead, expected):
     assert _demo.verdict(lead, 0.2) == expected
 
 
-def test_baselines_of_the_demo_are_scored_in_the_units_of_the_table():
+def test_demo_scores_baselines_in_the_units_of_the_table():
     from sklearn.mixture import GaussianMixture
 
     X = np.random.default_rng(0).normal(size=(200, 2))
@@ -477,20 +480,22 @@ def test_baselines_of_the_demo_are_scored_in_the_units_of_the_table():
     ("output", "message"),
     [("no/x.png", "cannot write no/x.png"), ("x.doc", "must end in one of"), ("x", "must end in")],
 )
-def test_demo_checks_the_picture_before_the_work(folder, capsys, monkeypatch, output, message):
-    monkeypatch.setattr(_demo, "load_table", lambda: pytest.fail("the work has begun"))
+def test_demo_checks_the_output_before_the_table_is_loaded(
+    folder, capsys, monkeypatch, output, message
+):
+    monkeypatch.setattr(_demo, "load_table", lambda: pytest.fail("the table was loaded"))
     assert run(f"demo -o {output}") == 2
     assert message in only_error(capsys)
 
 
-def test_demo_without_matplotlib(folder, capsys, monkeypatch):
+def test_demo_without_matplotlib_is_an_error(folder, capsys, monkeypatch):
     monkeypatch.setattr("skflows.inspection._common.find_spec", lambda name: None)
     assert run("demo") == 2
-    assert "pip install skflows[plot]" in only_error(capsys)
+    assert 'pip install "skflows[plot]"' in only_error(capsys)
 
 
 @pytest.mark.filterwarnings("default")
-def test_ctrl_c_ends_the_demo(folder, capsys, monkeypatch):
+def test_ctrl_c_ends_the_demo_without_a_picture(folder, capsys, monkeypatch):
     press_ctrl_c(monkeypatch, epoch=1)
     assert run("demo -o picture.png") == 130
     assert capsys.readouterr().err.endswith("\nskflows: interrupted\n")

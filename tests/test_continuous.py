@@ -1,4 +1,4 @@
-"""Solvers against closed forms, and the traces of velocities against autograd."""
+"""ODE solvers against closed forms, and traces of the velocity against autograd."""
 
 import pytest
 import torch
@@ -6,10 +6,11 @@ from _bijections import randomize
 from torch.autograd.functional import jacobian
 from torch.testing import assert_close
 
-from skflows.nn.random_draws import normals_of_rows, signs_of_rows
-from skflows.bijections._ode import DormandPrince, RungeKutta4
 from skflows.bijections import Continuous
-from skflows.bijections._velocity import SLOPES, Velocity
+from skflows.bijections._ode import DormandPrince, RungeKutta4
+from skflows.bijections._velocity import Velocity
+from skflows.nn.activations import ACTIVATIONS
+from skflows.nn.random_draws import hashed_normals, hashed_signs
 
 WIDTHS = [(7,), (7, 7), (7, 5), (6, 6, 6), (6, 5, 5)]
 
@@ -26,28 +27,28 @@ def rows(n, n_features=3):
 
 
 @pytest.mark.parametrize("solver", [DormandPrince(1e-9), RungeKutta4(200)])
-def test_linear_equation(solver):
+def test_solution_of_a_linear_equation_is_the_matrix_exponential(solver):
     matrix = torch.tensor([[-0.5, 2.0], [-2.0, 0.1]], dtype=torch.float64)
     state = torch.randn(2, 5, dtype=torch.float64)
-    there, count = solver.solve(lambda t, state, rows: matrix @ state, state, 0.0, 1.0)
-    assert_close(there, torch.linalg.matrix_exp(matrix) @ state, rtol=1e-8, atol=1e-8)
-    back, _ = solver.solve(lambda t, state, rows: matrix @ state, there, 1.0, 0.0)
-    assert_close(back, state, rtol=1e-8, atol=1e-8)
+    end, count = solver.solve(lambda t, state, rows: matrix @ state, state, 0.0, 1.0)
+    assert_close(end, torch.linalg.matrix_exp(matrix) @ state, rtol=1e-8, atol=1e-8)
+    start, _ = solver.solve(lambda t, state, rows: matrix @ state, end, 1.0, 0.0)
+    assert_close(start, state, rtol=1e-8, atol=1e-8)
     assert count.shape == (5,) and (count > 0).all()
 
 
-def test_a_row_that_is_lost_costs_the_others_nothing():
+def test_nan_in_one_row_does_not_slow_down_the_others():
     def slope(t, state, rows):
         return torch.where(state > 0, torch.nan, state)
 
     state = torch.tensor([[1.0, -1.0]], dtype=torch.float64)
-    there, count = DormandPrince(1e-6).solve(slope, state, 0.0, 1.0)
-    assert there.isnan().tolist() == [[True, False]]
+    end, count = DormandPrince(1e-6).solve(slope, state, 0.0, 1.0)
+    assert end.isnan().tolist() == [[True, False]]
     assert count[0] < 100
 
 
 @torch.no_grad()
-def test_adaptive_steps_are_as_exact_as_a_fine_grid():
+def test_adaptive_steps_are_as_accurate_as_a_fine_grid():
     bijection = continuous(solver=DormandPrince(tolerance=1e-8))
     x = rows(20)
     fine = bijection.solve(x, solver=RungeKutta4(n_steps=400))
@@ -57,8 +58,8 @@ def test_adaptive_steps_are_as_exact_as_a_fine_grid():
 
 
 @torch.no_grad()
-def test_a_row_depends_on_itself_alone():
-    """Each row has a step size of its own, though some need many more steps than others."""
+def test_solution_of_a_row_does_not_depend_on_the_others():
+    """Each row has its own step size, though some need many more steps than others."""
     bijection = continuous()
     x = rows(30) * torch.logspace(-2, 2, 30, dtype=torch.float64)[:, None]
     together = bijection.solve(x)
@@ -70,11 +71,14 @@ def test_a_row_depends_on_itself_alone():
         assert alone.n_evaluations[0] == together.n_evaluations[i]
 
 
-@pytest.mark.parametrize("activation", SLOPES)
-@pytest.mark.parametrize("widths", WIDTHS)
+@pytest.mark.parametrize(
+    ("widths", "activation"),
+    [(widths, "silu") for widths in WIDTHS]
+    + [((6, 6, 6), name) for name in ACTIVATIONS if name != "silu"],
+)
 @pytest.mark.parametrize("drift", [True, False])
-@pytest.mark.parametrize("distance", [1, 6])  # beyond the range of the network too
-def test_trace_and_products_are_those_of_the_jacobian(widths, activation, drift, distance):
+@pytest.mark.parametrize("distance", [1, 6])  # within the range of the network, and beyond
+def test_trace_and_jvp_agree_with_the_jacobian(widths, activation, drift, distance):
     torch.manual_seed(0)
     velocity = randomize(Velocity(3, widths, activation=activation, drift=drift).double())
     x, tangent = torch.randn(2, 3, 1, dtype=torch.float64)
@@ -89,8 +93,8 @@ def test_trace_and_products_are_those_of_the_jacobian(widths, activation, drift,
 
 @torch.no_grad()
 @pytest.mark.parametrize("drift", [True, False])
-def test_far_rows_stay_where_they_are(drift):
-    """A network that knows nothing of them does not throw them about."""
+def test_rows_far_from_the_data_stay_where_they_are(drift):
+    """A network that extrapolates linearly would move them without bound."""
     bijection = continuous(drift=drift)
     x = (
         torch.eye(3, dtype=torch.float64).repeat(5, 1)
@@ -102,12 +106,12 @@ def test_far_rows_stay_where_they_are(drift):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("noise", ["rademacher", "gaussian"])
-def test_estimates_of_the_trace_are_right_on_average(noise):
+@pytest.mark.parametrize("distribution", ["rademacher", "gaussian"])
+def test_hutchinson_estimate_is_unbiased(distribution):
     solver = RungeKutta4(n_steps=8)
     x = rows(10)
     exact = continuous(solver=solver)
-    estimate = continuous(solver=solver, n_probes=256, noise=noise)
+    estimate = continuous(solver=solver, n_probes=256, probe_distribution=distribution)
     estimate.velocity.load_state_dict(exact.velocity.state_dict())
     solution = estimate.solve(x)
     error = solution.log_det.std(0) / 256**0.5
@@ -116,8 +120,8 @@ def test_estimates_of_the_trace_are_right_on_average(noise):
     assert_close(estimate(x)[1], estimate(x)[1], rtol=0, atol=0)  # the same probes each time
 
 
-@pytest.mark.parametrize("draws", [signs_of_rows, normals_of_rows])
-def test_draws_of_rows_are_their_own(draws):
+@pytest.mark.parametrize("draws", [hashed_signs, hashed_normals])
+def test_hashed_draws_of_rows_are_reproducible_and_independent(draws):
     columns = rows(20_000).mT
     seeds = torch.tensor([0.3, 0.1, 0.2])
     drawn = draws(columns, seeds, 2)

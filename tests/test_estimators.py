@@ -1,4 +1,4 @@
-"""The estimators keep scikit-learn's conventions."""
+"""scikit-learn's conventions, reproducibility, and the global state of a process."""
 
 import inspect
 import random
@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from _densities import N_ROWS, NAMES, each_estimator, gaussian, small, whole_and_in_batches
+from _densities import (
+    MORE_CHECKS,
+    N_ROWS,
+    NAMES,
+    each_estimator,
+    each_estimator_in_batches,
+    gaussian,
+    small,
+)
 from numpydoc.validate import validate
 from sklearn.base import clone, is_outlier_detector
 from sklearn.exceptions import NotFittedError
@@ -17,26 +25,10 @@ from sklearn.utils import estimator_checks, get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
-from skflows.training import trainer as _training
-from skflows.density import ARCHITECTURES, FlowDensity
-from skflows.training import torch_state as _engine, flow_fit as _run
+from skflows.density import ARCHITECTURES, FlowDensity, _evaluation
+from skflows.training import flow_fit, torch_state
+from skflows.training.trainer import Trainer
 
-# `check_estimator` does not run these, though they apply.
-LEFT_OUT = [
-    "check_dataframe_column_names_consistency",
-    "check_estimators_partial_fit_n_features",
-    "check_get_feature_names_out_error",
-    "check_global_output_transform_pandas",
-    "check_global_set_output_transform_polars",
-    "check_inplace_ensure_writeable",
-    "check_param_validation",
-    "check_requires_y_none",
-    "check_set_output_transform",
-    "check_set_output_transform_pandas",
-    "check_set_output_transform_polars",
-    "check_transformer_get_feature_names_out",
-    "check_transformer_get_feature_names_out_pandas",
-]
 PUBLIC_METHODS = [
     "score_samples",
     "score",
@@ -46,39 +38,49 @@ PUBLIC_METHODS = [
     "inverse_transform",
     "reconstruction_error",
 ]
-PUBLIC = [getattr(skflows, name) for name in skflows.__all__ if name != "FlowDensity"]
-each_public = pytest.mark.parametrize("cls", PUBLIC)
+PUBLIC_CLASSES = [getattr(skflows, name) for name in skflows.__all__ if name != "FlowDensity"]
+each_public_class = pytest.mark.parametrize("cls", PUBLIC_CLASSES)
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
-# One small step: where a gradient vanishes, Adam turns its rounding into 1e-8 of a step, and more
-# in later steps; the sample-weight check tolerates 1e-9.
-@parametrize_with_checks([small(name, max_iter=1, learning_rate_init=1e-4) for name in NAMES])
+def smallest(name, **params):
+    """Return an estimator of as few parts as possible, for checks of its interface."""
+    params = {"max_iter": 1, "n_transforms": 1, "n_steps": 1} | params
+    known = inspect.signature(ARCHITECTURES[name]).parameters
+    return small(name, **{key: value for key, value in params.items() if key in known})
+
+
+# One small step. Where a gradient vanishes, Adam turns its rounding error into 1e-8 of a step, and
+# later steps amplify it; the sample-weight check has a tolerance of 1e-9.
+@parametrize_with_checks([smallest(name, learning_rate_init=1e-4) for name in NAMES])
 def test_check_estimator(estimator, check):
     check(estimator)
 
 
-# The pandas and polars checks mix arrays and frames on purpose.
+# The pandas and polars checks mix arrays and frames on purpose. All flows inherit the methods that
+# these checks call; only that of `CNFDensity` may have a number of output columns of its own.
 @pytest.mark.filterwarnings("ignore:X (does not have valid|has) feature names:UserWarning")
-@pytest.mark.parametrize("check", LEFT_OUT)
-@each_estimator
-def test_check_left_out_of_check_estimator(name, check):
-    estimator = small(name)
+@pytest.mark.parametrize("check", MORE_CHECKS)
+@pytest.mark.parametrize("name", ["cnf", "maf"])
+def test_checks_that_check_estimator_leaves_out(name, check):
+    estimator = smallest(name)
     getattr(estimator_checks, check)(type(estimator).__name__, estimator)
 
 
-def test_table_holds_every_public_flow():
+@each_estimator
+def test_parameter_constraints_hold(name):
+    estimator_checks.check_param_validation(ARCHITECTURES[name].__name__, small(name))
+
+
+def test_architectures_are_all_public_flows():
     classes = {getattr(skflows, name) for name in skflows.__all__}
     flows = {cls for cls in classes if issubclass(cls, FlowDensity)}
     assert flows - {FlowDensity} == set(ARCHITECTURES.values())
 
 
-# A solver needs a smooth velocity, there is one network in place of several, and epochs are cheap.
+# A solver needs a smooth velocity, a single network replaces several, and epochs are cheap.
 OWN_DEFAULTS = {
-    "cnf": set(
-        "hidden_layer_sizes activation preprocessing learning_rate_init max_iter "
-        "n_iter_no_change".split()
-    )
+    "cnf": set("hidden_layer_sizes activation learning_rate_init max_iter n_iter_no_change".split())
 }
 
 
@@ -102,7 +104,7 @@ def test_tags(name):
 
 @each_estimator
 def test_parameters_round_trip(name):
-    """Every parameter is kept as given, by `get_params`, `set_params` and `clone`."""
+    """`get_params`, `set_params` and `clone` keep every parameter as it is given."""
     cls = ARCHITECTURES[name]
     params = {key: object() for key in inspect.signature(cls).parameters}
     estimator = cls(**params)
@@ -123,30 +125,25 @@ def test_parameters_are_keyword_only_and_validated(name):
     assert set(ARCHITECTURES[name]._parameter_constraints) == set(parameters)
 
 
-@pytest.mark.parametrize("method", PUBLIC_METHODS)
 @each_estimator
-def test_unfitted(name, method):
-    with pytest.raises(NotFittedError, match="not fitted yet"):
-        getattr(small(name), method)(np.zeros((3, 2)))
-
-
-@each_estimator
-def test_unfitted_sample(name):
+def test_unfitted_estimator_raises(name):
+    for method in PUBLIC_METHODS:
+        with pytest.raises(NotFittedError, match="not fitted yet"):
+            getattr(small(name), method)(np.zeros((3, 2)))
     with pytest.raises(NotFittedError, match="not fitted yet"):
         small(name).sample(2)
 
 
 def own_members(cls):
-    """Public methods and properties that skflows itself defines for a class."""
+    """Yield the public methods and properties of a class that skflows itself defines."""
     for name, member in inspect.getmembers(cls):
         owner = next((base for base in cls.__mro__ if name in vars(base)), object)
         if not name.startswith("_") and owner.__module__.startswith("skflows"):
             yield name, member
 
 
-@each_public
-def test_docstrings(cls):
-    """Numpydoc finds nothing: each parameter and return value is described, for one."""
+@each_public_class
+def test_docstrings_pass_numpydoc_validation(cls):
     settings = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["tool"]
     excluded = set(settings["numpydoc_validation"]["checks"])
     public = [f"skflows.{cls.__name__}"]
@@ -161,9 +158,8 @@ def test_docstrings(cls):
     assert not found
 
 
-@each_public
+@each_public_class
 def test_defaults_are_documented(cls):
-    """The docstring of a class states the default that its signature has."""
     lines = inspect.getdoc(cls).splitlines()
     for key, parameter in inspect.signature(cls).parameters.items():
         documented = next(line for line in lines if line.startswith(f"{key} : "))
@@ -188,9 +184,8 @@ def test_fitted_attributes_are_documented(name):
         assert any(line.startswith(f"{key} : ") for line in lines), key
 
 
-@whole_and_in_batches
-@each_estimator
-def test_same_seed_gives_the_same_bits(name, batch_size):
+@each_estimator_in_batches
+def test_same_seed_gives_equal_results(name, batch_size):
     X, _ = gaussian(N_ROWS)
     params = {"batch_size": batch_size}
     if "dropout" in small(name).get_params():
@@ -207,12 +202,14 @@ def test_same_seed_gives_the_same_bits(name, batch_size):
 
 @each_estimator
 def test_random_state_instance_is_advanced(name):
-    """One instance gives a different fit each time, and the same ones when it is made again."""
+    """Fits with one `RandomState` differ, and a new one with the same seed repeats them."""
     X, _ = gaussian(N_ROWS)
 
     def losses():
         random_state = np.random.RandomState(7)
-        estimators = [small(name, batch_size=16, random_state=random_state) for _ in range(2)]
+        estimators = [
+            small(name, batch_size=16, max_iter=1, random_state=random_state) for _ in range(2)
+        ]
         return [estimator.fit(X).loss_curve_ for estimator in estimators]
 
     first, second = losses(), losses()
@@ -223,8 +220,9 @@ def test_random_state_instance_is_advanced(name):
 def global_state():
     return [
         random.getstate(),
-        *np.random.get_state()[1:],  # noqa: NPY002
-        torch.get_rng_state(),
+        np.random.get_state()[1].tolist(),  # noqa: NPY002
+        np.random.get_state()[2:],  # noqa: NPY002
+        torch.get_rng_state().tolist(),
         torch.get_default_dtype(),
         torch.get_num_threads(),
         torch.is_grad_enabled(),
@@ -235,23 +233,23 @@ def global_state():
 @pytest.fixture
 def two_threads():
     before = torch.get_num_threads()
-    torch.set_num_threads(2)  # not the 1 that small passes run on
+    torch.set_num_threads(2)  # small passes use 1
     yield
     torch.set_num_threads(before)
 
 
-def test_threads_share_the_chunks_of_a_table(two_threads, monkeypatch):
+def test_scores_do_not_depend_on_the_number_of_threads(two_threads, monkeypatch):
     X, _ = gaussian(N_ROWS)
     estimator = small("nsf").fit(X)
-    monkeypatch.setattr(_engine, "VALUES_PER_CHUNK", 20)
-    shared = estimator.score_samples(X)
+    monkeypatch.setattr(_evaluation, "VALUES_PER_CHUNK", 20)
+    scores = estimator.score_samples(X)
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
-    np.testing.assert_array_equal(shared, estimator.score_samples(X))
+    np.testing.assert_array_equal(scores, estimator.score_samples(X))
 
 
 @pytest.mark.parametrize(
-    ("name", "direction", "is_shared"),
+    ("name", "method", "in_parallel"),
     [
         ("maf", "forward", True),
         ("maf", "inverse", False),
@@ -261,110 +259,92 @@ def test_threads_share_the_chunks_of_a_table(two_threads, monkeypatch):
         ("planar", "log_prob", False),
     ],
 )
-def test_threads_share_no_small_operations(name, direction, is_shared, two_threads, monkeypatch):
-    """Neither Python's, which would take turns at starting them, nor torch's."""
+def test_only_passes_of_large_operations_run_in_threads(
+    name, method, in_parallel, two_threads, monkeypatch
+):
+    """Threads take chunks in turn if the pass is not sequential; torch never divides a chunk."""
     X, _ = gaussian(N_ROWS)
     estimator = small(name).fit(X)
-    monkeypatch.setattr(_engine, "VALUES_PER_CHUNK", 40)
-    pools, numbers = [], []
+    monkeypatch.setattr(_evaluation, "VALUES_PER_CHUNK", 40)
+    pools, n_threads = [], []
     monkeypatch.setattr(
-        _engine,
+        _evaluation,
         "ThreadPoolExecutor",
-        lambda n_threads: pools.append(n_threads) or ThreadPoolExecutor(n_threads),
+        lambda size: pools.append(size) or ThreadPoolExecutor(size),
     )
-    passed = getattr(type(estimator.flow_), direction)
+    original = getattr(type(estimator.flow_), method)
 
-    def watched(*args):
-        numbers.append(torch.get_num_threads())
-        return passed(*args)
+    def recorded(*args):
+        n_threads.append(torch.get_num_threads())
+        return original(*args)
 
-    monkeypatch.setattr(type(estimator.flow_), direction, watched)
-    in_chunks = estimator._map_rows(direction, X)
-    assert pools == [2] * is_shared
-    assert set(numbers) == {1}
-    monkeypatch.setattr(_engine, "VALUES_PER_CHUNK", 2**16)
-    numbers.clear()
-    at_once = estimator._map_rows(direction, X)
-    assert numbers == [1]  # for torch to share few rows gains nothing
+    monkeypatch.setattr(type(estimator.flow_), method, recorded)
+    in_chunks = estimator._map_rows(method, X)
+    assert pools == [2] * in_parallel
+    assert set(n_threads) == {1}
+    monkeypatch.setattr(_evaluation, "VALUES_PER_CHUNK", 2**16)
+    n_threads.clear()
+    at_once = estimator._map_rows(method, X)
+    assert n_threads == [1]
     monkeypatch.undo()
     assert torch.get_num_threads() == 2
     for part, whole in zip(in_chunks, at_once, strict=True):
         np.testing.assert_allclose(part, whole, rtol=1e-9, atol=1e-9)
 
 
+@pytest.fixture
+def threads_of_fits(two_threads, monkeypatch):
+    """Record the number of threads in which each training runs."""
+    n_threads = []
+    original = Trainer.fit
+
+    def recorded(self):
+        n_threads.append(torch.get_num_threads())
+        return original(self)
+
+    monkeypatch.setattr(Trainer, "fit", recorded)
+    return n_threads
+
+
 @pytest.mark.parametrize(("name", "n_threads"), [("maf", 2), ("iaf", 1), ("planar", 1)])
-def test_fits_share_no_small_operations(name, n_threads, two_threads, monkeypatch):
-    monkeypatch.setattr(_engine, "SMALLEST_SHARED_WORK", 0)
-    monkeypatch.setattr(_engine, "SMALLEST_WITH_TILES", 0)
-    numbers = []
-    fit_flow = _training.fit_flow
-
-    def watched(*args, **settings):
-        numbers.append(torch.get_num_threads())
-        return fit_flow(*args, **settings)
-
-    monkeypatch.setattr(_training, "fit_flow", watched)
-    small(name, max_iter=1).fit(gaussian(N_ROWS)[0])
-    assert numbers == [n_threads]
-
-
-@pytest.mark.parametrize(
-    ("params", "n_threads"),
-    [({}, 1), ({"activation": "tanh"}, 2), ({"compile": True}, 2), ({"input_noise": "auto"}, 1)],
-)
-def test_fits_with_tiles_are_shared_from_more_work_on(params, n_threads, two_threads, monkeypatch):
-    """Not where products are torch's on one thread as well."""
-    monkeypatch.setattr(_run, "pay", lambda dtype: True)
-    monkeypatch.setattr(_engine, "SMALLEST_SHARED_WORK", 0)
-    monkeypatch.setattr(_engine, "SMALLEST_WITH_TILES", 1e9)
-    numbers = []
-
-    def watched(*args, **settings):
-        numbers.append(torch.get_num_threads())
-        return 1 / 0
-
-    monkeypatch.setattr(_training, "fit_flow", watched)
-    with pytest.raises(ZeroDivisionError):
-        small("maf", max_iter=1, **params).fit(gaussian(N_ROWS)[0])
-    assert numbers == [n_threads]
-
-
-@pytest.mark.parametrize(("pays", "n_threads"), [(True, 1), (False, 2)])
-def test_a_stack_in_tiles_has_the_threads_of_its_members(pays, n_threads, two_threads, monkeypatch):
-    numbers = []
+def test_training_uses_one_thread_for_small_operations(
+    name, n_threads, threads_of_fits, monkeypatch
+):
     X, _ = gaussian(N_ROWS)
-    flow = small("maf", max_iter=1, batch_size=64, early_stopping=True)
-    work = 64 * sum(p.numel() for p in clone(flow).fit(X).flow_.bijection.parameters())
-    monkeypatch.setattr(_run, "pay", lambda dtype: pays)
-    for limit in ("SMALLEST_SHARED_WORK", "SMALLEST_WITH_TILES"):
-        monkeypatch.setattr(_engine, limit, 2 * work)  # of one there is less, of four more
-    fit_flow = _training.fit_flow
-
-    def watched(*args, **settings):
-        numbers.append(torch.get_num_threads())
-        return fit_flow(*args, **settings)
-
-    monkeypatch.setattr(_training, "fit_flow", watched)
-    flow.set_params(input_noise="auto").fit(X)
-    assert numbers == [n_threads]
-
-
-def test_columns_are_prepared_on_one_thread(two_threads, monkeypatch):
-    numbers = []
-    fitted_preprocessor = _run.fitted_preprocessor
-
-    def watched(*args):
-        numbers.append(torch.get_num_threads())
-        return fitted_preprocessor(*args)
-
-    monkeypatch.setattr(_run, "fitted_preprocessor", watched)
-    small("maf", max_iter=1).fit(gaussian(N_ROWS)[0])
-    assert numbers == [1]
+    small(name, max_iter=1).fit(X)
+    monkeypatch.setattr(torch_state, "SMALLEST_SHARED_WORK", 0)
+    small(name, max_iter=1).fit(X)
+    assert threads_of_fits == [1, n_threads]
     assert torch.get_num_threads() == 2
 
 
-def test_overlapping_threads_leave_their_number_as_found(two_threads):
-    first, second = _engine.one_thread(), _engine.one_thread()
+def test_threads_of_a_stack_depend_on_the_work_of_all_members(threads_of_fits, monkeypatch):
+    X, _ = gaussian(N_ROWS)
+    flow = small("maf", max_iter=1, batch_size=64, early_stopping=True)
+    work = 64 * sum(p.numel() for p in clone(flow).fit(X).flow_.bijection.parameters())
+    # Between the work of one member and that of the four with different input noise.
+    monkeypatch.setattr(torch_state, "SMALLEST_SHARED_WORK", 2 * work)
+    clone(flow).fit(X)
+    flow.set_params(input_noise="auto").fit(X)
+    assert threads_of_fits == [1, 1, 2]
+
+
+def test_preprocessing_uses_one_thread(two_threads, monkeypatch):
+    n_threads = []
+    original = flow_fit.fitted_preprocessor
+
+    def recorded(*args):
+        n_threads.append(torch.get_num_threads())
+        return original(*args)
+
+    monkeypatch.setattr(flow_fit, "fitted_preprocessor", recorded)
+    small("maf", max_iter=1).fit(gaussian(N_ROWS)[0])
+    assert n_threads == [1]
+    assert torch.get_num_threads() == 2
+
+
+def test_overlapping_contexts_restore_the_number_of_threads(two_threads):
+    first, second = torch_state.one_thread(), torch_state.one_thread()
     with ThreadPoolExecutor(1) as a, ThreadPoolExecutor(1) as b:
         for pool, context in ((a, first), (b, second)):
             pool.submit(context.__enter__).result()
@@ -376,7 +356,7 @@ def test_overlapping_threads_leave_their_number_as_found(two_threads):
 
 @pytest.mark.usefixtures("two_threads")
 @each_estimator
-def test_global_state_is_left_alone(name):
+def test_global_state_is_unchanged(name):
     X, _ = gaussian(N_ROWS)
     before = global_state()
     estimator = small(name, batch_size=16, early_stopping=True).fit(X)
@@ -384,26 +364,20 @@ def test_global_state_is_left_alone(name):
     estimator.score_samples(X)
     estimator.sample(3, random_state=0)
     estimator.inverse_transform(estimator.transform(X))
-    for old, new in zip(before, global_state(), strict=True):
-        assert np.array_equal(old, new) if isinstance(old, np.ndarray) else torch_equal(old, new)
-
-
-def torch_equal(old, new):
-    return torch.equal(old, new) if isinstance(old, torch.Tensor) else old == new
+    assert global_state() == before
 
 
 @each_estimator
-def test_fits_where_the_caller_has_switched_gradients_off(name):
+def test_fit_works_under_no_grad(name):
     X, _ = gaussian(N_ROWS)
     with torch.no_grad():
         estimator = small(name).fit(X)
     assert estimator.loss_curve_ == small(name).fit(X).loss_curve_
 
 
-@whole_and_in_batches
-@each_estimator
-def test_fits_under_another_default_dtype(name, batch_size):
-    """The initial weights may differ in their last digits or draws, the fit not by much."""
+@each_estimator_in_batches
+def test_fit_works_under_another_default_dtype(name, batch_size):
+    """The initial weights may differ in their rounding or their draws, the score only a little."""
     X, _ = gaussian(N_ROWS)
     score = small(name, batch_size=batch_size).fit(X).score(X)
     torch.set_default_dtype(torch.float64)

@@ -1,4 +1,4 @@
-"""A flow is a density: the right one where it is known, and of mass one everywhere."""
+"""Log-densities of flows against closed forms, and their total mass."""
 
 import math
 
@@ -8,12 +8,12 @@ from _bijections import DIMENSIONS, SOLVED, TABLE, build, make_case, randomize
 from scipy.stats import multivariate_normal
 from torch.testing import assert_close
 
-from skflows.bijections._flow import Flow
 from skflows.bijections import Chain, Standardize
+from skflows.bijections._flow import Flow
 
 
 def scaled(d, loc, scale):
-    """A preprocessing step with the same loc and scale for each column."""
+    """Return a preprocessing step with the same loc and scale for each column."""
     preprocess = Standardize(d)
     preprocess.loc.fill_(loc)
     preprocess.scale.fill_(scale)
@@ -29,10 +29,10 @@ def test_identity_flow_is_a_standard_normal(d):
 
 
 @pytest.mark.parametrize("d", DIMENSIONS)
-def test_linear_flow_is_a_normal_with_that_covariance(d):
+def test_linear_flow_is_a_multivariate_normal(d):
     linear, x, _ = make_case("lu_linear", d)
     flow = Flow(scaled(d, loc=-1.5, scale=0.25), linear)
-    # Columns of the matrix that takes z to x, and where z = 0 goes.
+    # The matrix that maps z to x, and the image of z = 0.
     mean = flow.inverse(torch.zeros(1, d).double())[0]
     matrix = (flow.inverse(torch.eye(d).double())[0] - mean).T.detach()
     normal = multivariate_normal(mean[0].detach(), matrix @ matrix.T)
@@ -42,8 +42,8 @@ def test_linear_flow_is_a_normal_with_that_covariance(d):
 
 @pytest.mark.parametrize("name", TABLE)
 @pytest.mark.parametrize("n_context", [0, 3])
-def test_change_of_variables(name, n_context):
-    """log p(x) = log N(z; 0, I) + log |dz/dx|, read off the inverse."""
+def test_log_prob_follows_the_change_of_variables(name, n_context):
+    """log p(x) = log N(z; 0, I) + log |dz/dx|, computed by the inverse."""
     within = SOLVED.get(name, 1e-9)
     bijection, z, context = make_case(name, 3, n_context)
     flow = Flow(scaled(3, loc=10.0, scale=4.0), bijection)
@@ -59,7 +59,7 @@ def test_change_of_variables(name, n_context):
 @pytest.mark.parametrize("name", TABLE)
 def test_density_has_mass_one(name):
     flow = Flow(scaled(1, loc=5.0, scale=0.1), randomize(build(name, 1)))
-    # Where its own latent points at -8 and 8 lie, there is no mass to miss beyond.
+    # There is no mass beyond the images of the latent points -8 and 8.
     ends, _ = flow.inverse(torch.tensor([[-8.0], [8.0]]).double())
     low, high = ends.sort(0).values
     x = torch.linspace(low.item(), high.item(), 4001).double()
@@ -67,7 +67,7 @@ def test_density_has_mass_one(name):
     assert math.isclose(mass, 1, abs_tol=1e-4)
 
 
-def test_preprocessing_keeps_digits_that_float32_would_lose():
+def test_preprocessing_is_computed_in_float64():
     flow = Flow(scaled(2, loc=1e9, scale=1e-3), Chain([]))
     x = torch.tensor([[1e9 + 1e-3, 1e9 - 2e-3]], dtype=torch.float64)
     z, _ = flow(x)

@@ -1,4 +1,4 @@
-"""Bad input is refused before any training; odd input works, and all that comes out is finite."""
+"""Validation of the input, before any training."""
 
 from contextlib import contextmanager
 from unittest import mock
@@ -6,14 +6,14 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import pytest
-from _densities import banana, each_estimator, small
+from _densities import NAMES, banana, each_estimator, small
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.utils.validation import validate_data
 
-from skflows.training import trainer as _training
-from skflows.preprocessing import validation as _validation
+from skflows.preprocessing import validation
+from skflows.training.trainer import Trainer
 
 X = banana(20)
 FRAME = pd.DataFrame(X, columns=["height", "width"])
@@ -29,14 +29,21 @@ SCORING = [
 ]
 
 
+def for_one_estimator(values, other_estimators):
+    """Parametrize by all values for one estimator, and by a single value for the others."""
+    cases = [("nice", value) for value in values]
+    cases += [(name, other_estimators) for name in NAMES if name != "nice"]
+    return pytest.mark.parametrize(("name", "what"), cases)
+
+
 def with_entry(value):
     changed = X.copy()
     changed[3, 1] = value
     return changed
 
 
-# What is wrong with X, in fit and in scoring: the error and what its message says.
-BAD = {
+# Invalid tables, with the error that they raise in fit and in scoring, and its message.
+INVALID = {
     "nan": (with_entry(np.nan), ValueError, r"Input X contains NaN(.|\n)*impute"),
     "missing": (FRAME.mask(FRAME > 1), ValueError, r"Input X contains NaN(.|\n)*impute"),
     "inf": (with_entry(np.inf), ValueError, "Input X contains infinity"),
@@ -56,7 +63,7 @@ BAD = {
         )
         for what, column, value in (
             ("dates", DATES, "2020-01-01"),
-            ("dates of a zone", DATES.tz_localize("UTC"), "2020-01-01"),
+            ("dates with a time zone", DATES.tz_localize("UTC"), "2020-01-01"),
             ("days", [date.date() for date in DATES], "2020-01-01"),
             ("periods", DATES.to_period("D"), "2020-01-01"),
             ("times", DATES - DATES[0], "0 "),
@@ -72,10 +79,10 @@ BAD = {
     "no columns": (X[:, :0], ValueError, "[Ff]ound array with 0 feature|X has 0 features"),
     "object": ([[object(), 1.0], [1.0, 2.0]], TypeError, "must be a string or a.* number"),
 }
-BAD_WEIGHTS = {
+INVALID_WEIGHTS = {
     "negative": ([-1.0] + [1.0] * 19, r"sample_weight is negative for 1 rows \(the least is -1\)"),
     "all zero": ([0.0] * 20, "at least one non-zero number"),
-    "one positive": ([2.0] + [0.0] * 19, "positive for 1 of 20 rows; 2 are needed"),
+    "one positive": ([2.0] + [0.0] * 19, "positive for 1 of 20 rows; at least 2 are needed"),
     "nan": ([np.nan] + [1.0] * 19, "Input sample_weight contains NaN"),
     "inf": ([np.inf] + [1.0] * 19, "Input sample_weight contains infinity"),
     "too few": ([1.0] * 19, r"sample_weight\.shape == \(19,\), expected \(20,\)"),
@@ -85,25 +92,24 @@ BAD_WEIGHTS = {
 
 
 @contextmanager
-def refused(error, message):
-    """The block raises this error, and no training begins before it does."""
-    began = mock.patch.object(_training, "fit_flow", side_effect=AssertionError("training began"))
-    with began, pytest.raises(error, match=message):
+def raises_before_training(error, match):
+    """Check that the block raises this error, and does not train before."""
+    began = mock.patch.object(Trainer, "fit", side_effect=AssertionError("training began"))
+    with began, pytest.raises(error, match=match):
         yield
 
 
-def test_refused_notices_training():
-    with refused(AssertionError, "training began"):
+def test_raises_before_training_detects_training():
+    with raises_before_training(AssertionError, "training began"):
         small("nice").fit(X)
 
 
-@pytest.mark.parametrize("what", BAD)
-@each_estimator
-def test_bad_rows(name, what):
-    bad, error, message = BAD[what]
+@for_one_estimator(INVALID, other_estimators="nan")
+def test_invalid_rows_raise_in_fit(name, what):
+    invalid, error, message = INVALID[what]
     for method in ("fit", "partial_fit", "fit_predict", "fit_transform"):
-        with refused(error, message):
-            getattr(small(name), method)(bad)
+        with raises_before_training(error, message):
+            getattr(small(name), method)(invalid)
 
 
 @pytest.fixture(scope="module")
@@ -113,18 +119,23 @@ def fitted():
 
 @pytest.mark.filterwarnings("ignore:X has feature names:UserWarning")
 @pytest.mark.parametrize("method", SCORING)
-@pytest.mark.parametrize("what", BAD)
-def test_bad_rows_in_scoring(fitted, what, method):
-    """All but the number of rows matters; and the model is left as it was."""
-    bad, error, message = BAD[what]
+@pytest.mark.parametrize("what", INVALID)
+def test_invalid_rows_raise_in_scoring(fitted, what, method):
+    """And the model does not change."""
+    invalid, error, message = INVALID[what]
     before = fitted.score_samples(X)
-    with refused(error, message):
-        getattr(fitted, method)(bad)
+    with raises_before_training(error, message):
+        getattr(fitted, method)(invalid)
     np.testing.assert_array_equal(fitted.score_samples(X), before)
 
 
-AS_THEY_ARE = {"float64": X, "float32": X.astype(np.float32), "one row": X[:1], "huge": X * 1e300}
-TO_BE_CONVERTED = {
+RETURNED_AS_GIVEN = {
+    "float64": X,
+    "float32": X.astype(np.float32),
+    "one row": X[:1],
+    "huge": X * 1e300,
+}
+CONVERTED = {
     "list": X.tolist(),
     "integers": X.astype(int),
     "order": np.asfortranarray(X),
@@ -135,58 +146,61 @@ TO_BE_CONVERTED = {
 }
 
 
-@pytest.mark.parametrize("what", [*AS_THEY_ARE, *TO_BE_CONVERTED])
-def test_valid_rows_are_what_scikit_learn_makes_of_them(fitted, what):
-    """A plain array is returned as it is, without the time that scikit-learn takes to say so."""
-    rows = {**AS_THEY_ARE, **TO_BE_CONVERTED}[what]
+@pytest.mark.parametrize("what", [*RETURNED_AS_GIVEN, *CONVERTED])
+def test_validated_rows_are_those_of_scikit_learn(fitted, what):
+    """A plain array is returned as it is, without a call of scikit-learn, which takes longer."""
+    rows = {**RETURNED_AS_GIVEN, **CONVERTED}[what]
     slow = validate_data(fitted, rows, reset=False, dtype=[np.float64, np.float32], order="C")
-    with mock.patch.object(_validation, "validate_data", wraps=validate_data) as asked:
-        fast = _validation.validate_rows(fitted, rows, reset=False)
+    with mock.patch.object(validation, "validate_data", wraps=validate_data) as mocked:
+        fast = validation.validate_rows(fitted, rows, reset=False)
     np.testing.assert_array_equal(fast, slow)
     assert fast.dtype == slow.dtype and fast.flags.c_contiguous
-    assert asked.called == (what in TO_BE_CONVERTED)
-    assert fast is rows or what in TO_BE_CONVERTED
+    assert mocked.called == (what in CONVERTED)
+    assert fast is rows or what in CONVERTED
 
 
 @each_estimator
-def test_single_row(name):
+def test_single_row_raises(name):
     for method in ("fit", "partial_fit"):
-        with refused(ValueError, r"Found array with 1 sample\(s\).* a minimum of 2 is required"):
+        with raises_before_training(
+            ValueError, r"Found array with 1 sample\(s\).* a minimum of 2 is required"
+        ):
             getattr(small(name), method)(X[:1])
     warm = small(name, warm_start=True, early_stopping=True).fit(X)
-    with refused(ValueError, "a minimum of 2 is required"):
+    with raises_before_training(ValueError, "a minimum of 2 is required"):
         warm.fit(X[:1])
 
 
-@pytest.mark.parametrize("what", BAD_WEIGHTS)
-@each_estimator
-def test_bad_weights(name, what):
-    bad, message = BAD_WEIGHTS[what]
+@for_one_estimator(INVALID_WEIGHTS, other_estimators="negative")
+def test_invalid_weights_raise(name, what):
+    invalid, message = INVALID_WEIGHTS[what]
     for method in ("fit", "partial_fit"):
-        with refused(ValueError, message):
-            getattr(small(name), method)(X, sample_weight=bad)
+        with raises_before_training(ValueError, message):
+            getattr(small(name), method)(X, sample_weight=invalid)
 
 
-@pytest.mark.parametrize("method", SCORING)
-@each_estimator
-def test_wrong_columns_in_scoring(name, method):
-    estimator = small(name).fit(FRAME)
-    score = getattr(estimator, method)
-    with refused(ValueError, "should match those that were passed during fit(.|\n)*depth"):
+@for_one_estimator(SCORING, other_estimators="score_samples")
+def test_other_columns_than_in_fit_raise_in_scoring(name, what):
+    score = getattr(small(name).fit(FRAME), what)
+    with raises_before_training(
+        ValueError, "should match those that were passed during fit(.|\n)*depth"
+    ):
         score(FRAME.rename(columns={"width": "depth"}))
-    with refused(ValueError, "must be in the same order"):
+    with raises_before_training(ValueError, "must be in the same order"):
         score(FRAME[["width", "height"]])
-    with refused(ValueError, "seen at fit time, yet now missing(.|\n)*width"):
+    with raises_before_training(ValueError, "seen at fit time, yet now missing(.|\n)*width"):
         score(FRAME[["height"]])
     with pytest.warns(UserWarning, match="does not have valid feature names"):
-        with refused(ValueError, "X has 3 features, but .*Density is expecting 2 features"):
+        with raises_before_training(
+            ValueError, "X has 3 features, but .*Density is expecting 2 features"
+        ):
             score(np.ones((4, 3)))
     with pytest.warns(UserWarning, match="does not have valid feature names"):
         score(X)
 
 
 @each_estimator
-def test_bad_latent_rows(name):
+def test_invalid_latent_rows_raise(name):
     estimator = small(name).fit(X)
     for columns in (1, 3):
         message = f"X has {columns} features, but .*Density was fitted on 2; pass the output"
@@ -199,22 +213,22 @@ def test_bad_latent_rows(name):
             estimator.inverse_transform([[0.0, value]])
 
 
-@pytest.mark.parametrize("device", ["gpu", "meta", "cuda:99", ""])
-@each_estimator
-def test_bad_device(name, device):
-    with refused(ValueError, f"device='{device}' cannot be used here.*\"cpu\" always work"):
-        small(name, device=device).fit(X)
+@for_one_estimator(["gpu", "meta", "cuda:99", ""], other_estimators="gpu")
+def test_invalid_device_raises(name, what):
+    message = f"device='{what}' cannot be used here.*\"cpu\" always work"
+    with raises_before_training(ValueError, message):
+        small(name, device=what).fit(X)
 
 
 @pytest.mark.parametrize("sizes", [(), (0,), (8, -1), (2.5,), 0, [[8, 8]], ("8",)])
 @pytest.mark.parametrize("name", ["nice", "maf"])
-def test_bad_hidden_layer_sizes(name, sizes):
-    with refused(ValueError, "hidden_layer_sizes"):
+def test_invalid_hidden_layer_sizes_raise(name, sizes):
+    with raises_before_training(ValueError, "hidden_layer_sizes"):
         small(name, hidden_layer_sizes=sizes).fit(X)
 
 
 @pytest.mark.parametrize("n_samples", [0, -1, 2.5, "3", None])
-def test_bad_n_samples(fitted, n_samples):
+def test_invalid_n_samples_raise(fitted, n_samples):
     with pytest.raises(ValueError, match=f"n_samples={n_samples!r}; it must be an integer"):
         fitted.sample(n_samples)
 
@@ -225,9 +239,8 @@ def test_bad_n_samples(fitted, n_samples):
     d=st.integers(1, 6),
     data=st.data(),
 )
-@each_estimator
-def test_one_bad_entry_anywhere_is_refused(name, value, n, d, data):
+def test_invalid_entry_anywhere_raises(value, n, d, data):
     rows = np.random.default_rng(n).standard_normal((n, d))
     rows[data.draw(st.integers(0, n - 1)), data.draw(st.integers(0, d - 1))] = value
-    with refused(ValueError, "Input X contains"):
-        small(name).fit(rows)
+    with raises_before_training(ValueError, "Input X contains"):
+        small("nice").fit(rows)

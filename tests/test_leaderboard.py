@@ -1,4 +1,4 @@
-"""The leaderboard display draws what the mixture says of its components."""
+"""The display of the leaderboard of a mixture."""
 
 import sys
 
@@ -25,7 +25,7 @@ def mixture():
 
 
 def board(weight):
-    """A leaderboard of given weights."""
+    """Return a leaderboard with these weights."""
     n = len(weight)
     return {
         "component": [f"c{i}" for i in range(n)],
@@ -35,8 +35,8 @@ def board(weight):
     }
 
 
-def drawn(display):
-    """Name, width and note of each bar, from top to bottom of the picture."""
+def drawn_bars(display):
+    """Return name, width and label of each bar, from top to bottom."""
     display.figure_.canvas.draw()
     ax = display.ax_
     names = dict(zip(ax.get_yticks(), ax.get_yticklabels(), strict=True))
@@ -54,23 +54,23 @@ def drawn(display):
     ]
 
 
-def test_draws_the_leaderboard(mixture):
+def test_bars_show_the_leaderboard(mixture):
     display = LeaderboardDisplay.from_estimator(mixture)
     expected = mixture.leaderboard_
     assert {key: getattr(display, key) for key in expected} == expected
-    notes = [f"{score:.2f} nats" for score in expected["score"]]
-    rows = zip(expected["component"], expected["weight"], notes, strict=True)
-    assert drawn(display) == list(rows)
+    labels = [f"{score:.2f} nats" for score in expected["score"]]
+    rows = zip(expected["component"], expected["weight"], labels, strict=True)
+    assert drawn_bars(display) == list(rows)
     assert "weight" in display.ax_.get_xlabel()
 
 
 @pytest.mark.parametrize(
     ("max_components", "last"), [(1, "3 others"), (2, "2 others"), (3, "1 other"), (4, None)]
 )
-def test_others_share_a_bar(max_components, last):
+def test_remaining_components_share_a_bar(max_components, last):
     weight = [0.4, 0.3, 0.2, 0.1]
     display = LeaderboardDisplay(**board(weight)).plot(max_components=max_components)
-    bars = drawn(display)
+    bars = drawn_bars(display)
     assert [name for name, _, _ in bars[:max_components]] == ["c0", "c1", "c2", "c3"][
         :max_components
     ]
@@ -81,21 +81,21 @@ def test_others_share_a_bar(max_components, last):
         assert bars[max_components:] == [(last, pytest.approx(sum(weight[max_components:])), "")]
 
 
-def test_twelve_components_unless_asked():
+def test_twelve_components_are_drawn_by_default():
     display = LeaderboardDisplay(**board([1 / 40] * 40)).plot()
-    assert [name for name, _, _ in drawn(display)][11:] == ["c11", "28 others"]
+    assert [name for name, _, _ in drawn_bars(display)][11:] == ["c11", "28 others"]
 
 
 @pytest.mark.parametrize("weight", [[1.0], [1.0, 0.0], [0.5, 0.5], [0.05] * 20])
-def test_notes_stay_within_the_axes(weight):
+def test_labels_stay_within_the_axes(weight):
     display = LeaderboardDisplay(**board(weight)).plot()
     display.figure_.canvas.draw()
     right = display.ax_.get_window_extent().x1
     assert all(text.get_window_extent().x1 <= right for text in display.ax_.texts)
 
 
-def test_convention(mixture):
-    """Drawing again gives the same display with new axes, and takes the caller's axes and style."""
+def test_plot_can_be_repeated_on_given_axes(mixture):
+    """Each call of `plot` makes new axes unless `ax` is given, and passes on keyword arguments."""
     display = LeaderboardDisplay.from_estimator(mixture)
     first = display.figure_
     assert display.plot() is display
@@ -109,18 +109,18 @@ def test_convention(mixture):
     assert LeaderboardDisplay.from_estimator(mixture, ax=left, max_components=1).ax_ is left
 
 
-def test_component_that_knows_nothing():
-    """A tophat kernel that misses a held-out row scores -inf."""
-    weight = board([1.0, 0.0]) | {"score": [-1.0, -np.inf]}
-    assert drawn(LeaderboardDisplay(**weight).plot())[1] == ("c1", 0.0, "-inf nats")
+def test_component_with_a_score_of_minus_infinity():
+    """Such as a tophat kernel density, if a held-out row is out of its reach."""
+    arrays = board([1.0, 0.0]) | {"score": [-1.0, -np.inf]}
+    assert drawn_bars(LeaderboardDisplay(**arrays).plot())[1] == ("c1", 0.0, "-inf nats")
 
 
-def test_unfitted():
+def test_unfitted_estimator_raises():
     with pytest.raises(NotFittedError, match="StackedDensity"):
         LeaderboardDisplay.from_estimator(StackedDensity([("kde", KernelDensity())]))
 
 
-def test_estimator_without_a_leaderboard():
+def test_estimator_without_a_leaderboard_raises():
     kernel = KernelDensity().fit([[0.0], [1.0]])
     with pytest.raises(AttributeError, match=r"KernelDensity has no `leaderboard_`.*AutoDensity"):
         LeaderboardDisplay.from_estimator(kernel)
@@ -128,7 +128,7 @@ def test_estimator_without_a_leaderboard():
 
 
 @pytest.mark.parametrize("max_components", [0, -1, 2.5, None])
-def test_bad_max_components(max_components, mixture):
+def test_invalid_max_components_raise(max_components, mixture):
     with pytest.raises(ValueError, match=f"max_components={max_components}: .* at least 1"):
         LeaderboardDisplay.from_estimator(mixture, max_components=max_components)
     with pytest.raises(ValueError, match=f"max_components={max_components}: .* at least 1"):
@@ -136,10 +136,10 @@ def test_bad_max_components(max_components, mixture):
     assert plt.get_fignums() == []
 
 
-def test_matplotlib_missing(mixture, monkeypatch):
-    display = LeaderboardDisplay.__new__(LeaderboardDisplay)  # fails before it looks at its arrays
+def test_missing_matplotlib_raises(mixture, monkeypatch):
+    display = LeaderboardDisplay.__new__(LeaderboardDisplay)  # without arrays, which it never reads
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    message = r"LeaderboardDisplay\.{} needs matplotlib.*pip install skflows\[plot\]"
+    message = r'LeaderboardDisplay\.{} needs matplotlib.*pip install "skflows\[plot\]"'
     with pytest.raises(ImportError, match=message.format("from_estimator")):
         LeaderboardDisplay.from_estimator(mixture)
     with pytest.raises(ImportError, match=message.format("plot")):

@@ -1,4 +1,4 @@
-"""P-values are valid, flags keep the false discovery rate, trimming withstands outliers."""
+"""Calibration of the outlier detector: p-values, false discovery rates and trimming."""
 
 import numpy as np
 import pytest
@@ -9,14 +9,15 @@ from sklearn.model_selection import ShuffleSplit
 from sklearn.neighbors import KernelDensity
 
 from skflows import AutoDensity, DensityOutlierDetector, StackedDensity
-from skflows.outlier._calibration import ConformalNull, EmpiricalNull, discoveries, pooled
+from skflows.outlier._calibration import ConformalNull, EmpiricalNull, discoveries, pool_fold_scores
 
 N_RESAMPLINGS = 200
+N_TABLES = 20
 SPLIT = ShuffleSplit(1, test_size=99, random_state=0)
 
 
 class Normal(BaseEstimator):
-    """A normal density: the cheapest that a detector can wrap."""
+    """A multivariate normal density, which is fast to fit."""
 
     def fit(self, X, y=None):
         self.density_ = stats.multivariate_normal(X.mean(axis=0), np.cov(X.T))
@@ -27,7 +28,7 @@ class Normal(BaseEstimator):
 
 
 def skewed(rng, n):
-    """Rows that no normal density fits: the p-values must be valid all the same."""
+    """Return rows that no normal density fits; p-values must be valid nevertheless."""
     return rng.standard_gamma(2.0, size=(n, 2)) @ [[1.0, 0.5], [0.0, 1.0]]
 
 
@@ -37,7 +38,7 @@ def detector(**params):
     )
 
 
-def test_p_value_is_the_rank_among_held_out_scores():
+def test_conformal_p_value_is_the_rank_among_held_out_scores():
     rng = np.random.default_rng(0)
     held_out = rng.integers(0, 20, 50) / 4.0  # with ties
     scores = rng.integers(-4, 90, 200) / 4.0
@@ -49,7 +50,7 @@ def test_p_value_is_the_rank_among_held_out_scores():
         np.testing.assert_array_equal(flagged, null.p_values(scores) <= alpha)
 
 
-def test_pooled_score_has_the_rank_of_cross_conformal_prediction():
+def test_pooled_fold_scores_have_the_rank_of_cross_conformal_prediction():
     rng = np.random.default_rng(0)
     calibration = [
         np.sort(rng.standard_normal(n) + shift) for n, shift in ((5, 0), (8, 1), (3, -1))
@@ -58,19 +59,19 @@ def test_pooled_score_has_the_rank_of_cross_conformal_prediction():
     expected = 1 + sum(
         (c[None] <= s[:, None]).sum(axis=1) for c, s in zip(calibration, scores, strict=True)
     )
-    score = pooled(scores, calibration)
+    score = pool_fold_scores(scores, calibration)
     null = ConformalNull(np.sort(np.concatenate(calibration)))
     np.testing.assert_allclose(null.p_values(score) * 17, expected)
-    # It is the mean over the models wherever that has the rank already.
+    # The score is the mean over the models where this mean already has the rank.
     mean = np.mean(scores, axis=0)
-    has_it = np.isclose(null.p_values(mean) * 17, expected)
-    assert 0.1 < has_it.mean() < 1
-    np.testing.assert_array_equal(score[has_it], mean[has_it])
+    has_rank = np.isclose(null.p_values(mean) * 17, expected)
+    assert 0.1 < has_rank.mean() < 1
+    np.testing.assert_array_equal(score[has_rank], mean[has_rank])
 
 
 @pytest.fixture(scope="module")
 def false_alarms():
-    """P-values of 20 new inliers in each of 200 resamplings, by each kind of calibration."""
+    """P-values of 20 new inliers in each resampling, by kind of calibration."""
     kinds = {
         "split": {"cv": SPLIT},
         "cross": {"cv": 5},
@@ -90,17 +91,17 @@ def false_alarms():
     return {kind: np.array(p_values) for kind, p_values in found.items()}
 
 
-ALPHAS = [0.01, 0.05, 0.1]  # each a multiple of 1 / (99 + 1): the rate is then alpha to the digit
+ALPHAS = [0.01, 0.05, 0.1]  # multiples of 1 / (99 + 1), so that the expected rate is exactly alpha
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize("kind", ["split", "frozen"])
-def test_false_alarms_are_as_many_as_alpha_says(false_alarms, kind, alpha):
-    """One row of each resampling is a fair draw; more rows share what calibrated them."""
+def test_false_alarm_rate_of_split_conformal_p_values_is_alpha(false_alarms, kind, alpha):
+    # Rows of one resampling share the calibration rows; first rows are independent.
     one_each = (false_alarms[kind][:, 0] <= alpha).sum()
     low, high = stats.binom.interval(0.99, N_RESAMPLINGS, alpha)
     assert low <= one_each <= high
-    # Given the rows that calibrate, the rate is a Beta(k, n + 1 - k).
+    # Given the calibration rows, the rate has the distribution Beta(k, n + 1 - k).
     k = round(alpha * 100)
     n_rows = false_alarms[kind].shape[1]
     spread = stats.betabinom(n_rows, k, 100 - k).std() / n_rows / np.sqrt(N_RESAMPLINGS)
@@ -109,7 +110,7 @@ def test_false_alarms_are_as_many_as_alpha_says(false_alarms, kind, alpha):
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize("kind", ["cross", "mixture"])
-def test_cross_conformal_false_alarms(false_alarms, kind, alpha):
+def test_false_alarm_rate_of_cross_conformal_p_values_is_at_most_alpha(false_alarms, kind, alpha):
     low, high = stats.binom.interval(0.99, N_RESAMPLINGS, alpha)
     assert low <= (false_alarms[kind][:, 0] <= alpha).sum() <= high
     k = round(alpha * 200)
@@ -117,7 +118,7 @@ def test_cross_conformal_false_alarms(false_alarms, kind, alpha):
     assert 0.5 * alpha < (false_alarms[kind] <= alpha).mean() < alpha + 3 * spread
 
 
-def test_labels_are_those_of_the_p_values():
+def test_predict_flags_p_values_up_to_alpha():
     X, new = skewed(np.random.default_rng(0), 200), skewed(np.random.default_rng(1), 300)
     for cv in (SPLIT, 5):
         fitted = detector(cv=cv, alpha=0.1).fit(X)
@@ -125,7 +126,7 @@ def test_labels_are_those_of_the_p_values():
 
 
 def tables_with_outliers(n_outliers, n_new=100, n_rows=1000):
-    """Fitted rows, new rows, and which of these are outliers, again and again."""
+    """Yield rows to fit, new rows, and whether each new row is an outlier."""
     for seed in range(N_RESAMPLINGS):
         rng = np.random.default_rng(seed)
         X, new = skewed(rng, n_rows), skewed(rng, n_new)
@@ -133,24 +134,24 @@ def tables_with_outliers(n_outliers, n_new=100, n_rows=1000):
         yield X, new, np.arange(n_new) < n_outliers
 
 
-@pytest.mark.filterwarnings("ignore:Some rows are as odd")
+@pytest.mark.filterwarnings("ignore:Some rows have the smallest")
 @pytest.mark.parametrize("method", ["bh", "by", "adaptive"])
-def test_flags_keep_the_false_discovery_rate(method):
+def test_predict_controls_the_false_discovery_rate(method):
     false, power = [], []
-    for X, new, odd in tables_with_outliers(10):
+    for X, new, is_outlier in tables_with_outliers(10):
         fitted = detector(
             fdr=0.1, fdr_method=method, cv=ShuffleSplit(1, test_size=0.8, random_state=0)
         )
         flags = fitted.fit(X).predict(new) == -1
-        false.append((flags & ~odd).sum() / max(1, flags.sum()))
-        power.append(flags[odd].mean())
+        false.append((flags & ~is_outlier).sum() / max(1, flags.sum()))
+        power.append(flags[is_outlier].mean())
     assert np.mean(false) < 0.1 + 3 * np.std(false) / np.sqrt(N_RESAMPLINGS)
     assert np.mean(power) > {"bh": 0.6, "by": 0.2, "adaptive": 0.6}[method]
 
 
-@pytest.mark.filterwarnings("ignore:Some rows are as odd")
-def test_false_discoveries_among_clean_rows():
-    """Without outliers every flag is false: no more than a tenth of the tables may have one."""
+@pytest.mark.filterwarnings("ignore:Some rows have the smallest")
+def test_fdr_limits_the_probability_of_a_flag_among_inliers():
+    """Without outliers every flag is false: at most a fraction `fdr` of the tables has one."""
     flagged = []
     for X, new, _ in tables_with_outliers(0):
         fitted = detector(fdr=0.1, cv=ShuffleSplit(1, test_size=0.8, random_state=0)).fit(X)
@@ -158,11 +159,12 @@ def test_false_discoveries_among_clean_rows():
     assert sum(flagged) <= stats.binom.interval(0.99, N_RESAMPLINGS, 0.1)[1]
 
 
-def test_benjamini_hochberg_by_hand():
+def test_discoveries_match_a_calculation_by_hand():
     p_values = np.array([0.001, 0.011, 0.021, 0.039, 0.9, 0.5])
     np.testing.assert_array_equal(discoveries(p_values, 0.06, "bh"), p_values <= 0.039)
     np.testing.assert_array_equal(discoveries(p_values, 0.05, "bh"), p_values <= 0.021)
-    # Two of six p-values, and one more, are taken for those of all inliers: a share of 2 / 3.
+    # Storey's estimate: 1 of 6 p-values is above 0.5, so the fraction of inliers is
+    # (1 + 1) / (1 - 0.5) / 6 = 2 / 3.
     np.testing.assert_array_equal(discoveries(p_values, 0.04, "adaptive"), p_values <= 0.039)
     assert discoveries(np.array([]), 0.1, "bh").shape == (0,)
 
@@ -173,41 +175,41 @@ def normal_with_outliers(rng, n, n_outliers):
     return X
 
 
-def test_empirical_null_of_a_normal_is_exact():
-    """Surprise of a normal is a gamma variable: of shape d / 2, from the mode's on."""
+def test_empirical_null_recovers_the_gamma_distribution_of_a_normal_density():
+    """The negative log-density of d normal columns has a gamma distribution of shape d / 2."""
     surprise = stats.norm.rvs(size=(100_000, 6), random_state=0)
     surprise = 0.5 * (surprise**2).sum(axis=1) + 7
     null = EmpiricalNull.fit(-surprise)
     np.testing.assert_allclose(null.shapes, 3, rtol=0.2)
-    np.testing.assert_allclose(null.starts, 7, atol=0.3)
+    np.testing.assert_allclose(null.locations, 7, atol=0.3)
     for alpha in (0.1, 0.01, 0.001):
         assert (null.p_values(-surprise) <= alpha).mean() == pytest.approx(alpha, rel=0.2)
         np.testing.assert_allclose(null.p_values([null.threshold(alpha)]), alpha)
 
 
-def test_empirical_null_is_cautious_on_few_rows():
+def test_empirical_null_is_conservative_for_few_rows():
     rng = np.random.default_rng(0)
-    tables = [-rng.standard_gamma(1.5, size=50) for _ in range(200)]
+    tables = [-rng.standard_gamma(1.5, size=50) for _ in range(40)]
     p_values = np.array([EmpiricalNull.fit(scores).p_values(scores) for scores in tables])
     for alpha in (0.05, 0.01, 0.001):
         assert (p_values <= alpha).mean() <= 1.2 * alpha
 
 
-def test_empirical_null_withstands_outliers_in_the_table():
+def test_empirical_null_controls_the_false_discovery_rate_with_outliers_in_the_fit():
     false, found = [], []
-    for seed in range(50):
+    for seed in range(N_TABLES):
         rng = np.random.default_rng(seed)
         X = normal_with_outliers(rng, 500, 25)
-        odd = np.arange(500) < 25
+        is_outlier = np.arange(500) < 25
         fitted = detector(calibration="empirical_null", cv=5, trim=0.1, fdr=0.1).fit(X)
         flags = discoveries(fitted.p_values_, 0.1, "bh")
-        false.append((flags & ~odd).sum() / max(1, flags.sum()))
-        found.append(flags[odd].mean())
-    assert np.mean(false) < 0.1 + 3 * np.std(false) / np.sqrt(50)
+        false.append((flags & ~is_outlier).sum() / max(1, flags.sum()))
+        found.append(flags[is_outlier].mean())
+    assert np.mean(false) < 0.1 + 3 * np.std(false) / np.sqrt(N_TABLES)
     assert np.mean(found) > 0.99
 
 
-def test_trimmed_fit_is_that_of_the_inliers():
+def test_trimmed_fit_ignores_outliers():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((400, 2))
     X[:60] += [8.0, 0.0]
@@ -219,7 +221,7 @@ def test_trimmed_fit_is_that_of_the_inliers():
     np.testing.assert_allclose(trimmed.mean, X[60:].mean(axis=0), atol=0.1)
 
 
-def test_trim_follows_the_contamination():
+def test_trim_auto_is_the_contamination():
     X = normal_with_outliers(np.random.default_rng(0), 200, 20)
     auto, given = (
         DensityOutlierDetector(Normal(), contamination=0.1, trim=trim).fit(X).score_samples(X)
@@ -230,8 +232,8 @@ def test_trim_follows_the_contamination():
     np.testing.assert_array_equal(none.score_samples(X), Normal().fit(X).score_samples(X))
 
 
-def test_trimmed_kernels_judge_rows_by_models_that_had_not_seen_them():
-    """Kernels know each row they sit on: only held-out scores show which are odd."""
+def test_trimming_uses_held_out_scores():
+    """Kernels score the rows at their centres too high: only held-out scores find outliers."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((200, 3))
     X[:20] *= 20
@@ -241,8 +243,8 @@ def test_trimmed_kernels_judge_rows_by_models_that_had_not_seen_them():
     assert np.isfinite(fitted.held_out_scores_).all()
 
 
-def test_typicality_finds_rows_that_are_too_likely():
-    """In 50 columns no row lies near the mode, the densest point of all."""
+def test_typicality_flags_rows_that_are_too_likely():
+    """In 50 columns no inlier is near the mode, where the density is highest."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((500, 50))
     mode = np.zeros((1, 50))
@@ -253,22 +255,22 @@ def test_typicality_finds_rows_that_are_too_likely():
     assert flags == {"log_density": 1, "typicality": -1}
 
 
-def test_batches_show_what_single_rows_do_not():
+def test_batch_p_value_finds_shifts_that_single_rows_do_not_show():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((500, 5))
     fitted = detector(alpha=0.01).fit(X)
-    few = {"n_resamples": 200}
-    same = [fitted.batch_p_value(rng.standard_normal((50, 5)), **few) for _ in range(200)]
-    assert (np.array(same) <= 0.1).sum() <= stats.binom.interval(0.99, 200, 0.1)[1]
-    for scale in (0.85, 1.15):  # too likely, too odd
+    inliers = [rng.standard_normal((50, 5)) for _ in range(100)]
+    p_values = [fitted.batch_p_value(rows, n_resamples=99) for rows in inliers]
+    assert (np.array(p_values) <= 0.1).sum() <= stats.binom.interval(0.99, 100, 0.1)[1]
+    for scale in (0.85, 1.15):  # too likely, too unlikely
         rows = scale * rng.standard_normal((200, 5))
         assert fitted.batch_p_value(rows) < 0.01
         assert (fitted.predict(rows) == 1).mean() > 0.9
 
 
-def test_batches_of_more_rows_than_calibrate_are_no_odder():
+def test_batch_p_value_is_valid_for_batches_larger_than_the_calibration_set():
     p_values = []
-    for seed in range(200):
+    for seed in range(100):
         rng = np.random.default_rng(seed)
         density = FrozenEstimator(Normal().fit(rng.standard_normal((50, 2))))
         fitted = DensityOutlierDetector(density, calibration="conformal")
@@ -276,11 +278,11 @@ def test_batches_of_more_rows_than_calibrate_are_no_odder():
         p_values.append(fitted.batch_p_value(rng.standard_normal((300, 2)), n_resamples=99))
     for alpha in (0.05, 0.2):
         n_alarms = (np.array(p_values) <= alpha).sum()
-        low, high = stats.binom.interval(0.99, 200, alpha)
+        low, high = stats.binom.interval(0.99, 100, alpha)
         assert low <= n_alarms <= high
 
 
-def test_batches_where_the_density_is_zero():
+def test_batch_p_value_where_the_density_is_zero():
     rng = np.random.default_rng(0)
     kernels = KernelDensity(kernel="tophat", bandwidth=1.2)
     cv = ShuffleSplit(1, test_size=100, random_state=0)
@@ -293,8 +295,16 @@ def test_batches_where_the_density_is_zero():
         fitted.batch_p_value(np.zeros((3, 3)), n_resamples=0)
 
 
-@pytest.mark.parametrize("statistic", ["log_density", "likelihood_ratio", "score_norm"])
-@pytest.mark.parametrize("calibration", [None, "conformal", "empirical_null"])
+@pytest.mark.parametrize(
+    ("calibration", "statistic"),
+    [
+        (None, "log_density"),
+        ("conformal", "log_density"),
+        ("empirical_null", "log_density"),
+        ("empirical_null", "likelihood_ratio"),
+        ("empirical_null", "score_norm"),
+    ],
+)
 def test_rows_where_the_density_is_zero_are_outliers(calibration, statistic):
     rng = np.random.default_rng(0)
     fitted = DensityOutlierDetector(
@@ -308,18 +318,18 @@ def test_rows_where_the_density_is_zero_are_outliers(calibration, statistic):
     assert fitted.predict([[50.0, 50.0, 50.0]]) == -1
     assert np.isfinite(fitted.offset_)
     if calibration:
-        assert fitted.p_values([[50.0, 50.0, 50.0]]) < 0.01  # as low as any row that is held out
+        assert fitted.p_values([[50.0, 50.0, 50.0]]) < 0.01
     assert fitted.explain(np.zeros((1, 3))).shape == (1, 3)
 
 
-def test_empirical_null_of_equal_scores_is_refused():
+def test_empirical_null_of_equal_scores_is_an_error():
     with pytest.raises(ValueError, match="needs scores that differ"):
         EmpiricalNull.fit(np.ones(50))
     with pytest.raises(ValueError, match="of 50 held-out rows 0 have a finite"):
         EmpiricalNull.fit(np.full(50, -np.inf))
 
 
-def test_tied_scores_never_get_less_than_vovks_p_value():
+def test_p_values_of_tied_scores_are_at_least_cross_conformal_p_values():
     rng = np.random.default_rng(0)
     for _ in range(200):
         calibration = [np.sort(rng.integers(0, 5, 6)).astype(float) for _ in range(3)]
@@ -329,38 +339,38 @@ def test_tied_scores_never_get_less_than_vovks_p_value():
             for held_out, row in zip(calibration, scores, strict=True)
         )
         null = ConformalNull(np.sort(np.concatenate(calibration)))
-        assert (null.p_values(pooled(scores, calibration)) >= (1 + below) / 19).all()
+        assert (null.p_values(pool_fold_scores(scores, calibration)) >= (1 + below) / 19).all()
 
 
-def test_adaptive_flags_no_row_that_counts_as_an_inlier():
+def test_adaptive_method_flags_no_p_value_above_one_half():
     p_values = np.r_[np.full(30, 1e-4), 0.97]
     assert discoveries(p_values, 0.2, "adaptive").tolist() == [True] * 30 + [False]
 
 
-def test_flags_of_no_p_values():
+def test_flag_of_invalid_p_values_is_an_error():
     fitted = detector(fdr=0.2).fit(skewed(np.random.default_rng(0), 50))
     for value in (np.nan, 2.0):
         with pytest.raises(ValueError, match="p_values must lie between 0 and 1"):
             fitted.flag([0.5, value])
 
 
-def test_too_few_rows_to_calibrate_for_a_flag_are_told():
+def test_too_few_calibration_rows_for_fdr_give_a_warning():
     rng = np.random.default_rng(0)
     fitted = detector(fdr=0.05).fit(skewed(rng, 60))
     rows = np.concatenate([skewed(rng, 300), [[1e6, -1e6]]])
-    with pytest.warns(UserWarning, match="as low as 0.00017, and the least is 0.016"):
+    with pytest.warns(UserWarning, match="as low as 0.00017, and the smallest is 0.016"):
         assert (fitted.predict(rows) == 1).all()
 
 
-def test_rows_of_a_table_are_all_held_out_for_the_empirical_null():
-    judging = DensityOutlierDetector(calibration="empirical_null")
-    assert judging._with_folds(AutoDensity()).cv == 5
-    assert judging._with_folds(AutoDensity(cv=3)).cv == 3
-    judging.set_params(calibration="conformal")
-    assert judging._with_folds(AutoDensity()).cv == "auto"
+def test_mixture_holds_out_all_rows_for_the_empirical_null():
+    outlier_detector = DensityOutlierDetector(calibration="empirical_null")
+    assert outlier_detector._with_folds(AutoDensity()).cv == 5
+    assert outlier_detector._with_folds(AutoDensity(cv=3)).cv == 3
+    outlier_detector.set_params(calibration="conformal")
+    assert outlier_detector._with_folds(AutoDensity()).cv == "auto"
 
 
-def test_p_values_of_an_earlier_fit_are_gone():
+def test_refit_removes_p_values():
     rng = np.random.default_rng(0)
     fitted = DensityOutlierDetector(Normal(), calibration="empirical_null")
     assert np.isfinite(fitted.fit(rng.standard_normal((100, 2))).p_values_).all()
@@ -377,19 +387,19 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("message", ERRORS)
-def test_errors_come_before_work(message):
+def test_invalid_parameters_are_an_error(message):
     with pytest.raises(ValueError, match=message):
         detector(**ERRORS[message]).fit(skewed(np.random.default_rng(0), 50))
 
 
-def test_p_values_need_a_calibration():
+def test_p_values_without_calibration_are_an_error():
     fitted = DensityOutlierDetector(Normal()).fit(skewed(np.random.default_rng(0), 50))
     for method in (fitted.p_values, fitted.batch_p_value):
         with pytest.raises(ValueError, match="calibration=None: there are no p-values"):
             method(np.ones((2, 2)))
 
 
-def test_an_alpha_that_no_row_can_reach_is_told():
-    with pytest.warns(UserWarning, match="least p-value is 0.02"):
+def test_alpha_below_the_smallest_p_value_gives_a_warning():
+    with pytest.warns(UserWarning, match="smallest p-value is 0.02"):
         fitted = detector(alpha=0.01).fit(skewed(np.random.default_rng(0), 50))
     assert (fitted.predict([[1e6, -1e6]]) == 1).all()

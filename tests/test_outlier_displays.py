@@ -1,4 +1,4 @@
-"""The displays of outlier detection draw what the detector says."""
+"""Displays of outlier detectors."""
 
 import sys
 
@@ -15,7 +15,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.mixture import GaussianMixture
 
 from skflows import DensityOutlierDetector
-from skflows.inspection import ExplanationDisplay, OutlierBoundaryDisplay, OutlierCurveDisplay, OutlierScoreDisplay, PValueDisplay
+from skflows.inspection import (
+    ExplanationDisplay,
+    OutlierBoundaryDisplay,
+    OutlierCurveDisplay,
+    OutlierScoreDisplay,
+    PValueDisplay,
+)
 
 FRAME = load_iris(as_frame=True).data
 ODD = FRAME.iloc[:5] + np.array([0.0, 0.0, 0.0, 3.0])
@@ -48,19 +54,17 @@ def detector():
     return DensityOutlierDetector(mixture, calibration="conformal", random_state=0).fit(FRAME)
 
 
-def draw(display, estimator, **kwargs):
-    """Call ``from_estimator``, with labels where the display takes them."""
+def from_estimator(display, estimator, **kwargs):
+    """Call ``from_estimator``, with labels if the display requires them."""
     labels = (LABELS,) if display in NEEDS_Y else ()
-    shown = display.from_estimator(estimator, BOTH, *labels, **kwargs)
-    shown.figure_.canvas.draw()
-    return shown
+    return display.from_estimator(estimator, BOTH, *labels, **kwargs)
 
 
 @each_display
-def test_convention(display, detector):
-    """Drawing again gives the same display with new axes, and takes the caller's axes."""
-    shown = draw(display, detector)
+def test_plot_draws_on_new_or_given_axes(display, detector):
+    shown = from_estimator(display, detector)
     first = shown.figure_
+    first.canvas.draw()
     assert shown.plot() is shown
     assert shown.figure_ is not first
     figure, (left, right) = plt.subplots(1, 2)
@@ -68,30 +72,30 @@ def test_convention(display, detector):
     assert shown.figure_ is figure
     assert shown.ax_ is right
     assert not left.has_data()
-    assert draw(display, detector, ax=left).ax_ is left
+    assert from_estimator(display, detector, ax=left).ax_ is left
 
 
 @each_display
-def test_unsuitable_estimators(display, detector):
+def test_unfitted_or_unsuitable_estimator_is_an_error(display, detector):
     with pytest.raises(NotFittedError):
-        draw(display, DensityOutlierDetector())
+        from_estimator(display, DensityOutlierDetector())
     with pytest.raises(AttributeError, match=f"no `{METHODS[display]}` method"):
-        draw(display, object())
+        from_estimator(display, object())
     assert plt.get_fignums() == []
 
 
 @each_display
-def test_matplotlib_missing(display, detector, monkeypatch):
+def test_missing_matplotlib_is_an_error(display, detector, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    message = display.__name__ + r"\.{} needs matplotlib.*pip install skflows\[plot\]"
+    message = display.__name__ + r'\.{} needs matplotlib.*pip install "skflows\[plot\]"'
     with pytest.raises(ImportError, match=message.format("from_estimator")):
-        draw(display, detector)
+        from_estimator(display, detector)
     with pytest.raises(ImportError, match=message.format("plot")):
-        display.__new__(display).plot()
+        display.__new__(display).plot()  # raises before it reads the arrays
 
 
-def test_histogram_counts_every_row(detector):
-    shown = draw(OutlierScoreDisplay, detector)
+def test_histogram_counts_all_rows(detector):
+    shown = from_estimator(OutlierScoreDisplay, detector)
     (bars,) = shown.bars_
     assert bars.get_data().values.sum() == len(BOTH)
     assert shown.line_.get_xdata()[0] == detector.offset_
@@ -104,21 +108,21 @@ def test_histogram_counts_every_row(detector):
     assert matplotlib.colors.to_hex(shown.bars_[0].get_facecolor()) == "#008000"
 
 
-def test_histogram_of_far_and_impossible_rows():
+def test_histogram_counts_extreme_and_infinite_scores_in_the_first_bin():
     scores = np.array([*np.linspace(0, 1, 50), -1e9, -np.inf])
     shown = OutlierScoreDisplay.from_predictions(scores)
     (bars,) = shown.bars_
     assert bars.get_data().values.sum() == 52
     assert shown.line_ is None
     assert "2 rows below the axis" in shown.ax_.get_title()
-    with pytest.raises(ValueError, match="no score is finite"):
+    with pytest.raises(ValueError, match="No score is finite"):
         OutlierScoreDisplay.from_predictions([-np.inf])
     constant = OutlierScoreDisplay.from_predictions([2.0, 2.0])
     assert constant.bars_[0].get_data().values.sum() == 2
 
 
 @pytest.mark.parametrize("log", [True, False])
-def test_p_value_curve_and_its_band(log):
+def test_p_value_curve_and_band(log):
     p_values = np.linspace(0.01, 1, 100)
     shown = PValueDisplay.from_predictions(p_values, log=log)
     shown.figure_.canvas.draw()
@@ -131,20 +135,23 @@ def test_p_value_curve_and_its_band(log):
     assert near.max() == pytest.approx(high / 100, abs=0.02)
 
 
-def test_p_values_of_the_detector(detector):
-    shown = draw(PValueDisplay, detector)
+def test_p_values_are_those_of_the_detector(detector):
+    shown = from_estimator(PValueDisplay, detector)
     np.testing.assert_array_equal(shown.p_values, detector.p_values(BOTH))
-    for wrong in ([], [0.5, 1.5], [np.nan]):
-        with pytest.raises(ValueError, match="between 0 and 1"):
-            PValueDisplay.from_predictions(wrong)
+
+
+@pytest.mark.parametrize("p_values", [[], [0.5, 1.5], [np.nan]])
+def test_invalid_p_values_are_an_error(p_values):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        PValueDisplay.from_predictions(p_values)
 
 
 @pytest.mark.parametrize(
     ("kind", "summary"),
     [("roc", roc_auc_score), ("precision_recall", average_precision_score)],
 )
-def test_curves_are_of_the_outliers(detector, kind, summary):
-    shown = draw(OutlierCurveDisplay, detector, kind=kind)
+def test_curve_takes_outliers_as_the_positive_class(detector, kind, summary):
+    shown = from_estimator(OutlierCurveDisplay, detector, kind=kind)
     expected = summary(LABELS == -1, -detector.score_samples(BOTH))
     assert shown.summary_ == pytest.approx(expected)
     assert f"{expected:.3f}" in shown.line_.get_label()
@@ -153,7 +160,7 @@ def test_curves_are_of_the_outliers(detector, kind, summary):
     assert area == pytest.approx(expected, abs=0.02)
 
 
-def test_curve_of_scores_that_are_infinite():
+def test_curve_of_infinite_scores():
     shown = OutlierCurveDisplay.from_predictions([-np.inf, 0.0, 1.0, -5.0], [-1, 1, 1, -1])
     assert shown.summary_ == 1
 
@@ -166,13 +173,13 @@ def test_curve_of_scores_that_are_infinite():
         ([1, -1], r"shape \(2,\), but there are 3 rows"),
     ],
 )
-def test_wrong_labels(y, message):
+def test_invalid_labels_are_an_error(y, message):
     with pytest.raises(ValueError, match=message):
         OutlierCurveDisplay.from_predictions([0.0, 1.0, 2.0], y)
     assert plt.get_fignums() == []
 
 
-def test_unknown_kind():
+def test_unknown_kind_is_an_error():
     with pytest.raises(ValueError, match="kind='det': it must be one of"):
         OutlierCurveDisplay.from_predictions([0.0, 1.0], [1, -1], kind="det")
 
@@ -180,40 +187,40 @@ def test_unknown_kind():
 def test_boundary_is_where_the_decision_function_is_zero():
     X = np.random.default_rng(0).standard_normal((400, 2))
     detector = DensityOutlierDetector(GaussianMixture(), contamination=0.1).fit(X)
-    shown = OutlierBoundaryDisplay.from_estimator(detector, X, grid_resolution=120)
+    shown = OutlierBoundaryDisplay.from_estimator(detector, X, grid_resolution=60)
     line = np.concatenate([path.vertices for path in shown.boundary_.get_paths()])
     np.testing.assert_allclose(detector.decision_function(line), 0, atol=0.05)
     np.testing.assert_array_equal(shown.outlier, detector.predict(X) == -1)
     assert len(shown.scatter_.get_offsets()) == 400
 
 
-def test_boundary_of_other_detectors_and_columns(detector):
+def test_boundary_of_another_detector_in_selected_columns():
     forest = IsolationForest(n_estimators=5, random_state=0).fit(FRAME)
     names = ["petal length (cm)", "sepal width (cm)"]
     shown = OutlierBoundaryDisplay.from_estimator(forest, FRAME, features=names, grid_resolution=5)
     assert shown.ax_.get_xlabel() == names[0]
     assert "2 other columns" in shown.ax_.get_title()
-    nothing = OutlierBoundaryDisplay(xx0=shown.xx0, xx1=shown.xx1, decision=np.ones((5, 5)))
-    assert nothing.plot().boundary_ is None
-    for wrong, message in (((0,), "1 column.*give two"), ((0, 9), "indices run from 0")):
+    inliers = OutlierBoundaryDisplay(xx0=shown.xx0, xx1=shown.xx1, decision=np.ones((5, 5)))
+    assert inliers.plot().boundary_ is None
+    for features, message in (((0,), "1 column.*give two"), ((0, 9), "indices run from 0")):
         with pytest.raises(ValueError, match=message):
-            OutlierBoundaryDisplay.from_estimator(forest, FRAME, features=wrong)
+            OutlierBoundaryDisplay.from_estimator(forest, FRAME, features=features)
     with pytest.raises(ValueError, match="grid_resolution=1"):
         OutlierBoundaryDisplay.from_estimator(forest, FRAME, grid_resolution=1)
 
 
-def test_explanation_has_the_oddest_column_on_top(detector):
-    shown = draw(ExplanationDisplay, detector, row=-1, max_features=3)
+def test_explanation_has_the_lowest_contribution_on_top(detector):
+    shown = from_estimator(ExplanationDisplay, detector, row=-1, max_features=3)
     expected = detector.explain(ODD.iloc[[-1]])[0]
     np.testing.assert_allclose(shown.contributions, expected)
     widths = [bar.get_width() for bar in shown.bars_]
     np.testing.assert_allclose(widths, np.sort(expected)[:3] - np.median(expected))
     first = shown.ax_.get_yticklabels()[0].get_text()
     assert first == f"petal width (cm) = {ODD.iloc[-1, 3]:,.6g}"
-    assert f"{expected.sum():.4g} in all" in shown.ax_.get_xlabel()
+    assert f"contribution to the score ({expected.sum():.4g})" in shown.ax_.get_xlabel()
 
 
-def test_explanation_of_what_cannot_be():
+def test_infinite_contribution_has_the_longest_bar():
     shown = ExplanationDisplay.from_predictions([-1.0, -np.inf, 0.0])
     widths = [bar.get_width() for bar in shown.bars_]
     assert np.isfinite(widths).all()
@@ -225,13 +232,13 @@ def test_explanation_of_what_cannot_be():
     ("params", "message"),
     [({"row": 200}, "row=200: X has 155"), ({"max_features": 0}, "max_features=0")],
 )
-def test_explanation_of_no_row(detector, params, message):
+def test_invalid_row_or_max_features_is_an_error(detector, params, message):
     with pytest.raises(ValueError, match=message):
-        draw(ExplanationDisplay, detector, **params)
+        from_estimator(ExplanationDisplay, detector, **params)
 
 
-def test_values_are_written_as_in_a_table():
-    """Not as 1e+05: whoever looks for the value in the table would not find it."""
+def test_labels_have_values_without_exponents():
+    """A value written as 1e+05 would be hard to find in the table."""
     shown = ExplanationDisplay.from_predictions(
         [-2.0, -1.0], values=[99_999, 0.125], feature_names=["gain", "rate"]
     )

@@ -1,4 +1,4 @@
-"""What stands before a flow: fixed maps, bounds, discrete columns and noise."""
+"""Preprocessing before a flow: fixed maps, bounds, discrete columns and noise."""
 
 import time
 from unittest import mock
@@ -6,18 +6,18 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from _densities import AtEpochEnd, banana, each_estimator, gaussian, small
+from _densities import NAMES, AtEpochEnd, accurate, banana, each_estimator, gaussian, small
 from scipy import stats
-from scipy.special import logsumexp
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
 from skflows import GaussianizationDensity, NSFDensity, TransformedDensity
 from skflows.bijections import Standardize
-from skflows.bijections._fixed import weighted_moments
-from skflows.preprocessing import dequantizer as _discrete
-from skflows.training import torch_state as _engine
+from skflows.bijections._standardize import weighted_moments
+from skflows.density._evaluation import column_scale
+from skflows.preprocessing import dequantizer
 from skflows.preprocessing.dequantizer import Dequantizer, discrete_columns, smallest_gap
 from skflows.preprocessing.fixed_maps import fitted_preprocessor
 
@@ -25,34 +25,37 @@ MAPS = ["standardize", "whiten", "quantile", ("quantile", "whiten")]
 
 
 def counts(n=200, seed=0):
-    """Two columns of integers that depend on each other, and one that is continuous."""
+    """Return two dependent columns of integers, and a continuous one."""
     rng = np.random.default_rng(seed)
     first = rng.poisson(3, n)
     return np.column_stack([first, rng.binomial(4, 0.5, n) + first, rng.standard_normal(n)])
 
 
-def on_a_grid(estimator, low, high, size=400):
-    """Integral of a density of two columns over a square."""
+def mass_in_square(estimator, low, high, size):
+    """Return the integral of a density of two columns over a square, by a grid."""
     axis = np.linspace(low, high, size + 1)[:-1] + (high - low) / size / 2
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     return np.exp(estimator.score_samples(grid)).sum() * ((high - low) / size) ** 2
 
 
-@pytest.mark.parametrize("preprocessing", MAPS)
-@each_estimator
-def test_density_with_any_map_before_it_integrates_to_one(name, preprocessing):
-    estimator = small(name, preprocessing=preprocessing).fit(banana(300))
-    assert on_a_grid(estimator, -25, 25, 400) == pytest.approx(1, abs=0.02)
+@pytest.mark.parametrize(
+    ("name", "preprocessing"),
+    [("nsf", preprocessing) for preprocessing in MAPS]
+    + [(name, "quantile") for name in NAMES if name != "nsf"],
+)
+def test_density_with_any_map_has_mass_one(name, preprocessing):
+    estimator = accurate(name, tolerance=1e-5, preprocessing=preprocessing).fit(banana(100))
+    assert mass_in_square(estimator, -12, 20, 100) == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize("preprocessing", MAPS)
-def test_round_trip_with_any_map(preprocessing):
+def test_inverse_transform_inverts_transform_with_any_map(preprocessing):
     X = banana(100)
     estimator = small("nsf", preprocessing=preprocessing).fit(X)
     np.testing.assert_allclose(estimator.inverse_transform(estimator.transform(X)), X, atol=1e-6)
 
 
-def test_unknown_map_is_an_error():
+def test_unknown_map_raises():
     with pytest.raises(ValueError, match="preprocessing"):
         small("nsf", preprocessing="scale").fit(banana(50))
     with pytest.raises(ValueError, match=r"preprocessing='scale'.*standardize"):
@@ -60,11 +63,11 @@ def test_unknown_map_is_an_error():
 
 
 @each_estimator
-def test_samples_and_mass_stay_within_bounds(name):
+def test_samples_and_mass_are_within_bounds(name):
     rng = np.random.default_rng(0)
     X = np.column_stack([rng.exponential(size=200), rng.beta(0.5, 0.5, 200)])
-    estimator = small(name, bounds=[(0, None), (0, 1)]).fit(X)
-    samples = estimator.sample(2000, random_state=0)
+    estimator = accurate(name, tolerance=1e-5, bounds=[(0, None), (0, 1)]).fit(X)
+    samples = estimator.sample(1000, random_state=0)
     assert (samples > 0).all()
     assert (samples[:, 1] < 1).all()
     outside = [[-1.0, 0.5], [1.0, 1.5]]
@@ -82,7 +85,7 @@ def test_bounds_by_name():
         small("nsf", bounds={"z": (0, None)}).fit(frame)
 
 
-def test_bounds_that_do_not_fit_are_an_error():
+def test_bounds_that_do_not_fit_the_table_raise():
     X = banana(50)
     with pytest.raises(ValueError, match=r"one pair \(low, high\) of numbers for each of the 2"):
         small("nsf", bounds=[(0, 1)]).fit(X)
@@ -90,8 +93,8 @@ def test_bounds_that_do_not_fit_are_an_error():
         small("nsf", bounds=[(0, None), (None, None)]).fit(X)
 
 
-def test_maps_are_applied_only_where_another_one_follows():
-    """Setting a map from a large table takes no copies of the table that nobody needs."""
+def test_maps_are_applied_only_if_another_one_follows():
+    """Otherwise a fit would copy a large table for nothing."""
     rows, weight = torch.from_numpy(gaussian(50)[0]), torch.ones(50, dtype=torch.float64)
     with mock.patch.object(Standardize, "forward", side_effect=AssertionError("applied")):
         alone = fitted_preprocessor("standardize", None, rows, weight)
@@ -100,22 +103,37 @@ def test_maps_are_applied_only_where_another_one_follows():
     np.testing.assert_allclose(alone(rows)[0].std(0, correction=0), 1.0)
 
 
-def test_scale_of_each_column_is_that_of_all_at_once():
+def test_column_scale_agrees_with_weighted_moments():
     X = banana(100) * [1e-8, 1e12]
     X = np.column_stack([X, np.full(100, 7.0)])
     expected = weighted_moments(torch.from_numpy(X))[1]
-    np.testing.assert_array_equal(_engine.column_scale(X.astype(np.float64)), expected)
+    np.testing.assert_array_equal(column_scale(X.astype(np.float64)), expected)
 
 
-def test_discrete_columns_are_found():
+def test_discrete_columns_are_detected():
+    """Columns of whole numbers, and those in which rows often have the same value."""
     rng = np.random.default_rng(0)
-    X = np.column_stack(
-        [rng.integers(0, 5, 100), rng.standard_normal(100), np.ones(100), rng.random(100).round(1)]
-    )
-    assert discrete_columns(X) == [0, 2, 3]
-    assert discrete_columns(X[:20]) == [2]
-    dequantizer = Dequantizer.for_parameter("auto", X)
-    np.testing.assert_allclose(dequantizer.gap, [1, 1, 0.1])
+    columns = {
+        "whole": rng.integers(0, 1000, 100),
+        "continuous": rng.standard_normal(100),
+        "constant": np.full(100, 0.5),
+        "few values": rng.integers(0, 6, 100) / 10,
+        "many values": rng.integers(0, 100, 100) / 10,
+        "half zero": np.where(rng.random(100) < 0.5, 0.0, rng.random(100)),
+        "too large to be whole": rng.standard_normal(100) * 1e20,
+    }
+    X = np.column_stack(list(columns.values()))
+    found = {name: j in discrete_columns(X) for j, name in enumerate(columns)}
+    discrete = {"whole", "constant", "few values", "half zero"}
+    assert {name for name, is_discrete in found.items() if is_discrete} == discrete
+    np.testing.assert_allclose(Dequantizer.for_parameter("auto", X[:, [0, 2, 3]]).gap, [1, 1, 0.1])
+
+
+@pytest.mark.parametrize("n", [2, 10, 39, 40, 1000])
+def test_detection_does_not_depend_on_the_number_of_rows(n):
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.integers(0, 9, n), rng.random(n), np.ones(n), rng.random(n) * 1e9])
+    assert discrete_columns(X) == [0, 2]
 
 
 @pytest.mark.parametrize(
@@ -131,17 +149,17 @@ def test_smallest_gap(values, gap):
     [(0, 1e-4), (1e5, 1e-4), (2.46e6, 1e-5), (1.75e9, 0.01), (1e8, 0.0012), (-1e5, 1e-4)],
 )
 def test_smallest_gap_far_from_zero(start, step):
-    """Of times in days or in seconds, for one."""
+    """Such as of times in days or in seconds."""
     numbers = np.random.default_rng(0).integers(0, 100, 500)
     assert smallest_gap(start + step * numbers) == pytest.approx(step, rel=2e-4)
-    with_dirt = start * (1 + 1e-15 * numbers) + numbers  # as arithmetic leaves
-    assert smallest_gap(with_dirt) == pytest.approx(1, rel=1e-5)
+    with_rounding_errors = start * (1 + 1e-15 * numbers) + numbers
+    assert smallest_gap(with_rounding_errors) == pytest.approx(1, rel=1e-5)
 
 
 @each_estimator
 def test_samples_of_discrete_columns_are_values_they_can_have(name):
     X = counts()
-    samples = small(name).fit(X).sample(300, random_state=0)
+    samples = accurate(name, tolerance=1e-5).fit(X).sample(300, random_state=0)
     for j in (0, 1):
         assert set(samples[:, j]) <= set(range(int(X[:, j].min()), int(X[:, j].max()) + 1))
     assert len(np.unique(samples[:, 2])) == 300
@@ -149,46 +167,59 @@ def test_samples_of_discrete_columns_are_values_they_can_have(name):
 
 def test_score_of_a_discrete_column_is_its_log_probability():
     rng = np.random.default_rng(0)
-    X = rng.binomial(3, 0.4, 2000)[:, None].astype(float)
-    density = NSFDensity(n_transforms=2, dropout=0.0, max_iter=40, random_state=0).fit(X)
+    X = rng.binomial(3, 0.4, 1000)[:, None].astype(float)
+    params = {"n_transforms": 1, "dropout": 0.0, "max_iter": 30, "learning_rate_init": 0.01}
+    density = NSFDensity(**params, random_state=0).fit(X)
     values = np.arange(4.0)
     found = np.exp(density.score_samples(values[:, None]))
     np.testing.assert_allclose(found, stats.binom.pmf(values, 3, 0.4), atol=0.05)
-    # In other units the cells are wider, and the density that much lower.
-    wide = density.__class__(**density.get_params()).fit(10 * X)
+    # In other units the cells are ten times as wide, and the density is a tenth.
+    wide = clone(density).fit(10 * X)
     np.testing.assert_allclose(
         10 * np.exp(wide.score_samples(10 * values[:, None])), found, atol=1e-4
     )
 
 
-def test_a_row_of_discrete_columns_scores_as_the_mean_over_its_draws(monkeypatch):
+def test_score_averages_the_density_over_the_cell_of_a_row(monkeypatch):
+    """Exactly, if the density is a sum of quadratic functions of the columns."""
     X = counts()
-    density = NSFDensity(max_iter=2, random_state=0).fit(X)
-    draws = [
-        density._map_rows("log_prob", density._dequantizer.spread(X, draw))[0]
-        for draw in _discrete.lattice(2)
-    ]
-    expected = logsumexp(draws, axis=0) - np.log(len(draws))
-    np.testing.assert_allclose(density.score_samples(X), expected, rtol=1e-11)
-    monkeypatch.setattr(_discrete, "SPREAD_ROWS", 7)
-    np.testing.assert_allclose(density.score_samples(X), expected, rtol=1e-11)
+    gap = np.array([1.0, 2.0, 0.0])
+    noisy = Dequantizer(X, {0: 1.0, 1: 2.0})
+
+    def density(rows, variance=0.0):
+        return (3 * (rows**2 + variance) - rows + 1).sum(1)
+
+    expected = np.log(density(X, gap**2 / 12))
+    found = noisy.mean_density(lambda rows: np.log(density(rows)), X)
+    np.testing.assert_allclose(found, expected, rtol=1e-11)
+    monkeypatch.setattr(dequantizer, "ROWS_AT_ONCE", 7)
+    found = noisy.mean_density(lambda rows: np.log(density(rows)), X)
+    np.testing.assert_allclose(found, expected, rtol=1e-11)
 
 
-def test_discrete_columns_by_name_number_and_gap():
+def test_score_with_discrete_columns_is_a_mean_density():
+    X = counts()
+    flow = small("nsf").fit(X)
+    expected = flow._dequantizer.mean_density(lambda rows: flow._map_rows("log_prob", rows)[0], X)
+    np.testing.assert_allclose(flow.score_samples(X), expected, rtol=1e-11)
+    assert (flow.score_samples(X) != flow._map_rows("log_prob", X)[0]).all()
+
+
+def test_discrete_columns_by_name_index_and_gap():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(counts(), columns=["a", "b", "c"])
     for discrete in (["a"], {"a": None}, {0: 1.0}, [0]):
-        density = small("nsf", discrete=discrete).fit(frame)
-        assert density.discrete_ == {0: 1.0}
+        assert small("nsf", discrete=discrete).fit(frame).discrete_ == {"a": 1.0}
+    assert small("nsf", discrete=[0]).fit(frame.to_numpy()).discrete_ == {0: 1.0}
     assert small("nsf", discrete=None).fit(frame).discrete_ == {}
-    assert small("nsf", discrete={"b": 0.5}).fit(frame).discrete_ == {1: 0.5}
+    assert small("nsf", discrete={"b": 0.5}).fit(frame).discrete_ == {"b": 0.5}
     with pytest.raises(ValueError, match="no column 'z' in X"):
         small("nsf", discrete=["z"]).fit(frame)
     with pytest.raises(ValueError, match="gap of 0"):
         small("nsf", discrete={"a": 0}).fit(frame)
 
 
-def test_samples_are_values_to_the_last_digit():
+def test_discrete_samples_are_exactly_the_values_of_the_table():
     rng = np.random.default_rng(0)
     tenths = rng.integers(0, 6, 200) / 10
     sparse = rng.choice([1.0, 10.0, 100.0, 1e6], 200)
@@ -199,16 +230,28 @@ def test_samples_are_values_to_the_last_digit():
         assert np.isin(samples[:, j], X[:, j]).all()
 
 
-def test_increments_may_bring_new_values():
+@pytest.mark.parametrize("density", [small("nsf"), TransformedDensity(KernelDensity())])
+def test_samples_as_a_data_frame_have_the_names_of_the_columns(density):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(counts(60), columns=["a", "b", "c"])
+    density.fit(frame)
+    samples = density.sample(5, random_state=0, as_frame=True)
+    assert list(samples.columns) == ["a", "b", "c"]
+    np.testing.assert_array_equal(samples, density.sample(5, random_state=0))
+    with pytest.raises(ValueError, match="fitted without"):
+        density.fit(frame.to_numpy()).sample(5, as_frame=True)
+
+
+def test_partial_fit_learns_about_new_values():
     rng = np.random.default_rng(0)
     first, more = rng.integers(0, 3, (100, 1)), rng.integers(0, 9, (100, 1))
-    density = small("maf", learning_rate_init=0.02).partial_fit(first)
-    for _ in range(40):
+    density = small("maf", learning_rate_init=0.05).partial_fit(first)
+    for _ in range(15):
         density.partial_fit(more)
     assert density.sample(500, random_state=0).max() > 2
 
 
-def test_rows_of_no_weight_show_no_values():
+def test_rows_of_weight_0_contribute_no_values():
     X = np.column_stack([np.arange(60) % 4, np.random.default_rng(0).standard_normal(60)])
     X = np.vstack([X, [[0.5, 0.0], [99.0, 0.0]]])
     weight = np.append(np.ones(60), [0, 0])
@@ -231,13 +274,13 @@ def test_rows_of_no_weight_show_no_values():
         ({"preprocessing": [["whiten"]]}, "preprocessing"),
     ],
 )
-def test_unusable_parameters_are_errors(params, message):
+def test_invalid_preprocessing_parameters_raise(params, message):
     for density in (small("nsf", **params), TransformedDensity(KernelDensity(), **params)):
         with pytest.raises(ValueError, match=message):
             density.fit(banana(50))
 
 
-def test_held_out_rows_that_nothing_can_use_are_errors():
+def test_invalid_held_out_rows_raise():
     X = np.abs(banana(60))
     with pytest.raises(ValueError, match=r"X_val\[0, 0\] is -1"):
         small("nsf", bounds=[(0, None), None]).fit(X, X_val=[[-1.0, 1.0]])
@@ -247,16 +290,16 @@ def test_held_out_rows_that_nothing_can_use_are_errors():
         small("nsf").fit(X, sample_weight_val=np.ones(60))
 
 
-def test_no_map_at_all():
+def test_preprocessing_without_maps():
     X = banana(60)
-    kernels = TransformedDensity(KernelDensity(), preprocessing=[])
-    for density in (small("nsf", preprocessing=[]), kernels):
+    transformed = TransformedDensity(KernelDensity(), preprocessing=[])
+    for density in (small("nsf", preprocessing=[]), transformed):
         assert np.isfinite(density.fit(X).score_samples(X)).all()
     expected = KernelDensity().fit(X).score_samples(X)
-    np.testing.assert_allclose(kernels.score_samples(X), expected)
+    np.testing.assert_allclose(transformed.score_samples(X), expected)
 
 
-def test_bounds_of_a_discrete_column_hold_its_cells():
+def test_bounds_of_a_discrete_column_include_its_cells():
     X = counts()
     estimator = small("nsf", bounds=[(0, None), (0, None), (None, None)]).fit(X)
     assert np.isfinite(estimator.score_samples(X)).all()
@@ -265,34 +308,35 @@ def test_bounds_of_a_discrete_column_hold_its_cells():
 
 def test_noise_is_drawn_anew_in_each_epoch(monkeypatch):
     drawn = []
-    exact = Dequantizer.spread
+    add_noise = Dequantizer.add_noise
 
-    def spread(self, X, noise):
+    def recorded(self, X, noise):
         drawn.append(noise)
-        return exact(self, X, noise)
+        return add_noise(self, X, noise)
 
-    monkeypatch.setattr(Dequantizer, "spread", spread)
+    monkeypatch.setattr(Dequantizer, "add_noise", recorded)
     small("nsf", max_iter=4, early_stopping=False).fit(counts())
     draws = {noise.tobytes() for noise in drawn if noise.ndim == 2 and len(noise) == 200}
     assert len(draws) >= 4
 
 
 def test_input_noise_widens_the_density():
-    X, _ = gaussian(400)
-    params = {"max_iter": 60, "n_iter_no_change": 60, "early_stopping": False}
-    volume = [small("maf", input_noise=noise, **params).fit(X).score(X) for noise in (0.0, 0.5)]
-    # Noise of half a standard deviation multiplies each variance by about 1.25.
-    assert volume[1] < volume[0] - 0.02
+    X, _ = gaussian(200)
+    params = {"max_iter": 40, "learning_rate_init": 0.01, "early_stopping": False}
+    scores = [small("maf", input_noise=noise, **params).fit(X).score(X) for noise in (0.0, 0.5)]
+    # Noise of half a standard deviation multiplies each variance by 1.25.
+    assert scores[1] < scores[0] - 0.02
 
 
-@pytest.mark.parametrize("preprocessing", MAPS)
 @pytest.mark.parametrize(
-    "estimator", [GaussianMixture(2, random_state=0), KernelDensity(bandwidth=0.4)]
+    ("estimator", "preprocessing"),
+    [(GaussianMixture(2, random_state=0), preprocessing) for preprocessing in MAPS]
+    + [(KernelDensity(bandwidth=0.4), "quantile")],
 )
-def test_transformed_density_is_a_density(estimator, preprocessing):
-    X = banana(200)
+def test_transformed_density_has_mass_one_and_can_be_sampled(estimator, preprocessing):
+    X = banana(100)
     density = TransformedDensity(estimator, preprocessing=preprocessing).fit(X)
-    assert on_a_grid(density, -20, 30, 500) == pytest.approx(1, abs=0.02)
+    assert mass_in_square(density, -20, 30, 150) == pytest.approx(1, abs=0.02)
     samples = density.sample(500, random_state=0)
     assert samples.shape == (500, 2)
     assert density.score(samples) == pytest.approx(density.score(X), abs=0.5)
@@ -300,17 +344,19 @@ def test_transformed_density_is_a_density(estimator, preprocessing):
     assert (density.sample(5, random_state=1) != density.sample(5, random_state=2)).any()
 
 
-def test_transformed_density_is_in_the_units_of_its_rows():
+def test_transformed_density_is_in_the_units_of_the_table():
     X, _ = gaussian(500)
     plain = GaussianMixture(1, random_state=0).fit(X)
     moved = TransformedDensity(GaussianMixture(1, random_state=0)).fit(X)
     np.testing.assert_allclose(moved.score_samples(X), plain.score_samples(X), atol=1e-3)
 
 
-def test_transformed_density_passes_weights_or_says_that_it_cannot():
+def test_transformed_density_passes_weights_or_raises():
     X = banana(60)
     weight = np.arange(60) % 3
-    density = TransformedDensity(KernelDensity(), discrete=None)
+    # Repeated rows would change the folds by which "quantile" chooses bins and tails.
+    params = {"preprocessing": "standardize", "discrete": None}
+    density = TransformedDensity(KernelDensity(), **params)
     repeated = density.fit(np.repeat(X, weight, axis=0)).score_samples(X)
     np.testing.assert_allclose(density.fit(X, sample_weight=weight).score_samples(X), repeated)
     with pytest.raises(ValueError, match="GaussianMixture takes no sample_weight"):
@@ -319,18 +365,18 @@ def test_transformed_density_passes_weights_or_says_that_it_cannot():
 
 @pytest.mark.parametrize("preprocessing", MAPS)
 @pytest.mark.parametrize("name", ["nsf", "gaussianization"])
-def test_held_out_rows_may_be_given(name, preprocessing):
-    X, more = banana(200), banana(50, seed=1)
+def test_held_out_rows_can_be_given(name, preprocessing):
+    X, held_out = banana(200), banana(50, seed=1)
     if name == "nsf":
         density = small("nsf", max_iter=5, preprocessing=preprocessing)
     else:
         density = GaussianizationDensity(preprocessing=preprocessing, random_state=0)
-    density.fit(X, X_val=more)
-    assert density.best_validation_score_ == pytest.approx(density.score(more), abs=1e-4)
+    density.fit(X, X_val=held_out)
+    assert density.best_validation_score_ == pytest.approx(density.score(held_out), abs=1e-4)
 
 
-def test_time_limit_ends_training_at_a_rate_of_nothing():
-    density = small("nsf", max_iter=100_000, n_iter_no_change=100_000, time_limit=1.0)
+def test_learning_rate_falls_towards_0_within_the_time_limit():
+    density = small("nsf", max_iter=100_000, n_iter_no_change=100_000, time_limit=0.4)
     started = time.perf_counter()
     density.fit(banana(300))
     assert time.perf_counter() - started < 10  # 100,000 epochs take an hour
@@ -339,14 +385,14 @@ def test_time_limit_ends_training_at_a_rate_of_nothing():
     assert np.isfinite(density.score(banana(50)))
 
 
-def test_a_time_limit_that_leaves_no_time_to_train_is_told():
+def test_time_limit_that_ends_the_first_epoch_warns():
     with pytest.warns(ConvergenceWarning, match="time_limit=1e-09 ended training within its first"):
         small("maf", batch_size=20, max_iter=50, time_limit=1e-9).fit(banana(300))
 
 
-def test_input_noise_can_be_chosen():
+def test_automatic_input_noise_is_one_of_the_candidates():
     X, _ = gaussian(80)
-    density = small("nsf", n_transforms=4, input_noise="auto", max_iter=40, learning_rate_init=0.01)
+    density = small("nsf", n_transforms=4, input_noise="auto", max_iter=20, learning_rate_init=0.02)
     density.fit(X)
     assert density.input_noise_ in (0.0, 0.05, 0.1, 0.2)
     assert density.best_validation_score_ == max(density.validation_scores_)
@@ -354,7 +400,7 @@ def test_input_noise_can_be_chosen():
     assert np.isfinite(density.sample(10, random_state=0)).all()
 
 
-def test_callbacks_see_the_flow_that_leads_the_search():
+def test_callbacks_get_the_best_candidate_of_the_search_for_input_noise():
     X, _ = gaussian(80)
     seen = []
     density = small("nsf", input_noise="auto", max_iter=3)
