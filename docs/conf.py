@@ -9,7 +9,7 @@ import jinja2
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 sys.path.insert(0, str(ROOT))
-# The examples run one after another on small tables: more threads only wait for each other.
+# On the small tables of the examples, more threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import skflows.bijections  # noqa: E402  (the import needs the path above)
@@ -35,7 +35,7 @@ source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
 myst_enable_extensions = ["dollarmath"]
 default_role = "code"
 
-# Links by URL, not by intersphinx: the site then builds with -W on a machine without a network.
+# Links by URL, not by intersphinx, so that the site builds without a network.
 extlinks = {"sklearn": ("https://scikit-learn.org/stable/modules/generated/%s.html", "%s")}
 
 html_theme = "pydata_sphinx_theme"
@@ -54,17 +54,17 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-# Pages without children have nothing to show in the left sidebar.
+# Pages without children have an empty left sidebar.
 WITHOUT_SIDEBAR = """
     getting_started choosing mathematics benchmarks add_an_architecture changelog
 """
 html_sidebars = {page: [] for page in WITHOUT_SIDEBAR.split()}
 
 autosummary_generate = True
-# Docstrings that come from scikit-learn refer to its glossary.
+# Docstrings inherited from scikit-learn refer to its glossary.
 suppress_warnings = ["ref.term"]
 autodoc_typehints = "none"
-# The class template lists the methods; numpydoc would list them a second time.
+# The class template lists the methods already.
 numpydoc_show_class_members = False
 
 sphinx_gallery_conf = {
@@ -74,7 +74,7 @@ sphinx_gallery_conf = {
     "doc_module": ("skflows",),
     "backreferences_dir": "generated/backreferences",
     "remove_config_comments": True,
-    # Tables and estimators, but not the lists of artists that matplotlib's calls return.
+    # Show tables and estimators, but not the lists of artists that matplotlib returns.
     "capture_repr": ("_repr_html_",),
     "show_memory": False,
     "min_reported_time": 1,
@@ -82,19 +82,19 @@ sphinx_gallery_conf = {
 
 
 def write_if_changed(path, text):
-    """Write a generated page only when it differs, so that an incremental build can skip it."""
+    """Write a generated page if it has changed, so that incremental builds can skip it."""
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
 
 
 def render(name, **values):
-    """Write the page ``name`` from its template."""
+    """Render the page ``name`` from its template."""
     template = jinja2.Template((DOCS / "_templates" / name).read_text(encoding="utf-8"))
     write_if_changed(DOCS / name, template.render(**values) + "\n")
 
 
-# Two pages follow the repository: the API lists every estimator and bijection, and the benchmarks
-# page holds every table that benchmarks/ has.
+# Generated pages: the API lists all estimators and bijections, and the benchmarks page includes all
+# tables in benchmarks/.
 render(
     "api.rst",
     estimators=skflows.__all__,

@@ -1,6 +1,6 @@
-"""Draw ``docs/_static/readme.png``: data, the density a flow fits to them, and its samples.
+"""Draw ``docs/_static/readme.png``: data, the fitted density of a flow, and its samples.
 
-Run it from anywhere: ``python docs/make_readme_picture.py``. It takes under a minute.
+Usage: ``python docs/make_readme_picture.py``. It takes less than a minute.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from skflows import NSFDensity
 
 
 def make_spirals(n_samples, random_state):
-    """Two spiral arms that wind around each other."""
+    """Return rows from two interleaved spirals."""
     rng = np.random.default_rng(random_state)
     angle = 3 * np.pi * np.sqrt(rng.random(n_samples))
     arm = rng.choice([-1, 1], n_samples)
@@ -23,6 +23,7 @@ def make_spirals(n_samples, random_state):
 def main():
     X = make_spirals(5000, random_state=0)
     flow = NSFDensity(
+        preprocessing="standardize",  # smoother between the arms than quantile maps
         n_transforms=8,
         dropout=0.0,
         learning_rate_init=5e-3,
@@ -40,7 +41,7 @@ def main():
     fig, axes = plt.subplots(1, 3, figsize=(9, 3.25), layout="constrained")
     style = {"s": 3, "alpha": 0.6, "linewidths": 0}
     axes[0].scatter(*X[:2500].T, color="#3f90da", **style)
-    top = np.quantile(density, 0.99)  # narrow peaks must not leave the rest dark
+    top = np.quantile(density, 0.99)  # clip narrow peaks
     axes[1].imshow(
         density, origin="lower", extent=(-edge, edge, -edge, edge), cmap="magma", vmax=top
     )

@@ -1,17 +1,16 @@
 """
-=========================================
-What each architecture can and cannot fit
-=========================================
+============================
+Comparison of architectures
+============================
 
-Seven architectures, at the same effort, on three shapes in two dimensions: two crescents, two
-rings and a checkerboard. The pictures show what each transform finds easy and where it gives up.
-They do not rank the architectures on tables with many columns: for those, compare held-out
-scores.
+Seven architectures with the same training schedule on three data sets in the plane: two crescents,
+two rings and a checkerboard. The pictures show what each transform fits easily and where it fails.
+They don't rank the architectures on tables with many columns. For these, compare held-out scores.
 """
 
 # %%
-# The crescents are bent, but each is one piece. The rings enclose holes. The checkerboard has
-# sharp corners, gaps, and no shape that a single column would show.
+# The crescents are curved, but each is connected. The rings enclose holes. The checkerboard has
+# sharp corners and gaps that no single column shows.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import make_circles, make_moons
@@ -40,11 +39,12 @@ for ax, (name, X) in zip(axes, train.items(), strict=True):
     ax.set(title=name, xticks=[], yticks=[])
 
 # %%
-# Every architecture gets the same schedule, with no dropout, since rows are plenty for two
-# columns. Each picture shows the density, and above it the mean log-density of rows the flow has
-# not seen, in nats (higher is better). A score much worse than its picture comes from a few test
-# rows beyond the training data, which an affine flow can find next to impossible.
+# All architectures have the same schedule, and no dropout, because there are many rows for two
+# columns. The titles give the mean log-density of new rows, in nats (higher is better). If a score
+# is much worse than its picture, a few test rows beyond the training data cause most of the
+# difference.
 effort = {
+    "preprocessing": "standardize",  # to show what the flow does alone
     "max_iter": 40,
     "batch_size": 300,
     "learning_rate_init": 1e-2,
@@ -55,7 +55,7 @@ network_effort = effort | {"dropout": 0.0}
 
 
 def fit_and_draw(flow):
-    """Fit the flow to each shape in turn and draw its density."""
+    """Fit the flow to each data set and draw its density."""
     _, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
     for ax, (name, X) in zip(axes, train.items(), strict=True):
         flow.fit(X)
@@ -64,7 +64,7 @@ def fit_and_draw(flow):
         x, y = np.linspace(low - margin, high + margin, 120).T
         grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
         density = np.exp(flow.score_samples(grid)).reshape(len(y), len(x))
-        # A few narrow peaks must not leave the rest of the picture dark.
+        # Clip narrow peaks, which would leave the rest of the picture dark.
         ax.pcolormesh(x, y, density, vmax=np.quantile(density, 0.99), cmap="magma", rasterized=True)
         ax.set(title=f"{name}: {flow.score(test[name]):.2f}", xticks=[], yticks=[])
 
@@ -72,8 +72,8 @@ def fit_and_draw(flow):
 # %%
 # Planar
 # ------
-# Each step moves rows along a single direction, so a shape takes many steps, and sharp ones stay
-# blurred. It is the smoothest of the seven and has the fewest parameters.
+# Each layer moves rows along a single direction, so a shape takes many layers and sharp features
+# stay blurred. This is the smoothest of the seven flows, with the fewest parameters.
 from skflows import PlanarDensity
 
 fit_and_draw(PlanarDensity(**effort))
@@ -81,9 +81,8 @@ fit_and_draw(PlanarDensity(**effort))
 # %%
 # NICE
 # ----
-# Additive couplings preserve volume: they can shear and bend a Gaussian, but not thin it out in
-# one place and thicken it in another. Bent shapes come out well. The rings, which are symmetric
-# and need a hole, do not come out at all.
+# Additive couplings preserve volume: they can shear and bend a Gaussian but not thin it out. They
+# fit the crescents, but not the rings, which have a hole.
 from skflows import NICEDensity
 
 fit_and_draw(NICEDensity(**network_effort))
@@ -91,8 +90,8 @@ fit_and_draw(NICEDensity(**network_effort))
 # %%
 # RealNVP
 # -------
-# With a scale besides the shift, volume can change from place to place. The crescents are
-# cleaner, and the rings become a disc with a bright rim, but their holes are still filled in.
+# With a scale and a shift, the volume can change from place to place. The crescents are cleaner,
+# and the rings become a disc with a bright rim, but their holes are filled.
 from skflows import RealNVPDensity
 
 fit_and_draw(RealNVPDensity(**network_effort))
@@ -100,9 +99,8 @@ fit_and_draw(RealNVPDensity(**network_effort))
 # %%
 # Glow
 # ----
-# The learned linear maps between the couplings let each step cut the plane in another direction.
-# In two dimensions that matters little; with many columns it mixes those that a fixed split would
-# keep apart.
+# Trained linear maps between the couplings let each step split the plane in another direction. In
+# two dimensions this matters little. With many columns it mixes those that a fixed split separates.
 from skflows import GlowDensity
 
 fit_and_draw(GlowDensity(**network_effort))
@@ -110,8 +108,8 @@ fit_and_draw(GlowDensity(**network_effort))
 # %%
 # MAF
 # ---
-# In two dimensions an autoregressive step changes one column at a time given the other, like half
-# a RealNVP coupling pair. Its strength shows with more columns.
+# In two dimensions, an autoregressive step maps one column given the other, like half of a pair of
+# couplings. Its strength shows with more columns.
 from skflows import MAFDensity
 
 fit_and_draw(MAFDensity(**network_effort))
@@ -119,7 +117,7 @@ fit_and_draw(MAFDensity(**network_effort))
 # %%
 # IAF
 # ---
-# The same map run backwards, with the same family of shapes and the cheap direction exchanged.
+# The inverse of the same map: the fast direction is sampling instead of scoring.
 from skflows import IAFDensity
 
 fit_and_draw(IAFDensity(**network_effort))
@@ -127,9 +125,9 @@ fit_and_draw(IAFDensity(**network_effort))
 # %%
 # Neural spline flow
 # ------------------
-# A spline can be flat in one place and steep in the next, so one step can open a gap or pile up
-# an edge that an affine map cannot. The checkerboard's own entropy allows no score above
-# :math:`-\log 8 = -2.08` on average; the splines come closest.
+# A spline can be flat in one place and steep in another, so one step can open a gap or form an
+# edge. The entropy of the checkerboard limits the expected score to :math:`-\log 8 = -2.08`. The
+# splines come closest.
 from skflows import NSFDensity
 
 # sphinx_gallery_thumbnail_number = 8

@@ -1,16 +1,16 @@
 """
-=====================
-The automatic density
-=====================
+=================
+Automatic density
+=================
 
-:class:`~skflows.AutoDensity` has nothing to choose: it fits mixtures, kernels, a copula and flows,
-and weights them by what they say of rows they have not seen. Here it is fitted to a real table,
-looked into, compared with a tuned Gaussian mixture and with a single flow, and asked for outliers.
+:class:`~skflows.AutoDensity` fits Gaussian mixtures, kernel densities, a copula and flows, and
+weights them by their held-out likelihood. This example fits it to a real table, inspects its
+components, compares it with a tuned Gaussian mixture and a single flow, and finds outliers.
 """
 
 # %%
-# Ten measurements of 569 tumours; a quarter of the rows is kept for the comparison. There is
-# nothing to scale or to tune.
+# The table has ten measurements of 569 tumours. A quarter of the rows is held out for the
+# comparison. There is nothing to scale or to tune.
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import KFold, train_test_split
 
@@ -20,21 +20,21 @@ X = load_breast_cancer(as_frame=True).data.filter(like="mean")
 X_train, X_test = train_test_split(X, random_state=0)
 
 density = AutoDensity(random_state=0).fit(X_train)
-print(f"log-density of new rows: {density.score(X_test):.2f} nats")
-print(f"what the held-out rows had promised: {density.stacked_score_:.2f} nats")
+print(f"log-density of the test rows: {density.score(X_test):.2f} nats")
+print(f"estimate from cross-validation: {density.stacked_score_:.2f} nats")
 
 # %%
-# What it is made of
-# ------------------
-# Each bar is the weight of a component in the mixture, and the number at it the mean log-density
-# of held-out rows under that component alone. The two need not agree: weight goes to what the
-# others do not know.
+# Components
+# ----------
+# The bars are the weights of the components in the mixture. The numbers are the mean held-out
+# log-densities of the components alone. A component with a low score can have a weight if it is
+# good on rows on which the others are poor.
 from skflows.inspection import LeaderboardDisplay
 
 LeaderboardDisplay.from_estimator(density)
 
 # %%
-# ``leaderboard_`` holds the same as a table, with the seconds that each component took.
+# ``leaderboard_`` has the same as a table, with the fit time of each component.
 import pandas as pd
 
 board = pd.DataFrame(density.leaderboard_)
@@ -42,13 +42,13 @@ print(f"{len(board)} components tried, {(board['weight'] > 0).sum()} kept")
 board.sort_values("score", ascending=False).head().round(3)
 
 # %%
-# Beside a tuned mixture and a flow
-# ---------------------------------
-# A Gaussian mixture with its size and its regularisation chosen by cross-validation, and a neural
-# spline flow at its defaults. `TransformedDensity` standardises the columns for the mixture, and
-# keeps its scores in the units of the table, so that all of them compare. The table shows the mean
-# log-density of the test rows, how far it lies below that of `AutoDensity`, and the standard error
-# of this difference.
+# Comparison
+# ----------
+# The peers are a Gaussian mixture whose size and regularisation are chosen by cross-validation, and
+# a neural spline flow at its defaults. ``TransformedDensity`` maps the columns of the mixture
+# through their quantiles and keeps its scores in the units of the table, so all scores are
+# comparable. The table shows the mean log-density of the test rows, the difference from
+# ``AutoDensity``, and the standard error of this difference.
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 
@@ -72,16 +72,16 @@ pd.DataFrame({"score": scores.mean(), "behind": behind.mean(), "error": behind.s
 # %%
 # Outliers
 # --------
-# ``predict`` flags rows whose log-density is below a threshold, the lower Tukey fence of held-out
-# scores. These are the new rows below it, in two of their ten columns, and by how many nats.
+# ``predict`` flags rows below a threshold, the lower Tukey fence of the held-out scores. The table
+# shows two of the ten columns of each flagged row, and by how many nats it is below the threshold.
 outliers = X_test[density.predict(X_test) == -1]
 print(f"{len(outliers)} of {len(X_test)} test rows flagged")
 columns = ["mean radius", "mean fractal dimension"]
 outliers[columns].assign(nats_below=-density.decision_function(outliers)).round(3)
 
 # %%
-# In a picture of the two columns, a row at the rim of the cloud is easy to call odd; one
-# within it is odd in its other values, or in their company.
+# Some outliers are at the edge of the cloud in these two columns. The others are unusual in other
+# columns, or in the combination of several.
 import matplotlib.pyplot as plt
 
 fig, ax = plt.subplots(figsize=(6.5, 4.5), layout="constrained")

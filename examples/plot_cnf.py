@@ -1,19 +1,16 @@
 """
-=============================================
-Continuous flows: ways along a velocity field
-=============================================
+===============================
+Continuous flows: trajectories
+===============================
 
 A continuous flow moves each row along a velocity field, from the data at time 0 to a standard
-normal distribution at time 1. Nothing about it comes in steps or halves: the field can be drawn,
-and the ways of the rows with it.
+normal at time 1. This example draws the field and the trajectories of some rows.
 """
 
 # %%
-# Ways and field
-# --------------
-# Trained by the likelihood alone, a field may take rows wherever it likes, as long as they arrive.
-# Penalties on its speed and on its derivatives (RNODE) make the ways straight and the pace even.
-# The solver then has less to do: the titles tell how often it evaluates the field for a row.
+# Trained by likelihood alone, a field may move rows along any path to the latent space. Penalties
+# on the velocity and on its derivatives (RNODE) make trajectories straight, at constant speed. The
+# solver then needs fewer evaluations of the field for a row; the titles give their mean number.
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -25,10 +22,10 @@ X = make_moons(500, noise=0.07, random_state=0)[0]
 X_test = make_moons(2000, noise=0.07, random_state=1)[0]
 
 flows = {}
-for name, penalty in {"free": 0.0, "penalised": 0.05}.items():
+for name, penalty in {"no penalties": 0.0, "penalties": 0.05}.items():
     flows[name] = CNFDensity(
-        training="likelihood",
-        preprocessing="standardize",
+        objective="likelihood",
+        preprocessing="standardize",  # to show what the flow does alone
         kinetic_penalty=penalty,
         jacobian_penalty=penalty,
         n_steps=8,
@@ -42,26 +39,26 @@ for name, penalty in {"free": 0.0, "penalised": 0.05}.items():
     ).fit(X)
 
 
-def draw_ways(ax, flow, rows, n_times=40):
-    """Draw the ways of rows, and the field at half time, in standardised columns."""
+def draw_trajectories(ax, flow, rows, n_times=40):
+    """Draw the trajectories of rows, and the field at time 0.5, in standardised columns."""
     bijection = flow.flow_.bijection
     start, _ = flow.flow_.preprocess(torch.from_numpy(rows))
     times = np.linspace(0, 1, n_times)
-    ways = np.stack([bijection.solve(start, end=t).x for t in times])
+    paths = np.stack([bijection.solve(start, end=t).x for t in times])
     x, y = np.meshgrid(np.linspace(-2.5, 2.5, 18), np.linspace(-2.5, 2.5, 18))
     columns = torch.tensor(np.stack([x.ravel(), y.ravel()]))
     velocity, _ = bijection.velocity(torch.tensor([0.5], dtype=torch.float64), columns)
     ax.quiver(x, y, *velocity, color="0.75", angles="xy")
-    ax.plot(*ways.transpose(2, 0, 1), color="C0", lw=0.6, alpha=0.6)
-    ax.scatter(*ways[0].T, s=6, color="C1", label="row", zorder=3)
-    ax.scatter(*ways[-1].T, s=6, color="C3", label="latent", zorder=3)
+    ax.plot(*paths.transpose(2, 0, 1), color="C0", lw=0.6, alpha=0.6)
+    ax.scatter(*paths[0].T, s=6, color="C1", label="data", zorder=3)
+    ax.scatter(*paths[-1].T, s=6, color="C3", label="latent", zorder=3)
     ax.set(xticks=[], yticks=[], aspect="equal", xlim=(-3, 3), ylim=(-3, 3))
 
 
 _, axes = plt.subplots(1, 2, figsize=(9, 4.6), layout="constrained")
 for ax, (name, flow) in zip(axes, flows.items(), strict=True):
     with torch.no_grad():
-        draw_ways(ax, flow, X[:60])
+        draw_trajectories(ax, flow, X[:60])
     evaluations = flow.n_function_evaluations_
     ax.set_title(f"{name}: {evaluations:.0f} evaluations, score {flow.score(X_test):.2f}")
 axes[0].legend(loc="lower left")

@@ -1,15 +1,15 @@
 """
-========================================
-A flow in a pipeline under a grid search
-========================================
+===========================
+Grid search and pipelines
+===========================
 
-The score of a flow is the mean held-out log-density. Searches therefore tune it without a
-``scoring`` argument, alone or as the last step of a pipeline. One trap deserves a picture: a
-scaler in front of a density changes what its scores mean.
+The score of a flow is the mean held-out log-density, so searches tune it without a ``scoring``
+argument, alone or as the last step of a pipeline. Beware of scalers in front of a density: they
+change the meaning of its scores.
 """
 
 # %%
-# Ten measurements of 569 tumours, and a pipeline whose first step scales them.
+# The table has ten measurements of 569 tumours. The first step of the pipeline scales them.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -29,9 +29,8 @@ pipeline = Pipeline([("scale", StandardScaler()), ("flow", flow)])
 # %%
 # A search
 # --------
-# All candidates sit behind the same scaler, so their scores can be compared with each other. The
-# folds are shuffled: without that, scikit-learn cuts a table into consecutive blocks, and many
-# tables are sorted by something.
+# All candidates have the same scaler, so their scores are comparable. The folds are shuffled,
+# because scikit-learn takes consecutive blocks otherwise, and many tables are sorted.
 cv = KFold(3, shuffle=True, random_state=0)
 search = GridSearchCV(
     pipeline,
@@ -54,11 +53,10 @@ ax.set_yticks(range(table.shape[0]), table.index)
 ax.set(xlabel="n_transforms", ylabel="dropout", title="Held-out log-density (scaled columns)")
 
 # %%
-# The trap
-# --------
-# Now vary the scaler. The flow standardises its input anyway, so all four choices lead to the
-# same density of the measurements. Their scores differ widely all the same, because each is the
-# density of other columns.
+# Scalers change the scores
+# -------------------------
+# The flow scales its input itself, so all four scalers lead to the same density of the
+# measurements. The reported scores differ widely, because each is a density of other columns.
 scalers = {
     "no scaler": "passthrough",
     "StandardScaler": StandardScaler(),
@@ -69,24 +67,24 @@ scores = pd.DataFrame(index=scalers, columns=["as reported", "in the units of X"
 for name, scaler in scalers.items():
     candidate = pipeline.set_params(scale=scaler).fit(X_train)
     scores.loc[name, "as reported"] = candidate.score(X_test)
-    # What the scaler divided each column by; the density of X is that of the scaled columns over
-    # their product.
+    # The scaler divides each column by its scale. The density of X is that of the scaled columns
+    # divided by the product of the scales.
     scales = X_test.std() / pd.DataFrame(candidate[:-1].transform(X_test), columns=X.columns).std()
     scores.loc[name, "in the units of X"] = candidate.score(X_test) - np.log(scales).sum()
 print(scores.round(2))
 
 # %%
-# A search over the scaler would pick `MinMaxScaler`, for no better reason than that it shrinks
-# the columns most.
+# A search over the scaler would choose the one that shrinks the columns most.
 ax = scores.plot.barh(figsize=(7.5, 3.5), grid=True)
 ax.set(xlabel="held-out log-density (nats per row)")
 ax.invert_yaxis()
 ax.figure.set_layout_engine("constrained")
 
 # %%
-# So leave the scaler out. The flow standardises the columns itself and counts the
-# log-determinant, and then everything compares: with another preprocessing, another architecture,
-# or a mixture model on the same rows.
+# A search over models
+# --------------------
+# Without a scaler, all scores are in the units of X. You can then compare architectures, other
+# densities and other values of ``preprocessing``.
 from sklearn.mixture import GaussianMixture
 
 from skflows import NSFDensity, RealNVPDensity
@@ -112,11 +110,11 @@ for params, score in zip(
     print(f"{type(params['model']).__name__:16} {score:6.2f}")
 
 # %%
-# Searches that train together
-# ----------------------------
-# A flow without a pipeline around it can be searched faster: `FlowGridSearchCV` has the parameters,
-# the results and the scores of `GridSearchCV`, but all folds, and all candidates of the same
-# shapes, train at once. These are 18 flows in one training.
+# Joint training
+# --------------
+# ``FlowGridSearchCV`` has the parameters, results and scores of ``GridSearchCV``, but trains all
+# folds, and all candidates of the same shapes, together. This search trains 18 flows at once. It
+# needs a flow without a pipeline.
 from skflows.model_selection import FlowGridSearchCV
 
 grid = {"learning_rate_init": [0.003, 0.01, 0.03], "dropout": [0.0, 0.2]}

@@ -1,18 +1,18 @@
 """
-===================================
-The latent space as a transformer
-===================================
+============
+Latent space
+============
 
-A fitted flow maps rows to coordinates that are close to independent standard normals, and back.
-That makes it a transformer: here it Gaussianises a table, and turns straight lines into paths
-through the data.
+A fitted flow maps rows to coordinates that are close to independent standard normal, and back.
+This example uses it to Gaussianise a table, to interpolate between rows, and as a transformer in a
+pipeline.
 """
 
 # %%
 # Gaussianising
 # -------------
-# Two crescents again. `PowerTransformer` makes each column as normal as it can, one at a time,
-# and whitening removes correlations. Neither sees the shape. The flow does.
+# ``PowerTransformer`` makes each column as normal as possible, and whitening removes the
+# correlations. Neither removes the shape of the two crescents. The flow does.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import make_moons
@@ -23,7 +23,8 @@ from sklearn.preprocessing import PowerTransformer
 from skflows import NSFDensity
 
 X, crescent = make_moons(2000, noise=0.07, random_state=0)
-flow = NSFDensity(max_iter=60, random_state=0)
+# Standardised columns, to show what the flow does alone.
+flow = NSFDensity(preprocessing="standardize", max_iter=60, random_state=0)
 views = {
     "data": X,
     "power transform and whitening": make_pipeline(
@@ -40,21 +41,22 @@ for ax in axes[1:]:
     ax.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal")
 
 # %%
-# :class:`~skflows.inspection.LatentDisplay` looks for what was not learned: each coordinate
-# should be N(0, 1).
+# :class:`~skflows.inspection.LatentDisplay` compares each latent coordinate with N(0, 1).
+# Deviations show structure that the flow has not learned.
 from skflows.inspection import LatentDisplay
 
 LatentDisplay.from_estimator(flow, X)
 
 # %%
-# The colours above were unknown to the flow. They end up side by side: a Gaussian is one blob, so
-# a latent space does not separate groups, and a classifier is rarely better off there.
+# The flow does not know the two classes, and they end up side by side. A latent space does not
+# separate groups, and a classifier is rarely more accurate there.
 #
-# Straight lines
-# --------------
-# Halfway between two rows there may be nothing. Halfway between their latent coordinates there
-# is, because a Gaussian has no gaps: ``inverse_transform`` bends a straight latent line so that
-# it runs where the data are. Here the lines join the two tips of each crescent.
+# Interpolation
+# -------------
+# The point halfway between two rows may have a density of nearly 0. The point halfway between their
+# latent coordinates has a high density, because a Gaussian has no gaps. ``inverse_transform`` maps
+# a straight latent line to a curve along the data. Here the lines join the two tips of each
+# crescent.
 fraction = np.linspace(0, 1, 100)[:, None]
 fig, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 for ax, rows, title in zip(axes, (X, flow.transform(X)), ("data", "latent"), strict=True):
@@ -75,13 +77,12 @@ axes[0].plot([], [], "k-", label="straight in the latent space")
 axes[0].legend(loc="lower left")
 
 # %%
-# In a pipeline
-# -------------
-# ``set_output`` and the names of columns work as for any transformer, and so does a pipeline.
-# Here the latent coordinates of four measurements of irises lead to a test for a whole row: the
-# squared length of a standard normal vector follows a :math:`\chi^2` distribution, which turns a
-# distance into a p-value. (These are rows that the flow was fitted on; to rows it has not seen it
-# is less kind, so calibrate p-values for new rows on a held-out part.)
+# Pipelines
+# ---------
+# A flow supports ``set_output`` and pipelines like any transformer. Here the latent coordinates of
+# iris flowers give a p-value for each row: the squared norm of a standard normal vector has a
+# :math:`\chi^2` distribution. These p-values are for training rows. Calibrate p-values for new rows
+# on held-out rows.
 from scipy.stats import chi2
 from sklearn.datasets import load_iris
 from sklearn.impute import SimpleImputer

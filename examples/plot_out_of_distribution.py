@@ -1,17 +1,17 @@
 """
-===============================
-Where the log-likelihood fails
-===============================
+=========================================
+Out-of-distribution rows of high density
+=========================================
 
-A row that is unlike all others has a low density. The reverse does not hold: rows of less variety
-than the data can lie where the density is highest, and no row of the data ever does. This page
-makes such rows of handwritten digits, and shows what typicality repairs, and what it does not.
+A row that is unlike all others has a low density. The converse is false: rows with less variation
+than the data can lie where the density is highest. This example makes such rows from handwritten
+digits, and shows what typicality and batch tests detect.
 """
 
 # %%
-# The digits are 8 x 8 pixels with 17 shades. One part of them trains a flow, one part is kept to
-# calibrate p-values, and one is the test. Two other kinds of rows are made of the test digits: they
-# are turned upside down, or faded halfway to the mean digit.
+# The digits have 8 x 8 pixels with 17 grey levels. One part trains a flow, one part calibrates
+# p-values, and one part is for testing. Two other kinds of rows are made from the test digits:
+# upside down, and faded halfway to the mean digit.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -35,14 +35,14 @@ for line, (name, some) in zip(axes, rows.items(), strict=True):
     line[0].set_ylabel(name, rotation=0, ha="right", va="center")
 
 # %%
-# A flow, and the log-density that it gives each row. Digits that are upside down score low, as
-# they should. The faded ones score *higher* than the digits that the flow was fitted to.
+# Log-density
+# -----------
+# Fit a flow and score the rows. Digits upside down score low, as expected. The faded digits score
+# *higher* than the others.
 from skflows import RealNVPDensity
 
-flow = RealNVPDensity(
-    n_transforms=4, preprocessing="whiten", dropout=0.2, max_iter=30, random_state=0
-)
-flow.fit(X_train)
+settings = {"n_transforms": 4, "dropout": 0.2, "max_iter": 30, "random_state": 0}
+flow = RealNVPDensity(preprocessing="whiten", **settings).fit(X_train)
 
 fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
 for name, some in rows.items():
@@ -51,14 +51,15 @@ ax.set(xlabel="log-density (nats)", ylabel="rows")
 ax.legend()
 
 # %%
-# This is no failure of the flow: a mixture or a single normal density says the same. In 64
-# columns the peak of a density is its least populated place. The rows of the data lie in a shell
-# around it, since so little of the space is near the peak, and fading moves a row inwards.
+# Typicality
+# ----------
+# This is not a failure of the flow. The samples of a Gaussian in 64 dimensions never come near its
+# mode: most of the mass is in a shell around it. Fading moves a row from the shell towards the
+# mode.
 #
-# Typicality asks for the shell instead: :math:`-|\log p(x) - E \log p|`, where the expectation is
-# the mean over rows that the flow has not seen. Both scores go through the same calibration, and
-# flag what has a p-value of at most 0.05. The area under the ROC curve needs no such threshold: it
-# is the chance that a row of the other kind scores lower than a digit does.
+# Typicality is :math:`-|\log p(x) - E \log p|`, where the expectation is the mean over rows that
+# the flow has not seen. Here both scores are calibrated in the same way, and rows with a p-value of
+# at most 0.05 are flagged. The area under the ROC curve needs no threshold.
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
 
@@ -89,14 +90,15 @@ axes[1].set(ylabel="rows flagged (%)", ylim=(0, 100))
 axes[1].legend()
 
 # %%
-# Typicality turns the ranking of the faded digits round, from the wrong side of one half to the
-# right one. Yet at 5 % it flags hardly any: the log-densities of the digits themselves spread far
-# to the low side, so that a distance that would be odd on the high side is common. And it is no
-# free lunch: of what is merely unlikely, such as digits upside down, it finds less.
+# With typicality, the faded digits rank as outliers. Few are flagged at 5 %, because the
+# log-densities of the digits themselves have a long lower tail, so large distances from the mean
+# are common. Typicality finds fewer of the digits upside down, whose density is low.
 #
-# Many rows together say much more. ``batch_p_value`` compares the mean log-density of a batch with
-# those of as many calibration rows, on both sides. Here is the fraction of random batches with a
-# p-value of at most 0.05.
+# Batches
+# -------
+# Many rows together give more evidence. ``batch_p_value`` compares the mean rank of a batch with
+# that of random batches of calibration rows, two-sided. The picture shows the fraction of random
+# batches with a p-value of at most 0.05.
 sizes = [1, 2, 4, 8, 16]
 rng = np.random.default_rng(0)
 detector = detectors["log_density"]
@@ -120,18 +122,16 @@ ax.set(xlabel="rows in a batch", ylabel="batches flagged (%)")
 ax.legend()
 
 # %%
-# What remains
-# ------------
-# All this looks at one number, the log-density. Rows that happen to have the usual one pass every
-# such test, single or in batches, whatever they look like. Another flow, on standardised rather
-# than whitened columns, shows it: for that one the faded digits are about as likely as the digits.
-other = RealNVPDensity(n_transforms=4, dropout=0.2, max_iter=30, random_state=0).fit(X_train)
-for name, some in rows.items():
-    scores = other.score_samples(some)
-    print(
-        f"{name:12} mean log-density {scores.mean():7.1f}, standard deviation {scores.std():5.1f}"
-    )
+# Other coordinates
+# -----------------
+# All these tests use one number, the log-density. Rows with a usual log-density pass them, whatever
+# they look like. And the log-density depends on the coordinates in which the model is smooth: with
+# another preprocessing, the faded digits can be as likely as the digits, or less likely.
+for preprocessing in ("whiten", "standardize", "quantile"):
+    other = RealNVPDensity(preprocessing=preprocessing, **settings).fit(X_train)
+    means = [f"{name} {other.score_samples(some).mean():.0f}" for name, some in rows.items()]
+    print(f"{preprocessing:12} mean log-density: {', '.join(means)}")
 
 # %%
-# So use the log-density where outliers are far from everything, typicality or batches where they
-# may be too ordinary, and neither as a proof that a row is normal.
+# Use the log-density for outliers that are far from the data, and typicality or batches for rows
+# with too little variation. None of them proves that a row is normal.

@@ -1,12 +1,12 @@
 """Additive autoregressive flow."""
 
-from ._trained import FlowDensity
+from ._flow_density import FlowDensity
 
 
 class AdditiveDensity(FlowDensity):
-    """Density by an additive autoregressive flow: each column is shifted given those before it.
+    """Density by additive autoregressive flow: shifts of each column given those before it.
 
-    Every step preserves volume, and one final scale for each column does not.
+    Only the final scale of each column changes volume.
 
     Parameters
     ----------
@@ -43,6 +43,6 @@ class AdditiveDensity(FlowDensity):
         network = self._network(n_context)
         steps = []
         for i in range(self.n_transforms):
-            reverse = i % 2 == 1  # the last column leads then
+            reverse = i % 2 == 1  # the last column comes first
             steps.append(MaskedAutoregressive(n_features, Shift(), reverse=reverse, **network))
         return Chain([*steps, ElementwiseAffine(n_features)])
