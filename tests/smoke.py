@@ -29,7 +29,6 @@ for flow in (NSFDensity(max_iter=20, random_state=0), MAFDensity(max_iter=20, ra
 detector = DensityOutlierDetector(flow, calibration="conformal", random_state=0).fit(X_train)
 p_values = detector.p_values(X_test)
 assert ((0 < p_values) & (p_values <= 1)).all()
-print(
-    f"skflows {skflows.__version__} {'with' if has_kernels else 'without'} compiled kernels: passed "
-    f"in {time.perf_counter() - started:.1f} s"
-)
+how = "with" if has_kernels else "without"
+seconds = time.perf_counter() - started
+print(f"skflows {skflows.__version__} {how} compiled kernels: passed in {seconds:.1f} s")

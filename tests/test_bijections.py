@@ -39,10 +39,10 @@ def exactness(name, rounding=1e-9):
 
 
 every_bijection = pytest.mark.parametrize("name", TABLE)
-# A single column, two, fewer than a network has units, and more; with and without context.
-in_sizes = pytest.mark.parametrize(("d", "n_context"), [(1, 0), (2, 3), (5, 0), (16, 3)])
+# A single column, two, and more than a network has units; with and without context.
+in_sizes = pytest.mark.parametrize(("d", "n_context"), [(1, 0), (2, 3), (16, 0)])
 in_one_size = pytest.mark.parametrize(("d", "n_context"), [(5, 3)])
-in_small_sizes = pytest.mark.parametrize(("d", "n_context"), [(1, 0), (2, 3), (5, 0)])
+in_small_sizes = pytest.mark.parametrize(("d", "n_context"), [(1, 0), (5, 3)])
 
 
 def log_abs_det_jacobian(function, x):

@@ -11,7 +11,6 @@ from _bijections import randomize
 from _densities import N_ROWS, AtEpochEnd, banana, small
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.autograd.functional import jacobian
 
 from skflows import CNFDensity
@@ -47,13 +46,6 @@ def fresh_rows(n):
 
 
 # Scores
-
-
-@parametrize_with_checks(
-    [CNFDensity(hidden_layer_sizes=8, max_iter=1, learning_rate_init=1e-4, solver="rk4", n_steps=5)]
-)
-def test_estimator_checks_with_flow_matching(estimator, check):
-    check(estimator)
 
 
 def reference(estimator, X):

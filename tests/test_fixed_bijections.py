@@ -211,8 +211,9 @@ def test_marginal_density_is_near_the_true_one(shape, n, loss):
 
 
 @over_tails
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("bins", [0, 1, 7])
+@pytest.mark.parametrize(
+    ("shape", "bins"), [*((shape, 7) for shape in SHAPES), ("lognormal", 0), ("lognormal", 1)]
+)
 def test_marginal_density_has_mass_one(tails, shape, bins):
     marginal = fitted(MarginalQuantile(2, bins, tails), SHAPES[shape](300, 2))
     # Where its latent points lie: those of heavy tails are far apart.

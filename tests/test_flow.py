@@ -41,11 +41,10 @@ def test_linear_flow_is_a_multivariate_normal(d):
 
 
 @pytest.mark.parametrize("name", TABLE)
-@pytest.mark.parametrize("n_context", [0, 3])
-def test_log_prob_follows_the_change_of_variables(name, n_context):
+def test_log_prob_follows_the_change_of_variables(name):
     """log p(x) = log N(z; 0, I) + log |dz/dx|, computed by the inverse."""
     within = SOLVED.get(name, 1e-9)
-    bijection, z, context = make_case(name, 3, n_context)
+    bijection, z, context = make_case(name, 3, n_context=3)
     flow = Flow(scaled(3, loc=10.0, scale=4.0), bijection)
     x, log_det = flow.inverse(z, context)
     expected = torch.distributions.Normal(0, 1).log_prob(z).sum(1) - log_det
