@@ -39,10 +39,9 @@ def exactness(name, rounding=1e-9):
 
 
 every_bijection = pytest.mark.parametrize("name", TABLE)
-# A single column, two, and more than a network has units; with and without context.
-in_sizes = pytest.mark.parametrize(("d", "n_context"), [(1, 0), (2, 3), (16, 0)])
+# A single column without a context, and several with one.
+in_two_sizes = pytest.mark.parametrize(("d", "n_context"), [(1, 0), (5, 3)])
 in_one_size = pytest.mark.parametrize(("d", "n_context"), [(5, 3)])
-in_small_sizes = pytest.mark.parametrize(("d", "n_context"), [(1, 0), (5, 3)])
 
 
 def log_abs_det_jacobian(function, x):
@@ -62,7 +61,7 @@ def test_table_covers_every_bijection():
 
 
 @every_bijection
-@in_sizes
+@in_two_sizes
 def test_round_trip(name, d, n_context):
     bijection, x, context = make_case(name, d, n_context)
     z, log_det = bijection(x, context)
@@ -77,7 +76,7 @@ def test_round_trip(name, d, n_context):
 
 
 @every_bijection
-@in_small_sizes
+@in_two_sizes
 def test_log_det_is_that_of_the_jacobian(name, d, n_context):
     bijection, x, context = make_case(name, d, n_context)
     for direction in (bijection.forward, bijection.inverse):
@@ -86,7 +85,7 @@ def test_log_det_is_that_of_the_jacobian(name, d, n_context):
 
 
 @every_bijection
-@in_small_sizes
+@in_two_sizes
 def test_rows_do_not_depend_on_each_other(name, d, n_context):
     bijection, x, context = make_case(name, d, n_context)
     order = torch.tensor([3, 0, 4, 1, 2])
@@ -131,7 +130,7 @@ def test_float32_agrees_with_float64(name, d, n_context):
 
 
 @every_bijection
-@in_small_sizes
+@in_two_sizes
 def test_gradients_reach_every_parameter(name, d, n_context):
     bijection, x, context = make_case(name, d, n_context)
     for direction in (bijection.forward, bijection.inverse):
@@ -149,14 +148,14 @@ def test_gradients_reach_every_parameter(name, d, n_context):
 
 
 @every_bijection
-@in_sizes
+@in_two_sizes
 def test_vjp_equals_autograd(name, d, n_context):
     bijection, x, context = make_case(name, d, n_context)
     check_vjp(bijection, 4 * x, context)  # including values that networks see squashed
 
 
 @every_bijection
-@in_sizes
+@in_two_sizes
 def test_inverse_vjp_equals_autograd(name, d, n_context):
     bijection, x, context = make_case(name, d, n_context)
     with torch.no_grad():
@@ -203,10 +202,11 @@ def test_vjp_falls_back_to_autograd_in_subclasses():
         check_vjp(randomize(bijection.double()), torch.linspace(-3, 3, 60).double().view(20, 3))
 
 
-@every_bijection
+# Those that find a solution without autograd, and then differentiate it, and one of the others.
+@pytest.mark.parametrize("name", ["planar", "continuous", "chain", "autoregressive_spline"])
 def test_gradients_equal_finite_differences(name):
     """In both directions: an inverse autoregressive flow is trained through its inverse."""
-    bijection, x, context = make_case(name, d=4, n_context=3)
+    bijection, x, context = make_case(name, d=3, n_context=2)
     parameters = dict(bijection.named_parameters())
 
     for module in (bijection, Inverse(bijection)):
@@ -246,7 +246,7 @@ STARTS_ELSEWHERE = ("asinh", "bounded", "permutation", "rotation", "planar", "ch
 @pytest.mark.parametrize(
     "name", [name for name in TABLE if not any(part in name for part in STARTS_ELSEWHERE)]
 )
-@in_small_sizes
+@in_two_sizes
 def test_starts_at_the_identity(name, d, n_context):
     _, x, context = make_case(name, d, n_context)
     bijection = build(name, d, n_context)

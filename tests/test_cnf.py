@@ -28,17 +28,17 @@ def quick(**params):
     return small("cnf", **defaults | params)
 
 
-def fit_banana(objective):
-    """Return a fit at the default tolerance to a banana in units far from 1."""
+@pytest.fixture(scope="module")
+def fitted():
+    """Return a fit at the default tolerance to a banana in units far from 1.
+
+    Nine tenths of the epochs minimise the loss of flow matching. See test_density.py for a fit by
+    likelihood alone.
+    """
     params = {"max_iter": 20, "learning_rate_init": 0.03, "hidden_layer_sizes": (16, 16)}
     params |= {"batch_size": 64, "dropout": 0.0, "n_steps": 4, "early_stopping": False}
-    estimator = CNFDensity(objective=objective, random_state=0, contamination=None, **params)
+    estimator = CNFDensity(objective="both", random_state=0, contamination=None, **params)
     return estimator.fit(banana(400) * [1e3, 1e-2])
-
-
-@pytest.fixture(scope="module", params=["flow_matching", "likelihood"])
-def fitted(request):
-    return fit_banana(request.param)
 
 
 def fresh_rows(n):
@@ -66,9 +66,13 @@ def reference(estimator, X):
     return (standard_normal_log_prob(state[:d].T) + state[d] + log_det).numpy()
 
 
-def test_scores_agree_with_a_fine_solution(fitted):
-    X = fresh_rows(20)
-    np.testing.assert_allclose(fitted.score_samples(X), reference(fitted, X), rtol=0, atol=1e-5)
+@pytest.fixture(scope="module")
+def fine_scores(fitted):
+    return reference(fitted, fresh_rows(20))
+
+
+def test_scores_agree_with_a_fine_solution(fitted, fine_scores):
+    np.testing.assert_allclose(fitted.score_samples(fresh_rows(20)), fine_scores, rtol=0, atol=1e-5)
 
 
 def points_of_a_grid(*edges):
@@ -85,18 +89,10 @@ def test_density_has_mass_one(fitted):
     assert mass == pytest.approx(1, abs=0.01)
 
 
-def check_beats_a_gaussian(estimator):
+def test_banana_is_fitted_better_than_by_a_gaussian(fitted):
     X = fresh_rows(1000)
     gaussian = -1 - np.log(2 * np.pi) - np.linalg.slogdet(np.cov(X.T))[1] / 2
-    assert estimator.score(X) > gaussian + 0.4
-
-
-def test_banana_is_fitted_better_than_by_a_gaussian(fitted):
-    check_beats_a_gaussian(fitted)
-
-
-def test_banana_is_fitted_by_both_objectives():
-    check_beats_a_gaussian(fit_banana("both"))
+    assert fitted.score(X) > gaussian + 0.4
 
 
 def test_inverse_transform_inverts_transform(fitted):
@@ -121,13 +117,13 @@ def test_function_evaluations_are_counted(fitted):
 
 
 @pytest.mark.parametrize("solver", ["dopri5", "rk4"])
-def test_solver_error_has_the_order_of_the_true_error(fitted, solver):
+def test_solver_error_has_the_order_of_the_true_error(fitted, fine_scores, solver):
     if solver == "rk4":
         fitted = copy.deepcopy(fitted)
         fitted.flow_.bijection.solver = RungeKutta4(n_steps=4)
     X = fresh_rows(20)
     error = fitted.solver_error(X)
-    true_error = np.abs(fitted.score_samples(X) - reference(fitted, X))
+    true_error = np.abs(fitted.score_samples(X) - fine_scores)
     assert error.shape == (20,) and (error >= 0).all()
     assert 0.1 < error.max() / true_error.max() < 10
 
@@ -304,18 +300,30 @@ def test_optimal_transport_minimises_the_squared_distance():
     assert torch.equal(stack, torch.stack([paired] * 2))
 
 
-def test_optimal_transport_reduces_function_evaluations():
-    X = banana(300)
-    params = {"hidden_layer_sizes": (32, 32), "max_iter": 40, "learning_rate_init": 0.01}
-    params |= {"batch_size": 64, "early_stopping": False, "contamination": None}
-    estimators = [
-        CNFDensity(coupling=coupling, random_state=0, **params)
-        for coupling in ("independent", "optimal_transport")
-    ]
-    independent, coupled = (estimator.fit(X) for estimator in estimators)
-    assert coupled.n_function_evaluations_ < independent.n_function_evaluations_
-    held_out = banana(1000, seed=1)
-    assert coupled.score(held_out) > independent.score(held_out) - 0.1
+def energies_of(estimator, X):
+    """Return what the solver adds up along the trajectories, and their squared lengths if straight.
+
+    All are means over the rows: the kinetic energy, the Jacobian energy and the squared distance
+    from start to end.
+    """
+    y, _ = estimator.flow_.preprocess(torch.from_numpy(X))
+    with torch.no_grad():
+        solution = estimator.flow_.bijection.solve(y, solver=RungeKutta4(8), energies=True)
+    distance = (solution.x - y).square().sum(-1)
+    return torch.stack([*solution.energies, distance]).mean(-1).tolist()
+
+
+def test_optimal_transport_straightens_the_trajectories():
+    """The kinetic energy of a straight trajectory at constant speed is its squared length."""
+    X = banana(128)
+    params = {"hidden_layer_sizes": (16, 16), "max_iter": 20, "learning_rate_init": 0.03}
+    params |= {"batch_size": 64, "preprocessing": "standardize", "objective": "flow_matching"}
+    curvatures = []
+    for coupling in ("independent", "optimal_transport"):
+        estimator = quick(coupling=coupling, early_stopping=False, contamination=None, **params)
+        kinetic, _, distance = energies_of(estimator.fit(X), X)
+        curvatures.append(kinetic - distance)
+    assert 0 < curvatures[1] < 0.8 * curvatures[0]
 
 
 def test_optimal_transport_on_a_small_table_warns():
@@ -331,20 +339,20 @@ def test_optimal_transport_on_a_small_table_warns():
 def test_energies_are_integrals_along_the_trajectory():
     bijection = Continuous(3, (6, 5), probe_distribution="gaussian", n_probes=100)
     bijection = randomize(bijection).double().eval()
-    solver = RungeKutta4(n_steps=10)
     x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    kinetic, estimated = bijection.solve(x, solver=solver, energies=True).energies
+    kinetic, estimated = bijection.solve(x, solver=RungeKutta4(10), energies=True).energies
     bijection.n_probes = 0
     times = torch.linspace(0, 1, 21, dtype=torch.float64)
     squares = torch.zeros(2, 21, 4, dtype=torch.float64)
     for i, t in enumerate(times):
-        x_t = bijection.solve(x, end=t.item(), solver=solver).x.T
+        if i:
+            x = bijection.solve(x, start=times[i - 1], end=t, solver=RungeKutta4(1)).x
 
         def field(columns, t=t):
             return bijection.velocity(t.view(1), columns)[0]
 
-        slopes = jacobian(lambda columns: field(columns).sum(-1), x_t)
-        squares[:, i] = torch.stack([field(x_t).square().sum(0), slopes.square().sum((0, 1))])
+        slopes = jacobian(lambda columns: field(columns).sum(-1), x.T)
+        squares[:, i] = torch.stack([field(x.T).square().sum(0), slopes.square().sum((0, 1))])
     expected = torch.trapezoid(squares, times, dim=1)
     torch.testing.assert_close(kinetic, expected[0], rtol=1e-2, atol=1e-3)
     torch.testing.assert_close(estimated, expected[1], rtol=0.3, atol=0)
@@ -375,15 +383,18 @@ def test_parts_of_the_loss_are_kept_by_a_warm_start():
     assert np.isnan(estimator.history_["nll"]).tolist() == [True, True, False, False]
 
 
-def test_penalties_reduce_function_evaluations():
-    X = banana(150)
-    params = {"objective": "likelihood", "n_steps": 2, "max_iter": 30, "learning_rate_init": 0.03}
-    params |= {"hidden_layer_sizes": (16, 16), "preprocessing": "standardize", "random_state": 0}
-    params |= {"contamination": None}
-    free = CNFDensity(**params).fit(X)
-    penalised = CNFDensity(kinetic_penalty=0.05, jacobian_penalty=0.05, **params).fit(X)
-    assert penalised.n_function_evaluations_ < 0.9 * free.n_function_evaluations_
-    assert penalised.score(X) > free.score(X) - 0.1
+def test_penalties_reduce_the_energies():
+    """And so the evaluations of the velocity, at little cost of the score."""
+    X = banana(60)
+    params = {"objective": "likelihood", "n_steps": 2, "max_iter": 10, "learning_rate_init": 0.05}
+    params |= {"hidden_layer_sizes": (16, 16), "preprocessing": "standardize"}
+    params |= {"early_stopping": False, "contamination": None}
+    free = quick(**params).fit(X)
+    for i, name in enumerate(("kinetic_penalty", "jacobian_penalty")):
+        penalised = quick(**params, **{name: 0.3}).fit(X)
+        assert energies_of(penalised, X)[i] < 0.75 * energies_of(free, X)[i]
+        assert penalised.n_function_evaluations_ < free.n_function_evaluations_
+        assert penalised.score(X) > free.score(X) - 0.25
 
 
 @pytest.mark.parametrize(
@@ -401,18 +412,15 @@ def test_parameters_without_effect_warn(params, message):
 # Checkpointing
 
 
-@pytest.mark.parametrize("energies", [False, True])
-def test_checkpointing_does_not_change_the_gradient(energies):
+def test_checkpointing_does_not_change_the_gradient():
     bijection = randomize(Continuous(3, (8, 8))).double()
     x = torch.randn(20, 3, dtype=torch.float64)
 
     def gradient(checkpointing):
         torch.manual_seed(0)  # of the probes
-        solver = RungeKutta4(n_steps=5, checkpointing=checkpointing)
-        solution = bijection.solve(x, solver=solver, energies=energies)
-        loss = solution.x.square().sum() - solution.log_det.sum()
-        if energies:
-            loss = loss + solution.energies.sum()
+        solver = RungeKutta4(n_steps=3, checkpointing=checkpointing)
+        solution = bijection.solve(x, solver=solver, energies=True)
+        loss = solution.x.square().sum() - solution.log_det.sum() + solution.energies.sum()
         return torch.autograd.grad(loss, list(bijection.parameters()))
 
     for ours, theirs in zip(gradient(True), gradient(False), strict=True):
@@ -447,9 +455,9 @@ def test_checkpointing_does_not_change_the_fit():
 
 @pytest.fixture(scope="module")
 def augmented():
-    params = {"hidden_layer_sizes": (32, 32), "max_iter": 40, "learning_rate_init": 0.01}
-    params |= {"contamination": None, "tolerance": 1e-6, "preprocessing": "standardize"}
-    params |= {"n_augmented": 1, "n_importance_samples": 8}
+    params = {"hidden_layer_sizes": (16, 16), "max_iter": 20, "learning_rate_init": 0.03}
+    params |= {"contamination": None, "tolerance": 1e-5, "preprocessing": "standardize"}
+    params |= {"n_augmented": 1, "n_importance_samples": 4, "early_stopping": False}
     return CNFDensity(random_state=0, **params).fit(banana(400))
 
 
@@ -464,13 +472,14 @@ def test_augmented_scores_are_importance_weighted_means(augmented):
         z, moved = flow.bijection(torch.cat([y, draw.expand(5, 1)], 1))
         ratios.append(normal.log_prob(z).sum(1) + moved - normal.log_prob(draw).sum())
     expected = torch.stack(ratios).exp().mean(0).log() + log_det
-    assert len(flow.noise) == 8
+    assert len(flow.noise) == 4
     np.testing.assert_allclose(augmented.score_samples(X), expected, rtol=1e-9)
 
 
 def test_augmented_density_has_mass_one(augmented):
     """Up to the finite sample of the noise: the estimate is unbiased."""
-    points, area = points_of_a_grid(np.linspace(-5, 5, 31), np.linspace(-4, 20, 61))
+    points, area = points_of_a_grid(np.linspace(-4, 4, 21), np.linspace(-4, 5, 31))
+    points[:, 1] += points[:, 0] ** 2  # along the banana, without a change of the area
     fine = copy.deepcopy(augmented)
     generator = torch.Generator().manual_seed(1)
     fine.flow_.noise = torch.randn(32, 1, dtype=torch.float64, generator=generator)
@@ -483,7 +492,7 @@ def test_augmented_latent_space_includes_the_noise(augmented):
     Z = augmented.transform(X)
     assert Z.shape == (100, 3)
     assert len(augmented.get_feature_names_out()) == 3
-    np.testing.assert_allclose(augmented.inverse_transform(Z), X, atol=1e-4)
+    np.testing.assert_allclose(augmented.inverse_transform(Z), X, atol=1e-3)
     assert augmented.sample(7, random_state=0).shape == (7, 2)
     with pytest.raises(ValueError, match="output of transform, which has 3"):
         augmented.inverse_transform(X)

@@ -90,10 +90,9 @@ def members(name, d, n_context=0):
 
 
 @every_bijection
-@pytest.mark.parametrize(("d", "n_context"), [(1, 0), (5, 3)])
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
-def test_stack_equals_its_members(name, d, n_context, direction):
-    bijections, x, context = members(name, d, n_context)
+def test_stack_equals_its_members(name, direction):
+    bijections, x, context = members(name, 5, n_context=3)
     stacked = stack(bijections)
     together = values_and_gradients(stacked, getattr(stacked, direction), x, context)
     contexts = [None] * M if context is None else context

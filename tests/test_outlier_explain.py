@@ -78,7 +78,7 @@ def test_contributions_of_independent_columns_are_their_log_densities():
     """If the density is a product, contributions are marginal log-densities up to a constant."""
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((200, 3))
-    density = TransformedDensity(StandardNormal(), discrete=None)
+    density = TransformedDensity(StandardNormal(), preprocessing="standardize", discrete=None)
     fitted = DensityOutlierDetector(density).fit(rows)
     outliers = np.array([[8.0, 0.0, 0.0], [0.0, -5.0, 7.0]])
     parts = fitted.explain(outliers, n_orders=8)
