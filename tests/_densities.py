@@ -12,6 +12,9 @@ from skflows.density import ARCHITECTURES
 
 NAMES = list(ARCHITECTURES)
 each_estimator = pytest.mark.parametrize("name", NAMES)
+# One without a network, one trained through its inverse, one with hand-written gradients, one
+# solved step by step: for what does not depend on the bijection.
+each_kind = pytest.mark.parametrize("name", ["planar", "iaf", "nsf", "cnf"])
 # The most rows that batch_size="auto" trains as one batch, in float64.
 N_ROWS = SMALL_SAMPLE - 1
 whole_and_in_batches = pytest.mark.parametrize("batch_size", ["auto", 16])

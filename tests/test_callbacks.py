@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from _densities import NAMES, AtEpochEnd, banana, each_estimator, small
+from _densities import NAMES, AtEpochEnd, banana, each_kind, small
 from joblib import Parallel, delayed
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.model_selection import GridSearchCV
@@ -37,7 +37,7 @@ class Recorder:
             return context.task_id + 1 == self.stop_after
 
 
-@each_estimator
+@each_kind
 def test_each_epoch_is_a_task(name):
     recorder = Recorder()
     estimator = small(name, early_stopping=False).set_callbacks(recorder).fit(X)
@@ -49,14 +49,14 @@ def test_each_epoch_is_a_task(name):
     np.testing.assert_array_equal(recorder.last.score_samples(X), estimator.score_samples(X))
 
 
-@each_estimator
+@each_kind
 def test_callbacks_do_not_change_the_fit(name):
     plain = small(name).fit(X)
     watched = small(name).set_callbacks(Recorder()).fit(X)
     np.testing.assert_array_equal(plain.score_samples(X), watched.score_samples(X))
 
 
-@each_estimator
+@each_kind
 def test_fit_stops_if_a_callback_returns_true(name):
     recorder = Recorder(stop_after=2)
     estimator = small(name, max_iter=50, early_stopping=False).set_callbacks(recorder).fit(X)
@@ -65,7 +65,7 @@ def test_fit_stops_if_a_callback_returns_true(name):
     assert recorder.last_score == estimator.score(X)
 
 
-@each_estimator
+@each_kind
 def test_partial_fit_is_one_epoch(name):
     recorder = Recorder()
     estimator = small(name).set_callbacks(recorder)
@@ -75,7 +75,7 @@ def test_partial_fit_is_one_epoch(name):
     assert recorder.calls == once * 2
 
 
-@each_estimator
+@each_kind
 def test_callbacks_are_torn_down_after_an_error(name):
     recorder = Recorder()
     recorder.on_fit_task_end = None  # not callable: the first epoch ends in an error
@@ -84,7 +84,7 @@ def test_callbacks_are_torn_down_after_an_error(name):
     assert recorder.calls[-1] == "teardown"
 
 
-@each_estimator
+@each_kind
 def test_scoring_monitor(name):
     """It scores only if y is given, which a density ignores."""
     monitor = ScoringMonitor(scoring=lambda est, X, y: {"score": est.score(X, y)})
@@ -96,7 +96,7 @@ def test_scoring_monitor(name):
     assert scores[0] < scores[-1]
 
 
-@each_estimator
+@each_kind
 def test_progress_bar(name, capsys):
     small(name).set_callbacks(ProgressBar()).fit(X)
     assert f"{type(small(name)).__name__} - fit" in capsys.readouterr().out
@@ -129,7 +129,7 @@ def test_verbose(name, verbose, epochs, capsys):
     assert capsys.readouterr().out.splitlines() == expected
 
 
-@each_estimator
+@each_kind
 def test_verbose_prints_held_out_scores(name, capsys):
     estimator = small(name, max_iter=2, verbose=1, early_stopping=True).fit(X)
     lines = capsys.readouterr().out.splitlines()

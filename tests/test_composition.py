@@ -9,7 +9,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from _densities import NAMES, accurate, banana, each_estimator, small
+from _densities import NAMES, accurate, banana, each_estimator, each_kind, small
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
@@ -36,7 +36,7 @@ def assert_same(first, second):
     assert first.offset_ == second.offset_
 
 
-@each_estimator
+@each_kind
 def test_pipeline_ends_in_a_density(name):
     pipeline = make_pipeline(StandardScaler(), accurate(name)).fit(X)
     scaled = StandardScaler().fit_transform(X)
@@ -48,7 +48,7 @@ def test_pipeline_ends_in_a_density(name):
     np.testing.assert_allclose(pipeline.inverse_transform(Z), X, atol=1e-9)
 
 
-@each_estimator
+@each_kind
 def test_density_as_a_transformer(name):
     pandas = pytest.importorskip("pandas")
     y = X[:, 1] > np.median(X[:, 1])
@@ -64,7 +64,7 @@ def test_density_as_a_transformer(name):
     np.testing.assert_array_equal(latent, small(name).fit(X[:, ::-1]).transform(X[:, ::-1]))
 
 
-@each_estimator
+@each_kind
 def test_search_maximises_the_held_out_likelihood(name):
     X = banana(120)
     params = {"learning_rate_init": 0.03, "early_stopping": False}
@@ -81,7 +81,7 @@ def test_search_maximises_the_held_out_likelihood(name):
     )
 
 
-@each_estimator
+@each_kind
 def test_cross_val_score(name):
     scores = cross_val_score(small(name), X, cv=3)
     assert scores.shape == (3,)
@@ -89,7 +89,7 @@ def test_cross_val_score(name):
     assert scores[0] == pytest.approx(expected, rel=1e-12)
 
 
-@each_estimator
+@each_kind
 def test_ensemble_of_weighted_clones(name):
     """A voting ensemble fits clones with weights, and leaves the prototypes unfitted."""
     prototypes = [small(name, random_state=seed, early_stopping=False) for seed in (0, 1)]
@@ -104,7 +104,7 @@ def fit_and_score(estimator, rows):
     return estimator.fit(rows).score_samples(rows)
 
 
-@each_estimator
+@each_kind
 def test_fits_in_threads_do_not_affect_each_other(name):
     """They share no random state."""
     alone = [fit_and_score(small(name, random_state=seed), X) for seed in range(3)]
@@ -120,7 +120,7 @@ def workers():
         yield joblib.Parallel()
 
 
-@each_estimator
+@each_kind
 def test_fits_and_scores_in_processes(name, workers):
     fitted = small(name).fit(X)
     expected = fitted.score_samples(X)
@@ -183,7 +183,7 @@ def test_copies_are_equal(name, kind, tmp_path):
     assert_same(other.partial_fit(X[:40]), estimator.partial_fit(X[:40]))
 
 
-@each_estimator
+@each_kind
 def test_changes_to_a_copy_do_not_affect_the_original(name):
     estimator = small(name).partial_fit(X)
     before = estimator.score_samples(X)
@@ -194,7 +194,7 @@ def test_changes_to_a_copy_do_not_affect_the_original(name):
         assert estimator.n_iter_ == 1
 
 
-@each_estimator
+@each_kind
 def test_pickling_between_increments_changes_nothing(name):
     estimator = small(name, batch_size=32).partial_fit(X).partial_fit(X)
     other = pickle.loads(pickle.dumps(estimator))
@@ -227,7 +227,7 @@ def test_pickle_holds_cpu_tensors_only(name, method):
     assert devices_in_pickle(estimator) == {"cpu"}
 
 
-@each_estimator
+@each_kind
 def test_pickle_of_a_model_on_another_device(name):
     """A copy on the CPU is pickled, and the model stays on its device."""
     estimator = small(name).partial_fit(X)
@@ -244,7 +244,7 @@ def test_pickle_of_a_model_on_another_device(name):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@each_estimator
+@each_kind
 def test_model_on_a_gpu_is_pickled_for_the_cpu(name):
     estimator = small(name, device="cuda").partial_fit(X).partial_fit(X)
     assert next(estimator.flow_.parameters()).is_cuda

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from _densities import banana, each_estimator, small
+from _densities import banana, each_estimator, each_kind, small
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skflows.training import flow_fit
@@ -47,7 +47,7 @@ def test_synchronizations_are_counted(operation):
     assert counter.count == 1
 
 
-@each_estimator
+@each_kind
 def test_synchronizations_do_not_depend_on_the_number_of_steps(monkeypatch, name):
     params = {"input_noise": 0.1, "weight_decay": 0.1}
     if name != "planar":
@@ -82,7 +82,7 @@ def test_gpu_trains_small_tables_in_float64():
 
 
 @gpu
-@each_estimator
+@each_kind
 def test_partial_fit_continues_on_a_gpu(name):
     estimator = small(name, device="cuda", batch_size=32)
     scores = [estimator.partial_fit(X).score(X) for _ in range(6)]

@@ -14,6 +14,7 @@ from _densities import (
     N_ROWS,
     each_estimator,
     each_estimator_in_batches,
+    each_kind,
     gaussian,
     small,
 )
@@ -215,7 +216,7 @@ def test_same_seed_gives_equal_results(name, batch_size):
     assert np.any(first.sample(5, random_state=4) != first.sample(5, random_state=3))
 
 
-@each_estimator
+@each_kind
 def test_random_state_instance_is_advanced(name):
     """Fits with one `RandomState` differ, and a new one with the same seed repeats them."""
     X, _ = gaussian(N_ROWS)
@@ -370,7 +371,7 @@ def test_overlapping_contexts_restore_the_number_of_threads(two_threads):
 
 
 @pytest.mark.usefixtures("two_threads")
-@each_estimator
+@each_kind
 def test_global_state_is_unchanged(name):
     X, _ = gaussian(N_ROWS)
     before = global_state()
@@ -382,7 +383,7 @@ def test_global_state_is_unchanged(name):
     assert global_state() == before
 
 
-@each_estimator
+@each_kind
 def test_fit_works_under_no_grad(name):
     X, _ = gaussian(N_ROWS)
     with torch.no_grad():

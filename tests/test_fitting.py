@@ -13,6 +13,7 @@ from _densities import (
     banana,
     each_estimator,
     each_estimator_in_batches,
+    each_kind,
     gaussian,
     small,
 )
@@ -36,7 +37,7 @@ def test_loss_falls_to_the_entropy(name):
     assert estimator.best_validation_score_ is None
 
 
-@each_estimator
+@each_kind
 def test_warm_start_continues(name):
     X, _ = gaussian(50)
     cold = small(name).fit(X)
@@ -58,7 +59,7 @@ def test_warm_start_continues(name):
     assert cold.fit(X).n_iter_ == 3
 
 
-@each_estimator
+@each_kind
 def test_partial_fit_improves_on_chunks_of_any_size(name):
     X = banana(211)
     chunks = [X[:100], X[100:150], X[150:157], X[157:158], X[158:]]
@@ -70,7 +71,7 @@ def test_partial_fit_improves_on_chunks_of_any_size(name):
     assert max(scores[-5:]) > first + 0.1  # the last chunks are small
 
 
-@each_estimator
+@each_kind
 def test_partial_fit_continues_after_fit(name):
     X, _ = gaussian(50)
     estimator = small(name).fit(X)
@@ -81,7 +82,7 @@ def test_partial_fit_continues_after_fit(name):
     assert estimator.score(X) > before
 
 
-@each_estimator
+@each_kind
 def test_partial_fit_holds_nothing_out(name):
     estimator = small(name, early_stopping=True)
     estimator.partial_fit(gaussian(100)[0]).partial_fit(gaussian(100)[0])
@@ -93,7 +94,7 @@ def test_partial_fit_ignores_the_time_limit():
     assert flows[0].history_ == flows[1].history_
 
 
-@each_estimator
+@each_kind
 def test_tensors_are_not_of_inference_mode(name):
     """Training runs in inference mode, whose tensors autograd rejects."""
     estimator = small(name).partial_fit(gaussian(N_ROWS)[0])
@@ -102,7 +103,7 @@ def test_tensors_are_not_of_inference_mode(name):
     assert not any(tensor.is_inference() for tensor in tensors)
 
 
-@each_estimator
+@each_kind
 def test_partial_fit_keeps_the_state_of_the_optimizer(name):
     X, _ = gaussian(N_ROWS)
     estimator = small(name).partial_fit(X)
@@ -112,7 +113,7 @@ def test_partial_fit_keeps_the_state_of_the_optimizer(name):
     assert np.any(without_state.partial_fit(X).score_samples(X) != scores)
 
 
-@each_estimator
+@each_kind
 def test_each_partial_fit_shuffles_differently(name, monkeypatch):
     """With an integer seed a sequence of calls is repeatable, but its orders differ."""
     X, _ = gaussian(N_ROWS)
@@ -159,7 +160,7 @@ def test_early_stopping_keeps_the_best_epoch(name, batch_size):
     assert np.any(scores_of_epochs[0] != scores_of_epochs[-1])
 
 
-@each_estimator
+@each_kind
 def test_early_stopping_ends_when_nothing_improves(name):
     X, _ = gaussian(100)
     params = {"early_stopping": True, "tol": 100.0, "n_iter_no_change": 3, "max_iter": 50}
@@ -225,7 +226,7 @@ def test_contamination_is_the_fraction_flagged(name, contamination):
     assert scores[flagged].max() < scores[~flagged].min()
 
 
-@each_estimator
+@each_kind
 def test_no_rows_are_flagged_without_contamination(name):
     X, _ = gaussian(100)
     estimator = small(name, contamination=None).fit(X)
@@ -235,7 +236,7 @@ def test_no_rows_are_flagged_without_contamination(name):
     np.testing.assert_array_equal(estimator.score_samples(X), small(name).fit(X).score_samples(X))
 
 
-@each_estimator
+@each_kind
 def test_automatic_threshold_flags_rows_far_from_a_gaussian(name):
     X, _ = gaussian(400)
     estimator = small(name).fit(X)
@@ -244,7 +245,7 @@ def test_automatic_threshold_flags_rows_far_from_a_gaussian(name):
     assert (estimator.predict(far) == -1).all()
 
 
-@each_estimator
+@each_kind
 def test_decisions_agree_with_the_threshold(name):
     X, _ = gaussian(100)
     estimator = small(name, contamination=0.1).fit(X)
@@ -257,7 +258,7 @@ def test_decisions_agree_with_the_threshold(name):
     assert estimator.score(X) == estimator.score_samples(X).mean()
 
 
-@each_estimator
+@each_kind
 def test_reconstruction_error(name):
     X, _ = gaussian(60)
     estimator = accurate(name, max_iter=5, learning_rate_init=0.01).fit(X)

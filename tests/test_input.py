@@ -6,7 +6,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import pytest
-from _densities import NAMES, banana, each_estimator, small
+from _densities import NAMES, banana, each_kind, small
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
@@ -159,7 +159,7 @@ def test_validated_rows_are_those_of_scikit_learn(fitted, what):
     assert fast is rows or what in CONVERTED
 
 
-@each_estimator
+@each_kind
 def test_single_row_raises(name):
     for method in ("fit", "partial_fit"):
         with raises_before_training(
@@ -199,7 +199,7 @@ def test_other_columns_than_in_fit_raise_in_scoring(name, what):
         score(X)
 
 
-@each_estimator
+@each_kind
 def test_invalid_latent_rows_raise(name):
     estimator = small(name).fit(X)
     for columns in (1, 3):

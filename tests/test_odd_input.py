@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from _densities import N_ROWS, NAMES, accurate, each_estimator, standardization
+from _densities import N_ROWS, NAMES, accurate, each_estimator, each_kind, standardization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -80,7 +80,7 @@ any_mixture_of_odd_columns = given(
 
 @any_mixture_of_odd_columns
 @settings(max_examples=6)
-@each_estimator
+@each_kind
 def test_outputs_are_finite_for_any_mixture_of_odd_columns(name, X, **params):
     check_finite(fast(name, max_iter=2, **params), X)
 
@@ -111,7 +111,7 @@ def test_outputs_are_finite_for_each_odd_column(name, kind, batch_size, preproce
 
 
 @pytest.mark.parametrize("preprocessing", ["standardize", "quantile"])
-@each_estimator
+@each_kind
 def test_outputs_are_finite_for_all_odd_columns_together(name, preprocessing):
     rng = np.random.default_rng(0)
     X = np.column_stack([column(rng, SMALL_SAMPLE) for column in COLUMNS.values()])
@@ -124,7 +124,7 @@ def test_outputs_are_finite_for_odd_shapes(name, n, d):
     check_finite(fast(name), np.random.default_rng(0).standard_normal((n, d)))
 
 
-@each_estimator
+@each_kind
 def test_outputs_are_finite_for_identical_rows(name):
     check_finite(fast(name), np.ones((5, 3)))
     check_finite(fast(name, early_stopping=True), np.zeros((2, 1)))
@@ -132,7 +132,7 @@ def test_outputs_are_finite_for_identical_rows(name):
 
 @given(weight=st.lists(st.sampled_from([0.0, 1e-12, 1.0, 1e12]), min_size=N_ROWS, max_size=N_ROWS))
 @settings(max_examples=5)
-@each_estimator
+@each_kind
 def test_outputs_are_finite_for_odd_weights(name, weight):
     weight = np.array(weight) + np.eye(N_ROWS)[:2].sum(axis=0)
     X = np.random.default_rng(0).standard_normal((N_ROWS, 2))
@@ -183,7 +183,7 @@ def test_container_does_not_matter(name, kind, tmp_path):
         np.testing.assert_array_equal(contained, X)
 
 
-@each_estimator
+@each_kind
 def test_container_of_latent_rows_does_not_matter(name):
     estimator = fast(name).fit(np.random.default_rng(0).standard_normal((N_ROWS, 2)))
     Z = np.random.default_rng(1).standard_normal((10, 2))
@@ -193,7 +193,7 @@ def test_container_of_latent_rows_does_not_matter(name):
         np.testing.assert_array_equal(estimator.inverse_transform(contained), expected)
 
 
-@each_estimator
+@each_kind
 def test_outputs_are_finite_for_boolean_columns(name):
     X = np.random.default_rng(0).random((N_ROWS, 3)) < 0.5
     check_finite(fast(name), X)

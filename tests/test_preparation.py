@@ -6,7 +6,16 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from _densities import NAMES, AtEpochEnd, accurate, banana, each_estimator, gaussian, small
+from _densities import (
+    NAMES,
+    AtEpochEnd,
+    accurate,
+    banana,
+    each_estimator,
+    each_kind,
+    gaussian,
+    small,
+)
 from scipy import stats
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
@@ -156,7 +165,7 @@ def test_smallest_gap_far_from_zero(start, step):
     assert smallest_gap(with_rounding_errors) == pytest.approx(1, rel=1e-5)
 
 
-@each_estimator
+@each_kind
 def test_samples_of_discrete_columns_are_values_they_can_have(name):
     X = counts()
     samples = accurate(name, tolerance=1e-5).fit(X).sample(300, random_state=0)

@@ -9,8 +9,8 @@ from _densities import (
     NAMES,
     AtEpochEnd,
     accurate,
-    each_estimator,
     each_estimator_in_batches,
+    each_kind,
     gaussian,
     small,
     standardization,
@@ -57,7 +57,7 @@ def test_divergence_warns_and_leaves_a_usable_model(name, batch_size, monkeypatc
     assert np.isfinite(estimator.score_samples(X)).all()
 
 
-@each_estimator
+@each_kind
 def test_absurd_learning_rate_warns_and_leaves_a_usable_model(name):
     X, _ = gaussian(N_ROWS)
     params = {"batch_size": 16, "max_iter": 20, "early_stopping": True}
@@ -68,7 +68,7 @@ def test_absurd_learning_rate_warns_and_leaves_a_usable_model(name):
     assert np.isfinite(estimator.sample(20, random_state=0)).all()
 
 
-@each_estimator
+@each_kind
 def test_single_step_that_is_not_finite_does_not_warn(name, monkeypatch):
     X, _ = gaussian(N_ROWS)
     steps = iter(range(1000))
@@ -102,7 +102,7 @@ def test_interrupted_fit_warns_and_keeps_the_best_weights(name, early_stopping):
     assert set(estimator.predict(X)) <= {-1, 1}
 
 
-@each_estimator
+@each_kind
 def test_failed_fit_leaves_an_unfitted_estimator(name):
     estimator = small(name, device="nowhere")
     with pytest.raises(ValueError, match="device='nowhere'"):
@@ -111,7 +111,7 @@ def test_failed_fit_leaves_an_unfitted_estimator(name):
         estimator.score_samples(gaussian(50)[0])
 
 
-@each_estimator
+@each_kind
 def test_warnings_as_errors_leave_a_fitted_estimator(name):
     X, _ = gaussian(50)
 
@@ -133,7 +133,7 @@ def test_magnitude_of_weights_does_not_matter(magnitude, batch_size):
     np.testing.assert_allclose(weighted.score_samples(X), plain.score_samples(X), rtol=1e-4)
 
 
-@each_estimator
+@each_kind
 def test_warm_start_does_not_lower_the_score(name):
     X, _ = gaussian(100)
     estimator = accurate(name, tolerance=1e-5, warm_start=True, max_iter=30).fit(X)
@@ -143,7 +143,7 @@ def test_warm_start_does_not_lower_the_score(name):
     assert estimator.score(held_out) > before - 0.05
 
 
-@each_estimator
+@each_kind
 def test_short_fit_without_a_finite_step_warns(name, monkeypatch):
     multiply_losses(monkeypatch, lambda: np.nan)
     with pytest.warns(ConvergenceWarning, match="repeatedly not finite"):
