@@ -1,7 +1,7 @@
 """The other libraries behind one surface: ``fit(train, val)``, ``score_samples(X)``, ``sample(n)``.
 
 A flow of another library is a `Model`: its module and two functions. The builders of those models
-are shared by `quality.py`, which trains them, and `time.py`, which times single steps of them.
+are shared by `quality.py`, which trains them, and `step_times.py`, which times single steps.
 """
 
 import copy

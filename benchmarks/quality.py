@@ -32,7 +32,7 @@ ESTIMATORS = {
     cls.__name__: cls for cls in (AutoDensity, GaussianizationDensity, *ARCHITECTURES.values())
 }
 N_SAMPLES = 2000
-LEAST_WEIGHT = 0.005  # of a component of a mixture that is reported
+MIN_WEIGHT = 0.005  # of a component of a mixture that is reported
 
 
 class Ours:
@@ -51,7 +51,7 @@ class Ours:
         if hasattr(self.estimator, "leaderboard_"):
             board = self.estimator.leaderboard_
             pairs = zip(board["component"], board["weight"], strict=True)
-            self.weights_ = {name: round(w, 4) for name, w in pairs if w >= LEAST_WEIGHT}
+            self.weights_ = {name: round(w, 4) for name, w in pairs if w >= MIN_WEIGHT}
         return self
 
     def score_samples(self, X):
@@ -297,7 +297,7 @@ def main():
         try:
             warm_up(sorted({method for *_, method in todo}))
         except ImportError as error:
-            parser.error(f"{error}; install the benchmarks' libraries: pip install skflows[bench]")
+            parser.error(f"{error}; install the benchmarks' libraries: pip install -e '.[bench]'")
         for (name, seed), group in groupby(todo, key=lambda job: job[:2]):
             train, val, test = load(paths[name], seed)
             for *_, method in group:

@@ -12,7 +12,7 @@ import skflows
 
 LEARNING_RATE = 1e-3
 EQUAL_SIZE = {"n_transforms": 3, "hidden_layer_sizes": (64, 64)}
-LEAST_SECONDS = 0.02  # of one measurement: shorter calls are repeated within it
+MIN_SECONDS = 0.02  # of one measurement: shorter calls are repeated within it
 
 
 class Contestant(NamedTuple):
@@ -98,7 +98,7 @@ def alternate(functions, n_rounds, clock=process_time):
         function()  # the first call allocates
         n_calls[name] = 1
         # Tried, not computed from one call: some clocks tick in milliseconds.
-        while n_calls[name] * seconds_per_call(function, n_calls[name], clock) < LEAST_SECONDS:
+        while n_calls[name] * seconds_per_call(function, n_calls[name], clock) < MIN_SECONDS:
             n_calls[name] *= 2
     names = list(functions)
     times = {name: [] for name in names}

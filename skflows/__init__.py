@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 from .density import *  # noqa: F403
 from .density import ARCHITECTURES, FlowDensity, GaussianizationDensity, TransformedDensity
 from .ensemble import AutoDensity, StackedDensity
+from .persistence.model_file import load
 
 if TYPE_CHECKING:
     from .outlier import DensityOutlierDetector
 
 __version__ = "0.1.0"
 
-__all__ = ["AutoDensity", "DensityOutlierDetector"] + [
+SUBMODULES = ("bijections", "density", "ensemble", "inspection", "model_selection", "outlier")
+__all__ = ["AutoDensity", "DensityOutlierDetector", "load"] + [
     cls.__name__
     for cls in (
         StackedDensity,
@@ -25,12 +27,13 @@ __all__ = ["AutoDensity", "DensityOutlierDetector"] + [
 
 
 def __getattr__(name):
-    """Import detectors when they are first used, to shorten the import of the package."""
-    if name in ("outlier", "DensityOutlierDetector"):
-        outlier = import_module(".outlier", __name__)
-        return outlier if name == "outlier" else outlier.DensityOutlierDetector
+    """Import what is rarely used when it is first used, to shorten the import of the package."""
+    if name in SUBMODULES:
+        return import_module(f".{name}", __name__)
+    if name == "DensityOutlierDetector":
+        return import_module(".outlier", __name__).DensityOutlierDetector
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted({*globals(), *__all__, "outlier"})
+    return sorted([*__all__, *SUBMODULES, "__version__"])

@@ -14,13 +14,17 @@ NAMES = list(ARCHITECTURES)
 each_estimator = pytest.mark.parametrize("name", NAMES)
 # One without a network, one trained through its inverse, one with hand-written gradients, one
 # solved step by step: for what does not depend on the bijection.
-each_kind = pytest.mark.parametrize("name", ["planar", "iaf", "nsf", "cnf"])
+KINDS = ["planar", "iaf", "nsf", "cnf"]
+each_kind = pytest.mark.parametrize("name", KINDS)
 # The most rows that batch_size="auto" trains as one batch, in float64.
 N_ROWS = SMALL_SAMPLE - 1
 whole_and_in_batches = pytest.mark.parametrize("batch_size", ["auto", 16])
-# All estimators in mini-batches, and one that is trained as one batch.
-each_estimator_in_batches = pytest.mark.parametrize(
-    ("name", "batch_size"), [(name, 16) for name in NAMES] + [("nsf", "auto")]
+# All of them in mini-batches, and one that is trained as one batch.
+each_estimator_in_batches, each_kind_in_batches = (
+    pytest.mark.parametrize(
+        ("name", "batch_size"), [(name, 16) for name in names] + [("nsf", "auto")]
+    )
+    for names in (NAMES, KINDS)
 )
 
 # Checks that apply, although `check_estimator` does not run them.

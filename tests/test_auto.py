@@ -18,7 +18,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skflows import AutoDensity
-from skflows.ensemble import _components, _portfolio, _simple_densities
+from skflows.ensemble import _components, _mixture, _portfolio, _simple_densities
 from skflows.ensemble._components import Budget, Component, budgets, fit_group, group_components
 from skflows.ensemble._portfolio import BANDWIDTHS, portfolio
 from skflows.ensemble._simple_densities import GaussianKernels
@@ -52,7 +52,7 @@ def fitted():
 @pytest.fixture
 def two_components(monkeypatch):
     """Reduce the portfolio to a normal and wide kernels, weighted in a few steps."""
-    monkeypatch.setattr(_components, "EM_STEPS", 20)
+    monkeypatch.setattr(_mixture, "EM_STEPS", 20)
     reduce_portfolio(
         monkeypatch,
         lambda components: [c for c in components if c.name in ("gaussian", "axis kernels of 2")],
@@ -71,7 +71,7 @@ def one_of_each_kind(monkeypatch):
             kinds.setdefault(component.family.split()[-1], with_few_steps(component))
         return list(kinds.values())
 
-    monkeypatch.setattr(_components, "EM_STEPS", 20)
+    monkeypatch.setattr(_mixture, "EM_STEPS", 20)
     reduce_portfolio(monkeypatch, reduced)
 
 

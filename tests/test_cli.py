@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 
 import skflows
 from skflows import MAFDensity, NSFDensity
-from skflows.cli import _demo, _main, _models
+from skflows.cli import _csv, _demo, _main, _models
 from skflows.density import ARCHITECTURES, FlowDensity
 from skflows.ensemble import _portfolio
 
@@ -32,9 +33,9 @@ def make_frame(n=40, seed=0):
 
 @pytest.fixture(scope="module")
 def stored_model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "model.joblib"
+    path = tmp_path_factory.mktemp("model") / "model.skflows"
     frame = make_frame()[NAMES]
-    joblib.dump(NSFDensity(max_iter=2, random_state=0, contamination=0.2).fit(frame), path)
+    NSFDensity(max_iter=2, random_state=0, contamination=0.2).fit(frame).save(path)
     return path
 
 
@@ -43,7 +44,7 @@ def folder(tmp_path, monkeypatch, stored_model):
     """Change to a working directory with a table and a model."""
     monkeypatch.chdir(tmp_path)
     make_frame().to_csv("data.csv", index=False)
-    (tmp_path / "model.joblib").write_bytes(stored_model.read_bytes())
+    (tmp_path / "model.skflows").write_bytes(stored_model.read_bytes())
     return tmp_path
 
 
@@ -71,14 +72,14 @@ def only_error(capsys):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_fit_stores_a_fitted_model_of_each_architecture(folder, capsys, name):
     options = f"--columns '{COLUMNS}' --estimator {name} --max-iter 1"
-    assert run(f"fit data.csv -o m.joblib {options}") == 0
-    model = joblib.load("m.joblib")
+    assert run(f"fit data.csv -o m.skflows {options}") == 0
+    model = skflows.load("m.skflows")
     assert type(model) is ARCHITECTURES[name]
     assert model.n_iter_ == 1
     assert list(model.feature_names_in_) == NAMES
     out, err = capsys.readouterr()
     assert f"{type(model).__name__} fitted to 40 rows of 3 columns" in out
-    assert "wrote m.joblib" in out
+    assert "wrote m.skflows" in out
     assert err == ""
 
 
@@ -87,24 +88,24 @@ def test_fit_score_and_sample_with_the_automatic_density(folder, capsys, monkeyp
     monkeypatch.setattr(_portfolio, "portfolio", lambda *args: complete(*args)[:2])
     # A short time limit keeps the fit in this process.
     options = f"--columns '{COLUMNS}' --estimator auto --time-limit 29 --random-state 0"
-    assert run(f"fit data.csv -o m.joblib {options}") == 0
+    assert run(f"fit data.csv -o m.skflows {options}") == 0
     assert "copula" in capsys.readouterr().out
-    assert run("score m.joblib data.csv -o scores.csv") == 0
-    assert run("sample m.joblib -n 5 -o samples.csv") == 0
-    assert joblib.load("m.joblib").time_limit == 29
+    assert run("score m.skflows data.csv -o scores.csv") == 0
+    assert run("sample m.skflows -n 5 -o samples.csv") == 0
+    assert skflows.load("m.skflows").time_limit == 29
 
 
 def test_option_that_the_estimator_does_not_have_is_an_error(folder, capsys):
-    assert run("fit data.csv -o m.joblib --columns width --estimator auto --max-iter 3") == 2
+    assert run("fit data.csv -o m.skflows --columns width --estimator auto --max-iter 3") == 2
     assert "AutoDensity has no --max-iter" in only_error(capsys)
 
 
 def test_fit_gives_the_same_model_as_the_estimator(folder):
     options = "--columns width,height --max-iter 2 --contamination 0.1 --random-state 3"
-    assert run(f"fit data.csv -o m.joblib {options}") == 0
+    assert run(f"fit data.csv -o m.skflows {options}") == 0
     X = make_frame()[["width", "height"]]
     expected = NSFDensity(max_iter=2, contamination=0.1, random_state=3).fit(X)
-    model = joblib.load("m.joblib")
+    model = skflows.load("m.skflows")
     assert model.get_params() == expected.get_params()
     np.testing.assert_allclose(model.score_samples(X), expected.score_samples(X))
 
@@ -117,7 +118,7 @@ def test_fit_without_options_uses_the_default_parameters(folder, monkeypatch):
         raise ValueError("stop before the training")
 
     monkeypatch.setattr(_models, "fit_with_progress", fit)
-    assert run("fit data.csv -o m.joblib --columns width") == 2
+    assert run("fit data.csv -o m.skflows --columns width") == 2
     assert type(models[0]) is NSFDensity
     assert models[0].get_params() == NSFDensity().get_params()
 
@@ -125,8 +126,8 @@ def test_fit_without_options_uses_the_default_parameters(folder, monkeypatch):
 @pytest.mark.parametrize("n", [4, 400])
 def test_fit_reports_the_held_out_score_if_rows_were_held_out(folder, capsys, n):
     make_frame(n)[NAMES].to_csv("other.csv", index=False)
-    assert run("fit other.csv -o m.joblib --max-iter 1 --estimator nice") == 0
-    best = joblib.load("m.joblib").best_validation_score_
+    assert run("fit other.csv -o m.skflows --max-iter 1 --estimator nice") == 0
+    best = skflows.load("m.skflows").best_validation_score_
     out = capsys.readouterr().out
     if best is None:
         assert "held-out" not in out
@@ -137,8 +138,8 @@ def test_fit_reports_the_held_out_score_if_rows_were_held_out(folder, capsys, n)
 @pytest.mark.filterwarnings("default")
 def test_fit_ignores_row_numbers_with_a_warning(folder, capsys):
     make_frame()[NAMES].to_csv("numbered.csv")
-    assert run("fit numbered.csv -o m.joblib --max-iter 1") == 0
-    assert list(joblib.load("m.joblib").feature_names_in_) == NAMES
+    assert run("fit numbered.csv -o m.skflows --max-iter 1") == 0
+    assert list(skflows.load("m.skflows").feature_names_in_) == NAMES
     err = capsys.readouterr().err
     assert err == (
         "skflows: warning: the first column has no name and holds row numbers: left out\n"
@@ -148,8 +149,8 @@ def test_fit_ignores_row_numbers_with_a_warning(folder, capsys):
 def test_fit_accepts_numbered_columns_booleans_and_large_integers(folder):
     frame = pd.DataFrame({"0": [True, False, True, False], "1": [2**70, 1, 2, 3]})
     frame.to_csv("odd.csv", index=False)
-    assert run("fit odd.csv -o m.joblib --max-iter 1") == 0
-    assert joblib.load("m.joblib").n_features_in_ == 2
+    assert run("fit odd.csv -o m.skflows --max-iter 1") == 0
+    assert skflows.load("m.skflows").n_features_in_ == 2
 
 
 def test_score_writes_log_densities_and_flags(folder, capsys):
@@ -157,10 +158,10 @@ def test_score_writes_log_densities_and_flags(folder, capsys):
     new = make_frame(seed=1)[[*reversed(NAMES), "species"]]
     new.loc[0, NAMES] = 1e6
     new.to_csv("new.csv", index=False)
-    assert run("score model.joblib new.csv -o scores.csv") == 0
+    assert run("score model.skflows new.csv -o scores.csv") == 0
     scores = pd.read_csv("scores.csv")
     assert list(scores) == ["log_density", "outlier"]
-    model = joblib.load("model.joblib")
+    model = skflows.load("model.skflows")
     np.testing.assert_allclose(scores["log_density"], model.score_samples(new[NAMES]), rtol=1e-12)
     np.testing.assert_array_equal(scores["outlier"] == 1, model.predict(new[NAMES]) == -1)
     assert scores["outlier"][0] == 1
@@ -169,19 +170,19 @@ def test_score_writes_log_densities_and_flags(folder, capsys):
 
 
 def test_score_without_output_prints_only_the_table(folder, capsys):
-    assert run("score model.joblib data.csv") == 0
+    assert run("score model.skflows data.csv") == 0
     out, err = capsys.readouterr()
     assert pd.read_csv(io.StringIO(out)).shape == (40, 2)
     assert err == ""
 
 
 def test_samples_have_the_columns_of_the_training_table(folder, capsys):
-    line = "sample model.joblib -n 7 --random-state 5"
+    line = "sample model.skflows -n 7 --random-state 5"
     assert run(f"{line} -o new.csv") == 0
     assert "wrote new.csv: 7 rows" in capsys.readouterr().out
     rows = pd.read_csv("new.csv")
     assert list(rows) == NAMES
-    expected = joblib.load("model.joblib").sample(7, random_state=5)
+    expected = skflows.load("model.skflows").sample(7, random_state=5)
     np.testing.assert_allclose(rows, expected, rtol=1e-12)
     assert run(line) == 0
     pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(capsys.readouterr().out)), rows)
@@ -190,17 +191,17 @@ def test_samples_have_the_columns_of_the_training_table(folder, capsys):
 def test_model_fitted_to_an_array_can_score_and_sample(folder, capsys):
     X = make_frame()[NAMES]
     model = MAFDensity(max_iter=1, random_state=0).fit(X.to_numpy())
-    joblib.dump(model, "array.joblib")
+    model.save("array.skflows")
     X.to_csv("array.csv", index=False)
-    assert run("score array.joblib array.csv -o scores.csv") == 0
+    assert run("score array.skflows array.csv -o scores.csv") == 0
     np.testing.assert_allclose(
         pd.read_csv("scores.csv")["log_density"], model.score_samples(X.values)
     )
-    assert run("sample array.joblib -n 1 -o new.csv") == 0
+    assert run("sample array.skflows -n 1 -o new.csv") == 0
     assert list(pd.read_csv("new.csv")) == ["x0", "x1", "x2"]
     X.iloc[:, :2].to_csv("narrow.csv", index=False)
     capsys.readouterr()
-    assert run("score array.joblib narrow.csv") == 2
+    assert run("score array.skflows narrow.csv") == 2
     assert "X has 2 features, but MAFDensity is expecting 3" in only_error(capsys)
 
 
@@ -209,18 +210,18 @@ def test_model_fitted_to_an_array_can_score_and_sample(folder, capsys):
 
 def test_fit_shows_a_progress_bar_on_a_terminal(folder, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert run("fit data.csv -o m.joblib --columns width --max-iter 2") == 0
+    assert run("fit data.csv -o m.skflows --columns width --max-iter 2") == 0
     out = capsys.readouterr().out
     assert "NSFDensity - fit" in out
     assert "100%" in out
     # The stored model has no callback: it can be loaded without rich.
-    assert b"ProgressBar" not in pickle.dumps(joblib.load("m.joblib"))
+    assert b"ProgressBar" not in pickle.dumps(skflows.load("m.skflows"))
 
 
 def test_fit_without_rich_shows_no_progress_bar(folder, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setitem(sys.modules, "rich", None)
-    assert run("fit data.csv -o m.joblib --columns width --max-iter 1") == 0
+    assert run("fit data.csv -o m.skflows --columns width --max-iter 1") == 0
     out, err = capsys.readouterr()
     assert "%" not in out
     assert err == ""
@@ -255,18 +256,18 @@ BAD_TABLES = {
 def test_fit_of_an_invalid_table_is_an_error(folder, capsys, text, message):
     if text is not None:
         write("bad.csv", text)
-    assert run("fit bad.csv -o m.joblib") == 2
+    assert run("fit bad.csv -o m.skflows") == 2
     assert re.search(message, only_error(capsys))
-    assert not os.path.exists("m.joblib")
+    assert not os.path.exists("m.skflows")
 
 
 def test_errors_list_only_the_first_column_names(folder, capsys):
     write("bad.csv", ",".join(f"c{i}" for i in range(20)) + "\n" + ",".join("x" * 20) + "\n")
-    assert run("fit bad.csv -o m.joblib") == 2
+    assert run("fit bad.csv -o m.skflows") == 2
     assert "'c0', 'c1', 'c2', 'c3', 'c4', 'c5' and 14 more" in only_error(capsys)
 
 
-FIT = "fit data.csv -o m.joblib"
+FIT = "fit data.csv -o m.skflows"
 BAD_ARGUMENTS = {
     "no command": ("", "COMMAND"),
     "no output": ("fit data.csv", "-o/--output"),
@@ -280,7 +281,7 @@ BAD_ARGUMENTS = {
     "NaN outliers": (f"{FIT} --contamination nan", "'nan' is neither auto nor a number"),
     "negative seed": (f"{FIT} --random-state -1", "'-1' is not a whole number from 0"),
     "large seed": (f"{FIT} --random-state 4294967296", "is not a whole number .* to 4294967295"),
-    "no samples": ("sample model.joblib -n 0", "'0' is not a positive whole number"),
+    "no samples": ("sample model.skflows -n 0", "'0' is not a positive whole number"),
 }
 
 
@@ -288,13 +289,13 @@ BAD_ARGUMENTS = {
 def test_invalid_arguments_are_an_error(folder, capsys, line, message):
     assert run(line) == 2
     assert re.search(message, only_error(capsys))
-    assert not os.path.exists("m.joblib")
+    assert not os.path.exists("m.skflows")
 
 
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("no/m.joblib", "cannot write no/m.joblib: No such file or directory"),
+        ("no/m.skflows", "cannot write no/m.skflows: No such file or directory"),
         (".", "cannot write .: Is a directory"),
         ("data.csv", "data.csv is an input: choose another output"),
     ],
@@ -305,21 +306,21 @@ def test_output_is_checked_before_the_table_is_read(folder, capsys, monkeypatch,
     before = sorted(os.listdir()), os.path.getsize("data.csv")
     assert run(f"fit data.csv -o {output}") == 2
     assert message in only_error(capsys)
-    assert run(f"score model.joblib data.csv -o {output}") == 2
+    assert run(f"score model.skflows data.csv -o {output}") == 2
     assert message in only_error(capsys)
     assert (sorted(os.listdir()), os.path.getsize("data.csv")) == before
 
 
 def test_failed_fit_does_not_overwrite_the_output(folder, capsys):
-    before = (folder / "model.joblib").read_bytes()
-    assert run("fit data.csv -o model.joblib") == 2
+    before = (folder / "model.skflows").read_bytes()
+    assert run("fit data.csv -o model.skflows") == 2
     assert "'species'" in only_error(capsys)
-    assert (folder / "model.joblib").read_bytes() == before
+    assert (folder / "model.skflows").read_bytes() == before
 
 
 def test_score_without_a_column_of_the_model_is_an_error(folder, capsys):
     make_frame().rename(columns={"width": "Width"}).to_csv("new.csv", index=False)
-    assert run("score model.joblib new.csv -o scores.csv") == 2
+    assert run("score model.skflows new.csv -o scores.csv") == 2
     message = "new.csv has no column 'width'; it has 'Width', 'height', 'weight, kg', 'species'"
     assert message in only_error(capsys)
     assert not os.path.exists("scores.csv")
@@ -331,37 +332,113 @@ def test_score_without_a_column_of_the_model_is_an_error(folder, capsys):
 )
 def test_score_of_an_invalid_value_is_an_error(folder, capsys, value, message):
     write("new.csv", f'width,height,"weight, kg"\n1,2,3\n1,{value},3\n')
-    assert run("score model.joblib new.csv") == 2
+    assert run("score model.skflows new.csv") == 2
     assert re.search(message, only_error(capsys))
 
 
 NOT_MODELS = {
-    "missing": (None, "cannot read bad.joblib: No such file or directory"),
-    "text": (lambda: write("bad.joblib", "hello"), "bad.joblib is not a model of skflows"),
-    "dict": (lambda: joblib.dump({}, "bad.joblib"), "not a fitted model of skflows: .* a dict"),
-    "unfitted": (
-        lambda: joblib.dump(NSFDensity(), "bad.joblib"),
-        "not a fitted model .*NSFDensity",
+    "missing": (None, "cannot read bad.skflows: No such file or directory"),
+    "text": (lambda: write("bad.skflows", "hello"), "bad.skflows is not a model of skflows"),
+    "pickle": (lambda: joblib.dump({}, "bad.skflows"), "not a model .* add --allow-pickle"),
+    "dict": (
+        lambda: joblib.dump({}, "bad.skflows"),
+        "not a fitted model of skflows: .* a dict",
+        "--allow-pickle",
     ),
+    "no pickle": (lambda: write("bad.skflows", "x"), "not a pickle", "--allow-pickle"),
+    "unfitted": (lambda: NSFDensity().save("bad.skflows"), "not a fitted model .*NSFDensity"),
 }
 
 
-@pytest.mark.parametrize("command", ["score bad.joblib data.csv", "sample bad.joblib"])
-@pytest.mark.parametrize(("make", "message"), NOT_MODELS.values(), ids=NOT_MODELS)
-def test_file_that_is_not_a_fitted_model_is_an_error(folder, capsys, command, make, message):
+@pytest.mark.parametrize("command", ["score bad.skflows data.csv", "sample bad.skflows"])
+@pytest.mark.parametrize("kind", NOT_MODELS)
+def test_file_that_is_not_a_fitted_model_is_an_error(folder, capsys, command, kind):
+    make, message, *options = NOT_MODELS[kind]
     if make is not None:
         make()
-    assert run(command) == 2
+    assert run(" ".join([command, *options])) == 2
     assert re.search(message, only_error(capsys))
 
 
 @pytest.mark.parametrize(
-    "line", ["fit data.csv -o m.joblib", "score model.joblib data.csv", "sample model.joblib"]
+    "line", ["fit data.csv -o m.skflows", "score model.skflows data.csv", "sample model.skflows"]
 )
 def test_missing_pandas_is_an_error(folder, capsys, monkeypatch, line):
     monkeypatch.setitem(sys.modules, "pandas", None)
     assert run(line) == 2
     assert "needs pandas: pip install pandas" in only_error(capsys)
+
+
+# Pickles, standard input and output, errors that nobody foresaw
+
+
+def test_pickles_are_loaded_on_demand(folder, capsys):
+    joblib.dump(skflows.load("model.skflows"), "model.joblib")
+    assert run("sample model.joblib -n 2 --random-state 0 --allow-pickle") == 0
+    from_pickle = capsys.readouterr().out
+    assert run("sample model.skflows -n 2 --random-state 0") == 0
+    assert capsys.readouterr().out == from_pickle
+
+
+def test_malicious_pickle_does_not_run(folder, capsys):
+    class Payload:
+        def __reduce__(self):
+            return open, ("ran", "w")
+
+    with open("bad.skflows", "wb") as file:
+        pickle.dump(Payload(), file)
+    assert run("score bad.skflows data.csv") == 2
+    assert not os.path.exists("ran")
+
+
+def test_dash_is_standard_input_and_output(folder, capsysbinary, monkeypatch):
+    def give(name):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path(name).read_bytes())))
+
+    give("data.csv")
+    assert run(f"fit - -o - --columns '{COLUMNS}' --max-iter 1 --random-state 0") == 0
+    out, err = capsysbinary.readouterr()
+    assert b"fitted to 40 rows of 3 columns" in err
+    Path("piped.skflows").write_bytes(out)
+    assert skflows.load("piped.skflows").n_iter_ == 1
+    give("data.csv")
+    assert run("score piped.skflows - -o -") == 0
+    from_pipe, err = capsysbinary.readouterr()
+    assert b"rows are outliers" in err
+    assert run("score piped.skflows data.csv") == 0
+    assert capsysbinary.readouterr().out == from_pipe
+    give("piped.skflows")
+    assert run("sample - -n 3 -o -") == 0
+    assert capsysbinary.readouterr().out.count(b"\n") == 4
+    assert not os.path.exists("-")
+
+
+def test_unforeseen_error_is_one_line_and_a_traceback_on_demand(folder, capsys, monkeypatch):
+    def fail(path):
+        raise KeyError("cause")
+
+    monkeypatch.setattr(_models, "load", fail)
+    assert run("sample model.skflows") == 2
+    assert only_error(capsys) == "skflows: error: KeyError: 'cause' (--debug shows where)\n"
+    with pytest.raises(KeyError):
+        run("sample model.skflows --debug")
+
+
+def test_whole_numbers_stay_whole(folder, capsys):
+    table = pd.DataFrame(np.random.default_rng(0).poisson(3, (60, 2)), columns=["a", "b"])
+    table.assign(c=np.linspace(0, 1, 60)).to_csv("counts.csv", index=False)
+    assert run("fit counts.csv -o m.skflows --max-iter 1") == 0
+    assert run("sample m.skflows -n 5 -o samples.csv") == 0
+    assert [*pd.read_csv("samples.csv").dtypes] == ["int64", "int64", "float64"]
+
+
+def test_written_cells_are_no_formulas(folder):
+    columns = {"text": ["=1+1", "@x", "-5", "-a", "ok", "+1e3"], "=name": [-1, 2, 3, 4, 5, 6]}
+    _csv.write_csv(columns, Path("out.csv"))
+    written = pd.read_csv("out.csv", dtype=str)
+    assert [*written] == ["text", "'=name"]
+    assert [*written["text"]] == ["'=1+1", "'@x", "-5", "'-a", "ok", "+1e3"]
+    assert written["'=name"][0] == "-1"
 
 
 # Ctrl-C
@@ -381,11 +458,11 @@ def press_ctrl_c(monkeypatch, epoch):
 def test_ctrl_c_during_training_stores_the_best_model(folder, capsys, monkeypatch):
     press_ctrl_c(monkeypatch, epoch=2)
     handler = signal.getsignal(signal.SIGINT)
-    code = run("fit data.csv -o m.joblib --columns width --max-iter 50")
+    code = run("fit data.csv -o m.skflows --columns width --max-iter 50")
     assert code == 130
-    assert joblib.load("m.joblib").n_iter_ == 2
+    assert skflows.load("m.skflows").n_iter_ == 2
     out, err = capsys.readouterr()
-    assert "wrote m.joblib" in out
+    assert "wrote m.skflows" in out
     assert err.startswith("skflows: warning: Training was interrupted after 2 epochs")
     assert err.count("\n") == 1
     assert signal.getsignal(signal.SIGINT) is handler
@@ -396,9 +473,9 @@ def test_ctrl_c_before_the_training_stores_nothing(folder, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(_models, "read_numbers", interrupt)
-    assert run("fit data.csv -o m.joblib") == 130
+    assert run("fit data.csv -o m.skflows") == 130
     assert capsys.readouterr() == ("", "skflows: interrupted\n")
-    assert not os.path.exists("m.joblib")
+    assert not os.path.exists("m.skflows")
 
 
 # The process
@@ -418,8 +495,8 @@ assert "torch" not in sys.modules
     command = [sys.executable, "-W", "error", "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.startswith(f"skflows {skflows.__version__}\n")
-    assert "skflows fit data.csv -o model.joblib" in result.stdout
-    assert "only models from sources that you trust" in result.stdout
+    assert "skflows fit data.csv -o model.skflows" in result.stdout
+    assert "need --allow-pickle" in result.stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no BrokenPipeError on Windows")
@@ -429,7 +506,7 @@ def test_closed_pipe_ends_the_command_without_an_error_message(folder, capsys, m
     os.close(reader)
     with os.fdopen(writer, "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        assert run("sample model.joblib -n 5000") == 1
+        assert run("sample model.skflows -n 5000") == 1
         # Buffered output is discarded: flushing it, as Python does at exit, raises no error.
         print("more", flush=True)
     assert capsys.readouterr().err == ""
@@ -491,7 +568,7 @@ def test_demo_checks_the_output_before_the_table_is_loaded(
 def test_demo_without_matplotlib_is_an_error(folder, capsys, monkeypatch):
     monkeypatch.setattr("skflows.inspection._common.find_spec", lambda name: None)
     assert run("demo") == 2
-    assert 'pip install "skflows[plot]"' in only_error(capsys)
+    assert "pip install matplotlib" in only_error(capsys)
 
 
 @pytest.mark.filterwarnings("default")

@@ -522,9 +522,9 @@ def test_more_importance_samples_raise_the_score(augmented):
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_augmented_training_improves_the_validation_score(objective):
-    params = {"max_iter": 12, "learning_rate_init": 0.02, "n_augmented": 2}
+    params = {"max_iter": 10, "learning_rate_init": 0.03, "n_augmented": 2}
     params |= {"preprocessing": "standardize", "contamination": None}
-    estimator = quick(objective=objective, **params).fit(banana(300))
+    estimator = quick(objective=objective, **params).fit(banana(200))
     scores = estimator.validation_scores_
     assert max(scores) > scores[0] + 0.05
     assert np.isfinite(estimator.score_samples(banana(5))).all()

@@ -3,7 +3,6 @@
 import copy
 import io
 import pickle
-from unittest import mock
 
 import joblib
 import numpy as np
@@ -19,7 +18,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skflows import StackedDensity
-from skflows.density import _evaluation
 from skflows.model_selection import FlowGridSearchCV
 
 X = banana(90)
@@ -69,8 +67,8 @@ def test_search_maximises_the_held_out_likelihood(name):
     X = banana(120)
     params = {"learning_rate_init": 0.03, "early_stopping": False}
     estimator = accurate(name, tolerance=1e-5, **params)
-    search = GridSearchCV(estimator, {"max_iter": [1, 10]}, cv=KFold(2)).fit(X)
-    assert search.best_params_["max_iter"] == 10
+    search = GridSearchCV(estimator, {"max_iter": [1, 6]}, cv=KFold(2)).fit(X)
+    assert search.best_params_["max_iter"] == 6
     by_hand = [
         clone(search.best_estimator_).fit(X[train]).score_samples(X[test]).mean()
         for train, test in KFold(2).split(X)
@@ -222,25 +220,9 @@ def devices_in_pickle(estimator):
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 @each_estimator
-def test_pickle_holds_cpu_tensors_only(name, method):
+def test_pickle_holds_no_tensors(name, method):
     estimator = getattr(small(name), method)(X)
-    assert devices_in_pickle(estimator) == {"cpu"}
-
-
-@each_kind
-def test_pickle_of_a_model_on_another_device(name):
-    """A copy on the CPU is pickled, and the model stays on its device."""
-    estimator = small(name).partial_fit(X)
-    on_cpu, elsewhere = estimator.flow_, copy.deepcopy(estimator.flow_).to("meta")
-    estimator.flow_ = elsewhere
-    assert "meta" in devices_in_pickle(elsewhere)
-    with mock.patch.object(_evaluation, "on_cpu", return_value=on_cpu) as move:
-        assert devices_in_pickle(estimator) == {"cpu"}
-        other = pickle.loads(pickle.dumps(estimator))
-    move.assert_called_with(elsewhere)
-    assert estimator.flow_ is elsewhere
-    estimator.flow_ = on_cpu
-    assert_same(other, estimator)
+    assert devices_in_pickle(estimator) == set()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -249,7 +231,6 @@ def test_model_on_a_gpu_is_pickled_for_the_cpu(name):
     estimator = small(name, device="cuda").partial_fit(X).partial_fit(X)
     assert next(estimator.flow_.parameters()).is_cuda
     other = pickle.loads(pickle.dumps(estimator))
-    assert devices_in_pickle(estimator) == {"cpu"}
     assert not next(other.flow_.parameters()).is_cuda
     for method in ("score_samples", "transform"):
         here, there = getattr(other, method)(X), getattr(estimator, method)(X)

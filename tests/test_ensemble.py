@@ -11,6 +11,7 @@ from scipy import stats
 from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, KFold, ShuffleSplit
 from sklearn.neighbors import KernelDensity
@@ -20,7 +21,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skflows import GaussianizationDensity, StackedDensity, TransformedDensity
-from skflows.ensemble._components import mixture_weights
+from skflows.ensemble._mixture import mixture_weights
 from skflows.training import trainer
 
 X = banana(120)
@@ -42,7 +43,7 @@ def fitted():
 
 
 ESTIMATORS = {
-    "gaussianization": lambda: GaussianizationDensity(max_iter=2, random_state=0),
+    "gaussianization": lambda: GaussianizationDensity(max_iter=1, random_state=0),
     "transformed": lambda: TransformedDensity(KernelDensity(), random_state=0),
     "stacked": lambda: StackedDensity(
         [
@@ -491,3 +492,13 @@ def test_error_names_the_member_that_cannot_be_sampled():
     density = StackedDensity([("pipeline", pipeline)], cv=2).fit(X)
     with pytest.raises(AttributeError, match="Pipeline has no sample"):
         density.sample(3)
+
+
+def test_frozen_density_is_sampled_from_each_seed_and_takes_weights():
+    """The seed reaches the estimator inside the wrapper, which is left as it was."""
+    frozen = FrozenEstimator(GaussianMixture(2, random_state=0).fit(X))
+    density = TransformedDensity(frozen, preprocessing=[], discrete=None)
+    density.fit(X, sample_weight=np.linspace(1, 2, len(X)))
+    first, second = (density.sample(3, random_state=seed) for seed in (0, 1))
+    assert not np.isin(first, second).any()
+    assert frozen.estimator.random_state == 0

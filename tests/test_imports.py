@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ ROOMS = [
     {"nn"},
     {"bijections"},
     {"preprocessing"},
+    {"persistence"},
     {"training"},
     {"density"},
     {"ensemble"},
@@ -159,45 +161,58 @@ def test_private_names_of_scikit_learn_exist(name):
     assert getattr(sklearn_compat, name) is getattr(importlib.import_module(module), private_name)
 
 
+@pytest.mark.parametrize("cls", sklearn_compat.PRIVATE_METHODS)
+def test_private_methods_of_scikit_learn_exist(cls):
+    module, _, name = cls.rpartition(".")
+    methods = sklearn_compat.PRIVATE_METHODS[cls]
+    assert [
+        m for m in methods if not hasattr(getattr(importlib.import_module(module), name), m)
+    ] == []
+
+
 def test_unknown_names_are_not_in_the_compatibility_module():
     with pytest.raises(AttributeError, match="nothing"):
         sklearn_compat.nothing  # noqa: B018
 
 
-def printed(code):
-    run = [sys.executable, "-W", "error", "-c", code]
-    return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def test_import_loads_no_torch_matplotlib_or_pandas():
-    # scikit-learn itself imports pandas where it is installed: count what comes on top.
-    code = """
-import sys, sklearn.base
+# A process takes seconds to start: all tests share one, which goes from the lightest import on.
+IN_A_NEW_PROCESS = """
+import json, sys, sklearn.base
 before = set(sys.modules)
-import skflows, skflows.density, skflows.inspection, skflows.model_selection
-print({"torch", "matplotlib", "pandas"} & set(sys.modules) - before)
-"""
-    assert printed(code) == "set()"
-
-
-def test_fit_loads_no_compiler():
-    """The optimizers of torch import its compiler, which takes a second."""
-    code = """
-import sys, numpy as np
-from skflows import NSFDensity
-NSFDensity(max_iter=1).fit(np.random.default_rng(0).normal(size=(50, 2)))
-print("torch._dynamo" in sys.modules)
-"""
-    assert printed(code) == "False"
-
-
-def test_detectors_are_imported_on_first_use():
-    code = """
-import sys
 import skflows
-print("skflows.outlier" in sys.modules, {"outlier", *skflows.__all__} <= {*dir(skflows)})
-from skflows import DensityOutlierDetector
-print(skflows.outlier.DensityOutlierDetector is DensityOutlierDetector)
-print(hasattr(skflows, "nothing"))
+found = {"outlier": "skflows.outlier" in sys.modules}
+found["listed"] = {"outlier", *skflows.__all__} <= {*dir(skflows)}
+import skflows.density, skflows.inspection, skflows.model_selection
+found["heavy"] = sorted({"torch", "matplotlib", "pandas"} & set(sys.modules) - before)
+from skflows import DensityOutlierDetector, NSFDensity
+found["same"] = skflows.outlier.DensityOutlierDetector is DensityOutlierDetector
+found["nothing"] = hasattr(skflows, "nothing")
+import numpy as np
+NSFDensity(max_iter=1).fit(np.random.default_rng(0).normal(size=(50, 2)))
+found["compiler"] = "torch._dynamo" in sys.modules
+print(json.dumps(found))
 """
-    assert printed(code).split() == ["False", "True", "True", "False"]
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What is found in a new process."""
+    run = [sys.executable, "-W", "error", "-c", IN_A_NEW_PROCESS]
+    return json.loads(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
+
+
+def test_import_loads_no_torch_matplotlib_or_pandas(found):
+    # scikit-learn itself imports pandas where it is installed: counted is what comes on top.
+    assert found["heavy"] == []
+
+
+def test_fit_loads_no_compiler(found):
+    """The optimizers of torch import its compiler, which takes a second."""
+    assert found["compiler"] is False
+
+
+def test_detectors_are_imported_on_first_use(found):
+    assert found["outlier"] is False
+    assert found["listed"] is True
+    assert found["same"] is True
+    assert found["nothing"] is False

@@ -592,7 +592,7 @@ def test_axes_that_cannot_be_divided_into_panels_are_an_error(display, flow, iri
 def test_missing_matplotlib_is_an_error(display, flow, iris, monkeypatch):
     shown = display.__new__(display)  # plot raises before it reads the arrays
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    message = r'{}\.{} needs matplotlib.*pip install "skflows\[plot\]"'
+    message = r"{}\.{} needs matplotlib.*pip install matplotlib"
     with pytest.raises(ImportError, match=message.format(display.__name__, "from_estimator")):
         from_estimator(display, flow, iris)
     with pytest.raises(ImportError, match=message.format(display.__name__, "plot")):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import BaseTorchFunctionMode
 from torch.testing import assert_close
 
 from skflows import kernels
@@ -322,6 +323,13 @@ def test_kernels_need_one_real_dtype():
     assert not kernels.usable(x, x.float())
     assert not kernels.usable(x.half())
     assert not kernels.usable(x.int())
+    assert not kernels.usable(x.to_sparse())
+    assert not kernels.usable(torch._efficientzerotensor(x.shape))
+    assert not kernels.usable(x.as_subclass(type("Own", (torch.Tensor,), {})))
+    with BaseTorchFunctionMode():
+        assert not kernels.usable(x)
+    empty = torch.empty(0, 3)
+    assert not kernels.usable_map(empty, torch.empty(0, 2, 3), 2)
 
 
 # What the C code checks by itself

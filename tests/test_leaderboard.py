@@ -139,7 +139,7 @@ def test_invalid_max_components_raise(max_components, mixture):
 def test_missing_matplotlib_raises(mixture, monkeypatch):
     display = LeaderboardDisplay.__new__(LeaderboardDisplay)  # without arrays, which it never reads
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    message = r'LeaderboardDisplay\.{} needs matplotlib.*pip install "skflows\[plot\]"'
+    message = r"LeaderboardDisplay\.{} needs matplotlib.*pip install matplotlib"
     with pytest.raises(ImportError, match=message.format("from_estimator")):
         LeaderboardDisplay.from_estimator(mixture)
     with pytest.raises(ImportError, match=message.format("plot")):

@@ -17,6 +17,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skflows import DensityOutlierDetector, StackedDensity
+from skflows.outlier import _calibration
 
 X = banana(150)
 FLOW = small("nsf", max_iter=1, learning_rate_init=1e-4)
@@ -62,7 +63,9 @@ def test_check_estimator(estimator, check):
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGURATIONS if name not in FULLY_CHECKED])
-def test_checks_that_depend_on_the_scores(name):
+def test_checks_that_depend_on_the_scores(name, monkeypatch):
+    # No check is about the accuracy of the tail: a few of the 60 distributions will do.
+    monkeypatch.setattr(_calibration, "SHAPES", _calibration.SHAPES[::6])
     estimator = CONFIGURATIONS[name]
     for check in SCORE_CHECKS + (LABEL_CHECKS if estimator.fdr is None else []):
         getattr(estimator_checks, check)("DensityOutlierDetector", clone(estimator))

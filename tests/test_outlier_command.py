@@ -23,7 +23,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     clean, odd = (
-        pd.DataFrame(rng.standard_normal((n, 3)), columns=["a", "<b>", "c"]) for n in (400, 120)
+        pd.DataFrame(rng.standard_normal((n, 3)), columns=["a", "<b>", "c"]) for n in (300, 120)
     )
     odd.loc[[7, 50], "<b>"] = [9.0, -8.0]
     clean.to_csv("clean.csv", index=False)
@@ -31,9 +31,19 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("reference", ["", "--reference clean.csv"])
-def test_planted_outliers_are_flagged_with_their_abnormal_column(folder, capsys, reference):
-    line = f"outliers odd.csv -o flagged.csv --fdr 0.3 {QUICK} {reference} --report r.html"
+def check_page(text):
+    """Check that a report names the planted value, escaped, and loads no resource."""
+    assert "&lt;b&gt; = 9" in text
+    assert "<b>" not in text
+    # The page is self-contained: it includes every picture.
+    assert len(re.findall(r"src='data:image/png;base64,", text)) == text.count("<img ") > 2
+    assert "http" not in text
+
+
+# The report of a table without a reference is read below.
+@pytest.mark.parametrize("more", ["", "--reference clean.csv --report r.html"])
+def test_planted_outliers_are_flagged_with_their_abnormal_column(folder, capsys, more):
+    line = f"outliers odd.csv -o flagged.csv --fdr 0.3 {QUICK} {more}"
     assert main(shlex.split(line)) == 0
     table = pd.read_csv("flagged.csv")
     assert len(table) == 120
@@ -42,12 +52,8 @@ def test_planted_outliers_are_flagged_with_their_abnormal_column(folder, capsys,
     assert table["outlier"].sum() <= 6
     assert set(table["oddest_column"]) == {"a", "<b>", "c"}  # given for every row
     assert f"{table['outlier'].sum()} of 120 rows are flagged" in capsys.readouterr().out
-    text = (folder / "r.html").read_text(encoding="utf-8")
-    assert "&lt;b&gt; = 9" in text
-    assert "<b>" not in text
-    # The page is self-contained: it includes every picture and loads no resource.
-    assert len(re.findall(r"src='data:image/png;base64,", text)) == text.count("<img ") > 2
-    assert "http" not in text
+    if "--report" in more:
+        check_page((folder / "r.html").read_text(encoding="utf-8"))
 
 
 def test_table_with_a_column_of_the_output_is_an_error(folder, capsys):
@@ -84,6 +90,7 @@ def test_text_columns_and_rows_with_missing_values_are_left_out_with_a_warning(f
     assert flagged.loc[[7, 50], "outlier"].tolist() == [1, 1]
     assert flagged.loc[[7, 50], "oddest_column"].tolist() == ["<b>", "<b>"]
     text = (folder / "r.html").read_text(encoding="utf-8")
+    check_page(text)
     assert {"8", "51"} <= set(re.findall(r"flagged'><td class='number'>(\d+)", text))
     assert "which were not judged: 3." in text
 
@@ -95,7 +102,7 @@ def test_reference_rows_with_missing_values_are_left_out(folder, capsys):
     clean.to_csv("holes.csv", index=False)
     line = f"outliers odd.csv -o flagged.csv --reference holes.csv {QUICK}"
     assert main(line.split()) == 0
-    assert "10 of 400 rows of holes.csv have missing values" in capsys.readouterr().err
+    assert "10 of 300 rows of holes.csv have missing values" in capsys.readouterr().err
 
 
 UNUSABLE = {
@@ -123,3 +130,13 @@ def test_status_is_printed_only_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     print_status("to a terminal")
     assert capsys.readouterr().out == "to a terminal\n"
+
+
+def test_reference_that_is_the_data_is_an_error(folder, capsys):
+    """Rows that the density was fitted to cannot be told from normal ones."""
+    (folder / "copy.csv").write_bytes((folder / "odd.csv").read_bytes())
+    for reference in ("odd.csv", "copy.csv"):
+        line = f"outliers odd.csv -o flagged.csv --reference {reference} {QUICK}"
+        assert main(shlex.split(line)) == 2
+        assert f"{reference} holds the data themselves" in capsys.readouterr().err
+    assert not (folder / "flagged.csv").exists()

@@ -87,7 +87,7 @@ def test_unfitted_or_unsuitable_estimator_is_an_error(display, detector):
 @each_display
 def test_missing_matplotlib_is_an_error(display, detector, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    message = display.__name__ + r'\.{} needs matplotlib.*pip install "skflows\[plot\]"'
+    message = display.__name__ + r"\.{} needs matplotlib.*pip install matplotlib"
     with pytest.raises(ImportError, match=message.format("from_estimator")):
         from_estimator(display, detector)
     with pytest.raises(ImportError, match=message.format("plot")):

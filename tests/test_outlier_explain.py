@@ -110,9 +110,9 @@ def planted(table):
     """Return rows to fit, rows with one value shifted by 6 standard deviations, and its column."""
     rng = np.random.default_rng(0)
     rows = rng.permutation(TABLES[table])
-    train, rows = rows[: len(rows) // 2], rows[-60:].copy()
-    column = rng.integers(rows.shape[1], size=60)
-    rows[np.arange(60), column] += rng.choice([-1, 1], 60) * 6 * train.std(axis=0)[column]
+    train, rows = rows[: len(rows) // 2], rows[-40:].copy()
+    column = rng.integers(rows.shape[1], size=40)
+    rows[np.arange(40), column] += rng.choice([-1, 1], 40) * 6 * train.std(axis=0)[column]
     return train, rows, column
 
 

@@ -90,7 +90,7 @@ def test_bounds_by_name():
     by_name = small("nsf", bounds={"b": (0, None)}).fit(frame)
     by_order = small("nsf", bounds=[None, (0, None)]).fit(frame)
     np.testing.assert_array_equal(by_name.score_samples(frame), by_order.score_samples(frame))
-    with pytest.raises(ValueError, match="no column 'z' in X"):
+    with pytest.raises(ValueError, match="bounds names the column 'z', which X does not have"):
         small("nsf", bounds={"z": (0, None)}).fit(frame)
 
 
@@ -222,7 +222,7 @@ def test_discrete_columns_by_name_index_and_gap():
     assert small("nsf", discrete=[0]).fit(frame.to_numpy()).discrete_ == {0: 1.0}
     assert small("nsf", discrete=None).fit(frame).discrete_ == {}
     assert small("nsf", discrete={"b": 0.5}).fit(frame).discrete_ == {"b": 0.5}
-    with pytest.raises(ValueError, match="no column 'z' in X"):
+    with pytest.raises(ValueError, match="discrete names the column 'z', which X does not have"):
         small("nsf", discrete=["z"]).fit(frame)
     with pytest.raises(ValueError, match="gap of 0"):
         small("nsf", discrete={"a": 0}).fit(frame)
@@ -278,7 +278,7 @@ def test_rows_of_weight_0_contribute_no_values():
         ({"bounds": [(9, -9), None]}, "the lower one first"),
         ({"bounds": [(np.nan, 9), None]}, "the lower one first"),
         ({"discrete": {0: "x"}}, "gap of 'x'"),
-        ({"discrete": [True, False]}, "no column True"),
+        ({"discrete": [True, False]}, "discrete names the column True"),
         ({"discrete": {0: None, -2: 1.0}}, "twice"),
         ({"preprocessing": [["whiten"]]}, "preprocessing"),
     ],

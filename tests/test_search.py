@@ -34,8 +34,8 @@ DROPOUT = {"dropout": [0.0, 0.1]}
 
 
 def fit_both(estimator, grid, X=X, fit_params=None, **params):
-    """Return both searches, fitted in the same way."""
-    params = {"cv": CV} | params
+    """Return both searches, fitted in the same way, without a refit unless it is asked for."""
+    params = {"cv": CV, "refit": False} | params
     return [
         search(estimator, grid, **params).fit(X, **fit_params or {})
         for search in (FlowGridSearchCV, GridSearchCV)
@@ -83,14 +83,14 @@ def test_scores_agree_with_grid_search(architecture, batch_size, early_stopping,
     estimator = architecture(
         n_transforms=2,
         hidden_layer_sizes=(16, 16),
-        max_iter=8,
+        max_iter=5,
         n_iter_no_change=2,
         batch_size=batch_size,
         early_stopping=early_stopping,
         validation_fraction=0.2,
         random_state=0,
     )
-    ours, theirs = fit_both(estimator, OPTIMISATION)
+    ours, theirs = fit_both(estimator, OPTIMISATION, refit=True)
     assert stacks == [8]
     assert_same_results(ours, theirs)
     np.testing.assert_array_equal(ours.score_samples(X), theirs.score_samples(X))
@@ -103,7 +103,7 @@ def test_scores_agree_with_grid_search(architecture, batch_size, early_stopping,
 def test_scores_agree_bit_for_bit_for_any_number_of_rows(architecture, n, stacks):
     """Because batches are filled up to a multiple of 16 rows."""
     rows = np.hstack([banana(n, seed) for seed in range(N_COLUMNS // 2)])
-    params = {"n_transforms": 2, "hidden_layer_sizes": (10, 10), "max_iter": 5}
+    params = {"n_transforms": 2, "hidden_layer_sizes": (10, 10), "max_iter": 3}
     estimator = architecture(**params, random_state=0)
     ours, theirs = fit_both(estimator, OPTIMISATION, rows)
     assert sum(stacks) == 8
@@ -131,7 +131,7 @@ def test_every_architecture_trains_in_one_stack(name, stacks):
 )
 def test_members_of_a_stack_may_differ_in_some_parameters(grid, stacks):
     params = {"early_stopping": True, "validation_fraction": 0.2, "learning_rate_init": 0.1}
-    estimator = small("nsf", batch_size=32, max_iter=5, **params)
+    estimator = small("nsf", batch_size=32, max_iter=4, **params)
     ours, theirs = fit_both(estimator, grid)
     assert stacks == [2 * len(ours.cv_results_["params"])]
     assert_same_results(ours, theirs)
@@ -139,7 +139,7 @@ def test_members_of_a_stack_may_differ_in_some_parameters(grid, stacks):
 
 def test_scores_of_augmented_flows_agree_with_grid_search(stacks):
     """Held-out rows meet the same noise in a stack as alone."""
-    params = {"n_augmented": 1, "n_importance_samples": 2, "max_iter": 6, "batch_size": 32}
+    params = {"n_augmented": 1, "n_importance_samples": 2, "max_iter": 3, "batch_size": 32}
     estimator = accurate("cnf", tolerance=1e-5, objective="flow_matching", **params)
     estimator.set_params(contamination=None)
     ours, theirs = fit_both(estimator, {"learning_rate_init": [0.01, 0.03]}, X[:, :4])
@@ -183,19 +183,18 @@ def test_members_continue_from_their_own_draws_in_the_next_phase(stacks):
     settings = {"objective": "both", "batch_size": 32, "max_iter": 9, "learning_rate_init": 0.1}
     settings |= {"early_stopping": True, "validation_fraction": 0.2, "contamination": None}
     settings |= {"dropout": 0.1, "tol": 100.0}
+    rows = X[:96, :2]
     estimator = accurate("cnf", tolerance=1e-6, **settings)
-    lengths = [
-        clone(estimator).set_params(n_iter_no_change=n).fit(X[:, :2]).n_iter_ for n in (1, 100)
-    ]
+    lengths = [clone(estimator).set_params(n_iter_no_change=n).fit(rows).n_iter_ for n in (1, 100)]
     assert lengths == [6, 9]
-    ours, theirs = fit_both(estimator, {"n_iter_no_change": [1, 100]}, X[:, :2])
+    ours, theirs = fit_both(estimator, {"n_iter_no_change": [1, 100]}, rows)
     assert stacks == [4]
     assert_same_results(ours, theirs, atol=1e-3)
 
 
 def test_flows_of_different_shapes_form_separate_stacks(stacks):
     grid = {"n_transforms": [1, 2], "hidden_layer_sizes": [(4,), (8,)], "dropout": [0.0, 0.1]}
-    ours, theirs = fit_both(small("maf", batch_size=32), grid)
+    ours, theirs = fit_both(small("maf", batch_size=32, max_iter=2), grid)
     assert stacks == [4] * 4
     assert_same_results(ours, theirs)
 
@@ -211,7 +210,7 @@ def test_flows_with_different_steps_form_separate_stacks(grid, stacks):
 
 
 def test_rows_of_a_step_limit_the_size_of_a_stack(stacks, monkeypatch):
-    monkeypatch.setattr(joint_fit, "MOST_ROWS", 3 * 32)
+    monkeypatch.setattr(joint_fit, "MAX_ROWS", 3 * 32)
     ours, theirs = fit_both(small("maf", batch_size=32), {"weight_decay": [0.0, 0.1, 0.2, 0.3]})
     assert stacks == [3, 3, 2]
     assert_same_results(ours, theirs)

@@ -5,12 +5,13 @@ import warnings
 import numpy as np
 import pytest
 from _densities import (
+    KINDS,
     N_ROWS,
-    NAMES,
     AtEpochEnd,
     accurate,
-    each_estimator_in_batches,
+    banana,
     each_kind,
+    each_kind_in_batches,
     gaussian,
     small,
     standardization,
@@ -22,7 +23,7 @@ from skflows.bijections._flow import ContinuousFlow, Flow
 from skflows.training import losses
 
 
-@pytest.mark.parametrize(("name", "error"), [(name, 0.01) for name in NAMES] + [("nsf", np.nan)])
+@pytest.mark.parametrize(("name", "error"), [(name, 0.01) for name in KINDS] + [("nsf", np.nan)])
 def test_inexact_inverse_warns(name, error, monkeypatch):
     def with_error(exact):
         def inverse(self, z, context=None):
@@ -43,7 +44,7 @@ def multiply_losses(monkeypatch, factor):
     monkeypatch.setattr(losses, "weighted_nll", lambda *args: exact(*args) * factor())
 
 
-@each_estimator_in_batches
+@each_kind_in_batches
 def test_divergence_warns_and_leaves_a_usable_model(name, batch_size, monkeypatch):
     X, _ = gaussian(N_ROWS)
     steps = iter(range(1000))
@@ -81,7 +82,7 @@ def test_single_step_that_is_not_finite_does_not_warn(name, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "early_stopping"), [(name, True) for name in NAMES] + [("nsf", False)]
+    ("name", "early_stopping"), [(name, True) for name in KINDS] + [("nsf", False)]
 )
 def test_interrupted_fit_warns_and_keeps_the_best_weights(name, early_stopping):
     X, _ = gaussian(100)
@@ -136,7 +137,7 @@ def test_magnitude_of_weights_does_not_matter(magnitude, batch_size):
 @each_kind
 def test_warm_start_does_not_lower_the_score(name):
     X, _ = gaussian(100)
-    estimator = accurate(name, tolerance=1e-5, warm_start=True, max_iter=30).fit(X)
+    estimator = accurate(name, tolerance=1e-5, warm_start=True, max_iter=15).fit(X)
     held_out, _ = gaussian(500, seed=1)
     before = estimator.score(held_out)
     estimator.set_params(max_iter=1, learning_rate_init=0.9).fit(X)
@@ -158,3 +159,21 @@ def test_partial_fit_continues_after_steps_that_are_not_finite():
         for _ in range(4):
             estimator.partial_fit(X)
     assert np.isfinite(estimator.score_samples(X)).all()
+
+
+def test_failed_refit_leaves_an_unfitted_estimator():
+    """Not the old flow on the columns of the new table."""
+    estimator = small("nsf").fit(banana(60))
+    with pytest.raises(ValueError, match="hidden_layer_sizes"):
+        estimator.set_params(hidden_layer_sizes=(0,)).fit(banana(60, seed=1) + 100)
+    with pytest.raises(NotFittedError):
+        estimator.score_samples(banana(5))
+
+
+def test_rejected_increment_changes_nothing():
+    X = np.random.default_rng(0).poisson(1, (60, 2)).clip(0, 3).astype(float)
+    estimator = small("nsf", bounds=[(0, 4)] * 2).partial_fit(X)
+    before = estimator.sample(50, random_state=0)
+    with pytest.raises(ValueError, match="not within bounds"):
+        estimator.partial_fit(X + 100)
+    np.testing.assert_array_equal(estimator.sample(50, random_state=0), before)

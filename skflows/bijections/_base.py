@@ -34,7 +34,7 @@ class Bijection(nn.Module, ABC):
         """Map latent to data: ``(x, log |det dx/dz|)``."""
 
     def vjp(self, x, context=None):
-        """Return what ``forward`` does, and its pullback (see `skflows.nn.vjp`).
+        """Return the output of ``forward`` and its pullback (see `skflows.nn.vjp`).
 
         The pullback takes the gradients in z and in the log-determinants to those in x and in the
         parameters. By autograd unless a bijection writes it out, which is faster on few rows.
@@ -42,7 +42,7 @@ class Bijection(nn.Module, ABC):
         return by_autograd(lambda x: self.forward(x, context), x, list(self.parameters()))
 
     def inverse_vjp(self, z, context=None):
-        """Return what ``inverse`` does, and its pullback."""
+        """Return the output of ``inverse`` and its pullback."""
         return by_autograd(lambda z: self.inverse(z, context), z, list(self.parameters()))
 
     def is_sequential(self, inverse=False):

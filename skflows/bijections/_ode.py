@@ -25,8 +25,8 @@ STAGES = (
 )
 NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
 ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
-SAFETY, LEAST_FACTOR, LARGEST_FACTOR = 0.9, 0.2, 10.0
-LEAST_STEP = 2.0**-12  # fraction of the interval: a step this small is accepted whatever its error
+SAFETY, MIN_FACTOR, MAX_FACTOR = 0.9, 0.2, 10.0
+MIN_STEP = 2.0**-12  # fraction of the interval: a step this small is accepted whatever its error
 ROUNDING = 32  # in units of the dtype's epsilon: no tolerance below it can be met
 COMPACTED = 0.125  # fraction of finished rows from which on they are removed from the state
 
@@ -170,13 +170,13 @@ class DormandPrince(Solver):
                 error = h * weighted_sum(slopes, ERROR) / (tolerance * (1 + size))
                 ratio = error.abs().amax(-2)
                 count = count + 6 * (step > 0)
-                accepted = (ratio <= 1) | (step <= LEAST_STEP)
+                accepted = (ratio <= 1) | (step <= MIN_STEP)
                 last = accepted & (step >= 1 - progress)
                 moved = torch.where(accepted, progress + step, progress)
                 progress = torch.where(last, 1.0, moved)
                 factor = SAFETY * ratio.clamp(min=1e-10) ** -0.2
-                factor = factor.nan_to_num(LEAST_FACTOR).clamp(LEAST_FACTOR, LARGEST_FACTOR)
-                step = (step * factor).clamp(min=LEAST_STEP)
+                factor = factor.nan_to_num(MIN_FACTOR).clamp(MIN_FACTOR, MAX_FACTOR)
+                step = (step * factor).clamp(min=MIN_STEP)
                 # A state that is not finite after the least step will not become so.
                 progress = torch.where(accepted & ~ratio.isfinite(), 1.0, progress)
             state = torch.where(accepted.unsqueeze(-2), end_of_stage, state)
@@ -208,9 +208,9 @@ class DormandPrince(Solver):
         speed = (first / scale).abs().amax(-2)
         tiny = 1e-5
         small = torch.where((size > tiny) & (speed > tiny), 0.01 * size / speed, 1e-6)
-        small = small.clamp(LEAST_STEP, 1.0)
+        small = small.clamp(MIN_STEP, 1.0)
         second = scaled_slope(progress + small, state + small.unsqueeze(-2) * first)
         curvature = ((second - first) / scale).abs().amax(-2) / small
         largest = torch.maximum(speed, curvature)
         step = torch.where(largest > 1e-15, (0.01 / largest) ** 0.2, 1.0)
-        return torch.minimum(100 * small, step).nan_to_num(LEAST_STEP).clamp(LEAST_STEP, 1.0)
+        return torch.minimum(100 * small, step).nan_to_num(MIN_STEP).clamp(MIN_STEP, 1.0)

@@ -45,7 +45,7 @@ class Planar(Bijection):
         self.context = nn.Parameter(torch.zeros(size, n_context)) if n_context else None
 
     def _parameters_of(self, context):
-        """Columns u, w and b, one for all rows or for each row's context."""
+        """Return the columns u, w and b, one for all rows or for each row's context."""
         params = self.parameters_.unsqueeze(-1)
         if self.context is not None:
             params = params + self.context @ context.mT
@@ -101,17 +101,17 @@ class Planar(Bijection):
 
 
 def _dot(u, w):
-    """Products of columns, of shape (..., 1, n)."""
+    """Return the inner products of columns, of shape (..., 1, n)."""
     return (u * w).sum(-2, keepdim=True)
 
 
 def _sum(columns):
-    """Over rows."""
+    """Return the sum over rows."""
     return columns.sum(-1, keepdim=True)
 
 
 def _invertible(u, w):
-    """u-hat, whose product with w is more than -1, and its pullback to u and w."""
+    """Return u-hat, whose product with w is more than -1, and its pullback to u and w."""
     wu = _dot(w, u)
     least = torch.finfo(w.dtype).eps
     norm = _dot(w, w).clamp(min=least)
@@ -132,14 +132,14 @@ def _least_stretch(like):
 
 
 def _stretch(wu, bent):
-    """The determinant, and the slope of tanh where it is ``bent``."""
+    """Return the determinant, and the slope of tanh where its value is ``bent``."""
     slope = 1 - bent * bent
     # Rounded up from 0 where w.u is -1 to rounding.
     return (1 + wu * slope).clamp(min=_least_stretch(bent)), slope
 
 
 def _solve_monotone(slope, target, max_steps):
-    """The a with ``a + slope tanh(a) = target``, for ``slope > -1``."""
+    """Return the a with ``a + slope tanh(a) = target``, for ``slope > -1``."""
     low, high = target - slope.abs(), target + slope.abs()
     a = target - slope * torch.tanh(target)
     moved = high - low

@@ -16,7 +16,7 @@ from ._tails import ALL_TAILS, Exceedances
 
 ROWS_BEYOND = 20  # beyond each outermost knot
 SHARE_BEYOND = (0.005, 0.15)  # least and largest share of these rows among all
-LEAST_WIDTH = 1e-6  # of a bin, relative to the scale of the column and to its distance
+MIN_WIDTH = 1e-6  # of a bin, relative to the scale of the column and to its distance
 
 
 class QuantileSplines(NamedTuple):
@@ -167,7 +167,7 @@ def fit_tails(columns, share, knot, slope, edge, kind):
     excess = (columns - knot[:, None]).clamp(min=0)
     share = share * (excess > 0)
     beyond = slice(columns.shape[1] - int((excess > 0).sum(1).max()), None)
-    distance = knot.clamp(min=LEAST_WIDTH)
+    distance = knot.clamp(min=MIN_WIDTH)
     outside = Exceedances(edge, distance, slope, excess[:, beyond], share[:, beyond])
     fitted = knot.new_empty(3, len(knot))
     for k in kind.unique().tolist():
@@ -181,7 +181,7 @@ def fit_tails(columns, share, knot, slope, edge, kind):
 def apart(knots):
     """Return knots that increase strictly, moved outwards from the middle one where necessary."""
     size = knots.abs()
-    least = LEAST_WIDTH * (1 + size[:, 1:] + size[:, :-1])
+    least = MIN_WIDTH * (1 + size[:, 1:] + size[:, :-1])
     width = knots.diff().maximum(least)
     middle = width.shape[1] // 2
     start = knots[:, middle : middle + 1]

@@ -7,7 +7,7 @@ from ._base import Bijection
 # Rows further out than this many standard deviations score as if they were there. It keeps every
 # later product and square finite, whatever finite number a user sends.
 FARTHEST = 1e15
-LEAST_SHRINKAGE = 1e-9  # of a correlation matrix: a singular one has no Cholesky factor
+MIN_SHRINKAGE = 1e-9  # of a correlation matrix: a singular one has no Cholesky factor
 
 
 def weighted_moments(x, weight=None):
@@ -110,7 +110,7 @@ def shrunk_correlation(unit, weight=None):
     fourth = share @ unit.square().sum(1).square()
     sampling_error = one_over_n * (fourth - covariance.square().sum())
     # Two rows, or rows on a sphere, have no such error: shrink by at least the order of 1 / n^2.
-    least = one_over_n.square().clamp(LEAST_SHRINKAGE, 1)
+    least = one_over_n.square().clamp(MIN_SHRINKAGE, 1)
     tiny = torch.finfo(unit.dtype).tiny
     shrinkage = (sampling_error / distance.clamp(min=tiny)).clamp(least, 1)
     correlation = (1 - shrinkage) * covariance

@@ -141,9 +141,9 @@ class Pareto(Tail):
     """The generalised Pareto distribution of the excess, by (almost) maximum likelihood."""
 
     PRIOR_SHAPE = 0.5
-    LEAST_SHAPE, LARGEST_SHAPE = 0.1, 10.0
+    MIN_SHAPE, MAX_SHAPE = 0.1, 10.0
     N_ITER = 25  # after which the held-out likelihood changes in the fifth digit
-    LARGEST_EXPONENT = 80.0  # exp of it is finite in float32
+    MAX_EXPONENT = 80.0  # exp of it is finite in float32
 
     def fit(self, outside):
         excess, share = outside.excess, outside.share
@@ -155,7 +155,7 @@ class Pareto(Tail):
         for _ in range(self.N_ITER):
             stretch = ((shape / scale)[:, None] * excess).log1p()
             shape = ((share * stretch).sum(1) + prior * self.PRIOR_SHAPE) / total
-            shape = shape.clamp(self.LEAST_SHAPE, self.LARGEST_SHAPE)
+            shape = shape.clamp(self.MIN_SHAPE, self.MAX_SHAPE)
             pull = excess / (scale[:, None] + shape[:, None] * excess)
             scale = ((share * pull).sum(1) * (1 + shape) * scale + prior * first) / total
         return scale, shape
@@ -168,7 +168,7 @@ class Pareto(Tail):
 
     def inverse(self, score, edge, scale, shape):
         stretch = (log_ndtr(-edge) - log_ndtr(-score)) * shape
-        return stretch.clamp(max=self.LARGEST_EXPONENT).expm1() * scale / shape
+        return stretch.clamp(max=self.MAX_EXPONENT).expm1() * scale / shape
 
 
 # Of two tails that are equally likely, the later one is the safer guess.

@@ -60,7 +60,7 @@ class Univariate(ABC):
         """Map latent to data: ``(x, log |det dx/dz|)``."""
 
     def vjp(self, x, params):
-        """Return what ``forward`` does, and its pullback (see `skflows.nn.vjp`).
+        """Return the output of ``forward`` and its pullback (see `skflows.nn.vjp`).
 
         The pullback takes the gradients in z and in the log-determinants to those in x and in the
         parameters. Gradients of ``inverse`` are found from it too. By autograd unless written out.

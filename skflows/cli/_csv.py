@@ -6,11 +6,14 @@ import warnings
 
 import numpy as np
 
+from ..persistence.atomic import replace_file
+
 REMEDY = "choose numeric columns with --columns, or encode them"
 MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
 
 
-def _pandas():
+def import_pandas():
+    """Return pandas, or raise an error that says how to install it."""
     try:
         import pandas
     except ImportError:
@@ -22,9 +25,9 @@ def _pandas():
 
 def read_csv(path):
     """Read a table with a line of column names, or raise an error that says what is wrong."""
-    pandas = _pandas()
+    pandas = import_pandas()
     try:
-        frame = pandas.read_csv(path)
+        frame = pandas.read_csv(sys.stdin.buffer if is_standard(path) else path)
     except (OSError, MemoryError) as error:
         raise ValueError(f"cannot read {path}: {one_line(error)}") from error
     except Exception as error:  # of the parser, a decoder or a decompressor
@@ -65,7 +68,7 @@ def select(frame, names, path):
 
 def numbers(frame, path, remedy):
     """Return the table in float64, or raise an error if an entry is not a finite number."""
-    pandas = _pandas()
+    pandas = import_pandas()
     numbers = frame.apply(pandas.to_numeric, errors="coerce").astype(np.float64)
     texts = frame.where(numbers.isna()).dropna(axis=1, how="all")
     if texts.columns.size:
@@ -98,7 +101,7 @@ def complete_numbers(frame, path, columns=None):
     names = feature_columns(frame) if columns is None else columns
     frame = select(frame, names, path)
     if columns is None:
-        are_numbers = frame.apply(_pandas().to_numeric, errors="coerce").notna().sum()
+        are_numbers = frame.apply(import_pandas().to_numeric, errors="coerce").notna().sum()
         texts = frame.columns[are_numbers <= frame.notna().sum() / 2]
         if len(texts) == len(names):
             raise ValueError(f"{path} has no column of numbers: encode the texts as numbers")
@@ -118,13 +121,45 @@ def complete_numbers(frame, path, columns=None):
 
 
 def write_csv(columns, path):
-    """Write a dict of columns, or a table, to a file, or print it if ``path`` is None."""
-    _pandas().DataFrame(columns).to_csv(path or sys.stdout, index=False)
+    """Write a dict of columns, or a table, to a file, or print it if ``path`` is None or ``-``."""
+    frame = import_pandas().DataFrame(columns)
+    frame.columns = [without_formula(name) for name in frame]
+    for name in frame.select_dtypes(exclude="number"):
+        frame[name] = frame[name].map(without_formula)
+    if path is None or is_standard(path):
+        frame.to_csv(sys.stdout, index=False)
+        return
+    with replace_file(path, "w", encoding="utf-8", newline="") as file:
+        frame.to_csv(file, index=False)
+
+
+def without_formula(cell):
+    """Return a cell that no spreadsheet runs as a formula: with ``'`` in front of what may be one.
+
+    See OWASP, "CSV Injection". Numbers stay as they are.
+    """
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def is_standard(path):
+    """Return whether a path stands for standard input or output."""
+    return str(path) == "-"
+
+
+def say(text, output=None):
+    """Print what a command has done: to standard error if its result goes to standard output."""
+    print(text, file=sys.stderr if output is not None and is_standard(output) else sys.stdout)
 
 
 def check_writable(path, *inputs):
     """Raise an error, before the work starts, if its result could not be stored."""
-    if path is None:
+    if path is None or is_standard(path):
         return
     existed = path.exists()
     if existed and any(other.exists() and path.samefile(other) for other in inputs):

@@ -5,6 +5,7 @@ import time
 import numpy as np
 
 from ..density import NSFDensity
+from ..persistence.atomic import replace_file
 from ._csv import check_writable
 from ._progress import fit_with_progress
 
@@ -179,7 +180,8 @@ def draw(flow, X_train, names, scores, rows, digits, output):
     axes["rows"].set(title="most anomalous held-out rows", yticks=[])
     axes["rows"].tick_params(length=0)
     axes["rows"].spines[:].set_visible(False)
-    figure.savefig(output, dpi=110)
+    with replace_file(output) as file:
+        figure.savefig(file, format=output.suffix[1:].lower(), dpi=110)
     plt.close(figure)
 
 

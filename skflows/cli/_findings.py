@@ -6,7 +6,7 @@ import numpy as np
 
 from ..outlier import DensityOutlierDetector
 
-LEAST_CONTRIBUTION = 0.1  # of an odd column, as a fraction of the oddest one's
+MIN_CONTRIBUTION = 0.1  # of an odd column, as a fraction of the oddest one's
 
 
 class Findings(NamedTuple):
@@ -38,4 +38,4 @@ def odd_columns(contributions):
     order = np.argsort(contributions, kind="stable")
     with np.errstate(invalid="ignore"):
         shares = np.median(contributions) - contributions[order]
-    return order[: max(1, (shares >= LEAST_CONTRIBUTION * shares[0]).sum())]
+    return order[: max(1, (shares >= MIN_CONTRIBUTION * shares[0]).sum())]

@@ -35,10 +35,19 @@ def main(argv=None):
             # reports an error at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
-            print(f"skflows: error: {one_line(error)}", file=sys.stderr)
+        except Exception as error:
+            if args.debug:
+                raise
+            print(f"skflows: error: {_described(error)}", file=sys.stderr)
             return 2
     return 130 if interrupted else 0
+
+
+def _described(error):
+    """Return an error in one line; one that nobody foresaw with its type and what to do."""
+    if isinstance(error, ValueError | OSError | ImportError | MemoryError | RuntimeError):
+        return one_line(error)
+    return f"{type(error).__name__}: {one_line(error)} (--debug shows where)"
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None):

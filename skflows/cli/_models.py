@@ -1,10 +1,23 @@
 """The commands that fit, score and sample: ``skflows fit``, ``score`` and ``sample``."""
 
+import sys
 import time
 
 from ..density import ARCHITECTURES, GaussianizationDensity
 from ..ensemble._auto import AutoDensity
-from ._csv import check_writable, numbers, one_line, read_csv, read_numbers, select, write_csv
+from ..persistence.model_file import load
+from ._csv import (
+    check_writable,
+    import_pandas,
+    is_standard,
+    numbers,
+    one_line,
+    read_csv,
+    read_numbers,
+    say,
+    select,
+    write_csv,
+)
 from ._progress import fit_with_progress, n_jobs_for
 
 ESTIMATORS = ARCHITECTURES | {"gaussianization": GaussianizationDensity, "auto": AutoDensity}
@@ -28,13 +41,11 @@ def run_fit(args):
     start = time.perf_counter()
     interrupted = fit_with_progress(model, frame)
     seconds = time.perf_counter() - start
-    import joblib
-
-    joblib.dump(model, args.output)
+    model.save(sys.stdout.buffer if is_standard(args.output) else args.output)
     n, d = frame.shape
-    name = type(model).__name__
-    print(f"{name} fitted to {n} rows of {d} columns in {seconds:.1f} s: {_summary(model)}")
-    print(f"wrote {args.output}")
+    columns = "1 column" if d == 1 else f"{d} columns"
+    fitted = f"{type(model).__name__} fitted to {n} rows of {columns} in {seconds:.1f} s"
+    say(f"{fitted}: {_summary(model)}\nwrote {args.output}", args.output)
     return interrupted
 
 
@@ -46,13 +57,15 @@ def _summary(model):
         return f"{heaviest}, held-out log-density {model.stacked_score_:.4g} nats per row"
     held_out = model.best_validation_score_
     quality = "" if held_out is None else f", held-out log-density {held_out:.4g} nats per row"
+    if not model.best_iter_:
+        return f"no epoch of {model.n_iter_} improved on the initial weights{quality}"
     return f"{model.n_iter_} epochs, best {model.best_iter_}{quality}"
 
 
 def run_score(args):
     """Score the rows of a CSV file by a stored density."""
     check_writable(args.output, args.model, args.data)
-    model = _load(args.model)
+    model = _load(args)
     frame = read_csv(args.data)
     frame = select(frame, getattr(model, "feature_names_in_", frame.columns), args.data)
     frame = numbers(frame, args.data, "the model was fitted to numbers")
@@ -60,36 +73,62 @@ def run_score(args):
     outlier = scores < model.offset_
     write_csv({"log_density": scores, "outlier": outlier.astype(int)}, args.output)
     if args.output:
-        print(
+        say(
             f"wrote {args.output}: {outlier.sum()} of {len(scores)} rows are outliers "
-            f"(log-density below {model.offset_:.4g})"
+            f"(log-density below {model.offset_:.4g})",
+            args.output,
         )
 
 
 def run_sample(args):
     """Draw rows from a stored density."""
     check_writable(args.output, args.model)
-    model = _load(args.model)
-    names = getattr(model, "feature_names_in_", [f"x{i}" for i in range(model.n_features_in_)])
-    rows = model.sample(args.n_samples, random_state=args.random_state)
-    write_csv(dict(zip(names, rows.T, strict=True)), args.output)
+    import_pandas()  # before a model is loaded
+    model = _load(args)
+    if hasattr(model, "feature_names_in_"):
+        rows = model.sample(args.n_samples, random_state=args.random_state, as_frame=True)
+    else:
+        rows = model.sample(args.n_samples, random_state=args.random_state)
+        rows = {f"x{i}": column for i, column in enumerate(rows.T)}
+    write_csv(rows, args.output)
     if args.output:
-        print(f"wrote {args.output}: {args.n_samples} rows")
+        say(f"wrote {args.output}: {args.n_samples} rows", args.output)
 
 
-def _load(path):
-    import joblib
-
-    try:
-        model = joblib.load(path)
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {one_line(error)}") from error
-    except Exception as error:  # unpickling other bytes may raise anything
-        raise ValueError(
-            f"{path} is not a model of skflows ({type(error).__name__}: {one_line(error)})"
-        ) from error
+def _load(args):
+    """Load the model of a command: a file of `save`, or a pickle if the user trusts it."""
+    path = args.model
+    if not args.allow_pickle:
+        try:
+            model = load(sys.stdin.buffer if is_standard(path) else path)
+        except OSError as error:
+            raise ValueError(f"cannot read {path}: {one_line(error)}") from error
+        except ValueError as error:
+            hint = "; if it is a pickle that you trust, add --allow-pickle"
+            raise ValueError(f"{one_line(error)}{hint if _is_foreign(path) else ''}") from error
+    else:
+        model = _unpickle(path)
     if not isinstance(model, tuple(ESTIMATORS.values())) or not hasattr(model, "offset_"):
         raise ValueError(
             f"{path} is not a fitted model of skflows: it holds a {type(model).__name__}"
         )
     return model
+
+
+def _is_foreign(path):
+    """Return whether a file is none that `save` wrote, whole or damaged."""
+    if is_standard(path):
+        return False
+    with open(path, "rb") as file:
+        return file.read(2) != b"PK"
+
+
+def _unpickle(path):
+    import joblib
+
+    try:
+        return joblib.load(sys.stdin.buffer if is_standard(path) else path)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {one_line(error)}") from error
+    except Exception as error:  # unpickling other bytes may raise anything
+        raise ValueError(f"{path} is not a pickle that can be loaded: {one_line(error)}") from error

@@ -5,10 +5,15 @@ import time
 import numpy as np
 
 from ..ensemble._auto import AutoDensity
-from ._csv import check_writable, complete_numbers, read_csv, write_csv
+from ..persistence.atomic import replace_file
+from ._csv import check_writable, complete_numbers, read_csv, say, write_csv
 from ._progress import n_jobs_for, print_status, show_progress
 
 N_EXPLAINED = 25  # rows, at least, that are explained by their own score
+SAME_REFERENCE = (
+    "{} holds the data themselves: rows that the density was fitted to cannot be told from normal "
+    "ones. Give other rows that are known to be normal, or leave --reference out"
+)
 ADDED = ["score", "p_value", "outlier", "oddest_column", "second_oddest_column"]
 
 
@@ -24,6 +29,8 @@ def run_outliers(args):
         from ..inspection._common import check_matplotlib
 
         check_matplotlib("skflows outliers --report")
+    if args.reference is not None and args.reference.resolve() == args.data.resolve():
+        raise ValueError(SAME_REFERENCE.format(args.data))
     table = read_csv(args.data)
     if taken := [name for name in ADDED if name in table]:
         raise ValueError(
@@ -32,18 +39,22 @@ def run_outliers(args):
     frame = known = complete_numbers(table, args.data, args.columns)
     if args.reference is not None:
         known = complete_numbers(read_csv(args.reference), args.reference, [*frame])
+        if known.equals(frame):
+            raise ValueError(SAME_REFERENCE.format(args.reference))
     found = find_outliers(args, table, frame, known)
     write_csv(table.join(added_columns(found)), args.output)
     basis = "conformal p-values" if args.reference else "if the empirical null holds in the tail"
-    print(
+    say(
         f"wrote {args.output}: {found.outlier.sum()} of {len(frame)} rows are flagged, with at "
-        f"most {args.fdr:.3g} of the flags false on average ({basis})"
+        f"most {args.fdr:.3g} of the flags false on average ({basis})",
+        args.output,
     )
     if args.report is not None:
         from ._report import report
 
-        args.report.write_text(report(found), encoding="utf-8")
-        print(f"wrote {args.report}")
+        with replace_file(args.report, "w", encoding="utf-8") as file:
+            file.write(report(found))
+        say(f"wrote {args.report}", args.output)
 
 
 def find_outliers(args, table, frame, known):

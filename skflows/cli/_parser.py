@@ -9,15 +9,15 @@ from . import _arguments, _demo, _models, _outliers
 DESCRIPTION = "Fit a density to a table, score rows, draw new ones, and find outliers."
 EPILOG = """\
 examples:
-  skflows fit data.csv -o model.joblib --random-state 0
-  skflows score model.joblib new.csv -o scores.csv
-  skflows sample model.joblib -n 1000 -o synthetic.csv
+  skflows fit data.csv -o model.skflows --random-state 0
+  skflows score model.skflows new.csv -o scores.csv
+  skflows sample model.skflows -n 1000 -o synthetic.csv
   skflows outliers data.csv -o flagged.csv --fdr 0.05 --report report.html
   skflows demo
 
-Tables are CSV files: comma-separated, with column names in the first line.
-A model is a joblib file, and loading one can run any code that its author put in it:
-use only models from sources that you trust.
+Tables are CSV files: comma-separated, with column names in the first line. Models run no code when
+they are loaded; pickles can, and need --allow-pickle. The name - is standard input or output, for
+tables and for models. An error is one line on standard error, and exit code 2.
 """
 
 
@@ -30,6 +30,7 @@ def make_parser():
     for name, (add_arguments, run, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text, **style)
         command.set_defaults(run=run)
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         add_arguments(command)
     return parser
 
@@ -66,7 +67,7 @@ def _add_fit(command):
 
 
 def _add_score(command):
-    command.add_argument("model", type=Path, help="file written by skflows fit")
+    _add_model(command)
     command.add_argument("data", type=Path, help="CSV file with the columns of the model")
     command.add_argument(
         "-o",
@@ -77,7 +78,7 @@ def _add_score(command):
 
 
 def _add_sample(command):
-    command.add_argument("model", type=Path, help="file written by skflows fit")
+    _add_model(command)
     command.add_argument(
         "-n",
         "--n-samples",
@@ -129,6 +130,15 @@ def _add_demo(command):
     )
     command.add_argument(
         "--max-iter", type=_arguments.positive, metavar="N", help="fewer epochs, for a quick look"
+    )
+
+
+def _add_model(command):
+    command.add_argument("model", type=Path, help="file written by skflows fit")
+    command.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="load a pickle (joblib), which can run any code that its author put in it",
     )
 
 

@@ -12,13 +12,13 @@ from ..inspection import ExplanationDisplay, OutlierScoreDisplay, PValueDisplay
 from ..outlier._calibration import least_p_value
 from ._findings import odd_columns
 
-MOST_LISTED = 200  # rows of the table
+MAX_LISTED = 200  # rows of the table
 N_DRAWN = 4  # rows whose columns are drawn
 N_REASONS = 3
-MOST_COMPONENTS = 6  # of the density that are listed
+MAX_COMPONENTS = 6  # of the density that are listed
 BULK = 0.25  # p-values above it are taken for those of inliers
 SUSPICIOUS = 0.01  # p-value of the test that these are uniform
-LEAST_SHOWN = 1e-6  # p-value
+MIN_SHOWN = 1e-6  # p-value
 FEW = 200  # rows: with fewer, the tail of their scores is hardly known
 
 PAGE = """\
@@ -104,7 +104,7 @@ def how_sure(found):
         basis = (
             "The rows were judged by models that had not seen them. Their p-values come from a "
             "curve that fits the more normal three quarters of the table and is extrapolated to "
-            "the odd end: a model, which cannot be verified there. For a guarantee, give rows "
+            "the lower tail: a model, which cannot be verified there. For a guarantee, give rows "
             "known to be normal with <code>--reference</code>."
         )
         if len(found.scores) < FEW:
@@ -149,7 +149,7 @@ def oddest_rows(found):
     low, high = np.percentile(found.known, [5, 95], axis=0)
     lines = []
     n_flags = found.outlier.sum()
-    listed = found.explained[:MOST_LISTED]
+    listed = found.explained[:MAX_LISTED]
     for row in listed:
         columns = odd_columns(found.contributions[row])[:N_REASONS]
         reasons = "; ".join(
@@ -174,7 +174,7 @@ def oddest_rows(found):
 
 def p_value(value):
     """Return a p-value as text; the exact value of a tiny one means nothing."""
-    return "&lt;&nbsp;1e-6" if value < LEAST_SHOWN else f"{value:.2g}"
+    return "&lt;&nbsp;1e-6" if value < MIN_SHOWN else f"{value:.2g}"
 
 
 def why(found):
@@ -219,7 +219,7 @@ def health(found):
 def components(board):
     pairs = zip(board["component"], board["weight"], strict=True)
     return ", ".join(
-        f"{escape(name)} ({weight:.2f})" for name, weight in [*pairs][:MOST_COMPONENTS] if weight
+        f"{escape(name)} ({weight:.2f})" for name, weight in [*pairs][:MAX_COMPONENTS] if weight
     )
 
 
@@ -232,7 +232,7 @@ def uniformity(p_values):
     share = len(bulk) / len(p_values) / (1 - BULK)
     text = f"P-values above {BULK}: {share:.0%} of the number expected for inliers alone, and "
     if test.pvalue >= SUSPICIOUS:
-        return text + "uniform, as they should be. (This says nothing about the odd end.)"
+        return text + "uniform, as they should be. (This says nothing about the lower tail.)"
     return text + (
         f"<strong>not uniform</strong> (p = {test.pvalue:.1g}): take the number of flags with "
         "caution. The rows may be few, repeated, or different from those of the fit as a whole."

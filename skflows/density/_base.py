@@ -108,13 +108,15 @@ class BaseFlowDensity(
         warm = getattr(self, "warm_start", False) and hasattr(self, "flow_")
         if X_val is None and sample_weight_val is not None:
             raise ValueError("sample_weight_val is given without X_val, the rows it belongs to.")
-        if X_val is not None and self.early_stopping is False:
+        if X_val is not None and not self.early_stopping:
             raise ValueError("X_val is given, but early_stopping=False: nothing would use it.")
         held_out = None if X_val is None else (X_val, sample_weight_val)
         return self._fit(X, y, sample_weight, warm=warm, increment=False, held_out=held_out)
 
     def _fit(self, X, y, sample_weight, warm, increment, held_out=None):
         max_iter = 1 if increment else self.max_iter
+        if not warm:
+            vars(self).pop("flow_", None)  # a fit that fails leaves nothing fitted
         flow_fit = self._begin(X, sample_weight, warm, increment, max_iter, held_out)
         rows, weight = flow_fit.rows, flow_fit.weight  # with those that the fit will hold out
         context = self._init_callback_context(max_subtasks=max_iter)
@@ -346,12 +348,3 @@ class BaseFlowDensity(
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "flow_")
-
-    def __getstate__(self):
-        # Tensors on a GPU could not be loaded on a machine without one.
-        state = dict(super().__getstate__())
-        if "flow_" in state:
-            from . import _evaluation
-
-            state["flow_"] = _evaluation.on_cpu(state["flow_"])
-        return state

@@ -20,10 +20,10 @@ dropout : float, default=0.1
 
 PREPROCESSING = """\
 preprocessing : {"quantile", "standardize", "whiten"} or sequence of them, default="quantile"
-    Fixed maps in front of the flow, which are part of the density: map each column to a
-    standard normal through its quantiles, with tails chosen by held-out likelihood; centre
-    and scale each column; or decorrelate all columns, with a Ledoit-Wolf covariance. A
-    sequence is applied in its order.
+    Fixed transforms applied before the flow; they are part of the density. "quantile" maps each
+    column to a standard normal through its quantiles, with tails chosen by held-out
+    likelihood; "standardize" centres and scales each column; "whiten" decorrelates all
+    columns, with a Ledoit-Wolf covariance. A sequence is applied in its order.
 """
 
 DATA = """\
@@ -35,7 +35,7 @@ bounds : array-like of shape (n_features, 2), or dict, default=None
 discrete : "auto", None, array-like of int or str, or dict, default="auto"
     Columns of discrete values, by index or name; a dict gives the distance between their
     values, which otherwise is the smallest gap (1 in a constant column). "auto" chooses the
-    columns of whole numbers, and those in which two random rows have the same value with a
+    integer-valued columns, and those in which two random rows have the same value with a
     probability of 10 % or more. Training adds uniform noise of this width, drawn anew in each
     epoch. Scores are the log-probability of the cell around a row, divided by its width: the
     density is averaged over two points of the cell. Samples are rounded.
@@ -70,7 +70,7 @@ weight_decay : float, default=0.0
     Decoupled weight decay.
 
 max_iter : int, default=100
-    Largest number of epochs.
+    Maximum number of epochs.
 
 time_limit : float, default=None
     Seconds from the start of `fit` to the end of training: the learning rate falls to 0 by
@@ -87,7 +87,7 @@ n_iter_no_change : int, default=20
     Epochs without improvement on the held-out rows after which training stops.
 
 tol : float, default=1e-4
-    Least improvement, in nats per row, that counts as one.
+    Minimum improvement, in nats per row, to reset the patience.
 
 warm_start : bool, default=False
     Whether `fit` starts from the weights, scaling and architecture of the previous call.
@@ -192,18 +192,18 @@ PARTS = {
 
 def fill(docstring, parameters=None):
     """Replace names in braces by the shared parts, with the defaults of a signature."""
-    docstring = inspect.cleandoc(docstring)
-    for name, shared in PARTS.items():
-        docstring = docstring.replace(f"{{{name}}}", shared.rstrip())
-
-    if parameters is None:
-        return docstring
 
     def with_own_default(match):
+        if match["name"] not in (parameters or {}):
+            return match[0]
         own = parameters[match["name"]].default
         if literal_eval(match["default"]) == own:
             return match[0]
         written = f'"{own}"' if isinstance(own, str) else repr(own)
         return match["start"] + written
 
-    return DEFAULT.sub(with_own_default, docstring)
+    docstring = inspect.cleandoc(docstring)
+    for name, shared in PARTS.items():
+        shared = DEFAULT.sub(with_own_default, shared.rstrip())
+        docstring = docstring.replace(f"{{{name}}}", shared)
+    return docstring

@@ -1,6 +1,5 @@
 """Evaluating a flow on the rows of an array, in chunks."""
 
-import copy
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 
@@ -16,7 +15,7 @@ VALUES_PER_CHUNK = 2**16
 ROWS_PER_CHUNK = 800
 SEQUENTIAL_FACTOR = 2  # larger chunks for maps of many small operations
 GPU_FACTOR = 128  # larger chunks on a GPU
-MOST_PASSES = 25  # by which the size of a chunk is divided: chunks of very few rows are slower
+MAX_PASSES = 25  # by which the size of a chunk is divided: chunks of very few rows are slower
 
 
 @one_thread()
@@ -24,11 +23,6 @@ def column_scale(X):
     """Return the standard deviation of each column, positive also for a constant one."""
     # One by one, because together they would take several times the memory of a large table.
     return np.array([weighted_moments(torch.tensor(column[:, None]))[1].item() for column in X.T])
-
-
-def on_cpu(flow):
-    """Return the flow itself if it is on the CPU, otherwise a copy there."""
-    return flow if device_of(flow).type == "cpu" else copy.deepcopy(flow).cpu()
 
 
 def device_of(flow):
@@ -72,7 +66,7 @@ def map_rows(flow, method, rows):
     is_sequential = flow.is_sequential(method == "inverse")
     factor = GPU_FACTOR if not is_cpu else SEQUENTIAL_FACTOR if is_sequential else 1
     most = min(VALUES_PER_CHUNK // rows.shape[1], ROWS_PER_CHUNK) * factor
-    size = max(1, most // min(getattr(flow, "n_passes", 1), MOST_PASSES))
+    size = max(1, most // min(getattr(flow, "n_passes", 1), MAX_PASSES))
 
     def outputs(start):
         # Torch's own threads gain little on an idle machine, and lose much on a busy one.

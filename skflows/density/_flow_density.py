@@ -102,7 +102,7 @@ class FlowDensity(BaseFlowDensity):
 
     @abstractmethod
     def _build_bijection(self, n_features, n_context=0):
-        """Return a new `skflows.bijections.Bijection` for standardised data."""
+        """Return a new `skflows.bijections.Bijection` for preprocessed rows."""
 
     def _phases(self, max_iter):
         """Return the settings of `skflows.training.trainer.Trainer` for each phase of the

@@ -48,7 +48,7 @@ class GaussianizationDensity(BaseFlowDensity):
         Layers without improvement on the held-out rows after which the fit stops.
 
     tol : float, default=1e-4
-        Least improvement, in nats per row, that counts as one.
+        Minimum improvement, in nats per row, to reset the patience.
 
     {contamination}
 

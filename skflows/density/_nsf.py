@@ -19,7 +19,8 @@ class NSFDensity(FlowDensity):
         Number of autoregressive steps, or of pairs of couplings.
 
     n_bins : int, default=8
-        Number of bins of each spline. More than 32 take several times as long on a CPU.
+        Number of bins of each spline, from 2 to 512. More than 32 take several times as long on
+        a CPU.
 
     tail_bound : float, default=4.0
         Each spline acts between -tail_bound and tail_bound, on columns with an initial standard

@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.base import DensityMixin, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import N_POINTS
 from ..preprocessing.sklearn_compat import check_sample_weight, weighted_percentile
 from ..preprocessing.validation import validate_rows
@@ -11,7 +12,7 @@ from ..preprocessing.validation import validate_rows
 FENCE_ROWS = 5_000  # enough to estimate quartiles
 
 
-class OutlierDensityMixin(OutlierMixin, DensityMixin):
+class OutlierDensityMixin(PersistenceMixin, OutlierMixin, DensityMixin):
     """Scores and outlier labels, from `_score_rows` and the parameter `contamination`."""
 
     def __sklearn_is_fitted__(self):
@@ -69,7 +70,8 @@ class OutlierDensityMixin(OutlierMixin, DensityMixin):
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            ``score_samples(X) - offset_``, or `score_samples` if there is no threshold.
+            ``score_samples(X) - offset_``, or `score_samples` if there is no threshold
+            (its sign then means nothing).
         """
         scores = self.score_samples(X)
         return scores if np.isneginf(self.offset_) else scores - self.offset_

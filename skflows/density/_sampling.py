@@ -2,6 +2,7 @@
 
 from numbers import Integral
 
+import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -21,7 +22,8 @@ class SamplingMixin:
             Seed of the draw.
 
         as_frame : bool, default=False
-            Return a pandas DataFrame with the column names seen in `fit`.
+            Return a pandas DataFrame with the column names seen in `fit`, and integers in columns
+            of whole numbers.
 
         Returns
         -------
@@ -33,12 +35,19 @@ class SamplingMixin:
             raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
         if as_frame and not hasattr(self, "feature_names_in_"):
             raise ValueError(
-                "as_frame=True needs column names, but the density was fitted without: fit it to a "
-                "DataFrame whose column names are strings."
+                "as_frame=True needs column names, but the density was fitted without them: fit "
+                "it to a DataFrame whose column names are strings."
             )
         X = self._sample_rows(n_samples, check_random_state(random_state))
-        if not as_frame:
-            return X
+        return self._frame(X) if as_frame else X
+
+    def _frame(self, X):
+        """Return rows as a DataFrame, with integers in columns of whole numbers."""
         import pandas as pd  # optional
 
-        return pd.DataFrame(X, columns=self.feature_names_in_)
+        frame = pd.DataFrame(X, columns=self.feature_names_in_)
+        for name, gap in getattr(self, "discrete_", {}).items():
+            column = frame[name]
+            if float(gap).is_integer() and (column == column.round()).all():
+                frame[name] = column.astype(np.int64)
+        return frame

@@ -24,8 +24,10 @@ def is_frozen(estimator):
 
 def fit_density(estimator, X, sample_weight=None):
     """Fit an estimator in place, with weights if there are any, and without rows of weight 0."""
+    if is_frozen(estimator):
+        return estimator
     if sample_weight is None:
-        return estimator if is_frozen(estimator) else estimator.fit(X)
+        return estimator.fit(X)
     if not has_fit_parameter(estimator, "sample_weight"):
         raise ValueError(
             f"{type(estimator).__name__} takes no sample_weight; fit without weights, or choose "
@@ -39,6 +41,8 @@ def draw(estimator, n_samples, random_state):
     """Return rows sampled from a fitted density, as an array."""
     if not hasattr(estimator, "sample"):
         raise AttributeError(f"{type(estimator).__name__} has no sample: it can only score rows.")
+    if is_frozen(estimator):
+        estimator = estimator.estimator
     seed = random_state.randint(2**31 - 1)
     if "random_state" in signature(estimator.sample).parameters:
         rows = estimator.sample(n_samples, random_state=seed)

@@ -15,7 +15,7 @@ from ._mixture import MixtureMixin
 
 ROWS_WITH_FOLDS = 2_000  # beyond, a single held-out part is accurate enough
 HELD_OUT = 0.1
-MOST_HELD_OUT = 10_000
+MAX_HELD_OUT = 10_000
 
 
 class AutoDensity(MixtureMixin, BaseEstimator):
@@ -42,8 +42,8 @@ class AutoDensity(MixtureMixin, BaseEstimator):
     {held_out_contamination}
 
     n_jobs : int, default=None
-        Number of processes that fit. None is 1, -1 all processors. Under a time limit of less than
-        10 seconds it is 1, because processes take time to start.
+        Number of jobs to run in parallel. None is 1, -1 all processors. Under a time limit of less
+        than 10 seconds it is 1, because processes take time to start.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the folds and all components.
@@ -67,7 +67,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
     >>> from sklearn.datasets import load_iris
     >>> from skflows import AutoDensity
     >>> X = load_iris().data
-    >>> density = AutoDensity(random_state=0).fit(X)
+    >>> density = AutoDensity(cv=2, random_state=0).fit(X)  # fewer folds take less time
     >>> density.score_samples(X[:3]).shape
     (3,)
     >>> best = density.leaderboard_["component"][0]
@@ -149,7 +149,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
 
         cv = self.cv
         if isinstance(cv, str):  # "auto"
-            n_held_out = min(max(1, round(HELD_OUT * len(X))), MOST_HELD_OUT)
+            n_held_out = min(max(1, round(HELD_OUT * len(X))), MAX_HELD_OUT)
             one = ShuffleSplit(1, test_size=n_held_out, random_state=seed)
             cv = N_FOLDS if len(X) <= ROWS_WITH_FOLDS else one
         return make_splits(cv, X, is_weighted, seed)

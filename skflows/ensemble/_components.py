@@ -8,7 +8,6 @@ from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import has_fit_parameter
@@ -18,12 +17,10 @@ from ..density._flow_density import stacking_key
 from ..density._third_party import fit_density
 
 N_FOLDS = 5
-EM_STEPS = 500
-EM_TOLERANCE = 1e-9  # in nats per row
 # Fractions of a time limit. What is left after the flows is for their scores.
 TIME_FOR_QUICK_COMPONENTS = 0.4
 TIME_FOR_ALL = 0.92
-LEAST_SECONDS = 0.2  # too little time to start a flow
+MIN_SECONDS = 0.2  # too little time to start a flow
 VALUES_OF_STACKS = 2048  # in a batch, beyond which a second process gains more than a stack
 
 
@@ -47,7 +44,7 @@ class Component(NamedTuple):
     @property
     def can_stack(self):
         """Whether it can train together with others like it."""
-        return self.is_flow and self.estimator.early_stopping is not False
+        return self.is_flow and bool(self.estimator.early_stopping)
 
 
 class Budget(NamedTuple):
@@ -186,7 +183,7 @@ def fit_group(group, X, weight, splits, budget, quiet=False):
     members = [[clone(component.estimator) for _ in splits] for component in group]
     train_together = group[0].can_stack and len(group) * len(splits) > 1
     seconds = budget.seconds()
-    if seconds < LEAST_SECONDS * group[0].is_flow:
+    if seconds < MIN_SECONDS * group[0].is_flow:
         return [None] * len(group)
     if "time_limit" in group[0].estimator.get_params() and math.isfinite(seconds):
         for member in chain(*members):
@@ -233,41 +230,7 @@ def select(weight, rows):
 
 def fit_member(member, X, weight, held_out):
     """Fit a model to a part of the rows; a flow uses the held-out rows for early stopping."""
-    stops_early = member.get_params().get("early_stopping") is not False
-    if has_fit_parameter(member, "X_val") and stops_early:
+    if has_fit_parameter(member, "X_val") and member.get_params().get("early_stopping", True):
         member.fit(X, None, weight, X_val=held_out[0], sample_weight_val=held_out[1])
     else:
         fit_density(member, X, weight)
-
-
-def mixture_weights(scores, weight=None):
-    """Return the weights of a mixture that maximise the likelihood of rows, by EM.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n_rows, n_components)
-        Log-density of each row under each component.
-    weight : ndarray of shape (n_rows,), optional
-        Importance of each row.
-
-    Returns
-    -------
-    weights : ndarray of shape (n_components,)
-        They sum to 1.
-    """
-    weight = np.ones(len(scores)) if weight is None else weight
-    # A row of density 0 under every component does not depend on their weights.
-    is_known = np.isfinite(scores.max(axis=1)) & (weight > 0)
-    scores, weight = scores[is_known], weight[is_known] / weight[is_known].sum()
-    n_components = scores.shape[1]
-    shares = np.full(n_components, 1 / n_components)
-    before = -np.inf
-    for _ in range(EM_STEPS if is_known.any() else 0):
-        with np.errstate(divide="ignore"):  # a weight of 0 stays 0
-            joint = scores + np.log(shares)
-        total = logsumexp(joint, axis=1)
-        shares = weight @ np.exp(joint - total[:, None])
-        if weight @ total - before < EM_TOLERANCE:
-            break
-        before = weight @ total
-    return shares / shares.sum()

@@ -11,10 +11,45 @@ from sklearn.callback import CallbackSupportMixin
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import SamplingMixin
 from ..density._third_party import draw
-from ._components import budgets, fit_group, group_components, mixture_weights, warm_up
+from ._components import budgets, fit_group, group_components, warm_up
 
 SHORT_LIMIT = 10  # seconds: a shorter fit runs in one process, because processes take time to start
-LEAST_WEIGHT = 1e-4  # of a component that is kept
+EM_STEPS = 500
+EM_TOLERANCE = 1e-9  # in nats per row
+MIN_WEIGHT = 1e-4  # of a component that is kept
+
+
+def mixture_weights(scores, weight=None):
+    """Return the weights of a mixture that maximise the likelihood of rows, by EM.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_rows, n_components)
+        Log-density of each row under each component.
+    weight : ndarray of shape (n_rows,), optional
+        Importance of each row.
+
+    Returns
+    -------
+    weights : ndarray of shape (n_components,)
+        They sum to 1.
+    """
+    weight = np.ones(len(scores)) if weight is None else weight
+    # A row of density 0 under every component does not depend on their weights.
+    is_known = np.isfinite(scores.max(axis=1)) & (weight > 0)
+    scores, weight = scores[is_known], weight[is_known] / weight[is_known].sum()
+    n_components = scores.shape[1]
+    shares = np.full(n_components, 1 / n_components)
+    before = -np.inf
+    for _ in range(EM_STEPS if is_known.any() else 0):
+        with np.errstate(divide="ignore"):  # a weight of 0 stays 0
+            joint = scores + np.log(shares)
+        total = logsumexp(joint, axis=1)
+        shares = weight @ np.exp(joint - total[:, None])
+        if weight @ total - before < EM_TOLERANCE:
+            break
+        before = weight @ total
+    return shares / shares.sum()
 
 
 def weighted_members(estimators, weights):
@@ -156,7 +191,7 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
 
         weights = np.zeros(len(components))
         weights[usable] = mixture_weights(scores[:, usable], importance[held_out])
-        weights[weights < LEAST_WEIGHT] = 0
+        weights[weights < MIN_WEIGHT] = 0
         weights /= weights.sum()
         kept = weights > 0
         stacked = logsumexp(scores[:, kept] + np.log(weights[kept]), axis=1)

@@ -31,7 +31,7 @@ SPACES = {
     "quantile": "quantile",
     "copula": ("quantile", "whiten"),
 }
-MOST_STEPS = 10_000  # of a large flow, within the following numbers of epochs
+MAX_STEPS = 10_000  # of a large flow, within the following numbers of epochs
 EPOCHS = (20, 100)
 
 
@@ -130,7 +130,7 @@ def small_flows(data):
 
 def large_flows(n, data):
     n_steps = math.ceil(n / automatic_batch_size(n))  # of an epoch
-    data = data | {"max_iter": int(np.clip(MOST_STEPS // n_steps, *EPOCHS))}
+    data = data | {"max_iter": int(np.clip(MAX_STEPS // n_steps, *EPOCHS))}
     coupling = NSFDensity(
         n_transforms=4, autoregressive=False, preprocessing=SPACES["quantile"], **data
     )

@@ -48,7 +48,7 @@ class StackedDensity(MixtureMixin, BaseComposition):
         the better density, and takes longer to score.
 
     n_jobs : int, default=None
-        Number of processes that fit. None is 1, -1 all processors.
+        Number of jobs to run in parallel. None is 1, -1 all processors.
 
     {held_out_contamination}
 

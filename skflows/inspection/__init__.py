@@ -2,7 +2,7 @@
 
 Create a display with its class method ``from_estimator`` or, where it has one,
 ``from_predictions``. A display stores the arrays that it draws, and ``plot`` draws them again.
-Drawing requires matplotlib (``pip install "skflows[plot]"``); importing this module does not.
+Drawing requires matplotlib (``pip install matplotlib``); importing this module does not.
 """
 
 from ._boundary import OutlierBoundaryDisplay

@@ -47,13 +47,18 @@ class OutlierBoundaryDisplay:
     fixed : dict of str to float or None, default=None
         Values at which the other columns are fixed, by name.
 
+    has_threshold : bool, default=True
+        Whether rows are outliers where the decision function is negative. If not, because the
+        estimator has no threshold or flags by a false discovery rate, no boundary is drawn.
+
     Attributes
     ----------
     surface_ : matplotlib ContourSet
         Filled contours of the decision function.
 
     boundary_ : matplotlib ContourSet or None
-        Contour where the decision function is 0. None if the whole grid is on one side.
+        Contour where the decision function is 0. None if the whole grid is on one side, or if there
+        is no threshold.
 
     scatter_ : matplotlib PathCollection or None
         The dots. None if `X` is None.
@@ -87,6 +92,7 @@ class OutlierBoundaryDisplay:
         outlier=None,
         feature_names=("x0", "x1"),
         fixed=None,
+        has_threshold=True,
     ):
         self.xx0 = xx0
         self.xx1 = xx1
@@ -95,6 +101,7 @@ class OutlierBoundaryDisplay:
         self.outlier = outlier
         self.feature_names = feature_names
         self.fixed = fixed
+        self.has_threshold = has_threshold
 
     @classmethod
     def from_estimator(
@@ -162,6 +169,8 @@ class OutlierBoundaryDisplay:
             outlier=y == -1,
             feature_names=[names[i] for i in indices],
             fixed=fixed,
+            has_threshold=not np.isneginf(getattr(estimator, "offset_", 0.0))
+            and getattr(estimator, "fdr", None) is None,
         )
         return display.plot(ax=ax, **kwargs)
 
@@ -207,7 +216,7 @@ class OutlierBoundaryDisplay:
             self.xx0, self.xx1, decision, **({"levels": levels, "cmap": shades} | kwargs)
         )
         self.boundary_ = None
-        if decision.min() < 0 <= decision.max():
+        if self.has_threshold and decision.min() < 0 <= decision.max():
             self.boundary_ = ax.contour(
                 self.xx0, self.xx1, decision, levels=[0.0], colors="black", linewidths=1.5
             )

@@ -22,8 +22,7 @@ def check_matplotlib(caller):
     """Raise an ImportError if matplotlib is not installed, without importing it."""
     if find_spec("matplotlib") is None:
         raise ImportError(
-            f"{caller} needs matplotlib, which is not installed. "
-            'Install it with `pip install "skflows[plot]"`.'
+            f"{caller} needs matplotlib, which is not installed: pip install matplotlib"
         )
 
 

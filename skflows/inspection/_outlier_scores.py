@@ -14,7 +14,7 @@ from ._common import (
 )
 
 # The axis starts at most this many interquartile ranges below the first quartile.
-MOST_SPREAD = 8
+MAX_SPREAD = 8
 
 
 class OutlierScoreDisplay:
@@ -224,7 +224,7 @@ class OutlierScoreDisplay:
         if not len(finite):
             raise ValueError("No score is finite, so there is nothing to draw.")
         first, third = np.percentile(finite, [25, 75])
-        low = max(finite.min(), first - MOST_SPREAD * (third - first))
+        low = max(finite.min(), first - MAX_SPREAD * (third - first))
         if self.threshold is not None and np.isfinite(self.threshold):
             low = min(low, self.threshold)
         high = finite.max()

@@ -1,4 +1,4 @@
-"""Dispatch to the compiled kernels, with PyTorch operations as the fallback.
+"""Interface to the optional compiled kernels; callers have the PyTorch operations to fall back on.
 
 A kernel computes in one pass over memory what takes PyTorch many operations: the
 rational-quadratic spline, the affine map (both with inverse and gradient) and the AdamW step.
@@ -27,12 +27,14 @@ if _compiled is not None and getattr(_compiled, "VERSION", None) != VERSION:
     _compiled = None
 
 DTYPES = torch.float32, torch.float64
+PLAIN = torch.Tensor, torch.nn.Parameter  # a subclass may have no memory, or hooks of its own
 
 # Private hooks of torch that tell whether operations are recorded or transformed. Without one of
 # them nobody could tell, so the kernels are not used.
 _n_dispatch_modes: Any = getattr(torch._C, "_len_torch_dispatch_stack", None)
+_n_function_modes: Any = getattr(torch._C, "_len_torch_function_stack", None)
 _transform_level: Any = getattr(getattr(torch._C, "_functorch", None), "maybe_current_level", None)
-_has_hooks = None not in (_n_dispatch_modes, _transform_level) and hasattr(
+_has_hooks = None not in (_n_dispatch_modes, _n_function_modes, _transform_level) and hasattr(
     forward_ad, "_current_level"
 )
 
@@ -40,19 +42,22 @@ _has_hooks = None not in (_n_dispatch_modes, _transform_level) and hasattr(
 def usable(*tensors):
     """Whether kernels can take these tensors, here and now.
 
-    They need a CPU's memory, and leave no operation behind for a gradient, a tracer, a compiler,
-    a function transform such as `torch.vmap` or a dispatch mode.
+    They take dense CPU tensors of one floating dtype, and only where no gradient, tracer, compiler,
+    function transform such as `torch.vmap`, or dispatch mode needs to see an operation.
     """
     if _compiled is None or not _has_hooks or torch.compiler.is_compiling():
         return False
     dtype = tensors[0].dtype
     for tensor in tensors:
-        if tensor.dtype is not dtype or not tensor.is_cpu or tensor.is_neg():
+        if type(tensor) not in PLAIN or tensor.dtype is not dtype or not tensor.is_cpu:
+            return False
+        if tensor.layout is not torch.strided or tensor.is_neg() or tensor._is_zerotensor():
             return False
     return (
         dtype in DTYPES
         and not torch.jit.is_tracing()
         and not _n_dispatch_modes()
+        and not _n_function_modes()
         and _transform_level() is None
         and forward_ad._current_level < 0
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
@@ -71,11 +76,15 @@ def usable_map(x, params, n_params):
     n_params : int
         Number of parameters of the map.
     """
-    return usable(x, params) and params.shape == (*x.shape[:-1], n_params, x.shape[-1])
+    return (
+        usable(x, params)  # first: a tracer would see the comparison
+        and params.shape == (*x.shape[:-1], n_params, x.shape[-1])
+        and x.shape[-2] > 0
+    )
 
 
 def has_bins(n_bins):
-    """Whether the spline kernels are made for so many bins."""
+    """Whether the spline kernels support this number of bins."""
     return _compiled is not None and n_bins <= _compiled.MAX_BINS
 
 

@@ -12,8 +12,8 @@ from ..density import FlowDensity
 from ..density._flow_density import stacking_key
 from ..preprocessing.sklearn_compat import check_method_params, fit_and_score, safe_split
 
-MOST_MEMBERS = 32  # of a stack, beyond which it gains no more
-MOST_VALUES = 2**23  # of the tables of the members of a stack, which are copied several times
+MAX_MEMBERS = 32  # of a stack, beyond which it gains no more
+MAX_VALUES = 2**23  # of the tables of the members of a stack, which are copied several times
 
 
 class Task(NamedTuple):
@@ -31,9 +31,7 @@ def stack_tasks(tasks, n_jobs, n_values):
 
     Each task has a table of ``n_values``.
     """
-    most = min(
-        MOST_MEMBERS, math.ceil(len(tasks) / n_jobs), max(1, MOST_VALUES // max(1, n_values))
-    )
+    most = min(MAX_MEMBERS, math.ceil(len(tasks) / n_jobs), max(1, MAX_VALUES // max(1, n_values)))
     by_key = defaultdict(list)
     for i, task in enumerate(tasks):
         by_key[stacking_key(task.parameters)].append(i)

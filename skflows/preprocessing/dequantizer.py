@@ -9,8 +9,8 @@ import numpy as np
 COINCIDENCE = 0.1
 ROUNDING = 1e-9  # tolerance, in gaps
 SAME = 1e-12  # gaps below this fraction of the largest value are floating-point rounding errors
-MOST_UNSEEN = 10  # points of a lattice per value seen: sparser lattices yield the values seen only
-MOST_DECIMALS = 12
+MAX_UNSEEN = 10  # points of a lattice per value seen: sparser lattices yield the values seen only
+MAX_DECIMALS = 12
 N_POINTS = 2  # of a cell, over which a density is averaged
 ROWS_AT_ONCE = 2**15  # to bound the memory of all points
 
@@ -56,7 +56,9 @@ class Dequantizer:
                     f"discrete gives column {column!r} a gap of {gap!r}; it must be a positive "
                     "number, or None for the smallest gap that occurs."
                 )
-        gaps = {column_index(key, X.shape[1], names): gap for key, gap in discrete.items()}
+        gaps = {
+            column_index(key, X.shape[1], names, "discrete"): gap for key, gap in discrete.items()
+        }
         if len(gaps) < len(discrete):
             raise ValueError(f"discrete={discrete!r} names a column twice.")
         return cls(X, gaps)
@@ -121,7 +123,7 @@ def possible_values(values, gap):
     """Return all values of the lattice of the values seen, or only these if they fill it poorly."""
     steps = (values - values[0]) / gap
     cells = np.rint(steps)
-    regular = np.abs(steps - cells).max() < 1e-6 and cells[-1] < MOST_UNSEEN * len(values)
+    regular = np.abs(steps - cells).max() < 1e-6 and cells[-1] < MAX_UNSEEN * len(values)
     if not regular:
         return values
     grid = round_decimals(values[0] + gap * np.arange(cells[-1] + 1), ROUNDING * gap)
@@ -131,7 +133,7 @@ def possible_values(values, gap):
 
 def round_decimals(values, error):
     """Return decimal numbers without their rounding error, other values as they are."""
-    for decimals in range(MOST_DECIMALS):
+    for decimals in range(MAX_DECIMALS):
         rounded = np.round(values, decimals)
         if np.abs(rounded - values).max() < error:
             return rounded
@@ -139,7 +141,7 @@ def round_decimals(values, error):
 
 
 def discrete_columns(X):
-    """Return the columns of whole numbers, and those in which rows often have the same value.
+    """Return the integer-valued columns, and those in which rows often have the same value.
 
     Neither depends on the number of rows, so that folds of a table agree with the table.
     """
@@ -173,7 +175,7 @@ def smallest_gap(column):
     return round_decimals(np.array([gap]), max(ROUNDING * gap, np.finfo(float).eps * largest))[0]
 
 
-def column_index(column, n_features, names):
+def column_index(column, n_features, names, parameter):
     """Return the index of a column that is given by index or, if columns have names, by name."""
     if isinstance(column, str) and names is not None and column in names:
         return list(names).index(column)
@@ -181,4 +183,6 @@ def column_index(column, n_features, names):
     if is_number and -n_features <= column < n_features:
         return int(column) % n_features
     known = f"0 to {n_features - 1}" if names is None else f"0 to {n_features - 1} or {list(names)}"
-    raise ValueError(f"there is no column {column!r} in X; it has {known}.")
+    raise ValueError(
+        f"{parameter} names the column {column!r}, which X does not have; it has {known}."
+    )

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import threading
 
+import numpy as np
 import torch
 
 from ..bijections import Bounded, Chain, MarginalQuantile, Standardize, Whiten
@@ -35,8 +36,9 @@ def _fitted_map(name, y, weight):
     if name != "quantile":  # the others take no time
         bijection.initialize(y, weight)
         return bijection
-    rows = y.numpy().tobytes() + weight.numpy().tobytes()
-    key = y.shape, hashlib.sha1(rows, usedforsecurity=False).digest()
+    content = hashlib.sha1(np.ascontiguousarray(y), usedforsecurity=False)
+    content.update(np.ascontiguousarray(weight))
+    key = y.shape, content.digest()
     known = _RECENT_MAPS.get(key)
     if known is not None:
         return copy.deepcopy(known)

@@ -6,6 +6,19 @@ imported when it is first used, because some of these modules take long to impor
 
 from importlib import import_module
 
+# Private methods that our subclasses call: of a class, by its public name.
+PRIVATE_METHODS = {
+    "sklearn.base.BaseEstimator": ("_validate_params",),
+    "sklearn.callback.CallbackSupportMixin": ("_init_callback_context",),
+    "sklearn.model_selection.GridSearchCV": (
+        "_check_refit_for_multimetric",
+        "_format_results",
+        "_get_routed_params_for_fit",
+        "_get_scorers",
+        "_select_best_index",
+    ),
+    "sklearn.utils.metaestimators._BaseComposition": ("_get_params", "_set_params"),
+}
 # Our name: the module of scikit-learn and its name there.
 PRIVATE_NAMES = {
     "BaseComposition": ("sklearn.utils.metaestimators", "_BaseComposition"),

@@ -52,18 +52,17 @@ def prepare_table(estimator, X, sample_weight=None, *, least=2, dequantizer=None
     table : Table
         The table.
     """
-    X, weight, is_weighted = weighted_rows(
-        estimator, X, sample_weight, least=least, reset=dequantizer is None
-    )
+    reset = dequantizer is None
+    X, weight, is_weighted = weighted_rows(estimator, X, sample_weight, least=least, reset=reset)
     names = getattr(estimator, "feature_names_in_", None)
-    if dequantizer is None:
+    if reset:
         dequantizer = Dequantizer.for_parameter(estimator.discrete, X, names)
         if getattr(estimator, "verbose", False) and dequantizer:
             gaps = dequantizer.named_gaps(names).items()
             print("Discrete columns: " + ", ".join(f"{key} (gap {gap:g})" for key, gap in gaps))
-    else:
-        dequantizer.update(X)
     bounds = validate_bounds(estimator.bounds, X, dequantizer, names=names)
+    if not reset:
+        dequantizer.update(X)
     return Table(X, weight, is_weighted, dequantizer, bounds)
 
 
@@ -157,7 +156,9 @@ def resolve_bounds(bounds, n_features, names=None):
     if bounds is None:
         return None
     if isinstance(bounds, Mapping):
-        given = {column_index(key, n_features, names): pair for key, pair in bounds.items()}
+        given = {
+            column_index(key, n_features, names, "bounds"): pair for key, pair in bounds.items()
+        }
         bounds = [given.get(j) for j in range(n_features)]
     try:
         pairs = [(None, None) if pair is None else tuple(pair) for pair in bounds]
@@ -173,6 +174,11 @@ def resolve_bounds(bounds, n_features, names=None):
     return pairs
 
 
+def key_of(column, names):
+    """Return the name of a column if it has one, otherwise its index."""
+    return int(column) if names is None else str(names[column])
+
+
 def validate_bounds(bounds, X, dequantizer, *, names=None, what="X"):
     """Return a pair of bounds for each column, widened by half a cell if discrete, or None."""
     pairs = resolve_bounds(bounds, X.shape[1], names)
@@ -184,14 +190,17 @@ def validate_bounds(bounds, X, dequantizer, *, names=None, what="X"):
     )
     if not (low < high).all():  # NaN is not below anything
         column = int(np.argmin(low < high))
-        raise ValueError(f"bounds[{column}]={pairs[column]}; give numbers, the lower one first.")
+        raise ValueError(
+            f"bounds[{key_of(column, names)!r}]={pairs[column]}; give numbers, the lower one first."
+        )
     low[dequantizer.columns] -= dequantizer.gap / 2
     high[dequantizer.columns] += dequantizer.gap / 2
     outside = (X <= low) | (X >= high)
     if outside.any():
         row, column = np.argwhere(outside)[0]
+        key = key_of(column, names)
         raise ValueError(
-            f"{what}[{row}, {column}] is {X[row, column]:g}, not within bounds[{column}]="
+            f"{what}[{row}, {key!r}] is {X[row, column]:g}, not within bounds[{key!r}]="
             f"{pairs[column]}; the density is 0 on a bound and beyond: move the bound out, drop "
             "the row, or name the column in discrete if its values repeat."
         )

@@ -25,9 +25,9 @@ from .trainer import EMA_DECAY, Rows, train_in_phases
 
 INITIALIZATION_ROWS = 8192  # enough for the moments that ActNorm starts from
 PREPARED_ROWS = 2**17  # at once, to bound the memory of their float64 copies
-SMALLEST_BATCH, LARGEST_BATCH = 128, 1024
+MIN_BATCH, MAX_BATCH = 128, 1024
 FULL_RATE_FEATURES = 4
-LEAST_SECONDS = 1e-3  # of a training, which always runs one epoch
+MIN_SECONDS = 1e-3  # of a training, which always runs one epoch
 
 
 def unit_mean(weight):
@@ -38,7 +38,7 @@ def unit_mean(weight):
 
 def automatic_batch_size(n):
     """Return the power of two nearest to n / 32, within bounds."""
-    return int(np.clip(2 ** round(np.log2(n / 32)), SMALLEST_BATCH, LARGEST_BATCH))
+    return int(np.clip(2 ** round(np.log2(n / 32)), MIN_BATCH, MAX_BATCH))
 
 
 def scaled(rate, schedule, step, n_steps):
@@ -217,7 +217,7 @@ class GradientFit(FlowFit):
             schedule = constant if self.increment else cosine_with_warm_up
             if limit is not None and not self.increment:
                 # An equal share of the time left; none if the preparation took it all.
-                left = max(self.started + limit - started, LEAST_SECONDS)
+                left = max(self.started + limit - started, MIN_SECONDS)
                 schedule = TimeLimited(schedule, left / (len(phases) - i), started)
             rate = phase.pop("rate", 1.0)
             yield phase | {"schedule": partial(scaled, rate, schedule)}
@@ -242,7 +242,7 @@ class GradientFit(FlowFit):
         if self.time_limit is not None:
             now = time.monotonic()
             left = self.started + self.time_limit - now
-            self.started, self.time_limit = now, max(left / n, LEAST_SECONDS)
+            self.started, self.time_limit = now, max(left / n, MIN_SECONDS)
 
     def stack_key(self):
         """Return what members of a stack must share, besides the shapes of their bijections."""

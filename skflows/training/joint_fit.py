@@ -12,7 +12,7 @@ from .trainer import Rows, train_in_phases
 
 # Rows of a step over all members of a stack. With more, activations exceed the processor's cache,
 # and a stack is slower than its members alone.
-MOST_ROWS = 2**12
+MAX_ROWS = 2**12
 INPUT_NOISES = (0.0, 0.05, 0.1, 0.2)  # to choose from
 MEMBER_SETTINGS = ("learning_rate", "weight_decay", "n_iter_no_change", "tol")
 
@@ -77,7 +77,7 @@ def stackable_groups(fits, exact):
             is_alike = fit.stack_key() == first.stack_key() and (
                 not exact or len(fit.rows) == len(first.rows)
             )
-            if n_rows <= MOST_ROWS and is_alike:
+            if n_rows <= MAX_ROWS and is_alike:
                 if stackable(first.flow.bijection, fit.flow.bijection):
                     group.append(i)
                     break

@@ -124,7 +124,7 @@ class FlatAdamW:
         n_members = len(self.weights)
         torch.cat([g.reshape(n_members, -1) for g in gradients], 1, out=self.gradient)
         loss = loss.to(self.weights.dtype).expand(n_members).contiguous()
-        if kernels.usable(self.weights, loss):
+        if kernels.usable(self.weights, loss):  # the other arrays are our own, and C checks them
             state = self.weights, self.average, self.moment, self.square, self.gradient
             of_members = loss, self.learning_rate, self.weight_decay, self.n_steps, self.alive
             settings = factor, MAX_GRADIENT_NORM, BETA1, BETA2, EPS, EARLY_STEPS, 1 - self.ema_decay
@@ -134,7 +134,7 @@ class FlatAdamW:
         return self.alive
 
     def _step(self, loss, factor):
-        """Do what the compiled kernel does, with PyTorch operations."""
+        """Move the weights as the compiled kernel does, by PyTorch operations."""
         norm = torch.linalg.vector_norm(self.gradient, dim=1)
         self.alive &= loss.abs() + norm < math.inf
         alive = self.alive.to(self.weights.dtype)

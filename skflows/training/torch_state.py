@@ -7,7 +7,7 @@ import torch
 
 # Torch has one random state for all threads: fits in threads take turns.
 RNG_LOCK = threading.RLock()
-SMALLEST_SHARED_WORK = 1e8  # rows times weights of a pass that gains from a second thread
+MIN_SHARED_WORK = 1e8  # rows times weights of a pass that gains from a second thread
 
 
 def resolve_device(name):
@@ -18,9 +18,12 @@ def resolve_device(name):
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # fails on "meta", which has no values
     except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        known = 'choose "auto", "cpu", "cuda" or "mps"'
+        if "Expected one of" in reason:  # a list of twenty kinds of devices
+            raise ValueError(f"device={name!r} is not a device of torch: {known}.") from error
         raise ValueError(
-            f'device={name!r} cannot be used here ({str(error).splitlines()[0]}); "auto" and '
-            '"cpu" always work.'
+            f'device={name!r} cannot be used here ({reason}); "auto" and "cpu" always work.'
         ) from error
     return device
 
@@ -91,6 +94,6 @@ def suitable_threads(module, n_rows):
     on a busy one they slow a fit down a hundredfold.
     """
     work = n_rows * sum(p.numel() for p in module.parameters())
-    is_small = work < SMALLEST_SHARED_WORK or module.is_sequential()
+    is_small = work < MIN_SHARED_WORK or module.is_sequential()
     with one_thread() if is_small else nullcontext():
         yield

@@ -1,6 +1,6 @@
 /* The affine map z = x exp(s) + t with the bounded log-scale s = r / sqrt(1 + (r / bound)^2).
 
-   Settings: bound. Parameters of a feature: t, then r. Formulas are those of bijections/_affine.py. */
+   Settings: bound. Parameters of a feature: t, then r. Formulas are those of bijections/_univariate.py. */
 
 /* Return the bounded log-scale. The cube of `shrink` is its derivative. */
 INLINE REAL NAME(bounded)(REAL raw, REAL bound, REAL *shrink)

@@ -118,9 +118,9 @@ static Py_buffer *open_array(Arrays *arrays, PyObject *object, char format, int 
     arrays->data[arrays->n_open++] = buffer->buf;
     const char *own = buffer->format ? buffer->format : "B";
     int is_real = own[0] == 'f' || own[0] == 'd';
-    if (own[1] || (format ? own[0] != format : !is_real)) {
-        PyErr_Format(PyExc_ValueError, "Array %d has the format '%s'; expected '%c'.",
-                     arrays->n_open - 1, own, format ? format : 'd');
+    if (!own[0] || own[1] || (format ? own[0] != format : !is_real)) {
+        PyErr_Format(PyExc_ValueError, "Array %d has the format '%s'; expected %s.", arrays->n_open - 1,
+                     own, format == 'f' ? "'f'" : format == 'd' ? "'d'" : format ? "'?'" : "'f' or 'd'");
         return NULL;
     }
     return buffer;
@@ -131,7 +131,7 @@ static int same_shape(const Py_buffer *a, const Py_buffer *b)
     return a->ndim == b->ndim && !memcmp(a->shape, b->shape, a->ndim * sizeof *a->shape);
 }
 
-/* Whether the leading axes of an array, as many as given, are those of another one. */
+/* Whether the first n_axes dimensions of two arrays agree. */
 static int same_leading(const Py_buffer *a, const Py_buffer *b, int n_axes)
 {
     return !memcmp(a->shape, b->shape, n_axes * sizeof *a->shape);
@@ -151,7 +151,7 @@ static int open_map_arrays(Arrays *arrays, PyObject *const *objects, const char 
         int is_ok;
         if (i == 0) {
             values = array;
-            is_ok = values->ndim >= 2;
+            is_ok = values->ndim >= 2 && values->shape[values->ndim - 2] > 0;
         } else if (i == 1) {
             params = array;
             const int last = values->ndim - 1;

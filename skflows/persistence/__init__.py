@@ -1,0 +1,1 @@
+"""Saving fitted estimators: plain state, a safe file format, atomic writes."""

@@ -1,0 +1,42 @@
+"""What a fitted estimator pickles, and its method `save`."""
+
+from .model_file import save
+from .plain_state import FORMAT, Flattener, Restorer, check_format, package_version
+
+STAMP = "_skflows"
+
+
+class PersistenceMixin:
+    """Plain data as the state of an estimator, stamped with a format, and a safe file."""
+
+    _state_is_plain = True
+
+    def __getstate__(self):
+        flattener = Flattener()
+        state = flattener(dict(super().__getstate__()))
+        stamp = {"format": FORMAT, "version": package_version()}
+        if flattener.foreign_classes:
+            stamp["classes"] = flattener.foreign_classes
+        return state | {STAMP: stamp}
+
+    def __setstate__(self, state):
+        stamp = state.get(STAMP, {"format": 0, "version": "before 0.1"})
+        check_format(stamp, type(self).__name__)
+        restore = Restorer(stamp.get("classes", {}))
+        own = {name: restore(value) for name, value in state.items() if name != STAMP}
+        super().__setstate__(own)
+
+    def save(self, path):
+        """Write the fitted estimator to a file that can be loaded without running code.
+
+        Parameters
+        ----------
+        path : str, path-like or binary file
+            The file, usually with the suffix ``.skflows``. It is replaced as a whole, or left as
+            it was.
+
+        See Also
+        --------
+        skflows.load : Load the file.
+        """
+        save(self, path)

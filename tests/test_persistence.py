@@ -1,0 +1,329 @@
+"""Saved models: exact, safe, whole, and refused if they are not."""
+
+import copy
+import json
+import pickle
+import re
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from _densities import NAMES, banana, small
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KernelDensity
+
+import skflows
+from skflows import (
+    DensityOutlierDetector,
+    GaussianizationDensity,
+    NSFDensity,
+    StackedDensity,
+    TransformedDensity,
+)
+from skflows.bijections import Bijection
+from skflows.density import FlowDensity
+from skflows.persistence import plain_state
+from skflows.persistence.atomic import replace_file
+
+X = np.column_stack([banana(60), np.random.default_rng(1).poisson(2, 60)])
+
+
+class Double(Bijection):
+    """A bijection of a user."""
+
+    def __init__(self, n_features):
+        super().__init__()
+        self.log_scale = torch.nn.Parameter(torch.ones(n_features))
+
+    def forward(self, x, context=None):
+        return x * self.log_scale.exp(), self.log_scale.sum().expand(len(x))
+
+    def inverse(self, z, context=None):
+        return z / self.log_scale.exp(), -self.log_scale.sum().expand(len(z))
+
+
+class OwnDensity(FlowDensity):
+    """A density of a user."""
+
+    def _build_bijection(self, n_features, n_context=0):
+        return Double(n_features)
+
+
+ESTIMATORS = {name: small(name) for name in NAMES} | {
+    "gaussianization": GaussianizationDensity(max_iter=2, random_state=0),
+    "transformed": TransformedDensity(GaussianMixture(2, random_state=0)),
+    "stacked": StackedDensity(
+        [("flow", small("nsf")), ("mixture", GaussianMixture(random_state=0))], cv=2
+    ),
+    "detector": DensityOutlierDetector(
+        small("maf"), calibration="conformal", cv=2, random_state=np.random.RandomState(0)
+    ),
+    "ensemble": DensityOutlierDetector(
+        GaussianMixture(random_state=0), statistic="ensemble", calibration="empirical_null"
+    ),
+}
+each_estimator = pytest.mark.parametrize("name", ESTIMATORS)
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {name: copy.deepcopy(estimator).fit(X) for name, estimator in ESTIMATORS.items()}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.skflows"
+
+
+def assert_equal(model, loaded):
+    assert type(loaded) is type(model)
+    addresses = re.compile("0x[0-9A-F]+")  # of random states
+    assert addresses.sub("", repr(loaded)) == addresses.sub("", repr(model))
+    np.testing.assert_array_equal(loaded.score_samples(X), model.score_samples(X))
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+    if hasattr(model, "sample"):
+        drawn = [each.sample(5, random_state=0) for each in (loaded, model)]
+        np.testing.assert_array_equal(*drawn)
+    if hasattr(model, "explain"):
+        np.testing.assert_array_equal(loaded.explain(X[:2]), model.explain(X[:2]))
+
+
+@each_estimator
+def test_loaded_model_is_the_saved_one(name, models, path):
+    models[name].save(path)
+    assert_equal(models[name], skflows.load(path))
+    content = path.read_bytes()
+    skflows.load(path).save(path)
+    assert path.read_bytes() == content  # nothing is lost or added on the way
+
+
+@each_estimator
+def test_state_is_plain_data(name, models):
+    """No tensor, module or private class: other formats, such as that of skops, can hold it."""
+
+    def visit(value):
+        if isinstance(value, dict):
+            value = [*value.keys(), *value.values()]
+        if isinstance(value, list | tuple | set):
+            assert type(value) in (list, tuple, set)
+            for item in value:
+                visit(item)
+        elif hasattr(value, "get_params"):
+            visit(value.__getstate__())
+        else:
+            plain = (str, int, float, type(None), np.ndarray, np.generic, np.random.RandomState)
+            assert isinstance(value, plain), type(value)
+
+    visit(models[name].__getstate__())
+
+
+def test_fit_continues_after_loading(path):
+    model = small("nsf", warm_start=True).fit(X)
+    model.save(path)
+    loaded = skflows.load(path)
+    np.testing.assert_array_equal(loaded.fit(X).score_samples(X), model.fit(X).score_samples(X))
+
+
+def test_model_loads_in_a_process_that_has_imported_nothing_else(models, path):
+    models["detector"].save(path)
+    np.save(path.with_suffix(".npy"), X)
+    script = (
+        f"import numpy, skflows; X = numpy.load({str(path.with_suffix('.npy'))!r}); "
+        f"print(skflows.load({str(path)!r}).score_samples(X).sum().hex())"
+    )
+    run = [sys.executable, "-c", script]
+    printed = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert float.fromhex(printed.strip()) == models["detector"].score_samples(X).sum()
+
+
+def test_own_classes_must_be_trusted(path):
+    model = OwnDensity(max_iter=2, random_state=0).fit(X)
+    assert_equal(model, pickle.loads(pickle.dumps(model)))
+    model.save(path)
+    with pytest.raises(ValueError, match=r"class 'test_persistence:OwnDensity'.*trusted="):
+        skflows.load(path)
+    assert_equal(model, skflows.load(path, trusted=[OwnDensity, Double]))
+
+
+def test_estimators_of_other_libraries_need_skops_and_trust(path, monkeypatch):
+    pytest.importorskip("skops")
+    model = TransformedDensity(KernelDensity()).fit(X)
+    model.save(path)
+    with pytest.raises(ValueError, match=r"not trusted: .*KDTree.*trusted=") as error:
+        skflows.load(path)
+    types = eval(str(error.value).partition("trusted: ")[2].partition("]")[0] + "]")
+    assert_equal(model, skflows.load(path, trusted=types))
+    monkeypatch.setitem(sys.modules, "skops", None)
+    monkeypatch.setitem(sys.modules, "skops.io", None)
+    with pytest.raises(ImportError, match=r"KernelDensity.*pip install skops"):
+        model.save(path)
+    with pytest.raises(ImportError, match="pip install skops"):
+        skflows.load(path)
+
+
+def test_loading_runs_no_code(path, tmp_path):
+    """A file may name any class: those outside the package are refused, not imported."""
+    small("maf").fit(X).save(path)
+    payload = tmp_path / "ran"
+
+    class Payload:
+        def __reduce__(self):
+            return open, (str(payload), "w")
+
+    for name, content in {
+        "pickle": pickle.dumps(Payload()),
+        "object array": _npy(np.array([Payload()], dtype=object)),
+    }.items():
+        if name == "pickle":
+            path.write_bytes(content)
+        else:
+            _rewrite(path, lambda files, content=content: files | {"0.npy": content})
+        with pytest.raises(ValueError, match=r"model\.skflows"):
+            skflows.load(path)
+        small("maf").fit(X).save(path)
+    for cls in ("os:system", "subprocess:Popen", "ModuleList", "Bijection:", "torch.nn.Linear"):
+        _rewrite(path, lambda files, cls=cls: _with_class(files, cls))
+        with pytest.raises(ValueError, match=r"model\.skflows"):
+            skflows.load(path)
+        small("maf").fit(X).save(path)
+    assert not payload.exists()
+
+
+def _npy(array):
+    import io
+
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=True)
+    return content.getvalue()
+
+
+def _rewrite(path, change):
+    """Replace files of an archive, with the right checksum: as an attacker would."""
+    from skflows.persistence.model_file import checksum
+
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist() if name != "checksum"}
+    files = change(files)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in (files | {"checksum": checksum(files).encode()}).items():
+            archive.writestr(name, content)
+
+
+def _with_class(files, cls):
+    stamp = json.loads(files["model.json"])
+    stamp["model"]["@estimator"] = cls
+    return files | {"model.json": json.dumps(stamp).encode()}
+
+
+def test_damage_is_found(path):
+    small("maf").fit(X).save(path)
+    content = bytearray(path.read_bytes())
+    model = skflows.load(path)
+    rng = np.random.default_rng(0)
+    n_refused = 0
+    for place in rng.integers(len(content), size=100):
+        damaged = content.copy()
+        damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            loaded = skflows.load(path)
+        except ValueError as error:
+            assert str(path) in str(error)
+            n_refused += 1
+        else:  # a bit that means nothing, such as one of a date
+            np.testing.assert_array_equal(loaded.score_samples(X), model.score_samples(X))
+    assert n_refused > 80
+    for end in (0, 10, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:end])
+        with pytest.raises(ValueError, match=r"model\.skflows"):
+            skflows.load(path)
+
+
+@pytest.mark.parametrize("name", ["nsf", "stacked", "detector"])
+def test_other_formats_are_refused(name, models, path, monkeypatch):
+    models[name].save(path)
+    pickled = pickle.dumps(models[name])
+    monkeypatch.setattr(plain_state, "FORMAT", 2)
+    for load in (lambda: skflows.load(path), lambda: pickle.loads(pickled)):
+        with pytest.raises(ValueError, match=r"in format 1; .*reads format 2: fit it again, or"):
+            load()
+
+
+def test_pickles_without_a_format_are_refused():
+    state = {"n_transforms": 5, "flow_": None}
+    with pytest.raises(ValueError, match=r"stored by skflows before 0\.1 in format 0"):
+        NSFDensity().__setstate__(state)
+
+
+def test_names_of_classes_are_unique():
+    """A class is found by its short name in any room."""
+    names = []
+    for room in plain_state.ROOMS:
+        parent = plain_state.importlib.import_module(f"skflows.{room}")
+        for info in plain_state.pkgutil.iter_modules(parent.__path__, f"skflows.{room}."):
+            module = plain_state.importlib.import_module(info.name)
+            names += [
+                n
+                for n, c in vars(module).items()
+                if getattr(c, "__module__", 0) == info.name and isinstance(c, type)
+            ]
+    assert sorted(names) == sorted(set(names))
+
+
+# Atomic writes
+
+
+def test_failed_write_keeps_the_old_file(path, monkeypatch):
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    full = OSError(28, "No space left on device")
+    with pytest.raises(OSError, match=r"cannot write .*model\.skflows: No space left"):
+        with replace_file(path) as file:
+            file.write(b"new")
+            raise full
+    with pytest.raises(KeyboardInterrupt):
+        with replace_file(path) as file:
+            raise KeyboardInterrupt
+    assert path.read_bytes() == b"old"
+    assert [*path.parent.iterdir()] == [path]
+    with replace_file(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_link_goes_on_pointing_to_the_file(path, tmp_path):
+    path.write_bytes(b"old")
+    link = tmp_path / "link"
+    try:
+        link.symlink_to(path)
+    except OSError:
+        pytest.skip("links are not permitted here")
+    with replace_file(link, "w", encoding="utf-8") as file:
+        file.write("new")
+    assert link.is_symlink()
+    assert path.read_text(encoding="utf-8") == "new"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the process is killed by a signal")
+def test_killed_write_leaves_the_old_file_or_the_new_one(path):
+    """At a random moment of writing the same model again and again."""
+    small("nsf").fit(X).save(path)
+    content = path.read_bytes()
+    script = (
+        f"import skflows; model = skflows.load({str(path)!r}); print('ready', flush=True)\n"
+        f"while True: model.save({str(path)!r})"
+    )
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+        run.stdout.readline()
+        with pytest.raises(subprocess.TimeoutExpired):
+            run.wait(rng.uniform(0.05, 0.3))
+        run.kill()
+        run.wait()
+        run.stdout.close()
+        assert path.read_bytes() == content
