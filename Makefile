@@ -5,13 +5,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint docs dist bench
+.PHONY: help demo test fuzz sanitize lint docs dist bench
 
 help:
 	@echo "make demo   fit a flow to a real table and compare it with scikit-learn's densities"
 	@echo "make test   run the whole test suite, with branch coverage"
 	@echo "make lint   check style and types"
 	@echo "make docs   build the documentation into docs/_build/html"
+	@echo "make fuzz   check what the package promises on odd tables, for ten minutes"
+	@echo "make sanitize  test the compiled kernels under address and undefined-behaviour sanitizers"
 	@echo "make dist   build an sdist and a wheel into dist/, and test the wheel"
 	@echo "make bench  explain how to run the benchmarks"
 
@@ -32,6 +34,26 @@ demo: $(VENV)/.installed-cli,plot
 # One thread in each of the two workers: more would compete for the same cores.
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov
+
+# The short part of this runs with the suite.
+fuzz: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 SKFLOWS_FUZZ_SECONDS=600 $(BIN)/python -m pytest -s tests/test_fuzz.py
+
+# In a copy of the package with kernels of its own. Python itself leaks, and is not looked at.
+SANITIZED := build/sanitize
+SANITIZERS = $(foreach name,asan ubsan,$(shell gcc -print-file-name=lib$(name).so))
+sanitize: $(VENV)/.installed-test
+	rm -rf $(SANITIZED)
+	mkdir -p $(SANITIZED)
+	cp -r skflows tests pyproject.toml $(SANITIZED)
+	rm -f $(SANITIZED)/skflows/kernels/*.so
+	gcc -shared -fPIC -g -O1 -fno-math-errno -fno-trapping-math -fno-sanitize-recover=all \
+		-fsanitize=address,undefined $$($(BIN)/python -c \
+		'import sysconfig; print("-I" + sysconfig.get_path("include"))') \
+		skflows/kernels/csrc/module.c -o $(SANITIZED)/skflows/kernels/_compiled.so -lm
+	cd $(SANITIZED) && LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 \
+		PYTHONPATH=. $(CURDIR)/$(BIN)/python -m pytest -q -p no:cacheprovider \
+		tests/test_kernels.py tests/test_univariate.py tests/test_optimizer.py
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check

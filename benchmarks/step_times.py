@@ -1,6 +1,7 @@
 """Time of single operations: ours, and each peer's as a multiple of ours.
 
     python benchmarks/step_times.py --json step_times.json
+    python benchmarks/step_times.py --table step_times.json other_machine.json
 
 The contestants take turns within every round, so that other work on the machine affects them alike.
 The table shows our median time and, for each peer, its median divided by ours: above 1, ours is
@@ -83,9 +84,9 @@ def score(args, compare):
     for architecture, libraries in ARCHITECTURES.items():
         for d in args.d:
             X = torch.randn(args.n, d)
-            functions = {
-                "skflows": partial(fitted(architecture, d, **SIZE).score_samples, X.numpy())
-            }
+            # The peers scale columns at most.
+            flow = fitted(architecture, d, preprocessing="standardize", **SIZE)
+            functions = {"skflows": partial(flow.score_samples, X.numpy())}
             for name, build in libraries.items():
                 functions[name] = partial(in_chunks, peer(build, d).score, X)
             yield f"{architecture}, d = {d}: score {args.n:,} rows", compare(functions)
@@ -164,11 +165,33 @@ def parse():
     parser.add_argument("--rounds", type=int, default=7, help="turns of each contestant")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", help="file to write the seconds to")
+    parser.add_argument("--table", nargs="+", help="print what these files hold, side by side")
     return parser.parse_args()
+
+
+def print_files(paths):
+    """Print the results of several runs in one table: ratios from run to run, separated by /."""
+    runs = []
+    for path in paths:
+        with open(path, encoding="utf-8") as file:
+            runs.append(json.load(file))
+    for run in runs:
+        print("{machine}, {instructions}; threads: {threads}; torch {torch}".format(**run))
+    names = list(dict.fromkeys(name for _, seconds in runs[0]["times"] for name in seconds))
+    print("\n| | skflows, ms | " + " | ".join(names[1:]) + " |\n" + "|---" * (len(names) + 1) + "|")
+    for rows in zip(*(run["times"] for run in runs), strict=True):
+        cells = [" / ".join(f"{1000 * seconds['skflows']:.3g}" for _, seconds in rows)]
+        for name in names[1:]:
+            ratios = [s[name] / s["skflows"] for _, s in rows if name in s]
+            cells.append(" / ".join(f"{ratio:.2f}x" for ratio in ratios))
+        print(f"| {rows[0][0]} | " + " | ".join(cells) + " |")
 
 
 def main():
     args = parse()
+    if args.table:
+        print_files(args.table)
+        return
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     warnings.simplefilter("ignore")  # deprecations inside a peer

@@ -7,24 +7,36 @@ kernel, or else does the same with PyTorch operations; the tests compare the two
 """
 
 import warnings
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch.autograd import forward_ad
 
-try:
-    from . import _compiled  # type: ignore[attr-defined]
-except ImportError:  # installed without a C compiler
-    _compiled = None
-
 VERSION = 5  # of the interface between this module and the extension
-if _compiled is not None and getattr(_compiled, "VERSION", None) != VERSION:
+
+
+def _import_compiled():
+    """Return the extension, or None without one; warn of one that cannot be used."""
+    try:
+        compiled: Any = import_module("._compiled", __name__)
+    except ModuleNotFoundError:  # installed without a C compiler
+        return None
+    except ImportError as error:
+        problem = f"cannot be loaded ({error})"
+    else:
+        if getattr(compiled, "VERSION", None) == VERSION:
+            return compiled
+        problem = f"in {compiled.__file__} are of another version of skflows"
     warnings.warn(
-        f"The compiled kernels in {_compiled.__file__} are of another version of skflows and are "
-        "not used. Reinstall skflows to rebuild them, or delete the file.",
-        stacklevel=2,
+        f"The compiled kernels {problem}: PyTorch operations run in their place. Reinstall "
+        "skflows to rebuild them, or delete the file.",
+        stacklevel=3,
     )
-    _compiled = None
+    return None
+
+
+_compiled = _import_compiled()
 
 DTYPES = torch.float32, torch.float64
 PLAIN = torch.Tensor, torch.nn.Parameter  # a subclass may have no memory, or hooks of its own

@@ -9,17 +9,42 @@ from scipy import stats
 BULK = np.linspace(0.05, 0.75, 57)
 SHAPES = np.geomspace(0.3, 300, 60)
 CHANCE = 2.0  # divided by the number of rows: variance that a curve need not explain
+TIE = 1e-9  # relative difference of two scores of equal rows
 INLIERS_ABOVE = 0.5  # p-values above it are those of inliers when the share of inliers is estimated
 
 
+def lowered(scores):
+    """Return scores of the calibration, each lower by more than a rounding error.
+
+    A row's score may differ by a rounding error between two batches. Rows with equal values have
+    equal scores up to that: what is compared must count all of them or none. Lower scores to
+    compare with make p-values larger, so that they stay valid.
+    """
+    with np.errstate(invalid="ignore"):  # infinite scores stay as they are
+        lower = scores - TIE * np.maximum(1, np.abs(scores))
+    return np.where(np.isfinite(scores), lower, scores)
+
+
+def equalized(scores):
+    """Return scores in which those that differ by rounding errors are equal."""
+    order = np.argsort(scores, kind="stable")
+    ascending = scores[order]
+    with np.errstate(invalid="ignore"):
+        gaps = np.diff(ascending) > TIE * np.maximum(1, np.abs(ascending[1:]))
+    groups = np.concatenate([[0], np.cumsum(gaps)])
+    equal = np.empty(len(scores))
+    equal[order] = groups
+    return equal
+
+
 class ConformalNull(NamedTuple):
-    """Scores of rows that the density has not seen, in ascending order."""
+    """Scores of rows that the density has not seen, in ascending order (see `lowered`)."""
 
     scores: np.ndarray
 
     @classmethod
     def fit(cls, scores):
-        return cls(np.sort(scores))
+        return cls(np.sort(lowered(scores)))
 
     def p_values(self, scores):
         below = np.searchsorted(self.scores, scores, side="right")
@@ -105,6 +130,7 @@ def pool_fold_scores(scores, calibration):
     mean = np.mean(scores, axis=0)
     if len(scores) == 1:
         return mean
+    calibration = [np.sort(lowered(held_out)) for held_out in calibration]
     rank = sum(
         np.searchsorted(held_out, row_scores, side="right")
         for held_out, row_scores in zip(calibration, scores, strict=True)

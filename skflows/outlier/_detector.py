@@ -16,7 +16,7 @@ from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._mixture import MixtureMixin
 from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit_context
 from ..preprocessing.validation import validate_rows
-from ._calibration import NULLS, discoveries, least_p_value, pool_fold_scores
+from ._calibration import NULLS, discoveries, equalized, least_p_value, pool_fold_scores
 from ._explain import contributions, reference_rows
 from ._scored_density import fit_scored
 from ._statistics import STATISTICS, Setting
@@ -451,7 +451,7 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
             raise ValueError(f"n_resamples={n_resamples!r}; it must be an integer of at least 1.")
         rng = check_random_state(0 if random_state is None else random_state)
         scores = self.score_samples(X)
-        ranks = rankdata(np.concatenate([scores, *self._calibration]))
+        ranks = rankdata(equalized(np.concatenate([scores, *self._calibration])))
         centre = ranks.mean()
         observed = np.abs(ranks[: len(scores)].mean() - centre)
         means = [rng.choice(ranks, len(scores), replace=False).mean() for _ in range(n_resamples)]

@@ -24,8 +24,11 @@
 #define restrict __restrict
 #endif
 
-/* Compile each kernel for three levels of x86-64; the loader picks the best that the CPU supports. */
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && __GNUC__ >= 12
+/* Compile each kernel for three levels of x86-64; the loader picks the best that the CPU supports.
+   Not under a sanitizer, which starts later than the loader picks. */
+#if defined(__SANITIZE_ADDRESS__)
+#define CLONES
+#elif defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && __GNUC__ >= 12
 #define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define CLONES
