@@ -2,7 +2,10 @@
 
 import copy
 import io
+import os
 import pickle
+import subprocess
+import sys
 
 import joblib
 import numpy as np
@@ -238,3 +241,41 @@ def test_model_on_a_gpu_is_pickled_for_the_cpu(name):
     assert np.isfinite(other.partial_fit(X).score(X))
     on_cpu = small(name, device="cpu").fit(X)
     assert small(name, device="cuda").fit(X).score(X) == pytest.approx(on_cpu.score(X), abs=0.1)
+
+
+FORKED = """
+import multiprocessing, sys, warnings
+import numpy as np, torch
+from skflows import AutoDensity, CNFDensity, GaussianizationDensity, NSFDensity, TransformedDensity
+from skflows.ensemble._simple_densities import GaussianKernels
+
+X = np.random.default_rng(0).standard_normal((300, 8))
+torch.set_num_threads(2)
+torch.ones(2000, 2000).exp().sum()  # starts a thread that the child does not have
+
+def fit():
+    for estimator in (
+        NSFDensity(max_iter=1, hidden_layer_sizes=(256, 256)),
+        CNFDensity(max_iter=1, contamination=None),
+        GaussianizationDensity(max_iter=2),
+        TransformedDensity(GaussianKernels(), preprocessing=["quantile", "whiten"]),
+        AutoDensity(cv=2, time_limit=0.5),
+    ):
+        assert np.isfinite(estimator.fit(X).score_samples(X)).all()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        NSFDensity(max_iter=1, hidden_layer_sizes=(512, 512), batch_size=300).fit(X)
+    assert any("was forked" in str(warning.message) for warning in caught)
+
+child = multiprocessing.get_context("fork").Process(target=fit)
+child.start()
+child.join(120)
+hangs = child.is_alive()
+child.kill()
+sys.exit("the child hangs" if hangs else child.exitcode)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+def test_fits_do_not_hang_in_a_forked_process():
+    subprocess.run([sys.executable, "-c", FORKED], check=True)

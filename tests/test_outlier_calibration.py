@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from _densities import small
 from scipy import stats
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
@@ -64,7 +65,7 @@ def test_pooled_fold_scores_have_the_rank_of_cross_conformal_prediction():
         (c[None] <= s[:, None]).sum(axis=1) for c, s in zip(calibration, scores, strict=True)
     )
     score = pool_fold_scores(scores, calibration)
-    null = ConformalNull(np.sort(np.concatenate(calibration)))
+    null = ConformalNull.fit(np.concatenate(calibration))
     np.testing.assert_allclose(null.p_values(score) * 17, expected)
     # The score is the mean over the models where this mean already has the rank.
     mean = np.mean(scores, axis=0)
@@ -340,7 +341,7 @@ def test_p_values_of_tied_scores_are_at_least_cross_conformal_p_values():
             (held_out <= row[:, None]).sum(axis=1)
             for held_out, row in zip(calibration, scores, strict=True)
         )
-        null = ConformalNull(np.sort(np.concatenate(calibration)))
+        null = ConformalNull.fit(np.concatenate(calibration))
         assert (null.p_values(pool_fold_scores(scores, calibration)) >= (1 + below) / 19).all()
 
 
@@ -405,3 +406,45 @@ def test_alpha_below_the_smallest_p_value_gives_a_warning():
     with pytest.warns(UserWarning, match="smallest p-value is 0.02"):
         fitted = detector(alpha=0.01).fit(skewed(np.random.default_rng(0), 50))
     assert (fitted.predict([[1e6, -1e6]]) == 1).all()
+
+
+# Ties
+
+
+def test_false_alarm_rate_of_tied_scores_is_at_most_alpha():
+    """Rows of few values have tied scores, equal up to rounding: all of a tie count, or none."""
+    rng = np.random.default_rng(0)
+    alpha, n_draws, n = 0.1, 2000, 99
+    flagged = naive = 0
+    for _ in range(n_draws):
+        scores = -rng.choice([0.3, 1.7, 9.1], n + 1, p=[0.7, 0.12, 0.18])
+        held_out, new = scores[:n], scores[n] * (1 + 1e-15)
+        flagged += ConformalNull.fit(held_out).p_values(np.array([new]))[0] <= alpha
+        naive += ConformalNull(np.sort(held_out)).p_values(np.array([new]))[0] <= alpha
+    spread = np.sqrt(alpha * (1 - alpha) / n_draws)
+    assert flagged / n_draws <= alpha + 3 * spread
+    assert naive / n_draws > alpha + 3 * spread  # what a comparison of bits would do
+
+
+@pytest.mark.parametrize("cv", [SPLIT, 3])
+def test_p_values_of_tied_rows_do_not_depend_on_the_batch(cv):
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 3, (120, 2)).astype(float)
+    estimator = small("nsf", max_iter=10)
+    fitted = DensityOutlierDetector(
+        estimator, calibration="conformal", alpha=0.2, cv=cv, random_state=0
+    ).fit(X)
+    rows = np.unique(X, axis=0)
+    batch = np.tile(rows, (200, 1))  # several chunks
+    p_values, labels = fitted.p_values(batch), fitted.predict(batch)
+    for i, row in enumerate(rows):
+        same = slice(i, None, len(rows))
+        assert set(p_values[same]) == {fitted.p_values(row[None])[0]}
+        assert set(labels[same]) == {fitted.predict(row[None])[0]}
+    np.testing.assert_array_equal(labels == -1, p_values <= 0.2)
+
+
+def test_batch_of_tied_rows_like_those_of_the_fit_is_not_odd():
+    X = np.random.default_rng(0).integers(0, 2, (400, 2)).astype(float)
+    fitted = detector(cv=SPLIT).fit(X)
+    assert fitted.batch_p_value(X[:100] * (1 + 1e-15)) > 0.05

@@ -21,6 +21,7 @@ from ..preprocessing.validation import (
     validate_rows,
     weighted_rows,
 )
+from ..training.fork import fork_safe
 from . import _docstrings
 from ._outlier_labels import OutlierDensityMixin
 from ._sampling import SamplingMixin
@@ -113,6 +114,7 @@ class BaseFlowDensity(
         held_out = None if X_val is None else (X_val, sample_weight_val)
         return self._fit(X, y, sample_weight, warm=warm, increment=False, held_out=held_out)
 
+    @fork_safe()
     def _fit(self, X, y, sample_weight, warm, increment, held_out=None):
         max_iter = 1 if increment else self.max_iter
         if not warm:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from numbers import Integral, Real
 
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
+from ..training.fork import fork_safe
 from ._base import BaseFlowDensity
 
 # Parameters in which flows that train together may differ.
@@ -137,6 +138,7 @@ class FlowDensity(BaseFlowDensity):
         return cls(self, table, held_out, warm, increment, max_iter)
 
     @staticmethod
+    @fork_safe()
     def _fit_together(members, parts, exact=False, skip=(), only_score=False):
         """Fit each member to its part of a table, in as few trainings as their shapes allow.
 

@@ -10,6 +10,20 @@ from ..preprocessing.sklearn_compat import check_sample_weight, weighted_percent
 from ..preprocessing.validation import validate_rows
 
 FENCE_ROWS = 5_000  # enough to estimate quartiles
+TIE = 1e-9  # relative difference of two scores that are equal up to rounding
+
+
+def lowered(scores):
+    """Return scores to compare others with, each lower by more than a rounding error.
+
+    A row's score may differ by a rounding error between two batches. Rows with equal values have
+    equal scores up to that: a comparison must be true for all of them or for none. With lower
+    scores to compare with, such rows are inliers, and p-values are larger, so they stay valid.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # infinite scores stay as they are
+        lower = scores - TIE * np.maximum(1, np.abs(scores))
+    return np.where(np.isfinite(scores), lower, scores)
 
 
 class OutlierDensityMixin(PersistenceMixin, OutlierMixin, DensityMixin):
@@ -110,5 +124,5 @@ class OutlierDensityMixin(PersistenceMixin, OutlierMixin, DensityMixin):
         quantiles = [weighted_percentile(scores, weight, rank, average=True) for rank in ranks]
         if self.contamination == "auto":
             first, third = quantiles
-            return float(first - 1.5 * (third - first))
-        return float(quantiles[0])
+            return float(lowered(first - 1.5 * (third - first)))
+        return float(lowered(quantiles[0]))

@@ -6,6 +6,7 @@ from sklearn.utils import check_random_state
 
 from ..preprocessing.sklearn_compat import HasMethods, fit_context
 from ..preprocessing.validation import prepare_table
+from ..training.fork import fork_safe
 from . import _docstrings
 from ._base import BaseFlowDensity
 from ._outlier_labels import OutlierDensityMixin
@@ -93,6 +94,7 @@ class TransformedDensity(SamplingMixin, OutlierDensityMixin, MetaEstimatorMixin,
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=False)
+    @fork_safe()
     def fit(self, X, y=None, sample_weight=None):
         """Fit the map, then the estimator to the mapped rows.
 

@@ -7,6 +7,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from ..bijections._normal import normal_log_density
+from ..training.fork import fork_safe
 
 VALUES_PER_CHUNK = 2**20  # distances at once
 
@@ -47,6 +48,7 @@ class GaussianKernels(BaseEstimator):
         self.shares_ = weight / weight.sum()
         return self
 
+    @fork_safe()
     def score_samples(self, X):
         d = X.shape[1]
         log_share = np.log(self.shares_) - d * np.log(self.bandwidth * np.sqrt(2 * np.pi))

@@ -5,24 +5,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from ..density._outlier_labels import TIE, lowered
+
 # Levels of the quantiles, from the most normal end; the remaining rows may be outliers.
 BULK = np.linspace(0.05, 0.75, 57)
 SHAPES = np.geomspace(0.3, 300, 60)
 CHANCE = 2.0  # divided by the number of rows: variance that a curve need not explain
-TIE = 1e-9  # relative difference of two scores of equal rows
 INLIERS_ABOVE = 0.5  # p-values above it are those of inliers when the share of inliers is estimated
-
-
-def lowered(scores):
-    """Return scores of the calibration, each lower by more than a rounding error.
-
-    A row's score may differ by a rounding error between two batches. Rows with equal values have
-    equal scores up to that: what is compared must count all of them or none. Lower scores to
-    compare with make p-values larger, so that they stay valid.
-    """
-    with np.errstate(invalid="ignore"):  # infinite scores stay as they are
-        lower = scores - TIE * np.maximum(1, np.abs(scores))
-    return np.where(np.isfinite(scores), lower, scores)
 
 
 def equalized(scores):

@@ -1,9 +1,12 @@
 """Torch's global state in a fit: device, seed, gradients and threads."""
 
 import threading
+import warnings
 from contextlib import ExitStack, contextmanager, nullcontext
 
 import torch
+
+from .fork import is_forked
 
 # Torch has one random state for all threads: fits in threads take turns.
 RNG_LOCK = threading.RLock()
@@ -95,5 +98,11 @@ def suitable_threads(module, n_rows):
     """
     work = n_rows * sum(p.numel() for p in module.parameters())
     is_small = work < MIN_SHARED_WORK or module.is_sequential()
+    if is_forked() and not is_small:
+        warnings.warn(
+            "This process was forked, and torch's threads do not survive a fork: the fit uses one "
+            'thread. To use more, start processes by "spawn", or by joblib\'s default.',
+            stacklevel=2,
+        )
     with one_thread() if is_small else nullcontext():
         yield
