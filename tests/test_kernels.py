@@ -2,6 +2,8 @@
 
 import importlib
 import shutil
+import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import BaseTorchFunctionMode
 from torch.testing import assert_close
 
+import skflows
 from skflows import kernels
 from skflows.bijections import Affine, MaskedAutoregressive, RationalQuadraticSpline
 from skflows.training.model_stack import stack
@@ -410,3 +413,18 @@ def test_c_refuses_an_adamw_step_on_arrays_that_do_not_fit(i, change):
         kernels._compiled.adamw(*arrays, *settings)
     with pytest.raises(TypeError):
         kernels._compiled.adamw(*adamw_arrays(), *settings[1:])
+
+
+@needs_kernels
+def test_a_foreign_extension_is_not_used(tmp_path):
+    """A file that the loader refuses: built for another system, or damaged."""
+    package = tmp_path / "skflows"
+    shutil.copytree(Path(skflows.__file__).parent, package)
+    for built in (package / "kernels").glob("_compiled*"):
+        built.write_bytes(b"foreign")
+    script = "import skflows.kernels as k; print(k._compiled, k.__file__)"
+    run = [sys.executable, "-W", "always", "-c", script]
+    done = subprocess.run(run, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == f"None {package / 'kernels' / '__init__.py'}"
+    assert "cannot be loaded" in done.stderr
+    assert "Reinstall skflows to rebuild them" in done.stderr

@@ -94,7 +94,8 @@ def test_spline_is_increasing_and_finite_for_extreme_parameters(dtype, direction
     z, log_det = getattr(spline, direction)(*rows)
     # In float32 the inverse of an almost flat piece is known to a few digits only.
     is_inexact = (dtype, direction) == (torch.float32, "inverse")
-    rounding = 0.05 if is_inexact else 4 * torch.finfo(dtype).eps
+    # Processors without fused multiply-add round once more: 40 in place of 2 units.
+    rounding = 0.05 if is_inexact else 64 * torch.finfo(dtype).eps
     assert (z.diff() >= -rounding).all()
     assert log_det.isfinite().all()
     with torch.no_grad():
