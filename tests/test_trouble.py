@@ -1,5 +1,6 @@
 """Fits that diverge, are interrupted or fail, and the warnings about them."""
 
+import time
 import warnings
 
 import numpy as np
@@ -16,11 +17,14 @@ from _densities import (
     small,
     standardization,
 )
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from skflows import CNFDensity, DensityOutlierDetector, StackedDensity
 from skflows.bijections._flow import ContinuousFlow, Flow
-from skflows.training import losses
+from skflows.model_selection import FlowGridSearchCV
+from skflows.training import losses, trainer
 
 
 @pytest.mark.parametrize(("name", "error"), [(name, 0.01) for name in KINDS] + [("nsf", np.nan)])
@@ -177,3 +181,56 @@ def test_rejected_increment_changes_nothing():
     with pytest.raises(ValueError, match="not within bounds"):
         estimator.partial_fit(X + 100)
     np.testing.assert_array_equal(estimator.sample(50, random_state=0), before)
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Interrupt the third epoch; return a list that grows by each epoch."""
+    epochs = []
+    shuffle = trainer.shuffled_batches
+
+    def interrupted(*args, **kwargs):
+        epochs.append(0)
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+        return shuffle(*args, **kwargs)
+
+    monkeypatch.setattr(trainer, "shuffled_batches", interrupted)
+    return epochs
+
+
+FLOW = small("maf", max_iter=9, early_stopping=False)  # whose folds do not train together
+NESTED = {
+    "detector": DensityOutlierDetector(FLOW, calibration="conformal", cv=3, random_state=0),
+    "stacked": StackedDensity([("flow", FLOW)], cv=3),
+    "search": FlowGridSearchCV(FLOW, {"dropout": [0.0, 0.1]}, cv=3),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Training was interrupted")
+@pytest.mark.parametrize("name", ["detector", "stacked", "search"])
+def test_interrupt_ends_the_whole_fit(name, interrupt):
+    """Not only that of one flow, after which the next one would train."""
+    estimator = clone(NESTED[name])
+    with pytest.raises(KeyboardInterrupt):
+        estimator.fit(banana(40))
+    assert len(interrupt) == 3
+    assert not {"models_", "estimators_", "best_estimator_"} & set(vars(estimator))
+
+
+@pytest.mark.filterwarnings("ignore:Training was interrupted")
+def test_interrupt_keeps_a_density_that_is_whole(interrupt):
+    detector = DensityOutlierDetector(FLOW).fit(banana(40))
+    assert len(interrupt) == 3
+    assert np.isfinite(detector.score_samples(banana(40))).all()
+
+
+def test_time_limit_bounds_the_whole_fit():
+    """Threshold and check of the inverse included, which take longer than the training here."""
+    X = np.random.default_rng(0).standard_normal((4000, 20))
+    estimator = CNFDensity(time_limit=0.5, contamination=0.1, random_state=0)
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        estimator.fit(X)
+    assert time.perf_counter() - started < 10  # 1 s on an idle machine; a minute without the bound

@@ -1,5 +1,7 @@
 """Scores and outlier labels of a density."""
 
+import time
+
 import numpy as np
 from sklearn.base import DensityMixin, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
@@ -10,6 +12,8 @@ from ..preprocessing.sklearn_compat import check_sample_weight, weighted_percent
 from ..preprocessing.validation import validate_rows
 
 FENCE_ROWS = 5_000  # enough to estimate quartiles
+TIMED_ROWS = 100  # that tell how long a score takes
+THRESHOLD_SHARE = 0.1  # of a time limit
 TIE = 1e-9  # relative difference of two scores that are equal up to rounding
 
 
@@ -108,12 +112,19 @@ class OutlierDensityMixin(PersistenceMixin, OutlierMixin, DensityMixin):
     def _threshold_on(self, X, weight, score_rows):
         """Return the threshold by `contamination`, on training rows.
 
-        A sample of the rows is enough for quartiles; a fraction is meant to be exact.
+        A sample of the rows is enough for quartiles; a fraction is meant to be exact, unless there
+        is no time for it.
         """
         if self.contamination is None:
             return -np.inf
         few = FENCE_ROWS // (N_POINTS if self.discrete_ else 1)
-        step = max(1, len(X) // few) if self.contamination == "auto" else 1
+        n = few if self.contamination == "auto" else len(X)
+        if (limit := getattr(self, "time_limit", None)) is not None:
+            started = time.monotonic()
+            score_rows(X[:TIMED_ROWS])
+            seconds_per_row = (time.monotonic() - started) / min(len(X), TIMED_ROWS)
+            n = min(n, max(TIMED_ROWS, int(THRESHOLD_SHARE * limit / seconds_per_row)))
+        step = max(1, len(X) // n)
         return self._outlier_threshold(score_rows(X[::step]), weight[::step])
 
     def _outlier_threshold(self, scores, weight):

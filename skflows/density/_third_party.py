@@ -17,6 +17,11 @@ def check_is_density(estimator):
         )
 
 
+def was_interrupted(estimator):
+    """Whether Ctrl-C ended the last fit of an estimator, which kept what it had."""
+    return getattr(estimator, "_interrupted", False)
+
+
 def is_frozen(estimator):
     """Whether an estimator is fitted already and must stay as it is."""
     return isinstance(estimator, FrozenEstimator)

@@ -14,7 +14,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from ..density import FlowDensity
 from ..density._flow_density import stacking_key
-from ..density._third_party import fit_density
+from ..density._third_party import fit_density, was_interrupted
 
 N_FOLDS = 5
 # Fractions of a time limit. What is left after the flows is for their scores.
@@ -203,6 +203,8 @@ def fit_group(group, X, weight, splits, budget, quiet=False):
                     if not group[0].is_flow and budget.seconds() <= 0:
                         return [None]
                     fit_member(member, *part)
+                    if was_interrupted(member) and member is not members[0][-1]:
+                        raise KeyboardInterrupt  # without its other folds it is not whole
         except Exception as error:
             names = ", ".join(repr(component.name) for component in group)
             error.add_note(f"(while fitting the component {names})")
@@ -217,7 +219,7 @@ def fit_group(group, X, weight, splits, budget, quiet=False):
                 models = [fit_density(clone(component.estimator), X, weight)]
             found.append((models, np.concatenate(scores)))
     seconds = (time.perf_counter() - started) / len(group)
-    interrupted = any(getattr(model, "_interrupted", False) for model in chain(*members))
+    interrupted = any(map(was_interrupted, chain(*members)))
     outcomes = [Outcome(*outcome, seconds) for outcome in found]
     outcomes[-1] = outcomes[-1]._replace(interrupted=interrupted)
     return outcomes

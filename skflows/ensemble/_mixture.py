@@ -145,6 +145,7 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
                 raise
             interrupted = True
         outcomes.close()
+        self._interrupted = interrupted
         if interrupted and len(done) < len(components):
             warnings.warn(
                 f"The fit was interrupted after {len(done)} of {len(components)} components; the "

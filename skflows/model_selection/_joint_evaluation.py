@@ -10,6 +10,7 @@ from sklearn.base import clone
 
 from ..density import FlowDensity
 from ..density._flow_density import stacking_key
+from ..density._third_party import was_interrupted
 from ..preprocessing.sklearn_compat import check_method_params, fit_and_score, safe_split
 
 MAX_MEMBERS = 32  # of a stack, beyond which it gains no more
@@ -72,6 +73,8 @@ def evaluate(estimator, tasks, X, y, *, fit_params, only_score, **settings):
         parts.append((rows, weight, None))
     skipped = () if settings["error_score"] == "raise" else (Exception,)
     FlowDensity._fit_together(members, parts, True, skipped, only_score)
+    if any(map(was_interrupted, members)):
+        raise KeyboardInterrupt  # scores of flows that were cut short tell nothing
     share = (time.time() - started) / len(tasks)
     results = []
     for member, task in zip(members, tasks, strict=True):

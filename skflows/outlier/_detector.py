@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..density._outlier_labels import OutlierDensityMixin
-from ..density._third_party import check_is_density, is_frozen
+from ..density._third_party import check_is_density, is_frozen, was_interrupted
 from ..ensemble._auto import AutoDensity
 from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._mixture import MixtureMixin
@@ -227,7 +227,12 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
             trim = self.contamination if isinstance(self.contamination, Real) else 0.0
         splits = self._splits(estimator, X, random_state)
         parts = [train for train, _ in splits] or [slice(None)]
-        self.models_ = [fit_scored(self.statistic, setting, X[part], trim) for part in parts]
+        models = []
+        for part in parts:
+            models.append(fit_scored(self.statistic, setting, X[part], trim))
+            if was_interrupted(models[-1].density) and len(models) < len(parts):
+                raise KeyboardInterrupt  # without the other folds nothing is calibrated
+        self.models_ = models
         self._set_held_out_scores(estimator, X, splits)
         self._set_threshold(X)
         self._reference = reference_rows(X, self._score_rows, random_state)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.base import clone
 
-from ..density._third_party import fit_density, is_frozen
+from ..density._third_party import fit_density, is_frozen, was_interrupted
 from ._statistics import STATISTICS
 
 UNSEEN = 0.2  # fraction of the rows, for statistics that learn from unseen ones
@@ -68,7 +68,7 @@ def fit_trimmed(estimator, X, trim):
         before = kept
         kept = np.zeros(len(X), dtype=bool)
         kept[np.argsort(-fair_scores(density, X, before), kind="stable")[:n_kept]] = True
-        if (kept == before).all():
+        if (kept == before).all() or was_interrupted(density):
             break
         density = fit_density(clone(estimator), X[kept])
     return density, kept

@@ -12,6 +12,7 @@ from ..bijections import Bounded, Chain, MarginalQuantile, Standardize, Whiten
 PREPROCESSING = {"standardize": Standardize, "whiten": Whiten, "quantile": MarginalQuantile}
 # The components of an ensemble need the same maps of the same folds many times.
 N_RECENT_MAPS = 32
+MAX_ROWS = 2**17  # that maps are set from: moments and quantiles of more would be the same
 _RECENT_MAPS: dict = {}
 _LOCK = threading.Lock()
 
@@ -22,6 +23,8 @@ def fitted_preprocessor(names, bounds, x, weight):
     names = [names] if isinstance(names, str) else list(names)
     if unknown := [name for name in names if name not in list(PREPROCESSING)]:
         raise ValueError(f"preprocessing={unknown[0]!r}; choose among {list(PREPROCESSING)}.")
+    step = -(-len(x) // MAX_ROWS)  # rounded up
+    x, weight = x[::step], weight[::step]
     steps = [] if bounds is None else [Bounded(bounds)]
     for name in names:
         if steps:

@@ -27,6 +27,7 @@ INITIALIZATION_ROWS = 8192  # enough for the moments that ActNorm starts from
 PREPARED_ROWS = 2**17  # at once, to bound the memory of their float64 copies
 MIN_BATCH, MAX_BATCH = 128, 1024
 FULL_RATE_FEATURES = 4
+TRAINING_SHARE = 0.8  # of a time limit; the rest is for the outlier threshold and the inverse
 MIN_SECONDS = 1e-3  # of a training, which always runs one epoch
 
 
@@ -217,7 +218,7 @@ class GradientFit(FlowFit):
             schedule = constant if self.increment else cosine_with_warm_up
             if limit is not None and not self.increment:
                 # An equal share of the time left; none if the preparation took it all.
-                left = max(self.started + limit - started, MIN_SECONDS)
+                left = max(self.started + limit * TRAINING_SHARE - started, MIN_SECONDS)
                 schedule = TimeLimited(schedule, left / (len(phases) - i), started)
             rate = phase.pop("rate", 1.0)
             yield phase | {"schedule": partial(scaled, rate, schedule)}

@@ -64,6 +64,8 @@ def fit_jointly(fits, exact=False):
                 trained = fit_stack(members, stack([fit.flow.bijection for fit in members]))
         for i, history in zip(group, trained, strict=True):
             histories[i] = history
+        if n_done + 1 < len(groups) and any(history.interrupted for history in trained):
+            raise KeyboardInterrupt  # the others are not trained: this is not whole
     return histories
 
 

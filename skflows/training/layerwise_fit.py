@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from ..bijections import Chain, MarginalQuantile, Rotation
 from ..bijections._flow import standard_normal_log_prob
 from ..bijections._marginal_quantile import SMALL_SAMPLE
+from ..preprocessing.fixed_maps import MAX_ROWS
 from .flow_fit import FlowFit
 from .history import History
 
@@ -89,7 +90,8 @@ class LayerwiseFit(FlowFit):
                 MarginalQuantile(d, n_bins=self.estimator.n_bins, tails="gaussian"),
             ]
         )
-        layer.initialize(train.y, train.share)
+        step = -(-len(train.y) // MAX_ROWS)  # rounded up
+        layer.initialize(train.y[::step], train.share[::step])
         return layer
 
 

@@ -200,6 +200,8 @@ def constant(step, n_steps):
 class TimeLimited:
     """A schedule that follows the clock if the steps fall behind it.
 
+    It is 0, which ends the training, as soon as another step would end too late.
+
     Parameters
     ----------
     schedule : callable
@@ -214,9 +216,13 @@ class TimeLimited:
         self.schedule = schedule
         self.seconds = seconds
         self.started = started
+        self.before = None  # when the last step began
 
     def __call__(self, step, n_steps):
-        passed = (time.monotonic() - self.started) / self.seconds
-        if passed >= 1:
+        now = time.monotonic()
+        last_step = 0.0 if self.before is None else now - self.before
+        self.before = now
+        passed = (now - self.started) / self.seconds
+        if passed + last_step / self.seconds >= 1:
             return 0.0
         return self.schedule(max(step, passed * n_steps), n_steps)
