@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from _densities import N_ROWS, NAMES, accurate, each_estimator, each_kind, standardization
+from _densities import N_ROWS, NAMES, accurate, each_estimator, each_kind, small, standardization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skflows import DensityOutlierDetector, StackedDensity
 from skflows.bijections._marginal_quantile import SMALL_SAMPLE
 
 LARGEST = np.finfo(np.float64).max
@@ -202,3 +203,27 @@ def test_outputs_are_finite_for_boolean_columns(name):
     np.testing.assert_array_equal(
         estimator.score_samples(frame), fast(name).fit(X).score_samples(X)
     )
+
+
+def test_values_that_overflow_are_an_error():
+    X = np.array([[1.0, 2.0], [1.7e308, 3.0], [-1.7e308, 4.0]])
+    for estimator in (small("nsf"), StackedDensity([("flow", small("nsf"))])):
+        with pytest.raises(ValueError, match=r"X\[1, 0\] is 1.7e\+308; values beyond 1e\+305"):
+            estimator.fit(X)
+    frame = pd.DataFrame(X, columns=["a", "b"])
+    with pytest.raises(ValueError, match=r"X\[1, 'a'\] is"):
+        small("nsf").fit(frame)
+
+
+def test_huge_values_are_explained_without_warnings():
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.choice([-1e300, 1e300], 60), rng.standard_normal(60)])
+    fitted = DensityOutlierDetector(small("nsf", preprocessing="quantile")).fit(X)
+    assert np.isfinite(fitted.explain(X[:3])).all()
+
+
+@pytest.mark.parametrize("cell", [[1], {}, (1, 2), "text"])
+def test_cells_that_are_no_numbers_are_named_with_their_column(cell):
+    frame = pd.DataFrame({"a": [1.0, 2.0], "odd": [cell, cell]})
+    with pytest.raises(ValueError, match=r"not numbers: \['odd'\] \(the first holds"):
+        small("nsf").fit(frame)

@@ -14,6 +14,7 @@ from _densities import (
     each_kind,
     each_kind_in_batches,
     gaussian,
+    gaussian_log_density,
     small,
     standardization,
 )
@@ -234,3 +235,14 @@ def test_time_limit_bounds_the_whole_fit():
         warnings.simplefilter("ignore", ConvergenceWarning)
         estimator.fit(X)
     assert time.perf_counter() - started < 10  # 1 s on an idle machine; a minute without the bound
+
+
+@each_kind
+def test_divergence_without_held_out_rows_keeps_the_initial_weights(name):
+    """The latest weights are those that diverged."""
+    X = gaussian(60)[0]
+    estimator = small(name, learning_rate_init=1e20, early_stopping=False, max_iter=8)
+    with pytest.warns(ConvergenceWarning, match=r"best weights so far are kept \(the initial ones"):
+        estimator.fit(X)
+    assert np.isfinite(estimator.offset_)
+    assert estimator.score(X) > gaussian_log_density(X).mean() - 5

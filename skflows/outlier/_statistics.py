@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.base import clone
 
 from ..density._third_party import fit_density
+from ._explain import column_scales
 
 STEP = 1e-4  # of a central difference, in standard deviations of the column
 REPLACED = 0.3  # fraction of the values that a background of noised rows takes from other rows
@@ -53,9 +54,8 @@ def typicality(density, X, mean):
     return -np.abs(log_density(density, X, None) - mean)
 
 
-def column_scales(density, X, setting):
-    scales = X.std(axis=0, dtype=np.float64)
-    return np.where(scales > 0, scales, 1.0)
+def scales_of_columns(density, X, setting):
+    return column_scales(X)
 
 
 def score_norm(density, X, scales):
@@ -116,7 +116,7 @@ STATISTICS = MappingProxyType(
         "log_density": Statistic(log_density, held_out="held_out_scores_"),
         "latent_norm": Statistic(latent_norm),
         "typicality": Statistic(typicality, mean_log_density, needs_unseen=True),
-        "score_norm": Statistic(score_norm, column_scales),
+        "score_norm": Statistic(score_norm, scales_of_columns),
         "likelihood_ratio": Statistic(likelihood_ratio, background_density, needs_background=True),
         "ensemble": Statistic(
             ensemble, density_of_statistics, needs_unseen=True, needs_background=True

@@ -9,6 +9,7 @@ from sklearn.utils.validation import validate_data
 from .dequantizer import Dequantizer, column_index
 from .sklearn_compat import check_sample_weight
 
+MAX_VALUE = 1e305  # beyond it, differences overflow
 DTYPES = [np.float64, np.float32]
 # What to add to scikit-learn's messages about unusable input.
 REMEDIES = {
@@ -69,11 +70,22 @@ def prepare_table(estimator, X, sample_weight=None, *, least=2, dequantizer=None
 def weighted_rows(estimator, X, sample_weight, *, least, reset=True):
     """Return the rows of positive weight, their weights, and which of the given rows they are."""
     X = validate_rows(estimator, X, reset=reset, ensure_min_samples=least)
+    check_magnitude(X, getattr(estimator, "feature_names_in_", None))
     weight = validate_weight(sample_weight, X, least)
     is_weighted = weight > 0
     if not is_weighted.all():
         X, weight = X[is_weighted], weight[is_weighted]
     return X, weight, is_weighted
+
+
+def check_magnitude(X, names=None):
+    """Raise an error if a value is so large that sums and differences would overflow."""
+    if X.dtype == np.float64 and max(X.max(), -X.min()) > MAX_VALUE:
+        row, column = np.argwhere(np.abs(X) > MAX_VALUE)[0]
+        raise ValueError(
+            f"X[{row}, {key_of(column, names)!r}] is {X[row, column]:.3g}; values beyond "
+            f"{MAX_VALUE:g} overflow: divide the column by a constant, or drop the row."
+        )
 
 
 def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1):
@@ -86,7 +98,9 @@ def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1):
         return validate_data(estimator, X, dtype=DTYPES, order="C", **kwargs)
     except (TypeError, ValueError) as error:
         name = type(estimator).__name__
-        is_conversion = isinstance(error, TypeError) or "could not convert" in str(error)
+        is_conversion = isinstance(error, TypeError) or any(
+            cause in str(error) for cause in ("could not convert", "setting an array element")
+        )
         if is_conversion and (columns := non_numeric_columns(X)):
             raise ValueError(
                 f"X has columns that are not numbers: {[*columns]} (the first holds "
@@ -100,7 +114,7 @@ def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1):
 
 def non_numeric_columns(X):
     """Return the names of columns of a DataFrame that hold texts or dates, each with one value."""
-    found = {name: first_non_number(np.ravel(X[name])) for name in getattr(X, "columns", [])}
+    found = {name: first_non_number(X[name].to_numpy()) for name in getattr(X, "columns", [])}
     return {name: str(value) for name, value in found.items() if value is not None}
 
 

@@ -56,6 +56,7 @@ class Progress:
             start_score += validation_log_det
         self.score = start_score  # the latest validation score
         self.history = history or History()
+        self.first_iter = self.history.best_iter
         self.history.best_score = start_score
         self.n_validated = self.n_epochs  # epochs up to the latest validation
         self.threshold = start_score

@@ -18,6 +18,7 @@ from .model_stack import substack
 from .optimizer import FlatAdamW, cosine_with_warm_up, per_member
 
 EMA_DECAY = 0.998
+CHECKED_ROWS = 1000  # training rows that tell whether weights are absurd
 BACK_OFF = 0.3  # factor on the rate after a step that was not finite
 BATCH_UNIT = 16  # rows
 
@@ -173,10 +174,11 @@ class Trainer:
         *members, n = train.weight.shape
         self.is_stack = bool(members)
         self.n_members = math.prod(members)
-        self.bijection = bijection
+        self.bijection = self.whole_bijection = bijection
         self.y = train.y
         n_positive = (train.weight > 0).sum(-1, keepdim=True)
         self.weight = train.weight * (n_positive / train.weight.sum(-1, keepdim=True))
+        self.whole_weight = self.weight
         self.validation = None if validation is None else (validation.y, validation.weight)
         self.max_iter = max_iter
         self.batch_size = batch_size
@@ -197,6 +199,7 @@ class Trainer:
             n_members=self.n_members,
         )
         self.best = self.optimizer.average.clone()
+        self.first = self.best.clone()
         self.latest = self.best.clone()  # after the last whole epoch
         self.running = list(range(self.n_members))  # the members whose rows the tensors hold
         validation_log_det = 0.0 if validation is None else validation.log_det
@@ -241,12 +244,34 @@ class Trainer:
                 self._remove_done_members()
         except KeyboardInterrupt:
             self._keep_last_epoch()
+        self._forget_bad_weights()
         self.whole.load(self.best)
         self.whole.release()
         self.bijection.eval()
         if not self.is_stack:
             self.history.optimizer_state = self.optimizer.state()
         return self.history
+
+    def _forget_bad_weights(self):
+        """Return members that diverged to their initial weights if these are better.
+
+        Without held-out rows the latest weights are taken to be the best, but those of a member
+        that diverged may be those that made it diverge.
+        """
+        diverged = [i for i, progress in enumerate(self.progress) if progress.history.diverged]
+        if self.validation is not None or not diverged:
+            return
+        latent = partial(self.objective.latent, self.whole_bijection.eval())
+        rows = self.y[..., :CHECKED_ROWS, :], self.whole_weight[..., :CHECKED_ROWS]
+        scores = []
+        for weights in (self.best, self.first):
+            self.whole.load(weights)
+            scores.append(per_member(mean_log_prob(latent, *rows), self.n_members))
+        for i in diverged:
+            latest, initial = scores[0][i], scores[1][i]
+            if math.isfinite(initial) and not latest >= initial:  # or it is NaN
+                self.best[i] = self.first[i]
+                self.progress[i].history.best_iter = self.progress[i].first_iter
 
     def _train_epoch(self):
         """Train on all rows once; return the mean losses of each running member, and the rate
@@ -287,8 +312,8 @@ class Trainer:
         for row, alive in enumerate(self.optimizer.alive.tolist()):
             if not alive:
                 i = self.running[row]
-                self.optimizer.restart(row, self.best[i], BACK_OFF)
                 self.progress[i].recover()
+                self.optimizer.restart(row, self.best[i], BACK_OFF)
 
     def _end_epoch(self, epoch, losses, rates, is_last):
         """Record an epoch, validate its weights and call back; return whether to stop."""
