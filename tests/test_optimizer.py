@@ -311,8 +311,8 @@ def test_time_limited_schedule_follows_the_clock(monkeypatch):
     limited = TimeLimited(cosine_with_warm_up, seconds=10, started=100.0)
     # The schedule itself in time, ahead of the steps when they are late, and 0 at the end.
     assert limited(30, 100) == cosine_with_warm_up(30, 100)
-    now[0] = 105.0
-    assert limited(30, 100) == cosine_with_warm_up(50, 100)
-    now[0] = 110.0
+    for now[0], step in ((103.0, 30), (105.0, 50), (107.0, 70)):
+        assert limited(30, 100) == cosine_with_warm_up(step, 100)
+    now[0] = 108.6  # another step would take 1.6 seconds, as the last one did
     assert limited(30, 100) == 0
     assert TimeLimited(constant, seconds=1, started=110.0)(5, 10) == 1

@@ -327,3 +327,39 @@ def test_killed_write_leaves_the_old_file_or_the_new_one(path):
         run.wait()
         run.stdout.close()
         assert path.read_bytes() == content
+
+
+FULL_DISK = """
+import resource, signal, sys
+import numpy as np, pandas, skflows
+from skflows.cli import _csv
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+model = skflows.load("model.skflows")
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+for name, write in {
+    "model.skflows": model.save,
+    "table.csv": lambda path: _csv.write_csv({"a": np.arange(5000)}, path),
+}.items():
+    try:
+        write(name)
+    except OSError as error:
+        print(error)
+"""
+
+
+def test_full_disk_keeps_the_old_files(path):
+    """A limit on the size of files has the effect of a disk that fills up while writing."""
+    pytest.importorskip("resource")
+    small("maf").fit(X).save(path)
+    table = path.with_name("table.csv")
+    table.write_text("a\n1\n", encoding="utf-8")
+    model = path.read_bytes()
+    run = [sys.executable, "-c", FULL_DISK]
+    printed = subprocess.run(
+        run, capture_output=True, text=True, check=True, cwd=path.parent
+    ).stdout
+    assert re.findall(r"cannot write .*/(.*): File too large", printed) == [path.name, table.name]
+    assert path.read_bytes() == model
+    assert table.read_text(encoding="utf-8") == "a\n1\n"
+    assert {*path.parent.iterdir()} == {path, table}

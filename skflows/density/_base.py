@@ -21,10 +21,10 @@ from ..preprocessing.validation import (
     validate_rows,
     weighted_rows,
 )
-from ..training.fork import fork_safe
 from . import _docstrings
 from ._outlier_labels import OutlierDensityMixin
 from ._sampling import SamplingMixin
+from ._threads import fork_safe
 
 # A latent map whose round trip errs by more than this fraction of a column's scale is not trusted
 # (Behrmann et al., "Understanding and Mitigating Exploding Inverses", 2021).

@@ -5,8 +5,8 @@ from contextlib import suppress
 from numbers import Integral, Real
 
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
-from ..training.fork import fork_safe
 from ._base import BaseFlowDensity
+from ._threads import fork_safe
 
 # Parameters in which flows that train together may differ.
 MEMBER_PARAMETERS = frozenset(

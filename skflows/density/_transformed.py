@@ -6,12 +6,12 @@ from sklearn.utils import check_random_state
 
 from ..preprocessing.sklearn_compat import HasMethods, fit_context
 from ..preprocessing.validation import prepare_table
-from ..training.fork import fork_safe
 from . import _docstrings
 from ._base import BaseFlowDensity
 from ._outlier_labels import OutlierDensityMixin
 from ._sampling import SamplingMixin
 from ._third_party import check_is_density, draw, fit_density
+from ._threads import fork_safe
 
 
 class TransformedDensity(SamplingMixin, OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator):

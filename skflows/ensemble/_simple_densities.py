@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from ..bijections._normal import normal_log_density
-from ..training.fork import fork_safe
+from ..density._threads import fork_safe
 
 VALUES_PER_CHUNK = 2**20  # distances at once
 

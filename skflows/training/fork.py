@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-from contextlib import contextmanager
 
 _was_forked = False
 
@@ -23,15 +22,3 @@ def is_forked():
     """
     process = multiprocessing.current_process()
     return _was_forked or type(process).__name__ == "ForkProcess"
-
-
-@contextmanager
-def fork_safe():
-    """Use one thread in this context if the process was forked."""
-    if not is_forked():
-        yield
-        return
-    from .torch_state import one_thread
-
-    with one_thread():
-        yield

@@ -237,9 +237,10 @@ class Trainer:
                 self._restart_lost_members()
                 if self._all_done():
                     break
-                is_last = epoch == self.max_iter or factor == 0
+                # A time limit ends the training where another step would end too late.
+                is_last = epoch == self.max_iter or self.schedule(self.step, self.n_steps) == 0
                 stop = self._end_epoch(epoch, losses, rates, is_last)
-                if stop or factor == 0 or self._all_done():
+                if stop or is_last or self._all_done():
                     break
                 self._remove_done_members()
         except KeyboardInterrupt:
