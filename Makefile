@@ -39,7 +39,7 @@ test: $(VENV)/.installed-test
 fuzz: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 SKFLOWS_FUZZ_SECONDS=600 $(BIN)/python -m pytest -s tests/test_fuzz.py
 
-# In a copy of the package with kernels of its own. Python itself leaks, and is not looked at.
+# In a copy of the package with kernels of its own. Python's own leaks are ignored.
 SANITIZED := build/sanitize
 SANITIZERS = $(foreach name,asan ubsan,$(shell gcc -print-file-name=lib$(name).so))
 sanitize: $(VENV)/.installed-test

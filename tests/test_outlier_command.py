@@ -138,5 +138,5 @@ def test_reference_that_is_the_data_is_an_error(folder, capsys):
     for reference in ("odd.csv", "copy.csv"):
         line = f"outliers odd.csv -o flagged.csv --reference {reference} {QUICK}"
         assert main(shlex.split(line)) == 2
-        assert f"{reference} holds the data themselves" in capsys.readouterr().err
+        assert f"{reference} is the data table itself" in capsys.readouterr().err
     assert not (folder / "flagged.csv").exists()

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import torch
 from _densities import NAMES, banana, small
+from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import KFold
 from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
 
 import skflows
 from skflows import (
@@ -359,7 +362,77 @@ def test_full_disk_keeps_the_old_files(path):
     printed = subprocess.run(
         run, capture_output=True, text=True, check=True, cwd=path.parent
     ).stdout
-    assert re.findall(r"cannot write .*/(.*): File too large", printed) == [path.name, table.name]
+    assert re.findall(r"cannot write (.*): File too large", printed) == [path.name, table.name]
     assert path.read_bytes() == model
     assert table.read_text(encoding="utf-8") == "a\n1\n"
     assert {*path.parent.iterdir()} == {path, table}
+
+
+# What a file may make `load` do
+
+
+HOSTILE = {
+    "another class of torch": {"@class": "torch.nn.utils"},
+    "a function of torch": {"@class": "torch.nn.factory_kwargs"},
+    "a number": 5,
+    "a list": [1, 2],
+    "a hidden method": {
+        "@estimator": "MAFDensity",
+        "state": {"score_samples": 1, "_skflows": {"format": 1, "version": "0.1.0"}},
+    },
+    "a state that is none": {"@estimator": "MAFDensity", "state": [1]},
+    "no estimator": {"@estimator": "Chain", "state": {}},
+    "a class in place of a name": {"@estimator": "importlib:import_module", "state": {}},
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_models_are_refused(path, kind):
+    small("maf", max_iter=1).fit(X).save(path)
+
+    def replaced(files):
+        stamp = json.loads(files["model.json"]) | {"model": HOSTILE[kind]}
+        return files | {"model.json": json.dumps(stamp).encode()}
+
+    _rewrite(path, replaced)
+    with pytest.raises(ValueError, match=r"cannot load .*model\.skflows"):
+        skflows.load(path)
+
+
+def test_compressed_file_is_refused(path):
+    """A small file could become one that fills the memory."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.json", "{}" + 10**6 * " ")
+    with pytest.raises(ValueError, match="members are larger than the file"):
+        skflows.load(path)
+    small("maf", max_iter=1).fit(X).save(path)
+    with pytest.raises(ValueError, match="trusted='Double'; it must be a list"):
+        skflows.load(path, trusted="Double")
+
+
+def test_models_with_parts_of_scikit_learn_need_no_trust(path):
+    frozen = FrozenEstimator(small("maf", max_iter=1).fit(X))
+    pipeline = make_pipeline(small("nsf", max_iter=1))
+    members = [("frozen", frozen), ("pipeline", pipeline)]
+    model = StackedDensity(members, cv=KFold(2), random_state=0).fit(X)
+    model.save(path)
+    assert_equal(model, skflows.load(path))
+
+
+class WithAttention(Double):
+    def __init__(self, n_features):
+        super().__init__(n_features)
+        self.attention = torch.nn.MultiheadAttention(4, 2)
+        self.register_forward_pre_hook(check_arguments)
+
+
+def check_arguments(module, arguments):
+    assert len(arguments)
+
+
+def test_modules_of_torch_are_copied_with_their_hooks():
+    model = OwnDensity(max_iter=1).fit(X)
+    model.flow_.bijection = WithAttention(X.shape[1]).double()
+    copied = copy.deepcopy(model).flow_.bijection
+    assert type(copied.attention) is torch.nn.MultiheadAttention
+    assert len(copied._forward_pre_hooks) == 1

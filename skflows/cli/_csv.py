@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from ..persistence.atomic import replace_file
+from ..persistence.atomic import check_replaceable, replace_file
 
 REMEDY = "choose numeric columns with --columns, or encode them"
 MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
@@ -27,7 +27,7 @@ def read_csv(path):
     """Read a table with a line of column names, or raise an error that says what is wrong."""
     pandas = import_pandas()
     try:
-        frame = pandas.read_csv(sys.stdin.buffer if is_standard(path) else path)
+        frame = pandas.read_csv(standard_input() if is_standard(path) else path)
     except (OSError, MemoryError) as error:
         raise ValueError(f"cannot read {path}: {one_line(error)}") from error
     except Exception as error:  # of the parser, a decoder or a decompressor
@@ -60,6 +60,8 @@ def feature_columns(frame):
 
 def select(frame, names, path):
     """Return the named columns, in that order; others are ignored."""
+    # As `write_csv` writes them.
+    frame = frame.rename(columns={without_formula(name): name for name in names})
     missing = [name for name in names if name not in frame]
     if missing:
         raise ValueError(f"{path} has no column {_quoted(missing)}; it has {_quoted(frame)}")
@@ -152,6 +154,13 @@ def is_standard(path):
     return str(path) == "-"
 
 
+def standard_input():
+    """Return the bytes that come in, or raise an error if nothing can."""
+    if sys.stdin is None:
+        raise ValueError("- is standard input, which is closed")
+    return sys.stdin.buffer
+
+
 def say(text, output=None):
     """Print what a command has done: to standard error if its result goes to standard output."""
     print(text, file=sys.stderr if output is not None and is_standard(output) else sys.stdout)
@@ -161,16 +170,11 @@ def check_writable(path, *inputs):
     """Raise an error, before the work starts, if its result could not be stored."""
     if path is None or is_standard(path):
         return
-    existed = path.exists()
-    if existed and any(other.exists() and path.samefile(other) for other in inputs):
+    if path.exists() and any(other.exists() and path.samefile(other) for other in inputs):
         raise ValueError(f"{path} is an input: choose another output")
-    try:
-        with open(path, "ab"):
-            pass
-    except OSError as error:
-        raise ValueError(f"cannot write {path}: {one_line(error)}") from error
-    if not existed:
-        path.unlink()
+    if path.is_dir():
+        raise ValueError(f"cannot write {path}: Is a directory")
+    check_replaceable(path)
 
 
 def _counted(found):

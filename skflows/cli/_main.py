@@ -44,7 +44,7 @@ def main(argv=None):
 
 
 def _described(error):
-    """Return an error in one line; one that nobody foresaw with its type and what to do."""
+    """Return an error in one line: an unexpected one with its type."""
     if isinstance(error, ValueError | OSError | ImportError | MemoryError | RuntimeError):
         return one_line(error)
     return f"{type(error).__name__}: {one_line(error)} (--debug shows where)"

@@ -16,6 +16,7 @@ from ._csv import (
     read_numbers,
     say,
     select,
+    standard_input,
     write_csv,
 )
 from ._progress import fit_with_progress, n_jobs_for
@@ -65,6 +66,8 @@ def _summary(model):
 def run_score(args):
     """Score the rows of a CSV file by a stored density."""
     check_writable(args.output, args.model, args.data)
+    if is_standard(args.model) and is_standard(args.data):
+        raise ValueError("model and data are both -: only one of them can be standard input")
     model = _load(args)
     frame = read_csv(args.data)
     frame = select(frame, getattr(model, "feature_names_in_", frame.columns), args.data)
@@ -98,14 +101,15 @@ def run_sample(args):
 def _load(args):
     """Load the model of a command: a file of `save`, or a pickle if the user trusts it."""
     path = args.model
-    if not args.allow_pickle:
+    if not args.allow_pickle or not _is_foreign(path):
         try:
-            model = load(sys.stdin.buffer if is_standard(path) else path)
+            model = load(standard_input() if is_standard(path) else path)
         except OSError as error:
             raise ValueError(f"cannot read {path}: {one_line(error)}") from error
         except ValueError as error:
             hint = "; if it is a pickle that you trust, add --allow-pickle"
-            raise ValueError(f"{one_line(error)}{hint if _is_foreign(path) else ''}") from error
+            hint = hint if _is_foreign(path) and not args.allow_pickle else ""
+            raise ValueError(f"{one_line(error)}{hint}") from error
     else:
         model = _unpickle(path)
     if not isinstance(model, tuple(ESTIMATORS.values())) or not hasattr(model, "offset_"):
@@ -117,8 +121,8 @@ def _load(args):
 
 def _is_foreign(path):
     """Return whether a file is none that `save` wrote, whole or damaged."""
-    if is_standard(path):
-        return False
+    if is_standard(path) or not path.exists():
+        return is_standard(path)
     with open(path, "rb") as file:
         return file.read(2) != b"PK"
 
@@ -127,7 +131,7 @@ def _unpickle(path):
     import joblib
 
     try:
-        return joblib.load(sys.stdin.buffer if is_standard(path) else path)
+        return joblib.load(standard_input() if is_standard(path) else path)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {one_line(error)}") from error
     except Exception as error:  # unpickling other bytes may raise anything

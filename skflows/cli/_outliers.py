@@ -6,13 +6,13 @@ import numpy as np
 
 from ..ensemble._auto import AutoDensity
 from ..persistence.atomic import replace_file
-from ._csv import check_writable, complete_numbers, read_csv, say, write_csv
+from ._csv import check_writable, complete_numbers, is_standard, read_csv, say, write_csv
 from ._progress import n_jobs_for, print_status, show_progress
 
 N_EXPLAINED = 25  # rows, at least, that are explained by their own score
 SAME_REFERENCE = (
-    "{} holds the data themselves: rows that the density was fitted to cannot be told from normal "
-    "ones. Give other rows that are known to be normal, or leave --reference out"
+    "{} is the data table itself: rows used in the fit cannot be distinguished from normal ones. "
+    "Give other rows that are known to be normal, or leave --reference out"
 )
 ADDED = ["score", "p_value", "outlier", "oddest_column", "second_oddest_column"]
 
@@ -22,6 +22,8 @@ def run_outliers(args):
     for path in (args.output, args.report):
         check_writable(path, args.data, *([args.reference] if args.reference else []))
     if args.report is not None:
+        if is_standard(args.report):
+            raise ValueError("--report needs a file: only the table can be standard output")
         if args.report.resolve() == args.output.resolve():
             raise ValueError(
                 f"{args.output} is given for both the table and the report: choose two files"

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import N_POINTS
 from ..preprocessing.sklearn_compat import check_sample_weight, weighted_percentile
-from ..preprocessing.validation import validate_rows
+from ..preprocessing.validation import some_rows, validate_rows
 
 FENCE_ROWS = 5_000  # enough to estimate quartiles
 TIMED_ROWS = 100  # that tell how long a score takes
@@ -120,12 +120,14 @@ class OutlierDensityMixin(PersistenceMixin, OutlierMixin, DensityMixin):
         few = FENCE_ROWS // (N_POINTS if self.discrete_ else 1)
         n = few if self.contamination == "auto" else len(X)
         if (limit := getattr(self, "time_limit", None)) is not None:
-            started = time.monotonic()
+            started = time.perf_counter()
             score_rows(X[:TIMED_ROWS])
-            seconds_per_row = (time.monotonic() - started) / min(len(X), TIMED_ROWS)
-            n = min(n, max(TIMED_ROWS, int(THRESHOLD_SHARE * limit / seconds_per_row)))
-        step = max(1, len(X) // n)
-        return self._outlier_threshold(score_rows(X[::step]), weight[::step])
+            seconds = max(time.perf_counter() - started, 1e-6) / min(len(X), TIMED_ROWS)
+            n = min(n, max(TIMED_ROWS, int(THRESHOLD_SHARE * limit / seconds)))
+        if n < len(X):
+            rows = some_rows(len(X), n)
+            X, weight = X[rows], weight[rows]
+        return self._outlier_threshold(score_rows(X), weight)
 
     def _outlier_threshold(self, scores, weight):
         """Return the threshold by `contamination`, from the scores of rows."""

@@ -48,6 +48,7 @@ class SamplingMixin:
         frame = pd.DataFrame(X, columns=self.feature_names_in_)
         for name, gap in getattr(self, "discrete_", {}).items():
             column = frame[name]
-            if float(gap).is_integer() and (column == column.round()).all():
+            is_whole = float(gap).is_integer() and (column == column.round()).all()
+            if is_whole and column.abs().max() < 2**53:  # beyond, floats skip integers
                 frame[name] = column.astype(np.int64)
         return frame

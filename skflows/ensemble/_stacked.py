@@ -7,7 +7,7 @@ from sklearn.utils import check_random_state
 
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
-from ..density._third_party import check_is_density
+from ..density._third_party import check_is_density, is_frozen
 from ..preprocessing.sklearn_compat import BaseComposition, fit_context
 from ..preprocessing.validation import weighted_rows
 from ._components import Component, make_splits
@@ -16,6 +16,8 @@ from ._mixture import MixtureMixin
 
 def clone_with_seeds(estimator, random_state):
     """Return a clone in which each ``random_state`` of None is replaced by a drawn seed."""
+    if is_frozen(estimator):
+        return estimator
     seeds = {
         key: random_state.randint(2**31 - 1)
         for key, value in sorted(estimator.get_params().items())

@@ -19,7 +19,8 @@ def equalized(scores):
     order = np.argsort(scores, kind="stable")
     ascending = scores[order]
     with np.errstate(invalid="ignore"):
-        gaps = np.diff(ascending) > TIE * np.maximum(1, np.abs(ascending[1:]))
+        size = np.where(np.isfinite(ascending), np.abs(ascending), 0)[1:]
+        gaps = np.diff(ascending) > TIE * np.maximum(1, size)
     groups = np.concatenate([[0], np.cumsum(gaps)])
     equal = np.empty(len(scores))
     equal[order] = groups

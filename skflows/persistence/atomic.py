@@ -1,10 +1,14 @@
 """Writing a file as a whole or not at all."""
 
+import errno
 import os
 import secrets
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+# Why a write fails; other errors while a file is open may have nothing to do with it.
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 @contextmanager
@@ -14,7 +18,7 @@ def replace_file(path, mode="wb", **kwargs):
     Parameters
     ----------
     path : str or path-like
-        The file to write. Its folder must exist.
+        The file to write. Its folder must exist. Other hard links to it keep the old content.
     mode : {"wb", "w"}, default="wb"
         Mode of the file.
     **kwargs : dict
@@ -26,24 +30,64 @@ def replace_file(path, mode="wb", **kwargs):
         If the file cannot be written, for example on a full disk. It names the path, whose old
         content is kept.
     """
-    path = Path(os.path.realpath(path))  # a link goes on pointing to the new file
-    if path.exists() and not path.is_file():  # a terminal or a pipe
+    if is_stream(path):
         with open(path, mode, **kwargs) as file:
             yield file
         return
-    # In the same folder, because a file cannot be moved to another disk in one step.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary, target = temporary_file(path)
+    with naming(path):
+        file = open(temporary, mode.replace("w", "x"), opener=private_if(target.exists()), **kwargs)
     try:
-        try:
-            with open(temporary, mode.replace("w", "x"), **kwargs) as file:
+        with file:
+            with naming(path, FULL):
                 yield file
+            with naming(path):
                 file.flush()
                 os.fsync(file.fileno())
-            if path.exists():
-                shutil.copymode(path, temporary)
-            os.replace(temporary, path)
-        finally:
+        with naming(path):
+            if target.exists():
+                shutil.copymode(target, temporary)
+            os.replace(temporary, target)
+    finally:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_replaceable(path):
+    """Raise an OSError if `replace_file` could not write a file, which is left as it is."""
+    if not is_stream(path):
+        temporary, _ = temporary_file(path)
+        with naming(path):
+            temporary.touch(exist_ok=False)
+            temporary.unlink()
+
+
+def is_stream(path):
+    """Return whether a path is a terminal, a pipe or a device, which nothing can replace."""
+    is_redirected = str(path).startswith(("/dev/std", "/dev/fd/", "/proc/"))
+    return is_redirected or (Path(path).exists() and not Path(path).is_file())
+
+
+def temporary_file(path):
+    """Return a new path in the folder of a file, and the file that a link to it stands for."""
+    # In the same folder, because a file cannot be moved to another disk in one step.
+    target = Path(os.path.realpath(path))
+    return target.with_name(f".{secrets.token_hex(8)}.tmp"), target
+
+
+def private_if(is_private):
+    """Return an opener of files that only their owner can read until they have their mode."""
+    mode = 0o600 if is_private else 0o666
+    return lambda path, flags: os.open(path, flags, mode)
+
+
+@contextmanager
+def naming(path, reasons=None):
+    """Add a path to the message of an OSError, of any reason or of some."""
+    try:
+        yield
     except OSError as error:
+        if reasons is not None and error.errno not in reasons:
+            raise
         reason = error.strerror or str(error)
         raise OSError(error.errno, f"cannot write {path}: {reason}") from error

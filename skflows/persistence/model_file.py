@@ -10,18 +10,25 @@ import json
 import zipfile
 from collections import OrderedDict
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 from sklearn.base import BaseEstimator
 
 from .atomic import replace_file
-from .plain_state import FORMAT, check_format, find_class, name_of, package_version
+from .plain_state import FORMAT, check_format, check_state, find_class, name_of, package_version
 
 MODEL, CHECKSUM = "model.json", "checksum"
 CALLBACKS = "_skl_callbacks"  # of scikit-learn; they belong to the process, not to the model
-# An estimator of scikit-learn whose state is plain data: no skops is needed.
-GAUSSIAN_MIXTURE = "sklearn.mixture._gaussian_mixture:GaussianMixture"
+# Classes of scikit-learn whose state is plain data: no skops is needed for them.
+PLAIN_CLASSES = (
+    "sklearn.frozen._frozen:FrozenEstimator",
+    "sklearn.mixture._gaussian_mixture:GaussianMixture",
+    "sklearn.model_selection._split:KFold",
+    "sklearn.model_selection._split:ShuffleSplit",
+    "sklearn.pipeline:Pipeline",
+)
 CONTAINERS = {"tuple": tuple, "set": set, "frozenset": frozenset}
 BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 
@@ -36,7 +43,7 @@ def save(estimator, path):
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w") as archive:
         for name, content in files.items():
-            # With a fixed date: equal models are equal files.
+            # With a fixed date: saving a model again gives the same file.
             archive.writestr(zipfile.ZipInfo(name), content)
     with nullcontext(path) if hasattr(path, "write") else replace_file(path) as file:
         file.write(whole.getbuffer())
@@ -92,8 +99,12 @@ def load(path, *, trusted=()):
         content = Path(path).read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            files = {name: archive.read(name) for name in archive.namelist()}
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+            members = archive.infolist()
+            # Nothing that save has written is compressed: no small file becomes a large one.
+            if sum(member.file_size for member in members) > len(content):
+                raise ValueError("its members are larger than the file")
+            files = {member.filename: archive.read(member) for member in members}
+    except Exception as error:  # what the zip archive of somebody else raises
         raise ValueError(f"{path} is not a model of skflows, or is damaged: {error}") from error
     if MODEL not in files or CHECKSUM not in files:
         raise ValueError(f"{path} is not a model of skflows")
@@ -104,7 +115,10 @@ def load(path, *, trusted=()):
     try:
         stamp = json.loads(files.pop(MODEL))
         check_format(stamp, "model")
-        return Decoder(files, trusted)(stamp["model"])
+        model = Decoder(files, trusted)(stamp["model"])
+        if not isinstance(model, BaseEstimator):
+            raise ValueError(f"it holds a {type(model).__name__}, not an estimator")
+        return model
     except ImportError:
         raise
     except Exception as error:  # what a file that was tampered with raises
@@ -155,10 +169,10 @@ class Encoder:
 
     def _object(self, value, where):
         cls = type(value)
-        if cls is np.ndarray and value.dtype == object:
+        if isinstance(value, np.ndarray) and value.dtype == object:
             flat = [self(item, where) for item in value.ravel()]
             return {"@objects": flat, "shape": list(value.shape)}
-        if cls is np.ndarray:
+        if cls in (np.ndarray, np.memmap):
             return {"@array": self._array(value)}
         if cls is np.random.RandomState:
             return {"@random_state": self(value.get_state(legacy=False), where)}
@@ -166,7 +180,7 @@ class Encoder:
             return {"@generator": self(value.bit_generator.state, where)}
         if isinstance(value, type):
             return {"@class": name_of(value)[0]}
-        if is_plain_estimator(cls):
+        if has_plain_state(cls):
             state = {k: v for k, v in value.__getstate__().items() if k != CALLBACKS}
             return {"@estimator": name_of(cls)[0], "state": self(state, where)}
         return {"@skops": self._file(dump_foreign(value, where), "skops")}
@@ -187,6 +201,8 @@ class Decoder:
 
     def __init__(self, files, trusted):
         self.files = files
+        if isinstance(trusted, str):
+            raise ValueError(f"trusted={trusted!r}; it must be a list")
         self.classes = {name_of(each)[0]: each for each in trusted if isinstance(each, type)}
         self.trusted = [each for each in trusted if isinstance(each, str)]
         self._seen = {}
@@ -234,11 +250,15 @@ class Decoder:
                 bits.state = state
                 return np.random.Generator(bits)
             case "estimator":
-                cls = self._class(content)
-                if not issubclass(cls, BaseEstimator):
+                cls, state = self._class(content), self(value["state"])
+                if not has_plain_state(cls):
                     raise ValueError(f"{content!r} is not an estimator")
-                estimator = cls.__new__(cls)
-                estimator.__setstate__(self(value["state"]))
+                check_state(cls, state)
+                estimator = object.__new__(cls)
+                if issubclass(cls, BaseEstimator):
+                    estimator.__setstate__(state)
+                else:
+                    vars(estimator).update(state)
                 return estimator
             case "class":
                 return self._class(content)
@@ -249,15 +269,14 @@ class Decoder:
         raise ValueError(f"the file holds an object of an unknown kind, {kind!r}")
 
     def _class(self, name):
-        if name == GAUSSIAN_MIXTURE:
-            from sklearn.mixture import GaussianMixture  # takes long to import
-
-            return GaussianMixture
+        if name in PLAIN_CLASSES:
+            module, _, short = name.partition(":")
+            return getattr(import_module(module), short)
         cls = self.classes.get(name) or find_class(name)
-        if cls is None:
+        if not isinstance(cls, type):
             raise ValueError(
-                f"it contains the class {name!r}, which is not one of skflows: import that class, "
-                "and give it to load, trusted=[...], if you trust it"
+                f"it contains the class {name!r}, which is not one of skflows: if you trust it, "
+                "import the class, and give load the class itself, trusted=[...]"
             )
         return cls
 
@@ -265,11 +284,11 @@ class Decoder:
         return np.lib.format.read_array(io.BytesIO(self.files[name]), allow_pickle=False)
 
 
-def is_plain_estimator(cls):
-    """Return whether the state of an estimator is plain data."""
+def has_plain_state(cls):
+    """Return whether the state of an estimator, or of a splitter, is plain data."""
     name, is_foreign = name_of(cls)
-    is_plain = hasattr(cls, "_state_is_plain") or not is_foreign or name == GAUSSIAN_MIXTURE
-    return is_plain and issubclass(cls, BaseEstimator)
+    is_own = hasattr(cls, "_state_is_plain") or not is_foreign
+    return name in PLAIN_CLASSES or (is_own and issubclass(cls, BaseEstimator))
 
 
 def dump_foreign(value, where):

@@ -27,7 +27,9 @@ def name_of(cls):
     """Return the name under which a class is stored, and whether it is foreign."""
     if cls.__module__.startswith(f"{PACKAGE}."):
         return cls.__name__, False
-    if cls.__module__.startswith(TORCH):
+    from torch import nn
+
+    if getattr(nn, cls.__name__, None) is cls:
         return TORCH + cls.__name__, False
     return f"{cls.__module__}:{cls.__qualname__}", True
 
@@ -38,7 +40,8 @@ def find_class(name):
     if name.startswith(TORCH):
         from torch import nn
 
-        return getattr(nn, name.removeprefix(TORCH), None)
+        found = getattr(nn, name.removeprefix(TORCH), None)
+        return found if isinstance(found, type) and issubclass(found, nn.Module) else None
     for room in ROOMS:
         parent = importlib.import_module(f"{PACKAGE}.{room}")
         for info in pkgutil.iter_modules(parent.__path__, f"{parent.__name__}."):
@@ -99,6 +102,10 @@ class Flattener:
     def _module(self, module):
         empty = vars(_empty_module())
         own = {name: value for name, value in vars(module).items() if name not in empty}
+        # Hooks are functions, which only pickles can hold.
+        own |= {
+            name: vars(module)[name] for name in empty if "hooks" in name and vars(module)[name]
+        }
         return {
             CLASS: self._name(type(module)),
             "state": self(own),
@@ -143,7 +150,7 @@ class Restorer:
         cls = self._class(value[CLASS])
         if "modules" in value:
             return self._module(cls, value)
-        state = self(value["state"])
+        state = self._state(cls, value)
         if hasattr(cls, "_fields"):
             return cls(**state)
         restored = object.__new__(cls)
@@ -152,9 +159,14 @@ class Restorer:
 
     def _class(self, name):
         cls = self.foreign_classes.get(name) or find_class(name)
-        if cls is None:
+        if not isinstance(cls, type):
             raise ValueError(f"the model holds an object of an unknown class, {name!r}")
         return cls
+
+    def _state(self, cls, value):
+        state = self(value["state"])
+        check_state(cls, state)
+        return state
 
     def _tensor(self, value):
         import torch
@@ -169,16 +181,23 @@ class Restorer:
         return tensor
 
     def _module(self, cls, value):
-        module = cls.__new__(cls)
+        module = object.__new__(cls)
         self._seen[value[NUMBER]] = module
         vars(module).update(vars(_empty_module()))
-        vars(module).update(self(value["state"]))
+        vars(module).update(self._state(cls, value))
         module.training = value["training"]
         module._parameters.update(self(value["parameters"]))
         module._buffers.update(self(value["buffers"]))
         module._non_persistent_buffers_set.update(value["not_stored_by_torch"])
         module._modules.update(self(value["modules"]))
         return module
+
+
+def check_state(cls, state):
+    """Raise an error for a state that hides methods of a class, which an attacker may have made."""
+    hidden = [name for name in state if callable(getattr(cls, name, None)) or name[:2] == "__"]
+    if type(state) is not dict or (hidden and not hasattr(cls, "_fields")):
+        raise ValueError(f"the state of a {cls.__name__} is not one: it sets {hidden}")
 
 
 def check_format(stamp, what):

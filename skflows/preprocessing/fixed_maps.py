@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..bijections import Bounded, Chain, MarginalQuantile, Standardize, Whiten
+from .validation import some_rows
 
 PREPROCESSING = {"standardize": Standardize, "whiten": Whiten, "quantile": MarginalQuantile}
 # The components of an ensemble need the same maps of the same folds many times.
@@ -23,8 +24,9 @@ def fitted_preprocessor(names, bounds, x, weight):
     names = [names] if isinstance(names, str) else list(names)
     if unknown := [name for name in names if name not in list(PREPROCESSING)]:
         raise ValueError(f"preprocessing={unknown[0]!r}; choose among {list(PREPROCESSING)}.")
-    step = -(-len(x) // MAX_ROWS)  # rounded up
-    x, weight = x[::step], weight[::step]
+    if len(x) > MAX_ROWS:
+        few = torch.from_numpy(some_rows(len(x), MAX_ROWS))
+        x, weight = x[few], weight[few]
     steps = [] if bounds is None else [Bounded(bounds)]
     for name in names:
         if steps:

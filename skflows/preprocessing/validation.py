@@ -219,3 +219,11 @@ def validate_bounds(bounds, X, dequantizer, *, names=None, what="X"):
             "the row, or name the column in discrete if its values repeat."
         )
     return list(zip(low, high, strict=True))
+
+
+def some_rows(n_rows, n):
+    """Return the indices of n of a table's rows, drawn at random but the same each time.
+
+    Every k-th row would miss what comes in a period.
+    """
+    return np.sort(np.random.default_rng(0).choice(n_rows, min(n, n_rows), replace=False))

@@ -13,6 +13,7 @@ from ..bijections import Chain, MarginalQuantile, Rotation
 from ..bijections._flow import standard_normal_log_prob
 from ..bijections._marginal_quantile import SMALL_SAMPLE
 from ..preprocessing.fixed_maps import MAX_ROWS
+from ..preprocessing.validation import some_rows
 from .flow_fit import FlowFit
 from .history import History
 
@@ -90,8 +91,8 @@ class LayerwiseFit(FlowFit):
                 MarginalQuantile(d, n_bins=self.estimator.n_bins, tails="gaussian"),
             ]
         )
-        step = -(-len(train.y) // MAX_ROWS)  # rounded up
-        layer.initialize(train.y[::step], train.share[::step])
+        few = torch.from_numpy(some_rows(len(train.y), MAX_ROWS))
+        layer.initialize(train.y[few], train.share[few])
         return layer
 
 
