@@ -140,3 +140,12 @@ def test_reference_that_is_the_data_is_an_error(folder, capsys):
         assert main(shlex.split(line)) == 2
         assert f"{reference} is the data table itself" in capsys.readouterr().err
     assert not (folder / "flagged.csv").exists()
+
+
+def test_rows_have_names_in_the_report(folder):
+    table = pd.read_csv("odd.csv")
+    table.assign(name=[f"<n{i}>" for i in range(120)]).to_csv("named.csv", index=False)
+    line = f"outliers named.csv -o flagged.csv --id name --report r.html --fdr 0.3 {QUICK}"
+    assert main(shlex.split(line)) == 0
+    page = (folder / "r.html").read_text(encoding="utf-8")
+    assert "<td class='number'>&lt;n7&gt;</td>" in page

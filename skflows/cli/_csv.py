@@ -1,14 +1,20 @@
 """Reading and writing CSV files, with errors that say what to do."""
 
+import csv
+import io
 import re
 import sys
 import warnings
+from importlib import import_module
 
 import numpy as np
 
 from ..persistence.atomic import check_replaceable, replace_file
 
 REMEDY = "choose numeric columns with --columns, or encode them"
+COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ": "lzma"}
+SEPARATORS = ",;\t|"
+N_SNIFFED, MAX_SNIFFED = 20, 2**16  # lines, and characters, that tell the separator
 MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
 
 
@@ -23,20 +29,32 @@ def import_pandas():
     return pandas
 
 
-def read_csv(path):
-    """Read a table with a line of column names, or raise an error that says what is wrong."""
+def read_csv(path, sep=None, decimal=None):
+    """Read a table with a line of column names, or raise an error that says what is wrong.
+
+    Parameters
+    ----------
+    path : Path
+        The file, which may be compressed; ``-`` is standard input.
+    sep, decimal : str, default=None
+        What separates columns, and the decimal mark. None finds out.
+    """
     pandas = import_pandas()
     try:
-        frame = pandas.read_csv(standard_input() if is_standard(path) else path)
+        text = decoded(read_bytes(path))
+        sep = sep or likely_separator(text)
+        decimal = decimal or likely_decimal(text, sep)
+        frame = pandas.read_csv(io.StringIO(text), sep=sep, decimal=decimal)
     except (OSError, MemoryError) as error:
         raise ValueError(f"cannot read {path}: {one_line(error)}") from error
     except Exception as error:  # of the parser, a decoder or a decompressor
         raise ValueError(f"{path} is not a CSV file: {one_line(error)}") from error
     names = [str(name) for name in frame.columns]
     if not isinstance(frame.index, pandas.RangeIndex):
-        raise ValueError(f"{path} is not a CSV file: its rows have more fields than column names")
-    if len(names) == 1 and re.search("[;\t]", names[0]):
-        raise ValueError(f"{path} has one column, {names[0]!r}: separate columns by commas")
+        raise ValueError(
+            f"{path} is not a CSV file: its rows have more fields than column names. Columns are "
+            f"taken to be separated by {sep!r}: is it another --sep?"
+        )
     # DataFrame(array).to_csv() numbers the columns; other numbers are a row of data.
     if all(re.fullmatch(r"[-+.]?\d[-+.\deE]*", name) for name in names) and names != [
         str(i) for i in range(len(names))
@@ -47,6 +65,45 @@ def read_csv(path):
     if frame.empty:
         raise ValueError(f"{path} has column names but no rows")
     return frame
+
+
+def read_bytes(path):
+    """Return the content of a file, decompressed."""
+    content = standard_input().read() if is_standard(path) else path.read_bytes()
+    for magic, module in COMPRESSIONS.items():
+        if content.startswith(magic):
+            return import_module(module).decompress(content)
+    return content
+
+
+def decoded(content):
+    """Return text from bytes: UTF-8 or, with its mark, UTF-16; otherwise Windows-1252."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252")
+
+
+def likely_separator(text):
+    """Return what separates the columns: what splits the first lines into equally many fields."""
+    lines = text[:MAX_SNIFFED].splitlines()[:N_SNIFFED]
+    widths = {}
+    for sep in SEPARATORS:
+        counts = [len(row) for row in csv.reader(lines, delimiter=sep) if row]
+        if counts and counts[0] > 1 and len(set(counts)) == 1:
+            widths[sep] = counts[0]
+    return max(widths, key=widths.get, default=",")
+
+
+def likely_decimal(text, sep):
+    """Return the decimal mark: a comma if numbers in the first lines have one."""
+    if sep == ",":
+        return "."
+    lines = text[:MAX_SNIFFED].splitlines()[1:N_SNIFFED]
+    cells = [cell.strip() for row in csv.reader(lines, delimiter=sep) for cell in row]
+    return "," if any(re.fullmatch(r"[-+]?\d*,\d+([eE][-+]?\d+)?", cell) for cell in cells) else "."
 
 
 def feature_columns(frame):
@@ -87,21 +144,17 @@ def numbers(frame, path, remedy):
     return numbers
 
 
-def read_numbers(path, columns=None):
-    """Read the named columns of a file, or all of them, as finite numbers."""
-    frame = read_csv(path)
-    names = feature_columns(frame) if columns is None else columns
-    return numbers(select(frame, names, path), path, REMEDY)
-
-
-def complete_numbers(frame, path, columns=None):
+def complete_numbers(frame, path, columns=None, exclude=()):
     """Return the named columns of a table, or the numeric ones, in the rows without missing values.
 
     It warns of what is left out. If most entries of a column are numbers, the others are mistakes
     rather than texts, and an error.
     """
     names = feature_columns(frame) if columns is None else columns
-    frame = select(frame, names, path)
+    select(frame, exclude, path)
+    frame = select(frame, [name for name in names if name not in exclude], path)
+    if not frame.columns.size:
+        raise ValueError(f"no column of {path} is left")
     if columns is None:
         are_numbers = frame.apply(import_pandas().to_numeric, errors="coerce").notna().sum()
         texts = frame.columns[are_numbers <= frame.notna().sum() / 2]

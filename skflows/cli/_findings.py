@@ -17,6 +17,7 @@ class Findings(NamedTuple):
     fdr: float
     detector: DensityOutlierDetector
     frame: object  # the rows that were judged, indexed as in the file
+    names: object  # of all rows of the file, or None
     n_left_out: int  # rows with a missing value
     left_out: list  # columns that are not numeric
     known: object  # the rows that the detector was fitted to

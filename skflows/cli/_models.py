@@ -8,14 +8,12 @@ from ..ensemble._auto import AutoDensity
 from ..persistence.model_file import load
 from ._csv import (
     check_writable,
+    complete_numbers,
     import_pandas,
     is_standard,
-    numbers,
     one_line,
     read_csv,
-    read_numbers,
     say,
-    select,
     standard_input,
     write_csv,
 )
@@ -27,7 +25,8 @@ ESTIMATORS = ARCHITECTURES | {"gaussianization": GaussianizationDensity, "auto":
 def run_fit(args):
     """Fit a density to a CSV file and store it."""
     check_writable(args.output, args.data)
-    frame = read_numbers(args.data, args.columns)
+    table = read_csv(args.data, args.sep, args.decimal)
+    frame = complete_numbers(table, args.data, args.columns, args.exclude)
     model = ESTIMATORS[args.estimator](random_state=args.random_state)
     for name in ("max_iter", "time_limit", "contamination"):
         value = getattr(args, name)
@@ -69,12 +68,13 @@ def run_score(args):
     if is_standard(args.model) and is_standard(args.data):
         raise ValueError("model and data are both -: only one of them can be standard input")
     model = _load(args)
-    frame = read_csv(args.data)
-    frame = select(frame, getattr(model, "feature_names_in_", frame.columns), args.data)
-    frame = numbers(frame, args.data, "the model was fitted to numbers")
+    table = read_csv(args.data, args.sep, args.decimal)
+    names = [*getattr(model, "feature_names_in_", table.columns)]
+    frame = complete_numbers(table, args.data, names)
     scores = model.score_samples(frame if hasattr(model, "feature_names_in_") else frame.values)
     outlier = scores < model.offset_
-    write_csv({"log_density": scores, "outlier": outlier.astype(int)}, args.output)
+    scored = table.iloc[:, :0].join(frame.iloc[:, :0].assign(log_density=scores, outlier=outlier))
+    write_csv(scored.astype({"outlier": "Int64"}), args.output)
     if args.output:
         say(
             f"wrote {args.output}: {outlier.sum()} of {len(scores)} rows are outliers "

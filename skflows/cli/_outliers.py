@@ -6,7 +6,7 @@ import numpy as np
 
 from ..ensemble._auto import AutoDensity
 from ..persistence.atomic import replace_file
-from ._csv import check_writable, complete_numbers, is_standard, read_csv, say, write_csv
+from ._csv import check_writable, complete_numbers, is_standard, read_csv, say, select, write_csv
 from ._progress import n_jobs_for, print_status, show_progress
 
 N_EXPLAINED = 25  # rows, at least, that are explained by their own score
@@ -33,14 +33,19 @@ def run_outliers(args):
         check_matplotlib("skflows outliers --report")
     if args.reference is not None and args.reference.resolve() == args.data.resolve():
         raise ValueError(SAME_REFERENCE.format(args.data))
-    table = read_csv(args.data)
+    table = read_csv(args.data, args.sep, args.decimal)
+    exclude = args.exclude
+    if args.id is not None:
+        select(table, [args.id], args.data)
+        exclude = [*exclude, args.id]
     if taken := [name for name in ADDED if name in table]:
         raise ValueError(
             f"{args.data} has a column {taken[0]!r}, which the output adds: rename the column"
         )
-    frame = known = complete_numbers(table, args.data, args.columns)
+    frame = known = complete_numbers(table, args.data, args.columns, exclude)
     if args.reference is not None:
-        known = complete_numbers(read_csv(args.reference), args.reference, [*frame])
+        known = read_csv(args.reference, args.sep, args.decimal)
+        known = complete_numbers(known, args.reference, [*frame])
         if known.equals(frame):
             raise ValueError(SAME_REFERENCE.format(args.reference))
     found = find_outliers(args, table, frame, known)
@@ -96,6 +101,7 @@ def find_outliers(args, table, frame, known):
         fdr=args.fdr,
         detector=detector,
         frame=frame,
+        names=None if args.id is None else table[args.id].astype(str),
         n_left_out=len(table) - len(frame),
         left_out=[name for name in table if name not in frame],
         known=known,

@@ -15,9 +15,11 @@ examples:
   skflows outliers data.csv -o flagged.csv --fdr 0.05 --report report.html
   skflows demo
 
-Tables are CSV files: comma-separated, with column names in the first line. Models run no code when
-they are loaded; pickles can, and need --allow-pickle. The name - is standard input or output, for
-tables and for models. An error is one line on standard error, and exit code 2.
+Tables are CSV files with column names in the first line; separator, decimal mark, encoding and
+compression are found out. Columns of texts and rows with gaps are left out, with a warning.
+Models run no code when they are loaded; pickles can, and need --allow-pickle. The name - is
+standard input or output, for tables and for models. An error is one line on standard error, and
+exit code 2.
 """
 
 
@@ -75,6 +77,7 @@ def _add_score(command):
         type=Path,
         help="CSV file of log_density (nats) and outlier (1 or 0), a line per row (default: print)",
     )
+    _add_format(command)
 
 
 def _add_sample(command):
@@ -110,6 +113,7 @@ def _add_outliers(command):
         help="largest fraction of false flags, on average (default: 0.05)",
     )
     _add_columns(command)
+    command.add_argument("--id", metavar="COLUMN", help="column that names the rows in the report")
     command.add_argument("--report", type=Path, metavar="HTML", help="a report, in one file")
     command.add_argument(
         "--time-limit",
@@ -144,7 +148,20 @@ def _add_model(command):
 
 def _add_columns(command):
     command.add_argument(
-        "--columns", type=_arguments.names, metavar="A,B", help="columns (default: all)"
+        "--columns", type=_arguments.names, metavar="A,B", help="columns (default: all of numbers)"
+    )
+    command.add_argument(
+        "--exclude", type=_arguments.names, metavar="A,B", default=(), help="columns to leave out"
+    )
+    _add_format(command)
+
+
+def _add_format(command):
+    command.add_argument(
+        "--sep", metavar="C", help="what separates columns, such as ';' (default: found out)"
+    )
+    command.add_argument(
+        "--decimal", choices=[".", ","], help="decimal mark of numbers (default: found out)"
     )
 
 

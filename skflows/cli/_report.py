@@ -135,9 +135,10 @@ def lowest_kept(found):
     return float(kept.min()) if found.outlier.any() and len(kept) else None
 
 
-def row_number(found, row):
-    """Return the number of a judged row in the file, counted from 1."""
-    return found.frame.index[row] + 1
+def row_name(found, row):
+    """Return the name of a judged row, or its number in the file, counted from 1."""
+    index = found.frame.index[row]
+    return index + 1 if found.names is None else escape(found.names[index])
 
 
 def oddest_rows(found):
@@ -159,7 +160,7 @@ def oddest_rows(found):
         )
         flagged = " class='flagged'" if found.outlier[row] else ""
         lines.append(
-            f"<tr{flagged}><td class='number'>{row_number(found, row)}</td>"
+            f"<tr{flagged}><td class='number'>{row_name(found, row)}</td>"
             f"<td class='number'>{found.scores[row]:.1f}</td>"
             f"<td class='number'>{p_value(found.p_values[row])}</td><td>{reasons}</td></tr>"
         )
@@ -186,7 +187,7 @@ def why(found):
             feature_names=[str(name) for name in found.frame.columns],
             max_features=6,
         )
-        drawn.append(picture(display, f"Row {row_number(found, row)}"))
+        drawn.append(picture(display, f"Row {row_name(found, row)}"))
     return (
         "<p>Contributions: how the score changes when a similar normal row takes the values of the "
         "odd one, column by column, under the model of all rows. They add up to the score under "
