@@ -22,7 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
-from skflows import GaussianizationDensity, NSFDensity, TransformedDensity
+from skflows import AutoDensity, GaussianizationDensity, NSFDensity, TransformedDensity
 from skflows.bijections import Standardize
 from skflows.bijections._standardize import weighted_moments
 from skflows.density._evaluation import column_scale
@@ -416,3 +416,33 @@ def test_callbacks_get_the_best_candidate_of_the_search_for_input_noise():
     density.set_callbacks(AtEpochEnd(lambda _, fitted: seen.append(fitted.score(X))))
     density.fit(X)
     assert len(set(seen)) == 3
+
+
+MEMORY = np.random.default_rng(0).choice([2.0, 4, 8, 16, 24, 32], 200)
+
+
+@pytest.mark.parametrize(
+    "density",
+    [small("nsf"), AutoDensity(cv=2, time_limit=1, random_state=0)],
+    ids=["flow", "mixture"],
+)
+@pytest.mark.filterwarnings("ignore:time_limit")
+def test_samples_take_the_values_seen_if_each_occurs_often(density):
+    """A computer has 2, 4 or 8 GB, not 6."""
+    X = np.column_stack([MEMORY, np.random.default_rng(1).standard_normal(200)])
+    drawn = clone(density).fit(X).sample(500, random_state=0)
+    assert set(drawn[:, 0]) <= set(MEMORY)
+
+
+def test_samples_take_other_values_if_each_occurs_rarely_or_a_distance_is_given():
+    X = np.column_stack([MEMORY, np.random.default_rng(1).standard_normal(200)])
+    lattice = small("nsf", discrete={0: 2}).fit(X).sample(500, random_state=0)[:, 0]
+    assert 6 in lattice and set(lattice) <= set(range(2, 33, 2))
+    counts = np.random.default_rng(0).poisson(40, (60, 1)).astype(float)
+    drawn = small("nsf").fit(counts).sample(500, random_state=0)
+    assert not set(drawn[:, 0]) <= set(counts[:, 0])
+    only_seen = small("nsf", discrete={0: "seen"}).fit(counts).sample(500, random_state=0)
+    assert set(only_seen[:, 0]) <= set(counts[:, 0])
+    increments = small("nsf").partial_fit(MEMORY[:100, None])
+    increments.partial_fit(MEMORY[100:, None] + 1)
+    assert set(increments.sample(500, random_state=0)[:, 0]) <= {*MEMORY, *(MEMORY + 1)}

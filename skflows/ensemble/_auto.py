@@ -131,6 +131,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         X, weight = table.X, None if sample_weight is None else table.weight
         # Components see arrays, so that columns are given by index; all have the same cells.
         names = getattr(self, "feature_names_in_", None)
+        self._dequantizer = table.dequantizer
         self.discrete_ = table.dequantizer.named_gaps(names)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         splits = self._splits(X, table.is_weighted, seed)
@@ -143,6 +144,10 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         return self._fit_mixture(
             components, X, weight, table.is_weighted, splits, self.time_limit, started, quiet=True
         )
+
+    def _sample_rows(self, n_samples, random_state):
+        # The components know the distance between values, not which values occur.
+        return self._dequantizer.round(super()._sample_rows(n_samples, random_state))
 
     def _splits(self, X, is_weighted, seed):
         from sklearn.model_selection import ShuffleSplit  # takes long to import

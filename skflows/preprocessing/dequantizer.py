@@ -11,6 +11,8 @@ ROUNDING = 1e-9  # tolerance, in gaps
 SAME = 1e-12  # gaps below this fraction of the largest value are floating-point rounding errors
 MAX_UNSEEN = 10  # points of a lattice per value seen: sparser lattices yield the values seen only
 MAX_DECIMALS = 12
+SEEN = "seen"
+OFTEN = 5  # rows per value, on average, from which on there are hardly any other values
 N_POINTS = 2  # of a cell, over which a density is averaged
 ROWS_AT_ONCE = 2**15  # to bound the memory of all points
 
@@ -27,17 +29,21 @@ class Dequantizer:
     ----------
     X : ndarray of shape (n_samples, n_features)
         Rows that show which values occur.
-    gaps : dict of int to float or None
-        The discrete columns, and the distance between their values; None for the smallest one.
+    gaps : dict of int to float, "seen" or None
+        The discrete columns, and the distance between their values; None for the smallest one. The
+        values of samples are those seen for "seen" and, if each occurs often, for None; otherwise
+        all that have this distance.
     """
 
     def __init__(self, X, gaps):
         self.columns = np.array(list(gaps), dtype=int)
         self.values = [np.unique(column) for column in self._discrete(X).T]
+        self.rules = [gap if gap is None or gap == SEEN else "lattice" for gap in gaps.values()]
+        self.n_rows = len(X)
         self.gap = np.array(
             [
-                smallest_gap(values) if gap is None else float(gap)
-                for values, gap in zip(self.values, gaps.values(), strict=True)
+                float(gap) if rule == "lattice" else smallest_gap(values)
+                for values, gap, rule in zip(self.values, gaps.values(), self.rules, strict=True)
             ]
         )
 
@@ -51,10 +57,12 @@ class Dequantizer:
         if not isinstance(discrete, Mapping):
             discrete = dict.fromkeys(discrete)
         for column, gap in discrete.items():
-            if gap is not None and not (isinstance(gap, Real) and 0 < gap < np.inf):
+            is_number = isinstance(gap, Real) and 0 < gap < np.inf
+            if not (gap is None or is_number or (isinstance(gap, str) and gap == SEEN)):
                 raise ValueError(
                     f"discrete gives column {column!r} a gap of {gap!r}; it must be a positive "
-                    "number, or None for the smallest gap that occurs."
+                    'number, None for the smallest gap that occurs, or "seen" for samples of the '
+                    "values that occur."
                 )
         gaps = {
             column_index(key, X.shape[1], names, "discrete"): gap for key, gap in discrete.items()
@@ -68,6 +76,7 @@ class Dequantizer:
 
     def update(self, X):
         """Learn about new values, which samples may then take."""
+        self.n_rows += len(X)
         self.values = [
             np.union1d(values, column)
             for values, column in zip(self.values, self._discrete(X).T, strict=True)
@@ -113,8 +122,10 @@ class Dequantizer:
 
     def round(self, X):
         """Round the discrete columns of X to values they can have."""
-        for j, values, gap in zip(self.columns, self.values, self.gap, strict=True):
-            grid = possible_values(values, gap)
+        columns = zip(self.columns, self.values, self.gap, self.rules, strict=True)
+        for j, values, gap, rule in columns:
+            occur_often = rule is None and self.n_rows >= OFTEN * len(values)
+            grid = values if rule == SEEN or occur_often else possible_values(values, gap)
             X[:, j] = grid[np.searchsorted((grid[1:] + grid[:-1]) / 2, X[:, j])]
         return X
 
