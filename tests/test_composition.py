@@ -15,7 +15,7 @@ from _densities import NAMES, accurate, banana, each_estimator, each_kind, small
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict, cross_val_score
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -279,3 +279,12 @@ sys.exit("the child hangs" if hangs else child.exitcode)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
 def test_fits_do_not_hang_in_a_forked_process():
     subprocess.run([sys.executable, "-c", FORKED], check=True)
+
+
+def test_held_out_log_densities_by_cross_val_predict():
+    density = small("maf", contamination=None)  # no threshold to subtract
+    cv = KFold(3)
+    found = cross_val_predict(density, X, method="decision_function", cv=cv)
+    for train, held_out in cv.split(X):
+        expected = clone(density).fit(X[train]).score_samples(X[held_out])
+        np.testing.assert_array_equal(found[held_out], expected)

@@ -232,7 +232,7 @@ def test_thresholds(fitted):
 
 
 def test_components_get_the_sample_weights():
-    weight = np.where(X[:, 0] > 0, 1.0, 0.0)
+    weight = np.where(X[:, 0] > 0, 1.0 + np.arange(len(X)) % 2, 0.0)
     components = [("flow", small("nsf")), ("kernel", KernelDensity(bandwidth=0.3))]
     density = StackedDensity(components, cv=3, random_state=0).fit(X, sample_weight=weight)
     assert (density.sample(300, random_state=0)[:, 0] > -1).mean() > 0.95
@@ -502,3 +502,14 @@ def test_frozen_density_is_sampled_from_each_seed_and_takes_weights():
     first, second = (density.sample(3, random_state=seed) for seed in (0, 1))
     assert not np.isin(first, second).any()
     assert frozen.estimator.random_state == 0
+
+
+def test_equal_weights_change_nothing():
+    """Not even for estimators that take no weights."""
+    weight = np.full(len(X), 3.0)
+    for density in (
+        TransformedDensity(GaussianMixture(2, random_state=0), random_state=0),
+        StackedDensity([("mixture", GaussianMixture(2))], cv=2, random_state=0),
+    ):
+        weighted = clone(density).fit(X, sample_weight=weight)
+        np.testing.assert_array_equal(weighted.score_samples(X), density.fit(X).score_samples(X))

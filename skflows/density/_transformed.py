@@ -5,7 +5,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.utils import check_random_state
 
 from ..preprocessing.sklearn_compat import HasMethods, fit_context
-from ..preprocessing.validation import prepare_table
+from ..preprocessing.validation import prepare_table, uneven
 from . import _docstrings
 from ._base import BaseFlowDensity
 from ._outlier_labels import OutlierDensityMixin
@@ -128,7 +128,7 @@ class TransformedDensity(SamplingMixin, OutlierDensityMixin, MetaEstimatorMixin,
         x, weight = torch.from_numpy(rows), torch.from_numpy(table.weight)
         self.preprocessor_ = fitted_preprocessor(self.preprocessing, table.bounds, x, weight)
         mapped, _ = _evaluation.map_rows(self.preprocessor_, "forward", rows)
-        weight = None if sample_weight is None else table.weight
+        weight = uneven(table.weight)
         self.estimator_ = fit_density(clone(self.estimator), mapped, weight)
         self.offset_ = self._threshold_on(table.X, table.weight, self._score_rows)
         return self

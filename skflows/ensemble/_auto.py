@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
-from ..preprocessing.validation import prepare_table, resolve_bounds
+from ..preprocessing.validation import prepare_table, resolve_bounds, uneven
 from ._components import N_FOLDS, make_splits
 from ._mixture import MixtureMixin
 
@@ -128,7 +128,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         from ._portfolio import portfolio  # mixtures take long to import
 
         table = prepare_table(self, X, sample_weight, least=3)
-        X, weight = table.X, None if sample_weight is None else table.weight
+        X, weight = table.X, uneven(table.weight)
         # Components see arrays, so that columns are given by index; all have the same cells.
         names = getattr(self, "feature_names_in_", None)
         self._dequantizer = table.dequantizer

@@ -9,7 +9,7 @@ from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._third_party import check_is_density, is_frozen
 from ..preprocessing.sklearn_compat import BaseComposition, fit_context
-from ..preprocessing.validation import weighted_rows
+from ..preprocessing.validation import uneven, weighted_rows
 from ._components import Component, make_splits
 from ._mixture import MixtureMixin
 
@@ -164,7 +164,7 @@ class StackedDensity(MixtureMixin, BaseComposition):
         """
         components = self._checked_components()
         X, weight, is_weighted = weighted_rows(self, X, sample_weight, least=3)
-        weight = None if sample_weight is None else weight
+        weight = uneven(weight)
         random_state = check_random_state(self.random_state)
         splits = make_splits(self.cv, X, is_weighted, random_state.randint(2**31 - 1))
         components = [

@@ -227,3 +227,8 @@ def some_rows(n_rows, n):
     Every k-th row would miss what comes in a period.
     """
     return np.sort(np.random.default_rng(0).choice(n_rows, min(n, n_rows), replace=False))
+
+
+def uneven(weight):
+    """Return weights of rows, or None if all are equal, which changes nothing."""
+    return None if np.ptp(weight) == 0 else weight
