@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from skflows import AutoDensity
 from skflows.cli._main import main
 from skflows.cli._progress import n_jobs_for, print_status
 from skflows.ensemble import _portfolio
@@ -149,3 +150,23 @@ def test_rows_have_names_in_the_report(folder):
     assert main(shlex.split(line)) == 0
     page = (folder / "r.html").read_text(encoding="utf-8")
     assert "<td class='number'>&lt;n7&gt;</td>" in page
+
+
+def test_large_tables_are_announced_and_quick_sets_a_time_limit(folder, capsys, monkeypatch):
+    monkeypatch.setattr("skflows.cli._progress.MANY_VALUES", 100)
+    monkeypatch.setattr("skflows.cli._progress.SHORT_LIMIT", 1e9)  # no processes
+    fit, limits = AutoDensity.fit, []
+
+    def recorded(self, X, *args, **kwargs):
+        limits.append(self.time_limit)
+        return fit(self, X, *args, **kwargs)
+
+    monkeypatch.setattr(AutoDensity, "fit", recorded)
+    assert main(shlex.split("outliers odd.csv -o f.csv --quick --random-state 0")) == 0
+    assert capsys.readouterr().err == ""
+    assert main(shlex.split("outliers odd.csv -o f.csv --time-limit 29 --random-state 0")) == 0
+    assert capsys.readouterr().err == ""
+    assert set(limits) == {8, 29}
+    monkeypatch.setattr("skflows.cli._outliers.n_jobs_for", lambda limit: None)
+    assert main(shlex.split("outliers odd.csv -o f.csv --random-state 0")) == 0
+    assert "120 rows of 3 columns, which may take minutes (--quick" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from ._csv import (
     standard_input,
     write_csv,
 )
-from ._progress import fit_with_progress, n_jobs_for
+from ._progress import announce, fit_with_progress, n_jobs_for, time_limit_of
 
 ESTIMATORS = ARCHITECTURES | {"gaussianization": GaussianizationDensity, "auto": AutoDensity}
 
@@ -28,15 +28,16 @@ def run_fit(args):
     table = read_csv(args.data, args.sep, args.decimal)
     frame = complete_numbers(table, args.data, args.columns, args.exclude)
     model = ESTIMATORS[args.estimator](random_state=args.random_state)
-    for name in ("max_iter", "time_limit", "contamination"):
-        value = getattr(args, name)
+    values = {"max_iter": args.max_iter, "contamination": args.contamination}
+    for name, value in (values | {"time_limit": time_limit_of(args)}).items():
         if value is None:
             continue
         if name not in model.get_params():
             raise ValueError(f"{type(model).__name__} has no --{name.replace('_', '-')}")
         model.set_params(**{name: value})
     if "n_jobs" in model.get_params():
-        model.set_params(n_jobs=n_jobs_for(args.time_limit))
+        model.set_params(n_jobs=n_jobs_for(model.time_limit))
+        announce(frame, model.time_limit)
 
     start = time.perf_counter()
     interrupted = fit_with_progress(model, frame)

@@ -7,7 +7,7 @@ import numpy as np
 from ..ensemble._auto import AutoDensity
 from ..persistence.atomic import replace_file
 from ._csv import check_writable, complete_numbers, is_standard, read_csv, say, select, write_csv
-from ._progress import n_jobs_for, print_status, show_progress
+from ._progress import announce, n_jobs_for, print_status, show_progress, time_limit_of
 
 N_EXPLAINED = 25  # rows, at least, that are explained by their own score
 SAME_REFERENCE = (
@@ -72,10 +72,10 @@ def find_outliers(args, table, frame, known):
 
     started = time.perf_counter()
     judges_itself = args.reference is None
+    limit = time_limit_of(args)
+    announce(known, limit)
     density = AutoDensity(
-        time_limit=args.time_limit,
-        n_jobs=n_jobs_for(args.time_limit),
-        random_state=args.random_state,
+        time_limit=limit, n_jobs=n_jobs_for(limit), random_state=args.random_state
     )
     show_progress(density)
     detector = DensityOutlierDetector(

@@ -59,6 +59,7 @@ def _add_fit(command):
         metavar="S",
         help="seconds to fit in (flows, auto)",
     )
+    _add_quick(command)
     command.add_argument(
         "--contamination",
         type=_arguments.contamination,
@@ -121,6 +122,7 @@ def _add_outliers(command):
         metavar="S",
         help="seconds to fit in; explaining the rows takes some more",
     )
+    _add_quick(command)
     _add_random_state(command)
 
 
@@ -154,6 +156,12 @@ def _add_columns(command):
         "--exclude", type=_arguments.names, metavar="A,B", default=(), help="columns to leave out"
     )
     _add_format(command)
+
+
+def _add_quick(command):
+    command.add_argument(
+        "--quick", action="store_true", help="a result in 20 seconds, by fewer densities or epochs"
+    )
 
 
 def _add_format(command):
