@@ -216,7 +216,8 @@ class OutlierScoreDisplay:
                 f"{n_beyond} rows below the axis are counted in the first bin", fontsize="small"
             )
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(frameon=False, loc="upper left")
+        # White behind the text, where the line of the threshold may pass.
+        ax.legend(frameon=True, framealpha=1, edgecolor="none", loc="upper left")
         return self
 
     def _limits(self):
