@@ -246,3 +246,14 @@ def test_divergence_without_held_out_rows_keeps_the_initial_weights(name):
         estimator.fit(X)
     assert np.isfinite(estimator.offset_)
     assert estimator.score(X) > gaussian_log_density(X).mean() - 5
+
+
+def test_threshold_that_flags_more_of_other_rows_warns_at_the_line_of_the_user():
+    X = banana(200)
+    shifted = X[:50] + np.array([2.0, 0.0])
+    estimator = small("nsf", contamination=0.05)
+    with pytest.warns(UserWarning, match=r"contamination=0.05 flags .* but 0\.\d+ of") as caught:
+        estimator.fit(X, X_val=shifted)
+    assert caught[0].filename == __file__
+    estimator.fit(X, X_val=X[:50])
+    estimator.set_params(contamination=None).fit(X, X_val=shifted)

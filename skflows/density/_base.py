@@ -1,7 +1,6 @@
 """The base of all flows: density, outlier detector and transformer in one."""
 
 import math
-import warnings
 from abc import ABCMeta, abstractmethod
 from functools import partial
 from inspect import signature
@@ -25,10 +24,12 @@ from . import _docstrings
 from ._outlier_labels import OutlierDensityMixin
 from ._sampling import SamplingMixin
 from ._threads import fork_safe
+from ._warnings import warn_user
 
 # A latent map whose round trip errs by more than this fraction of a column's scale is not trusted
 # (Behrmann et al., "Understanding and Mitigating Exploding Inverses", 2021).
 MAX_RECONSTRUCTION_ERROR = 1e-3
+HELD_OUT_ROWS = 1000  # on which a fit checks its threshold
 RECONSTRUCTION_ROWS = 256  # training rows, about, on which a fit checks its inverse
 
 
@@ -170,6 +171,8 @@ class BaseFlowDensity(
         self._warn_of_trouble(history)
         if not only_score:
             self._check_inverse(X)
+            if flow_fit.held_out is not None and isinstance(self.contamination, Real):
+                self._check_contamination(flow_fit.held_out[0][:HELD_OUT_ROWS])
 
     def _fitted(self, flow_fit, X, weight):
         """Return the attributes of a fitted density, from a fit as it is now."""
@@ -223,25 +226,20 @@ class BaseFlowDensity(
         if not history.best_iter:
             kept += " (the initial ones)"
         if history.diverged:
-            warnings.warn(
+            warn_user(
                 f"Training stopped after {len(history.loss)} epochs: the loss or its gradient "
                 f"was repeatedly not finite, at ever lower rates; {kept}. Try a "
                 f"learning_rate_init smaller than {self.learning_rate_init}.",
                 ConvergenceWarning,
-                stacklevel=6,
             )
         if history.loss and not any(history.learning_rate):
-            warnings.warn(
+            warn_user(
                 f"time_limit={self.time_limit} ended training within its first epoch: raise it, "
                 "or train on fewer rows.",
                 ConvergenceWarning,
-                stacklevel=6,
             )
         if history.interrupted:
-            warnings.warn(
-                f"Training was interrupted after {len(history.loss)} epochs; {kept}.",
-                stacklevel=6,
-            )
+            warn_user(f"Training was interrupted after {len(history.loss)} epochs; {kept}.")
 
     def _check_inverse(self, X):
         from . import _evaluation
@@ -250,13 +248,24 @@ class BaseFlowDensity(
         scale = _evaluation.column_scale(X)
         error = (self._round_trip_error(rows) / scale).max()
         if not error <= MAX_RECONSTRUCTION_ERROR:  # NaN warns too
-            warnings.warn(
+            warn_user(
                 f"The inverse of the fitted flow errs by {error:.1e} of a column's standard "
                 f"deviation on training rows (more than {MAX_RECONSTRUCTION_ERROR:g}): samples "
                 "and inverse_transform are not exact. See reconstruction_error; try "
                 f"{self._remedy_for_inexact_inverse}.",
                 ConvergenceWarning,
-                stacklevel=6,
+            )
+
+    def _check_contamination(self, held_out):
+        """Warn if the threshold, a quantile of training rows, flags many more of other rows."""
+        expected = self.contamination
+        flagged = (self._score_rows(held_out) < self.offset_).mean()
+        if flagged > expected + 3 * math.sqrt(expected * (1 - expected) / len(held_out)):
+            warn_user(
+                f"contamination={expected:g} flags that fraction of the training rows, but "
+                f"{flagged:.2g} of the rows that were held out, because the flow fits the former "
+                'better. DensityOutlierDetector(calibration="conformal", alpha=...) flags a given '
+                "fraction of new rows."
             )
 
     def _score_rows(self, X):

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -11,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_rows
 from ._flow_density import FlowDensity
+from ._warnings import warn_user
 
 # Fraction of the epochs that are trained by likelihood, at the end.
 LIKELIHOOD_FRACTION = {"flow_matching": 0, "both": 0.04, "likelihood": 1}
@@ -319,7 +319,7 @@ class CNFDensity(FlowDensity):
 
     @staticmethod
     def _warn_of_no_effect(message):
-        warnings.warn(message, stacklevel=7)
+        warn_user(message)
 
     def _phases(self, max_iter):
         from ..bijections._ode import RungeKutta4

@@ -1,6 +1,5 @@
 """A mixture of any densities, weighted by the likelihood of held-out rows."""
 
-import warnings
 from contextlib import closing
 
 import numpy as np
@@ -11,6 +10,7 @@ from sklearn.callback import CallbackSupportMixin
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import SamplingMixin
 from ..density._third_party import draw
+from ..density._warnings import warn_user
 from ._components import budgets, fit_group, group_components, warm_up
 
 SHORT_LIMIT = 10  # seconds: a shorter fit runs in one process, because processes take time to start
@@ -147,16 +147,14 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
         outcomes.close()
         self._interrupted = interrupted
         if interrupted and len(done) < len(components):
-            warnings.warn(
+            warn_user(
                 f"The fit was interrupted after {len(done)} of {len(components)} components; the "
-                "mixture consists of these.",
-                stacklevel=4,
+                "mixture consists of these."
             )
         if n_missed:
-            warnings.warn(
+            warn_user(
                 f"time_limit={time_limit:g} left no time for {n_missed} of {len(components)} "
-                "components; the mixture consists of the others. More time may improve it.",
-                stacklevel=4,
+                "components; the mixture consists of the others. More time may improve it."
             )
         for name, value in attributes().items():
             setattr(self, name, value)
@@ -246,7 +244,7 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
             trouble = f"held-out rows have scores of NaN or inf under {', '.join(names)}"
             if not usable.any():
                 raise ValueError(f"{trouble}: no component is left.")
-            warnings.warn(f"{trouble}, which get no weight.", stacklevel=6)
+            warn_user(f"{trouble}, which get no weight.")
         return usable
 
     def _score_rows(self, X):

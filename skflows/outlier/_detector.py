@@ -1,6 +1,5 @@
 """An outlier detector by any density estimator."""
 
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -11,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._third_party import check_is_density, is_frozen, was_interrupted
+from ..density._warnings import warn_user
 from ..ensemble._auto import AutoDensity
 from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._mixture import MixtureMixin
@@ -313,11 +313,10 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         if null is not None and isinstance(self.contamination, str):
             self.offset_ = null.threshold(self.alpha)
             if np.isinf(self.offset_) and self.fdr is None:
-                warnings.warn(
+                warn_user(
                     f"alpha={self.alpha:g} flags no row: with {len(known)} rows to calibrate, the "
                     f"smallest p-value is {least_p_value(null):.2g}. Hold out more rows, or raise "
-                    "alpha.",
-                    stacklevel=4,
+                    "alpha."
                 )
             return
         known = known[np.isfinite(known)]
@@ -412,12 +411,11 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         flagged = discoveries(p_values, self.fdr, self.fdr_method)
         least = least_p_value(self._null)
         if not flagged.any() and (p_values <= least).any():
-            warnings.warn(
+            warn_user(
                 f"Some rows have the smallest possible p-value, but none is flagged: "
                 f"fdr={self.fdr:g} among {len(p_values)} rows needs p-values as low as "
                 f"{self.fdr / len(p_values):.2g}, and the smallest is {least:.2g}. Give more rows "
-                "to calibrate.",
-                stacklevel=2,
+                "to calibrate."
             )
         return flagged
 

@@ -1,0 +1,14 @@
+"""Warnings that point to the user's code."""
+
+import sys
+import warnings
+
+INTERNAL = ("skflows.", "sklearn.", "contextlib", "joblib.")
+
+
+def warn_user(message, category=UserWarning):
+    """Warn at the line outside of this package and scikit-learn that called them."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(INTERNAL):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
