@@ -271,3 +271,15 @@ def test_ensemble_finds_outliers_of_each_of_its_statistics():
     typical = np.quantile(fitted.score_samples(rng.standard_normal((400, 30))), 0.01)
     for outlier in (np.zeros((1, 30)), np.full((1, 30), 2.0)):  # too likely, too unlikely
         assert fitted.score_samples(outlier)[0] < typical
+
+
+def test_contributions_as_a_data_frame_have_the_names_of_the_columns():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=["a", "b"]).iloc[::-1]
+    fitted = DensityOutlierDetector(DENSITIES["mixture"]).fit(frame)
+    found = fitted.explain(frame[:5], as_frame=True)
+    assert [*found.columns] == ["a", "b"]
+    assert found.index.equals(frame.index[:5])
+    np.testing.assert_array_equal(found.to_numpy(), fitted.explain(frame[:5]))
+    with pytest.raises(ValueError, match="as_frame=True needs column names"):
+        DensityOutlierDetector(DENSITIES["mixture"]).fit(X).explain(X[:5], as_frame=True)

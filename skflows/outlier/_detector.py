@@ -462,7 +462,7 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         is_as_odd = np.abs(np.array(means) - centre) >= observed * (1 - 1e-12)
         return float((1 + is_as_odd.sum()) / (n_resamples + 1))
 
-    def explain(self, X, *, n_orders=8, random_state=None):
+    def explain(self, X, *, n_orders=8, random_state=None, as_frame=False):
         """Return the contribution of each column to the score of each row.
 
         Starting from a similar training row, the columns are set to the values of the row to be
@@ -481,9 +481,13 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         random_state : int, RandomState instance or None, default=None
             Seed of the orders. None draws the same ones in each call.
 
+        as_frame : bool, default=False
+            Return a pandas DataFrame with the column names seen in `fit`, and the index of X if
+            that is a DataFrame.
+
         Returns
         -------
-        contributions : ndarray of shape (n_samples, n_features)
+        contributions : ndarray or DataFrame of shape (n_samples, n_features)
             Each row adds up to ``score_samples(X)``; the oddest column has the lowest value.
 
         References
@@ -494,7 +498,21 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         check_is_fitted(self)
         if not isinstance(n_orders, Integral) or n_orders < 1:
             raise ValueError(f"n_orders={n_orders!r}; it must be an integer of at least 1.")
+        if as_frame and not hasattr(self, "feature_names_in_"):
+            raise ValueError(
+                "as_frame=True needs column names, but the detector was fitted without them: fit "
+                "it to a DataFrame whose column names are strings."
+            )
+        index = getattr(X, "index", None)
         X = validate_rows(self, X, reset=False)
+        found = self._contributions(X, n_orders, random_state)
+        if not as_frame:
+            return found
+        import pandas as pd  # optional
+
+        return pd.DataFrame(found, index=index, columns=self.feature_names_in_)
+
+    def _contributions(self, X, n_orders, random_state):
         rng = check_random_state(0 if random_state is None else random_state)
         found = np.mean(
             [contributions(model, X, self._reference, n_orders, rng) for model in self.models_],
