@@ -337,3 +337,11 @@ def test_rows_of_weight_0_do_not_matter():
         history = train(bijection, padded, torch.cat([weight, weight.new_zeros(extra)]), **SETTINGS)
         fits.append((weights_of(bijection), history.loss))
     assert_close(*fits, rtol=1e-12, atol=1e-12)
+
+
+def test_training_ends_with_the_epoch_in_which_the_rate_falls_to_0():
+    """A time limit may be about to pass for a step, and not yet for the look at the next one."""
+    rates = iter([1.0, 1.0, 0.0])
+    settings = SETTINGS | {"batch_size": 10, "schedule": lambda *step: next(rates, 1.0)}
+    history = train(ElementwiseAffine(2).double(), *rows(), **settings)
+    assert len(history.loss) == 1

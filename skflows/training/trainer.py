@@ -238,7 +238,8 @@ class Trainer:
                 if self._all_done():
                     break
                 # A time limit ends the training where another step would end too late.
-                is_last = epoch == self.max_iter or self.schedule(self.step, self.n_steps) == 0
+                ends = 0 in (factor, self.schedule(self.step, self.n_steps))
+                is_last = epoch == self.max_iter or ends
                 stop = self._end_epoch(epoch, losses, rates, is_last)
                 if stop or is_last or self._all_done():
                     break
@@ -313,8 +314,8 @@ class Trainer:
         for row, alive in enumerate(self.optimizer.alive.tolist()):
             if not alive:
                 i = self.running[row]
-                self.progress[i].recover()
                 self.optimizer.restart(row, self.best[i], BACK_OFF)
+                self.progress[i].recover()
 
     def _end_epoch(self, epoch, losses, rates, is_last):
         """Record an epoch, validate its weights and call back; return whether to stop."""
