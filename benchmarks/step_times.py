@@ -177,14 +177,7 @@ def print_files(paths):
             runs.append(json.load(file))
     for run in runs:
         print("{machine}, {instructions}; threads: {threads}; torch {torch}".format(**run))
-    names = list(dict.fromkeys(name for _, seconds in runs[0]["times"] for name in seconds))
-    print("\n| | skflows, ms | " + " | ".join(names[1:]) + " |\n" + "|---" * (len(names) + 1) + "|")
-    for rows in zip(*(run["times"] for run in runs), strict=True):
-        cells = [" / ".join(f"{1000 * seconds['skflows']:.3g}" for _, seconds in rows)]
-        for name in names[1:]:
-            ratios = [s[name] / s["skflows"] for _, s in rows if name in s]
-            cells.append(" / ".join(f"{ratio:.2f}x" for ratio in ratios))
-        print(f"| {rows[0][0]} | " + " | ".join(cells) + " |")
+    print(f"\n{table(*(run['times'] for run in runs))}")
 
 
 def main():

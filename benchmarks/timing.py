@@ -114,13 +114,18 @@ def clock_for(n_threads):
     return process_time if n_threads == 1 else perf_counter
 
 
-def table(rows):
-    """Rows of (what, seconds by contestant): the first contestant's time, the others' ratios."""
-    names = list(dict.fromkeys(name for _, seconds in rows for name in seconds))
+def table(*runs):
+    """The first contestant's time, and the others' ratios to it; runs are separated by slashes.
+
+    A run is a list of (what, seconds by contestant).
+    """
+    names = list(dict.fromkeys(name for _, seconds in runs[0] for name in seconds))
     first, *others = names
     lines = [f"| | {first}, ms | " + " | ".join(others) + " |", "|---" * (1 + len(names)) + "|"]
-    for what, seconds in rows:
-        base = seconds[first]
-        ratios = [f"{seconds[name] / base:.2f}x" if name in seconds else "" for name in others]
-        lines.append(f"| {what} | {1e3 * base:.3g} | " + " | ".join(ratios) + " |")
+    for rows in zip(*runs, strict=True):
+        cells = [rows[0][0], " / ".join(f"{1e3 * seconds[first]:.3g}" for _, seconds in rows)]
+        for name in others:
+            ratios = [seconds[name] / seconds[first] for _, seconds in rows if name in seconds]
+            cells.append(" / ".join(f"{ratio:.2f}x" for ratio in ratios))
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

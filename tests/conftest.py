@@ -29,6 +29,24 @@ def close_figures():
     plt.close("all")
 
 
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Interrupt the third epoch; return a list that grows by each epoch."""
+    from skflows.training import trainer
+
+    epochs = []
+    shuffle = trainer.shuffled_batches
+
+    def interrupted(*args, **kwargs):
+        epochs.append(0)
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+        return shuffle(*args, **kwargs)
+
+    monkeypatch.setattr(trainer, "shuffled_batches", interrupted)
+    return epochs
+
+
 @pytest.fixture(params=["compiled", "torch"])
 def implementation(request, monkeypatch):
     """Run a test with the compiled kernels, and with PyTorch operations alone."""

@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 from skflows import CNFDensity, DensityOutlierDetector, StackedDensity
 from skflows.bijections._flow import ContinuousFlow, Flow
 from skflows.model_selection import FlowGridSearchCV
-from skflows.training import losses, trainer
+from skflows.training import losses
 
 
 @pytest.mark.parametrize(("name", "error"), [(name, 0.01) for name in KINDS] + [("nsf", np.nan)])
@@ -182,22 +182,6 @@ def test_rejected_increment_changes_nothing():
     with pytest.raises(ValueError, match="not within bounds"):
         estimator.partial_fit(X + 100)
     np.testing.assert_array_equal(estimator.sample(50, random_state=0), before)
-
-
-@pytest.fixture
-def interrupt(monkeypatch):
-    """Interrupt the third epoch; return a list that grows by each epoch."""
-    epochs = []
-    shuffle = trainer.shuffled_batches
-
-    def interrupted(*args, **kwargs):
-        epochs.append(0)
-        if len(epochs) == 3:
-            raise KeyboardInterrupt
-        return shuffle(*args, **kwargs)
-
-    monkeypatch.setattr(trainer, "shuffled_batches", interrupted)
-    return epochs
 
 
 FLOW = small("maf", max_iter=9, early_stopping=False)  # whose folds do not train together
