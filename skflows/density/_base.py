@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
 from ..preprocessing.validation import (
     prepare_table,
+    some_rows,
     validate_bounds,
     validate_rows,
     weighted_rows,
@@ -172,7 +173,8 @@ class BaseFlowDensity(
         if not only_score:
             self._check_inverse(X)
             if flow_fit.held_out is not None and isinstance(self.contamination, Real):
-                self._check_contamination(flow_fit.held_out[0][:HELD_OUT_ROWS])
+                held_out = flow_fit.held_out[0]
+                self._check_contamination(held_out[some_rows(len(held_out), HELD_OUT_ROWS)])
 
     def _fitted(self, flow_fit, X, weight):
         """Return the attributes of a fitted density, from a fit as it is now."""

@@ -7,6 +7,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 
+def check_has_names(estimator):
+    """Raise an error if an estimator cannot name columns."""
+    if not hasattr(estimator, "feature_names_in_"):
+        raise ValueError(
+            f"as_frame=True needs column names, but {type(estimator).__name__} was fitted without "
+            "them: fit it to a DataFrame whose column names are strings."
+        )
+
+
 class SamplingMixin:
     """The method `sample`, from `_sample_rows`."""
 
@@ -33,11 +42,8 @@ class SamplingMixin:
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
-        if as_frame and not hasattr(self, "feature_names_in_"):
-            raise ValueError(
-                "as_frame=True needs column names, but the density was fitted without them: fit "
-                "it to a DataFrame whose column names are strings."
-            )
+        if as_frame:
+            check_has_names(self)
         X = self._sample_rows(n_samples, check_random_state(random_state))
         return self._frame(X) if as_frame else X
 

@@ -9,6 +9,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..density._outlier_labels import OutlierDensityMixin
+from ..density._sampling import check_has_names
 from ..density._third_party import check_is_density, is_frozen, was_interrupted
 from ..density._warnings import warn_user
 from ..ensemble._auto import AutoDensity
@@ -498,11 +499,8 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         check_is_fitted(self)
         if not isinstance(n_orders, Integral) or n_orders < 1:
             raise ValueError(f"n_orders={n_orders!r}; it must be an integer of at least 1.")
-        if as_frame and not hasattr(self, "feature_names_in_"):
-            raise ValueError(
-                "as_frame=True needs column names, but the detector was fitted without them: fit "
-                "it to a DataFrame whose column names are strings."
-            )
+        if as_frame:
+            check_has_names(self)
         index = getattr(X, "index", None)
         X = validate_rows(self, X, reset=False)
         found = self._contributions(X, n_orders, random_state)

@@ -10,15 +10,6 @@ ROWS_AT_ONCE = 20_000
 QUICK_ORDERS = 4  # for each of two densities
 
 
-def column_scales(X):
-    """Return the standard deviation of each column, 1 for a constant one, safe from overflow."""
-    X = np.asarray(X, dtype=np.float64)
-    unit = np.abs(X).max(axis=0)
-    unit[unit == 0] = 1.0
-    scales = (X / unit).std(axis=0) * unit
-    return np.where(scales > 0, scales, 1.0)
-
-
 def reference_rows(X, score_rows, random_state):
     """Return normal rows to compare with: a sample of rows without those of the lowest scores."""
     few = X[random_state.permutation(len(X))[:N_REFERENCE]]
@@ -52,8 +43,10 @@ def contributions(model, X, reference, n_orders, random_state):
     contributions : ndarray of shape (n, d)
         They add up to the score, up to rounding.
     """
+    from ..density._evaluation import column_scale  # imports torch
+
     orders = column_orders(X.shape[1], n_orders, random_state)
-    scale = column_scales(reference)
+    scale = column_scale(reference)
     found = np.empty(X.shape)
     size = max(1, ROWS_AT_ONCE // (len(orders) * (X.shape[1] + 1)))
     for start in range(0, len(X), size):

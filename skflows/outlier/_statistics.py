@@ -8,7 +8,6 @@ import numpy as np
 from sklearn.base import clone
 
 from ..density._third_party import fit_density
-from ._explain import column_scales
 
 STEP = 1e-4  # of a central difference, in standard deviations of the column
 REPLACED = 0.3  # fraction of the values that a background of noised rows takes from other rows
@@ -55,7 +54,9 @@ def typicality(density, X, mean):
 
 
 def scales_of_columns(density, X, setting):
-    return column_scales(X)
+    from ..density._evaluation import column_scale  # imports torch
+
+    return column_scale(X)
 
 
 def score_norm(density, X, scales):

@@ -1,7 +1,7 @@
 """What a fitted estimator pickles, and its method `save`."""
 
 from .model_file import save
-from .plain_state import FORMAT, Flattener, Restorer, check_format, check_state, package_version
+from .plain_state import FORMAT, Flattener, Restorer, check_format, package_version
 
 STAMP = "_skflows"
 
@@ -24,7 +24,6 @@ class PersistenceMixin:
         check_format(stamp, type(self).__name__)
         restore = Restorer(stamp.get("classes", {}))
         own = {name: restore(value) for name, value in state.items() if name != STAMP}
-        check_state(type(self), own)
         super().__setstate__(own)
 
     def save(self, path):

@@ -98,11 +98,12 @@ def suitable_threads(module, n_rows):
     """
     work = n_rows * sum(p.numel() for p in module.parameters())
     is_small = work < MIN_SHARED_WORK or module.is_sequential()
-    if is_forked() and not is_small:
+    was_forked = is_forked()
+    if was_forked and not is_small:
         warnings.warn(
             "This process was forked, and torch's threads do not survive a fork: the fit uses one "
             'thread. To use more, start processes by "spawn", or by joblib\'s default.',
             stacklevel=2,
         )
-    with one_thread() if is_small else nullcontext():
+    with one_thread() if is_small or was_forked else nullcontext():
         yield
