@@ -328,7 +328,14 @@ def test_score_without_a_column_of_the_model_is_an_error(folder, capsys):
 def test_score_of_a_text_is_an_error(folder, capsys):
     write("new.csv", 'width,height,"weight, kg"\n1,2,3\n1,tall,3\n')
     assert run("score model.skflows new.csv") == 2
-    assert "'height' holds 'tall'" in only_error(capsys)
+    assert re.search("'height' holds 'tall'.; the model", only_error(capsys))
+
+
+@pytest.mark.filterwarnings("default")
+def test_only_texts_are_left_is_an_error(folder, capsys):
+    write("texts.csv", "a,b,c\n1,x,y\n2,z,w\n")
+    assert run("fit texts.csv -o m.skflows --exclude a") == 2
+    assert "texts.csv has no column of numbers" in only_error(capsys)
 
 
 @pytest.mark.filterwarnings("default")

@@ -144,7 +144,7 @@ def numbers(frame, path, remedy):
     return numbers
 
 
-def complete_numbers(frame, path, columns=None, exclude=()):
+def complete_numbers(frame, path, columns=None, exclude=(), remedy=REMEDY):
     """Return the named columns of a table, or the numeric ones, in the rows without missing values.
 
     It warns of what is left out. If most entries of a column are numbers, the others are mistakes
@@ -158,7 +158,7 @@ def complete_numbers(frame, path, columns=None, exclude=()):
     if columns is None:
         are_numbers = frame.apply(import_pandas().to_numeric, errors="coerce").notna().sum()
         texts = frame.columns[are_numbers <= frame.notna().sum() / 2]
-        if len(texts) == len(names):
+        if len(texts) == frame.columns.size:
             raise ValueError(f"{path} has no column of numbers: encode the texts as numbers")
         if len(texts):
             warnings.warn(
@@ -170,9 +170,9 @@ def complete_numbers(frame, path, columns=None, exclude=()):
     if not complete.all():
         left_out = f"of {len(frame)} rows of {path} have missing values ({_counted(frame.isna())})"
         if not complete.any():
-            raise ValueError(f"all {left_out}: fill them in, or name other columns by --columns")
+            raise ValueError(f"all {left_out}: fill them in, or leave out columns")
         warnings.warn(f"{(~complete).sum()} {left_out}: left out", stacklevel=2)
-    return numbers(frame[complete], path, REMEDY)
+    return numbers(frame[complete], path, remedy)
 
 
 def write_csv(columns, path):

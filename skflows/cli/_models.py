@@ -71,7 +71,8 @@ def run_score(args):
     model = _load(args)
     table = read_csv(args.data, args.sep, args.decimal)
     names = [*getattr(model, "feature_names_in_", table.columns)]
-    frame = complete_numbers(table, args.data, names)
+    remedy = "the model was fitted to numbers"
+    frame = complete_numbers(table, args.data, names, remedy=remedy)
     scores = model.score_samples(frame if hasattr(model, "feature_names_in_") else frame.values)
     outlier = scores < model.offset_
     scored = table.iloc[:, :0].join(frame.iloc[:, :0].assign(log_density=scores, outlier=outlier))
@@ -102,17 +103,17 @@ def run_sample(args):
 def _load(args):
     """Load the model of a command: a file of `save`, or a pickle if the user trusts it."""
     path = args.model
-    if not args.allow_pickle or not _is_foreign(path):
+    is_foreign = _is_foreign(path)
+    if args.allow_pickle and is_foreign:
+        model = _unpickle(path)
+    else:
         try:
             model = load(standard_input() if is_standard(path) else path)
         except OSError as error:
             raise ValueError(f"cannot read {path}: {one_line(error)}") from error
         except ValueError as error:
-            hint = "; if it is a pickle that you trust, add --allow-pickle"
-            hint = hint if _is_foreign(path) and not args.allow_pickle else ""
+            hint = "; if it is a pickle that you trust, add --allow-pickle" if is_foreign else ""
             raise ValueError(f"{one_line(error)}{hint}") from error
-    else:
-        model = _unpickle(path)
     if not isinstance(model, tuple(ESTIMATORS.values())) or not hasattr(model, "offset_"):
         raise ValueError(
             f"{path} is not a fitted model of skflows: it holds a {type(model).__name__}"
@@ -121,9 +122,11 @@ def _load(args):
 
 
 def _is_foreign(path):
-    """Return whether a file is none that `save` wrote, whole or damaged."""
-    if is_standard(path) or not path.exists():
-        return is_standard(path)
+    """Return whether a file may be one that `save` did not write."""
+    if is_standard(path):
+        return True  # what comes in cannot be looked at beforehand
+    if not path.is_file():
+        return False
     with open(path, "rb") as file:
         return file.read(2) != b"PK"
 
