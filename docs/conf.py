@@ -2,17 +2,21 @@
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import jinja2
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(DOCS)]
 # On the small tables of the examples, more threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import skflows.bijections  # noqa: E402  (the import needs the path above)
+import make_benchmark_picture  # noqa: E402  (the imports need the path above)
+
+import skflows.bijections  # noqa: E402
+from skflows.density import ARCHITECTURES  # noqa: E402
 
 project = "skflows"
 author = "the skflows developers"
@@ -28,6 +32,7 @@ extensions = [
     "myst_parser",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    "parameter_groups",
 ]
 exclude_patterns = ["_build", "_templates"]
 templates_path = ["_templates"]
@@ -38,11 +43,16 @@ default_role = "code"
 # Links by URL, not by intersphinx, so that the site builds without a network.
 extlinks = {"sklearn": ("https://scikit-learn.org/stable/modules/generated/%s.html", "%s")}
 
+# MathJax is copied into the site, so that formulas need no network either. This one file draws
+# them as SVG, without fonts.
+MATHJAX = Path(*find_spec("sphinx-mathjax-offline").submodule_search_locations) / "static/mathjax"
+mathjax_path = "tex-svg.js"
+
 html_theme = "pydata_sphinx_theme"
 html_title = "skflows"
 html_logo = "_static/logo.svg"
 html_favicon = "_static/logo.svg"
-html_static_path = ["_static"]
+html_static_path = ["_static", str(MATHJAX / mathjax_path)]
 html_css_files = ["skflows.css"]
 html_show_sourcelink = False
 html_theme_options = {
@@ -71,6 +81,10 @@ sphinx_gallery_conf = {
     "examples_dirs": str(ROOT / "examples"),
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"/plot_",
+    "subsection_order": [
+        f"../examples/{section}"
+        for section in ("start_here", "real_tables", "outliers", "continuous_flows")
+    ],
     "doc_module": ("skflows",),
     "backreferences_dir": "generated/backreferences",
     "remove_config_comments": True,
@@ -93,12 +107,16 @@ def render(name, **values):
     write_if_changed(DOCS / name, template.render(**values) + "\n")
 
 
-# Generated pages: the API lists all estimators and bijections, and the benchmarks page includes all
-# tables in benchmarks/.
+# Generated: the API lists all estimators and bijections, the benchmarks page includes all tables in
+# benchmarks/, and the landing page has a picture of one.
+classes = [name for name in skflows.__all__ if isinstance(getattr(skflows, name), type)]
+flows = [cls.__name__ for cls in ARCHITECTURES.values()]
 render(
     "api.rst",
-    estimators=skflows.__all__,
+    estimators=dict.fromkeys(["AutoDensity", "NSFDensity", *flows, *classes]),  # each once
+    functions=[name for name in skflows.__all__ if name not in classes],
     bijections=skflows.bijections.__all__,
 )
 tables = {path.name for path in (ROOT / "benchmarks").glob("*.md")} - {"README.md"}
 render("benchmarks.md", tables=sorted(tables))
+make_benchmark_picture.main()
