@@ -71,6 +71,7 @@ WITHOUT_SIDEBAR = """
 html_sidebars = {page: [] for page in WITHOUT_SIDEBAR.split()}
 
 autosummary_generate = True
+toc_object_entries_show_parents = "hide"
 # Docstrings inherited from scikit-learn refer to its glossary.
 suppress_warnings = ["ref.term"]
 autodoc_typehints = "none"
@@ -91,6 +92,7 @@ sphinx_gallery_conf = {
     # Show tables and estimators, but not the lists of artists that matplotlib returns.
     "capture_repr": ("_repr_html_",),
     "show_memory": False,
+    "write_computation_times": False,
     "min_reported_time": 1,
 }
 

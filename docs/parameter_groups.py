@@ -13,7 +13,7 @@ def names(part):
     return {match["name"] for match in _docstrings.DEFAULT.finditer(part)}
 
 
-# Title of a group: the section of the guide about it and its parameters. Those that no group names
+# Name of a group: the section of the guide about it and its parameters. Those that no group names
 # belong to the architecture.
 GROUPS = {
     "Architecture": (":doc:`/choosing`", names(_docstrings.NETWORK)),
@@ -30,7 +30,7 @@ GROUPS = {
         names(_docstrings.TRAINING)
         | {"objective", "coupling", "kinetic_penalty", "jacobian_penalty", "checkpointing"},
     ),
-    "Outliers": (":ref:`outlier-threshold`", names(_docstrings.TRAINING_CONTAMINATION)),
+    "Outlier": (":ref:`outlier-threshold`", names(_docstrings.TRAINING_CONTAMINATION)),
 }
 
 
@@ -56,7 +56,7 @@ def group_parameters(app, what, name, obj, options, lines):
     fields = []
     for title, entries in groups.items():
         if entries:
-            fields += [f":{title}:", "", f"    See {GROUPS[title][0]}.", "", *entries]
+            fields += [f":{title} parameters:", "", f"    See {GROUPS[title][0]}.", "", *entries]
     lines[start:stop] = fields
 
 
