@@ -35,9 +35,9 @@ GROUPS = {
 
 
 def group_of(parameter):
-    """Return the title of a parameter's group."""
-    titles = (title for title, (_, members) in GROUPS.items() if parameter in members)
-    return next(titles, "Architecture")
+    """Return the name of a parameter's group."""
+    found = (name for name, (_, members) in GROUPS.items() if parameter in members)
+    return next(found, "Architecture")
 
 
 def group_parameters(app, what, name, obj, options, lines):
@@ -47,17 +47,17 @@ def group_parameters(app, what, name, obj, options, lines):
         return
     start = lines.index(":Parameters:")
     stop = next(i for i in range(start + 1, len(lines)) if lines[i].startswith(":"))
-    groups = {title: [] for title in GROUPS}
-    for line in lines[start + 1 : stop]:
+    groups = {group: [] for group in GROUPS}
+    for line in lines[start + 2 : stop]:  # the first entry follows a blank line
         if entry := ENTRY.match(line):
-            group = groups[group_of(entry[1])]
-        if line or any(groups.values()):
-            group.append(line)
-    fields = []
-    for title, entries in groups.items():
-        if entries:
-            fields += [f":{title} parameters:", "", f"    See {GROUPS[title][0]}.", "", *entries]
-    lines[start:stop] = fields
+            entries = groups[group_of(entry[1])]
+        entries.append(line)
+    lines[start:stop] = [
+        line
+        for group, entries in groups.items()
+        if entries
+        for line in (f":{group} parameters:", "", f"    See {GROUPS[group][0]}.", "", *entries)
+    ]
 
 
 def setup(app):
