@@ -1,13 +1,18 @@
 """Callbacks of scikit-learn, and the output of ``verbose``."""
 
+import warnings
+
 import numpy as np
 import pytest
 from _densities import NAMES, AtEpochEnd, banana, each_kind, small
 from joblib import Parallel, delayed
 from sklearn.callback import ProgressBar, ScoringMonitor
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+from skflows import AutoDensity, DensityOutlierDetector, TransformedDensity
 
 X = banana(90)
 
@@ -116,6 +121,56 @@ def test_progress_bar_of_a_search(capsys):
     out = capsys.readouterr().out
     assert "GridSearchCV - fit" in out
     assert "NSFDensity - fit" in out
+
+
+class Propagated(Recorder):
+    """A recorder that is passed on to the estimators inside."""
+
+    max_propagation_depth = None
+
+    def on_fit_task_begin(self, estimator, context, *, X):
+        self.calls.append((type(estimator).__name__, context.task_name, context.max_subtasks))
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+        if context.parent is None:
+            self.fitted = fitted_estimator
+
+
+EPOCHS = [("NSFDensity", "fit", 3), *[("NSFDensity", "epoch", 0)] * 3]
+
+
+def test_callbacks_follow_the_fit_inside_a_wrapper():
+    recorder = Propagated()
+    density = TransformedDensity(small("nsf"), random_state=0).set_callbacks(recorder).fit(X)
+    assert recorder.calls == ["setup", ("TransformedDensity", "fit", 1), *EPOCHS, "teardown"]
+    np.testing.assert_array_equal(recorder.fitted.score_samples(X), density.score_samples(X))
+    assert not hasattr(density.estimator_, "_skl_callbacks")
+
+    recorder = Propagated()
+    detector = DensityOutlierDetector(small("nsf"), calibration="conformal", cv=2, random_state=0)
+    detector.set_callbacks(recorder).fit(X)
+    own = ("DensityOutlierDetector", "fit", 2)
+    assert recorder.calls == ["setup", own, *EPOCHS, *EPOCHS, "teardown"]
+    np.testing.assert_array_equal(recorder.fitted.p_values(X), detector.p_values(X))
+
+
+def test_callbacks_of_a_wrapper_see_the_fits_of_an_estimator_without_callbacks():
+    recorder = Propagated()
+    detector = DensityOutlierDetector(GaussianMixture(), trim=0.1, random_state=0)
+    detector.set_callbacks(recorder).fit(X)
+    first, *fits = recorder.calls[1:-1]
+    assert first == ("DensityOutlierDetector", "fit", None)  # trimming repeats the fit
+    assert 2 <= len(fits) == fits.count(("DensityOutlierDetector", "fit-GaussianMixture", 0))
+
+
+def test_progress_bar_of_a_detector(capsys):
+    detector = DensityOutlierDetector(AutoDensity(time_limit=0.5, random_state=0), random_state=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "time_limit=")
+        detector.set_callbacks(ProgressBar()).fit(X)
+    out = capsys.readouterr().out
+    assert "DensityOutlierDetector - fit" in out
+    assert "AutoDensity - fit" in out
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from inspect import signature
 
 import joblib
 import numpy as np
@@ -19,8 +20,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.validation import has_fit_parameter
 
-from skflows import GaussianizationDensity, StackedDensity, TransformedDensity
+from skflows import (
+    DensityOutlierDetector,
+    GaussianizationDensity,
+    StackedDensity,
+    TransformedDensity,
+)
 from skflows.ensemble._mixture import mixture_weights
 
 X = banana(120)
@@ -58,11 +65,44 @@ ESTIMATORS = {
     ),
 }
 HAVE_TRANSFORM = {"gaussianization"}
+UNWEIGHTED = GaussianMixture(reg_covar=1e-3, random_state=0)
 
 
-@parametrize_with_checks([make() for make in ESTIMATORS.values()])
+@parametrize_with_checks(
+    [make() for make in ESTIMATORS.values()] + [TransformedDensity(UNWEIGHTED, random_state=0)]
+)
 def test_check_estimator(estimator, check):
     check(estimator)
+
+
+WRAPPERS = {
+    "transformed": TransformedDensity,
+    "nested": lambda density: TransformedDensity(TransformedDensity(density)),
+    "stacked": lambda density: StackedDensity([("kernel", KernelDensity()), ("own", density)]),
+    "detector": DensityOutlierDetector,
+    "background": lambda density: DensityOutlierDetector(KernelDensity(), background=density),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_wrapper_has_sample_weight_if_the_estimator_inside_has(name):
+    for density in (KernelDensity(), small("nsf"), FrozenEstimator(UNWEIGHTED)):
+        assert has_fit_parameter(WRAPPERS[name](density), "sample_weight")
+    for density in (UNWEIGHTED, make_pipeline(StandardScaler(), KernelDensity())):
+        wrapper = WRAPPERS[name](density)
+        assert [*signature(wrapper.fit).parameters] == ["X", "y"]
+        assert "sample_weight" in signature(type(wrapper).fit).parameters
+        with pytest.raises(ValueError, match="takes no sample_weight"):
+            wrapper.set_params(**OWN_STATISTIC.get(name, {})).fit(X, None, np.arange(120.0))
+
+
+OWN_STATISTIC = {"background": {"statistic": "likelihood_ratio"}}
+
+
+def test_malformed_estimators_are_reported_by_fit():
+    for estimators in (3, [3], [("a", KernelDensity(), 3)]):
+        with pytest.raises(ValueError, match="estimators"):
+            StackedDensity(estimators).fit(X)
 
 
 # The pandas and polars checks mix arrays and frames on purpose.

@@ -10,7 +10,14 @@ from sklearn.model_selection import ShuffleSplit
 from sklearn.neighbors import KernelDensity
 
 from skflows import AutoDensity, DensityOutlierDetector, StackedDensity
-from skflows.outlier._calibration import ConformalNull, EmpiricalNull, discoveries, pool_fold_scores
+from skflows.outlier import _calibration
+from skflows.outlier._calibration import (
+    ConformalNull,
+    EmpiricalNull,
+    discoveries,
+    pool_fold_scores,
+    weighted_quantiles,
+)
 
 N_RESAMPLINGS = 120
 N_NEW = 60  # rows that share a resampling
@@ -47,12 +54,59 @@ def test_conformal_p_value_is_the_rank_among_held_out_scores():
     rng = np.random.default_rng(0)
     held_out = rng.integers(0, 20, 50) / 4.0  # with ties
     scores = rng.integers(-4, 90, 200) / 4.0
-    null = ConformalNull(np.sort(held_out))
+    null = ConformalNull(np.sort(held_out), np.arange(len(held_out) + 1))
     expected = [(1 + sum(held_out <= score)) / 51 for score in scores]
     np.testing.assert_allclose(null.p_values(scores), expected)
     for alpha in (0.001, 1 / 51, 0.05, 0.1, 5 / 51, 0.3, 0.999):
         flagged = scores < null.threshold(alpha)
         np.testing.assert_array_equal(flagged, null.p_values(scores) <= alpha)
+
+
+def test_weighted_conformal_p_values_are_valid_under_covariate_shift():
+    """Rows of the fit are standard normal, new inliers have a mean of 0.7."""
+    rng = np.random.default_rng(0)
+    alpha, n_draws = 0.1, 1500
+    p_values = np.empty((2, n_draws))
+    for i in range(n_draws):
+        held_out, new = rng.standard_normal(60), rng.standard_normal(1) + 0.7
+        weight = np.exp(0.7 * held_out)
+        for row, own in zip(p_values, (weight / weight.max(), None), strict=True):
+            row[i] = ConformalNull.fit(-held_out, own).p_values(-new)[0]
+    weighted, plain = (p_values <= alpha).mean(axis=1)
+    spread = np.sqrt(alpha * (1 - alpha) / n_draws)
+    assert 0.02 < weighted <= alpha + 2 * spread
+    assert plain > 2 * alpha
+
+
+def test_weighted_ranks_are_those_of_repeated_rows():
+    rng = np.random.default_rng(0)
+    calibration = [rng.standard_normal(n) for n in (5, 8, 3)]
+    weights = [rng.integers(1, 5, len(held_out)) * 1.0 for held_out in calibration]
+    scores = [rng.standard_normal(300) for _ in calibration]
+    repeated = [
+        np.repeat(held_out, weight.astype(int))
+        for held_out, weight in zip(calibration, weights, strict=True)
+    ]
+    np.testing.assert_array_equal(
+        pool_fold_scores(scores, calibration, weights), pool_fold_scores(scores, repeated)
+    )
+    null, expected = ConformalNull.fit(calibration[0], weights[0]), ConformalNull.fit(repeated[0])
+    np.testing.assert_array_equal(null.p_values(scores[0]), expected.p_values(scores[0]))
+
+
+@pytest.mark.parametrize("n", [2, 7, 100])
+def test_weighted_quantiles_of_equal_weights_are_those_of_numpy(n):
+    values = np.random.default_rng(0).standard_normal(n)
+    found = weighted_quantiles(values, np.full(n, 0.7), _calibration.BULK)
+    np.testing.assert_allclose(found, np.quantile(values, _calibration.BULK), rtol=1e-12)
+
+
+def test_weighted_quantiles_are_those_of_repeated_values():
+    rng = np.random.default_rng(0)
+    values, weight = rng.standard_normal(400), rng.integers(1, 5, 400)
+    found = weighted_quantiles(values, weight, _calibration.BULK)
+    expected = np.quantile(np.repeat(values, weight), _calibration.BULK)
+    np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 def test_pooled_fold_scores_have_the_rank_of_cross_conformal_prediction():
@@ -420,7 +474,12 @@ def test_false_alarm_rate_of_tied_scores_is_at_most_alpha():
         scores = -rng.choice([0.3, 1.7, 9.1], n + 1, p=[0.7, 0.12, 0.18])
         held_out, new = scores[:n], scores[n] * (1 + 1e-15)
         flagged += ConformalNull.fit(held_out).p_values(np.array([new]))[0] <= alpha
-        naive += ConformalNull(np.sort(held_out)).p_values(np.array([new]))[0] <= alpha
+        naive += (
+            ConformalNull(np.sort(held_out), np.arange(len(held_out) + 1)).p_values(
+                np.array([new])
+            )[0]
+            <= alpha
+        )
     spread = np.sqrt(alpha * (1 - alpha) / n_draws)
     assert flagged / n_draws <= alpha + 3 * spread
     assert naive / n_draws > alpha + 3 * spread  # what a comparison of bits would do

@@ -77,13 +77,14 @@ def find_outliers(args, table, frame, known):
     density = AutoDensity(
         time_limit=limit, n_jobs=n_jobs_for(limit), random_state=args.random_state
     )
-    show_progress(density)
     detector = DensityOutlierDetector(
         density,
         calibration="empirical_null" if judges_itself else "conformal",
         fdr=args.fdr,
         random_state=args.random_state,
-    ).fit(known)
+    )
+    show_progress(detector)
+    detector.fit(known)
     if judges_itself:
         scores, p_values = detector.held_out_scores_, detector.p_values_
     else:

@@ -19,10 +19,12 @@ MAX_PASSES = 25  # by which the size of a chunk is divided: chunks of very few r
 
 
 @one_thread()
-def column_scale(X):
+def column_scale(X, weight=None):
     """Return the standard deviation of each column, positive also for a constant one."""
+    weight = None if weight is None else torch.tensor(weight)
     # One by one, because together they would take several times the memory of a large table.
-    return np.array([weighted_moments(torch.tensor(column[:, None]))[1].item() for column in X.T])
+    columns = (torch.tensor(column[:, None]) for column in X.T)
+    return np.array([weighted_moments(column, weight)[1].item() for column in columns])
 
 
 def device_of(flow):

@@ -1,9 +1,12 @@
 """Any density estimator: how it is fitted and sampled, whatever its library."""
 
 import copy
+from contextlib import nullcontext
+from functools import partial, wraps
 from inspect import signature
 
 from sklearn.base import DensityMixin, OutlierMixin
+from sklearn.callback import CallbackSupportMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import has_fit_parameter
 
@@ -27,19 +30,66 @@ def is_frozen(estimator):
     return isinstance(estimator, FrozenEstimator)
 
 
+def takes_weights(estimator):
+    """Whether an estimator can be fitted with weights; a frozen one ignores them."""
+    return is_frozen(estimator) or has_fit_parameter(estimator, "sample_weight")
+
+
+class FitMethod:
+    """The method `fit` of a wrapper, with a signature that depends on the estimator inside.
+
+    Software that asks whether an estimator takes weights reads the signature of its `fit`
+    (scikit-learn's `has_fit_parameter`). Equal weights, which change nothing, are always accepted.
+    """
+
+    def __init__(self, fit, takes_weights):
+        @wraps(fit)
+        def unweighted(*args, **kwargs):
+            return fit(*args, **kwargs)
+
+        full = signature(fit)
+        parameters = [p for p in full.parameters.values() if p.name != "sample_weight"]
+        unweighted.__signature__ = full.replace(parameters=parameters)
+        self.fit, self.unweighted, self.takes_weights = fit, unweighted, takes_weights
+
+    def __get__(self, wrapper, owner=None):
+        if wrapper is None:
+            return self.fit
+        fit = self.fit if self.takes_weights(wrapper) else self.unweighted
+        return fit.__get__(wrapper, owner)
+
+
+def weighted_if(takes_weights):
+    """Return a decorator of `fit` that shows ``sample_weight`` if ``takes_weights(self)``."""
+    return partial(FitMethod, takes_weights=takes_weights)
+
+
 def fit_density(estimator, X, sample_weight=None):
     """Fit an estimator in place, with weights if there are any, and without rows of weight 0."""
     if is_frozen(estimator):
         return estimator
     if sample_weight is None:
         return estimator.fit(X)
-    if not has_fit_parameter(estimator, "sample_weight"):
+    if not takes_weights(estimator):
         raise ValueError(
             f"{type(estimator).__name__} takes no sample_weight; fit without weights, or choose "
             "an estimator that takes them, as all of skflows do."
         )
     is_weighted = sample_weight > 0
     return estimator.fit(X[is_weighted], sample_weight=sample_weight[is_weighted])
+
+
+def fit_subtask(context, wrapper, estimator, X, sample_weight=None):
+    """Do what `fit_density` does, as a task of the callbacks of a wrapper."""
+    metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+    task = {"estimator": wrapper, "X": X, "y": None, "metadata": metadata}
+    subcontext = context.subcontext(task_name=f"fit-{type(estimator).__name__}")
+    has_callbacks = isinstance(estimator, CallbackSupportMixin)
+    with subcontext.propagate_callback_context(estimator) if has_callbacks else nullcontext():
+        subcontext.call_on_fit_task_begin(**task)
+        fitted = fit_density(estimator, X, sample_weight)
+        subcontext.call_on_fit_task_end(**task)
+    return fitted
 
 
 def draw(estimator, n_samples, random_state):

@@ -2,6 +2,7 @@
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state
 
 from ..preprocessing.sklearn_compat import HasMethods, fit_context
@@ -10,11 +11,13 @@ from . import _docstrings
 from ._base import BaseFlowDensity
 from ._outlier_labels import OutlierDensityMixin
 from ._sampling import SamplingMixin
-from ._third_party import check_is_density, draw, fit_density
+from ._third_party import check_is_density, draw, fit_subtask, takes_weights, weighted_if
 from ._threads import fork_safe
 
 
-class TransformedDensity(SamplingMixin, OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator):
+class TransformedDensity(
+    SamplingMixin, OutlierDensityMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator
+):
     __doc__ = _docstrings.fill("""Density of another estimator on transformed columns.
 
     ``make_pipeline(StandardScaler(), KernelDensity())`` scores rows in the units of the scaler's
@@ -93,6 +96,7 @@ class TransformedDensity(SamplingMixin, OutlierDensityMixin, MetaEstimatorMixin,
         self.contamination = contamination
         self.random_state = random_state
 
+    @weighted_if(lambda self: takes_weights(self.estimator))
     @fit_context(prefer_skip_nested_validation=False)
     @fork_safe()
     def fit(self, X, y=None, sample_weight=None):
@@ -129,8 +133,13 @@ class TransformedDensity(SamplingMixin, OutlierDensityMixin, MetaEstimatorMixin,
         self.preprocessor_ = fitted_preprocessor(self.preprocessing, table.bounds, x, weight)
         mapped, _ = _evaluation.map_rows(self.preprocessor_, "forward", rows)
         weight = uneven(table.weight)
-        self.estimator_ = fit_density(clone(self.estimator), mapped, weight)
+        context = self._init_callback_context(max_subtasks=1)
+        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
+        context.call_on_fit_task_begin(**task)
+        self.estimator_ = fit_subtask(context, self, clone(self.estimator), mapped, weight)
         self.offset_ = self._threshold_on(table.X, table.weight, self._score_rows)
+        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
 
     def _score_rows(self, X):

@@ -7,7 +7,7 @@ from sklearn.utils import check_random_state
 
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
-from ..density._third_party import check_is_density, is_frozen
+from ..density._third_party import check_is_density, is_frozen, takes_weights, weighted_if
 from ..preprocessing.sklearn_compat import BaseComposition, fit_context
 from ..preprocessing.validation import uneven, weighted_rows
 from ._components import Component, make_splits
@@ -142,6 +142,13 @@ class StackedDensity(MixtureMixin, BaseComposition):
         """
         return self._set_params("estimators", **params)
 
+    def _takes_weights(self):
+        try:
+            return all(takes_weights(estimator) for _, estimator in self.estimators)
+        except (TypeError, ValueError):  # not a list of pairs, which `fit` says
+            return True
+
+    @weighted_if(_takes_weights)
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None, sample_weight=None):
         """Fit all components, and the weights of their mixture.

@@ -11,6 +11,7 @@ from ..density._outlier_labels import TIE, lowered
 BULK = np.linspace(0.05, 0.75, 57)
 SHAPES = np.geomspace(0.3, 300, 60)
 CHANCE = 2.0  # divided by the number of rows: variance that a curve need not explain
+ROUNDING = 1e-12  # relative error of a sum of weights
 INLIERS_ABOVE = 0.5  # p-values above it are those of inliers when the share of inliers is estimated
 
 
@@ -28,21 +29,30 @@ def equalized(scores):
 
 
 class ConformalNull(NamedTuple):
-    """Scores of rows that the density has not seen, in ascending order (see `lowered`)."""
+    """Scores of rows that the density has not seen, in ascending order (see `lowered`).
+
+    A new row counts as one of these of weight 1, the largest that a row has.
+    """
 
     scores: np.ndarray
+    totals: np.ndarray  # weight of the first 0, 1, 2, ... of these rows
 
     @classmethod
-    def fit(cls, scores):
-        return cls(np.sort(lowered(scores)))
+    def fit(cls, scores, weight=None):
+        order = np.argsort(scores, kind="stable")
+        weight = np.ones(len(scores)) if weight is None else weight[order]
+        return cls(lowered(scores[order]), np.concatenate([[0.0], np.cumsum(weight)]))
+
+    def weight_below(self, scores):
+        """Return the weight of the rows that score no higher than each of some scores."""
+        return self.totals[np.searchsorted(self.scores, scores, side="right")]
 
     def p_values(self, scores):
-        below = np.searchsorted(self.scores, scores, side="right")
-        return (1 + below) / (len(self.scores) + 1)
+        return (1 + self.weight_below(scores)) / (1 + self.totals[-1])
 
     def threshold(self, alpha):
         """Return the score below which p-values are at most ``alpha``."""
-        levels = np.arange(1, len(self.scores) + 1) / (len(self.scores) + 1)
+        levels = (1 + self.totals[:-1]) / (1 + self.totals[-1])
         n_levels = np.searchsorted(levels, alpha, side="right")
         return float(self.scores[n_levels - 1]) if n_levels else -np.inf
 
@@ -59,13 +69,14 @@ class EmpiricalNull(NamedTuple):
     scales: np.ndarray
 
     @classmethod
-    def fit(cls, scores):
+    def fit(cls, scores, weight=None):
         """Fit distributions whose quantiles match those of the bulk best, up to chance.
 
         Rows of density 0 are left out: they are not part of any bulk.
         """
-        finite = scores[np.isfinite(scores)]
-        surprise = np.quantile(-finite, BULK) if len(finite) else np.zeros(1)
+        weight = np.ones(len(scores)) if weight is None else weight
+        finite, weight = scores[np.isfinite(scores)], weight[np.isfinite(scores)]
+        surprise = weighted_quantiles(-finite, weight, BULK) if len(finite) > 1 else np.zeros(1)
         if not np.ptp(surprise):
             raise ValueError(
                 f"calibration='empirical_null' needs scores that differ: of {len(scores)} "
@@ -79,7 +90,8 @@ class EmpiricalNull(NamedTuple):
         ]
         correlation, *curves = np.array(fits).T
         unexplained = 1 - correlation**2
-        chance = CHANCE / len(finite)
+        n_effective = weight.sum() ** 2 / (weight**2).sum()  # Kish
+        chance = CHANCE / n_effective
         return cls(*np.array(curves)[:, unexplained <= unexplained.min() + chance])
 
     def p_values(self, scores):
@@ -91,6 +103,13 @@ class EmpiricalNull(NamedTuple):
         return float(-stats.gamma.isf(alpha, self.shapes, self.locations, self.scales).max())
 
 
+def weighted_quantiles(values, weight, levels):
+    """Return quantiles of weighted values; with equal weights, those of `numpy.quantile`."""
+    order = np.argsort(values, kind="stable")
+    middle = np.cumsum(weight[order]) - weight[order] / 2
+    return np.interp(levels, (middle - middle[0]) / (middle[-1] - middle[0]), values[order])
+
+
 NULLS = {"conformal": ConformalNull, "empirical_null": EmpiricalNull}
 
 
@@ -99,19 +118,21 @@ def least_p_value(null):
     return float(null.p_values(np.array([-np.inf]))[0])
 
 
-def pool_fold_scores(scores, calibration):
+def pool_fold_scores(scores, calibration, weights=None):
     """Return one score for each row from its scores under the models of several folds.
 
-    Each row gets the rank of Vovk's cross-conformal p-value: the number of held-out rows, of all
-    folds, that score no higher under the model that had not seen them. Its score is the mean over
-    the models, clipped between the two held-out scores that have this rank.
+    Each row gets the rank of Vovk's cross-conformal p-value: the weight of the held-out rows, of
+    all folds, that score no higher under the model that had not seen them. Its score is the mean
+    over the models, clipped between the two held-out scores that have this rank.
 
     Parameters
     ----------
     scores : list of ndarray of shape (n,)
         Scores of the rows under each model.
     calibration : list of ndarray
-        Scores of the rows that were held out from each model, in ascending order.
+        Scores of the rows that were held out from each model.
+    weights : list of ndarray, optional
+        The weights of these rows.
 
     Returns
     -------
@@ -120,15 +141,18 @@ def pool_fold_scores(scores, calibration):
     mean = np.mean(scores, axis=0)
     if len(scores) == 1:
         return mean
-    calibration = [np.sort(lowered(held_out)) for held_out in calibration]
-    rank = sum(
-        np.searchsorted(held_out, row_scores, side="right")
-        for held_out, row_scores in zip(calibration, scores, strict=True)
+    weights = [np.ones(len(held_out)) for held_out in calibration] if weights is None else weights
+    total = sum(
+        ConformalNull.fit(held_out, weight).weight_below(row_scores)
+        for held_out, weight, row_scores in zip(calibration, weights, scores, strict=True)
     )
-    steps = np.concatenate([[-np.inf], np.sort(np.concatenate(calibration)), [np.inf]])
-    # Within a group of equal held-out scores, the rank is moved to its end.
+    pooled = ConformalNull.fit(np.concatenate(calibration), np.concatenate(weights))
+    rank = np.searchsorted(pooled.totals, total * (1 - ROUNDING))  # where the total is reached
+    steps = np.concatenate([[-np.inf], pooled.scores, [np.inf]])
+    # A rank within the weight of a row, or within a group of equal scores, is moved to its end.
     below = np.maximum(steps[rank], np.nextafter(steps[rank + 1], -np.inf))
-    return np.clip(mean, steps[rank], below)
+    is_within = pooled.totals[rank] > total * (1 + ROUNDING)
+    return np.clip(mean, steps[rank], np.where(is_within, steps[rank], below))
 
 
 def discoveries(p_values, fdr, method):

@@ -1,29 +1,40 @@
 """An outlier detector by any density estimator."""
 
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
 from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import check_has_names
-from ..density._third_party import check_is_density, is_frozen, was_interrupted
+from ..density._third_party import (
+    check_is_density,
+    fit_subtask,
+    is_frozen,
+    takes_weights,
+    was_interrupted,
+    weighted_if,
+)
 from ..density._warnings import warn_user
 from ..ensemble._auto import AutoDensity
 from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._mixture import MixtureMixin
 from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit_context
-from ..preprocessing.validation import validate_rows
+from ..preprocessing.validation import uneven, validate_rows, weighted_rows
 from ._calibration import NULLS, discoveries, equalized, least_p_value, pool_fold_scores
 from ._explain import contributions, reference_rows
 from ._scored_density import fit_scored
 from ._statistics import STATISTICS, Setting
 
 
-class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstimator):
+class DensityOutlierDetector(
+    OutlierDensityMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator
+):
     """Outlier detector by a density: scores, p-values, false discovery rate, explanations.
 
     It wraps any density estimator, of this package or of scikit-learn.
@@ -135,6 +146,8 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
 
     Vovk, "Cross-Conformal Predictors", 2015.
 
+    Tibshirani, Barber, Candes & Ramdas, "Conformal Prediction under Covariate Shift", 2019.
+
     Bates, Candes, Lei, Romano & Sesia, "Testing for Outliers with Conformal p-values", 2023.
 
     Efron, "Large-Scale Simultaneous Hypothesis Testing: The Choice of a Null Hypothesis", 2004.
@@ -198,8 +211,13 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         self.contamination = contamination
         self.random_state = random_state
 
+    def _takes_weights(self):
+        densities = (self.estimator, self.background)
+        return all(density is None or takes_weights(density) for density in densities)
+
+    @weighted_if(_takes_weights)
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, sample_weight=None):
         """Fit the density, its score and the calibration.
 
         Parameters
@@ -210,33 +228,50 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         y : None
             Ignored.
 
+        sample_weight : array-like of shape (n_samples,), default=None
+            Importance of each row, if the estimator takes weights: in the density, in what the
+            statistic learns, in `trim` and in the threshold; rows of weight 0 are left out. Equal
+            weights change nothing. P-values compare weighted ranks: with
+            ``calibration="conformal"``, they are those of weighted conformal prediction (Tibshirani
+            et al., 2019), valid if the weights are the ratio of the density of new inliers to that
+            of the rows of `fit`, up to a factor. A new row counts with the largest of the weights,
+            which its own must not exceed. An integer weight is thus no number of rows: copies of a
+            row would be no further evidence.
+
         Returns
         -------
         self : object
             The fitted estimator.
         """
-        X = validate_rows(self, X, ensure_min_samples=2)
+        given = {"X": X, "y": y}
+        X, weight, is_weighted = weighted_rows(self, X, sample_weight, least=2)
         random_state = check_random_state(self.random_state)
         estimator = self.estimator
         if estimator is None:
             estimator = AutoDensity(random_state=random_state.randint(2**31 - 1))
         self._check_parameters(estimator)
         estimator = self._with_folds(estimator)
-        setting = Setting(estimator, self.background, random_state)
         trim = self.trim
         if isinstance(trim, str):  # "auto"
             trim = self.contamination if isinstance(self.contamination, Real) else 0.0
-        splits = self._splits(estimator, X, random_state)
+        splits = self._splits(estimator, X, is_weighted, random_state)
         parts = [train for train, _ in splits] or [slice(None)]
+        context = self._init_callback_context(max_subtasks=None if trim else len(parts))
+        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+        task = {"estimator": self, **given, "metadata": metadata}
+        context.call_on_fit_task_begin(**task)
+        fit = partial(fit_subtask, context, self)
+        setting = Setting(estimator, self.background, random_state, fit)
         models = []
         for part in parts:
-            models.append(fit_scored(self.statistic, setting, X[part], trim))
+            models.append(fit_scored(self.statistic, setting, X[part], weight[part], trim))
             if was_interrupted(models[-1].density) and len(models) < len(parts):
                 raise KeyboardInterrupt  # without the other folds nothing is calibrated
         self.models_ = models
-        self._set_held_out_scores(estimator, X, splits)
-        self._set_threshold(X)
+        self._set_held_out_scores(estimator, X, weight, is_weighted, splits)
+        self._set_threshold(X, weight)
         self._reference = reference_rows(X, self._score_rows, random_state)
+        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
 
     def _check_parameters(self, estimator):
@@ -271,7 +306,7 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
             return clone(estimator).set_params(cv=N_FOLDS)
         return estimator
 
-    def _splits(self, estimator, X, random_state):
+    def _splits(self, estimator, X, is_weighted, random_state):
         """Return pairs of indices of rows to fit to and rows to hold out, if any are held out."""
         seed = random_state.randint(2**31 - 1)
         if is_frozen(estimator):
@@ -282,32 +317,36 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
             if self.calibration is None or (held_out and isinstance(estimator, MixtureMixin)):
                 return []
             cv = N_FOLDS
-        return make_splits(cv, X, np.ones(len(X), dtype=bool), seed)
+        return make_splits(cv, X, is_weighted, seed)
 
-    def _set_held_out_scores(self, estimator, X, splits):
+    def _set_held_out_scores(self, estimator, X, weight, is_weighted, splits):
         """Score rows by models that have not seen them, as far as there are any."""
-        self.held_out_scores_ = np.full(len(X), np.nan)
-        self._calibration = []  # sorted scores of the rows held out from each model
-        for model, (_, rows) in zip(self.models_, splits, strict=False):
-            scores = model.score_samples(X[rows])
-            self.held_out_scores_[rows] = scores
-            self._calibration.append(np.sort(scores))
-        if splits:
-            return
-        (model,) = self.models_
-        if is_frozen(estimator):
-            self.held_out_scores_ = model.score_samples(X)
-        elif hasattr(model.density, held_out := STATISTICS[self.statistic].held_out):
-            self.held_out_scores_[model.kept] = getattr(model.density, held_out)
-            if not model.kept.all():
-                self.held_out_scores_[~model.kept] = model.score_samples(X[~model.kept])
-        known = self.held_out_scores_[~np.isnan(self.held_out_scores_)]
-        self._calibration = [np.sort(known)]
+        found = np.full(len(X), np.nan)
+        held_out = [rows for _, rows in splits]
+        self._calibration = []  # scores of the rows held out from each model
+        for model, rows in zip(self.models_, held_out, strict=False):
+            found[rows] = scores = model.score_samples(X[rows])
+            self._calibration.append(scores)
+        if not splits:
+            (model,) = self.models_
+            if is_frozen(estimator):
+                found = model.score_samples(X)
+            elif hasattr(model.density, name := STATISTICS[self.statistic].held_out):
+                found[model.kept] = getattr(model.density, name)
+                if not model.kept.all():
+                    found[~model.kept] = model.score_samples(X[~model.kept])
+            held_out = [np.flatnonzero(~np.isnan(found))]
+            self._calibration = [found[held_out[0]]]
+        self._calibration_weights = [weight[rows] for rows in held_out]
+        self.held_out_scores_ = np.full(len(is_weighted), np.nan)
+        self.held_out_scores_[is_weighted] = found
 
-    def _set_threshold(self, X):
+    def _set_threshold(self, X, weight):
         """Set the null distribution, and the threshold of `predict`."""
-        known = np.concatenate(self._calibration)
-        self._null = null = None if self.calibration is None else NULLS[self.calibration].fit(known)
+        known, importance = map(np.concatenate, (self._calibration, self._calibration_weights))
+        self._null = null = None
+        if self.calibration is not None:
+            self._null = null = NULLS[self.calibration].fit(known, importance)
         vars(self).pop("p_values_", None)  # of an earlier fit
         if self.calibration == "empirical_null":
             self.p_values_ = null.p_values(self.held_out_scores_)
@@ -320,10 +359,11 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
                     "alpha."
                 )
             return
-        known = known[np.isfinite(known)]
+        is_finite = np.isfinite(known)
+        known, importance = known[is_finite], importance[is_finite]
         if not len(known) or not isinstance(self.contamination, str):
-            known = self._score_rows(X)
-        self.offset_ = self._outlier_threshold(known, np.ones(len(known)))
+            known, importance = self._score_rows(X), weight
+        self.offset_ = self._outlier_threshold(known, importance)
 
     def score_samples(self, X):
         """Return the score of each row, by the chosen statistic: the lower, the more abnormal.
@@ -342,7 +382,9 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
 
     def _score_rows(self, X):
         return pool_fold_scores(
-            [model.score_samples(X) for model in self.models_], self._calibration
+            [model.score_samples(X) for model in self.models_],
+            self._calibration,
+            self._calibration_weights,
         )
 
     def p_values(self, X):
@@ -456,9 +498,14 @@ class DensityOutlierDetector(OutlierDensityMixin, MetaEstimatorMixin, BaseEstima
         rng = check_random_state(0 if random_state is None else random_state)
         scores = self.score_samples(X)
         ranks = rankdata(equalized(np.concatenate([scores, *self._calibration])))
-        centre = ranks.mean()
+        weight = uneven(np.concatenate([np.ones(len(scores)), *self._calibration_weights]))
+        shares = None if weight is None else weight / weight.sum()
+        centre = np.average(ranks, weights=shares)
         observed = np.abs(ranks[: len(scores)].mean() - centre)
-        means = [rng.choice(ranks, len(scores), replace=False).mean() for _ in range(n_resamples)]
+        means = [
+            rng.choice(ranks, len(scores), replace=False, p=shares).mean()
+            for _ in range(n_resamples)
+        ]
         # Equal means may differ by rounding errors.
         is_as_odd = np.abs(np.array(means) - centre) >= observed * (1 - 1e-12)
         return float((1 + is_as_odd.sum()) / (n_resamples + 1))

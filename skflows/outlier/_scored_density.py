@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.base import clone
 
-from ..density._third_party import fit_density, is_frozen, was_interrupted
+from ..density._third_party import is_frozen, was_interrupted
+from ..preprocessing.validation import uneven
 from ._statistics import STATISTICS
 
 UNSEEN = 0.2  # fraction of the rows, for statistics that learn from unseen ones
@@ -38,39 +39,41 @@ def names_ignored(density):
         yield
 
 
-def fit_scored(statistic, setting, X, trim):
-    """Fit a density and its statistic to rows."""
-    rows = unseen = X
+def fit_scored(statistic, setting, X, weight, trim):
+    """Fit a density and its statistic to weighted rows."""
+    rows, own = unseen, its = X, weight
     if STATISTICS[statistic].needs_unseen and not is_frozen(setting.estimator):
         from sklearn.model_selection import train_test_split  # takes long to import
 
-        rows, unseen = train_test_split(X, test_size=UNSEEN, random_state=setting.random_state)
-    density, kept = fit_trimmed(setting.estimator, rows, trim)
+        rows, unseen, own, its = train_test_split(
+            X, weight, test_size=UNSEEN, random_state=setting.random_state
+        )
+    density, kept = fit_trimmed(setting, rows, own, trim)
     if unseen is X:
-        unseen = X[kept]
+        unseen, its = X[kept], weight[kept]
     with names_ignored(density):
-        learned = STATISTICS[statistic].learn(density, unseen, setting)
+        learned = STATISTICS[statistic].learn(density, unseen, its, setting)
     return ScoredDensity(density, statistic, learned, kept)
 
 
-def fit_trimmed(estimator, X, trim):
+def fit_trimmed(setting, X, weight, trim):
     """Fit a density to the rows that are likeliest under it; return it and which rows they are.
 
     Fit and selection alternate until the selection is stable, like the concentration steps of
     robust covariance estimators.
     """
     kept = np.ones(len(X), dtype=bool)
-    if is_frozen(estimator):
-        return estimator, kept
-    density = fit_density(clone(estimator), X)
-    n_kept = len(X) - int(trim * len(X))
-    for _ in range(TRIMMING_STEPS if n_kept < len(X) else 0):
+    if is_frozen(setting.estimator):
+        return setting.estimator, kept
+    density = setting.fit(clone(setting.estimator), X, uneven(weight))
+    for _ in range(TRIMMING_STEPS if trim else 0):
         before = kept
-        kept = np.zeros(len(X), dtype=bool)
-        kept[np.argsort(-fair_scores(density, X, before), kind="stable")[:n_kept]] = True
+        order = np.argsort(-fair_scores(density, X, before), kind="stable")[::-1]
+        kept = np.ones(len(X), dtype=bool)
+        kept[order[np.cumsum(weight[order]) <= trim * weight.sum()]] = False
         if (kept == before).all() or was_interrupted(density):
             break
-        density = fit_density(clone(estimator), X[kept])
+        density = setting.fit(clone(setting.estimator), X[kept], uneven(weight[kept]))
     return density, kept
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.base import clone
 
 from ..density._third_party import fit_density
+from ..preprocessing.validation import uneven
 
 STEP = 1e-4  # of a central difference, in standard deviations of the column
 REPLACED = 0.3  # fraction of the values that a background of noised rows takes from other rows
@@ -19,13 +20,14 @@ class Setting(NamedTuple):
     estimator: object  # the density, unfitted
     background: object  # another density for the likelihood ratio, or None
     random_state: np.random.RandomState
+    fit: Callable  # fits a density to rows and weights
 
 
 class Statistic(NamedTuple):
     """A statistic: how it is computed, and what it learns from rows first."""
 
     compute: Callable  # (density, X, learned) -> array of shape (n,)
-    learn: Callable = lambda density, X, setting: None
+    learn: Callable = lambda density, X, weight, setting: None
     needs_unseen: bool = False  # whether it learns from rows that the density was not fitted to
     held_out: str = ""  # attribute in which mixtures keep it for their held-out rows
     needs_background: bool = False
@@ -44,19 +46,20 @@ def latent_norm(density, X, learned):
     return -np.linalg.norm(density.transform(X), axis=1)
 
 
-def mean_log_density(density, X, setting):
+def mean_log_density(density, X, weight, setting):
     scores = log_density(density, X, None)
-    return scores[np.isfinite(scores)].mean()
+    is_finite = np.isfinite(scores)
+    return np.average(scores[is_finite], weights=weight[is_finite])
 
 
 def typicality(density, X, mean):
     return -np.abs(log_density(density, X, None) - mean)
 
 
-def scales_of_columns(density, X, setting):
+def scales_of_columns(density, X, weight, setting):
     from ..density._evaluation import column_scale  # imports torch
 
-    return column_scale(X)
+    return column_scale(X, weight)
 
 
 def score_norm(density, X, scales):
@@ -70,30 +73,36 @@ def score_norm(density, X, scales):
     return -np.sqrt(squares)
 
 
-def background_density(density, X, setting):
+def background_density(density, X, weight, setting):
+    weight = uneven(weight)
     if setting.background is not None:
-        return fit_density(clone(setting.background), X)
+        return fit_density(clone(setting.background), X, weight)
     random_state = setting.random_state
-    others = np.column_stack([random_state.permutation(column) for column in X.T])
+    if weight is None:
+        others = np.column_stack([random_state.permutation(column) for column in X.T])
+    else:
+        shares = weight / weight.sum()
+        others = np.column_stack([random_state.choice(column, len(X), p=shares) for column in X.T])
     noised = np.where(random_state.uniform(size=X.shape) < REPLACED, others, X)
-    return fit_density(clone(setting.estimator), noised)
+    return fit_density(clone(setting.estimator), noised, weight)
 
 
 def likelihood_ratio(density, X, background):
     return log_density(density, X, None) - log_density(background, X, None)
 
 
-def density_of_statistics(density, X, setting):
+def density_of_statistics(density, X, weight, setting):
     from ..density import TransformedDensity
     from ..ensemble._simple_densities import StandardNormal
 
     names = [name for name in COMBINED if name != "latent_norm" or hasattr(density, "transform")]
-    learned = {name: STATISTICS[name].learn(density, X, setting) for name in names}
+    learned = {name: STATISTICS[name].learn(density, X, weight, setting) for name in names}
     values = stacked_statistics(density, X, learned)
     copula = TransformedDensity(
         StandardNormal(), preprocessing=("quantile", "whiten"), discrete=None, random_state=0
     )
-    return learned, copula.fit(values[np.isfinite(values).all(axis=1)])
+    is_finite = np.isfinite(values).all(axis=1)
+    return learned, copula.fit(values[is_finite], sample_weight=weight[is_finite])
 
 
 def stacked_statistics(density, X, learned):
