@@ -170,3 +170,25 @@ def test_large_tables_are_announced_and_quick_sets_a_time_limit(folder, capsys, 
     monkeypatch.setattr("skflows.cli._outliers.n_jobs_for", lambda limit: None)
     assert main(shlex.split("outliers odd.csv -o f.csv --random-state 0")) == 0
     assert "120 rows of 3 columns, which may take minutes (--quick" in capsys.readouterr().err
+
+
+def test_report_names_combinations_and_leaves_identifiers_alone(folder):
+    rng = np.random.default_rng(0)
+    ram = rng.choice([2, 4, 8, 16], 400) * 1.0
+    disk = np.round(100 * ram * np.exp(0.3 * rng.standard_normal(400)))
+    table = pd.DataFrame({"ram": ram, "disk": disk, "serial": 70_001 + rng.permutation(400)})
+    table.loc[7, ["ram", "disk"]] = [2, 2100]
+    table.loc[9, "serial"] = 93_000
+    table.to_csv("disks.csv", index=False)
+    line = f"outliers disks.csv -o flagged.csv --report r.html --fdr 0.3 {QUICK}"
+    assert main(shlex.split(line)) == 0
+    flagged = pd.read_csv("flagged.csv")
+    pair = {flagged.at[7, "oddest_column"], flagged.at[7, "odd_only_with"]}
+    assert pair == {"ram", "disk"}
+    assert flagged.loc[flagged["outlier"] == 0, "odd_only_with"].isna().all()
+    page = (folder / "r.html").read_text(encoding="utf-8")
+    page = re.sub(" <span class='usual'>.*?</span>", "", page)
+    assert re.search("disk = 2,100 <em>with</em> ram = 2, odd|ram = 2 <em>with</em> disk = 2", page)
+    assert "serial = 93000<" in page
+    # The caution stands before the first section.
+    assert page.index("<strong>Caution.</strong>") < page.index("<h2>")

@@ -15,7 +15,7 @@ from skflows import DensityOutlierDetector, NSFDensity, StackedDensity, Transfor
 from skflows.ensemble._components import Component
 from skflows.ensemble._mixture import likeliest_of_each_family
 from skflows.ensemble._portfolio import portfolio
-from skflows.ensemble._simple_densities import StandardNormal
+from skflows.ensemble._simple_densities import GaussianKernels, StandardNormal
 from skflows.outlier._explain import contributions, quick_contributions
 from skflows.outlier._statistics import STATISTICS
 
@@ -283,3 +283,57 @@ def test_contributions_as_a_data_frame_have_the_names_of_the_columns():
     np.testing.assert_array_equal(found.to_numpy(), fitted.explain(frame[:5]))
     with pytest.raises(ValueError, match="as_frame=True needs column names"):
         DensityOutlierDetector(DENSITIES["mixture"]).fit(X).explain(X[:5], as_frame=True)
+
+
+# Columns that are odd only together
+
+
+def related_columns(n, seed=0):
+    """Return two nearly equal columns, two discrete ones that differ by 1 at most, and noise."""
+    rng = np.random.default_rng(seed)
+    first, noise = rng.standard_normal((2, n))
+    second, count = first + 0.1 * rng.standard_normal(n), rng.integers(0, 6, n)
+    return np.column_stack([first, second, count, count + rng.integers(0, 2, n), noise])
+
+
+TOGETHER = {
+    "continuous columns": ([1.4, -1.4, 2, 2, 0], {0, 1}),
+    "discrete columns": ([0, 0, 5, 0, 0], {2, 3}),
+    "a value alone": ([0, 0, 2, 2, 9], None),
+    "two values alone": ([5, 5, 2, 2, 9], None),
+    "nothing": ([0.5, 0.5, 1, 2, 0.5], None),
+}
+
+
+@pytest.mark.parametrize("name", ["mixture", "kernels", "flow"])
+def test_pairs_are_odd_together_but_normal_alone(name):
+    density = {
+        "mixture": TransformedDensity(
+            GaussianMixture(6, random_state=0), preprocessing="standardize", random_state=0
+        ),
+        "kernels": TransformedDensity(
+            GaussianKernels(0.3), preprocessing="standardize", random_state=0
+        ),
+        "flow": NSFDensity(max_iter=15, random_state=0),
+    }[name]
+    fitted = DensityOutlierDetector(density, random_state=0).fit(related_columns(500))
+    pairs = fitted.odd_pairs(np.array([row for row, _ in TOGETHER.values()], dtype=float))
+    found = [None if pair is None else set(pair) for pair in pairs]
+    assert found == [expected for _, expected in TOGETHER.values()]
+    assert np.mean([pair is None for pair in fitted.odd_pairs(related_columns(100, 1))]) > 0.9
+
+
+def test_pairs_have_the_names_of_the_columns():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(related_columns(200)[:, :2], columns=["left", "right"])
+    for cv, calibration in (("auto", None), (2, "conformal")):
+        detector = DensityOutlierDetector(
+            GaussianMixture(), calibration=calibration, cv=cv, random_state=0
+        )
+        pairs = detector.fit(frame).odd_pairs(frame[:1].assign(left=1.5, right=-1.5))
+        assert set(pairs[0]) == {"left", "right"}
+
+
+def test_values_outside_the_bounds_are_odd_alone():
+    fitted = DensityOutlierDetector(DENSITIES["bounded"], random_state=0).fit(X)
+    assert fitted.odd_pairs([[0.0, -10.0], [9.5, 1.0], [9.5, -10.0]]) == [None] * 3

@@ -27,7 +27,16 @@ class Findings(NamedTuple):
     explained: np.ndarray  # indices of the rows explained by their own score, the oddest first
     # Contributions of the columns of all rows; those of rows not explained are to a simpler score.
     contributions: np.ndarray
+    partners: np.ndarray  # of all rows, the column that is odd only with the oddest one, or -1
     seconds: float
+
+
+def odd_parts(contributions, partner):
+    """Return what makes a row odd, the oddest first: columns, and a pair odd only together."""
+    first, *others = odd_columns(contributions)
+    if partner < 0:
+        return [(column,) for column in (first, *others)]
+    return [(first, partner), *((column,) for column in others if column != partner)]
 
 
 def odd_columns(contributions):

@@ -14,7 +14,7 @@ SAME_REFERENCE = (
     "{} is the data table itself: rows used in the fit cannot be distinguished from normal ones. "
     "Give other rows that are known to be normal, or leave --reference out"
 )
-ADDED = ["score", "p_value", "outlier", "oddest_column", "second_oddest_column"]
+ADDED = ["score", "p_value", "outlier", "oddest_column", "second_oddest_column", "odd_only_with"]
 
 
 def run_outliers(args):
@@ -96,6 +96,11 @@ def find_outliers(args, table, frame, known):
     print_status(f"finding the odd columns of {len(frame)} rows ...")
     contributions = quick_contributions(frame.to_numpy(), detector._reference)
     contributions[explained] = detector.explain(frame.iloc[explained])
+    partners = np.full(len(frame), -1)
+    flagged = np.flatnonzero(outlier)
+    partners[flagged] = detector._partners(
+        frame.iloc[flagged].to_numpy(), contributions[flagged].argmin(axis=1)
+    )
     return Findings(
         path=args.data,
         reference=args.reference,
@@ -111,6 +116,7 @@ def find_outliers(args, table, frame, known):
         outlier=outlier,
         explained=explained,
         contributions=contributions,
+        partners=partners,
         seconds=time.perf_counter() - started,
     )
 
@@ -123,9 +129,16 @@ def added_columns(found):
     for row, contributions in enumerate(found.contributions):
         for place, column in enumerate(odd_columns(contributions)[:2]):
             oddest[place, row] = found.frame.columns[column]
+    names = np.append(found.frame.columns.to_numpy(dtype=object), "")  # -1 is no partner
     # More digits mean nothing, and are hard to read.
     rounded = [[float(f"{x:.6g}") for x in some] for some in (found.scores, found.p_values)]
     added = found.frame.iloc[:, :0].assign(
-        **dict(zip(ADDED, [*rounded, found.outlier.astype(int), *oddest], strict=True))
+        **dict(
+            zip(
+                ADDED,
+                [*rounded, found.outlier.astype(int), *oddest, names[found.partners]],
+                strict=True,
+            )
+        )
     )
     return added.astype({"outlier": "Int64"})

@@ -10,7 +10,7 @@ from scipy import stats
 from .. import __version__
 from ..inspection import ExplanationDisplay, OutlierScoreDisplay, PValueDisplay
 from ..outlier._calibration import least_p_value
-from ._findings import odd_columns
+from ._findings import odd_parts
 
 MAX_LISTED = 200  # rows of the table
 N_DRAWN = 4  # rows whose columns are drawn
@@ -45,12 +45,14 @@ th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #e4e8
 td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
 tr.flagged td:first-child {{ border-left: 4px solid #e76300; }}
 .usual {{ color: #55606a; }}
+.caution {{ border-left: 4px solid #c9a400; background: #fdf8e3; padding: .5rem .8rem; }}
 footer {{ margin-top: 3rem; color: #55606a; font-size: .85rem; }}
 </style>
 </head>
 <body>
 <h1>Outliers of {name}</h1>
 <p class="lead">{verdict}</p>
+{caution}
 {sections}
 <footer>Written by skflows {version} in {seconds:.0f} s. Scores are in nats: a row that scores 10
 nats lower than another is about 22,000 times less likely.</footer>
@@ -70,6 +72,7 @@ def report(found):
     return PAGE.format(
         name=escape(found.path.name),
         verdict=verdict(found),
+        caution=caution(found),
         sections="\n".join(f"<h2>{title}</h2>\n{body}" for title, body in sections),
         version=__version__,
         seconds=found.seconds,
@@ -99,19 +102,33 @@ def verdict(found):
     )
 
 
+def caution(found):
+    """Return what to know before the flags are believed, as a paragraph or nothing."""
+    doubts = []
+    if found.reference is None and len(found.scores) < FEW:
+        doubts.append(
+            f"There are only {len(found.scores)} rows: on such small tables the curve behind the "
+            "p-values is little more than a guess."
+        )
+    if doubt := doubt_about_bulk(found.p_values):
+        doubts.append(doubt)
+    if found.reference is None and found.outlier.any():
+        doubts.append(
+            "The p-values of flagged rows extrapolate a curve, which this table cannot verify. For "
+            "a guarantee, give rows known to be normal with <code>--reference</code>."
+        )
+    if not doubts:
+        return ""
+    return f'<p class="caution"><strong>Caution.</strong> {" ".join(doubts)}</p>'
+
+
 def how_sure(found):
     if found.reference is None:
         basis = (
             "The rows were judged by models that had not seen them. Their p-values come from a "
             "curve that fits the more normal three quarters of the table and is extrapolated to "
-            "the lower tail: a model, which cannot be verified there. For a guarantee, give rows "
-            "known to be normal with <code>--reference</code>."
+            "the lower tail."
         )
-        if len(found.scores) < FEW:
-            basis += (
-                f" <strong>There are only {len(found.scores)} rows</strong>: on such small tables "
-                "the curve is little more than a guess."
-            )
     else:
         basis = (
             f"The p-values are ranks among rows of {escape(found.reference.name)} that the fit had "
@@ -148,16 +165,23 @@ def oddest_rows(found):
         "<th>odd columns, and the range of 90 % of the rows</th></tr>"
     )
     low, high = np.percentile(found.known, [5, 95], axis=0)
+    names = [escape(str(name)) for name in found.frame.columns]
+    texts = column_texts(found.frame)
+
+    def described(row, columns):
+        values = " <em>with</em> ".join(
+            f"{names[j]} = {texts[j](found.frame.iat[row, j])} "
+            f"<span class='usual'>({texts[j](low[j])} to {texts[j](high[j])})</span>"
+            for j in columns
+        )
+        return values if len(columns) == 1 else f"{values}, odd only together"
+
     lines = []
     n_flags = found.outlier.sum()
     listed = found.explained[:MAX_LISTED]
     for row in listed:
-        columns = odd_columns(found.contributions[row])[:N_REASONS]
-        reasons = "; ".join(
-            f"{escape(str(found.frame.columns[j]))} = {found.frame.iloc[row, j]:,.6g} "
-            f"<span class='usual'>({low[j]:,.6g} to {high[j]:,.6g})</span>"
-            for j in columns
-        )
+        parts = odd_parts(found.contributions[row], found.partners[row])[:N_REASONS]
+        reasons = "; ".join(described(row, columns) for columns in parts)
         flagged = " class='flagged'" if found.outlier[row] else ""
         lines.append(
             f"<tr{flagged}><td class='number'>{row_name(found, row)}</td>"
@@ -173,17 +197,32 @@ def oddest_rows(found):
     )
 
 
+def column_texts(frame):
+    """Return a function for each column that writes its values.
+
+    Whole numbers that are all different may be identifiers, and have no thousands separators.
+    """
+    values = frame.to_numpy(dtype=np.float64)
+    is_whole = (values == np.rint(values)).all(axis=0)
+    specs = [
+        ".0f" if whole and len(np.unique(column)) == len(column) else ",.6g"
+        for whole, column in zip(is_whole, values.T, strict=True)
+    ]
+    return [("{:" + spec + "}").format for spec in specs]
+
+
 def p_value(value):
     """Return a p-value as text; the exact value of a tiny one means nothing."""
     return "&lt;&nbsp;1e-6" if value < MIN_SHOWN else f"{value:.2g}"
 
 
 def why(found):
+    texts = column_texts(found.frame)
     drawn = []
     for row in found.explained[:N_DRAWN]:
         display = ExplanationDisplay.from_predictions(
             found.contributions[row],
-            values=found.frame.iloc[row].to_numpy(),
+            values=[text(value) for text, value in zip(texts, found.frame.iloc[row], strict=True)],
             feature_names=[str(name) for name in found.frame.columns],
             max_features=6,
         )
@@ -225,18 +264,29 @@ def components(board):
 
 
 def uniformity(p_values):
-    """Return whether the p-values of most rows are distributed like those of inliers, as text."""
+    """Return how the p-values of most rows are distributed, as text."""
+    bulk = p_values[p_values > BULK]
+    share = len(bulk) / len(p_values) / (1 - BULK)
+    is_uniform = not doubt_about_bulk(p_values)
+    text = "uniform, as they should be" if is_uniform else "not uniform"
+    return (
+        f"P-values above {BULK}: {share:.0%} of the number expected for inliers alone, and {text}. "
+        "(This says nothing about the lower tail.)"
+    )
+
+
+def doubt_about_bulk(p_values):
+    """Return a doubt if the p-values of most rows are not those of inliers, as text or ""."""
     bulk = p_values[p_values > BULK]
     if len(bulk) < 2:
         return "Hardly any row resembles the rows of the fit: check the data before the flags."
     test = stats.kstest((bulk - BULK) / (1 - BULK), "uniform")
-    share = len(bulk) / len(p_values) / (1 - BULK)
-    text = f"P-values above {BULK}: {share:.0%} of the number expected for inliers alone, and "
     if test.pvalue >= SUSPICIOUS:
-        return text + "uniform, as they should be. (This says nothing about the lower tail.)"
-    return text + (
-        f"<strong>not uniform</strong> (p = {test.pvalue:.1g}): take the number of flags with "
-        "caution. The rows may be few, repeated, or different from those of the fit as a whole."
+        return ""
+    return (
+        "The number of flags is doubtful: the p-values of ordinary rows are not uniform "
+        f"(p = {test.pvalue:.1g}). The rows may be few, repeated, or different from those of the "
+        "fit as a whole."
     )
 
 

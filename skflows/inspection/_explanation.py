@@ -32,7 +32,8 @@ class ExplanationDisplay:
         Contribution of each column to the score of the row.
 
     values : array-like of shape (n_features,) or None, default=None
-        The values of the row, for the labels. If None, the labels are the names alone.
+        The values of the row, for the labels: numbers, or texts that are shown as they are. If
+        None, the labels are the names alone.
 
     feature_names : sequence of str or None, default=None
         Names of the columns. If None, they are "x0", "x1" and so on.
@@ -134,7 +135,8 @@ class ExplanationDisplay:
             Contribution of each column to the score of the row.
 
         values : array-like of shape (n_features,), default=None
-            The values of the row, for the labels. If None, the labels are the names alone.
+            The values of the row, for the labels: numbers, or texts that are shown as they are. If
+            None, the labels are the names alone.
 
         feature_names : sequence of str, default=None
             Names of the columns. If None, they are "x0", "x1" and so on.
@@ -202,9 +204,9 @@ class ExplanationDisplay:
         usual = np.median(parts) if len(parts) > 1 else 0.0
         labels = [shorten(str(names[j]), 30) for j in order]
         if self.values is not None:
-            labels = [
-                f"{name} = {self.values[j]:,.6g}" for name, j in zip(labels, order, strict=True)
-            ]
+            values = [self.values[j] for j in order]
+            texts = [value if isinstance(value, str) else f"{value:,.6g}" for value in values]
+            labels = [f"{name} = {text}" for name, text in zip(labels, texts, strict=True)]
         ax = single_axes(plt, ax, (6.4, 1.1 + 0.3 * len(order)))
         self.ax_, self.figure_ = ax, ax.figure
         heights = parts[order] - usual

@@ -27,7 +27,7 @@ from ..ensemble._mixture import MixtureMixin
 from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit_context
 from ..preprocessing.validation import uneven, validate_rows, weighted_rows
 from ._calibration import NULLS, discoveries, equalized, least_p_value, pool_fold_scores
-from ._explain import contributions, reference_rows
+from ._explain import contributions, partners, reference_rows
 from ._scored_density import fit_scored
 from ._statistics import STATISTICS, Setting
 
@@ -556,6 +556,62 @@ class DensityOutlierDetector(
         import pandas as pd  # optional
 
         return pd.DataFrame(found, index=index, columns=self.feature_names_in_)
+
+    def odd_pairs(self, X, *, n_orders=8, random_state=None):
+        """Return the two columns of each row that are odd only together, if there are any.
+
+        `explain` gives each column its share of such a combination, for example of a small weight
+        *with* a great height. This looks for a partner of the column with the lowest contribution.
+        Normal rows with nearly its value take it over, those with nearly the values of both columns
+        take over both, and the scores change. A pair is reported if the row is odd (below the lower
+        Tukey fence of the normal scores), the change for both values exceeds 1.5 interquartile
+        ranges of these, and the changes for single values add up to less than a fifth of it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        n_orders : int, default=8
+            Number of orders, as in `explain`.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the orders, as in `explain`.
+
+        Returns
+        -------
+        pairs : list of tuple or None
+            For each row, the names of the two columns, or their indices if columns have no names:
+            first the one with the lowest contribution. None where a value is odd alone, or where
+            nothing is odd.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skflows import DensityOutlierDetector
+        >>> X = np.random.default_rng(0).standard_normal((300, 3))
+        >>> X[:, 1] = X[:, 0] + 0.1 * X[:, 1]  # two columns that are nearly equal
+        >>> detector = DensityOutlierDetector(GaussianMixture(), random_state=0).fit(X)
+        >>> detector.odd_pairs([[1.0, -1.0, 0.0], [0.0, 0.0, 9.0], [0.0, 0.0, 0.0]])
+        [(0, 1), None, None]
+        """
+        oddest = np.asarray(self.explain(X, n_orders=n_orders, random_state=random_state))
+        X = validate_rows(self, X, reset=False)
+        oddest = oddest.argmin(axis=1)
+        names = getattr(self, "feature_names_in_", range(X.shape[1]))
+        return [
+            None if partner < 0 else (names[column], names[partner])
+            for column, partner in zip(oddest, self._partners(X, oddest), strict=True)
+        ]
+
+    def _partners(self, X, columns):
+        """Return the index of the column that is odd only with a given one in each row, or -1."""
+
+        def mean_scores(rows):
+            return np.mean([model.score_samples(rows) for model in self.models_], axis=0)
+
+        return partners(mean_scores, X, columns, self._reference)
 
     def _contributions(self, X, n_orders, random_state):
         rng = check_random_state(0 if random_state is None else random_state)

@@ -8,6 +8,8 @@ EXCLUDED = 0.1  # fraction of these with the lowest scores, which may be outlier
 FAR = 1.0  # scaled difference in a column beyond which rows are equally far
 ROWS_AT_ONCE = 20_000
 QUICK_ORDERS = 4  # for each of two densities
+N_SIMILAR = 4  # normal rows that take the values of a column or a pair
+JOINT = 0.8  # least fraction of the oddness of a pair that neither value explains alone
 
 
 def reference_rows(X, score_rows, random_state):
@@ -88,6 +90,83 @@ def quick_contributions(X, reference):
     return np.mean(
         [contributions(density, X, reference, QUICK_ORDERS, rng) for density in densities], axis=0
     )
+
+
+def joint_oddness(score_rows, X, columns, reference):
+    """Return how odd the value of one column is together with that of each other column.
+
+    Normal rows that have nearly the value, or nearly both values, take them over exactly: their
+    score hardly changes if such rows exist. The change for two values beyond the changes for each
+    alone is what only the combination explains. It is 0 if the columns are independent.
+
+    Parameters
+    ----------
+    score_rows : callable
+        Returns the scores of rows.
+    X : ndarray of shape (n, d)
+        The rows.
+    columns : ndarray of shape (n,)
+        The index of a column for each row.
+    reference : ndarray of shape (m, d)
+        Normal rows to compare with.
+
+    Returns
+    -------
+    pair, joint : ndarray of shape (n, d)
+        Change of the score when a normal row takes the values of both columns, and the part of it
+        beyond the changes for each value alone.
+    """
+    from ..density._evaluation import column_scale  # imports torch
+
+    scale, before = column_scale(reference), score_rows(reference)
+    before = np.where(np.isfinite(before), before, before[np.isfinite(before)].min(initial=0))
+    n, d = X.shape
+    size = max(1, ROWS_AT_ONCE // (2 * d * N_SIMILAR))
+    single, pair = np.empty((2, n, d))
+    for start in range(0, n, size):
+        rows, own = X[start : start + size], columns[start : start + size]
+        distance = np.abs(reference - rows[:, None]) / scale
+        distance[(distance == 0).all(axis=2)] = np.inf  # the row itself
+        own_distance = np.take_along_axis(distance, own[:, None, None], axis=2)
+        for found, distances, is_pair in (
+            (single, distance, False),
+            (pair, distance + own_distance, True),
+        ):
+            similar = np.argsort(distances, axis=1, kind="stable")[:, :N_SIMILAR]
+            changed = reference[similar]  # row, similar row, column, and the columns of the row
+            each = np.arange(d)
+            changed[:, :, each, each] = rows[:, None]
+            if is_pair:
+                for i, j in enumerate(own):
+                    changed[i, :, :, j] = rows[i, j]
+            after = score_rows(changed.reshape(-1, d)).reshape(similar.shape)
+            found[start : start + size] = (after - before[similar]).mean(axis=1)
+    own_single = np.take_along_axis(single, columns[:, None], axis=1)
+    with np.errstate(invalid="ignore"):
+        joint = pair - np.minimum(single, 0) - np.minimum(own_single, 0)
+    return pair, np.nan_to_num(joint, nan=0.0, neginf=-np.inf)
+
+
+def partners(score_rows, X, columns, reference):
+    """Return the column with which a given column of each row is odd only together, or -1.
+
+    That is the one with the oddest combination, if the row lies below the lower Tukey fence of the
+    normal scores, the combination lowers these by more than 1.5 interquartile ranges, and the
+    values alone explain less than a fifth of that.
+    """
+    normal = score_rows(reference)
+    normal = normal[np.isfinite(normal)]
+    if not len(X) or not len(normal):
+        return np.full(len(X), -1)
+    pair, joint = joint_oddness(score_rows, X, columns, reference)
+    np.put_along_axis(joint, columns[:, None], 0.0, axis=1)
+    found = joint.argmin(axis=1)
+    rows = np.arange(len(X))
+    pair, joint = pair[rows, found], joint[rows, found]
+    first, third = np.percentile(normal, [25, 75])
+    distance = 1.5 * (third - first)
+    is_odd = (score_rows(X) < first - distance) & (joint < -distance) & (joint <= JOINT * pair)
+    return np.where(is_odd, found, -1)
 
 
 def column_orders(d, n_orders, random_state):
