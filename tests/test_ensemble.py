@@ -263,8 +263,7 @@ def test_thresholds(fitted):
     new = banana(400, seed=5)
     assert (fitted.predict(new) == -1).mean() < 0.15
     assert (fitted.predict(new + 50) == -1).all()
-    exact = stack(contamination=0.1).fit(X)
-    assert (exact.predict(X) == -1).sum() == 12
+    assert (stack(contamination=0.1).fit_predict(X) == -1).sum() == 12
     without = stack(contamination=None).fit(X)
     assert without.offset_ == -np.inf
     assert (without.predict(new + 50) == 1).all()

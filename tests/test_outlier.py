@@ -245,3 +245,44 @@ def test_frozen_density_checks_column_names():
         ValueError, match=r"columns \['b', 'a'\].* fitted estimator has \['a', 'b'\]"
     ):
         detector(frozen).fit(frame[["b", "a"]])
+
+
+# Thresholds by a fraction of the rows
+
+
+MEMORY = GaussianKernels(0.1)  # whose training rows all score higher than others
+HOLDING_OUT = {
+    "stack": StackedDensity([("kernels", MEMORY)], cv=5, contamination=0.1, random_state=0),
+    "folds": DensityOutlierDetector(MEMORY, cv=5, contamination=0.1, random_state=0),
+    "detector of a stack": DensityOutlierDetector(
+        StackedDensity([("kernels", MEMORY)], cv=5, random_state=0), contamination=0.1
+    ),
+    "split": DensityOutlierDetector(
+        MEMORY, cv=ShuffleSplit(1, random_state=0), contamination=0.1, random_state=0
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOLDING_OUT)
+def test_contamination_is_the_fraction_of_rows_held_out_if_training_rows_score_higher(name):
+    rows, new = banana(300), banana(2000, 1)
+    fitted = clone(HOLDING_OUT[name]).fit(rows)
+    assert (fitted.predict(new) == -1).mean() == pytest.approx(0.1, abs=0.06)
+    training = fitted.score_samples(rows)
+    assert (fitted.score_samples(new) < np.quantile(training, 0.1)).mean() > 0.2
+    if name != "split":
+        labels = clone(HOLDING_OUT[name]).fit_predict(rows)
+        assert (labels == -1).sum() == 30
+        np.testing.assert_array_equal(labels == -1, fitted.held_out_scores_ < fitted.offset_)
+
+
+def test_contamination_is_the_fraction_of_training_rows_if_held_out_rows_agree():
+    rows = banana(300)
+    wide = GaussianKernels(1.0)
+    for estimator in (
+        StackedDensity([("kernels", wide)], cv=5, contamination=0.1, random_state=0),
+        DensityOutlierDetector(wide, cv=5, contamination=0.1, random_state=0),
+    ):
+        labels = estimator.fit_predict(rows)
+        assert (labels == -1).sum() == 30
+        np.testing.assert_array_equal(labels, estimator.predict(rows))

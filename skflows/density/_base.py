@@ -22,7 +22,7 @@ from ..preprocessing.validation import (
     weighted_rows,
 )
 from . import _docstrings
-from ._outlier_labels import OutlierDensityMixin
+from ._outlier_labels import OutlierDensityMixin, flags_more
 from ._sampling import SamplingMixin
 from ._threads import fork_safe
 from ._warnings import warn_user
@@ -260,9 +260,9 @@ class BaseFlowDensity(
 
     def _check_contamination(self, held_out):
         """Warn if the threshold, a quantile of training rows, flags many more of other rows."""
-        expected = self.contamination
-        flagged = (self._score_rows(held_out) < self.offset_).mean()
-        if flagged > expected + 3 * math.sqrt(expected * (1 - expected) / len(held_out)):
+        expected, scores = self.contamination, self._score_rows(held_out)
+        if flags_more(scores, self.offset_, expected):
+            flagged = (scores < self.offset_).mean()
             warn_user(
                 f"contamination={expected:g} flags that fraction of the training rows, but "
                 f"{flagged:.2g} of the rows that were held out, because the flow fits the former "

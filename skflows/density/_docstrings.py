@@ -176,7 +176,14 @@ feature_names_in_ : ndarray of shape (`n_features_in_`,)
 """
 
 TRAINING_CONTAMINATION = CONTAMINATION.format(scores="training")
-HELD_OUT_CONTAMINATION = CONTAMINATION.format(scores="held-out")
+HELD_OUT_CONTAMINATION = """\
+contamination : float, "auto" or None, default="auto"
+    Fraction of outliers in the training data, which sets the threshold of `predict`: the quantile
+    of the training scores or, if that would flag many more of the rows that were held out, the
+    quantile of the held-out scores (`fit_predict` then labels rows by these). "auto" puts it at the
+    lower Tukey fence of the held-out scores, Q1 - 1.5 (Q3 - Q1). None sets no threshold:
+    `predict` then labels every row an inlier.
+"""
 
 # Name in braces in a docstring: the text that replaces it. Parts may contain later ones.
 PARTS = {

@@ -1,5 +1,6 @@
 """Scores and outlier labels of a density."""
 
+import math
 import time
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..preprocessing.validation import some_rows, validate_rows
 FENCE_ROWS = 5_000  # enough to estimate quartiles
 TIMED_ROWS = 100  # that tell how long a score takes
 THRESHOLD_SHARE = 0.1  # of a time limit
+SURE = 3  # standard deviations
 TIE = 1e-9  # relative difference of two scores that are equal up to rounding
 
 
@@ -28,6 +30,16 @@ def lowered(scores):
     with np.errstate(invalid="ignore"):  # infinite scores stay as they are
         lower = scores - TIE * np.maximum(1, np.abs(scores))
     return np.where(np.isfinite(scores), lower, scores)
+
+
+def flags_more(scores, threshold, fraction, weight=None):
+    """Whether a threshold flags more than a fraction of rows with these scores, beyond chance."""
+    weight = np.ones(len(scores)) if weight is None else weight
+    if not len(scores):
+        return False
+    n = weight.sum() ** 2 / (weight**2).sum()  # Kish's effective number of rows
+    chance = SURE * math.sqrt(fraction * (1 - fraction) / n)
+    return bool(np.average(scores < threshold, weights=weight) > fraction + chance)
 
 
 class OutlierDensityMixin(PersistenceMixin, OutlierMixin, DensityMixin):
@@ -128,6 +140,53 @@ class OutlierDensityMixin(PersistenceMixin, OutlierMixin, DensityMixin):
             rows = some_rows(len(X), n)
             X, weight = X[rows], weight[rows]
         return self._outlier_threshold(score_rows(X), weight)
+
+    def _fraction_threshold(self, scores, weight, held_out, importance):
+        """Return the attributes of a threshold by a fraction of the rows of `fit`.
+
+        It is the quantile of their scores, as in scikit-learn, unless it would flag many more of
+        the rows that were held out, because the model fits the others better. Then it is the
+        quantile of held-out scores.
+
+        Parameters
+        ----------
+        scores, weight : ndarray of shape (n,)
+            Scores of the rows of `fit`, and their weights.
+        held_out, importance : ndarray of shape (m,)
+            Scores of rows by models that have not seen them, and their weights.
+        """
+        threshold = self._outlier_threshold(scores, weight)
+        contradicts = flags_more(held_out, threshold, self.contamination, importance)
+        if contradicts:
+            is_finite = np.isfinite(held_out)
+            threshold = self._outlier_threshold(held_out[is_finite], importance[is_finite])
+        return {"offset_": threshold, "_judges_held_out": contradicts}
+
+    def fit_predict(self, X, y=None, **kwargs):
+        """Fit to the rows, and label each of them as an inlier or an outlier.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        y : None
+            Ignored.
+
+        **kwargs : dict
+            Further arguments of `fit`.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            -1 for outliers, 1 for inliers: the result of `predict`, or that of the held-out scores
+            of the rows if these set the threshold.
+        """
+        labels = super().fit_predict(X, y, **kwargs)
+        if not getattr(self, "_judges_held_out", False):
+            return labels
+        scores = self.held_out_scores_
+        return np.where(np.isnan(scores), labels, np.where(scores >= self.offset_, 1, -1))
 
     def _outlier_threshold(self, scores, weight):
         """Return the threshold by `contamination`, from the scores of rows."""

@@ -225,15 +225,17 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
             ),
             "stacked_score_": float(np.average(stacked, weights=importance[held_out])),
         }
+        share = importance[held_out]
         if self.contamination in ("auto", None):
             # Kernels are centred on the training rows, whose scores would be too high for a fence.
-            fence, share = stacked, importance[held_out]
-        else:
-            members = weighted_members(estimators, weights)
-            fence, share = mixture_log_density(members, X), importance
-        is_known = np.isfinite(fence)
-        attributes["offset_"] = self._outlier_threshold(fence[is_known], share[is_known])
-        return attributes
+            is_known = np.isfinite(stacked)
+            threshold = self._outlier_threshold(stacked[is_known], share[is_known])
+            return attributes | {"offset_": threshold, "_judges_held_out": False}
+        own = mixture_log_density(weighted_members(estimators, weights), X)
+        is_known = np.isfinite(own)
+        return attributes | self._fraction_threshold(
+            own[is_known], importance[is_known], stacked, share
+        )
 
     @staticmethod
     def _check_usable(components, scores):

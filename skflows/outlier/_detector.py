@@ -106,8 +106,10 @@ class DensityOutlierDetector(
 
     contamination : float, "auto" or None, default="auto"
         Fraction of outliers in the rows of `fit`. A number puts the threshold of `predict` at that
-        quantile of their scores. "auto" takes the threshold of `alpha` with calibration, and the
-        lower Tukey fence, Q1 - 1.5 (Q3 - Q1), without. None sets no threshold.
+        quantile of their scores or, if that would flag many more of the rows that were held out, of
+        the held-out scores (`fit_predict` then labels rows by these). "auto" takes the threshold of
+        `alpha` with calibration, and the lower Tukey fence, Q1 - 1.5 (Q3 - Q1), without. None sets
+        no threshold.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the folds, the noise of the background and the default estimator; an estimator that is
@@ -347,6 +349,7 @@ class DensityOutlierDetector(
         self._null = null = None
         if self.calibration is not None:
             self._null = null = NULLS[self.calibration].fit(known, importance)
+        self._judges_held_out = False
         vars(self).pop("p_values_", None)  # of an earlier fit
         if self.calibration == "empirical_null":
             self.p_values_ = null.p_values(self.held_out_scores_)
@@ -359,9 +362,14 @@ class DensityOutlierDetector(
                     "alpha."
                 )
             return
+        if isinstance(self.contamination, Real):
+            threshold = self._fraction_threshold(self._score_rows(X), weight, known, importance)
+            self.offset_ = threshold["offset_"]
+            self._judges_held_out = threshold["_judges_held_out"] and self.fdr is None
+            return
         is_finite = np.isfinite(known)
         known, importance = known[is_finite], importance[is_finite]
-        if not len(known) or not isinstance(self.contamination, str):
+        if not len(known):
             known, importance = self._score_rows(X), weight
         self.offset_ = self._outlier_threshold(known, importance)
 
