@@ -27,6 +27,9 @@ from skflows import (
     TransformedDensity,
 )
 
+# Some tables have such a column.
+pytestmark = pytest.mark.filterwarnings("ignore:.* is an exact linear function:UserWarning")
+
 SECONDS = float(os.environ.get("SKFLOWS_FUZZ_SECONDS", 0))
 
 COLUMNS = {

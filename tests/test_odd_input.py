@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from skflows import DensityOutlierDetector, StackedDensity
 from skflows.bijections._marginal_quantile import SMALL_SAMPLE
 
+# Some tables have such a column.
+pytestmark = pytest.mark.filterwarnings("ignore:.* is an exact linear function:UserWarning")
+
 LARGEST = np.finfo(np.float64).max
 COLUMNS = {
     "normal": lambda rng, n: rng.standard_normal(n),

@@ -1,5 +1,7 @@
 """Preprocessing before a flow: fixed maps, bounds, discrete columns and noise."""
 
+import pickle
+import re
 import time
 from unittest import mock
 
@@ -18,15 +20,24 @@ from _densities import (
 )
 from scipy import stats
 from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
-from skflows import AutoDensity, GaussianizationDensity, NSFDensity, TransformedDensity
+from skflows import (
+    AutoDensity,
+    DensityOutlierDetector,
+    GaussianizationDensity,
+    NSFDensity,
+    StackedDensity,
+    TransformedDensity,
+)
 from skflows.bijections import Standardize
 from skflows.bijections._standardize import weighted_moments
 from skflows.density._evaluation import column_scale
 from skflows.preprocessing import dequantizer
+from skflows.preprocessing.column_checks import column_troubles
 from skflows.preprocessing.dequantizer import Dequantizer, discrete_columns, smallest_gap
 from skflows.preprocessing.fixed_maps import fitted_preprocessor
 
@@ -249,6 +260,104 @@ def test_samples_as_a_data_frame_have_the_names_of_the_columns(density):
     np.testing.assert_array_equal(samples, density.sample(5, random_state=0))
     with pytest.raises(ValueError, match="fitted without"):
         density.fit(frame.to_numpy()).sample(5, as_frame=True)
+
+
+def test_samples_as_a_data_frame_have_the_dtypes_of_whole_columns():
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    columns = {
+        "flag": rng.random(80) < 0.3,
+        "count": rng.integers(0, 9, 80).astype(np.uint8),
+        "nullable": pandas.array(rng.integers(0, 4, 80), dtype="Int64"),
+        "whole": rng.integers(0, 5, 80) * 1.0,
+        "size": rng.standard_normal(80),
+    }
+    frame = pandas.DataFrame(columns)
+    expected = frame.dtypes.astype(str).to_dict() | {"whole": "int64"}
+    density = TransformedDensity(KernelDensity(), random_state=0)
+    for estimator in (small("nsf"), density, StackedDensity([("only", density)], cv=2)):
+        samples = estimator.fit(frame).sample(40, random_state=0, as_frame=True)
+        dtypes = samples.dtypes.astype(str).to_dict()
+        if isinstance(estimator, StackedDensity):  # which does not treat a float as discrete
+            dtypes["whole"] = "int64"
+        assert dtypes == expected
+        assert samples["flag"].any()
+        assert not samples["flag"].all()
+    loaded = pickle.loads(pickle.dumps(estimator))
+    assert loaded.sample(2, random_state=0, as_frame=True)["flag"].dtype == bool
+
+
+def test_rows_of_latent_coordinates_as_a_data_frame():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(banana(60), columns=["a", "b"], index=range(5, 65))
+    flow = small("nsf").set_output(transform="pandas").fit(frame)
+    found = flow.inverse_transform(flow.transform(frame), as_frame=True)
+    pandas.testing.assert_frame_equal(found, frame)
+    assert isinstance(flow.inverse_transform(flow.transform(frame)), np.ndarray)
+    with pytest.raises(ValueError, match="as_frame=True needs column names"):
+        small("nsf").fit(banana(60)).inverse_transform(banana(3), as_frame=True)
+
+
+# Columns under which a likelihood has no meaning
+
+
+def dependent_columns(n=300):
+    """Return continuous columns, a sum, dummies of a category, and a sum with a count."""
+    rng = np.random.default_rng(0)
+    a, b, c = rng.standard_normal((3, n)) * [[1.0], [1e3], [0.1]] + [[0], [1e5], [0]]
+    dummies, count = np.eye(3)[rng.integers(0, 3, n)], rng.integers(0, 6, n)
+    return np.column_stack([a, b, 2 * b - 500 * a + 3, dummies, c, count, c + count])
+
+
+def test_exact_linear_functions_of_other_columns_are_named():
+    X = dependent_columns()
+    discrete = discrete_columns(X)
+    first, second = column_troubles(X, discrete)
+    for text, columns in ((first, {0, 1, 2}), (second, {6, 7, 8})):
+        named = {int(number) for number in re.findall(r"\d+", text)}
+        assert named == columns
+    assert column_troubles(X[:, [0, 1, 3, 4, 5, 6, 7]], discrete=[2, 3, 4, 6]) == []
+    assert len(column_troubles(X[:, [0, 1, 3, 4, 5]], discrete=[])) == 1  # dummies without noise
+    assert len(column_troubles(X[:, :3].astype(np.float32), [])) == 1
+    rounded = X + 1e-6 * X.std(axis=0) * np.random.default_rng(1).standard_normal(X.shape)
+    assert column_troubles(rounded, []) == []
+    assert column_troubles(X[:12], discrete) == []  # too few rows to tell
+    assert column_troubles(np.repeat(X[:12], 20, axis=0), discrete) == []
+
+
+def test_values_that_were_filled_in_are_named():
+    rng = np.random.default_rng(0)
+    n = 400
+    age, size = rng.integers(18, 90, n) * 1.0, rng.standard_normal(n)
+    grade = rng.choice([1.0, 2.0, 2.5, 3.0, 4.0], n)
+    rain = np.where(rng.random(n) < 0.2, 0.0, rng.exponential(size=n))
+    X = np.column_stack([age, size, grade, rain])
+    assert column_troubles(X, [2]) == []
+    gaps = rng.random((2, n)) < 0.05
+    for column, gap in enumerate(gaps):
+        X[gap, column] = X[~gap, column].mean()
+    texts = column_troubles(X, [2], names=["age", "size", "grade", "rain"])
+    for text, name, gap in zip(texts, ["age", "size"], gaps, strict=True):
+        assert f"column '{name}', near its mean" in text
+        assert text.startswith(f"{gap.mean():.1%} of the rows have the value ")
+
+
+@pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer, load_digits])
+def test_clean_tables_raise_no_alarm(load):
+    X = load().data
+    for table in (X, X.astype(np.float32), (X - X.mean(axis=0)) / X.std(axis=0).clip(1e-9)):
+        assert column_troubles(table, discrete_columns(table)) == []
+
+
+def test_a_fit_warns_of_its_columns_once():
+    X = dependent_columns(80)[:, :3]
+    density = TransformedDensity(KernelDensity(), random_state=0)
+    stack = StackedDensity([("only", density)], cv=3)
+    for estimator in (small("maf"), density, stack, DensityOutlierDetector(density, cv=2)):
+        with pytest.warns(UserWarning, match="exact linear function") as caught:
+            estimator.fit(X)
+        assert len(caught) == 1
+        assert caught[0].filename == __file__
 
 
 def test_partial_fit_learns_about_new_values():

@@ -23,9 +23,9 @@ from ..preprocessing.validation import (
 )
 from . import _docstrings
 from ._outlier_labels import OutlierDensityMixin, flags_more
-from ._sampling import SamplingMixin
+from ._sampling import SamplingMixin, check_has_names
 from ._threads import fork_safe
-from ._warnings import warn_user
+from ._warnings import warn_of_columns, warn_user
 
 # A latent map whose round trip errs by more than this fraction of a column's scale is not trusted
 # (Behrmann et al., "Understanding and Mitigating Exploding Inverses", 2021).
@@ -123,6 +123,8 @@ class BaseFlowDensity(
             vars(self).pop("flow_", None)  # a fit that fails leaves nothing fitted
         flow_fit = self._begin(X, sample_weight, warm, increment, max_iter, held_out)
         rows, weight = flow_fit.rows, flow_fit.weight  # with those that the fit will hold out
+        if not (warm or increment):
+            warn_of_columns(self, rows, self._dequantizer.columns)
         context = self._init_callback_context(max_subtasks=max_iter)
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
         task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
@@ -307,7 +309,7 @@ class BaseFlowDensity(
         check_is_fitted(self)
         return self._map_rows("forward", validate_rows(self, X, reset=False))[0]
 
-    def inverse_transform(self, X):
+    def inverse_transform(self, X, *, as_frame=False):
         """Return the rows with the given latent coordinates.
 
         Parameters
@@ -315,12 +317,20 @@ class BaseFlowDensity(
         X : array-like of shape (n_samples, n_features)
             Latent coordinates, as many as `transform` returns.
 
+        as_frame : bool, default=False
+            Return a pandas DataFrame with the column names seen in `fit`, and the index of X if
+            that is a DataFrame. (As for other estimators, `set_output` concerns `transform` only.)
+
         Returns
         -------
-        X_original : ndarray of shape (n_samples, n_features)
-            The rows that `transform` maps to them, without columns of noise.
+        X_original : ndarray or DataFrame of shape (n_samples, n_features)
+            The rows that `transform` maps to them, without columns of noise. Values of discrete
+            columns are not rounded.
         """
         check_is_fitted(self)
+        if as_frame:
+            check_has_names(self)
+        index = getattr(X, "index", None)
         X = check_array(X, dtype=np.float64, order="C", input_name="X")
         if X.shape[1] != self._n_features_out:
             raise ValueError(
@@ -328,7 +338,12 @@ class BaseFlowDensity(
                 f"{self.n_features_in_}; pass the output of transform, which has "
                 f"{self._n_features_out}."
             )
-        return self._map_rows("inverse", X)[0]
+        rows = self._map_rows("inverse", X)[0]
+        if not as_frame:
+            return rows
+        import pandas as pd  # optional
+
+        return pd.DataFrame(rows, index=index, columns=self.feature_names_in_)
 
     def reconstruction_error(self, X):
         """Return how exactly the latent map can be inverted: ``max |x - inverse(forward(x))|``.

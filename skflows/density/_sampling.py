@@ -31,8 +31,8 @@ class SamplingMixin:
             Seed of the draw.
 
         as_frame : bool, default=False
-            Return a pandas DataFrame with the column names seen in `fit`, and integers in columns
-            of whole numbers.
+            Return a pandas DataFrame with the column names seen in `fit`, and their integer and
+            boolean dtypes; other columns of whole numbers are int64.
 
         Returns
         -------
@@ -52,9 +52,11 @@ class SamplingMixin:
         import pandas as pd  # optional
 
         frame = pd.DataFrame(X, columns=self.feature_names_in_)
-        for name, gap in getattr(self, "discrete_", {}).items():
+        gaps = getattr(self, "discrete_", {}).items()
+        dtypes = {name: np.int64 for name, gap in gaps if float(gap).is_integer()}
+        for name, dtype in (dtypes | self._whole_dtypes).items():
             column = frame[name]
-            is_whole = float(gap).is_integer() and (column == column.round()).all()
+            is_whole = (column == column.round()).all()
             if is_whole and column.abs().max() < 2**53:  # beyond, floats skip integers
-                frame[name] = column.astype(np.int64)
+                frame[name] = column.astype(dtype)
         return frame

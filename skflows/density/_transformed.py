@@ -13,6 +13,7 @@ from ._outlier_labels import OutlierDensityMixin
 from ._sampling import SamplingMixin
 from ._third_party import check_is_density, draw, fit_subtask, takes_weights, weighted_if
 from ._threads import fork_safe
+from ._warnings import warn_of_columns
 
 
 class TransformedDensity(
@@ -127,6 +128,7 @@ class TransformedDensity(
         table = prepare_table(self, X, sample_weight)
         self._dequantizer = table.dequantizer
         self.discrete_ = table.dequantizer.named_gaps(getattr(self, "feature_names_in_", None))
+        warn_of_columns(self, table.X, table.dequantizer.columns)
         random_state = check_random_state(self.random_state)
         rows = self._dequantizer.add_random_noise(table.X, random_state)
         x, weight = torch.from_numpy(rows), torch.from_numpy(table.weight)

@@ -3,6 +3,8 @@
 import sys
 import warnings
 
+from ..preprocessing.column_checks import ColumnWarning, column_troubles
+
 INTERNAL = ("skflows.", "sklearn.", "contextlib", "joblib.")
 
 
@@ -12,3 +14,9 @@ def warn_user(message, category=UserWarning):
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(INTERNAL):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+def warn_of_columns(estimator, X, discrete):
+    """Warn of columns under which a likelihood has no meaning (see `column_troubles`)."""
+    for text in column_troubles(X, discrete, getattr(estimator, "feature_names_in_", None)):
+        warn_user(text, ColumnWarning)

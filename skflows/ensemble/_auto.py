@@ -8,6 +8,7 @@ from sklearn.utils import check_random_state
 
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
+from ..density._warnings import warn_of_columns
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
 from ..preprocessing.validation import prepare_table, resolve_bounds, uneven
 from ._components import N_FOLDS, make_splits
@@ -133,6 +134,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         names = getattr(self, "feature_names_in_", None)
         self._dequantizer = table.dequantizer
         self.discrete_ = table.dequantizer.named_gaps(names)
+        warn_of_columns(self, X, table.dequantizer.columns)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         splits = self._splits(X, table.is_weighted, seed)
         data = {

@@ -15,6 +15,7 @@ from sklearn.utils.validation import has_fit_parameter
 from ..density import FlowDensity
 from ..density._flow_density import stacking_key
 from ..density._third_party import fit_density, was_interrupted
+from ..preprocessing.column_checks import ColumnWarning
 
 N_FOLDS = 5
 # Fractions of a time limit. What is left after the flows is for their scores.
@@ -193,6 +194,7 @@ def fit_group(group, X, weight, splits, budget, quiet=False):
         for train, held_out in splits
     ]
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ColumnWarning)  # the whole table was checked before
         if quiet:  # the weights of the mixture compensate for poor components
             warnings.simplefilter("ignore", ConvergenceWarning)
         try:

@@ -8,6 +8,8 @@ from sklearn.utils import check_random_state
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._third_party import check_is_density, is_frozen, takes_weights, weighted_if
+from ..density._warnings import warn_of_columns
+from ..preprocessing.dequantizer import discrete_columns
 from ..preprocessing.sklearn_compat import BaseComposition, fit_context
 from ..preprocessing.validation import uneven, weighted_rows
 from ._components import Component, make_splits
@@ -172,6 +174,7 @@ class StackedDensity(MixtureMixin, BaseComposition):
         components = self._checked_components()
         X, weight, is_weighted = weighted_rows(self, X, sample_weight, least=3)
         weight = uneven(weight)
+        warn_of_columns(self, X, discrete_columns(X))
         random_state = check_random_state(self.random_state)
         splits = make_splits(self.cv, X, is_weighted, random_state.randint(2**31 - 1))
         components = [

@@ -1,5 +1,6 @@
 """An outlier detector by any density estimator."""
 
+import warnings
 from functools import partial
 from numbers import Integral, Real
 
@@ -20,10 +21,12 @@ from ..density._third_party import (
     was_interrupted,
     weighted_if,
 )
-from ..density._warnings import warn_user
+from ..density._warnings import warn_of_columns, warn_user
 from ..ensemble._auto import AutoDensity
 from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._mixture import MixtureMixin
+from ..preprocessing.column_checks import ColumnWarning
+from ..preprocessing.dequantizer import discrete_columns
 from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit_context
 from ..preprocessing.validation import uneven, validate_rows, weighted_rows
 from ._calibration import NULLS, discoveries, equalized, least_p_value, pool_fold_scores
@@ -264,9 +267,12 @@ class DensityOutlierDetector(
         context.call_on_fit_task_begin(**task)
         fit = partial(fit_subtask, context, self)
         setting = Setting(estimator, self.background, random_state, fit)
+        warn_of_columns(self, X, discrete_columns(X))
         models = []
         for part in parts:
-            models.append(fit_scored(self.statistic, setting, X[part], weight[part], trim))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ColumnWarning)  # by index, and of each fold
+                models.append(fit_scored(self.statistic, setting, X[part], weight[part], trim))
             if was_interrupted(models[-1].density) and len(models) < len(parts):
                 raise KeyboardInterrupt  # without the other folds nothing is calibrated
         self.models_ = models

@@ -1,7 +1,11 @@
 """Explanations of a score: contributions of the columns that add up to it."""
 
+import warnings
+
 import numpy as np
 from sklearn.utils import check_random_state
+
+from ..preprocessing.column_checks import ColumnWarning
 
 N_REFERENCE = 500  # rows, at most, with which explanations compare
 EXCLUDED = 0.1  # fraction of these with the lowest scores, which may be outliers
@@ -80,12 +84,14 @@ def quick_contributions(X, reference):
     from ..ensemble._portfolio import SPACES
     from ..ensemble._simple_densities import StandardNormal
 
-    densities = [
-        TransformedDensity(
-            StandardNormal(), preprocessing=SPACES[space], discrete=None, contamination=None
-        ).fit(reference)
-        for space in ("whitened", "copula")
-    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ColumnWarning)
+        densities = [
+            TransformedDensity(
+                StandardNormal(), preprocessing=SPACES[space], discrete=None, contamination=None
+            ).fit(reference)
+            for space in ("whitened", "copula")
+        ]
     rng = check_random_state(0)
     return np.mean(
         [contributions(density, X, reference, QUICK_ORDERS, rng) for density in densities], axis=0

@@ -1,5 +1,6 @@
 """Statistics by which a density ranks rows; a higher value is always more normal."""
 
+import warnings
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import NamedTuple
@@ -8,6 +9,7 @@ import numpy as np
 from sklearn.base import clone
 
 from ..density._third_party import fit_density
+from ..preprocessing.column_checks import ColumnWarning
 from ..preprocessing.validation import uneven
 
 STEP = 1e-4  # of a central difference, in standard deviations of the column
@@ -102,7 +104,10 @@ def density_of_statistics(density, X, weight, setting):
         StandardNormal(), preprocessing=("quantile", "whiten"), discrete=None, random_state=0
     )
     is_finite = np.isfinite(values).all(axis=1)
-    return learned, copula.fit(values[is_finite], sample_weight=weight[is_finite])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ColumnWarning)  # statistics may depend on one another
+        copula.fit(values[is_finite], sample_weight=weight[is_finite])
+    return learned, copula
 
 
 def stacked_statistics(density, X, learned):

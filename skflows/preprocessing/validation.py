@@ -95,7 +95,7 @@ def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1):
     kwargs = {"reset": reset, "ensure_min_samples": ensure_min_samples}
     try:
         # C order, because torch takes no negative strides, such as those of X[::-1].
-        return validate_data(estimator, X, dtype=DTYPES, order="C", **kwargs)
+        rows = validate_data(estimator, X, dtype=DTYPES, order="C", **kwargs)
     except (TypeError, ValueError) as error:
         name = type(estimator).__name__
         is_conversion = isinstance(error, TypeError) or any(
@@ -110,6 +110,16 @@ def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1):
         if not remedies:
             raise
         raise ValueError(f"{str(error).rstrip('.')}. {name} {remedies[0]}") from error
+    if reset:
+        estimator._whole_dtypes = whole_dtypes(X)
+    return rows
+
+
+def whole_dtypes(X):
+    """Return the dtypes of the integer and boolean columns of a pandas DataFrame, by name."""
+    dtypes = getattr(X, "dtypes", None)
+    columns = dtypes.items() if hasattr(dtypes, "items") else []
+    return {name: str(dtype) for name, dtype in columns if getattr(dtype, "kind", "O") in "biu"}
 
 
 def non_numeric_columns(X):

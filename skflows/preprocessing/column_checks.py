@@ -1,0 +1,101 @@
+"""Columns under which a likelihood has no meaning: linear functions, and values filled in."""
+
+import numpy as np
+from scipy.linalg import qr, solve_triangular
+
+from .dequantizer import smallest_gap
+from .validation import key_of, some_rows
+
+CHECKED_VALUES = 2**20  # of a table: a sample of the rows shows what is wrong with all
+MANY_COLUMNS = 300  # beyond which a QR decomposition takes too long
+MORE_ROWS = 10  # than columns: with few different ones, a column is a function of the others
+EXACT = 1e-4  # largest residual, in standard deviations, whatever the rounding errors
+NO_COEFFICIENT = 1e-4
+MAX_NAMED = 5
+FEWEST = 5  # rows with a value that was filled in
+NEAR_MEAN = 0.1  # standard deviations between that value and the mean of the others
+ON_LATTICE = 1e-3  # distance to a whole number of gaps
+FAR_MORE_OFTEN = 5  # times as often as any other value, for a column without a lattice
+
+
+class ColumnWarning(UserWarning):
+    """A warning about the columns of a table; the parts of an ensemble do not repeat it."""
+
+
+def column_troubles(X, discrete, names=None):
+    """Return what is wrong with columns, as texts.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d)
+        The rows.
+    discrete : array-like of int
+        The columns that have noise added: they may depend on one another, as dummy columns do.
+    names : array-like of str, default=None
+        The names of the columns.
+    """
+    n, d = X.shape
+    n_checked = max(CHECKED_VALUES // d, 2 * d + MORE_ROWS)
+    rows = np.asarray(X if n <= n_checked else X[some_rows(n, n_checked)])
+    return [*linear_functions(rows, discrete, names), *filled_in_values(rows, names)]
+
+
+def linear_functions(X, discrete, names):
+    """Yield a text for each column that is an exact linear function of others."""
+    varies = np.flatnonzero(np.ptp(X, axis=0) > 0)
+    if not 2 <= len(varies) <= MANY_COLUMNS or len(X) < len(varies) + MORE_ROWS:
+        return
+    unit = X[:, varies].astype(np.float64)
+    unit /= np.abs(unit).max(axis=0)
+    centred = unit - unit.mean(axis=0)
+    scale = np.sqrt((centred**2).mean(axis=0))
+    # Values are exact up to rounding, which is larger for a column far from zero.
+    error = min(EXACT, 1e2 * np.finfo(X.dtype).eps * (1 / scale).max())
+    R, pivots = qr(centred / scale, mode="r", pivoting=True)
+    rank = int((np.abs(np.diag(R)) > error * np.sqrt(len(X))).sum())
+    if rank < len(varies) and len(np.unique(X, axis=0)) < len(varies) + MORE_ROWS:
+        return
+    coefficients = solve_triangular(R[:rank, :rank], R[:rank, rank:])
+    for column, own in zip(pivots[rank:], coefficients.T, strict=True):
+        others = pivots[:rank][np.abs(own) > NO_COEFFICIENT]
+        involved = varies[[column, *others]]
+        if np.isin(involved, discrete).all():
+            continue
+        first, *rest = (key_of(j, names) for j in involved)
+        listed = rest if len(rest) <= MAX_NAMED else f"{len(rest)} others"
+        yield (
+            f"The column {first!r} is an exact linear function of {listed}: the likelihood is "
+            "unbounded, and log-densities mean nothing. Drop the column."
+        )
+
+
+def filled_in_values(X, names):
+    """Yield a text for each column in which missing values seem to be replaced by the mean."""
+    for j, column in enumerate(X.T):
+        values, counts = np.unique(column, return_counts=True)
+        most = counts.argmax()
+        others, value = np.delete(values, most), float(values[most])
+        if counts[most] < FEWEST or len(others) < FEWEST:
+            continue
+        rest = column[column != value].astype(np.float64)
+        with np.errstate(all="ignore"):  # of values that overflow
+            is_near = abs(value - rest.mean()) <= NEAR_MEAN * rest.std()
+        if not is_near:
+            continue
+        times = counts[most] / np.delete(counts, most).max()
+        if times >= FAR_MORE_OFTEN or (times > 1 and is_off_lattice(value, others)):
+            yield (
+                f"{counts[most] / len(X):.1%} of the rows have the value {value:.6g} in the column "
+                f"{key_of(j, names)!r}, near its mean, as if missing values had been replaced by "
+                "it: the density has a spike there. Leave these rows out, or fill them in by "
+                "draws, for example by IterativeImputer(sample_posterior=True)."
+            )
+
+
+def is_off_lattice(value, others):
+    """Whether the other values have equal gaps, or multiples of one, and this value does not."""
+    gap = smallest_gap(others)
+    steps = (others - others[0]) / gap
+    is_regular = np.abs(steps - np.rint(steps)).max() < ON_LATTICE
+    step = (value - others[0]) / gap
+    return bool(is_regular and abs(step - np.rint(step)) > 10 * ON_LATTICE)
