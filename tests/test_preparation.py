@@ -35,6 +35,7 @@ from skflows import (
 )
 from skflows.bijections import Standardize
 from skflows.bijections._standardize import weighted_moments
+from skflows.density import _warnings
 from skflows.density._evaluation import column_scale
 from skflows.preprocessing import dequantizer
 from skflows.preprocessing.column_checks import column_troubles
@@ -358,6 +359,17 @@ def test_a_fit_warns_of_its_columns_once():
             estimator.fit(X)
         assert len(caught) == 1
         assert caught[0].filename == __file__
+
+
+def test_parts_of_an_ensemble_do_not_check_the_columns_again(monkeypatch):
+    calls = []
+    monkeypatch.setattr(_warnings, "column_troubles", lambda *args: calls.append(args) or [])
+    density = TransformedDensity(KernelDensity(), random_state=0)
+    stack = StackedDensity([("only", density), ("flow", small("planar"))], cv=3)
+    stack.fit(banana(60))
+    assert len(calls) == 1
+    DensityOutlierDetector(stack, cv=2).fit(banana(60))
+    assert len(calls) == 2
 
 
 def test_partial_fit_learns_about_new_values():

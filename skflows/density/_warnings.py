@@ -18,5 +18,7 @@ def warn_user(message, category=UserWarning):
 
 def warn_of_columns(estimator, X, discrete):
     """Warn of columns under which a likelihood has no meaning (see `column_troubles`)."""
+    if ("ignore", ColumnWarning) in [(action, kind) for action, _, kind, *_ in warnings.filters]:
+        return  # a part of an estimator that has looked already: looking takes time
     for text in column_troubles(X, discrete, getattr(estimator, "feature_names_in_", None)):
         warn_user(text, ColumnWarning)
