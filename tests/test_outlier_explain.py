@@ -314,9 +314,9 @@ def test_pairs_are_odd_together_but_normal_alone(name):
         "kernels": TransformedDensity(
             GaussianKernels(0.3), preprocessing="standardize", random_state=0
         ),
-        "flow": NSFDensity(max_iter=15, random_state=0),
+        "flow": NSFDensity(max_iter=10, n_transforms=2, random_state=0),
     }[name]
-    fitted = DensityOutlierDetector(density, random_state=0).fit(related_columns(500))
+    fitted = DensityOutlierDetector(density, random_state=0).fit(related_columns(400))
     pairs = fitted.odd_pairs(np.array([row for row, _ in TOGETHER.values()], dtype=float))
     found = [None if pair is None else set(pair) for pair in pairs]
     assert found == [expected for _, expected in TOGETHER.values()]
