@@ -4,7 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .density import *  # noqa: F403
-from .density import ARCHITECTURES, FlowDensity, GaussianizationDensity, TransformedDensity
+from .density import (
+    ARCHITECTURES,
+    AdaptiveKernelDensity,
+    FlowDensity,
+    GaussianizationDensity,
+    TransformedDensity,
+)
 from .ensemble import AutoDensity, StackedDensity
 from .persistence.model_file import load
 
@@ -19,6 +25,7 @@ __all__ = ["AutoDensity", "DensityOutlierDetector", "load"] + [
     for cls in (
         StackedDensity,
         TransformedDensity,
+        AdaptiveKernelDensity,
         GaussianizationDensity,
         *ARCHITECTURES.values(),
         FlowDensity,

@@ -214,22 +214,34 @@ def test_frozen_density_requires_a_background(statistic):
         np.testing.assert_allclose(fitted.score_samples(X), ratio)
 
 
-def test_outlier_detector_as_density_is_an_error():
+def test_detector_that_is_no_density_is_refused_where_log_densities_are_needed():
     with pytest.raises(TypeError, match="IsolationForest is an outlier detector"):
-        DensityOutlierDetector(IsolationForest()).fit(banana(50))
+        DensityOutlierDetector(IsolationForest(), statistic="typicality").fit(banana(50))
 
 
-def test_random_state_seeds_the_default_density(monkeypatch):
-    seeds = []
+def test_any_detector_can_be_calibrated():
+    X = banana(300)
+    forest = IsolationForest(n_estimators=10, random_state=0)
+    detector = DensityOutlierDetector(forest, calibration="conformal", random_state=0).fit(X)
+    assert detector.p_values([[9.0, -9.0]]) <= 0.02
+    assert detector.p_values(banana(300, seed=1)).mean() == pytest.approx(0.5, abs=0.1)
 
-    def density(random_state):
-        seeds.append(random_state)
-        return GaussianMixture(random_state=random_state)
 
-    monkeypatch.setattr("skflows.outlier._detector.AutoDensity", density)
-    for seed in (0, 0, 1):
-        DensityOutlierDetector(random_state=seed).fit(banana(50))
-    assert seeds[0] == seeds[1] != seeds[2]
+@pytest.mark.parametrize(
+    ("params", "contaminated"),
+    [
+        ({}, False),
+        ({"calibration": "conformal"}, False),
+        ({"calibration": "empirical_null"}, True),
+        ({"contamination": 0.1}, True),
+        ({"trim": 0.1}, True),
+    ],
+)
+def test_default_estimator(params, contaminated):
+    fits = [DensityOutlierDetector(random_state=seed, **params).fit(X) for seed in (0, 0)]
+    assert fits[0].models_[0].density.contaminated is contaminated
+    np.testing.assert_array_equal(fits[0].score_samples(X), fits[1].score_samples(X))
+    assert np.isfinite(fits[0].held_out_scores_).all() or "trim" in params
 
 
 def test_contamination_none_flags_no_row():

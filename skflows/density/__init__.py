@@ -1,5 +1,6 @@
 """Density estimators with scikit-learn's interface."""
 
+from ._adaptive_kernel import AdaptiveKernelDensity
 from ._cnf import CNFDensity
 from ._flow_density import FlowDensity
 from ._gaussianization import GaussianizationDensity

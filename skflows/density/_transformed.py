@@ -1,5 +1,7 @@
 """Any density estimator on columns that fixed maps have prepared."""
 
+from numbers import Real
+
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
@@ -133,16 +135,35 @@ class TransformedDensity(
         rows = self._dequantizer.add_random_noise(table.X, random_state)
         x, weight = torch.from_numpy(rows), torch.from_numpy(table.weight)
         self.preprocessor_ = fitted_preprocessor(self.preprocessing, table.bounds, x, weight)
-        mapped, _ = _evaluation.map_rows(self.preprocessor_, "forward", rows)
+        mapped, log_det = _evaluation.map_rows(self.preprocessor_, "forward", rows)
         weight = uneven(table.weight)
         context = self._init_callback_context(max_subtasks=1)
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
         task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
         context.call_on_fit_task_begin(**task)
         self.estimator_ = fit_subtask(context, self, clone(self.estimator), mapped, weight)
-        self.offset_ = self._threshold_on(table.X, table.weight, self._score_rows)
+        self._set_threshold(table, log_det)
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
+
+    def _set_threshold(self, table, log_det):
+        """Set the threshold, on held-out scores if the estimator keeps them for all rows."""
+        self._judges_held_out = False
+        vars(self).pop("held_out_scores_", None)  # of an earlier fit
+        held_out = getattr(self.estimator_, "held_out_scores_", None)
+        if held_out is None or np.isnan(held_out).any():
+            self.offset_ = self._threshold_on(table.X, table.weight, self._score_rows)
+            return
+        held_out = held_out + log_det
+        self.held_out_scores_ = np.full(len(table.is_weighted), np.nan)
+        self.held_out_scores_[table.is_weighted] = held_out
+        if isinstance(self.contamination, Real):
+            own = self._score_rows(table.X)
+            found = self._fraction_threshold(own, table.weight, held_out, table.weight)
+            self.offset_, self._judges_held_out = found["offset_"], found["_judges_held_out"]
+        else:
+            is_finite = np.isfinite(held_out)
+            self.offset_ = self._outlier_threshold(held_out[is_finite], table.weight[is_finite])
 
     def _score_rows(self, X):
         return self._dequantizer.mean_density(self._log_density, X)

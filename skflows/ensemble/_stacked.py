@@ -28,6 +28,22 @@ def clone_with_seeds(estimator, random_state):
     return clone(estimator).set_params(**seeds)
 
 
+def check_named(estimators):
+    """Raise an error unless these are pairs of a name and an estimator that scores rows."""
+    are_pairs = [
+        isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
+        for pair in estimators
+    ]
+    if not are_pairs or not all(are_pairs):
+        raise ValueError(f"estimators={estimators!r}; give a list of (name, estimator) pairs.")
+    for name, estimator in estimators:
+        if not hasattr(estimator, "score_samples") or isinstance(estimator, type):
+            raise TypeError(
+                f"the component {name!r} is {estimator!r}; give an instance of an estimator with "
+                "score_samples."
+            )
+
+
 class StackedDensity(MixtureMixin, BaseComposition):
     __doc__ = _docstrings.fill("""Mixture of densities, weighted by the likelihood of held-out rows.
 
@@ -184,20 +200,8 @@ class StackedDensity(MixtureMixin, BaseComposition):
         return self._fit_mixture(components, X, weight, is_weighted, splits)
 
     def _checked_components(self):
-        are_pairs = [
-            isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
-            for pair in self.estimators
-        ]
-        if not are_pairs or not all(are_pairs):
-            raise ValueError(
-                f"estimators={self.estimators!r}; give a list of (name, estimator) pairs."
-            )
+        check_named(self.estimators)
         self._validate_names([name for name, _ in self.estimators])
-        for name, estimator in self.estimators:
-            if not hasattr(estimator, "score_samples") or isinstance(estimator, type):
-                raise TypeError(
-                    f"the component {name!r} is {estimator!r}; give an instance of a density "
-                    "estimator with score_samples."
-                )
+        for _, estimator in self.estimators:
             check_is_density(estimator)
         return [Component(name, est, self.refit) for name, est in self.estimators]

@@ -22,7 +22,6 @@ from ..density._third_party import (
     weighted_if,
 )
 from ..density._warnings import warn_of_columns, warn_user
-from ..ensemble._auto import AutoDensity
 from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._mixture import MixtureMixin
 from ..preprocessing.column_checks import ColumnWarning
@@ -30,9 +29,10 @@ from ..preprocessing.dequantizer import discrete_columns
 from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit_context
 from ..preprocessing.validation import uneven, validate_rows, weighted_rows
 from ._calibration import NULLS, discoveries, equalized, least_p_value, pool_fold_scores
+from ._ensemble import OutlierEnsemble
 from ._explain import contributions, partners, reference_rows
 from ._scored_density import fit_scored
-from ._statistics import STATISTICS, Setting
+from ._statistics import STATISTICS, Setting, held_out_values
 
 
 class DensityOutlierDetector(
@@ -45,18 +45,19 @@ class DensityOutlierDetector(
     Parameters
     ----------
     estimator : estimator, default=None
-        A density estimator with `fit` and `score_samples`. None is `skflows.AutoDensity`. A fitted
-        one is used as it is inside a `sklearn.frozen.FrozenEstimator`; the rows of `fit` then only
-        calibrate it. Estimators see arrays: columns are given by index.
+        A density estimator with `fit` and `score_samples`, or any other detector whose scores are
+        higher for inliers. None is an `OutlierEnsemble`, for rows with outliers if the other
+        parameters say that there are any: the empirical null, `trim`, or a number as
+        `contamination`. A fitted one is used as it is inside a `sklearn.frozen.FrozenEstimator`;
+        the rows of `fit` then only calibrate it. Estimators see arrays: columns are given by index.
 
     statistic : str, default="log_pool"
         The score; higher always means more normal.
 
-        - "log_pool": for mixtures such as `skflows.AutoDensity`, the mean of the log-densities of
-          its components, with one vote per family: the likeliest mixture, kernels and flow on
-          columns that are scaled, whitened or mapped through their quantiles. How well each of
-          these predicts ordinary rows says little about unusual ones. For other estimators, the
-          log-density.
+        - "log_pool": the score of the estimator. For mixtures such as `skflows.AutoDensity`, the
+          mean of the log-densities of its components, with one vote per family: the likeliest
+          mixture, kernels and flow on columns that are scaled, whitened or mapped through their
+          quantiles. How well each of these predicts ordinary rows says little about unusual ones.
         - "log_density": the log-density, in nats.
         - "latent_norm": minus the distance to the origin of the latent space, for estimators with
           `transform`.
@@ -85,10 +86,10 @@ class DensityOutlierDetector(
     cv : "auto", int, cross-validation generator or iterable, default="auto"
         How rows are held out to calibrate. A single split, such as ``ShuffleSplit(1)``, is split
         conformal prediction; several folds, each with its own model, are cross-conformal. "auto"
-        takes the held-out scores that the estimator keeps (`skflows.AutoDensity` and
-        `skflows.StackedDensity` do), otherwise 5 folds; without calibration it holds nothing out.
-        With the empirical null, which judges the rows of `fit` too, such an estimator holds out all
-        rows.
+        takes the held-out scores that the estimator keeps (`OutlierEnsemble`, `AutoDensity`,
+        `StackedDensity` and `AdaptiveKernelDensity` do), otherwise 5 folds; without calibration it
+        holds nothing out. With the empirical null, which judges the rows of `fit` too, a mixture
+        holds out all rows.
 
     alpha : float, default=0.05
         The p-value up to which `predict` flags a row, with calibration.
@@ -217,8 +218,9 @@ class DensityOutlierDetector(
         self.random_state = random_state
 
     def _takes_weights(self):
-        densities = (self.estimator, self.background)
-        return all(density is None or takes_weights(density) for density in densities)
+        is_default = self.estimator is None  # an ensemble, which ranks rows
+        has_weights = self.background is None or takes_weights(self.background)
+        return not is_default and takes_weights(self.estimator) and has_weights
 
     @weighted_if(_takes_weights)
     @fit_context(prefer_skip_nested_validation=False)
@@ -252,13 +254,16 @@ class DensityOutlierDetector(
         X, weight, is_weighted = weighted_rows(self, X, sample_weight, least=2)
         random_state = check_random_state(self.random_state)
         estimator = self.estimator
-        if estimator is None:
-            estimator = AutoDensity(random_state=random_state.randint(2**31 - 1))
-        self._check_parameters(estimator)
-        estimator = self._with_folds(estimator)
         trim = self.trim
         if isinstance(trim, str):  # "auto"
             trim = self.contamination if isinstance(self.contamination, Real) else 0.0
+        if estimator is None:
+            seed = random_state.randint(2**31 - 1)
+            estimator = OutlierEnsemble(
+                contaminated=self._is_contaminated(trim), contamination=None, random_state=seed
+            )
+        self._check_parameters(estimator)
+        estimator = self._with_folds(estimator)
         splits = self._splits(estimator, X, is_weighted, random_state)
         parts = [train for train, _ in splits] or [slice(None)]
         context = self._init_callback_context(max_subtasks=None if trim else len(parts))
@@ -282,8 +287,14 @@ class DensityOutlierDetector(
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
 
+    def _is_contaminated(self, trim):
+        """Whether the parameters say that the rows of `fit` contain outliers."""
+        is_number = isinstance(self.contamination, Real)
+        return self.calibration == "empirical_null" or is_number or trim > 0
+
     def _check_parameters(self, estimator):
-        check_is_density(estimator)
+        if self.statistic != "log_pool":  # which takes any score
+            check_is_density(estimator)
         needs_background = STATISTICS[self.statistic].needs_background
         if is_frozen(estimator) and self.background is None and needs_background:
             raise ValueError(
@@ -321,8 +332,9 @@ class DensityOutlierDetector(
             return []
         cv = self.cv
         if isinstance(cv, str):  # "auto"
-            held_out = STATISTICS[self.statistic].held_out
-            if self.calibration is None or (held_out and isinstance(estimator, MixtureMixin)):
+            keeps_scores = getattr(estimator, "_keeps_held_out_scores", False)
+            is_ready = keeps_scores and STATISTICS[self.statistic].held_out is not None
+            if self.calibration is None or is_ready:
                 return []
             cv = N_FOLDS
         return make_splits(cv, X, is_weighted, seed)
@@ -339,8 +351,8 @@ class DensityOutlierDetector(
             (model,) = self.models_
             if is_frozen(estimator):
                 found = model.score_samples(X)
-            elif hasattr(model.density, name := STATISTICS[self.statistic].held_out):
-                found[model.kept] = getattr(model.density, name)
+            elif (known := held_out_values(self.statistic, model.density)) is not None:
+                found[model.kept] = known
                 if not model.kept.all():
                     found[~model.kept] = model.score_samples(X[~model.kept])
             held_out = [np.flatnonzero(~np.isnan(found))]

@@ -31,7 +31,7 @@ class Statistic(NamedTuple):
     compute: Callable  # (density, X, learned) -> array of shape (n,)
     learn: Callable = lambda density, X, weight, setting: None
     needs_unseen: bool = False  # whether it learns from rows that the density was not fitted to
-    held_out: str = ""  # attribute in which mixtures keep it for their held-out rows
+    held_out: Callable | None = None  # (density) -> its values for held-out rows, if it keeps any
     needs_background: bool = False
 
 
@@ -42,6 +42,14 @@ def log_density(density, X, learned):
 def log_pool(density, X, learned):
     pool = getattr(density, "_pool_rows", density.score_samples)
     return np.asarray(pool(X), dtype=np.float64)
+
+
+def held_out_log_density(density):
+    return getattr(density, "held_out_scores_", None)
+
+
+def held_out_pool(density):
+    return getattr(density, "_held_out_pool", held_out_log_density(density))
 
 
 def latent_norm(density, X, learned):
@@ -127,8 +135,8 @@ def ensemble(density, X, learned):
 
 STATISTICS = MappingProxyType(
     {
-        "log_pool": Statistic(log_pool, held_out="_held_out_pool"),
-        "log_density": Statistic(log_density, held_out="held_out_scores_"),
+        "log_pool": Statistic(log_pool, held_out=held_out_pool),
+        "log_density": Statistic(log_density, held_out=held_out_log_density),
         "latent_norm": Statistic(latent_norm),
         "typicality": Statistic(typicality, mean_log_density, needs_unseen=True),
         "score_norm": Statistic(score_norm, scales_of_columns),
@@ -139,3 +147,9 @@ STATISTICS = MappingProxyType(
     }
 )
 COMBINED = ("log_density", "score_norm", "latent_norm", "likelihood_ratio")
+
+
+def held_out_values(statistic, density):
+    """Return the values of a statistic for held-out rows that a density keeps, or None."""
+    held_out = STATISTICS[statistic].held_out
+    return None if held_out is None else held_out(density)

@@ -1,0 +1,213 @@
+"""Gaussian kernels, each as wide as the distance to its neighbours."""
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+
+from ..preprocessing.sklearn_compat import Interval, StrOptions
+from . import _docstrings
+from ._base import BaseFlowDensity
+from ._transformed import TransformedDensity
+
+N_NEIGHBORS = (2, 5, 10, 20, 50)  # tried by "auto"
+# Narrower kernels would be spikes on rows that nearly coincide, and lose digits.
+MIN_WIDTH = 0.01  # of the median width
+VALUES_PER_CHUNK = 2**20  # kernel values at once
+
+
+class AdaptiveKernels(BaseEstimator):
+    """The kernels of an `AdaptiveKernelDensity`, on prepared columns."""
+
+    def __init__(self, n_neighbors="auto", max_centers=2000, random_state=None):
+        self.n_neighbors = n_neighbors
+        self.max_centers = max_centers
+        self.random_state = random_state
+
+    def fit(self, X, y=None, sample_weight=None):
+        weight = np.ones(len(X)) if sample_weight is None else sample_weight
+        chosen = np.arange(len(X))
+        if len(X) > self.max_centers:
+            random_state = check_random_state(self.random_state)
+            chosen = np.sort(random_state.permutation(len(X))[: self.max_centers])
+        # Equal rows share a kernel: otherwise their widths would be 0.
+        self.centers_, number = np.unique(X[chosen], axis=0, return_inverse=True)
+        self.weights_ = np.bincount(number.ravel(), weight[chosen])
+        center = np.full(len(X), -1)  # of a row that was not chosen
+        center[chosen] = number.ravel()
+        unit = weight.min()  # a row of an integer weight counts like repeated rows
+        self._set_widths(X[chosen], weight[chosen], center[chosen], unit)
+        self.held_out_scores_ = self._leave_one_out(X, center, unit)
+        return self
+
+    def _set_widths(self, X, weight, center, unit):
+        """Set `n_neighbors_` and `widths_`, by the likelihood of the rows if k is not given."""
+        from sklearn.neighbors import NearestNeighbors  # takes long to import
+
+        n_others = len(self.centers_) - 1
+        candidates = N_NEIGHBORS if self.n_neighbors == "auto" else [self.n_neighbors]
+        candidates = sorted({max(1, min(k, n_others // 2)) for k in candidates})
+        distances = np.ones((1, 1))  # a single centre has no neighbour
+        if n_others:
+            search = NearestNeighbors(n_neighbors=candidates[-1]).fit(self.centers_)
+            distances = search.kneighbors()[0]
+        tried = []
+        for k in candidates:
+            widths = distances[:, k - 1] / np.sqrt(X.shape[1])
+            self.widths_ = np.maximum(widths, MIN_WIDTH * np.median(widths))
+            score = 0.0
+            if len(candidates) > 1:
+                score = np.average(self._leave_one_out(X, center, unit), weights=weight)
+            tried.append((score, k, self.widths_))
+        _, self.n_neighbors_, self.widths_ = max(tried, key=lambda each: each[:2])
+
+    def _leave_one_out(self, X, center, unit):
+        """Return the log-density of each row without one copy of itself."""
+        own_weight = np.where(center < 0, 0, np.maximum(self.weights_[center] - unit, 0))
+        return self._log_density(X, center, own_weight)
+
+    def score_samples(self, X):
+        return self._log_density(X)
+
+    def _log_density(self, X, center=None, own_weight=None):
+        """Return the log-density of rows; the kernel of a row's own centre has another weight."""
+        import torch
+
+        d = X.shape[1]
+        mean = self.centers_.mean(axis=0)  # large values would lose digits
+        centers, precision = self.centers_ - mean, 1 / self.widths_**2
+        peak = -d * np.log(self.widths_ * np.sqrt(2 * np.pi))
+        # One product gives all exponents, precision * (x @ c - (x @ x + c @ c) / 2) + log weight.
+        last = peak + np.log(self.weights_) - precision / 2 * (centers**2).sum(axis=1)
+        factors = torch.from_numpy(np.vstack([precision * centers.T, -precision / 2, last]))
+        total = np.full(len(X), self.weights_.sum())
+        if center is not None:
+            total += np.where(center < 0, 0, own_weight - self.weights_[center])
+        scores = np.empty(len(X))
+        size = max(1, VALUES_PER_CHUNK // len(centers))
+        for start in range(0, len(X), size):
+            part = slice(start, start + size)
+            rows = X[part] - mean
+            rows = np.column_stack([rows, (rows**2).sum(axis=1), np.ones(len(rows))])
+            exponents = torch.from_numpy(rows) @ factors
+            if center is not None:
+                own = np.flatnonzero(center[part] >= 0)
+                number = center[part][own]
+                with np.errstate(divide="ignore"):  # a weight of 0 leaves the kernel out
+                    alone = peak[number] + np.log(own_weight[part][own])
+                exponents[own, number] = torch.from_numpy(alone)
+            scores[part] = torch.logsumexp(exponents, dim=1).numpy()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(total > 0, scores - np.log(total), -np.inf)
+
+    def sample(self, n_samples=1, random_state=None):
+        random_state = check_random_state(random_state)
+        share = self.weights_ / self.weights_.sum()
+        number = random_state.choice(len(share), n_samples, p=share)
+        noise = random_state.standard_normal((n_samples, self.centers_.shape[1]))
+        return self.centers_[number] + self.widths_[number, None] * noise
+
+
+class AdaptiveKernelDensity(TransformedDensity):
+    __doc__ = _docstrings.fill("""Kernel density with a width of its own for each kernel.
+
+    There is a normal around each row, or around each of a sample of the rows. Its standard
+    deviation is the distance to the k-th nearest other row, divided by the square root of the
+    number of columns: narrow where rows are dense, wide where they are sparse. Scores rank rows
+    much as the distances to their neighbours do, but they are log-densities.
+
+    Parameters
+    ----------
+    n_neighbors : int or "auto", default="auto"
+        The k, at most half the number of kernels. "auto" takes the one of 2, 5, 10, 20 and 50 with
+        the best leave-one-out likelihood. To rank outliers, about 5 are best if the rows of `fit`
+        have none, and 50 if they do.
+
+    {preprocessing}
+
+    {data}
+
+    max_centers : int, default=2000
+        Largest number of kernels, on a random sample of the rows. The time and memory of a score
+        are proportional to it.
+
+    {contamination}
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds the choice of the centres and the noise on discrete columns.
+
+    Attributes
+    ----------
+    estimator_ : estimator
+        The kernels, on prepared columns: ``centers_``, ``widths_``, ``weights_`` and
+        ``n_neighbors_``.
+
+    preprocessor_ : torch.nn.Module
+        The map that prepares the columns.
+
+    held_out_scores_ : ndarray of shape (n_samples,)
+        Log-density of each row of `fit` without its own kernel, NaN for rows of weight 0.
+
+    discrete_ : dict
+        The discrete columns, by name or else by index, and the distance between their values.
+
+    offset_ : float
+        Log-density below which `predict` labels a row an outlier.
+
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Column names seen in `fit`, if they are all strings.
+
+    References
+    ----------
+    Breiman, Meisel & Purcell, "Variable Kernel Estimates of Multivariate Densities", 1977.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skflows import AdaptiveKernelDensity
+    >>> X = load_iris().data
+    >>> density = AdaptiveKernelDensity(random_state=0).fit(X)
+    >>> density.score_samples(X[:3]).shape
+    (3,)
+    >>> density.sample(2, random_state=0).shape
+    (2, 4)
+    """)
+
+    _parameter_constraints: dict = {
+        "n_neighbors": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "max_centers": [Interval(Integral, 2, None, closed="left")],
+        **{
+            name: BaseFlowDensity._parameter_constraints[name]
+            for name in ("preprocessing", "bounds", "discrete", "contamination", "random_state")
+        },
+    }
+
+    def __init__(
+        self,
+        *,
+        n_neighbors="auto",
+        preprocessing="whiten",
+        bounds=None,
+        discrete="auto",
+        max_centers=2000,
+        contamination="auto",
+        random_state=None,
+    ):
+        self.n_neighbors = n_neighbors
+        self.preprocessing = preprocessing
+        self.bounds = bounds
+        self.discrete = discrete
+        self.max_centers = max_centers
+        self.contamination = contamination
+        self.random_state = random_state
+
+    _keeps_held_out_scores = True
+
+    @property
+    def estimator(self):
+        """The kernels, not fitted."""
+        return AdaptiveKernels(self.n_neighbors, self.max_centers, self.random_state)

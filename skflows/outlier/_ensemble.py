@@ -1,0 +1,305 @@
+"""Several outlier detectors whose scores are merged through their p-values."""
+
+import math
+from numbers import Real
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils import check_random_state
+
+from ..density import AdaptiveKernelDensity
+from ..density._base import BaseFlowDensity
+from ..density._outlier_labels import OutlierDensityMixin, lowered
+from ..density._third_party import was_interrupted
+from ..ensemble._components import N_FOLDS, make_splits
+from ..ensemble._stacked import check_named, clone_with_seeds
+from ..preprocessing.sklearn_compat import BaseComposition, fit_context
+from ..preprocessing.validation import validate_rows
+from ._statistics import held_out_values, log_pool
+
+# Neighbours of a kernel: few follow the inliers closely, but outliers that lie together are then
+# dense too.
+FEW_NEIGHBORS, MANY_NEIGHBORS = 5, 50
+MIN_BINS = 5
+MAX_QUANTILES = 1000  # of a column's ranks
+PRIOR = 0.5  # added to the count of each bin
+
+
+class OutlierEnsemble(OutlierDensityMixin, BaseComposition):
+    """Outlier detectors whose scores are merged through their p-values.
+
+    Distances in standardised, robustly scaled and rank-transformed columns each find other
+    outliers, and without labels nothing tells which are the right ones. Here each detector judges a
+    row by the rank of its score among the scores of rows that it has not seen. The score of the
+    ensemble is the mean of the logarithms of these p-values: low where detectors agree that a row
+    is odd, or where one of them is very sure.
+
+    Parameters
+    ----------
+    estimators : list of (str, estimator), default=None
+        Named estimators with `fit` and `score_samples`, which is higher for inliers: densities,
+        scikit-learn's outlier detectors (`LocalOutlierFactor` with ``novelty=True``), or pipelines
+        that end with one. None is four quick ones: an `AdaptiveKernelDensity` on standardised
+        columns, on robustly scaled ones and on ranks, and histograms of the single columns.
+
+    contaminated : bool, default=False
+        Whether the rows of `fit` contain outliers. The default kernels are then as wide as the
+        distance to the 50th neighbour, in place of the 5th, so that a group of outliers does not
+        hide itself.
+
+    contamination : float, "auto" or None, default="auto"
+        Fraction of outliers in the rows of `fit`, which sets the threshold of `predict`. "auto"
+        puts it at the lower Tukey fence of the held-out scores. None sets no threshold.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds the folds, and the estimators that have no seed of their own.
+
+    Attributes
+    ----------
+    estimators_ : list of estimator
+        The fitted estimators.
+
+    held_out_scores_ : ndarray of shape (n_samples,)
+        Merged score of each row of `fit`, from scores of models that have not seen it: those that
+        an estimator keeps (`AdaptiveKernelDensity` leaves each row out), otherwise of 5 folds.
+
+    offset_ : float
+        Score below which `predict` labels a row an outlier.
+
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Column names seen in `fit`, if they are all strings.
+
+    References
+    ----------
+    Vovk & Wang, "Combining p-values via averaging", 2020.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skflows.outlier import OutlierEnsemble
+    >>> X = np.random.default_rng(0).standard_normal((300, 2))
+    >>> OutlierEnsemble(random_state=0).fit(X).predict([[0.0, 0.0], [6.0, 0.0]])
+    array([ 1, -1])
+    """
+
+    _parameter_constraints: dict = {
+        "estimators": [list, None],
+        "contaminated": ["boolean"],
+        "contamination": BaseFlowDensity._parameter_constraints["contamination"],
+        "random_state": ["random_state"],
+    }
+
+    _keeps_held_out_scores = True
+
+    def __init__(
+        self, estimators=None, *, contaminated=False, contamination="auto", random_state=None
+    ):
+        self.estimators = estimators
+        self.contaminated = contaminated
+        self.contamination = contamination
+        self.random_state = random_state
+
+    def get_params(self, deep=True):
+        """Get the parameters, including those of the named estimators.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include the estimators and their parameters.
+
+        Returns
+        -------
+        params : dict
+            Names and values.
+        """
+        return self._get_params("estimators", deep=deep and self.estimators is not None)
+
+    def set_params(self, **params):
+        """Set parameters; ``name=estimator`` replaces one, ``name__parameter`` changes one.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values.
+
+        Returns
+        -------
+        self : object
+            The estimator.
+        """
+        if self.estimators is None and "estimators" not in params:
+            return BaseEstimator.set_params(self, **params)
+        return self._set_params("estimators", **params)
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Fit the estimators, and rank the rows by models that have not seen them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows. At least two.
+
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        X = validate_rows(self, X, ensure_min_samples=2)
+        random_state = check_random_state(self.random_state)
+        seed = random_state.randint(2**31 - 1)
+        named = self._checked_members(len(X))
+        self.estimators_, self._nulls, merged = [], [], np.zeros(len(X))
+        for _, estimator in named:
+            estimator = clone_with_seeds(estimator, random_state)
+            scores = held_out_scores(estimator.fit(X))
+            if scores is None:
+                scores = fold_scores(estimator, X, seed)
+            self.estimators_.append(estimator)
+            self._nulls.append(LogRanks.fit(scores))
+            merged += self._nulls[-1].of_known(scores)
+        self._interrupted = any(was_interrupted(estimator) for estimator in self.estimators_)
+        self.held_out_scores_ = merged / len(named)
+        self._set_threshold(X)
+        return self
+
+    def _checked_members(self, n):
+        if self.estimators is None:
+            return default_estimators(n, self.contaminated)
+        check_named(self.estimators)
+        self._validate_names([name for name, _ in self.estimators])
+        return self.estimators
+
+    def _set_threshold(self, X):
+        held_out = self.held_out_scores_[~np.isnan(self.held_out_scores_)]
+        importance = np.ones(len(held_out))
+        self._judges_held_out = False
+        if isinstance(self.contamination, Real):
+            threshold = self._fraction_threshold(
+                self._score_rows(X), np.ones(len(X)), held_out, importance
+            )
+            self.offset_ = threshold["offset_"]
+            self._judges_held_out = threshold["_judges_held_out"]
+        else:
+            self.offset_ = self._outlier_threshold(held_out, importance)
+
+    def _score_rows(self, X):
+        members = zip(self.estimators_, self._nulls, strict=True)
+        return np.mean([null.of_new(log_pool(member, X, None)) for member, null in members], axis=0)
+
+    def score_samples(self, X):
+        """Return the merged score of each row: the lower, the more abnormal.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            Mean logarithm of the p-values by the estimators, at most 0.
+        """
+        return super().score_samples(X)
+
+
+class LogRanks(NamedTuple):
+    """Logarithms of p-values, by ranks among known scores; they go on falling below all of these.
+
+    Otherwise all rows that are odder than the known ones would have the same value.
+    """
+
+    known: np.ndarray  # in ascending order
+    scale: float  # of the known scores
+
+    @classmethod
+    def fit(cls, scores):
+        known = np.sort(lowered(scores[~np.isnan(scores)]))
+        finite = known[np.isfinite(known)]
+        return cls(known, np.median(finite) - finite[0] if len(finite) else 0.0)
+
+    def of_new(self, scores):
+        """Return the value of each new row."""
+        rank = 1 + np.searchsorted(self.known, scores, side="right")
+        return np.log(rank / (len(self.known) + 1)) - self._fall(self.known[0] - scores)
+
+    def of_known(self, scores):
+        """Return the value of each known row, as a new one among the others; NaN stays NaN."""
+        rank = np.searchsorted(self.known, scores, side="right")  # counts the row itself
+        lowest = np.where(rank == 1, self.known[min(1, len(self.known) - 1)], self.known[0])
+        value = np.log(rank / len(self.known)) - self._fall(lowest - scores)
+        return np.where(np.isnan(scores), np.nan, value)
+
+    def _fall(self, gap):
+        if not self.scale:
+            return 0.0
+        return np.log1p(np.maximum(np.nan_to_num(gap, nan=0.0), 0) / self.scale)
+
+
+class ColumnHistograms(BaseEstimator):
+    """Independent columns: a histogram of each, with bins of equal width."""
+
+    def fit(self, X, y=None):
+        self.n_samples_, d = X.shape
+        self.n_bins_ = max(MIN_BINS, math.ceil(2 * self.n_samples_ ** (1 / 3)))
+        self.low_, self.high_ = X.min(axis=0), X.max(axis=0)
+        bins = self._bins(X)
+        self.counts_ = np.apply_along_axis(np.bincount, 0, bins, minlength=self.n_bins_ + 2)
+        self.held_out_scores_ = self._log_counts(bins, 1) - d * np.log(self.n_samples_ - 1)
+        return self
+
+    def score_samples(self, X):
+        return self._log_counts(self._bins(X), 0) - X.shape[1] * np.log(self.n_samples_)
+
+    def _bins(self, X):
+        """Return the bin of each value: the first and the last are beyond the known values."""
+        width = (self.high_ - self.low_) / self.n_bins_
+        steps = (X - self.low_) / np.where(width > 0, width, 1.0)
+        inside = 1 + np.clip(steps, 0, self.n_bins_ - 1).astype(int)
+        return np.where(X < self.low_, 0, np.where(X > self.high_, self.n_bins_ + 1, inside))
+
+    def _log_counts(self, bins, n_left_out):
+        counts = np.take_along_axis(self.counts_, bins, axis=0) - n_left_out
+        return np.log(counts + PRIOR).sum(axis=1)
+
+
+def default_estimators(n, contaminated):
+    """Return the named estimators of an ensemble that is given none, for ``n`` rows."""
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import QuantileTransformer, RobustScaler, StandardScaler
+
+    kernels = AdaptiveKernelDensity(
+        n_neighbors=MANY_NEIGHBORS if contaminated else FEW_NEIGHBORS,
+        preprocessing=(),
+        discrete=None,
+        contamination=None,
+    )
+    return [
+        ("standardized", make_pipeline(StandardScaler(), kernels)),
+        ("robust", make_pipeline(RobustScaler(), kernels)),
+        ("ranks", make_pipeline(QuantileTransformer(n_quantiles=min(n, MAX_QUANTILES)), kernels)),
+        ("columns", ColumnHistograms()),
+    ]
+
+
+def held_out_scores(estimator):
+    """Return the held-out scores that a fitted estimator keeps, or None."""
+    return held_out_values(
+        "log_pool", estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    )
+
+
+def fold_scores(estimator, X, seed):
+    """Return the score of each row by a model of the other folds."""
+    scores = np.empty(len(X))
+    for train, held_out in make_splits(N_FOLDS, X, np.ones(len(X), dtype=bool), seed):
+        scores[held_out] = log_pool(clone(estimator).fit(X[train]), X[held_out], None)
+    return scores

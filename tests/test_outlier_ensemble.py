@@ -1,0 +1,153 @@
+"""Ensembles of outlier detectors: p-values of each, merged, and calibrated again."""
+
+import copy
+
+import numpy as np
+import pytest
+from sklearn.ensemble import IsolationForest
+from sklearn.metrics import roc_auc_score
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skflows import AdaptiveKernelDensity, DensityOutlierDetector, StackedDensity
+from skflows.outlier import OutlierEnsemble
+from skflows.outlier._ensemble import ColumnHistograms, LogRanks
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((200, 3))
+X_new = RNG.standard_normal((220, 3))
+X_new[200:, 0] += 4
+IS_ODD = np.arange(len(X_new)) >= 200
+FOREST = IsolationForest(n_estimators=5)
+
+
+@parametrize_with_checks(
+    [
+        OutlierEnsemble(random_state=0),
+        OutlierEnsemble([("kernels", KernelDensity(bandwidth=0.5))], random_state=0),
+        DensityOutlierDetector(random_state=0),
+    ]
+)
+def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+def test_score_is_the_mean_log_p_value():
+    members = [("kernels", AdaptiveKernelDensity()), ("mixture", GaussianMixture())]
+    fitted = OutlierEnsemble(members, random_state=0).fit(X)
+    inside = np.zeros((1, 3))  # above the lowest known score of each
+    log_p = []
+    for member, null in zip(fitted.estimators_, fitted._nulls, strict=True):
+        below = (null.known <= member.score_samples(inside)).sum()
+        log_p.append(np.log((1 + below) / (1 + len(X))))
+    assert fitted.score_samples(inside) == pytest.approx(np.mean(log_p))
+    assert (fitted.score_samples(X_new) <= 0).all()
+
+
+def test_ranks_of_known_rows_are_those_of_new_ones():
+    scores = RNG.standard_normal(50)
+    known = LogRanks.fit(scores).of_known(scores)
+    for i in (scores.argmin(), scores.argmax(), 7):
+        others = LogRanks.fit(np.delete(scores, i))
+        is_lowest = i == scores.argmin()
+        # The scale is that of all rows.
+        np.testing.assert_allclose(
+            others.of_new(scores[[i]]), known[[i]], rtol=0.5 if is_lowest else 1e-12
+        )
+    assert LogRanks.fit(np.full(5, 2.0)).of_known(np.full(5, 2.0)) == pytest.approx(0)
+    with_gap = np.append(scores, np.nan)
+    np.testing.assert_allclose(LogRanks.fit(with_gap).of_known(with_gap), np.append(known, np.nan))
+
+
+def test_scores_go_on_falling_beyond_the_known_rows():
+    far = np.array([[10.0, 0, 0], [20.0, 0, 0], [1e6, 0, 0]])
+    assert (np.diff(OutlierEnsemble(random_state=0).fit(X).score_samples(far)) < 0).all()
+
+
+def test_held_out_scores_make_p_values_uniform():
+    shares = []
+    for seed in range(15):
+        rng = np.random.default_rng(seed)
+        rows, new = rng.standard_normal((100, 4)), rng.standard_normal((1000, 4))
+        detector = DensityOutlierDetector(calibration="conformal", random_state=seed).fit(rows)
+        p_values = detector.p_values(new)
+        shares.append([(p_values <= alpha).mean() for alpha in (0.05, 0.2)])
+    assert np.mean(shares, axis=0) == pytest.approx([0.05, 0.2], rel=0.2)
+
+
+def test_views_find_what_one_of_them_misses():
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((800, 6))
+    rows[:, 0] = np.exp(5 * rows[:, 0])  # its distances between ordinary values are tiny or huge
+    rows, inliers = rows[:400], rows[400:]
+    odd = inliers[:100].copy()
+    odd[:, 0] = 1e-4 * odd[:, 0]  # far off in ranks alone
+    odd[:, 1] *= 1.5
+    new, labels = np.vstack([inliers, odd]), np.repeat([0, 1], [400, 100])
+    alone = AdaptiveKernelDensity(
+        n_neighbors=5, preprocessing="standardize", discrete=None, random_state=0
+    ).fit(rows)
+    ensemble = OutlierEnsemble(random_state=0).fit(rows)
+    auc = [roc_auc_score(labels, -each.score_samples(new)) for each in (alone, ensemble)]
+    assert auc[1] > auc[0] + 0.01
+
+
+def test_wide_kernels_see_a_group_of_outliers():
+    rows = np.vstack([RNG.standard_normal((300, 2)), 0.1 * RNG.standard_normal((12, 2)) + 6])
+    is_odd = np.arange(len(rows)) >= 300
+    auc = [
+        roc_auc_score(is_odd, -OutlierEnsemble(contaminated=c).fit(rows).held_out_scores_)
+        for c in (False, True)
+    ]
+    assert auc[1] > 0.99 and auc[1] > auc[0]
+
+
+def test_histograms_leave_the_row_out():
+    fitted = ColumnHistograms().fit(X)
+    for i in (0, int(X[:, 0].argmax())):
+        alone = copy.deepcopy(fitted)
+        bins = fitted._bins(X[[i]])
+        for j, b in enumerate(bins[0]):
+            alone.counts_[b, j] -= 1
+        alone.n_samples_ -= 1
+        assert alone.score_samples(X[[i]])[0] == pytest.approx(fitted.held_out_scores_[i])
+    beyond = fitted.score_samples(np.array([X.max(axis=0) + 1, X.min(axis=0) - 1, [0.0] * 3]))
+    assert beyond[0] == beyond[1] < beyond[2]
+    assert np.isfinite(ColumnHistograms().fit(np.ones((3, 2))).held_out_scores_).all()
+
+
+def test_parameters_of_named_members():
+    ensemble = OutlierEnsemble([("scaled", make_pipeline(StandardScaler(), KernelDensity()))])
+    ensemble.set_params(scaled__kerneldensity__bandwidth=2.0)
+    assert ensemble.get_params()["scaled__kerneldensity__bandwidth"] == 2.0
+    assert OutlierEnsemble().set_params(contaminated=True).get_params()["contaminated"]
+    with pytest.raises(ValueError, match="not unique"):
+        OutlierEnsemble([("a", FOREST), ("a", FOREST)]).fit(X)
+
+
+@pytest.mark.parametrize("estimators", [[], [FOREST], [("forest", IsolationForest)]])
+def test_unusable_members_are_an_error(estimators):
+    with pytest.raises((TypeError, ValueError), match=r"\(name, estimator\)|score_samples"):
+        OutlierEnsemble(estimators).fit(X)
+
+
+def test_members_without_held_out_scores_of_all_rows():
+    class Half(GaussianMixture):
+        def fit(self, X, y=None):
+            super().fit(X)
+            self.held_out_scores_ = np.where(np.arange(len(X)) % 2, self.score_samples(X), np.nan)
+            return self
+
+    fitted = OutlierEnsemble([("half", Half())], random_state=0).fit(X)
+    np.testing.assert_array_equal(np.isnan(fitted.held_out_scores_), np.arange(200) % 2 == 0)
+    assert roc_auc_score(IS_ODD, -fitted.score_samples(X_new)) > 0.9
+
+
+def test_a_mixture_is_judged_by_its_pool():
+    stack = StackedDensity([("kernels", KernelDensity()), ("mixture", GaussianMixture())])
+    fitted = OutlierEnsemble([("stack", stack)], random_state=0).fit(X)
+    (member,), (null,) = fitted.estimators_, fitted._nulls
+    np.testing.assert_allclose(fitted.score_samples(X_new), null.of_new(member._pool_rows(X_new)))
