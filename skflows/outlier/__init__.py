@@ -2,5 +2,6 @@
 
 from ._choice import agreement, outlier_average_precision
 from ._detector import DensityOutlierDetector
+from ._pyod import PyODDetector
 
-__all__ = ["DensityOutlierDetector", "agreement", "outlier_average_precision"]
+__all__ = ["DensityOutlierDetector", "PyODDetector", "agreement", "outlier_average_precision"]
