@@ -49,24 +49,3 @@ def test_parameters_are_checked():
         PyODDetector(STACK, contamination=0.6).fit(X)
     with pytest.raises(ValueError, match="'estimator' parameter"):
         PyODDetector(5).fit(X)
-
-
-@pytest.mark.filterwarnings("ignore")  # of the other libraries
-def test_combinations_of_pyod():
-    for library in ("pyod", "combo", "suod"):
-        pytest.importorskip(library)
-    from pyod.models.feature_bagging import FeatureBagging
-    from pyod.models.lof import LOF
-    from pyod.models.lscp import LSCP
-    from pyod.models.suod import SUOD
-
-    detectors = [PyODDetector(ESTIMATORS["flow"]), PyODDetector(ESTIMATORS["mixture"]), LOF()]
-    for combination in (
-        LSCP(detectors, random_state=0),
-        SUOD(detectors),
-        FeatureBagging(detectors[1], n_estimators=3, random_state=0),
-    ):
-        combination.fit(X)
-        scores = combination.decision_function(X)
-        assert np.median(scores[-5:]) > np.quantile(scores[:-5], 0.9), combination
-        assert combination.predict(X).sum() == 10
