@@ -97,7 +97,7 @@ def test_mlflow_stores_every_estimator(name, experiment):
             model,
             name="model",
             skops_trusted_types=trusted,
-            pip_requirements=["skflows"],  # MLflow takes half a minute to find them
+            pip_requirements=["skflows"],  # or MLflow takes 15 s to find them
         )
     loaded = mlflow.sklearn.load_model(info.model_uri)
     assert type(loaded) is type(model)
