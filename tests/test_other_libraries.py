@@ -142,7 +142,8 @@ def test_combinations_of_pyod_take_our_detectors(name):
     detectors = [PyODDetector(NSFDensity(max_iter=5, random_state=0)), mixture, LOF()]
     combination = {
         "LSCP": LSCP(detectors, random_state=0),
-        "SUOD": SUOD(detectors),
+        # Its projections and approximations have no seed.
+        "SUOD": SUOD(detectors, rp_flag_global=False, approx_flag_global=False),
         "FeatureBagging": FeatureBagging(mixture, n_estimators=3, random_state=0),
     }[name]
     combination.fit(X)
