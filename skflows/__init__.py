@@ -15,12 +15,13 @@ from .ensemble import AutoDensity, StackedDensity
 from .persistence.model_file import load
 
 if TYPE_CHECKING:
+    from .density._export import export
     from .outlier import DensityOutlierDetector
 
 __version__ = "0.1.0"
 
 SUBMODULES = ("bijections", "density", "ensemble", "inspection", "model_selection", "outlier")
-__all__ = ["AutoDensity", "DensityOutlierDetector", "load"] + [
+__all__ = ["AutoDensity", "DensityOutlierDetector", "export", "load"] + [
     cls.__name__
     for cls in (
         StackedDensity,
@@ -37,6 +38,8 @@ def __getattr__(name):
     """Import what is rarely used when it is first used, to shorten the import of the package."""
     if name in SUBMODULES:
         return import_module(f".{name}", __name__)
+    if name == "export":
+        return import_module(".density._export", __name__).export
     if name == "DensityOutlierDetector":
         return import_module(".outlier", __name__).DensityOutlierDetector
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

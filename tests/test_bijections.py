@@ -15,7 +15,7 @@ from _bijections import (
 )
 from torch.autograd import gradcheck
 from torch.autograd.functional import jacobian
-from torch.func import functional_call
+from torch.func import functional_call, jacrev, vmap
 from torch.testing import assert_close
 
 from skflows import bijections
@@ -102,6 +102,49 @@ def test_rows_do_not_depend_on_each_other(name, d, n_context):
             # Equal up to the order of the sums in matrix products.
             assert_close(shuffled, whole[order], rtol=1e-12, atol=1e-12)
             assert_close(torch.cat(parts), whole, rtol=1e-12, atol=1e-12)
+
+
+@every_bijection
+@in_two_sizes
+def test_rows_have_any_leading_shape(name, d, n_context):
+    bijection, x, context = make_case(name, d, n_context)
+    for direction in (bijection.forward, bijection.inverse):
+        shapes = (2, 1, *x.shape), x.shape[:1]  # two axes more, and one row alone
+        alone = None if context is None else context[0]
+        for rows, own in [(x.expand(shapes[0]), context), (x[0], alone)]:
+            table = direction(x, context)
+            for value, expected in zip(direction(rows, own), table, strict=True):
+                expected = expected[0] if rows.dim() == 1 else expected.expand_as(value)
+                assert value.shape[: rows.dim() - 1] == rows.shape[:-1]
+                assert_close(value, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if build(name, 2, 3).n_context])
+def test_context_is_broadcast_and_checked(name):
+    bijection, x, context = make_case(name, 5, 3)
+    for direction in (bijection.forward, bijection.inverse):
+        for rows, given in [(x, context[0]), (x, context[:1]), (x[0], context)]:
+            full = torch.broadcast_tensors(rows, x)[0], given.expand_as(context)
+            for value, expected in zip(direction(rows, given), direction(*full), strict=True):
+                assert_close(value, expected, rtol=1e-12, atol=1e-12)
+        for wrong in (None, context[:, :2]):
+            with pytest.raises(ValueError, match=r"n_context=3.* give a context of shape"):
+                direction(x, wrong)
+
+
+@every_bijection
+def test_function_transforms(name):
+    """One row at a time: values under vmap, and their Jacobians under jacrev."""
+    bijection, x, context = make_case(name, d=3, n_context=2)
+    x = 4 * x  # on the tails too
+    for direction in (bijection.forward, bijection.inverse):
+        expected = direction(x, context)
+        with torch.no_grad():  # where networks otherwise write in place
+            for value, other in zip(vmap(direction)(x, context), expected, strict=True):
+                assert_close(value, other, rtol=1e-9, atol=1e-9)
+        jacobians = vmap(jacrev(lambda *row, f=direction: f(*row)[0]))(x, context)
+        log_det = torch.linalg.slogdet(jacobians).logabsdet
+        assert_close(log_det, expected[1], **exactness(name, 1e-7))
 
 
 @every_bijection

@@ -29,7 +29,12 @@ ROOMS = [
 ]
 ALL_ROOMS = set().union(*ROOMS)
 # Files and rooms that may import the compiled kernels.
-USERS_OF_KERNELS = ("skflows.kernels", "skflows.bijections", "skflows.training.optimizer")
+USERS_OF_KERNELS = (
+    "skflows.kernels",
+    "skflows.nn.incremental",
+    "skflows.bijections",
+    "skflows.training.optimizer",
+)
 COMPAT = "skflows.preprocessing.sklearn_compat"
 
 

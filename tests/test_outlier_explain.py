@@ -52,8 +52,9 @@ def test_contributions_of_one_model_add_up_without_correction():
     fitted = DensityOutlierDetector(GaussianMixture(2, random_state=0)).fit(X)
     rows, rng = X[:20] * 2, np.random.RandomState(0)
     (model,) = fitted.models_
-    parts = contributions(model, rows, fitted._reference, 5, rng)
-    np.testing.assert_allclose(parts.sum(axis=1), model.score_samples(rows), rtol=0, atol=1e-9)
+    parts, base = contributions(model, rows, fitted._reference, 5, rng)
+    sums = parts.sum(axis=1) + base
+    np.testing.assert_allclose(sums, model.score_samples(rows), rtol=0, atol=1e-9)
 
 
 def test_contribution_of_a_value_outside_the_bounds_is_infinite():
@@ -283,6 +284,8 @@ def test_contributions_as_a_data_frame_have_the_names_of_the_columns():
     np.testing.assert_array_equal(found.to_numpy(), fitted.explain(frame[:5]))
     with pytest.raises(ValueError, match="as_frame=True needs column names"):
         DensityOutlierDetector(DENSITIES["mixture"]).fit(X).explain(X[:5], as_frame=True)
+    with pytest.raises(ValueError, match="as_frame=True and as_shap=True: set only one"):
+        fitted.explain(frame, as_frame=True, as_shap=True)
 
 
 # Columns that are odd only together

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from _densities import NAMES, banana, small
+from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold
@@ -20,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 
 import skflows
 from skflows import (
+    AutoDensity,
     DensityOutlierDetector,
     GaussianizationDensity,
     NSFDensity,
@@ -28,6 +30,8 @@ from skflows import (
 )
 from skflows.bijections import Bijection
 from skflows.density import FlowDensity
+from skflows.model_selection import FlowGridSearchCV
+from skflows.outlier import PyODDetector
 from skflows.persistence import plain_state
 from skflows.persistence.atomic import replace_file
 
@@ -243,6 +247,25 @@ def test_other_formats_are_refused(name, models, path, monkeypatch):
             load()
 
 
+@pytest.mark.parametrize("name", ["nsf", "stacked", "detector"])
+def test_other_versions_of_the_same_format_warn(name, models, path, monkeypatch):
+    model, here = models[name], skflows.__version__
+    with monkeypatch.context() as earlier:
+        earlier.setattr(skflows, "__version__", "0.0.9")
+        model.save(path)
+        pickled = pickle.dumps(model)
+    for load in (lambda: skflows.load(path), lambda: pickle.loads(pickled)):
+        with pytest.warns(InconsistentVersionWarning) as warned:
+            loaded = load()
+        cls = type(model).__name__
+        message = f"estimator skflows.{cls} from version 0.0.9 when using version {here}"
+        assert any(message in str(warning.message) for warning in warned)
+        np.testing.assert_array_equal(loaded.score_samples(X), model.score_samples(X))
+        # Warnings are errors here: an error may be told by its class.
+        with pytest.raises(InconsistentVersionWarning, match=r"version 0\.0\.9"):
+            load()
+
+
 def test_pickles_without_a_format_are_refused():
     state = {"n_transforms": 5, "flow_": None}
     with pytest.raises(ValueError, match=r"stored by skflows before 0\.1 in format 0"):
@@ -262,6 +285,31 @@ def test_names_of_classes_are_unique():
                 if getattr(c, "__module__", 0) == info.name and isinstance(c, type)
             ]
     assert sorted(names) == sorted(set(names))
+
+
+# skops, whose format mlflow takes by default
+
+OTHERS = {
+    "auto": AutoDensity(time_limit=0.2, random_state=0),
+    "search": FlowGridSearchCV(small("maf", max_iter=1), {"dropout": [0.0]}, cv=2),
+    "pyod": PyODDetector(small("maf", max_iter=1)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:time_limit")
+def test_skops_needs_only_our_public_classes_to_be_trusted(models):
+    """And those that they consist of: not one is a helper, a tensor or a module of torch."""
+    skops_io = pytest.importorskip("skops.io")
+    fitted = models | {name: copy.deepcopy(each).fit(X) for name, each in OTHERS.items()}
+    tested = {type(model).__name__ for model in fitted.values()}
+    assert tested >= {*skflows.__all__} - {"FlowDensity", "load"}
+    for name, model in fitted.items():
+        content = skops_io.dumps(model)
+        types = skops_io.get_untrusted_types(data=content)
+        assert len(types) <= 7, (name, types)
+        loaded = skops_io.loads(content, trusted=types)
+        score = "decision_function" if name == "pyod" else "score_samples"
+        np.testing.assert_array_equal(getattr(loaded, score)(X), getattr(model, score)(X))
 
 
 # Atomic writes

@@ -29,6 +29,7 @@ class MaskedAutoregressive(Bijection):
     def __init__(self, n_features, univariate, hidden_layer_sizes, **network):
         super().__init__()
         self.univariate = univariate
+        self.n_context = network.get("n_context", 0)
         self.net = ResidualMADE(n_features, univariate.n_params, hidden_layer_sizes, **network)
 
     def forward(self, x, context=None):

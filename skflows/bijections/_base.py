@@ -1,6 +1,7 @@
 """The base class of bijections, and their composition."""
 
 from abc import ABC, abstractmethod
+from functools import wraps
 
 import torch
 from torch import nn
@@ -8,11 +9,35 @@ from torch import nn
 from ..nn.vjp import by_autograd, drop_inherited_vjp
 
 
+def over_rows(direction):
+    """Let a direction that maps ``(n, d)`` rows take rows and contexts of any leading shapes."""
+
+    @wraps(direction)
+    def mapped(self, x, context=None):
+        if self.n_context:
+            self._check_context(context)
+        is_table = x.dim() == 2 and (context is None or context.shape[:-1] == x.shape[:-1])
+        if is_table or self.is_stack:
+            return direction(self, x, context)
+        shape = x.shape[:-1]
+        if context is not None:
+            shape = torch.broadcast_shapes(shape, context.shape[:-1])
+            context = context.expand(*shape, -1).flatten(0, -2) if shape else context[None]
+        rows = x.expand(*shape, -1).flatten(0, -2) if shape else x[None]
+        z, log_det = direction(self, rows, context)
+        return z.reshape(*shape, z.shape[-1]), log_det.reshape(shape)
+
+    return mapped
+
+
 class Bijection(nn.Module, ABC):
     """An invertible map from data ``x`` to latent ``z``, with its log-determinant.
 
-    Both directions take ``(n, d)`` tensors and an optional ``(n, n_context)`` context, and return
-    the mapped rows together with ``log |det J|`` of *that* direction, of shape ``(n,)``.
+    Both directions take rows of shape ``(..., d)`` and an optional context of shape
+    ``(..., n_context)``, whose leading axes are broadcast: one context may serve all rows. They
+    return the mapped rows together with ``log |det J|`` of *that* direction, of shape ``(...)``.
+    They work under the transforms of `torch.func`. A subclass maps ``(n, d)`` rows with ``(n,
+    n_context)`` contexts, and gets the other shapes from this class.
 
     A stack of bijections (see `skflows.training.model_stack`) has parameters with a leading member
     axis. It takes ``(M, n, d)`` rows, n for each of its M members, and returns ``(M, n)``
@@ -20,9 +45,13 @@ class Bijection(nn.Module, ABC):
     """
 
     set_from_data = False  # whether `initialize` does anything
+    n_context = 0  # size of the context that both directions need
+    is_stack = False  # whether parameters have a member axis
 
     def __init_subclass__(cls):
         super().__init_subclass__()
+        for name in {"forward", "inverse"} & vars(cls).keys():
+            setattr(cls, name, over_rows(vars(cls)[name]))
         drop_inherited_vjp(cls, Bijection, forward="vjp", inverse="inverse_vjp")
 
     @abstractmethod
@@ -49,6 +78,14 @@ class Bijection(nn.Module, ABC):
         """Whether a direction takes many small operations, which gain nothing from threads."""
         return False
 
+    def _check_context(self, context):
+        if context is None or context.shape[-1] != self.n_context:
+            given = "none" if context is None else f"one of shape {tuple(context.shape)}"
+            raise ValueError(
+                f"{type(self).__name__} was built with n_context={self.n_context}, and got "
+                f"{given}; give a context of shape (..., {self.n_context})."
+            )
+
     def initialize(self, x, weight=None, context=None):
         """Set what depends on data (scales, means); most bijections have nothing of the kind."""
 
@@ -61,6 +98,7 @@ class Chain(Bijection):
         bijections = list(bijections)
         self.bijections = nn.ModuleList(bijections)
         self.set_from_data = any(bijection.set_from_data for bijection in self.bijections)
+        self.n_context = max((bijection.n_context for bijection in bijections), default=0)
         own = [list(bijection.parameters()) for bijection in self.bijections]
         # The number of leading parts without parameters: no gradient needs to reach them.
         self.n_fixed = next((i for i, some in enumerate(own) if some), len(own))
@@ -120,6 +158,7 @@ class Inverse(Bijection):
     def __init__(self, bijection):
         super().__init__()
         self.bijection = bijection
+        self.n_context = bijection.n_context
 
     def forward(self, x, context=None):
         return self.bijection.inverse(x, context)

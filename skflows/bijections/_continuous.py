@@ -77,6 +77,7 @@ class Continuous(Bijection):
             n_features, hidden_layer_sizes, n_context, activation, dropout, drift
         )
         self.n_features = n_features
+        self.n_context = n_context
         self.solver: Solver = solver or DormandPrince()
         self.n_probes = n_probes
         self.probe_distribution = probe_distribution
@@ -117,7 +118,7 @@ class Continuous(Bijection):
         """
         d = x.shape[-1]
         columns = x.mT
-        context = None if context is None else context.mT
+        context = context.mT if self.n_context else None
         probes = self.probes_for(columns, keys) if self.n_probes or energies else None
         n_traces = probes.shape[-2] if self.n_probes else 1
         n_integrals = n_traces + 2 * energies

@@ -33,6 +33,7 @@ class Coupling(Bijection):
         super().__init__()
         self.sizes = sizes = [n_features - n_features // 2, n_features // 2]
         self.univariate = univariate
+        self.n_context = network.get("n_context", 0)
         self.nets = nn.ModuleList(
             ResidualMLP(given, size * univariate.n_params, hidden_layer_sizes, **network)
             for size, given in zip(sizes, sizes[::-1], strict=True)

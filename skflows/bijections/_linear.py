@@ -48,10 +48,10 @@ class Rotation(Bijection):
         self.register_buffer("matrix", matrix)
 
     def forward(self, x, context=None):
-        return x @ self.matrix.T, x.new_zeros(len(x))
+        return x @ self.matrix.T, x.new_zeros(x.shape[:-1])
 
     def inverse(self, z, context=None):
-        return z @ self.matrix, z.new_zeros(len(z))
+        return z @ self.matrix, z.new_zeros(z.shape[:-1])
 
 
 class LULinear(Bijection):

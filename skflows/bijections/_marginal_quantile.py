@@ -3,7 +3,7 @@
 import torch
 from torch.special import ndtr
 
-from ._quantile_splines import QuantileSplines, SortedSample
+from ._quantile_splines import ALL_KINDS, QuantileSplines, SortedSample
 from ._standardize import Standardize, weighted_moments
 from ._tails import ALL_TAILS, TAILS
 
@@ -46,6 +46,8 @@ class MarginalQuantile(Standardize):
     Pickands, "Statistical Inference Using Extreme Order Statistics", 1975.
     """
 
+    kinds = ALL_KINDS  # of tails that an exporter records; it may leave out those of no column
+
     def __init__(self, n_features, n_bins="auto", tails="auto"):
         super().__init__(n_features)
         if n_bins != "auto" and n_bins < 0:
@@ -79,11 +81,11 @@ class MarginalQuantile(Standardize):
 
     def forward(self, x, context=None):
         unit, log_det = super().forward(x)
-        z, log_slope = self._splines().forward(unit.T)
+        z, log_slope = self._splines().forward(unit.T, self.kinds)
         return z.T, log_det + log_slope.sum(0)
 
     def inverse(self, z, context=None):
-        unit, log_slope = self._splines().inverse(z.T)
+        unit, log_slope = self._splines().inverse(z.T, self.kinds)
         x, log_det = super().inverse(unit.T)
         return x, log_det + log_slope.sum(0)
 

@@ -3,7 +3,9 @@
 import math
 
 import torch
-from torch.special import log_ndtr, ndtri
+from torch.special import erfcx, log_ndtr, ndtri
+
+from .. import kernels
 
 
 def normal_log_density(z):
@@ -11,10 +13,17 @@ def normal_log_density(z):
     return -0.5 * (z * z + math.log(2 * math.pi))
 
 
+def log_normal_survival(z):
+    """Return the logarithm of the probability of exceeding ``z``."""
+    if kernels.is_traced():  # log_ndtr has no batching rule
+        return erfcx(z * 2**-0.5).log() - 0.5 * z * z - math.log(2)
+    return log_ndtr(-z)
+
+
 def normal_survival(z):
     """Return the probability of exceeding ``z``, positive even where it underflows."""
     # Not by ndtr, which loses all digits of small probabilities.
-    return log_ndtr(-z).exp().clamp(min=torch.finfo(z.dtype).tiny)
+    return log_normal_survival(z).exp().clamp(min=torch.finfo(z.dtype).tiny)
 
 
 def upper_score(survival):

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .. import kernels
 from ._base import Bijection
 
 aten = torch.ops.aten
@@ -37,6 +38,7 @@ class Planar(Bijection):
     def __init__(self, n_features, n_context=0):
         super().__init__()
         self.n_features = n_features
+        self.n_context = n_context
         size = 2 * n_features + 1
         spread = n_features**-0.5
         self.parameters_ = nn.Parameter(torch.empty(size).uniform_(-spread, spread))
@@ -154,7 +156,7 @@ def _solve_monotone(slope, target, max_steps):
         trusted = (newton > low) & (newton < high) & ((newton - a).abs() <= moved / 2)
         following = torch.where(trusted, newton, (low + high) / 2)
         following = torch.where(residual == 0, a, following)
-        if torch.equal(following, a):
+        if not kernels.is_traced() and torch.equal(following, a):
             break
         moved = (following - a).abs()
         a = following

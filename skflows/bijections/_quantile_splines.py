@@ -9,11 +9,13 @@ import torch
 from torch.nn.functional import pad
 from torch.special import ndtr, ndtri
 
+from .. import kernels
 from . import _rational_quadratic as rq
 from ._normal import normal_log_density
 from ._standardize import FARTHEST, weighted_moments
 from ._tails import ALL_TAILS, Exceedances
 
+ALL_KINDS = range(len(ALL_TAILS))
 ROWS_BEYOND = 20  # beyond each outermost knot
 SHARE_BEYOND = (0.005, 0.15)  # least and largest share of these rows among all
 MIN_WIDTH = 1e-6  # of a bin, relative to the scale of the column and to its distance
@@ -45,7 +47,11 @@ class QuantileSplines(NamedTuple):
     def _bin(self, value, along):
         """Return both ends (x, z, slope) of the bin that holds each value, found along x or z."""
         ends = self.knots[along, :, 1:].contiguous()
-        index = torch.searchsorted(ends, value.contiguous()).clamp(max=ends.shape[1] - 1)
+        if kernels.is_traced():  # the same, with operations that all exporters know
+            index = (ends[:, None] < value[..., None]).sum(-1)
+        else:
+            index = torch.searchsorted(ends, value.contiguous())
+        index = index.clamp(max=ends.shape[1] - 1)
         index = index.expand(3, -1, -1)
         return self.knots.gather(2, index), self.knots.gather(2, index + 1)
 
@@ -64,7 +70,19 @@ class QuantileSplines(NamedTuple):
             parameters = sign * z, self.scale[s, c], self.shape[s, c]
             yield ALL_TAILS[k], (c, row[chosen]), sign, x, parameters
 
-    def forward(self, x):
+    def _beyond_by_mask(self, value, along, kinds):
+        """Yield what `_beyond` does as masks over all elements, for kinds of tails and both sides.
+
+        It takes several times as long, but the values don't decide what is computed.
+        """
+        for s, sign in enumerate((-1, 1)):
+            x, z, _ = self.knots[:, :, -s, None]
+            beyond = sign * value > sign * self.knots[along, :, -s, None]
+            parameters = sign * z, self.scale[s, :, None], self.shape[s, :, None]
+            for k in kinds:
+                yield ALL_TAILS[k], beyond & (self.tail[s] == k)[:, None], sign, x, parameters
+
+    def forward(self, x, kinds=ALL_KINDS):
         low, high = self.knots[0, :, :1], self.knots[0, :, -1:]
         inside = x.maximum(low).minimum(high)
         (x0, z0, d0), (x1, z1, d1) = self._bin(inside, along=0)
@@ -73,18 +91,34 @@ class QuantileSplines(NamedTuple):
         at = rq.terms(t, slope, d0, d1)
         z = z0 + (z1 - z0) * rq.rise(t, at)
         log_slope = rq.derivative(slope, at).log()
+        if kernels.is_traced():
+            for tail, where, sign, corner, parameters in self._beyond_by_mask(x, 0, kinds):
+                # Twice, because a gradient must not see the infinities of other elements.
+                excess = torch.where(where, sign * (x - corner), 0.0)
+                score, log_slope_there = tail.forward(excess, *parameters)
+                z = torch.where(where, sign * score, z)
+                log_slope = torch.where(where, log_slope_there, log_slope)
+            return z, log_slope
         for tail, where, sign, corner, parameters in self._beyond(x, along=0):
             score, log_slope_there = tail.forward(sign * (x[where] - corner), *parameters)
             z = z.index_put(where, sign * score)
             log_slope = log_slope.index_put(where, log_slope_there)
         return z, log_slope
 
-    def inverse(self, z):
+    def inverse(self, z, kinds=ALL_KINDS):
         low, high = self.knots[1, :, :1], self.knots[1, :, -1:]
         inside = z.maximum(low).minimum(high)
         (x0, z0, d0), (x1, z1, d1) = self._bin(inside, along=1)
         t, log_slope = rq.invert(inside - z0, x1 - x0, z1 - z0, d0, d1)
         x, log_slope = x0 + (x1 - x0) * t, -log_slope
+        if kernels.is_traced():
+            for tail, where, sign, corner, parameters in self._beyond_by_mask(z, 1, kinds):
+                score = torch.where(where, sign * z, parameters[0])
+                excess = tail.inverse(score, *parameters).clamp(max=FARTHEST)
+                x = torch.where(where, corner + sign * excess, x)
+                log_slope_there = -tail.forward(excess, *parameters)[1]
+                log_slope = torch.where(where, log_slope_there, log_slope)
+            return x, log_slope
         for tail, where, sign, corner, parameters in self._beyond(z, along=1):
             # The quantiles of far scores exceed any float.
             excess = tail.inverse(sign * z[where], *parameters).clamp(max=FARTHEST)

@@ -182,7 +182,9 @@ class RationalQuadraticSpline(KernelUnivariate):
         logits, raw = params.split((2 * k, k - 1), -2)
         # Widths and heights are treated alike, along an axis of two.
         shares = logits.unflatten(-2, (2, k)).softmax(-2)
-        knots = _cumulation(self, shares.dtype, shares.device) @ shares
+        # A tensor that an exporter creates must not stay in the cache.
+        cumulation = _cumulation.__wrapped__ if kernels.is_traced() else _cumulation
+        knots = cumulation(self, shares.dtype, shares.device) @ shares
         # Comparing with the inner knots only keeps bin k - 1 the last, whatever the rounding.
         inner = knots[..., int(along_z), 1:-1, :]
         number = (inner <= value.unsqueeze(-2)).sum(-2, keepdim=True)

@@ -52,10 +52,10 @@ class Standardize(Bijection):
 
     def forward(self, x, context=None):
         z = ((x - self.loc) / self.scale).clamp(-FARTHEST, FARTHEST)
-        return z, -self.scale.log().sum().expand(len(x))
+        return z, -self.scale.log().sum().expand(x.shape[:-1])
 
     def inverse(self, z, context=None):
-        return z * self.scale + self.loc, self.scale.log().sum().expand(len(z))
+        return z * self.scale + self.loc, self.scale.log().sum().expand(z.shape[:-1])
 
 
 class Whiten(Standardize):

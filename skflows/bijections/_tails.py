@@ -11,9 +11,8 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
-from torch.special import log_ndtr
 
-from ._normal import normal_log_density, normal_survival, upper_score
+from ._normal import log_normal_survival, normal_log_density, normal_survival, upper_score
 
 
 class Exceedances(NamedTuple):
@@ -34,7 +33,7 @@ class Exceedances(NamedTuple):
 
     def density_scale(self):
         """Return survival over density, with the density of the last bin before the knot."""
-        return (log_ndtr(-self.edge) - normal_log_density(self.edge)).exp() / self.slope
+        return (log_normal_survival(self.edge) - normal_log_density(self.edge)).exp() / self.slope
 
 
 class Tail(ABC):
@@ -62,7 +61,7 @@ class Gaussian(Tail):
 
     def fit(self, outside):
         edge = outside.edge
-        of_unit_normal = (normal_log_density(edge) - log_ndtr(-edge)).exp() - edge
+        of_unit_normal = (normal_log_density(edge) - log_normal_survival(edge)).exp() - edge
         prior = self.PRIOR * outside.expected()
         total = (outside.share * outside.excess).sum(1) + prior * of_unit_normal / outside.slope
         scale = total / (outside.share.sum(1) + prior) / of_unit_normal
@@ -162,12 +161,12 @@ class Pareto(Tail):
 
     def forward(self, excess, edge, scale, shape):
         stretch = (shape * excess / scale).log1p()
-        log_survival = log_ndtr(-edge) - stretch / shape
+        log_survival = log_normal_survival(edge) - stretch / shape
         score = upper_score(log_survival.exp())
         return score, log_survival - stretch - scale.log() - normal_log_density(score)
 
     def inverse(self, score, edge, scale, shape):
-        stretch = (log_ndtr(-edge) - log_ndtr(-score)) * shape
+        stretch = (log_normal_survival(edge) - log_normal_survival(score)) * shape
         return stretch.clamp(max=self.MAX_EXPONENT).expm1() * scale / shape
 
 

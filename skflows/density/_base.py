@@ -319,7 +319,7 @@ class BaseFlowDensity(
 
         as_frame : bool, default=False
             Return a pandas DataFrame with the column names seen in `fit`, and the index of X if
-            that is a DataFrame. (As for other estimators, `set_output` concerns `transform` only.)
+            that is a DataFrame. As for other estimators, `set_output` concerns `transform` only.
 
         Returns
         -------
@@ -365,6 +365,52 @@ class BaseFlowDensity(
         """
         check_is_fitted(self)
         return self._round_trip_error(validate_rows(self, X, reset=False)).max(axis=1)
+
+    def distribution(self, validate_args=None):
+        """Return the density as a PyTorch distribution over rows, in the units of X.
+
+        It has gradients with respect to the rows, and works where a
+        `torch.distributions.Distribution` does: in mixtures, in Pyro, or in a variational bound.
+
+        Parameters
+        ----------
+        validate_args : bool, default=None
+            Whether `log_prob` checks its argument; None for the default of
+            `torch.distributions.Distribution`. The check does not work under `torch.func.vmap`.
+
+        Returns
+        -------
+        distribution : torch.distributions.Distribution
+            A distribution with ``event_shape`` ``(n_features,)`` and an empty ``batch_shape``,
+            which ``expand`` changes. It computes in float64, on the device of the flow, and draws
+            from torch's random generator. Its ``log_prob`` is that of `score_samples`: with
+            discrete columns, it is the mean density of the cell around a row's values, and its
+            exponential times the gaps in ``discrete_`` is a probability. Rows from ``sample`` then
+            have values that occur. Rounding has no gradient, so ``rsample`` raises an error.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sklearn.datasets import load_iris
+        >>> from skflows import RealNVPDensity
+        >>> X = load_iris().data
+        >>> density = RealNVPDensity(discrete=None, max_iter=5, random_state=0).fit(X)
+        >>> distribution = density.distribution()
+        >>> rows = torch.tensor(X[:6]).view(2, 3, 4).requires_grad_()
+        >>> log_prob = distribution.log_prob(rows)
+        >>> log_prob.shape
+        torch.Size([2, 3])
+        >>> log_prob.sum().backward()
+        >>> rows.grad.shape
+        torch.Size([2, 3, 4])
+        >>> distribution.rsample((5,)).shape
+        torch.Size([5, 4])
+        """
+        from ._distribution import FlowDistribution, RowDensity
+
+        check_is_fitted(self)
+        rows = RowDensity(self.flow_, self._dequantizer, self.n_features_in_)
+        return FlowDistribution(rows, self._n_features_out, validate_args=validate_args)
 
     @property
     def _n_features_out(self):

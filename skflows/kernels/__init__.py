@@ -51,13 +51,21 @@ _has_hooks = None not in (_n_dispatch_modes, _n_function_modes, _transform_level
 )
 
 
+def is_traced():
+    """Whether a compiler, an exporter or a function transform such as `torch.vmap` is at work.
+
+    Then values must not decide which operations are run, and no tensor may be changed in place.
+    """
+    return torch.compiler.is_compiling() or (_has_hooks and _transform_level() is not None)
+
+
 def usable(*tensors):
     """Whether kernels can take these tensors, here and now.
 
     They take dense CPU tensors of one floating dtype, and only where no gradient, tracer, compiler,
     function transform such as `torch.vmap`, or dispatch mode needs to see an operation.
     """
-    if _compiled is None or not _has_hooks or torch.compiler.is_compiling():
+    if _compiled is None or not _has_hooks or is_traced():
         return False
     dtype = tensors[0].dtype
     for tensor in tensors:
@@ -70,7 +78,6 @@ def usable(*tensors):
         and not torch.jit.is_tracing()
         and not _n_dispatch_modes()
         and not _n_function_modes()
-        and _transform_level() is None
         and forward_ad._current_level < 0
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
     )

@@ -8,6 +8,7 @@ features cost as much as one dense pass.
 
 import torch
 
+from .. import kernels
 from .linear import affine
 
 BLOCKS_PER_PRODUCT = 6  # whose rows share one product with the inputs known before them
@@ -130,7 +131,8 @@ class BlockProduct:
 class GrowingInput:
     """Columns to which blocks of rows are appended.
 
-    They lie in one buffer, unless autograd records: then they are concatenated anew.
+    They lie in one buffer, unless autograd or a function transform sees the operations: then they
+    are concatenated anew.
     """
 
     def __init__(self, capacity, like):
@@ -138,7 +140,7 @@ class GrowingInput:
         self.count = 0
         self.blocks = [like.new_empty(*members, 0, n)]
         self.buffer = None
-        if not torch.is_grad_enabled():
+        if not (torch.is_grad_enabled() or kernels.is_traced()):
             self.buffer = like.new_empty(*members, capacity, n)
 
     def append(self, block):

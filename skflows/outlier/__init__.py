@@ -3,5 +3,12 @@
 from ._choice import agreement, outlier_average_precision
 from ._detector import DensityOutlierDetector
 from ._ensemble import OutlierEnsemble
+from ._pyod import PyODDetector
 
-__all__ = ["DensityOutlierDetector", "OutlierEnsemble", "agreement", "outlier_average_precision"]
+__all__ = [
+    "DensityOutlierDetector",
+    "OutlierEnsemble",
+    "PyODDetector",
+    "agreement",
+    "outlier_average_precision",
+]

@@ -30,7 +30,7 @@ from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit
 from ..preprocessing.validation import uneven, validate_rows, weighted_rows
 from ._calibration import NULLS, discoveries, equalized, least_p_value, pool_fold_scores
 from ._ensemble import OutlierEnsemble
-from ._explain import contributions, partners, reference_rows
+from ._explain import contributions, partners, reference_rows, with_base
 from ._scored_density import fit_scored
 from ._statistics import STATISTICS, Setting, held_out_values
 
@@ -536,7 +536,7 @@ class DensityOutlierDetector(
         is_as_odd = np.abs(np.array(means) - centre) >= observed * (1 - 1e-12)
         return float((1 + is_as_odd.sum()) / (n_resamples + 1))
 
-    def explain(self, X, *, n_orders=8, random_state=None, as_frame=False):
+    def explain(self, X, *, n_orders=8, random_state=None, as_frame=False, as_shap=False):
         """Return the contribution of each column to the score of each row.
 
         Starting from a similar training row, the columns are set to the values of the row to be
@@ -559,10 +559,15 @@ class DensityOutlierDetector(
             Return a pandas DataFrame with the column names seen in `fit`, and the index of X if
             that is a DataFrame.
 
+        as_shap : bool, default=False
+            Return a `shap.Explanation` for the plots of `shap`, which must be installed. The score
+            of the training rows is then its `base_values` instead of being shared by the columns.
+
         Returns
         -------
-        contributions : ndarray or DataFrame of shape (n_samples, n_features)
-            Each row adds up to ``score_samples(X)``; the oddest column has the lowest value.
+        contributions : ndarray, DataFrame or Explanation of shape (n_samples, n_features)
+            Each row, with its base value if there is one, adds up to ``score_samples(X)``; the
+            oddest column has the lowest value.
 
         References
         ----------
@@ -572,11 +577,19 @@ class DensityOutlierDetector(
         check_is_fitted(self)
         if not isinstance(n_orders, Integral) or n_orders < 1:
             raise ValueError(f"n_orders={n_orders!r}; it must be an integer of at least 1.")
+        if as_frame and as_shap:
+            raise ValueError("as_frame=True and as_shap=True: set only one of them.")
         if as_frame:
             check_has_names(self)
         index = getattr(X, "index", None)
         X = validate_rows(self, X, reset=False)
-        found = self._contributions(X, n_orders, random_state)
+        found, base = self._contributions(X, n_orders, random_state)
+        if as_shap:
+            import shap  # optional
+
+            names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(X.shape[1])])
+            return shap.Explanation(found, base_values=base, data=X, feature_names=names)
+        found = with_base(found, base)
         if not as_frame:
             return found
         import pandas as pd  # optional
@@ -640,15 +653,12 @@ class DensityOutlierDetector(
         return partners(mean_scores, X, columns, self._reference)
 
     def _contributions(self, X, n_orders, random_state):
+        """Return the contributions, and the base values that they add up to the score with."""
         rng = check_random_state(0 if random_state is None else random_state)
-        found = np.mean(
-            [contributions(model, X, self._reference, n_orders, rng) for model in self.models_],
-            axis=0,
-        )
-        if len(self.models_) == 1:
-            return found
-        # With several folds the score is not quite the mean: all columns share the difference.
-        scores, sums = self._score_rows(X), found.sum(axis=1)
-        rest = np.zeros(len(X))
-        np.subtract(scores, sums, out=rest, where=np.isfinite(scores) & np.isfinite(sums))
-        return found + rest[:, None] / X.shape[1]
+        parts = [contributions(model, X, self._reference, n_orders, rng) for model in self.models_]
+        found, base = (np.mean(part, axis=0) for part in zip(*parts, strict=True))
+        if len(self.models_) > 1:
+            # The score is not quite the mean over the folds.
+            scores, sums = self._score_rows(X), found.sum(axis=1)
+            np.subtract(scores, sums, out=base, where=np.isfinite(scores) & np.isfinite(sums))
+        return found, base

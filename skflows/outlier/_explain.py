@@ -24,7 +24,7 @@ def reference_rows(X, score_rows, random_state):
 
 
 def contributions(model, X, reference, n_orders, random_state):
-    """Return the contribution of each column to the score of each row.
+    """Return the contribution of each column to the score of each row, and the score without them.
 
     A similar normal row takes the values of the row to be explained, column by column; the change
     of the score is the contribution of that column. The sum telescopes, so it is exact for every
@@ -47,19 +47,28 @@ def contributions(model, X, reference, n_orders, random_state):
     Returns
     -------
     contributions : ndarray of shape (n, d)
-        They add up to the score, up to rounding.
+        Mean changes of the score.
+    base : ndarray of shape (n,)
+        Mean score of the normal rows. With the contributions it adds up to the score, up to
+        rounding.
     """
     from ..density._evaluation import column_scale  # imports torch
 
     orders = column_orders(X.shape[1], n_orders, random_state)
     scale = column_scale(reference)
-    found = np.empty(X.shape)
+    found, base = np.empty(X.shape), np.empty(len(X))
     size = max(1, ROWS_AT_ONCE // (len(orders) * (X.shape[1] + 1)))
     for start in range(0, len(X), size):
         rows = X[start : start + size]
         similar = nearest(rows / scale, reference / scale, len(orders))
-        found[start : start + size] = along_orders(model, rows, reference[similar], orders)
-    return found
+        part = along_orders(model, rows, reference[similar], orders)
+        found[start : start + size], base[start : start + size] = part
+    return found, base
+
+
+def with_base(contributions, base):
+    """Return contributions that add up to the score: the columns share the base equally."""
+    return contributions + base[:, None] / contributions.shape[1]
 
 
 def quick_contributions(X, reference):
@@ -94,7 +103,11 @@ def quick_contributions(X, reference):
         ]
     rng = check_random_state(0)
     return np.mean(
-        [contributions(density, X, reference, QUICK_ORDERS, rng) for density in densities], axis=0
+        [
+            with_base(*contributions(density, X, reference, QUICK_ORDERS, rng))
+            for density in densities
+        ],
+        axis=0,
     )
 
 
@@ -191,8 +204,8 @@ def nearest(X, reference, k):
 
 
 def along_orders(model, X, starts, orders):
-    """Return the mean contributions over orders; ``starts`` has a row for each row of X and
-    order."""
+    """Return the mean contributions over orders, and the mean scores of the starts, which are a row
+    for each row of X and order."""
     n, d = X.shape
     steps = np.empty((len(orders), d + 1, n, d))
     for i, order in enumerate(orders):
@@ -207,4 +220,4 @@ def along_orders(model, X, starts, orders):
     found = np.zeros((n, d))
     for order, change in zip(orders, changes, strict=True):
         found[:, order] += change.T
-    return (found + (scores[:, 0].sum(axis=0) / d)[:, None]) / len(orders)
+    return found / len(orders), scores[:, 0].mean(axis=0)

@@ -1,7 +1,11 @@
 """What a fitted estimator pickles, and its method `save`."""
 
+import warnings
+
+from sklearn.exceptions import InconsistentVersionWarning
+
 from .model_file import save
-from .plain_state import FORMAT, Flattener, Restorer, check_format, package_version
+from .plain_state import FORMAT, PACKAGE, Flattener, Restorer, check_format, package_version
 
 STAMP = "_skflows"
 
@@ -22,6 +26,16 @@ class PersistenceMixin:
     def __setstate__(self, state):
         stamp = state.get(STAMP, {"format": 0, "version": "before 0.1"})
         check_format(stamp, type(self).__name__)
+        if stamp["version"] != package_version():
+            # scikit-learn warns so of its own estimators only. The versions are of this package.
+            warnings.warn(
+                InconsistentVersionWarning(
+                    estimator_name=f"{PACKAGE}.{type(self).__name__}",
+                    current_sklearn_version=package_version(),
+                    original_sklearn_version=stamp["version"],
+                ),
+                stacklevel=2,
+            )
         restore = Restorer(stamp.get("classes", {}))
         own = {name: restore(value) for name, value in state.items() if name != STAMP}
         super().__setstate__(own)

@@ -78,6 +78,11 @@ def load(path, *, trusted=()):
         If it is not such a file, is damaged, has a format of another version, or contains types
         that are not trusted.
 
+    Warns
+    -----
+    sklearn.exceptions.InconsistentVersionWarning
+        If another version of this package has stored it, in the same format.
+
     Examples
     --------
     >>> import tempfile
@@ -119,7 +124,7 @@ def load(path, *, trusted=()):
         if not isinstance(model, BaseEstimator):
             raise ValueError(f"it holds a {type(model).__name__}, not an estimator")
         return model
-    except ImportError:
+    except (ImportError, Warning):  # a warning, where these are errors
         raise
     except Exception as error:  # what a file that was tampered with raises
         raise ValueError(f"cannot load {path}: {error}") from error

@@ -103,6 +103,11 @@ class Dequantizer:
         """Return X in float64 with new noise."""
         return self.add_noise(X, random_state.uniform(size=(len(X), len(self.columns))))
 
+    def points(self):
+        """Return the points of a cell over which a density is averaged, as noise for each."""
+        sign = np.where(np.arange(len(self.columns)) % 2, -1, 1)
+        return [0.5 + sign * offset for offset in (-0.5 / np.sqrt(3), 0.5 / np.sqrt(3))]
+
     def mean_density(self, log_density, X):
         """Return the log of the mean density over the cell of each row.
 
@@ -111,8 +116,7 @@ class Dequantizer:
         """
         if not self:
             return log_density(X)
-        sign = np.where(np.arange(len(self.columns)) % 2, -1, 1)
-        points = [0.5 + sign * offset for offset in (-0.5 / np.sqrt(3), 0.5 / np.sqrt(3))]
+        points = self.points()
         scores = []
         for start in range(0, len(X), ROWS_AT_ONCE):
             rows = X[start : start + ROWS_AT_ONCE]

@@ -44,6 +44,8 @@ def stack(bijections):
             values[name] = torch.stack(own)
     stacked = _copy_with(bijections[0], values)
     stacked.stacked_names = list(values)
+    for module in stacked.modules():
+        module.is_stack = True
     for module, *alone in zip(stacked.modules(), *(b.modules() for b in bijections), strict=True):
         for name in getattr(module, "member_settings", ()):
             settings = [getattr(member, name) for member in alone]

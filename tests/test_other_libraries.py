@@ -1,0 +1,152 @@
+"""What other libraries do with our estimators, as far as they are installed.
+
+Run it by ``make test-libraries``, which installs them.
+"""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _densities import banana
+from sklearn.base import clone
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KernelDensity
+from test_persistence import ESTIMATORS, OTHERS
+
+from skflows import DensityOutlierDetector, NSFDensity
+from skflows.outlier import PyODDetector
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the other libraries
+PAGE = Path(__file__).parents[1] / "docs" / "user_guide" / "other_libraries.rst"
+
+
+def snippets():
+    """Return the code of each section, by its title."""
+    parts = re.split(r"^(.+)\n=+\n", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    code = {}
+    for title, text in zip(parts[1::2], parts[2::2], strict=True):
+        blocks = re.findall(r"^\.\. code-block:: python\n((?:\n|   .*\n)+)", text, re.MULTILINE)
+        code[title] = re.sub("^   ", "", "".join(blocks), flags=re.MULTILINE)
+    return {title: each for title, each in code.items() if each}
+
+
+def libraries(code):
+    """Return the top level modules that a snippet imports."""
+    nodes = [*ast.walk(ast.parse(code))]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.partition(".")[0] for name in names}
+
+
+def skip_without(*names):
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}")
+
+
+SNIPPETS = snippets()
+
+
+@pytest.mark.parametrize("title", SNIPPETS)
+def test_snippet_runs_as_a_script(title, tmp_path):
+    skip_without(*libraries(SNIPPETS[title]))
+    (tmp_path / "snippet.py").write_text(SNIPPETS[title], encoding="utf-8")
+    quiet = {"DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0"}  # no telemetry from tests
+    root = str(PAGE.parents[2])
+    run = subprocess.run(
+        [sys.executable, "snippet.py"],
+        cwd=tmp_path,
+        env=os.environ | quiet | {"MPLBACKEND": "Agg", "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+
+
+X = np.column_stack([banana(60), np.random.default_rng(1).poisson(2, 60)])
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """An experiment of MLflow, in a folder of its own."""
+    skip_without("mlflow", "skops")
+    folder = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DO_NOT_TRACK", "1")
+        import mlflow
+
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        yield mlflow.create_experiment("skflows", artifact_location=str(folder))
+
+
+@pytest.mark.parametrize("name", ESTIMATORS | OTHERS)
+def test_mlflow_stores_every_estimator(name, experiment):
+    import mlflow
+    import skops.io
+
+    model = clone((ESTIMATORS | OTHERS)[name]).fit(X)
+    trusted = skops.io.get_untrusted_types(data=skops.io.dumps(model))
+    with mlflow.start_run(experiment_id=experiment):
+        info = mlflow.sklearn.log_model(
+            model,
+            name="model",
+            skops_trusted_types=trusted,
+            pip_requirements=["skflows"],  # or MLflow takes 15 s to find them
+        )
+    loaded = mlflow.sklearn.load_model(info.model_uri)
+    assert type(loaded) is type(model)
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+    np.testing.assert_array_equal(loaded.decision_function(X), model.decision_function(X))
+
+
+@pytest.mark.parametrize("folds", [1, 3])
+def test_contributions_for_shap_add_up_to_the_score_with_the_base(folds):
+    skip_without("shap", "pandas")
+    import pandas as pd
+    import shap
+
+    frame = pd.DataFrame(banana(120), columns=["a", "b"])
+    odd = frame[:5].add([0, 6.0])
+    calibration = {"calibration": "conformal", "cv": folds} if folds > 1 else {}
+    detector = DensityOutlierDetector(KernelDensity(bandwidth=0.5), **calibration, random_state=0)
+    found = detector.fit(frame).explain(odd, as_shap=True)
+    assert isinstance(found, shap.Explanation)
+    sums = found.base_values + found.values.sum(axis=1)
+    np.testing.assert_allclose(sums, detector.score_samples(odd), rtol=0, atol=1e-9)
+    assert [*found.feature_names] == ["a", "b"]
+    np.testing.assert_array_equal(found.data, odd)
+    # The base is the score of ordinary rows. Without shap, the columns share it.
+    assert found.base_values.min() > detector.offset_ > detector.score_samples(odd).max()
+    shared = found.values + found.base_values[:, None] / 2
+    np.testing.assert_allclose(shared, detector.explain(odd))
+    assert detector.fit(frame.to_numpy()).explain(odd, as_shap=True).feature_names == ["x0", "x1"]
+
+
+@pytest.mark.parametrize("name", ["LSCP", "SUOD", "FeatureBagging"])
+def test_combinations_of_pyod_take_our_detectors(name):
+    skip_without("pyod", "combo", "suod")
+    from pyod.models.feature_bagging import FeatureBagging
+    from pyod.models.lof import LOF
+    from pyod.models.lscp import LSCP
+    from pyod.models.suod import SUOD
+
+    outliers = [[0.0, -6.0], [4.0, 0.0], [-3.0, -3.0], [0.0, 9.0], [4.0, 4.0]]
+    X = np.concatenate([banana(95), outliers])
+    mixture = PyODDetector(GaussianMixture(3, random_state=0))
+    detectors = [PyODDetector(NSFDensity(max_iter=5, random_state=0)), mixture, LOF()]
+    combination = {
+        "LSCP": LSCP(detectors, random_state=0),
+        # Its projections and approximations have no seed.
+        "SUOD": SUOD(detectors, rp_flag_global=False, approx_flag_global=False),
+        "FeatureBagging": FeatureBagging(mixture, n_estimators=3, random_state=0),
+    }[name]
+    combination.fit(X)
+    scores = combination.decision_function(X)
+    assert np.median(scores[-5:]) > np.quantile(scores[:-5], 0.9)
+    assert combination.predict(X).sum() == 10
