@@ -17,8 +17,9 @@ import pandas as pd
 import pytest
 
 import skflows
-from skflows import MAFDensity, NSFDensity
+from skflows import AutoDensity, MAFDensity, NSFDensity
 from skflows.cli import _csv, _demo, _main, _models
+from skflows.cli._progress import n_jobs_for
 from skflows.density import ARCHITECTURES, FlowDensity
 from skflows.ensemble import _portfolio
 
@@ -94,6 +95,27 @@ def test_fit_score_and_sample_with_the_automatic_density(folder, capsys, monkeyp
     assert run("score m.skflows data.csv -o scores.csv") == 0
     assert run("sample m.skflows -n 5 -o samples.csv") == 0
     assert skflows.load("m.skflows").time_limit == 29
+
+
+def test_large_tables_are_announced_and_quick_sets_a_time_limit(folder, capsys, monkeypatch):
+    monkeypatch.setattr("skflows.cli._progress.MANY_VALUES", 100)
+    limits = []
+    monkeypatch.setattr(
+        _models, "fit_with_progress", lambda model, X: limits.append(model.time_limit)
+    )
+    monkeypatch.setattr(AutoDensity, "save", lambda model, path: None)
+    monkeypatch.setattr(_models, "_summary", lambda model: "")
+    line = f"fit data.csv -o m.skflows --columns '{COLUMNS}' --estimator auto"
+    for option, seconds in {"--quick": 8, "--time-limit 29": 29}.items():
+        assert run(f"{line} {option}") == 0
+        assert capsys.readouterr().err == ""
+        assert limits.pop() == seconds
+    assert run(line) == 0
+    assert "40 rows of 3 columns, which may take minutes (--quick" in capsys.readouterr().err
+
+
+def test_short_fits_use_one_process():
+    assert [n_jobs_for(limit) for limit in (None, 5, 60)] == [-1, None, -1]
 
 
 def test_option_that_the_estimator_does_not_have_is_an_error(folder, capsys):

@@ -507,3 +507,16 @@ def test_batch_of_tied_rows_like_those_of_the_fit_is_not_odd():
     X = np.random.default_rng(0).integers(0, 2, (400, 2)).astype(float)
     fitted = detector(cv=SPLIT).fit(X)
     assert fitted.batch_p_value(X[:100] * (1 + 1e-15)) > 0.05
+
+
+@pytest.mark.parametrize("shape", [0.3, 1.0, 3.0, 30.0, 300.0])
+def test_log_survival_beyond_the_range_of_floats(shape):
+    x = np.array([0.0, 0.1, 1.0, 10.0, 100.0, 300.0])
+    np.testing.assert_allclose(
+        _calibration.log_survival(x, shape), stats.gamma.logsf(x, shape), atol=1e-12
+    )
+    # Continuous where the series takes over, and falling with the slope of an exponential.
+    far = np.linspace(200, 3000, 2001)
+    steps = np.diff(_calibration.log_survival(far, shape))
+    assert (steps < 0).all()
+    assert steps[far[:-1] > 1500] == pytest.approx(-1.4, rel=0.3)

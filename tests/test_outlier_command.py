@@ -7,20 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skflows import AutoDensity
 from skflows.cli._main import main
-from skflows.cli._progress import n_jobs_for, print_status
-from skflows.ensemble import _portfolio
+from skflows.cli._progress import print_status
 
-# A short time limit keeps the fits in this process.
-QUICK = "--time-limit 29 --random-state 0"
+SEED = "--random-state 0"
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Change to a directory with a clean table and one with outliers; use two fast components."""
-    complete = _portfolio.portfolio
-    monkeypatch.setattr(_portfolio, "portfolio", lambda *args: complete(*args)[:2])
+    """Change to a directory with a clean table and one with outliers."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     clean, odd = (
@@ -44,7 +39,7 @@ def check_page(text):
 # The report of a table without a reference is read below.
 @pytest.mark.parametrize("more", ["", "--reference clean.csv --report r.html"])
 def test_planted_outliers_are_flagged_with_their_abnormal_column(folder, capsys, more):
-    line = f"outliers odd.csv -o flagged.csv --fdr 0.3 {QUICK} {more}"
+    line = f"outliers odd.csv -o flagged.csv --fdr 0.3 {SEED} {more}"
     assert main(shlex.split(line)) == 0
     table = pd.read_csv("flagged.csv")
     assert len(table) == 120
@@ -77,7 +72,7 @@ def test_text_columns_and_rows_with_missing_values_are_left_out_with_a_warning(f
     table.loc[3, "a"] = np.nan
     table.loc[[4, 9], "c"] = np.nan
     table.to_csv("mixed.csv", index=False)
-    line = f"outliers mixed.csv -o flagged.csv --fdr 0.3 {QUICK} --report r.html"
+    line = f"outliers mixed.csv -o flagged.csv --fdr 0.3 {SEED} --report r.html"
     assert main(line.split()) == 0
     out, err = capsys.readouterr()
     assert "columns of mixed.csv that are not numbers are left out: 'name'" in err
@@ -101,7 +96,7 @@ def test_reference_rows_with_missing_values_are_left_out(folder, capsys):
     clean = pd.read_csv("clean.csv")
     clean.loc[:9, "a"] = np.nan
     clean.to_csv("holes.csv", index=False)
-    line = f"outliers odd.csv -o flagged.csv --reference holes.csv {QUICK}"
+    line = f"outliers odd.csv -o flagged.csv --reference holes.csv {SEED}"
     assert main(line.split()) == 0
     assert "10 of 300 rows of holes.csv have missing values" in capsys.readouterr().err
 
@@ -122,10 +117,6 @@ def test_unusable_table_is_an_error(folder, capsys, message):
     assert not (folder / "flagged.csv").exists()
 
 
-def test_short_fits_use_one_process():
-    assert [n_jobs_for(limit) for limit in (None, 5, 60)] == [-1, None, -1]
-
-
 def test_status_is_printed_only_on_a_terminal(monkeypatch, capsys):
     print_status("to a file")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
@@ -137,7 +128,7 @@ def test_reference_that_is_the_data_is_an_error(folder, capsys):
     """Rows that the density was fitted to cannot be told from normal ones."""
     (folder / "copy.csv").write_bytes((folder / "odd.csv").read_bytes())
     for reference in ("odd.csv", "copy.csv"):
-        line = f"outliers odd.csv -o flagged.csv --reference {reference} {QUICK}"
+        line = f"outliers odd.csv -o flagged.csv --reference {reference} {SEED}"
         assert main(shlex.split(line)) == 2
         assert f"{reference} is the data table itself" in capsys.readouterr().err
     assert not (folder / "flagged.csv").exists()
@@ -146,30 +137,10 @@ def test_reference_that_is_the_data_is_an_error(folder, capsys):
 def test_rows_have_names_in_the_report(folder):
     table = pd.read_csv("odd.csv")
     table.assign(name=[f"<n{i}>" for i in range(120)]).to_csv("named.csv", index=False)
-    line = f"outliers named.csv -o flagged.csv --id name --report r.html --fdr 0.3 {QUICK}"
+    line = f"outliers named.csv -o flagged.csv --id name --report r.html --fdr 0.3 {SEED}"
     assert main(shlex.split(line)) == 0
     page = (folder / "r.html").read_text(encoding="utf-8")
     assert "<td class='number'>&lt;n7&gt;</td>" in page
-
-
-def test_large_tables_are_announced_and_quick_sets_a_time_limit(folder, capsys, monkeypatch):
-    monkeypatch.setattr("skflows.cli._progress.MANY_VALUES", 100)
-    monkeypatch.setattr("skflows.cli._progress.SHORT_LIMIT", 1e9)  # no processes
-    fit, limits = AutoDensity.fit, []
-
-    def recorded(self, X, *args, **kwargs):
-        limits.append(self.time_limit)
-        return fit(self, X, *args, **kwargs)
-
-    monkeypatch.setattr(AutoDensity, "fit", recorded)
-    assert main(shlex.split("outliers odd.csv -o f.csv --quick --random-state 0")) == 0
-    assert capsys.readouterr().err == ""
-    assert main(shlex.split("outliers odd.csv -o f.csv --time-limit 29 --random-state 0")) == 0
-    assert capsys.readouterr().err == ""
-    assert set(limits) == {8, 29}
-    monkeypatch.setattr("skflows.cli._outliers.n_jobs_for", lambda limit: None)
-    assert main(shlex.split("outliers odd.csv -o f.csv --random-state 0")) == 0
-    assert "120 rows of 3 columns, which may take minutes (--quick" in capsys.readouterr().err
 
 
 def test_report_names_combinations_and_leaves_identifiers_alone(folder):
@@ -180,7 +151,7 @@ def test_report_names_combinations_and_leaves_identifiers_alone(folder):
     table.loc[7, ["ram", "disk"]] = [2, 2100]
     table.loc[9, "serial"] = 93_000
     table.to_csv("disks.csv", index=False)
-    line = f"outliers disks.csv -o flagged.csv --report r.html --fdr 0.3 {QUICK}"
+    line = f"outliers disks.csv -o flagged.csv --report r.html --fdr 0.3 {SEED}"
     assert main(shlex.split(line)) == 0
     flagged = pd.read_csv("flagged.csv")
     pair = {flagged.at[7, "oddest_column"], flagged.at[7, "odd_only_with"]}

@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+from scipy.stats import hmean
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
@@ -35,15 +36,15 @@ def test_check_estimator(estimator, check):
     check(estimator)
 
 
-def test_score_is_the_mean_log_p_value():
+def test_score_is_the_log_of_the_harmonic_mean_p_value():
     members = [("kernels", AdaptiveKernelDensity()), ("mixture", GaussianMixture())]
     fitted = OutlierEnsemble(members, random_state=0).fit(X)
     inside = np.zeros((1, 3))  # above the lowest known score of each
-    log_p = []
+    p_values = []
     for member, null in zip(fitted.estimators_, fitted._nulls, strict=True):
         below = (null.known <= member.score_samples(inside)).sum()
-        log_p.append(np.log((1 + below) / (1 + len(X))))
-    assert fitted.score_samples(inside) == pytest.approx(np.mean(log_p))
+        p_values.append((1 + below) / (1 + len(X)))
+    assert np.exp(fitted.score_samples(inside)) == pytest.approx(hmean(p_values))
     assert (fitted.score_samples(X_new) <= 0).all()
 
 
@@ -60,6 +61,17 @@ def test_ranks_of_known_rows_are_those_of_new_ones():
     assert LogRanks.fit(np.full(5, 2.0)).of_known(np.full(5, 2.0)) == pytest.approx(0)
     with_gap = np.append(scores, np.nan)
     np.testing.assert_allclose(LogRanks.fit(with_gap).of_known(with_gap), np.append(known, np.nan))
+
+
+def test_p_values_among_outliers_are_those_of_the_bulk():
+    rng = np.random.default_rng(0)
+    rows = np.vstack([rng.standard_normal((400, 3)), rng.standard_normal((20, 3)) + 8])
+    fitted = OutlierEnsemble(contaminated=True, random_state=0).fit(rows)
+    # By ranks, the outliers would have p-values up to 5 %.
+    assert (fitted.held_out_scores_[400:] < np.log(0.002)).all()
+    assert np.exp(fitted.held_out_scores_[:400]).mean() == pytest.approx(0.4, abs=0.1)
+    constant = np.ones((50, 2))
+    assert np.isfinite(OutlierEnsemble(contaminated=True).fit(constant).held_out_scores_).all()
 
 
 def test_scores_go_on_falling_beyond_the_known_rows():

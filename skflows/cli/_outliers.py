@@ -4,10 +4,9 @@ import time
 
 import numpy as np
 
-from ..ensemble._auto import AutoDensity
 from ..persistence.atomic import replace_file
 from ._csv import check_writable, complete_numbers, is_standard, read_csv, say, select, write_csv
-from ._progress import announce, n_jobs_for, print_status, show_progress, time_limit_of
+from ._progress import print_status
 
 N_EXPLAINED = 25  # rows, at least, that are explained by their own score
 SAME_REFERENCE = (
@@ -72,18 +71,11 @@ def find_outliers(args, table, frame, known):
 
     started = time.perf_counter()
     judges_itself = args.reference is None
-    limit = time_limit_of(args)
-    announce(known, limit)
-    density = AutoDensity(
-        time_limit=limit, n_jobs=n_jobs_for(limit), random_state=args.random_state
-    )
     detector = DensityOutlierDetector(
-        density,
         calibration="empirical_null" if judges_itself else "conformal",
         fdr=args.fdr,
         random_state=args.random_state,
     )
-    show_progress(detector)
     detector.fit(known)
     if judges_itself:
         scores, p_values = detector.held_out_scores_, detector.p_values_

@@ -59,7 +59,9 @@ def _add_fit(command):
         metavar="S",
         help="seconds to fit in (flows, auto)",
     )
-    _add_quick(command)
+    command.add_argument(
+        "--quick", action="store_true", help="a result in 20 seconds, by fewer densities or epochs"
+    )
     command.add_argument(
         "--contamination",
         type=_arguments.contamination,
@@ -116,13 +118,6 @@ def _add_outliers(command):
     _add_columns(command)
     command.add_argument("--id", metavar="COLUMN", help="column that names the rows in the report")
     command.add_argument("--report", type=Path, metavar="HTML", help="a report, in one file")
-    command.add_argument(
-        "--time-limit",
-        type=_arguments.seconds,
-        metavar="S",
-        help="seconds to fit in; explaining the rows takes some more",
-    )
-    _add_quick(command)
     _add_random_state(command)
 
 
@@ -156,12 +151,6 @@ def _add_columns(command):
         "--exclude", type=_arguments.names, metavar="A,B", default=(), help="columns to leave out"
     )
     _add_format(command)
-
-
-def _add_quick(command):
-    command.add_argument(
-        "--quick", action="store_true", help="a result in 20 seconds, by fewer densities or epochs"
-    )
 
 
 def _add_format(command):

@@ -15,7 +15,6 @@ from ._findings import odd_parts
 MAX_LISTED = 200  # rows of the table
 N_DRAWN = 4  # rows whose columns are drawn
 N_REASONS = 3
-MAX_COMPONENTS = 6  # of the density that are listed
 BULK = 0.25  # p-values above it are taken for those of inliers
 SUSPICIOUS = 0.01  # p-value of the test that these are uniform
 MIN_SHOWN = 1e-6  # p-value
@@ -54,8 +53,8 @@ footer {{ margin-top: 3rem; color: #55606a; font-size: .85rem; }}
 <p class="lead">{verdict}</p>
 {caution}
 {sections}
-<footer>Written by skflows {version} in {seconds:.0f} s. Scores are in nats: a row that scores 10
-nats lower than another is about 22,000 times less likely.</footer>
+<footer>Written by skflows {version} in {seconds:.0f} s. A score is the logarithm of the harmonic
+mean of the p-values of four detectors.</footer>
 </body>
 </html>
 """
@@ -125,7 +124,7 @@ def caution(found):
 def how_sure(found):
     if found.reference is None:
         basis = (
-            "The rows were judged by models that had not seen them. Their p-values come from a "
+            "The rows were judged by detectors that had not seen them. Their p-values come from a "
             "curve that fits the more normal three quarters of the table and is extrapolated to "
             "the lower tail."
         )
@@ -133,8 +132,8 @@ def how_sure(found):
         basis = (
             f"The p-values are ranks among rows of {escape(found.reference.name)} that the fit had "
             "not seen (conformal prediction). If those rows are normal, the false discovery rate "
-            "holds almost exactly, whatever the quality of the fit; not strictly, because the "
-            "weights of the mixture were chosen by these rows."
+            "holds almost exactly, whatever the quality of the fit; not strictly, because each "
+            "row was left out of the detectors alone, not of the scaling of the columns."
         )
     scores = OutlierScoreDisplay.from_predictions(found.scores, threshold=lowest_kept(found))
     p_values = PValueDisplay.from_predictions(found.p_values)
@@ -236,31 +235,15 @@ def why(found):
 
 
 def health(found):
-    (model, *others) = found.detector.models_
-    density = model.density
     n, d = found.known.shape
-    facts = [f"Fitted to {n:,} rows of {d} columns{'' if not others else ' in folds'}."]
+    facts = [f"Fitted to {n:,} rows of {d} columns."]
     if found.n_left_out:
         facts.append(f"Rows with missing values, which were not judged: {found.n_left_out:,}.")
     if found.left_out:
         names = ", ".join(escape(str(name)) for name in found.left_out)
         facts.append(f"Columns that are not numeric, which were left out: {names}.")
-    if density.discrete_:
-        names = ", ".join(escape(str(found.known.columns[j])) for j in density.discrete_)
-        facts.append(f"Discrete or constant columns: {names}.")
-    facts.append(
-        f"Mean log-density of held-out rows: {density.stacked_score_:.4g} nats, by a mixture of "
-        f"{components(density.leaderboard_)}."
-    )
     facts.append(uniformity(found.p_values))
     return "<ul>" + "".join(f"<li>{fact}</li>" for fact in facts) + "</ul>"
-
-
-def components(board):
-    pairs = zip(board["component"], board["weight"], strict=True)
-    return ", ".join(
-        f"{escape(name)} ({weight:.2f})" for name, weight in [*pairs][:MAX_COMPONENTS] if weight
-    )
 
 
 def uniformity(p_values):

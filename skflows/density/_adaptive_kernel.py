@@ -124,7 +124,9 @@ class AdaptiveKernelDensity(TransformedDensity):
         the best leave-one-out likelihood. To rank outliers, about 5 are best if the rows of `fit`
         have none, and 50 if they do.
 
-    {preprocessing}
+    preprocessing : {"quantile", "standardize", "whiten"} or sequence of them, default="whiten"
+        Fixed transforms of the columns, as in `TransformedDensity`, in whose units distances are
+        measured; they are part of the density.
 
     {data}
 

@@ -42,6 +42,12 @@ def flags_more(scores, threshold, fraction, weight=None):
     return bool(np.average(scores < threshold, weights=weight) > fraction + chance)
 
 
+def lower_fence(scores, weight):
+    """Return the lower Tukey fence of weighted scores, Q1 - 1.5 (Q3 - Q1)."""
+    first, third = (weighted_percentile(scores, weight, rank, average=True) for rank in (25, 75))
+    return float(lowered(first - 1.5 * (third - first)))
+
+
 class OutlierDensityMixin(PersistenceMixin, OutlierMixin, DensityMixin):
     """Scores and outlier labels, from `_score_rows` and the parameter `contamination`."""
 
@@ -192,9 +198,7 @@ class OutlierDensityMixin(PersistenceMixin, OutlierMixin, DensityMixin):
         """Return the threshold by `contamination`, from the scores of rows."""
         if self.contamination is None:
             return -np.inf
-        ranks = [25, 75] if self.contamination == "auto" else [100 * self.contamination]
-        quantiles = [weighted_percentile(scores, weight, rank, average=True) for rank in ranks]
         if self.contamination == "auto":
-            first, third = quantiles
-            return float(lowered(first - 1.5 * (third - first)))
-        return float(lowered(quantiles[0]))
+            return lower_fence(scores, weight)
+        rank = 100 * self.contamination
+        return float(lowered(weighted_percentile(scores, weight, rank, average=True)))

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from ..density._outlier_labels import TIE, lowered
 
@@ -11,6 +11,7 @@ from ..density._outlier_labels import TIE, lowered
 BULK = np.linspace(0.05, 0.75, 57)
 SHAPES = np.geomspace(0.3, 300, 60)
 CHANCE = 2.0  # divided by the number of rows: variance that a curve need not explain
+TINY = 1e-290  # a survival function below it has lost digits
 ROUNDING = 1e-12  # relative error of a sum of weights
 INLIERS_ABOVE = 0.5  # p-values above it are those of inliers when the share of inliers is estimated
 
@@ -98,9 +99,24 @@ class EmpiricalNull(NamedTuple):
         surprise = -np.asarray(scores)[:, None]
         return stats.gamma.sf(surprise, self.shapes, self.locations, self.scales).max(axis=1)
 
+    def log_p_values(self, scores):
+        """Return the logarithms of the p-values, also of those that are too small for a float."""
+        surprise = -np.asarray(scores)[:, None]
+        return log_survival((surprise - self.locations) / self.scales, self.shapes).max(axis=1)
+
     def threshold(self, alpha):
         """Return the score below which p-values are at most ``alpha``."""
         return float(-stats.gamma.isf(alpha, self.shapes, self.locations, self.scales).max())
+
+
+def log_survival(x, shape):
+    """Return the log of the survival function of standard gamma distributions."""
+    x = np.maximum(x, 0)
+    survival = special.gammaincc(shape, x)
+    far = np.maximum(x, shape + 1)  # where the first terms of the asymptotic series are enough
+    log_far = (shape - 1) * np.log(far) - far - special.gammaln(shape)
+    log_far += np.log1p(np.maximum((shape - 1) / far, -0.5))
+    return np.where(survival > TINY, np.log(np.maximum(survival, TINY)), log_far)
 
 
 def weighted_quantiles(values, weight, levels):

@@ -259,9 +259,7 @@ class DensityOutlierDetector(
             trim = self.contamination if isinstance(self.contamination, Real) else 0.0
         if estimator is None:
             seed = random_state.randint(2**31 - 1)
-            estimator = OutlierEnsemble(
-                contaminated=self._is_contaminated(trim), contamination=None, random_state=seed
-            )
+            estimator = OutlierEnsemble(contaminated=self._is_contaminated(trim), random_state=seed)
         self._check_parameters(estimator)
         estimator = self._with_folds(estimator)
         splits = self._splits(estimator, X, is_weighted, random_state)

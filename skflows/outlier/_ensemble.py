@@ -1,7 +1,6 @@
 """Several outlier detectors whose scores are merged through their p-values."""
 
 import math
-from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -10,18 +9,18 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
 from ..density import AdaptiveKernelDensity
-from ..density._base import BaseFlowDensity
-from ..density._outlier_labels import OutlierDensityMixin, lowered
+from ..density._outlier_labels import OutlierDensityMixin, lower_fence, lowered
 from ..density._third_party import was_interrupted
 from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._stacked import check_named, clone_with_seeds
 from ..preprocessing.sklearn_compat import BaseComposition, fit_context
 from ..preprocessing.validation import validate_rows
+from ._calibration import BULK, EmpiricalNull
 from ._statistics import held_out_values, log_pool
 
 # Neighbours of a kernel: few follow the inliers closely, but outliers that lie together are then
 # dense too.
-FEW_NEIGHBORS, MANY_NEIGHBORS = 5, 50
+FEW_NEIGHBORS, MANY_NEIGHBORS = 5, (10, 50)
 MIN_BINS = 5
 MAX_QUANTILES = 1000  # of a column's ranks
 PRIOR = 0.5  # added to the count of each bin
@@ -31,10 +30,10 @@ class OutlierEnsemble(OutlierDensityMixin, BaseComposition):
     """Outlier detectors whose scores are merged through their p-values.
 
     Distances in standardised, robustly scaled and rank-transformed columns each find other
-    outliers, and without labels nothing tells which are the right ones. Here each detector judges a
-    row by the rank of its score among the scores of rows that it has not seen. The score of the
-    ensemble is the mean of the logarithms of these p-values: low where detectors agree that a row
-    is odd, or where one of them is very sure.
+    outliers, and without labels nothing tells which are the right ones. Here each detector gives a
+    row a p-value, by the rank of its score among the scores of rows that it has not seen. The score
+    of the ensemble is the logarithm of the harmonic mean of these p-values, which is low where one
+    detector is sure that a row is odd, and lower where several are.
 
     Parameters
     ----------
@@ -45,13 +44,10 @@ class OutlierEnsemble(OutlierDensityMixin, BaseComposition):
         columns, on robustly scaled ones and on ranks, and histograms of the single columns.
 
     contaminated : bool, default=False
-        Whether the rows of `fit` contain outliers. The default kernels are then as wide as the
-        distance to the 50th neighbour, in place of the 5th, so that a group of outliers does not
-        hide itself.
-
-    contamination : float, "auto" or None, default="auto"
-        Fraction of outliers in the rows of `fit`, which sets the threshold of `predict`. "auto"
-        puts it at the lower Tukey fence of the held-out scores. None sets no threshold.
+        Whether the rows of `fit` contain outliers. P-values then come from gamma distributions that
+        fit the more normal three quarters of the rows, in place of ranks, and the default kernels
+        are as wide as the distance to the 50th neighbour (of fewer than 1,000 rows, a twentieth of
+        them; at least 10), in place of the 5th, so that a group of outliers does not hide itself.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the folds, and the estimators that have no seed of their own.
@@ -66,7 +62,8 @@ class OutlierEnsemble(OutlierDensityMixin, BaseComposition):
         an estimator keeps (`AdaptiveKernelDensity` leaves each row out), otherwise of 5 folds.
 
     offset_ : float
-        Score below which `predict` labels a row an outlier.
+        Score below which `predict` labels a row an outlier: the lower Tukey fence of the held-out
+        scores, Q1 - 1.5 (Q3 - Q1). `DensityOutlierDetector` has other thresholds.
 
     n_features_in_ : int
         Number of columns seen in `fit`.
@@ -76,6 +73,8 @@ class OutlierEnsemble(OutlierDensityMixin, BaseComposition):
 
     References
     ----------
+    Wilson, "The harmonic mean p-value for combining dependent tests", 2019.
+
     Vovk & Wang, "Combining p-values via averaging", 2020.
 
     Examples
@@ -90,18 +89,14 @@ class OutlierEnsemble(OutlierDensityMixin, BaseComposition):
     _parameter_constraints: dict = {
         "estimators": [list, None],
         "contaminated": ["boolean"],
-        "contamination": BaseFlowDensity._parameter_constraints["contamination"],
         "random_state": ["random_state"],
     }
 
     _keeps_held_out_scores = True
 
-    def __init__(
-        self, estimators=None, *, contaminated=False, contamination="auto", random_state=None
-    ):
+    def __init__(self, estimators=None, *, contaminated=False, random_state=None):
         self.estimators = estimators
         self.contaminated = contaminated
-        self.contamination = contamination
         self.random_state = random_state
 
     def get_params(self, deep=True):
@@ -157,18 +152,19 @@ class OutlierEnsemble(OutlierDensityMixin, BaseComposition):
         random_state = check_random_state(self.random_state)
         seed = random_state.randint(2**31 - 1)
         named = self._checked_members(len(X))
-        self.estimators_, self._nulls, merged = [], [], np.zeros(len(X))
+        self.estimators_, self._nulls, log_p = [], [], []
         for _, estimator in named:
             estimator = clone_with_seeds(estimator, random_state)
             scores = held_out_scores(estimator.fit(X))
             if scores is None:
                 scores = fold_scores(estimator, X, seed)
             self.estimators_.append(estimator)
-            self._nulls.append(LogRanks.fit(scores))
-            merged += self._nulls[-1].of_known(scores)
+            self._nulls.append(null_of(scores, self.contaminated))
+            log_p.append(self._nulls[-1].of_known(scores))
         self._interrupted = any(was_interrupted(estimator) for estimator in self.estimators_)
-        self.held_out_scores_ = merged / len(named)
-        self._set_threshold(X)
+        self.held_out_scores_ = log_harmonic_mean(log_p)
+        known = self.held_out_scores_[~np.isnan(self.held_out_scores_)]
+        self.offset_ = lower_fence(known, np.ones(len(known)))
         return self
 
     def _checked_members(self, n):
@@ -178,22 +174,11 @@ class OutlierEnsemble(OutlierDensityMixin, BaseComposition):
         self._validate_names([name for name, _ in self.estimators])
         return self.estimators
 
-    def _set_threshold(self, X):
-        held_out = self.held_out_scores_[~np.isnan(self.held_out_scores_)]
-        importance = np.ones(len(held_out))
-        self._judges_held_out = False
-        if isinstance(self.contamination, Real):
-            threshold = self._fraction_threshold(
-                self._score_rows(X), np.ones(len(X)), held_out, importance
-            )
-            self.offset_ = threshold["offset_"]
-            self._judges_held_out = threshold["_judges_held_out"]
-        else:
-            self.offset_ = self._outlier_threshold(held_out, importance)
-
     def _score_rows(self, X):
         members = zip(self.estimators_, self._nulls, strict=True)
-        return np.mean([null.of_new(log_pool(member, X, None)) for member, null in members], axis=0)
+        return log_harmonic_mean(
+            [null.of_new(log_pool(member, X, None)) for member, null in members]
+        )
 
     def score_samples(self, X):
         """Return the merged score of each row: the lower, the more abnormal.
@@ -206,9 +191,15 @@ class OutlierEnsemble(OutlierDensityMixin, BaseComposition):
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            Mean logarithm of the p-values by the estimators, at most 0.
+            Logarithm of the harmonic mean of the p-values by the estimators, at most 0.
         """
         return super().score_samples(X)
+
+
+def log_harmonic_mean(log_p):
+    """Return the logarithm of the harmonic mean of p-values, from their logarithms."""
+    with np.errstate(invalid="ignore"):  # NaN stays NaN
+        return np.log(len(log_p)) - np.logaddexp.reduce(-np.array(log_p), axis=0)
 
 
 class LogRanks(NamedTuple):
@@ -244,6 +235,26 @@ class LogRanks(NamedTuple):
         return np.log1p(np.maximum(np.nan_to_num(gap, nan=0.0), 0) / self.scale)
 
 
+class LogTails(EmpiricalNull):
+    """Logarithms of p-values, by gamma distributions of the more normal rows."""
+
+    def of_new(self, scores):
+        """Return the value of each new row."""
+        return self.log_p_values(scores)
+
+    of_known = of_new
+
+
+def null_of(scores, contaminated):
+    """Return what turns the scores of an estimator into logarithms of p-values.
+
+    Among rows with outliers, ranks say how many rows are as odd, not whether that is surprising.
+    """
+    finite = scores[np.isfinite(scores)]
+    can_extrapolate = len(finite) and np.ptp(np.quantile(finite, 1 - BULK)) > 0
+    return (LogTails if contaminated and can_extrapolate else LogRanks).fit(scores)
+
+
 class ColumnHistograms(BaseEstimator):
     """Independent columns: a histogram of each, with bins of equal width."""
 
@@ -277,7 +288,7 @@ def default_estimators(n, contaminated):
     from sklearn.preprocessing import QuantileTransformer, RobustScaler, StandardScaler
 
     kernels = AdaptiveKernelDensity(
-        n_neighbors=MANY_NEIGHBORS if contaminated else FEW_NEIGHBORS,
+        n_neighbors=int(np.clip(n // 20, *MANY_NEIGHBORS)) if contaminated else FEW_NEIGHBORS,
         preprocessing=(),
         discrete=None,
         contamination=None,

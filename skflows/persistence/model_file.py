@@ -28,6 +28,9 @@ PLAIN_CLASSES = (
     "sklearn.model_selection._split:KFold",
     "sklearn.model_selection._split:ShuffleSplit",
     "sklearn.pipeline:Pipeline",
+    "sklearn.preprocessing._data:QuantileTransformer",
+    "sklearn.preprocessing._data:RobustScaler",
+    "sklearn.preprocessing._data:StandardScaler",
 )
 CONTAINERS = {"tuple": tuple, "set": set, "frozenset": frozenset}
 BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
