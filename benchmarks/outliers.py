@@ -118,8 +118,8 @@ class Detector:
     """Our detector; rows of the fit are scored by models that had not seen them."""
 
     def __init__(self, estimator, seed, setting):
-        # Says that the rows of the fit contain outliers.
-        calibration = "empirical_null" if setting == "unsupervised" else None
+        # Conformal p-values are for rows without outliers.
+        calibration = "conformal" if setting == "one-class" else None
         self.detector = DensityOutlierDetector(
             estimator, calibration=calibration, random_state=seed
         )

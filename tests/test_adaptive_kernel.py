@@ -13,7 +13,13 @@ X = np.random.default_rng(0).standard_normal((120, 2)) @ [[2.0, 0.5], [0.0, 1.0]
 RAW = {"preprocessing": (), "discrete": None, "random_state": 0}
 
 
-@parametrize_with_checks([AdaptiveKernelDensity(n_neighbors=5), AdaptiveKernelDensity()])
+# A row of weight 2 is left out as a whole, one of two equal rows alone: thresholds differ a little.
+@parametrize_with_checks(
+    [AdaptiveKernelDensity(n_neighbors=5), AdaptiveKernelDensity()],
+    expected_failed_checks=lambda estimator: {
+        "check_sample_weight_equivalence_on_dense_data": "the threshold is set by held-out scores"
+    },
+)
 def test_check_estimator(estimator, check):
     check(estimator)
 
@@ -59,13 +65,34 @@ def test_neighbors_are_chosen_by_leave_one_out_likelihood():
 
 def test_repeated_rows_count_like_weights():
     weight = np.arange(len(X)) % 3 + 1
-    by_weight = AdaptiveKernelDensity(**RAW).fit(X, sample_weight=weight)
-    by_copies = AdaptiveKernelDensity(**RAW).fit(np.repeat(X, weight, axis=0))
+    params = RAW | {"n_neighbors": 5}
+    by_weight = AdaptiveKernelDensity(**params).fit(X, sample_weight=weight)
+    by_copies = AdaptiveKernelDensity(**params).fit(np.repeat(X, weight, axis=0))
     np.testing.assert_allclose(by_weight.score_samples(X), by_copies.score_samples(X))
-    # Quartiles of weighted scores differ a little from those of repeated ones.
-    assert by_weight.offset_ == pytest.approx(by_copies.offset_, abs=0.02)
-    copies = np.repeat(by_weight.held_out_scores_, weight)
-    np.testing.assert_allclose(copies, by_copies.held_out_scores_)
+
+
+def test_held_out_scores_leave_out_the_whole_weight_of_a_row():
+    weight = np.random.default_rng(1).uniform(0.01, 1, len(X))
+    density = AdaptiveKernelDensity(n_neighbors=3, **RAW).fit(X, sample_weight=weight)
+    _, log_kernels = kernels(X, 3)
+    others = log_kernels(X) + np.log(weight)
+    np.fill_diagonal(others, -np.inf)
+    expected = logsumexp(others, axis=1) - np.log(weight.sum() - weight)
+    np.testing.assert_allclose(density.held_out_scores_, expected)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e8])
+def test_narrow_kernels_far_from_the_mean_are_exact(offset):
+    rng = np.random.default_rng(0)
+    rows = np.vstack([rng.standard_normal((60, 20)), 1e5 + 1e-3 * rng.standard_normal((60, 20))])
+    rows += offset
+    density = AdaptiveKernelDensity(n_neighbors=3, **RAW).fit(rows)
+    widths = density.estimator_.widths_
+    assert (widths > 0).all()
+    centers = density.estimator_.centers_
+    log_kernels = norm.logpdf(rows[:, None], centers, widths[None, :, None]).sum(axis=2)
+    expected = logsumexp(log_kernels, axis=1) - np.log(len(rows))
+    np.testing.assert_allclose(density.score_samples(rows), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("n_distinct", [1, 2, 3])

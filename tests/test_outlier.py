@@ -230,11 +230,12 @@ def test_any_detector_can_be_calibrated():
 @pytest.mark.parametrize(
     ("params", "contaminated"),
     [
-        ({}, False),
+        ({}, True),
         ({"calibration": "conformal"}, False),
         ({"calibration": "empirical_null"}, True),
         ({"contamination": 0.1}, True),
         ({"trim": 0.1}, True),
+        ({"calibration": "conformal", "contamination": 0.1}, False),
     ],
 )
 def test_default_estimator(params, contaminated):

@@ -38,7 +38,7 @@ from skflows.bijections._standardize import weighted_moments
 from skflows.density import _warnings
 from skflows.density._evaluation import column_scale
 from skflows.preprocessing import dequantizer
-from skflows.preprocessing.column_checks import column_troubles
+from skflows.preprocessing.column_checks import column_problems
 from skflows.preprocessing.dequantizer import Dequantizer, discrete_columns, smallest_gap
 from skflows.preprocessing.fixed_maps import fitted_preprocessor
 
@@ -313,17 +313,17 @@ def dependent_columns(n=300):
 def test_exact_linear_functions_of_other_columns_are_named():
     X = dependent_columns()
     discrete = discrete_columns(X)
-    first, second = column_troubles(X, discrete)
+    first, second = column_problems(X, discrete)
     for text, columns in ((first, {0, 1, 2}), (second, {6, 7, 8})):
         named = {int(number) for number in re.findall(r"\d+", text)}
         assert named == columns
-    assert column_troubles(X[:, [0, 1, 3, 4, 5, 6, 7]], discrete=[2, 3, 4, 6]) == []
-    assert len(column_troubles(X[:, [0, 1, 3, 4, 5]], discrete=[])) == 1  # dummies without noise
-    assert len(column_troubles(X[:, :3].astype(np.float32), [])) == 1
+    assert column_problems(X[:, [0, 1, 3, 4, 5, 6, 7]], discrete=[2, 3, 4, 6]) == []
+    assert len(column_problems(X[:, [0, 1, 3, 4, 5]], discrete=[])) == 1  # dummies without noise
+    assert len(column_problems(X[:, :3].astype(np.float32), [])) == 1
     rounded = X + 1e-6 * X.std(axis=0) * np.random.default_rng(1).standard_normal(X.shape)
-    assert column_troubles(rounded, []) == []
-    assert column_troubles(X[:12], discrete) == []  # too few rows to tell
-    assert column_troubles(np.repeat(X[:12], 20, axis=0), discrete) == []
+    assert column_problems(rounded, []) == []
+    assert column_problems(X[:12], discrete) == []  # too few rows to tell
+    assert column_problems(np.repeat(X[:12], 20, axis=0), discrete) == []
 
 
 def test_values_that_were_filled_in_are_named():
@@ -333,11 +333,11 @@ def test_values_that_were_filled_in_are_named():
     grade = rng.choice([1.0, 2.0, 2.5, 3.0, 4.0], n)
     rain = np.where(rng.random(n) < 0.2, 0.0, rng.exponential(size=n))
     X = np.column_stack([age, size, grade, rain])
-    assert column_troubles(X, [2]) == []
+    assert column_problems(X, [2]) == []
     gaps = rng.random((2, n)) < 0.05
     for column, gap in enumerate(gaps):
         X[gap, column] = X[~gap, column].mean()
-    texts = column_troubles(X, [2], names=["age", "size", "grade", "rain"])
+    texts = column_problems(X, [2], names=["age", "size", "grade", "rain"])
     for text, name, gap in zip(texts, ["age", "size"], gaps, strict=True):
         assert f"column '{name}', near its mean" in text
         assert text.startswith(f"{gap.mean():.1%} of the rows have the value ")
@@ -347,7 +347,7 @@ def test_values_that_were_filled_in_are_named():
 def test_clean_tables_raise_no_alarm(load):
     X = load().data
     for table in (X, X.astype(np.float32), (X - X.mean(axis=0)) / X.std(axis=0).clip(1e-9)):
-        assert column_troubles(table, discrete_columns(table)) == []
+        assert column_problems(table, discrete_columns(table)) == []
 
 
 def test_a_fit_warns_of_its_columns_once():
@@ -363,7 +363,7 @@ def test_a_fit_warns_of_its_columns_once():
 
 def test_parts_of_an_ensemble_do_not_check_the_columns_again(monkeypatch):
     calls = []
-    monkeypatch.setattr(_warnings, "column_troubles", lambda *args: calls.append(args) or [])
+    monkeypatch.setattr(_warnings, "column_problems", lambda *args: calls.append(args) or [])
     density = TransformedDensity(KernelDensity(), random_state=0)
     stack = StackedDensity([("only", density), ("flow", small("planar"))], cv=3)
     stack.fit(banana(60))

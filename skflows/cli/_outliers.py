@@ -55,9 +55,11 @@ def run_outliers(args):
         f"most {args.fdr:.3g} of the flags false on average ({basis})",
         args.output,
     )
-    if args.report is not None:
-        from ._report import report
+    from ._report import doubts_about, report
 
+    for doubt in doubts_about(found):
+        say(f"caution: {doubt}", args.output)
+    if args.report is not None:
         with replace_file(args.report, "w", encoding="utf-8") as file:
             file.write(report(found))
         say(f"wrote {args.report}", args.output)

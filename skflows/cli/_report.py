@@ -103,6 +103,13 @@ def verdict(found):
 
 def caution(found):
     """Return what to know before the flags are believed, as a paragraph or nothing."""
+    if not (doubts := doubts_about(found)):
+        return ""
+    return f'<p class="caution"><strong>Caution.</strong> {" ".join(doubts)}</p>'
+
+
+def doubts_about(found):
+    """Return what to know before the flags are believed, as sentences."""
     doubts = []
     if found.reference is None and len(found.scores) < FEW:
         doubts.append(
@@ -114,11 +121,9 @@ def caution(found):
     if found.reference is None and found.outlier.any():
         doubts.append(
             "The p-values of flagged rows extrapolate a curve, which this table cannot verify. For "
-            "a guarantee, give rows known to be normal with <code>--reference</code>."
+            "a guarantee, give rows known to be normal with --reference."
         )
-    if not doubts:
-        return ""
-    return f'<p class="caution"><strong>Caution.</strong> {" ".join(doubts)}</p>'
+    return doubts
 
 
 def how_sure(found):
@@ -241,7 +246,7 @@ def health(found):
         facts.append(f"Rows with missing values, which were not judged: {found.n_left_out:,}.")
     if found.left_out:
         names = ", ".join(escape(str(name)) for name in found.left_out)
-        facts.append(f"Columns that are not numeric, which were left out: {names}.")
+        facts.append(f"Columns that were left out: {names}.")
     facts.append(uniformity(found.p_values))
     return "<ul>" + "".join(f"<li>{fact}</li>" for fact in facts) + "</ul>"
 

@@ -3,6 +3,7 @@
 from numbers import Integral
 
 import numpy as np
+from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
@@ -14,6 +15,9 @@ from ._transformed import TransformedDensity
 N_NEIGHBORS = (2, 5, 10, 20, 50)  # tried by "auto"
 # Narrower kernels would be spikes on rows that nearly coincide, and lose digits.
 MIN_WIDTH = 0.01  # of the median width
+TINY = 1e-100  # where even the median is 0
+MAX_CANCELLATION = 1e7  # then exponents are exact to about 1e-9
+ROUNDING = 1e-12  # of sums of weights
 VALUES_PER_CHUNK = 2**20  # kernel values at once
 
 
@@ -36,12 +40,11 @@ class AdaptiveKernels(BaseEstimator):
         self.weights_ = np.bincount(number.ravel(), weight[chosen])
         center = np.full(len(X), -1)  # of a row that was not chosen
         center[chosen] = number.ravel()
-        unit = weight.min()  # a row of an integer weight counts like repeated rows
-        self._set_widths(X[chosen], weight[chosen], center[chosen], unit)
-        self.held_out_scores_ = self._leave_one_out(X, center, unit)
+        self._set_widths(X[chosen], weight[chosen], center[chosen])
+        self.held_out_scores_ = self._leave_one_out(X, center, weight)
         return self
 
-    def _set_widths(self, X, weight, center, unit):
+    def _set_widths(self, X, weight, center):
         """Set `n_neighbors_` and `widths_`, by the likelihood of the rows if k is not given."""
         from sklearn.neighbors import NearestNeighbors  # takes long to import
 
@@ -50,21 +53,23 @@ class AdaptiveKernels(BaseEstimator):
         candidates = sorted({max(1, min(k, n_others // 2)) for k in candidates})
         distances = np.ones((1, 1))  # a single centre has no neighbour
         if n_others:
-            search = NearestNeighbors(n_neighbors=candidates[-1]).fit(self.centers_)
+            centred = self.centers_ - self.centers_.mean(axis=0)  # large values lose digits
+            search = NearestNeighbors(n_neighbors=candidates[-1]).fit(centred)
             distances = search.kneighbors()[0]
         tried = []
         for k in candidates:
             widths = distances[:, k - 1] / np.sqrt(X.shape[1])
-            self.widths_ = np.maximum(widths, MIN_WIDTH * np.median(widths))
+            self.widths_ = np.maximum(widths, max(MIN_WIDTH * np.median(widths), TINY))
             score = 0.0
             if len(candidates) > 1:
-                score = np.average(self._leave_one_out(X, center, unit), weights=weight)
+                score = np.average(self._leave_one_out(X, center, weight), weights=weight)
             tried.append((score, k, self.widths_))
         _, self.n_neighbors_, self.widths_ = max(tried, key=lambda each: each[:2])
 
-    def _leave_one_out(self, X, center, unit):
-        """Return the log-density of each row without one copy of itself."""
-        own_weight = np.where(center < 0, 0, np.maximum(self.weights_[center] - unit, 0))
+    def _leave_one_out(self, X, center, weight):
+        """Return the log-density of each row without itself, but with rows that are equal to it."""
+        others = np.maximum(self.weights_[center] - weight, 0)
+        own_weight = np.where((center < 0) | (others < ROUNDING), 0, others)
         return self._log_density(X, center, own_weight)
 
     def score_samples(self, X):
@@ -75,12 +80,17 @@ class AdaptiveKernels(BaseEstimator):
         import torch
 
         d = X.shape[1]
-        mean = self.centers_.mean(axis=0)  # large values would lose digits
+        mean = self.centers_.mean(axis=0)
         centers, precision = self.centers_ - mean, 1 / self.widths_**2
+        squares = (centers**2).sum(axis=1)
         peak = -d * np.log(self.widths_ * np.sqrt(2 * np.pi))
-        # One product gives all exponents, precision * (x @ c - (x @ x + c @ c) / 2) + log weight.
-        last = peak + np.log(self.weights_) - precision / 2 * (centers**2).sum(axis=1)
-        factors = torch.from_numpy(np.vstack([precision * centers.T, -precision / 2, last]))
+        log_peaks = peak + np.log(self.weights_)
+        # One product gives all exponents, precision * (x @ c - (x @ x + c @ c) / 2) + log_peaks.
+        # It loses digits where kernels are narrow and far from the mean.
+        loses_digits = (precision * squares).max() > MAX_CANCELLATION
+        factors = np.vstack(
+            [precision * centers.T, -precision / 2, log_peaks - precision / 2 * squares]
+        )
         total = np.full(len(X), self.weights_.sum())
         if center is not None:
             total += np.where(center < 0, 0, own_weight - self.weights_[center])
@@ -89,8 +99,13 @@ class AdaptiveKernels(BaseEstimator):
         for start in range(0, len(X), size):
             part = slice(start, start + size)
             rows = X[part] - mean
-            rows = np.column_stack([rows, (rows**2).sum(axis=1), np.ones(len(rows))])
-            exponents = torch.from_numpy(rows) @ factors
+            if loses_digits:
+                exponents = log_peaks - precision / 2 * cdist(rows, centers, "sqeuclidean")
+            else:
+                exponents = (
+                    np.column_stack([rows, (rows**2).sum(axis=1), np.ones(len(rows))]) @ factors
+                )
+            exponents = torch.from_numpy(exponents)
             if center is not None:
                 own = np.flatnonzero(center[part] >= 0)
                 number = center[part][own]
@@ -149,7 +164,8 @@ class AdaptiveKernelDensity(TransformedDensity):
         The map that prepares the columns.
 
     held_out_scores_ : ndarray of shape (n_samples,)
-        Log-density of each row of `fit` without its own kernel, NaN for rows of weight 0.
+        Log-density of each row of `fit` without its own kernel, NaN for rows of weight 0. In
+        discrete columns it is that at a random point of the row's cell.
 
     discrete_ : dict
         The discrete columns, by name or else by index, and the distance between their values.
@@ -207,7 +223,7 @@ class AdaptiveKernelDensity(TransformedDensity):
         self.contamination = contamination
         self.random_state = random_state
 
-    _keeps_held_out_scores = True
+    _held_out_scores = "leave-one-out"
 
     @property
     def estimator(self):

@@ -16,6 +16,7 @@ FENCE_ROWS = 5_000  # enough to estimate quartiles
 TIMED_ROWS = 100  # that tell how long a score takes
 THRESHOLD_SHARE = 0.1  # of a time limit
 SURE = 3  # standard deviations
+LOWEST = np.finfo(float).min / 4  # stands for a density of 0 in quantiles
 TIE = 1e-9  # relative difference of two scores that are equal up to rounding
 
 
@@ -48,8 +49,8 @@ def lower_fence(scores, weight):
     return float(lowered(first - 1.5 * (third - first)))
 
 
-class OutlierDensityMixin(PersistenceMixin, OutlierMixin, DensityMixin):
-    """Scores and outlier labels, from `_score_rows` and the parameter `contamination`."""
+class OutlierLabelsMixin(PersistenceMixin, OutlierMixin):
+    """Scores and outlier labels, from `_score_rows` and `offset_`."""
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "offset_")
@@ -70,30 +71,6 @@ class OutlierDensityMixin(PersistenceMixin, OutlierMixin, DensityMixin):
         """
         check_is_fitted(self)
         return self._score_rows(validate_rows(self, X, reset=False))
-
-    def score(self, X, y=None, sample_weight=None):
-        """Return the mean log-density of the rows, so that a search maximises the likelihood.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        y : None
-            Ignored.
-
-        sample_weight : array-like of shape (n_samples,), default=None
-            Importance of each row in the mean.
-
-        Returns
-        -------
-        score : float
-            In nats per row.
-        """
-        scores = self.score_samples(X)
-        if sample_weight is not None:
-            sample_weight = check_sample_weight(sample_weight, scores, ensure_non_negative=True)
-        return float(np.average(scores, weights=sample_weight))
 
     def decision_function(self, X):
         """Return the score above the outlier threshold: negative for outliers.
@@ -126,6 +103,60 @@ class OutlierDensityMixin(PersistenceMixin, OutlierMixin, DensityMixin):
             -1 for outliers, 1 for inliers.
         """
         return np.where(self.score_samples(X) >= self.offset_, 1, -1)
+
+    def fit_predict(self, X, y=None, **kwargs):
+        """Fit to the rows, and label each of them as an inlier or an outlier.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        y : None
+            Ignored.
+
+        **kwargs : dict
+            Further arguments of `fit`.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            -1 for outliers, 1 for inliers: the result of `predict`, or that of the held-out scores
+            of the rows if these set the threshold.
+        """
+        labels = super().fit_predict(X, y, **kwargs)
+        if not getattr(self, "_judges_held_out", False):
+            return labels
+        scores = self.held_out_scores_
+        return np.where(np.isnan(scores), labels, np.where(scores >= self.offset_, 1, -1))
+
+
+class OutlierDensityMixin(OutlierLabelsMixin, DensityMixin):
+    """Outlier labels of a density, whose threshold the parameter `contamination` sets."""
+
+    def score(self, X, y=None, sample_weight=None):
+        """Return the mean log-density of the rows, so that a search maximises the likelihood.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        y : None
+            Ignored.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Importance of each row in the mean.
+
+        Returns
+        -------
+        score : float
+            In nats per row.
+        """
+        scores = self.score_samples(X)
+        if sample_weight is not None:
+            sample_weight = check_sample_weight(sample_weight, scores, ensure_non_negative=True)
+        return float(np.average(scores, weights=sample_weight))
 
     def _threshold_on(self, X, weight, score_rows):
         """Return the threshold by `contamination`, on training rows.
@@ -164,35 +195,8 @@ class OutlierDensityMixin(PersistenceMixin, OutlierMixin, DensityMixin):
         threshold = self._outlier_threshold(scores, weight)
         contradicts = flags_more(held_out, threshold, self.contamination, importance)
         if contradicts:
-            is_finite = np.isfinite(held_out)
-            threshold = self._outlier_threshold(held_out[is_finite], importance[is_finite])
+            threshold = self._outlier_threshold(np.maximum(held_out, LOWEST), importance)
         return {"offset_": threshold, "_judges_held_out": contradicts}
-
-    def fit_predict(self, X, y=None, **kwargs):
-        """Fit to the rows, and label each of them as an inlier or an outlier.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        y : None
-            Ignored.
-
-        **kwargs : dict
-            Further arguments of `fit`.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-            -1 for outliers, 1 for inliers: the result of `predict`, or that of the held-out scores
-            of the rows if these set the threshold.
-        """
-        labels = super().fit_predict(X, y, **kwargs)
-        if not getattr(self, "_judges_held_out", False):
-            return labels
-        scores = self.held_out_scores_
-        return np.where(np.isnan(scores), labels, np.where(scores >= self.offset_, 1, -1))
 
     def _outlier_threshold(self, scores, weight):
         """Return the threshold by `contamination`, from the scores of rows."""

@@ -11,9 +11,14 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import has_fit_parameter
 
 
+def is_density(estimator):
+    """Whether an estimator is no outlier detector, whose scores are not log-densities."""
+    return isinstance(estimator, DensityMixin) or not isinstance(estimator, OutlierMixin)
+
+
 def check_is_density(estimator):
-    """Raise for an outlier detector that is not a density: its scores are not log-densities."""
-    if isinstance(estimator, OutlierMixin) and not isinstance(estimator, DensityMixin):
+    """Raise for an outlier detector that is not a density."""
+    if not is_density(estimator):
         raise TypeError(
             f"{type(estimator).__name__} is an outlier detector, whose scores are not "
             "log-densities; give a density estimator, such as KernelDensity or GaussianMixture."
@@ -73,7 +78,7 @@ def fit_density(estimator, X, sample_weight=None):
     if not takes_weights(estimator):
         raise ValueError(
             f"{type(estimator).__name__} takes no sample_weight; fit without weights, or choose "
-            "an estimator that takes them, as all of skflows do."
+            "an estimator that takes them, such as NSFDensity or AutoDensity."
         )
     is_weighted = sample_weight > 0
     return estimator.fit(X[is_weighted], sample_weight=sample_weight[is_weighted])

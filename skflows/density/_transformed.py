@@ -13,7 +13,14 @@ from . import _docstrings
 from ._base import BaseFlowDensity
 from ._outlier_labels import OutlierDensityMixin
 from ._sampling import SamplingMixin
-from ._third_party import check_is_density, draw, fit_subtask, takes_weights, weighted_if
+from ._third_party import (
+    check_is_density,
+    draw,
+    fit_subtask,
+    is_frozen,
+    takes_weights,
+    weighted_if,
+)
 from ._threads import fork_safe
 from ._warnings import warn_of_columns
 
@@ -151,7 +158,8 @@ class TransformedDensity(
         self._judges_held_out = False
         vars(self).pop("held_out_scores_", None)  # of an earlier fit
         held_out = getattr(self.estimator_, "held_out_scores_", None)
-        if held_out is None or np.isnan(held_out).any():
+        # What a frozen estimator keeps belongs to other rows.
+        if held_out is None or is_frozen(self.estimator) or np.isnan(held_out).any():
             self.offset_ = self._threshold_on(table.X, table.weight, self._score_rows)
             return
         held_out = held_out + log_det

@@ -3,7 +3,7 @@
 import sys
 import warnings
 
-from ..preprocessing.column_checks import ColumnWarning, column_troubles
+from ..preprocessing.column_checks import ColumnWarning, column_problems
 
 INTERNAL = ("skflows.", "sklearn.", "contextlib", "joblib.")
 
@@ -17,8 +17,9 @@ def warn_user(message, category=UserWarning):
 
 
 def warn_of_columns(estimator, X, discrete):
-    """Warn of columns under which a likelihood has no meaning (see `column_troubles`)."""
-    if ("ignore", ColumnWarning) in [(action, kind) for action, _, kind, *_ in warnings.filters]:
+    """Warn of columns under which a likelihood has no meaning (see `column_problems`)."""
+    ignored = ("ignore", None, ColumnWarning, None)
+    if ignored in [filter[:4] for filter in warnings.filters]:
         return  # a part of an estimator that has looked already: looking takes time
-    for text in column_troubles(X, discrete, getattr(estimator, "feature_names_in_", None)):
+    for text in column_problems(X, discrete, getattr(estimator, "feature_names_in_", None)):
         warn_user(text, ColumnWarning)

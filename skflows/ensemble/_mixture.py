@@ -91,7 +91,7 @@ def likeliest_of_each_family(components, means):
 class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
     """A mixture of fitted members: its fit from components, its scores and its samples."""
 
-    _keeps_held_out_scores = True
+    _held_out_scores = "folds"
 
     def _fit_mixture(
         self, components, X, weight, is_weighted, splits, time_limit=None, started=None, quiet=False

@@ -113,7 +113,8 @@ def log_survival(x, shape):
     """Return the log of the survival function of standard gamma distributions."""
     x = np.maximum(x, 0)
     survival = special.gammaincc(shape, x)
-    far = np.maximum(x, shape + 1)  # where the first terms of the asymptotic series are enough
+    # Where the first terms of the asymptotic series are enough.
+    far = np.clip(x, shape + 1, 1e300)
     log_far = (shape - 1) * np.log(far) - far - special.gammaln(shape)
     log_far += np.log1p(np.maximum((shape - 1) / far, -0.5))
     return np.where(survival > TINY, np.log(np.maximum(survival, TINY)), log_far)

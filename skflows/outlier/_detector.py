@@ -16,12 +16,14 @@ from ..density._sampling import check_has_names
 from ..density._third_party import (
     check_is_density,
     fit_subtask,
+    is_density,
     is_frozen,
     takes_weights,
     was_interrupted,
     weighted_if,
 )
 from ..density._warnings import warn_of_columns, warn_user
+from ..ensemble._auto import AutoDensity
 from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._mixture import MixtureMixin
 from ..preprocessing.column_checks import ColumnWarning
@@ -33,6 +35,8 @@ from ._ensemble import OutlierEnsemble
 from ._explain import contributions, partners, reference_rows, with_base
 from ._scored_density import fit_scored
 from ._statistics import STATISTICS, Setting, held_out_values
+
+ROWS_PER_COLUMN = 20  # from which on leave-one-out scores are as good as those of folds
 
 
 class DensityOutlierDetector(
@@ -46,9 +50,10 @@ class DensityOutlierDetector(
     ----------
     estimator : estimator, default=None
         A density estimator with `fit` and `score_samples`, or any other detector whose scores are
-        higher for inliers. None is an `OutlierEnsemble`, for rows with outliers if the other
-        parameters say that there are any: the empirical null, `trim`, or a number as
-        `contamination`. A fitted one is used as it is inside a `sklearn.frozen.FrozenEstimator`;
+        higher for inliers. None is an `OutlierEnsemble`, for rows without outliers with
+        ``calibration="conformal"``, which needs such rows, and otherwise for rows that may contain
+        some. For statistics other than "log_pool", which need a density, it is an
+        `AutoDensity`. A fitted one is used as it is inside a `sklearn.frozen.FrozenEstimator`;
         the rows of `fit` then only calibrate it. Estimators see arrays: columns are given by index.
 
     statistic : str, default="log_pool"
@@ -78,7 +83,7 @@ class DensityOutlierDetector(
 
         - "conformal": by ranks among the scores of rows that the density has not seen, all of which
           should be inliers. Then at most a fraction ``a`` of new inliers has a p-value of ``a`` or
-          less, whatever the density.
+          less: exactly so for a single split, whatever the density, and closely for other ``cv``.
         - "empirical_null": by the gamma distributions of the surprise (minus the score) that fit
           the more normal three quarters of the rows, which may contain outliers. This is a model,
           not a guarantee.
@@ -86,10 +91,10 @@ class DensityOutlierDetector(
     cv : "auto", int, cross-validation generator or iterable, default="auto"
         How rows are held out to calibrate. A single split, such as ``ShuffleSplit(1)``, is split
         conformal prediction; several folds, each with its own model, are cross-conformal. "auto"
-        takes the held-out scores that the estimator keeps (`OutlierEnsemble`, `AutoDensity`,
-        `StackedDensity` and `AdaptiveKernelDensity` do), otherwise 5 folds; without calibration it
-        holds nothing out. With the empirical null, which judges the rows of `fit` too, a mixture
-        holds out all rows.
+        takes the held-out scores that the estimator keeps (`AutoDensity` and `StackedDensity` do;
+        with 20 rows per column or more, `OutlierEnsemble` and `AdaptiveKernelDensity`), otherwise
+        5 folds; without calibration it holds nothing out. With the empirical null, which judges the
+        rows of `fit` too, a mixture holds out all rows.
 
     alpha : float, default=0.05
         The p-value up to which `predict` flags a row, with calibration.
@@ -218,9 +223,9 @@ class DensityOutlierDetector(
         self.random_state = random_state
 
     def _takes_weights(self):
-        is_default = self.estimator is None  # an ensemble, which ranks rows
-        has_weights = self.background is None or takes_weights(self.background)
-        return not is_default and takes_weights(self.estimator) and has_weights
+        default = OutlierEnsemble if self.statistic == "log_pool" else AutoDensity
+        densities = (default if self.estimator is None else self.estimator, self.background)
+        return all(density is None or takes_weights(density) for density in densities)
 
     @weighted_if(_takes_weights)
     @fit_context(prefer_skip_nested_validation=False)
@@ -259,7 +264,12 @@ class DensityOutlierDetector(
             trim = self.contamination if isinstance(self.contamination, Real) else 0.0
         if estimator is None:
             seed = random_state.randint(2**31 - 1)
-            estimator = OutlierEnsemble(contaminated=self._is_contaminated(trim), random_state=seed)
+            if self.statistic == "log_pool":
+                # Conformal p-values need clean rows, the other thresholds do not.
+                contaminated = self.calibration != "conformal"
+                estimator = OutlierEnsemble(contaminated=contaminated, random_state=seed)
+            else:
+                estimator = AutoDensity(random_state=seed)
         self._check_parameters(estimator)
         estimator = self._with_folds(estimator)
         splits = self._splits(estimator, X, is_weighted, random_state)
@@ -270,7 +280,8 @@ class DensityOutlierDetector(
         context.call_on_fit_task_begin(**task)
         fit = partial(fit_subtask, context, self)
         setting = Setting(estimator, self.background, random_state, fit)
-        warn_of_columns(self, X, discrete_columns(X))
+        if is_density(estimator) and not is_frozen(estimator):
+            warn_of_columns(self, X, discrete_columns(X))
         models = []
         for part in parts:
             with warnings.catch_warnings():
@@ -284,11 +295,6 @@ class DensityOutlierDetector(
         self._reference = reference_rows(X, self._score_rows, random_state)
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
-
-    def _is_contaminated(self, trim):
-        """Whether the parameters say that the rows of `fit` contain outliers."""
-        is_number = isinstance(self.contamination, Real)
-        return self.calibration == "empirical_null" or is_number or trim > 0
 
     def _check_parameters(self, estimator):
         if self.statistic != "log_pool":  # which takes any score
@@ -330,9 +336,11 @@ class DensityOutlierDetector(
             return []
         cv = self.cv
         if isinstance(cv, str):  # "auto"
-            keeps_scores = getattr(estimator, "_keeps_held_out_scores", False)
-            is_ready = keeps_scores and STATISTICS[self.statistic].held_out is not None
-            if self.calibration is None or is_ready:
+            kept = getattr(estimator, "_held_out_scores", None)
+            # A row that is left out still has its part in scales and widths, which few rows feel.
+            is_fair = kept == "folds" or len(X) >= ROWS_PER_COLUMN * X.shape[1]
+            has_scores = kept is not None and STATISTICS[self.statistic].held_out is not None
+            if self.calibration is None or (has_scores and is_fair):
                 return []
             cv = N_FOLDS
         return make_splits(cv, X, is_weighted, seed)
@@ -452,6 +460,33 @@ class DensityOutlierDetector(
         if self.fdr is None:
             return super().predict(X)
         return np.where(self.flag(self.p_values(X)), -1, 1)
+
+    def fit_predict(self, X, y=None, **kwargs):
+        """Fit to the rows, and label each of them as an inlier or an outlier.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        y : None
+            Ignored.
+
+        **kwargs : dict
+            Further arguments of `fit`.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            -1 for outliers, 1 for inliers. With ``calibration="empirical_null"``, these are the
+            flags of `p_values_`, from models that have not seen the row; otherwise those of
+            `predict`, or of the held-out scores if these set the threshold.
+        """
+        labels = super().fit_predict(X, y, **kwargs)
+        p_values = getattr(self, "p_values_", np.full(1, np.nan))
+        if np.isnan(p_values).any():
+            return labels
+        return np.where(self.flag(p_values), -1, 1)
 
     def flag(self, p_values):
         """Return which p-values are flagged, by `fdr` if it is set, otherwise by `alpha`.

@@ -9,12 +9,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
 from ..density import AdaptiveKernelDensity
-from ..density._outlier_labels import OutlierDensityMixin, lower_fence, lowered
-from ..density._third_party import was_interrupted
+from ..density._outlier_labels import OutlierLabelsMixin, lower_fence, lowered
+from ..density._third_party import fit_density, is_frozen, was_interrupted
 from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._stacked import check_named, clone_with_seeds
 from ..preprocessing.sklearn_compat import BaseComposition, fit_context
-from ..preprocessing.validation import validate_rows
+from ..preprocessing.validation import weighted_rows
 from ._calibration import BULK, EmpiricalNull
 from ._statistics import held_out_values, log_pool
 
@@ -26,10 +26,10 @@ MAX_QUANTILES = 1000  # of a column's ranks
 PRIOR = 0.5  # added to the count of each bin
 
 
-class OutlierEnsemble(OutlierDensityMixin, BaseComposition):
+class OutlierEnsemble(OutlierLabelsMixin, BaseComposition):
     """Outlier detectors whose scores are merged through their p-values.
 
-    Distances in standardised, robustly scaled and rank-transformed columns each find other
+    Distances in standardised, robustly scaled and rank-transformed columns each find different
     outliers, and without labels nothing tells which are the right ones. Here each detector gives a
     row a p-value, by the rank of its score among the scores of rows that it has not seen. The score
     of the ensemble is the logarithm of the harmonic mean of these p-values, which is low where one
@@ -92,7 +92,7 @@ class OutlierEnsemble(OutlierDensityMixin, BaseComposition):
         "random_state": ["random_state"],
     }
 
-    _keeps_held_out_scores = True
+    _held_out_scores = "leave-one-out"
 
     def __init__(self, estimators=None, *, contaminated=False, random_state=None):
         self.estimators = estimators
@@ -148,16 +148,14 @@ class OutlierEnsemble(OutlierDensityMixin, BaseComposition):
         self : object
             The fitted estimator.
         """
-        X = validate_rows(self, X, ensure_min_samples=2)
+        X, _, _ = weighted_rows(self, X, None, least=2)
         random_state = check_random_state(self.random_state)
         seed = random_state.randint(2**31 - 1)
         named = self._checked_members(len(X))
         self.estimators_, self._nulls, log_p = [], [], []
         for _, estimator in named:
             estimator = clone_with_seeds(estimator, random_state)
-            scores = held_out_scores(estimator.fit(X))
-            if scores is None:
-                scores = fold_scores(estimator, X, seed)
+            scores = scores_of_unseen(fit_density(estimator, X), X, seed)
             self.estimators_.append(estimator)
             self._nulls.append(null_of(scores, self.contaminated))
             log_p.append(self._nulls[-1].of_known(scores))
@@ -219,14 +217,18 @@ class LogRanks(NamedTuple):
 
     def of_new(self, scores):
         """Return the value of each new row."""
+        scores = np.where(np.isnan(scores), -np.inf, scores)  # a difference of infinities
         rank = 1 + np.searchsorted(self.known, scores, side="right")
-        return np.log(rank / (len(self.known) + 1)) - self._fall(self.known[0] - scores)
+        with np.errstate(invalid="ignore"):  # -inf below -inf
+            fall = self._fall(self.known[0] - scores)
+        return np.log(rank / (len(self.known) + 1)) - fall
 
     def of_known(self, scores):
         """Return the value of each known row, as a new one among the others; NaN stays NaN."""
         rank = np.searchsorted(self.known, scores, side="right")  # counts the row itself
         lowest = np.where(rank == 1, self.known[min(1, len(self.known) - 1)], self.known[0])
-        value = np.log(rank / len(self.known)) - self._fall(lowest - scores)
+        with np.errstate(invalid="ignore"):
+            value = np.log(rank / len(self.known)) - self._fall(lowest - scores)
         return np.where(np.isnan(scores), np.nan, value)
 
     def _fall(self, gap):
@@ -259,16 +261,16 @@ class ColumnHistograms(BaseEstimator):
     """Independent columns: a histogram of each, with bins of equal width."""
 
     def fit(self, X, y=None):
-        self.n_samples_, d = X.shape
+        self.n_samples_ = len(X)
         self.n_bins_ = max(MIN_BINS, math.ceil(2 * self.n_samples_ ** (1 / 3)))
         self.low_, self.high_ = X.min(axis=0), X.max(axis=0)
         bins = self._bins(X)
         self.counts_ = np.apply_along_axis(np.bincount, 0, bins, minlength=self.n_bins_ + 2)
-        self.held_out_scores_ = self._log_counts(bins, 1) - d * np.log(self.n_samples_ - 1)
+        self.held_out_scores_ = self._log_shares(bins, 1)
         return self
 
     def score_samples(self, X):
-        return self._log_counts(self._bins(X), 0) - X.shape[1] * np.log(self.n_samples_)
+        return self._log_shares(self._bins(X), 0)
 
     def _bins(self, X):
         """Return the bin of each value: the first and the last are beyond the known values."""
@@ -277,9 +279,10 @@ class ColumnHistograms(BaseEstimator):
         inside = 1 + np.clip(steps, 0, self.n_bins_ - 1).astype(int)
         return np.where(X < self.low_, 0, np.where(X > self.high_, self.n_bins_ + 1, inside))
 
-    def _log_counts(self, bins, n_left_out):
+    def _log_shares(self, bins, n_left_out):
         counts = np.take_along_axis(self.counts_, bins, axis=0) - n_left_out
-        return np.log(counts + PRIOR).sum(axis=1)
+        total = self.n_samples_ - n_left_out + PRIOR * self.n_bins_
+        return np.log((counts + PRIOR) / total).sum(axis=1)
 
 
 def default_estimators(n, contaminated):
@@ -301,16 +304,19 @@ def default_estimators(n, contaminated):
     ]
 
 
-def held_out_scores(estimator):
-    """Return the held-out scores that a fitted estimator keeps, or None."""
-    return held_out_values(
-        "log_pool", estimator[-1] if isinstance(estimator, Pipeline) else estimator
-    )
+def scores_of_unseen(estimator, X, seed):
+    """Return the score of each row of `fit` by a model that has not seen it.
 
-
-def fold_scores(estimator, X, seed):
-    """Return the score of each row by a model of the other folds."""
+    These are the scores that an estimator keeps, or those by models of the other folds.
+    """
+    if is_frozen(estimator):  # what it keeps belongs to other rows
+        return log_pool(estimator, X, None)
+    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    scores = held_out_values("log_pool", last)
+    if scores is not None:
+        return scores
     scores = np.empty(len(X))
     for train, held_out in make_splits(N_FOLDS, X, np.ones(len(X), dtype=bool), seed):
-        scores[held_out] = log_pool(clone(estimator).fit(X[train]), X[held_out], None)
+        model = fit_density(clone(estimator), X[train])
+        scores[held_out] = log_pool(model, X[held_out], None)
     return scores

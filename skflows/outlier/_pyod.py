@@ -4,8 +4,9 @@ from numbers import Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..density._third_party import fit_density, is_frozen
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import HasMethods, Interval, fit_context
 
@@ -81,12 +82,15 @@ class PyODDetector(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
         self : object
             The fitted detector.
         """
-        self.estimator_ = clone(self.estimator).fit(X)
+        validate_data(self, X, skip_check_array=True)  # the estimator checks the rest
+        self.estimator_ = fit_density(clone(self.estimator), X)
         scores = getattr(self.estimator_, "held_out_scores_", None)
-        if scores is None or np.isnan(scores).any():
+        if scores is None or is_frozen(self.estimator_) or np.isnan(scores).any():
             scores = self.estimator_.score_samples(X)
         self.decision_scores_ = -scores
-        self.threshold_ = float(np.quantile(self.decision_scores_, 1 - self.contamination))
+        self.threshold_ = float(
+            np.quantile(self.decision_scores_, 1 - self.contamination, method="lower")
+        )
         self.labels_ = self._label(self.decision_scores_)
         return self
 
@@ -104,6 +108,7 @@ class PyODDetector(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
             Minus the scores of the estimator.
         """
         check_is_fitted(self)
+        validate_data(self, X, reset=False, skip_check_array=True)
         return -self.estimator_.score_samples(X)
 
     def predict(self, X):

@@ -59,6 +59,11 @@ def latent_norm(density, X, learned):
 def mean_log_density(density, X, weight, setting):
     scores = log_density(density, X, None)
     is_finite = np.isfinite(scores)
+    if not is_finite.any():
+        raise ValueError(
+            "statistic='typicality' compares log-densities with their mean over unseen rows, which "
+            "all have a density of 0: give a smoother density, or choose another statistic."
+        )
     return np.average(scores[is_finite], weights=weight[is_finite])
 
 

@@ -22,7 +22,7 @@ class ColumnWarning(UserWarning):
     """A warning about the columns of a table; the parts of an ensemble do not repeat it."""
 
 
-def column_troubles(X, discrete, names=None):
+def column_problems(X, discrete, names=None):
     """Return what is wrong with columns, as texts.
 
     Parameters
@@ -50,9 +50,9 @@ def linear_functions(X, discrete, names):
     centred = unit - unit.mean(axis=0)
     scale = np.sqrt((centred**2).mean(axis=0))
     # Values are exact up to rounding, which is larger for a column far from zero.
-    error = min(EXACT, 1e2 * np.finfo(X.dtype).eps * (1 / scale).max())
+    error = np.minimum(EXACT, 1e2 * np.finfo(X.dtype).eps / scale)
     R, pivots = qr(centred / scale, mode="r", pivoting=True)
-    rank = int((np.abs(np.diag(R)) > error * np.sqrt(len(X))).sum())
+    rank = int((np.abs(np.diag(R)) > error[pivots] * np.sqrt(len(X))).sum())
     if rank < len(varies) and len(np.unique(X, axis=0)) < len(varies) + MORE_ROWS:
         return
     coefficients = solve_triangular(R[:rank, :rank], R[:rank, rank:])
@@ -83,7 +83,8 @@ def filled_in_values(X, names):
         if not is_near:
             continue
         times = counts[most] / np.delete(counts, most).max()
-        if times >= FAR_MORE_OFTEN or (times > 1 and is_off_lattice(value, others)):
+        fits = fits_lattice(value, others)
+        if times >= FAR_MORE_OFTEN if fits is None else times > 1 and not fits:
             yield (
                 f"{counts[most] / len(X):.1%} of the rows have the value {value:.6g} in the column "
                 f"{key_of(j, names)!r}, near its mean, as if missing values had been replaced by "
@@ -92,10 +93,11 @@ def filled_in_values(X, names):
             )
 
 
-def is_off_lattice(value, others):
-    """Whether the other values have equal gaps, or multiples of one, and this value does not."""
+def fits_lattice(value, others):
+    """Whether a value is a multiple of the gap between others, or None if they have no such gap."""
     gap = smallest_gap(others)
     steps = (others - others[0]) / gap
-    is_regular = np.abs(steps - np.rint(steps)).max() < ON_LATTICE
+    if np.abs(steps - np.rint(steps)).max() >= ON_LATTICE:
+        return None
     step = (value - others[0]) / gap
-    return bool(is_regular and abs(step - np.rint(step)) > 10 * ON_LATTICE)
+    return bool(abs(step - np.rint(step)) <= 10 * ON_LATTICE)
