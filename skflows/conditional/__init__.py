@@ -1,0 +1,3 @@
+"""Densities of some columns given others, and the estimators built on them."""
+
+from ._density import ConditionalDensity
