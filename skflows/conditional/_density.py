@@ -1,9 +1,10 @@
 """Conditional density: any flow, given other columns."""
 
+from functools import partial
 from numbers import Integral
 
 import numpy as np
-from scipy.special import log_ndtr, logsumexp, ndtr
+from scipy.special import log_ndtr, logsumexp, ndtr, ndtri
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.model_selection import KFold, check_cv
@@ -18,10 +19,13 @@ from ..preprocessing.dequantizer import Dequantizer
 from ..preprocessing.sklearn_compat import HasMethods, StrOptions, check_sample_weight, fit_context
 from ..preprocessing.validation import Table, check_magnitude, validate_bounds, validate_weight
 from ._context import ContextEncoder
+from ._distribution import ConditionalDistribution
 
 N_FOLDS = 5
 FOLDED_ROWS = (50, 5_000)  # between them, an ensemble of folds is worth its time
 EDGE = 1e-9  # of a cell, by which its ends are moved inwards: the density is 0 on a bound
+TOLERANCE = 1e-8  # of a quantile, in probability
+MAX_STEPS = 60
 SMALL_CELL = 1e-5  # in the latent space, over which the density is constant
 
 
@@ -241,9 +245,10 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         rows = fits[0].rows
         ends = rows[[rows[:, 0].argmin(), rows[:, 0].argmax()]]
         ends[1, self.n_outputs_ :] = ends[0, self.n_outputs_ :]
+        ends = self._dequantizer.add_noise(ends, np.array([[EDGE], [1 - EDGE]]))
         # Of a single output, an increasing map is the quantile of a normal; some maps decrease.
         latent = [map_rows(flow, "forward", ends)[0][:, 0] for flow in flows]
-        return {"flows_": flows, "_signs": [np.sign(high - low) for low, high in latent]}
+        return {"flows_": flows, "_signs": [float(np.sign(high - low) or 1) for low, high in latent]}
 
     def log_prob(self, X, y):
         """Return the log-density of each row of y given that of X.
@@ -308,7 +313,25 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         y : ndarray of shape (n_rows, n_samples, n_outputs)
             The draws.
         """
-        context = self._encoded(X)
+        return self._draw(self._encoded(X), n_samples, random_state)
+
+    def predict_distribution(self, X):
+        """Return the distribution of y at each row of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The conditions.
+
+        Returns
+        -------
+        distribution : ConditionalDistribution
+            It has the methods of a frozen distribution of `scipy.stats`, such as `cdf`, `ppf`,
+            `mean` and `std`, with one entry per row.
+        """
+        return ConditionalDistribution(self, self._encoded(X))
+
+    def _draw(self, context, n_samples, random_state):
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
         random_state = check_random_state(random_state)
@@ -341,11 +364,12 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         """Return the log-density of y given the context beside it, under some of the flows."""
         if self._dequantizer and self.n_outputs_ == 1:
             return self._log_probability(rows, flows) - np.log(self._dequantizer.gap[0])
-        return self._dequantizer.mean_density(
-            lambda rows: log_mean_exp(
-                [map_rows(flow, "log_prob", rows)[0] for flow in flows or self.flows_]
-            ),
-            rows,
+        return self._dequantizer.mean_density(partial(self._mixture_log_prob, flows=flows), rows)
+
+    def _mixture_log_prob(self, rows, flows=None):
+        """Return the log-density of y before any rounding."""
+        return log_mean_exp(
+            [map_rows(flow, "log_prob", rows)[0] for flow in flows or self.flows_]
         )
 
     def _log_probability(self, rows, flows):
@@ -360,6 +384,41 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             signs[id(flow)] * map_rows(flow, "forward", rows)[0][:, 0]
             for flow in flows or self.flows_
         ]
+
+    def _cdf(self, rows, flows=None):
+        """Return the probability of values up to y, a single output, before any rounding."""
+        return ndtr(self._latent(rows, flows)).mean(axis=0)
+
+    def _ppf(self, q, context):
+        """Return the quantiles of a single output, before any rounding.
+
+        A quantile of the mixture lies between those of its members: Newton's method, or bisection
+        where a step leaves the interval.
+        """
+        latent = ndtri(q)[:, None]
+        ends = [
+            self._inverse(flow, sign * latent, context)[:, 0]
+            for flow, sign in zip(self.flows_, self._signs, strict=True)
+        ]
+        low, high = np.min(ends, axis=0), np.max(ends, axis=0)
+        y = np.mean(ends, axis=0)
+        left = np.flatnonzero(low < high) if len(ends) > 1 else []
+        for _ in range(MAX_STEPS):
+            if not len(left):
+                break
+            at = y[left]
+            rows = np.column_stack([at, context[left]])
+            excess = self._cdf(rows) - q[left]
+            low[left] = np.where(excess < 0, at, low[left])
+            high[left] = np.where(excess < 0, high[left], at)
+            slope = np.exp(self._mixture_log_prob(rows))
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                step = at - excess / slope
+            middle = (low[left] + high[left]) / 2
+            is_inside = (step >= low[left]) & (step <= high[left])
+            y[left] = np.where(is_inside, step, middle)
+            left = left[(np.abs(excess) > TOLERANCE) & (low[left] < middle) & (middle < high[left])]
+        return y
 
     @staticmethod
     def _inverse(flow, latent, context):
