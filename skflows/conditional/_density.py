@@ -1,6 +1,6 @@
 """Conditional density: any flow, given other columns."""
 
-from functools import partial
+import copy
 from numbers import Integral
 
 import numpy as np
@@ -187,11 +187,11 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
                 f"{type(self).__name__} requires y to be passed, but the target y is None."
             )
         random_state = check_random_state(self.random_state)
-        Y, names = validate_outputs(y)
+        Y, names = validate_outputs(y, least=2)
         check_consistent_length(X, Y)
         weight = validate_weight(sample_weight, Y, least=2)
         context = self._fit_encoder(X, Y, weight)
-        self.n_outputs_, self._is_flat = Y.shape[1], np.ndim(y) == 1
+        self.n_outputs_ = Y.shape[1]
         self._dequantizer = Dequantizer.for_parameter(estimator.discrete, Y, names)
         self.discrete_ = self._dequantizer.named_gaps(names)
         self._bounds = validate_bounds(
@@ -227,11 +227,21 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
                 setattr(self, name, getattr(self.encoder_, name))
         return context
 
+    def _folds(self, n):
+        """Return `cv` for n rows: None if there are no folds."""
+        if not isinstance(self.cv, str):
+            return self.cv
+        return N_FOLDS if FOLDED_ROWS[0] <= n <= FOLDED_ROWS[1] else None
+
+    def _member(self, i):
+        """Return the density of a single flow."""
+        member = copy.copy(self)
+        member.flows_, member._signs = [self.flows_[i]], [self._signs[i]]
+        return member
+
     def _splits(self, n, random_state):
         """Return pairs of training rows and held-out rows, None for those that the flow chooses."""
-        cv = self.cv
-        if isinstance(cv, str):  # "auto"
-            cv = N_FOLDS if FOLDED_ROWS[0] <= n <= FOLDED_ROWS[1] else None
+        cv = self._folds(n)
         if cv is None:
             return [(np.arange(n), None)]
         seed = random_state.randint(2**31 - 1)
@@ -360,34 +370,35 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             )
         return np.column_stack([Y, context])
 
-    def _log_prob(self, rows, flows=None):
-        """Return the log-density of y given the context beside it, under some of the flows."""
+    def _log_prob(self, rows):
+        """Return the log-density of y given the context beside it."""
         if self._dequantizer and self.n_outputs_ == 1:
-            return self._log_probability(rows, flows) - np.log(self._dequantizer.gap[0])
-        return self._dequantizer.mean_density(partial(self._mixture_log_prob, flows=flows), rows)
+            return self._log_probability(rows) - np.log(self._dequantizer.gap[0])
+        return self._dequantizer.mean_density(self._mixture_log_prob, rows)
 
-    def _mixture_log_prob(self, rows, flows=None):
+    def _mixture_log_prob(self, rows):
         """Return the log-density of y before any rounding."""
-        return log_mean_exp(
-            [map_rows(flow, "log_prob", rows)[0] for flow in flows or self.flows_]
+        return log_mean_exp([map_rows(flow, "log_prob", rows)[0] for flow in self.flows_])
+
+    def _log_probability(self, rows):
+        """Return the log-probability of the cell of each row of a single, discrete output."""
+        low, high = (
+            self._latent(self._dequantizer.add_noise(rows, end)) for end in (EDGE, 1 - EDGE)
+        )
+        return log_mean_exp(log_normal_interval(low, high))
+
+    def _latent(self, rows):
+        """Return the normal quantile of each row of a single output, for each flow."""
+        return np.array(
+            [
+                sign * map_rows(flow, "forward", rows)[0][:, 0]
+                for flow, sign in zip(self.flows_, self._signs, strict=True)
+            ]
         )
 
-    def _log_probability(self, rows, flows):
-        """Return the log-probability of the cell of each row of a single, discrete output."""
-        ends = [self._latent(self._dequantizer.add_noise(rows, end), flows) for end in (EDGE, 1 - EDGE)]
-        return log_mean_exp([log_normal_interval(low, high) for low, high in zip(*ends, strict=True)])
-
-    def _latent(self, rows, flows=None):
-        """Return the normal quantile of each row of a single output, by each flow."""
-        signs = dict(zip(map(id, self.flows_), self._signs, strict=True))
-        return [
-            signs[id(flow)] * map_rows(flow, "forward", rows)[0][:, 0]
-            for flow in flows or self.flows_
-        ]
-
-    def _cdf(self, rows, flows=None):
+    def _cdf(self, rows):
         """Return the probability of values up to y, a single output, before any rounding."""
-        return ndtr(self._latent(rows, flows)).mean(axis=0)
+        return ndtr(self._latent(rows)).mean(axis=0)
 
     def _ppf(self, q, context):
         """Return the quantiles of a single output, before any rounding.
@@ -460,12 +471,14 @@ def log_normal_interval(low, high):
     return np.where(high - low < SMALL_CELL, middle, apart)
 
 
-def validate_outputs(y):
+def validate_outputs(y, least=1):
     """Return y as rows of floats, and the names of its columns if it has any."""
     names = getattr(y, "columns", None)
     if names is None and getattr(y, "name", None) is not None:
         names = [y.name]
-    Y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+    Y = check_array(
+        y, ensure_2d=False, dtype=np.float64, ensure_min_samples=least, input_name="y"
+    )
     Y = Y.reshape(len(Y), -1) if Y.ndim == 1 else Y
     check_magnitude(Y, names)
     return Y, None if names is None else list(names)

@@ -6,7 +6,8 @@ from scipy.stats import norm, qmc
 
 STEP, FARTHEST = 0.25, 4.5  # of the quadrature in the latent space, in standard deviations
 N_DRAWS = 512  # of several outputs, which have no quantiles in closed form
-N_CELLS = 64  # at least, of a histogram
+N_CELLS = 96  # of a histogram
+MIN_NODES = 16  # of them from each flow
 
 
 class ConditionalDistribution:
@@ -280,6 +281,16 @@ class ConditionalDistribution:
                 for flow, sign in flows
             ]
         )
+
+    def _histogram(self):
+        """Return edges (n, k + 1) and probabilities (n, k) of cells of a single output.
+
+        The edges are quantiles of the flows, so that cells are narrow where the density is high.
+        """
+        n_flows = len(self._density.flows_)
+        latent = np.linspace(-FARTHEST, FARTHEST, max(MIN_NODES, N_CELLS // n_flows))
+        edges = np.sort(self._nodes(latent), axis=1)
+        return edges, np.diff(self._at(edges.T, self._density._cdf).T, axis=1)
 
     def _draws(self):
         """Return draws from a quasi-random sequence, of shape (N_DRAWS, n, n_outputs)."""
