@@ -139,9 +139,9 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         if y is None:
             raise ValueError("DensityClassifier requires y to be passed, but the target y is None.")
         X = self._validated(X, reset=True)
+        assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         y = column_or_1d(y, warn=True)
-        assert_all_finite(y, input_name="y")
         if len(y) != len(X):
             raise ValueError(f"X has {len(X)} rows and y has {len(y)}; give one label for each row.")
         weight = validate_weight(sample_weight, np.empty((len(y), 1)), least=1)

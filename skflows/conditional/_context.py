@@ -2,12 +2,14 @@
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.model_selection import KFold
 from sklearn.preprocessing import OneHotEncoder, TargetEncoder
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
 # With more categories, or several columns of y, a category is encoded by the mean of y.
 MAX_ONE_HOT = 12
+N_FOLDS = 5  # of the cross-fitted means
 FARTHEST = 4.0  # standard deviations, towards which outlying numbers are squashed
 
 
@@ -60,8 +62,9 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
             )
             encoded.append(self.few_.fit_transform(categories[:, ~self.is_many_]))
         if self.is_many_.any():
-            # Its default encoding of y as a target of classes would follow from whole numbers.
-            self.many_ = TargetEncoder(target_type="continuous", random_state=self.random_state)
+            # Whole numbers in y would be taken for classes by default.
+            folds = KFold(N_FOLDS, shuffle=True, random_state=self.random_state)
+            self.many_ = TargetEncoder(target_type="continuous", cv=folds)
             target = np.squeeze(y)
             self.target_mean_, self.target_scale_ = target.mean(), target.std() or 1.0
             many = self.many_.fit_transform(categories[:, self.is_many_], target)

@@ -7,13 +7,13 @@ import numpy as np
 from scipy.special import log_ndtr, logsumexp, ndtr, ndtri
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
-from sklearn.model_selection import KFold, check_cv
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ..density import FlowDensity, NSFDensity
+from ..density import CNFDensity, FlowDensity, NSFDensity
 from ..density._threads import fork_safe
+from ..ensemble._components import N_FOLDS, make_splits
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
 from ..preprocessing.sklearn_compat import HasMethods, StrOptions, check_sample_weight, fit_context
@@ -21,7 +21,6 @@ from ..preprocessing.validation import Table, check_magnitude, validate_bounds, 
 from ._context import ContextEncoder
 from ._distribution import ConditionalDistribution
 
-N_FOLDS = 5
 FOLDED_ROWS = (50, 5_000)  # between them, an ensemble of folds is worth its time
 EDGE = 1e-9  # of a cell, by which its ends are moved inwards: the density is 0 on a bound
 TOLERANCE = 1e-8  # of a quantile, in probability
@@ -186,6 +185,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None."
             )
+        if isinstance(estimator, CNFDensity):
+            raise TypeError("CNFDensity takes no context yet: choose another flow, or NSFDensity.")
         random_state = check_random_state(self.random_state)
         Y, names = validate_outputs(y, least=2)
         check_consistent_length(X, Y)
@@ -199,7 +200,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         )
         is_weighted = weight > 0
         rows, weight = np.column_stack([Y, context])[is_weighted], weight[is_weighted]
-        splits = self._splits(len(rows), random_state)
+        splits = self._splits(rows, is_weighted, random_state)
         self.held_out_ = [held_out for _, held_out in splits]
         members, fits = [], []
         for train, held_out in splits:
@@ -239,15 +240,12 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         member.flows_, member._signs = [self.flows_[i]], [self._signs[i]]
         return member
 
-    def _splits(self, n, random_state):
+    def _splits(self, rows, is_weighted, random_state):
         """Return pairs of training rows and held-out rows, None for those that the flow chooses."""
-        cv = self._folds(n)
+        cv = self._folds(len(rows))
         if cv is None:
-            return [(np.arange(n), None)]
-        seed = random_state.randint(2**31 - 1)
-        if isinstance(cv, Integral):
-            cv = KFold(cv, shuffle=True, random_state=seed)
-        return list(check_cv(cv).split(np.empty((n, 1))))
+            return [(np.arange(len(rows)), None)]
+        return make_splits(cv, rows, is_weighted, random_state.randint(2**31 - 1))
 
     def _fitted(self, fits, is_final=False):
         """Return the attributes of a fitted density, from fits as they are now."""
