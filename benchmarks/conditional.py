@@ -1,0 +1,404 @@
+"""Conditional densities, regression and classification, against known truth and against peers.
+
+    python benchmarks/conditional.py known --out conditional.jsonl
+    python benchmarks/conditional.py tables --data DIR --out conditional.jsonl
+    python benchmarks/conditional.py classify --out conditional.jsonl
+    python benchmarks/conditional.py show --out conditional.jsonl
+
+Lines already in ``--out`` are not run again. DIR has the tables of `conditional_tables.py`.
+"""
+
+import argparse
+import json
+import time
+import warnings
+from pathlib import Path
+
+import conditional_tables
+import numpy as np
+import torch
+from scipy import stats
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from sklearn.impute import SimpleImputer
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.model_selection import train_test_split
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from threadpoolctl import threadpool_limits
+
+import skflows
+from skflows.preprocessing.dequantizer import Dequantizer
+
+LEVELS = np.linspace(0.05, 0.95, 19)
+COVERAGE = 0.9
+GP_ROWS = 1_000  # a Gaussian process takes the cube of their number
+
+
+# ---- Known conditional densities: x is uniform on [-2, 2], and a second column is irrelevant.
+
+
+def heteroscedastic(x):
+    return stats.norm(np.sin(2 * x), 0.2 + 0.3 * np.abs(x))
+
+
+class Bimodal:
+    """A mixture of two normals, of equal weights, whose means part along x."""
+
+    def __init__(self, x):
+        self.parts = [stats.norm(sign * (0.5 + np.abs(x)), 0.3) for sign in (-1, 1)]
+
+    def logpdf(self, y):
+        return np.logaddexp(*[part.logpdf(y) for part in self.parts]) - np.log(2)
+
+    def rvs(self, random_state):
+        draws = [part.rvs(random_state=random_state) for part in self.parts]
+        return np.where(random_state.random(len(draws[0])) < 0.5, *draws)
+
+
+def heavy_tailed(x):
+    return stats.t(3, x, 0.3 * np.exp(0.3 * x))
+
+
+KNOWN = {"heteroscedastic": heteroscedastic, "bimodal": Bimodal, "heavy-tailed": heavy_tailed}
+
+
+def draw(name, n, seed):
+    """Return rows X, y and the true log-densities."""
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(-2, 2, (n, 2))
+    truth = KNOWN[name](X[:, 0])
+    y = truth.rvs(random_state=rng)
+    return X, y, truth.logpdf(y)
+
+
+def known(name, n, seed):
+    """Return the divergence from a known density, coverages, and integrals."""
+    X, y, _ = draw(name, n, seed)
+    regressor = skflows.FlowRegressor(random_state=seed)
+    seconds = timed(regressor.fit, X, y)
+    X, y, log_density = draw(name, 5_000, seed + 1_000)
+    distribution = regressor.predict_distribution(X[:50])
+    # Between far quantiles, with nodes where the density is.
+    nodes = np.sort(distribution.ppf(stats.norm.cdf(np.linspace(-4.5, 4.5, 400))[:, None]), axis=0)
+    integral = np.trapezoid(distribution.pdf(nodes), nodes, axis=0)
+    low, high = regressor.predict_interval(X, COVERAGE).T
+    regions = regressor.predict_region(X, COVERAGE)
+    is_inside = [contains(region, value) for region, value in zip(regions, y, strict=True)]
+    return {
+        "kl": log_density.mean() - regressor.density_.score(X, y),
+        "coverage": np.mean((low <= y) & (y <= high)),
+        "width": np.mean(high - low),
+        "region_coverage": np.mean(is_inside),
+        "region_width": np.mean([np.diff(region, axis=1).sum() for region in regions]),
+        "integral_error": np.abs(integral - 1).max(),
+        "seconds": seconds,
+    }
+
+
+def contains(region, value):
+    """Whether a union of intervals contains a value."""
+    return ((region[:, 0] <= value) & (value <= region[:, 1])).any()
+
+
+# ---- Regression tables. A contestant has `fit`, `quantiles`, `interval` and maybe `log_score`.
+
+
+class Flow:
+    """Our regressor, as it is."""
+
+    def __init__(self, seed):
+        self.model = skflows.FlowRegressor(random_state=seed)
+
+    def fit(self, X, y):
+        self.model.fit(X, y)
+
+    def quantiles(self, X):
+        return self.model.predict_quantiles(X, LEVELS)
+
+    def interval(self, X):
+        return self.model.predict_interval(X, COVERAGE).T
+
+    def log_score(self, X, y):
+        return self.model.density_.log_prob(X, y)
+
+
+def numeric():
+    """Return a transformer of mixed columns into standardised numbers, for peers that need them."""
+    numbers = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
+    texts = OneHotEncoder(handle_unknown="ignore", sparse_output=False, max_categories=20)
+    is_text = make_column_selector(dtype_exclude=np.number)
+    return make_column_transformer(
+        (numbers, make_column_selector(dtype_include=np.number)), (texts, is_text)
+    )
+
+
+class Boosting:
+    """scikit-learn's gradient boosting: a model for each quantile, and conformal intervals.
+
+    Conformalised quantile regression (Romano, Patterson & Candès, 2019) holds out a fifth.
+    """
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def _fitted(self, X, y, level):
+        model = HistGradientBoostingRegressor(
+            loss="quantile",
+            quantile=level,
+            categorical_features="from_dtype",
+            early_stopping=True,
+            random_state=self.seed,
+        )
+        return model.fit(categorical(X), y)
+
+    def fit(self, X, y):
+        self.models = [self._fitted(X, y, level) for level in LEVELS]
+        X, X_held, y, y_held = train_test_split(X, y, test_size=0.2, random_state=self.seed)
+        self.ends = [self._fitted(X, y, level) for level in ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)]
+        low, high = self._ends(X_held)
+        scores = np.sort(np.maximum(low - y_held, y_held - high))
+        rank = int(np.ceil((len(scores) + 1) * COVERAGE))
+        self.margin = scores[min(rank, len(scores)) - 1]
+
+    def _ends(self, X):
+        return [model.predict(categorical(X)) for model in self.ends]
+
+    def quantiles(self, X):
+        found = [model.predict(categorical(X)) for model in self.models]
+        return np.sort(np.column_stack(found), axis=1)
+
+    def interval(self, X):
+        low, high = self._ends(X)
+        return low - self.margin, high + self.margin
+
+
+def categorical(X):
+    """Return a table with its texts as categories."""
+    return X.astype({name: "category" for name in X.select_dtypes(exclude=np.number)})
+
+
+class Normal:
+    """A peer whose prediction is a normal distribution."""
+
+    def quantiles(self, X):
+        return stats.norm(*[p[:, None] for p in self._parameters(X)]).ppf(LEVELS)
+
+    def interval(self, X):
+        return stats.norm(*self._parameters(X)).interval(COVERAGE)
+
+    def log_score(self, X, y):
+        normal = stats.norm(*self._parameters(X))
+        if not self.gap:
+            return normal.logpdf(y)
+        cell = normal.cdf(y + self.gap / 2) - normal.cdf(y - self.gap / 2)
+        return np.log(np.maximum(cell, 1e-300) / self.gap)
+
+    def fit(self, X, y):
+        self.gap = next(iter(Dequantizer.for_parameter("auto", y[:, None]).gaps().values()), None)
+        self.encoder = numeric()
+        self._fit(self.encoder.fit_transform(X), y)
+
+
+class NGBoost(Normal):
+    """NGBoost with a normal, its defaults, and early stopping on a tenth of the rows."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def _fit(self, X, y):
+        from ngboost import NGBRegressor
+
+        parts = train_test_split(X, y, test_size=0.1, random_state=self.seed)
+        X, X_held, y, y_held = parts
+        self.model = NGBRegressor(verbose=False, random_state=self.seed)
+        self.model.fit(X, y, X_val=X_held, Y_val=y_held, early_stopping_rounds=20)
+
+    def _parameters(self, X):
+        parameters = self.model.pred_dist(self.encoder.transform(X)).params
+        return parameters["loc"], parameters["scale"]
+
+
+class GaussianProcess(Normal):
+    """scikit-learn's Gaussian process with one length scale, on at most 1,000 rows."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def _fit(self, X, y):
+        kernel = ConstantKernel() * RBF(np.sqrt(X.shape[1])) + WhiteKernel()
+        self.model = GaussianProcessRegressor(
+            kernel, normalize_y=True, n_restarts_optimizer=1, random_state=self.seed
+        )
+        self.model.fit(X[:GP_ROWS], y[:GP_ROWS])
+
+    def _parameters(self, X):
+        return self.model.predict(self.encoder.transform(X), return_std=True)
+
+
+REGRESSORS = {
+    "FlowRegressor": Flow,
+    "HGB quantiles": Boosting,
+    "NGBoost": NGBoost,
+    "GaussianProcess": GaussianProcess,
+}
+
+
+def regress(table, method, seed, data):
+    """Return the scores of one contestant on one table."""
+    X, y, X_test, y_test = conditional_tables.split(table, data, seed)
+    contestant = REGRESSORS[method](seed)
+    seconds = timed(contestant.fit, X, y)
+    start = time.perf_counter()
+    quantiles = contestant.quantiles(X_test)
+    error = y_test[:, None] - quantiles
+    low, high = contestant.interval(X_test)
+    found = {
+        # Twice the mean pinball loss: the CRPS by its quantile decomposition.
+        "crps": 2 * np.maximum(LEVELS * error, (LEVELS - 1) * error).mean(),
+        "coverage": np.mean((low <= y_test) & (y_test <= high)),
+        "width": np.mean(high - low),
+        "n": len(X),
+        "n_test": len(X_test),
+        "seconds": seconds,
+        "seconds_test": time.perf_counter() - start,
+    }
+    if hasattr(contestant, "log_score"):
+        found["log_score"] = contestant.log_score(X_test, y_test).mean()
+    return found
+
+
+# ---- Classification. The last class is left out to be recognised as unknown.
+
+CLASSIFICATION = {"digits": load_digits, "wine": load_wine, "breast cancer": load_breast_cancer}
+
+
+def flow_classifier(seed):
+    flow = skflows.NSFDensity(preprocessing="whiten", n_transforms=2, dropout=0.2, input_noise=0.1)
+    return skflows.DensityClassifier(flow, random_state=seed)
+
+
+def auto_classifier(seed):
+    return skflows.DensityClassifier(skflows.AutoDensity(time_limit=15), random_state=seed)
+
+
+CLASSIFIERS = {
+    "DensityClassifier(NSF)": flow_classifier,
+    "DensityClassifier(Auto)": auto_classifier,
+    "QDA": lambda seed: QuadraticDiscriminantAnalysis(reg_param=0.1),
+    "GaussianNB": lambda seed: GaussianNB(var_smoothing=1e-3),
+    "RandomForest": lambda seed: RandomForestClassifier(300, random_state=seed),
+}
+
+
+def classify(table, method, seed):
+    """Return the scores of one contestant on one table."""
+    X, y = CLASSIFICATION[table](return_X_y=True)
+    X, X_test, y, y_test = train_test_split(X, y, test_size=0.3, random_state=seed, stratify=y)
+    model = CLASSIFIERS[method](seed)
+    seconds = timed(model.fit, X, y)
+    proba = np.clip(model.predict_proba(X_test), 1e-15, 1)
+    found = {
+        "log_loss": log_loss(y_test, proba / proba.sum(axis=1, keepdims=True)),
+        "accuracy": np.mean(model.predict(X_test) == y_test),
+        "seconds": seconds,
+    }
+    if len(np.unique(y)) > 2:
+        known_class = y != y.max()
+        model = CLASSIFIERS[method](seed).fit(X[known_class], y[known_class])
+        own = hasattr(model, "score_samples")
+        score = model.score_samples(X_test) if own else model.predict_proba(X_test).max(axis=1)
+        found["unknown_auroc"] = roc_auc_score(y_test != y.max(), score)
+    return found
+
+
+# ---- Running and showing
+
+
+def timed(function, *args):
+    """Return the seconds that a call takes."""
+    start = time.perf_counter()
+    function(*args)
+    return time.perf_counter() - start
+
+
+def jobs(args):
+    """Yield the key of each run, and what runs it."""
+    seeds = range(args.seeds)
+    if args.what == "known":
+        for name in KNOWN:
+            for n in (500, 5_000):
+                for seed in seeds:
+                    key = {"what": "known", "table": name, "n": n, "seed": seed}
+                    yield key, lambda name=name, n=n, seed=seed: known(name, n, seed)
+    if args.what == "tables":
+        for table in conditional_tables.TABLES:
+            for seed in seeds:
+                for method in args.methods or REGRESSORS:
+                    key = {"what": "tables", "table": table, "method": method, "seed": seed}
+                    yield key, lambda a=(table, method, seed, args.data): regress(*a)
+    if args.what == "classify":
+        for table in CLASSIFICATION:
+            for seed in seeds:
+                for method in args.methods or CLASSIFIERS:
+                    key = {"what": "classify", "table": table, "method": method, "seed": seed}
+                    yield key, lambda a=(table, method, seed): classify(*a)
+
+
+SHOWN = {
+    "known": ["kl", "coverage", "width", "region_coverage", "region_width", "integral_error"],
+    "tables": ["crps", "log_score", "coverage", "width", "seconds", "seconds_test"],
+    "classify": ["log_loss", "accuracy", "unknown_auroc", "seconds"],
+}
+
+
+def show(lines):
+    """Print a table of means over seeds for each kind of run, and mean ranks."""
+    import pandas as pd
+
+    for what, columns in SHOWN.items():
+        frame = pd.DataFrame([line for line in lines if line["what"] == what])
+        if frame.empty:
+            continue
+        by = ["table", "n"] if what == "known" else ["table", "method"]
+        mean = frame.groupby(by, sort=False)[columns].mean()
+        print(f"\n{what}, mean of seeds {sorted(frame['seed'].unique())}\n{mean.round(4)}")
+        for column, ascending in {"crps": True, "log_score": False, "log_loss": True}.items():
+            if column in columns:
+                wide = mean[column].unstack().dropna(axis=1, how="all")
+                print(f"mean rank in {column}:", wide.rank(axis=1, ascending=ascending).mean()
+                      .round(2).to_dict())  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("what", choices=[*SHOWN, "show"])
+    parser.add_argument("--data", help="folder of the tables")
+    parser.add_argument("--out", required=True, help="JSON lines of results")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0")
+    parser.add_argument("--methods", nargs="*", help="only these contestants")
+    args = parser.parse_args()
+    out = Path(args.out)
+    lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    if args.what == "show":
+        show(lines)
+        return
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    with threadpool_limits(1):
+        for key, job in jobs(args):
+            if any(key.items() <= line.items() for line in lines):
+                continue
+            line = key | {name: float(value) for name, value in job().items()}
+            print(line, flush=True)
+            with out.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    main()
