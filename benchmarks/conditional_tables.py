@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.datasets import load_diabetes
 
-MAX_ROWS = 4_000
+MAX_ROWS = 2_000
 
 
 def table(data, file, target, **reading):

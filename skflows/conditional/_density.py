@@ -30,7 +30,7 @@ SMALL_CELL = 1e-5  # in the latent space, over which the density is constant
 
 def default_flow():
     """Return the flow that a conditional density has unless another one is given."""
-    return NSFDensity(n_transforms=2, dropout=0.2, input_noise="auto", n_iter_no_change=20)
+    return NSFDensity(n_transforms=2, dropout=0.2)
 
 
 class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
@@ -44,9 +44,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
     Parameters
     ----------
     estimator : FlowDensity, default=None
-        The flow, which is cloned. By default a small `NSFDensity` that chooses its input noise by
-        held-out likelihood. `CNFDensity` takes no context yet. Its `warm_start` and
-        `contamination` have no effect.
+        The flow, which is cloned. By default ``NSFDensity(n_transforms=2, dropout=0.2)``.
+        `CNFDensity` takes no context yet. `warm_start` and `contamination` have no effect.
 
     cv : "auto", None, int, cross-validation generator or iterable, default="auto"
         How rows are held out, with a flow for each split; the density is the mean of theirs.

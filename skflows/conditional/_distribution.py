@@ -39,6 +39,16 @@ class ConditionalDistribution:
     def __len__(self):
         return len(self._context)
 
+    @property
+    def is_discrete(self):
+        """Whether there is a single output, of discrete values."""
+        return self._is_single and bool(self._dequantizer)
+
+    @property
+    def gap(self):
+        """Distance between the values of a single, discrete output."""
+        return float(self._dequantizer.gap[0])
+
     def logpdf(self, y):
         """Return the log-density at y, in nats (see `ConditionalDensity.log_prob`).
 
@@ -82,9 +92,9 @@ class ConditionalDistribution:
         probability : ndarray
             One entry per row.
         """
-        if not (self._is_single and self._dequantizer):
+        if not self.is_discrete:
             raise ValueError("pmf needs a single, discrete output; pdf is the density of others.")
-        return self.pdf(y) * self._dequantizer.gap[0]
+        return self.pdf(y) * self.gap
 
     def cdf(self, y):
         """Return the probability of values up to y.
