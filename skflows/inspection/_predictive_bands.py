@@ -229,4 +229,4 @@ def _middle(values):
     if values.dtype.kind in "iuf":
         return np.array([np.nanmedian(values)])
     known = [value for value in values if value is not None and value == value]  # noqa: PLR0124
-    return np.array([max(set(known), key=known.count)], dtype=object)
+    return np.array([max(sorted(set(known), key=str), key=known.count)], dtype=object)
