@@ -160,7 +160,8 @@ class Boosting:
     def fit(self, X, y):
         self.models = [self._fitted(X, y, level) for level in LEVELS]
         X, X_held, y, y_held = train_test_split(X, y, test_size=0.2, random_state=self.seed)
-        self.ends = [self._fitted(X, y, level) for level in ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)]
+        tail = (1 - COVERAGE) / 2
+        self.ends = [self._fitted(X, y, level) for level in (tail, 1 - tail)]
         low, high = self._ends(X_held)
         scores = np.sort(np.maximum(low - y_held, y_held - high))
         rank = int(np.ceil((len(scores) + 1) * COVERAGE))
@@ -180,7 +181,7 @@ class Boosting:
 
 def categorical(X):
     """Return a table with its texts as categories."""
-    return X.astype({name: "category" for name in X.select_dtypes(exclude=np.number)})
+    return X.astype(dict.fromkeys(X.select_dtypes(exclude=np.number), "category"))
 
 
 class Normal:

@@ -37,9 +37,7 @@ TABLES = {
     "lwage": partial(table, file="mixed/wages.csv", target="lwage"),
     "abalone rings": partial(table, file="abalone.csv", target="rings"),
     "ofp visits": partial(table, file="mixed/ofp.csv", target="ofp"),
-    "adult hours": partial(
-        table, file="adult_12k.csv", target="hours_per_week", na_values=["?"]
-    ),
+    "adult hours": partial(table, file="adult_12k.csv", target="hours_per_week", na_values=["?"]),
 }
 
 

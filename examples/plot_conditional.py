@@ -1,7 +1,7 @@
 """
-=========================================
+======================================
 Regression with the whole distribution
-=========================================
+======================================
 
 A regression that predicts a mean says nothing about how far from it y may be. Here the spread of y
 changes along x, and y has two modes where x is large. `FlowRegressor` learns the density of y given

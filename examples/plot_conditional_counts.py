@@ -1,10 +1,11 @@
 """
-=================================
+=========================
 Predicting a whole number
-=================================
+=========================
 
-The progression of diabetes in 442 patients is a whole number from 25 to 346. A `FlowRegressor` finds
-that y is discrete: its probabilities are exact, and quantiles and intervals end at whole numbers.
+The progression of diabetes in 442 patients is a whole number from 25 to 346. A `FlowRegressor`
+finds that y is discrete: its probabilities are exact, and quantiles and intervals end at whole
+numbers.
 """
 
 # %%
@@ -21,8 +22,8 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
 X_train.head()
 
 # %%
-# `bounds` keeps the flow from putting probability on values that cannot occur. The columns of X need
-# no preparation: the category becomes one-hot columns, and numbers are standardised.
+# `bounds` keeps the flow from putting probability on values that cannot occur. The columns of X
+# need no preparation: the category becomes one-hot columns, and numbers are standardised.
 
 from skflows import ConditionalDensity, FlowRegressor, NSFDensity
 from skflows.inspection import (
@@ -46,8 +47,8 @@ PredictiveBandsDisplay.from_estimator(regressor, X_train, "bmi", y=y_train)
 
 # %%
 # On the test rows, the distributions are compared with those of a linear regression, which has one
-# normal for all rows. The continuous ranked probability score is twice the mean pinball loss over all
-# quantiles; smaller is better.
+# normal for all rows. The continuous ranked probability score is twice the mean pinball loss over
+# all quantiles; smaller is better.
 
 from scipy import stats
 from sklearn.compose import make_column_transformer

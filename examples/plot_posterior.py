@@ -9,8 +9,8 @@ estimation. It is a `ConditionalDensity` whose y are the parameters.
 """
 
 # %%
-# The two-moons simulator is a benchmark of simulation-based inference: for a single observation, the
-# posterior of its two parameters has two crescents.
+# The two-moons simulator is a benchmark of simulation-based inference: for a single observation,
+# the posterior of its two parameters has two crescents.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -55,7 +55,8 @@ for ax, rows, title in zip(
     panels, [accepted, samples], ["rejection sampling", "ConditionalDensity"], strict=True
 ):
     ax.scatter(*rows[:2000].T, s=3)
-    ax.set(title=f"{title}: {len(rows)} samples", xlabel="first parameter", xlim=(-1, 1), ylim=(-1, 1))
+    ax.set(title=f"{title}: {len(rows)} samples", xlim=(-1, 1), ylim=(-1, 1))
+    ax.set_xlabel("first parameter")
 panels[0].set_ylabel("second parameter")
 
 # %%

@@ -18,9 +18,7 @@ from skflows.conditional._regions import conformal_level
 
 def small(max_iter=20, calibration="auto", prediction="mean", cv=2, **flow):
     density = ConditionalDensity(quick(max_iter, **flow), cv=cv)
-    return FlowRegressor(
-        density, prediction=prediction, calibration=calibration, random_state=0
-    )
+    return FlowRegressor(density, prediction=prediction, calibration=calibration, random_state=0)
 
 
 # Noise on whole numbers is drawn for each row: two rows are not one row of weight 2.
@@ -72,7 +70,7 @@ def test_coverage(calibration):
     low, high = regressor.predict_interval(X, coverage=0.8).T
     n = len(regressor.calibration_scores_["central"])
     # The coverage of a table is that of its calibration rows, which a beta distribution describes.
-    least, most = stats.beta(0.8 * n, 0.2 * n).ppf([1e-3, 1 - 1e-3]) + [-0.03, 0.03]
+    least, most = stats.beta(0.8 * n, 0.2 * n).ppf([1e-3, 1 - 1e-3]) + np.array([-0.03, 0.03])
     assert least < ((low <= y) & (y <= high)).mean() < most
     assert least < is_covered(regressor.predict_region(X, coverage=0.8), y).mean() < most
 

@@ -23,6 +23,7 @@ from ._predict import fit_target
 from ._progress import announce, fit_with_progress, n_jobs_for, time_limit_of
 
 ESTIMATORS = ARCHITECTURES | {"gaussianization": GaussianizationDensity, "auto": AutoDensity}
+DENSITIES = tuple(ESTIMATORS.values())
 
 
 def run_fit(args):
@@ -125,7 +126,7 @@ def run_predict(args):
         )
 
 
-def load_model(args, classes=tuple(ESTIMATORS.values()), fitted="offset_", command="skflows fit"):
+def load_model(args, classes=DENSITIES, fitted="offset_", command="skflows fit"):
     """Load the model of a command: a file of `save`, or a pickle if the user trusts it."""
     path = args.model
     is_foreign = _is_foreign(path)

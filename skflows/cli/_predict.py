@@ -51,7 +51,8 @@ def _flow(args):
     """Return the flow that the arguments ask for."""
     if args.estimator not in (None, *ARCHITECTURES):
         raise ValueError(
-            f"--estimator {args.estimator} takes no --target: choose among {', '.join(ARCHITECTURES)}"
+            f"--estimator {args.estimator} takes no --target: choose among "
+            f"{', '.join(ARCHITECTURES)}"
         )
     flow = default_flow()
     if args.estimator not in (None, "nsf"):

@@ -4,3 +4,5 @@ from ._classifier import DensityClassifier
 from ._density import ConditionalDensity
 from ._distribution import ConditionalDistribution
 from ._regressor import FlowRegressor
+
+__all__ = ["ConditionalDensity", "ConditionalDistribution", "DensityClassifier", "FlowRegressor"]

@@ -11,9 +11,16 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from ..density._outlier_labels import lowered
 from ..density._third_party import check_is_density, fit_density
+from ..density._warnings import warn_user
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
-from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit_context, safe_indexing
+from ..preprocessing.sklearn_compat import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    fit_context,
+    safe_indexing,
+)
 from ..preprocessing.validation import uneven, validate_weight
 
 HELD_OUT = 0.2
@@ -143,7 +150,9 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         check_classification_targets(y)
         y = column_or_1d(y, warn=True)
         if len(y) != len(X):
-            raise ValueError(f"X has {len(X)} rows and y has {len(y)}; give one label for each row.")
+            raise ValueError(
+                f"X has {len(X)} rows and y has {len(y)}; give one label for each row."
+            )
         weight = validate_weight(sample_weight, np.empty((len(y), 1)), least=1)
         self.classes_, label = np.unique(y, return_inverse=True)
         self._set_unknown_label()
@@ -170,7 +179,20 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
             elif self.calibration is not None and hasattr(density, "held_out_scores_"):
                 scores.append(density.held_out_scores_[~np.isnan(density.held_out_scores_)])
         self.calibration_scores_ = [np.sort(lowered(own)) for own in scores] or None
+        self._warn_of_few_rows()
         return self
+
+    def _warn_of_few_rows(self):
+        """Warn if p-values cannot be so small that a row is rejected."""
+        if self.reject is None or self.calibration_scores_ is None:
+            return
+        n, name = min(zip(map(len, self.calibration_scores_), self.classes_, strict=True))
+        if 1 / (n + 1) > self.reject:
+            warn_user(
+                f"No row can be rejected: p-values of class {name!r}, with {n} calibration rows, "
+                f"are at least {1 / (n + 1):.2g}, and reject={self.reject:g}. Raise reject, or "
+                "calibration."
+            )
 
     def _validated(self, X, reset):
         """Return X as an array, or as it is if it is a table with columns of its own."""

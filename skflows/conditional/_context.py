@@ -115,7 +115,7 @@ def is_text(value):
 
 def is_missing(value):
     """Whether a value is a gap: None, NaN, or pandas' NA, which compares as neither."""
-    return value is None or type(value).__name__ == "NAType" or value != value  # noqa: PLR0124
+    return value is None or type(value).__name__ == "NAType" or value != value
 
 
 def as_texts(columns):

@@ -164,9 +164,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
                 **task, reconstruction_attributes=lambda: self._fitted(fits)
             )
 
-        histories = fit_jointly(
-            fits, on_epoch_begin=on_epoch_begin, on_epoch_end=on_epoch_end
-        )
+        histories = fit_jointly(fits, on_epoch_begin=on_epoch_begin, on_epoch_end=on_epoch_end)
         vars(self).update(self._fitted(fits, is_final=True))
         for member, history in zip(members, histories, strict=True):
             member._store_history(history, warm=False)
@@ -255,7 +253,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         ends = self._dequantizer.add_noise(ends, np.array([[EDGE], [1 - EDGE]]))
         # Of a single output, an increasing map is the quantile of a normal; some maps decrease.
         latent = [map_rows(flow, "forward", ends)[0][:, 0] for flow in flows]
-        return {"flows_": flows, "_signs": [float(np.sign(high - low) or 1) for low, high in latent]}
+        signs = [float(np.sign(high - low) or 1) for low, high in latent]
+        return {"flows_": flows, "_signs": signs}
 
     def log_prob(self, X, y):
         """Return the log-density of each row of y given that of X.
@@ -473,9 +472,7 @@ def validate_outputs(y, least=1):
     names = getattr(y, "columns", None)
     if names is None and getattr(y, "name", None) is not None:
         names = [y.name]
-    Y = check_array(
-        y, ensure_2d=False, dtype=np.float64, ensure_min_samples=least, input_name="y"
-    )
+    Y = check_array(y, ensure_2d=False, dtype=np.float64, ensure_min_samples=least, input_name="y")
     Y = Y.reshape(len(Y), -1) if Y.ndim == 1 else Y
     check_magnitude(Y, names)
     return Y, None if names is None else list(names)

@@ -1,7 +1,7 @@
 """Distributions of y at the rows of X, with the methods of scipy's frozen distributions."""
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtri
 from scipy.stats import norm, qmc
 
 STEP, FARTHEST = 0.25, 4.5  # of the quadrature in the latent space, in standard deviations
@@ -258,10 +258,10 @@ class ConditionalDistribution:
         if self._is_single:
             rows = np.broadcast_to(np.arange(len(self)), q.shape).ravel()
             return self._density._ppf(q.ravel(), self._context[rows]).reshape(q.shape)
-        levels, inverse = np.unique(q, return_inverse=True)
-        found = np.quantile(self._draws(), levels, axis=0)
-        return np.take_along_axis(found.reshape(len(levels), *self._shape),
-                                  inverse.reshape(-1, *self._shape), axis=0).reshape(q.shape)  # fmt: skip
+        levels, which = np.unique(q, return_inverse=True)
+        found = np.quantile(self._draws(), levels, axis=0).reshape(len(levels), *self._shape)
+        which = which.reshape(-1, *self._shape)
+        return np.take_along_axis(found, which, axis=0).reshape(q.shape)
 
     def _moments(self):
         if self._is_single:
@@ -312,7 +312,7 @@ class ConditionalDistribution:
         for i, flow in enumerate(self._density.flows_):
             own = latent[i::n_flows]
             rows = np.repeat(self._context, len(own), axis=0)
-            y[:, i::n_flows] = self._density._inverse(
-                flow, np.tile(own, (n, 1)), rows
-            ).reshape(n, len(own), d)
+            y[:, i::n_flows] = self._density._inverse(flow, np.tile(own, (n, 1)), rows).reshape(
+                n, len(own), d
+            )
         return np.moveaxis(y, 1, 0)

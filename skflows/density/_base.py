@@ -77,7 +77,7 @@ class BaseFlowDensity(
         """Return the `skflows.training.flow_fit.FlowFit` that fits `flow_` to a table."""
 
     def _build_flow(self, preprocess, n_features, n_context=0):
-        """Return a new flow of preprocessed rows, which have their context in their last columns."""
+        """Return a new flow of preprocessed rows, whose last columns are their context."""
         from ..bijections._conditional import Conditional, Unconditional
         from ..bijections._flow import Flow
 

@@ -228,5 +228,5 @@ def _middle(values):
     """Return the median of numbers, or the most frequent of other values, in an array of one."""
     if values.dtype.kind in "iuf":
         return np.array([np.nanmedian(values)])
-    known = [value for value in values if value is not None and value == value]  # noqa: PLR0124
+    known = [value for value in values if value is not None and value == value]
     return np.array([max(sorted(set(known), key=str), key=known.count)], dtype=object)
