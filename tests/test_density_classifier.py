@@ -96,6 +96,12 @@ def test_rejected_rows(labels, unknown):
         gaussians(reject=0.02, unknown_label=labels[0]).fit(X, y)
 
 
+def test_warns_if_no_row_can_be_rejected():
+    X, y, _ = blobs(60)
+    with pytest.warns(UserWarning, match=r"No row can be rejected.*at least 0\.1"):
+        gaussians(reject=0.01).fit(X, y)
+
+
 def test_held_out_scores_of_an_ensemble_calibrate():
     X, y, _ = blobs(300)
     stack = StackedDensity([("gaussian", GaussianMixture()), ("kernel", KernelDensity())])

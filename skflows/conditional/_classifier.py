@@ -304,6 +304,7 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         Returns
         -------
         labels : ndarray of shape (n_samples,)
+            Values of `classes_`, or `unknown_label`.
         """
         log_proba = self.predict_log_proba(X)
         labels = self.classes_[log_proba.argmax(axis=1)]
