@@ -3,6 +3,7 @@
     python benchmarks/conditional.py known --out conditional.jsonl
     python benchmarks/conditional.py tables --data DIR --out conditional.jsonl
     python benchmarks/conditional.py classify --out conditional.jsonl
+    python benchmarks/conditional.py cost --out conditional.jsonl
     python benchmarks/conditional.py show --out conditional.jsonl
 
 Lines already in ``--out`` are not run again. DIR has the tables of `conditional_tables.py`.
@@ -33,7 +34,11 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from threadpoolctl import threadpool_limits
 
 import skflows
+from skflows.bijections._conditional import Conditional
 from skflows.preprocessing.dequantizer import Dequantizer
+from skflows.training.losses import LIKELIHOOD
+from skflows.training.optimizer import FlatAdamW
+from skflows.training.trainer import EMA_DECAY
 
 LEVELS = np.linspace(0.05, 0.95, 19)
 COVERAGE = 0.9
@@ -83,9 +88,11 @@ def known(name, n, seed):
     regressor = skflows.FlowRegressor(random_state=seed)
     seconds = timed(regressor.fit, X, y)
     X, y, log_density = draw(name, 5_000, seed + 1_000)
-    distribution = regressor.predict_distribution(X[:50])
-    # Between far quantiles, with nodes where the density is.
-    nodes = np.sort(distribution.ppf(stats.norm.cdf(np.linspace(-4.5, 4.5, 400))[:, None]), axis=0)
+    distribution = regressor.predict_distribution(X[:20])
+    # Between far quantiles, with nodes where the density is, and others between them.
+    nodes = distribution.ppf(stats.norm.cdf(np.linspace(-4.5, 4.5, 200))[:, None])
+    between = np.linspace(nodes[0], nodes[-1], 800)
+    nodes = np.sort(np.concatenate([nodes, between]), axis=0)
     integral = np.trapezoid(distribution.pdf(nodes), nodes, axis=0)
     low, high = regressor.predict_interval(X, COVERAGE).T
     regions = regressor.predict_region(X, COVERAGE)
@@ -318,6 +325,41 @@ def classify(table, method, seed):
     return found
 
 
+# ---- Cost of a context
+
+
+def training_step(architecture, n_outputs, n_context):
+    """Return a function that trains a flow on a batch of rows beside their context."""
+    bijection = getattr(skflows, f"{architecture}Density")()._build_bijection(n_outputs, n_context)
+    if n_context:
+        bijection = Conditional(bijection, n_outputs)
+    optimizer = FlatAdamW(bijection.train(), 1e-3, ema_decay=EMA_DECAY)
+
+    def step(rows):
+        weight, n = torch.ones(len(rows)), torch.tensor(len(rows))
+        losses, gradients = LIKELIHOOD.gradients(bijection, rows, weight, n)
+        optimizer.step(losses["loss"], gradients, 1.0)
+
+    return step
+
+
+def cost(architecture, n_outputs, n_context, n_rows=256, n_steps=60, n_first=10):
+    """Return the median processor time of a step, with a context and without, in turns."""
+    rows = torch.randn(n_rows, n_outputs + n_context)
+    contestants = {
+        "ms_without": (training_step(architecture, n_outputs, 0), rows[:, :n_outputs].clone()),
+        "ms_with": (training_step(architecture, n_outputs, n_context), rows),
+    }
+    times = {name: [] for name in contestants}
+    for _ in range(n_steps):
+        for name, (step, own) in contestants.items():
+            start = time.process_time()
+            step(own)
+            times[name].append(1e3 * (time.process_time() - start))
+    median = {name: np.median(own[n_first:]) for name, own in times.items()}
+    return median | {"ratio": median["ms_with"] / median["ms_without"]}
+
+
 # ---- Running and showing
 
 
@@ -337,6 +379,12 @@ def jobs(args):
                 for seed in seeds:
                     key = {"what": "known", "table": name, "n": n, "seed": seed}
                     yield key, lambda name=name, n=n, seed=seed: known(name, n, seed)
+    if args.what == "cost":
+        for architecture in ("NSF", "MAF", "RealNVP"):
+            for sizes in ((1, 10), (5, 10), (5, 30)):
+                key = {"what": "cost", "flow": architecture, "seed": 0}
+                key |= dict(zip(("n_outputs", "n_context"), sizes, strict=True))
+                yield key, lambda a=(architecture, *sizes): cost(*a)
     if args.what == "tables":
         for table in conditional_tables.TABLES:
             for seed in seeds:
@@ -351,29 +399,55 @@ def jobs(args):
                     yield key, lambda a=(table, method, seed): classify(*a)
 
 
+# Of each kind of run: what makes a row of the printed table, what makes a column, and the scores.
 SHOWN = {
-    "known": ["kl", "coverage", "width", "region_coverage", "region_width", "integral_error"],
-    "tables": ["crps", "log_score", "coverage", "width", "seconds", "seconds_test"],
-    "classify": ["log_loss", "accuracy", "unknown_auroc", "seconds"],
-}
+    "known": (["table", "n"], None, {
+        "kl": 3, "coverage": 3, "width": 2, "region_coverage": 3, "region_width": 2,
+        "integral_error": 4, "seconds": 0,
+    }),
+    "tables": (["table", "n"], "method", {
+        "crps": 3, "log_score": 3, "coverage": 3, "width": 2, "seconds": 0,
+    }),
+    "cost": (["flow", "n_outputs", "n_context"], None, {"ms_without": 2, "ms_with": 2, "ratio": 2}),
+    "classify": (["table"], "method", {
+        "log_loss": 3, "accuracy": 3, "unknown_auroc": 3, "seconds": 1,
+    }),
+}  # fmt: skip
+RANKED = {"crps": True, "log_score": False, "log_loss": True}  # whether less is better
 
 
 def show(lines):
-    """Print a table of means over seeds for each kind of run, and mean ranks."""
+    """Print a Markdown table of means over seeds for each kind of run and score."""
     import pandas as pd
 
-    for what, columns in SHOWN.items():
+    for what, (rows, column, scores) in SHOWN.items():
         frame = pd.DataFrame([line for line in lines if line["what"] == what])
         if frame.empty:
             continue
-        by = ["table", "n"] if what == "known" else ["table", "method"]
-        mean = frame.groupby(by, sort=False)[columns].mean()
-        print(f"\n{what}, mean of seeds {sorted(frame['seed'].unique())}\n{mean.round(4)}")
-        for column, ascending in {"crps": True, "log_score": False, "log_loss": True}.items():
-            if column in columns:
-                wide = mean[column].unstack().dropna(axis=1, how="all")
-                print(f"mean rank in {column}:", wide.rank(axis=1, ascending=ascending).mean()
-                      .round(2).to_dict())  # fmt: skip
+        by = [*rows, *filter(None, [column])]
+        mean = frame.groupby(by, sort=False)[[*scores]].mean()
+        print(f"\n{what}, mean over seeds {sorted(map(int, frame['seed'].unique()))}")
+        if column is None:
+            print_table(mean, scores)
+            continue
+        for score, digits in scores.items():
+            wide = mean[score].unstack(sort=False).dropna(axis=1, how="all")
+            print(f"\n{score}\n")
+            print_table(wide, dict.fromkeys(wide, digits))
+            if score in RANKED:
+                ranks = wide.rank(axis=1, ascending=RANKED[score]).mean()
+                print("| mean rank | " + " | ".join(f"{rank:.2f}" for rank in ranks) + " |")
+
+
+def print_table(frame, digits):
+    """Print a table in Markdown, each column with its number of digits."""
+    print("| " + " | ".join([" x ".join(frame.index.names), *frame]) + " |")
+    print("|---" * (1 + len(frame.columns)) + "|")
+    for key, row in frame.iterrows():
+        key = key if isinstance(key, tuple) else (key,)
+        name = ", ".join(f"{part:g}" if isinstance(part, float | int) else part for part in key)
+        cells = ["" if np.isnan(value) else f"{value:.{digits[k]}f}" for k, value in row.items()]
+        print(f"| {name} | " + " | ".join(cells) + " |")
 
 
 def main():

@@ -87,7 +87,7 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
     >>> from sklearn.datasets import load_iris
     >>> from skflows import DensityClassifier, NSFDensity
     >>> X, y = load_iris(return_X_y=True)
-    >>> classifier = DensityClassifier(NSFDensity(max_iter=20), reject=0.01, random_state=0)
+    >>> classifier = DensityClassifier(NSFDensity(max_iter=20), reject=0.1, random_state=0)
     >>> classifier.fit(X, y).predict_proba(X[:2]).shape
     (2, 3)
     >>> classifier.predict([[100.0, 0.0, 0.0, 0.0]])
@@ -167,7 +167,7 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
             n_held_out = 0 if fraction is None else max(1, round(fraction * len(own)))
             if len(own) - n_held_out < 2:
                 raise ValueError(
-                    f"class {name!r} has {len(own)} sample(s) in y, {n_held_out} of them for "
+                    f"class {name} has {len(own)} sample(s) in y, {n_held_out} of them for "
                     "calibration; at least 2 others are needed to fit a density."
                 )
             order = random_state.permutation(own) if n_held_out else own
@@ -189,7 +189,7 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         n, name = min(zip(map(len, self.calibration_scores_), self.classes_, strict=True))
         if 1 / (n + 1) > self.reject:
             warn_user(
-                f"No row can be rejected: p-values of class {name!r}, with {n} calibration rows, "
+                f"No row can be rejected: p-values of class {name}, with {n} calibration rows, "
                 f"are at least {1 / (n + 1):.2g}, and reject={self.reject:g}. Raise reject, or "
                 "calibration."
             )
