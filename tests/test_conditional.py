@@ -70,9 +70,9 @@ def test_each_flow_is_a_density_of_y(name):
     X, y = heteroscedastic(60)
     flow = ARCHITECTURES[name](max_iter=2)
     density = ConditionalDensity(flow, cv=2, random_state=0).fit(X, y)
-    grid = np.linspace(-15, 15, 3001)[:, None]
-    distribution = density.predict_distribution(X[:3])
-    assert np.allclose(np.trapezoid(distribution.pdf(grid), grid, axis=0), 1, atol=2e-3)
+    grid = np.linspace(-15, 15, 1501)[:, None]
+    distribution = density.predict_distribution(X[:2])
+    assert np.allclose(np.trapezoid(distribution.pdf(grid), grid, axis=0), 1, atol=4e-3)
     q = np.array([[0.01], [0.3], [0.5], [0.9]])
     assert np.allclose(distribution.cdf(distribution.ppf(q)), q, atol=1e-6)
 
@@ -83,8 +83,8 @@ def test_cnf_is_refused_with_a_remedy():
 
 
 def test_learns_the_conditional_density():
-    X, y = heteroscedastic(3000)
-    density = ConditionalDensity(quick(max_iter=40), cv=None, random_state=0).fit(X, y)
+    X, y = heteroscedastic(2000)
+    density = ConditionalDensity(quick(max_iter=30), cv=None, random_state=0).fit(X, y)
     X, y = heteroscedastic(2000, seed=1)
     truth = stats.norm(X[:, 0], 1 + X[:, 0] / 2)
     divergence = truth.logpdf(y).mean() - density.score(X, y)
@@ -98,8 +98,8 @@ def test_distribution_agrees_with_its_samples(fitted):
     X = np.array([[-0.9], [0.0], [0.9]])
     distribution = fitted.predict_distribution(X)
     assert len(distribution) == 3
-    y = fitted.sample(X, 4000, random_state=0)
-    assert y.shape == (3, 4000, 1)
+    y = fitted.sample(X, 2000, random_state=0)
+    assert y.shape == (3, 2000, 1)
     assert np.allclose(y[..., 0].mean(axis=1), distribution.mean(), atol=0.1)
     assert np.allclose(y[..., 0].std(axis=1), distribution.std(), atol=0.1)
     for draws, row in zip(y[..., 0], X, strict=True):

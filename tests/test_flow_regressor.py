@@ -22,7 +22,7 @@ def small(max_iter=20, calibration="auto", prediction="mean", cv=2, **flow):
 
 
 # Noise on whole numbers is drawn for each row: two rows are not one row of weight 2.
-@parametrize_with_checks([small(max_iter=30, cv="auto", discrete=None)])
+@parametrize_with_checks([small(max_iter=30, cv=None, calibration=None, discrete=None)])
 def test_check_estimator(estimator, check):
     check(estimator)
 
@@ -65,12 +65,12 @@ def test_predictions_and_quantiles(fitted):
 @pytest.mark.parametrize("calibration", ["auto", 0.3])
 def test_coverage(calibration):
     """Whatever the density: here it is barely trained."""
-    regressor = small(2, calibration).fit(*heteroscedastic(600))
-    X, y = heteroscedastic(2000, seed=1)
+    regressor = small(2, calibration).fit(*heteroscedastic(400))
+    X, y = heteroscedastic(1000, seed=1)
     low, high = regressor.predict_interval(X, coverage=0.8).T
     n = len(regressor.calibration_scores_["central"])
     # The coverage of a table is that of its calibration rows, which a beta distribution describes.
-    least, most = stats.beta(0.8 * n, 0.2 * n).ppf([1e-3, 1 - 1e-3]) + np.array([-0.03, 0.03])
+    least, most = stats.beta(0.8 * n, 0.2 * n).ppf([1e-3, 1 - 1e-3]) + np.array([-0.04, 0.04])
     assert least < ((low <= y) & (y <= high)).mean() < most
     assert least < is_covered(regressor.predict_region(X, coverage=0.8), y).mean() < most
 
@@ -81,8 +81,8 @@ def test_intervals_are_wide_where_y_varies(fitted):
 
 
 def test_regions_are_unions_where_there_are_several_modes():
-    regressor = small(40).fit(*bimodal(800))
-    X, y = bimodal(300, seed=1)
+    regressor = small(40).fit(*bimodal(600))
+    X, y = bimodal(200, seed=1)
     regions = regressor.predict_region(X, coverage=0.9)
     assert np.median([len(region) for region in regions]) >= 2
     width = np.mean([np.diff(region, axis=1).sum() for region in regions])
@@ -126,14 +126,13 @@ def test_whole_numbers_at_the_ends_of_intervals():
 
 
 def test_several_outputs():
-    X, y = heteroscedastic(300)
+    X, y = heteroscedastic(150)
     Y = np.column_stack([y, np.rint(y)])
     regressor = small().fit(X, Y)
-    assert regressor.predict(X).shape == (300, 2)
     assert regressor.score(X, Y) > 0.1
-    assert regressor.predict_quantiles(X, [0.1, 0.9]).shape == (300, 2, 2)
+    assert regressor.predict_quantiles(X[:9], [0.1, 0.9]).shape == (9, 2, 2)
     intervals = regressor.predict_interval(X, 0.8)
-    assert intervals.shape == (300, 2, 2)
+    assert intervals.shape == (150, 2, 2)
     covered = (intervals[..., 0] <= Y) & (Y <= intervals[..., 1])
     assert (np.abs(covered.mean(axis=0) - 0.8) < [0.1, 0.15]).all()
     with pytest.raises(ValueError, match="y has 2 columns"):

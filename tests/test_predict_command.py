@@ -19,7 +19,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_fit_and_predict(folder, capsys):
-    fit = "fit data.csv --target price --exclude id -o model.skflows --max-iter 10"
+    fit = "fit data.csv --target price --exclude id -o model.skflows --max-iter 8"
     assert run(f"{fit} --random-state 0") == 0
     assert "fitted to 59 rows of 2 columns" in capsys.readouterr().out
     assert run("predict model.skflows data.csv -o predicted.csv --coverage 0.8") == 0
