@@ -12,7 +12,7 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
-from skflows import ConditionalDensity, NSFDensity
+from skflows import CNFDensity, ConditionalDensity, NSFDensity
 from skflows.bijections._conditional import Conditional
 from skflows.conditional._context import ContextEncoder
 from skflows.density import ARCHITECTURES
@@ -65,7 +65,7 @@ def test_context_rides_beside_the_rows(name):
     torch.testing.assert_close(list(gradients), list(by_autograd))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "cnf"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "cnf"])  # slow to invert
 def test_each_flow_is_a_density_of_y(name):
     X, y = heteroscedastic(60)
     flow = ARCHITECTURES[name](max_iter=2)
@@ -77,9 +77,35 @@ def test_each_flow_is_a_density_of_y(name):
     assert np.allclose(distribution.cdf(distribution.ppf(q)), q, atol=1e-6)
 
 
-def test_cnf_is_refused_with_a_remedy():
-    with pytest.raises(TypeError, match="CNFDensity takes no context"):
-        ConditionalDensity(skflows.CNFDensity()).fit(*heteroscedastic(60))
+@pytest.mark.parametrize("objective", ["flow_matching", "likelihood", "both"])
+def test_continuous_flow_learns_from_its_context(objective):
+    rng = np.random.default_rng(0)
+    X = rng.choice([-2.0, 2.0], (300, 1))
+    y = X[:, 0] + 0.5 * rng.standard_normal(300)
+    flow = CNFDensity(
+        objective=objective,
+        solver="rk4",
+        n_steps=2,
+        max_iter=8,
+        hidden_layer_sizes=(16,),
+        learning_rate_init=3e-2,
+    )
+    density = ConditionalDensity(flow, cv=None, random_state=0).fit(X, y)
+    marginal = -stats.differential_entropy(y)
+    assert density.score(X, y) > marginal + 0.3
+    low, high = density.sample([[-2.0], [2.0]], 200, 0).mean(axis=(1, 2))
+    assert high - low > 2
+
+
+def test_continuous_flow_with_probes():
+    X, y = heteroscedastic(60)
+    flow = CNFDensity(objective="likelihood", trace="hutchinson", jacobian_penalty=0.1, max_iter=1)
+    density = ConditionalDensity(flow, cv=None, random_state=0).fit(X, np.column_stack([y, y]))
+    Y = np.column_stack([y, y])
+    alone = density.log_prob(X[:1], Y[:1])
+    assert np.allclose(density.log_prob(X, Y)[:1], alone, atol=1e-6)
+    with pytest.raises(ValueError, match="n_augmented=1"):
+        ConditionalDensity(CNFDensity(n_augmented=1)).fit(X, y)
 
 
 def test_learns_the_conditional_density():

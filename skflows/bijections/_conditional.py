@@ -65,3 +65,15 @@ class Conditional(_OfFirstColumns):
     def initialize(self, x, weight=None, context=None):
         x, context = self._split(x)
         self.bijection.initialize(x, weight, context)
+
+
+def innermost(bijection):
+    """Return the bijection that takes rows and context apart."""
+    return bijection.bijection if isinstance(bijection, Conditional) else bijection
+
+
+def apart(bijection, rows, context=None):
+    """Return the bijection that takes rows and context apart, the rows, and their context."""
+    if isinstance(bijection, Conditional):
+        rows, context = bijection._split(rows)
+    return innermost(bijection), rows, context

@@ -126,7 +126,7 @@ def run_predict(args):
         )
 
 
-def load_model(args, classes=DENSITIES, fitted="offset_", command="skflows fit"):
+def load_model(args, classes=DENSITIES, fitted="offset_", source="skflows"):
     """Load the model of a command: a file of `save`, or a pickle if the user trusts it."""
     path = args.model
     is_foreign = _is_foreign(path)
@@ -142,7 +142,7 @@ def load_model(args, classes=DENSITIES, fitted="offset_", command="skflows fit")
             raise ValueError(f"{one_line(error)}{hint}") from error
     if not isinstance(model, classes) or not hasattr(model, fitted):
         raise ValueError(
-            f"{path} is not a model that {command} has fitted: it holds a {type(model).__name__}"
+            f"{path} is not a fitted model of {source}: it holds a {type(model).__name__}"
         )
     return model
 

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ..density import CNFDensity, FlowDensity, NSFDensity
+from ..density import FlowDensity, NSFDensity
 from ..density._threads import fork_safe
 from ..ensemble._components import N_FOLDS, make_splits
 from ..persistence.mixin import PersistenceMixin
@@ -45,7 +45,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
     ----------
     estimator : FlowDensity, default=None
         The flow, which is cloned. By default ``NSFDensity(n_transforms=2, dropout=0.2)``.
-        `CNFDensity` takes no context yet. `warm_start` and `contamination` have no effect.
+        `warm_start` and `contamination` have no effect, and a `CNFDensity` has no columns of noise.
 
     cv : "auto", None, int, cross-validation generator or iterable, default="auto"
         How rows are held out, with a flow for each split; the density is the mean of theirs.
@@ -182,8 +182,6 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None."
             )
-        if isinstance(estimator, CNFDensity):
-            raise TypeError("CNFDensity takes no context yet: choose another flow, or NSFDensity.")
         random_state = check_random_state(self.random_state)
         Y, names = validate_outputs(y, least=2)
         check_consistent_length(X, Y)
