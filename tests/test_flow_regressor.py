@@ -13,7 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_conditional import heteroscedastic, quick
 
 from skflows import ConditionalDensity, FlowRegressor
-from skflows.conditional._regions import conformal_level
+from skflows.conditional._regions import HighestDensity, conformal_level
 
 
 def small(max_iter=20, calibration="auto", prediction="mean", cv=2, **flow):
@@ -90,6 +90,21 @@ def test_regions_are_unions_where_there_are_several_modes():
     assert width < 0.6 * interval
     assert is_covered(regions, y).mean() > 0.84
     assert all((np.diff(region.ravel()) >= 0).all() for region in regions)
+
+
+@pytest.mark.parametrize("cv", [None, 7])
+def test_levels_of_draws_from_the_density_are_uniform(cv):
+    """However many flows the cells of a histogram come from."""
+    density = ConditionalDensity(quick(10), cv=cv, random_state=0).fit(*bimodal(200))
+    X = np.full((1, 1), 1.5)
+    y = density.sample(X, 2000, random_state=0).ravel()
+    histogram = HighestDensity(density.predict_distribution(X))
+    histogram.edges = np.repeat(histogram.edges, 2000, axis=0)
+    histogram.levels = np.repeat(histogram.levels, 2000, axis=0)
+    scores = histogram.scores(y)
+    assert np.abs(np.quantile(scores, [0.1, 0.5, 0.9]) - [0.1, 0.5, 0.9]).max() < 0.04
+    region = histogram.regions(0.8)[0]
+    assert 0.75 < is_covered([region] * 2000, y).mean() < 0.85
 
 
 def test_levels():

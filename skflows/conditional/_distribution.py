@@ -6,8 +6,7 @@ from scipy.stats import norm, qmc
 
 STEP, FARTHEST = 0.25, 4.5  # of the quadrature in the latent space, in standard deviations
 N_DRAWS = 512  # of several outputs, which have no quantiles in closed form
-N_CELLS = 96  # of a histogram
-MIN_NODES = 16  # of them from each flow
+N_CELLS = 120  # of a histogram
 
 
 class ConditionalDistribution:
@@ -267,8 +266,9 @@ class ConditionalDistribution:
         if self._is_single:
             latent = np.arange(-FARTHEST, FARTHEST + STEP / 2, STEP)
             weight = norm.pdf(latent) / norm.pdf(latent).sum()
-            y = self._nodes(latent)
-            weight = np.tile(weight, y.shape[1] // len(latent)) / (y.shape[1] // len(latent))
+            n_flows = len(self._density.flows_)
+            y = np.column_stack([self._flow_nodes(i, latent) for i in range(n_flows)])
+            weight = np.tile(weight, n_flows) / n_flows
             mean = y @ weight
             variance = ((y - mean[:, None]) ** 2) @ weight
         else:
@@ -279,27 +279,23 @@ class ConditionalDistribution:
             variance[own] = np.maximum(variance[own] - gap**2 / 12, 0)
         return mean, variance
 
-    def _nodes(self, latent):
-        """Return y at latent values, for each row under each flow in turn."""
-        n, k = len(self), len(latent)
+    def _flow_nodes(self, i, latent):
+        """Return y at latent values, of shape (n, k), for each row under flow i."""
+        density, n, k = self._density, len(self), len(latent)
+        tiled = density._signs[i] * np.tile(latent, n)[:, None]
         context = np.repeat(self._context, k, axis=0)
-        tiled = np.tile(latent, n)[:, None]
-        flows = zip(self._density.flows_, self._density._signs, strict=True)
-        return np.column_stack(
-            [
-                self._density._inverse(flow, sign * tiled, context).reshape(n, k)
-                for flow, sign in flows
-            ]
-        )
+        return density._inverse(density.flows_[i], tiled, context).reshape(n, k)
 
     def _histogram(self):
         """Return edges (n, k + 1) and probabilities (n, k) of cells of a single output.
 
         The edges are quantiles of the flows, so that cells are narrow where the density is high.
+        Those of different flows are at different levels, in order not to meet.
         """
+        levels = np.linspace(-FARTHEST, FARTHEST, N_CELLS + 1)
         n_flows = len(self._density.flows_)
-        latent = np.linspace(-FARTHEST, FARTHEST, max(MIN_NODES, N_CELLS // n_flows))
-        edges = np.sort(self._nodes(latent), axis=1)
+        edges = [self._flow_nodes(i, levels[i::n_flows]) for i in range(n_flows)]
+        edges = np.sort(np.column_stack(edges), axis=1)
         return edges, np.diff(self._at(edges.T, self._density._cdf).T, axis=1)
 
     def _draws(self):

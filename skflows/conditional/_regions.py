@@ -36,8 +36,8 @@ def central_scores(distribution, y):
 class HighestDensity:
     """Highest-density regions of a single output, from a histogram of each row.
 
-    The level of a value is the probability of all cells that are at least as dense as its own. It
-    is uniform if the density is right.
+    The level of a value is the probability of all cells that are denser than its own, and half of
+    its own. It is uniform if the density is right.
 
     Parameters
     ----------
@@ -55,7 +55,8 @@ class HighestDensity:
         with np.errstate(divide="ignore", invalid="ignore"):
             density = np.nan_to_num(mass / np.diff(self.edges, axis=1), posinf=np.inf)
         order = np.argsort(-density, axis=1, kind="stable")
-        level = np.cumsum(np.take_along_axis(mass, order, 1), axis=1)
+        sorted_mass = np.take_along_axis(mass, order, 1)
+        level = np.cumsum(sorted_mass, axis=1) - sorted_mass / 2
         self.levels = np.empty_like(level)
         np.put_along_axis(self.levels, order, level, 1)
 

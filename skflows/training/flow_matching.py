@@ -154,9 +154,7 @@ class FlowMatching(SolvedLikelihood):
         between = x + t.unsqueeze(-2) * (noise - x)
         with_slopes = self.jacobian_penalty > 0
         masks = bijection.velocity.dropout_masks(between)
-        velocity, slopes = bijection.velocity(
-            t, between, context, slopes=with_slopes, masks=masks
-        )
+        velocity, slopes = bijection.velocity(t, between, context, slopes=with_slopes, masks=masks)
         error = (velocity - (noise - x)).square().mean(-2)
         # Named too, because epochs of another objective have a loss in nats.
         parts = {"loss": error, "matching": error}
