@@ -316,6 +316,27 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         labels[is_rejected] = self._unknown
         return labels
 
+    def score(self, X, y, sample_weight=None):
+        """Return the accuracy of `predict`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        y : array-like of shape (n_samples,)
+            The classes.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Importance of each row.
+
+        Returns
+        -------
+        score : float
+            Fraction of the rows whose label is right; a rejected row is not.
+        """
+        return super().score(X, y, sample_weight)
+
     def p_values(self, X):
         """Return the conformal p-value of each class: small where a row is unlike its rows.
 
