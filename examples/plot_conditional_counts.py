@@ -40,8 +40,8 @@ print("P(y <= 100):", regressor.predict_distribution(few).cdf(100).round(2))
 ConditionalDensityDisplay.from_estimator(regressor, few, y=y_test.iloc[:3])
 
 # %%
-# Along the body-mass index, with the other columns at their medians, the prediction rises, and so do
-# its bounds. The dots are all patients, whose other columns differ.
+# Along the body-mass index, with the other columns at their medians, the prediction rises, and so
+# do its bounds. The dots are all patients, whose other columns differ.
 
 PredictiveBandsDisplay.from_estimator(regressor, X_train, "bmi", y=y_train)
 
