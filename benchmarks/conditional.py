@@ -3,6 +3,7 @@
     python benchmarks/conditional.py known --out conditional.jsonl
     python benchmarks/conditional.py tables --data DIR --out conditional.jsonl
     python benchmarks/conditional.py classify --out conditional.jsonl
+    python benchmarks/conditional.py posterior --out conditional.jsonl
     python benchmarks/conditional.py cost --out conditional.jsonl
     python benchmarks/conditional.py show --out conditional.jsonl
 
@@ -27,8 +28,9 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.impute import SimpleImputer
 from sklearn.metrics import log_loss, roc_auc_score
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import KFold, cross_val_score, train_test_split
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from threadpoolctl import threadpool_limits
@@ -325,6 +327,73 @@ def classify(table, method, seed):
     return found
 
 
+# ---- Simulation-based inference. A task draws parameters, simulates, and samples its posterior.
+
+
+class TwoMoons:
+    """Two parameters, uniform on [-1, 1], whose posterior has two crescents."""
+
+    bounds = ((-1, 1), (-1, 1))
+
+    def prior(self, n, rng):
+        return rng.uniform(-1, 1, (n, 2))
+
+    def _crescent(self, n, rng):
+        angle, radius = rng.uniform(-np.pi / 2, np.pi / 2, n), rng.normal(0.1, 0.01, n)
+        return np.column_stack([radius * np.cos(angle) + 0.25, radius * np.sin(angle)])
+
+    def simulate(self, parameters, rng):
+        a, b = parameters.T
+        shift = np.column_stack([-np.abs(a + b), b - a]) / np.sqrt(2)
+        return self._crescent(len(a), rng) + shift
+
+    def posterior(self, x, n, rng):
+        # Each point of the crescent leads to one sum, up to its sign, and one difference.
+        shift = np.sqrt(2) * (self._crescent(20 * n, rng) - x) * [1, -1]
+        total = np.where(rng.random(len(shift)) < 0.5, 1, -1) * shift[:, 0]
+        found = np.column_stack([total - shift[:, 1], total + shift[:, 1]]) / 2
+        return found[(shift[:, 0] >= 0) & (np.abs(found) <= 1).all(axis=1)][:n]
+
+
+class GaussianLinear:
+    """Ten parameters, normal as is their noise, each of variance 0.1."""
+
+    bounds = None
+
+    def prior(self, n, rng):
+        return np.sqrt(0.1) * rng.standard_normal((n, 10))
+
+    def simulate(self, parameters, rng):
+        return parameters + np.sqrt(0.1) * rng.standard_normal(parameters.shape)
+
+    def posterior(self, x, n, rng):
+        return x / 2 + np.sqrt(0.05) * rng.standard_normal((n, 10))
+
+
+TASKS = {"two moons": TwoMoons(), "Gaussian linear": GaussianLinear()}
+
+
+def posterior(task, n, seed, n_observations=5, n_samples=1_000):
+    """Return how well a classifier tells posterior samples from true ones: 0.5 is not at all."""
+    rng, task = np.random.default_rng(seed), TASKS[task]
+    parameters = task.prior(n, rng)
+    flow = skflows.NSFDensity(n_transforms=4, dropout=0.0, bounds=task.bounds)
+    density = skflows.ConditionalDensity(flow, random_state=seed)
+    seconds = timed(density.fit, task.simulate(parameters, rng), parameters)
+    observed = task.simulate(task.prior(n_observations, rng), rng)
+    samples = density.sample(observed, n_samples, random_state=seed)
+    accuracy = []
+    for x, own in zip(observed, samples, strict=True):
+        true = task.posterior(x, n_samples, rng)
+        rows = StandardScaler().fit_transform(np.concatenate([true, own]))
+        width = 10 * rows.shape[1]
+        classifier = MLPClassifier((width, width), max_iter=1_000, random_state=seed)
+        folds = KFold(5, shuffle=True, random_state=seed)
+        label = np.repeat([0, 1], [len(true), len(own)])
+        accuracy.append(cross_val_score(classifier, rows, label, cv=folds).mean())
+    return {"c2st": np.mean(accuracy), "seconds": seconds}
+
+
 # ---- Cost of a context
 
 
@@ -379,6 +448,12 @@ def jobs(args):
                 for seed in seeds:
                     key = {"what": "known", "table": name, "n": n, "seed": seed}
                     yield key, lambda name=name, n=n, seed=seed: known(name, n, seed)
+    if args.what == "posterior":
+        for task in TASKS:
+            for n in (1_000, 10_000):
+                for seed in seeds:
+                    key = {"what": "posterior", "task": task, "n": n, "seed": seed}
+                    yield key, lambda a=(task, n, seed): posterior(*a)
     if args.what == "cost":
         for architecture in ("NSF", "MAF", "RealNVP"):
             for sizes in ((1, 10), (5, 10), (5, 30)):
@@ -408,6 +483,7 @@ SHOWN = {
     "tables": (["table", "n"], "method", {
         "crps": 3, "log_score": 3, "coverage": 3, "width": 2, "seconds": 0,
     }),
+    "posterior": (["task", "n"], None, {"c2st": 3, "seconds": 0}),
     "cost": (["flow", "n_outputs", "n_context"], None, {"ms_without": 2, "ms_with": 2, "ratio": 2}),
     "classify": (["table"], "method", {
         "log_loss": 3, "accuracy": 3, "unknown_auroc": 3, "seconds": 1,

@@ -237,6 +237,17 @@ def test_encoded_columns():
     assert np.allclose(ContextEncoder().fit_transform(as_objects, y), context)
 
 
+def test_values_that_are_no_numbers():
+    X, y = table(60)
+    density = ConditionalDensity(quick(1), cv=None, random_state=0)
+    with pytest.raises(TypeError, match="dates as days since"):
+        density.fit(X.assign(day=pd.date_range("2020", periods=60)), y)
+    with pytest.raises(ValueError, match="'x' among numbers"):
+        density.fit(X, y).log_prob(X.assign(number="x"), y)
+    with pytest.raises(ValueError, match="infinity"):
+        density.log_prob(X.assign(number=np.inf), y)
+
+
 def test_weights_of_the_encoder():
     X = np.array([[0.0], [1.0], [5.0]])
     weighted = ContextEncoder().fit(X, sample_weight=np.array([1.0, 2.0, 0.0]))

@@ -127,9 +127,19 @@ def as_texts(columns):
 def as_numbers(columns):
     """Return columns as floats, a gap as NaN."""
     if columns.dtype.kind == "O":
-        columns = [[np.nan if is_missing(value) else float(value) for value in row]
-                   for row in columns]  # fmt: skip
+        columns = [[as_number(value) for value in row] for row in columns]
     columns = np.asarray(columns, dtype=np.float64)
     if not columns.size:
         return columns
     return check_array(columns, ensure_all_finite="allow-nan", input_name="X")
+
+
+def as_number(value):
+    """Return a value as a float, a gap as NaN."""
+    try:
+        return np.nan if is_missing(value) else float(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"{error}. A column of X holds {value!r} among numbers: give numbers alone (dates as "
+            "days since the first of them), or texts for a column of categories."
+        ) from error
