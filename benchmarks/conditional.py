@@ -193,6 +193,29 @@ def categorical(X):
     return X.astype(dict.fromkeys(X.select_dtypes(exclude=np.number), "category"))
 
 
+class QuantileForest:
+    """quantile-forest's random forest, with leaves of five rows."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def fit(self, X, y):
+        from quantile_forest import RandomForestQuantileRegressor
+
+        self.encoder = numeric()
+        self.model = RandomForestQuantileRegressor(
+            300, min_samples_leaf=5, max_features=1 / 3, random_state=self.seed
+        )
+        self.model.fit(self.encoder.fit_transform(X), y)
+
+    def quantiles(self, X):
+        return self.model.predict(self.encoder.transform(X), quantiles=list(LEVELS))
+
+    def interval(self, X):
+        tail = (1 - COVERAGE) / 2
+        return self.model.predict(self.encoder.transform(X), quantiles=[tail, 1 - tail]).T
+
+
 class Normal:
     """A peer whose prediction is a normal distribution."""
 
@@ -254,6 +277,7 @@ class GaussianProcess(Normal):
 REGRESSORS = {
     "FlowRegressor": Flow,
     "HGB quantiles": Boosting,
+    "quantile-forest": QuantileForest,
     "NGBoost": NGBoost,
     "GaussianProcess": GaussianProcess,
 }

@@ -168,7 +168,12 @@ def test_bounds_hold():
     X, y = heteroscedastic(200)
     density = ConditionalDensity(quick(5, bounds=[(0, None)]), random_state=0).fit(X, np.exp(y))
     assert density.sample(X, 20, 0).min() > 0
-    assert (density.predict_distribution(X[:2]).cdf(1e-9) < 1e-3).all()
+    assert (density.predict_distribution(X[:2]).cdf([[-1.0], [0.0]]) == 0).all()
+    k = np.rint(np.exp(y)).clip(0, 5)
+    density.set_params(estimator__bounds=[(0, 5)]).fit(X, k)
+    distribution = density.predict_distribution(X[:2])
+    assert np.allclose(distribution.pmf(np.arange(6)[:, None]).sum(axis=0), 1, atol=1e-9)
+    assert (distribution.cdf(5) == 1).all()
     with pytest.raises(ValueError, match=r"y\[.*not within bounds"):
         density.fit(X, y)
 

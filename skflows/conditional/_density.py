@@ -22,7 +22,6 @@ from ._context import ContextEncoder
 from ._distribution import ConditionalDistribution
 
 FOLDED_ROWS = (50, 5_000)  # between them, an ensemble of folds is worth its time
-EDGE = 1e-9  # of a cell, by which its ends are moved inwards: the density is 0 on a bound
 TOLERANCE = 1e-8  # of a quantile, in probability
 MAX_STEPS = 60
 SMALL_CELL = 1e-5  # in the latent space, over which the density is constant
@@ -248,7 +247,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         rows = fits[0].rows
         ends = rows[[rows[:, 0].argmin(), rows[:, 0].argmax()]]
         ends[1, self.n_outputs_ :] = ends[0, self.n_outputs_ :]
-        ends = self._dequantizer.add_noise(ends, np.array([[EDGE], [1 - EDGE]]))
+        ends = self._dequantizer.add_noise(ends, np.array([[0.1], [0.9]]))
         # Of a single output, an increasing map is the quantile of a normal; some maps decrease.
         latent = [map_rows(flow, "forward", ends)[0][:, 0] for flow in flows]
         signs = [float(np.sign(high - low) or 1) for low, high in latent]
@@ -376,19 +375,22 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
     def _log_probability(self, rows):
         """Return the log-probability of the cell of each row of a single, discrete output."""
-        low, high = (
-            self._latent(self._dequantizer.add_noise(rows, end)) for end in (EDGE, 1 - EDGE)
-        )
+        low, high = (self._latent(self._dequantizer.add_noise(rows, end)) for end in (0.0, 1.0))
         return log_mean_exp(log_normal_interval(low, high))
 
     def _latent(self, rows):
         """Return the normal quantile of each row of a single output, for each flow."""
-        return np.array(
+        latent = np.array(
             [
                 sign * map_rows(flow, "forward", rows)[0][:, 0]
                 for flow, sign in zip(self.flows_, self._signs, strict=True)
             ]
         )
+        if self._bounds is not None:  # on which a flow is only nearly infinite
+            low, high = self._bounds[0]
+            latent[:, rows[:, 0] <= low] = -np.inf
+            latent[:, rows[:, 0] >= high] = np.inf
+        return latent
 
     def _cdf(self, rows):
         """Return the probability of values up to y, a single output, before any rounding."""
@@ -462,7 +464,8 @@ def log_normal_interval(low, high):
     with np.errstate(divide="ignore", invalid="ignore"):
         apart = log_ndtr(high) + np.log1p(-np.exp(log_ndtr(low) - log_ndtr(high)))
         middle = -0.5 * (((low + high) / 2) ** 2 + np.log(2 * np.pi)) + np.log(high - low)
-    return np.where(high - low < SMALL_CELL, middle, apart)
+        inside = np.where(high - low < SMALL_CELL, middle, apart)
+    return np.where(low < high, inside, -np.inf)
 
 
 def validate_outputs(y, least=1):
