@@ -1,5 +1,7 @@
 """Conditional densities: likelihoods, distributions, and what X and y may be."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +16,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import skflows
 from skflows import CNFDensity, ConditionalDensity, NSFDensity
 from skflows.bijections._conditional import Conditional
+from skflows.conditional import _distribution
 from skflows.conditional._context import ContextEncoder
 from skflows.density import ARCHITECTURES
 
@@ -137,6 +140,17 @@ def test_distribution_agrees_with_its_samples(fitted):
     low, high = distribution.interval(0.8)
     assert np.allclose(distribution.cdf(high) - distribution.cdf(low), 0.8)
     assert np.allclose(distribution.logpdf([1.0, 2.0, 3.0]), fitted.log_prob(X, [1.0, 2.0, 3.0]))
+
+
+def test_blocks_of_rows_change_nothing(fitted, monkeypatch):
+    X, _ = heteroscedastic(7, seed=2)
+    distribution = fitted.predict_distribution(X)
+    q = np.array([[0.1], [0.5]])
+    expected = distribution.ppf(q), distribution.pdf(q), distribution.mean()
+    blocks = partial(_distribution.in_blocks, size=3)
+    monkeypatch.setattr(_distribution, "in_blocks", lambda *args, size=0: blocks(*args))
+    found = distribution.ppf(q), distribution.pdf(q), distribution.mean()
+    assert all(np.allclose(a, b, atol=1e-9) for a, b in zip(found, expected, strict=True))
 
 
 def test_a_row_is_scored_alone(fitted):

@@ -7,6 +7,7 @@ from scipy.stats import norm, qmc
 STEP, FARTHEST = 0.25, 4.5  # of the quadrature in the latent space, in standard deviations
 N_DRAWS = 512  # of several outputs, which have no quantiles in closed form
 N_CELLS = 120  # of a histogram
+ROWS_AT_ONCE = 2**16  # to bound the memory of their repeated contexts
 
 
 class ConditionalDistribution:
@@ -236,9 +237,11 @@ class ConditionalDistribution:
         y = np.asarray(y, dtype=np.float64)
         y = np.broadcast_to(y, np.broadcast_shapes(y.shape, self._shape))
         entries = y.shape if self._is_single else y.shape[:-1]
-        context = np.broadcast_to(self._context, (*entries, self._context.shape[1]))
-        rows = [a.reshape(int(np.prod(entries)), -1) for a in (y, context)]
-        return function(np.column_stack(rows)).reshape(entries)
+        y = y.reshape(-1, self._density.n_outputs_)
+        row = np.broadcast_to(np.arange(len(self)), entries).ravel()
+        return in_blocks(
+            lambda y, row: function(np.column_stack([y, self._context[row]])), y, row
+        ).reshape(entries)
 
     def _continuous_cdf(self, y):
         if self._is_single:
@@ -255,8 +258,10 @@ class ConditionalDistribution:
             raise ValueError(f"q={q!r}; probabilities are from 0 to 1.")
         q = np.broadcast_to(q, np.broadcast_shapes(q.shape, self._shape))
         if self._is_single:
-            rows = np.broadcast_to(np.arange(len(self)), q.shape).ravel()
-            return self._density._ppf(q.ravel(), self._context[rows]).reshape(q.shape)
+            row = np.broadcast_to(np.arange(len(self)), q.shape).ravel()
+            return in_blocks(
+                lambda q, row: self._density._ppf(q, self._context[row]), q.ravel(), row
+            ).reshape(q.shape)
         levels, which = np.unique(q, return_inverse=True)
         found = np.quantile(self._draws(), levels, axis=0).reshape(len(levels), *self._shape)
         which = which.reshape(-1, *self._shape)
@@ -281,10 +286,14 @@ class ConditionalDistribution:
 
     def _flow_nodes(self, i, latent):
         """Return y at latent values, of shape (n, k), for each row under flow i."""
-        density, n, k = self._density, len(self), len(latent)
-        tiled = density._signs[i] * np.tile(latent, n)[:, None]
-        context = np.repeat(self._context, k, axis=0)
-        return density._inverse(density.flows_[i], tiled, context).reshape(n, k)
+        density, k = self._density, len(latent)
+
+        def nodes(context):
+            tiled = density._signs[i] * np.tile(latent, len(context))[:, None]
+            repeated = np.repeat(context, k, axis=0)
+            return density._inverse(density.flows_[i], tiled, repeated).reshape(-1, k)
+
+        return in_blocks(nodes, self._context, size=max(1, ROWS_AT_ONCE // k))
 
     def _histogram(self):
         """Return edges (n, k + 1) and probabilities (n, k) of cells of a single output.
@@ -312,3 +321,11 @@ class ConditionalDistribution:
                 n, len(own), d
             )
         return np.moveaxis(y, 1, 0)
+
+
+def in_blocks(function, *arrays, size=ROWS_AT_ONCE):
+    """Return a function of arrays, computed in blocks of their rows."""
+    starts = range(0, max(len(arrays[0]), 1), size)
+    return np.concatenate(
+        [function(*(array[start : start + size] for array in arrays)) for start in starts]
+    )
