@@ -19,6 +19,7 @@ from skflows.bijections._conditional import Conditional
 from skflows.conditional import _distribution
 from skflows.conditional._context import ContextEncoder
 from skflows.density import ARCHITECTURES
+from skflows.model_selection import FlowGridSearchCV
 
 
 def quick(max_iter=20, **params):
@@ -287,11 +288,12 @@ def test_an_encoder_may_be_given():
     assert density.log_prob(X, y).shape == (100,)
 
 
-def test_search_over_the_parameters_of_the_flow():
+@pytest.mark.parametrize("search", [GridSearchCV, FlowGridSearchCV])
+def test_search_over_the_parameters_of_the_flow(search):
     X, y = heteroscedastic(120)
     grid = {"estimator__max_iter": [1, 15]}
     density = ConditionalDensity(quick(), cv=2, random_state=0)
-    search = GridSearchCV(density, grid, cv=2).fit(X, y)
+    search = search(density, grid, cv=2).fit(X, y)
     assert search.best_params_ == {"estimator__max_iter": 15}
     assert search.score(X, y) == pytest.approx(search.best_estimator_.log_prob(X, y).mean())
 
