@@ -4,6 +4,8 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import norm, qmc
 
+from ..preprocessing.dequantizer import ROUNDING
+
 STEP, FARTHEST = 0.25, 4.5  # of the quadrature in the latent space, in standard deviations
 N_DRAWS = 512  # of several outputs, which have no quantiles in closed form
 N_CELLS = 120  # of a histogram
@@ -109,16 +111,11 @@ class ConditionalDistribution:
         probability : ndarray
         """
         y = np.asarray(y, dtype=np.float64)
-        for j, values, gap in self._discrete():
+        y = np.array(np.broadcast_to(y, np.broadcast_shapes(y.shape, self._shape)))
+        for own, values, gap in self._discrete():
             # To the upper end of the cell of the largest possible value up to y.
-            column = y if self._is_single else y[..., j]
-            steps = np.floor((column - values[0]) / gap + 1e-9)
-            column = values[0] + gap * (steps + 0.5)
-            if self._is_single:
-                y = column
-            else:
-                y = y.copy()
-                y[..., j] = column
+            steps = np.floor((y[own] - values[0]) / gap + ROUNDING)
+            y[own] = values[0] + gap * (steps + 0.5)
         return self._continuous_cdf(y)
 
     def sf(self, y):
@@ -228,9 +225,10 @@ class ConditionalDistribution:
         return np.moveaxis(y[..., 0] if self._is_single else y, 1, 0)
 
     def _discrete(self):
-        """Return index, values and gap of each discrete output."""
-        own = self._dequantizer
-        return zip(own.columns, own.values, own.gap, strict=True)
+        """Yield the index into entries, the values and the gap of each discrete output."""
+        discrete = self._dequantizer
+        for j, values, gap in zip(discrete.columns, discrete.values, discrete.gap, strict=True):
+            yield ... if self._is_single else (..., j), values, gap
 
     def _at(self, y, function):
         """Return a function of rows of y beside their context, at values that broadcast."""
@@ -279,8 +277,7 @@ class ConditionalDistribution:
         else:
             draws = self._draws()
             mean, variance = draws.mean(axis=0), draws.var(axis=0)
-        for j, _, gap in self._discrete():  # without the noise over a cell
-            own = ... if self._is_single else (..., j)
+        for own, _, gap in self._discrete():  # without the noise over a cell
             variance[own] = np.maximum(variance[own] - gap**2 / 12, 0)
         return mean, variance
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-LATTICE_TOLERANCE = 1e-9  # in gaps
+from ..preprocessing.dequantizer import ROUNDING
 
 
 def conformal_level(scores, coverage):
@@ -85,6 +85,6 @@ def possible_ends(low, high, start, gap):
     Where an interval has no value inside, the lower end is above the upper one.
     """
     return (
-        start + gap * np.ceil((low - start) / gap - LATTICE_TOLERANCE),
-        start + gap * np.floor((high - start) / gap + LATTICE_TOLERANCE),
+        start + gap * np.ceil((low - start) / gap - ROUNDING),
+        start + gap * np.floor((high - start) / gap + ROUNDING),
     )

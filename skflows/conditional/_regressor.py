@@ -259,8 +259,7 @@ class FlowRegressor(
         level = conformal_level(self._calibration("central", coverage), coverage)
         distribution = self.predict_distribution(X)
         ends = [distribution._continuous_ppf((1 + sign * level) / 2) for sign in (-1, 1)]
-        for j, values, gap in distribution._discrete():
-            own = ... if self.n_outputs_ == 1 else (..., j)
+        for own, values, gap in distribution._discrete():
             low, high = possible_ends(ends[0][own], ends[1][own], values[0], gap)
             is_empty = low > high  # then the nearest value
             nearest = values[0] + gap * np.rint(((ends[0] + ends[1])[own] / 2 - values[0]) / gap)
