@@ -14,6 +14,8 @@ import argparse
 import json
 import time
 import warnings
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import conditional_tables
@@ -359,6 +361,11 @@ class TwoMoons:
 
     bounds = ((-1, 1), (-1, 1))
 
+    def sbi_prior(self):
+        from sbi.utils import BoxUniform
+
+        return BoxUniform(-torch.ones(2), torch.ones(2))
+
     def prior(self, n, rng):
         return rng.uniform(-1, 1, (n, 2))
 
@@ -384,6 +391,9 @@ class GaussianLinear:
 
     bounds = None
 
+    def sbi_prior(self):
+        return torch.distributions.MultivariateNormal(torch.zeros(10), 0.1 * torch.eye(10))
+
     def prior(self, n, rng):
         return np.sqrt(0.1) * rng.standard_normal((n, 10))
 
@@ -397,15 +407,55 @@ class GaussianLinear:
 TASKS = {"two moons": TwoMoons(), "Gaussian linear": GaussianLinear()}
 
 
-def posterior(task, n, seed, n_observations=5, n_samples=1_000):
+class FlowPosterior:
+    """Our conditional density, with a larger flow than its default and without dropout."""
+
+    def __init__(self, task, seed):
+        flow = skflows.NSFDensity(n_transforms=4, dropout=0.0, bounds=task.bounds)
+        self.density = skflows.ConditionalDensity(flow, random_state=seed)
+        self.seed = seed
+
+    def fit(self, observations, parameters):
+        self.density.fit(observations, parameters)
+
+    def sample(self, observed, n):
+        return self.density.sample(observed, n, random_state=self.seed)
+
+
+class SbiPosterior:
+    """Neural posterior estimation by sbi, with a neural spline flow and its other defaults."""
+
+    def __init__(self, task, seed):
+        torch.manual_seed(seed)
+        self.prior = task.sbi_prior()
+
+    def fit(self, observations, parameters):
+        from sbi.inference import NPE
+
+        inference = NPE(self.prior, density_estimator="nsf", show_progress_bars=False)
+        inference.append_simulations(as_tensor(parameters), as_tensor(observations))
+        self.posterior = inference.build_posterior(inference.train())
+
+    def sample(self, observed, n):
+        draw = partial(self.posterior.sample, (n,), show_progress_bars=False)
+        return [draw(x=as_tensor(row[None])).numpy() for row in observed]
+
+
+def as_tensor(array):
+    return torch.tensor(array, dtype=torch.float32)
+
+
+POSTERIORS = {"ConditionalDensity": FlowPosterior, "sbi NPE": SbiPosterior}
+
+
+def posterior(task, method, n, seed, n_observations=5, n_samples=1_000):
     """Return how well a classifier tells posterior samples from true ones: 0.5 is not at all."""
     rng, task = np.random.default_rng(seed), TASKS[task]
     parameters = task.prior(n, rng)
-    flow = skflows.NSFDensity(n_transforms=4, dropout=0.0, bounds=task.bounds)
-    density = skflows.ConditionalDensity(flow, random_state=seed)
-    seconds = timed(density.fit, task.simulate(parameters, rng), parameters)
+    contestant = POSTERIORS[method](task, seed)
+    seconds = timed(contestant.fit, task.simulate(parameters, rng), parameters)
     observed = task.simulate(task.prior(n_observations, rng), rng)
-    samples = density.sample(observed, n_samples, random_state=seed)
+    samples = contestant.sample(observed, n_samples)
     accuracy = []
     for x, own in zip(observed, samples, strict=True):
         true = task.posterior(x, n_samples, rng)
@@ -475,9 +525,10 @@ def jobs(args):
     if args.what == "posterior":
         for task in TASKS:
             for n in (1_000, 10_000):
-                for seed in seeds:
-                    key = {"what": "posterior", "task": task, "n": n, "seed": seed}
-                    yield key, lambda a=(task, n, seed): posterior(*a)
+                for method, seed in product(args.methods or POSTERIORS, seeds):
+                    key = {"what": "posterior", "task": task, "method": method}
+                    key |= {"n": n, "seed": seed}
+                    yield key, lambda a=(task, method, n, seed): posterior(*a)
     if args.what == "cost":
         for architecture in ("NSF", "MAF", "RealNVP"):
             for sizes in ((1, 10), (5, 10), (5, 30)):
@@ -507,7 +558,7 @@ SHOWN = {
     "tables": (["table", "n"], "method", {
         "crps": 3, "log_score": 3, "coverage": 3, "width": 2, "seconds": 0,
     }),
-    "posterior": (["task", "n"], None, {"c2st": 3, "seconds": 0}),
+    "posterior": (["task", "n"], "method", {"c2st": 3, "seconds": 0}),
     "cost": (["flow", "n_outputs", "n_context"], None, {"ms_without": 2, "ms_with": 2, "ratio": 2}),
     "classify": (["table"], "method", {
         "log_loss": 3, "accuracy": 3, "unknown_auroc": 3, "seconds": 1,
