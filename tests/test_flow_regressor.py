@@ -123,6 +123,19 @@ def test_too_few_rows_for_a_coverage(fitted):
         regressor.predict_interval([[0.0]], 2)
 
 
+def test_rows_that_calibrate():
+    X, y = heteroscedastic(100)
+    folds = small(1).fit(X, y)
+    assert len(folds.calibration_scores_["central"]) == 100
+    fifth = small(1, cv=None).fit(X, y)
+    assert len(fifth.calibration_scores_["central"]) == 20
+    few = small(1, cv=None).fit(X[:39], y[:39])
+    assert few.calibration_scores_ is None
+    weight = np.arange(100) % 2  # with rows of weight 0, the folds are those of the others
+    weighted = small(1).fit(X, y, sample_weight=weight)
+    assert len(weighted.calibration_scores_["central"]) == 50
+
+
 def test_no_calibration():
     regressor = small(1, None).fit(*heteroscedastic(60))
     with pytest.raises(ValueError, match=r"calibration=0\.2"):
