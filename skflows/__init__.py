@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .conditional import ConditionalDensity, DensityClassifier, FlowRegressor
 from .density import *  # noqa: F403
 from .density import (
     ARCHITECTURES,
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-SUBMODULES = ("bijections", "density", "ensemble", "inspection", "model_selection", "outlier")
+SUBMODULES = (
+    "bijections",
+    "conditional",
+    "density",
+    "ensemble",
+    "inspection",
+    "model_selection",
+    "outlier",
+)
 __all__ = ["AutoDensity", "DensityOutlierDetector", "export", "load"] + [
     cls.__name__
     for cls in (
@@ -28,6 +37,9 @@ __all__ = ["AutoDensity", "DensityOutlierDetector", "export", "load"] + [
         TransformedDensity,
         AdaptiveKernelDensity,
         GaussianizationDensity,
+        ConditionalDensity,
+        FlowRegressor,
+        DensityClassifier,
         *ARCHITECTURES.values(),
         FlowDensity,
     )

@@ -24,6 +24,7 @@ ROOMS = [
     {"training"},
     {"density"},
     {"ensemble"},
+    {"conditional"},
     {"model_selection", "outlier", "inspection"},
     {"cli"},
 ]

@@ -23,7 +23,10 @@ import skflows
 from skflows import (
     AdaptiveKernelDensity,
     AutoDensity,
+    ConditionalDensity,
+    DensityClassifier,
     DensityOutlierDetector,
+    FlowRegressor,
     GaussianizationDensity,
     NSFDensity,
     StackedDensity,
@@ -297,6 +300,13 @@ OTHERS = {
     "search": FlowGridSearchCV(small("maf", max_iter=1), {"dropout": [0.0]}, cv=2),
     "pyod": PyODDetector(small("maf", max_iter=1)),
 }
+# They take a y, here whether the last column is above its median.
+CONDITIONAL = {
+    "conditional": ConditionalDensity(small("maf", max_iter=1), cv=2, random_state=0),
+    "regressor": FlowRegressor(ConditionalDensity(small("maf", max_iter=1), cv=2), random_state=0),
+    "classifier": DensityClassifier(small("maf", max_iter=1), random_state=0),
+}
+OWN_SCORE = {"pyod": "decision_function", "conditional": "sample", "regressor": "predict"}
 
 
 @pytest.mark.filterwarnings("ignore:time_limit")
@@ -304,6 +314,8 @@ def test_skops_needs_only_our_public_classes_to_be_trusted(models):
     """And those that they consist of: not one is a helper, a tensor or a module of torch."""
     skops_io = pytest.importorskip("skops.io")
     fitted = models | {name: copy.deepcopy(each).fit(X) for name, each in OTHERS.items()}
+    y = (X[:, 2] > np.median(X[:, 2])).astype(int)
+    fitted |= {name: copy.deepcopy(each).fit(X, y) for name, each in CONDITIONAL.items()}
     tested = {type(model).__name__ for model in fitted.values()}
     assert tested >= {*skflows.__all__} - {"FlowDensity", "export", "load"}
     for name, model in fitted.items():
@@ -311,8 +323,10 @@ def test_skops_needs_only_our_public_classes_to_be_trusted(models):
         types = skops_io.get_untrusted_types(data=content)
         assert len(types) <= 7, (name, types)
         loaded = skops_io.loads(content, trusted=types)
-        score = "decision_function" if name == "pyod" else "score_samples"
-        np.testing.assert_array_equal(getattr(loaded, score)(X), getattr(model, score)(X))
+        score = OWN_SCORE.get(name, "score_samples")
+        arguments = (X, 1, 0) if score == "sample" else (X,)
+        expected = getattr(model, score)(*arguments)
+        np.testing.assert_array_equal(getattr(loaded, score)(*arguments), expected)
 
 
 # Atomic writes

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ._conditional import apart, innermost
 from ._normal import normal_log_density
 
 
@@ -83,25 +84,32 @@ class ContinuousFlow(Flow):
         super().__init__(preprocess, bijection)
         n_draws = n_importance_samples if n_augmented else 1
         self.register_buffer("noise", torch.randn(n_draws, n_augmented, dtype=torch.float32))
-        is_key = torch.ones(bijection.n_features - n_augmented, dtype=torch.float64)
+        n_features = self._continuous.n_features - n_augmented
+        is_key = torch.ones(n_features, dtype=torch.float64)
         is_key[list(dequantized)] = 0.0
         self.register_buffer("is_key", is_key)
 
     @property
+    def _continuous(self):
+        return innermost(self.bijection)
+
+    @property
     def n_passes(self):
         """Number of columns that each row takes in a pass: itself, and its probes."""
-        return 1 + self.bijection.n_probes
+        return 1 + self._continuous.n_probes
 
     def forward(self, x, context=None):
         """Return the latent coordinates of rows with noise 0, ``(n, d + n_augmented)``, and
         log-dets."""
         y, fixed = self.preprocess(x, context)
-        z, trained = self.bijection(F.pad(y, (0, self.noise.shape[1])), context)
+        bijection, y, context = apart(self.bijection, y, context)
+        z, trained = bijection(F.pad(y, (0, self.noise.shape[1])), context)
         return z, fixed + trained
 
     def inverse(self, z, context=None):
         """Return rows, without their noise, and ``log |dx/dz|`` of rows and noise."""
-        y, trained = self.bijection.inverse(z, context)
+        bijection, z, context = apart(self.bijection, z, context)
+        y, trained = bijection.inverse(z, context)
         x, fixed = self.preprocess.inverse(y[:, : z.shape[1] - self.noise.shape[1]], context)
         return x, fixed + trained
 
@@ -124,11 +132,12 @@ class ContinuousFlow(Flow):
         y, fixed = self.preprocess(x, context)
         # Probes are hashed from x, not y: whitening rounds a row differently in another batch.
         # Noise is no key: probes of its own for each draw would raise the mean over the draws.
-        keys = x * self.is_key
+        keys = x[:, : len(self.is_key)] * self.is_key
+        bijection, y, context = apart(self.bijection, y, context)
         ratios, count = [], 0
         for draw in self.noise:  # one by one, to bound the memory
             noise = draw.expand(len(y), -1)
-            solution = self.bijection.solve(torch.cat([y, noise], 1), context, keys=keys)
+            solution = bijection.solve(torch.cat([y, noise], 1), context, keys=keys)
             base = standard_normal_log_prob(solution.x) - standard_normal_log_prob(noise)
             ratios.append(base + solution.log_det)
             count = count + solution.n_evaluations

@@ -1,8 +1,9 @@
-"""The commands that fit, score and sample: ``skflows fit``, ``score`` and ``sample``."""
+"""The commands of models: ``skflows fit``, ``score``, ``sample`` and ``predict``."""
 
 import sys
 import time
 
+from ..conditional import FlowRegressor
 from ..density import ARCHITECTURES, GaussianizationDensity
 from ..ensemble._auto import AutoDensity
 from ..persistence.model_file import load
@@ -14,20 +15,25 @@ from ._csv import (
     one_line,
     read_csv,
     say,
+    select,
     standard_input,
     write_csv,
 )
+from ._predict import fit_target
 from ._progress import announce, fit_with_progress, n_jobs_for, time_limit_of
 
 ESTIMATORS = ARCHITECTURES | {"gaussianization": GaussianizationDensity, "auto": AutoDensity}
+DENSITIES = tuple(ESTIMATORS.values())
 
 
 def run_fit(args):
-    """Fit a density to a CSV file and store it."""
+    """Fit a density to a CSV file, or one column given the others, and store it."""
+    if args.target is not None:
+        return fit_target(args)
     check_writable(args.output, args.data)
     table = read_csv(args.data, args.sep, args.decimal)
     frame = complete_numbers(table, args.data, args.columns, args.exclude)
-    model = ESTIMATORS[args.estimator](random_state=args.random_state)
+    model = ESTIMATORS[args.estimator or "nsf"](random_state=args.random_state)
     values = {"max_iter": args.max_iter, "contamination": args.contamination}
     for name, value in (values | {"time_limit": time_limit_of(args)}).items():
         if value is None:
@@ -68,7 +74,7 @@ def run_score(args):
     check_writable(args.output, args.model, args.data)
     if is_standard(args.model) and is_standard(args.data):
         raise ValueError("model and data are both -: only one of them can be standard input")
-    model = _load(args)
+    model = load_model(args)
     table = read_csv(args.data, args.sep, args.decimal)
     names = [*getattr(model, "feature_names_in_", table.columns)]
     remedy = "the model was fitted to numbers"
@@ -89,7 +95,7 @@ def run_sample(args):
     """Draw rows from a stored density."""
     check_writable(args.output, args.model)
     import_pandas()  # before a model is loaded
-    model = _load(args)
+    model = load_model(args)
     if hasattr(model, "feature_names_in_"):
         rows = model.sample(args.n_samples, random_state=args.random_state, as_frame=True)
     else:
@@ -100,7 +106,27 @@ def run_sample(args):
         say(f"wrote {args.output}: {args.n_samples} rows", args.output)
 
 
-def _load(args):
+def run_predict(args):
+    """Predict the target of the rows of a CSV file, with intervals."""
+    check_writable(args.output, args.model, args.data)
+    if is_standard(args.model) and is_standard(args.data):
+        raise ValueError("model and data are both -: only one of them can be standard input")
+    model = load_model(args, (FlowRegressor,), "density_", "skflows fit --target")
+    table = read_csv(args.data, args.sep, args.decimal)
+    X = select(table, list(model.feature_names_in_), args.data)
+    distribution = model.predict_distribution(X)
+    columns = {"mean": distribution.mean(), "median": distribution.median()}
+    columns["low"], columns["high"] = model.predict_interval(X, args.coverage).T
+    write_csv(columns, args.output)
+    if args.output:
+        say(
+            f"wrote {args.output}: {len(X)} predictions, with intervals of {args.coverage:.0%} "
+            "coverage",
+            args.output,
+        )
+
+
+def load_model(args, classes=DENSITIES, fitted="offset_", source="skflows"):
     """Load the model of a command: a file of `save`, or a pickle if the user trusts it."""
     path = args.model
     is_foreign = _is_foreign(path)
@@ -114,9 +140,9 @@ def _load(args):
         except ValueError as error:
             hint = "; if it is a pickle that you trust, add --allow-pickle" if is_foreign else ""
             raise ValueError(f"{one_line(error)}{hint}") from error
-    if not isinstance(model, tuple(ESTIMATORS.values())) or not hasattr(model, "offset_"):
+    if not isinstance(model, classes) or not hasattr(model, fitted):
         raise ValueError(
-            f"{path} is not a fitted model of skflows: it holds a {type(model).__name__}"
+            f"{path} is not a fitted model of {source}: it holds a {type(model).__name__}"
         )
     return model
 

@@ -6,17 +6,22 @@ from pathlib import Path
 from .. import __version__
 from . import _arguments, _demo, _models, _outliers
 
-DESCRIPTION = "Fit a density to a table, score rows, draw new ones, and find outliers."
+DESCRIPTION = (
+    "Fit a density to a table, score rows, draw new ones, predict a column, and find outliers."
+)
 EPILOG = """\
 examples:
   skflows fit data.csv -o model.skflows --random-state 0
   skflows score model.skflows new.csv -o scores.csv
   skflows sample model.skflows -n 1000 -o synthetic.csv
+  skflows fit houses.csv --target price -o prices.skflows
+  skflows predict prices.skflows new.csv -o predicted.csv --coverage 0.8
   skflows outliers data.csv -o flagged.csv --fdr 0.05 --report report.html
   skflows demo
 
 Tables are CSV files with column names in the first line; separator, decimal mark, encoding and
-compression are found out. Columns of texts and rows with gaps are left out, with a warning.
+compression are found out. Columns of texts and rows with gaps are left out, with a warning, unless
+there is a --target.
 Models run no code when they are loaded; pickles can, and need --allow-pickle. The name - is
 standard input or output, for tables and for models. An error is one line on standard error, and
 exit code 2.
@@ -43,8 +48,12 @@ def _add_fit(command):
     command.add_argument(
         "--estimator",
         choices=_models.ESTIMATORS,
-        default="nsf",
         help="architecture (default: nsf); auto tries many and takes longer",
+    )
+    command.add_argument(
+        "--target",
+        metavar="COLUMN",
+        help="column to predict from the others, which may hold texts and gaps",
     )
     _add_columns(command)
     command.add_argument(
@@ -95,6 +104,25 @@ def _add_sample(command):
     )
     command.add_argument("-o", "--output", type=Path, help="CSV file (default: print)")
     _add_random_state(command)
+
+
+def _add_predict(command):
+    _add_model(command)
+    command.add_argument("data", type=Path, help="CSV file with the columns of the model")
+    command.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="CSV file of mean, median, low and high, a line per row (default: print)",
+    )
+    command.add_argument(
+        "--coverage",
+        type=_arguments.fraction,
+        default=0.9,
+        metavar="F",
+        help="probability of the intervals from low to high (default: 0.9)",
+    )
+    _add_format(command)
 
 
 def _add_outliers(command):
@@ -185,6 +213,11 @@ COMMANDS = {
         "give each row of a CSV file its log-density and an outlier flag",
     ),
     "sample": (_add_sample, _models.run_sample, "draw new rows from a model"),
+    "predict": (
+        _add_predict,
+        _models.run_predict,
+        "predict the target of each row of a CSV file, with intervals",
+    ),
     "outliers": (
         _add_outliers,
         _outliers.run_outliers,

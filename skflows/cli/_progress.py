@@ -46,9 +46,10 @@ def print_status(text):
         print(text)
 
 
-def fit_with_progress(model, X):
+def fit_with_progress(model, X, y=None):
     """Fit ``model``, with a progress bar on a terminal; return whether Ctrl-C ended it early."""
-    show_progress(model)
+    trained = getattr(model, "density", model)  # a regressor's is trained in its place
+    show_progress(trained)
     interrupted = []
 
     def on_interrupt(signum, frame):
@@ -57,8 +58,8 @@ def fit_with_progress(model, X):
 
     previous = signal.signal(signal.SIGINT, on_interrupt)
     try:
-        model.fit(X)
+        model.fit(X, y)
     finally:
         signal.signal(signal.SIGINT, previous)
-    model.set_callbacks()  # the bar is not part of the model
+    trained.set_callbacks()  # the bar is not part of the model
     return bool(interrupted)

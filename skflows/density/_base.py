@@ -76,11 +76,15 @@ class BaseFlowDensity(
     def _start_fit(self, table, held_out, warm, increment, max_iter):
         """Return the `skflows.training.flow_fit.FlowFit` that fits `flow_` to a table."""
 
-    def _build_flow(self, preprocess, n_features):
-        """Return a new flow of preprocessed rows."""
+    def _build_flow(self, preprocess, n_features, n_context=0):
+        """Return a new flow of preprocessed rows, whose last columns are their context."""
+        from ..bijections._conditional import Conditional, Unconditional
         from ..bijections._flow import Flow
 
-        return Flow(preprocess, self._build_bijection(n_features))
+        if not n_context:
+            return Flow(preprocess, self._build_bijection(n_features))
+        bijection = self._build_bijection(n_features, n_context)
+        return Flow(Unconditional(preprocess, n_features), Conditional(bijection, n_features))
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, sample_weight=None, *, X_val=None, sample_weight_val=None):

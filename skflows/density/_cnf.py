@@ -257,14 +257,23 @@ class CNFDensity(FlowDensity):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _build_flow(self, preprocess, n_features):
+    def _build_flow(self, preprocess, n_features, n_context=0):
         from ..bijections import Asinh, Chain
+        from ..bijections._conditional import Conditional, Unconditional
         from ..bijections._flow import ContinuousFlow
 
         preprocess = Chain([preprocess, Asinh(TAIL_SCALE)])
+        bijection = self._build_bijection(n_features + self.n_augmented, n_context)
+        if n_context and self.n_augmented:
+            raise ValueError(
+                f"n_augmented={self.n_augmented}; a flow with a context takes no columns of noise."
+            )
+        if n_context:
+            preprocess = Unconditional(preprocess, n_features)
+            bijection = Conditional(bijection, n_features)
         return ContinuousFlow(
             preprocess,
-            self._build_bijection(n_features + self.n_augmented),
+            bijection,
             self.n_augmented,
             self.n_importance_samples,
             self._dequantizer.columns,

@@ -6,6 +6,8 @@ Drawing requires matplotlib (``pip install matplotlib``); importing this module 
 """
 
 from ._boundary import OutlierBoundaryDisplay
+from ._calibration_curve import PredictiveCalibrationDisplay
+from ._conditional_density import ConditionalDensityDisplay
 from ._density import DensityDisplay
 from ._explanation import ExplanationDisplay
 from ._latent import LatentDisplay
@@ -14,9 +16,11 @@ from ._loss_curve import LossCurveDisplay
 from ._outlier_curve import OutlierCurveDisplay
 from ._outlier_scores import OutlierScoreDisplay
 from ._p_values import PValueDisplay
+from ._predictive_bands import PredictiveBandsDisplay
 from ._samples import SamplesDisplay
 
 __all__ = [
+    "ConditionalDensityDisplay",
     "DensityDisplay",
     "ExplanationDisplay",
     "LatentDisplay",
@@ -26,5 +30,7 @@ __all__ = [
     "OutlierCurveDisplay",
     "OutlierScoreDisplay",
     "PValueDisplay",
+    "PredictiveBandsDisplay",
+    "PredictiveCalibrationDisplay",
     "SamplesDisplay",
 ]

@@ -21,8 +21,9 @@ from .plain_state import FORMAT, check_format, check_state, find_class, name_of,
 
 MODEL, CHECKSUM = "model.json", "checksum"
 CALLBACKS = "_skl_callbacks"  # of scikit-learn; they belong to the process, not to the model
-# Classes of scikit-learn whose state is plain data: no skops is needed for them.
+# Classes of scikit-learn whose state is plain data, and a dtype: no skops is needed for them.
 PLAIN_CLASSES = (
+    "numpy:float64",
     "sklearn.frozen._frozen:FrozenEstimator",
     "sklearn.mixture._gaussian_mixture:GaussianMixture",
     "sklearn.model_selection._split:KFold",
@@ -31,6 +32,8 @@ PLAIN_CLASSES = (
     "sklearn.preprocessing._data:QuantileTransformer",
     "sklearn.preprocessing._data:RobustScaler",
     "sklearn.preprocessing._data:StandardScaler",
+    "sklearn.preprocessing._encoders:OneHotEncoder",
+    "sklearn.preprocessing._target_encoder:TargetEncoder",
 )
 CONTAINERS = {"tuple": tuple, "set": set, "frozenset": frozenset}
 BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")

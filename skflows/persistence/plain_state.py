@@ -15,7 +15,7 @@ CLASS, NUMBER, SHARED = "$class", "$number", "$shared"
 PACKAGE = __name__.split(".")[0]
 TORCH = "torch.nn."
 # Rooms whose classes a model may consist of.
-ROOMS = ("nn", "bijections", "preprocessing", "density", "ensemble", "outlier")
+ROOMS = ("nn", "bijections", "preprocessing", "density", "ensemble", "conditional", "outlier")
 
 
 def package_version():

@@ -30,6 +30,7 @@ PRIVATE_NAMES = {
     "fit_and_score": ("sklearn.model_selection._validation", "_fit_and_score"),
     "fit_context": ("sklearn.base", "_fit_context"),
     "insert_error_scores": ("sklearn.model_selection._validation", "_insert_error_scores"),
+    "safe_indexing": ("sklearn.utils", "_safe_indexing"),
     "safe_split": ("sklearn.utils.metaestimators", "_safe_split"),
     "warn_or_raise_about_fit_failures": (
         "sklearn.model_selection._validation",

@@ -30,6 +30,7 @@ class Table(NamedTuple):
     is_weighted: np.ndarray  # which of the user's rows have a positive weight
     dequantizer: Dequantizer
     bounds: list | None  # a pair for each column, widened by half a cell if it is discrete
+    n_context: int = 0  # number of last columns of X that are the context of the others
 
 
 def prepare_table(estimator, X, sample_weight=None, *, least=2, dequantizer=None):

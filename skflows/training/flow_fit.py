@@ -61,6 +61,7 @@ class FlowFit(ABC):
         self.rows, self.weight = table.X, table.weight
         self.held_out = held_out
         self.bounds = table.bounds
+        self.n_context = table.n_context
         self.seed = check_random_state(estimator.random_state).randint(2**31 - 1)
 
     def fit(self, on_epoch_begin=None, on_epoch_end=None):
@@ -98,13 +99,14 @@ class FlowFit(ABC):
     def _new_flow(self):
         est = self.estimator
         x, weight = self._dequantized(self.rows), torch.from_numpy(self.weight)
-        preprocess = fitted_preprocessor(est.preprocessing, self.bounds, x, weight)
-        flow = est._build_flow(preprocess, x.shape[1])
+        d = x.shape[1] - self.n_context
+        preprocess = fitted_preprocessor(est.preprocessing, self.bounds, x[:, :d], weight)
+        flow = est._build_flow(preprocess, d, self.n_context)
         if len(x) > INITIALIZATION_ROWS:
             few = torch.randperm(len(x), generator=self.generator)[:INITIALIZATION_ROWS]
             x, weight = x[few], weight[few]
         with torch.no_grad():
-            y, _ = preprocess(x)
+            y, _ = flow.preprocess(x)
             flow.bijection.double().initialize(y, weight)
         return flow
 

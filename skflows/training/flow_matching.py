@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 
+from ..bijections._conditional import apart
 from ..bijections._flow import standard_normal_log_prob
 from ..bijections._ode import RungeKutta4
 from ..nn.random_draws import normal_draws, uniform_draws
@@ -88,10 +89,11 @@ class SolvedLikelihood(Likelihood):
     jacobian_penalty: float = 0.0
 
     def latent(self, bijection, y):
+        bijection, y, context = apart(bijection, y)
         rows, log_noise = append_noise(bijection, y)
         # The finer grid notices if the velocity has become too rough for the steps of training.
         solver = self._training_solver() if torch.is_grad_enabled() else self.solver.refined()
-        z, log_det = bijection.map(rows, solver=solver)
+        z, log_det = bijection.map(rows, context, solver=solver)
         return z, log_det - log_noise
 
     def _training_solver(self):
@@ -103,8 +105,10 @@ class SolvedLikelihood(Likelihood):
     def losses(self, bijection, y, weight):
         if not (self.kinetic_penalty or self.jacobian_penalty):
             return super().losses(bijection, y, weight)
+        bijection, y, context = apart(bijection, y)
         rows, log_noise = append_noise(bijection, y)
-        solution = bijection.solve(rows, solver=self._training_solver(), energies=True)
+        solver = self._training_solver()
+        solution = bijection.solve(rows, context, solver=solver, energies=True)
         nll = log_noise - standard_normal_log_prob(solution.x) - solution.log_det.mean(-2)
         kinetic, jacobian = solution.energies.unbind(-2)
         loss = nll + self.kinetic_penalty * kinetic + self.jacobian_penalty * jacobian
@@ -142,12 +146,15 @@ class FlowMatching(SolvedLikelihood):
     coupling: str = "independent"
 
     def losses(self, bijection, y, weight):
+        bijection, y, context = apart(bijection, y)
         draws = self._draws_for_each_row if bijection.training else self._shared_draws
         t, x, noise = draws(append_noise(bijection, y)[0].mT, weight)
+        if context is not None:
+            context = context.mT.repeat_interleave(x.shape[-1] // y.shape[-2], -1)
         between = x + t.unsqueeze(-2) * (noise - x)
         with_slopes = self.jacobian_penalty > 0
         masks = bijection.velocity.dropout_masks(between)
-        velocity, slopes = bijection.velocity(t, between, slopes=with_slopes, masks=masks)
+        velocity, slopes = bijection.velocity(t, between, context, slopes=with_slopes, masks=masks)
         error = (velocity - (noise - x)).square().mean(-2)
         # Named too, because epochs of another objective have a loss in nats.
         parts = {"loss": error, "matching": error}

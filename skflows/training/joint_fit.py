@@ -44,7 +44,7 @@ class NoiseSearch(GradientFit):
         return histories[best]
 
 
-def fit_jointly(fits, exact=False):
+def fit_jointly(fits, exact=False, on_epoch_begin=None, on_epoch_end=None):
     """Train prepared fits, as stacks where possible; return their histories.
 
     Each trains as it would alone: rows, rate and the other settings of members are its own. Beside
@@ -59,9 +59,10 @@ def fit_jointly(fits, exact=False):
             fit.take_share_of_time(len(groups) - n_done)
         with members[0].training_context():
             if len(members) == 1:
-                trained = [members[0]._fit_bijection()]
+                trained = [members[0]._fit_bijection(on_epoch_begin, on_epoch_end)]
             else:
-                trained = fit_stack(members, stack([fit.flow.bijection for fit in members]))
+                stacked = stack([fit.flow.bijection for fit in members])
+                trained = fit_stack(members, stacked, on_epoch_begin, on_epoch_end)
         for i, history in zip(group, trained, strict=True):
             histories[i] = history
         if n_done + 1 < len(groups) and any(history.interrupted for history in trained):

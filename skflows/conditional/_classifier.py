@@ -1,0 +1,390 @@
+"""Classification by the density of each class, with an option to reject."""
+
+from numbers import Real
+
+import numpy as np
+from scipy.special import logsumexp
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.utils import assert_all_finite, check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from ..density._outlier_labels import lowered
+from ..density._third_party import check_is_density, fit_density
+from ..density._warnings import warn_user
+from ..persistence.mixin import PersistenceMixin
+from ..preprocessing.dequantizer import Dequantizer
+from ..preprocessing.sklearn_compat import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    fit_context,
+    safe_indexing,
+)
+from ..preprocessing.validation import uneven, validate_weight
+
+HELD_OUT = 0.2
+
+
+class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
+    """Classification by Bayes' rule, from a density of each class.
+
+    A class has the probability ``p(class | x) = prior(class) p(x | class) / p(x)``. The p-value of
+    a class is the share of its own rows that are no more likely than x under its density: where
+    all p-values are small, x belongs to none of the classes, and can be rejected.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A density estimator with `fit` and `score_samples`, which is cloned for each class. Discrete
+        columns are found in all rows together.
+
+    priors : array-like of shape (n_classes,), default=None
+        Probability of each class, in the order of `classes_`; by default its share of the rows.
+
+    reject : float, default=None
+        `predict` returns `unknown_label` for rows whose p-values are all at most this: about that
+        fraction of the rows of each class. None rejects no row.
+
+    unknown_label : int or str, default=None
+        The label of rejected rows; None is -1 for numbers and "unknown" for texts.
+
+    calibration : "auto", float or None, default="auto"
+        The rows that p-values come from. "auto" takes the held-out scores of the densities, if
+        they have such as `AutoDensity` and `StackedDensity` have; otherwise it holds out a fifth
+        of the rows of each class if there is a `reject`. A fraction holds out that part in any
+        case. None has no p-values.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds the held-out rows and, if it has no seed of its own, the estimator.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+
+    priors_ : ndarray of shape (n_classes,)
+        The probability of each class.
+
+    estimators_ : list of estimator
+        The density of each class.
+
+    calibration_scores_ : list of ndarray or None
+        Log-densities, in ascending order, of rows of each class that its density has not seen.
+
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Column names seen in `fit`, if they are all strings.
+
+    References
+    ----------
+    Hechtlinger, Póczos & Wasserman, "Cautious Deep Learning", 2018.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skflows import DensityClassifier, NSFDensity
+    >>> X, y = load_iris(return_X_y=True)
+    >>> classifier = DensityClassifier(NSFDensity(max_iter=20), reject=0.1, random_state=0)
+    >>> classifier.fit(X, y).predict_proba(X[:2]).shape
+    (2, 3)
+    >>> classifier.predict([[100.0, 0.0, 0.0, 0.0]])
+    array([-1])
+    """
+
+    _parameter_constraints: dict = {
+        "estimator": [HasMethods(["fit", "score_samples"])],
+        "priors": ["array-like", None],
+        "reject": [Interval(Real, 0, 1, closed="neither"), None],
+        "unknown_label": [Real, str, None],
+        "calibration": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither"), None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        estimator,
+        *,
+        priors=None,
+        reject=None,
+        unknown_label=None,
+        calibration="auto",
+        random_state=None,
+    ):
+        self.estimator = estimator
+        self.priors = priors
+        self.reject = reject
+        self.unknown_label = unknown_label
+        self.calibration = calibration
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, sample_weight=None):
+        """Fit the density of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows, as the estimator takes them.
+
+        y : array-like of shape (n_samples,)
+            The class of each row.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Importance of each row, in the priors and, if the estimator takes weights, in its
+            likelihood. Rows of weight 0 are left out.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        vars(self).pop("estimators_", None)  # a fit that fails leaves nothing fitted
+        check_is_density(self.estimator)
+        if y is None:
+            raise ValueError("DensityClassifier requires y to be passed, but the target y is None.")
+        X = self._validated(X, reset=True)
+        assert_all_finite(y, input_name="y")
+        check_classification_targets(y)
+        y = column_or_1d(y, warn=True)
+        if len(y) != len(X):
+            raise ValueError(
+                f"X has {len(X)} rows and y has {len(y)}; give one label for each row."
+            )
+        weight = validate_weight(sample_weight, np.empty((len(y), 1)), least=1)
+        self.classes_, label = np.unique(y, return_inverse=True)
+        self._set_unknown_label()
+        totals = np.bincount(label, weight, len(self.classes_))
+        self.priors_ = totals / totals.sum() if self.priors is None else self._checked_priors()
+        random_state = check_random_state(self.random_state)
+        template = self._template(X, random_state)
+        self.estimators_, scores = [], []
+        for k, name in enumerate(self.classes_):
+            own = np.flatnonzero((label == k) & (weight > 0))
+            fraction = self._held_out_fraction()
+            n_held_out = 0 if fraction is None else max(1, round(fraction * len(own)))
+            if len(own) - n_held_out < 2:
+                raise ValueError(
+                    f"class {name} has {len(own)} sample(s) in y, {n_held_out} of them for "
+                    "calibration; at least 2 others are needed to fit a density."
+                )
+            order = random_state.permutation(own) if n_held_out else own
+            held_out, rest = np.sort(order[:n_held_out]), np.sort(order[n_held_out:])
+            density = fit_density(clone(template), safe_indexing(X, rest), uneven(weight[rest]))
+            self.estimators_.append(density)
+            if n_held_out:
+                scores.append(density.score_samples(safe_indexing(X, held_out)))
+            elif self.calibration is not None and hasattr(density, "held_out_scores_"):
+                scores.append(density.held_out_scores_[~np.isnan(density.held_out_scores_)])
+        self.calibration_scores_ = [np.sort(lowered(own)) for own in scores] or None
+        self._warn_of_few_rows()
+        return self
+
+    def _warn_of_few_rows(self):
+        """Warn if p-values cannot be so small that a row is rejected."""
+        if self.reject is None or self.calibration_scores_ is None:
+            return
+        n, name = min(zip(map(len, self.calibration_scores_), self.classes_, strict=True))
+        if 1 / (n + 1) > self.reject:
+            warn_user(
+                f"No row can be rejected: p-values of class {name}, with {n} calibration rows, "
+                f"are at least {1 / (n + 1):.2g}, and reject={self.reject:g}. Raise reject, or "
+                "calibration."
+            )
+
+    def _validated(self, X, reset):
+        """Return X as an array, or as it is if it is a table with columns of its own."""
+        is_frame = hasattr(X, "columns")
+        kwargs = {"skip_check_array": True} if is_frame else {"dtype": [np.float64, np.float32]}
+        return validate_data(self, X, reset=reset, **kwargs)
+
+    def _template(self, X, random_state):
+        """Return the estimator with a seed, and with the discrete columns of all rows."""
+        template = clone(self.estimator)
+        params = template.get_params(deep=False) if hasattr(template, "get_params") else {}
+        seed = random_state.randint(2**31 - 1)
+        if "random_state" in params and params["random_state"] is None:
+            template.set_params(random_state=seed)
+        discrete = params.get("discrete")
+        if isinstance(discrete, str) and discrete == "auto" and not hasattr(X, "columns"):
+            template.set_params(discrete=Dequantizer.for_parameter("auto", X).gaps())
+        return template
+
+    def _held_out_fraction(self):
+        if not isinstance(self.calibration, str):
+            return self.calibration
+        holds_out_itself = hasattr(type(self.estimator), "_fit_mixture")
+        return None if self.reject is None or holds_out_itself else HELD_OUT
+
+    def _checked_priors(self):
+        priors = np.asarray(self.priors, dtype=np.float64)
+        if priors.shape != self.classes_.shape or (priors < 0).any() or not priors.sum() > 0:
+            raise ValueError(
+                f"priors={self.priors!r}; give a probability for each of the "
+                f"{len(self.classes_)} classes {list(self.classes_)}."
+            )
+        return priors / priors.sum()
+
+    def _set_unknown_label(self):
+        is_text = self.classes_.dtype.kind not in "biuf"
+        self._unknown = self.unknown_label
+        if self._unknown is None:
+            self._unknown = "unknown" if is_text else -1
+        if self.reject is not None and self._unknown in self.classes_:
+            raise ValueError(f"unknown_label={self._unknown!r} is the label of a class.")
+
+    def _joint_log_prob(self, X):
+        """Return the log-density of each row under each class, and with its prior."""
+        check_is_fitted(self)
+        X = self._validated(X, reset=False)
+        own = np.column_stack([density.score_samples(X) for density in self.estimators_])
+        with np.errstate(divide="ignore"):
+            return own, own + np.log(self.priors_)
+
+    def score_samples(self, X):
+        """Return the log-density of each row, whatever its class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            In nats.
+        """
+        return logsumexp(self._joint_log_prob(X)[1], axis=1)
+
+    def predict_log_proba(self, X):
+        """Return the logarithm of `predict_proba`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        log_proba : ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`.
+        """
+        _, joint = self._joint_log_prob(X)
+        # A row of density 0 under all classes tells nothing about its class.
+        is_impossible = np.isneginf(joint).all(axis=1)
+        with np.errstate(divide="ignore"):
+            joint[is_impossible] = np.log(self.priors_)
+        return joint - logsumexp(joint, axis=1, keepdims=True)
+
+    def predict_proba(self, X):
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`.
+        """
+        return np.exp(self.predict_log_proba(X))
+
+    def predict(self, X):
+        """Return the most probable class of each row, or `unknown_label` if it is rejected.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            Values of `classes_`, or `unknown_label`.
+        """
+        log_proba = self.predict_log_proba(X)
+        labels = self.classes_[log_proba.argmax(axis=1)]
+        if self.reject is None:
+            return labels
+        is_rejected = self.p_values(X).max(axis=1) <= self.reject
+        kind = np.result_type(labels, np.min_scalar_type(self._unknown))
+        labels = labels.astype(object if labels.dtype == object else kind)
+        labels[is_rejected] = self._unknown
+        return labels
+
+    def score(self, X, y, sample_weight=None):
+        """Return the accuracy of `predict`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        y : array-like of shape (n_samples,)
+            The classes.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Importance of each row.
+
+        Returns
+        -------
+        score : float
+            Fraction of the rows whose label is right; a rejected row is not.
+        """
+        return super().score(X, y, sample_weight)
+
+    def p_values(self, X):
+        """Return the conformal p-value of each class: small where a row is unlike its rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        p_values : ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`. Of the rows of a class, a fraction of at most a has a
+            p-value of at most a, on average over tables.
+        """
+        check_is_fitted(self)
+        if self.calibration_scores_ is None:
+            raise ValueError(
+                "There are no p-values without calibration rows: fit with calibration=0.2 or with "
+                "a reject."
+            )
+        scores, _ = self._joint_log_prob(X)
+        return np.column_stack(
+            [
+                (1 + np.searchsorted(calibration, own, side="right")) / (len(calibration) + 1)
+                for calibration, own in zip(self.calibration_scores_, scores.T, strict=True)
+            ]
+        )
+
+    def predict_set(self, X, coverage=0.9):
+        """Return which classes each row may belong to.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        coverage : float, default=0.9
+            Probability that the set of a row contains its class, for the rows of each class alone.
+
+        Returns
+        -------
+        sets : ndarray of bool of shape (n_samples, n_classes)
+            Whether each class is in the set, in the order of `classes_`. A row like those of no
+            class has none.
+        """
+        if not (isinstance(coverage, Real) and 0 < coverage < 1):
+            raise ValueError(f"coverage={coverage!r}; it must be a number between 0 and 1.")
+        return self.p_values(X) > 1 - coverage
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "estimators_")

@@ -1,0 +1,145 @@
+"""Encoding of the conditions of a conditional density: numbers, categories and gaps."""
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.model_selection import KFold
+from sklearn.preprocessing import OneHotEncoder, TargetEncoder
+from sklearn.utils import check_array
+from sklearn.utils.validation import validate_data
+
+# With more categories, or several columns of y, a category is encoded by the mean of y.
+MAX_ONE_HOT = 12
+N_FOLDS = 5  # of the cross-fitted means
+FARTHEST = 4.0  # standard deviations, towards which outlying numbers are squashed
+
+
+class ContextEncoder(TransformerMixin, BaseEstimator):
+    """Standardised numbers, encoded categories and indicators of gaps, as columns of floats.
+
+    Numbers are standardised, and outlying ones drawn towards 4 standard deviations. A gap becomes
+    the mean, with an indicator if the column had gaps in `fit`. Categories are columns of texts
+    or booleans, or of pandas' categorical dtype. Those with up to 12 categories are encoded as
+    one-hot, others as the cross-fitted mean of y; a gap is a category of its own, and an unknown
+    category is encoded as zeros or as the overall mean.
+
+    Parameters
+    ----------
+    random_state : int, default=0
+        Seeds the folds of the cross-fitted means.
+    """
+
+    def __init__(self, random_state=0):
+        self.random_state = random_state
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Learn the columns of X."""
+        self.fit_transform(X, y, sample_weight)
+        return self
+
+    def fit_transform(self, X, y=None, sample_weight=None):
+        """Learn the columns of X, and encode them; categories as means of other rows only."""
+        X, is_category = self._validated(X, reset=True)
+        self.is_category_ = is_category
+        numbers = as_numbers(X[:, ~is_category])
+        weight = np.ones(len(X)) if sample_weight is None else sample_weight
+        is_known = ~np.isnan(numbers)
+        numbers = np.where(is_known, numbers, 0.0)
+        total = np.maximum(weight @ is_known, np.finfo(float).tiny)
+        self.mean_ = weight @ numbers / total
+        deviation = np.where(is_known, numbers - self.mean_, 0.0)
+        scale = np.sqrt(weight @ deviation**2 / total)
+        self.scale_ = np.where(scale > 1e-12 * np.abs(self.mean_), scale, 1.0)
+        self.has_gaps_ = ~is_known.all(axis=0)
+        categories = as_texts(X[:, is_category])
+        n_categories = np.array([len(np.unique(column)) for column in categories.T])
+        is_single = y is not None and np.ndim(np.squeeze(y)) == 1
+        self.is_many_ = (n_categories > MAX_ONE_HOT) & is_single
+        self.few_, self.many_ = None, None
+        encoded = [self._encode_numbers(X)]
+        if not self.is_many_.all():
+            self.few_ = OneHotEncoder(
+                handle_unknown="ignore", sparse_output=False, max_categories=2 * MAX_ONE_HOT
+            )
+            encoded.append(self.few_.fit_transform(categories[:, ~self.is_many_]))
+        if self.is_many_.any():
+            # Whole numbers in y would be taken for classes by default.
+            folds = KFold(N_FOLDS, shuffle=True, random_state=self.random_state)
+            self.many_ = TargetEncoder(target_type="continuous", cv=folds)
+            target = np.squeeze(y)
+            self.target_mean_, self.target_scale_ = target.mean(), target.std() or 1.0
+            many = self.many_.fit_transform(categories[:, self.is_many_], target)
+            encoded.append((many - self.target_mean_) / self.target_scale_)
+        return np.column_stack(encoded)
+
+    def transform(self, X):
+        """Encode rows of X."""
+        X, _ = self._validated(X, reset=False)
+        encoded = [self._encode_numbers(X)]
+        categories = as_texts(X[:, self.is_category_])
+        if self.few_ is not None:
+            encoded.append(self.few_.transform(categories[:, ~self.is_many_]))
+        if self.many_ is not None:
+            many = self.many_.transform(categories[:, self.is_many_])
+            encoded.append((many - self.target_mean_) / self.target_scale_)
+        return np.column_stack(encoded)
+
+    def _encode_numbers(self, X):
+        numbers = as_numbers(X[:, ~self.is_category_])
+        is_gap = np.isnan(numbers)
+        standard = np.where(is_gap, 0.0, (numbers - self.mean_) / self.scale_)
+        squashed = FARTHEST * np.arcsinh(standard / FARTHEST)
+        return np.column_stack([squashed, is_gap[:, self.has_gaps_]])
+
+    def _validated(self, X, reset):
+        """Return X as an array, and which columns hold categories."""
+        by_dtype = [str(dtype) in ("category", "Categorical") for dtype in getattr(X, "dtypes", [])]
+        X = validate_data(self, X, dtype=None, ensure_all_finite=False, reset=reset)
+        if not reset:
+            return X, self.is_category_
+        is_category = np.array(by_dtype or [False] * X.shape[1])
+        if X.dtype.kind not in "biuf":
+            is_category |= [any(map(is_text, column)) for column in X.T]
+        return X, is_category
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        return tags
+
+
+def is_text(value):
+    """Whether a value is a category, whatever its column's dtype."""
+    return isinstance(value, str | bool | np.bool_)
+
+
+def is_missing(value):
+    """Whether a value is a gap: None, NaN, or pandas' NA, which compares as neither."""
+    return value is None or type(value).__name__ == "NAType" or value != value
+
+
+def as_texts(columns):
+    """Return categories as texts, a gap as an empty one."""
+    texts = [["" if is_missing(value) else str(value) for value in row] for row in columns]
+    return np.array(texts, dtype=object).reshape(columns.shape)
+
+
+def as_numbers(columns):
+    """Return columns as floats, a gap as NaN."""
+    if columns.dtype.kind == "O":
+        columns = [[as_number(value) for value in row] for row in columns]
+    columns = np.asarray(columns, dtype=np.float64)
+    if not columns.size:
+        return columns
+    return check_array(columns, ensure_all_finite="allow-nan", input_name="X")
+
+
+def as_number(value):
+    """Return a value as a float, a gap as NaN."""
+    try:
+        return np.nan if is_missing(value) else float(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"{error}. A column of X holds {value!r} among numbers: give numbers alone (dates as "
+            "days since the first of them), or texts for a column of categories."
+        ) from error

@@ -1,0 +1,479 @@
+"""Conditional density: any flow, given other columns."""
+
+import copy
+from numbers import Integral
+
+import numpy as np
+from scipy.special import log_ndtr, logsumexp, ndtr, ndtri
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.callback import CallbackSupportMixin
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ..density import FlowDensity, NSFDensity
+from ..density._threads import fork_safe
+from ..ensemble._components import N_FOLDS, make_splits
+from ..persistence.mixin import PersistenceMixin
+from ..preprocessing.dequantizer import Dequantizer
+from ..preprocessing.sklearn_compat import HasMethods, StrOptions, check_sample_weight, fit_context
+from ..preprocessing.validation import Table, check_magnitude, validate_bounds, validate_weight
+from ._context import ContextEncoder
+from ._distribution import ConditionalDistribution
+
+FOLDED_ROWS = (50, 5_000)  # between them, an ensemble of folds is worth its time
+TOLERANCE = 1e-8  # of a quantile, in probability
+MAX_STEPS = 60
+SMALL_CELL = 1e-5  # in the latent space, over which the density is constant
+
+
+def default_flow():
+    """Return the flow that a conditional density has unless another one is given."""
+    return NSFDensity(n_transforms=2, dropout=0.2)
+
+
+class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
+    """Density of the columns of y given those of X, ``p(y | x)``, by any flow.
+
+    The conditioner networks of the flow see the encoded columns of X as their context; its
+    parameters `preprocessing`, `bounds` and `discrete` refer to the columns of y. Small tables
+    have an ensemble: a flow for each fold, which is held out to stop its training, with equal
+    weights.
+
+    Parameters
+    ----------
+    estimator : FlowDensity, default=None
+        The flow, which is cloned. By default ``NSFDensity(n_transforms=2, dropout=0.2)``.
+        `warm_start` and `contamination` have no effect, and a `CNFDensity` has no columns of noise.
+
+    cv : "auto", None, int, cross-validation generator or iterable, default="auto"
+        How rows are held out, with a flow for each split; the density is the mean of theirs.
+        "auto" takes 5 folds from 50 to 5,000 rows. With None there is one flow, which holds out
+        its own ``validation_fraction``.
+
+    encoder : "auto" or transformer, default="auto"
+        What turns X into numbers. "auto" standardises numbers, and draws outlying ones towards 4
+        standard deviations. Texts, booleans and pandas' categories become one-hot columns or,
+        from 13 categories on, means of y, cross-fitted on the training rows. A gap becomes the
+        mean, with an indicator, or a category of its own. A transformer is fitted to X and y
+        first, and "auto" to its output.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds the folds and the flows, in place of the flow's own.
+
+    Attributes
+    ----------
+    flows_ : list of torch.nn.Module
+        The fitted flows, which take y and the encoded X side by side.
+
+    histories_ : list of dict
+        The history of each flow, as `history_` of its class.
+
+    encoder_ : transformer
+        The fitted encoder.
+
+    held_out_ : list of ndarray or None
+        Of each flow, the rows that it did not see, if there are folds: indices into the rows of
+        positive weight.
+
+    discrete_ : dict
+        The discrete columns of y, by name or else by index, and the distance between their values.
+
+    n_features_in_ : int
+        Number of columns of X seen in `fit`.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Column names of X seen in `fit`, if they are all strings.
+
+    n_outputs_ : int
+        Number of columns of y.
+
+    See Also
+    --------
+    FlowRegressor : Point predictions, quantiles and intervals.
+
+    References
+    ----------
+    Rothfuss, Ferreira, Walther & Ulrich, "Conditional Density Estimation with Neural Networks:
+    Best Practices and Benchmarks", 2019.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from skflows import ConditionalDensity, NSFDensity
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> density = ConditionalDensity(NSFDensity(n_transforms=1, max_iter=5), random_state=0)
+    >>> density.fit(X, y).log_prob(X[:3], y[:3]).shape
+    (3,)
+    >>> density.sample(X[:3], n_samples=10, random_state=0).shape
+    (3, 10, 1)
+    """
+
+    _parameter_constraints: dict = {
+        "estimator": [FlowDensity, None],
+        "cv": [StrOptions({"auto"}), "cv_object"],
+        "encoder": [StrOptions({"auto"}), HasMethods(["fit_transform", "transform"])],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(self, estimator=None, *, cv="auto", encoder="auto", random_state=None):
+        self.estimator = estimator
+        self.cv = cv
+        self.encoder = encoder
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=False)
+    @fork_safe()
+    def fit(self, X, y, sample_weight=None):
+        """Fit the density of y given X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The conditions: numbers and, in a DataFrame or an array of objects, categories. Gaps
+            are None or NaN.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            What is modelled.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Importance of each row in the likelihood; rows of weight 0 are left out.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        from ..training.joint_fit import fit_jointly
+
+        vars(self).pop("flows_", None)  # a fit that fails leaves nothing fitted
+        members, fits = self._begin(X, y, sample_weight)
+        context = self._init_callback_context(max_subtasks=None)
+        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
+        context.call_on_fit_task_begin(**task)
+        epoch = []  # the callback context of the current epoch
+
+        def on_epoch_begin():
+            epoch[:] = [context.subcontext(task_name="epoch")]
+            epoch[0].call_on_fit_task_begin(**task)
+
+        def on_epoch_end(history):
+            return epoch[0].call_on_fit_task_end(
+                **task, reconstruction_attributes=lambda: self._fitted(fits)
+            )
+
+        histories = fit_jointly(fits, on_epoch_begin=on_epoch_begin, on_epoch_end=on_epoch_end)
+        vars(self).update(self._fitted(fits, is_final=True))
+        for member, history in zip(members, histories, strict=True):
+            member._store_history(history, warm=False)
+        self.histories_ = [member.history_ for member in members]
+        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        # Last, so that a user who turns warnings into errors loses nothing.
+        for member, history in zip(members, histories, strict=True):
+            member._warn_of_trouble(history)
+        return self
+
+    def _begin(self, X, y, sample_weight):
+        """Validate the input; return an estimator and the prepared fit of each flow."""
+        estimator = default_flow() if self.estimator is None else self.estimator
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None."
+            )
+        random_state = check_random_state(self.random_state)
+        Y, names = validate_outputs(y, least=2)
+        check_consistent_length(X, Y)
+        weight = validate_weight(sample_weight, Y, least=2)
+        context = self._fit_encoder(X, Y, weight)
+        self.n_outputs_ = Y.shape[1]
+        self._dequantizer = Dequantizer.for_parameter(estimator.discrete, Y, names)
+        self.discrete_ = self._dequantizer.named_gaps(names)
+        self._bounds = validate_bounds(
+            estimator.bounds, Y, self._dequantizer, names=names, what="y"
+        )
+        is_weighted = weight > 0
+        rows, weight = np.column_stack([Y, context])[is_weighted], weight[is_weighted]
+        splits = self._splits(rows, is_weighted, random_state)
+        self.held_out_ = [held_out for _, held_out in splits]
+        members, fits = [], []
+        for train, held_out in splits:
+            member = clone(estimator).set_params(random_state=random_state.randint(2**31 - 1))
+            member._validate_params()
+            member._dequantizer = self._dequantizer
+            table = Table(
+                rows[train], weight[train], None, self._dequantizer, self._bounds, context.shape[1]
+            )
+            held_out = None if held_out is None else (rows[held_out], weight[held_out])
+            fits.append(member._start_fit(table, held_out, False, False, member.max_iter))
+            members.append(member)
+            with fits[-1].seeded():
+                fits[-1].prepare()
+        return members, fits
+
+    def _fit_encoder(self, X, Y, weight):
+        """Fit the encoder, and return the encoded X."""
+        first = [] if isinstance(self.encoder, str) else [clone(self.encoder)]
+        self.encoder_ = make_pipeline(*first, ContextEncoder())
+        context = self.encoder_.fit_transform(X, Y, contextencoder__sample_weight=weight)
+        for name in ("n_features_in_", "feature_names_in_"):
+            vars(self).pop(name, None)
+            if hasattr(self.encoder_, name):
+                setattr(self, name, getattr(self.encoder_, name))
+        return context
+
+    def _folds(self, n):
+        """Return `cv` for n rows: None if there are no folds."""
+        if not isinstance(self.cv, str):
+            return self.cv
+        return N_FOLDS if FOLDED_ROWS[0] <= n <= FOLDED_ROWS[1] else None
+
+    def _member(self, i):
+        """Return the density of a single flow."""
+        member = copy.copy(self)
+        member.flows_, member._signs = [self.flows_[i]], [self._signs[i]]
+        return member
+
+    def _splits(self, rows, is_weighted, random_state):
+        """Return pairs of training rows and held-out rows, None for those that the flow chooses."""
+        cv = self._folds(len(rows))
+        if cv is None:
+            return [(np.arange(len(rows)), None)]
+        return make_splits(cv, rows, is_weighted, random_state.randint(2**31 - 1))
+
+    def _fitted(self, fits, is_final=False):
+        """Return the attributes of a fitted density, from fits as they are now."""
+        flows = [fit.snapshot(is_final) for fit in fits]
+        rows = fits[0].rows
+        ends = rows[[rows[:, 0].argmin(), rows[:, 0].argmax()]]
+        ends[1, self.n_outputs_ :] = ends[0, self.n_outputs_ :]
+        ends = self._dequantizer.add_noise(ends, np.array([[0.1], [0.9]]))
+        # Of a single output, an increasing map is the quantile of a normal; some maps decrease.
+        latent = [map_rows(flow, "forward", ends)[0][:, 0] for flow in flows]
+        signs = [float(np.sign(high - low) or 1) for low, high in latent]
+        return {"flows_": flows, "_signs": signs}
+
+    def log_prob(self, X, y):
+        """Return the log-density of each row of y given that of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The conditions.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            The values.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            In nats, in the units of y. In a discrete column, the density is the probability of the
+            value, divided by the distance between values: exactly if it is the only column of y,
+            otherwise by two points of the cell.
+        """
+        return self._log_prob(self._rows(X, y))
+
+    def score(self, X, y, sample_weight=None):
+        """Return the mean of `log_prob`, so that a search maximises the likelihood.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The conditions.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            The values.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Importance of each row in the mean.
+
+        Returns
+        -------
+        score : float
+            In nats per row.
+        """
+        scores = self.log_prob(X, y)
+        if sample_weight is not None:
+            sample_weight = check_sample_weight(sample_weight, scores, ensure_non_negative=True)
+        return float(np.average(scores, weights=sample_weight))
+
+    def sample(self, X, n_samples=1, random_state=None):
+        """Draw values of y for each row of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+            The conditions.
+
+        n_samples : int, default=1
+            Number of draws for each row.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw.
+
+        Returns
+        -------
+        y : ndarray of shape (n_rows, n_samples, n_outputs)
+            The draws.
+        """
+        return self._draw(self._encoded(X), n_samples, random_state)
+
+    def predict_distribution(self, X):
+        """Return the distribution of y at each row of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The conditions.
+
+        Returns
+        -------
+        distribution : ConditionalDistribution
+            It has the methods of a frozen distribution of `scipy.stats`, such as `cdf`, `ppf`,
+            `mean` and `std`, with one entry per row.
+        """
+        return ConditionalDistribution(self, self._encoded(X))
+
+    def _draw(self, context, n_samples, random_state):
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
+        random_state = check_random_state(random_state)
+        latent = random_state.standard_normal((len(context), n_samples, self.n_outputs_))
+        member = random_state.randint(len(self.flows_), size=(len(context), n_samples))
+        y = np.empty_like(latent)
+        for i, flow in enumerate(self.flows_):
+            row, draw = np.nonzero(member == i)
+            y[row, draw] = self._inverse(flow, latent[row, draw], context[row])
+        self._dequantizer.round(y.reshape(-1, self.n_outputs_))
+        return y
+
+    def _encoded(self, X):
+        check_is_fitted(self)
+        return self.encoder_.transform(X)
+
+    def _rows(self, X, y):
+        """Return validated y and encoded X side by side."""
+        context = self._encoded(X)
+        Y, _ = validate_outputs(y)
+        check_consistent_length(context, Y)
+        if Y.shape[1] != self.n_outputs_:
+            raise ValueError(
+                f"y has {Y.shape[1]} columns, but {type(self).__name__} was fitted to "
+                f"{self.n_outputs_}."
+            )
+        return np.column_stack([Y, context])
+
+    def _log_prob(self, rows):
+        """Return the log-density of y given the context beside it."""
+        if self._dequantizer and self.n_outputs_ == 1:
+            return self._log_probability(rows) - np.log(self._dequantizer.gap[0])
+        return self._dequantizer.mean_density(self._mixture_log_prob, rows)
+
+    def _mixture_log_prob(self, rows):
+        """Return the log-density of y before any rounding."""
+        return log_mean_exp([map_rows(flow, "log_prob", rows)[0] for flow in self.flows_])
+
+    def _log_probability(self, rows):
+        """Return the log-probability of the cell of each row of a single, discrete output."""
+        low, high = (self._latent(self._dequantizer.add_noise(rows, end)) for end in (0.0, 1.0))
+        return log_mean_exp(log_normal_interval(low, high))
+
+    def _latent(self, rows):
+        """Return the normal quantile of each row of a single output, for each flow."""
+        latent = np.array(
+            [
+                sign * map_rows(flow, "forward", rows)[0][:, 0]
+                for flow, sign in zip(self.flows_, self._signs, strict=True)
+            ]
+        )
+        if self._bounds is not None:  # on which a flow is only nearly infinite
+            low, high = self._bounds[0]
+            latent[:, rows[:, 0] <= low] = -np.inf
+            latent[:, rows[:, 0] >= high] = np.inf
+        return latent
+
+    def _cdf(self, rows):
+        """Return the probability of values up to y, a single output, before any rounding."""
+        return ndtr(self._latent(rows)).mean(axis=0)
+
+    def _ppf(self, q, context):
+        """Return the quantiles of a single output, before any rounding.
+
+        A quantile of the mixture lies between those of its members: Newton's method, or bisection
+        where a step leaves the interval.
+        """
+        latent = ndtri(q)[:, None]
+        ends = [
+            self._inverse(flow, sign * latent, context)[:, 0]
+            for flow, sign in zip(self.flows_, self._signs, strict=True)
+        ]
+        low, high = np.min(ends, axis=0), np.max(ends, axis=0)
+        y = np.mean(ends, axis=0)
+        left = np.flatnonzero(low < high) if len(ends) > 1 else []
+        for _ in range(MAX_STEPS):
+            if not len(left):
+                break
+            at = y[left]
+            rows = np.column_stack([at, context[left]])
+            excess = self._cdf(rows) - q[left]
+            low[left] = np.where(excess < 0, at, low[left])
+            high[left] = np.where(excess < 0, high[left], at)
+            slope = np.exp(self._mixture_log_prob(rows))
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                step = at - excess / slope
+            middle = (low[left] + high[left]) / 2
+            is_inside = (step >= low[left]) & (step <= high[left])
+            y[left] = np.where(is_inside, step, middle)
+            left = left[(np.abs(excess) > TOLERANCE) & (low[left] < middle) & (middle < high[left])]
+        return y
+
+    @staticmethod
+    def _inverse(flow, latent, context):
+        return map_rows(flow, "inverse", np.column_stack([latent, context]))[0]
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "flows_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = True
+        tags.input_tags.allow_nan = isinstance(self.encoder, str)
+        tags.input_tags.categorical = tags.input_tags.allow_nan
+        return tags
+
+
+def map_rows(flow, method, rows):
+    """Call a method of a flow on rows in chunks."""
+    from ..density import _evaluation  # imports torch
+
+    return _evaluation.map_rows(flow, method, rows)
+
+
+def log_mean_exp(values):
+    """Return the logarithm of the mean of the exponentials of several arrays."""
+    return logsumexp(values, axis=0) - np.log(len(values))
+
+
+def log_normal_interval(low, high):
+    """Return the log-probability of intervals under a standard normal."""
+    # In the upper tail, the complements are exact.
+    is_upper = low + high > 0
+    low, high = np.where(is_upper, -high, low), np.where(is_upper, -low, high)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = log_ndtr(high) + np.log1p(-np.exp(log_ndtr(low) - log_ndtr(high)))
+        middle = -0.5 * (((low + high) / 2) ** 2 + np.log(2 * np.pi)) + np.log(high - low)
+        inside = np.where(high - low < SMALL_CELL, middle, apart)
+    return np.where(low < high, inside, -np.inf)
+
+
+def validate_outputs(y, least=1):
+    """Return y as rows of floats, and the names of its columns if it has any."""
+    names = getattr(y, "columns", None)
+    if names is None and getattr(y, "name", None) is not None:
+        names = [y.name]
+    Y = check_array(y, ensure_2d=False, dtype=np.float64, ensure_min_samples=least, input_name="y")
+    Y = Y.reshape(len(Y), -1) if Y.ndim == 1 else Y
+    check_magnitude(Y, names)
+    return Y, None if names is None else list(names)

@@ -1,0 +1,328 @@
+"""Distributions of y at the rows of X, with the methods of scipy's frozen distributions."""
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import norm, qmc
+
+from ..preprocessing.dequantizer import ROUNDING
+
+STEP, FARTHEST = 0.25, 4.5  # of the quadrature in the latent space, in standard deviations
+N_DRAWS = 512  # of several outputs, which have no quantiles in closed form
+N_CELLS = 120  # of a histogram
+ROWS_AT_ONCE = 2**16  # to bound the memory of their repeated contexts
+
+
+class ConditionalDistribution:
+    """The distribution of y at each row of X, as a frozen distribution of `scipy.stats`.
+
+    Arguments broadcast against one entry per row: ``cdf(0.0)`` has shape (n,) and
+    ``ppf([[0.1], [0.9]])`` has shape (2, n). With several outputs there is one entry per row and
+    output, and all methods but `logpdf` and `pdf` are about single outputs. They then rest on 512
+    draws from a quasi-random sequence.
+
+    `ConditionalDensity.predict_distribution` returns one; it is not meant to be created by users.
+
+    Parameters
+    ----------
+    density : ConditionalDensity
+        The fitted density.
+    context : ndarray of shape (n, n_context)
+        The encoded rows of X.
+    """
+
+    def __init__(self, density, context):
+        self._density = density
+        self._context = context
+        self._dequantizer = density._dequantizer
+        self._is_single = density.n_outputs_ == 1
+        n, d = len(context), density.n_outputs_
+        self._shape = (n,) if self._is_single else (n, d)
+
+    def __len__(self):
+        return len(self._context)
+
+    @property
+    def is_discrete(self):
+        """Whether there is a single output, of discrete values."""
+        return self._is_single and bool(self._dequantizer)
+
+    @property
+    def gap(self):
+        """Distance between the values of a single, discrete output."""
+        return float(self._dequantizer.gap[0])
+
+    def logpdf(self, y):
+        """Return the log-density at y, in nats (see `ConditionalDensity.log_prob`).
+
+        Parameters
+        ----------
+        y : array-like
+            Values that broadcast against one entry per row, and output.
+
+        Returns
+        -------
+        log_density : ndarray
+            One entry per row.
+        """
+        return self._at(y, self._density._log_prob)
+
+    def pdf(self, y):
+        """Return the density at y.
+
+        Parameters
+        ----------
+        y : array-like
+            Values that broadcast against one entry per row, and output.
+
+        Returns
+        -------
+        density : ndarray
+            One entry per row.
+        """
+        return np.exp(self.logpdf(y))
+
+    def pmf(self, y):
+        """Return the probability of a value of a single, discrete output.
+
+        Parameters
+        ----------
+        y : array-like
+            Values that broadcast against one entry per row.
+
+        Returns
+        -------
+        probability : ndarray
+            One entry per row.
+        """
+        if not self.is_discrete:
+            raise ValueError("pmf needs a single, discrete output; pdf is the density of others.")
+        return self.pdf(y) * self.gap
+
+    def cdf(self, y):
+        """Return the probability of values up to y.
+
+        Parameters
+        ----------
+        y : array-like
+            Values that broadcast against one entry per row, and output.
+
+        Returns
+        -------
+        probability : ndarray
+        """
+        y = np.asarray(y, dtype=np.float64)
+        y = np.array(np.broadcast_to(y, np.broadcast_shapes(y.shape, self._shape)))
+        for own, values, gap in self._discrete():
+            # To the upper end of the cell of the largest possible value up to y.
+            steps = np.floor((y[own] - values[0]) / gap + ROUNDING)
+            y[own] = values[0] + gap * (steps + 0.5)
+        return self._continuous_cdf(y)
+
+    def sf(self, y):
+        """Return the probability of values above y.
+
+        Parameters
+        ----------
+        y : array-like
+            Values that broadcast against one entry per row, and output.
+
+        Returns
+        -------
+        probability : ndarray
+        """
+        return 1 - self.cdf(y)
+
+    def ppf(self, q):
+        """Return quantiles.
+
+        Parameters
+        ----------
+        q : array-like
+            Probabilities that broadcast against one entry per row, and output.
+
+        Returns
+        -------
+        y : ndarray
+            A possible value if the output is discrete.
+        """
+        y = self._continuous_ppf(q)
+        return self._dequantizer.round(y.reshape(-1, self._density.n_outputs_)).reshape(y.shape)
+
+    quantile = ppf
+
+    def median(self):
+        """Return the median.
+
+        Returns
+        -------
+        median : ndarray
+            One entry per row, and output.
+        """
+        return self.ppf(0.5)
+
+    def mean(self):
+        """Return the mean.
+
+        Returns
+        -------
+        mean : ndarray
+            One entry per row, and output.
+        """
+        return self._moments()[0]
+
+    def var(self):
+        """Return the variance.
+
+        Returns
+        -------
+        variance : ndarray
+            One entry per row, and output.
+        """
+        return self._moments()[1]
+
+    def std(self):
+        """Return the standard deviation.
+
+        Returns
+        -------
+        deviation : ndarray
+            One entry per row, and output.
+        """
+        return np.sqrt(self.var())
+
+    def interval(self, confidence):
+        """Return the central interval of the given probability, which is not calibrated.
+
+        Parameters
+        ----------
+        confidence : float
+            The probability.
+
+        Returns
+        -------
+        low, high : ndarray
+            One entry per row, and output.
+        """
+        return self.ppf((1 - confidence) / 2), self.ppf((1 + confidence) / 2)
+
+    def rvs(self, size=1, random_state=None):
+        """Draw values.
+
+        Parameters
+        ----------
+        size : int, default=1
+            Number of draws for each row.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw.
+
+        Returns
+        -------
+        y : ndarray of shape (size, n) or (size, n, n_outputs)
+            The draws.
+        """
+        y = self._density._draw(self._context, size, random_state)
+        return np.moveaxis(y[..., 0] if self._is_single else y, 1, 0)
+
+    def _discrete(self):
+        """Yield the index into entries, the values and the gap of each discrete output."""
+        discrete = self._dequantizer
+        for j, values, gap in zip(discrete.columns, discrete.values, discrete.gap, strict=True):
+            yield ... if self._is_single else (..., j), values, gap
+
+    def _at(self, y, function):
+        """Return a function of rows of y beside their context, at values that broadcast."""
+        y = np.asarray(y, dtype=np.float64)
+        y = np.broadcast_to(y, np.broadcast_shapes(y.shape, self._shape))
+        entries = y.shape if self._is_single else y.shape[:-1]
+        y = y.reshape(-1, self._density.n_outputs_)
+        row = np.broadcast_to(np.arange(len(self)), entries).ravel()
+        return in_blocks(
+            lambda y, row: function(np.column_stack([y, self._context[row]])), y, row
+        ).reshape(entries)
+
+    def _continuous_cdf(self, y):
+        if self._is_single:
+            return self._at(y, self._density._cdf)
+        shape = np.broadcast_shapes(np.shape(y), self._shape)
+        y = np.broadcast_to(y, shape).reshape(-1, *self._shape)
+        draws = self._draws()
+        below = [(draws <= values).mean(axis=0) for values in y]
+        return np.reshape(below, shape)
+
+    def _continuous_ppf(self, q):
+        q = np.asarray(q, dtype=np.float64)
+        if not ((q >= 0) & (q <= 1)).all():
+            raise ValueError(f"q={q!r}; probabilities are from 0 to 1.")
+        q = np.broadcast_to(q, np.broadcast_shapes(q.shape, self._shape))
+        if self._is_single:
+            row = np.broadcast_to(np.arange(len(self)), q.shape).ravel()
+            return in_blocks(
+                lambda q, row: self._density._ppf(q, self._context[row]), q.ravel(), row
+            ).reshape(q.shape)
+        levels, which = np.unique(q, return_inverse=True)
+        found = np.quantile(self._draws(), levels, axis=0).reshape(len(levels), *self._shape)
+        which = which.reshape(-1, *self._shape)
+        return np.take_along_axis(found, which, axis=0).reshape(q.shape)
+
+    def _moments(self):
+        if self._is_single:
+            latent = np.arange(-FARTHEST, FARTHEST + STEP / 2, STEP)
+            weight = norm.pdf(latent) / norm.pdf(latent).sum()
+            n_flows = len(self._density.flows_)
+            y = np.column_stack([self._flow_nodes(i, latent) for i in range(n_flows)])
+            weight = np.tile(weight, n_flows) / n_flows
+            mean = y @ weight
+            variance = ((y - mean[:, None]) ** 2) @ weight
+        else:
+            draws = self._draws()
+            mean, variance = draws.mean(axis=0), draws.var(axis=0)
+        for own, _, gap in self._discrete():  # without the noise over a cell
+            variance[own] = np.maximum(variance[own] - gap**2 / 12, 0)
+        return mean, variance
+
+    def _flow_nodes(self, i, latent):
+        """Return y at latent values, of shape (n, k), for each row under flow i."""
+        density, k = self._density, len(latent)
+
+        def nodes(context):
+            tiled = density._signs[i] * np.tile(latent, len(context))[:, None]
+            repeated = np.repeat(context, k, axis=0)
+            return density._inverse(density.flows_[i], tiled, repeated).reshape(-1, k)
+
+        return in_blocks(nodes, self._context, size=max(1, ROWS_AT_ONCE // k))
+
+    def _histogram(self):
+        """Return edges (n, k + 1) and probabilities (n, k) of cells of a single output.
+
+        The edges are quantiles of the flows, so that cells are narrow where the density is high.
+        Those of different flows are at different levels, in order not to meet.
+        """
+        levels = np.linspace(-FARTHEST, FARTHEST, N_CELLS + 1)
+        n_flows = len(self._density.flows_)
+        edges = [self._flow_nodes(i, levels[i::n_flows]) for i in range(n_flows)]
+        edges = np.sort(np.column_stack(edges), axis=1)
+        return edges, np.diff(self._at(edges.T, self._density._cdf).T, axis=1)
+
+    def _draws(self):
+        """Return draws from a quasi-random sequence, of shape (N_DRAWS, n, n_outputs)."""
+        d, n = self._density.n_outputs_, len(self)
+        latent = ndtri(qmc.Sobol(d, seed=0).random(N_DRAWS) * (1 - 1e-9) + 5e-10)
+        y = np.empty((n, N_DRAWS, d))
+        # Draws are dealt out to the flows in turn.
+        n_flows = len(self._density.flows_)
+        for i, flow in enumerate(self._density.flows_):
+            own = latent[i::n_flows]
+            rows = np.repeat(self._context, len(own), axis=0)
+            y[:, i::n_flows] = self._density._inverse(flow, np.tile(own, (n, 1)), rows).reshape(
+                n, len(own), d
+            )
+        return np.moveaxis(y, 1, 0)
+
+
+def in_blocks(function, *arrays, size=ROWS_AT_ONCE):
+    """Return a function of arrays, computed in blocks of their rows."""
+    starts = range(0, max(len(arrays[0]), 1), size)
+    return np.concatenate(
+        [function(*(array[start : start + size] for array in arrays)) for start in starts]
+    )

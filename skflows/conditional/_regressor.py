@@ -1,0 +1,332 @@
+"""Regression by a conditional density: predictions, quantiles and calibrated intervals."""
+
+from numbers import Real
+
+import numpy as np
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, clone
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ..persistence.mixin import PersistenceMixin
+from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context, safe_indexing
+from ._density import ConditionalDensity, validate_outputs
+from ._regions import HighestDensity, central_scores, conformal_level, possible_ends
+
+HELD_OUT = 0.2
+LEAST_ROWS = 40  # of a table that is calibrated without being asked to
+
+
+class FlowRegressor(
+    MultiOutputMixin, RegressorMixin, PersistenceMixin, MetaEstimatorMixin, BaseEstimator
+):
+    """Regression by the density of y given X.
+
+    The mean, quantiles and the whole distribution of y at each row come from a
+    `ConditionalDensity`. Intervals and regions are conformal: rows that the density has not seen
+    set their level, so that they have the wanted coverage whether or not the density is right.
+
+    Parameters
+    ----------
+    density : ConditionalDensity, default=None
+        The density, which is cloned; by default one with its defaults.
+
+    prediction : {"mean", "median"}, default="mean"
+        What `predict` returns.
+
+    calibration : "auto", float or None, default="auto"
+        The rows that calibrate intervals. "auto" takes the folds that each flow of the density
+        holds out, if there are any; otherwise, from 40 rows on, it holds out a fifth of the rows.
+        A fraction holds out that part of the rows, in any case. With held-out rows, the coverage
+        is guaranteed on average over tables; folds leave more rows for training, but have been
+        used for early stopping, and their coverage is approximate. None saves the time.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds the held-out rows and, if it has no seed of its own, the density.
+
+    Attributes
+    ----------
+    density_ : ConditionalDensity
+        The fitted density.
+
+    calibration_scores_ : dict of ndarray or None
+        The scores of the calibration rows: "central", the probability of the narrowest central
+        interval that contains y, for each output, and "highest_density", that of the smallest
+        region, for a single output.
+
+    n_features_in_ : int
+        Number of columns of X seen in `fit`.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Column names of X seen in `fit`, if they are all strings.
+
+    n_outputs_ : int
+        Number of columns of y.
+
+    References
+    ----------
+    Chernozhukov, Wüthrich & Zhu, "Distributional Conformal Prediction", 2021; Izbicki, Shimizu &
+    Stern, "CD-split and HPD-split: Efficient Conformal Regions in High Dimensions", 2022; Vovk,
+    "Cross-Conformal Predictors", 2015.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from skflows import ConditionalDensity, FlowRegressor, NSFDensity
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> density = ConditionalDensity(NSFDensity(n_transforms=1, max_iter=5))
+    >>> regressor = FlowRegressor(density, random_state=0).fit(X, y)
+    >>> regressor.predict(X[:3]).shape
+    (3,)
+    >>> regressor.predict_interval(X[:3], coverage=0.9).shape
+    (3, 2)
+    >>> regressor.predict_distribution(X[:3]).std().shape
+    (3,)
+    """
+
+    _parameter_constraints: dict = {
+        "density": [ConditionalDensity, None],
+        "prediction": [StrOptions({"mean", "median"})],
+        "calibration": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither"), None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(self, density=None, *, prediction="mean", calibration="auto", random_state=None):
+        self.density = density
+        self.prediction = prediction
+        self.calibration = calibration
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, sample_weight=None):
+        """Fit the density, and calibrate its intervals.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows (see `ConditionalDensity.fit`).
+
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            The target.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Importance of each row in the likelihood. The calibration does not use them.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        vars(self).pop("density_", None)  # a fit that fails leaves nothing fitted
+        density = ConditionalDensity() if self.density is None else clone(self.density)
+        random_state = check_random_state(self.random_state)
+        seed = random_state.randint(2**31 - 1)
+        if density.random_state is None:
+            density.set_params(random_state=seed)
+        # As arrays, to take rows of them; tables keep the names of their columns.
+        X = X if hasattr(X, "columns") else check_array(X, dtype=None, ensure_all_finite=False)
+        y = y if y is None or hasattr(y, "iloc") else np.asarray(y)
+        n = 0 if y is None else len(y)
+        fraction = self.calibration
+        if isinstance(fraction, str):  # "auto"
+            splits_itself = density._folds(n) is not None or n < LEAST_ROWS
+            fraction = None if splits_itself else HELD_OUT
+        rest = np.arange(n)
+        if fraction is not None:
+            order = random_state.permutation(n)
+            n_held_out = min(max(1, round(fraction * n)), n - 1)
+            held_out, rest = order[:n_held_out], order[n_held_out:]
+        rows = [X, y, sample_weight]
+        if fraction is not None:
+            rows = [None if part is None else safe_indexing(part, rest) for part in rows]
+        density.fit(*rows)
+        self.calibration_scores_ = None
+        if fraction is not None:
+            scores = [row_scores(density, safe_indexing(X, held_out), safe_indexing(y, held_out))]
+        elif self.calibration is None or density.held_out_[0] is None:
+            scores = []
+        else:
+            is_weighted = np.arange(n) if sample_weight is None else np.flatnonzero(sample_weight)
+            scores = [
+                row_scores(density._member(i), safe_indexing(X, own), safe_indexing(y, own))
+                for i, held_out in enumerate(density.held_out_)
+                for own in [is_weighted[held_out]]
+            ]
+        if scores:
+            self.calibration_scores_ = {
+                name: np.concatenate([part[name] for part in scores]) for name in scores[0]
+            }
+        self.density_ = density
+        for name in ("n_features_in_", "feature_names_in_", "n_outputs_"):
+            vars(self).pop(name, None)
+            if hasattr(density, name):
+                setattr(self, name, getattr(density, name))
+        return self
+
+    def predict(self, X):
+        """Return the mean or the median of y at each row, by the parameter `prediction`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            The predictions.
+        """
+        return getattr(self.predict_distribution(X), self.prediction)()
+
+    def score(self, X, y, sample_weight=None):
+        """Return the coefficient of determination of `predict`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            The targets.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Importance of each row.
+
+        Returns
+        -------
+        score : float
+            At most 1; 0 for the mean of y. `density_.score` is the likelihood.
+        """
+        return super().score(X, y, sample_weight)
+
+    def predict_quantiles(self, X, quantiles=(0.05, 0.5, 0.95)):
+        """Return quantiles of y at each row, which are not calibrated.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        quantiles : sequence of float, default=(0.05, 0.5, 0.95)
+            Probabilities.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples, n_quantiles) or (n_samples, n_quantiles, n_outputs)
+            The quantiles.
+        """
+        distribution = self.predict_distribution(X)
+        levels = np.reshape(quantiles, (-1, *[1] * len(distribution._shape)))
+        return np.moveaxis(distribution.ppf(levels), 0, 1)
+
+    def predict_distribution(self, X):
+        """Return the distribution of y at each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        distribution : ConditionalDistribution
+            It has the methods of a frozen distribution of `scipy.stats`, such as `cdf`, `ppf`,
+            `mean` and `std`, with one entry per row.
+        """
+        check_is_fitted(self)
+        return self.density_.predict_distribution(X)
+
+    def predict_interval(self, X, coverage=0.9):
+        """Return an interval for each row that contains y with the given probability.
+
+        It has the same probability below as above it under the density, at a level that the
+        calibration rows set.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        coverage : float, default=0.9
+            Probability that a new row's y is inside, over all rows. It holds for each output
+            alone.
+
+        Returns
+        -------
+        interval : ndarray of shape (n_samples, 2) or (n_samples, n_outputs, 2)
+            Lower and upper ends, which belong to it. They are the farthest possible values if there
+            are fewer than ``coverage / (1 - coverage)`` calibration rows.
+        """
+        level = conformal_level(self._calibration("central", coverage), coverage)
+        distribution = self.predict_distribution(X)
+        ends = [distribution._continuous_ppf((1 + sign * level) / 2) for sign in (-1, 1)]
+        for own, values, gap in distribution._discrete():
+            low, high = possible_ends(ends[0][own], ends[1][own], values[0], gap)
+            is_empty = low > high  # then the nearest value
+            nearest = values[0] + gap * np.rint(((ends[0] + ends[1])[own] / 2 - values[0]) / gap)
+            ends[0][own] = np.where(is_empty, nearest, low)
+            ends[1][own] = np.where(is_empty, nearest, high)
+        return np.stack(ends, -1)
+
+    def predict_region(self, X, coverage=0.9):
+        """Return the smallest region for each row that contains y with the given probability.
+
+        The density is higher inside than outside: where it has several modes, the region may be a
+        union of intervals.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        coverage : float, default=0.9
+            Probability that a new row's y is inside, over all rows.
+
+        Returns
+        -------
+        regions : list of ndarray of shape (n_intervals, 2)
+            Lower and upper ends of the intervals of each row, in ascending order.
+        """
+        level = conformal_level(self._calibration("highest_density", coverage), coverage)
+        distribution = self.predict_distribution(X)
+        regions = HighestDensity(distribution).regions(level)
+        for _, values, gap in distribution._discrete():
+            snapped = (np.stack(possible_ends(*region.T, values[0], gap), -1) for region in regions)
+            regions = [region[region[:, 0] <= region[:, 1]] for region in snapped]
+        return regions
+
+    def _calibration(self, name, coverage):
+        check_is_fitted(self)
+        if not (isinstance(coverage, Real) and 0 < coverage < 1):
+            raise ValueError(f"coverage={coverage!r}; it must be a number between 0 and 1.")
+        if self.calibration_scores_ is None:
+            raise ValueError(
+                "There are no calibration rows: fit with calibration=0.2, or take the "
+                "intervals of predict_distribution(X).interval, which are not calibrated."
+            )
+        if name not in self.calibration_scores_:
+            raise ValueError(
+                f"y has {self.n_outputs_} columns, and regions are for a single one; "
+                "predict_interval takes several."
+            )
+        return self.calibration_scores_[name]
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "density_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        density = ConditionalDensity() if self.density is None else self.density
+        tags.input_tags = density.__sklearn_tags__().input_tags
+        return tags
+
+
+def row_scores(density, X, y):
+    """Return the scores of rows that a density has not seen, by name."""
+    distribution = density.predict_distribution(X)
+    Y, _ = validate_outputs(y)
+    if density.n_outputs_ > 1:
+        return {"central": central_scores(distribution, Y)}
+    return {
+        "central": central_scores(distribution, Y[:, 0]),
+        "highest_density": HighestDensity(distribution).scores(Y[:, 0]),
+    }

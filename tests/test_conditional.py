@@ -1,0 +1,349 @@
+"""Conditional densities: likelihoods, distributions, and what X and y may be."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from _densities import NAMES, AtEpochEnd
+from scipy import stats
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import skflows
+from skflows import CNFDensity, ConditionalDensity, NSFDensity
+from skflows.bijections._conditional import Conditional
+from skflows.conditional import _distribution
+from skflows.conditional._context import ContextEncoder
+from skflows.density import ARCHITECTURES
+from skflows.model_selection import FlowGridSearchCV
+
+
+def quick(max_iter=20, **params):
+    """Return a flow that fits in a fraction of a second."""
+    defaults = {"n_transforms": 1, "hidden_layer_sizes": (16,), "dropout": 0.0}
+    return NSFDensity(**defaults | {"max_iter": max_iter, "learning_rate_init": 1e-2} | params)
+
+
+def heteroscedastic(n, seed=0):
+    """Return rows of one column, and y that is normal given them: mean x, deviation 1 + x / 2."""
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(-1, 1, (n, 1))
+    return X, X[:, 0] + (1 + X[:, 0] / 2) * rng.standard_normal(n)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return ConditionalDensity(quick(), cv=3, random_state=0).fit(*heteroscedastic(600))
+
+
+# Seeds, and one column of whole numbers in y, whose noise differs between repeats and weights.
+@parametrize_with_checks(
+    [ConditionalDensity(quick(max_iter=2, discrete=None, learning_rate_init=1e-4), random_state=0)]
+)
+def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "cnf"])
+def test_context_rides_beside_the_rows(name):
+    """The wrapper maps rows and context as the bijection does, and passes its gradients on."""
+    bijection = ARCHITECTURES[name](n_transforms=2)._build_bijection(3, 2).double()
+    torch.manual_seed(0)
+    for parameter in bijection.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    rows = torch.randn(5, 5, dtype=torch.float64)
+    wrapped = Conditional(bijection, 3).eval()
+    z, log_det = wrapped(rows)
+    expected = bijection(rows[:, :3], rows[:, 3:])
+    torch.testing.assert_close((z, log_det), expected)
+    moved = torch.cat([rows[:, :3], rows[:, 3:] + 1], 1)
+    assert not torch.allclose(wrapped(moved)[0], z)
+    (z, log_det), pullback = wrapped.vjp(rows)
+    _, gradients = pullback(z, -torch.ones(5, dtype=torch.float64), to_x=False)
+    loss = (expected[0].square() / 2).sum() - expected[1].sum()
+    by_autograd = torch.autograd.grad(loss, list(bijection.parameters()), materialize_grads=True)
+    torch.testing.assert_close(list(gradients), list(by_autograd))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "cnf"])  # slow to invert
+def test_each_flow_is_a_density_of_y(name):
+    X, y = heteroscedastic(60)
+    flow = ARCHITECTURES[name](max_iter=2)
+    density = ConditionalDensity(flow, cv=2, random_state=0).fit(X, y)
+    grid = np.linspace(-15, 15, 1501)[:, None]
+    distribution = density.predict_distribution(X[:2])
+    assert np.allclose(np.trapezoid(distribution.pdf(grid), grid, axis=0), 1, atol=4e-3)
+    q = np.array([[0.01], [0.3], [0.5], [0.9]])
+    assert np.allclose(distribution.cdf(distribution.ppf(q)), q, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["flow_matching", "likelihood", "both"])
+def test_continuous_flow_learns_from_its_context(objective):
+    rng = np.random.default_rng(0)
+    X = rng.choice([-2.0, 2.0], (300, 1))
+    y = X[:, 0] + 0.5 * rng.standard_normal(300)
+    flow = CNFDensity(
+        objective=objective,
+        solver="rk4",
+        n_steps=2,
+        max_iter=8,
+        hidden_layer_sizes=(16,),
+        learning_rate_init=3e-2,
+    )
+    density = ConditionalDensity(flow, cv=None, random_state=0).fit(X, y)
+    marginal = -stats.differential_entropy(y)
+    assert density.score(X, y) > marginal + 0.3
+    low, high = density.sample([[-2.0], [2.0]], 200, 0).mean(axis=(1, 2))
+    assert high - low > 2
+
+
+def test_continuous_flow_with_probes():
+    X, y = heteroscedastic(60)
+    flow = CNFDensity(objective="likelihood", trace="hutchinson", jacobian_penalty=0.1, max_iter=1)
+    density = ConditionalDensity(flow, cv=None, random_state=0).fit(X, np.column_stack([y, y]))
+    Y = np.column_stack([y, y])
+    alone = density.log_prob(X[:1], Y[:1])
+    assert np.allclose(density.log_prob(X, Y)[:1], alone, atol=1e-6)
+    with pytest.raises(ValueError, match="n_augmented=1"):
+        ConditionalDensity(CNFDensity(n_augmented=1)).fit(X, y)
+
+
+def test_learns_the_conditional_density():
+    X, y = heteroscedastic(2000)
+    density = ConditionalDensity(quick(max_iter=30), cv=None, random_state=0).fit(X, y)
+    X, y = heteroscedastic(2000, seed=1)
+    truth = stats.norm(X[:, 0], 1 + X[:, 0] / 2)
+    divergence = truth.logpdf(y).mean() - density.score(X, y)
+    assert divergence < 0.03
+    distribution = density.predict_distribution(X)
+    assert np.abs(distribution.mean() - truth.mean()).mean() < 0.15
+    assert np.abs(distribution.std() - truth.std()).mean() < 0.15
+
+
+def test_distribution_agrees_with_its_samples(fitted):
+    X = np.array([[-0.9], [0.0], [0.9]])
+    distribution = fitted.predict_distribution(X)
+    assert len(distribution) == 3
+    y = fitted.sample(X, 2000, random_state=0)
+    assert y.shape == (3, 2000, 1)
+    assert np.allclose(y[..., 0].mean(axis=1), distribution.mean(), atol=0.1)
+    assert np.allclose(y[..., 0].std(axis=1), distribution.std(), atol=0.1)
+    for draws, row in zip(y[..., 0], X, strict=True):
+        own = fitted.predict_distribution([row])
+        assert stats.kstest(draws, lambda values, own=own: own.cdf(values[:, None])[:, 0])[1] > 1e-3
+    assert np.array_equal(distribution.rvs(2, random_state=3), fitted.sample(X, 2, 3)[..., 0].T)
+    assert np.allclose(distribution.sf(0.0), 1 - distribution.cdf(0.0))
+    assert np.array_equal(distribution.quantile(0.5), distribution.median())
+    low, high = distribution.interval(0.8)
+    assert np.allclose(distribution.cdf(high) - distribution.cdf(low), 0.8)
+    assert np.allclose(distribution.logpdf([1.0, 2.0, 3.0]), fitted.log_prob(X, [1.0, 2.0, 3.0]))
+
+
+def test_blocks_of_rows_change_nothing(fitted, monkeypatch):
+    X, _ = heteroscedastic(7, seed=2)
+    distribution = fitted.predict_distribution(X)
+    q = np.array([[0.1], [0.5]])
+    expected = distribution.ppf(q), distribution.pdf(q), distribution.mean()
+    blocks = partial(_distribution.in_blocks, size=3)
+    monkeypatch.setattr(_distribution, "in_blocks", lambda *args, size=0: blocks(*args))
+    found = distribution.ppf(q), distribution.pdf(q), distribution.mean()
+    assert all(np.allclose(a, b, atol=1e-9) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_row_is_scored_alone(fitted):
+    X, y = heteroscedastic(50, seed=2)
+    alone = [fitted.log_prob(X[i : i + 1], y[i : i + 1])[0] for i in range(5)]
+    assert np.allclose(fitted.log_prob(X, y)[:5], alone, atol=1e-10)
+
+
+def test_whole_numbers_have_exact_probabilities():
+    X, y = heteroscedastic(300)
+    k = np.rint(3 * y)
+    density = ConditionalDensity(quick(), cv=2, random_state=0).fit(X, k)
+    distribution = density.predict_distribution(X[:4])
+    values = np.arange(-60, 61)[:, None]
+    probability = distribution.pmf(values)
+    assert np.allclose(probability.sum(axis=0), 1, atol=1e-5)
+    assert np.allclose(np.cumsum(probability, axis=0), distribution.cdf(values), atol=1e-5)
+    assert np.allclose(distribution.cdf(2.5), distribution.cdf(2))
+    assert np.allclose((probability * values).sum(axis=0), distribution.mean(), atol=0.02)
+    median = distribution.median()
+    assert np.array_equal(median, np.rint(median))
+    assert (distribution.cdf(median) >= 0.5).all() and (distribution.cdf(median - 1) < 0.5).all()
+    assert set(density.sample(X, 3, 0).ravel() % 1) == {0.0}
+    with pytest.raises(ValueError, match="single, discrete output"):
+        ConditionalDensity(quick(1), random_state=0).fit(X, y).predict_distribution(X).pmf(0)
+
+
+def test_bounds_hold():
+    X, y = heteroscedastic(200)
+    density = ConditionalDensity(quick(5, bounds=[(0, None)]), cv=None, random_state=0)
+    density.fit(X, np.exp(y))
+    assert density.sample(X[:50], 20, 0).min() > 0
+    assert (density.predict_distribution(X[:2]).cdf([[-1.0], [0.0]]) == 0).all()
+    k = np.rint(np.exp(y)).clip(0, 5)
+    density.set_params(estimator__bounds=[(0, 5)]).fit(X, k)
+    distribution = density.predict_distribution(X[:2])
+    assert np.allclose(distribution.pmf(np.arange(6)[:, None]).sum(axis=0), 1, atol=1e-9)
+    assert (distribution.cdf(5) == 1).all()
+    with pytest.raises(ValueError, match=r"y\[.*not within bounds"):
+        density.fit(X, y)
+
+
+def test_several_outputs():
+    X, y = heteroscedastic(300)
+    Y = pd.DataFrame({"a": y, "b": np.rint(2 * y)})
+    density = ConditionalDensity(quick(bounds={"b": (-50, 50)}), cv=2, random_state=0).fit(X, Y)
+    assert density.discrete_ == {"b": 1.0}
+    assert density.sample(X[:4], 5, 0).shape == (4, 5, 2)
+    distribution = density.predict_distribution(X[:4])
+    assert distribution.mean().shape == distribution.std().shape == (4, 2)
+    assert np.corrcoef(density.sample(X, 1, 0)[:, 0].T)[0, 1] > 0.5
+    q = np.array([0.1, 0.5, 0.9]).reshape(3, 1, 1)
+    quantiles = distribution.ppf(q)
+    assert quantiles.shape == (3, 4, 2)
+    assert np.allclose(distribution.cdf(quantiles)[..., 0], q[..., 0], atol=0.01)
+    assert (distribution.cdf(quantiles)[..., 1] >= q[..., 0] - 0.01).all()
+    assert distribution.logpdf(Y[:4]).shape == (4,)
+    with pytest.raises(ValueError, match="y has 1 columns"):
+        density.log_prob(X, y)
+
+
+def table(n=200, seed=0):
+    rng = np.random.default_rng(seed)
+    X = pd.DataFrame(
+        {
+            "number": rng.standard_normal(n),
+            "gaps": np.where(rng.random(n) < 0.3, np.nan, rng.standard_normal(n)),
+            "few": rng.choice(["a", "b"], n),
+            "many": rng.choice([f"c{i}" for i in range(20)], n),
+            "kind": pd.Categorical(rng.integers(0, 3, n)),
+        }
+    )
+    X.loc[:9, "few"] = None
+    y = 3 * (X["few"] == "a") + X["many"].str[1:].astype(float) + rng.standard_normal(n)
+    return X, y.to_numpy()
+
+
+def test_categories_and_gaps():
+    X, y = table()
+    density = ConditionalDensity(quick(), random_state=0).fit(X, y)
+    assert list(density.feature_names_in_) == list(X.columns)
+    new = X.iloc[:2].assign(few=["never seen", None], many=["never seen", "c3"], gaps=[np.nan, 0])
+    assert np.isfinite(density.log_prob(new, y[:2])).all()
+    both = X.iloc[[0, 0]].assign(many=["c0", "c19"])
+    low, high = density.predict_distribution(both).mean()
+    assert high > low + 8
+
+
+def test_encoded_columns():
+    X, y = table()
+    encoder = ContextEncoder()
+    context = encoder.fit_transform(X, y)
+    # Two numbers, an indicator, "a", "b" and a gap, the mean of y for "many", and three kinds.
+    assert context.shape == (200, 2 + 1 + 3 + 3 + 1)
+    assert np.allclose(context[:, 0].mean(), 0, atol=0.05)
+    assert np.array_equal(context[:, 2], X["gaps"].isna())
+    assert (context[X["gaps"].isna(), 1] == 0).all()
+    assert np.corrcoef(context[:, -1], X["many"].str[1:].astype(float))[0, 1] > 0.95
+    # Means of y are cross-fitted on the rows of fit, and those of all rows on others.
+    assert not np.allclose(encoder.transform(X)[:, -1], context[:, -1])
+    assert np.allclose(encoder.transform(X)[:, :-1], context[:, :-1])
+    as_objects = X.to_numpy(dtype=object)
+    as_objects[:, 4] = as_objects[:, 4].astype(str)
+    assert np.allclose(ContextEncoder().fit_transform(as_objects, y), context)
+
+
+def test_values_that_are_no_numbers():
+    X, y = table(60)
+    density = ConditionalDensity(quick(1), cv=None, random_state=0)
+    with pytest.raises(TypeError, match="dates as days since"):
+        density.fit(X.assign(day=pd.date_range("2020", periods=60)), y)
+    with pytest.raises(ValueError, match="'x' among numbers"):
+        density.fit(X, y).log_prob(X.assign(number="x"), y)
+    with pytest.raises(ValueError, match="infinity"):
+        density.log_prob(X.assign(number=np.inf), y)
+
+
+def test_weights_of_the_encoder():
+    X = np.array([[0.0], [1.0], [5.0]])
+    weighted = ContextEncoder().fit(X, sample_weight=np.array([1.0, 2.0, 0.0]))
+    repeated = ContextEncoder().fit(X[[0, 1, 1]])
+    assert np.allclose(weighted.transform(X), repeated.transform(X))
+
+
+def test_outlying_conditions_are_squashed():
+    X, _ = heteroscedastic(100)
+    assert np.abs(ContextEncoder().fit(X).transform([[1e9]])).max() < 100
+
+
+def test_an_encoder_may_be_given():
+    X, y = heteroscedastic(100)
+    encoder = make_pipeline(StandardScaler(), PolynomialFeatures(3))
+    density = ConditionalDensity(quick(2), encoder=encoder, random_state=0).fit(X, y)
+    assert density.n_features_in_ == 1
+    assert density.log_prob(X, y).shape == (100,)
+
+
+@pytest.mark.parametrize("search", [GridSearchCV, FlowGridSearchCV])
+def test_search_over_the_parameters_of_the_flow(search):
+    X, y = heteroscedastic(120)
+    grid = {"estimator__max_iter": [1, 15]}
+    density = ConditionalDensity(quick(), cv=2, random_state=0)
+    search = search(density, grid, cv=2).fit(X, y)
+    assert search.best_params_ == {"estimator__max_iter": 15}
+    assert search.score(X, y) == pytest.approx(search.best_estimator_.log_prob(X, y).mean())
+
+
+def test_weights():
+    X, y = heteroscedastic(400)
+    y_other = np.where(np.arange(400) % 2, y + 10, y)
+    weight = np.where(np.arange(400) % 2, 0.0, 1.0)
+    density = ConditionalDensity(quick(5), random_state=0)
+    density.fit(X, y_other, sample_weight=weight)
+    only = ConditionalDensity(quick(5), random_state=0).fit(X[::2], y[::2])
+    assert density.score(X, y) == pytest.approx(only.score(X, y))
+    assert density.score(X, y, weight) == pytest.approx(density.score(X[::2], y[::2]))
+
+
+def test_callbacks_see_the_density_and_may_stop_it():
+    X, y = heteroscedastic(200)
+    scores = []
+
+    def act(epoch, fitted):
+        scores.append(fitted.score(X, y))
+        return epoch == 3
+
+    density = ConditionalDensity(quick(), cv=2, random_state=0)
+    density.set_callbacks(AtEpochEnd(act)).fit(X, y)
+    assert len(scores) == 3
+    assert [len(history["loss"]) for history in density.histories_] == [3, 3]
+    assert np.isfinite(scores).all()
+
+
+def test_folds_stop_early():
+    X, y = heteroscedastic(100)
+    flow = quick(max_iter=200, n_iter_no_change=3)
+    density = ConditionalDensity(flow, random_state=0).fit(X, y)
+    assert len(density.flows_) == 5
+    assert max(len(history["loss"]) for history in density.histories_) < 100
+    assert sorted(np.concatenate(density.held_out_)) == list(range(100))
+
+
+def test_saved_and_loaded(tmp_path):
+    X, y = table()
+    density = ConditionalDensity(quick(1), cv=2, random_state=0).fit(X, y)
+    density.save(tmp_path / "density.skflows")
+    loaded = skflows.load(tmp_path / "density.skflows")
+    assert np.array_equal(loaded.log_prob(X, y), density.log_prob(X, y))
+
+
+def test_constant_y():
+    X, _ = heteroscedastic(60)
+    density = ConditionalDensity(quick(1), random_state=0).fit(X, np.ones(60))
+    assert np.isfinite(density.log_prob(X, np.ones(60))).all()
+    assert (density.predict_distribution(X).median() == 1).all()

@@ -1,0 +1,109 @@
+"""Displays of predicted distributions."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LinearRegression
+from test_conditional import heteroscedastic, quick, table
+
+from skflows import ConditionalDensity, FlowRegressor
+from skflows.inspection import (
+    ConditionalDensityDisplay,
+    PredictiveBandsDisplay,
+    PredictiveCalibrationDisplay,
+)
+
+pytestmark = pytest.mark.usefixtures("close_figures")
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    X, y = heteroscedastic(400)
+    density = ConditionalDensity(quick(), cv=None)
+    return FlowRegressor(density, calibration=None, random_state=0).fit(X, y)
+
+
+def test_bands(fitted):
+    X, y = heteroscedastic(100, seed=1)
+    display = PredictiveBandsDisplay.from_estimator(fitted, X, y=y, grid_resolution=9)
+    assert display.grid[0] == X.min() and display.grid[-1] == X.max()
+    distribution = fitted.predict_distribution(display.grid[:, None])
+    assert np.allclose(display.line_.get_ydata(), distribution.ppf(0.5))
+    assert list(display.bands) == [0.9, 0.5]
+    assert np.allclose(display.bands[0.5], distribution.ppf([[0.25], [0.75]]))
+    assert np.array_equal(display.scatter_.get_offsets()[:, 1], y)
+    assert display.ax_.get_xlabel() == "x0"
+    figure, ax = plt.subplots()
+    assert display.plot(ax=ax).figure_ is figure
+
+
+def test_bands_hold_other_columns_fixed():
+    X, y = table()
+    density = ConditionalDensity(quick(2), cv=None, random_state=0).fit(X, y)
+    display = PredictiveBandsDisplay.from_estimator(density, X, "gaps", grid_resolution=3)
+    assert display.feature_name == "gaps"
+    assert display.scatter_ is None
+    rows = pd.DataFrame({"number": X["number"].median(), "gaps": display.grid})
+    for name in ("few", "many", "kind"):
+        rows[name] = X[name].mode().iloc[0]
+    rows["kind"] = rows["kind"].astype(X["kind"].dtype)
+    few = X["few"].value_counts().index[0]
+    expected = density.predict_distribution(rows.assign(few=few)).median()
+    assert np.allclose(display.median, expected)
+    with pytest.raises(ValueError, match="not a column of numbers"):
+        PredictiveBandsDisplay.from_estimator(density, X, "few")
+    with pytest.raises(ValueError, match="not a column of X"):
+        PredictiveBandsDisplay.from_estimator(density, X, "other")
+
+
+def test_calibration(fitted):
+    X, y = heteroscedastic(300, seed=1)
+    display = PredictiveCalibrationDisplay.from_estimator(fitted, X, y)
+    assert np.allclose(display.pit, fitted.predict_distribution(X).cdf(y))
+    heights = [bar.get_height() for bar in display.bars_]
+    assert np.isclose(np.mean(heights), 1)
+    low, high = fitted.predict_distribution(X).interval(0.7)
+    inside = ((low <= y) & (y <= high)).mean()
+    levels, coverage = display.line_.get_data()
+    assert np.isclose(np.interp(0.7, levels, coverage), inside, atol=0.02)
+
+
+def test_calibration_of_whole_numbers_is_spread_over_their_probability():
+    X, y = heteroscedastic(300)
+    y = np.rint(y)
+    density = ConditionalDensity(quick(), cv=None, random_state=0).fit(X, y)
+    display = PredictiveCalibrationDisplay.from_estimator(density, X, y)
+    distribution = density.predict_distribution(X)
+    assert (display.pit <= distribution.cdf(y) + 1e-9).all()
+    assert (display.pit >= distribution.cdf(y - 1) - 1e-6).all()
+    assert len(np.unique(display.pit)) == 300
+
+
+def test_density_at_rows(fitted):
+    X, y = heteroscedastic(3, seed=1)
+    display = ConditionalDensityDisplay.from_estimator(fitted, X, y=y, grid_resolution=50)
+    assert display.density.shape == (50, 3)
+    assert np.allclose(np.trapezoid(display.density, display.grid, axis=0), 1, atol=0.02)
+    assert len(display.axes_) == 3
+    with pytest.raises(ValueError, match="6 at most"):
+        ConditionalDensityDisplay.from_estimator(fitted, np.zeros((7, 1)))
+    X, y = heteroscedastic(200)
+    counts = ConditionalDensity(quick(2), cv=None, random_state=0).fit(X, np.rint(y))
+    display = ConditionalDensityDisplay.from_estimator(counts, X[:1])
+    assert np.array_equal(display.grid, np.rint(display.grid))
+    assert np.isclose(display.density.sum(), 1, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "display",
+    [ConditionalDensityDisplay, PredictiveBandsDisplay, PredictiveCalibrationDisplay],
+)
+def test_estimators_that_cannot_be_shown(display):
+    X, y = heteroscedastic(60)
+    arguments = (X, y) if display is PredictiveCalibrationDisplay else (X,)
+    with pytest.raises(AttributeError, match="predict_distribution"):
+        display.from_estimator(LinearRegression().fit(X, y), *arguments)
+    both = ConditionalDensity(quick(1), cv=None, random_state=0).fit(X, np.column_stack([y, y]))
+    with pytest.raises(ValueError, match="y has 2 columns"):
+        display.from_estimator(both, *arguments)

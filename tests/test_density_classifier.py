@@ -1,0 +1,147 @@
+"""Classification by densities: Bayes' rule, p-values, sets and rejection."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_iris
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import skflows
+from skflows import DensityClassifier, NSFDensity, StackedDensity
+
+FLOW = NSFDensity(
+    n_transforms=1, hidden_layer_sizes=(8,), max_iter=5, preprocessing="standardize", dropout=0.0
+)
+# One class has a single row of positive weight in that check, from which no density follows.
+TOO_FEW = {"check_sample_weight_equivalence_on_dense_data": "a density needs two rows"}
+
+
+@parametrize_with_checks(
+    [DensityClassifier(FLOW, random_state=0)], expected_failed_checks=lambda estimator: TOO_FEW
+)
+def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+def blobs(n, seed=0, labels=(0, 1)):
+    """Return rows of two normals, three deviations apart, and the posterior of the second."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 2, n)
+    X = rng.standard_normal((n, 2)) + 3 * np.outer(label, [1, 0])
+    posterior = 1 / (1 + np.exp(4.5 - 3 * X[:, 0]))
+    return X, np.asarray(labels)[label], posterior
+
+
+def gaussians(**params):
+    return DensityClassifier(GaussianMixture(), random_state=0, **params)
+
+
+def test_bayes_rule():
+    X, y, posterior = blobs(2000)
+    classifier = gaussians().fit(X, y)
+    assert np.abs(classifier.predict_proba(X)[:, 1] - posterior).max() < 0.1
+    assert np.allclose(np.exp(classifier.predict_log_proba(X)).sum(axis=1), 1)
+    densities = np.exp([density.score_samples(X) for density in classifier.estimators_])
+    assert np.allclose(np.exp(classifier.score_samples(X)), classifier.priors_ @ densities)
+    with pytest.raises(ValueError, match=r"calibration=0\.2"):
+        classifier.p_values(X)
+
+
+def test_priors():
+    X, y, _ = blobs(400)
+    assert np.allclose(gaussians().fit(X, y).priors_, np.bincount(y) / 400)
+    assert gaussians(priors=[3, 1]).fit(X, y).priors_.tolist() == [0.75, 0.25]
+    never = gaussians(priors=[1, 0]).fit(X, y)
+    assert (never.predict(X) == 0).all()
+    weight = np.where(y == 0, 3.0, 1.0)
+    weighted = DensityClassifier(KernelDensity(), random_state=0).fit(X, y, weight)
+    n = np.bincount(y, weight)
+    assert np.allclose(weighted.priors_, n / n.sum())
+    with pytest.raises(ValueError, match="a probability for each of the 2 classes"):
+        gaussians(priors=[1]).fit(X, y)
+
+
+def test_p_values_and_sets_of_new_rows():
+    X, y, _ = blobs(2000)
+    classifier = gaussians(calibration=0.5).fit(X, y)
+    X, y, _ = blobs(4000, seed=1)
+    p_values = classifier.p_values(X)
+    sets = classifier.predict_set(X, coverage=0.9)
+    for k in (0, 1):
+        own = p_values[y == k, k]
+        assert np.abs(np.quantile(own, [0.05, 0.1, 0.5]) - [0.05, 0.1, 0.5]).max() < 0.05
+        assert np.abs(sets[y == k, k].mean() - 0.9) < 0.04
+    assert 0.7 < sets.sum(axis=1).mean() < 1.2
+
+
+@pytest.mark.parametrize(
+    ("labels", "unknown"), [((3, 5), -1), (("a", "long name"), "unknown"), ((False, True), -1)]
+)
+def test_rejected_rows(labels, unknown):
+    X, y, _ = blobs(600, labels=labels)
+    classifier = gaussians(reject=0.02).fit(X, y)
+    far = np.array([[50.0, 0.0], [-50.0, 9.0]])
+    assert classifier.predict(far).tolist() == [unknown, unknown]
+    assert not classifier.predict_set(far, 0.9).any()
+    predicted = classifier.predict(X)
+    assert (predicted == unknown).mean() < 0.06
+    assert (predicted == y).mean() > 0.85
+    with pytest.raises(ValueError, match="is the label of a class"):
+        gaussians(reject=0.02, unknown_label=labels[0]).fit(X, y)
+
+
+def test_warns_if_no_row_can_be_rejected():
+    X, y, _ = blobs(60)
+    with pytest.warns(UserWarning, match=r"No row can be rejected.*at least 0\.1"):
+        gaussians(reject=0.01).fit(X, y)
+
+
+def test_held_out_scores_of_an_ensemble_calibrate():
+    X, y, _ = blobs(300)
+    stack = StackedDensity([("gaussian", GaussianMixture()), ("kernel", KernelDensity())])
+    classifier = DensityClassifier(stack, reject=0.05, random_state=0).fit(X, y)
+    assert [len(scores) for scores in classifier.calibration_scores_] == np.bincount(y).tolist()
+    p_values = classifier.p_values(blobs(1000, seed=1)[0]).max(axis=1)
+    assert np.abs((p_values <= 0.2).mean() - 0.17) < 0.06
+
+
+def test_discrete_columns_are_those_of_all_rows():
+    X, y = load_iris(return_X_y=True)
+    X = np.column_stack([X[:, 0], np.where(y == 0, 0.0, np.arange(150) % 7 / 2)])
+    classifier = DensityClassifier(FLOW, random_state=0).fit(X, y)
+    gaps = [density.discrete_ for density in classifier.estimators_]
+    assert gaps == 3 * [{1: 0.5}]
+
+
+def test_too_few_rows_of_a_class():
+    X, y, _ = blobs(20)
+    y[0] = 7
+    with pytest.raises(ValueError, match=r"class .*7.* has 1 sample"):
+        gaussians().fit(X, y)
+
+
+def test_composition():
+    X, y, _ = blobs(300)
+    flow = DensityClassifier(FLOW, random_state=0)
+    assert cross_val_score(make_pipeline(StandardScaler(), flow), X, y, cv=2).min() > 0.85
+    assert cross_val_predict(gaussians(), X, y, cv=3, method="predict_proba").shape == (300, 2)
+    calibrated = CalibratedClassifierCV(gaussians(), cv=2).fit(X, y)
+    assert calibrated.score(X, y) > 0.9
+    grid = {"estimator__n_components": [1, 2]}
+    assert GridSearchCV(gaussians(), grid, scoring="neg_log_loss", cv=2).fit(X, y).best_score_ > -1
+
+
+def test_frames(tmp_path):
+    X, y, _ = blobs(200, labels=["no", "yes"])
+    frame = pd.DataFrame(X, columns=["a", "b"])
+    classifier = DensityClassifier(FLOW, random_state=0).fit(frame, y)
+    assert list(classifier.feature_names_in_) == ["a", "b"]
+    classifier.save(tmp_path / "classifier.skflows")
+    loaded = skflows.load(tmp_path / "classifier.skflows")
+    assert np.array_equal(loaded.predict(frame), classifier.predict(frame))

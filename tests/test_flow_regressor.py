@@ -1,0 +1,190 @@
+"""Regression by a conditional density: predictions, intervals and their coverage."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.inspection import permutation_importance
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import cross_val_predict, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from test_conditional import heteroscedastic, quick
+
+from skflows import ConditionalDensity, FlowRegressor
+from skflows.conditional._regions import HighestDensity, conformal_level
+
+
+def small(max_iter=20, calibration="auto", prediction="mean", cv=2, **flow):
+    density = ConditionalDensity(quick(max_iter, **flow), cv=cv)
+    return FlowRegressor(density, prediction=prediction, calibration=calibration, random_state=0)
+
+
+# Noise on whole numbers is drawn for each row: two rows are not one row of weight 2.
+@parametrize_with_checks([small(max_iter=30, cv=None, calibration=None, discrete=None)])
+def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return small().fit(*heteroscedastic(800))
+
+
+def bimodal(n, seed=0):
+    """Return rows, and y near x or near -x with equal probability."""
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(1, 2, (n, 1))
+    return X, rng.choice([-1, 1], n) * X[:, 0] + 0.1 * rng.standard_normal(n)
+
+
+def is_covered(regions, y):
+    return np.array(
+        [
+            ((region[:, 0] <= value) & (value <= region[:, 1])).any()
+            for region, value in zip(regions, y, strict=True)
+        ]
+    )
+
+
+def test_predictions_and_quantiles(fitted):
+    X, _ = heteroscedastic(50, seed=1)
+    distribution = fitted.predict_distribution(X)
+    assert np.array_equal(fitted.predict(X), distribution.mean())
+    quantiles = fitted.predict_quantiles(X, [0.1, 0.5, 0.9])
+    assert quantiles.shape == (50, 3)
+    assert (np.diff(quantiles, axis=1) > 0).all()
+    assert np.allclose(quantiles[:, 1], distribution.median())
+    assert np.abs(fitted.predict(X) - X[:, 0]).mean() < 0.25
+    fitted.prediction = "median"
+    assert np.allclose(fitted.predict(X), distribution.median())
+    fitted.prediction = "mean"
+
+
+@pytest.mark.parametrize("calibration", ["auto", 0.3])
+def test_coverage(calibration):
+    """Whatever the density: here it is barely trained."""
+    regressor = small(2, calibration).fit(*heteroscedastic(400))
+    X, y = heteroscedastic(500, seed=1)
+    low, high = regressor.predict_interval(X, coverage=0.8).T
+    n = len(regressor.calibration_scores_["central"])
+    # The coverage of a table is that of its calibration rows, which a beta distribution describes.
+    least, most = stats.beta(0.8 * n, 0.2 * n).ppf([1e-3, 1 - 1e-3]) + np.array([-0.06, 0.06])
+    assert least < ((low <= y) & (y <= high)).mean() < most
+    assert least < is_covered(regressor.predict_region(X, coverage=0.8), y).mean() < most
+
+
+def test_intervals_are_wide_where_y_varies(fitted):
+    low, high = fitted.predict_interval([[-0.9], [0.9]]).T
+    assert high[1] - low[1] > 1.5 * (high[0] - low[0])
+
+
+def test_regions_are_unions_where_there_are_several_modes():
+    regressor = small(40).fit(*bimodal(500))
+    X, y = bimodal(100, seed=1)
+    regions = regressor.predict_region(X, coverage=0.9)
+    assert np.median([len(region) for region in regions]) >= 2
+    width = np.mean([np.diff(region, axis=1).sum() for region in regions])
+    interval = np.diff(regressor.predict_interval(X, coverage=0.9), axis=1).mean()
+    assert width < 0.6 * interval
+    assert is_covered(regions, y).mean() > 0.8
+    assert all((np.diff(region.ravel()) >= 0).all() for region in regions)
+
+
+@pytest.mark.parametrize("cv", [None, 7])
+def test_levels_of_draws_from_the_density_are_uniform(cv):
+    """However many flows the cells of a histogram come from."""
+    density = ConditionalDensity(quick(10), cv=cv, random_state=0).fit(*bimodal(200))
+    X = np.full((1, 1), 1.5)
+    y = density.sample(X, 2000, random_state=0).ravel()
+    histogram = HighestDensity(density.predict_distribution(X))
+    histogram.edges = np.repeat(histogram.edges, 2000, axis=0)
+    histogram.levels = np.repeat(histogram.levels, 2000, axis=0)
+    scores = histogram.scores(y)
+    assert np.abs(np.quantile(scores, [0.1, 0.5, 0.9]) - [0.1, 0.5, 0.9]).max() < 0.04
+    region = histogram.regions(0.8)[0]
+    assert 0.75 < is_covered([region] * 2000, y).mean() < 0.85
+
+
+def test_levels():
+    scores = np.arange(1, 20) / 20
+    assert conformal_level(scores, 0.9) == 0.9
+    assert conformal_level(scores, 0.96) == 1.0  # too few rows to tell
+    assert conformal_level(np.column_stack([scores, scores / 2]), 0.5).tolist() == [0.5, 0.25]
+
+
+def test_too_few_rows_for_a_coverage(fitted):
+    regressor = small(1, 0.1).fit(*heteroscedastic(60))
+    assert np.isneginf(regressor.predict_region([[0.0]], 0.99)[0][0, 0])
+    low, high = regressor.predict_interval([[0.0]], 0.99)[0]
+    assert high - low > 1e3
+    with pytest.raises(ValueError, match="coverage=2"):
+        regressor.predict_interval([[0.0]], 2)
+
+
+def test_rows_that_calibrate():
+    X, y = heteroscedastic(100)
+    folds = small(1).fit(X, y)
+    assert len(folds.calibration_scores_["central"]) == 100
+    fifth = small(1, cv=None).fit(X, y)
+    assert len(fifth.calibration_scores_["central"]) == 20
+    few = small(1, cv=None).fit(X[:39], y[:39])
+    assert few.calibration_scores_ is None
+    weight = np.arange(100) % 2  # with rows of weight 0, the folds are those of the others
+    weighted = small(1).fit(X, y, sample_weight=weight)
+    assert len(weighted.calibration_scores_["central"]) == 50
+
+
+def test_no_calibration():
+    regressor = small(1, None).fit(*heteroscedastic(60))
+    with pytest.raises(ValueError, match=r"calibration=0\.2"):
+        regressor.predict_interval([[0.0]])
+
+
+def test_whole_numbers_at_the_ends_of_intervals():
+    X, y = heteroscedastic(150)
+    regressor = small().fit(X, np.rint(3 * y))
+    intervals = regressor.predict_interval(X, 0.8)
+    assert np.array_equal(intervals, np.rint(intervals))
+    assert (intervals[:, 0] <= intervals[:, 1]).all()
+    ends = np.concatenate([region.ravel() for region in regressor.predict_region(X, 0.8)])
+    assert np.array_equal(ends, np.rint(ends))
+    assert is_covered([row[None] for row in intervals], np.rint(3 * y)).mean() > 0.75
+
+
+def test_several_outputs():
+    X, y = heteroscedastic(100)
+    Y = np.column_stack([y, np.rint(y)])
+    regressor = small().fit(X, Y)
+    assert regressor.score(X, Y) > 0.1
+    assert regressor.predict_quantiles(X[:9], [0.1, 0.9]).shape == (9, 2, 2)
+    intervals = regressor.predict_interval(X, 0.8)
+    assert intervals.shape == (100, 2, 2)
+    covered = (intervals[..., 0] <= Y) & (Y <= intervals[..., 1])
+    assert (np.abs(covered.mean(axis=0) - 0.8) < [0.1, 0.15]).all()
+    with pytest.raises(ValueError, match="y has 2 columns"):
+        regressor.predict_region(X)
+
+
+def test_composition():
+    X, y = heteroscedastic(120)
+    X = np.column_stack([X, np.zeros(120)])
+    regressor = small(20, calibration=None, cv=None)
+    assert cross_val_predict(regressor, X, y, cv=2).shape == (120,)
+    assert len(cross_val_score(make_pipeline(StandardScaler(), regressor), X, y, cv=2)) == 2
+    scaled = TransformedTargetRegressor(regressor, transformer=StandardScaler()).fit(X, 100 * y)
+    reference = LinearRegression().fit(X, 100 * y)
+    assert np.corrcoef(scaled.predict(X), reference.predict(X))[0, 1] > 0.9
+    fitted = regressor.fit(X, y)
+    importance = permutation_importance(fitted, X, y, n_repeats=2, random_state=0)
+    assert importance.importances_mean[0] > importance.importances_mean[1] == 0
+
+
+def test_saved_and_loaded(fitted, tmp_path):
+    import skflows
+
+    fitted.save(tmp_path / "regressor.skflows")
+    loaded = skflows.load(tmp_path / "regressor.skflows")
+    X, _ = heteroscedastic(10)
+    assert np.array_equal(loaded.predict_interval(X), fitted.predict_interval(X))

@@ -1,0 +1,52 @@
+"""``skflows fit --target`` and ``skflows predict``."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_cli import run
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Change to a working directory with a table of numbers, texts and gaps."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"id": range(60), "x": rng.normal(size=60), "kind": ["a", "b"] * 30})
+    frame["price"] = frame["x"] + 3 * (frame["kind"] == "b") + 0.1 * rng.normal(size=60)
+    frame.loc[[3, 7], ["x", "price"]] = [[np.nan, 1.0], [0.0, np.nan]]
+    frame.to_csv("data.csv", index=False)
+    return tmp_path
+
+
+def test_fit_and_predict(folder, capsys):
+    fit = "fit data.csv --target price --exclude id -o model.skflows --max-iter 8"
+    assert run(f"{fit} --random-state 0") == 0
+    assert "fitted to 59 rows of 2 columns" in capsys.readouterr().out
+    assert run("predict model.skflows data.csv -o predicted.csv --coverage 0.8") == 0
+    assert "60 predictions, with intervals of 80% coverage" in capsys.readouterr().out
+    predicted = pd.read_csv("predicted.csv")
+    assert list(predicted) == ["mean", "median", "low", "high"]
+    assert len(predicted) == 60
+    assert (predicted["low"] <= predicted["median"]).all()
+    assert (predicted["median"] <= predicted["high"]).all()
+    kind = pd.read_csv("data.csv")["kind"]
+    assert predicted["mean"][kind == "b"].mean() > predicted["mean"][kind == "a"].mean() + 1
+    assert run("predict model.skflows data.csv") == 0
+    assert capsys.readouterr().out.startswith("mean,median,low,high\n")
+    assert run("score model.skflows data.csv") == 2
+    assert "holds a FlowRegressor" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ("--target prize", "has no column 'prize'"),
+        ("--target kind", "a target is a column of numbers"),
+        ("--target price --columns price", "no column of data.csv is left beside the target"),
+        ("--target price --contamination 0.1", "with --target there are no outliers"),
+        ("--target price --estimator auto", "takes no --target"),
+    ],
+)
+def test_errors(folder, capsys, arguments, error):
+    assert run(f"fit data.csv -o model.skflows {arguments}") == 2
+    assert error in capsys.readouterr().err
