@@ -38,8 +38,8 @@ new.loc[7, "age"] = 7
 is_wrong = np.arange(len(new)) < 8
 
 # %%
-# The detector wraps any density or outlier detector, here a Gaussian mixture. P-values are ranks among the scores of
-# rows that are held out in five folds.
+# The detector wraps any density or outlier detector, here a Gaussian mixture. P-values are ranks
+# among the scores of rows that are held out in five folds.
 from sklearn.mixture import GaussianMixture
 
 from skflows import DensityOutlierDetector, TransformedDensity
