@@ -185,6 +185,7 @@ class Number:
             x = np.array([-1.0, 1.0]) if np.isinf([low, high]).all() else self._some_inside()
         if gap is None and len(x) < 2:
             x = np.repeat(x, 2)
+        self.seen = float(x.min()), float(x.max())
         self.maps = fit_maps(x, gap, self.origin, low, high, random_state)
 
     def _some_inside(self):

@@ -10,10 +10,8 @@ from ._frames import read_frame, rows_of
 from ._parts import Rows
 from ._view import TableView
 
-# Normal scores of the numbers among which quantiles are looked for. Means are truncated to the
-# inner ones: heavy tails may have none.
-INNER = 5.0
-GRID = np.concatenate([[-8.0, -6.0], np.linspace(-INNER, INNER, 321), [6.0, 8.0]])
+# Normal scores of the numbers among which quantiles are looked for.
+GRID = np.concatenate([[-8.0, -6.0], np.linspace(-5, 5, 321), [6.0, 8.0]])
 N_BISECTIONS = 30
 ROUNDING = 1e-6  # of a step of the grid
 LEAST_MASS = 1e-300
@@ -198,11 +196,12 @@ class OneVariable:
         return total
 
     def _numbers_on_grid(self):
-        """Return the numbers at the scores of the grid, and these limited to the inner ones."""
+        """Return the numbers at the scores of the grid, and these no further out than a range of
+        the numbers seen: heavy tails may have no mean."""
         limit = np.finfo(float).max / 4
         x = np.nan_to_num(self.part.maps["quantile"].inverse(GRID), posinf=limit, neginf=-limit)
-        low, high = self.part.maps["quantile"].inverse(np.array([-INNER, INNER]))
-        return x, np.clip(x, low, high)
+        low, high = self.part.seen
+        return x, np.clip(x, 2 * low - high, 2 * high - low)
 
     @cached_property
     def _on_grid(self):
