@@ -18,6 +18,7 @@ from .persistence.model_file import load
 if TYPE_CHECKING:
     from .density._export import export
     from .outlier import DensityOutlierDetector
+    from .table import TableDensity, TableImputer
 
 __version__ = "0.1.0"
 
@@ -29,8 +30,22 @@ SUBMODULES = (
     "inspection",
     "model_selection",
     "outlier",
+    "table",
 )
-__all__ = ["AutoDensity", "DensityOutlierDetector", "export", "load"] + [
+LAZY = {
+    "DensityOutlierDetector": ".outlier",
+    "TableDensity": ".table",
+    "TableImputer": ".table",
+    "export": ".density._export",
+}
+__all__ = [
+    "AutoDensity",
+    "DensityOutlierDetector",
+    "TableDensity",
+    "TableImputer",
+    "export",
+    "load",
+] + [
     cls.__name__
     for cls in (
         StackedDensity,
@@ -50,10 +65,8 @@ def __getattr__(name):
     """Import what is rarely used when it is first used, to shorten the import of the package."""
     if name in SUBMODULES:
         return import_module(f".{name}", __name__)
-    if name == "export":
-        return import_module(".density._export", __name__).export
-    if name == "DensityOutlierDetector":
-        return import_module(".outlier", __name__).DensityOutlierDetector
+    if name in LAZY:
+        return getattr(import_module(LAZY[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

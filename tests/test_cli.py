@@ -278,7 +278,7 @@ BAD_TABLES = {
 def test_fit_of_an_invalid_table_is_an_error(folder, capsys, text, message):
     if text is not None:
         write("bad.csv", text)
-    assert run("fit bad.csv -o m.skflows") == 2
+    assert run("fit bad.csv -o m.skflows --estimator nsf") == 2
     assert re.search(message, only_error(capsys))
     assert not os.path.exists("m.skflows")
 
@@ -334,8 +334,9 @@ def test_output_is_checked_before_the_table_is_read(folder, capsys, monkeypatch,
 
 def test_failed_fit_does_not_overwrite_the_output(folder, capsys):
     before = (folder / "model.skflows").read_bytes()
-    assert run("fit data.csv -o model.skflows") == 2
-    assert "'species'" in only_error(capsys)
+    make_frame().assign(species="?", width=["?", *range(39)]).to_csv("bad.csv", index=False)
+    assert run("fit bad.csv -o model.skflows --columns width --estimator nsf") == 2
+    assert "'width'" in only_error(capsys)
     assert (folder / "model.skflows").read_bytes() == before
 
 
@@ -356,7 +357,7 @@ def test_score_of_a_text_is_an_error(folder, capsys):
 @pytest.mark.filterwarnings("default")
 def test_only_texts_are_left_is_an_error(folder, capsys):
     write("texts.csv", "a,b,c\n1,x,y\n2,z,w\n")
-    assert run("fit texts.csv -o m.skflows --exclude a") == 2
+    assert run("fit texts.csv -o m.skflows --exclude a --estimator nsf") == 2
     assert "texts.csv has no column of numbers" in only_error(capsys)
 
 
@@ -374,12 +375,35 @@ def test_fit_leaves_out_texts_and_rows_with_gaps(folder, capsys):
     table = make_frame()
     table.loc[3, "height"] = np.nan
     table.to_csv("holes.csv", index=False)
-    assert run("fit holes.csv -o m.skflows --max-iter 1 --exclude width") == 0
+    assert run("fit holes.csv -o m.skflows --max-iter 1 --exclude width --estimator nsf") == 0
     out, err = capsys.readouterr()
     assert "fitted to 39 rows of 2 columns" in out
     assert "columns of holes.csv that are not numbers are left out: 'species'" in err
     assert "1 of 40 rows of holes.csv have missing values (1 in 'height')" in err
     assert [*skflows.load("m.skflows").feature_names_in_] == ["height", "weight, kg"]
+
+
+def test_texts_dates_and_gaps_are_modelled(folder, capsys):
+    """Unless another density is chosen, from the fit to samples and imputed values."""
+    table = make_frame().assign(day=pd.date_range("2024-01-01", periods=40).strftime("%Y-%m-%d"))
+    table.loc[3, "height"] = np.nan
+    table.loc[4, "species"] = None
+    table.to_csv("holes.csv", index=False)
+    assert run("fit holes.csv -o m.skflows --max-iter 1 --random-state 0") == 0
+    assert "TableDensity fitted to 40 rows of 5 columns" in capsys.readouterr().out
+    assert run("score m.skflows holes.csv -o scores.csv") == 0
+    assert pd.read_csv("scores.csv").notna().all(axis=None)
+    assert run("sample m.skflows -n 20 -o drawn.csv --random-state 0") == 0
+    drawn = pd.read_csv("drawn.csv")
+    assert set(drawn["species"]) == {"setosa", "virginica"}
+    assert drawn["day"].str.fullmatch(r"20\d\d-\d\d-\d\d").all()
+    assert run("impute m.skflows holes.csv -o full.csv --method median") == 0
+    assert "2 missing values filled in" in capsys.readouterr().out
+    full = pd.read_csv("full.csv")
+    assert full.notna().all(axis=None)
+    pd.testing.assert_frame_equal(full.drop(index=[3, 4]), table.drop(index=[3, 4]))
+    assert run("impute model.skflows holes.csv -o full.csv") == 2
+    assert "--estimator table" in only_error(capsys)
 
 
 FORMATS = {

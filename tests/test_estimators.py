@@ -167,7 +167,7 @@ def test_docstrings_pass_numpydoc_validation(cls):
     excluded = set(settings["numpydoc_validation"]["checks"])
     public = [f"skflows.{cls.__name__}"]
     public += [f"{public[0]}.{member}" for member, _ in own_members(cls)]
-    assert len(public) > 6
+    assert len(public) > 3
     found = [
         f"{path}: {code} {message}"
         for path in public

@@ -24,7 +24,7 @@ ROOMS = [
     {"training"},
     {"density"},
     {"ensemble"},
-    {"conditional"},
+    {"conditional", "table"},
     {"model_selection", "outlier", "inspection"},
     {"cli"},
 ]

@@ -30,6 +30,8 @@ from skflows import (
     GaussianizationDensity,
     NSFDensity,
     StackedDensity,
+    TableDensity,
+    TableImputer,
     TransformedDensity,
 )
 from skflows.bijections import Bijection
@@ -299,6 +301,8 @@ OTHERS = {
     "auto": AutoDensity(time_limit=0.2, random_state=0),
     "search": FlowGridSearchCV(small("maf", max_iter=1), {"dropout": [0.0]}, cv=2),
     "pyod": PyODDetector(small("maf", max_iter=1)),
+    "table": TableDensity(max_iter=1, cv=2, random_state=0),
+    "imputer": TableImputer(TableDensity(max_iter=1, cv=2, random_state=0), random_state=0),
 }
 # They take a y, here whether the last column is above its median.
 CONDITIONAL = {
@@ -306,7 +310,12 @@ CONDITIONAL = {
     "regressor": FlowRegressor(ConditionalDensity(small("maf", max_iter=1), cv=2), random_state=0),
     "classifier": DensityClassifier(small("maf", max_iter=1), random_state=0),
 }
-OWN_SCORE = {"pyod": "decision_function", "conditional": "sample", "regressor": "predict"}
+OWN_SCORE = {
+    "pyod": "decision_function",
+    "imputer": "transform",
+    "conditional": "sample",
+    "regressor": "predict",
+}
 
 
 @pytest.mark.filterwarnings("ignore:time_limit")

@@ -15,6 +15,7 @@ REMEDY = "choose numeric columns with --columns, or encode them"
 COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ": "lzma"}
 SEPARATORS = ",;\t|"
 N_SNIFFED, MAX_SNIFFED = 20, 2**16  # lines, and characters, that tell the separator
+ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]|$)")
 MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
 
 
@@ -30,7 +31,9 @@ def import_pandas():
 
 
 def read_csv(path, sep=None, decimal=None):
-    """Read a table with a line of column names, or raise an error that says what is wrong.
+    """Read a CSV file with a line of column names, or a Parquet file.
+
+    Errors say what is wrong.
 
     Parameters
     ----------
@@ -40,6 +43,11 @@ def read_csv(path, sep=None, decimal=None):
         What separates columns, and the decimal mark. None finds out.
     """
     pandas = import_pandas()
+    if path.suffix == ".parquet":
+        try:
+            return pandas.read_parquet(path)
+        except Exception as error:  # of the parser, or of a library that is missing
+            raise ValueError(f"cannot read {path}: {one_line(error)}") from error
     try:
         text = decoded(read_bytes(path))
         sep = sep or likely_separator(text)
@@ -144,17 +152,45 @@ def numbers(frame, path, remedy):
     return numbers
 
 
+def chosen_columns(frame, path, columns=None, exclude=()):
+    """Return the named columns of a table, or all of them, without excluded ones."""
+    names = feature_columns(frame) if columns is None else columns
+    select(frame, exclude, path)
+    frame = select(frame, [name for name in names if name not in exclude], path)
+    if not frame.columns.size:
+        raise ValueError(f"no column of {path} is left")
+    return frame
+
+
+def needs_table(frame):
+    """Return whether a table has texts, dates or gaps, which densities of numbers do not take.
+
+    Entries that are no numbers in a column of numbers are mistakes rather than texts.
+    """
+    numeric = frame.apply(import_pandas().to_numeric, errors="coerce").notna().sum()
+    return bool(frame.isna().any(axis=None) or (numeric <= frame.notna().sum() / 2).any())
+
+
+def with_dates(frame):
+    """Return a table in which texts are dates if all of a column are, in ISO 8601."""
+    pandas = import_pandas()
+    frame = frame.copy()
+    for name in frame.select_dtypes(exclude=["number", "bool"]):
+        texts = frame[name].dropna()
+        if len(texts) and all(isinstance(t, str) and ISO_DATE.match(t) for t in texts):
+            dates = pandas.to_datetime(frame[name], errors="coerce", format="ISO8601")
+            if dates.notna().sum() == len(texts):
+                frame[name] = dates
+    return frame
+
+
 def complete_numbers(frame, path, columns=None, exclude=(), remedy=REMEDY):
     """Return the named columns of a table, or the numeric ones, in the rows without missing values.
 
     It warns of what is left out. If most entries of a column are numbers, the others are mistakes
     rather than texts, and an error.
     """
-    names = feature_columns(frame) if columns is None else columns
-    select(frame, exclude, path)
-    frame = select(frame, [name for name in names if name not in exclude], path)
-    if not frame.columns.size:
-        raise ValueError(f"no column of {path} is left")
+    frame = chosen_columns(frame, path, columns, exclude)
     if columns is None:
         are_numbers = frame.apply(import_pandas().to_numeric, errors="coerce").notna().sum()
         texts = frame.columns[are_numbers <= frame.notna().sum() / 2]

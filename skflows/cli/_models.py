@@ -7,22 +7,30 @@ from ..conditional import FlowRegressor
 from ..density import ARCHITECTURES, GaussianizationDensity
 from ..ensemble._auto import AutoDensity
 from ..persistence.model_file import load
+from ..table import TableDensity
 from ._csv import (
     check_writable,
+    chosen_columns,
     complete_numbers,
     import_pandas,
     is_standard,
+    needs_table,
     one_line,
     read_csv,
     say,
     select,
     standard_input,
+    with_dates,
     write_csv,
 )
 from ._predict import fit_target
 from ._progress import announce, fit_with_progress, n_jobs_for, time_limit_of
 
-ESTIMATORS = ARCHITECTURES | {"gaussianization": GaussianizationDensity, "auto": AutoDensity}
+ESTIMATORS = ARCHITECTURES | {
+    "gaussianization": GaussianizationDensity,
+    "auto": AutoDensity,
+    "table": TableDensity,
+}
 DENSITIES = tuple(ESTIMATORS.values())
 
 
@@ -32,8 +40,14 @@ def run_fit(args):
         return fit_target(args)
     check_writable(args.output, args.data)
     table = read_csv(args.data, args.sep, args.decimal)
-    frame = complete_numbers(table, args.data, args.columns, args.exclude)
-    model = ESTIMATORS[args.estimator or "nsf"](random_state=args.random_state)
+    frame = chosen_columns(table, args.data, args.columns, args.exclude)
+    name = args.estimator or ("table" if needs_table(frame) else "nsf")
+    model = ESTIMATORS[name](random_state=args.random_state)
+    if name == "table":
+        frame = with_dates(frame)
+        model.set_params(handle_unknown="rare")
+    else:
+        frame = complete_numbers(frame, args.data, args.columns and [*frame])
     values = {"max_iter": args.max_iter, "contamination": args.contamination}
     for name, value in (values | {"time_limit": time_limit_of(args)}).items():
         if value is None:
@@ -77,8 +91,11 @@ def run_score(args):
     model = load_model(args)
     table = read_csv(args.data, args.sep, args.decimal)
     names = [*getattr(model, "feature_names_in_", table.columns)]
-    remedy = "the model was fitted to numbers"
-    frame = complete_numbers(table, args.data, names, remedy=remedy)
+    if isinstance(model, TableDensity):
+        frame = with_dates(select(table, names, args.data))
+    else:
+        remedy = "the model was fitted to numbers"
+        frame = complete_numbers(table, args.data, names, remedy=remedy)
     scores = model.score_samples(frame if hasattr(model, "feature_names_in_") else frame.values)
     outlier = scores < model.offset_
     scored = table.iloc[:, :0].join(frame.iloc[:, :0].assign(log_density=scores, outlier=outlier))
@@ -96,7 +113,9 @@ def run_sample(args):
     check_writable(args.output, args.model)
     import_pandas()  # before a model is loaded
     model = load_model(args)
-    if hasattr(model, "feature_names_in_"):
+    if isinstance(model, TableDensity):
+        rows = model.sample(args.n_samples, random_state=args.random_state)
+    elif hasattr(model, "feature_names_in_"):
         rows = model.sample(args.n_samples, random_state=args.random_state, as_frame=True)
     else:
         rows = model.sample(args.n_samples, random_state=args.random_state)
@@ -104,6 +123,24 @@ def run_sample(args):
     write_csv(rows, args.output)
     if args.output:
         say(f"wrote {args.output}: {args.n_samples} rows", args.output)
+
+
+def run_impute(args):
+    """Fill in the missing values of a CSV file by a stored density of a table."""
+    check_writable(args.output, args.model, args.data)
+    model = load_model(args)
+    if not isinstance(model, TableDensity):
+        raise ValueError(
+            f"{args.model} holds a {type(model).__name__}, which models complete rows: fit the "
+            "table with --estimator table"
+        )
+    table = read_csv(args.data, args.sep, args.decimal)
+    frame = with_dates(select(table, [*model.feature_names_in_], args.data))
+    filled = model.impute(frame, args.method, random_state=args.random_state)
+    write_csv(table.assign(**{name: filled[name] for name in filled}), args.output)
+    if args.output:
+        n_gaps = int(frame.isna().sum().sum())
+        say(f"wrote {args.output}: {n_gaps} missing values filled in", args.output)
 
 
 def run_predict(args):

@@ -5,7 +5,19 @@ import time
 import numpy as np
 
 from ..persistence.atomic import replace_file
-from ._csv import check_writable, complete_numbers, is_standard, read_csv, say, select, write_csv
+from ..table import TableDensity
+from ._csv import (
+    check_writable,
+    chosen_columns,
+    complete_numbers,
+    is_standard,
+    needs_table,
+    read_csv,
+    say,
+    select,
+    with_dates,
+    write_csv,
+)
 from ._progress import print_status
 
 N_EXPLAINED = 25  # rows, at least, that are explained by their own score
@@ -41,13 +53,22 @@ def run_outliers(args):
         raise ValueError(
             f"{args.data} has a column {taken[0]!r}, which the output adds: rename the column"
         )
-    frame = known = complete_numbers(table, args.data, args.columns, exclude)
+    frame = chosen_columns(table, args.data, args.columns, exclude)
+    is_table = needs_table(frame)
+    if is_table:
+        frame = with_dates(frame)
+    else:
+        frame = complete_numbers(frame, args.data, args.columns and [*frame])
+    known = frame
     if args.reference is not None:
         known = read_csv(args.reference, args.sep, args.decimal)
-        known = complete_numbers(known, args.reference, [*frame])
+        if is_table:
+            known = with_dates(select(known, [*frame], args.reference))
+        else:
+            known = complete_numbers(known, args.reference, [*frame])
         if known.equals(frame):
             raise ValueError(SAME_REFERENCE.format(args.reference))
-    found = find_outliers(args, table, frame, known)
+    found = find_outliers(args, table, frame, known, is_table)
     write_csv(table.join(added_columns(found)), args.output)
     basis = "conformal p-values" if args.reference else "if the empirical null holds in the tail"
     say(
@@ -65,7 +86,7 @@ def run_outliers(args):
         say(f"wrote {args.report}", args.output)
 
 
-def find_outliers(args, table, frame, known):
+def find_outliers(args, table, frame, known, is_table=False):
     """Judge the rows of ``frame``, the usable part of a table, by a detector of known rows."""
     from ..outlier import DensityOutlierDetector
     from ..outlier._explain import quick_contributions
@@ -73,7 +94,13 @@ def find_outliers(args, table, frame, known):
 
     started = time.perf_counter()
     judges_itself = args.reference is None
+    density = None
+    if is_table:
+        density = TableDensity(
+            handle_unknown="rare", missing="model", random_state=args.random_state
+        )
     detector = DensityOutlierDetector(
+        density,
         calibration="empirical_null" if judges_itself else "conformal",
         fdr=args.fdr,
         random_state=args.random_state,
@@ -88,13 +115,17 @@ def find_outliers(args, table, frame, known):
     order = np.lexsort((scores, p_values))
     explained = order[: max(N_EXPLAINED, outlier.sum())]
     print_status(f"finding the odd columns of {len(frame)} rows ...")
-    contributions = quick_contributions(frame.to_numpy(), detector._reference)
-    contributions[explained] = detector.explain(frame.iloc[explained])
     partners = np.full(len(frame), -1)
+    if is_table:
+        contributions = detector.models_[0].density.surprises(frame)
+    else:
+        contributions = quick_contributions(frame.to_numpy(), detector._reference)
+    contributions[explained] = detector.explain(frame.iloc[explained])
     flagged = np.flatnonzero(outlier)
-    partners[flagged] = detector._partners(
-        frame.iloc[flagged].to_numpy(), contributions[flagged].argmin(axis=1)
-    )
+    if not is_table:
+        partners[flagged] = detector._partners(
+            frame.iloc[flagged].to_numpy(), contributions[flagged].argmin(axis=1)
+        )
     return Findings(
         path=args.data,
         reference=args.reference,

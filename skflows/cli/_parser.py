@@ -16,12 +16,14 @@ examples:
   skflows sample model.skflows -n 1000 -o synthetic.csv
   skflows fit houses.csv --target price -o prices.skflows
   skflows predict prices.skflows new.csv -o predicted.csv --coverage 0.8
+  skflows impute model.skflows gaps.csv -o complete.csv
   skflows outliers data.csv -o flagged.csv --fdr 0.05 --report report.html
   skflows demo
 
-Tables are CSV files with column names in the first line; separator, decimal mark, encoding and
-compression are found out. Columns of texts and rows with gaps are left out, with a warning, unless
-there is a --target.
+Tables are CSV files with column names in the first line, or Parquet files; separator, decimal
+mark, encoding and compression are found out. Texts, dates and gaps are modelled by a density of
+tables; if you choose another one, these columns and rows are left out, with a warning,
+unless there is a --target.
 Models run no code when they are loaded; pickles can, and need --allow-pickle. The name - is
 standard input or output, for tables and for models. An error is one line on standard error, and
 exit code 2.
@@ -43,12 +45,13 @@ def make_parser():
 
 
 def _add_fit(command):
-    command.add_argument("data", type=Path, help="CSV file of numbers, one row per sample")
+    command.add_argument("data", type=Path, help="CSV or Parquet file, one row per sample")
     command.add_argument("-o", "--output", type=Path, required=True, help="file of the model")
     command.add_argument(
         "--estimator",
         choices=_models.ESTIMATORS,
-        help="architecture (default: nsf); auto tries many and takes longer",
+        help="architecture (default: nsf, or table if there are texts or gaps); auto tries many "
+        "and takes longer",
     )
     command.add_argument(
         "--target",
@@ -125,8 +128,22 @@ def _add_predict(command):
     _add_format(command)
 
 
+def _add_impute(command):
+    _add_model(command)
+    command.add_argument("data", type=Path, help="CSV file with the columns of the model")
+    command.add_argument("-o", "--output", type=Path, help="CSV file (default: print)")
+    command.add_argument(
+        "--method",
+        choices=["mean", "median", "mode", "draw"],
+        default="mean",
+        help="centre of each missing value's distribution, or a draw (default: mean)",
+    )
+    _add_format(command)
+    _add_random_state(command)
+
+
 def _add_outliers(command):
-    command.add_argument("data", type=Path, help="CSV file of numbers, one row per sample")
+    command.add_argument("data", type=Path, help="CSV or Parquet file, one row per sample")
     command.add_argument(
         "-o", "--output", type=Path, required=True, help="CSV file of the rows and their flags"
     )
@@ -217,6 +234,11 @@ COMMANDS = {
         _add_predict,
         _models.run_predict,
         "predict the target of each row of a CSV file, with intervals",
+    ),
+    "impute": (
+        _add_impute,
+        _models.run_impute,
+        "fill in the missing values of a CSV file by a model of a table",
     ),
     "outliers": (
         _add_outliers,

@@ -15,6 +15,7 @@ from ._findings import odd_parts
 MAX_LISTED = 200  # rows of the table
 N_DRAWN = 4  # rows whose columns are drawn
 N_REASONS = 3
+N_COMMON = 2  # texts that are named as usual
 BULK = 0.25  # p-values above it are taken for those of inliers
 SUSPICIOUS = 0.01  # p-value of the test that these are uniform
 MIN_SHOWN = 1e-6  # p-value
@@ -168,14 +169,14 @@ def oddest_rows(found):
         "<th class='number'>p-value</th>"
         "<th>odd columns, and the range of 90 % of the rows</th></tr>"
     )
-    low, high = np.percentile(found.known, [5, 95], axis=0)
+    usual = [usual_values(found.known[name]) for name in found.frame]
     names = [escape(str(name)) for name in found.frame.columns]
     texts = column_texts(found.frame)
 
     def described(row, columns):
         values = " <em>with</em> ".join(
-            f"{names[j]} = {texts[j](found.frame.iat[row, j])} "
-            f"<span class='usual'>({texts[j](low[j])} to {texts[j](high[j])})</span>"
+            f"{names[j]} = {escape(texts[j](found.frame.iat[row, j]))} "
+            f"<span class='usual'>({escape(usual[j](texts[j]))})</span>"
             for j in columns
         )
         return values if len(columns) == 1 else f"{values}, odd only together"
@@ -201,18 +202,30 @@ def oddest_rows(found):
     )
 
 
+def usual_values(column):
+    """Return a function that writes the range of 90 % of the numbers, or the most common texts."""
+    if column.dtype.kind in "iufM":
+        low, high = column.quantile(0.05), column.quantile(0.95)
+        return lambda text: f"{text(low)} to {text(high)}"
+    common = column.value_counts(normalize=True).head(N_COMMON)
+    return lambda text: "mostly " + ", ".join(text(value) for value in common.index)
+
+
 def column_texts(frame):
     """Return a function for each column that writes its values.
 
     Whole numbers that are all different may be identifiers, and have no thousands separators.
     """
-    values = frame.to_numpy(dtype=np.float64)
-    is_whole = (values == np.rint(values)).all(axis=0)
-    specs = [
-        ".0f" if whole and len(np.unique(column)) == len(column) else ",.6g"
-        for whole, column in zip(is_whole, values.T, strict=True)
-    ]
-    return [("{:" + spec + "}").format for spec in specs]
+    return [value_text(frame[name]) for name in frame]
+
+
+def value_text(column):
+    if column.dtype.kind not in "iuf":
+        return lambda value: "missing" if value != value else str(value)
+    values = column.to_numpy(dtype=np.float64)
+    is_whole = (values == np.rint(values)).all()
+    spec = ".0f" if is_whole and len(np.unique(values)) == len(values) else ",.6g"
+    return lambda value: "missing" if value != value else f"{value:{spec}}"
 
 
 def p_value(value):

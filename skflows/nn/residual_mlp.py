@@ -59,13 +59,17 @@ class ResidualMLP(nn.Module):
 
         The context has rows, (n, n_context).
         """
+        return self.output(self.units(x, context))
+
+    def units(self, x, context=None):
+        """Return the last hidden units of columns x, of shape (width, n)."""
         h = self.input(squash(x, FARTHEST_SEEN))
         if self.context is not None:
             h = h + self.context(context.mT)
         for layer in self.hidden:
             update = layer(self._activate(h))
             h = h + update if update.shape == h.shape else update
-        return self.output(self._activate(h))
+        return self._activate(h)
 
     def vjp(self, x, context=None):
         """Return the outputs and their pullback (see `skflows.nn.vjp`)."""

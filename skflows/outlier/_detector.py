@@ -8,8 +8,8 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import check_has_names
@@ -30,11 +30,16 @@ from ..preprocessing.column_checks import ColumnWarning
 from ..preprocessing.dequantizer import discrete_columns
 from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit_context
 from ..preprocessing.validation import uneven, validate_rows, weighted_rows
+from ..table import TableDensity
+from ..table._frames import is_frame
 from ._calibration import NULLS, discoveries, equalized, least_p_value, pool_fold_scores
 from ._ensemble import OutlierEnsemble
 from ._explain import contributions, partners, reference_rows, with_base
 from ._scored_density import fit_scored
 from ._statistics import STATISTICS, Setting, held_out_values
+from ._tables import RowCodec, needs_table_density, on_tables, takes_tables
+
+FOR_TABLES = ("log_pool", "log_density", "typicality")
 
 ROWS_PER_COLUMN = 20  # from which on leave-one-out scores are as good as those of folds
 
@@ -53,8 +58,10 @@ class DensityOutlierDetector(
         higher for inliers. None is an `OutlierEnsemble`, for rows without outliers with
         ``calibration="conformal"``, which needs such rows, and otherwise for rows that may contain
         some. For statistics other than "log_pool", which need a density, it is an
-        `AutoDensity`. A fitted one is used as it is inside a `sklearn.frozen.FrozenEstimator`;
-        the rows of `fit` then only calibrate it. Estimators see arrays: columns are given by index.
+        `AutoDensity`, and for a DataFrame with texts, dates or missing values a `TableDensity`.
+        A fitted one is used as it is inside a `sklearn.frozen.FrozenEstimator`; the rows of `fit`
+        then only calibrate it. Estimators other than `TableDensity` see arrays: columns are given
+        by index.
 
     statistic : str, default="log_pool"
         The score; higher always means more normal.
@@ -256,9 +263,16 @@ class DensityOutlierDetector(
             The fitted estimator.
         """
         given = {"X": X, "y": y}
-        X, weight, is_weighted = weighted_rows(self, X, sample_weight, least=2)
         random_state = check_random_state(self.random_state)
         estimator = self.estimator
+        if estimator is None and needs_table_density(X):
+            estimator = TableDensity(random_state=random_state.randint(2**31 - 1))
+        self._codec = None
+        if estimator is not None and takes_tables(estimator):
+            X = self._encoded(X)
+            weight, is_weighted = np.ones(len(X)), np.ones(len(X), dtype=bool)
+        else:
+            X, weight, is_weighted = weighted_rows(self, X, sample_weight, least=2)
         trim = self.trim
         if isinstance(trim, str):  # "auto"
             trim = self.contamination if isinstance(self.contamination, Real) else 0.0
@@ -272,6 +286,8 @@ class DensityOutlierDetector(
                 estimator = AutoDensity(random_state=seed)
         self._check_parameters(estimator)
         estimator = self._with_folds(estimator)
+        if self._codec is not None:
+            estimator = on_tables(estimator, self._codec)
         splits = self._splits(estimator, X, is_weighted, random_state)
         parts = [train for train, _ in splits] or [slice(None)]
         context = self._init_callback_context(max_subtasks=None if trim else len(parts))
@@ -280,7 +296,7 @@ class DensityOutlierDetector(
         context.call_on_fit_task_begin(**task)
         fit = partial(fit_subtask, context, self)
         setting = Setting(estimator, self.background, random_state, fit)
-        if is_density(estimator) and not is_frozen(estimator):
+        if self._codec is None and is_density(estimator) and not is_frozen(estimator):
             warn_of_columns(self, X, discrete_columns(X))
         models = []
         for part in parts:
@@ -295,6 +311,23 @@ class DensityOutlierDetector(
         self._reference = reference_rows(X, self._score_rows, random_state)
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
+
+    def _encoded(self, X):
+        """Return the rows of a table as an array of objects, and keep how to undo that."""
+        if not is_frame(X):
+            X = check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=2)
+        validate_data(self, X, skip_check_array=True)
+        self._codec = RowCodec(X)
+        return self._codec.rows(X)
+
+    def _validated(self, X):
+        """Return the rows to score as an array."""
+        if self._codec is None:
+            return validate_rows(self, X, reset=False)
+        if not is_frame(X):
+            X = check_array(X, dtype=None, ensure_all_finite=False)
+            validate_data(self, X, reset=False, skip_check_array=True)
+        return self._codec.rows(X)
 
     def _check_parameters(self, estimator):
         if self.statistic != "log_pool":  # which takes any score
@@ -314,6 +347,11 @@ class DensityOutlierDetector(
                 f"statistic='latent_norm' needs a latent space, and {type(estimator).__name__} "
                 "has no transform: give a flow, such as NSFDensity, or choose another statistic."
             )
+        if self._codec is not None and self.statistic not in FOR_TABLES:
+            raise ValueError(
+                f"statistic={self.statistic!r} needs numbers; for tables choose one of "
+                f"{list(FOR_TABLES)}."
+            )
         names = getattr(self, "feature_names_in_", None)
         known = getattr(estimator, "feature_names_in_", names)
         if names is not None and list(names) != list(known):
@@ -324,7 +362,9 @@ class DensityOutlierDetector(
 
     def _with_folds(self, estimator):
         """Return the estimator; a mixture holds out every row if rows of `fit` are to be judged."""
-        is_judged = self.calibration == "empirical_null" and isinstance(estimator, MixtureMixin)
+        is_judged = self.calibration == "empirical_null" and isinstance(
+            estimator, MixtureMixin | TableDensity
+        )
         if is_judged and isinstance(estimator.cv, str) and isinstance(self.cv, str):  # both "auto"
             return clone(estimator).set_params(cv=N_FOLDS)
         return estimator
@@ -410,7 +450,8 @@ class DensityOutlierDetector(
         scores : ndarray of shape (n_samples,)
             In nats, for statistics that consist of log-densities.
         """
-        return super().score_samples(X)
+        check_is_fitted(self)
+        return self._score_rows(self._validated(X))
 
     def _score_rows(self, X):
         return pool_fold_scores(
@@ -615,7 +656,7 @@ class DensityOutlierDetector(
         if as_frame:
             check_has_names(self)
         index = getattr(X, "index", None)
-        X = validate_rows(self, X, reset=False)
+        X = self._validated(X)
         found, base = self._contributions(X, n_orders, random_state)
         if as_shap:
             import shap  # optional
@@ -668,6 +709,9 @@ class DensityOutlierDetector(
         >>> detector.odd_pairs([[1.0, -1.0, 0.0], [0.0, 0.0, 9.0], [0.0, 0.0, 0.0]])
         [(0, 1), None, None]
         """
+        check_is_fitted(self)
+        if self._codec is not None:
+            raise ValueError("odd_pairs needs numbers; explain takes tables too.")
         oddest = np.asarray(self.explain(X, n_orders=n_orders, random_state=random_state))
         X = validate_rows(self, X, reset=False)
         oddest = oddest.argmin(axis=1)
@@ -688,7 +732,10 @@ class DensityOutlierDetector(
     def _contributions(self, X, n_orders, random_state):
         """Return the contributions, and the base values that they add up to the score with."""
         rng = check_random_state(0 if random_state is None else random_state)
-        parts = [contributions(model, X, self._reference, n_orders, rng) for model in self.models_]
+        parts = [
+            contributions(model, X, self._reference, n_orders, rng, self._codec)
+            for model in self.models_
+        ]
         found, base = (np.mean(part, axis=0) for part in zip(*parts, strict=True))
         if len(self.models_) > 1:
             # The score is not quite the mean over the folds.

@@ -23,7 +23,7 @@ def reference_rows(X, score_rows, random_state):
     return few[order[int(EXCLUDED * len(few)) :]]
 
 
-def contributions(model, X, reference, n_orders, random_state):
+def contributions(model, X, reference, n_orders, random_state, codec=None):
     """Return the contribution of each column to the score of each row, and the score without them.
 
     A similar normal row takes the values of the row to be explained, column by column; the change
@@ -43,6 +43,8 @@ def contributions(model, X, reference, n_orders, random_state):
         Orders of the columns over which contributions are averaged.
     random_state : RandomState
         Draws the orders.
+    codec : RowCodec, optional
+        Turns rows that are arrays of objects into numbers, to compare them.
 
     Returns
     -------
@@ -55,12 +57,17 @@ def contributions(model, X, reference, n_orders, random_state):
     from ..density._evaluation import column_scale  # imports torch
 
     orders = column_orders(X.shape[1], n_orders, random_state)
-    scale = column_scale(reference)
+    near, coded = X, reference
+    if codec is not None:
+        near, coded = codec.codes(X), codec.codes(reference)
+    with np.errstate(invalid="ignore"):
+        filled = np.where(np.isnan(coded), np.nanmedian(coded, axis=0), coded)
+    scale = column_scale(filled)
     found, base = np.empty(X.shape), np.empty(len(X))
     size = max(1, ROWS_AT_ONCE // (len(orders) * (X.shape[1] + 1)))
     for start in range(0, len(X), size):
         rows = X[start : start + size]
-        similar = nearest(rows / scale, reference / scale, len(orders))
+        similar = nearest(near[start : start + size] / scale, coded / scale, len(orders))
         part = along_orders(model, rows, reference[similar], orders)
         found[start : start + size], base[start : start + size] = part
     return found, base
@@ -197,17 +204,25 @@ def column_orders(d, n_orders, random_state):
 def nearest(X, reference, k):
     """Return the indices of the k most similar reference rows, insensitive to a single odd
     column."""
-    distance = np.array([np.minimum(np.abs(reference - row), FAR).sum(axis=1) for row in X])
+    distance = np.array([differences(reference, row).sum(axis=1) for row in X])
     distance[distance == 0] = np.inf  # the row itself, which explains nothing
     ranks = np.argsort(distance, axis=1, kind="stable")
     return ranks[:, np.arange(k) % len(reference)]
+
+
+def differences(reference, row):
+    """Return scaled differences, at most `FAR`; that of two missing values is 0."""
+    difference = np.minimum(np.abs(reference - row), FAR)
+    missing = np.isnan(difference)
+    both = np.isnan(reference) & np.isnan(row)
+    return np.where(both, 0.0, np.where(missing, FAR, difference))
 
 
 def along_orders(model, X, starts, orders):
     """Return the mean contributions over orders, and the mean scores of the starts, which are a row
     for each row of X and order."""
     n, d = X.shape
-    steps = np.empty((len(orders), d + 1, n, d))
+    steps = np.empty((len(orders), d + 1, n, d), dtype=X.dtype)
     for i, order in enumerate(orders):
         steps[i, 0] = starts[:, i]
         for k, column in enumerate(order):

@@ -15,7 +15,16 @@ CLASS, NUMBER, SHARED = "$class", "$number", "$shared"
 PACKAGE = __name__.split(".")[0]
 TORCH = "torch.nn."
 # Rooms whose classes a model may consist of.
-ROOMS = ("nn", "bijections", "preprocessing", "density", "ensemble", "conditional", "outlier")
+ROOMS = (
+    "nn",
+    "bijections",
+    "preprocessing",
+    "density",
+    "ensemble",
+    "conditional",
+    "table",
+    "outlier",
+)
 
 
 def package_version():

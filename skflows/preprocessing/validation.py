@@ -13,8 +13,10 @@ MAX_VALUE = 1e305  # beyond it, differences overflow
 DTYPES = [np.float64, np.float32]
 # What to add to scikit-learn's messages about unusable input.
 REMEDIES = {
-    "could not convert string": "models numbers: drop or encode the other columns first, texts for "
-    "example with sklearn.preprocessing.OrdinalEncoder, dates as days since the first of them.",
+    "could not convert string": "models numbers: use TableDensity, which models texts and "
+    "dates too, or drop or encode the other columns first, texts for example with "
+    "sklearn.preprocessing.OrdinalEncoder, dates as days since the first of them.",
+    "contains NaN": "needs complete rows; TableDensity models rows with gaps.",
     "contains infinity": "needs finite values: drop these rows, or clip them to the largest "
     "value that can occur.",
     "Complex data": "models real numbers: give the real and imaginary parts as two columns.",

@@ -1,0 +1,704 @@
+"""TableDensity beside known densities, and beside other models of mixed tables.
+
+    python benchmarks/tables.py reference --out tables.jsonl
+    python benchmarks/tables.py likelihood --data DIR --out tables.jsonl
+    python benchmarks/tables.py gaps --data DIR --out tables.jsonl
+    python benchmarks/tables.py outliers --data DIR --out tables.jsonl
+    python benchmarks/tables.py rows --data DIR --out tables.jsonl
+    python benchmarks/tables.py table --out tables.jsonl
+
+DIR holds CSV files; `--sets` names them. Lines already in ``--out`` are not run again.
+"""
+
+import argparse
+import json
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from scipy.special import logsumexp, ndtr, ndtri
+from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
+from sklearn.metrics import roc_auc_score
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import NearestNeighbors
+
+from skflows import TableDensity
+from skflows.table._columns import Schema
+from skflows.table._frames import read_frame
+from skflows.table._latent_classes import conditional
+from skflows.table._normal_cells import log_normal_mass
+
+SETS = ["slid", "hdma", "ofp", "wages", "abalone", "adult_12k"]
+MAX_ROWS = 5000
+N_BINS = 20
+N_DRAWS = 20
+
+
+def load(data, name, seed, max_rows):
+    """Return training and test rows of a table, 80 and 20 %."""
+    (path,) = [*Path(data).rglob(f"{name}.csv")]
+    frame = pd.read_csv(path, na_values=["?"], skipinitialspace=True)
+    frame = frame.sample(frac=1, random_state=seed)[:max_rows].reset_index(drop=True)
+    n = int(0.8 * len(frame))
+    return frame[:n].reset_index(drop=True), frame[n:].reset_index(drop=True)
+
+
+# Known densities
+
+
+class Truth:
+    """Classes of independent categories, Poisson counts and jointly normal numbers."""
+
+    def __init__(self, rng, n_classes, n_numbers, levels=(), n_counts=0):
+        self.weights = rng.dirichlet(np.full(n_classes, 5.0))
+        self.tables = [rng.dirichlet(np.full(k, 0.7), n_classes) for k in levels]
+        self.rates = rng.gamma(2.0, 3.0, (n_counts, n_classes))
+        self.means = 2 * rng.standard_normal((n_classes, n_numbers))
+        factor = rng.standard_normal((n_classes, n_numbers, n_numbers)) / n_numbers**0.5
+        self.covariances = factor @ factor.mT + 0.1 * np.eye(n_numbers)
+        self.names = [
+            *(f"c{i}" for i in range(len(levels))),
+            *(f"k{i}" for i in range(n_counts)),
+            *(f"x{i}" for i in range(n_numbers)),
+        ]
+
+    def sample(self, rng, n):
+        z = rng.choice(len(self.weights), n, p=self.weights)
+        columns = {}
+        for i, table in enumerate(self.tables):
+            drawn = [rng.choice(table.shape[1], p=table[k]) for k in z]
+            columns[f"c{i}"] = [f"level {k}" for k in drawn]
+        for i, rates in enumerate(self.rates):
+            columns[f"k{i}"] = rng.poisson(rates[z])
+        x = np.array([rng.multivariate_normal(self.means[k], self.covariances[k]) for k in z])
+        return pd.DataFrame(columns | {f"x{i}": column for i, column in enumerate(x.T)})
+
+    def joint(self, frame):
+        """Return the log of weight times density of each class for the columns of a frame."""
+        total = np.tile(np.log(self.weights), (len(frame), 1))
+        for i, table in enumerate(self.tables):
+            if f"c{i}" in frame:
+                code = frame[f"c{i}"].str.removeprefix("level ").astype(int)
+                total += np.log(table[:, code]).T
+        for i, rates in enumerate(self.rates):
+            if f"k{i}" in frame:
+                total += stats.poisson.logpmf(frame[f"k{i}"].to_numpy()[:, None], rates)
+        own = [i for i in range(self.means.shape[1]) if f"x{i}" in frame]
+        if own:
+            x = frame[[f"x{i}" for i in own]].to_numpy()
+            for k in range(len(self.weights)):
+                covariance = self.covariances[k][np.ix_(own, own)]
+                total[:, k] += stats.multivariate_normal.logpdf(x, self.means[k, own], covariance)
+        return total
+
+    def log_density(self, frame):
+        return logsumexp(self.joint(frame), axis=1)
+
+    def conditional_cdf(self, name, frame, x):
+        """Return the probability that a number is at most x, given the columns of a frame."""
+        joint = self.joint(frame)
+        share = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+        i = int(name[1:])
+        known = [k for k in range(self.means.shape[1]) if f"x{k}" in frame]
+        order = [*known, i]
+        y = frame[[f"x{k}" for k in known]].to_numpy()
+        means, covariances = self.means[:, order], self.covariances[:, order][:, :, order]
+        inside = np.arange(len(known))
+        _, _, mean, covariance = conditional(means, covariances, y, inside, [len(known)])
+        unit = (x[:, None] - mean[:, :, 0].T) / np.sqrt(covariance[:, 0, 0])
+        return (share * ndtr(unit)).sum(axis=1)
+
+
+def gaussian_mixture(train, seed):
+    """Return a `Truth` with the parameters of the Gaussian mixture of the best BIC."""
+    models = [
+        GaussianMixture(k, n_init=3, random_state=seed, reg_covar=1e-5).fit(train)
+        for k in (1, 2, 4, 6, 8, 10, 12, 16, 20)
+    ]
+    best = min(models, key=lambda model: model.bic(train))
+    found = object.__new__(Truth)
+    found.weights, found.means, found.covariances = best.weights_, best.means_, best.covariances_
+    found.tables, found.rates, found.names = [], np.zeros((0, 1)), list(train)
+    return found
+
+
+def run_reference(args, seed):
+    for what, make in {
+        "numbers": lambda rng: Truth(rng, 8, 6),
+        "mixed": lambda rng: Truth(rng, 5, 3, levels=(3, 4), n_counts=1),
+    }.items():
+        for n in (1000, 5000):
+            rng = np.random.default_rng(seed)
+            truth = make(rng)
+            train, test = truth.sample(rng, n), truth.sample(rng, 500)
+            methods = {"TableDensity": lambda rows: TableDensity(random_state=seed).fit(rows)}
+            if what == "numbers":
+                methods["GMM-BIC"] = lambda rows: gaussian_mixture(rows, seed)
+            for method, fit in methods.items():
+                key = {"part": "reference", "set": what, "n": n, "method": method, "seed": seed}
+                if is_done(args, key):
+                    continue
+                started = time.perf_counter()
+                model = fit(train)
+                seconds = time.perf_counter() - started
+                record(args, key, reference_errors(truth, model, test, seed) | {"fit_s": seconds})
+
+
+def reference_errors(truth, model, test, seed):
+    rng = np.random.default_rng(seed)
+    conditional_errors, marginal_errors, quantile_errors, joint = [], [], [], []
+    ours = isinstance(model, TableDensity)
+    for _ in range(6):
+        order = list(rng.permutation(truth.names))
+        given, rest = order[: len(order) // 2], order[len(order) // 2 :]
+        expected = truth.log_density(test) - truth.log_density(test[given])
+        if ours:
+            found = model.condition(test[given]).score_samples(test[rest])
+            marginal = model.marginal(given).score_samples(test[given])
+        else:
+            found = model.log_density(test) - model.log_density(test[given])
+            marginal = model.log_density(test[given])
+        conditional_errors.append(np.abs(found - expected).mean())
+        marginal_errors.append(np.abs(marginal - truth.log_density(test[given])).mean())
+        number = next(name for name in rest + given if name.startswith("x"))
+        given = [name for name in given if name != number]
+        if ours:
+            at = model.quantile(number, test[given], [0.1, 0.5, 0.9]).T
+            levels = [truth.conditional_cdf(number, test[given], x) for x in at]
+            pairs = zip(levels, (0.1, 0.5, 0.9), strict=True)
+            quantile_errors.append(np.mean([np.abs(level - q).mean() for level, q in pairs]))
+        else:
+            x = test[number].to_numpy()
+            error = np.abs(
+                model.conditional_cdf(number, test[given], x)
+                - truth.conditional_cdf(number, test[given], x)
+            )
+            quantile_errors.append(error.mean())
+    joint = truth.log_density(test) - (
+        model.score_samples(test) if ours else model.log_density(test)
+    )
+    return {
+        "conditional": float(np.mean(conditional_errors)),
+        "marginal": float(np.mean(marginal_errors)),
+        "quantile_level": float(np.mean(quantile_errors)),
+        "kl": float(joint.mean()),
+    }
+
+
+# Held-out likelihood of mixed rows
+
+
+class Binned:
+    """Columns as codes: levels, and bins of normal scores; with the mass of a value in its bin."""
+
+    def __init__(self, train):
+        names = list(train)
+        self.schema = Schema(
+            read_frame(train), names, None, "rare", False, np.random.RandomState(0)
+        )
+        self.edges = ndtri(np.linspace(0, 1, N_BINS + 1))
+
+    def encode(self, frame):
+        """Return codes, -1 where missing, and the log-mass of each value given its code."""
+        rows = self.schema.encode(read_frame(frame, self.schema.names))
+        cells = self.schema.cells(rows, "quantile")
+        codes, masses = np.full(rows.known.shape, -1), np.where(rows.known, cells.log_scale, 0.0)
+        for j, part in enumerate(self.schema.parts):
+            known = rows.known[:, j]
+            codes[known, j] = np.minimum(rows.code[known, j], part.n_levels - 1).clip(0)
+            if part.has_number:
+                has = known & np.isfinite(cells.middle[:, j])
+                y = cells.middle[has, j]
+                bin_ = np.searchsorted(self.edges[1:-1], y)
+                codes[has, j] = np.where(bin_ == 0, 0, bin_ + max(part.n_levels - 1, 0))
+                low, high = cells.low[has, j], cells.high[has, j]
+                own = log_normal_mass(low, y, high, 0.0, 1.0) + np.log(N_BINS)
+                # A cell that is wider than a bin has all of its mass.
+                masses[has, j] += np.where(high > low, np.minimum(own, 0.0), own)
+                codes[has, j] = bin_ + part.n_levels  # after the atoms
+        return codes, masses
+
+    @property
+    def n_codes(self):
+        return [part.n_levels + N_BINS * part.has_number for part in self.schema.parts]
+
+
+class LatentClass:
+    """Classes of independent columns, by expectation-maximisation on binned columns."""
+
+    def fit(self, train, seed):
+        self.binned = Binned(train)
+        codes, _ = self.binned.encode(train)
+        held = np.arange(len(codes)) % 7 == 0
+        best = None
+        for k in (5, 10, 20, 40, 80):
+            model = self._em(codes[~held], k, seed)
+            score = self._scores(model, codes[held]).mean()
+            if best is None or score > best[0]:
+                best = score, k
+        self.model = self._em(codes, best[1], seed)
+        return self
+
+    def _em(self, codes, k, seed):
+        rng = np.random.default_rng(seed)
+        share = rng.dirichlet(np.ones(k), len(codes))
+        for _ in range(100):
+            weights = np.log(share.mean(axis=0) + 1e-9)
+            tables = []
+            for j, n_codes in enumerate(self.binned.n_codes):
+                one_hot = (codes[:, j, None] == np.arange(n_codes)).astype(float)
+                prior = (one_hot.sum(axis=0) + 0.5) / (one_hot.sum() + 0.5 * n_codes)
+                table = share.T @ one_hot + 1.0 * prior
+                tables.append(np.log(table / table.sum(axis=1, keepdims=True)))
+            joint = self._joint((weights, tables), codes)
+            share = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+        return weights, tables
+
+    def _joint(self, model, codes):
+        weights, tables = model
+        joint = np.tile(weights, (len(codes), 1))
+        for j, table in enumerate(tables):
+            known = codes[:, j] >= 0
+            joint[known] += table[:, codes[known, j]].T
+        return joint
+
+    def _scores(self, model, codes):
+        return logsumexp(self._joint(model, codes), axis=1)
+
+    def score_samples(self, frame):
+        codes, masses = self.binned.encode(frame)
+        return self._scores(self.model, codes) + masses.sum(axis=1)
+
+
+class Chain:
+    """Gradient-boosted classifiers of each binned column given those before it."""
+
+    def fit(self, train, seed):
+        self.binned = Binned(train)
+        codes, _ = self.binned.encode(train)
+        self.steps = []
+        for j, n_codes in enumerate(self.binned.n_codes):
+            known = codes[:, j] >= 0
+            counts = np.bincount(codes[known, j], minlength=n_codes) + 0.5
+            prior = counts / counts.sum()
+            model = None
+            if j and len(np.unique(codes[known, j])) > 1:
+                X = np.where(codes < 0, np.nan, codes)[known, :j]
+                model = HistGradientBoostingClassifier(
+                    max_iter=100,
+                    learning_rate=0.05,
+                    max_leaf_nodes=8,
+                    early_stopping=True,
+                    n_iter_no_change=5,
+                    random_state=seed,
+                    validation_fraction=0.15,
+                )
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    try:
+                        model.fit(X, codes[known, j])
+                    except ValueError:  # a class of one row cannot be stratified
+                        model.set_params(early_stopping=False, max_iter=30).fit(X, codes[known, j])
+            self.steps.append((prior, model))
+        return self
+
+    def score_samples(self, frame):
+        codes, masses = self.binned.encode(frame)
+        total = masses.sum(axis=1)
+        X = np.where(codes < 0, np.nan, codes)
+        for j, (prior, model) in enumerate(self.steps):
+            known = codes[:, j] >= 0
+            proba = np.tile(prior, (known.sum(), 1))
+            if model is not None:
+                found = np.zeros_like(proba)
+                found[:, model.classes_] = model.predict_proba(X[known, :j])
+                proba = 0.99 * found + 0.01 * proba
+            total[known] += np.log(proba[np.arange(known.sum()), codes[known, j]])
+        return total
+
+
+class Copula:
+    """A Gaussian copula: levels in their order are intervals of a normal."""
+
+    def fit(self, train, seed):
+        self.binned = Binned(train)
+        self.cuts = {}
+        rows = self.binned.schema.encode(read_frame(train))
+        for j, part in enumerate(self.binned.schema.parts):
+            if part.n_levels:
+                known = rows.known[:, j]
+                code = np.minimum(rows.code[known, j], part.n_levels - 1)
+                counts = np.bincount(code, minlength=part.n_levels) + 0.5
+                if part.has_number:
+                    counts = np.append(counts[1:], counts[0])  # the number comes last
+                below = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
+                self.cuts[j] = ndtri(below.clip(0, 1)), counts / counts.sum()
+        _, y, _, _, known = self._cells(train)
+        middle = np.where(known, y, 0.0)
+        correlation = pd.DataFrame(np.where(known, middle, np.nan)).corr().fillna(0.0)
+        correlation = correlation.to_numpy().copy()
+        np.fill_diagonal(correlation, 1.0)
+        values, vectors = np.linalg.eigh(correlation)
+        self.covariance = (vectors * values.clip(1e-3)) @ vectors.T
+        scale = np.sqrt(np.diag(self.covariance))
+        self.covariance /= scale[:, None] * scale
+        return self
+
+    def _cells(self, frame):
+        schema = self.binned.schema
+        rows = schema.encode(read_frame(frame, schema.names))
+        cells = schema.cells(rows, "quantile")
+        low, y, high = cells.low.copy(), cells.middle.copy(), cells.high.copy()
+        log_scale = np.where(rows.known, cells.log_scale, 0.0)
+        for j, part in enumerate(schema.parts):
+            if not part.n_levels:
+                continue
+            ends, shares = self.cuts[j]
+            known = rows.known[:, j]
+            code = np.minimum(rows.code[:, j], part.n_levels - 1)
+            if part.has_number:
+                # Within its share, a number is uniform by its own normal score.
+                number = known & (code == 0)
+                p = shares[:-1].sum() + shares[-1] * ndtr(y[number, j])
+                log_scale[number, j] += (
+                    np.log(shares[-1])
+                    + stats.norm.logpdf(y[number, j])
+                    - stats.norm.logpdf(ndtri(p.clip(1e-9, 1 - 1e-9)))
+                )
+                low[number, j] = y[number, j] = high[number, j] = ndtri(p.clip(1e-9, 1 - 1e-9))
+                atom = known & (code > 0)
+                code = code - 1
+                known = atom
+            low[known, j], high[known, j] = ends[code[known]], ends[code[known] + 1]
+            inside = (ndtr(low[known, j]) + ndtr(high[known, j])) / 2
+            y[known, j] = ndtri(inside)
+        return low, y, high, log_scale, rows.known
+
+    def score_samples(self, frame):
+        low, y, high, log_scale, known = self._cells(frame)
+        total = log_scale.sum(axis=1)
+        means = np.zeros((1, y.shape[1]))
+        for i in range(len(y)):
+            own = np.flatnonzero(known[i])
+            unit, sd, *_ = conditional(means, self.covariance[None], y[i : i + 1, own], own, [])
+            unit, sd = unit[0, 0], sd[0]
+            below, above = (
+                unit - (y[i, own] - low[i, own]) / sd,
+                unit + (high[i, own] - y[i, own]) / sd,
+            )
+            mass = log_normal_mass(below, unit, above, 0.0, 1.0)
+            total[i] += (mass - np.where(low[i, own] == high[i, own], np.log(sd), 0.0)).sum()
+        return total
+
+
+class Ours:
+    def fit(self, train, seed):
+        self.density = TableDensity(handle_unknown="rare", random_state=seed).fit(train)
+        self.score_samples = self.density.score_samples
+        return self
+
+
+LIKELIHOOD = {
+    "TableDensity": Ours,
+    "latent class": LatentClass,
+    "Gaussian copula": Copula,
+    "HGB chain": Chain,
+}
+
+
+def run_likelihood(args, seed):
+    for name in args.sets:
+        train, test = load(args.data, name, seed, args.max_rows)
+        for method, cls in LIKELIHOOD.items():
+            key = {
+                "part": "likelihood",
+                "set": name,
+                "n": len(train),
+                "method": method,
+                "seed": seed,
+            }
+            if is_done(args, key):
+                continue
+            started = time.perf_counter()
+            model = cls().fit(train, seed)
+            seconds = time.perf_counter() - started
+            scores = model.score_samples(test)
+            finite = np.isfinite(scores)
+            record(
+                args,
+                key,
+                {
+                    "ll": float(scores[finite].mean()),
+                    "se": float(stats.sem(scores[finite])),
+                    "nonfinite": int((~finite).sum()),
+                    "fit_s": seconds,
+                },
+            )
+
+
+# Gaps
+
+
+def with_gaps(frame, share, rng):
+    gaps = rng.uniform(size=frame.shape) < share
+    gaps &= frame.notna().to_numpy()
+    found = frame.astype(dict.fromkeys(frame.select_dtypes("number"), float))
+    return found.mask(gaps), gaps
+
+
+class Imputer:
+    """An imputer of numbers, on ordinal codes or on one-hot columns."""
+
+    def __init__(self, train, kind, seed):
+        self.names = list(train)
+        self.numeric = [name for name in train if pd.api.types.is_numeric_dtype(train[name])]
+        self.levels = {
+            n: sorted(train[n].dropna().unique()) for n in train if n not in self.numeric
+        }
+        self.scale = {n: (train[n].mean(), train[n].std() or 1.0) for n in self.numeric}
+        self.one_hot = kind == "KNNImputer"
+        make = {
+            "KNNImputer": lambda: KNNImputer(n_neighbors=10),
+            "IterativeImputer": lambda: IterativeImputer(max_iter=10, random_state=seed),
+            "posterior": lambda: IterativeImputer(sample_posterior=True, random_state=seed),
+            "SimpleImputer": lambda: SimpleImputer(),
+        }
+        self.imputer = make[kind]().fit(self._encode(train))
+
+    def _encode(self, frame):
+        columns = []
+        for name in self.names:
+            if name in self.numeric:
+                mean, scale = self.scale[name]
+                columns.append(((frame[name] - mean) / scale).to_numpy(float)[:, None])
+                continue
+            levels = self.levels[name]
+            code = (
+                frame[name].map(dict(zip(levels, range(len(levels)), strict=True))).to_numpy(float)
+            )
+            one_hot = (code[:, None] == np.arange(len(levels))).astype(float)
+            one_hot[np.isnan(code)] = np.nan
+            columns.append(one_hot)
+        return np.concatenate(columns, axis=1)
+
+    def fill(self, frame):
+        X = self.imputer.transform(self._encode(frame))
+        found, start = {}, 0
+        for name in self.names:
+            if name in self.numeric:
+                mean, scale = self.scale[name]
+                found[name] = X[:, start] * scale + mean
+                start += 1
+                continue
+            levels = self.levels[name]
+            best = X[:, start : start + len(levels)].argmax(axis=1)
+            found[name] = np.array(levels, dtype=object)[best]
+            start += len(levels)
+        return pd.DataFrame(found)
+
+
+def run_gaps(args, seed):
+    for name in args.sets:
+        train, test = load(args.data, name, seed, args.max_rows)
+        complete = train.notna().all(axis=1)
+        train = train[complete].reset_index(drop=True)
+        test = test[test.notna().all(axis=1)].reset_index(drop=True)
+        for share in (0.1, 0.3, 0.5):
+            rng = np.random.default_rng(seed)
+            (gappy, _), (holes, gaps) = with_gaps(train, share, rng), with_gaps(test, share, rng)
+            for method in ("TableDensity", "IterativeImputer", "KNNImputer", "SimpleImputer"):
+                key = {
+                    "part": "gaps",
+                    "set": name,
+                    "n": len(train),
+                    "share": share,
+                    "method": method,
+                    "seed": seed,
+                }
+                if is_done(args, key):
+                    continue
+                started = time.perf_counter()
+                if method == "TableDensity":
+                    model = TableDensity(handle_unknown="rare", random_state=seed).fit(gappy)
+                    filled = model.impute(holes, "mean")
+                    draws = model.impute(holes, "draw", n_draws=N_DRAWS, random_state=seed)
+                    more = {"ll": float(model.score(holes))}
+                else:
+                    filled = Imputer(gappy, method, seed).fill(holes)
+                    draws, more = None, {}
+                    if method == "IterativeImputer":
+                        posterior = Imputer(gappy, "posterior", seed)
+                        draws = [posterior.fill(holes) for _ in range(N_DRAWS)]
+                seconds = time.perf_counter() - started
+                record(args, key, errors_of(test, filled, draws, gaps) | more | {"fit_s": seconds})
+
+
+def errors_of(test, filled, draws, gaps):
+    """Return mean standardised RMSE, accuracy, CRPS and coverage of draws over columns."""
+    rmse, accuracy, crps, coverage = [], [], [], []
+    for j, name in enumerate(test):
+        own = gaps[:, j]
+        if not own.any():
+            continue
+        truth = test[name][own].to_numpy()
+        if not pd.api.types.is_numeric_dtype(test[name]):
+            accuracy.append((filled[name][own].to_numpy() == truth).mean())
+            continue
+        scale = test[name].std() or 1.0
+        rmse.append(np.sqrt((((filled[name][own].to_numpy(float) - truth) / scale) ** 2).mean()))
+        if draws is None:
+            continue
+        drawn = np.stack([draw[name][own].to_numpy(float) for draw in draws]) / scale
+        truth = truth / scale
+        spread = np.abs(drawn[:, None] - drawn[None]).mean(axis=(0, 1))
+        crps.append((np.abs(drawn - truth).mean(axis=0) - spread / 2).mean())
+        low, high = np.quantile(drawn, [0.1, 0.9], axis=0)
+        coverage.append(((low <= truth) & (truth <= high)).mean())
+    return {
+        key: float(np.mean(values))
+        for key, values in {
+            "rmse": rmse,
+            "accuracy": accuracy,
+            "crps": crps,
+            "coverage_80": coverage,
+        }.items()
+        if values
+    }
+
+
+# Outliers
+
+
+def one_hot(train, test):
+    both = pd.concat([train, test], keys=["train", "test"])
+    X = pd.get_dummies(both, dummy_na=True).astype(float)
+    X = X.fillna(X.loc["train"].median())
+    mean, scale = X.loc["train"].mean(), X.loc["train"].std().replace(0, 1.0)
+    X = (X - mean) / scale
+    return X.loc["train"].to_numpy(), X.loc["test"].to_numpy()
+
+
+def run_outliers(args, seed):
+    for name in args.sets:
+        train, test = load(args.data, name, seed, args.max_rows)
+        rng = np.random.default_rng(seed)
+        odd = rng.permutation(len(test))[: len(test) // 10]
+        planted = test.copy()
+        for row in odd:  # two cells come from another row
+            columns = rng.permutation(test.shape[1])[:2]
+            other = rng.integers(len(test))
+            for j in columns:
+                planted.iloc[row, j] = test.iloc[other, j]
+        changed = ((planted != test) & ~(planted.isna() & test.isna())).any(axis=1).to_numpy()
+        X, Z = one_hot(train, planted)
+        for method in ("TableDensity", "IsolationForest", "kNN"):
+            key = {"part": "outliers", "set": name, "n": len(train), "method": method, "seed": seed}
+            if is_done(args, key):
+                continue
+            if method == "TableDensity":
+                scores = Ours().fit(train, seed).score_samples(planted)
+            elif method == "kNN":
+                scores = -NearestNeighbors(n_neighbors=5).fit(X).kneighbors(Z)[0][:, -1]
+            else:
+                scores = IsolationForest(random_state=seed).fit(X).score_samples(Z)
+            ranks = stats.rankdata(-scores)
+            record(args, key, {"auroc": float(roc_auc_score(changed, ranks))})
+
+
+# Synthetic rows
+
+
+def run_rows(args, seed):
+    for name in args.sets:
+        train, test = load(args.data, name, seed, args.max_rows)
+        key = {"part": "rows", "set": name, "n": len(train), "seed": seed}
+        methods = {
+            "TableDensity": lambda train=train: (
+                TableDensity(handle_unknown="rare", random_state=seed)
+                .fit(train)
+                .sample(len(train), random_state=seed)
+            ),
+            "independent columns": lambda train=train: pd.DataFrame(
+                {
+                    n: train[n].sample(frac=1, random_state=seed + i).to_numpy()
+                    for i, n in enumerate(train)
+                }
+            ),
+            "real rows": lambda train=train, test=test: test,
+        }
+        for method, make in methods.items():
+            if is_done(args, own := key | {"method": method}):
+                continue
+            started = time.perf_counter()
+            fake = make()
+            seconds = time.perf_counter() - started
+            record(args, own, {"auc": discriminator(train, fake, seed), "fit_s": seconds})
+
+
+def discriminator(real, fake, seed):
+    """Return the cross-validated AUC of gradient boosting that tells rows apart."""
+    from sklearn.model_selection import cross_val_score
+
+    n = min(len(real), len(fake))
+    both = pd.concat([real.sample(n, random_state=seed), fake.sample(n, random_state=seed)])
+    for name in both.select_dtypes(exclude="number"):
+        both[name] = both[name].astype("category")
+    model = HistGradientBoostingClassifier(random_state=seed, categorical_features="from_dtype")
+    y = np.repeat([0, 1], n)
+    return float(cross_val_score(model, both, y, cv=5, scoring="roc_auc").mean())
+
+
+def is_done(args, key):
+    if not args.out.exists():
+        return False
+    lines = map(json.loads, args.out.read_text().splitlines())
+    return any(all(line.get(name) == value for name, value in key.items()) for line in lines)
+
+
+def record(args, key, values):
+    line = key | {name: round(value, 5) for name, value in values.items()}
+    print(line, flush=True)
+    with args.out.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def print_table(args, seed):
+    """Print the mean over seeds of every figure."""
+    lines = pd.DataFrame(map(json.loads, args.out.read_text().splitlines()))
+    for part, own in lines.groupby("part"):
+        own = own.dropna(axis=1, how="all").drop(columns=["part"])
+        keys = [name for name in ("set", "n", "share", "method") if name in own]
+        means = own.groupby(keys).mean(numeric_only=True).drop(columns="seed")
+        print(f"\n{part}\n{means.round(3).to_string()}")
+
+
+PARTS = {
+    "reference": run_reference,
+    "likelihood": run_likelihood,
+    "gaps": run_gaps,
+    "outliers": run_outliers,
+    "rows": run_rows,
+    "table": print_table,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--sets", nargs="*", default=SETS)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1])
+    parser.add_argument("--max-rows", type=int, default=MAX_ROWS)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    for seed in [0] if args.part == "table" else args.seeds:
+        PARTS[args.part](args, seed)
+
+
+if __name__ == "__main__":
+    main()

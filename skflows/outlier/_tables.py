@@ -1,0 +1,107 @@
+"""Densities of tables inside a detector: rows as arrays of objects, and back to DataFrames."""
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import get_tags
+
+from ..density._third_party import is_frozen
+from ..persistence.mixin import PersistenceMixin
+from ..table._frames import Column, is_frame, read_frame, write_frame
+
+
+def takes_tables(estimator):
+    """Whether an estimator takes DataFrames of any columns, with gaps."""
+    return hasattr(estimator, "__sklearn_tags__") and get_tags(estimator).input_tags.string
+
+
+def needs_table_density(X):
+    """Whether X has texts, dates or gaps, which densities of numbers do not take."""
+    if not is_frame(X):
+        return False
+    columns = read_frame(X).columns
+    return any(column.role != "number" or not column.known.all() for column in columns)
+
+
+class RowCodec:
+    """Turns tables into arrays of objects, None where a value is missing, and back."""
+
+    def __init__(self, X):
+        frame = read_frame(X)
+        self.names, self.library, self.dtype = frame.names, frame.library, frame.dtype
+        self.like = [column._replace(values=None, known=None) for column in frame.columns]
+
+    def rows(self, X):
+        frame = read_frame(X, self.names)
+        rows = np.full((len(frame), len(frame.columns)), None, dtype=object)
+        for target, column in zip(rows.T, frame.columns, strict=True):
+            target[column.known] = column.values[column.known]
+        return rows
+
+    def table(self, rows):
+        columns = []
+        for values, like in zip(rows.T, self.like, strict=True):
+            known = np.array([value is not None for value in values], dtype=bool)
+            is_float = like.role in ("number", "datetime")
+            filled = np.where(known, values, 0.0).astype(float) if is_float else values
+            columns.append(Column(filled, known, like.role, like.dtype, like.categories))
+        names = self.names or list(range(len(columns)))
+        return write_frame(columns, names, self.library, self.dtype)
+
+    def codes(self, rows):
+        """Return numbers for rows: numeric columns as they are, the values of others numbered."""
+        found = np.full(rows.shape, np.nan)
+        for target, values, like in zip(found.T, rows.T, self.like, strict=True):
+            known = np.array([value is not None for value in values], dtype=bool)
+            if like.role in ("number", "datetime"):
+                target[known] = values[known].astype(float)
+            else:
+                target[known] = [hash(value) % 2**40 for value in values[known]]
+        return found
+
+
+class OnTables(PersistenceMixin, BaseEstimator):
+    """A density of tables whose rows are arrays of objects."""
+
+    def __init__(self, estimator, codec):
+        self.estimator = estimator
+        self.codec = codec
+
+    def fit(self, X, y=None):
+        self.estimator_ = self.estimator.fit(self.codec.table(X))
+        return self
+
+    def score_samples(self, X):
+        return self.estimator_.score_samples(self.codec.table(X))
+
+    def surprises(self, table):
+        """Return how much less likely each value is than usual, given the others of its row.
+
+        Quick contributions to the scores of rows, as columns of differences in nats.
+        """
+        density = self.estimator_
+        rows = density._rows(table)
+        found = np.zeros((len(rows), len(self.codec.like)))
+        for i, parts in enumerate(density._schema.of_column):
+            given = rows.known.copy()
+            given[:, parts] = False
+            scores = density._log_prob(rows, given)
+            found[:, i] = scores - np.median(scores)
+        return found
+
+    @property
+    def _keeps_held_out_scores(self):
+        return getattr(self.estimator, "_keeps_held_out_scores", False)
+
+    @property
+    def held_out_scores_(self):
+        return self.estimator_.held_out_scores_
+
+
+def on_tables(estimator, codec):
+    """Return an estimator of arrays of objects, frozen if the given one is."""
+    if not is_frozen(estimator):
+        return OnTables(estimator, codec)
+    wrapped = OnTables(estimator.estimator, codec)
+    wrapped.estimator_ = estimator.estimator
+    return FrozenEstimator(wrapped)

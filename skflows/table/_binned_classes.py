@@ -1,0 +1,141 @@
+"""Latent classes of independent columns: levels, and bins of normal scores.
+
+References
+----------
+Goodman, "Exploratory Latent Structure Analysis Using Both Identifiable and Unidentifiable Models",
+1974.
+"""
+
+import numpy as np
+from scipy.special import logsumexp, ndtr, ndtri
+
+from ._network import choose, settled
+from ._view import Histogram, Predictive
+
+N_BINS = 20
+N_STEPS = 100
+TOLERANCE = 1e-4  # in nats per row
+PRIOR_ROWS = 1.0  # of the marginal frequencies, in each class
+
+
+class BinnedClasses:
+    """A mixture of classes in which all columns are independent.
+
+    The density of a number is a step function of its probability under a standard normal.
+
+    Parameters
+    ----------
+    log_weights : ndarray of shape (n_classes,)
+        Of the classes.
+    tables : list of (ndarray of shape (n_classes, n_levels) or None, ndarray or None)
+        Log-probabilities of the levels of each variable, and of the bins of its number.
+    """
+
+    space = "quantile"
+
+    def __init__(self, log_weights, tables):
+        self.log_weights = log_weights
+        self.tables = tables
+
+    def _log_probs(self, cells, known):
+        """Return the log-probability of known variables in each class, ``(n, n_classes)``."""
+        total = np.zeros((len(known), len(self.log_weights)))
+        for j, (levels, bins) in enumerate(self.tables):
+            code = cells.code[:, j]
+            if levels is not None:
+                has = known[:, j] & (code >= 0) & (code < levels.shape[1])
+                total[has] += levels[:, code[has]].T
+            if bins is not None:
+                has = known[:, j] & np.isfinite(cells.middle[:, j])
+                low, y, high = (values[has, j] for values in (cells.low, cells.middle, cells.high))
+                histogram = Histogram(np.exp(bins))
+                total[has] += histogram.log_mass(low, y, high).T
+        return total
+
+    def log_prob(self, view, given=None):
+        """Return the log-probability of the known variables, given some of them."""
+        cells = view.cells(self.space)
+        target = cells.known if given is None else cells.known & ~given
+        prior = self.log_weights
+        if given is not None:
+            prior = prior + self._log_probs(cells, given & cells.known)
+            prior = prior - logsumexp(prior, axis=1, keepdims=True)
+        found = logsumexp(prior + self._log_probs(cells, target), axis=1)
+        return found + np.where(target, cells.log_scale, 0.0).sum(axis=1)
+
+    def _responsibilities(self, cells, known):
+        joint = self._log_probs(cells, known) + self.log_weights
+        return np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+
+    def predictive(self, view, j):
+        """Return the distribution of a variable given the other known ones, as a `Predictive`."""
+        cells = view.cells(self.space)
+        known = cells.known.copy()
+        known[:, j] = False
+        share = self._responsibilities(cells, known)
+        levels, bins = self.tables[j]
+        if levels is None:
+            return Predictive(None, Histogram(share @ np.exp(bins)), self.space)
+        proba = share @ np.exp(levels)
+        if bins is None:
+            return Predictive(proba, None, self.space)
+        share = share * np.exp(levels[:, 0])
+        share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-300)
+        return Predictive(proba, Histogram(share @ np.exp(bins)), self.space)
+
+    def sample(self, schema, rows, random_state):
+        """Return rows whose unknown variables are drawn given the known ones."""
+        rows = rows.copy()
+        cells = schema.cells(rows, self.space)
+        z = choose(self._responsibilities(cells, rows.known), random_state)
+        for j, (levels, bins) in enumerate(self.tables):
+            own = np.flatnonzero(~rows.known[:, j])
+            code, y = np.full(len(own), -1), np.zeros(len(own))
+            if levels is not None:
+                code = choose(np.exp(levels[z[own]]), random_state)
+            if bins is not None:
+                bin_ = choose(np.exp(bins[z[own]]), random_state)
+                y = ndtri((bin_ + random_state.uniform(size=len(own))) / bins.shape[1])
+            code, x, _ = settled(schema.parts[j], code, y, self.space)
+            rows.code[own, j], rows.x[own, j] = code, x
+        rows.known[:] = True
+        return rows
+
+
+def fit_binned_classes(view, n_classes, random_state):
+    """Fit a mixture by expectation-maximisation, leaving missing entries out."""
+    cells, parts = view.cells("quantile"), view.schema.parts
+    blocks, kinds = [], []
+    for j, part in enumerate(parts):
+        if part.n_levels:
+            blocks.append(cells.code[:, j, None] == np.arange(part.n_levels))
+            kinds.append((j, 0))
+        if part.has_number:
+            bin_ = np.full(len(view), -1)
+            has = np.isfinite(cells.middle[:, j])
+            bin_[has] = (N_BINS * ndtr(cells.middle[has, j])).astype(int).clip(max=N_BINS - 1)
+            blocks.append(bin_[:, None] == np.arange(N_BINS))
+            kinds.append((j, 1))
+    ends = np.cumsum([block.shape[1] for block in blocks])[:-1]
+    one_hot = np.concatenate(blocks, axis=1).astype(np.float64)
+    prior = np.concatenate(
+        [(b.sum(axis=0) + 0.5) / (b.sum() + 0.5 * b.shape[1]) * PRIOR_ROWS for b in blocks]
+    )
+    share = random_state.dirichlet(np.ones(n_classes), len(view))
+    before = -np.inf
+    for _ in range(N_STEPS):
+        counts = share.T @ one_hot + prior
+        logs = [
+            np.log(part / part.sum(axis=1, keepdims=True)) for part in np.split(counts, ends, 1)
+        ]
+        log_weights = np.log((share.sum(axis=0) + 1e-3) / (len(share) + 1e-3 * n_classes))
+        joint = one_hot @ np.concatenate(logs, axis=1).T + log_weights
+        total = logsumexp(joint, axis=1)
+        share = np.exp(joint - total[:, None])
+        if total.mean() - before < TOLERANCE:
+            break
+        before = total.mean()
+    tables = [[None, None] for _ in parts]
+    for (j, which), table in zip(kinds, logs, strict=True):
+        tables[j][which] = table
+    return BinnedClasses(log_weights, [tuple(pair) for pair in tables])

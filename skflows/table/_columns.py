@@ -1,0 +1,542 @@
+"""The kinds of columns: how each is recognised, and the variables that it becomes."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ..preprocessing.dequantizer import column_index, is_whole
+from ._frames import Column
+from ._parts import Cells, Levels, Number, Rows
+
+FEW_VALUES = 30  # numbers with at most so many distinct values are levels
+ROWS_PER_LEVEL = 5  # on average, at least
+MAX_DECIMALS = 6
+DISTINCT = 0.8  # share of distinct values from which on decimals are rounding, not a lattice
+ATOM_SHARE, ATOM_ROWS = 0.02, 5  # share and number of equal rows from which on a value is an atom
+MAX_ATOMS = 10
+NEAR_BOUND = 1.0  # standard deviations within which the least value suggests a bound
+MAX_CATEGORIES = 200
+RARE_ROWS = 3  # a category with fewer rows is rare
+WEEK, DAY = 7 * 86400, 86400
+EPOCH_WEEK = 4 * DAY  # 1970-01-01 was a Thursday: weeks begin on Mondays
+
+
+class ColumnSetting(NamedTuple):
+    """What the kinds need besides a column."""
+
+    name: object
+    handle_unknown: str
+    random_state: np.random.RandomState
+
+
+class Decision(NamedTuple):
+    """The kind of a column, its arguments, and why."""
+
+    kind: str
+    arguments: tuple
+    reason: str
+
+
+def decide(column):
+    """Return the kind of a column from its dtype and values."""
+    values = column.values[column.known]
+    match column.role:
+        case "datetime":
+            return Decision("datetime", (), "dates")
+        case "ordered":
+            return Decision("ordinal", (), "an ordered categorical dtype")
+        case "bool":
+            return Decision("categorical", (), "truth values")
+        case "text" | "category":
+            return Decision("categorical", (), f"{len(set(values))} distinct texts")
+    distinct = np.unique(values)
+    n_distinct = len(distinct)
+    least = distinct[0] if n_distinct else 0.0
+    few = n_distinct <= FEW_VALUES and len(values) >= ROWS_PER_LEVEL * n_distinct
+    if n_distinct and is_whole(values):
+        kind = "count" if least >= 0 else "integer"
+        how = "whole numbers" + (", none negative" if least >= 0 else "")
+        return Decision(kind, (), f"{how}, {n_distinct} distinct")
+    if few and lattice_of(distinct) is not None:
+        return Decision("ordinal", (), f"{n_distinct} distinct numbers")
+    if n_distinct <= DISTINCT * len(values) and (found := lattice_of(distinct)) is not None:
+        return Decision("rounded", (), f"repeated multiples of {found[0]:g}")
+    atoms = atoms_of(values)
+    ends = likely_bounds(values, atoms)
+    if len(atoms):
+        text = ", ".join(f"{atom:g}" for atom in atoms)
+        return Decision("atoms", (atoms.tolist(), *ends), f"numbers, often exactly {text}")
+    if np.isfinite(ends).any():
+        text = "between 0 and 1" if np.isfinite(ends[1]) else "positive, some close to 0"
+        return Decision("bounded", ends, f"numbers {text}")
+    return Decision("continuous", (), "numbers")
+
+
+def lattice_of(distinct):
+    """Return the gap and decimals of numbers with few decimals, or None."""
+    tolerance = 1e-6 * max(1.0, np.abs(distinct).max())
+    for decimals in range(MAX_DECIMALS + 1):
+        if np.abs(distinct - np.round(distinct, decimals)).max() < min(
+            tolerance, 10.0**-decimals / 100
+        ):
+            steps = np.rint(distinct * 10**decimals)
+            if np.abs(steps).max() > 2**52:
+                return None
+            gap = np.gcd.reduce(np.diff(steps.astype(np.int64))) if len(steps) > 1 else 1
+            return max(int(gap), 1) / 10**decimals, decimals
+    return None
+
+
+def decimals_of(values):
+    """Return the decimals of numbers, or None if they have many."""
+    found = lattice_of(np.unique(values))
+    return None if found is None else found[1]
+
+
+def atoms_of(values):
+    """Return values that occur so often that they have a positive probability."""
+    distinct, counts = np.unique(values, return_counts=True)
+    often = counts >= max(ATOM_ROWS, ATOM_SHARE * len(values))
+    order = np.argsort(-counts[often], kind="stable")[:MAX_ATOMS]
+    return np.sort(distinct[often][order])
+
+
+def likely_bounds(values, atoms):
+    """Return the bounds 0 and 1, or only 0, that numbers seem to have."""
+    rest = values[~np.isin(values, atoms)]
+    if not len(rest) or rest.min() <= 0 or rest.min() > NEAR_BOUND * rest.std():
+        return -np.inf, np.inf
+    return 0.0, (1.0 if rest.max() < 1 and values.max() <= 1 else np.inf)
+
+
+def _numbers(column, setting, kind):
+    if column.role != "number":
+        raise ValueError(
+            f"columns gives {setting.name!r} the kind {kind!r}, but it holds "
+            f"{'dates' if column.role == 'datetime' else 'texts'}; choose 'categorical', or "
+            "convert it to numbers."
+        )
+    return column.values[column.known]
+
+
+def _check_inside(values, low, high, setting, open_ends=True):
+    outside = (values <= low) | (values >= high) if open_ends else (values < low) | (values > high)
+    if outside.any():
+        raise ValueError(
+            f"column {setting.name!r} has the value {values[outside][0]:g}, which is not "
+            f"{'between' if open_ends else 'within'} its bounds {low:g} and {high:g}: move the "
+            "bounds out, or name it an atom: ('atoms', [values], low, high)."
+        )
+
+
+def continuous(column, setting):
+    values = _numbers(column, setting, "continuous")
+    return [Number(values, setting.random_state, decimals=decimals_of(values))]
+
+
+def bounded(column, setting, low=None, high=None):
+    values = _numbers(column, setting, "bounded")
+    low, high = (-np.inf if low is None else low), (np.inf if high is None else high)
+    _check_inside(values, low, high, setting)
+    decimals = decimals_of(values)
+    return [Number(values, setting.random_state, low=low, high=high, decimals=decimals)]
+
+
+def with_atoms(column, setting, atoms, low=None, high=None):
+    values = _numbers(column, setting, "atoms")
+    low, high = (-np.inf if low is None else low), (np.inf if high is None else high)
+    rest = values[~np.isin(values, atoms)]
+    _check_inside(rest, low, high, setting)
+    return [
+        Number(
+            values,
+            setting.random_state,
+            low=low,
+            high=high,
+            atoms=atoms,
+            decimals=decimals_of(values),
+        )
+    ]
+
+
+def on_lattice(column, setting, kind, low=-np.inf, high=np.inf):
+    values = _numbers(column, setting, kind)
+    distinct = np.unique(values)
+    found = lattice_of(distinct)
+    if found is None or (kind in ("count", "integer") and found[1] > 0):
+        raise ValueError(
+            f"columns gives {setting.name!r} the kind {kind!r}, but it holds "
+            f"{distinct[distinct != np.rint(distinct)][0]:g}: choose 'continuous', or round it."
+        )
+    gap, decimals = found
+    if kind in ("count", "integer"):
+        gap = 1.0
+    _check_inside(values, low, high, setting, open_ends=False)
+    if len(distinct) <= FEW_VALUES and len(values) >= ROWS_PER_LEVEL * len(distinct):
+        return [_numeric_levels(values, gap, low, high, decimals)]
+    return [Number(values, setting.random_state, gap=gap, low=low, high=high, decimals=decimals)]
+
+
+def _numeric_levels(values, gap, low, high, decimals):
+    levels, counts = np.unique(np.round(values, decimals), return_counts=True)
+    spread = levels.std() or 1.0
+    scores = (levels - levels.mean()) / spread
+    return Levels(
+        levels.tolist(), counts, scores=scores, lattice=(gap, low, high), decimals=decimals
+    )
+
+
+def count(column, setting):
+    return on_lattice(column, setting, "count", low=0.0)
+
+
+def integer(column, setting):
+    return on_lattice(column, setting, "integer")
+
+
+def rounded(column, setting, low=None, high=None):
+    values = _numbers(column, setting, "rounded")
+    if low is None and high is None and values.min() >= 0:
+        low = 0.0
+    return on_lattice(
+        column,
+        setting,
+        "rounded",
+        -np.inf if low is None else low,
+        np.inf if high is None else high,
+    )
+
+
+def ordinal(column, setting):
+    if column.role == "number":
+        values = column.values[column.known]
+        found = lattice_of(np.unique(values))
+        if found is not None:
+            low = 0.0 if values.min() >= 0 else -np.inf
+            return [_numeric_levels(values, found[0], low, np.inf, found[1])]
+    levels = column.categories or sorted(set(column.values[column.known].tolist()))
+    known = column.values[column.known]
+    counts = [(known == level).sum() for level in levels]
+    scores = np.linspace(-1.5, 1.5, len(levels)) if len(levels) > 1 else np.zeros(1)
+    return [Levels(levels, counts, scores=scores)]
+
+
+def categorical(column, setting):
+    values = column.values[column.known]
+    distinct, counts = (
+        np.unique(values.astype(object), return_counts=True)
+        if len(values)
+        else (np.array(column.categories or ["?"], dtype=object), np.zeros(1))
+    )
+    names = [value.item() if hasattr(value, "item") else value for value in distinct.tolist()]
+    if setting.handle_unknown == "rare":
+        order = np.argsort(-counts, kind="stable")
+        kept = sorted(k for k in order[:MAX_CATEGORIES] if counts[k] >= RARE_ROWS)
+        rare = [k for k in range(len(names)) if k not in set(kept)]
+        n_rare = counts[rare].sum()
+        pooled = {names[k]: float(counts[k] / n_rare) for k in rare}
+        levels = [names[k] for k in kept] + ["(rare)"]
+        return [Levels(levels, [*counts[kept], n_rare], pooled=pooled)]
+    if len(names) > MAX_CATEGORIES or (
+        len(names) > 2 * FEW_VALUES and len(names) > len(values) / 2
+    ):
+        raise ValueError(
+            f"column {setting.name!r} has {len(names)} categories in {len(values)} rows: leave it "
+            "out if it names the rows, group its categories, or set handle_unknown='rare', which "
+            "pools the rare ones."
+        )
+    return [Levels(names, counts)]
+
+
+def circular(column, setting, period):
+    values = np.mod(_numbers(column, setting, "circular"), period)
+    distinct = np.unique(values)
+    found = lattice_of(distinct)
+    if found is not None and len(distinct) <= FEW_VALUES < 10 * len(values) / max(len(distinct), 1):
+        gap, decimals = found
+        return [_numeric_levels(values, gap, 0.0, period - gap, decimals)]
+    cut = emptiest_angle(values, period)
+    return [
+        Number(
+            values,
+            setting.random_state,
+            low=cut,
+            high=cut + period,
+            period=float(period),
+            decimals=decimals_of(values),
+        )
+    ]
+
+
+def emptiest_angle(values, period):
+    """Return the middle of the widest gap between angles: where a circle is best cut open."""
+    ordered = np.sort(values)
+    gaps = np.diff(np.append(ordered, ordered[0] + period))
+    widest = int(np.argmax(gaps))
+    return float(np.mod(ordered[widest] + gaps[widest] / 2, period))
+
+
+def datetime(column, setting):
+    if column.role != "datetime":
+        raise ValueError(f"columns calls {setting.name!r} a datetime, but it holds no dates.")
+    week, weekday, time = split_moment(column.values[column.known])
+    parts = [_part_of_numbers(week, setting), _numeric_levels(weekday, 1.0, 0.0, 6.0, 0)]
+    if time.any():
+        found = lattice_of(np.unique(time))
+        steps = len(np.unique(time))
+        if found is not None and steps <= FEW_VALUES:
+            gap, decimals = found
+            parts.append(_numeric_levels(time, gap, 0.0, DAY - gap, decimals))
+        else:
+            cut = emptiest_angle(time, DAY)
+            parts.append(
+                Number(
+                    time,
+                    setting.random_state,
+                    low=cut,
+                    high=cut + DAY,
+                    period=float(DAY),
+                    decimals=decimals_of(time),
+                )
+            )
+    return parts
+
+
+def _part_of_numbers(values, setting):
+    known = np.ones(len(values), dtype=bool)
+    return on_lattice(Column(values, known, "number", ""), setting, "integer")[0]
+
+
+def split_moment(seconds):
+    """Return the week since 1970, the day of the week and the second of the day."""
+    since = seconds - EPOCH_WEEK
+    week = np.floor(since / WEEK)
+    weekday = np.floor((since - week * WEEK) / DAY)
+    return week, weekday, since - week * WEEK - weekday * DAY
+
+
+# Each kind makes the variables of a column, from further arguments if it has any.
+KINDS = {
+    "continuous": continuous,
+    "bounded": bounded,
+    "atoms": with_atoms,
+    "count": count,
+    "integer": integer,
+    "rounded": rounded,
+    "ordinal": ordinal,
+    "categorical": categorical,
+    "circular": circular,
+    "datetime": datetime,
+}
+NUMERIC = ("continuous", "bounded", "atoms", "count", "integer", "rounded", "circular")
+
+
+class ColumnModel:
+    """A column of the table: its kind, and the variables that it becomes."""
+
+    def __init__(self, column, decision, setting, models_gaps):
+        self.name = setting.name
+        self.kind, self.arguments, self.reason = decision
+        self.role, self.dtype, self.categories = column.role, column.dtype, column.categories
+        self.n_missing = int((~column.known).sum())
+        make = KINDS[self.kind]
+        if self.kind == "categorical" and column.role == "number":
+            column = column._replace(values=column.values.astype(object))
+        try:
+            self.parts = make(column, setting, *self.arguments)
+        except TypeError as error:
+            if "argument" not in str(error):
+                raise
+            raise ValueError(
+                f"columns gives {self.name!r} the kind {self.kind!r} with the arguments "
+                f"{self.arguments}, which do not fit: {error}"
+            ) from error
+        self.has_gap_part = models_gaps and self.n_missing > 0
+        if self.has_gap_part:
+            counts = [len(column.known) - self.n_missing, self.n_missing]
+            self.parts = [Levels([False, True], counts), *self.parts]
+
+    @property
+    def value_parts(self):
+        """The variables that hold the value, without the one that says whether it is missing."""
+        return self.parts[self.has_gap_part :]
+
+    @property
+    def is_levels(self):
+        """Whether the column has finitely many levels."""
+        return len(self.value_parts) == 1 and not self.value_parts[0].has_number
+
+    @property
+    def is_number(self):
+        return len(self.value_parts) == 1 and self.role == "number"
+
+    def encode(self, column, handle_unknown):
+        """Return the levels and numbers of each variable, and which are known."""
+        values, known = column.values, column.known
+        if self.kind == "datetime":
+            if column.role != "datetime" and known.any():
+                raise ValueError(f"column {self.name!r} held dates in fit; now it does not.")
+            values = np.where(known, values, 0.0).astype(np.float64)
+            of_parts = split_moment(values)
+        else:
+            if self.role == "number" and column.role != "number" and known.any():
+                raise ValueError(
+                    f"column {self.name!r} held numbers in fit; now it holds "
+                    f"{column.values[column.known][0]!r}."
+                )
+            of_parts = [values]
+        found = []
+        if self.has_gap_part:
+            found.append((*self.parts[0].encode(~known, np.ones_like(known)), np.ones_like(known)))
+        for part, own in zip(self.value_parts, of_parts, strict=False):
+            code, x = part.encode(own, known)
+            unknown = known & (code == -2)
+            if unknown.any():
+                names = sorted({str(value) for value in own[unknown]})
+                raise ValueError(
+                    f"column {self.name!r} has categories that fit has not seen: {names[:10]}"
+                    f"{' and more' if len(names) > 10 else ''}. Map them to known ones, or set "
+                    "handle_unknown='rare' before fit."
+                )
+            found.append((code, x, known))
+        return found
+
+    def decode(self, code, x, known, random_state=None):
+        """Return the column from the levels and numbers of its variables."""
+        if self.has_gap_part:
+            gaps = known[:, 0] & (code[:, 0] == 1)
+            code, x, known = code[:, 1:], x[:, 1:], known[:, 1:] & ~gaps[:, None]
+        values = []
+        for j, part in enumerate(self.value_parts):
+            more = (random_state,) if getattr(part, "pooled", None) else ()
+            values.append(part.value(code[:, j], x[:, j], *more))
+        whole = known.all(axis=1)
+        if self.kind == "datetime":
+            week, weekday, *time = values
+            second = time[0] if time else 0.0
+            found = EPOCH_WEEK + week * WEEK + weekday * DAY + second
+            return Column(np.where(whole, found, 0.0), whole, "datetime", self.dtype)
+        return Column(values[0], whole, self.role, self.dtype, self.categories)
+
+    def describe(self):
+        """Return a row of the table of decisions."""
+        (first, *_) = self.value_parts
+        unit = "density" if first.has_number and first.gap is None else "probability"
+        if (
+            self.kind == "datetime"
+            and len(self.value_parts) == 3
+            and self.value_parts[2].has_number
+        ):
+            unit = "density per second"
+        if self.kind == "atoms":
+            unit = "density and probability"
+        how = f"{first.n_levels} levels" if not first.has_number else "number"
+        if self.kind == "datetime":
+            how = " and ".join(["week", "weekday", "time"][: len(self.value_parts)])
+        return {
+            "column": self.name,
+            "kind": self.kind,
+            "modelled as": how,
+            "unit": unit,
+            "missing": self.n_missing,
+            "reason": self.reason,
+        }
+
+
+class Schema:
+    """The columns of a table and their variables.
+
+    Parameters
+    ----------
+    frame : Frame
+        The table of the fit.
+    names : list
+        Names of its columns, or their numbers.
+    columns : dict or None
+        Kinds that the user gives, by name.
+    handle_unknown : {"error", "rare"}
+        What to do with unknown categories.
+    models_gaps : bool
+        Whether missing entries are modelled.
+    random_state : RandomState
+        For noise on lattices.
+    """
+
+    def __init__(self, frame, names, columns, handle_unknown, models_gaps, random_state):
+        given = self._checked(columns, names)
+        self.names = names
+        self.handle_unknown = handle_unknown
+        self.columns = []
+        for name, column in zip(names, frame.columns, strict=True):
+            if not column.known.any():
+                raise ValueError(f"column {name!r} has no known value: leave it out.")
+            decision = given.get(name) or decide(column)
+            setting = ColumnSetting(name, handle_unknown, random_state)
+            self.columns.append(ColumnModel(column, decision, setting, models_gaps))
+        self.of_column, self.parts = [], []
+        for column in self.columns:
+            first = len(self.parts)
+            self.parts += column.parts
+            self.of_column.append(np.arange(first, len(self.parts)))
+
+    @staticmethod
+    def _checked(columns, names):
+        if columns is None:
+            return {}
+        if not isinstance(columns, Mapping):
+            raise ValueError(f"columns={columns!r}; give a dict of column names to kinds.")
+        found = {}
+        for key, kind in columns.items():
+            if key not in names:
+                key = names[column_index(key, len(names), names, "columns")]
+            kind, *arguments = kind if isinstance(kind, tuple) else (kind,)
+            if kind not in KINDS:
+                raise ValueError(
+                    f"columns gives {key!r} the kind {kind!r}; choose among {list(KINDS)}."
+                )
+            found[key] = Decision(kind, tuple(arguments), "given in columns")
+        return found
+
+    def encode(self, frame, names=None):
+        """Return `Rows` from a table with all columns, or with the named ones."""
+        names = self.names if names is None else names
+        n, d = len(frame), len(self.parts)
+        rows = Rows(np.full((n, d), -1), np.full((n, d), np.nan), np.zeros((n, d), dtype=bool))
+        for name, column in zip(names, frame.columns, strict=True):
+            i = self.names.index(name)
+            encoded = self.columns[i].encode(column, self.handle_unknown)
+            for j, (code, x, known) in zip(self.of_column[i], encoded, strict=True):
+                rows.code[:, j], rows.x[:, j], rows.known[:, j] = code, x, known
+        return rows
+
+    def decode(self, rows, names=None, random_state=None):
+        """Return columns from `Rows`."""
+        found = []
+        for name in self.names if names is None else names:
+            i = self.names.index(name)
+            js = self.of_column[i]
+            found.append(
+                self.columns[i].decode(
+                    rows.code[:, js], rows.x[:, js], rows.known[:, js], random_state
+                )
+            )
+        return found
+
+    def parts_of(self, names):
+        """Return a mask of the variables of some columns."""
+        mask = np.zeros(len(self.parts), dtype=bool)
+        for name in names:
+            mask[self.of_column[self.names.index(name)]] = True
+        return mask
+
+    def cells(self, rows, space):
+        """Return rows in one of the spaces of their numbers."""
+        found = [
+            part.cells(rows.code[:, j], rows.x[:, j], rows.known[:, j], space)
+            for j, part in enumerate(self.parts)
+        ]
+        low, middle, high, width, log_scale = (
+            np.stack(each, 1) for each in zip(*found, strict=True)
+        )
+        return Cells(rows.code, low, middle, high, width, log_scale, rows.known)

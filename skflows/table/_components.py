@@ -1,0 +1,174 @@
+"""The components of a table's density: what is fitted, and how held-out rows weight it."""
+
+import time
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from ._view import TableView
+
+N_FOLDS = 5
+ROWS_WITH_FOLDS = 1_000  # beyond, a single held-out part is accurate enough
+HELD_OUT = 0.15
+MAX_HELD_OUT = 2_000
+N_CLASSES = {"quantile": (1, 4, 12, 32), "linear": (4, 8, 16)}
+N_BINNED_CLASSES = (4, 8, 24)
+ROWS_PER_CLASS = 10  # for each class and number
+BATCH_SIZE = 128
+HIDDEN = (128, 128, 128)
+N_COMPONENTS = 10
+DROPOUT = 0.1
+LEARNING_RATE = 3e-3
+EMA_DECAY = 0.995
+PATIENCE = 20
+TIME_FOR_CLASSES, TIME_FOR_ALL = 0.3, 0.9  # of a time limit; the rest is for scores
+MIN_SECONDS = 0.1  # of a training
+MAX_BACKBONE = 40  # numbers beyond which solving for conditional normals takes too long
+
+
+class TableComponent(NamedTuple):
+    """A component of the density.
+
+    ``fit(train, held_out, seed, seconds)`` returns a member, from views of rows.
+    """
+
+    name: str
+    fit: object
+    is_trained: bool = False  # whether it is a network, which a time limit cuts short
+
+
+def components(schema, n, settings):
+    """Return the components for ``n`` rows, the quick ones first."""
+    from ._binned_classes import fit_binned_classes
+    from ._latent_classes import fit_latent_classes
+
+    def latent_classes(k, space):
+        def fit(train, held_out, seed, seconds):
+            return fit_latent_classes(train, k, space, np.random.RandomState(seed))
+
+        return TableComponent(f"{space} classes of {k}", fit)
+
+    def binned_classes(k):
+        def fit(train, held_out, seed, seconds):
+            return fit_binned_classes(train, k, np.random.RandomState(seed))
+
+        return TableComponent(f"binned classes of {k}", fit)
+
+    d = sum(part.has_number for part in schema.parts)
+    spaces = ["quantile", "linear"] if d else ["quantile"]
+    found = [
+        latent_classes(k, space)
+        for space in spaces
+        for k in N_CLASSES[space]
+        if k == 1 or k * ROWS_PER_CLASS * max(1, d / 4) <= n
+    ]
+    found += [binned_classes(k) for k in N_BINNED_CLASSES if k * ROWS_PER_CLASS <= n]
+    found.append(TableComponent("network", partial(fit_network, settings=settings), True))
+    if 2 <= d <= MAX_BACKBONE:
+        fit = partial(fit_network, settings=settings, has_backbone=True)
+        found.append(TableComponent("network on a normal", fit, True))
+    return found
+
+
+def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
+    """Train a network on the rows of a view; held-out rows choose the best epoch."""
+    import torch
+
+    from ..training.optimizer import TimeLimited, cosine_with_warm_up
+    from ..training.torch_state import gradients_enabled, one_thread, torch_seed
+    from ..training.trainer import Rows, Trainer
+    from ._latent_classes import fit_latent_classes
+    from ._network import MaskedLikelihood, NetworkMember, OrderAgnosticNetwork, Packing
+
+    started = time.monotonic()
+    schema = train.schema
+    random_state = np.random.RandomState(seed)
+    gaussian = None
+    if has_backbone:
+        one = fit_latent_classes(train, 1, "quantile", random_state)
+        gaussian = one.means[0], one.covariances[0]
+    with torch_seed(seed, torch.device("cpu")), gradients_enabled(), one_thread():
+        generator = torch.Generator().manual_seed(seed)
+        network = OrderAgnosticNetwork(
+            schema.parts, train.rows.code, HIDDEN, N_COMPONENTS, DROPOUT, gaussian
+        )
+        own, other = Packing(train), Packing(held_out)
+        ones = [torch.ones(len(view)) for view in (train, held_out)]
+        schedule = cosine_with_warm_up
+        if seconds is not None:
+            schedule = TimeLimited(schedule, seconds, started)
+        history = Trainer(
+            network,
+            Rows(own.packed, ones[0], own.offset),
+            Rows(other.packed, ones[1], other.offset),
+            max_iter=settings["max_iter"],
+            batch_size=BATCH_SIZE,
+            learning_rate=LEARNING_RATE,
+            n_iter_no_change=PATIENCE,
+            ema_decay=EMA_DECAY,
+            schedule=schedule,
+            generators=[generator],
+            redraw=(lambda running: own.redraw(generator)) if own.is_cell else None,
+            objective=MaskedLikelihood(),
+        ).fit()
+    orders = random_orders(len(schema.parts), settings["n_orders"], random_state)
+    return NetworkMember(network, orders, len(history.loss), history.interrupted)
+
+
+def random_orders(n_parts, n_orders, random_state):
+    """Return random orders, each followed by its reverse."""
+    orders = [random_state.permutation(n_parts) for _ in range((n_orders + 1) // 2)]
+    return np.array([order for pair in orders for order in (pair, pair[::-1])][:n_orders])
+
+
+def make_splits(cv, n, seed):
+    """Return pairs of indices of training and held-out rows."""
+    order = np.random.RandomState(seed).permutation(n)
+    if cv == "auto" and n <= ROWS_WITH_FOLDS:
+        cv = N_FOLDS
+    if cv != "auto":
+        folds = np.array_split(order, min(cv, n))
+    else:
+        folds = [order[: min(round(HELD_OUT * n), MAX_HELD_OUT)]]
+    return [(np.setdiff1d(order, fold), np.sort(fold)) for fold in folds]
+
+
+class TableOutcome(NamedTuple):
+    """A fitted component: its members, the scores of held-out rows, and the time it took."""
+
+    members: list
+    scores: np.ndarray
+    seconds: float
+    interrupted: bool
+
+    def __str__(self):
+        return f"held-out score {self.scores.mean():.4f}, {self.seconds:.1f} s"
+
+
+def fit_components(found, schema, rows, splits, seed, time_limit, started):
+    """Yield the `TableOutcome` of each component on the splits, or None without time for it."""
+    views = [(TableView(schema, rows.take(a)), TableView(schema, rows.take(b))) for a, b in splits]
+    n_networks = sum(component.is_trained for component in found)
+    for component in found:
+        clock = time.monotonic()
+        is_late = time_limit is not None and clock - started > TIME_FOR_CLASSES * time_limit
+        if is_late and not component.is_trained and component is not found[0]:
+            yield None
+            continue
+        members, scores = [], []
+        for i, (train, held_out) in enumerate(views):
+            limit = None
+            if time_limit is not None:
+                left = time_limit * TIME_FOR_ALL - (time.monotonic() - started)
+                limit = max(MIN_SECONDS, left / (len(views) * n_networks - i))
+            members.append(component.fit(train, held_out, seed + i, limit))
+            scores.append(members[-1].log_prob(held_out))
+            interrupted = getattr(members[-1], "interrupted", False)
+            if interrupted and i < len(views) - 1:
+                raise KeyboardInterrupt  # without its other folds it is not whole
+        n_networks -= component.is_trained
+        if len(views) == 1 and not component.is_trained:
+            # The held-out rows count too. Members of several folds make up for one another.
+            members = [component.fit(TableView(schema, rows), None, seed, None)]
+        yield TableOutcome(members, np.concatenate(scores), time.monotonic() - clock, interrupted)

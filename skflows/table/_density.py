@@ -1,0 +1,638 @@
+"""The density of a table as it is."""
+
+import time
+from numbers import Integral, Real
+
+import numpy as np
+from scipy.special import logsumexp
+from sklearn.base import BaseEstimator
+from sklearn.callback import CallbackSupportMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ..density import _docstrings
+from ..density._base import BaseFlowDensity
+from ..density._outlier_labels import OutlierDensityMixin
+from ..density._threads import fork_safe
+from ..density._warnings import warn_user
+from ..ensemble._mixture import mixture_weights, weighted_members
+from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
+from ._columns import Schema
+from ._frames import is_frame, library_of, read_frame, rows_of, write_frame
+from ._parts import Rows
+from ._queries import ConditionalTable, impute, probabilities_of, quantiles_of
+from ._view import TableView
+
+ROWS_AT_ONCE = 5_000
+MIN_WEIGHT = 2e-3  # of a component that is kept: each takes time to score
+
+
+def _has_names_or_categories(density):
+    """Whether a column can be asked for: scikit-learn's checks expect ``predict_proba(X)``."""
+    if not hasattr(density, "_schema"):
+        raise AttributeError(f"this {type(density).__name__} is not fitted yet: call fit first.")
+    is_categorical = any(column.kind == "categorical" for column in density._schema.columns)
+    if not (is_categorical or hasattr(density, "feature_names_in_")):
+        raise AttributeError("predict_proba needs a column of categories; X has only numbers.")
+    return True
+
+
+class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
+    __doc__ = _docstrings.fill("""Density of a table as it is: gaps, categories and any conditional.
+
+    One joint model of numbers, counts, ordered and unordered categories, dates and angles, of which
+    any may be missing. Discrete columns have a probability, others a density. The fitted model
+    answers any question about some columns given others: see `condition`, `marginal`, `sample`,
+    `impute`, `predict_proba` and `quantile`.
+
+    The model is a mixture of latent-class models, whose conditionals are exact, and of an
+    autoregressive network that was trained on random orders of the columns. The weights maximise
+    the likelihood of rows that the members have not seen.
+
+    Parameters
+    ----------
+    columns : dict, default=None
+        The kinds of some columns, by name or index: "continuous", ("bounded", low, high),
+        ("atoms", values, low, high), "count", "integer", "rounded", "ordinal", "categorical",
+        ("circular", period) or "datetime". A bound of None is an open end. Kinds of the others come
+        from dtypes and values: see `columns_`.
+
+    handle_unknown : {"error", "rare"}, default="error"
+        What to do with a category that the fit has not seen: raise an error, or take it for one of
+        the categories with fewer than 3 rows, which are pooled into one.
+
+    missing : {"ignore", "model"}, default="ignore"
+        Whether the pattern of missing values is part of the model. With "ignore", values are taken
+        to be missing at random, and the score of a row is the log-density of its known part. With
+        "model", a gap is an event with a probability of its own, in columns that had gaps in `fit`.
+
+    n_orders : int, default=4
+        Orders of the columns over which the density of the network is averaged. More orders take
+        longer to score, and mostly raise the held-out likelihood.
+
+    max_iter : int, default=100
+        Largest number of epochs of each network.
+
+    time_limit : float, default=None
+        Seconds that `fit` may take, about. Latent classes that would start after a third of them
+        are left out, and the networks share the rest.
+
+    cv : "auto" or int, default="auto"
+        Number of folds in which rows are held out. "auto" takes 5 folds up to 1,000 rows, and
+        beyond a single part of 15 % of the rows, at most 2,000.
+
+    {held_out_contamination}
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds the held-out rows and all members.
+
+    verbose : int, default=0
+        Print the held-out score of each component.
+
+    Attributes
+    ----------
+    columns_ : DataFrame or list of dict
+        The kind of each column, how it is modelled, the unit of its part of the score, the number
+        of missing values, and why it was decided so. A list if pandas is not installed.
+
+    weights_ : ndarray of shape (n_components,)
+        Weight of each component.
+
+    component_names_ : list of str
+        Their names.
+
+    leaderboard_ : dict of list
+        Name, weight, held-out score and seconds of each component, the heaviest first.
+
+    held_out_scores_ : ndarray of shape (n_samples,)
+        Log-density of each row of `fit` by members that had not seen it, NaN if there are none.
+
+    stacked_score_ : float
+        Mean of these.
+
+    n_iter_ : int
+        Number of epochs that the network was trained for.
+
+    offset_ : float
+        Log-density below which `predict` labels a row an outlier.
+
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Column names seen in `fit`, if they are all strings.
+
+    References
+    ----------
+    Uria, Murray & Larochelle, "A Deep and Tractable Density Estimator", 2014.
+
+    Hunt & Jorgensen, "Mixture Model Clustering for Mixed Data with Missing Information", 2003.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from skflows import TableDensity
+    >>> rng = np.random.default_rng(0)
+    >>> kind = rng.choice(["cat", "dog"], 300)
+    >>> weight = np.where(kind == "cat", 4.0, 20.0) * rng.lognormal(0, 0.2, 300)
+    >>> table = pd.DataFrame({"kind": kind, "weight": weight})
+    >>> table.loc[::10, "weight"] = np.nan
+    >>> density = TableDensity(max_iter=10, random_state=0).fit(table)
+    >>> density.sample(2, random_state=0).columns.tolist()
+    ['kind', 'weight']
+    >>> proba = density.predict_proba("kind", pd.DataFrame({"weight": [4.0, 20.0]}))
+    >>> proba.argmax(axis=1)
+    array([0, 1])
+    """)
+
+    _parameter_constraints: dict = {
+        "columns": [dict, None],
+        "handle_unknown": [StrOptions({"error", "rare"})],
+        "missing": [StrOptions({"ignore", "model"})],
+        "n_orders": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "cv": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left")],
+        **{
+            name: BaseFlowDensity._parameter_constraints[name]
+            for name in ("time_limit", "contamination", "random_state", "verbose")
+        },
+    }
+
+    def __init__(
+        self,
+        columns=None,
+        *,
+        handle_unknown="error",
+        missing="ignore",
+        n_orders=4,
+        max_iter=100,
+        time_limit=None,
+        cv="auto",
+        contamination="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.columns = columns
+        self.handle_unknown = handle_unknown
+        self.missing = missing
+        self.n_orders = n_orders
+        self.max_iter = max_iter
+        self.time_limit = time_limit
+        self.cv = cv
+        self.contamination = contamination
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
+        return tags
+
+    @fit_context(prefer_skip_nested_validation=True)
+    @fork_safe()
+    def fit(self, X, y=None):
+        """Fit the density to the rows of X.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, n_features)
+            The rows, with missing values as NaN, None or ``pd.NA``. At least two.
+
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        from ._components import components, fit_components, make_splits
+
+        started = time.monotonic()
+        frame = self._read(X, reset=True)
+        random_state = check_random_state(self.random_state)
+        names = frame.names or list(range(len(frame.columns)))
+        self._schema = Schema(
+            frame, names, self.columns, self.handle_unknown, self.missing == "model", random_state
+        )
+        self._library, self._dtype = frame.library, frame.dtype
+        rows = self._schema.encode(frame)
+        is_known = np.flatnonzero(rows.known.any(axis=1))
+        if len(is_known) < 2:
+            raise ValueError(
+                f"X has {len(is_known)} rows with a known value; at least 2 are needed."
+            )
+        rows = rows.take(is_known)
+        seed = int(random_state.randint(2**31 - 1000))
+        splits = make_splits(self.cv, len(rows), seed)
+        settings = {"max_iter": self.max_iter, "n_orders": self.n_orders}
+        found = components(self._schema, len(rows), settings)
+        outcomes = fit_components(found, self._schema, rows, splits, seed, self.time_limit, started)
+        context = self._init_callback_context(max_subtasks=len(found))
+        task = {"estimator": self, "X": X, "y": y, "metadata": {}}
+        context.call_on_fit_task_begin(**task)
+        done = []  # pairs of a component and its outcome
+        self._interrupted = False
+
+        def attributes():
+            return self._attributes(done, splits, rows, is_known, len(frame))
+
+        try:
+            for component in found:
+                subcontext = context.subcontext(task_name=component.name)
+                subcontext.call_on_fit_task_begin(**task)
+                outcome = next(outcomes)
+                if outcome is not None:
+                    done.append((component, outcome))
+                    self._interrupted = outcome.interrupted
+                if self.verbose:
+                    print(f"{component.name}: {outcome or 'no time left'}")
+                stop = subcontext.call_on_fit_task_end(**task, reconstruction_attributes=attributes)
+                if stop or self._interrupted:
+                    break
+        except KeyboardInterrupt:
+            if not done:
+                raise
+            self._interrupted = True
+        if self._interrupted:
+            warn_user(
+                f"The fit was interrupted after {len(done)} of {len(found)} components; the "
+                "density consists of these."
+            )
+        for name, value in attributes().items():
+            setattr(self, name, value)
+        # A fraction is meant of the training rows; a fence needs the scores of unseen ones.
+        if isinstance(self.contamination, Real):
+            self.offset_ = self._outlier_threshold(self._log_prob(rows), np.ones(len(rows)))
+        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        return self
+
+    def _attributes(self, done, splits, rows, is_known, n_rows):
+        """Return the attributes of a density that consists of fitted components."""
+        components, outcomes = zip(*done, strict=True)
+        scores = np.stack([outcome.scores for outcome in outcomes], axis=1)
+        members = [outcome.members for outcome in outcomes]
+        weights = mixture_weights(scores)
+        weights[weights < MIN_WEIGHT] = 0
+        weights /= weights.sum()
+        kept = weights > 0
+        stacked = logsumexp(scores[:, kept] + np.log(weights[kept]), axis=1)
+        held_out = np.concatenate([part for _, part in splits])
+        of_rows = np.full(n_rows, np.nan)
+        of_rows[is_known[held_out]] = stacked
+        means = scores.mean(axis=0)
+        order = np.lexsort((-means, -weights))
+        fence = stacked[np.isfinite(stacked)]
+        n_iter = [getattr(member, "n_iter", 1) for own in members for member in own]
+        return {
+            "held_out_scores_": of_rows,
+            "weights_": weights,
+            "component_names_": [component.name for component in components],
+            "leaderboard_": {
+                "component": [components[i].name for i in order],
+                "weight": weights[order].tolist(),
+                "score": means[order].tolist(),
+                "seconds": [outcomes[i].seconds for i in order],
+            },
+            "stacked_score_": float(stacked.mean()),
+            "_members": [
+                (member, weight)
+                for member, weight in weighted_members(members, weights)
+                if weight > 0
+            ],
+            "n_iter_": max(n_iter),
+            "offset_": (
+                -np.inf
+                if isinstance(self.contamination, Real)
+                else self._outlier_threshold(fence, np.ones(len(fence)))
+            ),
+        }
+
+    @property
+    def columns_(self):
+        """The kind of each column, how it is modelled, and why."""
+        rows = [column.describe() for column in self._schema.columns]
+        try:
+            import pandas as pd
+        except ImportError:
+            return rows
+        return pd.DataFrame(rows)
+
+    _keeps_held_out_scores = True  # which a detector calibrates with
+
+    def _read(self, X, reset=False):
+        """Return X as a `Frame`, in the order of the columns of `fit`."""
+        if is_frame(X) and not reset and hasattr(self, "feature_names_in_"):
+            frame = read_frame(X, self._schema.names)
+        else:
+            if not is_frame(X):
+                from sklearn.utils import check_array
+
+                X = check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=0)
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            frame = read_frame(X)
+        if not len(frame) or (reset and len(frame) < 2):
+            raise ValueError(
+                f"X has {len(frame)} sample{'s' if len(frame) != 1 else ''} "
+                f"(shape=({len(frame)}, {len(frame.columns)})), while a minimum of "
+                f"{2 if reset else 1} is required."
+            )
+        return frame
+
+    def _rows(self, X):
+        check_is_fitted(self)
+        return self._schema.encode(self._read(X))
+
+    def _some_columns(self, X, what="X"):
+        """Return the rows and names of a table, or dict, that has some of the columns."""
+        frame = rows_of(X, None)
+        names = self._schema.names if frame.names is None else list(frame.names)
+        self._check_names(names, what)
+        if len(frame.columns) != len(names):
+            raise ValueError(
+                f"{what} has {len(frame.columns)} columns without names; give a DataFrame, or all "
+                f"{len(names)} columns."
+            )
+        return self._schema.encode(frame, names), names, frame
+
+    def _check_names(self, names, what):
+        if unknown := [name for name in names if name not in self._schema.names]:
+            raise ValueError(
+                f"{what} names the columns {unknown}, which the density does not have; it has "
+                f"{self._schema.names}."
+            )
+
+    def score_samples(self, X):
+        """Return the log-density of the known part of each row.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, n_features)
+            The rows. Columns of a DataFrame are found by name.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            In nats: log-probabilities of discrete columns and log-densities of others, in their
+            units. It is 0 for a row with no known value. A row's value does not depend on the
+            other rows. It is exact for the latent classes. The network's density is its mean over
+            ``n_orders`` orders of the columns.
+        """
+        return self._log_prob(self._rows(X))
+
+    def _log_prob(self, rows, given=None):
+        """Return the log-probability of the known variables of rows, given some of them."""
+        found = np.empty(len(rows))
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            view = TableView(self._schema, rows.take(part))
+            own = None if given is None else given[part]
+            target = view.rows.known if own is None else view.rows.known & ~own
+            scores = logsumexp(self._joint_scores(view, own), axis=1)
+            found[part] = np.where(target.any(axis=1), scores, 0.0)
+        return found
+
+    def _joint_scores(self, view, given):
+        """Return log-weight plus log-probability of each member, ``(n, n_members)``.
+
+        Members are weighted by how likely they find the given variables.
+        """
+        log_weights = self._log_weights(view, given)
+        scores = [member.log_prob(view, given) for member, _ in self._members]
+        return log_weights + np.stack(scores, axis=1)
+
+    def _log_weights(self, view, given):
+        """Return log-weights of the members, given some of the variables, ``(n, n_members)``."""
+        prior = np.log([weight for _, weight in self._members])
+        if given is None or not given.any() or len(self._members) == 1:
+            return np.tile(prior, (len(view), 1))
+        known = TableView(self._schema, view.rows.only(given))
+        scores = np.stack([member.log_prob(known) for member, _ in self._members], axis=1)
+        joint = prior + np.where(np.isneginf(scores).all(axis=1, keepdims=True), 0.0, scores)
+        return joint - logsumexp(joint, axis=1, keepdims=True)
+
+    def sample(self, n_samples=1, random_state=None, *, given=None):
+        """Draw rows from the fitted density.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows, for each row of ``given``.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw.
+
+        given : dict or DataFrame, default=None
+            Values of some columns, which all rows have: one value each, or one for each row of a
+            table. Missing values are drawn.
+
+        Returns
+        -------
+        X : DataFrame or ndarray of shape (n_samples, n_features)
+            The rows, in the columns, dtypes and categories that `fit` saw.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
+        random_state = check_random_state(random_state)
+        if given is None:
+            rows = self._nothing_known(n_samples)
+        else:
+            rows, _, _ = self._some_columns(given, "given")
+            rows = rows.take(np.repeat(np.arange(len(rows)), n_samples))
+        return self._write(self._complete(rows, random_state), random_state=random_state)
+
+    def _nothing_known(self, n):
+        shape = n, len(self._schema.parts)
+        return Rows(np.full(shape, -1), np.full(shape, np.nan), np.zeros(shape, dtype=bool))
+
+    def _complete(self, rows, random_state):
+        """Return rows whose unknown variables are drawn given the known ones."""
+        from ._network import choose
+
+        view = TableView(self._schema, rows)
+        chosen = choose(np.exp(self._log_weights(view, rows.known)), random_state)
+        found = rows.copy()
+        for i, (member, _) in enumerate(self._members):
+            own = np.flatnonzero(chosen == i)
+            if len(own):
+                drawn = member.sample(self._schema, rows.take(own), random_state)
+                for values, new in zip(found, drawn, strict=True):
+                    values[own] = new
+        return found
+
+    def _write(self, rows, names=None, random_state=None, library=None, index=None):
+        columns = self._schema.decode(rows, names, random_state)
+        library = self._library if library is None else library
+        names = self._schema.names if names is None else names
+        return write_frame(columns, names, library, self._dtype, index)
+
+    def condition(self, given):
+        """Return the density of the other columns, given values of some.
+
+        Parameters
+        ----------
+        given : dict or DataFrame
+            Values of some columns. One value each, or one for each row of a table: row i of the
+            table then conditions row i of what is scored.
+
+        Returns
+        -------
+        conditional : ConditionalTable
+            With `score_samples`, `score`, `sample` and `marginal`. Its densities of a single column
+            are exact for every member of the mixture. Those of several columns are means over
+            orders for the network, like `score_samples`.
+        """
+        check_is_fitted(self)
+        rows, names, _ = self._some_columns(given, "given")
+        rest = [name for name in self._schema.names if name not in names]
+        if not rest:
+            raise ValueError("given has all columns: nothing is left to have a density.")
+        return ConditionalTable(self, rest, rows)
+
+    def marginal(self, columns):
+        """Return the density of some columns, the others being unknown.
+
+        Parameters
+        ----------
+        columns : list of str or int
+            Their names.
+
+        Returns
+        -------
+        marginal : ConditionalTable
+            With `score_samples`, `score`, `sample` and `marginal`.
+        """
+        check_is_fitted(self)
+        columns = [columns] if isinstance(columns, str) else list(columns)
+        self._check_names(columns, "columns")
+        return ConditionalTable(self, columns, self._nothing_known(1))
+
+    def impute(self, X, method="mean", *, n_draws=1, random_state=None):
+        """Fill in the missing values of X.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, n_features)
+            The rows.
+
+        method : {"mean", "median", "mode", "draw"}, default="mean"
+            "mean" and "median" are those of each value given the known ones, for numbers; levels
+            get their mode. "mode" takes the likeliest level, and the median of numbers. "draw"
+            draws all missing values of a row together.
+
+        n_draws : int, default=1
+            Number of draws. Other than 1, a list of tables is returned.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+
+        Returns
+        -------
+        X : DataFrame or ndarray of shape (n_samples, n_features), or a list of them
+            The rows, complete.
+        """
+        check_is_fitted(self)
+        frame = self._read(X)
+        rows = self._schema.encode(frame)
+        library = library_of(X) if is_frame(X) else "numpy"
+        if method == "draw":
+            random_state = check_random_state(random_state)
+            draws = [self._complete(rows, random_state) for _ in range(n_draws)]
+        elif method in ("mean", "median", "mode"):
+            if n_draws != 1:
+                raise ValueError(f"n_draws={n_draws} needs method='draw', not {method!r}.")
+            draws = [impute(self, rows, method)]
+        else:
+            raise ValueError(f"method={method!r}; choose 'mean', 'median', 'mode' or 'draw'.")
+        tables = [self._filled(frame, drawn, library, method) for drawn in draws]
+        return tables[0] if n_draws == 1 else tables
+
+    def _filled(self, frame, drawn, library, method):
+        """Return a table with its known values as they were, and others from drawn rows."""
+        from ._frames import Column
+
+        columns = []
+        for old, new in zip(frame.columns, self._schema.decode(drawn), strict=True):
+            numeric = old.role in ("number", "datetime")
+            kind = np.float64 if numeric and new.role in ("number", "datetime") else object
+            values = np.where(old.known, old.values, new.values).astype(kind)
+            dtype = new.dtype if not old.known.any() else old.dtype
+            columns.append(Column(values, old.known | new.known, new.role, dtype, new.categories))
+        return write_frame(
+            columns, self._schema.names, library, frame.dtype or self._dtype, frame.index
+        )
+
+    @available_if(_has_names_or_categories)
+    def predict_proba(self, column, X):
+        """Return the probabilities of the levels of a column, given the other known values.
+
+        Parameters
+        ----------
+        column : str or int
+            A column with levels: categorical, ordinal, or numbers with few distinct values.
+
+        X : DataFrame or array-like of shape (n_samples, n_features)
+            The rows. They may lack the column, and others; known values of it are ignored.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_levels)
+            They sum to 1; the order is that of `levels`.
+        """
+        check_is_fitted(self)
+        rows, _, _ = self._some_columns(X)
+        return probabilities_of(self, column, rows)
+
+    def levels(self, column):
+        """Return the levels of a column, in the order of `predict_proba`.
+
+        Parameters
+        ----------
+        column : str or int
+            A column with levels.
+
+        Returns
+        -------
+        levels : list
+            The values.
+        """
+        check_is_fitted(self)
+        self._check_names([column], "column")
+        model = self._schema.columns[self._schema.names.index(column)]
+        if not model.is_levels:
+            raise ValueError(
+                f"column {column!r} is {model.kind}, which has no levels; use quantile instead."
+            )
+        return list(model.value_parts[0].levels)
+
+    def quantile(self, column, X, q=0.5):
+        """Return quantiles of a numeric column, given the other known values.
+
+        Parameters
+        ----------
+        column : str or int
+            A column of numbers.
+
+        X : DataFrame or array-like of shape (n_samples, n_features)
+            The rows. They may lack the column, and others; known values of it are ignored.
+
+        q : float or array-like of shape (n_quantiles,), default=0.5
+            Levels between 0 and 1.
+
+        Returns
+        -------
+        quantiles : ndarray of shape (n_samples,) or (n_samples, n_quantiles)
+            The quantiles of the mixture, found by bisection.
+        """
+        check_is_fitted(self)
+        rows, _, _ = self._some_columns(X)
+        levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
+        if not ((levels > 0) & (levels < 1)).all():
+            raise ValueError(f"q={q!r}; quantiles are between 0 and 1.")
+        found = quantiles_of(self, column, rows, levels)
+        return found[:, 0] if np.ndim(q) == 0 else found

@@ -1,0 +1,348 @@
+"""Latent classes: a mixture of Gaussian numbers and independent levels, with exact conditionals.
+
+References
+----------
+Hunt & Jorgensen, "Mixture Model Clustering for Mixed Data with Missing Information", 2003.
+"""
+
+import numpy as np
+import torch
+from scipy.special import logsumexp
+
+from ._network import choose, settled
+from ._normal_cells import log_normal_mass
+from ._view import Normals, Predictive
+
+N_STEPS = 80
+TOLERANCE = 3e-4  # in nats per row
+N_RESTARTS = 6
+RESTARTED_CLASSES, RESTARTED_WORK = 12, 3e6  # classes and products of a step, at most
+MIN_VARIANCE = 1e-4
+PRIOR_ROWS = 1.0  # of the marginal frequencies, in each class
+MAX_PATTERNS = 300  # of missing numbers, beyond which a part of the rows is enough
+SOME_ROWS = 2000
+# Rows for each column, in favour of the covariance within all classes.
+PRIOR_OF_COVARIANCE = {"quantile": 2.0, "linear": 0.5}
+
+
+class Patterns:
+    """Rows grouped by which of their numbers are known."""
+
+    def __init__(self, has):
+        self.has = has
+        unique, inverse = np.unique(has, axis=0, return_inverse=True)
+        order = np.argsort(inverse.ravel(), kind="stable")
+        ends = np.cumsum(np.bincount(inverse.ravel(), minlength=len(unique)))
+        self.groups = [
+            (rows, np.flatnonzero(pattern), np.flatnonzero(~pattern))
+            for rows, pattern in zip(np.split(order, ends[:-1]), unique, strict=True)
+        ]
+
+
+def conditional(means, covariances, y, known, others):
+    """Return what the known numbers say of the others, in each class.
+
+    Returns
+    -------
+    unit : ndarray of shape (n_classes, n, n_known)
+        Standardised residuals of the known numbers, one by one.
+    sd : ndarray of shape (n_classes, n_known)
+        Standard deviation of each given the ones before.
+    mean : ndarray of shape (n_classes, n, n_others)
+        Conditional means of the others.
+    covariance : ndarray of shape (n_classes, n_others, n_others)
+        Their conditional covariances.
+    """
+    S = torch.from_numpy(covariances)
+    mean_known, mean_others = means[:, known], means[:, others]
+    factor = torch.linalg.cholesky(S[:, known][:, :, known])
+    residual = torch.from_numpy(y[None] - mean_known[:, None]).mT
+    unit = torch.linalg.solve_triangular(factor, residual, upper=False)
+    cross = torch.linalg.solve_triangular(factor, S[:, known][:, :, others], upper=False)
+    mean = torch.from_numpy(mean_others)[:, None] + (cross.mT @ unit).mT
+    covariance = S[:, others][:, :, others] - cross.mT @ cross
+    sd = torch.diagonal(factor, dim1=1, dim2=2)
+    return unit.mT.numpy(), sd.numpy(), mean.numpy(), covariance.numpy()
+
+
+class LatentClasses:
+    """A mixture of classes; in each, numbers are jointly Gaussian and levels independent.
+
+    Parameters
+    ----------
+    space : {"quantile", "linear"}
+        The space of the numbers.
+    log_weights : ndarray of shape (n_classes,)
+        Of the classes.
+    tables : dict of int to ndarray of shape (n_classes, n_levels)
+        Log-probabilities of the levels of a variable.
+    numbers : ndarray of shape (n_numbers,)
+        The variables that are numbers.
+    means, covariances : ndarray
+        Of the numbers, in each class.
+    """
+
+    def __init__(self, space, log_weights, tables, numbers, means, covariances):
+        self.space = space
+        self.log_weights = log_weights
+        self.tables = tables
+        self.numbers = numbers
+        self.means, self.covariances = means, covariances
+
+    def _log_probs(self, cells, known):
+        """Return the log-probability of known variables in each class, ``(n, n_classes)``."""
+        total = np.zeros((len(known), len(self.log_weights)))
+        for j, table in self.tables.items():
+            code = cells.code[:, j]
+            has = known[:, j] & (code >= 0) & (code < table.shape[1])
+            total[has] += table[:, code[has]].T
+        if not len(self.numbers):
+            return total
+        low, middle, high = (
+            values[:, self.numbers] for values in (cells.low, cells.middle, cells.high)
+        )
+        has = known[:, self.numbers] & np.isfinite(middle)
+        for rows, own, others in Patterns(has).groups:
+            if not len(own):
+                continue
+            y = middle[np.ix_(rows, own)]
+            unit, sd, *_ = conditional(self.means, self.covariances, y, own, others[:0])
+            # Each number given those before it: the mass of its cell, if it is one.
+            sd = sd[:, None]
+            below = unit - (y - low[np.ix_(rows, own)]) / sd
+            above = unit + (high[np.ix_(rows, own)] - y) / sd
+            mass = log_normal_mass(below, unit, above, 0.0, 1.0)
+            is_point = low[np.ix_(rows, own)] == high[np.ix_(rows, own)]
+            mass -= np.where(is_point, np.log(sd), 0.0)
+            total[rows] += mass.sum(axis=2).T
+        return total
+
+    def log_prob(self, view, given=None):
+        """Return the log-probability of the known variables, given some of them."""
+        cells = view.cells(self.space)
+        found = logsumexp(self._log_probs(cells, cells.known) + self.log_weights, axis=1)
+        target = cells.known
+        if given is not None:
+            given = given & cells.known
+            found = found - logsumexp(self._log_probs(cells, given) + self.log_weights, axis=1)
+            target = target & ~given
+        return found + np.where(target, cells.log_scale, 0.0).sum(axis=1)
+
+    def _responsibilities(self, cells, known):
+        joint = self._log_probs(cells, known) + self.log_weights
+        return np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+
+    def predictive(self, view, j):
+        """Return the distribution of a variable given the other known ones, as a `Predictive`."""
+        cells = view.cells(self.space)
+        known = cells.known.copy()
+        known[:, j] = False
+        share = self._responsibilities(cells, known)
+        levels = None
+        if j in self.tables:
+            table = np.exp(self.tables[j])
+            levels = share @ table
+        if j not in self.numbers:
+            return Predictive(levels, None, self.space)
+        weights = share if levels is None else share * table[:, 0]
+        means, scales = self._conditional_numbers(cells, known, list(self.numbers).index(j))
+        weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
+        return Predictive(levels, Normals(weights, means, scales), self.space)
+
+    def _conditional_numbers(self, cells, known, i):
+        """Return mean and standard deviation of a number in each class, ``(n, n_classes)``."""
+        middle = cells.middle[:, self.numbers]
+        has = known[:, self.numbers] & np.isfinite(middle)
+        means, scales = (np.empty((len(known), len(self.log_weights))) for _ in range(2))
+        for rows, own, _ in Patterns(has).groups:
+            y = middle[np.ix_(rows, own)]
+            _, _, mean, covariance = conditional(self.means, self.covariances, y, own, [i])
+            means[rows], scales[rows] = mean[:, :, 0].T, np.sqrt(covariance[:, 0, 0])
+        return means, scales
+
+    def sample(self, schema, rows, random_state):
+        """Return rows whose unknown variables are drawn given the known ones."""
+        rows = rows.copy()
+        cells = schema.cells(rows, self.space)
+        missing = ~rows.known
+        z = choose(self._responsibilities(cells, rows.known), random_state)
+        codes = rows.code.copy()
+        for j, table in self.tables.items():
+            own = np.flatnonzero(missing[:, j])
+            codes[own, j] = choose(np.exp(table[z[own]]), random_state)
+        scores = np.zeros(rows.x.shape)
+        if len(self.numbers):
+            middle = cells.middle[:, self.numbers]
+            has = rows.known[:, self.numbers] & np.isfinite(middle)
+            noise = random_state.standard_normal(has.shape)
+            for index, own, others in Patterns(has).groups:
+                if not len(others):
+                    continue
+                _, _, mean, covariance = conditional(
+                    self.means, self.covariances, middle[np.ix_(index, own)], own, others
+                )
+                factor = np.linalg.cholesky(covariance + 1e-12 * np.eye(len(others)))
+                drawn = mean[z[index], np.arange(len(index))]
+                drawn = drawn + np.einsum(
+                    "nij,nj->ni", factor[z[index]], noise[np.ix_(index, others)]
+                )
+                scores[np.ix_(index, self.numbers[others])] = drawn
+        for j, part in enumerate(schema.parts):
+            own = np.flatnonzero(missing[:, j])
+            rows.code[own, j], rows.x[own, j], _ = settled(
+                part, codes[own, j], scores[own, j], self.space
+            )
+        rows.known[:] = True
+        return rows
+
+
+class Training:
+    """The rows of a fit: numbers with gaps, and indicators of levels.
+
+    Parameters
+    ----------
+    view : TableView
+        The rows.
+    space : {"quantile", "linear"}
+        The space of the numbers.
+    random_state : RandomState
+        Draws a point of each cell, so that covariances are those of all its points.
+    """
+
+    def __init__(self, view, space, random_state):
+        cells, parts = view.cells(space), view.schema.parts
+        self.space = space
+        self.numbers = np.array([j for j, part in enumerate(parts) if part.has_number], dtype=int)
+        middle = cells.middle[:, self.numbers]
+        noise = random_state.uniform(-0.5, 0.5, middle.shape)
+        y, code = middle + noise * cells.width[:, self.numbers], cells.code
+        if len(np.unique(np.isfinite(y), axis=0)) > MAX_PATTERNS and len(y) > SOME_ROWS:
+            some = random_state.permutation(len(y))[:SOME_ROWS]
+            y, code = y[some], code[some]
+        self.y, self.has = y, np.isfinite(y)
+        self.patterns = Patterns(self.has)
+        self.levels = {
+            j: (code[:, j, None] == np.arange(part.n_levels)).astype(float)
+            for j, part in enumerate(parts)
+            if part.n_levels
+        }
+
+    def tables(self, share):
+        """Return the log-probabilities of the levels in each class."""
+        found = {}
+        for j, one_hot in self.levels.items():
+            prior = (one_hot.sum(axis=0) + 0.5) / (one_hot.sum() + 0.5 * one_hot.shape[1])
+            table = share.T @ one_hot + PRIOR_ROWS * prior
+            found[j] = np.log(table / table.sum(axis=1, keepdims=True))
+        return found
+
+    def expectation(self, log_weights, tables, means, covariances):
+        """Return the log-likelihood of each row, its classes, and its numbers filled in."""
+        total = np.tile(log_weights, (len(self.y), 1))
+        for j, one_hot in self.levels.items():
+            total += one_hot @ tables[j].T
+        conditionals = []
+        for rows, own, others in self.patterns.groups:
+            unit, sd, mean, covariance = conditional(
+                means, covariances, self.y[np.ix_(rows, own)], own, others
+            )
+            log_prob = -0.5 * (unit**2).sum(axis=2) - np.log(sd).sum(axis=1)[:, None]
+            total[rows] += log_prob.T - 0.5 * len(own) * np.log(2 * np.pi)
+            conditionals.append((mean, covariance))
+        joint = logsumexp(total, axis=1)
+        share = np.exp(total - joint[:, None])
+        return joint, share, expected(share, self.y, self.patterns, conditionals)
+
+    def fit(self, n_classes, random_state):
+        """Return the mean log-likelihood after expectation-maximisation, and the mixture."""
+        share = initial_shares(self.y, self.has, self.levels, n_classes, random_state)
+        mean, variances = marginal_moments(self.y, self.has)
+        # The first classes differ in their means; covariances follow.
+        filled = np.where(self.has, self.y, mean)
+        means = share.T @ filled / (share.sum(axis=0)[:, None] + 1e-9)
+        covariances = np.tile(np.diag(variances), (n_classes, 1, 1))
+        before, completed = -np.inf, None
+        for step in range(N_STEPS):
+            if completed is not None:
+                means, covariances = moments(share, *completed, self.space)
+            count = share.sum(axis=0) + 1e-3
+            model = np.log(count / count.sum()), self.tables(share), means, covariances
+            joint, share, completed = self.expectation(*model)
+            if step > 1 and joint.mean() - before < TOLERANCE:
+                break
+            before = joint.mean()
+        log_weights, tables, *moments_ = model
+        mixture = LatentClasses(self.space, log_weights, tables, self.numbers, *moments_)
+        return joint.mean(), mixture
+
+
+def fit_latent_classes(view, n_classes, space, random_state):
+    """Fit a mixture by expectation-maximisation, the likeliest of a few if it is quick."""
+    training = Training(view, space, random_state)
+    n, d = training.y.shape
+    work = n * n_classes * d**2 * len(training.patterns.groups)
+    n_init = N_RESTARTS if 1 < n_classes <= RESTARTED_CLASSES and work <= RESTARTED_WORK else 1
+    fits = [training.fit(n_classes, random_state) for _ in range(n_init)]
+    return max(fits, key=lambda fit: fit[0])[1]
+
+
+def marginal_moments(y, has):
+    count = has.sum(axis=0).clip(1)
+    mean = np.where(has, y, 0.0).sum(axis=0) / count
+    spread = np.where(has, (y - mean) ** 2, 0.0).sum(axis=0) / count
+    return mean, spread + 0.01
+
+
+def initial_shares(y, has, levels, n_classes, random_state):
+    """Return the classes of rows by k-means, on numbers and levels of equal weight."""
+    if n_classes == 1:
+        return np.ones((len(y), 1))
+    from sklearn.cluster import KMeans
+
+    mean, spread = marginal_moments(y, has)
+    columns = [np.where(has, (y - mean) / np.sqrt(spread), 0.0)]
+    for one_hot in levels.values():
+        scale = np.sqrt(one_hot.var(axis=0).sum() + 1e-9)
+        columns.append((one_hot - one_hot.mean(axis=0)) / scale)
+    features = np.concatenate(columns, axis=1)
+    features += 1e-6 * random_state.standard_normal(features.shape)  # rows may be all the same
+    n_classes = min(n_classes, len(y))
+    seed = random_state.randint(2**31 - 1)
+    labels = KMeans(n_classes, n_init=1, max_iter=20, random_state=seed).fit(features).labels_
+    return 0.9 * (labels[:, None] == np.arange(n_classes)) + 0.1 / n_classes
+
+
+def expected(share, y, patterns, conditionals):
+    """Return the filled rows of each class, and the weighted covariance of what was filled in."""
+    n_classes, d = share.shape[1], y.shape[1]
+    filled = np.empty((n_classes, *y.shape))
+    spread = np.zeros((n_classes, d, d))
+    for (rows, own, others), (mean, covariance) in zip(patterns.groups, conditionals, strict=True):
+        filled[:, rows[:, None], own] = y[np.ix_(rows, own)]
+        if len(others):
+            filled[:, rows[:, None], others] = mean
+            weight = share[rows].sum(axis=0)[:, None, None]
+            spread[:, others[:, None], others] += weight * covariance
+    return filled, spread
+
+
+def moments(share, filled, spread, space):
+    """Return means and covariances, the latter shrunk to the covariance within all classes."""
+    n_classes, _, d = filled.shape
+    count = share.sum(axis=0)[:, None] + 1e-9
+    means = np.einsum("nk,knd->kd", share, filled) / count
+    scatter = spread.copy()
+    for k in range(n_classes):
+        residual = filled[k] - means[k]
+        scatter[k] += (share[:, k, None] * residual).T @ residual
+    pooled = scatter.sum(axis=0) / len(share)
+    prior = PRIOR_OF_COVARIANCE[space] * d if n_classes > 1 else 0.0
+    # With few rows, correlations within all classes are shrunk too.
+    shrinkage = d / (d + len(share))
+    pooled = (1 - shrinkage) * pooled + shrinkage * np.diag(np.diag(pooled))
+    weight = np.maximum(share.sum(axis=0), 1e-9)[:, None, None]
+    covariances = (scatter + prior * pooled) / (weight + prior)
+    if n_classes == 1:
+        covariances = pooled[None].copy()
+    covariances += MIN_VARIANCE * np.eye(d)
+    return means, covariances

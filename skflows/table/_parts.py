@@ -1,0 +1,427 @@
+"""The variables of a table's density: numbers, mapped to normal scores, and levels.
+
+A column has one variable, or several (a date has its week, weekday and time). A row is described by
+the level and the number of each variable, and by which of them are known; see `Rows`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtri
+
+ON_LATTICE = 1e-3  # tolerance, in gaps
+ROWS_PER_CELL = 4  # on average, from which on quantiles are those of cells rather than of a spline
+UNSEEN_STRETCH = 0.5  # rows that an empty stretch of a lattice counts for
+PER_CELL = 64  # cells inside the range that lack a value, at most, for which one is possible
+
+
+class Rows(NamedTuple):
+    """Rows as levels and numbers, each of shape (n, n_variables)."""
+
+    code: np.ndarray  # level, -1 without one
+    x: np.ndarray  # number, NaN without one
+    known: np.ndarray  # whether the variable is observed
+
+    def __len__(self):
+        return len(self.known)
+
+    def take(self, index):
+        return Rows(*(values[index] for values in self))
+
+    def copy(self):
+        return Rows(*(values.copy() for values in self))
+
+    def only(self, known):
+        """Return the rows with these entries only."""
+        return Rows(self.code, self.x, self.known & known)
+
+
+class Cells(NamedTuple):
+    """Rows in one of the spaces of their numbers, each of shape (n, n_variables).
+
+    A number is the interval from ``low`` to ``high``, or a point if these are equal. The
+    probability of a row is that of its levels and intervals times ``exp(log_scale)``.
+    """
+
+    code: np.ndarray
+    low: np.ndarray  # -inf for the first cell of a bounded lattice
+    middle: np.ndarray  # NaN where there is no number
+    high: np.ndarray
+    width: np.ndarray  # from low to high, both finite
+    log_scale: np.ndarray
+    known: np.ndarray
+
+
+class SmoothMap:
+    """An increasing map of one number, by a bijection that is set from data."""
+
+    def __init__(self, bijection, x):
+        import torch
+
+        self.bijection = bijection
+        with torch.no_grad():
+            rows = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))[:, None]
+            steps = bijection.bijections if hasattr(bijection, "bijections") else [bijection]
+            for step in steps:
+                if step.set_from_data:
+                    step.initialize(rows)
+                rows, _ = step(rows)
+        bijection.requires_grad_(False)
+
+    def _map(self, method, values):
+        import torch
+
+        with torch.inference_mode():
+            rows = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))[:, None]
+            mapped, log_slope = getattr(self.bijection, method)(rows)
+        return mapped[:, 0].numpy(), log_slope.numpy()
+
+    def forward(self, x):
+        return self._map("forward", x)
+
+    def inverse(self, y):
+        return self._map("inverse", y)[0]
+
+
+class CellMap:
+    """An increasing map of one number to normal scores, linear between the edges of cells.
+
+    A cell that holds many of the rows is wide in normal scores, so that a smooth density of scores
+    can have a peak there.
+    """
+
+    def __init__(self, index, origin, gap):
+        cells, counts = np.unique(index, return_counts=True)
+        edges = np.unique(np.concatenate([cells - 0.5, cells + 0.5]))
+        mass = np.full(len(edges) - 1, UNSEEN_STRETCH)
+        mass[np.searchsorted(edges, cells - 0.5)] = counts
+        below = np.concatenate([[0.0], np.cumsum(mass)]) + UNSEEN_STRETCH
+        self.edges = origin + gap * edges
+        self.scores = ndtri(below / (below[-1] + UNSEEN_STRETCH))
+        middle = np.interp(0.0, self.scores, self.edges)
+        # Beyond the edges, the mean slope between them and the median.
+        self.slopes = [
+            self.scores[end] / (self.edges[end] - middle) if self.edges[end] != middle else 1 / gap
+            for end in (0, -1)
+        ]
+
+    def forward(self, x):
+        y = np.interp(x, self.edges, self.scores)
+        y = np.where(x < self.edges[0], y + self.slopes[0] * (x - self.edges[0]), y)
+        y = np.where(x > self.edges[-1], y + self.slopes[1] * (x - self.edges[-1]), y)
+        return y, np.zeros(len(y))
+
+    def inverse(self, y):
+        x = np.interp(y, self.scores, self.edges)
+        x = np.where(y < self.scores[0], x + (y - self.scores[0]) / self.slopes[0], x)
+        return np.where(y > self.scores[-1], x + (y - self.scores[-1]) / self.slopes[1], x)
+
+
+def fit_maps(x, gap, origin, low, high, random_state):
+    """Return maps to normal scores by quantiles, and to standardised numbers."""
+    from ..bijections import Bounded, Chain, MarginalQuantile, Standardize
+
+    index = None
+    if gap is not None:
+        index = np.rint((x - origin) / gap)
+        is_rich = len(x) >= ROWS_PER_CELL * len(np.unique(index))
+        x = x + gap * random_state.uniform(-0.5, 0.5, len(x))
+        low, high = -np.inf, np.inf  # the outer cells are open
+    bounds = [Bounded([(low, high)])] if np.isfinite([low, high]).any() else []
+
+    def smooth(step):
+        return SmoothMap(Chain([*bounds, step]) if bounds else step, x)
+
+    if gap is not None and is_rich:
+        quantile = CellMap(index, origin, gap)
+    else:
+        quantile = smooth(MarginalQuantile(1))
+    return {"quantile": quantile, "linear": smooth(Standardize(1))}
+
+
+class Number:
+    """A number: a density between bounds, possibly with atoms, or the mass of a lattice's points.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n,)
+        The known values.
+    gap : float, optional
+        Distance between the points of the lattice of all possible values.
+    low, high : float
+        Bounds. A lattice contains its bounds, a density does not.
+    atoms : sequence of float
+        Values of positive probability, besides a density.
+    period : float, optional
+        The values are angles: ``low`` and ``low + period`` are the same.
+    decimals : int, optional
+        Decimals of samples.
+    random_state : RandomState
+        Draws the noise on lattices from which maps are set.
+    """
+
+    has_number = True
+
+    def __init__(
+        self,
+        x,
+        random_state,
+        *,
+        gap=None,
+        low=-np.inf,
+        high=np.inf,
+        atoms=(),
+        period=None,
+        decimals=None,
+    ):
+        self.gap, self.low, self.high, self.period = gap, low, high, period
+        self.decimals = decimals
+        self.atoms = np.asarray(atoms, dtype=np.float64)
+        self.n_levels = 1 + len(self.atoms) if len(self.atoms) else 0
+        x = self._wrapped(x)
+        x = x[~np.isin(x, self.atoms)]
+        self.origin = float(low if np.isfinite(low) else x.min()) if gap is not None else 0.0
+        if not len(x):  # all are atoms
+            x = np.array([-1.0, 1.0]) if np.isinf([low, high]).all() else self._some_inside()
+        if gap is None and len(x) < 2:
+            x = np.repeat(x, 2)
+        self.seen = float(x.min()), float(x.max())
+        self.maps = fit_maps(x, gap, self.origin, low, high, random_state)
+
+    def _some_inside(self):
+        ends = [end for end in (self.low, self.high) if np.isfinite(end)]
+        return (
+            np.array([ends[0] + 1.0, ends[0] + 2.0])
+            if len(ends) == 1 and np.isfinite(self.low)
+            else (np.array([ends[0] - 1.0]) if len(ends) == 1 else np.linspace(*ends, 4)[1:-1])
+        )
+
+    def _wrapped(self, x):
+        return x if self.period is None else self.low + np.mod(x - self.low, self.period)
+
+    @property
+    def n_features(self):
+        """Number of inputs of a network: the score, the angle, and the levels."""
+        return 1 + 2 * (self.period is not None) + self.n_levels
+
+    @property
+    def log_prior(self):
+        return None
+
+    def encode(self, values, known):
+        """Return levels and numbers of known values."""
+        x = np.where(known, values, np.nan).astype(np.float64)
+        x = self._wrapped(x)
+        code = np.full(len(x), -1)
+        if self.n_levels:
+            code[known] = 0
+            for k, atom in enumerate(self.atoms, 1):
+                code[x == atom] = k
+        return code, x
+
+    def is_number(self, code, known):
+        """Return where the row has a number, and not a missing value or an atom."""
+        return known & (code <= 0)
+
+    def cells(self, code, x, known, space):
+        """Return the intervals of rows in a space, and the log of what multiplies them."""
+        has = self.is_number(code, known)
+        low, middle, high = (np.full(len(x), np.nan) for _ in range(3))
+        width, log_scale = np.zeros(len(x)), np.zeros(len(x))
+        forward = self.maps[space].forward
+        own = x[has]
+        if self.gap is None:
+            y, slope = forward(own)
+            inside = (own > self.low) & (own < self.high) if self.period is None else True
+            low[has] = middle[has] = high[has] = y
+            log_scale[has] = np.where(inside, slope, -np.inf)
+            return low, middle, high, width, log_scale
+        index = np.rint((own - self.origin) / self.gap)
+        edges = self.origin + self.gap * (index + np.array([[-0.5], [0.5]]))
+        below, above = (forward(edge)[0] for edge in edges)
+        middle[has], width[has] = (below + above) / 2, above - below
+        points = self.origin + self.gap * index
+        low[has] = np.where(points <= self.low, -np.inf, below)
+        high[has] = np.where(points >= self.high, np.inf, above)
+        off = np.abs(own - points) > ON_LATTICE * self.gap
+        outside = (points < self.low - self.gap / 2) | (points > self.high + self.gap / 2)
+        log_scale[has] = np.where(off | outside, -np.inf, 0.0)
+        return low, middle, high, width, log_scale
+
+    def decode(self, code, y, space, random_state=None):
+        """Return numbers from levels and normal scores."""
+        x = np.full(len(y), np.nan)
+        has = code <= 0
+        x[has] = self.snap(self.maps[space].inverse(y[has]))
+        if self.n_levels:
+            x[~has] = self.atoms[code[~has] - 1]
+        return x
+
+    def snap(self, x):
+        """Return the possible value nearest to a number."""
+        if self.gap is not None:
+            x = self.origin + self.gap * np.rint(
+                (np.clip(x, self.low, self.high) - self.origin) / self.gap
+            )
+            if self.decimals is not None:
+                x = np.round(x, self.decimals)
+            return x if self.period is None else self._wrapped(x)
+        if self.decimals is not None:
+            rounded = np.round(x, self.decimals)
+            inside = (rounded > self.low) & (rounded < self.high)
+            x = np.where(inside, rounded, x)
+        return x
+
+    def value(self, code, x):
+        """Return the values that rows stand for."""
+        return np.mod(x, self.period) if self.period is not None else x
+
+    def features(self, code, middle, known):
+        """Return the inputs of a network."""
+        has = self.is_number(code, known)
+        y = np.where(has, middle, 0.0)
+        found = [y]
+        if self.period is not None:
+            x = np.zeros(len(y))
+            x[has] = self.maps["quantile"].inverse(y[has])
+            angle = 2 * np.pi * x / self.period
+            found += [np.sin(angle) * has, np.cos(angle) * has]
+        found += [known & (code == k) for k in range(self.n_levels)]
+        return np.stack(found, 1).astype(np.float64)
+
+
+class Levels:
+    """One of finitely many levels, with a probability for each.
+
+    Parameters
+    ----------
+    levels : list
+        Values, in their order.
+    counts : sequence of float
+        Rows of each.
+    scores : ndarray of shape (n_levels,), optional
+        Numbers that say how far apart ordered levels are.
+    lattice : tuple of (gap, low, high), optional
+        Numbers that are not among the levels are possible too: with a small probability, that falls
+        geometrically beyond them.
+    pooled : dict of object to float, optional
+        Rare values, with their shares, that the last level stands for.
+    decimals : int, optional
+        Decimals to which numbers are rounded before they are compared.
+    """
+
+    has_number = False
+    period = None
+
+    def __init__(self, levels, counts, *, scores=None, lattice=None, pooled=None, decimals=None):
+        self.levels = list(levels)
+        self.n_levels = len(self.levels)
+        self.counts = np.asarray(counts, dtype=np.float64)
+        self.scores = scores
+        self.lattice = lattice
+        self.pooled = pooled
+        self.decimals = decimals
+        self.unseen = 1 / (self.counts.sum() + 2)  # probability of a number that is not a level
+        if lattice is not None:
+            gap, low, high = lattice
+            cells = np.rint((np.array(self.levels) - self.levels[0]) / gap)
+            self.n_inside = cells[-1] + 1 - len(cells)
+            self.ratio = 1 - 1 / (2 + cells[-1])
+            n_below, n_above = (
+                np.inf if np.isinf(end) else np.rint(abs(end - outer) / gap)
+                for end, outer in ((low, self.levels[0]), (high, self.levels[-1]))
+            )
+            tails = sum((1 - self.ratio**n) / (1 - self.ratio) for n in (n_below, n_above))
+            self.total = self.n_inside + tails
+            if self.total == 0:
+                self.unseen = 0.0
+
+    @property
+    def n_features(self):
+        return self.n_levels + (self.scores is not None)
+
+    def encode(self, values, known):
+        """Return levels and numbers of known values; -2 is a level that is unknown."""
+        code = np.full(len(values), -1)
+        x = np.full(len(values), np.nan)
+        if self.scores is None:
+            number = {level: k for k, level in enumerate(self.levels)}
+            unknown = -2 if self.pooled is None else self.n_levels - 1
+            number |= dict.fromkeys(self.pooled or (), unknown)
+            code[known] = [number.get(value, unknown) for value in values[known]]
+            if self.pooled is not None:
+                shares = [self.pooled.get(value, np.nan) for value in values[known]]
+                x[known] = shares
+            return code, x
+        if self.lattice is None:  # ordered levels that are no numbers
+            number = {level: k for k, level in enumerate(self.levels)}
+            code[known] = [number.get(value, -2) for value in values[known]]
+            return code, x
+        x[known] = values[known].astype(np.float64)
+        if self.decimals is not None:
+            x = np.round(x, self.decimals)
+        levels = np.array(self.levels)
+        where = np.clip(np.searchsorted(levels, x[known]), 0, len(levels) - 1)
+        near = np.where(
+            (where > 0) & (np.abs(levels[where - 1] - x[known]) < np.abs(levels[where] - x[known])),
+            where - 1,
+            where,
+        )
+        is_level = np.abs(levels[near] - x[known]) <= ON_LATTICE * self.lattice[0]
+        code[known] = np.where(is_level, near, self.n_levels)
+        return code, x
+
+    def cells(self, code, x, known, space):
+        """Return no intervals, and the log of what multiplies probabilities of levels."""
+        none = np.full(len(code), np.nan)
+        log_scale = np.zeros(len(code))
+        with np.errstate(divide="ignore"):
+            if self.lattice is not None:
+                log_scale[known] = np.log1p(-self.unseen)
+                new = known & (code == self.n_levels)
+                log_scale[new] = self._log_mass_of_unseen(x[new])
+            elif self.pooled is not None:
+                rare = known & (code == self.n_levels - 1)
+                unseen = self.unseen if self.pooled else 1.0
+                share = np.where(np.isnan(x[rare]), unseen, x[rare] * (1 - unseen))
+                log_scale[rare] = np.log(share)
+        return none, none, none, np.zeros(len(code)), log_scale
+
+    def _log_mass_of_unseen(self, x):
+        gap, low, high = self.lattice
+        steps = np.maximum(self.levels[0] - x, x - self.levels[-1]) / gap
+        off = np.abs((x - self.levels[0]) / gap - np.rint((x - self.levels[0]) / gap)) > ON_LATTICE
+        bad = off | (x < low) | (x > high)
+        if self.total == 0:
+            return np.full(len(x), -np.inf)
+        mass = np.where(steps <= 0, 0.0, (np.rint(steps) - 1) * np.log(self.ratio))
+        return np.where(bad, -np.inf, np.log(self.unseen) + mass - np.log(self.total))
+
+    def decode(self, code, y, space, random_state=None):
+        return np.full(len(code), np.nan)
+
+    def value(self, code, x, random_state=None):
+        """Return the values that rows stand for."""
+        inside = np.clip(code, 0, self.n_levels - 1)
+        if self.lattice is not None:
+            return np.where(code == self.n_levels, x, np.array(self.levels, float)[inside])
+        array = np.empty(self.n_levels, dtype=object)
+        array[:] = self.levels
+        found = array[inside]
+        if self.pooled:
+            rare = code == self.n_levels - 1
+            names, shares = list(self.pooled), np.array(list(self.pooled.values()))
+            if random_state is None:
+                chosen = np.full(rare.sum(), int(np.argmax(shares)))
+            else:
+                chosen = random_state.choice(len(names), rare.sum(), p=shares / shares.sum())
+            found[rare] = np.array(names, dtype=object)[chosen]
+        return found
+
+    def features(self, code, middle, known):
+        """Return the inputs of a network."""
+        found = [known & (code == k) for k in range(self.n_levels)]
+        if self.scores is not None:
+            score = self.scores[np.clip(code, 0, self.n_levels - 1)]
+            found.append(np.where(known & (code >= 0), score, 0.0))
+        return np.stack(found, 1).astype(np.float64)

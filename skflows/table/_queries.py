@@ -1,0 +1,312 @@
+"""Conditional and marginal densities of a fitted table, quantiles and imputation."""
+
+from functools import cached_property
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from ._frames import read_frame, rows_of
+from ._parts import Rows
+from ._view import TableView
+
+# Normal scores of the numbers among which quantiles are looked for.
+GRID = np.concatenate([[-8.0, -6.0], np.linspace(-5, 5, 321), [6.0, 8.0]])
+N_BISECTIONS = 30
+ROUNDING = 1e-6  # of a step of the grid
+LEAST_MASS = 1e-300
+
+
+class ConditionalTable:
+    """The density of some columns of a table, given values of others.
+
+    `TableDensity.condition` and `TableDensity.marginal` return it.
+
+    Parameters
+    ----------
+    density : TableDensity
+        The fitted density.
+    columns : list
+        The columns that the density is of.
+    given : Rows
+        Known values: one row, or one for each row to score.
+    """
+
+    def __init__(self, density, columns, given):
+        self.density = density
+        self.columns = columns
+        self._given = given
+
+    def _joined(self, X):
+        """Return given and scored values as rows, and which variables are given."""
+        schema = self.density._schema
+        frame = rows_of(X, None)
+        if frame.names is not None:
+            frame = read_frame(X, self.columns) if not isinstance(X, dict) else frame
+            names = frame.names
+            if missing := [name for name in self.columns if name not in names]:
+                raise ValueError(f"X lacks the columns {missing}, whose density this is.")
+        else:
+            names = self.columns
+            if len(frame.columns) != len(names):
+                raise ValueError(
+                    f"X has {len(frame.columns)} columns; this is the density of {names}."
+                )
+        rows = schema.encode(frame, names)
+        rows = rows.only(schema.parts_of(self.columns)[None])
+        given = self._given
+        if len(given) not in (1, len(rows)) and len(rows) != 1:
+            raise ValueError(
+                f"X has {len(rows)} rows, but {len(given)} are given; give one, or as many."
+            )
+        n = max(len(rows), len(given))
+        rows, given = (
+            each.take(np.zeros(n, dtype=int)) if len(each) < n else each for each in (rows, given)
+        )
+        joined = Rows(
+            *(np.where(given.known, a, b) for a, b in zip(given[:2], rows[:2], strict=True)),
+            given.known | rows.known,
+        )
+        return joined, given.known
+
+    def score_samples(self, X):
+        """Return the log-density of the columns in each row, given the known values.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, n_columns)
+            The rows.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            In nats.
+        """
+        rows, given = self._joined(X)
+        return self.density._log_prob(rows, given if given.any() else None)
+
+    def score(self, X, y=None):
+        """Return the mean of `score_samples`.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_samples, n_columns)
+            The rows.
+
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        score : float
+            In nats per row.
+        """
+        return float(self.score_samples(X).mean())
+
+    def sample(self, n_samples=1, random_state=None):
+        """Draw rows of the columns, given the known values.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows, for each given row.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw.
+
+        Returns
+        -------
+        X : DataFrame or ndarray of shape (n_samples, n_columns)
+            The rows.
+        """
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
+        random_state = check_random_state(random_state)
+        rows = self._given.take(np.repeat(np.arange(len(self._given)), n_samples))
+        drawn = self.density._complete(rows, random_state)
+        return self.density._write(drawn, self.columns, random_state)
+
+    def marginal(self, columns):
+        """Return the density of some of the columns, given the same values.
+
+        Parameters
+        ----------
+        columns : list of str or int
+            Their names.
+
+        Returns
+        -------
+        marginal : ConditionalTable
+            The density.
+        """
+        columns = [columns] if isinstance(columns, str) else list(columns)
+        if unknown := [name for name in columns if name not in self.columns]:
+            raise ValueError(f"columns names {unknown}, but this is the density of {self.columns}.")
+        return ConditionalTable(self.density, columns, self._given)
+
+
+def without(rows, schema, i):
+    """Return rows in which a column is unknown."""
+    known = rows.known.copy()
+    known[:, schema.of_column[i]] = False
+    return Rows(rows.code, rows.x, known)
+
+
+class OneVariable:
+    """The distribution of one variable in each row, given the other known ones.
+
+    Parameters
+    ----------
+    density : TableDensity
+        The fitted density.
+    view : TableView
+        The rows, in which the variable is unknown.
+    j : int
+        The variable.
+    log_weights : ndarray of shape (n, n_members)
+        Of the members.
+    """
+
+    def __init__(self, density, view, j, log_weights):
+        self.part = density._schema.parts[j]
+        self.shares = np.exp(log_weights).T
+        self.members = [member.predictive(view, j) for member, _ in density._members]
+        self.levels = None
+        if self.members[0].levels is not None:
+            self.levels = sum(
+                share[:, None] * one.levels
+                for share, one in zip(self.shares, self.members, strict=True)
+            )
+
+    def cdf(self, x):
+        """Return the probability that the number is at most x, of shape (n, k) or (1, k)."""
+        total = 0.0
+        part = self.part
+        scores = {
+            space: part.maps[space].forward(x.ravel())[0].reshape(x.shape)
+            for space in {one.space for one in self.members}
+        }
+        for share, one in zip(self.shares, self.members, strict=True):
+            below = one.number.cdf(scores[one.space])
+            if one.levels is not None:
+                below = one.levels[:, :1] * below
+                for k, atom in enumerate(part.atoms, 1):
+                    below = below + one.levels[:, k, None] * (x >= atom)
+            total = total + share[:, None] * below
+        return total
+
+    def _numbers_on_grid(self):
+        """Return the numbers at the scores of the grid, and these no further out than a range of
+        the numbers seen: heavy tails may have no mean."""
+        limit = np.finfo(float).max / 4
+        x = np.nan_to_num(self.part.maps["quantile"].inverse(GRID), posinf=limit, neginf=-limit)
+        low, high = self.part.seen
+        return x, np.clip(x, 2 * low - high, 2 * high - low)
+
+    @cached_property
+    def _on_grid(self):
+        """Numbers, with the atoms among them, and the probability of being at most each."""
+        x = np.union1d(self._numbers_on_grid()[0], self.part.atoms)[None]
+        return x[0], self.cdf(x)
+
+    def quantile(self, q):
+        """Return the quantile of each row at the level q."""
+        part = self.part
+        n = self.shares.shape[1]
+        if not part.has_number:
+            total = np.cumsum(self.levels, axis=1)
+            code = (total < q).sum(axis=1).clip(max=part.n_levels - 1)
+            return part.value(code, np.full(n, np.nan))
+        x, below = self._on_grid
+        first = (below < q).sum(axis=1).clip(1, len(x) - 1)
+        low, high = x[first - 1], x[first]
+        for _ in range(N_BISECTIONS):
+            middle = (low + high) / 2
+            is_below = self.cdf(middle[:, None])[:, 0] < q
+            low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
+        # At an atom the distribution function jumps: the upper end stays on it.
+        is_atom = np.isin(x[first], part.atoms) & (
+            np.abs(high - x[first]) <= ROUNDING * np.abs(x[first] - x[first - 1])
+        )
+        return part.value(None, part.snap(np.where(is_atom, x[first], high)))
+
+    def mean(self):
+        """Return the mean of each row, over the steps of the distribution function on a grid."""
+        part = self.part
+        if not part.has_number:
+            return self.levels @ np.array(part.levels, dtype=np.float64)
+        x, inner = self._numbers_on_grid()
+        middle, total = (inner[1:] + inner[:-1]) / 2, 0.0
+        if part.period is not None:
+            middle = np.exp(2j * np.pi * middle / part.period)
+        for share, one in zip(self.shares, self.members, strict=True):
+            mass = np.diff(one.number.cdf(part.maps[one.space].forward(x)[0][None]), axis=1)
+            mean = mass @ middle / np.maximum(mass.sum(axis=1), LEAST_MASS)
+            if one.levels is not None:
+                mean = one.levels[:, 0] * mean + one.levels[:, 1:] @ part.atoms
+            total = total + share * mean
+        if part.period is None:
+            return total
+        return np.mod(np.angle(total) * part.period / (2 * np.pi), part.period)
+
+
+def column_of(density, column, what):
+    """Return the index of a column and of its only variable."""
+    schema = density._schema
+    density._check_names([column], "column")
+    i = schema.names.index(column)
+    model = schema.columns[i]
+    if not getattr(model, what):
+        needed = "levels" if what == "is_levels" else "numbers"
+        remedy = "quantile" if what == "is_levels" else "predict_proba, or sample"
+        raise ValueError(f"column {column!r} is {model.kind}, without {needed}; use {remedy}.")
+    return i, schema.of_column[i][-1]
+
+
+def one_variable(density, rows, i, j):
+    rows = without(rows, density._schema, i)
+    view = TableView(density._schema, rows)
+    return OneVariable(density, view, j, density._log_weights(view, rows.known))
+
+
+def probabilities_of(density, column, rows):
+    """Return the probabilities of the levels of a column, given the other known values."""
+    i, j = column_of(density, column, "is_levels")
+    return one_variable(density, rows, i, j).levels
+
+
+def quantiles_of(density, column, rows, levels):
+    """Return quantiles of a numeric column, given the other known values."""
+    i, j = column_of(density, column, "is_number")
+    variable = one_variable(density, rows, i, j)
+    return np.stack([variable.quantile(q) for q in levels], axis=1).astype(np.float64)
+
+
+def impute(density, rows, method):
+    """Return complete rows: each unknown variable by the centre of its distribution."""
+    schema = density._schema
+    found = rows.copy()
+    unknown = ~rows.known
+    view = TableView(schema, rows)
+    log_weights = density._log_weights(view, rows.known)
+    for j, part in enumerate(schema.parts):
+        own = np.flatnonzero(unknown[:, j])
+        if not len(own):
+            continue
+        some = TableView(schema, rows.take(own))
+        variable = OneVariable(density, some, j, log_weights[own])
+        is_numeric = part.has_number or getattr(part, "lattice", None) is not None
+        if not part.has_number and (method == "mode" or not is_numeric):
+            found.code[own, j] = variable.levels.argmax(axis=1)
+        else:
+            x = variable.mean() if method == "mean" else variable.quantile(0.5)
+            found.x[own, j] = np.asarray(x, dtype=np.float64)
+            if part.has_number:
+                found.code[own, j] = min(part.n_levels, 1) - 1
+            elif method == "mean":
+                found.code[own, j] = part.n_levels  # a number that need not be a level
+            else:
+                known = np.ones(len(own), dtype=bool)
+                found.code[own, j], _ = part.encode(found.x[own, j], known)
+        found.known[own, j] = True
+    return found

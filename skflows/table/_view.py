@@ -1,0 +1,104 @@
+"""Rows of a table as the members of a density see them, and what members answer."""
+
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtr
+
+from ._normal_cells import LOG_SQRT_2PI
+
+
+class Normals(NamedTuple):
+    """A mixture of normals in each row; arrays of shape (n, n_components)."""
+
+    weights: np.ndarray
+    means: np.ndarray
+    scales: np.ndarray
+
+    def cdf(self, y):
+        """Return the probability of scores up to y, of shape (n, k) or (1, k)."""
+        total = 0.0
+        for k in range(self.means.shape[1]):  # one by one, to bound the memory
+            weight, mean, scale = (values[:, k, None] for values in self)
+            total = total + weight * ndtr((y - mean) / scale)
+        return total
+
+
+class Histogram(NamedTuple):
+    """Probabilities of bins, which are equally likely under a standard normal, ``(m, n_bins)``."""
+
+    bins: np.ndarray
+
+    def cdf(self, y):
+        """Return the probability of scores up to y, of shape (m, k) or (1, k)."""
+        return self._below(ndtr(y), np.arange(len(self.bins))[:, None])
+
+    def _below(self, u, rows):
+        """Return the probability below levels u of a standard normal, in some of the rows."""
+        n_bins = self.bins.shape[1]
+        edges = np.concatenate([np.zeros((len(self.bins), 1)), np.cumsum(self.bins, axis=1)], 1)
+        bin_ = (n_bins * u).astype(int).clip(max=n_bins - 1)
+        return edges[rows, bin_] + (n_bins * u - bin_) * self.bins[rows, bin_]
+
+    def log_mass(self, low, y, high):
+        """Return the log-mass of cells, or the log-density of points, in every row, ``(m, n)``."""
+        n_bins = self.bins.shape[1]
+        bin_ = (n_bins * ndtr(y)).astype(int).clip(max=n_bins - 1)
+        found = np.log(n_bins * self.bins[:, bin_]) - 0.5 * y**2 - LOG_SQRT_2PI
+        is_cell = high > low
+        if is_cell.any():
+            every = np.arange(len(self.bins))[:, None]
+            mass = self._below(ndtr(high[is_cell]), every) - self._below(ndtr(low[is_cell]), every)
+            found[:, is_cell] = np.log(np.maximum(mass, LEAST_MASS))
+        return found
+
+
+LEAST_MASS = 1e-300
+
+
+class Predictive(NamedTuple):
+    """The distribution of one variable in each row.
+
+    Attributes
+    ----------
+    levels : ndarray of shape (n, n_levels) or None
+        Probabilities of levels; of a number with atoms, level 0 is the number.
+    number : Normals, Histogram or None
+        The distribution of the score of the number.
+    space : str
+        The space of the score.
+    """
+
+    levels: np.ndarray | None
+    number: Normals | Histogram | None
+    space: str
+
+
+class TableView:
+    """Rows with their cells in each space, and the inputs of a network; each is computed once."""
+
+    def __init__(self, schema, rows):
+        self.schema = schema
+        self.rows = rows
+        self._cells = {}
+
+    def __len__(self):
+        return len(self.rows)
+
+    def cells(self, space):
+        if space not in self._cells:
+            self._cells[space] = self.schema.cells(self.rows, space)
+        return self._cells[space]
+
+    @cached_property
+    def features(self):
+        """Inputs of all variables, side by side; those of unknown ones are 0."""
+        cells = self.cells("quantile")
+        return np.concatenate(
+            [
+                part.features(cells.code[:, j], cells.middle[:, j], cells.known[:, j])
+                for j, part in enumerate(self.schema.parts)
+            ],
+            axis=1,
+        )

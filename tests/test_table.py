@@ -1,0 +1,431 @@
+"""TableDensity: proper probabilities, exact references, gaps, dtypes and queries."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from scipy.special import logsumexp
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import skflows
+from skflows import AutoDensity, DensityOutlierDetector, TableDensity, TableImputer
+from skflows.outlier._tables import needs_table_density
+from skflows.table import _components, _latent_classes
+from skflows.table._columns import decide
+from skflows.table._frames import read_frame
+
+N = 200
+
+
+def quick(**params):
+    return TableDensity(**{"max_iter": 2, "n_orders": 2, "cv": 2, "random_state": 0} | params)
+
+
+def mixed_table(n=N, seed=0):
+    """One column of each kind, with gaps; they depend on one another."""
+    rng = np.random.default_rng(seed)
+    size = rng.normal(size=n)
+    sex = np.where(rng.uniform(size=n) < 1 / (1 + np.exp(-2 * size)), "male", "female")
+    table = pd.DataFrame(
+        {
+            "sex": sex,
+            "size": size + 0.3 * rng.normal(size=n),
+            "visits": rng.poisson(np.exp(1 + 0.5 * size)),
+            "age": rng.integers(18, 90, n),
+            "pay": np.round(np.exp(2 + size), 2),
+            "rain": np.where(rng.uniform(size=n) < 0.4, 0.0, rng.gamma(2.0, size=n)),
+            "hour": rng.vonmises(1.0, 2.0, n) * 12 / np.pi % 24,
+            "grade": pd.Categorical(
+                rng.choice(["low", "mid", "high"], n), ["low", "mid", "high"], ordered=True
+            ),
+            "member": rng.uniform(size=n) < 0.3,
+            "since": pd.Timestamp("2024-01-01")
+            + pd.to_timedelta(rng.integers(0, 2 * 365 * 86400, n), unit="s"),
+        }
+    )
+    table["age"] = table["age"].astype("Int64")
+    for name, share in {"sex": 0.1, "size": 0.2, "age": 0.1}.items():
+        table[name] = table[name].mask(rng.uniform(size=n) < share)
+    return table
+
+
+COLUMNS = {"hour": ("circular", 24)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_components():
+    """Fewer components, which take less time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_components, "N_CLASSES", {"quantile": (1,), "linear": (4,)})
+        patch.setattr(_components, "N_BINNED_CLASSES", (4,))
+        patch.setattr(_latent_classes, "N_RESTARTS", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def table():
+    return mixed_table()
+
+
+@pytest.fixture(scope="module")
+def density(table):
+    return quick(columns=COLUMNS).fit(table)
+
+
+@parametrize_with_checks(
+    [quick(max_iter=1, n_orders=1), TableImputer(quick(max_iter=1, n_orders=1), random_state=0)]
+)
+def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (np.random.default_rng(0).normal(size=200), "continuous"),
+        (np.random.default_rng(0).exponential(size=200), "bounded"),
+        (np.random.default_rng(0).poisson(3, 200), "count"),
+        (np.random.default_rng(0).integers(-40, 40, 200), "integer"),
+        (np.round(np.random.default_rng(0).normal(size=2000), 2), "rounded"),
+        (np.where(np.arange(200) % 3, np.random.default_rng(0).gamma(2, size=200), 0), "atoms"),
+        (np.arange(200) % 4 / 2 + 0.5, "ordinal"),
+        (["a", "b"] * 100, "categorical"),
+        ([True, False] * 100, "categorical"),
+        (pd.date_range("2020-01-01", periods=200), "datetime"),
+        (pd.Categorical(["a", "b"] * 100, ordered=True), "ordinal"),
+    ],
+)
+def test_kinds_are_recognised(values, kind):
+    (column,) = read_frame(pd.DataFrame({"x": values})).columns
+    assert decide(column).kind == kind
+
+
+def test_decisions_are_told(density, table):
+    told = density.columns_.set_index("column")
+    assert told.index.tolist() == table.columns.tolist()
+    assert told.loc["hour", ["kind", "reason"]].tolist() == ["circular", "given in columns"]
+    assert told.loc["age", "missing"] == table["age"].isna().sum()
+
+
+def total_probability(density, name, values, width):
+    """Return the sum over a grid of the conditional density of a column, given row 5."""
+    given = density_row(density).drop(columns=[name])
+    conditional = density.condition(given)
+    own = pd.DataFrame({name: values})
+    return np.exp(conditional.marginal([name]).score_samples(own)).sum() * width
+
+
+def density_row(density):
+    return mixed_table().iloc[[5]]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "width"),
+    [
+        ("sex", ["male", "female"], 1),
+        ("grade", ["low", "mid", "high"], 1),
+        ("visits", np.arange(200), 1),
+        ("age", np.arange(300), 1),
+        ("size", np.arange(-12, 12, 0.04), 0.04),
+        ("hour", (np.arange(500) + 0.5) * 24 / 500, 24 / 500),
+    ],
+)
+def test_conditionals_sum_to_one(density, name, values, width):
+    tolerance = 1e-4 if width == 1 else 2e-3
+    assert total_probability(density, name, values, width) == pytest.approx(1, abs=tolerance)
+
+
+def test_atoms_and_density_sum_to_one(density):
+    grid = (np.arange(800) + 0.5) / 20
+    atom = total_probability(density, "rain", [0.0], 1)
+    assert 0.05 < atom < 0.9
+    assert atom + total_probability(density, "rain", grid, 1 / 20) == pytest.approx(1, abs=5e-3)
+
+
+def test_score_of_unknown_values(density, table):
+    """Unknown entries do not count, and a row without any known one scores 0."""
+    empty = table[:3].copy()
+    for name in empty:
+        empty[name] = empty[name].mask([True] * 3)
+    assert density.score_samples(empty).tolist() == [0, 0, 0]
+    some = empty.copy()
+    some["sex"], some["visits"] = "male", 3
+    marginal = density.marginal(["sex", "visits"]).score_samples(some[["sex", "visits"]])
+    assert density.score_samples(some) == pytest.approx(marginal)
+
+
+def test_rows_and_columns_in_any_order(density, table):
+    scores = density.score_samples(table[:40])
+    assert density.score_samples(table[:40][::-1])[::-1] == pytest.approx(scores, rel=1e-12)
+    assert density.score_samples(table[:40][sorted(table)]) == pytest.approx(scores, rel=1e-12)
+    assert density.score_samples(table[7:8]) == pytest.approx(scores[7:8], rel=1e-12)
+
+
+def test_joint_is_marginal_times_conditional(density, table):
+    """Exactly for latent classes; the network's means over orders differ a little."""
+    rows = table[:60]
+    names = ["sex", "size", "visits"]
+    given, rest = rows[names], rows.drop(columns=names)
+    product = density.marginal(names).score_samples(given)
+    product += density.condition(given).score_samples(rest)
+    exact = clone(density)
+    assert np.abs(product - density.score_samples(rows)).mean() < 0.3
+    exact.__dict__.update(vars(density))
+    exact._members = [pair for pair in density._members if not hasattr(pair[0], "network")]
+    product = exact.marginal(names).score_samples(given)
+    product += exact.condition(given).score_samples(rest)
+    assert product == pytest.approx(exact.score_samples(rows), abs=1e-8)
+
+
+def test_samples_look_like_the_table(density, table):
+    drawn = density.sample(300, random_state=0)
+    assert (drawn.dtypes == table.dtypes).all()
+    assert set(drawn["sex"]) <= {"male", "female"}
+    assert (drawn["visits"] >= 0).all()
+    assert (drawn["rain"] >= 0).all()
+    assert (drawn["rain"] == 0).mean() == pytest.approx((table["rain"] == 0).mean(), abs=0.12)
+    assert drawn["hour"].between(0, 24).all()
+    assert (drawn["pay"].dropna().round(2) == drawn["pay"].dropna()).all()
+    assert (drawn["since"] == drawn["since"].dt.floor("s")).all()
+    assert drawn["size"].mean() == pytest.approx(table["size"].mean(), abs=0.25)
+    again = density.sample(300, random_state=0)
+    pd.testing.assert_frame_equal(drawn, again)
+
+
+def test_samples_given_values(density):
+    drawn = density.sample(200, given={"size": 2.0, "member": True}, random_state=0)
+    assert (drawn["size"] == 2.0).all()
+    assert drawn["member"].all()
+    few = density.sample(200, given={"size": -2.0}, random_state=0)
+    assert (drawn["sex"] == "male").mean() > (few["sex"] == "male").mean()
+    each = density.sample(2, given=pd.DataFrame({"visits": [1, 9]}), random_state=0)
+    assert each["visits"].tolist() == [1, 1, 9, 9]
+
+
+@pytest.mark.parametrize("method", ["mean", "median", "mode", "draw"])
+def test_imputation_fills_gaps_only(density, table, method):
+    filled = density.impute(table[:50], method, random_state=0)
+    assert not filled.isna().any(axis=None)
+    known = table[:50].notna()
+    for name in table:
+        left, right = filled[name][known[name]], table[:50][name][known[name]]
+        assert (left.astype(object) == right.astype(object)).all()
+
+
+def test_several_draws(density, table):
+    first, second = density.impute(table[:50], "draw", n_draws=2, random_state=0)
+    assert not first.equals(second)
+
+
+def test_mean_of_a_known_conditional():
+    """Of y given x, where y is x plus noise, or 0."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=500)
+    y = np.where(rng.uniform(size=500) < 0.3, 0.0, 5 + x + 0.1 * rng.normal(size=500))
+    own = quick(max_iter=8).fit(pd.DataFrame({"x": x, "y": y}))
+    filled = own.impute(pd.DataFrame({"x": [-1.0, 1.0], "y": [np.nan, np.nan]}))
+    assert filled["y"].to_numpy() == pytest.approx([0.7 * 4, 0.7 * 6], rel=0.12)
+
+
+def test_imputer(table):
+    own = table[["sex", "size", "visits"]]
+    imputer = TableImputer(quick(), sample_posterior=True, random_state=0).fit(own)
+    first, second = imputer.transform(own), imputer.transform(own)
+    assert not first.isna().any(axis=None)
+    assert not first.equals(second)
+    centre = TableImputer(quick(), random_state=0).fit(own)
+    assert centre.transform(own).equals(centre.transform(own))
+
+
+def test_predictions(density, table):
+    proba = density.predict_proba("sex", table[:20])
+    assert proba.sum(axis=1) == pytest.approx(np.ones(20))
+    assert density.levels("sex") == ["female", "male"]
+    quantiles = density.quantile("size", table[:20], [0.1, 0.5, 0.9])
+    assert (np.diff(quantiles, axis=1) > 0).all()
+    # The probability of being at most the median is one half.
+    grid = np.linspace(-8, quantiles[0, 1], 500)
+    conditional = density.condition(table[:1].drop(columns=["size"]))
+    below = np.exp(conditional.score_samples(pd.DataFrame({"size": grid}))).sum()
+    assert below * (grid[1] - grid[0]) == pytest.approx(0.5, abs=0.02)
+
+
+def test_pickles_and_files(density, table, tmp_path):
+    scores = density.score_samples(table[:9])
+    assert (pickle.loads(pickle.dumps(density)).score_samples(table[:9]) == scores).all()
+    density.save(tmp_path / "model.skflows")
+    loaded = skflows.load(tmp_path / "model.skflows")
+    assert (loaded.score_samples(table[:9]) == scores).all()
+    pd.testing.assert_frame_equal(
+        loaded.sample(3, random_state=0), density.sample(3, random_state=0)
+    )
+
+
+def test_polars(density, table):
+    frame = pl.DataFrame(
+        {
+            "kind": pl.Series(["a", "b", None] * 40),
+            "n": pl.Series([1, None, 3] * 40),
+            "x": np.random.default_rng(0).normal(size=120),
+            "on": pl.Series([True, False, None] * 40),
+            "day": pl.Series(pd.date_range("2024-01-01", periods=120).date.tolist()),
+        }
+    )
+    own = quick().fit(frame)
+    drawn = own.sample(7, random_state=0)
+    assert drawn.schema == frame.schema
+    assert np.isfinite(own.score_samples(frame)).all()
+    assert own.impute(frame).null_count().sum_horizontal()[0] == 0
+
+
+def test_arrays_with_gaps():
+    X = np.random.default_rng(0).normal(size=(100, 3))
+    X[::5, 1] = np.nan
+    own = quick().fit(X)
+    assert own.sample(4, random_state=0).shape == (4, 3)
+    filled = own.impute(X)
+    assert not np.isnan(filled).any()
+    assert (filled[1] == X[1]).all()
+
+
+def test_known_mixture():
+    """The conditionals of two well-known normals, from 600 rows."""
+    rng = np.random.default_rng(0)
+    z = rng.integers(2, size=600)
+    X = rng.normal(size=(600, 2)) + 4 * z[:, None]
+    table = pd.DataFrame({"z": np.where(z, "up", "down"), "x": X[:, 0], "y": X[:, 1]})
+    own = quick(max_iter=10).fit(table)
+    at = pd.DataFrame({"x": [-1.0, 2.0, 5.0]})
+    truth = np.stack([-0.5 * at["x"] ** 2, -0.5 * (at["x"] - 4) ** 2], 1)
+    truth = np.exp(truth - logsumexp(truth, axis=1, keepdims=True))
+    found = own.predict_proba("z", at)
+    assert found[[0, 2]] == pytest.approx(truth[[0, 2]], abs=0.05)
+    assert found[1] == pytest.approx(truth[1], abs=0.35)  # between the two, where few rows are
+    y = np.array([-1.0, 0.0, 4.0])
+    joint = [truth[:, k] * np.exp(-0.5 * (y - 4 * k) ** 2) / np.sqrt(2 * np.pi) for k in (0, 1)]
+    found = own.condition(at).marginal(["y"]).score_samples(pd.DataFrame({"y": y}))
+    assert np.abs(np.exp(found) - sum(joint)).max() < 0.12
+
+
+def test_modelled_gaps():
+    """With missing="model" a gap where there hardly ever is one is odd."""
+    table = mixed_table()[["sex", "size", "visits"]]
+    table.loc[3:, "sex"] = table["sex"].fillna("male")[3:]
+    table.loc[0, "sex"] = None
+    own = quick(missing="model").fit(table)
+    row = table[10:11].copy()
+    gap = row.copy()
+    gap["sex"] = gap["sex"].mask([True])
+    assert own.score_samples(gap)[0] < own.score_samples(row)[0] - 1
+    drawn = own.sample(300, random_state=0)
+    assert drawn["size"].isna().mean() == pytest.approx(table["size"].isna().mean(), abs=0.12)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda t: quick().fit(t.assign(id=[f"n{i}" for i in range(len(t))])), "leave it out"),
+        (lambda t: quick(columns={"nobody": "count"}).fit(t), "nobody"),
+        (lambda t: quick(columns={"sex": "cuont"}).fit(t), "choose among"),
+        (lambda t: quick(columns={"size": "count"}).fit(t), "choose 'continuous'"),
+        (lambda t: quick(columns={"size": ("bounded", 0, 1)}).fit(t), "move the bounds out"),
+        (lambda t: quick().fit(t.assign(none=np.nan)), "no known value"),
+        (lambda t: quick().fit(t.assign(size=np.inf)), "infinity"),
+    ],
+)
+def test_errors_of_fit(table, make, message):
+    with pytest.raises(ValueError, match=message):
+        make(table)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda d, t: d.score_samples(t.assign(sex="other")), "other"),
+        (lambda d, t: d.score_samples(t.drop(columns=["sex"])), "lacks the columns"),
+        (lambda d, t: d.condition({"nobody": 1}), "nobody"),
+        (lambda d, t: d.condition(t[:1]), "nothing is left"),
+        (lambda d, t: d.predict_proba("size", t), "quantile"),
+        (lambda d, t: d.quantile("sex", t), "predict_proba"),
+        (lambda d, t: d.quantile("size", t, 1.5), "between 0 and 1"),
+        (lambda d, t: d.impute(t, "guess"), "choose"),
+        (lambda d, t: d.impute(t, "mean", n_draws=3), "draw"),
+        (lambda d, t: d.sample(0), "at least 1"),
+    ],
+)
+def test_errors_of_questions(density, table, ask, message):
+    with pytest.raises(ValueError, match=message):
+        ask(density, table)
+
+
+def test_unfitted():
+    with pytest.raises(NotFittedError):
+        TableDensity().sample()
+
+
+def test_rare_categories(table):
+    rare = table.copy()
+    rare.loc[0, "sex"] = "unlisted"
+    own = quick(handle_unknown="rare").fit(rare)
+    assert own.levels("sex") == ["female", "male", "(rare)"]
+    scores = own.score_samples(table[:5].assign(sex="never seen"))
+    assert np.isfinite(scores).all()
+    assert (scores < own.score_samples(table[:5].assign(sex="male"))).all()
+
+
+def test_an_interrupt_keeps_what_is_fitted(monkeypatch, table):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_components, "fit_network", interrupt)
+    own = quick()
+    with pytest.warns(UserWarning, match="interrupted after"):
+        own.fit(table[["sex", "visits"]])
+    assert "network" not in own.component_names_
+    assert np.isfinite(own.score_samples(table[["sex", "visits"]])).all()
+
+
+def test_components_by_size(density):
+    names = [c.name for c in _components.components(density._schema, 60, {})]
+    assert "network" in names
+    assert density.leaderboard_["weight"] == sorted(density.leaderboard_["weight"], reverse=True)
+    assert density.stacked_score_ >= max(density.leaderboard_["score"]) - 1e-6
+
+
+def test_outlier_detector(table):
+    """A swapped pair of cells is odd, and explained by its column."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=300)
+    frame = pd.DataFrame(
+        {"x": x, "side": np.where(x > 0, "right", "left"), "z": rng.normal(size=300)}
+    )
+    frame["z"] = frame["z"].mask(rng.uniform(size=300) < 0.2)
+    detector = DensityOutlierDetector(quick(max_iter=10), calibration="conformal").fit(frame)
+    odd = pd.DataFrame({"x": [2.0], "side": ["left"], "z": [0.1]})
+    usual = odd.assign(side="right")
+    assert detector.p_values(odd)[0] < 0.05 < detector.p_values(usual)[0]
+    found = detector.explain(odd, as_frame=True)
+    assert found.columns.tolist() == ["x", "side", "z"]
+    assert found.sum(axis=1)[0] == pytest.approx(detector.score_samples(odd)[0])
+    assert found.iloc[0].idxmin() in ("x", "side")
+    copy = pickle.loads(pickle.dumps(detector))
+    assert (copy.score_samples(frame[:5]) == detector.score_samples(frame[:5])).all()
+
+
+def test_tables_that_need_this_density(table):
+    assert needs_table_density(table)
+    assert needs_table_density(table[["size"]])  # with gaps
+    assert not needs_table_density(table[["visits", "rain"]])
+    assert not needs_table_density(np.zeros((3, 2)))
+
+
+def test_other_densities_point_to_this_one():
+    frame = pd.DataFrame({"x": [1.0, 2.0, np.nan], "kind": ["a", "b", "a"]})
+    with pytest.raises(ValueError, match="TableDensity"):
+        AutoDensity().fit(frame)
+    with pytest.raises(ValueError, match="TableDensity"):
+        AutoDensity().fit(frame[["x"]])
