@@ -1,5 +1,6 @@
 """The command ``skflows outliers``: flags, explanations and the report."""
 
+import functools
 import re
 import shlex
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from skflows import TableDensity
 from skflows.cli._main import main
 from skflows.cli._progress import print_status
 
@@ -65,7 +67,9 @@ def test_output_that_is_an_input_or_the_report_is_an_error(folder, capsys):
     assert "same is given for both the table and the report" in capsys.readouterr().err
 
 
-def test_texts_and_gaps_are_judged_too(folder, capsys):
+def test_texts_and_gaps_are_judged_too(folder, capsys, monkeypatch):
+    small = functools.partial(TableDensity, cv=2, max_iter=5, n_orders=1)
+    monkeypatch.setattr("skflows.cli._outliers.TableDensity", small)
     table = pd.read_csv("odd.csv")
     table.insert(0, "kind", np.where(table["a"] > table["a"].median(), "high", "low"))
     table.loc[3, "a"] = np.nan

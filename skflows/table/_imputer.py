@@ -51,7 +51,7 @@ class TableImputer(PersistenceMixin, OneToOneFeatureMixin, TransformerMixin, Bas
     >>> X = np.random.default_rng(0).normal(size=(200, 1)) @ np.ones((1, 2))
     >>> X[:, 1] += 0.1 * np.random.default_rng(1).normal(size=200)
     >>> X[:20, 1] = np.nan
-    >>> imputer = TableImputer(TableDensity(max_iter=5, random_state=0)).fit(X)
+    >>> imputer = TableImputer(TableDensity(max_iter=5, cv=2, random_state=0)).fit(X)
     >>> filled = imputer.transform([[1.0, np.nan]])
     >>> bool(0.7 < filled[0, 1] < 1.3)
     True
