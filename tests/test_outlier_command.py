@@ -157,3 +157,13 @@ def test_report_names_combinations_and_leaves_identifiers_alone(folder):
     assert "serial = 93000<" in page
     # The caution stands before the first section.
     assert page.index("<strong>Caution.</strong>") < page.index("<h2>")
+
+
+def test_running_numbers_are_pointed_out(folder, capsys):
+    table = pd.read_csv("odd.csv")
+    table.insert(0, "number", range(1001, 1121))
+    table.to_csv("numbered.csv", index=False)
+    assert main(shlex.split(f"outliers numbered.csv -o flagged.csv {SEED}")) == 0
+    assert "the column 'number' numbers the rows" in capsys.readouterr().err
+    assert main(shlex.split(f"outliers numbered.csv -o flagged.csv --id number {SEED}")) == 0
+    assert "numbers the rows" not in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The command ``skflows outliers``: which rows of a table are odd, how surely, and why."""
 
+import sys
 import time
 
 import numpy as np
@@ -105,6 +106,12 @@ def find_outliers(args, table, frame, known, is_table=False):
         fdr=args.fdr,
         random_state=args.random_state,
     )
+    for name in running_numbers(known):
+        print(
+            f"skflows: the column {name!r} numbers the rows: if it is an identifier, give it by "
+            "--id or --exclude",
+            file=sys.stderr,
+        )
     detector.fit(known)
     if judges_itself:
         scores, p_values = detector.held_out_scores_, detector.p_values_
@@ -144,6 +151,15 @@ def find_outliers(args, table, frame, known, is_table=False):
         partners=partners,
         seconds=time.perf_counter() - started,
     )
+
+
+def running_numbers(frame):
+    """Return the columns whose values are consecutive whole numbers, each once."""
+    return [
+        name
+        for name, column in frame.select_dtypes("number").items()
+        if len(column) > 2 and (np.diff(np.sort(column)) == 1).all()
+    ]
 
 
 def added_columns(found):

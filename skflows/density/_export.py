@@ -71,8 +71,8 @@ def export(estimator, path, method="score_samples"):
         raise ValueError(f"method={method!r}; choose one of {list(METHODS)}.")
     if not isinstance(estimator, BaseFlowDensity):
         raise TypeError(
-            f"{type(estimator).__name__} is no flow: only flows are PyTorch modules as a whole. "
-            "Export a flow of its own, or save the estimator with its method save."
+            f"{type(estimator).__name__} is no flow of skflows, and only flows are PyTorch modules "
+            "as a whole: export a fitted flow, such as NSFDensity."
         )
     check_is_fitted(estimator)
     if reason := _obstacle(estimator.flow_, method):

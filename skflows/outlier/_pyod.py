@@ -12,7 +12,7 @@ from ..preprocessing.sklearn_compat import HasMethods, Interval, fit_context
 
 
 class PyODDetector(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
-    """A density or outlier detector with the interface of PyOD.
+    """A density or outlier detector with the part of PyOD's interface that combinations use.
 
     PyOD's conventions are opposite to scikit-learn's: higher scores are more abnormal, and outliers
     have the label 1. The combinations of PyOD, such as SUOD and LSCP, take this detector as one of
@@ -41,7 +41,8 @@ class PyODDetector(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
         Quantile of these scores above which a row is an outlier.
 
     labels_ : ndarray of shape (n_samples,)
-        Labels of the rows of `fit`: 1 for outliers, 0 for inliers.
+        Labels of the rows of `fit` by these scores: 1 for outliers, 0 for inliers. Those of
+        `predict` may differ, because a model knows the rows that it was fitted to.
 
     Examples
     --------
