@@ -96,7 +96,7 @@ TABLES = {
 def test_p_values_are_valid(table):
     n, draw = TABLES[table]
     shares = []
-    for seed in range(8):
+    for seed in range(10):
         rng = np.random.default_rng(seed)
         rows, new = draw(rng, n), draw(rng, 1000)
         detector = DensityOutlierDetector(calibration="conformal", random_state=seed).fit(rows)
@@ -105,7 +105,7 @@ def test_p_values_are_valid(table):
     # Ties make them larger, never smaller.
     assert (np.mean(shares, axis=0) <= [0.125, 0.24]).all()
     if table == "normal":
-        assert np.mean(shares, axis=0) == pytest.approx([0.1, 0.2], rel=0.2)
+        assert np.mean(shares, axis=0) == pytest.approx([0.1, 0.2], rel=0.3)
 
 
 def test_equal_rows_are_inliers():
