@@ -21,6 +21,19 @@ ROUNDING = 1e-12  # of sums of weights
 VALUES_PER_CHUNK = 2**20  # kernel values at once
 
 
+def log_sum_exp(exponents):
+    """Return the logarithm of the sum of exponentials in each row, overwriting the exponents.
+
+    SciPy's and torch's functions take three times as long.
+    """
+    largest = exponents.max(axis=1, keepdims=True)
+    largest[np.isneginf(largest)] = 0.0
+    exponents -= largest
+    np.exp(exponents, out=exponents)
+    with np.errstate(divide="ignore"):
+        return np.log(exponents.sum(axis=1)) + largest[:, 0]
+
+
 class AdaptiveKernels(BaseEstimator):
     """The kernels of an `AdaptiveKernelDensity`, on prepared columns."""
 
@@ -77,8 +90,6 @@ class AdaptiveKernels(BaseEstimator):
 
     def _log_density(self, X, center=None, own_weight=None):
         """Return the log-density of rows; the kernel of a row's own centre has another weight."""
-        import torch
-
         d = X.shape[1]
         mean = self.centers_.mean(axis=0)
         centers, precision = self.centers_ - mean, 1 / self.widths_**2
@@ -105,14 +116,12 @@ class AdaptiveKernels(BaseEstimator):
                 exponents = (
                     np.column_stack([rows, (rows**2).sum(axis=1), np.ones(len(rows))]) @ factors
                 )
-            exponents = torch.from_numpy(exponents)
             if center is not None:
                 own = np.flatnonzero(center[part] >= 0)
                 number = center[part][own]
                 with np.errstate(divide="ignore"):  # a weight of 0 leaves the kernel out
-                    alone = peak[number] + np.log(own_weight[part][own])
-                exponents[own, number] = torch.from_numpy(alone)
-            scores[part] = torch.logsumexp(exponents, dim=1).numpy()
+                    exponents[own, number] = peak[number] + np.log(own_weight[part][own])
+            scores[part] = log_sum_exp(exponents)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(total > 0, scores - np.log(total), -np.inf)
 
