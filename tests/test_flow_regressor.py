@@ -75,6 +75,40 @@ def test_coverage(calibration):
     assert least < is_covered(regressor.predict_region(X, coverage=0.8), y).mean() < most
 
 
+def counts(X, y):
+    return np.rint(np.exp(y))
+
+
+# Values of y that are discrete in one way or another.
+DISCRETE = {
+    "counts": counts,
+    "logarithms of counts": lambda X, y: np.log1p(counts(X, y)),
+    "zero-inflated": lambda X, y: np.where(y < 0.1, 0.0, y),
+    "some values": lambda X, y: np.array([0.0, 1.0, 2.5, 7.0])[np.rint(y).clip(0, 3).astype(int)],
+}
+
+
+@pytest.mark.parametrize("name", DISCRETE)
+def test_coverage_of_discrete_values(name):
+    X, y = heteroscedastic(1200)
+    y = DISCRETE[name](X, y)
+    regressor = small(3, 0.3, cv=None).fit(X[:600], y[:600])
+    assert regressor.density_.discrete_
+    X, y = X[600:], y[600:]
+    for coverage in (0.6, 0.9):
+        low, high = regressor.predict_interval(X, coverage).T
+        assert ((low <= y) & (y <= high)).mean() > coverage - 0.08
+        assert is_covered(regressor.predict_region(X, coverage), y).mean() > coverage - 0.08
+    distribution = regressor.predict_distribution(X[:3])
+    values = distribution.support[:, None]
+    probability = distribution.pmf(values)
+    assert np.allclose(np.cumsum(probability, axis=0), distribution.cdf(values))
+    assert np.allclose(probability.sum(axis=0), 1)
+    assert (distribution.pmf(values[1:] - 1e-3) == 0).all()
+    draws = distribution.rvs(2000, random_state=0)
+    assert np.allclose((draws == values[0]).mean(axis=0), probability[0], atol=0.05)
+
+
 def test_intervals_are_wide_where_y_varies(fitted):
     low, high = fitted.predict_interval([[-0.9], [0.9]]).T
     assert high[1] - low[1] > 1.5 * (high[0] - low[0])
@@ -114,11 +148,16 @@ def test_levels():
     assert conformal_level(np.column_stack([scores, scores / 2]), 0.5).tolist() == [0.5, 0.25]
 
 
-def test_too_few_rows_for_a_coverage(fitted):
+def test_too_few_rows_for_a_coverage():
     regressor = small(1, 0.1).fit(*heteroscedastic(60))
     assert np.isneginf(regressor.predict_region([[0.0]], 0.99)[0][0, 0])
-    low, high = regressor.predict_interval([[0.0]], 0.99)[0]
-    assert high - low > 1e3
+    assert regressor.predict_interval([[0.0]], 0.99).tolist() == [[-np.inf, np.inf]]
+    X, y = heteroscedastic(60)
+    both = small(1, 0.1).fit(X, np.column_stack([y, np.rint(y)]))
+    assert np.isinf(both.predict_interval([[0.0]], 0.99)).all()
+    counted = small(1, 0.1).fit(X, np.rint(y))
+    assert np.isinf(counted.predict_interval([[0.0]], 0.99)).all()
+    assert np.isinf(counted.predict_region([[0.0]], 0.99)[0]).all()
     with pytest.raises(ValueError, match="coverage=2"):
         regressor.predict_interval([[0.0]], 2)
 

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import norm, qmc
 
-from ..preprocessing.dequantizer import ROUNDING
+from ..preprocessing.dequantizer import ROUNDING, cell_ends
 
 STEP, FARTHEST = 0.25, 4.5  # of the quadrature in the latent space, in standard deviations
 N_DRAWS = 512  # of several outputs, which have no quantiles in closed form
@@ -47,9 +47,11 @@ class ConditionalDistribution:
         return self._is_single and bool(self._dequantizer)
 
     @property
-    def gap(self):
-        """Distance between the values of a single, discrete output."""
-        return float(self._dequantizer.gap[0])
+    def support(self):
+        """Possible values of a single, discrete output, in ascending order."""
+        if not self.is_discrete:
+            raise ValueError("Only a single, discrete output has a support of single values.")
+        return self._dequantizer.grids()[0][0]
 
     def logpdf(self, y):
         """Return the log-density at y, in nats (see `ConditionalDensity.log_prob`).
@@ -96,7 +98,11 @@ class ConditionalDistribution:
         """
         if not self.is_discrete:
             raise ValueError("pmf needs a single, discrete output; pdf is the density of others.")
-        return self.pdf(y) * self.gap
+        ((_, grid, _, gap),) = self._discrete()
+        y, tolerance, ends = np.asarray(y, dtype=np.float64), ROUNDING * gap, cell_ends(grid)
+        last = np.maximum(np.searchsorted(grid, y + tolerance, side="right") - 1, 0)
+        probability = self._continuous_cdf(ends[last + 1]) - self._continuous_cdf(ends[last])
+        return np.where(np.abs(y - grid[last]) <= tolerance, np.maximum(probability, 0), 0.0)
 
     def cdf(self, y):
         """Return the probability of values up to y.
@@ -112,10 +118,8 @@ class ConditionalDistribution:
         """
         y = np.asarray(y, dtype=np.float64)
         y = np.array(np.broadcast_to(y, np.broadcast_shapes(y.shape, self._shape)))
-        for own, values, gap in self._discrete():
-            # To the upper end of the cell of the largest possible value up to y.
-            steps = np.floor((y[own] - values[0]) / gap + ROUNDING)
-            y[own] = values[0] + gap * (steps + 0.5)
+        for own, grid, _, gap in self._discrete():
+            y[own] = cell_ends(grid)[np.searchsorted(grid, y[own] + ROUNDING * gap, side="right")]
         return self._continuous_cdf(y)
 
     def sf(self, y):
@@ -225,10 +229,18 @@ class ConditionalDistribution:
         return np.moveaxis(y[..., 0] if self._is_single else y, 1, 0)
 
     def _discrete(self):
-        """Yield the index into entries, the values and the gap of each discrete output."""
+        """Yield the index into entries, the grid, if it is complete, and the gap of outputs."""
         discrete = self._dequantizer
-        for j, values, gap in zip(discrete.columns, discrete.values, discrete.gap, strict=True):
-            yield ... if self._is_single else (..., j), values, gap
+        for j, grid, gap in zip(discrete.columns, discrete.grids(), discrete.gap, strict=True):
+            yield ... if self._is_single else (..., j), *grid, gap
+
+    def _complete_grids(self):
+        """Return the index, the values and their rounding error of outputs without other values."""
+        return [
+            (own, grid, ROUNDING * gap)
+            for own, grid, is_complete, gap in self._discrete()
+            if is_complete
+        ]
 
     def _at(self, y, function):
         """Return a function of rows of y beside their context, at values that broadcast."""
@@ -277,7 +289,7 @@ class ConditionalDistribution:
         else:
             draws = self._draws()
             mean, variance = draws.mean(axis=0), draws.var(axis=0)
-        for own, _, gap in self._discrete():  # without the noise over a cell
+        for own, _, _, gap in self._discrete():  # without the noise over a cell
             variance[own] = np.maximum(variance[own] - gap**2 / 12, 0)
         return mean, variance
 

@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 
-from ..preprocessing.dequantizer import ROUNDING
-
 
 def conformal_level(scores, coverage):
     """Return the level that a new row's score exceeds with a probability of 1 - coverage at most.
@@ -79,12 +77,12 @@ class HighestDensity:
         ]
 
 
-def possible_ends(low, high, start, gap):
-    """Move ends of intervals inwards to the values of a lattice.
+def possible_ends(low, high, grid, tolerance):
+    """Move ends of intervals inwards to the values of a grid.
 
     Where an interval has no value inside, the lower end is above the upper one.
     """
     return (
-        start + gap * np.ceil((low - start) / gap - ROUNDING),
-        start + gap * np.floor((high - start) / gap + ROUNDING),
+        np.append(grid, np.inf)[np.searchsorted(grid, low - tolerance)],
+        np.append(-np.inf, grid)[np.searchsorted(grid, high + tolerance, side="right")],
     )

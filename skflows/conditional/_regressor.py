@@ -8,6 +8,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..persistence.mixin import PersistenceMixin
+from ..preprocessing.dequantizer import nearest
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context, safe_indexing
 from ._density import ConditionalDensity, validate_outputs
 from ._regions import HighestDensity, central_scores, conformal_level, possible_ends
@@ -253,18 +254,18 @@ class FlowRegressor(
         Returns
         -------
         interval : ndarray of shape (n_samples, 2) or (n_samples, n_outputs, 2)
-            Lower and upper ends, which belong to it. They are the farthest possible values if there
-            are fewer than ``coverage / (1 - coverage)`` calibration rows.
+            Lower and upper ends, which belong to it. They are infinite if there are fewer than ``coverage / (1 - coverage)`` calibration rows.
         """
         level = conformal_level(self._calibration("central", coverage), coverage)
         distribution = self.predict_distribution(X)
         ends = [distribution._continuous_ppf((1 + sign * level) / 2) for sign in (-1, 1)]
-        for own, values, gap in distribution._discrete():
-            low, high = possible_ends(ends[0][own], ends[1][own], values[0], gap)
-            is_empty = low > high  # then the nearest value
-            nearest = values[0] + gap * np.rint(((ends[0] + ends[1])[own] / 2 - values[0]) / gap)
-            ends[0][own] = np.where(is_empty, nearest, low)
-            ends[1][own] = np.where(is_empty, nearest, high)
+        for own, grid, tolerance in distribution._complete_grids():
+            low, high = possible_ends(ends[0][own], ends[1][own], grid, tolerance)
+            is_empty = low > high
+            middle = nearest(grid, (ends[0] + ends[1])[own] / 2)
+            ends[0][own] = np.where(is_empty, middle, low)
+            ends[1][own] = np.where(is_empty, middle, high)
+        ends = [np.where(level >= 1, sign * np.inf, end) for sign, end in zip((-1, 1), ends, strict=True)]
         return np.stack(ends, -1)
 
     def predict_region(self, X, coverage=0.9):
@@ -289,8 +290,8 @@ class FlowRegressor(
         level = conformal_level(self._calibration("highest_density", coverage), coverage)
         distribution = self.predict_distribution(X)
         regions = HighestDensity(distribution).regions(level)
-        for _, values, gap in distribution._discrete():
-            snapped = (np.stack(possible_ends(*region.T, values[0], gap), -1) for region in regions)
+        for _, grid, tolerance in distribution._complete_grids() if level < 1 else ():
+            snapped = (np.stack(possible_ends(*region.T, grid, tolerance), -1) for region in regions)
             regions = [region[region[:, 0] <= region[:, 1]] for region in snapped]
         return regions
 

@@ -111,8 +111,9 @@ class ConditionalDensityDisplay:
         low, high = distribution.ppf(TAIL).min(), distribution.ppf(1 - TAIL).max()
         is_discrete = distribution.is_discrete
         if is_discrete:
-            gap = distribution.gap * max(1, np.ceil((high - low) / distribution.gap / MAX_STEMS))
-            grid = np.arange(low, high + gap / 2, gap)
+            grid = distribution.support
+            grid = grid[(low <= grid) & (grid <= high)]
+            grid = grid[:: -(-len(grid) // MAX_STEMS)]
         else:
             grid = np.linspace(low, high, grid_resolution)
         compute = distribution.pmf if is_discrete else distribution.pdf

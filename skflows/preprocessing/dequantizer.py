@@ -124,26 +124,42 @@ class Dequantizer:
             scores.append(np.logaddexp.reduce(np.split(found, N_POINTS)))
         return np.concatenate(scores) - np.log(N_POINTS)
 
+    def grids(self):
+        """Return the values that each discrete column can have, and whether there are no others."""
+        grids = []
+        for values, gap, rule in zip(self.values, self.gap, self.rules, strict=True):
+            occur_often = rule is None and self.n_rows >= OFTEN * len(values)
+            known = (values, True) if rule == SEEN or occur_often else lattice(values, gap)
+            grids.append(known)
+        return grids
+
     def round(self, X):
         """Round the discrete columns of X to values they can have."""
-        columns = zip(self.columns, self.values, self.gap, self.rules, strict=True)
-        for j, values, gap, rule in columns:
-            occur_often = rule is None and self.n_rows >= OFTEN * len(values)
-            grid = values if rule == SEEN or occur_often else possible_values(values, gap)
-            X[:, j] = grid[np.searchsorted((grid[1:] + grid[:-1]) / 2, X[:, j])]
+        for j, (grid, _) in zip(self.columns, self.grids(), strict=True):
+            X[:, j] = nearest(grid, X[:, j])
         return X
 
 
-def possible_values(values, gap):
-    """Return all values of the lattice of the values seen, or only these if they fill it poorly."""
+def nearest(grid, x):
+    """Return the value of a grid that is nearest to each x."""
+    return grid[np.searchsorted((grid[1:] + grid[:-1]) / 2, x)]
+
+
+def cell_ends(grid):
+    """Return the ends of the cells of values nearest to each value of a grid."""
+    return np.concatenate([[-np.inf], (grid[1:] + grid[:-1]) / 2, [np.inf]])
+
+
+def lattice(values, gap):
+    """Return all values of the lattice of the values seen, or these and False if there is none."""
     steps = (values - values[0]) / gap
     cells = np.rint(steps)
     regular = np.abs(steps - cells).max() < 1e-6 and cells[-1] < MAX_UNSEEN * len(values)
     if not regular:
-        return values
+        return values, False
     grid = round_decimals(values[0] + gap * np.arange(cells[-1] + 1), ROUNDING * gap)
     grid[cells.astype(int)] = values  # exactly
-    return grid
+    return grid, True
 
 
 def round_decimals(values, error):
