@@ -110,6 +110,8 @@ def test_continuous_flow_with_probes():
     assert np.allclose(density.log_prob(X, Y)[:1], alone, atol=1e-6)
     with pytest.raises(ValueError, match="n_augmented=1"):
         ConditionalDensity(CNFDensity(n_augmented=1)).fit(X, y)
+    with pytest.raises(ValueError, match="needs coupling='independent'"):
+        ConditionalDensity(CNFDensity(coupling="optimal_transport")).fit(X, y)
 
 
 def test_learns_the_conditional_density():

@@ -268,6 +268,11 @@ class CNFDensity(FlowDensity):
             raise ValueError(
                 f"n_augmented={self.n_augmented}; a flow with a context takes no columns of noise."
             )
+        if n_context and self.coupling == "optimal_transport":
+            raise ValueError(
+                "coupling='optimal_transport' would make the noise of a row depend on its context; "
+                "a flow with a context needs coupling='independent'."
+            )
         if n_context:
             preprocess = Unconditional(preprocess, n_features)
             bijection = Conditional(bijection, n_features)
