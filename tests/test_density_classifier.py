@@ -111,12 +111,33 @@ def test_held_out_scores_of_an_ensemble_calibrate():
     assert np.abs((p_values <= 0.2).mean() - 0.17) < 0.06
 
 
-def test_discrete_columns_are_those_of_all_rows():
+SMALL_STACK = StackedDensity([("flow", FLOW), ("normal", GaussianMixture())], cv=2)
+
+
+@pytest.mark.parametrize("as_frame", [False, True])
+@pytest.mark.parametrize(
+    ("estimator", "inner"),
+    [
+        (FLOW, lambda density: density),
+        (SMALL_STACK, lambda density: dict(density.estimators)["flow"]),
+        (GridSearchCV(FLOW, {"max_iter": [2]}, cv=2), lambda search: search.best_estimator_),
+    ],
+)
+def test_discrete_columns_are_those_of_all_rows(estimator, inner, as_frame):
     X, y = load_iris(return_X_y=True)
-    X = np.column_stack([X[:, 0], np.where(y == 0, 0.0, np.arange(150) % 7 / 2)])
-    classifier = DensityClassifier(FLOW, random_state=0).fit(X, y)
-    gaps = [density.discrete_ for density in classifier.estimators_]
+    X = np.column_stack(
+        [X[:, 0] + 0.001 * np.arange(150), np.where(y == 0, 0.0, np.arange(150) % 7 / 2)]
+    )
+    X = pd.DataFrame(X, columns=["a", "b"]) if as_frame else X
+    classifier = DensityClassifier(estimator, random_state=0).fit(X, y)
+    gaps = [inner(density).discrete for density in classifier.estimators_]
     assert gaps == 3 * [{1: 0.5}]
+
+
+def test_discrete_columns_of_a_pipeline_are_its_own():
+    X, y = load_iris(return_X_y=True)
+    classifier = DensityClassifier(make_pipeline(StandardScaler(), FLOW), random_state=0)
+    assert classifier.fit(X, y).estimators_[0][-1].discrete == "auto"
 
 
 def test_too_few_rows_of_a_class():

@@ -5,6 +5,7 @@ from numbers import Real
 import numpy as np
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.pipeline import Pipeline
 from sklearn.utils import assert_all_finite, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
@@ -159,7 +160,7 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         totals = np.bincount(label, weight, len(self.classes_))
         self.priors_ = totals / totals.sum() if self.priors is None else self._checked_priors()
         random_state = check_random_state(self.random_state)
-        template = self._template(X, random_state)
+        template = self._template(safe_indexing(X, np.flatnonzero(weight)), random_state)
         self.estimators_, scores = [], []
         for k, name in enumerate(self.classes_):
             own = np.flatnonzero((label == k) & (weight > 0))
@@ -207,9 +208,7 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         seed = random_state.randint(2**31 - 1)
         if "random_state" in params and params["random_state"] is None:
             template.set_params(random_state=seed)
-        discrete = params.get("discrete")
-        if isinstance(discrete, str) and discrete == "auto" and not hasattr(X, "columns"):
-            template.set_params(discrete=Dequantizer.for_parameter("auto", X).gaps())
+        set_discrete(template, discrete_gaps(X))
         return template
 
     def _held_out_fraction(self):
@@ -388,3 +387,29 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimators_")
+
+
+def discrete_gaps(X):
+    """Return the discrete columns among the complete columns of numbers, and their gaps."""
+    columns = [X[name].to_numpy() for name in X.columns] if hasattr(X, "columns") else X.T
+    columns = {
+        j: column.astype(np.float64)
+        for j, column in enumerate(columns)
+        if column.dtype.kind in "biuf" and np.isfinite(column).all()
+    }
+    if not columns:
+        return {}
+    gaps = Dequantizer.for_parameter("auto", np.column_stack([*columns.values()])).gaps()
+    return {[*columns][j]: gap for j, gap in gaps.items()}
+
+
+def set_discrete(estimator, gaps):
+    """Set the parameter `discrete` of an estimator, or of those inside it, if it is "auto"."""
+    params = estimator.get_params() if hasattr(estimator, "get_params") else {}
+    if "discrete" in params:
+        if isinstance(params["discrete"], str):
+            estimator.set_params(discrete=gaps)
+    elif not isinstance(estimator, Pipeline):  # whose last step sees other columns
+        for name, value in params.items():
+            if "__" not in name:
+                set_discrete(value, gaps)

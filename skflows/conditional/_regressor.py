@@ -254,7 +254,8 @@ class FlowRegressor(
         Returns
         -------
         interval : ndarray of shape (n_samples, 2) or (n_samples, n_outputs, 2)
-            Lower and upper ends, which belong to it. They are infinite if there are fewer than ``coverage / (1 - coverage)`` calibration rows.
+            Lower and upper ends, which belong to it. They are infinite if there are fewer
+            than ``coverage / (1 - coverage)`` calibration rows.
         """
         level = conformal_level(self._calibration("central", coverage), coverage)
         distribution = self.predict_distribution(X)
@@ -265,7 +266,10 @@ class FlowRegressor(
             middle = nearest(grid, (ends[0] + ends[1])[own] / 2)
             ends[0][own] = np.where(is_empty, middle, low)
             ends[1][own] = np.where(is_empty, middle, high)
-        ends = [np.where(level >= 1, sign * np.inf, end) for sign, end in zip((-1, 1), ends, strict=True)]
+        ends = [
+            np.where(level >= 1, sign * np.inf, end)
+            for sign, end in zip((-1, 1), ends, strict=True)
+        ]
         return np.stack(ends, -1)
 
     def predict_region(self, X, coverage=0.9):
@@ -291,7 +295,9 @@ class FlowRegressor(
         distribution = self.predict_distribution(X)
         regions = HighestDensity(distribution).regions(level)
         for _, grid, tolerance in distribution._complete_grids() if level < 1 else ():
-            snapped = (np.stack(possible_ends(*region.T, grid, tolerance), -1) for region in regions)
+            snapped = (
+                np.stack(possible_ends(*region.T, grid, tolerance), -1) for region in regions
+            )
             regions = [region[region[:, 0] <= region[:, 1]] for region in snapped]
         return regions
 
