@@ -122,8 +122,6 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         self.encoder = encoder
         self.random_state = random_state
 
-    @fit_context(prefer_skip_nested_validation=False)
-    @fork_safe()
     def fit(self, X, y, sample_weight=None):
         """Fit the density of y given X.
 
@@ -144,10 +142,17 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         self : object
             The fitted estimator.
         """
+        self._fit(X, y, sample_weight)
+        return self
+
+    @fit_context(prefer_skip_nested_validation=False)
+    @fork_safe()
+    def _fit(self, X, y, sample_weight):
+        """Fit, and return the encoded rows of positive weight."""
         from ..training.joint_fit import fit_jointly
 
         vars(self).pop("flows_", None)  # a fit that fails leaves nothing fitted
-        members, fits = self._begin(X, y, sample_weight)
+        members, fits, encoded = self._begin(X, y, sample_weight)
         context = self._init_callback_context(max_subtasks=None)
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
         task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
@@ -172,10 +177,10 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         # Last, so that a user who turns warnings into errors loses nothing.
         for member, history in zip(members, histories, strict=True):
             member._warn_of_trouble(history)
-        return self
+        return encoded
 
     def _begin(self, X, y, sample_weight):
-        """Validate the input; return an estimator and the prepared fit of each flow."""
+        """Validate the input; return estimators, their prepared fits and the encoded rows."""
         estimator = default_flow() if self.estimator is None else self.estimator
         if y is None:
             raise ValueError(
@@ -209,7 +214,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             members.append(member)
             with fits[-1].seeded():
                 fits[-1].prepare()
-        return members, fits
+        return members, fits, rows[:, self.n_outputs_ :]
 
     def _fit_encoder(self, X, Y, weight):
         """Fit the encoder, and return the encoded X."""

@@ -1,16 +1,18 @@
 """Regression by a conditional density: predictions, quantiles and calibrated intervals."""
 
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, clone
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import nearest
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context, safe_indexing
+from ..preprocessing.validation import validate_weight
 from ._density import ConditionalDensity, validate_outputs
+from ._distribution import ConditionalDistribution
 from ._regions import HighestDensity, central_scores, conformal_level, possible_ends
 
 HELD_OUT = 0.2
@@ -125,33 +127,34 @@ class FlowRegressor(
             density.set_params(random_state=seed)
         # As arrays, to take rows of them; tables keep the names of their columns.
         X = X if hasattr(X, "columns") else check_array(X, dtype=None, ensure_all_finite=False)
-        y = y if y is None or hasattr(y, "iloc") else np.asarray(y)
-        n = 0 if y is None else len(y)
+        if y is None:
+            raise ValueError("FlowRegressor requires y to be passed, but the target y is None.")
+        y = y if hasattr(y, "iloc") else np.asarray(y)
+        check_consistent_length(X, y)
+        weight = validate_weight(sample_weight, np.empty((len(y), 1)), least=1)
+        own = np.flatnonzero(weight)
         fraction = self.calibration
         if isinstance(fraction, str):  # "auto"
-            splits_itself = density._folds(n) is not None or n < LEAST_ROWS
+            splits_itself = density._folds(len(own)) is not None or len(own) < LEAST_ROWS
             fraction = None if splits_itself else HELD_OUT
-        rest = np.arange(n)
-        if fraction is not None:
-            order = random_state.permutation(n)
-            n_held_out = min(max(1, round(fraction * n)), n - 1)
-            held_out, rest = order[:n_held_out], order[n_held_out:]
-        rows = [X, y, sample_weight]
-        if fraction is not None:
-            rows = [None if part is None else safe_indexing(part, rest) for part in rows]
-        density.fit(*rows)
-        self.calibration_scores_ = None
-        if fraction is not None:
-            scores = [row_scores(density, safe_indexing(X, held_out), safe_indexing(y, held_out))]
-        elif self.calibration is None or density.held_out_[0] is None:
-            scores = []
+            if fraction is not None:
+                density.set_params(cv=None)
+        self.calibration_scores_, scores = None, []
+        if fraction is None:
+            context = density._fit(X, y, sample_weight)
+            is_calibrated = self.calibration is not None and density.held_out_[0] is not None
+            for i, held_out in enumerate(density.held_out_ if is_calibrated else ()):
+                # Encoded without their own y, as rows of training are.
+                distribution = ConditionalDistribution(density._member(i), context[held_out])
+                scores.append(row_scores(distribution, safe_indexing(y, own[held_out])))
         else:
-            is_weighted = np.arange(n) if sample_weight is None else np.flatnonzero(sample_weight)
-            scores = [
-                row_scores(density._member(i), safe_indexing(X, own), safe_indexing(y, own))
-                for i, held_out in enumerate(density.held_out_)
-                for own in [is_weighted[held_out]]
-            ]
+            check_takes_fewer_rows(density.cv)
+            order = random_state.permutation(own)
+            n_held_out = min(max(1, round(fraction * len(own))), len(own) - 1)
+            held_out, rest = order[:n_held_out], order[n_held_out:]
+            density.fit(*(safe_indexing(part, rest) for part in (X, y, weight)))
+            distribution = density.predict_distribution(safe_indexing(X, held_out))
+            scores.append(row_scores(distribution, safe_indexing(y, held_out)))
         if scores:
             self.calibration_scores_ = {
                 name: np.concatenate([part[name] for part in scores]) for name in scores[0]
@@ -327,11 +330,19 @@ class FlowRegressor(
         return tags
 
 
-def row_scores(density, X, y):
-    """Return the scores of rows that a density has not seen, by name."""
-    distribution = density.predict_distribution(X)
+def check_takes_fewer_rows(cv):
+    """Raise an error if the splits of `cv` name rows of the whole table."""
+    if not (cv is None or isinstance(cv, Integral | str) or hasattr(cv, "split")):
+        raise ValueError(
+            "density.cv lists rows of the whole table, of which a calibration fraction takes some "
+            "away: use calibration='auto', which calibrates by these splits, or a splitter."
+        )
+
+
+def row_scores(distribution, y):
+    """Return the scores of rows that the density has not seen, by name."""
     Y, _ = validate_outputs(y)
-    if density.n_outputs_ > 1:
+    if Y.shape[1] > 1:
         return {"central": central_scores(distribution, Y)}
     return {
         "central": central_scores(distribution, Y[:, 0]),
