@@ -145,6 +145,39 @@ def test_distribution_agrees_with_its_samples(fitted):
     assert np.allclose(distribution.logpdf([1.0, 2.0, 3.0]), fitted.log_prob(X, [1.0, 2.0, 3.0]))
 
 
+def test_many_flows():
+    X, y = heteroscedastic(60)
+    density = ConditionalDensity(quick(1), cv=2, random_state=0).fit(X, y)
+    expected = density.predict_distribution(X[:2])
+    density.flows_, density._signs = 65 * density.flows_, 65 * density._signs
+    distribution = density.predict_distribution(X[:2])
+    assert np.allclose(distribution.mean(), expected.mean(), atol=1e-2)
+    assert np.isfinite(distribution._histogram()[1]).all()
+
+
+def test_mean_where_quantiles_jump():
+    """Of y near -5 and 5: nearly none lies between."""
+    X, y = heteroscedastic(500)
+    y = np.where(np.arange(500) % 4, 5, -5) + 0.1 * y
+    density = ConditionalDensity(quick(60), cv=None, random_state=0).fit(0 * X, y)
+    distribution = density.predict_distribution([[0.0]])
+    fine = distribution.ppf((np.arange(2000)[:, None] + 0.5) / 2000)
+    assert abs(distribution.mean()[0] - fine.mean()) < 0.03
+    assert abs(distribution.std()[0] - fine.std()) < 0.03
+
+
+@pytest.mark.parametrize("scale", [0.5, 100])
+def test_moments_of_discrete_values_are_within_their_support(scale):
+    X, y = heteroscedastic(300)
+    y = np.rint(scale * (X[:, 0] + 0.2 * y)).clip(0)
+    density = ConditionalDensity(quick(30), cv=None, random_state=0).fit(X, y)
+    mean, std = density.predict_distribution(X).mean(), density.predict_distribution(X).std()
+    assert 0 <= mean.min() and mean.max() <= y.max()
+    draws = density.sample(X[:20], 3000, 0)[..., 0]
+    assert np.allclose(draws.mean(axis=1), mean[:20], atol=0.1 * y.std())
+    assert np.allclose(draws.std(axis=1), std[:20], atol=0.1 * y.std())
+
+
 def test_blocks_of_rows_change_nothing(fitted, monkeypatch):
     X, _ = heteroscedastic(7, seed=2)
     distribution = fitted.predict_distribution(X)

@@ -6,9 +6,9 @@ from scipy.stats import norm, qmc
 
 from ..preprocessing.dequantizer import ROUNDING, cell_ends
 
-STEP, FARTHEST = 0.25, 4.5  # of the quadrature in the latent space, in standard deviations
+FARTHEST = 4.5  # of the levels in the latent space, in standard deviations
+N_LEVELS, LEVELS_PER_FLOW = 121, 8
 N_DRAWS = 512  # of several outputs, which have no quantiles in closed form
-N_CELLS = 120  # of a histogram
 ROWS_AT_ONCE = 2**16  # to bound the memory of their repeated contexts
 
 
@@ -149,8 +149,7 @@ class ConditionalDistribution:
         y : ndarray
             A possible value if the output is discrete.
         """
-        y = self._continuous_ppf(q)
-        return self._dequantizer.round(y.reshape(-1, self._density.n_outputs_)).reshape(y.shape)
+        return self._rounded(self._continuous_ppf(q))
 
     quantile = ppf
 
@@ -278,20 +277,29 @@ class ConditionalDistribution:
         return np.take_along_axis(found, which, axis=0).reshape(q.shape)
 
     def _moments(self):
-        if self._is_single:
-            latent = np.arange(-FARTHEST, FARTHEST + STEP / 2, STEP)
-            weight = norm.pdf(latent) / norm.pdf(latent).sum()
-            n_flows = len(self._density.flows_)
-            y = np.column_stack([self._flow_nodes(i, latent) for i in range(n_flows)])
-            weight = np.tile(weight, n_flows) / n_flows
-            mean = y @ weight
-            variance = ((y - mean[:, None]) ** 2) @ weight
+        if self.is_discrete and len(self.support) <= N_LEVELS:
+            y = self.support
+            weight = np.diff(self._continuous_cdf(cell_ends(y)[:, None]), axis=0).T
+        elif self._is_single:
+            y, levels = self._nodes()
+            weight = np.concatenate([norm.pdf(own) / norm.pdf(own).sum() for own in levels])
+            weight /= len(levels)
+            y = self._rounded(y)
         else:
-            draws = self._draws()
-            mean, variance = draws.mean(axis=0), draws.var(axis=0)
-        for own, _, _, gap in self._discrete():  # without the noise over a cell
-            variance[own] = np.maximum(variance[own] - gap**2 / 12, 0)
-        return mean, variance
+            y, weight = np.moveaxis(self._rounded(self._draws()), 0, -1), 1 / N_DRAWS
+        mean = (weight * y).sum(axis=-1)
+        return mean, (weight * (y - mean[..., None]) ** 2).sum(axis=-1)
+
+    def _rounded(self, y):
+        """Return values of y rounded to possible ones."""
+        return self._dequantizer.round(y.reshape(-1, self._density.n_outputs_)).reshape(y.shape)
+
+    def _nodes(self):
+        """Return values of y (n, k) at latent levels that are dealt out to the flows, and these."""
+        n_flows = len(self._density.flows_)
+        levels = np.linspace(-FARTHEST, FARTHEST, max(N_LEVELS, LEVELS_PER_FLOW * n_flows))
+        levels = [levels[i::n_flows] for i in range(n_flows)]
+        return np.column_stack([self._flow_nodes(i, own) for i, own in enumerate(levels)]), levels
 
     def _flow_nodes(self, i, latent):
         """Return y at latent values, of shape (n, k), for each row under flow i."""
@@ -310,10 +318,7 @@ class ConditionalDistribution:
         The edges are quantiles of the flows, so that cells are narrow where the density is high.
         Those of different flows are at different levels, in order not to meet.
         """
-        levels = np.linspace(-FARTHEST, FARTHEST, N_CELLS + 1)
-        n_flows = len(self._density.flows_)
-        edges = [self._flow_nodes(i, levels[i::n_flows]) for i in range(n_flows)]
-        edges = np.sort(np.column_stack(edges), axis=1)
+        edges = np.sort(self._nodes()[0], axis=1)
         return edges, np.diff(self._at(edges.T, self._density._cdf).T, axis=1)
 
     def _draws(self):
