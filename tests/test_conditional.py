@@ -220,6 +220,7 @@ def test_bounds_hold():
     density.fit(X, np.exp(y))
     assert density.sample(X[:50], 20, 0).min() > 0
     assert (density.predict_distribution(X[:2]).cdf([[-1.0], [0.0]]) == 0).all()
+    assert np.isneginf(density.log_prob(X[:2], [0.0, -1.0])).all()
     k = np.rint(np.exp(y)).clip(0, 5)
     density.set_params(estimator__bounds=[(0, 5)]).fit(X, k)
     distribution = density.predict_distribution(X[:2])
@@ -343,6 +344,18 @@ def test_weights():
     only = ConditionalDensity(quick(5), random_state=0).fit(X[::2], y[::2])
     assert density.score(X, y) == pytest.approx(only.score(X, y))
     assert density.score(X, y, weight) == pytest.approx(density.score(X[::2], y[::2]))
+
+
+def test_rows_of_weight_0_contribute_nothing():
+    X, y = heteroscedastic(100)
+    weight = np.arange(100) % 2
+    table = pd.DataFrame({"x": np.where(weight, X[:, 0], np.nan), "kind": weight.astype(str)})
+    y = np.where(weight, np.rint(3 * y), 1000.5)
+    density = ConditionalDensity(quick(1, bounds=[(-50, 50)]), cv=None, random_state=0)
+    weighted = density.fit(table, y, sample_weight=weight).log_prob(table[1::2], y[1::2])
+    assert density.discrete_ == {0: 1.0}
+    only = density.fit(table[1::2], y[1::2]).log_prob(table[1::2], y[1::2])
+    assert np.allclose(weighted, only)
 
 
 def test_callbacks_see_the_density_and_may_stop_it():

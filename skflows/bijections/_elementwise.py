@@ -93,8 +93,8 @@ class Bounded(Bijection):
     A column with two bounds goes through a logit, one with a single bound through a logarithm,
     always increasing; the others stay as they are. The inverse never leaves the bounds.
 
-    Rows on a bound or beyond are mapped like the nearest number inside. Beyond a bound the density
-    is zero, hence the log-determinant ``-inf``.
+    Rows on a bound or beyond are mapped like the nearest number inside. There the density is zero,
+    hence the log-determinant ``-inf``.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ class Bounded(Bijection):
 
     def forward(self, x, context=None):
         below, above, width = self._support()
-        outside = ((x < self.low) | (x > self.high)).any(1)
+        outside = ((x <= self.low) | (x >= self.high)).any(1)
         x = self._inside(x)
         # Logarithms of the distances from the two bounds; 0, without a gradient, for an open end.
         rise = torch.where(below, x - self.low, 1.0).log()

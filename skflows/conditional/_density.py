@@ -16,7 +16,13 @@ from ..density._threads import fork_safe
 from ..ensemble._components import N_FOLDS, make_splits
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
-from ..preprocessing.sklearn_compat import HasMethods, StrOptions, check_sample_weight, fit_context
+from ..preprocessing.sklearn_compat import (
+    HasMethods,
+    StrOptions,
+    check_sample_weight,
+    fit_context,
+    safe_indexing,
+)
 from ..preprocessing.validation import Table, check_magnitude, validate_bounds, validate_weight
 from ._context import ContextEncoder
 from ._distribution import ConditionalDistribution
@@ -190,6 +196,10 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         Y, names = validate_outputs(y, least=2)
         check_consistent_length(X, Y)
         weight = validate_weight(sample_weight, Y, least=2)
+        is_weighted = weight > 0
+        if not is_weighted.all():
+            own = np.flatnonzero(is_weighted)
+            X, Y, weight = safe_indexing(X, own), Y[own], weight[own]
         context = self._fit_encoder(X, Y, weight)
         self.n_outputs_ = Y.shape[1]
         self._dequantizer = Dequantizer.for_parameter(estimator.discrete, Y, names)
@@ -197,8 +207,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         self._bounds = validate_bounds(
             estimator.bounds, Y, self._dequantizer, names=names, what="y"
         )
-        is_weighted = weight > 0
-        rows, weight = np.column_stack([Y, context])[is_weighted], weight[is_weighted]
+        rows = np.column_stack([Y, context])
         splits = self._splits(rows, is_weighted, random_state)
         self.held_out_ = [held_out for _, held_out in splits]
         members, fits = [], []
@@ -214,7 +223,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             members.append(member)
             with fits[-1].seeded():
                 fits[-1].prepare()
-        return members, fits, rows[:, self.n_outputs_ :]
+        return members, fits, context
 
     def _fit_encoder(self, X, Y, weight):
         """Fit the encoder, and return the encoded X."""
