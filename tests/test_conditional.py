@@ -294,6 +294,31 @@ def test_encoded_columns():
     assert np.allclose(ContextEncoder().fit_transform(as_objects, y), context)
 
 
+@pytest.mark.parametrize(
+    "column",
+    [[7, 8], [7.0, 8.0], ["7", "8"], np.array([7, 8], object), pd.Categorical([7, 8])],
+    ids=["ints", "floats", "texts", "objects", "categories"],
+)
+def test_categories_whatever_their_dtype(column):
+    """A column of texts, or of the categorical dtype, may come as numbers later."""
+    table = pd.DataFrame({"code": pd.Categorical([7, 8, 9, None]), "x": [0.5, 1.0, 2.0, 3.0]})
+    encoder = ContextEncoder().fit(table)
+    new = pd.DataFrame({"code": column, "x": [0.5, 1.0]})
+    assert np.array_equal(encoder.transform(new), encoder.transform(table[:2]))
+
+
+def test_booleans_are_categories():
+    table = pd.DataFrame({"flag": [True, False, True], "x": [0.5, 1.0, 2.0]})
+    expected = ContextEncoder().fit_transform(table)
+    assert expected.shape == (3, 3)
+    assert np.array_equal(ContextEncoder().fit(table).transform(table.astype(object)), expected)
+    assert ContextEncoder().fit_transform(table[["flag"]].to_numpy()).tolist() == [
+        [0, 1],
+        [1, 0],
+        [0, 1],
+    ]
+
+
 def test_values_that_are_no_numbers():
     X, y = table(60)
     density = ConditionalDensity(quick(1), cv=None, random_state=0)

@@ -38,24 +38,21 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
 
     def fit_transform(self, X, y=None, sample_weight=None):
         """Learn the columns of X, and encode them; categories as means of other rows only."""
-        X, is_category = self._validated(X, reset=True)
-        self.is_category_ = is_category
-        numbers = as_numbers(X[:, ~is_category])
-        weight = np.ones(len(X)) if sample_weight is None else sample_weight
+        numbers, categories = self._validated(X, reset=True)
+        weight = np.ones(len(numbers)) if sample_weight is None else sample_weight
         is_known = ~np.isnan(numbers)
-        numbers = np.where(is_known, numbers, 0.0)
+        filled = np.where(is_known, numbers, 0.0)
         total = np.maximum(weight @ is_known, np.finfo(float).tiny)
-        self.mean_ = weight @ numbers / total
-        deviation = np.where(is_known, numbers - self.mean_, 0.0)
+        self.mean_ = weight @ filled / total
+        deviation = np.where(is_known, filled - self.mean_, 0.0)
         scale = np.sqrt(weight @ deviation**2 / total)
         self.scale_ = np.where(scale > 1e-12 * np.abs(self.mean_), scale, 1.0)
         self.has_gaps_ = ~is_known.all(axis=0)
-        categories = as_texts(X[:, is_category])
         n_categories = np.array([len(np.unique(column)) for column in categories.T])
         is_single = y is not None and np.ndim(np.squeeze(y)) == 1
         self.is_many_ = (n_categories > MAX_ONE_HOT) & is_single
         self.few_, self.many_ = None, None
-        encoded = [self._encode_numbers(X)]
+        encoded = [self._encode_numbers(numbers)]
         if not self.is_many_.all():
             self.few_ = OneHotEncoder(
                 handle_unknown="ignore", sparse_output=False, max_categories=2 * MAX_ONE_HOT
@@ -73,9 +70,8 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
 
     def transform(self, X):
         """Encode rows of X."""
-        X, _ = self._validated(X, reset=False)
-        encoded = [self._encode_numbers(X)]
-        categories = as_texts(X[:, self.is_category_])
+        numbers, categories = self._validated(X, reset=False)
+        encoded = [self._encode_numbers(numbers)]
         if self.few_ is not None:
             encoded.append(self.few_.transform(categories[:, ~self.is_many_]))
         if self.many_ is not None:
@@ -83,23 +79,28 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
             encoded.append((many - self.target_mean_) / self.target_scale_)
         return np.column_stack(encoded)
 
-    def _encode_numbers(self, X):
-        numbers = as_numbers(X[:, ~self.is_category_])
+    def _encode_numbers(self, numbers):
         is_gap = np.isnan(numbers)
         standard = np.where(is_gap, 0.0, (numbers - self.mean_) / self.scale_)
         squashed = FARTHEST * np.arcsinh(standard / FARTHEST)
         return np.column_stack([squashed, is_gap[:, self.has_gaps_]])
 
     def _validated(self, X, reset):
-        """Return X as an array, and which columns hold categories."""
-        by_dtype = [str(dtype) in ("category", "Categorical") for dtype in getattr(X, "dtypes", [])]
+        """Return the columns of numbers as floats, and those of categories as texts."""
+        table = X
         X = validate_data(self, X, dtype=None, ensure_all_finite=False, reset=reset)
-        if not reset:
-            return X, self.is_category_
-        is_category = np.array(by_dtype or [False] * X.shape[1])
-        if X.dtype.kind not in "biuf":
-            is_category |= [any(map(is_text, column)) for column in X.T]
-        return X, is_category
+        if reset:
+            kinds = [str(dtype).lower() for dtype in getattr(table, "dtypes", [])]
+            by_dtype = [kind.startswith(("categor", "bool")) for kind in kinds]
+            self.is_category_ = np.array(by_dtype or X.shape[1] * [X.dtype.kind == "b"])
+            if X.dtype.kind not in "biuf":
+                self.is_category_ |= [any(map(is_text, column)) for column in X.T]
+        categories = X[:, self.is_category_]
+        if hasattr(table, "columns"):  # as they are, before any common dtype
+            names = np.array(table.columns, dtype=object)[self.is_category_]
+            columns = [table[name].to_list() for name in names]
+            categories = np.array(columns, dtype=object).reshape(-1, len(X)).T
+        return as_numbers(X[:, ~self.is_category_]), as_texts(categories)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -119,9 +120,16 @@ def is_missing(value):
 
 
 def as_texts(columns):
-    """Return categories as texts, a gap as an empty one."""
-    texts = [["" if is_missing(value) else str(value) for value in row] for row in columns]
+    """Return categories as texts."""
+    texts = [[as_text(value) for value in row] for row in columns]
     return np.array(texts, dtype=object).reshape(columns.shape)
+
+
+def as_text(value):
+    """Return a value as a text, a gap as an empty one, and a number whatever its dtype."""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)
+    return "" if is_missing(value) else str(value)
 
 
 def as_numbers(columns):
