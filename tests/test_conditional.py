@@ -307,6 +307,13 @@ def test_categories_whatever_their_dtype(column):
     assert np.array_equal(encoder.transform(new), encoder.transform(table[:2]))
 
 
+def test_warns_of_columns_that_are_unknown():
+    X, y = table(60)
+    encoder = ContextEncoder().fit(X, y)
+    with pytest.warns(UserWarning, match=r"60 of 60 values of column 'few' of X, such as 'A'"):
+        encoder.transform(X.assign(few="A"))
+
+
 def test_booleans_are_categories():
     table = pd.DataFrame({"flag": [True, False, True], "x": [0.5, 1.0, 2.0]})
     expected = ContextEncoder().fit_transform(table)

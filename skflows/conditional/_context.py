@@ -7,9 +7,12 @@ from sklearn.preprocessing import OneHotEncoder, TargetEncoder
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
+from ..density._warnings import warn_user
+
 # With more categories, or several columns of y, a category is encoded by the mean of y.
 MAX_ONE_HOT = 12
 N_FOLDS = 5  # of the cross-fitted means
+LEAST_ROWS = 10  # among which most values of a column should be known
 FARTHEST = 4.0  # standard deviations, towards which outlying numbers are squashed
 
 
@@ -51,6 +54,7 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
         n_categories = np.array([len(np.unique(column)) for column in categories.T])
         is_single = y is not None and np.ndim(np.squeeze(y)) == 1
         self.is_many_ = (n_categories > MAX_ONE_HOT) & is_single
+        self.known_ = [set(column) for column in categories.T]
         self.few_, self.many_ = None, None
         encoded = [self._encode_numbers(numbers)]
         if not self.is_many_.all():
@@ -71,6 +75,7 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
     def transform(self, X):
         """Encode rows of X."""
         numbers, categories = self._validated(X, reset=False)
+        self._warn_of_unknown(categories)
         encoded = [self._encode_numbers(numbers)]
         if self.few_ is not None:
             encoded.append(self.few_.transform(categories[:, ~self.is_many_]))
@@ -84,6 +89,19 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
         standard = np.where(is_gap, 0.0, (numbers - self.mean_) / self.scale_)
         squashed = FARTHEST * np.arcsinh(standard / FARTHEST)
         return np.column_stack([squashed, is_gap[:, self.has_gaps_]])
+
+    def _warn_of_unknown(self, categories):
+        """Warn of columns in which most values are unknown."""
+        names = getattr(self, "feature_names_in_", np.arange(self.n_features_in_))
+        columns = zip(names[self.is_category_], categories.T, self.known_, strict=True)
+        for name, column, known in columns:
+            unknown = [value for value in column if value not in known]
+            if len(column) >= LEAST_ROWS and len(unknown) > len(column) / 2:
+                warn_user(
+                    f"{len(unknown)} of {len(column)} values of column {name!r} of X, such as "
+                    f"{unknown[0]!r}, did not occur in fit and tell nothing. If its values are "
+                    "written differently now, convert them; if they are unique, drop the column."
+                )
 
     def _validated(self, X, reset):
         """Return the columns of numbers as floats, and those of categories as texts."""
