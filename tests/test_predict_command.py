@@ -1,9 +1,14 @@
 """``skflows fit --target`` and ``skflows predict``."""
 
+from io import StringIO
+
 import numpy as np
 import pandas as pd
 import pytest
 from test_cli import run
+from test_conditional import quick
+
+from skflows import ConditionalDensity, FlowRegressor
 
 
 @pytest.fixture
@@ -35,6 +40,27 @@ def test_fit_and_predict(folder, capsys):
     assert capsys.readouterr().out.startswith("mean,median,low,high\n")
     assert run("score model.skflows data.csv") == 2
     assert "holds a FlowRegressor" in capsys.readouterr().err
+
+
+def test_few_rows(folder, capsys):
+    pd.read_csv("data.csv").head(30).to_csv("few.csv", index=False)
+    assert run("fit few.csv --target price -o model.skflows --max-iter 2") == 0
+    assert run("predict model.skflows few.csv --coverage 0.5") == 0
+    predicted = pd.read_csv(StringIO(capsys.readouterr().out.partition("mean,")[2]))
+    assert np.isfinite(predicted).all(axis=None)
+
+
+def test_models_of_arrays(folder, capsys):
+    table = pd.read_csv("data.csv")[["id", "x"]].fillna(0.0)
+    regressor = FlowRegressor(ConditionalDensity(quick(1), cv=2), random_state=0)
+    regressor.fit(table.to_numpy(), table["x"]).save("model.skflows")
+    table.to_csv("numbers.csv", index=False)
+    assert run("predict model.skflows numbers.csv -o predicted.csv") == 0
+    expected = regressor.predict_interval(table.to_numpy())
+    assert np.allclose(pd.read_csv("predicted.csv")[["low", "high"]], expected)
+    regressor.fit(table.to_numpy(), table.to_numpy()).save("model.skflows")
+    assert run("predict model.skflows numbers.csv") == 2
+    assert "predicts 2 columns" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

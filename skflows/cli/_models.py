@@ -149,8 +149,11 @@ def run_predict(args):
     if is_standard(args.model) and is_standard(args.data):
         raise ValueError("model and data are both -: only one of them can be standard input")
     model = load_model(args, (FlowRegressor,), "density_", "skflows fit --target")
+    if model.n_outputs_ > 1:
+        raise ValueError(f"{args.model} predicts {model.n_outputs_} columns; only one is possible")
     table = read_csv(args.data, args.sep, args.decimal)
-    X = select(table, list(model.feature_names_in_), args.data)
+    names = getattr(model, "feature_names_in_", None)
+    X = table.to_numpy() if names is None else select(table, list(names), args.data)
     distribution = model.predict_distribution(X)
     columns = {"mean": distribution.mean(), "median": distribution.median()}
     columns["low"], columns["high"] = model.predict_interval(X, args.coverage).T

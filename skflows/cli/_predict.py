@@ -5,6 +5,7 @@ import time
 
 from ..conditional import ConditionalDensity, FlowRegressor
 from ..conditional._density import default_flow
+from ..conditional._regressor import HELD_OUT, LEAST_ROWS
 from ..density import ARCHITECTURES
 from ._csv import (
     check_writable,
@@ -34,6 +35,8 @@ def fit_target(args):
     y = numbers(known[[args.target]], args.data, "a target is a column of numbers")[args.target]
     X = select(known, names, args.data)
     model = FlowRegressor(ConditionalDensity(_flow(args)), random_state=args.random_state)
+    if len(X) < LEAST_ROWS:
+        model.set_params(calibration=HELD_OUT)  # since predict writes intervals
     start = time.perf_counter()
     interrupted = fit_with_progress(model, X, y)
     seconds = time.perf_counter() - start

@@ -1,5 +1,6 @@
 """Regression by a conditional density: predictions, quantiles and calibrated intervals."""
 
+import math
 from numbers import Integral, Real
 
 import numpy as np
@@ -7,6 +8,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, MultiOutputMixin, Re
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from ..density._warnings import warn_user
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import nearest
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context, safe_indexing
@@ -318,7 +320,13 @@ class FlowRegressor(
                 f"y has {self.n_outputs_} columns, and regions are for a single one; "
                 "predict_interval takes several."
             )
-        return self.calibration_scores_[name]
+        scores = self.calibration_scores_[name]
+        if math.ceil((len(scores) + 1) * coverage) > len(scores):
+            warn_user(
+                f"With {len(scores)} calibration rows, coverage={coverage:g} has no finite ends; "
+                f"it needs {math.ceil(coverage / (1 - coverage) - 1e-9)} of them."
+            )
+        return scores
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "density_")
