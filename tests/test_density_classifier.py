@@ -94,11 +94,44 @@ def test_rejected_rows(labels, unknown):
     assert (predicted == y).mean() > 0.85
     with pytest.raises(ValueError, match="is the label of a class"):
         gaussians(reject=0.02, unknown_label=labels[0]).fit(X, y)
+    other = 7 if isinstance(unknown, str) else "odd"
+    with pytest.raises(ValueError, match=rf"unknown_label={other!r}, and the classes are"):
+        gaussians(reject=0.02, unknown_label=other).fit(X, y)
+    with pytest.raises(ValueError, match=r"reject=0\.02 needs p-values"):
+        gaussians(reject=0.02, calibration=None).fit(X, y)
+
+
+def test_classes_of_weight_0_are_left_out():
+    X, y, _ = blobs(200)
+    weight = np.arange(200) % 5
+    y = np.where(weight, y, 7)
+    classifier = DensityClassifier(KernelDensity(), random_state=0).fit(X, y, weight)
+    assert classifier.classes_.tolist() == [0, 1]
+
+
+def test_each_density_is_evaluated_once(monkeypatch):
+    X, y, _ = blobs(200)
+    classifier = gaussians(reject=0.2).fit(X, y)
+    calls, score = [], GaussianMixture.score_samples
+    monkeypatch.setattr(
+        GaussianMixture, "score_samples", lambda self, X: calls.append(0) or score(self, X)
+    )
+    classifier.predict(X)
+    assert len(calls) == 2
+
+
+def test_warns_of_sets_of_all_classes():
+    X, y, _ = blobs(60)
+    classifier = gaussians(calibration=0.2).fit(X, y)
+    with pytest.warns(UserWarning, match=r"coverage=0.95 needs 19 rows of each class"):
+        assert classifier.predict_set(X, 0.95).any()
 
 
 def test_warns_if_no_row_can_be_rejected():
     X, y, _ = blobs(60)
-    with pytest.warns(UserWarning, match=r"No row can be rejected.*at least 0\.1"):
+    with pytest.warns(
+        UserWarning, match=r"No row can be rejected.*at least 0\.1.*with 99 rows of each"
+    ):
         gaussians(reject=0.01).fit(X, y)
 
 

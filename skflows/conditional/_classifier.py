@@ -1,5 +1,6 @@
 """Classification by the density of each class, with an option to reject."""
 
+import math
 from numbers import Real
 
 import numpy as np
@@ -144,6 +145,11 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         """
         vars(self).pop("estimators_", None)  # a fit that fails leaves nothing fitted
         check_is_density(self.estimator)
+        if self.reject is not None and self.calibration is None:
+            raise ValueError(
+                f"reject={self.reject:g} needs p-values, which calibration=None has not; use "
+                'calibration="auto" or a fraction.'
+            )
         if y is None:
             raise ValueError("DensityClassifier requires y to be passed, but the target y is None.")
         X = self._validated(X, reset=True)
@@ -155,15 +161,18 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
                 f"X has {len(X)} rows and y has {len(y)}; give one label for each row."
             )
         weight = validate_weight(sample_weight, np.empty((len(y), 1)), least=1)
+        if not weight.all():
+            kept = np.flatnonzero(weight)
+            X, y, weight = safe_indexing(X, kept), y[kept], weight[kept]
         self.classes_, label = np.unique(y, return_inverse=True)
         self._set_unknown_label()
         totals = np.bincount(label, weight, len(self.classes_))
         self.priors_ = totals / totals.sum() if self.priors is None else self._checked_priors()
         random_state = check_random_state(self.random_state)
-        template = self._template(safe_indexing(X, np.flatnonzero(weight)), random_state)
+        template = self._template(X, random_state)
         self.estimators_, scores = [], []
         for k, name in enumerate(self.classes_):
-            own = np.flatnonzero((label == k) & (weight > 0))
+            own = np.flatnonzero(label == k)
             fraction = self._held_out_fraction()
             n_held_out = 0 if fraction is None else max(1, round(fraction * len(own)))
             if len(own) - n_held_out < 2:
@@ -192,7 +201,7 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
             warn_user(
                 f"No row can be rejected: p-values of class {name}, with {n} calibration rows, "
                 f"are at least {1 / (n + 1):.2g}, and reject={self.reject:g}. Raise reject, or "
-                "calibration."
+                f"calibrate with {math.ceil(1 / self.reject - 1e-9) - 1} rows of each class."
             )
 
     def _validated(self, X, reset):
@@ -227,12 +236,17 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         return priors / priors.sum()
 
     def _set_unknown_label(self):
-        is_text = self.classes_.dtype.kind not in "biuf"
+        is_text = isinstance(self.classes_[0], str)
         self._unknown = self.unknown_label
         if self._unknown is None:
             self._unknown = "unknown" if is_text else -1
         if self.reject is not None and self._unknown in self.classes_:
             raise ValueError(f"unknown_label={self._unknown!r} is the label of a class.")
+        if self.reject is not None and isinstance(self._unknown, str) != is_text:
+            raise ValueError(
+                f"unknown_label={self._unknown!r}, and the classes are {list(self.classes_)}; give "
+                f"a {'text' if is_text else 'number'} too."
+            )
 
     def _joint_log_prob(self, X):
         """Return the log-density of each row under each class, and with its prior."""
@@ -270,7 +284,10 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         log_proba : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        _, joint = self._joint_log_prob(X)
+        return self._log_proba(self._joint_log_prob(X)[1])
+
+    def _log_proba(self, joint):
+        """Return the log-probability of each class from log-densities with their priors."""
         # A row of density 0 under all classes tells nothing about its class.
         is_impossible = np.isneginf(joint).all(axis=1)
         with np.errstate(divide="ignore"):
@@ -305,36 +322,15 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         labels : ndarray of shape (n_samples,)
             Values of `classes_`, or `unknown_label`.
         """
-        log_proba = self.predict_log_proba(X)
-        labels = self.classes_[log_proba.argmax(axis=1)]
+        own, joint = self._joint_log_prob(X)
+        labels = self.classes_[self._log_proba(joint).argmax(axis=1)]
         if self.reject is None:
             return labels
-        is_rejected = self.p_values(X).max(axis=1) <= self.reject
+        is_rejected = self._p_values(own).max(axis=1) <= self.reject
         kind = np.result_type(labels, np.min_scalar_type(self._unknown))
         labels = labels.astype(object if labels.dtype == object else kind)
         labels[is_rejected] = self._unknown
         return labels
-
-    def score(self, X, y, sample_weight=None):
-        """Return the accuracy of `predict`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        y : array-like of shape (n_samples,)
-            The classes.
-
-        sample_weight : array-like of shape (n_samples,), default=None
-            Importance of each row.
-
-        Returns
-        -------
-        score : float
-            Fraction of the rows whose label is right; a rejected row is not.
-        """
-        return super().score(X, y, sample_weight)
 
     def p_values(self, X):
         """Return the conformal p-value of each class: small where a row is unlike its rows.
@@ -356,7 +352,10 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
                 "There are no p-values without calibration rows: fit with calibration=0.2 or with "
                 "a reject."
             )
-        scores, _ = self._joint_log_prob(X)
+        return self._p_values(self._joint_log_prob(X)[0])
+
+    def _p_values(self, scores):
+        """Return p-values from the log-density of each row under each class."""
         return np.column_stack(
             [
                 (1 + np.searchsorted(calibration, own, side="right")) / (len(calibration) + 1)
@@ -383,7 +382,14 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         """
         if not (isinstance(coverage, Real) and 0 < coverage < 1):
             raise ValueError(f"coverage={coverage!r}; it must be a number between 0 and 1.")
-        return self.p_values(X) > 1 - coverage
+        p_values = self.p_values(X)
+        n = min(map(len, self.calibration_scores_))
+        if 1 / (n + 1) > 1 - coverage:
+            warn_user(
+                f"Every set has a class with {n} calibration rows only; coverage={coverage:g} "
+                f"needs {math.ceil(coverage / (1 - coverage) - 1e-9)} rows of each class."
+            )
+        return p_values > 1 - coverage
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimators_")

@@ -183,27 +183,6 @@ class FlowRegressor(
         """
         return getattr(self.predict_distribution(X), self.prediction)()
 
-    def score(self, X, y, sample_weight=None):
-        """Return the coefficient of determination of `predict`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            The targets.
-
-        sample_weight : array-like of shape (n_samples,), default=None
-            Importance of each row.
-
-        Returns
-        -------
-        score : float
-            At most 1; 0 for the mean of y. `density_.score` is the likelihood.
-        """
-        return super().score(X, y, sample_weight)
-
     def predict_quantiles(self, X, quantiles=(0.05, 0.5, 0.95)):
         """Return quantiles of y at each row, which are not calibrated.
 
