@@ -8,9 +8,10 @@ import pytest
 import torch
 from _densities import NAMES, AtEpochEnd
 from scipy import stats
+from sklearn.feature_selection import SelectKBest, f_regression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
@@ -230,7 +231,7 @@ def test_bounds_hold():
         density.fit(X, y)
 
 
-def test_several_outputs():
+def test_several_outputs(monkeypatch):
     X, y = heteroscedastic(300)
     Y = pd.DataFrame({"a": y, "b": np.rint(2 * y)})
     density = ConditionalDensity(quick(bounds={"b": (-50, 50)}), cv=2, random_state=0).fit(X, Y)
@@ -245,6 +246,9 @@ def test_several_outputs():
     assert np.allclose(distribution.cdf(quantiles)[..., 0], q[..., 0], atol=0.01)
     assert (distribution.cdf(quantiles)[..., 1] >= q[..., 0] - 0.01).all()
     assert distribution.logpdf(Y[:4]).shape == (4,)
+    blocks = partial(_distribution.in_blocks, size=3)
+    monkeypatch.setattr(_distribution, "in_blocks", lambda *args, size=0: blocks(*args))
+    assert np.allclose(distribution.ppf(q), quantiles)
     with pytest.raises(ValueError, match="y has 1 columns"):
         density.log_prob(X, y)
 
@@ -355,6 +359,15 @@ def test_an_encoder_may_be_given():
     density = ConditionalDensity(quick(2), encoder=encoder, random_state=0).fit(X, y)
     assert density.n_features_in_ == 1
     assert density.log_prob(X, y).shape == (100,)
+
+
+def test_an_encoder_may_be_supervised_and_sparse():
+    X, y = heteroscedastic(60)
+    X = np.column_stack([X, np.rint(3 * X)])
+    best = SelectKBest(f_regression, k=1)  # takes y as a single column
+    for encoder in (best, OneHotEncoder(handle_unknown="ignore")):
+        density = ConditionalDensity(quick(1), encoder=encoder, cv=None, random_state=0)
+        assert np.isfinite(density.fit(X, y).log_prob(X, y)).all()
 
 
 @pytest.mark.parametrize("search", [GridSearchCV, FlowGridSearchCV])

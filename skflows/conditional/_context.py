@@ -1,6 +1,7 @@
 """Encoding of the conditions of a conditional density: numbers, categories and gaps."""
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import OneHotEncoder, TargetEncoder
@@ -29,10 +30,14 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
     ----------
     random_state : int, default=0
         Seeds the folds of the cross-fitted means.
+
+    accept_sparse : bool, default=False
+        Whether to make sparse matrices dense, or to raise an error.
     """
 
-    def __init__(self, random_state=0):
+    def __init__(self, random_state=0, accept_sparse=False):
         self.random_state = random_state
+        self.accept_sparse = accept_sparse
 
     def fit(self, X, y=None, sample_weight=None):
         """Learn the columns of X."""
@@ -105,7 +110,7 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
 
     def _validated(self, X, reset):
         """Return the columns of numbers as floats, and those of categories as texts."""
-        table = X
+        table = X = X.toarray() if self.accept_sparse and issparse(X) else X
         X = validate_data(self, X, dtype=None, ensure_all_finite=False, reset=reset)
         if reset:
             kinds = [str(dtype).lower() for dtype in getattr(table, "dtypes", [])]

@@ -228,8 +228,9 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
     def _fit_encoder(self, X, Y, weight):
         """Fit the encoder, and return the encoded X."""
         first = [] if isinstance(self.encoder, str) else [clone(self.encoder)]
-        self.encoder_ = make_pipeline(*first, ContextEncoder())
-        context = self.encoder_.fit_transform(X, Y, contextencoder__sample_weight=weight)
+        self.encoder_ = make_pipeline(*first, ContextEncoder(accept_sparse=bool(first)))
+        y = Y[:, 0] if Y.shape[1] == 1 else Y
+        context = self.encoder_.fit_transform(X, y, contextencoder__sample_weight=weight)
         for name in ("n_features_in_", "feature_names_in_"):
             vars(self).pop(name, None)
             if hasattr(self.encoder_, name):

@@ -323,18 +323,20 @@ class ConditionalDistribution:
 
     def _draws(self):
         """Return draws from a quasi-random sequence, of shape (N_DRAWS, n, n_outputs)."""
-        d, n = self._density.n_outputs_, len(self)
+        density, d = self._density, self._density.n_outputs_
         latent = ndtri(qmc.Sobol(d, seed=0).random(N_DRAWS) * (1 - 1e-9) + 5e-10)
-        y = np.empty((n, N_DRAWS, d))
-        # Draws are dealt out to the flows in turn.
-        n_flows = len(self._density.flows_)
-        for i, flow in enumerate(self._density.flows_):
-            own = latent[i::n_flows]
-            rows = np.repeat(self._context, len(own), axis=0)
-            y[:, i::n_flows] = self._density._inverse(flow, np.tile(own, (n, 1)), rows).reshape(
-                n, len(own), d
-            )
-        return np.moveaxis(y, 1, 0)
+        n_flows = len(density.flows_)
+
+        def draws(context):
+            y = np.empty((len(context), N_DRAWS, d))
+            for i, flow in enumerate(density.flows_):  # draws are dealt out to them in turn
+                own = latent[i::n_flows]
+                rows = np.repeat(context, len(own), axis=0)
+                found = density._inverse(flow, np.tile(own, (len(context), 1)), rows)
+                y[:, i::n_flows] = found.reshape(-1, len(own), d)
+            return y
+
+        return np.moveaxis(in_blocks(draws, self._context, size=ROWS_AT_ONCE // N_DRAWS), 1, 0)
 
 
 def in_blocks(function, *arrays, size=ROWS_AT_ONCE):
