@@ -435,6 +435,18 @@ def test_saved_and_loaded(tmp_path):
     assert np.array_equal(loaded.log_prob(X, y), density.log_prob(X, y))
 
 
+def test_a_seed_of_the_flow_is_kept():
+    X, y = heteroscedastic(60)
+    density = ConditionalDensity(quick(1, random_state=3), cv=None)
+    assert density.fit(X, y).score(X, y) == density.fit(X, y).score(X, y)
+
+
+def test_errors_about_y_name_it():
+    X, y = heteroscedastic(60)
+    with pytest.raises(ValueError, match=r"^y\[0, 0\] is 1e\+306"):
+        ConditionalDensity(quick(1)).fit(X, np.where(np.arange(60) == 0, 1e306, y))
+
+
 def test_constant_y():
     X, _ = heteroscedastic(60)
     density = ConditionalDensity(quick(1), random_state=0).fit(X, np.ones(60))

@@ -13,6 +13,7 @@ from skflows.inspection import (
     PredictiveBandsDisplay,
     PredictiveCalibrationDisplay,
 )
+from skflows.inspection._predictive_bands import _along
 
 pytestmark = pytest.mark.usefixtures("close_figures")
 
@@ -55,6 +56,14 @@ def test_bands_hold_other_columns_fixed():
         PredictiveBandsDisplay.from_estimator(density, X, "few")
     with pytest.raises(ValueError, match="not a column of X"):
         PredictiveBandsDisplay.from_estimator(density, X, "other")
+
+
+def test_categories_of_integers_are_held_at_the_most_frequent():
+    X = pd.DataFrame({"x": np.arange(5.0), "kind": pd.Categorical([0, 0, 1, 3, 4])})
+    rows, name = _along(X, np.int64(0), 3)
+    assert name == "x"
+    assert rows["kind"].tolist() == [0, 0, 0]
+    assert rows["kind"].dtype == X["kind"].dtype
 
 
 def test_calibration(fitted):

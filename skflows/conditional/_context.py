@@ -10,21 +10,22 @@ from sklearn.utils.validation import validate_data
 
 from ..density._warnings import warn_user
 
-# With more categories, or several columns of y, a category is encoded by the mean of y.
+# With more categories, a category is encoded by the mean of y if y is a single column.
 MAX_ONE_HOT = 12
 N_FOLDS = 5  # of the cross-fitted means
 LEAST_ROWS = 10  # among which most values of a column should be known
-FARTHEST = 4.0  # standard deviations, towards which outlying numbers are squashed
+FARTHEST = 4.0  # standard deviations, beyond which numbers are compressed
 
 
 class ContextEncoder(TransformerMixin, BaseEstimator):
     """Standardised numbers, encoded categories and indicators of gaps, as columns of floats.
 
-    Numbers are standardised, and outlying ones drawn towards 4 standard deviations. A gap becomes
-    the mean, with an indicator if the column had gaps in `fit`. Categories are columns of texts
-    or booleans, or of pandas' categorical dtype. Those with up to 12 categories are encoded as
-    one-hot, others as the cross-fitted mean of y; a gap is a category of its own, and an unknown
-    category is encoded as zeros or as the overall mean.
+    Numbers are standardised, and compressed beyond 4 standard deviations. A missing number becomes
+    the mean, with an indicator if the column had missing values in `fit`. Categories are columns of
+    texts or booleans, or of pandas' categorical dtype. Those with up to 12 categories are encoded
+    as one-hot, others as the cross-fitted mean of y or, if y has several columns, as one-hot with
+    at most 24 columns. A missing value is a category of its own, and an unknown category is encoded
+    as zeros or as the overall mean.
 
     Parameters
     ----------

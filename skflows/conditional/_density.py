@@ -50,7 +50,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
     ----------
     estimator : FlowDensity, default=None
         The flow, which is cloned. By default ``NSFDensity(n_transforms=2, dropout=0.2)``.
-        `warm_start` and `contamination` have no effect, and a `CNFDensity` has no columns of noise.
+        `warm_start` and `contamination` have no effect, `input_noise` is added to the encoded X
+        too, and a `CNFDensity` has no columns of noise and no coupling by optimal transport.
 
     cv : "auto", None, int, cross-validation generator or iterable, default="auto"
         How rows are held out, with a flow for each split; the density is the mean of theirs.
@@ -58,14 +59,15 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         its own ``validation_fraction``.
 
     encoder : "auto" or transformer, default="auto"
-        What turns X into numbers. "auto" standardises numbers, and draws outlying ones towards 4
+        What turns X into numbers. "auto" standardises numbers, and compresses them beyond 4
         standard deviations. Texts, booleans and pandas' categories become one-hot columns or,
-        from 13 categories on, means of y, cross-fitted on the training rows. A gap becomes the
-        mean, with an indicator, or a category of its own. A transformer is fitted to X and y
-        first, and "auto" to its output.
+        from 13 categories on, means of y, cross-fitted on the training rows; if y has several
+        columns, one-hot columns in any case, at most 24. A missing value becomes the mean, with an
+        indicator, or a category of its own. A transformer is fitted to X and y first, and "auto"
+        to its output.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds the folds and the flows, in place of the flow's own.
+        Seeds the folds and the flows; by default, the seed of `estimator` does.
 
     Attributes
     ----------
@@ -134,8 +136,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            The conditions: numbers and, in a DataFrame or an array of objects, categories. Gaps
-            are None or NaN.
+            The conditions: numbers and, in a DataFrame or an array of objects, categories. Missing
+            values are None or NaN.
 
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             What is modelled.
@@ -192,7 +194,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None."
             )
-        random_state = check_random_state(self.random_state)
+        seed = estimator.random_state if self.random_state is None else self.random_state
+        random_state = check_random_state(seed)
         Y, names = validate_outputs(y, least=2)
         check_consistent_length(X, Y)
         weight = validate_weight(sample_weight, Y, least=2)
@@ -490,5 +493,5 @@ def validate_outputs(y, least=1):
         names = [y.name]
     Y = check_array(y, ensure_2d=False, dtype=np.float64, ensure_min_samples=least, input_name="y")
     Y = Y.reshape(len(Y), -1) if Y.ndim == 1 else Y
-    check_magnitude(Y, names)
+    check_magnitude(Y, names, what="y")
     return Y, None if names is None else list(names)

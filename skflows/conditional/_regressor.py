@@ -124,9 +124,8 @@ class FlowRegressor(
         vars(self).pop("density_", None)  # a fit that fails leaves nothing fitted
         density = ConditionalDensity() if self.density is None else clone(self.density)
         random_state = check_random_state(self.random_state)
-        seed = random_state.randint(2**31 - 1)
-        if density.random_state is None:
-            density.set_params(random_state=seed)
+        if density.random_state is None and self.random_state is not None:
+            density.set_params(random_state=random_state.randint(2**31 - 1))
         # As arrays, to take rows of them; tables keep the names of their columns.
         X = X if hasattr(X, "columns") else check_array(X, dtype=None, ensure_all_finite=False)
         if y is None:
@@ -224,7 +223,7 @@ class FlowRegressor(
         """Return an interval for each row that contains y with the given probability.
 
         It has the same probability below as above it under the density, at a level that the
-        calibration rows set.
+        calibration rows set; if y is discrete, its ends are moved inwards to possible values.
 
         Parameters
         ----------

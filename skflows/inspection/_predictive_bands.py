@@ -1,5 +1,7 @@
 """Predictive bands of a regression against one feature."""
 
+from numbers import Integral
+
 import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
@@ -205,10 +207,18 @@ def _along(X, feature, n):
         X = check_array(X, dtype=None, ensure_all_finite="allow-nan", input_name="X")
     names = list(X.columns) if is_frame else list(range(X.shape[1]))
     known = feature in names
-    if not known and not (is_frame and isinstance(feature, int) and 0 <= feature < len(names)):
+    if not known and not (is_frame and isinstance(feature, Integral) and 0 <= feature < len(names)):
         raise ValueError(f"feature={feature!r} is not a column of X; it has {names}.")
     name = feature if known else names[feature]
-    columns = {key: _middle(_column(X, key)) for key in names}
+    kinds = getattr(X, "dtypes", None)
+    kinds = (
+        kinds.items() if hasattr(kinds, "items") else ()
+    )  # pandas: categories stay what they are
+    categories = {key: kind for key, kind in kinds if str(kind) == "category"}
+    columns = {
+        key: _middle(_column(X, key).astype(object) if key in categories else _column(X, key))
+        for key in names
+    }
     values = _column(X, name)
     if values.dtype.kind not in "iuf":
         raise ValueError(f"feature={feature!r} is not a column of numbers.")
@@ -217,11 +227,7 @@ def _along(X, feature, n):
     if not is_frame:
         return np.column_stack(list(columns.values())), name
     rows = type(X)(columns)
-    kinds = getattr(X, "dtypes", None)
-    if hasattr(kinds, "items"):  # pandas: categories stay what they are
-        kept = {key: kind for key, kind in kinds.items() if str(kind) == "category"}
-        rows = rows.astype(kept)
-    return rows, name
+    return rows.astype(categories) if categories else rows, name
 
 
 def _middle(values):

@@ -81,12 +81,12 @@ def weighted_rows(estimator, X, sample_weight, *, least, reset=True):
     return X, weight, is_weighted
 
 
-def check_magnitude(X, names=None):
+def check_magnitude(X, names=None, what="X"):
     """Raise an error if a value is so large that sums and differences would overflow."""
     if X.dtype == np.float64 and max(X.max(), -X.min()) > MAX_VALUE:
         row, column = np.argwhere(np.abs(X) > MAX_VALUE)[0]
         raise ValueError(
-            f"X[{row}, {key_of(column, names)!r}] is {X[row, column]:.3g}; values beyond "
+            f"{what}[{row}, {key_of(column, names)!r}] is {X[row, column]:.3g}; values beyond "
             f"{MAX_VALUE:g} overflow: divide the column by a constant, or drop the row."
         )
 
