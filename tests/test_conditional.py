@@ -333,7 +333,7 @@ def test_booleans_are_categories():
 def test_values_that_are_no_numbers():
     X, y = table(60)
     density = ConditionalDensity(quick(1), cv=None, random_state=0)
-    with pytest.raises(TypeError, match="dates as days since"):
+    with pytest.raises(TypeError, match=r"Column 'day' of X .*\(dates as days since"):
         density.fit(X.assign(day=pd.date_range("2020", periods=60)), y)
     with pytest.raises(ValueError, match="'x' among numbers"):
         density.fit(X, y).log_prob(X.assign(number="x"), y)

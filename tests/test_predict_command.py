@@ -39,7 +39,7 @@ def test_fit_and_predict(folder, capsys):
     assert run("predict model.skflows data.csv") == 0
     assert capsys.readouterr().out.startswith("mean,median,low,high\n")
     assert run("score model.skflows data.csv") == 2
-    assert "holds a FlowRegressor" in capsys.readouterr().err
+    assert "holds a FlowRegressor; use skflows predict" in capsys.readouterr().err
 
 
 def test_few_rows(folder, capsys):

@@ -181,8 +181,9 @@ def load_model(args, classes=DENSITIES, fitted="offset_", source="skflows"):
             hint = "; if it is a pickle that you trust, add --allow-pickle" if is_foreign else ""
             raise ValueError(f"{one_line(error)}{hint}") from error
     if not isinstance(model, classes) or not hasattr(model, fitted):
+        hint = "; use skflows predict" if isinstance(model, FlowRegressor) else ""
         raise ValueError(
-            f"{path} is not a fitted model of {source}: it holds a {type(model).__name__}"
+            f"{path} is not a fitted model of {source}: it holds a {type(model).__name__}{hint}"
         )
     return model
 

@@ -98,8 +98,8 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
 
     def _warn_of_unknown(self, categories):
         """Warn of columns in which most values are unknown."""
-        names = getattr(self, "feature_names_in_", np.arange(self.n_features_in_))
-        columns = zip(names[self.is_category_], categories.T, self.known_, strict=True)
+        names = self._names()[self.is_category_]
+        columns = zip(names, categories.T, self.known_, strict=True)
         for name, column, known in columns:
             unknown = [value for value in column if value not in known]
             if len(column) >= LEAST_ROWS and len(unknown) > len(column) / 2:
@@ -108,6 +108,9 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
                     f"{unknown[0]!r}, did not occur in fit and tell nothing. If its values are "
                     "written differently now, convert them; if they are unique, drop the column."
                 )
+
+    def _names(self):
+        return getattr(self, "feature_names_in_", np.arange(self.n_features_in_))
 
     def _validated(self, X, reset):
         """Return the columns of numbers as floats, and those of categories as texts."""
@@ -124,7 +127,8 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
             names = np.array(table.columns, dtype=object)[self.is_category_]
             columns = [table[name].to_list() for name in names]
             categories = np.array(columns, dtype=object).reshape(-1, len(X)).T
-        return as_numbers(X[:, ~self.is_category_]), as_texts(categories)
+        numbers = as_numbers(X[:, ~self.is_category_], self._names()[~self.is_category_])
+        return numbers, as_texts(categories)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -156,22 +160,22 @@ def as_text(value):
     return "" if is_missing(value) else str(value)
 
 
-def as_numbers(columns):
+def as_numbers(columns, names):
     """Return columns as floats, a gap as NaN."""
     if columns.dtype.kind == "O":
-        columns = [[as_number(value) for value in row] for row in columns]
+        columns = [list(map(as_number, row, names)) for row in columns]
     columns = np.asarray(columns, dtype=np.float64)
     if not columns.size:
         return columns
     return check_array(columns, ensure_all_finite="allow-nan", input_name="X")
 
 
-def as_number(value):
+def as_number(value, name):
     """Return a value as a float, a gap as NaN."""
     try:
         return np.nan if is_missing(value) else float(value)
     except (TypeError, ValueError) as error:
         raise type(error)(
-            f"{error}. A column of X holds {value!r} among numbers: give numbers alone (dates as "
-            "days since the first of them), or texts for a column of categories."
+            f"{error}. Column {name!r} of X holds {value!r} among numbers: give numbers alone "
+            "(dates as days since the first of them), or texts for a column of categories."
         ) from error
