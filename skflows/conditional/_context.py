@@ -57,10 +57,10 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
         scale = np.sqrt(weight @ deviation**2 / total)
         self.scale_ = np.where(scale > 1e-12 * np.abs(self.mean_), scale, 1.0)
         self.has_gaps_ = ~is_known.all(axis=0)
-        n_categories = np.array([len(np.unique(column)) for column in categories.T])
+        self.known_ = [np.unique(column) for column in categories.T]
+        n_categories = np.array(list(map(len, self.known_)))
         is_single = y is not None and np.ndim(np.squeeze(y)) == 1
         self.is_many_ = (n_categories > MAX_ONE_HOT) & is_single
-        self.known_ = [set(column) for column in categories.T]
         self.few_, self.many_ = None, None
         encoded = [self._encode_numbers(numbers)]
         if not self.is_many_.all():
@@ -101,6 +101,7 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
         names = self._names()[self.is_category_]
         columns = zip(names, categories.T, self.known_, strict=True)
         for name, column, known in columns:
+            known = set(known)
             unknown = [value for value in column if value not in known]
             if len(column) >= LEAST_ROWS and len(unknown) > len(column) / 2:
                 warn_user(
