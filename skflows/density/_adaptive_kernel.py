@@ -18,7 +18,7 @@ MIN_WIDTH = 0.01  # of the median width
 TINY = 1e-100  # where even the median is 0
 MAX_CANCELLATION = 1e7  # then exponents are exact to about 1e-9
 ROUNDING = 1e-12  # of sums of weights
-VALUES_PER_CHUNK = 2**20  # kernel values at once
+VALUES_PER_CHUNK = 2**18  # kernel values at once
 
 
 def log_sum_exp(exponents):
