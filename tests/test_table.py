@@ -17,6 +17,7 @@ from skflows.outlier._tables import needs_table_density
 from skflows.table import _components, _latent_classes
 from skflows.table._columns import decide
 from skflows.table._frames import read_frame
+from skflows.table._view import TableView
 
 N = 200
 
@@ -323,6 +324,30 @@ def test_modelled_gaps():
     assert own.score_samples(gap)[0] < own.score_samples(row)[0] - 1
     drawn = own.sample(300, random_state=0)
     assert drawn["size"].isna().mean() == pytest.approx(table["size"].isna().mean(), abs=0.12)
+    # "visits" has no gap in fit: a first one is odd too, and all questions have values for answers.
+    assert (
+        own.score_samples(row.assign(visits=np.nan))[0] < own.score_samples(row)[0] - np.log(N / 10)
+    )
+    assert not own.impute(table[:50], "draw", random_state=0).isna().any(axis=None)
+    assert not own.impute(table[:50]).isna().any(axis=None)
+    assert own.sample(5, given={"sex": None, "size": 0.0})["sex"].notna().all()
+
+
+def test_modelled_gaps_sum_to_one():
+    """In each member: a value comes after the variable that says whether there is one."""
+    rng = np.random.default_rng(0)
+    pair = {name: rng.choice(["p", "q", None], 200, p=[0.3, 0.3, 0.4]) for name in "ab"}
+    own = quick(missing="model").fit(pd.DataFrame(pair))
+    levels = pd.Series(["p", "q", None], name="a").to_frame().merge(
+        pd.Series(["p", "q", None], name="b"), how="cross"
+    )
+    view = TableView(own._schema, own._rows(levels))
+    for member, _ in own._members:
+        assert np.exp(member.log_prob(view)).sum() == pytest.approx(1)
+    (network, *_) = [member for member, _ in own._members if hasattr(member, "network")]
+    drawn = network.sample(own._schema, own._nothing_known(50), np.random.RandomState(0))
+    for value, flag in own._schema.flag_of.items():
+        assert (drawn.known[:, value] == (drawn.code[:, flag] == 0)).all()
 
 
 @pytest.mark.parametrize(

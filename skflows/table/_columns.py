@@ -352,7 +352,7 @@ class ColumnModel:
                 f"columns gives {self.name!r} the kind {self.kind!r} with the arguments "
                 f"{self.arguments}, which do not fit: {error}"
             ) from error
-        self.has_gap_part = models_gaps and self.n_missing > 0
+        self.has_gap_part = models_gaps
         if self.has_gap_part:
             counts = [len(column.known) - self.n_missing, self.n_missing]
             self.parts = [Levels([False, True], counts), *self.parts]
@@ -475,10 +475,13 @@ class Schema:
             setting = ColumnSetting(name, handle_unknown, random_state)
             self.columns.append(ColumnModel(column, decision, setting, models_gaps))
         self.of_column, self.parts = [], []
+        self.flag_of = {}  # the variable that says whether the value of another is missing
         for column in self.columns:
             first = len(self.parts)
             self.parts += column.parts
             self.of_column.append(np.arange(first, len(self.parts)))
+            if column.has_gap_part:
+                self.flag_of |= dict.fromkeys(range(first + 1, len(self.parts)), first)
 
     @staticmethod
     def _checked(columns, names):
@@ -522,6 +525,12 @@ class Schema:
                 )
             )
         return found
+
+    def with_values(self, rows):
+        """Return rows of which no value is missing: those that are unknown exist."""
+        rows = rows.copy()
+        rows.code[:, list(self.flag_of.values())] = 0
+        return rows
 
     def parts_of(self, names):
         """Return a mask of the variables of some columns."""

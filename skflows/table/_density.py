@@ -65,7 +65,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     missing : {"ignore", "model"}, default="ignore"
         Whether the pattern of missing values is part of the model. With "ignore", values are taken
         to be missing at random, and the score of a row is the log-density of its known part. With
-        "model", a gap is an event with a probability of its own, in columns that had gaps in `fit`.
+        "model", a missing value is an event with a probability of its own, in every column.
 
     n_orders : int, default=4
         Orders of the columns over which the density of the network is averaged. More orders take
@@ -443,6 +443,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             rows = self._nothing_known(n_samples)
         else:
             rows, _, _ = self._some_columns(given, "given")
+            rows = self._schema.with_values(rows)
             rows = rows.take(np.repeat(np.arange(len(rows)), n_samples))
         return self._write(self._complete(rows, random_state), random_state=random_state)
 
@@ -538,7 +539,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         check_is_fitted(self)
         frame = self._read(X)
-        rows = self._schema.encode(frame)
+        rows = self._schema.with_values(self._schema.encode(frame))
         library = library_of(X) if is_frame(X) else "numpy"
         if method == "draw":
             random_state = check_random_state(random_state)

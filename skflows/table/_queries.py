@@ -146,10 +146,11 @@ class ConditionalTable:
 
 
 def without(rows, schema, i):
-    """Return rows in which a column is unknown."""
-    known = rows.known.copy()
-    known[:, schema.of_column[i]] = False
-    return Rows(rows.code, rows.x, known)
+    """Return rows in which the value of a column is unknown, but not missing."""
+    rows = schema.with_values(rows)
+    own = schema.of_column[i]
+    rows.known[:, own] = np.isin(own, list(schema.flag_of.values()))
+    return rows
 
 
 class OneVariable:
