@@ -15,8 +15,9 @@ import skflows
 from skflows import AutoDensity, DensityOutlierDetector, TableDensity, TableImputer
 from skflows.outlier._tables import needs_table_density
 from skflows.table import _components, _latent_classes
-from skflows.table._columns import decide
+from skflows.table._columns import decide, lattice_of
 from skflows.table._frames import read_frame
+from skflows.table._latent_classes import LatentClasses
 from skflows.table._view import TableView
 
 N = 200
@@ -454,3 +455,46 @@ def test_other_densities_point_to_this_one():
         AutoDensity().fit(frame)
     with pytest.raises(ValueError, match="TableDensity"):
         AutoDensity().fit(frame[["x"]])
+
+
+@pytest.mark.parametrize(
+    "unit", [1e-8, 1e-3, 1.0], ids=["of 1e-8", "of 1e-3", "of 1"]
+)
+def test_units_of_any_size(unit):
+    values = unit * np.random.default_rng(0).normal(size=60)
+    assert lattice_of(np.unique(values)) is None
+
+
+def test_lattices_keep_numbers_apart():
+    assert lattice_of(np.array([1000.0, 1000.0005, 1001.0])) == (0.0005, 4)
+    assert lattice_of(np.array([0.3, 0.1 + 0.2, 0.5])) == (0.2, 1)  # rounding errors
+    assert lattice_of(np.zeros(1)) == (1.0, 0)
+
+
+def test_whole_numbers_given_and_of_points():
+    """Latent classes: sums over whole numbers given a point, and integrals the other way."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=200)
+    table = pd.DataFrame({"n": np.rint(30 * x).astype(int), "y": x + 0.02 * rng.normal(size=200)})
+    own = quick().fit(table)
+    own._members = [pair for pair in own._members if isinstance(pair[0], LatentClasses)]
+    whole = pd.DataFrame({"n": np.arange(-400, 401)})
+    for y in (0.0, 0.017, 1.03):
+        sum_ = np.exp(own.condition({"y": y}).score_samples(whole)).sum()
+        assert sum_ == pytest.approx(1, abs=1e-6)
+    grid = np.linspace(-8, 8, 8001)
+    scores = own.condition({"n": 17}).score_samples(pd.DataFrame({"y": grid}))
+    assert np.exp(scores).sum() * (grid[1] - grid[0]) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_median_may_be_the_least_value():
+    rng = np.random.default_rng(0)
+    rain = np.where(rng.uniform(size=200) < 0.8, 0.0, 5 + rng.gamma(2.0, size=200))
+    own = quick(columns={"rain": ("atoms", [0.0], 0.0)}).fit(pd.DataFrame({"rain": rain}))
+    assert own.quantile("rain", pd.DataFrame({"rain": [np.nan]}), [0.3, 0.5]).tolist() == [[0, 0]]
+
+
+def test_columns_with_numbers_for_names():
+    frame = pd.DataFrame(np.random.default_rng(0).normal([0, 100], size=(60, 2)))
+    own = quick(max_iter=1).fit(frame)
+    assert (own.score_samples(frame[[1, 0]]) == own.score_samples(frame)).all()

@@ -12,6 +12,7 @@ from ._parts import Cells, Levels, Number, Rows
 FEW_VALUES = 30  # numbers with at most so many distinct values are levels
 ROWS_PER_LEVEL = 5  # on average, at least
 MAX_DECIMALS = 6
+ROUNDING = 1e-12  # relative difference up to which numbers are the same, for rounding errors
 DISTINCT = 0.8  # share of distinct values from which on decimals are rounding, not a lattice
 ATOM_SHARE, ATOM_ROWS = 0.02, 5  # share and number of equal rows from which on a value is an atom
 MAX_ATOMS = 10
@@ -75,12 +76,15 @@ def decide(column):
 
 def lattice_of(distinct):
     """Return the gap and decimals of numbers with few decimals, or None."""
-    tolerance = 1e-6 * max(1.0, np.abs(distinct).max())
+    scale = np.abs(distinct).max()
     for decimals in range(MAX_DECIMALS + 1):
-        if np.abs(distinct - np.round(distinct, decimals)).max() < min(
-            tolerance, 10.0**-decimals / 100
+        steps = np.rint(distinct * 10**decimals)
+        tolerance = min(1e-6 * scale, 10.0**-decimals / 100)
+        merged = np.diff(distinct)[np.diff(steps) == 0]
+        if (
+            np.abs(distinct - np.round(distinct, decimals)).max() <= tolerance
+            and merged.max(initial=0.0) <= ROUNDING * scale
         ):
-            steps = np.rint(distinct * 10**decimals)
             if np.abs(steps).max() > 2**52:
                 return None
             gap = np.gcd.reduce(np.diff(steps.astype(np.int64))) if len(steps) > 1 else 1

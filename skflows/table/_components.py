@@ -87,7 +87,8 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     gaussian = None
     if has_backbone:
         one = fit_latent_classes(train, 1, "quantile", random_state)
-        gaussian = one.means[0], one.covariances[0]
+        order = np.argsort(one.numbers)
+        gaussian = one.means[0, order], one.covariances[0][np.ix_(order, order)]
     with torch_seed(seed, torch.device("cpu")), gradients_enabled(), one_thread():
         generator = torch.Generator().manual_seed(seed)
         network = OrderAgnosticNetwork(

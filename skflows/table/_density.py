@@ -326,7 +326,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def _read(self, X, reset=False):
         """Return X as a `Frame`, in the order of the columns of `fit`."""
-        if is_frame(X) and not reset and hasattr(self, "feature_names_in_"):
+        if is_frame(X) and not reset and self._library != "numpy":
             frame = read_frame(X, self._schema.names)
         else:
             if not is_frame(X):

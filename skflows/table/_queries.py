@@ -220,7 +220,9 @@ class OneVariable:
             return part.value(code, np.full(n, np.nan))
         x, below = self._on_grid
         first = (below < q).sum(axis=1).clip(1, len(x) - 1)
-        low, high = x[first - 1], x[first]
+        low = x[first - 1]
+        # The first number of the grid may be an atom.
+        high = np.where(below[:, 0] >= q, low, x[first])
         for _ in range(N_BISECTIONS):
             middle = (low + high) / 2
             is_below = self.cdf(middle[:, None])[:, 0] < q
