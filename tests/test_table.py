@@ -16,7 +16,7 @@ from skflows import AutoDensity, DensityOutlierDetector, TableDensity, TableImpu
 from skflows.outlier._tables import needs_table_density
 from skflows.table import _components, _latent_classes
 from skflows.table._columns import decide, lattice_of
-from skflows.table._frames import read_frame
+from skflows.table._frames import Column, read_frame, write_frame
 from skflows.table._latent_classes import LatentClasses
 from skflows.table._view import TableView
 
@@ -498,3 +498,113 @@ def test_columns_with_numbers_for_names():
     frame = pd.DataFrame(np.random.default_rng(0).normal([0, 100], size=(60, 2)))
     own = quick(max_iter=1).fit(frame)
     assert (own.score_samples(frame[[1, 0]]) == own.score_samples(frame)).all()
+
+
+def test_means_are_possible():
+    """Of counts, of angles among few, and of dates."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=300)
+    table = pd.DataFrame(
+        {
+            "x": x,
+            "n": rng.poisson(np.exp(1 + 1.5 * x)),
+            "hour": np.where(rng.uniform(size=300) < 0.5, 23, 1),
+            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(7 * rng.integers(0, 40, 300), "D"),
+        }
+    )
+    own = quick(columns={"hour": ("circular", 24)}).fit(table)
+    asked = pd.DataFrame({"x": [-3.0, 0.0], "n": np.nan, "hour": np.nan, "day": pd.NaT})
+    filled = own.impute(asked)
+    assert (filled["n"] >= 0).all()
+    assert np.cos(filled["hour"] * np.pi / 12).min() > 0.8
+    assert (filled["day"].dt.day_of_week == 0).all()
+
+
+def test_few_angles_are_wrapped():
+    table = pd.DataFrame({"hour": np.tile(np.arange(1, 25), 10)})
+    own = quick(columns=COLUMNS).fit(table)
+    scores = own.score_samples(pd.DataFrame({"hour": [0, 24, 12, 36]}))
+    assert scores[[0, 2]] == pytest.approx(scores[[1, 3]])
+    assert np.exp(own.score_samples(table[:24])).sum() == pytest.approx(1, abs=0.01)
+    few = quick(columns=COLUMNS).fit(pd.DataFrame({"hour": [1, 23] * 40}))
+    assert np.exp(few.score_samples(table[:24])).sum() == pytest.approx(1)
+
+
+def test_angles_have_a_density_everywhere():
+    rng = np.random.default_rng(0)
+    hour = rng.uniform(8, 18, 200)
+    own = quick(columns=COLUMNS, max_iter=8).fit(pd.DataFrame({"hour": hour}))
+    grid = np.arange(24000) / 1000
+    scores = own.score_samples(pd.DataFrame({"hour": grid}))
+    assert scores.min() > -40
+    assert np.exp(scores).sum() / 1000 == pytest.approx(1, abs=1e-3)
+    cut = own._schema.parts[0].low
+    assert np.isfinite(own.score_samples(pd.DataFrame({"hour": [cut, cut + 24]}))).all()
+    x = np.linspace(8, 18, 9)
+    for map_ in own._schema.parts[0].maps.values():
+        assert map_.inverse(map_.forward(x)[0]) == pytest.approx(x, abs=1e-3)
+
+
+def test_imputation_keeps_known_values_exactly():
+    """Even those that float64 or microseconds cannot hold."""
+    n = 60
+    moments = pd.Series(pd.date_range("2024-10-26", periods=n, freq="37min", tz="Europe/Berlin"))
+    table = pd.DataFrame(
+        {
+            "id": pd.array([2**53 + 1, 5, None] * 20, dtype="Int64"),
+            "at": (moments + pd.Timedelta(1, "ns")).mask(np.arange(n) % 7 == 0),
+            "x": np.random.default_rng(0).normal(size=n),
+        }
+    )
+    filled = quick(max_iter=1).fit(table).impute(table)
+    assert not filled.isna().any(axis=None)
+    pd.testing.assert_frame_equal(filled.where(table.notna()), table)
+    frame = pl.DataFrame({"id": [2**53 + 1, 5, None] * 20, "x": table["x"].to_numpy()})
+    filled = quick(max_iter=1).fit(frame).impute(frame)
+    assert filled["id"][:2].to_list() == [2**53 + 1, 5]
+    assert filled.null_count().sum_horizontal()[0] == 0
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "UInt8"])
+def test_values_stay_within_integer_dtypes(dtype):
+    columns = [Column(np.array([-3.0, 7.4, 300.0]), np.ones(3, dtype=bool), "number", dtype)]
+    assert write_frame(columns, ["n"], "pandas")["n"].tolist() == [0, 7, 255]
+    assert write_frame(columns, ["n"], "numpy", "uint8").ravel().tolist() == [0, 7, 255]
+    as_polars = [columns[0]._replace(dtype="UInt8")]
+    assert write_frame(as_polars, ["n"], "polars")["n"].to_list() == [0, 7, 255]
+
+
+@pytest.mark.parametrize("handle_unknown", ["error", "rare"])
+def test_categories_of_any_dtype(handle_unknown):
+    """Samples and imputed values have the dtypes and the values of the table."""
+    rng = np.random.default_rng(0)
+    code = rng.integers(1, 4, 90)
+    table = pd.DataFrame(
+        {
+            "whole": code,
+            "Int": pd.array(code, dtype="Int64"),
+            "real": code / 4,
+            "date": pd.Timestamp("2024-01-01") + pd.to_timedelta(code, "D"),
+            "flag": code > 1,
+            "text": pd.Series(code).map({1: "a", 2: "b", 3: "c"}),
+        }
+    )
+    kinds = dict.fromkeys(["whole", "Int", "real", "date"], "categorical")
+    own = quick(columns=kinds, handle_unknown=handle_unknown, max_iter=1).fit(table)
+    asked = table[:8].copy()
+    for name in asked:
+        asked[name] = asked[name].mask(np.arange(8) % 2 == 0)
+    drawn, filled = own.sample(300, random_state=0), own.impute(asked, "draw", random_state=0)
+    assert (drawn.dtypes == table.dtypes).all()
+    for name in table:
+        assert set(drawn[name]) | set(filled[name]) <= set(table[name])
+    with pytest.raises(ValueError, match="predict_proba"):
+        own.quantile("real", asked)
+    assert own.levels("flag") == [False, True]
+
+
+def test_truth_values_with_gaps_as_objects():
+    values = pd.Series([True, pd.NA, False, None], dtype=object)
+    (column,) = read_frame(pd.DataFrame({"on": values})).columns
+    assert column.role == "bool"
+    assert column.values[column.known].tolist() == [True, False]

@@ -54,12 +54,11 @@ def decide(column):
     distinct = np.unique(values)
     n_distinct = len(distinct)
     least = distinct[0] if n_distinct else 0.0
-    few = n_distinct <= FEW_VALUES and len(values) >= ROWS_PER_LEVEL * n_distinct
     if n_distinct and is_whole(values):
         kind = "count" if least >= 0 else "integer"
         how = "whole numbers" + (", none negative" if least >= 0 else "")
         return Decision(kind, (), f"{how}, {n_distinct} distinct")
-    if few and lattice_of(distinct) is not None:
+    if is_few(distinct, values) and lattice_of(distinct) is not None:
         return Decision("ordinal", (), f"{n_distinct} distinct numbers")
     if n_distinct <= DISTINCT * len(values) and (found := lattice_of(distinct)) is not None:
         return Decision("rounded", (), f"repeated multiples of {found[0]:g}")
@@ -90,6 +89,11 @@ def lattice_of(distinct):
             gap = np.gcd.reduce(np.diff(steps.astype(np.int64))) if len(steps) > 1 else 1
             return max(int(gap), 1) / 10**decimals, decimals
     return None
+
+
+def is_few(distinct, values):
+    """Whether numbers have so few distinct values that each is a level."""
+    return len(distinct) <= FEW_VALUES and len(values) >= ROWS_PER_LEVEL * len(distinct)
 
 
 def decimals_of(values):
@@ -177,17 +181,22 @@ def on_lattice(column, setting, kind, low=-np.inf, high=np.inf):
     if kind in ("count", "integer"):
         gap = 1.0
     _check_inside(values, low, high, setting, open_ends=False)
-    if len(distinct) <= FEW_VALUES and len(values) >= ROWS_PER_LEVEL * len(distinct):
+    if is_few(distinct, values):
         return [_numeric_levels(values, gap, low, high, decimals)]
     return [Number(values, setting.random_state, gap=gap, low=low, high=high, decimals=decimals)]
 
 
-def _numeric_levels(values, gap, low, high, decimals):
+def _numeric_levels(values, gap, low, high, decimals, period=None):
     levels, counts = np.unique(np.round(values, decimals), return_counts=True)
     spread = levels.std() or 1.0
     scores = (levels - levels.mean()) / spread
     return Levels(
-        levels.tolist(), counts, scores=scores, lattice=(gap, low, high), decimals=decimals
+        levels.tolist(),
+        counts,
+        scores=scores,
+        lattice=(gap, low, high),
+        decimals=decimals,
+        period=period,
     )
 
 
@@ -234,6 +243,9 @@ def categorical(column, setting):
         else (np.array(column.categories or ["?"], dtype=object), np.zeros(1))
     )
     names = [value.item() if hasattr(value, "item") else value for value in distinct.tolist()]
+    if column.role == "bool":  # the other value is possible too, if there is only one
+        names, counts = [False, True], [(values == level).sum() for level in (False, True)]
+        return [Levels(names, counts)]
     if setting.handle_unknown == "rare":
         order = np.argsort(-counts, kind="stable")
         kept = sorted(k for k in order[:MAX_CATEGORIES] if counts[k] >= RARE_ROWS)
@@ -254,23 +266,27 @@ def categorical(column, setting):
 
 
 def circular(column, setting, period):
-    values = np.mod(_numbers(column, setting, "circular"), period)
+    return [angle(_numbers(column, setting, "circular"), setting, float(period))]
+
+
+def angle(values, setting, period):
+    """Return the variable of numbers on a circle."""
+    values = np.mod(values, period)
     distinct = np.unique(values)
-    found = lattice_of(distinct)
-    if found is not None and len(distinct) <= FEW_VALUES < 10 * len(values) / max(len(distinct), 1):
+    found = lattice_of(np.union1d(distinct, 0.0))
+    if found is not None and is_few(distinct, values):
         gap, decimals = found
-        return [_numeric_levels(values, gap, 0.0, period - gap, decimals)]
+        high = gap * (np.ceil(np.round(period / gap, 6)) - 1)  # the last below a whole turn
+        return _numeric_levels(values, gap, 0.0, high, decimals, period)
     cut = emptiest_angle(values, period)
-    return [
-        Number(
-            values,
-            setting.random_state,
-            low=cut,
-            high=cut + period,
-            period=float(period),
-            decimals=decimals_of(values),
-        )
-    ]
+    return Number(
+        values,
+        setting.random_state,
+        low=cut,
+        high=cut + period,
+        period=period,
+        decimals=decimals_of(values),
+    )
 
 
 def emptiest_angle(values, period):
@@ -287,23 +303,7 @@ def datetime(column, setting):
     week, weekday, time = split_moment(column.values[column.known])
     parts = [_part_of_numbers(week, setting), _numeric_levels(weekday, 1.0, 0.0, 6.0, 0)]
     if time.any():
-        found = lattice_of(np.unique(time))
-        steps = len(np.unique(time))
-        if found is not None and steps <= FEW_VALUES:
-            gap, decimals = found
-            parts.append(_numeric_levels(time, gap, 0.0, DAY - gap, decimals))
-        else:
-            cut = emptiest_angle(time, DAY)
-            parts.append(
-                Number(
-                    time,
-                    setting.random_state,
-                    low=cut,
-                    high=cut + DAY,
-                    period=float(DAY),
-                    decimals=decimals_of(time),
-                )
-            )
+        parts.append(angle(time, setting, float(DAY)))
     return parts
 
 
@@ -345,7 +345,7 @@ class ColumnModel:
         self.role, self.dtype, self.categories = column.role, column.dtype, column.categories
         self.n_missing = int((~column.known).sum())
         make = KINDS[self.kind]
-        if self.kind == "categorical" and column.role == "number":
+        if self.kind == "categorical" and column.role in ("number", "datetime"):
             column = column._replace(values=column.values.astype(object))
         try:
             self.parts = make(column, setting, *self.arguments)
@@ -373,7 +373,7 @@ class ColumnModel:
 
     @property
     def is_number(self):
-        return len(self.value_parts) == 1 and self.role == "number"
+        return self.role == "number" and self.kind != "categorical"
 
     def encode(self, column, handle_unknown):
         """Return the levels and numbers of each variable, and which are known."""
@@ -413,7 +413,7 @@ class ColumnModel:
             code, x, known = code[:, 1:], x[:, 1:], known[:, 1:] & ~gaps[:, None]
         values = []
         for j, part in enumerate(self.value_parts):
-            more = (random_state,) if getattr(part, "pooled", None) else ()
+            more = () if getattr(part, "pooled", None) is None else (random_state,)
             values.append(part.value(code[:, j], x[:, j], *more))
         whole = known.all(axis=1)
         if self.kind == "datetime":
@@ -421,7 +421,9 @@ class ColumnModel:
             second = time[0] if time else 0.0
             found = EPOCH_WEEK + week * WEEK + weekday * DAY + second
             return Column(np.where(whole, found, 0.0), whole, "datetime", self.dtype)
-        return Column(values[0], whole, self.role, self.dtype, self.categories)
+        is_number = self.role in ("number", "datetime")  # of which some may be categories
+        found = values[0].astype(np.float64) if is_number else values[0]
+        return Column(found, whole, self.role, self.dtype, self.categories)
 
     def describe(self):
         """Return a row of the table of decisions."""

@@ -19,7 +19,7 @@ from ..density._warnings import warn_user
 from ..ensemble._mixture import mixture_weights, weighted_members
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
 from ._columns import Schema
-from ._frames import is_frame, library_of, read_frame, rows_of, write_frame
+from ._frames import fill_frame, is_frame, read_frame, rows_of, write_frame
 from ._parts import Rows
 from ._queries import ConditionalTable, impute, probabilities_of, quantiles_of
 from ._view import TableView
@@ -540,7 +540,6 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         frame = self._read(X)
         rows = self._schema.with_values(self._schema.encode(frame))
-        library = library_of(X) if is_frame(X) else "numpy"
         if method == "draw":
             random_state = check_random_state(random_state)
             draws = [self._complete(rows, random_state) for _ in range(n_draws)]
@@ -550,23 +549,20 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             draws = [impute(self, rows, method)]
         else:
             raise ValueError(f"method={method!r}; choose 'mean', 'median', 'mode' or 'draw'.")
-        tables = [self._filled(frame, drawn, library, method) for drawn in draws]
+        tables = [self._filled(X, frame, drawn) for drawn in draws]
         return tables[0] if n_draws == 1 else tables
 
-    def _filled(self, frame, drawn, library, method):
-        """Return a table with its known values as they were, and others from drawn rows."""
-        from ._frames import Column
-
-        columns = []
-        for old, new in zip(frame.columns, self._schema.decode(drawn), strict=True):
-            numeric = old.role in ("number", "datetime")
-            kind = np.float64 if numeric and new.role in ("number", "datetime") else object
-            values = np.where(old.known, old.values, new.values).astype(kind)
-            dtype = new.dtype if not old.known.any() else old.dtype
-            columns.append(Column(values, old.known | new.known, new.role, dtype, new.categories))
-        return write_frame(
-            columns, self._schema.names, library, frame.dtype or self._dtype, frame.index
+    def _filled(self, X, frame, drawn):
+        """Return X with its known values as they are, and others from drawn rows."""
+        columns = [
+            new if not old.known.any() else new._replace(dtype=old.dtype)
+            for old, new in zip(frame.columns, self._schema.decode(drawn), strict=True)
+        ]
+        known = np.stack([column.known for column in frame.columns], axis=1)
+        filled = write_frame(
+            columns, self._schema.names, frame.library, frame.dtype or self._dtype, frame.index
         )
+        return fill_frame(X, known, filled)
 
     @available_if(_has_names_or_categories)
     def predict_proba(self, column, X):

@@ -7,12 +7,13 @@ the level and the number of each variable, and by which of them are known; see `
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 ON_LATTICE = 1e-3  # tolerance, in gaps
 ROWS_PER_CELL = 4  # on average, from which on quantiles are those of cells rather than of a spline
 UNSEEN_STRETCH = 0.5  # rows that an empty stretch of a lattice counts for
-PER_CELL = 64  # cells inside the range that lack a value, at most, for which one is possible
+N_ANGLES = 2000
+LEAST_OF_UNIFORM = 1e-3  # share of the uniform angle's probability next to the cut that is ignored
 
 
 class Rows(NamedTuple):
@@ -117,7 +118,36 @@ class CellMap:
         return np.where(y > self.scores[-1], x + (y - self.scores[-1]) / self.slopes[1], x)
 
 
-def fit_maps(x, gap, origin, low, high, random_state):
+class CircularMap:
+    """An increasing map of an angle, cut open, to normal scores that are finite at both ends.
+
+    The probabilities of another map are mixed with those of a uniform angle.
+    """
+
+    def __init__(self, inner, x, low, period):
+        self.inner, self.low, self.period = inner, low, period
+        self.weight = 1 / (len(x) + 1)  # of the uniform angle: one row
+        # The inverse is interpolated between many angles, most of them where the rows are.
+        u = (np.arange(N_ANGLES) + 0.5) / N_ANGLES
+        angles = [low + period * u, inner.inverse(ndtri(u)), [low, low + period]]
+        self.angles = np.clip(np.unique(np.concatenate(angles)), low, low + period)
+        self.scores = self.forward(self.angles)[0]
+
+    def forward(self, x):
+        y, log_slope = self.inner.forward(x)
+        u = (1 - self.weight) * ndtr(y) + self.weight * (x - self.low) / self.period
+        least = LEAST_OF_UNIFORM * self.weight
+        mapped = ndtri(np.clip(u, least, 1 - least))
+        with np.errstate(invalid="ignore"):  # infinite scores at the ends
+            log_density = np.nan_to_num(log_slope - 0.5 * y**2, nan=-np.inf)
+        uniform = np.log(self.weight / self.period) + 0.5 * np.log(2 * np.pi)
+        return mapped, np.logaddexp(np.log1p(-self.weight) + log_density, uniform) + mapped**2 / 2
+
+    def inverse(self, y):
+        return np.interp(y, self.scores, self.angles)
+
+
+def fit_maps(x, gap, origin, low, high, random_state, period=None):
     """Return maps to normal scores by quantiles, and to standardised numbers."""
     from ..bijections import Bounded, Chain, MarginalQuantile, Standardize
 
@@ -130,7 +160,8 @@ def fit_maps(x, gap, origin, low, high, random_state):
     bounds = [Bounded([(low, high)])] if np.isfinite([low, high]).any() else []
 
     def smooth(step):
-        return SmoothMap(Chain([*bounds, step]) if bounds else step, x)
+        found = SmoothMap(Chain([*bounds, step]) if bounds else step, x)
+        return found if period is None else CircularMap(found, x, low, period)
 
     if gap is not None and is_rich:
         quantile = CellMap(index, origin, gap)
@@ -186,7 +217,7 @@ class Number:
         if gap is None and len(x) < 2:
             x = np.repeat(x, 2)
         self.seen = float(x.min()), float(x.max())
-        self.maps = fit_maps(x, gap, self.origin, low, high, random_state)
+        self.maps = fit_maps(x, gap, self.origin, low, high, random_state, period)
 
     def _some_inside(self):
         ends = [end for end in (self.low, self.high) if np.isfinite(end)]
@@ -308,19 +339,30 @@ class Levels:
         Rare values, with their shares, that the last level stands for.
     decimals : int, optional
         Decimals to which numbers are rounded before they are compared.
+    period : float, optional
+        The numbers are angles: 0 and ``period`` are the same.
     """
 
     has_number = False
-    period = None
 
-    def __init__(self, levels, counts, *, scores=None, lattice=None, pooled=None, decimals=None):
+    def __init__(
+        self,
+        levels,
+        counts,
+        *,
+        scores=None,
+        lattice=None,
+        pooled=None,
+        decimals=None,
+        period=None,
+    ):
         self.levels = list(levels)
         self.n_levels = len(self.levels)
         self.counts = np.asarray(counts, dtype=np.float64)
         self.scores = scores
         self.lattice = lattice
         self.pooled = pooled
-        self.decimals = decimals
+        self.decimals, self.period = decimals, period
         self.unseen = 1 / (self.counts.sum() + 2)  # probability of a number that is not a level
         if lattice is not None:
             gap, low, high = lattice
@@ -358,6 +400,8 @@ class Levels:
             code[known] = [number.get(value, -2) for value in values[known]]
             return code, x
         x[known] = values[known].astype(np.float64)
+        if self.period is not None:
+            x = np.mod(x, self.period)
         if self.decimals is not None:
             x = np.round(x, self.decimals)
         levels = np.array(self.levels)
@@ -408,9 +452,11 @@ class Levels:
         array = np.empty(self.n_levels, dtype=object)
         array[:] = self.levels
         found = array[inside]
-        if self.pooled:
+        if self.pooled is not None:
             rare = code == self.n_levels - 1
-            names, shares = list(self.pooled), np.array(list(self.pooled.values()))
+            # With nothing pooled, the level of unknown values stands for any of the others.
+            pooled = self.pooled or dict(zip(self.levels[:-1], self.counts[:-1], strict=True))
+            names, shares = list(pooled), np.array(list(pooled.values()))
             if random_state is None:
                 chosen = np.full(rare.sum(), int(np.argmax(shares)))
             else:
