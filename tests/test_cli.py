@@ -386,20 +386,27 @@ def test_fit_leaves_out_texts_and_rows_with_gaps(folder, capsys):
 def test_texts_dates_and_gaps_are_modelled(folder, capsys):
     """Unless another density is chosen, from the fit to samples and imputed values."""
     table = make_frame().assign(day=pd.date_range("2024-01-01", periods=40).strftime("%Y-%m-%d"))
+    table["code"] = ["00", "07", "B1", "B2"] * 10
     table.loc[3, "height"] = np.nan
     table.loc[4, "species"] = None
     table.to_csv("holes.csv", index=False)
     assert run("fit holes.csv -o m.skflows --max-iter 1 --random-state 0") == 0
-    assert "TableDensity fitted to 40 rows of 5 columns" in capsys.readouterr().out
+    assert "TableDensity fitted to 40 rows of 6 columns" in capsys.readouterr().out
     assert run("score m.skflows holes.csv -o scores.csv") == 0
-    assert pd.read_csv("scores.csv").notna().all(axis=None)
+    scores = pd.read_csv("scores.csv")
+    assert scores.notna().all(axis=None)
+    table[:2].to_csv("digits.csv", index=False)  # whose codes could be numbers
+    assert run("score m.skflows digits.csv -o scores.csv") == 0
+    assert pd.read_csv("scores.csv")["log_density"].tolist() == pytest.approx(
+        scores["log_density"].tolist()[:2]
+    )
     assert run("sample m.skflows -n 20 -o drawn.csv --random-state 0") == 0
     drawn = pd.read_csv("drawn.csv")
     assert set(drawn["species"]) == {"setosa", "virginica"}
     assert drawn["day"].str.fullmatch(r"20\d\d-\d\d-\d\d").all()
     assert run("impute m.skflows holes.csv -o full.csv --method median") == 0
     assert "2 missing values filled in" in capsys.readouterr().out
-    full = pd.read_csv("full.csv")
+    full = pd.read_csv("full.csv", dtype={"code": str})
     assert full.notna().all(axis=None)
     pd.testing.assert_frame_equal(full.drop(index=[3, 4]), table.drop(index=[3, 4]))
     assert run("impute model.skflows holes.csv -o full.csv") == 2

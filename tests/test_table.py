@@ -608,3 +608,25 @@ def test_truth_values_with_gaps_as_objects():
     (column,) = read_frame(pd.DataFrame({"on": values})).columns
     assert column.role == "bool"
     assert column.values[column.known].tolist() == [True, False]
+
+
+def test_texts_that_became_numbers():
+    table = pd.DataFrame({"zip": ["01234", "01235", "10117"] * 20})
+    own = quick(handle_unknown="rare", max_iter=1).fit(table)
+    with pytest.raises(ValueError, match="held texts in fit"):
+        own.score_samples(pd.DataFrame({"zip": [1234, 1235]}))
+
+
+def test_detectors_of_tables(table):
+    """They use the held-out scores of the density, and take categories that a fold lacks."""
+    own = table[["sex", "size", "member"]].assign(code=["only"] + ["usual"] * (N - 1))
+    detector = DensityOutlierDetector(quick(handle_unknown="rare"), calibration="conformal")
+    detector.fit(own)
+    (model,) = detector.models_
+    scores = model.density.estimator_.held_out_scores_
+    assert (detector.held_out_scores_ == scores).all()
+    rows = detector._codec.rows(own)
+    assert set(detector._codec.codes(rows)[:, 3]) == {0, 1}
+    with pytest.raises(ValueError, match="sample_weight"):
+        DensityOutlierDetector(quick()).fit(own, sample_weight=np.ones(N))
+    assert not needs_table_density(table[["member"]])

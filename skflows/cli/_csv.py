@@ -30,7 +30,7 @@ def import_pandas():
     return pandas
 
 
-def read_csv(path, sep=None, decimal=None):
+def read_csv(path, sep=None, decimal=None, texts=()):
     """Read a CSV file with a line of column names, or a Parquet file.
 
     Errors say what is wrong.
@@ -41,6 +41,8 @@ def read_csv(path, sep=None, decimal=None):
         The file, which may be compressed; ``-`` is standard input.
     sep, decimal : str, default=None
         What separates columns, and the decimal mark. None finds out.
+    texts : sequence of str
+        Columns that are texts, even if all of them could be numbers.
     """
     pandas = import_pandas()
     if path.suffix == ".parquet":
@@ -52,7 +54,8 @@ def read_csv(path, sep=None, decimal=None):
         text = decoded(read_bytes(path))
         sep = sep or likely_separator(text)
         decimal = decimal or likely_decimal(text, sep)
-        frame = pandas.read_csv(io.StringIO(text), sep=sep, decimal=decimal)
+        as_text = dict.fromkeys(texts, str)
+        frame = pandas.read_csv(io.StringIO(text), sep=sep, decimal=decimal, dtype=as_text)
     except (OSError, MemoryError) as error:
         raise ValueError(f"cannot read {path}: {one_line(error)}") from error
     except Exception as error:  # of the parser, a decoder or a decompressor

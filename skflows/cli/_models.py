@@ -89,7 +89,7 @@ def run_score(args):
     if is_standard(args.model) and is_standard(args.data):
         raise ValueError("model and data are both -: only one of them can be standard input")
     model = load_model(args)
-    table = read_csv(args.data, args.sep, args.decimal)
+    table = read_csv(args.data, args.sep, args.decimal, texts_of(model))
     names = [*getattr(model, "feature_names_in_", table.columns)]
     if isinstance(model, TableDensity):
         frame = with_dates(select(table, names, args.data))
@@ -106,6 +106,12 @@ def run_score(args):
             f"(log-density below {model.offset_:.4g})",
             args.output,
         )
+
+
+def texts_of(model):
+    """Return the columns that held texts when a model was fitted."""
+    columns = model._schema.columns if isinstance(model, TableDensity) else []
+    return [column.name for column in columns if column.role == "text"]
 
 
 def run_sample(args):
@@ -134,7 +140,7 @@ def run_impute(args):
             f"{args.model} holds a {type(model).__name__}, which models complete rows: fit the "
             "table with --estimator table"
         )
-    table = read_csv(args.data, args.sep, args.decimal)
+    table = read_csv(args.data, args.sep, args.decimal, texts_of(model))
     frame = with_dates(select(table, [*model.feature_names_in_], args.data))
     filled = model.impute(frame, args.method, random_state=args.random_state)
     write_csv(table.assign(**{name: filled[name] for name in filled}), args.output)

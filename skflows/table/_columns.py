@@ -333,7 +333,7 @@ KINDS = {
     "circular": circular,
     "datetime": datetime,
 }
-NUMERIC = ("continuous", "bounded", "atoms", "count", "integer", "rounded", "circular")
+TEXTS = ("text", "category", "ordered")  # roles of columns that may hold texts
 
 
 class ColumnModel:
@@ -388,6 +388,12 @@ class ColumnModel:
                 raise ValueError(
                     f"column {self.name!r} held numbers in fit; now it holds "
                     f"{column.values[column.known][0]!r}."
+                )
+            if self.role == "text" and known.any() and column.role not in TEXTS:
+                raise ValueError(
+                    f"column {self.name!r} held texts in fit; now it holds "
+                    f"{column.values[column.known][0]!r}: convert it to texts as they were in fit, "
+                    "such as '01234' rather than 1234."
                 )
             of_parts = [values]
         found = []

@@ -322,7 +322,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             return rows
         return pd.DataFrame(rows)
 
-    _keeps_held_out_scores = True  # which a detector calibrates with
+    _held_out_scores = "folds"  # which a detector calibrates with
 
     def _read(self, X, reset=False):
         """Return X as a `Frame`, in the order of the columns of `fit`."""

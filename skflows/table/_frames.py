@@ -1,7 +1,6 @@
 """Columns of pandas and polars DataFrames and of arrays, read into NumPy and written back."""
 
 import numbers
-import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -251,7 +250,7 @@ def fill_frame(X, known, filled):
     """
     library = library_of(filled)
     if library == "numpy":
-        return np.where(known, X, filled)
+        return np.where(known, np.asarray(X), filled)
     for name, has in zip(list(filled.columns), known.T, strict=True):
         if not has.any():
             continue
@@ -327,8 +326,3 @@ def _polars_series(name, column):
     if dtype == "Enum":
         return pl.Series(name, objects, dtype=pl.Enum(categories))
     return pl.Series(name, objects, dtype=getattr(pl, dtype, pl.String))
-
-
-def is_loaded(library):
-    """Whether a library is imported, without importing it."""
-    return library in sys.modules
