@@ -249,6 +249,10 @@ def test_predictions(density, table):
     assert density.levels("sex") == ["female", "male"]
     quantiles = density.quantile("size", table[:20], [0.1, 0.5, 0.9])
     assert (np.diff(quantiles, axis=1) > 0).all()
+    unconditional = density.predict_proba("sex", {})
+    assert unconditional == pytest.approx(density.predict_proba("sex", {"size": np.nan}))
+    names = density.condition({}).columns
+    assert names == table.columns.tolist()
     # The probability of being at most the median is one half.
     grid = np.linspace(-8, quantiles[0, 1], 500)
     conditional = density.condition(table[:1].drop(columns=["size"]))
@@ -289,6 +293,7 @@ def test_arrays_with_gaps():
     X[::5, 1] = np.nan
     own = quick().fit(X)
     assert own.sample(4, random_state=0).shape == (4, 3)
+    assert own.marginal(0).sample(4).shape == (4, 1)
     filled = own.impute(X)
     assert not np.isnan(filled).any()
     assert (filled[1] == X[1]).all()
@@ -326,8 +331,8 @@ def test_modelled_gaps():
     drawn = own.sample(300, random_state=0)
     assert drawn["size"].isna().mean() == pytest.approx(table["size"].isna().mean(), abs=0.12)
     # "visits" has no gap in fit: a first one is odd too, and all questions have values for answers.
-    assert (
-        own.score_samples(row.assign(visits=np.nan))[0] < own.score_samples(row)[0] - np.log(N / 10)
+    assert own.score_samples(row.assign(visits=np.nan))[0] < own.score_samples(row)[0] - np.log(
+        N / 10
     )
     assert not own.impute(table[:50], "draw", random_state=0).isna().any(axis=None)
     assert not own.impute(table[:50]).isna().any(axis=None)
@@ -339,8 +344,10 @@ def test_modelled_gaps_sum_to_one():
     rng = np.random.default_rng(0)
     pair = {name: rng.choice(["p", "q", None], 200, p=[0.3, 0.3, 0.4]) for name in "ab"}
     own = quick(missing="model").fit(pd.DataFrame(pair))
-    levels = pd.Series(["p", "q", None], name="a").to_frame().merge(
-        pd.Series(["p", "q", None], name="b"), how="cross"
+    levels = (
+        pd.Series(["p", "q", None], name="a")
+        .to_frame()
+        .merge(pd.Series(["p", "q", None], name="b"), how="cross")
     )
     view = TableView(own._schema, own._rows(levels))
     for member, _ in own._members:
@@ -375,6 +382,9 @@ def test_errors_of_fit(table, make, message):
         (lambda d, t: d.score_samples(t.drop(columns=["sex"])), "lacks the columns"),
         (lambda d, t: d.condition({"nobody": 1}), "nobody"),
         (lambda d, t: d.condition(t[:1]), "nothing is left"),
+        (lambda d, t: d.condition({"visits": 2.5}), "steps of 1 between 0 and inf"),
+        (lambda d, t: d.sample(given={"rain": -1.0}), "-1 in column 'rain'"),
+        (lambda d, t: d.score_samples(t.assign(since="2024-01-01")), "to_datetime"),
         (lambda d, t: d.predict_proba("size", t), "quantile"),
         (lambda d, t: d.quantile("sex", t), "predict_proba"),
         (lambda d, t: d.quantile("size", t, 1.5), "between 0 and 1"),
@@ -457,9 +467,7 @@ def test_other_densities_point_to_this_one():
         AutoDensity().fit(frame[["x"]])
 
 
-@pytest.mark.parametrize(
-    "unit", [1e-8, 1e-3, 1.0], ids=["of 1e-8", "of 1e-3", "of 1"]
-)
+@pytest.mark.parametrize("unit", [1e-8, 1e-3, 1.0], ids=["of 1e-8", "of 1e-3", "of 1"])
 def test_units_of_any_size(unit):
     values = unit * np.random.default_rng(0).normal(size=60)
     assert lattice_of(np.unique(values)) is None

@@ -98,7 +98,7 @@ class OnTables(PersistenceMixin, BaseEstimator):
         for i, parts in enumerate(density._schema.of_column):
             given = rows.known.copy()
             given[:, parts] = False
-            scores = density._log_prob(rows, given)
+            scores = density._log_prob(rows, given, reweights=False)
             found[:, i] = scores - np.median(scores)
         return found
 

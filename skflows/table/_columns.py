@@ -195,7 +195,6 @@ def _numeric_levels(values, gap, low, high, decimals, period=None):
         counts,
         scores=scores,
         lattice=(gap, low, high),
-        decimals=decimals,
         period=period,
     )
 
@@ -299,7 +298,10 @@ def emptiest_angle(values, period):
 
 def datetime(column, setting):
     if column.role != "datetime":
-        raise ValueError(f"columns calls {setting.name!r} a datetime, but it holds no dates.")
+        raise ValueError(
+            f"columns calls {setting.name!r} a datetime, but it holds no dates: convert it by "
+            "pandas.to_datetime."
+        )
     week, weekday, time = split_moment(column.values[column.known])
     parts = [_part_of_numbers(week, setting), _numeric_levels(weekday, 1.0, 0.0, 6.0, 0)]
     if time.any():
@@ -380,7 +382,10 @@ class ColumnModel:
         values, known = column.values, column.known
         if self.kind == "datetime":
             if column.role != "datetime" and known.any():
-                raise ValueError(f"column {self.name!r} held dates in fit; now it does not.")
+                raise ValueError(
+                    f"column {self.name!r} held dates in fit; now it does not: convert it by "
+                    "pandas.to_datetime."
+                )
             values = np.where(known, values, 0.0).astype(np.float64)
             of_parts = split_moment(values)
         else:
@@ -543,6 +548,24 @@ class Schema:
         rows = rows.copy()
         rows.code[:, list(self.flag_of.values())] = 0
         return rows
+
+    def check_possible(self, rows, names):
+        """Raise an error if a value of a row has no probability."""
+        for name in names:
+            own = self.of_column[self.names.index(name)]
+            for j in own:
+                part, known = self.parts[j], rows.known[:, j]
+                *_, log_scale = part.cells(rows.code[:, j], rows.x[:, j], known, "quantile")
+                if not (bad := known & np.isneginf(log_scale)).any():
+                    continue
+                step, low, high = (
+                    (part.gap, part.low, part.high) if part.has_number else part.lattice
+                )
+                raise ValueError(
+                    f"given has {rows.x[bad, j][0]:g} in column {name!r}, which is impossible: its "
+                    f"values are {'numbers' if step is None else f'in steps of {step:g}'} between "
+                    f"{low:g} and {high:g}."
+                )
 
     def parts_of(self, names):
         """Return a mask of the variables of some columns."""

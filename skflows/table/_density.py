@@ -349,15 +349,20 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def _some_columns(self, X, what="X"):
         """Return the rows and names of a table, or dict, that has some of the columns."""
-        frame = rows_of(X, None)
+        frame = rows_of(X)
         names = self._schema.names if frame.names is None else list(frame.names)
+        if not names:
+            return self._nothing_known(1), names
         self._check_names(names, what)
         if len(frame.columns) != len(names):
             raise ValueError(
                 f"{what} has {len(frame.columns)} columns without names; give a DataFrame, or all "
                 f"{len(names)} columns."
             )
-        return self._schema.encode(frame, names), names, frame
+        rows = self._schema.encode(frame, names)
+        if what == "given":
+            self._schema.check_possible(rows, names)
+        return rows, names
 
     def _check_names(self, names, what):
         if unknown := [name for name in names if name not in self._schema.names]:
@@ -384,26 +389,22 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         return self._log_prob(self._rows(X))
 
-    def _log_prob(self, rows, given=None):
-        """Return the log-probability of the known variables of rows, given some of them."""
+    def _log_prob(self, rows, given=None, *, reweights=True):
+        """Return the log-probability of the known variables of rows, given some of them.
+
+        Without ``reweights``, the weights of the members ignore what is given, which is quicker.
+        """
         found = np.empty(len(rows))
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
             view = TableView(self._schema, rows.take(part))
             own = None if given is None else given[part]
             target = view.rows.known if own is None else view.rows.known & ~own
-            scores = logsumexp(self._joint_scores(view, own), axis=1)
+            scores = self._log_weights(view, own if reweights else None)
+            scores = scores + np.stack([m.log_prob(view, own) for m, _ in self._members], axis=1)
+            scores = logsumexp(scores, axis=1)
             found[part] = np.where(target.any(axis=1), scores, 0.0)
         return found
-
-    def _joint_scores(self, view, given):
-        """Return log-weight plus log-probability of each member, ``(n, n_members)``.
-
-        Members are weighted by how likely they find the given variables.
-        """
-        log_weights = self._log_weights(view, given)
-        scores = [member.log_prob(view, given) for member, _ in self._members]
-        return log_weights + np.stack(scores, axis=1)
 
     def _log_weights(self, view, given):
         """Return log-weights of the members, given some of the variables, ``(n, n_members)``."""
@@ -442,7 +443,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         if given is None:
             rows = self._nothing_known(n_samples)
         else:
-            rows, _, _ = self._some_columns(given, "given")
+            rows, _ = self._some_columns(given, "given")
             rows = self._schema.with_values(rows)
             rows = rows.take(np.repeat(np.arange(len(rows)), n_samples))
         return self._write(self._complete(rows, random_state), random_state=random_state)
@@ -489,7 +490,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             orders for the network, like `score_samples`.
         """
         check_is_fitted(self)
-        rows, names, _ = self._some_columns(given, "given")
+        rows, names = self._some_columns(given, "given")
         rest = [name for name in self._schema.names if name not in names]
         if not rest:
             raise ValueError("given has all columns: nothing is left to have a density.")
@@ -509,7 +510,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             With `score_samples`, `score`, `sample` and `marginal`.
         """
         check_is_fitted(self)
-        columns = [columns] if isinstance(columns, str) else list(columns)
+        columns = [columns] if isinstance(columns, str | Integral) else list(columns)
         self._check_names(columns, "columns")
         return ConditionalTable(self, columns, self._nothing_known(1))
 
@@ -582,7 +583,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             They sum to 1; the order is that of `levels`.
         """
         check_is_fitted(self)
-        rows, _, _ = self._some_columns(X)
+        rows, _ = self._some_columns(X)
         return probabilities_of(self, column, rows)
 
     def levels(self, column):
@@ -627,7 +628,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             The quantiles of the mixture, found by bisection.
         """
         check_is_fitted(self)
-        rows, _, _ = self._some_columns(X)
+        rows, _ = self._some_columns(X)
         levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
         if not ((levels > 0) & (levels < 1)).all():
             raise ValueError(f"q={q!r}; quantiles are between 0 and 1.")

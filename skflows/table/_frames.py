@@ -79,7 +79,7 @@ def read_frame(X, names=None):
     )
 
 
-def rows_of(X, names):
+def rows_of(X):
     """Return given values, a dict of scalars or a DataFrame, as a DataFrame-like `Frame`."""
     if not isinstance(X, Mapping):
         return read_frame(X)

@@ -337,8 +337,6 @@ class Levels:
         geometrically beyond them.
     pooled : dict of object to float, optional
         Rare values, with their shares, that the last level stands for.
-    decimals : int, optional
-        Decimals to which numbers are rounded before they are compared.
     period : float, optional
         The numbers are angles: 0 and ``period`` are the same.
     """
@@ -353,7 +351,6 @@ class Levels:
         scores=None,
         lattice=None,
         pooled=None,
-        decimals=None,
         period=None,
     ):
         self.levels = list(levels)
@@ -362,7 +359,7 @@ class Levels:
         self.scores = scores
         self.lattice = lattice
         self.pooled = pooled
-        self.decimals, self.period = decimals, period
+        self.period = period
         self.unseen = 1 / (self.counts.sum() + 2)  # probability of a number that is not a level
         if lattice is not None:
             gap, low, high = lattice
@@ -402,8 +399,6 @@ class Levels:
         x[known] = values[known].astype(np.float64)
         if self.period is not None:
             x = np.mod(x, self.period)
-        if self.decimals is not None:
-            x = np.round(x, self.decimals)
         levels = np.array(self.levels)
         where = np.clip(np.searchsorted(levels, x[known]), 0, len(levels) - 1)
         near = np.where(

@@ -40,7 +40,7 @@ class ConditionalTable:
     def _joined(self, X):
         """Return given and scored values as rows, and which variables are given."""
         schema = self.density._schema
-        frame = rows_of(X, None)
+        frame = rows_of(X)
         if frame.names is not None:
             frame = read_frame(X, self.columns) if not isinstance(X, dict) else frame
             names = frame.names
@@ -139,7 +139,7 @@ class ConditionalTable:
         marginal : ConditionalTable
             The density.
         """
-        columns = [columns] if isinstance(columns, str) else list(columns)
+        columns = [columns] if isinstance(columns, str | Integral) else list(columns)
         if unknown := [name for name in columns if name not in self.columns]:
             raise ValueError(f"columns names {unknown}, but this is the density of {self.columns}.")
         return ConditionalTable(self.density, columns, self._given)
