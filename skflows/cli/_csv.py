@@ -160,6 +160,11 @@ def chosen_columns(frame, path, columns=None, exclude=()):
     names = feature_columns(frame) if columns is None else columns
     select(frame, exclude, path)
     frame = select(frame, [name for name in names if name not in exclude], path)
+    if empty := [name for name in frame if frame[name].isna().all()]:
+        warnings.warn(
+            f"columns of {path} without a value are left out: {_quoted(empty)}", stacklevel=2
+        )
+        frame = frame.drop(columns=empty)
     if not frame.columns.size:
         raise ValueError(f"no column of {path} is left")
     return frame
@@ -175,9 +180,15 @@ def needs_table(frame):
 
 
 def with_dates(frame):
-    """Return a table in which texts are dates if all of a column are, in ISO 8601."""
+    """Return a table in which texts are dates if all of a column are, in ISO 8601.
+
+    Whole numbers with gaps, which CSV files are read to float64 for, are integers again.
+    """
     pandas = import_pandas()
     frame = frame.copy()
+    for name in frame.select_dtypes("float"):
+        if (frame[name] % 1 == 0).sum() == frame[name].notna().sum():
+            frame[name] = frame[name].astype("Int64")
     for name in frame.select_dtypes(exclude=["number", "bool"]):
         texts = frame[name].dropna()
         if len(texts) and all(isinstance(t, str) and ISO_DATE.match(t) for t in texts):
