@@ -364,6 +364,9 @@ def test_modelled_gaps_sum_to_one():
         (lambda t: quick().fit(t.assign(id=[f"n{i}" for i in range(len(t))])), "leave it out"),
         (lambda t: quick(columns={"nobody": "count"}).fit(t), "nobody"),
         (lambda t: quick(columns={"sex": "cuont"}).fit(t), "choose among"),
+        (lambda t: quick(columns={"hour": ("circular", "24")}).fit(t), "positive number"),
+        (lambda t: quick(columns={"hour": ("circular", 0)}).fit(t), "positive number"),
+        (lambda t: quick(columns={"size": ("bounded", "a")}).fit(t), "bounds and values"),
         (lambda t: quick(columns={"size": "count"}).fit(t), "choose 'continuous'"),
         (lambda t: quick(columns={"size": ("bounded", 0, 1)}).fit(t), "move the bounds out"),
         (lambda t: quick().fit(t.assign(none=np.nan)), "no known value"),
@@ -638,3 +641,10 @@ def test_detectors_of_tables(table):
     with pytest.raises(ValueError, match="sample_weight"):
         DensityOutlierDetector(quick()).fit(own, sample_weight=np.ones(N))
     assert not needs_table_density(table[["member"]])
+
+
+def test_numbers_between_levels_look_like_numbers():
+    table = pd.DataFrame({"n": [0, 1, 10] * 20})
+    own = quick(max_iter=1).fit(table)
+    features = TableView(own._schema, own._rows(pd.DataFrame({"n": [1, 2, 10]}))).features
+    assert features[0, -1] < features[1, -1] < features[2, -1]

@@ -1,6 +1,7 @@
 """The kinds of columns: how each is recognised, and the variables that it becomes."""
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -377,7 +378,7 @@ class ColumnModel:
     def is_number(self):
         return self.role == "number" and self.kind != "categorical"
 
-    def encode(self, column, handle_unknown):
+    def encode(self, column):
         """Return the levels and numbers of each variable, and which are known."""
         values, known = column.values, column.known
         if self.kind == "datetime":
@@ -483,7 +484,6 @@ class Schema:
     def __init__(self, frame, names, columns, handle_unknown, models_gaps, random_state):
         given = self._checked(columns, names)
         self.names = names
-        self.handle_unknown = handle_unknown
         self.columns = []
         for name, column in zip(names, frame.columns, strict=True):
             if not column.known.any():
@@ -511,6 +511,16 @@ class Schema:
             if key not in names:
                 key = names[column_index(key, len(names), names, "columns")]
             kind, *arguments = kind if isinstance(kind, tuple) else (kind,)
+            numbers = arguments
+            if kind == "atoms" and arguments and np.iterable(arguments[0]):
+                numbers = [*arguments[0], *arguments[1:]]
+            if not all(number is None or isinstance(number, Real) for number in numbers) or (
+                kind == "circular" and not all(period and period > 0 for period in numbers)
+            ):
+                raise ValueError(
+                    f"columns gives {key!r} the kind {kind!r} with {arguments}; bounds and values "
+                    "are numbers, and a period is a positive number."
+                )
             if kind not in KINDS:
                 raise ValueError(
                     f"columns gives {key!r} the kind {kind!r}; choose among {list(KINDS)}."
@@ -525,7 +535,7 @@ class Schema:
         rows = Rows(np.full((n, d), -1), np.full((n, d), np.nan), np.zeros((n, d), dtype=bool))
         for name, column in zip(names, frame.columns, strict=True):
             i = self.names.index(name)
-            encoded = self.columns[i].encode(column, self.handle_unknown)
+            encoded = self.columns[i].encode(column)
             for j, (code, x, known) in zip(self.of_column[i], encoded, strict=True):
                 rows.code[:, j], rows.x[:, j], rows.known[:, j] = code, x, known
         return rows

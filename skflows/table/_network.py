@@ -442,7 +442,7 @@ class NetworkMember:
                 code, x, middle = settled(part, *drawn, self.space)
                 rows.code[own, j], rows.x[own, j], rows.known[own, j] = code, x, True
                 known = np.ones(len(own), dtype=bool)
-                features[own, first[j] : first[j + 1]] = part.features(code, middle, known)
+                features[own, first[j] : first[j + 1]] = part.features(code, x, middle, known)
         return rows
 
 

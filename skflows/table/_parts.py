@@ -235,10 +235,6 @@ class Number:
         """Number of inputs of a network: the score, the angle, and the levels."""
         return 1 + 2 * (self.period is not None) + self.n_levels
 
-    @property
-    def log_prior(self):
-        return None
-
     def encode(self, values, known):
         """Return levels and numbers of known values."""
         x = np.where(known, values, np.nan).astype(np.float64)
@@ -307,15 +303,13 @@ class Number:
         """Return the values that rows stand for."""
         return np.mod(x, self.period) if self.period is not None else x
 
-    def features(self, code, middle, known):
+    def features(self, code, x, middle, known):
         """Return the inputs of a network."""
         has = self.is_number(code, known)
         y = np.where(has, middle, 0.0)
         found = [y]
         if self.period is not None:
-            x = np.zeros(len(y))
-            x[has] = self.maps["quantile"].inverse(y[has])
-            angle = 2 * np.pi * x / self.period
+            angle = 2 * np.pi * np.where(has, x, 0.0) / self.period
             found += [np.sin(angle) * has, np.cos(angle) * has]
         found += [known & (code == k) for k in range(self.n_levels)]
         return np.stack(found, 1).astype(np.float64)
@@ -459,10 +453,14 @@ class Levels:
             found[rare] = np.array(names, dtype=object)[chosen]
         return found
 
-    def features(self, code, middle, known):
+    def features(self, code, x, middle, known):
         """Return the inputs of a network."""
         found = [known & (code == k) for k in range(self.n_levels)]
         if self.scores is not None:
             score = self.scores[np.clip(code, 0, self.n_levels - 1)]
+            if self.lattice is not None:  # numbers between levels
+                score = np.where(
+                    code == self.n_levels, np.interp(x, self.levels, self.scores), score
+                )
             found.append(np.where(known & (code >= 0), score, 0.0))
         return np.stack(found, 1).astype(np.float64)

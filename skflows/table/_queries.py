@@ -8,13 +8,12 @@ from sklearn.utils import check_random_state
 
 from ._frames import read_frame, rows_of
 from ._parts import Rows
-from ._view import TableView
+from ._view import LEAST_MASS, TableView
 
 # Normal scores of the numbers among which quantiles are looked for.
 GRID = np.concatenate([[-8.0, -6.0], np.linspace(-5, 5, 321), [6.0, 8.0]])
 N_BISECTIONS = 30
 ROUNDING = 1e-6  # of a step of the grid
-LEAST_MASS = 1e-300
 
 
 class ConditionalTable:
