@@ -160,7 +160,8 @@ def chosen_columns(frame, path, columns=None, exclude=()):
     names = feature_columns(frame) if columns is None else columns
     select(frame, exclude, path)
     frame = select(frame, [name for name in names if name not in exclude], path)
-    if empty := [name for name in frame if frame[name].isna().all()]:
+    empty = [name for name in frame if frame[name].isna().all()]
+    if empty and columns is None:
         warnings.warn(
             f"columns of {path} without a value are left out: {_quoted(empty)}", stacklevel=2
         )

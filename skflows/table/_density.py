@@ -20,11 +20,10 @@ from ..ensemble._mixture import mixture_weights, weighted_members
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
 from ._columns import Schema
 from ._frames import fill_frame, is_frame, read_frame, rows_of, write_frame
-from ._parts import Rows
+from ._parts import ROWS_AT_ONCE, Rows
 from ._queries import ConditionalTable, impute, probabilities_of, quantiles_of
 from ._view import TableView
 
-ROWS_AT_ONCE = 5_000
 MIN_WEIGHT = 2e-3  # of a component that is kept: each takes time to score
 
 
@@ -454,6 +453,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def _complete(self, rows, random_state):
         """Return rows whose unknown variables are drawn given the known ones."""
+        return Rows.joined([self._drawn(some, random_state) for some in rows.chunks()])
+
+    def _drawn(self, rows, random_state):
         from ._network import choose
 
         view = TableView(self._schema, rows)
@@ -547,7 +549,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         elif method in ("mean", "median", "mode"):
             if n_draws != 1:
                 raise ValueError(f"n_draws={n_draws} needs method='draw', not {method!r}.")
-            draws = [impute(self, rows, method)]
+            draws = [Rows.joined([impute(self, some, method) for some in rows.chunks()])]
         else:
             raise ValueError(f"method={method!r}; choose 'mean', 'median', 'mode' or 'draw'.")
         tables = [self._filled(X, frame, drawn) for drawn in draws]
@@ -584,7 +586,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         check_is_fitted(self)
         rows, _ = self._some_columns(X)
-        return probabilities_of(self, column, rows)
+        return np.concatenate([probabilities_of(self, column, some) for some in rows.chunks()])
 
     def levels(self, column):
         """Return the levels of a column, in the order of `predict_proba`.
@@ -632,5 +634,6 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
         if not ((levels > 0) & (levels < 1)).all():
             raise ValueError(f"q={q!r}; quantiles are between 0 and 1.")
-        found = quantiles_of(self, column, rows, levels)
+        found = [quantiles_of(self, column, some, levels) for some in rows.chunks()]
+        found = np.concatenate(found)
         return found[:, 0] if np.ndim(q) == 0 else found

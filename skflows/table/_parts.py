@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+ROWS_AT_ONCE = 5_000
 ON_LATTICE = 1e-3  # tolerance, in gaps
 ROWS_PER_CELL = 4  # on average, from which on quantiles are those of cells rather than of a spline
 UNSEEN_STRETCH = 0.5  # rows that an empty stretch of a lattice counts for
@@ -28,6 +29,15 @@ class Rows(NamedTuple):
 
     def take(self, index):
         return Rows(*(values[index] for values in self))
+
+    def chunks(self):
+        """Return some rows at a time, to bound the memory of what is asked of them."""
+        starts = range(0, max(len(self), 1), ROWS_AT_ONCE)
+        return [self.take(slice(start, start + ROWS_AT_ONCE)) for start in starts]
+
+    @staticmethod
+    def joined(chunks):
+        return Rows(*(np.concatenate(values) for values in zip(*chunks, strict=True)))
 
     def copy(self):
         return Rows(*(values.copy() for values in self))
