@@ -75,7 +75,7 @@ def decide(column):
 
 
 def lattice_of(distinct):
-    """Return the gap and decimals of numbers with few decimals, or None."""
+    """Return the step and decimals of numbers with few decimals, or None."""
     scale = np.abs(distinct).max()
     for decimals in range(MAX_DECIMALS + 1):
         steps = np.rint(distinct * 10**decimals)
@@ -87,8 +87,8 @@ def lattice_of(distinct):
         ):
             if np.abs(steps).max() > 2**52:
                 return None
-            gap = np.gcd.reduce(np.diff(steps.astype(np.int64))) if len(steps) > 1 else 1
-            return max(int(gap), 1) / 10**decimals, decimals
+            step = np.gcd.reduce(np.diff(steps.astype(np.int64))) if len(steps) > 1 else 1
+            return max(int(step), 1) / 10**decimals, decimals
     return None
 
 
@@ -178,16 +178,16 @@ def on_lattice(column, setting, kind, low=-np.inf, high=np.inf):
             f"columns gives {setting.name!r} the kind {kind!r}, but it holds "
             f"{distinct[distinct != np.rint(distinct)][0]:g}: choose 'continuous', or round it."
         )
-    gap, decimals = found
+    step, decimals = found
     if kind in ("count", "integer"):
-        gap = 1.0
+        step = 1.0
     _check_inside(values, low, high, setting, open_ends=False)
     if is_few(distinct, values):
-        return [_numeric_levels(values, gap, low, high, decimals)]
-    return [Number(values, setting.random_state, gap=gap, low=low, high=high, decimals=decimals)]
+        return [_numeric_levels(values, step, low, high, decimals)]
+    return [Number(values, setting.random_state, step=step, low=low, high=high, decimals=decimals)]
 
 
-def _numeric_levels(values, gap, low, high, decimals, period=None):
+def _numeric_levels(values, step, low, high, decimals, period=None):
     levels, counts = np.unique(np.round(values, decimals), return_counts=True)
     spread = levels.std() or 1.0
     scores = (levels - levels.mean()) / spread
@@ -195,7 +195,7 @@ def _numeric_levels(values, gap, low, high, decimals, period=None):
         levels.tolist(),
         counts,
         scores=scores,
-        lattice=(gap, low, high),
+        lattice=(step, low, high),
         period=period,
     )
 
@@ -275,9 +275,9 @@ def angle(values, setting, period):
     distinct = np.unique(values)
     found = lattice_of(np.union1d(distinct, 0.0))
     if found is not None and is_few(distinct, values):
-        gap, decimals = found
-        high = gap * (np.ceil(np.round(period / gap, 6)) - 1)  # the last below a whole turn
-        return _numeric_levels(values, gap, 0.0, high, decimals, period)
+        step, decimals = found
+        high = step * (np.ceil(np.round(period / step, 6)) - 1)  # the last below a whole turn
+        return _numeric_levels(values, step, 0.0, high, decimals, period)
     cut = emptiest_angle(values, period)
     return Number(
         values,
@@ -440,7 +440,7 @@ class ColumnModel:
     def describe(self):
         """Return a row of the table of decisions."""
         (first, *_) = self.value_parts
-        unit = "density" if first.has_number and first.gap is None else "probability"
+        unit = "density" if first.has_number and first.step is None else "probability"
         if (
             self.kind == "datetime"
             and len(self.value_parts) == 3
@@ -569,7 +569,7 @@ class Schema:
                 if not (bad := known & np.isneginf(log_scale)).any():
                     continue
                 step, low, high = (
-                    (part.gap, part.low, part.high) if part.has_number else part.lattice
+                    (part.step, part.low, part.high) if part.has_number else part.lattice
                 )
                 raise ValueError(
                     f"given has {rows.x[bad, j][0]:g} in column {name!r}, which is impossible: its "

@@ -525,9 +525,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             The rows.
 
         method : {"mean", "median", "mode", "draw"}, default="mean"
-            "mean" and "median" are those of each value given the known ones, for numbers; levels
-            get their mode. "mode" takes the likeliest level, and the median of numbers. "draw"
-            draws all missing values of a row together.
+            "mean" and "median" are those of each value given the known ones, for numbers;
+            categories get their mode, and dates their median. "mode" takes the likeliest level, and
+            the median of numbers. "draw" draws all missing values of a row together.
 
         n_draws : int, default=1
             Number of draws. Other than 1, a list of tables is returned.

@@ -214,7 +214,7 @@ class Training:
         self.space = space
         numbers = [j for j, part in enumerate(parts) if part.has_number]
         # Points come before cells: cells are exact given points, but not given other cells.
-        self.numbers = np.array(sorted(numbers, key=lambda j: parts[j].gap is not None), dtype=int)
+        self.numbers = np.array(sorted(numbers, key=lambda j: parts[j].step is not None), dtype=int)
         middle = cells.middle[:, self.numbers]
         noise = random_state.uniform(-0.5, 0.5, middle.shape)
         y, code = middle + noise * cells.width[:, self.numbers], cells.code

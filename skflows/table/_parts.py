@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 ROWS_AT_ONCE = 5_000
-ON_LATTICE = 1e-3  # tolerance, in gaps
+ON_LATTICE = 1e-3  # tolerance, in steps
 ROWS_PER_CELL = 4  # on average, from which on quantiles are those of cells rather than of a spline
 UNSEEN_STRETCH = 0.5  # rows that an empty stretch of a lattice counts for
 N_ANGLES = 2000
@@ -101,18 +101,18 @@ class CellMap:
     can have a peak there.
     """
 
-    def __init__(self, index, origin, gap):
+    def __init__(self, index, origin, step):
         cells, counts = np.unique(index, return_counts=True)
         edges = np.unique(np.concatenate([cells - 0.5, cells + 0.5]))
         mass = np.full(len(edges) - 1, UNSEEN_STRETCH)
         mass[np.searchsorted(edges, cells - 0.5)] = counts
         below = np.concatenate([[0.0], np.cumsum(mass)]) + UNSEEN_STRETCH
-        self.edges = origin + gap * edges
+        self.edges = origin + step * edges
         self.scores = ndtri(below / (below[-1] + UNSEEN_STRETCH))
         middle = np.interp(0.0, self.scores, self.edges)
         # Beyond the edges, the mean slope between them and the median.
         self.slopes = [
-            self.scores[end] / (self.edges[end] - middle) if self.edges[end] != middle else 1 / gap
+            self.scores[end] / (self.edges[end] - middle) if self.edges[end] != middle else 1 / step
             for end in (0, -1)
         ]
 
@@ -157,24 +157,24 @@ class CircularMap:
         return np.interp(y, self.scores, self.angles)
 
 
-def fit_maps(x, gap, origin, low, high, random_state, period=None):
+def fit_maps(x, step, origin, low, high, random_state, period=None):
     """Return maps to normal scores by quantiles, and to standardised numbers."""
     from ..bijections import Bounded, Chain, MarginalQuantile, Standardize
 
     index = None
-    if gap is not None:
-        index = np.rint((x - origin) / gap)
+    if step is not None:
+        index = np.rint((x - origin) / step)
         is_rich = len(x) >= ROWS_PER_CELL * len(np.unique(index))
-        x = x + gap * random_state.uniform(-0.5, 0.5, len(x))
+        x = x + step * random_state.uniform(-0.5, 0.5, len(x))
         low, high = -np.inf, np.inf  # the outer cells are open
     bounds = [Bounded([(low, high)])] if np.isfinite([low, high]).any() else []
 
-    def smooth(step):
-        found = SmoothMap(Chain([*bounds, step]) if bounds else step, x)
+    def smooth(last):
+        found = SmoothMap(Chain([*bounds, last]) if bounds else last, x)
         return found if period is None else CircularMap(found, x, low, period)
 
-    if gap is not None and is_rich:
-        quantile = CellMap(index, origin, gap)
+    if step is not None and is_rich:
+        quantile = CellMap(index, origin, step)
     else:
         quantile = smooth(MarginalQuantile(1))
     return {"quantile": quantile, "linear": smooth(Standardize(1))}
@@ -187,7 +187,7 @@ class Number:
     ----------
     x : ndarray of shape (n,)
         The known values.
-    gap : float, optional
+    step : float, optional
         Distance between the points of the lattice of all possible values.
     low, high : float
         Bounds. A lattice contains its bounds, a density does not.
@@ -208,26 +208,26 @@ class Number:
         x,
         random_state,
         *,
-        gap=None,
+        step=None,
         low=-np.inf,
         high=np.inf,
         atoms=(),
         period=None,
         decimals=None,
     ):
-        self.gap, self.low, self.high, self.period = gap, low, high, period
+        self.step, self.low, self.high, self.period = step, low, high, period
         self.decimals = decimals
         self.atoms = np.asarray(atoms, dtype=np.float64)
         self.n_levels = 1 + len(self.atoms) if len(self.atoms) else 0
         x = self._wrapped(x)
         x = x[~np.isin(x, self.atoms)]
-        self.origin = float(low if np.isfinite(low) else x.min()) if gap is not None else 0.0
+        self.origin = float(low if np.isfinite(low) else x.min()) if step is not None else 0.0
         if not len(x):  # all are atoms
             x = np.array([-1.0, 1.0]) if np.isinf([low, high]).all() else self._some_inside()
-        if gap is None and len(x) < 2:
+        if step is None and len(x) < 2:
             x = np.repeat(x, 2)
         self.seen = float(x.min()), float(x.max())
-        self.maps = fit_maps(x, gap, self.origin, low, high, random_state, period)
+        self.maps = fit_maps(x, step, self.origin, low, high, random_state, period)
 
     def _some_inside(self):
         ends = [end for end in (self.low, self.high) if np.isfinite(end)]
@@ -267,21 +267,21 @@ class Number:
         width, log_scale = np.zeros(len(x)), np.zeros(len(x))
         forward = self.maps[space].forward
         own = x[has]
-        if self.gap is None:
+        if self.step is None:
             y, slope = forward(own)
             inside = (own > self.low) & (own < self.high) if self.period is None else True
             low[has] = middle[has] = high[has] = y
             log_scale[has] = np.where(inside, slope, -np.inf)
             return low, middle, high, width, log_scale
-        index = np.rint((own - self.origin) / self.gap)
-        edges = self.origin + self.gap * (index + np.array([[-0.5], [0.5]]))
+        index = np.rint((own - self.origin) / self.step)
+        edges = self.origin + self.step * (index + np.array([[-0.5], [0.5]]))
         below, above = (forward(edge)[0] for edge in edges)
         middle[has], width[has] = (below + above) / 2, above - below
-        points = self.origin + self.gap * index
+        points = self.origin + self.step * index
         low[has] = np.where(points <= self.low, -np.inf, below)
         high[has] = np.where(points >= self.high, np.inf, above)
-        off = np.abs(own - points) > ON_LATTICE * self.gap
-        outside = (points < self.low - self.gap / 2) | (points > self.high + self.gap / 2)
+        off = np.abs(own - points) > ON_LATTICE * self.step
+        outside = (points < self.low - self.step / 2) | (points > self.high + self.step / 2)
         log_scale[has] = np.where(off | outside, -np.inf, 0.0)
         return low, middle, high, width, log_scale
 
@@ -296,9 +296,9 @@ class Number:
 
     def snap(self, x):
         """Return the possible value nearest to a number."""
-        if self.gap is not None:
-            x = self.origin + self.gap * np.rint(
-                (np.clip(x, self.low, self.high) - self.origin) / self.gap
+        if self.step is not None:
+            x = self.origin + self.step * np.rint(
+                (np.clip(x, self.low, self.high) - self.origin) / self.step
             )
             if self.decimals is not None:
                 x = np.round(x, self.decimals)
@@ -336,7 +336,7 @@ class Levels:
         Rows of each.
     scores : ndarray of shape (n_levels,), optional
         Numbers that say how far apart ordered levels are.
-    lattice : tuple of (gap, low, high), optional
+    lattice : tuple of (step, low, high), optional
         Numbers that are not among the levels are possible too: with a small probability, that falls
         geometrically beyond them.
     pooled : dict of object to float, optional
@@ -366,12 +366,12 @@ class Levels:
         self.period = period
         self.unseen = 1 / (self.counts.sum() + 2)  # probability of a number that is not a level
         if lattice is not None:
-            gap, low, high = lattice
-            cells = np.rint((np.array(self.levels) - self.levels[0]) / gap)
+            step, low, high = lattice
+            cells = np.rint((np.array(self.levels) - self.levels[0]) / step)
             self.n_inside = cells[-1] + 1 - len(cells)
             self.ratio = 1 - 1 / (2 + cells[-1])
             n_below, n_above = (
-                np.inf if np.isinf(end) else np.rint(abs(end - outer) / gap)
+                np.inf if np.isinf(end) else np.rint(abs(end - outer) / step)
                 for end, outer in ((low, self.levels[0]), (high, self.levels[-1]))
             )
             tails = sum((1 - self.ratio**n) / (1 - self.ratio) for n in (n_below, n_above))
@@ -431,9 +431,11 @@ class Levels:
         return none, none, none, np.zeros(len(code)), log_scale
 
     def _log_mass_of_unseen(self, x):
-        gap, low, high = self.lattice
-        steps = np.maximum(self.levels[0] - x, x - self.levels[-1]) / gap
-        off = np.abs((x - self.levels[0]) / gap - np.rint((x - self.levels[0]) / gap)) > ON_LATTICE
+        step, low, high = self.lattice
+        steps = np.maximum(self.levels[0] - x, x - self.levels[-1]) / step
+        off = (
+            np.abs((x - self.levels[0]) / step - np.rint((x - self.levels[0]) / step)) > ON_LATTICE
+        )
         bad = off | (x < low) | (x > high)
         if self.total == 0:
             return np.full(len(x), -np.inf)
