@@ -49,7 +49,7 @@ def decide(column):
         case "ordered":
             return Decision("ordinal", (), "an ordered categorical dtype")
         case "bool":
-            return Decision("categorical", (), "truth values")
+            return Decision("categorical", (), "booleans")
         case "text" | "category":
             return Decision("categorical", (), f"{len(set(values))} distinct texts")
     distinct = np.unique(values)
@@ -487,7 +487,10 @@ class Schema:
         self.columns = []
         for name, column in zip(names, frame.columns, strict=True):
             if not column.known.any():
-                raise ValueError(f"column {name!r} has no known value: leave it out.")
+                raise ValueError(
+                    f"column {name!r} has no known value in the {len(frame)} rows of this fit: "
+                    "leave it out."
+                )
             decision = given.get(name) or decide(column)
             setting = ColumnSetting(name, handle_unknown, random_state)
             self.columns.append(ColumnModel(column, decision, setting, models_gaps))

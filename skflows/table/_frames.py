@@ -169,7 +169,7 @@ def is_missing(value):
 
 
 def _object_column(values, known, name, dtype):
-    """Read Python objects, which must be all numbers, all truth values, all dates or all texts."""
+    """Read Python objects, which must be all numbers, all booleans, all dates or all strings."""
     found = values[known]
     if all(isinstance(value, bool | np.bool_) for value in found) and len(found):
         return Column(np.where(known, values, False), known, "bool", dtype)
@@ -267,7 +267,7 @@ def fill_frame(X, known, filled):
 def within(values, dtype):
     """Return numbers rounded to the nearest that an integer dtype holds."""
     dtype = dtype.lower().split("[")[0]
-    ends = np.iinfo(dtype)
+    ends = np.iinfo(dtype if dtype in np.sctypeDict else "int64")  # polars has wider ones
     high = float(ends.max)
     if high > ends.max:  # float64 rounds the largest integers of 64 bits up
         high = np.nextafter(high, 0)
