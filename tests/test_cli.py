@@ -383,25 +383,39 @@ def test_fit_leaves_out_texts_and_rows_with_gaps(folder, capsys):
     assert [*skflows.load("m.skflows").feature_names_in_] == ["height", "weight, kg"]
 
 
+@pytest.mark.filterwarnings("default")
 def test_texts_dates_and_gaps_are_modelled(folder, capsys):
     """Unless another density is chosen, from the fit to samples and imputed values."""
     table = make_frame().assign(day=pd.date_range("2024-01-01", periods=40).strftime("%Y-%m-%d"))
+    table["n"] = pd.array([None, *range(39)], dtype="Int64")
+    table["empty"] = np.nan
+    table["code"] = ["00", "07", "B1", "B2"] * 10
     table.loc[3, "height"] = np.nan
-    table.loc[4, "species"] = None
+    table.loc[4, ["species", "day"]] = None
     table.to_csv("holes.csv", index=False)
     assert run("fit holes.csv -o m.skflows --max-iter 1 --random-state 0") == 0
-    assert "TableDensity fitted to 40 rows of 5 columns" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "TableDensity fitted to 40 rows of 7 columns" in out
+    assert "without a value are left out: 'empty'" in err
     assert run("score m.skflows holes.csv -o scores.csv") == 0
-    assert pd.read_csv("scores.csv").notna().all(axis=None)
+    scores = pd.read_csv("scores.csv")
+    assert scores.notna().all(axis=None)
+    table[:2].assign(species="iris").to_csv("digits.csv", index=False)  # codes could be numbers
+    assert run("score m.skflows digits.csv -o scores.csv") == 0
+    assert np.isfinite(pd.read_csv("scores.csv")["log_density"]).all()
+    assert "'species' has 1 values that the fit has not seen" in capsys.readouterr().err
     assert run("sample m.skflows -n 20 -o drawn.csv --random-state 0") == 0
     drawn = pd.read_csv("drawn.csv")
     assert set(drawn["species"]) == {"setosa", "virginica"}
     assert drawn["day"].str.fullmatch(r"20\d\d-\d\d-\d\d").all()
     assert run("impute m.skflows holes.csv -o full.csv --method median") == 0
-    assert "2 missing values filled in" in capsys.readouterr().out
-    full = pd.read_csv("full.csv")
+    assert "4 missing values filled in" in capsys.readouterr().out
+    full = pd.read_csv("full.csv", dtype={"code": str}).drop(columns="empty")
     assert full.notna().all(axis=None)
-    pd.testing.assert_frame_equal(full.drop(index=[3, 4]), table.drop(index=[3, 4]))
+    assert full["day"].str.fullmatch(r"20\d\d-\d\d-\d\d").all()
+    assert full["n"].dtype == drawn["n"].dropna().dtype == np.int64
+    known = table.drop(index=[0, 3, 4], columns="empty").astype({"n": int})
+    pd.testing.assert_frame_equal(full.drop(index=[0, 3, 4]), known)
     assert run("impute model.skflows holes.csv -o full.csv") == 2
     assert "--estimator table" in only_error(capsys)
 

@@ -14,9 +14,11 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import skflows
 from skflows import AutoDensity, DensityOutlierDetector, TableDensity, TableImputer
 from skflows.outlier._tables import needs_table_density
-from skflows.table import _components, _latent_classes
-from skflows.table._columns import decide
-from skflows.table._frames import read_frame
+from skflows.table import _components, _latent_classes, _parts
+from skflows.table._columns import decide, lattice_of
+from skflows.table._frames import Column, read_frame, write_frame
+from skflows.table._latent_classes import LatentClasses
+from skflows.table._view import TableView
 
 N = 200
 
@@ -169,15 +171,11 @@ def test_joint_is_marginal_times_conditional(density, table):
     """Exactly for latent classes; the network's means over orders differ a little."""
     rows = table[:60]
     names = ["sex", "size", "visits"]
-    given, rest = rows[names], rows.drop(columns=names)
-    product = density.marginal(names).score_samples(given)
-    product += density.condition(given).score_samples(rest)
     exact = clone(density)
-    assert np.abs(product - density.score_samples(rows)).mean() < 0.3
     exact.__dict__.update(vars(density))
     exact._members = [pair for pair in density._members if not hasattr(pair[0], "network")]
-    product = exact.marginal(names).score_samples(given)
-    product += exact.condition(given).score_samples(rest)
+    product = exact.marginal(names).score_samples(rows[names])
+    product += exact.condition(rows[names]).score_samples(rows.drop(columns=names))
     assert product == pytest.approx(exact.score_samples(rows), abs=1e-8)
 
 
@@ -247,6 +245,10 @@ def test_predictions(density, table):
     assert density.levels("sex") == ["female", "male"]
     quantiles = density.quantile("size", table[:20], [0.1, 0.5, 0.9])
     assert (np.diff(quantiles, axis=1) > 0).all()
+    unconditional = density.predict_proba("sex", {})
+    assert unconditional == pytest.approx(density.predict_proba("sex", {"size": np.nan}))
+    names = density.condition({}).columns
+    assert names == table.columns.tolist()
     # The probability of being at most the median is one half.
     grid = np.linspace(-8, quantiles[0, 1], 500)
     conditional = density.condition(table[:1].drop(columns=["size"]))
@@ -287,6 +289,7 @@ def test_arrays_with_gaps():
     X[::5, 1] = np.nan
     own = quick().fit(X)
     assert own.sample(4, random_state=0).shape == (4, 3)
+    assert own.marginal(0).sample(4).shape == (4, 1)
     filled = own.impute(X)
     assert not np.isnan(filled).any()
     assert (filled[1] == X[1]).all()
@@ -323,6 +326,32 @@ def test_modelled_gaps():
     assert own.score_samples(gap)[0] < own.score_samples(row)[0] - 1
     drawn = own.sample(300, random_state=0)
     assert drawn["size"].isna().mean() == pytest.approx(table["size"].isna().mean(), abs=0.12)
+    # "visits" has no gap in fit: a first one is odd too, and all questions have values for answers.
+    assert own.score_samples(row.assign(visits=np.nan))[0] < own.score_samples(row)[0] - np.log(
+        N / 10
+    )
+    assert not own.impute(table[:50], "draw", random_state=0).isna().any(axis=None)
+    assert not own.impute(table[:50]).isna().any(axis=None)
+    assert own.sample(5, given={"sex": None, "size": 0.0})["sex"].notna().all()
+
+
+def test_modelled_gaps_sum_to_one():
+    """In each member: a value comes after the variable that says whether there is one."""
+    rng = np.random.default_rng(0)
+    pair = {name: rng.choice(["p", "q", None], 200, p=[0.3, 0.3, 0.4]) for name in "ab"}
+    own = quick(missing="model").fit(pd.DataFrame(pair))
+    levels = (
+        pd.Series(["p", "q", None], name="a")
+        .to_frame()
+        .merge(pd.Series(["p", "q", None], name="b"), how="cross")
+    )
+    view = TableView(own._schema, own._rows(levels))
+    for member, _ in own._members:
+        assert np.exp(member.log_prob(view)).sum() == pytest.approx(1)
+    (network, *_) = [member for member, _ in own._members if hasattr(member, "network")]
+    drawn = network.sample(own._schema, own._nothing_known(50), np.random.RandomState(0))
+    for value, flag in own._schema.flag_of.items():
+        assert (drawn.known[:, value] == (drawn.code[:, flag] == 0)).all()
 
 
 @pytest.mark.parametrize(
@@ -331,6 +360,9 @@ def test_modelled_gaps():
         (lambda t: quick().fit(t.assign(id=[f"n{i}" for i in range(len(t))])), "leave it out"),
         (lambda t: quick(columns={"nobody": "count"}).fit(t), "nobody"),
         (lambda t: quick(columns={"sex": "cuont"}).fit(t), "choose among"),
+        (lambda t: quick(columns={"hour": ("circular", "24")}).fit(t), "positive number"),
+        (lambda t: quick(columns={"hour": ("circular", 0)}).fit(t), "positive number"),
+        (lambda t: quick(columns={"size": ("bounded", "a")}).fit(t), "bounds and values"),
         (lambda t: quick(columns={"size": "count"}).fit(t), "choose 'continuous'"),
         (lambda t: quick(columns={"size": ("bounded", 0, 1)}).fit(t), "move the bounds out"),
         (lambda t: quick().fit(t.assign(none=np.nan)), "no known value"),
@@ -349,6 +381,9 @@ def test_errors_of_fit(table, make, message):
         (lambda d, t: d.score_samples(t.drop(columns=["sex"])), "lacks the columns"),
         (lambda d, t: d.condition({"nobody": 1}), "nobody"),
         (lambda d, t: d.condition(t[:1]), "nothing is left"),
+        (lambda d, t: d.condition({"visits": 2.5}), "steps of 1 between 0 and inf"),
+        (lambda d, t: d.sample(given={"rain": -1.0}), "-1 in column 'rain'"),
+        (lambda d, t: d.score_samples(t.assign(since="2024-01-01")), "to_datetime"),
         (lambda d, t: d.predict_proba("size", t), "quantile"),
         (lambda d, t: d.quantile("sex", t), "predict_proba"),
         (lambda d, t: d.quantile("size", t, 1.5), "between 0 and 1"),
@@ -389,13 +424,6 @@ def test_an_interrupt_keeps_what_is_fitted(monkeypatch, table):
     assert np.isfinite(own.score_samples(table[["sex", "visits"]])).all()
 
 
-def test_components_by_size(density):
-    names = [c.name for c in _components.components(density._schema, 60, {})]
-    assert "network" in names
-    assert density.leaderboard_["weight"] == sorted(density.leaderboard_["weight"], reverse=True)
-    assert density.stacked_score_ >= max(density.leaderboard_["score"]) - 1e-6
-
-
 def test_outlier_detector(table):
     """A swapped pair of cells is odd, and explained by its column."""
     rng = np.random.default_rng(0)
@@ -429,3 +457,192 @@ def test_other_densities_point_to_this_one():
         AutoDensity().fit(frame)
     with pytest.raises(ValueError, match="TableDensity"):
         AutoDensity().fit(frame[["x"]])
+
+
+@pytest.mark.parametrize("unit", [1e-8, 1e-3, 1.0], ids=["of 1e-8", "of 1e-3", "of 1"])
+def test_units_of_any_size(unit):
+    values = unit * np.random.default_rng(0).normal(size=60)
+    assert lattice_of(np.unique(values)) is None
+
+
+def test_lattices_keep_numbers_apart():
+    assert lattice_of(np.array([1000.0, 1000.0005, 1001.0])) == (0.0005, 4)
+    assert lattice_of(np.array([0.3, 0.1 + 0.2, 0.5])) == (0.2, 1)  # rounding errors
+    assert lattice_of(np.zeros(1)) == (1.0, 0)
+
+
+def test_whole_numbers_given_and_of_points():
+    """Latent classes: sums over whole numbers given a point, and integrals the other way."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=200)
+    table = pd.DataFrame({"n": np.rint(30 * x).astype(int), "y": x + 0.02 * rng.normal(size=200)})
+    own = quick().fit(table)
+    own._members = [pair for pair in own._members if isinstance(pair[0], LatentClasses)]
+    whole = pd.DataFrame({"n": np.arange(-400, 401)})
+    for y in (0.0, 0.017, 1.03):
+        sum_ = np.exp(own.condition({"y": y}).score_samples(whole)).sum()
+        assert sum_ == pytest.approx(1, abs=1e-6)
+    grid = np.linspace(-8, 8, 8001)
+    scores = own.condition({"n": 17}).score_samples(pd.DataFrame({"y": grid}))
+    assert np.exp(scores).sum() * (grid[1] - grid[0]) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_median_may_be_the_least_value():
+    rng = np.random.default_rng(0)
+    rain = np.where(rng.uniform(size=200) < 0.8, 0.0, 5 + rng.gamma(2.0, size=200))
+    own = quick(columns={"rain": ("atoms", [0.0], 0.0)}).fit(pd.DataFrame({"rain": rain}))
+    assert own.quantile("rain", pd.DataFrame({"rain": [np.nan]}), [0.3, 0.5]).tolist() == [[0, 0]]
+
+
+def test_columns_with_numbers_for_names():
+    frame = pd.DataFrame(np.random.default_rng(0).normal([0, 100], size=(60, 2)))
+    own = quick(max_iter=1).fit(frame)
+    assert (own.score_samples(frame[[1, 0]]) == own.score_samples(frame)).all()
+
+
+def test_means_are_possible():
+    """Of counts, of angles among few, and of dates."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=300)
+    table = pd.DataFrame(
+        {
+            "x": x,
+            "n": rng.poisson(np.exp(1 + 1.5 * x)),
+            "hour": np.where(rng.uniform(size=300) < 0.5, 23, 1),
+            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(7 * rng.integers(0, 40, 300), "D"),
+        }
+    )
+    own = quick(columns={"hour": ("circular", 24)}).fit(table)
+    asked = pd.DataFrame({"x": [-3.0, 0.0], "n": np.nan, "hour": np.nan, "day": pd.NaT})
+    filled = own.impute(asked)
+    assert (filled["n"] >= 0).all()
+    assert np.cos(filled["hour"] * np.pi / 12).min() > 0.8
+    assert (filled["day"].dt.day_of_week == 0).all()
+
+
+def test_few_angles_are_wrapped():
+    table = pd.DataFrame({"hour": np.tile(np.arange(1, 25), 10)})
+    own = quick(columns=COLUMNS).fit(table)
+    scores = own.score_samples(pd.DataFrame({"hour": [0, 24, 12, 36]}))
+    assert scores[[0, 2]] == pytest.approx(scores[[1, 3]])
+    assert np.exp(own.score_samples(table[:24])).sum() == pytest.approx(1, abs=0.01)
+    few = quick(columns=COLUMNS).fit(pd.DataFrame({"hour": [1, 23] * 40}))
+    assert np.exp(few.score_samples(table[:24])).sum() == pytest.approx(1)
+
+
+def test_angles_have_a_density_everywhere():
+    rng = np.random.default_rng(0)
+    hour = rng.uniform(8, 18, 200)
+    own = quick(columns=COLUMNS, max_iter=8).fit(pd.DataFrame({"hour": hour}))
+    grid = np.arange(24000) / 1000
+    scores = own.score_samples(pd.DataFrame({"hour": grid}))
+    assert scores.min() > -40
+    assert np.exp(scores).sum() / 1000 == pytest.approx(1, abs=1e-3)
+    cut = own._schema.parts[0].low
+    assert np.isfinite(own.score_samples(pd.DataFrame({"hour": [cut, cut + 24]}))).all()
+    x = np.linspace(8, 18, 9)
+    for map_ in own._schema.parts[0].maps.values():
+        assert map_.inverse(map_.forward(x)[0]) == pytest.approx(x, abs=1e-3)
+
+
+def test_imputation_keeps_known_values_exactly():
+    """Even those that float64 or microseconds cannot hold."""
+    n = 60
+    moments = pd.Series(pd.date_range("2024-10-26", periods=n, freq="37min", tz="Europe/Berlin"))
+    table = pd.DataFrame(
+        {
+            "id": pd.array([2**53 + 1, 5, None] * 20, dtype="Int64"),
+            "at": (moments + pd.Timedelta(1, "ns")).mask(np.arange(n) % 7 == 0),
+            "x": np.random.default_rng(0).normal(size=n),
+        }
+    )
+    filled = quick(max_iter=1).fit(table).impute(table)
+    assert not filled.isna().any(axis=None)
+    pd.testing.assert_frame_equal(filled.where(table.notna()), table)
+    frame = pl.DataFrame({"id": [2**53 + 1, 5, None] * 20, "x": table["x"].to_numpy()})
+    filled = quick(max_iter=1).fit(frame).impute(frame)
+    assert filled["id"][:2].to_list() == [2**53 + 1, 5]
+    assert filled.null_count().sum_horizontal()[0] == 0
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "UInt8"])
+def test_values_stay_within_integer_dtypes(dtype):
+    columns = [Column(np.array([-3.0, 7.4, 300.0]), np.ones(3, dtype=bool), "number", dtype)]
+    assert write_frame(columns, ["n"], "pandas")["n"].tolist() == [0, 7, 255]
+    assert write_frame(columns, ["n"], "numpy", "uint8").ravel().tolist() == [0, 7, 255]
+    as_polars = [columns[0]._replace(dtype="UInt8")]
+    assert write_frame(as_polars, ["n"], "polars")["n"].to_list() == [0, 7, 255]
+
+
+@pytest.mark.parametrize("handle_unknown", ["error", "rare"])
+def test_categories_of_any_dtype(handle_unknown):
+    """Samples and imputed values have the dtypes and the values of the table."""
+    rng = np.random.default_rng(0)
+    code = rng.integers(1, 4, 90)
+    table = pd.DataFrame(
+        {
+            "whole": code,
+            "Int": pd.array(code, dtype="Int64"),
+            "real": code / 4,
+            "date": pd.Timestamp("2024-01-01") + pd.to_timedelta(code, "D"),
+            "flag": code > 1,
+            "text": pd.Series(code).map({1: "a", 2: "b", 3: "c"}),
+        }
+    )
+    kinds = dict.fromkeys(["whole", "Int", "real", "date"], "categorical")
+    own = quick(columns=kinds, handle_unknown=handle_unknown, max_iter=1).fit(table)
+    asked = table[:8].copy()
+    for name in asked:
+        asked[name] = asked[name].mask(np.arange(8) % 2 == 0)
+    drawn, filled = own.sample(300, random_state=0), own.impute(asked, "draw", random_state=0)
+    assert (drawn.dtypes == table.dtypes).all()
+    for name in table:
+        assert set(drawn[name]) | set(filled[name]) <= set(table[name])
+    with pytest.raises(ValueError, match="predict_proba"):
+        own.quantile("real", asked)
+    assert own.levels("flag") == [False, True]
+
+
+def test_truth_values_with_gaps_as_objects():
+    values = pd.Series([True, pd.NA, False, None], dtype=object)
+    (column,) = read_frame(pd.DataFrame({"on": values})).columns
+    assert column.role == "bool"
+    assert column.values[column.known].tolist() == [True, False]
+
+
+def test_texts_that_became_numbers():
+    table = pd.DataFrame({"zip": ["01234", "01235", "10117"] * 20})
+    own = quick(handle_unknown="rare", max_iter=1).fit(table)
+    with pytest.raises(ValueError, match="held texts in fit"):
+        own.score_samples(pd.DataFrame({"zip": [1234, 1235]}))
+
+
+def test_detectors_of_tables(table):
+    """They use the held-out scores of the density, and take categories that a fold lacks."""
+    own = table[["sex", "size", "member"]].assign(code=["only"] + ["usual"] * (N - 1))
+    detector = DensityOutlierDetector(quick(handle_unknown="rare"), calibration="conformal")
+    detector.fit(own)
+    (model,) = detector.models_
+    scores = model.density.estimator_.held_out_scores_
+    assert (detector.held_out_scores_ == scores).all()
+    rows = detector._codec.rows(own)
+    assert set(detector._codec.codes(rows)[:, 3]) == {0, 1}
+    with pytest.raises(ValueError, match="sample_weight"):
+        DensityOutlierDetector(quick()).fit(own, sample_weight=np.ones(N))
+    assert not needs_table_density(table[["member"]])
+
+
+def test_numbers_between_levels_look_like_numbers():
+    table = pd.DataFrame({"n": [0, 1, 10] * 20})
+    own = quick(max_iter=1).fit(table)
+    features = TableView(own._schema, own._rows(pd.DataFrame({"n": [1, 2, 10]}))).features
+    assert features[0, -1] < features[1, -1] < features[2, -1]
+
+
+def test_chunks_of_rows(monkeypatch, density, table):
+    """Rows are answered some at a time."""
+    whole = density.impute(table[:7]), density.quantile("size", table[:7])
+    monkeypatch.setattr(_parts, "ROWS_AT_ONCE", 3)
+    pd.testing.assert_frame_equal(density.impute(table[:7]), whole[0])
+    assert density.quantile("size", table[:7]) == pytest.approx(whole[1])
+    assert len(density.sample(7)) == 7

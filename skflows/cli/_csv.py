@@ -30,7 +30,7 @@ def import_pandas():
     return pandas
 
 
-def read_csv(path, sep=None, decimal=None):
+def read_csv(path, sep=None, decimal=None, texts=()):
     """Read a CSV file with a line of column names, or a Parquet file.
 
     Errors say what is wrong.
@@ -41,6 +41,8 @@ def read_csv(path, sep=None, decimal=None):
         The file, which may be compressed; ``-`` is standard input.
     sep, decimal : str, default=None
         What separates columns, and the decimal mark. None finds out.
+    texts : sequence of str
+        Columns that are texts, even if all of them could be numbers.
     """
     pandas = import_pandas()
     if path.suffix == ".parquet":
@@ -52,7 +54,8 @@ def read_csv(path, sep=None, decimal=None):
         text = decoded(read_bytes(path))
         sep = sep or likely_separator(text)
         decimal = decimal or likely_decimal(text, sep)
-        frame = pandas.read_csv(io.StringIO(text), sep=sep, decimal=decimal)
+        as_text = dict.fromkeys(texts, str)
+        frame = pandas.read_csv(io.StringIO(text), sep=sep, decimal=decimal, dtype=as_text)
     except (OSError, MemoryError) as error:
         raise ValueError(f"cannot read {path}: {one_line(error)}") from error
     except Exception as error:  # of the parser, a decoder or a decompressor
@@ -157,6 +160,12 @@ def chosen_columns(frame, path, columns=None, exclude=()):
     names = feature_columns(frame) if columns is None else columns
     select(frame, exclude, path)
     frame = select(frame, [name for name in names if name not in exclude], path)
+    empty = [name for name in frame if frame[name].isna().all()]
+    if empty and columns is None:
+        warnings.warn(
+            f"columns of {path} without a value are left out: {_quoted(empty)}", stacklevel=2
+        )
+        frame = frame.drop(columns=empty)
     if not frame.columns.size:
         raise ValueError(f"no column of {path} is left")
     return frame
@@ -172,9 +181,15 @@ def needs_table(frame):
 
 
 def with_dates(frame):
-    """Return a table in which texts are dates if all of a column are, in ISO 8601."""
+    """Return a table in which texts are dates if all of a column are, in ISO 8601.
+
+    Whole numbers with gaps, which CSV files are read to float64 for, are integers again.
+    """
     pandas = import_pandas()
     frame = frame.copy()
+    for name in frame.select_dtypes("float"):
+        if (frame[name] % 1 == 0).sum() == frame[name].notna().sum():
+            frame[name] = frame[name].astype("Int64")
     for name in frame.select_dtypes(exclude=["number", "bool"]):
         texts = frame[name].dropna()
         if len(texts) and all(isinstance(t, str) and ISO_DATE.match(t) for t in texts):

@@ -2,6 +2,7 @@
 
 import sys
 import time
+import warnings
 
 from ..conditional import FlowRegressor
 from ..density import ARCHITECTURES, GaussianizationDensity
@@ -89,10 +90,11 @@ def run_score(args):
     if is_standard(args.model) and is_standard(args.data):
         raise ValueError("model and data are both -: only one of them can be standard input")
     model = load_model(args)
-    table = read_csv(args.data, args.sep, args.decimal)
+    table = read_csv(args.data, args.sep, args.decimal, texts_of(model))
     names = [*getattr(model, "feature_names_in_", table.columns)]
     if isinstance(model, TableDensity):
         frame = with_dates(select(table, names, args.data))
+        warn_of_unseen(model, frame)
     else:
         remedy = "the model was fitted to numbers"
         frame = complete_numbers(table, args.data, names, remedy=remedy)
@@ -106,6 +108,28 @@ def run_score(args):
             f"(log-density below {model.offset_:.4g})",
             args.output,
         )
+
+
+def texts_of(model):
+    """Return the columns that held texts when a model was fitted."""
+    columns = model._schema.columns if isinstance(model, TableDensity) else []
+    return [column.name for column in columns if column.role == "text"]
+
+
+def warn_of_unseen(model, frame):
+    """Warn of categories that fit has not seen, which count as rare ones."""
+    for column in model._schema.columns:
+        if column.kind != "categorical":
+            continue
+        (part,) = column.value_parts
+        unseen = set(frame[column.name].dropna()) - {*part.levels, *(part.pooled or ())}
+        if unseen:
+            some = ", ".join(repr(value) for value in sorted(unseen, key=str)[:5])
+            warnings.warn(
+                f"column {column.name!r} has {len(unseen)} values that the fit has not seen, taken "
+                f"for rare ones: {some}{', ...' * (len(unseen) > 5)}",
+                stacklevel=2,
+            )
 
 
 def run_sample(args):
@@ -134,9 +158,13 @@ def run_impute(args):
             f"{args.model} holds a {type(model).__name__}, which models complete rows: fit the "
             "table with --estimator table"
         )
-    table = read_csv(args.data, args.sep, args.decimal)
+    table = read_csv(args.data, args.sep, args.decimal, texts_of(model))
     frame = with_dates(select(table, [*model.feature_names_in_], args.data))
+    warn_of_unseen(model, frame)
     filled = model.impute(frame, args.method, random_state=args.random_state)
+    for name in filled.select_dtypes("datetime"):
+        if table[name].dtype != filled[name].dtype:  # texts in the file, which stay as they are
+            filled[name] = table[name].where(table[name].notna(), filled[name].astype(str))
     write_csv(table.assign(**{name: filled[name] for name in filled}), args.output)
     if args.output:
         n_gaps = int(frame.isna().sum().sum())

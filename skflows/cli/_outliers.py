@@ -21,6 +21,7 @@ from ._csv import (
 )
 from ._progress import print_status
 
+TABLE_SECONDS = 30  # of the fit to a table with texts or gaps
 N_EXPLAINED = 25  # rows, at least, that are explained by their own score
 SAME_REFERENCE = (
     "{} is the data table itself: rows used in the fit cannot be distinguished from normal ones. "
@@ -98,7 +99,10 @@ def find_outliers(args, table, frame, known, is_table=False):
     density = None
     if is_table:
         density = TableDensity(
-            handle_unknown="rare", missing="model", random_state=args.random_state
+            handle_unknown="rare",
+            missing="model",
+            time_limit=TABLE_SECONDS,
+            random_state=args.random_state,
         )
     detector = DensityOutlierDetector(
         density,

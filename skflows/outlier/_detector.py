@@ -266,9 +266,16 @@ class DensityOutlierDetector(
         random_state = check_random_state(self.random_state)
         estimator = self.estimator
         if estimator is None and needs_table_density(X):
-            estimator = TableDensity(random_state=random_state.randint(2**31 - 1))
+            # A category that a fold lacks, or that is new, is rare rather than an error.
+            seed = random_state.randint(2**31 - 1)
+            estimator = TableDensity(handle_unknown="rare", random_state=seed)
         self._codec = None
         if estimator is not None and takes_tables(estimator):
+            if sample_weight is not None:
+                raise ValueError(
+                    f"{type(estimator).__name__} takes no sample_weight: leave it out, or repeat "
+                    "or leave out rows."
+                )
             X = self._encoded(X)
             weight, is_weighted = np.ones(len(X)), np.ones(len(X), dtype=bool)
         else:

@@ -9,6 +9,8 @@ from ..density._third_party import is_frozen
 from ..persistence.mixin import PersistenceMixin
 from ..table._frames import Column, is_frame, read_frame, write_frame
 
+NUMERIC = ("number", "datetime")  # roles of columns that are read as numbers
+
 
 def takes_tables(estimator):
     """Whether an estimator takes DataFrames of any columns, with gaps."""
@@ -20,7 +22,8 @@ def needs_table_density(X):
     if not is_frame(X):
         return False
     columns = read_frame(X).columns
-    return any(column.role != "number" or not column.known.all() for column in columns)
+    numeric = ("number", "bool")
+    return any(column.role not in numeric or not column.known.all() for column in columns)
 
 
 class RowCodec:
@@ -30,6 +33,10 @@ class RowCodec:
         frame = read_frame(X)
         self.names, self.library, self.dtype = frame.names, frame.library, frame.dtype
         self.like = [column._replace(values=None, known=None) for column in frame.columns]
+        self.levels = [  # values of columns that are not numeric
+            [] if column.role in NUMERIC else sorted(set(column.values[column.known]), key=str)
+            for column in frame.columns
+        ]
 
     def rows(self, X):
         frame = read_frame(X, self.names)
@@ -42,21 +49,27 @@ class RowCodec:
         columns = []
         for values, like in zip(rows.T, self.like, strict=True):
             known = np.array([value is not None for value in values], dtype=bool)
-            is_float = like.role in ("number", "datetime")
+            is_float = like.role in NUMERIC
             filled = np.where(known, values, 0.0).astype(float) if is_float else values
             columns.append(Column(filled, known, like.role, like.dtype, like.categories))
         names = self.names or list(range(len(columns)))
         return write_frame(columns, names, self.library, self.dtype)
 
     def codes(self, rows):
-        """Return numbers for rows: numeric columns as they are, the values of others numbered."""
+        """Return numbers for rows: numeric columns as they are, the values of others numbered.
+
+        Values that fit has not seen share a number.
+        """
         found = np.full(rows.shape, np.nan)
-        for target, values, like in zip(found.T, rows.T, self.like, strict=True):
+        for target, values, levels, like in zip(
+            found.T, rows.T, self.levels, self.like, strict=True
+        ):
             known = np.array([value is not None for value in values], dtype=bool)
-            if like.role in ("number", "datetime"):
+            if like.role in NUMERIC:
                 target[known] = values[known].astype(float)
             else:
-                target[known] = [hash(value) % 2**40 for value in values[known]]
+                number = {level: k for k, level in enumerate(levels)}
+                target[known] = [number.get(value, len(levels)) for value in values[known]]
         return found
 
 
@@ -85,13 +98,13 @@ class OnTables(PersistenceMixin, BaseEstimator):
         for i, parts in enumerate(density._schema.of_column):
             given = rows.known.copy()
             given[:, parts] = False
-            scores = density._log_prob(rows, given)
+            scores = density._log_prob(rows, given, reweights=False)
             found[:, i] = scores - np.median(scores)
         return found
 
     @property
-    def _keeps_held_out_scores(self):
-        return getattr(self.estimator, "_keeps_held_out_scores", False)
+    def _held_out_scores(self):
+        return getattr(self.estimator, "_held_out_scores", None)
 
     @property
     def held_out_scores_(self):

@@ -1,6 +1,7 @@
 """The kinds of columns: how each is recognised, and the variables that it becomes."""
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from ._parts import Cells, Levels, Number, Rows
 FEW_VALUES = 30  # numbers with at most so many distinct values are levels
 ROWS_PER_LEVEL = 5  # on average, at least
 MAX_DECIMALS = 6
+ROUNDING = 1e-12  # relative difference up to which numbers are the same, for rounding errors
 DISTINCT = 0.8  # share of distinct values from which on decimals are rounding, not a lattice
 ATOM_SHARE, ATOM_ROWS = 0.02, 5  # share and number of equal rows from which on a value is an atom
 MAX_ATOMS = 10
@@ -47,18 +49,17 @@ def decide(column):
         case "ordered":
             return Decision("ordinal", (), "an ordered categorical dtype")
         case "bool":
-            return Decision("categorical", (), "truth values")
+            return Decision("categorical", (), "booleans")
         case "text" | "category":
             return Decision("categorical", (), f"{len(set(values))} distinct texts")
     distinct = np.unique(values)
     n_distinct = len(distinct)
     least = distinct[0] if n_distinct else 0.0
-    few = n_distinct <= FEW_VALUES and len(values) >= ROWS_PER_LEVEL * n_distinct
     if n_distinct and is_whole(values):
         kind = "count" if least >= 0 else "integer"
         how = "whole numbers" + (", none negative" if least >= 0 else "")
         return Decision(kind, (), f"{how}, {n_distinct} distinct")
-    if few and lattice_of(distinct) is not None:
+    if is_few(distinct, values) and lattice_of(distinct) is not None:
         return Decision("ordinal", (), f"{n_distinct} distinct numbers")
     if n_distinct <= DISTINCT * len(values) and (found := lattice_of(distinct)) is not None:
         return Decision("rounded", (), f"repeated multiples of {found[0]:g}")
@@ -74,18 +75,26 @@ def decide(column):
 
 
 def lattice_of(distinct):
-    """Return the gap and decimals of numbers with few decimals, or None."""
-    tolerance = 1e-6 * max(1.0, np.abs(distinct).max())
+    """Return the step and decimals of numbers with few decimals, or None."""
+    scale = np.abs(distinct).max()
     for decimals in range(MAX_DECIMALS + 1):
-        if np.abs(distinct - np.round(distinct, decimals)).max() < min(
-            tolerance, 10.0**-decimals / 100
+        steps = np.rint(distinct * 10**decimals)
+        tolerance = min(1e-6 * scale, 10.0**-decimals / 100)
+        merged = np.diff(distinct)[np.diff(steps) == 0]
+        if (
+            np.abs(distinct - np.round(distinct, decimals)).max() <= tolerance
+            and merged.max(initial=0.0) <= ROUNDING * scale
         ):
-            steps = np.rint(distinct * 10**decimals)
             if np.abs(steps).max() > 2**52:
                 return None
-            gap = np.gcd.reduce(np.diff(steps.astype(np.int64))) if len(steps) > 1 else 1
-            return max(int(gap), 1) / 10**decimals, decimals
+            step = np.gcd.reduce(np.diff(steps.astype(np.int64))) if len(steps) > 1 else 1
+            return max(int(step), 1) / 10**decimals, decimals
     return None
+
+
+def is_few(distinct, values):
+    """Whether numbers have so few distinct values that each is a level."""
+    return len(distinct) <= FEW_VALUES and len(values) >= ROWS_PER_LEVEL * len(distinct)
 
 
 def decimals_of(values):
@@ -169,21 +178,25 @@ def on_lattice(column, setting, kind, low=-np.inf, high=np.inf):
             f"columns gives {setting.name!r} the kind {kind!r}, but it holds "
             f"{distinct[distinct != np.rint(distinct)][0]:g}: choose 'continuous', or round it."
         )
-    gap, decimals = found
+    step, decimals = found
     if kind in ("count", "integer"):
-        gap = 1.0
+        step = 1.0
     _check_inside(values, low, high, setting, open_ends=False)
-    if len(distinct) <= FEW_VALUES and len(values) >= ROWS_PER_LEVEL * len(distinct):
-        return [_numeric_levels(values, gap, low, high, decimals)]
-    return [Number(values, setting.random_state, gap=gap, low=low, high=high, decimals=decimals)]
+    if is_few(distinct, values):
+        return [_numeric_levels(values, step, low, high, decimals)]
+    return [Number(values, setting.random_state, step=step, low=low, high=high, decimals=decimals)]
 
 
-def _numeric_levels(values, gap, low, high, decimals):
+def _numeric_levels(values, step, low, high, decimals, period=None):
     levels, counts = np.unique(np.round(values, decimals), return_counts=True)
     spread = levels.std() or 1.0
     scores = (levels - levels.mean()) / spread
     return Levels(
-        levels.tolist(), counts, scores=scores, lattice=(gap, low, high), decimals=decimals
+        levels.tolist(),
+        counts,
+        scores=scores,
+        lattice=(step, low, high),
+        period=period,
     )
 
 
@@ -230,6 +243,9 @@ def categorical(column, setting):
         else (np.array(column.categories or ["?"], dtype=object), np.zeros(1))
     )
     names = [value.item() if hasattr(value, "item") else value for value in distinct.tolist()]
+    if column.role == "bool":  # the other value is possible too, if there is only one
+        names, counts = [False, True], [(values == level).sum() for level in (False, True)]
+        return [Levels(names, counts)]
     if setting.handle_unknown == "rare":
         order = np.argsort(-counts, kind="stable")
         kept = sorted(k for k in order[:MAX_CATEGORIES] if counts[k] >= RARE_ROWS)
@@ -250,23 +266,27 @@ def categorical(column, setting):
 
 
 def circular(column, setting, period):
-    values = np.mod(_numbers(column, setting, "circular"), period)
+    return [angle(_numbers(column, setting, "circular"), setting, float(period))]
+
+
+def angle(values, setting, period):
+    """Return the variable of numbers on a circle."""
+    values = np.mod(values, period)
     distinct = np.unique(values)
-    found = lattice_of(distinct)
-    if found is not None and len(distinct) <= FEW_VALUES < 10 * len(values) / max(len(distinct), 1):
-        gap, decimals = found
-        return [_numeric_levels(values, gap, 0.0, period - gap, decimals)]
+    found = lattice_of(np.union1d(distinct, 0.0))
+    if found is not None and is_few(distinct, values):
+        step, decimals = found
+        high = step * (np.ceil(np.round(period / step, 6)) - 1)  # the last below a whole turn
+        return _numeric_levels(values, step, 0.0, high, decimals, period)
     cut = emptiest_angle(values, period)
-    return [
-        Number(
-            values,
-            setting.random_state,
-            low=cut,
-            high=cut + period,
-            period=float(period),
-            decimals=decimals_of(values),
-        )
-    ]
+    return Number(
+        values,
+        setting.random_state,
+        low=cut,
+        high=cut + period,
+        period=period,
+        decimals=decimals_of(values),
+    )
 
 
 def emptiest_angle(values, period):
@@ -279,27 +299,14 @@ def emptiest_angle(values, period):
 
 def datetime(column, setting):
     if column.role != "datetime":
-        raise ValueError(f"columns calls {setting.name!r} a datetime, but it holds no dates.")
+        raise ValueError(
+            f"columns calls {setting.name!r} a datetime, but it holds no dates: convert it by "
+            "pandas.to_datetime."
+        )
     week, weekday, time = split_moment(column.values[column.known])
     parts = [_part_of_numbers(week, setting), _numeric_levels(weekday, 1.0, 0.0, 6.0, 0)]
     if time.any():
-        found = lattice_of(np.unique(time))
-        steps = len(np.unique(time))
-        if found is not None and steps <= FEW_VALUES:
-            gap, decimals = found
-            parts.append(_numeric_levels(time, gap, 0.0, DAY - gap, decimals))
-        else:
-            cut = emptiest_angle(time, DAY)
-            parts.append(
-                Number(
-                    time,
-                    setting.random_state,
-                    low=cut,
-                    high=cut + DAY,
-                    period=float(DAY),
-                    decimals=decimals_of(time),
-                )
-            )
+        parts.append(angle(time, setting, float(DAY)))
     return parts
 
 
@@ -329,7 +336,7 @@ KINDS = {
     "circular": circular,
     "datetime": datetime,
 }
-NUMERIC = ("continuous", "bounded", "atoms", "count", "integer", "rounded", "circular")
+TEXTS = ("text", "category", "ordered")  # roles of columns that may hold texts
 
 
 class ColumnModel:
@@ -341,7 +348,7 @@ class ColumnModel:
         self.role, self.dtype, self.categories = column.role, column.dtype, column.categories
         self.n_missing = int((~column.known).sum())
         make = KINDS[self.kind]
-        if self.kind == "categorical" and column.role == "number":
+        if self.kind == "categorical" and column.role in ("number", "datetime"):
             column = column._replace(values=column.values.astype(object))
         try:
             self.parts = make(column, setting, *self.arguments)
@@ -352,7 +359,7 @@ class ColumnModel:
                 f"columns gives {self.name!r} the kind {self.kind!r} with the arguments "
                 f"{self.arguments}, which do not fit: {error}"
             ) from error
-        self.has_gap_part = models_gaps and self.n_missing > 0
+        self.has_gap_part = models_gaps
         if self.has_gap_part:
             counts = [len(column.known) - self.n_missing, self.n_missing]
             self.parts = [Levels([False, True], counts), *self.parts]
@@ -369,14 +376,17 @@ class ColumnModel:
 
     @property
     def is_number(self):
-        return len(self.value_parts) == 1 and self.role == "number"
+        return self.role == "number" and self.kind != "categorical"
 
-    def encode(self, column, handle_unknown):
+    def encode(self, column):
         """Return the levels and numbers of each variable, and which are known."""
         values, known = column.values, column.known
         if self.kind == "datetime":
             if column.role != "datetime" and known.any():
-                raise ValueError(f"column {self.name!r} held dates in fit; now it does not.")
+                raise ValueError(
+                    f"column {self.name!r} held dates in fit; now it does not: convert it by "
+                    "pandas.to_datetime."
+                )
             values = np.where(known, values, 0.0).astype(np.float64)
             of_parts = split_moment(values)
         else:
@@ -384,6 +394,12 @@ class ColumnModel:
                 raise ValueError(
                     f"column {self.name!r} held numbers in fit; now it holds "
                     f"{column.values[column.known][0]!r}."
+                )
+            if self.role == "text" and known.any() and column.role not in TEXTS:
+                raise ValueError(
+                    f"column {self.name!r} held texts in fit; now it holds "
+                    f"{column.values[column.known][0]!r}: convert it to texts as they were in fit, "
+                    "such as '01234' rather than 1234."
                 )
             of_parts = [values]
         found = []
@@ -409,7 +425,7 @@ class ColumnModel:
             code, x, known = code[:, 1:], x[:, 1:], known[:, 1:] & ~gaps[:, None]
         values = []
         for j, part in enumerate(self.value_parts):
-            more = (random_state,) if getattr(part, "pooled", None) else ()
+            more = () if getattr(part, "pooled", None) is None else (random_state,)
             values.append(part.value(code[:, j], x[:, j], *more))
         whole = known.all(axis=1)
         if self.kind == "datetime":
@@ -417,12 +433,14 @@ class ColumnModel:
             second = time[0] if time else 0.0
             found = EPOCH_WEEK + week * WEEK + weekday * DAY + second
             return Column(np.where(whole, found, 0.0), whole, "datetime", self.dtype)
-        return Column(values[0], whole, self.role, self.dtype, self.categories)
+        is_number = self.role in ("number", "datetime")  # of which some may be categories
+        found = values[0].astype(np.float64) if is_number else values[0]
+        return Column(found, whole, self.role, self.dtype, self.categories)
 
     def describe(self):
         """Return a row of the table of decisions."""
         (first, *_) = self.value_parts
-        unit = "density" if first.has_number and first.gap is None else "probability"
+        unit = "density" if first.has_number and first.step is None else "probability"
         if (
             self.kind == "datetime"
             and len(self.value_parts) == 3
@@ -466,19 +484,24 @@ class Schema:
     def __init__(self, frame, names, columns, handle_unknown, models_gaps, random_state):
         given = self._checked(columns, names)
         self.names = names
-        self.handle_unknown = handle_unknown
         self.columns = []
         for name, column in zip(names, frame.columns, strict=True):
             if not column.known.any():
-                raise ValueError(f"column {name!r} has no known value: leave it out.")
+                raise ValueError(
+                    f"column {name!r} has no known value in the {len(frame)} rows of this fit: "
+                    "leave it out."
+                )
             decision = given.get(name) or decide(column)
             setting = ColumnSetting(name, handle_unknown, random_state)
             self.columns.append(ColumnModel(column, decision, setting, models_gaps))
         self.of_column, self.parts = [], []
+        self.flag_of = {}  # the variable that says whether the value of another is missing
         for column in self.columns:
             first = len(self.parts)
             self.parts += column.parts
             self.of_column.append(np.arange(first, len(self.parts)))
+            if column.has_gap_part:
+                self.flag_of |= dict.fromkeys(range(first + 1, len(self.parts)), first)
 
     @staticmethod
     def _checked(columns, names):
@@ -491,6 +514,16 @@ class Schema:
             if key not in names:
                 key = names[column_index(key, len(names), names, "columns")]
             kind, *arguments = kind if isinstance(kind, tuple) else (kind,)
+            numbers = arguments
+            if kind == "atoms" and arguments and np.iterable(arguments[0]):
+                numbers = [*arguments[0], *arguments[1:]]
+            if not all(number is None or isinstance(number, Real) for number in numbers) or (
+                kind == "circular" and not all(period and period > 0 for period in numbers)
+            ):
+                raise ValueError(
+                    f"columns gives {key!r} the kind {kind!r} with {arguments}; bounds and values "
+                    "are numbers, and a period is a positive number."
+                )
             if kind not in KINDS:
                 raise ValueError(
                     f"columns gives {key!r} the kind {kind!r}; choose among {list(KINDS)}."
@@ -505,7 +538,7 @@ class Schema:
         rows = Rows(np.full((n, d), -1), np.full((n, d), np.nan), np.zeros((n, d), dtype=bool))
         for name, column in zip(names, frame.columns, strict=True):
             i = self.names.index(name)
-            encoded = self.columns[i].encode(column, self.handle_unknown)
+            encoded = self.columns[i].encode(column)
             for j, (code, x, known) in zip(self.of_column[i], encoded, strict=True):
                 rows.code[:, j], rows.x[:, j], rows.known[:, j] = code, x, known
         return rows
@@ -522,6 +555,30 @@ class Schema:
                 )
             )
         return found
+
+    def with_values(self, rows):
+        """Return rows of which no value is missing: those that are unknown exist."""
+        rows = rows.copy()
+        rows.code[:, list(self.flag_of.values())] = 0
+        return rows
+
+    def check_possible(self, rows, names):
+        """Raise an error if a value of a row has no probability."""
+        for name in names:
+            own = self.of_column[self.names.index(name)]
+            for j in own:
+                part, known = self.parts[j], rows.known[:, j]
+                *_, log_scale = part.cells(rows.code[:, j], rows.x[:, j], known, "quantile")
+                if not (bad := known & np.isneginf(log_scale)).any():
+                    continue
+                step, low, high = (
+                    (part.step, part.low, part.high) if part.has_number else part.lattice
+                )
+                raise ValueError(
+                    f"given has {rows.x[bad, j][0]:g} in column {name!r}, which is impossible: its "
+                    f"values are {'numbers' if step is None else f'in steps of {step:g}'} between "
+                    f"{low:g} and {high:g}."
+                )
 
     def parts_of(self, names):
         """Return a mask of the variables of some columns."""

@@ -87,7 +87,8 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     gaussian = None
     if has_backbone:
         one = fit_latent_classes(train, 1, "quantile", random_state)
-        gaussian = one.means[0], one.covariances[0]
+        order = np.argsort(one.numbers)
+        gaussian = one.means[0, order], one.covariances[0][np.ix_(order, order)]
     with torch_seed(seed, torch.device("cpu")), gradients_enabled(), one_thread():
         generator = torch.Generator().manual_seed(seed)
         network = OrderAgnosticNetwork(
@@ -112,14 +113,21 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
             redraw=(lambda running: own.redraw(generator)) if own.is_cell else None,
             objective=MaskedLikelihood(),
         ).fit()
-    orders = random_orders(len(schema.parts), settings["n_orders"], random_state)
+    orders = random_orders(schema, settings["n_orders"], random_state)
     return NetworkMember(network, orders, len(history.loss), history.interrupted)
 
 
-def random_orders(n_parts, n_orders, random_state):
-    """Return random orders, each followed by its reverse."""
-    orders = [random_state.permutation(n_parts) for _ in range((n_orders + 1) // 2)]
-    return np.array([order for pair in orders for order in (pair, pair[::-1])][:n_orders])
+def random_orders(schema, n_orders, random_state):
+    """Return random orders, each followed by its reverse.
+
+    A value comes after the variable that says whether it is missing: the probabilities of an order
+    would not sum to 1 otherwise.
+    """
+    places = [random_state.permutation(len(schema.parts)) for _ in range((n_orders + 1) // 2)]
+    places = np.array([place for own in places for place in (own, -own)][:n_orders], dtype=float)
+    for value, flag in schema.flag_of.items():
+        places[:, flag] = np.minimum(places[:, flag], places[:, value] - 0.5)
+    return np.argsort(places, axis=1)
 
 
 def make_splits(cv, n, seed):

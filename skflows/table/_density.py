@@ -19,12 +19,11 @@ from ..density._warnings import warn_user
 from ..ensemble._mixture import mixture_weights, weighted_members
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
 from ._columns import Schema
-from ._frames import is_frame, library_of, read_frame, rows_of, write_frame
-from ._parts import Rows
+from ._frames import fill_frame, is_frame, read_frame, rows_of, write_frame
+from ._parts import ROWS_AT_ONCE, Rows
 from ._queries import ConditionalTable, impute, probabilities_of, quantiles_of
 from ._view import TableView
 
-ROWS_AT_ONCE = 5_000
 MIN_WEIGHT = 2e-3  # of a component that is kept: each takes time to score
 
 
@@ -65,7 +64,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     missing : {"ignore", "model"}, default="ignore"
         Whether the pattern of missing values is part of the model. With "ignore", values are taken
         to be missing at random, and the score of a row is the log-density of its known part. With
-        "model", a gap is an event with a probability of its own, in columns that had gaps in `fit`.
+        "model", a missing value is an event with a probability of its own, in every column.
 
     n_orders : int, default=4
         Orders of the columns over which the density of the network is averaged. More orders take
@@ -322,11 +321,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             return rows
         return pd.DataFrame(rows)
 
-    _keeps_held_out_scores = True  # which a detector calibrates with
+    _held_out_scores = "folds"  # which a detector calibrates with
 
     def _read(self, X, reset=False):
         """Return X as a `Frame`, in the order of the columns of `fit`."""
-        if is_frame(X) and not reset and hasattr(self, "feature_names_in_"):
+        if is_frame(X) and not reset and self._library != "numpy":
             frame = read_frame(X, self._schema.names)
         else:
             if not is_frame(X):
@@ -349,15 +348,20 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def _some_columns(self, X, what="X"):
         """Return the rows and names of a table, or dict, that has some of the columns."""
-        frame = rows_of(X, None)
+        frame = rows_of(X)
         names = self._schema.names if frame.names is None else list(frame.names)
+        if not names:
+            return self._nothing_known(1), names
         self._check_names(names, what)
         if len(frame.columns) != len(names):
             raise ValueError(
                 f"{what} has {len(frame.columns)} columns without names; give a DataFrame, or all "
                 f"{len(names)} columns."
             )
-        return self._schema.encode(frame, names), names, frame
+        rows = self._schema.encode(frame, names)
+        if what == "given":
+            self._schema.check_possible(rows, names)
+        return rows, names
 
     def _check_names(self, names, what):
         if unknown := [name for name in names if name not in self._schema.names]:
@@ -384,26 +388,22 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         return self._log_prob(self._rows(X))
 
-    def _log_prob(self, rows, given=None):
-        """Return the log-probability of the known variables of rows, given some of them."""
+    def _log_prob(self, rows, given=None, *, reweights=True):
+        """Return the log-probability of the known variables of rows, given some of them.
+
+        Without ``reweights``, the weights of the members ignore what is given, which is quicker.
+        """
         found = np.empty(len(rows))
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
             view = TableView(self._schema, rows.take(part))
             own = None if given is None else given[part]
             target = view.rows.known if own is None else view.rows.known & ~own
-            scores = logsumexp(self._joint_scores(view, own), axis=1)
+            scores = self._log_weights(view, own if reweights else None)
+            scores = scores + np.stack([m.log_prob(view, own) for m, _ in self._members], axis=1)
+            scores = logsumexp(scores, axis=1)
             found[part] = np.where(target.any(axis=1), scores, 0.0)
         return found
-
-    def _joint_scores(self, view, given):
-        """Return log-weight plus log-probability of each member, ``(n, n_members)``.
-
-        Members are weighted by how likely they find the given variables.
-        """
-        log_weights = self._log_weights(view, given)
-        scores = [member.log_prob(view, given) for member, _ in self._members]
-        return log_weights + np.stack(scores, axis=1)
 
     def _log_weights(self, view, given):
         """Return log-weights of the members, given some of the variables, ``(n, n_members)``."""
@@ -442,7 +442,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         if given is None:
             rows = self._nothing_known(n_samples)
         else:
-            rows, _, _ = self._some_columns(given, "given")
+            rows, _ = self._some_columns(given, "given")
+            rows = self._schema.with_values(rows)
             rows = rows.take(np.repeat(np.arange(len(rows)), n_samples))
         return self._write(self._complete(rows, random_state), random_state=random_state)
 
@@ -452,6 +453,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def _complete(self, rows, random_state):
         """Return rows whose unknown variables are drawn given the known ones."""
+        return Rows.joined([self._drawn(some, random_state) for some in rows.chunks()])
+
+    def _drawn(self, rows, random_state):
         from ._network import choose
 
         view = TableView(self._schema, rows)
@@ -488,7 +492,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             orders for the network, like `score_samples`.
         """
         check_is_fitted(self)
-        rows, names, _ = self._some_columns(given, "given")
+        rows, names = self._some_columns(given, "given")
         rest = [name for name in self._schema.names if name not in names]
         if not rest:
             raise ValueError("given has all columns: nothing is left to have a density.")
@@ -508,7 +512,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             With `score_samples`, `score`, `sample` and `marginal`.
         """
         check_is_fitted(self)
-        columns = [columns] if isinstance(columns, str) else list(columns)
+        columns = [columns] if isinstance(columns, str | Integral) else list(columns)
         self._check_names(columns, "columns")
         return ConditionalTable(self, columns, self._nothing_known(1))
 
@@ -521,9 +525,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             The rows.
 
         method : {"mean", "median", "mode", "draw"}, default="mean"
-            "mean" and "median" are those of each value given the known ones, for numbers; levels
-            get their mode. "mode" takes the likeliest level, and the median of numbers. "draw"
-            draws all missing values of a row together.
+            "mean" and "median" are those of each value given the known ones, for numbers;
+            categories get their mode, and dates their median. "mode" takes the likeliest level, and
+            the median of numbers. "draw" draws all missing values of a row together.
 
         n_draws : int, default=1
             Number of draws. Other than 1, a list of tables is returned.
@@ -538,34 +542,30 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         check_is_fitted(self)
         frame = self._read(X)
-        rows = self._schema.encode(frame)
-        library = library_of(X) if is_frame(X) else "numpy"
+        rows = self._schema.with_values(self._schema.encode(frame))
         if method == "draw":
             random_state = check_random_state(random_state)
             draws = [self._complete(rows, random_state) for _ in range(n_draws)]
         elif method in ("mean", "median", "mode"):
             if n_draws != 1:
                 raise ValueError(f"n_draws={n_draws} needs method='draw', not {method!r}.")
-            draws = [impute(self, rows, method)]
+            draws = [Rows.joined([impute(self, some, method) for some in rows.chunks()])]
         else:
             raise ValueError(f"method={method!r}; choose 'mean', 'median', 'mode' or 'draw'.")
-        tables = [self._filled(frame, drawn, library, method) for drawn in draws]
+        tables = [self._filled(X, frame, drawn) for drawn in draws]
         return tables[0] if n_draws == 1 else tables
 
-    def _filled(self, frame, drawn, library, method):
-        """Return a table with its known values as they were, and others from drawn rows."""
-        from ._frames import Column
-
-        columns = []
-        for old, new in zip(frame.columns, self._schema.decode(drawn), strict=True):
-            numeric = old.role in ("number", "datetime")
-            kind = np.float64 if numeric and new.role in ("number", "datetime") else object
-            values = np.where(old.known, old.values, new.values).astype(kind)
-            dtype = new.dtype if not old.known.any() else old.dtype
-            columns.append(Column(values, old.known | new.known, new.role, dtype, new.categories))
-        return write_frame(
-            columns, self._schema.names, library, frame.dtype or self._dtype, frame.index
+    def _filled(self, X, frame, drawn):
+        """Return X with its known values as they are, and others from drawn rows."""
+        columns = [
+            new if not old.known.any() else new._replace(dtype=old.dtype)
+            for old, new in zip(frame.columns, self._schema.decode(drawn), strict=True)
+        ]
+        known = np.stack([column.known for column in frame.columns], axis=1)
+        filled = write_frame(
+            columns, self._schema.names, frame.library, frame.dtype or self._dtype, frame.index
         )
+        return fill_frame(X, known, filled)
 
     @available_if(_has_names_or_categories)
     def predict_proba(self, column, X):
@@ -585,8 +585,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             They sum to 1; the order is that of `levels`.
         """
         check_is_fitted(self)
-        rows, _, _ = self._some_columns(X)
-        return probabilities_of(self, column, rows)
+        rows, _ = self._some_columns(X)
+        return np.concatenate([probabilities_of(self, column, some) for some in rows.chunks()])
 
     def levels(self, column):
         """Return the levels of a column, in the order of `predict_proba`.
@@ -630,9 +630,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             The quantiles of the mixture, found by bisection.
         """
         check_is_fitted(self)
-        rows, _, _ = self._some_columns(X)
+        rows, _ = self._some_columns(X)
         levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
         if not ((levels > 0) & (levels < 1)).all():
             raise ValueError(f"q={q!r}; quantiles are between 0 and 1.")
-        found = quantiles_of(self, column, rows, levels)
+        found = [quantiles_of(self, column, some, levels) for some in rows.chunks()]
+        found = np.concatenate(found)
         return found[:, 0] if np.ndim(q) == 0 else found

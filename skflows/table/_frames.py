@@ -1,7 +1,6 @@
 """Columns of pandas and polars DataFrames and of arrays, read into NumPy and written back."""
 
 import numbers
-import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -80,7 +79,7 @@ def read_frame(X, names=None):
     )
 
 
-def rows_of(X, names):
+def rows_of(X):
     """Return given values, a dict of scalars or a DataFrame, as a DataFrame-like `Frame`."""
     if not isinstance(X, Mapping):
         return read_frame(X)
@@ -170,10 +169,10 @@ def is_missing(value):
 
 
 def _object_column(values, known, name, dtype):
-    """Read Python objects, which must be all numbers, all truth values, all dates or all texts."""
+    """Read Python objects, which must be all numbers, all booleans, all dates or all strings."""
     found = values[known]
     if all(isinstance(value, bool | np.bool_) for value in found) and len(found):
-        return Column(np.array([bool(v) for v in values]).astype(object), known, "bool", dtype)
+        return Column(np.where(known, values, False), known, "bool", dtype)
     if all(isinstance(value, numbers.Real) for value in found):
         numeric = np.full(len(values), np.nan)
         numeric[known] = found.astype(np.float64)
@@ -228,11 +227,51 @@ def write_frame(columns, names, library, dtype="", index=None):
         for column, target in zip(columns, values.T, strict=True):
             target[column.known] = column.values[column.known].astype(np.float64)
         is_float = np.dtype(dtype or float).kind == "f" or np.isnan(values).any()
-        return values if is_float else values.astype(dtype)
+        if is_float:
+            return values
+        return (within(values, dtype) if np.dtype(dtype).kind in "iu" else values).astype(dtype)
     values = np.full((len(columns[0].known), len(columns)), np.nan, dtype=object)
     for column, target in zip(columns, values.T, strict=True):
         target[column.known] = column.values[column.known]
     return values
+
+
+def fill_frame(X, known, filled):
+    """Return a table with its known values as they are, and others from a filled table.
+
+    Parameters
+    ----------
+    X : DataFrame or ndarray of shape (n, n_columns)
+        The table; of a DataFrame, the columns of ``filled`` are taken.
+    known : ndarray of shape (n, n_columns) of bool
+        Which values are known.
+    filled : DataFrame or ndarray of shape (n, n_columns)
+        What `write_frame` returned, of the same library.
+    """
+    library = library_of(filled)
+    if library == "numpy":
+        return np.where(known, np.asarray(X), filled)
+    for name, has in zip(list(filled.columns), known.T, strict=True):
+        if not has.any():
+            continue
+        if library == "pandas":
+            filled[name] = X[name] if has.all() else X[name].where(has, filled[name])
+        else:
+            import polars as pl
+
+            both = pl.select(pl.when(pl.Series(has)).then(X[name]).otherwise(filled[name]))
+            filled = filled.with_columns(both.to_series().alias(name))
+    return filled
+
+
+def within(values, dtype):
+    """Return numbers rounded to the nearest that an integer dtype holds."""
+    dtype = dtype.lower().split("[")[0]
+    ends = np.iinfo(dtype if dtype in np.sctypeDict else "int64")  # polars has wider ones
+    high = float(ends.max)
+    if high > ends.max:  # float64 rounds the largest integers of 64 bits up
+        high = np.nextafter(high, 0)
+    return np.clip(np.round(values), ends.min, high)
 
 
 def _pandas_series(column):
@@ -253,7 +292,8 @@ def _pandas_series(column):
         return series.astype(dtype) if dtype.startswith("datetime64") else series
     if role == "number":
         is_integer = dtype and pd.api.types.is_integer_dtype(dtype)
-        series = pd.Series(np.where(known, np.round(values) if is_integer else values, np.nan))
+        whole = within(values, dtype) if is_integer else values
+        series = pd.Series(np.where(known, whole, np.nan))
         if is_integer and not known.all():
             return series.astype(dtype if dtype[0].isupper() else "Int64")
         return series.astype(dtype) if dtype not in ("", "object") else series
@@ -280,13 +320,9 @@ def _polars_series(name, column):
     if role == "number":
         target = getattr(pl, dtype, pl.Float64)
         if target.is_integer():
-            objects = [None if v is None else round(v) for v in objects]
+            whole = within(values, dtype).tolist()
+            objects = [int(v) if k else None for v, k in zip(whole, known, strict=True)]
         return pl.Series(name, objects, dtype=target)
     if dtype == "Enum":
         return pl.Series(name, objects, dtype=pl.Enum(categories))
     return pl.Series(name, objects, dtype=getattr(pl, dtype, pl.String))
-
-
-def is_loaded(library):
-    """Whether a library is imported, without importing it."""
-    return library in sys.modules

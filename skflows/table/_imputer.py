@@ -14,8 +14,8 @@ from ._frames import is_frame
 class TableImputer(PersistenceMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Missing values filled in by the density of a table.
 
-    It has the interface of `sklearn.impute.IterativeImputer`, and also takes texts, dates and
-    categories.
+    Its interface is similar to that of `sklearn.impute.IterativeImputer`. It also takes texts,
+    dates and categories.
 
     Parameters
     ----------

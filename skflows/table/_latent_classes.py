@@ -212,7 +212,9 @@ class Training:
     def __init__(self, view, space, random_state):
         cells, parts = view.cells(space), view.schema.parts
         self.space = space
-        self.numbers = np.array([j for j, part in enumerate(parts) if part.has_number], dtype=int)
+        numbers = [j for j, part in enumerate(parts) if part.has_number]
+        # Points come before cells: cells are exact given points, but not given other cells.
+        self.numbers = np.array(sorted(numbers, key=lambda j: parts[j].step is not None), dtype=int)
         middle = cells.middle[:, self.numbers]
         noise = random_state.uniform(-0.5, 0.5, middle.shape)
         y, code = middle + noise * cells.width[:, self.numbers], cells.code

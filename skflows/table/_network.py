@@ -432,6 +432,8 @@ class NetworkMember:
         for step in range(n_missing.max(initial=0)):
             for j in range(n_parts):
                 own = np.flatnonzero((step < n_missing) & (order[:, step] == j))
+                if j in schema.flag_of:  # a missing value has none
+                    own = own[rows.code[own, schema.flag_of[j]] == 0]
                 if not len(own):
                     continue
                 part = schema.parts[j]
@@ -440,7 +442,7 @@ class NetworkMember:
                 code, x, middle = settled(part, *drawn, self.space)
                 rows.code[own, j], rows.x[own, j], rows.known[own, j] = code, x, True
                 known = np.ones(len(own), dtype=bool)
-                features[own, first[j] : first[j + 1]] = part.features(code, middle, known)
+                features[own, first[j] : first[j + 1]] = part.features(code, x, middle, known)
         return rows
 
 

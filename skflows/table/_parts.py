@@ -7,12 +7,14 @@ the level and the number of each variable, and by which of them are known; see `
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
-ON_LATTICE = 1e-3  # tolerance, in gaps
+ROWS_AT_ONCE = 5_000
+ON_LATTICE = 1e-3  # tolerance, in steps
 ROWS_PER_CELL = 4  # on average, from which on quantiles are those of cells rather than of a spline
 UNSEEN_STRETCH = 0.5  # rows that an empty stretch of a lattice counts for
-PER_CELL = 64  # cells inside the range that lack a value, at most, for which one is possible
+N_ANGLES = 2000
+LEAST_OF_UNIFORM = 1e-3  # share of the uniform angle's probability next to the cut that is ignored
 
 
 class Rows(NamedTuple):
@@ -27,6 +29,15 @@ class Rows(NamedTuple):
 
     def take(self, index):
         return Rows(*(values[index] for values in self))
+
+    def chunks(self):
+        """Return some rows at a time, to bound the memory of what is asked of them."""
+        starts = range(0, max(len(self), 1), ROWS_AT_ONCE)
+        return [self.take(slice(start, start + ROWS_AT_ONCE)) for start in starts]
+
+    @staticmethod
+    def joined(chunks):
+        return Rows(*(np.concatenate(values) for values in zip(*chunks, strict=True)))
 
     def copy(self):
         return Rows(*(values.copy() for values in self))
@@ -90,18 +101,18 @@ class CellMap:
     can have a peak there.
     """
 
-    def __init__(self, index, origin, gap):
+    def __init__(self, index, origin, step):
         cells, counts = np.unique(index, return_counts=True)
         edges = np.unique(np.concatenate([cells - 0.5, cells + 0.5]))
         mass = np.full(len(edges) - 1, UNSEEN_STRETCH)
         mass[np.searchsorted(edges, cells - 0.5)] = counts
         below = np.concatenate([[0.0], np.cumsum(mass)]) + UNSEEN_STRETCH
-        self.edges = origin + gap * edges
+        self.edges = origin + step * edges
         self.scores = ndtri(below / (below[-1] + UNSEEN_STRETCH))
         middle = np.interp(0.0, self.scores, self.edges)
         # Beyond the edges, the mean slope between them and the median.
         self.slopes = [
-            self.scores[end] / (self.edges[end] - middle) if self.edges[end] != middle else 1 / gap
+            self.scores[end] / (self.edges[end] - middle) if self.edges[end] != middle else 1 / step
             for end in (0, -1)
         ]
 
@@ -117,23 +128,53 @@ class CellMap:
         return np.where(y > self.scores[-1], x + (y - self.scores[-1]) / self.slopes[1], x)
 
 
-def fit_maps(x, gap, origin, low, high, random_state):
+class CircularMap:
+    """An increasing map of an angle, cut open, to normal scores that are finite at both ends.
+
+    The probabilities of another map are mixed with those of a uniform angle.
+    """
+
+    def __init__(self, inner, x, low, period):
+        self.inner, self.low, self.period = inner, low, period
+        self.weight = 1 / (len(x) + 1)  # of the uniform angle: one row
+        # The inverse is interpolated between many angles, most of them where the rows are.
+        u = (np.arange(N_ANGLES) + 0.5) / N_ANGLES
+        angles = [low + period * u, inner.inverse(ndtri(u)), [low, low + period]]
+        self.angles = np.clip(np.unique(np.concatenate(angles)), low, low + period)
+        self.scores = self.forward(self.angles)[0]
+
+    def forward(self, x):
+        y, log_slope = self.inner.forward(x)
+        u = (1 - self.weight) * ndtr(y) + self.weight * (x - self.low) / self.period
+        least = LEAST_OF_UNIFORM * self.weight
+        mapped = ndtri(np.clip(u, least, 1 - least))
+        with np.errstate(invalid="ignore"):  # infinite scores at the ends
+            log_density = np.nan_to_num(log_slope - 0.5 * y**2, nan=-np.inf)
+        uniform = np.log(self.weight / self.period) + 0.5 * np.log(2 * np.pi)
+        return mapped, np.logaddexp(np.log1p(-self.weight) + log_density, uniform) + mapped**2 / 2
+
+    def inverse(self, y):
+        return np.interp(y, self.scores, self.angles)
+
+
+def fit_maps(x, step, origin, low, high, random_state, period=None):
     """Return maps to normal scores by quantiles, and to standardised numbers."""
     from ..bijections import Bounded, Chain, MarginalQuantile, Standardize
 
     index = None
-    if gap is not None:
-        index = np.rint((x - origin) / gap)
+    if step is not None:
+        index = np.rint((x - origin) / step)
         is_rich = len(x) >= ROWS_PER_CELL * len(np.unique(index))
-        x = x + gap * random_state.uniform(-0.5, 0.5, len(x))
+        x = x + step * random_state.uniform(-0.5, 0.5, len(x))
         low, high = -np.inf, np.inf  # the outer cells are open
     bounds = [Bounded([(low, high)])] if np.isfinite([low, high]).any() else []
 
-    def smooth(step):
-        return SmoothMap(Chain([*bounds, step]) if bounds else step, x)
+    def smooth(last):
+        found = SmoothMap(Chain([*bounds, last]) if bounds else last, x)
+        return found if period is None else CircularMap(found, x, low, period)
 
-    if gap is not None and is_rich:
-        quantile = CellMap(index, origin, gap)
+    if step is not None and is_rich:
+        quantile = CellMap(index, origin, step)
     else:
         quantile = smooth(MarginalQuantile(1))
     return {"quantile": quantile, "linear": smooth(Standardize(1))}
@@ -146,7 +187,7 @@ class Number:
     ----------
     x : ndarray of shape (n,)
         The known values.
-    gap : float, optional
+    step : float, optional
         Distance between the points of the lattice of all possible values.
     low, high : float
         Bounds. A lattice contains its bounds, a density does not.
@@ -167,26 +208,26 @@ class Number:
         x,
         random_state,
         *,
-        gap=None,
+        step=None,
         low=-np.inf,
         high=np.inf,
         atoms=(),
         period=None,
         decimals=None,
     ):
-        self.gap, self.low, self.high, self.period = gap, low, high, period
+        self.step, self.low, self.high, self.period = step, low, high, period
         self.decimals = decimals
         self.atoms = np.asarray(atoms, dtype=np.float64)
         self.n_levels = 1 + len(self.atoms) if len(self.atoms) else 0
         x = self._wrapped(x)
         x = x[~np.isin(x, self.atoms)]
-        self.origin = float(low if np.isfinite(low) else x.min()) if gap is not None else 0.0
+        self.origin = float(low if np.isfinite(low) else x.min()) if step is not None else 0.0
         if not len(x):  # all are atoms
             x = np.array([-1.0, 1.0]) if np.isinf([low, high]).all() else self._some_inside()
-        if gap is None and len(x) < 2:
+        if step is None and len(x) < 2:
             x = np.repeat(x, 2)
         self.seen = float(x.min()), float(x.max())
-        self.maps = fit_maps(x, gap, self.origin, low, high, random_state)
+        self.maps = fit_maps(x, step, self.origin, low, high, random_state, period)
 
     def _some_inside(self):
         ends = [end for end in (self.low, self.high) if np.isfinite(end)]
@@ -203,10 +244,6 @@ class Number:
     def n_features(self):
         """Number of inputs of a network: the score, the angle, and the levels."""
         return 1 + 2 * (self.period is not None) + self.n_levels
-
-    @property
-    def log_prior(self):
-        return None
 
     def encode(self, values, known):
         """Return levels and numbers of known values."""
@@ -230,21 +267,21 @@ class Number:
         width, log_scale = np.zeros(len(x)), np.zeros(len(x))
         forward = self.maps[space].forward
         own = x[has]
-        if self.gap is None:
+        if self.step is None:
             y, slope = forward(own)
             inside = (own > self.low) & (own < self.high) if self.period is None else True
             low[has] = middle[has] = high[has] = y
             log_scale[has] = np.where(inside, slope, -np.inf)
             return low, middle, high, width, log_scale
-        index = np.rint((own - self.origin) / self.gap)
-        edges = self.origin + self.gap * (index + np.array([[-0.5], [0.5]]))
+        index = np.rint((own - self.origin) / self.step)
+        edges = self.origin + self.step * (index + np.array([[-0.5], [0.5]]))
         below, above = (forward(edge)[0] for edge in edges)
         middle[has], width[has] = (below + above) / 2, above - below
-        points = self.origin + self.gap * index
+        points = self.origin + self.step * index
         low[has] = np.where(points <= self.low, -np.inf, below)
         high[has] = np.where(points >= self.high, np.inf, above)
-        off = np.abs(own - points) > ON_LATTICE * self.gap
-        outside = (points < self.low - self.gap / 2) | (points > self.high + self.gap / 2)
+        off = np.abs(own - points) > ON_LATTICE * self.step
+        outside = (points < self.low - self.step / 2) | (points > self.high + self.step / 2)
         log_scale[has] = np.where(off | outside, -np.inf, 0.0)
         return low, middle, high, width, log_scale
 
@@ -259,9 +296,9 @@ class Number:
 
     def snap(self, x):
         """Return the possible value nearest to a number."""
-        if self.gap is not None:
-            x = self.origin + self.gap * np.rint(
-                (np.clip(x, self.low, self.high) - self.origin) / self.gap
+        if self.step is not None:
+            x = self.origin + self.step * np.rint(
+                (np.clip(x, self.low, self.high) - self.origin) / self.step
             )
             if self.decimals is not None:
                 x = np.round(x, self.decimals)
@@ -276,15 +313,13 @@ class Number:
         """Return the values that rows stand for."""
         return np.mod(x, self.period) if self.period is not None else x
 
-    def features(self, code, middle, known):
+    def features(self, code, x, middle, known):
         """Return the inputs of a network."""
         has = self.is_number(code, known)
         y = np.where(has, middle, 0.0)
         found = [y]
         if self.period is not None:
-            x = np.zeros(len(y))
-            x[has] = self.maps["quantile"].inverse(y[has])
-            angle = 2 * np.pi * x / self.period
+            angle = 2 * np.pi * np.where(has, x, 0.0) / self.period
             found += [np.sin(angle) * has, np.cos(angle) * has]
         found += [known & (code == k) for k in range(self.n_levels)]
         return np.stack(found, 1).astype(np.float64)
@@ -301,34 +336,42 @@ class Levels:
         Rows of each.
     scores : ndarray of shape (n_levels,), optional
         Numbers that say how far apart ordered levels are.
-    lattice : tuple of (gap, low, high), optional
+    lattice : tuple of (step, low, high), optional
         Numbers that are not among the levels are possible too: with a small probability, that falls
         geometrically beyond them.
     pooled : dict of object to float, optional
         Rare values, with their shares, that the last level stands for.
-    decimals : int, optional
-        Decimals to which numbers are rounded before they are compared.
+    period : float, optional
+        The numbers are angles: 0 and ``period`` are the same.
     """
 
     has_number = False
-    period = None
 
-    def __init__(self, levels, counts, *, scores=None, lattice=None, pooled=None, decimals=None):
+    def __init__(
+        self,
+        levels,
+        counts,
+        *,
+        scores=None,
+        lattice=None,
+        pooled=None,
+        period=None,
+    ):
         self.levels = list(levels)
         self.n_levels = len(self.levels)
         self.counts = np.asarray(counts, dtype=np.float64)
         self.scores = scores
         self.lattice = lattice
         self.pooled = pooled
-        self.decimals = decimals
+        self.period = period
         self.unseen = 1 / (self.counts.sum() + 2)  # probability of a number that is not a level
         if lattice is not None:
-            gap, low, high = lattice
-            cells = np.rint((np.array(self.levels) - self.levels[0]) / gap)
+            step, low, high = lattice
+            cells = np.rint((np.array(self.levels) - self.levels[0]) / step)
             self.n_inside = cells[-1] + 1 - len(cells)
             self.ratio = 1 - 1 / (2 + cells[-1])
             n_below, n_above = (
-                np.inf if np.isinf(end) else np.rint(abs(end - outer) / gap)
+                np.inf if np.isinf(end) else np.rint(abs(end - outer) / step)
                 for end, outer in ((low, self.levels[0]), (high, self.levels[-1]))
             )
             tails = sum((1 - self.ratio**n) / (1 - self.ratio) for n in (n_below, n_above))
@@ -358,8 +401,8 @@ class Levels:
             code[known] = [number.get(value, -2) for value in values[known]]
             return code, x
         x[known] = values[known].astype(np.float64)
-        if self.decimals is not None:
-            x = np.round(x, self.decimals)
+        if self.period is not None:
+            x = np.mod(x, self.period)
         levels = np.array(self.levels)
         where = np.clip(np.searchsorted(levels, x[known]), 0, len(levels) - 1)
         near = np.where(
@@ -388,9 +431,11 @@ class Levels:
         return none, none, none, np.zeros(len(code)), log_scale
 
     def _log_mass_of_unseen(self, x):
-        gap, low, high = self.lattice
-        steps = np.maximum(self.levels[0] - x, x - self.levels[-1]) / gap
-        off = np.abs((x - self.levels[0]) / gap - np.rint((x - self.levels[0]) / gap)) > ON_LATTICE
+        step, low, high = self.lattice
+        steps = np.maximum(self.levels[0] - x, x - self.levels[-1]) / step
+        off = (
+            np.abs((x - self.levels[0]) / step - np.rint((x - self.levels[0]) / step)) > ON_LATTICE
+        )
         bad = off | (x < low) | (x > high)
         if self.total == 0:
             return np.full(len(x), -np.inf)
@@ -408,9 +453,11 @@ class Levels:
         array = np.empty(self.n_levels, dtype=object)
         array[:] = self.levels
         found = array[inside]
-        if self.pooled:
+        if self.pooled is not None:
             rare = code == self.n_levels - 1
-            names, shares = list(self.pooled), np.array(list(self.pooled.values()))
+            # With nothing pooled, the level of unknown values stands for any of the others.
+            pooled = self.pooled or dict(zip(self.levels[:-1], self.counts[:-1], strict=True))
+            names, shares = list(pooled), np.array(list(pooled.values()))
             if random_state is None:
                 chosen = np.full(rare.sum(), int(np.argmax(shares)))
             else:
@@ -418,10 +465,14 @@ class Levels:
             found[rare] = np.array(names, dtype=object)[chosen]
         return found
 
-    def features(self, code, middle, known):
+    def features(self, code, x, middle, known):
         """Return the inputs of a network."""
         found = [known & (code == k) for k in range(self.n_levels)]
         if self.scores is not None:
             score = self.scores[np.clip(code, 0, self.n_levels - 1)]
+            if self.lattice is not None:  # numbers between levels
+                score = np.where(
+                    code == self.n_levels, np.interp(x, self.levels, self.scores), score
+                )
             found.append(np.where(known & (code >= 0), score, 0.0))
         return np.stack(found, 1).astype(np.float64)

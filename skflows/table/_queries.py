@@ -8,13 +8,12 @@ from sklearn.utils import check_random_state
 
 from ._frames import read_frame, rows_of
 from ._parts import Rows
-from ._view import TableView
+from ._view import LEAST_MASS, TableView
 
 # Normal scores of the numbers among which quantiles are looked for.
 GRID = np.concatenate([[-8.0, -6.0], np.linspace(-5, 5, 321), [6.0, 8.0]])
 N_BISECTIONS = 30
 ROUNDING = 1e-6  # of a step of the grid
-LEAST_MASS = 1e-300
 
 
 class ConditionalTable:
@@ -40,7 +39,7 @@ class ConditionalTable:
     def _joined(self, X):
         """Return given and scored values as rows, and which variables are given."""
         schema = self.density._schema
-        frame = rows_of(X, None)
+        frame = rows_of(X)
         if frame.names is not None:
             frame = read_frame(X, self.columns) if not isinstance(X, dict) else frame
             names = frame.names
@@ -139,17 +138,18 @@ class ConditionalTable:
         marginal : ConditionalTable
             The density.
         """
-        columns = [columns] if isinstance(columns, str) else list(columns)
+        columns = [columns] if isinstance(columns, str | Integral) else list(columns)
         if unknown := [name for name in columns if name not in self.columns]:
             raise ValueError(f"columns names {unknown}, but this is the density of {self.columns}.")
         return ConditionalTable(self.density, columns, self._given)
 
 
 def without(rows, schema, i):
-    """Return rows in which a column is unknown."""
-    known = rows.known.copy()
-    known[:, schema.of_column[i]] = False
-    return Rows(rows.code, rows.x, known)
+    """Return rows in which the value of a column is unknown, but not missing."""
+    rows = schema.with_values(rows)
+    own = schema.of_column[i]
+    rows.known[:, own] = np.isin(own, list(schema.flag_of.values()))
+    return rows
 
 
 class OneVariable:
@@ -196,12 +196,13 @@ class OneVariable:
         return total
 
     def _numbers_on_grid(self):
-        """Return the numbers at the scores of the grid, and these no further out than a range of
-        the numbers seen: heavy tails may have no mean."""
+        """Return the numbers at the scores of the grid, and these within bounds and no further
+        out than a range of the numbers seen: heavy tails may have no mean."""
         limit = np.finfo(float).max / 4
         x = np.nan_to_num(self.part.maps["quantile"].inverse(GRID), posinf=limit, neginf=-limit)
-        low, high = self.part.seen
-        return x, np.clip(x, 2 * low - high, 2 * high - low)
+        part, (low, high) = self.part, self.part.seen
+        ends = max(2 * low - high, part.low), min(2 * high - low, part.high)
+        return x, np.clip(x, *ends)
 
     @cached_property
     def _on_grid(self):
@@ -219,7 +220,9 @@ class OneVariable:
             return part.value(code, np.full(n, np.nan))
         x, below = self._on_grid
         first = (below < q).sum(axis=1).clip(1, len(x) - 1)
-        low, high = x[first - 1], x[first]
+        low = x[first - 1]
+        # The first number of the grid may be an atom.
+        high = np.where(below[:, 0] >= q, low, x[first])
         for _ in range(N_BISECTIONS):
             middle = (low + high) / 2
             is_below = self.cdf(middle[:, None])[:, 0] < q
@@ -232,22 +235,27 @@ class OneVariable:
 
     def mean(self):
         """Return the mean of each row, over the steps of the distribution function on a grid."""
-        part = self.part
+        part, turn = self.part, 2j * np.pi
         if not part.has_number:
-            return self.levels @ np.array(part.levels, dtype=np.float64)
+            levels = np.array(part.levels, dtype=np.float64)
+            if part.period is None:
+                return self.levels @ levels
+            return self._angle(self.levels @ np.exp(turn * levels / part.period))
         x, inner = self._numbers_on_grid()
         middle, total = (inner[1:] + inner[:-1]) / 2, 0.0
         if part.period is not None:
-            middle = np.exp(2j * np.pi * middle / part.period)
+            middle = np.exp(turn * middle / part.period)
         for share, one in zip(self.shares, self.members, strict=True):
             mass = np.diff(one.number.cdf(part.maps[one.space].forward(x)[0][None]), axis=1)
             mean = mass @ middle / np.maximum(mass.sum(axis=1), LEAST_MASS)
             if one.levels is not None:
                 mean = one.levels[:, 0] * mean + one.levels[:, 1:] @ part.atoms
             total = total + share * mean
-        if part.period is None:
-            return total
-        return np.mod(np.angle(total) * part.period / (2 * np.pi), part.period)
+        return total if part.period is None else self._angle(total)
+
+    def _angle(self, mean):
+        """Return the directions of mean points of the unit circle."""
+        return np.mod(np.angle(mean) * self.part.period / (2 * np.pi), self.part.period)
 
 
 def column_of(density, column, what):
@@ -289,21 +297,24 @@ def impute(density, rows, method):
     unknown = ~rows.known
     view = TableView(schema, rows)
     log_weights = density._log_weights(view, rows.known)
+    # The means of week, weekday and time need not be those of any date.
+    is_date = [c.kind == "datetime" for c in schema.columns for _ in c.parts]
     for j, part in enumerate(schema.parts):
         own = np.flatnonzero(unknown[:, j])
         if not len(own):
             continue
+        centre = "median" if method == "mean" and is_date[j] else method
         some = TableView(schema, rows.take(own))
         variable = OneVariable(density, some, j, log_weights[own])
         is_numeric = part.has_number or getattr(part, "lattice", None) is not None
-        if not part.has_number and (method == "mode" or not is_numeric):
+        if not part.has_number and (centre == "mode" or not is_numeric):
             found.code[own, j] = variable.levels.argmax(axis=1)
         else:
-            x = variable.mean() if method == "mean" else variable.quantile(0.5)
+            x = variable.mean() if centre == "mean" else variable.quantile(0.5)
             found.x[own, j] = np.asarray(x, dtype=np.float64)
             if part.has_number:
                 found.code[own, j] = min(part.n_levels, 1) - 1
-            elif method == "mean":
+            elif centre == "mean":
                 found.code[own, j] = part.n_levels  # a number that need not be a level
             else:
                 known = np.ones(len(own), dtype=bool)

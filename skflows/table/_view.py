@@ -97,7 +97,9 @@ class TableView:
         cells = self.cells("quantile")
         return np.concatenate(
             [
-                part.features(cells.code[:, j], cells.middle[:, j], cells.known[:, j])
+                part.features(
+                    cells.code[:, j], self.rows.x[:, j], cells.middle[:, j], cells.known[:, j]
+                )
                 for j, part in enumerate(self.schema.parts)
             ],
             axis=1,
