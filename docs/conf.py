@@ -1,6 +1,7 @@
 """Configuration of the Sphinx site: ``sphinx-build -W -b html docs docs/_build/html``."""
 
 import os
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -122,3 +123,13 @@ render(
 tables = {path.name for path in (ROOT / "benchmarks").glob("*.md")} - {"README.md"}
 render("benchmarks.md", tables=sorted(tables))
 make_benchmark_picture.main()
+
+
+def without_labels(app, what, name, obj, options, lines):
+    """Remove the links to scikit-learn's user guide from docstrings that are inherited from it."""
+    if getattr(obj, "__module__", "").startswith("sklearn."):
+        lines[:] = [re.sub(r":ref:`([^<`]+?) ?<[^>]+>`", r"\1", line) for line in lines]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", without_labels)
