@@ -210,14 +210,13 @@ class OutlierScoreDisplay:
                 linestyle=":",
                 label=f"threshold: {n_below} of {len(self.scores)} rows below",
             )
-        ax.set(xlim=(low, high), xlabel="score (lower is more abnormal)", ylabel="rows")
+        label = "score (lower is more abnormal)"
         if n_beyond := (self.scores < low).sum():
-            ax.set_title(
-                f"{n_beyond} rows below the axis are counted in the first bin", fontsize="small"
-            )
+            label += f"\n{n_beyond} rows below the axis are counted in the first bin"
+        ax.set(xlim=(low, high), xlabel=label, ylabel="rows")
         ax.spines[["top", "right"]].set_visible(False)
-        # White behind the text, where the line of the threshold may pass.
-        ax.legend(frameon=True, framealpha=1, edgecolor="none", loc="upper left")
+        # Above the axes, so that the line of the threshold does not pass through it.
+        ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
         return self
 
     def _limits(self):
