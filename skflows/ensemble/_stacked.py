@@ -28,23 +28,59 @@ def clone_with_seeds(estimator, random_state):
     return clone(estimator).set_params(**seeds)
 
 
-def check_named(estimators):
-    """Raise an error unless these are pairs of a name and an estimator that scores rows."""
-    are_pairs = [
-        isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
-        for pair in estimators
-    ]
-    if not are_pairs or not all(are_pairs):
-        raise ValueError(f"estimators={estimators!r}; give a list of (name, estimator) pairs.")
-    for name, estimator in estimators:
-        if not hasattr(estimator, "score_samples") or isinstance(estimator, type):
-            raise TypeError(
-                f"the component {name!r} is {estimator!r}; give an instance of an estimator with "
-                "score_samples."
+class NamedEstimators(BaseComposition):
+    """The parameter ``estimators``, a list of pairs of a name and an estimator."""
+
+    def get_params(self, deep=True):
+        """Get the parameters, including those of the named estimators.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include the estimators and their parameters.
+
+        Returns
+        -------
+        params : dict
+            Names and values.
+        """
+        return self._get_params("estimators", deep=deep)
+
+    def set_params(self, **params):
+        """Set parameters; ``name=estimator`` replaces one, ``name__parameter`` changes one.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values.
+
+        Returns
+        -------
+        self : object
+            The estimator.
+        """
+        return self._set_params("estimators", **params)
+
+    def _check_named(self):
+        """Raise an error unless these are pairs of a name and an estimator that scores rows."""
+        are_pairs = [
+            isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
+            for pair in self.estimators
+        ]
+        if not are_pairs or not all(are_pairs):
+            raise ValueError(
+                f"estimators={self.estimators!r}; give a list of (name, estimator) pairs."
             )
+        for name, estimator in self.estimators:
+            if not hasattr(estimator, "score_samples") or isinstance(estimator, type):
+                raise TypeError(
+                    f"the component {name!r} is {estimator!r}; give an instance of an estimator "
+                    "with score_samples."
+                )
+        self._validate_names([name for name, _ in self.estimators])
 
 
-class StackedDensity(MixtureMixin, BaseComposition):
+class StackedDensity(MixtureMixin, NamedEstimators):
     __doc__ = _docstrings.fill("""Mixture of densities, weighted by the likelihood of held-out rows.
 
     Each estimator is fitted on all folds but one, in turn, and scores the rows of that one; the
@@ -130,36 +166,6 @@ class StackedDensity(MixtureMixin, BaseComposition):
         self.random_state = random_state
         self.verbose = verbose
 
-    def get_params(self, deep=True):
-        """Get the parameters, including those of the named estimators.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to include the estimators and their parameters.
-
-        Returns
-        -------
-        params : dict
-            Names and values.
-        """
-        return self._get_params("estimators", deep=deep)
-
-    def set_params(self, **params):
-        """Set parameters; ``name=estimator`` replaces one, ``name__parameter`` changes one.
-
-        Parameters
-        ----------
-        **params : dict
-            Names and values.
-
-        Returns
-        -------
-        self : object
-            The estimator.
-        """
-        return self._set_params("estimators", **params)
-
     def _takes_weights(self):
         try:
             return all(takes_weights(estimator) for _, estimator in self.estimators)
@@ -200,8 +206,7 @@ class StackedDensity(MixtureMixin, BaseComposition):
         return self._fit_mixture(components, X, weight, is_weighted, splits)
 
     def _checked_components(self):
-        check_named(self.estimators)
-        self._validate_names([name for name, _ in self.estimators])
+        self._check_named()
         for _, estimator in self.estimators:
             check_is_density(estimator)
         return [Component(name, est, self.refit) for name, est in self.estimators]

@@ -12,8 +12,8 @@ from ..density import AdaptiveKernelDensity
 from ..density._outlier_labels import OutlierLabelsMixin, lower_fence, lowered
 from ..density._third_party import fit_density, is_frozen, was_interrupted
 from ..ensemble._components import N_FOLDS, make_splits
-from ..ensemble._stacked import check_named, clone_with_seeds
-from ..preprocessing.sklearn_compat import BaseComposition, fit_context
+from ..ensemble._stacked import NamedEstimators, clone_with_seeds
+from ..preprocessing.sklearn_compat import fit_context
 from ..preprocessing.validation import weighted_rows
 from ._calibration import BULK, EmpiricalNull
 from ._statistics import held_out_values, log_pool
@@ -26,7 +26,7 @@ MAX_QUANTILES = 1000  # of a column's ranks
 PRIOR = 0.5  # added to the count of each bin
 
 
-class OutlierEnsemble(OutlierLabelsMixin, BaseComposition):
+class OutlierEnsemble(OutlierLabelsMixin, NamedEstimators):
     """Outlier detectors whose scores are merged through their p-values.
 
     Distances in standardised, robustly scaled and rank-transformed columns each find different
@@ -99,38 +99,6 @@ class OutlierEnsemble(OutlierLabelsMixin, BaseComposition):
         self.contaminated = contaminated
         self.random_state = random_state
 
-    def get_params(self, deep=True):
-        """Get the parameters, including those of the named estimators.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to include the estimators and their parameters.
-
-        Returns
-        -------
-        params : dict
-            Names and values.
-        """
-        return self._get_params("estimators", deep=deep and self.estimators is not None)
-
-    def set_params(self, **params):
-        """Set parameters; ``name=estimator`` replaces one, ``name__parameter`` changes one.
-
-        Parameters
-        ----------
-        **params : dict
-            Names and values.
-
-        Returns
-        -------
-        self : object
-            The estimator.
-        """
-        if self.estimators is None and "estimators" not in params:
-            return BaseEstimator.set_params(self, **params)
-        return self._set_params("estimators", **params)
-
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None):
         """Fit the estimators, and rank the rows by models that have not seen them.
@@ -168,8 +136,7 @@ class OutlierEnsemble(OutlierLabelsMixin, BaseComposition):
     def _checked_members(self, n):
         if self.estimators is None:
             return default_estimators(n, self.contaminated)
-        check_named(self.estimators)
-        self._validate_names([name for name, _ in self.estimators])
+        self._check_named()
         return self.estimators
 
     def _score_rows(self, X):
