@@ -77,7 +77,7 @@ def test_predictions_and_quantiles(fitted):
 
 @pytest.mark.parametrize("calibration", ["auto", 0.3])
 def test_coverage(calibration):
-    """Whatever the density: here it is barely trained."""
+    """Coverage does not depend on how good the density is: this one is barely trained."""
     regressor = small(2, calibration).fit(*heteroscedastic(400))
     X, y = heteroscedastic(500, seed=1)
     low, high = regressor.predict_interval(X, coverage=0.8).T

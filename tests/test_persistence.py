@@ -269,7 +269,7 @@ def test_other_versions_of_the_same_format_warn(name, models, path, monkeypatch)
         message = f"estimator skflows.{cls} from version 0.0.9 when using version {here}"
         assert any(message in str(warning.message) for warning in warned)
         np.testing.assert_array_equal(loaded.score_samples(X), model.score_samples(X))
-        # Warnings are errors here: an error may be told by its class.
+        # In tests, warnings are raised as errors.
         with pytest.raises(InconsistentVersionWarning, match=r"version 0\.0\.9"):
             load()
 

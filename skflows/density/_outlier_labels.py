@@ -2,6 +2,7 @@
 
 import math
 import time
+from numbers import Real
 
 import numpy as np
 from sklearn.base import DensityMixin, OutlierMixin
@@ -177,6 +178,22 @@ class OutlierDensityMixin(OutlierLabelsMixin, DensityMixin):
             rows = some_rows(len(X), n)
             X, weight = X[rows], weight[rows]
         return self._outlier_threshold(score_rows(X), weight)
+
+    def _held_out_threshold(self, held_out, importance, scores_of_fit):
+        """Return the attributes of a threshold on held-out scores.
+
+        Parameters
+        ----------
+        held_out, importance : ndarray of shape (m,)
+            Scores of rows by models that have not seen them, and their weights.
+        scores_of_fit : callable
+            Returns the scores of the rows of `fit`, and their weights, which a fraction needs.
+        """
+        if isinstance(self.contamination, Real):
+            return self._fraction_threshold(*scores_of_fit(), held_out, importance)
+        is_known = np.isfinite(held_out)
+        threshold = self._outlier_threshold(held_out[is_known], importance[is_known])
+        return {"offset_": threshold, "_judges_held_out": False}
 
     def _fraction_threshold(self, scores, weight, held_out, importance):
         """Return the attributes of a threshold by a fraction of the rows of `fit`.

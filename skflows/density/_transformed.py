@@ -1,7 +1,5 @@
 """Any density estimator on columns that fixed maps have prepared."""
 
-from numbers import Real
-
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
@@ -165,13 +163,10 @@ class TransformedDensity(
         held_out = held_out + log_det
         self.held_out_scores_ = np.full(len(table.is_weighted), np.nan)
         self.held_out_scores_[table.is_weighted] = held_out
-        if isinstance(self.contamination, Real):
-            own = self._score_rows(table.X)
-            found = self._fraction_threshold(own, table.weight, held_out, table.weight)
-            self.offset_, self._judges_held_out = found["offset_"], found["_judges_held_out"]
-        else:
-            is_finite = np.isfinite(held_out)
-            self.offset_ = self._outlier_threshold(held_out[is_finite], table.weight[is_finite])
+        found = self._held_out_threshold(
+            held_out, table.weight, lambda: (self._score_rows(table.X), table.weight)
+        )
+        self.offset_, self._judges_held_out = found["offset_"], found["_judges_held_out"]
 
     def _score_rows(self, X):
         return self._dequantizer.mean_density(self._log_density, X)

@@ -227,17 +227,14 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
             ),
             "stacked_score_": float(np.average(stacked, weights=importance[held_out])),
         }
-        share = importance[held_out]
-        if self.contamination in ("auto", None):
-            # Kernels are centred on the training rows, whose scores would be too high for a fence.
-            is_known = np.isfinite(stacked)
-            threshold = self._outlier_threshold(stacked[is_known], share[is_known])
-            return attributes | {"offset_": threshold, "_judges_held_out": False}
-        own = mixture_log_density(weighted_members(estimators, weights), X)
-        is_known = np.isfinite(own)
-        return attributes | self._fraction_threshold(
-            own[is_known], importance[is_known], stacked, share
-        )
+
+        def scores_of_fit():
+            own = mixture_log_density(weighted_members(estimators, weights), X)
+            is_known = np.isfinite(own)
+            return own[is_known], importance[is_known]
+
+        # Kernels are centred on the training rows, whose scores would be too high for a fence.
+        return attributes | self._held_out_threshold(stacked, importance[held_out], scores_of_fit)
 
     @staticmethod
     def _check_usable(components, scores):
