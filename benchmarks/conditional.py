@@ -76,7 +76,25 @@ def heavy_tailed(x):
     return stats.t(3, x, 0.3 * np.exp(0.3 * x))
 
 
-KNOWN = {"heteroscedastic": heteroscedastic, "bimodal": Bimodal, "heavy-tailed": heavy_tailed}
+class Circular:
+    """An hour of the day, von Mises, whose mean winds around the clock twice."""
+
+    def __init__(self, x):
+        self.angle = stats.vonmises(np.exp(1 + x / 2), np.pi * x)
+
+    def logpdf(self, y):
+        return self.angle.logpdf(np.pi / 12 * y) + np.log(np.pi / 12)
+
+    def rvs(self, random_state):
+        return np.mod(12 / np.pi * self.angle.rvs(random_state=random_state), 24)
+
+
+KNOWN = {
+    "heteroscedastic": heteroscedastic,
+    "bimodal": Bimodal,
+    "heavy-tailed": heavy_tailed,
+    "circular": Circular,
+}
 
 
 def draw(name, n, seed):
@@ -91,18 +109,25 @@ def draw(name, n, seed):
 def known(name, n, seed):
     """Return the divergence from a known density, coverages, and integrals."""
     X, y, _ = draw(name, n, seed)
-    regressor = skflows.FlowRegressor(random_state=seed)
+    period = 24.0 if KNOWN[name] is Circular else None
+    density = skflows.ConditionalDensity(circular=period)
+    regressor = skflows.FlowRegressor(density, random_state=seed)
     seconds = timed(regressor.fit, X, y)
     X, y, log_density = draw(name, 5_000, seed + 1_000)
     distribution = regressor.predict_distribution(X[:20])
     # Between far quantiles, with nodes where the density is, and others between them.
     nodes = distribution.ppf(stats.norm.cdf(np.linspace(-4.5, 4.5, 200))[:, None])
+    if period:  # from end to end
+        nodes = np.concatenate([nodes, distribution.ppf([[0.0], [1.0]])])
+        nodes = np.sort(nodes, axis=0)
     between = np.linspace(nodes[0], nodes[-1], 800)
     nodes = np.sort(np.concatenate([nodes, between]), axis=0)
     integral = np.trapezoid(distribution.pdf(nodes), nodes, axis=0)
     low, high = regressor.predict_interval(X, COVERAGE).T
+    if period:
+        y = low + np.mod(y - low, period)
     regions = regressor.predict_region(X, COVERAGE)
-    is_inside = [contains(region, value) for region, value in zip(regions, y, strict=True)]
+    is_inside = [contains(region, value, period) for region, value in zip(regions, y, strict=True)]
     return {
         "kl": log_density.mean() - regressor.density_.score(X, y),
         "coverage": np.mean((low <= y) & (y <= high)),
@@ -114,8 +139,10 @@ def known(name, n, seed):
     }
 
 
-def contains(region, value):
+def contains(region, value, period=None):
     """Whether a union of intervals contains a value."""
+    if period:
+        value = region[:, 0] + np.mod(value - region[:, 0], period)
     return ((region[:, 0] <= value) & (value <= region[:, 1])).any()
 
 

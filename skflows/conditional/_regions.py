@@ -28,7 +28,7 @@ def conformal_level(scores, coverage):
 
 def central_scores(distribution, y):
     """Return the probability of the narrowest central interval that contains y."""
-    return np.abs(2 * distribution._continuous_cdf(y) - 1)
+    return np.abs(2 * distribution._continuous_cdf(distribution._unrolled(y)) - 1)
 
 
 class HighestDensity:
@@ -49,6 +49,7 @@ class HighestDensity:
     """
 
     def __init__(self, distribution):
+        self.unrolled = distribution._unrolled
         self.edges, mass = distribution._histogram()
         with np.errstate(divide="ignore", invalid="ignore"):
             density = np.nan_to_num(mass / np.diff(self.edges, axis=1), posinf=np.inf)
@@ -60,7 +61,7 @@ class HighestDensity:
 
     def scores(self, y):
         """Return the level of each row's y."""
-        cell = (self.edges <= np.asarray(y)[:, None]).sum(axis=1) - 1
+        cell = (self.edges <= self.unrolled(y)[:, None]).sum(axis=1) - 1
         is_inside = (cell >= 0) & (cell < self.levels.shape[1])
         cell = np.clip(cell, 0, self.levels.shape[1] - 1)
         return np.where(is_inside, self.levels[np.arange(len(cell)), cell], 1.0)

@@ -14,7 +14,6 @@ from ..preprocessing.dequantizer import nearest
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context, safe_indexing
 from ..preprocessing.validation import validate_weight
 from ._density import ConditionalDensity, validate_outputs
-from ._distribution import ConditionalDistribution
 from ._regions import HighestDensity, central_scores, conformal_level, possible_ends
 
 HELD_OUT = 0.2
@@ -146,7 +145,7 @@ class FlowRegressor(
             is_calibrated = self.calibration is not None and density.held_out_[0] is not None
             for i, held_out in enumerate(density.held_out_ if is_calibrated else ()):
                 # Encoded without their own y, as rows of training are.
-                distribution = ConditionalDistribution(density._member(i), context[held_out])
+                distribution = density._member(i)._distribution(context[held_out])
                 scores.append(row_scores(distribution, safe_indexing(y, own[held_out])))
         else:
             check_takes_fewer_rows(density.cv)
