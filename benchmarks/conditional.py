@@ -191,7 +191,6 @@ class Boosting:
         model = HistGradientBoostingRegressor(
             loss="quantile",
             quantile=level,
-            categorical_features="from_dtype",
             early_stopping=True,
             random_state=self.seed,
         )
@@ -220,14 +219,18 @@ class Boosting:
 
 
 def categorical(X):
-    """Return a table with its texts as categories."""
-    return X.astype(dict.fromkeys(X.select_dtypes(exclude=np.number), "category"))
+    """Return a table with its texts as categories, which boosting takes; other input as it is."""
+    return X if isinstance(X, np.ndarray) else X.astype(dict.fromkeys(X.select_dtypes(exclude=np.number), "category"))
 
 
 class MapieQuantiles(Boosting):
     """The same boosting, with all quantiles conformalised by MAPIE on a fifth of the rows."""
 
     def fit(self, X, y):
+        self.encoder = numeric()  # MAPIE takes no categories
+        self._fit(self.encoder.fit_transform(X), y)
+
+    def _fit(self, X, y):
         from mapie.regression import ConformalizedQuantileRegressor
 
         X, X_held, y, y_held = train_test_split(X, y, test_size=0.2, random_state=self.seed)
@@ -235,38 +238,36 @@ class MapieQuantiles(Boosting):
         self.intervals = [
             ConformalizedQuantileRegressor(
                 [low, high, models[len(LEVELS) // 2]], confidence_level=confidence, prefit=True
-            ).conformalize(categorical(X_held), y_held)
+            ).conformalize(X_held, y_held)
             for low, high, confidence in zip(models, reversed(models), CONFIDENCES, strict=False)
         ]
 
     def _predicted(self, X):
         """Return predictions, and intervals of shape (n, 2, n_levels), the widest first."""
-        found = [own.predict_interval(categorical(X)) for own in self.intervals]
+        found = [own.predict_interval(X) for own in self.intervals]
         return found[0][0], np.concatenate([own for _, own in found], axis=2)
 
     def quantiles(self, X):
-        middle, intervals = self._predicted(X)
+        middle, intervals = self._predicted(self.encoder.transform(X))
         low, high = np.moveaxis(intervals, 1, 0)
         return np.sort(np.column_stack([low, middle, high]), axis=1)
 
     def interval(self, X):
-        return self._predicted(X)[1][:, :, 0].T
+        return self._predicted(self.encoder.transform(X))[1][:, :, 0].T
 
 
 class MapieCross(MapieQuantiles):
     """MAPIE's CV+ intervals of gradient boosting for the mean, by five folds."""
 
-    def fit(self, X, y):
+    def _fit(self, X, y):
         from mapie.regression import CrossConformalRegressor
 
-        model = HistGradientBoostingRegressor(
-            categorical_features="from_dtype", early_stopping=True, random_state=self.seed
-        )
+        model = HistGradientBoostingRegressor(early_stopping=True, random_state=self.seed)
         self.model = CrossConformalRegressor(model, list(CONFIDENCES), random_state=self.seed)
-        self.model.fit_conformalize(categorical(X), y)
+        self.model.fit_conformalize(X, y)
 
     def _predicted(self, X):
-        return self.model.predict_interval(categorical(X))
+        return self.model.predict_interval(X)
 
 
 class QuantileForest:

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..density import FlowDensity, NSFDensity
 from ..density._threads import fork_safe
+from ..density._warnings import warn_user
 from ..ensemble._components import N_FOLDS, make_splits
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
@@ -24,7 +25,13 @@ from ..preprocessing.sklearn_compat import (
     fit_context,
     safe_indexing,
 )
-from ..preprocessing.validation import Table, check_magnitude, validate_bounds, validate_weight
+from ..preprocessing.validation import (
+    Table,
+    check_magnitude,
+    key_of,
+    validate_bounds,
+    validate_weight,
+)
 from ._circle import Circle, CircularDistribution
 from ._context import ContextEncoder
 from ._distribution import ConditionalDistribution
@@ -195,6 +202,11 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         self.histories_ = [member.history_ for member in members]
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         # Last, so that a user who turns warnings into errors loses nothing.
+        for key in self._constant:
+            warn_user(
+                f"y has a single value in column {key!r}: it has no density, and that of the model "
+                "is a narrow one of arbitrary width."
+            )
         for member, history in zip(members, histories, strict=True):
             member._warn_of_trouble(history)
         return encoded
@@ -219,6 +231,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         self.n_outputs_ = Y.shape[1]
         self._circle = Circle.for_parameter(self.circular, Y, names)
         Y = self._circle.wrap(Y)
+        self._constant = [key_of(j, names) for j in np.flatnonzero(np.ptp(Y, axis=0) == 0)]
         self._dequantizer = Dequantizer.for_parameter(estimator.discrete, Y, names, what="y")
         self.discrete_ = self._dequantizer.named_gaps(names)
         self._bounds = validate_bounds(
