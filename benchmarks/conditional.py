@@ -220,7 +220,11 @@ class Boosting:
 
 def categorical(X):
     """Return a table with its texts as categories, which boosting takes; other input as it is."""
-    return X if isinstance(X, np.ndarray) else X.astype(dict.fromkeys(X.select_dtypes(exclude=np.number), "category"))
+    return (
+        X
+        if isinstance(X, np.ndarray)
+        else X.astype(dict.fromkeys(X.select_dtypes(exclude=np.number), "category"))
+    )
 
 
 class MapieQuantiles(Boosting):

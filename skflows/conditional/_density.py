@@ -407,15 +407,18 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
     def _rows(self, X, y):
         """Return validated y and encoded X side by side."""
-        context = self._encoded(X)
-        Y, _ = validate_outputs(y)
+        context, Y = self._encoded(X), self._checked_outputs(y)
         check_consistent_length(context, Y)
+        return np.column_stack([self._circle.wrap(Y), context])
+
+    def _checked_outputs(self, y):
+        Y, _ = validate_outputs(y)
         if Y.shape[1] != self.n_outputs_:
             raise ValueError(
                 f"y has {Y.shape[1]} columns, but {type(self).__name__} was fitted to "
                 f"{self.n_outputs_}."
             )
-        return np.column_stack([self._circle.wrap(Y), context])
+        return Y
 
     def _log_prob(self, rows):
         """Return the log-density of y given the context beside it."""

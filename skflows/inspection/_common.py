@@ -27,7 +27,9 @@ def check_matplotlib(caller):
 
 
 # What displays show, by the method that they call; otherwise densities.
-SHOWN = {"predict_distribution": "FlowRegressor or ConditionalDensity; of a pipeline, its last step"}
+SHOWN = {
+    "predict_distribution": "FlowRegressor or ConditionalDensity; of a pipeline, its last step"
+}
 
 
 def check_estimator_method(estimator, method):
