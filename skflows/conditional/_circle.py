@@ -125,7 +125,7 @@ class CircularDistribution(ConditionalDistribution):
         if self._is_single:
             y, weight = self._weighted_values()
         else:
-            y, weight = np.moveaxis(super()._draws(), 0, -1), 1 / N_DRAWS
+            y, weight = np.moveaxis(self._raw_draws, 0, -1), 1 / N_DRAWS
         unit = np.asarray(self._period) / (2 * np.pi)
         resultant = (weight * np.exp(1j * y / unit[..., None])).sum(axis=-1)
         length = np.clip(np.abs(resultant), LEAST_RESULTANT, 1)
@@ -186,9 +186,6 @@ class CircularDistribution(ConditionalDistribution):
 
     def _limits(self, tail):
         return self._start, self._start + self._period
-
-    def _draws(self):
-        return self._unrolled(super()._draws())
 
 
 def wrapped(y, start, period):

@@ -1,5 +1,7 @@
 """Distributions of y at the rows of X, with the methods of scipy's frozen distributions."""
 
+from functools import cached_property
+
 import numpy as np
 from scipy.special import ndtri
 from scipy.stats import norm, qmc
@@ -261,7 +263,7 @@ class ConditionalDistribution:
             return self._at(y, self._density._cdf)
         shape = np.broadcast_shapes(np.shape(y), self._shape)
         y = np.broadcast_to(y, shape).reshape(-1, *self._shape)
-        draws = self._draws()
+        draws = self._draws
         below = [(draws <= values).mean(axis=0) for values in y]
         return np.reshape(below, shape)
 
@@ -274,7 +276,7 @@ class ConditionalDistribution:
             row = np.broadcast_to(np.arange(len(self)), q.shape).ravel()
             return in_blocks(self._quantiles, q.ravel(), row).reshape(q.shape)
         levels, which = np.unique(q, return_inverse=True)
-        found = np.quantile(self._draws(), levels, axis=0).reshape(len(levels), *self._shape)
+        found = np.quantile(self._draws, levels, axis=0).reshape(len(levels), *self._shape)
         which = which.reshape(-1, *self._shape)
         return np.take_along_axis(found, which, axis=0).reshape(q.shape)
 
@@ -295,7 +297,7 @@ class ConditionalDistribution:
     def _weighted_values(self):
         """Return values of y along a last axis, and their weights."""
         if not self._is_single:
-            return np.moveaxis(self._draws(), 0, -1), 1 / N_DRAWS
+            return np.moveaxis(self._draws, 0, -1), 1 / N_DRAWS
         y, levels = self._nodes()
         weight = np.concatenate([norm.pdf(own) / norm.pdf(own).sum() for own in levels])
         return y, weight / len(levels)
@@ -338,8 +340,13 @@ class ConditionalDistribution:
         """Return values of a single output between which the distributions lie, but for tails."""
         return self.ppf(tail).min(), self.ppf(1 - tail).max()
 
+    @cached_property
     def _draws(self):
-        """Return draws from a quasi-random sequence, of shape (N_DRAWS, n, n_outputs)."""
+        """Draws from a quasi-random sequence as they are ordered, (N_DRAWS, n, n_outputs)."""
+        return self._unrolled(self._raw_draws)
+
+    @cached_property
+    def _raw_draws(self):
         density, d = self._density, self._density.n_outputs_
         latent = ndtri(qmc.Sobol(d, seed=0).random(N_DRAWS) * (1 - 1e-9) + 5e-10)
         n_flows = len(density.flows_)

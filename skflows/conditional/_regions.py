@@ -93,7 +93,7 @@ class JointHighestDensity:
 
     def __init__(self, distribution):
         self.distribution = distribution
-        draws = distribution._rounded(distribution._draws()[::DRAWS_APART])
+        draws = distribution._rounded(distribution._draws[::DRAWS_APART])
         self.densities = distribution.logpdf(draws)
 
     def scores(self, y):
