@@ -663,7 +663,14 @@ def show(lines):
             print_table(mean, scores)
             continue
         for score, digits in scores.items():
-            wide = mean[score].unstack(sort=False).dropna(axis=1, how="all")
+            # In the order of the first appearance; unstack(sort=False) mixes incomplete tables up.
+            order = [frame.set_index(key).index.unique() for key in (rows, column)]
+            wide = (
+                mean[score]
+                .unstack()
+                .reindex(index=order[0], columns=order[1])
+                .dropna(axis=1, how="all")
+            )
             print(f"\n{score}\n")
             print_table(wide, dict.fromkeys(wide, digits))
             if score in RANKED:
