@@ -13,8 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_conditional import heteroscedastic, quick
 
 from skflows import ConditionalDensity, FlowRegressor
-from skflows.conditional._regions import HighestDensity, central_scores, conformal_level
-from skflows.conditional._regressor import share_below
+from skflows.conditional._regions import HighestDensity, conformal_level
 
 
 def small(max_iter=20, calibration="auto", prediction="mean", cv=2, **flow):
@@ -161,23 +160,6 @@ def test_levels():
     assert conformal_level(scores, 0.9) == 0.9
     assert conformal_level(scores, 0.96) == 1.0  # too few rows to tell
     assert conformal_level(np.column_stack([scores, scores / 2]), 0.5).tolist() == [0.5, 0.25]
-
-
-def test_scores_of_a_flow_become_probabilities_of_the_mean_of_flows():
-    draws = np.arange(1, 10) / 10
-    assert share_below(np.array([0.05, 0.5, 1.0]), draws).tolist() == [0.0, 0.5, 0.9]
-    pairs = share_below(np.array([[0.5, 0.5]]), np.column_stack([draws, draws / 2]))
-    assert pairs.tolist() == [[0.5, 0.9]]
-    # Flows that disagree: their mean is wide, and few draws from it are likely under one of them.
-    X, y = heteroscedastic(60)
-    regressor = small(60, early_stopping=False).fit(X, y)
-    density = regressor.density_
-    level = np.quantile(regressor.calibration_scores_["central"], 0.9)
-    own = []
-    for i, rows in enumerate(density.held_out_):
-        distribution = density._member(i).predict_distribution(X[rows])
-        own.append(central_scores(distribution, y[rows]))
-    assert level < np.quantile(np.concatenate(own), 0.9)
 
 
 def test_too_few_rows_for_a_coverage():

@@ -23,7 +23,6 @@ from ._regions import (
 )
 
 HELD_OUT = 0.2
-N_DRAWS = 8  # of each held-out row
 LEAST_ROWS = 40  # of a table that is calibrated without being asked to
 
 
@@ -48,8 +47,9 @@ class FlowRegressor(
         The rows that calibrate intervals. "auto" takes the folds that each flow of the density
         holds out, if there are any; otherwise, from 40 rows on, it holds out a fifth of the rows.
         A fraction holds out that part of the rows, in any case. With held-out rows, the coverage
-        is guaranteed on average over tables; folds leave more rows for training, but have been
-        used for early stopping, and their coverage is approximate. None saves the time.
+        is guaranteed on average over tables. Folds leave more rows for training, but their coverage
+        is approximate: they have been used for early stopping, and where the flows differ, their
+        mean is wider than each of them, and intervals contain more. None saves the time.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the density.
@@ -146,18 +146,14 @@ class FlowRegressor(
             fraction = None if splits_itself else HELD_OUT
             if fraction is not None:
                 density.set_params(cv=None)
-        self.calibration_scores_, scores, drawn = None, [], []
+        self.calibration_scores_, scores = None, []
         if fraction is None:
             context = density._fit(X, y, sample_weight)
             is_calibrated = self.calibration is not None and density.held_out_[0] is not None
             for i, held_out in enumerate(density.held_out_ if is_calibrated else ()):
                 # Encoded without their own y, as rows of training are.
-                rows = context[held_out]
-                distribution = density._member(i)._distribution(rows)
-                Y, _ = validate_outputs(safe_indexing(y, own[held_out]))
-                scores.append(row_scores(distribution, Y[None]))
-                draws = np.moveaxis(density._draw(rows, N_DRAWS, random_state=0), 1, 0)
-                drawn.append(row_scores(distribution, draws))
+                distribution = density._member(i)._distribution(context[held_out])
+                scores.append(row_scores(distribution, safe_indexing(y, own[held_out])))
         else:
             check_takes_fewer_rows(density.cv)
             order = random_state.permutation(own)
@@ -165,16 +161,10 @@ class FlowRegressor(
             held_out, rest = order[:n_held_out], order[n_held_out:]
             density.fit(*(safe_indexing(part, rest) for part in (X, y, weight)))
             distribution = density.predict_distribution(safe_indexing(X, held_out))
-            Y, _ = validate_outputs(safe_indexing(y, held_out))
-            scores.append(row_scores(distribution, Y[None]))
+            scores.append(row_scores(distribution, safe_indexing(y, held_out)))
         if scores:
-            self.calibration_scores_ = joined(scores)
-        if drawn:
-            # The mean of the flows is wider and better than each of them. Under the mean, a score
-            # of a flow has the probability at which draws from the mean have a lower one.
             self.calibration_scores_ = {
-                name: share_below(own, joined(drawn)[name])
-                for name, own in self.calibration_scores_.items()
+                name: np.concatenate([part[name] for part in scores]) for name in scores[0]
             }
         self.density_ = density
         for name in ("n_features_in_", "feature_names_in_", "n_outputs_"):
@@ -334,7 +324,7 @@ class FlowRegressor(
         distribution = self.predict_distribution(X)
         Y = self.density_._checked_outputs(y)
         check_consistent_length(distribution, Y)
-        scores = row_scores(distribution, Y[None])["highest_density"]
+        scores = row_scores(distribution, Y)["highest_density"]
         n = len(calibration)
         return (1 + n - np.searchsorted(calibration, scores)) / (n + 1)
 
@@ -377,24 +367,10 @@ def check_takes_fewer_rows(cv):
         )
 
 
-def row_scores(distribution, Y):
-    """Return scores by name, of several values of y (k, n, n_outputs) of each row."""
-    is_single = Y.shape[2] == 1
-    Y = Y[..., 0] if is_single else Y
+def row_scores(distribution, y):
+    """Return the scores of rows that the density has not seen, by name."""
+    Y, _ = validate_outputs(y)
+    is_single = Y.shape[1] == 1
+    y = Y[:, 0] if is_single else Y
     density = (HighestDensity if is_single else JointHighestDensity)(distribution)
-    return {
-        "central": np.concatenate([central_scores(distribution, y) for y in Y]),
-        "highest_density": np.concatenate([density.scores(y) for y in Y]),
-    }
-
-
-def joined(parts):
-    """Return the scores of several parts of the rows as one."""
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def share_below(scores, others):
-    """Return the share of other scores that are no higher, below 1, for each output if several."""
-    if scores.ndim > 1:
-        return np.column_stack([*map(share_below, scores.T, others.T)])
-    return np.searchsorted(np.sort(others), scores, side="right") / (len(others) + 1)
+    return {"central": central_scores(distribution, y), "highest_density": density.scores(y)}
