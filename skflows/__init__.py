@@ -24,6 +24,7 @@ __version__ = "0.1.0"
 
 SUBMODULES = (
     "bijections",
+    "callbacks",
     "conditional",
     "density",
     "ensemble",

@@ -21,6 +21,7 @@ ROOMS = [
     {"bijections"},
     {"preprocessing"},
     {"persistence"},
+    {"callbacks"},
     {"training"},
     {"density"},
     {"ensemble"},

@@ -129,8 +129,11 @@ class BaseFlowDensity(
         rows, weight = flow_fit.rows, flow_fit.weight  # with those that the fit will hold out
         if not (warm or increment):
             warn_of_columns(self, rows, self._dequantizer.columns)
-        context = self._init_callback_context(max_subtasks=max_iter)
+        name = "partial_fit" if increment else "fit"
+        context = self._init_callback_context(task_name=name, max_subtasks=max_iter)
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+        if held_out is not None:
+            metadata |= {"X_val": held_out[0], "sample_weight_val": held_out[1]}
         task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
         context.call_on_fit_task_begin(**task)
         epoch = []  # the callback context of the current epoch

@@ -2,16 +2,15 @@
 
 import copy
 import math
-import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 
 from ..bijections._marginal_quantile import SMALL_SAMPLE
+from ..callbacks._checkpoint import clock, random_state_of, training_file
 from ..preprocessing.fixed_maps import fitted_preprocessor
 from .optimizer import TimeLimited, constant, cosine_with_warm_up
 from .torch_state import (
@@ -55,14 +54,14 @@ class FlowFit(ABC):
     dtype = torch.float64
 
     def __init__(self, estimator, table, held_out):
-        self.started = time.monotonic()
+        self.started = clock()
         self.estimator = estimator
         self.dequantizer = table.dequantizer
         self.rows, self.weight = table.X, table.weight
         self.held_out = held_out
         self.bounds = table.bounds
         self.n_context = table.n_context
-        self.seed = check_random_state(estimator.random_state).randint(2**31 - 1)
+        self.seed = random_state_of(estimator).randint(2**31 - 1)
 
     def fit(self, on_epoch_begin=None, on_epoch_end=None):
         """Fit, calling back around each epoch; return the `History`."""
@@ -146,6 +145,11 @@ class FlowFit(ABC):
             mean_log_det += (shares[part] @ log_det).item()
         return Rows(y, weight, mean_log_det)
 
+    def identity(self):
+        """Return what determines the training, to the bits or nearly so."""
+        start = list(self.flow.parameters()) if self.warm else None
+        return self.estimator, self.seed, self.rows, self.weight, self.held_out, self.bounds, start
+
     def snapshot(self, is_final=False):
         """Return the flow as it is, in float64 and ready to score; a copy unless it is final."""
         flow = self.flow if is_final else copy.deepcopy(self.flow)
@@ -209,6 +213,7 @@ class GradientFit(FlowFit):
                 redraw=(lambda running: self.redraw()) if self.draws_noise else None,
                 on_epoch_begin=on_epoch_begin,
                 on_epoch_end=on_epoch_end,
+                file=None if self.increment else training_file(*self.identity()),
                 **self.settings(),
             )
 
@@ -224,7 +229,7 @@ class GradientFit(FlowFit):
                 schedule = TimeLimited(schedule, left / (len(phases) - i), started)
             rate = phase.pop("rate", 1.0)
             yield phase | {"schedule": partial(scaled, rate, schedule)}
-            started = time.monotonic()
+            started = clock()
 
     def settings(self):
         """Return the settings of `Trainer` for all phases."""
@@ -243,7 +248,7 @@ class GradientFit(FlowFit):
     def take_share_of_time(self, n):
         """Begin the training now, and end it after an n-th of the time left."""
         if self.time_limit is not None:
-            now = time.monotonic()
+            now = clock()
             left = self.started + self.time_limit - now
             self.started, self.time_limit = now, max(left / n, MIN_SECONDS)
 

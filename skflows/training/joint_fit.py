@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import torch
 
+from ..callbacks._checkpoint import training_file
 from .flow_fit import GradientFit
 from .model_stack import member_settings, stack, stackable, unstack
 from .torch_state import suitable_threads
@@ -123,6 +124,7 @@ def fit_stack(fits, stacked, on_epoch_begin=None, on_epoch_end=None):
             redraw=redraw if draws_noise else None,
             on_epoch_begin=on_epoch_begin,
             on_epoch_end=None if on_epoch_end is None else on_stack_epoch_end,
+            file=training_file(first.estimator, *(fit.identity() for fit in fits)),
             **settings[0] | of_members,
         )
     copy_members()

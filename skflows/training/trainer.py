@@ -15,12 +15,14 @@ from ..nn.random_draws import draw_once, drawing_from
 from .history import Progress, as_list
 from .losses import LIKELIHOOD, mean_log_prob
 from .model_stack import substack
-from .optimizer import FlatAdamW, cosine_with_warm_up, per_member
+from .optimizer import MEMBER_STATE, FlatAdamW, cosine_with_warm_up, per_member
+from .torch_state import device_random_state, set_device_random_state
 
 EMA_DECAY = 0.998
 CHECKED_ROWS = 1000  # training rows that tell whether weights are absurd
 BACK_OFF = 0.3  # factor on the rate after a step that was not finite
 BATCH_UNIT = 16  # rows
+WEIGHTS = "best", "first", "latest"  # of all members, besides those that train
 
 
 @dataclass
@@ -146,6 +148,8 @@ class Trainer:
     on_epoch_end : callable, optional
         Called with the history after each epoch, while the averaged weights are in place; a true
         return stops the training.
+    checkpoint : callable, optional
+        Called with the method `state`, and whether the training is over, after each epoch.
     """
 
     def __init__(
@@ -170,6 +174,7 @@ class Trainer:
         history=None,
         on_epoch_begin=None,
         on_epoch_end=None,
+        checkpoint=None,
     ):
         *members, n = train.weight.shape
         self.is_stack = bool(members)
@@ -189,7 +194,8 @@ class Trainer:
         self.objective = objective
         self.on_epoch_begin = on_epoch_begin
         self.on_epoch_end = on_epoch_end
-        self.generators = generators or default_generators(self.n_members)
+        self.checkpoint = checkpoint
+        self.generators = self.all_generators = generators or default_generators(self.n_members)
         self.optimizer = self.whole = FlatAdamW(
             bijection,
             learning_rate,
@@ -211,7 +217,8 @@ class Trainer:
         self.progress = [
             Progress(*values) for values in zip(*of_members, scores, past, strict=True)
         ]
-        self.step = 0
+        self.epoch = self.step = 0
+        self.is_over = False
 
     @property
     def history(self):
@@ -229,21 +236,10 @@ class Trainer:
             better on the held-out rows than the initial weights.
         """
         try:
-            for epoch in range(1, self.max_iter + 1):
-                if self.on_epoch_begin is not None:
-                    self.on_epoch_begin()
-                losses, factor = self._train_epoch()
-                rates = (factor * self.optimizer.learning_rate).tolist()
-                self._restart_lost_members()
-                if self._all_done():
-                    break
-                # A time limit ends the training where another step would end too late.
-                ends = 0 in (factor, self.schedule(self.step, self.n_steps))
-                is_last = epoch == self.max_iter or ends
-                stop = self._end_epoch(epoch, losses, rates, is_last)
-                if stop or is_last or self._all_done():
-                    break
-                self._remove_done_members()
+            while not self.is_over:
+                self._fit_epoch()
+                if self.checkpoint is not None:
+                    self.checkpoint(self.state, self.is_over)
         except KeyboardInterrupt:
             self._keep_last_epoch()
         self._forget_bad_weights()
@@ -253,6 +249,34 @@ class Trainer:
         if not self.is_stack:
             self.history.optimizer_state = self.optimizer.state()
         return self.history
+
+    def state(self):
+        """Return the state after an epoch as plain data, for `restore`."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "is_over": self.is_over,
+            "running": self.running,
+            "optimizer": {name: getattr(self.optimizer, name) for name in MEMBER_STATE},
+            "weights": {name: getattr(self, name) for name in WEIGHTS},
+            "generators": [generator.get_state() for generator in self.all_generators],
+            "device": device_random_state(self.best.device),
+            "progress": [progress.state() for progress in self.progress],
+        }
+
+    def restore(self, state):
+        """Continue from what `state` of an equal trainer returned, before `fit`."""
+        self._keep_members(state["running"])
+        for name, value in state["optimizer"].items():
+            getattr(self.optimizer, name).copy_(value)
+        for name, value in state["weights"].items():
+            getattr(self, name).copy_(value)
+        for generator, value in zip(self.all_generators, state["generators"], strict=True):
+            generator.set_state(value)
+        set_device_random_state(self.best.device, state["device"])
+        for progress, value in zip(self.progress, state["progress"], strict=True):
+            progress.restore(value)
+        self.epoch, self.step, self.is_over = state["epoch"], state["step"], state["is_over"]
 
     def _forget_bad_weights(self):
         """Return members that diverged to their initial weights if these are better.
@@ -274,6 +298,27 @@ class Trainer:
             if math.isfinite(initial) and not latest >= initial:  # or it is NaN
                 self.best[i] = self.first[i]
                 self.progress[i].history.best_iter = self.progress[i].first_iter
+
+    def _fit_epoch(self):
+        """Train, validate and call back for one epoch."""
+        if self.on_epoch_begin is not None:
+            self.on_epoch_begin()
+        self.epoch += 1
+        losses, factor = self._train_epoch()
+        rates = (factor * self.optimizer.learning_rate).tolist()
+        self._restart_lost_members()
+        if self._all_done():
+            self.is_over = True
+            return
+        # A time limit ends the training where another step would end too late.
+        ends = 0 in (factor, self.schedule(self.step, self.n_steps))
+        is_last = self.epoch == self.max_iter or ends
+        stop = self._end_epoch(losses, rates, is_last)
+        self.is_over = stop or is_last or self._all_done()
+        if not self.is_over:
+            self._keep_members(
+                [row for row, i in enumerate(self.running) if not self.progress[i].done]
+            )
 
     def _train_epoch(self):
         """Train on all rows once; return the mean losses of each running member, and the rate
@@ -317,11 +362,11 @@ class Trainer:
                 self.optimizer.restart(row, self.best[i], BACK_OFF)
                 self.progress[i].recover()
 
-    def _end_epoch(self, epoch, losses, rates, is_last):
+    def _end_epoch(self, losses, rates, is_last):
         """Record an epoch, validate its weights and call back; return whether to stop."""
         self.bijection.eval()
         to_validate = (
-            self.validation is None or is_last or epoch % self.objective.validated_every == 0
+            self.validation is None or is_last or self.epoch % self.objective.validated_every == 0
         )
         self.latest[self.running] = self.optimizer.average
         with self.optimizer.averaged():
@@ -359,9 +404,8 @@ class Trainer:
     def _all_done(self):
         return all(self.progress[i].done for i in self.running)
 
-    def _remove_done_members(self):
-        """Continue with the members that are not done."""
-        left = [row for row, i in enumerate(self.running) if not self.progress[i].done]
+    def _keep_members(self, left):
+        """Continue with some of the running members only."""
         if len(left) == len(self.running):
             return
         self.running = [self.running[row] for row in left]
@@ -383,7 +427,7 @@ class Trainer:
             progress.history.interrupted = not progress.done
 
 
-def train_in_phases(phases, *args, **settings):
+def train_in_phases(phases, *args, file=None, **settings):
     """Train in several phases, each of which continues the one before it.
 
     Parameters
@@ -392,14 +436,23 @@ def train_in_phases(phases, *args, **settings):
         Settings of `Trainer` for each phase, such as its objective.
     *args, **settings : objects
         Arguments of `Trainer` for all phases.
+    file : skflows.callbacks._checkpoint.TrainingFile, optional
+        Stores the state after epochs, and has the state to continue from, if there is one.
 
     Returns
     -------
     history : History, or a list of one for each member
     """
     history = None
-    for phase in phases:
-        history = Trainer(*args, history=history, **settings | phase).fit()
+    found = None if file is None else file.load()
+    for number, phase in enumerate(phases):
+        if found is not None and number < found["phase"]:
+            continue
+        checkpoint = None if file is None else partial(file.save, number)
+        trainer = Trainer(*args, history=history, checkpoint=checkpoint, **settings | phase)
+        if found is not None and number == found["phase"]:
+            trainer.restore(found["state"])
+        history = trainer.fit()
         if any(each.interrupted or each.stopped for each in as_list(history)):
             break
     return history
