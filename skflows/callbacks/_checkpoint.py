@@ -242,7 +242,7 @@ class TrainingFile:
         if not is_over and now - self.written < self.folder.every:
             return
         seconds = self.seconds + now - self.started
-        found = {"seconds": seconds, "phase": phase, "state": state()}
+        found = {"seconds": seconds, "phase": phase, "is_over": is_over, "state": state()}
         write(Flattener()(found), "checkpoint", self.path)
         self.written = time.monotonic()
 
@@ -273,8 +273,13 @@ def _folder_of(estimator):
 
 def clock():
     """Return the time in seconds, as if this run had done what earlier ones did."""
+    return time.monotonic() + replayed_seconds()
+
+
+def replayed_seconds():
+    """Return the seconds that earlier runs spent on trainings that have continued so far."""
     folder = _FOLDER.get()
-    return time.monotonic() + (0.0 if folder is None else folder.replayed)
+    return 0.0 if folder is None else folder.replayed
 
 
 def in_folder(function):

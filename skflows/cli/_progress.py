@@ -48,8 +48,7 @@ def print_status(text):
 
 def fit_with_progress(model, X, y=None):
     """Fit ``model``, with a progress bar on a terminal; return whether Ctrl-C ended it early."""
-    trained = getattr(model, "density", model)  # a regressor's is trained in its place
-    show_progress(trained)
+    show_progress(model)
     interrupted = []
 
     def on_interrupt(signum, frame):
@@ -61,5 +60,5 @@ def fit_with_progress(model, X, y=None):
         model.fit(X, y)
     finally:
         signal.signal(signal.SIGINT, previous)
-    trained.set_callbacks()  # the bar is not part of the model
+    model.set_callbacks()  # the bar is not part of the model
     return bool(interrupted)

@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from ..callbacks._checkpoint import random_state_of
 from ..density import FlowDensity, NSFDensity
 from ..density._threads import fork_safe
 from ..ensemble._components import N_FOLDS, make_splits
@@ -194,8 +195,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None."
             )
-        seed = estimator.random_state if self.random_state is None else self.random_state
-        random_state = check_random_state(seed)
+        has_seed = self.random_state is None and estimator.random_state is not None
+        random_state = random_state_of(estimator if has_seed else self)
         Y, names = validate_outputs(y, least=2)
         check_consistent_length(X, Y)
         weight = validate_weight(sample_weight, Y, least=2)

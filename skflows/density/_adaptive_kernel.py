@@ -7,6 +7,7 @@ from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
+from ..callbacks._checkpoint import random_state_of
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from . import _docstrings
 from ._base import BaseFlowDensity
@@ -46,7 +47,7 @@ class AdaptiveKernels(BaseEstimator):
         weight = np.ones(len(X)) if sample_weight is None else sample_weight
         chosen = np.arange(len(X))
         if len(X) > self.max_centers:
-            random_state = check_random_state(self.random_state)
+            random_state = random_state_of(self)
             chosen = np.sort(random_state.permutation(len(X))[: self.max_centers])
         # Equal rows share a kernel: otherwise their widths would be 0.
         self.centers_, number = np.unique(X[chosen], axis=0, return_inverse=True)

@@ -7,6 +7,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from scipy.special import logsumexp
 from sklearn.callback import CallbackSupportMixin
 
+from ..callbacks._checkpoint import in_folder
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import SamplingMixin
 from ..density._third_party import draw
@@ -173,7 +174,7 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
             list(parallel(delayed(warm_up)() for _ in range(n_workers)))
         groups = group_components(components, *X.shape, n_workers)
         found = parallel(
-            delayed(fit_group)(group, X, weight, splits, budget, quiet)
+            delayed(in_folder(fit_group))(group, X, weight, splits, budget, quiet)
             for group, budget in zip(
                 groups, budgets(groups, time_limit, started, n_workers), strict=True
             )

@@ -11,6 +11,7 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..callbacks._checkpoint import random_state_of
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import check_has_names
 from ..density._third_party import (
@@ -263,7 +264,7 @@ class DensityOutlierDetector(
             The fitted estimator.
         """
         given = {"X": X, "y": y}
-        random_state = check_random_state(self.random_state)
+        random_state = random_state_of(self)
         estimator = self.estimator
         if estimator is None and needs_table_density(X):
             # A category that a fold lacks, or that is new, is rare rather than an error.

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_random_state
 
+from ..callbacks._checkpoint import random_state_of
 from ..density import AdaptiveKernelDensity
 from ..density._outlier_labels import OutlierLabelsMixin, lower_fence, lowered
 from ..density._third_party import fit_density, is_frozen, was_interrupted
@@ -117,7 +117,7 @@ class OutlierEnsemble(OutlierLabelsMixin, NamedEstimators):
             The fitted estimator.
         """
         X, _, _ = weighted_rows(self, X, None, least=2)
-        random_state = check_random_state(self.random_state)
+        random_state = random_state_of(self)
         seed = random_state.randint(2**31 - 1)
         named = self._checked_members(len(X))
         self.estimators_, self._nulls, log_p = [], [], []

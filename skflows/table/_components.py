@@ -1,11 +1,11 @@
 """The components of a table's density: what is fitted, and how held-out rows weight it."""
 
-import time
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from ..callbacks._checkpoint import clock, training_file
 from ._view import TableView
 
 N_FOLDS = 5
@@ -77,11 +77,11 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
 
     from ..training.optimizer import TimeLimited, cosine_with_warm_up
     from ..training.torch_state import gradients_enabled, one_thread, torch_seed
-    from ..training.trainer import Rows, Trainer
+    from ..training.trainer import Rows, train_in_phases
     from ._latent_classes import fit_latent_classes
     from ._network import MaskedLikelihood, NetworkMember, OrderAgnosticNetwork, Packing
 
-    started = time.monotonic()
+    started = clock()
     schema = train.schema
     random_state = np.random.RandomState(seed)
     gaussian = None
@@ -99,11 +99,11 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
         schedule = cosine_with_warm_up
         if seconds is not None:
             schedule = TimeLimited(schedule, seconds, started)
-        history = Trainer(
+        history = train_in_phases(
+            [{"max_iter": settings["max_iter"]}],
             network,
             Rows(own.packed, ones[0], own.offset),
             Rows(other.packed, ones[1], other.offset),
-            max_iter=settings["max_iter"],
             batch_size=BATCH_SIZE,
             learning_rate=LEARNING_RATE,
             n_iter_no_change=PATIENCE,
@@ -112,7 +112,8 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
             generators=[generator],
             redraw=(lambda running: own.redraw(generator)) if own.is_cell else None,
             objective=MaskedLikelihood(),
-        ).fit()
+            file=training_file(None, seed, settings, has_backbone, train.rows, held_out.rows),
+        )
     orders = random_orders(schema, settings["n_orders"], random_state)
     return NetworkMember(network, orders, len(history.loss), history.interrupted)
 
@@ -159,8 +160,8 @@ def fit_components(found, schema, rows, splits, seed, time_limit, started):
     views = [(TableView(schema, rows.take(a)), TableView(schema, rows.take(b))) for a, b in splits]
     n_networks = sum(component.is_trained for component in found)
     for component in found:
-        clock = time.monotonic()
-        is_late = time_limit is not None and clock - started > TIME_FOR_CLASSES * time_limit
+        begun = clock()
+        is_late = time_limit is not None and begun - started > TIME_FOR_CLASSES * time_limit
         if is_late and not component.is_trained and component is not found[0]:
             yield None
             continue
@@ -168,7 +169,7 @@ def fit_components(found, schema, rows, splits, seed, time_limit, started):
         for i, (train, held_out) in enumerate(views):
             limit = None
             if time_limit is not None:
-                left = time_limit * TIME_FOR_ALL - (time.monotonic() - started)
+                left = time_limit * TIME_FOR_ALL - (clock() - started)
                 limit = max(MIN_SECONDS, left / (len(views) * n_networks - i))
             members.append(component.fit(train, held_out, seed + i, limit))
             scores.append(members[-1].log_prob(held_out))
@@ -179,4 +180,4 @@ def fit_components(found, schema, rows, splits, seed, time_limit, started):
         if len(views) == 1 and not component.is_trained:
             # The held-out rows count too. Members of several folds make up for one another.
             members = [component.fit(TableView(schema, rows), None, seed, None)]
-        yield TableOutcome(members, np.concatenate(scores), time.monotonic() - clock, interrupted)
+        yield TableOutcome(members, np.concatenate(scores), clock() - begun, interrupted)

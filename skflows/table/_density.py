@@ -1,6 +1,5 @@
 """The density of a table as it is."""
 
-import time
 from numbers import Integral, Real
 
 import numpy as np
@@ -11,6 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..callbacks._checkpoint import clock, random_state_of
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._outlier_labels import OutlierDensityMixin
@@ -211,9 +211,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         from ._components import components, fit_components, make_splits
 
-        started = time.monotonic()
+        started = clock()
         frame = self._read(X, reset=True)
-        random_state = check_random_state(self.random_state)
+        random_state = random_state_of(self)
         names = frame.names or list(range(len(frame.columns)))
         self._schema = Schema(
             frame, names, self.columns, self.handle_unknown, self.missing == "model", random_state

@@ -255,7 +255,6 @@ class Trainer:
         return {
             "epoch": self.epoch,
             "step": self.step,
-            "is_over": self.is_over,
             "running": self.running,
             "optimizer": {name: getattr(self.optimizer, name) for name in MEMBER_STATE},
             "weights": {name: getattr(self, name) for name in WEIGHTS},
@@ -276,7 +275,7 @@ class Trainer:
         set_device_random_state(self.best.device, state["device"])
         for progress, value in zip(self.progress, state["progress"], strict=True):
             progress.restore(value)
-        self.epoch, self.step, self.is_over = state["epoch"], state["step"], state["is_over"]
+        self.epoch, self.step = state["epoch"], state["step"]
 
     def _forget_bad_weights(self):
         """Return members that diverged to their initial weights if these are better.
@@ -452,6 +451,7 @@ def train_in_phases(phases, *args, file=None, **settings):
         trainer = Trainer(*args, history=history, checkpoint=checkpoint, **settings | phase)
         if found is not None and number == found["phase"]:
             trainer.restore(found["state"])
+            trainer.is_over = found["is_over"]
         history = trainer.fit()
         if any(each.interrupted or each.stopped for each in as_list(history)):
             break
