@@ -100,9 +100,11 @@ def test_fit_score_and_sample_with_the_automatic_density(folder, capsys, monkeyp
 def test_large_tables_are_announced_and_quick_sets_a_time_limit(folder, capsys, monkeypatch):
     monkeypatch.setattr("skflows.cli._progress.MANY_VALUES", 100)
     limits = []
-    monkeypatch.setattr(
-        _models, "fit_with_progress", lambda model, X: limits.append(model.time_limit)
-    )
+
+    def fit(model, X, callbacks):
+        limits.append(model.time_limit)
+
+    monkeypatch.setattr(_models, "fit_with_progress", fit)
     monkeypatch.setattr(AutoDensity, "save", lambda model, path: None)
     monkeypatch.setattr(_models, "_summary", lambda model: "")
     line = f"fit data.csv -o m.skflows --columns '{COLUMNS}' --estimator auto"
@@ -136,7 +138,7 @@ def test_fit_gives_the_same_model_as_the_estimator(folder):
 def test_fit_without_options_uses_the_default_parameters(folder, monkeypatch):
     models = []
 
-    def fit(model, X):
+    def fit(model, X, callbacks):
         models.append(model)
         raise ValueError("stop before the training")
 
@@ -144,6 +146,23 @@ def test_fit_without_options_uses_the_default_parameters(folder, monkeypatch):
     assert run("fit data.csv -o m.skflows --columns width") == 2
     assert type(models[0]) is NSFDensity
     assert models[0].get_params() == NSFDensity().get_params()
+
+
+def test_fit_continues_from_its_checkpoint(folder, capsys, monkeypatch):
+    fit = f"fit data.csv -o m.skflows --columns '{COLUMNS}' --max-iter 3 --random-state 0"
+    assert run(f"{fit} --checkpoint state --resume") == 0  # nothing is there yet
+    first = Path("m.skflows").read_bytes()
+    capsys.readouterr()
+    assert run(f"{fit} --checkpoint state") == 2
+    assert "state has the checkpoint of a fit: add --resume" in only_error(capsys)
+    monkeypatch.setattr("skflows.training.trainer.Trainer._fit_epoch", None)  # nothing is trained
+    assert run(f"{fit} --checkpoint state --resume") == 0
+    assert Path("m.skflows").read_bytes() == first
+    capsys.readouterr()
+    assert run(f"{fit} --checkpoint state --resume --exclude height") == 2
+    assert "another fit (" in only_error(capsys)
+    assert run(f"{fit} --resume") == 2
+    assert "--checkpoint DIR" in only_error(capsys)
 
 
 @pytest.mark.parametrize("n", [4, 400])

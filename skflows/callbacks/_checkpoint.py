@@ -153,11 +153,6 @@ class Folder:
         self.replayed = 0.0
         self._random_state = None
 
-    @classmethod
-    def has_fit(cls, path):
-        """Return whether a folder has the checkpoint of a fit."""
-        return (Path(path) / MANIFEST).exists()
-
     def claim(self, estimator, data):
         """Take the folder for a fit, or raise an error if it belongs to another one."""
         manifest = self._manifest()
@@ -189,7 +184,7 @@ class Folder:
     def _manifest(self):
         try:
             return dict(json.loads((self.path / MANIFEST).read_bytes()))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (ValueError, TypeError) as error:
             raise ValueError(
@@ -245,6 +240,11 @@ class TrainingFile:
         found = {"seconds": seconds, "phase": phase, "is_over": is_over, "state": state()}
         write(Flattener()(found), "checkpoint", self.path)
         self.written = time.monotonic()
+
+
+def has_checkpoint(path):
+    """Return whether a folder has the checkpoint of a fit."""
+    return (Path(path) / MANIFEST).exists()
 
 
 def training_file(estimator, *identity):

@@ -25,7 +25,7 @@ from ._csv import (
     write_csv,
 )
 from ._predict import fit_target
-from ._progress import announce, fit_with_progress, n_jobs_for, time_limit_of
+from ._progress import announce, checkpoints, fit_with_progress, n_jobs_for, time_limit_of
 
 ESTIMATORS = ARCHITECTURES | {
     "gaussianization": GaussianizationDensity,
@@ -40,6 +40,7 @@ def run_fit(args):
     if args.target is not None:
         return fit_target(args)
     check_writable(args.output, args.data)
+    callbacks = checkpoints(args)
     table = read_csv(args.data, args.sep, args.decimal)
     frame = chosen_columns(table, args.data, args.columns, args.exclude)
     name = args.estimator or ("table" if needs_table(frame) else "nsf")
@@ -61,7 +62,7 @@ def run_fit(args):
         announce(frame, model.time_limit)
 
     start = time.perf_counter()
-    interrupted = fit_with_progress(model, frame)
+    interrupted = fit_with_progress(model, frame, callbacks=callbacks)
     seconds = time.perf_counter() - start
     model.save(sys.stdout.buffer if is_standard(args.output) else args.output)
     n, d = frame.shape

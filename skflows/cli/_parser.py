@@ -75,6 +75,17 @@ def _add_fit(command):
         "--quick", action="store_true", help="a result in 20 seconds, by fewer densities or epochs"
     )
     command.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="folder to store the training in every ten seconds",
+    )
+    command.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the fit whose checkpoint is in the folder, if there is one",
+    )
+    command.add_argument(
         "--contamination",
         type=_arguments.contamination,
         metavar="F",

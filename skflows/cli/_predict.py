@@ -16,7 +16,7 @@ from ._csv import (
     say,
     select,
 )
-from ._progress import fit_with_progress, time_limit_of
+from ._progress import checkpoints, fit_with_progress, time_limit_of
 
 
 def fit_target(args):
@@ -24,6 +24,7 @@ def fit_target(args):
     check_writable(args.output, args.data)
     if args.contamination is not None:
         raise ValueError("--contamination is for densities; with --target there are no outliers")
+    callbacks = checkpoints(args)
     table = read_csv(args.data, args.sep, args.decimal)
     names = feature_columns(table) if args.columns is None else args.columns
     left_out = {*args.exclude, args.target}
@@ -38,7 +39,7 @@ def fit_target(args):
     if len(X) < LEAST_ROWS:
         model.set_params(calibration=HELD_OUT)  # since predict writes intervals
     start = time.perf_counter()
-    interrupted = fit_with_progress(model, X, y)
+    interrupted = fit_with_progress(model, X, y, callbacks)
     seconds = time.perf_counter() - start
     model.save(sys.stdout.buffer if is_standard(args.output) else args.output)
     say(

@@ -3,6 +3,9 @@
 import signal
 import sys
 
+from ..callbacks import Checkpoint
+from ..callbacks._checkpoint import has_checkpoint
+
 QUICK_SECONDS = 8  # to fit in; to start, to explain and to write takes some more
 MANY_VALUES = 30_000
 SHORT_LIMIT = 30  # seconds: a shorter fit runs in one process, because processes take time to start
@@ -13,15 +16,30 @@ def n_jobs_for(time_limit):
     return None if time_limit is not None and time_limit < SHORT_LIMIT else -1
 
 
-def show_progress(model):
-    """Let the fits of ``model`` and of its clones show a progress bar on a terminal."""
-    if sys.stdout.isatty():
-        from sklearn.callback import ProgressBar
+def progress_bars():
+    """Return a callback that shows the progress of fits on a terminal, in a list."""
+    if not sys.stdout.isatty():
+        return []
+    from sklearn.callback import ProgressBar
 
-        try:
-            model.set_callbacks(ProgressBar())
-        except ImportError:
-            pass  # the bar needs rich, the fit does not
+    try:
+        return [ProgressBar()]
+    except ImportError:
+        return []  # the bar needs rich, the fit does not
+
+
+def checkpoints(args):
+    """Return the callback of ``--checkpoint`` in a list; without ``--resume``, refuse a used one."""
+    if args.checkpoint is None:
+        if args.resume:
+            raise ValueError("--resume needs the folder of the fit: --checkpoint DIR")
+        return []
+    if has_checkpoint(args.checkpoint) and not args.resume:
+        raise ValueError(
+            f"{args.checkpoint} has the checkpoint of a fit: add --resume to continue it, or "
+            "choose another folder, or delete this one"
+        )
+    return [Checkpoint(args.checkpoint)]
 
 
 def time_limit_of(args):
@@ -46,9 +64,9 @@ def print_status(text):
         print(text)
 
 
-def fit_with_progress(model, X, y=None):
+def fit_with_progress(model, X, y=None, callbacks=()):
     """Fit ``model``, with a progress bar on a terminal; return whether Ctrl-C ended it early."""
-    show_progress(model)
+    model.set_callbacks(*progress_bars(), *callbacks)
     interrupted = []
 
     def on_interrupt(signum, frame):
@@ -60,5 +78,5 @@ def fit_with_progress(model, X, y=None):
         model.fit(X, y)
     finally:
         signal.signal(signal.SIGINT, previous)
-    model.set_callbacks()  # the bar is not part of the model
+    model.set_callbacks()  # they are not part of the model
     return bool(interrupted)

@@ -233,8 +233,11 @@ class FlowGridSearchCV(GridSearchCV):
         if not (isinstance(flow, FlowDensity) and type(flow).fit is FlowDensity.fit):
             return False
         names = set().union(*ParameterGrid(self.param_grid))
-        callbacks = [each for owner in (self, flow) for each in vars(owner).get("_skl_callbacks", ())]
-        has_callbacks = not all(isinstance(each, Checkpoint) for each in callbacks)
+        has_callbacks = not all(
+            isinstance(callback, Checkpoint)
+            for owner in (self, flow)
+            for callback in getattr(owner, "_skl_callbacks", ())
+        )
         has_limit = flow.time_limit is not None or "time_limit" in names
         other_params = set(params) - {"sample_weight", "groups"}
         return not (has_callbacks or has_limit or other_params)
