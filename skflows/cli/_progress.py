@@ -29,7 +29,7 @@ def progress_bars():
 
 
 def checkpoints(args):
-    """Return the callback of ``--checkpoint`` in a list; without ``--resume``, refuse a used one."""
+    """Return the callback of ``--checkpoint`` in a list; a used one needs ``--resume``."""
     if args.checkpoint is None:
         if args.resume:
             raise ValueError("--resume needs the folder of the fit: --checkpoint DIR")
