@@ -18,7 +18,7 @@ import pytest
 
 import skflows
 from skflows import AutoDensity, MAFDensity, NSFDensity
-from skflows.cli import _csv, _demo, _main, _models
+from skflows.cli import _demo, _main, _model_files, _models, _tables
 from skflows.cli._progress import n_jobs_for
 from skflows.density import ARCHITECTURES, FlowDensity
 from skflows.ensemble import _portfolio
@@ -342,7 +342,7 @@ def test_invalid_arguments_are_an_error(folder, capsys, line, message):
     ],
 )
 def test_output_is_checked_before_the_table_is_read(folder, capsys, monkeypatch, output, message):
-    monkeypatch.setattr(_models, "read_csv", lambda *args: pytest.fail("the table was read"))
+    monkeypatch.setattr(_models, "read_table", lambda *args: pytest.fail("the table was read"))
     before = sorted(os.listdir()), os.path.getsize("data.csv")
     assert run(f"fit data.csv -o {output}") == 2
     assert message in only_error(capsys)
@@ -549,7 +549,7 @@ def test_unforeseen_error_is_one_line_and_a_traceback_on_demand(folder, capsys, 
     def fail(path):
         raise KeyError("cause")
 
-    monkeypatch.setattr(_models, "load", fail)
+    monkeypatch.setattr(_model_files, "load", fail)
     assert run("sample model.skflows") == 2
     assert only_error(capsys) == "skflows: error: KeyError: 'cause' (--debug shows where)\n"
     with pytest.raises(KeyError):
@@ -566,7 +566,7 @@ def test_whole_numbers_stay_whole(folder, capsys):
 
 def test_written_cells_are_no_formulas(folder):
     columns = {"text": ["=1+1", "@x", "-5", "-a", "ok", "+1e3"], "=name": [-1, 2, 3, 4, 5, 6]}
-    _csv.write_csv(columns, Path("out.csv"))
+    _tables.write_table(columns, Path("out.csv"))
     written = pd.read_csv("out.csv", dtype=str)
     assert [*written] == ["text", "'=name"]
     assert [*written["text"]] == ["'=1+1", "'@x", "-5", "'-a", "ok", "+1e3"]
@@ -604,7 +604,7 @@ def test_ctrl_c_before_the_training_stores_nothing(folder, capsys, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_models, "read_csv", interrupt)
+    monkeypatch.setattr(_models, "read_table", interrupt)
     assert run("fit data.csv -o m.skflows") == 130
     assert capsys.readouterr() == ("", "skflows: interrupted\n")
     assert not os.path.exists("m.skflows")

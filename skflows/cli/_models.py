@@ -1,38 +1,16 @@
-"""The commands of models: ``skflows fit``, ``score``, ``sample`` and ``predict``."""
+"""The commands of models: ``skflows fit``, ``sample``, ``impute`` and ``predict``."""
 
 import sys
 import time
-import warnings
 
 from ..conditional import FlowRegressor
-from ..density import ARCHITECTURES, GaussianizationDensity
-from ..ensemble._auto import AutoDensity
-from ..persistence.model_file import load
 from ..table import TableDensity
-from ._csv import (
-    check_writable,
-    chosen_columns,
-    complete_numbers,
-    import_pandas,
-    is_standard,
-    needs_table,
-    one_line,
-    read_csv,
-    say,
-    select,
-    standard_input,
-    with_dates,
-    write_csv,
-)
+from ._columns import chosen_columns, complete_numbers, needs_table, select, with_dates
+from ._model_files import ESTIMATORS, load_model
 from ._predict import fit_target
 from ._progress import announce, checkpoints, fit_with_progress, n_jobs_for, time_limit_of
-
-ESTIMATORS = ARCHITECTURES | {
-    "gaussianization": GaussianizationDensity,
-    "auto": AutoDensity,
-    "table": TableDensity,
-}
-DENSITIES = tuple(ESTIMATORS.values())
+from ._score import texts_of, unseen_categories, warn_of_unseen
+from ._tables import check_writable, import_pandas, is_standard, read_table, say, write_table
 
 
 def run_fit(args):
@@ -41,7 +19,7 @@ def run_fit(args):
         return fit_target(args)
     check_writable(args.output, args.data)
     callbacks = checkpoints(args)
-    table = read_csv(args.data, args.sep, args.decimal)
+    table = read_table(args.data, args.sep, args.decimal)
     frame = chosen_columns(table, args.data, args.columns, args.exclude)
     name = args.estimator or ("table" if needs_table(frame) else "nsf")
     model = ESTIMATORS[name](random_state=args.random_state)
@@ -85,54 +63,6 @@ def _summary(model):
     return f"{model.n_iter_} epochs, best {model.best_iter_}{quality}"
 
 
-def run_score(args):
-    """Score the rows of a CSV file by a stored density."""
-    check_writable(args.output, args.model, args.data)
-    if is_standard(args.model) and is_standard(args.data):
-        raise ValueError("model and data are both -: only one of them can be standard input")
-    model = load_model(args)
-    table = read_csv(args.data, args.sep, args.decimal, texts_of(model))
-    names = [*getattr(model, "feature_names_in_", table.columns)]
-    if isinstance(model, TableDensity):
-        frame = with_dates(select(table, names, args.data))
-        warn_of_unseen(model, frame)
-    else:
-        remedy = "the model was fitted to numbers"
-        frame = complete_numbers(table, args.data, names, remedy=remedy)
-    scores = model.score_samples(frame if hasattr(model, "feature_names_in_") else frame.values)
-    outlier = scores < model.offset_
-    scored = table.iloc[:, :0].join(frame.iloc[:, :0].assign(log_density=scores, outlier=outlier))
-    write_csv(scored.astype({"outlier": "Int64"}), args.output)
-    if args.output:
-        say(
-            f"wrote {args.output}: {outlier.sum()} of {len(scores)} rows are outliers "
-            f"(log-density below {model.offset_:.4g})",
-            args.output,
-        )
-
-
-def texts_of(model):
-    """Return the columns that held texts when a model was fitted."""
-    columns = model._schema.columns if isinstance(model, TableDensity) else []
-    return [column.name for column in columns if column.role == "text"]
-
-
-def warn_of_unseen(model, frame):
-    """Warn of categories that fit has not seen, which count as rare ones."""
-    for column in model._schema.columns:
-        if column.kind != "categorical":
-            continue
-        (part,) = column.value_parts
-        unseen = set(frame[column.name].dropna()) - {*part.levels, *(part.pooled or ())}
-        if unseen:
-            some = ", ".join(repr(value) for value in sorted(unseen, key=str)[:5])
-            warnings.warn(
-                f"column {column.name!r} has {len(unseen)} values that the fit has not seen, taken "
-                f"for rare ones: {some}{', ...' * (len(unseen) > 5)}",
-                stacklevel=2,
-            )
-
-
 def run_sample(args):
     """Draw rows from a stored density."""
     check_writable(args.output, args.model)
@@ -145,7 +75,7 @@ def run_sample(args):
     else:
         rows = model.sample(args.n_samples, random_state=args.random_state)
         rows = {f"x{i}": column for i, column in enumerate(rows.T)}
-    write_csv(rows, args.output)
+    write_table(rows, args.output)
     if args.output:
         say(f"wrote {args.output}: {args.n_samples} rows", args.output)
 
@@ -159,14 +89,14 @@ def run_impute(args):
             f"{args.model} holds a {type(model).__name__}, which models complete rows: fit the "
             "table with --estimator table"
         )
-    table = read_csv(args.data, args.sep, args.decimal, texts_of(model))
+    table = read_table(args.data, args.sep, args.decimal, texts_of(model))
     frame = with_dates(select(table, [*model.feature_names_in_], args.data))
-    warn_of_unseen(model, frame)
+    warn_of_unseen(unseen_categories(model, frame))
     filled = model.impute(frame, args.method, random_state=args.random_state)
     for name in filled.select_dtypes("datetime"):
         if table[name].dtype != filled[name].dtype:  # texts in the file, which stay as they are
             filled[name] = table[name].where(table[name].notna(), filled[name].astype(str))
-    write_csv(table.assign(**{name: filled[name] for name in filled}), args.output)
+    write_table(table.assign(**{name: filled[name] for name in filled}), args.output)
     if args.output:
         n_gaps = int(frame.isna().sum().sum())
         say(f"wrote {args.output}: {n_gaps} missing values filled in", args.output)
@@ -175,64 +105,19 @@ def run_impute(args):
 def run_predict(args):
     """Predict the target of the rows of a CSV file, with intervals."""
     check_writable(args.output, args.model, args.data)
-    if is_standard(args.model) and is_standard(args.data):
-        raise ValueError("model and data are both -: only one of them can be standard input")
     model = load_model(args, (FlowRegressor,), "density_", "skflows fit --target")
     if model.n_outputs_ > 1:
         raise ValueError(f"{args.model} predicts {model.n_outputs_} columns; only one is possible")
-    table = read_csv(args.data, args.sep, args.decimal)
+    table = read_table(args.data, args.sep, args.decimal)
     names = getattr(model, "feature_names_in_", None)
     X = table.to_numpy() if names is None else select(table, list(names), args.data)
     distribution = model.predict_distribution(X)
     columns = {"mean": distribution.mean(), "median": distribution.median()}
     columns["low"], columns["high"] = model.predict_interval(X, args.coverage).T
-    write_csv(columns, args.output)
+    write_table(columns, args.output)
     if args.output:
         say(
             f"wrote {args.output}: {len(X)} predictions, with intervals of {args.coverage:.0%} "
             "coverage",
             args.output,
         )
-
-
-def load_model(args, classes=DENSITIES, fitted="offset_", source="skflows"):
-    """Load the model of a command: a file of `save`, or a pickle if the user trusts it."""
-    path = args.model
-    is_foreign = _is_foreign(path)
-    if args.allow_pickle and is_foreign:
-        model = _unpickle(path)
-    else:
-        try:
-            model = load(standard_input() if is_standard(path) else path)
-        except OSError as error:
-            raise ValueError(f"cannot read {path}: {one_line(error)}") from error
-        except ValueError as error:
-            hint = "; if it is a pickle that you trust, add --allow-pickle" if is_foreign else ""
-            raise ValueError(f"{one_line(error)}{hint}") from error
-    if not isinstance(model, classes) or not hasattr(model, fitted):
-        hint = "; use skflows predict" if isinstance(model, FlowRegressor) else ""
-        raise ValueError(
-            f"{path} is not a fitted model of {source}: it holds a {type(model).__name__}{hint}"
-        )
-    return model
-
-
-def _is_foreign(path):
-    """Return whether a file may be one that `save` did not write."""
-    if is_standard(path):
-        return True  # what comes in cannot be looked at beforehand
-    if not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        return file.read(2) != b"PK"
-
-
-def _unpickle(path):
-    import joblib
-
-    try:
-        return joblib.load(standard_input() if is_standard(path) else path)
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {one_line(error)}") from error
-    except Exception as error:  # unpickling other bytes may raise anything
-        raise ValueError(f"{path} is not a pickle that can be loaded: {one_line(error)}") from error

@@ -7,19 +7,9 @@ import numpy as np
 
 from ..persistence.atomic import replace_file
 from ..table import TableDensity
-from ._csv import (
-    check_writable,
-    chosen_columns,
-    complete_numbers,
-    is_standard,
-    needs_table,
-    read_csv,
-    say,
-    select,
-    with_dates,
-    write_csv,
-)
+from ._columns import chosen_columns, complete_numbers, needs_table, select, with_dates
 from ._progress import print_status
+from ._tables import check_writable, is_standard, read_table, say, write_table
 
 TABLE_SECONDS = 30  # of the fit to a table with texts or gaps
 N_EXPLAINED = 25  # rows, at least, that are explained by their own score
@@ -46,7 +36,7 @@ def run_outliers(args):
         check_matplotlib("skflows outliers --report")
     if args.reference is not None and args.reference.resolve() == args.data.resolve():
         raise ValueError(SAME_REFERENCE.format(args.data))
-    table = read_csv(args.data, args.sep, args.decimal)
+    table = read_table(args.data, args.sep, args.decimal)
     exclude = args.exclude
     if args.id is not None:
         select(table, [args.id], args.data)
@@ -63,7 +53,7 @@ def run_outliers(args):
         frame = complete_numbers(frame, args.data, args.columns and [*frame])
     known = frame
     if args.reference is not None:
-        known = read_csv(args.reference, args.sep, args.decimal)
+        known = read_table(args.reference, args.sep, args.decimal)
         if is_table:
             known = with_dates(select(known, [*frame], args.reference))
         else:
@@ -71,7 +61,7 @@ def run_outliers(args):
         if known.equals(frame):
             raise ValueError(SAME_REFERENCE.format(args.reference))
     found = find_outliers(args, table, frame, known, is_table)
-    write_csv(table.join(added_columns(found)), args.output)
+    write_table(table.join(added_columns(found)), args.output)
     basis = "conformal p-values" if args.reference else "if the empirical null holds in the tail"
     say(
         f"wrote {args.output}: {found.outlier.sum()} of {len(frame)} rows are flagged, with at "

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from .. import __version__
-from . import _arguments, _demo, _models, _outliers
+from . import _arguments, _demo, _model_files, _models, _outliers, _score
 
 DESCRIPTION = (
     "Fit a density to a table, score rows, draw new ones, predict a column, and find outliers."
@@ -49,7 +49,7 @@ def _add_fit(command):
     command.add_argument("-o", "--output", type=Path, required=True, help="file of the model")
     command.add_argument(
         "--estimator",
-        choices=_models.ESTIMATORS,
+        choices=_model_files.ESTIMATORS,
         help="architecture (default: nsf, or table if there are texts or gaps); auto tries many "
         "and takes longer",
     )
@@ -237,7 +237,7 @@ COMMANDS = {
     ),
     "score": (
         _add_score,
-        _models.run_score,
+        _score.run_score,
         "give each row of a CSV file its log-density and an outlier flag",
     ),
     "sample": (_add_sample, _models.run_sample, "draw new rows from a model"),

@@ -7,16 +7,9 @@ from ..conditional import ConditionalDensity, FlowRegressor
 from ..conditional._density import default_flow
 from ..conditional._regressor import HELD_OUT, LEAST_ROWS
 from ..density import ARCHITECTURES
-from ._csv import (
-    check_writable,
-    feature_columns,
-    is_standard,
-    numbers,
-    read_csv,
-    say,
-    select,
-)
+from ._columns import feature_columns, numbers, select
 from ._progress import checkpoints, fit_with_progress, time_limit_of
+from ._tables import check_writable, is_standard, read_table, say
 
 
 def fit_target(args):
@@ -25,7 +18,7 @@ def fit_target(args):
     if args.contamination is not None:
         raise ValueError("--contamination is for densities; with --target there are no outliers")
     callbacks = checkpoints(args)
-    table = read_csv(args.data, args.sep, args.decimal)
+    table = read_table(args.data, args.sep, args.decimal)
     names = feature_columns(table) if args.columns is None else args.columns
     left_out = {*args.exclude, args.target}
     select(table, list(left_out), args.data)

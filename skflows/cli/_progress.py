@@ -64,6 +64,23 @@ def print_status(text):
         print(text)
 
 
+def with_progress(table, output, **settings):
+    """Yield the batches of a table, with a progress bar on a terminal that is not the output."""
+    batches = table.batches(**settings)
+    try:
+        from rich.progress import Progress
+    except ImportError:
+        Progress = None
+    if Progress is None or output is None or not sys.stdout.isatty():
+        yield from batches
+        return
+    with Progress() as bar:
+        task = bar.add_task(str(table.path), total=1.0)
+        for batch in batches:
+            yield batch
+            bar.update(task, completed=table.fraction)
+
+
 def fit_with_progress(model, X, y=None, callbacks=()):
     """Fit ``model``, with a progress bar on a terminal; return whether Ctrl-C ended it early."""
     model.set_callbacks(*progress_bars(), *callbacks)
