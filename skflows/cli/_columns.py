@@ -31,7 +31,7 @@ def select(frame, names, path):
     return frame[list(names)]
 
 
-def numbers(frame, path, remedy):
+def numbers(frame, path, remedy=REMEDY):
     """Return the table in float64, or raise an error if an entry is not a finite number."""
     pandas = import_pandas()
     numbers = frame.apply(pandas.to_numeric, errors="coerce").astype(np.float64)

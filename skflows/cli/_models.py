@@ -10,24 +10,52 @@ from ._model_files import ESTIMATORS, load_model
 from ._predict import fit_target
 from ._progress import announce, checkpoints, fit_with_progress, n_jobs_for, time_limit_of
 from ._score import texts_of, unseen_categories, warn_of_unseen
-from ._tables import check_writable, import_pandas, is_standard, read_table, say, write_table
+from ._stored_rows import stored_rows
+from ._tables import (
+    check_writable,
+    import_pandas,
+    is_standard,
+    open_table,
+    read_table,
+    say,
+    write_table,
+)
 
 
 def run_fit(args):
-    """Fit a density to a CSV file, or one column given the others, and store it."""
+    """Fit a density to a table, or one column given the others, and store it."""
     if args.target is not None:
         return fit_target(args)
     check_writable(args.output, args.data)
     callbacks = checkpoints(args)
-    table = read_table(args.data, args.sep, args.decimal)
-    frame = chosen_columns(table, args.data, args.columns, args.exclude)
+    table = open_table(args.data, args.sep, args.decimal)
+    if args.memory_limit is not None and table.n_bytes > args.memory_limit:
+        model = _new_model(args, args.estimator or "nsf")
+        model.set_callbacks(*callbacks)
+        with stored_rows(args, table, model) as rows:
+            data = *map(rows.frame, (rows.chunk(0), rows.held_out)), rows.chunk
+            start = time.perf_counter()
+            interrupted = fit_with_progress(model, *data, callbacks=callbacks, method="_fit_chunks")
+            return _finish(args, model, rows.shape, start, interrupted)
+    frame = chosen_columns(table.read(), args.data, args.columns, args.exclude)
     name = args.estimator or ("table" if needs_table(frame) else "nsf")
-    model = ESTIMATORS[name](random_state=args.random_state)
+    model = _new_model(args, name)
     if name == "table":
         frame = with_dates(frame)
         model.set_params(handle_unknown="rare")
     else:
         frame = complete_numbers(frame, args.data, args.columns and [*frame])
+    if "n_jobs" in model.get_params():
+        model.set_params(n_jobs=n_jobs_for(model.time_limit))
+        announce(frame, model.time_limit)
+    start = time.perf_counter()
+    interrupted = fit_with_progress(model, frame, callbacks=callbacks)
+    return _finish(args, model, frame.shape, start, interrupted)
+
+
+def _new_model(args, name):
+    """Return a new estimator with the parameters that the arguments set."""
+    model = ESTIMATORS[name](random_state=args.random_state)
     values = {"max_iter": args.max_iter, "contamination": args.contamination}
     for name, value in (values | {"time_limit": time_limit_of(args)}).items():
         if value is None:
@@ -35,15 +63,14 @@ def run_fit(args):
         if name not in model.get_params():
             raise ValueError(f"{type(model).__name__} has no --{name.replace('_', '-')}")
         model.set_params(**{name: value})
-    if "n_jobs" in model.get_params():
-        model.set_params(n_jobs=n_jobs_for(model.time_limit))
-        announce(frame, model.time_limit)
+    return model
 
-    start = time.perf_counter()
-    interrupted = fit_with_progress(model, frame, callbacks=callbacks)
+
+def _finish(args, model, shape, start, interrupted):
+    """Store a fitted model, and say so; return whether Ctrl-C ended the fit."""
     seconds = time.perf_counter() - start
     model.save(sys.stdout.buffer if is_standard(args.output) else args.output)
-    n, d = frame.shape
+    n, d = shape
     columns = "1 column" if d == 1 else f"{d} columns"
     fitted = f"{type(model).__name__} fitted to {n} rows of {columns} in {seconds:.1f} s"
     say(f"{fitted}: {_summary(model)}\nwrote {args.output}", args.output)

@@ -75,6 +75,12 @@ def _add_fit(command):
         "--quick", action="store_true", help="a result in 20 seconds, by fewer densities or epochs"
     )
     command.add_argument(
+        "--memory-limit",
+        type=_arguments.memory,
+        metavar="SIZE",
+        help="size, such as 2GB, beyond which a table is trained on in parts (flows)",
+    )
+    command.add_argument(
         "--checkpoint",
         type=Path,
         metavar="DIR",

@@ -32,7 +32,7 @@ def fit_target(args):
     if len(X) < LEAST_ROWS:
         model.set_params(calibration=HELD_OUT)  # since predict writes intervals
     start = time.perf_counter()
-    interrupted = fit_with_progress(model, X, y, callbacks)
+    interrupted = fit_with_progress(model, X, y, callbacks=callbacks)
     seconds = time.perf_counter() - start
     model.save(sys.stdout.buffer if is_standard(args.output) else args.output)
     say(

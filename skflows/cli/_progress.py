@@ -81,7 +81,7 @@ def with_progress(table, output, **settings):
             bar.update(task, completed=table.fraction)
 
 
-def fit_with_progress(model, X, y=None, callbacks=()):
+def fit_with_progress(model, *data, callbacks=(), method="fit"):
     """Fit ``model``, with a progress bar on a terminal; return whether Ctrl-C ended it early."""
     model.set_callbacks(*progress_bars(), *callbacks)
     interrupted = []
@@ -92,7 +92,7 @@ def fit_with_progress(model, X, y=None, callbacks=()):
 
     previous = signal.signal(signal.SIGINT, on_interrupt)
     try:
-        model.fit(X, y)
+        getattr(model, method)(*data)
     finally:
         signal.signal(signal.SIGINT, previous)
     model.set_callbacks()  # they are not part of the model

@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import weakref
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -74,12 +75,11 @@ def open_table(path, sep=None, decimal=None, texts=()):
 
 def read_table(*args, **kwargs):
     """Return a whole table, as `open_table` finds it."""
-    frames = list(open_table(*args, **kwargs).batches(None))
-    return frames[0] if len(frames) == 1 else import_pandas().concat(frames)
+    return open_table(*args, **kwargs).read()
 
 
-class ParquetTable:
-    """A table in Parquet files.
+class FileTable(ABC):
+    """A table in files.
 
     Attributes
     ----------
@@ -88,6 +88,27 @@ class ParquetTable:
     fraction : float
         How much of it has been read.
     """
+
+    @abstractmethod
+    def batches(self, n_rows=BATCH_ROWS, columns=None):
+        """Yield tables of consecutive rows.
+
+        Parameters
+        ----------
+        n_rows : int or None
+            Largest number of rows of each; None for no matter how many.
+        columns : sequence of str, optional
+            Columns that are needed, of which others may be left out.
+        """
+
+    def read(self):
+        """Return the whole table."""
+        frames = list(self.batches(None))
+        return frames[0] if len(frames) == 1 else import_pandas().concat(frames)
+
+
+class ParquetTable(FileTable):
+    """A table in Parquet files."""
 
     def __init__(self, path, files):
         self.path, self.files = path, files
@@ -104,15 +125,6 @@ class ParquetTable:
         self.n_bytes = self.n_rows * len(self.names) * BYTES_PER_NUMBER
 
     def batches(self, n_rows=BATCH_ROWS, columns=None):
-        """Yield tables of consecutive rows.
-
-        Parameters
-        ----------
-        n_rows : int or None
-            Largest number of rows of each; None for no matter how many.
-        columns : sequence of str, optional
-            Columns to read, if all of them exist.
-        """
         if columns is not None and not set(columns) <= set(self.names):
             columns = None
         start = 0
@@ -126,7 +138,8 @@ class ParquetTable:
                     yield frame
 
     def _open(self, file):
-        return import_parquet().ParquetFile(file)
+        # With pre_buffer, what was read stays in memory.
+        return import_parquet().ParquetFile(file, pre_buffer=False, buffer_size=BLOCK)
 
     @contextmanager
     def _naming_errors(self):
@@ -139,8 +152,8 @@ class ParquetTable:
             raise ValueError(f"cannot read {self.path}: {one_line(error)}") from error
 
 
-class CsvTable:
-    """A table in CSV files, with the attributes of a `ParquetTable`."""
+class CsvTable(FileTable):
+    """A table in CSV files."""
 
     def __init__(self, path, files, sep, decimal, texts):
         self.path = path
@@ -156,7 +169,6 @@ class CsvTable:
         self.names = None
 
     def batches(self, n_rows=BATCH_ROWS, columns=None):
-        """Yield tables of consecutive rows (see `ParquetTable`); they have all columns."""
         pandas = import_pandas()
         start, n_bytes = 0, 0
         for file in self.files:

@@ -121,11 +121,12 @@ class BaseFlowDensity(
         return self._fit(X, y, sample_weight, warm=warm, increment=False, held_out=held_out)
 
     @fork_safe()
-    def _fit(self, X, y, sample_weight, warm, increment, held_out=None):
+    def _fit(self, X, y, sample_weight, warm, increment, held_out=None, chunk=None):
         max_iter = 1 if increment else self.max_iter
         if not warm:
             vars(self).pop("flow_", None)  # a fit that fails leaves nothing fitted
         flow_fit = self._begin(X, sample_weight, warm, increment, max_iter, held_out)
+        flow_fit.chunk = chunk
         rows, weight = flow_fit.rows, flow_fit.weight  # with those that the fit will hold out
         if not (warm or increment):
             warn_of_columns(self, rows, self._dequantizer.columns)

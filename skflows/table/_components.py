@@ -110,7 +110,7 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
             ema_decay=EMA_DECAY,
             schedule=schedule,
             generators=[generator],
-            redraw=(lambda running: own.redraw(generator)) if own.is_cell else None,
+            redraw=(lambda running, epoch: own.redraw(generator)) if own.is_cell else None,
             objective=MaskedLikelihood(),
             file=training_file(None, seed, settings, has_backbone, train.rows, held_out.rows),
         )

@@ -164,7 +164,16 @@ class FlowFit(ABC):
 
 
 class GradientFit(FlowFit):
-    """A fit by gradient descent."""
+    """A fit by gradient descent.
+
+    Attributes
+    ----------
+    chunk : callable or None
+        Of a table that does not fit into memory, ``chunk(i)`` returns the i-th part, as many rows
+        as the fit has: each epoch trains on one part.
+    """
+
+    chunk = None
 
     def __init__(self, estimator, table, held_out, warm, increment, max_iter):
         super().__init__(estimator, table, held_out)
@@ -210,7 +219,7 @@ class GradientFit(FlowFit):
                 self.train,
                 self.validation,
                 generators=[self.generator],
-                redraw=(lambda running: self.redraw()) if self.draws_noise else None,
+                redraw=(lambda running, epoch: self.redraw(epoch)) if self.redraws else None,
                 on_epoch_begin=on_epoch_begin,
                 on_epoch_end=on_epoch_end,
                 file=None if self.increment else training_file(*self.identity()),
@@ -261,15 +270,16 @@ class GradientFit(FlowFit):
         return *steps, *state, phases, est.time_limit, self.increment
 
     @property
-    def draws_noise(self):
+    def redraws(self):
         """Whether rows differ from epoch to epoch."""
-        return bool(self.dequantizer) or self.input_noise > 0
+        return bool(self.dequantizer) or self.input_noise > 0 or self.chunk is not None
 
-    def redraw(self):
+    def redraw(self, epoch):
         """Return the rows of an epoch, with new noise."""
         y = self.train.y
-        if self.dequantizer:
-            y = self._preprocessed(self.rows, self.weight).y
+        if self.dequantizer or self.chunk is not None:
+            rows = self.rows if self.chunk is None else self.chunk(epoch - 1)
+            y = self._preprocessed(rows, self.weight).y
         if not self.input_noise:
             return y
         noise = torch.randn(y.shape, dtype=y.dtype, generator=self.generator)

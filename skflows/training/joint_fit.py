@@ -107,13 +107,13 @@ def fit_stack(fits, stacked, on_epoch_begin=None, on_epoch_end=None):
         copy_members()
         return on_epoch_end(histories)
 
-    def redraw(running):
+    def redraw(running, epoch):
         for i in running:
-            drawn[i, : len(fits[i].rows)] = fits[i].redraw()
+            drawn[i, : len(fits[i].rows)] = fits[i].redraw(epoch)
         return drawn
 
-    draws_noise = any(fit.draws_noise for fit in fits)
-    drawn = train.y.clone() if draws_noise else None
+    redraws = any(fit.redraws for fit in fits)
+    drawn = train.y.clone() if redraws else None
     with suitable_threads(stacked, first.batch_size):
         histories = train_in_phases(
             first.phases(),
@@ -121,7 +121,7 @@ def fit_stack(fits, stacked, on_epoch_begin=None, on_epoch_end=None):
             train,
             validation,
             generators=shared_generators(fits),
-            redraw=redraw if draws_noise else None,
+            redraw=redraw if redraws else None,
             on_epoch_begin=on_epoch_begin,
             on_epoch_end=None if on_epoch_end is None else on_stack_epoch_end,
             file=training_file(first.estimator, *(fit.identity() for fit in fits)),
@@ -146,7 +146,7 @@ def shared_generators(fits):
         state = fit.generator.get_state().numpy().tobytes()
         # A network without dropout draws nothing.
         is_drawing = tuple(map(bool, member_settings(fit.flow.bijection)))
-        key = id(fit) if has_phases or fit.draws_noise else (state, is_drawing)
+        key = id(fit) if has_phases or fit.redraws else (state, is_drawing)
         generators.append(found.setdefault(key, fit.generator))
     return generators
 

@@ -137,8 +137,9 @@ class Trainer:
         may share one, which then draws them once. By default torch's generator, or others seeded by
         it.
     redraw : callable, optional
-        Called at the beginning of each epoch with the indices of the running members, it returns
-        the rows of that epoch, in the shape of ``train.y``: for noise that is drawn anew each time.
+        Called at the beginning of each epoch with the indices of the running members and the number
+        of the epoch, from 1, it returns the rows of that epoch, in the shape of ``train.y``: for
+        noise that is drawn anew each time, or for tables that do not fit into memory.
     objective : Likelihood, optional
         The loss, and the score of held-out rows.
     history : History, or a list of one for each member, optional
@@ -323,7 +324,7 @@ class Trainer:
         """Train on all rows once; return the mean losses of each running member, and the rate
         factor."""
         optimizer = self.optimizer
-        rows = self.y if self.redraw is None else self.redraw(self.running)
+        rows = self.y if self.redraw is None else self.redraw(self.running, self.epoch)
         if len(self.running) < self.n_members:
             rows = rows[self.running]
         rows = without_padding(rows, self.weight)
