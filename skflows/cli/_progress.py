@@ -5,6 +5,7 @@ import sys
 
 from ..callbacks import Checkpoint
 from ..callbacks._checkpoint import has_checkpoint
+from ._tables import BATCH_ROWS
 
 QUICK_SECONDS = 8  # to fit in; to start, to explain and to write takes some more
 MANY_VALUES = 30_000
@@ -64,9 +65,9 @@ def print_status(text):
         print(text)
 
 
-def with_progress(table, output, **settings):
+def with_progress(table, output, columns=None):
     """Yield the batches of a table, with a progress bar on a terminal that is not the output."""
-    batches = table.batches(**settings)
+    batches = table.batches(BATCH_ROWS, columns)
     try:
         from rich.progress import Progress
     except ImportError:

@@ -90,7 +90,7 @@ class FileTable(ABC):
     """
 
     @abstractmethod
-    def batches(self, n_rows=BATCH_ROWS, columns=None):
+    def batches(self, n_rows, columns=None):
         """Yield tables of consecutive rows.
 
         Parameters
@@ -124,7 +124,7 @@ class ParquetTable(FileTable):
             raise ValueError(f"{path} has column names but no rows")
         self.n_bytes = self.n_rows * len(self.names) * BYTES_PER_NUMBER
 
-    def batches(self, n_rows=BATCH_ROWS, columns=None):
+    def batches(self, n_rows, columns=None):
         if columns is not None and not set(columns) <= set(self.names):
             columns = None
         start = 0
@@ -168,7 +168,7 @@ class CsvTable(FileTable):
         self.n_bytes = sum(file.n_bytes for file in self.files)
         self.names = None
 
-    def batches(self, n_rows=BATCH_ROWS, columns=None):
+    def batches(self, n_rows, columns=None):
         pandas = import_pandas()
         start, n_bytes = 0, 0
         for file in self.files:
