@@ -13,7 +13,7 @@ from test_checkpoints import crash_after  # noqa: F401
 
 import skflows
 from skflows import TableDensity
-from skflows.cli import _main, _progress, _stored_rows, _tables
+from skflows.cli import _main, _outliers, _progress, _stored_rows, _tables
 from skflows.cli._stored_rows import StoredRows
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -230,3 +230,50 @@ def test_memory_limits_that_cannot_be_kept_are_an_error(options, message, sorted
 def test_table_within_the_memory_limit_is_read_whole(sorted_table, monkeypatch):
     monkeypatch.setattr(_stored_rows, "StoredRows", None)
     assert run("fit t.parquet -o m.skflows --estimator nice --max-iter 1 --memory-limit 1GiB") == 0
+
+
+@pytest.fixture
+def many_rows(folder, monkeypatch):
+    """Write a table with outliers, of a few batches, one of them without complete rows."""
+    for module in (_progress, _outliers):
+        monkeypatch.setattr(module, "BATCH_ROWS", 50)
+    rng = np.random.default_rng(0)
+    clean, odd = (pd.DataFrame(rng.standard_normal((n, 3)), columns=[*"abc"]) for n in (300, 190))
+    odd.loc[[7, 170], "b"] = [9.0, -8.0]
+    odd.loc[100:149, "c"] = np.nan
+    odd.insert(0, "name", np.arange(190).astype(str))
+    clean.to_csv("clean.csv", index=False)
+    odd.to_parquet("odd.parquet")
+    odd.dropna().to_csv("complete.csv", index=False)
+
+
+JUDGE = "--reference clean.csv --fdr 0.3 --id name --random-state 0"
+
+
+def test_outliers_are_flagged_in_batches(many_rows, capsys):
+    assert run(f"outliers complete.csv -o whole.csv {JUDGE}") == 0
+    assert run(f"outliers odd.parquet -o batches.parquet {JUDGE} --memory-limit 1kB") == 0
+    out, err = capsys.readouterr()
+    whole, batches = (line for line in out.splitlines() if line.startswith("wrote"))
+    assert batches == whole.replace("whole.csv", "batches.parquet")
+    assert "50 of 190 rows of odd.parquet have missing values (50 in 'c'): left out" in err
+    found, expected = pd.read_parquet("batches.parquet"), pd.read_csv("whole.csv")
+    assert found.loc[[7, 170], "outlier"].tolist() == [1, 1]
+    assert found.loc[100:149, "outlier"].isna().all()
+    found = found[found["c"].notna()].reset_index(drop=True)
+    names = ["score", "p_value", "outlier"]
+    pd.testing.assert_frame_equal(found[names], expected[names], check_dtype=False)
+    is_flagged = expected["outlier"] == 1
+    assert (found["oddest_column"] == expected["oddest_column"])[is_flagged].all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", "without a --reference, a detector needs all rows at once"),
+        ("--reference clean.csv --report r.html", "--report needs all rows at once"),
+    ],
+)
+def test_outliers_in_batches_need_a_reference_and_no_report(options, message, many_rows, capsys):
+    assert run(f"outliers odd.parquet -o f.csv --memory-limit 1kB {options}") == 2
+    assert message in capsys.readouterr().err

@@ -29,7 +29,7 @@ def run_fit(args):
     check_writable(args.output, args.data)
     callbacks = checkpoints(args)
     table = open_table(args.data, args.sep, args.decimal)
-    if args.memory_limit is not None and table.n_bytes > args.memory_limit:
+    if table.exceeds(args.memory_limit):
         model = _new_model(args, args.estimator or "nsf")
         model.set_callbacks(*callbacks)
         with stored_rows(args, table, model) as rows:

@@ -178,6 +178,12 @@ def _add_outliers(command):
         help="largest fraction of false flags, on average (default: 0.05)",
     )
     _add_columns(command)
+    command.add_argument(
+        "--memory-limit",
+        type=_arguments.memory,
+        metavar="SIZE",
+        help="size, such as 2GB, beyond which a table is judged in batches, by a --reference",
+    )
     command.add_argument("--id", metavar="COLUMN", help="column that names the rows in the report")
     command.add_argument("--report", type=Path, metavar="HTML", help="a report, in one file")
     _add_random_state(command)

@@ -40,7 +40,7 @@ def run_score(args):
 
 
 class NumberRows:
-    """The rows that a density of numbers scores, of each batch of a table."""
+    """The rows that a model of numbers scores, of each batch of a table."""
 
     def __init__(self, model, path):
         self.names, self.path = getattr(model, "feature_names_in_", None), path

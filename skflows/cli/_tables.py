@@ -101,6 +101,10 @@ class FileTable(ABC):
             Columns that are needed, of which others may be left out.
         """
 
+    def exceeds(self, limit):
+        """Return whether the values take more bytes than a limit, if there is one."""
+        return limit is not None and self.n_bytes > limit
+
     def read(self):
         """Return the whole table."""
         frames = list(self.batches(None))
@@ -355,7 +359,9 @@ class ParquetAppender:
     def __call__(self, frame):
         from pyarrow import Table
 
-        table = Table.from_pandas(frame, preserve_index=False)
+        # Whole numbers with gaps are floats in pandas: later rows get the types of the first ones.
+        schema = None if self.writer is None else self.writer.schema
+        table = Table.from_pandas(frame, schema, preserve_index=False)
         if self.writer is None:
             self.writer = import_parquet().ParquetWriter(self.file, table.schema)
         self.writer.write_table(table)
