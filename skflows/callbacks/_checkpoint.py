@@ -37,8 +37,8 @@ class Checkpoint:
     ----------
     path : str or path-like
         Folder of the checkpoint, which is made if there is none. It belongs to a single fit: one
-        with other parameters or data is refused. (``n_jobs``, ``verbose`` and ``time_limit`` may
-        differ.)
+        with other data, or with other parameters than ``n_jobs``, ``verbose`` and ``time_limit``,
+        is refused.
 
     every : float, default=10.0
         Least number of seconds between two writes. 0 writes after each epoch. The end of a training

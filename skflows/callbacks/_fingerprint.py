@@ -47,7 +47,7 @@ def _parts(value):
         parameters = value.get_params(deep=False)
         own = {name: item for name, item in parameters.items() if not is_neutral(name)}
         yield from _parts((cls, own))
-    elif hasattr(value, "columns"):
+    elif hasattr(value, "columns") and hasattr(value, "dtypes"):  # of pandas or polars
         yield from _parts([str(name) for name in value.columns])
         for name in value.columns:
             yield from _parts(np.asarray(value[name]))

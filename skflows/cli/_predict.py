@@ -17,6 +17,8 @@ def fit_target(args):
     check_writable(args.output, args.data)
     if args.contamination is not None:
         raise ValueError("--contamination is for densities; with --target there are no outliers")
+    if args.memory_limit is not None:
+        raise ValueError("--memory-limit is for densities; with --target, all rows are needed")
     callbacks = checkpoints(args)
     table = read_table(args.data, args.sep, args.decimal)
     names = feature_columns(table) if args.columns is None else args.columns

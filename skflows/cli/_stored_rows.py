@@ -34,7 +34,8 @@ def stored_rows(args, table, model):
     folder = None if is_standard(args.output) else args.output.resolve().parent
     with tempfile.TemporaryFile(dir=folder) as file:
         names, gaps, held_out = None, Gaps(args.data), []
-        for batch in with_progress(table, args.output, columns=args.columns):
+        needed = args.columns and [*args.columns, *args.exclude]
+        for batch in with_progress(table, args.output, needed):
             if names is None:
                 frame = numeric_columns(batch, args.data, args.columns, args.exclude)
                 names = [*frame]
