@@ -20,8 +20,8 @@ examples:
   skflows outliers data.csv -o flagged.csv --fdr 0.05 --report report.html
   skflows demo
 
-Tables are CSV files with column names in the first line, or Parquet files; separator, decimal
-mark, encoding and compression are found out. Texts, dates and gaps are modelled by a density of
+Tables are CSV files with column names in the first line, Parquet files (by their suffix .parquet), or
+folders of either; separator, decimal mark, encoding and compression are found out. Texts, dates and gaps are modelled by a density of
 tables; if you choose another one, these columns and rows are left out, with a warning,
 unless there is a --target.
 Models run no code when they are loaded; pickles can, and need --allow-pickle. The name - is
@@ -45,7 +45,7 @@ def make_parser():
 
 
 def _add_fit(command):
-    command.add_argument("data", type=Path, help="CSV or Parquet file, one row per sample")
+    command.add_argument("data", type=Path, help="table, one row per sample")
     command.add_argument("-o", "--output", type=Path, required=True, help="file of the model")
     command.add_argument(
         "--estimator",
@@ -102,12 +102,12 @@ def _add_fit(command):
 
 def _add_score(command):
     _add_model(command)
-    command.add_argument("data", type=Path, help="CSV file with the columns of the model")
+    command.add_argument("data", type=Path, help="table with the columns of the model")
     command.add_argument(
         "-o",
         "--output",
         type=Path,
-        help="CSV file of log_density (nats) and outlier (1 or 0), a line per row (default: print)",
+        help="table of log_density (nats) and outlier (1 or 0), a line per row (default: print)",
     )
     _add_format(command)
 
@@ -122,18 +122,18 @@ def _add_sample(command):
         metavar="N",
         help="rows (default: 1000)",
     )
-    command.add_argument("-o", "--output", type=Path, help="CSV file (default: print)")
+    command.add_argument("-o", "--output", type=Path, help="table (default: print)")
     _add_random_state(command)
 
 
 def _add_predict(command):
     _add_model(command)
-    command.add_argument("data", type=Path, help="CSV file with the columns of the model")
+    command.add_argument("data", type=Path, help="table with the columns of the model")
     command.add_argument(
         "-o",
         "--output",
         type=Path,
-        help="CSV file of mean, median, low and high, a line per row (default: print)",
+        help="table of mean, median, low and high, a line per row (default: print)",
     )
     command.add_argument(
         "--coverage",
@@ -147,8 +147,8 @@ def _add_predict(command):
 
 def _add_impute(command):
     _add_model(command)
-    command.add_argument("data", type=Path, help="CSV file with the columns of the model")
-    command.add_argument("-o", "--output", type=Path, help="CSV file (default: print)")
+    command.add_argument("data", type=Path, help="table with the columns of the model")
+    command.add_argument("-o", "--output", type=Path, help="table (default: print)")
     command.add_argument(
         "--method",
         choices=["mean", "median", "mode", "draw"],
@@ -160,14 +160,14 @@ def _add_impute(command):
 
 
 def _add_outliers(command):
-    command.add_argument("data", type=Path, help="CSV or Parquet file, one row per sample")
+    command.add_argument("data", type=Path, help="table, one row per sample")
     command.add_argument(
-        "-o", "--output", type=Path, required=True, help="CSV file of the rows and their flags"
+        "-o", "--output", type=Path, required=True, help="table of the rows and their flags"
     )
     command.add_argument(
         "--reference",
         type=Path,
-        metavar="CSV",
+        metavar="TABLE",
         help="rows known to be normal, to fit and to calibrate with (default: the data themselves)",
     )
     command.add_argument(
@@ -245,28 +245,28 @@ COMMANDS = {
     "fit": (
         _add_fit,
         _models.run_fit,
-        "fit a density to a CSV file (Ctrl-C keeps the best weights so far)",
+        "fit a density to a table (Ctrl-C keeps the best weights so far)",
     ),
     "score": (
         _add_score,
         _score.run_score,
-        "give each row of a CSV file its log-density and an outlier flag",
+        "give each row of a table its log-density and an outlier flag",
     ),
     "sample": (_add_sample, _models.run_sample, "draw new rows from a model"),
     "predict": (
         _add_predict,
         _models.run_predict,
-        "predict the target of each row of a CSV file, with intervals",
+        "predict the target of each row of a table, with intervals",
     ),
     "impute": (
         _add_impute,
         _models.run_impute,
-        "fill in the missing values of a CSV file by a model of a table",
+        "fill in the missing values of a table by a model of one",
     ),
     "outliers": (
         _add_outliers,
         _outliers.run_outliers,
-        "flag the outliers of a CSV file and say why they are odd",
+        "flag the outliers of a table and say why they are odd",
     ),
     "demo": (
         _add_demo,
