@@ -20,10 +20,10 @@ examples:
   skflows outliers data.csv -o flagged.csv --fdr 0.05 --report report.html
   skflows demo
 
-Tables are CSV files with column names in the first line, Parquet files (by their suffix .parquet), or
-folders of either; separator, decimal mark, encoding and compression are found out. Texts, dates and gaps are modelled by a density of
-tables; if you choose another one, these columns and rows are left out, with a warning,
-unless there is a --target.
+Tables are CSV files with column names in the first line, Parquet files (by their suffix .parquet)
+or folders of either; separator, decimal mark, encoding and compression are found out. Texts, dates
+and gaps are modelled by a density of tables; if you choose another one, these columns and rows are
+left out, with a warning, unless there is a --target.
 Models run no code when they are loaded; pickles can, and need --allow-pickle. The name - is
 standard input or output, for tables and for models. An error is one line on standard error, and
 exit code 2.
