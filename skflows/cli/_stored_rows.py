@@ -45,7 +45,7 @@ def stored_rows(args, table, model):
                         f"--memory-limit leaves {n_rows} rows of {len(names)} columns at once; "
                         f"at least {LEAST_ROWS} are needed: raise it"
                     )
-                n_expected = table.n_bytes / (8 * len(batch.columns))
+                n_expected = table.n_bytes / (8 * len(table.names))
                 share = min(HELD_OUT, min(HELD_OUT * n_rows, MAX_HELD_OUT) / n_expected)
             frame = gaps.left_out_of(select(batch, names, args.data))
             rows = numbers(frame, args.data).to_numpy()
