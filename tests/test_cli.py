@@ -342,7 +342,7 @@ def test_invalid_arguments_are_an_error(folder, capsys, line, message):
     ],
 )
 def test_output_is_checked_before_the_table_is_read(folder, capsys, monkeypatch, output, message):
-    monkeypatch.setattr(_models, "read_table", lambda *args: pytest.fail("the table was read"))
+    monkeypatch.setattr(_models, "open_table", lambda *args: pytest.fail("the table was read"))
     before = sorted(os.listdir()), os.path.getsize("data.csv")
     assert run(f"fit data.csv -o {output}") == 2
     assert message in only_error(capsys)
@@ -604,7 +604,7 @@ def test_ctrl_c_before_the_training_stores_nothing(folder, capsys, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_models, "read_table", interrupt)
+    monkeypatch.setattr(_models, "open_table", interrupt)
     assert run("fit data.csv -o m.skflows") == 130
     assert capsys.readouterr() == ("", "skflows: interrupted\n")
     assert not os.path.exists("m.skflows")
