@@ -18,7 +18,7 @@ import pytest
 
 import skflows
 from skflows import AutoDensity, MAFDensity, NSFDensity
-from skflows.cli import _demo, _main, _model_files, _models, _tables
+from skflows.cli import _demo, _main, _model_files, _models, _score, _tables
 from skflows.cli._progress import n_jobs_for
 from skflows.density import ARCHITECTURES, FlowDensity
 from skflows.ensemble import _portfolio
@@ -342,7 +342,8 @@ def test_invalid_arguments_are_an_error(folder, capsys, line, message):
     ],
 )
 def test_output_is_checked_before_the_table_is_read(folder, capsys, monkeypatch, output, message):
-    monkeypatch.setattr(_models, "open_table", lambda *args: pytest.fail("the table was read"))
+    for module in (_models, _score):
+        monkeypatch.setattr(module, "open_table", lambda *args: pytest.fail("the table was read"))
     before = sorted(os.listdir()), os.path.getsize("data.csv")
     assert run(f"fit data.csv -o {output}") == 2
     assert message in only_error(capsys)
