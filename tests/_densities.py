@@ -112,3 +112,7 @@ class AtEpochEnd:
         if context.task_name == "epoch":
             self.epochs += 1
             return self.act(self.epochs, fitted_estimator)
+
+
+class Crash(Exception):
+    """What ends a fit in these tests."""

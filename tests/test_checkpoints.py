@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from _densities import AtEpochEnd, banana, small
+from _densities import AtEpochEnd, Crash, banana, small
 from joblib import parallel_config
 from sklearn.model_selection import GridSearchCV
 
@@ -75,28 +75,6 @@ def result(estimator, data):
     if isinstance(estimator, FlowRegressor):
         return estimator.predict(data[0])
     return getattr(estimator, "best_estimator_", estimator).score_samples(data[0])
-
-
-class Crash(Exception):
-    """What ends a fit in these tests."""
-
-
-@pytest.fixture
-def crash_after(monkeypatch):
-    """Return a function that lets the n-th next write of a checkpoint be the last act of a fit."""
-    write, left = TrainingFile.save, [0]
-
-    def save(self, *args):
-        write(self, *args)
-        left[0] -= 1
-        if left[0] == 0:
-            raise Crash
-
-    def crash_after(n):
-        left[0] = n
-
-    monkeypatch.setattr(TrainingFile, "save", save)
-    return crash_after
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from _densities import banana, small
-from test_checkpoints import crash_after  # noqa: F401
 
 import skflows
 from skflows import TableDensity
@@ -195,7 +194,7 @@ def test_fit_in_parts_is_about_as_good_as_of_the_whole_table(sorted_table, capsy
     ]  # fmt: skip
 
 
-def test_fit_in_parts_continues_from_its_checkpoint(sorted_table, crash_after, monkeypatch):  # noqa: F811
+def test_fit_in_parts_continues_from_its_checkpoint(sorted_table, crash_after, monkeypatch):
     monkeypatch.setattr(
         _progress, "Checkpoint", lambda path: skflows.callbacks.Checkpoint(path, every=0)
     )
