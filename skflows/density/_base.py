@@ -78,13 +78,13 @@ class BaseFlowDensity(
 
     def _build_flow(self, preprocess, n_features, n_context=0):
         """Return a new flow of preprocessed rows, whose last columns are their context."""
-        from ..bijections._conditional import Conditional, Unconditional
+        from ..bijections._conditional import Conditional, FirstColumns
         from ..bijections._flow import Flow
 
         if not n_context:
             return Flow(preprocess, self._build_bijection(n_features))
         bijection = self._build_bijection(n_features, n_context)
-        return Flow(Unconditional(preprocess, n_features), Conditional(bijection, n_features))
+        return Flow(FirstColumns(preprocess, n_features), Conditional(bijection, n_features))
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, sample_weight=None, *, X_val=None, sample_weight_val=None):
