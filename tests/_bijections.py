@@ -35,7 +35,7 @@ from skflows.bijections import (
     Whiten,
 )
 from skflows.bijections._conditional import FirstColumns
-from skflows.bijections._grid import channels_first
+from skflows.bijections._grid import halves_apart
 from skflows.bijections._ode import RungeKutta4
 
 N_ROWS = 5
@@ -91,7 +91,7 @@ def multiscale(shape, n_context):
             squeeze,
             Pointwise(LULinear(channels, rotation=True), channels),
             grid_coupling("affine", squeeze.shape, n_context, both=False),
-            channels_first(squeeze.shape, n_deep),
+            halves_apart(squeeze.shape),
             FirstColumns(Chain(deep), height * width * n_deep),
         ]
     )

@@ -1,5 +1,7 @@
 """Bijections of grids: rows that are flattened ``(height, width, channels)`` arrays."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -38,19 +40,21 @@ class Squeeze(Permutation):
         self.shape = height // down, width // across, down * across * channels
 
 
-def channels_first(shape, n_channels):
-    """Return the permutation that moves the first channels of a grid before the others.
+def halves_apart(shape):
+    """Return the permutation that moves the second half of the channels before the first.
+
+    Each half is then a grid of its own. An odd channel counts to the first half, as in
+    `GridCoupling`.
 
     Parameters
     ----------
     shape : tuple of int
         Height, width and channels of the grid.
-    n_channels : int
-        Number of channels that come first, as a grid of their own.
     """
-    index = torch.arange(shape[0] * shape[1] * shape[2]).view(shape)
-    parts = index[..., :n_channels], index[..., n_channels:]
-    return Permutation(index.numel(), torch.cat([part.flatten() for part in parts]))
+    index = torch.arange(math.prod(shape)).view(shape)
+    n_first = shape[-1] - shape[-1] // 2
+    order = torch.cat([index[..., n_first:].flatten(), index[..., :n_first].flatten()])
+    return Permutation(len(order), order)
 
 
 class Pointwise(Bijection):

@@ -292,8 +292,8 @@ class BaseFlowDensity(
 
         return _evaluation.map_rows(self.flow_, method, rows)
 
-    def _sample_rows(self, n_samples, random_state):
-        latent = random_state.standard_normal((n_samples, self._n_features_out))
+    def _sample_rows(self, n_samples, random_state, temperature=1.0):
+        latent = temperature * random_state.standard_normal((n_samples, self._n_features_out))
         return self._dequantizer.round(self._map_rows("inverse", latent)[0])
 
     def transform(self, X):
