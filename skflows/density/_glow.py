@@ -27,6 +27,10 @@ class GlowDensity(FlowDensity):
         Number of steps, each an ActNorm, a linear map and a pair of couplings; for images, in each
         level.
 
+    n_bins : int, default=None
+        Number of bins of rational-quadratic splines, from 2 to 512, which take the place of affine
+        couplings: they fit better, and take longer. None for affine couplings, Glow's own.
+
     image_shape : tuple of int, default=None
         Height, width and channels of the images. Maps of ``preprocessing`` are then the same for
         all positions, and ``discrete="auto"`` takes all pixels as discrete, with the same values,
@@ -77,6 +81,7 @@ class GlowDensity(FlowDensity):
 
     _parameter_constraints: dict = {
         **FlowDensity._parameter_constraints,
+        "n_bins": [Interval(Integral, 2, 512, closed="both"), None],
         "image_shape": ["array-like", None],
         "n_levels": [Interval(Integral, 1, None, closed="left")],
     }
@@ -85,6 +90,7 @@ class GlowDensity(FlowDensity):
         self,
         *,
         n_transforms=5,
+        n_bins=None,
         image_shape=None,
         n_levels=2,
         hidden_layer_sizes=(64, 64),
@@ -133,6 +139,7 @@ class GlowDensity(FlowDensity):
             random_state=random_state,
             verbose=verbose,
         )
+        self.n_bins = n_bins
         self.image_shape = image_shape
         self.n_levels = n_levels
 
@@ -174,7 +181,7 @@ class GlowDensity(FlowDensity):
         return squeezes
 
     def _build_bijection(self, n_features, n_context=0):
-        from ..bijections import ActNorm, Affine, Chain, Coupling, LULinear
+        from ..bijections import ActNorm, Chain, Coupling, LULinear
 
         network = self._network(n_context)
         if self.image_shape is not None:
@@ -184,9 +191,14 @@ class GlowDensity(FlowDensity):
             steps += [
                 ActNorm(n_features),
                 LULinear(n_features, rotation=True),
-                Coupling(n_features, Affine(), **network),
+                Coupling(n_features, self._univariate(), **network),
             ]
         return Chain(steps)
+
+    def _univariate(self):
+        from ..bijections import Affine, RationalQuadraticSpline
+
+        return Affine() if self.n_bins is None else RationalQuadraticSpline(self.n_bins)
 
     def _levels(self, network):
         """Return the bijections of all levels of an image."""
@@ -202,7 +214,7 @@ class GlowDensity(FlowDensity):
                 steps += [
                     Pointwise(ActNorm(n), n),
                     Pointwise(LULinear(n, rotation=True), n),
-                    GridCoupling(shape, Affine(), **network),
+                    GridCoupling(shape, self._univariate(), **network),
                 ]
             if levels:
                 steps += [
