@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 
 from skflows import GlowDensity, MAFDensity, NSFDensity
 
-BATCH_SIZE = 64
+BATCH_SIZE = 32
 VALIDATION = 0.1
 AT_ONCE = 100  # test images
 
@@ -162,7 +162,7 @@ def main():
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--methods", nargs="*")
-    parser.add_argument("--seconds", type=float, default=240)
+    parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 

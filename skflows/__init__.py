@@ -16,6 +16,7 @@ from .ensemble import AutoDensity, StackedDensity
 from .persistence.model_file import load
 
 if TYPE_CHECKING:
+    from .compression import FlowCompressor
     from .density._export import export
     from .outlier import DensityOutlierDetector
     from .table import TableDensity, TableImputer
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 
 SUBMODULES = (
     "bijections",
+    "compression",
     "conditional",
     "density",
     "ensemble",
@@ -34,6 +36,7 @@ SUBMODULES = (
 )
 LAZY = {
     "DensityOutlierDetector": ".outlier",
+    "FlowCompressor": ".compression",
     "TableDensity": ".table",
     "TableImputer": ".table",
     "export": ".density._export",
@@ -41,6 +44,7 @@ LAZY = {
 __all__ = [
     "AutoDensity",
     "DensityOutlierDetector",
+    "FlowCompressor",
     "TableDensity",
     "TableImputer",
     "export",
