@@ -114,7 +114,8 @@ class Pointwise(Bijection):
         return x.unflatten(-1, (-1, self.n_channels)).flatten(-3, -2)
 
     def _joined(self, z, log_det, x):
-        return z.reshape(x.shape), log_det.reshape(*x.shape[:-1], -1).sum(-1)
+        n_positions = x.shape[-1] // self.n_channels
+        return z.reshape(x.shape), log_det.reshape(*x.shape[:-1], n_positions).sum(-1)
 
 
 class GridCoupling(Coupling):

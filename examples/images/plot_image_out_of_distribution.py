@@ -1,0 +1,6 @@
+"""
+=====================================
+Simple images score high: Glow on OOD
+=====================================
+"""
+import numpy as np
