@@ -73,7 +73,7 @@ class FlowCompressor(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
     ... )
     >>> compressor = FlowCompressor(density, lossless=True).fit(X[:200])
     >>> data = compressor.compress(X[200:210])
-    >>> (compressor.decompress(data) == X[200:210]).all()
+    >>> bool((compressor.decompress(data) == X[200:210]).all())
     True
     """
 
