@@ -134,7 +134,7 @@ for ax, name in zip(axes, flows, strict=True):
     ax.axhline(0.5, color="black", linestyle="--", linewidth=1)
     ax.set_xticks(range(len(others)), others)
     ax.set(ylim=(0, 1.15), title=f"Glow of {name}", ylabel="area under the ROC curve")
-axes[1].legend(loc="lower left", fontsize="small")
+fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
 # %%
 # No score wins everywhere. Typicality finds half digits, whose log-density is unusually high, and
@@ -146,7 +146,8 @@ axes[1].legend(loc="lower left", fontsize="small")
 # --------
 # A threshold needs calibration. :class:`~skflows.DensityOutlierDetector` turns scores into p-values
 # by images that the flow has not seen: at most 5 % of new images of the same kind are flagged in
-# expectation, whatever the score is.
+# expectation, whatever the score is. Calibration does not repair a score: half digits pass as
+# digits by their log-density.
 for name, flow in flows.items():
     for statistic in ("log_density", "typicality"):
         detector = DensityOutlierDetector(
