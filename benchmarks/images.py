@@ -111,12 +111,14 @@ def normflows_glow(own, shape, n_values):
         n_held_out = int(VALIDATION * len(rows))
         held_out, rows = rows[order[:n_held_out]], rows[order[n_held_out:]]
         held_out = held_out + torch.rand(held_out.shape) - 0.5
-        optimizer = torch.optim.Adamax(model.parameters(), lr=1e-3, weight_decay=1e-5)
+        rate = own.get("learning_rate", 1e-3)
+        make = torch.optim.Adam if "learning_rate" in own else torch.optim.Adamax
+        optimizer = make(model.parameters(), lr=rate)
         started, epochs, best, weights = time.process_time(), 0, -math.inf, None
 
         while (share := (time.process_time() - started) / seconds) < 1:
             for group in optimizer.param_groups:
-                group["lr"] = 1e-3 * (1 + math.cos(math.pi * share)) / 2
+                group["lr"] = rate * (1 + math.cos(math.pi * share)) / 2
             for batch in rows[torch.randperm(len(rows))].split(BATCH_SIZE):
                 loss = -log_prob(batch + torch.rand(batch.shape) - 0.5).mean()
                 optimizer.zero_grad()
@@ -141,6 +143,11 @@ def contestants(name):
         "GlowDensity(n_bins=6)": ours(GlowDensity, glow, n_bins=6),
         "GlowDensity": ours(GlowDensity, glow),
         "normflows Glow": normflows_glow(own["normflows"], own["shape"], own["n_values"]),
+        "normflows Glow, Adam at our rate": normflows_glow(
+            own["normflows"] | {"learning_rate": SHORT["learning_rate_init"]},
+            own["shape"],
+            own["n_values"],
+        ),
         "MAFDensity, flat": ours(MAFDensity, own["flat"], flat=True),
         "NSFDensity, flat": ours(NSFDensity, own["flat"], flat=True),
     }
