@@ -214,6 +214,7 @@ def main():
             seed=args.seed,
             bits=round(float(bits.mean()), 4),
             se=round(float(bits.std() / len(bits) ** 0.5), 4),
+            median=round(float(np.median(bits)), 4),
             epochs=epochs,
             seconds=round(fitted, 1),
         )

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils.estimator_checks import check_estimator
 
 import skflows
 from skflows import CNFDensity, FlowCompressor, GlowDensity, RealNVPDensity
@@ -97,6 +98,17 @@ def test_saved_compressor_reads_what_was_written(compressor, tmp_path):
         pickle.loads(pickle.dumps(compressor)),
     ):
         np.testing.assert_array_equal(copy.decompress(data), expected)
+
+
+def test_estimator_checks():
+    flow = RealNVPDensity(
+        n_transforms=1,
+        hidden_layer_sizes=4,
+        max_iter=1,
+        preprocessing="standardize",
+        random_state=0,
+    )
+    check_estimator(FlowCompressor(flow), on_skip=None)
 
 
 def test_errors(compressor, lossless):
