@@ -26,7 +26,7 @@ flow = GlowDensity(
     hidden_layer_sizes=(32, 32),
     batch_size=32,
     learning_rate_init=4e-3,
-    max_iter=30,
+    max_iter=20,
     random_state=0,
 ).fit(X_train)
 print(f"{flow.bits_per_dim(X_test).mean():.2f} bits per pixel of new images")
