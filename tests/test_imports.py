@@ -26,7 +26,7 @@ ROOMS = [
     {"density"},
     {"ensemble"},
     {"conditional", "table"},
-    {"model_selection", "outlier", "inspection"},
+    {"compression", "model_selection", "outlier", "inspection"},
     {"cli"},
 ]
 ALL_ROOMS = set().union(*ROOMS)

@@ -26,6 +26,7 @@ from skflows import (
     ConditionalDensity,
     DensityClassifier,
     DensityOutlierDetector,
+    FlowCompressor,
     FlowRegressor,
     GaussianizationDensity,
     NSFDensity,
@@ -299,6 +300,7 @@ def test_names_of_classes_are_unique():
 
 OTHERS = {
     "auto": AutoDensity(time_limit=0.2, random_state=0),
+    "compressor": FlowCompressor(small("realnvp", max_iter=1)),
     "search": FlowGridSearchCV(small("maf", max_iter=1), {"dropout": [0.0]}, cv=2),
     "pyod": PyODDetector(small("maf", max_iter=1)),
     "table": TableDensity(max_iter=1, cv=2, random_state=0),
@@ -313,6 +315,7 @@ CONDITIONAL = {
 OWN_SCORE = {
     "pyod": "decision_function",
     "imputer": "transform",
+    "compressor": "compress",
     "conditional": "sample",
     "regressor": "predict",
 }

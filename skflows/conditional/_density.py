@@ -24,7 +24,13 @@ from ..preprocessing.sklearn_compat import (
     fit_context,
     safe_indexing,
 )
-from ..preprocessing.validation import Table, check_magnitude, validate_bounds, validate_weight
+from ..preprocessing.validation import (
+    Table,
+    check_magnitude,
+    row_shape,
+    validate_bounds,
+    validate_weight,
+)
 from ._context import ContextEncoder
 from ._distribution import ConditionalDistribution
 
@@ -206,7 +212,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             X, Y, weight = safe_indexing(X, own), Y[own], weight[own]
         context = self._fit_encoder(X, Y, weight)
         self.n_outputs_ = Y.shape[1]
-        self._dequantizer = Dequantizer.for_parameter(estimator.discrete, Y, names)
+        is_grid = row_shape(estimator) is not None
+        self._dequantizer = Dequantizer.for_parameter(estimator.discrete, Y, names, is_grid)
         self.discrete_ = self._dequantizer.named_gaps(names)
         self._bounds = validate_bounds(
             estimator.bounds, Y, self._dequantizer, names=names, what="y"

@@ -78,13 +78,13 @@ class BaseFlowDensity(
 
     def _build_flow(self, preprocess, n_features, n_context=0):
         """Return a new flow of preprocessed rows, whose last columns are their context."""
-        from ..bijections._conditional import Conditional, Unconditional
+        from ..bijections._conditional import Conditional, FirstColumns
         from ..bijections._flow import Flow
 
         if not n_context:
             return Flow(preprocess, self._build_bijection(n_features))
         bijection = self._build_bijection(n_features, n_context)
-        return Flow(Unconditional(preprocess, n_features), Conditional(bijection, n_features))
+        return Flow(FirstColumns(preprocess, n_features), Conditional(bijection, n_features))
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, sample_weight=None, *, X_val=None, sample_weight_val=None):
@@ -296,8 +296,8 @@ class BaseFlowDensity(
 
         return _evaluation.map_rows(self.flow_, method, rows)
 
-    def _sample_rows(self, n_samples, random_state):
-        latent = random_state.standard_normal((n_samples, self._n_features_out))
+    def _sample_rows(self, n_samples, random_state, temperature=1.0):
+        latent = temperature * random_state.standard_normal((n_samples, self._n_features_out))
         return self._dequantizer.round(self._map_rows("inverse", latent)[0])
 
     def transform(self, X):

@@ -21,6 +21,7 @@ ROOMS = (
     "preprocessing",
     "density",
     "ensemble",
+    "compression",
     "conditional",
     "table",
     "outlier",

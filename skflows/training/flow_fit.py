@@ -12,6 +12,7 @@ import torch
 from ..bijections._marginal_quantile import SMALL_SAMPLE
 from ..callbacks._checkpoint import clock, random_state_of, training_file
 from ..preprocessing.fixed_maps import fitted_preprocessor
+from ..preprocessing.validation import row_shape
 from .optimizer import TimeLimited, constant, cosine_with_warm_up
 from .torch_state import (
     gradients_enabled,
@@ -99,7 +100,11 @@ class FlowFit(ABC):
         est = self.estimator
         x, weight = self._dequantized(self.rows), torch.from_numpy(self.weight)
         d = x.shape[1] - self.n_context
-        preprocess = fitted_preprocessor(est.preprocessing, self.bounds, x[:, :d], weight)
+        shape = row_shape(est)
+        n_channels = None if shape is None else shape[-1]
+        preprocess = fitted_preprocessor(
+            est.preprocessing, self.bounds, x[:, :d], weight, n_channels
+        )
         flow = est._build_flow(preprocess, d, self.n_context)
         if len(x) > INITIALIZATION_ROWS:
             few = torch.randperm(len(x), generator=self.generator)[:INITIALIZATION_ROWS]
