@@ -292,7 +292,8 @@ def default_density():
         preprocessing="whiten",
         discrete=None,
         contamination=None,
-        max_iter=20,
+        learning_rate_init=5e-3,
+        max_iter=40,
     )
 
 
