@@ -25,6 +25,7 @@ from skflows.nn.filter_bank import FilterBank
 from skflows.outlier import DefectDetector
 
 SIZE = 64  # height and width of a crop
+STRIP = 128  # height of the strips of a texture that belong to fit and to test in turn
 N_TEST = 60  # crops without a defect, and as many with one
 CONTRAST = 2.5  # standard deviations of the pixels
 KINDS = "scratch", "spot", "smear"
@@ -66,10 +67,11 @@ def texture(name):
 
 
 def crops(image, n, rng, side):
-    """Return random crops from the left (0) or right (1) half of an image."""
+    """Return random crops from the even (0) or odd (1) strips of an image."""
     height, width = image.shape
-    top = rng.integers(0, height - SIZE + 1, n)
-    left = rng.integers(0, width // 2 - SIZE + 1, n) + side * (width // 2)
+    strip = 2 * rng.integers(0, height // (2 * STRIP), n) + side
+    top = strip * STRIP + rng.integers(0, STRIP - SIZE + 1, n)
+    left = rng.integers(0, width - SIZE + 1, n)
     return np.stack([image[y : y + SIZE, x : x + SIZE] for y, x in zip(top, left, strict=True)])
 
 
