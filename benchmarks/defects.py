@@ -120,11 +120,12 @@ class Gaussian(BaseEstimator):
 
 
 class Neighbors(BaseEstimator):
-    """Minus the distance to the nearest place of the training images (as PatchCore)."""
+    """Minus the distance to the nearest of 5,000 places of the training images (as PatchCore)."""
 
     def fit(self, X):
         self.scaler_ = StandardScaler().fit(X)
-        self.model_ = NearestNeighbors(n_neighbors=1).fit(self.scaler_.transform(X))
+        few = np.random.default_rng(0).permutation(len(X))[:5_000]
+        self.model_ = NearestNeighbors(n_neighbors=1).fit(self.scaler_.transform(X[few]))
         return self
 
     def score_samples(self, X):

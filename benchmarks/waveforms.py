@@ -34,7 +34,8 @@ FFT = 256  # four frames of a window, at each 128 samples
 N_BANDS = 20
 SETTINGS = {
     "n_transforms": 2,
-    "hidden_layer_sizes": (32, 32, 32, 32),
+    "hidden_layer_sizes": (16, 16, 16, 16),
+    "learning_rate_init": 5e-3,
     "discrete": None,
     "contamination": None,
     "random_state": 0,
@@ -142,18 +143,18 @@ def best_gain(x):
 # ---- Parts of the benchmark
 
 
-def heights(folder, record):
+def heights(folder, record, chosen):
     fit = [word(folder, name) for name in WORDS["fit"]]
     test = windows(folder, "test", LENGTH)
     for order in ORDERS:
         if record.wants(f"AR({order})"):
             covariance = linalg.toeplitz(covariance_of_order(fit, order))
-            record.add(gaussian_log_density(test, covariance).mean() / LENGTH, 0.0)
+            record.add(float(gaussian_log_density(test, covariance).mean()) / LENGTH, 0.0)
     X, X_val = windows(folder, "fit", HOP), windows(folder, "validate", HOP)
-    for height in HEIGHTS:
+    for height in chosen:
         if record.wants(f"WaveFlow, height {height}"):
             started = time.process_time()
-            density = WaveFlowDensity(height=height, max_iter=40, **SETTINGS)
+            density = WaveFlowDensity(height=height, max_iter=30, **SETTINGS)
             density.fit(X, X_val=X_val)
             record.add(
                 density.score(test) / LENGTH,
@@ -173,7 +174,7 @@ def vocoder(folder, record, wav):
     X, test = windows(folder, "fit", HOP), windows(folder, "test", LENGTH)
     gain = best_gain(windows(folder, "validate", LENGTH))
     if record.wants("Gaussian given mel frames"):
-        record.add(mel_gaussian(test, gain).mean() / LENGTH, 0.0)
+        record.add(float(mel_gaussian(test, gain).mean()) / LENGTH, 0.0)
     if not record.wants("WaveFlow given mel frames"):
         return
     flow = WaveFlowDensity(height=16, n_frames=4, max_iter=30, early_stopping=False, **SETTINGS)
@@ -182,7 +183,7 @@ def vocoder(folder, record, wav):
     density.fit(log_mel(X).reshape(len(X), -1), X)
     seconds = time.process_time() - started
     mel = log_mel(test).reshape(len(test), -1)
-    distances, spoken = {"WaveFlow": [], "Gaussian": []}, []
+    distances = {"WaveFlow": [], "Gaussian": []}
     for name in WORDS["test"]:
         x = word(folder, name)
         x = x[: len(x) // (LENGTH // 2) * (LENGTH // 2)]
@@ -205,7 +206,6 @@ def vocoder(folder, record, wav):
             distances[kind].append(np.sqrt(((log_mel(y) - log_mel(x)) ** 2).mean()))
             if wav:
                 write(Path(wav) / f"{name}_{kind}.wav", y)
-        spoken.append(x)
     record.add(
         density.score(mel, test) / LENGTH,
         seconds,
@@ -258,11 +258,12 @@ def main():
     parser.add_argument("part", choices=["heights", "vocoder", "show"])
     parser.add_argument("--sounds", default="/usr/share/sounds/alsa")
     parser.add_argument("--out", default="waveforms.jsonl")
+    parser.add_argument("--heights", nargs="*", type=int, default=HEIGHTS)
     parser.add_argument("--wav", help="a folder for resynthesised words")
     options = parser.parse_args()
     record = Record(options.out)
     if options.part == "heights":
-        heights(options.sounds, record)
+        heights(options.sounds, record, options.heights)
     elif options.part == "vocoder":
         vocoder(options.sounds, record, options.wav)
     else:

@@ -28,6 +28,8 @@ class MaskedAutoregressive(Bijection):
     Papamakarios, Pavlakou & Murray, "Masked Autoregressive Flow for Density Estimation", 2017.
     """
 
+    net: ResidualMADE | CausalNet
+
     def __init__(self, n_features, univariate, hidden_layer_sizes, **network):
         super().__init__()
         self.univariate = univariate

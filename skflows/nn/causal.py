@@ -92,7 +92,7 @@ class CausalNet(ConvolutionalNet):
         )
         self.output = Convolution(sizes[-1], n_out, 1, zero=True)
         n_channels = n_context // n_frames
-        self.context = Convolution(n_channels, sizes[0], 1) if n_context else None
+        self.frames = Convolution(n_channels, sizes[0], 1) if n_context else None
 
     def forward(self, x, context=None):
         """Return the outputs of columns x, of shape (height * width * n_out, n)."""
@@ -122,7 +122,7 @@ class CausalNet(ConvolutionalNet):
         """
         *members, _, n = z.shape
         shift = self._shift(context, n)
-        history = [[] for _ in self.hidden]
+        history: list[list[torch.Tensor]] = [[] for _ in self.hidden]
 
         def convolve(k, h):
             history[k].append(h)
@@ -146,10 +146,10 @@ class CausalNet(ConvolutionalNet):
 
     def _shift(self, context, n):
         """Return what the context adds to the first hidden layer at each position of a row."""
-        if self.context is None:
+        if self.frames is None:
             return 0.0
         frames = context.unflatten(-1, (self.n_frames, -1)).movedim((-3, -2), (0, -1))
-        shift = self.context(frames.reshape(n, -1, 1, self.n_frames))
+        shift = self.frames(frames.reshape(n, -1, 1, self.n_frames))
         return F.interpolate(shift.squeeze(2), self.shape[1], mode="linear").unsqueeze(2)
 
     def _outputs(self, above, shift, members, convolve):

@@ -57,7 +57,7 @@ class FilterBank(nn.Module):
         width)``, one place for each 4 x 4 pixels."""
         images = (images - self.loc) / self.scale
         n, n_channels = images.shape[:2]
-        found = []
+        found: list[torch.Tensor] = []
         for scale in range(N_SCALES):
             if scale:
                 if min(images.shape[2:]) < LEAST:
