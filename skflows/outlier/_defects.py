@@ -167,9 +167,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         self : object
             The fitted estimator.
         """
-        context = self._init_callback_context(max_subtasks=1)
         task = {"estimator": self, "X": X, "y": y, "metadata": {}}
-        context.call_on_fit_task_begin(**task)
         self._row_shape = self._shape_of(X)
         X = validate_rows(self, X, ensure_min_samples=2)
         self.image_shape_ = self._row_shape or shape_of_rows(X.shape[1])
@@ -189,6 +187,8 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
             contamination=self.contamination,
             random_state=random_state.randint(2**31 - 1),
         )
+        context = self._init_callback_context(max_subtasks=1)
+        context.call_on_fit_task_begin(**task)
         self.detector_ = fit_subtask(context, self, detector, X)
         self.offset_ = self.detector_.offset_
         self.held_out_scores_ = self.detector_.held_out_scores_
