@@ -129,6 +129,8 @@ def row_shape(estimator):
 
 def flat_rows(X, shape, name):
     """Return grids as rows, which they may be already; raise an error if X has neither shape."""
+    if None in shape:  # grids of any length come as rows
+        return X
     given = np.shape(X)
     if len(given) > 2 and given[1:] in (shape, shape[:-1] if shape[-1] == 1 else shape):
         return np.reshape(X, (given[0], -1))
