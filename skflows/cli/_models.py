@@ -33,6 +33,8 @@ ESTIMATORS = ARCHITECTURES | {
     "table": TableDensity,
 }
 DENSITIES = tuple(ESTIMATORS.values())
+MIXTURES = (AutoDensity, TableDensity)
+MANY_VALUES = 30_000  # to which fitting a mixture takes long
 
 
 def run_fit(args):
@@ -58,7 +60,8 @@ def run_fit(args):
         model.set_params(**{name: value})
     if "n_jobs" in model.get_params():
         model.set_params(n_jobs=n_jobs_for(model.time_limit))
-        announce(frame, model.time_limit)
+    if isinstance(model, MIXTURES) and model.time_limit is None and frame.size > MANY_VALUES:
+        announce(frame, "many densities", "may take minutes")
 
     start = time.perf_counter()
     interrupted = fit_with_progress(model, frame)

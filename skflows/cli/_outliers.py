@@ -19,9 +19,10 @@ from ._csv import (
     with_dates,
     write_csv,
 )
-from ._progress import print_status
+from ._progress import QUICK_SECONDS, announce, print_status, show_progress
 
 TABLE_SECONDS = 30  # of the fit to a table with texts or gaps
+QUICK = {"time_limit": QUICK_SECONDS, "n_orders": 1, "cv": 2}
 N_EXPLAINED = 25  # rows, at least, that are explained by their own score
 SAME_REFERENCE = (
     "{} is the data table itself: rows used in the fit cannot be distinguished from normal ones. "
@@ -101,9 +102,12 @@ def find_outliers(args, table, frame, known, is_table=False):
         density = TableDensity(
             handle_unknown="rare",
             missing="model",
-            time_limit=TABLE_SECONDS,
             random_state=args.random_state,
+            **QUICK if args.quick else {"time_limit": TABLE_SECONDS},
         )
+        if not args.quick:
+            announce(known, "a density of texts and gaps", "takes up to a minute")
+        show_progress(density)
     detector = DensityOutlierDetector(
         density,
         calibration="empirical_null" if judges_itself else "conformal",

@@ -163,6 +163,11 @@ def _add_outliers(command):
     _add_columns(command)
     command.add_argument("--id", metavar="COLUMN", help="column that names the rows in the report")
     command.add_argument("--report", type=Path, metavar="HTML", help="a report, in one file")
+    command.add_argument(
+        "--quick",
+        action="store_true",
+        help="a result in 20 seconds for tables with texts or gaps too, by a smaller density",
+    )
     _add_random_state(command)
 
 
