@@ -24,6 +24,8 @@ Tables are CSV files with column names in the first line, or Parquet files; sepa
 mark, encoding and compression are found out. Texts, dates and gaps are modelled by a density of
 tables; if you choose another one, these columns and rows are left out, with a warning,
 unless there is a --target.
+For a ranking without p-values and reasons, scikit-learn's NearestNeighbors or IsolationForest would
+do in place of skflows outliers.
 Models run no code when they are loaded; pickles can, and need --allow-pickle. The name - is
 standard input or output, for tables and for models. An error is one line on standard error, and
 exit code 2.
