@@ -98,7 +98,7 @@ def test_fit_score_and_sample_with_the_automatic_density(folder, capsys, monkeyp
 
 
 def test_large_tables_are_announced_and_quick_sets_a_time_limit(folder, capsys, monkeypatch):
-    monkeypatch.setattr("skflows.cli._progress.MANY_VALUES", 100)
+    monkeypatch.setattr(_models, "MANY_VALUES", 100)
     limits = []
 
     def fit(model, X, callbacks):

@@ -199,6 +199,7 @@ def test_each_family_of_components_has_one_vote(folds):
     names = [components[i].name for i in likeliest_of_each_family(components, means)]
     families = ["gaussian", "copula", "gaussianization", "quantile mixture", "axis mixture"]
     families += ["diagonal mixture", "axis kernels", "whitened kernels", "copula kernels"]
+    families += ["whitened adaptive kernels"]
     flows = ["quantile spline flow", "whitened spline flow"]
     flows += [] if folds else ["copula spline flow", "quantile coupling flow"]
     assert sorted(name.split(" of ")[0] for name in names) == sorted(families + flows)

@@ -4,6 +4,7 @@ import sys
 import time
 
 from ..conditional import FlowRegressor
+from ..ensemble import AutoDensity
 from ..table import TableDensity
 from ._columns import chosen_columns, complete_numbers, needs_table, select, with_dates
 from ._model_files import ESTIMATORS, load_model
@@ -20,6 +21,9 @@ from ._tables import (
     say,
     write_table,
 )
+
+MIXTURES = (AutoDensity, TableDensity)
+MANY_VALUES = 30_000  # to which fitting a mixture takes long
 
 
 def run_fit(args):
@@ -47,7 +51,8 @@ def run_fit(args):
         frame = complete_numbers(frame, args.data, args.columns and [*frame])
     if "n_jobs" in model.get_params():
         model.set_params(n_jobs=n_jobs_for(model.time_limit))
-        announce(frame, model.time_limit)
+    if isinstance(model, MIXTURES) and model.time_limit is None and frame.size > MANY_VALUES:
+        announce(frame, "many densities", "may take minutes")
     start = time.perf_counter()
     interrupted = fit_with_progress(model, frame, callbacks=callbacks)
     return _finish(args, model, frame.shape, start, interrupted)

@@ -17,7 +17,7 @@ from ._columns import (
     select,
     with_dates,
 )
-from ._progress import print_status, with_progress
+from ._progress import QUICK_SECONDS, announce, print_status, show_progress, with_progress
 from ._tables import (
     BATCH_ROWS,
     check_writable,
@@ -30,6 +30,7 @@ from ._tables import (
 )
 
 TABLE_SECONDS = 30  # of the fit to a table with texts or gaps
+QUICK = {"time_limit": QUICK_SECONDS, "n_orders": 1, "cv": 2}
 N_EXPLAINED = 25  # rows, at least, that are explained by their own score
 SAME_REFERENCE = (
     "{} is the data table itself: rows used in the fit cannot be distinguished from normal ones. "
@@ -202,9 +203,12 @@ def fitted_detector(args, known, is_table):
         density = TableDensity(
             handle_unknown="rare",
             missing="model",
-            time_limit=TABLE_SECONDS,
             random_state=args.random_state,
+            **QUICK if args.quick else {"time_limit": TABLE_SECONDS},
         )
+        if not args.quick:
+            announce(known, "a density of texts and gaps", "takes up to a minute")
+        show_progress(density)
     detector = DensityOutlierDetector(
         density,
         calibration="empirical_null" if args.reference is None else "conformal",

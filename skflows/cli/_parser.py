@@ -24,6 +24,8 @@ Tables are CSV files with column names in the first line, Parquet files (by thei
 or folders of either; separator, decimal mark, encoding and compression are found out. Texts, dates
 and gaps are modelled by a density of tables; if you choose another one, these columns and rows are
 left out, with a warning, unless there is a --target.
+For a ranking without p-values and reasons, scikit-learn's NearestNeighbors or IsolationForest would
+do in place of skflows outliers.
 Models run no code when they are loaded; pickles can, and need --allow-pickle. The name - is
 standard input or output, for tables and for models. An error is one line on standard error, and
 exit code 2.
@@ -186,6 +188,11 @@ def _add_outliers(command):
     )
     command.add_argument("--id", metavar="COLUMN", help="column that names the rows in the report")
     command.add_argument("--report", type=Path, metavar="HTML", help="a report, in one file")
+    command.add_argument(
+        "--quick",
+        action="store_true",
+        help="a result in 20 seconds for tables with texts or gaps too, by a smaller density",
+    )
     _add_random_state(command)
 
 

@@ -8,7 +8,6 @@ from ..callbacks._checkpoint import has_checkpoint
 from ._tables import BATCH_ROWS
 
 QUICK_SECONDS = 8  # to fit in; to start, to explain and to write takes some more
-MANY_VALUES = 30_000
 SHORT_LIMIT = 30  # seconds: a shorter fit runs in one process, because processes take time to start
 
 
@@ -48,15 +47,14 @@ def time_limit_of(args):
     return QUICK_SECONDS if args.quick and args.time_limit is None else args.time_limit
 
 
-def announce(frame, time_limit):
-    """Say of a large table, before a fit of many components, that it takes long."""
+def announce(frame, density, duration):
+    """Say before a fit that it takes long."""
     n, d = frame.shape
-    if time_limit is None and n * d > MANY_VALUES:
-        print(
-            f"skflows: fitting many densities to {n} rows of {d} columns, which may take minutes "
-            "(--quick takes under 20 seconds)",
-            file=sys.stderr,
-        )
+    print(
+        f"skflows: fitting {density} to {n} rows of {d} columns, which {duration} (--quick takes "
+        "under 20 seconds)",
+        file=sys.stderr,
+    )
 
 
 def print_status(text):

@@ -468,7 +468,7 @@ class DensityOutlierDetector(
             self._calibration_weights,
         )
 
-    def p_values(self, X):
+    def p_values(self, X, *, randomized=False, random_state=None):
         """Return the p-value of each row under the distribution of inliers.
 
         Parameters
@@ -476,15 +476,33 @@ class DensityOutlierDetector(
         X : array-like of shape (n_samples, n_features)
             New rows.
 
+        randomized : bool, default=False
+            With ``calibration="conformal"``, place each row at random among itself and the rows to
+            calibrate with that have its score, in place of after these. P-values of inliers are
+            then uniform, and `flag` finds more outliers if few rows calibrate; but the flags depend
+            on the draw.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw. None draws the same places in each call.
+
         Returns
         -------
         p_values : ndarray of shape (n_samples,)
-            Between 0 and 1; with ``calibration="conformal"``, at least ``1 / (n + 1)`` for ``n``
-            rows to calibrate.
+            Between 0 and 1; with ``calibration="conformal"`` and without randomisation, at least
+            ``1 / (n + 1)`` for ``n`` rows to calibrate.
         """
         check_is_fitted(self)
         self._check_calibrated()
-        return self._null.p_values(self.score_samples(X))
+        scores = self.score_samples(X)
+        if not randomized:
+            return self._null.p_values(scores)
+        if self.calibration != "conformal":
+            raise ValueError(
+                f"randomized=True is for the ranks of calibration='conformal', not for "
+                f"{self.calibration!r}, whose p-values are continuous."
+            )
+        rng = check_random_state(0 if random_state is None else random_state)
+        return self._null.randomized_p_values(scores, rng)
 
     def _check_calibrated(self):
         if self._null is None:
@@ -561,7 +579,7 @@ class DensityOutlierDetector(
             return p_values <= self.alpha
         flagged = discoveries(p_values, self.fdr, self.fdr_method)
         least = least_p_value(self._null)
-        if not flagged.any() and (p_values <= least).any():
+        if not flagged.any() and (p_values == least).any():
             warn_user(
                 f"Some rows have the smallest possible p-value, but none is flagged: "
                 f"fdr={self.fdr:g} among {len(p_values)} rows needs p-values as low as "

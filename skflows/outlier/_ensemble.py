@@ -24,6 +24,7 @@ FEW_NEIGHBORS, MANY_NEIGHBORS = 5, (10, 50)
 MIN_BINS = 5
 MAX_QUANTILES = 1000  # of a column's ranks
 PRIOR = 0.5  # added to the count of each bin
+ROWS_AT_ONCE = 5_000
 
 
 class OutlierEnsemble(OutlierLabelsMixin, NamedEstimators):
@@ -140,6 +141,10 @@ class OutlierEnsemble(OutlierLabelsMixin, NamedEstimators):
         return self.estimators
 
     def _score_rows(self, X):
+        starts = range(0, len(X), ROWS_AT_ONCE)  # each member copies the rows
+        return np.concatenate([self._merged_scores(X[i : i + ROWS_AT_ONCE]) for i in starts])
+
+    def _merged_scores(self, X):
         members = zip(self.estimators_, self._nulls, strict=True)
         return log_harmonic_mean(
             [null.of_new(log_pool(member, X, None)) for member, null in members]

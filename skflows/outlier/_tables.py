@@ -1,5 +1,8 @@
 """Densities of tables inside a detector: rows as arrays of objects, and back to DataFrames."""
 
+from copy import copy
+from operator import itemgetter
+
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
@@ -90,15 +93,17 @@ class OnTables(PersistenceMixin, BaseEstimator):
     def surprises(self, table):
         """Return how much less likely each value is than usual, given the others of its row.
 
-        Quick contributions to the scores of rows, as columns of differences in nats.
+        Quick contributions to the scores of rows, as columns of differences in nats, by the member
+        with the largest weight.
         """
-        density = self.estimator_
+        density = copy(self.estimator_)
+        density._members = [(max(density._members, key=itemgetter(1))[0], 1.0)]
         rows = density._rows(table)
         found = np.zeros((len(rows), len(self.codec.like)))
         for i, parts in enumerate(density._schema.of_column):
             given = rows.known.copy()
             given[:, parts] = False
-            scores = density._log_prob(rows, given, reweights=False)
+            scores = density._log_prob(rows, given)
             found[:, i] = scores - np.median(scores)
         return found
 

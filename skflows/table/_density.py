@@ -388,18 +388,15 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         return self._log_prob(self._rows(X))
 
-    def _log_prob(self, rows, given=None, *, reweights=True):
-        """Return the log-probability of the known variables of rows, given some of them.
-
-        Without ``reweights``, the weights of the members ignore what is given, which is quicker.
-        """
+    def _log_prob(self, rows, given=None):
+        """Return the log-probability of the known variables of rows, given some of them."""
         found = np.empty(len(rows))
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
             view = TableView(self._schema, rows.take(part))
             own = None if given is None else given[part]
             target = view.rows.known if own is None else view.rows.known & ~own
-            scores = self._log_weights(view, own if reweights else None)
+            scores = self._log_weights(view, own)
             scores = scores + np.stack([m.log_prob(view, own) for m, _ in self._members], axis=1)
             scores = logsumexp(scores, axis=1)
             found[part] = np.where(target.any(axis=1), scores, 0.0)

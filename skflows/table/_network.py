@@ -354,10 +354,11 @@ class NetworkMember:
             rows = np.flatnonzero(target[:, j])
             if not len(rows):
                 continue
-            before = self.rank < self.rank[:, j : j + 1]
+            before = (self.rank < self.rank[:, j : j + 1]) & target.any(axis=0)
+            before, order = np.unique(before, axis=0, return_inverse=True)  # few if much is given
             masks = (given[rows] | (target[rows] & before[:, None])).reshape(-1, target.shape[1])
-            found = self._conditional(view, j, np.tile(rows, len(self.rank)), masks)
-            total[:, rows] += found.reshape(len(self.rank), -1)
+            found = self._conditional(view, j, np.tile(rows, len(before)), masks)
+            total[:, rows] += found.reshape(len(before), -1)[order.ravel()]
         return total
 
     def _conditional(self, view, j, rows, masks):
