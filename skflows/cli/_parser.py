@@ -53,12 +53,13 @@ def _add_fit(command):
         "--estimator",
         choices=_model_files.ESTIMATORS,
         help="architecture (default: nsf, or table if there are texts or gaps); auto tries many "
-        "and takes longer",
+        "and takes longer. With --target, a flow: neither table nor auto nor gaussianization",
     )
     command.add_argument(
         "--target",
         metavar="COLUMN",
-        help="column to predict from the others, which may hold texts and gaps",
+        help="fit a regressor of this column of numbers, given the others, which may hold texts "
+        "and gaps, for skflows predict; without it, fit a density of all columns",
     )
     _add_columns(command)
     command.add_argument(
@@ -97,7 +98,7 @@ def _add_fit(command):
         "--contamination",
         type=_arguments.contamination,
         metavar="F",
-        help="fraction of the rows that are outliers, or auto (the default)",
+        help="fraction of the rows that are outliers, or auto (the default); not with --target",
     )
     _add_random_state(command)
 
@@ -220,7 +221,10 @@ def _add_model(command):
 
 def _add_columns(command):
     command.add_argument(
-        "--columns", type=_arguments.names, metavar="A,B", help="columns (default: all of numbers)"
+        "--columns",
+        type=_arguments.names,
+        metavar="A,B",
+        help="columns (default: all that the model takes)",
     )
     command.add_argument(
         "--exclude", type=_arguments.names, metavar="A,B", default=(), help="columns to leave out"
@@ -252,7 +256,7 @@ COMMANDS = {
     "fit": (
         _add_fit,
         _models.run_fit,
-        "fit a density to a table (Ctrl-C keeps the best weights so far)",
+        "fit a density, or a regressor, to a table (Ctrl-C keeps the best weights so far)",
     ),
     "score": (
         _add_score,

@@ -4,6 +4,7 @@ import math
 from numbers import Real
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
@@ -28,6 +29,9 @@ from ..preprocessing.sklearn_compat import (
 from ..preprocessing.validation import uneven, validate_weight
 
 HELD_OUT = 0.2
+LEAST_ROWS = 20  # of each class, some of which are held out without being asked to
+HOTTEST = 1e3
+LEAST_LOG_PROBA = -1e9  # of impossible rows, which no temperature makes possible
 
 
 class DensityClassifier(
@@ -35,9 +39,12 @@ class DensityClassifier(
 ):
     """Classification by Bayes' rule, from a density of each class.
 
-    A class has the probability ``p(class | x) = prior(class) p(x | class) / p(x)``. The p-value of
-    a class is the share of its own rows that are no more likely than x under its density: where
-    all p-values are small, x belongs to none of the classes, and can be rejected.
+    A class has the probability ``p(class | x) = prior(class) p(x | class) / p(x)``. Errors of the
+    log-densities of many columns add up, and would make the probabilities overconfident: they are
+    divided by a temperature, which rows that the densities have not seen set (temperature scaling).
+
+    The p-value of a class is the share of its own rows that are no more likely than x under its
+    density: where all p-values are small, x belongs to none of the classes, and can be rejected.
 
     Parameters
     ----------
@@ -56,10 +63,11 @@ class DensityClassifier(
         The label of rejected rows; None is -1 for numbers and "unknown" for texts.
 
     calibration : "auto", float or None, default="auto"
-        The rows that p-values come from. "auto" takes the held-out scores of the densities, if
-        they have such as `AutoDensity` and `StackedDensity` have; otherwise it holds out a fifth
-        of the rows of each class if there is a `reject`. A fraction holds out that part in any
-        case. None has no p-values.
+        The rows that p-values and the temperature come from. "auto" takes the held-out scores of
+        the densities, if they have such as `AutoDensity` and `StackedDensity` have; otherwise it
+        holds out a fifth of the rows of each class, if there is a `reject` or if each class has at
+        least 20. A fraction holds out that part in any case. With None there are no p-values, and
+        the temperature is 1.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the estimator.
@@ -75,6 +83,9 @@ class DensityClassifier(
     estimators_ : list of estimator
         The density of each class.
 
+    temperature_ : float
+        What log-densities are divided by in probabilities, at least 1.
+
     calibration_scores_ : list of ndarray or None
         Log-densities, in ascending order, of rows of each class that its density has not seen.
 
@@ -86,7 +97,8 @@ class DensityClassifier(
 
     References
     ----------
-    Hechtlinger, Póczos & Wasserman, "Cautious Deep Learning", 2018.
+    Hechtlinger, Póczos & Wasserman, "Cautious Deep Learning", 2018; Guo, Pleiss, Sun & Weinberger,
+    "On Calibration of Modern Neural Networks", 2017.
 
     Examples
     --------
@@ -178,10 +190,10 @@ class DensityClassifier(
         template = self._template(X, random_state)
         context = self._init_callback_context(max_subtasks=len(self.classes_))
         context.call_on_fit_task_begin(**task)
-        self.estimators_, scores = [], []
+        self.estimators_, scores, unseen = [], [], []
+        fraction = self._held_out_fraction(np.bincount(label).min())
         for k, name in enumerate(self.classes_):
             own = np.flatnonzero(label == k)
-            fraction = self._held_out_fraction()
             n_held_out = 0 if fraction is None else max(1, round(fraction * len(own)))
             if len(own) - n_held_out < 2:
                 raise ValueError(
@@ -195,9 +207,18 @@ class DensityClassifier(
             self.estimators_.append(density)
             if n_held_out:
                 scores.append(density.score_samples(safe_indexing(X, held_out)))
+                unseen.append(held_out)
             elif self.calibration is not None and hasattr(density, "held_out_scores_"):
-                scores.append(density.held_out_scores_[~np.isnan(density.held_out_scores_)])
+                is_held_out = ~np.isnan(density.held_out_scores_)
+                scores.append(density.held_out_scores_[is_held_out])
+                unseen.append(own[is_held_out])
         self.calibration_scores_ = [np.sort(lowered(own)) for own in scores] or None
+        self.temperature_ = 1.0
+        if scores:
+            rows = np.concatenate(unseen)
+            joint = self._scores(safe_indexing(X, rows))
+            joint[np.arange(len(rows)), label[rows]] = np.concatenate(scores)
+            self.temperature_ = temperature(joint, label[rows], self.priors_, weight[rows])
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         self._warn_of_few_rows()
         return self
@@ -230,11 +251,13 @@ class DensityClassifier(
         set_discrete(template, discrete_gaps(X))
         return template
 
-    def _held_out_fraction(self):
+    def _held_out_fraction(self, n_least):
+        """Return the fraction of the rows to hold out, if the smallest class has n_least rows."""
         if not isinstance(self.calibration, str):
             return self.calibration
         holds_out_itself = hasattr(type(self.estimator), "_fit_mixture")
-        return None if self.reject is None or holds_out_itself else HELD_OUT
+        is_small = self.reject is None and n_least < LEAST_ROWS
+        return None if is_small or holds_out_itself else HELD_OUT
 
     def _checked_priors(self):
         priors = np.asarray(self.priors, dtype=np.float64)
@@ -258,13 +281,13 @@ class DensityClassifier(
                 f"a {'text' if is_text else 'number'} too."
             )
 
-    def _joint_log_prob(self, X):
-        """Return the log-density of each row under each class, and with its prior."""
+    def _log_densities(self, X):
+        """Return the log-density of each row under each class."""
         check_is_fitted(self)
-        X = self._validated(X, reset=False)
-        own = np.column_stack([density.score_samples(X) for density in self.estimators_])
-        with np.errstate(divide="ignore"):
-            return own, own + np.log(self.priors_)
+        return self._scores(self._validated(X, reset=False))
+
+    def _scores(self, X):
+        return np.column_stack([density.score_samples(X) for density in self.estimators_])
 
     def score_samples(self, X):
         """Return the log-density of each row, whatever its class.
@@ -279,7 +302,7 @@ class DensityClassifier(
         log_density : ndarray of shape (n_samples,)
             In nats.
         """
-        return logsumexp(self._joint_log_prob(X)[1], axis=1)
+        return logsumexp(self._log_densities(X), axis=1, b=self.priors_)
 
     def predict_log_proba(self, X):
         """Return the logarithm of `predict_proba`.
@@ -294,15 +317,7 @@ class DensityClassifier(
         log_proba : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        return self._log_proba(self._joint_log_prob(X)[1])
-
-    def _log_proba(self, joint):
-        """Return the log-probability of each class from log-densities with their priors."""
-        # A row of density 0 under all classes tells nothing about its class.
-        is_impossible = np.isneginf(joint).all(axis=1)
-        with np.errstate(divide="ignore"):
-            joint[is_impossible] = np.log(self.priors_)
-        return joint - logsumexp(joint, axis=1, keepdims=True)
+        return log_proba(self._log_densities(X), self.priors_, self.temperature_)
 
     def predict_proba(self, X):
         """Return the probability of each class.
@@ -332,8 +347,8 @@ class DensityClassifier(
         labels : ndarray of shape (n_samples,)
             Values of `classes_`, or `unknown_label`.
         """
-        own, joint = self._joint_log_prob(X)
-        labels = self.classes_[self._log_proba(joint).argmax(axis=1)]
+        own = self._log_densities(X)
+        labels = self.classes_[log_proba(own, self.priors_, self.temperature_).argmax(axis=1)]
         if self.reject is None:
             return labels
         is_rejected = self._p_values(own).max(axis=1) <= self.reject
@@ -362,7 +377,7 @@ class DensityClassifier(
                 "There are no p-values without calibration rows: fit with calibration=0.2 or with "
                 "a reject."
             )
-        return self._p_values(self._joint_log_prob(X)[0])
+        return self._p_values(self._log_densities(X))
 
     def _p_values(self, scores):
         """Return p-values from the log-density of each row under each class."""
@@ -403,6 +418,25 @@ class DensityClassifier(
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimators_")
+
+
+def log_proba(log_density, priors, temperature):
+    """Return the log-probability of each class from the log-density of each row under each."""
+    with np.errstate(divide="ignore"):
+        joint = log_density / temperature + np.log(priors)
+        # A row of density 0 under all classes tells nothing about its class.
+        joint[np.isneginf(joint).all(axis=1)] = np.log(priors)
+    return joint - logsumexp(joint, axis=1, keepdims=True)
+
+
+def temperature(log_density, label, priors, weight):
+    """Return the temperature, of at least 1, with the least log-loss of rows of known classes."""
+
+    def loss(log_temperature):
+        found = log_proba(log_density, priors, np.exp(log_temperature))
+        return weight @ -np.maximum(found[np.arange(len(label)), label], LEAST_LOG_PROBA)
+
+    return float(np.exp(minimize_scalar(loss, bounds=(0, np.log(HOTTEST)), method="bounded").x))
 
 
 def discrete_gaps(X):

@@ -108,7 +108,7 @@ class ConditionalDensityDisplay:
             raise ValueError(
                 f"X has {len(distribution)} rows; a picture shows {MAX_PANELS} at most."
             )
-        low, high = distribution.ppf(TAIL).min(), distribution.ppf(1 - TAIL).max()
+        low, high = distribution._limits(TAIL)
         is_discrete = distribution.is_discrete
         if is_discrete:
             grid = distribution.support
