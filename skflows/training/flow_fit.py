@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from ..bijections._marginal_quantile import SMALL_SAMPLE
-from ..callbacks._checkpoint import clock, random_state_of, training_file
+from ..callbacks._checkpoint import random_state_of, training_file
 from ..preprocessing.fixed_maps import fitted_preprocessor
+from .data_parallel import ALONE, current_group
 from .optimizer import TimeLimited, constant, cosine_with_warm_up
 from .torch_state import (
     gradients_enabled,
@@ -52,9 +53,10 @@ class FlowFit(ABC):
     warm = increment = False
     device = torch.device("cpu")
     dtype = torch.float64
+    group = ALONE
 
     def __init__(self, estimator, table, held_out):
-        self.started = clock()
+        self.started = self.group.clock()
         self.estimator = estimator
         self.dequantizer = table.dequantizer
         self.rows, self.weight = table.X, table.weight
@@ -92,6 +94,7 @@ class FlowFit(ABC):
             self.flow = self._new_flow()
         self.flow.bijection.to(self.device, self.dtype)
         self._hold_out()
+        self._take_own_part()
         self.train = self._preprocessed(self.rows, self.weight)
         self.validation = None if self.held_out is None else self._preprocessed(*self.held_out)
 
@@ -124,6 +127,14 @@ class FlowFit(ABC):
             self.held_out = self.rows[held_out], self.weight[held_out]
             self.rows, self.weight = self.rows[rest], self.weight[rest]
 
+    def _take_own_part(self):
+        """Go on with the part of the rows that this process trains on, and draws of its own."""
+        tables = (self.rows, self.weight), self.held_out
+        tables = [table and (table[0], unit_mean(table[1])) for table in tables]
+        (self.rows, self.weight), self.held_out = self.group.own_part(*tables)
+        if self.group.rank:
+            self.generator.manual_seed(self.seed + self.group.rank)
+
     def _dequantized(self, rows):
         """Return rows as a float64 tensor, with new noise on discrete columns."""
         if not self.dequantizer:
@@ -135,7 +146,7 @@ class FlowFit(ABC):
     @torch.no_grad()
     def _preprocessed(self, rows, weight):
         """Return the `Rows` that the bijection sees."""
-        weight = unit_mean(torch.from_numpy(weight)).to(self.device, self.dtype)
+        weight = torch.from_numpy(weight).to(self.device, self.dtype)
         y = torch.empty(rows.shape, device=self.device, dtype=self.dtype)
         shares = weight.cpu().double() / weight.sum().item()
         mean_log_det = 0.0
@@ -176,13 +187,16 @@ class GradientFit(FlowFit):
     chunk = None
 
     def __init__(self, estimator, table, held_out, warm, increment, max_iter):
+        self.group = current_group()
         super().__init__(estimator, table, held_out)
+        self.group.check_same(self.rows, self.weight)
+        self.seed = self.group.first(self.seed)
         self.warm = warm
         self.increment = increment
         self.max_iter = max_iter
         self.time_limit = estimator.time_limit
         self.device = resolve_device(estimator.device)
-        n, d = self.rows.shape
+        n, d = self.group.n_rows(self.rows), self.rows.shape[1]
         is_automatic = estimator.batch_size == "auto"
         self.batch_size = automatic_batch_size(n) if is_automatic else estimator.batch_size
         # A small table is trained as one batch, in float64: rounding decides the first steps of
@@ -220,6 +234,7 @@ class GradientFit(FlowFit):
                 self.validation,
                 generators=[self.generator],
                 redraw=(lambda running, epoch: self.redraw(epoch)) if self.redraws else None,
+                group=self.group,
                 on_epoch_begin=on_epoch_begin,
                 on_epoch_end=on_epoch_end,
                 file=None if self.increment else training_file(*self.identity()),
@@ -235,10 +250,11 @@ class GradientFit(FlowFit):
             if limit is not None and not self.increment:
                 # An equal share of the time left; none if the preparation took it all.
                 left = max(self.started + limit * TRAINING_SHARE - started, MIN_SECONDS)
-                schedule = TimeLimited(schedule, left / (len(phases) - i), started)
+                left = left / (len(phases) - i)
+                schedule = TimeLimited(schedule, left, started, self.group.clock)
             rate = phase.pop("rate", 1.0)
             yield phase | {"schedule": partial(scaled, rate, schedule)}
-            started = clock()
+            started = self.group.clock()
 
     def settings(self):
         """Return the settings of `Trainer` for all phases."""
@@ -257,7 +273,7 @@ class GradientFit(FlowFit):
     def take_share_of_time(self, n):
         """Begin the training now, and end it after an n-th of the time left."""
         if self.time_limit is not None:
-            now = clock()
+            now = self.group.clock()
             left = self.started + self.time_limit - now
             self.started, self.time_limit = now, max(left / n, MIN_SECONDS)
 

@@ -122,6 +122,7 @@ def fit_stack(fits, stacked, on_epoch_begin=None, on_epoch_end=None):
             validation,
             generators=shared_generators(fits),
             redraw=redraw if redraws else None,
+            group=first.group,
             on_epoch_begin=on_epoch_begin,
             on_epoch_end=None if on_epoch_end is None else on_stack_epoch_end,
             file=training_file(first.estimator, *(fit.identity() for fit in fits)),
