@@ -17,6 +17,8 @@ from ..preprocessing.validation import prepare_table
 from . import _partitions, _training
 
 POLL = 0.5  # seconds between two looks at the workers
+WAIT = 60.0  # seconds for a first worker
+MAX_RESTARTS = 3
 PATIENCE = 10.0  # seconds for all workers to report why they stopped
 
 
@@ -57,87 +59,100 @@ class Fit:
         """Return the fitted estimator."""
         with scheduler_errors(self.client):
             self._prepare()
-            while True:
+            state = None
+            for n_lost in range(MAX_RESTARTS + 1):
+                key = f"skflows-{uuid.uuid4().hex}"
+                futures: dict = {}
                 try:
-                    return self._train()
+                    self._start(key, futures, state)
+                    return self._result(futures)
                 except WorkersLost as error:
-                    warn_user(f"{error} Training starts again on the remaining workers.")
+                    if n_lost == MAX_RESTARTS:
+                        raise RuntimeError(
+                            f"{error} It was the {n_lost + 1}th time, so the fit is given up: look "
+                            "into the logs of the workers; they may need more memory."
+                        ) from error
+                    n_epochs, state = self._latest_state(key, state)
+                    warn_user(f"{error} Training continues on the others after epoch {n_epochs}.")
+                finally:
+                    self._end(key, futures)
 
     def _prepare(self):
         """Validate the partitions on the workers, and draw the sample."""
         client, estimator = self.client, self.estimator
-        checked = dask.delayed(_partitions.validated)
-        estimator_there = dask.delayed(estimator, traverse=False)
-        self.parts = client.compute(
-            [
-                checked(estimator_there, i, part, weight)
-                for i, (part, weight) in enumerate(zip(self.parts, self.weights, strict=True))
-            ]
-        )
+        validated = dask.delayed(_partitions.validated)
+        there = dask.delayed(estimator, traverse=False)
+        pairs = zip(self.parts, self.weights, strict=True)
+        parts = client.compute([validated(there, i, *pair) for i, pair in enumerate(pairs)])
         del self.weights
-        facts = client.gather(client.map(_partitions.facts, self.parts, pure=False))
-        numbers, sizes, weights = zip(*facts, strict=True)
-        self.sizes = {i: size for i, size in zip(numbers, sizes, strict=True) if size}
-        self.parts = {i: self.parts[i] for i in self.sizes}
+        sizes, weights = zip(*self._of_parts(_partitions.facts, dict(enumerate(parts))), strict=True)
+        self.sizes = {i: size for i, size in enumerate(sizes) if size}
+        self.parts = {i: parts[i] for i in self.sizes}
         n = sum(sizes)
         if n < 2:
             raise ValueError(f"X has {n} rows of positive weight; at least 2 are needed.")
         wanted = estimator.early_stopping
         wanted = n >= SMALL_SAMPLE if wanted == "auto" else wanted
-        fraction = estimator.validation_fraction if wanted else 0.0
-        self.estimator.set_params(early_stopping=wanted)
-        self.settings = fraction, self.seed, (n, sum(weights) / n)
+        estimator.set_params(early_stopping=wanted)
+        held_out = {"fraction": estimator.validation_fraction * wanted, "seed": self.seed}
+        self.settings = {"n_rows": n, "mean_weight": sum(weights) / n} | held_out
         samples = client.map(
-            _partitions.sample_of,
-            list(self.parts.values()),
-            n_rows=n,
-            fraction=fraction,
-            seed=self.seed,
-            pure=False,
+            _partitions.sample_of, list(self.parts.values()), n_rows=n, pure=False, **held_out
         )
         self.sample = client.submit(_partitions.joined_sample, samples, self.meta, pure=False)
         if estimator.bounds is not None:
-            table = client.submit(_partitions.columns_of, estimator, self.sample, pure=False)
-            bounds = {"estimator": estimator, "columns": table}
-            parts = list(self.parts.values())
-            client.gather(client.map(_partitions.check_bounds, parts, pure=False, **bounds))
+            columns = client.submit(_partitions.columns_of, estimator, self.sample, pure=False)
+            known = {"estimator": estimator, "columns": columns}
+            self._of_parts(_partitions.check_bounds, self.parts, **known)
 
-    def _train(self):
-        """Train on the workers that are there; return the fitted estimator."""
-        client, key = self.client, f"skflows-{uuid.uuid4().hex}"
-        shares = self._shares()
-        workers = list(shares)
-        first, host = workers[0], host_of(workers[0])
-        address = client.run(_training.open_store, key, host, workers=[first])[first]
-        futures = {
-            worker: client.submit(
+    def _of_parts(self, function, parts, **kwargs):
+        """Return the value of a function for each partition; an error names the partition."""
+        found = self.client.map(function, list(parts.values()), pure=False, **kwargs)
+        distributed.wait(found)
+        for i, future in zip(parts, found, strict=True):
+            if future.status == "error":
+                error = future.exception()
+                kind = type(error) if isinstance(error, TypeError | ValueError) else RuntimeError
+                name = "" if kind is type(error) else f"{type(error).__name__}: "
+                raise kind(f"Partition {i} of X: {name}{error}") from error
+        return self.client.gather(found)
+
+    def _start(self, key, futures, state):
+        """Start the training on the workers that are there; add the future of each to a dict."""
+        client, shares = self.client, self._shares()
+        first = next(iter(shares))
+        address = client.run(_training.open_store, key, host_of(first), workers=[first])[first]
+        for rank, (worker, numbers) in enumerate(shares.items()):
+            futures[worker] = client.submit(
                 _training.train,
                 self.estimator,
                 self.sample,
                 [self.parts[i] for i in numbers],
-                *self.settings,
-                key,
-                address,
-                host_of(worker),
-                rank,
-                len(workers),
+                state,
+                (key, address, host_of(worker), rank, len(shares)),
+                **self.settings,
                 key=f"{key}-{rank}",
                 workers=[worker],
                 allow_other_workers=False,
                 priority=1,
             )
-            for rank, (worker, numbers) in enumerate(shares.items())
-        }
-        try:
-            estimator, warned = self._first_result(futures)
-        finally:
-            client.cancel(list(futures.values()), force=True)
-            with suppress(Exception):
-                alive = [worker for worker in workers if worker in client.nthreads()]
-                client.run(_training.close, key, workers=alive)
-        for category, message in warned:
-            warn_user(message, category)
-        return estimator
+
+    def _latest_state(self, key, state):
+        """Return the number of epochs that survive, and the state after them, as a future."""
+        client = self.client
+        n_epochs = client.run(_training.n_epochs, key, on_error="ignore")
+        if not any(n_epochs.values()):
+            return 0, state
+        worker = max(n_epochs, key=n_epochs.get)
+        state = client.submit(_training.state, key, workers=[worker], pure=False)
+        distributed.wait(state)
+        return n_epochs[worker], state
+
+    def _end(self, key, futures):
+        """End the training on all workers."""
+        with suppress(Exception):
+            self.client.cancel(list(futures.values()), force=True)
+            self.client.run(_training.close, key, on_error="ignore")
 
     def _shares(self):
         """Return the numbers of the partitions of each worker.
@@ -147,9 +162,8 @@ class Fit:
         """
         client, numbers = self.client, list(self.sizes)
         sizes = np.array(list(self.sizes.values()))
+        client.wait_for_workers(1, timeout=WAIT)
         workers = list(client.nthreads())
-        if not workers:
-            raise ValueError("The Dask cluster has no workers: start some.")
         middles = (np.cumsum(sizes) - sizes / 2) / sizes.sum()
         group_of = (middles * len(workers)).astype(int)
         groups = [np.flatnonzero(group_of == g) for g in range(len(workers))]
@@ -165,7 +179,7 @@ class Fit:
             shares[worker] = [numbers[i] for i in group]
         return shares
 
-    def _first_result(self, futures):
+    def _result(self, futures):
         """Return the result of the first worker, or raise the error that stopped the training."""
         workers = {future: worker for worker, future in futures.items()}
         pending, stopped, lost = set(workers), None, []
@@ -189,12 +203,16 @@ class Fit:
             raise WorkersLost(f"The Dask workers {lost} died in the training.")
         if errors:
             raise errors[0]
-        return next(iter(futures.values())).result()
+        estimator, warned = next(iter(futures.values())).result()
+        for category, message in warned:
+            warn_user(message, category)
+        return estimator
 
 
 def host_of(worker):
     """Return the host in the address of a worker."""
-    return worker.rpartition("://")[2].rpartition(":")[0].strip("[]")
+    protocol, _, place = worker.partition("://")
+    return "127.0.0.1" if protocol == "inproc" else place.rpartition(":")[0].strip("[]")
 
 
 def partitions_of(collection):

@@ -21,27 +21,18 @@ class Partition(NamedTuple):
     weight: np.ndarray
 
 
-def named_partition(number, error):
-    """Return an error of the same kind whose message names the partition."""
-    kind = type(error) if type(error) in (TypeError, ValueError) else ValueError
-    return kind(f"Partition {number}: {error}")
-
-
 def validated(estimator, number, part, weight=None):
-    """Return a `Partition` of rows of positive weight, or raise an error that names it."""
-    try:
-        largest = 1.0 if weight is None else np.max(weight, initial=0.0)
-        if not len(part) or not largest:
-            return Partition(number, np.empty((0, part.shape[1])), np.empty(0))
-        rows, weight, _ = weighted_rows(clone(estimator), part, weight, least=1)
-    except Exception as error:
-        raise named_partition(number, error) from error
+    """Return the `Partition` of the rows of positive weight."""
+    largest = 1.0 if weight is None else np.max(weight, initial=0.0)
+    if not len(part) or not largest:
+        return Partition(number, np.empty((0, part.shape[1])), np.empty(0))
+    rows, weight, _ = weighted_rows(clone(estimator), part, weight, least=1)
     return Partition(number, rows, weight * largest)
 
 
 def facts(partition):
-    """Return number, rows and sum of weights of a partition."""
-    return partition.number, len(partition.rows), float(partition.weight.sum())
+    """Return the number of rows of a partition, and the sum of their weights."""
+    return len(partition.rows), float(partition.weight.sum())
 
 
 def columns_of(estimator, sample):
@@ -54,10 +45,7 @@ def columns_of(estimator, sample):
 def check_bounds(partition, estimator, columns):
     """Raise an error if a row is not within the bounds of the estimator."""
     dequantizer, names = columns
-    try:
-        validate_bounds(estimator.bounds, partition.rows, dequantizer, names=names)
-    except ValueError as error:
-        raise named_partition(partition.number, error) from error
+    validate_bounds(estimator.bounds, partition.rows, dequantizer, names=names)
 
 
 def is_held_out(partition, fraction, seed):

@@ -41,6 +41,13 @@ class Alone:
         """Return the time in seconds in the first process."""
         return self.first(clock())
 
+    def own_draws(self, generators):
+        """Let generators draw other numbers in each process, from what the first one draws."""
+
+    def file(self, file):
+        """Return the checkpoint of a training, from which all processes continue."""
+        return file
+
     def n_rows(self, rows):
         """Return the number of rows of all processes."""
         return len(rows)
@@ -75,8 +82,20 @@ class Group(Alone):
 
     def sum(self, tensor):
         total = tensor.detach().to(self.device, copy=True).contiguous()
-        self.processes.allreduce([total]).wait()
+        self._communicate("allreduce", total)
         return total.to(tensor.device)
+
+    def _communicate(self, collective, tensor):
+        """Let all processes work on a tensor in place; raise an error if one is gone."""
+        if self.processes is None:
+            raise ConnectionError("The training was stopped.")
+        try:
+            getattr(self.processes, collective)([tensor]).wait()
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ConnectionError(
+                f"A process that trains with this one ended, or did not answer in time: {reason}"
+            ) from error
 
     def mean(self, value, weight):
         value, weight = (torch.as_tensor(each, dtype=torch.float64).cpu() for each in (value, weight))
@@ -107,8 +126,17 @@ class Group(Alone):
 
     def _broadcast(self, tensor):
         tensor = tensor.to(self.device)
-        self.processes.broadcast([tensor], distributed.BroadcastOptions()).wait()
+        self._communicate("broadcast", tensor)
         return tensor.cpu()
+
+    def own_draws(self, generators):
+        seed = self.first(int(torch.randint(2**62, (), generator=generators[0])))
+        if self.rank:
+            for i, generator in enumerate(dict.fromkeys(generators)):
+                generator.manual_seed(seed + i * self.size + self.rank)
+
+    def file(self, file):
+        return SharedFile(self, file)
 
     def own_part(self, *tables):
         own = slice(self.rank, None, self.size)
@@ -125,6 +153,23 @@ class Group(Alone):
                 "the same rows, weights and seed to each, which takes its share of them, or use "
                 "skflows.dask.DaskDensity for a table in parts."
             )
+
+
+class SharedFile:
+    """The checkpoint of the first process, if it has one, from which all processes continue."""
+
+    def __init__(self, group, file):
+        self.group = group
+        self.file = None if group.rank else file
+
+    def load(self):
+        """Return what the first process has stored, or None."""
+        return self.group.first(None if self.file is None else self.file.load())
+
+    def save(self, phase, state, is_over):
+        """Store the result of ``state()`` in the first process."""
+        if self.file is not None:
+            self.file.save(phase, state, is_over)
 
 
 @contextmanager

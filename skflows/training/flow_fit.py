@@ -237,7 +237,7 @@ class GradientFit(FlowFit):
                 group=self.group,
                 on_epoch_begin=on_epoch_begin,
                 on_epoch_end=on_epoch_end,
-                file=None if self.increment else training_file(*self.identity()),
+                file=self.group.file(None if self.increment else training_file(*self.identity())),
                 **self.settings(),
             )
 

@@ -350,6 +350,7 @@ class Trainer:
         totals: dict[str, torch.Tensor] = {}
         seen = torch.zeros_like(optimizer.n_steps)
         first_step = self.step
+        self.group.own_draws(self.generators)
         self.bijection.train(self.use_dropout)
         with drawing_from(self.generators):
             batches = shuffled_batches(
