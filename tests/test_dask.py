@@ -33,7 +33,7 @@ SMALL = {"n_transforms": 2, "hidden_layer_sizes": 8, "dropout": 0, "random_state
 @pytest.fixture(scope="session")
 def client():
     cluster = distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
     )
     with cluster, distributed.Client(cluster) as client:
         yield client
@@ -99,8 +99,7 @@ def test_results_are_lazy_and_those_of_the_local_density(fitted, method):
     assert type(found._meta) is type(computed)
     np.testing.assert_array_equal(found._meta.dtypes, computed.dtypes)
     array = table.to_dask_array()  # of unknown chunk sizes
-    with pytest.warns(UserWarning, match="feature names"):
-        np.testing.assert_array_equal(getattr(density, method)(array).compute(), computed)
+    np.testing.assert_array_equal(getattr(density, method)(array).compute(), computed)
 
 
 def test_samples_are_lazy(fitted, frame, monkeypatch):
@@ -183,7 +182,7 @@ def test_a_killed_worker_is_survived(client, monkeypatch):
 
 def test_a_scheduler_that_dies_ends_the_fit(monkeypatch):
     start = _fit.Fit._start
-    cluster = distributed.LocalCluster(processes=False, dashboard_address=None, silence_logs=50)
+    cluster = distributed.LocalCluster(processes=False, dashboard_address=":0", silence_logs=50)
     client = distributed.Client(cluster, set_as_default=False)
 
     def start_and_close(fit, *args):
@@ -216,7 +215,7 @@ def test_a_sample_of_a_large_table_shows_its_values(monkeypatch):
     train = rows[~np.concatenate(masks)]
     sample = _partitions.joined_sample(found, None)
     is_row = sample["sample_weight"] > 0.5
-    assert 190 <= is_row.sum() <= 210
+    assert 175 <= is_row.sum() <= 185
     assert sample["sample_weight"][~is_row].sum() < 1e-6
     for ours, theirs in zip(sample["X"].T, train.T, strict=True):
         assert ours.min() == theirs.min()

@@ -50,7 +50,7 @@ class DaskDensity(BaseEstimator):
     >>> from skflows import NSFDensity
     >>> from skflows.dask import DaskDensity
     >>> X = da.from_array(np.random.default_rng(0).normal(size=(200, 2)), chunks=(50, 2))
-    >>> with Client(processes=False, dashboard_address=None) as client:
+    >>> with Client(processes=False, dashboard_address=":0") as client:
     ...     density = DaskDensity(NSFDensity(max_iter=2, random_state=0)).fit(X)
     ...     density.score_samples(X).compute().shape
     (200,)

@@ -23,9 +23,9 @@ class Partition(NamedTuple):
 
 def validated(estimator, number, part, weight=None):
     """Return the `Partition` of the rows of positive weight."""
-    largest = 1.0 if weight is None else np.max(weight, initial=0.0)
-    if not len(part) or not largest:
+    if not len(part) or (weight is not None and not np.any(weight)):
         return Partition(number, np.empty((0, part.shape[1])), np.empty(0))
+    largest = 1.0 if weight is None else np.max(weight)
     rows, weight, _ = weighted_rows(clone(estimator), part, weight, least=1)
     return Partition(number, rows, weight * largest)
 
