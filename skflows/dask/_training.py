@@ -126,6 +126,8 @@ def train(estimator, sample, partitions, state, place, *, n_rows, mean_weight, f
         Category and message of each warning of the first worker.
     """
     key, address, host, rank, size = place
+    if rank:
+        estimator.set_callbacks()  # those of the first worker are enough
     tables = split(partitions, fraction, seed)
     own = [(rows, weight / mean_weight) for rows, weight in tables]
     group = WorkerGroup(connect(address, host, rank, size), own, n_rows, state)

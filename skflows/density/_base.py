@@ -144,7 +144,8 @@ class BaseFlowDensity(
             epoch[0].call_on_fit_task_begin(**task)
 
         def on_epoch_end(history):
-            self._print_progress(history, max_iter)
+            if flow_fit.group.rank == 0:
+                self._print_progress(history, max_iter)
             return epoch[0].call_on_fit_task_end(
                 **task, reconstruction_attributes=lambda: self._fitted(flow_fit, rows, weight)
             )
