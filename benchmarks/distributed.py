@@ -12,7 +12,13 @@ k-th of its rows, and the measured bytes through a ring over a network.
 import argparse
 import json
 import math
+import sys
 import time
+from pathlib import Path
+
+# Dask's package has the name of this file, and must be found first.
+HERE = str(Path(__file__).parent.absolute())
+sys.path = [*(path for path in sys.path if path != HERE), HERE]
 
 import dask.array as da
 import distributed
@@ -129,8 +135,8 @@ def main():
     torch.set_num_threads(1)
     X = table(np.random.default_rng(1), args.rows)
     held_out = table(np.random.default_rng(2), HELD_OUT)
-    print("| workers | epoch, s | efficiency | processor s of an epoch | efficiency | bytes per step")
-    print("| held-out score |\n" + "|---" * 7 + "|")
+    print("| workers | epoch, s | efficiency | processor s of an epoch | efficiency | ", end="")
+    print("bytes per step | held-out score |\n" + "|---" * 7 + "|")
     rows = []
     for n_workers in args.workers:
         rows.append(own := measured(n_workers, X, held_out, args))
@@ -144,7 +150,7 @@ def main():
             f"{own['bytes_per_step']:,.0f} | {own['score']:.4f} |",
             flush=True,
         )
-    print(f"\n{args.rows:,} rows of {D} columns, NSFDensity with {rows[0]['parameters']:,} weights.")
+    print(f"\n{args.rows:,} rows of {D} columns; {rows[0]['parameters']:,} weights.")
     print(f"Projection: {args.gigabits:g} Gbit/s, {1e6 * args.latency:g} us for a message.\n")
     print("| global batch | workers | rows each | compute, ms | sum, ms | efficiency |")
     print("|---" * 6 + "|")

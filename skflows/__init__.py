@@ -26,6 +26,7 @@ SUBMODULES = (
     "bijections",
     "callbacks",
     "conditional",
+    "dask",
     "density",
     "ensemble",
     "inspection",

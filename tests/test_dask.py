@@ -191,7 +191,7 @@ def test_a_scheduler_that_dies_ends_the_fit(monkeypatch):
 
     monkeypatch.setattr(_fit.Fit, "_start", start_and_close)
     density = NSFDensity(max_iter=10_000, **SMALL)
-    with pytest.raises(ConnectionError, match="The Dask scheduler at .* is gone"):
+    with pytest.raises(ConnectionError, match=r"The Dask scheduler at .* is gone"):
         DaskDensity(density, client).fit(TABLE)
     client.close()
     cluster.close()

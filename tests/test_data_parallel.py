@@ -67,8 +67,13 @@ def union_batches(monkeypatch):
 @pytest.mark.parametrize("sample_weight", [None, WEIGHT])
 def test_a_single_batch_gives_what_one_process_gives(size, sample_weight):
     density = MAFDensity(
-        n_transforms=2, hidden_layer_sizes=8, batch_size=1000, dropout=0, discrete=None,
-        max_iter=5, random_state=0,
+        n_transforms=2,
+        hidden_layer_sizes=8,
+        batch_size=1000,
+        dropout=0,
+        discrete=None,
+        max_iter=5,
+        random_state=0,
     )
     one = clone(density).fit(X, sample_weight=sample_weight)
     for found in fit_together(density, size, sample_weight=sample_weight):
@@ -80,8 +85,14 @@ def test_a_single_batch_gives_what_one_process_gives(size, sample_weight):
 
 def test_mini_batches_give_what_one_process_gives_with_the_same_batches(union_batches):
     density = NSFDensity(
-        n_transforms=2, hidden_layer_sizes=8, batch_size=64, dropout=0, discrete=None,
-        max_iter=6, n_iter_no_change=2, random_state=0,
+        n_transforms=2,
+        hidden_layer_sizes=8,
+        batch_size=64,
+        dropout=0,
+        discrete=None,
+        max_iter=6,
+        n_iter_no_change=2,
+        random_state=0,
     )
     found = fit_together(density, 2)
     one = clone(density).fit(X)

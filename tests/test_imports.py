@@ -26,7 +26,7 @@ ROOMS = [
     {"density"},
     {"ensemble"},
     {"conditional", "table"},
-    {"model_selection", "outlier", "inspection"},
+    {"model_selection", "outlier", "inspection", "dask"},
     {"cli"},
 ]
 ALL_ROOMS = set().union(*ROOMS)

@@ -237,7 +237,9 @@ class DaskDensity(BaseEstimator):
             return X.map_partitions(results, there, method, meta=like)
         if X.numblocks[1] > 1:
             X = X.rechunk({1: -1})
-        shape: dict = {"drop_axis": 1} if like.ndim == 1 else {"chunks": (X.chunks[0], like.shape[1:])}
+        shape: dict = {"drop_axis": 1}
+        if like.ndim == 2:
+            shape = {"chunks": (X.chunks[0], like.shape[1:])}
         return X.map_blocks(results, there, method, meta=like, dtype=like.dtype, **shape)
 
     def __sklearn_is_fitted__(self):

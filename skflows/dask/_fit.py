@@ -13,7 +13,6 @@ from sklearn.utils import check_random_state
 
 from ..bijections._marginal_quantile import SMALL_SAMPLE
 from ..density._warnings import warn_user
-from ..preprocessing.validation import prepare_table
 from . import _partitions, _training
 
 POLL = 0.5  # seconds between two looks at the workers
@@ -85,7 +84,8 @@ class Fit:
         pairs = zip(self.parts, self.weights, strict=True)
         parts = client.compute([validated(there, i, *pair) for i, pair in enumerate(pairs)])
         del self.weights
-        sizes, weights = zip(*self._of_parts(_partitions.facts, dict(enumerate(parts))), strict=True)
+        facts = self._of_parts(_partitions.facts, dict(enumerate(parts)))
+        sizes, weights = zip(*facts, strict=True)
         self.sizes = {i: size for i, size in enumerate(sizes) if size}
         self.parts = {i: parts[i] for i in self.sizes}
         n = sum(sizes)

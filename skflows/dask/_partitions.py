@@ -60,17 +60,10 @@ def is_held_out(partition, fraction, seed):
 
 def split(partitions, fraction, seed):
     """Return the training rows with their weights, and those to hold out, of some partitions."""
-    masks = [is_held_out(partition, fraction, seed) for partition in partitions]
-    return [
-        tuple(
-            np.concatenate([values[mask ^ flip] for values, mask in zip(columns, masks, strict=True)])
-            for columns in (
-                [partition.rows for partition in partitions],
-                [partition.weight for partition in partitions],
-            )
-        )
-        for flip in (True, False)
-    ]
+    mask = np.concatenate([is_held_out(partition, fraction, seed) for partition in partitions])
+    rows = np.concatenate([partition.rows for partition in partitions])
+    weight = np.concatenate([partition.weight for partition in partitions])
+    return (rows[~mask], weight[~mask]), (rows[mask], weight[mask])
 
 
 def sample_of(partition, n_rows, fraction, seed):
@@ -95,17 +88,19 @@ def sample_of(partition, n_rows, fraction, seed):
     """
     train, held_out = split([partition], fraction, seed)
     rng = np.random.default_rng([seed, partition.number, 1])
-    share = lambda table, most: tuple(a[chosen(rng, len(table[0]), most / n_rows)] for a in table)
+    if fraction:
+        held_out = share(held_out, HELD_OUT_SAMPLE / (fraction * n_rows), rng)
     if n_rows <= MAX_ROWS:
-        return train, share(held_out, HELD_OUT_SAMPLE / max(fraction, 1e-9)), train[0][:0]
-    witnesses = witnesses_of(train[0])
-    return share(train, MAX_ROWS), share(held_out, HELD_OUT_SAMPLE / max(fraction, 1e-9)), witnesses
+        return train, held_out, train[0][:0]
+    return share(train, MAX_ROWS / n_rows, rng), held_out, witnesses_of(train[0])
 
 
-def chosen(rng, n, fraction):
-    """Return the indices of a random fraction of n rows, in order."""
+def share(table, fraction, rng):
+    """Return a random fraction of the rows of a table, in their order, with their weights."""
+    n = len(table[0])
     n_chosen = min(n, int(fraction * n + rng.uniform()))
-    return np.sort(rng.choice(n, n_chosen, replace=False))
+    few = np.sort(rng.choice(n, n_chosen, replace=False))
+    return tuple(array[few] for array in table)
 
 
 def witnesses_of(rows):

@@ -98,7 +98,8 @@ class Group(Alone):
             ) from error
 
     def mean(self, value, weight):
-        value, weight = (torch.as_tensor(each, dtype=torch.float64).cpu() for each in (value, weight))
+        value = torch.as_tensor(value, dtype=torch.float64)
+        weight = weight.double().cpu()
         # A process without rows has a mean of NaN.
         parts = torch.stack([torch.where(weight > 0, weight * value, 0.0), weight.expand_as(value)])
         total, weight = self.sum(parts)
@@ -121,8 +122,9 @@ class Group(Alone):
     def first(self, value):
         content = np.frombuffer(pickle.dumps(value), dtype=np.uint8).copy()
         size = self._broadcast(torch.tensor([len(content)]))
-        mine = torch.from_numpy(content) if not self.rank else torch.empty(int(size), dtype=torch.uint8)
-        return pickle.loads(self._broadcast(mine).numpy().tobytes())
+        if self.rank:
+            content = np.empty(int(size), dtype=np.uint8)
+        return pickle.loads(self._broadcast(torch.from_numpy(content)).numpy().tobytes())
 
     def _broadcast(self, tensor):
         tensor = tensor.to(self.device)

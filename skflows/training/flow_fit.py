@@ -129,9 +129,9 @@ class FlowFit(ABC):
 
     def _take_own_part(self):
         """Go on with the part of the rows that this process trains on, and draws of its own."""
-        tables = (self.rows, self.weight), self.held_out
-        tables = [table and (table[0], unit_mean(table[1])) for table in tables]
-        (self.rows, self.weight), self.held_out = self.group.own_part(*tables)
+        train = self.rows, unit_mean(self.weight)
+        held_out = self.held_out and (self.held_out[0], unit_mean(self.held_out[1]))
+        (self.rows, self.weight), self.held_out = self.group.own_part(train, held_out)
         if self.group.rank:
             self.generator.manual_seed(self.seed + self.group.rank)
 

@@ -125,7 +125,9 @@ def fit_stack(fits, stacked, on_epoch_begin=None, on_epoch_end=None):
             group=first.group,
             on_epoch_begin=on_epoch_begin,
             on_epoch_end=None if on_epoch_end is None else on_stack_epoch_end,
-            file=first.group.file(training_file(first.estimator, *(fit.identity() for fit in fits))),
+            file=first.group.file(
+                training_file(first.estimator, *(fit.identity() for fit in fits))
+            ),
             **settings[0] | of_members,
         )
     copy_members()
