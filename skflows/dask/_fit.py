@@ -56,7 +56,7 @@ class Fit:
 
     def run(self):
         """Return the fitted estimator."""
-        with scheduler_errors(self.client):
+        with self.client.as_current(), scheduler_errors(self.client):
             self._prepare()
             state = None
             for n_lost in range(MAX_RESTARTS + 1):
@@ -149,7 +149,9 @@ class Fit:
         return n_epochs[worker], state
 
     def _end(self, key, futures):
-        """End the training on all workers."""
+        """End the training on all workers; without a scheduler, they end themselves."""
+        if self.client.status != "running":
+            return
         with suppress(Exception):
             self.client.cancel(list(futures.values()), force=True)
             self.client.run(_training.close, key, on_error="ignore")
