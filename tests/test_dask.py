@@ -6,12 +6,14 @@ import signal
 import threading
 import time
 
+import joblib
 import numpy as np
 import pytest
 from _densities import banana
 from sklearn.base import clone
 
-from skflows import MAFDensity, NSFDensity, TableDensity
+from skflows import DensityOutlierDetector, MAFDensity, NSFDensity, StackedDensity, TableDensity
+from skflows.model_selection import FlowGridSearchCV
 
 da = pytest.importorskip("dask.array")
 dd = pytest.importorskip("dask.dataframe")
@@ -194,7 +196,31 @@ def test_a_scheduler_that_dies_ends_the_fit(monkeypatch):
     with pytest.raises(ConnectionError, match=r"The Dask scheduler at .* is gone"):
         DaskDensity(density, client).fit(TABLE)
     client.close()
-    cluster.close()
+    cluster.close(timeout=1)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        FlowGridSearchCV(NSFDensity(max_iter=2, **SMALL), {"activation": ["relu", "tanh"]}, cv=2),
+        StackedDensity(
+            [(name, NSFDensity(max_iter=2, **SMALL)) for name in "ab"], cv=2, random_state=0
+        ),
+        DensityOutlierDetector(
+            StackedDensity(
+                [(name, NSFDensity(max_iter=2, **SMALL)) for name in "ab"], cv=2, random_state=0
+            ),
+            random_state=0,
+        ),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_joblib_sends_fits_to_the_workers(client, estimator):
+    client.wait_for_workers(2, timeout=30)
+    here = clone(estimator).fit(X)
+    with joblib.parallel_config("dask"):
+        there = clone(estimator).fit(X)
+    np.testing.assert_allclose(there.score_samples(X), here.score_samples(X), atol=1e-6)
 
 
 # Without a cluster.
