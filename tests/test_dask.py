@@ -15,6 +15,7 @@ from sklearn.base import clone
 from skflows import DensityOutlierDetector, MAFDensity, NSFDensity, StackedDensity, TableDensity
 from skflows.model_selection import FlowGridSearchCV
 
+dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
 dd = pytest.importorskip("dask.dataframe")
 distributed = pytest.importorskip("distributed")
@@ -184,8 +185,6 @@ def test_a_killed_worker_is_survived(client, monkeypatch):
 
 def test_a_scheduler_that_dies_ends_the_fit(monkeypatch):
     start = _fit.Fit._start
-    cluster = distributed.LocalCluster(processes=False, dashboard_address=":0", silence_logs=50)
-    client = distributed.Client(cluster, set_as_default=False)
 
     def start_and_close(fit, *args):
         start(fit, *args)
@@ -193,10 +192,14 @@ def test_a_scheduler_that_dies_ends_the_fit(monkeypatch):
 
     monkeypatch.setattr(_fit.Fit, "_start", start_and_close)
     density = NSFDensity(max_iter=10_000, **SMALL)
-    with pytest.raises(ConnectionError, match=r"The Dask scheduler at .* is gone"):
+    cluster = distributed.LocalCluster(processes=False, dashboard_address=":0", silence_logs=50)
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "100ms"}),
+        cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+        pytest.raises(ConnectionError, match=r"The Dask scheduler at .* is gone"),
+    ):
         DaskDensity(density, client).fit(TABLE)
-    client.close()
-    cluster.close(timeout=1)
 
 
 @pytest.mark.parametrize(
