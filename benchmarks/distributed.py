@@ -68,7 +68,7 @@ def count_traffic():
 
     def counted(group, collective, tensor):
         communicate(group, collective, tensor)
-        if collective == "allreduce":
+        if collective == "allreduce" and tensor.numel() > D:  # the gradients of a step
             n_sums, n_bytes = data_parallel.sent
             data_parallel.sent = n_sums + 1, n_bytes + tensor.nbytes
 
@@ -94,7 +94,6 @@ def measured(n_workers, X, held_out, args):
         "clock_s": clock,
         "processor_s": processor,
         "bytes_per_step": sent / sums,
-        "steps": sums,
         "score": found.score(held_out),
         "parameters": sum(p.numel() for p in found.flow_.bijection.parameters()),
     }

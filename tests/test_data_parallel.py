@@ -14,13 +14,15 @@ from _densities import banana
 from sklearn.base import clone
 from torch import distributed
 
-from skflows import CNFDensity, MAFDensity, NSFDensity
+from skflows import CNFDensity, MAFDensity, NSFDensity, StackedDensity, TableDensity
+from skflows.callbacks import Checkpoint, _checkpoint
+from skflows.model_selection import FlowGridSearchCV
 from skflows.training import trainer
 from skflows.training.data_parallel import Group, current_group, in_group
 
 X = np.column_stack([banana(301), np.random.default_rng(1).poisson(2, 301)])
 WEIGHT = np.random.default_rng(2).uniform(0, 2, len(X))
-TIMEOUT = datetime.timedelta(seconds=20)
+TIMEOUT = datetime.timedelta(minutes=2)
 
 
 def in_processes(run, size):
@@ -30,7 +32,10 @@ def in_processes(run, size):
     def join(rank):
         group = Group(distributed.ProcessGroupGloo(store, rank, size, TIMEOUT))
         with in_group(group):
-            return run(rank)
+            try:
+                return run(rank)
+            finally:
+                group.processes = None  # as when the process ends
 
     with ThreadPoolExecutor(size) as pool:
         return list(pool.map(join, range(size)))
@@ -161,6 +166,54 @@ def test_a_process_that_fails_does_not_hang_the_others(limit, monkeypatch):
         return True
 
     assert in_processes(fit, 2) == [True, True]
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        StackedDensity(
+            [(name, NSFDensity(max_iter=2, n_transforms=1)) for name in "ab"], cv=2, random_state=0
+        ),
+        FlowGridSearchCV(
+            NSFDensity(max_iter=2, n_transforms=1, random_state=0), {"dropout": [0.0, 0.2]}, cv=2
+        ),
+        TableDensity(max_iter=2, n_orders=1, random_state=0),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_estimators_with_several_trainings_agree(estimator):
+    one, other = fit_together(estimator, 2)
+    np.testing.assert_array_equal(one.score_samples(X), other.score_samples(X))
+
+
+@pytest.mark.parametrize("n_before", [1, 4])
+def test_a_checkpoint_is_that_of_the_first_process(tmp_path, monkeypatch, n_before):
+    """All processes continue from it, to the bits of a fit that nothing ended."""
+    density = NSFDensity(n_transforms=1, hidden_layer_sizes=8, batch_size=64, random_state=0)
+    density.set_params(max_iter=6, n_iter_no_change=10)
+    whole, _ = fit_together(density, 2)
+    fit_epoch, epochs = trainer.Trainer._fit_epoch, []
+
+    def counted(self):
+        epochs.append(self.epoch)
+        if self.epoch == limit:
+            raise InterruptedError
+        fit_epoch(self)
+
+    def fit(rank):
+        return clone(density).set_callbacks(Checkpoint(tmp_path, every=0)).fit(X)
+
+    monkeypatch.setattr(trainer.Trainer, "_fit_epoch", counted)
+    monkeypatch.setattr(_checkpoint, "is_first_process", lambda: current_group().rank == 0)
+    limit = n_before
+    with pytest.raises(InterruptedError):
+        in_processes(fit, 2)
+    assert len([*tmp_path.glob("*.checkpoint")]) == 1
+    limit = None
+    epochs.clear()
+    for found in in_processes(fit, 2):
+        np.testing.assert_array_equal(found.score_samples(X), whole.score_samples(X))
+    assert sorted(epochs) == sorted([*range(n_before, 6)] * 2)
 
 
 SCRIPT = """
