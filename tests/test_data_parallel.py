@@ -14,7 +14,7 @@ from _densities import banana
 from sklearn.base import clone
 from torch import distributed
 
-from skflows import CNFDensity, MAFDensity, NSFDensity, StackedDensity, TableDensity
+from skflows import CNFDensity, MAFDensity, NSFDensity, StackedDensity
 from skflows.callbacks import Checkpoint, _checkpoint
 from skflows.model_selection import FlowGridSearchCV
 from skflows.training import trainer
@@ -177,7 +177,6 @@ def test_a_process_that_fails_does_not_hang_the_others(limit, monkeypatch):
         FlowGridSearchCV(
             NSFDensity(max_iter=2, n_transforms=1, random_state=0), {"dropout": [0.0, 0.2]}, cv=2
         ),
-        TableDensity(max_iter=2, n_orders=1, random_state=0),
     ],
     ids=lambda estimator: type(estimator).__name__,
 )

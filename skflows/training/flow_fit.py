@@ -129,6 +129,7 @@ class FlowFit(ABC):
 
     def _take_own_part(self):
         """Go on with the part of the rows that this process trains on, and draws of its own."""
+        self.n_train = self.group.n_rows(self.rows)
         train = self.rows, unit_mean(self.weight)
         held_out = self.held_out and (self.held_out[0], unit_mean(self.held_out[1]))
         (self.rows, self.weight), self.held_out = self.group.own_part(train, held_out)
@@ -280,7 +281,7 @@ class GradientFit(FlowFit):
     def stack_key(self):
         """Return what members of a stack must share, besides the shapes of their bijections."""
         est = self.estimator
-        steps = self.batch_size, math.ceil(len(self.rows) / self.batch_size)
+        steps = self.batch_size, math.ceil(self.n_train / self.batch_size)
         state = self.device, self.dtype, self.is_small, self.validation is None
         phases = est._phases(self.max_iter)
         return *steps, *state, phases, est.time_limit, self.increment

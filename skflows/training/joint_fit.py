@@ -77,9 +77,9 @@ def stackable_groups(fits, exact):
     for i, fit in enumerate(fits):
         for group in groups:
             first = fits[group[0]]
-            n_rows = (len(group) + 1) * min(first.batch_size, len(first.rows))
+            n_rows = (len(group) + 1) * min(first.batch_size, first.n_train)
             is_alike = fit.stack_key() == first.stack_key() and (
-                not exact or len(fit.rows) == len(first.rows)
+                not exact or fit.n_train == first.n_train
             )
             if n_rows <= MAX_ROWS and is_alike:
                 if stackable(first.flow.bijection, fit.flow.bijection):
