@@ -28,6 +28,7 @@ SUBMODULES = (
     "callbacks",
     "compression",
     "conditional",
+    "dask",
     "density",
     "ensemble",
     "inspection",

@@ -26,7 +26,7 @@ ROOMS = [
     {"density"},
     {"ensemble"},
     {"conditional", "table"},
-    {"compression", "model_selection", "outlier", "inspection"},
+    {"compression", "dask", "model_selection", "outlier", "inspection"},
     {"cli"},
 ]
 ALL_ROOMS = set().union(*ROOMS)

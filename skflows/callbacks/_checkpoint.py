@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from contextlib import suppress
 from contextvars import ContextVar
@@ -155,6 +156,8 @@ class Folder:
 
     def claim(self, estimator, data):
         """Take the folder for a fit, or raise an error if it belongs to another one."""
+        if not is_first_process():
+            return
         manifest = self._manifest()
         now = {"skflows": [package_version()] * 2, **description(estimator, data)}
         if "fit" not in manifest:
@@ -260,8 +263,18 @@ def random_state_of(estimator):
     return check_random_state(estimator.random_state)
 
 
+def is_first_process():
+    """Return whether no other process of `torch.distributed` writes the checkpoint."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.distributed.is_available():
+        return True
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
 def _folder_of(estimator):
     """Return the folder of the fit that runs, or that an estimator is about to begin."""
+    if not is_first_process():
+        return None
     if (folder := _FOLDER.get()) is not None:
         return folder
     # The fit has not begun, or runs in another process than the estimator that began it.

@@ -144,7 +144,8 @@ class BaseFlowDensity(
             epoch[0].call_on_fit_task_begin(**task)
 
         def on_epoch_end(history):
-            self._print_progress(history, max_iter)
+            if flow_fit.group.rank == 0:
+                self._print_progress(history, max_iter)
             return epoch[0].call_on_fit_task_end(
                 **task, reconstruction_attributes=lambda: self._fitted(flow_fit, rows, weight)
             )
@@ -178,6 +179,7 @@ class BaseFlowDensity(
         else:
             for name, value in self._fitted(flow_fit, X, weight).items():
                 setattr(self, name, value)
+            self.offset_ = flow_fit.group.first(self.offset_)  # a time limit takes fewer rows
         # Last, so that a user who turns warnings into errors loses nothing.
         self._warn_of_trouble(history)
         if not only_score:

@@ -77,9 +77,9 @@ def stackable_groups(fits, exact):
     for i, fit in enumerate(fits):
         for group in groups:
             first = fits[group[0]]
-            n_rows = (len(group) + 1) * min(first.batch_size, len(first.rows))
+            n_rows = (len(group) + 1) * min(first.batch_size, first.n_train)
             is_alike = fit.stack_key() == first.stack_key() and (
-                not exact or len(fit.rows) == len(first.rows)
+                not exact or fit.n_train == first.n_train
             )
             if n_rows <= MAX_ROWS and is_alike:
                 if stackable(first.flow.bijection, fit.flow.bijection):
@@ -122,9 +122,12 @@ def fit_stack(fits, stacked, on_epoch_begin=None, on_epoch_end=None):
             validation,
             generators=shared_generators(fits),
             redraw=redraw if redraws else None,
+            group=first.group,
             on_epoch_begin=on_epoch_begin,
             on_epoch_end=None if on_epoch_end is None else on_stack_epoch_end,
-            file=training_file(first.estimator, *(fit.identity() for fit in fits)),
+            file=first.group.file(
+                training_file(first.estimator, *(fit.identity() for fit in fits))
+            ),
             **settings[0] | of_members,
         )
     copy_members()

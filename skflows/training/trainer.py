@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from ..nn.random_draws import draw_once, drawing_from
+from .data_parallel import ALONE
 from .history import Progress, as_list
 from .losses import LIKELIHOOD, mean_log_prob
 from .model_stack import substack
@@ -54,8 +55,11 @@ def without_padding(y, weight):
     return y.masked_fill(padding.unsqueeze(-1), 0.0) if padding.any() else y
 
 
-def shuffled_batches(y, weight, batch_size, generators):
+def shuffled_batches(y, weight, batch_size, generators, n_batches=None):
     """Yield batches of rows with their weights, each member's rows in an order of its own.
+
+    By default as few batches as ``batch_size`` allows. Rows of weight 0 fill up more batches than
+    there are rows.
 
     A single batch has the rows in their order. If ``batch_size`` is a multiple of 16 and batches
     have 32 rows or more on average, their sizes are multiples of 16, and rows of weight 0 fill up
@@ -63,7 +67,7 @@ def shuffled_batches(y, weight, batch_size, generators):
     with multiples of 16, members of a stack get the bits that they get alone.
     """
     n = weight.shape[-1]
-    n_batches = math.ceil(n / batch_size)
+    n_batches = n_batches or math.ceil(n / batch_size)
     if n_batches == 1:
         yield y, weight
         return
@@ -73,8 +77,9 @@ def shuffled_batches(y, weight, batch_size, generators):
     in_units = batch_size % BATCH_UNIT == 0 and n >= 2 * BATCH_UNIT * n_batches
     unit = BATCH_UNIT if in_units else 1
     y, weight = y.flatten(0, -2), weight.flatten()[order]
-    if n_fill := -n % unit:
-        order = torch.cat([order, order[..., -n_fill:]], -1)  # repeats rows of the last batch
+    if n_fill := max(-n % unit, n_batches - n):
+        filling = torch.arange(-n_fill, 0, device=y.device) % n  # rows of the last batch again
+        order = torch.cat([order, order[..., filling]], -1)
         weight = F.pad(weight, (0, n_fill))
     share, more = divmod(order.shape[-1] // unit, n_batches)
     # The larger batches come last, because the last one has rows that do not count.
@@ -144,6 +149,8 @@ class Trainer:
         The loss, and the score of held-out rows.
     history : History, or a list of one for each member, optional
         The history of an earlier training to continue.
+    group : Group, optional
+        The processes that train together, each on its own rows: ``batch_size`` is that of all.
     on_epoch_begin : callable, optional
         Called without arguments before each epoch.
     on_epoch_end : callable, optional
@@ -173,6 +180,7 @@ class Trainer:
         redraw=None,
         objective=LIKELIHOOD,
         history=None,
+        group=ALONE,
         on_epoch_begin=None,
         on_epoch_end=None,
         checkpoint=None,
@@ -182,13 +190,16 @@ class Trainer:
         self.n_members = math.prod(members)
         self.bijection = self.whole_bijection = bijection
         self.y = train.y
+        self.group = group
         n_positive = (train.weight > 0).sum(-1, keepdim=True)
-        self.weight = train.weight * (n_positive / train.weight.sum(-1, keepdim=True))
+        total = train.weight.sum(-1, keepdim=True)
+        self.weight = train.weight * (group.sum(n_positive) / group.sum(total))
         self.whole_weight = self.weight
         self.validation = None if validation is None else (validation.y, validation.weight)
         self.max_iter = max_iter
         self.batch_size = batch_size
-        self.n_steps = max_iter * math.ceil(n / batch_size)
+        self.n_batches = math.ceil(int(group.sum(torch.tensor(n))) / batch_size)
+        self.n_steps = max_iter * self.n_batches
         self.use_dropout = use_dropout
         self.schedule = schedule
         self.redraw = redraw
@@ -205,12 +216,17 @@ class Trainer:
             state=optimizer_state,
             n_members=self.n_members,
         )
+        for weights in (self.optimizer.weights, self.optimizer.average):
+            weights.copy_(group.first(weights))
         self.best = self.optimizer.average.clone()
         self.first = self.best.clone()
         self.latest = self.best.clone()  # after the last whole epoch
         self.running = list(range(self.n_members))  # the members whose rows the tensors hold
-        validation_log_det = 0.0 if validation is None else validation.log_det
-        settings = train.log_det, validation_log_det, tol, n_iter_no_change
+        validation_log_det = 0.0
+        if validation is not None:
+            validation_log_det = group.mean(validation.log_det, validation.weight.sum(-1))
+        log_det = group.mean(train.log_det, train.weight.sum(-1))
+        settings = log_det, validation_log_det, tol, n_iter_no_change
         of_members = [per_member(value, self.n_members) for value in settings]
         past = [None] * self.n_members if history is None else as_list(history)
         bijection.eval()
@@ -242,6 +258,8 @@ class Trainer:
                 if self.checkpoint is not None:
                     self.checkpoint(self.state, self.is_over)
         except KeyboardInterrupt:
+            if self.group.size > 1:
+                raise  # the others may be at another step
             self._keep_last_epoch()
         self._forget_bad_weights()
         self.whole.load(self.best)
@@ -292,7 +310,8 @@ class Trainer:
         scores = []
         for weights in (self.best, self.first):
             self.whole.load(weights)
-            scores.append(per_member(mean_log_prob(latent, *rows), self.n_members))
+            score = self.group.mean(mean_log_prob(latent, *rows), rows[1].sum(-1))
+            scores.append(per_member(score, self.n_members))
         for i in diverged:
             latest, initial = scores[0][i], scores[1][i]
             if math.isfinite(initial) and not latest >= initial:  # or it is NaN
@@ -331,9 +350,12 @@ class Trainer:
         totals: dict[str, torch.Tensor] = {}
         seen = torch.zeros_like(optimizer.n_steps)
         first_step = self.step
+        self.group.own_draws(self.generators)
         self.bijection.train(self.use_dropout)
         with drawing_from(self.generators):
-            batches = shuffled_batches(rows, self.weight, self.batch_size, self.generators)
+            batches = shuffled_batches(
+                rows, self.weight, self.batch_size, self.generators, self.n_batches
+            )
             for batch, weight in batches:
                 factor = self.schedule(self.step, self.n_steps)
                 if factor == 0 and self.step > first_step:
@@ -342,6 +364,7 @@ class Trainer:
                 losses, gradients = self.objective.gradients(
                     self.bijection, batch, weight, count.clamp(min=1)
                 )
+                losses, gradients, count = self.group.step(losses, gradients, count)
                 alive = optimizer.step(losses["loss"], gradients, factor)
                 self.step += 1
                 for name, loss in losses.items():
@@ -382,6 +405,7 @@ class Trainer:
                 self.whole.load(self.best)
                 self.whole.weights[self.running] = self.optimizer.average
             stop = self.on_epoch_end is not None and bool(self.on_epoch_end(self.history))
+            stop = self.group.first(stop)
             if stop and not to_validate:
                 self._validate()
         for history in as_list(self.history):
@@ -399,7 +423,9 @@ class Trainer:
         if self.validation is None:
             return [None] * len(self.running)
         latent = partial(self.objective.latent, self.bijection)
-        return per_member(mean_log_prob(latent, *self.validation), len(self.running))
+        scores = mean_log_prob(latent, *self.validation)
+        scores = self.group.mean(scores, self.validation[1].sum(-1))
+        return per_member(scores, len(self.running))
 
     def _all_done(self):
         return all(self.progress[i].done for i in self.running)
