@@ -13,7 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
 from skflows import AutoDensity, DensityOutlierDetector, TableDensity, TableImputer
-from skflows.outlier._tables import needs_table_density
+from skflows.outlier._tables import RowCodec, needs_table_density
 from skflows.table import _components, _latent_classes, _parts
 from skflows.table._columns import decide, lattice_of
 from skflows.table._frames import Column, read_frame, write_frame
@@ -630,6 +630,12 @@ def test_detectors_of_tables(table):
     with pytest.raises(ValueError, match="sample_weight"):
         DensityOutlierDetector(quick()).fit(own, sample_weight=np.ones(N))
     assert not needs_table_density(table[["member"]])
+
+
+def test_texts_in_a_column_of_numbers_are_named_by_detectors():
+    codec = RowCodec(pd.DataFrame({"code": [1, 2]}))
+    with pytest.raises(ValueError, match="'code' held numbers in fit; now it holds 'A0'"):
+        codec.rows(pd.DataFrame({"code": ["A0", "1"]}))
 
 
 def test_numbers_between_levels_look_like_numbers():

@@ -227,8 +227,15 @@ def complete_numbers(frame, path, columns=None, exclude=(), remedy=REMEDY):
 
 
 def write_csv(columns, path):
-    """Write a dict of columns, or a table, to a file, or print it if ``path`` is None or ``-``."""
+    """Write a dict of columns, or a table, to a file, or print it if ``path`` is None or ``-``.
+
+    A file that ends with ``.parquet`` is written as Parquet.
+    """
     frame = import_pandas().DataFrame(columns)
+    if path is not None and path.suffix == ".parquet":
+        with replace_file(path, "wb") as file:
+            frame.to_parquet(file, index=False)
+        return
     frame.columns = [without_formula(name) for name in frame]
     for name in frame.select_dtypes(exclude="number"):
         frame[name] = frame[name].map(without_formula)

@@ -19,6 +19,7 @@ from ._csv import (
     with_dates,
     write_csv,
 )
+from ._models import warn_of_unseen
 from ._progress import print_status
 
 TABLE_SECONDS = 30  # of the fit to a table with texts or gaps
@@ -46,7 +47,11 @@ def run_outliers(args):
         check_matplotlib("skflows outliers --report")
     if args.reference is not None and args.reference.resolve() == args.data.resolve():
         raise ValueError(SAME_REFERENCE.format(args.data))
-    table = read_csv(args.data, args.sep, args.decimal)
+    known, texts = None, ()
+    if args.reference is not None:
+        known = read_csv(args.reference, args.sep, args.decimal)
+        texts = list(known.select_dtypes(exclude=["number", "bool"]))
+    table = read_csv(args.data, args.sep, args.decimal, texts)
     exclude = args.exclude
     if args.id is not None:
         select(table, [args.id], args.data)
@@ -56,16 +61,18 @@ def run_outliers(args):
             f"{args.data} has a column {taken[0]!r}, which the output adds: rename the column"
         )
     frame = chosen_columns(table, args.data, args.columns, exclude)
-    is_table = needs_table(frame)
+    if known is not None:
+        known = select(known, [*frame], args.reference)
+    is_table = needs_table(frame) or (known is not None and needs_table(known.dropna()))
     if is_table:
         frame = with_dates(frame)
     else:
         frame = complete_numbers(frame, args.data, args.columns and [*frame])
-    known = frame
-    if args.reference is not None:
-        known = read_csv(args.reference, args.sep, args.decimal)
+    if known is None:
+        known = frame
+    else:
         if is_table:
-            known = with_dates(select(known, [*frame], args.reference))
+            known = with_dates(known)
         else:
             known = complete_numbers(known, args.reference, [*frame])
         if known.equals(frame):
@@ -117,6 +124,8 @@ def find_outliers(args, table, frame, known, is_table=False):
             file=sys.stderr,
         )
     detector.fit(known)
+    if is_table:
+        warn_of_unseen(detector.models_[0].density.estimator_, frame)
     if judges_itself:
         scores, p_values = detector.held_out_scores_, detector.p_values_
     else:

@@ -41,7 +41,13 @@ class RowCodec:
     def rows(self, X):
         frame = read_frame(X, self.names)
         rows = np.full((len(frame), len(frame.columns)), None, dtype=object)
-        for target, column in zip(rows.T, frame.columns, strict=True):
+        names = self.names or range(len(self.like))
+        for target, column, like, name in zip(rows.T, frame.columns, self.like, names, strict=True):
+            if like.role in NUMERIC and column.role != like.role and column.known.any():
+                raise ValueError(
+                    f"column {name!r} held {like.role}s in fit; now it holds "
+                    f"{column.values[column.known][0]!r}."
+                )
             target[column.known] = column.values[column.known]
         return rows
 
