@@ -28,13 +28,14 @@ from sklearn.ensemble import (
     IsolationForest,
 )
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+from sklearn.frozen import FrozenEstimator
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import NearestNeighbors
 
-from skflows import TableDensity
+from skflows import DensityOutlierDetector, TableDensity
 from skflows.table._columns import Schema
 from skflows.table._frames import read_frame
 from skflows.table._latent_classes import conditional
@@ -673,13 +674,17 @@ def run_outliers(args, seed):
             odd = rng.permutation(len(test))[: len(test) // 10]
             rows = planted(test, odd, kind, rng)
             changed = ((rows != test) & ~(rows.isna() & test.isna())).any(axis=1).to_numpy()
-            for method in ("TableDensity", *DETECTORS):
+            ours = ("TableDensity", "dependence") if kind == "swaps" else ("TableDensity",)
+            for method in (*ours, *DETECTORS):
                 key = {"part": "outliers", "set": name, "n": len(train), "kind": kind}
                 key |= {"method": method, "seed": seed}
                 if is_done(args, key):
                     continue
-                if method == "TableDensity":
-                    scores = fitted(train, seed, missing)[0].score_samples(rows)
+                if method in ours:
+                    density = FrozenEstimator(fitted(train, seed, missing)[0])
+                    statistic = "dependence" if method == "dependence" else "log_density"
+                    detector = DensityOutlierDetector(density, statistic=statistic)
+                    scores = detector.fit(train[:100]).score_samples(rows)
                 else:
                     scores = DETECTORS[method](*one_hot(train, rows), seed)
                 ranks = stats.rankdata(-scores)

@@ -2,6 +2,7 @@
 
 import pickle
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -9,10 +10,12 @@ import pytest
 from scipy.special import logsumexp
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
 from skflows import AutoDensity, DensityOutlierDetector, TableDensity, TableImputer
+from skflows.inspection import ConditionalDensityDisplay, SamplesDisplay
 from skflows.outlier._tables import RowCodec, needs_table_density
 from skflows.table import _components, _latent_classes, _parts
 from skflows.table._columns import decide, lattice_of
@@ -256,6 +259,48 @@ def test_predictions(density, table):
     assert below * (grid[1] - grid[0]) == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.parametrize("name", ["sex", "age", "hour", "rain"])
+def test_display_of_a_conditional(density, table, name):
+    """What it draws is the conditional density, and sums to 1 without atoms."""
+    rows = table[:2].copy()
+    display = ConditionalDensityDisplay.from_estimator(density, rows, column=name)
+    spacing = 1 if display.is_discrete else np.gradient(display.grid)[:, None]
+    atom = np.exp(density.condition(rows.drop(columns="rain")).score_samples(np.zeros((2, 1))))
+    total = 1 - atom if name == "rain" else 1
+    np.testing.assert_allclose((display.density * spacing).sum(axis=0), total, atol=0.02)
+    if name == "sex":
+        drawn = [bar.get_height() for bar in display.axes_[1].patches]
+        np.testing.assert_allclose(drawn, density.predict_proba("sex", rows)[1])
+    observed = table[name][1]
+    marks = [line for line in display.axes_[1].lines if line.get_linestyle() == "--"]
+    assert len(marks) == (not pd.isna(observed))
+    assert display.axes_[0].get_xlabel() == name
+    plt.close("all")
+
+
+def test_displays_of_unknown_columns(density, table):
+    with pytest.raises(ValueError, match="column names the columns \\['pie'\\]"):
+        ConditionalDensityDisplay.from_estimator(density, table[:2], column="pie")
+    with pytest.raises(ValueError, match="'since' is datetime"):
+        ConditionalDensityDisplay.from_estimator(density, table[:2], column="since")
+
+
+def test_display_of_samples(density, table):
+    """Categories have bars with their names; gaps are left out, and dates are in years."""
+    names = ["sex", "grade", "age", "since"]
+    display = SamplesDisplay.from_estimator(density, table, names, random_state=0)
+    assert display.categories == {"sex": ["female", "male"], "grade": ["low", "mid", "high"]}
+    bars, _ = display.axes_[0, 0].patches[:2]
+    np.testing.assert_allclose(
+        bars.get_data().values, table["sex"].value_counts(normalize=True).sort_index()
+    )
+    labels = [label.get_text() for label in display.axes_[-1, 1].get_xticklabels()]
+    assert labels == ["low", "mid", "high"]
+    assert np.isnan(display.X[:, 2]).sum() == table["age"].isna().sum()
+    assert 2023.9 < display.X[:, 3].min() < display.X[:, 3].max() < 2026.1
+    plt.close("all")
+
+
 def test_pickles_and_files(density, table, tmp_path):
     scores = density.score_samples(table[:9])
     assert (pickle.loads(pickle.dumps(density)).score_samples(table[:9]) == scores).all()
@@ -442,6 +487,19 @@ def test_outlier_detector(table):
     assert found.iloc[0].idxmin() in ("x", "side")
     copy = pickle.loads(pickle.dumps(detector))
     assert (copy.score_samples(frame[:5]) == detector.score_samples(frame[:5])).all()
+
+
+def test_dependence(density, table):
+    """The log-density minus those of the single columns; 0 if they are independent."""
+    detector = DensityOutlierDetector(FrozenEstimator(density), statistic="dependence")
+    rows = table[:20]
+    found = detector.fit(table[:50]).score_samples(rows)
+    singles = sum(density.marginal([name]).score_samples(rows[[name]]) for name in table)
+    np.testing.assert_allclose(found, density.score_samples(rows) - singles, atol=1e-8)
+    one = rows[:1].assign(**dict.fromkeys(table.columns.drop("size")))  # nothing to depend on
+    np.testing.assert_allclose(detector.score_samples(one), 0, atol=1e-8)
+    with pytest.raises(ValueError, match="needs the densities of single columns"):
+        DensityOutlierDetector(AutoDensity(), statistic="dependence").fit(np.eye(9))
 
 
 def test_tables_that_need_this_density(table):

@@ -39,7 +39,7 @@ from ._scored_density import fit_scored
 from ._statistics import STATISTICS, Setting, held_out_values
 from ._tables import RowCodec, needs_table_density, on_tables, takes_tables
 
-FOR_TABLES = ("log_pool", "log_density", "typicality")
+FOR_TABLES = ("log_pool", "log_density", "typicality", "dependence")
 
 ROWS_PER_COLUMN = 20  # from which on leave-one-out scores are as good as those of folds
 
@@ -71,6 +71,9 @@ class DensityOutlierDetector(
           mixture, kernels and flow on columns that are scaled, whitened or mapped through their
           quantiles. How well each of these predicts ordinary rows says little about unusual ones.
         - "log_density": the log-density, in nats.
+        - "dependence": the log-density minus the sum of those of the single columns, for a
+          `TableDensity`: odd combinations of values, of which each on its own may be common or
+          rare.
         - "latent_norm": minus the distance to the origin of the latent space, for estimators with
           `transform`.
         - "typicality": ``-abs(log_density - mean)``, with the mean over unseen rows: a density that
@@ -265,7 +268,7 @@ class DensityOutlierDetector(
         given = {"X": X, "y": y}
         random_state = check_random_state(self.random_state)
         estimator = self.estimator
-        if estimator is None and needs_table_density(X):
+        if estimator is None and (self.statistic == "dependence" or needs_table_density(X)):
             # A category that a fold lacks, or that is new, is rare rather than an error.
             seed = random_state.randint(2**31 - 1)
             estimator = TableDensity(handle_unknown="rare", random_state=seed)
@@ -354,6 +357,11 @@ class DensityOutlierDetector(
                 f"statistic='latent_norm' needs a latent space, and {type(estimator).__name__} "
                 "has no transform: give a flow, such as NSFDensity, or choose another statistic."
             )
+        if self.statistic == "dependence" and self._codec is None:
+            raise ValueError(
+                f"statistic='dependence' needs the densities of single columns, which "
+                f"{type(estimator).__name__} does not have: give a TableDensity."
+            )
         if self._codec is not None and self.statistic not in FOR_TABLES:
             raise ValueError(
                 f"statistic={self.statistic!r} needs numbers; for tables choose one of "
@@ -369,8 +377,10 @@ class DensityOutlierDetector(
 
     def _with_folds(self, estimator):
         """Return the estimator; a mixture holds out every row if rows of `fit` are to be judged."""
-        is_judged = self.calibration == "empirical_null" and isinstance(
-            estimator, MixtureMixin | TableDensity
+        is_judged = (
+            self.calibration == "empirical_null"
+            and isinstance(estimator, MixtureMixin | TableDensity)
+            and STATISTICS[self.statistic].held_out is not None
         )
         if is_judged and isinstance(estimator.cv, str) and isinstance(self.cv, str):  # both "auto"
             return clone(estimator).set_params(cv=N_FOLDS)

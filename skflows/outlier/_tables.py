@@ -93,6 +93,16 @@ class OnTables(PersistenceMixin, BaseEstimator):
     def score_samples(self, X):
         return self.estimator_.score_samples(self.codec.table(X))
 
+    def dependence(self, X):
+        """Return the log-density of each row minus those of its single columns."""
+        density = self.estimator_
+        rows = density._rows(self.codec.table(X))
+        joint = density._log_prob(rows)
+        parts = (np.isin(np.arange(rows.known.shape[1]), own) for own in density._schema.of_column)
+        singles = sum(density._log_prob(rows.only(own[None])) for own in parts)
+        # A value that is impossible on its own has no dependence on others.
+        return np.where(np.isneginf(singles), -np.inf, joint - singles)
+
     def surprises(self, table):
         """Return how much less likely each value is than usual, given the others of its row.
 
