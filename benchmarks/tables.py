@@ -855,10 +855,9 @@ def shapes(real, fake):
         warnings.simplefilter("ignore")
         report = QualityReport()
         report.generate(real, fake, {"columns": kinds}, verbose=False)
-        scores = report.get_properties().set_index("Property")["Score"]
-    return {
-        "columns": float(scores["Column Shapes"]),
-        "pairs": float(scores["Column Pair Trends"]),
+    return {  # some pairs have none
+        key: float(report.get_details(name)["Score"].mean())
+        for key, name in (("columns", "Column Shapes"), ("pairs", "Column Pair Trends"))
     }
 
 
