@@ -82,7 +82,10 @@ def density(table):
 
 
 @parametrize_with_checks(
-    [quick(max_iter=1, n_orders=1), TableImputer(quick(max_iter=1, n_orders=1), random_state=0)]
+    [quick(max_iter=1, n_orders=1), TableImputer(quick(max_iter=1, n_orders=1), random_state=0)],
+    expected_failed_checks=lambda _: {
+        "check_sample_weight_equivalence_on_dense_data": "other rows are held out"
+    },
 )
 def test_check_estimator(estimator, check):
     check(estimator)
@@ -457,6 +460,32 @@ def test_rare_categories(table):
     assert (scores < own.score_samples(table[:5].assign(sex="male"))).all()
 
 
+def test_weights_of_0_and_equal_weights(table, density):
+    rows = table[:60]
+    weight = np.where(np.arange(60) % 3, 2.0, 0.0)
+    fitted = quick(max_iter=1).fit(rows, sample_weight=weight)
+    plain = quick(max_iter=1).fit(rows[weight > 0])
+    np.testing.assert_array_equal(fitted.score_samples(rows[:9]), plain.score_samples(rows[:9]))
+    assert np.isnan(fitted.held_out_scores_[weight == 0]).all()
+    assert np.isfinite(fitted.held_out_scores_[weight > 0]).all()
+
+
+def test_a_row_of_weight_3_counts_as_three():
+    """Up to priors, shrinkage and the rows that are held out."""
+    table = mixed_table(300)[["sex", "size", "rain"]]
+    weight = np.where(table["sex"] == "male", 3.0, 1.0)
+    repeated = table.loc[table.index.repeat(weight.astype(int))]
+    test = mixed_table(300, seed=1)[list(table)]
+    fits = [
+        quick(max_iter=5).fit(rows, sample_weight=w)
+        for rows, w in ((table, weight), (repeated, None), (table, None))
+    ]
+    ours, theirs, plain = (each.score(test) for each in fits)
+    assert abs(ours - theirs) < 0.08 < 0.15 < abs(plain - theirs)
+    ours, theirs, plain = (each.predict_proba("sex", {"rain": 1.0})[0, 1] for each in fits)
+    assert abs(ours - theirs) < 0.08 < 0.15 < abs(plain - theirs)
+
+
 def test_an_interrupt_keeps_what_is_fitted(monkeypatch, table):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -685,8 +714,9 @@ def test_detectors_of_tables(table):
     assert (detector.held_out_scores_ == scores).all()
     rows = detector._codec.rows(own)
     assert set(detector._codec.codes(rows)[:, 3]) == {0, 1}
-    with pytest.raises(ValueError, match="sample_weight"):
-        DensityOutlierDetector(quick()).fit(own, sample_weight=np.ones(N))
+    weight = np.where(np.arange(N) < 150, 0.0, 1.0)
+    weighted = clone(detector).fit(own, sample_weight=weight)
+    assert (np.isnan(weighted.held_out_scores_) == (weight == 0)).all()
     assert not needs_table_density(table[["member"]])
 
 

@@ -29,7 +29,12 @@ from ..ensemble._mixture import MixtureMixin
 from ..preprocessing.column_checks import ColumnWarning
 from ..preprocessing.dequantizer import discrete_columns
 from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit_context
-from ..preprocessing.validation import uneven, validate_rows, weighted_rows
+from ..preprocessing.validation import (
+    uneven,
+    validate_rows,
+    validate_weight,
+    weighted_rows,
+)
 from ..table import TableDensity
 from ..table._frames import is_frame
 from ._calibration import NULLS, discoveries, equalized, least_p_value, pool_fold_scores
@@ -274,13 +279,10 @@ class DensityOutlierDetector(
             estimator = TableDensity(handle_unknown="rare", random_state=seed)
         self._codec = None
         if estimator is not None and takes_tables(estimator):
-            if sample_weight is not None:
-                raise ValueError(
-                    f"{type(estimator).__name__} takes no sample_weight: leave it out, or repeat "
-                    "or leave out rows."
-                )
             X = self._encoded(X)
-            weight, is_weighted = np.ones(len(X)), np.ones(len(X), dtype=bool)
+            weight = validate_weight(sample_weight, X, least=2)
+            is_weighted = weight > 0
+            X, weight = X[is_weighted], weight[is_weighted]
         else:
             X, weight, is_weighted = weighted_rows(self, X, sample_weight, least=2)
         trim = self.trim

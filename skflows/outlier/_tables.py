@@ -86,8 +86,8 @@ class OnTables(PersistenceMixin, BaseEstimator):
         self.estimator = estimator
         self.codec = codec
 
-    def fit(self, X, y=None):
-        self.estimator_ = self.estimator.fit(self.codec.table(X))
+    def fit(self, X, y=None, sample_weight=None):
+        self.estimator_ = self.estimator.fit(self.codec.table(X), sample_weight=sample_weight)
         return self
 
     def score_samples(self, X):

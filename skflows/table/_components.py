@@ -92,17 +92,17 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     with torch_seed(seed, torch.device("cpu")), gradients_enabled(), one_thread():
         generator = torch.Generator().manual_seed(seed)
         network = OrderAgnosticNetwork(
-            schema.parts, train.rows.code, HIDDEN, N_COMPONENTS, DROPOUT, gaussian
+            schema.parts, train.rows.code, train.weight, HIDDEN, N_COMPONENTS, DROPOUT, gaussian
         )
         own, other = Packing(train), Packing(held_out)
-        ones = [torch.ones(len(view)) for view in (train, held_out)]
+        weights = [torch.from_numpy(view.weight).float() for view in (train, held_out)]
         schedule = cosine_with_warm_up
         if seconds is not None:
             schedule = TimeLimited(schedule, seconds, started)
         history = Trainer(
             network,
-            Rows(own.packed, ones[0], own.offset),
-            Rows(other.packed, ones[1], other.offset),
+            Rows(own.packed, weights[0], own.offset),
+            Rows(other.packed, weights[1], other.offset),
             max_iter=settings["max_iter"],
             batch_size=BATCH_SIZE,
             learning_rate=LEARNING_RATE,
@@ -154,9 +154,12 @@ class TableOutcome(NamedTuple):
         return f"held-out score {self.scores.mean():.4f}, {self.seconds:.1f} s"
 
 
-def fit_components(found, schema, rows, splits, seed, time_limit, started):
+def fit_components(found, schema, rows, weight, splits, seed, time_limit, started):
     """Yield the `TableOutcome` of each component on the splits, or None without time for it."""
-    views = [(TableView(schema, rows.take(a)), TableView(schema, rows.take(b))) for a, b in splits]
+    views = [
+        tuple(TableView(schema, rows.take(some), weight[some]) for some in split)
+        for split in splits
+    ]
     n_networks = sum(component.is_trained for component in found)
     for component in found:
         clock = time.monotonic()
@@ -178,5 +181,5 @@ def fit_components(found, schema, rows, splits, seed, time_limit, started):
         n_networks -= component.is_trained
         if len(views) == 1 and not component.is_trained:
             # The held-out rows count too. Members of several folds make up for one another.
-            members = [component.fit(TableView(schema, rows), None, seed, None)]
+            members = [component.fit(TableView(schema, rows, weight), None, seed, None)]
         yield TableOutcome(members, np.concatenate(scores), time.monotonic() - clock, interrupted)

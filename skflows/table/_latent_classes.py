@@ -211,7 +211,7 @@ class Training:
 
     def __init__(self, view, space, random_state):
         cells, parts = view.cells(space), view.schema.parts
-        self.space = space
+        self.space, self.weight = space, view.weight
         numbers = [j for j, part in enumerate(parts) if part.has_number]
         # Points come before cells: cells are exact given points, but not given other cells.
         self.numbers = np.array(sorted(numbers, key=lambda j: parts[j].step is not None), dtype=int)
@@ -220,7 +220,7 @@ class Training:
         y, code = middle + noise * cells.width[:, self.numbers], cells.code
         if len(np.unique(np.isfinite(y), axis=0)) > MAX_PATTERNS and len(y) > SOME_ROWS:
             some = random_state.permutation(len(y))[:SOME_ROWS]
-            y, code = y[some], code[some]
+            y, code, self.weight = y[some], code[some], view.weight[some]
         self.y, self.has = y, np.isfinite(y)
         self.patterns = Patterns(self.has)
         self.levels = {
@@ -233,13 +233,14 @@ class Training:
         """Return the log-probabilities of the levels in each class."""
         found = {}
         for j, one_hot in self.levels.items():
-            prior = (one_hot.sum(axis=0) + 0.5) / (one_hot.sum() + 0.5 * one_hot.shape[1])
+            counts = self.weight @ one_hot + 0.5
+            prior = counts / counts.sum()
             table = share.T @ one_hot + PRIOR_ROWS * prior
             found[j] = np.log(table / table.sum(axis=1, keepdims=True))
         return found
 
     def expectation(self, log_weights, tables, means, covariances):
-        """Return the log-likelihood of each row, its classes, and its numbers filled in."""
+        """Return the mean log-likelihood, weighted classes of rows, and numbers filled in."""
         total = np.tile(log_weights, (len(self.y), 1))
         for j, one_hot in self.levels.items():
             total += one_hot @ tables[j].T
@@ -252,12 +253,17 @@ class Training:
             total[rows] += log_prob.T - 0.5 * len(own) * np.log(2 * np.pi)
             conditionals.append((mean, covariance))
         joint = logsumexp(total, axis=1)
-        share = np.exp(total - joint[:, None])
-        return joint, share, expected(share, self.y, self.patterns, conditionals)
+        share = np.exp(total - joint[:, None]) * self.weight[:, None]
+        return (
+            np.average(joint, weights=self.weight),
+            share,
+            expected(share, self.y, self.patterns, conditionals),
+        )
 
     def fit(self, n_classes, random_state):
         """Return the mean log-likelihood after expectation-maximisation, and the mixture."""
         share = initial_shares(self.y, self.has, self.levels, n_classes, random_state)
+        share *= self.weight[:, None]
         mean, variances = marginal_moments(self.y, self.has)
         # The first classes differ in their means; covariances follow.
         filled = np.where(self.has, self.y, mean)
@@ -269,13 +275,13 @@ class Training:
                 means, covariances = moments(share, *completed, self.space)
             count = share.sum(axis=0) + 1e-3
             model = np.log(count / count.sum()), self.tables(share), means, covariances
-            joint, share, completed = self.expectation(*model)
-            if step > 1 and joint.mean() - before < TOLERANCE:
+            score, share, completed = self.expectation(*model)
+            if step > 1 and score - before < TOLERANCE:
                 break
-            before = joint.mean()
+            before = score
         log_weights, tables, *moments_ = model
         mixture = LatentClasses(self.space, log_weights, tables, self.numbers, *moments_)
-        return joint.mean(), mixture
+        return score, mixture
 
 
 def fit_latent_classes(view, n_classes, space, random_state):
@@ -337,7 +343,7 @@ def moments(share, filled, spread, space):
     for k in range(n_classes):
         residual = filled[k] - means[k]
         scatter[k] += (share[:, k, None] * residual).T @ residual
-    pooled = scatter.sum(axis=0) / len(share)
+    pooled = scatter.sum(axis=0) / share.sum()
     prior = PRIOR_OF_COVARIANCE[space] * d if n_classes > 1 else 0.0
     # With few rows, correlations within all classes are shrunk too.
     shrinkage = d / (d + len(share))
