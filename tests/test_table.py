@@ -20,7 +20,7 @@ from skflows.outlier._tables import RowCodec, needs_table_density
 from skflows.table import _components, _latent_classes, _parts
 from skflows.table._columns import decide, lattice_of
 from skflows.table._frames import Column, read_frame, write_frame
-from skflows.table._latent_classes import LatentClasses
+from skflows.table._latent_classes import LatentClasses, fit_kernels
 from skflows.table._view import TableView
 
 N = 200
@@ -67,6 +67,7 @@ def few_components():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_components, "N_CLASSES", {"quantile": (1,), "linear": (4,)})
         patch.setattr(_components, "N_BINNED_CLASSES", (4,))
+        patch.setattr(_components, "BANDWIDTHS", (0.5,))
         patch.setattr(_latent_classes, "N_RESTARTS", 1)
         yield
 
@@ -360,6 +361,32 @@ def test_known_mixture():
     joint = [truth[:, k] * np.exp(-0.5 * (y - 4 * k) ** 2) / np.sqrt(2 * np.pi) for k in (0, 1)]
     found = own.condition(at).marginal(["y"]).score_samples(pd.DataFrame({"y": y}))
     assert np.abs(np.exp(found) - sum(joint)).max() < 0.12
+
+
+def test_kernels_are_a_density_with_exact_conditionals(table):
+    """Of all kinds of columns, with gaps: each row is a class."""
+    schema = quick().fit(table)._schema
+    rows = schema.encode(read_frame(table))
+    view = TableView(schema, rows)
+    kernels = fit_kernels(view, 0.5, "quantile", np.random.RandomState(0))
+    assert len(kernels.log_weights) == N
+    given = rows.only(np.arange(rows.known.shape[1])[None] % 2 == 0)
+    joint, marginal = kernels.log_prob(view), kernels.log_prob(TableView(schema, given))
+    np.testing.assert_allclose(kernels.log_prob(view, given.known), joint - marginal, atol=1e-8)
+    for j in (0, 1):  # sex and size
+        found = kernels.predictive(view, j)
+        total = found.levels.sum(axis=1) if found.number is None else found.number.weights.sum(1)
+        np.testing.assert_allclose(total, 1)
+    code = kernels.predictive(TableView(schema, rows.take(np.arange(9))), 0).levels
+    without = rows.take(np.arange(9)).copy()
+    without.known[:, 0] = True
+    for k in (0, 1):
+        without.code[:, 0] = k
+        odds = kernels.log_prob(TableView(schema, without))
+        without.known[:, 0] = False
+        odds -= kernels.log_prob(TableView(schema, without))
+        without.known[:, 0] = True
+        np.testing.assert_allclose(np.exp(odds), code[:, k], atol=1e-8)
 
 
 def test_modelled_gaps():

@@ -14,6 +14,8 @@ HELD_OUT = 0.15
 MAX_HELD_OUT = 2_000
 N_CLASSES = {"quantile": (1, 4, 12, 32), "linear": (4, 8, 16)}
 N_BINNED_CLASSES = (4, 8, 24)
+BANDWIDTHS = (0.25, 0.5, 1.0)  # times that of Scott's rule
+MAX_KERNELS = 2_000  # rows, beyond which kernels take too long
 ROWS_PER_CLASS = 10  # for each class and number
 BATCH_SIZE = 128
 HIDDEN = (128, 128, 128)
@@ -36,12 +38,19 @@ class TableComponent(NamedTuple):
     name: str
     fit: object
     is_trained: bool = False  # whether it is a network, which a time limit cuts short
+    is_refitted: bool = False  # whether one member of all rows takes the place of those of folds
 
 
 def components(schema, n, settings):
     """Return the components for ``n`` rows, the quick ones first."""
     from ._binned_classes import fit_binned_classes
-    from ._latent_classes import fit_latent_classes
+    from ._latent_classes import fit_kernels, fit_latent_classes
+
+    def kernels(bandwidth, space):
+        def fit(train, held_out, seed, seconds):
+            return fit_kernels(train, bandwidth, space, np.random.RandomState(seed))
+
+        return TableComponent(f"{space} kernels of {bandwidth:g}", fit, is_refitted=True)
 
     def latent_classes(k, space):
         def fit(train, held_out, seed, seconds):
@@ -64,6 +73,8 @@ def components(schema, n, settings):
         if k == 1 or k * ROWS_PER_CLASS * max(1, d / 4) <= n
     ]
     found += [binned_classes(k) for k in N_BINNED_CLASSES if k * ROWS_PER_CLASS <= n]
+    if d and n <= MAX_KERNELS:
+        found += [kernels(bandwidth, space) for space in spaces for bandwidth in BANDWIDTHS]
     found.append(TableComponent("network", partial(fit_network, settings=settings), True))
     if 2 <= d <= MAX_BACKBONE:
         fit = partial(fit_network, settings=settings, has_backbone=True)
@@ -179,7 +190,7 @@ def fit_components(found, schema, rows, weight, splits, seed, time_limit, starte
             if interrupted and i < len(views) - 1:
                 raise KeyboardInterrupt  # without its other folds it is not whole
         n_networks -= component.is_trained
-        if len(views) == 1 and not component.is_trained:
+        if component.is_refitted or (len(views) == 1 and not component.is_trained):
             # The held-out rows count too. Members of several folds make up for one another.
             members = [component.fit(TableView(schema, rows, weight), None, seed, None)]
         yield TableOutcome(members, np.concatenate(scores), time.monotonic() - clock, interrupted)

@@ -46,8 +46,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     answers any question about some columns given others: see `condition`, `marginal`, `sample`,
     `impute`, `predict_proba` and `quantile`.
 
-    The model is a mixture of latent-class models, whose conditionals are exact, and of an
-    autoregressive network that was trained on random orders of the columns. The weights maximise
+    The model is a mixture of latent-class models and kernels, whose conditionals are exact, and of
+    an autoregressive network that was trained on random orders of the columns. The weights maximise
     the likelihood of rows that the members have not seen.
 
     Parameters
@@ -401,8 +401,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         log_density : ndarray of shape (n_samples,)
             In nats: log-probabilities of discrete columns and log-densities of others, in their
             units. It is 0 for a row with no known value. A row's value does not depend on the
-            other rows. It is exact for the latent classes. The network's density is its mean over
-            ``n_orders`` orders of the columns.
+            other rows. It is exact for the latent classes and kernels. The network's density is its
+            mean over ``n_orders`` orders of the columns.
         """
         return self._log_prob(self._rows(X))
 

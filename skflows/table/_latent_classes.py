@@ -21,6 +21,8 @@ MIN_VARIANCE = 1e-4
 PRIOR_ROWS = 1.0  # of the marginal frequencies, in each class
 MAX_PATTERNS = 300  # of missing numbers, beyond which a part of the rows is enough
 SOME_ROWS = 2000
+WORK_AT_ONCE = 4e6  # products of classes, rows and numbers, to bound the memory
+LEFT_OUT = 1e-4  # share of the classes that the distribution of a number may leave out
 # Rows for each column, in favour of the covariance within all classes.
 PRIOR_OF_COVARIANCE = {"quantile": 2.0, "linear": 0.5}
 
@@ -36,6 +38,15 @@ class Patterns:
         self.groups = [
             (rows, np.flatnonzero(pattern), np.flatnonzero(~pattern))
             for rows, pattern in zip(np.split(order, ends[:-1]), unique, strict=True)
+        ]
+
+    def pieces(self, n_classes):
+        """Return the groups in pieces of so few rows that all classes fit in memory."""
+        step = max(1, int(WORK_AT_ONCE / (n_classes * self.has.shape[1])))
+        return [
+            (rows[start : start + step], own, others)
+            for rows, own, others in self.groups
+            for start in range(0, len(rows), step)
         ]
 
 
@@ -78,8 +89,10 @@ class LatentClasses:
         Log-probabilities of the levels of a variable.
     numbers : ndarray of shape (n_numbers,)
         The variables that are numbers.
-    means, covariances : ndarray
-        Of the numbers, in each class.
+    means : ndarray of shape (n_classes, n_numbers)
+        Of the numbers.
+    covariances : ndarray of shape (n_classes or 1, n_numbers, n_numbers)
+        Of the numbers in each class, or in all of them.
     """
 
     def __init__(self, space, log_weights, tables, numbers, means, covariances):
@@ -102,7 +115,7 @@ class LatentClasses:
             values[:, self.numbers] for values in (cells.low, cells.middle, cells.high)
         )
         has = known[:, self.numbers] & np.isfinite(middle)
-        for rows, own, others in Patterns(has).groups:
+        for rows, own, others in Patterns(has).pieces(len(self.log_weights)):
             if not len(own):
                 continue
             y = middle[np.ix_(rows, own)]
@@ -147,6 +160,14 @@ class LatentClasses:
         weights = share if levels is None else share * table[:, 0]
         means, scales = self._conditional_numbers(cells, known, list(self.numbers).index(j))
         weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
+        order = np.argsort(-weights, axis=1)
+        heaviest = np.take_along_axis(weights, order, axis=1)
+        n_kept = 1 + (heaviest.cumsum(axis=1) < 1 - LEFT_OUT).sum(axis=1).max(initial=0)
+        order = order[:, :n_kept]
+        weights, means, scales = (
+            np.take_along_axis(each, order, axis=1) for each in (weights, means, scales)
+        )
+        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
         return Predictive(levels, Normals(weights, means, scales), self.space)
 
     def _conditional_numbers(self, cells, known, i):
@@ -154,7 +175,7 @@ class LatentClasses:
         middle = cells.middle[:, self.numbers]
         has = known[:, self.numbers] & np.isfinite(middle)
         means, scales = (np.empty((len(known), len(self.log_weights))) for _ in range(2))
-        for rows, own, _ in Patterns(has).groups:
+        for rows, own, _ in Patterns(has).pieces(len(self.log_weights)):
             y = middle[np.ix_(rows, own)]
             _, _, mean, covariance = conditional(self.means, self.covariances, y, own, [i])
             means[rows], scales[rows] = mean[:, :, 0].T, np.sqrt(covariance[:, 0, 0])
@@ -175,7 +196,7 @@ class LatentClasses:
             middle = cells.middle[:, self.numbers]
             has = rows.known[:, self.numbers] & np.isfinite(middle)
             noise = random_state.standard_normal(has.shape)
-            for index, own, others in Patterns(has).groups:
+            for index, own, others in Patterns(has).pieces(len(self.log_weights)):
                 if not len(others):
                     continue
                 _, _, mean, covariance = conditional(
@@ -183,9 +204,8 @@ class LatentClasses:
                 )
                 factor = np.linalg.cholesky(covariance + 1e-12 * np.eye(len(others)))
                 drawn = mean[z[index], np.arange(len(index))]
-                drawn = drawn + np.einsum(
-                    "nij,nj->ni", factor[z[index]], noise[np.ix_(index, others)]
-                )
+                factor = factor[z[index] if len(factor) > 1 else np.zeros(len(index), dtype=int)]
+                drawn = drawn + np.einsum("nij,nj->ni", factor, noise[np.ix_(index, others)])
                 scores[np.ix_(index, self.numbers[others])] = drawn
         for j, part in enumerate(schema.parts):
             own = np.flatnonzero(missing[:, j])
@@ -292,6 +312,30 @@ def fit_latent_classes(view, n_classes, space, random_state):
     n_init = N_RESTARTS if 1 < n_classes <= RESTARTED_CLASSES and work <= RESTARTED_WORK else 1
     fits = [training.fit(n_classes, random_state) for _ in range(n_init)]
     return max(fits, key=lambda fit: fit[0])[1]
+
+
+def fit_kernels(view, bandwidth, space, random_state):
+    """Return kernels as a mixture with a class for each row.
+
+    Their covariance is that of all rows, narrowed by the bandwidth. Gaps are filled by conditional
+    means, and the levels of a row are mixed with their marginal frequencies.
+    """
+    training = Training(view, space, random_state)
+    _, one = training.fit(1, random_state)
+    _, _, (filled, _) = training.expectation(
+        one.log_weights, one.tables, one.means, one.covariances
+    )
+    n, d = training.y.shape
+    width = bandwidth * n ** (-1 / (d + 4))
+    share = bandwidth / (1 + bandwidth)  # of the marginal frequencies
+    tables = {}
+    for j, one_hot in training.levels.items():
+        own = (1 - share) * one_hot
+        rest = 1 - own.sum(axis=1, keepdims=True)
+        tables[j] = np.log(own + rest * np.exp(one.tables[j]))
+    log_weights = np.log(training.weight / training.weight.sum())
+    covariances = width**2 * one.covariances
+    return LatentClasses(space, log_weights, tables, training.numbers, filled[0], covariances)
 
 
 def marginal_moments(y, has):
