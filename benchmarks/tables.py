@@ -578,7 +578,9 @@ def run_gaps(args, seed):
                     model = TableDensity(handle_unknown="rare", random_state=seed).fit(gappy)
                     filled = model.impute(holes, "mean")
                     draws = model.impute(holes, "draw", n_draws=N_DRAWS, random_state=seed)
-                    more = {"ll": float(model.score(holes))}
+                    scores = model.score_samples(holes)
+                    finite = np.isfinite(scores)
+                    more = {"ll": float(scores[finite].mean()), "nonfinite": int((~finite).sum())}
                 else:
                     more = {}
                     try:
