@@ -7,10 +7,12 @@ Hunt & Jorgensen, "Mixture Model Clustering for Mixed Data with Missing Informat
 
 import numpy as np
 import torch
+from scipy.linalg import solve_triangular
+from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
 from ._network import choose, settled
-from ._normal_cells import log_normal_mass
+from ._normal_cells import LOG_SQRT_2PI, log_normal_mass
 from ._view import Normals, Predictive
 
 N_STEPS = 80
@@ -22,6 +24,7 @@ PRIOR_ROWS = 1.0  # of the marginal frequencies, in each class
 MAX_PATTERNS = 300  # of missing numbers, beyond which a part of the rows is enough
 SOME_ROWS = 2000
 WORK_AT_ONCE = 4e6  # products of classes, rows and numbers, to bound the memory
+LEAST_VARIANCE = 1e-12  # of a number given others, which rounding errors may make negative
 LEFT_OUT = 1e-4  # share of the classes that the distribution of a number may leave out
 # Rows for each column, in favour of the covariance within all classes.
 PRIOR_OF_COVARIANCE = {"quantile": 2.0, "linear": 0.5}
@@ -119,13 +122,22 @@ class LatentClasses:
             if not len(own):
                 continue
             y = middle[np.ix_(rows, own)]
+            is_point = low[np.ix_(rows, own)] == high[np.ix_(rows, own)]
+            if len(self.covariances) == 1 and is_point.all():  # kernels: distances are quicker
+                factor = np.linalg.cholesky(self.covariances[0][np.ix_(own, own)])
+                unit, centres = (
+                    solve_triangular(factor, each.T, lower=True).T
+                    for each in (y, self.means[:, own])
+                )
+                total[rows] -= 0.5 * cdist(unit, centres, "sqeuclidean")
+                total[rows] -= np.log(np.diag(factor)).sum() + len(own) * LOG_SQRT_2PI
+                continue
             unit, sd, *_ = conditional(self.means, self.covariances, y, own, others[:0])
             # Each number given those before it: the mass of its cell, if it is one.
             sd = sd[:, None]
             below = unit - (y - low[np.ix_(rows, own)]) / sd
             above = unit + (high[np.ix_(rows, own)] - y) / sd
             mass = log_normal_mass(below, unit, above, 0.0, 1.0)
-            is_point = low[np.ix_(rows, own)] == high[np.ix_(rows, own)]
             mass -= np.where(is_point, np.log(sd), 0.0)
             total[rows] += mass.sum(axis=2).T
         return total
@@ -175,10 +187,13 @@ class LatentClasses:
         middle = cells.middle[:, self.numbers]
         has = known[:, self.numbers] & np.isfinite(middle)
         means, scales = (np.empty((len(known), len(self.log_weights))) for _ in range(2))
-        for rows, own, _ in Patterns(has).pieces(len(self.log_weights)):
-            y = middle[np.ix_(rows, own)]
-            _, _, mean, covariance = conditional(self.means, self.covariances, y, own, [i])
-            means[rows], scales[rows] = mean[:, :, 0].T, np.sqrt(covariance[:, 0, 0])
+        for rows, own, _ in Patterns(has).groups:
+            cross = self.covariances[:, own, i]
+            slopes = np.linalg.solve(self.covariances[:, own][:, :, own], cross[..., None])[..., 0]
+            offsets = self.means[:, i] - (self.means[:, own] * slopes).sum(axis=1)
+            means[rows] = middle[np.ix_(rows, own)] @ slopes.T + offsets
+            variances = self.covariances[:, i, i] - (cross * slopes).sum(axis=1)
+            scales[rows] = np.sqrt(variances.clip(LEAST_VARIANCE))
         return means, scales
 
     def sample(self, schema, rows, random_state):
