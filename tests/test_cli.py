@@ -440,6 +440,22 @@ def test_texts_dates_and_gaps_are_modelled(folder, capsys):
     assert "--estimator table" in only_error(capsys)
 
 
+def test_parquet_round_trip(folder):
+    """Categories, dates and gaps keep their dtypes."""
+    pytest.importorskip("pyarrow")
+    table = make_frame().astype({"species": "category"})
+    table["day"] = pd.date_range("2024-01-01", periods=len(table))
+    table.loc[3, "height"] = None
+    table.to_parquet("table.parquet", index=False)
+    assert run("fit table.parquet -o m.skflows --max-iter 1 --random-state 0") == 0
+    assert run("sample m.skflows -n 20 -o drawn.parquet --random-state 0") == 0
+    assert run("impute m.skflows table.parquet -o full.parquet") == 0
+    drawn, full = pd.read_parquet("drawn.parquet"), pd.read_parquet("full.parquet")
+    assert drawn.dtypes.to_dict() == full.dtypes.to_dict() == table.dtypes.to_dict()
+    assert full["height"].notna().all()
+    pd.testing.assert_frame_equal(full.drop(index=3), table.drop(index=3))
+
+
 FORMATS = {
     "semicolons": lambda text: text.replace(",", ";").encode(),
     "tabs and decimal commas": lambda text: text.replace(",", "\t").replace(".", ",").encode(),

@@ -107,6 +107,24 @@ def test_reference_rows_with_missing_values_are_left_out(folder, capsys):
     assert "10 of 300 rows of holes.csv have missing values" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("default:.*has not seen:UserWarning", "ignore:Some rows have the sm")
+def test_categories_that_the_reference_lacks(folder, capsys):
+    """They are named; a number in a column of texts is one of them."""
+    rng = np.random.default_rng(0)
+    known, new = (
+        pd.DataFrame({"a": rng.normal(size=n), "kind": rng.choice(["x", "y"], n)}) for n in (90, 30)
+    )
+    known["code"] = np.where(known["kind"] == "x", "1", "B")
+    new["code"] = "1"
+    new.loc[3, "kind"] = "zebra"
+    known.to_csv("known.csv", index=False)
+    new.to_csv("new.csv", index=False)
+    line = f"outliers new.csv -o flagged.csv --reference known.csv {SEED}"
+    assert main(line.split()) == 0
+    assert "'kind' has 1 values that the fit has not seen" in (err := capsys.readouterr().err)
+    assert "'zebra'" in err and "'code'" not in err
+
+
 UNUSABLE = {
     "has no known value": lambda table: table.assign(a=np.nan, b=1.0),
     "holds 'about 9'": lambda table: table.astype(object).where(table < 8, "about 9"),

@@ -18,6 +18,7 @@ from ._columns import (
     with_dates,
 )
 from ._progress import QUICK_SECONDS, announce, print_status, show_progress, with_progress
+from ._score import unseen_categories, warn_of_unseen
 from ._tables import (
     BATCH_ROWS,
     check_writable,
@@ -55,16 +56,20 @@ def run_outliers(args):
         check_matplotlib("skflows outliers --report")
     if args.reference is not None and args.reference.resolve() == args.data.resolve():
         raise ValueError(SAME_REFERENCE.format(args.data))
-    source = open_table(args.data, args.sep, args.decimal)
+    known = None
+    if args.reference is not None:
+        known = read_table(args.reference, args.sep, args.decimal)
+    source = open_table(args.data, args.sep, args.decimal, texts_in(known))
     if source.exceeds(args.memory_limit):
-        return flag_in_batches(args, source)
+        return flag_in_batches(args, source, known)
     table = source.read()
-    frame, is_table = judged_columns(args, table)
+    frame, is_table = judged_columns(args, table, known)
     if not is_table:
         frame = complete_numbers(frame, args.data, args.columns and [*frame])
-    known = frame
-    if args.reference is not None:
-        known = known_rows(args, [*frame], is_table)
+    if known is None:
+        known = frame
+    else:
+        known = known_rows(args, known, [*frame], is_table)
         if known.equals(frame):
             raise ValueError(SAME_REFERENCE.format(args.reference))
     found = find_outliers(args, table, frame, known, is_table)
@@ -83,7 +88,12 @@ def run_outliers(args):
         say(f"wrote {args.report}", args.output)
 
 
-def judged_columns(args, table):
+def texts_in(known):
+    """Return the columns of the reference that are texts, which those of the data are then too."""
+    return () if known is None else [*known.select_dtypes(exclude=["number", "bool"])]
+
+
+def judged_columns(args, table, known):
     """Return the columns of a table to judge rows by, and whether they need a density of tables."""
     exclude = args.exclude
     if args.id is not None:
@@ -95,12 +105,14 @@ def judged_columns(args, table):
         )
     frame = chosen_columns(table, args.data, args.columns, exclude)
     is_table = needs_table(frame)
+    if known is not None:
+        # Gaps of the reference alone are left out.
+        is_table |= needs_table(select(known, [*frame], args.reference).dropna())
     return with_dates(frame) if is_table else frame, is_table
 
 
-def known_rows(args, names, is_table):
-    """Return the rows of the reference."""
-    known = read_table(args.reference, args.sep, args.decimal)
+def known_rows(args, known, names, is_table):
+    """Return the usable part of the reference."""
     if is_table:
         return with_dates(select(known, names, args.reference))
     return complete_numbers(known, args.reference, names)
@@ -122,6 +134,8 @@ def find_outliers(args, table, frame, known, is_table=False):
 
     started = time.perf_counter()
     detector = fitted_detector(args, known, is_table)
+    if is_table:
+        warn_of_unseen(unseen_categories(detector.models_[0].density.estimator_, frame))
     if args.reference is None:
         scores, p_values = detector.held_out_scores_, detector.p_values_
     else:
@@ -151,7 +165,7 @@ def find_outliers(args, table, frame, known, is_table=False):
     )
 
 
-def flag_in_batches(args, source):
+def flag_in_batches(args, source, known):
     """Judge the rows of a large table by a detector of the reference, and write their flags.
 
     The table is read twice: flags depend on the p-values of all rows, which take 16 bytes each.
@@ -162,11 +176,11 @@ def flag_in_batches(args, source):
             f"{args.data} is larger than --memory-limit, and {lacking} all rows at once: raise the "
             "limit, or give a --reference and no --report"
         )
-    frame, is_table = judged_columns(args, next(source.batches(BATCH_ROWS)))
+    frame, is_table = judged_columns(args, next(source.batches(BATCH_ROWS)), known)
     names = [*frame]
     if not is_table:
         names = [*numeric_columns(frame, args.data, args.columns and names)]
-    detector = fitted_detector(args, known_rows(args, names, is_table), is_table)
+    detector = fitted_detector(args, known_rows(args, known, names, is_table), is_table)
     gaps = Gaps(args.data)
 
     def usable(batch):

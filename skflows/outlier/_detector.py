@@ -30,7 +30,12 @@ from ..ensemble._mixture import MixtureMixin
 from ..preprocessing.column_checks import ColumnWarning
 from ..preprocessing.dequantizer import discrete_columns
 from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit_context
-from ..preprocessing.validation import uneven, validate_rows, weighted_rows
+from ..preprocessing.validation import (
+    uneven,
+    validate_rows,
+    validate_weight,
+    weighted_rows,
+)
 from ..table import TableDensity
 from ..table._frames import is_frame
 from ._calibration import NULLS, discoveries, equalized, least_p_value, pool_fold_scores
@@ -40,7 +45,7 @@ from ._scored_density import fit_scored
 from ._statistics import STATISTICS, Setting, held_out_values
 from ._tables import RowCodec, needs_table_density, on_tables, takes_tables
 
-FOR_TABLES = ("log_pool", "log_density", "typicality")
+FOR_TABLES = ("log_pool", "log_density", "typicality", "dependence")
 
 ROWS_PER_COLUMN = 20  # from which on leave-one-out scores are as good as those of folds
 
@@ -72,6 +77,9 @@ class DensityOutlierDetector(
           mixture, kernels and flow on columns that are scaled, whitened or mapped through their
           quantiles. How well each of these predicts ordinary rows says little about unusual ones.
         - "log_density": the log-density, in nats.
+        - "dependence": the log-density minus the sum of those of the single columns, for a
+          `TableDensity`: odd combinations of values, of which each on its own may be common or
+          rare.
         - "latent_norm": minus the distance to the origin of the latent space, for estimators with
           `transform`.
         - "typicality": ``-abs(log_density - mean)``, with the mean over unseen rows: a density that
@@ -266,19 +274,16 @@ class DensityOutlierDetector(
         given = {"X": X, "y": y}
         random_state = random_state_of(self)
         estimator = self.estimator
-        if estimator is None and needs_table_density(X):
+        if estimator is None and (self.statistic == "dependence" or needs_table_density(X)):
             # A category that a fold lacks, or that is new, is rare rather than an error.
             seed = random_state.randint(2**31 - 1)
             estimator = TableDensity(handle_unknown="rare", random_state=seed)
         self._codec = None
         if estimator is not None and takes_tables(estimator):
-            if sample_weight is not None:
-                raise ValueError(
-                    f"{type(estimator).__name__} takes no sample_weight: leave it out, or repeat "
-                    "or leave out rows."
-                )
             X = self._encoded(X)
-            weight, is_weighted = np.ones(len(X)), np.ones(len(X), dtype=bool)
+            weight = validate_weight(sample_weight, X, least=2)
+            is_weighted = weight > 0
+            X, weight = X[is_weighted], weight[is_weighted]
         else:
             X, weight, is_weighted = weighted_rows(self, X, sample_weight, least=2)
         trim = self.trim
@@ -355,6 +360,11 @@ class DensityOutlierDetector(
                 f"statistic='latent_norm' needs a latent space, and {type(estimator).__name__} "
                 "has no transform: give a flow, such as NSFDensity, or choose another statistic."
             )
+        if self.statistic == "dependence" and self._codec is None:
+            raise ValueError(
+                f"statistic='dependence' needs the densities of single columns, which "
+                f"{type(estimator).__name__} does not have: give a TableDensity."
+            )
         if self._codec is not None and self.statistic not in FOR_TABLES:
             raise ValueError(
                 f"statistic={self.statistic!r} needs numbers; for tables choose one of "
@@ -370,8 +380,10 @@ class DensityOutlierDetector(
 
     def _with_folds(self, estimator):
         """Return the estimator; a mixture holds out every row if rows of `fit` are to be judged."""
-        is_judged = self.calibration == "empirical_null" and isinstance(
-            estimator, MixtureMixin | TableDensity
+        is_judged = (
+            self.calibration == "empirical_null"
+            and isinstance(estimator, MixtureMixin | TableDensity)
+            and STATISTICS[self.statistic].held_out is not None
         )
         if is_judged and isinstance(estimator.cv, str) and isinstance(self.cv, str):  # both "auto"
             return clone(estimator).set_params(cv=N_FOLDS)
