@@ -85,7 +85,10 @@ sphinx_gallery_conf = {
     "filename_pattern": r"/plot_",
     "subsection_order": [
         f"../examples/{section}"
-        for section in ("start_here", "real_tables", "conditional", "outliers", "continuous_flows")
+        for section in (
+            *("start_here", "real_tables", "images", "conditional", "outliers"),
+            "continuous_flows",
+        )
     ],
     "doc_module": ("skflows",),
     "backreferences_dir": "generated/backreferences",

@@ -16,6 +16,7 @@ from .ensemble import AutoDensity, StackedDensity
 from .persistence.model_file import load
 
 if TYPE_CHECKING:
+    from .compression import FlowCompressor
     from .density._export import export
     from .outlier import DensityOutlierDetector
     from .table import TableDensity, TableImputer
@@ -24,7 +25,10 @@ __version__ = "0.1.0"
 
 SUBMODULES = (
     "bijections",
+    "callbacks",
+    "compression",
     "conditional",
+    "dask",
     "density",
     "ensemble",
     "inspection",
@@ -34,6 +38,7 @@ SUBMODULES = (
 )
 LAZY = {
     "DensityOutlierDetector": ".outlier",
+    "FlowCompressor": ".compression",
     "TableDensity": ".table",
     "TableImputer": ".table",
     "export": ".density._export",
@@ -41,6 +46,7 @@ LAZY = {
 __all__ = [
     "AutoDensity",
     "DensityOutlierDetector",
+    "FlowCompressor",
     "TableDensity",
     "TableImputer",
     "export",

@@ -19,18 +19,24 @@ from skflows.bijections import (
     Continuous,
     Coupling,
     ElementwiseAffine,
+    GridAutoregressive,
+    GridCoupling,
     Inverse,
     LULinear,
     MarginalQuantile,
     MaskedAutoregressive,
     Permutation,
     Planar,
+    Pointwise,
     RationalQuadraticSpline,
     Rotation,
     Shift,
+    Squeeze,
     Standardize,
     Whiten,
 )
+from skflows.bijections._conditional import FirstColumns
+from skflows.bijections._grid import halves_apart
 from skflows.bijections._ode import RungeKutta4
 
 N_ROWS = 5
@@ -67,6 +73,38 @@ def continuous(d, n_context, hidden=(12, 12)):
     return Continuous(d, hidden, n_context, activation="tanh", solver=solver)
 
 
+def grid_coupling(univariate, shape, n_context, **kwargs):
+    univariate = UNIVARIATE[univariate]()
+    return GridCoupling(shape, univariate, (4, 4), n_context=n_context, activation="tanh", **kwargs)
+
+
+def grid_autoregressive(univariate, shape, n_context, **kwargs):
+    univariate = UNIVARIATE[univariate]()
+    return GridAutoregressive(
+        shape, univariate, (4, 4), n_context=n_context, activation="tanh", **kwargs
+    )
+
+
+def multiscale(shape, n_context):
+    """A squeeze, and a learned prior of half of the channels given the others."""
+    squeeze = Squeeze(shape)
+    height, width, channels = squeeze.shape
+    n_deep = channels // 2
+    deep = [
+        Pointwise(ActNorm(n_deep), n_deep),
+        grid_coupling("spline", (height, width, n_deep), n_context),
+    ]
+    return Chain(
+        [
+            squeeze,
+            Pointwise(LULinear(channels, rotation=True), channels),
+            grid_coupling("affine", squeeze.shape, n_context, both=False),
+            halves_apart(squeeze.shape),
+            FirstColumns(Chain(deep), height * width * n_deep),
+        ]
+    )
+
+
 def chain(d, n_context):
     return Chain(
         [
@@ -96,6 +134,11 @@ TABLE = {
     "permutation_order": lambda d, c: Permutation(d, torch.arange(d).roll(1)),
     "lu_linear": lambda d, c: LULinear(d),
     "lu_linear_rotation": lambda d, c: LULinear(d, rotation=True),
+    "permutation_squeeze": lambda d, c: Squeeze((d, 1, 1), (d, 1)),
+    "pointwise_act_norm": lambda d, c: Pointwise(ActNorm(d), d),
+    "pointwise_affine": lambda d, c: Pointwise(ElementwiseAffine(1), 1),
+    "grid_coupling": lambda d, c: grid_coupling("affine", (1, 1, d), c),
+    "grid_autoregressive": lambda d, c: grid_autoregressive("affine", (d, 1), c),
     "planar": Planar,
     "continuous": continuous,
     "inverse_planar": lambda d, c: Inverse(Planar(d, c)),

@@ -70,7 +70,7 @@ def test_context_rides_beside_the_rows(name):
     torch.testing.assert_close(list(gradients), list(by_autograd))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "cnf"])  # slow to invert
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("cnf", "waveflow")])  # slow
 def test_each_flow_is_a_density_of_y(name):
     X, y = heteroscedastic(60)
     flow = ARCHITECTURES[name](max_iter=2)

@@ -26,6 +26,7 @@ from skflows import (
     ConditionalDensity,
     DensityClassifier,
     DensityOutlierDetector,
+    FlowCompressor,
     FlowRegressor,
     GaussianizationDensity,
     NSFDensity,
@@ -299,6 +300,7 @@ def test_names_of_classes_are_unique():
 
 OTHERS = {
     "auto": AutoDensity(time_limit=0.2, random_state=0),
+    "compressor": FlowCompressor(small("realnvp", max_iter=1)),
     "search": FlowGridSearchCV(small("maf", max_iter=1), {"dropout": [0.0]}, cv=2),
     "pyod": PyODDetector(small("maf", max_iter=1)),
     "table": TableDensity(max_iter=1, cv=2, random_state=0),
@@ -313,6 +315,7 @@ CONDITIONAL = {
 OWN_SCORE = {
     "pyod": "decision_function",
     "imputer": "transform",
+    "compressor": "compress",
     "conditional": "sample",
     "regressor": "predict",
 }
@@ -404,14 +407,14 @@ def test_killed_write_leaves_the_old_file_or_the_new_one(path):
 FULL_DISK = """
 import resource, signal, sys
 import numpy as np, pandas, skflows
-from skflows.cli import _csv
+from skflows.cli import _tables
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 model = skflows.load("model.skflows")
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 for name, write in {
     "model.skflows": model.save,
-    "table.csv": lambda path: _csv.write_csv({"a": np.arange(5000)}, path),
+    "table.csv": lambda path: _tables.write_table({"a": np.arange(5000)}, path),
 }.items():
     try:
         write(name)

@@ -1,10 +1,11 @@
 """Invertible maps with exact log-determinants, as PyTorch modules."""
 
-from ._autoregressive import MaskedAutoregressive
+from ._autoregressive import GridAutoregressive, MaskedAutoregressive
 from ._base import Bijection, Chain, Inverse
 from ._continuous import Continuous
 from ._coupling import Coupling
 from ._elementwise import ActNorm, Asinh, Bounded, ElementwiseAffine
+from ._grid import GridCoupling, Pointwise, Squeeze
 from ._linear import LULinear, Permutation, Rotation
 from ._marginal_quantile import MarginalQuantile
 from ._planar import Planar
@@ -22,15 +23,19 @@ __all__ = [
     "Continuous",
     "Coupling",
     "ElementwiseAffine",
+    "GridAutoregressive",
+    "GridCoupling",
     "Inverse",
     "LULinear",
     "MarginalQuantile",
     "MaskedAutoregressive",
     "Permutation",
     "Planar",
+    "Pointwise",
     "RationalQuadraticSpline",
     "Rotation",
     "Shift",
+    "Squeeze",
     "Standardize",
     "Univariate",
     "Whiten",

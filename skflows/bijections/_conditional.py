@@ -32,18 +32,39 @@ class _OfFirstColumns(Bijection):
         return self.bijection.is_sequential(inverse)
 
 
-class Unconditional(_OfFirstColumns):
-    """Map the first columns, and leave the context beside them as it is."""
+class FirstColumns(_OfFirstColumns):
+    """Map the first columns, and leave those beside them as they are.
+
+    They may be the context of the first ones, or latent coordinates already.
+    """
+
+    def __init__(self, bijection, n_features):
+        super().__init__(bijection, n_features)
+        self.n_context = bijection.n_context
 
     def forward(self, x, context=None):
         own, others = self._split(x)
-        z, log_det = self.bijection(own)
+        z, log_det = self.bijection(own, context)
         return torch.cat([z, others], -1), log_det
 
     def inverse(self, z, context=None):
         own, others = self._split(z)
-        x, log_det = self.bijection.inverse(own)
+        x, log_det = self.bijection.inverse(own, context)
         return torch.cat([x, others], -1), log_det
+
+    def vjp(self, x, context=None):
+        own, others = self._split(x)
+        (z, log_det), through = self.bijection.vjp(own, context)
+
+        def pullback(g, g_log_det, to_x=True):
+            g_own, g_others = self._split(g)
+            g_own, gradients = through(g_own, g_log_det, to_x=to_x)
+            return torch.cat([g_own, g_others], -1) if to_x else None, gradients
+
+        return (torch.cat([z, others], -1), log_det), pullback
+
+    def initialize(self, x, weight=None, context=None):
+        self.bijection.initialize(self._split(x)[0], weight, context)
 
 
 class Conditional(_OfFirstColumns):

@@ -73,7 +73,7 @@ class Coupling(Bijection):
             params = self._map_parameters(i, self.nets[i](halves[1 - i], context))
             halves[i], log_det = univariate_map(halves[i], params)
             log_dets.append(log_det)
-        return torch.cat(halves, -2).mT, sum(log_dets)
+        return self._joined(halves), sum(log_dets)
 
     def vjp(self, x, context=None):
         halves = self._halves(x)
@@ -95,12 +95,15 @@ class Coupling(Bijection):
                 gradients = own + gradients
                 if g_given is not None:
                     g_halves[1 - i] = g_halves[1 - i] + g_given
-            return torch.cat(g_halves, -2).mT if to_x else None, gradients
+            return self._joined(g_halves) if to_x else None, gradients
 
-        return (torch.cat(halves, -2).mT, sum(log_dets)), pullback
+        return (self._joined(halves), sum(log_dets)), pullback
 
     def _halves(self, x):
         return list(x.mT.contiguous().split_with_sizes(self.sizes, -2))
+
+    def _joined(self, halves):
+        return torch.cat(halves, -2).mT
 
     def _map_parameters(self, i, outputs):
         return outputs.unflatten(-2, (self.sizes[i], self.univariate.n_params))

@@ -7,13 +7,15 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.callback import CallbackSupportMixin
 from sklearn.pipeline import Pipeline
-from sklearn.utils import assert_all_finite, check_random_state
+from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
+from ..callbacks._checkpoint import random_state_of
 from ..density._outlier_labels import lowered
-from ..density._third_party import check_is_density, fit_density
+from ..density._third_party import check_is_density, fit_subtask
 from ..density._warnings import warn_user
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
@@ -32,7 +34,9 @@ HOTTEST = 1e3
 LEAST_LOG_PROBA = -1e9  # of impossible rows, which no temperature makes possible
 
 
-class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
+class DensityClassifier(
+    ClassifierMixin, PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator
+):
     """Classification by Bayes' rule, from a density of each class.
 
     A class has the probability ``p(class | x) = prior(class) p(x | class) / p(x)``. Errors of the
@@ -156,6 +160,8 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
             The fitted estimator.
         """
         vars(self).pop("estimators_", None)  # a fit that fails leaves nothing fitted
+        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
         check_is_density(self.estimator)
         if self.reject is not None and self.calibration is None:
             raise ValueError(
@@ -180,8 +186,10 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         self._set_unknown_label()
         totals = np.bincount(label, weight, len(self.classes_))
         self.priors_ = totals / totals.sum() if self.priors is None else self._checked_priors()
-        random_state = check_random_state(self.random_state)
+        random_state = random_state_of(self)
         template = self._template(X, random_state)
+        context = self._init_callback_context(max_subtasks=len(self.classes_))
+        context.call_on_fit_task_begin(**task)
         self.estimators_, scores, unseen = [], [], []
         fraction = self._held_out_fraction(np.bincount(label).min())
         for k, name in enumerate(self.classes_):
@@ -194,7 +202,8 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
                 )
             order = random_state.permutation(own) if n_held_out else own
             held_out, rest = np.sort(order[:n_held_out]), np.sort(order[n_held_out:])
-            density = fit_density(clone(template), safe_indexing(X, rest), uneven(weight[rest]))
+            own_rows = safe_indexing(X, rest), uneven(weight[rest])
+            density = fit_subtask(context, self, clone(template), *own_rows)
             self.estimators_.append(density)
             if n_held_out:
                 scores.append(density.score_samples(safe_indexing(X, held_out)))
@@ -210,6 +219,7 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
             joint = self._scores(safe_indexing(X, rows))
             joint[np.arange(len(rows)), label[rows]] = np.concatenate(scores)
             self.temperature_ = temperature(joint, label[rows], self.priors_, weight[rows])
+        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         self._warn_of_few_rows()
         return self
 

@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from ..callbacks._checkpoint import random_state_of
 from ..density import FlowDensity, NSFDensity
 from ..density._threads import fork_safe
 from ..density._warnings import warn_user
@@ -29,6 +30,7 @@ from ..preprocessing.validation import (
     Table,
     check_magnitude,
     key_of,
+    row_shape,
     validate_bounds,
     validate_weight,
 )
@@ -218,8 +220,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None."
             )
-        seed = estimator.random_state if self.random_state is None else self.random_state
-        random_state = check_random_state(seed)
+        has_seed = self.random_state is None and estimator.random_state is not None
+        random_state = random_state_of(estimator if has_seed else self)
         Y, names = validate_outputs(y, least=2)
         check_consistent_length(X, Y)
         weight = validate_weight(sample_weight, Y, least=2)
@@ -232,7 +234,10 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         self._circle = Circle.for_parameter(self.circular, Y, names)
         Y = self._circle.wrap(Y)
         self._constant = [key_of(j, names) for j in np.flatnonzero(np.ptp(Y, axis=0) == 0)]
-        self._dequantizer = Dequantizer.for_parameter(estimator.discrete, Y, names, what="y")
+        is_grid = row_shape(estimator) is not None
+        self._dequantizer = Dequantizer.for_parameter(
+            estimator.discrete, Y, names, is_grid, what="y"
+        )
         self.discrete_ = self._dequantizer.named_gaps(names)
         self._bounds = validate_bounds(
             estimator.bounds, Y, self._dequantizer, names=names, what="y"

@@ -5,9 +5,12 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, clone
-from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.callback import CallbackSupportMixin
+from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
+from ..callbacks._checkpoint import random_state_of
+from ..density._third_party import subtask
 from ..density._warnings import warn_user
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import nearest
@@ -27,7 +30,12 @@ LEAST_ROWS = 40  # of a table that is calibrated without being asked to
 
 
 class FlowRegressor(
-    MultiOutputMixin, RegressorMixin, PersistenceMixin, MetaEstimatorMixin, BaseEstimator
+    MultiOutputMixin,
+    RegressorMixin,
+    PersistenceMixin,
+    CallbackSupportMixin,
+    MetaEstimatorMixin,
+    BaseEstimator,
 ):
     """Regression by the density of y given X.
 
@@ -128,8 +136,10 @@ class FlowRegressor(
             The fitted estimator.
         """
         vars(self).pop("density_", None)  # a fit that fails leaves nothing fitted
+        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
         density = ConditionalDensity() if self.density is None else clone(self.density)
-        random_state = check_random_state(self.random_state)
+        random_state = random_state_of(self)
         if density.random_state is None and self.random_state is not None:
             density.set_params(random_state=random_state.randint(2**31 - 1))
         # As arrays, to take rows of them; tables keep the names of their columns.
@@ -146,9 +156,12 @@ class FlowRegressor(
             fraction = None if splits_itself else HELD_OUT
             if fraction is not None:
                 density.set_params(cv=None)
+        callbacks = self._init_callback_context(max_subtasks=1)
+        callbacks.call_on_fit_task_begin(**task)
         self.calibration_scores_, scores = None, []
         if fraction is None:
-            context = density._fit(X, y, sample_weight)
+            with subtask(callbacks, density, task):
+                context = density._fit(X, y, sample_weight)
             is_calibrated = self.calibration is not None and density.held_out_[0] is not None
             for i, held_out in enumerate(density.held_out_ if is_calibrated else ()):
                 # Encoded without their own y, as rows of training are.
@@ -159,7 +172,8 @@ class FlowRegressor(
             order = random_state.permutation(own)
             n_held_out = min(max(1, round(fraction * len(own))), len(own) - 1)
             held_out, rest = order[:n_held_out], order[n_held_out:]
-            density.fit(*(safe_indexing(part, rest) for part in (X, y, weight)))
+            with subtask(callbacks, density, task):
+                density.fit(*(safe_indexing(part, rest) for part in (X, y, weight)))
             distribution = density.predict_distribution(safe_indexing(X, held_out))
             scores.append(row_scores(distribution, safe_indexing(y, held_out)))
         if scores:
@@ -171,6 +185,7 @@ class FlowRegressor(
             vars(self).pop(name, None)
             if hasattr(density, name):
                 setattr(self, name, getattr(density, name))
+        callbacks.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
 
     def predict(self, X):

@@ -259,7 +259,7 @@ class CNFDensity(FlowDensity):
 
     def _build_flow(self, preprocess, n_features, n_context=0):
         from ..bijections import Asinh, Chain
-        from ..bijections._conditional import Conditional, Unconditional
+        from ..bijections._conditional import Conditional, FirstColumns
         from ..bijections._flow import ContinuousFlow
 
         preprocess = Chain([preprocess, Asinh(TAIL_SCALE)])
@@ -274,7 +274,7 @@ class CNFDensity(FlowDensity):
                 "a flow with a context needs coupling='independent'."
             )
         if n_context:
-            preprocess = Unconditional(preprocess, n_features)
+            preprocess = FirstColumns(preprocess, n_features)
             bijection = Conditional(bijection, n_features)
         return ContinuousFlow(
             preprocess,

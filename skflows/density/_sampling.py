@@ -39,12 +39,15 @@ class SamplingMixin:
         X : ndarray or DataFrame of shape (n_samples, n_features)
             The rows.
         """
+        return self._sample(n_samples, random_state, as_frame)
+
+    def _sample(self, n_samples, random_state, as_frame, **options):
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
         if as_frame:
             check_has_names(self)
-        X = self._sample_rows(n_samples, check_random_state(random_state))
+        X = self._sample_rows(n_samples, check_random_state(random_state), **options)
         return self._frame(X) if as_frame else X
 
     def _frame(self, X):

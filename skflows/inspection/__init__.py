@@ -10,6 +10,7 @@ from ._calibration_curve import PredictiveCalibrationDisplay
 from ._conditional_density import ConditionalDensityDisplay
 from ._density import DensityDisplay
 from ._explanation import ExplanationDisplay
+from ._image_grid import ImageGridDisplay
 from ._latent import LatentDisplay
 from ._leaderboard import LeaderboardDisplay
 from ._loss_curve import LossCurveDisplay
@@ -23,6 +24,7 @@ __all__ = [
     "ConditionalDensityDisplay",
     "DensityDisplay",
     "ExplanationDisplay",
+    "ImageGridDisplay",
     "LatentDisplay",
     "LeaderboardDisplay",
     "LossCurveDisplay",

@@ -35,6 +35,8 @@ class Dequantizer:
         all that have this distance.
     """
 
+    alike = False  # whether all columns have the same values
+
     def __init__(self, X, gaps):
         self.columns = np.array(list(gaps), dtype=int)
         self.values = [np.unique(column) for column in self._discrete(X).T]
@@ -48,8 +50,14 @@ class Dequantizer:
         )
 
     @classmethod
-    def for_parameter(cls, discrete, X, names=None, what="X"):
-        """Return the dequantizer of the columns that the parameter ``discrete`` asks for."""
+    def for_parameter(cls, discrete, X, names=None, alike=False, what="X"):
+        """Return the dequantizer of the columns that the parameter ``discrete`` asks for.
+
+        Columns that are alike, such as the pixels of an image, have the same values: "auto" takes
+        all of them as discrete or none.
+        """
+        if alike and isinstance(discrete, str):
+            return cls._of_like_columns(X)
         if discrete is None:
             discrete = {}
         elif isinstance(discrete, str):  # "auto"
@@ -71,6 +79,16 @@ class Dequantizer:
         if len(gaps) < len(discrete):
             raise ValueError(f"discrete={discrete!r} names a column twice.")
         return cls(X, gaps)
+
+    @classmethod
+    def _of_like_columns(cls, X):
+        values = X.reshape(-1, 1)
+        if not discrete_columns(values):
+            return cls(X, {})
+        dequantizer = cls(X, dict.fromkeys(range(X.shape[1]), smallest_gap(values)))
+        dequantizer.values = [np.unique(values)] * X.shape[1]
+        dequantizer.alike = True
+        return dequantizer
 
     def _discrete(self, X):
         return np.asarray(X[:, self.columns], dtype=np.float64)
@@ -106,14 +124,18 @@ class Dequantizer:
 
     def points(self):
         """Return the points of a cell over which a density is averaged, as noise for each."""
-        sign = np.where(np.arange(len(self.columns)) % 2, -1, 1)
-        return [0.5 + sign * offset for offset in (-0.5 / np.sqrt(3), 0.5 / np.sqrt(3))]
+        if self.alike:  # convolutions would see the stripes of a diagonal
+            point = np.random.default_rng(0).uniform(size=len(self.columns))
+        else:
+            point = 0.5 + np.where(np.arange(len(self.columns)) % 2, 0.5, -0.5) / np.sqrt(3)
+        return [point, 1 - point]
 
     def mean_density(self, log_density, X):
         """Return the log of the mean density over the cell of each row.
 
         The mean is over two points of the cell, those of Gauss-Legendre quadrature on one of its
-        diagonals: exact for a density that is a sum of quadratic functions of single columns.
+        diagonals: exact for a density that is a sum of quadratic functions of single columns. Of
+        columns that are alike, they are random, opposite each other, and the same for all rows.
         """
         if not self:
             return log_density(X)

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import torch
 
-from ..bijections import Bounded, Chain, MarginalQuantile, Standardize, Whiten
+from ..bijections import Bounded, Chain, MarginalQuantile, Pointwise, Standardize, Whiten
 from .validation import some_rows
 
 PREPROCESSING = {"standardize": Standardize, "whiten": Whiten, "quantile": MarginalQuantile}
@@ -19,19 +19,27 @@ _LOCK = threading.Lock()
 
 
 @torch.no_grad()
-def fitted_preprocessor(names, bounds, x, weight):
-    """Return the fixed maps with the given names, as one bijection, set from weighted rows."""
+def fitted_preprocessor(names, bounds, x, weight, n_channels=None):
+    """Return the fixed maps with the given names, as one bijection, set from weighted rows.
+
+    With ``n_channels``, rows are grids: a map is the same at each position.
+    """
     names = [names] if isinstance(names, str) else list(names)
     if unknown := [name for name in names if name not in list(PREPROCESSING)]:
         raise ValueError(f"preprocessing={unknown[0]!r}; choose among {list(PREPROCESSING)}.")
-    if len(x) > MAX_ROWS:
-        few = torch.from_numpy(some_rows(len(x), MAX_ROWS))
+    n_channels = n_channels or x.shape[1]
+    n_positions = x.shape[1] // n_channels
+    most = max(MAX_ROWS // n_positions, 1)
+    if len(x) > most:
+        few = torch.from_numpy(some_rows(len(x), most))
         x, weight = x[few], weight[few]
     steps = [] if bounds is None else [Bounded(bounds)]
     for name in names:
         if steps:
             x, _ = steps[-1](x)
-        steps.append(_fitted_map(name, x, weight))
+        positions, share = x.reshape(-1, n_channels), weight.repeat_interleave(n_positions)
+        own = _fitted_map(name, positions, share)
+        steps.append(own if n_positions == 1 else Pointwise(own, n_channels))
     return steps[0] if len(steps) == 1 else Chain(steps)
 
 

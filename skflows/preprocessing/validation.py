@@ -1,5 +1,6 @@
 """Validation of the user's input, with errors that state the value and the remedy."""
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -60,8 +61,9 @@ def prepare_table(estimator, X, sample_weight=None, *, least=2, dequantizer=None
     X, weight, is_weighted = weighted_rows(estimator, X, sample_weight, least=least, reset=reset)
     names = getattr(estimator, "feature_names_in_", None)
     if reset:
-        dequantizer = Dequantizer.for_parameter(estimator.discrete, X, names)
-        if getattr(estimator, "verbose", False) and dequantizer:
+        is_grid = row_shape(estimator) is not None
+        dequantizer = Dequantizer.for_parameter(estimator.discrete, X, names, is_grid)
+        if getattr(estimator, "verbose", False) and dequantizer and not is_grid:
             gaps = dequantizer.named_gaps(names).items()
             print("Discrete columns: " + ", ".join(f"{key} (gap {gap:g})" for key, gap in gaps))
     bounds = validate_bounds(estimator.bounds, X, dequantizer, names=names)
@@ -93,6 +95,8 @@ def check_magnitude(X, names=None, what="X"):
 
 def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1):
     """Return X as an array of floats, or raise an error that says what to do."""
+    if (shape := row_shape(estimator)) is not None:
+        X = flat_rows(X, shape, type(estimator).__name__)
     if not reset and is_valid(estimator, X, ensure_min_samples):
         return X
     kwargs = {"reset": reset, "ensure_min_samples": ensure_min_samples}
@@ -116,6 +120,28 @@ def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1):
     if reset:
         estimator._whole_dtypes = whole_dtypes(X)
     return rows
+
+
+def row_shape(estimator):
+    """Return the shape of the grid that a row of an estimator is, or None if it is a table's."""
+    return getattr(estimator, "_row_shape", None)
+
+
+def flat_rows(X, shape, name):
+    """Return grids as rows, which they may be already; raise an error if X has neither shape."""
+    if None in shape:  # grids of any length come as rows
+        return X
+    given = np.shape(X)
+    if len(given) > 2 and given[1:] in (shape, shape[:-1] if shape[-1] == 1 else shape):
+        return np.reshape(X, (given[0], -1))
+    d = math.prod(shape)
+    if len(given) > 2 or (len(given) == 2 and given[1] != d):
+        axes = ", ".join(map(str, shape))
+        raise ValueError(
+            f"X has the shape {given}; {name} was built for grids of shape {shape}: give an array "
+            f"of shape (n_samples, {axes}) or, flattened, (n_samples, {d})."
+        )
+    return X
 
 
 def whole_dtypes(X):

@@ -1,0 +1,162 @@
+"""Rate and distortion of FlowCompressor beside JPEG, WebP and PNG.
+
+    python benchmarks/compression.py mnist --data FILE --out FILE
+    python benchmarks/compression.py crops --out FILE
+
+FILE is an npz with images ``X`` of shape (n, 28, 28): the first 3,000 train, the last 200 are
+compressed. Crops are 16 x 16 grey pixels of photographs that scikit-image ships; those of one
+photograph, which none of the others shows, are compressed. Other codecs get all images side by side
+as one, so that each pays for one header.
+"""
+
+import argparse
+import io
+import json
+import math
+import time
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy import stats
+from sklearn.frozen import FrozenEstimator
+
+from skflows import FlowCompressor, GlowDensity
+from skflows.training.flow_fit import TRAINING_SHARE
+
+CROP = 16
+TRAIN_PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "coins", "moon")
+TEST_PHOTOGRAPH = "camera"
+N_CROPS = 3000
+QUALITIES = (0, 8, 16, 24, 32)
+LOSSLESS_QUALITIES = (8, 16, 24)
+OTHER_QUALITIES = (5, 10, 20, 40, 60, 80, 95)
+
+
+def grey(name):
+    from skimage import data
+
+    image = np.asarray(getattr(data, name)())
+    return image.mean(axis=2).round() if image.ndim == 3 else image.astype(float)
+
+
+def crops():
+    """Return random crops to train on, and all crops of the test photograph."""
+    rng = np.random.default_rng(0)
+    photographs = [grey(name) for name in TRAIN_PHOTOGRAPHS]
+    train = []
+    for i in range(N_CROPS):
+        image = photographs[i % len(photographs)]
+        top, left = (rng.integers(size - CROP) for size in image.shape)
+        train.append(image[top : top + CROP, left : left + CROP].ravel())
+    image = grey(TEST_PHOTOGRAPH)
+    n_down, n_across = (size // CROP for size in image.shape)
+    blocks = image[: n_down * CROP, : n_across * CROP].reshape(n_down, CROP, n_across, CROP)
+    return np.array(train), blocks.swapaxes(1, 2).reshape(-1, CROP**2), (CROP, CROP, 1), n_across
+
+
+def mnist(path):
+    with np.load(path) as file:
+        X = file["X"].reshape(len(file["X"]), -1).astype(float)
+    return X[:3000], X[-200:], (28, 28, 1), 20
+
+
+def side_by_side(rows, shape, n_across):
+    height, width, _ = shape
+    cells = rows.reshape(-1, n_across, height, width).swapaxes(1, 2)
+    return cells.reshape(-1, n_across * width)
+
+
+def psnr(rows, others):
+    return 10 * math.log10(255**2 / max(((rows - others) ** 2).mean(), 1e-12))
+
+
+def ideal_bytes(density, rows, quality):
+    """Return the size of an ideal code of the quantised coordinates under their prior."""
+    step = 4 * 2.0 ** (-quality / 10)
+    far = np.abs(np.rint(density.transform(rows) / step)) * step
+    # By the upper tail, to keep the digits of small probabilities.
+    share = stats.norm.sf(far - step / 2) - stats.norm.sf(far + step / 2)
+    return -np.log2(share).sum() / 8
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("set", choices=["mnist", "crops"])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--noise", type=float, nargs="*", default=[0.1])
+    parser.add_argument("--seconds", type=float, default=120)
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)
+    train, test, shape, n_across = crops() if args.set == "crops" else mnist(args.data)
+
+    def report(method, size, rows=None, **others):
+        line = {"set": args.set, "method": method, "bits": round(8 * size / test.size, 4)}
+        if rows is not None:
+            line["psnr"] = round(psnr(rows, test), 2)
+        line |= others
+        print(json.dumps(line), flush=True)
+        with args.out.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    whole = side_by_side(test, shape, n_across).astype(np.uint8)
+    for kind, settings in [
+        *[("JPEG", {"quality": q}) for q in OTHER_QUALITIES],
+        *[("WebP", {"quality": q, "method": 6}) for q in OTHER_QUALITIES],
+        ("PNG", {"optimize": True}),
+        ("WebP", {"lossless": True, "quality": 100, "method": 6}),
+    ]:
+        file = io.BytesIO()
+        Image.fromarray(whole).save(file, kind, **settings)
+        back = np.asarray(Image.open(file).convert("L"), dtype=float)
+        size, error = file.getbuffer().nbytes, ((back - whole) ** 2).mean()
+        score = None if not error else round(10 * math.log10(255**2 / error), 2)
+        report(kind, size, settings=settings, psnr=score)
+
+    for noise in args.noise:
+        density = GlowDensity(
+            image_shape=shape,
+            n_transforms=3,
+            n_bins=6,
+            hidden_layer_sizes=(32, 32),
+            preprocessing="standardize" if noise else "quantile",
+            input_noise=noise,
+            dropout=0.0,
+            batch_size=32,
+            learning_rate_init=4e-3,
+            max_iter=1000,
+            time_limit=args.seconds / TRAINING_SHARE,
+            contamination=None,
+            random_state=0,
+        )
+        with patch("time.monotonic", time.process_time):
+            density.fit(train)
+        compressor = FlowCompressor(FrozenEstimator(density)).fit(train)
+        name = f"FlowCompressor, noise {noise:g}"
+        for quality in QUALITIES:
+            data = compressor.compress(test, quality)
+            rows = compressor.decompress(data)
+            again = compressor.decompress(compressor.compress(rows, quality))
+            report(
+                name,
+                len(data),
+                rows,
+                quality=quality,
+                over_ideal=round(len(data) / ideal_bytes(density, test, quality) - 1, 4),
+                unchanged=round(float((again == rows).all(axis=1).mean()), 3),
+                psnr_again=round(psnr(again, test), 2),
+            )
+        lossless = FlowCompressor(FrozenEstimator(density), lossless=True).fit(train)
+        for quality in LOSSLESS_QUALITIES:
+            data = lossless.compress(test, quality)
+            if not (lossless.decompress(data) == test).all():
+                raise AssertionError("not without loss")
+            report(f"{name}, lossless", len(data), quality=quality)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Bijections of grids: rows that are flattened ``(height, width, channels)`` arrays."""
+
+import math
+
+import torch
+from torch import nn
+
+from ..nn.convolutional import ConvolutionalNet
+from ._base import Bijection
+from ._coupling import Coupling
+from ._linear import Permutation
+
+
+class Squeeze(Permutation):
+    """Move blocks of neighbouring pixels to channels: all pixels of a block are one position.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height, width and channels of the grid.
+    factors : tuple of int, default=(2, 2)
+        Height and width of a block, which divide those of the grid.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Height, width and channels of the squeezed grid.
+
+    References
+    ----------
+    Dinh, Sohl-Dickstein & Bengio, "Density Estimation Using Real NVP", 2016.
+    """
+
+    def __init__(self, shape, factors=(2, 2)):
+        (height, width, channels), (down, across) = shape, factors
+        index = torch.arange(height * width * channels)
+        blocks = index.view(height // down, down, width // across, across, channels)
+        order = blocks.permute(0, 2, 1, 3, 4).flatten()
+        super().__init__(len(order), order)
+        self.shape = height // down, width // across, down * across * channels
+
+
+def halves_apart(shape):
+    """Return the permutation that moves the second half of the channels before the first.
+
+    Each half is then a grid of its own. An odd channel counts to the first half, as in
+    `GridCoupling`.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height, width and channels of the grid.
+    """
+    index = torch.arange(math.prod(shape)).view(shape)
+    n_first = shape[-1] - shape[-1] // 2
+    order = torch.cat([index[..., n_first:].flatten(), index[..., :n_first].flatten()])
+    return Permutation(len(order), order)
+
+
+class Pointwise(Bijection):
+    """The same bijection of the channels at each position of a grid.
+
+    With `LULinear`, it is Glow's invertible 1x1 convolution; with `ActNorm`, its normalisation of
+    channels.
+
+    Parameters
+    ----------
+    bijection : Bijection
+        The map of the channels, without a context.
+    n_channels : int
+        Their number; the columns of rows are a multiple of it.
+
+    References
+    ----------
+    Kingma & Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018.
+    """
+
+    def __init__(self, bijection, n_channels):
+        super().__init__()
+        self.bijection = bijection
+        self.n_channels = n_channels
+        self.set_from_data = bijection.set_from_data
+
+    def forward(self, x, context=None):
+        z, log_det = self.bijection(self._positions(x))
+        return self._joined(z, log_det, x)
+
+    def inverse(self, z, context=None):
+        x, log_det = self.bijection.inverse(self._positions(z))
+        return self._joined(x, log_det, z)
+
+    def vjp(self, x, context=None):
+        (z, log_det), through = self.bijection.vjp(self._positions(x))
+
+        def pullback(g, g_log_det, to_x=True):
+            positions = self._positions(g)
+            shares = g_log_det.repeat_interleave(positions.shape[-2] // g.shape[-2], -1)
+            g, gradients = through(positions, shares, to_x=to_x)
+            return g.reshape(x.shape) if to_x else None, gradients
+
+        return self._joined(z, log_det, x), pullback
+
+    def is_sequential(self, inverse=False):
+        return self.bijection.is_sequential(inverse)
+
+    def initialize(self, x, weight=None, context=None):
+        positions = self._positions(x)
+        if weight is not None:
+            weight = weight.repeat_interleave(len(positions) // len(x))
+        self.bijection.initialize(positions, weight)
+
+    def _positions(self, x):
+        """Return the channels at all positions of all rows, as rows of their own."""
+        return x.unflatten(-1, (-1, self.n_channels)).flatten(-3, -2)
+
+    def _joined(self, z, log_det, x):
+        n_positions = x.shape[-1] // self.n_channels
+        return z.reshape(x.shape), log_det.reshape(*x.shape[:-1], n_positions).sum(-1)
+
+
+class GridCoupling(Coupling):
+    """Map the first half of the channels given the second and, by default, the second given that.
+
+    Mapped one way with `Affine`, a half has a normal prior whose mean and scale are functions of
+    the other: the learned prior of a multi-scale architecture.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height, width and channels of the grid.
+    univariate : Shift, Affine or RationalQuadraticSpline
+        The elementwise map.
+    hidden_layer_sizes : tuple of int
+        Channels of the hidden layers of the convolutional networks.
+    both : bool, default=True
+        Whether the second half is mapped too.
+    **network
+        ``n_context``, ``activation`` and ``dropout`` of the networks.
+
+    References
+    ----------
+    Dinh, Sohl-Dickstein & Bengio, "Density Estimation Using Real NVP", 2016.
+    """
+
+    def __init__(self, shape, univariate, hidden_layer_sizes, both=True, **network):
+        nn.Module.__init__(self)
+        height, width, n_channels = shape
+        self.n_channels = halves = [n_channels - n_channels // 2, n_channels // 2]
+        self.n_positions = height * width
+        self.sizes = [self.n_positions * half for half in halves]
+        self.univariate = univariate
+        self.n_context = network.get("n_context", 0)
+        self.nets = nn.ModuleList(
+            ConvolutionalNet(
+                (height, width, given), half * univariate.n_params, hidden_layer_sizes, **network
+            )
+            for half, given in list(zip(halves, halves[::-1], strict=True))[: 1 + both]
+            if half
+        )
+
+    def _halves(self, x):
+        positions = x.mT.unflatten(-2, (self.n_positions, -1))
+        halves = positions.split_with_sizes(self.n_channels, -2)
+        return [half.flatten(-3, -2).contiguous() for half in halves]
+
+    def _joined(self, halves):
+        shapes = [(self.n_positions, n) for n in self.n_channels]
+        parts = [half.unflatten(-2, shape) for half, shape in zip(halves, shapes, strict=True)]
+        return torch.cat(parts, -2).flatten(-3, -2).mT

@@ -1,0 +1,117 @@
+"""Convolutional conditioner networks, on columns that are flattened grids."""
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .activations import ACTIVATIONS, squash
+from .linear import ColumnLinear
+from .random_draws import dropout_factors
+from .residual_mlp import FARTHEST_SEEN
+from .vjp import by_autograd
+
+
+class Convolution(nn.Module):
+    """A convolution with zero padding that keeps the size of the grid.
+
+    A stack of M members maps maps of shape ``(n, M * n_in, h, w)``, as M groups.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Numbers of channels.
+    size : int
+        Side of the kernel, an odd number.
+    zero : bool, default=False
+        Whether all parameters start at 0.
+    """
+
+    def __init__(self, n_in, n_out, size, zero=False):
+        super().__init__()
+        bound = 0.0 if zero else (n_in * size**2) ** -0.5
+        self.weight = nn.Parameter(torch.empty(n_out, n_in, size, size).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound))
+
+    def forward(self, h):
+        weight = self.weight.flatten(0, -4)
+        groups = h.shape[1] // weight.shape[1]
+        return F.conv2d(
+            h, weight, self.bias.flatten(), padding=weight.shape[-1] // 2, groups=groups
+        )
+
+
+class ConvolutionalNet(nn.Module):
+    """A convolutional network whose last layer starts at 0, with the interface of `ResidualMLP`.
+
+    The first and last layers are 3x3 convolutions, those between them 1x1. Beside its channels, it
+    sees the two coordinates of each position.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height, width and channels of the grid in the columns, flattened in this order.
+    n_out : int
+        Number of output channels.
+    hidden_layer_sizes : tuple of int
+        Channels of each hidden layer; a layer as wide as the one before it is residual.
+    n_context : int, default=0
+        Size of the context, which is added to the first hidden layer at all positions.
+    activation : str, default="relu"
+        A name in `skflows.nn.activations.ACTIVATIONS`.
+    dropout : float, default=0.0
+        Probability that a hidden unit is dropped in training. Members of a stack may differ in it.
+    """
+
+    member_settings = ("dropout",)
+
+    def __init__(
+        self, shape, n_out, hidden_layer_sizes, n_context=0, activation="relu", dropout=0.0
+    ):
+        super().__init__()
+        self.shape = tuple(shape)
+        height, width, n_in = shape
+        self.positions: torch.Tensor
+        sizes = list(hidden_layer_sizes)
+        self.activation = activation
+        self.dropout = dropout
+        self.input = Convolution(n_in + 2, sizes[0], 3)
+        self.hidden = nn.ModuleList(Convolution(a, b, 1) for a, b in pairwise(sizes))
+        self.output = Convolution(sizes[-1], n_out, 3, zero=True)
+        self.context = ColumnLinear(n_context, sizes[0]) if n_context else None
+        axes = (torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in (height, width))
+        self.register_buffer("positions", torch.stack(torch.meshgrid(*axes, indexing="ij"), -1))
+
+    def forward(self, x, context=None):
+        """Return the outputs of columns x, of shape (height * width * n_out, n)."""
+        *members, _, n = x.shape  # one axis in a stack
+        maps = squash(x, FARTHEST_SEEN).unflatten(-2, self.shape)
+        maps = maps.movedim((-1, -4, -3), (0, 1, 2))  # (n, height, width, M, channels)
+        positions = self.positions.to(x.dtype).expand(*members, *self.positions.shape)
+        positions = positions.movedim((-3, -2), (0, 1)).expand(*maps.shape[:-1], 2)
+        # Channels last in memory, where convolutions of few channels are fastest.
+        maps = torch.cat([maps, positions], -1).flatten(3).movedim(-1, 1)
+        h = self.input(maps)
+        if self.context is not None:
+            shift = self.context(context.mT).movedim(-1, 0)
+            h = h + shift.reshape(n, -1, 1, 1)
+        for layer in self.hidden:
+            update = layer(self._activate(h, members))
+            h = h + update if update.shape == h.shape else update
+        maps = self.output(self._activate(h, members)).movedim(1, -1).unflatten(-1, (*members, -1))
+        return maps.movedim((0, 1, 2), (-1, -4, -3)).flatten(-4, -2)
+
+    def vjp(self, x, context=None):
+        """Return the outputs and their pullback (see `skflows.nn.vjp`), by autograd."""
+        parameters = list(self.parameters())
+        (outputs,), pullback = by_autograd(lambda x: (self(x, context),), x, parameters)
+        return outputs, lambda g, to_x=True: pullback(g, to_x=to_x)
+
+    def _activate(self, h, members):
+        units = ACTIVATIONS[self.activation].function(h)
+        if not (self.dropout and self.training):
+            return units
+        # The random draws of each member are contiguous.
+        by_member = units.unflatten(1, (*members, -1)).flatten(-3).movedim(0, -2)
+        return units * dropout_factors(by_member, self.dropout).movedim(-2, 0).reshape(h.shape)

@@ -1,0 +1,125 @@
+"""Compression by the latent coordinates of a flow."""
+
+import pickle
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.datasets import load_digits
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.estimator_checks import check_estimator
+
+import skflows
+from skflows import CNFDensity, FlowCompressor, GlowDensity, RealNVPDensity
+
+pytest.importorskip("constriction")
+X = load_digits().data
+NEW = X[200:260]
+
+
+@pytest.fixture(scope="module")
+def compressor():
+    density = GlowDensity(
+        image_shape=(8, 8, 1), hidden_layer_sizes=8, n_transforms=1, max_iter=3, random_state=0
+    )
+    return FlowCompressor(density).fit(X[:200])
+
+
+@pytest.fixture(scope="module")
+def lossless(compressor):
+    return FlowCompressor(FrozenEstimator(compressor.estimator_), lossless=True).fit(X)
+
+
+def rmse(rows):
+    return np.sqrt(((rows - NEW) ** 2).mean())
+
+
+def test_quality_trades_size_for_error(compressor):
+    coded = [compressor.compress(NEW, quality) for quality in (0, 20, 40, 80)]
+    errors = [rmse(compressor.decompress(data)) for data in coded]
+    assert list(map(len, coded)) == sorted(map(len, coded))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] == 0 and errors[0] > 1
+    images = NEW.reshape(-1, 8, 8, 1)
+    assert compressor.compress(images, 40) == coded[2]
+
+
+@pytest.mark.parametrize("quality", [10, 50])
+def test_size_is_that_of_the_ideal_code(compressor, quality):
+    step = 4 * 2.0 ** (-quality / 10)
+    symbols = np.rint(compressor.estimator_.transform(X) / step)
+    upper, lower = ((symbols + side) * step for side in (0.5, -0.5))
+    # From the nearer tail, to keep the digits of small probabilities.
+    far = symbols > 0
+    upper[far], lower[far] = -lower[far], -upper[far]
+    ideal = -np.log2(stats.norm.cdf(upper) - stats.norm.cdf(lower)).sum() / 8
+    assert ideal < len(compressor.compress(X, quality)) < 1.02 * ideal + 60
+
+
+@pytest.mark.parametrize("quality", [0, 30, 100])
+def test_lossless(lossless, quality):
+    odd = np.vstack([NEW, np.full((1, 64), 40.0), np.zeros((1, 64))])  # values never seen
+    data = lossless.compress(odd, quality)
+    np.testing.assert_array_equal(lossless.decompress(data), odd)
+    if quality == 30:
+        assert len(data) < 0.8 * odd.size  # a pixel of 17 values takes a byte otherwise
+
+
+def test_one_row(compressor, lossless):
+    for each in (compressor, lossless):
+        assert each.decompress(each.compress(NEW[:1])).shape == (1, 64)
+
+
+def test_damaged_bytes_are_an_error(lossless):
+    data = lossless.compress(NEW[:3])
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(data)
+        damaged[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        with pytest.raises(ValueError, match=r"^data "):
+            lossless.decompress(damaged)
+    for n in (0, 3, 30, len(data) - 1):
+        with pytest.raises(ValueError, match=r"^data "):
+            lossless.decompress(data[:n])
+
+
+def test_another_flow_is_an_error(compressor):
+    other = FlowCompressor(RealNVPDensity(n_transforms=1, max_iter=1, random_state=0)).fit(X[:60])
+    with pytest.raises(ValueError, match="another flow"):
+        other.decompress(compressor.compress(NEW[:2]))
+
+
+def test_saved_compressor_reads_what_was_written(compressor, tmp_path):
+    data = compressor.compress(NEW[:5])
+    compressor.save(tmp_path / "compressor.skflows")
+    expected = compressor.decompress(data)
+    for copy in (
+        skflows.load(tmp_path / "compressor.skflows"),
+        pickle.loads(pickle.dumps(compressor)),
+    ):
+        np.testing.assert_array_equal(copy.decompress(data), expected)
+
+
+def test_estimator_checks():
+    flow = RealNVPDensity(
+        n_transforms=1,
+        hidden_layer_sizes=4,
+        max_iter=1,
+        preprocessing="standardize",
+        random_state=0,
+    )
+    check_estimator(FlowCompressor(flow), on_skip=None)
+
+
+def test_errors(compressor, lossless):
+    with pytest.raises(ValueError, match="quality=101; it must be a number from 0 to 100"):
+        compressor.compress(NEW, quality=101)
+    with pytest.raises(ValueError, match=r"lossless=True needs discrete columns.*whole multiples"):
+        lossless.compress(NEW + 0.5)
+    with pytest.raises(ValueError, match=r"grids of shape \(8, 8, 1\)"):
+        compressor.compress(NEW[:, :9])
+    continuous = RealNVPDensity(n_transforms=1, max_iter=1, discrete=None, random_state=0)
+    with pytest.raises(ValueError, match="lossless=True needs discrete columns"):
+        FlowCompressor(continuous, lossless=True).fit(X[:60, :3] + 0.5).compress(NEW[:, :3])
+    with pytest.raises(TypeError, match="CNFDensity; give a flow density with an exact inverse"):
+        FlowCompressor(CNFDensity()).fit(X)

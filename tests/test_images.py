@@ -1,0 +1,167 @@
+"""Densities of images: GlowDensity with an image_shape, and their display."""
+
+import math
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+
+import skflows
+from skflows import ConditionalDensity, GlowDensity
+from skflows.inspection import ImageGridDisplay
+
+matplotlib.use("agg")
+DIGITS = load_digits()
+X = DIGITS.data[:120]
+SHAPE = 8, 8, 1
+
+
+def tiny(**params):
+    defaults = {"n_transforms": 1, "hidden_layer_sizes": (4, 4), "image_shape": SHAPE}
+    return GlowDensity(**defaults | {"max_iter": 2, "random_state": 0} | params)
+
+
+@pytest.fixture(scope="module")
+def density():
+    return tiny().fit(X)
+
+
+def test_pixels_are_on_one_lattice(density):
+    assert (X[:, 0] == 0).all()  # a constant pixel has the cells of the others
+    assert set(density.discrete_.values()) == {1.0} and len(density.discrete_) == 64
+    samples = density.sample(50, random_state=0)
+    assert set(np.unique(samples)) <= set(range(17))
+    assert samples[:, 0].any()
+    scores = density.score_samples(np.full((2, 64), [[0.0], [16.0]]))
+    assert np.isfinite(scores).all()
+
+
+def test_scale_of_pixels_shifts_scores_but_not_bits(density):
+    scaled = clone(density).fit(X / 16)
+    expected = density.score_samples(X[:5]) + 64 * math.log(16)
+    np.testing.assert_allclose(scaled.score_samples(X[:5] / 16), expected, rtol=1e-4)
+    bits = density.bits_per_dim(X[:5])
+    np.testing.assert_allclose(bits, -density.score_samples(X[:5]) / (64 * math.log(2)))
+    np.testing.assert_allclose(scaled.bits_per_dim(X[:5] / 16), bits, rtol=1e-4)
+
+
+def test_score_is_that_of_noise(density):
+    """The two points of a cell are like random ones, to which the flow was fitted."""
+    rows = torch.from_numpy(X[:60] + np.random.default_rng(0).uniform(-0.5, 0.5, (60, 64)))
+    random = density.flow_.log_prob(rows).numpy()
+    assert abs(density.score(X[:60]) - random.mean()) < 4
+
+
+def test_arrays_and_rows_are_the_same(density):
+    images = X.reshape(-1, *SHAPE)
+    scores = density.score_samples(X)
+    np.testing.assert_array_equal(density.score_samples(images), scores)
+    np.testing.assert_array_equal(density.score_samples(images[..., 0]), scores)
+    np.testing.assert_allclose(density.score_samples(images[3:4]), scores[3:4], rtol=1e-12)
+    assert (tiny().fit(images).score_samples(X[:3]) == scores[:3]).all()
+    latent = density.transform(images[:5])
+    np.testing.assert_allclose(density.inverse_transform(latent), X[:5], atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8, 3), (3, 4, 16, 1), (3, 60), (3, 8, 4)])
+def test_other_shapes_are_errors(density, shape):
+    message = r"grids of shape \(8, 8, 1\): give .* \(n_samples, 8, 8, 1\) or, flattened"
+    for call in (density.score_samples, density.transform, tiny().fit):
+        with pytest.raises(ValueError, match=message):
+            call(np.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"image_shape": (8, 8)}, "give three positive integers"),
+        ({"image_shape": (8, 8.0, 1)}, "give three positive integers"),
+        ({"image_shape": (8, 8, 0)}, "give three positive integers"),
+        ({"n_levels": 4}, r"no even height or width in level 4 .*1 x 1: choose fewer levels"),
+        ({"hidden_layer_sizes": ()}, "hidden_layer_sizes"),
+    ],
+)
+def test_bad_parameters_are_errors(params, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**params).fit(X)
+
+
+def test_odd_and_coloured_images():
+    rows = np.random.default_rng(0).standard_normal((60, 5 * 6 * 3))
+    density = tiny(image_shape=(5, 6, 3), n_levels=1, n_bins=3, contamination=None).fit(rows)
+    assert not density.discrete_
+    assert density.reconstruction_error(rows).max() < 1e-8
+    assert density.bits_per_dim(rows).shape == (60,)
+
+
+def test_temperature(density):
+    hot, cold = (density.sample(40, random_state=0, temperature=t) for t in (1, 0.5))
+    np.testing.assert_array_equal(hot, density.sample(40, random_state=0))
+    assert cold.std(axis=0).mean() < hot.std(axis=0).mean()
+    assert len(np.unique(density.sample(3, random_state=0, temperature=0), axis=0)) == 1
+    for temperature in (-1, math.nan, "1"):
+        with pytest.raises(ValueError, match=r"temperature=.*at least 0"):
+            density.sample(temperature=temperature)
+
+
+def test_conditional_density_of_images():
+    """The context reaches the networks, and pixels are on one lattice here too."""
+    conditional = ConditionalDensity(tiny(hidden_layer_sizes=4), cv=None, random_state=0)
+    labels = DIGITS.target[:120, None]
+    conditional.fit(labels, X)
+    assert set(conditional.discrete_.values()) == {1.0}
+    assert np.isfinite(conditional.log_prob(labels[:5], X[:5])).all()
+
+
+def test_search_for_input_noise_trains_a_stack():
+    noisy = tiny(input_noise="auto", dropout=0.1).fit(X)  # a stack of members
+    assert np.isfinite(noisy.score(X))
+    assert noisy.input_noise_ in (0.0, 0.05, 0.1, 0.2)
+
+
+def test_file_round_trip(density, tmp_path):
+    density.save(tmp_path / "glow.skflows")
+    loaded = skflows.load(tmp_path / "glow.skflows")
+    np.testing.assert_array_equal(loaded.score_samples(X[:4]), density.score_samples(X[:4]))
+
+
+def test_image_grid(density):
+    display = ImageGridDisplay.from_estimator(density, n_samples=5, random_state=0, n_columns=3)
+    assert display.images.shape == (5, *SHAPE)
+    assert display.image_.get_array().shape == (17, 26)
+    mosaic = display.mosaic()
+    low, high = display.images.min(), display.images.max()
+    np.testing.assert_allclose(mosaic[:8, 9:17], (display.images[1] - low) / (high - low))
+    assert np.isnan(mosaic[8]).all() and np.isnan(mosaic[9:, 18:]).all()
+    given = ImageGridDisplay.from_estimator(density, X[:4], ax=display.ax_, value_range=(0, 32))
+    assert given.ax_ is display.ax_ and np.nanmax(given.mosaic()) == 0.5
+    colour = ImageGridDisplay(images=np.zeros((1, 2, 3, 3))).plot()
+    assert colour.image_.get_array().shape == (2, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda flow: ImageGridDisplay.from_estimator(flow, X[:, :60]), r"X has the shape"),
+        (lambda flow: ImageGridDisplay.from_estimator(flow, n_samples=0), "n_samples=0"),
+        (lambda flow: ImageGridDisplay(images=np.zeros((4, 8, 8))).plot(), "images has the shape"),
+        (
+            lambda flow: ImageGridDisplay(images=np.zeros((1, 8, 8, 1)), n_columns=0).plot(),
+            "n_columns=0",
+        ),
+    ],
+)
+def test_errors_of_the_image_grid(density, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(density)
+
+
+def test_image_grid_needs_images():
+    flow = GlowDensity(max_iter=1, random_state=0, contamination=None).fit(
+        X[:50, :3] + X[:50, 8:11]
+    )
+    with pytest.raises(ValueError, match="no image_shape"):
+        ImageGridDisplay.from_estimator(flow)
