@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
-from skflows import DensityClassifier, NSFDensity, StackedDensity
+from skflows import DensityClassifier, NSFDensity, StackedDensity, TableDensity
 
 FLOW = NSFDensity(
     n_transforms=1, hidden_layer_sizes=(8,), max_iter=5, preprocessing="standardize", dropout=0.0
@@ -191,6 +191,34 @@ def test_discrete_columns_of_a_pipeline_are_its_own():
     X, y = load_iris(return_X_y=True)
     classifier = DensityClassifier(make_pipeline(StandardScaler(), FLOW), random_state=0)
     assert classifier.fit(X, y).estimators_[0][-1].discrete == "auto"
+
+
+@pytest.mark.parametrize("as_frame", [False, True])
+def test_classes_of_a_table_share_kinds_and_categories(as_frame, tmp_path):
+    """A class without a category, with other steps or without decimals can be told from others."""
+    n = np.arange(90)
+    y = np.where(n < 50, "a", "b")
+    table = pd.DataFrame(
+        {
+            "color": np.where(n % 2, "red", np.where(y == "a", "green", None)),
+            "step": np.where(y == "a", n % 7 / 2, n % 3),
+            "size": np.where(y == "a", n + np.log(n + 1), n),
+        }
+    )
+    X = table if as_frame else table.to_numpy()
+    density = TableDensity(max_iter=1, cv=2)
+    classifier = DensityClassifier(density, reject=0.1, random_state=0).fit(X, y)
+    first, second = (own.columns_["kind"].tolist() for own in classifier.estimators_)
+    assert first == second == ["categorical", "ordinal", "continuous"]
+    assert [len(scores) for scores in classifier.calibration_scores_] == [50, 40]
+    proba = classifier.predict_proba(X)
+    assert np.isfinite(classifier._log_densities(X)).all()
+    assert (classifier.classes_[proba.argmax(axis=1)] == y).mean() > 0.8
+    assert classifier.predict_set(X, 0.8)[n, (n >= 50).astype(int)].mean() > 0.7
+    odd = table[:1].assign(size=1e6)
+    assert classifier.predict(odd if as_frame else odd.to_numpy()) == ["unknown"]
+    classifier.save(tmp_path / "classifier.skflows")
+    assert np.allclose(skflows.load(tmp_path / "classifier.skflows").predict_proba(X), proba)
 
 
 def test_too_few_rows_of_a_class():

@@ -24,6 +24,7 @@ X_train.head()
 # %%
 # `bounds` keeps the flow from putting probability on values that cannot occur. The columns of X
 # need no preparation: the category becomes one-hot columns, and numbers are standardised.
+# No value is above the largest one seen, 346, whose probability is that of all from there on.
 
 from skflows import ConditionalDensity, FlowRegressor, NSFDensity
 from skflows.inspection import (

@@ -50,7 +50,7 @@ class DensityClassifier(
     ----------
     estimator : estimator
         A density estimator with `fit` and `score_samples`, which is cloned for each class. Discrete
-        columns are found in all rows together.
+        columns, and the kinds and categories of a `TableDensity`, are found in all rows together.
 
     priors : array-like of shape (n_classes,), default=None
         Probability of each class, in the order of `classes_`; by default its share of the rows.
@@ -64,10 +64,10 @@ class DensityClassifier(
 
     calibration : "auto", float or None, default="auto"
         The rows that p-values and the temperature come from. "auto" takes the held-out scores of
-        the densities, if they have such as `AutoDensity` and `StackedDensity` have; otherwise it
-        holds out a fifth of the rows of each class, if there is a `reject` or if each class has at
-        least 20. A fraction holds out that part in any case. With None there are no p-values, and
-        the temperature is 1.
+        the densities, if they have such as `AutoDensity`, `StackedDensity` and `TableDensity` have;
+        otherwise it holds out a fifth of the rows of each class, if there is a `reject` or if each
+        class has at least 20. A fraction holds out that part in any case. With None there are no
+        p-values, and the temperature is 1.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the estimator.
@@ -237,25 +237,28 @@ class DensityClassifier(
 
     def _validated(self, X, reset):
         """Return X as an array, or as it is if it is a table with columns of its own."""
-        is_frame = hasattr(X, "columns")
-        kwargs = {"skip_check_array": True} if is_frame else {"dtype": [np.float64, np.float32]}
+        kwargs = {"dtype": [np.float64, np.float32]}
+        if hasattr(X, "columns"):
+            kwargs = {"skip_check_array": True}
+        elif takes_categories(self.estimator):
+            kwargs = {"dtype": None, "ensure_all_finite": False}
         return validate_data(self, X, reset=reset, **kwargs)
 
     def _template(self, X, random_state):
-        """Return the estimator with a seed, and with the discrete columns of all rows."""
+        """Return the estimator with a seed, and with what kinds of columns all rows have."""
         template = clone(self.estimator)
         params = template.get_params(deep=False) if hasattr(template, "get_params") else {}
         seed = random_state.randint(2**31 - 1)
         if "random_state" in params and params["random_state"] is None:
             template.set_params(random_state=seed)
-        set_discrete(template, discrete_gaps(X))
+        set_columns(template, X, discrete_gaps(X), seed)
         return template
 
     def _held_out_fraction(self, n_least):
         """Return the fraction of the rows to hold out, if the smallest class has n_least rows."""
         if not isinstance(self.calibration, str):
             return self.calibration
-        holds_out_itself = hasattr(type(self.estimator), "_fit_mixture")
+        holds_out_itself = getattr(type(self.estimator), "_held_out_scores", None) == "folds"
         is_small = self.reject is None and n_least < LEAST_ROWS
         return None if is_small or holds_out_itself else HELD_OUT
 
@@ -453,13 +456,24 @@ def discrete_gaps(X):
     return {[*columns][j]: gap for j, gap in gaps.items()}
 
 
-def set_discrete(estimator, gaps):
-    """Set the parameter `discrete` of an estimator, or of those inside it, if it is "auto"."""
+def set_columns(estimator, X, gaps, seed):
+    """Tell an estimator, or those inside it, what all rows tell about the columns.
+
+    These are the kinds and levels for a density of tables, and `discrete` for others, if "auto".
+    """
     params = estimator.get_params() if hasattr(estimator, "get_params") else {}
-    if "discrete" in params:
+    if hasattr(estimator, "_share_columns"):
+        estimator._share_columns(X, np.random.RandomState(seed))
+    elif "discrete" in params:
         if isinstance(params["discrete"], str):
             estimator.set_params(discrete=gaps)
     elif not isinstance(estimator, Pipeline):  # whose last step sees other columns
         for name, value in params.items():
             if "__" not in name:
-                set_discrete(value, gaps)
+                set_columns(value, X, gaps, seed)
+
+
+def takes_categories(estimator):
+    """Whether an estimator takes texts and gaps."""
+    has_tags = hasattr(estimator, "__sklearn_tags__")
+    return has_tags and estimator.__sklearn_tags__().input_tags.categorical

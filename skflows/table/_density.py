@@ -148,7 +148,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     """)
 
     _parameter_constraints: dict = {
-        "columns": [dict, None],
+        "columns": [dict, Schema, None],
         "handle_unknown": [StrOptions({"error", "rare"})],
         "missing": [StrOptions({"ignore", "model"})],
         "n_orders": [Interval(Integral, 1, None, closed="left")],
@@ -223,16 +223,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         is_used = np.flatnonzero(weight > 0)
         frame, weight = frame.take(is_used), weight[is_used] / weight[is_used].mean()
         random_state = random_state_of(self)
-        names = frame.names or list(range(len(frame.columns)))
-        self._schema = Schema(
-            frame,
-            names,
-            self.columns,
-            self.handle_unknown,
-            self.missing == "model",
-            random_state,
-            weight,
-        )
+        self._schema = self._schema_of(frame, random_state, weight)
         self._library, self._dtype = frame.library, frame.dtype
         rows = self._schema.encode(frame)
         is_known = np.flatnonzero(rows.known.any(axis=1))
@@ -286,6 +277,21 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             self.offset_ = self._outlier_threshold(self._log_prob(rows), weight)
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
+
+    def _schema_of(self, frame, random_state, weight=None):
+        """Return the kinds and levels of the columns, which `columns` may hold already."""
+        if isinstance(self.columns, Schema):
+            return self.columns
+        names = frame.names or list(range(len(frame.columns)))
+        models_gaps = self.missing == "model"
+        return Schema(
+            frame, names, self.columns, self.handle_unknown, models_gaps, random_state, weight
+        )
+
+    def _share_columns(self, X, random_state):
+        """Find kinds and levels now, so that clones fitted to parts of X have them in common."""
+        frame = self._read(X, reset=True)
+        return self.set_params(columns=self._schema_of(frame, random_state))
 
     def _attributes(self, done, splits, weight, is_used, n_rows):
         """Return the attributes of a density that consists of fitted components."""
