@@ -17,7 +17,7 @@ from ._columns import (
     select,
     with_dates,
 )
-from ._progress import QUICK_SECONDS, announce, print_status, show_progress, with_progress
+from ._progress import QUICK_SECONDS, announce, print_status, progress_bars, with_progress
 from ._score import unseen_categories, warn_of_unseen
 from ._tables import (
     BATCH_ROWS,
@@ -222,7 +222,7 @@ def fitted_detector(args, known, is_table):
         )
         if not args.quick:
             announce(known, "a density of texts and gaps", "takes up to a minute")
-        show_progress(density)
+        density.set_callbacks(*progress_bars())
     detector = DensityOutlierDetector(
         density,
         calibration="empirical_null" if args.reference is None else "conformal",

@@ -233,12 +233,14 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         self.n_outputs_ = Y.shape[1]
         self._circle = Circle.for_parameter(self.circular, Y, names)
         Y = self._circle.wrap(Y)
-        self._constant = [key_of(j, names) for j in np.flatnonzero(np.ptp(Y, axis=0) == 0)]
         is_grid = row_shape(estimator) is not None
         self._dequantizer = Dequantizer.for_parameter(
             estimator.discrete, Y, names, is_grid, what="y"
         )
         self.discrete_ = self._dequantizer.named_gaps(names)
+        is_constant = np.ptp(Y, axis=0) == 0
+        is_constant[self._dequantizer.columns] = False  # a single value has a probability
+        self._constant = [key_of(j, names) for j in np.flatnonzero(is_constant)]
         self._bounds = validate_bounds(
             estimator.bounds, Y, self._dequantizer, names=names, what="y"
         )

@@ -174,11 +174,13 @@ class LatentClasses:
         weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
         order = np.argsort(-weights, axis=1)
         heaviest = np.take_along_axis(weights, order, axis=1)
-        n_kept = 1 + (heaviest.cumsum(axis=1) < 1 - LEFT_OUT).sum(axis=1).max(initial=0)
-        order = order[:, :n_kept]
+        # Of each row by itself: answers must not depend on the rows beside it.
+        is_kept = heaviest.cumsum(axis=1) - heaviest < 1 - LEFT_OUT
+        order = order[:, : is_kept.sum(axis=1).max(initial=1)]
         weights, means, scales = (
             np.take_along_axis(each, order, axis=1) for each in (weights, means, scales)
         )
+        weights *= is_kept[:, : order.shape[1]]
         weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
         return Predictive(levels, Normals(weights, means, scales), self.space)
 
