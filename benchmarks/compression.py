@@ -93,6 +93,7 @@ def main():
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--noise", type=float, nargs="*", default=[0.1])
+    parser.add_argument("--qualities", type=int, nargs="*", default=QUALITIES)
     parser.add_argument("--seconds", type=float, default=120)
     args = parser.parse_args()
 
@@ -142,7 +143,7 @@ def main():
             density.fit(train)
         compressor = FlowCompressor(FrozenEstimator(density)).fit(train)
         name = f"FlowCompressor, noise {noise:g}"
-        for quality in QUALITIES:
+        for quality in args.qualities:
             data = compressor.compress(test, quality)
             exact = compressor.decompress(data, rounded=False)
             rows = compressor.decompress(data)
