@@ -25,11 +25,12 @@ from peers import PEERS
 from protocol import load
 from threadpoolctl import threadpool_limits
 
-from skflows import AutoDensity, GaussianizationDensity, kernels
+from skflows import AutoDensity, GaussianizationDensity, TableDensity, kernels
 from skflows.density import ARCHITECTURES
 
 ESTIMATORS = {
-    cls.__name__: cls for cls in (AutoDensity, GaussianizationDensity, *ARCHITECTURES.values())
+    cls.__name__: cls
+    for cls in (AutoDensity, TableDensity, GaussianizationDensity, *ARCHITECTURES.values())
 }
 N_SAMPLES = 2000
 MIN_WEIGHT = 0.005  # of a component of a mixture that is reported
@@ -46,6 +47,8 @@ class Ours:
             self.estimator.set_params(n_jobs=jobs)
 
     def fit(self, train, val):
+        if isinstance(self.estimator, TableDensity):  # frequent values would have probabilities
+            self.estimator.set_params(columns=dict.fromkeys(range(train.shape[1]), "continuous"))
         self.estimator.fit(np.concatenate([train, val]))
         self.epochs_ = getattr(self.estimator, "n_iter_", None)
         if hasattr(self.estimator, "leaderboard_"):

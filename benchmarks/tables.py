@@ -5,6 +5,7 @@
     python benchmarks/tables.py gaps --data DIR --out tables.jsonl
     python benchmarks/tables.py outliers --data DIR --out tables.jsonl
     python benchmarks/tables.py rows --data DIR --out tables.jsonl
+    python benchmarks/tables.py likelihood outliers rows --data DIR --out tables.jsonl
     python benchmarks/tables.py table --out tables.jsonl
 
 DIR holds CSV files; `--sets` names them. Lines already in ``--out`` are not run again.
@@ -18,16 +19,23 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import stats
 from scipy.special import logsumexp, ndtr, ndtri
-from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    IsolationForest,
+)
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+from sklearn.frozen import FrozenEstimator
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import NearestNeighbors
 
-from skflows import TableDensity
+from skflows import DensityOutlierDetector, TableDensity
 from skflows.table._columns import Schema
 from skflows.table._frames import read_frame
 from skflows.table._latent_classes import conditional
@@ -46,6 +54,19 @@ def load(data, name, seed, max_rows):
     frame = frame.sample(frac=1, random_state=seed)[:max_rows].reset_index(drop=True)
     n = int(0.8 * len(frame))
     return frame[:n].reset_index(drop=True), frame[n:].reset_index(drop=True)
+
+
+FITTED = {}  # several parts ask for the same fit
+
+
+def fitted(train, seed, missing="ignore"):
+    """Return a density at its defaults, and the processor seconds that it took."""
+    key = pd.util.hash_pandas_object(train).sum(), seed, missing
+    if key not in FITTED:
+        started = time.process_time()
+        density = TableDensity(handle_unknown="rare", missing=missing, random_state=seed)
+        FITTED[key] = density.fit(train), time.process_time() - started
+    return FITTED[key]
 
 
 # Known densities
@@ -143,10 +164,10 @@ def run_reference(args, seed):
                 key = {"part": "reference", "set": what, "n": n, "method": method, "seed": seed}
                 if is_done(args, key):
                     continue
-                started = time.perf_counter()
+                started = time.process_time()
                 model = fit(train)
-                seconds = time.perf_counter() - started
-                record(args, key, reference_errors(truth, model, test, seed) | {"fit_s": seconds})
+                seconds = time.process_time() - started
+                record(args, key, reference_errors(truth, model, test, seed) | {"cpu_s": seconds})
 
 
 def reference_errors(truth, model, test, seed):
@@ -396,15 +417,7 @@ class Copula:
         return total
 
 
-class Ours:
-    def fit(self, train, seed):
-        self.density = TableDensity(handle_unknown="rare", random_state=seed).fit(train)
-        self.score_samples = self.density.score_samples
-        return self
-
-
 LIKELIHOOD = {
-    "TableDensity": Ours,
     "latent class": LatentClass,
     "Gaussian copula": Copula,
     "HGB chain": Chain,
@@ -414,7 +427,7 @@ LIKELIHOOD = {
 def run_likelihood(args, seed):
     for name in args.sets:
         train, test = load(args.data, name, seed, args.max_rows)
-        for method, cls in LIKELIHOOD.items():
+        for method in ("TableDensity", *LIKELIHOOD):
             key = {
                 "part": "likelihood",
                 "set": name,
@@ -424,9 +437,12 @@ def run_likelihood(args, seed):
             }
             if is_done(args, key):
                 continue
-            started = time.perf_counter()
-            model = cls().fit(train, seed)
-            seconds = time.perf_counter() - started
+            if method == "TableDensity":
+                model, seconds = fitted(train, seed)
+            else:
+                started = time.process_time()
+                model = LIKELIHOOD[method]().fit(train, seed)
+                seconds = time.process_time() - started
             scores = model.score_samples(test)
             finite = np.isfinite(scores)
             record(
@@ -436,7 +452,7 @@ def run_likelihood(args, seed):
                     "ll": float(scores[finite].mean()),
                     "se": float(stats.sem(scores[finite])),
                     "nonfinite": int((~finite).sum()),
-                    "fit_s": seconds,
+                    "cpu_s": seconds,
                 },
             )
 
@@ -502,6 +518,41 @@ class Imputer:
         return pd.DataFrame(found)
 
 
+def by_sklearn(kind):
+    def impute(train, test, seed):
+        filled, draws = Imputer(train, kind, seed).fill(test), None
+        if kind == "IterativeImputer":
+            posterior = Imputer(train, "posterior", seed)
+            draws = [posterior.fill(test) for _ in range(N_DRAWS)]
+        return filled, draws
+
+    return impute
+
+
+def by_miceforest(train, test, seed):
+    """Return the means and modes of the draws, and the draws."""
+    import miceforest
+
+    texts = list(train.select_dtypes(exclude="number"))
+    train, test = categorised(train, test)
+    kernel = miceforest.ImputationKernel(train, num_datasets=N_DRAWS, random_state=seed)
+    kernel.mice(5, num_threads=1)
+    new = kernel.impute_new_data(test, random_state=seed)
+    draws = [new.complete_data(k) for k in range(N_DRAWS)]
+    draws = [draw.astype(dict.fromkeys(texts, object)) for draw in draws]
+    filled = draws[0].copy()
+    for name in filled:
+        values = pd.concat([draw[name] for draw in draws], axis=1)
+        filled[name] = values.mode(axis=1)[0] if name in texts else values.mean(axis=1)
+    return filled, draws
+
+
+IMPUTERS = {
+    **{kind: by_sklearn(kind) for kind in ("IterativeImputer", "KNNImputer", "SimpleImputer")},
+    "miceforest": by_miceforest,
+}
+
+
 def run_gaps(args, seed):
     for name in args.sets:
         train, test = load(args.data, name, seed, args.max_rows)
@@ -511,7 +562,7 @@ def run_gaps(args, seed):
         for share in (0.1, 0.3, 0.5):
             rng = np.random.default_rng(seed)
             (gappy, _), (holes, gaps) = with_gaps(train, share, rng), with_gaps(test, share, rng)
-            for method in ("TableDensity", "IterativeImputer", "KNNImputer", "SimpleImputer"):
+            for method in ("TableDensity", *IMPUTERS):
                 key = {
                     "part": "gaps",
                     "set": name,
@@ -522,20 +573,23 @@ def run_gaps(args, seed):
                 }
                 if is_done(args, key):
                     continue
-                started = time.perf_counter()
+                started = time.process_time()
                 if method == "TableDensity":
                     model = TableDensity(handle_unknown="rare", random_state=seed).fit(gappy)
                     filled = model.impute(holes, "mean")
                     draws = model.impute(holes, "draw", n_draws=N_DRAWS, random_state=seed)
-                    more = {"ll": float(model.score(holes))}
+                    scores = model.score_samples(holes)
+                    finite = np.isfinite(scores)
+                    more = {"ll": float(scores[finite].mean()), "nonfinite": int((~finite).sum())}
                 else:
-                    filled = Imputer(gappy, method, seed).fill(holes)
-                    draws, more = None, {}
-                    if method == "IterativeImputer":
-                        posterior = Imputer(gappy, "posterior", seed)
-                        draws = [posterior.fill(holes) for _ in range(N_DRAWS)]
-                seconds = time.perf_counter() - started
-                record(args, key, errors_of(test, filled, draws, gaps) | more | {"fit_s": seconds})
+                    more = {}
+                    try:
+                        filled, draws = IMPUTERS[method](gappy, holes, seed)
+                    except ImportError as error:
+                        print(key | {"error": repr(error)}, flush=True)
+                        continue
+                seconds = time.process_time() - started
+                record(args, key, errors_of(test, filled, draws, gaps) | more | {"cpu_s": seconds})
 
 
 def errors_of(test, filled, draws, gaps):
@@ -575,82 +629,238 @@ def errors_of(test, filled, draws, gaps):
 
 
 def one_hot(train, test):
+    """Return standardised numbers, one-hot levels, and indicators of gaps; medians fill gaps."""
     both = pd.concat([train, test], keys=["train", "test"])
     X = pd.get_dummies(both, dummy_na=True).astype(float)
-    X = X.fillna(X.loc["train"].median())
+    gaps = both.select_dtypes("number").isna().astype(float).add_suffix(" is missing")
+    X = pd.concat([X.fillna(X.loc["train"].median()), gaps], axis=1)
     mean, scale = X.loc["train"].mean(), X.loc["train"].std().replace(0, 1.0)
     X = (X - mean) / scale
     return X.loc["train"].to_numpy(), X.loc["test"].to_numpy()
 
 
+def planted(test, odd, kind, rng):
+    """Return a table in which some rows have two cells of other rows, or gaps, in their place."""
+    found = test.astype(dict.fromkeys(test.select_dtypes("number"), float))
+    usual = test.isna().mean().to_numpy() < 0.01
+    for row in odd:
+        if kind == "gaps":  # in two columns that hardly ever have any
+            found.iloc[row, rng.permutation(np.flatnonzero(usual))[:2]] = np.nan
+            continue
+        other = rng.integers(len(test))
+        for j in rng.permutation(test.shape[1])[:2]:
+            found.iloc[row, j] = test.iloc[other, j]
+    return found
+
+
+def ecod(X, Z):
+    from pyod.models.ecod import ECOD
+
+    return -ECOD().fit(X).decision_function(Z)
+
+
+DETECTORS = {
+    "IsolationForest": lambda X, Z, seed: (
+        IsolationForest(random_state=seed).fit(X).score_samples(Z)
+    ),
+    "kNN": lambda X, Z, seed: -NearestNeighbors(n_neighbors=5).fit(X).kneighbors(Z)[0][:, -1],
+    "ECOD": lambda X, Z, seed: ecod(X, Z),
+}
+
+
 def run_outliers(args, seed):
     for name in args.sets:
         train, test = load(args.data, name, seed, args.max_rows)
-        rng = np.random.default_rng(seed)
-        odd = rng.permutation(len(test))[: len(test) // 10]
-        planted = test.copy()
-        for row in odd:  # two cells come from another row
-            columns = rng.permutation(test.shape[1])[:2]
-            other = rng.integers(len(test))
-            for j in columns:
-                planted.iloc[row, j] = test.iloc[other, j]
-        changed = ((planted != test) & ~(planted.isna() & test.isna())).any(axis=1).to_numpy()
-        X, Z = one_hot(train, planted)
-        for method in ("TableDensity", "IsolationForest", "kNN"):
-            key = {"part": "outliers", "set": name, "n": len(train), "method": method, "seed": seed}
-            if is_done(args, key):
-                continue
-            if method == "TableDensity":
-                scores = Ours().fit(train, seed).score_samples(planted)
-            elif method == "kNN":
-                scores = -NearestNeighbors(n_neighbors=5).fit(X).kneighbors(Z)[0][:, -1]
-            else:
-                scores = IsolationForest(random_state=seed).fit(X).score_samples(Z)
-            ranks = stats.rankdata(-scores)
-            record(args, key, {"auroc": float(roc_auc_score(changed, ranks))})
+        for kind, missing in (("swaps", "ignore"), ("gaps", "model")):
+            rng = np.random.default_rng(seed)
+            odd = rng.permutation(len(test))[: len(test) // 10]
+            rows = planted(test, odd, kind, rng)
+            changed = ((rows != test) & ~(rows.isna() & test.isna())).any(axis=1).to_numpy()
+            ours = ("TableDensity", "dependence") if kind == "swaps" else ("TableDensity",)
+            for method in (*ours, *DETECTORS):
+                key = {"part": "outliers", "set": name, "n": len(train), "kind": kind}
+                key |= {"method": method, "seed": seed}
+                if is_done(args, key):
+                    continue
+                if method in ours:
+                    density = FrozenEstimator(fitted(train, seed, missing)[0])
+                    statistic = "dependence" if method == "dependence" else "log_density"
+                    detector = DensityOutlierDetector(density, statistic=statistic)
+                    scores = detector.fit(train[:100]).score_samples(rows)
+                else:
+                    scores = DETECTORS[method](*one_hot(train, rows), seed)
+                ranks = stats.rankdata(-scores)
+                record(args, key, {"auroc": float(roc_auc_score(changed, ranks))})
 
 
 # Synthetic rows
 
+TARGETS = {
+    "slid": "wages",
+    "hdma": "deny",
+    "ofp": "hlth",
+    "wages": "lwage",
+    "abalone": "rings",
+    "adult_12k": "income",
+}
+
+
+def sdv_rows(name, **settings):
+    def rows(train, n, seed):
+        from sdv import single_table
+        from sdv.metadata import Metadata
+
+        metadata = Metadata.detect_from_dataframes({"rows": train}, infer_keys=None)
+        model = getattr(single_table, name)(metadata, **settings)
+        model.fit({"rows": train})
+        drawn = model.sample(n)
+        return drawn["rows"] if isinstance(drawn, dict) else drawn
+
+    return rows
+
+
+def arf_rows(train, n, seed):
+    np.in1d = np.isin  # noqa: NPY201 - arfpy 0.1 needs a name that numpy has removed
+    from arfpy import arf
+
+    texts = train.select_dtypes(exclude="number").columns
+    forest = arf.arf(train.astype(dict.fromkeys(texts, "category")), verbose=False)
+    forest.forde()
+    return forest.forge(n)[list(train)].reset_index(drop=True)
+
+
+def diffusion_rows(train, n, seed):
+    from ForestDiffusion import ForestDiffusionModel
+
+    names = list(train)
+    texts = [j for j, name in enumerate(names) if train[name].dtype == object]
+    whole = [j for j, name in enumerate(names) if train[name].dtype == int]
+    levels = {j: sorted(train[names[j]].unique()) for j in texts}
+    X = np.stack(
+        [
+            train[name].map(levels[j].index) if j in levels else train[name]
+            for j, name in enumerate(names)
+        ],
+        axis=1,
+    ).astype(float)
+    model = ForestDiffusionModel(
+        X, cat_indexes=texts, int_indexes=whole, duplicate_K=10, n_jobs=1, seed=seed
+    )
+    drawn = pd.DataFrame(model.generate(batch_size=n), columns=names)
+    for j in texts:
+        code = drawn[names[j]].round().astype(int).clip(0, len(levels[j]) - 1)
+        drawn[names[j]] = np.array(levels[j], dtype=object)[code]
+    return drawn
+
+
+SAMPLERS = {
+    "TableDensity": lambda train, n, seed: fitted(train, seed)[0].sample(n, random_state=seed),
+    "independent columns": lambda train, n, seed: pd.DataFrame(
+        {
+            name: train[name].sample(n, replace=True, random_state=seed + i).to_numpy()
+            for i, name in enumerate(train)
+        }
+    ),
+    "Gaussian copula (sdv)": sdv_rows("GaussianCopulaSynthesizer"),
+    "TVAE (sdv)": sdv_rows("TVAESynthesizer"),
+    "CTGAN (sdv)": sdv_rows("CTGANSynthesizer"),
+    "arfpy": arf_rows,
+    "ForestDiffusion": diffusion_rows,
+}
+
 
 def run_rows(args, seed):
+    """Complete rows only: not all of the samplers know gaps."""
     for name in args.sets:
-        train, test = load(args.data, name, seed, args.max_rows)
-        key = {"part": "rows", "set": name, "n": len(train), "seed": seed}
-        methods = {
-            "TableDensity": lambda train=train: (
-                TableDensity(handle_unknown="rare", random_state=seed)
-                .fit(train)
-                .sample(len(train), random_state=seed)
-            ),
-            "independent columns": lambda train=train: pd.DataFrame(
-                {
-                    n: train[n].sample(frac=1, random_state=seed + i).to_numpy()
-                    for i, n in enumerate(train)
-                }
-            ),
-            "real rows": lambda train=train, test=test: test,
-        }
-        for method, make in methods.items():
-            if is_done(args, own := key | {"method": method}):
+        train, test = (
+            rows.dropna().reset_index(drop=True)
+            for rows in load(args.data, name, seed, args.max_rows)
+        )
+        n = len(train)
+        for method in ("real rows", *SAMPLERS):
+            key = {"part": "rows", "set": name, "n": n, "method": method, "seed": seed}
+            if is_done(args, key):
                 continue
-            started = time.perf_counter()
-            fake = make()
-            seconds = time.perf_counter() - started
-            record(args, own, {"auc": discriminator(train, fake, seed), "fit_s": seconds})
+            np.random.seed(seed)  # noqa: NPY002 - some samplers have no seed of their own
+            torch.manual_seed(seed)
+            started = time.process_time()
+            try:
+                fake = test if method == "real rows" else SAMPLERS[method](train, n, seed)
+            except Exception as error:  # whatever a peer raises is its result
+                print(key | {"error": repr(error)}, flush=True)
+                continue
+            seconds = time.process_time() - started
+            fake = fake.astype(train.dtypes)
+            source = train if method == "real rows" else fake
+            found = {
+                "auc": discriminator(train, fake, seed),
+                "prediction": prediction(source, test, TARGETS[name], seed),
+                "distance": distance_ratio(train, test, fake),
+                **shapes(train, fake),
+                "cpu_s": seconds,
+            }
+            record(args, key, found)
+
+
+def categorised(*tables):
+    """Return tables whose texts are categories of the same levels."""
+    both = pd.concat(tables, keys=range(len(tables)))
+    for name in both.select_dtypes(exclude="number"):
+        both[name] = both[name].astype("category")
+    return [both.loc[i] for i in range(len(tables))]
 
 
 def discriminator(real, fake, seed):
     """Return the cross-validated AUC of gradient boosting that tells rows apart."""
-    from sklearn.model_selection import cross_val_score
-
     n = min(len(real), len(fake))
-    both = pd.concat([real.sample(n, random_state=seed), fake.sample(n, random_state=seed)])
-    for name in both.select_dtypes(exclude="number"):
-        both[name] = both[name].astype("category")
+    tables = categorised(real.sample(n, random_state=seed), fake.sample(n, random_state=seed))
+    both = pd.concat(tables)
     model = HistGradientBoostingClassifier(random_state=seed, categorical_features="from_dtype")
-    y = np.repeat([0, 1], n)
-    return float(cross_val_score(model, both, y, cv=5, scoring="roc_auc").mean())
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    scores = cross_val_score(model, both, np.repeat([0, 1], n), cv=folds, scoring="roc_auc")
+    return float(scores.mean())
+
+
+def prediction(source, test, target, seed):
+    """Return the AUC or R2 on real rows of gradient boosting that is trained on a table."""
+    source, test = categorised(source, test)
+    settings = {"random_state": seed, "categorical_features": "from_dtype"}
+    X, Z = source.drop(columns=target), test.drop(columns=target)
+    if pd.api.types.is_numeric_dtype(test[target]):
+        model = HistGradientBoostingRegressor(**settings).fit(X, source[target])
+        return float(model.score(Z, test[target]))
+    model = HistGradientBoostingClassifier(**settings).fit(X, source[target])
+    proba = np.zeros((len(Z), len(test[target].cat.categories)))
+    proba[:, [*map(test[target].cat.categories.get_loc, model.classes_)]] = model.predict_proba(Z)
+    proba = proba[:, 1] if proba.shape[1] == 2 else proba
+    return float(roc_auc_score(test[target].cat.codes, proba, multi_class="ovr"))
+
+
+def distance_ratio(train, test, fake):
+    """Return the median distance to the closest training row, over that of real test rows."""
+    X, Z = one_hot(train, pd.concat([test, fake], ignore_index=True))
+    distance = NearestNeighbors(n_neighbors=1).fit(X).kneighbors(Z)[0][:, 0]
+    return float(np.mean(distance[len(test) :]) / np.mean(distance[: len(test)]))
+
+
+def shapes(real, fake):
+    """Return sdmetrics' scores of columns and of pairs of columns; 1 is best."""
+    try:
+        from sdmetrics.reports.single_table import QualityReport
+    except ImportError:
+        return {}
+    kinds = {
+        name: {"sdtype": "numerical" if np.issubdtype(kind, np.number) else "categorical"}
+        for name, kind in real.dtypes.items()
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = QualityReport()
+        report.generate(real, fake, {"columns": kinds}, verbose=False)
+    return {  # some pairs have none
+        key: float(report.get_details(name)["Score"].mean())
+        for key, name in (("columns", "Column Shapes"), ("pairs", "Column Pair Trends"))
+    }
 
 
 def is_done(args, key):
@@ -667,12 +877,12 @@ def record(args, key, values):
         file.write(json.dumps(line) + "\n")
 
 
-def print_table(args, seed):
+def print_table(args):
     """Print the mean over seeds of every figure."""
     lines = pd.DataFrame(map(json.loads, args.out.read_text().splitlines()))
     for part, own in lines.groupby("part"):
         own = own.dropna(axis=1, how="all").drop(columns=["part"])
-        keys = [name for name in ("set", "n", "share", "method") if name in own]
+        keys = [name for name in ("set", "n", "share", "kind", "method") if name in own]
         means = own.groupby(keys).mean(numeric_only=True).drop(columns="seed")
         print(f"\n{part}\n{means.round(3).to_string()}")
 
@@ -683,21 +893,24 @@ PARTS = {
     "gaps": run_gaps,
     "outliers": run_outliers,
     "rows": run_rows,
-    "table": print_table,
+    "table": None,
 }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--sets", nargs="*", default=SETS)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1])
     parser.add_argument("--max-rows", type=int, default=MAX_ROWS)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    for seed in [0] if args.part == "table" else args.seeds:
-        PARTS[args.part](args, seed)
+    if args.parts == ["table"]:
+        return print_table(args)
+    for seed in args.seeds:
+        for part in args.parts:
+            PARTS[part](args, seed)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,10 @@ __version__ = "0.1.0"
 
 SUBMODULES = (
     "bijections",
+    "callbacks",
     "compression",
     "conditional",
+    "dask",
     "density",
     "ensemble",
     "inspection",

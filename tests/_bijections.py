@@ -19,6 +19,7 @@ from skflows.bijections import (
     Continuous,
     Coupling,
     ElementwiseAffine,
+    GridAutoregressive,
     GridCoupling,
     Inverse,
     LULinear,
@@ -77,6 +78,13 @@ def grid_coupling(univariate, shape, n_context, **kwargs):
     return GridCoupling(shape, univariate, (4, 4), n_context=n_context, activation="tanh", **kwargs)
 
 
+def grid_autoregressive(univariate, shape, n_context, **kwargs):
+    univariate = UNIVARIATE[univariate]()
+    return GridAutoregressive(
+        shape, univariate, (4, 4), n_context=n_context, activation="tanh", **kwargs
+    )
+
+
 def multiscale(shape, n_context):
     """A squeeze, and a learned prior of half of the channels given the others."""
     squeeze = Squeeze(shape)
@@ -130,6 +138,7 @@ TABLE = {
     "pointwise_act_norm": lambda d, c: Pointwise(ActNorm(d), d),
     "pointwise_affine": lambda d, c: Pointwise(ElementwiseAffine(1), 1),
     "grid_coupling": lambda d, c: grid_coupling("affine", (1, 1, d), c),
+    "grid_autoregressive": lambda d, c: grid_autoregressive("affine", (d, 1), c),
     "planar": Planar,
     "continuous": continuous,
     "inverse_planar": lambda d, c: Inverse(Planar(d, c)),

@@ -11,6 +11,8 @@ from skflows.bijections._marginal_quantile import SMALL_SAMPLE
 from skflows.density import ARCHITECTURES
 
 NAMES = list(ARCHITECTURES)
+# Columns in units of their own: all samples of a waveform have the same.
+OF_ANY_UNITS = [name for name in NAMES if name != "waveflow"]
 each_estimator = pytest.mark.parametrize("name", NAMES)
 # One without a network, one trained through its inverse, one with hand-written gradients, one
 # solved step by step: for what does not depend on the bijection.
@@ -112,3 +114,7 @@ class AtEpochEnd:
         if context.task_name == "epoch":
             self.epochs += 1
             return self.act(self.epochs, fitted_estimator)
+
+
+class Crash(Exception):
+    """What ends a fit in these tests."""

@@ -56,3 +56,25 @@ def implementation(request, monkeypatch):
         monkeypatch.setattr(kernels, "_compiled", None)
     elif kernels._compiled is None:
         pytest.skip("installed without a C compiler")
+
+
+@pytest.fixture
+def crash_after(monkeypatch):
+    """Return a function that lets the n-th next write of a checkpoint be the last act of a fit."""
+    from _densities import Crash
+
+    from skflows.callbacks._checkpoint import TrainingFile
+
+    write, left = TrainingFile.save, [0]
+
+    def save(self, *args):
+        write(self, *args)
+        left[0] -= 1
+        if left[0] == 0:
+            raise Crash
+
+    def crash_after(n):
+        left[0] = n
+
+    monkeypatch.setattr(TrainingFile, "save", save)
+    return crash_after

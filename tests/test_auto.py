@@ -91,7 +91,7 @@ def test_leaderboard_lists_all_components(fitted):
     board = fitted.leaderboard_
     assert sum(board["weight"]) == pytest.approx(1)
     assert len(set(board["component"])) == len(board["component"]) == len(fitted.weights_)
-    assert {"gaussian", "copula", "gaussianization", "quantile spline flow"} <= set(
+    assert {"gaussian", "whitened adaptive kernels", "quantile spline flow"} <= set(
         board["component"]
     )
     assert fitted.stacked_score_ >= max(board["score"]) - 1e-6

@@ -75,8 +75,8 @@ def test_partial_fit_is_one_epoch(name):
     recorder = Recorder()
     estimator = small(name).set_callbacks(recorder)
     estimator.partial_fit(X).partial_fit(X)
-    once = ["setup", ("begin", "fit", 0, 1), ("begin", "epoch", 0, 0), ("end", "epoch", 0)]
-    once += [("end", "fit", 0), "teardown"]
+    once = ["setup", ("begin", "partial_fit", 0, 1), ("begin", "epoch", 0, 0), ("end", "epoch", 0)]
+    once += [("end", "partial_fit", 0), "teardown"]
     assert recorder.calls == once * 2
 
 

@@ -18,7 +18,7 @@ import pytest
 
 import skflows
 from skflows import AutoDensity, MAFDensity, NSFDensity
-from skflows.cli import _csv, _demo, _main, _models
+from skflows.cli import _demo, _main, _model_files, _models, _score, _tables
 from skflows.cli._progress import n_jobs_for
 from skflows.density import ARCHITECTURES, FlowDensity
 from skflows.ensemble import _portfolio
@@ -98,11 +98,13 @@ def test_fit_score_and_sample_with_the_automatic_density(folder, capsys, monkeyp
 
 
 def test_large_tables_are_announced_and_quick_sets_a_time_limit(folder, capsys, monkeypatch):
-    monkeypatch.setattr("skflows.cli._progress.MANY_VALUES", 100)
+    monkeypatch.setattr(_models, "MANY_VALUES", 100)
     limits = []
-    monkeypatch.setattr(
-        _models, "fit_with_progress", lambda model, X: limits.append(model.time_limit)
-    )
+
+    def fit(model, X, callbacks):
+        limits.append(model.time_limit)
+
+    monkeypatch.setattr(_models, "fit_with_progress", fit)
     monkeypatch.setattr(AutoDensity, "save", lambda model, path: None)
     monkeypatch.setattr(_models, "_summary", lambda model: "")
     line = f"fit data.csv -o m.skflows --columns '{COLUMNS}' --estimator auto"
@@ -136,7 +138,7 @@ def test_fit_gives_the_same_model_as_the_estimator(folder):
 def test_fit_without_options_uses_the_default_parameters(folder, monkeypatch):
     models = []
 
-    def fit(model, X):
+    def fit(model, X, callbacks):
         models.append(model)
         raise ValueError("stop before the training")
 
@@ -144,6 +146,23 @@ def test_fit_without_options_uses_the_default_parameters(folder, monkeypatch):
     assert run("fit data.csv -o m.skflows --columns width") == 2
     assert type(models[0]) is NSFDensity
     assert models[0].get_params() == NSFDensity().get_params()
+
+
+def test_fit_continues_from_its_checkpoint(folder, capsys, monkeypatch):
+    fit = f"fit data.csv -o m.skflows --columns '{COLUMNS}' --max-iter 3 --random-state 0"
+    assert run(f"{fit} --checkpoint state --resume") == 0  # nothing is there yet
+    first = Path("m.skflows").read_bytes()
+    capsys.readouterr()
+    assert run(f"{fit} --checkpoint state") == 2
+    assert "state has the checkpoint of a fit: add --resume" in only_error(capsys)
+    monkeypatch.setattr("skflows.training.trainer.Trainer._fit_epoch", None)  # nothing is trained
+    assert run(f"{fit} --checkpoint state --resume") == 0
+    assert Path("m.skflows").read_bytes() == first
+    capsys.readouterr()
+    assert run(f"{fit} --checkpoint state --resume --exclude height") == 2
+    assert "another fit (" in only_error(capsys)
+    assert run(f"{fit} --resume") == 2
+    assert "--checkpoint DIR" in only_error(capsys)
 
 
 @pytest.mark.parametrize("n", [4, 400])
@@ -323,7 +342,8 @@ def test_invalid_arguments_are_an_error(folder, capsys, line, message):
     ],
 )
 def test_output_is_checked_before_the_table_is_read(folder, capsys, monkeypatch, output, message):
-    monkeypatch.setattr(_models, "read_csv", lambda *args: pytest.fail("the table was read"))
+    for module in (_models, _score):
+        monkeypatch.setattr(module, "open_table", lambda *args: pytest.fail("the table was read"))
     before = sorted(os.listdir()), os.path.getsize("data.csv")
     assert run(f"fit data.csv -o {output}") == 2
     assert message in only_error(capsys)
@@ -418,6 +438,22 @@ def test_texts_dates_and_gaps_are_modelled(folder, capsys):
     pd.testing.assert_frame_equal(full.drop(index=[0, 3, 4]), known)
     assert run("impute model.skflows holes.csv -o full.csv") == 2
     assert "--estimator table" in only_error(capsys)
+
+
+def test_parquet_round_trip(folder):
+    """Categories, dates and gaps keep their dtypes."""
+    pytest.importorskip("pyarrow")
+    table = make_frame().astype({"species": "category"})
+    table["day"] = pd.date_range("2024-01-01", periods=len(table))
+    table.loc[3, "height"] = None
+    table.to_parquet("table.parquet", index=False)
+    assert run("fit table.parquet -o m.skflows --max-iter 1 --random-state 0") == 0
+    assert run("sample m.skflows -n 20 -o drawn.parquet --random-state 0") == 0
+    assert run("impute m.skflows table.parquet -o full.parquet") == 0
+    drawn, full = pd.read_parquet("drawn.parquet"), pd.read_parquet("full.parquet")
+    assert drawn.dtypes.to_dict() == full.dtypes.to_dict() == table.dtypes.to_dict()
+    assert full["height"].notna().all()
+    pd.testing.assert_frame_equal(full.drop(index=3), table.drop(index=3))
 
 
 FORMATS = {
@@ -530,7 +566,7 @@ def test_unforeseen_error_is_one_line_and_a_traceback_on_demand(folder, capsys, 
     def fail(path):
         raise KeyError("cause")
 
-    monkeypatch.setattr(_models, "load", fail)
+    monkeypatch.setattr(_model_files, "load", fail)
     assert run("sample model.skflows") == 2
     assert only_error(capsys) == "skflows: error: KeyError: 'cause' (--debug shows where)\n"
     with pytest.raises(KeyError):
@@ -547,7 +583,7 @@ def test_whole_numbers_stay_whole(folder, capsys):
 
 def test_written_cells_are_no_formulas(folder):
     columns = {"text": ["=1+1", "@x", "-5", "-a", "ok", "+1e3"], "=name": [-1, 2, 3, 4, 5, 6]}
-    _csv.write_csv(columns, Path("out.csv"))
+    _tables.write_table(columns, Path("out.csv"))
     written = pd.read_csv("out.csv", dtype=str)
     assert [*written] == ["text", "'=name"]
     assert [*written["text"]] == ["'=1+1", "'@x", "-5", "'-a", "ok", "+1e3"]
@@ -585,7 +621,7 @@ def test_ctrl_c_before_the_training_stores_nothing(folder, capsys, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_models, "read_csv", interrupt)
+    monkeypatch.setattr(_models, "open_table", interrupt)
     assert run("fit data.csv -o m.skflows") == 130
     assert capsys.readouterr() == ("", "skflows: interrupted\n")
     assert not os.path.exists("m.skflows")

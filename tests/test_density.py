@@ -5,6 +5,7 @@ import pytest
 from _densities import (
     N_ROWS,
     NAMES,
+    OF_ANY_UNITS,
     accurate,
     banana,
     each_estimator,
@@ -21,7 +22,7 @@ from skflows.density import _evaluation
 N_CELLS = 90  # of a grid, along each axis
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=OF_ANY_UNITS)
 def fitted(request):
     """Return an estimator fitted to a banana in units far from 1."""
     params = {"max_iter": 25, "learning_rate_init": 0.02, "early_stopping": False}
@@ -148,7 +149,7 @@ BINARY_UNITS = [2.0**5, 2.0**-7], [3.0, -16.0]
 
 @pytest.mark.parametrize(
     ("name", "units", "batch_size", "tolerance"),
-    [(name, ([1.7e6, 3e-5], [-4e5, 0.3]), "auto", 1e-5) for name in NAMES]
+    [(name, ([1.7e6, 3e-5], [-4e5, 0.3]), "auto", 1e-5) for name in OF_ANY_UNITS]
     + [("nsf", BINARY_UNITS, "auto", 1e-6), ("nsf", BINARY_UNITS, 16, 1e-2)],
 )
 def test_units_change_the_density_by_their_jacobian(name, units, batch_size, tolerance):

@@ -44,13 +44,33 @@ def gaussians(**params):
 
 def test_bayes_rule():
     X, y, posterior = blobs(2000)
-    classifier = gaussians().fit(X, y)
+    classifier = gaussians(calibration=None).fit(X, y)
     assert np.abs(classifier.predict_proba(X)[:, 1] - posterior).max() < 0.1
     assert np.allclose(np.exp(classifier.predict_log_proba(X)).sum(axis=1), 1)
     densities = np.exp([density.score_samples(X) for density in classifier.estimators_])
     assert np.allclose(np.exp(classifier.score_samples(X)), classifier.priors_ @ densities)
     with pytest.raises(ValueError, match=r"calibration=0\.2"):
         classifier.p_values(X)
+
+
+@pytest.mark.parametrize("calibration", ["auto", 0.5])
+def test_the_temperature_undoes_overconfidence(calibration):
+    """Eight noisy copies of a column, which a density takes for independent, count eight times."""
+    X, y, posterior = blobs(2000)
+    X = X[:, :1] + 0.05 * np.random.default_rng(1).standard_normal((2000, 8))
+    density = GaussianMixture(covariance_type="diag")
+    classifier = DensityClassifier(density, calibration=calibration, random_state=0).fit(X, y)
+    assert 6 < classifier.temperature_ < 10
+    assert np.abs(classifier.predict_proba(X)[:, 1] - posterior).max() < 0.1
+    stacked = StackedDensity([("diagonal", density)], cv=3, random_state=0)
+    stacked = DensityClassifier(stacked, random_state=0).fit(X, y)
+    assert 6 < stacked.temperature_ < 10
+
+
+def test_the_temperature_needs_rows():
+    X, y, _ = blobs(30)
+    assert gaussians().fit(X, y).temperature_ == 1
+    assert gaussians(calibration=0.2).fit(X, y).temperature_ >= 1
 
 
 def test_priors():

@@ -97,9 +97,13 @@ def test_architectures_are_all_public_flows():
     assert flows - {FlowDensity} == set(ARCHITECTURES.values())
 
 
-# A solver needs a smooth velocity, a single network replaces several, and epochs are cheap.
+# A solver needs a smooth velocity, a single network replaces several, and epochs are cheap. All
+# samples of a waveform are alike, and its convolutions have few channels.
 OWN_DEFAULTS = {
-    "cnf": set("hidden_layer_sizes activation learning_rate_init max_iter n_iter_no_change".split())
+    "cnf": set(
+        "hidden_layer_sizes activation learning_rate_init max_iter n_iter_no_change".split()
+    ),
+    "waveflow": {"hidden_layer_sizes", "dropout", "preprocessing"},
 }
 
 

@@ -13,7 +13,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_conditional import heteroscedastic, quick
 
 from skflows import ConditionalDensity, FlowRegressor
-from skflows.conditional._regions import HighestDensity, conformal_level
+from skflows.conditional._regions import HighestDensity, central_scores, conformal_level
+from skflows.conditional._regressor import share_below
 
 
 def small(max_iter=20, calibration="auto", prediction="mean", cv=2, **flow):
@@ -162,6 +163,23 @@ def test_levels():
     assert conformal_level(np.column_stack([scores, scores / 2]), 0.5).tolist() == [0.5, 0.25]
 
 
+def test_scores_of_a_flow_become_probabilities_of_the_mean_of_flows():
+    draws = np.arange(1, 10) / 10
+    assert share_below(np.array([0.05, 0.5, 1.0]), draws).tolist() == [0.0, 0.5, 0.9]
+    pairs = share_below(np.array([[0.5, 0.5]]), np.column_stack([draws, draws / 2]))
+    assert pairs.tolist() == [[0.5, 0.9]]
+    # Flows that disagree: their mean is wide, and few draws from it are likely under one of them.
+    X, y = heteroscedastic(60)
+    regressor = small(60, early_stopping=False).fit(X, y)
+    density = regressor.density_
+    level = np.quantile(regressor.calibration_scores_["central"], 0.9)
+    own = []
+    for i, rows in enumerate(density.held_out_):
+        distribution = density._member(i).predict_distribution(X[rows])
+        own.append(central_scores(distribution, y[rows]))
+    assert level < np.quantile(np.concatenate(own), 0.9)
+
+
 def test_too_few_rows_for_a_coverage():
     X, y = heteroscedastic(60)
     for target in (y, np.rint(y), np.column_stack([y, np.rint(y)])):
@@ -263,6 +281,30 @@ def test_several_outputs():
     assert (np.abs(covered.mean(axis=0) - 0.8) < [0.1, 0.15]).all()
     with pytest.raises(ValueError, match="y has 2 columns"):
         regressor.predict_region(X)
+    with pytest.raises(ValueError, match="y has 1 columns"):
+        regressor.p_values(X, y)
+
+
+def test_joint_regions_of_several_outputs():
+    X, y = heteroscedastic(600)
+    Y = np.column_stack([y, y + np.random.default_rng(0).standard_normal(600)])
+    regressor = small(20, 0.4, cv=None).fit(X[:400], Y[:400])
+    X, Y = X[400:], Y[400:]
+    alone, joint = (regressor.predict_interval(X, 0.8, joint=joint) for joint in (False, True))
+    is_inside = (joint[..., 0] <= Y) & (Y <= joint[..., 1])
+    assert np.abs(is_inside.all(axis=1).mean() - 0.8) < 0.1
+    assert (np.diff(joint) > np.diff(alone)).all()
+    p_values = regressor.p_values(X, Y)
+    assert np.abs((p_values <= [[0.1], [0.5]]).mean(axis=1) - [0.1, 0.5]).max() < 0.1
+    # Both outputs are likely alone, but not together, since they go up and down together.
+    far = Y.mean(axis=0) + np.array([1.5, -1.5])
+    assert (regressor.p_values(X, np.tile(far, (200, 1))) < 0.1).mean() > 0.9
+
+
+def test_p_values_and_regions_agree(fitted):
+    X, y = heteroscedastic(200, seed=2)
+    is_likely = fitted.p_values(X, y) > 0.3
+    assert np.array_equal(is_likely, is_covered(fitted.predict_region(X, 0.7), y))
 
 
 def test_composition():

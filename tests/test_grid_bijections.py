@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from _bijections import N_ROWS, check_vjp, grid_coupling, multiscale, randomize
+from _bijections import N_ROWS, check_vjp, grid_autoregressive, grid_coupling, multiscale, randomize
 from torch.testing import assert_close
 
 from skflows.bijections import ActNorm, Inverse, Pointwise, Squeeze
@@ -12,6 +12,7 @@ SHAPE = 2, 4, 2
 CASES = {
     "multiscale": lambda c: multiscale(SHAPE, c),
     "coupling_of_one_half": lambda c: grid_coupling("spline", SHAPE, c, both=False),
+    "autoregressive": lambda c: grid_autoregressive("spline", (8, 2), c, n_frames=3),
     "pointwise": lambda c: Pointwise(ActNorm(2), 2),
 }
 

@@ -21,11 +21,12 @@ ROOMS = [
     {"bijections"},
     {"preprocessing"},
     {"persistence"},
+    {"callbacks"},
     {"training"},
     {"density"},
     {"ensemble"},
     {"conditional", "table"},
-    {"compression", "model_selection", "outlier", "inspection"},
+    {"compression", "dask", "model_selection", "outlier", "inspection"},
     {"cli"},
 ]
 ALL_ROOMS = set().union(*ROOMS)

@@ -53,7 +53,9 @@ def check_finite(estimator, X):
         "offset_": estimator.offset_,
     }
     standardized = standardization(estimator.flow_)
-    loc, scale = standardized.loc.numpy(), standardized.scale.numpy()
+    loc, scale = (
+        np.broadcast_to(moment, X.shape[1]) for moment in (standardized.loc, standardized.scale)
+    )
     with np.errstate(over="ignore"):
         away = np.stack([loc + 1e6 * scale, loc - 1e6 * scale])
     farthest = np.full((2, len(loc)), [[1e300], [-LARGEST]])

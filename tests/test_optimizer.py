@@ -305,14 +305,13 @@ def test_members_that_share_a_generator_share_an_order():
         assert torch.equal(importance[0] > 0, importance[1] > 0)
 
 
-def test_time_limited_schedule_follows_the_clock(monkeypatch):
+def test_time_limited_schedule_follows_the_clock():
     now = [100.0]
-    monkeypatch.setattr("skflows.training.optimizer.time.monotonic", lambda: now[0])
-    limited = TimeLimited(cosine_with_warm_up, seconds=10, started=100.0)
+    limited = TimeLimited(cosine_with_warm_up, 10, started=100.0, clock=lambda: now[0])
     # The schedule itself in time, ahead of the steps when they are late, and 0 at the end.
     assert limited(30, 100) == cosine_with_warm_up(30, 100)
     for now[0], step in ((103.0, 30), (105.0, 50), (107.0, 70)):
         assert limited(30, 100) == cosine_with_warm_up(step, 100)
     now[0] = 108.6  # another step would take 1.6 seconds, as the last one did
     assert limited(30, 100) == 0
-    assert TimeLimited(constant, seconds=1, started=110.0)(5, 10) == 1
+    assert TimeLimited(constant, 1, started=110.0, clock=lambda: now[0])(5, 10) == 1

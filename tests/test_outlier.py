@@ -100,7 +100,7 @@ def test_equal_weights_change_nothing(name):
         np.testing.assert_array_equal(weighted.p_values(X), plain.p_values(X))
 
 
-@pytest.mark.parametrize("statistic", STATISTICS)
+@pytest.mark.parametrize("statistic", [s for s in STATISTICS if s != "dependence"])  # of tables
 @pytest.mark.parametrize("calibration", [None, "conformal", "empirical_null"])
 def test_weights_move_the_scores(statistic, calibration):
     """Rows on the right count 50 times as much, and rows of weight 0 not at all."""

@@ -62,6 +62,28 @@ def test_conformal_p_value_is_the_rank_among_held_out_scores():
         np.testing.assert_array_equal(flagged, null.p_values(scores) <= alpha)
 
 
+def test_randomized_p_values_of_inliers_are_uniform_and_lower():
+    """Few rows to calibrate, and ties: the usual p-values are far from uniform."""
+    rng = np.random.RandomState(0)
+    found = []
+    for _ in range(2000):
+        *held_out, new = rng.randint(5, size=8).astype(float)
+        null = ConformalNull.fit(np.array(held_out))
+        found += [*null.randomized_p_values(np.array([new]), rng)]
+        assert found[-1] <= null.p_values(np.array([new]))
+    assert stats.kstest(found, "uniform").pvalue > 0.01
+
+
+def test_randomized_p_values_are_the_same_in_each_call_and_need_ranks():
+    X = skewed(np.random.default_rng(0), 60)
+    fitted = detector().fit(X)
+    first, again, other = (fitted.p_values(X, randomized=True, random_state=s) for s in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).all()
+    with pytest.raises(ValueError, match="randomized=True is for the ranks"):
+        detector(calibration="empirical_null").fit(X).p_values(X, randomized=True)
+
+
 def test_weighted_conformal_p_values_are_valid_under_covariate_shift():
     """Rows of the fit are standard normal, new inliers have a mean of 0.7."""
     rng = np.random.default_rng(0)

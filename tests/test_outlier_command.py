@@ -1,6 +1,5 @@
 """The command ``skflows outliers``: flags, explanations and the report."""
 
-import functools
 import re
 import shlex
 
@@ -67,23 +66,35 @@ def test_output_that_is_an_input_or_the_report_is_an_error(folder, capsys):
     assert "same is given for both the table and the report" in capsys.readouterr().err
 
 
-def test_texts_and_gaps_are_judged_too(folder, capsys, monkeypatch):
-    small = functools.partial(TableDensity, cv=2, max_iter=5, n_orders=1)
+@pytest.mark.parametrize("option", ["", "--quick"])
+def test_texts_and_gaps_are_judged_too(folder, capsys, monkeypatch, option):
+    made = []
+
+    def small(**params):
+        made.append(params)
+        return TableDensity(**{**params, "cv": 2, "max_iter": 5, "n_orders": 1})
+
     monkeypatch.setattr("skflows.cli._outliers.TableDensity", small)
     table = pd.read_csv("odd.csv")
     table.insert(0, "kind", np.where(table["a"] > table["a"].median(), "high", "low"))
     table.loc[3, "a"] = np.nan
     table.loc[[4, 9], "c"] = np.nan
     table.to_csv("mixed.csv", index=False)
-    line = f"outliers mixed.csv -o flagged.csv --fdr 0.3 {SEED} --report r.html"
+    line = f"outliers mixed.csv -o flagged.csv --fdr 0.3 {SEED} --report r.html {option}"
     assert main(line.split()) == 0
-    assert "of 120 rows are flagged" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "of 120 rows are flagged" in out
+    announced = "120 rows of 4 columns, which takes up to a minute (--quick takes under 20 seconds)"
+    assert (announced in err) == (option == "")
+    assert made[0]["time_limit"] == (8 if option else 30)
     flagged = pd.read_csv("flagged.csv")
     pd.testing.assert_frame_equal(flagged[[*table]], table)
     assert flagged[["score", "p_value", "outlier", "oddest_column"]].notna().all(axis=None)
     assert flagged.loc[[7, 50], "oddest_column"].tolist() == ["<b>", "<b>"]
     assert flagged["p_value"].rank()[[7, 50]].max() <= 6
-    check_page((folder / "r.html").read_text(encoding="utf-8"))
+    page = (folder / "r.html").read_text(encoding="utf-8")
+    check_page(page)
+    assert "A score is a log-density" in page
 
 
 @pytest.mark.filterwarnings("default:.*left out:UserWarning", "ignore:Some rows have the smallest")
@@ -94,6 +105,24 @@ def test_reference_rows_with_missing_values_are_left_out(folder, capsys):
     line = f"outliers odd.csv -o flagged.csv --reference holes.csv {SEED}"
     assert main(line.split()) == 0
     assert "10 of 300 rows of holes.csv have missing values" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default:.*has not seen:UserWarning", "ignore:Some rows have the sm")
+def test_categories_that_the_reference_lacks(folder, capsys):
+    """They are named; a number in a column of texts is one of them."""
+    rng = np.random.default_rng(0)
+    known, new = (
+        pd.DataFrame({"a": rng.normal(size=n), "kind": rng.choice(["x", "y"], n)}) for n in (90, 30)
+    )
+    known["code"] = np.where(known["kind"] == "x", "1", "B")
+    new["code"] = "1"
+    new.loc[3, "kind"] = "zebra"
+    known.to_csv("known.csv", index=False)
+    new.to_csv("new.csv", index=False)
+    line = f"outliers new.csv -o flagged.csv --reference known.csv {SEED}"
+    assert main(line.split()) == 0
+    assert "'kind' has 1 values that the fit has not seen" in (err := capsys.readouterr().err)
+    assert "'zebra'" in err and "'code'" not in err
 
 
 UNUSABLE = {

@@ -1,6 +1,7 @@
 """Ensembles of outlier detectors: p-values of each, merged, and calibrated again."""
 
 import copy
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -208,3 +209,15 @@ def test_a_mixture_is_judged_by_its_pool():
     fitted = OutlierEnsemble([("stack", stack)], random_state=0).fit(X)
     (member,), (null,) = fitted.estimators_, fitted._nulls
     np.testing.assert_allclose(fitted.score_samples(X_new), null.of_new(member._pool_rows(X_new)))
+
+
+def test_memory_of_scores_does_not_grow_with_the_rows():
+    rng = np.random.default_rng(0)
+    ensemble = OutlierEnsemble(random_state=0).fit(rng.standard_normal((50, 10)))
+    X = rng.standard_normal((100_000, 10))
+    tracemalloc.start()
+    scores = ensemble.score_samples(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < X.nbytes
+    np.testing.assert_allclose(scores[-10:], ensemble.score_samples(X[-10:]))

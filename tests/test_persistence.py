@@ -407,14 +407,14 @@ def test_killed_write_leaves_the_old_file_or_the_new_one(path):
 FULL_DISK = """
 import resource, signal, sys
 import numpy as np, pandas, skflows
-from skflows.cli import _csv
+from skflows.cli import _tables
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 model = skflows.load("model.skflows")
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 for name, write in {
     "model.skflows": model.save,
-    "table.csv": lambda path: _csv.write_csv({"a": np.arange(5000)}, path),
+    "table.csv": lambda path: _tables.write_table({"a": np.arange(5000)}, path),
 }.items():
     try:
         write(name)

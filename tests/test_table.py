@@ -2,6 +2,7 @@
 
 import pickle
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -9,15 +10,17 @@ import pytest
 from scipy.special import logsumexp
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
 from skflows import AutoDensity, DensityOutlierDetector, TableDensity, TableImputer
-from skflows.outlier._tables import needs_table_density
+from skflows.inspection import ConditionalDensityDisplay, SamplesDisplay
+from skflows.outlier._tables import RowCodec, needs_table_density
 from skflows.table import _components, _latent_classes, _parts
 from skflows.table._columns import decide, lattice_of
 from skflows.table._frames import Column, read_frame, write_frame
-from skflows.table._latent_classes import LatentClasses
+from skflows.table._latent_classes import LatentClasses, fit_kernels
 from skflows.table._view import TableView
 
 N = 200
@@ -64,6 +67,7 @@ def few_components():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_components, "N_CLASSES", {"quantile": (1,), "linear": (4,)})
         patch.setattr(_components, "N_BINNED_CLASSES", (4,))
+        patch.setattr(_components, "BANDWIDTHS", (0.5,))
         patch.setattr(_latent_classes, "N_RESTARTS", 1)
         yield
 
@@ -79,7 +83,10 @@ def density(table):
 
 
 @parametrize_with_checks(
-    [quick(max_iter=1, n_orders=1), TableImputer(quick(max_iter=1, n_orders=1), random_state=0)]
+    [quick(max_iter=1, n_orders=1), TableImputer(quick(max_iter=1, n_orders=1), random_state=0)],
+    expected_failed_checks=lambda _: {
+        "check_sample_weight_equivalence_on_dense_data": "other rows are held out"
+    },
 )
 def test_check_estimator(estimator, check):
     check(estimator)
@@ -256,6 +263,48 @@ def test_predictions(density, table):
     assert below * (grid[1] - grid[0]) == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.parametrize("name", ["sex", "age", "hour", "rain"])
+def test_display_of_a_conditional(density, table, name):
+    """What it draws is the conditional density, and sums to 1 without atoms."""
+    rows = table[:2].copy()
+    display = ConditionalDensityDisplay.from_estimator(density, rows, column=name)
+    spacing = 1 if display.is_discrete else np.gradient(display.grid)[:, None]
+    atom = np.exp(density.condition(rows.drop(columns="rain")).score_samples(np.zeros((2, 1))))
+    total = 1 - atom if name == "rain" else 1
+    np.testing.assert_allclose((display.density * spacing).sum(axis=0), total, atol=0.02)
+    if name == "sex":
+        drawn = [bar.get_height() for bar in display.axes_[1].patches]
+        np.testing.assert_allclose(drawn, density.predict_proba("sex", rows)[1])
+    observed = table[name][1]
+    marks = [line for line in display.axes_[1].lines if line.get_linestyle() == "--"]
+    assert len(marks) == (not pd.isna(observed))
+    assert display.axes_[0].get_xlabel() == name
+    plt.close("all")
+
+
+def test_displays_of_unknown_columns(density, table):
+    with pytest.raises(ValueError, match="column names the columns \\['pie'\\]"):
+        ConditionalDensityDisplay.from_estimator(density, table[:2], column="pie")
+    with pytest.raises(ValueError, match="'since' is datetime"):
+        ConditionalDensityDisplay.from_estimator(density, table[:2], column="since")
+
+
+def test_display_of_samples(density, table):
+    """Categories have bars with their names; gaps are left out, and dates are in years."""
+    names = ["sex", "grade", "age", "since"]
+    display = SamplesDisplay.from_estimator(density, table, names, random_state=0)
+    assert display.categories == {"sex": ["female", "male"], "grade": ["low", "mid", "high"]}
+    bars, _ = display.axes_[0, 0].patches[:2]
+    np.testing.assert_allclose(
+        bars.get_data().values, table["sex"].value_counts(normalize=True).sort_index()
+    )
+    labels = [label.get_text() for label in display.axes_[-1, 1].get_xticklabels()]
+    assert labels == ["low", "mid", "high"]
+    assert np.isnan(display.X[:, 2]).sum() == table["age"].isna().sum()
+    assert 2023.9 < display.X[:, 3].min() < display.X[:, 3].max() < 2026.1
+    plt.close("all")
+
+
 def test_pickles_and_files(density, table, tmp_path):
     scores = density.score_samples(table[:9])
     assert (pickle.loads(pickle.dumps(density)).score_samples(table[:9]) == scores).all()
@@ -312,6 +361,32 @@ def test_known_mixture():
     joint = [truth[:, k] * np.exp(-0.5 * (y - 4 * k) ** 2) / np.sqrt(2 * np.pi) for k in (0, 1)]
     found = own.condition(at).marginal(["y"]).score_samples(pd.DataFrame({"y": y}))
     assert np.abs(np.exp(found) - sum(joint)).max() < 0.12
+
+
+def test_kernels_are_a_density_with_exact_conditionals(table):
+    """Of all kinds of columns, with gaps: each row is a class."""
+    schema = quick().fit(table)._schema
+    rows = schema.encode(read_frame(table))
+    view = TableView(schema, rows)
+    kernels = fit_kernels(view, 0.5, "quantile", np.random.RandomState(0))
+    assert len(kernels.log_weights) == N
+    given = rows.only(np.arange(rows.known.shape[1])[None] % 2 == 0)
+    joint, marginal = kernels.log_prob(view), kernels.log_prob(TableView(schema, given))
+    np.testing.assert_allclose(kernels.log_prob(view, given.known), joint - marginal, atol=1e-8)
+    for j in (0, 1):  # sex and size
+        found = kernels.predictive(view, j)
+        total = found.levels.sum(axis=1) if found.number is None else found.number.weights.sum(1)
+        np.testing.assert_allclose(total, 1)
+    code = kernels.predictive(TableView(schema, rows.take(np.arange(9))), 0).levels
+    without = rows.take(np.arange(9)).copy()
+    without.known[:, 0] = True
+    for k in (0, 1):
+        without.code[:, 0] = k
+        odds = kernels.log_prob(TableView(schema, without))
+        without.known[:, 0] = False
+        odds -= kernels.log_prob(TableView(schema, without))
+        without.known[:, 0] = True
+        np.testing.assert_allclose(np.exp(odds), code[:, k], atol=1e-8)
 
 
 def test_modelled_gaps():
@@ -412,6 +487,32 @@ def test_rare_categories(table):
     assert (scores < own.score_samples(table[:5].assign(sex="male"))).all()
 
 
+def test_weights_of_0_and_equal_weights(table, density):
+    rows = table[:60]
+    weight = np.where(np.arange(60) % 3, 2.0, 0.0)
+    fitted = quick(max_iter=1).fit(rows, sample_weight=weight)
+    plain = quick(max_iter=1).fit(rows[weight > 0])
+    np.testing.assert_array_equal(fitted.score_samples(rows[:9]), plain.score_samples(rows[:9]))
+    assert np.isnan(fitted.held_out_scores_[weight == 0]).all()
+    assert np.isfinite(fitted.held_out_scores_[weight > 0]).all()
+
+
+def test_a_row_of_weight_3_counts_as_three():
+    """Up to priors, shrinkage and the rows that are held out."""
+    table = mixed_table(300)[["sex", "size", "rain"]]
+    weight = np.where(table["sex"] == "male", 3.0, 1.0)
+    repeated = table.loc[table.index.repeat(weight.astype(int))]
+    test = mixed_table(300, seed=1)[list(table)]
+    fits = [
+        quick(max_iter=5).fit(rows, sample_weight=w)
+        for rows, w in ((table, weight), (repeated, None), (table, None))
+    ]
+    ours, theirs, plain = (each.score(test) for each in fits)
+    assert abs(ours - theirs) < 0.08 < 0.15 < abs(plain - theirs)
+    ours, theirs, plain = (each.predict_proba("sex", {"rain": 1.0})[0, 1] for each in fits)
+    assert abs(ours - theirs) < 0.08 < 0.15 < abs(plain - theirs)
+
+
 def test_an_interrupt_keeps_what_is_fitted(monkeypatch, table):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -442,6 +543,19 @@ def test_outlier_detector(table):
     assert found.iloc[0].idxmin() in ("x", "side")
     copy = pickle.loads(pickle.dumps(detector))
     assert (copy.score_samples(frame[:5]) == detector.score_samples(frame[:5])).all()
+
+
+def test_dependence(density, table):
+    """The log-density minus those of the single columns; 0 if they are independent."""
+    detector = DensityOutlierDetector(FrozenEstimator(density), statistic="dependence")
+    rows = table[:20]
+    found = detector.fit(table[:50]).score_samples(rows)
+    singles = sum(density.marginal([name]).score_samples(rows[[name]]) for name in table)
+    np.testing.assert_allclose(found, density.score_samples(rows) - singles, atol=1e-8)
+    one = rows[:1].assign(**dict.fromkeys(table.columns.drop("size")))  # nothing to depend on
+    np.testing.assert_allclose(detector.score_samples(one), 0, atol=1e-8)
+    with pytest.raises(ValueError, match="needs the densities of single columns"):
+        DensityOutlierDetector(AutoDensity(), statistic="dependence").fit(np.eye(9))
 
 
 def test_tables_that_need_this_density(table):
@@ -627,9 +741,16 @@ def test_detectors_of_tables(table):
     assert (detector.held_out_scores_ == scores).all()
     rows = detector._codec.rows(own)
     assert set(detector._codec.codes(rows)[:, 3]) == {0, 1}
-    with pytest.raises(ValueError, match="sample_weight"):
-        DensityOutlierDetector(quick()).fit(own, sample_weight=np.ones(N))
+    weight = np.where(np.arange(N) < 150, 0.0, 1.0)
+    weighted = clone(detector).fit(own, sample_weight=weight)
+    assert (np.isnan(weighted.held_out_scores_) == (weight == 0)).all()
     assert not needs_table_density(table[["member"]])
+
+
+def test_texts_in_a_column_of_numbers_are_named_by_detectors():
+    codec = RowCodec(pd.DataFrame({"code": [1, 2]}))
+    with pytest.raises(ValueError, match="'code' held numbers in fit; now it holds 'A0'"):
+        codec.rows(pd.DataFrame({"code": ["A0", "1"]}))
 
 
 def test_numbers_between_levels_look_like_numbers():

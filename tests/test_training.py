@@ -316,7 +316,7 @@ def test_each_epoch_trains_on_redrawn_rows(batch_size):
     y, weight = rows()
     drawn = []
 
-    def redraw(running):
+    def redraw(running, epoch):
         drawn.append(rows(loc=10.0 * len(drawn))[0])
         return drawn[-1]
 

@@ -1,6 +1,6 @@
 """Invertible maps with exact log-determinants, as PyTorch modules."""
 
-from ._autoregressive import MaskedAutoregressive
+from ._autoregressive import GridAutoregressive, MaskedAutoregressive
 from ._base import Bijection, Chain, Inverse
 from ._continuous import Continuous
 from ._coupling import Coupling
@@ -23,6 +23,7 @@ __all__ = [
     "Continuous",
     "Coupling",
     "ElementwiseAffine",
+    "GridAutoregressive",
     "GridCoupling",
     "Inverse",
     "LULinear",

@@ -1,7 +1,9 @@
 """Autoregressive bijections: each column is mapped given the ones before it."""
 
 import torch
+from torch import nn
 
+from ..nn.causal import CausalNet
 from ..nn.made import ResidualMADE
 from ._base import Bijection
 
@@ -25,6 +27,8 @@ class MaskedAutoregressive(Bijection):
     ----------
     Papamakarios, Pavlakou & Murray, "Masked Autoregressive Flow for Density Estimation", 2017.
     """
+
+    net: ResidualMADE | CausalNet
 
     def __init__(self, n_features, univariate, hidden_layer_sizes, **network):
         super().__init__()
@@ -99,3 +103,48 @@ class MaskedAutoregressive(Bijection):
             return x
 
         return next_feature, log_slopes
+
+
+class GridAutoregressive(MaskedAutoregressive):
+    """``z_ij = f(x_ij; params(x_<i))``: each row of a grid is mapped given the rows above it.
+
+    The parameters of a value depend on the values above it and to both sides of those, by
+    convolutions that are dilated in both directions. The inverse finds row after row, in as many
+    steps as there are rows.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height and width of the grid in the columns, which is flattened in this order.
+    univariate : Shift, Affine or RationalQuadraticSpline
+        The elementwise map f.
+    hidden_layer_sizes : tuple of int
+        Channels of the convolutional network. The dilation doubles from layer to layer.
+    **network
+        ``n_context``, ``n_frames``, ``activation`` and ``dropout`` of the network (see
+        `skflows.nn.causal.CausalNet`).
+
+    References
+    ----------
+    Ping, Peng, Zhao & Song, "WaveFlow: A Compact Flow-Based Model for Raw Audio", 2020.
+    """
+
+    def __init__(self, shape, univariate, hidden_layer_sizes, **network):
+        nn.Module.__init__(self)
+        self.width = shape[1]
+        self.univariate = univariate
+        self.n_context = network.get("n_context", 0)
+        self.net = CausalNet(shape, univariate.n_params, hidden_layer_sizes, **network)
+
+    def inverse(self, z, context=None):
+        z = z.mT
+        log_dets = []
+
+        def next_row(i, outputs):
+            row = z[..., i * self.width : (i + 1) * self.width, :]
+            x, log_det = self.univariate.inverse(row, self._map_parameters(outputs))
+            log_dets.append(log_det)
+            return x
+
+        x = self.net.solve(next_row, z, context)
+        return x.mT, sum(log_dets)

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import re
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,6 +42,13 @@ def contamination(text):
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number above 0, up to 0.5")
+
+
+def memory(text):
+    if match := re.fullmatch(r"(\d+\.?\d*) ?([kMGT]i?)B?", text):
+        unit = 1024 if match[2].endswith("i") else 1000
+        return float(match[1]) * unit ** (1 + "kMGT".index(match[2][0]))
+    raise argparse.ArgumentTypeError(f"{text!r} is no size in memory, such as 500MB or 2GiB")
 
 
 def names(text):

@@ -6,8 +6,8 @@ import numpy as np
 
 from ..density import NSFDensity
 from ..persistence.atomic import replace_file
-from ._csv import check_writable
 from ._progress import fit_with_progress
+from ._tables import check_writable
 
 N_ANOMALIES = 5
 PAIRED_COLUMNS = [1, 5, 6, 9]  # near the middle of the image, where digits differ most

@@ -4,8 +4,8 @@ import os
 import sys
 import warnings
 
-from ._csv import one_line
 from ._parser import make_parser
+from ._tables import one_line
 
 
 def main(argv=None):

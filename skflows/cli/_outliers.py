@@ -7,21 +7,31 @@ import numpy as np
 
 from ..persistence.atomic import replace_file
 from ..table import TableDensity
-from ._csv import (
-    check_writable,
+from ._columns import (
+    Gaps,
     chosen_columns,
     complete_numbers,
-    is_standard,
     needs_table,
-    read_csv,
-    say,
+    numbers,
+    numeric_columns,
     select,
     with_dates,
-    write_csv,
 )
-from ._progress import print_status
+from ._progress import QUICK_SECONDS, announce, print_status, progress_bars, with_progress
+from ._score import unseen_categories, warn_of_unseen
+from ._tables import (
+    BATCH_ROWS,
+    check_writable,
+    is_standard,
+    open_table,
+    read_table,
+    say,
+    write_table,
+    writing,
+)
 
 TABLE_SECONDS = 30  # of the fit to a table with texts or gaps
+QUICK = {"time_limit": QUICK_SECONDS, "n_orders": 1, "cv": 2}
 N_EXPLAINED = 25  # rows, at least, that are explained by their own score
 SAME_REFERENCE = (
     "{} is the data table itself: rows used in the fit cannot be distinguished from normal ones. "
@@ -46,38 +56,28 @@ def run_outliers(args):
         check_matplotlib("skflows outliers --report")
     if args.reference is not None and args.reference.resolve() == args.data.resolve():
         raise ValueError(SAME_REFERENCE.format(args.data))
-    table = read_csv(args.data, args.sep, args.decimal)
-    exclude = args.exclude
-    if args.id is not None:
-        select(table, [args.id], args.data)
-        exclude = [*exclude, args.id]
-    if taken := [name for name in ADDED if name in table]:
-        raise ValueError(
-            f"{args.data} has a column {taken[0]!r}, which the output adds: rename the column"
-        )
-    frame = chosen_columns(table, args.data, args.columns, exclude)
-    is_table = needs_table(frame)
-    if is_table:
-        frame = with_dates(frame)
-    else:
-        frame = complete_numbers(frame, args.data, args.columns and [*frame])
-    known = frame
+    known = None
     if args.reference is not None:
-        known = read_csv(args.reference, args.sep, args.decimal)
-        if is_table:
-            known = with_dates(select(known, [*frame], args.reference))
-        else:
-            known = complete_numbers(known, args.reference, [*frame])
+        known = read_table(args.reference, args.sep, args.decimal)
+    source = open_table(args.data, args.sep, args.decimal, texts_in(known))
+    if source.exceeds(args.memory_limit):
+        return flag_in_batches(args, source, known)
+    table = source.read()
+    frame, is_table = judged_columns(args, table, known)
+    if not is_table:
+        frame = complete_numbers(frame, args.data, args.columns and [*frame])
+    if known is None:
+        known = frame
+    else:
+        known = known_rows(args, known, [*frame], is_table)
         if known.equals(frame):
             raise ValueError(SAME_REFERENCE.format(args.reference))
     found = find_outliers(args, table, frame, known, is_table)
-    write_csv(table.join(added_columns(found)), args.output)
-    basis = "conformal p-values" if args.reference else "if the empirical null holds in the tail"
-    say(
-        f"wrote {args.output}: {found.outlier.sum()} of {len(frame)} rows are flagged, with at "
-        f"most {args.fdr:.3g} of the flags false on average ({basis})",
-        args.output,
+    added = added_columns(
+        frame, found.scores, found.p_values, found.outlier, found.contributions, found.partners
     )
+    write_table(table.join(added), args.output)
+    say_flags(args, found.outlier)
     from ._report import doubts_about, report
 
     for doubt in doubts_about(found):
@@ -88,55 +88,63 @@ def run_outliers(args):
         say(f"wrote {args.report}", args.output)
 
 
+def texts_in(known):
+    """Return the columns of the reference that are texts, which those of the data are then too."""
+    return () if known is None else [*known.select_dtypes(exclude=["number", "bool"])]
+
+
+def judged_columns(args, table, known):
+    """Return the columns of a table to judge rows by, and whether they need a density of tables."""
+    exclude = args.exclude
+    if args.id is not None:
+        select(table, [args.id], args.data)
+        exclude = [*exclude, args.id]
+    if taken := [name for name in ADDED if name in table]:
+        raise ValueError(
+            f"{args.data} has a column {taken[0]!r}, which the output adds: rename the column"
+        )
+    frame = chosen_columns(table, args.data, args.columns, exclude)
+    is_table = needs_table(frame)
+    if known is not None:
+        # Gaps of the reference alone are left out.
+        is_table |= needs_table(select(known, [*frame], args.reference).dropna())
+    return with_dates(frame) if is_table else frame, is_table
+
+
+def known_rows(args, known, names, is_table):
+    """Return the usable part of the reference."""
+    if is_table:
+        return with_dates(select(known, names, args.reference))
+    return complete_numbers(known, args.reference, names)
+
+
+def say_flags(args, outlier):
+    """Say how many rows are flagged, and what that is worth."""
+    basis = "conformal p-values" if args.reference else "if the empirical null holds in the tail"
+    say(
+        f"wrote {args.output}: {outlier.sum()} of {len(outlier)} rows are flagged, with at "
+        f"most {args.fdr:.3g} of the flags false on average ({basis})",
+        args.output,
+    )
+
+
 def find_outliers(args, table, frame, known, is_table=False):
     """Judge the rows of ``frame``, the usable part of a table, by a detector of known rows."""
-    from ..outlier import DensityOutlierDetector
-    from ..outlier._explain import quick_contributions
     from ._findings import Findings
 
     started = time.perf_counter()
-    judges_itself = args.reference is None
-    density = None
+    detector = fitted_detector(args, known, is_table)
     if is_table:
-        density = TableDensity(
-            handle_unknown="rare",
-            missing="model",
-            time_limit=TABLE_SECONDS,
-            random_state=args.random_state,
-        )
-    detector = DensityOutlierDetector(
-        density,
-        calibration="empirical_null" if judges_itself else "conformal",
-        fdr=args.fdr,
-        random_state=args.random_state,
-    )
-    for name in running_numbers(known):
-        print(
-            f"skflows: the column {name!r} numbers the rows: if it is an identifier, give it by "
-            "--id or --exclude",
-            file=sys.stderr,
-        )
-    detector.fit(known)
-    if judges_itself:
+        warn_of_unseen(unseen_categories(detector.models_[0].density.estimator_, frame))
+    if args.reference is None:
         scores, p_values = detector.held_out_scores_, detector.p_values_
     else:
         scores = detector.score_samples(frame)
         p_values = detector._null.p_values(scores)  # p_values(frame) would score again
     outlier = detector.flag(p_values)
-    order = np.lexsort((scores, p_values))
-    explained = order[: max(N_EXPLAINED, outlier.sum())]
+    explained = oddest_first(scores, p_values, outlier)
     print_status(f"finding the odd columns of {len(frame)} rows ...")
-    partners = np.full(len(frame), -1)
-    if is_table:
-        contributions = detector.models_[0].density.surprises(frame)
-    else:
-        contributions = quick_contributions(frame.to_numpy(), detector._reference)
-    contributions[explained] = detector.explain(frame.iloc[explained])
-    flagged = np.flatnonzero(outlier)
-    if not is_table:
-        partners[flagged] = detector._partners(
-            frame.iloc[flagged].to_numpy(), contributions[flagged].argmin(axis=1)
-        )
+    contributions, partners = explanations(detector, frame, explained, outlier, is_table)
     return Findings(
         path=args.data,
         reference=args.reference,
@@ -157,6 +165,108 @@ def find_outliers(args, table, frame, known, is_table=False):
     )
 
 
+def flag_in_batches(args, source, known):
+    """Judge the rows of a large table by a detector of the reference, and write their flags.
+
+    The table is read twice: flags depend on the p-values of all rows, which take 16 bytes each.
+    """
+    if args.reference is None or args.report is not None:
+        lacking = "--report needs" if args.reference else "without a --reference, a detector needs"
+        raise ValueError(
+            f"{args.data} is larger than --memory-limit, and {lacking} all rows at once: raise the "
+            "limit, or give a --reference and no --report"
+        )
+    frame, is_table = judged_columns(args, next(source.batches(BATCH_ROWS)), known)
+    names = [*frame]
+    if not is_table:
+        names = [*numeric_columns(frame, args.data, args.columns and names)]
+    detector = fitted_detector(args, known_rows(args, known, names, is_table), is_table)
+    gaps = Gaps(args.data)
+
+    def usable(batch):
+        if is_table:
+            return with_dates(select(batch, names, args.data))
+        return numbers(gaps.left_out_of(select(batch, names, args.data)), args.data)
+
+    frames = map(usable, with_progress(source, args.output, names))
+    scores = np.concatenate([detector.score_samples(frame) for frame in frames if len(frame)])
+    gaps.report()
+    p_values = detector._null.p_values(scores)
+    outlier = detector.flag(p_values)
+    is_explained = np.zeros(len(scores), dtype=bool)
+    is_explained[oddest_first(scores, p_values, outlier)] = True
+    start = 0
+    with writing(args.output) as append:
+        for batch in with_progress(source, args.output):
+            frame = usable(batch)
+            own = slice(start, start + len(frame))
+            start += len(frame)
+            explained = np.flatnonzero(is_explained[own])
+            found = explanations(detector, frame, explained, outlier[own], is_table)
+            added = added_columns(frame, scores[own], p_values[own], outlier[own], *found)
+            append(batch.join(added))
+    say_flags(args, outlier)
+
+
+def fitted_detector(args, known, is_table):
+    """Return a detector of known rows, or of the rows to judge."""
+    from ..outlier import DensityOutlierDetector
+
+    density = None
+    if is_table:
+        density = TableDensity(
+            handle_unknown="rare",
+            missing="model",
+            random_state=args.random_state,
+            **QUICK if args.quick else {"time_limit": TABLE_SECONDS},
+        )
+        if not args.quick:
+            announce(known, "a density of texts and gaps", "takes up to a minute")
+        density.set_callbacks(*progress_bars())
+    detector = DensityOutlierDetector(
+        density,
+        calibration="empirical_null" if args.reference is None else "conformal",
+        fdr=args.fdr,
+        random_state=args.random_state,
+    )
+    for name in running_numbers(known):
+        print(
+            f"skflows: the column {name!r} numbers the rows: if it is an identifier, give it by "
+            "--id or --exclude",
+            file=sys.stderr,
+        )
+    return detector.fit(known)
+
+
+def oddest_first(scores, p_values, outlier):
+    """Return the indices of the rows that are explained by their own score."""
+    return np.lexsort((scores, p_values))[: max(N_EXPLAINED, outlier.sum())]
+
+
+def explanations(detector, frame, explained, outlier, is_table):
+    """Return the contributions of the columns of each row, and partners of the oddest one.
+
+    Rows that are not among the explained ones have contributions to a simpler score.
+    """
+    from ..outlier._explain import quick_contributions
+
+    partners = np.full(len(frame), -1)
+    if not len(frame):  # all rows of a batch have gaps
+        return np.empty(frame.shape), partners
+    if is_table:
+        contributions = detector.models_[0].density.surprises(frame)
+    else:
+        contributions = quick_contributions(frame.to_numpy(), detector._reference)
+    if len(explained):
+        contributions[explained] = detector.explain(frame.iloc[explained])
+    flagged = np.flatnonzero(outlier)
+    if not is_table and len(flagged):
+        partners[flagged] = detector._partners(
+            frame.iloc[flagged].to_numpy(), contributions[flagged].argmin(axis=1)
+        )
+    return contributions, partners
+
+
 def running_numbers(frame):
     """Return the columns whose values are consecutive whole numbers, each once."""
     return [
@@ -166,22 +276,22 @@ def running_numbers(frame):
     ]
 
 
-def added_columns(found):
+def added_columns(frame, scores, p_values, outlier, contributions, partners):
     """Return the columns that the output adds to those of the table, empty in rows left out."""
     from ._findings import odd_columns
 
-    oddest = np.full((2, len(found.frame)), "", dtype=object)
-    for row, contributions in enumerate(found.contributions):
-        for place, column in enumerate(odd_columns(contributions)[:2]):
-            oddest[place, row] = found.frame.columns[column]
-    names = np.append(found.frame.columns.to_numpy(dtype=object), "")  # -1 is no partner
+    oddest = np.full((2, len(frame)), "", dtype=object)
+    for row, own in enumerate(contributions):
+        for place, column in enumerate(odd_columns(own)[:2]):
+            oddest[place, row] = frame.columns[column]
+    names = np.append(frame.columns.to_numpy(dtype=object), "")  # -1 is no partner
     # More digits mean nothing, and are hard to read.
-    rounded = [[float(f"{x:.6g}") for x in some] for some in (found.scores, found.p_values)]
-    added = found.frame.iloc[:, :0].assign(
+    rounded = [[float(f"{x:.6g}") for x in some] for some in (scores, p_values)]
+    added = frame.iloc[:, :0].assign(
         **dict(
             zip(
                 ADDED,
-                [*rounded, found.outlier.astype(int), *oddest, names[found.partners]],
+                [*rounded, outlier.astype(int), *oddest, names[partners]],
                 strict=True,
             )
         )

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from .. import __version__
-from . import _arguments, _demo, _models, _outliers
+from . import _arguments, _demo, _model_files, _models, _outliers, _score
 
 DESCRIPTION = (
     "Fit a density to a table, score rows, draw new ones, predict a column, and find outliers."
@@ -20,10 +20,12 @@ examples:
   skflows outliers data.csv -o flagged.csv --fdr 0.05 --report report.html
   skflows demo
 
-Tables are CSV files with column names in the first line, or Parquet files; separator, decimal
-mark, encoding and compression are found out. Texts, dates and gaps are modelled by a density of
-tables; if you choose another one, these columns and rows are left out, with a warning,
-unless there is a --target.
+Tables are CSV files with column names in the first line, Parquet files (by their suffix .parquet)
+or folders of either; separator, decimal mark, encoding and compression are found out. Texts, dates
+and gaps are modelled by a density of tables; if you choose another one, these columns and rows are
+left out, with a warning, unless there is a --target.
+For a ranking without p-values and reasons, scikit-learn's NearestNeighbors or IsolationForest would
+do in place of skflows outliers.
 Models run no code when they are loaded; pickles can, and need --allow-pickle. The name - is
 standard input or output, for tables and for models. An error is one line on standard error, and
 exit code 2.
@@ -45,18 +47,19 @@ def make_parser():
 
 
 def _add_fit(command):
-    command.add_argument("data", type=Path, help="CSV or Parquet file, one row per sample")
+    command.add_argument("data", type=Path, help="table, one row per sample")
     command.add_argument("-o", "--output", type=Path, required=True, help="file of the model")
     command.add_argument(
         "--estimator",
-        choices=_models.ESTIMATORS,
+        choices=_model_files.ESTIMATORS,
         help="architecture (default: nsf, or table if there are texts or gaps); auto tries many "
-        "and takes longer",
+        "and takes longer. With --target, a flow: neither table nor auto nor gaussianization",
     )
     command.add_argument(
         "--target",
         metavar="COLUMN",
-        help="column to predict from the others, which may hold texts and gaps",
+        help="fit a regressor of this column of numbers, given the others, which may hold texts "
+        "and gaps, for skflows predict; without it, fit a density of all columns",
     )
     _add_columns(command)
     command.add_argument(
@@ -75,22 +78,39 @@ def _add_fit(command):
         "--quick", action="store_true", help="a result in 20 seconds, by fewer densities or epochs"
     )
     command.add_argument(
+        "--memory-limit",
+        type=_arguments.memory,
+        metavar="SIZE",
+        help="size, such as 2GB, beyond which a table is trained on in parts (flows)",
+    )
+    command.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="folder to store the training in every ten seconds",
+    )
+    command.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the fit whose checkpoint is in the folder, if there is one",
+    )
+    command.add_argument(
         "--contamination",
         type=_arguments.contamination,
         metavar="F",
-        help="fraction of the rows that are outliers, or auto (the default)",
+        help="fraction of the rows that are outliers, or auto (the default); not with --target",
     )
     _add_random_state(command)
 
 
 def _add_score(command):
     _add_model(command)
-    command.add_argument("data", type=Path, help="CSV file with the columns of the model")
+    command.add_argument("data", type=Path, help="table with the columns of the model")
     command.add_argument(
         "-o",
         "--output",
         type=Path,
-        help="CSV file of log_density (nats) and outlier (1 or 0), a line per row (default: print)",
+        help="table of log_density (nats) and outlier (1 or 0), a line per row (default: print)",
     )
     _add_format(command)
 
@@ -105,18 +125,18 @@ def _add_sample(command):
         metavar="N",
         help="rows (default: 1000)",
     )
-    command.add_argument("-o", "--output", type=Path, help="CSV file (default: print)")
+    command.add_argument("-o", "--output", type=Path, help="table (default: print)")
     _add_random_state(command)
 
 
 def _add_predict(command):
     _add_model(command)
-    command.add_argument("data", type=Path, help="CSV file with the columns of the model")
+    command.add_argument("data", type=Path, help="table with the columns of the model")
     command.add_argument(
         "-o",
         "--output",
         type=Path,
-        help="CSV file of mean, median, low and high, a line per row (default: print)",
+        help="table of mean, median, low and high, a line per row (default: print)",
     )
     command.add_argument(
         "--coverage",
@@ -130,8 +150,8 @@ def _add_predict(command):
 
 def _add_impute(command):
     _add_model(command)
-    command.add_argument("data", type=Path, help="CSV file with the columns of the model")
-    command.add_argument("-o", "--output", type=Path, help="CSV file (default: print)")
+    command.add_argument("data", type=Path, help="table with the columns of the model")
+    command.add_argument("-o", "--output", type=Path, help="table (default: print)")
     command.add_argument(
         "--method",
         choices=["mean", "median", "mode", "draw"],
@@ -143,14 +163,14 @@ def _add_impute(command):
 
 
 def _add_outliers(command):
-    command.add_argument("data", type=Path, help="CSV or Parquet file, one row per sample")
+    command.add_argument("data", type=Path, help="table, one row per sample")
     command.add_argument(
-        "-o", "--output", type=Path, required=True, help="CSV file of the rows and their flags"
+        "-o", "--output", type=Path, required=True, help="table of the rows and their flags"
     )
     command.add_argument(
         "--reference",
         type=Path,
-        metavar="CSV",
+        metavar="TABLE",
         help="rows known to be normal, to fit and to calibrate with (default: the data themselves)",
     )
     command.add_argument(
@@ -161,8 +181,19 @@ def _add_outliers(command):
         help="largest fraction of false flags, on average (default: 0.05)",
     )
     _add_columns(command)
+    command.add_argument(
+        "--memory-limit",
+        type=_arguments.memory,
+        metavar="SIZE",
+        help="size, such as 2GB, beyond which a table is judged in batches, by a --reference",
+    )
     command.add_argument("--id", metavar="COLUMN", help="column that names the rows in the report")
     command.add_argument("--report", type=Path, metavar="HTML", help="a report, in one file")
+    command.add_argument(
+        "--quick",
+        action="store_true",
+        help="a result in 20 seconds for tables with texts or gaps too, by a smaller density",
+    )
     _add_random_state(command)
 
 
@@ -190,7 +221,10 @@ def _add_model(command):
 
 def _add_columns(command):
     command.add_argument(
-        "--columns", type=_arguments.names, metavar="A,B", help="columns (default: all of numbers)"
+        "--columns",
+        type=_arguments.names,
+        metavar="A,B",
+        help="columns (default: all that the model takes)",
     )
     command.add_argument(
         "--exclude", type=_arguments.names, metavar="A,B", default=(), help="columns to leave out"
@@ -222,28 +256,28 @@ COMMANDS = {
     "fit": (
         _add_fit,
         _models.run_fit,
-        "fit a density to a CSV file (Ctrl-C keeps the best weights so far)",
+        "fit a density, or a regressor, to a table (Ctrl-C keeps the best weights so far)",
     ),
     "score": (
         _add_score,
-        _models.run_score,
-        "give each row of a CSV file its log-density and an outlier flag",
+        _score.run_score,
+        "give each row of a table its log-density and an outlier flag",
     ),
     "sample": (_add_sample, _models.run_sample, "draw new rows from a model"),
     "predict": (
         _add_predict,
         _models.run_predict,
-        "predict the target of each row of a CSV file, with intervals",
+        "predict the target of each row of a table, with intervals",
     ),
     "impute": (
         _add_impute,
         _models.run_impute,
-        "fill in the missing values of a CSV file by a model of a table",
+        "fill in the missing values of a table by a model of one",
     ),
     "outliers": (
         _add_outliers,
         _outliers.run_outliers,
-        "flag the outliers of a CSV file and say why they are odd",
+        "flag the outliers of a table and say why they are odd",
     ),
     "demo": (
         _add_demo,

@@ -7,16 +7,9 @@ from ..conditional import ConditionalDensity, FlowRegressor
 from ..conditional._density import default_flow
 from ..conditional._regressor import HELD_OUT, LEAST_ROWS
 from ..density import ARCHITECTURES
-from ._csv import (
-    check_writable,
-    feature_columns,
-    is_standard,
-    numbers,
-    read_csv,
-    say,
-    select,
-)
-from ._progress import fit_with_progress, time_limit_of
+from ._columns import feature_columns, numbers, select
+from ._progress import checkpoints, fit_with_progress, time_limit_of
+from ._tables import check_writable, is_standard, read_table, say
 
 
 def fit_target(args):
@@ -24,7 +17,10 @@ def fit_target(args):
     check_writable(args.output, args.data)
     if args.contamination is not None:
         raise ValueError("--contamination is for densities; with --target there are no outliers")
-    table = read_csv(args.data, args.sep, args.decimal)
+    if args.memory_limit is not None:
+        raise ValueError("--memory-limit is for densities; with --target, all rows are needed")
+    callbacks = checkpoints(args)
+    table = read_table(args.data, args.sep, args.decimal)
     names = feature_columns(table) if args.columns is None else args.columns
     left_out = {*args.exclude, args.target}
     select(table, list(left_out), args.data)
@@ -38,7 +34,7 @@ def fit_target(args):
     if len(X) < LEAST_ROWS:
         model.set_params(calibration=HELD_OUT)  # since predict writes intervals
     start = time.perf_counter()
-    interrupted = fit_with_progress(model, X, y)
+    interrupted = fit_with_progress(model, X, y, callbacks=callbacks)
     seconds = time.perf_counter() - start
     model.save(sys.stdout.buffer if is_standard(args.output) else args.output)
     say(

@@ -3,8 +3,11 @@
 import signal
 import sys
 
+from ..callbacks import Checkpoint
+from ..callbacks._checkpoint import has_checkpoint
+from ._tables import BATCH_ROWS
+
 QUICK_SECONDS = 8  # to fit in; to start, to explain and to write takes some more
-MANY_VALUES = 30_000
 SHORT_LIMIT = 30  # seconds: a shorter fit runs in one process, because processes take time to start
 
 
@@ -13,15 +16,30 @@ def n_jobs_for(time_limit):
     return None if time_limit is not None and time_limit < SHORT_LIMIT else -1
 
 
-def show_progress(model):
-    """Let the fits of ``model`` and of its clones show a progress bar on a terminal."""
-    if sys.stdout.isatty():
-        from sklearn.callback import ProgressBar
+def progress_bars():
+    """Return a callback that shows the progress of fits on a terminal, in a list."""
+    if not sys.stdout.isatty():
+        return []
+    from sklearn.callback import ProgressBar
 
-        try:
-            model.set_callbacks(ProgressBar())
-        except ImportError:
-            pass  # the bar needs rich, the fit does not
+    try:
+        return [ProgressBar()]
+    except ImportError:
+        return []  # the bar needs rich, the fit does not
+
+
+def checkpoints(args):
+    """Return the callback of ``--checkpoint`` in a list; a used one needs ``--resume``."""
+    if args.checkpoint is None:
+        if args.resume:
+            raise ValueError("--resume needs the folder of the fit: --checkpoint DIR")
+        return []
+    if has_checkpoint(args.checkpoint) and not args.resume:
+        raise ValueError(
+            f"{args.checkpoint} has the checkpoint of a fit: add --resume to continue it, or "
+            "choose another folder, or delete this one"
+        )
+    return [Checkpoint(args.checkpoint)]
 
 
 def time_limit_of(args):
@@ -29,15 +47,14 @@ def time_limit_of(args):
     return QUICK_SECONDS if args.quick and args.time_limit is None else args.time_limit
 
 
-def announce(frame, time_limit):
-    """Say of a large table, before a fit of many components, that it takes long."""
+def announce(frame, density, duration):
+    """Say before a fit that it takes long."""
     n, d = frame.shape
-    if time_limit is None and n * d > MANY_VALUES:
-        print(
-            f"skflows: fitting many densities to {n} rows of {d} columns, which may take minutes "
-            "(--quick takes under 20 seconds)",
-            file=sys.stderr,
-        )
+    print(
+        f"skflows: fitting {density} to {n} rows of {d} columns, which {duration} (--quick takes "
+        "under 20 seconds)",
+        file=sys.stderr,
+    )
 
 
 def print_status(text):
@@ -46,10 +63,26 @@ def print_status(text):
         print(text)
 
 
-def fit_with_progress(model, X, y=None):
+def with_progress(table, output, columns=None):
+    """Yield the batches of a table, with a progress bar on a terminal that is not the output."""
+    batches = table.batches(BATCH_ROWS, columns)
+    try:
+        from rich.progress import Progress
+    except ImportError:
+        Progress = None
+    if Progress is None or output is None or not sys.stdout.isatty():
+        yield from batches
+        return
+    with Progress() as bar:
+        task = bar.add_task(str(table.path), total=1.0)
+        for batch in batches:
+            yield batch
+            bar.update(task, completed=table.fraction)
+
+
+def fit_with_progress(model, *data, callbacks=(), method="fit"):
     """Fit ``model``, with a progress bar on a terminal; return whether Ctrl-C ended it early."""
-    trained = getattr(model, "density", model)  # a regressor's is trained in its place
-    show_progress(trained)
+    model.set_callbacks(*progress_bars(), *callbacks)
     interrupted = []
 
     def on_interrupt(signum, frame):
@@ -58,8 +91,8 @@ def fit_with_progress(model, X, y=None):
 
     previous = signal.signal(signal.SIGINT, on_interrupt)
     try:
-        model.fit(X, y)
+        getattr(model, method)(*data)
     finally:
         signal.signal(signal.SIGINT, previous)
-    trained.set_callbacks()  # the bar is not part of the model
+    model.set_callbacks()  # they are not part of the model
     return bool(interrupted)

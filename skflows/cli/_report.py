@@ -54,11 +54,15 @@ footer {{ margin-top: 3rem; color: #55606a; font-size: .85rem; }}
 <p class="lead">{verdict}</p>
 {caution}
 {sections}
-<footer>Written by skflows {version} in {seconds:.0f} s. A score is the logarithm of the harmonic
-mean of the p-values of four detectors.</footer>
+<footer>Written by skflows {version} in {seconds:.0f} s. A score is {score}.</footer>
 </body>
 </html>
 """
+
+SCORES = {  # of numbers, and of tables with texts or gaps
+    False: "the logarithm of the harmonic mean of the p-values of four detectors",
+    True: "a log-density, in nats",
+}
 
 
 def report(found):
@@ -76,6 +80,7 @@ def report(found):
         sections="\n".join(f"<h2>{title}</h2>\n{body}" for title, body in sections),
         version=__version__,
         seconds=found.seconds,
+        score=SCORES[found.detector._codec is not None],
     )
 
 

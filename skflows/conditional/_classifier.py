@@ -4,15 +4,18 @@ import math
 from numbers import Real
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.callback import CallbackSupportMixin
 from sklearn.pipeline import Pipeline
-from sklearn.utils import assert_all_finite, check_random_state
+from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
+from ..callbacks._checkpoint import random_state_of
 from ..density._outlier_labels import lowered
-from ..density._third_party import check_is_density, fit_density
+from ..density._third_party import check_is_density, fit_subtask
 from ..density._warnings import warn_user
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
@@ -26,14 +29,22 @@ from ..preprocessing.sklearn_compat import (
 from ..preprocessing.validation import uneven, validate_weight
 
 HELD_OUT = 0.2
+LEAST_ROWS = 20  # of each class, some of which are held out without being asked to
+HOTTEST = 1e3
+LEAST_LOG_PROBA = -1e9  # of impossible rows, which no temperature makes possible
 
 
-class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
+class DensityClassifier(
+    ClassifierMixin, PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator
+):
     """Classification by Bayes' rule, from a density of each class.
 
-    A class has the probability ``p(class | x) = prior(class) p(x | class) / p(x)``. The p-value of
-    a class is the share of its own rows that are no more likely than x under its density: where
-    all p-values are small, x belongs to none of the classes, and can be rejected.
+    A class has the probability ``p(class | x) = prior(class) p(x | class) / p(x)``. Errors of the
+    log-densities of many columns add up, and would make the probabilities overconfident: they are
+    divided by a temperature, which rows that the densities have not seen set (temperature scaling).
+
+    The p-value of a class is the share of its own rows that are no more likely than x under its
+    density: where all p-values are small, x belongs to none of the classes, and can be rejected.
 
     Parameters
     ----------
@@ -52,10 +63,11 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         The label of rejected rows; None is -1 for numbers and "unknown" for texts.
 
     calibration : "auto", float or None, default="auto"
-        The rows that p-values come from. "auto" takes the held-out scores of the densities, if
-        they have such as `AutoDensity` and `StackedDensity` have; otherwise it holds out a fifth
-        of the rows of each class if there is a `reject`. A fraction holds out that part in any
-        case. None has no p-values.
+        The rows that p-values and the temperature come from. "auto" takes the held-out scores of
+        the densities, if they have such as `AutoDensity` and `StackedDensity` have; otherwise it
+        holds out a fifth of the rows of each class, if there is a `reject` or if each class has at
+        least 20. A fraction holds out that part in any case. With None there are no p-values, and
+        the temperature is 1.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the estimator.
@@ -71,6 +83,9 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
     estimators_ : list of estimator
         The density of each class.
 
+    temperature_ : float
+        What log-densities are divided by in probabilities, at least 1.
+
     calibration_scores_ : list of ndarray or None
         Log-densities, in ascending order, of rows of each class that its density has not seen.
 
@@ -82,7 +97,8 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
 
     References
     ----------
-    Hechtlinger, Póczos & Wasserman, "Cautious Deep Learning", 2018.
+    Hechtlinger, Póczos & Wasserman, "Cautious Deep Learning", 2018; Guo, Pleiss, Sun & Weinberger,
+    "On Calibration of Modern Neural Networks", 2017.
 
     Examples
     --------
@@ -144,6 +160,8 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
             The fitted estimator.
         """
         vars(self).pop("estimators_", None)  # a fit that fails leaves nothing fitted
+        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
         check_is_density(self.estimator)
         if self.reject is not None and self.calibration is None:
             raise ValueError(
@@ -168,12 +186,14 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         self._set_unknown_label()
         totals = np.bincount(label, weight, len(self.classes_))
         self.priors_ = totals / totals.sum() if self.priors is None else self._checked_priors()
-        random_state = check_random_state(self.random_state)
+        random_state = random_state_of(self)
         template = self._template(X, random_state)
-        self.estimators_, scores = [], []
+        context = self._init_callback_context(max_subtasks=len(self.classes_))
+        context.call_on_fit_task_begin(**task)
+        self.estimators_, scores, unseen = [], [], []
+        fraction = self._held_out_fraction(np.bincount(label).min())
         for k, name in enumerate(self.classes_):
             own = np.flatnonzero(label == k)
-            fraction = self._held_out_fraction()
             n_held_out = 0 if fraction is None else max(1, round(fraction * len(own)))
             if len(own) - n_held_out < 2:
                 raise ValueError(
@@ -182,13 +202,24 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
                 )
             order = random_state.permutation(own) if n_held_out else own
             held_out, rest = np.sort(order[:n_held_out]), np.sort(order[n_held_out:])
-            density = fit_density(clone(template), safe_indexing(X, rest), uneven(weight[rest]))
+            own_rows = safe_indexing(X, rest), uneven(weight[rest])
+            density = fit_subtask(context, self, clone(template), *own_rows)
             self.estimators_.append(density)
             if n_held_out:
                 scores.append(density.score_samples(safe_indexing(X, held_out)))
+                unseen.append(held_out)
             elif self.calibration is not None and hasattr(density, "held_out_scores_"):
-                scores.append(density.held_out_scores_[~np.isnan(density.held_out_scores_)])
+                is_held_out = ~np.isnan(density.held_out_scores_)
+                scores.append(density.held_out_scores_[is_held_out])
+                unseen.append(own[is_held_out])
         self.calibration_scores_ = [np.sort(lowered(own)) for own in scores] or None
+        self.temperature_ = 1.0
+        if scores:
+            rows = np.concatenate(unseen)
+            joint = self._scores(safe_indexing(X, rows))
+            joint[np.arange(len(rows)), label[rows]] = np.concatenate(scores)
+            self.temperature_ = temperature(joint, label[rows], self.priors_, weight[rows])
+        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         self._warn_of_few_rows()
         return self
 
@@ -220,11 +251,13 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         set_discrete(template, discrete_gaps(X))
         return template
 
-    def _held_out_fraction(self):
+    def _held_out_fraction(self, n_least):
+        """Return the fraction of the rows to hold out, if the smallest class has n_least rows."""
         if not isinstance(self.calibration, str):
             return self.calibration
         holds_out_itself = hasattr(type(self.estimator), "_fit_mixture")
-        return None if self.reject is None or holds_out_itself else HELD_OUT
+        is_small = self.reject is None and n_least < LEAST_ROWS
+        return None if is_small or holds_out_itself else HELD_OUT
 
     def _checked_priors(self):
         priors = np.asarray(self.priors, dtype=np.float64)
@@ -248,13 +281,13 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
                 f"a {'text' if is_text else 'number'} too."
             )
 
-    def _joint_log_prob(self, X):
-        """Return the log-density of each row under each class, and with its prior."""
+    def _log_densities(self, X):
+        """Return the log-density of each row under each class."""
         check_is_fitted(self)
-        X = self._validated(X, reset=False)
-        own = np.column_stack([density.score_samples(X) for density in self.estimators_])
-        with np.errstate(divide="ignore"):
-            return own, own + np.log(self.priors_)
+        return self._scores(self._validated(X, reset=False))
+
+    def _scores(self, X):
+        return np.column_stack([density.score_samples(X) for density in self.estimators_])
 
     def score_samples(self, X):
         """Return the log-density of each row, whatever its class.
@@ -269,7 +302,7 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         log_density : ndarray of shape (n_samples,)
             In nats.
         """
-        return logsumexp(self._joint_log_prob(X)[1], axis=1)
+        return logsumexp(self._log_densities(X), axis=1, b=self.priors_)
 
     def predict_log_proba(self, X):
         """Return the logarithm of `predict_proba`.
@@ -284,15 +317,7 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         log_proba : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        return self._log_proba(self._joint_log_prob(X)[1])
-
-    def _log_proba(self, joint):
-        """Return the log-probability of each class from log-densities with their priors."""
-        # A row of density 0 under all classes tells nothing about its class.
-        is_impossible = np.isneginf(joint).all(axis=1)
-        with np.errstate(divide="ignore"):
-            joint[is_impossible] = np.log(self.priors_)
-        return joint - logsumexp(joint, axis=1, keepdims=True)
+        return log_proba(self._log_densities(X), self.priors_, self.temperature_)
 
     def predict_proba(self, X):
         """Return the probability of each class.
@@ -322,8 +347,8 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
         labels : ndarray of shape (n_samples,)
             Values of `classes_`, or `unknown_label`.
         """
-        own, joint = self._joint_log_prob(X)
-        labels = self.classes_[self._log_proba(joint).argmax(axis=1)]
+        own = self._log_densities(X)
+        labels = self.classes_[log_proba(own, self.priors_, self.temperature_).argmax(axis=1)]
         if self.reject is None:
             return labels
         is_rejected = self._p_values(own).max(axis=1) <= self.reject
@@ -352,7 +377,7 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
                 "There are no p-values without calibration rows: fit with calibration=0.2 or with "
                 "a reject."
             )
-        return self._p_values(self._joint_log_prob(X)[0])
+        return self._p_values(self._log_densities(X))
 
     def _p_values(self, scores):
         """Return p-values from the log-density of each row under each class."""
@@ -393,6 +418,25 @@ class DensityClassifier(ClassifierMixin, PersistenceMixin, MetaEstimatorMixin, B
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimators_")
+
+
+def log_proba(log_density, priors, temperature):
+    """Return the log-probability of each class from the log-density of each row under each."""
+    with np.errstate(divide="ignore"):
+        joint = log_density / temperature + np.log(priors)
+        # A row of density 0 under all classes tells nothing about its class.
+        joint[np.isneginf(joint).all(axis=1)] = np.log(priors)
+    return joint - logsumexp(joint, axis=1, keepdims=True)
+
+
+def temperature(log_density, label, priors, weight):
+    """Return the temperature, of at least 1, with the least log-loss of rows of known classes."""
+
+    def loss(log_temperature):
+        found = log_proba(log_density, priors, np.exp(log_temperature))
+        return weight @ -np.maximum(found[np.arange(len(label)), label], LEAST_LOG_PROBA)
+
+    return float(np.exp(minimize_scalar(loss, bounds=(0, np.log(HOTTEST)), method="bounded").x))
 
 
 def discrete_gaps(X):

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import KFold
-from sklearn.preprocessing import OneHotEncoder, TargetEncoder
+from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
@@ -48,15 +48,10 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
     def fit_transform(self, X, y=None, sample_weight=None):
         """Learn the columns of X, and encode them; categories as means of other rows only."""
         numbers, categories = self._validated(X, reset=True)
-        weight = np.ones(len(numbers)) if sample_weight is None else sample_weight
-        is_known = ~np.isnan(numbers)
-        filled = np.where(is_known, numbers, 0.0)
-        total = np.maximum(weight @ is_known, np.finfo(float).tiny)
-        self.mean_ = weight @ filled / total
-        deviation = np.where(is_known, filled - self.mean_, 0.0)
-        scale = np.sqrt(weight @ deviation**2 / total)
-        self.scale_ = np.where(scale > 1e-12 * np.abs(self.mean_), scale, 1.0)
-        self.has_gaps_ = ~is_known.all(axis=0)
+        self.scaler_ = None
+        if numbers.shape[1]:
+            self.scaler_ = StandardScaler().fit(numbers, sample_weight=sample_weight)
+        self.has_gaps_ = np.isnan(numbers).any(axis=0)
         self.known_ = [np.unique(column) for column in categories.T]
         n_categories = np.array(list(map(len, self.known_)))
         is_single = y is not None and np.ndim(np.squeeze(y)) == 1
@@ -91,10 +86,11 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
         return np.column_stack(encoded)
 
     def _encode_numbers(self, numbers):
-        is_gap = np.isnan(numbers)
-        standard = np.where(is_gap, 0.0, (numbers - self.mean_) / self.scale_)
+        if self.scaler_ is None:
+            return numbers
+        standard = np.nan_to_num(self.scaler_.transform(numbers))
         squashed = FARTHEST * np.arcsinh(standard / FARTHEST)
-        return np.column_stack([squashed, is_gap[:, self.has_gaps_]])
+        return np.column_stack([squashed, np.isnan(numbers[:, self.has_gaps_])])
 
     def _warn_of_unknown(self, categories):
         """Warn of columns in which most values are unknown."""

@@ -1,7 +1,7 @@
 """Conditional density: any flow, given other columns."""
 
 import copy
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from scipy.special import log_ndtr, logsumexp, ndtr, ndtri
@@ -11,13 +11,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from ..callbacks._checkpoint import random_state_of
 from ..density import FlowDensity, NSFDensity
 from ..density._threads import fork_safe
+from ..density._warnings import warn_user
 from ..ensemble._components import N_FOLDS, make_splits
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
 from ..preprocessing.sklearn_compat import (
     HasMethods,
+    Interval,
     StrOptions,
     check_sample_weight,
     fit_context,
@@ -26,10 +29,12 @@ from ..preprocessing.sklearn_compat import (
 from ..preprocessing.validation import (
     Table,
     check_magnitude,
+    key_of,
     row_shape,
     validate_bounds,
     validate_weight,
 )
+from ._circle import Circle, CircularDistribution
 from ._context import ContextEncoder
 from ._distribution import ConditionalDistribution
 
@@ -63,6 +68,12 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         How rows are held out, with a flow for each split; the density is the mean of theirs.
         "auto" takes 5 folds from 50 to 5,000 rows. With None there is one flow, which holds out
         its own ``validation_fraction``.
+
+    circular : float or dict, default=None
+        The period of outputs that wrap around, such as 24 for hours or 360 for degrees: of all of
+        them, or a dict with the period of some columns of y, by index or name. Their density is the
+        same at both ends of a period, and they take values from 0 to the period, or around 0 if
+        `fit` sees negative ones. The flow's `preprocessing` is then "standardize".
 
     encoder : "auto" or transformer, default="auto"
         What turns X into numbers. "auto" standardises numbers, and compresses them beyond 4
@@ -126,13 +137,17 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
     _parameter_constraints: dict = {
         "estimator": [FlowDensity, None],
         "cv": [StrOptions({"auto"}), "cv_object"],
+        "circular": [dict, Interval(Real, 0, None, closed="neither"), None],
         "encoder": [StrOptions({"auto"}), HasMethods(["fit_transform", "transform"])],
         "random_state": ["random_state"],
     }
 
-    def __init__(self, estimator=None, *, cv="auto", encoder="auto", random_state=None):
+    def __init__(
+        self, estimator=None, *, cv="auto", circular=None, encoder="auto", random_state=None
+    ):
         self.estimator = estimator
         self.cv = cv
+        self.circular = circular
         self.encoder = encoder
         self.random_state = random_state
 
@@ -189,6 +204,11 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         self.histories_ = [member.history_ for member in members]
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         # Last, so that a user who turns warnings into errors loses nothing.
+        for key in self._constant:
+            warn_user(
+                f"y has a single value in column {key!r}: it has no density, and that of the model "
+                "is a narrow one of arbitrary width."
+            )
         for member, history in zip(members, histories, strict=True):
             member._warn_of_trouble(history)
         return encoded
@@ -200,8 +220,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None."
             )
-        seed = estimator.random_state if self.random_state is None else self.random_state
-        random_state = check_random_state(seed)
+        has_seed = self.random_state is None and estimator.random_state is not None
+        random_state = random_state_of(estimator if has_seed else self)
         Y, names = validate_outputs(y, least=2)
         check_consistent_length(X, Y)
         weight = validate_weight(sample_weight, Y, least=2)
@@ -211,12 +231,21 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             X, Y, weight = safe_indexing(X, own), Y[own], weight[own]
         context = self._fit_encoder(X, Y, weight)
         self.n_outputs_ = Y.shape[1]
+        self._circle = Circle.for_parameter(self.circular, Y, names)
+        Y = self._circle.wrap(Y)
         is_grid = row_shape(estimator) is not None
-        self._dequantizer = Dequantizer.for_parameter(estimator.discrete, Y, names, is_grid)
+        self._dequantizer = Dequantizer.for_parameter(
+            estimator.discrete, Y, names, is_grid, what="y"
+        )
         self.discrete_ = self._dequantizer.named_gaps(names)
+        is_constant = np.ptp(Y, axis=0) == 0
+        is_constant[self._dequantizer.columns] = False  # a single value has a probability
+        self._constant = [key_of(j, names) for j in np.flatnonzero(is_constant)]
         self._bounds = validate_bounds(
             estimator.bounds, Y, self._dequantizer, names=names, what="y"
         )
+        if self._circle:
+            estimator = self._circle.checked_flow(estimator, self._bounds)
         rows = np.column_stack([Y, context])
         splits = self._splits(rows, is_weighted, random_state)
         self.held_out_ = [held_out for _, held_out in splits]
@@ -233,6 +262,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             members.append(member)
             with fits[-1].seeded():
                 fits[-1].prepare()
+            if self._circle:
+                self._circle.wrap_flow(fits[-1])
         return members, fits, context
 
     def _fit_encoder(self, X, Y, weight):
@@ -357,7 +388,12 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             It has the methods of a frozen distribution of `scipy.stats`, such as `cdf`, `ppf`,
             `mean` and `std`, with one entry per row.
         """
-        return ConditionalDistribution(self, self._encoded(X))
+        return self._distribution(self._encoded(X))
+
+    def _distribution(self, context):
+        """Return the distribution of y at encoded rows."""
+        cls = CircularDistribution if self._circle else ConditionalDistribution
+        return cls(self, context)
 
     def _draw(self, context, n_samples, random_state):
         if not isinstance(n_samples, Integral) or n_samples < 1:
@@ -369,8 +405,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         for i, flow in enumerate(self.flows_):
             row, draw = np.nonzero(member == i)
             y[row, draw] = self._inverse(flow, latent[row, draw], context[row])
-        self._dequantizer.round(y.reshape(-1, self.n_outputs_))
-        return y
+        y = self._circle.wrap(y.reshape(-1, self.n_outputs_), self._dequantizer)
+        return self._dequantizer.round(y).reshape(latent.shape)
 
     def _encoded(self, X):
         check_is_fitted(self)
@@ -378,15 +414,18 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
     def _rows(self, X, y):
         """Return validated y and encoded X side by side."""
-        context = self._encoded(X)
-        Y, _ = validate_outputs(y)
+        context, Y = self._encoded(X), self._checked_outputs(y)
         check_consistent_length(context, Y)
+        return np.column_stack([self._circle.wrap(Y), context])
+
+    def _checked_outputs(self, y):
+        Y, _ = validate_outputs(y)
         if Y.shape[1] != self.n_outputs_:
             raise ValueError(
                 f"y has {Y.shape[1]} columns, but {type(self).__name__} was fitted to "
                 f"{self.n_outputs_}."
             )
-        return np.column_stack([Y, context])
+        return Y
 
     def _log_prob(self, rows):
         """Return the log-density of y given the context beside it."""
@@ -401,40 +440,48 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
     def _log_probability(self, rows):
         """Return the log-probability of the cell of each row of a single, discrete output."""
         low, high = (self._latent(self._dequantizer.add_noise(rows, end)) for end in (0.0, 1.0))
-        return log_mean_exp(log_normal_interval(low, high))
+        return log_mean_exp(logsumexp(log_normal_interval(low, high), axis=1))
 
     def _latent(self, rows):
-        """Return the normal quantile of each row of a single output, for each flow."""
+        """Return the normal quantile of each row of a single output, by flow and image."""
         latent = np.array(
             [
-                sign * map_rows(flow, "forward", rows)[0][:, 0]
+                [sign * map_rows(line(flow), "forward", own)[0][:, 0] for own in images]
+                for images in [self._circle.images(rows)]
                 for flow, sign in zip(self.flows_, self._signs, strict=True)
             ]
         )
         if self._bounds is not None:  # on which a flow is only nearly infinite
             low, high = self._bounds[0]
-            latent[:, rows[:, 0] <= low] = -np.inf
-            latent[:, rows[:, 0] >= high] = np.inf
+            latent[..., rows[:, 0] <= low] = -np.inf
+            latent[..., rows[:, 0] >= high] = np.inf
         return latent
 
     def _cdf(self, rows):
-        """Return the probability of values up to y, a single output, before any rounding."""
-        return ndtr(self._latent(rows)).mean(axis=0)
+        """Return the probability of values up to y, a single output, before any rounding.
+
+        If it is circular, the probabilities of its images are added up: differences matter.
+        """
+        return ndtr(self._latent(rows)).sum(axis=1).mean(axis=0)
 
     def _ppf(self, q, context):
         """Return the quantiles of a single output, before any rounding.
 
-        A quantile of the mixture lies between those of its members: Newton's method, or bisection
-        where a step leaves the interval.
+        A quantile of the mixture lies between those of its members.
         """
         latent = ndtri(q)[:, None]
         ends = [
             self._inverse(flow, sign * latent, context)[:, 0]
             for flow, sign in zip(self.flows_, self._signs, strict=True)
         ]
-        low, high = np.min(ends, axis=0), np.max(ends, axis=0)
-        y = np.mean(ends, axis=0)
-        left = np.flatnonzero(low < high) if len(ends) > 1 else []
+        return self._root(q, context, np.mean(ends, axis=0), np.min(ends, axis=0), np.max(ends, 0))
+
+    def _root(self, q, context, y, low, high):
+        """Return where `_cdf` is q, between two ends and from a first guess.
+
+        By Newton's method, or bisection where a step leaves the interval.
+        """
+        left = np.flatnonzero(low < high)
         for _ in range(MAX_STEPS):
             if not len(left):
                 break
@@ -454,7 +501,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
     @staticmethod
     def _inverse(flow, latent, context):
-        return map_rows(flow, "inverse", np.column_stack([latent, context]))[0]
+        return map_rows(line(flow), "inverse", np.column_stack([latent, context]))[0]
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "flows_")
@@ -474,6 +521,15 @@ def map_rows(flow, method, rows):
     from ..density import _evaluation  # imports torch
 
     return _evaluation.map_rows(flow, method, rows)
+
+
+def line(flow):
+    """Return the flow on the line, if its density is wrapped around a circle."""
+    from ..bijections._flow import Flow
+    from ..bijections._wrapped import Wrapped
+
+    is_wrapped = isinstance(flow.bijection, Wrapped)
+    return Flow(flow.preprocess, flow.bijection.bijection) if is_wrapped else flow
 
 
 def log_mean_exp(values):

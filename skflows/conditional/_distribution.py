@@ -1,5 +1,7 @@
 """Distributions of y at the rows of X, with the methods of scipy's frozen distributions."""
 
+from functools import cached_property
+
 import numpy as np
 from scipy.special import ndtri
 from scipy.stats import norm, qmc
@@ -227,6 +229,10 @@ class ConditionalDistribution:
         y = self._density._draw(self._context, size, random_state)
         return np.moveaxis(y[..., 0] if self._is_single else y, 1, 0)
 
+    def _unrolled(self, y):
+        """Return values of y as they are ordered, which matters if they are circular."""
+        return np.asarray(y, dtype=np.float64)
+
     def _discrete(self):
         """Yield the index into entries, the grid, if it is complete, and the gap of outputs."""
         discrete = self._dequantizer
@@ -257,7 +263,7 @@ class ConditionalDistribution:
             return self._at(y, self._density._cdf)
         shape = np.broadcast_shapes(np.shape(y), self._shape)
         y = np.broadcast_to(y, shape).reshape(-1, *self._shape)
-        draws = self._draws()
+        draws = self._draws
         below = [(draws <= values).mean(axis=0) for values in y]
         return np.reshape(below, shape)
 
@@ -268,27 +274,33 @@ class ConditionalDistribution:
         q = np.broadcast_to(q, np.broadcast_shapes(q.shape, self._shape))
         if self._is_single:
             row = np.broadcast_to(np.arange(len(self)), q.shape).ravel()
-            return in_blocks(
-                lambda q, row: self._density._ppf(q, self._context[row]), q.ravel(), row
-            ).reshape(q.shape)
+            return in_blocks(self._quantiles, q.ravel(), row).reshape(q.shape)
         levels, which = np.unique(q, return_inverse=True)
-        found = np.quantile(self._draws(), levels, axis=0).reshape(len(levels), *self._shape)
+        found = np.quantile(self._draws, levels, axis=0).reshape(len(levels), *self._shape)
         which = which.reshape(-1, *self._shape)
         return np.take_along_axis(found, which, axis=0).reshape(q.shape)
+
+    def _quantiles(self, q, row):
+        """Return the quantile of each row by index, of a single output."""
+        return self._density._ppf(q, self._context[row])
 
     def _moments(self):
         if self.is_discrete and len(self.support) <= N_LEVELS:
             y = self.support
             weight = np.diff(self._continuous_cdf(cell_ends(y)[:, None]), axis=0).T
-        elif self._is_single:
-            y, levels = self._nodes()
-            weight = np.concatenate([norm.pdf(own) / norm.pdf(own).sum() for own in levels])
-            weight /= len(levels)
-            y = self._rounded(y)
         else:
-            y, weight = np.moveaxis(self._rounded(self._draws()), 0, -1), 1 / N_DRAWS
+            y, weight = self._weighted_values()
+            y = np.moveaxis(self._rounded(np.moveaxis(y, -1, 0)), 0, -1)
         mean = (weight * y).sum(axis=-1)
         return mean, (weight * (y - mean[..., None]) ** 2).sum(axis=-1)
+
+    def _weighted_values(self):
+        """Return values of y along a last axis, and their weights."""
+        if not self._is_single:
+            return np.moveaxis(self._draws, 0, -1), 1 / N_DRAWS
+        y, levels = self._nodes()
+        weight = np.concatenate([norm.pdf(own) / norm.pdf(own).sum() for own in levels])
+        return y, weight / len(levels)
 
     def _rounded(self, y):
         """Return values of y rounded to possible ones."""
@@ -318,11 +330,23 @@ class ConditionalDistribution:
         The edges are quantiles of the flows, so that cells are narrow where the density is high.
         Those of different flows are at different levels, in order not to meet.
         """
-        edges = np.sort(self._nodes()[0], axis=1)
-        return edges, np.diff(self._at(edges.T, self._density._cdf).T, axis=1)
+        edges = np.sort(self._edges(), axis=1)
+        return edges, np.diff(self._continuous_cdf(edges.T).T, axis=1)
 
+    def _edges(self):
+        return self._nodes()[0]
+
+    def _limits(self, tail):
+        """Return values of a single output between which the distributions lie, but for tails."""
+        return self.ppf(tail).min(), self.ppf(1 - tail).max()
+
+    @cached_property
     def _draws(self):
-        """Return draws from a quasi-random sequence, of shape (N_DRAWS, n, n_outputs)."""
+        """Draws from a quasi-random sequence as they are ordered, (N_DRAWS, n, n_outputs)."""
+        return self._unrolled(self._raw_draws)
+
+    @cached_property
+    def _raw_draws(self):
         density, d = self._density, self._density.n_outputs_
         latent = ndtri(qmc.Sobol(d, seed=0).random(N_DRAWS) * (1 - 1e-9) + 5e-10)
         n_flows = len(density.flows_)

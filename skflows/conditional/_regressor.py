@@ -5,24 +5,38 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, clone
-from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.callback import CallbackSupportMixin
+from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
+from ..callbacks._checkpoint import random_state_of
+from ..density._third_party import subtask
 from ..density._warnings import warn_user
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import nearest
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context, safe_indexing
 from ..preprocessing.validation import validate_weight
 from ._density import ConditionalDensity, validate_outputs
-from ._distribution import ConditionalDistribution
-from ._regions import HighestDensity, central_scores, conformal_level, possible_ends
+from ._regions import (
+    HighestDensity,
+    JointHighestDensity,
+    central_scores,
+    conformal_level,
+    possible_ends,
+)
 
 HELD_OUT = 0.2
+N_DRAWS = 8  # of each held-out row
 LEAST_ROWS = 40  # of a table that is calibrated without being asked to
 
 
 class FlowRegressor(
-    MultiOutputMixin, RegressorMixin, PersistenceMixin, MetaEstimatorMixin, BaseEstimator
+    MultiOutputMixin,
+    RegressorMixin,
+    PersistenceMixin,
+    CallbackSupportMixin,
+    MetaEstimatorMixin,
+    BaseEstimator,
 ):
     """Regression by the density of y given X.
 
@@ -56,7 +70,7 @@ class FlowRegressor(
     calibration_scores_ : dict of ndarray or None
         The scores of the calibration rows: "central", the probability of the narrowest central
         interval that contains y, for each output, and "highest_density", that of the smallest
-        region, for a single output.
+        region.
 
     n_features_in_ : int
         Number of columns of X seen in `fit`.
@@ -122,8 +136,10 @@ class FlowRegressor(
             The fitted estimator.
         """
         vars(self).pop("density_", None)  # a fit that fails leaves nothing fitted
+        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
         density = ConditionalDensity() if self.density is None else clone(self.density)
-        random_state = check_random_state(self.random_state)
+        random_state = random_state_of(self)
         if density.random_state is None and self.random_state is not None:
             density.set_params(random_state=random_state.randint(2**31 - 1))
         # As arrays, to take rows of them; tables keep the names of their columns.
@@ -140,31 +156,46 @@ class FlowRegressor(
             fraction = None if splits_itself else HELD_OUT
             if fraction is not None:
                 density.set_params(cv=None)
-        self.calibration_scores_, scores = None, []
+        callbacks = self._init_callback_context(max_subtasks=1)
+        callbacks.call_on_fit_task_begin(**task)
+        self.calibration_scores_, scores, drawn = None, [], []
         if fraction is None:
-            context = density._fit(X, y, sample_weight)
+            with subtask(callbacks, density, task):
+                context = density._fit(X, y, sample_weight)
             is_calibrated = self.calibration is not None and density.held_out_[0] is not None
             for i, held_out in enumerate(density.held_out_ if is_calibrated else ()):
                 # Encoded without their own y, as rows of training are.
-                distribution = ConditionalDistribution(density._member(i), context[held_out])
-                scores.append(row_scores(distribution, safe_indexing(y, own[held_out])))
+                rows = context[held_out]
+                distribution = density._member(i)._distribution(rows)
+                Y, _ = validate_outputs(safe_indexing(y, own[held_out]))
+                scores.append(row_scores(distribution, Y[None]))
+                draws = np.moveaxis(density._draw(rows, N_DRAWS, random_state=0), 1, 0)
+                drawn.append(row_scores(distribution, draws))
         else:
             check_takes_fewer_rows(density.cv)
             order = random_state.permutation(own)
             n_held_out = min(max(1, round(fraction * len(own))), len(own) - 1)
             held_out, rest = order[:n_held_out], order[n_held_out:]
-            density.fit(*(safe_indexing(part, rest) for part in (X, y, weight)))
+            with subtask(callbacks, density, task):
+                density.fit(*(safe_indexing(part, rest) for part in (X, y, weight)))
             distribution = density.predict_distribution(safe_indexing(X, held_out))
-            scores.append(row_scores(distribution, safe_indexing(y, held_out)))
+            Y, _ = validate_outputs(safe_indexing(y, held_out))
+            scores.append(row_scores(distribution, Y[None]))
         if scores:
+            self.calibration_scores_ = joined(scores)
+        if drawn:
+            # The mean of the flows is wider and better than each of them. Under the mean, a score
+            # of a flow has the probability at which draws from the mean have a lower one.
             self.calibration_scores_ = {
-                name: np.concatenate([part[name] for part in scores]) for name in scores[0]
+                name: share_below(own, joined(drawn)[name])
+                for name, own in self.calibration_scores_.items()
             }
         self.density_ = density
         for name in ("n_features_in_", "feature_names_in_", "n_outputs_"):
             vars(self).pop(name, None)
             if hasattr(density, name):
                 setattr(self, name, getattr(density, name))
+        callbacks.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
 
     def predict(self, X):
@@ -219,7 +250,7 @@ class FlowRegressor(
         check_is_fitted(self)
         return self.density_.predict_distribution(X)
 
-    def predict_interval(self, X, coverage=0.9):
+    def predict_interval(self, X, coverage=0.9, joint=False):
         """Return an interval for each row that contains y with the given probability.
 
         It has the same probability below as above it under the density, at a level that the
@@ -231,8 +262,10 @@ class FlowRegressor(
             The rows.
 
         coverage : float, default=0.9
-            Probability that a new row's y is inside, over all rows. It holds for each output
-            alone.
+            Probability that a new row's y is inside, over all rows.
+
+        joint : bool, default=False
+            Whether all outputs are inside with this probability, or each of them alone.
 
         Returns
         -------
@@ -240,7 +273,10 @@ class FlowRegressor(
             Lower and upper ends, which belong to it. They are infinite if there are fewer
             than ``coverage / (1 - coverage)`` calibration rows.
         """
-        level = conformal_level(self._calibration("central", coverage), coverage)
+        scores = self._calibration("central", coverage)
+        if joint and scores.ndim > 1:
+            scores = scores.max(axis=1)
+        level = conformal_level(scores, coverage)
         distribution = self.predict_distribution(X)
         ends = [distribution._continuous_ppf((1 + sign * level) / 2) for sign in (-1, 1)]
         for own, grid, tolerance in distribution._complete_grids():
@@ -259,7 +295,7 @@ class FlowRegressor(
         """Return the smallest region for each row that contains y with the given probability.
 
         The density is higher inside than outside: where it has several modes, the region may be a
-        union of intervals.
+        union of intervals. For several outputs, see `p_values`.
 
         Parameters
         ----------
@@ -274,6 +310,12 @@ class FlowRegressor(
         regions : list of ndarray of shape (n_intervals, 2)
             Lower and upper ends of the intervals of each row, in ascending order.
         """
+        check_is_fitted(self)
+        if self.n_outputs_ > 1:
+            raise ValueError(
+                f"y has {self.n_outputs_} columns, and regions are intervals of a single one: see "
+                "whether p_values(X, y) exceeds 1 - coverage, or take predict_interval(joint=True)."
+            )
         level = conformal_level(self._calibration("highest_density", coverage), coverage)
         distribution = self.predict_distribution(X)
         regions = HighestDensity(distribution).regions(level)
@@ -284,21 +326,46 @@ class FlowRegressor(
             regions = [region[region[:, 0] <= region[:, 1]] for region in snapped]
         return regions
 
-    def _calibration(self, name, coverage):
+    def p_values(self, X, y):
+        """Return the conformal p-value of y at each row: small where it is unlike the density.
+
+        The values of y with a p-value above 1 - c are the highest-density region of coverage c,
+        for several outputs too.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            A value for each row.
+
+        Returns
+        -------
+        p_values : ndarray of shape (n_samples,)
+            Of new rows with their own y, a fraction of at most a has a p-value of at most a.
+        """
+        calibration = np.sort(self._scores("highest_density"))
+        distribution = self.predict_distribution(X)
+        Y = self.density_._checked_outputs(y)
+        check_consistent_length(distribution, Y)
+        scores = row_scores(distribution, Y[None])["highest_density"]
+        n = len(calibration)
+        return (1 + n - np.searchsorted(calibration, scores)) / (n + 1)
+
+    def _scores(self, name):
         check_is_fitted(self)
-        if not (isinstance(coverage, Real) and 0 < coverage < 1):
-            raise ValueError(f"coverage={coverage!r}; it must be a number between 0 and 1.")
         if self.calibration_scores_ is None:
             raise ValueError(
                 "There are no calibration rows: fit with calibration=0.2, or take the "
                 "intervals of predict_distribution(X).interval, which are not calibrated."
             )
-        if name not in self.calibration_scores_:
-            raise ValueError(
-                f"y has {self.n_outputs_} columns, and regions are for a single one; "
-                "predict_interval takes several."
-            )
-        scores = self.calibration_scores_[name]
+        return self.calibration_scores_[name]
+
+    def _calibration(self, name, coverage):
+        scores = self._scores(name)
+        if not (isinstance(coverage, Real) and 0 < coverage < 1):
+            raise ValueError(f"coverage={coverage!r}; it must be a number between 0 and 1.")
         if math.ceil((len(scores) + 1) * coverage) > len(scores):
             warn_user(
                 f"With {len(scores)} calibration rows, coverage={coverage:g} has no finite ends; "
@@ -325,12 +392,24 @@ def check_takes_fewer_rows(cv):
         )
 
 
-def row_scores(distribution, y):
-    """Return the scores of rows that the density has not seen, by name."""
-    Y, _ = validate_outputs(y)
-    if Y.shape[1] > 1:
-        return {"central": central_scores(distribution, Y)}
+def row_scores(distribution, Y):
+    """Return scores by name, of several values of y (k, n, n_outputs) of each row."""
+    is_single = Y.shape[2] == 1
+    Y = Y[..., 0] if is_single else Y
+    density = (HighestDensity if is_single else JointHighestDensity)(distribution)
     return {
-        "central": central_scores(distribution, Y[:, 0]),
-        "highest_density": HighestDensity(distribution).scores(Y[:, 0]),
+        "central": np.concatenate([central_scores(distribution, y) for y in Y]),
+        "highest_density": np.concatenate([density.scores(y) for y in Y]),
     }
+
+
+def joined(parts):
+    """Return the scores of several parts of the rows as one."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def share_below(scores, others):
+    """Return the share of other scores that are no higher, below 1, for each output if several."""
+    if scores.ndim > 1:
+        return np.column_stack([*map(share_below, scores.T, others.T)])
+    return np.searchsorted(np.sort(others), scores, side="right") / (len(others) + 1)

@@ -4,9 +4,11 @@ from numbers import Integral
 
 import numpy as np
 from scipy.spatial.distance import cdist
+from scipy.special import logsumexp
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
+from ..callbacks._checkpoint import random_state_of
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from . import _docstrings
 from ._base import BaseFlowDensity
@@ -18,20 +20,23 @@ MIN_WIDTH = 0.01  # of the median width
 TINY = 1e-100  # where even the median is 0
 MAX_CANCELLATION = 1e7  # then exponents are exact to about 1e-9
 ROUNDING = 1e-12  # of sums of weights
+LEAST_SUM = 1e-290  # of exponentials; below, too many of them have vanished
 VALUES_PER_CHUNK = 2**18  # kernel values at once
 
 
 def log_sum_exp(exponents):
-    """Return the logarithm of the sum of exponentials in each row, overwriting the exponents.
+    """Return the logarithm of the sum of exponentials in each row.
 
-    SciPy's and torch's functions take three times as long.
+    The exponents should not exceed 0 by much. Then only rows that lie far from all kernels need the
+    largest exponent to be subtracted, which takes as long as the exponentials.
     """
-    largest = exponents.max(axis=1, keepdims=True)
-    largest[np.isneginf(largest)] = 0.0
-    exponents -= largest
-    np.exp(exponents, out=exponents)
+    sums = np.exp(exponents).sum(axis=1)
+    is_far = sums < LEAST_SUM
     with np.errstate(divide="ignore"):
-        return np.log(exponents.sum(axis=1)) + largest[:, 0]
+        found = np.log(sums)
+    if is_far.any():
+        found[is_far] = logsumexp(exponents[is_far], axis=1)
+    return found
 
 
 class AdaptiveKernels(BaseEstimator):
@@ -46,7 +51,7 @@ class AdaptiveKernels(BaseEstimator):
         weight = np.ones(len(X)) if sample_weight is None else sample_weight
         chosen = np.arange(len(X))
         if len(X) > self.max_centers:
-            random_state = check_random_state(self.random_state)
+            random_state = random_state_of(self)
             chosen = np.sort(random_state.permutation(len(X))[: self.max_centers])
         # Equal rows share a kernel: otherwise their widths would be 0.
         self.centers_, number = np.unique(X[chosen], axis=0, return_inverse=True)
@@ -96,6 +101,8 @@ class AdaptiveKernels(BaseEstimator):
         squares = (centers**2).sum(axis=1)
         peak = -d * np.log(self.widths_ * np.sqrt(2 * np.pi))
         log_peaks = peak + np.log(self.weights_)
+        highest = log_peaks.max()
+        log_peaks, peak = log_peaks - highest, peak - highest
         # One product gives all exponents, precision * (x @ c - (x @ x + c @ c) / 2) + log_peaks.
         # It loses digits where kernels are narrow and far from the mean.
         loses_digits = (precision * squares).max() > MAX_CANCELLATION
@@ -121,7 +128,7 @@ class AdaptiveKernels(BaseEstimator):
                 number = center[part][own]
                 with np.errstate(divide="ignore"):  # a weight of 0 leaves the kernel out
                     exponents[own, number] = peak[number] + np.log(own_weight[part][own])
-            scores[part] = log_sum_exp(exponents)
+            scores[part] = log_sum_exp(exponents) + highest
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(total > 0, scores - np.log(total), -np.inf)
 

@@ -121,16 +121,20 @@ class BaseFlowDensity(
         return self._fit(X, y, sample_weight, warm=warm, increment=False, held_out=held_out)
 
     @fork_safe()
-    def _fit(self, X, y, sample_weight, warm, increment, held_out=None):
+    def _fit(self, X, y, sample_weight, warm, increment, held_out=None, chunk=None):
         max_iter = 1 if increment else self.max_iter
         if not warm:
             vars(self).pop("flow_", None)  # a fit that fails leaves nothing fitted
         flow_fit = self._begin(X, sample_weight, warm, increment, max_iter, held_out)
+        flow_fit.chunk = chunk
         rows, weight = flow_fit.rows, flow_fit.weight  # with those that the fit will hold out
         if not (warm or increment):
             warn_of_columns(self, rows, self._dequantizer.columns)
-        context = self._init_callback_context(max_subtasks=max_iter)
+        name = "partial_fit" if increment else "fit"
+        context = self._init_callback_context(task_name=name, max_subtasks=max_iter)
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+        if held_out is not None:
+            metadata |= {"X_val": held_out[0], "sample_weight_val": held_out[1]}
         task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
         context.call_on_fit_task_begin(**task)
         epoch = []  # the callback context of the current epoch
@@ -140,7 +144,8 @@ class BaseFlowDensity(
             epoch[0].call_on_fit_task_begin(**task)
 
         def on_epoch_end(history):
-            self._print_progress(history, max_iter)
+            if flow_fit.group.rank == 0:
+                self._print_progress(history, max_iter)
             return epoch[0].call_on_fit_task_end(
                 **task, reconstruction_attributes=lambda: self._fitted(flow_fit, rows, weight)
             )
@@ -174,6 +179,7 @@ class BaseFlowDensity(
         else:
             for name, value in self._fitted(flow_fit, X, weight).items():
                 setattr(self, name, value)
+            self.offset_ = flow_fit.group.first(self.offset_)  # a time limit takes fewer rows
         # Last, so that a user who turns warnings into errors loses nothing.
         self._warn_of_trouble(history)
         if not only_score:

@@ -137,6 +137,20 @@ class FlowDensity(BaseFlowDensity):
         cls = NoiseSearch if searches else GradientFit
         return cls(self, table, held_out, warm, increment, max_iter)
 
+    @fit_context(prefer_skip_nested_validation=True)
+    def _fit_chunks(self, X, X_val, chunk):
+        """Fit the density to a table that does not fit into memory, an epoch to each part of it.
+
+        Parameters
+        ----------
+        X, X_val : array-like
+            Parts of the table: rows that set the scaling and the outlier threshold, and rows to
+            hold out.
+        chunk : callable
+            ``chunk(i)`` returns the part of the i-th epoch, an array with as many rows as X.
+        """
+        return self._fit(X, None, None, False, False, held_out=(X_val, None), chunk=chunk)
+
     @staticmethod
     @fork_safe()
     def _fit_together(members, parts, exact=False, skip=(), only_score=False):

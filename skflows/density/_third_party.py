@@ -1,7 +1,7 @@
 """Any density estimator: how it is fitted and sampled, whatever its library."""
 
 import copy
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
 from inspect import signature
 
@@ -88,13 +88,19 @@ def fit_subtask(context, wrapper, estimator, X, sample_weight=None):
     """Do what `fit_density` does, as a task of the callbacks of a wrapper."""
     metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
     task = {"estimator": wrapper, "X": X, "y": None, "metadata": metadata}
+    with subtask(context, estimator, task):
+        return fit_density(estimator, X, sample_weight)
+
+
+@contextmanager
+def subtask(context, estimator, task):
+    """Let the fit of an estimator, in this context, be a task of the callbacks of a wrapper."""
     subcontext = context.subcontext(task_name=f"fit-{type(estimator).__name__}")
     has_callbacks = isinstance(estimator, CallbackSupportMixin)
     with subcontext.propagate_callback_context(estimator) if has_callbacks else nullcontext():
         subcontext.call_on_fit_task_begin(**task)
-        fitted = fit_density(estimator, X, sample_weight)
+        yield
         subcontext.call_on_fit_task_end(**task)
-    return fitted
 
 
 def draw(estimator, n_samples, random_state):

@@ -3,8 +3,8 @@
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import check_random_state
 
+from ..callbacks._checkpoint import random_state_of
 from ..preprocessing.sklearn_compat import HasMethods, fit_context
 from ..preprocessing.validation import prepare_table, uneven
 from . import _docstrings
@@ -136,7 +136,7 @@ class TransformedDensity(
         self._dequantizer = table.dequantizer
         self.discrete_ = table.dequantizer.named_gaps(getattr(self, "feature_names_in_", None))
         warn_of_columns(self, table.X, table.dequantizer.columns)
-        random_state = check_random_state(self.random_state)
+        random_state = random_state_of(self)
         rows = self._dequantizer.add_random_noise(table.X, random_state)
         x, weight = torch.from_numpy(rows), torch.from_numpy(table.weight)
         self.preprocessor_ = fitted_preprocessor(self.preprocessing, table.bounds, x, weight)

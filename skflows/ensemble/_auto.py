@@ -4,8 +4,8 @@ import time
 from numbers import Integral, Real
 
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 
+from ..callbacks._checkpoint import random_state_of
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._warnings import warn_of_columns
@@ -135,7 +135,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         self._dequantizer = table.dequantizer
         self.discrete_ = table.dequantizer.named_gaps(names)
         warn_of_columns(self, X, table.dequantizer.columns)
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        seed = random_state_of(self).randint(2**31 - 1)
         splits = self._splits(X, table.is_weighted, seed)
         data = {
             "bounds": resolve_bounds(self.bounds, X.shape[1], names),

@@ -7,6 +7,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from scipy.special import logsumexp
 from sklearn.callback import CallbackSupportMixin
 
+from ..callbacks._checkpoint import in_folder
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import SamplingMixin
 from ..density._third_party import draw
@@ -167,18 +168,25 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
         """Yield the outcome of each component, fitted in ``n_jobs`` processes."""
         n_jobs = 1 if time_limit is not None and time_limit < SHORT_LIMIT else self.n_jobs
         # Without batches of tasks, which would queue several flows in one process.
-        parallel = Parallel(n_jobs, return_as="generator", batch_size=1)
+        try:
+            parallel = Parallel(n_jobs, return_as="generator", batch_size=1)
+        except ValueError:  # Ray returns all results at the end
+            parallel = Parallel(n_jobs, batch_size=1)
         n_workers = effective_n_jobs(n_jobs)
         if time_limit is not None and n_workers > 1:
             list(parallel(delayed(warm_up)() for _ in range(n_workers)))
         groups = group_components(components, *X.shape, n_workers)
-        found = parallel(
-            delayed(fit_group)(group, X, weight, splits, budget, quiet)
+        tasks = (
+            delayed(in_folder(fit_group))(group, X, weight, splits, budget, quiet)
             for group, budget in zip(
                 groups, budgets(groups, time_limit, started, n_workers), strict=True
             )
         )
-        with closing(found):
+
+        def results():
+            yield from parallel(tasks)
+
+        with closing(results()) as found:
             for outcomes in found:
                 yield from outcomes
 

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.mixture import GaussianMixture
 
 from ..density import GaussianizationDensity, NSFDensity, TransformedDensity
+from ..density._adaptive_kernel import AdaptiveKernels
 from ..preprocessing.dequantizer import N_POINTS
 from ..training.flow_fit import automatic_batch_size
 from ._components import Component
@@ -98,8 +99,9 @@ def mixtures(n, d, folds, on, seed):
 
 
 def kernels(on):
-    return [
-        # Models of the folds are parts of the model of all rows: keeping them adds nothing.
+    # Models of the folds are parts of the model of all rows: keeping them adds nothing.
+    adaptive = on(AdaptiveKernels(max_centers=KERNEL_ROWS), preprocessing=SPACES["whitened"])
+    return [Component("whitened adaptive kernels", adaptive, True)] + [
         Component(
             f"{space} kernels of {h:g}",
             on(GaussianKernels(h), preprocessing=SPACES[space]),

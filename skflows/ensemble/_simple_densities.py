@@ -6,9 +6,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from ..bijections._normal import normal_log_density
-from ..density._adaptive_kernel import log_sum_exp
-
-VALUES_PER_CHUNK = 2**20  # distances at once
+from ..density._adaptive_kernel import VALUES_PER_CHUNK, log_sum_exp
 
 
 class StandardNormal(BaseEstimator):
@@ -49,7 +47,7 @@ class GaussianKernels(BaseEstimator):
 
     def score_samples(self, X):
         d = X.shape[1]
-        log_share = np.log(self.shares_) - d * np.log(self.bandwidth * np.sqrt(2 * np.pi))
+        log_share, log_peak = np.log(self.shares_), -d * np.log(self.bandwidth * np.sqrt(2 * np.pi))
         size = max(1, VALUES_PER_CHUNK // len(self.rows_))
         chunks = [X[start : start + size] for start in range(0, len(X), size)]
         scores = []
@@ -57,7 +55,7 @@ class GaussianKernels(BaseEstimator):
             log_density = cdist(rows, self.rows_, "sqeuclidean")
             log_density *= -0.5 / self.bandwidth**2
             log_density += log_share
-            scores.append(log_sum_exp(log_density))
+            scores.append(log_sum_exp(log_density) + log_peak)
         return np.concatenate(scores)
 
     def sample(self, n_samples=1, random_state=None):

@@ -3,8 +3,8 @@
 from numbers import Integral
 
 from sklearn.base import clone
-from sklearn.utils import check_random_state
 
+from ..callbacks._checkpoint import random_state_of
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._third_party import check_is_density, is_frozen, takes_weights, weighted_if
@@ -197,7 +197,7 @@ class StackedDensity(MixtureMixin, NamedEstimators):
         X, weight, is_weighted = weighted_rows(self, X, sample_weight, least=3)
         weight = uneven(weight)
         warn_of_columns(self, X, discrete_columns(X))
-        random_state = check_random_state(self.random_state)
+        random_state = random_state_of(self)
         splits = make_splits(self.cv, X, is_weighted, random_state.randint(2**31 - 1))
         components = [
             component._replace(estimator=clone_with_seeds(component.estimator, random_state))

@@ -26,12 +26,18 @@ def check_matplotlib(caller):
         )
 
 
+# What displays show, by the method that they call; otherwise densities.
+SHOWN = {
+    "predict_distribution": "FlowRegressor or ConditionalDensity; of a pipeline, its last step"
+}
+
+
 def check_estimator_method(estimator, method):
     """Raise an error if ``estimator`` lacks ``method`` or is not fitted."""
     if not hasattr(estimator, method):
         raise AttributeError(
             f"{type(estimator).__name__} has no `{method}` method, which this display calls. "
-            "Pass a fitted density such as NSFDensity."
+            f"Pass a fitted {SHOWN.get(method, 'density such as NSFDensity')}."
         )
     check_is_fitted(estimator)
 

@@ -1,7 +1,11 @@
-"""Predicted density of y at single rows."""
+"""Predicted density of y, or of a column of a table, at single rows."""
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
+from ..table import TableDensity
+from ..table._frames import is_missing
+from ..table._queries import ConditionalTable, without
 from ._common import (
     DATA_COLOR,
     MAX_PANELS,
@@ -20,14 +24,15 @@ MAX_STEMS = 200
 class ConditionalDensityDisplay:
     """Density of y at each of a few rows of X, with what was observed.
 
-    A discrete y has its probabilities in place of a density.
+    A discrete y has its probabilities in place of a density. For a `skflows.TableDensity`, y is one
+    of the columns, given the known values of the others.
 
     It is recommended to use :meth:`from_estimator` to create a :class:`ConditionalDensityDisplay`.
 
     Parameters
     ----------
     grid : ndarray of shape (n_points,)
-        Values of y.
+        Values of y: numbers or categories.
 
     density : ndarray of shape (n_points, n_rows)
         Density, or probability, at each value for each row.
@@ -36,7 +41,10 @@ class ConditionalDensityDisplay:
         Whether they are probabilities.
 
     y : ndarray of shape (n_rows,), default=None
-        The observed values.
+        The observed values. NaN or None is unknown.
+
+    name : str, default="y"
+        Name of y.
 
     Attributes
     ----------
@@ -58,23 +66,28 @@ class ConditionalDensityDisplay:
     (200, 2)
     """
 
-    def __init__(self, *, grid, density, is_discrete=False, y=None):
+    def __init__(self, *, grid, density, is_discrete=False, y=None, name="y"):
         self.grid = grid
         self.density = density
         self.is_discrete = is_discrete
         self.y = y
+        self.name = name
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, y=None, grid_resolution=200, ax=None):
+    def from_estimator(cls, estimator, X, *, column=None, y=None, grid_resolution=200, ax=None):
         """Compute the density at rows, and draw.
 
         Parameters
         ----------
-        estimator : FlowRegressor or ConditionalDensity
-            Fitted to a single output.
+        estimator : FlowRegressor, ConditionalDensity or TableDensity
+            Fitted to a single output, or to a table.
 
         X : array-like of shape (n_rows, n_features)
-            From one to six rows.
+            From one to six rows. Those of a table may have gaps.
+
+        column : str or int, default=None
+            The column of a table whose density is drawn, given the others: numbers or levels. What
+            X has there is marked. The atoms of a number are left out.
 
         y : array-like of shape (n_rows,), default=None
             The observed values, which are then marked.
@@ -95,34 +108,19 @@ class ConditionalDensityDisplay:
         AttributeError
             If the estimator has no `predict_distribution`.
         ValueError
-            If there are several outputs, or more than six rows.
+            If there are several outputs, or more than six rows, or if the column is unknown.
         ImportError
             If matplotlib is not installed.
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
-        check_estimator_method(estimator, "predict_distribution")
         check_integer("grid_resolution", grid_resolution, 2)
-        check_single_output(estimator)
-        distribution = estimator.predict_distribution(X)
-        if len(distribution) > MAX_PANELS:
-            raise ValueError(
-                f"X has {len(distribution)} rows; a picture shows {MAX_PANELS} at most."
-            )
-        low, high = distribution.ppf(TAIL).min(), distribution.ppf(1 - TAIL).max()
-        is_discrete = distribution.is_discrete
-        if is_discrete:
-            grid = distribution.support
-            grid = grid[(low <= grid) & (grid <= high)]
-            grid = grid[:: -(-len(grid) // MAX_STEMS)]
+        if isinstance(estimator, TableDensity):
+            found = _column_of_table(estimator, X, column, grid_resolution)
         else:
-            grid = np.linspace(low, high, grid_resolution)
-        compute = distribution.pmf if is_discrete else distribution.pdf
-        return cls(
-            grid=grid,
-            density=compute(grid[:, None]),
-            is_discrete=is_discrete,
-            y=None if y is None else np.ravel(y).astype(float),
-        ).plot(ax=ax)
+            found = _output(estimator, X, grid_resolution)
+        if y is not None:
+            found["y"] = np.ravel(y)
+        return cls(**found).plot(ax=ax)
 
     def plot(self, ax=None):
         """Draw the densities.
@@ -154,15 +152,83 @@ class ConditionalDensityDisplay:
                 grid[divmod(i, n_columns)], sharex=panels[0] if panels else None
             )
             panels.append(panel)
-            if self.is_discrete:
+            if self.grid.dtype == object:
+                panel.bar(self.grid, self.density[:, i], color=MODEL_COLOR)
+                panel.tick_params(axis="x", labelrotation=45)
+            elif self.is_discrete:
                 panel.vlines(self.grid, 0, self.density[:, i], color=MODEL_COLOR, linewidth=2)
             else:
                 panel.plot(self.grid, self.density[:, i], color=MODEL_COLOR)
                 panel.fill_between(self.grid, self.density[:, i], color=MODEL_COLOR, alpha=0.2)
-            if self.y is not None:
+            if self.y is not None and not is_missing(self.y[i]):
                 panel.axvline(self.y[i], color=DATA_COLOR, linestyle="--")
-            panel.set(title=f"row {i}", xlabel="y", ylim=(0, None))
+            panel.set(title=f"row {i}", xlabel=self.name, ylim=(0, None))
             panel.spines[["top", "right"]].set_visible(False)
         panels[0].set_ylabel("probability" if self.is_discrete else "density")
         self.axes_ = np.array(panels)
         return self
+
+
+def _output(estimator, X, grid_resolution):
+    """Return the densities of a single output."""
+    check_estimator_method(estimator, "predict_distribution")
+    check_single_output(estimator)
+    distribution = estimator.predict_distribution(X)
+    _check_few(len(distribution))
+    low, high = distribution._limits(TAIL)
+    is_discrete = distribution.is_discrete
+    if is_discrete:
+        grid = distribution.support
+        grid = grid[(low <= grid) & (grid <= high)]
+        grid = grid[:: -(-len(grid) // MAX_STEMS)]
+    else:
+        grid = np.linspace(low, high, grid_resolution)
+    compute = distribution.pmf if is_discrete else distribution.pdf
+    return {"grid": grid, "density": compute(grid[:, None]), "is_discrete": is_discrete}
+
+
+def _column_of_table(density, X, column, grid_resolution):
+    """Return the densities of a column of a table, given the others."""
+    check_is_fitted(density)
+    schema = density._schema
+    density._check_names([column], "column")
+    i = schema.names.index(column)
+    model, part = schema.columns[i], schema.columns[i].value_parts[0]
+    rows, _ = density._some_columns(X)
+    _check_few(len(rows))
+    (observed,) = schema.decode(rows, [column])
+    y = np.where(observed.known, observed.values, None)
+    found = {"name": str(column), "y": y}
+    if model.is_levels:
+        grid = np.array(part.levels)
+        if grid.dtype.kind != "f":  # names of categories
+            grid = np.array([str(level) for level in part.levels], dtype=object)
+            found["y"] = np.array([value if value is None else str(value) for value in y])
+        proba = density.predict_proba(column, X).T
+        return found | {"grid": grid, "density": proba, "is_discrete": True}
+    low, high = density.quantile(column, X, [TAIL, 1 - TAIL]).T
+    low, high = low.min(), high.max()
+    if part.period is not None:
+        grid = np.linspace(0, part.period, grid_resolution)
+    elif part.step is None:
+        grid = np.linspace(low, high, grid_resolution)
+        grid = grid[~np.isin(grid, part.atoms) & (grid > part.low) & (grid < part.high)]
+    else:
+        grid = part.snap(np.arange(low, high + part.step / 2, part.step))
+        grid = grid[:: -(-len(grid) // MAX_STEMS)]
+    others = without(rows, schema, i)
+    conditionals = [
+        ConditionalTable(density, [column], others.take([k])).score_samples(grid[:, None])
+        for k in range(len(rows))
+    ]
+    scores = np.stack(conditionals, axis=1)
+    return found | {
+        "grid": grid,
+        "density": np.exp(scores),
+        "is_discrete": part.step is not None,
+    }
+
+
+def _check_few(n_rows):
+    if n_rows > MAX_PANELS:
+        raise ValueError(f"X has {n_rows} rows; a picture shows {MAX_PANELS} at most.")

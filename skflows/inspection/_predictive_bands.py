@@ -132,7 +132,7 @@ class PredictiveBandsDisplay:
         grid, x = (_column(table, name).astype(float) for table in (rows, X))
         return cls(
             grid=grid,
-            median=distribution.median(),
+            median=distribution.ppf(0.5),
             bands={level: distribution.interval(level) for level in sorted(levels, reverse=True)},
             feature_name=name if isinstance(name, str) else f"x{name}",
             x=None if y is None else x,

@@ -5,6 +5,7 @@ from inspect import signature
 
 import numpy as np
 
+from ..table import TableDensity
 from ._common import (
     DATA_COLOR,
     MAX_PANELS,
@@ -22,13 +23,15 @@ from ._common import (
 )
 
 MAX_SAMPLES = 5000
+SECONDS_IN_YEAR = 365.2425 * 86400
 
 
 class SamplesDisplay:
     """Pair plot of data and samples of a fitted estimator, in two colours.
 
     The diagonal shows a histogram of each column. The panels below it show a scatter plot of each
-    pair of columns.
+    pair of columns. Categories have bars, and are spread out at random in scatter plots. Missing
+    values are left out, and dates are in years.
 
     It is recommended to use :meth:`from_estimator` to create a :class:`SamplesDisplay`.
 
@@ -45,6 +48,9 @@ class SamplesDisplay:
 
     estimator_name : str, default="model"
         Name of the model in the legend.
+
+    categories : dict of str to list of str, default=None
+        Names of the categories that columns number from 0, by column name.
 
     Attributes
     ----------
@@ -70,11 +76,12 @@ class SamplesDisplay:
     (100, 4)
     """
 
-    def __init__(self, *, X, samples, feature_names, estimator_name="model"):
+    def __init__(self, *, X, samples, feature_names, estimator_name="model", categories=None):
         self.X = X
         self.samples = samples
         self.feature_names = feature_names
         self.estimator_name = estimator_name
+        self.categories = categories
 
     @classmethod
     def from_estimator(
@@ -85,7 +92,7 @@ class SamplesDisplay:
         Parameters
         ----------
         estimator : estimator with `sample`
-            Fitted density, such as :class:`skflows.NSFDensity` or
+            Fitted density, such as :class:`skflows.NSFDensity`, :class:`skflows.TableDensity` or
             :class:`sklearn.mixture.GaussianMixture`.
 
         X : {array-like, DataFrame} of shape (n_data, n_features)
@@ -123,7 +130,9 @@ class SamplesDisplay:
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
         check_estimator_method(estimator, "sample")
-        rows, names = check_data(estimator, X)
+        is_table = isinstance(estimator, TableDensity)
+        rows, names = (X, estimator._schema.names) if is_table else check_data(estimator, X)
+        names = [str(name) for name in names]
         indices = resolve_features(
             range(min(len(names), MAX_PANELS)) if features is None else features, names
         )
@@ -131,11 +140,17 @@ class SamplesDisplay:
             n_samples = min(len(rows), MAX_SAMPLES)
         check_integer("n_samples", n_samples)
 
+        if is_table:
+            samples = estimator.sample(n_samples, random_state=random_state)
+            (rows, samples), categories = _numbered(estimator._read(X), estimator._read(samples))
+        else:
+            samples, categories = _draw(estimator, n_samples, random_state), {}
         display = cls(
             X=rows[:, indices],
-            samples=_draw(estimator, n_samples, random_state)[:, indices],
+            samples=samples[:, indices],
             feature_names=[names[i] for i in indices],
             estimator_name=type(estimator).__name__,
+            categories={names[i]: categories[i] for i in indices if i in categories},
         )
         return display.plot(ax=ax, **kwargs)
 
@@ -173,7 +188,11 @@ class SamplesDisplay:
             plt, ax, n_columns, n_columns, size=max(1.8, 5.5 / n_columns)
         )
         self.axes_ = np.full((n_columns, n_columns), None)
-        limits = [view_limits(column) for column in self.X.T]
+        self._levels = [(self.categories or {}).get(name) for name in self.feature_names]
+        limits = [
+            view_limits(column[~np.isnan(column)]) if levels is None else (-0.6, len(levels) - 0.4)
+            for column, levels in zip(self.X.T, self._levels, strict=True)
+        ]
         for row, column in zip(*np.tril_indices(n_columns), strict=True):
             panel = self.figure_.add_subplot(grid[row, column])
             self.axes_[row, column] = panel
@@ -187,10 +206,17 @@ class SamplesDisplay:
         return self
 
     def _plot_histograms(self, panel, column, limits):
-        heights, edges = histogram(self.X[:, column], limits)
-        panel.stairs(heights, edges, fill=True, color=DATA_COLOR, alpha=0.4)
-        heights, edges = histogram(self.samples[:, column], limits)
-        panel.stairs(heights, edges, color=MODEL_COLOR, linewidth=1.5)
+        styles = ({"fill": True, "color": DATA_COLOR, "alpha": 0.4}, {"color": MODEL_COLOR})
+        for rows, style in zip((self.X, self.samples), styles, strict=True):
+            values = rows[:, column]
+            values = values[~np.isnan(values)]
+            if self._levels[column] is None:
+                heights, edges = histogram(values, limits)
+            else:
+                n_levels = len(self._levels[column])
+                edges = np.arange(n_levels + 1) - 0.5
+                heights = np.histogram(values, edges)[0] / max(len(values), 1)
+            panel.stairs(heights, edges, linewidth=1.5, **style)
         panel.set_yticks([])
         panel.spines[["top", "right", "left"]].set_visible(False)
 
@@ -198,8 +224,12 @@ class SamplesDisplay:
         data, samples = thin(self.X), thin(self.samples)
         dots = np.vstack([data, samples])[:, [column, row]]
         colors = np.repeat([DATA_COLOR, MODEL_COLOR], [len(data), len(samples)])
+        rng = np.random.default_rng(0)
+        for values, i in zip(dots.T, (column, row), strict=True):
+            if self._levels[i] is not None:
+                values += rng.uniform(-0.3, 0.3, len(values))
         # Shuffled, so that samples do not hide the data.
-        order = np.random.default_rng(0).permutation(len(dots))
+        order = rng.permutation(len(dots))
         style = {"s": 4, "alpha": 0.5, "linewidths": 0, "rasterized": True} | kwargs
         panel.scatter(*dots[order].T, c=colors[order], **style)
         panel.spines[["top", "right"]].set_visible(False)
@@ -207,6 +237,11 @@ class SamplesDisplay:
     def _label(self):
         for column, name in enumerate(self.feature_names):
             self.axes_[-1, column].set_xlabel(shorten(name))
+            if levels := self._levels[column]:
+                names = [shorten(level) for level in levels]
+                self.axes_[-1, column].set_xticks(range(len(levels)), names, rotation=90)
+                if column:
+                    self.axes_[column, 0].set_yticks(range(len(levels)), names)
             for panel in self.axes_[column:-1, column]:
                 panel.tick_params(labelbottom=False)
         for row in range(1, len(self.feature_names)):
@@ -230,6 +265,27 @@ class SamplesDisplay:
         place = {"loc": "upper left", "bbox_to_anchor": (1.05, 1.0)} if len(self.axes_) > 1 else {}
         # Otherwise, the layout widens the first column to make space for the legend.
         panel.legend(handles, labels, frameon=False, fontsize="small", **place).set_in_layout(False)
+
+
+def _numbered(*frames):
+    """Return tables as numbers, and the names of the categories that some columns number."""
+    n_columns = len(frames[0].columns)
+    found = [np.full((len(frame), n_columns), np.nan) for frame in frames]
+    categories = {}
+    for j in range(n_columns):
+        own = [frame.columns[j] for frame in frames]
+        known = [column.values[column.known] for column in own]
+        if own[0].role == "datetime":
+            known = [1970 + values / SECONDS_IN_YEAR for values in known]
+        elif own[0].role != "number":
+            distinct = set().union(*known)
+            levels = own[0].categories or sorted(distinct, key=str)
+            number = {level: k for k, level in enumerate(levels)}
+            known = [[number[value] for value in values] for values in known]
+            categories[j] = [str(level) for level in levels]
+        for rows, column, values in zip(found, own, known, strict=True):
+            rows[column.known, j] = values
+    return found, categories
 
 
 def _draw(estimator, n_samples, random_state):

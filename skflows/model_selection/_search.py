@@ -11,6 +11,7 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import indexable
 from sklearn.utils.parallel import Parallel, delayed
 
+from ..callbacks._checkpoint import Checkpoint, in_folder
 from ..density import FlowDensity
 from ..preprocessing.sklearn_compat import (
     check_method_params,
@@ -36,8 +37,9 @@ class FlowGridSearchCV(GridSearchCV):
     ``contamination`` and ``verbose``. Candidates that differ in anything else, such as
     ``n_transforms`` or ``batch_size``, form stacks of their own folds, and folds with one more row
     form separate stacks. Everything else is left to `GridSearchCV`: estimators other than
-    `FlowDensity` (pipelines too), ``time_limit``, callbacks, and parameters of `fit` other than
-    ``sample_weight`` and ``groups``. Flows with ``input_noise="auto"`` train one after another,
+    `FlowDensity` (pipelines too), ``time_limit``, callbacks other than a
+    `skflows.callbacks.Checkpoint`, and parameters of `fit` other than ``sample_weight`` and
+    ``groups``. Flows with ``input_noise="auto"`` train one after another,
     each as a stack of its own.
 
     The smaller the batches, the larger the gain: a step on few rows spends its time on starting
@@ -170,6 +172,9 @@ class FlowGridSearchCV(GridSearchCV):
         ]
         if not tasks:
             raise ValueError("There is nothing to fit: the grid or the cv iterator is empty.")
+        context = self._init_callback_context()
+        task = {"estimator": self, "X": X, "y": y, "metadata": params}
+        context.call_on_fit_task_begin(**task)
         out = self._evaluate(tasks, X, y, scorers, routed)
         warn_or_raise_about_fit_failures(out, self.error_score)
         if callable(self.scoring):
@@ -195,6 +200,7 @@ class FlowGridSearchCV(GridSearchCV):
                 self.feature_names_in_ = self.best_estimator_.feature_names_in_
         self.scorer_ = getattr(scorers, "_scorers", scorers)
         self.cv_results_ = results
+        context.call_on_fit_task_end(**task)
         return self
 
     def _evaluate(self, tasks, X, y, scorers, routed):
@@ -203,7 +209,7 @@ class FlowGridSearchCV(GridSearchCV):
         flow = type(self.estimator)
         own_score = any(getattr(flow, name) is not getattr(FlowDensity, name) for name in SCORES)
         found = Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch)(
-            delayed(evaluate)(
+            delayed(in_folder(evaluate))(
                 clone(self.estimator),
                 [tasks[i] for i in stack],
                 X,
@@ -227,7 +233,11 @@ class FlowGridSearchCV(GridSearchCV):
         if not (isinstance(flow, FlowDensity) and type(flow).fit is FlowDensity.fit):
             return False
         names = set().union(*ParameterGrid(self.param_grid))
-        has_callbacks = any(hasattr(owner, "_skl_callbacks") for owner in (self, flow))
+        has_callbacks = not all(
+            isinstance(callback, Checkpoint)
+            for owner in (self, flow)
+            for callback in getattr(owner, "_skl_callbacks", ())
+        )
         has_limit = flow.time_limit is not None or "time_limit" in names
         other_params = set(params) - {"sample_weight", "groups"}
         return not (has_callbacks or has_limit or other_params)

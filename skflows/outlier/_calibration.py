@@ -51,6 +51,13 @@ class ConformalNull(NamedTuple):
     def p_values(self, scores):
         return (1 + self.weight_below(scores)) / (1 + self.totals[-1])
 
+    def randomized_p_values(self, scores, random_state):
+        """Return p-values that place a row at random among itself and the rows with its score."""
+        lower = self.totals[np.searchsorted(self.scores, lowered(scores))]
+        upper = 1 + self.weight_below(scores)
+        place = random_state.uniform(size=len(scores))
+        return (lower + place * (upper - lower)) / (1 + self.totals[-1])
+
     def threshold(self, alpha):
         """Return the score below which p-values are at most ``alpha``."""
         levels = (1 + self.totals[:-1]) / (1 + self.totals[-1])

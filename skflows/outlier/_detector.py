@@ -11,6 +11,7 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..callbacks._checkpoint import random_state_of
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import check_has_names
 from ..density._third_party import (
@@ -29,7 +30,12 @@ from ..ensemble._mixture import MixtureMixin
 from ..preprocessing.column_checks import ColumnWarning
 from ..preprocessing.dequantizer import discrete_columns
 from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit_context
-from ..preprocessing.validation import uneven, validate_rows, weighted_rows
+from ..preprocessing.validation import (
+    uneven,
+    validate_rows,
+    validate_weight,
+    weighted_rows,
+)
 from ..table import TableDensity
 from ..table._frames import is_frame
 from ._calibration import NULLS, discoveries, equalized, least_p_value, pool_fold_scores
@@ -39,7 +45,7 @@ from ._scored_density import fit_scored
 from ._statistics import STATISTICS, Setting, held_out_values
 from ._tables import RowCodec, needs_table_density, on_tables, takes_tables
 
-FOR_TABLES = ("log_pool", "log_density", "typicality")
+FOR_TABLES = ("log_pool", "log_density", "typicality", "dependence")
 
 ROWS_PER_COLUMN = 20  # from which on leave-one-out scores are as good as those of folds
 
@@ -71,6 +77,9 @@ class DensityOutlierDetector(
           mixture, kernels and flow on columns that are scaled, whitened or mapped through their
           quantiles. How well each of these predicts ordinary rows says little about unusual ones.
         - "log_density": the log-density, in nats.
+        - "dependence": the log-density minus the sum of those of the single columns, for a
+          `TableDensity`: odd combinations of values, of which each on its own may be common or
+          rare.
         - "latent_norm": minus the distance to the origin of the latent space, for estimators with
           `transform`.
         - "typicality": ``-abs(log_density - mean)``, with the mean over unseen rows: a density that
@@ -263,21 +272,18 @@ class DensityOutlierDetector(
             The fitted estimator.
         """
         given = {"X": X, "y": y}
-        random_state = check_random_state(self.random_state)
+        random_state = random_state_of(self)
         estimator = self.estimator
-        if estimator is None and needs_table_density(X):
+        if estimator is None and (self.statistic == "dependence" or needs_table_density(X)):
             # A category that a fold lacks, or that is new, is rare rather than an error.
             seed = random_state.randint(2**31 - 1)
             estimator = TableDensity(handle_unknown="rare", random_state=seed)
         self._codec = None
         if estimator is not None and takes_tables(estimator):
-            if sample_weight is not None:
-                raise ValueError(
-                    f"{type(estimator).__name__} takes no sample_weight: leave it out, or repeat "
-                    "or leave out rows."
-                )
             X = self._encoded(X)
-            weight, is_weighted = np.ones(len(X)), np.ones(len(X), dtype=bool)
+            weight = validate_weight(sample_weight, X, least=2)
+            is_weighted = weight > 0
+            X, weight = X[is_weighted], weight[is_weighted]
         else:
             X, weight, is_weighted = weighted_rows(self, X, sample_weight, least=2)
         trim = self.trim
@@ -354,6 +360,11 @@ class DensityOutlierDetector(
                 f"statistic='latent_norm' needs a latent space, and {type(estimator).__name__} "
                 "has no transform: give a flow, such as NSFDensity, or choose another statistic."
             )
+        if self.statistic == "dependence" and self._codec is None:
+            raise ValueError(
+                f"statistic='dependence' needs the densities of single columns, which "
+                f"{type(estimator).__name__} does not have: give a TableDensity."
+            )
         if self._codec is not None and self.statistic not in FOR_TABLES:
             raise ValueError(
                 f"statistic={self.statistic!r} needs numbers; for tables choose one of "
@@ -369,8 +380,10 @@ class DensityOutlierDetector(
 
     def _with_folds(self, estimator):
         """Return the estimator; a mixture holds out every row if rows of `fit` are to be judged."""
-        is_judged = self.calibration == "empirical_null" and isinstance(
-            estimator, MixtureMixin | TableDensity
+        is_judged = (
+            self.calibration == "empirical_null"
+            and isinstance(estimator, MixtureMixin | TableDensity)
+            and STATISTICS[self.statistic].held_out is not None
         )
         if is_judged and isinstance(estimator.cv, str) and isinstance(self.cv, str):  # both "auto"
             return clone(estimator).set_params(cv=N_FOLDS)
@@ -467,7 +480,7 @@ class DensityOutlierDetector(
             self._calibration_weights,
         )
 
-    def p_values(self, X):
+    def p_values(self, X, *, randomized=False, random_state=None):
         """Return the p-value of each row under the distribution of inliers.
 
         Parameters
@@ -475,15 +488,33 @@ class DensityOutlierDetector(
         X : array-like of shape (n_samples, n_features)
             New rows.
 
+        randomized : bool, default=False
+            With ``calibration="conformal"``, place each row at random among itself and the rows to
+            calibrate with that have its score, in place of after these. P-values of inliers are
+            then uniform, and `flag` finds more outliers if few rows calibrate; but the flags depend
+            on the draw.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw. None draws the same places in each call.
+
         Returns
         -------
         p_values : ndarray of shape (n_samples,)
-            Between 0 and 1; with ``calibration="conformal"``, at least ``1 / (n + 1)`` for ``n``
-            rows to calibrate.
+            Between 0 and 1; with ``calibration="conformal"`` and without randomisation, at least
+            ``1 / (n + 1)`` for ``n`` rows to calibrate.
         """
         check_is_fitted(self)
         self._check_calibrated()
-        return self._null.p_values(self.score_samples(X))
+        scores = self.score_samples(X)
+        if not randomized:
+            return self._null.p_values(scores)
+        if self.calibration != "conformal":
+            raise ValueError(
+                f"randomized=True is for the ranks of calibration='conformal', not for "
+                f"{self.calibration!r}, whose p-values are continuous."
+            )
+        rng = check_random_state(0 if random_state is None else random_state)
+        return self._null.randomized_p_values(scores, rng)
 
     def _check_calibrated(self):
         if self._null is None:
@@ -560,7 +591,7 @@ class DensityOutlierDetector(
             return p_values <= self.alpha
         flagged = discoveries(p_values, self.fdr, self.fdr_method)
         least = least_p_value(self._null)
-        if not flagged.any() and (p_values <= least).any():
+        if not flagged.any() and (p_values == least).any():
             warn_user(
                 f"Some rows have the smallest possible p-value, but none is flagged: "
                 f"fdr={self.fdr:g} among {len(p_values)} rows needs p-values as low as "

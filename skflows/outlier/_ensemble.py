@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_random_state
 
+from ..callbacks._checkpoint import random_state_of
 from ..density import AdaptiveKernelDensity
 from ..density._outlier_labels import OutlierLabelsMixin, lower_fence, lowered
 from ..density._third_party import fit_density, is_frozen, was_interrupted
@@ -24,6 +24,7 @@ FEW_NEIGHBORS, MANY_NEIGHBORS = 5, (10, 50)
 MIN_BINS = 5
 MAX_QUANTILES = 1000  # of a column's ranks
 PRIOR = 0.5  # added to the count of each bin
+ROWS_AT_ONCE = 5_000
 
 
 class OutlierEnsemble(OutlierLabelsMixin, NamedEstimators):
@@ -117,7 +118,7 @@ class OutlierEnsemble(OutlierLabelsMixin, NamedEstimators):
             The fitted estimator.
         """
         X, _, _ = weighted_rows(self, X, None, least=2)
-        random_state = check_random_state(self.random_state)
+        random_state = random_state_of(self)
         seed = random_state.randint(2**31 - 1)
         named = self._checked_members(len(X))
         self.estimators_, self._nulls, log_p = [], [], []
@@ -140,6 +141,10 @@ class OutlierEnsemble(OutlierLabelsMixin, NamedEstimators):
         return self.estimators
 
     def _score_rows(self, X):
+        starts = range(0, len(X), ROWS_AT_ONCE)  # each member copies the rows
+        return np.concatenate([self._merged_scores(X[i : i + ROWS_AT_ONCE]) for i in starts])
+
+    def _merged_scores(self, X):
         members = zip(self.estimators_, self._nulls, strict=True)
         return log_harmonic_mean(
             [null.of_new(log_pool(member, X, None)) for member, null in members]

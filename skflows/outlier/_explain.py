@@ -223,12 +223,17 @@ def along_orders(model, X, starts, orders):
     for each row of X and order."""
     n, d = X.shape
     steps = np.empty((len(orders), d + 1, n, d), dtype=X.dtype)
+    is_new = np.ones(steps.shape[:-1], dtype=bool)
     for i, order in enumerate(orders):
         steps[i, 0] = starts[:, i]
         for k, column in enumerate(order):
             steps[i, k + 1] = steps[i, k]
             steps[i, k + 1, :, column] = X[:, column]
-    scores = model.score_samples(steps.reshape(-1, d)).reshape(len(orders), d + 1, n)
+            is_new[i, k + 1] = X[:, column] != starts[:, i, column]
+    scores = np.empty(is_new.shape)
+    scores[is_new] = model.score_samples(steps[is_new])
+    latest = np.maximum.accumulate(np.where(is_new, np.arange(d + 1)[:, None], 0), axis=1)
+    scores = np.take_along_axis(scores, latest, axis=1)
     with np.errstate(invalid="ignore"):
         changes = np.diff(scores, axis=1)
     changes[np.isnan(changes)] = 0.0  # from density 0 to density 0

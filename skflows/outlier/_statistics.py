@@ -52,6 +52,10 @@ def held_out_pool(density):
     return getattr(density, "_held_out_pool", held_out_log_density(density))
 
 
+def dependence(density, X, learned):
+    return density.dependence(X)
+
+
 def latent_norm(density, X, learned):
     return -np.linalg.norm(density.transform(X), axis=1)
 
@@ -142,6 +146,7 @@ STATISTICS = MappingProxyType(
     {
         "log_pool": Statistic(log_pool, held_out=held_out_pool),
         "log_density": Statistic(log_density, held_out=held_out_log_density),
+        "dependence": Statistic(dependence),
         "latent_norm": Statistic(latent_norm),
         "typicality": Statistic(typicality, mean_log_density, needs_unseen=True),
         "score_norm": Statistic(score_norm, scales_of_columns),

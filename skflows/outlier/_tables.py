@@ -1,5 +1,8 @@
 """Densities of tables inside a detector: rows as arrays of objects, and back to DataFrames."""
 
+from copy import copy
+from operator import itemgetter
+
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
@@ -41,7 +44,13 @@ class RowCodec:
     def rows(self, X):
         frame = read_frame(X, self.names)
         rows = np.full((len(frame), len(frame.columns)), None, dtype=object)
-        for target, column in zip(rows.T, frame.columns, strict=True):
+        names = self.names or range(len(self.like))
+        for target, column, like, name in zip(rows.T, frame.columns, self.like, names, strict=True):
+            if like.role in NUMERIC and column.role != like.role and column.known.any():
+                raise ValueError(
+                    f"column {name!r} held {like.role}s in fit; now it holds "
+                    f"{column.values[column.known][0]!r}."
+                )
             target[column.known] = column.values[column.known]
         return rows
 
@@ -80,25 +89,37 @@ class OnTables(PersistenceMixin, BaseEstimator):
         self.estimator = estimator
         self.codec = codec
 
-    def fit(self, X, y=None):
-        self.estimator_ = self.estimator.fit(self.codec.table(X))
+    def fit(self, X, y=None, sample_weight=None):
+        self.estimator_ = self.estimator.fit(self.codec.table(X), sample_weight=sample_weight)
         return self
 
     def score_samples(self, X):
         return self.estimator_.score_samples(self.codec.table(X))
 
+    def dependence(self, X):
+        """Return the log-density of each row minus those of its single columns."""
+        density = self.estimator_
+        rows = density._rows(self.codec.table(X))
+        joint = density._log_prob(rows)
+        parts = (np.isin(np.arange(rows.known.shape[1]), own) for own in density._schema.of_column)
+        singles = sum(density._log_prob(rows.only(own[None])) for own in parts)
+        # A value that is impossible on its own has no dependence on others.
+        return np.where(np.isneginf(singles), -np.inf, joint - singles)
+
     def surprises(self, table):
         """Return how much less likely each value is than usual, given the others of its row.
 
-        Quick contributions to the scores of rows, as columns of differences in nats.
+        Quick contributions to the scores of rows, as columns of differences in nats, by the member
+        with the largest weight.
         """
-        density = self.estimator_
+        density = copy(self.estimator_)
+        density._members = [(max(density._members, key=itemgetter(1))[0], 1.0)]
         rows = density._rows(table)
         found = np.zeros((len(rows), len(self.codec.like)))
         for i, parts in enumerate(density._schema.of_column):
             given = rows.known.copy()
             given[:, parts] = False
-            scores = density._log_prob(rows, given, reweights=False)
+            scores = density._log_prob(rows, given)
             found[:, i] = scores - np.median(scores)
         return found
 

@@ -41,9 +41,13 @@ BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 
 def save(estimator, path):
     """Write a fitted estimator to a file (see `PersistenceMixin.save`)."""
+    write(estimator, type(estimator).__name__, path)
+
+
+def write(value, where, path):
+    """Write an object to a file; errors say where in it something cannot be written."""
     encoder = Encoder()
-    model = encoder(estimator, type(estimator).__name__)
-    stamp = {"format": FORMAT, "version": package_version(), "model": model}
+    stamp = {"format": FORMAT, "version": package_version(), "model": encoder(value, where)}
     files = {MODEL: json.dumps(stamp, allow_nan=False).encode()} | encoder.files
     files[CHECKSUM] = checksum(files).encode()
     whole = io.BytesIO()
@@ -104,6 +108,11 @@ def load(path, *, trusted=()):
     >>> bool((loaded.score_samples(X) == density.score_samples(X)).all())
     True
     """
+    return read(path, "model", BaseEstimator, trusted)
+
+
+def read(path, what, cls, trusted=()):
+    """Return the object that `write` has stored, of a given class; errors call it ``what``."""
     if hasattr(path, "read"):
         content, path = path.read(), getattr(path, "name", "the file")
     else:
@@ -116,20 +125,20 @@ def load(path, *, trusted=()):
                 raise ValueError("its members are larger than the file")
             files = {member.filename: archive.read(member) for member in members}
     except Exception as error:  # what the zip archive of somebody else raises
-        raise ValueError(f"{path} is not a model of skflows, or is damaged: {error}") from error
+        raise ValueError(f"{path} is not a {what} of skflows, or is damaged: {error}") from error
     if MODEL not in files or CHECKSUM not in files:
-        raise ValueError(f"{path} is not a model of skflows")
+        raise ValueError(f"{path} is not a {what} of skflows")
     if files.pop(CHECKSUM) != checksum(files).encode():
         raise ValueError(
             f"{path} is damaged: its content does not have the checksum that it states"
         )
     try:
         stamp = json.loads(files.pop(MODEL))
-        check_format(stamp, "model")
-        model = Decoder(files, trusted)(stamp["model"])
-        if not isinstance(model, BaseEstimator):
-            raise ValueError(f"it holds a {type(model).__name__}, not an estimator")
-        return model
+        check_format(stamp, what)
+        value = Decoder(files, trusted)(stamp["model"])
+        if not isinstance(value, cls):
+            raise ValueError(f"it holds a {type(value).__name__}, not a {what}")
+        return value
     except (ImportError, Warning):  # a warning, where these are errors
         raise
     except Exception as error:  # what a file that was tampered with raises

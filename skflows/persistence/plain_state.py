@@ -92,7 +92,9 @@ class Flattener:
         cls = type(value)
         if isinstance(value, tuple) and hasattr(cls, "_fields"):
             return {CLASS: self._name(cls), "state": self(value._asdict())}
-        if cls.__module__.startswith(f"{PACKAGE}.") and not hasattr(cls, "get_params"):
+        is_own = cls.__module__.startswith(f"{PACKAGE}.")
+        # Estimators, and callbacks, which belong to the process, stay as they are.
+        if is_own and not (hasattr(cls, "get_params") or hasattr(cls, "on_fit_task_end")):
             return {CLASS: self._name(cls), "state": self(vars(value))}
         return value
 

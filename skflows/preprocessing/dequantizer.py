@@ -50,7 +50,7 @@ class Dequantizer:
         )
 
     @classmethod
-    def for_parameter(cls, discrete, X, names=None, alike=False):
+    def for_parameter(cls, discrete, X, names=None, alike=False, what="X"):
         """Return the dequantizer of the columns that the parameter ``discrete`` asks for.
 
         Columns that are alike, such as the pixels of an image, have the same values: "auto" takes
@@ -73,7 +73,8 @@ class Dequantizer:
                     "values that occur."
                 )
         gaps = {
-            column_index(key, X.shape[1], names, "discrete"): gap for key, gap in discrete.items()
+            column_index(key, X.shape[1], names, "discrete", what): gap
+            for key, gap in discrete.items()
         }
         if len(gaps) < len(discrete):
             raise ValueError(f"discrete={discrete!r} names a column twice.")
@@ -228,7 +229,7 @@ def smallest_gap(column):
     return round_decimals(np.array([gap]), max(ROUNDING * gap, np.finfo(float).eps * largest))[0]
 
 
-def column_index(column, n_features, names, parameter):
+def column_index(column, n_features, names, parameter, what="X"):
     """Return the index of a column that is given by index or, if columns have names, by name."""
     if isinstance(column, str) and names is not None and column in names:
         return list(names).index(column)
@@ -237,5 +238,5 @@ def column_index(column, n_features, names, parameter):
         return int(column) % n_features
     known = f"0 to {n_features - 1}" if names is None else f"0 to {n_features - 1} or {list(names)}"
     raise ValueError(
-        f"{parameter} names the column {column!r}, which X does not have; it has {known}."
+        f"{parameter} names the column {column!r}, which {what} does not have; it has {known}."
     )

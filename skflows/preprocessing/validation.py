@@ -129,6 +129,8 @@ def row_shape(estimator):
 
 def flat_rows(X, shape, name):
     """Return grids as rows, which they may be already; raise an error if X has neither shape."""
+    if None in shape:  # grids of any length come as rows
+        return X
     given = np.shape(X)
     if len(given) > 2 and given[1:] in (shape, shape[:-1] if shape[-1] == 1 else shape):
         return np.reshape(X, (given[0], -1))
@@ -202,13 +204,14 @@ def validate_weight(sample_weight, X, least):
     return weight
 
 
-def resolve_bounds(bounds, n_features, names=None):
+def resolve_bounds(bounds, n_features, names=None, what="X"):
     """Return one pair of bounds for each column, or None; a dict has pairs for some columns."""
     if bounds is None:
         return None
     if isinstance(bounds, Mapping):
         given = {
-            column_index(key, n_features, names, "bounds"): pair for key, pair in bounds.items()
+            column_index(key, n_features, names, "bounds", what): pair
+            for key, pair in bounds.items()
         }
         bounds = [given.get(j) for j in range(n_features)]
     try:
@@ -232,7 +235,7 @@ def key_of(column, names):
 
 def validate_bounds(bounds, X, dequantizer, *, names=None, what="X"):
     """Return a pair of bounds for each column, widened by half a cell if discrete, or None."""
-    pairs = resolve_bounds(bounds, X.shape[1], names)
+    pairs = resolve_bounds(bounds, X.shape[1], names, what)
     if pairs is None:
         return None
     low, high = (

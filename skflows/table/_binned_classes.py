@@ -118,23 +118,24 @@ def fit_binned_classes(view, n_classes, random_state):
             kinds.append((j, 1))
     ends = np.cumsum([block.shape[1] for block in blocks])[:-1]
     one_hot = np.concatenate(blocks, axis=1).astype(np.float64)
-    prior = np.concatenate(
-        [(b.sum(axis=0) + 0.5) / (b.sum() + 0.5 * b.shape[1]) * PRIOR_ROWS for b in blocks]
-    )
-    share = random_state.dirichlet(np.ones(n_classes), len(view))
+    weight = view.weight[:, None]
+    counts = [(weight * block).sum(axis=0) + 0.5 for block in blocks]
+    prior = np.concatenate([PRIOR_ROWS * count / count.sum() for count in counts])
+    share = random_state.dirichlet(np.ones(n_classes), len(view)) * weight
     before = -np.inf
     for _ in range(N_STEPS):
         counts = share.T @ one_hot + prior
         logs = [
             np.log(part / part.sum(axis=1, keepdims=True)) for part in np.split(counts, ends, 1)
         ]
-        log_weights = np.log((share.sum(axis=0) + 1e-3) / (len(share) + 1e-3 * n_classes))
+        log_weights = np.log((share.sum(axis=0) + 1e-3) / (share.sum() + 1e-3 * n_classes))
         joint = one_hot @ np.concatenate(logs, axis=1).T + log_weights
         total = logsumexp(joint, axis=1)
-        share = np.exp(joint - total[:, None])
-        if total.mean() - before < TOLERANCE:
+        share = np.exp(joint - total[:, None]) * weight
+        score = np.average(total, weights=view.weight)
+        if score - before < TOLERANCE:
             break
-        before = total.mean()
+        before = score
     tables = [[None, None] for _ in parts]
     for (j, which), table in zip(kinds, logs, strict=True):
         tables[j][which] = table

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..preprocessing.dequantizer import column_index, is_whole
 from ._frames import Column
-from ._parts import Cells, Levels, Number, Rows
+from ._parts import Cells, Levels, Number, Rows, counted
 
 FEW_VALUES = 30  # numbers with at most so many distinct values are levels
 ROWS_PER_LEVEL = 5  # on average, at least
@@ -30,6 +30,8 @@ class ColumnSetting(NamedTuple):
     name: object
     handle_unknown: str
     random_state: np.random.RandomState
+    weight: np.ndarray  # of the rows with a known value
+    missing: float  # weight of the other rows
 
 
 class Decision(NamedTuple):
@@ -141,7 +143,7 @@ def _check_inside(values, low, high, setting, open_ends=True):
 
 def continuous(column, setting):
     values = _numbers(column, setting, "continuous")
-    return [Number(values, setting.random_state, decimals=decimals_of(values))]
+    return [Number(values, setting, decimals=decimals_of(values))]
 
 
 def bounded(column, setting, low=None, high=None):
@@ -149,7 +151,7 @@ def bounded(column, setting, low=None, high=None):
     low, high = (-np.inf if low is None else low), (np.inf if high is None else high)
     _check_inside(values, low, high, setting)
     decimals = decimals_of(values)
-    return [Number(values, setting.random_state, low=low, high=high, decimals=decimals)]
+    return [Number(values, setting, low=low, high=high, decimals=decimals)]
 
 
 def with_atoms(column, setting, atoms, low=None, high=None):
@@ -160,7 +162,7 @@ def with_atoms(column, setting, atoms, low=None, high=None):
     return [
         Number(
             values,
-            setting.random_state,
+            setting,
             low=low,
             high=high,
             atoms=atoms,
@@ -183,12 +185,12 @@ def on_lattice(column, setting, kind, low=-np.inf, high=np.inf):
         step = 1.0
     _check_inside(values, low, high, setting, open_ends=False)
     if is_few(distinct, values):
-        return [_numeric_levels(values, step, low, high, decimals)]
-    return [Number(values, setting.random_state, step=step, low=low, high=high, decimals=decimals)]
+        return [_numeric_levels(values, setting, step, low, high, decimals)]
+    return [Number(values, setting, step=step, low=low, high=high, decimals=decimals)]
 
 
-def _numeric_levels(values, step, low, high, decimals, period=None):
-    levels, counts = np.unique(np.round(values, decimals), return_counts=True)
+def _numeric_levels(values, setting, step, low, high, decimals, period=None):
+    levels, counts = counted(np.round(values, decimals), setting.weight)
     spread = levels.std() or 1.0
     scores = (levels - levels.mean()) / spread
     return Levels(
@@ -227,10 +229,10 @@ def ordinal(column, setting):
         found = lattice_of(np.unique(values))
         if found is not None:
             low = 0.0 if values.min() >= 0 else -np.inf
-            return [_numeric_levels(values, found[0], low, np.inf, found[1])]
+            return [_numeric_levels(values, setting, found[0], low, np.inf, found[1])]
     levels = column.categories or sorted(set(column.values[column.known].tolist()))
     known = column.values[column.known]
-    counts = [(known == level).sum() for level in levels]
+    counts = [setting.weight[known == level].sum() for level in levels]
     scores = np.linspace(-1.5, 1.5, len(levels)) if len(levels) > 1 else np.zeros(1)
     return [Levels(levels, counts, scores=scores)]
 
@@ -238,13 +240,16 @@ def ordinal(column, setting):
 def categorical(column, setting):
     values = column.values[column.known]
     distinct, counts = (
-        np.unique(values.astype(object), return_counts=True)
+        counted(values.astype(object), setting.weight)
         if len(values)
         else (np.array(column.categories or ["?"], dtype=object), np.zeros(1))
     )
     names = [value.item() if hasattr(value, "item") else value for value in distinct.tolist()]
     if column.role == "bool":  # the other value is possible too, if there is only one
-        names, counts = [False, True], [(values == level).sum() for level in (False, True)]
+        names, counts = (
+            [False, True],
+            [setting.weight[values == level].sum() for level in (False, True)],
+        )
         return [Levels(names, counts)]
     if setting.handle_unknown == "rare":
         order = np.argsort(-counts, kind="stable")
@@ -277,11 +282,11 @@ def angle(values, setting, period):
     if found is not None and is_few(distinct, values):
         step, decimals = found
         high = step * (np.ceil(np.round(period / step, 6)) - 1)  # the last below a whole turn
-        return _numeric_levels(values, step, 0.0, high, decimals, period)
+        return _numeric_levels(values, setting, step, 0.0, high, decimals, period)
     cut = emptiest_angle(values, period)
     return Number(
         values,
-        setting.random_state,
+        setting,
         low=cut,
         high=cut + period,
         period=period,
@@ -304,7 +309,7 @@ def datetime(column, setting):
             "pandas.to_datetime."
         )
     week, weekday, time = split_moment(column.values[column.known])
-    parts = [_part_of_numbers(week, setting), _numeric_levels(weekday, 1.0, 0.0, 6.0, 0)]
+    parts = [_part_of_numbers(week, setting), _numeric_levels(weekday, setting, 1.0, 0.0, 6.0, 0)]
     if time.any():
         parts.append(angle(time, setting, float(DAY)))
     return parts
@@ -361,7 +366,7 @@ class ColumnModel:
             ) from error
         self.has_gap_part = models_gaps
         if self.has_gap_part:
-            counts = [len(column.known) - self.n_missing, self.n_missing]
+            counts = [setting.weight.sum(), setting.missing]
             self.parts = [Levels([False, True], counts), *self.parts]
 
     @property
@@ -479,9 +484,14 @@ class Schema:
         Whether missing entries are modelled.
     random_state : RandomState
         For noise on lattices.
+    weight : ndarray of shape (n_samples,), optional
+        Importance of each row.
     """
 
-    def __init__(self, frame, names, columns, handle_unknown, models_gaps, random_state):
+    def __init__(
+        self, frame, names, columns, handle_unknown, models_gaps, random_state, weight=None
+    ):
+        weight = np.ones(len(frame)) if weight is None else weight
         given = self._checked(columns, names)
         self.names = names
         self.columns = []
@@ -492,7 +502,8 @@ class Schema:
                     "leave it out."
                 )
             decision = given.get(name) or decide(column)
-            setting = ColumnSetting(name, handle_unknown, random_state)
+            own, missing = weight[column.known], weight[~column.known].sum()
+            setting = ColumnSetting(name, handle_unknown, random_state, own, missing)
             self.columns.append(ColumnModel(column, decision, setting, models_gaps))
         self.of_column, self.parts = [], []
         self.flag_of = {}  # the variable that says whether the value of another is missing

@@ -1,11 +1,11 @@
 """The components of a table's density: what is fitted, and how held-out rows weight it."""
 
-import time
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from ..callbacks._checkpoint import clock, training_file
 from ._view import TableView
 
 N_FOLDS = 5
@@ -14,6 +14,8 @@ HELD_OUT = 0.15
 MAX_HELD_OUT = 2_000
 N_CLASSES = {"quantile": (1, 4, 12, 32), "linear": (4, 8, 16)}
 N_BINNED_CLASSES = (4, 8, 24)
+BANDWIDTHS = (0.25, 0.5, 1.0)  # times that of Scott's rule
+MAX_KERNELS = 2_000  # rows, beyond which kernels take too long
 ROWS_PER_CLASS = 10  # for each class and number
 BATCH_SIZE = 128
 HIDDEN = (128, 128, 128)
@@ -36,12 +38,19 @@ class TableComponent(NamedTuple):
     name: str
     fit: object
     is_trained: bool = False  # whether it is a network, which a time limit cuts short
+    is_refitted: bool = False  # whether one member of all rows takes the place of those of folds
 
 
 def components(schema, n, settings):
     """Return the components for ``n`` rows, the quick ones first."""
     from ._binned_classes import fit_binned_classes
-    from ._latent_classes import fit_latent_classes
+    from ._latent_classes import fit_kernels, fit_latent_classes
+
+    def kernels(bandwidth, space):
+        def fit(train, held_out, seed, seconds):
+            return fit_kernels(train, bandwidth, space, np.random.RandomState(seed))
+
+        return TableComponent(f"{space} kernels of {bandwidth:g}", fit, is_refitted=True)
 
     def latent_classes(k, space):
         def fit(train, held_out, seed, seconds):
@@ -64,6 +73,8 @@ def components(schema, n, settings):
         if k == 1 or k * ROWS_PER_CLASS * max(1, d / 4) <= n
     ]
     found += [binned_classes(k) for k in N_BINNED_CLASSES if k * ROWS_PER_CLASS <= n]
+    if d and n <= MAX_KERNELS:
+        found += [kernels(bandwidth, space) for space in spaces for bandwidth in BANDWIDTHS]
     found.append(TableComponent("network", partial(fit_network, settings=settings), True))
     if 2 <= d <= MAX_BACKBONE:
         fit = partial(fit_network, settings=settings, has_backbone=True)
@@ -77,11 +88,11 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
 
     from ..training.optimizer import TimeLimited, cosine_with_warm_up
     from ..training.torch_state import gradients_enabled, one_thread, torch_seed
-    from ..training.trainer import Rows, Trainer
+    from ..training.trainer import Rows, train_in_phases
     from ._latent_classes import fit_latent_classes
     from ._network import MaskedLikelihood, NetworkMember, OrderAgnosticNetwork, Packing
 
-    started = time.monotonic()
+    started = clock()
     schema = train.schema
     random_state = np.random.RandomState(seed)
     gaussian = None
@@ -92,27 +103,28 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     with torch_seed(seed, torch.device("cpu")), gradients_enabled(), one_thread():
         generator = torch.Generator().manual_seed(seed)
         network = OrderAgnosticNetwork(
-            schema.parts, train.rows.code, HIDDEN, N_COMPONENTS, DROPOUT, gaussian
+            schema.parts, train.rows.code, train.weight, HIDDEN, N_COMPONENTS, DROPOUT, gaussian
         )
         own, other = Packing(train), Packing(held_out)
-        ones = [torch.ones(len(view)) for view in (train, held_out)]
+        weights = [torch.from_numpy(view.weight).float() for view in (train, held_out)]
         schedule = cosine_with_warm_up
         if seconds is not None:
             schedule = TimeLimited(schedule, seconds, started)
-        history = Trainer(
+        history = train_in_phases(
+            [{"max_iter": settings["max_iter"]}],
             network,
-            Rows(own.packed, ones[0], own.offset),
-            Rows(other.packed, ones[1], other.offset),
-            max_iter=settings["max_iter"],
+            Rows(own.packed, weights[0], own.offset),
+            Rows(other.packed, weights[1], other.offset),
             batch_size=BATCH_SIZE,
             learning_rate=LEARNING_RATE,
             n_iter_no_change=PATIENCE,
             ema_decay=EMA_DECAY,
             schedule=schedule,
             generators=[generator],
-            redraw=(lambda running: own.redraw(generator)) if own.is_cell else None,
+            redraw=(lambda running, epoch: own.redraw(generator)) if own.is_cell else None,
             objective=MaskedLikelihood(),
-        ).fit()
+            file=training_file(None, seed, settings, has_backbone, train.rows, held_out.rows),
+        )
     orders = random_orders(schema, settings["n_orders"], random_state)
     return NetworkMember(network, orders, len(history.loss), history.interrupted)
 
@@ -154,13 +166,16 @@ class TableOutcome(NamedTuple):
         return f"held-out score {self.scores.mean():.4f}, {self.seconds:.1f} s"
 
 
-def fit_components(found, schema, rows, splits, seed, time_limit, started):
+def fit_components(found, schema, rows, weight, splits, seed, time_limit, started):
     """Yield the `TableOutcome` of each component on the splits, or None without time for it."""
-    views = [(TableView(schema, rows.take(a)), TableView(schema, rows.take(b))) for a, b in splits]
+    views = [
+        tuple(TableView(schema, rows.take(some), weight[some]) for some in split)
+        for split in splits
+    ]
     n_networks = sum(component.is_trained for component in found)
     for component in found:
-        clock = time.monotonic()
-        is_late = time_limit is not None and clock - started > TIME_FOR_CLASSES * time_limit
+        begun = clock()
+        is_late = time_limit is not None and begun - started > TIME_FOR_CLASSES * time_limit
         if is_late and not component.is_trained and component is not found[0]:
             yield None
             continue
@@ -168,7 +183,7 @@ def fit_components(found, schema, rows, splits, seed, time_limit, started):
         for i, (train, held_out) in enumerate(views):
             limit = None
             if time_limit is not None:
-                left = time_limit * TIME_FOR_ALL - (time.monotonic() - started)
+                left = time_limit * TIME_FOR_ALL - (clock() - started)
                 limit = max(MIN_SECONDS, left / (len(views) * n_networks - i))
             members.append(component.fit(train, held_out, seed + i, limit))
             scores.append(members[-1].log_prob(held_out))
@@ -176,7 +191,7 @@ def fit_components(found, schema, rows, splits, seed, time_limit, started):
             if interrupted and i < len(views) - 1:
                 raise KeyboardInterrupt  # without its other folds it is not whole
         n_networks -= component.is_trained
-        if len(views) == 1 and not component.is_trained:
+        if component.is_refitted or (len(views) == 1 and not component.is_trained):
             # The held-out rows count too. Members of several folds make up for one another.
-            members = [component.fit(TableView(schema, rows), None, seed, None)]
-        yield TableOutcome(members, np.concatenate(scores), time.monotonic() - clock, interrupted)
+            members = [component.fit(TableView(schema, rows, weight), None, seed, None)]
+        yield TableOutcome(members, np.concatenate(scores), clock() - begun, interrupted)

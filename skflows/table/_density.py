@@ -1,6 +1,5 @@
 """The density of a table as it is."""
 
-import time
 from numbers import Integral, Real
 
 import numpy as np
@@ -11,6 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..callbacks._checkpoint import clock, random_state_of
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._outlier_labels import OutlierDensityMixin
@@ -18,6 +18,7 @@ from ..density._threads import fork_safe
 from ..density._warnings import warn_user
 from ..ensemble._mixture import mixture_weights, weighted_members
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
+from ..preprocessing.validation import validate_weight
 from ._columns import Schema
 from ._frames import fill_frame, is_frame, read_frame, rows_of, write_frame
 from ._parts import ROWS_AT_ONCE, Rows
@@ -45,8 +46,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     answers any question about some columns given others: see `condition`, `marginal`, `sample`,
     `impute`, `predict_proba` and `quantile`.
 
-    The model is a mixture of latent-class models, whose conditionals are exact, and of an
-    autoregressive network that was trained on random orders of the columns. The weights maximise
+    The model is a mixture of latent-class models and kernels, whose conditionals are exact, and of
+    an autoregressive network that was trained on random orders of the columns. The weights maximise
     the likelihood of rows that the members have not seen.
 
     Parameters
@@ -193,7 +194,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     @fork_safe()
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, sample_weight=None):
         """Fit the density to the rows of X.
 
         Parameters
@@ -204,6 +205,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         y : None
             Ignored.
 
+        sample_weight : array-like of shape (n_samples,), default=None
+            Importance of each row, in relation to the others: equal weights change nothing. Rows of
+            weight 0 are left out.
+
         Returns
         -------
         self : object
@@ -211,12 +216,22 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         from ._components import components, fit_components, make_splits
 
-        started = time.monotonic()
+        started = clock()
         frame = self._read(X, reset=True)
-        random_state = check_random_state(self.random_state)
+        n_rows = len(frame)
+        weight = validate_weight(sample_weight, np.empty((n_rows, 1)), least=2)
+        is_used = np.flatnonzero(weight > 0)
+        frame, weight = frame.take(is_used), weight[is_used] / weight[is_used].mean()
+        random_state = random_state_of(self)
         names = frame.names or list(range(len(frame.columns)))
         self._schema = Schema(
-            frame, names, self.columns, self.handle_unknown, self.missing == "model", random_state
+            frame,
+            names,
+            self.columns,
+            self.handle_unknown,
+            self.missing == "model",
+            random_state,
+            weight,
         )
         self._library, self._dtype = frame.library, frame.dtype
         rows = self._schema.encode(frame)
@@ -225,12 +240,14 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             raise ValueError(
                 f"X has {len(is_known)} rows with a known value; at least 2 are needed."
             )
-        rows = rows.take(is_known)
+        rows, weight, is_used = rows.take(is_known), weight[is_known], is_used[is_known]
         seed = int(random_state.randint(2**31 - 1000))
         splits = make_splits(self.cv, len(rows), seed)
         settings = {"max_iter": self.max_iter, "n_orders": self.n_orders}
         found = components(self._schema, len(rows), settings)
-        outcomes = fit_components(found, self._schema, rows, splits, seed, self.time_limit, started)
+        outcomes = fit_components(
+            found, self._schema, rows, weight, splits, seed, self.time_limit, started
+        )
         context = self._init_callback_context(max_subtasks=len(found))
         task = {"estimator": self, "X": X, "y": y, "metadata": {}}
         context.call_on_fit_task_begin(**task)
@@ -238,7 +255,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         self._interrupted = False
 
         def attributes():
-            return self._attributes(done, splits, rows, is_known, len(frame))
+            return self._attributes(done, splits, weight, is_used, n_rows)
 
         try:
             for component in found:
@@ -266,26 +283,27 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             setattr(self, name, value)
         # A fraction is meant of the training rows; a fence needs the scores of unseen ones.
         if isinstance(self.contamination, Real):
-            self.offset_ = self._outlier_threshold(self._log_prob(rows), np.ones(len(rows)))
+            self.offset_ = self._outlier_threshold(self._log_prob(rows), weight)
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
 
-    def _attributes(self, done, splits, rows, is_known, n_rows):
+    def _attributes(self, done, splits, weight, is_used, n_rows):
         """Return the attributes of a density that consists of fitted components."""
         components, outcomes = zip(*done, strict=True)
         scores = np.stack([outcome.scores for outcome in outcomes], axis=1)
         members = [outcome.members for outcome in outcomes]
-        weights = mixture_weights(scores)
+        held_out = np.concatenate([part for _, part in splits])
+        weight = weight[held_out]
+        weights = mixture_weights(scores, weight)
         weights[weights < MIN_WEIGHT] = 0
         weights /= weights.sum()
         kept = weights > 0
         stacked = logsumexp(scores[:, kept] + np.log(weights[kept]), axis=1)
-        held_out = np.concatenate([part for _, part in splits])
         of_rows = np.full(n_rows, np.nan)
-        of_rows[is_known[held_out]] = stacked
-        means = scores.mean(axis=0)
+        of_rows[is_used[held_out]] = stacked
+        means = np.average(scores, axis=0, weights=weight)
         order = np.lexsort((-means, -weights))
-        fence = stacked[np.isfinite(stacked)]
+        is_finite = np.isfinite(stacked)
         n_iter = [getattr(member, "n_iter", 1) for own in members for member in own]
         return {
             "held_out_scores_": of_rows,
@@ -297,7 +315,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
                 "score": means[order].tolist(),
                 "seconds": [outcomes[i].seconds for i in order],
             },
-            "stacked_score_": float(stacked.mean()),
+            "stacked_score_": float(np.average(stacked, weights=weight)),
             "_members": [
                 (member, weight)
                 for member, weight in weighted_members(members, weights)
@@ -307,7 +325,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             "offset_": (
                 -np.inf
                 if isinstance(self.contamination, Real)
-                else self._outlier_threshold(fence, np.ones(len(fence)))
+                else self._outlier_threshold(stacked[is_finite], weight[is_finite])
             ),
         }
 
@@ -383,23 +401,20 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         log_density : ndarray of shape (n_samples,)
             In nats: log-probabilities of discrete columns and log-densities of others, in their
             units. It is 0 for a row with no known value. A row's value does not depend on the
-            other rows. It is exact for the latent classes. The network's density is its mean over
-            ``n_orders`` orders of the columns.
+            other rows. It is exact for the latent classes and kernels. The network's density is its
+            mean over ``n_orders`` orders of the columns.
         """
         return self._log_prob(self._rows(X))
 
-    def _log_prob(self, rows, given=None, *, reweights=True):
-        """Return the log-probability of the known variables of rows, given some of them.
-
-        Without ``reweights``, the weights of the members ignore what is given, which is quicker.
-        """
+    def _log_prob(self, rows, given=None):
+        """Return the log-probability of the known variables of rows, given some of them."""
         found = np.empty(len(rows))
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
             view = TableView(self._schema, rows.take(part))
             own = None if given is None else given[part]
             target = view.rows.known if own is None else view.rows.known & ~own
-            scores = self._log_weights(view, own if reweights else None)
+            scores = self._log_weights(view, own)
             scores = scores + np.stack([m.log_prob(view, own) for m, _ in self._members], axis=1)
             scores = logsumexp(scores, axis=1)
             found[part] = np.where(target.any(axis=1), scores, 0.0)

@@ -46,6 +46,13 @@ class Frame(NamedTuple):
     def __len__(self):
         return len(self.columns[0].known)
 
+    def take(self, index):
+        columns = [
+            column._replace(values=column.values[index], known=column.known[index])
+            for column in self.columns
+        ]
+        return Frame(columns, self.names, self.library, self.dtype)
+
 
 def is_frame(X):
     """Whether X is a DataFrame of pandas or polars."""

@@ -7,10 +7,12 @@ Hunt & Jorgensen, "Mixture Model Clustering for Mixed Data with Missing Informat
 
 import numpy as np
 import torch
+from scipy.linalg import solve_triangular
+from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
 from ._network import choose, settled
-from ._normal_cells import log_normal_mass
+from ._normal_cells import LOG_SQRT_2PI, log_normal_mass
 from ._view import Normals, Predictive
 
 N_STEPS = 80
@@ -21,6 +23,9 @@ MIN_VARIANCE = 1e-4
 PRIOR_ROWS = 1.0  # of the marginal frequencies, in each class
 MAX_PATTERNS = 300  # of missing numbers, beyond which a part of the rows is enough
 SOME_ROWS = 2000
+WORK_AT_ONCE = 4e6  # products of classes, rows and numbers, to bound the memory
+LEAST_VARIANCE = 1e-12  # of a number given others, which rounding errors may make negative
+LEFT_OUT = 1e-4  # share of the classes that the distribution of a number may leave out
 # Rows for each column, in favour of the covariance within all classes.
 PRIOR_OF_COVARIANCE = {"quantile": 2.0, "linear": 0.5}
 
@@ -36,6 +41,15 @@ class Patterns:
         self.groups = [
             (rows, np.flatnonzero(pattern), np.flatnonzero(~pattern))
             for rows, pattern in zip(np.split(order, ends[:-1]), unique, strict=True)
+        ]
+
+    def pieces(self, n_classes):
+        """Return the groups in pieces of so few rows that all classes fit in memory."""
+        step = max(1, int(WORK_AT_ONCE / (n_classes * self.has.shape[1])))
+        return [
+            (rows[start : start + step], own, others)
+            for rows, own, others in self.groups
+            for start in range(0, len(rows), step)
         ]
 
 
@@ -78,8 +92,10 @@ class LatentClasses:
         Log-probabilities of the levels of a variable.
     numbers : ndarray of shape (n_numbers,)
         The variables that are numbers.
-    means, covariances : ndarray
-        Of the numbers, in each class.
+    means : ndarray of shape (n_classes, n_numbers)
+        Of the numbers.
+    covariances : ndarray of shape (n_classes or 1, n_numbers, n_numbers)
+        Of the numbers in each class, or in all of them.
     """
 
     def __init__(self, space, log_weights, tables, numbers, means, covariances):
@@ -102,17 +118,26 @@ class LatentClasses:
             values[:, self.numbers] for values in (cells.low, cells.middle, cells.high)
         )
         has = known[:, self.numbers] & np.isfinite(middle)
-        for rows, own, others in Patterns(has).groups:
+        for rows, own, others in Patterns(has).pieces(len(self.log_weights)):
             if not len(own):
                 continue
             y = middle[np.ix_(rows, own)]
+            is_point = low[np.ix_(rows, own)] == high[np.ix_(rows, own)]
+            if len(self.covariances) == 1 and is_point.all():  # kernels: distances are quicker
+                factor = np.linalg.cholesky(self.covariances[0][np.ix_(own, own)])
+                unit, centres = (
+                    solve_triangular(factor, each.T, lower=True).T
+                    for each in (y, self.means[:, own])
+                )
+                total[rows] -= 0.5 * cdist(unit, centres, "sqeuclidean")
+                total[rows] -= np.log(np.diag(factor)).sum() + len(own) * LOG_SQRT_2PI
+                continue
             unit, sd, *_ = conditional(self.means, self.covariances, y, own, others[:0])
             # Each number given those before it: the mass of its cell, if it is one.
             sd = sd[:, None]
             below = unit - (y - low[np.ix_(rows, own)]) / sd
             above = unit + (high[np.ix_(rows, own)] - y) / sd
             mass = log_normal_mass(below, unit, above, 0.0, 1.0)
-            is_point = low[np.ix_(rows, own)] == high[np.ix_(rows, own)]
             mass -= np.where(is_point, np.log(sd), 0.0)
             total[rows] += mass.sum(axis=2).T
         return total
@@ -147,6 +172,16 @@ class LatentClasses:
         weights = share if levels is None else share * table[:, 0]
         means, scales = self._conditional_numbers(cells, known, list(self.numbers).index(j))
         weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
+        order = np.argsort(-weights, axis=1)
+        heaviest = np.take_along_axis(weights, order, axis=1)
+        # Of each row by itself: answers must not depend on the rows beside it.
+        is_kept = heaviest.cumsum(axis=1) - heaviest < 1 - LEFT_OUT
+        order = order[:, : is_kept.sum(axis=1).max(initial=1)]
+        weights, means, scales = (
+            np.take_along_axis(each, order, axis=1) for each in (weights, means, scales)
+        )
+        weights *= is_kept[:, : order.shape[1]]
+        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
         return Predictive(levels, Normals(weights, means, scales), self.space)
 
     def _conditional_numbers(self, cells, known, i):
@@ -155,9 +190,12 @@ class LatentClasses:
         has = known[:, self.numbers] & np.isfinite(middle)
         means, scales = (np.empty((len(known), len(self.log_weights))) for _ in range(2))
         for rows, own, _ in Patterns(has).groups:
-            y = middle[np.ix_(rows, own)]
-            _, _, mean, covariance = conditional(self.means, self.covariances, y, own, [i])
-            means[rows], scales[rows] = mean[:, :, 0].T, np.sqrt(covariance[:, 0, 0])
+            cross = self.covariances[:, own, i]
+            slopes = np.linalg.solve(self.covariances[:, own][:, :, own], cross[..., None])[..., 0]
+            offsets = self.means[:, i] - (self.means[:, own] * slopes).sum(axis=1)
+            means[rows] = middle[np.ix_(rows, own)] @ slopes.T + offsets
+            variances = self.covariances[:, i, i] - (cross * slopes).sum(axis=1)
+            scales[rows] = np.sqrt(variances.clip(LEAST_VARIANCE))
         return means, scales
 
     def sample(self, schema, rows, random_state):
@@ -175,7 +213,7 @@ class LatentClasses:
             middle = cells.middle[:, self.numbers]
             has = rows.known[:, self.numbers] & np.isfinite(middle)
             noise = random_state.standard_normal(has.shape)
-            for index, own, others in Patterns(has).groups:
+            for index, own, others in Patterns(has).pieces(len(self.log_weights)):
                 if not len(others):
                     continue
                 _, _, mean, covariance = conditional(
@@ -183,9 +221,8 @@ class LatentClasses:
                 )
                 factor = np.linalg.cholesky(covariance + 1e-12 * np.eye(len(others)))
                 drawn = mean[z[index], np.arange(len(index))]
-                drawn = drawn + np.einsum(
-                    "nij,nj->ni", factor[z[index]], noise[np.ix_(index, others)]
-                )
+                factor = factor[z[index] if len(factor) > 1 else np.zeros(len(index), dtype=int)]
+                drawn = drawn + np.einsum("nij,nj->ni", factor, noise[np.ix_(index, others)])
                 scores[np.ix_(index, self.numbers[others])] = drawn
         for j, part in enumerate(schema.parts):
             own = np.flatnonzero(missing[:, j])
@@ -211,7 +248,7 @@ class Training:
 
     def __init__(self, view, space, random_state):
         cells, parts = view.cells(space), view.schema.parts
-        self.space = space
+        self.space, self.weight = space, view.weight
         numbers = [j for j, part in enumerate(parts) if part.has_number]
         # Points come before cells: cells are exact given points, but not given other cells.
         self.numbers = np.array(sorted(numbers, key=lambda j: parts[j].step is not None), dtype=int)
@@ -220,7 +257,7 @@ class Training:
         y, code = middle + noise * cells.width[:, self.numbers], cells.code
         if len(np.unique(np.isfinite(y), axis=0)) > MAX_PATTERNS and len(y) > SOME_ROWS:
             some = random_state.permutation(len(y))[:SOME_ROWS]
-            y, code = y[some], code[some]
+            y, code, self.weight = y[some], code[some], view.weight[some]
         self.y, self.has = y, np.isfinite(y)
         self.patterns = Patterns(self.has)
         self.levels = {
@@ -233,13 +270,14 @@ class Training:
         """Return the log-probabilities of the levels in each class."""
         found = {}
         for j, one_hot in self.levels.items():
-            prior = (one_hot.sum(axis=0) + 0.5) / (one_hot.sum() + 0.5 * one_hot.shape[1])
+            counts = self.weight @ one_hot + 0.5
+            prior = counts / counts.sum()
             table = share.T @ one_hot + PRIOR_ROWS * prior
             found[j] = np.log(table / table.sum(axis=1, keepdims=True))
         return found
 
     def expectation(self, log_weights, tables, means, covariances):
-        """Return the log-likelihood of each row, its classes, and its numbers filled in."""
+        """Return the mean log-likelihood, weighted classes of rows, and numbers filled in."""
         total = np.tile(log_weights, (len(self.y), 1))
         for j, one_hot in self.levels.items():
             total += one_hot @ tables[j].T
@@ -252,12 +290,17 @@ class Training:
             total[rows] += log_prob.T - 0.5 * len(own) * np.log(2 * np.pi)
             conditionals.append((mean, covariance))
         joint = logsumexp(total, axis=1)
-        share = np.exp(total - joint[:, None])
-        return joint, share, expected(share, self.y, self.patterns, conditionals)
+        share = np.exp(total - joint[:, None]) * self.weight[:, None]
+        return (
+            np.average(joint, weights=self.weight),
+            share,
+            expected(share, self.y, self.patterns, conditionals),
+        )
 
     def fit(self, n_classes, random_state):
         """Return the mean log-likelihood after expectation-maximisation, and the mixture."""
         share = initial_shares(self.y, self.has, self.levels, n_classes, random_state)
+        share *= self.weight[:, None]
         mean, variances = marginal_moments(self.y, self.has)
         # The first classes differ in their means; covariances follow.
         filled = np.where(self.has, self.y, mean)
@@ -269,13 +312,13 @@ class Training:
                 means, covariances = moments(share, *completed, self.space)
             count = share.sum(axis=0) + 1e-3
             model = np.log(count / count.sum()), self.tables(share), means, covariances
-            joint, share, completed = self.expectation(*model)
-            if step > 1 and joint.mean() - before < TOLERANCE:
+            score, share, completed = self.expectation(*model)
+            if step > 1 and score - before < TOLERANCE:
                 break
-            before = joint.mean()
+            before = score
         log_weights, tables, *moments_ = model
         mixture = LatentClasses(self.space, log_weights, tables, self.numbers, *moments_)
-        return joint.mean(), mixture
+        return score, mixture
 
 
 def fit_latent_classes(view, n_classes, space, random_state):
@@ -286,6 +329,30 @@ def fit_latent_classes(view, n_classes, space, random_state):
     n_init = N_RESTARTS if 1 < n_classes <= RESTARTED_CLASSES and work <= RESTARTED_WORK else 1
     fits = [training.fit(n_classes, random_state) for _ in range(n_init)]
     return max(fits, key=lambda fit: fit[0])[1]
+
+
+def fit_kernels(view, bandwidth, space, random_state):
+    """Return kernels as a mixture with a class for each row.
+
+    Their covariance is that of all rows, narrowed by the bandwidth. Gaps are filled by conditional
+    means, and the levels of a row are mixed with their marginal frequencies.
+    """
+    training = Training(view, space, random_state)
+    _, one = training.fit(1, random_state)
+    _, _, (filled, _) = training.expectation(
+        one.log_weights, one.tables, one.means, one.covariances
+    )
+    n, d = training.y.shape
+    width = bandwidth * n ** (-1 / (d + 4))
+    share = bandwidth / (1 + bandwidth)  # of the marginal frequencies
+    tables = {}
+    for j, one_hot in training.levels.items():
+        own = (1 - share) * one_hot
+        rest = 1 - own.sum(axis=1, keepdims=True)
+        tables[j] = np.log(own + rest * np.exp(one.tables[j]))
+    log_weights = np.log(training.weight / training.weight.sum())
+    covariances = width**2 * one.covariances
+    return LatentClasses(space, log_weights, tables, training.numbers, filled[0], covariances)
 
 
 def marginal_moments(y, has):
@@ -337,7 +404,7 @@ def moments(share, filled, spread, space):
     for k in range(n_classes):
         residual = filled[k] - means[k]
         scatter[k] += (share[:, k, None] * residual).T @ residual
-    pooled = scatter.sum(axis=0) / len(share)
+    pooled = scatter.sum(axis=0) / share.sum()
     prior = PRIOR_OF_COVARIANCE[space] * d if n_classes > 1 else 0.0
     # With few rows, correlations within all classes are shrunk too.
     shrinkage = d / (d + len(share))

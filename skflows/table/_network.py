@@ -76,6 +76,8 @@ class OrderAgnosticNetwork(nn.Module):
         The variables.
     code : ndarray of shape (n, n_parts)
         Levels in the training rows: the network starts at their frequencies.
+    weight : ndarray of shape (n,)
+        Importance of these rows.
     hidden_layer_sizes : tuple of int
         Width of each hidden layer.
     n_components : int
@@ -87,7 +89,9 @@ class OrderAgnosticNetwork(nn.Module):
         distributions, and the network says how far to trust them.
     """
 
-    def __init__(self, parts, code, hidden_layer_sizes, n_components, dropout, gaussian=None):
+    def __init__(
+        self, parts, code, weight, hidden_layer_sizes, n_components, dropout, gaussian=None
+    ):
         super().__init__()
         self.layout = layout = Layout(parts, n_components, gaussian is not None)
         n_inputs = len(layout.feature_of) + layout.n_parts
@@ -96,7 +100,8 @@ class OrderAgnosticNetwork(nn.Module):
         )
         start = torch.zeros(layout.n_outputs)
         for j in layout.leveled:
-            counts = np.bincount(code[code[:, j] >= 0, j], minlength=layout.n_levels[j])
+            has = code[:, j] >= 0
+            counts = np.bincount(code[has, j], weight[has], layout.n_levels[j])
             logits = np.log(counts[: layout.n_levels[j]] + LEAST)
             start[layout.first[j] : layout.first[j + 1]] = torch.from_numpy(logits - logits.mean())
         centres = torch.linspace(-2, 2, n_components) if n_components > 1 else torch.zeros(1)
@@ -354,10 +359,11 @@ class NetworkMember:
             rows = np.flatnonzero(target[:, j])
             if not len(rows):
                 continue
-            before = self.rank < self.rank[:, j : j + 1]
+            before = (self.rank < self.rank[:, j : j + 1]) & target.any(axis=0)
+            before, order = np.unique(before, axis=0, return_inverse=True)  # few if much is given
             masks = (given[rows] | (target[rows] & before[:, None])).reshape(-1, target.shape[1])
-            found = self._conditional(view, j, np.tile(rows, len(self.rank)), masks)
-            total[:, rows] += found.reshape(len(self.rank), -1)
+            found = self._conditional(view, j, np.tile(rows, len(before)), masks)
+            total[:, rows] += found.reshape(len(before), -1)[order.ravel()]
         return total
 
     def _conditional(self, view, j, rows, masks):

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from ..preprocessing.validation import uneven
+
 ROWS_AT_ONCE = 5_000
 ON_LATTICE = 1e-3  # tolerance, in steps
 ROWS_PER_CELL = 4  # on average, from which on quantiles are those of cells rather than of a spline
@@ -66,16 +68,17 @@ class Cells(NamedTuple):
 class SmoothMap:
     """An increasing map of one number, by a bijection that is set from data."""
 
-    def __init__(self, bijection, x):
+    def __init__(self, bijection, x, weight):
         import torch
 
         self.bijection = bijection
         with torch.no_grad():
+            weight = None if uneven(weight) is None else torch.from_numpy(weight)
             rows = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))[:, None]
             steps = bijection.bijections if hasattr(bijection, "bijections") else [bijection]
             for step in steps:
                 if step.set_from_data:
-                    step.initialize(rows)
+                    step.initialize(rows, weight)
                 rows, _ = step(rows)
         bijection.requires_grad_(False)
 
@@ -101,8 +104,8 @@ class CellMap:
     can have a peak there.
     """
 
-    def __init__(self, index, origin, step):
-        cells, counts = np.unique(index, return_counts=True)
+    def __init__(self, index, weight, origin, step):
+        cells, counts = counted(index, weight)
         edges = np.unique(np.concatenate([cells - 0.5, cells + 0.5]))
         mass = np.full(len(edges) - 1, UNSEEN_STRETCH)
         mass[np.searchsorted(edges, cells - 0.5)] = counts
@@ -157,7 +160,13 @@ class CircularMap:
         return np.interp(y, self.scores, self.angles)
 
 
-def fit_maps(x, step, origin, low, high, random_state, period=None):
+def counted(values, weight):
+    """Return the distinct values, and the sum of the weights of each."""
+    distinct, inverse = np.unique(values, return_inverse=True)
+    return distinct, np.bincount(inverse.ravel(), weight, len(distinct))
+
+
+def fit_maps(x, weight, step, origin, low, high, random_state, period=None):
     """Return maps to normal scores by quantiles, and to standardised numbers."""
     from ..bijections import Bounded, Chain, MarginalQuantile, Standardize
 
@@ -170,11 +179,11 @@ def fit_maps(x, step, origin, low, high, random_state, period=None):
     bounds = [Bounded([(low, high)])] if np.isfinite([low, high]).any() else []
 
     def smooth(last):
-        found = SmoothMap(Chain([*bounds, last]) if bounds else last, x)
+        found = SmoothMap(Chain([*bounds, last]) if bounds else last, x, weight)
         return found if period is None else CircularMap(found, x, low, period)
 
     if step is not None and is_rich:
-        quantile = CellMap(index, origin, step)
+        quantile = CellMap(index, weight, origin, step)
     else:
         quantile = smooth(MarginalQuantile(1))
     return {"quantile": quantile, "linear": smooth(Standardize(1))}
@@ -197,8 +206,9 @@ class Number:
         The values are angles: ``low`` and ``low + period`` are the same.
     decimals : int, optional
         Decimals of samples.
-    random_state : RandomState
-        Draws the noise on lattices from which maps are set.
+    setting : ColumnSetting
+        The weights of the values, and a random state for the noise on lattices from which maps are
+        set.
     """
 
     has_number = True
@@ -206,7 +216,7 @@ class Number:
     def __init__(
         self,
         x,
-        random_state,
+        setting,
         *,
         step=None,
         low=-np.inf,
@@ -220,14 +230,16 @@ class Number:
         self.atoms = np.asarray(atoms, dtype=np.float64)
         self.n_levels = 1 + len(self.atoms) if len(self.atoms) else 0
         x = self._wrapped(x)
-        x = x[~np.isin(x, self.atoms)]
+        inside = ~np.isin(x, self.atoms)
+        x, weight = x[inside], setting.weight[inside]
         self.origin = float(low if np.isfinite(low) else x.min()) if step is not None else 0.0
         if not len(x):  # all are atoms
             x = np.array([-1.0, 1.0]) if np.isinf([low, high]).all() else self._some_inside()
+            weight = np.ones(len(x))
         if step is None and len(x) < 2:
-            x = np.repeat(x, 2)
+            x, weight = np.repeat(x, 2), np.repeat(weight, 2)
         self.seen = float(x.min()), float(x.max())
-        self.maps = fit_maps(x, step, self.origin, low, high, random_state, period)
+        self.maps = fit_maps(x, weight, step, self.origin, low, high, setting.random_state, period)
 
     def _some_inside(self):
         ends = [end for end in (self.low, self.high) if np.isfinite(end)]

@@ -78,9 +78,10 @@ class Predictive(NamedTuple):
 class TableView:
     """Rows with their cells in each space, and the inputs of a network; each is computed once."""
 
-    def __init__(self, schema, rows):
+    def __init__(self, schema, rows, weight=None):
         self.schema = schema
         self.rows = rows
+        self.weight = np.ones(len(rows)) if weight is None else weight
         self._cells = {}
 
     def __len__(self):

@@ -2,18 +2,18 @@
 
 import copy
 import math
-import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 
 from ..bijections._marginal_quantile import SMALL_SAMPLE
+from ..callbacks._checkpoint import random_state_of, training_file
 from ..preprocessing.fixed_maps import fitted_preprocessor
 from ..preprocessing.validation import row_shape
+from .data_parallel import ALONE, current_group
 from .optimizer import TimeLimited, constant, cosine_with_warm_up
 from .torch_state import (
     gradients_enabled,
@@ -54,16 +54,17 @@ class FlowFit(ABC):
     warm = increment = False
     device = torch.device("cpu")
     dtype = torch.float64
+    group = ALONE
 
     def __init__(self, estimator, table, held_out):
-        self.started = time.monotonic()
+        self.started = self.group.clock()
         self.estimator = estimator
         self.dequantizer = table.dequantizer
         self.rows, self.weight = table.X, table.weight
         self.held_out = held_out
         self.bounds = table.bounds
         self.n_context = table.n_context
-        self.seed = check_random_state(estimator.random_state).randint(2**31 - 1)
+        self.seed = random_state_of(estimator).randint(2**31 - 1)
 
     def fit(self, on_epoch_begin=None, on_epoch_end=None):
         """Fit, calling back around each epoch; return the `History`."""
@@ -94,6 +95,7 @@ class FlowFit(ABC):
             self.flow = self._new_flow()
         self.flow.bijection.to(self.device, self.dtype)
         self._hold_out()
+        self._take_own_part()
         self.train = self._preprocessed(self.rows, self.weight)
         self.validation = None if self.held_out is None else self._preprocessed(*self.held_out)
 
@@ -130,6 +132,15 @@ class FlowFit(ABC):
             self.held_out = self.rows[held_out], self.weight[held_out]
             self.rows, self.weight = self.rows[rest], self.weight[rest]
 
+    def _take_own_part(self):
+        """Go on with the part of the rows that this process trains on, and draws of its own."""
+        self.n_train = self.group.n_rows(self.rows)
+        train = self.rows, unit_mean(self.weight)
+        held_out = self.held_out and (self.held_out[0], unit_mean(self.held_out[1]))
+        (self.rows, self.weight), self.held_out = self.group.own_part(train, held_out)
+        if self.group.rank:
+            self.generator.manual_seed(self.seed + self.group.rank)
+
     def _dequantized(self, rows):
         """Return rows as a float64 tensor, with new noise on discrete columns."""
         if not self.dequantizer:
@@ -141,7 +152,7 @@ class FlowFit(ABC):
     @torch.no_grad()
     def _preprocessed(self, rows, weight):
         """Return the `Rows` that the bijection sees."""
-        weight = unit_mean(torch.from_numpy(weight)).to(self.device, self.dtype)
+        weight = torch.from_numpy(weight).to(self.device, self.dtype)
         y = torch.empty(rows.shape, device=self.device, dtype=self.dtype)
         shares = weight.cpu().double() / weight.sum().item()
         mean_log_det = 0.0
@@ -150,6 +161,11 @@ class FlowFit(ABC):
             y[part], log_det = self.flow.preprocess(self._dequantized(rows[part]))
             mean_log_det += (shares[part] @ log_det).item()
         return Rows(y, weight, mean_log_det)
+
+    def identity(self):
+        """Return what determines the training, to the bits or nearly so."""
+        start = list(self.flow.parameters()) if self.warm else None
+        return self.estimator, self.seed, self.rows, self.weight, self.held_out, self.bounds, start
 
     def snapshot(self, is_final=False):
         """Return the flow as it is, in float64 and ready to score; a copy unless it is final."""
@@ -165,16 +181,28 @@ class FlowFit(ABC):
 
 
 class GradientFit(FlowFit):
-    """A fit by gradient descent."""
+    """A fit by gradient descent.
+
+    Attributes
+    ----------
+    chunk : callable or None
+        Of a table that does not fit into memory, ``chunk(i)`` returns the i-th part, as many rows
+        as the fit has: each epoch trains on one part.
+    """
+
+    chunk = None
 
     def __init__(self, estimator, table, held_out, warm, increment, max_iter):
+        self.group = current_group()
         super().__init__(estimator, table, held_out)
+        self.group.check_same(self.rows, self.weight)
+        self.seed = self.group.first(self.seed)
         self.warm = warm
         self.increment = increment
         self.max_iter = max_iter
         self.time_limit = estimator.time_limit
         self.device = resolve_device(estimator.device)
-        n, d = self.rows.shape
+        n, d = self.group.n_rows(self.rows), self.rows.shape[1]
         is_automatic = estimator.batch_size == "auto"
         self.batch_size = automatic_batch_size(n) if is_automatic else estimator.batch_size
         # A small table is trained as one batch, in float64: rounding decides the first steps of
@@ -211,9 +239,11 @@ class GradientFit(FlowFit):
                 self.train,
                 self.validation,
                 generators=[self.generator],
-                redraw=(lambda running: self.redraw()) if self.draws_noise else None,
+                redraw=(lambda running, epoch: self.redraw(epoch)) if self.redraws else None,
+                group=self.group,
                 on_epoch_begin=on_epoch_begin,
                 on_epoch_end=on_epoch_end,
+                file=self.group.file(None if self.increment else training_file(*self.identity())),
                 **self.settings(),
             )
 
@@ -226,10 +256,11 @@ class GradientFit(FlowFit):
             if limit is not None and not self.increment:
                 # An equal share of the time left; none if the preparation took it all.
                 left = max(self.started + limit * TRAINING_SHARE - started, MIN_SECONDS)
-                schedule = TimeLimited(schedule, left / (len(phases) - i), started)
+                left = left / (len(phases) - i)
+                schedule = TimeLimited(schedule, left, started, self.group.clock)
             rate = phase.pop("rate", 1.0)
             yield phase | {"schedule": partial(scaled, rate, schedule)}
-            started = time.monotonic()
+            started = self.group.clock()
 
     def settings(self):
         """Return the settings of `Trainer` for all phases."""
@@ -248,28 +279,29 @@ class GradientFit(FlowFit):
     def take_share_of_time(self, n):
         """Begin the training now, and end it after an n-th of the time left."""
         if self.time_limit is not None:
-            now = time.monotonic()
+            now = self.group.clock()
             left = self.started + self.time_limit - now
             self.started, self.time_limit = now, max(left / n, MIN_SECONDS)
 
     def stack_key(self):
         """Return what members of a stack must share, besides the shapes of their bijections."""
         est = self.estimator
-        steps = self.batch_size, math.ceil(len(self.rows) / self.batch_size)
+        steps = self.batch_size, math.ceil(self.n_train / self.batch_size)
         state = self.device, self.dtype, self.is_small, self.validation is None
         phases = est._phases(self.max_iter)
         return *steps, *state, phases, est.time_limit, self.increment
 
     @property
-    def draws_noise(self):
+    def redraws(self):
         """Whether rows differ from epoch to epoch."""
-        return bool(self.dequantizer) or self.input_noise > 0
+        return bool(self.dequantizer) or self.input_noise > 0 or self.chunk is not None
 
-    def redraw(self):
+    def redraw(self, epoch):
         """Return the rows of an epoch, with new noise."""
         y = self.train.y
-        if self.dequantizer:
-            y = self._preprocessed(self.rows, self.weight).y
+        if self.dequantizer or self.chunk is not None:
+            rows = self.rows if self.chunk is None else self.chunk(epoch - 1)
+            y = self._preprocessed(rows, self.weight).y
         if not self.input_noise:
             return y
         noise = torch.randn(y.shape, dtype=y.dtype, generator=self.generator)

@@ -63,6 +63,14 @@ class Progress:
         self.patience = self.recoveries = 0
         self.done = False
 
+    def state(self):
+        """Return the progress as plain data, for `restore`."""
+        return vars(self) | {"history": vars(self.history)}
+
+    def restore(self, state):
+        """Continue from what `state` returned."""
+        vars(self).update(state | {"history": History(**state["history"])})
+
     @property
     def n_epochs(self):
         return len(self.history.loss)

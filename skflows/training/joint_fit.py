@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import torch
 
+from ..callbacks._checkpoint import training_file
 from .flow_fit import GradientFit
 from .model_stack import member_settings, stack, stackable, unstack
 from .torch_state import suitable_threads
@@ -76,9 +77,9 @@ def stackable_groups(fits, exact):
     for i, fit in enumerate(fits):
         for group in groups:
             first = fits[group[0]]
-            n_rows = (len(group) + 1) * min(first.batch_size, len(first.rows))
+            n_rows = (len(group) + 1) * min(first.batch_size, first.n_train)
             is_alike = fit.stack_key() == first.stack_key() and (
-                not exact or len(fit.rows) == len(first.rows)
+                not exact or fit.n_train == first.n_train
             )
             if n_rows <= MAX_ROWS and is_alike:
                 if stackable(first.flow.bijection, fit.flow.bijection):
@@ -106,13 +107,13 @@ def fit_stack(fits, stacked, on_epoch_begin=None, on_epoch_end=None):
         copy_members()
         return on_epoch_end(histories)
 
-    def redraw(running):
+    def redraw(running, epoch):
         for i in running:
-            drawn[i, : len(fits[i].rows)] = fits[i].redraw()
+            drawn[i, : len(fits[i].rows)] = fits[i].redraw(epoch)
         return drawn
 
-    draws_noise = any(fit.draws_noise for fit in fits)
-    drawn = train.y.clone() if draws_noise else None
+    redraws = any(fit.redraws for fit in fits)
+    drawn = train.y.clone() if redraws else None
     with suitable_threads(stacked, first.batch_size):
         histories = train_in_phases(
             first.phases(),
@@ -120,9 +121,13 @@ def fit_stack(fits, stacked, on_epoch_begin=None, on_epoch_end=None):
             train,
             validation,
             generators=shared_generators(fits),
-            redraw=redraw if draws_noise else None,
+            redraw=redraw if redraws else None,
+            group=first.group,
             on_epoch_begin=on_epoch_begin,
             on_epoch_end=None if on_epoch_end is None else on_stack_epoch_end,
+            file=first.group.file(
+                training_file(first.estimator, *(fit.identity() for fit in fits))
+            ),
             **settings[0] | of_members,
         )
     copy_members()
@@ -144,7 +149,7 @@ def shared_generators(fits):
         state = fit.generator.get_state().numpy().tobytes()
         # A network without dropout draws nothing.
         is_drawing = tuple(map(bool, member_settings(fit.flow.bijection)))
-        key = id(fit) if has_phases or fit.draws_noise else (state, is_drawing)
+        key = id(fit) if has_phases or fit.redraws else (state, is_drawing)
         generators.append(found.setdefault(key, fit.generator))
     return generators
 

@@ -1,7 +1,6 @@
 """Iterative Gaussianisation: a flow that is fitted layer by layer."""
 
 import math
-import time
 import warnings
 
 import numpy as np
@@ -12,10 +11,11 @@ from sklearn.exceptions import ConvergenceWarning
 from ..bijections import Chain, MarginalQuantile, Rotation
 from ..bijections._flow import standard_normal_log_prob
 from ..bijections._marginal_quantile import SMALL_SAMPLE
+from ..callbacks._checkpoint import clock, training_file
 from ..preprocessing.fixed_maps import MAX_ROWS
 from ..preprocessing.validation import some_rows
 from .flow_fit import FlowFit
-from .history import History
+from .history import Progress
 
 ICA_ROWS = 10_000  # enough to find the directions that are least normal
 ICA_STEPS = 30  # any rotation will do; a good one saves layers
@@ -47,36 +47,41 @@ class LayerwiseFit(FlowFit):
         held_out = None if self.validation is None else MovingRows(self.validation)
         # With few rows the maps are affine: a second layer would only undo the shrinkage.
         max_iter = est.max_iter if len(train.y) >= SMALL_SAMPLE else 1
-        history = History()
-        if held_out is not None:
-            history.best_score = threshold = held_out.score()
+        score = None if held_out is None else held_out.score()
+        progress = Progress(0.0, 0.0, est.tol, est.n_iter_no_change, score)
         end = self.started + (math.inf if est.time_limit is None else est.time_limit)
         layers: list = []
-        patience = 0
+
+        def add(layer):
+            layers.append(layer)
+            for rows in filter(None, (train, held_out)):
+                rows.move(layer)
+            self.flow.bijection = Chain(layers)
+
+        def state():
+            generator = torch.default_generator.get_state()
+            return {"layers": layers, "progress": progress.state(), "generator": generator}
+
+        is_over = False
+        file = training_file(*self.identity())
+        if file is not None and (found := file.load()) is not None:
+            is_over = found["is_over"]
+            for layer in found["state"]["layers"]:
+                add(layer)
+            progress.restore(found["state"]["progress"])
+            torch.default_generator.set_state(found["state"]["generator"])
+        history = progress.history
         try:
-            while len(layers) < max_iter and patience < est.n_iter_no_change:
+            while not is_over:
                 if on_epoch_begin is not None:
                     on_epoch_begin()
-                layers.append(self._next_layer(train))
-                is_best = True
-                train.move(layers[-1])
-                history.loss.append(-train.score())
-                history.learning_rate.append(math.nan)
-                if held_out is not None:
-                    held_out.move(layers[-1])
-                    score = held_out.score()
-                    history.validation_score.append(score)
-                    is_best = score > history.best_score
-                    history.best_score = max(history.best_score, score)
-                    patience += 1
-                    if score > threshold + est.tol:
-                        threshold, patience = score, 0
-                if is_best:
-                    history.best_iter = len(layers)
-                self.flow.bijection = Chain(layers)
-                stop = on_epoch_end is not None and on_epoch_end(history)
-                if stop or time.monotonic() >= end:
-                    break
+                add(self._next_layer(train))
+                progress.record_epoch({"loss": -train.score()}, math.nan)
+                progress.validate(None if held_out is None else held_out.score())
+                stop = on_epoch_end is not None and bool(on_epoch_end(history))
+                is_over = stop or progress.done or len(layers) == max_iter or clock() >= end
+                if file is not None:
+                    file.save(0, state, is_over)
         except KeyboardInterrupt:
             history.interrupted = True
         self.flow.bijection = Chain(layers[: history.best_iter])

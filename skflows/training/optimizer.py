@@ -2,12 +2,12 @@
 
 import copy
 import math
-import time
 from contextlib import contextmanager
 
 import torch
 
 from .. import kernels
+from ..callbacks._checkpoint import clock
 
 WARM_UP = 0.05  # fraction of the steps over which the rate rises
 MAX_GRADIENT_NORM = 5.0
@@ -209,17 +209,20 @@ class TimeLimited:
     seconds : float
         From the start to the end.
     started : float
-        The start, by `time.monotonic`.
+        The start, by the clock.
+    clock : callable, default=clock
+        Returns the time in seconds.
     """
 
-    def __init__(self, schedule, seconds, started):
+    def __init__(self, schedule, seconds, started, clock=clock):
         self.schedule = schedule
         self.seconds = seconds
         self.started = started
+        self.clock = clock
         self.before = None  # when the last step began
 
     def __call__(self, step, n_steps):
-        now = time.monotonic()
+        now = self.clock()
         last_step = 0.0 if self.before is None else now - self.before
         self.before = now
         passed = (now - self.started) / self.seconds

@@ -44,6 +44,21 @@ def torch_seed(seed, device):
         yield
 
 
+def device_random_state(device):
+    """Return the state of torch's generator on an accelerator; None on the CPU."""
+    if device.type == "cpu":
+        return None
+    return torch.mps.get_rng_state() if device.type == "mps" else torch.cuda.get_rng_state(device)
+
+
+def set_device_random_state(device, state):
+    """Set what `device_random_state` returned."""
+    if device.type == "mps":
+        torch.mps.set_rng_state(state)
+    elif device.type != "cpu":
+        torch.cuda.set_rng_state(state, device)
+
+
 @contextmanager
 def gradients_enabled():
     """Enable gradients at full precision in this context, whatever the caller's torch state.

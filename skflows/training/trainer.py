@@ -12,15 +12,18 @@ import torch
 from torch.nn import functional as F
 
 from ..nn.random_draws import draw_once, drawing_from
+from .data_parallel import ALONE
 from .history import Progress, as_list
 from .losses import LIKELIHOOD, mean_log_prob
 from .model_stack import substack
-from .optimizer import FlatAdamW, cosine_with_warm_up, per_member
+from .optimizer import MEMBER_STATE, FlatAdamW, cosine_with_warm_up, per_member
+from .torch_state import device_random_state, set_device_random_state
 
 EMA_DECAY = 0.998
 CHECKED_ROWS = 1000  # training rows that tell whether weights are absurd
 BACK_OFF = 0.3  # factor on the rate after a step that was not finite
 BATCH_UNIT = 16  # rows
+WEIGHTS = "best", "first", "latest"  # of all members, besides those that train
 
 
 @dataclass
@@ -52,8 +55,11 @@ def without_padding(y, weight):
     return y.masked_fill(padding.unsqueeze(-1), 0.0) if padding.any() else y
 
 
-def shuffled_batches(y, weight, batch_size, generators):
+def shuffled_batches(y, weight, batch_size, generators, n_batches=None):
     """Yield batches of rows with their weights, each member's rows in an order of its own.
+
+    By default as few batches as ``batch_size`` allows. Rows of weight 0 fill up more batches than
+    there are rows.
 
     A single batch has the rows in their order. If ``batch_size`` is a multiple of 16 and batches
     have 32 rows or more on average, their sizes are multiples of 16, and rows of weight 0 fill up
@@ -61,7 +67,7 @@ def shuffled_batches(y, weight, batch_size, generators):
     with multiples of 16, members of a stack get the bits that they get alone.
     """
     n = weight.shape[-1]
-    n_batches = math.ceil(n / batch_size)
+    n_batches = n_batches or math.ceil(n / batch_size)
     if n_batches == 1:
         yield y, weight
         return
@@ -71,8 +77,9 @@ def shuffled_batches(y, weight, batch_size, generators):
     in_units = batch_size % BATCH_UNIT == 0 and n >= 2 * BATCH_UNIT * n_batches
     unit = BATCH_UNIT if in_units else 1
     y, weight = y.flatten(0, -2), weight.flatten()[order]
-    if n_fill := -n % unit:
-        order = torch.cat([order, order[..., -n_fill:]], -1)  # repeats rows of the last batch
+    if n_fill := max(-n % unit, n_batches - n):
+        filling = torch.arange(-n_fill, 0, device=y.device) % n  # rows of the last batch again
+        order = torch.cat([order, order[..., filling]], -1)
         weight = F.pad(weight, (0, n_fill))
     share, more = divmod(order.shape[-1] // unit, n_batches)
     # The larger batches come last, because the last one has rows that do not count.
@@ -135,17 +142,22 @@ class Trainer:
         may share one, which then draws them once. By default torch's generator, or others seeded by
         it.
     redraw : callable, optional
-        Called at the beginning of each epoch with the indices of the running members, it returns
-        the rows of that epoch, in the shape of ``train.y``: for noise that is drawn anew each time.
+        Called at the beginning of each epoch with the indices of the running members and the number
+        of the epoch, from 1, it returns the rows of that epoch, in the shape of ``train.y``: for
+        noise that is drawn anew each time, or for tables that do not fit into memory.
     objective : Likelihood, optional
         The loss, and the score of held-out rows.
     history : History, or a list of one for each member, optional
         The history of an earlier training to continue.
+    group : Group, optional
+        The processes that train together, each on its own rows: ``batch_size`` is that of all.
     on_epoch_begin : callable, optional
         Called without arguments before each epoch.
     on_epoch_end : callable, optional
         Called with the history after each epoch, while the averaged weights are in place; a true
         return stops the training.
+    checkpoint : callable, optional
+        Called with the method `state`, and whether the training is over, after each epoch.
     """
 
     def __init__(
@@ -168,28 +180,34 @@ class Trainer:
         redraw=None,
         objective=LIKELIHOOD,
         history=None,
+        group=ALONE,
         on_epoch_begin=None,
         on_epoch_end=None,
+        checkpoint=None,
     ):
         *members, n = train.weight.shape
         self.is_stack = bool(members)
         self.n_members = math.prod(members)
         self.bijection = self.whole_bijection = bijection
         self.y = train.y
+        self.group = group
         n_positive = (train.weight > 0).sum(-1, keepdim=True)
-        self.weight = train.weight * (n_positive / train.weight.sum(-1, keepdim=True))
+        total = train.weight.sum(-1, keepdim=True)
+        self.weight = train.weight * (group.sum(n_positive) / group.sum(total))
         self.whole_weight = self.weight
         self.validation = None if validation is None else (validation.y, validation.weight)
         self.max_iter = max_iter
         self.batch_size = batch_size
-        self.n_steps = max_iter * math.ceil(n / batch_size)
+        self.n_batches = math.ceil(int(group.sum(torch.tensor(n))) / batch_size)
+        self.n_steps = max_iter * self.n_batches
         self.use_dropout = use_dropout
         self.schedule = schedule
         self.redraw = redraw
         self.objective = objective
         self.on_epoch_begin = on_epoch_begin
         self.on_epoch_end = on_epoch_end
-        self.generators = generators or default_generators(self.n_members)
+        self.checkpoint = checkpoint
+        self.generators = self.all_generators = generators or default_generators(self.n_members)
         self.optimizer = self.whole = FlatAdamW(
             bijection,
             learning_rate,
@@ -198,12 +216,17 @@ class Trainer:
             state=optimizer_state,
             n_members=self.n_members,
         )
+        for weights in (self.optimizer.weights, self.optimizer.average):
+            weights.copy_(group.first(weights))
         self.best = self.optimizer.average.clone()
         self.first = self.best.clone()
         self.latest = self.best.clone()  # after the last whole epoch
         self.running = list(range(self.n_members))  # the members whose rows the tensors hold
-        validation_log_det = 0.0 if validation is None else validation.log_det
-        settings = train.log_det, validation_log_det, tol, n_iter_no_change
+        validation_log_det = 0.0
+        if validation is not None:
+            validation_log_det = group.mean(validation.log_det, validation.weight.sum(-1))
+        log_det = group.mean(train.log_det, train.weight.sum(-1))
+        settings = log_det, validation_log_det, tol, n_iter_no_change
         of_members = [per_member(value, self.n_members) for value in settings]
         past = [None] * self.n_members if history is None else as_list(history)
         bijection.eval()
@@ -211,7 +234,8 @@ class Trainer:
         self.progress = [
             Progress(*values) for values in zip(*of_members, scores, past, strict=True)
         ]
-        self.step = 0
+        self.epoch = self.step = 0
+        self.is_over = False
 
     @property
     def history(self):
@@ -229,22 +253,13 @@ class Trainer:
             better on the held-out rows than the initial weights.
         """
         try:
-            for epoch in range(1, self.max_iter + 1):
-                if self.on_epoch_begin is not None:
-                    self.on_epoch_begin()
-                losses, factor = self._train_epoch()
-                rates = (factor * self.optimizer.learning_rate).tolist()
-                self._restart_lost_members()
-                if self._all_done():
-                    break
-                # A time limit ends the training where another step would end too late.
-                ends = 0 in (factor, self.schedule(self.step, self.n_steps))
-                is_last = epoch == self.max_iter or ends
-                stop = self._end_epoch(epoch, losses, rates, is_last)
-                if stop or is_last or self._all_done():
-                    break
-                self._remove_done_members()
+            while not self.is_over:
+                self._fit_epoch()
+                if self.checkpoint is not None:
+                    self.checkpoint(self.state, self.is_over)
         except KeyboardInterrupt:
+            if self.group.size > 1:
+                raise  # the others may be at another step
             self._keep_last_epoch()
         self._forget_bad_weights()
         self.whole.load(self.best)
@@ -253,6 +268,33 @@ class Trainer:
         if not self.is_stack:
             self.history.optimizer_state = self.optimizer.state()
         return self.history
+
+    def state(self):
+        """Return the state after an epoch as plain data, for `restore`."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "running": self.running,
+            "optimizer": {name: getattr(self.optimizer, name) for name in MEMBER_STATE},
+            "weights": {name: getattr(self, name) for name in WEIGHTS},
+            "generators": [generator.get_state() for generator in self.all_generators],
+            "device": device_random_state(self.best.device),
+            "progress": [progress.state() for progress in self.progress],
+        }
+
+    def restore(self, state):
+        """Continue from what `state` of an equal trainer returned, before `fit`."""
+        self._keep_members(state["running"])
+        for name, value in state["optimizer"].items():
+            getattr(self.optimizer, name).copy_(value)
+        for name, value in state["weights"].items():
+            getattr(self, name).copy_(value)
+        for generator, value in zip(self.all_generators, state["generators"], strict=True):
+            generator.set_state(value)
+        set_device_random_state(self.best.device, state["device"])
+        for progress, value in zip(self.progress, state["progress"], strict=True):
+            progress.restore(value)
+        self.epoch, self.step = state["epoch"], state["step"]
 
     def _forget_bad_weights(self):
         """Return members that diverged to their initial weights if these are better.
@@ -268,27 +310,52 @@ class Trainer:
         scores = []
         for weights in (self.best, self.first):
             self.whole.load(weights)
-            scores.append(per_member(mean_log_prob(latent, *rows), self.n_members))
+            score = self.group.mean(mean_log_prob(latent, *rows), rows[1].sum(-1))
+            scores.append(per_member(score, self.n_members))
         for i in diverged:
             latest, initial = scores[0][i], scores[1][i]
             if math.isfinite(initial) and not latest >= initial:  # or it is NaN
                 self.best[i] = self.first[i]
                 self.progress[i].history.best_iter = self.progress[i].first_iter
 
+    def _fit_epoch(self):
+        """Train, validate and call back for one epoch."""
+        if self.on_epoch_begin is not None:
+            self.on_epoch_begin()
+        self.epoch += 1
+        losses, factor = self._train_epoch()
+        rates = (factor * self.optimizer.learning_rate).tolist()
+        self._restart_lost_members()
+        if self._all_done():
+            self.is_over = True
+            return
+        # A time limit ends the training where another step would end too late.
+        ends = 0 in (factor, self.schedule(self.step, self.n_steps))
+        is_last = self.epoch == self.max_iter or ends
+        stop = self._end_epoch(losses, rates, is_last)
+        self.is_over = stop or is_last or self._all_done()
+        if not self.is_over:
+            self._keep_members(
+                [row for row, i in enumerate(self.running) if not self.progress[i].done]
+            )
+
     def _train_epoch(self):
         """Train on all rows once; return the mean losses of each running member, and the rate
         factor."""
         optimizer = self.optimizer
-        rows = self.y if self.redraw is None else self.redraw(self.running)
+        rows = self.y if self.redraw is None else self.redraw(self.running, self.epoch)
         if len(self.running) < self.n_members:
             rows = rows[self.running]
         rows = without_padding(rows, self.weight)
         totals: dict[str, torch.Tensor] = {}
         seen = torch.zeros_like(optimizer.n_steps)
         first_step = self.step
+        self.group.own_draws(self.generators)
         self.bijection.train(self.use_dropout)
         with drawing_from(self.generators):
-            batches = shuffled_batches(rows, self.weight, self.batch_size, self.generators)
+            batches = shuffled_batches(
+                rows, self.weight, self.batch_size, self.generators, self.n_batches
+            )
             for batch, weight in batches:
                 factor = self.schedule(self.step, self.n_steps)
                 if factor == 0 and self.step > first_step:
@@ -297,6 +364,7 @@ class Trainer:
                 losses, gradients = self.objective.gradients(
                     self.bijection, batch, weight, count.clamp(min=1)
                 )
+                losses, gradients, count = self.group.step(losses, gradients, count)
                 alive = optimizer.step(losses["loss"], gradients, factor)
                 self.step += 1
                 for name, loss in losses.items():
@@ -317,11 +385,11 @@ class Trainer:
                 self.optimizer.restart(row, self.best[i], BACK_OFF)
                 self.progress[i].recover()
 
-    def _end_epoch(self, epoch, losses, rates, is_last):
+    def _end_epoch(self, losses, rates, is_last):
         """Record an epoch, validate its weights and call back; return whether to stop."""
         self.bijection.eval()
         to_validate = (
-            self.validation is None or is_last or epoch % self.objective.validated_every == 0
+            self.validation is None or is_last or self.epoch % self.objective.validated_every == 0
         )
         self.latest[self.running] = self.optimizer.average
         with self.optimizer.averaged():
@@ -337,6 +405,7 @@ class Trainer:
                 self.whole.load(self.best)
                 self.whole.weights[self.running] = self.optimizer.average
             stop = self.on_epoch_end is not None and bool(self.on_epoch_end(self.history))
+            stop = self.group.first(stop)
             if stop and not to_validate:
                 self._validate()
         for history in as_list(self.history):
@@ -354,14 +423,15 @@ class Trainer:
         if self.validation is None:
             return [None] * len(self.running)
         latent = partial(self.objective.latent, self.bijection)
-        return per_member(mean_log_prob(latent, *self.validation), len(self.running))
+        scores = mean_log_prob(latent, *self.validation)
+        scores = self.group.mean(scores, self.validation[1].sum(-1))
+        return per_member(scores, len(self.running))
 
     def _all_done(self):
         return all(self.progress[i].done for i in self.running)
 
-    def _remove_done_members(self):
-        """Continue with the members that are not done."""
-        left = [row for row, i in enumerate(self.running) if not self.progress[i].done]
+    def _keep_members(self, left):
+        """Continue with some of the running members only."""
         if len(left) == len(self.running):
             return
         self.running = [self.running[row] for row in left]
@@ -383,7 +453,7 @@ class Trainer:
             progress.history.interrupted = not progress.done
 
 
-def train_in_phases(phases, *args, **settings):
+def train_in_phases(phases, *args, file=None, **settings):
     """Train in several phases, each of which continues the one before it.
 
     Parameters
@@ -392,14 +462,24 @@ def train_in_phases(phases, *args, **settings):
         Settings of `Trainer` for each phase, such as its objective.
     *args, **settings : objects
         Arguments of `Trainer` for all phases.
+    file : skflows.callbacks._checkpoint.TrainingFile, optional
+        Stores the state after epochs, and has the state to continue from, if there is one.
 
     Returns
     -------
     history : History, or a list of one for each member
     """
     history = None
-    for phase in phases:
-        history = Trainer(*args, history=history, **settings | phase).fit()
+    found = None if file is None else file.load()
+    for number, phase in enumerate(phases):
+        if found is not None and number < found["phase"]:
+            continue
+        checkpoint = None if file is None else partial(file.save, number)
+        trainer = Trainer(*args, history=history, checkpoint=checkpoint, **settings | phase)
+        if found is not None and number == found["phase"]:
+            trainer.restore(found["state"])
+            trainer.is_over = found["is_over"]
+        history = trainer.fit()
         if any(each.interrupted or each.stopped for each in as_list(history)):
             break
     return history

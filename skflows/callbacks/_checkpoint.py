@@ -1,0 +1,308 @@
+"""Checkpoints: trainings that continue where a crash ended them."""
+
+import json
+import math
+import sys
+import time
+from contextlib import suppress
+from contextvars import ContextVar
+from functools import partial
+from numbers import Real
+from pathlib import Path
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from ..persistence.atomic import replace_file
+from ..persistence.model_file import read, write
+from ..persistence.plain_state import Flattener, Restorer, package_version
+from ._fingerprint import description, differences, fingerprint
+
+MANIFEST, SUFFIX = "fit.json", ".checkpoint"
+
+# The folder of the fit that runs in this thread.
+_FOLDER: ContextVar["Folder | None"] = ContextVar("folder", default=None)
+
+
+class Checkpoint:
+    """Callback that stores the state of a training, from which `fit` continues after a crash.
+
+    Call `fit` again with the same parameters and data: it continues from the last checkpoint, and
+    ends with the same weights, bit for bit, as a fit that nothing ended. The preparation of the
+    columns is repeated, and so are components without a training loop, such as Gaussian mixtures.
+
+    An ensemble, a search or a detector passes the callback on: each training inside has a file of
+    its own, in any process, and those that had ended are not repeated.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Folder of the checkpoint, which is made if there is none. It belongs to a single fit: one
+        with other data, or with other parameters than ``n_jobs``, ``verbose`` and ``time_limit``,
+        is refused.
+
+    every : float, default=10.0
+        Least number of seconds between two writes. 0 writes after each epoch. The end of a training
+        is always written.
+
+    See Also
+    --------
+    skflows.load : Load a fitted estimator that `save` has stored.
+
+    Notes
+    -----
+    Files are replaced as a whole, and loading them runs no code. With ``random_state=None``, the
+    folder keeps the seed. The time that earlier runs spent on a training counts towards
+    ``time_limit``. `partial_fit` stores nothing: save the estimator between two calls.
+
+    Bits are the same on the same machine, with the same installation and number of threads.
+    Estimators of other libraries inside an ensemble need a ``random_state`` of their own.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_iris
+    >>> from skflows import NSFDensity
+    >>> from skflows.callbacks import Checkpoint
+    >>> X = load_iris().data
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     density = NSFDensity(max_iter=5, random_state=0).set_callbacks(Checkpoint(folder))
+    ...     score = density.fit(X).score(X)
+    ...     again = density.fit(X).score(X)  # continues at the end: nothing is trained
+    >>> score == again
+    True
+    """
+
+    max_propagation_depth = None  # scikit-learn passes the callback on to all estimators inside
+
+    def __init__(self, path, *, every=10.0):
+        if not isinstance(every, Real) or not 0 <= every < math.inf:
+            raise ValueError(f"every={every!r}; it must be a number of seconds, at least 0.")
+        self.path = Path(path)
+        self.every = every
+
+    def setup(self, estimator, context):
+        """Use the folder in the fit that begins.
+
+        Parameters
+        ----------
+        estimator : estimator
+            The estimator.
+
+        context : sklearn.callback.CallbackContext
+            The task.
+        """
+        _FOLDER.set(Folder(self.path, self.every, outer=_FOLDER.get()))
+
+    def teardown(self, estimator, context):
+        """Use the folder no more.
+
+        Parameters
+        ----------
+        estimator : estimator
+            The estimator.
+
+        context : sklearn.callback.CallbackContext
+            The task.
+        """
+        _FOLDER.set(_FOLDER.get().outer)
+
+    def on_fit_task_begin(self, estimator, context, *, X=None, y=None, metadata=None):
+        """Refuse a folder of another fit.
+
+        Parameters
+        ----------
+        estimator : estimator
+            The estimator.
+
+        context : sklearn.callback.CallbackContext
+            The task.
+
+        X, y : array-like
+            The data.
+
+        metadata : dict
+            Further arguments of `fit`.
+        """
+        if context.parent is None and context.task_name != "partial_fit":
+            _FOLDER.get().claim(estimator, {"X": X, "y": y, **(metadata or {})})
+
+    def on_fit_task_end(self, estimator, context):
+        """Do nothing: trainings store their states themselves.
+
+        Parameters
+        ----------
+        estimator : estimator
+            The estimator.
+
+        context : sklearn.callback.CallbackContext
+            The task.
+        """
+
+
+class Folder:
+    """The folder of a fit: a file that says which fit it is, and one for each training.
+
+    Attributes
+    ----------
+    replayed : float
+        Seconds that earlier runs spent on the trainings that have continued so far.
+    """
+
+    def __init__(self, path, every, outer=None):
+        self.path, self.every, self.outer = path, every, outer
+        self.replayed = 0.0
+        self._random_state = None
+
+    def claim(self, estimator, data):
+        """Take the folder for a fit, or raise an error if it belongs to another one."""
+        if not is_first_process():
+            return
+        manifest = self._manifest()
+        now = {"skflows": [package_version()] * 2, **description(estimator, data)}
+        if "fit" not in manifest:
+            self._write_manifest(manifest | {"fit": now})
+        elif different := differences(manifest["fit"], now):
+            raise ValueError(
+                f"{self.path} has the checkpoint of another fit ({different}): give the parameters "
+                "and the data of that fit, or another folder, or delete this one."
+            )
+        for left_over in self.path.glob(".*.tmp"):  # of a process that was killed
+            with suppress(OSError):
+                left_over.unlink()
+
+    @property
+    def random_state(self):
+        """The random state of estimators without a seed, from a seed that the folder keeps."""
+        if self._random_state is None:
+            manifest = self._manifest()
+            if "seed" not in manifest:
+                manifest["seed"] = np.random.SeedSequence().entropy % 2**32
+                self._write_manifest(manifest)
+            # The estimator that begins the fit draws before it, those inside draw later.
+            seeds = [manifest["seed"], int(_FOLDER.get() is self)]
+            self._random_state = np.random.RandomState(seeds)
+        return self._random_state
+
+    def _manifest(self):
+        try:
+            return dict(json.loads((self.path / MANIFEST).read_bytes()))
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{self.path / MANIFEST} is damaged ({error}): delete {self.path} to fit anew."
+            ) from error
+
+    def _write_manifest(self, manifest):
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                error.errno, f"cannot make the folder {self.path} of the checkpoint: {error}"
+            ) from error
+        with replace_file(self.path / MANIFEST, "w", encoding="utf-8") as file:
+            json.dump(manifest, file, indent=1)
+
+
+class TrainingFile:
+    """The file of a training: its state after an epoch, and the seconds that it has taken.
+
+    Parameters
+    ----------
+    folder : Folder
+        The folder.
+    *identity : objects
+        What determines the training: another one has another file.
+    """
+
+    def __init__(self, folder, *identity):
+        self.folder = folder
+        self.path = folder.path / f"{fingerprint(*identity)}{SUFFIX}"
+        self.seconds = 0.0  # of earlier runs
+        self.started = self.written = time.monotonic()
+
+    def load(self):
+        """Return what `save` has stored, or None."""
+        try:
+            found = read(self.path, "checkpoint", dict)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise ValueError(f"{error}. Delete it to repeat this training.") from error
+        self.seconds = found["seconds"]
+        self.folder.replayed += self.seconds
+        return Restorer({})(found)
+
+    def save(self, phase, state, is_over):
+        """Store the result of ``state()``, unless the last write was a short time ago."""
+        now = time.monotonic()
+        if not is_over and now - self.written < self.folder.every:
+            return
+        seconds = self.seconds + now - self.started
+        found = {"seconds": seconds, "phase": phase, "is_over": is_over, "state": state()}
+        write(Flattener()(found), "checkpoint", self.path)
+        self.written = time.monotonic()
+
+
+def has_checkpoint(path):
+    """Return whether a folder has the checkpoint of a fit."""
+    return (Path(path) / MANIFEST).exists()
+
+
+def training_file(estimator, *identity):
+    """Return the file of a training if its fit has a checkpoint, otherwise None."""
+    folder = _folder_of(estimator)
+    return None if folder is None else TrainingFile(folder, estimator, *identity)
+
+
+def random_state_of(estimator):
+    """Return the random state of an estimator; a checkpoint keeps the seed if it has none."""
+    if estimator.random_state is None and (folder := _folder_of(estimator)) is not None:
+        return folder.random_state
+    return check_random_state(estimator.random_state)
+
+
+def is_first_process():
+    """Return whether no other process of `torch.distributed` writes the checkpoint."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.distributed.is_available():
+        return True
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
+def _folder_of(estimator):
+    """Return the folder of the fit that runs, or that an estimator is about to begin."""
+    if not is_first_process():
+        return None
+    if (folder := _FOLDER.get()) is not None:
+        return folder
+    # The fit has not begun, or runs in another process than the estimator that began it.
+    for callback in getattr(estimator, "_skl_callbacks", ()):
+        if isinstance(callback, Checkpoint):
+            return Folder(callback.path, callback.every)
+    return None
+
+
+def clock():
+    """Return the time in seconds, as if this run had done what earlier ones did."""
+    return time.monotonic() + replayed_seconds()
+
+
+def replayed_seconds():
+    """Return the seconds that earlier runs spent on trainings that have continued so far."""
+    folder = _FOLDER.get()
+    return 0.0 if folder is None else folder.replayed
+
+
+def in_folder(function):
+    """Return a function that uses the folder of this fit in any process or thread."""
+    return partial(_call, _FOLDER.get(), function)
+
+
+def _call(folder, function, *args, **kwargs):
+    token = _FOLDER.set(folder)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        _FOLDER.reset(token)

@@ -1,0 +1,166 @@
+"""Choosing the columns of a table, and its complete rows, with errors that say what to do."""
+
+import re
+import warnings
+
+import numpy as np
+
+from ._tables import import_pandas, without_formula
+
+REMEDY = "choose numeric columns with --columns, or encode them"
+ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]|$)")
+MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
+
+
+def feature_columns(frame):
+    """Return all columns except the row numbers that ``DataFrame.to_csv`` writes by default."""
+    names = list(frame.columns)
+    if names[0] == "Unnamed: 0" and frame[names[0]].equals(frame.index.to_series()):
+        warnings.warn("the first column has no name and holds row numbers: left out", stacklevel=2)
+        return names[1:]
+    return names
+
+
+def select(frame, names, path):
+    """Return the named columns, in that order; others are ignored."""
+    # As `CsvAppender` writes them.
+    frame = frame.rename(columns={without_formula(name): name for name in names})
+    missing = [name for name in names if name not in frame]
+    if missing:
+        raise ValueError(f"{path} has no column {_quoted(missing)}; it has {_quoted(frame)}")
+    return frame[list(names)]
+
+
+def numbers(frame, path, remedy=REMEDY):
+    """Return the table in float64, or raise an error if an entry is not a finite number."""
+    pandas = import_pandas()
+    numbers = frame.apply(pandas.to_numeric, errors="coerce").astype(np.float64)
+    texts = frame.where(numbers.isna()).dropna(axis=1, how="all")
+    if texts.columns.size:
+        value = texts.iloc[:, 0].dropna().iloc[0]
+        raise ValueError(
+            f"{path} has columns that are not numbers: {_quoted(texts)} "
+            f"({texts.columns[0]!r} holds {str(value)!r}); {remedy}"
+        )
+    for problem, found in {"missing": numbers.isna(), "infinite": np.isinf(numbers)}.items():
+        if where := _listed_counts(found.sum()):
+            raise ValueError(
+                f"{path} has {problem} values, {where}: fill them in, or drop those rows or columns"
+            )
+    return numbers
+
+
+def chosen_columns(frame, path, columns=None, exclude=()):
+    """Return the named columns of a table, or all of them, without excluded ones."""
+    names = feature_columns(frame) if columns is None else columns
+    select(frame, exclude, path)
+    frame = select(frame, [name for name in names if name not in exclude], path)
+    empty = [name for name in frame if frame[name].isna().all()]
+    if empty and columns is None:
+        warnings.warn(
+            f"columns of {path} without a value are left out: {_quoted(empty)}", stacklevel=2
+        )
+        frame = frame.drop(columns=empty)
+    if not frame.columns.size:
+        raise ValueError(f"no column of {path} is left")
+    return frame
+
+
+def needs_table(frame):
+    """Return whether a table has texts, dates or gaps, which densities of numbers do not take.
+
+    Entries that are no numbers in a column of numbers are mistakes rather than texts.
+    """
+    numeric = frame.apply(import_pandas().to_numeric, errors="coerce").notna().sum()
+    return bool(frame.isna().any(axis=None) or (numeric <= frame.notna().sum() / 2).any())
+
+
+def with_dates(frame):
+    """Return a table in which texts are dates if all of a column are, in ISO 8601.
+
+    Whole numbers with gaps, which CSV files are read to float64 for, are integers again.
+    """
+    pandas = import_pandas()
+    frame = frame.copy()
+    for name in frame.select_dtypes("float"):
+        if (frame[name] % 1 == 0).sum() == frame[name].notna().sum():
+            frame[name] = frame[name].astype("Int64")
+    for name in frame.select_dtypes(exclude=["number", "bool"]):
+        texts = frame[name].dropna()
+        if len(texts) and all(isinstance(t, str) and ISO_DATE.match(t) for t in texts):
+            dates = pandas.to_datetime(frame[name], errors="coerce", format="ISO8601")
+            if dates.notna().sum() == len(texts):
+                frame[name] = dates
+    return frame
+
+
+def numeric_columns(frame, path, columns=None, exclude=()):
+    """Return the named columns of a table, or else those in which most entries are numbers.
+
+    It warns of what is left out. The other entries of such columns are mistakes, and an error later
+    on, rather than texts.
+    """
+    frame = chosen_columns(frame, path, columns, exclude)
+    if columns is not None:
+        return frame
+    are_numbers = frame.apply(import_pandas().to_numeric, errors="coerce").notna().sum()
+    texts = frame.columns[are_numbers <= frame.notna().sum() / 2]
+    if len(texts) == frame.columns.size:
+        raise ValueError(f"{path} has no column of numbers: encode the texts as numbers")
+    if len(texts):
+        warnings.warn(
+            f"columns of {path} that are not numbers are left out: {_quoted(texts)}", stacklevel=2
+        )
+    return frame.drop(columns=texts)
+
+
+def complete_numbers(frame, path, columns=None, exclude=(), remedy=REMEDY):
+    """Return the numeric columns of a table in the rows without missing values."""
+    gaps = Gaps(path)
+    complete = gaps.left_out_of(numeric_columns(frame, path, columns, exclude))
+    gaps.report()
+    return numbers(complete, path, remedy)
+
+
+class Gaps:
+    """The rows with missing values, which are left out, and counted over batches of a table."""
+
+    def __init__(self, path):
+        self.path = path
+        self.n_rows = self.n_left_out = 0
+        self.counts = None  # missing values of each column
+
+    def left_out_of(self, frame):
+        """Return the rows without missing values."""
+        missing = frame.isna()
+        complete = ~missing.any(axis=1)
+        self.n_rows += len(frame)
+        self.n_left_out += int((~complete).sum())
+        counts = missing.sum()
+        self.counts = counts if self.counts is None else self.counts + counts
+        return frame[complete]
+
+    def report(self):
+        """Warn of what was left out, or raise an error if nothing else was there."""
+        if not self.n_left_out:
+            return
+        where = _listed_counts(self.counts)
+        rows = f"of {self.n_rows} rows of {self.path} have missing values ({where})"
+        if self.n_left_out == self.n_rows:
+            raise ValueError(f"all {rows}: fill them in, or leave out columns")
+        warnings.warn(f"{self.n_left_out} {rows}: left out", stacklevel=2)
+
+
+def _listed_counts(counts):
+    """Return how many entries of which columns were counted, as text."""
+    counts = counts.loc[lambda count: count > 0]
+    return _listed([f"{count} in {str(name)!r}" for name, count in counts.items()])
+
+
+def _listed(texts):
+    more = len(texts) - MAX_NAMES
+    return ", ".join(texts[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _quoted(names):
+    return _listed([repr(str(name)) for name in names])

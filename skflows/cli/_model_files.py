@@ -1,0 +1,60 @@
+"""The models of commands: which there are, and reading one from a file."""
+
+from ..conditional import FlowRegressor
+from ..density import ARCHITECTURES, GaussianizationDensity
+from ..ensemble._auto import AutoDensity
+from ..persistence.model_file import load
+from ..table import TableDensity
+from ._tables import is_standard, one_line, standard_input
+
+ESTIMATORS = ARCHITECTURES | {
+    "gaussianization": GaussianizationDensity,
+    "auto": AutoDensity,
+    "table": TableDensity,
+}
+DENSITIES = tuple(ESTIMATORS.values())
+
+
+def load_model(args, classes=DENSITIES, fitted="offset_", source="skflows"):
+    """Load the model of a command: a file of `save`, or a pickle if the user trusts it."""
+    path = args.model
+    if is_standard(path) and is_standard(getattr(args, "data", None)):
+        raise ValueError("model and data are both -: only one of them can be standard input")
+    is_foreign = _is_foreign(path)
+    if args.allow_pickle and is_foreign:
+        model = _unpickle(path)
+    else:
+        try:
+            model = load(standard_input() if is_standard(path) else path)
+        except OSError as error:
+            raise ValueError(f"cannot read {path}: {one_line(error)}") from error
+        except ValueError as error:
+            hint = "; if it is a pickle that you trust, add --allow-pickle" if is_foreign else ""
+            raise ValueError(f"{one_line(error)}{hint}") from error
+    if not isinstance(model, classes) or not hasattr(model, fitted):
+        hint = "; use skflows predict" if isinstance(model, FlowRegressor) else ""
+        raise ValueError(
+            f"{path} is not a fitted model of {source}: it holds a {type(model).__name__}{hint}"
+        )
+    return model
+
+
+def _is_foreign(path):
+    """Return whether a file may be one that `save` did not write."""
+    if is_standard(path):
+        return True  # what comes in cannot be looked at beforehand
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(2) != b"PK"
+
+
+def _unpickle(path):
+    import joblib
+
+    try:
+        return joblib.load(standard_input() if is_standard(path) else path)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {one_line(error)}") from error
+    except Exception as error:  # unpickling other bytes may raise anything
+        raise ValueError(f"{path} is not a pickle that can be loaded: {one_line(error)}") from error

@@ -1,0 +1,101 @@
+"""The command ``skflows score``: batches of a table, scored by a stored density."""
+
+import warnings
+
+import numpy as np
+
+from ..table import TableDensity
+from ._columns import Gaps, numbers, select, with_dates
+from ._model_files import load_model
+from ._progress import with_progress
+from ._tables import check_writable, open_table, say, writing
+
+
+def run_score(args):
+    """Score the rows of a CSV file by a stored density."""
+    check_writable(args.output, args.model, args.data)
+    model = load_model(args)
+    table = open_table(args.data, args.sep, args.decimal, texts_of(model))
+    rows = (TableRows if isinstance(model, TableDensity) else NumberRows)(model, args.data)
+    n_scored = n_outliers = 0
+    names = getattr(model, "feature_names_in_", None)
+    with writing(args.output) as append:
+        for batch in with_progress(table, args.output, columns=names):
+            frame = rows.of(batch)
+            scores = np.empty(0)
+            if len(frame):
+                scores = model.score_samples(frame if names is not None else frame.values)
+            outlier = scores < model.offset_
+            scored = frame.iloc[:, :0].assign(log_density=scores, outlier=outlier)
+            append(batch.iloc[:, :0].join(scored).astype({"outlier": "Int64"}))
+            n_scored += len(scores)
+            n_outliers += int(outlier.sum())
+        rows.report()
+    if args.output:
+        say(
+            f"wrote {args.output}: {n_outliers} of {n_scored} rows are outliers "
+            f"(log-density below {model.offset_:.4g})",
+            args.output,
+        )
+
+
+class NumberRows:
+    """The rows that a model of numbers scores, of each batch of a table."""
+
+    def __init__(self, model, path):
+        self.names, self.path = getattr(model, "feature_names_in_", None), path
+        self.gaps = Gaps(path)
+
+    def of(self, batch):
+        names = batch.columns if self.names is None else self.names
+        frame = self.gaps.left_out_of(select(batch, names, self.path))
+        return numbers(frame, self.path, "the model was fitted to numbers")
+
+    def report(self):
+        self.gaps.report()
+
+
+class TableRows:
+    """The rows that a density of a table scores, of each batch."""
+
+    def __init__(self, model, path):
+        self.model, self.path = model, path
+        self.unseen = {}
+
+    def of(self, batch):
+        frame = with_dates(select(batch, [*self.model.feature_names_in_], self.path))
+        for name, values in unseen_categories(self.model, frame).items():
+            self.unseen.setdefault(name, set()).update(values)
+        return frame
+
+    def report(self):
+        warn_of_unseen(self.unseen)
+
+
+def texts_of(model):
+    """Return the columns that held texts when a model was fitted."""
+    columns = model._schema.columns if isinstance(model, TableDensity) else []
+    return [column.name for column in columns if column.role == "text"]
+
+
+def unseen_categories(model, frame):
+    """Return the categories of each column that fit has not seen, if there are any."""
+    found = {}
+    for column in model._schema.columns:
+        if column.kind == "categorical":
+            (part,) = column.value_parts
+            seen = {*part.levels, *(part.pooled or ())}
+            if unseen := set(frame[column.name].dropna()) - seen:
+                found[column.name] = unseen
+    return found
+
+
+def warn_of_unseen(unseen):
+    """Warn of categories that fit has not seen, which count as rare ones."""
+    for name, values in unseen.items():
+        some = ", ".join(repr(value) for value in sorted(values, key=str)[:5])
+        warnings.warn(
+            f"column {name!r} has {len(values)} values that the fit has not seen, taken "
+            f"for rare ones: {some}{', ...' * (len(values) > 5)}",
+            stacklevel=2,
+        )

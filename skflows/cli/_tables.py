@@ -1,0 +1,421 @@
+"""Reading and writing tables in batches of rows: CSV and Parquet files, and folders of them."""
+
+import codecs
+import csv
+import io
+import re
+import shutil
+import sys
+import tempfile
+import weakref
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+from ..persistence.atomic import check_replaceable, replace_file
+
+BATCH_ROWS = 2**17
+BLOCK = 2**20  # bytes that are decoded at once
+PARQUET = (".parquet", ".pq")
+COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ": "lzma"}
+SEPARATORS = ",;\t|"
+N_SNIFFED, MAX_SNIFFED = 20, 2**16  # lines, and characters, that tell the separator
+BYTES_PER_NUMBER = 8
+
+
+def import_pandas():
+    """Return pandas, or raise an error that says how to install it."""
+    try:
+        import pandas
+    except ImportError:
+        raise ImportError(
+            "reading and writing CSV files needs pandas: pip install pandas"
+        ) from None
+    return pandas
+
+
+def import_parquet():
+    """Return ``pyarrow.parquet``, or raise an error that says how to install it."""
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise ImportError(
+            "reading and writing Parquet files needs pyarrow: pip install pyarrow"
+        ) from None
+    return pyarrow.parquet
+
+
+def open_table(path, sep=None, decimal=None, texts=()):
+    """Return a table, of which `batches` reads some rows at once. Errors say what is wrong.
+
+    Parameters
+    ----------
+    path : Path
+        A CSV file with a line of column names, which may be compressed, a Parquet file, or a folder
+        of such files, which are read in the order of their names; ``-`` is standard input.
+    sep, decimal : str, default=None
+        What separates columns, and the decimal mark. None finds out.
+    texts : sequence of str
+        Columns that are texts, even if all of them could be numbers.
+    """
+    import_pandas()
+    files = [path]
+    if path.is_dir():
+        files = sorted(
+            file for file in path.rglob("*") if file.is_file() and file.name[0] not in "._"
+        )
+    are_parquet = [file.suffix in PARQUET for file in files]
+    if not files or any(are_parquet) != all(are_parquet):
+        raise ValueError(f"{path} must have CSV files or Parquet files, and no others")
+    if are_parquet[0]:
+        return ParquetTable(path, files)
+    return CsvTable(path, files, sep, decimal, texts)
+
+
+def read_table(*args, **kwargs):
+    """Return a whole table, as `open_table` finds it."""
+    return open_table(*args, **kwargs).read()
+
+
+class FileTable(ABC):
+    """A table in files.
+
+    Attributes
+    ----------
+    n_bytes : int
+        Bytes that its values take in memory, about.
+    fraction : float
+        How much of it has been read.
+    """
+
+    @abstractmethod
+    def batches(self, n_rows, columns=None):
+        """Yield tables of consecutive rows.
+
+        Parameters
+        ----------
+        n_rows : int or None
+            Largest number of rows of each; None for no matter how many.
+        columns : sequence of str, optional
+            Columns that are needed, of which others may be left out.
+        """
+
+    def exceeds(self, limit):
+        """Return whether the values take more bytes than a limit, if there is one."""
+        return limit is not None and self.n_bytes > limit
+
+    def read(self):
+        """Return the whole table."""
+        frames = list(self.batches(None))
+        return frames[0] if len(frames) == 1 else import_pandas().concat(frames)
+
+
+class ParquetTable(FileTable):
+    """A table in Parquet files."""
+
+    def __init__(self, path, files):
+        self.path, self.files = path, files
+        self.fraction = 0.0
+        with self._naming_errors():
+            headers = [self._open(file) for file in files]
+            self.names = headers[0].schema_arrow.names
+            self.n_rows = sum(header.metadata.num_rows for header in headers)
+        for header, file in zip(headers, files, strict=True):
+            if header.schema_arrow.names != self.names:
+                raise ValueError(f"{file} has other columns than {files[0]}")
+        if not self.n_rows:
+            raise ValueError(f"{path} has column names but no rows")
+        self.n_bytes = self.n_rows * len(self.names) * BYTES_PER_NUMBER
+
+    def batches(self, n_rows, columns=None):
+        if columns is not None and not set(columns) <= set(self.names):
+            columns = None
+        start = 0
+        for file in self.files:
+            with self._naming_errors():
+                for batch in self._open(file).iter_batches(n_rows or BATCH_ROWS, columns=columns):
+                    frame = batch.to_pandas()
+                    frame.index = import_pandas().RangeIndex(start, start + len(frame))
+                    start += len(frame)
+                    self.fraction = start / self.n_rows
+                    yield frame
+
+    def _open(self, file):
+        # With pre_buffer, what was read stays in memory.
+        return import_parquet().ParquetFile(file, pre_buffer=False, buffer_size=BLOCK)
+
+    @contextmanager
+    def _naming_errors(self):
+        """Raise an error of the parser as one that names the file."""
+        try:
+            yield
+        except ImportError:
+            raise
+        except Exception as error:
+            raise ValueError(f"cannot read {self.path}: {one_line(error)}") from error
+
+
+class CsvTable(FileTable):
+    """A table in CSV files."""
+
+    def __init__(self, path, files, sep, decimal, texts):
+        self.path = path
+        self.fraction = 0.0
+        self.files = []
+        with self._naming_errors():
+            self.files = [CsvFile(file) for file in files]
+        first = self.files[0]
+        self.sep = sep or likely_separator(first.head)
+        self.decimal = decimal or likely_decimal(first.head, self.sep)
+        self.texts = dict.fromkeys(texts, str)
+        self.n_bytes = sum(file.n_bytes for file in self.files)
+        self.names = None
+
+    def batches(self, n_rows, columns=None):
+        pandas = import_pandas()
+        start, n_bytes = 0, 0
+        for file in self.files:
+            for frame in self._frames(file, n_rows):
+                self._check(frame, file)
+                frame.index = pandas.RangeIndex(start, start + len(frame))
+                start += len(frame)
+                read = n_bytes + file.n_bytes * file.fraction_read()
+                self.fraction = read / max(1, self.n_bytes)
+                if len(frame):
+                    yield frame
+            n_bytes += file.n_bytes
+        if not start:
+            raise ValueError(f"{self.path} has column names but no rows")
+
+    def _frames(self, file, n_rows):
+        settings = {"sep": self.sep, "decimal": self.decimal, "dtype": self.texts}
+        with self._naming_errors(), file.open() as text:
+            found = import_pandas().read_csv(text, **settings, chunksize=n_rows)
+            yield from [found] if n_rows is None else found
+
+    def _check(self, frame, file):
+        """Raise an error for rows that were not read as they were meant."""
+        names = [str(name) for name in frame.columns]
+        if not isinstance(frame.index, import_pandas().RangeIndex):
+            raise ValueError(
+                f"{file.path} is not a CSV file: its rows have more fields than column names. "
+                f"Columns are taken to be separated by {self.sep!r}: is it another --sep?"
+            )
+        # DataFrame(array).to_csv() numbers the columns; other numbers are a row of data.
+        if all(re.fullmatch(r"[-+.]?\d[-+.\deE]*", name) for name in names) and names != [
+            str(i) for i in range(len(names))
+        ]:
+            raise ValueError(
+                f"the first line of {file.path} holds numbers, not column names: add a line of "
+                "names"
+            )
+        if self.names is None:
+            self.names = names
+        elif names != self.names:
+            raise ValueError(f"{file.path} has other columns than {self.files[0].path}")
+
+    @contextmanager
+    def _naming_errors(self):
+        """Raise an error of the parser as one that names the file."""
+        try:
+            yield
+        except (OSError, MemoryError) as error:
+            raise ValueError(f"cannot read {self.path}: {one_line(error)}") from error
+        except Exception as error:  # of the parser, a decoder or a decompressor
+            raise ValueError(f"{self.path} is not a CSV file: {one_line(error)}") from error
+
+
+class CsvFile:
+    """A text file: its encoding, its size when decompressed, and its first lines.
+
+    Standard input is copied to a temporary file.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self.copy = None
+        if is_standard(path):
+            self.copy = tempfile.TemporaryFile()
+            weakref.finalize(self, self.copy.close)
+            shutil.copyfileobj(standard_input(), self.copy)
+            self.copy.flush()
+        with self._bytes() as content:
+            start = content.read(BLOCK)
+            # UTF-16 has a mark; what is not UTF-8 is taken for Windows-1252.
+            is_utf16 = start.startswith((b"\xff\xfe", b"\xfe\xff"))
+            self.encoding = "utf-16" if is_utf16 else "utf-8-sig"
+            decoder = codecs.getincrementaldecoder(self.encoding)()
+            self.n_bytes, block = 0, start
+            while block:
+                self.n_bytes += len(block)
+                following = content.read(BLOCK)
+                if self.encoding == "utf-8-sig":
+                    try:
+                        decoder.decode(block, final=not following)
+                    except UnicodeDecodeError:
+                        self.encoding = "cp1252"
+                block = following
+        self.head = start.decode(self.encoding, errors="replace")[:MAX_SNIFFED]
+
+    @contextmanager
+    def open(self):
+        """Open the text."""
+        with self._bytes() as content:
+            with io.TextIOWrapper(content, self.encoding, newline="") as text:
+                yield text
+
+    def fraction_read(self):
+        """Return how much of the file has been read."""
+        return min(1.0, self.raw.tell() / max(1, self.size))
+
+    @contextmanager
+    def _bytes(self):
+        """Open the content, decompressed."""
+        with open(self.path, "rb") if self.copy is None else open_again(self.copy) as self.raw:
+            self.size = self.raw.seek(0, io.SEEK_END)
+            self.raw.seek(0)
+            magic = self.raw.read(max(map(len, COMPRESSIONS)))
+            self.raw.seek(0)
+            for own, module in COMPRESSIONS.items():
+                if magic.startswith(own):
+                    with import_module(module).open(self.raw) as content:
+                        yield content
+                    return
+            yield self.raw
+
+
+@contextmanager
+def open_again(file):
+    """Let an open file be read, and stay open."""
+    yield io.BufferedReader(io.FileIO(file.fileno(), closefd=False))
+
+
+def likely_separator(text):
+    """Return what separates the columns: what splits the first lines into equally many fields."""
+    lines = text[:MAX_SNIFFED].splitlines()[:N_SNIFFED]
+    widths = {}
+    for sep in SEPARATORS:
+        counts = [len(row) for row in csv.reader(lines, delimiter=sep) if row]
+        if counts and counts[0] > 1 and len(set(counts)) == 1:
+            widths[sep] = counts[0]
+    return max(widths, key=widths.get, default=",")
+
+
+def likely_decimal(text, sep):
+    """Return the decimal mark: a comma if numbers in the first lines have one."""
+    if sep == ",":
+        return "."
+    lines = text[:MAX_SNIFFED].splitlines()[1:N_SNIFFED]
+    cells = [cell.strip() for row in csv.reader(lines, delimiter=sep) for cell in row]
+    return "," if any(re.fullmatch(r"[-+]?\d*,\d+([eE][-+]?\d+)?", cell) for cell in cells) else "."
+
+
+@contextmanager
+def writing(path):
+    """Yield a function that appends rows to a CSV file, or to a Parquet file by its suffix.
+
+    Without a path, or if it is ``-``, they are printed. A file is replaced as a whole at the end.
+    """
+    if path is None or is_standard(path):
+        yield CsvAppender(sys.stdout)
+    elif Path(path).suffix in PARQUET:
+        with replace_file(path) as file, ParquetAppender(file) as append:
+            yield append
+    else:
+        with replace_file(path, "w", encoding="utf-8", newline="") as file:
+            yield CsvAppender(file)
+
+
+def write_table(columns, path):
+    """Write a dict of columns, or a table, as `writing` does."""
+    with writing(path) as append:
+        append(import_pandas().DataFrame(columns))
+
+
+class CsvAppender:
+    """Appends rows to an open text file, with the names of the columns in front."""
+
+    def __init__(self, file):
+        self.file, self.is_begun = file, False
+
+    def __call__(self, frame):
+        frame = frame.rename(columns=without_formula)
+        for name in frame.select_dtypes(exclude="number"):
+            frame[name] = frame[name].map(without_formula)
+        frame.to_csv(self.file, index=False, header=not self.is_begun)
+        self.is_begun = True
+
+
+class ParquetAppender:
+    """Appends rows to an open Parquet file, each time as a row group."""
+
+    def __init__(self, file):
+        self.file, self.writer = file, None
+
+    def __enter__(self):
+        return self
+
+    def __call__(self, frame):
+        from pyarrow import Table
+
+        # Whole numbers with gaps are floats in pandas: later rows get the types of the first ones.
+        schema = None if self.writer is None else self.writer.schema
+        table = Table.from_pandas(frame, schema, preserve_index=False)
+        if self.writer is None:
+            self.writer = import_parquet().ParquetWriter(self.file, table.schema)
+        self.writer.write_table(table)
+
+    def __exit__(self, *error):
+        if self.writer is not None:
+            self.writer.close()
+
+
+def without_formula(cell):
+    """Return a cell that no spreadsheet runs as a formula: with ``'`` in front of what may be one.
+
+    See OWASP, "CSV Injection". Numbers stay as they are.
+    """
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def is_standard(path):
+    """Return whether a path stands for standard input or output."""
+    return str(path) == "-"
+
+
+def standard_input():
+    """Return the bytes that come in, or raise an error if nothing can."""
+    if sys.stdin is None:
+        raise ValueError("- is standard input, which is closed")
+    return sys.stdin.buffer
+
+
+def say(text, output=None):
+    """Print what a command has done: to standard error if its result goes to standard output."""
+    print(text, file=sys.stderr if output is not None and is_standard(output) else sys.stdout)
+
+
+def check_writable(path, *inputs):
+    """Raise an error, before the work starts, if its result could not be stored."""
+    if path is None or is_standard(path):
+        return
+    if path.exists() and any(other.exists() and path.samefile(other) for other in inputs):
+        raise ValueError(f"{path} is an input: choose another output")
+    if path.is_dir():
+        raise ValueError(f"cannot write {path}: Is a directory")
+    if path.suffix in PARQUET:
+        import_parquet()
+    check_replaceable(path)
+
+
+def one_line(error):
+    """Return the message of an error without line breaks."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split())

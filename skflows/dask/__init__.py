@@ -1,0 +1,5 @@
+"""Densities of Dask collections, trained by the workers of a cluster."""
+
+from ._density import DaskDensity
+
+__all__ = ["DaskDensity"]

@@ -1,0 +1,243 @@
+"""A fit by the workers of a Dask cluster, as the client sees it."""
+
+import time
+import uuid
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+
+import dask
+import distributed
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils import check_random_state
+
+from ..bijections._marginal_quantile import SMALL_SAMPLE
+from ..density._warnings import warn_user
+from . import _partitions, _training
+
+POLL = 0.5  # seconds between two looks at the workers
+WAIT = 60.0  # seconds for a first worker
+MAX_RESTARTS = 3
+PATIENCE = 10.0  # seconds for all workers to report why they stopped
+
+
+class WorkersLost(Exception):
+    """Some workers died in the training."""
+
+
+class Fit:
+    """One fit to a Dask collection.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The client.
+    estimator : FlowDensity
+        The density; it is left as it is.
+    X, sample_weight : Dask collections
+        The rows and their weights.
+    """
+
+    def __init__(self, client, estimator, X, sample_weight):
+        self.client = client
+        self.estimator = clone(estimator)
+        self.estimator._validate_params()
+        self.meta = X._meta if hasattr(X, "columns") else None
+        self.parts = partitions_of(X)
+        self.weights = [None] * len(self.parts)
+        if sample_weight is not None:
+            self.weights = partitions_of(sample_weight)
+            if len(self.weights) != len(self.parts):
+                raise ValueError(
+                    f"sample_weight has {len(self.weights)} partitions, but X has "
+                    f"{len(self.parts)}: give it the partitions of X, for example by rechunk."
+                )
+        self.seed = check_random_state(estimator.random_state).randint(2**31 - 1)
+
+    def run(self):
+        """Return the fitted estimator."""
+        with self.client.as_current(), scheduler_errors(self.client):
+            self._prepare()
+            state = None
+            for n_lost in range(MAX_RESTARTS + 1):
+                key = f"skflows-{uuid.uuid4().hex}"
+                futures: dict = {}
+                try:
+                    self._start(key, futures, state)
+                    return self._result(futures)
+                except WorkersLost as error:
+                    if n_lost == MAX_RESTARTS:
+                        raise RuntimeError(
+                            f"{error} It was the {n_lost + 1}th time, so the fit is given up: look "
+                            "into the logs of the workers; they may need more memory."
+                        ) from error
+                    n_epochs, state = self._latest_state(key, state)
+                    warn_user(f"{error} Training continues on the others after epoch {n_epochs}.")
+                finally:
+                    self._end(key, futures)
+
+    def _prepare(self):
+        """Validate the partitions on the workers, and draw the sample."""
+        client, estimator = self.client, self.estimator
+        validated = dask.delayed(_partitions.validated)
+        there = dask.delayed(estimator, traverse=False)
+        pairs = zip(self.parts, self.weights, strict=True)
+        parts = client.compute([validated(there, i, *pair) for i, pair in enumerate(pairs)])
+        del self.weights
+        facts = self._of_parts(_partitions.facts, dict(enumerate(parts)))
+        sizes, weights = zip(*facts, strict=True)
+        self.sizes = {i: size for i, size in enumerate(sizes) if size}
+        self.parts = {i: parts[i] for i in self.sizes}
+        n = sum(sizes)
+        if n < 2:
+            raise ValueError(f"X has {n} rows of positive weight; at least 2 are needed.")
+        wanted = estimator.early_stopping
+        wanted = n >= SMALL_SAMPLE if wanted == "auto" else wanted
+        estimator.set_params(early_stopping=wanted)
+        held_out = {"fraction": estimator.validation_fraction * wanted, "seed": self.seed}
+        self.settings = {"n_rows": n, "mean_weight": sum(weights) / n} | held_out
+        samples = client.map(
+            _partitions.sample_of, list(self.parts.values()), n_rows=n, pure=False, **held_out
+        )
+        self.sample = client.submit(_partitions.joined_sample, samples, self.meta, pure=False)
+        if estimator.bounds is not None:
+            columns = client.submit(_partitions.columns_of, estimator, self.sample, pure=False)
+            known = {"estimator": estimator, "columns": columns}
+            self._of_parts(_partitions.check_bounds, self.parts, **known)
+
+    def _of_parts(self, function, parts, **kwargs):
+        """Return the value of a function for each partition; an error names the partition."""
+        found = self.client.map(function, list(parts.values()), pure=False, **kwargs)
+        distributed.wait(found)
+        for i, future in zip(parts, found, strict=True):
+            if future.status == "error":
+                error = future.exception()
+                kind = type(error) if isinstance(error, TypeError | ValueError) else RuntimeError
+                name = "" if kind is type(error) else f"{type(error).__name__}: "
+                raise kind(f"Partition {i} of X: {name}{error}") from error
+        return self.client.gather(found)
+
+    def _start(self, key, futures, state):
+        """Start the training on the workers that are there; add the future of each to a dict."""
+        client, shares = self.client, self._shares()
+        first = next(iter(shares))
+        address = client.run(_training.open_store, key, host_of(first), workers=[first])[first]
+        for rank, (worker, numbers) in enumerate(shares.items()):
+            futures[worker] = client.submit(
+                _training.train,
+                self.estimator,
+                self.sample,
+                [self.parts[i] for i in numbers],
+                state,
+                (key, address, host_of(worker), rank, len(shares)),
+                **self.settings,
+                key=f"{key}-{rank}",
+                workers=[worker],
+                allow_other_workers=False,
+                priority=1,
+            )
+
+    def _latest_state(self, key, state):
+        """Return the number of epochs that survive, and the state after them, as a future."""
+        client = self.client
+        n_epochs = client.run(_training.n_epochs, key, on_error="ignore")
+        if not any(n_epochs.values()):
+            return 0, state
+        worker = max(n_epochs, key=n_epochs.get)
+        state = client.submit(_training.state, key, workers=[worker], pure=False)
+        distributed.wait(state)
+        return n_epochs[worker], state
+
+    def _end(self, key, futures):
+        """End the training on all workers; without a scheduler, they end themselves."""
+        if self.client.status != "running":
+            return
+        with suppress(Exception):
+            self.client.cancel(list(futures.values()), force=True)
+            self.client.run(_training.close, key, on_error="ignore")
+
+    def _shares(self):
+        """Return the numbers of the partitions of each worker.
+
+        Which partitions train together does not depend on where they are, so that two fits are
+        equal. They go to the worker that has most of their rows.
+        """
+        client, numbers = self.client, list(self.sizes)
+        sizes = np.array(list(self.sizes.values()))
+        client.wait_for_workers(1, timeout=WAIT)
+        workers = list(client.nthreads())
+        middles = (np.cumsum(sizes) - sizes / 2) / sizes.sum()
+        group_of = (middles * len(workers)).astype(int)
+        groups = [np.flatnonzero(group_of == g) for g in range(len(workers))]
+        homes = client.who_has(list(self.parts.values()))
+        shares = {}
+        for group in filter(len, groups):
+            at_home = dict.fromkeys(workers, 0)
+            for i in group:
+                for worker in set(homes[self.parts[numbers[i]].key]) & set(workers):
+                    at_home[worker] += sizes[i]
+            worker = max(workers, key=at_home.get)
+            workers.remove(worker)
+            shares[worker] = [numbers[i] for i in group]
+        return shares
+
+    def _result(self, futures):
+        """Return the result of the first worker, or raise the error that stopped the training."""
+        workers = {future: worker for worker, future in futures.items()}
+        pending, stopped, lost = set(workers), None, []
+        errors = []
+        while pending:
+            with suppress(TimeoutError):
+                done, pending = distributed.wait(
+                    pending, timeout=POLL, return_when="FIRST_COMPLETED"
+                )
+                errors += [f.exception() for f in done if f.status != "finished"]
+            lost = [worker for worker in futures if worker not in self.client.nthreads()]
+            pending = {future for future in pending if workers[future] not in lost}
+            if (errors or lost) and stopped is None:
+                stopped = time.monotonic()
+            if stopped is not None and time.monotonic() - stopped > PATIENCE:
+                break
+        causes = [error for error in errors if not isinstance(error, ConnectionError)]
+        if causes:
+            raise causes[0]
+        if lost:
+            raise WorkersLost(f"The Dask workers {lost} died in the training.")
+        if errors:
+            raise errors[0]
+        estimator, warned = next(iter(futures.values())).result()
+        for category, message in warned:
+            warn_user(message, category)
+        return estimator
+
+
+def host_of(worker):
+    """Return the host in the address of a worker."""
+    protocol, _, place = worker.partition("://")
+    return "127.0.0.1" if protocol == "inproc" else place.rpartition(":")[0].strip("[]")
+
+
+def partitions_of(collection):
+    """Return the partitions of a Dask collection as delayed objects, in one block of columns."""
+    if not hasattr(collection, "to_delayed"):
+        raise TypeError(
+            f"DaskDensity takes Dask arrays and DataFrames, not {type(collection).__name__}; "
+            "fit the estimator itself to a table in memory."
+        )
+    if getattr(collection, "numblocks", (1,))[1:] not in ((), (1,)):
+        collection = collection.rechunk({1: -1})
+    return list(np.ravel(collection.to_delayed()))
+
+
+@contextmanager
+def scheduler_errors(client):
+    """Raise a clear error if the scheduler died in this context."""
+    try:
+        yield
+    except (CancelledError, OSError, TimeoutError) as error:
+        if client.status == "running":
+            raise
+        raise ConnectionError(
+            f"The Dask scheduler at {client.scheduler.address} is gone, and the fit with it: "
+            "start the cluster again, and fit again."
+        ) from error

@@ -1,0 +1,161 @@
+"""Convolutional networks on grids, causal over the height."""
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .activations import squash
+from .convolutional import Convolution, ConvolutionalNet
+from .residual_mlp import FARTHEST_SEEN
+
+SIZE = 3  # of the kernels
+
+
+class CausalConvolution(Convolution):
+    """A dilated 3x3 convolution that sees its own row and rows above it, to both sides.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Numbers of channels.
+    dilation : int
+        Distance of the rows, and of the columns, that it sees.
+    """
+
+    def __init__(self, n_in, n_out, dilation):
+        super().__init__(n_in, n_out, SIZE)
+        self.dilation = dilation
+
+    def forward(self, h):
+        """Map all rows of ``(n, channels, height, width)``."""
+        d = self.dilation
+        return self._convolve(F.pad(h, (d, d, (SIZE - 1) * d, 0)), (d, d))
+
+    def next_row(self, rows):
+        """Return the last row of the output, from a list of the rows of the input so far."""
+        d = self.dilation
+        last = len(rows) - 1
+        seen = [
+            rows[i] if i >= 0 else 0 * rows[0] for i in range(last - (SIZE - 1) * d, last + 1, d)
+        ]
+        return self._convolve(F.pad(torch.cat(seen, 2), (d, d)), (1, d))
+
+    def _convolve(self, h, dilation):
+        weight = self.weight.flatten(0, -4)
+        groups = h.shape[1] // weight.shape[1]
+        return F.conv2d(h, weight, self.bias.flatten(), dilation=dilation, groups=groups)
+
+
+class CausalNet(ConvolutionalNet):
+    """A network whose outputs at a row of a grid depend on the rows above it, at all positions.
+
+    Layer k has a dilation of ``2 ** k``, so L layers see ``2 ** (L + 1) - 1`` rows above.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height and width of the grid of single values in the columns.
+    n_out : int
+        Number of output channels.
+    hidden_layer_sizes : tuple of int
+        Channels of each hidden layer; a layer as wide as the one before it is residual.
+    n_context : int, default=0
+        Size of the context.
+    n_frames : int, default=1
+        Number of frames that the context consists of, one after another. They are spread evenly
+        over the width, with linear interpolation between them.
+    activation, dropout
+        As of `ConvolutionalNet`.
+    """
+
+    def __init__(
+        self,
+        shape,
+        n_out,
+        hidden_layer_sizes,
+        n_context=0,
+        n_frames=1,
+        activation="relu",
+        dropout=0.0,
+    ):
+        nn.Module.__init__(self)
+        self.shape = tuple(shape)
+        sizes = list(hidden_layer_sizes)
+        self.n_frames = n_frames
+        self.activation = activation
+        self.dropout = dropout
+        self.input = Convolution(2, sizes[0], 1)
+        self.hidden = nn.ModuleList(
+            CausalConvolution(a, b, 2**k) for k, (a, b) in enumerate(pairwise([sizes[0], *sizes]))
+        )
+        self.output = Convolution(sizes[-1], n_out, 1, zero=True)
+        n_channels = n_context // n_frames
+        self.frames = Convolution(n_channels, sizes[0], 1) if n_context else None
+
+    def forward(self, x, context=None):
+        """Return the outputs of columns x, of shape (height * width * n_out, n)."""
+        *members, _, n = x.shape
+        seen = self._seen(x.unflatten(-2, self.shape))
+        above = F.pad(seen, (0, 0, 1, -1))
+        shift = self._shift(context, n)
+        return self._outputs(above, shift, members, lambda k, h: self.hidden[k](h))
+
+    def solve(self, next_row, z, context=None):
+        """Find columns row by row, at the cost of one evaluation.
+
+        Parameters
+        ----------
+        next_row : callable
+            ``next_row(i, outputs)`` returns columns ``(width, n)`` of row i, from the outputs at
+            this row, of shape ``(width * n_out, n)``.
+        z : Tensor of shape (height * width, n)
+            Gives shape, dtype and device.
+        context : Tensor, optional
+            The context.
+
+        Returns
+        -------
+        x : Tensor of shape (height * width, n)
+            The columns.
+        """
+        *members, _, n = z.shape
+        shift = self._shift(context, n)
+        history: list[list[torch.Tensor]] = [[] for _ in self.hidden]
+
+        def convolve(k, h):
+            history[k].append(h)
+            return self.hidden[k].next_row(history[k])
+
+        above = 0 * self._seen(z.unflatten(-2, self.shape)[..., :1, :, :])
+        rows = []
+        for i in range(self.shape[0]):
+            rows.append(next_row(i, self._outputs(above, shift, members, convolve)))
+            above = self._seen(rows[-1].unsqueeze(-3))
+        return torch.cat(rows, -2)
+
+    def _seen(self, x):
+        """Return what the network sees of columns ``(rows, width, n)``: their values, and ones.
+
+        The ones tell values from padding.
+        """
+        values = squash(x, FARTHEST_SEEN).movedim((-1, -3, -2), (0, 1, 2)).unsqueeze(-1)
+        # Channels last in memory, where convolutions of few channels are fastest.
+        return torch.cat([values, torch.ones_like(values)], -1).flatten(3).movedim(-1, 1)
+
+    def _shift(self, context, n):
+        """Return what the context adds to the first hidden layer at each position of a row."""
+        if self.frames is None:
+            return 0.0
+        frames = context.unflatten(-1, (self.n_frames, -1)).movedim((-3, -2), (0, -1))
+        shift = self.frames(frames.reshape(n, -1, 1, self.n_frames))
+        return F.interpolate(shift.squeeze(2), self.shape[1], mode="linear").unsqueeze(2)
+
+    def _outputs(self, above, shift, members, convolve):
+        h = self.input(above) + shift
+        for k in range(len(self.hidden)):
+            update = convolve(k, self._activate(h, members))
+            h = h + update if update.shape == h.shape else update
+        maps = self.output(self._activate(h, members)).movedim(1, -1).unflatten(-1, (*members, -1))
+        return maps.movedim((0, 1, 2), (-1, -4, -3)).flatten(-4, -2)

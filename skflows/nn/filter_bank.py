@@ -1,0 +1,77 @@
+"""A fixed bank of filters: local features of images at several scales."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+N_ORIENTATIONS = 4
+RADIUS = 3  # of the filters, whose Gaussian has a standard deviation of 1
+N_SCALES = 3  # each half as fine as the one before
+LEAST = 8  # height and width of an image that has a coarser scale
+STRIDE = 4  # pixels between neighbouring places
+FLOOR = 0.02  # added to energies, in standard deviations of the pixels
+
+
+def gaussian_derivatives():
+    """Return filters ``(9, 1, 7, 7)``: a Gaussian, and its first and second derivatives along each
+    orientation."""
+    t = torch.arange(-RADIUS, RADIUS + 1, dtype=torch.float64)
+    blur = torch.exp(-t.square() / 2)
+    blur /= blur.sum()
+    slope = -t * blur
+    curve = (t.square() - 1) * blur
+    curve -= curve.mean()
+    x, y = torch.outer(blur, slope), torch.outer(slope, blur)
+    xx, xy, yy = torch.outer(blur, curve), torch.outer(slope, slope), torch.outer(curve, blur)
+    angles = [math.pi * i / N_ORIENTATIONS for i in range(N_ORIENTATIONS)]
+    turns = [(math.cos(a), math.sin(a)) for a in angles]
+    first = [c * x + s * y for c, s in turns]
+    second = [c * c * xx + 2 * c * s * xy + s * s * yy for c, s in turns]
+    return torch.stack([torch.outer(blur, blur), *first, *second])[:, None]
+
+
+class FilterBank(nn.Module):
+    """Local means, and logarithms of local energies of Gaussian derivatives.
+
+    Parameters
+    ----------
+    loc, scale : ndarray of shape (n_channels,)
+        Mean and standard deviation by which the pixels of each channel are standardised.
+
+    References
+    ----------
+    Freeman & Adelson, "The Design and Use of Steerable Filters", 1991.
+    """
+
+    def __init__(self, loc, scale):
+        super().__init__()
+        scale = torch.as_tensor(scale)
+        self.register_buffer("loc", torch.as_tensor(loc)[:, None, None])
+        self.register_buffer("scale", torch.where(scale > 0, scale, 1.0)[:, None, None])
+        self.register_buffer("filters", gaussian_derivatives())
+
+    def forward(self, images):
+        """Return the features ``(n, k, rows, columns)`` of images ``(n, channels, height,
+        width)``, one place for each 4 x 4 pixels."""
+        images = (images - self.loc) / self.scale
+        n, n_channels = images.shape[:2]
+        found: list[torch.Tensor] = []
+        for scale in range(N_SCALES):
+            if scale:
+                if min(images.shape[2:]) < LEAST:
+                    break
+                images = F.avg_pool2d(images, 2)
+            padded = F.pad(images, (RADIUS,) * 4, mode="replicate")
+            responses = F.conv2d(padded.flatten(0, 1)[:, None], self.filters)
+            energies = torch.cat([responses[:, :1], responses[:, 1:].square()], 1)
+            stride = max(1, STRIDE >> scale)
+            reach = max(1, stride - 1)
+            local = F.avg_pool2d(energies, 2 * reach + 1, stride, reach, count_include_pad=False)
+            local = torch.cat([local[:, :1], (local[:, 1:] + FLOOR**2).log() / 2], 1)
+            local = local.unflatten(0, (n, n_channels)).flatten(1, 2)
+            if found:
+                local = F.interpolate(local, found[0].shape[2:], mode="bilinear")
+            found.append(local)
+        return torch.cat(found, 1)

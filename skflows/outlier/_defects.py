@@ -1,0 +1,435 @@
+"""Defects in images: the density of local features, averaged over places and rotations."""
+
+import copy
+import math
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin
+from sklearn.callback import CallbackSupportMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+
+from ..density import RealNVPDensity
+from ..density._outlier_labels import OutlierLabelsMixin
+from ..density._third_party import fit_density, fit_subtask
+from ..ensemble._stacked import clone_with_seeds
+from ..persistence.mixin import PersistenceMixin
+from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit_context
+from ..preprocessing.validation import validate_rows
+from ._calibration import NULLS
+from ._detector import DensityOutlierDetector
+
+MAX_PLACES = 20_000  # that a density is fitted to
+HELD_OUT = 5  # one of so many images is held out for early stopping
+PIXELS_AT_ONCE = 2**18
+
+
+class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
+    """Detector of defects in images, from images without defects.
+
+    A flow learns the density of local features: the responses of a fixed bank of filters, at
+    several scales, around each place of the images and of their rotations. The score of an image is
+    the mean log-density of its features over places and rotations. This is DifferNet (Rudolph et
+    al., 2021) with features at many places, in place of one row of features for an image: a few
+    images then have enough rows for a flow.
+
+    Parameters
+    ----------
+    image_shape : tuple of int, default=None
+        Height, width and channels of the images, or height and width of grey ones. Rows are then
+        flattened images, and all methods take arrays of shape ``(n_samples, height, width,
+        channels)`` too. None takes the shape from such an array; rows alone are taken as square
+        images if their length is a square number, otherwise as lines of pixels.
+
+    features : callable, default=None
+        Function or `torch.nn.Module` that takes a float32 tensor of images ``(n, channels, height,
+        width)`` and returns their features, of shape ``(n, k)`` or, for many places, ``(n, k, rows,
+        columns)``. None is a bank of Gaussian derivatives: the logarithms of their local energies,
+        for two orders, four orientations and up to three scales, and the local mean.
+
+    estimator : estimator, default=None
+        Density of the features, with `fit` and `score_samples`. None is a `RealNVPDensity` of
+        whitened features.
+
+    n_rotations : int, default=4
+        Number of rotated copies of each image, by multiples of ``360 / n_rotations`` degrees, in
+        `fit` and in scores. Multiples of 90 degrees are exact, others interpolate pixels. Choose 1
+        if the orientation of the images is fixed and matters.
+
+    calibration : {"conformal", "empirical_null"} or None, default="conformal"
+        How scores become p-values; see `DensityOutlierDetector`. None fits a single density, and
+        sets the threshold by the scores of the images of `fit`.
+
+    cv : "auto", int, cross-validation generator or iterable, default="auto"
+        How images are held out to calibrate; "auto" is 5 folds. Each fold has a density of its own.
+
+    alpha : float, default=0.05
+        The p-value up to which `predict` flags an image. The smallest p-value of ``n`` images is
+        ``1 / (n + 1)``.
+
+    contamination : float, "auto" or None, default="auto"
+        Fraction of defective images in `fit`, in place of the threshold by `alpha`; see
+        `DensityOutlierDetector`.
+
+    random_state : int, RandomState instance or None, default=None
+        Seeds the folds, the choice of places and the density.
+
+    Attributes
+    ----------
+    detector_ : DensityOutlierDetector
+        The fitted detector of flattened images, whose further methods combine p-values of images.
+
+    image_shape_ : tuple of int
+        Height, width and channels of the images.
+
+    held_out_scores_ : ndarray of shape (n_samples,)
+        Score of each image of `fit` by a model that had not seen it, NaN if there is none.
+
+    offset_ : float
+        Score below which `predict` labels an image as defective.
+
+    n_features_in_ : int
+        Number of values of an image.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Column names seen in `fit`, if they are all strings.
+
+    References
+    ----------
+    Rudolph, Wandt & Rosenhahn, "Same Same But DifferNet: Semi-Supervised Defect Detection with
+    Normalizing Flows", 2021.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skflows.outlier import DefectDetector
+    >>> rng = np.random.default_rng(0)
+    >>> images = rng.normal(size=(24, 12, 12))
+    >>> scratched = rng.normal(size=(1, 12, 12))
+    >>> scratched[0, 6, 2:10] += 5
+    >>> detector = DefectDetector(cv=2, random_state=0).fit(images)
+    >>> detector.predict(scratched)
+    array([-1])
+    >>> detector.defect_map(scratched).shape
+    (1, 12, 12)
+    """
+
+    _parameter_constraints: dict = {
+        "image_shape": ["array-like", None],
+        "features": [callable, None],
+        "estimator": [HasMethods(["fit", "score_samples"]), None],
+        "n_rotations": [Interval(Integral, 1, None, closed="left")],
+        "calibration": [StrOptions(set(NULLS)), None],
+        "cv": [StrOptions({"auto"}), "cv_object"],
+        "alpha": [Interval(Real, 0, 1, closed="neither")],
+        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        image_shape=None,
+        *,
+        features=None,
+        estimator=None,
+        n_rotations=4,
+        calibration="conformal",
+        cv="auto",
+        alpha=0.05,
+        contamination="auto",
+        random_state=None,
+    ):
+        self.image_shape = image_shape
+        self.features = features
+        self.estimator = estimator
+        self.n_rotations = n_rotations
+        self.calibration = calibration
+        self.cv = cv
+        self.alpha = alpha
+        self.contamination = contamination
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Fit the density of the features, and calibrate the scores.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Images without defects, flattened or not.
+
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        task = {"estimator": self, "X": X, "y": y, "metadata": {}}
+        self._row_shape = self._shape_of(X)
+        X = validate_rows(self, X, ensure_min_samples=2)
+        self.image_shape_ = self._row_shape or shape_of_rows(X.shape[1])
+        random_state = check_random_state(self.random_state)
+        density = FeatureDensity(
+            self.image_shape_,
+            self.features,
+            default_density() if self.estimator is None else self.estimator,
+            self.n_rotations,
+            random_state.randint(2**31 - 1),
+        )
+        detector = DensityOutlierDetector(
+            density,
+            calibration=self.calibration,
+            cv=self.cv,
+            alpha=self.alpha,
+            contamination=self.contamination,
+            random_state=random_state.randint(2**31 - 1),
+        )
+        context = self._init_callback_context(max_subtasks=1)
+        context.call_on_fit_task_begin(**task)
+        self.detector_ = fit_subtask(context, self, detector, X)
+        self.offset_ = self.detector_.offset_
+        self.held_out_scores_ = self.detector_.held_out_scores_
+        self._judges_held_out = self.detector_._judges_held_out
+        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        return self
+
+    def _shape_of(self, X):
+        """Return the shape of the images, or None for rows without one."""
+        shape = self.image_shape
+        if shape is None:
+            shape = np.shape(X)[1:] if getattr(X, "ndim", 2) > 2 else None
+        if shape is None:
+            return None
+        sizes = tuple(shape) + (1,) * (len(shape) == 2)
+        is_size = [isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in sizes]
+        if len(sizes) != 3 or not all(is_size):
+            raise ValueError(
+                f"The images have the shape {tuple(shape)}: give the height, the width and, unless "
+                "they are grey, the number of channels, as positive integers such as (64, 64, 3)."
+            )
+        return sizes
+
+    def score_samples(self, X):
+        """Return the score of each image: the lower, the more probably it has a defect.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Images, flattened or not.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            Mean log-density of the features, in nats, over places, rotations and folds.
+        """
+        return super().score_samples(X)
+
+    def _score_rows(self, X):
+        return self.detector_.score_samples(X)
+
+    def p_values(self, X):
+        """Return the p-value of each image under the distribution of images without defects.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            New images, flattened or not.
+
+        Returns
+        -------
+        p_values : ndarray of shape (n_samples,)
+            Between 0 and 1; see `DensityOutlierDetector.p_values`.
+        """
+        check_is_fitted(self)
+        return self.detector_.p_values(validate_rows(self, X, reset=False))
+
+    def defect_map(self, X, *, sigma=2.0):
+        """Return how much each pixel matters for the oddness of its image.
+
+        This is the absolute gradient of minus the score in the pixels, summed over channels and
+        smoothed. It needs features and a density through which torch can differentiate: the default
+        ones can.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Images, flattened or not.
+
+        sigma : float, default=2.0
+            Standard deviation of the Gaussian that smooths the map, in pixels; 0 for none.
+
+        Returns
+        -------
+        defect_map : ndarray of shape (n_samples, height, width)
+            In nats per unit of the pixels; high where a defect is probable.
+        """
+        from scipy.ndimage import gaussian_filter
+
+        check_is_fitted(self)
+        if not (isinstance(sigma, Real) and 0 <= sigma < math.inf):
+            raise ValueError(f"sigma={sigma!r}; it must be a number of at least 0, in pixels.")
+        X = validate_rows(self, X, reset=False)
+        slopes = np.mean([m.density.score_gradient(X) for m in self.detector_.models_], axis=0)
+        pixels = np.abs(slopes).reshape(len(X), *self.image_shape_).sum(axis=-1)
+        return gaussian_filter(pixels, (0, sigma, sigma), mode="nearest")
+
+
+def shape_of_rows(n_features):
+    """Return the shape of images that come as rows of a given length, without a shape."""
+    side = math.isqrt(n_features)
+    return (side, side, 1) if side**2 == n_features else (1, n_features, 1)
+
+
+def default_density():
+    """Return the density of features that is used if none is given."""
+    return RealNVPDensity(
+        n_transforms=4,
+        hidden_layer_sizes=(64,),
+        dropout=0.0,
+        preprocessing="whiten",
+        discrete=None,
+        contamination=None,
+        learning_rate_init=5e-3,
+        max_iter=40,
+    )
+
+
+class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
+    """Images, as rows of pixels, by the mean log-density of their features.
+
+    Parameters
+    ----------
+    image_shape : tuple of int
+        Height, width and channels.
+    features : callable or None
+        The features, as of `DefectDetector`.
+    estimator : estimator
+        Their density.
+    n_rotations : int
+        Number of rotated copies.
+    random_state : int
+        Seed.
+    """
+
+    def __init__(self, image_shape, features, estimator, n_rotations, random_state):
+        self.image_shape = image_shape
+        self.features = features
+        self.estimator = estimator
+        self.n_rotations = n_rotations
+        self.random_state = random_state
+
+    def fit(self, X, y=None):
+        from torch import nn
+
+        from ..nn.filter_bank import FilterBank
+
+        random_state = check_random_state(self.random_state)
+        if self.features is None:
+            pixels = np.asarray(X, dtype=np.float64).reshape(-1, self.image_shape[-1])
+            self.features_ = FilterBank(pixels.mean(axis=0), pixels.std(axis=0))
+        else:
+            self.features_ = copy.deepcopy(self.features)
+            if isinstance(self.features_, nn.Module):
+                # Statistics of batches would mix images.
+                self.features_.eval().requires_grad_(False)
+        estimator = clone_with_seeds(self.estimator, random_state)
+        n_held_out = len(X) // HELD_OUT if has_fit_parameter(estimator, "X_val") else 0
+        order = random_state.permutation(len(X))
+        rows = self._some_places(X[order[n_held_out:]], MAX_PLACES, random_state)
+        if n_held_out:  # whole images, because their places and copies resemble each other
+            held_out = X[order[:n_held_out]]
+            held_out = self._some_places(held_out, MAX_PLACES // HELD_OUT, random_state)
+            self.density_ = estimator.fit(rows, X_val=held_out)
+        else:
+            self.density_ = fit_density(estimator, rows)
+        return self
+
+    def _some_places(self, X, most, random_state):
+        """Return the features at random places of some images and their copies, as rows."""
+        found = []
+        for images in self._batches(X):
+            share = math.ceil(most * len(images) / (len(X) * self.n_rotations))
+            for places in self._copies(images):
+                rows = places.reshape(-1, places.shape[-1]).detach().numpy()
+                if len(rows) > share:
+                    rows = rows[np.sort(random_state.choice(len(rows), share, replace=False))]
+                found.append(rows)
+        return np.concatenate(found)
+
+    def score_samples(self, X):
+        def scores(images):
+            found = []
+            for places in self._copies(images):
+                rows = places.reshape(-1, places.shape[-1]).detach().numpy()
+                scores = np.asarray(self.density_.score_samples(rows), dtype=np.float64)
+                found.append(scores.reshape(len(images), -1).mean(axis=1))
+            return np.mean(found, axis=0)
+
+        return np.concatenate([scores(images) for images in self._batches(X)])
+
+    def score_gradient(self, X):
+        """Return the gradient of the score of each image in its pixels, as rows."""
+        import torch
+
+        if not hasattr(self.density_, "distribution"):
+            raise ValueError(
+                f"defect_map needs a density that torch can differentiate, and "
+                f"{type(self.density_).__name__} is none: give a flow, such as RealNVPDensity."
+            )
+        log_density = self.density_.distribution().log_prob
+        found = []
+        for images in self._batches(X):
+            images.requires_grad_()
+            try:
+                total = sum(log_density(places).mean(1).sum() for places in self._copies(images))
+                (slope,) = torch.autograd.grad(total / self.n_rotations, images)
+            except RuntimeError as error:
+                raise ValueError(
+                    "defect_map needs features that torch can differentiate: compute those of "
+                    "`features` from its tensor by torch operations alone."
+                ) from error
+            found.append(slope.permute(0, 2, 3, 1).flatten(1).double().numpy())
+        return np.concatenate(found)
+
+    def _batches(self, X):
+        """Yield tensors of images ``(n, channels, height, width)``."""
+        import torch
+
+        size = max(1, PIXELS_AT_ONCE // X.shape[1])
+        dtype = torch.float64 if self.features is None else torch.float32
+        for start in range(0, len(X), size):
+            rows = torch.tensor(X[start : start + size], dtype=dtype)
+            yield rows.view(-1, *self.image_shape).permute(0, 3, 1, 2).contiguous()
+
+    def _copies(self, images):
+        """Yield the features of each rotated copy of images, of shape (n, places, k)."""
+        import torch
+
+        n = len(images)
+        for i in range(self.n_rotations):
+            found = torch.as_tensor(self.features_(rotated(images, i, self.n_rotations)))
+            if found.dim() not in (2, 4) or len(found) != n:
+                raise ValueError(
+                    f"features returned an array of shape {tuple(found.shape)} for {n} images; it "
+                    f"must return one of shape ({n}, k) or ({n}, k, rows, columns)."
+                )
+            found = found.reshape(n, found.shape[1], -1).mT.double()
+            yield found
+
+
+def rotated(images, i, n):
+    """Return images rotated by i of n equal parts of a full turn, exactly if these are quarters."""
+    import torch
+    from torch.nn import functional as F
+
+    if 4 * i % n == 0:
+        return torch.rot90(images, 4 * i // n, (2, 3))
+    angle = 2 * math.pi * i / n
+    height, width = images.shape[2:]
+    cos, sin = math.cos(angle), math.sin(angle)
+    turn = images.new_tensor([[cos, -sin * height / width, 0], [sin * width / height, cos, 0]])
+    grid = F.affine_grid(turn.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)

@@ -1,0 +1,265 @@
+"""Densities of Dask collections, on a cluster of two worker processes."""
+
+import os
+import pickle
+import signal
+import threading
+import time
+
+import joblib
+import numpy as np
+import pytest
+from _densities import banana
+from sklearn.base import clone
+
+from skflows import DensityOutlierDetector, MAFDensity, NSFDensity, StackedDensity, TableDensity
+from skflows.model_selection import FlowGridSearchCV
+
+dask = pytest.importorskip("dask")
+da = pytest.importorskip("dask.array")
+dd = pytest.importorskip("dask.dataframe")
+distributed = pytest.importorskip("distributed")
+import pandas as pd  # noqa: E402
+
+from skflows.dask import DaskDensity, _fit, _partitions, _training  # noqa: E402
+
+pytestmark = [
+    pytest.mark.distributed,
+    pytest.mark.filterwarnings("default::ResourceWarning"),
+    pytest.mark.filterwarnings("default::pytest.PytestUnraisableExceptionWarning"),
+]
+X = np.column_stack([banana(900), np.random.default_rng(1).poisson(2, 900)])
+WEIGHT = np.random.default_rng(2).uniform(0, 2, len(X))
+SMALL = {"n_transforms": 2, "hidden_layer_sizes": 8, "dropout": 0, "random_state": 0}
+
+
+@pytest.fixture(scope="session")
+def client():
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
+    )
+    with cluster, distributed.Client(cluster) as client:
+        yield client
+
+
+def single(density, X, weight=None, chunks=250):
+    """Fit a density in one process, to the rows that the workers train on and hold out."""
+    held = []
+    seed = np.random.RandomState(0).randint(2**31 - 1)
+    for i, start in enumerate(range(0, len(X), chunks)):
+        rows = X[start : start + chunks]
+        held.append(_partitions.is_held_out(_partitions.Partition(i, rows, None), 0.1, seed))
+    held = np.concatenate(held)
+    weights = {}
+    if weight is not None:
+        weights = {"sample_weight": weight[~held], "sample_weight_val": weight[held]}
+    return clone(density).fit(X[~held], X_val=X[held], **weights)
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHT])
+def test_a_single_batch_gives_what_one_process_gives(client, weight):
+    density = MAFDensity(batch_size=1000, max_iter=8, discrete=None, **SMALL)
+    one = single(density, X, weight)
+    weights = None if weight is None else da.from_array(weight, chunks=250)
+    table = da.from_array(X, chunks=(250, 2))  # the columns are in two blocks
+    found = DaskDensity(density).fit(table, sample_weight=weights)
+    assert abs(found.score(table) - one.score(X)) < 1e-4
+    local = found.to_local()
+    np.testing.assert_allclose(local.loss_curve_, one.loss_curve_, atol=1e-4)
+    np.testing.assert_allclose(local.validation_scores_, one.validation_scores_, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return pd.DataFrame(X, columns=["a", "b", "n"]).astype({"n": int})
+
+
+@pytest.fixture(scope="module")
+def fitted(client, frame):
+    """A density of a DataFrame in uneven partitions, one of them empty, of unknown sizes."""
+    table = dd.from_pandas(frame, npartitions=5).query("a > -1 or index > 300")
+    density = DaskDensity(NSFDensity(max_iter=5, **SMALL), client).fit(table)
+    return density, table
+
+
+def test_two_fits_are_equal(fitted):
+    density, table = fitted
+    again = clone(density).fit(table).to_local()
+    rows = table.compute()
+    np.testing.assert_array_equal(again.score_samples(rows), density.to_local().score_samples(rows))
+
+
+@pytest.mark.parametrize("method", ["score_samples", "decision_function", "predict", "transform"])
+def test_results_are_lazy_and_those_of_the_local_density(fitted, method):
+    density, table = fitted
+    local = getattr(density.to_local(), method)
+    rows = table.compute()
+    found = getattr(density, method)(table)
+    computed = found.compute()
+    np.testing.assert_allclose(computed, local(rows), atol=1e-9)
+    assert found.npartitions == table.npartitions
+    assert [*computed.index] == [*rows.index]
+    assert type(found._meta) is type(computed)
+    np.testing.assert_array_equal(found._meta.dtypes, computed.dtypes)
+    array = table.to_dask_array()  # of unknown chunk sizes
+    np.testing.assert_array_equal(getattr(density, method)(array).compute(), computed)
+
+
+def test_samples_are_lazy(fitted, frame, monkeypatch):
+    monkeypatch.setattr("skflows.dask._density.CHUNK", 40)
+    density, _ = fitted
+    drawn = density.sample(100, random_state=0)
+    assert drawn.npartitions == 3
+    rows = drawn.compute()
+    assert rows.shape == (100, 3)
+    pd.testing.assert_series_equal(rows.dtypes, frame.dtypes)
+    pd.testing.assert_series_equal(rows.dtypes, drawn.dtypes)
+    assert len(rows.drop_duplicates()) == 100
+
+
+def test_a_density_of_arrays_draws_arrays(client):
+    table = da.from_array(X, chunks=(300, 3))
+    density = DaskDensity(NSFDensity(max_iter=1, **SMALL)).fit(table)
+    assert density.sample(7, 0).shape == density.sample(7, 0).compute().shape == (7, 3)
+    assert pickle.loads(pickle.dumps(density)).to_local().score(X) == density.to_local().score(X)
+
+
+def fail_in_the_third(block, block_info=None):
+    if block_info[0]["chunk-location"][0] == 2:
+        raise ZeroDivisionError("no such file")
+    return block
+
+
+WITH_NAN = X.copy()
+WITH_NAN[:, 1] = np.nan
+TABLE = da.from_array(X, chunks=(300, 3))
+BOUNDED = NSFDensity(bounds={1: (-1e3, 1.0)})
+
+
+@pytest.mark.parametrize(
+    ("density", "table", "weight", "message"),
+    [
+        (NSFDensity(), TABLE.map_blocks(fail_in_the_third, dtype=float), None,
+         "Partition 2 of X: ZeroDivisionError: no such file"),
+        (NSFDensity(), da.from_array(WITH_NAN, chunks=(300, 3)), None,
+         "Partition 0 of X: Input X contains NaN"),
+        (NSFDensity(), TABLE, da.from_array(-WEIGHT, chunks=300), "Partition 0 .* negative"),
+        (NSFDensity(), TABLE, da.from_array(WEIGHT, chunks=200), "5 partitions, but X has 3"),
+        (BOUNDED, TABLE, None, r"Partition 0 of X: X\[.* not within bounds"),
+        (NSFDensity(), TABLE[TABLE[:, 0] > 1e9], None, "0 rows .* at least 2"),
+        (NSFDensity(), X, None, "Dask arrays and DataFrames, not ndarray; fit the estimator"),
+        (TableDensity(), TABLE, None, "TableDensity is none. Fit it to a random sample"),
+        (NSFDensity(max_iter=0), TABLE, None, "max_iter"),
+    ],
+)  # fmt: skip
+def test_errors_say_what_to_do(client, density, table, weight, message):
+    with pytest.raises((ValueError, TypeError, RuntimeError), match=message):
+        DaskDensity(density).fit(table, sample_weight=weight)
+
+
+def test_a_killed_worker_is_survived(client, monkeypatch):
+    pids = client.run(os.getpid)
+    start = _fit.Fit._start
+
+    def kill(key):
+        while max(client.run(_training.n_epochs, key).values()) < 3:
+            time.sleep(0.01)
+        os.kill(max(pids.values()), signal.SIGKILL)
+
+    def start_and_kill(fit, key, *args):
+        start(fit, key, *args)
+        if not killers:
+            killers.append(threading.Thread(target=kill, args=(key,)))
+            killers[0].start()
+
+    killers = []
+    monkeypatch.setattr(_fit.Fit, "_start", start_and_kill)
+    density = NSFDensity(max_iter=80, early_stopping=False, **SMALL)
+    with pytest.warns(UserWarning, match=r"died .* continues on the others after epoch [1-9]"):
+        found = DaskDensity(density).fit(TABLE)
+    killers[0].join()
+    assert found.to_local().n_iter_ == 80
+    assert np.diff(found.to_local().loss_curve_).max() < 0.5  # it did not begin anew
+    client.wait_for_workers(2, timeout=30)
+
+
+def test_a_scheduler_that_dies_ends_the_fit(monkeypatch):
+    start = _fit.Fit._start
+
+    def start_and_close(fit, *args):
+        start(fit, *args)
+        cluster.sync(cluster.scheduler.close)
+
+    monkeypatch.setattr(_fit.Fit, "_start", start_and_close)
+    density = NSFDensity(max_iter=10_000, **SMALL)
+    cluster = distributed.LocalCluster(processes=False, dashboard_address=":0", silence_logs=50)
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "100ms"}),
+        cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+        pytest.raises(ConnectionError, match=r"The Dask scheduler at .* is gone"),
+    ):
+        DaskDensity(density, client).fit(TABLE)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        FlowGridSearchCV(NSFDensity(max_iter=2, **SMALL), {"activation": ["relu", "tanh"]}, cv=2),
+        StackedDensity(
+            [(name, NSFDensity(max_iter=2, **SMALL)) for name in "ab"], cv=2, random_state=0
+        ),
+        DensityOutlierDetector(
+            StackedDensity(
+                [(name, NSFDensity(max_iter=2, **SMALL)) for name in "ab"], cv=2, random_state=0
+            ),
+            random_state=0,
+        ),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_joblib_sends_fits_to_the_workers(client, estimator):
+    client.wait_for_workers(2, timeout=30)
+    here = clone(estimator).fit(X)
+    with joblib.parallel_config("dask"):
+        there = clone(estimator).fit(X)
+    np.testing.assert_allclose(there.score_samples(X), here.score_samples(X), atol=1e-6)
+
+
+# Without a cluster.
+
+
+def partition(number, rows):
+    return _partitions.Partition(number, rows, np.ones(len(rows)))
+
+
+def test_a_sample_of_a_large_table_shows_its_values(monkeypatch):
+    monkeypatch.setattr(_partitions, "MAX_ROWS", 200)
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.normal(size=5000), rng.integers(0, 9, 5000), np.zeros(5000)])
+    rows[17, 1], rows[4321, 2] = 40, 0.5
+    parts = [partition(i, part) for i, part in enumerate(np.split(rows, 5))]
+    found = [_partitions.sample_of(part, 5000, 0.1, 0) for part in parts]
+    masks = [_partitions.is_held_out(part, 0.1, 0) for part in parts]
+    train = rows[~np.concatenate(masks)]
+    sample = _partitions.joined_sample(found, None)
+    is_row = sample["sample_weight"] > 0.5
+    assert 175 <= is_row.sum() <= 185
+    assert sample["sample_weight"][~is_row].sum() < 1e-6
+    for ours, theirs in zip(sample["X"].T, train.T, strict=True):
+        assert ours.min() == theirs.min()
+        assert ours.max() == theirs.max()
+    assert {*sample["X"][:, 1]} == {*train[:, 1]}
+    assert {*sample["X"][:, 2]} == {*train[:, 2]}
+    assert {*map(tuple, sample["X"])} <= {*map(tuple, train)}
+    assert len(sample["X_val"]) == pytest.approx(500, abs=10)
+    assert abs(np.median(sample["X"][is_row, 0])) < 0.3
+
+
+def test_rows_are_held_out_by_partition_wherever_it_is():
+    parts = [partition(i, np.full((n, 1), float(i))) for i, n in enumerate([95, 3, 0, 40])]
+    _, (held_out, _) = _partitions.split(parts, 0.2, 5)
+    alone = [_partitions.split([part], 0.2, 5)[1][0] for part in parts]
+    np.testing.assert_array_equal(held_out, np.concatenate(alone))
+    assert 19 <= (held_out == 0).sum() <= 20
+    assert 8 == (held_out == 3).sum()

@@ -1,0 +1,190 @@
+"""Defects in images: features, scores, p-values and maps."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from _densities import small
+from sklearn.base import clone
+from sklearn.mixture import GaussianMixture
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skflows import load
+from skflows.nn.filter_bank import FilterBank
+from skflows.outlier import DefectDetector
+from skflows.outlier._defects import rotated
+
+SHAPE = (12, 16, 1)
+RNG = np.random.default_rng(0)
+IMAGES = RNG.standard_normal((40, *SHAPE))
+SCRATCHED = RNG.standard_normal((10, *SHAPE))
+SCRATCHED[:, 6:8, 4:12] += 5
+FLOW = small("realnvp", preprocessing="whiten", discrete=None)
+
+
+def detector(estimator=FLOW, **params):
+    return DefectDetector(estimator=estimator, **{"random_state": 0, "cv": 2} | params)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return detector().fit(IMAGES)
+
+
+QUICK = small("realnvp", n_transforms=1, max_iter=1, discrete=None)
+
+
+@parametrize_with_checks([detector(QUICK, n_rotations=1, alpha=0.2)])
+def test_check_estimator(estimator, check):
+    check(estimator)
+
+
+def test_defects_are_found(fitted):
+    assert (fitted.predict(SCRATCHED) == -1).all()
+    assert (fitted.p_values(SCRATCHED) <= 0.05).all()
+    assert (fitted.decision_function(SCRATCHED) < 0).all()
+    assert (fitted.fit_predict(IMAGES) == 1).mean() > 0.9
+
+
+def test_map_shows_where(fitted):
+    maps = fitted.defect_map(SCRATCHED, sigma=1)
+    inside = np.zeros(SHAPE[:2], dtype=bool)
+    inside[5:9, 3:13] = True
+    assert maps.shape == (10, 12, 16)
+    assert (maps[:, inside].mean(axis=1) > 1.5 * maps[:, ~inside].mean(axis=1)).all()
+
+
+@pytest.mark.parametrize("n_rotations", [1, 4, 6])
+def test_map_is_the_gradient_of_the_score(n_rotations):
+    params = {"calibration": None, "cv": "auto", "n_rotations": n_rotations}
+    model = detector(image_shape=(8, 8, 2), **params).fit(RNG.standard_normal((20, 128)))
+    rows = RNG.standard_normal((2, 128))
+    direction = RNG.standard_normal(128)
+    step = 1e-3 * direction
+    slope = (model.score_samples(rows + step) - model.score_samples(rows - step)) / 2e-3
+    gradient = model.detector_.models_[0].density.score_gradient(rows)
+    np.testing.assert_allclose(gradient @ direction, slope, rtol=0.02, atol=0.05)
+    expected = np.abs(gradient).reshape(2, 8, 8, 2).sum(axis=3)
+    np.testing.assert_allclose(model.defect_map(rows, sigma=0), expected)
+
+
+def test_quarter_turns_do_not_change_the_score(fitted):
+    turned = np.rot90(IMAGES, 1, (1, 2)).copy()
+    square, other = IMAGES[:, :, :12], turned[:, :12]
+    model = detector().fit(square)
+    np.testing.assert_allclose(
+        model.score_samples(np.rot90(square, 1, (1, 2))), model.score_samples(square)
+    )
+    assert not np.allclose(model.score_samples(other), model.score_samples(square))
+
+
+def test_a_full_turn_in_six_steps_keeps_the_middle():
+    y, x = torch.meshgrid(torch.arange(31.0), torch.arange(31.0), indexing="ij")
+    image = torch.exp(-((x - 15) ** 2 + (y - 11) ** 2) / 20)[None, None]
+    turned = image
+    for _ in range(6):
+        turned = rotated(turned, 1, 6)
+    assert (turned - image).abs().max() < 0.15
+    peak = rotated(image, 1, 12)[0, 0].argmax()
+    # By 30 degrees, in the direction of `rot90`: counterclockwise.
+    assert divmod(int(peak), 31) == (12, 13)
+
+
+def test_flat_rows_and_arrays_are_the_same(fitted):
+    flat = detector(image_shape=SHAPE[:2]).fit(IMAGES.reshape(40, -1))
+    expected = fitted.score_samples(SCRATCHED)
+    for rows in (SCRATCHED, SCRATCHED[..., 0], SCRATCHED.reshape(10, -1)):
+        np.testing.assert_allclose(flat.score_samples(rows), expected)
+    assert flat.image_shape_ == fitted.image_shape_ == SHAPE
+    assert flat.n_features_in_ == 192
+
+
+@pytest.mark.parametrize(("length", "shape"), [(49, (7, 7, 1)), (10, (1, 10, 1))])
+def test_rows_without_a_shape(length, shape):
+    assert detector(alpha=0.2).fit(RNG.standard_normal((10, length))).image_shape_ == shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "X", "message"),
+    [
+        ((5, 5), IMAGES, r"shape \(40, 12, 16, 1\).* give .*\(n_samples, 5, 5, 1\)"),
+        ((5, 5, 1), IMAGES.reshape(40, -1), r"\(40, 192\).* flattened, \(n_samples, 25\)"),
+        ((5, 0), IMAGES, r"shape \(5, 0\): give the height, the width"),
+        ((192,), IMAGES, r"shape \(192,\): give the height, the width"),
+        (None, IMAGES[None], r"shape \(40, 12, 16, 1\): give the height"),
+    ],
+)
+def test_wrong_shapes(shape, X, message):
+    with pytest.raises(ValueError, match=message):
+        detector(image_shape=shape).fit(X)
+
+
+def test_wrong_shape_of_new_images(fitted):
+    with pytest.raises(ValueError, match=r"\(5, 10, 10\).*\(n_samples, 12, 16, 1\)"):
+        fitted.score_samples(np.zeros((5, 10, 10)))
+
+
+def channel_moments(images):
+    return torch.cat([images.mean((2, 3)), images.std((2, 3)), images.amax((2, 3))], 1)
+
+
+def test_own_features(fitted):
+    model = detector(features=channel_moments).fit(IMAGES)
+    assert model.detector_.models_[0].density.density_.n_features_in_ == 3
+    assert model.defect_map(SCRATCHED).shape == (10, 12, 16)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.MaxPool2d(2)
+    )
+    weight = network[0].weight.clone()
+    model = detector(features=network).fit(IMAGES)
+    alone = np.concatenate([model.score_samples(image[None]) for image in SCRATCHED])
+    np.testing.assert_allclose(alone, model.score_samples(SCRATCHED), rtol=1e-4)
+    assert network.training and torch.equal(network[0].weight, weight)
+    assert model.defect_map(SCRATCHED).shape == (10, 12, 16)
+
+
+def test_features_without_a_gradient_or_of_a_wrong_shape():
+    model = detector(features=lambda images: images.numpy().std(axis=(2, 3))).fit(IMAGES)
+    assert np.isfinite(model.score_samples(SCRATCHED)).all()
+    with pytest.raises(ValueError, match="features that torch can differentiate"):
+        model.defect_map(SCRATCHED)
+    with pytest.raises(ValueError, match="features returned an array of shape"):
+        detector(features=lambda images: images.mean((0, 2))).fit(IMAGES)
+
+
+def test_any_density():
+    model = detector(GaussianMixture(reg_covar=1e-3)).fit(IMAGES)
+    assert (model.predict(SCRATCHED) == -1).all()
+    with pytest.raises(ValueError, match=r"defect_map needs a density.* GaussianMixture is none"):
+        model.defect_map(SCRATCHED)
+    with pytest.raises(ValueError, match="sigma=-1"):
+        model.defect_map(SCRATCHED, sigma=-1)
+
+
+def test_pickle_and_file(fitted, tmp_path):
+    expected = fitted.score_samples(SCRATCHED), fitted.defect_map(SCRATCHED)
+    fitted.save(tmp_path / "model.skflows")
+    for again in (pickle.loads(pickle.dumps(fitted)), load(tmp_path / "model.skflows")):
+        np.testing.assert_array_equal(again.score_samples(SCRATCHED), expected[0])
+        np.testing.assert_array_equal(again.defect_map(SCRATCHED), expected[1])
+    again = clone(fitted).fit(IMAGES)
+    np.testing.assert_array_equal(again.score_samples(SCRATCHED), expected[0])
+
+
+def test_scores_do_not_depend_on_other_images(fitted):
+    together = fitted.score_samples(SCRATCHED)
+    alone = np.concatenate([fitted.score_samples(image[None]) for image in SCRATCHED])
+    np.testing.assert_allclose(alone, together, rtol=1e-9)
+
+
+def test_filter_bank_has_the_same_places_at_all_scales():
+    bank = FilterBank(np.zeros(3), np.ones(3))
+    images = torch.from_numpy(RNG.standard_normal((2, 3, 33, 18)))
+    found = bank(images)
+    assert found.shape == (2, 3 * 9 * 3, 9, 5)
+    flat = bank(torch.ones(1, 3, 1, 5, dtype=torch.float64))
+    assert flat.shape == (1, 27, 1, 2)
+    # A constant image has its value as local mean, and no energy.
+    assert flat[0, 0, 0, 0] == pytest.approx(1)
+    assert flat[0, 1:9].max() == pytest.approx(np.log(0.02))

@@ -1,0 +1,278 @@
+"""Tables that the command reads in batches and trains on in parts, as CSV and as Parquet."""
+
+import io
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from _densities import banana, small
+
+import skflows
+from skflows import TableDensity
+from skflows.cli import _main, _outliers, _progress, _stored_rows, _tables
+from skflows.cli._stored_rows import StoredRows
+
+pyarrow = pytest.importorskip("pyarrow")
+pytestmark = pytest.mark.filterwarnings("default")  # the command shows them
+N = 10_000
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Change to a folder with a table as CSV, as Parquet and as folders of both, and a model."""
+    monkeypatch.chdir(tmp_path)
+    table = pd.DataFrame(banana(300), columns=["a", "b"]).assign(text="x")
+    table.loc[[3, 150], "a"] = np.nan
+    table.to_csv("t.csv", index=False)
+    table.to_parquet("t.parquet", row_group_size=70)
+    Path("parts", "deeper").mkdir(parents=True)
+    Path("texts").mkdir()
+    for i, name in enumerate(["0", "1", "deeper/2"]):
+        part = table[100 * i : 100 * (i + 1)]
+        part.to_parquet(f"parts/{name}.parquet")
+        part.to_csv(f"texts/{i}.csv", index=False)
+    Path("parts", "_SUCCESS").touch()
+    small("nsf").fit(table[["a", "b"]].dropna()).save("m.skflows")
+    return tmp_path
+
+
+def run(line):
+    return _main.main(line.split())
+
+
+SOURCES = ["t.csv", "t.parquet", "parts", "texts", "-"]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("output", ["s.csv", "s.parquet"])
+def test_scores_do_not_depend_on_format_and_batches(source, output, folder, monkeypatch, capsys):
+    monkeypatch.setattr(_progress, "BATCH_ROWS", 64)
+    monkeypatch.setattr(_tables, "BLOCK", 1000)
+    content = io.TextIOWrapper(io.BytesIO(Path("t.csv").read_bytes()))
+    monkeypatch.setattr(sys, "stdin", content)
+    assert run(f"score m.skflows {source} -o {output}") == 0
+    assert f"2 of 300 rows of {source} have missing values (2 in 'a')" in capsys.readouterr().err
+    scored = pd.read_csv(output) if output == "s.csv" else pd.read_parquet(output)
+    table = pd.read_csv("t.csv")[["a", "b"]]
+    expected = skflows.load("m.skflows").score_samples(table.dropna())
+    assert scored["log_density"].isna().to_numpy().nonzero()[0].tolist() == [3, 150]
+    np.testing.assert_allclose(scored["log_density"].dropna(), expected, rtol=1e-13)
+    assert scored["outlier"].notna().sum() == 298
+
+
+@pytest.mark.parametrize("source", SOURCES[:4])
+def test_fit_does_not_depend_on_the_format(source, folder):
+    for path, name in (("t.csv", "plain"), (source, "other")):
+        line = f"fit {path} -o {name} --estimator realnvp --max-iter 1 --random-state 0"
+        assert run(line) == 0
+    rows = pd.read_csv("t.csv")[["a", "b"]].dropna()
+    scores = [skflows.load(name).score_samples(rows) for name in ("plain", "other")]
+    np.testing.assert_allclose(*scores, rtol=1e-12)
+
+
+def test_tables_of_texts_are_scored_in_batches(folder, monkeypatch, capsys):
+    monkeypatch.setattr("skflows.table._components.components", quick_components)
+    table = pd.DataFrame({"kind": ["u", "v", "w"] * 20, "x": np.arange(60.0)})
+    TableDensity(handle_unknown="rare", random_state=0).fit(table).save("table.skflows")
+    new = pd.DataFrame({"kind": ["u", "z", None, "y"] * 10, "x": np.arange(40.0)})
+    new.to_csv("new.csv", index=False)
+    assert run("score table.skflows new.csv -o whole.csv") == 0
+    capsys.readouterr()
+    monkeypatch.setattr(_progress, "BATCH_ROWS", 7)
+    assert run("score table.skflows new.csv -o batches.csv") == 0
+    assert "column 'kind' has 2 values that the fit has not seen" in capsys.readouterr().err
+    pd.testing.assert_frame_equal(pd.read_csv("batches.csv"), pd.read_csv("whole.csv"))
+
+
+def quick_components(*args):
+    from skflows.table._latent_classes import fit_latent_classes
+
+    def fit(train, held_out, seed, seconds):
+        return fit_latent_classes(train, 1, "quantile", np.random.RandomState(seed))
+
+    from skflows.table._components import TableComponent
+
+    return [TableComponent("one class", fit)]
+
+
+def test_samples_are_written_as_parquet(folder):
+    assert run("sample m.skflows -n 5 -o drawn.parquet --random-state 0") == 0
+    drawn = skflows.load("m.skflows").sample(5, random_state=0)
+    np.testing.assert_array_equal(pd.read_parquet("drawn.parquet"), drawn)
+
+
+def test_reading_parquet_keeps_no_more_than_a_batch_in_memory(tmp_path):
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(200_000, 4)), columns=[*"abcd"])
+    table.to_parquet(tmp_path / "t.parquet", row_group_size=5_000)
+    before, most, n_rows = pyarrow.total_allocated_bytes(), 0, 0
+    source = _tables.open_table(tmp_path / "t.parquet")
+    for frame in source.batches(5_000):
+        most = max(most, pyarrow.total_allocated_bytes() - before)
+        n_rows += len(frame)
+    assert n_rows == len(table)
+    assert source.fraction == 1
+    assert most < table.size * 8 / 5
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "must have CSV files or Parquet files, and no others"),
+        ({"a.csv": "x,y\n1,2\n", "b.parquet": ""}, "must have CSV files or Parquet files"),
+        ({"a.csv": "x,y\n1,2\n", "b.csv": "x,z\n1,2\n"}, "b.csv has other columns than .*a.csv"),
+        ({"a.parquet": "PAR1"}, "cannot read tables: "),
+        ({"a.csv": "x,y\n"}, "tables has column names but no rows"),
+    ],
+)
+def test_folder_that_is_no_table_is_an_error(files, message, folder, capsys):
+    Path("tables").mkdir()
+    for name, text in files.items():
+        Path("tables", name).write_text(text)
+    assert run("fit tables -o m --estimator nsf") == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_missing_pyarrow_is_an_error(folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    for line in ("score m.skflows t.parquet", "sample m.skflows -o drawn.parquet"):
+        assert run(line) == 2
+        assert "Parquet files needs pyarrow: pip install pyarrow" in capsys.readouterr().err
+
+
+def test_encoding_is_that_of_the_whole_file(folder, monkeypatch):
+    monkeypatch.setattr(_tables, "BLOCK", 100)
+    rows = "".join(f"{i},{i}\n" for i in range(100))
+    Path("old.csv").write_bytes(f"x,y\n{rows}1,é\n".encode("cp1252"))
+    assert _tables.read_table(Path("old.csv"))["y"].iloc[-1] == "é"
+
+
+def test_reading_shows_a_progress_bar_on_a_terminal(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run("score m.skflows t.csv -o s.csv") == 0
+    assert "100%" in capsys.readouterr().out
+
+
+def test_parts_are_spread_over_the_table_and_cover_it(tmp_path):
+    with open(tmp_path / "rows", "w+b") as file:
+        file.write(np.arange(12_000, dtype=float).tobytes())
+        rows = StoredRows(file, ["a", "b"], np.empty((0, 2)), 1400, seed=0)
+        assert (rows.n_parts, rows.size, rows.shape) == (5, 1200, (6000, 2))
+        parts = [rows.chunk(i)[:, 0] / 2 for i in range(10)]
+    for number in range(2):  # passes
+        assert np.unique(np.concatenate(parts[5 * number : 5 * number + 5])).size == 6000
+    assert not np.array_equal(parts[0], parts[5])
+    assert max(np.diff(part).max() for part in parts) < 50  # no stretch is left out
+
+
+@pytest.fixture
+def sorted_table(tmp_path, monkeypatch):
+    """Change to a folder with a sorted table."""
+    monkeypatch.chdir(tmp_path)
+    X = banana(N)
+    table = pd.DataFrame(X[np.argsort(X[:, 0])], columns=["a", "b"])
+    table.assign(text="x").to_parquet("t.parquet", row_group_size=1000)
+    return table
+
+
+FIT = "fit t.parquet --estimator nice --memory-limit 200kB --random-state 0 --max-iter"
+
+
+def test_fit_in_parts_is_about_as_good_as_of_the_whole_table(sorted_table, capsys):
+    whole = "fit t.parquet --estimator nice --max-iter 1 --random-state 0 -o whole.skflows"
+    assert run(whole) == 0
+    assert run(f"{FIT} 8 -o parts.skflows") == 0
+    out, err = capsys.readouterr()
+    assert f"NICEDensity fitted to {N} rows of 2 columns" in out
+    assert "columns of t.parquet that are not numbers are left out: 'text'" in err
+    scores = [skflows.load(f"{name}.skflows").score(sorted_table) for name in ("whole", "parts")]
+    assert scores[1] > scores[0] - 0.1
+    assert sorted(path.name for path in Path().iterdir()) == [
+        "parts.skflows", "t.parquet", "whole.skflows"
+    ]  # fmt: skip
+
+
+def test_fit_in_parts_continues_from_its_checkpoint(sorted_table, crash_after, monkeypatch):
+    monkeypatch.setattr(
+        _progress, "Checkpoint", lambda path: skflows.callbacks.Checkpoint(path, every=0)
+    )
+    assert run(f"{FIT} 4 -o whole.skflows --checkpoint whole") == 0
+    crash_after(2)
+    assert run(f"{FIT} 4 -o parts.skflows --checkpoint parts") == 2
+    crash_after(-1)
+    assert run(f"{FIT} 4 -o parts.skflows --checkpoint parts --resume") == 0
+    scores = [
+        skflows.load(f"{name}.skflows").score_samples(sorted_table) for name in ("whole", "parts")
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--memory-limit 50kB --estimator auto", "AutoDensity needs all rows at once"),
+        ("--memory-limit 50kB --estimator gaussianization", "choose --estimator among cnf, glow"),
+        ("--memory-limit 50kB", "leaves 347 rows of 2 columns at once; at least 1000"),
+        ("--memory-limit lots", "'lots' is no size in memory, such as 500MB or 2GiB"),
+    ],
+)
+def test_memory_limits_that_cannot_be_kept_are_an_error(options, message, sorted_table, capsys):
+    try:
+        assert run(f"fit t.parquet -o m.skflows {options}") == 2
+    except SystemExit as exit:
+        assert exit.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_table_within_the_memory_limit_is_read_whole(sorted_table, monkeypatch):
+    monkeypatch.setattr(_stored_rows, "StoredRows", None)
+    assert run("fit t.parquet -o m.skflows --estimator nice --max-iter 1 --memory-limit 1GiB") == 0
+
+
+@pytest.fixture
+def many_rows(folder, monkeypatch):
+    """Write a table with outliers, of a few batches, one of them without complete rows."""
+    for module in (_progress, _outliers):
+        monkeypatch.setattr(module, "BATCH_ROWS", 50)
+    rng = np.random.default_rng(0)
+    clean, odd = (pd.DataFrame(rng.standard_normal((n, 3)), columns=[*"abc"]) for n in (300, 190))
+    odd.loc[[7, 170], "b"] = [9.0, -8.0]
+    odd.loc[100:149, "c"] = np.nan
+    odd.insert(0, "name", np.arange(190).astype(str))
+    clean.to_csv("clean.csv", index=False)
+    odd.to_parquet("odd.parquet")
+    odd.dropna().to_csv("complete.csv", index=False)
+
+
+JUDGE = "--reference clean.csv --fdr 0.3 --id name --random-state 0"
+
+
+def test_outliers_are_flagged_in_batches(many_rows, capsys):
+    assert run(f"outliers complete.csv -o whole.csv {JUDGE}") == 0
+    assert run(f"outliers odd.parquet -o batches.parquet {JUDGE} --memory-limit 1kB") == 0
+    out, err = capsys.readouterr()
+    whole, batches = (line for line in out.splitlines() if line.startswith("wrote"))
+    assert batches == whole.replace("whole.csv", "batches.parquet")
+    assert "50 of 190 rows of odd.parquet have missing values (50 in 'c'): left out" in err
+    found, expected = pd.read_parquet("batches.parquet"), pd.read_csv("whole.csv")
+    assert found.loc[[7, 170], "outlier"].tolist() == [1, 1]
+    assert found.loc[100:149, "outlier"].isna().all()
+    found = found[found["c"].notna()].reset_index(drop=True)
+    names = ["score", "p_value", "outlier"]
+    pd.testing.assert_frame_equal(found[names], expected[names], check_dtype=False)
+    is_flagged = expected["outlier"] == 1
+    assert (found["oddest_column"] == expected["oddest_column"])[is_flagged].all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", "without a --reference, a detector needs all rows at once"),
+        ("--reference clean.csv --report r.html", "--report needs all rows at once"),
+    ],
+)
+def test_outliers_in_batches_need_a_reference_and_no_report(options, message, many_rows, capsys):
+    assert run(f"outliers odd.parquet -o f.csv --memory-limit 1kB {options}") == 2
+    assert message in capsys.readouterr().err
