@@ -56,6 +56,15 @@ def test_size_is_that_of_the_ideal_code(compressor, quality):
     assert ideal < len(compressor.compress(X, quality)) < 1.02 * ideal + 60
 
 
+@pytest.mark.parametrize("quality", [10, 50, 90])
+def test_rows_that_are_not_rounded_compress_to_the_same_bytes(compressor, quality):
+    data = compressor.compress(NEW, quality)
+    rows = compressor.decompress(data, rounded=False)
+    assert compressor.compress(rows, quality) == data
+    inside = (rows > 0) & (rows < 16)
+    np.testing.assert_array_equal(compressor.decompress(data)[inside], np.rint(rows)[inside])
+
+
 @pytest.mark.parametrize("quality", [0, 30, 100])
 def test_lossless(lossless, quality):
     odd = np.vstack([NEW, np.full((1, 64), 40.0), np.zeros((1, 64))])  # values never seen

@@ -450,6 +450,9 @@ def test_errors_about_y_name_it():
 def test_constant_y():
     X, _ = heteroscedastic(60)
     with pytest.warns(UserWarning, match="y has a single value in column 0"):
-        density = ConditionalDensity(quick(1), random_state=0).fit(X, np.ones(60))
+        density = ConditionalDensity(quick(1, discrete=None), random_state=0).fit(X, np.ones(60))
     assert np.isfinite(density.log_prob(X, np.ones(60))).all()
+    np.testing.assert_allclose(density.predict_distribution(X).median(), 1, atol=0.1)
+    # A single whole number has a probability.
+    density = ConditionalDensity(quick(1), random_state=0).fit(X, np.ones(60))
     assert (density.predict_distribution(X).median() == 1).all()

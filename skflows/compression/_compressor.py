@@ -164,13 +164,18 @@ class FlowCompressor(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
         data = b"".join(parts)
         return data + SECTION.pack(zlib.crc32(data))
 
-    def decompress(self, data):
+    def decompress(self, data, *, rounded=True):
         """Return the rows that `compress` wrote.
 
         Parameters
         ----------
         data : bytes
             What `compress` returned.
+
+        rounded : bool, default=True
+            Whether to round discrete columns to their values. Rows that are not rounded compress
+            to the same bytes again at the same quality. Rows compressed without loss are exact
+            anyway.
 
         Returns
         -------
@@ -205,7 +210,10 @@ class FlowCompressor(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
             )
         reader = Reader(body, HEADER.size)
         symbols = decoded(constriction, reader, n * d, prior(constriction, step, largest))
-        rows = self._rows(symbols.reshape(n, d) * step)
+        latent = symbols.reshape(n, d) * step
+        if not (lossless or rounded):
+            return self.estimator_.inverse_transform(latent)
+        rows = self._rows(latent)
         if not lossless:
             return rows
         least = reader.number(RESIDUALS)
