@@ -343,6 +343,7 @@ class Trainer:
         """Train on all rows once; return the mean losses of each running member, and the rate
         factor."""
         optimizer = self.optimizer
+        self.group.own_draws(self.generators)
         rows = self.y if self.redraw is None else self.redraw(self.running, self.epoch)
         if len(self.running) < self.n_members:
             rows = rows[self.running]
@@ -350,7 +351,6 @@ class Trainer:
         totals: dict[str, torch.Tensor] = {}
         seen = torch.zeros_like(optimizer.n_steps)
         first_step = self.step
-        self.group.own_draws(self.generators)
         self.bijection.train(self.use_dropout)
         with drawing_from(self.generators):
             batches = shuffled_batches(
