@@ -286,6 +286,21 @@ def test_trainings_in_threads_have_files(tmp_path, crash_after):
     np.testing.assert_array_equal(fit(), first)
 
 
+def test_seeds_of_a_search_do_not_depend_on_the_order_of_its_fits(tmp_path, crash_after):
+    """Threads stand for processes: neither knows the folder of the fit from its context."""
+
+    def fit(n_jobs):
+        found = GridSearchCV(nsf(random_state=None), RATES, cv=2, error_score="raise")
+        found.set_params(n_jobs=n_jobs).set_callbacks(Checkpoint(tmp_path, every=0))
+        with parallel_config("threading"):
+            return found.fit(X).best_estimator_.score_samples(X)
+
+    first = fit(2)
+    assert len(list(tmp_path.glob("*.checkpoint"))) == 5
+    crash_after(1)  # but nothing is left to train
+    np.testing.assert_array_equal(fit(1), first)
+
+
 def test_fingerprints_tell_values_apart():
     frame = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", None]})
     distinct = [

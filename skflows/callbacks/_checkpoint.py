@@ -152,7 +152,6 @@ class Folder:
     def __init__(self, path, every, outer=None):
         self.path, self.every, self.outer = path, every, outer
         self.replayed = 0.0
-        self._random_state = None
 
     def claim(self, estimator, data):
         """Take the folder for a fit, or raise an error if it belongs to another one."""
@@ -161,7 +160,7 @@ class Folder:
         manifest = self._manifest()
         now = {"skflows": [package_version()] * 2, **description(estimator, data)}
         if "fit" not in manifest:
-            self._write_manifest(manifest | {"fit": now})
+            self._write_manifest({"seed": new_seed()} | manifest | {"fit": now})
         elif different := differences(manifest["fit"], now):
             raise ValueError(
                 f"{self.path} has the checkpoint of another fit ({different}): give the parameters "
@@ -171,18 +170,16 @@ class Folder:
             with suppress(OSError):
                 left_over.unlink()
 
-    @property
-    def random_state(self):
-        """The random state of estimators without a seed, from a seed that the folder keeps."""
-        if self._random_state is None:
-            manifest = self._manifest()
-            if "seed" not in manifest:
-                manifest["seed"] = np.random.SeedSequence().entropy % 2**32
-                self._write_manifest(manifest)
-            # The estimator that begins the fit draws before it, those inside draw later.
-            seeds = [manifest["seed"], int(_FOLDER.get() is self)]
-            self._random_state = np.random.RandomState(seeds)
-        return self._random_state
+    def random_state(self, estimator):
+        """Return the random state of an estimator without a seed, from a seed of the folder.
+
+        It depends on the parameters of the estimator alone: on no order of fits, thread or process.
+        """
+        manifest = self._manifest()
+        if "seed" not in manifest:
+            manifest["seed"] = new_seed()
+            self._write_manifest(manifest)
+        return np.random.RandomState([manifest["seed"], int(fingerprint(estimator)[:8], 16)])
 
     def _manifest(self):
         try:
@@ -245,6 +242,11 @@ class TrainingFile:
         self.written = time.monotonic()
 
 
+def new_seed():
+    """Return a seed that the operating system draws."""
+    return np.random.SeedSequence().entropy % 2**32
+
+
 def has_checkpoint(path):
     """Return whether a folder has the checkpoint of a fit."""
     return (Path(path) / MANIFEST).exists()
@@ -259,7 +261,7 @@ def training_file(estimator, *identity):
 def random_state_of(estimator):
     """Return the random state of an estimator; a checkpoint keeps the seed if it has none."""
     if estimator.random_state is None and (folder := _folder_of(estimator)) is not None:
-        return folder.random_state
+        return folder.random_state(estimator)
     return check_random_state(estimator.random_state)
 
 
