@@ -102,7 +102,30 @@ def test_results_are_lazy_and_those_of_the_local_density(fitted, method):
     assert type(found._meta) is type(computed)
     np.testing.assert_array_equal(found._meta.dtypes, computed.dtypes)
     array = table.to_dask_array()  # of unknown chunk sizes
-    np.testing.assert_array_equal(getattr(density, method)(array).compute(), computed)
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        lazy = getattr(density, method)(array)
+    np.testing.assert_array_equal(lazy.compute(), computed)
+
+
+def test_other_columns_are_refused_before_the_graph_runs(fitted):
+    density, table = fitted
+    assert density.n_features_in_ == 3
+    assert [*density.feature_names_in_] == ["a", "b", "n"]
+    with pytest.raises(ValueError, match="feature names should match"):
+        density.score_samples(table[["b", "a", "n"]])
+    with (
+        pytest.warns(UserWarning, match="does not have valid feature names"),
+        pytest.raises(ValueError, match="X has 2 features, but DaskDensity is expecting 3"),
+    ):
+        density.predict(da.zeros((4, 2)))
+    with pytest.raises(TypeError, match="not DataFrame; use the estimator itself"):
+        density.transform(table.compute())
+
+
+@pytest.mark.parametrize("n_samples", [0, -5, 2.5])
+def test_number_of_samples_is_checked(fitted, n_samples):
+    with pytest.raises(ValueError, match=rf"n_samples={n_samples}; it must be an integer"):
+        fitted[0].sample(n_samples)
 
 
 def test_samples_are_lazy(fitted, frame, monkeypatch):
@@ -147,8 +170,8 @@ BOUNDED = NSFDensity(bounds={1: (-1e3, 1.0)})
         (NSFDensity(), TABLE, da.from_array(WEIGHT, chunks=200), "5 partitions, but X has 3"),
         (BOUNDED, TABLE, None, r"Partition 0 of X: X\[.* not within bounds"),
         (NSFDensity(), TABLE[TABLE[:, 0] > 1e9], None, "0 rows .* at least 2"),
-        (NSFDensity(), X, None, "Dask arrays and DataFrames, not ndarray; fit the estimator"),
-        (TableDensity(), TABLE, None, "TableDensity is none. Fit it to a random sample"),
+        (NSFDensity(), X, None, "Dask arrays and DataFrames, not ndarray; use the estimator"),
+        (TableDensity(), TABLE, None, r"got TableDensity\. Fit it to a random sample"),
         (NSFDensity(max_iter=0), TABLE, None, "max_iter"),
     ],
 )  # fmt: skip
