@@ -189,35 +189,45 @@ def test_a_killed_worker_is_survived(client, monkeypatch):
             time.sleep(0.01)
         os.kill(max(pids.values()), signal.SIGKILL)
 
-    def start_and_kill(fit, key, *args):
-        start(fit, key, *args)
-        if not killers:
+    def start_and_kill(fit, key, futures, state):
+        start(fit, key, futures, state)
+        if killers:
+            restored.update(state.result()["state"])
+        else:
             killers.append(threading.Thread(target=kill, args=(key,)))
             killers[0].start()
 
-    killers = []
+    killers, restored = [], {}
     monkeypatch.setattr(_fit.Fit, "_start", start_and_kill)
     density = NSFDensity(max_iter=80, early_stopping=False, **SMALL)
-    with pytest.warns(UserWarning, match=r"died .* continues on the others after epoch [1-9]"):
-        found = DaskDensity(density).fit(TABLE)
+    with pytest.warns(UserWarning, match=r"died .* continues on the others after epoch") as caught:
+        local = DaskDensity(density).fit(TABLE).to_local()
     killers[0].join()
-    assert found.to_local().n_iter_ == 80
-    assert np.diff(found.to_local().loss_curve_).max() < 0.5  # it did not begin anew
-    client.wait_for_workers(2, timeout=30)
+    n_epochs = restored["epoch"]
+    assert n_epochs >= 3
+    assert any(f"after epoch {n_epochs}." in str(each.message) for each in caught)
+    before = restored["progress"][0]["history"]["loss"]
+    assert local.loss_curve_[:n_epochs] == before
+    assert local.n_iter_ == 80
+    assert local.loss_curve_[n_epochs] < before[-1] + 0.1  # the weights are those, too
+    client.wait_for_workers(2, timeout=120)
 
 
 def test_a_scheduler_that_dies_ends_the_fit(monkeypatch):
     start = _fit.Fit._start
+    timeouts = dask.config.get("distributed.comm.timeouts")
 
     def start_and_close(fit, *args):
         start(fit, *args)
+        # Attempts to reconnect are short, but not those to connect at first.
+        monkeypatch.setattr(fit.client, "_timeout", 0.1)
+        monkeypatch.setitem(timeouts, "connect", "100ms")
         cluster.sync(cluster.scheduler.close)
 
     monkeypatch.setattr(_fit.Fit, "_start", start_and_close)
     density = NSFDensity(max_iter=10_000, **SMALL)
     cluster = distributed.LocalCluster(processes=False, dashboard_address=":0", silence_logs=50)
     with (
-        dask.config.set({"distributed.comm.timeouts.connect": "100ms"}),
         cluster,
         distributed.Client(cluster, set_as_default=False) as client,
         pytest.raises(ConnectionError, match=r"The Dask scheduler at .* is gone"),
@@ -242,7 +252,7 @@ def test_a_scheduler_that_dies_ends_the_fit(monkeypatch):
     ids=lambda estimator: type(estimator).__name__,
 )
 def test_joblib_sends_fits_to_the_workers(client, estimator):
-    client.wait_for_workers(2, timeout=30)
+    client.wait_for_workers(2, timeout=120)
     here = clone(estimator).fit(X)
     with joblib.parallel_config("dask"):
         there = clone(estimator).fit(X)
