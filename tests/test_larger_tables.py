@@ -124,15 +124,47 @@ def test_reading_parquet_keeps_no_more_than_a_batch_in_memory(tmp_path):
         ({"a.csv": "x,y\n1,2\n", "b.parquet": ""}, "must have CSV files or Parquet files"),
         ({"a.csv": "x,y\n1,2\n", "b.csv": "x,z\n1,2\n"}, "b.csv has other columns than .*a.csv"),
         ({"a.parquet": "PAR1"}, "cannot read tables: "),
+        ({"year=1/a.csv": "x,y\n1,2\n"}, "tables has Hive partitions, such as 'year=1'"),
         ({"a.csv": "x,y\n"}, "tables has column names but no rows"),
     ],
 )
 def test_folder_that_is_no_table_is_an_error(files, message, folder, capsys):
     Path("tables").mkdir()
     for name, text in files.items():
+        Path("tables", name).parent.mkdir(exist_ok=True)
         Path("tables", name).write_text(text)
     assert run("fit tables -o m --estimator nsf") == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_files_of_a_folder_are_read_in_natural_order(folder):
+    Path("many").mkdir()
+    for i in range(12):
+        pd.DataFrame({"a": [i]}).to_parquet(f"many/part.{i}.parquet")
+    assert _tables.read_table(Path("many"))["a"].tolist() == [*range(12)]
+
+
+def test_index_with_a_name_is_a_column(folder):
+    table = pd.DataFrame({"id": ["u", "v", "w"], "a": [1.0, 2.0, 3.0]})
+    table.set_index("id").to_parquet("id.parquet")
+    table.set_index("a").rename_axis(None).to_parquet("no name.parquet")
+    pd.testing.assert_frame_equal(_tables.read_table(Path("id.parquet")), table)
+    assert [*_tables.read_table(Path("no name.parquet"))] == ["id"]
+    (batch,) = _tables.open_table(Path("id.parquet")).batches(9, columns=["a"])
+    assert [*batch] == ["a"]
+
+
+def test_texts_that_are_dates_in_one_batch_stay_texts(folder, monkeypatch):
+    monkeypatch.setattr("skflows.table._components.components", quick_components)
+    days = [f"2024-01-0{i % 3 + 1}" for i in range(30)]
+    table = pd.DataFrame({"kind": [*days, *["none"] * 30], "day": days * 2, "x": np.arange(60.0)})
+    dates = table.assign(day=pd.to_datetime(table["day"]))
+    TableDensity(handle_unknown="rare", random_state=0).fit(dates).save("dates.skflows")
+    table.to_csv("dates.csv", index=False)
+    expected = skflows.load("dates.skflows").score_samples(dates)
+    monkeypatch.setattr(_progress, "BATCH_ROWS", 30)
+    assert run("score dates.skflows dates.csv -o scores.csv") == 0
+    np.testing.assert_allclose(pd.read_csv("scores.csv")["log_density"], expected, rtol=1e-9)
 
 
 def test_missing_pyarrow_is_an_error(folder, monkeypatch, capsys):

@@ -53,7 +53,8 @@ def open_table(path, sep=None, decimal=None, texts=()):
     ----------
     path : Path
         A CSV file with a line of column names, which may be compressed, a Parquet file, or a folder
-        of such files, which are read in the order of their names; ``-`` is standard input.
+        of such files, which are read in the natural order of their names (``part.2`` before
+        ``part.10``, as Dask writes them); ``-`` is standard input.
     sep, decimal : str, default=None
         What separates columns, and the decimal mark. None finds out.
     texts : sequence of str
@@ -62,15 +63,25 @@ def open_table(path, sep=None, decimal=None, texts=()):
     import_pandas()
     files = [path]
     if path.is_dir():
-        files = sorted(
-            file for file in path.rglob("*") if file.is_file() and file.name[0] not in "._"
-        )
+        found = (file for file in path.rglob("*") if file.is_file() and file.name[0] not in "._")
+        files = sorted(found, key=natural_order)
+        for file in files:
+            if "=" in str(file.parent.relative_to(path)):
+                raise ValueError(
+                    f"{path} has Hive partitions, such as {file.parent.name!r}, whose column is in "
+                    "the names of folders only: write it into the files"
+                )
     are_parquet = [file.suffix in PARQUET for file in files]
     if not files or any(are_parquet) != all(are_parquet):
         raise ValueError(f"{path} must have CSV files or Parquet files, and no others")
     if are_parquet[0]:
         return ParquetTable(path, files)
     return CsvTable(path, files, sep, decimal, texts)
+
+
+def natural_order(path):
+    """Return the key by which paths are sorted, their numbers by value."""
+    return [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", str(path))]
 
 
 def read_table(*args, **kwargs):
@@ -136,6 +147,8 @@ class ParquetTable(FileTable):
             with self._naming_errors():
                 for batch in self._open(file).iter_batches(n_rows or BATCH_ROWS, columns=columns):
                     frame = batch.to_pandas()
+                    # An index with a name is a column, for example of identifiers.
+                    frame = frame.reset_index([n for n in frame.index.names if n in self.names])
                     frame.index = import_pandas().RangeIndex(start, start + len(frame))
                     start += len(frame)
                     self.fraction = start / self.n_rows
