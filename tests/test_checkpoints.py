@@ -184,6 +184,22 @@ def test_another_estimator_is_refused(tmp_path):
         small("maf").set_callbacks(Checkpoint(tmp_path)).fit(X)
 
 
+def test_another_nested_estimator_is_refused(tmp_path):
+    def fit(density):
+        TransformedDensity(density, random_state=0).set_callbacks(Checkpoint(tmp_path)).fit(X)
+
+    fit(small("nice"))
+    with pytest.raises(ValueError, match="NICEDensity, now RealNVPDensity"):
+        fit(small("realnvp"))
+
+
+def test_a_random_state_that_changed_is_refused(tmp_path):
+    flow = nsf(random_state=np.random.RandomState(0)).set_callbacks(Checkpoint(tmp_path))
+    flow.fit(X)
+    with pytest.raises(ValueError, match=r"random_state RandomState\(MT19937\), now other values"):
+        flow.fit(X)
+
+
 def test_parameters_of_the_time_may_differ(tmp_path, crash_after):
     nsf().set_callbacks(Checkpoint(tmp_path)).fit(X)
     crash_after(1)
@@ -310,5 +326,5 @@ def test_fingerprints_tell_values_apart():
         AutoDensity(cv=2), KeyError,
     ]  # fmt: skip
     assert len({fingerprint(value) for value in distinct}) == len(distinct)
-    same = [(X, X.copy(order="F")), (frame, frame.copy()), (nsf(), nsf(verbose=1))]
+    same = [(X, X.copy(order="F")), (frame, frame.copy()), (nsf(), nsf(verbose=1)), (3, np.int64(3))]
     assert all(fingerprint(a) == fingerprint(b) for a, b in same)

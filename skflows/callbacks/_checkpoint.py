@@ -28,21 +28,21 @@ class Checkpoint:
     """Callback that stores the state of a training, from which `fit` continues after a crash.
 
     Call `fit` again with the same parameters and data: it continues from the last checkpoint, and
-    ends with the same weights, bit for bit, as a fit that nothing ended. The preparation of the
+    ends with the same weights, bit for bit, as an uninterrupted fit. The preparation of the
     columns is repeated, and so are components without a training loop, such as Gaussian mixtures.
 
     An ensemble, a search or a detector passes the callback on: each training inside has a file of
-    its own, in any process, and those that had ended are not repeated.
+    its own, in any process, and finished trainings are not repeated.
 
     Parameters
     ----------
     path : str or path-like
-        Folder of the checkpoint, which is made if there is none. It belongs to a single fit: one
-        with other data, or with other parameters than ``n_jobs``, ``verbose`` and ``time_limit``,
-        is refused.
+        Folder that stores the checkpoint. Created if it does not exist. It belongs to a single fit:
+        one with other data, or with other parameters than ``n_jobs``, ``verbose`` and
+        ``time_limit``, is refused.
 
     every : float, default=10.0
-        Least number of seconds between two writes. 0 writes after each epoch. The end of a training
+        Minimum number of seconds between two writes. 0 writes after each epoch. The end of a training
         is always written.
 
     See Also
@@ -57,6 +57,9 @@ class Checkpoint:
 
     Bits are the same on the same machine, with the same installation and number of threads.
     Estimators of other libraries inside an ensemble need a ``random_state`` of their own.
+
+    A ``RandomState`` instance changes in each fit, so a second `fit` of the same object is refused:
+    give an integer. Functions among the parameters are told apart by name only.
 
     Examples
     --------
@@ -95,7 +98,7 @@ class Checkpoint:
         _FOLDER.set(Folder(self.path, self.every, outer=_FOLDER.get()))
 
     def teardown(self, estimator, context):
-        """Use the folder no more.
+        """Stop using the folder.
 
         Parameters
         ----------
@@ -154,7 +157,7 @@ class Folder:
         self.replayed = 0.0
 
     def claim(self, estimator, data):
-        """Take the folder for a fit, or raise an error if it belongs to another one."""
+        """Claim the folder for a fit, or raise an error if it belongs to another one."""
         if not is_first_process():
             return
         manifest = self._manifest()
