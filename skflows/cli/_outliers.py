@@ -20,7 +20,6 @@ from ._columns import (
 from ._progress import QUICK_SECONDS, announce, print_status, progress_bars, with_progress
 from ._score import columns_of_role, unseen_categories, warn_of_unseen
 from ._tables import (
-    BATCH_ROWS,
     check_writable,
     is_standard,
     open_table,
@@ -176,7 +175,7 @@ def flag_in_batches(args, source, known):
             f"{args.data} is larger than --memory-limit, and {lacking} all rows at once: raise the "
             "limit, or give a --reference and no --report"
         )
-    frame, is_table = judged_columns(args, next(source.batches(BATCH_ROWS)), known)
+    frame, is_table = judged_columns(args, next(source.batches(source.batch_rows)), known)
     names = [*frame]
     if not is_table:
         names = [*numeric_columns(frame, args.data, args.columns and names)]
