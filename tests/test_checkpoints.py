@@ -326,5 +326,10 @@ def test_fingerprints_tell_values_apart():
         AutoDensity(cv=2), KeyError,
     ]  # fmt: skip
     assert len({fingerprint(value) for value in distinct}) == len(distinct)
-    same = [(X, X.copy(order="F")), (frame, frame.copy()), (nsf(), nsf(verbose=1)), (3, np.int64(3))]
+    same = [
+        (X, X.copy(order="F")),
+        (frame, frame.copy()),
+        (nsf(), nsf(verbose=1)),
+        (3, np.int64(3)),
+    ]
     assert all(fingerprint(a) == fingerprint(b) for a, b in same)

@@ -137,10 +137,18 @@ def test_fewer_rows_than_processes_have_batches_of_padding():
     assert sum(float(weight.sum()) for _, weight in batches) == 2
 
 
-def test_different_tables_are_refused_in_every_process():
+@pytest.mark.parametrize(
+    "fit_differently",
+    [
+        lambda rank: NSFDensity().fit(X[rank:]),
+        lambda rank: NSFDensity().fit(X, X_val=X[rank:40]),
+        lambda rank: NSFDensity(batch_size=16 * (1 + rank)).fit(X),
+    ],
+)
+def test_different_arguments_are_refused_in_every_process(fit_differently):
     def fit(rank):
-        with pytest.raises(ValueError, match="were given different tables; give the same rows"):
-            NSFDensity().fit(X[rank:])
+        with pytest.raises(ValueError, match="different tables or parameters; give the same rows"):
+            fit_differently(rank)
         return True
 
     assert in_processes(fit, 2) == [True, True]

@@ -250,7 +250,10 @@ def test_fit_in_parts_is_about_as_good_as_of_the_whole_table(sorted_table, capsy
     assert run(f"{FIT} 8 -o parts.skflows") == 0
     out, err = capsys.readouterr()
     assert f"NICEDensity fitted to {N} rows of 2 columns" in out
-    assert f"columns of the first {N} rows of t.parquet that are not numbers are left out: 'text'" in err
+    assert (
+        f"columns of the first {N} rows of t.parquet that are not numbers are left out: 'text'"
+        in err
+    )
     scores = [skflows.load(f"{name}.skflows").score(sorted_table) for name in ("whole", "parts")]
     assert scores[1] > scores[0] - 0.1
     assert sorted(path.name for path in Path().iterdir()) == [

@@ -42,8 +42,8 @@ class Checkpoint:
         ``time_limit``, is refused.
 
     every : float, default=10.0
-        Minimum number of seconds between two writes. 0 writes after each epoch. The end of a training
-        is always written.
+        Minimum number of seconds between two writes. 0 writes after each epoch. The end of a
+        training is always written.
 
     See Also
     --------
@@ -85,62 +85,20 @@ class Checkpoint:
         self.every = every
 
     def setup(self, estimator, context):
-        """Use the folder in the fit that begins.
-
-        Parameters
-        ----------
-        estimator : estimator
-            The estimator.
-
-        context : sklearn.callback.CallbackContext
-            The task.
-        """
+        """Use the folder in the fit that begins."""
         _FOLDER.set(Folder(self.path, self.every, outer=_FOLDER.get()))
 
     def teardown(self, estimator, context):
-        """Stop using the folder.
-
-        Parameters
-        ----------
-        estimator : estimator
-            The estimator.
-
-        context : sklearn.callback.CallbackContext
-            The task.
-        """
+        """Stop using the folder."""
         _FOLDER.set(_FOLDER.get().outer)
 
     def on_fit_task_begin(self, estimator, context, *, X=None, y=None, metadata=None):
-        """Refuse a folder of another fit.
-
-        Parameters
-        ----------
-        estimator : estimator
-            The estimator.
-
-        context : sklearn.callback.CallbackContext
-            The task.
-
-        X, y : array-like
-            The data.
-
-        metadata : dict
-            Further arguments of `fit`.
-        """
+        """Refuse a folder of another fit."""
         if context.parent is None and context.task_name != "partial_fit":
             _FOLDER.get().claim(estimator, {"X": X, "y": y, **(metadata or {})})
 
     def on_fit_task_end(self, estimator, context):
-        """Do nothing: trainings store their states themselves.
-
-        Parameters
-        ----------
-        estimator : estimator
-            The estimator.
-
-        context : sklearn.callback.CallbackContext
-            The task.
-        """
+        """Do nothing: trainings store their states themselves."""
 
 
 class Folder:

@@ -68,8 +68,8 @@ class Fit:
                 except WorkersLost as error:
                     if n_lost == MAX_RESTARTS:
                         raise RuntimeError(
-                            f"{error} The fit was restarted {MAX_RESTARTS} times already, giving up: "
-                            "check the logs of the workers; they may need more memory."
+                            f"{error} The fit was restarted {MAX_RESTARTS} times already, giving "
+                            "up: check the logs of the workers; they may need more memory."
                         ) from error
                     n_epochs, state = self._latest_state(key, state)
                     warn_user(f"{error} Training continues on the others after epoch {n_epochs}.")
