@@ -184,6 +184,22 @@ def test_another_estimator_is_refused(tmp_path):
         small("maf").set_callbacks(Checkpoint(tmp_path)).fit(X)
 
 
+def test_another_nested_estimator_is_refused(tmp_path):
+    def fit(density):
+        TransformedDensity(density, random_state=0).set_callbacks(Checkpoint(tmp_path)).fit(X)
+
+    fit(small("nice"))
+    with pytest.raises(ValueError, match="NICEDensity, now RealNVPDensity"):
+        fit(small("realnvp"))
+
+
+def test_a_random_state_that_changed_is_refused(tmp_path):
+    flow = nsf(random_state=np.random.RandomState(0)).set_callbacks(Checkpoint(tmp_path))
+    flow.fit(X)
+    with pytest.raises(ValueError, match=r"random_state RandomState\(MT19937\), now other values"):
+        flow.fit(X)
+
+
 def test_parameters_of_the_time_may_differ(tmp_path, crash_after):
     nsf().set_callbacks(Checkpoint(tmp_path)).fit(X)
     crash_after(1)
@@ -286,6 +302,21 @@ def test_trainings_in_threads_have_files(tmp_path, crash_after):
     np.testing.assert_array_equal(fit(), first)
 
 
+def test_seeds_of_a_search_do_not_depend_on_the_order_of_its_fits(tmp_path, crash_after):
+    """Threads stand for processes: neither knows the folder of the fit from its context."""
+
+    def fit(n_jobs):
+        found = GridSearchCV(nsf(random_state=None), RATES, cv=2, error_score="raise")
+        found.set_params(n_jobs=n_jobs).set_callbacks(Checkpoint(tmp_path, every=0))
+        with parallel_config("threading"):
+            return found.fit(X).best_estimator_.score_samples(X)
+
+    first = fit(2)
+    assert len(list(tmp_path.glob("*.checkpoint"))) == 5
+    crash_after(1)  # but nothing is left to train
+    np.testing.assert_array_equal(fit(1), first)
+
+
 def test_fingerprints_tell_values_apart():
     frame = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", None]})
     distinct = [
@@ -295,5 +326,10 @@ def test_fingerprints_tell_values_apart():
         AutoDensity(cv=2), KeyError,
     ]  # fmt: skip
     assert len({fingerprint(value) for value in distinct}) == len(distinct)
-    same = [(X, X.copy(order="F")), (frame, frame.copy()), (nsf(), nsf(verbose=1))]
+    same = [
+        (X, X.copy(order="F")),
+        (frame, frame.copy()),
+        (nsf(), nsf(verbose=1)),
+        (3, np.int64(3)),
+    ]
     assert all(fingerprint(a) == fingerprint(b) for a, b in same)

@@ -102,7 +102,30 @@ def test_results_are_lazy_and_those_of_the_local_density(fitted, method):
     assert type(found._meta) is type(computed)
     np.testing.assert_array_equal(found._meta.dtypes, computed.dtypes)
     array = table.to_dask_array()  # of unknown chunk sizes
-    np.testing.assert_array_equal(getattr(density, method)(array).compute(), computed)
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        lazy = getattr(density, method)(array)
+    np.testing.assert_array_equal(lazy.compute(), computed)
+
+
+def test_other_columns_are_refused_before_the_graph_runs(fitted):
+    density, table = fitted
+    assert density.n_features_in_ == 3
+    assert [*density.feature_names_in_] == ["a", "b", "n"]
+    with pytest.raises(ValueError, match="feature names should match"):
+        density.score_samples(table[["b", "a", "n"]])
+    with (
+        pytest.warns(UserWarning, match="does not have valid feature names"),
+        pytest.raises(ValueError, match="X has 2 features, but DaskDensity is expecting 3"),
+    ):
+        density.predict(da.zeros((4, 2)))
+    with pytest.raises(TypeError, match="not DataFrame; use the estimator itself"):
+        density.transform(table.compute())
+
+
+@pytest.mark.parametrize("n_samples", [0, -5, 2.5])
+def test_number_of_samples_is_checked(fitted, n_samples):
+    with pytest.raises(ValueError, match=rf"n_samples={n_samples}; it must be an integer"):
+        fitted[0].sample(n_samples)
 
 
 def test_samples_are_lazy(fitted, frame, monkeypatch):
@@ -147,8 +170,8 @@ BOUNDED = NSFDensity(bounds={1: (-1e3, 1.0)})
         (NSFDensity(), TABLE, da.from_array(WEIGHT, chunks=200), "5 partitions, but X has 3"),
         (BOUNDED, TABLE, None, r"Partition 0 of X: X\[.* not within bounds"),
         (NSFDensity(), TABLE[TABLE[:, 0] > 1e9], None, "0 rows .* at least 2"),
-        (NSFDensity(), X, None, "Dask arrays and DataFrames, not ndarray; fit the estimator"),
-        (TableDensity(), TABLE, None, "TableDensity is none. Fit it to a random sample"),
+        (NSFDensity(), X, None, "Dask arrays and DataFrames, not ndarray; use the estimator"),
+        (TableDensity(), TABLE, None, r"got TableDensity\. Fit it to a random sample"),
         (NSFDensity(max_iter=0), TABLE, None, "max_iter"),
     ],
 )  # fmt: skip
@@ -166,35 +189,45 @@ def test_a_killed_worker_is_survived(client, monkeypatch):
             time.sleep(0.01)
         os.kill(max(pids.values()), signal.SIGKILL)
 
-    def start_and_kill(fit, key, *args):
-        start(fit, key, *args)
-        if not killers:
+    def start_and_kill(fit, key, futures, state):
+        start(fit, key, futures, state)
+        if killers:
+            restored.update(state.result()["state"])
+        else:
             killers.append(threading.Thread(target=kill, args=(key,)))
             killers[0].start()
 
-    killers = []
+    killers, restored = [], {}
     monkeypatch.setattr(_fit.Fit, "_start", start_and_kill)
     density = NSFDensity(max_iter=80, early_stopping=False, **SMALL)
-    with pytest.warns(UserWarning, match=r"died .* continues on the others after epoch [1-9]"):
-        found = DaskDensity(density).fit(TABLE)
+    with pytest.warns(UserWarning, match=r"died .* continues on the others after epoch") as caught:
+        local = DaskDensity(density).fit(TABLE).to_local()
     killers[0].join()
-    assert found.to_local().n_iter_ == 80
-    assert np.diff(found.to_local().loss_curve_).max() < 0.5  # it did not begin anew
-    client.wait_for_workers(2, timeout=30)
+    n_epochs = restored["epoch"]
+    assert n_epochs >= 3
+    assert any(f"after epoch {n_epochs}." in str(each.message) for each in caught)
+    before = restored["progress"][0]["history"]["loss"]
+    assert local.loss_curve_[:n_epochs] == before
+    assert local.n_iter_ == 80
+    assert local.loss_curve_[n_epochs] < before[-1] + 0.1  # the weights are those, too
+    client.wait_for_workers(2, timeout=120)
 
 
 def test_a_scheduler_that_dies_ends_the_fit(monkeypatch):
     start = _fit.Fit._start
+    timeouts = dask.config.get("distributed.comm.timeouts")
 
     def start_and_close(fit, *args):
         start(fit, *args)
+        # Attempts to reconnect are short, but not those to connect at first.
+        monkeypatch.setattr(fit.client, "_timeout", 0.1)
+        monkeypatch.setitem(timeouts, "connect", "100ms")
         cluster.sync(cluster.scheduler.close)
 
     monkeypatch.setattr(_fit.Fit, "_start", start_and_close)
     density = NSFDensity(max_iter=10_000, **SMALL)
     cluster = distributed.LocalCluster(processes=False, dashboard_address=":0", silence_logs=50)
     with (
-        dask.config.set({"distributed.comm.timeouts.connect": "100ms"}),
         cluster,
         distributed.Client(cluster, set_as_default=False) as client,
         pytest.raises(ConnectionError, match=r"The Dask scheduler at .* is gone"),
@@ -219,7 +252,7 @@ def test_a_scheduler_that_dies_ends_the_fit(monkeypatch):
     ids=lambda estimator: type(estimator).__name__,
 )
 def test_joblib_sends_fits_to_the_workers(client, estimator):
-    client.wait_for_workers(2, timeout=30)
+    client.wait_for_workers(2, timeout=120)
     here = clone(estimator).fit(X)
     with joblib.parallel_config("dask"):
         there = clone(estimator).fit(X)

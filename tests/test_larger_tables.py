@@ -12,7 +12,7 @@ from _densities import banana, small
 
 import skflows
 from skflows import TableDensity
-from skflows.cli import _main, _outliers, _progress, _stored_rows, _tables
+from skflows.cli import _arguments, _main, _progress, _stored_rows, _tables
 from skflows.cli._stored_rows import StoredRows
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -49,7 +49,7 @@ SOURCES = ["t.csv", "t.parquet", "parts", "texts", "-"]
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("output", ["s.csv", "s.parquet"])
 def test_scores_do_not_depend_on_format_and_batches(source, output, folder, monkeypatch, capsys):
-    monkeypatch.setattr(_progress, "BATCH_ROWS", 64)
+    monkeypatch.setattr(_tables, "BATCH_ROWS", 64)
     monkeypatch.setattr(_tables, "BLOCK", 1000)
     content = io.TextIOWrapper(io.BytesIO(Path("t.csv").read_bytes()))
     monkeypatch.setattr(sys, "stdin", content)
@@ -81,7 +81,7 @@ def test_tables_of_texts_are_scored_in_batches(folder, monkeypatch, capsys):
     new.to_csv("new.csv", index=False)
     assert run("score table.skflows new.csv -o whole.csv") == 0
     capsys.readouterr()
-    monkeypatch.setattr(_progress, "BATCH_ROWS", 7)
+    monkeypatch.setattr(_tables, "BATCH_ROWS", 7)
     assert run("score table.skflows new.csv -o batches.csv") == 0
     assert "column 'kind' has 2 values that the fit has not seen" in capsys.readouterr().err
     pd.testing.assert_frame_equal(pd.read_csv("batches.csv"), pd.read_csv("whole.csv"))
@@ -123,16 +123,48 @@ def test_reading_parquet_keeps_no_more_than_a_batch_in_memory(tmp_path):
         ({}, "must have CSV files or Parquet files, and no others"),
         ({"a.csv": "x,y\n1,2\n", "b.parquet": ""}, "must have CSV files or Parquet files"),
         ({"a.csv": "x,y\n1,2\n", "b.csv": "x,z\n1,2\n"}, "b.csv has other columns than .*a.csv"),
-        ({"a.parquet": "PAR1"}, "cannot read tables: "),
+        ({"a.parquet": "PAR1"}, "a.parquet is not a Parquet file: "),
+        ({"year=1/a.csv": "x,y\n1,2\n"}, "tables has Hive partitions, such as 'year=1'"),
         ({"a.csv": "x,y\n"}, "tables has column names but no rows"),
     ],
 )
 def test_folder_that_is_no_table_is_an_error(files, message, folder, capsys):
     Path("tables").mkdir()
     for name, text in files.items():
+        Path("tables", name).parent.mkdir(exist_ok=True)
         Path("tables", name).write_text(text)
     assert run("fit tables -o m --estimator nsf") == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_files_of_a_folder_are_read_in_natural_order(folder):
+    Path("many").mkdir()
+    for i in range(12):
+        pd.DataFrame({"a": [i]}).to_parquet(f"many/part.{i}.parquet")
+    assert _tables.read_table(Path("many"))["a"].tolist() == [*range(12)]
+
+
+def test_index_with_a_name_is_a_column(folder):
+    table = pd.DataFrame({"id": ["u", "v", "w"], "a": [1.0, 2.0, 3.0]})
+    table.set_index("id").to_parquet("id.parquet")
+    table.set_index("a").rename_axis(None).to_parquet("no name.parquet")
+    pd.testing.assert_frame_equal(_tables.read_table(Path("id.parquet")), table)
+    assert [*_tables.read_table(Path("no name.parquet"))] == ["id"]
+    (batch,) = _tables.open_table(Path("id.parquet")).batches(9, columns=["a"])
+    assert [*batch] == ["a"]
+
+
+def test_texts_that_are_dates_in_one_batch_stay_texts(folder, monkeypatch):
+    monkeypatch.setattr("skflows.table._components.components", quick_components)
+    days = [f"2024-01-0{i % 3 + 1}" for i in range(30)]
+    table = pd.DataFrame({"kind": [*days, *["none"] * 30], "day": days * 2, "x": np.arange(60.0)})
+    dates = table.assign(day=pd.to_datetime(table["day"]))
+    TableDensity(handle_unknown="rare", random_state=0).fit(dates).save("dates.skflows")
+    table.to_csv("dates.csv", index=False)
+    expected = skflows.load("dates.skflows").score_samples(dates)
+    monkeypatch.setattr(_tables, "BATCH_ROWS", 30)
+    assert run("score dates.skflows dates.csv -o scores.csv") == 0
+    np.testing.assert_allclose(pd.read_csv("scores.csv")["log_density"], expected, rtol=1e-9)
 
 
 def test_missing_pyarrow_is_an_error(folder, monkeypatch, capsys):
@@ -153,6 +185,38 @@ def test_reading_shows_a_progress_bar_on_a_terminal(folder, capsys, monkeypatch)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert run("score m.skflows t.csv -o s.csv") == 0
     assert "100%" in capsys.readouterr().out
+    assert run("score m.skflows t.csv -o -") == 0
+    assert "100%" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_size_decides_what_is_read_at_once(suffix, tmp_path, monkeypatch):
+    path = tmp_path / f"t.{suffix}"
+    table = pd.DataFrame(np.ones((100, 50), dtype=int))
+    table.columns = [f"c, {i}" for i in range(50)]
+    getattr(table, f"to_{suffix}")(path, index=False)
+    source = _tables.open_table(path)
+    assert (source.n_rows, source.n_columns) == (100, 50)
+    assert source.exceeds(100 * (50 * 40 + 64) - 1)
+    assert not source.exceeds(100 * (50 * 40 + 64))
+    monkeypatch.setattr(_tables, "BATCH_VALUES", 1000)
+    assert [len(batch) for batch in source.batches(source.batch_rows)] == [20] * 5
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [("5000", 5e3), ("1KB", 1e3), ("2gb", 2e9), ("1024KiB", 2**20), ("1.5 MiB", 1.5 * 2**20)],
+)
+def test_memory_sizes(text, n_bytes):
+    assert _arguments.memory(text) == n_bytes
+
+
+def test_types_that_change_are_an_error_in_parquet(tmp_path):
+    path = tmp_path / "t.parquet"
+    message = r"types of the first ones \(.*\): write CSV in place of Parquet"
+    with pytest.raises(ValueError, match=message), _tables.writing(path) as append:
+        append(pd.DataFrame({"id": [1, 2]}))
+        append(pd.DataFrame({"id": ["x", "y"]}))
 
 
 def test_parts_are_spread_over_the_table_and_cover_it(tmp_path):
@@ -186,7 +250,10 @@ def test_fit_in_parts_is_about_as_good_as_of_the_whole_table(sorted_table, capsy
     assert run(f"{FIT} 8 -o parts.skflows") == 0
     out, err = capsys.readouterr()
     assert f"NICEDensity fitted to {N} rows of 2 columns" in out
-    assert "columns of t.parquet that are not numbers are left out: 'text'" in err
+    assert (
+        f"columns of the first {N} rows of t.parquet that are not numbers are left out: 'text'"
+        in err
+    )
     scores = [skflows.load(f"{name}.skflows").score(sorted_table) for name in ("whole", "parts")]
     assert scores[1] > scores[0] - 0.1
     assert sorted(path.name for path in Path().iterdir()) == [
@@ -215,7 +282,7 @@ def test_fit_in_parts_continues_from_its_checkpoint(sorted_table, crash_after, m
         ("--memory-limit 50kB --estimator auto", "AutoDensity needs all rows at once"),
         ("--memory-limit 50kB --estimator gaussianization", "choose --estimator among cnf, glow"),
         ("--memory-limit 50kB", "leaves 347 rows of 2 columns at once; at least 1000"),
-        ("--memory-limit lots", "'lots' is no size in memory, such as 500MB or 2GiB"),
+        ("--memory-limit lots", "'lots' is not a memory size, such as 500MB or 2GiB"),
     ],
 )
 def test_memory_limits_that_cannot_be_kept_are_an_error(options, message, sorted_table, capsys):
@@ -234,8 +301,7 @@ def test_table_within_the_memory_limit_is_read_whole(sorted_table, monkeypatch):
 @pytest.fixture
 def many_rows(folder, monkeypatch):
     """Write a table with outliers, of a few batches, one of them without complete rows."""
-    for module in (_progress, _outliers):
-        monkeypatch.setattr(module, "BATCH_ROWS", 50)
+    monkeypatch.setattr(_tables, "BATCH_ROWS", 50)
     rng = np.random.default_rng(0)
     clean, odd = (pd.DataFrame(rng.standard_normal((n, 3)), columns=[*"abc"]) for n in (300, 190))
     odd.loc[[7, 170], "b"] = [9.0, -8.0]

@@ -1,4 +1,4 @@
-"""Callbacks: checkpoints, with which a fit continues after a crash."""
+"""Callbacks: checkpoints to resume a fit after a crash."""
 
 from ._checkpoint import Checkpoint
 

@@ -28,22 +28,22 @@ class Checkpoint:
     """Callback that stores the state of a training, from which `fit` continues after a crash.
 
     Call `fit` again with the same parameters and data: it continues from the last checkpoint, and
-    ends with the same weights, bit for bit, as a fit that nothing ended. The preparation of the
+    ends with the same weights, bit for bit, as an uninterrupted fit. The preparation of the
     columns is repeated, and so are components without a training loop, such as Gaussian mixtures.
 
     An ensemble, a search or a detector passes the callback on: each training inside has a file of
-    its own, in any process, and those that had ended are not repeated.
+    its own, in any process, and finished trainings are not repeated.
 
     Parameters
     ----------
     path : str or path-like
-        Folder of the checkpoint, which is made if there is none. It belongs to a single fit: one
-        with other data, or with other parameters than ``n_jobs``, ``verbose`` and ``time_limit``,
-        is refused.
+        Folder that stores the checkpoint. Created if it does not exist. It belongs to a single fit:
+        one with other data, or with other parameters than ``n_jobs``, ``verbose`` and
+        ``time_limit``, is refused.
 
     every : float, default=10.0
-        Least number of seconds between two writes. 0 writes after each epoch. The end of a training
-        is always written.
+        Minimum number of seconds between two writes. 0 writes after each epoch. The end of a
+        training is always written.
 
     See Also
     --------
@@ -57,6 +57,9 @@ class Checkpoint:
 
     Bits are the same on the same machine, with the same installation and number of threads.
     Estimators of other libraries inside an ensemble need a ``random_state`` of their own.
+
+    A ``RandomState`` instance changes in each fit, so a second `fit` of the same object is refused:
+    give an integer. Functions among the parameters are told apart by name only.
 
     Examples
     --------
@@ -82,62 +85,20 @@ class Checkpoint:
         self.every = every
 
     def setup(self, estimator, context):
-        """Use the folder in the fit that begins.
-
-        Parameters
-        ----------
-        estimator : estimator
-            The estimator.
-
-        context : sklearn.callback.CallbackContext
-            The task.
-        """
+        """Use the folder in the fit that begins."""
         _FOLDER.set(Folder(self.path, self.every, outer=_FOLDER.get()))
 
     def teardown(self, estimator, context):
-        """Use the folder no more.
-
-        Parameters
-        ----------
-        estimator : estimator
-            The estimator.
-
-        context : sklearn.callback.CallbackContext
-            The task.
-        """
+        """Stop using the folder."""
         _FOLDER.set(_FOLDER.get().outer)
 
     def on_fit_task_begin(self, estimator, context, *, X=None, y=None, metadata=None):
-        """Refuse a folder of another fit.
-
-        Parameters
-        ----------
-        estimator : estimator
-            The estimator.
-
-        context : sklearn.callback.CallbackContext
-            The task.
-
-        X, y : array-like
-            The data.
-
-        metadata : dict
-            Further arguments of `fit`.
-        """
+        """Refuse a folder of another fit."""
         if context.parent is None and context.task_name != "partial_fit":
             _FOLDER.get().claim(estimator, {"X": X, "y": y, **(metadata or {})})
 
     def on_fit_task_end(self, estimator, context):
-        """Do nothing: trainings store their states themselves.
-
-        Parameters
-        ----------
-        estimator : estimator
-            The estimator.
-
-        context : sklearn.callback.CallbackContext
-            The task.
-        """
+        """Do nothing: trainings store their states themselves."""
 
 
 class Folder:
@@ -152,16 +113,15 @@ class Folder:
     def __init__(self, path, every, outer=None):
         self.path, self.every, self.outer = path, every, outer
         self.replayed = 0.0
-        self._random_state = None
 
     def claim(self, estimator, data):
-        """Take the folder for a fit, or raise an error if it belongs to another one."""
+        """Claim the folder for a fit, or raise an error if it belongs to another one."""
         if not is_first_process():
             return
         manifest = self._manifest()
         now = {"skflows": [package_version()] * 2, **description(estimator, data)}
         if "fit" not in manifest:
-            self._write_manifest(manifest | {"fit": now})
+            self._write_manifest({"seed": new_seed()} | manifest | {"fit": now})
         elif different := differences(manifest["fit"], now):
             raise ValueError(
                 f"{self.path} has the checkpoint of another fit ({different}): give the parameters "
@@ -171,18 +131,16 @@ class Folder:
             with suppress(OSError):
                 left_over.unlink()
 
-    @property
-    def random_state(self):
-        """The random state of estimators without a seed, from a seed that the folder keeps."""
-        if self._random_state is None:
-            manifest = self._manifest()
-            if "seed" not in manifest:
-                manifest["seed"] = np.random.SeedSequence().entropy % 2**32
-                self._write_manifest(manifest)
-            # The estimator that begins the fit draws before it, those inside draw later.
-            seeds = [manifest["seed"], int(_FOLDER.get() is self)]
-            self._random_state = np.random.RandomState(seeds)
-        return self._random_state
+    def random_state(self, estimator):
+        """Return the random state of an estimator without a seed, from a seed of the folder.
+
+        It depends on the parameters of the estimator alone: on no order of fits, thread or process.
+        """
+        manifest = self._manifest()
+        if "seed" not in manifest:
+            manifest["seed"] = new_seed()
+            self._write_manifest(manifest)
+        return np.random.RandomState([manifest["seed"], int(fingerprint(estimator)[:8], 16)])
 
     def _manifest(self):
         try:
@@ -245,6 +203,11 @@ class TrainingFile:
         self.written = time.monotonic()
 
 
+def new_seed():
+    """Return a seed that the operating system draws."""
+    return np.random.SeedSequence().entropy % 2**32
+
+
 def has_checkpoint(path):
     """Return whether a folder has the checkpoint of a fit."""
     return (Path(path) / MANIFEST).exists()
@@ -259,7 +222,7 @@ def training_file(estimator, *identity):
 def random_state_of(estimator):
     """Return the random state of an estimator; a checkpoint keeps the seed if it has none."""
     if estimator.random_state is None and (folder := _folder_of(estimator)) is not None:
-        return folder.random_state
+        return folder.random_state(estimator)
     return check_random_state(estimator.random_state)
 
 

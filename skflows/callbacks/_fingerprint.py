@@ -1,4 +1,4 @@
-"""Fingerprints: which estimator, with which parameters and data, a fit is of."""
+"""Fingerprints, which identify a fit by its estimator, parameters and data."""
 
 import hashlib
 import re
@@ -10,11 +10,14 @@ import numpy as np
 NEUTRAL = {"n_jobs", "time_limit", "verbose"}
 VALUES_AT_ONCE = 2**20  # of an array, which may be mapped from a file
 MAX_SHOWN = 40  # characters of a parameter in an error
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def fingerprint(*values):
-    """Return a hash of values: numbers, arrays, tensors, tables, estimators and containers."""
+    """Return a hash of values: numbers, arrays, tensors, tables, estimators and containers.
+
+    Functions are told apart by name.
+    """
     found = hashlib.sha256()
     for part in _parts(values):
         found.update(part)
@@ -29,6 +32,8 @@ def is_neutral(name):
 def _parts(value):
     """Yield the bytes that describe a value."""
     cls = type(value).__qualname__
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, str | bytes | Number):
         yield f"{value!r};".encode()
     elif isinstance(value, np.random.RandomState):
@@ -84,7 +89,11 @@ def description(estimator, data):
     """
     parts = {"estimator": [type(estimator).__name__] * 2}
     for name, value in sorted(estimator.get_params().items()):
-        if not is_neutral(name) and not hasattr(value, "get_params"):
+        if is_neutral(name):
+            continue
+        if hasattr(value, "get_params") and not isinstance(value, type):
+            parts[name] = [type(value).__name__] * 2  # its parameters have lines of their own
+        else:
             text = ADDRESS.sub("", repr(value))
             shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
             parts[name] = [shown, fingerprint(value)]

@@ -45,10 +45,10 @@ def contamination(text):
 
 
 def memory(text):
-    if match := re.fullmatch(r"(\d+\.?\d*) ?([kMGT]i?)B?", text):
-        unit = 1024 if match[2].endswith("i") else 1000
-        return float(match[1]) * unit ** (1 + "kMGT".index(match[2][0]))
-    raise argparse.ArgumentTypeError(f"{text!r} is no size in memory, such as 500MB or 2GiB")
+    if match := re.fullmatch(r"(\d+\.?\d*) ?([kmgt]?)((?<=[kmgt])i)?b?", text.lower()):
+        unit = 1024 if match[3] else 1000
+        return float(match[1]) * unit ** "_kmgt".index(match[2] or "_")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a memory size, such as 500MB or 2GiB")
 
 
 def names(text):

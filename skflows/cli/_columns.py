@@ -75,8 +75,10 @@ def needs_table(frame):
     return bool(frame.isna().any(axis=None) or (numeric <= frame.notna().sum() / 2).any())
 
 
-def with_dates(frame):
+def with_dates(frame, names=None):
     """Return a table in which texts are dates if all of a column are, in ISO 8601.
+
+    Other columns than those of the given names stay texts: what a column holds is decided in fit.
 
     Whole numbers with gaps, which CSV files are read to float64 for, are integers again.
     """
@@ -86,6 +88,8 @@ def with_dates(frame):
         if (frame[name] % 1 == 0).sum() == frame[name].notna().sum():
             frame[name] = frame[name].astype("Int64")
     for name in frame.select_dtypes(exclude=["number", "bool"]):
+        if names is not None and name not in names:
+            continue
         texts = frame[name].dropna()
         if len(texts) and all(isinstance(t, str) and ISO_DATE.match(t) for t in texts):
             dates = pandas.to_datetime(frame[name], errors="coerce", format="ISO8601")

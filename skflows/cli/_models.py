@@ -10,7 +10,7 @@ from ._columns import chosen_columns, complete_numbers, needs_table, select, wit
 from ._model_files import ESTIMATORS, load_model
 from ._predict import fit_target
 from ._progress import announce, checkpoints, fit_with_progress, n_jobs_for, time_limit_of
-from ._score import texts_of, unseen_categories, warn_of_unseen
+from ._score import columns_of_role, unseen_categories, warn_of_unseen
 from ._stored_rows import stored_rows
 from ._tables import (
     check_writable,
@@ -121,8 +121,9 @@ def run_impute(args):
             f"{args.model} holds a {type(model).__name__}, which models complete rows: fit the "
             "table with --estimator table"
         )
-    table = read_table(args.data, args.sep, args.decimal, texts_of(model))
-    frame = with_dates(select(table, [*model.feature_names_in_], args.data))
+    table = read_table(args.data, args.sep, args.decimal, columns_of_role(model, "text"))
+    frame = select(table, [*model.feature_names_in_], args.data)
+    frame = with_dates(frame, columns_of_role(model, "datetime"))
     warn_of_unseen(unseen_categories(model, frame))
     filled = model.impute(frame, args.method, random_state=args.random_state)
     for name in filled.select_dtypes("datetime"):

@@ -18,9 +18,8 @@ from ._columns import (
     with_dates,
 )
 from ._progress import QUICK_SECONDS, announce, print_status, progress_bars, with_progress
-from ._score import unseen_categories, warn_of_unseen
+from ._score import columns_of_role, unseen_categories, warn_of_unseen
 from ._tables import (
-    BATCH_ROWS,
     check_writable,
     is_standard,
     open_table,
@@ -176,16 +175,17 @@ def flag_in_batches(args, source, known):
             f"{args.data} is larger than --memory-limit, and {lacking} all rows at once: raise the "
             "limit, or give a --reference and no --report"
         )
-    frame, is_table = judged_columns(args, next(source.batches(BATCH_ROWS)), known)
+    frame, is_table = judged_columns(args, next(source.batches(source.batch_rows)), known)
     names = [*frame]
     if not is_table:
         names = [*numeric_columns(frame, args.data, args.columns and names)]
     detector = fitted_detector(args, known_rows(args, known, names, is_table), is_table)
     gaps = Gaps(args.data)
+    dates = is_table and columns_of_role(detector.models_[0].density.estimator_, "datetime")
 
     def usable(batch):
         if is_table:
-            return with_dates(select(batch, names, args.data))
+            return with_dates(select(batch, names, args.data), dates)
         return numbers(gaps.left_out_of(select(batch, names, args.data)), args.data)
 
     frames = map(usable, with_progress(source, args.output, names))

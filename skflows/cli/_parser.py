@@ -21,7 +21,7 @@ examples:
   skflows demo
 
 Tables are CSV files with column names in the first line, Parquet files (by their suffix .parquet)
-or folders of either; separator, decimal mark, encoding and compression are found out. Texts, dates
+or folders of either; separator, decimal mark, encoding and compression are detected. Texts, dates
 and gaps are modelled by a density of tables; if you choose another one, these columns and rows are
 left out, with a warning, unless there is a --target.
 For a ranking without p-values and reasons, scikit-learn's NearestNeighbors or IsolationForest would
@@ -75,13 +75,13 @@ def _add_fit(command):
         help="seconds to fit in (flows, auto)",
     )
     command.add_argument(
-        "--quick", action="store_true", help="a result in 20 seconds, by fewer densities or epochs"
+        "--quick", action="store_true", help="fit in 20 seconds with fewer densities or epochs"
     )
     command.add_argument(
         "--memory-limit",
         type=_arguments.memory,
         metavar="SIZE",
-        help="size, such as 2GB, beyond which a table is trained on in parts (flows)",
+        help="memory for the rows, such as 2GB: a table that needs more is trained on in parts",
     )
     command.add_argument(
         "--checkpoint",
@@ -185,7 +185,7 @@ def _add_outliers(command):
         "--memory-limit",
         type=_arguments.memory,
         metavar="SIZE",
-        help="size, such as 2GB, beyond which a table is judged in batches, by a --reference",
+        help="memory for the rows, such as 2GB: more rows are judged in batches by --reference",
     )
     command.add_argument("--id", metavar="COLUMN", help="column that names the rows in the report")
     command.add_argument("--report", type=Path, metavar="HTML", help="a report, in one file")
@@ -234,10 +234,10 @@ def _add_columns(command):
 
 def _add_format(command):
     command.add_argument(
-        "--sep", metavar="C", help="what separates columns, such as ';' (default: found out)"
+        "--sep", metavar="C", help="what separates columns, such as ';' (default: detected)"
     )
     command.add_argument(
-        "--decimal", choices=[".", ","], help="decimal mark of numbers (default: found out)"
+        "--decimal", choices=[".", ","], help="decimal mark of numbers (default: detected)"
     )
 
 

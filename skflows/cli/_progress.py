@@ -5,7 +5,7 @@ import sys
 
 from ..callbacks import Checkpoint
 from ..callbacks._checkpoint import has_checkpoint
-from ._tables import BATCH_ROWS
+from ._tables import is_standard
 
 QUICK_SECONDS = 8  # to fit in; to start, to explain and to write takes some more
 SHORT_LIMIT = 30  # seconds: a shorter fit runs in one process, because processes take time to start
@@ -65,12 +65,13 @@ def print_status(text):
 
 def with_progress(table, output, columns=None):
     """Yield the batches of a table, with a progress bar on a terminal that is not the output."""
-    batches = table.batches(BATCH_ROWS, columns)
+    batches = table.batches(table.batch_rows, columns)
     try:
         from rich.progress import Progress
     except ImportError:
         Progress = None
-    if Progress is None or output is None or not sys.stdout.isatty():
+    is_printed = output is None or is_standard(output)
+    if Progress is None or is_printed or not sys.stdout.isatty():
         yield from batches
         return
     with Progress() as bar:

@@ -10,10 +10,8 @@ from ..callbacks._checkpoint import random_state_of
 from ..density import ARCHITECTURES, FlowDensity
 from ._columns import Gaps, numbers, numeric_columns, select
 from ._progress import with_progress
-from ._tables import import_pandas, is_standard
+from ._tables import fit_bytes, import_pandas, is_standard
 
-# Of a chunk: rows as they are, prepared, and in the batches of an epoch, with weights and orders.
-BYTES_PER_VALUE, BYTES_PER_ROW = 40, 64
 BLOCK_ROWS = 2**17  # that are read at once
 GOLDEN_RATIO = 0.6180339887
 LEAST_ROWS = 1000
@@ -26,9 +24,9 @@ def stored_rows(args, table, model):
     """Yield the `StoredRows` of the numeric columns of a table, without rows with gaps."""
     if not isinstance(model, FlowDensity):
         raise ValueError(
-            f"{args.data} takes about {table.n_bytes / 1e6:.0f} MB, more than --memory-limit, "
-            f"and {type(model).__name__} needs all rows at once: raise the limit, or choose "
-            f"--estimator among {', '.join(ARCHITECTURES)}"
+            f"a fit to {args.data} takes about {table.n_bytes / 1e6:.0f} MB, more than "
+            f"--memory-limit, and {type(model).__name__} needs all rows at once: raise the limit, "
+            f"or choose --estimator among {', '.join(ARCHITECTURES)}"
         )
     random_state = random_state_of(model)
     folder = None if is_standard(args.output) else args.output.resolve().parent
@@ -37,16 +35,16 @@ def stored_rows(args, table, model):
         needed = args.columns and [*args.columns, *args.exclude]
         for batch in with_progress(table, args.output, needed):
             if names is None:
-                frame = numeric_columns(batch, args.data, args.columns, args.exclude)
+                first = f"the first {len(batch)} rows of {args.data}"
+                frame = numeric_columns(batch, first, args.columns, args.exclude)
                 names = [*frame]
-                n_rows = int(args.memory_limit / (BYTES_PER_VALUE * len(names) + BYTES_PER_ROW))
+                n_rows = int(args.memory_limit / fit_bytes(len(names)))
                 if n_rows < LEAST_ROWS:
                     raise ValueError(
                         f"--memory-limit leaves {n_rows} rows of {len(names)} columns at once; "
                         f"at least {LEAST_ROWS} are needed: raise it"
                     )
-                n_expected = table.n_bytes / (8 * len(table.names))
-                share = min(HELD_OUT, min(HELD_OUT * n_rows, MAX_HELD_OUT) / n_expected)
+                share = min(HELD_OUT, min(HELD_OUT * n_rows, MAX_HELD_OUT) / table.n_rows)
             frame = gaps.left_out_of(select(batch, names, args.data))
             rows = numbers(frame, args.data).to_numpy()
             is_held_out = random_state.uniform(size=len(rows)) < share
@@ -60,8 +58,8 @@ def stored_rows(args, table, model):
 class StoredRows:
     """Rows of numbers in a file, read in parts that are spread over all of it.
 
-    Each row is in one part of each pass over the table, and other rows share that part in the next
-    pass: a sorted table is trained on like a shuffled one.
+    Almost every row is in one part of each pass over the table, and other rows share that part in
+    the next pass: a sorted table is trained on like a shuffled one.
 
     Parameters
     ----------

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from ..persistence.atomic import check_replaceable, replace_file
 
-BATCH_ROWS = 2**17
+BATCH_ROWS, BATCH_VALUES = 2**17, 2**22  # at most, of a batch
 BLOCK = 2**20  # bytes that are decoded at once
 PARQUET = (".parquet", ".pq")
 COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ": "lzma"}
 SEPARATORS = ",;\t|"
 N_SNIFFED, MAX_SNIFFED = 20, 2**16  # lines, and characters, that tell the separator
-BYTES_PER_NUMBER = 8
+# Of a fit: rows as they are, prepared, and in the batches of an epoch, with weights and orders.
+BYTES_PER_VALUE, BYTES_PER_ROW = 40, 64
 
 
 def import_pandas():
@@ -53,7 +54,8 @@ def open_table(path, sep=None, decimal=None, texts=()):
     ----------
     path : Path
         A CSV file with a line of column names, which may be compressed, a Parquet file, or a folder
-        of such files, which are read in the order of their names; ``-`` is standard input.
+        of such files, which are read in the natural order of their names (``part.2`` before
+        ``part.10``, as Dask writes them); ``-`` is standard input.
     sep, decimal : str, default=None
         What separates columns, and the decimal mark. None finds out.
     texts : sequence of str
@@ -62,9 +64,14 @@ def open_table(path, sep=None, decimal=None, texts=()):
     import_pandas()
     files = [path]
     if path.is_dir():
-        files = sorted(
-            file for file in path.rglob("*") if file.is_file() and file.name[0] not in "._"
-        )
+        found = (file for file in path.rglob("*") if file.is_file() and file.name[0] not in "._")
+        files = sorted(found, key=natural_order)
+        for file in files:
+            if "=" in str(file.parent.relative_to(path)):
+                raise ValueError(
+                    f"{path} has Hive partitions, such as {file.parent.name!r}, whose column is in "
+                    "the names of folders only: write it into the files"
+                )
     are_parquet = [file.suffix in PARQUET for file in files]
     if not files or any(are_parquet) != all(are_parquet):
         raise ValueError(f"{path} must have CSV files or Parquet files, and no others")
@@ -73,9 +80,32 @@ def open_table(path, sep=None, decimal=None, texts=()):
     return CsvTable(path, files, sep, decimal, texts)
 
 
+def natural_order(path):
+    """Return the key by which paths are sorted, their numbers by value."""
+    return [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", str(path))]
+
+
 def read_table(*args, **kwargs):
     """Return a whole table, as `open_table` finds it."""
     return open_table(*args, **kwargs).read()
+
+
+@contextmanager
+def reading(path, kind):
+    """Raise an error of a parser, a decoder or a decompressor as one that names the file."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except (OSError, MemoryError) as error:
+        raise ValueError(f"cannot read {path}: {one_line(error)}") from error
+    except Exception as error:
+        raise ValueError(f"{path} is not a {kind} file: {one_line(error)}") from error
+
+
+def fit_bytes(n_columns):
+    """Return the bytes of memory that a fit takes for each row, about."""
+    return BYTES_PER_VALUE * n_columns + BYTES_PER_ROW
 
 
 class FileTable(ABC):
@@ -83,11 +113,21 @@ class FileTable(ABC):
 
     Attributes
     ----------
-    n_bytes : int
-        Bytes that its values take in memory, about.
+    n_rows, n_columns : int
+        Its size; of CSV files, about.
     fraction : float
         How much of it has been read.
     """
+
+    @property
+    def n_bytes(self):
+        """Bytes that a fit to the whole table takes in memory, about."""
+        return self.n_rows * fit_bytes(self.n_columns)
+
+    @property
+    def batch_rows(self):
+        """Largest number of rows of a batch, fewer of a wide table."""
+        return max(1, min(BATCH_ROWS, BATCH_VALUES // self.n_columns))
 
     @abstractmethod
     def batches(self, n_rows, columns=None):
@@ -102,7 +142,7 @@ class FileTable(ABC):
         """
 
     def exceeds(self, limit):
-        """Return whether the values take more bytes than a limit, if there is one."""
+        """Return whether a fit to all rows takes more bytes than a limit, if there is one."""
         return limit is not None and self.n_bytes > limit
 
     def read(self):
@@ -117,43 +157,36 @@ class ParquetTable(FileTable):
     def __init__(self, path, files):
         self.path, self.files = path, files
         self.fraction = 0.0
-        with self._naming_errors():
-            headers = [self._open(file) for file in files]
-            self.names = headers[0].schema_arrow.names
-            self.n_rows = sum(header.metadata.num_rows for header in headers)
+        headers = [self._open(file) for file in files]
+        self.names = headers[0].schema_arrow.names
+        self.n_columns = len(self.names)
+        self.n_rows = sum(header.metadata.num_rows for header in headers)
         for header, file in zip(headers, files, strict=True):
             if header.schema_arrow.names != self.names:
                 raise ValueError(f"{file} has other columns than {files[0]}")
         if not self.n_rows:
             raise ValueError(f"{path} has column names but no rows")
-        self.n_bytes = self.n_rows * len(self.names) * BYTES_PER_NUMBER
 
     def batches(self, n_rows, columns=None):
         if columns is not None and not set(columns) <= set(self.names):
             columns = None
         start = 0
         for file in self.files:
-            with self._naming_errors():
-                for batch in self._open(file).iter_batches(n_rows or BATCH_ROWS, columns=columns):
+            with reading(file, "Parquet"):
+                batches = self._open(file).iter_batches(n_rows or self.batch_rows, columns=columns)
+                for batch in batches:
                     frame = batch.to_pandas()
+                    # An index with a name is a column, for example of identifiers.
+                    frame = frame.reset_index([n for n in frame.index.names if n in self.names])
                     frame.index = import_pandas().RangeIndex(start, start + len(frame))
                     start += len(frame)
                     self.fraction = start / self.n_rows
                     yield frame
 
     def _open(self, file):
-        # With pre_buffer, what was read stays in memory.
-        return import_parquet().ParquetFile(file, pre_buffer=False, buffer_size=BLOCK)
-
-    @contextmanager
-    def _naming_errors(self):
-        """Raise an error of the parser as one that names the file."""
-        try:
-            yield
-        except ImportError:
-            raise
-        except Exception as error:
-            raise ValueError(f"cannot read {self.path}: {one_line(error)}") from error
+        with reading(file, "Parquet"):
+            # With pre_buffer, what was read stays in memory.
+            return import_parquet().ParquetFile(file, pre_buffer=False, buffer_size=BLOCK)
 
 
 class CsvTable(FileTable):
@@ -163,13 +196,17 @@ class CsvTable(FileTable):
         self.path = path
         self.fraction = 0.0
         self.files = []
-        with self._naming_errors():
-            self.files = [CsvFile(file) for file in files]
+        for file in files:
+            with reading(file, "CSV"):
+                self.files.append(CsvFile(file))
         first = self.files[0]
         self.sep = sep or likely_separator(first.head)
         self.decimal = decimal or likely_decimal(first.head, self.sep)
         self.texts = dict.fromkeys(texts, str)
-        self.n_bytes = sum(file.n_bytes for file in self.files)
+        self.size = sum(file.n_bytes for file in self.files)
+        self.n_rows = sum(file.n_lines - 1 for file in self.files)
+        rows = csv.reader(io.StringIO(first.head), delimiter=self.sep)
+        self.n_columns = max(1, len(next(rows, [])))
         self.names = None
 
     def batches(self, n_rows, columns=None):
@@ -181,7 +218,7 @@ class CsvTable(FileTable):
                 frame.index = pandas.RangeIndex(start, start + len(frame))
                 start += len(frame)
                 read = n_bytes + file.n_bytes * file.fraction_read()
-                self.fraction = read / max(1, self.n_bytes)
+                self.fraction = read / max(1, self.size)
                 if len(frame):
                     yield frame
             n_bytes += file.n_bytes
@@ -190,7 +227,7 @@ class CsvTable(FileTable):
 
     def _frames(self, file, n_rows):
         settings = {"sep": self.sep, "decimal": self.decimal, "dtype": self.texts}
-        with self._naming_errors(), file.open() as text:
+        with reading(file.path, "CSV"), file.open() as text:
             found = import_pandas().read_csv(text, **settings, chunksize=n_rows)
             yield from [found] if n_rows is None else found
 
@@ -215,19 +252,9 @@ class CsvTable(FileTable):
         elif names != self.names:
             raise ValueError(f"{file.path} has other columns than {self.files[0].path}")
 
-    @contextmanager
-    def _naming_errors(self):
-        """Raise an error of the parser as one that names the file."""
-        try:
-            yield
-        except (OSError, MemoryError) as error:
-            raise ValueError(f"cannot read {self.path}: {one_line(error)}") from error
-        except Exception as error:  # of the parser, a decoder or a decompressor
-            raise ValueError(f"{self.path} is not a CSV file: {one_line(error)}") from error
-
 
 class CsvFile:
-    """A text file: its encoding, its size when decompressed, and its first lines.
+    """A text file: its encoding, its size when decompressed, its lines, and the first ones.
 
     Standard input is copied to a temporary file.
     """
@@ -246,9 +273,10 @@ class CsvFile:
             is_utf16 = start.startswith((b"\xff\xfe", b"\xfe\xff"))
             self.encoding = "utf-16" if is_utf16 else "utf-8-sig"
             decoder = codecs.getincrementaldecoder(self.encoding)()
-            self.n_bytes, block = 0, start
+            self.n_bytes, self.n_lines, block = 0, 0, start
             while block:
                 self.n_bytes += len(block)
+                self.n_lines += block.count(b"\n")
                 following = content.read(BLOCK)
                 if self.encoding == "utf-8-sig":
                     try:
@@ -361,7 +389,13 @@ class ParquetAppender:
 
         # Whole numbers with gaps are floats in pandas: later rows get the types of the first ones.
         schema = None if self.writer is None else self.writer.schema
-        table = Table.from_pandas(frame, schema, preserve_index=False)
+        try:
+            table = Table.from_pandas(frame, schema, preserve_index=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"later rows do not have the types of the first ones ({one_line(error)}): write "
+                "CSV in place of Parquet"
+            ) from error
         if self.writer is None:
             self.writer = import_parquet().ParquetWriter(self.file, table.schema)
         self.writer.write_table(table)

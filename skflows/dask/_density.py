@@ -1,15 +1,17 @@
 """A density of Dask collections."""
 
+from numbers import Integral
+
 import dask.array as da
 import distributed
 import numpy as np
 from dask import delayed
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..density._flow_density import FlowDensity
-from ._fit import Fit
+from ._fit import Fit, check_collection
 
 CHUNK = 100_000  # rows of a chunk of samples
 
@@ -36,6 +38,12 @@ class DaskDensity(BaseEstimator):
     ----------
     estimator_ : FlowDensity
         The fitted density.
+
+    n_features_in_ : int
+        Number of columns of X in `fit`.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if `fit` was given a DataFrame whose columns all have texts as names.
 
     Notes
     -----
@@ -88,12 +96,13 @@ class DaskDensity(BaseEstimator):
         """
         if not isinstance(self.estimator, FlowDensity):
             raise ValueError(
-                f"DaskDensity trains flows such as NSFDensity; {type(self.estimator).__name__} is "
-                "none. Fit it to a random sample of the table that fits into memory."
+                f"DaskDensity needs a flow such as NSFDensity, got {type(self.estimator).__name__}."
+                " Fit it to a random sample of the table that fits into memory."
             )
         client = self._client()
         vars(self).pop("estimator_", None)
         self.estimator_ = Fit(client, self.estimator, X, sample_weight).run()
+        validate_data(self, empty_like(X), skip_check_array=True)
         return self
 
     def _client(self):
@@ -207,6 +216,8 @@ class DaskDensity(BaseEstimator):
             The rows, in chunks of 100,000; a DataFrame if the density was fitted to one.
         """
         check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
         sizes = [CHUNK] * (n_samples // CHUNK) + [n_samples % CHUNK] * (n_samples % CHUNK > 0)
         seeds = check_random_state(random_state).randint(2**31 - 1, size=len(sizes))
         has_names = hasattr(self.estimator_, "feature_names_in_")
@@ -230,8 +241,10 @@ class DaskDensity(BaseEstimator):
     def _map(self, method, X):
         """Return what a method gives for each partition of X."""
         check_is_fitted(self)
+        check_collection(X)
+        empty = empty_like(X)
+        validate_data(self, empty, reset=False, skip_check_array=True)
         there = delayed(self.estimator_, traverse=False)
-        empty = X._meta if hasattr(X, "columns") else np.empty((0, X.shape[1]))
         like = results(empty, self.estimator_, method)
         if hasattr(X, "columns"):
             return X.map_partitions(results, there, method, meta=like)
@@ -244,6 +257,11 @@ class DaskDensity(BaseEstimator):
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimator_")
+
+
+def empty_like(X):
+    """Return a table in memory with the columns of a Dask collection, but no rows."""
+    return X._meta if hasattr(X, "columns") else np.empty((0, *X.shape[1:]))
 
 
 def results(part, estimator, method):

@@ -68,8 +68,8 @@ class Fit:
                 except WorkersLost as error:
                     if n_lost == MAX_RESTARTS:
                         raise RuntimeError(
-                            f"{error} It was the {n_lost + 1}th time, so the fit is given up: look "
-                            "into the logs of the workers; they may need more memory."
+                            f"{error} The fit was restarted {MAX_RESTARTS} times already, giving "
+                            "up: check the logs of the workers; they may need more memory."
                         ) from error
                     n_epochs, state = self._latest_state(key, state)
                     warn_user(f"{error} Training continues on the others after epoch {n_epochs}.")
@@ -217,13 +217,18 @@ def host_of(worker):
     return "127.0.0.1" if protocol == "inproc" else place.rpartition(":")[0].strip("[]")
 
 
+def check_collection(X):
+    """Raise an error for what is no Dask collection."""
+    if not hasattr(X, "to_delayed"):
+        raise TypeError(
+            f"DaskDensity takes Dask arrays and DataFrames, not {type(X).__name__}; use the "
+            "estimator itself, such as the result of to_local(), for a table in memory."
+        )
+
+
 def partitions_of(collection):
     """Return the partitions of a Dask collection as delayed objects, in one block of columns."""
-    if not hasattr(collection, "to_delayed"):
-        raise TypeError(
-            f"DaskDensity takes Dask arrays and DataFrames, not {type(collection).__name__}; "
-            "fit the estimator itself to a table in memory."
-        )
+    check_collection(collection)
     if getattr(collection, "numblocks", (1,))[1:] not in ((), (1,)):
         collection = collection.rechunk({1: -1})
     return list(np.ravel(collection.to_delayed()))

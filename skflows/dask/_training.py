@@ -37,10 +37,10 @@ class WorkerGroup(Group):
     def n_rows(self, rows):
         return self.n
 
-    def own_part(self, train, held_out):
+    def local_rows(self, train, held_out):
         return self.own[0], held_out and self.own[1]
 
-    def check_same(self, *arrays):
+    def check_same(self, *values):
         """Do nothing: the sample is the same, and the rows are meant to differ."""
 
     def file(self, file):

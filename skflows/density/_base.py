@@ -179,7 +179,7 @@ class BaseFlowDensity(
         else:
             for name, value in self._fitted(flow_fit, X, weight).items():
                 setattr(self, name, value)
-            self.offset_ = flow_fit.group.first(self.offset_)  # a time limit takes fewer rows
+            self.offset_ = flow_fit.group.broadcast(self.offset_)  # a time limit takes fewer rows
         # Last, so that a user who turns warnings into errors loses nothing.
         self._warn_of_trouble(history)
         if not only_score:

@@ -4,7 +4,6 @@ Every process makes the same steps from the same weights: what a step needs from
 over the processes, and what the clock or a callback decides is decided by the first one.
 """
 
-import hashlib
 import pickle
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,9 +13,10 @@ import torch
 from torch import distributed
 
 from ..callbacks._checkpoint import clock
+from ..callbacks._fingerprint import fingerprint
 
 
-class Alone:
+class SingleProcess:
     """A single process: every sum is its own, and so is every decision."""
 
     size, rank = 1, 0
@@ -33,15 +33,15 @@ class Alone:
         """Return the sums of losses, the gradients and the count of a step over all rows."""
         return losses, gradients, count
 
-    def first(self, value):
+    def broadcast(self, value):
         """Return the value of the first process."""
         return value
 
     def clock(self):
         """Return the time in seconds in the first process."""
-        return self.first(clock())
+        return self.broadcast(clock())
 
-    def own_draws(self, generators):
+    def split_generators(self, generators):
         """Let generators draw other numbers in each process, from what the first one draws."""
 
     def file(self, file):
@@ -52,19 +52,19 @@ class Alone:
         """Return the number of rows of all processes."""
         return len(rows)
 
-    def own_part(self, *tables):
+    def local_rows(self, *tables):
         """Return the part of each table, rows with weights or None, that this process trains on."""
         return tables
 
-    def check_same(self, *arrays):
-        """Raise an error in every process if one of them has other arrays."""
+    def check_same(self, *values):
+        """Raise an error in every process if one of them has other values."""
 
 
-ALONE = Alone()
-_GROUP: ContextVar[Alone | None] = ContextVar("group", default=None)
+SINGLE_PROCESS = SingleProcess()
+_GROUP: ContextVar[SingleProcess | None] = ContextVar("group", default=None)
 
 
-class Group(Alone):
+class Group(SingleProcess):
     """Processes of `torch.distributed` that have the same table, of which each takes a part.
 
     Parameters
@@ -119,20 +119,20 @@ class Group(Alone):
         found = [part / total.clamp(min=1) for part in found[len(losses) :]]
         return sums, found, total.squeeze(-1).to(count.dtype)
 
-    def first(self, value):
+    def broadcast(self, value):
         content = np.frombuffer(pickle.dumps(value), dtype=np.uint8).copy()
-        size = self._broadcast(torch.tensor([len(content)]))
+        size = self._broadcast_tensor(torch.tensor([len(content)]))
         if self.rank:
             content = np.empty(int(size), dtype=np.uint8)
-        return pickle.loads(self._broadcast(torch.from_numpy(content)).numpy().tobytes())
+        return pickle.loads(self._broadcast_tensor(torch.from_numpy(content)).numpy().tobytes())
 
-    def _broadcast(self, tensor):
+    def _broadcast_tensor(self, tensor):
         tensor = tensor.to(self.device)
         self._communicate("broadcast", tensor)
         return tensor.cpu()
 
-    def own_draws(self, generators):
-        seed = self.first(int(torch.randint(2**62, (), generator=generators[0])))
+    def split_generators(self, generators):
+        seed = self.broadcast(int(torch.randint(2**62, (), generator=generators[0])))
         if self.rank:
             for i, generator in enumerate(dict.fromkeys(generators)):
                 generator.manual_seed(seed + i * self.size + self.rank)
@@ -140,20 +140,17 @@ class Group(Alone):
     def file(self, file):
         return SharedFile(self, file)
 
-    def own_part(self, *tables):
+    def local_rows(self, *tables):
         own = slice(self.rank, None, self.size)
         return tuple(None if table is None else tuple(a[own] for a in table) for table in tables)
 
-    def check_same(self, *arrays):
-        digest = hashlib.sha1(usedforsecurity=False)
-        for array in arrays:
-            digest.update(np.ascontiguousarray(array))
-        differs = self.first(digest.digest()) != digest.digest()
-        if self.sum(torch.tensor(int(differs))):
+    def check_same(self, *values):
+        own = fingerprint(*values)
+        if self.sum(torch.tensor(int(self.broadcast(own) != own))):
             raise ValueError(
-                f"The {self.size} processes of torch.distributed were given different tables; give "
-                "the same rows, weights and seed to each, which takes its share of them, or use "
-                "skflows.dask.DaskDensity for a table in parts."
+                f"The {self.size} processes of torch.distributed were given different tables or "
+                "parameters; give the same rows, weights, parameters and seed to each, which takes "
+                "its share of the rows, or use skflows.dask.DaskDensity for a table in parts."
             )
 
 
@@ -166,7 +163,7 @@ class SharedFile:
 
     def load(self):
         """Return what the first process has stored, or None."""
-        return self.group.first(None if self.file is None else self.file.load())
+        return self.group.broadcast(None if self.file is None else self.file.load())
 
     def save(self, phase, state, is_over):
         """Store the result of ``state()`` in the first process."""
@@ -190,6 +187,6 @@ def current_group():
     if group is not None:
         return group
     if not (distributed.is_available() and distributed.is_initialized()):
-        return ALONE
+        return SINGLE_PROCESS
     is_nccl = distributed.get_backend() == "nccl"
     return Group(distributed.group.WORLD, "cuda" if is_nccl else "cpu")

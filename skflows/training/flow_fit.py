@@ -13,7 +13,7 @@ from ..bijections._marginal_quantile import SMALL_SAMPLE
 from ..callbacks._checkpoint import random_state_of, training_file
 from ..preprocessing.fixed_maps import fitted_preprocessor
 from ..preprocessing.validation import row_shape
-from .data_parallel import ALONE, current_group
+from .data_parallel import SINGLE_PROCESS, current_group
 from .optimizer import TimeLimited, constant, cosine_with_warm_up
 from .torch_state import (
     gradients_enabled,
@@ -54,7 +54,7 @@ class FlowFit(ABC):
     warm = increment = False
     device = torch.device("cpu")
     dtype = torch.float64
-    group = ALONE
+    group = SINGLE_PROCESS
 
     def __init__(self, estimator, table, held_out):
         self.started = self.group.clock()
@@ -137,7 +137,7 @@ class FlowFit(ABC):
         self.n_train = self.group.n_rows(self.rows)
         train = self.rows, unit_mean(self.weight)
         held_out = self.held_out and (self.held_out[0], unit_mean(self.held_out[1]))
-        (self.rows, self.weight), self.held_out = self.group.own_part(train, held_out)
+        (self.rows, self.weight), self.held_out = self.group.local_rows(train, held_out)
         if self.group.rank:
             self.generator.manual_seed(self.seed + self.group.rank)
 
@@ -195,8 +195,8 @@ class GradientFit(FlowFit):
     def __init__(self, estimator, table, held_out, warm, increment, max_iter):
         self.group = current_group()
         super().__init__(estimator, table, held_out)
-        self.group.check_same(self.rows, self.weight)
-        self.seed = self.group.first(self.seed)
+        self.group.check_same(estimator, self.rows, self.weight, self.held_out)
+        self.seed = self.group.broadcast(self.seed)
         self.warm = warm
         self.increment = increment
         self.max_iter = max_iter

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from ..nn.random_draws import draw_once, drawing_from
-from .data_parallel import ALONE
+from .data_parallel import SINGLE_PROCESS
 from .history import Progress, as_list
 from .losses import LIKELIHOOD, mean_log_prob
 from .model_stack import substack
@@ -180,7 +180,7 @@ class Trainer:
         redraw=None,
         objective=LIKELIHOOD,
         history=None,
-        group=ALONE,
+        group=SINGLE_PROCESS,
         on_epoch_begin=None,
         on_epoch_end=None,
         checkpoint=None,
@@ -217,7 +217,7 @@ class Trainer:
             n_members=self.n_members,
         )
         for weights in (self.optimizer.weights, self.optimizer.average):
-            weights.copy_(group.first(weights))
+            weights.copy_(group.broadcast(weights))
         self.best = self.optimizer.average.clone()
         self.first = self.best.clone()
         self.latest = self.best.clone()  # after the last whole epoch
@@ -343,6 +343,7 @@ class Trainer:
         """Train on all rows once; return the mean losses of each running member, and the rate
         factor."""
         optimizer = self.optimizer
+        self.group.split_generators(self.generators)
         rows = self.y if self.redraw is None else self.redraw(self.running, self.epoch)
         if len(self.running) < self.n_members:
             rows = rows[self.running]
@@ -350,7 +351,6 @@ class Trainer:
         totals: dict[str, torch.Tensor] = {}
         seen = torch.zeros_like(optimizer.n_steps)
         first_step = self.step
-        self.group.own_draws(self.generators)
         self.bijection.train(self.use_dropout)
         with drawing_from(self.generators):
             batches = shuffled_batches(
@@ -405,7 +405,7 @@ class Trainer:
                 self.whole.load(self.best)
                 self.whole.weights[self.running] = self.optimizer.average
             stop = self.on_epoch_end is not None and bool(self.on_epoch_end(self.history))
-            stop = self.group.first(stop)
+            stop = self.group.broadcast(stop)
             if stop and not to_validate:
                 self._validate()
         for history in as_list(self.history):
