@@ -39,6 +39,37 @@ def test_pixels_are_on_one_lattice(density):
     assert np.isfinite(scores).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_pixels_between_0_and_1_are_on_one_lattice(dtype):
+    scaled = tiny(max_iter=1).fit((X / 255).astype(dtype))
+    np.testing.assert_allclose([*scaled.discrete_.values()], 1 / 255, rtol=1e-4)
+    grid, is_complete = scaled._dequantizer.grids()[0]
+    assert is_complete and len(grid) == 17
+
+
+def test_explicit_gaps_are_those_of_auto(density):
+    explicit = tiny(discrete=density.discrete_).fit(X)
+    np.testing.assert_array_equal(explicit.score_samples(X), density.score_samples(X))
+    np.testing.assert_array_equal(explicit.sample(3, 0), density.sample(3, 0))
+    with pytest.raises(ValueError, match="discrete gives columns of a grid the gaps"):
+        tiny(discrete=density.discrete_ | {3: 2.0}).fit(X)
+
+
+def test_new_values_extend_the_lattice_of_all_pixels():
+    brighter = X.copy()
+    brighter[0, 30] = 30
+    partial = tiny().partial_fit(X).partial_fit(brighter)
+    assert {grid[-1] for grid, _ in partial._dequantizer.grids()} == {30}
+
+
+def test_smooth_images_on_black_are_not_discrete():
+    rng = np.random.default_rng(0)
+    smooth = np.where(X < 4, 0, X + rng.uniform(size=X.shape))
+    with pytest.warns(UserWarning, match="The value 0 repeats, but the values of X are not"):
+        density = tiny().fit(smooth)
+    assert not density.discrete_
+
+
 def test_scale_of_pixels_shifts_scores_but_not_bits(density):
     scaled = clone(density).fit(X / 16)
     expected = density.score_samples(X[:5]) + 64 * math.log(16)
