@@ -112,6 +112,7 @@ def test_other_shapes_are_errors(density, shape):
         ({"image_shape": (8, 8.0, 1)}, "give three positive integers"),
         ({"image_shape": (8, 8, 0)}, "give three positive integers"),
         ({"n_levels": 4}, r"no even height or width in level 4 .*1 x 1: choose fewer levels"),
+        ({"image_shape": (5, 5, 1), "n_levels": 1}, "level 1 .* grid is 5 x 5: pad the images"),
         ({"hidden_layer_sizes": ()}, "hidden_layer_sizes"),
     ],
 )
@@ -169,6 +170,15 @@ def test_image_grid(density):
     assert np.isnan(mosaic[8]).all() and np.isnan(mosaic[9:, 18:]).all()
     given = ImageGridDisplay.from_estimator(density, X[:4], ax=display.ax_, value_range=(0, 32))
     assert given.ax_ is display.ax_ and np.nanmax(given.mosaic()) == 0.5
+    given = ImageGridDisplay(images=display.images, value_range=np.array([0, 32]))
+    assert np.nanmax(given.mosaic()) == display.images.max() / 32
+    grey = ImageGridDisplay.from_estimator(density, X[:2].reshape(-1, 8, 8)).images
+    np.testing.assert_array_equal(grey, X[:2].reshape(-1, *SHAPE))
+    holed = display.images.copy()
+    holed[0, 0, 0] = np.nan
+    assert np.isnan(ImageGridDisplay(images=holed, n_columns=3).mosaic()).sum() == (
+        np.isnan(mosaic).sum() + 1
+    )
     colour = ImageGridDisplay(images=np.zeros((1, 2, 3, 3))).plot()
     assert colour.image_.get_array().shape == (2, 3, 3)
 
@@ -177,6 +187,10 @@ def test_image_grid(density):
     ("call", "message"),
     [
         (lambda flow: ImageGridDisplay.from_estimator(flow, X[:, :60]), r"X has the shape"),
+        (
+            lambda flow: ImageGridDisplay.from_estimator(flow, X.reshape(-1, 1, 8, 8)),
+            r"X has the shape \(120, 1, 8, 8\)",
+        ),
         (lambda flow: ImageGridDisplay.from_estimator(flow, n_samples=0), "n_samples=0"),
         (lambda flow: ImageGridDisplay(images=np.zeros((4, 8, 8))).plot(), "images has the shape"),
         (

@@ -71,6 +71,7 @@ class BaseFlowDensity(
         if cls.__doc__:
             cls.__doc__ = _docstrings.fill(cls.__doc__, signature(cls).parameters)
 
+    _has_exact_inverse = True  # up to rounding errors
     _remedy_for_inexact_inverse = "fewer transforms or a smaller learning_rate_init"
 
     @abstractmethod

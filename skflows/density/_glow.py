@@ -37,7 +37,8 @@ class GlowDensity(FlowDensity):
         or none. None for a table.
 
     n_levels : int, default=2
-        Number of levels for images. All but the first need an even height or width.
+        Number of levels for images. Every level needs an even height or width; with several
+        channels, the first does not.
 
     {network}
 
@@ -170,10 +171,11 @@ class GlowDensity(FlowDensity):
         for level in range(self.n_levels):
             factors = 2 - height % 2, 2 - width % 2
             if factors == (1, 1) and (level or n_channels == 1):
+                remedy = "choose fewer levels, or pad" if level else "pad"
                 raise ValueError(
                     f"image_shape={self.image_shape} has no even height or width in level "
                     f"{level + 1} of n_levels={self.n_levels}, where the grid is {height} x "
-                    f"{width}: choose fewer levels, or pad the images."
+                    f"{width}: {remedy} the images."
                 )
             squeezes.append(Squeeze((height, width, n_channels), factors))
             height, width, n_channels = squeezes[-1].shape

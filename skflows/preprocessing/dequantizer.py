@@ -38,7 +38,7 @@ class Dequantizer:
         Whether all discrete columns have the same values, gap and rule.
     """
 
-    spike = None  # a value that repeats although columns that are alike are not discrete
+    spike: float | None = None  # a value that repeats in continuous columns that are alike
 
     def __init__(self, X, gaps, alike=False):
         self.columns = np.array(list(gaps), dtype=int)
@@ -181,7 +181,12 @@ class Dequantizer:
 
 def nearest(grid, x):
     """Return the value of a grid that is nearest to each x."""
-    return grid[np.searchsorted((grid[1:] + grid[:-1]) / 2, x)]
+    return grid[nearest_index(grid, x)]
+
+
+def nearest_index(grid, x):
+    """Return the index of the value of a grid that is nearest to each x."""
+    return np.searchsorted((grid[1:] + grid[:-1]) / 2, x)
 
 
 def cell_ends(grid):
