@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 
 import skflows
-from skflows import ConditionalDensity, GlowDensity
+from skflows import ConditionalDensity, DensityOutlierDetector, GlowDensity
 from skflows.inspection import ImageGridDisplay
 
 matplotlib.use("agg")
@@ -150,6 +150,13 @@ def test_conditional_density_of_images():
     conditional.fit(labels, X)
     assert set(conditional.discrete_.values()) == {1.0}
     assert np.isfinite(conditional.log_prob(labels[:5], X[:5])).all()
+    with pytest.raises(ValueError, match=r"y has the shape \(5, 8, 8\).* y.reshape"):
+        conditional.log_prob(labels[:5], X[:5].reshape(-1, 8, 8))
+
+
+def test_estimators_around_take_flat_images():
+    with pytest.raises(ValueError, match=r"dim 3.* flatten images first, X.reshape"):
+        DensityOutlierDetector(tiny()).fit(DIGITS.images[:20])
 
 
 def test_search_for_input_noise_trains_a_stack():

@@ -38,7 +38,8 @@ class CausalConvolution(Convolution):
         d = self.dilation
         last = len(rows) - 1
         seen = [
-            rows[i] if i >= 0 else 0 * rows[0] for i in range(last - (SIZE - 1) * d, last + 1, d)
+            rows[i] if i >= 0 else torch.zeros_like(rows[0])
+            for i in range(last - (SIZE - 1) * d, last + 1, d)
         ]
         return self._convolve(F.pad(torch.cat(seen, 2), (d, d)), (1, d))
 
@@ -128,7 +129,7 @@ class CausalNet(ConvolutionalNet):
             history[k].append(h)
             return self.hidden[k].next_row(history[k])
 
-        above = 0 * self._seen(z.unflatten(-2, self.shape)[..., :1, :, :])
+        above = torch.zeros_like(self._seen(z.unflatten(-2, self.shape)[..., :1, :, :]))
         rows = []
         for i in range(self.shape[0]):
             rows.append(next_row(i, self._outputs(above, shift, members, convolve)))
