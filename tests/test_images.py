@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 
@@ -79,11 +80,17 @@ def test_scale_of_pixels_shifts_scores_but_not_bits(density):
     np.testing.assert_allclose(scaled.bits_per_dim(X[:5] / 16), bits, rtol=1e-4)
 
 
-def test_score_is_that_of_noise(density):
-    """The two points of a cell are like random ones, to which the flow was fitted."""
-    rows = torch.from_numpy(X[:60] + np.random.default_rng(0).uniform(-0.5, 0.5, (60, 64)))
-    random = density.flow_.log_prob(rows).numpy()
-    assert abs(density.score(X[:60]) - random.mean()) < 4
+def test_score_is_the_mean_over_random_points(density):
+    """Two opposite points of a cell, without the stripes that convolutions would see."""
+    points = density._dequantizer.points()
+    rows = [torch.from_numpy(X[:60] + point - 0.5) for point in points]
+    scores = np.logaddexp(*[density.flow_.log_prob(row).numpy() for row in rows]) - math.log(2)
+    np.testing.assert_allclose(density.score_samples(X[:60]), scores)
+    np.testing.assert_allclose(points[0] + points[1], 1)
+    assert stats.kstest(points[0], "uniform").pvalue > 0.05
+    image = points[0].reshape(8, 8)
+    for one, other in ((image[1:], image[:-1]), (image[:, 1:], image[:, :-1])):
+        assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.25
 
 
 def test_arrays_and_rows_are_the_same(density):

@@ -18,8 +18,8 @@ class GlowDensity(FlowDensity):
     With ``image_shape``, rows are flattened images, and all methods take arrays of shape
     ``(n_samples, height, width, channels)`` too. The steps then act on images: ActNorm and the
     linear map act on the channels of each position (an invertible 1x1 convolution), and couplings
-    use convolutional networks. Each of ``n_levels`` levels begins by moving blocks of 2 x 2 pixels to channels, and leaves half of
-    them behind, with a normal prior given the other half.
+    use convolutional networks. Each of ``n_levels`` levels begins by moving blocks of 2 x 2 pixels
+    to channels, and leaves half of them behind, with a normal prior given the other half.
 
     Parameters
     ----------

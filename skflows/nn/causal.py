@@ -36,11 +36,9 @@ class CausalConvolution(Convolution):
     def next_row(self, rows):
         """Return the last row of the output, from a list of the rows of the input so far."""
         d = self.dilation
-        last = len(rows) - 1
-        seen = [
-            rows[i] if i >= 0 else torch.zeros_like(rows[0])
-            for i in range(last - (SIZE - 1) * d, last + 1, d)
-        ]
+        last, padding = len(rows) - 1, torch.zeros_like(rows[0])
+        reach = range(last - (SIZE - 1) * d, last + 1, d)
+        seen = [rows[i] if i >= 0 else padding for i in reach]
         return self._convolve(F.pad(torch.cat(seen, 2), (d, d)), (1, d))
 
     def _convolve(self, h, dilation):
