@@ -36,7 +36,7 @@ from skflows.bijections import (
     Whiten,
 )
 from skflows.bijections._conditional import FirstColumns
-from skflows.bijections._grid import halves_apart
+from skflows.bijections._grid import split_channels
 from skflows.bijections._ode import RungeKutta4
 
 N_ROWS = 5
@@ -99,7 +99,7 @@ def multiscale(shape, n_context):
             squeeze,
             Pointwise(LULinear(channels, rotation=True), channels),
             grid_coupling("affine", squeeze.shape, n_context, both=False),
-            halves_apart(squeeze.shape),
+            split_channels(squeeze.shape),
             FirstColumns(Chain(deep), height * width * n_deep),
         ]
     )

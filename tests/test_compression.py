@@ -1,11 +1,15 @@
 """Compression by the latent coordinates of a flow."""
 
+import copy
 import pickle
 
 import numpy as np
 import pytest
+from _densities import AtEpochEnd
 from scipy import stats
+from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -74,6 +78,45 @@ def test_lossless(lossless, quality):
         assert len(data) < 0.8 * odd.size  # a pixel of 17 values takes a byte otherwise
 
 
+def test_lossless_values_of_any_kind(lossless):
+    """Negative zeros, halves, and integers beyond the range of the code."""
+    odd = NEW[:4].copy()
+    odd[odd == 0] = -0.0
+    odd[1, :3] = 0.5, 3e7, 5e9
+    np.testing.assert_array_equal(lossless.decompress(lossless.compress(odd, 40)), odd)
+
+
+@pytest.mark.parametrize("scale", [10, 255])
+def test_lossless_fractions(compressor, scale):
+    density = clone(compressor.estimator_).set_params(max_iter=1).fit(X[:60] / scale)
+    fractions = FlowCompressor(FrozenEstimator(density), lossless=True).fit(X)
+    data = fractions.compress(NEW / scale)
+    np.testing.assert_array_equal(fractions.decompress(data), NEW / scale)
+    single = (NEW / scale).astype(np.float32)
+    np.testing.assert_array_equal(fractions.decompress(fractions.compress(single)), single)
+
+
+def test_lossless_columns_of_different_values():
+    table = np.random.default_rng(0).integers(0, [2, 5, 40], (80, 3)) * [1.0, 0.1, 7]
+    flow = RealNVPDensity(n_transforms=1, max_iter=2, random_state=0)
+    compressor = FlowCompressor(flow, lossless=True).fit(table)
+    np.testing.assert_array_equal(compressor.decompress(compressor.compress(table)), table)
+
+
+def test_pandas_output(compressor):
+    density = copy.deepcopy(compressor.estimator_).set_output(transform="pandas")
+    framed = FlowCompressor(FrozenEstimator(density), lossless=True).fit(X)
+    np.testing.assert_array_equal(framed.decompress(framed.compress(NEW[:3])), NEW[:3])
+
+
+def test_callbacks_see_the_fit(compressor):
+    monitor = AtEpochEnd(lambda epoch, fitted: False)
+    monitor.max_propagation_depth = None
+    flow = clone(compressor.estimator_).set_params(max_iter=2)
+    FlowCompressor(flow).set_callbacks(monitor).fit(X[:40])
+    assert monitor.epochs == 2
+
+
 def test_one_row(compressor, lossless):
     for each in (compressor, lossless):
         assert each.decompress(each.compress(NEW[:1])).shape == (1, 64)
@@ -102,11 +145,11 @@ def test_saved_compressor_reads_what_was_written(compressor, tmp_path):
     data = compressor.compress(NEW[:5])
     compressor.save(tmp_path / "compressor.skflows")
     expected = compressor.decompress(data)
-    for copy in (
+    for again in (
         skflows.load(tmp_path / "compressor.skflows"),
         pickle.loads(pickle.dumps(compressor)),
     ):
-        np.testing.assert_array_equal(copy.decompress(data), expected)
+        np.testing.assert_array_equal(again.decompress(data), expected)
 
 
 def test_estimator_checks():
@@ -123,12 +166,17 @@ def test_estimator_checks():
 def test_errors(compressor, lossless):
     with pytest.raises(ValueError, match="quality=101; it must be a number from 0 to 100"):
         compressor.compress(NEW, quality=101)
-    with pytest.raises(ValueError, match=r"lossless=True needs discrete columns.*whole multiples"):
-        lossless.compress(NEW + 0.5)
     with pytest.raises(ValueError, match=r"grids of shape \(8, 8, 1\)"):
         compressor.compress(NEW[:, :9])
-    continuous = RealNVPDensity(n_transforms=1, max_iter=1, discrete=None, random_state=0)
-    with pytest.raises(ValueError, match="lossless=True needs discrete columns"):
-        FlowCompressor(continuous, lossless=True).fit(X[:60, :3] + 0.5).compress(NEW[:, :3])
+    continuous = RealNVPDensity(n_transforms=1, max_iter=1, discrete=[1], random_state=0)
+    for estimator in (continuous, FrozenEstimator(clone(continuous).fit(X[:60, 2:5] + 0.5))):
+        with pytest.raises(ValueError, match="discrete columns, but 1 of 3 columns are"):
+            FlowCompressor(estimator, lossless=True).fit(X[:60, 2:5] + 0.5)
+    with pytest.raises(NotFittedError):
+        FlowCompressor(FrozenEstimator(GlowDensity())).fit(X)
+    with pytest.raises(TypeError, match="data is a str; give the bytes"):
+        compressor.decompress("text")
+    with pytest.raises(ValueError, match="row 1 is too improbable for quality=100"):
+        compressor.compress(np.vstack([NEW[:1], 1e5 * NEW[1:2]]), 100)
     with pytest.raises(TypeError, match="CNFDensity; give a flow density with an exact inverse"):
         FlowCompressor(CNFDensity()).fit(X)

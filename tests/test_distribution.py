@@ -17,7 +17,7 @@ COUNTS = np.column_stack([np.round(X), X[:, 0]])  # two discrete columns and a c
 
 @each_estimator
 def test_log_prob_is_that_of_score_samples(name):
-    for table, params in [(X, {"bounds": [(-9, 9), None]}), (COUNTS, {})]:
+    for table, params in [(X, {"bounds": [(-9, 9), None]}), (COUNTS, {"discrete": [0, 1]})]:
         density = small(name, preprocessing="quantile", **params).fit(table)
         distribution = density.distribution()
         assert distribution.event_shape == table.shape[1:]

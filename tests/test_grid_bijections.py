@@ -54,8 +54,15 @@ def test_squeeze_moves_blocks_to_channels():
     image = torch.arange(24.0).view(4, 6)
     squeeze = Squeeze((4, 6, 1))
     assert squeeze.shape == (2, 3, 4)
+    with pytest.raises(ValueError, match=r"shape=\(5, 5, 1\) .* factors=\(2, 2\)"):
+        Squeeze((5, 5, 1))
     blocks, _ = squeeze(image.flatten())
     assert blocks.view(squeeze.shape)[1, 2].tolist() == image[2:, 4:].flatten().tolist()
+
+
+def test_pointwise_needs_whole_positions():
+    with pytest.raises(ValueError, match="9 columns, which n_channels=4 does not divide"):
+        Pointwise(ActNorm(4), 4)(torch.zeros(2, 9))
 
 
 def test_pointwise_sets_the_moments_of_channels():

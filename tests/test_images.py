@@ -6,11 +6,12 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 
 import skflows
-from skflows import ConditionalDensity, GlowDensity
+from skflows import ConditionalDensity, DensityOutlierDetector, GlowDensity
 from skflows.inspection import ImageGridDisplay
 
 matplotlib.use("agg")
@@ -39,6 +40,37 @@ def test_pixels_are_on_one_lattice(density):
     assert np.isfinite(scores).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_pixels_between_0_and_1_are_on_one_lattice(dtype):
+    scaled = tiny(max_iter=1).fit((X / 255).astype(dtype))
+    np.testing.assert_allclose([*scaled.discrete_.values()], 1 / 255, rtol=1e-4)
+    grid, is_complete = scaled._dequantizer.grids()[0]
+    assert is_complete and len(grid) == 17
+
+
+def test_explicit_gaps_are_those_of_auto(density):
+    explicit = tiny(discrete=density.discrete_).fit(X)
+    np.testing.assert_array_equal(explicit.score_samples(X), density.score_samples(X))
+    np.testing.assert_array_equal(explicit.sample(3, 0), density.sample(3, 0))
+    with pytest.raises(ValueError, match="discrete gives columns of a grid the gaps"):
+        tiny(discrete=density.discrete_ | {3: 2.0}).fit(X)
+
+
+def test_new_values_extend_the_lattice_of_all_pixels():
+    brighter = X.copy()
+    brighter[0, 30] = 30
+    partial = tiny().partial_fit(X).partial_fit(brighter)
+    assert {grid[-1] for grid, _ in partial._dequantizer.grids()} == {30}
+
+
+def test_smooth_images_on_black_are_not_discrete():
+    rng = np.random.default_rng(0)
+    smooth = np.where(X < 4, 0, X + rng.uniform(size=X.shape))
+    with pytest.warns(UserWarning, match="The value 0 repeats, but the values of X are not"):
+        density = tiny().fit(smooth)
+    assert not density.discrete_
+
+
 def test_scale_of_pixels_shifts_scores_but_not_bits(density):
     scaled = clone(density).fit(X / 16)
     expected = density.score_samples(X[:5]) + 64 * math.log(16)
@@ -48,11 +80,17 @@ def test_scale_of_pixels_shifts_scores_but_not_bits(density):
     np.testing.assert_allclose(scaled.bits_per_dim(X[:5] / 16), bits, rtol=1e-4)
 
 
-def test_score_is_that_of_noise(density):
-    """The two points of a cell are like random ones, to which the flow was fitted."""
-    rows = torch.from_numpy(X[:60] + np.random.default_rng(0).uniform(-0.5, 0.5, (60, 64)))
-    random = density.flow_.log_prob(rows).numpy()
-    assert abs(density.score(X[:60]) - random.mean()) < 4
+def test_score_is_the_mean_over_random_points(density):
+    """Two opposite points of a cell, without the stripes that convolutions would see."""
+    points = density._dequantizer.points()
+    rows = [torch.from_numpy(X[:60] + point - 0.5) for point in points]
+    scores = np.logaddexp(*[density.flow_.log_prob(row).numpy() for row in rows]) - math.log(2)
+    np.testing.assert_allclose(density.score_samples(X[:60]), scores)
+    np.testing.assert_allclose(points[0] + points[1], 1)
+    assert stats.kstest(points[0], "uniform").pvalue > 0.05
+    image = points[0].reshape(8, 8)
+    for one, other in ((image[1:], image[:-1]), (image[:, 1:], image[:, :-1])):
+        assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.25
 
 
 def test_arrays_and_rows_are_the_same(density):
@@ -97,6 +135,11 @@ def test_odd_and_coloured_images():
     assert density.bits_per_dim(rows).shape == (60,)
 
 
+def test_odd_grey_images_are_an_error():
+    with pytest.raises(ValueError, match=r"level 1 .* grid is 5 x 5: pad the images"):
+        tiny(image_shape=(5, 5, 1), n_levels=1).fit(X[:, :25])
+
+
 def test_temperature(density):
     hot, cold = (density.sample(40, random_state=0, temperature=t) for t in (1, 0.5))
     np.testing.assert_array_equal(hot, density.sample(40, random_state=0))
@@ -114,6 +157,13 @@ def test_conditional_density_of_images():
     conditional.fit(labels, X)
     assert set(conditional.discrete_.values()) == {1.0}
     assert np.isfinite(conditional.log_prob(labels[:5], X[:5])).all()
+    with pytest.raises(ValueError, match=r"y has the shape \(5, 8, 8\).* y.reshape"):
+        conditional.log_prob(labels[:5], X[:5].reshape(-1, 8, 8))
+
+
+def test_estimators_around_take_flat_images():
+    with pytest.raises(ValueError, match=r"dim 3.* flatten images first, X.reshape"):
+        DensityOutlierDetector(tiny()).fit(DIGITS.images[:20])
 
 
 def test_search_for_input_noise_trains_a_stack():
@@ -138,6 +188,15 @@ def test_image_grid(density):
     assert np.isnan(mosaic[8]).all() and np.isnan(mosaic[9:, 18:]).all()
     given = ImageGridDisplay.from_estimator(density, X[:4], ax=display.ax_, value_range=(0, 32))
     assert given.ax_ is display.ax_ and np.nanmax(given.mosaic()) == 0.5
+    given = ImageGridDisplay(images=display.images, value_range=np.array([0, 32]))
+    assert np.nanmax(given.mosaic()) == display.images.max() / 32
+    grey = ImageGridDisplay.from_estimator(density, X[:2].reshape(-1, 8, 8)).images
+    np.testing.assert_array_equal(grey, X[:2].reshape(-1, *SHAPE))
+    holed = display.images.copy()
+    holed[0, 0, 0] = np.nan
+    assert np.isnan(ImageGridDisplay(images=holed, n_columns=3).mosaic()).sum() == (
+        np.isnan(mosaic).sum() + 1
+    )
     colour = ImageGridDisplay(images=np.zeros((1, 2, 3, 3))).plot()
     assert colour.image_.get_array().shape == (2, 3, 3)
 
@@ -146,6 +205,10 @@ def test_image_grid(density):
     ("call", "message"),
     [
         (lambda flow: ImageGridDisplay.from_estimator(flow, X[:, :60]), r"X has the shape"),
+        (
+            lambda flow: ImageGridDisplay.from_estimator(flow, X.reshape(-1, 1, 8, 8)),
+            r"X has the shape \(120, 1, 8, 8\)",
+        ),
         (lambda flow: ImageGridDisplay.from_estimator(flow, n_samples=0), "n_samples=0"),
         (lambda flow: ImageGridDisplay(images=np.zeros((4, 8, 8))).plot(), "images has the shape"),
         (

@@ -88,7 +88,8 @@ def test_frames_of_the_context_tell_the_loudness():
     ("params", "length", "message"),
     [
         ({"height": 16}, 40, "40 samples, and height=16 .* to 32 or 48 samples"),
-        ({"height": 1}, 40, "40 samples, and height=1 "),
+        ({"height": 1}, 40, "height=1 leaves no row above .* choose 2 or more"),
+        ({"height": 16}, 8, "8 samples, and height=16 .* windows to 16 samples"),
         ({}, 1021, "1021 samples, and height='auto' .* to 1008 or 1024 samples"),
     ],
 )

@@ -137,10 +137,12 @@ for ax, name in zip(axes, flows, strict=True):
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
 # %%
-# No score wins everywhere. Typicality finds half digits, whose log-density is unusually high, and
-# misses flat images among patches, whose log-densities vary widely. The correction by complexity
-# finds both, and no longer tells digits from patches under the Glow of patches, because digits take
-# more bytes than patches do.
+# Flat images score low under the Glow of digits: being simple is not enough to score high.
+#
+# No score wins everywhere. Typicality finds some of the half digits, whose log-density is unusually
+# high, and misses flat images among patches, whose log-densities vary widely. The correction by
+# complexity finds both, and no longer tells digits from patches under the Glow of patches, because
+# digits take more bytes than patches do.
 #
 # P-values
 # --------

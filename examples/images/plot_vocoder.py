@@ -1,7 +1,7 @@
 """
-==========================
-A vocoder for a made voice
-==========================
+===============================
+A vocoder for a synthetic voice
+===============================
 
 A vocoder turns a spectrogram back into sound. This example makes a voice, fits a flow to its
 windows given their spectra, and speaks a sentence that the flow has not heard.

@@ -35,7 +35,8 @@ class _OfFirstColumns(Bijection):
 class FirstColumns(_OfFirstColumns):
     """Map the first columns, and leave those beside them as they are.
 
-    They may be the context of the first ones, or latent coordinates already.
+    They may be the context of the first ones, or columns that an earlier level has
+    already mapped.
     """
 
     def __init__(self, bijection, n_features):

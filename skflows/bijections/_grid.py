@@ -33,6 +33,11 @@ class Squeeze(Permutation):
 
     def __init__(self, shape, factors=(2, 2)):
         (height, width, channels), (down, across) = shape, factors
+        if height % down or width % across:
+            raise ValueError(
+                f"shape={tuple(shape)} is not divisible into blocks of factors={tuple(factors)}: "
+                "choose factors that divide the height and the width."
+            )
         index = torch.arange(height * width * channels)
         blocks = index.view(height // down, down, width // across, across, channels)
         order = blocks.permute(0, 2, 1, 3, 4).flatten()
@@ -40,7 +45,7 @@ class Squeeze(Permutation):
         self.shape = height // down, width // across, down * across * channels
 
 
-def halves_apart(shape):
+def split_channels(shape):
     """Return the permutation that moves the second half of the channels before the first.
 
     Each half is then a grid of its own. An odd channel counts to the first half, as in
@@ -111,6 +116,11 @@ class Pointwise(Bijection):
 
     def _positions(self, x):
         """Return the channels at all positions of all rows, as rows of their own."""
+        if x.shape[-1] % self.n_channels:
+            raise ValueError(
+                f"Rows have {x.shape[-1]} columns, which n_channels={self.n_channels} does not "
+                "divide: give n_channels columns for each position."
+            )
         return x.unflatten(-1, (-1, self.n_channels)).flatten(-3, -2)
 
     def _joined(self, z, log_det, x):

@@ -7,12 +7,15 @@ from numbers import Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ..density._base import BaseFlowDensity
-from ..density._third_party import is_frozen
+from ..density._third_party import fit_subtask, is_frozen
 from ..persistence.mixin import PersistenceMixin
+from ..preprocessing.dequantizer import nearest_index
 from ..preprocessing.sklearn_compat import HasMethods, Interval, fit_context
+from ..preprocessing.validation import prepare_table
 
 MAGIC, VERSION = b"SKFC", 1
 # Magic, version, whether lossless, fingerprint of the flow, rows, columns, step, largest symbol.
@@ -21,10 +24,10 @@ SECTION = struct.Struct("<I")  # bytes of what follows
 RESIDUALS = struct.Struct("<i")  # the least residual
 COARSEST = 4.0  # step at quality 0, in standard deviations of the latent space
 HALVING = 10  # points of quality that halve the step
-LARGEST = 2**20  # symbol; latent coordinates beyond are cut, and residuals make up for it
+LARGEST = 2**20  # symbol; only residuals make up for latent coordinates beyond
 
 
-class FlowCompressor(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
+class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     """Compression of rows, such as images, by a flow.
 
     Rows are mapped to latent coordinates, which are rounded to multiples of a step and written by a
@@ -38,15 +41,16 @@ class FlowCompressor(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
     estimator : estimator
         A flow density that is exactly invertible, such as `GlowDensity` with an ``image_shape``; a
         fitted one as ``sklearn.frozen.FrozenEstimator(density)``. If it was trained with noise
-        (``input_noise``), details smaller than that take few bytes.
+        (``input_noise``), the latent space ignores smaller details, which makes files smaller.
 
     quality : float, default=50
         From 0 to 100. The step is ``4 * 2 ** (-quality / 10)`` standard deviations of the latent
         space.
 
     lossless : bool, default=False
-        Whether to write the differences from the decompressed rows too, in units of the distance
-        between values. All columns must be discrete.
+        Whether to write the differences from the decompressed rows too, as numbers of values in
+        between. All columns must be discrete. Values that did not occur in `fit` take up to 8 bytes
+        more, once in each call.
 
     Attributes
     ----------
@@ -58,6 +62,12 @@ class FlowCompressor(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Column names seen in `fit`, if they are all strings.
+
+    Notes
+    -----
+    Decompress on a machine like the one that compressed, and with the same release of torch. In
+    rare cases floating-point rounding differs, and `decompress` of lossless bytes then raises an
+    error: don't use them as an archive.
 
     References
     ----------
@@ -105,17 +115,36 @@ class FlowCompressor(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
         self : object
             The fitted compressor.
         """
-        flow = self.estimator.estimator if is_frozen(self.estimator) else self.estimator
-        if not isinstance(flow, BaseFlowDensity) or hasattr(flow, "n_augmented"):
+        import_constriction()
+        frozen = is_frozen(self.estimator)
+        flow = self.estimator.estimator if frozen else self.estimator
+        if not isinstance(flow, BaseFlowDensity) or not flow._has_exact_inverse:
             raise TypeError(
                 f"estimator is a {type(flow).__name__}; give a flow density with an exact inverse, "
                 "such as GlowDensity."
             )
-        self.estimator_ = flow if is_frozen(self.estimator) else clone(flow).fit(X)
+        if frozen:
+            check_is_fitted(flow)
+        if self.lossless:
+            if frozen:
+                dequantizer, d = flow._dequantizer, flow.n_features_in_
+            else:
+                table = prepare_table(clone(flow).set_params(verbose=0), X)
+                dequantizer, d = table.dequantizer, table.X.shape[1]
+            if (n_discrete := len(dequantizer.columns)) < d:
+                raise ValueError(
+                    f"lossless=True needs discrete columns, but {n_discrete} of {d} columns are: "
+                    "give values that repeat, such as integers, or choose lossless=False."
+                )
+        context = self._init_callback_context(max_subtasks=0 if frozen else 1)
+        task = {"estimator": self, "X": X, "y": y, "metadata": {}}
+        context.call_on_fit_task_begin(**task)
+        self.estimator_ = flow if frozen else fit_subtask(context, self, clone(flow), X)
         for name in ("n_features_in_", "feature_names_in_"):
             vars(self).pop(name, None)
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
+        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
 
     def compress(self, X, quality=None):
@@ -124,7 +153,8 @@ class FlowCompressor(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            The rows. Many rows in one call share the 40 bytes around them.
+            The rows. Each call adds about 40 bytes of header and checksum, so compress many rows at
+            once.
 
         quality : float, default=None
             That of the parameter ``quality``, if None.
@@ -138,8 +168,8 @@ class FlowCompressor(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the quality is not between 0 and 100, or if rows are to be compressed without loss
-            and have values that are not discrete.
+            If the quality is not between 0 and 100, or if a row is so improbable that its latent
+            coordinates are out of range, unless it is compressed without loss.
         ImportError
             If `constriction` is not installed.
         """
@@ -149,13 +179,19 @@ class FlowCompressor(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
         if not (isinstance(quality, Real) and 0 <= quality <= 100):
             raise ValueError(f"quality={quality!r}; it must be a number from 0 to 100.")
         step = COARSEST * 2.0 ** (-quality / HALVING)
-        latent = self.estimator_.transform(X)
-        symbols = np.rint(latent / step).clip(-LARGEST, LARGEST).astype(np.int32)
+        steps = np.rint(np.asarray(self.estimator_.transform(X)) / step)
+        in_range = np.abs(steps) <= LARGEST  # not if NaN
+        if not (self.lossless or in_range.all()):
+            raise ValueError(
+                f"row {in_range.all(axis=1).argmin()} is too improbable for quality={quality:g}: "
+                "lower the quality, or choose lossless=True."
+            )
+        symbols = np.nan_to_num(steps).clip(-LARGEST, LARGEST).astype(np.int32)
         largest = max(int(np.abs(symbols).max()), 1)
         code = encoded(constriction, symbols, prior(constriction, step, largest))
         parts = [
             HEADER.pack(
-                MAGIC, VERSION, self.lossless, self._fingerprint(), *latent.shape, step, largest
+                MAGIC, VERSION, self.lossless, self._fingerprint(), *symbols.shape, step, largest
             ),
             code,
         ]
@@ -186,14 +222,21 @@ class FlowCompressor(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
         ------
         ValueError
             If the bytes are damaged, of another version, or written with another flow.
+        TypeError
+            If data is not bytes.
         ImportError
             If `constriction` is not installed.
         """
         constriction = import_constriction()
         check_is_fitted(self)
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"data is a {type(data).__name__}; give the bytes of compress.")
         data = bytes(data)
         if len(data) < HEADER.size + SECTION.size or data[: len(MAGIC)] != MAGIC:
-            raise ValueError("data does not begin as what FlowCompressor.compress returns.")
+            raise ValueError(
+                "data is not the output of FlowCompressor.compress: it lacks the signature "
+                f"{MAGIC}."
+            )
         _, version, lossless, fingerprint, n, d, step, largest = HEADER.unpack_from(data)
         if version != VERSION:
             raise ValueError(
@@ -215,12 +258,15 @@ class FlowCompressor(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
             return self.estimator_.inverse_transform(latent)
         rows = self._rows(latent)
         if not lossless:
-            return rows
+            return self.estimator_._dequantizer.round(rows)
+        unseen = np.frombuffer(zlib.decompress(reader.section()), dtype="<f8")
         least = reader.number(RESIDUALS)
         counts = np.frombuffer(zlib.decompress(reader.section()), dtype="<u4")
         model = histogram_model(constriction, counts)
         residuals = least + decoded(constriction, reader, n * d, model).reshape(n, d)
-        exact = self._with_residuals(rows, residuals)
+        exact = np.empty((n, d))
+        for columns, grid in self._grids(unseen):
+            exact[:, columns] = grid[nearest_index(grid, rows[:, columns]) + residuals[:, columns]]
         if zlib.crc32(exact) != reader.number(SECTION):
             raise ValueError(
                 "the rows differ from those that were compressed: the flow rounds differently on "
@@ -229,34 +275,31 @@ class FlowCompressor(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
         return exact
 
     def _rows(self, latent):
-        """Return rows for quantised latent coordinates, with discrete values rounded."""
-        return self.estimator_._dequantizer.round(self.estimator_.inverse_transform(latent))
+        """Return rows for quantised latent coordinates, before discrete values are rounded."""
+        return np.asarray(self.estimator_.inverse_transform(latent))
 
     def _residual_parts(self, constriction, X, latent):
-        """Return the residuals of rows as bytes: their counts, their code, and a checksum."""
-        X = np.ascontiguousarray(np.asarray(X, dtype=np.float64).reshape(latent.shape))
-        dequantizer = self.estimator_._dequantizer
-        rows = self._rows(latent)
-        if len(dequantizer.columns) == X.shape[1]:
-            residuals = np.rint((X - rows)[:, dequantizer.columns] / dequantizer.gap)
-            residuals = residuals[:, np.argsort(dequantizer.columns)].astype(np.int32)
-            exact = (self._with_residuals(rows, residuals) == X).all()
-        if len(dequantizer.columns) < X.shape[1] or not exact:
-            raise ValueError(
-                "lossless=True needs discrete columns, whose values are whole multiples of the "
-                "gaps in discrete_ apart: give integers, or compress with lossless=False."
-            )
+        """Return the residuals of rows as bytes: values that are new, and what sets them apart from
+        decompressed rows, in places of the sorted values."""
+        X = np.asarray(X, dtype=np.float64).reshape(latent.shape)
+        groups = self.estimator_._dequantizer.groups()
+        unseen = np.unique(np.concatenate([np.setdiff1d(X[:, own], g) for own, g, _ in groups]))
+        rows, exact = self._rows(latent), np.empty(latent.shape)
+        residuals = np.empty(latent.shape, dtype=np.int32)
+        for columns, grid in self._grids(unseen):
+            places = np.searchsorted(grid, X[:, columns])
+            residuals[:, columns] = places - nearest_index(grid, rows[:, columns])
+            exact[:, columns] = grid[places]
         least = int(residuals.min())
         counts = np.bincount((residuals - least).ravel(), minlength=2).astype("<u4")
-        packed = zlib.compress(counts.tobytes(), 9)
         code = encoded(constriction, residuals - least, histogram_model(constriction, counts))
-        head = RESIDUALS.pack(least) + SECTION.pack(len(packed)) + packed
-        return [head, code, SECTION.pack(zlib.crc32(X))]
+        head = packed(unseen.astype("<f8")) + RESIDUALS.pack(least) + packed(counts)
+        return [head, code, SECTION.pack(zlib.crc32(exact))]
 
-    def _with_residuals(self, rows, residuals):
-        gaps = np.empty(rows.shape[1])
-        gaps[self.estimator_._dequantizer.columns] = self.estimator_._dequantizer.gap
-        return np.ascontiguousarray(rows + residuals * gaps) + 0.0  # no negative zeros
+    def _grids(self, unseen):
+        """Yield columns and all values that they have, with some that did not occur in `fit`."""
+        for columns, grid, _ in self.estimator_._dequantizer.groups():
+            yield columns, np.union1d(grid, unseen) + 0.0  # no negative zeros
 
     def _fingerprint(self):
         """Return 8 bytes that depend on the weights of the flow and on the values of rows."""
@@ -264,7 +307,7 @@ class FlowCompressor(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
         for name, value in sorted(self.estimator_.flow_.state_dict().items()):
             content.update(name.encode())
             content.update(np.ascontiguousarray(value.cpu().numpy()))
-        for grid, _ in self.estimator_._dequantizer.grids():
+        for _, grid, _ in self.estimator_._dequantizer.groups():
             content.update(grid)
         return content.digest()[:8]
 
@@ -298,6 +341,12 @@ def import_constriction():
             '"skflows[compression]"'
         ) from error
     return constriction
+
+
+def packed(values):
+    """Return an array as a section of bytes."""
+    content = zlib.compress(values.tobytes(), 9)
+    return SECTION.pack(len(content)) + content
 
 
 def prior(constriction, step, largest):

@@ -554,6 +554,10 @@ def validate_outputs(y, least=1):
     names = getattr(y, "columns", None)
     if names is None and getattr(y, "name", None) is not None:
         names = [y.name]
+    if getattr(y, "ndim", 0) > 2:
+        raise ValueError(
+            f"y has the shape {y.shape}; give one row for each sample: y.reshape(len(y), -1)."
+        )
     Y = check_array(y, ensure_2d=False, dtype=np.float64, ensure_min_samples=least, input_name="y")
     Y = Y.reshape(len(Y), -1) if Y.ndim == 1 else Y
     check_magnitude(Y, names, what="y")

@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
+from ..preprocessing.column_checks import ColumnWarning
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
 from ..preprocessing.validation import (
     prepare_table,
@@ -70,6 +71,7 @@ class BaseFlowDensity(
         if cls.__doc__:
             cls.__doc__ = _docstrings.fill(cls.__doc__, signature(cls).parameters)
 
+    _has_exact_inverse = True  # up to rounding errors
     _remedy_for_inexact_inverse = "fewer transforms or a smaller learning_rate_init"
 
     @abstractmethod
@@ -130,6 +132,14 @@ class BaseFlowDensity(
         rows, weight = flow_fit.rows, flow_fit.weight  # with those that the fit will hold out
         if not (warm or increment):
             warn_of_columns(self, rows, self._dequantizer.columns)
+            spike = self._dequantizer.spike
+            if spike is not None and not getattr(self, "input_noise", 0):
+                warn_user(
+                    f"The value {spike:.6g} repeats, but the values of X are not multiples of one "
+                    "gap, so no column counts as discrete: the density has a spike there. Add "
+                    "noise to X, round it, or set input_noise.",
+                    ColumnWarning,
+                )
         name = "partial_fit" if increment else "fit"
         context = self._init_callback_context(task_name=name, max_subtasks=max_iter)
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}

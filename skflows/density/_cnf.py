@@ -179,6 +179,8 @@ class CNFDensity(FlowDensity):
         "checkpointing": ["boolean"],
     }
 
+    _has_exact_inverse = False
+
     @property
     def _remedy_for_inexact_inverse(self):
         return "a smaller tolerance" if self.solver == "dopri5" else "more n_steps"

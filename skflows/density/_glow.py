@@ -16,10 +16,10 @@ class GlowDensity(FlowDensity):
     permutations of RealNVP by learned ones.
 
     With ``image_shape``, rows are flattened images, and all methods take arrays of shape
-    ``(n_samples, height, width, channels)`` too. The steps then are those of images: ActNorm and
-    the linear map of the channels at each position, and couplings by convolutional networks. Each
-    of ``n_levels`` levels begins by moving blocks of 2 x 2 pixels to channels, and leaves half of
-    them behind, with a normal prior given the other half.
+    ``(n_samples, height, width, channels)`` too. The steps then act on images: ActNorm and the
+    linear map act on the channels of each position (an invertible 1x1 convolution), and couplings
+    use convolutional networks. Each of ``n_levels`` levels begins by moving blocks of 2 x 2 pixels
+    to channels, and leaves half of them behind, with a normal prior given the other half.
 
     Parameters
     ----------
@@ -33,11 +33,12 @@ class GlowDensity(FlowDensity):
 
     image_shape : tuple of int, default=None
         Height, width and channels of the images. Maps of ``preprocessing`` are then the same for
-        all positions, and ``discrete="auto"`` takes all pixels as discrete, with the same values,
-        or none. None for a table.
+        all positions, and ``discrete="auto"`` treats either all pixels as discrete, on one set of
+        values, or none. None for a table.
 
     n_levels : int, default=2
-        Number of levels for images. All but the first need an even height or width.
+        Number of levels for images. Every level needs an even height or width; with several
+        channels, the first does not.
 
     {network}
 
@@ -170,10 +171,11 @@ class GlowDensity(FlowDensity):
         for level in range(self.n_levels):
             factors = 2 - height % 2, 2 - width % 2
             if factors == (1, 1) and (level or n_channels == 1):
+                remedy = "choose fewer levels, or pad" if level else "pad"
                 raise ValueError(
                     f"image_shape={self.image_shape} has no even height or width in level "
                     f"{level + 1} of n_levels={self.n_levels}, where the grid is {height} x "
-                    f"{width}: choose fewer levels, or pad the images."
+                    f"{width}: {remedy} the images."
                 )
             squeezes.append(Squeeze((height, width, n_channels), factors))
             height, width, n_channels = squeezes[-1].shape
@@ -204,7 +206,7 @@ class GlowDensity(FlowDensity):
         """Return the bijections of all levels of an image."""
         from ..bijections import ActNorm, Affine, Chain, GridCoupling, LULinear, Pointwise
         from ..bijections._conditional import FirstColumns
-        from ..bijections._grid import halves_apart
+        from ..bijections._grid import split_channels
 
         levels = []  # from the deepest one up
         for squeeze in reversed(self._squeezes()):
@@ -219,7 +221,7 @@ class GlowDensity(FlowDensity):
             if levels:
                 steps += [
                     GridCoupling(shape, Affine(), both=False, **network),
-                    halves_apart(shape),
+                    split_channels(shape),
                     FirstColumns(Chain(levels), height * width * (n // 2)),
                 ]
             levels = steps
@@ -230,13 +232,14 @@ class GlowDensity(FlowDensity):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like of shape (n_samples, n_features) or (n_samples, height, width, channels)
             The rows.
 
         Returns
         -------
         bits : ndarray of shape (n_samples,)
-            Of the probability of the values of discrete columns, and of the density of others.
+            Bits per column. For discrete columns, of the probability of the value; for continuous
+            ones, of the density.
         """
         log_volume = np.log(list(self.discrete_.values())).sum()  # of the cell around a row
         scores = self.score_samples(X)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from ..preprocessing.validation import flat_rows
 from ._common import check_estimator_method, check_integer, check_matplotlib, single_axes
 
 GAP = 1  # pixels between images
@@ -125,12 +126,7 @@ class ImageGridDisplay:
         if X is None:
             check_integer("n_samples", n_samples)
             X = estimator.sample(n_samples, random_state=random_state)
-        X = np.asarray(X, dtype=np.float64)
-        if math.prod(X.shape[1:]) != math.prod(shape):
-            raise ValueError(
-                f"X has the shape {X.shape}, but {type(estimator).__name__} was fitted to images "
-                f"of shape {tuple(shape)}: give rows of {math.prod(shape)} values."
-            )
+        X = flat_rows(np.asarray(X, dtype=np.float64), tuple(shape), type(estimator).__name__)
         images = X.reshape(-1, *shape)
         display = cls(images=images, n_columns=n_columns, value_range=value_range)
         return display.plot(ax=ax, **kwargs)
@@ -158,7 +154,8 @@ class ImageGridDisplay:
         n_columns = math.ceil(math.sqrt(n)) if self.n_columns is None else self.n_columns
         check_integer("n_columns", n_columns)
         n_rows = math.ceil(n / n_columns)
-        low, high = self.value_range or (images.min(), images.max())
+        given = self.value_range
+        low, high = (np.nanmin(images), np.nanmax(images)) if given is None else given
         cells = np.full((n_rows * n_columns, height + GAP, width + GAP, channels), np.nan)
         cells[:n, :height, :width] = np.clip((images - low) / ((high - low) or 1.0), 0, 1)
         rows = cells.reshape(n_rows, n_columns, *cells.shape[1:]).swapaxes(1, 2)

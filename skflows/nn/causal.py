@@ -36,10 +36,9 @@ class CausalConvolution(Convolution):
     def next_row(self, rows):
         """Return the last row of the output, from a list of the rows of the input so far."""
         d = self.dilation
-        last = len(rows) - 1
-        seen = [
-            rows[i] if i >= 0 else 0 * rows[0] for i in range(last - (SIZE - 1) * d, last + 1, d)
-        ]
+        last, padding = len(rows) - 1, torch.zeros_like(rows[0])
+        reach = range(last - (SIZE - 1) * d, last + 1, d)
+        seen = [rows[i] if i >= 0 else padding for i in reach]
         return self._convolve(F.pad(torch.cat(seen, 2), (d, d)), (1, d))
 
     def _convolve(self, h, dilation):
@@ -128,7 +127,7 @@ class CausalNet(ConvolutionalNet):
             history[k].append(h)
             return self.hidden[k].next_row(history[k])
 
-        above = 0 * self._seen(z.unflatten(-2, self.shape)[..., :1, :, :])
+        above = torch.zeros_like(self._seen(z.unflatten(-2, self.shape)[..., :1, :, :]))
         rows = []
         for i in range(self.shape[0]):
             rows.append(next_row(i, self._outputs(above, shift, members, convolve)))

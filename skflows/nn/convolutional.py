@@ -16,7 +16,7 @@ from .vjp import by_autograd
 class Convolution(nn.Module):
     """A convolution with zero padding that keeps the size of the grid.
 
-    A stack of M members maps maps of shape ``(n, M * n_in, h, w)``, as M groups.
+    A stack of M members takes feature maps of shape ``(n, M * n_in, h, w)``, as M groups.
 
     Parameters
     ----------

@@ -6,17 +6,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-N_ORIENTATIONS = 4
+FIRST, SECOND = 3, 4  # orientations of each order; energies of a fourth first one would depend
 RADIUS = 3  # of the filters, whose Gaussian has a standard deviation of 1
-N_SCALES = 3  # each half as fine as the one before
-LEAST = 8  # height and width of an image that has a coarser scale
+N_SCALES = 3  # each at half the resolution of the one before
+MIN_SIZE = 8  # height and width of an image that has a coarser scale
 STRIDE = 4  # pixels between neighbouring places
 FLOOR = 0.02  # added to energies, in standard deviations of the pixels
 
 
 def gaussian_derivatives():
-    """Return filters ``(9, 1, 7, 7)``: a Gaussian, and its first and second derivatives along each
-    orientation."""
+    """Return filters ``(8, 1, 7, 7)``: a Gaussian, and its first and second derivatives along
+    evenly spaced orientations."""
     t = torch.arange(-RADIUS, RADIUS + 1, dtype=torch.float64)
     blur = torch.exp(-t.square() / 2)
     blur /= blur.sum()
@@ -25,11 +25,15 @@ def gaussian_derivatives():
     curve -= curve.mean()
     x, y = torch.outer(blur, slope), torch.outer(slope, blur)
     xx, xy, yy = torch.outer(blur, curve), torch.outer(slope, slope), torch.outer(curve, blur)
-    angles = [math.pi * i / N_ORIENTATIONS for i in range(N_ORIENTATIONS)]
-    turns = [(math.cos(a), math.sin(a)) for a in angles]
-    first = [c * x + s * y for c, s in turns]
-    second = [c * c * xx + 2 * c * s * xy + s * s * yy for c, s in turns]
+    first = [c * x + s * y for c, s in directions(FIRST)]
+    second = [c * c * xx + 2 * c * s * xy + s * s * yy for c, s in directions(SECOND)]
     return torch.stack([torch.outer(blur, blur), *first, *second])[:, None]
+
+
+def directions(n):
+    """Return n unit vectors, evenly spaced over half a turn."""
+    angles = [math.pi * i / n for i in range(n)]
+    return [(math.cos(a), math.sin(a)) for a in angles]
 
 
 class FilterBank(nn.Module):
@@ -60,7 +64,7 @@ class FilterBank(nn.Module):
         found: list[torch.Tensor] = []
         for scale in range(N_SCALES):
             if scale:
-                if min(images.shape[2:]) < LEAST:
+                if min(images.shape[2:]) < MIN_SIZE:
                     break
                 images = F.avg_pool2d(images, 2)
             padded = F.pad(images, (RADIUS,) * 4, mode="replicate")

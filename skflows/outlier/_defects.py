@@ -22,7 +22,7 @@ from ._detector import DensityOutlierDetector
 
 MAX_PLACES = 20_000  # that a density is fitted to
 HELD_OUT = 5  # one of so many images is held out for early stopping
-PIXELS_AT_ONCE = 2**18
+VALUES_AT_ONCE = 2**18
 
 
 class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
@@ -39,14 +39,15 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
     image_shape : tuple of int, default=None
         Height, width and channels of the images, or height and width of grey ones. Rows are then
         flattened images, and all methods take arrays of shape ``(n_samples, height, width,
-        channels)`` too. None takes the shape from such an array; rows alone are taken as square
-        images if their length is a square number, otherwise as lines of pixels.
+        channels)`` too. None takes the shape from such an array. Rows without a shape are read as
+        square grey images if their length is a perfect square, otherwise as one line of pixels.
 
     features : callable, default=None
         Function or `torch.nn.Module` that takes a float32 tensor of images ``(n, channels, height,
         width)`` and returns their features, of shape ``(n, k)`` or, for many places, ``(n, k, rows,
         columns)``. None is a bank of Gaussian derivatives: the logarithms of their local energies,
-        for two orders, four orientations and up to three scales, and the local mean.
+        for the first order in three orientations, the second one in four, and up to three scales,
+        and the local mean.
 
     estimator : estimator, default=None
         Density of the features, with `fit` and `score_samples`. None is a `RealNVPDensity` of
@@ -168,9 +169,10 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
             The fitted estimator.
         """
         task = {"estimator": self, "X": X, "y": y, "metadata": {}}
-        self._row_shape = self._shape_of(X)
-        X = validate_rows(self, X, ensure_min_samples=2)
-        self.image_shape_ = self._row_shape or shape_of_rows(X.shape[1])
+        shape = self._shape_of(X)
+        X = validate_rows(self, X, ensure_min_samples=2, shape=shape or ())
+        self._row_shape = shape
+        self.image_shape_ = shape or shape_of_rows(X.shape[1])
         random_state = check_random_state(self.random_state)
         density = FeatureDensity(
             self.image_shape_,
@@ -197,10 +199,10 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         return self
 
     def _shape_of(self, X):
-        """Return the shape of the images, or None for rows without one."""
-        shape = self.image_shape
+        """Return the shape of the images of `fit`, or None for rows without one."""
+        shape, given = self.image_shape, X.shape if hasattr(X, "shape") else np.asarray(X).shape
         if shape is None:
-            shape = np.shape(X)[1:] if getattr(X, "ndim", 2) > 2 else None
+            shape = given[1:] if len(given) > 2 else None
         if shape is None:
             return None
         sizes = tuple(shape) + (1,) * (len(shape) == 2)
@@ -247,7 +249,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         return self.detector_.p_values(validate_rows(self, X, reset=False))
 
     def defect_map(self, X, *, sigma=2.0):
-        """Return how much each pixel matters for the oddness of its image.
+        """Return the sensitivity of each image's anomaly score to its pixels.
 
         This is the absolute gradient of minus the score in the pixels, summed over channels and
         smoothed. It needs features and a density through which torch can differentiate: the default
@@ -376,8 +378,8 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
 
         if not hasattr(self.density_, "distribution"):
             raise ValueError(
-                f"defect_map needs a density that torch can differentiate, and "
-                f"{type(self.density_).__name__} is none: give a flow, such as RealNVPDensity."
+                f"defect_map needs a density that torch can differentiate, but "
+                f"{type(self.density_).__name__} is not one: give a flow, such as RealNVPDensity."
             )
         log_density = self.density_.distribution().log_prob
         found = []
@@ -388,8 +390,8 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
                 (slope,) = torch.autograd.grad(total / self.n_rotations, images)
             except RuntimeError as error:
                 raise ValueError(
-                    "defect_map needs features that torch can differentiate: compute those of "
-                    "`features` from its tensor by torch operations alone."
+                    "defect_map needs features that torch can differentiate: `features` must use "
+                    "only torch operations on its input."
                 ) from error
             found.append(slope.permute(0, 2, 3, 1).flatten(1).double().numpy())
         return np.concatenate(found)
@@ -398,7 +400,7 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
         """Yield tensors of images ``(n, channels, height, width)``."""
         import torch
 
-        size = max(1, PIXELS_AT_ONCE // X.shape[1])
+        size = max(1, VALUES_AT_ONCE // X.shape[1])
         dtype = torch.float64 if self.features is None else torch.float32
         for start in range(0, len(X), size):
             rows = torch.tensor(X[start : start + size], dtype=dtype)

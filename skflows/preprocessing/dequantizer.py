@@ -10,6 +10,7 @@ COINCIDENCE = 0.1
 ROUNDING = 1e-9  # tolerance, in gaps
 SAME = 1e-12  # gaps below this fraction of the largest value are floating-point rounding errors
 MAX_UNSEEN = 10  # points of a lattice per value seen: sparser lattices yield the values seen only
+MAX_ERROR = 0.05  # rounding error of values on a lattice, in gaps
 MAX_DECIMALS = 12
 SEEN = "seen"
 OFTEN = 5  # rows per value, on average, from which on there are hardly any other values
@@ -33,28 +34,31 @@ class Dequantizer:
         The discrete columns, and the distance between their values; None for the smallest one. The
         values of samples are those seen for "seen" and, if each occurs often, for None; otherwise
         all that have this distance.
+    alike : bool, default=False
+        Whether all discrete columns have the same values, gap and rule.
     """
 
-    alike = False  # whether all columns have the same values
+    spike: float | None = None  # a value that repeats in continuous columns that are alike
 
-    def __init__(self, X, gaps):
+    def __init__(self, X, gaps, alike=False):
         self.columns = np.array(list(gaps), dtype=int)
-        self.values = [np.unique(column) for column in self._discrete(X).T]
-        self.rules = [gap if gap is None or gap == SEEN else "lattice" for gap in gaps.values()]
+        self.alike = alike and len(gaps) > 0
         self.n_rows = len(X)
-        self.gap = np.array(
-            [
-                float(gap) if rule == "lattice" else smallest_gap(values)
-                for values, gap, rule in zip(self.values, gaps.values(), self.rules, strict=True)
-            ]
-        )
+        self.values = [np.unique(values) for values in self._groups(X)]
+        gaps = list(gaps.values())[: len(self.values)]
+        self.rules = [gap if gap is None or gap == SEEN else "lattice" for gap in gaps]
+        gap = [
+            float(gap) if rule == "lattice" else smallest_gap(values)
+            for values, gap, rule in zip(self.values, gaps, self.rules, strict=True)
+        ]
+        self.gap = np.array(gap * len(self.columns) if self.alike else gap)
 
     @classmethod
     def for_parameter(cls, discrete, X, names=None, alike=False, what="X"):
         """Return the dequantizer of the columns that the parameter ``discrete`` asks for.
 
-        Columns that are alike, such as the pixels of an image, have the same values: "auto" takes
-        all of them as discrete or none.
+        Columns that are alike, such as the pixels of an image, share their values and their gap:
+        "auto" takes all of them as discrete or none.
         """
         if alike and isinstance(discrete, str):
             return cls._of_like_columns(X)
@@ -78,27 +82,35 @@ class Dequantizer:
         }
         if len(gaps) < len(discrete):
             raise ValueError(f"discrete={discrete!r} names a column twice.")
-        return cls(X, gaps)
+        if alike and len(found := set(gaps.values())) > 1:
+            raise ValueError(
+                f"discrete gives columns of a grid the gaps {sorted(map(str, found))}; they have "
+                "the same values, so give all of them the same gap."
+            )
+        return cls(X, gaps, alike)
 
     @classmethod
     def _of_like_columns(cls, X):
-        values = X.reshape(-1, 1)
-        if not discrete_columns(values):
-            return cls(X, {})
-        dequantizer = cls(X, dict.fromkeys(range(X.shape[1]), smallest_gap(values)))
-        dequantizer.values = [np.unique(values)] * X.shape[1]
-        dequantizer.alike = True
+        values, counts = np.unique(X, return_counts=True)
+        gap, repeats = smallest_gap(values), coincidence(X.ravel()) >= COINCIDENCE
+        if is_whole(values) or (repeats and lattice(values.astype(np.float64), gap)[1]):
+            return cls(X, dict.fromkeys(range(X.shape[1]), gap), alike=True)
+        dequantizer = cls(X, {})
+        if repeats:  # noise as wide as the least gap would keep the spike
+            dequantizer.spike = float(values[counts.argmax()])
         return dequantizer
 
-    def _discrete(self, X):
-        return np.asarray(X[:, self.columns], dtype=np.float64)
+    def _groups(self, X):
+        """Return the values of each discrete column, or of all in one if they are alike."""
+        rows = np.asarray(X[:, self.columns], dtype=np.float64)
+        return [rows.ravel()] if self.alike else rows.T
 
     def update(self, X):
         """Learn about new values, which samples may then take."""
         self.n_rows += len(X)
         self.values = [
-            np.union1d(values, column)
-            for values, column in zip(self.values, self._discrete(X).T, strict=True)
+            np.union1d(values, new)
+            for values, new in zip(self.values, self._groups(X), strict=True)
         ]
 
     def gaps(self):
@@ -147,25 +159,34 @@ class Dequantizer:
             scores.append(np.logaddexp.reduce(np.split(found, N_POINTS)))
         return np.concatenate(scores) - np.log(N_POINTS)
 
-    def grids(self):
-        """Return the values that each discrete column can have, and whether there are no others."""
-        grids = []
-        for values, gap, rule in zip(self.values, self.gap, self.rules, strict=True):
+    def groups(self):
+        """Yield columns, the values that they can have, and whether there are no others."""
+        columns = [self.columns] if self.alike else self.columns[:, None]
+        gaps = self.gap[: len(self.values)]
+        for own, values, gap, rule in zip(columns, self.values, gaps, self.rules, strict=True):
             occur_often = rule is None and self.n_rows >= OFTEN * len(values)
             known = (values, True) if rule == SEEN or occur_often else lattice(values, gap)
-            grids.append(known)
-        return grids
+            yield own, *known
+
+    def grids(self):
+        """Return the values that each discrete column can have, and whether there are no others."""
+        return [(grid, is_complete) for own, grid, is_complete in self.groups() for _ in own]
 
     def round(self, X):
         """Round the discrete columns of X to values they can have."""
-        for j, (grid, _) in zip(self.columns, self.grids(), strict=True):
-            X[:, j] = nearest(grid, X[:, j])
+        for columns, grid, _ in self.groups():
+            X[:, columns] = nearest(grid, X[:, columns])
         return X
 
 
 def nearest(grid, x):
     """Return the value of a grid that is nearest to each x."""
-    return grid[np.searchsorted((grid[1:] + grid[:-1]) / 2, x)]
+    return grid[nearest_index(grid, x)]
+
+
+def nearest_index(grid, x):
+    """Return the index of the value of a grid that is nearest to each x."""
+    return np.searchsorted((grid[1:] + grid[:-1]) / 2, x)
 
 
 def cell_ends(grid):
@@ -175,10 +196,15 @@ def cell_ends(grid):
 
 def lattice(values, gap):
     """Return all values of the lattice of the values seen, or these and False if there is none."""
+    cells = np.rint((values - values[0]) / gap)
+    error = 1e-6
+    with np.errstate(over="ignore"):
+        is_single = (values == values.astype(np.float32)).all()
+    if is_single and cells[-1]:  # a gap between float32 values has their rounding errors
+        gap = (values[-1] - values[0]) / cells[-1]
+        error = np.clip(np.finfo(np.float32).eps * np.abs(values).max() / gap, error, MAX_ERROR)
     steps = (values - values[0]) / gap
-    cells = np.rint(steps)
-    regular = np.abs(steps - cells).max() < 1e-6 and cells[-1] < MAX_UNSEEN * len(values)
-    if not regular:
+    if np.abs(steps - cells).max() >= error or cells[-1] >= MAX_UNSEEN * len(values):
         return values, False
     grid = round_decimals(values[0] + gap * np.arange(cells[-1] + 1), ROUNDING * gap)
     grid[cells.astype(int)] = values  # exactly

@@ -21,6 +21,7 @@ REMEDIES = {
     "contains infinity": "needs finite values: drop these rows, or clip them to the largest "
     "value that can occur.",
     "Complex data": "models real numbers: give the real and imaginary parts as two columns.",
+    "dim <= 2": "takes rows: flatten images first, X.reshape(len(X), -1).",
     "1 sample": "needs more rows to learn a density from.",
 }
 
@@ -93,9 +94,12 @@ def check_magnitude(X, names=None, what="X"):
         )
 
 
-def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1):
-    """Return X as an array of floats, or raise an error that says what to do."""
-    if (shape := row_shape(estimator)) is not None:
+def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1, shape=None):
+    """Return X as an array of floats, or raise an error that says what to do.
+
+    Rows may be grids of a shape: of that of the estimator if it is None, of none if it is empty.
+    """
+    if shape := row_shape(estimator) if shape is None else shape:
         X = flat_rows(X, shape, type(estimator).__name__)
     if not reset and is_valid(estimator, X, ensure_min_samples):
         return X
