@@ -1,5 +1,6 @@
 """VideoFlow: a Glow of frames, whose latent coordinates are autoregressive over time."""
 
+import math
 from numbers import Integral
 
 import numpy as np
@@ -148,12 +149,12 @@ class VideoFlowDensity(MultiscaleDensity):
 
     def _start_fit(self, table, *args):
         self._n_frames(table.X.shape[1] - table.n_context)  # raises errors early
-        self._levels()
+        self._frame_squeezes()
         return super()._start_fit(table, *args)
 
     def _n_frames(self, n_features):
         """Return the number of frames of a row."""
-        n_frames, rest = divmod(n_features, size := int(np.prod(self._shape)))
+        n_frames, rest = divmod(n_features, size := math.prod(self._shape))
         if rest:
             axes = ", ".join(map(str, self._shape))
             raise ValueError(
@@ -163,7 +164,7 @@ class VideoFlowDensity(MultiscaleDensity):
             )
         return n_frames
 
-    def _levels(self):
+    def _frame_squeezes(self):
         """Return the squeeze of each level."""
         from ..bijections import Squeeze
 
@@ -190,7 +191,7 @@ class VideoFlowDensity(MultiscaleDensity):
         n_values = n_features // n_frames
         frame = torch.arange(n_frames)
         levels, frames = [], []  # from the deepest one up; the frames that columns belong to
-        for squeeze in reversed(self._levels()):
+        for squeeze in reversed(self._frame_squeezes()):
             height, width, n = shape = squeeze.shape
             n_given = n // 2 if levels else 0
             steps = [
@@ -237,7 +238,7 @@ class VideoFlowDensity(MultiscaleDensity):
         temperature = checked_temperature(temperature)
         if not isinstance(n_steps, Integral) or isinstance(n_steps, bool) or n_steps < 1:
             raise ValueError(f"n_steps={n_steps!r}; it must be an integer of at least 1.")
-        n_seen, size = self.n_context_frames, int(np.prod(self._shape))
+        n_seen, size = self.n_context_frames, math.prod(self._shape)
         n_new = self._n_frames(self.n_features_in_) - n_seen
         if n_new < 1:
             raise ValueError(
