@@ -82,6 +82,7 @@ class VideoFlow:
     """All frames of a window; those after the first ones by the difference of two densities."""
 
     def __init__(self, **params):
+        params |= {"batch_size": 8}  # windows, of about as many frames as the batches of others
         self.density = VideoFlowDensity(
             frame_shape=(SIDE, SIDE, 1), n_context_frames=N_SEEN, **params
         )

@@ -237,8 +237,6 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         self._dequantizer = Dequantizer.for_parameter(
             estimator.discrete, Y, names, is_grid, what="y"
         )
-        if self._dequantizer.alike:  # a constant pixel has the cells of the others
-            self._constant = []
         self.discrete_ = self._dequantizer.named_gaps(names)
         is_constant = np.ptp(Y, axis=0) == 0
         is_constant[self._dequantizer.columns] = False  # a single value has a probability
