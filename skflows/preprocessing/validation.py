@@ -132,7 +132,7 @@ def flat_rows(X, shape, name):
 
     The first side of a shape may be None: grids of any length.
     """
-    given = np.shape(X) if isinstance(X, list | tuple) else getattr(X, "shape", ())
+    given: tuple[int, ...] = np.shape(X) if isinstance(X, list | tuple) else getattr(X, "shape", ())
     if len(given) > 2:
         known = tuple(given[1] if side is None else side for side in shape)
         if given[1:] in (known, known[:-1] if shape[-1] == 1 else known):
