@@ -110,4 +110,4 @@ Animation(np.concatenate(framed, axis=1))
 
 # %%
 # What is drawn drifts with time: each frame is drawn given two that were drawn themselves.
-# Digits stay in place and move as they should, but their shapes fade.
+# After so short a training the digits are about where they should be, but turn into other shapes.
