@@ -19,6 +19,7 @@ from skflows.bijections import (
     Continuous,
     Coupling,
     ElementwiseAffine,
+    FrameAutoregressive,
     GridAutoregressive,
     GridCoupling,
     Inverse,
@@ -85,6 +86,13 @@ def grid_autoregressive(univariate, shape, n_context, **kwargs):
     )
 
 
+def frames(univariate, shape, n_frames, n_context, **kwargs):
+    univariate = UNIVARIATE[univariate]()
+    return FrameAutoregressive(
+        shape, n_frames, 2, univariate, (4, 4), n_context=n_context, activation="tanh", **kwargs
+    )
+
+
 def multiscale(shape, n_context):
     """A squeeze, and a learned prior of half of the channels given the others."""
     squeeze = Squeeze(shape)
@@ -139,6 +147,7 @@ TABLE = {
     "pointwise_affine": lambda d, c: Pointwise(ElementwiseAffine(1), 1),
     "grid_coupling": lambda d, c: grid_coupling("affine", (1, 1, d), c),
     "grid_autoregressive": lambda d, c: grid_autoregressive("affine", (d, 1), c),
+    "frame_autoregressive": lambda d, c: frames("affine", (1, 1, 1), d, c),
     "planar": Planar,
     "continuous": continuous,
     "inverse_planar": lambda d, c: Inverse(Planar(d, c)),

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from _densities import (
     N_ROWS,
-    NAMES,
     OF_ANY_UNITS,
+    OF_UNLIKE_COLUMNS,
     accurate,
     banana,
     each_estimator,
@@ -29,7 +29,7 @@ def fitted(request):
     return accurate(request.param, tolerance=1e-6, **params).fit(banana(600) * [1e3, 1e-2])
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=OF_UNLIKE_COLUMNS)
 def fitted_to_gaussian(request):
     params = {"max_iter": 15, "learning_rate_init": 0.01, "batch_size": 100}
     params["early_stopping"] = False  # at a rate that falls to 0, the last epoch is the best

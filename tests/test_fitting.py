@@ -8,10 +8,10 @@ import torch
 from _densities import (
     KINDS,
     N_ROWS,
+    OF_UNLIKE_COLUMNS,
     AtEpochEnd,
     accurate,
     banana,
-    each_estimator,
     each_kind,
     each_kind_in_batches,
     gaussian,
@@ -21,7 +21,7 @@ from _densities import (
 from skflows.training import trainer
 
 
-@each_estimator
+@pytest.mark.parametrize("name", OF_UNLIKE_COLUMNS)
 def test_loss_falls_to_the_entropy(name):
     """The loss is in the units of X, and ends at the score of the rows."""
     X, entropy = gaussian(300)

@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from _bijections import N_ROWS, check_vjp, grid_autoregressive, grid_coupling, multiscale, randomize
+from _bijections import (
+    N_ROWS,
+    check_vjp,
+    frames,
+    grid_autoregressive,
+    grid_coupling,
+    multiscale,
+    randomize,
+)
 from torch.testing import assert_close
 
 from skflows.bijections import ActNorm, Inverse, Pointwise, Squeeze
@@ -13,7 +21,9 @@ CASES = {
     "multiscale": lambda c: multiscale(SHAPE, c),
     "coupling_of_one_half": lambda c: grid_coupling("spline", SHAPE, c, both=False),
     "autoregressive": lambda c: grid_autoregressive("spline", (8, 2), c, n_frames=3),
+    "frames": lambda c: frames("spline", (1, 2, 2), 4, c, n_given=1),
     "pointwise": lambda c: Pointwise(ActNorm(2), 2),
+    "pointwise_with_context": lambda c: Pointwise(grid_coupling("affine", (2, 2, 2), c), 8),
 }
 
 

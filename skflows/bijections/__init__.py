@@ -5,7 +5,7 @@ from ._base import Bijection, Chain, Inverse
 from ._continuous import Continuous
 from ._coupling import Coupling
 from ._elementwise import ActNorm, Asinh, Bounded, ElementwiseAffine
-from ._grid import GridCoupling, Pointwise, Squeeze
+from ._grid import FrameAutoregressive, GridCoupling, Pointwise, Squeeze
 from ._linear import LULinear, Permutation, Rotation
 from ._marginal_quantile import MarginalQuantile
 from ._planar import Planar
@@ -23,6 +23,7 @@ __all__ = [
     "Continuous",
     "Coupling",
     "ElementwiseAffine",
+    "FrameAutoregressive",
     "GridAutoregressive",
     "GridCoupling",
     "Inverse",

@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from ..nn.convolutional import ConvolutionalNet
 from ._base import Bijection
@@ -66,12 +67,12 @@ class Pointwise(Bijection):
     """The same bijection of the channels at each position of a grid.
 
     With `LULinear`, it is Glow's invertible 1x1 convolution; with `ActNorm`, its normalisation of
-    channels.
+    channels. A position may be a whole frame of a video.
 
     Parameters
     ----------
     bijection : Bijection
-        The map of the channels, without a context.
+        The map of the channels. All positions have the context of their row.
     n_channels : int
         Their number; the columns of rows are a multiple of it.
 
@@ -84,21 +85,22 @@ class Pointwise(Bijection):
         super().__init__()
         self.bijection = bijection
         self.n_channels = n_channels
+        self.n_context = bijection.n_context
         self.set_from_data = bijection.set_from_data
 
     def forward(self, x, context=None):
-        z, log_det = self.bijection(self._positions(x))
+        z, log_det = self.bijection(*self._positions(x, context))
         return self._joined(z, log_det, x)
 
     def inverse(self, z, context=None):
-        x, log_det = self.bijection.inverse(self._positions(z))
+        x, log_det = self.bijection.inverse(*self._positions(z, context))
         return self._joined(x, log_det, z)
 
     def vjp(self, x, context=None):
-        (z, log_det), through = self.bijection.vjp(self._positions(x))
+        (z, log_det), through = self.bijection.vjp(*self._positions(x, context))
 
         def pullback(g, g_log_det, to_x=True):
-            positions = self._positions(g)
+            positions, _ = self._positions(g)
             shares = g_log_det.repeat_interleave(positions.shape[-2] // g.shape[-2], -1)
             g, gradients = through(positions, shares, to_x=to_x)
             return g.reshape(x.shape) if to_x else None, gradients
@@ -109,19 +111,23 @@ class Pointwise(Bijection):
         return self.bijection.is_sequential(inverse)
 
     def initialize(self, x, weight=None, context=None):
-        positions = self._positions(x)
+        positions, context = self._positions(x, context)
         if weight is not None:
             weight = weight.repeat_interleave(len(positions) // len(x))
-        self.bijection.initialize(positions, weight)
+        self.bijection.initialize(positions, weight, context)
 
-    def _positions(self, x):
-        """Return the channels at all positions of all rows, as rows of their own."""
+    def _positions(self, x, context=None):
+        """Return the channels at all positions of all rows, as rows of their own, and contexts."""
         if x.shape[-1] % self.n_channels:
             raise ValueError(
                 f"Rows have {x.shape[-1]} columns, which n_channels={self.n_channels} does not "
                 "divide: give n_channels columns for each position."
             )
-        return x.unflatten(-1, (-1, self.n_channels)).flatten(-3, -2)
+        positions = x.unflatten(-1, (-1, self.n_channels)).flatten(-3, -2)
+        if context is None or not self.n_context:
+            return positions, None
+        with torch.inference_mode(False):  # autograd refuses tensors of inference mode
+            return positions, context.repeat_interleave(x.shape[-1] // self.n_channels, -2)
 
     def _joined(self, z, log_det, x):
         n_positions = x.shape[-1] // self.n_channels
@@ -177,3 +183,95 @@ class GridCoupling(Coupling):
         shapes = [(self.n_positions, n) for n in self.n_channels]
         parts = [half.unflatten(-2, shape) for half, shape in zip(halves, shapes, strict=True)]
         return torch.cat(parts, -2).flatten(-3, -2).mT
+
+
+class FrameAutoregressive(Bijection):
+    """``z_t = f(x_t; params(x_{t-k}, ..., x_{t-1}))``: map each frame given those before it.
+
+    The parameters come from a convolutional network, the same for all frames. It sees the k frames
+    before, and the last channels of the frame itself, which stay as they are. With `Affine`, frames
+    have a normal prior whose mean and scale are functions of the frames before. Frames are mapped
+    together; the inverse finds one after another.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height, width and channels of a frame. Rows are frames, one after another.
+    n_frames : int
+        Number of frames of a row.
+    n_previous : int
+        Number k of frames that the network sees. It is told which of them the row does not have.
+    univariate : Shift, Affine or RationalQuadraticSpline
+        The elementwise map f.
+    hidden_layer_sizes : tuple of int
+        Channels of the hidden layers.
+    n_given : int, default=0
+        Number of last channels that are not mapped.
+    **network
+        ``n_context``, ``activation`` and ``dropout`` of the network.
+
+    References
+    ----------
+    Kumar et al., "VideoFlow: A Conditional Flow-Based Model for Stochastic Video Generation", 2020.
+    """
+
+    def __init__(
+        self, shape, n_frames, n_previous, univariate, hidden_layer_sizes, n_given=0, **network
+    ):
+        super().__init__()
+        height, width, n_channels = shape
+        n_own = n_channels - n_given
+        self.n_channels = n_own, n_given
+        self.frames = n_frames, height * width
+        self.n_previous = n_previous
+        self.univariate = univariate
+        self.n_context = network.get("n_context", 0)
+        n_seen = n_previous * (n_own + 1) + n_given
+        self.net = ConvolutionalNet(
+            (height, width, n_seen), n_own * univariate.n_params, hidden_layer_sizes, **network
+        )
+
+    def forward(self, x, context=None):
+        own, given = self._parts(x)
+        marked = F.pad(_marked(own), (0, 0, 0, 0, self.n_previous, 0))
+        previous = [marked[..., i : i + self.frames[0], :, :] for i in range(self.n_previous)]
+        z, log_det = self._map(self.univariate.forward, own, previous, given, context)
+        return self._joined(z, given), log_det
+
+    def inverse(self, z, context=None):
+        own, given = self._parts(z)
+        previous = [0 * _marked(own[..., :1, :, :])] * self.n_previous
+        frames, log_dets = [], []
+        for frame, seen in zip(own.split(1, -3), given.split(1, -3), strict=True):
+            x, log_det = self._map(self.univariate.inverse, frame, previous, seen, context)
+            previous = [*previous, _marked(x)][1:]
+            frames.append(x)
+            log_dets.append(log_det)
+        return self._joined(torch.cat(frames, -3), given), sum(log_dets)
+
+    def _map(self, univariate_map, own, previous, given, context):
+        """Map frames of shape (..., n, n_frames, n_positions, n_channels)."""
+        n_frames = own.shape[-3]
+        if context is not None:
+            context = context.repeat_interleave(n_frames, -2)
+        params = self.net(_columns(torch.cat([*previous, given], -1)), context)
+        params = params.unflatten(-2, (-1, self.univariate.n_params))
+        values, log_det = univariate_map(_columns(own), params)
+        log_det = log_det.unflatten(-1, (-1, n_frames)).sum(-1)
+        return values.mT.reshape(own.shape), log_det
+
+    def _parts(self, x):
+        return x.unflatten(-1, (*self.frames, -1)).split_with_sizes(self.n_channels, -1)
+
+    def _joined(self, own, given):
+        return torch.cat([own, given], -1).flatten(-3)
+
+
+def _marked(frames):
+    """Return frames with a channel of ones, which tells them from frames that do not exist."""
+    return torch.cat([frames, torch.ones_like(frames[..., :1])], -1)
+
+
+def _columns(frames):
+    """Return frames of all rows as columns: of shape (n_positions * n_channels, n * n_frames)."""
+    return frames.flatten(-2).flatten(-3, -2).mT.contiguous()

@@ -34,7 +34,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
     range coder under the flow's prior, a standard normal. A row that is probable under the flow
     thus takes few bytes. `decompress` maps the rounded coordinates back.
 
-    Needs ``pip install "skflows[compression]"``.
+    Needs constriction (``pip install constriction``).
 
     Parameters
     ----------
@@ -337,8 +337,7 @@ def import_constriction():
         import constriction
     except ImportError as error:
         raise ImportError(
-            "FlowCompressor needs constriction, which is not installed: pip install "
-            '"skflows[compression]"'
+            "FlowCompressor needs constriction, which is not installed: pip install constriction"
         ) from error
     return constriction
 

@@ -12,6 +12,7 @@ from ._nsf import NSFDensity
 from ._planar import PlanarDensity
 from ._realnvp import RealNVPDensity
 from ._transformed import TransformedDensity
+from ._videoflow import VideoFlowDensity
 from ._waveflow import WaveFlowDensity
 
 # The table of architectures, which the command line, the tests, the documentation and the

@@ -1,15 +1,9 @@
 """Glow for tables and images."""
 
-import math
-from numbers import Integral, Real
-
-import numpy as np
-
-from ..preprocessing.sklearn_compat import Interval
-from ._flow_density import FlowDensity
+from ._multiscale import MultiscaleDensity
 
 
-class GlowDensity(FlowDensity):
+class GlowDensity(MultiscaleDensity):
     """Density by Glow: ActNorm, an invertible linear map and affine couplings.
 
     The linear maps, with an LU parametrisation that starts at random rotations, replace the fixed
@@ -81,10 +75,8 @@ class GlowDensity(FlowDensity):
     """
 
     _parameter_constraints: dict = {
-        **FlowDensity._parameter_constraints,
-        "n_bins": [Interval(Integral, 2, 512, closed="both"), None],
+        **MultiscaleDensity._parameter_constraints,
         "image_shape": ["array-like", None],
-        "n_levels": [Interval(Integral, 1, None, closed="left")],
     }
 
     def __init__(
@@ -146,41 +138,12 @@ class GlowDensity(FlowDensity):
 
     @property
     def _row_shape(self):
-        if self.image_shape is None:
-            return None
-        shape = tuple(self.image_shape)
-        is_size = [isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in shape]
-        if len(shape) != 3 or not all(is_size):
-            raise ValueError(
-                f"image_shape={self.image_shape!r}; give three positive integers, the height, the "
-                "width and the number of channels, such as (28, 28, 1)."
-            )
-        return shape
+        return None if self.image_shape is None else self._grid_shape("image_shape")
 
     def _start_fit(self, *args):
         if self.image_shape is not None:
-            self._squeezes()  # raises an error before columns are prepared
+            self._squeezes("image_shape")  # raises an error before columns are prepared
         return super()._start_fit(*args)
-
-    def _squeezes(self):
-        """Return the squeeze of each level of an image."""
-        from ..bijections import Squeeze
-
-        squeezes = []
-        height, width, n_channels = self._row_shape
-        for level in range(self.n_levels):
-            factors = 2 - height % 2, 2 - width % 2
-            if factors == (1, 1) and (level or n_channels == 1):
-                remedy = "choose fewer levels, or pad" if level else "pad"
-                raise ValueError(
-                    f"image_shape={self.image_shape} has no even height or width in level "
-                    f"{level + 1} of n_levels={self.n_levels}, where the grid is {height} x "
-                    f"{width}: {remedy} the images."
-                )
-            squeezes.append(Squeeze((height, width, n_channels), factors))
-            height, width, n_channels = squeezes[-1].shape
-            n_channels //= 2
-        return squeezes
 
     def _build_bijection(self, n_features, n_context=0):
         from ..bijections import ActNorm, Chain, Coupling, LULinear
@@ -197,27 +160,16 @@ class GlowDensity(FlowDensity):
             ]
         return Chain(steps)
 
-    def _univariate(self):
-        from ..bijections import Affine, RationalQuadraticSpline
-
-        return Affine() if self.n_bins is None else RationalQuadraticSpline(self.n_bins)
-
     def _levels(self, network):
         """Return the bijections of all levels of an image."""
-        from ..bijections import ActNorm, Affine, Chain, GridCoupling, LULinear, Pointwise
+        from ..bijections import Affine, Chain, GridCoupling
         from ..bijections._conditional import FirstColumns
         from ..bijections._grid import split_channels
 
         levels = []  # from the deepest one up
-        for squeeze in reversed(self._squeezes()):
+        for squeeze in reversed(self._squeezes("image_shape")):
             height, width, n = shape = squeeze.shape
-            steps = [squeeze]
-            for _ in range(self.n_transforms):
-                steps += [
-                    Pointwise(ActNorm(n), n),
-                    Pointwise(LULinear(n, rotation=True), n),
-                    GridCoupling(shape, self._univariate(), **network),
-                ]
+            steps = self._steps(squeeze, network)
             if levels:
                 steps += [
                     GridCoupling(shape, Affine(), both=False, **network),
@@ -226,49 +178,3 @@ class GlowDensity(FlowDensity):
                 ]
             levels = steps
         return levels
-
-    def bits_per_dim(self, X):
-        """Return the negative log-likelihood of each row in bits per column.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, height, width, channels)
-            The rows.
-
-        Returns
-        -------
-        bits : ndarray of shape (n_samples,)
-            Bits per column. For discrete columns, of the probability of the value; for continuous
-            ones, of the density.
-        """
-        log_volume = np.log(list(self.discrete_.values())).sum()  # of the cell around a row
-        scores = self.score_samples(X)
-        return -(scores + log_volume) / (self.n_features_in_ * math.log(2))
-
-    def sample(self, n_samples=1, random_state=None, *, as_frame=False, temperature=1.0):
-        """Draw rows from the fitted density.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-
-        random_state : int, RandomState instance or None, default=None
-            Seed of the draw.
-
-        as_frame : bool, default=False
-            Return a pandas DataFrame with the column names seen in `fit`, and their integer and
-            boolean dtypes; other columns of whole numbers are int64.
-
-        temperature : float, default=1.0
-            Standard deviation of the latent coordinates. Below 1, samples are more typical and less
-            diverse than the data; at 0, all are the row at the centre of the latent space.
-
-        Returns
-        -------
-        X : ndarray or DataFrame of shape (n_samples, n_features)
-            The rows.
-        """
-        if not (isinstance(temperature, Real) and 0 <= temperature < math.inf):
-            raise ValueError(f"temperature={temperature!r}; it must be a number of at least 0.")
-        return self._sample(n_samples, random_state, as_frame, temperature=float(temperature))

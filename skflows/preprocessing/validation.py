@@ -132,20 +132,23 @@ def row_shape(estimator):
 
 
 def flat_rows(X, shape, name):
-    """Return grids as rows, which they may be already; raise an error if X has neither shape."""
-    if None in shape:  # grids of any length come as rows
+    """Return grids as rows, which they may be already; raise an error if X has neither shape.
+
+    The first side of a shape may be None: grids of any length.
+    """
+    given: tuple[int, ...] = np.shape(X) if isinstance(X, list | tuple) else getattr(X, "shape", ())
+    if len(given) > 2:
+        known = tuple(given[1] if side is None else side for side in shape)
+        if given[1:] in (known, known[:-1] if shape[-1] == 1 else known):
+            return np.reshape(X, (given[0], -1))
+    elif len(given) < 2 or None in shape or given[1] == math.prod(shape):
         return X
-    given = np.shape(X)
-    if len(given) > 2 and given[1:] in (shape, shape[:-1] if shape[-1] == 1 else shape):
-        return np.reshape(X, (given[0], -1))
-    d = math.prod(shape)
-    if len(given) > 2 or (len(given) == 2 and given[1] != d):
-        axes = ", ".join(map(str, shape))
-        raise ValueError(
-            f"X has the shape {given}; {name} was built for grids of shape {shape}: give an array "
-            f"of shape (n_samples, {axes}) or, flattened, (n_samples, {d})."
-        )
-    return X
+    sides = ["length" if side is None else str(side) for side in shape]
+    d = " * ".join(sides) if None in shape else math.prod(shape)
+    raise ValueError(
+        f"X has the shape {given}; {name} was built for grids of shape ({', '.join(sides)}): give "
+        f"an array of shape (n_samples, {', '.join(sides)}) or, flattened, (n_samples, {d})."
+    )
 
 
 def whole_dtypes(X):

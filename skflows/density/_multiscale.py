@@ -1,0 +1,121 @@
+"""The base of flows of grids with several levels: images and videos."""
+
+import math
+from numbers import Integral, Real
+
+import numpy as np
+
+from ..preprocessing.sklearn_compat import Interval
+from ._flow_density import FlowDensity
+
+
+class MultiscaleDensity(FlowDensity):
+    """Base of flows whose steps are those of Glow, at each of several levels of a grid."""
+
+    _parameter_constraints: dict = {
+        **FlowDensity._parameter_constraints,
+        "n_bins": [Interval(Integral, 2, 512, closed="both"), None],
+        "n_levels": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def _grid_shape(self, name):
+        """Return the height, width and channels that a parameter gives."""
+        shape = tuple(getattr(self, name))
+        is_size = [isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in shape]
+        if len(shape) != 3 or not all(is_size):
+            raise ValueError(
+                f"{name}={getattr(self, name)!r}; give three positive integers, the height, the "
+                "width and the number of channels, such as (28, 28, 1)."
+            )
+        return shape
+
+    def _squeezes(self, name):
+        """Return the squeeze of each level of a grid of the shape that a parameter gives."""
+        from ..bijections import Squeeze
+
+        squeezes = []
+        height, width, n_channels = self._grid_shape(name)
+        for level in range(self.n_levels):
+            factors = 2 - height % 2, 2 - width % 2
+            if factors == (1, 1) and (level or n_channels == 1):
+                remedy = "choose fewer levels, or pad" if level else "pad"
+                raise ValueError(
+                    f"{name}={getattr(self, name)} has no even height or width in level "
+                    f"{level + 1} of n_levels={self.n_levels}, where the grid is {height} x "
+                    f"{width}: {remedy} the images."
+                )
+            squeezes.append(Squeeze((height, width, n_channels), factors))
+            height, width, n_channels = squeezes[-1].shape
+            n_channels //= 2
+        return squeezes
+
+    def _univariate(self):
+        from ..bijections import Affine, RationalQuadraticSpline
+
+        return Affine() if self.n_bins is None else RationalQuadraticSpline(self.n_bins)
+
+    def _steps(self, squeeze, network):
+        """Return the squeeze of a level and the steps that follow it."""
+        from ..bijections import ActNorm, GridCoupling, LULinear, Pointwise
+
+        n = squeeze.shape[-1]
+        steps = [squeeze]
+        for _ in range(self.n_transforms):
+            steps += [
+                Pointwise(ActNorm(n), n),
+                Pointwise(LULinear(n, rotation=True), n),
+                GridCoupling(squeeze.shape, self._univariate(), **network),
+            ]
+        return steps
+
+    def bits_per_dim(self, X):
+        """Return the negative log-likelihood of each row in bits per column.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or of the shape of grids
+            The rows.
+
+        Returns
+        -------
+        bits : ndarray of shape (n_samples,)
+            Bits per column. For discrete columns, of the probability of the value; for continuous
+            ones, of the density.
+        """
+        log_volume = np.log(list(self.discrete_.values())).sum()  # of the cell around a row
+        scores = self.score_samples(X)
+        return -(scores + log_volume) / (self.n_features_in_ * math.log(2))
+
+    def sample(self, n_samples=1, random_state=None, *, as_frame=False, temperature=1.0):
+        """Draw rows from the fitted density.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw.
+
+        as_frame : bool, default=False
+            Return a pandas DataFrame with the column names seen in `fit`, and their integer and
+            boolean dtypes; other columns of whole numbers are int64.
+
+        temperature : float, default=1.0
+            Standard deviation of the latent coordinates. Below 1, samples are more typical and less
+            diverse than the data; at 0, all are the row at the centre of the latent space.
+
+        Returns
+        -------
+        X : ndarray or DataFrame of shape (n_samples, n_features)
+            The rows.
+        """
+        temperature = checked_temperature(temperature)
+        return self._sample(n_samples, random_state, as_frame, temperature=temperature)
+
+
+def checked_temperature(temperature):
+    """Return a temperature as a float, or raise an error."""
+    if not (isinstance(temperature, Real) and 0 <= temperature < math.inf):
+        raise ValueError(f"temperature={temperature!r}; it must be a number of at least 0.")
+    return float(temperature)

@@ -1,0 +1,266 @@
+"""VideoFlow: a Glow of frames, whose latent coordinates are autoregressive over time."""
+
+import math
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_array, check_is_fitted
+
+from ..preprocessing.sklearn_compat import Interval
+from ..preprocessing.validation import flat_rows
+from ._multiscale import MultiscaleDensity, checked_temperature
+
+
+class VideoFlowDensity(MultiscaleDensity):
+    """Density of videos by VideoFlow: each frame is distributed given a few frames before it.
+
+    A row is a window of frames, flattened one after another; all methods take arrays of shape
+    ``(n_samples, n_frames, height, width, channels)`` too. Each frame goes through the same
+    multi-scale Glow. At each level, the coordinates that are left behind have a normal prior, whose
+    mean and scale are a convolutional function of those of the last ``n_context_frames`` frames,
+    and of what the frame's deeper levels get.
+
+    Parameters
+    ----------
+    n_transforms : int, default=5
+        Number of steps in each level, each an ActNorm, a linear map and a pair of couplings.
+
+    n_bins : int, default=None
+        Number of bins of rational-quadratic splines, from 2 to 512, which take the place of affine
+        couplings: they fit better, and take longer. None for affine couplings.
+
+    frame_shape : tuple of int, default=None
+        Height, width and channels of a frame, whose size divides the number of columns. None for
+        frames of a single value: a row is a time series.
+
+    n_context_frames : int, default=2
+        Number of frames before it on which a frame depends. The first frames of a row have fewer.
+
+    n_levels : int, default=2
+        Number of levels. All but the first need an even height or width. One for single values.
+
+    {network}
+
+    {preprocessing}
+
+    {data}
+
+    {training}
+
+    Attributes
+    ----------
+    {trained}
+
+    {attributes}
+
+    References
+    ----------
+    Kumar et al., "VideoFlow: A Conditional Flow-Based Model for Stochastic Video Generation", 2020.
+
+    Examples
+    --------
+    Digits that move to the right, one column in each frame:
+
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from skflows import VideoFlowDensity
+    >>> images = load_digits().images[:100]
+    >>> videos = np.stack([np.roll(images, step, axis=2) for step in range(4)], axis=1)
+    >>> density = VideoFlowDensity(
+    ...     frame_shape=(8, 8, 1), n_transforms=1, hidden_layer_sizes=8, max_iter=2, random_state=0
+    ... ).fit(videos[..., None])
+    >>> density.predict_next(videos[:3, :2, :, :, None], n_steps=2, random_state=0).shape
+    (3, 2, 8, 8, 1)
+    """
+
+    _parameter_constraints: dict = {
+        **MultiscaleDensity._parameter_constraints,
+        "frame_shape": ["array-like", None],
+        "n_context_frames": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        *,
+        n_transforms=5,
+        n_bins=None,
+        frame_shape=None,
+        n_context_frames=2,
+        n_levels=2,
+        hidden_layer_sizes=(64, 64),
+        activation="relu",
+        dropout=0.1,
+        preprocessing="quantile",
+        bounds=None,
+        discrete="auto",
+        input_noise=0.0,
+        batch_size="auto",
+        learning_rate_init=2e-3,
+        weight_decay=0.0,
+        max_iter=100,
+        time_limit=None,
+        early_stopping="auto",
+        validation_fraction=0.1,
+        n_iter_no_change=20,
+        tol=1e-4,
+        warm_start=False,
+        contamination="auto",
+        device="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        super().__init__(
+            n_transforms=n_transforms,
+            hidden_layer_sizes=hidden_layer_sizes,
+            activation=activation,
+            dropout=dropout,
+            preprocessing=preprocessing,
+            bounds=bounds,
+            discrete=discrete,
+            input_noise=input_noise,
+            batch_size=batch_size,
+            learning_rate_init=learning_rate_init,
+            weight_decay=weight_decay,
+            max_iter=max_iter,
+            time_limit=time_limit,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            warm_start=warm_start,
+            contamination=contamination,
+            device=device,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.n_bins = n_bins
+        self.frame_shape = frame_shape
+        self.n_context_frames = n_context_frames
+        self.n_levels = n_levels
+
+    @property
+    def _shape(self):
+        return (1, 1, 1) if self.frame_shape is None else self._grid_shape("frame_shape")
+
+    @property
+    def _row_shape(self):
+        return None, *self._shape
+
+    def _start_fit(self, table, *args):
+        self._n_frames(table.X.shape[1] - table.n_context)  # raises errors early
+        self._frame_squeezes()
+        return super()._start_fit(table, *args)
+
+    def _n_frames(self, n_features):
+        """Return the number of frames of a row."""
+        n_frames, rest = divmod(n_features, size := math.prod(self._shape))
+        if rest:
+            axes = ", ".join(map(str, self._shape))
+            raise ValueError(
+                f"X has rows of {n_features} values, which are not frames of "
+                f"frame_shape={self.frame_shape}, {size} values each: give an array of shape "
+                f"(n_samples, n_frames, {axes}) or, flattened, (n_samples, n_frames * {size})."
+            )
+        return n_frames
+
+    def _frame_squeezes(self):
+        """Return the squeeze of each level."""
+        from ..bijections import Squeeze
+
+        if self.frame_shape is None:
+            return [Squeeze(self._shape, (1, 1))]
+        return self._squeezes("frame_shape")
+
+    def _build_bijection(self, n_features, n_context=0):
+        import torch
+
+        from ..bijections import (
+            ActNorm,
+            Affine,
+            Chain,
+            FrameAutoregressive,
+            Permutation,
+            Pointwise,
+        )
+        from ..bijections._conditional import FirstColumns
+        from ..bijections._grid import split_channels
+
+        network = self._network(n_context)
+        n_frames = self._n_frames(n_features)
+        n_values = n_features // n_frames
+        frame = torch.arange(n_frames)
+        levels, frames = [], []  # from the deepest one up; the frames that columns belong to
+        for squeeze in reversed(self._frame_squeezes()):
+            height, width, n = shape = squeeze.shape
+            n_given = n // 2 if levels else 0
+            steps = [
+                Pointwise(Chain(self._steps(squeeze, network)), height * width * n),
+                FrameAutoregressive(
+                    shape, n_frames, self.n_context_frames, Affine(), n_given=n_given, **network
+                ),
+            ]
+            if levels:
+                stacked = n_frames * height, width, n
+                n_deeper = n_frames * height * width * n_given
+                steps += [split_channels(stacked), FirstColumns(Chain(levels), n_deeper)]
+            levels = steps
+            frames.append(frame.repeat_interleave(height * width * (n - n_given)))
+        by_frame = Permutation(n_features, torch.cat(frames).argsort(stable=True))
+        return Chain([*levels, by_frame, Pointwise(ActNorm(n_values), n_values)])
+
+    def predict_next(self, frames, n_steps=1, temperature=1.0, random_state=None):
+        """Draw the frames that follow the given ones.
+
+        Parameters
+        ----------
+        frames : array-like of shape (n_samples, n_frames, height, width, channels)
+            Frames, at least `n_context_frames` of them, of which the last ones count; or flattened
+            rows of them. Discrete values get noise, as in fit.
+
+        n_steps : int, default=1
+            Number of frames to draw. If the rows of fit had more than one frame beside
+            `n_context_frames`, as many are drawn at once.
+
+        temperature : float, default=1.0
+            Standard deviation of the latent coordinates. At 0, the centre of the latent space is
+            decoded.
+
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draw.
+
+        Returns
+        -------
+        next_frames : ndarray of shape (n_samples, n_steps, height, width, channels)
+            The frames.
+        """
+        check_is_fitted(self)
+        temperature = checked_temperature(temperature)
+        if not isinstance(n_steps, Integral) or isinstance(n_steps, bool) or n_steps < 1:
+            raise ValueError(f"n_steps={n_steps!r}; it must be an integer of at least 1.")
+        n_seen, size = self.n_context_frames, math.prod(self._shape)
+        n_new = self._n_frames(self.n_features_in_) - n_seen
+        if n_new < 1:
+            raise ValueError(
+                f"The rows of fit had {n_new + n_seen} frames, and no frame with "
+                f"n_context_frames={n_seen} others before it: fit longer rows, or choose fewer."
+            )
+        rows = flat_rows(frames, self._row_shape, type(self).__name__)
+        rows = check_array(rows, dtype=np.float64, input_name="frames")
+        if (given := self._n_frames(rows.shape[1])) < n_seen:
+            raise ValueError(
+                f"frames has {given} frames in each row; at least n_context_frames={n_seen} are "
+                "needed."
+            )
+        rng = check_random_state(random_state)
+        known, drawn = rows[:, -n_seen * size :], []
+        for _ in range(0, n_steps, n_new):
+            window = np.hstack([known, np.tile(known[:, -size:], n_new)])  # to be replaced
+            window = self._dequantizer.add_random_noise(window, rng)
+            latent = self._map_rows("forward", window)[0]
+            new = latent[:, n_seen * size :]
+            new[:] = temperature * rng.standard_normal(new.shape)
+            window = self._dequantizer.round(self._map_rows("inverse", latent)[0])
+            drawn.append(window[:, n_seen * size :])
+            known = np.hstack([known, drawn[-1]])[:, -n_seen * size :]
+        return np.hstack(drawn).reshape(len(rows), -1, *self._shape)[:, :n_steps]
