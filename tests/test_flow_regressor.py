@@ -12,8 +12,13 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_conditional import heteroscedastic, quick
 
-from skflows import ConditionalDensity, FlowRegressor
-from skflows.conditional._regions import HighestDensity, central_scores, conformal_level
+from skflows import ConditionalDensity, FlowRegressor, MAFDensity
+from skflows.conditional._regions import (
+    HighestDensity,
+    JointHighestDensity,
+    central_scores,
+    conformal_level,
+)
 from skflows.conditional._regressor import share_below
 
 
@@ -154,6 +159,30 @@ def test_levels_of_draws_from_the_density_are_uniform(cv):
     assert np.abs(np.quantile(scores, [0.1, 0.5, 0.9]) - [0.1, 0.5, 0.9]).max() < 0.04
     region = histogram.regions(0.8)[0]
     assert 0.75 < is_covered([region] * 2000, y).mean() < 0.85
+
+
+@pytest.mark.parametrize("cv", [None, 4])
+def test_joint_levels_of_draws_from_the_density_are_uniform(cv):
+    X, y = heteroscedastic(100)
+    Y = np.column_stack([y, y**2])
+    flow = MAFDensity(n_transforms=1, hidden_layer_sizes=(8,), max_iter=2, discrete=None)
+    density = ConditionalDensity(flow, cv=cv, random_state=0).fit(X, Y)
+    X, _ = heteroscedastic(300, seed=1)
+    levels = JointHighestDensity(density.predict_distribution(X))
+    scores = levels.scores(density.sample(X, random_state=0)[:, 0])
+    assert stats.kstest(scores, "uniform").statistic < 0.1
+
+
+def test_draws_of_each_flow_cover_the_latent_space():
+    X, y = heteroscedastic(80)
+    Y = np.column_stack([y, y**2])
+    density = ConditionalDensity(quick(1), cv=4, random_state=0).fit(X, Y)
+    latent = []
+    density._inverse = lambda flow, z, context: latent.append(z) or z
+    assert density.predict_distribution(X[:1])._draws.shape == (512, 1, 2)
+    for own in latent:
+        quadrants = (own > 0) @ [1, 2]
+        assert np.bincount(quadrants).tolist() == [32, 32, 32, 32]
 
 
 def test_levels():
