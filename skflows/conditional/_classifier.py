@@ -430,11 +430,17 @@ def log_proba(log_density, priors, temperature):
 
 
 def temperature(log_density, label, priors, weight):
-    """Return the temperature, of at least 1, with the least log-loss of rows of known classes."""
+    """Return the temperature, of at least 1, with the least log-loss of rows of known classes.
+
+    A penalty of one row's nat for each factor e keeps it at 1 where the classes are separable and
+    the loss is the same at many temperatures. Rows of classes without a prior are left out.
+    """
+    weight = weight * (priors[label] > 0)
 
     def loss(log_temperature):
         found = log_proba(log_density, priors, np.exp(log_temperature))
-        return weight @ -np.maximum(found[np.arange(len(label)), label], LEAST_LOG_PROBA)
+        losses = -np.maximum(found[np.arange(len(label)), label], LEAST_LOG_PROBA)
+        return np.average(losses, weights=weight) + log_temperature / len(label)
 
     return float(np.exp(minimize_scalar(loss, bounds=(0, np.log(HOTTEST)), method="bounded").x))
 
