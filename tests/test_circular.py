@@ -64,7 +64,7 @@ def test_the_density_is_learned_across_the_ends_of_a_period(fitted):
     truth = np.log(sum(stats.norm(6 * X[:, 0] + 24 * n, 2).pdf(y) for n in range(-2, 3))).mean()
     assert truth - 0.15 < fitted.score(X, y) < truth + 0.05
     apart = fitted.predict_distribution(X).mean() - 6 * X[:, 0]
-    assert np.abs(stats.circmean(apart, 24, -12)) < 0.5
+    assert np.abs(stats.circmean(apart, 12, -12)) < 0.5
 
 
 def test_distributions_are_counted_from_opposite_to_the_mean(fitted):

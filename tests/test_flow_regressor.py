@@ -222,6 +222,8 @@ def test_too_few_rows_for_a_coverage():
     assert np.isfinite(regressor.predict_interval([[0.0]], 0.8)).all()
     with pytest.raises(ValueError, match="coverage=2"):
         regressor.predict_interval([[0.0]], 2)
+    with pytest.raises(ValueError, match="joint='yes'"):
+        regressor.predict_interval([[0.0]], joint="yes")
 
 
 def test_rows_that_calibrate():

@@ -289,6 +289,10 @@ def test_displays_of_unknown_columns(density, table):
         ConditionalDensityDisplay.from_estimator(density, table[:2], column="pie")
     with pytest.raises(ValueError, match="'since' is datetime"):
         ConditionalDensityDisplay.from_estimator(density, table[:2], column="since")
+    with pytest.raises(ValueError, match=r"needs column: one of \['sex'"):
+        ConditionalDensityDisplay.from_estimator(density, table[:2])
+    with pytest.raises(ValueError, match="X has the observed values"):
+        ConditionalDensityDisplay.from_estimator(density, table[:2], column="sex", y=["male"] * 2)
 
 
 def test_display_of_samples(density, table):
@@ -304,6 +308,10 @@ def test_display_of_samples(density, table):
     assert labels == ["low", "mid", "high"]
     assert np.isnan(display.X[:, 2]).sum() == table["age"].isna().sum()
     assert 2023.9 < display.X[:, 3].min() < display.X[:, 3].max() < 2026.1
+    few = table.assign(grade=pd.Categorical(["mid"] * N), sex=None)
+    display = SamplesDisplay.from_estimator(density, few, names[:2], random_state=0)
+    assert display.categories["grade"] == ["low", "mid", "high"]
+    assert (display.X[:, 1] == 1).all() and np.isnan(display.X[:, 0]).all()
     plt.close("all")
 
 

@@ -337,7 +337,7 @@ class ConditionalDistribution:
         return self._nodes()[0]
 
     def _limits(self, tail):
-        """Return values of a single output between which the distributions lie, but for tails."""
+        """Return ends that contain all but the tails of the distributions of a single output."""
         return self.ppf(tail).min(), self.ppf(1 - tail).max()
 
     @cached_property

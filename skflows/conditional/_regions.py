@@ -81,7 +81,7 @@ class HighestDensity:
 
 
 class JointHighestDensity:
-    """Levels of rows of several outputs: the probability of all that is denser.
+    """Highest-density levels for several outputs: the probability of all denser values.
 
     They are estimated by draws from each distribution.
 

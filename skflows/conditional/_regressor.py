@@ -26,8 +26,8 @@ from ._regions import (
 )
 
 HELD_OUT = 0.2
-N_DRAWS = 8  # of each held-out row
-LEAST_ROWS = 40  # of a table that is calibrated without being asked to
+N_DRAWS_PER_ROW = 8  # of each held-out row
+LEAST_ROWS = 40  # from which calibration="auto" holds some out
 
 
 class FlowRegressor(
@@ -169,7 +169,7 @@ class FlowRegressor(
                 distribution = density._member(i)._distribution(rows)
                 Y, _ = validate_outputs(safe_indexing(y, own[held_out]))
                 scores.append(row_scores(distribution, Y[None]))
-                draws = np.moveaxis(density._draw(rows, N_DRAWS, random_state=0), 1, 0)
+                draws = np.moveaxis(density._draw(rows, N_DRAWS_PER_ROW, random_state=0), 1, 0)
                 drawn.append(row_scores(distribution, draws))
         else:
             check_takes_fewer_rows(density.cv)
@@ -273,6 +273,8 @@ class FlowRegressor(
             Lower and upper ends, which belong to it. They are infinite if there are fewer
             than ``coverage / (1 - coverage)`` calibration rows.
         """
+        if not isinstance(joint, bool | np.bool_):
+            raise ValueError(f"joint={joint!r}; it must be a bool.")
         scores = self._calibration("central", coverage)
         if joint and scores.ndim > 1:
             scores = scores.max(axis=1)
@@ -343,7 +345,7 @@ class FlowRegressor(
         Returns
         -------
         p_values : ndarray of shape (n_samples,)
-            Of new rows with their own y, a fraction of at most a has a p-value of at most a.
+            For new pairs (x, y), ``P(p-value <= a) <= a``.
         """
         calibration = np.sort(self._scores("highest_density"))
         distribution = self.predict_distribution(X)
