@@ -84,11 +84,11 @@ def test_distributions_are_counted_from_opposite_to_the_mean(fitted):
 
 def test_intervals_and_regions_wrap_around(fitted):
     regressor = FlowRegressor(fitted, calibration=0.3, random_state=0).fit(*winding(500))
-    X_new, y_new = winding(600, seed=4)
+    X_new, y_new = winding(300, seed=4)
     low, high = regressor.predict_interval(X_new, 0.8).T
     assert np.abs(np.mean(np.mod(y_new - low, 24) <= high - low) - 0.8) < 0.07
     assert (low < 0).any()
-    regions = regressor.predict_region(X_new[:200], 0.8)
+    regions = regressor.predict_region(X_new[:100], 0.8)
     is_inside = [
         (np.mod(value - own[:, 0], 24) <= np.diff(own, axis=1)[:, 0]).any()
         for own, value in zip(regions, y_new, strict=False)

@@ -317,10 +317,10 @@ def test_several_outputs():
 
 
 def test_joint_regions_of_several_outputs():
-    X, y = heteroscedastic(600)
-    Y = np.column_stack([y, y + np.random.default_rng(0).standard_normal(600)])
-    regressor = small(20, 0.4, cv=None).fit(X[:400], Y[:400])
-    X, Y = X[400:], Y[400:]
+    X, y = heteroscedastic(500)
+    Y = np.column_stack([y, y + np.random.default_rng(0).standard_normal(500)])
+    regressor = small(20, 0.4, cv=None).fit(X[:300], Y[:300])
+    X, Y = X[300:], Y[300:]
     alone, joint = (regressor.predict_interval(X, 0.8, joint=joint) for joint in (False, True))
     is_inside = (joint[..., 0] <= Y) & (Y <= joint[..., 1])
     assert np.abs(is_inside.all(axis=1).mean() - 0.8) < 0.1
@@ -329,7 +329,7 @@ def test_joint_regions_of_several_outputs():
     assert np.abs((p_values <= [[0.1], [0.5]]).mean(axis=1) - [0.1, 0.5]).max() < 0.1
     # Both outputs are likely alone, but not together, since they go up and down together.
     far = Y.mean(axis=0) + np.array([1.5, -1.5])
-    assert (regressor.p_values(X, np.tile(far, (200, 1))) < 0.1).mean() > 0.9
+    assert (regressor.p_values(X[:50], np.tile(far, (50, 1))) < 0.1).mean() > 0.9
 
 
 def test_p_values_and_regions_agree(fitted):

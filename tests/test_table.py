@@ -498,7 +498,7 @@ def test_rare_categories(table):
 
 
 def test_weights_of_0_and_equal_weights(table, density):
-    rows = table[:60]
+    rows = table.loc[:59, ["sex", "size", "rain"]]
     weight = np.where(np.arange(60) % 3, 2.0, 0.0)
     fitted = quick(max_iter=1).fit(rows, sample_weight=weight)
     plain = quick(max_iter=1).fit(rows[weight > 0])
@@ -778,7 +778,9 @@ def test_detectors_of_tables(table):
 
 def test_texts_in_a_column_of_numbers_are_named_by_detectors():
     codec = RowCodec(pd.DataFrame({"code": [1, 2]}))
-    with pytest.raises(ValueError, match="'code' held numbers in fit; now it holds 'A0'"):
+    with pytest.raises(
+        ValueError, match=r"'code' held numbers in fit; now it holds 'A0': .*to_numeric"
+    ):
         codec.rows(pd.DataFrame({"code": ["A0", "1"]}))
 
 
