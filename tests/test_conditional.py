@@ -403,6 +403,14 @@ def test_rows_of_weight_0_contribute_nothing():
     assert np.allclose(weighted, only)
 
 
+def test_columns_without_a_known_value_change_nothing():
+    X, y = heteroscedastic(60)
+    X = np.column_stack([X, np.full(60, np.nan)])
+    density = ConditionalDensity(quick(1), cv=None, random_state=0).fit(X, y)
+    assert density.encoder_.transform(X)[:, 1:].tolist() == [[0, 1]] * 60
+    assert np.isfinite(density.log_prob(X, y)).all()
+
+
 def test_callbacks_see_the_density_and_may_stop_it():
     X, y = heteroscedastic(200)
     scores = []

@@ -95,6 +95,8 @@ def test_density_at_rows(fitted):
     assert display.density.shape == (50, 3)
     assert np.allclose(np.trapezoid(display.density, display.grid, axis=0), 1, atol=0.02)
     assert len(display.axes_) == 3
+    with pytest.raises(ValueError, match="column='x' is for a TableDensity"):
+        ConditionalDensityDisplay.from_estimator(fitted, X, column="x")
     with pytest.raises(ValueError, match="6 at most"):
         ConditionalDensityDisplay.from_estimator(fitted, np.zeros((7, 1)))
     X, y = heteroscedastic(200)

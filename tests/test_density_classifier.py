@@ -70,7 +70,13 @@ def test_the_temperature_undoes_overconfidence(calibration):
 def test_the_temperature_needs_rows():
     X, y, _ = blobs(30)
     assert gaussians().fit(X, y).temperature_ == 1
-    assert gaussians(calibration=0.2).fit(X, y).temperature_ >= 1
+
+
+@pytest.mark.parametrize("apart", [20, 200])
+def test_the_temperature_of_separable_classes_is_1(apart):
+    X, y, _ = blobs(400)
+    X[:, 0] += (apart - 3) * y
+    assert gaussians().fit(X, y).temperature_ == pytest.approx(1, abs=1e-3)
 
 
 def test_priors():
@@ -79,6 +85,7 @@ def test_priors():
     assert gaussians(priors=[3, 1]).fit(X, y).priors_.tolist() == [0.75, 0.25]
     never = gaussians(priors=[1, 0]).fit(X, y)
     assert (never.predict(X) == 0).all()
+    assert never.temperature_ == pytest.approx(1, abs=1e-3)
     weight = np.where(y == 0, 3.0, 1.0)
     weighted = DensityClassifier(KernelDensity(), random_state=0).fit(X, y, weight)
     n = np.bincount(y, weight)

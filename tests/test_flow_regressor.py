@@ -12,8 +12,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_conditional import heteroscedastic, quick
 
-from skflows import ConditionalDensity, FlowRegressor
-from skflows.conditional._regions import HighestDensity, conformal_level
+from skflows import ConditionalDensity, FlowRegressor, MAFDensity
+from skflows.conditional._regions import (
+    HighestDensity,
+    JointHighestDensity,
+    conformal_level,
+)
 
 
 def small(max_iter=20, calibration="auto", prediction="mean", cv=2, **flow):
@@ -155,6 +159,30 @@ def test_levels_of_draws_from_the_density_are_uniform(cv):
     assert 0.75 < is_covered([region] * 2000, y).mean() < 0.85
 
 
+@pytest.mark.parametrize("cv", [None, 4])
+def test_joint_levels_of_draws_from_the_density_are_uniform(cv):
+    X, y = heteroscedastic(100)
+    Y = np.column_stack([y, y**2])
+    flow = MAFDensity(n_transforms=1, hidden_layer_sizes=(8,), max_iter=2, discrete=None)
+    density = ConditionalDensity(flow, cv=cv, random_state=0).fit(X, Y)
+    X, _ = heteroscedastic(300, seed=1)
+    levels = JointHighestDensity(density.predict_distribution(X))
+    scores = levels.scores(density.sample(X, random_state=0)[:, 0])
+    assert stats.kstest(scores, "uniform").statistic < 0.1
+
+
+def test_draws_of_each_flow_cover_the_latent_space():
+    X, y = heteroscedastic(80)
+    Y = np.column_stack([y, y**2])
+    density = ConditionalDensity(quick(1), cv=4, random_state=0).fit(X, Y)
+    latent = []
+    density._inverse = lambda flow, z, context: latent.append(z) or z
+    assert density.predict_distribution(X[:1])._draws.shape == (512, 1, 2)
+    for own in latent:
+        quadrants = (own > 0) @ [1, 2]
+        assert np.bincount(quadrants).tolist() == [32, 32, 32, 32]
+
+
 def test_levels():
     scores = np.arange(1, 20) / 20
     assert conformal_level(scores, 0.9) == 0.9
@@ -175,6 +203,8 @@ def test_too_few_rows_for_a_coverage():
     assert np.isfinite(regressor.predict_interval([[0.0]], 0.8)).all()
     with pytest.raises(ValueError, match="coverage=2"):
         regressor.predict_interval([[0.0]], 2)
+    with pytest.raises(ValueError, match="joint='yes'"):
+        regressor.predict_interval([[0.0]], joint="yes")
 
 
 def test_rows_that_calibrate():
@@ -268,10 +298,10 @@ def test_several_outputs():
 
 
 def test_joint_regions_of_several_outputs():
-    X, y = heteroscedastic(600)
-    Y = np.column_stack([y, y + np.random.default_rng(0).standard_normal(600)])
-    regressor = small(20, 0.4, cv=None).fit(X[:400], Y[:400])
-    X, Y = X[400:], Y[400:]
+    X, y = heteroscedastic(500)
+    Y = np.column_stack([y, y + np.random.default_rng(0).standard_normal(500)])
+    regressor = small(20, 0.4, cv=None).fit(X[:300], Y[:300])
+    X, Y = X[300:], Y[300:]
     alone, joint = (regressor.predict_interval(X, 0.8, joint=joint) for joint in (False, True))
     is_inside = (joint[..., 0] <= Y) & (Y <= joint[..., 1])
     assert np.abs(is_inside.all(axis=1).mean() - 0.8) < 0.1
@@ -280,7 +310,7 @@ def test_joint_regions_of_several_outputs():
     assert np.abs((p_values <= [[0.1], [0.5]]).mean(axis=1) - [0.1, 0.5]).max() < 0.1
     # Both outputs are likely alone, but not together, since they go up and down together.
     far = Y.mean(axis=0) + np.array([1.5, -1.5])
-    assert (regressor.p_values(X, np.tile(far, (200, 1))) < 0.1).mean() > 0.9
+    assert (regressor.p_values(X[:50], np.tile(far, (50, 1))) < 0.1).mean() > 0.9
 
 
 def test_p_values_and_regions_agree(fitted):

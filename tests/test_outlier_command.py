@@ -9,7 +9,9 @@ import pytest
 
 from skflows import TableDensity
 from skflows.cli._main import main
+from skflows.cli._outliers import QUICK, TABLE_SECONDS
 from skflows.cli._progress import print_status
+from skflows.cli._report import doubt_about_bulk
 
 SEED = "--random-state 0"
 
@@ -86,7 +88,13 @@ def test_texts_and_gaps_are_judged_too(folder, capsys, monkeypatch, option):
     assert "of 120 rows are flagged" in out
     announced = "120 rows of 4 columns, which takes up to a minute (--quick takes under 20 seconds)"
     assert (announced in err) == (option == "")
-    assert made[0]["time_limit"] == (8 if option else 30)
+    chosen = QUICK if option else {"time_limit": TABLE_SECONDS}
+    assert made[0] == {
+        "handle_unknown": "rare",
+        "missing": "model",
+        "random_state": 0,
+        **chosen,
+    }
     flagged = pd.read_csv("flagged.csv")
     pd.testing.assert_frame_equal(flagged[[*table]], table)
     assert flagged[["score", "p_value", "outlier", "oddest_column"]].notna().all(axis=None)
@@ -138,6 +146,12 @@ def test_unusable_table_is_an_error(folder, capsys, message):
     assert main(["outliers", "bad.csv", "-o", "flagged.csv", *columns]) == 2
     assert message in capsys.readouterr().err
     assert not (folder / "flagged.csv").exists()
+
+
+def test_small_deviations_of_p_values_are_no_doubt():
+    p_values = (np.arange(50_000) + 0.5) / 50_000
+    assert doubt_about_bulk(p_values**1.05) == ""
+    assert "not uniform" in doubt_about_bulk(p_values**1.5)
 
 
 def test_status_is_printed_only_on_a_terminal(monkeypatch, capsys):

@@ -84,9 +84,11 @@ def density(table):
 
 @parametrize_with_checks(
     [quick(max_iter=1, n_orders=1), TableImputer(quick(max_iter=1, n_orders=1), random_state=0)],
-    expected_failed_checks=lambda _: {
-        "check_sample_weight_equivalence_on_dense_data": "other rows are held out"
-    },
+    expected_failed_checks=lambda estimator: (
+        {"check_sample_weight_equivalence_on_dense_data": "other rows are held out"}
+        if isinstance(estimator, TableDensity)
+        else {}
+    ),
 )
 def test_check_estimator(estimator, check):
     check(estimator)
@@ -287,6 +289,10 @@ def test_displays_of_unknown_columns(density, table):
         ConditionalDensityDisplay.from_estimator(density, table[:2], column="pie")
     with pytest.raises(ValueError, match="'since' is datetime"):
         ConditionalDensityDisplay.from_estimator(density, table[:2], column="since")
+    with pytest.raises(ValueError, match=r"needs column: one of \['sex'"):
+        ConditionalDensityDisplay.from_estimator(density, table[:2])
+    with pytest.raises(ValueError, match="X has the observed values"):
+        ConditionalDensityDisplay.from_estimator(density, table[:2], column="sex", y=["male"] * 2)
 
 
 def test_display_of_samples(density, table):
@@ -302,6 +308,10 @@ def test_display_of_samples(density, table):
     assert labels == ["low", "mid", "high"]
     assert np.isnan(display.X[:, 2]).sum() == table["age"].isna().sum()
     assert 2023.9 < display.X[:, 3].min() < display.X[:, 3].max() < 2026.1
+    few = table.assign(grade=pd.Categorical(["mid"] * N), sex=None)
+    display = SamplesDisplay.from_estimator(density, few, names[:2], random_state=0)
+    assert display.categories["grade"] == ["low", "mid", "high"]
+    assert (display.X[:, 1] == 1).all() and np.isnan(display.X[:, 0]).all()
     plt.close("all")
 
 
@@ -488,7 +498,7 @@ def test_rare_categories(table):
 
 
 def test_weights_of_0_and_equal_weights(table, density):
-    rows = table[:60]
+    rows = table.loc[:59, ["sex", "size", "rain"]]
     weight = np.where(np.arange(60) % 3, 2.0, 0.0)
     fitted = quick(max_iter=1).fit(rows, sample_weight=weight)
     plain = quick(max_iter=1).fit(rows[weight > 0])
@@ -497,8 +507,27 @@ def test_weights_of_0_and_equal_weights(table, density):
     assert np.isfinite(fitted.held_out_scores_[weight > 0]).all()
 
 
-def test_a_row_of_weight_3_counts_as_three():
+def test_copies_of_a_row_are_held_out_together(table):
+    """Otherwise kernels would see the held-out rows. Rows of categories are equal by chance."""
+    repeated = pd.concat(3 * [table[["size", "sex"]]], ignore_index=True)
+    has_size = repeated["size"].notna().to_numpy()
+    density = quick(max_iter=1, n_orders=1).fit(repeated)
+    rows = density._schema.encode(density._read(repeated, reset=False))
+    copy_of = _components.first_copies(density._schema, rows)
+    expected = np.where(has_size, np.tile(np.arange(N), 3), np.arange(3 * N))
+    np.testing.assert_array_equal(copy_of, expected)
+    for cv in (2, 5, "auto"):
+        for train, held_out in _components.make_splits(cv, copy_of, 0):
+            assert not set(copy_of[train]) & set(copy_of[held_out])
+            assert len(train) + len(held_out) == 3 * N
+    # If all rows are copies of one, folds are those of other rows.
+    assert [len(part) for part in _components.make_splits(3, np.zeros(9, int), 0)[0]] == [6, 3]
+
+
+def test_a_row_of_weight_3_counts_as_three(monkeypatch):
     """Up to priors, shrinkage and the rows that are held out."""
+    all_components = _components.components
+    monkeypatch.setattr(_components, "components", lambda *args: all_components(*args)[:1])
     table = mixed_table(300)[["sex", "size", "rain"]]
     weight = np.where(table["sex"] == "male", 3.0, 1.0)
     repeated = table.loc[table.index.repeat(weight.astype(int))]
@@ -508,7 +537,7 @@ def test_a_row_of_weight_3_counts_as_three():
         for rows, w in ((table, weight), (repeated, None), (table, None))
     ]
     ours, theirs, plain = (each.score(test) for each in fits)
-    assert abs(ours - theirs) < 0.08 < 0.15 < abs(plain - theirs)
+    assert abs(ours - theirs) < 0.14 < 0.28 < abs(plain - theirs)
     ours, theirs, plain = (each.predict_proba("sex", {"rain": 1.0})[0, 1] for each in fits)
     assert abs(ours - theirs) < 0.08 < 0.15 < abs(plain - theirs)
 
@@ -749,7 +778,9 @@ def test_detectors_of_tables(table):
 
 def test_texts_in_a_column_of_numbers_are_named_by_detectors():
     codec = RowCodec(pd.DataFrame({"code": [1, 2]}))
-    with pytest.raises(ValueError, match="'code' held numbers in fit; now it holds 'A0'"):
+    with pytest.raises(
+        ValueError, match=r"'code' held numbers in fit; now it holds 'A0': .*to_numeric"
+    ):
         codec.rows(pd.DataFrame({"code": ["A0", "1"]}))
 
 

@@ -18,6 +18,7 @@ N_REASONS = 3
 N_COMMON = 2  # texts that are named as usual
 BULK = 0.25  # p-values above it are taken for those of inliers
 SUSPICIOUS = 0.01  # p-value of the test that these are uniform
+HARMLESS = 0.03  # distance from uniform, which the test finds among many rows
 MIN_SHOWN = 1e-6  # p-value
 FEW = 200  # rows: with fewer, the tail of their scores is hardly known
 
@@ -287,7 +288,7 @@ def doubt_about_bulk(p_values):
     if len(bulk) < 2:
         return "Hardly any row resembles the rows of the fit: check the data before the flags."
     test = stats.kstest((bulk - BULK) / (1 - BULK), "uniform")
-    if test.pvalue >= SUSPICIOUS:
+    if test.pvalue >= SUSPICIOUS or test.statistic < HARMLESS:
         return ""
     return (
         "The number of flags is doubtful: the p-values of ordinary rows are not uniform "

@@ -6,9 +6,11 @@ from numbers import Real
 import numpy as np
 from sklearn.base import clone
 
+from ..preprocessing.angles import emptiest_angle, wrapped
 from ..preprocessing.dequantizer import cell_ends, column_index, nearest
 from ._distribution import N_DRAWS, ConditionalDistribution
 
+MAX_COLUMNS = 3  # each multiplies the number of images of a row
 LEAST_RESULTANT = 1e-12  # of directions: the logarithm of 0 would be infinite
 
 
@@ -21,25 +23,46 @@ class Circle:
         Infinite for columns that do not wrap around.
     starts : ndarray of shape (n_outputs,)
         The least value of each column that wraps around.
+    cuts : ndarray of shape (n_outputs,)
+        Where the flow cuts each circle open: where there are few rows.
     """
 
-    def __init__(self, periods, starts):
-        self.periods, self.starts = periods, starts
+    def __init__(self, periods, starts, cuts):
+        self.periods, self.starts, self.cuts = periods, starts, cuts
 
     @classmethod
-    def for_parameter(cls, circular, Y, names):
-        """Return the circle that the parameter ``circular`` of a density asks for."""
+    def for_parameter(cls, circular, Y, names, discrete):
+        """Return the circle that the parameter ``circular`` of a density asks for.
+
+        Discrete columns keep their values, such as months from 1 to 12, if these fit in a period.
+        """
         d = Y.shape[1]
         given = dict.fromkeys(range(d), circular) if isinstance(circular, Real) else circular or {}
         periods = np.full(d, np.inf)
         for key, period in given.items():
-            if not (isinstance(period, Real) and 0 < period < np.inf):
+            is_number = isinstance(period, Real) and not isinstance(period, bool)
+            if not (is_number and 0 < period < np.inf):
                 raise ValueError(
                     f"circular gives column {key!r} a period of {period!r}; it must be a positive "
                     "number."
                 )
             periods[column_index(key, d, names, "circular", "y")] = period
-        return cls(periods, np.where((Y < 0).any(axis=0), -periods / 2, 0.0))
+        n_circles = np.isfinite(periods).sum()
+        if n_circles > MAX_COLUMNS:
+            raise ValueError(
+                f"circular names {n_circles} columns of y. Each of them multiplies the time of "
+                f"training by 3 and that of scores by 5: name at most {MAX_COLUMNS}, or model the "
+                "sine and cosine of the others."
+            )
+        is_centred = (Y < 0).sum(axis=0) > (periods / 2 <= Y).sum(axis=0)
+        starts = np.where(is_centred, -periods / 2, 0.0)
+        keeps = np.isin(np.arange(d), discrete) & (np.ptp(Y, axis=0) < periods)
+        starts[keeps] = Y[:, keeps].min(axis=0)
+        cuts = starts.copy()
+        for j in np.flatnonzero(np.isfinite(periods)):
+            cut = emptiest_angle(Y[:, j], periods[j])
+            cuts[j] = wrapped(cut, starts[j] - periods[j] / 2, periods[j])
+        return cls(periods, starts, cuts)
 
     def __bool__(self):
         return bool(np.isfinite(self.periods).any())
@@ -53,6 +76,10 @@ class Circle:
             starts[dequantizer.columns] -= dequantizer.gap / 2
         return wrapped(Y, starts, self.periods)
 
+    def cut_open(self, Y):
+        """Return rows of y within a period from the cut, as the flow sees them."""
+        return wrapped(Y, self.cuts, self.periods) if self else Y
+
     def checked_flow(self, estimator, bounds):
         """Return an estimator for outputs that wrap around, or raise an error."""
         if any("objective" in phase for phase in estimator._phases(1)):
@@ -60,10 +87,11 @@ class Circle:
                 f"circular outputs need a flow that is trained by its exact likelihood, such as "
                 f"NSFDensity, and {type(estimator).__name__} is not."
             )
-        if bounds is not None and np.isfinite(np.array(bounds)[np.isfinite(self.periods)]).any():
-            raise ValueError(
-                "bounds and circular name the same column of y: what wraps around has no bounds."
-            )
+        if bounds is not None:
+            for j in np.flatnonzero(np.isfinite(self.periods) & np.isfinite(bounds).any(axis=1)):
+                raise ValueError(
+                    f"Column {j} of y is in both bounds and circular: remove it from one of them."
+                )
         return clone(estimator).set_params(preprocessing="standardize")
 
     def wrap_flow(self, fit):
@@ -186,9 +214,3 @@ class CircularDistribution(ConditionalDistribution):
 
     def _limits(self, tail):
         return self._start, self._start + self._period
-
-
-def wrapped(y, start, period):
-    """Return values within a period from a start; an infinite period changes nothing."""
-    with np.errstate(invalid="ignore"):
-        return np.where(np.isfinite(period), start + np.mod(y - start, period), y)

@@ -29,7 +29,7 @@ from ..preprocessing.sklearn_compat import (
 from ..preprocessing.validation import uneven, validate_weight
 
 HELD_OUT = 0.2
-LEAST_ROWS = 20  # of each class, some of which are held out without being asked to
+LEAST_ROWS = 20  # per class from which calibration="auto" holds some out
 HOTTEST = 1e3
 LEAST_LOG_PROBA = -1e9  # of impossible rows, which no temperature makes possible
 
@@ -39,9 +39,11 @@ class DensityClassifier(
 ):
     """Classification by Bayes' rule, from a density of each class.
 
-    A class has the probability ``p(class | x) = prior(class) p(x | class) / p(x)``. Errors of the
-    log-densities of many columns add up, and would make the probabilities overconfident: they are
-    divided by a temperature, which rows that the densities have not seen set (temperature scaling).
+    The probability of a class is proportional to ``prior(class) * p(x | class) ** (1 / T)``. With
+    ``T = 1`` this is Bayes' rule. Errors of the log-densities add up over many columns and would
+    make the probabilities overconfident, so a temperature T above 1 is set on rows that the
+    densities have not seen, after the idea of temperature scaling. With uneven priors, `predict`
+    depends on the temperature too.
 
     The p-value of a class is the share of its own rows that are no more likely than x under its
     density: where all p-values are small, x belongs to none of the classes, and can be rejected.
@@ -63,11 +65,10 @@ class DensityClassifier(
         The label of rejected rows; None is -1 for numbers and "unknown" for texts.
 
     calibration : "auto", float or None, default="auto"
-        The rows that p-values and the temperature come from. "auto" takes the held-out scores of
-        the densities, if they have such as `AutoDensity`, `StackedDensity` and `TableDensity` have;
-        otherwise it holds out a fifth of the rows of each class, if there is a `reject` or if each
-        class has at least 20. A fraction holds out that part in any case. With None there are no
-        p-values, and the temperature is 1.
+        The rows that p-values and the temperature come from. "auto" uses the held-out scores that
+        `AutoDensity`, `StackedDensity` and `TableDensity` keep. For other estimators it holds out a
+        fifth of each class, if `reject` is set or every class has at least 20 rows. A fraction
+        holds out that part in any case. With None there are no p-values, and the temperature is 1.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the estimator.
@@ -84,7 +85,7 @@ class DensityClassifier(
         The density of each class.
 
     temperature_ : float
-        What log-densities are divided by in probabilities, at least 1.
+        Divisor of the log-densities in `predict_proba`, at least 1.
 
     calibration_scores_ : list of ndarray or None
         Log-densities, in ascending order, of rows of each class that its density has not seen.
@@ -433,11 +434,17 @@ def log_proba(log_density, priors, temperature):
 
 
 def temperature(log_density, label, priors, weight):
-    """Return the temperature, of at least 1, with the least log-loss of rows of known classes."""
+    """Return the temperature, of at least 1, with the least log-loss of rows of known classes.
+
+    A penalty of one row's nat for each factor e keeps it at 1 where the classes are separable and
+    the loss is the same at many temperatures. Rows of classes without a prior are left out.
+    """
+    weight = weight * (priors[label] > 0)
 
     def loss(log_temperature):
         found = log_proba(log_density, priors, np.exp(log_temperature))
-        return weight @ -np.maximum(found[np.arange(len(label)), label], LEAST_LOG_PROBA)
+        losses = -np.maximum(found[np.arange(len(label)), label], LEAST_LOG_PROBA)
+        return np.average(losses, weights=weight) + log_temperature / len(label)
 
     return float(np.exp(minimize_scalar(loss, bounds=(0, np.log(HOTTEST)), method="bounded").x))
 

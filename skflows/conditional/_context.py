@@ -50,7 +50,8 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
         numbers, categories = self._validated(X, reset=True)
         self.scaler_ = None
         if numbers.shape[1]:
-            self.scaler_ = StandardScaler().fit(numbers, sample_weight=sample_weight)
+            with np.errstate(invalid="ignore"):  # of a column without a known value
+                self.scaler_ = StandardScaler().fit(numbers, sample_weight=sample_weight)
         self.has_gaps_ = np.isnan(numbers).any(axis=0)
         self.known_ = [np.unique(column) for column in categories.T]
         n_categories = np.array(list(map(len, self.known_)))

@@ -72,8 +72,11 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
     circular : float or dict, default=None
         The period of outputs that wrap around, such as 24 for hours or 360 for degrees: of all of
         them, or a dict with the period of some columns of y, by index or name. Their density is the
-        same at both ends of a period, and they take values from 0 to the period, or around 0 if
-        `fit` sees negative ones. The flow's `preprocessing` is then "standardize".
+        same at both ends of a period. Discrete ones keep their values, such as 1 to 12 for months.
+        Others are from 0 to the period, or around 0 if more values are negative than are above half
+        a period. The flow's `preprocessing` is then "standardize". At most 3 outputs can be
+        circular: each multiplies the time of training by 3 and that of scores by 5. The R² of
+        `FlowRegressor.score` doesn't know of periods; use the `score` of this class in searches.
 
     encoder : "auto" or transformer, default="auto"
         What turns X into numbers. "auto" standardises numbers, and compresses them beyond 4
@@ -231,12 +234,13 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             X, Y, weight = safe_indexing(X, own), Y[own], weight[own]
         context = self._fit_encoder(X, Y, weight)
         self.n_outputs_ = Y.shape[1]
-        self._circle = Circle.for_parameter(self.circular, Y, names)
-        Y = self._circle.wrap(Y)
         is_grid = row_shape(estimator) is not None
-        self._dequantizer = Dequantizer.for_parameter(
-            estimator.discrete, Y, names, is_grid, what="y"
-        )
+        discrete = Dequantizer.for_parameter(estimator.discrete, Y, names, is_grid, what="y")
+        self._circle = Circle.for_parameter(self.circular, Y, names, discrete.columns)
+        if self._circle:
+            Y = self._circle.wrap(Y)
+            discrete = Dequantizer.for_parameter(estimator.discrete, Y, names, is_grid, what="y")
+        self._dequantizer = discrete
         self.discrete_ = self._dequantizer.named_gaps(names)
         is_constant = np.ptp(Y, axis=0) == 0
         is_constant[self._dequantizer.columns] = False  # a single value has a probability
@@ -246,7 +250,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         )
         if self._circle:
             estimator = self._circle.checked_flow(estimator, self._bounds)
-        rows = np.column_stack([Y, context])
+        rows = np.column_stack([self._circle.cut_open(Y), context])
         splits = self._splits(rows, is_weighted, random_state)
         self.held_out_ = [held_out for _, held_out in splits]
         members, fits = [], []
@@ -416,7 +420,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         """Return validated y and encoded X side by side."""
         context, Y = self._encoded(X), self._checked_outputs(y)
         check_consistent_length(context, Y)
-        return np.column_stack([self._circle.wrap(Y), context])
+        return np.column_stack([self._circle.cut_open(Y), context])
 
     def _checked_outputs(self, y):
         Y, _ = validate_outputs(y)

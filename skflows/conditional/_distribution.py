@@ -337,7 +337,7 @@ class ConditionalDistribution:
         return self._nodes()[0]
 
     def _limits(self, tail):
-        """Return values of a single output between which the distributions lie, but for tails."""
+        """Return ends that contain all but the tails of the distributions of a single output."""
         return self.ppf(tail).min(), self.ppf(1 - tail).max()
 
     @cached_property
@@ -353,10 +353,10 @@ class ConditionalDistribution:
 
         def draws(context):
             y = np.empty((len(context), N_DRAWS, d))
-            for i, flow in enumerate(density.flows_):  # draws are dealt out to them in turn
-                own = latent[i::n_flows]
+            # In turn, so that the first draws are of all flows; blocks of the sequence are even.
+            for i, own in enumerate(np.array_split(latent, n_flows)):
                 rows = np.repeat(context, len(own), axis=0)
-                found = density._inverse(flow, np.tile(own, (len(context), 1)), rows)
+                found = density._inverse(density.flows_[i], np.tile(own, (len(context), 1)), rows)
                 y[:, i::n_flows] = found.reshape(-1, len(own), d)
             return y
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-DRAWS_APART = 4  # a quarter of the draws tells a level well enough
+LEVEL_DRAWS = 128  # of a quasi-random sequence, whose first draws are even too
 
 
 def conformal_level(scores, coverage):
@@ -81,7 +81,7 @@ class HighestDensity:
 
 
 class JointHighestDensity:
-    """Levels of rows of several outputs: the probability of all that is denser.
+    """Highest-density levels for several outputs: the probability of all denser values.
 
     They are estimated by draws from each distribution.
 
@@ -93,7 +93,7 @@ class JointHighestDensity:
 
     def __init__(self, distribution):
         self.distribution = distribution
-        draws = distribution._rounded(distribution._draws[::DRAWS_APART])
+        draws = distribution._rounded(distribution._draws[:LEVEL_DRAWS])
         self.densities = distribution.logpdf(draws)
 
     def scores(self, y):

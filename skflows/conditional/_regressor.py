@@ -26,7 +26,7 @@ from ._regions import (
 )
 
 HELD_OUT = 0.2
-LEAST_ROWS = 40  # of a table that is calibrated without being asked to
+LEAST_ROWS = 40  # from which calibration="auto" holds some out
 
 
 class FlowRegressor(
@@ -263,6 +263,8 @@ class FlowRegressor(
             Lower and upper ends, which belong to it. They are infinite if there are fewer
             than ``coverage / (1 - coverage)`` calibration rows.
         """
+        if not isinstance(joint, bool | np.bool_):
+            raise ValueError(f"joint={joint!r}; it must be a bool.")
         scores = self._calibration("central", coverage)
         if joint and scores.ndim > 1:
             scores = scores.max(axis=1)
@@ -333,7 +335,7 @@ class FlowRegressor(
         Returns
         -------
         p_values : ndarray of shape (n_samples,)
-            Of new rows with their own y, a fraction of at most a has a p-value of at most a.
+            For new pairs (x, y), ``P(p-value <= a) <= a``.
         """
         calibration = np.sort(self._scores("highest_density"))
         distribution = self.predict_distribution(X)

@@ -26,7 +26,7 @@ def check_matplotlib(caller):
         )
 
 
-# What displays show, by the method that they call; otherwise densities.
+# Estimators to suggest when a method is missing.
 SHOWN = {
     "predict_distribution": "FlowRegressor or ConditionalDensity; of a pipeline, its last step"
 }

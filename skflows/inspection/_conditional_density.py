@@ -90,7 +90,7 @@ class ConditionalDensityDisplay:
             X has there is marked. The atoms of a number are left out.
 
         y : array-like of shape (n_rows,), default=None
-            The observed values, which are then marked.
+            The observed values, which are then marked. Those of a table are in X.
 
         grid_resolution : int, default=200
             Number of values of y, unless it is discrete.
@@ -108,18 +108,25 @@ class ConditionalDensityDisplay:
         AttributeError
             If the estimator has no `predict_distribution`.
         ValueError
-            If there are several outputs, or more than six rows, or if the column is unknown.
+            If there are several outputs or more than six rows, or if the column is unknown, not
+            given for a table, or given for another density.
         ImportError
             If matplotlib is not installed.
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
         check_integer("grid_resolution", grid_resolution, 2)
         if isinstance(estimator, TableDensity):
+            if y is not None:
+                raise ValueError("y is for a single output; of a table, X has the observed values.")
             found = _column_of_table(estimator, X, column, grid_resolution)
         else:
+            if column is not None:
+                raise ValueError(
+                    f"column={column!r} is for a TableDensity; {type(estimator).__name__} has a "
+                    "single output."
+                )
             found = _output(estimator, X, grid_resolution)
-        if y is not None:
-            found["y"] = np.ravel(y)
+            found["y"] = None if y is None else np.ravel(y)
         return cls(**found).plot(ax=ax)
 
     def plot(self, ax=None):
@@ -191,6 +198,8 @@ def _column_of_table(density, X, column, grid_resolution):
     """Return the densities of a column of a table, given the others."""
     check_is_fitted(density)
     schema = density._schema
+    if column is None:
+        raise ValueError(f"A TableDensity needs column: one of {schema.names}.")
     density._check_names([column], "column")
     i = schema.names.index(column)
     model, part = schema.columns[i], schema.columns[i].value_parts[0]

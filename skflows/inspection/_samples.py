@@ -142,7 +142,9 @@ class SamplesDisplay:
 
         if is_table:
             samples = estimator.sample(n_samples, random_state=random_state)
-            (rows, samples), categories = _numbered(estimator._read(X), estimator._read(samples))
+            (rows, samples), categories = _numbered(
+                estimator._schema, estimator._read(X), estimator._read(samples)
+            )
         else:
             samples, categories = _draw(estimator, n_samples, random_state), {}
         display = cls(
@@ -267,7 +269,7 @@ class SamplesDisplay:
         panel.legend(handles, labels, frameon=False, fontsize="small", **place).set_in_layout(False)
 
 
-def _numbered(*frames):
+def _numbered(schema, *frames):
     """Return tables as numbers, and the names of the categories that some columns number."""
     n_columns = len(frames[0].columns)
     found = [np.full((len(frame), n_columns), np.nan) for frame in frames]
@@ -275,11 +277,12 @@ def _numbered(*frames):
     for j in range(n_columns):
         own = [frame.columns[j] for frame in frames]
         known = [column.values[column.known] for column in own]
-        if own[0].role == "datetime":
+        fitted = schema.columns[j]
+        if fitted.role == "datetime":
             known = [1970 + values / SECONDS_IN_YEAR for values in known]
-        elif own[0].role != "number":
-            distinct = set().union(*known)
-            levels = own[0].categories or sorted(distinct, key=str)
+        elif fitted.role != "number":
+            levels = list(fitted.categories or [])
+            levels += sorted(set().union(*known) - set(levels), key=str)
             number = {level: k for k, level in enumerate(levels)}
             known = [[number[value] for value in values] for values in known]
             categories[j] = [str(level) for level in levels]

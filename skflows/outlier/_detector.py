@@ -78,8 +78,8 @@ class DensityOutlierDetector(
           quantiles. How well each of these predicts ordinary rows says little about unusual ones.
         - "log_density": the log-density, in nats.
         - "dependence": the log-density minus the sum of those of the single columns, for a
-          `TableDensity`: odd combinations of values, of which each on its own may be common or
-          rare.
+          `TableDensity`. It finds unusual combinations, whether or not each value is rare by
+          itself. With a calibration, the density is fitted five times, once for each fold.
         - "latent_norm": minus the distance to the origin of the latent space, for estimators with
           `transform`.
         - "typicality": ``-abs(log_density - mean)``, with the mean over unseen rows: a density that
@@ -489,13 +489,13 @@ class DensityOutlierDetector(
             New rows.
 
         randomized : bool, default=False
-            With ``calibration="conformal"``, place each row at random among itself and the rows to
-            calibrate with that have its score, in place of after these. P-values of inliers are
-            then uniform, and `flag` finds more outliers if few rows calibrate; but the flags depend
-            on the draw.
+            With ``calibration="conformal"``, break ties at random: the rank of a row is drawn
+            uniformly from the ranks between it and the calibration rows of the same score. P-values
+            of inliers are then uniform, and `flag` finds more outliers if few rows calibrate; but
+            the flags depend on the draw.
 
         random_state : int, RandomState instance or None, default=None
-            Seed of the draw. None draws the same places in each call.
+            Seed of the draw; None is 0, so that each call draws the same.
 
         Returns
         -------

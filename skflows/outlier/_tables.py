@@ -49,7 +49,8 @@ class RowCodec:
             if like.role in NUMERIC and column.role != like.role and column.known.any():
                 raise ValueError(
                     f"column {name!r} held {like.role}s in fit; now it holds "
-                    f"{column.values[column.known][0]!r}."
+                    f"{column.values[column.known][0]!r}: convert it to the kind of values of fit, "
+                    "such as with pandas.to_numeric or .astype(float)."
                 )
             target[column.known] = column.values[column.known]
         return rows

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..preprocessing.angles import emptiest_angle
 from ..preprocessing.dequantizer import column_index, is_whole
 from ._frames import Column
 from ._parts import Cells, Levels, Number, Rows, counted
@@ -292,14 +293,6 @@ def angle(values, setting, period):
         period=period,
         decimals=decimals_of(values),
     )
-
-
-def emptiest_angle(values, period):
-    """Return the middle of the widest gap between angles: where a circle is best cut open."""
-    ordered = np.sort(values)
-    gaps = np.diff(np.append(ordered, ordered[0] + period))
-    widest = int(np.argmax(gaps))
-    return float(np.mod(ordered[widest] + gaps[widest] / 2, period))
 
 
 def datetime(column, setting):

@@ -142,8 +142,20 @@ def random_orders(schema, n_orders, random_state):
     return np.argsort(places, axis=1)
 
 
-def make_splits(cv, n, seed):
-    """Return pairs of indices of training and held-out rows."""
+def make_splits(cv, copy_of, seed):
+    """Return pairs of indices of training and held-out rows.
+
+    Parameters
+    ----------
+    cv : "auto" or int
+        Number of folds.
+    copy_of : ndarray of shape (n,)
+        The first of the rows that each row equals. They are held out together, unless that leaves a
+        fold without rows.
+    seed : int
+        Seed of the shuffling.
+    """
+    n = len(copy_of)
     order = np.random.RandomState(seed).permutation(n)
     if cv == "auto" and n <= ROWS_WITH_FOLDS:
         cv = N_FOLDS
@@ -151,7 +163,25 @@ def make_splits(cv, n, seed):
         folds = np.array_split(order, min(cv, n))
     else:
         folds = [order[: min(round(HELD_OUT * n), MAX_HELD_OUT)]]
-    return [(np.setdiff1d(order, fold), np.sort(fold)) for fold in folds]
+    fold_of = np.full(n, -1)
+    for i, fold in enumerate(folds):
+        fold_of[fold] = i
+    together = fold_of[copy_of]
+    if len(np.unique(together)) == len(np.unique(fold_of)):
+        fold_of = together
+    return [(np.flatnonzero(fold_of != i), np.flatnonzero(fold_of == i)) for i in range(len(folds))]
+
+
+def first_copies(schema, rows):
+    """Return the first of the rows that each row equals.
+
+    Only rows with a number of a continuous column count as copies: others are equal by chance.
+    """
+    is_continuous = [part.has_number and part.step is None for part in schema.parts]
+    has_number = (rows.known & (rows.code <= 0))[:, is_continuous].any(axis=1)
+    values = np.column_stack([rows.code, np.nan_to_num(rows.x), rows.known])
+    _, first, inverse = np.unique(values, axis=0, return_index=True, return_inverse=True)
+    return np.where(has_number, first[inverse.ravel()], np.arange(len(rows)))
 
 
 class TableOutcome(NamedTuple):

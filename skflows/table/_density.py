@@ -80,7 +80,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     cv : "auto" or int, default="auto"
         Number of folds in which rows are held out. "auto" takes 5 folds up to 1,000 rows, and
-        beyond a single part of 15 % of the rows, at most 2,000.
+        beyond a single part of 15 % of the rows, at most 2,000. Copies of a row are held out
+        together if a continuous column shows that they are copies.
 
     {held_out_contamination}
 
@@ -207,14 +208,15 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
         sample_weight : array-like of shape (n_samples,), default=None
             Importance of each row, in relation to the others: equal weights change nothing. Rows of
-            weight 0 are left out.
+            weight 0 are left out. A row of weight 2 counts as two rows, except that other rows are
+            held out then.
 
         Returns
         -------
         self : object
             The fitted estimator.
         """
-        from ._components import components, fit_components, make_splits
+        from ._components import components, first_copies, fit_components, make_splits
 
         started = clock()
         frame = self._read(X, reset=True)
@@ -233,14 +235,15 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             )
         rows, weight, is_used = rows.take(is_known), weight[is_known], is_used[is_known]
         seed = int(random_state.randint(2**31 - 1000))
-        splits = make_splits(self.cv, len(rows), seed)
+        splits = make_splits(self.cv, first_copies(self._schema, rows), seed)
         settings = {"max_iter": self.max_iter, "n_orders": self.n_orders}
         found = components(self._schema, len(rows), settings)
         outcomes = fit_components(
             found, self._schema, rows, weight, splits, seed, self.time_limit, started
         )
         context = self._init_callback_context(max_subtasks=len(found))
-        task = {"estimator": self, "X": X, "y": y, "metadata": {}}
+        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
         context.call_on_fit_task_begin(**task)
         done = []  # pairs of a component and its outcome
         self._interrupted = False
