@@ -42,7 +42,7 @@ class DaskDensity(BaseEstimator):
     n_features_in_ : int
         Number of columns of X in `fit`.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, if `fit` was given a DataFrame whose columns all have texts as names.
 
     Notes
