@@ -139,7 +139,7 @@ def contestants(name):
     batch = {"batch_size": own["batch_size"]}
     glow = own["glow"] | batch | {"image_shape": own["shape"]}
     theirs = own["normflows"] | batch
-    # Pixels are on one lattice; flat flows are told so, and some its ends.
+    # Flat flows get the gap of all pixels by `discrete`, and some its ends by `bounds`.
     n_pixels = math.prod(own["shape"])
     flat = own["flat"] | batch | {"discrete": dict.fromkeys(range(n_pixels), 1.0)}
     bounded = {"bounds": [(0, own["n_values"] - 1)] * n_pixels, "preprocessing": "standardize"}

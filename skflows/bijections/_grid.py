@@ -200,7 +200,7 @@ class FrameAutoregressive(Bijection):
     n_frames : int
         Number of frames of a row.
     n_previous : int
-        Number k of frames that the network sees. It is told which of them the row does not have.
+        Number k of frames that the network sees. An indicator marks those before the row begins.
     univariate : Shift, Affine or RationalQuadraticSpline
         The elementwise map f.
     hidden_layer_sizes : tuple of int

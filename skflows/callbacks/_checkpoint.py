@@ -59,7 +59,7 @@ class Checkpoint:
     Estimators of other libraries inside an ensemble need a ``random_state`` of their own.
 
     A ``RandomState`` instance changes in each fit, so a second `fit` of the same object is refused:
-    give an integer. Functions among the parameters are told apart by name only.
+    give an integer. Functions among the parameters are identified by name only.
 
     Examples
     --------

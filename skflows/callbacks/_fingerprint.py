@@ -16,7 +16,7 @@ ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 def fingerprint(*values):
     """Return a hash of values: numbers, arrays, tensors, tables, estimators and containers.
 
-    Functions are told apart by name.
+    Functions are identified by name.
     """
     found = hashlib.sha256()
     for part in _parts(values):

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from ..preprocessing.sklearn_compat import Interval
+from ..preprocessing.validation import is_grid_shape
 from ._flow_density import FlowDensity
 
 
@@ -21,8 +22,7 @@ class MultiscaleDensity(FlowDensity):
     def _grid_shape(self, name):
         """Return the height, width and channels that a parameter gives."""
         shape = tuple(getattr(self, name))
-        is_size = [isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in shape]
-        if len(shape) != 3 or not all(is_size):
+        if not is_grid_shape(shape):
             raise ValueError(
                 f"{name}={getattr(self, name)!r}; give three positive integers, the height, the "
                 "width and the number of channels, such as (28, 28, 1)."

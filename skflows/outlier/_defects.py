@@ -16,7 +16,7 @@ from ..density._third_party import fit_density, fit_subtask
 from ..ensemble._stacked import clone_with_seeds
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit_context
-from ..preprocessing.validation import validate_rows
+from ..preprocessing.validation import is_grid_shape, validate_rows
 from ._calibration import NULLS
 from ._detector import DensityOutlierDetector
 
@@ -206,8 +206,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         if shape is None:
             return None
         sizes = tuple(shape) + (1,) * (len(shape) == 2)
-        is_size = [isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in sizes]
-        if len(sizes) != 3 or not all(is_size):
+        if not is_grid_shape(sizes):
             raise ValueError(
                 f"The images have the shape {tuple(shape)}: give the height, the width and, unless "
                 "they are grey, the number of channels, as positive integers such as (64, 64, 3)."

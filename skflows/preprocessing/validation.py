@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -129,6 +130,12 @@ def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1, shape=None)
 def row_shape(estimator):
     """Return the shape of the grid that a row of an estimator is, or None if it is a table's."""
     return getattr(estimator, "_row_shape", None)
+
+
+def is_grid_shape(shape):
+    """Return whether a shape is that of a grid: height, width and channels, positive integers."""
+    are_sizes = [not isinstance(n, bool) and isinstance(n, Integral) and n > 0 for n in shape]
+    return len(are_sizes) == 3 and all(are_sizes)
 
 
 def flat_rows(X, shape, name):

@@ -9,6 +9,7 @@ Goodman, "Exploratory Latent Structure Analysis Using Both Identifiable and Unid
 import numpy as np
 from scipy.special import logsumexp, ndtr, ndtri
 
+from ._classes import Classes
 from ._network import choose, settled
 from ._view import Histogram, Predictive
 
@@ -18,7 +19,7 @@ TOLERANCE = 1e-4  # in nats per row
 PRIOR_ROWS = 1.0  # of the marginal frequencies, in each class
 
 
-class BinnedClasses:
+class BinnedClasses(Classes):
     """A mixture of classes in which all columns are independent.
 
     The density of a number is a step function of its probability under a standard normal.
@@ -63,16 +64,9 @@ class BinnedClasses:
         found = logsumexp(prior + self._log_probs(cells, target), axis=1)
         return found + np.where(target, cells.log_scale, 0.0).sum(axis=1)
 
-    def _responsibilities(self, cells, known):
-        joint = self._log_probs(cells, known) + self.log_weights
-        return np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
-
     def predictive(self, view, j):
         """Return the distribution of a variable given the other known ones, as a `Predictive`."""
-        cells = view.cells(self.space)
-        known = cells.known.copy()
-        known[:, j] = False
-        share = self._responsibilities(cells, known)
+        _, _, share = self._given_others(view, j)
         levels, bins = self.tables[j]
         if levels is None:
             return Predictive(None, Histogram(share @ np.exp(bins)), self.space)

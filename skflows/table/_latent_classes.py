@@ -11,6 +11,7 @@ from scipy.linalg import solve_triangular
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
+from ._classes import Classes
 from ._network import choose, settled
 from ._normal_cells import LOG_SQRT_2PI, log_normal_mass
 from ._view import Normals, Predictive
@@ -79,7 +80,7 @@ def conditional(means, covariances, y, known, others):
     return unit.mT.numpy(), sd.numpy(), mean.numpy(), covariance.numpy()
 
 
-class LatentClasses:
+class LatentClasses(Classes):
     """A mixture of classes; in each, numbers are jointly Gaussian and levels independent.
 
     Parameters
@@ -153,16 +154,9 @@ class LatentClasses:
             target = target & ~given
         return found + np.where(target, cells.log_scale, 0.0).sum(axis=1)
 
-    def _responsibilities(self, cells, known):
-        joint = self._log_probs(cells, known) + self.log_weights
-        return np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
-
     def predictive(self, view, j):
         """Return the distribution of a variable given the other known ones, as a `Predictive`."""
-        cells = view.cells(self.space)
-        known = cells.known.copy()
-        known[:, j] = False
-        share = self._responsibilities(cells, known)
+        cells, known, share = self._given_others(view, j)
         levels = None
         if j in self.tables:
             table = np.exp(self.tables[j])
