@@ -5,11 +5,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-libraries fuzz sanitize lint docs dist bench
+.PHONY: help demo test coverage test-libraries fuzz sanitize lint docs dist bench
 
 help:
 	@echo "make demo   fit a flow to a real table and compare it with scikit-learn's densities"
-	@echo "make test   run the whole test suite, with branch coverage"
+	@echo "make test   run the whole test suite"
+	@echo "make coverage  the same, with branch coverage, in twice the time"
 	@echo "make test-libraries  run the snippets of the page on other libraries, which it installs"
 	@echo "make lint   check style and types"
 	@echo "make docs   build the documentation into docs/_build/html"
@@ -33,8 +34,13 @@ demo: $(VENV)/.installed-cli,plot
 	$(BIN)/skflows demo
 
 # One thread in each of the two workers: more would compete for the same cores.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov
+	$(PYTEST)
+
+coverage: $(VENV)/.installed-test
+	$(PYTEST) --cov
 
 # Most of these libraries are not in .venv after `make test`, which skips their tests.
 test-libraries: $(VENV)/.installed-test,libraries
