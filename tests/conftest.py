@@ -59,6 +59,42 @@ def implementation(request, monkeypatch):
 
 
 @pytest.fixture
+def mixed_table(monkeypatch):
+    """Return a table of numbers, texts, dates and gaps; let `TableDensity` have few members.
+
+    Its network sees one batch and draws nothing, so rows may be in other places.
+    """
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    from skflows.table import _components, _network
+
+    def all_targets(known, uniform):
+        return torch.zeros_like(known), torch.ones(len(known))
+
+    def few(schema, n, settings):
+        found = components(schema, 10, settings)
+        return [c for c in found if c.is_trained or c.name.endswith("classes of 1")]
+
+    components = _components.components
+    monkeypatch.setattr(_components, "components", few)
+    monkeypatch.setattr(_network, "random_given", all_targets)
+    for name, value in {"HIDDEN": (8,), "BATCH_SIZE": 1000, "DROPOUT": 0.0}.items():
+        monkeypatch.setattr(_components, name, value)
+    rng = np.random.default_rng(0)
+    kind = rng.choice(["cat", "dog"], 200)
+    weight = np.where(kind == "cat", 4.0, 20.0) * rng.lognormal(0, 0.2, 200)
+    day = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 99, 200), "D")
+    table = pd.DataFrame({"kind": kind, "kg": weight, "cm": 3 * weight + rng.normal(size=200)})
+    table = table.assign(n=rng.poisson(9, 200), day=day)
+    table.loc[::10, "kg"] = np.nan
+    table.loc[5::17, "kind"] = None
+    table.loc[60] = None  # nothing is known
+    return table
+
+
+@pytest.fixture
 def crash_after(monkeypatch):
     """Return a function that lets the n-th next write of a checkpoint be the last act of a fit."""
     from _densities import Crash

@@ -12,7 +12,14 @@ import pytest
 from _densities import banana
 from sklearn.base import clone
 
-from skflows import DensityOutlierDetector, MAFDensity, NSFDensity, StackedDensity, TableDensity
+from skflows import (
+    DensityOutlierDetector,
+    GaussianizationDensity,
+    MAFDensity,
+    NSFDensity,
+    StackedDensity,
+    TableDensity,
+)
 from skflows.model_selection import FlowGridSearchCV
 
 dask = pytest.importorskip("dask")
@@ -30,6 +37,7 @@ pytestmark = [
 ]
 X = np.column_stack([banana(900), np.random.default_rng(1).poisson(2, 900)])
 WEIGHT = np.random.default_rng(2).uniform(0, 2, len(X))
+SEED = np.random.RandomState(0).randint(2**31 - 1)  # of rows to hold out, for random_state=0
 SMALL = {"n_transforms": 2, "hidden_layer_sizes": 8, "dropout": 0, "random_state": 0}
 
 
@@ -45,10 +53,9 @@ def client():
 def single(density, X, weight=None, chunks=250):
     """Fit a density in one process, to the rows that the workers train on and hold out."""
     held = []
-    seed = np.random.RandomState(0).randint(2**31 - 1)
     for i, start in enumerate(range(0, len(X), chunks)):
         rows = X[start : start + chunks]
-        held.append(_partitions.is_held_out(_partitions.Partition(i, rows, None), 0.1, seed))
+        held.append(_partitions.is_held_out(_partitions.Partition(i, rows, None), 0.1, SEED))
     held = np.concatenate(held)
     weights = {}
     if weight is not None:
@@ -171,13 +178,55 @@ BOUNDED = NSFDensity(bounds={1: (-1e3, 1.0)})
         (BOUNDED, TABLE, None, r"Partition 0 of X: X\[.* not within bounds"),
         (NSFDensity(), TABLE[TABLE[:, 0] > 1e9], None, "0 rows .* at least 2"),
         (NSFDensity(), X, None, "Dask arrays and DataFrames, not ndarray; use the estimator"),
-        (TableDensity(), TABLE, None, r"got TableDensity\. Fit it to a random sample"),
+        (GaussianizationDensity(), TABLE, None, r"got Gaussianiz.* Fit it to a random sample"),
+        (TableDensity(cv=2), TABLE, None, r"cv=2: rows of a cluster are held out once"),
+        (TableDensity(), TABLE[:1], None, r"1 rows .* at least 2"),
         (NSFDensity(max_iter=0), TABLE, None, "max_iter"),
     ],
 )  # fmt: skip
 def test_errors_say_what_to_do(client, density, table, weight, message):
     with pytest.raises((ValueError, TypeError, RuntimeError), match=message):
         DaskDensity(density).fit(table, sample_weight=weight)
+
+
+@pytest.fixture(scope="module")
+def threads():
+    """A cluster of two workers that are threads of this process: patches reach them."""
+    cluster = distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address=":0",
+        silence_logs=50,
+    )
+    with cluster, distributed.Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHT[:200]])
+def test_a_table_with_texts_and_gaps_gives_what_one_process_gives(threads, mixed_table, weight):
+    density = TableDensity(max_iter=8, random_state=0)
+    table = dd.from_pandas(mixed_table, npartitions=4)
+    weights = None if weight is None else da.from_array(weight, chunks=50)
+    found = DaskDensity(density, threads).fit(table, sample_weight=weights)
+    local = found.to_local()
+    held_out = [
+        _partitions.is_held_out(_partitions.Partition(i, [0] * n, None), 0.15, SEED)
+        for i, n in enumerate([50, 49, 50, 50])
+    ]
+    held_out = np.concatenate(held_out)
+    is_known = np.flatnonzero(mixed_table.notna().any(axis=1))
+    order = np.concatenate([is_known[~held_out], is_known[held_out]])
+    rows = table.compute().iloc[order]
+    weight = None if weight is None else weight[order]
+    one = clone(density)._fit_held_out(rows, weight, np.sort(held_out))
+    np.testing.assert_allclose(local.score_samples(rows), one.score_samples(rows), atol=1e-4)
+    np.testing.assert_allclose(local.weights_, one.weights_, atol=1e-4)
+    scores = found.score_samples(table).compute()
+    np.testing.assert_allclose(scores, local.score_samples(mixed_table), atol=1e-9)
+    drawn = found.sample(30, 0)
+    pd.testing.assert_series_equal(drawn.compute().dtypes, drawn.dtypes)
+    assert not hasattr(found, "transform")
 
 
 def test_a_killed_worker_is_survived(client, monkeypatch):

@@ -14,7 +14,7 @@ from _densities import banana
 from sklearn.base import clone
 from torch import distributed
 
-from skflows import CNFDensity, MAFDensity, NSFDensity, StackedDensity
+from skflows import CNFDensity, MAFDensity, NSFDensity, StackedDensity, TableDensity
 from skflows.callbacks import Checkpoint, _checkpoint
 from skflows.model_selection import FlowGridSearchCV
 from skflows.training import trainer
@@ -41,7 +41,7 @@ def in_processes(run, size):
         return list(pool.map(join, range(size)))
 
 
-def fit_together(density, size, **kwargs):
+def fit_together(density, size, X=X, **kwargs):
     """Return the densities that several processes fit together, each from the whole table."""
     return in_processes(lambda rank: clone(density).fit(X, **kwargs), size)
 
@@ -85,6 +85,17 @@ def test_a_single_batch_gives_what_one_process_gives(size, sample_weight):
         np.testing.assert_allclose(found.score_samples(X), one.score_samples(X), atol=1e-4)
         np.testing.assert_allclose(found.loss_curve_, one.loss_curve_, atol=1e-4)
         np.testing.assert_allclose(found.validation_scores_, one.validation_scores_, atol=1e-4)
+        assert abs(found.offset_ - one.offset_) < 1e-4
+
+
+@pytest.mark.parametrize("sample_weight", [None, WEIGHT[:200]])
+def test_a_table_with_texts_and_gaps_gives_what_one_process_gives(mixed_table, sample_weight):
+    density = TableDensity(max_iter=8, cv=2, time_limit=1000, random_state=0)
+    one = clone(density).fit(mixed_table, sample_weight=sample_weight)
+    for found in fit_together(density, 2, mixed_table, sample_weight=sample_weight):
+        scores = found.score_samples(mixed_table)
+        np.testing.assert_allclose(scores, one.score_samples(mixed_table), atol=1e-4)
+        np.testing.assert_allclose(found.weights_, one.weights_, atol=1e-4)
         assert abs(found.offset_ - one.offset_) < 1e-4
 
 
@@ -143,6 +154,7 @@ def test_fewer_rows_than_processes_have_batches_of_padding():
         lambda rank: NSFDensity().fit(X[rank:]),
         lambda rank: NSFDensity().fit(X, X_val=X[rank:40]),
         lambda rank: NSFDensity(batch_size=16 * (1 + rank)).fit(X),
+        lambda rank: TableDensity(max_iter=1).fit(X[rank:]),
     ],
 )
 def test_different_arguments_are_refused_in_every_process(fit_differently):

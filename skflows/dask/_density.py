@@ -8,9 +8,11 @@ import numpy as np
 from dask import delayed
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..density._flow_density import FlowDensity
+from ..table import TableDensity
 from ._fit import Fit, check_collection
 
 CHUNK = 100_000  # rows of a chunk of samples
@@ -94,10 +96,11 @@ class DaskDensity(BaseEstimator):
         self : object
             The fitted estimator.
         """
-        if not isinstance(self.estimator, FlowDensity):
+        if not isinstance(self.estimator, FlowDensity | TableDensity):
             raise ValueError(
-                f"DaskDensity needs a flow such as NSFDensity, got {type(self.estimator).__name__}."
-                " Fit it to a random sample of the table that fits into memory."
+                "DaskDensity needs a TableDensity, or a flow such as NSFDensity, got "
+                f"{type(self.estimator).__name__}. Fit it to a random sample of the table that "
+                "fits into memory."
             )
         client = self._client()
         vars(self).pop("estimator_", None)
@@ -166,6 +169,7 @@ class DaskDensity(BaseEstimator):
         """
         return self._map("predict", X)
 
+    @available_if(lambda self: hasattr(self.estimator, "transform"))
     def transform(self, X):
         """Return the latent coordinates of each row, as a lazy collection.
 
@@ -220,15 +224,13 @@ class DaskDensity(BaseEstimator):
             raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
         sizes = [CHUNK] * (n_samples // CHUNK) + [n_samples % CHUNK] * (n_samples % CHUNK > 0)
         seeds = check_random_state(random_state).randint(2**31 - 1, size=len(sizes))
-        has_names = hasattr(self.estimator_, "feature_names_in_")
-        sampled = delayed(type(self.estimator_).sample, pure=True)
+        sampled = delayed(drawn, pure=True)
         there = delayed(self.estimator_, traverse=False)
         parts = [
-            sampled(there, size, seed, as_frame=has_names)
-            for size, seed in zip(sizes, seeds.tolist(), strict=True)
+            sampled(there, size, seed) for size, seed in zip(sizes, seeds.tolist(), strict=True)
         ]
-        like = self.estimator_.sample(1, 0, as_frame=has_names)
-        if has_names:
+        like = drawn(self.estimator_, 1, 0)
+        if hasattr(like, "columns"):
             import dask.dataframe as dd
 
             return dd.from_delayed(parts, meta=like[:0])
@@ -264,11 +266,18 @@ def empty_like(X):
     return X._meta if hasattr(X, "columns") else np.empty((0, *X.shape[1:]))
 
 
+def drawn(estimator, n_samples, seed):
+    """Return rows that a density draws, with names if it has them."""
+    if isinstance(estimator, TableDensity):
+        return estimator.sample(n_samples, seed)
+    return estimator.sample(n_samples, seed, as_frame=hasattr(estimator, "feature_names_in_"))
+
+
 def results(part, estimator, method):
     """Return what a method of an estimator gives for a partition, in a container of its kind."""
     rows = part
     if not len(part):  # estimators refuse a table without rows
-        rows = estimator.sample(1, 0, as_frame=hasattr(estimator, "feature_names_in_"))
+        rows = drawn(estimator, 1, 0)
     found = np.asarray(getattr(estimator, method)(rows))[: len(part)]
     if not hasattr(part, "columns"):
         return found

@@ -13,11 +13,14 @@ from sklearn.utils import check_random_state
 
 from ..bijections._marginal_quantile import SMALL_SAMPLE
 from ..density._warnings import warn_user
+from ..table import TableDensity
+from ..table._components import HELD_OUT, MAX_HELD_OUT
 from . import _partitions, _training
 
 POLL = 0.5  # seconds between two looks at the workers
 WAIT = 60.0  # seconds for a first worker
 MAX_RESTARTS = 3
+FAN_IN = 16  # samples that a worker merges at once
 PATIENCE = 10.0  # seconds for all workers to report why they stopped
 
 
@@ -32,7 +35,7 @@ class Fit:
     ----------
     client : distributed.Client
         The client.
-    estimator : FlowDensity
+    estimator : FlowDensity or TableDensity
         The density; it is left as it is.
     X, sample_weight : Dask collections
         The rows and their weights.
@@ -58,12 +61,12 @@ class Fit:
         """Return the fitted estimator."""
         with self.client.as_current(), scheduler_errors(self.client):
             self._prepare()
-            state = None
+            states: dict = {}
             for n_lost in range(MAX_RESTARTS + 1):
                 key = f"skflows-{uuid.uuid4().hex}"
                 futures: dict = {}
                 try:
-                    self._start(key, futures, state)
+                    self._start(key, futures, states)
                     return self._result(futures)
                 except WorkersLost as error:
                     if n_lost == MAX_RESTARTS:
@@ -71,7 +74,7 @@ class Fit:
                             f"{error} The fit was restarted {MAX_RESTARTS} times already, giving "
                             "up: check the logs of the workers; they may need more memory."
                         ) from error
-                    n_epochs, state = self._latest_state(key, state)
+                    n_epochs, states = self._latest_states(key, states)
                     warn_user(f"{error} Training continues on the others after epoch {n_epochs}.")
                 finally:
                     self._end(key, futures)
@@ -91,16 +94,18 @@ class Fit:
         n = sum(sizes)
         if n < 2:
             raise ValueError(f"X has {n} rows of positive weight; at least 2 are needed.")
-        wanted = estimator.early_stopping
-        wanted = n >= SMALL_SAMPLE if wanted == "auto" else wanted
-        estimator.set_params(early_stopping=wanted)
-        held_out = {"fraction": estimator.validation_fraction * wanted, "seed": self.seed}
+        held_out = {"fraction": held_out_fraction(estimator, n), "seed": self.seed}
         self.settings = {"n_rows": n, "mean_weight": sum(weights) / n} | held_out
         samples = client.map(
             _partitions.sample_of, list(self.parts.values()), n_rows=n, pure=False, **held_out
         )
-        self.sample = client.submit(_partitions.joined_sample, samples, self.meta, pure=False)
-        if estimator.bounds is not None:
+        while len(samples) > 1:
+            some = [samples[i : i + FAN_IN] for i in range(0, len(samples), FAN_IN)]
+            samples = client.map(_partitions.merged, some, pure=False)
+        self.sample = client.submit(
+            _partitions.arguments_of, *samples, estimator, self.meta, pure=False
+        )
+        if getattr(estimator, "bounds", None) is not None:
             columns = client.submit(_partitions.columns_of, estimator, self.sample, pure=False)
             known = {"estimator": estimator, "columns": columns}
             self._of_parts(_partitions.check_bounds, self.parts, **known)
@@ -117,7 +122,7 @@ class Fit:
                 raise kind(f"Partition {i} of X: {name}{error}") from error
         return self.client.gather(found)
 
-    def _start(self, key, futures, state):
+    def _start(self, key, futures, states):
         """Start the training on the workers that are there; add the future of each to a dict."""
         client, shares = self.client, self._shares()
         first = next(iter(shares))
@@ -128,7 +133,7 @@ class Fit:
                 self.estimator,
                 self.sample,
                 [self.parts[i] for i in numbers],
-                state,
+                states,
                 (key, address, host_of(worker), rank, len(shares)),
                 **self.settings,
                 key=f"{key}-{rank}",
@@ -137,16 +142,16 @@ class Fit:
                 priority=1,
             )
 
-    def _latest_state(self, key, state):
-        """Return the number of epochs that survive, and the state after them, as a future."""
+    def _latest_states(self, key, states):
+        """Return the number of epochs that survive, and the states after them, as a future."""
         client = self.client
         n_epochs = client.run(_training.n_epochs, key, on_error="ignore")
         if not any(n_epochs.values()):
-            return 0, state
+            return 0, states
         worker = max(n_epochs, key=n_epochs.get)
-        state = client.submit(_training.state, key, workers=[worker], pure=False)
-        distributed.wait(state)
-        return n_epochs[worker], state
+        states = client.submit(_training.states, key, workers=[worker], pure=False)
+        distributed.wait(states)
+        return n_epochs[worker], states
 
     def _end(self, key, futures):
         """End the training on all workers; without a scheduler, they end themselves."""
@@ -209,6 +214,20 @@ class Fit:
         for category, message in warned:
             warn_user(message, category)
         return estimator
+
+
+def held_out_fraction(estimator, n):
+    """Return the fraction of n rows to hold out."""
+    if isinstance(estimator, TableDensity):
+        if estimator.cv != "auto":
+            raise ValueError(
+                f"cv={estimator.cv}: rows of a cluster are held out once. Leave cv='auto'."
+            )
+        return min(HELD_OUT, MAX_HELD_OUT / n)
+    wanted = estimator.early_stopping
+    wanted = n >= SMALL_SAMPLE if wanted == "auto" else wanted
+    estimator.set_params(early_stopping=wanted)
+    return estimator.validation_fraction * wanted
 
 
 def host_of(worker):

@@ -6,18 +6,28 @@ import numpy as np
 from sklearn.base import clone
 
 from ..preprocessing.fixed_maps import MAX_ROWS
-from ..preprocessing.validation import prepare_table, validate_bounds, weighted_rows
+from ..preprocessing.sklearn_compat import safe_indexing
+from ..preprocessing.validation import (
+    prepare_table,
+    validate_bounds,
+    validate_weight,
+    weighted_rows,
+)
+from ..table import TableDensity
+from ..table._columns import MAX_DECIMALS
+from ..table._components import MAX_HELD_OUT
+from ..table._frames import read_frame
 
-HELD_OUT_SAMPLE = 1000  # held-out rows on which a fit checks its threshold
+HELD_OUT_SAMPLE = MAX_HELD_OUT  # held-out rows that the sample has
 MAX_DISTINCT = 1000  # values of a column, all of which the sample has
 WITNESS_WEIGHT = 1e-9  # of rows that only show which values occur
 
 
 class Partition(NamedTuple):
-    """The validated rows of a partition."""
+    """The validated rows of a partition: numbers, or a table as it is for `TableDensity`."""
 
     number: int
-    rows: np.ndarray
+    rows: object
     weight: np.ndarray
 
 
@@ -26,7 +36,13 @@ def validated(estimator, number, part, weight=None):
     if not len(part) or (weight is not None and not np.any(weight)):
         return Partition(number, np.empty((0, part.shape[1])), np.empty(0))
     largest = 1.0 if weight is None else np.max(weight)
-    rows, weight, _ = weighted_rows(clone(estimator), part, weight, least=1)
+    if isinstance(estimator, TableDensity):
+        weight = validate_weight(weight, np.empty((len(part), 1)), least=1)
+        is_known = np.any([column.known for column in read_frame(part).columns], axis=0)
+        used = np.flatnonzero(is_known & (weight > 0))
+        rows, weight = safe_indexing(part, used), weight[used]
+    else:
+        rows, weight, _ = weighted_rows(clone(estimator), part, weight, least=1)
     return Partition(number, rows, weight * largest)
 
 
@@ -61,9 +77,18 @@ def is_held_out(partition, fraction, seed):
 def split(partitions, fraction, seed):
     """Return the training rows with their weights, and those to hold out, of some partitions."""
     mask = np.concatenate([is_held_out(partition, fraction, seed) for partition in partitions])
-    rows = np.concatenate([partition.rows for partition in partitions])
+    rows = joined([partition.rows for partition in partitions])
     weight = np.concatenate([partition.weight for partition in partitions])
-    return (rows[~mask], weight[~mask]), (rows[mask], weight[mask])
+    return tuple((rows[own], weight[own]) for own in (~mask, mask))
+
+
+def joined(tables):
+    """Return tables as one, all of them arrays or all of them DataFrames."""
+    if not hasattr(tables[0], "columns"):
+        return np.concatenate(tables)
+    import pandas as pd  # a DataFrame needs it
+
+    return pd.concat(tables, ignore_index=True)
 
 
 def sample_of(partition, n_rows, fraction, seed):
@@ -100,40 +125,54 @@ def share(table, fraction, rng):
     n = len(table[0])
     n_chosen = min(n, int(fraction * n + rng.uniform()))
     few = np.sort(rng.choice(n, n_chosen, replace=False))
-    return tuple(array[few] for array in table)
+    return tuple(safe_indexing(values, few) for values in table)
 
 
 def witnesses_of(rows):
-    """Return rows that show the extremes of each column, a value that is not whole, and all values
-    if these are few."""
-    if not len(rows):
-        return rows
-    found = [rows.argmin(axis=0), rows.argmax(axis=0)]
-    for column in rows.T:
-        found.append(np.flatnonzero(column != np.rint(column))[:1])
-        _, first = np.unique(column, return_index=True)
-        if len(first) <= MAX_DISTINCT:
-            found.append(first)
-    return rows[np.unique(np.concatenate(found))]
+    """Return rows that show the extremes of each column, its decimals, and all values if these are
+    few."""
+    found = [np.empty(0, dtype=int)]
+    for column in read_frame(rows).columns:
+        known = np.flatnonzero(column.known)
+        distinct, first = np.unique(column.values[known], return_index=True)
+        if len(first) > MAX_DISTINCT:
+            finer = []
+            if column.role == "number":
+                rounded = (np.round(distinct, k) for k in range(MAX_DECIMALS + 1))
+                finer = [np.flatnonzero(distinct != each)[:1] for each in rounded]
+            first = first[np.concatenate([[0, len(first) - 1], *finer]).astype(int)]
+        found.append(known[first])
+    return safe_indexing(rows, np.unique(np.concatenate(found)))
 
 
-def joined_sample(parts, meta):
-    """Return the sample of a table as arguments of `fit`.
+def merged(samples):
+    """Return the sample of several partitions from that of each of them."""
+    train, held_out, witnesses = zip(*samples, strict=True)
+    pairs = (zip(*pairs, strict=True) for pairs in (train, held_out))
+    tables = [(joined(rows), np.concatenate(weights)) for rows, weights in pairs]
+    return *tables, witnesses_of(joined(witnesses))
+
+
+def arguments_of(sample, estimator, meta):
+    """Return the sample of a table as arguments of `fit`, or of a method that `fit` calls.
 
     Parameters
     ----------
-    parts : list
-        What `sample_of` returned for each partition.
+    sample : tuple
+        What `merged` returned.
+    estimator : FlowDensity or TableDensity
+        The estimator.
     meta : DataFrame or None
         A table with the names and dtypes of the columns.
     """
-    train, held_out, witnesses = zip(*parts, strict=True)
-    rows, weight = (np.concatenate(arrays) for arrays in zip(*train, strict=True))
-    extra = witnesses_of(np.concatenate(witnesses))
+    (rows, weight), (X_val, weight_val), extra = sample
     if len(extra):
-        rows = np.concatenate([rows, extra])
+        rows = joined([rows, extra])
         weight = np.concatenate([weight, np.full(len(extra), WITNESS_WEIGHT * weight.mean())])
-    X_val, weight_val = (np.concatenate(arrays) for arrays in zip(*held_out, strict=True))
+    if isinstance(estimator, TableDensity):
+        held_out = np.repeat([False, True], [len(rows), len(X_val)])
+        weight = np.concatenate([weight, weight_val])
+        return {"X": joined([rows, X_val]), "sample_weight": weight, "held_out": held_out}
     arguments = {"X": framed(rows, meta), "sample_weight": weight}
     if len(X_val):
         arguments |= {"X_val": framed(X_val, meta), "sample_weight_val": weight_val}

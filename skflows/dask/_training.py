@@ -24,27 +24,32 @@ class WorkerGroup(Group):
         Training rows and held-out rows of this worker, with their weights.
     n_rows : int
         Number of rows of all workers.
-    state : dict or None
-        The state of an earlier training, to continue from.
+    states : dict
+        The states of the trainings of an earlier fit, by number, to continue from.
     """
 
-    def __init__(self, processes, own, n_rows, state):
+    def __init__(self, processes, own, n_rows, states):
         super().__init__(processes)
         self.own = own
         self.n = n_rows
-        self.state = state
+        self.states = states
+        self.n_trainings = 0
 
     def n_rows(self, rows):
         return self.n
 
-    def local_rows(self, train, held_out):
-        return self.own[0], held_out and self.own[1]
+    def local_rows(self, *tables, encode=None):
+        own = self.own
+        if encode is not None:
+            own = [(*encode(rows), weight) for rows, weight in own]
+        return [table and mine for table, mine in zip(tables, own, strict=True)]
 
     def check_same(self, *values):
         """Do nothing: the sample is the same, and the rows are meant to differ."""
 
     def file(self, file):
-        return KeptState(self, file)
+        self.n_trainings += 1
+        return KeptState(self, file, self.n_trainings)
 
 
 class KeptState(SharedFile):
@@ -53,14 +58,18 @@ class KeptState(SharedFile):
     All workers have the same state: those that survive another one continue from it.
     """
 
+    def __init__(self, group, file, number):
+        super().__init__(group, file)
+        self.number = number
+
     def load(self):
         found = super().load()
-        return found if self.group.state is None else self.group.state
+        return self.group.states.get(self.number, found)
 
     def save(self, phase, state, is_over):
         super().save(phase, state, is_over)
         found = {"phase": phase, "is_over": is_over, "state": copy.deepcopy(state())}
-        self.group.state = found
+        self.group.states[self.number] = found
 
 
 def open_store(key, host):
@@ -70,16 +79,14 @@ def open_store(key, host):
 
 
 def n_epochs(key):
-    """Return after how many epochs this worker has the state of a training."""
-    group = _OPEN.get(key, {}).get("group")
-    if group is None or group.state is None:
-        return 0
-    return len(group.state["state"]["progress"][0]["history"]["loss"])
+    """Return after how many epochs this worker has the states of the trainings of a fit."""
+    states = getattr(_OPEN.get(key, {}).get("group"), "states", {})
+    return sum(len(s["state"]["progress"][0]["history"]["loss"]) for s in states.values())
 
 
-def state(key):
-    """Return the state of a training that this worker has."""
-    return _OPEN[key]["group"].state
+def states(key):
+    """Return the states of the trainings of a fit that this worker has."""
+    return _OPEN[key]["group"].states
 
 
 def close(key):
@@ -98,19 +105,19 @@ def connect(address, host, rank, size):
     return c10d.ProcessGroupGloo(store, rank, size, options)
 
 
-def train(estimator, sample, partitions, state, place, *, n_rows, mean_weight, fraction, seed):
+def train(estimator, sample, partitions, states, place, *, n_rows, mean_weight, fraction, seed):
     """Fit an estimator to a sample, but train it on the rows of some partitions.
 
     Parameters
     ----------
-    estimator : FlowDensity
+    estimator : FlowDensity or TableDensity
         The estimator.
     sample : dict
-        The arguments of `fit`.
+        What `arguments_of` returned.
     partitions : list of Partition
         The rows of this worker.
-    state : dict or None
-        The state of an earlier training, to continue from.
+    states : dict
+        The states of the trainings of an earlier fit, to continue from.
     place : tuple
         The name of the fit, where the workers meet, and host, rank and number of them.
     n_rows, mean_weight : int and float
@@ -120,7 +127,7 @@ def train(estimator, sample, partitions, state, place, *, n_rows, mean_weight, f
 
     Returns
     -------
-    estimator : FlowDensity
+    estimator : FlowDensity or TableDensity
         The fitted estimator in the first worker, None in others.
     warned : list of tuple
         Category and message of each warning of the first worker.
@@ -130,12 +137,13 @@ def train(estimator, sample, partitions, state, place, *, n_rows, mean_weight, f
         estimator.set_callbacks()  # those of the first worker are enough
     tables = split(partitions, fraction, seed)
     own = [(rows, weight / mean_weight) for rows, weight in tables]
-    group = WorkerGroup(connect(address, host, rank, size), own, n_rows, state)
+    group = WorkerGroup(connect(address, host, rank, size), own, n_rows, states)
     _OPEN.setdefault(key, {})["group"] = group
     try:
         with in_group(group), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            estimator.fit(**sample)
+            fit = estimator._fit_held_out if "held_out" in sample else estimator.fit
+            fit(**sample)
     finally:
         group.processes = None  # closes the connections: the other workers need not wait
     if rank:

@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..callbacks._checkpoint import clock, training_file
+from ..callbacks._checkpoint import training_file
+from ._frames import read_frame
+from ._parts import Rows
 from ._view import TableView
 
 N_FOLDS = 5
@@ -86,13 +88,15 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     """Train a network on the rows of a view; held-out rows choose the best epoch."""
     import torch
 
+    from ..training import trainer
+    from ..training.data_parallel import current_group
     from ..training.optimizer import TimeLimited, cosine_with_warm_up
     from ..training.torch_state import gradients_enabled, one_thread, torch_seed
-    from ..training.trainer import Rows, train_in_phases
     from ._latent_classes import fit_latent_classes
     from ._network import MaskedLikelihood, NetworkMember, OrderAgnosticNetwork, Packing
 
-    started = clock()
+    group = current_group()
+    started = group.clock()
     schema = train.schema
     random_state = np.random.RandomState(seed)
     gaussian = None
@@ -100,21 +104,24 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
         one = fit_latent_classes(train, 1, "quantile", random_state)
         order = np.argsort(one.numbers)
         gaussian = one.means[0, order], one.covariances[0][np.ix_(order, order)]
-    with torch_seed(seed, torch.device("cpu")), gradients_enabled(), one_thread():
-        generator = torch.Generator().manual_seed(seed)
+    with torch_seed(seed, torch.device("cpu")):
         network = OrderAgnosticNetwork(
             schema.parts, train.rows.code, train.weight, HIDDEN, N_COMPONENTS, DROPOUT, gaussian
         )
-        own, other = Packing(train), Packing(held_out)
-        weights = [torch.from_numpy(view.weight).float() for view in (train, held_out)]
-        schedule = cosine_with_warm_up
-        if seconds is not None:
-            schedule = TimeLimited(schedule, seconds, started)
-        history = train_in_phases(
+    views = local_views(group, train, held_out)
+    own, other = map(Packing, views)
+    weights = [torch.from_numpy(view.weight).float() for view in views]
+    schedule = cosine_with_warm_up
+    if seconds is not None:
+        schedule = TimeLimited(schedule, seconds, started, group.clock)
+    generator = torch.Generator().manual_seed(seed)
+    file = training_file(None, seed, settings, has_backbone, train.rows, held_out.rows)
+    with gradients_enabled(), one_thread():
+        history = trainer.train_in_phases(
             [{"max_iter": settings["max_iter"]}],
             network,
-            Rows(own.packed, weights[0], own.offset),
-            Rows(other.packed, weights[1], other.offset),
+            trainer.Rows(own.packed, weights[0], own.offset),
+            trainer.Rows(other.packed, weights[1], other.offset),
             batch_size=BATCH_SIZE,
             learning_rate=LEARNING_RATE,
             n_iter_no_change=PATIENCE,
@@ -123,10 +130,22 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
             generators=[generator],
             redraw=(lambda running, epoch: own.redraw(generator)) if own.is_cell else None,
             objective=MaskedLikelihood(),
-            file=training_file(None, seed, settings, has_backbone, train.rows, held_out.rows),
+            group=group,
+            file=group.file(file),
         )
     orders = random_orders(schema, settings["n_orders"], random_state)
     return NetworkMember(network, orders, len(history.loss), history.interrupted)
+
+
+def local_views(group, *views):
+    """Return the part of each view that this process trains on."""
+    schema = views[0].schema
+    tables = [(*view.rows, view.weight) for view in views]
+    found = group.local_rows(*tables, encode=lambda X: schema.encode(read_frame(X)))
+    return [
+        view if own is table else TableView(schema, Rows(*own[:-1]), own[-1])
+        for view, table, own in zip(views, tables, found, strict=True)
+    ]
 
 
 def random_orders(schema, n_orders, random_state):
@@ -196,7 +215,7 @@ class TableOutcome(NamedTuple):
         return f"held-out score {self.scores.mean():.4f}, {self.seconds:.1f} s"
 
 
-def fit_components(found, schema, rows, weight, splits, seed, time_limit, started):
+def fit_components(found, schema, rows, weight, splits, seed, time_limit, clock, started):
     """Yield the `TableOutcome` of each component on the splits, or None without time for it."""
     views = [
         tuple(TableView(schema, rows.take(some), weight[some]) for some in split)

@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..callbacks._checkpoint import clock, random_state_of
+from ..callbacks._checkpoint import random_state_of
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._outlier_labels import OutlierDensityMixin
@@ -194,7 +194,6 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
-    @fork_safe()
     def fit(self, X, y=None, sample_weight=None):
         """Fit the density to the rows of X.
 
@@ -216,15 +215,27 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         self : object
             The fitted estimator.
         """
+        return self._fit(X, y, sample_weight)
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def _fit_held_out(self, X, sample_weight, held_out):
+        """Fit the density, and hold out the rows of a mask."""
+        return self._fit(X, None, sample_weight, held_out)
+
+    @fork_safe()
+    def _fit(self, X, y, sample_weight, held_out=None):
+        from ..training.data_parallel import current_group
         from ._components import components, first_copies, fit_components, make_splits
 
-        started = clock()
+        group = current_group()
+        started = group.clock()
+        group.check_same(self, X, sample_weight)
         frame = self._read(X, reset=True)
         n_rows = len(frame)
         weight = validate_weight(sample_weight, np.empty((n_rows, 1)), least=2)
         is_used = np.flatnonzero(weight > 0)
         frame, weight = frame.take(is_used), weight[is_used] / weight[is_used].mean()
-        random_state = random_state_of(self)
+        random_state = group.broadcast(random_state_of(self))
         self._schema = self._schema_of(frame, random_state, weight)
         self._library, self._dtype = frame.library, frame.dtype
         rows = self._schema.encode(frame)
@@ -235,11 +246,15 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             )
         rows, weight, is_used = rows.take(is_known), weight[is_known], is_used[is_known]
         seed = int(random_state.randint(2**31 - 1000))
-        splits = make_splits(self.cv, first_copies(self._schema, rows), seed)
+        if held_out is None:
+            splits = make_splits(self.cv, first_copies(self._schema, rows), seed)
+        else:
+            mask = held_out[is_used]
+            splits = [(np.flatnonzero(~mask), np.flatnonzero(mask))]
         settings = {"max_iter": self.max_iter, "n_orders": self.n_orders}
-        found = components(self._schema, len(rows), settings)
+        found = components(self._schema, group.n_rows(rows), settings)
         outcomes = fit_components(
-            found, self._schema, rows, weight, splits, seed, self.time_limit, started
+            found, self._schema, rows, weight, splits, seed, self.time_limit, group.clock, started
         )
         context = self._init_callback_context(max_subtasks=len(found))
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
@@ -262,10 +277,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
                 if self.verbose:
                     print(f"{component.name}: {outcome or 'no time left'}")
                 stop = subcontext.call_on_fit_task_end(**task, reconstruction_attributes=attributes)
-                if stop or self._interrupted:
+                if group.broadcast(bool(stop)) or self._interrupted:
                     break
         except KeyboardInterrupt:
-            if not done:
+            if not done or group.size > 1:  # the others may be at another component
                 raise
             self._interrupted = True
         if self._interrupted:

@@ -242,7 +242,7 @@ class Packing:
         self.packed = torch.cat([torch.as_tensor(part).float() for part in parts], 1)
         self.is_cell = bool((cells.width > 0).any())
         fixed = cells.log_scale * cells.known
-        self.offset = float(np.where(np.isfinite(fixed), fixed, 0.0).sum(1).mean())
+        self.offset = float(np.where(np.isfinite(fixed), fixed, 0.0).sum()) / max(1, len(fixed))
 
     def redraw(self, generator):
         """Return the rows with scores drawn anew from their cells."""

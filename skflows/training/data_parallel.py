@@ -52,8 +52,16 @@ class SingleProcess:
         """Return the number of rows of all processes."""
         return len(rows)
 
-    def local_rows(self, *tables):
-        """Return the part of each table, rows with weights or None, that this process trains on."""
+    def local_rows(self, *tables, encode=None):
+        """Return the part of each table that this process trains on.
+
+        Parameters
+        ----------
+        *tables : tuple of ndarray, or None
+            Rows, in one array or several, and their weights in the last one.
+        encode : callable, optional
+            ``encode(X)`` returns the arrays of rows that are given as to `fit`.
+        """
         return tables
 
     def check_same(self, *values):
@@ -140,7 +148,7 @@ class Group(SingleProcess):
     def file(self, file):
         return SharedFile(self, file)
 
-    def local_rows(self, *tables):
+    def local_rows(self, *tables, encode=None):
         own = slice(self.rank, None, self.size)
         return tuple(None if table is None else tuple(a[own] for a in table) for table in tables)
 
