@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -85,6 +86,67 @@ def test_tables_of_texts_are_scored_in_batches(folder, monkeypatch, capsys):
     assert run("score table.skflows new.csv -o batches.csv") == 0
     assert "column 'kind' has 2 values that the fit has not seen" in capsys.readouterr().err
     pd.testing.assert_frame_equal(pd.read_csv("batches.csv"), pd.read_csv("whole.csv"))
+
+
+@pytest.mark.parametrize("method", ["mean", "draw"])
+def test_gaps_are_filled_in_batches(method, folder, monkeypatch, capsys):
+    monkeypatch.setattr("skflows.table._components.components", quick_components)
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"x": rng.normal(size=60), "n": pd.array(range(60), dtype="Int64")})
+    table["code"] = ["00", "07", "B1"] * 20
+    table["day"] = pd.date_range("2024-01-01", periods=60)
+    TableDensity(random_state=0).fit(table).save("table.skflows")
+    table["x"] = [*np.arange(20.0), *rng.normal(size=40)]  # the first batch has whole numbers
+    for name, gaps in {"x": [1, 30], "n": [2, 25, 50], "code": [41], "day": [3, 55]}.items():
+        table.loc[gaps, name] = None
+    table.astype({"n": float}).to_csv("gaps.csv", index=False)
+    impute = f"impute table.skflows gaps.csv --method {method} --random-state 0 -o"
+    assert run(f"{impute} whole.csv") == 0
+    monkeypatch.setattr(_tables, "BATCH_ROWS", 20)
+    assert run(f"{impute} batches.csv") == 0
+    assert "wrote batches.csv: 8 missing values filled in" in capsys.readouterr().out
+    texts = {"code": str, "n": str}
+    whole, batches = (pd.read_csv(f"{name}.csv", dtype=texts) for name in ("whole", "batches"))
+    assert batches.notna().all(axis=None)
+    known = table.notna() if method == "draw" else whole.notna()
+    pd.testing.assert_frame_equal(batches.where(known), whole.where(known), rtol=1e-9)
+
+
+def test_predictions_are_made_in_batches(folder, monkeypatch):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"code": np.repeat(["00", "07", "B1"], 20), "x": rng.normal(size=60)})
+    table["y"] = table["x"] + rng.normal(size=60)
+    table.loc[3, "x"] = np.nan
+    table.to_csv("train.csv", index=False)
+    assert run("fit train.csv --target y -o y.skflows --max-iter 1 --random-state 0") == 0
+    assert run("predict y.skflows train.csv -o whole.csv") == 0
+    monkeypatch.setattr(_tables, "BATCH_ROWS", 20)  # in two, all codes could be numbers
+    assert run("predict y.skflows train.csv -o parts/predicted/") == 0
+    whole, batches = pd.read_csv("whole.csv"), _tables.read_table(Path("parts/predicted"))
+    pd.testing.assert_frame_equal(batches, whole, rtol=1e-9)
+
+
+def test_folder_is_written_in_parts(folder, monkeypatch, capsys):
+    monkeypatch.setattr(_tables, "BATCH_ROWS", 100)
+    assert run("score m.skflows t.csv -o whole.parquet") == 0
+    for _ in range(2):
+        Path("scores").mkdir(exist_ok=True)
+        assert run("score m.skflows t.csv -o scores/") == 0
+        assert sorted(path.name for path in Path("scores").iterdir()) == [
+            f"part.{i}.parquet" for i in range(3)
+        ]
+        found = pd.read_parquet("scores")
+        pd.testing.assert_frame_equal(found, pd.read_parquet("whole.parquet"))
+        assert run("score m.skflows t.csv -o scores/") == 2
+        assert "scores is not an empty folder: delete it, or choose" in capsys.readouterr().err
+        shutil.rmtree("scores")
+    monkeypatch.setattr(_tables, "import_parquet", missing_parquet)
+    assert run("score m.skflows t.csv -o scores/") == 2
+    assert not any(path.name.startswith((".", "scores")) for path in Path().iterdir())
+
+
+def missing_parquet():
+    raise ImportError("no pyarrow")
 
 
 def quick_components(*args):

@@ -2,7 +2,11 @@
 
 import argparse
 import csv
+import os
 import re
+from pathlib import Path
+
+from ._tables import Folder
 
 
 class Parser(argparse.ArgumentParser):
@@ -10,6 +14,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         self.exit(2, f"skflows: error: {message} (see {self.prog} --help)\n")
+
+
+def table(text):
+    """Return the path of a table to write: of a folder if it ends with a slash."""
+    return Folder(text) if text.endswith(("/", os.sep)) else Path(text)
 
 
 def positive(text):

@@ -75,20 +75,23 @@ def needs_table(frame):
     return bool(frame.isna().any(axis=None) or (numeric <= frame.notna().sum() / 2).any())
 
 
-def with_dates(frame, names=None):
+def with_dates(frame, schema=None):
     """Return a table in which texts are dates if all of a column are, in ISO 8601.
 
-    Other columns than those of the given names stay texts: what a column holds is decided in fit.
-
     Whole numbers with gaps, which CSV files are read to float64 for, are integers again.
+
+    After a fit, its schema says which columns are dates and integers, whatever these rows hold.
     """
     pandas = import_pandas()
+    fitted = {} if schema is None else {column.name: column for column in schema.columns}
     frame = frame.copy()
     for name in frame.select_dtypes("float"):
+        if fitted and not fitted[name].dtype.lower().startswith(("int", "uint")):
+            continue
         if (frame[name] % 1 == 0).sum() == frame[name].notna().sum():
             frame[name] = frame[name].astype("Int64")
     for name in frame.select_dtypes(exclude=["number", "bool"]):
-        if names is not None and name not in names:
+        if fitted and fitted[name].role != "datetime":
             continue
         texts = frame[name].dropna()
         if len(texts) and all(isinstance(t, str) and ISO_DATE.match(t) for t in texts):

@@ -3,23 +3,32 @@
 import sys
 import time
 
+from sklearn.utils import check_random_state
+
 from ..conditional import FlowRegressor
 from ..ensemble import AutoDensity
 from ..table import TableDensity
 from ._columns import chosen_columns, complete_numbers, needs_table, select, with_dates
 from ._model_files import ESTIMATORS, load_model
 from ._predict import fit_target
-from ._progress import announce, checkpoints, fit_with_progress, n_jobs_for, time_limit_of
-from ._score import columns_of_role, unseen_categories, warn_of_unseen
+from ._progress import (
+    announce,
+    checkpoints,
+    fit_with_progress,
+    n_jobs_for,
+    time_limit_of,
+    with_progress,
+)
+from ._score import TableRows, texts_of
 from ._stored_rows import stored_rows
 from ._tables import (
     check_writable,
     import_pandas,
     is_standard,
     open_table,
-    read_table,
     say,
     write_table,
+    writing,
 )
 
 MIXTURES = (AutoDensity, TableDensity)
@@ -113,7 +122,7 @@ def run_sample(args):
 
 
 def run_impute(args):
-    """Fill in the missing values of a CSV file by a stored density of a table."""
+    """Fill in the missing values of a table by a stored density, in batches."""
     check_writable(args.output, args.model, args.data)
     model = load_model(args)
     if not isinstance(model, TableDensity):
@@ -121,36 +130,44 @@ def run_impute(args):
             f"{args.model} holds a {type(model).__name__}, which models complete rows: fit the "
             "table with --estimator table"
         )
-    table = read_table(args.data, args.sep, args.decimal, columns_of_role(model, "text"))
-    frame = select(table, [*model.feature_names_in_], args.data)
-    frame = with_dates(frame, columns_of_role(model, "datetime"))
-    warn_of_unseen(unseen_categories(model, frame))
-    filled = model.impute(frame, args.method, random_state=args.random_state)
-    for name in filled.select_dtypes("datetime"):
-        if table[name].dtype != filled[name].dtype:  # texts in the file, which stay as they are
-            filled[name] = table[name].where(table[name].notna(), filled[name].astype(str))
-    write_table(table.assign(**{name: filled[name] for name in filled}), args.output)
+    table = open_table(args.data, args.sep, args.decimal, texts_of(model))
+    rows, n_gaps = TableRows(model, args.data), 0
+    random_state = check_random_state(args.random_state)
+    with writing(args.output) as append:
+        for batch in with_progress(table, args.output):
+            frame = rows.of(batch)
+            filled = model.impute(frame, args.method, random_state=random_state)
+            for name in filled.select_dtypes("datetime"):
+                if batch[name].dtype != filled[name].dtype:  # texts in the file, which stay so
+                    filled[name] = batch[name].where(batch[name].notna(), filled[name].astype(str))
+            append(batch.assign(**{name: filled[name] for name in filled}))
+            n_gaps += int(frame.isna().sum().sum())
+    rows.report()
     if args.output:
-        n_gaps = int(frame.isna().sum().sum())
         say(f"wrote {args.output}: {n_gaps} missing values filled in", args.output)
 
 
 def run_predict(args):
-    """Predict the target of the rows of a CSV file, with intervals."""
+    """Predict the target of the rows of a table, with intervals, in batches."""
     check_writable(args.output, args.model, args.data)
     model = load_model(args, (FlowRegressor,), "density_", "skflows fit --target")
     if model.n_outputs_ > 1:
         raise ValueError(f"{args.model} predicts {model.n_outputs_} columns; only one is possible")
-    table = read_table(args.data, args.sep, args.decimal)
-    names = getattr(model, "feature_names_in_", None)
-    X = table.to_numpy() if names is None else select(table, list(names), args.data)
-    distribution = model.predict_distribution(X)
-    columns = {"mean": distribution.mean(), "median": distribution.median()}
-    columns["low"], columns["high"] = model.predict_interval(X, args.coverage).T
-    write_table(columns, args.output)
+    names, texts = getattr(model, "feature_names_in_", None), []
+    if names is not None:
+        texts = names[model.density_.encoder_[-1].is_category_]
+    table, n_rows = open_table(args.data, args.sep, args.decimal, texts), 0
+    with writing(args.output) as append:
+        for batch in with_progress(table, args.output, names):
+            X = batch.to_numpy() if names is None else select(batch, list(names), args.data)
+            distribution = model.predict_distribution(X)
+            columns = {"mean": distribution.mean(), "median": distribution.median()}
+            columns["low"], columns["high"] = model.predict_interval(X, args.coverage).T
+            append(import_pandas().DataFrame(columns))
+            n_rows += len(X)
     if args.output:
         say(
-            f"wrote {args.output}: {len(X)} predictions, with intervals of {args.coverage:.0%} "
+            f"wrote {args.output}: {n_rows} predictions, with intervals of {args.coverage:.0%} "
             "coverage",
             args.output,
         )

@@ -18,7 +18,7 @@ from ._columns import (
     with_dates,
 )
 from ._progress import QUICK_SECONDS, announce, print_status, progress_bars, with_progress
-from ._score import columns_of_role, unseen_categories, warn_of_unseen
+from ._score import unseen_categories, warn_of_unseen
 from ._tables import (
     check_writable,
     is_standard,
@@ -181,11 +181,11 @@ def flag_in_batches(args, source, known):
         names = [*numeric_columns(frame, args.data, args.columns and names)]
     detector = fitted_detector(args, known_rows(args, known, names, is_table), is_table)
     gaps = Gaps(args.data)
-    dates = is_table and columns_of_role(detector.models_[0].density.estimator_, "datetime")
+    schema = detector.models_[0].density.estimator_._schema if is_table else None
 
     def usable(batch):
         if is_table:
-            return with_dates(select(batch, names, args.data), dates)
+            return with_dates(select(batch, names, args.data), schema)
         return numbers(gaps.left_out_of(select(batch, names, args.data)), args.data)
 
     frames = map(usable, with_progress(source, args.output, names))

@@ -21,9 +21,10 @@ examples:
   skflows demo
 
 Tables are CSV files with column names in the first line, Parquet files (by their suffix .parquet)
-or folders of either; separator, decimal mark, encoding and compression are detected. Texts, dates
-and gaps are modelled by a density of tables; if you choose another one, these columns and rows are
-left out, with a warning, unless there is a --target.
+or folders of either; separator, decimal mark, encoding and compression are detected. A table that is
+written to a path with a / at its end is a folder of Parquet files. Texts, dates and gaps are modelled
+by a density of tables; if you choose another one, these columns and rows are left out, with a
+warning, unless there is a --target.
 For a ranking without p-values and reasons, scikit-learn's NearestNeighbors or IsolationForest would
 do in place of skflows outliers.
 Models run no code when they are loaded; pickles can, and need --allow-pickle. The name - is
@@ -109,7 +110,7 @@ def _add_score(command):
     command.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=_arguments.table,
         help="table of log_density (nats) and outlier (1 or 0), a line per row (default: print)",
     )
     _add_format(command)
@@ -125,7 +126,7 @@ def _add_sample(command):
         metavar="N",
         help="rows (default: 1000)",
     )
-    command.add_argument("-o", "--output", type=Path, help="table (default: print)")
+    command.add_argument("-o", "--output", type=_arguments.table, help="table (default: print)")
     _add_random_state(command)
 
 
@@ -135,7 +136,7 @@ def _add_predict(command):
     command.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=_arguments.table,
         help="table of mean, median, low and high, a line per row (default: print)",
     )
     command.add_argument(
@@ -151,7 +152,7 @@ def _add_predict(command):
 def _add_impute(command):
     _add_model(command)
     command.add_argument("data", type=Path, help="table with the columns of the model")
-    command.add_argument("-o", "--output", type=Path, help="table (default: print)")
+    command.add_argument("-o", "--output", type=_arguments.table, help="table (default: print)")
     command.add_argument(
         "--method",
         choices=["mean", "median", "mode", "draw"],
@@ -165,7 +166,11 @@ def _add_impute(command):
 def _add_outliers(command):
     command.add_argument("data", type=Path, help="table, one row per sample")
     command.add_argument(
-        "-o", "--output", type=Path, required=True, help="table of the rows and their flags"
+        "-o",
+        "--output",
+        type=_arguments.table,
+        required=True,
+        help="table of the rows and their flags",
     )
     command.add_argument(
         "--reference",

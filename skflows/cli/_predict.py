@@ -18,7 +18,10 @@ def fit_target(args):
     if args.contamination is not None:
         raise ValueError("--contamination is for densities; with --target there are no outliers")
     if args.memory_limit is not None:
-        raise ValueError("--memory-limit is for densities; with --target, all rows are needed")
+        raise ValueError(
+            "--memory-limit is for densities; with --target, all rows are needed: give a table with "
+            "a random part of the rows"
+        )
     callbacks = checkpoints(args)
     table = read_table(args.data, args.sep, args.decimal)
     names = feature_columns(table) if args.columns is None else args.columns

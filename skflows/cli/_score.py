@@ -15,7 +15,7 @@ def run_score(args):
     """Score the rows of a CSV file by a stored density."""
     check_writable(args.output, args.model, args.data)
     model = load_model(args)
-    table = open_table(args.data, args.sep, args.decimal, columns_of_role(model, "text"))
+    table = open_table(args.data, args.sep, args.decimal, texts_of(model))
     rows = (TableRows if isinstance(model, TableDensity) else NumberRows)(model, args.data)
     n_scored = n_outliers = 0
     names = getattr(model, "feature_names_in_", None)
@@ -56,16 +56,15 @@ class NumberRows:
 
 
 class TableRows:
-    """The rows that a density of a table scores, of each batch."""
+    """The rows that a density of a table scores or completes, of each batch."""
 
     def __init__(self, model, path):
         self.model, self.path = model, path
-        self.dates = columns_of_role(model, "datetime")
         self.unseen = {}
 
     def of(self, batch):
         frame = select(batch, [*self.model.feature_names_in_], self.path)
-        frame = with_dates(frame, self.dates)
+        frame = with_dates(frame, self.model._schema)
         for name, values in unseen_categories(self.model, frame).items():
             self.unseen.setdefault(name, set()).update(values)
         return frame
@@ -74,10 +73,10 @@ class TableRows:
         warn_of_unseen(self.unseen)
 
 
-def columns_of_role(model, role):
-    """Return the columns that held, for example, texts when a model was fitted."""
+def texts_of(model):
+    """Return the columns that held texts when a model was fitted."""
     columns = model._schema.columns if isinstance(model, TableDensity) else []
-    return [column.name for column in columns if column.role == role]
+    return [column.name for column in columns if column.role == "text"]
 
 
 def unseen_categories(model, frame):

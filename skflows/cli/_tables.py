@@ -339,14 +339,25 @@ def likely_decimal(text, sep):
     return "," if any(re.fullmatch(r"[-+]?\d*,\d+([eE][-+]?\d+)?", cell) for cell in cells) else "."
 
 
+class Folder(type(Path())):
+    """The path of an output that is a folder of Parquet files, each of a batch of rows."""
+
+
 @contextmanager
 def writing(path):
     """Yield a function that appends rows to a CSV file, or to a Parquet file by its suffix.
 
-    Without a path, or if it is ``-``, they are printed. A file is replaced as a whole at the end.
+    Without a path, or if it is ``-``, they are printed. A file is replaced as a whole at the end; a
+    folder is there at the end, or not at all.
     """
     if path is None or is_standard(path):
         yield CsvAppender(sys.stdout)
+    elif isinstance(path, Folder):
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as parts:
+            yield FolderAppender(Path(parts))
+            path.mkdir(exist_ok=True)
+            for part in Path(parts).iterdir():
+                part.replace(path / part.name)
     elif Path(path).suffix in PARQUET:
         with replace_file(path) as file, ParquetAppender(file) as append:
             yield append
@@ -379,30 +390,46 @@ class ParquetAppender:
     """Appends rows to an open Parquet file, each time as a row group."""
 
     def __init__(self, file):
-        self.file, self.writer = file, None
+        self.file, self.writer, self.schema = file, None, None
 
     def __enter__(self):
         return self
 
     def __call__(self, frame):
+        table = self.table_of(frame)
+        if self.writer is None:
+            self.writer = import_parquet().ParquetWriter(self.file, table.schema)
+        self.writer.write_table(table)
+
+    def table_of(self, frame):
+        """Return rows as an Arrow table, with the types of the first ones."""
         from pyarrow import Table
 
-        # Whole numbers with gaps are floats in pandas: later rows get the types of the first ones.
-        schema = None if self.writer is None else self.writer.schema
+        # Whole numbers with gaps are floats in pandas.
         try:
-            table = Table.from_pandas(frame, schema, preserve_index=False)
+            table = Table.from_pandas(frame, self.schema, preserve_index=False)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"later rows do not have the types of the first ones ({one_line(error)}): write "
                 "CSV in place of Parquet"
             ) from error
-        if self.writer is None:
-            self.writer = import_parquet().ParquetWriter(self.file, table.schema)
-        self.writer.write_table(table)
+        self.schema = table.schema
+        return table
 
     def __exit__(self, *error):
         if self.writer is not None:
             self.writer.close()
+
+
+class FolderAppender(ParquetAppender):
+    """Appends rows to a folder, each time as a Parquet file."""
+
+    n_parts = 0
+
+    def __call__(self, frame):
+        part = self.file / f"part.{self.n_parts}.parquet"
+        import_parquet().write_table(self.table_of(frame), part)
+        self.n_parts += 1
 
 
 def without_formula(cell):
@@ -442,7 +469,12 @@ def check_writable(path, *inputs):
         return
     if path.exists() and any(other.exists() and path.samefile(other) for other in inputs):
         raise ValueError(f"{path} is an input: choose another output")
-    if path.is_dir():
+    if isinstance(path, Folder):
+        import_parquet()
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise ValueError(f"{path} is not an empty folder: delete it, or choose another output")
+        path = path.parent / "part"
+    elif path.is_dir():
         raise ValueError(f"cannot write {path}: Is a directory")
     if path.suffix in PARQUET:
         import_parquet()
