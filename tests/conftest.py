@@ -91,6 +91,7 @@ def mixed_table(monkeypatch):
     table.loc[::10, "kg"] = np.nan
     table.loc[5::17, "kind"] = None
     table.loc[60] = None  # nothing is known
+    table.loc[100:149, "cm"] = np.nan  # a whole partition
     return table
 
 

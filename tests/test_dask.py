@@ -9,8 +9,9 @@ import time
 import joblib
 import numpy as np
 import pytest
-from _densities import banana
+from _densities import Crash, banana
 from sklearn.base import clone
+from torch import distributed as c10d
 
 from skflows import (
     DensityOutlierDetector,
@@ -20,7 +21,10 @@ from skflows import (
     StackedDensity,
     TableDensity,
 )
+from skflows.callbacks import Checkpoint
 from skflows.model_selection import FlowGridSearchCV
+from skflows.training import trainer
+from skflows.training.data_parallel import in_group
 
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
@@ -229,6 +233,19 @@ def test_a_table_with_texts_and_gaps_gives_what_one_process_gives(threads, mixed
     assert not hasattr(found, "transform")
 
 
+def test_a_checkpoint_outlives_the_cluster(threads, tmp_path, crash_after):
+    density = NSFDensity(max_iter=5, batch_size=128, early_stopping=False, **SMALL)
+    whole = DaskDensity(density, threads).fit(TABLE).to_local()
+    density.set_callbacks(Checkpoint(tmp_path, every=0))
+    crash_after(3)
+    with pytest.raises(Crash):
+        DaskDensity(density, threads).fit(TABLE)
+    crash_after(3)  # two epochs are left
+    found = DaskDensity(density, threads).fit(TABLE).to_local()
+    np.testing.assert_array_equal(found.score_samples(X), whole.score_samples(X))
+    assert found.loss_curve_ == whole.loss_curve_
+
+
 def test_a_killed_worker_is_survived(client, monkeypatch):
     pids = client.run(os.getpid)
     start = _fit.Fit._start
@@ -324,18 +341,68 @@ def test_a_sample_of_a_large_table_shows_its_values(monkeypatch):
     found = [_partitions.sample_of(part, 5000, 0.1, 0) for part in parts]
     masks = [_partitions.is_held_out(part, 0.1, 0) for part in parts]
     train = rows[~np.concatenate(masks)]
-    sample = _partitions.joined_sample(found, None)
-    is_row = sample["sample_weight"] > 0.5
-    assert 175 <= is_row.sum() <= 185
-    assert sample["sample_weight"][~is_row].sum() < 1e-6
-    for ours, theirs in zip(sample["X"].T, train.T, strict=True):
-        assert ours.min() == theirs.min()
-        assert ours.max() == theirs.max()
-    assert {*sample["X"][:, 1]} == {*train[:, 1]}
-    assert {*sample["X"][:, 2]} == {*train[:, 2]}
-    assert {*map(tuple, sample["X"])} <= {*map(tuple, train)}
-    assert len(sample["X_val"]) == pytest.approx(500, abs=10)
-    assert abs(np.median(sample["X"][is_row, 0])) < 0.3
+    merged = _partitions.merged
+    in_turn = merged([merged(found[:2]), merged(found[2:])])  # as a tree of workers does
+    for each in (merged(found), in_turn):
+        sample = _partitions.arguments_of(each, NSFDensity(), None)
+        is_row = sample["sample_weight"] > 0.5
+        assert 175 <= is_row.sum() <= 185
+        assert sample["sample_weight"][~is_row].sum() < 1e-6
+        for ours, theirs in zip(sample["X"].T, train.T, strict=True):
+            assert ours.min() == theirs.min()
+            assert ours.max() == theirs.max()
+        assert {*sample["X"][:, 1]} == {*train[:, 1]}
+        assert {*sample["X"][:, 2]} == {*train[:, 2]}
+        assert {*map(tuple, sample["X"])} <= {*map(tuple, train)}
+        assert len(sample["X_val"]) == pytest.approx(500, abs=10)
+        assert abs(np.median(sample["X"][is_row, 0])) < 0.3
+
+
+def test_quantiles_of_the_merged_sample_are_those_of_the_table(monkeypatch):
+    """Each partition has other values, and the rank error is that of a random sample."""
+    monkeypatch.setattr(_partitions, "MAX_ROWS", 10_000)
+    column = np.sort(np.random.default_rng(0).normal(size=100_000))[:, None]
+    parts = [partition(i, part) for i, part in enumerate(np.array_split(column, 7))]
+    samples = [_partitions.sample_of(part, 100_000, 0.1, 0) for part in parts]
+    (rows, _), *_ = _partitions.merged(samples)
+    levels = np.linspace(0.001, 0.999, 999)
+    ranks = np.searchsorted(column[:, 0], np.quantile(rows, levels)) / len(column)
+    assert np.abs(ranks - levels).max() < 1.63 / np.sqrt(len(rows))  # Kolmogorov's, at 1 %
+
+
+def test_the_sample_of_a_table_shows_its_values(monkeypatch):
+    monkeypatch.setattr(_partitions, "MAX_DISTINCT", 5)
+    n = 200
+    table = pd.DataFrame({"x": np.arange(n) / 4, "day": pd.date_range("2024-01-01", periods=n)})
+    table["kind"] = np.repeat(["a", "b", None, "c"], n // 4)
+    table["gap"] = None
+    found = _partitions.witnesses_of(table)
+    assert {*found["kind"].dropna()} == {*"abc"}
+    assert 0.25 in {*found["x"]}  # with two decimals
+    for name in ("x", "day"):
+        assert [found[name].min(), found[name].max()] == [table[name].min(), table[name].max()]
+    assert len(found) < 12
+    assert not len(_partitions.witnesses_of(table[:0]))
+
+
+def test_each_training_continues_from_its_own_state(mixed_table, monkeypatch):
+    """A table has two networks: a worker that dies in the second one costs nothing of the first."""
+    rows = mixed_table.drop(index=60)
+    held_out = np.arange(len(rows)) % 5 == 0
+    own = [(rows[mask], np.ones(mask.sum())) for mask in (~held_out, held_out)]
+
+    def fit(states):
+        processes = c10d.ProcessGroupGloo(c10d.HashStore(), 0, 1)
+        group = _training.WorkerGroup(processes, own, len(rows), states)
+        with in_group(group):
+            density = TableDensity(max_iter=3, random_state=0)
+            return density._fit_held_out(rows, None, held_out), group.states
+
+    density, states = fit({})
+    assert sorted(states) == [1, 2]
+    monkeypatch.setattr(trainer.Trainer, "_fit_epoch", None)  # nothing is trained again
+    again, _ = fit(states)
+    np.testing.assert_array_equal(again.score_samples(rows), density.score_samples(rows))
 
 
 def test_rows_are_held_out_by_partition_wherever_it_is():
