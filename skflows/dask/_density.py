@@ -26,19 +26,20 @@ class DaskDensity(BaseEstimator):
     batches. Methods for rows return lazy Dask collections.
 
     The columns are prepared as in one process, on a random sample of 131,072 rows, with rows that
-    show the extremes and the values of each column. The outlier threshold is set by the sample.
+    show the extremes and the values of each column. The outlier threshold is set by the sample, and
+    so are the members of a `TableDensity` that are no networks.
 
     Parameters
     ----------
-    estimator : FlowDensity
-        The density to fit. Its ``batch_size`` is that of all workers together.
+    estimator : FlowDensity or TableDensity
+        The density to fit. The ``batch_size`` of a flow is that of all workers together.
 
     client : distributed.Client, default=None
         The client of the cluster; None for the one that was created last.
 
     Attributes
     ----------
-    estimator_ : FlowDensity
+    estimator_ : FlowDensity or TableDensity
         The fitted density.
 
     n_features_in_ : int
