@@ -255,10 +255,10 @@ def test_a_killed_worker_is_survived(client, monkeypatch):
             time.sleep(0.01)
         os.kill(max(pids.values()), signal.SIGKILL)
 
-    def start_and_kill(fit, key, futures, state):
-        start(fit, key, futures, state)
+    def start_and_kill(fit, key, futures, states):
+        start(fit, key, futures, states)
         if killers:
-            restored.update(state.result()["state"])
+            restored.update(states.result()[1]["state"])
         else:
             killers.append(threading.Thread(target=kill, args=(key,)))
             killers[0].start()

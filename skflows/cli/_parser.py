@@ -21,10 +21,10 @@ examples:
   skflows demo
 
 Tables are CSV files with column names in the first line, Parquet files (by their suffix .parquet)
-or folders of either; separator, decimal mark, encoding and compression are detected. A table that is
-written to a path with a / at its end is a folder of Parquet files. Texts, dates and gaps are modelled
-by a density of tables; if you choose another one, these columns and rows are left out, with a
-warning, unless there is a --target.
+or folders of either; separator, decimal mark, encoding and compression are detected. An output that
+ends with / is a folder of Parquet files. Texts, dates and gaps are modelled by a density of tables;
+if you choose another one, these columns and rows are left out, with a warning, unless there is a
+--target.
 For a ranking without p-values and reasons, scikit-learn's NearestNeighbors or IsolationForest would
 do in place of skflows outliers.
 Models run no code when they are loaded; pickles can, and need --allow-pickle. The name - is

@@ -19,8 +19,8 @@ def fit_target(args):
         raise ValueError("--contamination is for densities; with --target there are no outliers")
     if args.memory_limit is not None:
         raise ValueError(
-            "--memory-limit is for densities; with --target, all rows are needed: give a table with "
-            "a random part of the rows"
+            "--memory-limit is for densities; with --target, all rows are needed: give a table of "
+            "fewer rows"
         )
     callbacks = checkpoints(args)
     table = read_table(args.data, args.sep, args.decimal)
