@@ -233,6 +233,18 @@ def test_a_table_with_texts_and_gaps_gives_what_one_process_gives(threads, mixed
     assert not hasattr(found, "transform")
 
 
+def test_a_sample_prepares_a_larger_table(threads, mixed_table, monkeypatch):
+    monkeypatch.setattr(_partitions, "MAX_ROWS", 100)
+    monkeypatch.setattr(_partitions, "MAX_DISTINCT", 5)
+    mixed_table.loc[[7, 8, 9], "kind"] = "emu"
+    density = TableDensity(max_iter=8, handle_unknown="rare", random_state=0)
+    found = DaskDensity(density, threads).fit(dd.from_pandas(mixed_table, npartitions=20))
+    here = density.fit(mixed_table)
+    assert {*found.to_local().levels("kind")} <= {"cat", "dog", "emu", "(rare)"}
+    assert np.isfinite(found.to_local().score_samples(mixed_table)).all()
+    assert abs(found.to_local().score(mixed_table) - here.score(mixed_table)) < 1
+
+
 def test_a_checkpoint_outlives_the_cluster(threads, tmp_path, crash_after):
     density = NSFDensity(max_iter=5, batch_size=128, early_stopping=False, **SMALL)
     whole = DaskDensity(density, threads).fit(TABLE).to_local()

@@ -9,7 +9,8 @@ from torch import distributed as c10d
 from ..training.data_parallel import Group, SharedFile, in_group
 from ._partitions import split
 
-TIMEOUT = datetime.timedelta(minutes=10)  # for a message of another worker
+# For a message of another worker, which may fit latent classes. Lost workers are noticed earlier.
+TIMEOUT = datetime.timedelta(hours=1)
 _OPEN: dict = {}  # the store and the groups of each fit in this process
 
 
