@@ -154,8 +154,8 @@ def run_predict(args):
     if model.n_outputs_ > 1:
         raise ValueError(f"{args.model} predicts {model.n_outputs_} columns; only one is possible")
     names, texts = getattr(model, "feature_names_in_", None), []
-    if names is not None:
-        texts = names[model.density_.encoder_[-1].is_category_]
+    if names is not None and len(encoder := model.density_.encoder_) == 1:
+        texts = names[encoder[-1].is_category_]
     table, n_rows = open_table(args.data, args.sep, args.decimal, texts), 0
     with writing(args.output) as append:
         for batch in with_progress(table, args.output, names):

@@ -217,7 +217,7 @@ class Fit:
 
 
 def held_out_fraction(estimator, n):
-    """Return the fraction of n rows to hold out."""
+    """Return the fraction of n rows to hold out; a flow is told whether it stops early."""
     if isinstance(estimator, TableDensity):
         if estimator.cv != "auto":
             raise ValueError(

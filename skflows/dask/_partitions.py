@@ -170,6 +170,11 @@ def arguments_of(sample, estimator, meta):
         rows = joined([rows, extra])
         weight = np.concatenate([weight, np.full(len(extra), WITNESS_WEIGHT * weight.mean())])
     if isinstance(estimator, TableDensity):
+        if not (len(rows) and len(X_val)):
+            raise ValueError(
+                f"{len(X_val)} of {len(rows) + len(X_val)} rows are held out by chance: fit "
+                "TableDensity itself to so small a table."
+            )
         held_out = np.repeat([False, True], [len(rows), len(X_val)])
         weight = np.concatenate([weight, weight_val])
         return {"X": joined([rows, X_val]), "sample_weight": weight, "held_out": held_out}

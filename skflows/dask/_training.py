@@ -33,7 +33,7 @@ class WorkerGroup(Group):
         super().__init__(processes)
         self.own = own
         self.n = n_rows
-        self.states = states
+        self.states = dict(states)
         self.n_trainings = 0
 
     def n_rows(self, rows):
