@@ -36,6 +36,14 @@ COMMANDS = {  # by which argument sets their number of rows
     "impute": ("other_rows", "impute table.skflows {gaps} -o complete.parquet"),
 }
 
+# In a small process: the peak of a new process begins with the memory of the one that starts it.
+MEASURE = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+"""
+
 
 def write(path, n, has_gaps):
     """Write a table of dependent columns, of which one may have gaps."""
@@ -67,12 +75,10 @@ def save_models():
 
 def measured(command):
     """Return processor seconds and peak memory in MiB of a command."""
-    line = [sys.executable, "-m", "skflows", *command.split()]
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"{command} failed")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    line = [sys.executable, "-c", MEASURE, sys.executable, "-m", "skflows", *command.split()]
+    found = subprocess.run(line, check=True, capture_output=True, text=True)
+    seconds, kibibytes = map(float, found.stdout.split())
+    return seconds, kibibytes / 1024
 
 
 def main():
