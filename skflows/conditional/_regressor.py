@@ -27,7 +27,7 @@ from ._regions import (
 )
 
 HELD_OUT = 0.2
-SEEN_ROWS = 100  # of each fold, that tell how scores of the mean of flows differ from those of one
+SEEN_ROWS = 50  # of each fold, that tell how scores of the mean of flows differ from those of one
 LEAST_ROWS = 40  # from which calibration="auto" holds some out
 
 
@@ -397,8 +397,8 @@ def fold_scores(density, context, y):
         some = held_out[:: -(-len(held_out) // SEEN_ROWS)]
         seen_by = [j for j, own in enumerate(density.held_out_) if not np.isin(some, own).any()]
         if len(seen_by) > 1:
-            one.append(scores_of([seen_by[i % len(seen_by)]], some))
-            mean.append(scores_of(seen_by, some))
+            one += [scores_of([j], some) for j in seen_by]
+            mean += len(seen_by) * [scores_of(seen_by, some)]
     unseen, one, mean = map(joined, (unseen, one, mean))
     return {
         name: translated(own, one[name], mean[name]) if one else own for name, own in unseen.items()
