@@ -596,7 +596,7 @@ def timed(function, *args):
 
 def jobs(args):
     """Yield the key of each run, and what runs it."""
-    seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
     if args.what == "known":
         for name in KNOWN:
             for n in (500, 5_000):
@@ -695,6 +695,7 @@ def main():
     parser.add_argument("--data", help="folder of the tables")
     parser.add_argument("--out", required=True, help="JSON lines of results")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="the others follow")
     parser.add_argument("--methods", nargs="*", help="only these contestants")
     args = parser.parse_args()
     out = Path(args.out)

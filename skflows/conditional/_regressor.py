@@ -27,7 +27,7 @@ from ._regions import (
 )
 
 HELD_OUT = 0.2
-SEEN_ROWS = 50  # of each fold, that tell how scores of the mean of flows differ from those of one
+SEEN_ROWS = 50  # of each fold, which tell how scores of one flow differ from those of the mean
 LEAST_ROWS = 40  # from which calibration="auto" holds some out
 
 
