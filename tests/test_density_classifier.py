@@ -67,6 +67,18 @@ def test_the_temperature_undoes_overconfidence(calibration):
     assert 6 < stacked.temperature_ < 10
 
 
+def test_rows_unlike_those_seen_have_no_probability_of_0():
+    X, y, _ = blobs(300)
+    far = X[:1] + [[0.0, 1e4]]
+    classifier = gaussians(calibration=0.2).fit(X, y)
+    n = sum(map(len, classifier.calibration_scores_))
+    least = classifier.priors_ / (n + 2)
+    proba = classifier.predict_proba(far)[0]
+    assert classifier.prior_weight_ == 1 / (n + 2)
+    assert (proba >= least).all() and proba.min() == pytest.approx(least[proba.argmin()], rel=1e-3)
+    assert gaussians(calibration=None).fit(X, y).predict_proba(far).min() < 1e-9
+
+
 def test_the_temperature_needs_rows():
     X, y, _ = blobs(30)
     assert gaussians().fit(X, y).temperature_ == 1

@@ -43,7 +43,8 @@ class DensityClassifier(
     ``T = 1`` this is Bayes' rule. Errors of the log-densities add up over many columns and would
     make the probabilities overconfident, so a temperature T above 1 is set on rows that the
     densities have not seen, after the idea of temperature scaling. With uneven priors, `predict`
-    depends on the temperature too.
+    depends on the temperature too. Rows unlike any of these n would still have a probability of 0
+    for their own class, so the prior has a weight of ``1 / (n + 2)`` in each probability.
 
     The p-value of a class is the share of its own rows that are no more likely than x under its
     density: where all p-values are small, x belongs to none of the classes, and can be rejected.
@@ -68,7 +69,7 @@ class DensityClassifier(
         The rows that p-values and the temperature come from. "auto" uses the held-out scores that
         `AutoDensity` and `StackedDensity` keep. For other estimators it holds out a fifth of each
         class, if `reject` is set or every class has at least 20 rows. A fraction holds out that
-        part in any case. With None there are no p-values, and the temperature is 1.
+        part in any case. With None there are no p-values, and `predict_proba` is Bayes' rule.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the estimator.
@@ -86,6 +87,9 @@ class DensityClassifier(
 
     temperature_ : float
         Divisor of the log-densities in `predict_proba`, at least 1.
+
+    prior_weight_ : float
+        Weight of the priors in `predict_proba`.
 
     calibration_scores_ : list of ndarray or None
         Log-densities, in ascending order, of rows of each class that its density has not seen.
@@ -207,12 +211,15 @@ class DensityClassifier(
                 scores.append(density.held_out_scores_[is_known])
                 unseen.append(own[is_known])
         self.calibration_scores_ = [np.sort(lowered(own)) for own in scores] or None
-        self.temperature_ = 1.0
+        self.temperature_, self.prior_weight_ = 1.0, 0.0
         if scores:
             rows = np.concatenate(unseen)
             joint = self._scores(safe_indexing(X, rows))
             joint[np.arange(len(rows)), label[rows]] = np.concatenate(scores)
-            self.temperature_ = temperature(joint, label[rows], self.priors_, weight[rows])
+            self.prior_weight_ = 1 / (len(rows) + 2)  # Laplace's rule of succession
+            self.temperature_ = temperature(
+                joint, label[rows], self.priors_, self.prior_weight_, weight[rows]
+            )
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         self._warn_of_few_rows()
         return self
@@ -333,7 +340,10 @@ class DensityClassifier(
         log_proba : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        return log_proba(self._log_densities(X), self.priors_, self.temperature_)
+        return self._log_proba(self._log_densities(X))
+
+    def _log_proba(self, log_density):
+        return log_proba(log_density, self.priors_, self.temperature_, self.prior_weight_)
 
     def predict_proba(self, X):
         """Return the probability of each class.
@@ -364,7 +374,7 @@ class DensityClassifier(
             Values of `classes_`, or `unknown_label`.
         """
         own = self._log_densities(X)
-        labels = self.classes_[log_proba(own, self.priors_, self.temperature_).argmax(axis=1)]
+        labels = self.classes_[self._log_proba(own).argmax(axis=1)]
         if self.reject is None:
             return labels
         is_rejected = self._p_values(own).max(axis=1) <= self.reject
@@ -436,16 +446,18 @@ class DensityClassifier(
         return hasattr(self, "estimators_")
 
 
-def log_proba(log_density, priors, temperature):
+def log_proba(log_density, priors, temperature, prior_weight):
     """Return the log-probability of each class from the log-density of each row under each."""
     with np.errstate(divide="ignore"):
-        joint = log_density / temperature + np.log(priors)
+        log_priors = np.log(priors)
+        joint = log_density / temperature + log_priors
         # A row of density 0 under all classes tells nothing about its class.
-        joint[np.isneginf(joint).all(axis=1)] = np.log(priors)
-    return joint - logsumexp(joint, axis=1, keepdims=True)
+        joint[np.isneginf(joint).all(axis=1)] = log_priors
+        posterior = joint - logsumexp(joint, axis=1, keepdims=True)
+        return np.logaddexp(np.log1p(-prior_weight) + posterior, np.log(prior_weight) + log_priors)
 
 
-def temperature(log_density, label, priors, weight):
+def temperature(log_density, label, priors, prior_weight, weight):
     """Return the temperature, of at least 1, with the least log-loss of rows of known classes.
 
     A penalty of one row's nat for each factor e keeps it at 1 where the classes are separable and
@@ -454,7 +466,7 @@ def temperature(log_density, label, priors, weight):
     weight = weight * (priors[label] > 0)
 
     def loss(log_temperature):
-        found = log_proba(log_density, priors, np.exp(log_temperature))
+        found = log_proba(log_density, priors, np.exp(log_temperature), prior_weight)
         losses = -np.maximum(found[np.arange(len(label)), label], LEAST_LOG_PROBA)
         return np.average(losses, weights=weight) + log_temperature / len(label)
 
