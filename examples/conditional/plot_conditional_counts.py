@@ -1,7 +1,7 @@
 """
-===================
+==================
 Predicting a count
-===================
+==================
 
 The age of an abalone is the number of rings in its shell. Counting them takes a microscope; sizes
 and weights take a minute. A `FlowRegressor` finds that the number of rings is discrete: its
@@ -41,10 +41,11 @@ print("P(rings <= 9):", regressor.predict_distribution(few).cdf(9).round(2))
 ConditionalDensityDisplay.from_estimator(regressor, few, y=y_test.iloc[:3])
 
 # %%
-# Along one column, with the others at their medians, the number of rings rises with the weight of
-# the shell, and becomes less certain. The dots are all abalones, whose other columns differ.
+# From the weight of the shell alone, the number of rings is less certain the heavier it is, and more
+# so upwards than downwards.
 
-PredictiveBandsDisplay.from_estimator(regressor, X_train, "shell_weight", y=y_train)
+shell = FlowRegressor(random_state=0).fit(X_train[["shell_weight"]], y_train)
+PredictiveBandsDisplay.from_estimator(shell, X_test[["shell_weight"]], y=y_test)
 
 # %%
 # On the test rows, the distributions are compared with those of a Poisson regression, the usual
