@@ -2,6 +2,7 @@
 
     python benchmarks/conditional.py known --out conditional.jsonl
     python benchmarks/conditional.py tables --data DIR --out conditional.jsonl
+    python benchmarks/conditional.py coverage --data DIR --out conditional.jsonl
     python benchmarks/conditional.py classify --data DIR --out conditional.jsonl
     python benchmarks/conditional.py posterior --out conditional.jsonl
     python benchmarks/conditional.py cost --out conditional.jsonl
@@ -356,7 +357,6 @@ class GaussianProcess(Normal):
 
 REGRESSORS = {
     "FlowRegressor": Flow,
-    "with a fifth held out": partial(Flow, calibration=0.2),
     "HGB quantiles": Boosting,
     "MAPIE CQR": MapieQuantiles,
     "MAPIE CV+": MapieCross,
@@ -366,10 +366,13 @@ REGRESSORS = {
 }
 
 
+CALIBRATIONS = {"by folds": Flow, "by a held-out fifth": partial(Flow, calibration=0.2)}
+
+
 def regress(table, method, seed, data):
     """Return the scores of one contestant on one table."""
     X, y, X_test, y_test = conditional_tables.split(table, data, seed)
-    contestant = REGRESSORS[method](seed)
+    contestant = (REGRESSORS | CALIBRATIONS)[method](seed)
     seconds = timed(contestant.fit, X, y)
     start = time.process_time()
     quantiles = contestant.quantiles(X_test)
@@ -622,11 +625,12 @@ def jobs(args):
                 key = {"what": "cost", "flow": architecture, "seed": 0}
                 key |= dict(zip(("n_outputs", "n_context"), sizes, strict=True))
                 yield key, lambda a=(architecture, *sizes): cost(*a)
-    if args.what == "tables":
+    if args.what in ("tables", "coverage"):
+        methods = CALIBRATIONS if args.what == "coverage" else REGRESSORS
         for table in conditional_tables.TABLES:
             for seed in seeds:
-                for method in args.methods or REGRESSORS:
-                    key = {"what": "tables", "table": table, "method": method, "seed": seed}
+                for method in args.methods or methods:
+                    key = {"what": args.what, "table": table, "method": method, "seed": seed}
                     yield key, lambda a=(table, method, seed, args.data): regress(*a)
     if args.what == "classify":
         for table in conditional_tables.LABELLED:
@@ -645,6 +649,7 @@ SHOWN = {
     "tables": (["table", "n"], "method", {
         "crps": 3, "log_score": 3, "coverage": 3, "width": 2, "seconds": 0,
     }),
+    "coverage": (["table", "n"], "method", {"coverage": 3, "width": 2, "crps": 3}),
     "posterior": (["task", "n"], "method", {"c2st": 3, "seconds": 0}),
     "cost": (["flow", "n_outputs", "n_context"], None, {"ms_without": 2, "ms_with": 2, "ratio": 2}),
     "classify": (["table"], "method", {

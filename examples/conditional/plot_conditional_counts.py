@@ -41,8 +41,8 @@ print("P(rings <= 9):", regressor.predict_distribution(few).cdf(9).round(2))
 ConditionalDensityDisplay.from_estimator(regressor, few, y=y_test.iloc[:3])
 
 # %%
-# From the weight of the shell alone, the number of rings is less certain the heavier it is, and more
-# so upwards than downwards.
+# From the weight of the shell alone, the number of rings is less certain the heavier the shell is,
+# and more so upwards than downwards.
 
 shell = FlowRegressor(random_state=0).fit(X_train[["shell_weight"]], y_train)
 PredictiveBandsDisplay.from_estimator(shell, X_test[["shell_weight"]], y=y_test)
@@ -61,14 +61,16 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 encoder = make_column_transformer((OneHotEncoder(), ["sex"]), remainder=StandardScaler())
 linear = make_pipeline(encoder, PoissonRegressor(alpha=1e-3, max_iter=1000)).fit(X_train, y_train)
 poisson = stats.poisson(linear.predict(X_test))
-for name, log_probability, interval in [
-    ("FlowRegressor", regressor.density_.log_prob(X_test, y_test), regressor.predict_interval(X_test)),
-    ("PoissonRegressor", poisson.logpmf(y_test), np.transpose(poisson.interval(0.9))),
-]:
-    is_inside = (interval[:, 0] <= y_test) & (y_test <= interval[:, 1])
+log_probability = regressor.density_.log_prob(X_test, y_test)
+predictions = {
+    "FlowRegressor": (log_probability, regressor.predict_interval(X_test)),
+    "PoissonRegressor": (poisson.logpmf(y_test), np.transpose(poisson.interval(0.9))),
+}
+for name, (log_probability, interval) in predictions.items():
+    low, high = interval.T
     print(
-        f"{name:16}  log-score {log_probability.mean():.2f}, intervals of 90 %: "
-        f"mean width {np.diff(interval).mean():.1f}, coverage {is_inside.mean():.2f}"
+        f"{name:16}  log-score {log_probability.mean():.2f}, intervals of 90 %: mean width "
+        f"{np.mean(high - low):.1f}, coverage {np.mean((low <= y_test) & (y_test <= high)):.2f}"
     )
 
 # %%
