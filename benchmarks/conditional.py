@@ -496,12 +496,10 @@ TASKS = {"two moons": TwoMoons(), "Gaussian linear": GaussianLinear()}
 
 
 class FlowPosterior:
-    """Our conditional density, with a larger flow, longer training and no dropout."""
+    """Our conditional density, with a larger flow than its default and without dropout."""
 
     def __init__(self, task, seed):
-        flow = skflows.NSFDensity(
-            n_transforms=4, dropout=0.0, max_iter=500, n_iter_no_change=50, bounds=task.bounds
-        )
+        flow = skflows.NSFDensity(n_transforms=4, dropout=0.0, bounds=task.bounds)
         self.density = skflows.ConditionalDensity(flow, random_state=seed)
         self.seed = seed
 

@@ -69,7 +69,7 @@ def test_the_temperature_undoes_overconfidence(calibration):
 
 def test_rows_unlike_those_seen_have_no_probability_of_0():
     X, y, _ = blobs(300)
-    far = X[:1] + [[0.0, 1e4]]
+    far = X[:1] + np.array([[0.0, 1e4]])
     classifier = gaussians(calibration=0.2).fit(X, y)
     n = sum(map(len, classifier.calibration_scores_))
     least = classifier.priors_ / (n + 2)
