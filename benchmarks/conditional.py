@@ -2,7 +2,8 @@
 
     python benchmarks/conditional.py known --out conditional.jsonl
     python benchmarks/conditional.py tables --data DIR --out conditional.jsonl
-    python benchmarks/conditional.py classify --out conditional.jsonl
+    python benchmarks/conditional.py coverage --data DIR --out conditional.jsonl
+    python benchmarks/conditional.py classify --data DIR --out conditional.jsonl
     python benchmarks/conditional.py posterior --out conditional.jsonl
     python benchmarks/conditional.py cost --out conditional.jsonl
     python benchmarks/conditional.py show --out conditional.jsonl
@@ -23,7 +24,6 @@ import numpy as np
 import torch
 from scipy import stats
 from sklearn.compose import make_column_selector, make_column_transformer
-from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -150,10 +150,10 @@ def contains(region, value, period=None):
 
 
 class Flow:
-    """Our regressor, as it is."""
+    """Our regressor, calibrated by its folds or by a part of the rows."""
 
-    def __init__(self, seed):
-        self.model = skflows.FlowRegressor(random_state=seed)
+    def __init__(self, seed, calibration="auto"):
+        self.model = skflows.FlowRegressor(calibration=calibration, random_state=seed)
 
     def fit(self, X, y):
         self.model.fit(X, y)
@@ -366,10 +366,13 @@ REGRESSORS = {
 }
 
 
+CALIBRATIONS = {"by folds": Flow, "by a held-out fifth": partial(Flow, calibration=0.2)}
+
+
 def regress(table, method, seed, data):
     """Return the scores of one contestant on one table."""
     X, y, X_test, y_test = conditional_tables.split(table, data, seed)
-    contestant = REGRESSORS[method](seed)
+    contestant = (REGRESSORS | CALIBRATIONS)[method](seed)
     seconds = timed(contestant.fit, X, y)
     start = time.process_time()
     quantiles = contestant.quantiles(X_test)
@@ -392,32 +395,36 @@ def regress(table, method, seed, data):
 
 # ---- Classification. The last class is left out to be recognised as unknown.
 
-CLASSIFICATION = {"digits": load_digits, "wine": load_wine, "breast cancer": load_breast_cancer}
+
+def density_classifier(X, seed):
+    density = skflows.TableDensity(handle_unknown="rare")
+    if isinstance(X, np.ndarray):
+        density = skflows.NSFDensity(
+            preprocessing="whiten", n_transforms=2, dropout=0.2, input_noise=0.1
+        )
+    return skflows.DensityClassifier(density, random_state=seed)
 
 
-def flow_classifier(seed):
-    flow = skflows.NSFDensity(preprocessing="whiten", n_transforms=2, dropout=0.2, input_noise=0.1)
-    return skflows.DensityClassifier(flow, random_state=seed)
-
-
-def auto_classifier(seed):
-    return skflows.DensityClassifier(skflows.AutoDensity(time_limit=15), random_state=seed)
+def peer(classifier, X):
+    return classifier if isinstance(X, np.ndarray) else make_pipeline(numeric(), classifier)
 
 
 CLASSIFIERS = {
-    "DensityClassifier(NSF)": flow_classifier,
-    "DensityClassifier(Auto)": auto_classifier,
-    "QDA": lambda seed: QuadraticDiscriminantAnalysis(reg_param=0.1),
-    "GaussianNB": lambda seed: GaussianNB(var_smoothing=1e-3),
-    "RandomForest": lambda seed: RandomForestClassifier(300, random_state=seed),
+    "DensityClassifier": density_classifier,
+    "QDA": lambda X, seed: peer(QuadraticDiscriminantAnalysis(reg_param=0.1), X),
+    "GaussianNB": lambda X, seed: peer(GaussianNB(var_smoothing=1e-3), X),
+    "RandomForest": lambda X, seed: peer(RandomForestClassifier(300, random_state=seed), X),
 }
 
 
-def classify(table, method, seed):
+def classify(table, method, seed, data):
     """Return the scores of one contestant on one table."""
-    X, y = CLASSIFICATION[table](return_X_y=True)
+    X, y = conditional_tables.LABELLED[table](data)
+    rows = np.random.default_rng(seed).permutation(len(X))[: conditional_tables.MAX_ROWS]
+    if len(rows) < len(X):
+        X, y = X.iloc[rows].reset_index(drop=True), y.iloc[rows].to_numpy()
     X, X_test, y, y_test = train_test_split(X, y, test_size=0.3, random_state=seed, stratify=y)
-    model = CLASSIFIERS[method](seed)
+    model = CLASSIFIERS[method](X, seed)
     seconds = timed(model.fit, X, y)
     proba = np.clip(model.predict_proba(X_test), 1e-15, 1)
     found = {
@@ -427,7 +434,7 @@ def classify(table, method, seed):
     }
     if len(np.unique(y)) > 2:
         known_class = y != y.max()
-        model = CLASSIFIERS[method](seed).fit(X[known_class], y[known_class])
+        model = CLASSIFIERS[method](X, seed).fit(X[known_class], y[known_class])
         own = hasattr(model, "score_samples")
         score = model.score_samples(X_test) if own else model.predict_proba(X_test).max(axis=1)
         found["unknown_auroc"] = roc_auc_score(y_test != y.max(), score)
@@ -596,7 +603,7 @@ def timed(function, *args):
 
 def jobs(args):
     """Yield the key of each run, and what runs it."""
-    seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
     if args.what == "known":
         for name in KNOWN:
             for n in (500, 5_000):
@@ -616,18 +623,19 @@ def jobs(args):
                 key = {"what": "cost", "flow": architecture, "seed": 0}
                 key |= dict(zip(("n_outputs", "n_context"), sizes, strict=True))
                 yield key, lambda a=(architecture, *sizes): cost(*a)
-    if args.what == "tables":
+    if args.what in ("tables", "coverage"):
+        methods = CALIBRATIONS if args.what == "coverage" else REGRESSORS
         for table in conditional_tables.TABLES:
             for seed in seeds:
-                for method in args.methods or REGRESSORS:
-                    key = {"what": "tables", "table": table, "method": method, "seed": seed}
+                for method in args.methods or methods:
+                    key = {"what": args.what, "table": table, "method": method, "seed": seed}
                     yield key, lambda a=(table, method, seed, args.data): regress(*a)
     if args.what == "classify":
-        for table in CLASSIFICATION:
+        for table in conditional_tables.LABELLED:
             for seed in seeds:
                 for method in args.methods or CLASSIFIERS:
                     key = {"what": "classify", "table": table, "method": method, "seed": seed}
-                    yield key, lambda a=(table, method, seed): classify(*a)
+                    yield key, lambda a=(table, method, seed, args.data): classify(*a)
 
 
 # Of each kind of run: what makes a row of the printed table, what makes a column, and the scores.
@@ -639,6 +647,7 @@ SHOWN = {
     "tables": (["table", "n"], "method", {
         "crps": 3, "log_score": 3, "coverage": 3, "width": 2, "seconds": 0,
     }),
+    "coverage": (["table", "n"], "method", {"coverage": 3, "width": 2, "crps": 3}),
     "posterior": (["task", "n"], "method", {"c2st": 3, "seconds": 0}),
     "cost": (["flow", "n_outputs", "n_context"], None, {"ms_without": 2, "ms_with": 2, "ratio": 2}),
     "classify": (["table"], "method", {
@@ -695,6 +704,7 @@ def main():
     parser.add_argument("--data", help="folder of the tables")
     parser.add_argument("--out", required=True, help="JSON lines of results")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="the others follow")
     parser.add_argument("--methods", nargs="*", help="only these contestants")
     args = parser.parse_args()
     out = Path(args.out)

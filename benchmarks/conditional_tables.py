@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.datasets import load_diabetes
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 
 MAX_ROWS = 2_000
 
 
-def table(data, file, target, **reading):
+def table(data, file, target, dtype=float, **reading):
     """Return X and y of a CSV file, without rows that have no target."""
     frame = pd.read_csv(Path(data, file), skipinitialspace=True, **reading)
     frame = frame.dropna(subset=[target]).reset_index(drop=True)
-    return frame.drop(columns=target), frame[target].astype(float)
+    return frame.drop(columns=target), frame[target].astype(dtype)
 
 
 def wine(data):
@@ -29,6 +29,7 @@ def diabetes(data):
     return load_diabetes(return_X_y=True, as_frame=True)
 
 
+ADULT = {"file": "adult_12k.csv", "na_values": ["?"]}
 TABLES = {
     "diabetes": diabetes,
     "wine alcohol": wine,
@@ -37,7 +38,16 @@ TABLES = {
     "lwage": partial(table, file="mixed/wages.csv", target="lwage"),
     "abalone rings": partial(table, file="abalone.csv", target="rings"),
     "ofp visits": partial(table, file="mixed/ofp.csv", target="ofp"),
-    "adult hours": partial(table, file="adult_12k.csv", target="hours_per_week", na_values=["?"]),
+    "adult hours": partial(table, **ADULT, target="hours_per_week"),
+}
+
+
+LABELLED = {
+    "digits": lambda data: load_digits(return_X_y=True),
+    "wine": lambda data: load_wine(return_X_y=True),
+    "breast cancer": lambda data: load_breast_cancer(return_X_y=True),
+    "hdma deny": partial(table, file="mixed/hdma.csv", target="deny", dtype=object),
+    "adult income": partial(table, **ADULT, target="income", dtype=object),
 }
 
 

@@ -27,14 +27,15 @@ def fitted():
 
 def test_bands(fitted):
     X, y = heteroscedastic(100, seed=1)
-    display = PredictiveBandsDisplay.from_estimator(fitted, X, y=y, grid_resolution=9)
+    series = pd.Series(y, name="price")
+    display = PredictiveBandsDisplay.from_estimator(fitted, X, y=series, grid_resolution=9)
     assert display.grid[0] == X.min() and display.grid[-1] == X.max()
     distribution = fitted.predict_distribution(display.grid[:, None])
     assert np.allclose(display.line_.get_ydata(), distribution.ppf(0.5))
     assert list(display.bands) == [0.9, 0.5]
     assert np.allclose(display.bands[0.5], distribution.ppf([[0.25], [0.75]]))
     assert np.array_equal(display.scatter_.get_offsets()[:, 1], y)
-    assert display.ax_.get_xlabel() == "x0"
+    assert (display.ax_.get_xlabel(), display.ax_.get_ylabel()) == ("x0", "price")
     figure, ax = plt.subplots()
     assert display.plot(ax=ax).figure_ is figure
 
@@ -95,6 +96,7 @@ def test_density_at_rows(fitted):
     assert display.density.shape == (50, 3)
     assert np.allclose(np.trapezoid(display.density, display.grid, axis=0), 1, atol=0.02)
     assert len(display.axes_) == 3
+    assert display.axes_[0].get_xlabel() == "y"
     with pytest.raises(ValueError, match="column='x' is for a TableDensity"):
         ConditionalDensityDisplay.from_estimator(fitted, X, column="x")
     with pytest.raises(ValueError, match="6 at most"):

@@ -67,6 +67,18 @@ def test_the_temperature_undoes_overconfidence(calibration):
     assert 6 < stacked.temperature_ < 10
 
 
+def test_rows_unlike_those_seen_have_no_probability_of_0():
+    X, y, _ = blobs(300)
+    far = X[:1] + np.array([[0.0, 1e4]])
+    classifier = gaussians(calibration=0.2).fit(X, y)
+    n = sum(map(len, classifier.calibration_scores_))
+    least = classifier.priors_ / (n + 2)
+    proba = classifier.predict_proba(far)[0]
+    assert classifier.prior_weight_ == 1 / (n + 2)
+    assert (proba >= least).all() and proba.min() == pytest.approx(least[proba.argmin()], rel=1e-3)
+    assert gaussians(calibration=None).fit(X, y).predict_proba(far).min() < 1e-9
+
+
 def test_the_temperature_needs_rows():
     X, y, _ = blobs(30)
     assert gaussians().fit(X, y).temperature_ == 1
@@ -214,10 +226,10 @@ def test_classes_of_a_table_share_kinds_and_categories(as_frame, tmp_path):
     )
     X = table if as_frame else table.to_numpy()
     density = TableDensity(max_iter=1, cv=2)
-    classifier = DensityClassifier(density, reject=0.1, random_state=0).fit(X, y)
+    classifier = DensityClassifier(density, reject=0.1, calibration=0.25, random_state=0).fit(X, y)
     first, second = (own.columns_["kind"].tolist() for own in classifier.estimators_)
     assert first == second == ["categorical", "ordinal", "continuous"]
-    assert [len(scores) for scores in classifier.calibration_scores_] == [50, 40]
+    assert [len(scores) for scores in classifier.calibration_scores_] == [12, 10]
     proba = classifier.predict_proba(X)
     assert np.isfinite(classifier._log_densities(X)).all()
     assert (classifier.classes_[proba.argmax(axis=1)] == y).mean() > 0.8
@@ -226,6 +238,28 @@ def test_classes_of_a_table_share_kinds_and_categories(as_frame, tmp_path):
     assert classifier.predict(odd if as_frame else odd.to_numpy()) == ["unknown"]
     classifier.save(tmp_path / "classifier.skflows")
     assert np.allclose(skflows.load(tmp_path / "classifier.skflows").predict_proba(X), proba)
+
+
+def test_rows_that_calibrate_a_table_share_categories_alone():
+    """New rows would be less likely than them if the map of a number had steps at their values."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"size": np.exp(rng.normal(3, 1, 600)).round(), "color": "red"})
+    is_used = np.arange(600) < 500
+    X.loc[~is_used, "color"] = "green"
+    assert not X["size"][~is_used].isin(X["size"][is_used]).all()
+
+    def schema(rows, weight):
+        return TableDensity()._share_columns(rows, np.random.RandomState(0), weight).columns
+
+    shared, own = schema(X, 1.0 * is_used), schema(X[is_used], None)
+    assert shared.columns[1].parts[0].levels == ["green", "red"]
+    numbers = X["size"].to_numpy()
+    maps = [found.columns[0].parts[0].maps["quantile"] for found in (shared, own)]
+    assert np.array_equal(*(found.forward(numbers)[0] for found in maps))
+    assert not np.array_equal(
+        maps[0].forward(numbers)[0],
+        schema(X, None).columns[0].parts[0].maps["quantile"].forward(numbers)[0],
+    )
 
 
 def test_too_few_rows_of_a_class():

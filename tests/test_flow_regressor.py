@@ -17,7 +17,9 @@ from skflows.conditional._regions import (
     HighestDensity,
     JointHighestDensity,
     conformal_level,
+    translated,
 )
+from skflows.conditional._regressor import row_scores
 
 
 def small(max_iter=20, calibration="auto", prediction="mean", cv=2, **flow):
@@ -188,6 +190,29 @@ def test_levels():
     assert conformal_level(scores, 0.9) == 0.9
     assert conformal_level(scores, 0.96) == 1.0  # too few rows to tell
     assert conformal_level(np.column_stack([scores, scores / 2]), 0.5).tolist() == [0.5, 0.25]
+
+
+def test_scores_of_a_flow_become_those_of_the_mean_of_flows():
+    one = np.random.default_rng(0).random((1000, 2))
+    scores = np.array([[0.0, 0.0], [0.5, 0.5], [1.0, 1.0]])
+    expected = [[0, 0], [0.25, 0.4], [1, 1]]
+    assert translated(scores, one, one * [0.5, 0.8]) == pytest.approx(np.array(expected), abs=1e-3)
+    assert translated(scores, one, one) == pytest.approx(scores)
+
+
+def test_levels_of_folds_are_lower_where_flows_differ():
+    X, y = heteroscedastic(60)
+    regressor = small(40, cv=4, n_iter_no_change=40).fit(X, y)
+    density = regressor.density_
+    context = density._encoded(X)
+    unseen = [
+        row_scores(density._of_flows([i])._distribution(context[rows]), y[rows])
+        for i, rows in enumerate(density.held_out_)
+    ]
+    for name, own in regressor.calibration_scores_.items():
+        one = np.concatenate([scores[name] for scores in unseen])
+        assert (np.diff(own[np.argsort(one)]) >= 0).all()
+        assert 0.8 < np.mean(own) / np.mean(one) < 0.98
 
 
 def test_too_few_rows_for_a_coverage():

@@ -43,7 +43,8 @@ class DensityClassifier(
     ``T = 1`` this is Bayes' rule. Errors of the log-densities add up over many columns and would
     make the probabilities overconfident, so a temperature T above 1 is set on rows that the
     densities have not seen, after the idea of temperature scaling. With uneven priors, `predict`
-    depends on the temperature too.
+    depends on the temperature too. Rows unlike any of these n would still have a probability of 0
+    for their own class, so the prior has a weight of ``1 / (n + 2)`` in each probability.
 
     The p-value of a class is the share of its own rows that are no more likely than x under its
     density: where all p-values are small, x belongs to none of the classes, and can be rejected.
@@ -66,9 +67,9 @@ class DensityClassifier(
 
     calibration : "auto", float or None, default="auto"
         The rows that p-values and the temperature come from. "auto" uses the held-out scores that
-        `AutoDensity`, `StackedDensity` and `TableDensity` keep. For other estimators it holds out a
-        fifth of each class, if `reject` is set or every class has at least 20 rows. A fraction
-        holds out that part in any case. With None there are no p-values, and the temperature is 1.
+        `AutoDensity` and `StackedDensity` keep. For other estimators it holds out a fifth of each
+        class, if `reject` is set or every class has at least 20 rows. A fraction holds out that
+        part in any case. With None there are no p-values, and `predict_proba` is Bayes' rule.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the estimator.
@@ -86,6 +87,9 @@ class DensityClassifier(
 
     temperature_ : float
         Divisor of the log-densities in `predict_proba`, at least 1.
+
+    prior_weight_ : float
+        Weight of the priors in `predict_proba`.
 
     calibration_scores_ : list of ndarray or None
         Log-densities, in ascending order, of rows of each class that its density has not seen.
@@ -188,38 +192,34 @@ class DensityClassifier(
         totals = np.bincount(label, weight, len(self.classes_))
         self.priors_ = totals / totals.sum() if self.priors is None else self._checked_priors()
         random_state = random_state_of(self)
-        template = self._template(X, random_state)
+        seed = random_state.randint(2**31 - 1)
+        is_held_out = self._held_out_rows(label, random_state)
+        template = self._template(X, is_held_out, seed)
         context = self._init_callback_context(max_subtasks=len(self.classes_))
         context.call_on_fit_task_begin(**task)
         self.estimators_, scores, unseen = [], [], []
-        fraction = self._held_out_fraction(np.bincount(label).min())
-        for k, name in enumerate(self.classes_):
-            own = np.flatnonzero(label == k)
-            n_held_out = 0 if fraction is None else max(1, round(fraction * len(own)))
-            if len(own) - n_held_out < 2:
-                raise ValueError(
-                    f"class {name} has {len(own)} sample(s) in y, {n_held_out} of them for "
-                    "calibration; at least 2 others are needed to fit a density."
-                )
-            order = random_state.permutation(own) if n_held_out else own
-            held_out, rest = np.sort(order[:n_held_out]), np.sort(order[n_held_out:])
-            own_rows = safe_indexing(X, rest), uneven(weight[rest])
+        for k in range(len(self.classes_)):
+            own = np.flatnonzero((label == k) & ~is_held_out)
+            own_rows = safe_indexing(X, own), uneven(weight[own])
             density = fit_subtask(context, self, clone(template), *own_rows)
             self.estimators_.append(density)
-            if n_held_out:
-                scores.append(density.score_samples(safe_indexing(X, held_out)))
-                unseen.append(held_out)
+            if is_held_out.any():
+                unseen.append(np.flatnonzero((label == k) & is_held_out))
+                scores.append(density.score_samples(safe_indexing(X, unseen[-1])))
             elif self.calibration is not None and hasattr(density, "held_out_scores_"):
-                is_held_out = ~np.isnan(density.held_out_scores_)
-                scores.append(density.held_out_scores_[is_held_out])
-                unseen.append(own[is_held_out])
+                is_known = ~np.isnan(density.held_out_scores_)
+                scores.append(density.held_out_scores_[is_known])
+                unseen.append(own[is_known])
         self.calibration_scores_ = [np.sort(lowered(own)) for own in scores] or None
-        self.temperature_ = 1.0
+        self.temperature_, self.prior_weight_ = 1.0, 0.0
         if scores:
             rows = np.concatenate(unseen)
             joint = self._scores(safe_indexing(X, rows))
             joint[np.arange(len(rows)), label[rows]] = np.concatenate(scores)
-            self.temperature_ = temperature(joint, label[rows], self.priors_, weight[rows])
+            self.prior_weight_ = 1 / (len(rows) + 2)  # Laplace's rule of succession
+            self.temperature_ = temperature(
+                joint, label[rows], self.priors_, self.prior_weight_, weight[rows]
+            )
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         self._warn_of_few_rows()
         return self
@@ -245,21 +245,40 @@ class DensityClassifier(
             kwargs = {"dtype": None, "ensure_all_finite": False}
         return validate_data(self, X, reset=reset, **kwargs)
 
-    def _template(self, X, random_state):
+    def _held_out_rows(self, label, random_state):
+        """Return which rows calibrate, a part of each class, and no density is fitted to."""
+        is_held_out = np.zeros(len(label), dtype=bool)
+        fraction = self._held_out_fraction(np.bincount(label).min())
+        for k, name in enumerate(self.classes_):
+            own = np.flatnonzero(label == k)
+            n_held_out = 0 if fraction is None else max(1, round(fraction * len(own)))
+            if len(own) - n_held_out < 2:
+                raise ValueError(
+                    f"class {name} has {len(own)} sample(s) in y, {n_held_out} of them for "
+                    "calibration; at least 2 others are needed to fit a density."
+                )
+            if n_held_out:
+                is_held_out[random_state.permutation(own)[:n_held_out]] = True
+        return is_held_out
+
+    def _template(self, X, is_held_out, seed):
         """Return the estimator with a seed, and with what kinds of columns all rows have."""
         template = clone(self.estimator)
         params = template.get_params(deep=False) if hasattr(template, "get_params") else {}
-        seed = random_state.randint(2**31 - 1)
         if "random_state" in params and params["random_state"] is None:
             template.set_params(random_state=seed)
-        set_columns(template, X, discrete_gaps(X), seed)
+        set_columns(template, X, discrete_gaps(X), seed, 1.0 - is_held_out)
         return template
 
     def _held_out_fraction(self, n_least):
         """Return the fraction of the rows to hold out, if the smallest class has n_least rows."""
         if not isinstance(self.calibration, str):
             return self.calibration
-        holds_out_itself = getattr(type(self.estimator), "_held_out_scores", None) == "folds"
+        kind = type(self.estimator)
+        # Folds of a table with the same columns as all rows are not as new as other rows.
+        holds_out_itself = getattr(kind, "_held_out_scores", None) == "folds" and not hasattr(
+            kind, "_share_columns"
+        )
         is_small = self.reject is None and n_least < LEAST_ROWS
         return None if is_small or holds_out_itself else HELD_OUT
 
@@ -321,7 +340,10 @@ class DensityClassifier(
         log_proba : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        return log_proba(self._log_densities(X), self.priors_, self.temperature_)
+        return self._log_proba(self._log_densities(X))
+
+    def _log_proba(self, log_density):
+        return log_proba(log_density, self.priors_, self.temperature_, self.prior_weight_)
 
     def predict_proba(self, X):
         """Return the probability of each class.
@@ -352,7 +374,7 @@ class DensityClassifier(
             Values of `classes_`, or `unknown_label`.
         """
         own = self._log_densities(X)
-        labels = self.classes_[log_proba(own, self.priors_, self.temperature_).argmax(axis=1)]
+        labels = self.classes_[self._log_proba(own).argmax(axis=1)]
         if self.reject is None:
             return labels
         is_rejected = self._p_values(own).max(axis=1) <= self.reject
@@ -424,16 +446,18 @@ class DensityClassifier(
         return hasattr(self, "estimators_")
 
 
-def log_proba(log_density, priors, temperature):
+def log_proba(log_density, priors, temperature, prior_weight):
     """Return the log-probability of each class from the log-density of each row under each."""
     with np.errstate(divide="ignore"):
-        joint = log_density / temperature + np.log(priors)
+        log_priors = np.log(priors)
+        joint = log_density / temperature + log_priors
         # A row of density 0 under all classes tells nothing about its class.
-        joint[np.isneginf(joint).all(axis=1)] = np.log(priors)
-    return joint - logsumexp(joint, axis=1, keepdims=True)
+        joint[np.isneginf(joint).all(axis=1)] = log_priors
+        posterior = joint - logsumexp(joint, axis=1, keepdims=True)
+        return np.logaddexp(np.log1p(-prior_weight) + posterior, np.log(prior_weight) + log_priors)
 
 
-def temperature(log_density, label, priors, weight):
+def temperature(log_density, label, priors, prior_weight, weight):
     """Return the temperature, of at least 1, with the least log-loss of rows of known classes.
 
     A penalty of one row's nat for each factor e keeps it at 1 where the classes are separable and
@@ -442,7 +466,7 @@ def temperature(log_density, label, priors, weight):
     weight = weight * (priors[label] > 0)
 
     def loss(log_temperature):
-        found = log_proba(log_density, priors, np.exp(log_temperature))
+        found = log_proba(log_density, priors, np.exp(log_temperature), prior_weight)
         losses = -np.maximum(found[np.arange(len(label)), label], LEAST_LOG_PROBA)
         return np.average(losses, weights=weight) + log_temperature / len(label)
 
@@ -463,21 +487,23 @@ def discrete_gaps(X):
     return {[*columns][j]: gap for j, gap in gaps.items()}
 
 
-def set_columns(estimator, X, gaps, seed):
+def set_columns(estimator, X, gaps, seed, weight):
     """Tell an estimator, or those inside it, what all rows tell about the columns.
 
     These are the kinds and levels for a density of tables, and `discrete` for others, if "auto".
+    Rows of weight 0, which calibrate, tell a density of tables the names of categories only: it
+    has a map of each number, set from data.
     """
     params = estimator.get_params() if hasattr(estimator, "get_params") else {}
     if hasattr(estimator, "_share_columns"):
-        estimator._share_columns(X, np.random.RandomState(seed))
+        estimator._share_columns(X, np.random.RandomState(seed), weight)
     elif "discrete" in params:
         if isinstance(params["discrete"], str):
             estimator.set_params(discrete=gaps)
     elif not isinstance(estimator, Pipeline):  # whose last step sees other columns
         for name, value in params.items():
             if "__" not in name:
-                set_columns(value, X, gaps, seed)
+                set_columns(value, X, gaps, seed, weight)
 
 
 def takes_categories(estimator):

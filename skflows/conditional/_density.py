@@ -288,11 +288,12 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             return self.cv
         return N_FOLDS if FOLDED_ROWS[0] <= n <= FOLDED_ROWS[1] else None
 
-    def _member(self, i):
-        """Return the density of a single flow."""
-        member = copy.copy(self)
-        member.flows_, member._signs = [self.flows_[i]], [self._signs[i]]
-        return member
+    def _of_flows(self, indices):
+        """Return the density of some of the flows."""
+        density = copy.copy(self)
+        density.flows_ = [self.flows_[i] for i in indices]
+        density._signs = [self._signs[i] for i in indices]
+        return density
 
     def _splits(self, rows, is_weighted, random_state):
         """Return pairs of training rows and held-out rows, None for those that the flow chooses."""

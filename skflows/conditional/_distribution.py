@@ -330,6 +330,9 @@ class ConditionalDistribution:
         The edges are quantiles of the flows, so that cells are narrow where the density is high.
         Those of different flows are at different levels, in order not to meet.
         """
+        if len(self._density.flows_) == 1 and not self._density._circle:
+            edges, (levels,) = self._nodes()
+            return edges, np.tile(np.diff(norm.cdf(levels)), (len(edges), 1))
         edges = np.sort(self._edges(), axis=1)
         return edges, np.diff(self._continuous_cdf(edges.T).T, axis=1)
 

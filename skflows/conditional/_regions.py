@@ -28,6 +28,26 @@ def conformal_level(scores, coverage):
     return np.sort(scores, axis=0)[rank - 1]
 
 
+def translated(scores, one, mean):
+    """Return the scores under a mean of models that correspond to scores under one of them.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n,) or (n, n_outputs)
+        Scores from 0 to 1 under one model.
+    one, mean : ndarray of shape (m,) or (m, n_outputs)
+        Scores of the same rows under one model and under the mean.
+
+    Returns
+    -------
+    scores : ndarray of shape (n,) or (n, n_outputs)
+        The quantiles of `mean` that the scores are of `one`.
+    """
+    if scores.ndim > 1:
+        return np.column_stack([*map(translated, scores.T, one.T, mean.T)])
+    return np.interp(scores, *(np.sort([0, *own, 1]) for own in (one, mean)))
+
+
 def central_scores(distribution, y):
     """Return the probability of the narrowest central interval that contains y."""
     return np.abs(2 * distribution._continuous_cdf(distribution._unrolled(y)) - 1)

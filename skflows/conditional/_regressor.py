@@ -23,9 +23,11 @@ from ._regions import (
     central_scores,
     conformal_level,
     possible_ends,
+    translated,
 )
 
 HELD_OUT = 0.2
+SEEN_ROWS = 50  # of each fold, which tell how scores of one flow differ from those of the mean
 LEAST_ROWS = 40  # from which calibration="auto" holds some out
 
 
@@ -56,8 +58,8 @@ class FlowRegressor(
         holds out, if there are any; otherwise, from 40 rows on, it holds out a fifth of the rows.
         A fraction holds out that part of the rows, in any case. With held-out rows, the coverage
         is guaranteed on average over tables. Folds leave more rows for training, but their coverage
-        is approximate: they have been used for early stopping, and where the flows differ, their
-        mean is wider than each of them, and intervals contain more. None saves the time.
+        is approximate: they have been used for early stopping, and how scores of one flow differ
+        from those of the mean of all is estimated on training rows. None saves the time.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the density.
@@ -158,15 +160,13 @@ class FlowRegressor(
                 density.set_params(cv=None)
         callbacks = self._init_callback_context(max_subtasks=1)
         callbacks.call_on_fit_task_begin(**task)
-        self.calibration_scores_, scores = None, []
+        self.calibration_scores_ = None
         if fraction is None:
             with subtask(callbacks, density, task):
                 context = density._fit(X, y, sample_weight)
             is_calibrated = self.calibration is not None and density.held_out_[0] is not None
-            for i, held_out in enumerate(density.held_out_ if is_calibrated else ()):
-                # Encoded without their own y, as rows of training are.
-                distribution = density._member(i)._distribution(context[held_out])
-                scores.append(row_scores(distribution, safe_indexing(y, own[held_out])))
+            if is_calibrated:  # by rows encoded without their own y, as those of training are
+                self.calibration_scores_ = fold_scores(density, context, safe_indexing(y, own))
         else:
             check_takes_fewer_rows(density.cv)
             order = random_state.permutation(own)
@@ -175,11 +175,7 @@ class FlowRegressor(
             with subtask(callbacks, density, task):
                 density.fit(*(safe_indexing(part, rest) for part in (X, y, weight)))
             distribution = density.predict_distribution(safe_indexing(X, held_out))
-            scores.append(row_scores(distribution, safe_indexing(y, held_out)))
-        if scores:
-            self.calibration_scores_ = {
-                name: np.concatenate([part[name] for part in scores]) for name in scores[0]
-            }
+            self.calibration_scores_ = row_scores(distribution, safe_indexing(y, held_out))
         self.density_ = density
         for name in ("n_features_in_", "feature_names_in_", "n_outputs_"):
             vars(self).pop(name, None)
@@ -382,6 +378,37 @@ def check_takes_fewer_rows(cv):
             "density.cv lists rows of the whole table, of which a calibration fraction takes some "
             "away: use calibration='auto', which calibrates by these splits, or a splitter."
         )
+
+
+def fold_scores(density, context, y):
+    """Return the scores of rows under the mean of the flows, from those of unseen rows under one.
+
+    Where the flows differ, their mean is wider and better than each of them, and scores under it
+    are lower. Rows that several flows have seen tell by how much.
+    """
+
+    def scores_of(flows, rows):
+        distribution = density._of_flows(flows)._distribution(context[rows])
+        return row_scores(distribution, safe_indexing(y, rows))
+
+    unseen, one, mean = [], [], []
+    for i, held_out in enumerate(density.held_out_):
+        unseen.append(scores_of([i], held_out))
+        some = held_out[:: -(-len(held_out) // SEEN_ROWS)]
+        seen_by = [j for j, own in enumerate(density.held_out_) if not np.isin(some, own).any()]
+        if len(seen_by) > 1:
+            one += [scores_of([j], some) for j in seen_by]
+            mean += len(seen_by) * [scores_of(seen_by, some)]
+    unseen, one, mean = map(joined, (unseen, one, mean))
+    return {
+        name: translated(own, one[name], mean[name]) if one else own for name, own in unseen.items()
+    }
+
+
+def joined(scores):
+    """Return the scores of several parts of the rows as one."""
+    names = scores[0] if scores else ()
+    return {name: np.concatenate([part[name] for part in scores]) for name in names}
 
 
 def row_scores(distribution, y):

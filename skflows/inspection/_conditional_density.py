@@ -15,7 +15,7 @@ from ._common import (
     check_matplotlib,
     panel_grid,
 )
-from ._predictive_bands import check_single_output
+from ._predictive_bands import check_single_output, name_of
 
 TAIL = 1e-3  # probability beyond each end of the picture
 MAX_STEMS = 200
@@ -90,7 +90,8 @@ class ConditionalDensityDisplay:
             X has there is marked. The atoms of a number are left out.
 
         y : array-like of shape (n_rows,), default=None
-            The observed values, which are then marked. Those of a table are in X.
+            The observed values, which are then marked. The axes have the name of a Series. Those
+            of a table are in X.
 
         grid_resolution : int, default=200
             Number of values of y, unless it is discrete.
@@ -126,7 +127,7 @@ class ConditionalDensityDisplay:
                     "single output."
                 )
             found = _output(estimator, X, grid_resolution)
-            found["y"] = None if y is None else np.ravel(y)
+            found |= {"y": None if y is None else np.ravel(y), "name": name_of(y)}
         return cls(**found).plot(ax=ax)
 
     def plot(self, ax=None):

@@ -42,6 +42,9 @@ class PredictiveBandsDisplay:
     x, y : ndarray of shape (n_samples,), default=None
         Rows to show beside the bands.
 
+    name : str, default="y"
+        Name of y.
+
     Attributes
     ----------
     line_ : matplotlib Line2D
@@ -72,13 +75,14 @@ class PredictiveBandsDisplay:
     >>> display = PredictiveBandsDisplay.from_estimator(regressor, X, y=y)
     """
 
-    def __init__(self, *, grid, median, bands, feature_name, x=None, y=None):
+    def __init__(self, *, grid, median, bands, feature_name, x=None, y=None, name="y"):
         self.grid = grid
         self.median = median
         self.bands = bands
         self.feature_name = feature_name
         self.x = x
         self.y = y
+        self.name = name
 
     @classmethod
     def from_estimator(
@@ -98,7 +102,7 @@ class PredictiveBandsDisplay:
             The feature, a column of numbers, by index or by name.
 
         y : array-like of shape (n_samples,), default=None
-            Target of the rows, which are then shown.
+            Target of the rows, which are then shown. The axis has the name of a Series.
 
         levels : sequence of float, default=(0.5, 0.9)
             Probabilities of the central intervals.
@@ -137,6 +141,7 @@ class PredictiveBandsDisplay:
             feature_name=name if isinstance(name, str) else f"x{name}",
             x=None if y is None else x,
             y=None if y is None else np.ravel(y).astype(float),
+            name=name_of(y),
         ).plot(ax=ax)
 
     def plot(self, ax=None):
@@ -178,7 +183,7 @@ class PredictiveBandsDisplay:
         shown = np.concatenate([*ends, [] if self.y is None else self.y])
         ax.set(
             xlabel=self.feature_name,
-            ylabel="y",
+            ylabel=self.name,
             xlim=(self.grid.min(), self.grid.max()),
             ylim=view_limits(shown),
         )
@@ -194,6 +199,12 @@ def check_single_output(estimator):
         raise ValueError(
             f"y has {estimator.n_outputs_} columns, and this display shows one: fit to one of them."
         )
+
+
+def name_of(y):
+    """Return the name of a Series, or "y"."""
+    name = getattr(y, "name", None)
+    return "y" if name is None else str(name)
 
 
 def _column(X, name):

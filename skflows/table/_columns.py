@@ -478,7 +478,8 @@ class Schema:
     random_state : RandomState
         For noise on lattices.
     weight : ndarray of shape (n_samples,), optional
-        Importance of each row.
+        Importance of each row. Those of weight 0 may have categories that others have not, and
+        count for nothing else.
     """
 
     def __init__(
@@ -489,15 +490,19 @@ class Schema:
         self.names = names
         self.columns = []
         for name, column in zip(names, frame.columns, strict=True):
-            if not column.known.any():
+            decision = given.get(name) or decide(column)
+            used, own = column, weight
+            if column.role in ("number", "datetime") and decision.kind != "categorical":
+                is_used = weight > 0
+                used, own = column.take(is_used), weight[is_used]
+            if not used.known.any():
                 raise ValueError(
-                    f"column {name!r} has no known value in the {len(frame)} rows of this fit: "
+                    f"column {name!r} has no known value in the {len(own)} rows of this fit: "
                     "leave it out."
                 )
-            decision = given.get(name) or decide(column)
-            own, missing = weight[column.known], weight[~column.known].sum()
+            own, missing = own[used.known], own[~used.known].sum()
             setting = ColumnSetting(name, handle_unknown, random_state, own, missing)
-            self.columns.append(ColumnModel(column, decision, setting, models_gaps))
+            self.columns.append(ColumnModel(used, decision, setting, models_gaps))
         self.of_column, self.parts = [], []
         self.flag_of = {}  # the variable that says whether the value of another is missing
         for column in self.columns:

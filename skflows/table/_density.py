@@ -306,10 +306,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             frame, names, self.columns, self.handle_unknown, models_gaps, random_state, weight
         )
 
-    def _share_columns(self, X, random_state):
+    def _share_columns(self, X, random_state, weight):
         """Find kinds and levels now, so that clones fitted to parts of X have them in common."""
         frame = self._read(X, reset=True)
-        return self.set_params(columns=self._schema_of(frame, random_state))
+        return self.set_params(columns=self._schema_of(frame, random_state, weight))
 
     def _attributes(self, done, splits, weight, is_used, n_rows):
         """Return the attributes of a density that consists of fitted components."""

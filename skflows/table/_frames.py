@@ -33,6 +33,9 @@ class Column(NamedTuple):
     dtype: str
     categories: list | None = None
 
+    def take(self, index):
+        return self._replace(values=self.values[index], known=self.known[index])
+
 
 class Frame(NamedTuple):
     """A table as a list of columns, with the library it comes from."""
@@ -47,10 +50,7 @@ class Frame(NamedTuple):
         return len(self.columns[0].known)
 
     def take(self, index):
-        columns = [
-            column._replace(values=column.values[index], known=column.known[index])
-            for column in self.columns
-        ]
+        columns = [column.take(index) for column in self.columns]
         return Frame(columns, self.names, self.library, self.dtype)
 
 
