@@ -16,7 +16,6 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from sklearn.base import clone
 
 from skflows import ConditionalDensity, GlowDensity, VideoFlowDensity
 from skflows.training.flow_fit import TRAINING_SHARE
@@ -92,15 +91,7 @@ class VideoFlow:
 
     def score(self, rows):
         whole = log_density(self.density.flow_, rows)
-        # The same weights, for windows of the frames that are given.
-        shorter = clone(self.density)._build_bijection(N_SEEN * SIZE)
-        own = shorter.state_dict()
-        fitted = self.density.flow_.bijection.state_dict()
-        shorter.load_state_dict(
-            {key: fitted[key] if fitted[key].shape == own[key].shape else own[key] for key in own}
-        )
-        flow = type(self.density.flow_)(self.density.flow_.preprocess, shorter.double().eval())
-        first = log_density(flow, rows[:, : N_SEEN * SIZE])
+        first = log_density(self.density.flow_, rows[:, : N_SEEN * SIZE])
         return whole, whole - first
 
     def predict(self, frames, seed, temperature):

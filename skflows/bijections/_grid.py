@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..nn.convolutional import ConvolutionalNet, DilatedNet
+from ..nn.vjp import as_leaf, by_autograd
 from ._base import Bijection
 from ._coupling import Coupling
 from ._linear import Permutation
@@ -228,42 +229,65 @@ class FrameAutoregressive(Bijection):
         )
 
     def forward(self, x, context=None):
-        z, log_det = self.bijection(*self._frames_and_features(x, context))
-        return z.reshape(x.shape), log_det.reshape(*x.shape[:-1], -1).sum(-1)
+        z, log_det = self.bijection(self._rows(x), self._features(x, context))
+        return self._joined(z, log_det, x)
 
     def inverse(self, z, context=None):
         previous = [torch.zeros_like(_marked(self._frames(z)[..., 0, :, :]))] * self.n_previous
         rows, log_dets = [], []
         for latent in self._frames(z).flatten(-2).unbind(-2):
-            features = self._features(torch.cat(previous, -1), context)
+            features = self._features_given(previous, context)
             x, log_det = self.bijection.inverse(latent, features)
             previous = [*previous, _marked(x.unflatten(-1, self.positions))][1:]
             rows.append(x)
             log_dets.append(log_det)
         return torch.cat(rows, -1), sum(log_dets)
 
-    def initialize(self, x, weight=None, context=None):
-        frames, features = self._frames_and_features(x, context)
-        if weight is not None:
-            weight = weight.repeat_interleave(len(frames) // len(x))
-        self.bijection.initialize(frames, weight, features)
+    def vjp(self, x, context=None):
+        (features,), through_net = by_autograd(
+            lambda x: (self._features(x, context),), x, list(self.net.parameters())
+        )
+        features = as_leaf(features)
+        (z, log_det), through_frames = self.bijection.vjp(self._rows(x), features)
 
-    def _frames_and_features(self, x, context):
-        """Return the frames of all rows, as rows of their own, and the features for each."""
+        def pullback(g, g_log_det, to_x=True):
+            shares = g_log_det.repeat_interleave(z.shape[-2] // g.shape[-2], -1)
+            g_frames, own = through_frames(self._rows(g), shares, to_x=to_x)
+            g_seen, of_net = through_net(features.grad, to_x=to_x)
+            return g_frames.reshape(x.shape) + g_seen if to_x else None, own + of_net
+
+        return self._joined(z, log_det, x), pullback
+
+    def initialize(self, x, weight=None, context=None):
+        rows = self._rows(x)
+        if weight is not None:
+            weight = weight.repeat_interleave(len(rows) // len(x))
+        self.bijection.initialize(rows, weight, self._features(x, context))
+
+    def _features(self, x, context):
+        """Return the features for each frame of all rows."""
         frames = self._frames(x)
         n_frames = frames.shape[-3]
         marked = F.pad(_marked(frames), (0, 0, 0, 0, self.n_previous, 0))
-        previous = [marked[..., i : i + n_frames, :, :] for i in range(self.n_previous)]
+        previous = [
+            marked[..., i : i + n_frames, :, :].flatten(-4, -3) for i in range(self.n_previous)
+        ]
         if context is not None:
             context = context.repeat_interleave(n_frames, -2)
-        features = self._features(torch.cat(previous, -1).flatten(-4, -3), context)
-        return frames.flatten(-2).flatten(-3, -2), features
+        return self._features_given(previous, context)
 
-    def _features(self, previous, context):
-        return self.net(previous.flatten(-2).mT, context).mT
+    def _features_given(self, previous, context):
+        return self.net(torch.cat(previous, -1).flatten(-2).mT, context).mT
 
     def _frames(self, x):
         return x.unflatten(-1, (-1, *self.positions))
+
+    def _rows(self, x):
+        """Return the frames of all rows, as rows of their own."""
+        return self._frames(x).flatten(-2).flatten(-3, -2)
+
+    def _joined(self, z, log_det, x):
+        return z.reshape(x.shape), log_det.reshape(*x.shape[:-1], -1).sum(-1)
 
 
 def _marked(frames):

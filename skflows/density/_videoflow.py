@@ -1,4 +1,4 @@
-"""VideoFlow: a Glow of frames, whose latent coordinates are autoregressive over time."""
+"""VideoFlow: a Glow of frames, given the frames before them."""
 
 import math
 from numbers import Integral
@@ -19,9 +19,9 @@ class VideoFlowDensity(MultiscaleDensity):
 
     A row is a window of frames, flattened one after another; all methods take arrays of shape
     ``(n_samples, n_frames, height, width, channels)`` too. Each frame goes through the same
-    multi-scale Glow. At each level, the coordinates that are left behind have a normal prior, whose
-    mean and scale are a convolutional function of those of the last ``n_context_frames`` frames,
-    and of what the frame's deeper levels get.
+    multi-scale Glow. A convolutional network computes features of the ``n_context_frames`` frames
+    before. The couplings see them, and so do the normal priors of the coordinates that each level
+    leaves behind. In the paper, only the priors see the frames before.
 
     Parameters
     ----------

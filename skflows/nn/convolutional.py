@@ -111,7 +111,9 @@ class ConvolutionalNet(nn.Module):
         h = self.input(_channels_last(torch.cat([maps, positions], -1)))
         if self.context_shape is not None:
             maps = _channels_last(_maps(context.mT, self.context_shape))
-            h = h + self.context(F.adaptive_avg_pool2d(maps, self.shape[:2]))
+            if self.context_shape[:2] != self.shape[:2]:
+                maps = F.adaptive_avg_pool2d(maps, self.shape[:2])
+            h = h + self.context(maps)
         elif self.context is not None:
             shift = self.context(context.mT).movedim(-1, 0)
             h = h + shift.reshape(n, -1, 1, 1)
@@ -122,10 +124,24 @@ class ConvolutionalNet(nn.Module):
         return maps.movedim((0, 1, 2), (-1, -4, -3)).flatten(-4, -2)
 
     def vjp(self, x, context=None):
-        """Return the outputs and their pullback (see `skflows.nn.vjp`), by autograd."""
-        parameters = list(self.parameters())
-        (outputs,), pullback = by_autograd(lambda x: (self(x, context),), x, parameters)
-        return outputs, lambda g, to_x=True: pullback(g, to_x=to_x)
+        """Return the outputs and their pullback (see `skflows.nn.vjp`), by autograd.
+
+        The pullback adds the gradient of a context that requires it to its ``grad``.
+        """
+        inputs = list(self.parameters())
+        context_needs_it = context is not None and context.requires_grad
+        if context_needs_it:
+            inputs.append(context)
+        (outputs,), pullback = by_autograd(lambda x: (self(x, context),), x, inputs)
+
+        def through(g, to_x=True):
+            g_x, gradients = pullback(g, to_x=to_x)
+            if context_needs_it:
+                g_context = gradients.pop()
+                context.grad = g_context if context.grad is None else context.grad + g_context
+            return g_x, gradients
+
+        return outputs, through
 
     def _activate(self, h, members):
         units = ACTIVATIONS[self.activation].function(h)
