@@ -181,8 +181,11 @@ class VideoFlowDensity(MultiscaleDensity):
         n_hidden = network["hidden_layer_sizes"][0]
         squeeze, *_ = squeezes = self._frame_squeezes()
         height, width, _ = squeeze.shape
-        features = {"context_shape": (height, width, n_hidden)}
-        features["n_context"] = height * width * n_hidden
+        features = {
+            "context_shape": (height, width, n_hidden),
+            "n_context": height * width * n_hidden,
+            "output_size": 1,  # features know the surroundings, and larger kernels take longer
+        }
         _, *levels = self._levels(squeezes, network | features)  # squeezed for the network already
         size = math.prod(self._shape)
         network["hidden_layer_sizes"] = (n_hidden,) * (N_LAYERS + 1)

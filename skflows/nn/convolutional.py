@@ -49,8 +49,8 @@ class Convolution(nn.Module):
 class ConvolutionalNet(nn.Module):
     """A convolutional network whose last layer starts at 0, with the interface of `ResidualMLP`.
 
-    The first and last layers are 3x3 convolutions, those between them 1x1. Beside its channels, it
-    sees the two coordinates of each position.
+    The first layer is a 3x3 convolution, by default the last one too, and those between them are
+    1x1. Beside its channels, it sees the two coordinates of each position.
 
     Parameters
     ----------
@@ -65,6 +65,8 @@ class ConvolutionalNet(nn.Module):
     context_shape : tuple of int, default=None
         Height, width and channels, if the context is a grid. Each position of the first hidden
         layer then gets the mean of the part of the grid that it covers.
+    output_size : int, default=3
+        Side of the kernel of the last layer. If there are many outputs, it takes most of the time.
     activation : str, default="relu"
         A name in `skflows.nn.activations.ACTIVATIONS`.
     dropout : float, default=0.0
@@ -80,6 +82,7 @@ class ConvolutionalNet(nn.Module):
         hidden_layer_sizes,
         n_context=0,
         context_shape=None,
+        output_size=3,
         activation="relu",
         dropout=0.0,
     ):
@@ -92,7 +95,7 @@ class ConvolutionalNet(nn.Module):
         self.dropout = dropout
         self.input = Convolution(n_in + 2, sizes[0], 3)
         self.hidden = nn.ModuleList(Convolution(a, b, 1) for a, b in pairwise(sizes))
-        self.output = Convolution(sizes[-1], n_out, 3, zero=True)
+        self.output = Convolution(sizes[-1], n_out, output_size, zero=True)
         self.context_shape = context_shape
         self.context: nn.Module | None = None
         if context_shape is not None:
