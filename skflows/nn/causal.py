@@ -63,7 +63,7 @@ class CausalNet(ConvolutionalNet):
         Size of the context.
     n_frames : int, default=1
         Number of frames that the context consists of, one after another. They are spread evenly
-        over the width, with linear interpolation between them.
+        over the width, with linear interpolation between them, and added to every hidden layer.
     activation, dropout
         As of `ConvolutionalNet`.
     """

@@ -112,14 +112,15 @@ class ConvolutionalNet(nn.Module):
         positions = self.positions.to(x.dtype).expand(*members, *self.positions.shape)
         positions = positions.movedim((-3, -2), (0, 1)).expand(*maps.shape[:-1], 2)
         h = self.input(_channels_last(torch.cat([maps, positions], -1)))
-        if self.context_shape is not None:
-            maps = _channels_last(_maps(context.mT, self.context_shape))
-            if self.context_shape[:2] != self.shape[:2]:
-                maps = F.adaptive_avg_pool2d(maps, self.shape[:2])
-            h = h + self.context(maps)
-        elif self.context is not None:
-            shift = self.context(context.mT).movedim(-1, 0)
-            h = h + shift.reshape(n, -1, 1, 1)
+        if self.context is not None:
+            if self.context_shape is None:
+                shift = self.context(context.mT).movedim(-1, 0).reshape(n, -1, 1, 1)
+            else:
+                maps = _channels_last(_maps(context.mT, self.context_shape))
+                if self.context_shape[:2] != self.shape[:2]:
+                    maps = F.adaptive_avg_pool2d(maps, self.shape[:2])
+                shift = self.context(maps)
+            h = h + shift
         for layer in self.hidden:
             update = layer(self._activate(h, members))
             h = h + update if update.shape == h.shape else update
