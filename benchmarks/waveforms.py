@@ -35,23 +35,23 @@ WORDS = {
 }
 SENTENCES = {
     "fit": """
-        The old clock in the hall strikes every hour. | We walked along the river until it was dark.
-        She keeps fresh bread in a wooden box. | My brother plays the violin in the evening.
-        A heavy storm broke over the quiet village. | The train to the north leaves at seven.
-        Put the blue cups on the upper shelf. | Nobody knew who had opened the window.
-        The farmer sold five sheep at the market. | His voice was hoarse after the long speech.
-        Green apples taste sour but they keep well. | The road climbs up to a narrow pass.
-        Children were throwing stones into the pond. | I would rather have tea than coffee.
-        The judge asked him to answer the question. | Thin ice covered the edge of the lake.
-        Her new shoes are too small and hurt. | The cook added garlic, pepper and a bay leaf.
-        They measured the depth of the well twice. | A young fox was hiding under the bridge.
-        The paint on the garden gate is still wet. | Please return the books before next Friday.
-        Smoke rose from the chimney of the mill. | You should choose a larger size of paper.
+        The old clock in the hall strikes every hour. We walked along the river until it was dark.
+        She keeps fresh bread in a wooden box. My brother plays the violin in the evening.
+        A heavy storm broke over the quiet village. The train to the north leaves at seven.
+        Put the blue cups on the upper shelf. Nobody knew who had opened the window.
+        The farmer sold five sheep at the market. His voice was hoarse after the long speech.
+        Green apples taste sour but they keep well. The road climbs up to a narrow pass.
+        Children were throwing stones into the pond. I would rather have tea than coffee.
+        The judge asked him to answer the question. Thin ice covered the edge of the lake.
+        Her new shoes are too small and hurt. The cook added garlic, pepper and a bay leaf.
+        They measured the depth of the well twice. A young fox was hiding under the bridge.
+        The paint on the garden gate is still wet. Please return the books before next Friday.
+        Smoke rose from the chimney of the mill. You should choose a larger size of paper.
     """,
-    "validate": "Yellow leaves were floating on the water. | He fixed the broken chair with glue.",
+    "validate": "Yellow leaves were floating on the water. He fixed the broken chair with glue.",
     "test": """
-        The baker closes his shop at noon on Monday. | Our ship reached the harbour in thick fog.
-        Jane found a silver coin beneath the floor. | Two boys were racing down the steep hill.
+        The baker closes his shop at noon on Monday. Our ship reached the harbour in thick fog.
+        Jane found a silver coin beneath the floor. Two boys were racing down the steep hill.
     """,
 }
 HEIGHTS = 8, 16, 32, 64
@@ -86,7 +86,7 @@ def words(folder):
 
 
 def sentences():
-    """Return what espeak-ng reads of each part, by the first word."""
+    """Return what espeak-ng reads of each part, by the first three words."""
 
     def read(text):
         command = ["espeak-ng", "--stdout", text]
@@ -94,7 +94,7 @@ def sentences():
         return from_wave(io.BytesIO(sound), sum(map(ord, text)))
 
     return {
-        part: {line.split()[0]: read(line) for line in text.replace("|", "\n").strip().split("\n")}
+        part: {"_".join(line.split()[:3]): read(line) for line in text.split(".") if line.strip()}
         for part, text in SENTENCES.items()
     }
 

@@ -114,7 +114,7 @@ flow = WaveFlowDensity(
     batch_size=32,
     discrete=None,
     early_stopping=False,
-    max_iter=6,
+    max_iter=10,
     random_state=0,
 )
 vocoder = ConditionalDensity(flow, cv=None, random_state=0).fit(log_mel(X), X)
