@@ -132,8 +132,8 @@ for name, score in scores.items():
 # Speak
 # -----
 # Each window of the new sentence is drawn given its mel frames. Windows overlap by half, and are
-# faded into each other. After so short a training, loud and hissing sounds are where they should be,
-# but vowels are hoarse. The log-mel distance is the root mean square difference between the mel
+# faded into each other. After so short a training, loud and hissing sounds are where they should
+# be, but vowels are hoarse. The log-mel distance is the root mean square difference between the mel
 # frames of what is spoken and those of the sentence.
 parts = windows(new, LENGTH // 2)
 fade = np.sin(np.pi * (np.arange(LENGTH) + 0.5) / LENGTH)
