@@ -4,20 +4,25 @@
     python benchmarks/waveforms.py vocoder --sounds DIR --out waveforms.jsonl --wav DIR
     python benchmarks/waveforms.py show --out waveforms.jsonl
 
-DIR holds the spoken words of Debian's alsa-utils (/usr/share/sounds/alsa). Lines already in
-``--out`` are not run again.
+DIR holds the spoken words of Debian's alsa-utils (/usr/share/sounds/alsa). Without it, the voice is
+that of espeak-ng, which reads the sentences below. Lines already in ``--out`` are not run again.
 """
 
 import argparse
+import io
 import json
+import subprocess
 import time
 import wave
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+import torch
 from scipy import linalg, signal
 
 from skflows import ConditionalDensity, WaveFlowDensity
+from skflows.training.flow_fit import TRAINING_SHARE
 
 RATE = 8_000
 LENGTH = 512
@@ -27,6 +32,27 @@ WORDS = {
     "fit": ["Front_Center", "Front_Right", "Rear_Center", "Rear_Right", "Side_Left"],
     "validate": ["Front_Left"],
     "test": ["Side_Right", "Rear_Left"],
+}
+SENTENCES = {
+    "fit": """
+        The old clock in the hall strikes every hour. We walked along the river until it was dark.
+        She keeps fresh bread in a wooden box. My brother plays the violin in the evening.
+        A heavy storm broke over the quiet village. The train to the north leaves at seven.
+        Put the blue cups on the upper shelf. Nobody knew who had opened the window.
+        The farmer sold five sheep at the market. His voice was hoarse after the long speech.
+        Green apples taste sour but they keep well. The road climbs up to a narrow pass.
+        Children were throwing stones into the pond. I would rather have tea than coffee.
+        The judge asked him to answer the question. Thin ice covered the edge of the lake.
+        Her new shoes are too small and hurt. The cook added garlic, pepper and a bay leaf.
+        They measured the depth of the well twice. A young fox was hiding under the bridge.
+        The paint on the garden gate is still wet. Please return the books before next Friday.
+        Smoke rose from the chimney of the mill. You should choose a larger size of paper.
+    """,
+    "validate": "Yellow leaves were floating on the water. He fixed the broken chair with glue.",
+    "test": """
+        The baker closes his shop at noon on Monday. Our ship reached the harbour in thick fog.
+        Jane found a silver coin beneath the floor. Two boys were racing down the steep hill.
+    """,
 }
 HEIGHTS = 8, 16, 32, 64
 ORDERS = 1, 2, 4, 8, 16, 32, 64
@@ -42,20 +68,40 @@ SETTINGS = {
 }
 
 
-def word(folder, name):
+def from_wave(file, seed):
     """Return a recording in units of full scale, with noise that is always the same."""
-    with wave.open(str(Path(folder) / f"{name}.wav")) as file:
-        rate = file.getframerate()
-        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 2**15
-    samples = signal.resample_poly(samples, 1, rate // RATE)
-    seed = sum(map(ord, name))
+    with wave.open(file) as recording:
+        rate = recording.getframerate()
+        samples = np.frombuffer(recording.readframes(2**31 - 1), "<i2") / 2**15
+    samples = signal.resample_poly(samples, RATE, rate)
     return samples + NOISE * np.random.default_rng(seed).standard_normal(len(samples))
 
 
-def windows(folder, part, hop):
+def words(folder):
+    """Return the recordings of each part, by name."""
+    return {
+        part: {name: from_wave(f"{folder}/{name}.wav", sum(map(ord, name))) for name in names}
+        for part, names in WORDS.items()
+    }
+
+
+def sentences():
+    """Return what espeak-ng reads of each part, by the first three words."""
+
+    def read(text):
+        command = ["espeak-ng", "--stdout", text]
+        sound = subprocess.run(command, capture_output=True, check=True).stdout
+        return from_wave(io.BytesIO(sound), sum(map(ord, text)))
+
+    return {
+        part: {"_".join(line.split()[:3]): read(line) for line in text.split(".") if line.strip()}
+        for part, text in SENTENCES.items()
+    }
+
+
+def windows(recordings, hop):
     views = [
-        np.lib.stride_tricks.sliding_window_view(word(folder, name), LENGTH)[::hop]
-        for name in WORDS[part]
+        np.lib.stride_tricks.sliding_window_view(x, LENGTH)[::hop] for x in recordings.values()
     ]
     return np.concatenate(views)
 
@@ -143,14 +189,13 @@ def best_gain(x):
 # ---- Parts of the benchmark
 
 
-def heights(folder, record, chosen):
-    fit = [word(folder, name) for name in WORDS["fit"]]
-    test = windows(folder, "test", LENGTH)
+def heights(data, record, chosen):
+    test = windows(data["test"], LENGTH)
     for order in ORDERS:
         if record.wants(f"AR({order})"):
-            covariance = linalg.toeplitz(covariance_of_order(fit, order))
+            covariance = linalg.toeplitz(covariance_of_order(list(data["fit"].values()), order))
             record.add(float(gaussian_log_density(test, covariance).mean()) / LENGTH, 0.0)
-    X, X_val = windows(folder, "fit", HOP), windows(folder, "validate", HOP)
+    X, X_val = windows(data["fit"], HOP), windows(data["validate"], HOP)
     for height in chosen:
         if record.wants(f"WaveFlow, height {height}"):
             started = time.process_time()
@@ -170,58 +215,76 @@ def seconds_to_sample(density):
     return (time.process_time() - started) / 16
 
 
-def vocoder(folder, record, wav):
-    X, test = windows(folder, "fit", HOP), windows(folder, "test", LENGTH)
-    gain = best_gain(windows(folder, "validate", LENGTH))
-    if record.wants("Gaussian given mel frames"):
-        record.add(float(mel_gaussian(test, gain).mean()) / LENGTH, 0.0)
-    if not record.wants("WaveFlow given mel frames"):
-        return
-    flow = WaveFlowDensity(height=16, n_frames=4, max_iter=30, early_stopping=False, **SETTINGS)
-    started = time.process_time()
-    density = ConditionalDensity(flow, cv=None, random_state=0)
-    density.fit(log_mel(X).reshape(len(X), -1), X)
-    seconds = time.process_time() - started
-    mel = log_mel(test).reshape(len(test), -1)
-    distances = {"WaveFlow": [], "Gaussian": []}
-    for name in WORDS["test"]:
-        x = word(folder, name)
-        x = x[: len(x) // (LENGTH // 2) * (LENGTH // 2)]
-        parts = np.lib.stride_tricks.sliding_window_view(x, LENGTH)[:: LENGTH // 2]
-        frames = log_mel(parts)
-        noise = np.random.default_rng(0).standard_normal(len(x))
-        own_noise = np.lib.stride_tricks.sliding_window_view(noise, LENGTH)[:: LENGTH // 2]
-        context = density._encoded(frames.reshape(len(frames), -1))
-        drawn = {
-            "WaveFlow": density._inverse(density.flows_[0], own_noise, context),
-            "Gaussian": np.array(
-                [
-                    linalg.cholesky(mel_covariance(mel, gain), lower=True) @ z
-                    for mel, z in zip(frames, own_noise, strict=True)
-                ]
-            ),
-        }
-        for kind, rows in drawn.items():
-            y = overlap_added(rows, len(x))
-            distances[kind].append(np.sqrt(((log_mel(y) - log_mel(x)) ** 2).mean()))
+def vocoder(data, record, seconds, height, wav):
+    X, test = windows(data["fit"], HOP), windows(data["test"], LENGTH)
+    gain = best_gain(windows(data["validate"], LENGTH))
+    models = {
+        "Gaussian given mel frames": MelGaussian(gain),
+        f"WaveFlow given mel frames, height {height}": MelFlow(seconds, height),
+    }
+    for name, model in models.items():
+        if not record.wants(name):
+            continue
+        started = time.process_time()
+        model.fit(X)
+        taken = time.process_time() - started
+        distances = []
+        for title, x in data["test"].items():
+            x = x[: len(x) // (LENGTH // 2) * (LENGTH // 2)]
+            y = overlap_added(model.sample(log_mel(windows({title: x}, LENGTH // 2))), len(x))
+            distances.append(np.sqrt(((log_mel(y) - log_mel(x)) ** 2).mean()))
             if wav:
-                write(Path(wav) / f"{name}_{kind}.wav", y)
-    record.add(
-        density.score(mel, test) / LENGTH,
-        seconds,
-        log_mel_distance={kind: float(np.mean(d)) for kind, d in distances.items()},
-    )
+                write(Path(wav) / f"{title}_{type(model).__name__}.wav", y)
+        record.add(model.score(test), taken, log_mel_distance=float(np.mean(distances)))
+
+
+class MelGaussian:
+    def __init__(self, gain):
+        self.gain = gain
+
+    def fit(self, X):
+        pass
+
+    def score(self, X):
+        return float(mel_gaussian(X, self.gain).mean()) / LENGTH
+
+    def sample(self, frames):
+        noise = np.random.default_rng(0).standard_normal((len(frames), LENGTH))
+        factors = [linalg.cholesky(mel_covariance(mel, self.gain), lower=True) for mel in frames]
+        return np.array([factor @ z for factor, z in zip(factors, noise, strict=True)])
+
+
+class MelFlow:
+    def __init__(self, seconds, height):
+        flow = WaveFlowDensity(
+            height=height,
+            n_frames=4,
+            max_iter=1000,  # time ends the training
+            time_limit=seconds / TRAINING_SHARE,
+            early_stopping=False,
+            batch_size=16,
+            **SETTINGS,
+        )
+        self.density = ConditionalDensity(flow, cv=None, random_state=0)
+
+    def fit(self, X):
+        with patch("time.monotonic", time.process_time):  # limits count the processor's time
+            self.density.fit(log_mel(X).reshape(len(X), -1), X)
+
+    def score(self, X):
+        return self.density.score(log_mel(X).reshape(len(X), -1), X) / LENGTH
+
+    def sample(self, frames):
+        return self.density.sample(frames.reshape(len(frames), -1), random_state=0)[:, 0]
 
 
 def overlap_added(rows, length):
-    """Return a signal from windows that overlap by half, faded in and out."""
-    fade = np.sin(np.pi * (np.arange(LENGTH) + 0.5) / LENGTH) ** 2
-    total, weight = np.zeros(length), np.full(length, 1e-9)
+    """Return a signal from independent windows that overlap by half, faded in and out."""
+    fade = np.sin(np.pi * (np.arange(LENGTH) + 0.5) / LENGTH)
+    total = np.zeros(length)
     for i, row in enumerate(rows):
-        part = slice(i * LENGTH // 2, i * LENGTH // 2 + LENGTH)
-        total[part] += fade * row
-        weight[part] += fade
-    return total / weight
+        total[i * LENGTH // 2 :][:LENGTH] += fade * row
+    return total
 
 
 def write(path, samples):
@@ -235,18 +298,19 @@ def write(path, samples):
 class Record:
     """Results as JSON lines, each measured once."""
 
-    def __init__(self, path):
+    def __init__(self, path, data):
         self.path = Path(path)
+        self.data = data
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         self.lines = [json.loads(line) for line in lines]
 
     def wants(self, model):
         self.model = model
-        return all(line["model"] != model for line in self.lines)
+        return all((line["data"], line["model"]) != (self.data, model) for line in self.lines)
 
     def add(self, nats_per_sample, seconds, **others):
-        line = {"model": self.model, "nats_per_sample": nats_per_sample, "seconds": seconds}
-        line |= others
+        line = {"data": self.data, "model": self.model, "nats_per_sample": nats_per_sample}
+        line |= {"seconds": seconds} | others
         self.lines.append(line)
         with self.path.open("a") as file:
             print(json.dumps(line), file=file)
@@ -256,20 +320,25 @@ class Record:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=["heights", "vocoder", "show"])
-    parser.add_argument("--sounds", default="/usr/share/sounds/alsa")
+    parser.add_argument("--sounds", help="the folder of words")
     parser.add_argument("--out", default="waveforms.jsonl")
     parser.add_argument("--heights", nargs="*", type=int, default=HEIGHTS)
-    parser.add_argument("--wav", help="a folder for resynthesised words")
+    parser.add_argument("--seconds", type=float, default=60, help="of training a vocoder")
+    parser.add_argument("--wav", help="a folder for what the vocoder speaks")
     options = parser.parse_args()
-    record = Record(options.out)
-    if options.part == "heights":
-        heights(options.sounds, record, options.heights)
-    elif options.part == "vocoder":
-        vocoder(options.sounds, record, options.wav)
-    else:
-        print("| model | nats per sample | processor seconds |\n|---|---|---|")
+    record = Record(options.out, "words" if options.sounds else "sentences")
+    if options.part == "show":
+        print("| data | model | nats per sample | seconds |\n|---|---|---|---|")
         for line in record.lines:
-            print(f"| {line['model']} | {line['nats_per_sample']:.3f} | {line['seconds']:.0f} |")
+            figures = f"{line['nats_per_sample']:.3f} | {line['seconds']:.0f}"
+            print(f"| {line['data']} | {line['model']} | {figures} |")
+        return
+    torch.set_num_threads(1)
+    data = words(options.sounds) if options.sounds else sentences()
+    if options.part == "heights":
+        heights(data, record, options.heights)
+    for height in options.heights if options.part == "vocoder" else ():
+        vocoder(data, record, options.seconds, height, options.wav)
 
 
 if __name__ == "__main__":

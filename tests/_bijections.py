@@ -86,10 +86,12 @@ def grid_autoregressive(univariate, shape, n_context, **kwargs):
     )
 
 
-def frames(univariate, shape, n_frames, n_context, **kwargs):
-    univariate = UNIVARIATE[univariate]()
+def frames(univariate, shape, n_previous, n_context):
+    height, width, _ = shape
+    grid = {"context_shape": (height, width, 3), "n_context": height * width * 3}
+    frame = GridCoupling(shape, UNIVARIATE[univariate](), (4, 4), activation="tanh", **grid)
     return FrameAutoregressive(
-        shape, n_frames, 2, univariate, (4, 4), n_context=n_context, activation="tanh", **kwargs
+        frame, shape, n_previous, (4, 4), n_context=n_context, activation="tanh"
     )
 
 
@@ -147,7 +149,7 @@ TABLE = {
     "pointwise_affine": lambda d, c: Pointwise(ElementwiseAffine(1), 1),
     "grid_coupling": lambda d, c: grid_coupling("affine", (1, 1, d), c),
     "grid_autoregressive": lambda d, c: grid_autoregressive("affine", (d, 1), c),
-    "frame_autoregressive": lambda d, c: frames("affine", (1, 1, 1), d, c),
+    "frame_autoregressive": lambda d, c: frames("affine", (1, 1, 1), 2, c),
     "planar": Planar,
     "continuous": continuous,
     "inverse_planar": lambda d, c: Inverse(Planar(d, c)),

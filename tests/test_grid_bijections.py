@@ -21,7 +21,7 @@ CASES = {
     "multiscale": lambda c: multiscale(SHAPE, c),
     "coupling_of_one_half": lambda c: grid_coupling("spline", SHAPE, c, both=False),
     "autoregressive": lambda c: grid_autoregressive("spline", (8, 2), c, n_frames=3),
-    "frames": lambda c: frames("spline", (1, 2, 2), 4, c, n_given=1),
+    "frames": lambda c: frames("spline", (1, 2, 2), 2, c),
     "pointwise": lambda c: Pointwise(ActNorm(2), 2),
     "pointwise_with_context": lambda c: Pointwise(grid_coupling("affine", (2, 2, 2), c), 8),
 }

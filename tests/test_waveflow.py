@@ -49,6 +49,28 @@ def test_later_samples_do_not_change_the_latent_ones_before_them():
     assert not difference[18:].any()
 
 
+def test_two_rows_are_a_coupling():
+    """Odd samples are mapped given the even ones at both sides, as in WaveGlow."""
+    X = tones(50, 12)
+    fitted = waveflow(n_transforms=1, height=2, max_iter=2).fit(X)
+    changed = X[:1].repeat(12, axis=0) + 50 * np.eye(12)
+    moved = fitted.transform(changed) != fitted.transform(X[:1])
+    assert [row.nonzero()[0].tolist() for row in moved[1::2]] == [[i] for i in range(1, 12, 2)]
+    assert moved[6].nonzero()[0].tolist() == [1, 3, 5, 6, 7, 9, 11]
+
+
+@pytest.mark.parametrize("height", [2, 4, 16])
+def test_samples_take_a_step_for_each_row(height, monkeypatch):
+    fitted = waveflow(n_transforms=3, height=height, max_iter=1).fit(tones(20))
+    evaluations = []
+    outputs = CausalNet._outputs
+    monkeypatch.setattr(
+        CausalNet, "_outputs", lambda *args: evaluations.append(1) or outputs(*args)
+    )
+    fitted.sample(3, random_state=0)
+    assert len(evaluations) == 3 * height
+
+
 def test_rows_above_are_seen_at_both_sides():
     torch.manual_seed(0)
     net = CausalNet((6, 5), 1, (4, 4), activation="tanh").double()

@@ -47,7 +47,7 @@ settings = {
     "n_bins": 6,
     "hidden_layer_sizes": (32, 32),
     "dropout": 0.0,
-    "learning_rate_init": 4e-3,
+    "learning_rate_init": 8e-3,
     "contamination": None,
     "random_state": 0,
 }
@@ -110,4 +110,5 @@ Animation(np.concatenate(framed, axis=1))
 
 # %%
 # What is drawn drifts with time: each frame is drawn given two that were drawn themselves.
-# After so short a training the digits are about where they should be, but turn into other shapes.
+# After so short a training, most digits move as they should and keep their shapes for some frames;
+# later, some of them fade.

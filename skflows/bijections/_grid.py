@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..nn.convolutional import ConvolutionalNet
+from ..nn.convolutional import ConvolutionalNet, DilatedNet
+from ..nn.vjp import as_leaf, by_autograd
 from ._base import Bijection
 from ._coupling import Coupling
 from ._linear import Permutation
@@ -186,92 +187,109 @@ class GridCoupling(Coupling):
 
 
 class FrameAutoregressive(Bijection):
-    """``z_t = f(x_t; params(x_{t-k}, ..., x_{t-1}))``: map each frame given those before it.
+    """``z_t = f(x_t; features(x_{t-k}, ..., x_{t-1}))``: map each frame given those before it.
 
-    The parameters come from a convolutional network, the same for all frames. It sees the k frames
-    before, and the last channels of the frame itself, which stay as they are. With `Affine`, frames
-    have a normal prior whose mean and scale are functions of the frames before. Frames are mapped
-    together; the inverse finds one after another.
+    All frames have the same map f, whose context are features of the k frames before. A
+    convolutional network finds them. Frames are mapped together; the inverse finds one after
+    another. Rows may have any number of frames.
 
     Parameters
     ----------
+    bijection : Bijection
+        The map f of the columns of a frame. The size of its context is ``height * width`` times the
+        number of features.
     shape : tuple of int
         Height, width and channels of a frame. Rows are frames, one after another.
-    n_frames : int
-        Number of frames of a row.
     n_previous : int
         Number k of frames that the network sees. An indicator marks those before the row begins.
-    univariate : Shift, Affine or RationalQuadraticSpline
-        The elementwise map f.
     hidden_layer_sizes : tuple of int
-        Channels of the hidden layers.
-    n_given : int, default=0
-        Number of last channels that are not mapped.
+        Channels of the hidden layers of the network.
     **network
-        ``n_context``, ``activation`` and ``dropout`` of the network.
+        ``n_context``, ``activation`` and ``dropout`` of the network (see
+        `skflows.nn.convolutional.DilatedNet`).
 
     References
     ----------
     Kumar et al., "VideoFlow: A Conditional Flow-Based Model for Stochastic Video Generation", 2020.
     """
 
-    def __init__(
-        self, shape, n_frames, n_previous, univariate, hidden_layer_sizes, n_given=0, **network
-    ):
+    def __init__(self, bijection, shape, n_previous, hidden_layer_sizes, **network):
         super().__init__()
         height, width, n_channels = shape
-        n_own = n_channels - n_given
-        self.n_channels = n_own, n_given
-        self.frames = n_frames, height * width
+        self.bijection = bijection
+        self.positions = height * width, n_channels
         self.n_previous = n_previous
-        self.univariate = univariate
         self.n_context = network.get("n_context", 0)
-        n_seen = n_previous * (n_own + 1) + n_given
-        self.net = ConvolutionalNet(
-            (height, width, n_seen), n_own * univariate.n_params, hidden_layer_sizes, **network
+        self.set_from_data = bijection.set_from_data
+        self.net = DilatedNet(
+            (height, width, n_previous * (n_channels + 1)),
+            bijection.n_context // self.positions[0],
+            hidden_layer_sizes,
+            **network,
         )
 
     def forward(self, x, context=None):
-        own, given = self._parts(x)
-        marked = F.pad(_marked(own), (0, 0, 0, 0, self.n_previous, 0))
-        previous = [marked[..., i : i + self.frames[0], :, :] for i in range(self.n_previous)]
-        z, log_det = self._map(self.univariate.forward, own, previous, given, context)
-        return self._joined(z, given), log_det
+        z, log_det = self.bijection(self._rows(x), self._features(x, context))
+        return self._joined(z, log_det, x)
 
     def inverse(self, z, context=None):
-        own, given = self._parts(z)
-        previous = [0 * _marked(own[..., :1, :, :])] * self.n_previous
-        frames, log_dets = [], []
-        for frame, seen in zip(own.split(1, -3), given.split(1, -3), strict=True):
-            x, log_det = self._map(self.univariate.inverse, frame, previous, seen, context)
-            previous = [*previous, _marked(x)][1:]
-            frames.append(x)
+        previous = [torch.zeros_like(_marked(self._frames(z)[..., 0, :, :]))] * self.n_previous
+        rows, log_dets = [], []
+        for latent in self._frames(z).flatten(-2).unbind(-2):
+            features = self._features_given(previous, context)
+            x, log_det = self.bijection.inverse(latent, features)
+            previous = [*previous, _marked(x.unflatten(-1, self.positions))][1:]
+            rows.append(x)
             log_dets.append(log_det)
-        return self._joined(torch.cat(frames, -3), given), sum(log_dets)
+        return torch.cat(rows, -1), sum(log_dets)
 
-    def _map(self, univariate_map, own, previous, given, context):
-        """Map frames of shape (..., n, n_frames, n_positions, n_channels)."""
-        n_frames = own.shape[-3]
+    def vjp(self, x, context=None):
+        (features,), through_net = by_autograd(
+            lambda x: (self._features(x, context),), x, list(self.net.parameters())
+        )
+        features = as_leaf(features)
+        (z, log_det), through_frames = self.bijection.vjp(self._rows(x), features)
+
+        def pullback(g, g_log_det, to_x=True):
+            shares = g_log_det.repeat_interleave(z.shape[-2] // g.shape[-2], -1)
+            g_frames, own = through_frames(self._rows(g), shares, to_x=to_x)
+            g_seen, of_net = through_net(features.grad, to_x=to_x)
+            return g_frames.reshape(x.shape) + g_seen if to_x else None, own + of_net
+
+        return self._joined(z, log_det, x), pullback
+
+    def initialize(self, x, weight=None, context=None):
+        rows = self._rows(x)
+        if weight is not None:
+            weight = weight.repeat_interleave(len(rows) // len(x))
+        self.bijection.initialize(rows, weight, self._features(x, context))
+
+    def _features(self, x, context):
+        """Return the features for each frame of all rows."""
+        frames = self._frames(x)
+        n_frames = frames.shape[-3]
+        marked = F.pad(_marked(frames), (0, 0, 0, 0, self.n_previous, 0))
+        previous = [
+            marked[..., i : i + n_frames, :, :].flatten(-4, -3) for i in range(self.n_previous)
+        ]
         if context is not None:
             context = context.repeat_interleave(n_frames, -2)
-        params = self.net(_columns(torch.cat([*previous, given], -1)), context)
-        params = params.unflatten(-2, (-1, self.univariate.n_params))
-        values, log_det = univariate_map(_columns(own), params)
-        log_det = log_det.unflatten(-1, (-1, n_frames)).sum(-1)
-        return values.mT.reshape(own.shape), log_det
+        return self._features_given(previous, context)
 
-    def _parts(self, x):
-        return x.unflatten(-1, (*self.frames, -1)).split_with_sizes(self.n_channels, -1)
+    def _features_given(self, previous, context):
+        return self.net(torch.cat(previous, -1).flatten(-2).mT, context).mT
 
-    def _joined(self, own, given):
-        return torch.cat([own, given], -1).flatten(-3)
+    def _frames(self, x):
+        return x.unflatten(-1, (-1, *self.positions))
+
+    def _rows(self, x):
+        """Return the frames of all rows, as rows of their own."""
+        return self._frames(x).flatten(-2).flatten(-3, -2)
+
+    def _joined(self, z, log_det, x):
+        return z.reshape(x.shape), log_det.reshape(*x.shape[:-1], -1).sum(-1)
 
 
 def _marked(frames):
     """Return frames with a channel of ones, which tells them from frames that do not exist."""
     return torch.cat([frames, torch.ones_like(frames[..., :1])], -1)
-
-
-def _columns(frames):
-    """Return frames of all rows as columns: of shape (n_positions * n_channels, n * n_frames)."""
-    return frames.flatten(-2).flatten(-3, -2).mT.contiguous()

@@ -150,7 +150,8 @@ class GlowDensity(MultiscaleDensity):
 
         network = self._network(n_context)
         if self.image_shape is not None:
-            return Chain([*self._levels(network), ActNorm(n_features)])
+            levels = self._levels(self._squeezes("image_shape"), network)
+            return Chain([*levels, ActNorm(n_features)])
         steps = []
         for _ in range(self.n_transforms):
             steps += [
@@ -159,22 +160,3 @@ class GlowDensity(MultiscaleDensity):
                 Coupling(n_features, self._univariate(), **network),
             ]
         return Chain(steps)
-
-    def _levels(self, network):
-        """Return the bijections of all levels of an image."""
-        from ..bijections import Affine, Chain, GridCoupling
-        from ..bijections._conditional import FirstColumns
-        from ..bijections._grid import split_channels
-
-        levels = []  # from the deepest one up
-        for squeeze in reversed(self._squeezes("image_shape")):
-            height, width, n = shape = squeeze.shape
-            steps = self._steps(squeeze, network)
-            if levels:
-                steps += [
-                    GridCoupling(shape, Affine(), both=False, **network),
-                    split_channels(shape),
-                    FirstColumns(Chain(levels), height * width * (n // 2)),
-                ]
-            levels = steps
-        return levels

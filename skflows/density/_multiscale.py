@@ -54,19 +54,30 @@ class MultiscaleDensity(FlowDensity):
 
         return Affine() if self.n_bins is None else RationalQuadraticSpline(self.n_bins)
 
-    def _steps(self, squeeze, network):
-        """Return the squeeze of a level and the steps that follow it."""
-        from ..bijections import ActNorm, GridCoupling, LULinear, Pointwise
+    def _levels(self, squeezes, network):
+        """Return the bijections of all levels of a grid."""
+        from ..bijections import ActNorm, Affine, Chain, GridCoupling, LULinear, Pointwise
+        from ..bijections._conditional import FirstColumns
+        from ..bijections._grid import split_channels
 
-        n = squeeze.shape[-1]
-        steps = [squeeze]
-        for _ in range(self.n_transforms):
-            steps += [
-                Pointwise(ActNorm(n), n),
-                Pointwise(LULinear(n, rotation=True), n),
-                GridCoupling(squeeze.shape, self._univariate(), **network),
-            ]
-        return steps
+        levels = []  # from the deepest one up
+        for squeeze in reversed(squeezes):
+            height, width, n = shape = squeeze.shape
+            steps = [squeeze]
+            for _ in range(self.n_transforms):
+                steps += [
+                    Pointwise(ActNorm(n), n),
+                    Pointwise(LULinear(n, rotation=True), n),
+                    GridCoupling(shape, self._univariate(), **network),
+                ]
+            if levels:
+                steps += [
+                    GridCoupling(shape, Affine(), both=False, **network),
+                    split_channels(shape),
+                    FirstColumns(Chain(levels), height * width * (n // 2)),
+                ]
+            levels = steps
+        return levels
 
     def bits_per_dim(self, X):
         """Return the negative log-likelihood of each row in bits per column.

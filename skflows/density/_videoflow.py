@@ -1,4 +1,4 @@
-"""VideoFlow: a Glow of frames, whose latent coordinates are autoregressive over time."""
+"""VideoFlow: a Glow of frames, given the frames before them."""
 
 import math
 from numbers import Integral
@@ -11,15 +11,17 @@ from ..preprocessing.sklearn_compat import Interval
 from ..preprocessing.validation import flat_rows
 from ._multiscale import MultiscaleDensity, checked_temperature
 
+N_LAYERS = 4  # of the network that sees the frames before
+
 
 class VideoFlowDensity(MultiscaleDensity):
     """Density of videos by VideoFlow: each frame is distributed given a few frames before it.
 
     A row is a window of frames, flattened one after another; all methods take arrays of shape
     ``(n_samples, n_frames, height, width, channels)`` too. Each frame goes through the same
-    multi-scale Glow. At each level, the coordinates that are left behind have a normal prior, whose
-    mean and scale are a convolutional function of those of the last ``n_context_frames`` frames,
-    and of what the frame's deeper levels get.
+    multi-scale Glow. A convolutional network computes features of the ``n_context_frames`` frames
+    before. The couplings see them, and so do the normal priors of the coordinates that each level
+    leaves behind. In the paper, only the priors see the frames before.
 
     Parameters
     ----------
@@ -173,41 +175,24 @@ class VideoFlowDensity(MultiscaleDensity):
         return self._squeezes("frame_shape")
 
     def _build_bijection(self, n_features, n_context=0):
-        import torch
-
-        from ..bijections import (
-            ActNorm,
-            Affine,
-            Chain,
-            FrameAutoregressive,
-            Permutation,
-            Pointwise,
-        )
-        from ..bijections._conditional import FirstColumns
-        from ..bijections._grid import split_channels
+        from ..bijections import ActNorm, Chain, FrameAutoregressive, Pointwise
 
         network = self._network(n_context)
-        n_frames = self._n_frames(n_features)
-        n_values = n_features // n_frames
-        frame = torch.arange(n_frames)
-        levels, frames = [], []  # from the deepest one up; the frames that columns belong to
-        for squeeze in reversed(self._frame_squeezes()):
-            height, width, n = shape = squeeze.shape
-            n_given = n // 2 if levels else 0
-            steps = [
-                Pointwise(Chain(self._steps(squeeze, network)), height * width * n),
-                FrameAutoregressive(
-                    shape, n_frames, self.n_context_frames, Affine(), n_given=n_given, **network
-                ),
-            ]
-            if levels:
-                stacked = n_frames * height, width, n
-                n_deeper = n_frames * height * width * n_given
-                steps += [split_channels(stacked), FirstColumns(Chain(levels), n_deeper)]
-            levels = steps
-            frames.append(frame.repeat_interleave(height * width * (n - n_given)))
-        by_frame = Permutation(n_features, torch.cat(frames).argsort(stable=True))
-        return Chain([*levels, by_frame, Pointwise(ActNorm(n_values), n_values)])
+        n_hidden = network["hidden_layer_sizes"][0]
+        squeeze, *_ = squeezes = self._frame_squeezes()
+        height, width, _ = squeeze.shape
+        features = {
+            "context_shape": (height, width, n_hidden),
+            "n_context": height * width * n_hidden,
+            "output_size": 1,  # features know the surroundings, and larger kernels take longer
+        }
+        _, *levels = self._levels(squeezes, network | features)  # squeezed for the network already
+        size = math.prod(self._shape)
+        network["hidden_layer_sizes"] = (n_hidden,) * (N_LAYERS + 1)
+        frames = FrameAutoregressive(
+            Chain([*levels, ActNorm(size)]), squeeze.shape, self.n_context_frames, **network
+        )
+        return Chain([Pointwise(squeeze, size), frames])
 
     def predict_next(self, frames, n_steps=1, temperature=1.0, random_state=None):
         """Draw the frames that follow the given ones.

@@ -15,7 +15,8 @@ class WaveFlowDensity(FlowDensity):
     in each column, and each value is scaled and shifted given the rows of the grid above it, by
     dilated convolutions: that is, given those samples of each column that come earlier. Sampling
     takes ``height`` steps for each transform, whatever the length. With the length as height, a
-    sample depends on all samples before it, as in an autoregressive model of the waveform.
+    sample depends on the samples before it, as in WaveNet. With a height of 2, odd samples depend
+    on the even ones around them, as in WaveGlow.
 
     Parameters
     ----------

@@ -25,8 +25,7 @@ class CausalConvolution(Convolution):
     """
 
     def __init__(self, n_in, n_out, dilation):
-        super().__init__(n_in, n_out, SIZE)
-        self.dilation = dilation
+        super().__init__(n_in, n_out, SIZE, dilation)
 
     def forward(self, h):
         """Map all rows of ``(n, channels, height, width)``."""
@@ -64,7 +63,7 @@ class CausalNet(ConvolutionalNet):
         Size of the context.
     n_frames : int, default=1
         Number of frames that the context consists of, one after another. They are spread evenly
-        over the width, with linear interpolation between them.
+        over the width, with linear interpolation between them, and added to every hidden layer.
     activation, dropout
         As of `ConvolutionalNet`.
     """
@@ -91,15 +90,16 @@ class CausalNet(ConvolutionalNet):
         )
         self.output = Convolution(sizes[-1], n_out, 1, zero=True)
         n_channels = n_context // n_frames
-        self.frames = Convolution(n_channels, sizes[0], 1) if n_context else None
+        self.widths = [sizes[0], *sizes]
+        self.frames = Convolution(n_channels, sum(self.widths), 1) if n_context else None
 
     def forward(self, x, context=None):
         """Return the outputs of columns x, of shape (height * width * n_out, n)."""
         *members, _, n = x.shape
         seen = self._seen(x.unflatten(-2, self.shape))
         above = F.pad(seen, (0, 0, 1, -1))
-        shift = self._shift(context, n)
-        return self._outputs(above, shift, members, lambda k, h: self.hidden[k](h))
+        shifts = self._shifts(context, n)
+        return self._outputs(above, shifts, members, lambda k, h: self.hidden[k](h))
 
     def solve(self, next_row, z, context=None):
         """Find columns row by row, at the cost of one evaluation.
@@ -120,7 +120,7 @@ class CausalNet(ConvolutionalNet):
             The columns.
         """
         *members, _, n = z.shape
-        shift = self._shift(context, n)
+        shifts = self._shifts(context, n)
         history: list[list[torch.Tensor]] = [[] for _ in self.hidden]
 
         def convolve(k, h):
@@ -130,7 +130,7 @@ class CausalNet(ConvolutionalNet):
         above = torch.zeros_like(self._seen(z.unflatten(-2, self.shape)[..., :1, :, :]))
         rows = []
         for i in range(self.shape[0]):
-            rows.append(next_row(i, self._outputs(above, shift, members, convolve)))
+            rows.append(next_row(i, self._outputs(above, shifts, members, convolve)))
             above = self._seen(rows[-1].unsqueeze(-3))
         return torch.cat(rows, -2)
 
@@ -143,18 +143,21 @@ class CausalNet(ConvolutionalNet):
         # Channels last in memory, where convolutions of few channels are fastest.
         return torch.cat([values, torch.ones_like(values)], -1).flatten(3).movedim(-1, 1)
 
-    def _shift(self, context, n):
-        """Return what the context adds to the first hidden layer at each position of a row."""
+    def _shifts(self, context, n):
+        """Return what the context adds to each hidden layer at each position of a row."""
         if self.frames is None:
-            return 0.0
+            return [0.0] * len(self.widths)
+        *members, _, _ = context.shape
         frames = context.unflatten(-1, (self.n_frames, -1)).movedim((-3, -2), (0, -1))
-        shift = self.frames(frames.reshape(n, -1, 1, self.n_frames))
-        return F.interpolate(shift.squeeze(2), self.shape[1], mode="linear").unsqueeze(2)
+        shifts = self.frames(frames.reshape(n, -1, 1, self.n_frames))
+        shifts = F.interpolate(shifts.squeeze(2), self.shape[1], mode="linear").unsqueeze(2)
+        by_layer = shifts.unflatten(1, (*members, -1)).split_with_sizes(self.widths, -3)
+        return [shift.flatten(1, -3) for shift in by_layer]
 
-    def _outputs(self, above, shift, members, convolve):
-        h = self.input(above) + shift
+    def _outputs(self, above, shifts, members, convolve):
+        h = self.input(above) + shifts[0]
         for k in range(len(self.hidden)):
-            update = convolve(k, self._activate(h, members))
+            update = convolve(k, self._activate(h, members)) + shifts[k + 1]
             h = h + update if update.shape == h.shape else update
         maps = self.output(self._activate(h, members)).movedim(1, -1).unflatten(-1, (*members, -1))
         return maps.movedim((0, 1, 2), (-1, -4, -3)).flatten(-4, -2)

@@ -24,12 +24,15 @@ class Convolution(nn.Module):
         Numbers of channels.
     size : int
         Side of the kernel, an odd number.
+    dilation : int, default=1
+        Distance of the positions that it sees.
     zero : bool, default=False
         Whether all parameters start at 0.
     """
 
-    def __init__(self, n_in, n_out, size, zero=False):
+    def __init__(self, n_in, n_out, size, dilation=1, zero=False):
         super().__init__()
+        self.dilation = dilation
         bound = 0.0 if zero else (n_in * size**2) ** -0.5
         self.weight = nn.Parameter(torch.empty(n_out, n_in, size, size).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound))
@@ -37,16 +40,17 @@ class Convolution(nn.Module):
     def forward(self, h):
         weight = self.weight.flatten(0, -4)
         groups = h.shape[1] // weight.shape[1]
+        padding = self.dilation * (weight.shape[-1] // 2)
         return F.conv2d(
-            h, weight, self.bias.flatten(), padding=weight.shape[-1] // 2, groups=groups
+            h, weight, self.bias.flatten(), padding=padding, dilation=self.dilation, groups=groups
         )
 
 
 class ConvolutionalNet(nn.Module):
     """A convolutional network whose last layer starts at 0, with the interface of `ResidualMLP`.
 
-    The first and last layers are 3x3 convolutions, those between them 1x1. Beside its channels, it
-    sees the two coordinates of each position.
+    The first layer is a 3x3 convolution, by default the last one too, and those between them are
+    1x1. Beside its channels, it sees the two coordinates of each position.
 
     Parameters
     ----------
@@ -58,6 +62,11 @@ class ConvolutionalNet(nn.Module):
         Channels of each hidden layer; a layer as wide as the one before it is residual.
     n_context : int, default=0
         Size of the context, which is added to the first hidden layer at all positions.
+    context_shape : tuple of int, default=None
+        Height, width and channels, if the context is a grid. Each position of the first hidden
+        layer then gets the mean of the part of the grid that it covers.
+    output_size : int, default=3
+        Side of the kernel of the last layer. If there are many outputs, it takes most of the time.
     activation : str, default="relu"
         A name in `skflows.nn.activations.ACTIVATIONS`.
     dropout : float, default=0.0
@@ -67,7 +76,15 @@ class ConvolutionalNet(nn.Module):
     member_settings = ("dropout",)
 
     def __init__(
-        self, shape, n_out, hidden_layer_sizes, n_context=0, activation="relu", dropout=0.0
+        self,
+        shape,
+        n_out,
+        hidden_layer_sizes,
+        n_context=0,
+        context_shape=None,
+        output_size=3,
+        activation="relu",
+        dropout=0.0,
     ):
         super().__init__()
         self.shape = tuple(shape)
@@ -78,24 +95,32 @@ class ConvolutionalNet(nn.Module):
         self.dropout = dropout
         self.input = Convolution(n_in + 2, sizes[0], 3)
         self.hidden = nn.ModuleList(Convolution(a, b, 1) for a, b in pairwise(sizes))
-        self.output = Convolution(sizes[-1], n_out, 3, zero=True)
-        self.context = ColumnLinear(n_context, sizes[0]) if n_context else None
+        self.output = Convolution(sizes[-1], n_out, output_size, zero=True)
+        self.context_shape = context_shape
+        self.context: nn.Module | None = None
+        if context_shape is not None:
+            self.context = Convolution(context_shape[-1], sizes[0], 1)
+        elif n_context:
+            self.context = ColumnLinear(n_context, sizes[0])
         axes = (torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in (height, width))
         self.register_buffer("positions", torch.stack(torch.meshgrid(*axes, indexing="ij"), -1))
 
     def forward(self, x, context=None):
         """Return the outputs of columns x, of shape (height * width * n_out, n)."""
         *members, _, n = x.shape  # one axis in a stack
-        maps = squash(x, FARTHEST_SEEN).unflatten(-2, self.shape)
-        maps = maps.movedim((-1, -4, -3), (0, 1, 2))  # (n, height, width, M, channels)
+        maps = _maps(squash(x, FARTHEST_SEEN), self.shape)
         positions = self.positions.to(x.dtype).expand(*members, *self.positions.shape)
         positions = positions.movedim((-3, -2), (0, 1)).expand(*maps.shape[:-1], 2)
-        # Channels last in memory, where convolutions of few channels are fastest.
-        maps = torch.cat([maps, positions], -1).flatten(3).movedim(-1, 1)
-        h = self.input(maps)
+        h = self.input(_channels_last(torch.cat([maps, positions], -1)))
         if self.context is not None:
-            shift = self.context(context.mT).movedim(-1, 0)
-            h = h + shift.reshape(n, -1, 1, 1)
+            if self.context_shape is None:
+                shift = self.context(context.mT).movedim(-1, 0).reshape(n, -1, 1, 1)
+            else:
+                maps = _channels_last(_maps(context.mT, self.context_shape))
+                if self.context_shape[:2] != self.shape[:2]:
+                    maps = F.adaptive_avg_pool2d(maps, self.shape[:2])
+                shift = self.context(maps)
+            h = h + shift
         for layer in self.hidden:
             update = layer(self._activate(h, members))
             h = h + update if update.shape == h.shape else update
@@ -103,10 +128,24 @@ class ConvolutionalNet(nn.Module):
         return maps.movedim((0, 1, 2), (-1, -4, -3)).flatten(-4, -2)
 
     def vjp(self, x, context=None):
-        """Return the outputs and their pullback (see `skflows.nn.vjp`), by autograd."""
-        parameters = list(self.parameters())
-        (outputs,), pullback = by_autograd(lambda x: (self(x, context),), x, parameters)
-        return outputs, lambda g, to_x=True: pullback(g, to_x=to_x)
+        """Return the outputs and their pullback (see `skflows.nn.vjp`), by autograd.
+
+        The pullback adds the gradient of a context that requires it to its ``grad``.
+        """
+        inputs = list(self.parameters())
+        context_needs_it = context is not None and context.requires_grad
+        if context_needs_it:
+            inputs.append(context)
+        (outputs,), pullback = by_autograd(lambda x: (self(x, context),), x, inputs)
+
+        def through(g, to_x=True):
+            g_x, gradients = pullback(g, to_x=to_x)
+            if context_needs_it:
+                g_context = gradients.pop()
+                context.grad = g_context if context.grad is None else context.grad + g_context
+            return g_x, gradients
+
+        return outputs, through
 
     def _activate(self, h, members):
         units = ACTIVATIONS[self.activation].function(h)
@@ -115,3 +154,39 @@ class ConvolutionalNet(nn.Module):
         # The random draws of each member are contiguous.
         by_member = units.unflatten(1, (*members, -1)).flatten(-3).movedim(0, -2)
         return units * dropout_factors(by_member, self.dropout).movedim(-2, 0).reshape(h.shape)
+
+
+class DilatedNet(ConvolutionalNet):
+    """A convolutional network that sees far, for features at each position of a grid.
+
+    The first and last layers are 1x1 convolutions. The hidden layers are 3x3 convolutions with
+    dilations 1, 2, 4, 1, 2, 4, ...: three of them see seven positions in each direction. The last
+    layer does not start at 0.
+
+    Parameters
+    ----------
+    shape, n_out, hidden_layer_sizes, **network
+        As of `ConvolutionalNet`; a hidden layer as wide as the one before it is residual.
+    """
+
+    def __init__(self, shape, n_out, hidden_layer_sizes, **network):
+        super().__init__(shape, n_out, hidden_layer_sizes, **network)
+        sizes = list(hidden_layer_sizes)
+        self.input = Convolution(shape[-1] + 2, sizes[0], 1)
+        self.hidden = nn.ModuleList(
+            Convolution(a, b, 3, 2 ** (k % 3)) for k, (a, b) in enumerate(pairwise(sizes))
+        )
+        self.output = Convolution(sizes[-1], n_out, 1)
+
+
+def _maps(columns, shape):
+    """Return columns (..., height * width * channels, n) as (n, height, width, ..., channels)."""
+    return columns.unflatten(-2, shape).movedim((-1, -4, -3), (0, 1, 2))
+
+
+def _channels_last(maps):
+    """Return maps as the input of a convolution, with channels last in memory.
+
+    Convolutions of few channels are fastest then.
+    """
+    return maps.flatten(3).movedim(-1, 1)
