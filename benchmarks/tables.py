@@ -538,7 +538,8 @@ def by_miceforest(train, test, seed):
     kernel = miceforest.ImputationKernel(train, num_datasets=N_DRAWS, random_state=seed)
     kernel.mice(5, num_threads=1)
     new = kernel.impute_new_data(test, random_state=seed)
-    draws = [new.complete_data(k) for k in range(N_DRAWS)]
+    # Its default iteration is the first guesses, without any iteration.
+    draws = [new.complete_data(k, iteration=5) for k in range(N_DRAWS)]
     draws = [draw.astype(dict.fromkeys(texts, object)) for draw in draws]
     filled = draws[0].copy()
     for name in filled:
@@ -807,7 +808,7 @@ def categorised(*tables):
     both = pd.concat(tables, keys=range(len(tables)))
     for name in both.select_dtypes(exclude="number"):
         both[name] = both[name].astype("category")
-    return [both.loc[i] for i in range(len(tables))]
+    return [both.loc[i].reset_index(drop=True) for i in range(len(tables))]
 
 
 def discriminator(real, fake, seed):
@@ -864,6 +865,8 @@ def shapes(real, fake):
 
 
 def is_done(args, key):
+    if args.methods and key["method"] not in args.methods:
+        return True
     if not args.out.exists():
         return False
     lines = map(json.loads, args.out.read_text().splitlines())
@@ -902,6 +905,7 @@ def main():
     parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--sets", nargs="*", default=SETS)
+    parser.add_argument("--methods", nargs="*", help="only these")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1])
     parser.add_argument("--max-rows", type=int, default=MAX_ROWS)
     parser.add_argument("--out", type=Path, required=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from scipy.special import logsumexp
+from scipy.special import gammaln, logsumexp
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -155,6 +155,35 @@ def test_atoms_and_density_sum_to_one(density):
     atom = total_probability(density, "rain", [0.0], 1)
     assert 0.05 < atom < 0.9
     assert atom + total_probability(density, "rain", grid, 1 / 20) == pytest.approx(1, abs=5e-3)
+
+
+def test_counts_of_classes_are_smoothed():
+    """Towards the shape of all rows, as far as they differ from it by chance."""
+    rng = np.random.default_rng(0)
+    levels, rates = np.arange(12.0), np.array([2.0, 5.0])
+    true = np.exp(levels * np.log(rates)[:, None] - gammaln(levels + 1))
+    true /= true.sum(axis=1, keepdims=True)
+    counts = np.stack([rng.multinomial(300, p) for p in true])
+    scores = (levels - levels.mean()) / levels.std()
+    expected = _latent_classes.tilted(true.mean(axis=0), scores, counts)
+    assert expected.sum(axis=1) == pytest.approx(np.ones(2))
+    assert expected @ levels == pytest.approx(counts @ levels / 300, rel=0.02)
+    table = _latent_classes.shrunk(counts, expected)
+    error, raw = (
+        np.abs(each / each.sum(axis=1, keepdims=True) - true).sum() for each in (table, counts)
+    )
+    assert error < 0.8 * raw
+
+
+def test_a_bound_that_was_guessed():
+    """It has no density, unless it is named as a value."""
+    table = pd.DataFrame({"x": np.random.default_rng(0).exponential(size=60)})
+    zero = pd.DataFrame({"x": [0.0]})
+    own = quick().fit(table)
+    assert own.columns_["kind"].tolist() == ["bounded"]
+    assert own.score_samples(zero) == -np.inf
+    named = quick(columns={"x": ("atoms", [0.0], 0, None)}).fit(table)
+    assert 0 < np.exp(named.score_samples(zero)[0]) < 0.1
 
 
 def test_score_of_unknown_values(density, table):
@@ -608,6 +637,15 @@ def test_units_of_any_size(unit):
     assert lattice_of(np.unique(values)) is None
 
 
+def test_lattices_of_single_precision():
+    """Each value that makes a column a lattice is on it."""
+    values = np.round(np.random.default_rng(0).uniform(0.1, 0.9, 60), 5).repeat(2)
+    frame = pd.DataFrame({"x": values.astype(np.float32).astype(float)})
+    own = quick().fit(frame)
+    assert own.columns_["kind"].tolist() == ["rounded"]
+    assert np.isfinite(own.score_samples(frame)).all()
+
+
 def test_lattices_keep_numbers_apart():
     assert lattice_of(np.array([1000.0, 1000.0005, 1001.0])) == (0.0005, 4)
     assert lattice_of(np.array([0.3, 0.1 + 0.2, 0.5])) == (0.2, 1)  # rounding errors
@@ -774,6 +812,10 @@ def test_detectors_of_tables(table):
     weighted = clone(detector).fit(own, sample_weight=weight)
     assert (np.isnan(weighted.held_out_scores_) == (weight == 0)).all()
     assert not needs_table_density(table[["member"]])
+    # A fold without the category knows of it.
+    folds = DensityOutlierDetector(quick(), calibration="conformal", cv=2).fit(own)
+    scores = folds.held_out_scores_
+    assert np.isfinite(scores).all() and scores[0] < np.quantile(scores, 0.1)
 
 
 def test_texts_in_a_column_of_numbers_are_named_by_detectors():

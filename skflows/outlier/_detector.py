@@ -302,6 +302,8 @@ class DensityOutlierDetector(
         if self._codec is not None:
             estimator = on_tables(estimator, self._codec)
         splits = self._splits(estimator, X, is_weighted, random_state)
+        if splits and self._codec is not None:
+            estimator.share_columns(X, random_state)
         parts = [train for train, _ in splits] or [slice(None)]
         context = self._init_callback_context(max_subtasks=None if trim else len(parts))
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}

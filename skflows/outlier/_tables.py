@@ -4,7 +4,7 @@ from copy import copy
 from operator import itemgetter
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 
@@ -89,6 +89,12 @@ class OnTables(PersistenceMixin, BaseEstimator):
     def __init__(self, estimator, codec):
         self.estimator = estimator
         self.codec = codec
+
+    def share_columns(self, X, random_state):
+        """Find kinds and categories of columns in all rows: folds may lack some."""
+        if hasattr(self.estimator, "_share_columns"):
+            density = clone(self.estimator)
+            self.estimator = density._share_columns(self.codec.table(X), random_state)
 
     def fit(self, X, y=None, sample_weight=None):
         self.estimator_ = self.estimator.fit(self.codec.table(X), sample_weight=sample_weight)

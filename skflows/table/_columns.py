@@ -9,7 +9,7 @@ import numpy as np
 from ..preprocessing.angles import emptiest_angle
 from ..preprocessing.dequantizer import column_index, is_whole
 from ._frames import Column
-from ._parts import Cells, Levels, Number, Rows, counted
+from ._parts import ON_LATTICE, Cells, Levels, Number, Rows, counted
 
 FEW_VALUES = 30  # numbers with at most so many distinct values are levels
 ROWS_PER_LEVEL = 5  # on average, at least
@@ -82,7 +82,7 @@ def lattice_of(distinct):
     scale = np.abs(distinct).max()
     for decimals in range(MAX_DECIMALS + 1):
         steps = np.rint(distinct * 10**decimals)
-        tolerance = min(1e-6 * scale, 10.0**-decimals / 100)
+        tolerance = min(1e-6 * scale, ON_LATTICE * 10.0**-decimals)
         merged = np.diff(distinct)[np.diff(steps) == 0]
         if (
             np.abs(distinct - np.round(distinct, decimals)).max() <= tolerance

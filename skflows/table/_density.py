@@ -29,12 +29,17 @@ MIN_WEIGHT = 2e-3  # of a component that is kept: each takes time to score
 
 
 def _has_names_or_categories(density):
-    """Whether a column can be asked for: scikit-learn's checks expect ``predict_proba(X)``."""
+    """Whether a column can be asked for: scikit-learn's checks call ``predict_proba(X)``.
+
+    Of these, check_dataframe_column_names_consistency fails: `check_estimator` does not run it.
+    """
     if not hasattr(density, "_schema"):
         raise AttributeError(f"this {type(density).__name__} is not fitted yet: call fit first.")
     is_categorical = any(column.kind == "categorical" for column in density._schema.columns)
     if not (is_categorical or hasattr(density, "feature_names_in_")):
-        raise AttributeError("predict_proba needs a column of categories; X has only numbers.")
+        raise AttributeError(
+            "predict_proba needs columns with names, or one of categories; X has only numbers."
+        )
     return True
 
 
@@ -594,6 +599,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     @available_if(_has_names_or_categories)
     def predict_proba(self, column, X):
         """Return the probabilities of the levels of a column, given the other known values.
+
+        An array of numbers alone has no such method: scikit-learn's tools expect it to take only X.
+        Give its columns names, or one of them the kind "categorical".
 
         Parameters
         ----------

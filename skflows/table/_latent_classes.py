@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.linalg import solve_triangular
 from scipy.spatial.distance import cdist
-from scipy.special import logsumexp
+from scipy.special import gammaln, logsumexp, softmax
 
 from ._classes import Classes
 from ._network import choose, settled
@@ -22,6 +22,10 @@ N_RESTARTS = 6
 RESTARTED_CLASSES, RESTARTED_WORK = 12, 3e6  # classes and products of a step, at most
 MIN_VARIANCE = 1e-4
 PRIOR_ROWS = 1.0  # of the marginal frequencies, in each class
+STRENGTHS = 2.0 ** np.arange(11)  # rows that tilted frequencies may count for
+TILTED_LEVELS = 6  # ordered, at least: mean and variance say most of fewer
+N_TILTS = 6  # steps of Newton's method
+LEAST_SHARE = 0.01  # of the marginal frequencies in tilted ones
 MAX_PATTERNS = 300  # of missing numbers, beyond which a part of the rows is enough
 SOME_ROWS = 2000
 WORK_AT_ONCE = 4e6  # products of classes, rows and numbers, to bound the memory
@@ -259,14 +263,23 @@ class Training:
             for j, part in enumerate(parts)
             if part.n_levels
         }
+        self.scores = [getattr(part, "scores", None) for part in parts]
 
     def tables(self, share):
-        """Return the log-probabilities of the levels in each class."""
+        """Return the log-probabilities of the levels in each class.
+
+        Those of ordered levels are shrunk to the frequencies in all rows, tilted to the mean and
+        the variance of the class.
+        """
         found = {}
         for j, one_hot in self.levels.items():
-            counts = self.weight @ one_hot + 0.5
-            prior = counts / counts.sum()
-            table = share.T @ one_hot + PRIOR_ROWS * prior
+            frequencies = self.weight @ one_hot + 0.5
+            frequencies /= frequencies.sum()
+            table = share.T @ one_hot
+            if self.scores[j] is not None and len(frequencies) >= TILTED_LEVELS:
+                table = shrunk(table, tilted(frequencies, self.scores[j], table))
+            else:
+                table += PRIOR_ROWS * frequencies
             found[j] = np.log(table / table.sum(axis=1, keepdims=True))
         return found
 
@@ -313,6 +326,42 @@ class Training:
         log_weights, tables, *moments_ = model
         mixture = LatentClasses(self.space, log_weights, tables, self.numbers, *moments_)
         return score, mixture
+
+
+def tilted(frequencies, scores, counts):
+    """Return frequencies times the exponential of a parabola, with mean and variance of classes.
+
+    Parameters
+    ----------
+    frequencies : ndarray of shape (n_levels,)
+        Of the levels in all rows.
+    scores : ndarray of shape (n_levels,)
+        Numbers of the levels.
+    counts : ndarray of shape (n_classes, n_levels)
+        Rows of each class.
+    """
+    powers = np.stack([scores, scores**2])
+    target = counts @ powers.T / (counts.sum(axis=1, keepdims=True) + 1e-9)
+    slopes = np.zeros_like(target)
+    for _ in range(N_TILTS):
+        found = softmax(np.log(frequencies) + slopes @ powers, axis=1)
+        mean = found @ powers.T
+        covariance = np.einsum("kl,il,jl->kij", found, powers, powers)
+        covariance -= mean[:, :, None] * mean[:, None] - 1e-3 * np.eye(2)
+        slopes += np.linalg.solve(covariance, (target - mean)[..., None])[..., 0].clip(-1, 1)
+    return (1 - LEAST_SHARE) * found + LEAST_SHARE * frequencies
+
+
+def shrunk(counts, expected):
+    """Return counts plus expected frequencies, times the rows that make the counts likeliest.
+
+    Counts of a class are taken as drawn from a Dirichlet distribution around its frequencies.
+    """
+    prior = STRENGTHS[:, None, None] * expected
+    evidence = (gammaln(counts + prior) - gammaln(prior)).sum(axis=(1, 2))
+    evidence -= gammaln(counts.sum(axis=1) + STRENGTHS[:, None]).sum(axis=1)
+    evidence += len(counts) * gammaln(STRENGTHS)
+    return counts + prior[evidence.argmax()]
 
 
 def fit_latent_classes(view, n_classes, space, random_state):
