@@ -12,6 +12,7 @@ DIR holds CSV files; `--sets` names them. Lines already in ``--out`` are not run
 """
 
 import argparse
+import copy
 import json
 import time
 import warnings
@@ -120,6 +121,34 @@ class Truth:
     def log_density(self, frame):
         return logsumexp(self.joint(frame), axis=1)
 
+    def fitted(self, frame, n_steps=200):
+        """Return the parameters of the greatest likelihood, by EM that starts at the true ones."""
+        own, before = copy.deepcopy(self), -np.inf
+        codes = [
+            frame[f"c{i}"].str.removeprefix("level ").astype(int).to_numpy()
+            for i in range(len(self.tables))
+        ]
+        counts = frame[[f"k{i}" for i in range(len(self.rates))]].to_numpy()
+        x = frame[[f"x{i}" for i in range(self.means.shape[1])]].to_numpy()
+        for _ in range(n_steps):
+            joint = own.joint(frame)
+            total = logsumexp(joint, axis=1)
+            share = np.exp(joint - total[:, None])
+            rows = share.sum(axis=0)
+            own.weights = rows / rows.sum()
+            for i, code in enumerate(codes):
+                table = share.T @ np.eye(own.tables[i].shape[1])[code] + 1e-3
+                own.tables[i] = table / table.sum(axis=1, keepdims=True)
+            own.rates = (share.T @ counts / rows[:, None]).T
+            own.means = share.T @ x / rows[:, None]
+            for k in range(len(rows)):
+                residual = x - own.means[k]
+                own.covariances[k] = (share[:, k, None] * residual).T @ residual / rows[k]
+            if total.mean() - before < 1e-6:
+                break
+            before = total.mean()
+        return own
+
     def conditional_cdf(self, name, frame, x):
         """Return the probability that a number is at most x, given the columns of a frame."""
         joint = self.joint(frame)
@@ -157,7 +186,10 @@ def run_reference(args, seed):
             rng = np.random.default_rng(seed)
             truth = make(rng)
             train, test = truth.sample(rng, n), truth.sample(rng, 500)
-            methods = {"TableDensity": lambda rows: TableDensity(random_state=seed).fit(rows)}
+            methods = {
+                "TableDensity": lambda rows: TableDensity(random_state=seed).fit(rows),
+                "EM from the truth": truth.fitted,
+            }
             if what == "numbers":
                 methods["GMM-BIC"] = lambda rows: gaussian_mixture(rows, seed)
             for method, fit in methods.items():
