@@ -58,7 +58,7 @@ class FilterBank(nn.Module):
 
     def forward(self, images):
         """Return the features ``(n, k, rows, columns)`` of images ``(n, channels, height,
-        width)``, one place for each 4 x 4 pixels."""
+        width)``, one place for each 4 x 4 pixels, of which windows of 8 x 8 lie inside."""
         images = (images - self.loc) / self.scale
         n, n_channels = images.shape[:2]
         found: list[torch.Tensor] = []
@@ -67,15 +67,12 @@ class FilterBank(nn.Module):
                 if min(images.shape[2:]) < MIN_SIZE:
                     break
                 images = F.avg_pool2d(images, 2)
+            height, width = images.shape[2:]
             padded = F.pad(images, (RADIUS,) * 4, mode="replicate")
             responses = F.conv2d(padded.flatten(0, 1)[:, None], self.filters)
             energies = torch.cat([responses[:, :1], responses[:, 1:].square()], 1)
-            stride = max(1, STRIDE >> scale)
-            reach = max(1, stride - 1)
-            local = F.avg_pool2d(energies, 2 * reach + 1, stride, reach, count_include_pad=False)
+            stride = STRIDE >> scale  # windows of all scales cover the same pixels
+            local = F.avg_pool2d(energies, (min(2 * stride, height), min(2 * stride, width)), stride)
             local = torch.cat([local[:, :1], (local[:, 1:] + FLOOR**2).log() / 2], 1)
-            local = local.unflatten(0, (n, n_channels)).flatten(1, 2)
-            if found:
-                local = F.interpolate(local, found[0].shape[2:], mode="bilinear")
-            found.append(local)
+            found.append(local.unflatten(0, (n, n_channels)).flatten(1, 2))
         return torch.cat(found, 1)
