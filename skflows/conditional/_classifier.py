@@ -26,7 +26,13 @@ from ..preprocessing.sklearn_compat import (
     fit_context,
     safe_indexing,
 )
-from ..preprocessing.validation import uneven, validate_weight
+from ..preprocessing.validation import (
+    checked_data,
+    row_shape,
+    uneven,
+    validate_rows,
+    validate_weight,
+)
 
 HELD_OUT = 0.2
 LEAST_ROWS = 20  # per class from which calibration="auto" holds some out
@@ -236,14 +242,17 @@ class DensityClassifier(
                 f"calibrate with {math.ceil(1 / self.reject - 1e-9) - 1} rows of each class."
             )
 
+    @property
+    def _row_shape(self):
+        return row_shape(self.estimator)
+
     def _validated(self, X, reset):
         """Return X as an array, or as it is if it is a table with columns of its own."""
-        kwargs = {"dtype": [np.float64, np.float32]}
         if hasattr(X, "columns"):
-            kwargs = {"skip_check_array": True}
-        elif takes_categories(self.estimator):
-            kwargs = {"dtype": None, "ensure_all_finite": False}
-        return validate_data(self, X, reset=reset, **kwargs)
+            return validate_data(self, X, reset=reset, skip_check_array=True)
+        if takes_categories(self.estimator):
+            return checked_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
+        return validate_rows(self, X, reset=reset)
 
     def _template(self, X, random_state):
         """Return the estimator with a seed, and with what kinds of columns all rows have."""
@@ -252,7 +261,7 @@ class DensityClassifier(
         seed = random_state.randint(2**31 - 1)
         if "random_state" in params and params["random_state"] is None:
             template.set_params(random_state=seed)
-        set_columns(template, X, discrete_gaps(X), seed)
+        set_columns(template, X, seed)
         return template
 
     def _held_out_fraction(self, n_least):
@@ -449,7 +458,7 @@ def temperature(log_density, label, priors, weight):
     return float(np.exp(minimize_scalar(loss, bounds=(0, np.log(HOTTEST)), method="bounded").x))
 
 
-def discrete_gaps(X):
+def discrete_gaps(X, alike):
     """Return the discrete columns among the complete columns of numbers, and their gaps."""
     columns = [X[name].to_numpy() for name in X.columns] if hasattr(X, "columns") else X.T
     columns = {
@@ -459,11 +468,12 @@ def discrete_gaps(X):
     }
     if not columns:
         return {}
-    gaps = Dequantizer.for_parameter("auto", np.column_stack([*columns.values()])).gaps()
+    numbers = np.column_stack([*columns.values()])
+    gaps = Dequantizer.for_parameter("auto", numbers, alike=alike).gaps()
     return {[*columns][j]: gap for j, gap in gaps.items()}
 
 
-def set_columns(estimator, X, gaps, seed):
+def set_columns(estimator, X, seed):
     """Tell an estimator, or those inside it, what all rows tell about the columns.
 
     These are the kinds and levels for a density of tables, and `discrete` for others, if "auto".
@@ -473,11 +483,12 @@ def set_columns(estimator, X, gaps, seed):
         estimator._share_columns(X, np.random.RandomState(seed))
     elif "discrete" in params:
         if isinstance(params["discrete"], str):
-            estimator.set_params(discrete=gaps)
+            alike = row_shape(estimator) is not None
+            estimator.set_params(discrete=discrete_gaps(X, alike))
     elif not isinstance(estimator, Pipeline):  # whose last step sees other columns
         for name, value in params.items():
             if "__" not in name:
-                set_columns(value, X, gaps, seed)
+                set_columns(value, X, seed)
 
 
 def takes_categories(estimator):

@@ -76,6 +76,9 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
     random_state : int, RandomState instance or None, default=None
         Seeds the folds, the choice of places and the density.
 
+    verbose : int, default=0
+        Print the loss of the default density every ``verbose`` epochs, in each fold.
+
     Attributes
     ----------
     detector_ : DensityOutlierDetector
@@ -126,6 +129,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         "alpha": [Interval(Real, 0, 1, closed="neither")],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), None],
         "random_state": ["random_state"],
+        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -140,6 +144,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         alpha=0.05,
         contamination="auto",
         random_state=None,
+        verbose=0,
     ):
         self.image_shape = image_shape
         self.features = features
@@ -150,6 +155,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         self.alpha = alpha
         self.contamination = contamination
         self.random_state = random_state
+        self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None):
@@ -177,7 +183,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         density = FeatureDensity(
             self.image_shape_,
             self.features,
-            default_density() if self.estimator is None else self.estimator,
+            default_density(self.verbose) if self.estimator is None else self.estimator,
             self.n_rotations,
             random_state.randint(2**31 - 1),
         )
@@ -284,7 +290,7 @@ def shape_of_rows(n_features):
     return (side, side, 1) if side**2 == n_features else (1, n_features, 1)
 
 
-def default_density():
+def default_density(verbose):
     """Return the density of features that is used if none is given."""
     return RealNVPDensity(
         n_transforms=4,
@@ -294,7 +300,8 @@ def default_density():
         discrete=None,
         contamination=None,
         learning_rate_init=5e-3,
-        max_iter=40,
+        max_iter=20,
+        verbose=verbose,
     )
 
 
