@@ -90,9 +90,10 @@ ax.set(xlabel="grey level of the flat image", ylabel="log-density (nats)", ylim=
 ax.legend(fontsize="small")
 
 # %%
-# Under the Glow of digits, only black scores higher than most digits: it is their background. Other
-# flat images score far lower. Under the Glow of patches, all flat images score higher than the median
-# patch. So simple images do score higher in both directions, but not all of them under the digits.
+# Under the Glow of digits, only black scores higher than most digits: it is their background.
+# Other flat images score far lower. Under the Glow of patches, all flat images score higher than
+# the median patch. So some simple images score higher in both directions, but not all of them do
+# under the Glow of digits.
 #
 # The mean log-density of images of another distribution is minus its entropy, minus its divergence
 # from the model (Caterini & Loaiza-Ganem, 2022). Simple images have a low entropy, which raises
@@ -156,7 +157,7 @@ for ax, name in zip(axes, flows, strict=True):
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
 # %%
-# Flat images as a whole score low under the Glow of digits: being simple is not enough to score high.
+# Flat images as a whole score low under the Glow of digits: being simple is not enough.
 #
 # No score wins everywhere. Typicality finds some of the half digits, whose log-density is unusually
 # high, and misses flat images among patches, whose log-densities vary widely. The correction by
@@ -179,9 +180,9 @@ for name, flow in flows.items():
 
 # %%
 # Use the log-density for images that are unlike all others, and one of the other scores if images
-# may be simpler than those of the fit. None of them proves that an image is normal: no score is best
-# for all kinds of other images, and a better model of the density need not help, as a score can be
-# high where a model is wrong (Zhang et al., 2021).
+# may be simpler than those of the fit. None of them proves that an image is normal: without knowing
+# the other images, no score is best, and a score can also be high because the model is wrong there
+# (Zhang et al., 2021).
 #
 # References
 # ----------

@@ -67,12 +67,12 @@ class FilterBank(nn.Module):
                 if min(images.shape[2:]) < MIN_SIZE:
                     break
                 images = F.avg_pool2d(images, 2)
-            height, width = images.shape[2:]
             padded = F.pad(images, (RADIUS,) * 4, mode="replicate")
             responses = F.conv2d(padded.flatten(0, 1)[:, None], self.filters)
             energies = torch.cat([responses[:, :1], responses[:, 1:].square()], 1)
             stride = STRIDE >> scale  # windows of all scales cover the same pixels
-            local = F.avg_pool2d(energies, (min(2 * stride, height), min(2 * stride, width)), stride)
+            sides = [min(2 * stride, side) for side in images.shape[2:]]
+            local = F.avg_pool2d(energies, sides, stride)
             local = torch.cat([local[:, :1], (local[:, 1:] + FLOOR**2).log() / 2], 1)
             found.append(local.unflatten(0, (n, n_channels)).flatten(1, 2))
         return torch.cat(found, 1)

@@ -299,6 +299,7 @@ def default_density(verbose):
         hidden_layer_sizes=(64,),
         dropout=0.0,
         preprocessing="whiten",
+        input_noise=0.2,
         discrete=None,
         contamination=None,
         learning_rate_init=5e-3,
