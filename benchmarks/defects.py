@@ -6,7 +6,7 @@
 Needs scikit-image, for its textures. Lines already in ``--out`` are not run again.
 
 "auroc" is the AUROC of images by the mean anomaly score of the worst tenth of their places, which
-is the score of DefectDetector; "max" is that by the worst place, and "mean" that by all. "pixels" is
+is the score of DefectDetector; "max" is that by the worst place, "mean" that by all. "pixels" is
 the AUROC of the pixels of images with a defect, by the gradient of the score for flows, and by the
 scores of places for the others. "scratch" to "patch" are parts of "auroc", by kind of defect.
 """
