@@ -46,8 +46,7 @@ SETS = {
         "shape": (8, 8, 1),
         "n_values": 17,
         "batch_size": 64,
-        "glow": {"n_transforms": 3, "hidden_layer_sizes": (32, 32), "dropout": 0.0}
-        | {"learning_rate_init": 8e-3},
+        "glow": {"n_transforms": 3, "hidden_layer_sizes": (32, 32)} | SHORT,
         "flat": {"hidden_layer_sizes": (128, 128)},
         "normflows": {"n_blocks": 6, "n_hidden": 32},
     },
@@ -149,7 +148,7 @@ def contestants(name):
         "GlowDensity": ours(GlowDensity, glow),
         "normflows Glow": normflows_glow(theirs, own["shape"], own["n_values"]),
         "normflows Glow, Adam at our rate": normflows_glow(
-            theirs | {"learning_rate": glow["learning_rate_init"]}, own["shape"], own["n_values"]
+            theirs | {"learning_rate": SHORT["learning_rate_init"]}, own["shape"], own["n_values"]
         ),
         "MAFDensity, flat": ours(MAFDensity, flat),
         "NSFDensity, flat": ours(NSFDensity, flat),
