@@ -79,11 +79,11 @@ def psnr(rows, others):
     return 10 * math.log10(255**2 / max(((rows - others) ** 2).mean(), 1e-12))
 
 
-def ideal_bytes(latent, step):
+def ideal_bytes(latent, step, scale):
     """Return the size of an ideal code of rounded coordinates under their prior."""
     far = np.abs(latent)
     # By logarithms of the upper tail, to keep the digits of small probabilities.
-    above, beyond = (stats.norm.logsf(far + side * step / 2) for side in (-1, 1))
+    above, beyond = (stats.norm.logsf((far + side * step / 2) / scale) for side in (-1, 1))
     return -(above + np.log1p(-np.exp(beyond - above))).sum() / math.log(2) / 8
 
 
@@ -142,6 +142,7 @@ def main():
         with patch("time.monotonic", time.process_time):
             density.fit(train)
         compressor = FlowCompressor(FrozenEstimator(density)).fit(train)
+        scale = compressor.latent_scale_
         name = f"FlowCompressor, noise {noise:g}"
         for quality in args.qualities:
             data = compressor.compress(test, quality)
@@ -156,7 +157,7 @@ def main():
                 len(data),
                 rows,
                 quality=quality,
-                over_ideal=round(len(data) / ideal_bytes(once * step, step) - 1, 4),
+                over_ideal=round(len(data) / ideal_bytes(once * step, step, scale) - 1, 4),
                 same_bytes=compressor.compress(exact, quality) == data,
                 same_images=round(float(same.all(axis=1).mean()), 3),
                 same_symbols=round(float(same.mean()), 4),

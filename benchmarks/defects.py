@@ -4,6 +4,11 @@
     python benchmarks/defects.py --table benchmarks/results/defects.jsonl
 
 Needs scikit-image, for its textures. Lines already in ``--out`` are not run again.
+
+"auroc" is the AUROC of images by the mean anomaly score of the worst tenth of their places, which
+is the score of DefectDetector; "max" is that by the worst place, "mean" that by all. "pixels" is
+the AUROC of the pixels of images with a defect, by the gradient of the score for flows, and by the
+scores of places for the others. "scratch" to "patch" are parts of "auroc", by kind of defect.
 """
 
 import argparse
@@ -15,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy import ndimage
-from sklearn.base import BaseEstimator
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
@@ -28,7 +32,8 @@ SIZE = 64  # height and width of a crop
 STRIP = 128  # height of the strips of a texture that belong to fit and to test in turn
 N_TEST = 60  # crops without a defect, and as many with one
 CONTRAST = 2.5  # standard deviations of the pixels
-KINDS = "scratch", "spot", "smear"
+N_PLACES = 20_000  # of the images of fit, as many as DefectDetector takes
+KINDS = "scratch", "spot", "smear", "patch"
 DEVELOPMENT = "tiles", "weave", "grain", "hubble"
 TEST = "brick", "grass", "gravel"
 
@@ -88,6 +93,9 @@ def plant(image, kind, rng):
         strength = np.exp(-0.5 * (bent / 0.8) ** 2) * (np.abs(along) < rng.uniform(8, 16))
     elif kind == "spot":
         strength = 1 / (1 + np.exp((np.hypot(along, across) - rng.uniform(3, 7)) / 0.7))
+    elif kind == "patch":  # without texture
+        strength = 1 / (1 + np.exp((np.hypot(along, across) - rng.uniform(5, 9)) / 0.7))
+        change = image.mean() - image
     else:  # blurred along a line
         axes = rng.uniform(9, 16), rng.uniform(5, 9)
         strength = 1 / (1 + np.exp(6 * (np.hypot(along / axes[0], across / axes[1]) - 1)))
@@ -102,124 +110,117 @@ def task(name, n, seed):
     rng, image = np.random.default_rng(seed), texture(name)
     train = crops(image, n, rng, 0)
     good, bad = (crops(image, N_TEST, rng, 1) for _ in range(2))
-    planted = [plant(one, KINDS[i % 3], rng) for i, one in enumerate(bad)]
+    planted = [plant(one, KINDS[i % len(KINDS)], rng) for i, one in enumerate(bad)]
     bad, masks = map(np.stack, zip(*planted, strict=True))
     return train, np.concatenate([good, bad]), np.repeat([0, 1], N_TEST), masks
 
 
-class Gaussian(BaseEstimator):
-    """Minus the Mahalanobis distance, by a shrunk covariance (as PaDiM, at all places alike)."""
-
-    def fit(self, X):
-        self.scaler_ = StandardScaler().fit(X)
-        self.model_ = LedoitWolf().fit(self.scaler_.transform(X))
-        return self
-
-    def score_samples(self, X):
-        return -self.model_.mahalanobis(self.scaler_.transform(X))
+def gaussian(rows):
+    """Return the Mahalanobis distance by a shrunk covariance, of all places alike (as PaDiM)."""
+    return LedoitWolf().fit(rows).mahalanobis
 
 
-class Neighbors(BaseEstimator):
-    """Minus the distance to the nearest of 5,000 places of the training images (as PatchCore)."""
-
-    def fit(self, X):
-        self.scaler_ = StandardScaler().fit(X)
-        few = np.random.default_rng(0).permutation(len(X))[:5_000]
-        self.model_ = NearestNeighbors(n_neighbors=1).fit(self.scaler_.transform(X[few]))
-        return self
-
-    def score_samples(self, X):
-        return -self.model_.kneighbors(self.scaler_.transform(X))[0][:, 0]
+def neighbour(rows):
+    """Return the distance to the nearest of the places of the images of fit (as PatchCore)."""
+    model = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(rows)
+    return lambda others: model.kneighbors(others)[0][:, 0]
 
 
 class Pooled:
     """One row of features for an image, as in DifferNet: means and maxima over its places."""
 
-    def __init__(self, images):
-        self.bank = FilterBank(np.array([images.mean()]), np.array([images.std()]))
+    def __init__(self, bank):
+        self.bank = bank
 
     def __call__(self, images):
         found = self.bank(images.double()).flatten(2)
         return torch.cat([found.mean(2), found.amax(2)], 1)
 
 
-CONTESTANTS = {
-    "flow": lambda images: {},
-    "flow, pooled features": lambda images: {"features": Pooled(images)},
-    "Gaussian": lambda images: {"estimator": Gaussian()},
-    "nearest neighbour": lambda images: {"estimator": Neighbors()},
-}
+FLOWS = {"flow": lambda bank: {}, "flow, pooled features": lambda bank: {"features": Pooled(bank)}}
+PEERS = {"Gaussian": gaussian, "nearest neighbour": neighbour}
+CONTESTANTS = [*FLOWS, *PEERS]
 
 
-def scores_of_places(detector, images):
-    """Return the score of each place of the images, for each rotation."""
-    density = detector.detector_.models_[0].density
-    rows = images.reshape(len(images), -1)
-    found = []
-    for batch in density._batches(rows):
-        copies = [places.detach().numpy() for places in density._copies(batch)]
-        found.append([density.density_.score_samples(p.reshape(-1, p.shape[-1])) for p in copies])
-    return np.concatenate([np.reshape(f, (len(f), -1, copies[0].shape[1])) for f in found], 1)
+def features(bank, images):
+    """Return the features of all places of images and of their quarter turns."""
+    images = torch.from_numpy(images)[:, None]
+    turned = [bank(torch.rot90(images, i, (2, 3))).flatten(2).mT for i in range(4)]
+    return torch.stack(turned, 1).numpy()  # (n, 4, places, k)
 
 
 def map_of_places(scores):
-    """Return maps of the pixels from minus the scores of places."""
+    """Return maps of the pixels from the scores of places, the centres of windows of 8 x 8."""
     side = round(scores.shape[1] ** 0.5)
-    places = torch.from_numpy(-scores).view(-1, 1, side, side)
-    zoomed = torch.nn.functional.interpolate(places, (SIZE, SIZE), mode="bilinear")[:, 0]
-    return ndimage.gaussian_filter(zoomed.numpy(), (0, 2, 2))
-
-
-def pixel_auroc(masks, maps):
-    return roc_auc_score(masks.ravel(), maps.ravel())
+    at = (np.arange(SIZE) - 3.5) / 4
+    at = [np.arange(len(scores))[:, None, None], at[:, None], at]
+    grids = scores.reshape(-1, side, side)
+    zoomed = ndimage.map_coordinates(grids, np.broadcast_arrays(*at), order=1, mode="nearest")
+    return ndimage.gaussian_filter(zoomed, (0, 2, 2))
 
 
 def run(name, n, seed, contestant):
     train, images, labels, masks = task(name, n, seed)
-    params = CONTESTANTS[contestant](train)
-    detector = DefectDetector(calibration=None, random_state=seed, **params)
-    started = time.process_time()
-    detector.fit(train)
-    line = {"fit_seconds": time.process_time() - started}
-    scores = scores_of_places(detector, images)
-    line["mean"] = roc_auc_score(labels, -scores.mean(axis=(0, 2)))
-    bad = images[labels == 1]
-    if scores.shape[2] > 1:
-        line["max"] = roc_auc_score(labels, -scores.min(axis=2).mean(axis=0))
-        line["pixels"] = pixel_auroc(masks, map_of_places(scores[0][labels == 1]))
+    bank = FilterBank(np.array([train.mean()]), np.array([train.std()]))
+    started, line = time.process_time(), {}
+    if contestant in FLOWS:
+        detector = DefectDetector(calibration=None, random_state=seed, **FLOWS[contestant](bank))
+        detector.fit(train)
+        line["fit_seconds"] = time.process_time() - started
+        scores = -detector.score_samples(images)
+        maps = detector.defect_map(images[labels == 1])
+    else:
+        rows = features(bank, train).reshape(-1, bank(torch.zeros(1, 1, SIZE, SIZE)).shape[1])
+        order = np.random.default_rng(seed).permutation(len(rows))
+        scaler = StandardScaler().fit(rows)
+        score = PEERS[contestant](scaler.transform(rows[order[:N_PLACES]]))
+        line["fit_seconds"] = time.process_time() - started
+        found = features(bank, images)
+        places = score(scaler.transform(found.reshape(-1, found.shape[-1])))
+        places = places.reshape(found.shape[:3])
+        maps = map_of_places(places[labels == 1, 0])
+        places.sort(axis=2)
+        line["max"], line["mean"] = (
+            roc_auc_score(labels, each.mean(axis=(1, 2))) for each in (places[..., -1:], places)
+        )
+        scores = places[..., -round(places.shape[2] / 10) :].mean(axis=(1, 2))
+    line["seconds"] = time.process_time() - started
+    line["auroc"] = roc_auc_score(labels, scores)
+    line["pixels"] = roc_auc_score(masks.ravel(), maps.ravel())
     kinds = np.append(np.full(N_TEST, "none"), np.resize(KINDS, N_TEST))
     for kind in KINDS:
         own = (kinds == "none") | (kinds == kind)
-        line[kind] = roc_auc_score(labels[own], -scores.mean(axis=(0, 2))[own])
-    if "flow" in contestant:
-        started = time.process_time()
-        line["gradient_pixels"] = pixel_auroc(masks, detector.defect_map(bad))
-        line["map_seconds"] = time.process_time() - started
-    return line
+        line[kind] = roc_auc_score(labels[own], scores[own])
+    return {key: round(value, 4) for key, value in line.items()}
 
 
 def table(path):
     lines = [json.loads(line) for line in Path(path).read_text().splitlines()]
-    for key in ("mean", "max", "gradient_pixels", "pixels"):
-        print(f"\n{key}\n| texture | images | {' | '.join(CONTESTANTS)} |")
-        print("|---|---|" + "---|" * len(CONTESTANTS))
-        for name, n in product(DEVELOPMENT + TEST, (16, 50, 200)):
-            own = [line for line in lines if (line["texture"], line["n"]) == (name, n)]
-            if not own:
-                continue
-            values = [
-                [line[key] for line in own if line["contestant"] == c and key in line]
-                for c in CONTESTANTS
-            ]
-            cells = [f"{100 * np.mean(v):.1f}" if v else "" for v in values]
-            print(f"| {name} | {n} | {' | '.join(cells)} |")
+    columns = [(c, key) for c in CONTESTANTS for key in ("auroc", "max", "pixels")]
+    columns = [(c, key) for c, key in columns if key != "max" or c in PEERS]
+
+    def row(*head, own):
+        found = [[x[key] for x in own if x["contestant"] == c] for c, key in columns]
+        cells = [f"{np.mean(values):.3f}" for values in found]
+        print("| " + " | ".join([*map(str, head), *cells]) + " |")
+
+    print("| texture | images | " + " | ".join(f"{c}: {key}" for c, key in columns) + " |")
+    print("|---|---|" + "---|" * len(columns))
+    for name, n in product(DEVELOPMENT + TEST, (16, 50, 200)):
+        if own := [line for line in lines if (line["texture"], line["n"]) == (name, n)]:
+            row(name, n, own=own)
+    print("\n| kind of defect | " + " | ".join(CONTESTANTS) + " |")
+    print("|---|" + "---|" * len(CONTESTANTS))
+    for kind in KINDS:
+        found = [[x[kind] for x in lines if x["contestant"] == c] for c in CONTESTANTS]
+        print(f"| {kind} | " + " | ".join(f"{np.mean(values):.3f}" for values in found) + " |")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="defects.jsonl")
     parser.add_argument("--table", metavar="FILE", help="print the results of a file")
-    parser.add_argument("--textures", nargs="+", default=[*TEST, *DEVELOPMENT])
+    parser.add_argument("--textures", nargs="+", default=TEST)
     parser.add_argument("--images", nargs="+", type=int, default=[16, 50, 200])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     options = parser.parse_args()

@@ -69,6 +69,21 @@ def test_map_is_the_gradient_of_the_score(n_rotations):
     np.testing.assert_allclose(model.defect_map(rows, sigma=0), expected)
 
 
+def test_flat_patches_are_found():
+    rng = np.random.default_rng(0)
+    images, patched = rng.standard_normal((2, 12, 24, 24))
+    model = detector(calibration=None, cv="auto").fit(images)
+    patched[:, 8:18, 8:18] = 0
+    assert model.score_samples(patched).max() < model.score_samples(images).min()
+    maps = model.defect_map(patched)
+    assert maps[:, 8:18, 8:18].mean() > 1.8 * maps[:, :, 20:].mean()
+
+
+def test_verbose(capsys):
+    detector(None, verbose=10, calibration=None, cv="auto").fit(IMAGES[:10])
+    assert capsys.readouterr().out.count("loss") == 2
+
+
 def test_quarter_turns_do_not_change_the_score(fitted):
     turned = np.rot90(IMAGES, 1, (1, 2)).copy()
     square, other = IMAGES[:, :, :12], turned[:, :12]
@@ -194,9 +209,9 @@ def test_filter_bank_has_the_same_places_at_all_scales():
     bank = FilterBank(np.zeros(3), np.ones(3))
     images = torch.from_numpy(RNG.standard_normal((2, 3, 33, 18)))
     found = bank(images)
-    assert found.shape == (2, 3 * 8 * 3, 9, 5)
+    assert found.shape == (2, 3 * 8 * 3, 7, 3)
     flat = bank(torch.ones(1, 3, 1, 5, dtype=torch.float64))
-    assert flat.shape == (1, 24, 1, 2)
+    assert flat.shape == (1, 24, 1, 1)
     # No energy is a linear function of others.
     energies = np.exp(2 * found.flatten(2)[:, 1:8].transpose(0, 1).flatten(1).numpy())
     assert np.linalg.cond(energies) < 1e3

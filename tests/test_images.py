@@ -9,9 +9,17 @@ import torch
 from scipy import stats
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.frozen import FrozenEstimator
 
 import skflows
-from skflows import ConditionalDensity, DensityOutlierDetector, GlowDensity
+from skflows import (
+    ConditionalDensity,
+    DensityClassifier,
+    DensityOutlierDetector,
+    GlowDensity,
+    NSFDensity,
+    TransformedDensity,
+)
 from skflows.inspection import ImageGridDisplay
 
 matplotlib.use("agg")
@@ -161,9 +169,28 @@ def test_conditional_density_of_images():
         conditional.log_prob(labels[:5], X[:5].reshape(-1, 8, 8))
 
 
-def test_estimators_around_take_flat_images():
+def test_estimators_around_take_images(density):
+    images, labels = X.reshape(-1, *SHAPE), DIGITS.target[:120] % 2
+    detector = DensityOutlierDetector(FrozenEstimator(density), calibration="conformal").fit(images)
+    np.testing.assert_array_equal(detector.p_values(images), detector.p_values(X))
+    classifier = DensityClassifier(tiny(max_iter=8), random_state=0).fit(images, labels)
+    assert {len(set(each.discrete_.values())) for each in classifier.estimators_} == {1}
+    assert classifier.score(images, labels) > 0.7
+    np.testing.assert_array_equal(classifier.predict_proba(images), classifier.predict_proba(X))
+    for each in (detector, classifier):
+        with pytest.raises(ValueError, match=r"grids of shape \(8, 8, 1\): give an array"):
+            each.predict(images[:, :4])
+
+
+@pytest.mark.parametrize("cls", [DensityClassifier, TransformedDensity, DensityOutlierDetector])
+def test_estimators_of_rows_say_how_to_flatten(cls):
     with pytest.raises(ValueError, match=r"dim 3.* flatten images first, X.reshape"):
-        DensityOutlierDetector(tiny()).fit(DIGITS.images[:20])
+        cls(NSFDensity()).fit(X.reshape(-1, 8, 8), DIGITS.target[:120])
+
+
+def test_given_images_are_flattened():
+    with pytest.raises(ValueError, match=r"dim 3.* flatten images first, X.reshape"):
+        ConditionalDensity(NSFDensity()).fit(X.reshape(-1, 8, 8), X[:, 2:4])
 
 
 def test_search_for_input_noise_trains_a_stack():

@@ -3,8 +3,8 @@
 Simple images score high
 ========================
 
-A density of images gives a high score to images that are simpler than those it has learned
-(Nalisnick et al., 2019). This example shows it in both directions, with a Glow of handwritten
+A density of images can give a high score to images that are simpler than those it has learned
+(Nalisnick et al., 2018). This example asks when, in both directions, with a Glow of handwritten
 digits and a Glow of patches of a photograph, and compares three other scores.
 """
 
@@ -79,6 +79,26 @@ axes[0].legend()
 # patches under the Glow of patches: the sky is flat too, but other patches are not. Digits score
 # low under the Glow of patches, and patches under the Glow of digits.
 #
+# Are flat images simple for both? It depends on their grey level.
+levels = np.arange(17)
+fig, ax = plt.subplots(figsize=(5, 3.2), layout="constrained")
+for (name, flow), color in zip(flows.items(), ("C0", "C1"), strict=True):
+    flat = np.repeat(levels[:, None], 64, axis=1).astype(float)
+    ax.plot(levels, flow.score_samples(flat), "o-", color=color, label=f"flat, Glow of {name}")
+    ax.axhline(np.median(scores[name][name]), color=color, linestyle="--", label=f"median {name}")
+ax.set(xlabel="grey level of the flat image", ylabel="log-density (nats)", ylim=(-600, 20))
+ax.legend(fontsize="small")
+
+# %%
+# Under the Glow of digits, only black scores higher than most digits: it is their background.
+# Other flat images score far lower. Under the Glow of patches, all flat images score higher than
+# the median patch. So some simple images score higher in both directions, but not all of them do
+# under the Glow of digits.
+#
+# The mean log-density of images of another distribution is minus its entropy, minus its divergence
+# from the model (Caterini & Loaiza-Ganem, 2022). Simple images have a low entropy, which raises
+# their scores; the divergence lowers them. Which of the two wins depends on both kinds of images.
+#
 # Other scores
 # ------------
 # *Typicality* is the distance of a log-density from that of other images of the same kind
@@ -137,7 +157,7 @@ for ax, name in zip(axes, flows, strict=True):
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
 # %%
-# Flat images score low under the Glow of digits: being simple is not enough to score high.
+# Flat images as a whole score low under the Glow of digits: being simple is not enough.
 #
 # No score wins everywhere. Typicality finds some of the half digits, whose log-density is unusually
 # high, and misses flat images among patches, whose log-densities vary widely. The correction by
@@ -160,4 +180,22 @@ for name, flow in flows.items():
 
 # %%
 # Use the log-density for images that are unlike all others, and one of the other scores if images
-# may be simpler than those of the fit. None of them proves that an image is normal.
+# may be simpler than those of the fit. None of them proves that an image is normal: without knowing
+# the other images, no score is best, and a score can also be high because the model is wrong there
+# (Zhang et al., 2021).
+#
+# References
+# ----------
+# Nalisnick, Matsukawa, Teh, Gorur & Lakshminarayanan, "Do Deep Generative Models Know What They
+# Don't Know?", 2018.
+#
+# Nalisnick, Matsukawa, Teh & Lakshminarayanan, "Detecting Out-of-Distribution Inputs to Deep
+# Generative Models Using Typicality", 2019.
+#
+# Serrà, Álvarez, Gómez, Slizovskaia, Núñez & Luque, "Input Complexity and Out-of-Distribution
+# Detection with Likelihood-Based Generative Models", 2020.
+#
+# Zhang, Goldstein & Ranganath, "Understanding Failures in Out-of-Distribution Detection with Deep
+# Generative Models", 2021.
+#
+# Caterini & Loaiza-Ganem, "Entropic Issues in Likelihood-Based OOD Detection", 2022.

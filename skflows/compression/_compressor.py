@@ -24,6 +24,7 @@ SECTION = struct.Struct("<I")  # bytes of what follows
 RESIDUALS = struct.Struct("<i")  # the least residual
 COARSEST = 4.0  # step at quality 0, in standard deviations of the latent space
 HALVING = 10  # points of quality that halve the step
+LEAST_SCALE = 0.01  # standard deviation of the prior of a latent coordinate
 LARGEST = 2**20  # symbol; only residuals make up for latent coordinates beyond
 
 
@@ -31,8 +32,12 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
     """Compression of rows, such as images, by a flow.
 
     Rows are mapped to latent coordinates, which are rounded to multiples of a step and written by a
-    range coder under the flow's prior, a standard normal. A row that is probable under the flow
-    thus takes few bytes. `decompress` maps the rounded coordinates back.
+    range coder under a normal prior. A row that is probable under the flow thus takes few bytes.
+    `decompress` maps the rounded coordinates back.
+
+    The prior of the flow is a standard normal. That of the code has the standard deviation of each
+    coordinate among the rows of `fit`, which is smaller if the flow was trained with noise that
+    rows do not have: uniform noise of discrete columns, or ``input_noise``.
 
     Needs constriction (``pip install constriction``).
 
@@ -56,6 +61,10 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
     ----------
     estimator_ : estimator
         The fitted flow density.
+
+    latent_scale_ : ndarray of shape (n_features_in_,)
+        Root mean square of the latent coordinates of the rows of `fit`, the standard deviations of
+        the prior.
 
     n_features_in_ : int
         Number of columns seen in `fit`.
@@ -144,6 +153,8 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             vars(self).pop(name, None)
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
+        latent = np.asarray(self.estimator_.transform(X))
+        self.latent_scale_ = np.sqrt(np.square(latent).mean(axis=0)).clip(LEAST_SCALE)
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
 
@@ -188,7 +199,9 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             )
         symbols = np.nan_to_num(steps).clip(-LARGEST, LARGEST).astype(np.int32)
         largest = max(int(np.abs(symbols).max()), 1)
-        code = encoded(constriction, symbols, prior(constriction, step, largest))
+        code = encoded(
+            constriction, symbols, *self._prior(constriction, len(symbols), step, largest)
+        )
         parts = [
             HEADER.pack(
                 MAGIC, VERSION, self.lossless, self._fingerprint(), *symbols.shape, step, largest
@@ -252,8 +265,8 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
                 "it, saved by its method save."
             )
         reader = Reader(body, HEADER.size)
-        symbols = decoded(constriction, reader, n * d, prior(constriction, step, largest))
-        latent = symbols.reshape(n, d) * step
+        prior = self._prior(constriction, n, step, largest)
+        latent = decoded(constriction, reader, *prior).reshape(n, d) * step
         if not (lossless or rounded):
             return self.estimator_.inverse_transform(latent)
         rows = self._rows(latent)
@@ -263,7 +276,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         least = reader.number(RESIDUALS)
         counts = np.frombuffer(zlib.decompress(reader.section()), dtype="<u4")
         model = histogram_model(constriction, counts)
-        residuals = least + decoded(constriction, reader, n * d, model).reshape(n, d)
+        residuals = least + decoded(constriction, reader, model, n * d).reshape(n, d)
         exact = np.empty((n, d))
         for columns, grid in self._grids(unseen):
             exact[:, columns] = grid[nearest_index(grid, rows[:, columns]) + residuals[:, columns]]
@@ -273,6 +286,12 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
                 "this machine. Decompress them on one like that which compressed them."
             )
         return exact
+
+    def _prior(self, constriction, n, step, largest):
+        """Return the family of the symbols of n rows, their means and standard deviations."""
+        scales = np.tile(self.latent_scale_ / step, n)
+        family = constriction.stream.model.QuantizedGaussian(-largest, largest)
+        return family, np.zeros(len(scales)), scales
 
     def _rows(self, latent):
         """Return rows for quantised latent coordinates, before discrete values are rounded."""
@@ -307,6 +326,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         for name, value in sorted(self.estimator_.flow_.state_dict().items()):
             content.update(name.encode())
             content.update(np.ascontiguousarray(value.cpu().numpy()))
+        content.update(self.latent_scale_)
         for _, grid, _ in self.estimator_._dequantizer.groups():
             content.update(grid)
         return content.digest()[:8]
@@ -348,26 +368,21 @@ def packed(values):
     return SECTION.pack(len(content)) + content
 
 
-def prior(constriction, step, largest):
-    """Return the probabilities of the symbols of a standard normal coordinate."""
-    return constriction.stream.model.QuantizedGaussian(-largest, largest, 0.0, 1 / step)
-
-
 def histogram_model(constriction, counts):
     """Return probabilities in proportion to counts."""
     shares = counts / counts.sum()
     return constriction.stream.model.Categorical(shares, perfect=False)
 
 
-def encoded(constriction, symbols, model):
-    """Return symbols as a section of bytes."""
+def encoded(constriction, symbols, *model):
+    """Return symbols as a section of bytes, by a model or a family of models and its parameters."""
     encoder = constriction.stream.queue.RangeEncoder()
-    encoder.encode(np.ascontiguousarray(symbols, dtype=np.int32).ravel(), model)
+    encoder.encode(np.ascontiguousarray(symbols, dtype=np.int32).ravel(), *model)
     words = encoder.get_compressed().astype("<u4").tobytes()
     return SECTION.pack(len(words)) + words
 
 
-def decoded(constriction, reader, n, model):
-    """Return the symbols of the next section."""
+def decoded(constriction, reader, *model):
+    """Return the symbols of the next section, by a family and its parameters or a model and n."""
     words = np.frombuffer(reader.section(), dtype="<u4").astype(np.uint32)
-    return constriction.stream.queue.RangeDecoder(words).decode(model, n)
+    return constriction.stream.queue.RangeDecoder(words).decode(*model)

@@ -26,7 +26,13 @@ from ..preprocessing.sklearn_compat import (
     fit_context,
     safe_indexing,
 )
-from ..preprocessing.validation import uneven, validate_weight
+from ..preprocessing.validation import (
+    checked_data,
+    row_shape,
+    uneven,
+    validate_rows,
+    validate_weight,
+)
 
 HELD_OUT = 0.2
 LEAST_ROWS = 20  # per class from which calibration="auto" holds some out
@@ -236,14 +242,17 @@ class DensityClassifier(
                 f"calibrate with {math.ceil(1 / self.reject - 1e-9) - 1} rows of each class."
             )
 
+    @property
+    def _row_shape(self):
+        return row_shape(self.estimator)
+
     def _validated(self, X, reset):
         """Return X as an array, or as it is if it is a table with columns of its own."""
-        kwargs = {"dtype": [np.float64, np.float32]}
         if hasattr(X, "columns"):
-            kwargs = {"skip_check_array": True}
-        elif takes_categories(self.estimator):
-            kwargs = {"dtype": None, "ensure_all_finite": False}
-        return validate_data(self, X, reset=reset, **kwargs)
+            return validate_data(self, X, reset=reset, skip_check_array=True)
+        if takes_categories(self.estimator):
+            return checked_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
+        return validate_rows(self, X, reset=reset)
 
     def _held_out_rows(self, label, random_state):
         """Return which rows calibrate, a part of each class, and no density is fitted to."""
@@ -267,7 +276,7 @@ class DensityClassifier(
         params = template.get_params(deep=False) if hasattr(template, "get_params") else {}
         if "random_state" in params and params["random_state"] is None:
             template.set_params(random_state=seed)
-        set_columns(template, X, discrete_gaps(X), seed, 1.0 - is_held_out)
+        set_columns(template, X, seed, 1.0 - is_held_out)
         return template
 
     def _held_out_fraction(self, n_least):
@@ -473,7 +482,7 @@ def temperature(log_density, label, priors, prior_weight, weight):
     return float(np.exp(minimize_scalar(loss, bounds=(0, np.log(HOTTEST)), method="bounded").x))
 
 
-def discrete_gaps(X):
+def discrete_gaps(X, alike):
     """Return the discrete columns among the complete columns of numbers, and their gaps."""
     columns = [X[name].to_numpy() for name in X.columns] if hasattr(X, "columns") else X.T
     columns = {
@@ -483,11 +492,12 @@ def discrete_gaps(X):
     }
     if not columns:
         return {}
-    gaps = Dequantizer.for_parameter("auto", np.column_stack([*columns.values()])).gaps()
+    numbers = np.column_stack([*columns.values()])
+    gaps = Dequantizer.for_parameter("auto", numbers, alike=alike).gaps()
     return {[*columns][j]: gap for j, gap in gaps.items()}
 
 
-def set_columns(estimator, X, gaps, seed, weight):
+def set_columns(estimator, X, seed, weight):
     """Tell an estimator, or those inside it, what all rows tell about the columns.
 
     These are the kinds and levels for a density of tables, and `discrete` for others, if "auto".
@@ -499,11 +509,12 @@ def set_columns(estimator, X, gaps, seed, weight):
         estimator._share_columns(X, np.random.RandomState(seed), weight)
     elif "discrete" in params:
         if isinstance(params["discrete"], str):
-            estimator.set_params(discrete=gaps)
+            alike = row_shape(estimator) is not None
+            estimator.set_params(discrete=discrete_gaps(X, alike))
     elif not isinstance(estimator, Pipeline):  # whose last step sees other columns
         for name, value in params.items():
             if "__" not in name:
-                set_columns(value, X, gaps, seed, weight)
+                set_columns(value, X, seed, weight)
 
 
 def takes_categories(estimator):

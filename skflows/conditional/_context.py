@@ -6,9 +6,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 from sklearn.utils import check_array
-from sklearn.utils.validation import validate_data
 
 from ..density._warnings import warn_user
+from ..preprocessing.validation import checked_data
 
 # With more categories, a category is encoded by the mean of y if y is a single column.
 MAX_ONE_HOT = 12
@@ -113,7 +113,7 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
     def _validated(self, X, reset):
         """Return the columns of numbers as floats, and those of categories as texts."""
         table = X = X.toarray() if self.accept_sparse and issparse(X) else X
-        X = validate_data(self, X, dtype=None, ensure_all_finite=False, reset=reset)
+        X = checked_data(self, X, dtype=None, ensure_all_finite=False, reset=reset)
         if reset:
             kinds = [str(dtype).lower() for dtype in getattr(table, "dtypes", [])]
             by_dtype = [kind.startswith(("categor", "bool")) for kind in kinds]

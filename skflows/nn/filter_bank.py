@@ -58,7 +58,7 @@ class FilterBank(nn.Module):
 
     def forward(self, images):
         """Return the features ``(n, k, rows, columns)`` of images ``(n, channels, height,
-        width)``, one place for each 4 x 4 pixels."""
+        width)``, one place for each 4 x 4 pixels, of which windows of 8 x 8 lie inside."""
         images = (images - self.loc) / self.scale
         n, n_channels = images.shape[:2]
         found: list[torch.Tensor] = []
@@ -70,12 +70,9 @@ class FilterBank(nn.Module):
             padded = F.pad(images, (RADIUS,) * 4, mode="replicate")
             responses = F.conv2d(padded.flatten(0, 1)[:, None], self.filters)
             energies = torch.cat([responses[:, :1], responses[:, 1:].square()], 1)
-            stride = max(1, STRIDE >> scale)
-            reach = max(1, stride - 1)
-            local = F.avg_pool2d(energies, 2 * reach + 1, stride, reach, count_include_pad=False)
+            stride = STRIDE >> scale  # windows of all scales cover the same pixels
+            sides = [min(2 * stride, side) for side in images.shape[2:]]
+            local = F.avg_pool2d(energies, sides, stride)
             local = torch.cat([local[:, :1], (local[:, 1:] + FLOOR**2).log() / 2], 1)
-            local = local.unflatten(0, (n, n_channels)).flatten(1, 2)
-            if found:
-                local = F.interpolate(local, found[0].shape[2:], mode="bilinear")
-            found.append(local)
+            found.append(local.unflatten(0, (n, n_channels)).flatten(1, 2))
         return torch.cat(found, 1)

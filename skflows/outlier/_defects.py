@@ -1,4 +1,4 @@
-"""Defects in images: the density of local features, averaged over places and rotations."""
+"""Defects in images: the density of local features at the least probable places."""
 
 import copy
 import math
@@ -23,6 +23,7 @@ from ._detector import DensityOutlierDetector
 MAX_PLACES = 20_000  # that a density is fitted to
 HELD_OUT = 5  # one of so many images is held out for early stopping
 VALUES_AT_ONCE = 2**18
+WORST = 0.1  # fraction of the places of an image, those of the lowest density, that make its score
 
 
 class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
@@ -30,9 +31,9 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
 
     A flow learns the density of local features: the responses of a fixed bank of filters, at
     several scales, around each place of the images and of their rotations. The score of an image is
-    the mean log-density of its features over places and rotations. This is DifferNet (Rudolph et
-    al., 2021) with features at many places, in place of one row of features for an image: a few
-    images then have enough rows for a flow.
+    the mean log-density of its features at the tenth of the places where that is lowest, averaged
+    over rotations. This is DifferNet (Rudolph et al., 2021) with features at many places, in place
+    of one row of features for an image: a few images then have enough rows for a flow.
 
     Parameters
     ----------
@@ -75,6 +76,9 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
 
     random_state : int, RandomState instance or None, default=None
         Seeds the folds, the choice of places and the density.
+
+    verbose : int, default=0
+        Print the loss of the default density every ``verbose`` epochs, in each fold.
 
     Attributes
     ----------
@@ -126,6 +130,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         "alpha": [Interval(Real, 0, 1, closed="neither")],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), None],
         "random_state": ["random_state"],
+        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -140,6 +145,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         alpha=0.05,
         contamination="auto",
         random_state=None,
+        verbose=0,
     ):
         self.image_shape = image_shape
         self.features = features
@@ -150,6 +156,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         self.alpha = alpha
         self.contamination = contamination
         self.random_state = random_state
+        self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None):
@@ -177,7 +184,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         density = FeatureDensity(
             self.image_shape_,
             self.features,
-            default_density() if self.estimator is None else self.estimator,
+            default_density(self.verbose) if self.estimator is None else self.estimator,
             self.n_rotations,
             random_state.randint(2**31 - 1),
         )
@@ -224,7 +231,8 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            Mean log-density of the features, in nats, over places, rotations and folds.
+            Mean log-density of the features, in nats, at the tenth of the places where it is
+            lowest, averaged over rotations and folds.
         """
         return super().score_samples(X)
 
@@ -284,22 +292,24 @@ def shape_of_rows(n_features):
     return (side, side, 1) if side**2 == n_features else (1, n_features, 1)
 
 
-def default_density():
+def default_density(verbose):
     """Return the density of features that is used if none is given."""
     return RealNVPDensity(
         n_transforms=4,
         hidden_layer_sizes=(64,),
         dropout=0.0,
         preprocessing="whiten",
+        input_noise=0.2,
         discrete=None,
         contamination=None,
         learning_rate_init=5e-3,
-        max_iter=40,
+        max_iter=20,
+        verbose=verbose,
     )
 
 
 class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
-    """Images, as rows of pixels, by the mean log-density of their features.
+    """Images, as rows of pixels, by the log-density of their features at the worst places.
 
     Parameters
     ----------
@@ -366,7 +376,8 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
             for places in self._copies(images):
                 rows = places.reshape(-1, places.shape[-1]).detach().numpy()
                 scores = np.asarray(self.density_.score_samples(rows), dtype=np.float64)
-                found.append(scores.reshape(len(images), -1).mean(axis=1))
+                scores = np.sort(scores.reshape(len(images), -1), axis=1)
+                found.append(scores[:, : n_worst(scores.shape[1])].mean(axis=1))
             return np.mean(found, axis=0)
 
         return np.concatenate([scores(images) for images in self._batches(X)])
@@ -380,12 +391,16 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
                 f"defect_map needs a density that torch can differentiate, but "
                 f"{type(self.density_).__name__} is not one: give a flow, such as RealNVPDensity."
             )
-        log_density = self.density_.distribution().log_prob
-        found = []
+        log_prob, found = self.density_.distribution().log_prob, []
+
+        def score(places):
+            scores = log_prob(places)
+            return scores.topk(n_worst(scores.shape[1]), largest=False).values.mean(1)
+
         for images in self._batches(X):
             images.requires_grad_()
             try:
-                total = sum(log_density(places).mean(1).sum() for places in self._copies(images))
+                total = sum(score(places).sum() for places in self._copies(images))
                 (slope,) = torch.autograd.grad(total / self.n_rotations, images)
             except RuntimeError as error:
                 raise ValueError(
@@ -419,6 +434,11 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
                 )
             found = found.reshape(n, found.shape[1], -1).mT.double()
             yield found
+
+
+def n_worst(n_places):
+    """Return the number of places that make the score of an image."""
+    return max(1, round(WORST * n_places))
 
 
 def rotated(images, i, n):

@@ -31,6 +31,7 @@ from ..preprocessing.column_checks import ColumnWarning
 from ..preprocessing.dequantizer import discrete_columns
 from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit_context
 from ..preprocessing.validation import (
+    row_shape,
     uneven,
     validate_rows,
     validate_weight,
@@ -237,6 +238,10 @@ class DensityOutlierDetector(
         self.trim = trim
         self.contamination = contamination
         self.random_state = random_state
+
+    @property
+    def _row_shape(self):
+        return row_shape(self.estimator)
 
     def _takes_weights(self):
         default = OutlierEnsemble if self.statistic == "log_pool" else AutoDensity

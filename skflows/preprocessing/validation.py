@@ -104,10 +104,18 @@ def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1, shape=None)
         X = flat_rows(X, shape, type(estimator).__name__)
     if not reset and is_valid(estimator, X, ensure_min_samples):
         return X
-    kwargs = {"reset": reset, "ensure_min_samples": ensure_min_samples}
+    # C order, because torch takes no negative strides, such as those of X[::-1].
+    kwargs = {"dtype": DTYPES, "order": "C", "ensure_min_samples": ensure_min_samples}
+    rows = checked_data(estimator, X, reset=reset, **kwargs)
+    if reset:
+        estimator._whole_dtypes = whole_dtypes(X)
+    return rows
+
+
+def checked_data(estimator, X, **kwargs):
+    """Return what scikit-learn's `validate_data` returns; its errors say what to do."""
     try:
-        # C order, because torch takes no negative strides, such as those of X[::-1].
-        rows = validate_data(estimator, X, dtype=DTYPES, order="C", **kwargs)
+        return validate_data(estimator, X, **kwargs)
     except (TypeError, ValueError) as error:
         name = type(estimator).__name__
         is_conversion = isinstance(error, TypeError) or any(
@@ -122,9 +130,6 @@ def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1, shape=None)
         if not remedies:
             raise
         raise ValueError(f"{str(error).rstrip('.')}. {name} {remedies[0]}") from error
-    if reset:
-        estimator._whole_dtypes = whole_dtypes(X)
-    return rows
 
 
 def row_shape(estimator):
