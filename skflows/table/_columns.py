@@ -1,5 +1,6 @@
 """The kinds of columns: how each is recognised, and the variables that it becomes."""
 
+import copy
 from collections.abc import Mapping
 from numbers import Real
 from typing import NamedTuple
@@ -551,6 +552,17 @@ class Schema:
             for j, (code, x, known) in zip(self.of_column[i], encoded, strict=True):
                 rows.code[:, j], rows.x[:, j], rows.known[:, j] = code, x, known
         return rows
+
+    def with_maps_of(self, rows, weight, random_state):
+        """Return the same variables, whose maps of numbers are those of some `Rows`."""
+        found = copy.copy(self)
+        found.parts = [
+            part.with_maps_of(*(values[:, j] for values in rows), weight, random_state)
+            if part.has_number
+            else part
+            for j, part in enumerate(self.parts)
+        ]
+        return found
 
     def decode(self, rows, names=None, random_state=None):
         """Return columns from `Rows`."""

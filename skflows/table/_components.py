@@ -143,7 +143,7 @@ def local_views(group, *views):
     tables = [(*view.rows, view.weight) for view in views]
     found = group.local_rows(*tables, encode=lambda X: schema.encode(read_frame(X)))
     return [
-        view if own is table else TableView(schema, Rows(*own[:-1]), own[-1])
+        view if own is table else TableView(view.schema, Rows(*own[:-1]), own[-1])
         for view, table, own in zip(views, tables, found, strict=True)
     ]
 
@@ -215,12 +215,19 @@ class TableOutcome(NamedTuple):
         return f"held-out score {self.scores.mean():.4f}, {self.seconds:.1f} s"
 
 
+def views_of(split, schema, rows, weight, seed):
+    """Return the views of the rows to fit to, and of those to hold out.
+
+    New rows have no part in the maps to normal scores, so those that are held out have none either.
+    """
+    train, held_out = (TableView(schema, rows.take(some), weight[some]) for some in split)
+    held_out.schema = schema.with_maps_of(train.rows, train.weight, np.random.RandomState(seed))
+    return train, held_out
+
+
 def fit_components(found, schema, rows, weight, splits, seed, time_limit, clock, started):
     """Yield the `TableOutcome` of each component on the splits, or None without time for it."""
-    views = [
-        tuple(TableView(schema, rows.take(some), weight[some]) for some in split)
-        for split in splits
-    ]
+    views = [views_of(split, schema, rows, weight, seed) for split in splits]
     n_networks = sum(component.is_trained for component in found)
     for component in found:
         begun = clock()

@@ -4,6 +4,7 @@ A column has one variable, or several (a date has its week, weekday and time). A
 the level and the number of each variable, and by which of them are known; see `Rows`.
 """
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -239,7 +240,20 @@ class Number:
         if step is None and len(x) < 2:
             x, weight = np.repeat(x, 2), np.repeat(weight, 2)
         self.seen = float(x.min()), float(x.max())
-        self.maps = fit_maps(x, weight, step, self.origin, low, high, setting.random_state, period)
+        self._set_maps(x, weight, setting.random_state)
+
+    def _set_maps(self, x, weight, random_state):
+        self.maps = fit_maps(
+            x, weight, self.step, self.origin, self.low, self.high, random_state, self.period
+        )
+
+    def with_maps_of(self, code, x, known, weight, random_state):
+        """Return the same variable with the maps of some rows; with its own if they are too few."""
+        has = self.is_number(code, known)
+        found = copy.copy(self)
+        if has.sum() > 1:
+            found._set_maps(x[has], weight[has], random_state)
+        return found
 
     def _some_inside(self):
         ends = [end for end in (self.low, self.high) if np.isfinite(end)]
