@@ -68,14 +68,15 @@ class BinnedClasses(Classes):
         """Return the distribution of a variable given the other known ones, as a `Predictive`."""
         _, _, share = self._given_others(view, j)
         levels, bins = self.tables[j]
-        if levels is None:
-            return Predictive(None, Histogram(share @ np.exp(bins)), self.space)
-        proba = share @ np.exp(levels)
         if bins is None:
-            return Predictive(proba, None, self.space)
+            return Predictive(share @ np.exp(levels), None, None)
+        own = view.schema.parts[j].maps[self.space]
+        if levels is None:
+            return Predictive(None, Histogram(share @ np.exp(bins)), own)
+        proba = share @ np.exp(levels)
         share = share * np.exp(levels[:, 0])
         share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-300)
-        return Predictive(proba, Histogram(share @ np.exp(bins)), self.space)
+        return Predictive(proba, Histogram(share @ np.exp(bins)), own)
 
     def sample(self, schema, rows, random_state):
         """Return rows whose unknown variables are drawn given the known ones."""

@@ -554,7 +554,7 @@ class Schema:
         return rows
 
     def with_maps_of(self, rows, weight, random_state):
-        """Return the same variables, whose maps of numbers are those of some `Rows`."""
+        """Return the same kinds and levels, with the maps of the numbers of some `Rows`."""
         found = copy.copy(self)
         found.parts = [
             part.with_maps_of(*(values[:, j] for values in rows), weight, random_state)
@@ -562,6 +562,9 @@ class Schema:
             else part
             for j, part in enumerate(self.parts)
         ]
+        found.columns = [copy.copy(column) for column in self.columns]
+        for column, own in zip(found.columns, self.of_column, strict=True):
+            column.parts = [found.parts[j] for j in own]
         return found
 
     def decode(self, rows, names=None, random_state=None):

@@ -8,7 +8,7 @@ import numpy as np
 from ..callbacks._checkpoint import training_file
 from ._frames import read_frame
 from ._parts import Rows
-from ._view import TableView
+from ._view import MemberOfFold, TableView
 
 N_FOLDS = 5
 ROWS_WITH_FOLDS = 1_000  # beyond, a single held-out part is accurate enough
@@ -221,8 +221,8 @@ def views_of(split, schema, rows, weight, seed):
     New rows have no part in the maps to normal scores, so those that are held out have none either.
     """
     train, held_out = (TableView(schema, rows.take(some), weight[some]) for some in split)
-    held_out.schema = schema.with_maps_of(train.rows, train.weight, np.random.RandomState(seed))
-    return train, held_out
+    own = schema.with_maps_of(train.rows, train.weight, np.random.RandomState(seed))
+    return train.under(own), held_out.under(own)
 
 
 def fit_components(found, schema, rows, weight, splits, seed, time_limit, clock, started):
@@ -241,9 +241,10 @@ def fit_components(found, schema, rows, weight, splits, seed, time_limit, clock,
             if time_limit is not None:
                 left = time_limit * TIME_FOR_ALL - (clock() - started)
                 limit = max(MIN_SECONDS, left / (len(views) * n_networks - i))
-            members.append(component.fit(train, held_out, seed + i, limit))
-            scores.append(members[-1].log_prob(held_out))
-            interrupted = getattr(members[-1], "interrupted", False)
+            member = component.fit(train, held_out, seed + i, limit)
+            members.append(MemberOfFold(member, train.schema))
+            scores.append(member.log_prob(held_out))
+            interrupted = getattr(member, "interrupted", False)
             if interrupted and i < len(views) - 1:
                 raise KeyboardInterrupt  # without its other folds it is not whole
         n_networks -= component.is_trained

@@ -244,6 +244,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         self._schema = self._schema_of(frame, random_state, weight)
         self._library, self._dtype = frame.library, frame.dtype
         rows = self._schema.encode(frame)
+        if self._schema is self.columns:  # that others share; the maps are those of these rows
+            self._schema = self._schema.with_maps_of(rows, weight, random_state)
         is_known = np.flatnonzero(rows.known.any(axis=1))
         if len(is_known) < 2:
             raise ValueError(
@@ -311,7 +313,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             frame, names, self.columns, self.handle_unknown, models_gaps, random_state, weight
         )
 
-    def _share_columns(self, X, random_state, weight):
+    def _share_columns(self, X, random_state, weight=None):
         """Find kinds and levels now, so that clones fitted to parts of X have them in common."""
         frame = self._read(X, reset=True)
         return self.set_params(columns=self._schema_of(frame, random_state, weight))

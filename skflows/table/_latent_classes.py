@@ -166,7 +166,7 @@ class LatentClasses(Classes):
             table = np.exp(self.tables[j])
             levels = share @ table
         if j not in self.numbers:
-            return Predictive(levels, None, self.space)
+            return Predictive(levels, None, None)
         weights = share if levels is None else share * table[:, 0]
         means, scales = self._conditional_numbers(cells, known, list(self.numbers).index(j))
         weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
@@ -180,7 +180,8 @@ class LatentClasses(Classes):
         )
         weights *= is_kept[:, : order.shape[1]]
         weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
-        return Predictive(levels, Normals(weights, means, scales), self.space)
+        own = view.schema.parts[j].maps[self.space]
+        return Predictive(levels, Normals(weights, means, scales), own)
 
     def _conditional_numbers(self, cells, known, i):
         """Return mean and standard deviation of a number in each class, ``(n, n_classes)``."""

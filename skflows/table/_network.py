@@ -416,9 +416,10 @@ class NetworkMember:
         levels, *mixture = self._heads(view.features, masks, j)
         levels = None if levels is None else np.exp(levels)
         if not mixture:
-            return Predictive(levels, None, self.space)
+            return Predictive(levels, None, None)
         log_weights, means, scales = mixture
-        return Predictive(levels, Normals(np.exp(log_weights), means, scales), self.space)
+        own = view.schema.parts[j].maps[self.space]
+        return Predictive(levels, Normals(np.exp(log_weights), means, scales), own)
 
     def sample(self, schema, rows, random_state):
         """Return rows whose unknown variables are drawn given the known ones, one by one."""

@@ -183,11 +183,11 @@ class OneVariable:
         total = 0.0
         part = self.part
         scores = {
-            space: part.maps[space].forward(x.ravel())[0].reshape(x.shape)
-            for space in {one.space for one in self.members}
+            own: own.forward(x.ravel())[0].reshape(x.shape)
+            for own in {one.map for one in self.members}
         }
         for share, one in zip(self.shares, self.members, strict=True):
-            below = one.number.cdf(scores[one.space])
+            below = one.number.cdf(scores[one.map])
             if one.levels is not None:
                 below = one.levels[:, :1] * below
                 for k, atom in enumerate(part.atoms, 1):
@@ -246,7 +246,7 @@ class OneVariable:
         if part.period is not None:
             middle = np.exp(turn * middle / part.period)
         for share, one in zip(self.shares, self.members, strict=True):
-            mass = np.diff(one.number.cdf(part.maps[one.space].forward(x)[0][None]), axis=1)
+            mass = np.diff(one.number.cdf(one.map.forward(x)[0][None]), axis=1)
             mean = mass @ middle / np.maximum(mass.sum(axis=1), LEAST_MASS)
             if one.levels is not None:
                 mean = one.levels[:, 0] * mean + one.levels[:, 1:] @ part.atoms

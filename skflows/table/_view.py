@@ -66,13 +66,13 @@ class Predictive(NamedTuple):
         Probabilities of levels; of a number with atoms, level 0 is the number.
     number : Normals, Histogram or None
         The distribution of the score of the number.
-    space : str
-        The space of the score.
+    map : object or None
+        The map of the number to its score.
     """
 
     levels: np.ndarray | None
     number: Normals | Histogram | None
-    space: str
+    map: object
 
 
 class TableView:
@@ -83,9 +83,16 @@ class TableView:
         self.rows = rows
         self.weight = np.ones(len(rows)) if weight is None else weight
         self._cells = {}
+        self._others = {}  # by schema
 
     def __len__(self):
         return len(self.rows)
+
+    def under(self, schema):
+        """Return the rows as another schema maps them; each schema maps them once."""
+        if schema not in self._others:
+            self._others[schema] = TableView(schema, self.rows, self.weight)
+        return self._others[schema]
 
     def cells(self, space):
         if space not in self._cells:
@@ -105,3 +112,28 @@ class TableView:
             ],
             axis=1,
         )
+
+
+class MemberOfFold:
+    """A member of a table's density that was fitted to a part of the rows, under their own maps.
+
+    Parameters
+    ----------
+    member : LatentClasses, BinnedClasses or NetworkMember
+        The fitted member.
+    schema : Schema
+        The variables, with the maps of the rows of the fit.
+    """
+
+    def __init__(self, member, schema):
+        self.member, self.schema = member, schema
+        self.n_iter = getattr(member, "n_iter", 1)
+
+    def log_prob(self, view, given=None):
+        return self.member.log_prob(view.under(self.schema), given)
+
+    def predictive(self, view, j):
+        return self.member.predictive(view.under(self.schema), j)
+
+    def sample(self, schema, rows, random_state):
+        return self.member.sample(self.schema, rows, random_state)
