@@ -32,6 +32,7 @@ from skflows import FlowCompressor, GlowDensity
 from skflows.training.flow_fit import TRAINING_SHARE
 
 CROP = 16
+PRECISION = 24  # bits of the probabilities of constriction
 TRAIN_PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "coins", "moon")
 TEST_PHOTOGRAPH = "camera"
 N_CROPS = 3000
@@ -80,11 +81,15 @@ def psnr(rows, others):
 
 
 def ideal_bytes(latent, step, scale):
-    """Return the size of an ideal code of rounded coordinates under their prior."""
+    """Return the size of an ideal code of rounded coordinates under their prior.
+
+    The code has integer probabilities out of ``2**PRECISION``, so that no symbol takes more bits.
+    """
     far = np.abs(latent)
     # By logarithms of the upper tail, to keep the digits of small probabilities.
     above, beyond = (stats.norm.logsf((far + side * step / 2) / scale) for side in (-1, 1))
-    return -(above + np.log1p(-np.exp(beyond - above))).sum() / math.log(2) / 8
+    bits = -(above + np.log1p(-np.exp(beyond - above))) / math.log(2)
+    return np.minimum(bits, PRECISION).sum() / 8
 
 
 def main():
