@@ -6,9 +6,10 @@
 Needs scikit-image, for its textures. Lines already in ``--out`` are not run again.
 
 "auroc" is the AUROC of images by the mean anomaly score of the worst tenth of their places, which
-is the score of DefectDetector; "max" is that by the worst place, "mean" that by all. "pixels" is
-the AUROC of the pixels of images with a defect, by the gradient of the score for flows, and by the
-scores of places for the others. "scratch" to "patch" are parts of "auroc", by kind of defect.
+is the score of DefectDetector; "max" is that by the worst place. "pixels" is the AUROC of the
+pixels of images with a defect, by the gradient of the score for flows, and by the scores of places
+for the others. Scores and maps average four rotations. "scratch" to "patch" are parts of "auroc",
+by kind of defect.
 """
 
 import argparse
@@ -178,11 +179,10 @@ def run(name, n, seed, contestant):
         found = features(bank, images)
         places = score(scaler.transform(found.reshape(-1, found.shape[-1])))
         places = places.reshape(found.shape[:3])
-        maps = map_of_places(places[labels == 1, 0])
+        turned = [map_of_places(places[labels == 1, i]) for i in range(4)]
+        maps = np.mean([np.rot90(each, -i, (1, 2)) for i, each in enumerate(turned)], axis=0)
         places.sort(axis=2)
-        line["max"], line["mean"] = (
-            roc_auc_score(labels, each.mean(axis=(1, 2))) for each in (places[..., -1:], places)
-        )
+        line["max"] = roc_auc_score(labels, places[..., -1].mean(axis=1))
         scores = places[..., -round(places.shape[2] / 10) :].mean(axis=(1, 2))
     line["seconds"] = time.process_time() - started
     line["auroc"] = roc_auc_score(labels, scores)

@@ -220,7 +220,7 @@ def vocoder(data, record, seconds, height, wav):
     gain = best_gain(windows(data["validate"], LENGTH))
     models = {
         "Gaussian given mel frames": MelGaussian(gain),
-        f"WaveFlow given mel frames, height {height}": MelFlow(seconds, height),
+        f"WaveFlow given mel frames, height {height}, {seconds:g} s": MelFlow(seconds, height),
     }
     for name, model in models.items():
         if not record.wants(name):

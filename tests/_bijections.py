@@ -87,9 +87,14 @@ def grid_autoregressive(univariate, shape, n_context, **kwargs):
 
 
 def frames(univariate, shape, n_previous, n_context):
-    height, width, _ = shape
-    grid = {"context_shape": (height, width, 3), "n_context": height * width * 3}
-    frame = GridCoupling(shape, UNIVARIATE[univariate](), (4, 4), activation="tanh", **grid)
+    height, width, n_channels = shape
+    grid = {"context_grid": (height, width), "n_context": height * width * 3}
+    coupling = GridCoupling(shape, UNIVARIATE[univariate](), (4, 4), activation="tanh", **grid)
+    frame = Chain([Pointwise(ActNorm(n_channels), n_channels), coupling])
+    return frame_autoregressive(frame, shape, n_previous, n_context)
+
+
+def frame_autoregressive(frame, shape, n_previous, n_context):
     return FrameAutoregressive(
         frame, shape, n_previous, (4, 4), n_context=n_context, activation="tanh"
     )

@@ -34,6 +34,16 @@ def lossless(compressor):
     return FlowCompressor(FrozenEstimator(compressor.estimator_), lossless=True).fit(X)
 
 
+def test_scales_are_those_of_the_rows_of_fit(compressor):
+    scales = np.sqrt((compressor.estimator_.transform(X[:200]) ** 2).mean(axis=0))
+    np.testing.assert_allclose(compressor.latent_scale_, scales.clip(0.01, 1.0))
+    flow = FrozenEstimator(compressor.estimator_)
+    assert FlowCompressor(flow).fit(100 * X[:200]).latent_scale_.max() == 1
+    with_ones = copy.copy(compressor)
+    with_ones.latent_scale_ = np.ones(64)
+    assert len(compressor.compress(NEW)) < 0.95 * len(with_ones.compress(NEW))
+
+
 def rmse(rows):
     return np.sqrt(((rows - NEW) ** 2).mean())
 
@@ -90,7 +100,7 @@ def test_lossless_values_of_any_kind(lossless):
 @pytest.mark.parametrize("scale", [10, 255])
 def test_lossless_fractions(compressor, scale):
     density = clone(compressor.estimator_).set_params(max_iter=1).fit(X[:60] / scale)
-    fractions = FlowCompressor(FrozenEstimator(density), lossless=True).fit(X)
+    fractions = FlowCompressor(FrozenEstimator(density), lossless=True).fit(X / scale)
     data = fractions.compress(NEW / scale)
     np.testing.assert_array_equal(fractions.decompress(data), NEW / scale)
     single = (NEW / scale).astype(np.float32)
@@ -138,8 +148,10 @@ def test_damaged_bytes_are_an_error(lossless):
 
 def test_another_flow_is_an_error(compressor):
     other = FlowCompressor(RealNVPDensity(n_transforms=1, max_iter=1, random_state=0)).fit(X[:60])
-    with pytest.raises(ValueError, match="another flow"):
-        other.decompress(compressor.compress(NEW[:2]))
+    same = FlowCompressor(FrozenEstimator(compressor.estimator_)).fit(X)
+    for each in (other, same):
+        with pytest.raises(ValueError, match="another flow, or with one fitted to other rows"):
+            each.decompress(compressor.compress(NEW[:2]))
 
 
 def test_saved_compressor_reads_what_was_written(compressor, tmp_path):
@@ -173,6 +185,10 @@ def test_errors(compressor, lossless):
     for estimator in (continuous, FrozenEstimator(clone(continuous).fit(X[:60, 2:5] + 0.5))):
         with pytest.raises(ValueError, match="discrete columns, but 1 of 3 columns are"):
             FlowCompressor(estimator, lossless=True).fit(X[:60, 2:5] + 0.5)
+    frozen = FlowCompressor(FrozenEstimator(compressor.estimator_))
+    with pytest.raises(ValueError, match=r"grids of shape \(8, 8, 1\)"):
+        frozen.fit(X[:, :9])
+    assert not hasattr(frozen, "estimator_")
     with pytest.raises(NotFittedError):
         FlowCompressor(FrozenEstimator(GlowDensity())).fit(X)
     with pytest.raises(TypeError, match="data is a str; give the bytes"):

@@ -5,6 +5,8 @@ import torch
 from _bijections import (
     N_ROWS,
     check_vjp,
+    coupling,
+    frame_autoregressive,
     frames,
     grid_autoregressive,
     grid_coupling,
@@ -13,7 +15,7 @@ from _bijections import (
 )
 from torch.testing import assert_close
 
-from skflows.bijections import ActNorm, Inverse, Pointwise, Squeeze
+from skflows.bijections import ActNorm, Chain, Inverse, Pointwise, Squeeze
 from skflows.training.model_stack import stack
 
 SHAPE = 2, 4, 2
@@ -22,9 +24,16 @@ CASES = {
     "coupling_of_one_half": lambda c: grid_coupling("spline", SHAPE, c, both=False),
     "autoregressive": lambda c: grid_autoregressive("spline", (8, 2), c, n_frames=3),
     "frames": lambda c: frames("spline", (1, 2, 2), 2, c),
+    "frames_of_two_kinds": lambda c: frame_autoregressive(
+        Chain([coupling("affine", 4, 6), frame_coupling()]), (1, 2, 2), 2, c
+    ),
     "pointwise": lambda c: Pointwise(ActNorm(2), 2),
     "pointwise_with_context": lambda c: Pointwise(grid_coupling("affine", (2, 2, 2), c), 8),
 }
+
+
+def frame_coupling():
+    return grid_coupling("affine", (1, 2, 2), 6, context_grid=(1, 2))
 
 
 def case(name, seed=0):
@@ -58,6 +67,20 @@ def test_stack_of_grid_bijections(name):
     for whole, parts in zip(stacked(x, context), zip(*expected, strict=True), strict=True):
         assert_close(whole, torch.stack(parts), rtol=1e-9, atol=1e-9)
     check_vjp(stacked, x, context)
+
+
+def test_frames_whose_map_shares_parameters():
+    frame = Chain([frame_coupling()] * 2)
+    bijection = randomize(frame_autoregressive(frame, (1, 2, 2), 2, 0).double().eval())
+    check_vjp(bijection, torch.randn(N_ROWS, 16, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_rows(name):
+    bijection, x, context = case(name)
+    for direction in (bijection, bijection.inverse):
+        z, log_det = direction(x[:0], context[:0])
+        assert z.shape == (0, 16) and log_det.shape == (0,)
 
 
 def test_squeeze_moves_blocks_to_channels():

@@ -250,9 +250,9 @@ def test_damage_is_found(path):
 def test_other_formats_are_refused(name, models, path, monkeypatch):
     models[name].save(path)
     pickled = pickle.dumps(models[name])
-    monkeypatch.setattr(plain_state, "FORMAT", 3)
+    monkeypatch.setattr(plain_state, "FORMAT", 4)
     for load in (lambda: skflows.load(path), lambda: pickle.loads(pickled)):
-        with pytest.raises(ValueError, match=r"in format 2; .*reads format 3: fit it again, or"):
+        with pytest.raises(ValueError, match=r"in format 3; .*reads format 4: fit it again, or"):
             load()
 
 
@@ -450,7 +450,7 @@ HOSTILE = {
     "a list": [1, 2],
     "a hidden method": {
         "@estimator": "MAFDensity",
-        "state": {"score_samples": 1, "_skflows": {"format": 2, "version": "0.1.0"}},
+        "state": {"score_samples": 1, "_skflows": {"format": 3, "version": "0.1.0"}},
     },
     "a state that is none": {"@estimator": "MAFDensity", "state": [1]},
     "no estimator": {"@estimator": "Chain", "state": {}},

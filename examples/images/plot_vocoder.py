@@ -1,18 +1,18 @@
 """
-========================
-A vocoder of small means
-========================
+===============
+A small vocoder
+===============
 
-A vocoder turns a spectrogram back into sound. This example fits a flow to windows of speech given
-their spectra, and lets it speak a sentence that it has not heard.
+A vocoder turns a spectrogram back into sound. This example fits a flow to windows of a voice given
+their spectra, and lets it speak what it has not heard.
 """
 
 # %%
 # Speech
 # ------
-# The voice is that of `espeak-ng <https://github.com/espeak-ng/espeak-ng>`__ if it is installed.
-# Otherwise a train of pulses, with a pitch that wanders, passes through two resonances that wander
-# too: a crude model of vowels.
+# If `espeak-ng <https://github.com/espeak-ng/espeak-ng>`__ is installed, the voice is its own, and
+# a sentence is new. Otherwise a train of pulses, with a pitch that wanders, passes through two
+# resonances that wander too: a crude model of vowels, of which two other seconds are new.
 import base64
 import io
 import shutil
@@ -100,7 +100,7 @@ X_new = windows(new, LENGTH)
 # Fit
 # ---
 # Beside the vocoder, a flow without mel frames and a Gaussian of windows. Scores are in nats per
-# sample, of windows of the new sentence.
+# sample, of windows of the new sound.
 from sklearn.mixture import GaussianMixture
 
 from skflows import ConditionalDensity, WaveFlowDensity
@@ -131,10 +131,10 @@ for name, score in scores.items():
 # %%
 # Speak
 # -----
-# Each window of the new sentence is drawn given its mel frames. Windows overlap by half, and are
-# faded into each other. After so short a training, loud and hissing sounds are where they should
-# be, but vowels are hoarse. The log-mel distance is the root mean square difference between the mel
-# frames of what is spoken and those of the sentence.
+# Each window of the new sound is drawn given its mel frames. Windows overlap by half, and are faded
+# into each other. With the voice of espeak-ng, after so short a training, loud and hissing sounds
+# are where they should be, but vowels are hoarse. The log-mel distance is the root mean square
+# difference between the mel frames of what is spoken and those of the new sound.
 parts = windows(new, LENGTH // 2)
 fade = np.sin(np.pi * (np.arange(LENGTH) + 0.5) / LENGTH)
 

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from ..nn.convolutional import ConvolutionalNet, DilatedNet
 from ..nn.vjp import as_leaf, by_autograd
-from ._base import Bijection
+from ._base import Bijection, Chain
+from ._conditional import FirstColumns
 from ._coupling import Coupling
 from ._linear import Permutation
 
@@ -189,15 +190,16 @@ class GridCoupling(Coupling):
 class FrameAutoregressive(Bijection):
     """``z_t = f(x_t; features(x_{t-k}, ..., x_{t-1}))``: map each frame given those before it.
 
-    All frames have the same map f, whose context are features of the k frames before. A
-    convolutional network finds them. Frames are mapped together; the inverse finds one after
-    another. Rows may have any number of frames.
+    All frames have the same map f, conditioned on features that a convolutional network computes
+    from the k frames before. Frames are mapped together; the inverse finds one after another. Rows
+    may have any number of frames.
 
     Parameters
     ----------
     bijection : Bijection
         The map f of the columns of a frame. The size of its context is ``height * width`` times the
-        number of features.
+        number of features. Training is fastest if it consists of `GridCoupling` and bijections
+        without a context.
     shape : tuple of int
         Height, width and channels of a frame. Rows are frames, one after another.
     n_previous : int
@@ -221,6 +223,7 @@ class FrameAutoregressive(Bijection):
         self.n_previous = n_previous
         self.n_context = network.get("n_context", 0)
         self.set_from_data = bijection.set_from_data
+        self.features_get_gradients = _gives_gradients_to_context(bijection)
         self.net = DilatedNet(
             (height, width, n_previous * (n_channels + 1)),
             bijection.n_context // self.positions[0],
@@ -244,6 +247,8 @@ class FrameAutoregressive(Bijection):
         return torch.cat(rows, -1), sum(log_dets)
 
     def vjp(self, x, context=None):
+        if not self.features_get_gradients:
+            return super().vjp(x, context)
         (features,), through_net = by_autograd(
             lambda x: (self._features(x, context),), x, list(self.net.parameters())
         )
@@ -287,7 +292,17 @@ class FrameAutoregressive(Bijection):
         return self._frames(x).flatten(-2).flatten(-3, -2)
 
     def _joined(self, z, log_det, x):
-        return z.reshape(x.shape), log_det.reshape(*x.shape[:-1], -1).sum(-1)
+        n_frames = x.shape[-1] // math.prod(self.positions)
+        return z.reshape(x.shape), log_det.reshape(*x.shape[:-1], n_frames).sum(-1)
+
+
+def _gives_gradients_to_context(bijection):
+    """Return whether the pullback of ``vjp`` adds the gradient in the context to its ``grad``."""
+    if type(bijection) is Chain and not bijection.shares_parameters:
+        return all(map(_gives_gradients_to_context, bijection.bijections))
+    if type(bijection) is FirstColumns:
+        return _gives_gradients_to_context(bijection.bijection)
+    return type(bijection) is GridCoupling or not bijection.n_context
 
 
 def _marked(frames):

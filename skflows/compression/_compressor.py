@@ -17,14 +17,14 @@ from ..preprocessing.dequantizer import nearest_index
 from ..preprocessing.sklearn_compat import HasMethods, Interval, fit_context
 from ..preprocessing.validation import prepare_table
 
-MAGIC, VERSION = b"SKFC", 1
-# Magic, version, whether lossless, fingerprint of the flow, rows, columns, step, largest symbol.
+MAGIC, VERSION = b"SKFC", 2
+# Magic, version, whether lossless, fingerprint, rows, columns, step, largest symbol.
 HEADER = struct.Struct("<4sB?8sIIdI")
 SECTION = struct.Struct("<I")  # bytes of what follows
 RESIDUALS = struct.Struct("<i")  # the least residual
 COARSEST = 4.0  # step at quality 0, in standard deviations of the latent space
 HALVING = 10  # points of quality that halve the step
-LEAST_SCALE = 0.01  # standard deviation of the prior of a latent coordinate
+LEAST_SCALE = 0.01  # least standard deviation of the prior of a latent coordinate
 LARGEST = 2**20  # symbol; only residuals make up for latent coordinates beyond
 
 
@@ -63,8 +63,8 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         The fitted flow density.
 
     latent_scale_ : ndarray of shape (n_features_in_,)
-        Root mean square of the latent coordinates of the rows of `fit`, the standard deviations of
-        the prior.
+        Root mean square of the latent coordinates of the rows of `fit`, at least 0.01 and at most
+        1: the standard deviations of the prior.
 
     n_features_in_ : int
         Number of columns seen in `fit`.
@@ -109,7 +109,9 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None):
-        """Fit the flow to the rows of X; a frozen one stays as it is.
+        """Fit the flow to the rows of X.
+
+        A frozen flow stays as it is; the rows set the scales of the code.
 
         Parameters
         ----------
@@ -134,6 +136,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             )
         if frozen:
             check_is_fitted(flow)
+            latent = flow.transform(X)  # raises errors of X early
         if self.lossless:
             if frozen:
                 dequantizer, d = flow._dequantizer, flow.n_features_in_
@@ -153,8 +156,10 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             vars(self).pop(name, None)
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
-        latent = np.asarray(self.estimator_.transform(X))
-        self.latent_scale_ = np.sqrt(np.square(latent).mean(axis=0)).clip(LEAST_SCALE)
+        if not frozen:
+            latent = self.estimator_.transform(X)
+        mean_square = np.square(np.asarray(latent)).mean(axis=0)
+        self.latent_scale_ = np.sqrt(mean_square).clip(LEAST_SCALE, 1.0)
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
 
@@ -173,8 +178,8 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         Returns
         -------
         data : bytes
-            What `decompress` reads: a header with the version and a fingerprint of the flow, the
-            code, and a checksum.
+            What `decompress` reads: a header with the version and a fingerprint of the compressor,
+            the code, and a checksum.
 
         Raises
         ------
@@ -234,7 +239,8 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         Raises
         ------
         ValueError
-            If the bytes are damaged, of another version, or written with another flow.
+            If the bytes are damaged, of another version, or written with another flow, or with one
+            fitted to other rows.
         TypeError
             If data is not bytes.
         ImportError
@@ -261,8 +267,8 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             raise ValueError("data is damaged: its checksum is not that of its content.")
         if fingerprint != self._fingerprint():
             raise ValueError(
-                "data was written with another flow: decompress it with the compressor that wrote "
-                "it, saved by its method save."
+                "data was written with another flow, or with one fitted to other rows: decompress "
+                "it with the compressor that wrote it, saved by its method save."
             )
         reader = Reader(body, HEADER.size)
         prior = self._prior(constriction, n, step, largest)
@@ -321,7 +327,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             yield columns, np.union1d(grid, unseen) + 0.0  # no negative zeros
 
     def _fingerprint(self):
-        """Return 8 bytes that depend on the weights of the flow and on the values of rows."""
+        """Return 8 bytes that depend on the flow, the scales of the code and the values of rows."""
         content = hashlib.sha256()
         for name, value in sorted(self.estimator_.flow_.state_dict().items()):
             content.update(name.encode())
@@ -375,7 +381,10 @@ def histogram_model(constriction, counts):
 
 
 def encoded(constriction, symbols, *model):
-    """Return symbols as a section of bytes, by a model or a family of models and its parameters."""
+    """Return symbols as a section of bytes.
+
+    ``*model`` is a model, or a family of models and arrays of its parameters.
+    """
     encoder = constriction.stream.queue.RangeEncoder()
     encoder.encode(np.ascontiguousarray(symbols, dtype=np.int32).ravel(), *model)
     words = encoder.get_compressed().astype("<u4").tobytes()
@@ -383,6 +392,10 @@ def encoded(constriction, symbols, *model):
 
 
 def decoded(constriction, reader, *model):
-    """Return the symbols of the next section, by a family and its parameters or a model and n."""
+    """Return the symbols of the next section.
+
+    ``*model`` is a model and the number of symbols, or a family of models and arrays of its
+    parameters.
+    """
     words = np.frombuffer(reader.section(), dtype="<u4").astype(np.uint32)
     return constriction.stream.queue.RangeDecoder(words).decode(*model)

@@ -182,7 +182,7 @@ class VideoFlowDensity(MultiscaleDensity):
         squeeze, *_ = squeezes = self._frame_squeezes()
         height, width, _ = squeeze.shape
         features = {
-            "context_shape": (height, width, n_hidden),
+            "context_grid": (height, width),
             "n_context": height * width * n_hidden,
             "output_size": 1,  # features know the surroundings, and larger kernels take longer
         }

@@ -95,10 +95,10 @@ class CausalNet(ConvolutionalNet):
 
     def forward(self, x, context=None):
         """Return the outputs of columns x, of shape (height * width * n_out, n)."""
-        *members, _, n = x.shape
+        members = x.shape[:-2]
         seen = self._seen(x.unflatten(-2, self.shape))
         above = F.pad(seen, (0, 0, 1, -1))
-        shifts = self._shifts(context, n)
+        shifts = self._shifts(context)
         return self._outputs(above, shifts, members, lambda k, h: self.hidden[k](h))
 
     def solve(self, next_row, z, context=None):
@@ -119,8 +119,8 @@ class CausalNet(ConvolutionalNet):
         x : Tensor of shape (height * width, n)
             The columns.
         """
-        *members, _, n = z.shape
-        shifts = self._shifts(context, n)
+        members = z.shape[:-2]
+        shifts = self._shifts(context)
         history: list[list[torch.Tensor]] = [[] for _ in self.hidden]
 
         def convolve(k, h):
@@ -143,13 +143,13 @@ class CausalNet(ConvolutionalNet):
         # Channels last in memory, where convolutions of few channels are fastest.
         return torch.cat([values, torch.ones_like(values)], -1).flatten(3).movedim(-1, 1)
 
-    def _shifts(self, context, n):
+    def _shifts(self, context):
         """Return what the context adds to each hidden layer at each position of a row."""
         if self.frames is None:
             return [0.0] * len(self.widths)
         *members, _, _ = context.shape
         frames = context.unflatten(-1, (self.n_frames, -1)).movedim((-3, -2), (0, -1))
-        shifts = self.frames(frames.reshape(n, -1, 1, self.n_frames))
+        shifts = self.frames(frames.flatten(1, -2).unsqueeze(2))
         shifts = F.interpolate(shifts.squeeze(2), self.shape[1], mode="linear").unsqueeze(2)
         by_layer = shifts.unflatten(1, (*members, -1)).split_with_sizes(self.widths, -3)
         return [shift.flatten(1, -3) for shift in by_layer]

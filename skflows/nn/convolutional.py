@@ -1,5 +1,6 @@
 """Convolutional conditioner networks, on columns that are flattened grids."""
 
+import math
 from itertools import pairwise
 
 import torch
@@ -62,9 +63,9 @@ class ConvolutionalNet(nn.Module):
         Channels of each hidden layer; a layer as wide as the one before it is residual.
     n_context : int, default=0
         Size of the context, which is added to the first hidden layer at all positions.
-    context_shape : tuple of int, default=None
-        Height, width and channels, if the context is a grid. Each position of the first hidden
-        layer then gets the mean of the part of the grid that it covers.
+    context_grid : tuple of int, default=None
+        Height and width of the context, if it is a grid. Each position of the first hidden layer
+        then gets the mean of the part of the grid that it covers.
     output_size : int, default=3
         Side of the kernel of the last layer. If there are many outputs, it takes most of the time.
     activation : str, default="relu"
@@ -81,7 +82,7 @@ class ConvolutionalNet(nn.Module):
         n_out,
         hidden_layer_sizes,
         n_context=0,
-        context_shape=None,
+        context_grid=None,
         output_size=3,
         activation="relu",
         dropout=0.0,
@@ -93,28 +94,33 @@ class ConvolutionalNet(nn.Module):
         sizes = list(hidden_layer_sizes)
         self.activation = activation
         self.dropout = dropout
-        self.input = Convolution(n_in + 2, sizes[0], 3)
-        self.hidden = nn.ModuleList(Convolution(a, b, 1) for a, b in pairwise(sizes))
-        self.output = Convolution(sizes[-1], n_out, output_size, zero=True)
-        self.context_shape = context_shape
+        self.input, self.hidden, self.output = self._layers(n_in + 2, sizes, n_out, output_size)
+        self.context_shape: tuple[int, ...] | None = None
         self.context: nn.Module | None = None
-        if context_shape is not None:
-            self.context = Convolution(context_shape[-1], sizes[0], 1)
+        if context_grid is not None:
+            self.context_shape = *context_grid, n_context // math.prod(context_grid)
+            self.context = Convolution(self.context_shape[-1], sizes[0], 1)
         elif n_context:
             self.context = ColumnLinear(n_context, sizes[0])
         axes = (torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in (height, width))
         self.register_buffer("positions", torch.stack(torch.meshgrid(*axes, indexing="ij"), -1))
 
+    def _layers(self, n_in, sizes, n_out, output_size):
+        """Return the first layer, the hidden layers and the last layer."""
+        hidden = nn.ModuleList(Convolution(a, b, 1) for a, b in pairwise(sizes))
+        output = Convolution(sizes[-1], n_out, output_size, zero=True)
+        return Convolution(n_in, sizes[0], 3), hidden, output
+
     def forward(self, x, context=None):
         """Return the outputs of columns x, of shape (height * width * n_out, n)."""
-        *members, _, n = x.shape  # one axis in a stack
+        members = x.shape[:-2]  # one axis in a stack
         maps = _maps(squash(x, FARTHEST_SEEN), self.shape)
         positions = self.positions.to(x.dtype).expand(*members, *self.positions.shape)
         positions = positions.movedim((-3, -2), (0, 1)).expand(*maps.shape[:-1], 2)
         h = self.input(_channels_last(torch.cat([maps, positions], -1)))
         if self.context is not None:
             if self.context_shape is None:
-                shift = self.context(context.mT).movedim(-1, 0).reshape(n, -1, 1, 1)
+                shift = self.context(context.mT).movedim(-1, 0).reshape(*h.shape[:2], 1, 1)
             else:
                 maps = _channels_last(_maps(context.mT, self.context_shape))
                 if self.context_shape[:2] != self.shape[:2]:
@@ -169,14 +175,11 @@ class DilatedNet(ConvolutionalNet):
         As of `ConvolutionalNet`; a hidden layer as wide as the one before it is residual.
     """
 
-    def __init__(self, shape, n_out, hidden_layer_sizes, **network):
-        super().__init__(shape, n_out, hidden_layer_sizes, **network)
-        sizes = list(hidden_layer_sizes)
-        self.input = Convolution(shape[-1] + 2, sizes[0], 1)
-        self.hidden = nn.ModuleList(
+    def _layers(self, n_in, sizes, n_out, output_size):
+        hidden = nn.ModuleList(
             Convolution(a, b, 3, 2 ** (k % 3)) for k, (a, b) in enumerate(pairwise(sizes))
         )
-        self.output = Convolution(sizes[-1], n_out, 1)
+        return Convolution(n_in, sizes[0], 1), hidden, Convolution(sizes[-1], n_out, 1)
 
 
 def _maps(columns, shape):

@@ -58,7 +58,7 @@ class FilterBank(nn.Module):
 
     def forward(self, images):
         """Return the features ``(n, k, rows, columns)`` of images ``(n, channels, height,
-        width)``, one place for each 4 x 4 pixels, of which windows of 8 x 8 lie inside."""
+        width)``, one place every 4 pixels, wherever a window of 8 x 8 pixels fits."""
         images = (images - self.loc) / self.scale
         n, n_channels = images.shape[:2]
         found: list[torch.Tensor] = []
