@@ -140,8 +140,8 @@ def train(estimator, sample, partitions, states, place, *, n_rows, mean_weight, 
     tables = split(partitions, fraction, seed)
     own = [(rows, weight / mean_weight) for rows, weight in tables]
     is_table = "held_out" in sample
-    processes = connect(address, host, rank, size, TABLE_TIMEOUT if is_table else TIMEOUT)
-    group = WorkerGroup(processes, own, n_rows, states)
+    timeout = TABLE_TIMEOUT if is_table else TIMEOUT
+    group = WorkerGroup(connect(address, host, rank, size, timeout), own, n_rows, states)
     _OPEN.setdefault(key, {})["group"] = group
     try:
         with in_group(group), warnings.catch_warnings(record=True) as caught:
@@ -149,7 +149,8 @@ def train(estimator, sample, partitions, states, place, *, n_rows, mean_weight, 
             fit = estimator._fit_held_out if is_table else estimator.fit
             fit(**sample)
     finally:
-        group.processes = None  # closes the connections: the other workers need not wait
+        # Nothing else holds them: this closes the connections, and the other workers need not wait.
+        group.processes = None
     if rank:
         return None, []
     return estimator, [(each.category, str(each.message)) for each in caught]
