@@ -148,7 +148,7 @@ DETECTORS = {  # what is shown: the estimator, other parameters, whether p-value
 
 def print_real_tables(paths, seeds):
     """Print the mean false fraction and power of each detector over either half of the tables."""
-    found = {name: {path.stem in DEVELOPMENT: [] for path in paths} for name in DETECTORS}
+    found = {name: {True: [], False: []} for name in DETECTORS}
     for path, seed in product(paths, seeds):
         train, new, odd = tables(path, "one-class", seed)
         for name, (estimator, params, randomized) in DETECTORS.items():
@@ -161,7 +161,8 @@ def print_real_tables(paths, seeds):
     print("| fdr=0.1 | development tables | other tables |\n|---|---|---|")
     for name, groups in found.items():
         cells = [
-            "{:.0%}, {:.0%}".format(*np.mean(groups[group], axis=0)) for group in (True, False)
+            "{:.0%}, {:.0%}".format(*np.mean(values, axis=0)) if values else ""
+            for values in groups.values()
         ]
         print(f"| {name} | " + " | ".join(cells) + " |")
 

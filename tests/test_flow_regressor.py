@@ -211,7 +211,6 @@ def test_levels_of_folds_are_lower_where_flows_differ():
     ]
     for name, own in regressor.calibration_scores_.items():
         one = np.concatenate([scores[name] for scores in unseen])
-        assert (np.diff(own[np.argsort(one)]) >= 0).all()
         assert 0.8 < np.mean(own) / np.mean(one) < 0.98
 
 

@@ -112,25 +112,35 @@ def test_gaps_are_filled_in_batches(method, folder, monkeypatch, capsys):
     pd.testing.assert_frame_equal(batches.where(known), whole.where(known), rtol=1e-9)
 
 
-def test_predictions_are_made_in_batches(folder, monkeypatch):
+def test_predictions_are_made_in_batches(folder, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"code": np.repeat(["00", "07", "B1"], 20), "x": rng.normal(size=60)})
+    table["flag"], table["size"] = ["TRUE", "FALSE"] * 30, [1.0, 2.0] * 30
     table["y"] = table["x"] + rng.normal(size=60)
     table.loc[3, "x"] = np.nan
     table.to_csv("train.csv", index=False)
-    assert run("fit train.csv --target y -o y.skflows --max-iter 1 --random-state 0") == 0
+    table = pd.read_csv("train.csv", dtype={"code": str}).astype({"size": "category"})
+    table.to_parquet("train.parquet")
+    assert run("fit train.parquet --target y -o y.skflows --max-iter 1 --random-state 0") == 0
     assert run("predict y.skflows train.csv -o whole.csv") == 0
     monkeypatch.setattr(_tables, "BATCH_ROWS", 20)  # in two, all codes could be numbers
     assert run("predict y.skflows train.csv -o parts/predicted/") == 0
     whole, batches = pd.read_csv("whole.csv"), _tables.read_table(Path("parts/predicted"))
     pd.testing.assert_frame_equal(batches, whole, rtol=1e-9)
+    expected = skflows.load("y.skflows").predict(table.drop(columns="y"))
+    np.testing.assert_allclose(whole["mean"], expected, rtol=1e-9)
+    assert "warning" not in capsys.readouterr().err
+    pd.read_csv("train.csv").assign(code="C").to_csv("other.csv", index=False)
+    assert run("predict y.skflows other.csv -o other/") == 0
+    assert capsys.readouterr().err.count("20 of 20 values of column 'code'") == 1
 
 
 def test_folder_is_written_in_parts(folder, monkeypatch, capsys):
     monkeypatch.setattr(_tables, "BATCH_ROWS", 100)
     assert run("score m.skflows t.csv -o whole.parquet") == 0
-    for _ in range(2):
-        Path("scores").mkdir(exist_ok=True)
+    for exists in (False, True):  # an empty folder is replaced
+        if exists:
+            Path("scores").mkdir()
         assert run("score m.skflows t.csv -o scores/") == 0
         assert sorted(path.name for path in Path("scores").iterdir()) == [
             f"part.{i}.parquet" for i in range(3)
@@ -273,12 +283,14 @@ def test_memory_sizes(text, n_bytes):
     assert _arguments.memory(text) == n_bytes
 
 
-def test_types_that_change_are_an_error_in_parquet(tmp_path):
-    path = tmp_path / "t.parquet"
+@pytest.mark.parametrize("output", ["t.parquet", "parts/"])
+def test_types_that_change_are_an_error_in_parquet(output, tmp_path):
+    path = _arguments.table(f"{tmp_path}/{output}")
     message = r"types of the first ones \(.*\): write CSV in place of Parquet"
     with pytest.raises(ValueError, match=message), _tables.writing(path) as append:
         append(pd.DataFrame({"id": [1, 2]}))
         append(pd.DataFrame({"id": ["x", "y"]}))
+    assert not any(tmp_path.iterdir())
 
 
 def test_parts_are_spread_over_the_table_and_cover_it(tmp_path):

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from ._tables import Folder
+from ._tables import PARTS
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,8 +17,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def table(text):
-    """Return the path of a table to write: of a folder if it ends with a slash."""
-    return Folder(text) if text.endswith(("/", os.sep)) else Path(text)
+    """Return the path of a table to write, or that of the parts of a folder, with a last slash."""
+    return Path(text, PARTS) if text.endswith(("/", os.sep)) else Path(text)
 
 
 def positive(text):

@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from functools import partial
 
 from ._parser import make_parser
 from ._tables import one_line
@@ -23,7 +24,7 @@ def main(argv=None):
     """
     args = make_parser().parse_args(argv)
     with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        warnings.showwarning = partial(_show_warning, set())
         try:
             interrupted = args.run(args)
             sys.stdout.flush()
@@ -50,5 +51,8 @@ def _described(error):
     return f"{type(error).__name__}: {one_line(error)} (--debug shows where)"
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None):
-    print(f"skflows: warning: {one_line(message)}", file=sys.stderr)
+def _show_warning(shown, message, category, filename, lineno, file=None, line=None):
+    """Print a warning, once however many batches of a table give it."""
+    if (text := one_line(message)) not in shown:
+        shown.add(text)
+        print(f"skflows: warning: {text}", file=sys.stderr)

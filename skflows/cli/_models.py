@@ -155,7 +155,7 @@ def run_predict(args):
         raise ValueError(f"{args.model} predicts {model.n_outputs_} columns; only one is possible")
     names, texts = getattr(model, "feature_names_in_", None), []
     if names is not None and len(encoder := model.density_.encoder_) == 1:
-        texts = names[encoder[-1].is_category_]
+        texts = names[encoder[-1].is_text_]
     table, n_rows = open_table(args.data, args.sep, args.decimal, texts), 0
     with writing(args.output) as append:
         for batch in with_progress(table, args.output, names):

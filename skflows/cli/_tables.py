@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-from ..persistence.atomic import check_replaceable, replace_file
+from ..persistence.atomic import check_replaceable, naming, replace_file
 
 BATCH_ROWS, BATCH_VALUES = 2**17, 2**22  # at most, of a batch
 BLOCK = 2**20  # bytes that are decoded at once
 PARQUET = (".parquet", ".pq")
+PARTS = "part.*.parquet"  # an output of this name is a folder of such files, one of each batch
 COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ": "lzma"}
 SEPARATORS = ",;\t|"
 N_SNIFFED, MAX_SNIFFED = 20, 2**16  # lines, and characters, that tell the separator
@@ -339,25 +340,25 @@ def likely_decimal(text, sep):
     return "," if any(re.fullmatch(r"[-+]?\d*,\d+([eE][-+]?\d+)?", cell) for cell in cells) else "."
 
 
-class Folder(type(Path())):
-    """The path of an output that is a folder of Parquet files, each of a batch of rows."""
-
-
 @contextmanager
 def writing(path):
     """Yield a function that appends rows to a CSV file, or to a Parquet file by its suffix.
 
-    Without a path, or if it is ``-``, they are printed. A file is replaced as a whole at the end; a
-    folder is there at the end, or not at all.
+    Without a path, or if it is ``-``, they are printed. A file is replaced as a whole at the end,
+    and so is an empty folder.
     """
     if path is None or is_standard(path):
         yield CsvAppender(sys.stdout)
-    elif isinstance(path, Folder):
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as parts:
-            yield FolderAppender(Path(parts))
-            path.mkdir(exist_ok=True)
-            for part in Path(parts).iterdir():
-                part.replace(path / part.name)
+    elif path.name == PARTS:
+        target = path.parent.resolve()
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as temporary:
+            folder = Path(temporary, "parts")
+            folder.mkdir()  # which others may read, unlike a temporary one
+            yield PartsAppender(folder)
+            with naming(path.parent):
+                if target.exists():
+                    target.rmdir()
+                folder.rename(target)
     elif Path(path).suffix in PARQUET:
         with replace_file(path) as file, ParquetAppender(file) as append:
             yield append
@@ -390,46 +391,47 @@ class ParquetAppender:
     """Appends rows to an open Parquet file, each time as a row group."""
 
     def __init__(self, file):
-        self.file, self.writer, self.schema = file, None, None
+        self.file, self.writer = file, None
 
     def __enter__(self):
         return self
 
     def __call__(self, frame):
-        table = self.table_of(frame)
+        table = arrow_table(frame, self.writer and self.writer.schema)
         if self.writer is None:
             self.writer = import_parquet().ParquetWriter(self.file, table.schema)
         self.writer.write_table(table)
-
-    def table_of(self, frame):
-        """Return rows as an Arrow table, with the types of the first ones."""
-        from pyarrow import Table
-
-        # Whole numbers with gaps are floats in pandas.
-        try:
-            table = Table.from_pandas(frame, self.schema, preserve_index=False)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"later rows do not have the types of the first ones ({one_line(error)}): write "
-                "CSV in place of Parquet"
-            ) from error
-        self.schema = table.schema
-        return table
 
     def __exit__(self, *error):
         if self.writer is not None:
             self.writer.close()
 
 
-class FolderAppender(ParquetAppender):
+class PartsAppender:
     """Appends rows to a folder, each time as a Parquet file."""
 
-    n_parts = 0
+    def __init__(self, folder):
+        self.folder, self.n_parts, self.schema = folder, 0, None
 
     def __call__(self, frame):
-        part = self.file / f"part.{self.n_parts}.parquet"
-        import_parquet().write_table(self.table_of(frame), part)
-        self.n_parts += 1
+        table = arrow_table(frame, self.schema)
+        part = PARTS.replace("*", str(self.n_parts))
+        import_parquet().write_table(table, self.folder / part)
+        self.n_parts, self.schema = self.n_parts + 1, table.schema
+
+
+def arrow_table(frame, schema=None):
+    """Return rows as an Arrow table, with the types of earlier ones if there are any."""
+    from pyarrow import Table
+
+    # Whole numbers with gaps are floats in pandas.
+    try:
+        return Table.from_pandas(frame, schema, preserve_index=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"later rows do not have the types of the first ones ({one_line(error)}): write "
+            "CSV in place of Parquet"
+        ) from error
 
 
 def without_formula(cell):
@@ -469,11 +471,13 @@ def check_writable(path, *inputs):
         return
     if path.exists() and any(other.exists() and path.samefile(other) for other in inputs):
         raise ValueError(f"{path} is an input: choose another output")
-    if isinstance(path, Folder):
-        import_parquet()
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            raise ValueError(f"{path} is not an empty folder: delete it, or choose another output")
-        path = path.parent / "part"
+    if path.name == PARTS:
+        folder = path.parent.resolve()
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise ValueError(
+                f"{path.parent} is not an empty folder: delete it, or choose another output"
+            )
+        path = folder.parent / PARTS
     elif path.is_dir():
         raise ValueError(f"cannot write {path}: Is a directory")
     if path.suffix in PARQUET:

@@ -113,7 +113,8 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
     def _validated(self, X, reset):
         """Return the columns of numbers as floats, and those of categories as texts."""
         table = X = X.toarray() if self.accept_sparse and issparse(X) else X
-        X = checked_data(self, X, dtype=None, ensure_all_finite=False, reset=reset)
+        kwargs = {"dtype": None, "ensure_all_finite": False, "reset": reset}
+        X = checked_data(self, X, name="ConditionalDensity", **kwargs)
         if reset:
             kinds = [str(dtype).lower() for dtype in getattr(table, "dtypes", [])]
             by_dtype = [kind.startswith(("categor", "bool")) for kind in kinds]
@@ -125,6 +126,11 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
             names = np.array(table.columns, dtype=object)[self.is_category_]
             columns = [table[name].to_list() for name in names]
             categories = np.array(columns, dtype=object).reshape(-1, len(X)).T
+        if reset:
+            self.is_text_ = np.zeros(X.shape[1], dtype=bool)
+            self.is_text_[self.is_category_] = [
+                any(isinstance(value, str) for value in column) for column in categories.T
+            ]
         numbers = as_numbers(X[:, ~self.is_category_], self._names()[~self.is_category_])
         return numbers, as_texts(categories)
 

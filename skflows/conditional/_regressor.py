@@ -58,8 +58,9 @@ class FlowRegressor(
         holds out, if there are any; otherwise, from 40 rows on, it holds out a fifth of the rows.
         A fraction holds out that part of the rows, in any case. With held-out rows, the coverage
         is guaranteed on average over tables. Folds leave more rows for training, but their coverage
-        is approximate: they have been used for early stopping, and how scores of one flow differ
-        from those of the mean of all is estimated on training rows. None saves the time.
+        is approximate: they have been used for early stopping, and how scores of one of k flows
+        differ from those of the mean of all is estimated on training rows, by the k - 1 flows that
+        have seen each of them. With two folds, scores stay those of one flow. None saves the time.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the density.
@@ -384,7 +385,8 @@ def fold_scores(density, context, y):
     """Return the scores of rows under the mean of the flows, from those of unseen rows under one.
 
     Where the flows differ, their mean is wider and better than each of them, and scores under it
-    are lower. Rows that several flows have seen tell by how much.
+    are lower. By how much is estimated on rows, of which all flows but one have seen each: their
+    mean stands for that of all. With two folds, scores stay as they are.
     """
 
     def scores_of(flows, rows):

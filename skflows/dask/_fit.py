@@ -45,6 +45,10 @@ class Fit:
         self.client = client
         self.estimator = clone(estimator)
         self.estimator._validate_params()
+        if getattr(estimator, "cv", "auto") != "auto":
+            raise ValueError(
+                f"cv={estimator.cv}: rows of a cluster are held out once. Leave cv='auto'."
+            )
         self.meta = X._meta if hasattr(X, "columns") else None
         self.parts = partitions_of(X)
         self.weights = [None] * len(self.parts)
@@ -75,7 +79,9 @@ class Fit:
                             "up: check the logs of the workers; they may need more memory."
                         ) from error
                     n_epochs, states = self._latest_states(key, states)
-                    warn_user(f"{error} Training continues on the others after epoch {n_epochs}.")
+                    warn_user(
+                        f"{error} Training continues on the others, after {n_epochs} epochs in all."
+                    )
                 finally:
                     self._end(key, futures)
 
@@ -219,10 +225,6 @@ class Fit:
 def held_out_fraction(estimator, n):
     """Return the fraction of n rows to hold out; a flow is told whether it stops early."""
     if isinstance(estimator, TableDensity):
-        if estimator.cv != "auto":
-            raise ValueError(
-                f"cv={estimator.cv}: rows of a cluster are held out once. Leave cv='auto'."
-            )
         return min(HELD_OUT, MAX_HELD_OUT / n)
     wanted = estimator.early_stopping
     wanted = n >= SMALL_SAMPLE if wanted == "auto" else wanted

@@ -9,8 +9,9 @@ from torch import distributed as c10d
 from ..training.data_parallel import Group, SharedFile, in_group
 from ._partitions import split
 
-# For a message of another worker, which may fit latent classes. Lost workers are noticed earlier.
-TIMEOUT = datetime.timedelta(hours=1)
+# For a message of another worker, which may fit latent classes to a table. Lost workers are noticed
+# earlier.
+TIMEOUT, TABLE_TIMEOUT = datetime.timedelta(minutes=10), datetime.timedelta(hours=1)
 _OPEN: dict = {}  # the store and the groups of each fit in this process
 
 
@@ -96,13 +97,13 @@ def close(key):
         group.processes = None
 
 
-def connect(address, host, rank, size):
+def connect(address, host, rank, size, timeout):
     """Return the processes of a fit."""
     store = c10d.TCPStore(*address, None, False, TIMEOUT)
     # The address that other workers know this one by, whatever its host name stands for.
     device = c10d.ProcessGroupGloo.create_device(hostname=host)
     options = c10d.ProcessGroupGloo._Options()
-    options._devices, options._timeout = [device], TIMEOUT
+    options._devices, options._timeout = [device], timeout
     return c10d.ProcessGroupGloo(store, rank, size, options)
 
 
@@ -138,15 +139,18 @@ def train(estimator, sample, partitions, states, place, *, n_rows, mean_weight, 
         estimator.set_callbacks()  # those of the first worker are enough
     tables = split(partitions, fraction, seed)
     own = [(rows, weight / mean_weight) for rows, weight in tables]
-    group = WorkerGroup(connect(address, host, rank, size), own, n_rows, states)
+    is_table = "held_out" in sample
+    timeout = TABLE_TIMEOUT if is_table else TIMEOUT
+    group = WorkerGroup(connect(address, host, rank, size, timeout), own, n_rows, states)
     _OPEN.setdefault(key, {})["group"] = group
     try:
         with in_group(group), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            fit = estimator._fit_held_out if "held_out" in sample else estimator.fit
+            fit = estimator._fit_held_out if is_table else estimator.fit
             fit(**sample)
     finally:
-        group.processes = None  # closes the connections: the other workers need not wait
+        # Nothing else holds them: this closes the connections, and the other workers need not wait.
+        group.processes = None
     if rank:
         return None, []
     return estimator, [(each.category, str(each.message)) for each in caught]

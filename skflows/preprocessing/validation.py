@@ -112,12 +112,15 @@ def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1, shape=None)
     return rows
 
 
-def checked_data(estimator, X, **kwargs):
-    """Return what scikit-learn's `validate_data` returns; its errors say what to do."""
+def checked_data(estimator, X, name=None, **kwargs):
+    """Return what scikit-learn's `validate_data` returns; its errors say what to do.
+
+    They name the estimator that the user knows, by default this one.
+    """
     try:
         return validate_data(estimator, X, **kwargs)
     except (TypeError, ValueError) as error:
-        name = type(estimator).__name__
+        name = name or type(estimator).__name__
         is_conversion = isinstance(error, TypeError) or any(
             cause in str(error) for cause in ("could not convert", "setting an array element")
         )
@@ -126,10 +129,13 @@ def checked_data(estimator, X, **kwargs):
                 f"X has columns that are not numbers: {[*columns]} (the first holds "
                 f"{next(iter(columns.values()))!r}). {name} {REMEDIES['could not convert string']}"
             ) from error
-        remedies = [remedy for cause, remedy in REMEDIES.items() if cause in str(error)]
-        if not remedies:
+        message = str(error).replace(type(estimator).__name__, name)
+        remedies = [remedy for cause, remedy in REMEDIES.items() if cause in message]
+        if remedies:
+            raise ValueError(f"{message.rstrip('.')}. {name} {remedies[0]}") from error
+        if message == str(error):
             raise
-        raise ValueError(f"{str(error).rstrip('.')}. {name} {remedies[0]}") from error
+        raise type(error)(message) from error
 
 
 def row_shape(estimator):
