@@ -20,7 +20,7 @@ from skflows.outlier._tables import RowCodec, needs_table_density
 from skflows.table import _components, _latent_classes, _parts
 from skflows.table._columns import decide, lattice_of
 from skflows.table._frames import Column, read_frame, write_frame
-from skflows.table._latent_classes import LatentClasses, fit_kernels
+from skflows.table._latent_classes import LatentClasses, Training, fit_kernels
 from skflows.table._view import TableView
 
 N = 200
@@ -530,6 +530,24 @@ def test_rare_categories(table):
     assert (scores < own.score_samples(table[:5].assign(sex="male"))).all()
 
 
+def test_rare_categories_of_little_weight():
+    table = pd.DataFrame({"kind": ["a", "b"] * 20 + ["c", "d"]})
+    asked = pd.DataFrame({"kind": ["c", "d", "never seen"]})
+    weight = np.append(np.ones(40), [1e-9, 1.0])
+    own = quick(handle_unknown="rare", max_iter=1).fit(table, sample_weight=weight)
+    scores = own.score_samples(asked)
+    assert scores[:2] == pytest.approx(scores[[1, 1]], abs=0.1)
+    # Those that only rows of weight 0 have are as unlikely as one that no row has.
+    weight[40:] = 0
+    density, random_state = quick(handle_unknown="rare", max_iter=1), np.random.RandomState(0)
+    own = density._share_columns(table, random_state, weight).fit(table[:40])
+    scores = own.score_samples(asked)
+    assert np.isfinite(scores).all() and np.ptp(scores) == 0
+    assert set(own.sample(100, random_state=0)["kind"]) == {"a", "b"}
+    with pytest.raises(ValueError, match="no known value in the 2 rows of this fit"):
+        quick()._share_columns(table.mask(weight[:, None] == 0), random_state, 1 - weight)
+
+
 def test_weights_of_0_and_equal_weights(table, density):
     rows = table.loc[:59, ["sex", "size", "rain"]]
     weight = np.where(np.arange(60) % 3, 2.0, 0.0)
@@ -715,6 +733,18 @@ def test_few_angles_are_wrapped():
     assert np.exp(few.score_samples(table[:24])).sum() == pytest.approx(1)
 
 
+def test_few_angles_have_no_mean():
+    """Rows around midnight say nothing of noon."""
+    hours = np.concatenate([np.repeat(np.arange(24), 10), np.tile([22, 23, 0, 1], 60)])
+    table = pd.DataFrame({"hour": hours})
+    schema = quick(columns=COLUMNS, max_iter=1).fit(table)._schema
+    view = TableView(schema, schema.encode(read_frame(table)))
+    training = Training(view, "quantile", np.random.RandomState(0))
+    is_night = np.arange(len(hours)) >= 240
+    share = np.stack([is_night, ~is_night], 1).astype(float)
+    assert np.exp(training.tables(share)[0][0, 12]) < 1e-3
+
+
 def test_angles_have_a_density_everywhere():
     rng = np.random.default_rng(0)
     hour = rng.uniform(8, 18, 200)
@@ -820,6 +850,15 @@ def test_detectors_of_tables(table):
     folds = DensityOutlierDetector(quick(), calibration="conformal", cv=2).fit(own)
     scores = folds.held_out_scores_
     assert np.isfinite(scores).all() and scores[0] < np.quantile(scores, 0.1)
+    # The rows that it holds out have no part in its maps.
+    is_used = ~np.isin(scores, folds._calibration[0])
+    alone = quick(max_iter=1).fit(own[is_used])
+    maps = [
+        found._schema.columns[1].parts[0].maps["quantile"]
+        for found in (folds.models_[0].density.estimator_, alone)
+    ]
+    sizes = np.array(own["size"].dropna())
+    assert np.array_equal(*(found.forward(sizes)[0] for found in maps))
 
 
 def test_texts_in_a_column_of_numbers_are_named_by_detectors():
