@@ -61,7 +61,8 @@ class DensityClassifier(
     ----------
     estimator : estimator
         A density estimator with `fit` and `score_samples`, which is cloned for each class. Discrete
-        columns, and the kinds and categories of a `TableDensity`, are found in all rows together.
+        columns, and the kinds and categories of a `TableDensity`, are found in the rows of all
+        classes together.
 
     priors : array-like of shape (n_classes,), default=None
         Probability of each class, in the order of `classes_`; by default its share of the rows.
@@ -500,8 +501,7 @@ def set_columns(estimator, X, seed, weight, gaps):
     """Tell an estimator, or those inside it, what all rows tell about the columns.
 
     These are the kinds and levels for a density of tables, and `discrete` for others, if "auto".
-    Rows of weight 0, which calibrate, tell a density of tables the names of categories only: it
-    has a map of each number, set from data.
+    Rows of weight 0, which calibrate, tell a density of tables the names of categories only.
     """
     params = estimator.get_params() if hasattr(estimator, "get_params") else {}
     if hasattr(estimator, "_share_columns"):

@@ -241,11 +241,7 @@ def ordinal(column, setting):
 
 def categorical(column, setting):
     values = column.values[column.known]
-    distinct, counts = (
-        counted(values.astype(object), setting.weight)
-        if len(values)
-        else (np.array(column.categories or ["?"], dtype=object), np.zeros(1))
-    )
+    distinct, counts = counted(values.astype(object), setting.weight)
     names = [value.item() if hasattr(value, "item") else value for value in distinct.tolist()]
     if column.role == "bool":  # the other value is possible too, if there is only one
         names, counts = (
