@@ -14,6 +14,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
 from skflows import DensityClassifier, NSFDensity, StackedDensity, TableDensity
+from skflows.conditional import _classifier
 
 FLOW = NSFDensity(
     n_transforms=1, hidden_layer_sizes=(8,), max_iter=5, preprocessing="standardize", dropout=0.0
@@ -206,6 +207,16 @@ def test_discrete_columns_are_those_of_all_rows(estimator, inner, as_frame):
     assert gaps == 3 * [{1: 0.5}]
 
 
+def test_discrete_columns_are_found_once(monkeypatch):
+    calls, find = [], _classifier.discrete_gaps
+    monkeypatch.setattr(_classifier, "discrete_gaps", lambda *args: calls.append(0) or find(*args))
+    stack = StackedDensity([("one", FLOW), ("two", FLOW)])
+    X = np.column_stack([np.exp(np.arange(150) / 50), np.arange(150) % 7 / 2])
+    own = DensityClassifier(stack)._template(X, np.ones(150), 0)
+    assert [density.discrete for _, density in own.estimators] == 2 * [{1: 0.5}]
+    assert len(calls) == 1
+
+
 def test_discrete_columns_of_a_pipeline_are_its_own():
     X, y = load_iris(return_X_y=True)
     classifier = DensityClassifier(make_pipeline(StandardScaler(), FLOW), random_state=0)
@@ -240,11 +251,23 @@ def test_classes_of_a_table_share_kinds_and_categories(as_frame, tmp_path):
     assert np.allclose(skflows.load(tmp_path / "classifier.skflows").predict_proba(X), proba)
 
 
+def test_classes_of_a_table_share_weights():
+    """Those of all rows: nothing is held out, because the density keeps held-out scores."""
+    color, weight = np.tile(["green", "red", "red"], 20), np.tile([1.0, 2.0, 3.0], 20)
+    density = TableDensity(max_iter=1, n_orders=1, cv=2)
+    classifier = DensityClassifier(density, reject=0.1, random_state=0)
+    classifier.fit(pd.DataFrame({"color": color}), np.arange(60) % 2, weight)
+    (shared,) = classifier.estimators_[0].columns.parts
+    assert shared.counts == pytest.approx([10, 50])
+    assert [len(scores) for scores in classifier.calibration_scores_] == [30, 30]
+
+
 def test_rows_that_calibrate_a_table_share_categories_alone():
     """New rows would be less likely than them if the map of a number had steps at their values."""
     rng = np.random.default_rng(0)
     X = pd.DataFrame({"size": np.exp(rng.normal(3, 1, 600)).round(), "color": "red"})
     is_used = np.arange(600) < 500
+    X["steps"] = np.arange(600) % 50 + np.where(is_used, 0, 0.5)
     X.loc[~is_used, "color"] = "green"
     assert not X["size"][~is_used].isin(X["size"][is_used]).all()
 
@@ -253,6 +276,7 @@ def test_rows_that_calibrate_a_table_share_categories_alone():
 
     shared, own = schema(X, 1.0 * is_used), schema(X[is_used], None)
     assert shared.columns[1].parts[0].levels == ["green", "red"]
+    assert [column.kind for column in shared.columns] == ["count", "categorical", "count"]
     numbers = X["size"].to_numpy()
     maps = [found.columns[0].parts[0].maps["quantile"] for found in (shared, own)]
     assert np.array_equal(*(found.forward(numbers)[0] for found in maps))

@@ -1,6 +1,7 @@
 """Classification by the density of each class, with an option to reject."""
 
 import math
+from functools import cache, partial
 from numbers import Real
 
 import numpy as np
@@ -49,8 +50,9 @@ class DensityClassifier(
     ``T = 1`` this is Bayes' rule. Errors of the log-densities add up over many columns and would
     make the probabilities overconfident, so a temperature T above 1 is set on rows that the
     densities have not seen, after the idea of temperature scaling. With uneven priors, `predict`
-    depends on the temperature too. Rows unlike any of these n would still have a probability of 0
-    for their own class, so the prior has a weight of ``1 / (n + 2)`` in each probability.
+    depends on the temperature too. With n calibration rows, each probability is a mixture of Bayes'
+    rule and the prior, which has a weight of ``1 / (n + 2)``, so no class with a prior has
+    probability 0.
 
     The p-value of a class is the share of its own rows that are no more likely than x under its
     density: where all p-values are small, x belongs to none of the classes, and can be rejected.
@@ -59,7 +61,8 @@ class DensityClassifier(
     ----------
     estimator : estimator
         A density estimator with `fit` and `score_samples`, which is cloned for each class. Discrete
-        columns, and the kinds and categories of a `TableDensity`, are found in all rows together.
+        columns, and the kinds and categories of a `TableDensity`, are found in the rows of all
+        classes together.
 
     priors : array-like of shape (n_classes,), default=None
         Probability of each class, in the order of `classes_`; by default its share of the rows.
@@ -73,9 +76,10 @@ class DensityClassifier(
 
     calibration : "auto", float or None, default="auto"
         The rows that p-values and the temperature come from. "auto" uses the held-out scores that
-        `AutoDensity` and `StackedDensity` keep. For other estimators it holds out a fifth of each
-        class, if `reject` is set or every class has at least 20 rows. A fraction holds out that
-        part in any case. With None there are no p-values, and `predict_proba` is Bayes' rule.
+        `AutoDensity`, `StackedDensity` and `TableDensity` keep. For other estimators it holds out a
+        fifth of each class, if `reject` is set or every class has at least 20 rows. A fraction
+        holds out that part in any case. With None there are no p-values, and `predict_proba` is
+        Bayes' rule.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the estimator.
@@ -200,7 +204,7 @@ class DensityClassifier(
         random_state = random_state_of(self)
         seed = random_state.randint(2**31 - 1)
         is_held_out = self._held_out_rows(label, random_state)
-        template = self._template(X, is_held_out, seed)
+        template = self._template(X, weight * ~is_held_out, seed)
         context = self._init_callback_context(max_subtasks=len(self.classes_))
         context.call_on_fit_task_begin(**task)
         self.estimators_, scores, unseen = [], [], []
@@ -270,24 +274,20 @@ class DensityClassifier(
                 is_held_out[random_state.permutation(own)[:n_held_out]] = True
         return is_held_out
 
-    def _template(self, X, is_held_out, seed):
+    def _template(self, X, weight, seed):
         """Return the estimator with a seed, and with what kinds of columns all rows have."""
         template = clone(self.estimator)
         params = template.get_params(deep=False) if hasattr(template, "get_params") else {}
         if "random_state" in params and params["random_state"] is None:
             template.set_params(random_state=seed)
-        set_columns(template, X, seed, 1.0 - is_held_out)
+        set_columns(template, X, seed, weight, cache(partial(discrete_gaps, X)))
         return template
 
     def _held_out_fraction(self, n_least):
         """Return the fraction of the rows to hold out, if the smallest class has n_least rows."""
         if not isinstance(self.calibration, str):
             return self.calibration
-        kind = type(self.estimator)
-        # Folds of a table with the same columns as all rows are not as new as other rows.
-        holds_out_itself = getattr(kind, "_held_out_scores", None) == "folds" and not hasattr(
-            kind, "_share_columns"
-        )
+        holds_out_itself = getattr(type(self.estimator), "_held_out_scores", None) == "folds"
         is_small = self.reject is None and n_least < LEAST_ROWS
         return None if is_small or holds_out_itself else HELD_OUT
 
@@ -497,12 +497,11 @@ def discrete_gaps(X, alike):
     return {[*columns][j]: gap for j, gap in gaps.items()}
 
 
-def set_columns(estimator, X, seed, weight):
+def set_columns(estimator, X, seed, weight, gaps):
     """Tell an estimator, or those inside it, what all rows tell about the columns.
 
     These are the kinds and levels for a density of tables, and `discrete` for others, if "auto".
-    Rows of weight 0, which calibrate, tell a density of tables the names of categories only: it
-    has a map of each number, set from data.
+    Rows of weight 0, which calibrate, tell a density of tables the names of categories only.
     """
     params = estimator.get_params() if hasattr(estimator, "get_params") else {}
     if hasattr(estimator, "_share_columns"):
@@ -510,11 +509,11 @@ def set_columns(estimator, X, seed, weight):
     elif "discrete" in params:
         if isinstance(params["discrete"], str):
             alike = row_shape(estimator) is not None
-            estimator.set_params(discrete=discrete_gaps(X, alike))
+            estimator.set_params(discrete=gaps(alike))
     elif not isinstance(estimator, Pipeline):  # whose last step sees other columns
         for name, value in params.items():
             if "__" not in name:
-                set_columns(value, X, seed, weight)
+                set_columns(value, X, seed, weight, gaps)
 
 
 def takes_categories(estimator):

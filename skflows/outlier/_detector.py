@@ -304,11 +304,12 @@ class DensityOutlierDetector(
                 estimator = AutoDensity(random_state=seed)
         self._check_parameters(estimator)
         estimator = self._with_folds(estimator)
-        if self._codec is not None:
-            estimator = on_tables(estimator, self._codec)
         splits = self._splits(estimator, X, is_weighted, random_state)
-        if splits and self._codec is not None:
-            estimator.share_columns(X, random_state)
+        if self._codec is not None:
+            if splits and hasattr(estimator, "_share_columns"):  # folds may lack categories
+                table = self._codec.table(X)
+                estimator = clone(estimator)._share_columns(table, random_state, weight)
+            estimator = on_tables(estimator, self._codec)
         parts = [train for train, _ in splits] or [slice(None)]
         context = self._init_callback_context(max_subtasks=None if trim else len(parts))
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}

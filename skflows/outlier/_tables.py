@@ -4,7 +4,7 @@ from copy import copy
 from operator import itemgetter
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 
@@ -90,12 +90,6 @@ class OnTables(PersistenceMixin, BaseEstimator):
         self.estimator = estimator
         self.codec = codec
 
-    def share_columns(self, X, random_state):
-        """Find kinds and categories of columns in all rows: folds may lack some."""
-        if hasattr(self.estimator, "_share_columns"):
-            density = clone(self.estimator)
-            self.estimator = density._share_columns(self.codec.table(X), random_state)
-
     def fit(self, X, y=None, sample_weight=None):
         self.estimator_ = self.estimator.fit(self.codec.table(X), sample_weight=sample_weight)
         return self
@@ -129,10 +123,6 @@ class OnTables(PersistenceMixin, BaseEstimator):
             scores = density._log_prob(rows, given)
             found[:, i] = scores - np.median(scores)
         return found
-
-    @property
-    def _held_out_scores(self):
-        return getattr(self.estimator, "_held_out_scores", None)
 
     @property
     def held_out_scores_(self):

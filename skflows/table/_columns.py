@@ -241,11 +241,7 @@ def ordinal(column, setting):
 
 def categorical(column, setting):
     values = column.values[column.known]
-    distinct, counts = (
-        counted(values.astype(object), setting.weight)
-        if len(values)
-        else (np.array(column.categories or ["?"], dtype=object), np.zeros(1))
-    )
+    distinct, counts = counted(values.astype(object), setting.weight)
     names = [value.item() if hasattr(value, "item") else value for value in distinct.tolist()]
     if column.role == "bool":  # the other value is possible too, if there is only one
         names, counts = (
@@ -256,11 +252,12 @@ def categorical(column, setting):
     if setting.handle_unknown == "rare":
         order = np.argsort(-counts, kind="stable")
         kept = sorted(k for k in order[:MAX_CATEGORIES] if counts[k] >= RARE_ROWS)
-        rare = [k for k in range(len(names)) if k not in set(kept)]
-        n_rare = counts[rare].sum()
-        pooled = {names[k]: float(counts[k] / n_rare) for k in rare}
+        rare = [k for k in np.flatnonzero(counts) if k not in set(kept)]
+        shares = np.maximum(counts[rare], 1)  # of rows of any weight, none is next to impossible
+        shares /= shares.sum()
+        pooled = dict(zip((names[k] for k in rare), shares.tolist(), strict=True))
         levels = [names[k] for k in kept] + ["(rare)"]
-        return [Levels(levels, [*counts[kept], n_rare], pooled=pooled)]
+        return [Levels(levels, [*counts[kept], counts[rare].sum()], pooled=pooled)]
     if len(names) > MAX_CATEGORIES or (
         len(names) > 2 * FEW_VALUES and len(names) > len(values) / 2
     ):
@@ -491,16 +488,17 @@ class Schema:
         self.names = names
         self.columns = []
         for name, column in zip(names, frame.columns, strict=True):
-            decision = given.get(name) or decide(column)
-            used, own = column, weight
-            if column.role in ("number", "datetime") and decision.kind != "categorical":
-                is_used = weight > 0
-                used, own = column.take(is_used), weight[is_used]
-            if not used.known.any():
+            decision, is_used = given.get(name), weight > 0
+            if not (column.known & is_used).any():
                 raise ValueError(
-                    f"column {name!r} has no known value in the {len(own)} rows of this fit: "
+                    f"column {name!r} has no known value in the {is_used.sum()} rows of this fit: "
                     "leave it out."
                 )
+            used, own = column, weight
+            is_categorical = decision is not None and decision.kind == "categorical"
+            if column.role in ("number", "datetime") and not is_categorical:
+                used, own = column.take(is_used), weight[is_used]
+            decision = decision or decide(used)
             own, missing = own[used.known], own[~used.known].sum()
             setting = ColumnSetting(name, handle_unknown, random_state, own, missing)
             self.columns.append(ColumnModel(used, decision, setting, models_gaps))

@@ -31,7 +31,8 @@ MIN_WEIGHT = 2e-3  # of a component that is kept: each takes time to score
 def _has_names_or_categories(density):
     """Whether a column can be asked for: scikit-learn's checks call ``predict_proba(X)``.
 
-    Of these, check_dataframe_column_names_consistency fails: `check_estimator` does not run it.
+    `predict_proba(column, X)` fails check_dataframe_column_names_consistency, which
+    `check_estimator` does not run.
     """
     if not hasattr(density, "_schema"):
         raise AttributeError(f"this {type(density).__name__} is not fitted yet: call fit first.")
@@ -316,6 +317,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def _share_columns(self, X, random_state, weight=None):
         """Find kinds and levels now, so that clones fitted to parts of X have them in common."""
         frame = self._read(X, reset=True)
+        weight = None if weight is None else weight / weight[weight > 0].mean()
         return self.set_params(columns=self._schema_of(frame, random_state, weight))
 
     def _attributes(self, done, splits, weight, is_used, n_rows):

@@ -264,7 +264,8 @@ class Training:
             for j, part in enumerate(parts)
             if part.n_levels
         }
-        self.scores = [getattr(part, "scores", None) for part in parts]
+        # Mean and variance say little of angles.
+        self.scores = [None if part.has_number or part.period else part.scores for part in parts]
 
     def tables(self, share):
         """Return the log-probabilities of the levels in each class.
@@ -354,9 +355,10 @@ def tilted(frequencies, scores, counts):
 
 
 def shrunk(counts, expected):
-    """Return counts plus expected frequencies, times the rows that make the counts likeliest.
+    """Return counts plus expected frequencies times the strength of a prior.
 
-    Counts of a class are taken as drawn from a Dirichlet distribution around its frequencies.
+    Frequencies of each class have a Dirichlet prior around the expected ones; its strength is the
+    one of greatest marginal likelihood.
     """
     prior = STRENGTHS[:, None, None] * expected
     evidence = (gammaln(counts + prior) - gammaln(prior)).sum(axis=(1, 2))

@@ -13,7 +13,7 @@ from scipy.special import ndtr, ndtri
 from ..preprocessing.validation import uneven
 
 ROWS_AT_ONCE = 5_000
-ON_LATTICE = 1e-2  # tolerance, in steps: values of float32 are that far from some
+ON_LATTICE = 1e-2  # tolerance, in steps: float32 rounding moves values off the lattice
 ROWS_PER_CELL = 4  # on average, from which on quantiles are those of cells rather than of a spline
 UNSEEN_STRETCH = 0.5  # rows that an empty stretch of a lattice counts for
 N_ANGLES = 2000
