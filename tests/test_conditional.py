@@ -339,8 +339,9 @@ def test_values_that_are_no_numbers():
         density.fit(X, y).log_prob(X.assign(number="x"), y)
     with pytest.raises(ValueError, match="infinity"):
         density.log_prob(X.assign(number=np.inf), y)
-    with pytest.raises(ValueError, match="1 features, but ConditionalDensity is expecting 5"):
-        density.log_prob(np.zeros((60, 1)), y)
+    numbers = np.random.default_rng(0).normal(size=(60, 2))
+    with pytest.raises(ValueError, match="1 features, but ConditionalDensity is expecting 2"):
+        density.fit(numbers, y).log_prob(numbers[:, :1], y)
     with pytest.raises(ValueError, match="ConditionalDensity takes rows: flatten images"):
         density.fit(np.zeros((60, 2, 2)), y)
 
