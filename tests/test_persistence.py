@@ -406,6 +406,7 @@ def test_killed_write_leaves_the_old_file_or_the_new_one(path):
 
 FULL_DISK = """
 import resource, signal, sys
+from pathlib import Path
 import numpy as np, pandas, skflows
 from skflows.cli import _tables
 
@@ -414,7 +415,7 @@ model = skflows.load("model.skflows")
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 for name, write in {
     "model.skflows": model.save,
-    "table.csv": lambda path: _tables.write_table({"a": np.arange(5000)}, path),
+    "table.csv": lambda path: _tables.write_table({"a": np.arange(5000)}, Path(path)),
 }.items():
     try:
         write(name)

@@ -359,7 +359,7 @@ def writing(path):
                 if target.exists():
                     target.rmdir()
                 folder.rename(target)
-    elif Path(path).suffix in PARQUET:
+    elif path.suffix in PARQUET:
         with replace_file(path) as file, ParquetAppender(file) as append:
             yield append
     else:
