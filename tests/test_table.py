@@ -898,3 +898,11 @@ def test_held_out_rows_score_like_new_ones():
     density = TableDensity(max_iter=1, n_orders=1, random_state=0).fit(X[:300])
     known, new = density.held_out_scores_.clip(-10), density.score_samples(X[300:]).clip(-10)
     assert known.mean() < new.mean() + 0.15
+
+
+def test_samples_have_the_written_values_of_single_precision():
+    rates = np.float32([3.1, 3.2, 3.9, 10.6]).astype(float)
+    X = np.random.default_rng(0).choice(rates, 80)[:, None]
+    density = TableDensity(max_iter=1, n_orders=1, random_state=0).fit(X)
+    assert np.isin(density.sample(50, random_state=0), rates).mean() > 0.9
+    assert np.isfinite(density.score_samples(np.round(rates, 1)[:, None])).all()

@@ -62,7 +62,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
     estimator_ : estimator
         The fitted flow density.
 
-    latent_scale_ : ndarray of shape (n_features_in_,)
+    latent_scale_ : ndarray of shape (n_features,)
         Root mean square of the latent coordinates of the rows of `fit`, at least 0.01 and at most
         1: the standard deviations of the prior.
 

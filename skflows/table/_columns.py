@@ -192,7 +192,9 @@ def on_lattice(column, setting, kind, low=-np.inf, high=np.inf):
 
 
 def _numeric_levels(values, setting, step, low, high, decimals, period=None):
-    levels, counts = counted(np.round(values, decimals), setting.weight)
+    decimal = np.round(values, decimals)
+    _, counts = counted(decimal, setting.weight)
+    levels = values[np.unique(decimal, return_index=True)[1]]  # as the table writes them
     spread = levels.std() or 1.0
     scores = (levels - levels.mean()) / spread
     return Levels(
