@@ -161,6 +161,16 @@ def test_status_is_printed_only_on_a_terminal(monkeypatch, capsys):
     assert capsys.readouterr().out == "to a terminal\n"
 
 
+def test_true_and_false_with_gaps_are_those_of_the_reference(folder):
+    rng = np.random.default_rng(0)
+    for name, n in (("known", 60), ("new", 30)):
+        table = pd.DataFrame({"x": rng.normal(size=n), "ok": rng.uniform(size=n) < 0.5})
+        table["ok"] = table["ok"].astype(object).where(np.arange(n) % 10 > 0)
+        table.to_csv(folder / f"{name}.csv", index=False)
+    main(f"outliers new.csv -o flagged.csv --reference known.csv --quick {SEED}".split())
+    assert len(pd.read_csv(folder / "flagged.csv")) == 30
+
+
 def test_reference_that_is_the_data_is_an_error(folder, capsys):
     """Rows that the density was fitted to cannot be told from normal ones."""
     (folder / "copy.csv").write_bytes((folder / "odd.csv").read_bytes())

@@ -89,7 +89,11 @@ def run_outliers(args):
 
 def texts_in(known):
     """Return the columns of the reference that are texts, which those of the data are then too."""
-    return () if known is None else [*known.select_dtypes(exclude=["number", "bool"])]
+    if known is None:
+        return []
+    others = known.select_dtypes(exclude=["number", "bool"])
+    # True and False with gaps are objects, but no texts.
+    return [name for name in others if others[name].map(type).eq(str).any()]
 
 
 def judged_columns(args, table, known):
