@@ -167,7 +167,8 @@ def test_true_and_false_with_gaps_are_those_of_the_reference(folder):
         table = pd.DataFrame({"x": rng.normal(size=n), "ok": rng.uniform(size=n) < 0.5})
         table["ok"] = table["ok"].astype(object).where(np.arange(n) % 10 > 0)
         table.to_csv(folder / f"{name}.csv", index=False)
-    main(f"outliers new.csv -o flagged.csv --reference known.csv --quick {SEED}".split())
+    line = f"outliers new.csv -o flagged.csv --reference known.csv --quick --fdr 0.9 {SEED}"
+    assert main(line.split()) == 0
     assert len(pd.read_csv(folder / "flagged.csv")) == 30
 
 
