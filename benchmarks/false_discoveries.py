@@ -74,6 +74,12 @@ def with_outliers(rng, share, scale):
     return rows, odd
 
 
+def rates(flagged, odd):
+    """Return the fraction of the flags that are false, and of the outliers that are flagged."""
+    false = (flagged & ~odd).sum() / max(1, flagged.sum())
+    return false, flagged[odd].mean() if odd.any() else np.nan
+
+
 def run(n_resamplings):
     """Arrays of shape (resamplings, shares) of the false fraction and the power of each rule."""
     found = {rule: np.full((2, n_resamplings, len(SHARES)), np.nan) for rule in RULES}
@@ -84,9 +90,7 @@ def run(n_resamplings):
         for rule, (estimator, params) in RULES.items():
             detector = DensityOutlierDetector(estimator, random_state=seed, **params).fit(X)
             for i, (rows, odd) in enumerate(new):
-                flagged = detector.predict(rows) == -1
-                false = (flagged & ~odd).sum() / max(1, flagged.sum())
-                found[rule][:, seed, i] = false, flagged[odd].mean() if odd.any() else np.nan
+                found[rule][:, seed, i] = rates(detector.predict(rows) == -1, odd)
     return found
 
 
@@ -106,8 +110,7 @@ def power_with_few_rows(n_resamplings):
                 flagged = detector.flag(
                     detector.p_values(rows, randomized=j, random_state=n_resamplings + seed)
                 )
-                false = (flagged & ~odd).sum() / max(1, flagged.sum())
-                found[i, int(j), k] += np.array([false, flagged[odd].mean()]) / n_resamplings
+                found[i, int(j), k] += np.array(rates(flagged, odd)) / n_resamplings
     return found
 
 
@@ -156,8 +159,7 @@ def print_real_tables(paths, seeds):
             detector = DensityOutlierDetector(estimator, **params).fit(train)
             p_values = detector.p_values(new, randomized=randomized, random_state=seed)
             flagged = detector.flag(p_values)
-            false = (flagged & (odd == 0)).sum() / max(1, flagged.sum())
-            found[name][path.stem in DEVELOPMENT].append((false, flagged[odd == 1].mean()))
+            found[name][path.stem in DEVELOPMENT].append(rates(flagged, odd == 1))
     print("| fdr=0.1 | development tables | other tables |\n|---|---|---|")
     for name, groups in found.items():
         cells = [

@@ -223,7 +223,7 @@ class Fit:
 
 
 def held_out_fraction(estimator, n):
-    """Return the fraction of n rows to hold out; a flow is told whether it stops early."""
+    """Set `early_stopping` of a flow for n rows, and return the fraction of them to hold out."""
     if isinstance(estimator, TableDensity):
         return min(HELD_OUT, MAX_HELD_OUT / n)
     wanted = estimator.early_stopping

@@ -192,9 +192,9 @@ def on_lattice(column, setting, kind, low=-np.inf, high=np.inf):
 
 
 def _numeric_levels(values, setting, step, low, high, decimals, period=None):
-    decimal = np.round(values, decimals)
-    _, counts = counted(decimal, setting.weight)
-    levels = values[np.unique(decimal, return_index=True)[1]]  # as the table writes them
+    _, first, level = np.unique(np.round(values, decimals), return_index=True, return_inverse=True)
+    levels = values[first]  # as the table writes them
+    counts = np.bincount(level, setting.weight)
     spread = levels.std() or 1.0
     scores = (levels - levels.mean()) / spread
     return Levels(

@@ -220,9 +220,9 @@ def views_of(split, schema, rows, weight, seed):
 
     New rows have no part in the maps to normal scores, so those that are held out have none either.
     """
-    train, held_out = (TableView(schema, rows.take(some), weight[some]) for some in split)
-    own = schema.with_maps_of(train.rows, train.weight, np.random.RandomState(seed))
-    return train.under(own), held_out.under(own)
+    train, _ = split
+    own = schema.with_maps_of(rows.take(train), weight[train], np.random.RandomState(seed))
+    return [TableView(own, rows.take(some), weight[some]) for some in split]
 
 
 def fit_components(found, schema, rows, weight, splits, seed, time_limit, clock, started):
