@@ -17,7 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skflows import AdaptiveKernelDensity, DensityOutlierDetector, StackedDensity
 from skflows.outlier import OutlierEnsemble
-from skflows.outlier._ensemble import ColumnHistograms, LogRanks
+from skflows.outlier._ensemble import ColumnHistograms, LogRanks, default_estimators
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((200, 3))
@@ -221,3 +221,11 @@ def test_memory_of_scores_does_not_grow_with_the_rows():
     tracemalloc.stop()
     assert peak < X.nbytes
     np.testing.assert_allclose(scores[-10:], ensemble.score_samples(X[-10:]))
+
+
+@pytest.mark.parametrize(
+    "n, d, expected", [(2, 3, 2), (500, 3, 500), (5000, 62, 1000), (5000, 1555, 64), (9, 10**6, 2)]
+)
+def test_ranks_of_wide_tables_have_few_quantiles(n, d, expected):
+    members = dict(default_estimators(n, d, contaminated=False))
+    assert members["ranks"][0].n_quantiles == expected

@@ -23,6 +23,7 @@ from ._statistics import held_out_values, log_pool
 FEW_NEIGHBORS, MANY_NEIGHBORS = 5, (10, 50)
 MIN_BINS = 5
 MAX_QUANTILES = 1000  # of a column's ranks
+ALL_QUANTILES = 100_000  # of all columns: in wide tables they take longer than the kernels
 PRIOR = 0.5  # added to the count of each bin
 ROWS_AT_ONCE = 5_000
 
@@ -120,7 +121,7 @@ class OutlierEnsemble(OutlierLabelsMixin, NamedEstimators):
         X, _, _ = weighted_rows(self, X, None, least=2)
         random_state = random_state_of(self)
         seed = random_state.randint(2**31 - 1)
-        named = self._checked_members(len(X))
+        named = self._checked_members(*X.shape)
         self.estimators_, self._nulls, log_p = [], [], []
         for _, estimator in named:
             estimator = clone_with_seeds(estimator, random_state)
@@ -134,9 +135,9 @@ class OutlierEnsemble(OutlierLabelsMixin, NamedEstimators):
         self.offset_ = lower_fence(known, np.ones(len(known)))
         return self
 
-    def _checked_members(self, n):
+    def _checked_members(self, n, d):
         if self.estimators is None:
-            return default_estimators(n, self.contaminated)
+            return default_estimators(n, d, self.contaminated)
         self._check_named()
         return self.estimators
 
@@ -257,8 +258,8 @@ class ColumnHistograms(BaseEstimator):
         return np.log((counts + PRIOR) / total).sum(axis=1)
 
 
-def default_estimators(n, contaminated):
-    """Return the named estimators of an ensemble that is given none, for ``n`` rows."""
+def default_estimators(n, d, contaminated):
+    """Return the named estimators of an ensemble that is given none, for ``n`` rows of ``d``."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import QuantileTransformer, RobustScaler, StandardScaler
 
@@ -268,10 +269,11 @@ def default_estimators(n, contaminated):
         discrete=None,
         contamination=None,
     )
+    n_quantiles = min(n, MAX_QUANTILES, max(2, ALL_QUANTILES // d))
     return [
         ("standardized", make_pipeline(StandardScaler(), kernels)),
         ("robust", make_pipeline(RobustScaler(), kernels)),
-        ("ranks", make_pipeline(QuantileTransformer(n_quantiles=min(n, MAX_QUANTILES)), kernels)),
+        ("ranks", make_pipeline(QuantileTransformer(n_quantiles=n_quantiles), kernels)),
         ("columns", ColumnHistograms()),
     ]
 
