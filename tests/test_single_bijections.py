@@ -92,6 +92,20 @@ def test_incremental_inverse_equals_one_pass_per_feature(name, d, n_context, gra
 
 
 @autoregressives
+def test_maps_of_one_column_use_each_context_once(name):
+    bijection, x, context = make_case(name, 1, n_context=3)
+    x, context = x.repeat(4, 1), context.repeat_interleave(4, 0)
+    x[3] = torch.nan  # which only its own row may see
+    known = torch.arange(len(x)) != 3
+    expected = bijection(x, context), bijection.inverse(x, context)
+    with torch.inference_mode():
+        found = bijection(x, context), bijection.inverse(x, context)
+    for (y, log_det), (y_expected, log_det_expected) in zip(found, expected, strict=True):
+        assert_close(y[known], y_expected[known], rtol=1e-11, atol=1e-11)
+        assert_close(log_det[known], log_det_expected[known], rtol=1e-11, atol=1e-11)
+
+
+@autoregressives
 @pytest.mark.parametrize("d", [1, 5])
 def test_context_reaches_every_column(name, d):
     """Also the first one, which no other column conditions."""

@@ -205,7 +205,9 @@ class CircularDistribution(ConditionalDistribution):
     def _rounded(self, y):
         rows = y.reshape(-1, self._density.n_outputs_)
         inside = self._density._circle.wrap(rows, self._dequantizer)
-        turns = rows - inside
+        with np.errstate(invalid="ignore"):  # of columns that do not wrap around
+            turns = np.rint((rows - inside) / self._period) * self._period
+        turns = np.where(np.isfinite(self._period), turns, 0.0)
         return (self._dequantizer.round(inside) + turns).reshape(y.shape)
 
     def _edges(self):

@@ -5,6 +5,7 @@ from numbers import Integral, Real
 
 import numpy as np
 from scipy.special import log_ndtr, logsumexp, ndtr, ndtri
+from scipy.stats import norm
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.pipeline import make_pipeline
@@ -444,30 +445,38 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
     def _log_probability(self, rows):
         """Return the log-probability of the cell of each row of a single, discrete output."""
-        low, high = (self._latent(self._dequantizer.add_noise(rows, end)) for end in (0.0, 1.0))
+        low, high = (self._latent(self._dequantizer.add_noise(rows, end))[0] for end in (0.0, 1.0))
         return log_mean_exp(logsumexp(log_normal_interval(low, high), axis=1))
 
     def _latent(self, rows):
-        """Return the normal quantile of each row of a single output, by flow and image."""
-        latent = np.array(
-            [
-                [sign * map_rows(line(flow), "forward", own)[0][:, 0] for own in images]
-                for images in [self._circle.images(rows)]
-                for flow, sign in zip(self.flows_, self._signs, strict=True)
-            ]
+        """Return the normal quantile of each row of a single output, by flow and image.
+
+        Also return the logarithm of its slope.
+        """
+        images = self._circle.images(rows)
+        found = [[map_rows(line(flow), "forward", own) for own in images] for flow in self.flows_]
+        latent, log_slope = (
+            np.array([[of_image[i] for of_image in of_flow] for of_flow in found]) for i in (0, 1)
         )
+        latent = latent[..., 0] * np.reshape(self._signs, (-1, 1, 1))
         if self._bounds is not None:  # on which a flow is only nearly infinite
             low, high = self._bounds[0]
             latent[..., rows[:, 0] <= low] = -np.inf
             latent[..., rows[:, 0] >= high] = np.inf
-        return latent
+        return latent, log_slope
 
     def _cdf(self, rows):
         """Return the probability of values up to y, a single output, before any rounding.
 
         If it is circular, the probabilities of its images are added up: differences matter.
         """
-        return ndtr(self._latent(rows)).sum(axis=1).mean(axis=0)
+        return self._cdf_and_density(rows)[0]
+
+    def _cdf_and_density(self, rows):
+        latent, log_slope = self._latent(rows)
+        with np.errstate(invalid="ignore"):  # on a bound, where the density of a normal is 0
+            density = np.where(np.isinf(latent), 0, norm.pdf(latent) * np.exp(log_slope))
+        return ndtr(latent).sum(axis=1).mean(axis=0), density.sum(axis=1).mean(axis=0)
 
     def _ppf(self, q, context):
         """Return the quantiles of a single output, before any rounding.
@@ -492,10 +501,10 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
                 break
             at = y[left]
             rows = np.column_stack([at, context[left]])
-            excess = self._cdf(rows) - q[left]
+            level, slope = self._cdf_and_density(rows)
+            excess = level - q[left]
             low[left] = np.where(excess < 0, at, low[left])
             high[left] = np.where(excess < 0, high[left], at)
-            slope = np.exp(self._mixture_log_prob(rows))
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 step = at - excess / slope
             middle = (low[left] + high[left]) / 2

@@ -1,5 +1,6 @@
 """Distributions of y at the rows of X, with the methods of scipy's frozen distributions."""
 
+import math
 from functools import cached_property
 
 import numpy as np
@@ -251,12 +252,21 @@ class ConditionalDistribution:
         """Return a function of rows of y beside their context, at values that broadcast."""
         y = np.asarray(y, dtype=np.float64)
         y = np.broadcast_to(y, np.broadcast_shapes(y.shape, self._shape))
-        entries = y.shape if self._is_single else y.shape[:-1]
-        y = y.reshape(-1, self._density.n_outputs_)
-        row = np.broadcast_to(np.arange(len(self)), entries).ravel()
-        return in_blocks(
-            lambda y, row: function(np.column_stack([y, self._context[row]])), y, row
-        ).reshape(entries)
+        if self._is_single:
+            y = y[..., None]
+        return self._by_row(
+            lambda y, row: function(np.column_stack([y, self._context[row]])), np.moveaxis(y, -2, 0)
+        )
+
+    def _by_row(self, function, values):
+        """Return a function of values (n, ..., d), and of the rows they belong to, as (..., n).
+
+        Values of the same row are next to each other: networks see its context once.
+        """
+        entries = values.shape[:-1]
+        row = np.repeat(np.arange(len(self)), math.prod(entries[1:]))
+        found = in_blocks(function, values.reshape(len(row), values.shape[-1]), row)
+        return np.moveaxis(found.reshape(entries), 0, -1)
 
     def _continuous_cdf(self, y):
         if self._is_single:
@@ -273,8 +283,9 @@ class ConditionalDistribution:
             raise ValueError(f"q={q!r}; probabilities are from 0 to 1.")
         q = np.broadcast_to(q, np.broadcast_shapes(q.shape, self._shape))
         if self._is_single:
-            row = np.broadcast_to(np.arange(len(self)), q.shape).ravel()
-            return in_blocks(self._quantiles, q.ravel(), row).reshape(q.shape)
+            return self._by_row(
+                lambda q, row: self._quantiles(q[:, 0], row), np.moveaxis(q[..., None], -2, 0)
+            )
         levels, which = np.unique(q, return_inverse=True)
         found = np.quantile(self._draws, levels, axis=0).reshape(len(levels), *self._shape)
         which = which.reshape(-1, *self._shape)

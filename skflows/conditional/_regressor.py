@@ -267,7 +267,8 @@ class FlowRegressor(
             scores = scores.max(axis=1)
         level = conformal_level(scores, coverage)
         distribution = self.predict_distribution(X)
-        ends = [distribution._continuous_ppf((1 + sign * level) / 2) for sign in (-1, 1)]
+        levels = np.multiply.outer([-1, 1], np.broadcast_to(level, distribution._shape))
+        ends = distribution._continuous_ppf((1 + levels) / 2)
         for own, grid, tolerance in distribution._complete_grids():
             low, high = possible_ends(ends[0][own], ends[1][own], grid, tolerance)
             is_empty = low > high
