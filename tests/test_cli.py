@@ -208,7 +208,7 @@ def test_score_writes_log_densities_and_flags(folder, capsys):
     np.testing.assert_array_equal(scores["outlier"] == 1, model.predict(new[NAMES]) == -1)
     assert scores["outlier"][0] == 1
     out = capsys.readouterr().out
-    assert f"wrote scores.csv: {scores['outlier'].sum()} of 40 rows are outliers" in out
+    assert f"wrote scores.csv: labelled {scores['outlier'].sum()} of 40 rows as outliers" in out
 
 
 def test_score_without_output_prints_only_the_table(folder, capsys):
@@ -553,7 +553,7 @@ def test_dash_is_standard_input_and_output(folder, capsysbinary, monkeypatch):
     give("data.csv")
     assert run("score piped.skflows - -o -") == 0
     from_pipe, err = capsysbinary.readouterr()
-    assert b"rows are outliers" in err
+    assert b"of 40 rows as outliers" in err
     assert run("score piped.skflows data.csv") == 0
     assert capsysbinary.readouterr().out == from_pipe
     give("piped.skflows")

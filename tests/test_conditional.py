@@ -330,11 +330,30 @@ def test_booleans_are_categories():
     ]
 
 
+def test_dates_are_days_seasons_weekdays_and_clocks():
+    days = pd.Series(pd.date_range("2023-01-02", periods=400).append(pd.DatetimeIndex([None])))
+    table = pd.DataFrame({"day": days, "n": pd.array([*range(400), None], dtype="Int64")})
+    encoder = ContextEncoder().fit(table)
+    n, day, season, week, clock = encoder.transform(table).T[:5]
+    assert np.allclose(day[:400], n[:400])
+    assert np.allclose(week[7:400], week[:393]) and not np.allclose(week[1:400], week[:399])
+    assert np.abs(season[365:400] - season[:35]).max() < 0.02 < np.ptp(season)
+    assert np.ptp(clock) == 0  # at midnight
+    assert encoder.transform(table)[-1, -2:].tolist() == [1, 1]  # gaps
+    for same in (table["day"].dt.tz_localize("UTC"), table["day"].dt.date):
+        assert np.array_equal(encoder.transform(table.assign(day=same)), encoder.transform(table))
+    with pytest.raises(ValueError, match="'day' of X holds 'x' among dates: .*to_datetime"):
+        encoder.transform(table.assign(day="x"))
+    texts = table.assign(day=days.dt.strftime("%d/%m/%Y"))
+    with pytest.warns(UserWarning, match=r"'day' seems to hold dates as texts, .*to_datetime"):
+        assert not ContextEncoder().fit(texts, np.arange(401.0)).is_date_.any()
+
+
 def test_values_that_are_no_numbers():
     X, y = table(60)
     density = ConditionalDensity(quick(1), cv=None, random_state=0)
-    with pytest.raises(TypeError, match=r"Column 'day' of X .*\(dates as days since"):
-        density.fit(X.assign(day=pd.date_range("2020", periods=60)), y)
+    with pytest.raises(TypeError, match=r"Column 'since' of X holds Timedelta.* give numbers"):
+        density.fit(X.assign(since=pd.to_timedelta(np.arange(60), "D")), y)
     with pytest.raises(ValueError, match="'x' among numbers"):
         density.fit(X, y).log_prob(X.assign(number="x"), y)
     with pytest.raises(ValueError, match="infinity"):

@@ -8,7 +8,8 @@ import pytest
 from test_cli import run
 from test_conditional import quick
 
-from skflows import ConditionalDensity, FlowRegressor
+import skflows
+from skflows import ConditionalDensity, FlowRegressor, NSFDensity
 
 
 @pytest.fixture
@@ -18,6 +19,7 @@ def folder(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"id": range(60), "x": rng.normal(size=60), "kind": ["a", "b"] * 30})
     frame["price"] = frame["x"] + 3 * (frame["kind"] == "b") + 0.1 * rng.normal(size=60)
+    frame["day"] = pd.date_range("2024-01-01", periods=60).strftime("%Y-%m-%d")
     frame.loc[[3, 7], ["x", "price"]] = [[np.nan, 1.0], [0.0, np.nan]]
     frame.to_csv("data.csv", index=False)
     return tmp_path
@@ -26,7 +28,7 @@ def folder(tmp_path, monkeypatch):
 def test_fit_and_predict(folder, capsys):
     fit = "fit data.csv --target price --exclude id -o model.skflows --max-iter 8"
     assert run(f"{fit} --random-state 0") == 0
-    assert "fitted to 59 rows of 2 columns" in capsys.readouterr().out
+    assert "fitted to 59 rows of 3 columns" in capsys.readouterr().out
     assert run("predict model.skflows data.csv -o predicted.csv --coverage 0.8") == 0
     assert "60 predictions, with intervals of 80% coverage" in capsys.readouterr().out
     predicted = pd.read_csv("predicted.csv")
@@ -36,15 +38,25 @@ def test_fit_and_predict(folder, capsys):
     assert (predicted["median"] <= predicted["high"]).all()
     kind = pd.read_csv("data.csv")["kind"]
     assert predicted["mean"][kind == "b"].mean() > predicted["mean"][kind == "a"].mean() + 1
-    assert run("predict model.skflows data.csv") == 0
-    assert capsys.readouterr().out.startswith("mean,median,low,high\n")
-    assert run("score model.skflows data.csv") == 2
-    assert "holds a FlowRegressor; use skflows predict" in capsys.readouterr().err
+    (encoder,) = skflows.load("model.skflows").density_.encoder_
+    assert encoder.is_date_.tolist() == [False, False, True]
+    assert run("predict model.skflows data.csv --id id") == 0
+    named = pd.read_csv(StringIO(capsys.readouterr().out))
+    assert list(named) == ["id", *predicted]
+    assert named["id"].tolist() == list(range(60))
+    for command in ("score", "sample"):
+        assert run(f"{command} model.skflows {'data.csv' * (command == 'score')}") == 2
+        assert "holds a FlowRegressor, which predicts a column: use skflows predict" in (
+            capsys.readouterr().err
+        )
+    NSFDensity(max_iter=1).fit(predicted[["mean"]]).save("density.skflows")
+    assert run("predict density.skflows data.csv") == 2
+    assert "holds a NSFDensity, which is a density: use skflows score" in capsys.readouterr().err
 
 
 def test_few_rows(folder, capsys):
     pd.read_csv("data.csv").head(30).to_csv("few.csv", index=False)
-    assert run("fit few.csv --target price -o model.skflows --max-iter 2") == 0
+    assert run("fit few.csv --target price -o model.skflows --max-iter 2 --id id") == 0
     assert run("predict model.skflows few.csv --coverage 0.5") == 0
     predicted = pd.read_csv(StringIO(capsys.readouterr().out.partition("mean,")[2]))
     assert np.isfinite(predicted).all(axis=None)
@@ -67,12 +79,13 @@ def test_models_of_arrays(folder, capsys):
     ("arguments", "error"),
     [
         ("--target prize", "has no column 'prize'"),
-        ("--target kind", "a target is a column of numbers"),
-        ("--target price --columns price", "no column of data.csv is left beside the target"),
+        ("--target kind", "a target is a column of numbers; for classes, use skflows.DensityCl"),
+        ("--target price --columns price", "no column of data.csv is left"),
         ("--target price --contamination 0.1", "with --target there are no outliers"),
         ("--target price --estimator auto", "takes no --target"),
     ],
 )
+@pytest.mark.filterwarnings("default:columns of data.csv that number")
 def test_errors(folder, capsys, arguments, error):
     assert run(f"fit data.csv -o model.skflows {arguments}") == 2
     assert error in capsys.readouterr().err

@@ -1,15 +1,15 @@
 """Choosing the columns of a table, and its complete rows, with errors that say what to do."""
 
-import re
 import warnings
 
 import numpy as np
 
+from ..preprocessing.column_checks import ISO_DATE, date_among
 from ._tables import import_pandas, without_formula
 
 REMEDY = "choose numeric columns with --columns, or encode them"
-ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]|$)")
 MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
+MANY_ROWS, DIFFERENT = 20, 0.9  # rows, and the share of different texts, that show what names rows
 
 
 def feature_columns(frame):
@@ -63,7 +63,28 @@ def chosen_columns(frame, path, columns=None, exclude=()):
         frame = frame.drop(columns=empty)
     if not frame.columns.size:
         raise ValueError(f"no column of {path} is left")
+    if columns is None and (found := [name for name in frame if names_rows(frame[name])]):
+        warnings.warn(
+            f"columns of {path} that number or name the rows: {_quoted(found)}; leave them out by "
+            "--id or --exclude, unless their values mean something",
+            stacklevel=2,
+        )
     return frame
+
+
+def names_rows(column):
+    """Return whether values are consecutive whole numbers, each once, or texts that hardly repeat.
+
+    Dates as texts may differ without being names.
+    """
+    known = column.dropna()
+    if len(known) < MANY_ROWS:
+        return False
+    if known.dtype.kind in "iuf":
+        values = np.sort(known.to_numpy(dtype=np.float64))
+        return bool((values[0] % 1 == 0) & (np.diff(values) == 1).all())
+    texts = set(known[import_pandas().to_numeric(known, errors="coerce").isna()])
+    return len(texts) > DIFFERENT * len(known) and date_among(texts) is None
 
 
 def needs_table(frame):
@@ -78,21 +99,20 @@ def needs_table(frame):
 def with_dates(frame, schema=None):
     """Return a table in which texts are dates if all of a column are, in ISO 8601.
 
-    Whole numbers with gaps, which CSV files are read to float64 for, are integers again.
-
-    After a fit, its schema says which columns are dates and integers, whatever these rows hold.
+    After a fit, its schema says which columns are dates, whatever these rows hold.
     """
+    names = frame.select_dtypes(exclude=["number", "bool"])
+    if schema is not None:
+        dates = [column.name for column in schema.columns if column.role == "datetime"]
+        names = [name for name in names if name in dates]
+    return with_parsed(frame, names)
+
+
+def with_parsed(frame, names):
+    """Return a table in which the texts of some columns are dates if all of a column are."""
     pandas = import_pandas()
-    fitted = {} if schema is None else {column.name: column for column in schema.columns}
     frame = frame.copy()
-    for name in frame.select_dtypes("float"):
-        if fitted and not fitted[name].dtype.lower().startswith(("int", "uint")):
-            continue
-        if (frame[name] % 1 == 0).sum() == frame[name].notna().sum():
-            frame[name] = frame[name].astype("Int64")
-    for name in frame.select_dtypes(exclude=["number", "bool"]):
-        if fitted and fitted[name].role != "datetime":
-            continue
+    for name in names:
         texts = frame[name].dropna()
         if len(texts) and all(isinstance(t, str) and ISO_DATE.match(t) for t in texts):
             dates = pandas.to_datetime(frame[name], errors="coerce", format="ISO8601")

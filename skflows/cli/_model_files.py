@@ -13,9 +13,13 @@ ESTIMATORS = ARCHITECTURES | {
     "table": TableDensity,
 }
 DENSITIES = tuple(ESTIMATORS.values())
+USES = (
+    (FlowRegressor, "predicts a column: use skflows predict"),
+    (DENSITIES, "is a density: use skflows score, or fit a column with skflows fit --target"),
+)
 
 
-def load_model(args, classes=DENSITIES, fitted="offset_", source="skflows"):
+def load_model(args, classes=DENSITIES, fitted="offset_"):
     """Load the model of a command: a file of `save`, or a pickle if the user trusts it."""
     path = args.model
     if is_standard(path) and is_standard(getattr(args, "data", None)):
@@ -31,12 +35,13 @@ def load_model(args, classes=DENSITIES, fitted="offset_", source="skflows"):
         except ValueError as error:
             hint = "; if it is a pickle that you trust, add --allow-pickle" if is_foreign else ""
             raise ValueError(f"{one_line(error)}{hint}") from error
-    if not isinstance(model, classes) or not hasattr(model, fitted):
-        hint = "; use skflows predict" if isinstance(model, FlowRegressor) else ""
-        raise ValueError(
-            f"{path} is not a fitted model of {source}: it holds a {type(model).__name__}{hint}"
-        )
-    return model
+    if isinstance(model, classes) and hasattr(model, fitted):
+        return model
+    holds = f"it holds a {type(model).__name__}"
+    for other, use in USES:
+        if isinstance(model, other) and not isinstance(model, classes):
+            raise ValueError(f"{path} is not a model for this command: {holds}, which {use}")
+    raise ValueError(f"{path} is not a fitted model of skflows: {holds}")
 
 
 def _is_foreign(path):

@@ -8,7 +8,14 @@ from sklearn.utils import check_random_state
 from ..conditional import FlowRegressor
 from ..ensemble import AutoDensity
 from ..table import TableDensity
-from ._columns import chosen_columns, complete_numbers, needs_table, select, with_dates
+from ._columns import (
+    chosen_columns,
+    complete_numbers,
+    needs_table,
+    select,
+    with_dates,
+    with_parsed,
+)
 from ._model_files import ESTIMATORS, load_model
 from ._predict import fit_target
 from ._progress import (
@@ -50,7 +57,7 @@ def run_fit(args):
             start = time.perf_counter()
             interrupted = fit_with_progress(model, *data, callbacks=callbacks, method="_fit_chunks")
             return _finish(args, model, rows.shape, start, interrupted)
-    frame = chosen_columns(table.read(), args.data, args.columns, args.exclude)
+    frame = chosen_columns(table.read(), args.data, args.columns, [*args.exclude, *args.id])
     name = args.estimator or ("table" if needs_table(frame) else "nsf")
     model = _new_model(args, name)
     if name == "table":
@@ -132,38 +139,53 @@ def run_impute(args):
         )
     table = open_table(args.data, args.sep, args.decimal, texts_of(model))
     rows, n_gaps = TableRows(model, args.data), 0
+    decimals = {column.name: column.decimals for column in model._schema.columns}
     random_state = check_random_state(args.random_state)
     with writing(args.output) as append:
         for batch in with_progress(table, args.output):
             frame = rows.of(batch)
             filled = model.impute(frame, args.method, random_state=random_state)
-            for name in filled.select_dtypes("datetime"):
-                if batch[name].dtype != filled[name].dtype:  # texts in the file, which stay so
-                    filled[name] = batch[name].where(batch[name].notna(), filled[name].astype(str))
-            append(batch.assign(**{name: filled[name] for name in filled}))
             n_gaps += int(frame.isna().sum().sum())
+            append(batch.assign(**filled_columns(batch, filled, decimals)))
     rows.report()
     if args.output:
         say(f"wrote {args.output}: {n_gaps} missing values filled in", args.output)
 
 
+def filled_columns(batch, filled, decimals):
+    """Return the columns of a table that have gaps, filled in, by name; others stay as they are."""
+    found = {}
+    for name in filled.columns[batch[[*filled]].isna().any()]:
+        own, new = batch[name], filled[name]
+        if new.dtype.kind == "M" and own.dtype != new.dtype:  # texts in the file, which stay so
+            new = own.where(own.notna(), new.astype(str))
+        elif decimals[name] is not None:
+            new = new.round(decimals[name]).where(own.isna(), own)
+        found[name] = new
+    return found
+
+
 def run_predict(args):
     """Predict the target of the rows of a table, with intervals, in batches."""
     check_writable(args.output, args.model, args.data)
-    model = load_model(args, (FlowRegressor,), "density_", "skflows fit --target")
+    model = load_model(args, FlowRegressor, "density_")
     if model.n_outputs_ > 1:
         raise ValueError(f"{args.model} predicts {model.n_outputs_} columns; only one is possible")
-    names, texts = getattr(model, "feature_names_in_", None), []
+    names, texts, dates = getattr(model, "feature_names_in_", None), [], []
     if names is not None and len(encoder := model.density_.encoder_) == 1:
-        texts = names[encoder[-1].is_text_]
-    table, n_rows = open_table(args.data, args.sep, args.decimal, texts), 0
+        texts, dates = names[encoder[-1].is_text_], names[encoder[-1].is_date_]
+    table, n_rows = open_table(args.data, args.sep, args.decimal, [*texts, *args.id]), 0
+    needed = None if names is None else [*names, *args.id]
     with writing(args.output) as append:
-        for batch in with_progress(table, args.output, names):
-            X = batch.to_numpy() if names is None else select(batch, list(names), args.data)
+        for batch in with_progress(table, args.output, needed):
+            named = select(batch, args.id, args.data)
+            X = batch.to_numpy()
+            if names is not None:
+                X = with_parsed(select(batch, names, args.data), dates)
             distribution = model.predict_distribution(X)
             columns = {"mean": distribution.mean(), "median": distribution.median()}
             columns["low"], columns["high"] = model.predict_interval(X, args.coverage).T
-            append(import_pandas().DataFrame(columns))
+            append(named.assign(**columns))
             n_rows += len(X)
     if args.output:
         say(

@@ -1,6 +1,5 @@
 """The command ``skflows outliers``: which rows of a table are odd, how surely, and why."""
 
-import sys
 import time
 
 import numpy as np
@@ -58,7 +57,7 @@ def run_outliers(args):
     known = None
     if args.reference is not None:
         known = read_table(args.reference, args.sep, args.decimal)
-    source = open_table(args.data, args.sep, args.decimal, texts_in(known))
+    source = open_table(args.data, args.sep, args.decimal, [*texts_in(known), *args.id])
     if source.exceeds(args.memory_limit):
         return flag_in_batches(args, source, known)
     table = source.read()
@@ -98,15 +97,11 @@ def texts_in(known):
 
 def judged_columns(args, table, known):
     """Return the columns of a table to judge rows by, and whether they need a density of tables."""
-    exclude = args.exclude
-    if args.id is not None:
-        select(table, [args.id], args.data)
-        exclude = [*exclude, args.id]
     if taken := [name for name in ADDED if name in table]:
         raise ValueError(
             f"{args.data} has a column {taken[0]!r}, which the output adds: rename the column"
         )
-    frame = chosen_columns(table, args.data, args.columns, exclude)
+    frame = chosen_columns(table, args.data, args.columns, [*args.exclude, *args.id])
     is_table = needs_table(frame)
     if known is not None:
         # Gaps of the reference alone are left out.
@@ -125,8 +120,8 @@ def say_flags(args, outlier):
     """Say how many rows are flagged, and what that is worth."""
     basis = "conformal p-values" if args.reference else "if the empirical null holds in the tail"
     say(
-        f"wrote {args.output}: {outlier.sum()} of {len(outlier)} rows are flagged, with at "
-        f"most {args.fdr:.3g} of the flags false on average ({basis})",
+        f"wrote {args.output}: flagged {outlier.sum()} of {len(outlier)} rows, with at most "
+        f"{args.fdr:.3g} of the flags false on average ({basis})",
         args.output,
     )
 
@@ -154,7 +149,7 @@ def find_outliers(args, table, frame, known, is_table=False):
         fdr=args.fdr,
         detector=detector,
         frame=frame,
-        names=None if args.id is None else table[args.id].astype(str),
+        names=table[args.id[0]].astype(str) if args.id else None,
         n_left_out=len(table) - len(frame),
         left_out=[name for name in table if name not in frame],
         known=known,
@@ -233,12 +228,6 @@ def fitted_detector(args, known, is_table):
         fdr=args.fdr,
         random_state=args.random_state,
     )
-    for name in running_numbers(known):
-        print(
-            f"skflows: the column {name!r} numbers the rows: if it is an identifier, give it by "
-            "--id or --exclude",
-            file=sys.stderr,
-        )
     return detector.fit(known)
 
 
@@ -269,15 +258,6 @@ def explanations(detector, frame, explained, outlier, is_table):
             frame.iloc[flagged].to_numpy(), contributions[flagged].argmin(axis=1)
         )
     return contributions, partners
-
-
-def running_numbers(frame):
-    """Return the columns whose values are consecutive whole numbers, each once."""
-    return [
-        name
-        for name, column in frame.select_dtypes("number").items()
-        if len(column) > 2 and (np.diff(np.sort(column)) == 1).all()
-    ]
 
 
 def added_columns(frame, scores, p_values, outlier, contributions, partners):

@@ -111,8 +111,10 @@ def _add_score(command):
         "-o",
         "--output",
         type=_arguments.table,
-        help="table of log_density (nats) and outlier (1 or 0), a line per row (default: print)",
+        help="table of log_density (nats) and outlier (1 or 0), a line per row, in the order of "
+        "the data (default: print)",
     )
+    _add_id(command, "column of the data that the output repeats in front")
     _add_format(command)
 
 
@@ -137,8 +139,10 @@ def _add_predict(command):
         "-o",
         "--output",
         type=_arguments.table,
-        help="table of mean, median, low and high, a line per row (default: print)",
+        help="table of mean, median, low and high, a line per row, in the order of the data "
+        "(default: print)",
     )
+    _add_id(command, "column of the data that the output repeats in front")
     command.add_argument(
         "--coverage",
         type=_arguments.fraction,
@@ -152,7 +156,12 @@ def _add_predict(command):
 def _add_impute(command):
     _add_model(command)
     command.add_argument("data", type=Path, help="table with the columns of the model")
-    command.add_argument("-o", "--output", type=_arguments.table, help="table (default: print)")
+    command.add_argument(
+        "-o",
+        "--output",
+        type=_arguments.table,
+        help="the same table, its known values as they are (default: print)",
+    )
     command.add_argument(
         "--method",
         choices=["mean", "median", "mode", "draw"],
@@ -170,7 +179,7 @@ def _add_outliers(command):
         "--output",
         type=_arguments.table,
         required=True,
-        help="table of the rows and their flags",
+        help="the same table, with the flag of each row in further columns",
     )
     command.add_argument(
         "--reference",
@@ -192,7 +201,6 @@ def _add_outliers(command):
         metavar="SIZE",
         help="memory for the rows, such as 2GB: more rows are judged in batches by --reference",
     )
-    command.add_argument("--id", metavar="COLUMN", help="column that names the rows in the report")
     command.add_argument("--report", type=Path, metavar="HTML", help="a report, in one file")
     command.add_argument(
         "--quick",
@@ -234,7 +242,12 @@ def _add_columns(command):
     command.add_argument(
         "--exclude", type=_arguments.names, metavar="A,B", default=(), help="columns to leave out"
     )
+    _add_id(command, "column that names the rows, to leave out; a report gives it")
     _add_format(command)
+
+
+def _add_id(command, text):
+    command.add_argument("--id", nargs=1, metavar="COLUMN", default=(), help=text)
 
 
 def _add_format(command):

@@ -7,9 +7,14 @@ from ..conditional import ConditionalDensity, FlowRegressor
 from ..conditional._density import default_flow
 from ..conditional._regressor import HELD_OUT, LEAST_ROWS
 from ..density import ARCHITECTURES
-from ._columns import feature_columns, numbers, select
+from ._columns import chosen_columns, numbers, select, with_parsed
 from ._progress import checkpoints, fit_with_progress, time_limit_of
 from ._tables import check_writable, is_standard, read_table, say
+
+TARGET = (
+    "a target is a column of numbers; for classes, use skflows.DensityClassifier in Python, or fit "
+    "a table with --estimator table, whose predict_proba takes any column"
+)
 
 
 def fit_target(args):
@@ -24,15 +29,11 @@ def fit_target(args):
         )
     callbacks = checkpoints(args)
     table = read_table(args.data, args.sep, args.decimal)
-    names = feature_columns(table) if args.columns is None else args.columns
-    left_out = {*args.exclude, args.target}
-    select(table, list(left_out), args.data)
-    names = [name for name in names if name not in left_out]
-    if not names:
-        raise ValueError(f"no column of {args.data} is left beside the target {args.target!r}")
-    known = table[table[args.target].notna()]
-    y = numbers(known[[args.target]], args.data, "a target is a column of numbers")[args.target]
-    X = select(known, names, args.data)
+    X = chosen_columns(table, args.data, args.columns, [*args.exclude, *args.id, args.target])
+    names = list(X)
+    known = table[args.target].notna()
+    y = numbers(table.loc[known, [args.target]], args.data, TARGET)[args.target]
+    X = with_parsed(X[known], X.select_dtypes(exclude=["number", "bool"]))
     model = FlowRegressor(ConditionalDensity(_flow(args)), random_state=args.random_state)
     if len(X) < LEAST_ROWS:
         model.set_params(calibration=HELD_OUT)  # since predict writes intervals

@@ -98,11 +98,10 @@ def verdict(found):
                 "<code>--reference</code>."
             )
         return f"{text}: none is odd enough for a false discovery rate of {found.fdr:.3g}."
-    verb = "is" if n_flags == 1 else "are"
     expected = found.fdr * n_flags
     doubt = "" if found.reference else " if the curve below holds"
     return (
-        f"<strong>{n_flags:,} of {n:,}</strong> rows {verb} flagged. At most a fraction of "
+        f"Flagged: <strong>{n_flags:,} of {n:,} rows</strong>. At most a fraction of "
         f"{found.fdr:.3g} of such flags is false on average{doubt}: here, about {expected:.2g} or "
         "fewer."
     )
@@ -201,8 +200,11 @@ def oddest_rows(found):
         )
     hidden = n_flags - len(listed)
     more = f" {hidden:,} more flagged rows are in the output." if hidden > 0 else ""
+    names_of = "Row 1 is the first one below the column names."
+    if found.names is not None:
+        names_of = f"Rows have the names of the column {escape(str(found.names.name))}."
     return (
-        "<p>Row 1 is the first one below the column names. An orange edge marks a flag. A value "
+        f"<p>{names_of} An orange edge marks a flag. A value "
         f"within its range can be odd given the other values of its row.{more}</p>\n"
         f"<div class='scroll'><table>{head}\n" + "\n".join(lines) + "\n</table></div>"
     )
@@ -226,6 +228,10 @@ def column_texts(frame):
 
 
 def value_text(column):
+    if column.dtype.kind == "M":
+        has_clock = (column != column.dt.normalize())[column.notna()].any()
+        spec = "%Y-%m-%d %H:%M" if has_clock else "%Y-%m-%d"
+        return lambda value: "missing" if value != value else f"{value:{spec}}"
     if column.dtype.kind not in "iuf":
         return lambda value: "missing" if value != value else str(value)
     values = column.to_numpy(dtype=np.float64)
@@ -272,13 +278,12 @@ def health(found):
 
 def uniformity(p_values):
     """Return how the p-values of most rows are distributed, as text."""
-    bulk = p_values[p_values > BULK]
-    share = len(bulk) / len(p_values) / (1 - BULK)
+    share = (p_values > BULK).mean()
     is_uniform = not doubt_about_bulk(p_values)
-    text = "uniform, as they should be" if is_uniform else "not uniform"
+    text = "uniform among them, as they should be" if is_uniform else "not uniform among them"
     return (
-        f"P-values above {BULK}: {share:.0%} of the number expected for inliers alone, and {text}. "
-        "(This says nothing about the lower tail.)"
+        f"Of the rows, {share:.0%} have p-values above {BULK}, and of inliers alone {1 - BULK:.0%} "
+        f"would. The p-values are {text}. (This says nothing about the lower tail.)"
     )
 
 

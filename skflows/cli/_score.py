@@ -15,25 +15,26 @@ def run_score(args):
     """Score the rows of a CSV file by a stored density."""
     check_writable(args.output, args.model, args.data)
     model = load_model(args)
-    table = open_table(args.data, args.sep, args.decimal, texts_of(model))
+    table = open_table(args.data, args.sep, args.decimal, [*texts_of(model), *args.id])
     rows = (TableRows if isinstance(model, TableDensity) else NumberRows)(model, args.data)
     n_scored = n_outliers = 0
     names = getattr(model, "feature_names_in_", None)
+    needed = None if names is None else [*names, *args.id]
     with writing(args.output) as append:
-        for batch in with_progress(table, args.output, columns=names):
+        for batch in with_progress(table, args.output, needed):
             frame = rows.of(batch)
             scores = np.empty(0)
             if len(frame):
                 scores = model.score_samples(frame if names is not None else frame.values)
             outlier = scores < model.offset_
             scored = frame.iloc[:, :0].assign(log_density=scores, outlier=outlier)
-            append(batch.iloc[:, :0].join(scored).astype({"outlier": "Int64"}))
+            append(select(batch, args.id, args.data).join(scored).astype({"outlier": "Int64"}))
             n_scored += len(scores)
             n_outliers += int(outlier.sum())
         rows.report()
     if args.output:
         say(
-            f"wrote {args.output}: {n_outliers} of {n_scored} rows are outliers "
+            f"wrote {args.output}: labelled {n_outliers} of {n_scored} rows as outliers "
             f"(log-density below {model.offset_:.4g})",
             args.output,
         )

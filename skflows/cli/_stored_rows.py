@@ -32,11 +32,11 @@ def stored_rows(args, table, model):
     folder = None if is_standard(args.output) else args.output.resolve().parent
     with tempfile.TemporaryFile(dir=folder) as file:
         names, gaps, held_out = None, Gaps(args.data), []
-        needed = args.columns and [*args.columns, *args.exclude]
+        needed = args.columns and [*args.columns, *args.exclude, *args.id]
         for batch in with_progress(table, args.output, needed):
             if names is None:
                 first = f"the first {len(batch)} rows of {args.data}"
-                frame = numeric_columns(batch, first, args.columns, args.exclude)
+                frame = numeric_columns(batch, first, args.columns, [*args.exclude, *args.id])
                 names = [*frame]
                 n_rows = int(args.memory_limit / fit_bytes(len(names)))
                 if n_rows < LEAST_ROWS:

@@ -216,6 +216,7 @@ class CsvTable(FileTable):
         for file in self.files:
             for frame in self._frames(file, n_rows):
                 self._check(frame, file)
+                restore_integers(frame)
                 frame.index = pandas.RangeIndex(start, start + len(frame))
                 start += len(frame)
                 read = n_bytes + file.n_bytes * file.fraction_read()
@@ -252,6 +253,14 @@ class CsvTable(FileTable):
             self.names = names
         elif names != self.names:
             raise ValueError(f"{file.path} has other columns than {self.files[0].path}")
+
+
+def restore_integers(frame):
+    """Make whole numbers with gaps, which pandas reads as floats, integers again."""
+    for name in frame.select_dtypes("float"):
+        known = frame[name].dropna()
+        if 0 < len(known) < len(frame) and (known % 1 == 0).all() and known.abs().max() < 2**53:
+            frame[name] = frame[name].astype("Int64")
 
 
 class CsvFile:

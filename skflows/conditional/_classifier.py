@@ -60,9 +60,9 @@ class DensityClassifier(
     Parameters
     ----------
     estimator : estimator
-        A density estimator with `fit` and `score_samples`, which is cloned for each class. Discrete
-        columns, and the kinds and categories of a `TableDensity`, are found in the rows of all
-        classes together.
+        A density estimator with `fit` and `score_samples`, which is cloned and fitted for each
+        class: a ``time_limit`` of it holds for each of them. Discrete columns, and the kinds and
+        categories of a `TableDensity`, are found in the rows of all classes together.
 
     priors : array-like of shape (n_classes,), default=None
         Probability of each class, in the order of `classes_`; by default its share of the rows.
@@ -83,6 +83,9 @@ class DensityClassifier(
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the estimator.
+
+    verbose : int, default=0
+        Print each class before its density is fitted; an estimator with a `verbose` gets this one.
 
     Attributes
     ----------
@@ -134,6 +137,7 @@ class DensityClassifier(
         "unknown_label": [Real, str, None],
         "calibration": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither"), None],
         "random_state": ["random_state"],
+        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -145,6 +149,7 @@ class DensityClassifier(
         unknown_label=None,
         calibration="auto",
         random_state=None,
+        verbose=0,
     ):
         self.estimator = estimator
         self.priors = priors
@@ -152,6 +157,7 @@ class DensityClassifier(
         self.unknown_label = unknown_label
         self.calibration = calibration
         self.random_state = random_state
+        self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y, sample_weight=None):
@@ -210,6 +216,9 @@ class DensityClassifier(
         self.estimators_, scores, unseen = [], [], []
         for k in range(len(self.classes_)):
             own = np.flatnonzero((label == k) & ~is_held_out)
+            if self.verbose:
+                name = self.classes_[k]
+                print(f"Class {name} ({k + 1} of {len(self.classes_)}): {len(own)} rows")
             own_rows = safe_indexing(X, own), uneven(weight[own])
             density = fit_subtask(context, self, clone(template), *own_rows)
             self.estimators_.append(density)
@@ -280,6 +289,8 @@ class DensityClassifier(
         params = template.get_params(deep=False) if hasattr(template, "get_params") else {}
         if "random_state" in params and params["random_state"] is None:
             template.set_params(random_state=seed)
+        if "verbose" in params and self.verbose:
+            template.set_params(verbose=self.verbose)
         set_columns(template, X, seed, weight, cache(partial(discrete_gaps, X)))
         return template
 

@@ -1,4 +1,4 @@
-"""Encoding of the conditions of a conditional density: numbers, categories and gaps."""
+"""Encoding of the conditions of a conditional density: numbers, dates, categories and gaps."""
 
 import numpy as np
 from scipy.sparse import issparse
@@ -7,7 +7,7 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 from sklearn.utils import check_array
 
-from ..density._warnings import warn_user
+from ..density._warnings import warn_of_dates, warn_user
 from ..preprocessing.validation import checked_data
 
 # With more categories, a category is encoded by the mean of y if y is a single column.
@@ -15,17 +15,20 @@ MAX_ONE_HOT = 12
 N_FOLDS = 5  # of the cross-fitted means
 LEAST_ROWS = 10  # among which most values of a column should be known
 FARTHEST = 4.0  # standard deviations, beyond which numbers are compressed
+PERIODS = np.array([365.2425, 7.0, 1.0])  # days: of the seasons, the week and the clock
+CLOCK = {"hour": 24, "minute": 1440, "second": 86_400, "microsecond": 86_400_000_000}  # in a day
 
 
 class ContextEncoder(TransformerMixin, BaseEstimator):
     """Standardised numbers, encoded categories and indicators of gaps, as columns of floats.
 
     Numbers are standardised, and compressed beyond 4 standard deviations. A missing number becomes
-    the mean, with an indicator if the column had missing values in `fit`. Categories are columns of
-    texts or booleans, or of pandas' categorical dtype. Those with up to 12 categories are encoded
-    as one-hot, others as the cross-fitted mean of y or, if y has several columns, as one-hot with
-    at most 24 columns. A missing value is a category of its own, and an unknown category is encoded
-    as zeros or as the overall mean.
+    the mean, with an indicator if the column had missing values in `fit`. Dates become a number of
+    days, and the sines and cosines of the season, the day of the week and the time of day.
+    Categories are columns of texts or booleans, or of pandas' categorical dtype. Those with up to
+    12 categories are encoded as one-hot, others as the cross-fitted mean of y or, if y has several
+    columns, as one-hot with at most 24 columns. A missing value is a category of its own, and an
+    unknown category is encoded as zeros or as the overall mean.
 
     Parameters
     ----------
@@ -111,16 +114,26 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
         return getattr(self, "feature_names_in_", np.arange(self.n_features_in_))
 
     def _validated(self, X, reset):
-        """Return the columns of numbers as floats, and those of categories as texts."""
+        """Return the columns of numbers and dates as floats, and those of categories as texts."""
         table = X = X.toarray() if self.accept_sparse and issparse(X) else X
         kwargs = {"dtype": None, "ensure_all_finite": False, "reset": reset}
+        dtypes = getattr(X, "dtypes", None)
+        if hasattr(dtypes, "items"):  # pandas would look for a dtype of dates and numbers alike
+            dates = [name for name, dtype in dtypes.items() if dtype.kind == "M"]
+            X = X.astype(dict.fromkeys(dates, object))
         X = checked_data(self, X, name="ConditionalDensity", **kwargs)
+        if X.dtype.kind == "M":
+            X = X.astype("datetime64[us]").astype(object)
         if reset:
             kinds = [str(dtype).lower() for dtype in getattr(table, "dtypes", [])]
             by_dtype = [kind.startswith(("categor", "bool")) for kind in kinds]
             self.is_category_ = np.array(by_dtype or X.shape[1] * [X.dtype.kind == "b"])
             if X.dtype.kind not in "biuf":
                 self.is_category_ |= [any(map(is_text, column)) for column in X.T]
+            self.is_date_ = np.zeros(X.shape[1], dtype=bool)
+            if X.dtype.kind == "O":
+                self.is_date_ |= [any(map(is_date, column)) for column in X.T]
+                self.is_date_ &= ~self.is_category_
         categories = X[:, self.is_category_]
         if hasattr(table, "columns"):  # as they are, before any common dtype
             names = np.array(table.columns, dtype=object)[self.is_category_]
@@ -131,8 +144,12 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
             self.is_text_[self.is_category_] = [
                 any(isinstance(value, str) for value in column) for column in categories.T
             ]
-        numbers = as_numbers(X[:, ~self.is_category_], self._names()[~self.is_category_])
-        return numbers, as_texts(categories)
+            for name, column in zip(self._names()[self.is_category_], categories.T, strict=True):
+                warn_of_dates(name, [value for value in column if isinstance(value, str)])
+        names, is_number = self._names(), ~(self.is_category_ | self.is_date_)
+        numbers = as_numbers(X[:, is_number], names[is_number])
+        dates = map(date_parts, X.T[self.is_date_], names[self.is_date_])
+        return np.column_stack([numbers, *dates]), as_texts(categories)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -149,6 +166,31 @@ def is_text(value):
 def is_missing(value):
     """Whether a value is a gap: None, NaN, or pandas' NA, which compares as neither."""
     return value is None or type(value).__name__ == "NAType" or value != value
+
+
+def is_date(value):
+    """Whether a value is a date, or a date and time, whatever its library."""
+    return hasattr(value, "toordinal") and not is_missing(value)
+
+
+def date_parts(column, name):
+    """Return dates as days, with sines and cosines of the season, the week and the clock."""
+    days = np.array([as_day(value, name) for value in column])[:, None]
+    # Whole periods are taken off first: a clock that stands still must give a constant.
+    angles = 2 * np.pi * np.mod(np.nan_to_num(days), PERIODS) / PERIODS
+    is_known = ~np.isnan(days)
+    return np.column_stack([days, np.sin(angles) * is_known, np.cos(angles) * is_known])
+
+
+def as_day(value, name):
+    """Return a date as days since the year 1, in local time, and a gap as NaN."""
+    if is_missing(value):
+        return np.nan
+    if not is_date(value):
+        raise ValueError(
+            f"Column {name!r} of X holds {value!r} among dates: convert it by pandas.to_datetime."
+        )
+    return value.toordinal() + sum(getattr(value, unit, 0) / n for unit, n in CLOCK.items())
 
 
 def as_texts(columns):
@@ -180,6 +222,6 @@ def as_number(value, name):
         return np.nan if is_missing(value) else float(value)
     except (TypeError, ValueError) as error:
         raise type(error)(
-            f"{error}. Column {name!r} of X holds {value!r} among numbers: give numbers alone "
-            "(dates as days since the first of them), or texts for a column of categories."
+            f"{error}. Column {name!r} of X holds {value!r} among numbers: give numbers alone, or "
+            "texts for a column of categories."
         ) from error

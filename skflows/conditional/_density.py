@@ -66,7 +66,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         too, and a `CNFDensity` has no columns of noise and no coupling by optimal transport.
 
     cv : "auto", None, int, cross-validation generator or iterable, default="auto"
-        How rows are held out, with a flow for each split; the density is the mean of theirs.
+        How rows are held out, with a flow for each split; the density is the mean of theirs. The
+        flows train together, and a ``time_limit`` of `estimator` holds for all of them.
         "auto" takes 5 folds from 50 to 5,000 rows. With None there is one flow, which holds out
         its own ``validation_fraction``.
 
@@ -81,7 +82,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
     encoder : "auto" or transformer, default="auto"
         What turns X into numbers. "auto" standardises numbers, and compresses them beyond 4
-        standard deviations. Texts, booleans and pandas' categories become one-hot columns or,
+        standard deviations. Dates become days, with the sine and cosine of the season, of the day
+        of the week and of the time of day. Texts, booleans and pandas' categories become one-hot columns or,
         from 13 categories on, means of y, cross-fitted on the training rows; if y has several
         columns, one-hot columns in any case, at most 24. A missing value becomes the mean, with an
         indicator, or a category of its own. A transformer is fitted to X and y first, and "auto"
@@ -161,8 +163,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            The conditions: numbers and, in a DataFrame or an array of objects, categories. Missing
-            values are None or NaN.
+            The conditions: numbers and, in a DataFrame or an array of objects, categories and
+            dates. Missing values are None or NaN.
 
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             What is modelled.

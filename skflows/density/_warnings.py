@@ -3,7 +3,7 @@
 import sys
 import warnings
 
-from ..preprocessing.column_checks import ColumnWarning, column_problems
+from ..preprocessing.column_checks import ColumnWarning, column_problems, date_among
 
 INTERNAL = ("skflows.", "sklearn.", "contextlib", "joblib.")
 
@@ -23,3 +23,14 @@ def warn_of_columns(estimator, X, discrete):
         return  # a part of an estimator that has looked already: looking takes time
     for text in column_problems(X, discrete, getattr(estimator, "feature_names_in_", None)):
         warn_user(text, ColumnWarning)
+
+
+def warn_of_dates(name, texts):
+    """Warn of a column of texts that look like dates."""
+    if (text := date_among(texts)) is not None:
+        warn_user(
+            f"The column {name!r} seems to hold dates as texts, such as {text!r}, which are taken "
+            "for categories: convert it by pandas.to_datetime, or write all dates of a file as in "
+            "2024-12-31.",
+            ColumnWarning,
+        )

@@ -32,11 +32,13 @@ class AutoDensity(MixtureMixin, BaseEstimator):
     Parameters
     ----------
     time_limit : float, default=None
-        Seconds that `fit` may take. Flows that are not done by then are cut short.
+        Seconds that `fit` may take, for all components and folds together. Flows that are not done
+        by then are cut short.
 
     cv : "auto", int, cross-validation generator or iterable, default="auto"
         How rows are held out. "auto" takes 5 folds up to 2,000 rows, beyond a tenth of the rows, at
-        most 10,000.
+        most 10,000. Each component is fitted once for each fold; the Gaussian, the copula and the
+        kernels are then fitted once more, to all rows.
 
     {data}
 

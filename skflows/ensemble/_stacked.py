@@ -96,7 +96,10 @@ class StackedDensity(MixtureMixin, NamedEstimators):
 
     cv : int, cross-validation generator or iterable, default=5
         How rows are held out: the number of folds, which are shuffled, or a splitter. A single
-        split, such as ``ShuffleSplit(1)``, saves time on large tables. None is 5.
+        split, such as ``ShuffleSplit(1)``, saves time on large tables. None is 5. With k folds,
+        each estimator is fitted k times, and k + 1 times with ``refit=True``. If it has a
+        ``time_limit``, this holds for each of the fits; flows with early stopping train on all
+        folds at once, and have one limit for all.
 
     refit : bool, default=False
         Whether each estimator is fitted again to all rows once the weights are known. Otherwise the

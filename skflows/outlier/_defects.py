@@ -78,7 +78,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         Seeds the folds, the choice of places and the density.
 
     verbose : int, default=0
-        Print the loss of the default density every ``verbose`` epochs, in each fold.
+        Print the number of each fold, and the loss of the default density every ``verbose`` epochs.
 
     Attributes
     ----------
@@ -195,6 +195,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
             alpha=self.alpha,
             contamination=self.contamination,
             random_state=random_state.randint(2**31 - 1),
+            verbose=self.verbose,
         )
         context = self._init_callback_context(max_subtasks=1)
         context.call_on_fit_task_begin(**task)

@@ -107,7 +107,8 @@ class DensityOutlierDetector(
 
     cv : "auto", int, cross-validation generator or iterable, default="auto"
         How rows are held out to calibrate. A single split, such as ``ShuffleSplit(1)``, is split
-        conformal prediction; several folds, each with its own model, are cross-conformal. "auto"
+        conformal prediction; several folds, each with its own model, are cross-conformal: the
+        estimator is fitted once for each, and a ``time_limit`` of it holds for each fit. "auto"
         takes the held-out scores that the estimator keeps (`AutoDensity` and `StackedDensity` do;
         with 20 rows per column or more, `OutlierEnsemble` and `AdaptiveKernelDensity`), otherwise
         5 folds; without calibration it holds nothing out. With the empirical null, which judges the
@@ -140,6 +141,10 @@ class DensityOutlierDetector(
     random_state : int, RandomState instance or None, default=None
         Seeds the folds, the noise of the background and the default estimator; an estimator that is
         given has its own seed.
+
+    verbose : int, default=0
+        Print the number of each fold before its density is fitted, and what a default `AutoDensity`
+        or `TableDensity` prints.
 
     Attributes
     ----------
@@ -210,6 +215,7 @@ class DensityOutlierDetector(
         "trim": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="both")],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), None],
         "random_state": ["random_state"],
+        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -226,6 +232,7 @@ class DensityOutlierDetector(
         trim=0.0,
         contamination="auto",
         random_state=None,
+        verbose=0,
     ):
         self.estimator = estimator
         self.statistic = statistic
@@ -238,6 +245,7 @@ class DensityOutlierDetector(
         self.trim = trim
         self.contamination = contamination
         self.random_state = random_state
+        self.verbose = verbose
 
     @property
     def _row_shape(self):
@@ -282,7 +290,9 @@ class DensityOutlierDetector(
         if estimator is None and (self.statistic == "dependence" or needs_table_density(X)):
             # A category that a fold lacks, or that is new, is rare rather than an error.
             seed = random_state.randint(2**31 - 1)
-            estimator = TableDensity(handle_unknown="rare", random_state=seed)
+            estimator = TableDensity(
+                handle_unknown="rare", random_state=seed, verbose=self.verbose
+            )
         self._codec = None
         if estimator is not None and takes_tables(estimator):
             X = self._encoded(X)
@@ -301,7 +311,7 @@ class DensityOutlierDetector(
                 contaminated = self.calibration != "conformal"
                 estimator = OutlierEnsemble(contaminated=contaminated, random_state=seed)
             else:
-                estimator = AutoDensity(random_state=seed)
+                estimator = AutoDensity(random_state=seed, verbose=self.verbose)
         self._check_parameters(estimator)
         estimator = self._with_folds(estimator)
         splits = self._splits(estimator, X, is_weighted, random_state)
@@ -320,7 +330,9 @@ class DensityOutlierDetector(
         if self._codec is None and is_density(estimator) and not is_frozen(estimator):
             warn_of_columns(self, X, discrete_columns(X))
         models = []
-        for part in parts:
+        for i, part in enumerate(parts, 1):
+            if self.verbose and splits:
+                print(f"Fold {i} of {len(parts)}")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ColumnWarning)  # by index, and of each fold
                 models.append(fit_scored(self.statistic, setting, X[part], weight[part], trim))
@@ -719,6 +731,8 @@ class DensityOutlierDetector(
     def odd_pairs(self, X, *, n_orders=8, random_state=None):
         """Return the two columns of each row that are odd only together, if there are any.
 
+        It needs rows of numbers: a detector of tables with texts, dates or gaps has only `explain`.
+
         `explain` gives each column its share of such a combination, for example of a small weight
         *with* a great height. This looks for a partner of the column with the lowest contribution.
         Normal rows with nearly its value take it over, those with nearly the values of both columns
@@ -757,7 +771,10 @@ class DensityOutlierDetector(
         """
         check_is_fitted(self)
         if self._codec is not None:
-            raise ValueError("odd_pairs needs numbers; explain takes tables too.")
+            raise ValueError(
+                "odd_pairs needs complete rows of numbers; explain takes tables too, with texts, "
+                "dates and gaps."
+            )
         oddest = np.asarray(self.explain(X, n_orders=n_orders, random_state=random_state))
         X = validate_rows(self, X, reset=False)
         oddest = oddest.argmin(axis=1)

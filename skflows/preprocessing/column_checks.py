@@ -1,4 +1,6 @@
-"""Columns under which a likelihood has no meaning: linear functions, and values filled in."""
+"""Columns that mean little as they are: linear functions, values filled in, dates as texts."""
+
+import re
 
 import numpy as np
 from scipy.linalg import qr, solve_triangular
@@ -16,6 +18,8 @@ FEWEST = 5  # rows with a value that was filled in
 NEAR_MEAN = 0.1  # standard deviations between that value and the mean of the others
 ON_LATTICE = 1e-3  # distance to a whole number of gaps
 FAR_MORE_OFTEN = 5  # times as often as any other value, for a column without a lattice
+ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]|$)")
+DATE = re.compile(r"(\d{4}([./-])\d\d?\2\d\d?|\d\d?([./-])\d\d?\3(\d{4}|\d\d))([T ]|$)")
 
 
 class ColumnWarning(UserWarning):
@@ -101,3 +105,15 @@ def fits_lattice(value, others):
         return None
     step = (value - others[0]) / gap
     return bool(abs(step - np.rint(step)) <= 10 * ON_LATTICE)
+
+
+def date_among(texts):
+    """Return one of some texts if most of them look like dates, otherwise None.
+
+    It is one that is not in ISO 8601, if there is any.
+    """
+    distinct = sorted(set(texts))
+    dates = [text for text in distinct if DATE.match(text)]
+    if 2 * len(dates) <= len(distinct):
+        return None
+    return next((text for text in distinct if not ISO_DATE.match(text)), dates[0])

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..density._warnings import warn_of_dates
 from ..preprocessing.angles import emptiest_angle
+from ..preprocessing.column_checks import date_among
 from ..preprocessing.dequantizer import column_index, is_whole
 from ._frames import Column
 from ._parts import ON_LATTICE, Cells, Levels, Number, Rows, counted
@@ -55,7 +57,10 @@ def decide(column):
         case "bool":
             return Decision("categorical", (), "booleans")
         case "text" | "category":
-            return Decision("categorical", (), f"{len(set(values))} distinct texts")
+            reason = f"{len(set(values))} distinct texts"
+            if column.role == "text" and date_among(values) is not None:
+                reason += ": if they are dates, convert them by pandas.to_datetime"
+            return Decision("categorical", (), reason)
     distinct = np.unique(values)
     n_distinct = len(distinct)
     least = distinct[0] if n_distinct else 0.0
@@ -265,8 +270,8 @@ def categorical(column, setting):
     ):
         raise ValueError(
             f"column {setting.name!r} has {len(names)} categories in {len(values)} rows: leave it "
-            "out if it names the rows, group its categories, or set handle_unknown='rare', which "
-            "pools the rare ones."
+            "out if it names the rows, convert dates by pandas.to_datetime, group its categories, "
+            "or set handle_unknown='rare', which pools the rare ones."
         )
     return [Levels(names, counts)]
 
@@ -371,6 +376,14 @@ class ColumnModel:
     def is_levels(self):
         """Whether the column has finitely many levels."""
         return len(self.value_parts) == 1 and not self.value_parts[0].has_number
+
+    @property
+    def decimals(self):
+        """Decimals of the numbers of the column, or None if it has none, or many."""
+        if not self.is_number:
+            return None
+        (part,) = self.value_parts
+        return part.decimals if part.has_number else decimals_of(np.array(part.levels))
 
     @property
     def is_number(self):
@@ -500,6 +513,8 @@ class Schema:
             is_categorical = decision is not None and decision.kind == "categorical"
             if column.role in ("number", "datetime") and not is_categorical:
                 used, own = column.take(is_used), weight[is_used]
+            if decision is None and column.role == "text":
+                warn_of_dates(name, column.values[column.known])
             decision = decision or decide(used)
             own, missing = own[used.known], own[~used.known].sum()
             setting = ColumnSetting(name, handle_unknown, random_state, own, missing)

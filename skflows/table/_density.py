@@ -81,13 +81,15 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         Largest number of epochs of each network.
 
     time_limit : float, default=None
-        Seconds that `fit` may take, about. Latent classes that would start after a third of them
-        are left out, and the networks share the rest.
+        Seconds that `fit` may take, about, for all components and folds together. Latent classes
+        that would start after a third of them are left out, and the networks share the rest.
 
     cv : "auto" or int, default="auto"
         Number of folds in which rows are held out. "auto" takes 5 folds up to 1,000 rows, and
         beyond a single part of 15 % of the rows, at most 2,000. Copies of a row are held out
-        together if a continuous column shows that they are copies.
+        together if a continuous column shows that they are copies. Each component is fitted once
+        for each fold, and these models make it up; kernels are fitted once more, to all rows. With
+        a single part, all but the networks are fitted once more.
 
     {held_out_contamination}
 
