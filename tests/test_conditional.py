@@ -345,7 +345,7 @@ def test_dates_are_days_seasons_weekdays_and_clocks():
     with pytest.raises(ValueError, match="'day' of X holds 'x' among dates: .*to_datetime"):
         encoder.transform(table.assign(day="x"))
     texts = table.assign(day=days.dt.strftime("%d/%m/%Y"))
-    with pytest.warns(UserWarning, match=r"'day' seems to hold dates as texts, .*to_datetime"):
+    with pytest.warns(UserWarning, match=r"'day' holds dates as texts, .*to_datetime"):
         assert not ContextEncoder().fit(texts, np.arange(401.0)).is_date_.any()
 
 

@@ -114,7 +114,7 @@ def test_histogram_counts_extreme_and_infinite_scores_in_the_first_bin():
     (bars,) = shown.bars_
     assert bars.get_data().values.sum() == 52
     assert shown.line_ is None
-    assert "2 rows below the axis" in shown.ax_.get_xlabel()
+    assert "rows below the axis, which the first bin counts: 2" in shown.ax_.get_xlabel()
     with pytest.raises(ValueError, match="No score is finite"):
         OutlierScoreDisplay.from_predictions([-np.inf])
     constant = OutlierScoreDisplay.from_predictions([2.0, 2.0])

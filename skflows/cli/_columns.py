@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from ..preprocessing.column_checks import ISO_DATE, date_among
+from ..preprocessing.column_checks import ISO_DATE, dates_among
 from ._tables import import_pandas, without_formula
 
 REMEDY = "choose numeric columns with --columns, or encode them"
@@ -84,7 +84,7 @@ def names_rows(column):
         values = np.sort(known.to_numpy(dtype=np.float64))
         return bool((values[0] % 1 == 0) & (np.diff(values) == 1).all())
     texts = set(known[import_pandas().to_numeric(known, errors="coerce").isna()])
-    return len(texts) > DIFFERENT * len(known) and date_among(texts) is None
+    return len(texts) > DIFFERENT * len(known) and not dates_among(texts)
 
 
 def needs_table(frame):
@@ -99,13 +99,16 @@ def needs_table(frame):
 def with_dates(frame, schema=None):
     """Return a table in which texts are dates if all of a column are, in ISO 8601.
 
-    After a fit, its schema says which columns are dates, whatever these rows hold.
+    After a fit, its schema says which columns are dates, and which numbers with gaps need not be
+    whole, whatever these rows hold.
     """
-    names = frame.select_dtypes(exclude=["number", "bool"])
-    if schema is not None:
-        dates = [column.name for column in schema.columns if column.role == "datetime"]
-        names = [name for name in names if name in dates]
-    return with_parsed(frame, names)
+    texts = [*frame.select_dtypes(exclude=["number", "bool"])]
+    if schema is None:
+        return with_parsed(frame, texts)
+    dates = [column.name for column in schema.columns if column.role == "datetime"]
+    floats = [column.name for column in schema.columns if column.dtype.startswith("float")]
+    frame = frame.astype({name: float for name in frame.select_dtypes("Int64") if name in floats})
+    return with_parsed(frame, [name for name in texts if name in dates])
 
 
 def with_parsed(frame, names):

@@ -10,6 +10,8 @@ from scipy import stats
 from .. import __version__
 from ..inspection import ExplanationDisplay, OutlierScoreDisplay, PValueDisplay
 from ..outlier._calibration import least_p_value
+from ..table._columns import decimals_of
+from ..table._frames import is_missing
 from ._findings import odd_parts
 
 MAX_LISTED = 200  # rows of the table
@@ -228,16 +230,16 @@ def column_texts(frame):
 
 
 def value_text(column):
+    known, spec = column.dropna(), ""
     if column.dtype.kind == "M":
-        has_clock = (column != column.dt.normalize())[column.notna()].any()
+        has_clock = (known != known.dt.normalize()).any()
         spec = "%Y-%m-%d %H:%M" if has_clock else "%Y-%m-%d"
-        return lambda value: "missing" if value != value else f"{value:{spec}}"
-    if column.dtype.kind not in "iuf":
-        return lambda value: "missing" if value != value else str(value)
-    values = column.to_numpy(dtype=np.float64)
-    is_whole = (values == np.rint(values)).all()
-    spec = ".0f" if is_whole and len(np.unique(values)) == len(values) else ",.6g"
-    return lambda value: "missing" if value != value else f"{value:{spec}}"
+    elif column.dtype.kind in "iuf":
+        decimals = decimals_of(known.to_numpy(dtype=np.float64)) if len(known) else None
+        spec = ",.6g" if decimals is None else f",.{decimals}f"
+        if decimals == 0 and known.is_unique:
+            spec = ".0f"
+    return lambda value: "missing" if is_missing(value) else f"{value:{spec}}"
 
 
 def p_value(value):

@@ -3,7 +3,7 @@
 import sys
 import warnings
 
-from ..preprocessing.column_checks import ColumnWarning, column_problems, date_among
+from ..preprocessing.column_checks import ColumnWarning, column_problems, dates_among
 
 INTERNAL = ("skflows.", "sklearn.", "contextlib", "joblib.")
 
@@ -27,10 +27,10 @@ def warn_of_columns(estimator, X, discrete):
 
 def warn_of_dates(name, texts):
     """Warn of a column of texts that look like dates."""
-    if (text := date_among(texts)) is not None:
+    if found := dates_among(texts):
         warn_user(
-            f"The column {name!r} seems to hold dates as texts, such as {text!r}, which are taken "
-            "for categories: convert it by pandas.to_datetime, or write all dates of a file as in "
-            "2024-12-31.",
+            f"The column {name!r} holds dates as texts, such as {' and '.join(map(repr, found))}, "
+            "which are taken for categories: convert it by pandas.to_datetime, or write all dates "
+            "of a file as in 2024-12-31.",
             ColumnWarning,
         )

@@ -212,7 +212,7 @@ class OutlierScoreDisplay:
             )
         label = "score (lower is more abnormal)"
         if n_beyond := (self.scores < low).sum():
-            label += f"\n{n_beyond} rows below the axis are counted in the first bin"
+            label += f"\nrows below the axis, which the first bin counts: {n_beyond}"
         ax.set(xlim=(low, high), xlabel=label, ylabel="rows")
         ax.spines[["top", "right"]].set_visible(False)
         # Above the axes, so that the line of the threshold does not pass through it.

@@ -107,13 +107,11 @@ def fits_lattice(value, others):
     return bool(abs(step - np.rint(step)) <= 10 * ON_LATTICE)
 
 
-def date_among(texts):
-    """Return one of some texts if most of them look like dates, otherwise None.
-
-    It is one that is not in ISO 8601, if there is any.
-    """
+def dates_among(texts):
+    """Return a date and a text that is none in ISO 8601, if most of the texts look like dates."""
     distinct = sorted(set(texts))
     dates = [text for text in distinct if DATE.match(text)]
     if 2 * len(dates) <= len(distinct):
-        return None
-    return next((text for text in distinct if not ISO_DATE.match(text)), dates[0])
+        return []
+    others = [text for text in distinct if not ISO_DATE.match(text)]
+    return list(dict.fromkeys([dates[0], *others[:1]]))

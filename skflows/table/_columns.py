@@ -9,7 +9,7 @@ import numpy as np
 
 from ..density._warnings import warn_of_dates
 from ..preprocessing.angles import emptiest_angle
-from ..preprocessing.column_checks import date_among
+from ..preprocessing.column_checks import dates_among
 from ..preprocessing.dequantizer import column_index, is_whole
 from ._frames import Column
 from ._parts import ON_LATTICE, Cells, Levels, Number, Rows, counted
@@ -58,7 +58,7 @@ def decide(column):
             return Decision("categorical", (), "booleans")
         case "text" | "category":
             reason = f"{len(set(values))} distinct texts"
-            if column.role == "text" and date_among(values) is not None:
+            if column.role == "text" and dates_among(values):
                 reason += ": if they are dates, convert them by pandas.to_datetime"
             return Decision("categorical", (), reason)
     distinct = np.unique(values)
