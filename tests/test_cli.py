@@ -17,11 +17,12 @@ import pandas as pd
 import pytest
 
 import skflows
-from skflows import AutoDensity, MAFDensity, NSFDensity
+from skflows import AutoDensity, MAFDensity, NSFDensity, TableDensity
 from skflows.cli import _demo, _main, _model_files, _models, _score, _tables
 from skflows.cli._progress import n_jobs_for
 from skflows.density import ARCHITECTURES, FlowDensity
 from skflows.ensemble import _portfolio
+from skflows.table._components import components
 
 NAMES = ["width", "height", "weight, kg"]
 COLUMNS = 'width,height,"weight, kg"'  # quoted for --columns
@@ -438,6 +439,41 @@ def test_texts_dates_and_gaps_are_modelled(folder, capsys):
     pd.testing.assert_frame_equal(full.drop(index=[0, 3, 4]), known)
     assert run("impute model.skflows holes.csv -o full.csv") == 2
     assert "--estimator table" in only_error(capsys)
+
+
+def test_known_values_are_written_as_they_are(folder, monkeypatch):
+    """With a model of other dtypes; imputed values have the decimals of the fit."""
+    monkeypatch.setattr(
+        "skflows.table._components.components",
+        lambda *args: [c for c in components(*args) if c.name.endswith("classes of 1")],
+    )
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"price": rng.gamma(9, 9, 60).round(1), "n": rng.poisson(90, 60)})
+    TableDensity(random_state=0).fit(table).save("table.skflows")
+    new = "price,n,id,note\n50,80.0,007,1\n55,,008,\n,90.0,,3\n"
+    write("new.csv", new)
+    assert run("impute table.skflows new.csv -o full.csv --method mean") == 0
+    rows = Path("full.csv").read_text().splitlines()
+    assert rows[0] == "price,n,id,note"
+    price, n = rows[3].split(",")[0], rows[2].split(",")[1]
+    assert re.fullmatch(r"\d+\.\d", price) and re.fullmatch(r"\d+", n)
+    assert [row.split(",")[3] for row in rows[1:]] == ["1", "", "3"]
+    assert rows[1] == "50.0,80,7,1"
+
+
+@pytest.mark.filterwarnings("default:columns of data.csv that number")
+def test_columns_that_name_the_rows_are_pointed_out(folder, capsys):
+    table = make_frame().assign(number=range(40), day=pd.date_range("2024-01-01", periods=40))
+    table.assign(code=[f"c{i}" for i in range(40)]).to_csv("data.csv", index=False)
+    for options in ("--exclude species,day,code", "--target width --exclude species --id code"):
+        assert run(f"fit data.csv -o m.skflows --max-iter 1 {options}") == 0
+        assert "that number or name the rows: 'number'; leave them" in capsys.readouterr().err
+    options = f"--columns '{COLUMNS}' --id code"
+    assert run(f"fit data.csv -o m.skflows --max-iter 1 {options}") == 0
+    assert capsys.readouterr().err == ""
+    assert run("score m.skflows data.csv --id code") == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "code,log_density,outlier" and out[40].startswith("c39,")
 
 
 def test_parquet_round_trip(folder):

@@ -342,7 +342,7 @@ def test_dates_are_days_seasons_weekdays_and_clocks():
     assert encoder.transform(table)[-1, -2:].tolist() == [1, 1]  # gaps
     for same in (table["day"].dt.tz_localize("UTC"), table["day"].dt.date):
         assert np.array_equal(encoder.transform(table.assign(day=same)), encoder.transform(table))
-    with pytest.raises(ValueError, match="'day' of X holds 'x' among dates: .*to_datetime"):
+    with pytest.raises(ValueError, match=r"'day' of X holds 'x' among dates: .*to_datetime"):
         encoder.transform(table.assign(day="x"))
     texts = table.assign(day=days.dt.strftime("%d/%m/%Y"))
     with pytest.warns(UserWarning, match=r"'day' holds dates as texts, .*to_datetime"):

@@ -82,6 +82,9 @@ def test_flat_patches_are_found():
 def test_verbose(capsys):
     detector(None, verbose=10, calibration=None, cv="auto").fit(IMAGES[:10])
     assert capsys.readouterr().out.count("loss") == 2
+    detector(None, verbose=20).fit(IMAGES[:20])
+    lines = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["Fold 1 of 2", "Epoch 20/20", "Fold 2 of 2", "Epoch 20/20"]
 
 
 def test_quarter_turns_do_not_change_the_score(fitted):

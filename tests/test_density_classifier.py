@@ -54,6 +54,14 @@ def test_bayes_rule():
         classifier.p_values(X)
 
 
+def test_verbose_names_the_classes(capsys):
+    X, y, _ = blobs(60)
+    flow = NSFDensity(n_transforms=1, max_iter=2, early_stopping=False)
+    DensityClassifier(flow, calibration=None, verbose=2, random_state=0).fit(X, y)
+    lines = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["Class 0 (1 of 2)", "Epoch 2/2", "Class 1 (2 of 2)", "Epoch 2/2"]
+
+
 @pytest.mark.parametrize("calibration", ["auto", 0.5])
 def test_the_temperature_undoes_overconfidence(calibration):
     """Eight noisy copies of a column, which a density takes for independent, count eight times."""

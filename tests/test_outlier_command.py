@@ -11,7 +11,7 @@ from skflows import TableDensity
 from skflows.cli._main import main
 from skflows.cli._outliers import QUICK, TABLE_SECONDS
 from skflows.cli._progress import print_status
-from skflows.cli._report import doubt_about_bulk
+from skflows.cli._report import doubt_about_bulk, value_text
 
 SEED = "--random-state 0"
 
@@ -154,6 +154,17 @@ def test_small_deviations_of_p_values_are_no_doubt():
     assert "not uniform" in doubt_about_bulk(p_values**1.5)
 
 
+def test_values_of_a_report():
+    """Dates have a clock if the column does, and numbers the decimals of the column."""
+    days = pd.Series(pd.to_datetime(["2024-01-05", "2024-01-08", None]))
+    day, moment = value_text(days), value_text(days + pd.Timedelta("90min"))
+    quantile = days.quantile(0.1)
+    assert [day(quantile), moment(quantile)] == ["2024-01-05", "2024-01-05 07:12"]
+    money = value_text(pd.Series([1234.5, 7.25, np.nan]))
+    assert [money(1234.5678), money(np.nan)] == ["1,234.57", "missing"]
+    assert value_text(pd.Series([1, None], dtype="Int64"))(pd.NA) == "missing"
+
+
 def test_status_is_printed_only_on_a_terminal(monkeypatch, capsys):
     print_status("to a file")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
@@ -189,6 +200,7 @@ def test_rows_have_names_in_the_report(folder):
     assert main(shlex.split(line)) == 0
     page = (folder / "r.html").read_text(encoding="utf-8")
     assert "<td class='number'>&lt;n7&gt;</td>" in page
+    assert "Rows have the names of the column name." in page
 
 
 def test_report_names_combinations_and_leaves_identifiers_alone(folder):

@@ -123,6 +123,29 @@ def test_decisions_are_told(density, table):
     assert told.loc["age", "missing"] == table["age"].isna().sum()
 
 
+def test_skewed_whole_numbers_are_mapped_like_others():
+    """A value that is far from the others by its logarithm alone is improbable."""
+    price = np.rint(np.random.default_rng(0).lognormal(12, 0.5, 200))
+    frame = read_frame(pd.DataFrame({"price": price}))
+    (part,) = Schema(frame, ["price"], None, "error", False, np.random.RandomState(0)).parts
+    assert part.step == 1
+    for space in ("quantile", "linear"):
+        low, median = part.maps[space].forward(np.array([12.0, np.median(price)]))[0]
+        assert low < -8 and abs(median) < 0.5
+
+
+@pytest.mark.parametrize(("form", "pattern"), [("%Y-%m-%d", "2024"), ("%d/%m/%Y", "01/01/2024")])
+def test_dates_as_texts_are_pointed_out(form, pattern):
+    days = pd.Series(pd.date_range("2024-01-01", periods=100)).dt.strftime(form)
+    days[3] = None
+    table = pd.DataFrame({"day": days, "x": np.linspace(0, 1, 100)})
+    with pytest.warns(UserWarning, match=f"'day' holds dates as texts, .*{pattern}.*to_datetime"):
+        density = quick(handle_unknown="rare", max_iter=1).fit(table)
+    reason = density.columns_["reason"][0]
+    assert reason.startswith("99 distinct texts") and "to_datetime" in reason
+    quick(columns={"day": "categorical"}, handle_unknown="rare", max_iter=1).fit(table)  # is silent
+
+
 def total_probability(density, name, values, width):
     """Return the sum over a grid of the conditional density of a column, given row 5."""
     given = density_row(density).drop(columns=[name])

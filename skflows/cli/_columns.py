@@ -81,8 +81,8 @@ def names_rows(column):
     if len(known) < MANY_ROWS:
         return False
     if known.dtype.kind in "iuf":
-        values = np.sort(known.to_numpy(dtype=np.float64))
-        return bool((values[0] % 1 == 0) & (np.diff(values) == 1).all())
+        is_range = known.max() - known.min() == len(known) - 1
+        return bool(is_range and known.is_unique and (known % 1 == 0).all())
     texts = set(known[import_pandas().to_numeric(known, errors="coerce").isna()])
     return len(texts) > DIFFERENT * len(known) and not dates_among(texts)
 

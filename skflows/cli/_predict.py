@@ -7,7 +7,7 @@ from ..conditional import ConditionalDensity, FlowRegressor
 from ..conditional._density import default_flow
 from ..conditional._regressor import HELD_OUT, LEAST_ROWS
 from ..density import ARCHITECTURES
-from ._columns import chosen_columns, numbers, select, with_parsed
+from ._columns import chosen_columns, numbers, with_parsed
 from ._progress import checkpoints, fit_with_progress, time_limit_of
 from ._tables import check_writable, is_standard, read_table, say
 

@@ -83,11 +83,11 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
     encoder : "auto" or transformer, default="auto"
         What turns X into numbers. "auto" standardises numbers, and compresses them beyond 4
         standard deviations. Dates become days, with the sine and cosine of the season, of the day
-        of the week and of the time of day. Texts, booleans and pandas' categories become one-hot columns or,
-        from 13 categories on, means of y, cross-fitted on the training rows; if y has several
-        columns, one-hot columns in any case, at most 24. A missing value becomes the mean, with an
-        indicator, or a category of its own. A transformer is fitted to X and y first, and "auto"
-        to its output.
+        of the week and of the time of day. Texts, booleans and pandas' categories become one-hot
+        columns or, from 13 categories on, means of y, cross-fitted on the training rows; if y has
+        several columns, one-hot columns in any case, at most 24. A missing value becomes the mean,
+        with an indicator, or a category of its own. A transformer is fitted to X and y first, and
+        "auto" to its output.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the folds and the flows; by default, the seed of `estimator` does.

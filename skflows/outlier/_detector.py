@@ -290,9 +290,7 @@ class DensityOutlierDetector(
         if estimator is None and (self.statistic == "dependence" or needs_table_density(X)):
             # A category that a fold lacks, or that is new, is rare rather than an error.
             seed = random_state.randint(2**31 - 1)
-            estimator = TableDensity(
-                handle_unknown="rare", random_state=seed, verbose=self.verbose
-            )
+            estimator = TableDensity(handle_unknown="rare", random_state=seed, verbose=self.verbose)
         self._codec = None
         if estimator is not None and takes_tables(estimator):
             X = self._encoded(X)

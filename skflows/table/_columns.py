@@ -12,7 +12,7 @@ from ..preprocessing.angles import emptiest_angle
 from ..preprocessing.column_checks import dates_among
 from ..preprocessing.dequantizer import column_index, is_whole
 from ._frames import Column
-from ._parts import ON_LATTICE, Cells, Levels, Number, Rows, counted
+from ._parts import ON_LATTICE, Cells, Levels, Number, Rows, counted, likely_bounds
 
 FEW_VALUES = 30  # numbers with at most so many distinct values are levels
 ROWS_PER_LEVEL = 5  # on average, at least
@@ -21,7 +21,6 @@ ROUNDING = 1e-12  # relative difference up to which numbers are the same, for ro
 DISTINCT = 0.8  # share of distinct values from which on decimals are rounding, not a lattice
 ATOM_SHARE, ATOM_ROWS = 0.02, 5  # share and number of equal rows from which on a value is an atom
 MAX_ATOMS = 10
-NEAR_BOUND = 1.0  # standard deviations within which the least value suggests a bound
 MAX_CATEGORIES = 200
 RARE_ROWS = 3  # a category with fewer rows is rare
 WEEK, DAY = 7 * 86400, 86400
@@ -118,14 +117,6 @@ def atoms_of(values):
     often = counts >= max(ATOM_ROWS, ATOM_SHARE * len(values))
     order = np.argsort(-counts[often], kind="stable")[:MAX_ATOMS]
     return np.sort(distinct[often][order])
-
-
-def likely_bounds(values, atoms):
-    """Return the bounds 0 and 1, or only 0, that numbers seem to have."""
-    rest = values[~np.isin(values, atoms)]
-    if not len(rest) or rest.min() <= 0 or rest.min() > NEAR_BOUND * rest.std():
-        return -np.inf, np.inf
-    return 0.0, (1.0 if rest.max() < 1 and values.max() <= 1 else np.inf)
 
 
 def _numbers(column, setting, kind):

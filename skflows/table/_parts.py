@@ -15,6 +15,7 @@ from ..preprocessing.validation import uneven
 ROWS_AT_ONCE = 5_000
 ON_LATTICE = 1e-2  # tolerance, in steps: float32 rounding moves values off the lattice
 ROWS_PER_CELL = 4  # on average, from which on quantiles are those of cells rather than of a spline
+NEAR_BOUND = 1.0  # standard deviations within which the least value suggests a bound
 UNSEEN_STRETCH = 0.5  # rows that an empty stretch of a lattice counts for
 N_ANGLES = 2000
 LEAST_OF_UNIFORM = 1e-3  # share of the uniform angle's probability next to the cut that is ignored
@@ -176,7 +177,6 @@ def fit_maps(x, weight, step, origin, low, high, random_state, period=None):
         index = np.rint((x - origin) / step)
         is_rich = len(x) >= ROWS_PER_CELL * len(np.unique(index))
         x = x + step * random_state.uniform(-0.5, 0.5, len(x))
-        low, high = -np.inf, np.inf  # the outer cells are open
     bounds = [Bounded([(low, high)])] if np.isfinite([low, high]).any() else []
 
     def smooth(last):
@@ -188,6 +188,14 @@ def fit_maps(x, weight, step, origin, low, high, random_state, period=None):
     else:
         quantile = smooth(MarginalQuantile(1))
     return {"quantile": quantile, "linear": smooth(Standardize(1))}
+
+
+def likely_bounds(values, atoms):
+    """Return the bounds 0 and 1, or only 0, that numbers seem to have."""
+    rest = values[~np.isin(values, atoms)]
+    if not len(rest) or rest.min() <= 0 or rest.min() > NEAR_BOUND * rest.std():
+        return -np.inf, np.inf
+    return 0.0, (1.0 if rest.max() < 1 and values.max() <= 1 else np.inf)
 
 
 class Number:
@@ -240,11 +248,17 @@ class Number:
         if step is None and len(x) < 2:
             x, weight = np.repeat(x, 2), np.repeat(weight, 2)
         self.seen = float(x.min()), float(x.max())
+        self.map_ends = self.low, self.high
+        if step is not None:  # the outer cells are open
+            # Where values hardly repeat, steps do not matter: they are as skewed as other numbers.
+            hardly_repeats = len(x) < ROWS_PER_CELL * len(np.unique(x))
+            is_positive = low == likely_bounds(x, ())[0] == 0
+            self.map_ends = (-step if hardly_repeats and is_positive else -np.inf), np.inf
         self._set_maps(x, weight, setting.random_state)
 
     def _set_maps(self, x, weight, random_state):
         self.maps = fit_maps(
-            x, weight, self.step, self.origin, self.low, self.high, random_state, self.period
+            x, weight, self.step, self.origin, *self.map_ends, random_state, self.period
         )
 
     def with_maps_of(self, code, x, known, weight, random_state):
