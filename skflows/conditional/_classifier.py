@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from ..callbacks._checkpoint import random_state_of
 from ..density._outlier_labels import lowered
-from ..density._third_party import check_is_density, fit_subtask
+from ..density._third_party import check_is_density, fit_subtask, with_verbose
 from ..density._warnings import warn_user
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
@@ -285,12 +285,10 @@ class DensityClassifier(
 
     def _template(self, X, weight, seed):
         """Return the estimator with a seed, and with what kinds of columns all rows have."""
-        template = clone(self.estimator)
+        template = clone(with_verbose(self.estimator, self.verbose))
         params = template.get_params(deep=False) if hasattr(template, "get_params") else {}
         if "random_state" in params and params["random_state"] is None:
             template.set_params(random_state=seed)
-        if "verbose" in params and self.verbose:
-            template.set_params(verbose=self.verbose)
         set_columns(template, X, seed, weight, cache(partial(discrete_gaps, X)))
         return template
 

@@ -574,7 +574,15 @@ def validate_outputs(y, least=1):
         raise ValueError(
             f"y has the shape {y.shape}; give one row for each sample: y.reshape(len(y), -1)."
         )
-    Y = check_array(y, ensure_2d=False, dtype=np.float64, ensure_min_samples=least, input_name="y")
+    kwargs = {"ensure_2d": False, "ensure_min_samples": least, "input_name": "y"}
+    try:
+        Y = check_array(y, dtype=np.float64, **kwargs)
+    except ValueError as error:
+        if "could not convert" not in str(error):
+            raise
+        raise ValueError(
+            f"{error}: y must be numbers; DensityClassifier predicts classes."
+        ) from error
     Y = Y.reshape(len(Y), -1) if Y.ndim == 1 else Y
     check_magnitude(Y, names, what="y")
     return Y, None if names is None else list(names)

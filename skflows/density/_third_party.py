@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
 from inspect import signature
 
-from sklearn.base import DensityMixin, OutlierMixin
+from sklearn.base import DensityMixin, OutlierMixin, clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import has_fit_parameter
@@ -90,6 +90,14 @@ def fit_subtask(context, wrapper, estimator, X, sample_weight=None):
     task = {"estimator": wrapper, "X": X, "y": None, "metadata": metadata}
     with subtask(context, estimator, task):
         return fit_density(estimator, X, sample_weight)
+
+
+def with_verbose(estimator, verbose):
+    """Return an estimator that prints as much as its wrapper, if that prints and it can."""
+    params = estimator.get_params(deep=False) if hasattr(estimator, "get_params") else {}
+    if not verbose or "verbose" not in params:
+        return estimator
+    return clone(estimator).set_params(verbose=verbose)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from ..density._third_party import (
     takes_weights,
     was_interrupted,
     weighted_if,
+    with_verbose,
 )
 from ..density._warnings import warn_of_columns, warn_user
 from ..ensemble._auto import AutoDensity
@@ -143,8 +144,8 @@ class DensityOutlierDetector(
         given has its own seed.
 
     verbose : int, default=0
-        Print the number of each fold before its density is fitted, and what a default `AutoDensity`
-        or `TableDensity` prints.
+        Print the number of each fold before its density is fitted; an estimator with a `verbose`
+        gets this one.
 
     Attributes
     ----------
@@ -290,7 +291,7 @@ class DensityOutlierDetector(
         if estimator is None and (self.statistic == "dependence" or needs_table_density(X)):
             # A category that a fold lacks, or that is new, is rare rather than an error.
             seed = random_state.randint(2**31 - 1)
-            estimator = TableDensity(handle_unknown="rare", random_state=seed, verbose=self.verbose)
+            estimator = TableDensity(handle_unknown="rare", random_state=seed)
         self._codec = None
         if estimator is not None and takes_tables(estimator):
             X = self._encoded(X)
@@ -309,9 +310,9 @@ class DensityOutlierDetector(
                 contaminated = self.calibration != "conformal"
                 estimator = OutlierEnsemble(contaminated=contaminated, random_state=seed)
             else:
-                estimator = AutoDensity(random_state=seed, verbose=self.verbose)
+                estimator = AutoDensity(random_state=seed)
         self._check_parameters(estimator)
-        estimator = self._with_folds(estimator)
+        estimator = with_verbose(self._with_folds(estimator), self.verbose)
         splits = self._splits(estimator, X, is_weighted, random_state)
         if self._codec is not None:
             if splits and hasattr(estimator, "_share_columns"):  # folds may lack categories
