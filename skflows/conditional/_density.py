@@ -580,9 +580,8 @@ def validate_outputs(y, least=1):
     except ValueError as error:
         if "could not convert" not in str(error):
             raise
-        raise ValueError(
-            f"{error}: y must be numbers; DensityClassifier predicts classes."
-        ) from error
+        text = f"{error}. y must be numbers: for classes, use DensityClassifier."
+        raise ValueError(text) from error
     Y = Y.reshape(len(Y), -1) if Y.ndim == 1 else Y
     check_magnitude(Y, names, what="y")
     return Y, None if names is None else list(names)
