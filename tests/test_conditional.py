@@ -354,7 +354,7 @@ def test_values_that_are_no_numbers():
     density = ConditionalDensity(quick(1), cv=None, random_state=0)
     with pytest.raises(TypeError, match=r"Column 'since' of X holds Timedelta.* give numbers"):
         density.fit(X.assign(since=pd.to_timedelta(np.arange(60), "D")), y)
-    with pytest.raises(ValueError, match=r"'one'.*\. y must be numbers: for classes, use DensityCl"):
+    with pytest.raises(ValueError, match=r"'one'.*\. y must be numbers: for classes"):
         density.fit(X, np.full(60, "one"))
     with pytest.raises(ValueError, match="'x' among numbers"):
         density.fit(X, y).log_prob(X.assign(number="x"), y)
