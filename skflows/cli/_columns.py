@@ -83,7 +83,8 @@ def names_rows(column):
     if known.dtype.kind in "iuf":
         is_range = known.max() - known.min() == len(known) - 1
         return bool(is_range and known.is_unique and (known % 1 == 0).all())
-    texts = set(known[import_pandas().to_numeric(known, errors="coerce").isna()])
+    others = known[import_pandas().to_numeric(known, errors="coerce").isna()]
+    texts = {value for value in others if isinstance(value, str)}
     return len(texts) > DIFFERENT * len(known) and not dates_among(texts)
 
 
