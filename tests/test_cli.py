@@ -450,15 +450,15 @@ def test_known_values_are_written_as_they_are(folder, monkeypatch):
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"price": rng.gamma(9, 9, 60).round(1), "n": rng.poisson(90, 60)})
     TableDensity(random_state=0).fit(table).save("table.skflows")
-    new = "price,n,id,note\n50,80.0,007,1\n55,,008,\n,90.0,,3\n"
+    new = "price,n,id,note\n50,80.0,007,1.50\n55,,008,\n,90.0,,3\n"
     write("new.csv", new)
     assert run("impute table.skflows new.csv -o full.csv --method mean") == 0
     rows = Path("full.csv").read_text().splitlines()
     assert rows[0] == "price,n,id,note"
     price, n = rows[3].split(",")[0], rows[2].split(",")[1]
     assert re.fullmatch(r"\d+\.\d", price) and re.fullmatch(r"\d+", n)
-    assert [row.split(",")[3] for row in rows[1:]] == ["1", "", "3"]
-    assert rows[1] == "50.0,80,7,1"
+    assert [row.split(",", 2)[2] for row in rows[1:]] == ["007,1.50", "008,", ",3"]
+    assert rows[1] == "50.0,80,007,1.50"
 
 
 @pytest.mark.filterwarnings("default:columns of data.csv that number")

@@ -175,10 +175,10 @@ def test_conditionals_sum_to_one(density, name, values, width):
 
 
 def test_atoms_and_density_sum_to_one(density):
-    grid = (np.arange(800) + 0.5) / 20
+    grid = (np.arange(4000) + 0.5) / 100
     atom = total_probability(density, "rain", [0.0], 1)
     assert 0.05 < atom < 0.9
-    assert atom + total_probability(density, "rain", grid, 1 / 20) == pytest.approx(1, abs=5e-3)
+    assert atom + total_probability(density, "rain", grid, 1 / 100) == pytest.approx(1, abs=1e-3)
 
 
 def test_counts_of_classes_are_smoothed():

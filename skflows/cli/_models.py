@@ -137,7 +137,8 @@ def run_impute(args):
             f"{args.model} holds a {type(model).__name__}, which models complete rows: fit the "
             "table with --estimator table"
         )
-    table = open_table(args.data, args.sep, args.decimal, texts_of(model))
+    names = model.feature_names_in_
+    table = open_table(args.data, args.sep, args.decimal, texts_of(model), used=names)
     rows, n_gaps = TableRows(model, args.data), 0
     decimals = {column.name: column.decimals for column in model._schema.columns}
     random_state = check_random_state(args.random_state)

@@ -57,7 +57,8 @@ def run_outliers(args):
     known = None
     if args.reference is not None:
         known = read_table(args.reference, args.sep, args.decimal)
-    source = open_table(args.data, args.sep, args.decimal, [*texts_in(known), *args.id])
+    texts = [*texts_in(known), *args.id, *args.exclude]
+    source = open_table(args.data, args.sep, args.decimal, texts)
     if source.exceeds(args.memory_limit):
         return flag_in_batches(args, source, known)
     table = source.read()

@@ -48,7 +48,7 @@ def import_parquet():
     return pyarrow.parquet
 
 
-def open_table(path, sep=None, decimal=None, texts=()):
+def open_table(path, sep=None, decimal=None, texts=(), used=None):
     """Return a table, of which `batches` reads some rows at once. Errors say what is wrong.
 
     Parameters
@@ -61,6 +61,9 @@ def open_table(path, sep=None, decimal=None, texts=()):
         What separates columns, and the decimal mark. None finds out.
     texts : sequence of str
         Columns that are texts, even if all of them could be numbers.
+    used : sequence of str, optional
+        Columns whose values are used: others of a CSV file are texts, which are written as they are
+        read.
     """
     import_pandas()
     files = [path]
@@ -78,7 +81,7 @@ def open_table(path, sep=None, decimal=None, texts=()):
         raise ValueError(f"{path} must have CSV files or Parquet files, and no others")
     if are_parquet[0]:
         return ParquetTable(path, files)
-    return CsvTable(path, files, sep, decimal, texts)
+    return CsvTable(path, files, sep, decimal, texts, used)
 
 
 def natural_order(path):
@@ -193,7 +196,7 @@ class ParquetTable(FileTable):
 class CsvTable(FileTable):
     """A table in CSV files."""
 
-    def __init__(self, path, files, sep, decimal, texts):
+    def __init__(self, path, files, sep, decimal, texts, used):
         self.path = path
         self.fraction = 0.0
         self.files = []
@@ -203,11 +206,14 @@ class CsvTable(FileTable):
         first = self.files[0]
         self.sep = sep or likely_separator(first.head)
         self.decimal = decimal or likely_decimal(first.head, self.sep)
-        self.texts = dict.fromkeys(texts, str)
         self.size = sum(file.n_bytes for file in self.files)
         self.n_rows = sum(file.n_lines - 1 for file in self.files)
         rows = csv.reader(io.StringIO(first.head), delimiter=self.sep)
-        self.n_columns = max(1, len(next(rows, [])))
+        header = next(rows, [])
+        self.n_columns = max(1, len(header))
+        used = header if used is None else [*used, *map(without_formula, used)]
+        others = set(header).difference(used)
+        self.texts = dict.fromkeys([*texts, *others], str)
         self.names = None
 
     def batches(self, n_rows, columns=None):
