@@ -226,6 +226,7 @@ def test_index_with_a_name_is_a_column(folder):
     assert [*batch] == ["a"]
 
 
+@pytest.mark.filterwarnings("ignore:The column .kind. holds dates as texts")
 def test_texts_that_are_dates_in_one_batch_stay_texts(folder, monkeypatch):
     monkeypatch.setattr("skflows.table._components.components", quick_components)
     days = [f"2024-01-0{i % 3 + 1}" for i in range(30)]
