@@ -3,7 +3,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .conditional import ConditionalDensity, DensityClassifier, FlowRegressor
 from .density import *  # noqa: F403
 from .density import (
     ARCHITECTURES,
@@ -17,6 +16,7 @@ from .persistence.model_file import load
 
 if TYPE_CHECKING:
     from .compression import FlowCompressor
+    from .conditional import ConditionalDensity, DensityClassifier, FlowRegressor
     from .density._export import export
     from .outlier import DensityOutlierDetector
     from .table import TableDensity, TableImputer
@@ -37,16 +37,22 @@ SUBMODULES = (
     "table",
 )
 LAZY = {
+    "ConditionalDensity": ".conditional",
+    "DensityClassifier": ".conditional",
     "DensityOutlierDetector": ".outlier",
     "FlowCompressor": ".compression",
+    "FlowRegressor": ".conditional",
     "TableDensity": ".table",
     "TableImputer": ".table",
     "export": ".density._export",
 }
 __all__ = [
     "AutoDensity",
+    "ConditionalDensity",
+    "DensityClassifier",
     "DensityOutlierDetector",
     "FlowCompressor",
+    "FlowRegressor",
     "TableDensity",
     "TableImputer",
     "export",
@@ -58,9 +64,6 @@ __all__ = [
         TransformedDensity,
         AdaptiveKernelDensity,
         GaussianizationDensity,
-        ConditionalDensity,
-        FlowRegressor,
-        DensityClassifier,
         *ARCHITECTURES.values(),
         FlowDensity,
     )

@@ -9,7 +9,6 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
-from sklearn.pipeline import Pipeline
 from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
@@ -512,6 +511,8 @@ def set_columns(estimator, X, seed, weight, gaps):
     These are the kinds and levels for a density of tables, and `discrete` for others, if "auto".
     Rows of weight 0, which calibrate, tell a density of tables the names of categories only.
     """
+    from sklearn.pipeline import Pipeline  # takes long to import
+
     params = estimator.get_params() if hasattr(estimator, "get_params") else {}
     if hasattr(estimator, "_share_columns"):
         estimator._share_columns(X, np.random.RandomState(seed), weight)

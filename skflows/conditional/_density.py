@@ -8,7 +8,6 @@ from scipy.special import log_ndtr, logsumexp, ndtr, ndtri
 from scipy.stats import norm
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
-from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -36,7 +35,6 @@ from ..preprocessing.validation import (
     validate_weight,
 )
 from ._circle import Circle, CircularDistribution
-from ._context import ContextEncoder
 from ._distribution import ConditionalDistribution
 
 FOLDED_ROWS = (50, 5_000)  # between them, an ensemble of folds is worth its time
@@ -275,6 +273,10 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
     def _fit_encoder(self, X, Y, weight):
         """Fit the encoder, and return the encoded X."""
+        from sklearn.pipeline import make_pipeline  # these take long to import
+
+        from ._context import ContextEncoder
+
         first = [] if isinstance(self.encoder, str) else [clone(self.encoder)]
         self.encoder_ = make_pipeline(*first, ContextEncoder(accept_sparse=bool(first)))
         y = Y[:, 0] if Y.shape[1] == 1 else Y
