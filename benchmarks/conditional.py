@@ -3,6 +3,7 @@
     python benchmarks/conditional.py known --out conditional.jsonl
     python benchmarks/conditional.py tables --data DIR --out conditional.jsonl
     python benchmarks/conditional.py coverage --data DIR --out conditional.jsonl
+    python benchmarks/conditional.py fair --out conditional.jsonl
     python benchmarks/conditional.py classify --data DIR --out conditional.jsonl
     python benchmarks/conditional.py posterior --out conditional.jsonl
     python benchmarks/conditional.py cost --out conditional.jsonl
@@ -144,6 +145,48 @@ def contains(region, value, period=None):
     if period:
         value = region[:, 0] + np.mod(value - region[:, 0], period)
     return ((region[:, 0] <= value) & (value <= region[:, 1])).any()
+
+
+# ---- Coverage of tables whose rows are exchangeable, and whose targets repeat in several ways.
+
+
+def counts(y, rng):
+    return np.rint(np.exp(2.2 + 0.2 * y))
+
+
+def hours(y, rng):
+    """Multiples of 5 for every other row, and 40 for 45 % of all."""
+    y = np.rint(40 + 8 * y)
+    y = np.where(rng.random(len(y)) < 0.5, 5 * np.rint(y / 5), y)
+    return np.where(rng.random(len(y)) < 0.45, 40, y).clip(1, 99)
+
+
+def ratios(y, rng):
+    """No column of discrete values, but three of them are frequent."""
+    heap = rng.choice([0.8, 0.9, 2 / 3, 0], len(y), p=[0.06, 0.02, 0.01, 0.91])
+    return np.where(heap, heap, 0.75 + 0.1 * y)
+
+
+TARGETS = {"counts": counts, "hours": hours, "ratios": ratios}
+
+
+def fair(name, n, seed, n_test=2_000):
+    """Return the coverage of new rows, and that by the true noise of the same rows instead."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n + n_test, 8))
+    noise = rng.standard_normal(len(X))
+    y = X[:, 0] + np.sin(2 * X[:, 1]) + X[:, 2] * X[:, 3] / 2 + np.exp(0.4 * X[:, 4]) * noise
+    y = TARGETS[name](y, rng)
+    regressor = skflows.FlowRegressor(random_state=seed)
+    seconds = timed(regressor.fit, X[:n], y[:n])
+    low, high = regressor.predict_interval(X[n:], COVERAGE).T
+    score = np.abs(noise)
+    level = np.sort(score[:n])[int(np.ceil((n + 1) * COVERAGE)) - 1]
+    return {
+        "coverage": np.mean((low <= y[n:]) & (y[n:] <= high)),
+        "by_noise": np.mean(score[n:] <= level),
+        "seconds": seconds,
+    }
 
 
 # ---- Regression tables. A contestant has `fit`, `quantiles`, `interval` and maybe `log_score`.
@@ -396,12 +439,14 @@ def regress(table, method, seed, data):
 # ---- Classification. The last class is left out to be recognised as unknown.
 
 
-def density_classifier(X, seed):
+def density_classifier(X, seed, has_folds=False):
     density = skflows.TableDensity(handle_unknown="rare")
     if isinstance(X, np.ndarray):
         density = skflows.NSFDensity(
             preprocessing="whiten", n_transforms=2, dropout=0.2, input_noise=0.1
         )
+    if has_folds:
+        density = skflows.StackedDensity([("flow", density)])
     return skflows.DensityClassifier(density, random_state=seed)
 
 
@@ -411,6 +456,7 @@ def peer(classifier, X):
 
 CLASSIFIERS = {
     "DensityClassifier": density_classifier,
+    "with folds": partial(density_classifier, has_folds=True),
     "QDA": lambda X, seed: peer(QuadraticDiscriminantAnalysis(reg_param=0.1), X),
     "GaussianNB": lambda X, seed: peer(GaussianNB(var_smoothing=1e-3), X),
     "RandomForest": lambda X, seed: peer(RandomForestClassifier(300, random_state=seed), X),
@@ -610,6 +656,10 @@ def jobs(args):
                 for seed in seeds:
                     key = {"what": "known", "table": name, "n": n, "seed": seed}
                     yield key, lambda name=name, n=n, seed=seed: known(name, n, seed)
+    if args.what == "fair":
+        for n, seed, name in product((331, 1_500), seeds, TARGETS):
+            key = {"what": "fair", "table": name, "n": n, "seed": seed}
+            yield key, lambda a=(name, n, seed): fair(*a)
     if args.what == "posterior":
         for task in TASKS:
             for n in (1_000, 10_000):
@@ -634,6 +684,8 @@ def jobs(args):
         for table in conditional_tables.LABELLED:
             for seed in seeds:
                 for method in args.methods or CLASSIFIERS:
+                    if method == "with folds" and table not in ("wine", "breast cancer"):
+                        continue  # a TableDensity has folds itself, and ten classes take long
                     key = {"what": "classify", "table": table, "method": method, "seed": seed}
                     yield key, lambda a=(table, method, seed, args.data): classify(*a)
 
@@ -647,6 +699,7 @@ SHOWN = {
     "tables": (["table", "n"], "method", {
         "crps": 3, "log_score": 3, "coverage": 3, "width": 2, "seconds": 0,
     }),
+    "fair": (["table", "n"], None, {"coverage": 3, "by_noise": 3}),
     "coverage": (["table", "n"], "method", {"coverage": 3, "width": 2, "crps": 3}),
     "posterior": (["task", "n"], "method", {"c2st": 3, "seconds": 0}),
     "cost": (["flow", "n_outputs", "n_context"], None, {"ms_without": 2, "ms_with": 2, "ratio": 2}),
@@ -655,6 +708,18 @@ SHOWN = {
     }),
 }  # fmt: skip
 RANKED = {"crps": True, "log_score": False, "log_loss": True}  # whether less is better
+
+
+def by_chance(n, n_test, n_splits, n_draws=20_000):
+    """Return the middle 95 % of the mean coverage over splits, if rows are exchangeable.
+
+    The procedure is the same, with a random score of each row instead of one from a model. Since
+    only ranks matter, splits of one table count as splits of different ones.
+    """
+    rng = np.random.default_rng(0)
+    rank = int(np.ceil((n + 1) * COVERAGE))
+    inside = rng.beta(rank, n + 1 - rank, (n_draws, n_splits))  # the probability of a new row
+    return np.quantile(rng.binomial(n_test, inside).mean(axis=1) / n_test, [0.025, 0.975])
 
 
 def show(lines):
@@ -680,11 +745,19 @@ def show(lines):
                 .reindex(index=order[0], columns=order[1])
                 .dropna(axis=1, how="all")
             )
+            if score == "coverage":
+                sizes = frame.groupby(rows, sort=False).agg({"n_test": "first", "seed": "nunique"})
+                wide[["by chance from", "to"]] = [
+                    by_chance(int(n), *map(int, own))
+                    for (_, n), own in zip(sizes.index, sizes.to_numpy(), strict=True)
+                ]
             print(f"\n{score}\n")
             print_table(wide, dict.fromkeys(wide, digits))
             if score in RANKED:
-                ranks = wide.rank(axis=1, ascending=RANKED[score]).mean()
-                print("| mean rank | " + " | ".join(f"{rank:.2f}" for rank in ranks) + " |")
+                # Of contestants on all tables.
+                ranks = wide.dropna(axis=1).rank(axis=1, ascending=RANKED[score]).mean()
+                cells = [f"{ranks[method]:.2f}" if method in ranks else "" for method in wide]
+                print("| mean rank | " + " | ".join(cells) + " |")
 
 
 def print_table(frame, digits):

@@ -70,6 +70,7 @@ def test_the_density_is_learned_across_the_ends_of_a_period(fitted):
 def test_distributions_are_counted_from_opposite_to_the_mean(fitted):
     X, _ = winding(4, seed=2)
     distribution = fitted.predict_distribution(X)
+    assert repr(distribution) == "<CircularDistribution: n_rows=4, n_outputs=1>"
     q = np.array([[0.01], [0.3], [0.7], [0.99]])
     quantile = distribution.ppf(q)
     np.testing.assert_allclose(distribution.cdf(quantile), np.broadcast_to(q, (4, 4)), atol=1e-7)

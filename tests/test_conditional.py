@@ -131,6 +131,7 @@ def test_distribution_agrees_with_its_samples(fitted):
     X = np.array([[-0.9], [0.0], [0.9]])
     distribution = fitted.predict_distribution(X)
     assert len(distribution) == 3
+    assert repr(distribution) == "<ConditionalDistribution: n_rows=3, n_outputs=1>"
     y = fitted.sample(X, 2000, random_state=0)
     assert y.shape == (3, 2000, 1)
     assert np.allclose(y[..., 0].mean(axis=1), distribution.mean(), atol=0.1)

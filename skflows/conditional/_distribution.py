@@ -44,6 +44,9 @@ class ConditionalDistribution:
     def __len__(self):
         return len(self._context)
 
+    def __repr__(self):
+        return f"<{type(self).__name__}: n_rows={len(self)}, n_outputs={self._density.n_outputs_}>"
+
     @property
     def is_discrete(self):
         """Whether there is a single output, of discrete values."""

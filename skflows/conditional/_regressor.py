@@ -27,7 +27,7 @@ from ._regions import (
 )
 
 HELD_OUT = 0.2
-SEEN_ROWS = 50  # of each fold, which tell how scores of one flow differ from those of the mean
+DRAWS = 500  # of y, which tell how scores of one flow differ from those of the mean
 LEAST_ROWS = 40  # from which calibration="auto" holds some out
 
 
@@ -58,9 +58,8 @@ class FlowRegressor(
         holds out, if there are any; otherwise, from 40 rows on, it holds out a fifth of the rows.
         A fraction holds out that part of the rows, in any case. With held-out rows, the coverage
         is guaranteed on average over tables. Folds leave more rows for training, but their coverage
-        is approximate: they have been used for early stopping, and how scores of one of k flows
-        differ from those of the mean of all is estimated on training rows, by the k - 1 flows that
-        have seen each of them. With two folds, scores stay those of one flow. None saves the time.
+        is approximate: they have been used for early stopping, and how scores of one flow differ
+        from those of the mean of all is estimated on draws from the mean. None saves the time.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the density.
@@ -386,26 +385,22 @@ def fold_scores(density, context, y):
     """Return the scores of rows under the mean of the flows, from those of unseen rows under one.
 
     Where the flows differ, their mean is wider and better than each of them, and scores under it
-    are lower. By how much is estimated on rows, of which all flows but one have seen each: their
-    mean stands for that of all. With two folds, scores stay as they are.
+    are lower. Draws from the mean tell by how much, as if it were right: the y of training rows
+    would not, since the flows have seen them.
     """
+    flows = range(len(density.flows_))
 
-    def scores_of(flows, rows):
-        distribution = density._of_flows(flows)._distribution(context[rows])
-        return row_scores(distribution, safe_indexing(y, rows))
+    def scores_of(own, rows, y):
+        return row_scores(density._of_flows(own)._distribution(context[rows]), y)
 
-    unseen, one, mean = [], [], []
-    for i, held_out in enumerate(density.held_out_):
-        unseen.append(scores_of([i], held_out))
-        some = held_out[:: -(-len(held_out) // SEEN_ROWS)]
-        seen_by = [j for j, own in enumerate(density.held_out_) if not np.isin(some, own).any()]
-        if len(seen_by) > 1:
-            one += [scores_of([j], some) for j in seen_by]
-            mean += len(seen_by) * [scores_of(seen_by, some)]
+    held_out = enumerate(density.held_out_)
+    unseen = [scores_of([i], rows, safe_indexing(y, rows)) for i, rows in held_out]
+    some = np.arange(DRAWS) * len(context) // DRAWS
+    drawn = density._draw(context[some], 1, random_state=0)[:, 0]
+    one = [scores_of([i], some, drawn) for i in flows]
+    mean = len(flows) * [scores_of(flows, some, drawn)]
     unseen, one, mean = map(joined, (unseen, one, mean))
-    return {
-        name: translated(own, one[name], mean[name]) if one else own for name, own in unseen.items()
-    }
+    return {name: translated(own, one[name], mean[name]) for name, own in unseen.items()}
 
 
 def joined(scores):
