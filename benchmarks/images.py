@@ -217,6 +217,7 @@ def main():
             set=args.set,
             method=method,
             seed=args.seed,
+            limit=args.seconds,
             bits=round(float(bits.mean()), 4),
             se=round(float(bits.std() / len(bits) ** 0.5), 4),
             median=round(float(np.median(bits)), 4),

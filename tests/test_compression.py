@@ -137,10 +137,13 @@ def test_damaged_bytes_are_an_error(lossless):
     data = lossless.compress(NEW[:3])
     rng = np.random.default_rng(0)
     for _ in range(300):
-        damaged = bytearray(data)
-        damaged[rng.integers(len(data))] ^= 1 << rng.integers(8)
-        with pytest.raises(ValueError, match=r"^data "):
-            lossless.decompress(damaged)
+        flipped, replaced = bytearray(data), bytearray(data)
+        flipped[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        start, stop = np.sort(rng.integers(len(data), size=2))
+        replaced[start:stop] = rng.bytes(rng.integers(1, 40))
+        for damaged in (flipped, replaced):
+            with pytest.raises(ValueError, match=r"^data "):
+                lossless.decompress(damaged)
     for n in (0, 3, 30, len(data) - 1):
         with pytest.raises(ValueError, match=r"^data "):
             lossless.decompress(data[:n])

@@ -76,7 +76,8 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
     -----
     Decompress on a machine like the one that compressed, and with the same release of torch. In
     rare cases floating-point rounding differs, and `decompress` of lossless bytes then raises an
-    error: don't use them as an archive.
+    error: don't use them as an archive. The checksum finds damage, not forgery: decompress only
+    bytes that you trust.
 
     References
     ----------
