@@ -407,6 +407,28 @@ def test_known_mixture():
     assert np.abs(np.exp(found) - sum(joint)).max() < 0.12
 
 
+@pytest.mark.parametrize(("noise", "least", "most"), [(0.01, 0.0, 0.001), (3.0, 0.2, 0.3)])
+def test_correlations_are_shrunk_by_leave_one_out_likelihood(noise, least, most):
+    """Hardly at all if columns are nearly linear functions of others, which it would blur."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 8))
+    x[:, 4:] = x[:, :4] + noise * x[:, 4:]
+    share = rng.uniform(0.5, 1.5, (40, 1)) * rng.dirichlet([1.0, 2.0], 40)
+    residual = np.stack([x, x + 0.1])
+    n, scatter = share.sum(), np.einsum("nk,kni,knj->knij", share, residual, residual)
+    covariance = scatter.sum(axis=(0, 1)) / n
+    diagonal = np.diag(np.diag(covariance))
+    scores = []
+    for shrinkage in _latent_classes.SHRINKAGES:
+        others = (1 - shrinkage) * (covariance - scatter / n) + shrinkage * diagonal
+        distance = np.einsum("kni,knij,knj->kn", residual, np.linalg.inv(others), residual)
+        scores.append(-(share.T * (distance + np.linalg.slogdet(others)[1])).sum())
+    best = _latent_classes.SHRINKAGES[np.argmax(scores)]
+    assert least <= best <= most
+    found = _latent_classes.shrunk_correlations(covariance, share, residual, np.zeros((8, 8)))
+    np.testing.assert_allclose(found, (1 - best) * covariance + best * diagonal)
+
+
 def test_kernels_are_a_density_with_exact_conditionals(table):
     """Of all kinds of columns, with gaps: each row is a class."""
     schema = quick().fit(table)._schema
