@@ -471,7 +471,7 @@ def shrunk_correlations(covariance, share, residual, spread):
     Parameters
     ----------
     covariance : ndarray of shape (d, d)
-        The mean of what follows.
+        Weighted mean of the squares of the residuals, with the spread.
     share : ndarray of shape (n, n_classes)
         Weighted classes of rows.
     residual : ndarray of shape (n_classes, n, d)
