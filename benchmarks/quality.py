@@ -27,6 +27,8 @@ from threadpoolctl import threadpool_limits
 
 from skflows import AutoDensity, GaussianizationDensity, TableDensity, kernels
 from skflows.density import ARCHITECTURES
+from skflows.preprocessing.dequantizer import Dequantizer
+from skflows.table._columns import atoms_of
 
 ESTIMATORS = {
     cls.__name__: cls
@@ -43,13 +45,20 @@ class Ours:
 
     def __init__(self, name, seed, jobs):
         self.estimator = ESTIMATORS[name](random_state=seed)
+        self.spread = []  # column, frequent values and log-gap of those that have probabilities
         if "n_jobs" in self.estimator.get_params():
             self.estimator.set_params(n_jobs=jobs)
 
     def fit(self, train, val):
-        if isinstance(self.estimator, TableDensity):  # frequent values would have probabilities
-            self.estimator.set_params(columns=dict.fromkeys(range(train.shape[1]), "continuous"))
-        self.estimator.fit(np.concatenate([train, val]))
+        X = np.concatenate([train, val])
+        if isinstance(self.estimator, TableDensity):
+            columns = dict.fromkeys(range(X.shape[1]), "continuous")
+            # The others spread the rows of a frequent value over the gap to the nearest value.
+            for j, gap in Dequantizer.for_parameter("auto", X).gaps().items():
+                self.spread.append((j, atoms_of(X[:, j]), np.log(gap)))
+                columns[j] = "atoms", self.spread[-1][1].tolist(), None, None
+            self.estimator.set_params(columns=columns)
+        self.estimator.fit(X)
         self.epochs_ = getattr(self.estimator, "n_iter_", None)
         if hasattr(self.estimator, "leaderboard_"):
             board = self.estimator.leaderboard_
@@ -58,7 +67,8 @@ class Ours:
         return self
 
     def score_samples(self, X):
-        return self.estimator.score_samples(X)
+        log_gaps = sum(log_gap * np.isin(X[:, j], atoms) for j, atoms, log_gap in self.spread)
+        return self.estimator.score_samples(X) - log_gaps
 
     def sample(self, n):
         return self.estimator.sample(n)

@@ -14,7 +14,7 @@ N_FOLDS = 5
 ROWS_WITH_FOLDS = 1_000  # beyond, a single held-out part is accurate enough
 HELD_OUT = 0.15
 MAX_HELD_OUT = 2_000
-N_CLASSES = {"quantile": (1, 4, 12, 32), "linear": (4, 6, 8, 16)}
+N_CLASSES = {"quantile": (1, 2, 4, 12, 32), "linear": (2, 4, 6, 8, 16)}
 N_BINNED_CLASSES = (4, 8, 24)
 BANDWIDTHS = (0.25, 0.5, 1.0)  # times that of Scott's rule
 MAX_KERNELS = 2_000  # rows, beyond which kernels take too long
@@ -22,8 +22,7 @@ ROWS_PER_CLASS = 10  # for each class and number
 BATCH_SIZE = 128
 HIDDEN = (128, 128, 128)
 N_COMPONENTS = 10
-DROPOUT = 0.1
-LEARNING_RATE = 3e-3
+LEARNING_RATE = 6e-3
 EMA_DECAY = 0.995
 PATIENCE = 20
 TIME_FOR_CLASSES, TIME_FOR_ALL = 0.3, 0.9  # of a time limit; the rest is for scores
@@ -106,7 +105,7 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
         gaussian = one.means[0, order], one.covariances[0][np.ix_(order, order)]
     with torch_seed(seed, torch.device("cpu")):
         network = OrderAgnosticNetwork(
-            schema.parts, train.rows.code, train.weight, HIDDEN, N_COMPONENTS, DROPOUT, gaussian
+            schema.parts, train.rows.code, train.weight, HIDDEN, N_COMPONENTS, gaussian
         )
     views = local_views(group, train, held_out)
     own, other = map(Packing, views)

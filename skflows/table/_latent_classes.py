@@ -31,6 +31,7 @@ SOME_ROWS = 2000
 WORK_AT_ONCE = 4e6  # products of classes, rows and numbers, to bound the memory
 LEAST_VARIANCE = 1e-12  # of a number given others, which rounding errors may make negative
 LEFT_OUT = 1e-4  # share of the classes that the distribution of a number may leave out
+SHRINKAGES, WORK_OF_SHRINKAGE = 4.0 ** -np.arange(1, 8), 10_000  # of correlations; residuals
 # Rows for each column, in favour of the covariance within all classes.
 PRIOR_OF_COVARIANCE = {"quantile": 2.0, "linear": 0.5}
 
@@ -452,12 +453,45 @@ def moments(share, filled, spread, space):
         scatter[k] += (share[:, k, None] * residual).T @ residual
     pooled = scatter.sum(axis=0) / share.sum()
     prior = PRIOR_OF_COVARIANCE[space] * d if n_classes > 1 else 0.0
-    # With few rows, correlations within all classes are shrunk too.
-    shrinkage = d / (d + len(share))
-    pooled = (1 - shrinkage) * pooled + shrinkage * np.diag(np.diag(pooled))
+    pooled = shrunk_correlations(pooled, share, filled - means[:, None], spread.sum(axis=0))
     weight = np.maximum(share.sum(axis=0), 1e-9)[:, None, None]
     covariances = (scatter + prior * pooled) / (weight + prior)
     if n_classes == 1:
         covariances = pooled[None].copy()
     covariances += MIN_VARIANCE * np.eye(d)
     return means, covariances
+
+
+def shrunk_correlations(covariance, share, residual, spread):
+    """Return a covariance with correlations shrunk towards zero.
+
+    The shrinkage is the one of greatest leave-one-out likelihood. It is next to none where columns
+    are nearly linear functions of one another, which any more of it would blur.
+
+    Parameters
+    ----------
+    covariance : ndarray of shape (d, d)
+        Weighted mean of the squares of the residuals, with the spread.
+    share : ndarray of shape (n, n_classes)
+        Weighted classes of rows.
+    residual : ndarray of shape (n_classes, n, d)
+        Rows less the means of the classes.
+    spread : ndarray of shape (d, d)
+        Sum of the covariances of what was filled in.
+
+    References
+    ----------
+    Hoffbeck & Landgrebe, "Covariance Matrix Estimation and Classification With Limited Training
+    Data", 1996.
+    """
+    n, sd = share.sum(), np.sqrt(np.diag(covariance)) + 1e-9
+    some = slice(None, None, 1 + share.size // WORK_OF_SHRINKAGE)
+    share = share.T[:, some, None]
+    values, vectors = np.linalg.eigh(covariance / sd / sd[:, None])
+    values = (1 - SHRINKAGES[:, None]) * values + SHRINKAGES[:, None]
+    distance = ((residual[:, some] / sd) @ vectors) ** 2 @ (1 / values).T
+    left = 1 - (1 - SHRINKAGES) / n * share * distance
+    cost = (share * (np.log(left) + distance / left)).sum(axis=(0, 1)) / share.sum()
+    cost += (1 / values) @ np.diag(vectors.T @ (spread / sd / sd[:, None]) @ vectors) / n
+    shrinkage = SHRINKAGES[(cost + np.log(values).sum(axis=1)).argmin()]
+    return (1 - shrinkage) * covariance + shrinkage * np.diag(np.diag(covariance))

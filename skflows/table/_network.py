@@ -82,22 +82,16 @@ class OrderAgnosticNetwork(nn.Module):
         Width of each hidden layer.
     n_components : int
         Normals of the mixture for each number.
-    dropout : float
-        Probability that a hidden unit is dropped in training.
     gaussian : tuple of ndarray, optional
         Mean and covariance of the numbers. Mixtures then start as this Gaussian's conditional
         distributions, and the network says how far to trust them.
     """
 
-    def __init__(
-        self, parts, code, weight, hidden_layer_sizes, n_components, dropout, gaussian=None
-    ):
+    def __init__(self, parts, code, weight, hidden_layer_sizes, n_components, gaussian=None):
         super().__init__()
         self.layout = layout = Layout(parts, n_components, gaussian is not None)
         n_inputs = len(layout.feature_of) + layout.n_parts
-        self.mlp = ResidualMLP(
-            n_inputs, layout.n_outputs, hidden_layer_sizes, activation="silu", dropout=dropout
-        )
+        self.mlp = ResidualMLP(n_inputs, layout.n_outputs, hidden_layer_sizes, activation="silu")
         start = torch.zeros(layout.n_outputs)
         for j in layout.leveled:
             has = code[:, j] >= 0
@@ -147,11 +141,11 @@ class OrderAgnosticNetwork(nn.Module):
             # Rows and columns of unknown numbers are those of the identity.
             known = has[:, :, None] * S * has[:, None] + torch.diag_embed(1 - has)
             cross = has[:, :, None] * S[:, numbers]
-            solved = torch.cholesky_solve(
-                torch.cat([cross, y[:, :, None]], 2), torch.linalg.cholesky(known)
+            unit = torch.linalg.solve_triangular(
+                torch.linalg.cholesky(known), torch.cat([cross, y[:, :, None]], 2), upper=False
             )
-            mean = self.mean[numbers] + (cross * solved[:, :, -1:]).sum(1)
-            variance = S.diagonal()[numbers] - (cross * solved[:, :, :-1]).sum(1)
+            mean = self.mean[numbers] + (unit[:, :, :-1] * unit[:, :, -1:]).sum(1)
+            variance = S.diagonal()[numbers] - unit[:, :, :-1].square().sum(1)
             return mean.T, 0.5 * variance.clamp(min=LEAST_VARIANCE).log().T
 
     def mixtures(self, outputs, backbone=None):
