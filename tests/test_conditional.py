@@ -147,6 +147,13 @@ def test_distribution_agrees_with_its_samples(fitted):
     assert np.allclose(distribution.logpdf([1.0, 2.0, 3.0]), fitted.log_prob(X, [1.0, 2.0, 3.0]))
 
 
+def test_few_draws_and_no_values(fitted):
+    # With several flows, some of them have no draw.
+    assert len(fitted.flows_) > 1
+    assert all(fitted.sample([[0.0]], 1, seed).shape == (1, 1, 1) for seed in range(5))
+    assert fitted.predict_distribution([[0.0]]).cdf(np.empty((0, 1))).shape == (0, 1)
+
+
 def test_many_flows():
     X, y = heteroscedastic(60)
     density = ConditionalDensity(quick(1), cv=2, random_state=0).fit(X, y)

@@ -3,9 +3,17 @@
 import torch
 from torch import nn
 
+from ..kernels import is_traced
 from ..nn.causal import CausalNet
 from ..nn.made import ResidualMADE
 from ._base import Bijection
+
+
+def distinct_neighbors(rows):
+    """Return rows without those that equal the one before them, and the place of each row."""
+    is_new = rows.new_ones(len(rows), dtype=torch.bool)
+    is_new[1:] = (rows[1:] != rows[:-1]).any(-1)
+    return rows[is_new], is_new.cumsum(0) - 1
 
 
 class MaskedAutoregressive(Bijection):
@@ -38,11 +46,14 @@ class MaskedAutoregressive(Bijection):
 
     def forward(self, x, context=None):
         x = x.mT.contiguous()
-        z, log_det = self.univariate.forward(x, self._map_parameters(self.net(x, context)))
+        z, log_det = self.univariate.forward(x, self._params_of(x, context))
         return z.mT, log_det
 
     def inverse(self, z, context=None):
         z = z.mT
+        if z.shape[-2] == 1:
+            x, log_det = self.univariate.inverse(z, self._params_of(z, context))
+            return x.mT, log_det
         next_feature, log_slopes = self._solving(z)
         x = self.net.solve(next_feature, z, context)
         return x.mT, sum(log_slopes)
@@ -88,6 +99,16 @@ class MaskedAutoregressive(Bijection):
 
     def is_sequential(self, inverse=False):
         return inverse
+
+    def _params_of(self, x, context):
+        """Return the parameters of the maps of columns x."""
+        is_scoring = torch.is_inference_mode_enabled() and not is_traced() and x.dim() == 2
+        if context is None or len(x) > 1 or not is_scoring:
+            return self._map_parameters(self.net(x, context))
+        # Of one column, they depend on the context only, which values of one condition share.
+        context, place = distinct_neighbors(context)
+        outputs = self.net(x.new_zeros(1, len(context)), context)
+        return self._map_parameters(outputs[:, place])
 
     def _map_parameters(self, outputs):
         return outputs.unflatten(-2, (-1, self.univariate.n_params))

@@ -474,13 +474,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
         If it is circular, the probabilities of its images are added up: differences matter.
         """
-        return self._cdf_and_density(rows)[0]
-
-    def _cdf_and_density(self, rows):
-        latent, log_slope = self._latent(rows)
-        with np.errstate(invalid="ignore"):  # on a bound, where the density of a normal is 0
-            density = np.where(np.isinf(latent), 0, norm.pdf(latent) * np.exp(log_slope))
-        return ndtr(latent).sum(axis=1).mean(axis=0), density.sum(axis=1).mean(axis=0)
+        return ndtr(self._latent(rows)[0]).sum(axis=1).mean(axis=0)
 
     def _ppf(self, q, context):
         """Return the quantiles of a single output, before any rounding.
@@ -505,8 +499,10 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
                 break
             at = y[left]
             rows = np.column_stack([at, context[left]])
-            level, slope = self._cdf_and_density(rows)
-            excess = level - q[left]
+            latent, log_slope = self._latent(rows)
+            excess = ndtr(latent).sum(axis=1).mean(axis=0) - q[left]
+            log_slope = np.where(np.isinf(latent), -np.inf, norm.logpdf(latent) + log_slope)
+            slope = np.exp(log_slope).sum(axis=1).mean(axis=0)
             low[left] = np.where(excess < 0, at, low[left])
             high[left] = np.where(excess < 0, high[left], at)
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

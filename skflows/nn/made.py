@@ -19,13 +19,6 @@ def hidden_degrees(n_features, size, n_context=0):
     return lowest + torch.arange(size) * n_degrees // size
 
 
-def distinct_neighbors(rows):
-    """Return rows without those that equal the one before them, and the place of each row."""
-    is_new = (rows[1:] != rows[:-1]).any(-1)
-    place = torch.cat([is_new.new_zeros(1, dtype=torch.int64), is_new.cumsum(0)])
-    return rows[torch.cat([is_new.new_ones(1), is_new])], place
-
-
 class ResidualMADE(ResidualMLP):
     """A residual MADE: output rows ``j n_params + p`` depend on the features before j only.
 
@@ -79,14 +72,6 @@ class ResidualMADE(ResidualMLP):
         self.bounds = [count.tolist() for count in counts]
         self.sizes = tuple(hidden_layer_sizes)
 
-    def forward(self, x, context=None):
-        is_scoring = torch.is_inference_mode_enabled() and x.dim() == 2  # not a stack in training
-        if self.n_features > 1 or context is None or not is_scoring:
-            return super().forward(x, context)
-        # Nothing but the context counts, which the values of one condition share.
-        context, place = distinct_neighbors(context)
-        return super().forward(x.new_zeros(1, len(context)), context)[:, place]
-
     def solve(self, next_feature, z, context=None):
         """Find the features one by one, each from the outputs that those before it allow.
 
@@ -104,8 +89,6 @@ class ResidualMADE(ResidualMLP):
         -------
         x : Tensor of shape (n_features, n)
         """
-        if self.n_features == 1:
-            return next_feature(0, self(z, context))
         x = []
 
         def activate(k, h):
