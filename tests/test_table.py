@@ -134,6 +134,13 @@ def test_skewed_whole_numbers_are_mapped_like_others():
         assert low < -8 and abs(median) < 0.5
 
 
+def test_samples_of_positive_numbers_stay_within_reason():
+    price = np.append(np.random.default_rng(0).lognormal(0, 0.5, 999), 60.0)
+    part = TableDensity(max_iter=1).fit(pd.DataFrame({"price": price}))._schema.parts[0]
+    # The farthest of millions of draws.
+    assert part.maps["quantile"].inverse(np.array([5.5]))[0] < 100 * price.max()
+
+
 @pytest.mark.parametrize(("form", "pattern"), [("%Y-%m-%d", "2024"), ("%d/%m/%Y", "01/01/2024")])
 def test_dates_as_texts_are_pointed_out(form, pattern):
     days = pd.Series(pd.date_range("2024-01-01", periods=100)).dt.strftime(form)

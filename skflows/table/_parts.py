@@ -186,7 +186,9 @@ def fit_maps(x, weight, step, origin, low, high, random_state, period=None):
     if step is not None and is_rich:
         quantile = CellMap(index, weight, origin, step)
     else:
-        quantile = smooth(MarginalQuantile(1))
+        # A heavy tail of logarithms would have samples beyond all measure.
+        tails = "gaussian" if np.isfinite(low) != np.isfinite(high) else "auto"
+        quantile = smooth(MarginalQuantile(1, tails=tails))
     return {"quantile": quantile, "linear": smooth(Standardize(1))}
 
 
