@@ -134,6 +134,17 @@ def test_skewed_whole_numbers_are_mapped_like_others():
         assert low < -8 and abs(median) < 0.5
 
 
+def test_multiples_of_a_number_stay_multiples():
+    rng = np.random.default_rng(0)
+    price = 100 * np.rint(rng.lognormal(8, 0.5, 300)).astype(int)
+    shifted = 50 + 100 * np.rint(rng.normal(50, 9, 300)).astype(int)
+    density = TableDensity(max_iter=1, random_state=0)
+    density.fit(pd.DataFrame({"price": price, "shifted": shifted}))
+    assert density.columns_["reason"][0] == "multiples of 100"
+    assert list(density.columns_["kind"]) == ["rounded", "count"]
+    assert not (density.sample(200, random_state=0)["price"] % 100).any()
+
+
 def test_samples_of_positive_numbers_stay_within_reason():
     price = np.append(np.random.default_rng(0).lognormal(0, 0.5, 999), 60.0)
     part = TableDensity(max_iter=1).fit(pd.DataFrame({"price": price}))._schema.parts[0]

@@ -64,6 +64,9 @@ def decide(column):
     n_distinct = len(distinct)
     least = distinct[0] if n_distinct else 0.0
     if n_distinct and is_whole(values):
+        step, _ = lattice_of(distinct) or (1, 0)
+        if n_distinct > FEW_VALUES and step > 1 and not (distinct % step).any():
+            return Decision("rounded", (), f"multiples of {step:g}")
         kind = "count" if least >= 0 else "integer"
         how = "whole numbers" + (", none negative" if least >= 0 else "")
         return Decision(kind, (), f"{how}, {n_distinct} distinct")
