@@ -448,26 +448,46 @@ def test_known_mixture():
     assert np.abs(np.exp(found) - sum(joint)).max() < 0.12
 
 
-@pytest.mark.parametrize(("noise", "least", "most"), [(0.01, 0.0, 0.001), (3.0, 0.2, 0.3)])
-def test_correlations_are_shrunk_by_leave_one_out_likelihood(noise, least, most):
+@pytest.mark.parametrize(("noise", "least", "most"), [(0.01, 0.0, 0.001), (3.0, 0.2, 0.5)])
+@pytest.mark.parametrize("n_distinct", [40, 20])
+def test_correlations_are_shrunk_by_leave_one_out_likelihood(n_distinct, noise, least, most):
     """Hardly at all if columns are nearly linear functions of others, which it would blur."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(40, 8))
+    group = np.arange(40) % n_distinct
+    x = rng.normal(size=(40, 8))[group]
     x[:, 4:] = x[:, :4] + noise * x[:, 4:]
-    share = rng.uniform(0.5, 1.5, (40, 1)) * rng.dirichlet([1.0, 2.0], 40)
+    share = (rng.uniform(0.5, 1.5, (40, 1)) * rng.dirichlet([1.0, 2.0], 40))[group]
     residual = np.stack([x, x + 0.1])
     n, scatter = share.sum(), np.einsum("nk,kni,knj->knij", share, residual, residual)
     covariance = scatter.sum(axis=(0, 1)) / n
     diagonal = np.diag(np.diag(covariance))
+    without = covariance - (40 // n_distinct) * scatter / n  # nor copies of the row
     scores = []
     for shrinkage in _latent_classes.SHRINKAGES:
-        others = (1 - shrinkage) * (covariance - scatter / n) + shrinkage * diagonal
+        others = (1 - shrinkage) * without + shrinkage * diagonal
         distance = np.einsum("kni,knij,knj->kn", residual, np.linalg.inv(others), residual)
         scores.append(-(share.T * (distance + np.linalg.slogdet(others)[1])).sum())
     best = _latent_classes.SHRINKAGES[np.argmax(scores)]
     assert least <= best <= most
-    found = _latent_classes.shrunk_correlations(covariance, share, residual, np.zeros((8, 8)))
-    np.testing.assert_allclose(found, (1 - best) * covariance + best * diagonal)
+    assert _latent_classes.best_shrinkage(covariance, share, residual, group) == best
+    # A row with a gap is not left out.
+    group[:5] = -1
+    assert least <= _latent_classes.best_shrinkage(covariance, share, residual, group) <= most
+
+
+@pytest.mark.parametrize(("n", "d", "gaps"), [(100, 20, 0.6), (30, 60, 0.0)])
+def test_correlations_of_few_rows_or_many_gaps_do_not_hide_the_columns(n, d, gaps):
+    """The normals are hardly worse than independent ones for independent columns."""
+    rng = np.random.default_rng(0)
+    X, X_new = rng.normal(size=(2, n, d))
+    X[rng.uniform(size=X.shape) < gaps] = np.nan
+    kinds = dict.fromkeys(range(d), "continuous")
+    schema = Schema(read_frame(X), list(range(d)), kinds, "error", False, None)
+    views = [TableView(schema, schema.encode(read_frame(rows))) for rows in (X, X_new)]
+    training = Training(views[0], "linear", np.random.RandomState(0))
+    _, mixture = training.fit(1, np.random.RandomState(0))
+    independent = -0.5 * (X_new**2 + np.log(2 * np.pi)).sum(axis=1)
+    assert mixture.log_prob(views[1]).mean() > independent.mean() - 0.3 * d
 
 
 def test_kernels_are_a_density_with_exact_conditionals(table):

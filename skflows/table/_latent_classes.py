@@ -31,7 +31,8 @@ SOME_ROWS = 2000
 WORK_AT_ONCE = 4e6  # products of classes, rows and numbers, to bound the memory
 LEAST_VARIANCE = 1e-12  # of a number given others, which rounding errors may make negative
 LEFT_OUT = 1e-4  # share of the classes that the distribution of a number may leave out
-SHRINKAGES, WORK_OF_SHRINKAGE = 4.0 ** -np.arange(1, 8), 10_000  # of correlations; residuals
+SHRINKAGES = np.array([0.5, *4.0 ** -np.arange(1, 8)])  # of correlations
+WORK_OF_SHRINKAGE = 10_000  # residuals
 # Rows for each column, in favour of the covariance within all classes.
 PRIOR_OF_COVARIANCE = {"quantile": 2.0, "linear": 0.5}
 
@@ -316,10 +317,11 @@ class Training:
         filled = np.where(self.has, self.y, mean)
         means = share.T @ filled / (share.sum(axis=0)[:, None] + 1e-9)
         covariances = np.tile(np.diag(variances), (n_classes, 1, 1))
+        group = complete_rows(self.y, self.has)
         before, completed = -np.inf, None
         for step in range(N_STEPS):
             if completed is not None:
-                means, covariances = moments(share, *completed, self.space)
+                means, covariances = moments(share, *completed, group, self.space)
             count = share.sum(axis=0) + 1e-3
             model = np.log(count / count.sum()), self.tables(share), means, covariances
             score, share, completed = self.expectation(*model)
@@ -442,7 +444,15 @@ def expected(share, y, patterns, conditionals):
     return filled, spread
 
 
-def moments(share, filled, spread, space):
+def complete_rows(y, has):
+    """Return a number for each row without gaps, the same for equal rows, and -1 for others."""
+    is_complete = has.all(axis=1)
+    group = np.full(len(y), -1)
+    group[is_complete] = np.unique(y[is_complete], axis=0, return_inverse=True)[1].ravel()
+    return group
+
+
+def moments(share, filled, spread, group, space):
     """Return means and covariances, the latter shrunk to the covariance within all classes."""
     n_classes, _, d = filled.shape
     count = share.sum(axis=0)[:, None] + 1e-9
@@ -453,7 +463,11 @@ def moments(share, filled, spread, space):
         scatter[k] += (share[:, k, None] * residual).T @ residual
     pooled = scatter.sum(axis=0) / share.sum()
     prior = PRIOR_OF_COVARIANCE[space] * d if n_classes > 1 else 0.0
-    pooled = shrunk_correlations(pooled, share, filled - means[:, None], spread.sum(axis=0))
+    shrinkage = d / (d + len(share))
+    # Rows with gaps cannot be left out: what fills them has been estimated with them.
+    if (group >= 0).mean() > 0.5 and group.max() >= d:
+        shrinkage = best_shrinkage(pooled, share, filled - means[:, None], group)
+    pooled = (1 - shrinkage) * pooled + shrinkage * np.diag(np.diag(pooled))
     weight = np.maximum(share.sum(axis=0), 1e-9)[:, None, None]
     covariances = (scatter + prior * pooled) / (weight + prior)
     if n_classes == 1:
@@ -462,22 +476,21 @@ def moments(share, filled, spread, space):
     return means, covariances
 
 
-def shrunk_correlations(covariance, share, residual, spread):
-    """Return a covariance with correlations shrunk towards zero.
+def best_shrinkage(covariance, share, residual, group):
+    """Return the shrinkage of correlations towards zero of greatest leave-one-out likelihood.
 
-    The shrinkage is the one of greatest leave-one-out likelihood. It is next to none where columns
-    are nearly linear functions of one another, which any more of it would blur.
+    It is close to 0 if columns are nearly collinear: more would blur them.
 
     Parameters
     ----------
     covariance : ndarray of shape (d, d)
-        Weighted mean of the squares of the residuals, with the spread.
+        Weighted mean of the squares of the residuals.
     share : ndarray of shape (n, n_classes)
         Weighted classes of rows.
     residual : ndarray of shape (n_classes, n, d)
         Rows less the means of the classes.
-    spread : ndarray of shape (d, d)
-        Sum of the covariances of what was filled in.
+    group : ndarray of shape (n,)
+        What `complete_rows` returned. A row is left out with its copies.
 
     References
     ----------
@@ -485,13 +498,12 @@ def shrunk_correlations(covariance, share, residual, spread):
     Data", 1996.
     """
     n, sd = share.sum(), np.sqrt(np.diag(covariance)) + 1e-9
-    some = slice(None, None, 1 + share.size // WORK_OF_SHRINKAGE)
-    share = share.T[:, some, None]
+    rows = np.flatnonzero(group >= 0)[:: 1 + share.size // WORK_OF_SHRINKAGE]
+    copies = np.array([np.bincount(group + 1, own)[group[rows] + 1] for own in share.T])
     values, vectors = np.linalg.eigh(covariance / sd / sd[:, None])
     values = (1 - SHRINKAGES[:, None]) * values + SHRINKAGES[:, None]
-    distance = ((residual[:, some] / sd) @ vectors) ** 2 @ (1 / values).T
-    left = 1 - (1 - SHRINKAGES) / n * share * distance
+    distance = ((residual[:, rows] / sd) @ vectors) ** 2 @ (1 / values).T
+    left = 1 - (1 - SHRINKAGES) / n * copies[:, :, None] * distance
+    share = share[rows].T[:, :, None]
     cost = (share * (np.log(left) + distance / left)).sum(axis=(0, 1)) / share.sum()
-    cost += (1 / values) @ np.diag(vectors.T @ (spread / sd / sd[:, None]) @ vectors) / n
-    shrinkage = SHRINKAGES[(cost + np.log(values).sum(axis=1)).argmin()]
-    return (1 - shrinkage) * covariance + shrinkage * np.diag(np.diag(covariance))
+    return SHRINKAGES[(cost + np.log(values).sum(axis=1)).argmin()]
