@@ -299,3 +299,10 @@ def test_contamination_is_the_fraction_of_training_rows_if_held_out_rows_agree()
         labels = estimator.fit_predict(rows)
         assert (labels == -1).sum() == 30
         np.testing.assert_array_equal(labels, estimator.predict(rows))
+
+
+def test_verbose_reaches_pipelines_as_a_bool(capsys):
+    X = np.random.default_rng(0).standard_normal((40, 2))
+    pipeline = make_pipeline(StandardScaler(), GaussianMixture())
+    DensityOutlierDetector(pipeline, calibration="conformal", cv=2, verbose=2).fit(X)
+    assert "(step 1 of 2)" in capsys.readouterr().out

@@ -27,7 +27,7 @@ from ._regions import (
 )
 
 HELD_OUT = 0.2
-DRAWS = 500  # of y, which tell how scores of one flow differ from those of the mean
+DRAWS = 500  # of y, at most, which tell how scores of one flow differ from those of the mean
 LEAST_ROWS = 40  # from which calibration="auto" holds some out
 
 
@@ -385,17 +385,17 @@ def fold_scores(density, context, y):
     """Return the scores of rows under the mean of the flows, from those of unseen rows under one.
 
     Where the flows differ, their mean is wider and better than each of them, and scores under it
-    are lower. Draws from the mean tell by how much, as if it were right: the y of training rows
-    would not, since the flows have seen them.
+    are lower. Draws from the mean estimate the difference. Training rows cannot: the flows have
+    seen them.
     """
-    flows = range(len(density.flows_))
+    flows, n_draws = range(len(density.flows_)), min(DRAWS, 2 * len(context))
 
     def scores_of(own, rows, y):
         return row_scores(density._of_flows(own)._distribution(context[rows]), y)
 
     held_out = enumerate(density.held_out_)
     unseen = [scores_of([i], rows, safe_indexing(y, rows)) for i, rows in held_out]
-    some = np.arange(DRAWS) * len(context) // DRAWS
+    some = np.arange(n_draws) * len(context) // n_draws
     drawn = density._draw(context[some], 1, random_state=0)[:, 0]
     one = [scores_of([i], some, drawn) for i in flows]
     mean = len(flows) * [scores_of(flows, some, drawn)]

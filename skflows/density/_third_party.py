@@ -97,6 +97,8 @@ def with_verbose(estimator, verbose):
     params = estimator.get_params(deep=False) if hasattr(estimator, "get_params") else {}
     if not verbose or "verbose" not in params:
         return estimator
+    # That of some, such as pipelines, is a bool.
+    verbose = bool(verbose) if isinstance(params["verbose"], bool) else verbose
     return clone(estimator).set_params(verbose=verbose)
 
 
