@@ -461,13 +461,13 @@ def test_known_values_are_written_as_they_are(folder, monkeypatch):
     assert rows[1] == "50.0,80,007,1.50"
 
 
-@pytest.mark.filterwarnings("default:columns of data.csv that number")
+@pytest.mark.filterwarnings("default:these columns of data.csv seem")
 def test_columns_that_name_the_rows_are_pointed_out(folder, capsys):
     table = make_frame().assign(number=range(40), day=pd.date_range("2024-01-01", periods=40))
     table.assign(code=[f"c{i}" for i in range(40)]).to_csv("data.csv", index=False)
     for options in ("--exclude species,day,code", "--target width --exclude species --id code"):
         assert run(f"fit data.csv -o m.skflows --max-iter 1 {options}") == 0
-        assert "that number or name the rows: 'number'; leave them" in capsys.readouterr().err
+        assert "seem to identify rows: 'number'; exclude" in capsys.readouterr().err
     options = f"--columns '{COLUMNS}' --id code"
     assert run(f"fit data.csv -o m.skflows --max-iter 1 {options}") == 0
     assert capsys.readouterr().err == ""

@@ -85,7 +85,7 @@ def test_models_of_arrays(folder, capsys):
         ("--target price --estimator auto", "takes no --target"),
     ],
 )
-@pytest.mark.filterwarnings("default:columns of data.csv that number")
+@pytest.mark.filterwarnings("default:these columns of data.csv seem")
 def test_errors(folder, capsys, arguments, error):
     assert run(f"fit data.csv -o model.skflows {arguments}") == 2
     assert error in capsys.readouterr().err
