@@ -1,5 +1,6 @@
 """The ``skflows`` command, run in this process with the arguments of a command line."""
 
+import csv
 import gzip
 import io
 import os
@@ -450,15 +451,44 @@ def test_known_values_are_written_as_they_are(folder, monkeypatch):
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"price": rng.gamma(9, 9, 60).round(1), "n": rng.poisson(90, 60)})
     TableDensity(random_state=0).fit(table).save("table.skflows")
-    new = "price,n,id,note\n50,80.0,007,1.50\n55,,008,\n,90.0,,3\n"
+    new = "price,n,id,note\n50,80.0,007,1.50\n55,,008,\n,90.0,NA,3\n"
     write("new.csv", new)
     assert run("impute table.skflows new.csv -o full.csv --method mean") == 0
     rows = Path("full.csv").read_text().splitlines()
     assert rows[0] == "price,n,id,note"
     price, n = rows[3].split(",")[0], rows[2].split(",")[1]
     assert re.fullmatch(r"\d+\.\d", price) and re.fullmatch(r"\d+", n)
-    assert [row.split(",", 2)[2] for row in rows[1:]] == ["007,1.50", "008,", ",3"]
+    assert [row.split(",", 2)[2] for row in rows[1:]] == ["007,1.50", "008,", "NA,3"]
     assert rows[1] == "50.0,80,007,1.50"
+
+
+def test_names_and_identifiers_are_found(folder, capsys, monkeypatch):
+    """Whether the model has the column or not, and where a cell was quoted for spreadsheets."""
+    monkeypatch.setattr(
+        "skflows.table._components.components",
+        lambda *args: [c for c in components(*args) if c.name.endswith("classes of 1")],
+    )
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"age": rng.integers(20, 90, 60), "@n": rng.normal(size=60)})
+    TableDensity(random_state=0).fit(table).save("table.skflows")
+    NSFDensity(max_iter=1).fit(table.to_numpy(float)).save("array.skflows")
+    table.loc[5, "@n"] = np.nan
+    table["code"], table["@id"] = "007", "NA"
+    _tables.write_table(table, Path("t.csv"))
+    assert Path("t.csv").read_text().startswith("age,'@n,code,'@id\n")
+    assert run("impute table.skflows t.csv -o full.csv") == 0
+    assert pd.read_csv("full.csv")["'@n"].notna().all()
+    for name in ("age", "@n", "code", "@id"):
+        assert run(f"score table.skflows t.csv --id {name} -o scores.csv") == 0
+        (header, *_), (own, *_) = csv.reader(Path("scores.csv").read_text().splitlines()[:2])
+        assert header.lstrip("'") == name and own == str(table[name][0])
+    table = table.fillna(0.0).drop(columns="@id")
+    _tables.write_table(table, Path("t.csv"))
+    assert run("score array.skflows t.csv --id code") == 0
+    assert "\n007," in capsys.readouterr().out
+    table.assign(outlier=1).to_csv("taken.csv", index=False)
+    assert run("score array.skflows taken.csv --id outlier") == 2
+    assert "has a column 'outlier', which the output adds" in only_error(capsys)
 
 
 @pytest.mark.filterwarnings("default:these columns of data.csv seem")
