@@ -18,8 +18,8 @@ import pandas as pd
 import pytest
 
 import skflows
-from skflows import AutoDensity, MAFDensity, NSFDensity, TableDensity
-from skflows.cli import _demo, _main, _model_files, _models, _score, _tables
+from skflows import AutoDensity, DensityOutlierDetector, MAFDensity, NSFDensity, TableDensity
+from skflows.cli import _columns, _demo, _main, _model_files, _models, _score, _tables
 from skflows.cli._progress import n_jobs_for
 from skflows.density import ARCHITECTURES, FlowDensity
 from skflows.ensemble import _portfolio
@@ -506,6 +506,21 @@ def test_columns_that_name_the_rows_are_pointed_out(folder, capsys):
     assert out[0] == "code,log_density,outlier" and out[40].startswith("c39,")
 
 
+@pytest.mark.parametrize(
+    ("column", "names"),
+    [
+        (np.arange(1001, 1041), True),
+        (np.arange(1990, 2030), False),  # years
+        (np.arange(40) * 1000, False),
+        (np.linspace(-(2**63), 2**63 - 1025, 40).astype(np.int64), False),  # hashes
+        ([f"c{i}" for i in range(40)], True),
+        (["a", "b"] * 20, False),
+    ],
+)
+def test_columns_that_seem_to_identify_rows(column, names):
+    assert _columns.names_rows(pd.Series(column)) == names
+
+
 def test_parquet_round_trip(folder):
     """Categories, dates and gaps keep their dtypes."""
     pytest.importorskip("pyarrow")
@@ -562,6 +577,10 @@ NOT_MODELS = {
     ),
     "no pickle": (lambda: write("bad.skflows", "x"), "not a pickle", "--allow-pickle"),
     "unfitted": (lambda: NSFDensity().save("bad.skflows"), "not a fitted model .*NSFDensity"),
+    "detector": (
+        lambda: DensityOutlierDetector(NSFDensity(), cv=None).save("bad.skflows"),
+        "not a model for this command: it holds a DensityOutlierDetector, which .* in Python",
+    ),
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from _densities import banana, small
+from _densities import banana, quick_components, small
 
 import skflows
 from skflows import TableDensity
@@ -180,17 +180,6 @@ def test_folder_is_written_in_parts(folder, monkeypatch, capsys):
 
 def missing_parquet():
     raise ImportError("no pyarrow")
-
-
-def quick_components(*args):
-    from skflows.table._latent_classes import fit_latent_classes
-
-    def fit(train, held_out, seed, seconds):
-        return fit_latent_classes(train, 1, "quantile", np.random.RandomState(seed))
-
-    from skflows.table._components import TableComponent
-
-    return [TableComponent("one class", fit)]
 
 
 def test_samples_are_written_as_parquet(folder):

@@ -6,6 +6,7 @@ import shlex
 import numpy as np
 import pandas as pd
 import pytest
+from _densities import quick_components
 
 from skflows import TableDensity
 from skflows.cli._main import main
@@ -103,6 +104,16 @@ def test_texts_and_gaps_are_judged_too(folder, capsys, monkeypatch, option):
     page = (folder / "r.html").read_text(encoding="utf-8")
     check_page(page)
     assert "A score is a log-density" in page
+
+
+@pytest.mark.filterwarnings("default:The column 'day' holds dates")
+def test_dates_as_texts_are_pointed_out_once(folder, capsys, monkeypatch):
+    monkeypatch.setattr("skflows.table._components.components", quick_components)
+    table = pd.read_csv("odd.csv")[:60]
+    table["day"] = pd.date_range("2024-01-01", periods=60).strftime("%d/%m/%Y")
+    table.to_csv("dates.csv", index=False)
+    assert main(shlex.split(f"outliers dates.csv -o flagged.csv --quick {SEED}")) == 0
+    assert capsys.readouterr().err.count("'day' holds dates as texts, such as '01/01/2024'") == 1
 
 
 @pytest.mark.filterwarnings("default:.*left out:UserWarning", "ignore:Some rows have the smallest")

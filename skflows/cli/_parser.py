@@ -161,7 +161,7 @@ def _add_impute(command):
         "-o",
         "--output",
         type=_arguments.table,
-        help="the same table, its known values as they are (default: print)",
+        help="the same table, its known values kept (default: print)",
     )
     command.add_argument(
         "--method",
