@@ -109,6 +109,8 @@ def test_texts_and_gaps_are_judged_too(folder, capsys, monkeypatch, option):
 @pytest.mark.filterwarnings("default:The column 'day' holds dates")
 def test_dates_as_texts_are_pointed_out_once(folder, capsys, monkeypatch):
     monkeypatch.setattr("skflows.table._components.components", quick_components)
+    quick = {"time_limit": None, "cv": 2}
+    monkeypatch.setattr("skflows.cli._outliers.QUICK", quick)
     table = pd.read_csv("odd.csv")[:60]
     table["day"] = pd.date_range("2024-01-01", periods=60).strftime("%d/%m/%Y")
     table.to_csv("dates.csv", index=False)

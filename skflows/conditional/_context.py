@@ -117,13 +117,13 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
         """Return the columns of numbers and dates as floats, and those of categories as texts."""
         table = X = X.toarray() if self.accept_sparse and issparse(X) else X
         kwargs = {"dtype": None, "ensure_all_finite": False, "reset": reset}
-        # A common dtype of dates and numbers, which there may be, would make dates numbers.
+        # A common dtype with numbers, which there may be, would make dates numbers.
         columns = zip(getattr(X, "columns", ()), kinds_of(X), strict=False)
-        if dates := [name for name, kind in columns if kind.startswith("date")]:
+        if others := [name for name, kind in columns if kind.startswith(("date", "categor"))]:
             if hasattr(X, "with_columns"):  # polars
-                X = X.with_columns(type(X[n])(n, X[n].to_list(), dtype=object) for n in dates)
+                X = X.with_columns(type(X[n])(n, X[n].to_list(), dtype=object) for n in others)
             else:
-                X = X.astype(dict.fromkeys(dates, object))
+                X = X.astype(dict.fromkeys(others, object))
         X = checked_data(self, X, name="ConditionalDensity", **kwargs)
         if X.dtype.kind == "M":
             X = X.astype("datetime64[us]").astype(object)
