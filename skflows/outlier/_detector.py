@@ -328,7 +328,7 @@ class DensityOutlierDetector(
         setting = Setting(estimator, self.background, random_state, fit)
         if self._codec is None and is_density(estimator) and not is_frozen(estimator):
             warn_of_columns(self, X, discrete_columns(X))
-        if self._codec is not None:
+        if self._codec is not None and not is_frozen(estimator):
             for name, texts in self._codec.texts():
                 warn_of_dates(name, texts)
         models = []
