@@ -1,5 +1,6 @@
 """The ``skflows`` command, run in this process with the arguments of a command line."""
 
+import csv
 import gzip
 import io
 import os
@@ -17,8 +18,8 @@ import pandas as pd
 import pytest
 
 import skflows
-from skflows import AutoDensity, MAFDensity, NSFDensity, TableDensity
-from skflows.cli import _demo, _main, _model_files, _models, _score, _tables
+from skflows import AutoDensity, DensityOutlierDetector, MAFDensity, NSFDensity, TableDensity
+from skflows.cli import _columns, _demo, _main, _model_files, _models, _score, _tables
 from skflows.cli._progress import n_jobs_for
 from skflows.density import ARCHITECTURES, FlowDensity
 from skflows.ensemble import _portfolio
@@ -450,30 +451,74 @@ def test_known_values_are_written_as_they_are(folder, monkeypatch):
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"price": rng.gamma(9, 9, 60).round(1), "n": rng.poisson(90, 60)})
     TableDensity(random_state=0).fit(table).save("table.skflows")
-    new = "price,n,id,note\n50,80.0,007,1.50\n55,,008,\n,90.0,,3\n"
+    new = "price,n,id,note\n50,80.0,007,1.50\n55,,008,\n,90.0,NA,3\n"
     write("new.csv", new)
     assert run("impute table.skflows new.csv -o full.csv --method mean") == 0
     rows = Path("full.csv").read_text().splitlines()
     assert rows[0] == "price,n,id,note"
     price, n = rows[3].split(",")[0], rows[2].split(",")[1]
     assert re.fullmatch(r"\d+\.\d", price) and re.fullmatch(r"\d+", n)
-    assert [row.split(",", 2)[2] for row in rows[1:]] == ["007,1.50", "008,", ",3"]
+    assert [row.split(",", 2)[2] for row in rows[1:]] == ["007,1.50", "008,", "NA,3"]
     assert rows[1] == "50.0,80,007,1.50"
 
 
-@pytest.mark.filterwarnings("default:columns of data.csv that number")
+def test_names_and_identifiers_are_found(folder, capsys, monkeypatch):
+    """Whether the model has the column or not, and where a cell was quoted for spreadsheets."""
+    monkeypatch.setattr(
+        "skflows.table._components.components",
+        lambda *args: [c for c in components(*args) if c.name.endswith("classes of 1")],
+    )
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"age": rng.integers(20, 90, 60), "@n": rng.normal(size=60)})
+    TableDensity(random_state=0).fit(table).save("table.skflows")
+    NSFDensity(max_iter=1).fit(table.to_numpy(float)).save("array.skflows")
+    table.loc[5, "@n"] = np.nan
+    table["code"], table["@id"] = "007", "NA"
+    _tables.write_table(table, Path("t.csv"))
+    assert Path("t.csv").read_text().startswith("age,'@n,code,'@id\n")
+    assert run("impute table.skflows t.csv -o full.csv") == 0
+    assert pd.read_csv("full.csv")["'@n"].notna().all()
+    for name in ("age", "@n", "code", "@id"):
+        assert run(f"score table.skflows t.csv --id {name} -o scores.csv") == 0
+        (header, *_), (own, *_) = csv.reader(Path("scores.csv").read_text().splitlines()[:2])
+        assert header.lstrip("'") == name and own == str(table[name][0])
+    table = table.fillna(0.0).drop(columns="@id")
+    _tables.write_table(table, Path("t.csv"))
+    assert run("score array.skflows t.csv --id code") == 0
+    assert "\n007," in capsys.readouterr().out
+    table.assign(outlier=1).to_csv("taken.csv", index=False)
+    assert run("score array.skflows taken.csv --id outlier") == 2
+    assert "has a column 'outlier', which the output adds" in only_error(capsys)
+
+
+@pytest.mark.filterwarnings("default:these columns of data.csv seem")
 def test_columns_that_name_the_rows_are_pointed_out(folder, capsys):
     table = make_frame().assign(number=range(40), day=pd.date_range("2024-01-01", periods=40))
     table.assign(code=[f"c{i}" for i in range(40)]).to_csv("data.csv", index=False)
     for options in ("--exclude species,day,code", "--target width --exclude species --id code"):
         assert run(f"fit data.csv -o m.skflows --max-iter 1 {options}") == 0
-        assert "that number or name the rows: 'number'; leave them" in capsys.readouterr().err
+        assert "seem to identify rows: 'number'; exclude" in capsys.readouterr().err
     options = f"--columns '{COLUMNS}' --id code"
     assert run(f"fit data.csv -o m.skflows --max-iter 1 {options}") == 0
     assert capsys.readouterr().err == ""
     assert run("score m.skflows data.csv --id code") == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "code,log_density,outlier" and out[40].startswith("c39,")
+
+
+@pytest.mark.parametrize(
+    ("column", "names"),
+    [
+        (np.arange(1001, 1041), True),
+        (np.arange(1990, 2030), False),  # years
+        (np.arange(40) * 1000, False),
+        (np.linspace(-(2**63), 2**63 - 1025, 40).astype(np.int64), False),  # hashes
+        ([f"c{i}" for i in range(40)], True),
+        (["a", "b"] * 20, False),
+    ],
+)
+def test_columns_that_seem_to_identify_rows(column, names):
+    assert _columns.names_rows(pd.Series(column)) == names
 
 
 def test_parquet_round_trip(folder):
@@ -532,6 +577,10 @@ NOT_MODELS = {
     ),
     "no pickle": (lambda: write("bad.skflows", "x"), "not a pickle", "--allow-pickle"),
     "unfitted": (lambda: NSFDensity().save("bad.skflows"), "not a fitted model .*NSFDensity"),
+    "detector": (
+        lambda: DensityOutlierDetector(NSFDensity(), cv=None).save("bad.skflows"),
+        "not a model for this command: it holds a DensityOutlierDetector, which .* in Python",
+    ),
 }
 
 

@@ -355,6 +355,26 @@ def test_dates_are_days_seasons_weekdays_and_clocks():
     texts = table.assign(day=days.dt.strftime("%d/%m/%Y"))
     with pytest.warns(UserWarning, match=r"'day' holds dates as texts, .*to_datetime"):
         assert not ContextEncoder().fit(texts, np.arange(401.0)).is_date_.any()
+    categories = texts.astype({"day": "category"})  # which is a choice: no warning
+    assert not ContextEncoder().fit(categories, np.arange(401.0)).is_date_.any()
+    objects = table.astype(object).to_numpy()
+    objects[:, 0] = days.to_numpy()  # np.datetime64
+    of_array = ContextEncoder().fit(objects)
+    assert np.array_equal(of_array.transform(objects), encoder.transform(table))
+    with pytest.raises(ValueError, match=r"^Column 0 of X holds 0\.0 among dates"):
+        of_array.transform(np.zeros((1, 2)))
+
+
+def test_dates_of_polars_are_dates():
+    pl = pytest.importorskip("polars")
+    day = pd.Series(pd.date_range("2024-01-01", periods=60, freq="13h"))
+    day[3] = None
+    for columns in ({}, {"n": np.arange(60.0)}, {"kind": ["x", "y"] * 30}):
+        table = pd.DataFrame({"day": day} | columns)
+        frame = pl.DataFrame({"day": day.astype(object).where(day.notna(), None)} | columns)
+        encoder, expected = ContextEncoder().fit(frame), ContextEncoder().fit_transform(table)
+        assert encoder.is_date_[0]
+        assert np.array_equal(encoder.transform(frame), expected)
 
 
 def test_values_that_are_no_numbers():

@@ -187,7 +187,7 @@ IN_A_NEW_PROCESS = """
 import json, sys, sklearn.base
 before = set(sys.modules)
 import skflows
-found = {"outlier": "skflows.outlier" in sys.modules}
+found = {name: f"skflows.{name}" in sys.modules for name in ("outlier", "conditional")}
 found["listed"] = {"outlier", *skflows.__all__} <= {*dir(skflows)}
 import skflows.density, skflows.inspection, skflows.model_selection
 found["heavy"] = sorted({"torch", "matplotlib", "pandas"} & set(sys.modules) - before)
@@ -218,8 +218,8 @@ def test_fit_loads_no_compiler(found):
     assert found["compiler"] is False
 
 
-def test_detectors_are_imported_on_first_use(found):
-    assert found["outlier"] is False
+def test_detectors_and_regressors_are_imported_on_first_use(found):
+    assert found["outlier"] is found["conditional"] is False
     assert found["listed"] is True
     assert found["same"] is True
     assert found["nothing"] is False

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from _densities import banana, small
+from _densities import banana, quick_components, small
 
 import skflows
 from skflows import TableDensity
@@ -112,6 +112,29 @@ def test_gaps_are_filled_in_batches(method, folder, monkeypatch, capsys):
     pd.testing.assert_frame_equal(batches.where(known), whole.where(known), rtol=1e-9)
 
 
+def test_whole_numbers_of_some_rows_do_not_make_a_column_whole(folder, monkeypatch):
+    monkeypatch.setattr("skflows.table._components.components", quick_components)
+    rng = np.random.default_rng(0)
+    Path("mixed").mkdir()
+    table = pd.DataFrame({"a": [1, 2, None, 4, 3] * 4, "b": rng.normal(size=20)})
+    table.to_csv("mixed/1.csv", index=False)
+    rows = pd.DataFrame(rng.normal(size=(40, 2)), columns=["a", "b"])
+    rows.to_csv("mixed/2.csv", index=False)
+    assert run("fit mixed -o m.skflows --estimator table --random-state 0") == 0
+    for data in ("mixed/1.csv", "mixed"):
+        assert run(f"impute m.skflows {data} -o full.csv --method mean") == 0
+        assert pd.read_csv("full.csv")["a"][2] % 1 != 0
+    rows["code"], rows["n"] = ["000", "NA"] * 20, [*table["a"], *rng.normal(size=20)]
+    rows.to_csv("rows.csv", index=False)
+    rows.assign(a=rng.normal(size=40)).to_csv("known.csv", index=False)
+    monkeypatch.setattr(_tables, "BATCH_ROWS", 20)
+    judge = "outliers rows.csv --columns a,b --reference known.csv --memory-limit 1kB"
+    assert run(f"{judge} -o flagged.parquet") == 0
+    found = pd.read_parquet("flagged.parquet")
+    assert found["code"].tolist() == rows["code"].tolist()
+    assert np.allclose(found["n"].astype(float), rows["n"], equal_nan=True)
+
+
 def test_predictions_are_made_in_batches(folder, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"code": np.repeat(["00", "07", "B1"], 20), "x": rng.normal(size=60)})
@@ -157,17 +180,6 @@ def test_folder_is_written_in_parts(folder, monkeypatch, capsys):
 
 def missing_parquet():
     raise ImportError("no pyarrow")
-
-
-def quick_components(*args):
-    from skflows.table._latent_classes import fit_latent_classes
-
-    def fit(train, held_out, seed, seconds):
-        return fit_latent_classes(train, 1, "quantile", np.random.RandomState(seed))
-
-    from skflows.table._components import TableComponent
-
-    return [TableComponent("one class", fit)]
 
 
 def test_samples_are_written_as_parquet(folder):

@@ -6,6 +6,7 @@ import shlex
 import numpy as np
 import pandas as pd
 import pytest
+from _densities import quick_components
 
 from skflows import TableDensity
 from skflows.cli._main import main
@@ -105,6 +106,18 @@ def test_texts_and_gaps_are_judged_too(folder, capsys, monkeypatch, option):
     assert "A score is a log-density" in page
 
 
+@pytest.mark.filterwarnings("default:The column 'day' holds dates")
+def test_dates_as_texts_are_pointed_out_once(folder, capsys, monkeypatch):
+    monkeypatch.setattr("skflows.table._components.components", quick_components)
+    quick = {"time_limit": None, "cv": 2}
+    monkeypatch.setattr("skflows.cli._outliers.QUICK", quick)
+    table = pd.read_csv("odd.csv")[:60]
+    table["day"] = pd.date_range("2024-01-01", periods=60).strftime("%d/%m/%Y")
+    table.to_csv("dates.csv", index=False)
+    assert main(shlex.split(f"outliers dates.csv -o flagged.csv --quick {SEED}")) == 0
+    assert capsys.readouterr().err.count("'day' holds dates as texts, such as '01/01/2024'") == 1
+
+
 @pytest.mark.filterwarnings("default:.*left out:UserWarning", "ignore:Some rows have the smallest")
 def test_reference_rows_with_missing_values_are_left_out(folder, capsys):
     clean = pd.read_csv("clean.csv")
@@ -195,12 +208,13 @@ def test_reference_that_is_the_data_is_an_error(folder, capsys):
 
 def test_rows_have_names_in_the_report(folder):
     table = pd.read_csv("odd.csv")
-    table.assign(name=[f"<n{i}>" for i in range(120)]).to_csv("named.csv", index=False)
-    line = f"outliers named.csv -o flagged.csv --id name --report r.html --fdr 0.3 {SEED}"
+    # As the command writes a name that a spreadsheet would run.
+    table.assign(**{"'@id": [f"<n{i}>" for i in range(120)]}).to_csv("named.csv", index=False)
+    line = f"outliers named.csv -o flagged.csv --id @id --report r.html --fdr 0.3 {SEED}"
     assert main(shlex.split(line)) == 0
     page = (folder / "r.html").read_text(encoding="utf-8")
     assert "<td class='number'>&lt;n7&gt;</td>" in page
-    assert "Rows have the names of the column name." in page
+    assert "Rows have the names of the column @id." in page
 
 
 def test_report_names_combinations_and_leaves_identifiers_alone(folder):
@@ -225,12 +239,12 @@ def test_report_names_combinations_and_leaves_identifiers_alone(folder):
     assert page.index("<strong>Caution.</strong>") < page.index("<h2>")
 
 
-@pytest.mark.filterwarnings("default:columns of numbered.csv that number")
+@pytest.mark.filterwarnings("default:these columns of numbered.csv seem")
 def test_running_numbers_are_pointed_out(folder, capsys):
     table = pd.read_csv("odd.csv")
     table.insert(0, "number", range(1001, 1121))
     table.to_csv("numbered.csv", index=False)
     assert main(shlex.split(f"outliers numbered.csv -o flagged.csv {SEED}")) == 0
-    assert "that number or name the rows: 'number'; leave" in capsys.readouterr().err
+    assert "seem to identify rows: 'number'; exclude" in capsys.readouterr().err
     assert main(shlex.split(f"outliers numbered.csv -o flagged.csv --id number {SEED}")) == 0
     assert "the rows" not in capsys.readouterr().err

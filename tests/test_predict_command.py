@@ -44,14 +44,32 @@ def test_fit_and_predict(folder, capsys):
     named = pd.read_csv(StringIO(capsys.readouterr().out))
     assert list(named) == ["id", *predicted]
     assert named["id"].tolist() == list(range(60))
-    for command in ("score", "sample"):
-        assert run(f"{command} model.skflows {'data.csv' * (command == 'score')}") == 2
+    for line in ("score model.skflows data.csv", "sample model.skflows"):
+        assert run(line) == 2
         assert "holds a FlowRegressor, which predicts a column: use skflows predict" in (
             capsys.readouterr().err
         )
     NSFDensity(max_iter=1).fit(predicted[["mean"]]).save("density.skflows")
     assert run("predict density.skflows data.csv") == 2
     assert "holds a NSFDensity, which is a density: use skflows score" in capsys.readouterr().err
+
+
+def test_dates_across_summer_time_and_malformed_ones(folder, capsys):
+    data = pd.read_csv("data.csv", usecols=["x", "price"])
+    data["day"] = [f"2024-{i % 12 + 1:02}-05T01:30:00+0{1 + (i % 12 > 5)}:00" for i in range(60)]
+    data.to_csv("times.csv", index=False)
+    assert run("fit times.csv --target price -o model.skflows --max-iter 1") == 0
+    (encoder,) = skflows.load("model.skflows").density_.encoder_
+    assert encoder.is_date_.tolist() == [False, True]
+    assert run("predict model.skflows times.csv -o expected.csv") == 0
+    data.assign(day=data["day"].str[:19]).to_csv("local.csv", index=False)
+    assert run("predict model.skflows local.csv -o predicted.csv") == 0
+    assert pd.read_csv("predicted.csv").equals(pd.read_csv("expected.csv"))
+    data.loc[6, "day"] = "31/12/2024"
+    data.to_csv("times.csv", index=False)
+    capsys.readouterr()
+    assert run("predict model.skflows times.csv") == 2
+    assert "'day' held dates in fit; now row 7 holds '31/12/2024'" in capsys.readouterr().err
 
 
 def test_few_rows(folder, capsys):
@@ -70,6 +88,14 @@ def test_models_of_arrays(folder, capsys):
     assert run("predict model.skflows numbers.csv -o predicted.csv") == 0
     expected = regressor.predict_interval(table.to_numpy())
     assert np.allclose(pd.read_csv("predicted.csv")[["low", "high"]], expected)
+    table.assign(code="007", median=1).to_csv("named.csv", index=False)
+    assert run("predict model.skflows named.csv --id median") == 2
+    assert "has a column 'median', which the output adds" in capsys.readouterr().err
+    table.assign(code="007").to_csv("named.csv", index=False)
+    assert run("predict model.skflows named.csv --id code -o named_predictions.csv") == 0
+    named = pd.read_csv("named_predictions.csv", dtype={"code": str})
+    assert set(named["code"]) == {"007"}
+    assert named.drop(columns="code").equals(pd.read_csv("predicted.csv"))
     regressor.fit(table.to_numpy(), table.to_numpy()).save("model.skflows")
     assert run("predict model.skflows numbers.csv") == 2
     assert "predicts 2 columns" in capsys.readouterr().err
@@ -85,7 +111,7 @@ def test_models_of_arrays(folder, capsys):
         ("--target price --estimator auto", "takes no --target"),
     ],
 )
-@pytest.mark.filterwarnings("default:columns of data.csv that number")
+@pytest.mark.filterwarnings("default:these columns of data.csv seem")
 def test_errors(folder, capsys, arguments, error):
     assert run(f"fit data.csv -o model.skflows {arguments}") == 2
     assert error in capsys.readouterr().err

@@ -38,7 +38,7 @@ from skflows.bijections._standardize import weighted_moments
 from skflows.density import _warnings
 from skflows.density._evaluation import column_scale
 from skflows.preprocessing import dequantizer
-from skflows.preprocessing.column_checks import column_problems
+from skflows.preprocessing.column_checks import column_problems, dates_among
 from skflows.preprocessing.dequantizer import Dequantizer, discrete_columns, smallest_gap
 from skflows.preprocessing.fixed_maps import fitted_preprocessor
 
@@ -567,3 +567,14 @@ def test_samples_take_other_values_if_each_occurs_rarely_or_a_distance_is_given(
     increments = small("nsf").partial_fit(MEMORY[:100, None])
     increments.partial_fit(MEMORY[100:, None] + 1)
     assert set(increments.sample(500, random_state=0)[:, 0]) <= {*MEMORY, *(MEMORY + 1)}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_date"),
+    [
+        *dict.fromkeys(["2024-12-31", "31/12/2024", "1/31/2024", "31.12.24 18:30"], True).items(),
+        *dict.fromkeys(["1.2.10", "20-00-00", "99/99/99", "31/13/2024", "1-2/2024"], False).items(),
+    ],
+)
+def test_texts_that_look_like_dates(text, is_date):
+    assert bool(dates_among([text])) == is_date

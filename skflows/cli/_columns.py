@@ -5,11 +5,12 @@ import warnings
 import numpy as np
 
 from ..preprocessing.column_checks import ISO_DATE, dates_among
-from ._tables import import_pandas, without_formula
+from ._tables import import_pandas, restore_integers, without_formula
 
 REMEDY = "choose numeric columns with --columns, or encode them"
 MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
 MANY_ROWS, DIFFERENT = 20, 0.9  # rows, and the share of different texts, that show what names rows
+YEARS = 1800, 2100  # between which consecutive whole numbers may be years
 
 
 def feature_columns(frame):
@@ -23,12 +24,34 @@ def feature_columns(frame):
 
 def select(frame, names, path):
     """Return the named columns, in that order; others are ignored."""
-    # As `CsvAppender` writes them.
-    frame = frame.rename(columns={without_formula(name): name for name in names})
+    frame = unquoted(frame, names)
     missing = [name for name in names if name not in frame]
     if missing:
         raise ValueError(f"{path} has no column {_quoted(missing)}; it has {_quoted(frame)}")
     return frame[list(names)]
+
+
+def unquoted(frame, names):
+    """Return a table with these names of columns where `CsvAppender` quoted them."""
+    return frame.rename(columns={without_formula(name): name for name in names})
+
+
+def ids(args):
+    """Return the columns that name the rows, one or none."""
+    return [] if args.id is None else [args.id]
+
+
+def left_out(args):
+    """Return the columns that the arguments leave out of a fit."""
+    return [*args.exclude, *ids(args)]
+
+
+def check_free(names, added, path):
+    """Raise an error if a table has columns with the names of those that an output adds."""
+    if taken := [name for name in added if name in names]:
+        raise ValueError(
+            f"{path} has a column {taken[0]!r}, which the output adds: rename the column"
+        )
 
 
 def numbers(frame, path, remedy=REMEDY):
@@ -52,6 +75,7 @@ def numbers(frame, path, remedy=REMEDY):
 
 def chosen_columns(frame, path, columns=None, exclude=()):
     """Return the named columns of a table, or all of them, without excluded ones."""
+    frame = unquoted(frame, [*(columns or ()), *exclude])
     names = feature_columns(frame) if columns is None else columns
     select(frame, exclude, path)
     frame = select(frame, [name for name in names if name not in exclude], path)
@@ -65,8 +89,8 @@ def chosen_columns(frame, path, columns=None, exclude=()):
         raise ValueError(f"no column of {path} is left")
     if columns is None and (found := [name for name in frame if names_rows(frame[name])]):
         warnings.warn(
-            f"columns of {path} that number or name the rows: {_quoted(found)}; leave them out by "
-            "--id or --exclude, unless their values mean something",
+            f"these columns of {path} seem to identify rows: {_quoted(found)}; exclude them with "
+            "--exclude, or one with --id, unless their values mean something",
             stacklevel=2,
         )
     return frame
@@ -75,14 +99,16 @@ def chosen_columns(frame, path, columns=None, exclude=()):
 def names_rows(column):
     """Return whether values are consecutive whole numbers, each once, or texts that hardly repeat.
 
-    Dates as texts may differ without being names.
+    Years, and dates as texts, may differ without being names.
     """
     known = column.dropna()
     if len(known) < MANY_ROWS:
         return False
     if known.dtype.kind in "iuf":
-        is_range = known.max() - known.min() == len(known) - 1
-        return bool(is_range and known.is_unique and (known % 1 == 0).all())
+        low, high = known.min().item(), known.max().item()  # Python's integers do not overflow
+        if high - low != len(known) - 1 or (YEARS[0] <= low and high <= YEARS[1]):
+            return False
+        return bool(known.is_unique and (known % 1 == 0).all())
     others = known[import_pandas().to_numeric(known, errors="coerce").isna()]
     texts = {value for value in others if isinstance(value, str)}
     return len(texts) > DIFFERENT * len(known) and not dates_among(texts)
@@ -100,29 +126,53 @@ def needs_table(frame):
 def with_dates(frame, schema=None):
     """Return a table in which texts are dates if all of a column are, in ISO 8601.
 
-    After a fit, its schema says which columns are dates, and which numbers with gaps need not be
-    whole, whatever these rows hold.
+    After a fit, its schema says which columns are dates, and which are integers, whatever these
+    rows hold.
     """
-    texts = [*frame.select_dtypes(exclude=["number", "bool"])]
     if schema is None:
-        return with_parsed(frame, texts)
-    dates = [column.name for column in schema.columns if column.role == "datetime"]
-    floats = [column.name for column in schema.columns if column.dtype.startswith("float")]
+        return with_parsed(frame, frame.select_dtypes(exclude=["number", "bool"]))
+    columns = schema.columns
+    floats = [column.name for column in columns if column.dtype.lower().startswith("float")]
     frame = frame.astype({name: float for name in frame.select_dtypes("Int64") if name in floats})
-    return with_parsed(frame, [name for name in texts if name in dates])
+    restore_integers(frame, [column.name for column in columns if "int" in column.dtype.lower()])
+    dates = [column.name for column in columns if column.role == "datetime"]
+    return with_parsed(frame, dates, are_dates=True)
 
 
-def with_parsed(frame, names):
-    """Return a table in which the texts of some columns are dates if all of a column are."""
-    pandas = import_pandas()
+def with_parsed(frame, names, are_dates=False):
+    """Return a table in which the texts of some columns are dates if all of a column are.
+
+    If they must be, because they were in a fit, others are an error.
+    """
     frame = frame.copy()
     for name in names:
         texts = frame[name].dropna()
-        if len(texts) and all(isinstance(t, str) and ISO_DATE.match(t) for t in texts):
-            dates = pandas.to_datetime(frame[name], errors="coerce", format="ISO8601")
-            if dates.notna().sum() == len(texts):
-                frame[name] = dates
+        if not len(texts) or not texts.map(type).eq(str).all():
+            continue
+        dates = parsed_dates(texts)
+        if dates.notna().all():
+            frame[name] = dates.reindex(frame.index)
+        elif are_dates:
+            row = dates.index[dates.isna()][0]
+            raise ValueError(
+                f"column {name!r} held dates in fit; now row {row + 1} holds {texts[row]!r}: write "
+                "all its dates as in 2024-12-31"
+            )
     return frame
+
+
+def parsed_dates(texts):
+    """Return texts in ISO 8601 as dates, and others as missing.
+
+    Where the UTC offset changes, as by summer time, dates are in local time without a zone.
+    """
+    pandas = import_pandas()
+    texts = texts.where(texts.map(lambda text: bool(ISO_DATE.match(text))))
+    try:
+        return pandas.to_datetime(texts, errors="coerce", format="ISO8601")
+    except ValueError:  # pandas has one offset for a column
+        local = texts.str.extract(r"(.{10}[^Z+-]*)", expand=False)
+        return pandas.to_datetime(local, errors="coerce", format="ISO8601")
 
 
 def numeric_columns(frame, path, columns=None, exclude=()):

@@ -3,6 +3,7 @@
 from ..conditional import FlowRegressor
 from ..density import ARCHITECTURES, GaussianizationDensity
 from ..ensemble._auto import AutoDensity
+from ..persistence.mixin import PersistenceMixin
 from ..persistence.model_file import load
 from ..table import TableDensity
 from ._tables import is_standard, one_line, standard_input
@@ -16,6 +17,7 @@ DENSITIES = tuple(ESTIMATORS.values())
 USES = (
     (FlowRegressor, "predicts a column: use skflows predict"),
     (DENSITIES, "is a density: use skflows score, or fit a column with skflows fit --target"),
+    (PersistenceMixin, "no command takes: use skflows.load in Python"),
 )
 
 

@@ -9,10 +9,14 @@ from ..conditional import FlowRegressor
 from ..ensemble import AutoDensity
 from ..table import TableDensity
 from ._columns import (
+    check_free,
     chosen_columns,
     complete_numbers,
+    ids,
+    left_out,
     needs_table,
     select,
+    unquoted,
     with_dates,
     with_parsed,
 )
@@ -57,7 +61,7 @@ def run_fit(args):
             start = time.perf_counter()
             interrupted = fit_with_progress(model, *data, callbacks=callbacks, method="_fit_chunks")
             return _finish(args, model, rows.shape, start, interrupted)
-    frame = chosen_columns(table.read(), args.data, args.columns, [*args.exclude, *args.id])
+    frame = chosen_columns(table.read(), args.data, args.columns, left_out(args))
     name = args.estimator or ("table" if needs_table(frame) else "nsf")
     model = _new_model(args, name)
     if name == "table":
@@ -144,6 +148,7 @@ def run_impute(args):
     random_state = check_random_state(args.random_state)
     with writing(args.output) as append:
         for batch in with_progress(table, args.output):
+            batch = unquoted(batch, names)
             frame = rows.of(batch)
             filled = model.impute(frame, args.method, random_state=random_state)
             n_gaps += int(frame.isna().sum().sum())
@@ -172,21 +177,24 @@ def run_predict(args):
     model = load_model(args, FlowRegressor, "density_")
     if model.n_outputs_ > 1:
         raise ValueError(f"{args.model} predicts {model.n_outputs_} columns; only one is possible")
+    labels, added = ids(args), ["mean", "median", "low", "high"]
+    check_free(labels, added, args.data)
     names, texts, dates = getattr(model, "feature_names_in_", None), [], []
     if names is not None and len(encoder := model.density_.encoder_) == 1:
         texts, dates = names[encoder[-1].is_text_], names[encoder[-1].is_date_]
-    table, n_rows = open_table(args.data, args.sep, args.decimal, [*texts, *args.id]), 0
-    needed = None if names is None else [*names, *args.id]
+    table = open_table(args.data, args.sep, args.decimal, texts, used=names, kept=labels)
+    needed, n_rows = None if names is None else [*names, *labels], 0
     with writing(args.output) as append:
         for batch in with_progress(table, args.output, needed):
-            named = select(batch, args.id, args.data)
-            X = batch.to_numpy()
-            if names is not None:
-                X = with_parsed(select(batch, names, args.data), dates)
+            named = select(batch, labels, args.data)
+            if names is None:
+                X = unquoted(batch, labels).drop(columns=labels).to_numpy()
+            else:
+                X = with_parsed(select(batch, names, args.data), dates, are_dates=True)
             distribution = model.predict_distribution(X)
-            columns = {"mean": distribution.mean(), "median": distribution.median()}
-            columns["low"], columns["high"] = model.predict_interval(X, args.coverage).T
-            append(named.assign(**columns))
+            low, high = model.predict_interval(X, args.coverage).T
+            columns = distribution.mean(), distribution.median(), low, high
+            append(named.assign(**dict(zip(added, columns, strict=True))))
             n_rows += len(X)
     if args.output:
         say(

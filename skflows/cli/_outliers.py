@@ -8,8 +8,11 @@ from ..persistence.atomic import replace_file
 from ..table import TableDensity
 from ._columns import (
     Gaps,
+    check_free,
     chosen_columns,
     complete_numbers,
+    ids,
+    left_out,
     needs_table,
     numbers,
     numeric_columns,
@@ -57,8 +60,10 @@ def run_outliers(args):
     known = None
     if args.reference is not None:
         known = read_table(args.reference, args.sep, args.decimal)
-    texts = [*texts_in(known), *args.id, *args.exclude]
-    source = open_table(args.data, args.sep, args.decimal, texts)
+    used = args.columns and [name for name in args.columns if name not in left_out(args)]
+    source = open_table(
+        args.data, args.sep, args.decimal, texts_in(known), used=used, kept=left_out(args)
+    )
     if source.exceeds(args.memory_limit):
         return flag_in_batches(args, source, known)
     table = source.read()
@@ -98,11 +103,8 @@ def texts_in(known):
 
 def judged_columns(args, table, known):
     """Return the columns of a table to judge rows by, and whether they need a density of tables."""
-    if taken := [name for name in ADDED if name in table]:
-        raise ValueError(
-            f"{args.data} has a column {taken[0]!r}, which the output adds: rename the column"
-        )
-    frame = chosen_columns(table, args.data, args.columns, [*args.exclude, *args.id])
+    check_free(table, ADDED, args.data)
+    frame = chosen_columns(table, args.data, args.columns, left_out(args))
     is_table = needs_table(frame)
     if known is not None:
         # Gaps of the reference alone are left out.
@@ -132,6 +134,7 @@ def find_outliers(args, table, frame, known, is_table=False):
     from ._findings import Findings
 
     started = time.perf_counter()
+    labels = select(table, ids(args), args.data).astype(str)
     detector = fitted_detector(args, known, is_table)
     if is_table:
         warn_of_unseen(unseen_categories(detector.models_[0].density.estimator_, frame))
@@ -150,7 +153,7 @@ def find_outliers(args, table, frame, known, is_table=False):
         fdr=args.fdr,
         detector=detector,
         frame=frame,
-        names=table[args.id[0]].astype(str) if args.id else None,
+        names=None if args.id is None else labels[args.id],
         n_left_out=len(table) - len(frame),
         left_out=[name for name in table if name not in frame],
         known=known,

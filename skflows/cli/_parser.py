@@ -63,7 +63,7 @@ def _add_fit(command):
         help="fit a regressor of this column of numbers, given the others, which may hold texts "
         "and gaps, for skflows predict; without it, fit a density of all columns",
     )
-    _add_columns(command)
+    _add_columns(command, "column that identifies the rows, to leave out")
     command.add_argument(
         "--max-iter",
         type=_arguments.positive,
@@ -161,7 +161,7 @@ def _add_impute(command):
         "-o",
         "--output",
         type=_arguments.table,
-        help="the same table, its known values as they are (default: print)",
+        help="the same table, its known values kept (default: print)",
     )
     command.add_argument(
         "--method",
@@ -195,7 +195,7 @@ def _add_outliers(command):
         metavar="F",
         help="largest fraction of false flags, on average (default: 0.05)",
     )
-    _add_columns(command)
+    _add_columns(command, "column that identifies the rows, to leave out; the report shows it")
     command.add_argument(
         "--memory-limit",
         type=_arguments.memory,
@@ -233,7 +233,7 @@ def _add_model(command):
     )
 
 
-def _add_columns(command):
+def _add_columns(command, id_text):
     command.add_argument(
         "--columns",
         type=_arguments.names,
@@ -243,12 +243,12 @@ def _add_columns(command):
     command.add_argument(
         "--exclude", type=_arguments.names, metavar="A,B", default=(), help="columns to leave out"
     )
-    _add_id(command, "column that names the rows, to leave out; a report gives it")
+    _add_id(command, id_text)
     _add_format(command)
 
 
 def _add_id(command, text):
-    command.add_argument("--id", nargs=1, metavar="COLUMN", default=(), help=text)
+    command.add_argument("--id", metavar="COLUMN", help=text)
 
 
 def _add_format(command):

@@ -7,7 +7,7 @@ from ..conditional import ConditionalDensity, FlowRegressor
 from ..conditional._density import default_flow
 from ..conditional._regressor import HELD_OUT, LEAST_ROWS
 from ..density import ARCHITECTURES
-from ._columns import chosen_columns, numbers, with_parsed
+from ._columns import chosen_columns, left_out, numbers, select, with_parsed
 from ._progress import checkpoints, fit_with_progress, time_limit_of
 from ._tables import check_writable, is_standard, read_table, say
 
@@ -29,11 +29,11 @@ def fit_target(args):
         )
     callbacks = checkpoints(args)
     table = read_table(args.data, args.sep, args.decimal)
-    X = chosen_columns(table, args.data, args.columns, [*args.exclude, *args.id, args.target])
+    X = chosen_columns(table, args.data, args.columns, [*left_out(args), args.target])
     names = list(X)
-    known = table[args.target].notna()
-    y = numbers(table.loc[known, [args.target]], args.data, TARGET)[args.target]
-    X = with_parsed(X[known], X.select_dtypes(exclude=["number", "bool"]))
+    target = select(table, [args.target], args.data).dropna()
+    y = numbers(target, args.data, TARGET)[args.target]
+    X = with_parsed(X.loc[target.index], X.select_dtypes(exclude=["number", "bool"]))
     model = FlowRegressor(ConditionalDensity(_flow(args)), random_state=args.random_state)
     if len(X) < LEAST_ROWS:
         model.set_params(calibration=HELD_OUT)  # since predict writes intervals

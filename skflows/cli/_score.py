@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 
 from ..table import TableDensity
-from ._columns import Gaps, numbers, select, with_dates
+from ._columns import Gaps, check_free, ids, numbers, select, unquoted, with_dates
 from ._model_files import load_model
 from ._progress import with_progress
 from ._tables import check_writable, open_table, say, writing
@@ -15,20 +15,26 @@ def run_score(args):
     """Score the rows of a CSV file by a stored density."""
     check_writable(args.output, args.model, args.data)
     model = load_model(args)
-    table = open_table(args.data, args.sep, args.decimal, [*texts_of(model), *args.id])
+    labels, added = ids(args), ["log_density", "outlier"]
+    check_free(labels, added, args.data)
+    names = getattr(model, "feature_names_in_", None)
+    texts = texts_of(model)
+    table = open_table(args.data, args.sep, args.decimal, texts, used=names, kept=labels)
     rows = (TableRows if isinstance(model, TableDensity) else NumberRows)(model, args.data)
     n_scored = n_outliers = 0
-    names = getattr(model, "feature_names_in_", None)
-    needed = None if names is None else [*names, *args.id]
+    needed = None if names is None else [*names, *labels]
     with writing(args.output) as append:
         for batch in with_progress(table, args.output, needed):
+            named = select(batch, labels, args.data)
+            if names is None:
+                batch = unquoted(batch, labels).drop(columns=labels)
             frame = rows.of(batch)
             scores = np.empty(0)
             if len(frame):
                 scores = model.score_samples(frame if names is not None else frame.values)
             outlier = scores < model.offset_
-            scored = frame.iloc[:, :0].assign(log_density=scores, outlier=outlier)
-            append(select(batch, args.id, args.data).join(scored).astype({"outlier": "Int64"}))
+            scored = frame.iloc[:, :0].assign(**dict(zip(added, (scores, outlier), strict=True)))
+            append(named.join(scored).astype({"outlier": "Int64"}))
             n_scored += len(scores)
             n_outliers += int(outlier.sum())
         rows.report()

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..callbacks._checkpoint import random_state_of
 from ..density import ARCHITECTURES, FlowDensity
-from ._columns import Gaps, numbers, numeric_columns, select
+from ._columns import Gaps, left_out, numbers, numeric_columns, select
 from ._progress import with_progress
 from ._tables import fit_bytes, import_pandas, is_standard
 
@@ -32,11 +32,11 @@ def stored_rows(args, table, model):
     folder = None if is_standard(args.output) else args.output.resolve().parent
     with tempfile.TemporaryFile(dir=folder) as file:
         names, gaps, held_out = None, Gaps(args.data), []
-        needed = args.columns and [*args.columns, *args.exclude, *args.id]
+        needed = args.columns and [*args.columns, *left_out(args)]
         for batch in with_progress(table, args.output, needed):
             if names is None:
                 first = f"the first {len(batch)} rows of {args.data}"
-                frame = numeric_columns(batch, first, args.columns, [*args.exclude, *args.id])
+                frame = numeric_columns(batch, first, args.columns, left_out(args))
                 names = [*frame]
                 n_rows = int(args.memory_limit / fit_bytes(len(names)))
                 if n_rows < LEAST_ROWS:

@@ -19,6 +19,10 @@ BATCH_ROWS, BATCH_VALUES = 2**17, 2**22  # at most, of a batch
 BLOCK = 2**20  # bytes that are decoded at once
 PARQUET = (".parquet", ".pq")
 PARTS = "part.*.parquet"  # an output of this name is a folder of such files, one of each batch
+GAPS = (  # texts that are missing values, as pandas has them
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
+    "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+)  # fmt: skip
 COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ": "lzma"}
 SEPARATORS = ",;\t|"
 N_SNIFFED, MAX_SNIFFED = 20, 2**16  # lines, and characters, that tell the separator
@@ -48,7 +52,7 @@ def import_parquet():
     return pyarrow.parquet
 
 
-def open_table(path, sep=None, decimal=None, texts=(), used=None):
+def open_table(path, sep=None, decimal=None, texts=(), used=None, kept=()):
     """Return a table, of which `batches` reads some rows at once. Errors say what is wrong.
 
     Parameters
@@ -62,8 +66,10 @@ def open_table(path, sep=None, decimal=None, texts=(), used=None):
     texts : sequence of str
         Columns that are texts, even if all of them could be numbers.
     used : sequence of str, optional
-        Columns whose values are used: others of a CSV file are texts, which are written as they are
-        read.
+        Columns whose values are used, by default all but `kept`. Others of a CSV file are texts,
+        which are written as they are read: ``NA`` is no gap in them.
+    kept : sequence of str
+        Columns that are not used, if `used` is not given.
     """
     import_pandas()
     files = [path]
@@ -81,7 +87,7 @@ def open_table(path, sep=None, decimal=None, texts=(), used=None):
         raise ValueError(f"{path} must have CSV files or Parquet files, and no others")
     if are_parquet[0]:
         return ParquetTable(path, files)
-    return CsvTable(path, files, sep, decimal, texts, used)
+    return CsvTable(path, files, sep, decimal, texts, used, kept)
 
 
 def natural_order(path):
@@ -196,7 +202,7 @@ class ParquetTable(FileTable):
 class CsvTable(FileTable):
     """A table in CSV files."""
 
-    def __init__(self, path, files, sep, decimal, texts, used):
+    def __init__(self, path, files, sep, decimal, texts, used, kept):
         self.path = path
         self.fraction = 0.0
         self.files = []
@@ -209,12 +215,15 @@ class CsvTable(FileTable):
         self.size = sum(file.n_bytes for file in self.files)
         self.n_rows = sum(file.n_lines - 1 for file in self.files)
         rows = csv.reader(io.StringIO(first.head), delimiter=self.sep)
-        header = next(rows, [])
-        self.n_columns = max(1, len(header))
-        used = header if used is None else [*used, *map(without_formula, used)]
-        others = set(header).difference(used)
-        self.texts = dict.fromkeys([*texts, *others], str)
+        self.n_columns = max(1, len(next(rows, [])))
+        self.texts, self.kept = as_written(texts), as_written(kept)
+        self.used = None if used is None else as_written(used)
         self.names = None
+
+    def read(self):
+        frame = super().read()
+        restore_integers(frame)
+        return frame
 
     def batches(self, n_rows, columns=None):
         pandas = import_pandas()
@@ -222,7 +231,6 @@ class CsvTable(FileTable):
         for file in self.files:
             for frame in self._frames(file, n_rows):
                 self._check(frame, file)
-                restore_integers(frame)
                 frame.index = pandas.RangeIndex(start, start + len(frame))
                 start += len(frame)
                 read = n_bytes + file.n_bytes * file.fraction_read()
@@ -234,10 +242,21 @@ class CsvTable(FileTable):
             raise ValueError(f"{self.path} has column names but no rows")
 
     def _frames(self, file, n_rows):
-        settings = {"sep": self.sep, "decimal": self.decimal, "dtype": self.texts}
-        with reading(file.path, "CSV"), file.open() as text:
-            found = import_pandas().read_csv(text, **settings, chunksize=n_rows)
-            yield from [found] if n_rows is None else found
+        read_csv = import_pandas().read_csv
+        with reading(file.path, "CSV"):
+            with file.open() as text:
+                names = set(read_csv(text, sep=self.sep, nrows=0))
+            kept = self.kept & names if self.used is None else names - self.used
+            settings = {
+                "sep": self.sep,
+                "decimal": self.decimal,
+                "dtype": dict.fromkeys(self.texts | kept, str),
+                "na_values": {name: [""] if name in kept else GAPS for name in names},
+                "keep_default_na": False,
+            }
+            with file.open() as text:
+                found = read_csv(text, **settings, chunksize=n_rows)
+                yield from [found] if n_rows is None else found
 
     def _check(self, frame, file):
         """Raise an error for rows that were not read as they were meant."""
@@ -261,9 +280,12 @@ class CsvTable(FileTable):
             raise ValueError(f"{file.path} has other columns than {self.files[0].path}")
 
 
-def restore_integers(frame):
-    """Make whole numbers with gaps, which pandas reads as floats, integers again."""
-    for name in frame.select_dtypes("float"):
+def restore_integers(frame, names=slice(None)):
+    """Make whole numbers with gaps, which pandas reads as floats, integers again.
+
+    In a batch, only columns that are known to be integers are given: its rows may not show it.
+    """
+    for name in frame.loc[:, names].select_dtypes("float"):
         known = frame[name].dropna()
         if 0 < len(known) < len(frame) and (known % 1 == 0).all() and known.abs().max() < 2**53:
             frame[name] = frame[name].astype("Int64")
@@ -396,6 +418,7 @@ class CsvAppender:
 
     def __call__(self, frame):
         frame = frame.rename(columns=without_formula)
+        restore_integers(frame)
         for name in frame.select_dtypes(exclude="number"):
             frame[name] = frame[name].map(without_formula)
         frame.to_csv(self.file, index=False, header=not self.is_begun)
@@ -439,7 +462,6 @@ def arrow_table(frame, schema=None):
     """Return rows as an Arrow table, with the types of earlier ones if there are any."""
     from pyarrow import Table
 
-    # Whole numbers with gaps are floats in pandas.
     try:
         return Table.from_pandas(frame, schema, preserve_index=False)
     except (TypeError, ValueError) as error:
@@ -461,6 +483,11 @@ def without_formula(cell):
     except ValueError:
         return f"'{cell}"
     return cell
+
+
+def as_written(names):
+    """Return the names of columns, and those under which `CsvAppender` writes them."""
+    return {*names, *map(without_formula, names)}
 
 
 def is_standard(path):

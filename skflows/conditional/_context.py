@@ -111,22 +111,24 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
                 )
 
     def _names(self):
-        return getattr(self, "feature_names_in_", np.arange(self.n_features_in_))
+        return getattr(self, "feature_names_in_", np.arange(self.n_features_in_, dtype=object))
 
     def _validated(self, X, reset):
         """Return the columns of numbers and dates as floats, and those of categories as texts."""
         table = X = X.toarray() if self.accept_sparse and issparse(X) else X
         kwargs = {"dtype": None, "ensure_all_finite": False, "reset": reset}
-        dtypes = getattr(X, "dtypes", None)
-        if hasattr(dtypes, "items"):  # pandas would look for a dtype of dates and numbers alike
-            dates = [name for name, dtype in dtypes.items() if dtype.kind == "M"]
-            X = X.astype(dict.fromkeys(dates, object))
+        # A common dtype with numbers, which there may be, would make dates numbers.
+        columns = zip(getattr(X, "columns", ()), kinds_of(X), strict=False)
+        if others := [name for name, kind in columns if kind.startswith(("date", "categor"))]:
+            if hasattr(X, "with_columns"):  # polars
+                X = X.with_columns(type(X[n])(n, X[n].to_list(), dtype=object) for n in others)
+            else:
+                X = X.astype(dict.fromkeys(others, object))
         X = checked_data(self, X, name="ConditionalDensity", **kwargs)
         if X.dtype.kind == "M":
             X = X.astype("datetime64[us]").astype(object)
         if reset:
-            kinds = [str(dtype).lower() for dtype in getattr(table, "dtypes", [])]
-            by_dtype = [kind.startswith(("categor", "bool")) for kind in kinds]
+            by_dtype = [kind.startswith(("categor", "bool")) for kind in kinds_of(table)]
             self.is_category_ = np.array(by_dtype or X.shape[1] * [X.dtype.kind == "b"])
             if X.dtype.kind not in "biuf":
                 self.is_category_ |= [any(map(is_text, column)) for column in X.T]
@@ -144,7 +146,10 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
             self.is_text_[self.is_category_] = [
                 any(isinstance(value, str) for value in column) for column in categories.T
             ]
-            for name, column in zip(self._names()[self.is_category_], categories.T, strict=True):
+            kinds = np.array(kinds_of(table) or X.shape[1] * [""])
+            is_plain = ~np.char.startswith(kinds, "categor")[self.is_category_]
+            names = self._names()[self.is_category_]
+            for name, column in zip(names[is_plain], categories.T[is_plain], strict=True):
                 warn_of_dates(name, [value for value in column if isinstance(value, str)])
         names, is_number = self._names(), ~(self.is_category_ | self.is_date_)
         numbers = as_numbers(X[:, is_number], names[is_number])
@@ -156,6 +161,11 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.input_tags.categorical = True
         return tags
+
+
+def kinds_of(table):
+    """Return the dtypes of a DataFrame as lower-case texts; an array has none."""
+    return [str(dtype).lower() for dtype in getattr(table, "dtypes", [])]
 
 
 def is_text(value):
@@ -170,7 +180,8 @@ def is_missing(value):
 
 def is_date(value):
     """Whether a value is a date, or a date and time, whatever its library."""
-    return hasattr(value, "toordinal") and not is_missing(value)
+    is_like_one = hasattr(value, "toordinal") or isinstance(value, np.datetime64)
+    return is_like_one and not is_missing(value)
 
 
 def date_parts(column, name):
@@ -188,8 +199,11 @@ def as_day(value, name):
         return np.nan
     if not is_date(value):
         raise ValueError(
-            f"Column {name!r} of X holds {value!r} among dates: convert it by pandas.to_datetime."
+            f"Column {name!r} of X holds {np.array(value).item()!r} among dates: convert it by "
+            "pandas.to_datetime."
         )
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").item()
     return value.toordinal() + sum(getattr(value, unit, 0) / n for unit, n in CLOCK.items())
 
 

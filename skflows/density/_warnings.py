@@ -30,7 +30,7 @@ def warn_of_dates(name, texts):
     if found := dates_among(texts):
         warn_user(
             f"The column {name!r} holds dates as texts, such as {' and '.join(map(repr, found))}, "
-            "which are taken for categories: convert it by pandas.to_datetime, or write all dates "
-            "of a file as in 2024-12-31.",
+            "which are taken for categories: convert it by pandas.to_datetime or, in a file, write "
+            "all dates as in 2024-12-31.",
             ColumnWarning,
         )

@@ -65,6 +65,13 @@ class RowCodec:
         names = self.names or list(range(len(columns)))
         return write_frame(columns, names, self.library, self.dtype)
 
+    def texts(self):
+        """Yield the name of each column of texts, with the different ones."""
+        names = self.names or range(len(self.like))
+        for name, like, levels in zip(names, self.like, self.levels, strict=True):
+            if like.role == "text":
+                yield name, levels
+
     def codes(self, rows):
         """Return numbers for rows: numeric columns as they are, the values of others numbered.
 

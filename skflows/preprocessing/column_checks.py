@@ -19,7 +19,19 @@ NEAR_MEAN = 0.1  # standard deviations between that value and the mean of the ot
 ON_LATTICE = 1e-3  # distance to a whole number of gaps
 FAR_MORE_OFTEN = 5  # times as often as any other value, for a column without a lattice
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]|$)")
-DATE = re.compile(r"(\d{4}([./-])\d\d?\2\d\d?|\d\d?([./-])\d\d?\3(\d{4}|\d\d))([T ]|$)")
+DAY, MONTH = "(0?[1-9]|[12][0-9]|3[01])", "(0?[1-9]|1[0-2])"
+YEAR = r"(\d{4}|(?<=\d\d.\d\d.)\d\d)"  # of two digits only if day and month have two too
+DATE = re.compile(
+    "|".join(
+        f"{first}[{sep}]{second}[{sep}]{third}([T ]|$)"
+        for sep in "./-"
+        for first, second, third in (
+            (r"\d{4}", MONTH, DAY),
+            (DAY, MONTH, YEAR),
+            (MONTH, DAY, YEAR),
+        )
+    )
+)
 
 
 class ColumnWarning(UserWarning):
