@@ -212,7 +212,8 @@ def test_a_bound_that_was_guessed():
     zero = pd.DataFrame({"x": [0.0]})
     own = quick().fit(table)
     assert own.columns_["kind"].tolist() == ["bounded"]
-    assert own.score_samples(zero) == -np.inf
+    with pytest.warns(UserWarning, match="0 in column 'x', .* numbers strictly between 0 and inf"):
+        assert own.score_samples(zero) == -np.inf
     named = quick(columns={"x": ("atoms", [0.0], 0, None)}).fit(table)
     assert 0 < np.exp(named.score_samples(zero)[0]) < 0.1
 
@@ -559,6 +560,9 @@ def test_errors_of_fit(table, make, message):
         (lambda d, t: d.score_samples(t.assign(since="2024-01-01")), "to_datetime"),
         (lambda d, t: d.predict_proba("size", t), "quantile"),
         (lambda d, t: d.quantile("sex", t), "predict_proba"),
+        (lambda d, t: d.quantile("since", t), r"use sample\(given=...\) .* impute"),
+        (lambda d, t: d.predict_proba("since", t), r"use sample\(given=...\) .* impute"),
+        (lambda d, t: d.levels("since"), r"use sample\(given=...\) .* impute"),
         (lambda d, t: d.quantile("size", t, 1.5), "between 0 and 1"),
         (lambda d, t: d.impute(t, "guess"), "choose"),
         (lambda d, t: d.impute(t, "mean", n_draws=3), "draw"),
@@ -568,6 +572,27 @@ def test_errors_of_fit(table, make, message):
 def test_errors_of_questions(density, table, ask, message):
     with pytest.raises(ValueError, match=message):
         ask(density, table)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("visits", -2.0, "-2 in column 'visits', .* in steps of 1 between 0 and inf"),
+        ("age", 494000.5, "494000.5 in column 'age', .* in steps of 1 between"),
+    ],
+)
+def test_impossible_values_have_no_density_but_a_warning(density, table, name, value, why):
+    rows = table[:4].astype({name: float})
+    expected = density.score_samples(rows)
+    rows.loc[rows.index[1:3], name] = value
+    with pytest.warns(UserWarning, match=why) as caught:
+        scores = density.score_samples(rows)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert np.isneginf(scores).tolist() == [False, True, True, False]
+    assert scores[[0, 3]] == pytest.approx(expected[[0, 3]])
+    with pytest.warns(UserWarning, match=why):
+        assert np.isneginf(density.marginal([name]).score_samples(rows[[name]])[1:3]).all()
 
 
 def test_unfitted():
