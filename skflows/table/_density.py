@@ -18,7 +18,7 @@ from ..density._threads import fork_safe
 from ..density._warnings import warn_user
 from ..ensemble._mixture import mixture_weights, weighted_members
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
-from ..preprocessing.validation import validate_weight
+from ..preprocessing.validation import check_different_names, validate_weight
 from ._columns import Schema
 from ._frames import fill_frame, is_frame, read_frame, rows_of, write_frame
 from ._parts import ROWS_AT_ONCE, Rows
@@ -385,6 +385,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
                 from sklearn.utils import check_array
 
                 X = check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=0)
+            check_different_names(X)
             validate_data(self, X, reset=reset, skip_check_array=True)
             frame = read_frame(X)
         if not len(frame) or (reset and len(frame) < 2):
