@@ -17,6 +17,7 @@ import skflows
 from skflows import AutoDensity, DensityOutlierDetector, TableDensity, TableImputer
 from skflows.inspection import ConditionalDensityDisplay, SamplesDisplay
 from skflows.outlier._tables import RowCodec, needs_table_density
+from skflows.preprocessing.column_checks import ColumnWarning
 from skflows.table import _components, _latent_classes, _parts
 from skflows.table._columns import Schema, decide, lattice_of
 from skflows.table._frames import Column, read_frame, write_frame
@@ -703,6 +704,20 @@ def test_outlier_detector(table):
     assert found.iloc[0].idxmin() in ("x", "side")
     copy = pickle.loads(pickle.dumps(detector))
     assert (copy.score_samples(frame[:5]) == detector.score_samples(frame[:5])).all()
+
+
+def test_names_of_rows_are_pointed_out(table):
+    """A category of each row, which a density of rare categories takes."""
+    frame = table[["size", "sex"]].assign(id=[f"row {i}" for i in range(len(table))])
+    detector = DensityOutlierDetector(quick(handle_unknown="rare", max_iter=1), calibration=None)
+    with pytest.warns(ColumnWarning, match="number or name the rows: 'id'; leave them out, unless"):
+        detector.fit(frame)
+
+
+@pytest.mark.parametrize("estimator", [TableDensity(), DensityOutlierDetector(TableDensity())])
+def test_columns_of_one_name(estimator, table):
+    with pytest.raises(ValueError, match="X has more than one column 'size'; rename them"):
+        estimator.fit(table[["size", "sex", "size"]])
 
 
 def test_dependence(density, table):

@@ -4,12 +4,12 @@ import warnings
 
 import numpy as np
 
-from ..preprocessing.column_checks import ISO_DATE, dates_among
+from ..density._warnings import warn_of_row_names
+from ..preprocessing.column_checks import ISO_DATE
 from ._tables import import_pandas, without_formula
 
 REMEDY = "choose numeric columns with --columns, or encode them"
 MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
-MANY_ROWS, DIFFERENT = 20, 0.9  # rows, and the share of different texts, that show what names rows
 
 
 def feature_columns(frame):
@@ -63,29 +63,9 @@ def chosen_columns(frame, path, columns=None, exclude=()):
         frame = frame.drop(columns=empty)
     if not frame.columns.size:
         raise ValueError(f"no column of {path} is left")
-    if columns is None and (found := [name for name in frame if names_rows(frame[name])]):
-        warnings.warn(
-            f"columns of {path} that number or name the rows: {_quoted(found)}; leave them out by "
-            "--id or --exclude, unless their values mean something",
-            stacklevel=2,
-        )
+    if columns is None:
+        warn_of_row_names({name: frame[name].dropna().to_numpy() for name in frame}, path)
     return frame
-
-
-def names_rows(column):
-    """Return whether values are consecutive whole numbers, each once, or texts that hardly repeat.
-
-    Dates as texts may differ without being names.
-    """
-    known = column.dropna()
-    if len(known) < MANY_ROWS:
-        return False
-    if known.dtype.kind in "iuf":
-        is_range = known.max() - known.min() == len(known) - 1
-        return bool(is_range and known.is_unique and (known % 1 == 0).all())
-    others = known[import_pandas().to_numeric(known, errors="coerce").isna()]
-    texts = {value for value in others if isinstance(value, str)}
-    return len(texts) > DIFFERENT * len(known) and not dates_among(texts)
 
 
 def needs_table(frame):
