@@ -418,6 +418,7 @@ def test_texts_dates_and_gaps_are_modelled(folder, capsys):
     out, err = capsys.readouterr()
     assert "TableDensity fitted to 40 rows of 7 columns" in out
     assert "without a value are left out: 'empty'" in err
+    assert "texts and gaps to 40 rows of 7 columns, which takes up to a minute (--quick" in err
     assert run("score m.skflows holes.csv -o scores.csv") == 0
     scores = pd.read_csv("scores.csv")
     assert scores.notna().all(axis=None)
@@ -425,6 +426,10 @@ def test_texts_dates_and_gaps_are_modelled(folder, capsys):
     assert run("score m.skflows digits.csv -o scores.csv") == 0
     assert np.isfinite(pd.read_csv("scores.csv")["log_density"]).all()
     assert "'species' has 1 values that the fit has not seen" in capsys.readouterr().err
+    table[:2].assign(n=2.5).to_csv("halves.csv", index=False)
+    assert run("score m.skflows halves.csv -o scores.csv") == 0
+    assert np.isneginf(pd.read_csv("scores.csv")["log_density"]).all()
+    assert "X has 2.5 in column 'n', which is impossible" in capsys.readouterr().err
     assert run("sample m.skflows -n 20 -o drawn.csv --random-state 0") == 0
     drawn = pd.read_csv("drawn.csv")
     assert set(drawn["species"]) == {"setosa", "virginica"}
