@@ -19,10 +19,11 @@ import pytest
 
 import skflows
 from skflows import AutoDensity, DensityOutlierDetector, MAFDensity, NSFDensity, TableDensity
-from skflows.cli import _columns, _demo, _main, _model_files, _models, _score, _tables
+from skflows.cli import _demo, _main, _model_files, _models, _score, _tables
 from skflows.cli._progress import n_jobs_for
 from skflows.density import ARCHITECTURES, FlowDensity
 from skflows.ensemble import _portfolio
+from skflows.preprocessing.column_checks import names_rows
 from skflows.table._components import components
 
 NAMES = ["width", "height", "weight, kg"]
@@ -419,6 +420,7 @@ def test_texts_dates_and_gaps_are_modelled(folder, capsys):
     out, err = capsys.readouterr()
     assert "TableDensity fitted to 40 rows of 7 columns" in out
     assert "without a value are left out: 'empty'" in err
+    assert "texts and gaps to 40 rows of 7 columns, which takes up to a minute (--quick" in err
     assert run("score m.skflows holes.csv -o scores.csv") == 0
     scores = pd.read_csv("scores.csv")
     assert scores.notna().all(axis=None)
@@ -426,6 +428,10 @@ def test_texts_dates_and_gaps_are_modelled(folder, capsys):
     assert run("score m.skflows digits.csv -o scores.csv") == 0
     assert np.isfinite(pd.read_csv("scores.csv")["log_density"]).all()
     assert "'species' has 1 values that the fit has not seen" in capsys.readouterr().err
+    table[:2].assign(n=2.5).to_csv("halves.csv", index=False)
+    assert run("score m.skflows halves.csv -o scores.csv") == 0
+    assert np.isneginf(pd.read_csv("scores.csv")["log_density"]).all()
+    assert "X has 2.5 in column 'n', which is impossible" in capsys.readouterr().err
     assert run("sample m.skflows -n 20 -o drawn.csv --random-state 0") == 0
     drawn = pd.read_csv("drawn.csv")
     assert set(drawn["species"]) == {"setosa", "virginica"}
@@ -518,7 +524,7 @@ def test_columns_that_name_the_rows_are_pointed_out(folder, capsys):
     ],
 )
 def test_columns_that_seem_to_identify_rows(column, names):
-    assert _columns.names_rows(pd.Series(column)) == names
+    assert names_rows(pd.Series(column).dropna().to_numpy()) == names
 
 
 def test_parquet_round_trip(folder):

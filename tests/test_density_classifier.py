@@ -294,6 +294,15 @@ def test_rows_that_calibrate_a_table_share_categories_alone():
     )
 
 
+def test_rows_without_a_class():
+    X, y, _ = blobs(20)
+    for missing in (None, np.nan, pd.NA):
+        labels = np.where(np.arange(len(y)) == 3, missing, y.astype(str).astype(object))
+        for given in (labels, pd.Series(labels)):
+            with pytest.raises(ValueError, match="Input y contains NaN or None"):
+                gaussians().fit(X, given)
+
+
 def test_too_few_rows_of_a_class():
     X, y, _ = blobs(20)
     y[0] = 7

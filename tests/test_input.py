@@ -46,6 +46,7 @@ def with_entry(value):
 INVALID = {
     "nan": (with_entry(np.nan), ValueError, r"Input X contains NaN(.|\n)*impute"),
     "missing": (FRAME.mask(FRAME > 1), ValueError, r"Input X contains NaN(.|\n)*impute"),
+    "names": (FRAME.set_axis(["a", "a"], axis=1), ValueError, "more than one column 'a'; rename"),
     "inf": (with_entry(np.inf), ValueError, "Input X contains infinity"),
     "-inf": (with_entry(-np.inf), ValueError, "Input X contains infinity"),
     "strings": ([["a", "b"], ["c", "d"]], ValueError, "'a'.*OrdinalEncoder"),

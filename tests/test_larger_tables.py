@@ -210,6 +210,8 @@ def test_reading_parquet_keeps_no_more_than_a_batch_in_memory(tmp_path):
         ({"a.parquet": "PAR1"}, "a.parquet is not a Parquet file: "),
         ({"year=1/a.csv": "x,y\n1,2\n"}, "tables has Hive partitions, such as 'year=1'"),
         ({"a.csv": "x,y\n"}, "tables has column names but no rows"),
+        ({"a.csv": "x,y,x\n1,2,3\n"}, "a.csv has more than one column 'x'; rename them"),
+        ({"a.csv": "x,x.1\n1,2\n", "b.csv": "x,x\n1,2\n"}, "b.csv has more than one column 'x'"),
     ],
 )
 def test_folder_that_is_no_table_is_an_error(files, message, folder, capsys):

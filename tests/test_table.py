@@ -17,6 +17,7 @@ import skflows
 from skflows import AutoDensity, DensityOutlierDetector, TableDensity, TableImputer
 from skflows.inspection import ConditionalDensityDisplay, SamplesDisplay
 from skflows.outlier._tables import RowCodec, needs_table_density
+from skflows.preprocessing.column_checks import ColumnWarning
 from skflows.table import _components, _latent_classes, _parts
 from skflows.table._columns import Schema, decide, lattice_of
 from skflows.table._frames import Column, read_frame, write_frame
@@ -223,7 +224,8 @@ def test_a_bound_that_was_guessed():
     zero = pd.DataFrame({"x": [0.0]})
     own = quick().fit(table)
     assert own.columns_["kind"].tolist() == ["bounded"]
-    assert own.score_samples(zero) == -np.inf
+    with pytest.warns(UserWarning, match="0 in column 'x', .* numbers strictly between 0 and inf"):
+        assert own.score_samples(zero) == -np.inf
     named = quick(columns={"x": ("atoms", [0.0], 0, None)}).fit(table)
     assert 0 < np.exp(named.score_samples(zero)[0]) < 0.1
 
@@ -590,6 +592,9 @@ def test_errors_of_fit(table, make, message):
         (lambda d, t: d.score_samples(t.assign(since="2024-01-01")), "to_datetime"),
         (lambda d, t: d.predict_proba("size", t), "quantile"),
         (lambda d, t: d.quantile("sex", t), "predict_proba"),
+        (lambda d, t: d.quantile("since", t), r"use sample\(given=...\) .* impute"),
+        (lambda d, t: d.predict_proba("since", t), r"use sample\(given=...\) .* impute"),
+        (lambda d, t: d.levels("since"), r"use sample\(given=...\) .* impute"),
         (lambda d, t: d.quantile("size", t, 1.5), "between 0 and 1"),
         (lambda d, t: d.impute(t, "guess"), "choose"),
         (lambda d, t: d.impute(t, "mean", n_draws=3), "draw"),
@@ -599,6 +604,27 @@ def test_errors_of_fit(table, make, message):
 def test_errors_of_questions(density, table, ask, message):
     with pytest.raises(ValueError, match=message):
         ask(density, table)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("visits", -2.0, "-2 in column 'visits', .* in steps of 1 between 0 and inf"),
+        ("age", 494000.5, "494000.5 in column 'age', .* in steps of 1 between"),
+    ],
+)
+def test_impossible_values_have_no_density_but_a_warning(density, table, name, value, why):
+    rows = table[:4].astype({name: float})
+    expected = density.score_samples(rows)
+    rows.loc[rows.index[1:3], name] = value
+    with pytest.warns(UserWarning, match=why) as caught:
+        scores = density.score_samples(rows)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert np.isneginf(scores).tolist() == [False, True, True, False]
+    assert scores[[0, 3]] == pytest.approx(expected[[0, 3]])
+    with pytest.warns(UserWarning, match=why):
+        assert np.isneginf(density.marginal([name]).score_samples(rows[[name]])[1:3]).all()
 
 
 def test_unfitted():
@@ -709,6 +735,20 @@ def test_outlier_detector(table):
     assert found.iloc[0].idxmin() in ("x", "side")
     copy = pickle.loads(pickle.dumps(detector))
     assert (copy.score_samples(frame[:5]) == detector.score_samples(frame[:5])).all()
+
+
+def test_names_of_rows_are_pointed_out(table):
+    """A category of each row, which a density of rare categories takes."""
+    frame = table[["size", "sex"]].assign(id=[f"row {i}" for i in range(len(table))])
+    detector = DensityOutlierDetector(quick(handle_unknown="rare", max_iter=1), calibration=None)
+    with pytest.warns(ColumnWarning, match="identify rows: 'id'; leave them out, unless"):
+        detector.fit(frame)
+
+
+@pytest.mark.parametrize("estimator", [TableDensity(), DensityOutlierDetector(TableDensity())])
+def test_columns_of_one_name(estimator, table):
+    with pytest.raises(ValueError, match="X has more than one column 'size'; rename them"):
+        estimator.fit(table[["size", "sex", "size"]])
 
 
 def test_dependence(density, table):

@@ -4,13 +4,12 @@ import warnings
 
 import numpy as np
 
-from ..preprocessing.column_checks import ISO_DATE, dates_among
+from ..density._warnings import warn_of_row_names
+from ..preprocessing.column_checks import ISO_DATE
 from ._tables import import_pandas, restore_integers, without_formula
 
 REMEDY = "choose numeric columns with --columns, or encode them"
 MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
-MANY_ROWS, DIFFERENT = 20, 0.9  # rows, and the share of different texts, that show what names rows
-YEARS = 1800, 2100  # between which consecutive whole numbers may be years
 
 
 def feature_columns(frame):
@@ -87,31 +86,9 @@ def chosen_columns(frame, path, columns=None, exclude=()):
         frame = frame.drop(columns=empty)
     if not frame.columns.size:
         raise ValueError(f"no column of {path} is left")
-    if columns is None and (found := [name for name in frame if names_rows(frame[name])]):
-        warnings.warn(
-            f"these columns of {path} seem to identify rows: {_quoted(found)}; exclude them with "
-            "--exclude, or one with --id, unless their values mean something",
-            stacklevel=2,
-        )
+    if columns is None:
+        warn_of_row_names({name: frame[name].dropna().to_numpy() for name in frame}, path)
     return frame
-
-
-def names_rows(column):
-    """Return whether values are consecutive whole numbers, each once, or texts that hardly repeat.
-
-    Years, and dates as texts, may differ without being names.
-    """
-    known = column.dropna()
-    if len(known) < MANY_ROWS:
-        return False
-    if known.dtype.kind in "iuf":
-        low, high = known.min().item(), known.max().item()  # Python's integers do not overflow
-        if high - low != len(known) - 1 or (YEARS[0] <= low and high <= YEARS[1]):
-            return False
-        return bool(known.is_unique and (known % 1 == 0).all())
-    others = known[import_pandas().to_numeric(known, errors="coerce").isna()]
-    texts = {value for value in others if isinstance(value, str)}
-    return len(texts) > DIFFERENT * len(known) and not dates_among(texts)
 
 
 def needs_table(frame):

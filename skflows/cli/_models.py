@@ -71,8 +71,11 @@ def run_fit(args):
         frame = complete_numbers(frame, args.data, args.columns and [*frame])
     if "n_jobs" in model.get_params():
         model.set_params(n_jobs=n_jobs_for(model.time_limit))
-    if isinstance(model, MIXTURES) and model.time_limit is None and frame.size > MANY_VALUES:
-        announce(frame, "many densities", "may take minutes")
+    if isinstance(model, MIXTURES) and model.time_limit is None:
+        if frame.size > MANY_VALUES:
+            announce(frame, "many densities", "may take minutes")
+        elif name == "table":
+            announce(frame, "a density of texts and gaps", "takes up to a minute")
     start = time.perf_counter()
     interrupted = fit_with_progress(model, frame, callbacks=callbacks)
     return _finish(args, model, frame.shape, start, interrupted)

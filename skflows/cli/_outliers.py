@@ -1,6 +1,7 @@
 """The command ``skflows outliers``: which rows of a table are odd, how surely, and why."""
 
 import time
+import warnings
 
 import numpy as np
 
@@ -232,7 +233,9 @@ def fitted_detector(args, known, is_table):
         fdr=args.fdr,
         random_state=args.random_state,
     )
-    return detector.fit(known)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "columns that number or name")  # as was said of the file
+        return detector.fit(known)
 
 
 def oddest_first(scores, p_values, outlier):

@@ -124,7 +124,7 @@ def doubts_about(found):
             f"There are only {len(found.scores)} rows: on such small tables the curve behind the "
             "p-values is little more than a guess."
         )
-    if doubt := doubt_about_bulk(found.p_values):
+    if doubt := doubt_about_bulk(found.p_values, bool(found.frame.isna().any(axis=None))):
         doubts.append(doubt)
     if found.reference is None and found.outlier.any():
         doubts.append(
@@ -289,7 +289,7 @@ def uniformity(p_values):
     )
 
 
-def doubt_about_bulk(p_values):
+def doubt_about_bulk(p_values, has_gaps=False):
     """Return a doubt if the p-values of most rows are not those of inliers, as text or ""."""
     bulk = p_values[p_values > BULK]
     if len(bulk) < 2:
@@ -297,10 +297,16 @@ def doubt_about_bulk(p_values):
     test = stats.kstest((bulk - BULK) / (1 - BULK), "uniform")
     if test.pvalue >= SUSPICIOUS or test.statistic < HARMLESS:
         return ""
+    cause = (
+        "Missing values are a likely cause: scores of rows with different gaps have different "
+        "scales. Rank by score among rows with the same gaps, or fill them in by skflows impute "
+        "first."
+        if has_gaps
+        else "The rows may be few, repeated, or different from those of the fit as a whole."
+    )
     return (
         "The number of flags is doubtful: the p-values of ordinary rows are not uniform "
-        f"(p = {test.pvalue:.1g}). The rows may be few, repeated, or different from those of the "
-        "fit as a whole."
+        f"(p = {test.pvalue:.1g}). {cause}"
     )
 
 

@@ -27,6 +27,7 @@ from ..preprocessing.sklearn_compat import (
     safe_indexing,
 )
 from ..preprocessing.validation import (
+    check_different_names,
     checked_data,
     row_shape,
     uneven,
@@ -191,6 +192,12 @@ class DensityClassifier(
         if y is None:
             raise ValueError("DensityClassifier requires y to be passed, but the target y is None.")
         X = self._validated(X, reset=True)
+        labels = np.asarray(y)
+        if labels.dtype.kind == "O":  # whose errors scikit-learn raises without a name
+            from ._context import is_missing  # takes long to import
+
+            if any(map(is_missing, labels.ravel())):
+                raise ValueError("Input y contains NaN or None: drop the rows without a class.")
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         y = column_or_1d(y, warn=True)
@@ -261,6 +268,7 @@ class DensityClassifier(
     def _validated(self, X, reset):
         """Return X as an array, or as it is if it is a table with columns of its own."""
         if hasattr(X, "columns"):
+            check_different_names(X)
             return validate_data(self, X, reset=reset, skip_check_array=True)
         if takes_categories(self.estimator):
             return checked_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)

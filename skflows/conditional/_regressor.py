@@ -346,8 +346,10 @@ class FlowRegressor(
         check_is_fitted(self)
         if self.calibration_scores_ is None:
             raise ValueError(
-                "There are no calibration rows: fit with calibration=0.2, or take the "
-                "intervals of predict_distribution(X).interval, which are not calibrated."
+                f"There are no calibration rows: fit to at least {LEAST_ROWS} rows with "
+                "calibration='auto', or take the intervals of predict_distribution(X).interval, "
+                "which are not calibrated. (calibration=0.2 holds out a fifth of fewer rows too, "
+                "but coverage=0.9 needs 9 calibration rows.)"
             )
         return self.calibration_scores_[name]
 

@@ -3,7 +3,13 @@
 import sys
 import warnings
 
-from ..preprocessing.column_checks import ColumnWarning, column_problems, dates_among
+from ..preprocessing.column_checks import (
+    MAX_NAMED,
+    ColumnWarning,
+    column_problems,
+    dates_among,
+    names_rows,
+)
 
 INTERNAL = ("skflows.", "sklearn.", "contextlib", "joblib.")
 
@@ -23,6 +29,23 @@ def warn_of_columns(estimator, X, discrete):
         return  # a part of an estimator that has looked already: looking takes time
     for text in column_problems(X, discrete, getattr(estimator, "feature_names_in_", None)):
         warn_user(text, ColumnWarning)
+
+
+def warn_of_row_names(columns, path=None):
+    """Warn of columns that number or name the rows, in a dict of their known values.
+
+    The command gives the path of their file.
+    """
+    if found := [repr(str(name)) for name, values in columns.items() if names_rows(values)]:
+        more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
+        of, remedy = "X", "leave them out"
+        if path is not None:
+            of, remedy = path, "exclude them with --exclude, or one with --id"
+        warn_user(
+            f"these columns of {of} seem to identify rows: {', '.join(found[:MAX_NAMED])}{more}; "
+            f"{remedy}, unless their values mean something",
+            ColumnWarning,
+        )
 
 
 def warn_of_dates(name, texts):

@@ -24,7 +24,7 @@ from ..density._third_party import (
     weighted_if,
     with_verbose,
 )
-from ..density._warnings import warn_of_columns, warn_of_dates, warn_user
+from ..density._warnings import warn_of_columns, warn_of_dates, warn_of_row_names, warn_user
 from ..ensemble._auto import AutoDensity
 from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._mixture import MixtureMixin
@@ -32,6 +32,7 @@ from ..preprocessing.column_checks import ColumnWarning
 from ..preprocessing.dequantizer import discrete_columns
 from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit_context
 from ..preprocessing.validation import (
+    check_different_names,
     row_shape,
     uneven,
     validate_rows,
@@ -39,7 +40,7 @@ from ..preprocessing.validation import (
     weighted_rows,
 )
 from ..table import TableDensity
-from ..table._frames import is_frame
+from ..table._frames import is_frame, read_frame
 from ._calibration import NULLS, discoveries, equalized, least_p_value, pool_fold_scores
 from ._ensemble import OutlierEnsemble
 from ._explain import contributions, partners, reference_rows, with_base
@@ -351,8 +352,15 @@ class DensityOutlierDetector(
         """Return the rows of a table as an array of objects, and keep how to undo that."""
         if not is_frame(X):
             X = check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=2)
+        check_different_names(X)
         validate_data(self, X, skip_check_array=True)
         self._codec = RowCodec(X)
+        frame = read_frame(X)
+        if frame.names is not None:
+            named = zip(frame.names, frame.columns, strict=True)
+            warn_of_row_names(
+                {name: c.values[c.known] for name, c in named if c.role in ("number", "text")}
+            )
         return self._codec.rows(X)
 
     def _validated(self, X):

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.linalg import qr, solve_triangular
 
 from .dequantizer import smallest_gap
-from .validation import key_of, some_rows
+from .validation import first_non_number, key_of, some_rows
 
 CHECKED_VALUES = 2**20  # of a table: a sample of the rows shows what is wrong with all
 MANY_COLUMNS = 300  # beyond which a QR decomposition takes too long
@@ -17,6 +17,8 @@ MAX_NAMED = 5
 FEWEST = 5  # rows with a value that was filled in
 NEAR_MEAN = 0.1  # standard deviations between that value and the mean of the others
 ON_LATTICE = 1e-3  # distance to a whole number of gaps
+MANY_ROWS, DIFFERENT = 20, 0.9  # rows, and the share of different texts, that show what names rows
+YEARS = 1800, 2100  # between which consecutive whole numbers may be years
 FAR_MORE_OFTEN = 5  # times as often as any other value, for a column without a lattice
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]|$)")
 DAY, MONTH = "(0?[1-9]|[12][0-9]|3[01])", "(0?[1-9]|1[0-2])"
@@ -117,6 +119,24 @@ def fits_lattice(value, others):
         return None
     step = (value - others[0]) / gap
     return bool(abs(step - np.rint(step)) <= 10 * ON_LATTICE)
+
+
+def names_rows(values):
+    """Return whether values are consecutive whole numbers, each once, or texts that hardly repeat.
+
+    Years, and dates as texts, may differ without being names.
+    """
+    if len(values) < MANY_ROWS:
+        return False
+    if values.dtype.kind in "iuf":
+        low, high = values.min().item(), values.max().item()  # Python's integers do not overflow
+        if high - low != len(values) - 1 or (YEARS[0] <= low and high <= YEARS[1]):
+            return False
+        return bool((values % 1 == 0).all() and len(np.unique(values)) == len(values))
+    texts, least = {value for value in values if isinstance(value, str)}, DIFFERENT * len(values)
+    if len(texts) > least:
+        texts = {text for text in texts if first_non_number(np.array([text])) is not None}
+    return len(texts) > least and not dates_among(texts)
 
 
 def dates_among(texts):

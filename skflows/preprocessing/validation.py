@@ -112,11 +112,20 @@ def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1, shape=None)
     return rows
 
 
+def check_different_names(X):
+    """Raise an error if columns of a DataFrame have the same name."""
+    columns = getattr(X, "columns", None)
+    if not getattr(columns, "is_unique", True):
+        twice = columns[columns.duplicated()][0]
+        raise ValueError(f"X has more than one column {twice!r}; rename them.")
+
+
 def checked_data(estimator, X, name=None, **kwargs):
     """Return what scikit-learn's `validate_data` returns; its errors say what to do.
 
     They name the estimator that the user knows, by default this one.
     """
+    check_different_names(X)
     try:
         return validate_data(estimator, X, **kwargs)
     except (TypeError, ValueError) as error:

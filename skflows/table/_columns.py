@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..density._warnings import warn_of_dates
+from ..density._warnings import warn_of_dates, warn_user
 from ..preprocessing.angles import emptiest_angle
 from ..preprocessing.column_checks import dates_among
 from ..preprocessing.dequantizer import column_index, is_whole
@@ -595,8 +595,8 @@ class Schema:
         rows.code[:, list(self.flag_of.values())] = 0
         return rows
 
-    def check_possible(self, rows, names):
-        """Raise an error if a value of a row has no probability."""
+    def impossible(self, rows, names):
+        """Yield the first impossible value of each of some columns, as its name and a text."""
         for name in names:
             own = self.of_column[self.names.index(name)]
             for j in own:
@@ -607,11 +607,26 @@ class Schema:
                 step, low, high = (
                     (part.step, part.low, part.high) if part.has_number else part.lattice
                 )
-                raise ValueError(
-                    f"given has {rows.x[bad, j][0]:g} in column {name!r}, which is impossible: its "
-                    f"values are {'numbers' if step is None else f'in steps of {step:g}'} between "
-                    f"{low:g} and {high:g}."
+                values = "numbers strictly" if step is None else f"in steps of {step:g}"
+                yield (
+                    name,
+                    f"{rows.x[bad, j][0]:.10g} in column {name!r}, which is impossible: its values "
+                    f"are {values} between {low:.10g} and {high:.10g}.",
                 )
+
+    def check_possible(self, rows, names):
+        """Raise an error if a value of a row has no probability."""
+        for _, text in self.impossible(rows, names):
+            raise ValueError(f"given has {text}")
+
+    def warn_of_impossible(self, rows):
+        """Warn of the first value that makes one of some rows impossible, if there is one."""
+        for name, text in self.impossible(rows, self.names if len(rows) else ()):
+            warn_user(
+                f"X has {text} The score of such a row is -inf. If the value can occur, say so "
+                f"before fit, for example by columns={{{name!r}: 'continuous'}}."
+            )
+            return
 
     def parts_of(self, names):
         """Return a mask of the variables of some columns."""

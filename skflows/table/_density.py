@@ -18,11 +18,11 @@ from ..density._threads import fork_safe
 from ..density._warnings import warn_user
 from ..ensemble._mixture import mixture_weights, weighted_members
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
-from ..preprocessing.validation import validate_weight
+from ..preprocessing.validation import check_different_names, validate_weight
 from ._columns import Schema
 from ._frames import fill_frame, is_frame, read_frame, rows_of, write_frame
 from ._parts import ROWS_AT_ONCE, Rows
-from ._queries import ConditionalTable, impute, probabilities_of, quantiles_of
+from ._queries import ConditionalTable, column_of, impute, probabilities_of, quantiles_of
 from ._view import TableView
 
 MIN_WEIGHT = 2e-3  # of a component that is kept: each takes time to score
@@ -385,6 +385,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
                 from sklearn.utils import check_array
 
                 X = check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=0)
+            check_different_names(X)
             validate_data(self, X, reset=reset, skip_check_array=True)
             frame = read_frame(X)
         if not len(frame) or (reset and len(frame) < 2):
@@ -437,9 +438,16 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             In nats: log-probabilities of discrete columns and log-densities of others, in their
             units. It is 0 for a row with no known value. A row's value does not depend on the
             other rows. It is exact for the latent classes and kernels. The network's density is its
-            mean over ``n_orders`` orders of the columns.
+            mean over ``n_orders`` orders of the columns. A row with an impossible value, such as
+            half a visit, scores minus infinity, with a warning.
         """
-        return self._log_prob(self._rows(X))
+        return self._scores(self._rows(X))
+
+    def _scores(self, rows, given=None):
+        """Return `_log_prob`, with a warning if a value is impossible."""
+        scores = self._log_prob(rows, given)
+        self._schema.warn_of_impossible(rows.take(np.isneginf(scores)))
+        return scores
 
     def _log_prob(self, rows, given=None):
         """Return the log-probability of the known variables of rows, given some of them."""
@@ -655,13 +663,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             The values.
         """
         check_is_fitted(self)
-        self._check_names([column], "column")
-        model = self._schema.columns[self._schema.names.index(column)]
-        if not model.is_levels:
-            raise ValueError(
-                f"column {column!r} is {model.kind}, which has no levels; use quantile instead."
-            )
-        return list(model.value_parts[0].levels)
+        i, _ = column_of(self, column, "is_levels")
+        return list(self._schema.columns[i].value_parts[0].levels)
 
     def quantile(self, column, X, q=0.5):
         """Return quantiles of a numeric column, given the other known values.

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils import check_array
 
+from ..preprocessing.validation import check_different_names
+
 MICROSECONDS = 1e6  # in a second
 
 
@@ -68,10 +70,8 @@ def read_frame(X, names=None):
     """Return a table as a `Frame`, with the named columns only if ``names`` is given."""
     if is_frame(X):
         library = library_of(X)
+        check_different_names(X)
         own = list(X.columns)
-        if len(set(own)) < len(own):
-            twice = next(name for name in own if own.count(name) > 1)
-            raise ValueError(f"X has more than one column {twice!r}; rename them.")
         names = own if names is None else names
         if missing := [name for name in names if name not in own]:
             raise ValueError(f"X lacks the columns {missing}, which were seen in fit.")

@@ -82,7 +82,7 @@ class ConditionalTable:
             In nats.
         """
         rows, given = self._joined(X)
-        return self.density._log_prob(rows, given if given.any() else None)
+        return self.density._scores(rows, given if given.any() else None)
 
     def score(self, X, y=None):
         """Return the mean of `score_samples`.
@@ -267,6 +267,8 @@ def column_of(density, column, what):
     if not getattr(model, what):
         needed = "levels" if what == "is_levels" else "numbers"
         remedy = "quantile" if what == "is_levels" else "predict_proba, or sample"
+        if model.kind == "datetime":
+            remedy = "sample(given=...) for its distribution, or impute for its median"
         raise ValueError(f"column {column!r} is {model.kind}, without {needed}; use {remedy}.")
     return i, schema.of_column[i][-1]
 
