@@ -2,15 +2,16 @@
 
 import re
 import shlex
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from _densities import quick_components
 
-from skflows import TableDensity
+from skflows import DensityOutlierDetector, TableDensity
 from skflows.cli._main import main
-from skflows.cli._outliers import QUICK, TABLE_SECONDS
+from skflows.cli._outliers import QUICK, TABLE_SECONDS, fitted_detector
 from skflows.cli._progress import print_status
 from skflows.cli._report import doubt_about_bulk, value_text
 
@@ -159,6 +160,16 @@ def test_unusable_table_is_an_error(folder, capsys, message):
     assert main(["outliers", "bad.csv", "-o", "flagged.csv", *columns]) == 2
     assert message in capsys.readouterr().err
     assert not (folder / "flagged.csv").exists()
+
+
+def test_identifiers_are_pointed_out_once(monkeypatch):
+    """By the columns of the file, not by the detector again."""
+    monkeypatch.setattr(DensityOutlierDetector, "fit", DensityOutlierDetector._encoded)
+    table = pd.DataFrame({"id": [f"row {i}" for i in range(30)]})
+    args = SimpleNamespace(quick=True, reference=None, fdr=0.1, random_state=0)
+    fitted_detector(args, table, is_table=True)
+    with pytest.warns(UserWarning, match="columns of X seem to identify rows: 'id'"):
+        DensityOutlierDetector().fit(table)
 
 
 def test_small_deviations_of_p_values_are_no_doubt():

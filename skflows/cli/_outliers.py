@@ -234,7 +234,7 @@ def fitted_detector(args, known, is_table):
         random_state=args.random_state,
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "columns that number or name")  # as was said of the file
+        warnings.filterwarnings("ignore", "these columns of X seem to")  # said of the file
         return detector.fit(known)
 
 
