@@ -168,6 +168,11 @@ def counted(values, weight):
     return distinct, np.bincount(inverse.ravel(), weight, len(distinct))
 
 
+def repeat(values):
+    """Return whether the points of a lattice repeat so often that each has a probability."""
+    return len(values) >= ROWS_PER_CELL * len(np.unique(values))
+
+
 def fit_maps(x, weight, step, origin, low, high, random_state, period=None):
     """Return maps to normal scores by quantiles, and to standardised numbers."""
     from ..bijections import Bounded, Chain, MarginalQuantile, Standardize
@@ -175,7 +180,7 @@ def fit_maps(x, weight, step, origin, low, high, random_state, period=None):
     index = None
     if step is not None:
         index = np.rint((x - origin) / step)
-        is_rich = len(x) >= ROWS_PER_CELL * len(np.unique(index))
+        is_rich = repeat(index)
         x = x + step * random_state.uniform(-0.5, 0.5, len(x))
     bounds = [Bounded([(low, high)])] if np.isfinite([low, high]).any() else []
 
@@ -253,9 +258,8 @@ class Number:
         self.map_ends = self.low, self.high
         if step is not None:  # the outer cells are open
             # Where values hardly repeat, steps do not matter: they are as skewed as other numbers.
-            hardly_repeats = len(x) < ROWS_PER_CELL * len(np.unique(x))
-            is_positive = low == likely_bounds(x, ())[0] == 0
-            self.map_ends = (-step if hardly_repeats and is_positive else -np.inf), np.inf
+            has_logarithms = low == 0 and not repeat(x) and likely_bounds(x, ())[0] == 0
+            self.map_ends = (-step if has_logarithms else -np.inf), np.inf
         self._set_maps(x, weight, setting.random_state)
 
     def _set_maps(self, x, weight, random_state):
