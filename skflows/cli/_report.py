@@ -10,8 +10,8 @@ from scipy import stats
 from .. import __version__
 from ..inspection import ExplanationDisplay, OutlierScoreDisplay, PValueDisplay
 from ..outlier._calibration import least_p_value
+from ..preprocessing.validation import is_missing
 from ..table._columns import decimals_of
-from ..table._frames import is_missing
 from ._findings import odd_parts
 
 MAX_LISTED = 200  # rows of the table

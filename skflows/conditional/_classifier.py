@@ -29,6 +29,7 @@ from ..preprocessing.sklearn_compat import (
 from ..preprocessing.validation import (
     check_different_names,
     checked_data,
+    is_missing,
     row_shape,
     uneven,
     validate_rows,
@@ -193,11 +194,9 @@ class DensityClassifier(
             raise ValueError("DensityClassifier requires y to be passed, but the target y is None.")
         X = self._validated(X, reset=True)
         labels = np.asarray(y)
-        if labels.dtype.kind == "O":  # whose errors scikit-learn raises without a name
-            from ._context import is_missing  # takes long to import
-
-            if any(map(is_missing, labels.ravel())):
-                raise ValueError("Input y contains NaN or None: drop the rows without a class.")
+        # scikit-learn's error does not say that it is about y.
+        if labels.dtype.kind == "O" and any(map(is_missing, labels.ravel())):
+            raise ValueError("Input y contains NaN or None: drop the rows without a class.")
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         y = column_or_1d(y, warn=True)

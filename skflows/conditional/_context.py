@@ -8,7 +8,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 from sklearn.utils import check_array
 
 from ..density._warnings import warn_of_dates, warn_user
-from ..preprocessing.validation import checked_data
+from ..preprocessing.validation import checked_data, is_missing
 
 # With more categories, a category is encoded by the mean of y if y is a single column.
 MAX_ONE_HOT = 12
@@ -171,11 +171,6 @@ def kinds_of(table):
 def is_text(value):
     """Whether a value is a category, whatever its column's dtype."""
     return isinstance(value, str | bool | np.bool_)
-
-
-def is_missing(value):
-    """Whether a value is a gap: None, NaN, or pandas' NA, which compares as neither."""
-    return value is None or type(value).__name__ == "NAType" or value != value
 
 
 def is_date(value):

@@ -3,8 +3,8 @@
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from ..preprocessing.validation import is_missing
 from ..table import TableDensity
-from ..table._frames import is_missing
 from ..table._queries import ConditionalTable, without
 from ._common import (
     DATA_COLOR,

@@ -112,6 +112,16 @@ def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1, shape=None)
     return rows
 
 
+def is_missing(value):
+    """Whether a value is None, NaN, NaT or ``pd.NA``, which differ from themselves."""
+    if value is None:
+        return True
+    try:
+        return not bool(value == value)
+    except (TypeError, ValueError):  # pd.NA has no truth value
+        return True
+
+
 def check_different_names(X):
     """Raise an error if columns of a DataFrame have the same name."""
     columns = getattr(X, "columns", None)

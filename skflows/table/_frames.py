@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils import check_array
 
-from ..preprocessing.validation import check_different_names
+from ..preprocessing.validation import check_different_names, is_missing
 
 MICROSECONDS = 1e6  # in a second
 
@@ -163,16 +163,6 @@ def _array_column(values, name):
         return Column(values.astype(object), known, "bool", "")
     values = values.astype(object)
     return _object_column(values, ~np.array([is_missing(v) for v in values], dtype=bool), name, "")
-
-
-def is_missing(value):
-    """Whether a value is None, NaN, NaT or ``pd.NA``, which differ from themselves."""
-    if value is None:
-        return True
-    try:
-        return not bool(value == value)
-    except (TypeError, ValueError):  # pd.NA has no truth value
-        return True
 
 
 def _object_column(values, known, name, dtype):
