@@ -22,12 +22,14 @@ from skflows import (
     GaussianizationDensity,
     StackedDensity,
     TableDensity,
+    TableImputer,
     TransformedDensity,
 )
 from skflows.callbacks import Checkpoint
 from skflows.callbacks._checkpoint import TrainingFile
 from skflows.callbacks._fingerprint import fingerprint
 from skflows.model_selection import FlowGridSearchCV
+from skflows.outlier import OutlierEnsemble
 from skflows.persistence.model_file import read, write
 from skflows.table import _components
 
@@ -64,7 +66,9 @@ CASES = {
     "detector": (lambda: DensityOutlierDetector(nsf(), calibration="conformal", cv=2), (X,)),
     "search": (lambda: search(GridSearchCV), (X,)),
     "stacked search": (lambda: search(FlowGridSearchCV), (X,)),
+    "ensemble": (lambda: OutlierEnsemble([("a", nsf())]), (X,)),
     "table": (lambda: TableDensity(max_iter=3, cv=2), (X,)),
+    "imputer": (lambda: TableImputer(TableDensity(max_iter=3, cv=2)), (X,)),
 }
 
 
@@ -74,6 +78,8 @@ def result(estimator, data):
         return estimator.log_prob(*data)
     if isinstance(estimator, FlowRegressor):
         return estimator.predict(data[0])
+    if isinstance(estimator, TableImputer):
+        return estimator.transform([[np.nan, y] for _, y in X])
     return getattr(estimator, "best_estimator_", estimator).score_samples(data[0])
 
 
@@ -317,6 +323,15 @@ def test_seeds_of_a_search_do_not_depend_on_the_order_of_its_fits(tmp_path, cras
     np.testing.assert_array_equal(fit(1), first)
 
 
+def test_files_of_others_stay(tmp_path):
+    stray = tmp_path / ".other.csv.0123.tmp"
+    left_over = tmp_path / ".fit.json.0123.tmp"
+    for file in (stray, left_over):
+        file.touch()
+    nsf().set_callbacks(Checkpoint(tmp_path)).fit(X)
+    assert stray.exists() and not left_over.exists()
+
+
 def test_fingerprints_tell_values_apart():
     frame = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", None]})
     distinct = [
@@ -331,5 +346,6 @@ def test_fingerprints_tell_values_apart():
         (frame, frame.copy()),
         (nsf(), nsf(verbose=1)),
         (3, np.int64(3)),
+        ({0, 8}, {8, 0}),  # in another order
     ]
     assert all(fingerprint(a) == fingerprint(b) for a, b in same)

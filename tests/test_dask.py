@@ -266,37 +266,77 @@ def test_a_checkpoint_outlives_the_cluster(threads, tmp_path, crash_after):
     assert found.loss_curve_ == whole.loss_curve_
 
 
-def test_a_killed_worker_is_survived(client, monkeypatch):
-    pids = client.run(os.getpid)
-    start = _fit.Fit._start
+class Killer:
+    """Kills a worker in each training, after some epochs, and keeps the states that continue."""
 
-    def kill(key):
-        while max(client.run(_training.n_epochs, key).values()) < 3:
+    def __init__(self, client, monkeypatch, n_kills):
+        self.client, self.n_kills = client, n_kills
+        self.restored, self.threads = [], []
+        start = _fit.Fit._start
+
+        def start_and_kill(fit, key, futures, states):
+            start(fit, key, futures, states)
+            self.restored.append(states)
+            if len(self.threads) < self.n_kills:
+                n_epochs = _training.n_epochs(states) + 3
+                self.threads.append(threading.Thread(target=self.kill, args=(key, n_epochs)))
+                self.threads[-1].start()
+
+        monkeypatch.setattr(_fit.Fit, "_start", start_and_kill)
+
+    def kill(self, key, n_epochs):
+        def progress():
+            found = self.client.run(_training.states, key, on_error="ignore")
+            return max(map(_training.n_epochs, found.values()))
+
+        pids = self.client.run(os.getpid)
+        while progress() < n_epochs:
             time.sleep(0.01)
         os.kill(max(pids.values()), signal.SIGKILL)
 
-    def start_and_kill(fit, key, futures, states):
-        start(fit, key, futures, states)
-        if killers:
-            restored.update(states.result()[1]["state"])
-        else:
-            killers.append(threading.Thread(target=kill, args=(key,)))
-            killers[0].start()
 
-    killers, restored = [], {}
-    monkeypatch.setattr(_fit.Fit, "_start", start_and_kill)
+def test_killed_workers_are_survived(client, monkeypatch):
+    killer = Killer(client, monkeypatch, 2)
     density = NSFDensity(max_iter=80, early_stopping=False, **SMALL)
-    with pytest.warns(UserWarning, match=r"died .* continues on the others, after") as caught:
+    with pytest.warns(UserWarning, match=r"died .* continues on the others from epoch") as caught:
         local = DaskDensity(density).fit(TABLE).to_local()
-    killers[0].join()
-    n_epochs = restored["epoch"]
-    assert n_epochs >= 3
-    assert any(f"after {n_epochs} epochs in all." in str(each.message) for each in caught)
-    before = restored["progress"][0]["history"]["loss"]
-    assert local.loss_curve_[:n_epochs] == before
+    for thread in killer.threads:
+        thread.join()
     assert local.n_iter_ == 80
-    assert local.loss_curve_[n_epochs] < before[-1] + 0.1  # the weights are those, too
+    _, *restored = killer.restored  # the first training has none
+    for states in restored[-2:]:
+        state = states[1]["state"]
+        n_epochs = state["epoch"]
+        assert n_epochs >= 3
+        assert any(f"from epoch {n_epochs}." in str(each.message) for each in caught)
+        before = state["progress"][0]["history"]["loss"]
+        assert local.loss_curve_[:n_epochs] == before
+        assert local.loss_curve_[n_epochs] < before[-1] + 0.1  # the weights are those, too
     client.wait_for_workers(2, timeout=120)
+
+
+def test_too_many_lost_workers_end_the_fit(client, monkeypatch):
+    killer = Killer(client, monkeypatch, 1)
+    monkeypatch.setattr(_fit, "MAX_RESTARTS", 0)
+    with pytest.raises(RuntimeError, match=r"died in the training. .* giving up: check the logs"):
+        DaskDensity(NSFDensity(max_iter=1000, early_stopping=False, **SMALL)).fit(TABLE)
+    killer.threads[0].join()
+    client.wait_for_workers(2, timeout=120)
+
+
+def test_a_worker_that_dies_before_the_training_is_survived(threads, monkeypatch):
+    run, failed = threads.run, []
+
+    def run_or_fail(function, *args, **kwargs):
+        if function is _training.open_store and not failed:
+            failed.append(True)
+            raise OSError("Timed out trying to connect to the worker")
+        return run(function, *args, **kwargs)
+
+    monkeypatch.setattr(threads, "run", run_or_fail)
+    with pytest.warns(UserWarning, match=r"died before .* continues on the others from epoch 0"):
+        density = DaskDensity(NSFDensity(max_iter=2, **SMALL), client=threads).fit(TABLE)
+    assert density.estimator_.n_iter_ == 2
 
 
 def test_a_scheduler_that_dies_ends_the_fit(monkeypatch):
@@ -432,3 +472,14 @@ def test_rows_are_held_out_by_partition_wherever_it_is():
     np.testing.assert_array_equal(held_out, np.concatenate(alone))
     assert 19 <= (held_out == 0).sum() <= 20
     assert 8 == (held_out == 3).sum()
+
+
+def test_a_single_row_is_not_held_out():
+    (train, _), _ = _partitions.split([partition(0, np.ones((1, 1)))], 0.99, 0)
+    assert len(train) == 1
+
+
+def test_columns_of_a_partition_in_another_order_are_refused():
+    part = pd.DataFrame({"b": [1.0, 2.0], "a": [3.0, 4.0]})
+    with pytest.raises(ValueError, match=r"\['b', 'a'\], but the table says \['a', 'b'\]"):
+        _partitions.validated(NSFDensity(), ["a", "b"], 0, part)

@@ -127,9 +127,10 @@ class Folder:
                 f"{self.path} has the checkpoint of another fit ({different}): give the parameters "
                 "and the data of that fit, or another folder, or delete this one."
             )
-        for left_over in self.path.glob(".*.tmp"):  # of a process that was killed
-            with suppress(OSError):
-                left_over.unlink()
+        for name in (MANIFEST, f"*{SUFFIX}"):
+            for left_over in self.path.glob(f".{name}.*.tmp"):  # of a process that was killed
+                with suppress(OSError):
+                    left_over.unlink()
 
     def random_state(self, estimator):
         """Return the random state of an estimator without a seed, from a seed of the folder.

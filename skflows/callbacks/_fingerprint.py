@@ -42,6 +42,8 @@ def _parts(value):
         yield f"{len(value)} items;".encode()
         for item in value:
             yield from _parts(item)
+    elif isinstance(value, set | frozenset):
+        yield from _parts(sorted(value, key=repr))
     elif isinstance(value, dict):
         yield f"{len(value)} pairs;".encode()
         for key in sorted(value, key=repr):

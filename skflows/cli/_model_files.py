@@ -1,4 +1,4 @@
-"""The models of commands: which there are, and reading one from a file."""
+"""The models that commands fit, and those that they read from a file."""
 
 from ..conditional import FlowRegressor
 from ..density import ARCHITECTURES, GaussianizationDensity

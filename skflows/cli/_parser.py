@@ -200,7 +200,8 @@ def _add_outliers(command):
         "--memory-limit",
         type=_arguments.memory,
         metavar="SIZE",
-        help="memory for the rows, such as 2GB: more rows are judged in batches by --reference",
+        help="memory for the rows, such as 2GB; a larger table is judged in batches and needs "
+        "--reference",
     )
     command.add_argument("--report", type=Path, metavar="HTML", help="a report, in one file")
     command.add_argument(

@@ -58,8 +58,8 @@ def stored_rows(args, table, model):
 class StoredRows:
     """Rows of numbers in a file, read in parts that are spread over all of it.
 
-    Almost every row is in one part of each pass over the table, and other rows share that part in
-    the next pass: a sorted table is trained on like a shuffled one.
+    In each pass, almost every row is in one part, with other rows than in the pass before: the
+    order of the table does not matter.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ GAPS = (  # texts that are missing values, as pandas has them
 COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ": "lzma"}
 SEPARATORS = ",;\t|"
 N_SNIFFED, MAX_SNIFFED = 20, 2**16  # lines, and characters, that tell the separator
-# Of a fit: rows as they are, prepared, and in the batches of an epoch, with weights and orders.
+# Memory of a fit: rows, prepared rows, the batches of an epoch, their weights and their order.
 BYTES_PER_VALUE, BYTES_PER_ROW = 40, 64
 
 

@@ -27,7 +27,7 @@ class DaskDensity(BaseEstimator):
 
     The columns are prepared as in one process, on a random sample of 131,072 rows, with rows that
     show the extremes and the values of each column. The outlier threshold is set by the sample, and
-    so are the members of a `TableDensity` that are no networks.
+    so are the members of a `TableDensity` that are not networks.
 
     Parameters
     ----------
@@ -223,7 +223,8 @@ class DaskDensity(BaseEstimator):
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
-        sizes = [CHUNK] * (n_samples // CHUNK) + [n_samples % CHUNK] * (n_samples % CHUNK > 0)
+        whole, rest = divmod(int(n_samples), CHUNK)
+        sizes = [CHUNK] * whole + ([rest] if rest else [])
         seeds = check_random_state(random_state).randint(2**31 - 1, size=len(sizes))
         sampled = delayed(drawn, pure=True)
         there = delayed(self.estimator_, traverse=False)

@@ -78,9 +78,10 @@ class Fit:
                             f"{error} The fit was restarted {MAX_RESTARTS} times already, giving "
                             "up: check the logs of the workers; they may need more memory."
                         ) from error
-                    n_epochs, states = self._latest_states(key, states)
+                    states = self._latest_states(key, states)
                     warn_user(
-                        f"{error} Training continues on the others, after {n_epochs} epochs in all."
+                        f"{error} Training continues on the others from epoch "
+                        f"{_training.n_epochs(states)}."
                     )
                 finally:
                     self._end(key, futures)
@@ -91,7 +92,8 @@ class Fit:
         validated = dask.delayed(_partitions.validated)
         there = dask.delayed(estimator, traverse=False)
         pairs = zip(self.parts, self.weights, strict=True)
-        parts = client.compute([validated(there, i, *pair) for i, pair in enumerate(pairs)])
+        names = None if self.meta is None else [*self.meta.columns]
+        parts = client.compute([validated(there, names, i, *pair) for i, pair in enumerate(pairs)])
         del self.weights
         facts = self._of_parts(_partitions.facts, dict(enumerate(parts)))
         sizes, weights = zip(*facts, strict=True)
@@ -132,7 +134,12 @@ class Fit:
         """Start the training on the workers that are there; add the future of each to a dict."""
         client, shares = self.client, self._shares()
         first = next(iter(shares))
-        address = client.run(_training.open_store, key, host_of(first), workers=[first])[first]
+        try:
+            address = client.run(_training.open_store, key, host_of(first), workers=[first])[first]
+        except OSError as error:
+            if client.status != "running":
+                raise
+            raise WorkersLost("A Dask worker died before the training.") from error
         for rank, (worker, numbers) in enumerate(shares.items()):
             futures[worker] = client.submit(
                 _training.train,
@@ -149,15 +156,9 @@ class Fit:
             )
 
     def _latest_states(self, key, states):
-        """Return the number of epochs that survive, and the states after them, as a future."""
-        client = self.client
-        n_epochs = client.run(_training.n_epochs, key, on_error="ignore")
-        if not any(n_epochs.values()):
-            return 0, states
-        worker = max(n_epochs, key=n_epochs.get)
-        states = client.submit(_training.states, key, workers=[worker], pure=False)
-        distributed.wait(states)
-        return n_epochs[worker], states
+        """Return the states after the most epochs, those of the workers or earlier ones."""
+        found = self.client.run(_training.states, key, on_error="ignore")
+        return max([states, *found.values()], key=_training.n_epochs)
 
     def _end(self, key, futures):
         """End the training on all workers; without a scheduler, they end themselves."""

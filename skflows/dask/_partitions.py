@@ -31,8 +31,13 @@ class Partition(NamedTuple):
     weight: np.ndarray
 
 
-def validated(estimator, number, part, weight=None):
-    """Return the `Partition` of the rows of positive weight."""
+def validated(estimator, names, number, part, weight=None):
+    """Return the `Partition` of the rows of positive weight, in columns of these names if any."""
+    if names is not None and [*part.columns] != names:
+        raise ValueError(
+            f"it has the columns {[*part.columns]}, but the table says {names}: give each "
+            "partition the same columns in one order."
+        )
     if not len(part) or (weight is not None and not np.any(weight)):
         return Partition(number, np.empty((0, part.shape[1])), np.empty(0))
     largest = 1.0 if weight is None else np.max(weight)
@@ -70,7 +75,8 @@ def is_held_out(partition, fraction, seed):
     n = len(partition.rows)
     mask = np.zeros(n, dtype=bool)
     # Rounded at random: small partitions hold out the fraction in the mean.
-    mask[rng.permutation(n)[: int(fraction * n + rng.uniform())]] = True
+    n_held_out = min(int(fraction * n + rng.uniform()), n - 1)  # a worker may have no other rows
+    mask[rng.permutation(n)[:n_held_out]] = True
     return mask
 
 

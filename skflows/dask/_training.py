@@ -76,19 +76,19 @@ class KeptState(SharedFile):
 
 def open_store(key, host):
     """Open the store in which the workers of a fit find each other; return its address."""
-    _OPEN[key] = {"store": (store := c10d.TCPStore(host, 0, None, True, TIMEOUT, False))}
+    store = c10d.TCPStore(host, 0, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
+    _OPEN[key] = {"store": store}
     return host, store.port
 
 
-def n_epochs(key):
-    """Return after how many epochs this worker has the states of the trainings of a fit."""
-    states = getattr(_OPEN.get(key, {}).get("group"), "states", {})
-    return sum(len(s["state"]["progress"][0]["history"]["loss"]) for s in states.values())
-
-
 def states(key):
-    """Return the states of the trainings of a fit that this worker has."""
-    return _OPEN[key]["group"].states
+    """Return the states of the trainings of a fit that this worker has, by number."""
+    return dict(getattr(_OPEN.get(key, {}).get("group"), "states", {}))
+
+
+def n_epochs(states):
+    """Return after how many epochs the trainings with these states are, together."""
+    return sum(len(s["state"]["progress"][0]["history"]["loss"]) for s in states.values())
 
 
 def close(key):
@@ -99,7 +99,7 @@ def close(key):
 
 def connect(address, host, rank, size, timeout):
     """Return the processes of a fit."""
-    store = c10d.TCPStore(*address, None, False, TIMEOUT)
+    store = c10d.TCPStore(*address, timeout=TIMEOUT)
     # The address that other workers know this one by, whatever its host name stands for.
     device = c10d.ProcessGroupGloo.create_device(hostname=host)
     options = c10d.ProcessGroupGloo._Options()

@@ -1,16 +1,18 @@
 """Several outlier detectors whose scores are merged through their p-values."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
+from sklearn.callback import CallbackSupportMixin
 from sklearn.pipeline import Pipeline
 
 from ..callbacks._checkpoint import random_state_of
 from ..density import AdaptiveKernelDensity
 from ..density._outlier_labels import OutlierLabelsMixin, lower_fence, lowered
-from ..density._third_party import fit_density, is_frozen, was_interrupted
+from ..density._third_party import fit_subtask, is_frozen, was_interrupted
 from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._stacked import NamedEstimators, clone_with_seeds
 from ..preprocessing.sklearn_compat import fit_context
@@ -28,7 +30,7 @@ PRIOR = 0.5  # added to the count of each bin
 ROWS_AT_ONCE = 5_000
 
 
-class OutlierEnsemble(OutlierLabelsMixin, NamedEstimators):
+class OutlierEnsemble(OutlierLabelsMixin, CallbackSupportMixin, NamedEstimators):
     """Outlier detectors whose scores are merged through their p-values.
 
     Distances in standardised, robustly scaled and rank-transformed columns each find different
@@ -118,14 +120,18 @@ class OutlierEnsemble(OutlierLabelsMixin, NamedEstimators):
         self : object
             The fitted estimator.
         """
+        task = {"estimator": self, "X": X, "y": y, "metadata": {}}
         X, _, _ = weighted_rows(self, X, None, least=2)
         random_state = random_state_of(self)
         seed = random_state.randint(2**31 - 1)
         named = self._checked_members(*X.shape)
+        context = self._init_callback_context(max_subtasks=None)
+        context.call_on_fit_task_begin(**task)
+        fit = partial(fit_subtask, context, self)
         self.estimators_, self._nulls, log_p = [], [], []
         for _, estimator in named:
             estimator = clone_with_seeds(estimator, random_state)
-            scores = scores_of_unseen(fit_density(estimator, X), X, seed)
+            scores = scores_of_unseen(fit(estimator, X), X, seed, fit)
             self.estimators_.append(estimator)
             self._nulls.append(null_of(scores, self.contaminated))
             log_p.append(self._nulls[-1].of_known(scores))
@@ -133,6 +139,7 @@ class OutlierEnsemble(OutlierLabelsMixin, NamedEstimators):
         self.held_out_scores_ = log_harmonic_mean(log_p)
         known = self.held_out_scores_[~np.isnan(self.held_out_scores_)]
         self.offset_ = lower_fence(known, np.ones(len(known)))
+        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
 
     def _checked_members(self, n, d):
@@ -278,7 +285,7 @@ def default_estimators(n, d, contaminated):
     ]
 
 
-def scores_of_unseen(estimator, X, seed):
+def scores_of_unseen(estimator, X, seed, fit):
     """Return the score of each row of `fit` by a model that has not seen it.
 
     These are the scores that an estimator keeps, or those by models of the other folds.
@@ -291,6 +298,6 @@ def scores_of_unseen(estimator, X, seed):
         return scores
     scores = np.empty(len(X))
     for train, held_out in make_splits(N_FOLDS, X, np.ones(len(X), dtype=bool), seed):
-        model = fit_density(clone(estimator), X[train])
+        model = fit(clone(estimator), X[train])
         scores[held_out] = log_pool(model, X[held_out], None)
     return scores

@@ -72,7 +72,8 @@ def temporary_file(path):
     """Return a new path in the folder of a file, and the file that a link to it stands for."""
     # In the same folder, because a file cannot be moved to another disk in one step.
     target = Path(os.path.realpath(path))
-    return target.with_name(f".{secrets.token_hex(8)}.tmp"), target
+    # A part of the name says whose it is; names may have 255 bytes.
+    return target.with_name(f".{target.name[-50:]}.{secrets.token_hex(8)}.tmp"), target
 
 
 def private_if(is_private):

@@ -2,16 +2,20 @@
 
 import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
-from sklearn.utils import check_random_state
+from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..callbacks._checkpoint import random_state_of
+from ..density._third_party import fit_subtask
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import StrOptions, fit_context
 from ._density import TableDensity
 from ._frames import is_frame
 
 
-class TableImputer(PersistenceMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class TableImputer(
+    PersistenceMixin, CallbackSupportMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator
+):
     """Missing values filled in by the density of a table.
 
     Its interface is similar to that of `sklearn.impute.IterativeImputer`. It also takes texts,
@@ -95,15 +99,19 @@ class TableImputer(PersistenceMixin, OneToOneFeatureMixin, TransformerMixin, Bas
         self : object
             The fitted transformer.
         """
-        random_state = check_random_state(self.random_state)
+        random_state = random_state_of(self)
+        context = self._init_callback_context(max_subtasks=1)
+        task = {"estimator": self, "X": X, "y": y, "metadata": {}}
+        context.call_on_fit_task_begin(**task)
         density = self.density
         if density is None:
             density = TableDensity(random_state=random_state.randint(2**31 - 1))
-        self.density_ = clone(density).fit(X)
+        self.density_ = fit_subtask(context, self, clone(density), X)
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.density_, name):
                 setattr(self, name, getattr(self.density_, name))
         self._draws = np.random.RandomState(random_state.randint(2**31 - 1))
+        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
 
     def transform(self, X):

@@ -1,7 +1,7 @@
 """Processes that train one model together, each on its part of the rows.
 
-Every process makes the same steps from the same weights: what a step needs from all rows is summed
-over the processes, and what the clock or a callback decides is decided by the first one.
+Every process makes the same steps from the same weights: gradients and losses are summed over the
+processes, and the first process decides for all of them where the clock or a callback matters.
 """
 
 import pickle
@@ -17,7 +17,7 @@ from ..callbacks._fingerprint import fingerprint
 
 
 class SingleProcess:
-    """A single process: every sum is its own, and so is every decision."""
+    """A single process: sums and decisions need no other."""
 
     size, rank = 1, 0
 
@@ -80,7 +80,7 @@ class Group(SingleProcess):
     processes : ProcessGroup or Backend
         They communicate through it.
     device : str, default="cpu"
-        Where the tensors that it takes are.
+        Device of the tensors that they exchange.
     """
 
     def __init__(self, processes, device="cpu"):
