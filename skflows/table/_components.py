@@ -1,5 +1,6 @@
 """The components of a table's density: what is fitted, and how held-out rows weight it."""
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -14,13 +15,16 @@ N_FOLDS = 5
 ROWS_WITH_FOLDS = 1_000  # beyond, a single held-out part is accurate enough
 HELD_OUT = 0.15
 MAX_HELD_OUT = 2_000
-N_CLASSES = {"quantile": (1, 2, 4, 12, 32), "linear": (2, 4, 6, 8, 16)}
+N_CLASSES = {"quantile": (1, 2, 4, 12, 32), "linear": (2, 3, 4, 5, 6, 8, 12, 16)}
 N_BINNED_CLASSES = (4, 8, 24)
 BANDWIDTHS = (0.25, 0.5, 1.0)  # times that of Scott's rule
 MAX_KERNELS = 2_000  # rows, beyond which kernels take too long
 ROWS_PER_CLASS = 10  # for each class and number
 BATCH_SIZE = 128
+MAX_STEPS = 3_000  # of a network, within the following numbers of epochs
+EPOCHS = (100, 300)
 HIDDEN = (128, 128, 128)
+DROPOUT, ROWS_OF_DROPOUT = 0.15, 200  # of the network on a normal: the latter divided by the rows
 N_COMPONENTS = 10
 LEARNING_RATE = 6e-3
 EMA_DECAY = 0.995
@@ -98,18 +102,23 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     started = group.clock()
     schema = train.schema
     random_state = np.random.RandomState(seed)
-    gaussian = None
+    n = group.n_rows(train)
+    gaussian, dropout = None, 0.0
     if has_backbone:
+        dropout = min(DROPOUT, ROWS_OF_DROPOUT / n)
         one = fit_latent_classes(train, 1, "quantile", random_state)
         order = np.argsort(one.numbers)
         gaussian = one.means[0, order], one.covariances[0][np.ix_(order, order)]
     with torch_seed(seed, torch.device("cpu")):
         network = OrderAgnosticNetwork(
-            schema.parts, train.rows.code, train.weight, HIDDEN, N_COMPONENTS, gaussian
+            schema.parts, train.rows.code, train.weight, HIDDEN, N_COMPONENTS, dropout, gaussian
         )
     views = local_views(group, train, held_out)
     own, other = map(Packing, views)
     weights = [torch.from_numpy(view.weight).float() for view in views]
+    max_iter = settings["max_iter"]
+    if max_iter == "auto":
+        max_iter = int(np.clip(MAX_STEPS // math.ceil(n / BATCH_SIZE), *EPOCHS))
     schedule = cosine_with_warm_up
     if seconds is not None:
         schedule = TimeLimited(schedule, seconds, started, group.clock)
@@ -117,7 +126,7 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     file = training_file(None, seed, settings, has_backbone, train.rows, held_out.rows)
     with gradients_enabled(), one_thread():
         history = trainer.train_in_phases(
-            [{"max_iter": settings["max_iter"]}],
+            [{"max_iter": max_iter}],
             network,
             trainer.Rows(own.packed, weights[0], own.offset),
             trainer.Rows(other.packed, weights[1], other.offset),

@@ -77,8 +77,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         Orders of the columns over which the density of the network is averaged. More orders take
         longer to score, and mostly raise the held-out likelihood.
 
-    max_iter : int, default=100
-        Largest number of epochs of each network.
+    max_iter : int or "auto", default="auto"
+        Largest number of epochs of each network. "auto" is between 100 and 300, the more the fewer
+        rows there are.
 
     time_limit : float, default=None
         Seconds that `fit` may take, about, for all components and folds together. Latent classes
@@ -161,7 +162,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         "handle_unknown": [StrOptions({"error", "rare"})],
         "missing": [StrOptions({"ignore", "model"})],
         "n_orders": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "cv": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left")],
         **{
             name: BaseFlowDensity._parameter_constraints[name]
@@ -176,7 +177,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         handle_unknown="error",
         missing="ignore",
         n_orders=4,
-        max_iter=100,
+        max_iter="auto",
         time_limit=None,
         cv="auto",
         contamination="auto",

@@ -18,7 +18,8 @@ from ._view import Normals, Predictive
 
 N_STEPS = 80
 TOLERANCE = 3e-4  # in nats per row
-N_RESTARTS = 6
+N_RESTARTS = 3
+MORE_CLASSES, STEPS_PER_REMOVAL = 6, 3  # of which a restart begins with more, and removes them
 RESTARTED_CLASSES, RESTARTED_WORK = 12, 3e6  # classes and products of a step, at most
 MIN_VARIANCE = 1e-4
 PRIOR_ROWS = 1.0  # of the marginal frequencies, in each class
@@ -308,29 +309,45 @@ class Training:
             expected(share, self.y, self.patterns, conditionals),
         )
 
-    def fit(self, n_classes, random_state):
-        """Return the mean log-likelihood after expectation-maximisation, and the mixture."""
-        share = initial_shares(self.y, self.has, self.levels, n_classes, random_state)
+    def fit(self, n_classes, random_state, n_more=0):
+        """Return the mean log-likelihood after expectation-maximisation, and the mixture.
+
+        It begins with ``n_more`` classes that are then removed one by one, those first without
+        which the likelihood falls least: the classes of k-means may not be those of the mixture.
+        """
+        share = initial_shares(self.y, self.has, self.levels, n_classes + n_more, random_state)
         share *= self.weight[:, None]
         mean, variances = marginal_moments(self.y, self.has)
         # The first classes differ in their means; covariances follow.
         filled = np.where(self.has, self.y, mean)
         means = share.T @ filled / (share.sum(axis=0)[:, None] + 1e-9)
-        covariances = np.tile(np.diag(variances), (n_classes, 1, 1))
+        covariances = np.tile(np.diag(variances), (share.shape[1], 1, 1))
         group = complete_rows(self.y, self.has)
-        before, completed = -np.inf, None
-        for step in range(N_STEPS):
-            if completed is not None:
+        before = -np.inf
+        for step in range(N_STEPS + STEPS_PER_REMOVAL * n_more):
+            if step:
                 means, covariances = moments(share, *completed, group, self.space)
             count = share.sum(axis=0) + 1e-3
             model = np.log(count / count.sum()), self.tables(share), means, covariances
             score, share, completed = self.expectation(*model)
+            if share.shape[1] > n_classes:
+                if step % STEPS_PER_REMOVAL == STEPS_PER_REMOVAL - 1:
+                    kept = self.needed(share)
+                    share = share[:, kept] + 1e-9 * self.weight[:, None]
+                    share *= self.weight[:, None] / share.sum(axis=1, keepdims=True)
+                    completed = [each[kept] for each in completed]
+                continue
             if step > 1 and score - before < TOLERANCE:
                 break
             before = score
         log_weights, tables, *moments_ = model
         mixture = LatentClasses(self.space, log_weights, tables, self.numbers, *moments_)
         return score, mixture
+
+    def needed(self, share):
+        """Return the classes, except that without which the likelihood falls least."""
+        others = np.maximum(1 - share / self.weight[:, None], 1e-12)
+        return np.delete(np.arange(share.shape[1]), (self.weight @ np.log(others)).argmax())
 
 
 def tilted(frequencies, scores, counts):
@@ -375,8 +392,9 @@ def fit_latent_classes(view, n_classes, space, random_state):
     training = Training(view, space, random_state)
     n, d = training.y.shape
     work = n * n_classes * d**2 * len(training.patterns.groups)
-    n_init = N_RESTARTS if 1 < n_classes <= RESTARTED_CLASSES and work <= RESTARTED_WORK else 1
-    fits = [training.fit(n_classes, random_state) for _ in range(n_init)]
+    if not 1 < n_classes <= RESTARTED_CLASSES or work > RESTARTED_WORK:
+        return training.fit(n_classes, random_state)[1]
+    fits = [training.fit(n_classes, random_state, MORE_CLASSES) for _ in range(N_RESTARTS)]
     return max(fits, key=lambda fit: fit[0])[1]
 
 
