@@ -521,6 +521,7 @@ def test_columns_that_name_the_rows_are_pointed_out(folder, capsys):
         (np.linspace(-(2**63), 2**63 - 1025, 40).astype(np.int64), False),  # hashes
         ([f"c{i}" for i in range(40)], True),
         (["a", "b"] * 20, False),
+        ([f"${1000 + i:,}" for i in range(40)], False),
     ],
 )
 def test_columns_that_seem_to_identify_rows(column, names):

@@ -165,6 +165,13 @@ def test_dates_as_texts_are_pointed_out(form, pattern):
     quick(columns={"day": "categorical"}, handle_unknown="rare", max_iter=1).fit(table)  # is silent
 
 
+def test_numbers_as_texts_are_pointed_out():
+    prices = [f"${1000 + 7 * i:,}" for i in range(100)]
+    table = pd.DataFrame({"price": prices, "x": np.linspace(0, 1, 100)})
+    with pytest.warns(UserWarning, match="'price' holds numbers as texts, such as '.1,000'"):
+        quick(handle_unknown="rare", max_iter=1).fit(table)
+
+
 def total_probability(density, name, values, width):
     """Return the sum over a grid of the conditional density of a column, given row 5."""
     given = density_row(density).drop(columns=[name])
