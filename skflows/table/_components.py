@@ -1,6 +1,5 @@
 """The components of a table's density: what is fitted, and how held-out rows weight it."""
 
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ BANDWIDTHS = (0.25, 0.5, 1.0)  # times that of Scott's rule
 MAX_KERNELS = 2_000  # rows, beyond which kernels take too long
 ROWS_PER_CLASS = 10  # for each class and number
 BATCH_SIZE = 128
-MAX_STEPS = 3_000  # of a network, within the following numbers of epochs
+MAX_STEPS = 3_000  # of a network in all folds, within the following numbers of epochs
 EPOCHS = (100, 300)
 HIDDEN = (128, 128, 128)
 DROPOUT, ROWS_OF_DROPOUT = 0.15, 200  # of the network on a normal: the latter divided by the rows
@@ -87,6 +86,11 @@ def components(schema, n, settings):
     return found
 
 
+def automatic_epochs(n):
+    """Return the largest number of epochs for ``n`` rows, counted in each fold."""
+    return int(np.clip(MAX_STEPS * BATCH_SIZE // n, *EPOCHS))
+
+
 def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     """Train a network on the rows of a view; held-out rows choose the best epoch."""
     import torch
@@ -102,10 +106,9 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     started = group.clock()
     schema = train.schema
     random_state = np.random.RandomState(seed)
-    n = group.n_rows(train)
     gaussian, dropout = None, 0.0
     if has_backbone:
-        dropout = min(DROPOUT, ROWS_OF_DROPOUT / n)
+        dropout = min(DROPOUT, ROWS_OF_DROPOUT / group.n_rows(train))
         one = fit_latent_classes(train, 1, "quantile", random_state)
         order = np.argsort(one.numbers)
         gaussian = one.means[0, order], one.covariances[0][np.ix_(order, order)]
@@ -116,9 +119,6 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     views = local_views(group, train, held_out)
     own, other = map(Packing, views)
     weights = [torch.from_numpy(view.weight).float() for view in views]
-    max_iter = settings["max_iter"]
-    if max_iter == "auto":
-        max_iter = int(np.clip(MAX_STEPS // math.ceil(n / BATCH_SIZE), *EPOCHS))
     schedule = cosine_with_warm_up
     if seconds is not None:
         schedule = TimeLimited(schedule, seconds, started, group.clock)
@@ -126,7 +126,7 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     file = training_file(None, seed, settings, has_backbone, train.rows, held_out.rows)
     with gradients_enabled(), one_thread():
         history = trainer.train_in_phases(
-            [{"max_iter": max_iter}],
+            [{"max_iter": settings["max_iter"]}],
             network,
             trainer.Rows(own.packed, weights[0], own.offset),
             trainer.Rows(other.packed, weights[1], other.offset),
