@@ -427,7 +427,7 @@ def test_texts_dates_and_gaps_are_modelled(folder, capsys):
     table[:2].assign(species="iris").to_csv("digits.csv", index=False)  # codes could be numbers
     assert run("score m.skflows digits.csv -o scores.csv") == 0
     assert np.isfinite(pd.read_csv("scores.csv")["log_density"]).all()
-    assert "'species' has 1 values that the fit has not seen" in capsys.readouterr().err
+    assert "'species' has 1 value that the fit has not seen" in capsys.readouterr().err
     table[:2].assign(n=2.5).to_csv("halves.csv", index=False)
     assert run("score m.skflows halves.csv -o scores.csv") == 0
     assert np.isneginf(pd.read_csv("scores.csv")["log_density"]).all()
