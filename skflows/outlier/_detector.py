@@ -24,7 +24,7 @@ from ..density._third_party import (
     weighted_if,
     with_verbose,
 )
-from ..density._warnings import warn_of_columns, warn_of_texts, warn_of_row_names, warn_user
+from ..density._warnings import warn_of_columns, warn_of_row_names, warn_of_texts, warn_user
 from ..ensemble._auto import AutoDensity
 from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._mixture import MixtureMixin

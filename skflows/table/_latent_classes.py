@@ -323,9 +323,9 @@ class Training:
         means = share.T @ filled / (share.sum(axis=0)[:, None] + 1e-9)
         covariances = np.tile(np.diag(variances), (share.shape[1], 1, 1))
         group = complete_rows(self.y, self.has)
-        before = -np.inf
+        before, completed = -np.inf, None
         for step in range(N_STEPS + STEPS_PER_REMOVAL * n_more):
-            if step:
+            if completed is not None:
                 means, covariances = moments(share, *completed, group, self.space)
             count = share.sum(axis=0) + 1e-3
             model = np.log(count / count.sum()), self.tables(share), means, covariances
