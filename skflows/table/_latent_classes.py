@@ -269,12 +269,17 @@ class Training:
         }
         # Mean and variance say little of angles.
         self.scores = [None if part.has_number or part.period else part.scores for part in parts]
+        self.counts = {
+            j: np.array(parts[j].levels)
+            for j in self.levels
+            if self.scores[j] is not None and parts[j].lattice and parts[j].lattice[:2] == (1, 0)
+        }
 
     def tables(self, share):
         """Return the log-probabilities of the levels in each class.
 
-        Those of ordered levels are shrunk to the frequencies in all rows, tilted to the mean and
-        the variance of the class.
+        Those of ordered levels are shrunk to the frequencies in all rows or, for counts, to those
+        of a Poisson distribution, tilted to the mean and the variance of the class.
         """
         found = {}
         for j, one_hot in self.levels.items():
@@ -282,7 +287,12 @@ class Training:
             frequencies /= frequencies.sum()
             table = share.T @ one_hot
             if self.scores[j] is not None and len(frequencies) >= TILTED_LEVELS:
-                table = shrunk(table, tilted(frequencies, self.scores[j], table))
+                bases = [np.log(frequencies)]
+                if j in self.counts:
+                    bases.append(poisson(self.counts[j], table))
+                table = shrunk(
+                    table, [tilted(b, frequencies, self.scores[j], table) for b in bases]
+                )
             else:
                 table += PRIOR_ROWS * frequencies
             found[j] = np.log(table / table.sum(axis=1, keepdims=True))
@@ -350,13 +360,21 @@ class Training:
         return np.delete(np.arange(share.shape[1]), (self.weight @ np.log(others)).argmax())
 
 
-def tilted(frequencies, scores, counts):
-    """Return frequencies times the exponential of a parabola, with mean and variance of classes.
+def poisson(levels, counts):
+    """Return logarithms of Poisson frequencies with the mean of each class, up to a constant."""
+    mean = (counts @ levels + 1e-3) / (counts.sum(axis=1) + 1e-3)
+    return np.log(mean)[:, None] * levels - gammaln(levels + 1)
+
+
+def tilted(base, frequencies, scores, counts):
+    """Return the exponential of a base and a parabola, with mean and variance of classes.
 
     Parameters
     ----------
+    base : ndarray of shape (n_levels,) or (n_classes, n_levels)
+        Logarithms of frequencies, up to a constant and a parabola.
     frequencies : ndarray of shape (n_levels,)
-        Of the levels in all rows.
+        Of the levels in all rows; a small share of them is mixed in.
     scores : ndarray of shape (n_levels,)
         Numbers of the levels.
     counts : ndarray of shape (n_classes, n_levels)
@@ -366,7 +384,7 @@ def tilted(frequencies, scores, counts):
     target = counts @ powers.T / (counts.sum(axis=1, keepdims=True) + 1e-9)
     slopes = np.zeros_like(target)
     for _ in range(N_TILTS):
-        found = softmax(np.log(frequencies) + slopes @ powers, axis=1)
+        found = softmax(base + slopes @ powers, axis=1)
         mean = found @ powers.T
         covariance = np.einsum("kl,il,jl->kij", found, powers, powers)
         covariance -= mean[:, :, None] * mean[:, None] - 1e-3 * np.eye(2)
@@ -377,14 +395,14 @@ def tilted(frequencies, scores, counts):
 def shrunk(counts, expected):
     """Return counts plus expected frequencies times the strength of a prior.
 
-    Frequencies of each class have a Dirichlet prior around the expected ones; its strength is the
-    one of greatest marginal likelihood.
+    Frequencies of each class have a Dirichlet prior around the expected ones. These, of several
+    arrays, and its strength are those of greatest marginal likelihood.
     """
-    prior = STRENGTHS[:, None, None] * expected
-    evidence = (gammaln(counts + prior) - gammaln(prior)).sum(axis=(1, 2))
+    prior = STRENGTHS[:, None, None] * np.array(expected)[:, None]
+    evidence = (gammaln(counts + prior) - gammaln(prior)).sum(axis=(2, 3))
     evidence -= gammaln(counts.sum(axis=1) + STRENGTHS[:, None]).sum(axis=1)
     evidence += len(counts) * gammaln(STRENGTHS)
-    return counts + prior[evidence.argmax()]
+    return counts + prior[np.unravel_index(evidence.argmax(), evidence.shape)]
 
 
 def fit_latent_classes(view, n_classes, space, random_state):
