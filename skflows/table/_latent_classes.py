@@ -290,9 +290,8 @@ class Training:
                 bases = [np.log(frequencies)]
                 if j in self.counts:
                     bases.append(poisson(self.counts[j], table))
-                table = shrunk(
-                    table, [tilted(b, frequencies, self.scores[j], table) for b in bases]
-                )
+                expected = [tilted(base, frequencies, self.scores[j], table) for base in bases]
+                table = shrunk(table, expected)
             else:
                 table += PRIOR_ROWS * frequencies
             found[j] = np.log(table / table.sum(axis=1, keepdims=True))
