@@ -237,9 +237,9 @@ def test_classes_that_k_means_does_not_find():
     means, factors = 2 * rng.normal(size=(5, 3)), rng.normal(size=(5, 3, 3)) / 3**0.5
     own = rng.integers(5, size=600)
     X = means[own] + np.einsum("nij,nj->ni", factors[own], rng.normal(size=(600, 3)))
-    density = quick(max_iter=1, n_orders=1).fit(X)
-    view = TableView(density._schema, density._rows(X))
-    training = Training(view, "linear", np.random.RandomState(0))
+    random_state = np.random.RandomState(0)
+    schema = Schema(read_frame(X), [0, 1, 2], None, "error", False, random_state)
+    training = Training(TableView(schema, schema.encode(read_frame(X))), "linear", random_state)
     plain, removed = (
         [training.fit(5, np.random.RandomState(seed), n_more)[0] for seed in range(3)]
         for n_more in (0, 6)
