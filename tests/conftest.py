@@ -80,7 +80,7 @@ def mixed_table(monkeypatch):
     components = _components.components
     monkeypatch.setattr(_components, "components", few)
     monkeypatch.setattr(_network, "random_given", all_targets)
-    for name, value in {"HIDDEN": (8,), "BATCH_SIZE": 1000}.items():
+    for name, value in {"HIDDEN": (8,), "BATCH_SIZE": 1000, "DROPOUT": 0.0}.items():
         monkeypatch.setattr(_components, name, value)
     rng = np.random.default_rng(0)
     kind = rng.choice(["cat", "dog"], 200)

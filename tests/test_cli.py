@@ -427,7 +427,7 @@ def test_texts_dates_and_gaps_are_modelled(folder, capsys):
     table[:2].assign(species="iris").to_csv("digits.csv", index=False)  # codes could be numbers
     assert run("score m.skflows digits.csv -o scores.csv") == 0
     assert np.isfinite(pd.read_csv("scores.csv")["log_density"]).all()
-    assert "'species' has 1 values that the fit has not seen" in capsys.readouterr().err
+    assert "'species' has 1 value that the fit has not seen" in capsys.readouterr().err
     table[:2].assign(n=2.5).to_csv("halves.csv", index=False)
     assert run("score m.skflows halves.csv -o scores.csv") == 0
     assert np.isneginf(pd.read_csv("scores.csv")["log_density"]).all()
@@ -521,6 +521,7 @@ def test_columns_that_name_the_rows_are_pointed_out(folder, capsys):
         (np.linspace(-(2**63), 2**63 - 1025, 40).astype(np.int64), False),  # hashes
         ([f"c{i}" for i in range(40)], True),
         (["a", "b"] * 20, False),
+        ([f"${1000 + i:,}" for i in range(40)], False),
     ],
 )
 def test_columns_that_seem_to_identify_rows(column, names):

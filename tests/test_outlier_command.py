@@ -143,7 +143,7 @@ def test_categories_that_the_reference_lacks(folder, capsys):
     new.to_csv("new.csv", index=False)
     line = f"outliers new.csv -o flagged.csv --reference known.csv {SEED}"
     assert main(line.split()) == 0
-    assert "'kind' has 1 values that the fit has not seen" in (err := capsys.readouterr().err)
+    assert "'kind' has 1 value that the fit has not seen" in (err := capsys.readouterr().err)
     assert "'zebra'" in err and "'code'" not in err
 
 

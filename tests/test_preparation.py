@@ -38,7 +38,7 @@ from skflows.bijections._standardize import weighted_moments
 from skflows.density import _warnings
 from skflows.density._evaluation import column_scale
 from skflows.preprocessing import dequantizer
-from skflows.preprocessing.column_checks import column_problems, dates_among
+from skflows.preprocessing.column_checks import column_problems, dates_among, numbers_among
 from skflows.preprocessing.dequantizer import Dequantizer, discrete_columns, smallest_gap
 from skflows.preprocessing.fixed_maps import fitted_preprocessor
 
@@ -578,3 +578,14 @@ def test_samples_take_other_values_if_each_occurs_rarely_or_a_distance_is_given(
 )
 def test_texts_that_look_like_dates(text, is_date):
     assert bool(dates_among([text])) == is_date
+
+
+@pytest.mark.parametrize(
+    ("text", "is_number"),
+    [
+        *dict.fromkeys(["$1,200.50", "12 %", "1'000", "-5 €"], True).items(),
+        *dict.fromkeys(["1200", "0041", "$", "12 kg", "A-12"], False).items(),
+    ],
+)
+def test_texts_that_look_like_numbers(text, is_number):
+    assert bool(numbers_among([text])) == is_number

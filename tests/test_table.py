@@ -165,6 +165,13 @@ def test_dates_as_texts_are_pointed_out(form, pattern):
     quick(columns={"day": "categorical"}, handle_unknown="rare", max_iter=1).fit(table)  # is silent
 
 
+def test_numbers_as_texts_are_pointed_out():
+    prices = [f"${1000 + 7 * i:,}" for i in range(100)]
+    table = pd.DataFrame({"price": prices, "x": np.linspace(0, 1, 100)})
+    with pytest.warns(UserWarning, match="'price' holds numbers as texts, such as '.1,000'"):
+        quick(handle_unknown="rare", max_iter=1).fit(table)
+
+
 def total_probability(density, name, values, width):
     """Return the sum over a grid of the conditional density of a column, given row 5."""
     given = density_row(density).drop(columns=[name])
@@ -200,22 +207,44 @@ def test_atoms_and_density_sum_to_one(density):
     assert atom + total_probability(density, "rain", grid, 1 / 100) == pytest.approx(1, abs=1e-3)
 
 
-def test_counts_of_classes_are_smoothed():
-    """Towards the shape of all rows, as far as they differ from it by chance."""
+@pytest.mark.parametrize(
+    ("rates", "n_levels", "is_poisson", "gain"),
+    [((2, 5), 12, False, 0.8), ((2, 6, 14), 30, True, 0.6)],
+)
+def test_counts_of_classes_are_smoothed(rates, n_levels, is_poisson, gain):
+    """Towards the shape of all rows or of Poisson counts, as far as they differ by chance."""
     rng = np.random.default_rng(0)
-    levels, rates = np.arange(12.0), np.array([2.0, 5.0])
+    levels, rates = np.arange(n_levels), np.array(rates)
     true = np.exp(levels * np.log(rates)[:, None] - gammaln(levels + 1))
     true /= true.sum(axis=1, keepdims=True)
     counts = np.stack([rng.multinomial(300, p) for p in true])
     scores = (levels - levels.mean()) / levels.std()
-    expected = _latent_classes.tilted(true.mean(axis=0), scores, counts)
-    assert expected.sum(axis=1) == pytest.approx(np.ones(2))
-    assert expected @ levels == pytest.approx(counts @ levels / 300, rel=0.02)
-    table = _latent_classes.shrunk(counts, expected)
+    bases = [np.log(true.mean(axis=0)), _latent_classes.poisson(levels, counts)]
+    expected = [_latent_classes.tilted(base, true.mean(axis=0), scores, counts) for base in bases]
+    own = expected[is_poisson]
+    assert own.sum(axis=1) == pytest.approx(np.ones(len(rates)))
+    assert own @ levels == pytest.approx(counts @ levels / 300, rel=0.03)
+    table = _latent_classes.shrunk(counts, expected[: 1 + is_poisson])
     error, raw = (
         np.abs(each / each.sum(axis=1, keepdims=True) - true).sum() for each in (table, counts)
     )
-    assert error < 0.8 * raw
+    assert error < gain * raw
+
+
+def test_classes_that_k_means_does_not_find():
+    """More of them at the start have a place for each."""
+    rng = np.random.default_rng(4)
+    means, factors = 2 * rng.normal(size=(5, 3)), rng.normal(size=(5, 3, 3)) / 3**0.5
+    own = rng.integers(5, size=600)
+    X = means[own] + np.einsum("nij,nj->ni", factors[own], rng.normal(size=(600, 3)))
+    random_state = np.random.RandomState(0)
+    schema = Schema(read_frame(X), [0, 1, 2], None, "error", False, random_state)
+    training = Training(TableView(schema, schema.encode(read_frame(X))), "linear", random_state)
+    plain, removed = (
+        [training.fit(5, np.random.RandomState(seed), n_more)[0] for seed in range(3)]
+        for n_more in (0, 6)
+    )
+    assert min(plain) < min(removed) - 0.2 and max(removed) - min(removed) < 0.01
 
 
 def test_a_bound_that_was_guessed():

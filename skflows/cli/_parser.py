@@ -68,7 +68,7 @@ def _add_fit(command):
         "--max-iter",
         type=_arguments.positive,
         metavar="N",
-        help="largest number of epochs (default: 100)",
+        help="largest number of epochs (default: 100; up to 300 for few rows with texts or gaps)",
     )
     command.add_argument(
         "--time-limit",

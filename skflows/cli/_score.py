@@ -103,7 +103,7 @@ def warn_of_unseen(unseen):
     for name, values in unseen.items():
         some = ", ".join(repr(value) for value in sorted(values, key=str)[:5])
         warnings.warn(
-            f"column {name!r} has {len(values)} values that the fit has not seen, taken "
-            f"for rare ones: {some}{', ...' * (len(values) > 5)}",
+            f"column {name!r} has {len(values)} value{'s' * (len(values) > 1)} that the fit has "
+            f"not seen, taken for rare ones: {some}{', ...' * (len(values) > 5)}",
             stacklevel=2,
         )

@@ -7,7 +7,7 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 from sklearn.utils import check_array
 
-from ..density._warnings import warn_of_dates, warn_user
+from ..density._warnings import warn_of_texts, warn_user
 from ..preprocessing.validation import checked_data, is_missing
 
 # With more categories, a category is encoded by the mean of y if y is a single column.
@@ -150,7 +150,7 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
             is_plain = ~np.char.startswith(kinds, "categor")[self.is_category_]
             names = self._names()[self.is_category_]
             for name, column in zip(names[is_plain], categories.T[is_plain], strict=True):
-                warn_of_dates(name, [value for value in column if isinstance(value, str)])
+                warn_of_texts(name, [value for value in column if isinstance(value, str)])
         names, is_number = self._names(), ~(self.is_category_ | self.is_date_)
         numbers = as_numbers(X[:, is_number], names[is_number])
         dates = map(date_parts, X.T[self.is_date_], names[self.is_date_])

@@ -9,6 +9,7 @@ from ..preprocessing.column_checks import (
     column_problems,
     dates_among,
     names_rows,
+    numbers_among,
 )
 
 INTERNAL = ("skflows.", "sklearn.", "contextlib", "joblib.")
@@ -48,12 +49,18 @@ def warn_of_row_names(columns, path=None):
         )
 
 
-def warn_of_dates(name, texts):
-    """Warn of a column of texts that look like dates."""
+def warn_of_texts(name, texts):
+    """Warn of a column of texts that look like dates or numbers."""
     if found := dates_among(texts):
         warn_user(
             f"The column {name!r} holds dates as texts, such as {' and '.join(map(repr, found))}, "
             "which are taken for categories: convert it by pandas.to_datetime or, in a file, write "
             "all dates as in 2024-12-31.",
+            ColumnWarning,
+        )
+    elif found := numbers_among(texts):
+        warn_user(
+            f"The column {name!r} holds numbers as texts, such as {found[0]!r}, which are taken "
+            "for categories: leave their signs out.",
             ColumnWarning,
         )

@@ -24,7 +24,7 @@ from ..density._third_party import (
     weighted_if,
     with_verbose,
 )
-from ..density._warnings import warn_of_columns, warn_of_dates, warn_of_row_names, warn_user
+from ..density._warnings import warn_of_columns, warn_of_row_names, warn_of_texts, warn_user
 from ..ensemble._auto import AutoDensity
 from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._mixture import MixtureMixin
@@ -331,7 +331,7 @@ class DensityOutlierDetector(
             warn_of_columns(self, X, discrete_columns(X))
         if self._codec is not None and not is_frozen(estimator):
             for name, texts in self._codec.texts():
-                warn_of_dates(name, texts)
+                warn_of_texts(name, texts)
         models = []
         for i, part in enumerate(parts, 1):
             if self.verbose and splits:

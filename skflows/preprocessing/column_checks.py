@@ -20,6 +20,7 @@ ON_LATTICE = 1e-3  # distance to a whole number of gaps
 MANY_ROWS, DIFFERENT = 20, 0.9  # rows, and the share of different texts, that show what names rows
 YEARS = 1800, 2100  # between which consecutive whole numbers may be years
 FAR_MORE_OFTEN = 5  # times as often as any other value, for a column without a lattice
+SIGNS = re.compile(r"[$€£¥%,'\s]+")  # beside the digits of prices and shares
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]|$)")
 DAY, MONTH = "(0?[1-9]|[12][0-9]|3[01])", "(0?[1-9]|1[0-2])"
 YEAR = r"(\d{4}|(?<=\d\d.\d\d.)\d\d)"  # of two digits only if day and month have two too
@@ -124,7 +125,7 @@ def fits_lattice(value, others):
 def names_rows(values):
     """Return whether values are consecutive whole numbers, each once, or texts that hardly repeat.
 
-    Years, and dates as texts, may differ without being names.
+    Years, and dates and prices as texts, may differ without being names.
     """
     if len(values) < MANY_ROWS:
         return False
@@ -136,7 +137,7 @@ def names_rows(values):
     texts, least = {value for value in values if isinstance(value, str)}, DIFFERENT * len(values)
     if len(texts) > least:
         texts = {text for text in texts if first_non_number(np.array([text])) is not None}
-    return len(texts) > least and not dates_among(texts)
+    return len(texts) > least and not dates_among(texts) and not numbers_among(texts)
 
 
 def dates_among(texts):
@@ -147,3 +148,14 @@ def dates_among(texts):
         return []
     others = [text for text in distinct if not ISO_DATE.match(text)]
     return list(dict.fromkeys([dates[0], *others[:1]]))
+
+
+def numbers_among(texts):
+    """Return a text that is a number with a sign such as $ or %, if most of the texts are."""
+    distinct = sorted(set(texts))
+    found = [
+        text
+        for text in distinct
+        if SIGNS.search(text) and first_non_number(np.array([SIGNS.sub("", text)])) is None
+    ]
+    return found[:1] if 2 * len(found) > len(distinct) else []

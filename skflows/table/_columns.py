@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..density._warnings import warn_of_dates, warn_user
+from ..density._warnings import warn_of_texts, warn_user
 from ..preprocessing.angles import emptiest_angle
 from ..preprocessing.column_checks import dates_among
 from ..preprocessing.dequantizer import column_index, is_whole
@@ -508,7 +508,7 @@ class Schema:
             if column.role in ("number", "datetime") and not is_categorical:
                 used, own = column.take(is_used), weight[is_used]
             if decision is None and column.role == "text":
-                warn_of_dates(name, column.values[column.known])
+                warn_of_texts(name, column.values[column.known])
             decision = decision or decide(used)
             own, missing = own[used.known], own[~used.known].sum()
             setting = ColumnSetting(name, handle_unknown, random_state, own, missing)

@@ -14,13 +14,16 @@ N_FOLDS = 5
 ROWS_WITH_FOLDS = 1_000  # beyond, a single held-out part is accurate enough
 HELD_OUT = 0.15
 MAX_HELD_OUT = 2_000
-N_CLASSES = {"quantile": (1, 2, 4, 12, 32), "linear": (2, 4, 6, 8, 16)}
+N_CLASSES = {"quantile": (1, 2, 4, 12, 32), "linear": (2, 3, 4, 5, 6, 8, 12, 16)}
 N_BINNED_CLASSES = (4, 8, 24)
 BANDWIDTHS = (0.25, 0.5, 1.0)  # times that of Scott's rule
 MAX_KERNELS = 2_000  # rows, beyond which kernels take too long
 ROWS_PER_CLASS = 10  # for each class and number
 BATCH_SIZE = 128
+MAX_STEPS = 3_000  # of a network in all folds, within the following numbers of epochs
+EPOCHS = (100, 300)
 HIDDEN = (128, 128, 128)
+DROPOUT, ROWS_OF_DROPOUT = 0.15, 200  # of the network on a normal: the latter divided by the rows
 N_COMPONENTS = 10
 LEARNING_RATE = 6e-3
 EMA_DECAY = 0.995
@@ -83,6 +86,11 @@ def components(schema, n, settings):
     return found
 
 
+def automatic_epochs(n):
+    """Return the largest number of epochs for ``n`` rows, counted in each fold."""
+    return int(np.clip(MAX_STEPS * BATCH_SIZE // n, *EPOCHS))
+
+
 def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     """Train a network on the rows of a view; held-out rows choose the best epoch."""
     import torch
@@ -98,14 +106,15 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     started = group.clock()
     schema = train.schema
     random_state = np.random.RandomState(seed)
-    gaussian = None
+    gaussian, dropout = None, 0.0
     if has_backbone:
+        dropout = min(DROPOUT, ROWS_OF_DROPOUT / group.n_rows(train))
         one = fit_latent_classes(train, 1, "quantile", random_state)
         order = np.argsort(one.numbers)
         gaussian = one.means[0, order], one.covariances[0][np.ix_(order, order)]
     with torch_seed(seed, torch.device("cpu")):
         network = OrderAgnosticNetwork(
-            schema.parts, train.rows.code, train.weight, HIDDEN, N_COMPONENTS, gaussian
+            schema.parts, train.rows.code, train.weight, HIDDEN, N_COMPONENTS, dropout, gaussian
         )
     views = local_views(group, train, held_out)
     own, other = map(Packing, views)

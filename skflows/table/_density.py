@@ -77,8 +77,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         Orders of the columns over which the density of the network is averaged. More orders take
         longer to score, and mostly raise the held-out likelihood.
 
-    max_iter : int, default=100
-        Largest number of epochs of each network.
+    max_iter : int or "auto", default="auto"
+        Largest number of epochs of each network. "auto" is between 100 and 300: few rows, counted
+        once for each fold, are trained on more often.
 
     time_limit : float, default=None
         Seconds that `fit` may take, about, for all components and folds together. Latent classes
@@ -161,7 +162,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         "handle_unknown": [StrOptions({"error", "rare"})],
         "missing": [StrOptions({"ignore", "model"})],
         "n_orders": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "cv": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left")],
         **{
             name: BaseFlowDensity._parameter_constraints[name]
@@ -176,7 +177,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         handle_unknown="error",
         missing="ignore",
         n_orders=4,
-        max_iter=100,
+        max_iter="auto",
         time_limit=None,
         cv="auto",
         contamination="auto",
@@ -233,7 +234,13 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     @fork_safe()
     def _fit(self, X, y, sample_weight, held_out=None):
         from ..training.data_parallel import current_group
-        from ._components import components, first_copies, fit_components, make_splits
+        from ._components import (
+            automatic_epochs,
+            components,
+            first_copies,
+            fit_components,
+            make_splits,
+        )
 
         group = current_group()
         started = group.clock()
@@ -261,8 +268,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         else:
             mask = held_out[is_used]
             splits = [(np.flatnonzero(~mask), np.flatnonzero(mask))]
-        settings = {"max_iter": self.max_iter, "n_orders": self.n_orders}
-        found = components(self._schema, group.n_rows(rows), settings)
+        n, max_iter = group.n_rows(rows), self.max_iter
+        if max_iter == "auto":
+            max_iter = automatic_epochs(n * len(splits))
+        found = components(self._schema, n, {"max_iter": max_iter, "n_orders": self.n_orders})
         outcomes = fit_components(
             found, self._schema, rows, weight, splits, seed, self.time_limit, group.clock, started
         )

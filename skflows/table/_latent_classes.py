@@ -18,7 +18,8 @@ from ._view import Normals, Predictive
 
 N_STEPS = 80
 TOLERANCE = 3e-4  # in nats per row
-N_RESTARTS = 6
+N_RESTARTS = 3
+MORE_CLASSES, STEPS_PER_REMOVAL = 6, 3  # of which a restart begins with more, and removes them
 RESTARTED_CLASSES, RESTARTED_WORK = 12, 3e6  # classes and products of a step, at most
 MIN_VARIANCE = 1e-4
 PRIOR_ROWS = 1.0  # of the marginal frequencies, in each class
@@ -268,12 +269,17 @@ class Training:
         }
         # Mean and variance say little of angles.
         self.scores = [None if part.has_number or part.period else part.scores for part in parts]
+        self.counts = {
+            j: np.array(parts[j].levels)
+            for j in self.levels
+            if self.scores[j] is not None and parts[j].lattice and parts[j].lattice[:2] == (1, 0)
+        }
 
     def tables(self, share):
         """Return the log-probabilities of the levels in each class.
 
-        Those of ordered levels are shrunk to the frequencies in all rows, tilted to the mean and
-        the variance of the class.
+        Those of ordered levels are shrunk to the frequencies in all rows or, for counts, to those
+        of a Poisson distribution, tilted to the mean and the variance of the class.
         """
         found = {}
         for j, one_hot in self.levels.items():
@@ -281,7 +287,11 @@ class Training:
             frequencies /= frequencies.sum()
             table = share.T @ one_hot
             if self.scores[j] is not None and len(frequencies) >= TILTED_LEVELS:
-                table = shrunk(table, tilted(frequencies, self.scores[j], table))
+                bases = [np.log(frequencies)]
+                if j in self.counts:
+                    bases.append(poisson(self.counts[j], table))
+                expected = [tilted(base, frequencies, self.scores[j], table) for base in bases]
+                table = shrunk(table, expected)
             else:
                 table += PRIOR_ROWS * frequencies
             found[j] = np.log(table / table.sum(axis=1, keepdims=True))
@@ -308,23 +318,34 @@ class Training:
             expected(share, self.y, self.patterns, conditionals),
         )
 
-    def fit(self, n_classes, random_state):
-        """Return the mean log-likelihood after expectation-maximisation, and the mixture."""
-        share = initial_shares(self.y, self.has, self.levels, n_classes, random_state)
+    def fit(self, n_classes, random_state, n_more=0):
+        """Return the mean log-likelihood after expectation-maximisation, and the mixture.
+
+        It begins with ``n_more`` classes that are then removed one by one, those first without
+        which the likelihood falls least: the classes of k-means may not be those of the mixture.
+        """
+        share = initial_shares(self.y, self.has, self.levels, n_classes + n_more, random_state)
         share *= self.weight[:, None]
         mean, variances = marginal_moments(self.y, self.has)
         # The first classes differ in their means; covariances follow.
         filled = np.where(self.has, self.y, mean)
         means = share.T @ filled / (share.sum(axis=0)[:, None] + 1e-9)
-        covariances = np.tile(np.diag(variances), (n_classes, 1, 1))
+        covariances = np.tile(np.diag(variances), (share.shape[1], 1, 1))
         group = complete_rows(self.y, self.has)
         before, completed = -np.inf, None
-        for step in range(N_STEPS):
+        for step in range(N_STEPS + STEPS_PER_REMOVAL * n_more):
             if completed is not None:
                 means, covariances = moments(share, *completed, group, self.space)
             count = share.sum(axis=0) + 1e-3
             model = np.log(count / count.sum()), self.tables(share), means, covariances
             score, share, completed = self.expectation(*model)
+            if share.shape[1] > n_classes:
+                if step % STEPS_PER_REMOVAL == STEPS_PER_REMOVAL - 1:
+                    kept = self.needed(share)
+                    share = share[:, kept] + 1e-9 * self.weight[:, None]
+                    share *= self.weight[:, None] / share.sum(axis=1, keepdims=True)
+                    completed = [each[kept] for each in completed]
+                continue
             if step > 1 and score - before < TOLERANCE:
                 break
             before = score
@@ -332,14 +353,27 @@ class Training:
         mixture = LatentClasses(self.space, log_weights, tables, self.numbers, *moments_)
         return score, mixture
 
+    def needed(self, share):
+        """Return the classes, except that without which the likelihood falls least."""
+        others = np.maximum(1 - share / self.weight[:, None], 1e-12)
+        return np.delete(np.arange(share.shape[1]), (self.weight @ np.log(others)).argmax())
 
-def tilted(frequencies, scores, counts):
-    """Return frequencies times the exponential of a parabola, with mean and variance of classes.
+
+def poisson(levels, counts):
+    """Return logarithms of Poisson frequencies with the mean of each class, up to a constant."""
+    mean = (counts @ levels + 1e-3) / (counts.sum(axis=1) + 1e-3)
+    return np.log(mean)[:, None] * levels - gammaln(levels + 1)
+
+
+def tilted(base, frequencies, scores, counts):
+    """Return the exponential of a base and a parabola, with mean and variance of classes.
 
     Parameters
     ----------
+    base : ndarray of shape (n_levels,) or (n_classes, n_levels)
+        Logarithms of frequencies, up to a constant and a parabola.
     frequencies : ndarray of shape (n_levels,)
-        Of the levels in all rows.
+        Of the levels in all rows; a small share of them is mixed in.
     scores : ndarray of shape (n_levels,)
         Numbers of the levels.
     counts : ndarray of shape (n_classes, n_levels)
@@ -349,7 +383,7 @@ def tilted(frequencies, scores, counts):
     target = counts @ powers.T / (counts.sum(axis=1, keepdims=True) + 1e-9)
     slopes = np.zeros_like(target)
     for _ in range(N_TILTS):
-        found = softmax(np.log(frequencies) + slopes @ powers, axis=1)
+        found = softmax(base + slopes @ powers, axis=1)
         mean = found @ powers.T
         covariance = np.einsum("kl,il,jl->kij", found, powers, powers)
         covariance -= mean[:, :, None] * mean[:, None] - 1e-3 * np.eye(2)
@@ -360,14 +394,14 @@ def tilted(frequencies, scores, counts):
 def shrunk(counts, expected):
     """Return counts plus expected frequencies times the strength of a prior.
 
-    Frequencies of each class have a Dirichlet prior around the expected ones; its strength is the
-    one of greatest marginal likelihood.
+    Frequencies of each class have a Dirichlet prior around the expected ones. These, of several
+    arrays, and its strength are those of greatest marginal likelihood.
     """
-    prior = STRENGTHS[:, None, None] * expected
-    evidence = (gammaln(counts + prior) - gammaln(prior)).sum(axis=(1, 2))
+    prior = STRENGTHS[:, None, None] * np.array(expected)[:, None]
+    evidence = (gammaln(counts + prior) - gammaln(prior)).sum(axis=(2, 3))
     evidence -= gammaln(counts.sum(axis=1) + STRENGTHS[:, None]).sum(axis=1)
     evidence += len(counts) * gammaln(STRENGTHS)
-    return counts + prior[evidence.argmax()]
+    return counts + prior[np.unravel_index(evidence.argmax(), evidence.shape)]
 
 
 def fit_latent_classes(view, n_classes, space, random_state):
@@ -375,8 +409,9 @@ def fit_latent_classes(view, n_classes, space, random_state):
     training = Training(view, space, random_state)
     n, d = training.y.shape
     work = n * n_classes * d**2 * len(training.patterns.groups)
-    n_init = N_RESTARTS if 1 < n_classes <= RESTARTED_CLASSES and work <= RESTARTED_WORK else 1
-    fits = [training.fit(n_classes, random_state) for _ in range(n_init)]
+    if not 1 < n_classes <= RESTARTED_CLASSES or work > RESTARTED_WORK:
+        return training.fit(n_classes, random_state)[1]
+    fits = [training.fit(n_classes, random_state, MORE_CLASSES) for _ in range(N_RESTARTS)]
     return max(fits, key=lambda fit: fit[0])[1]
 
 

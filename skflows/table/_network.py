@@ -82,16 +82,22 @@ class OrderAgnosticNetwork(nn.Module):
         Width of each hidden layer.
     n_components : int
         Normals of the mixture for each number.
+    dropout : float
+        Probability that a hidden unit is dropped in training.
     gaussian : tuple of ndarray, optional
         Mean and covariance of the numbers. Mixtures then start as this Gaussian's conditional
         distributions, and the network says how far to trust them.
     """
 
-    def __init__(self, parts, code, weight, hidden_layer_sizes, n_components, gaussian=None):
+    def __init__(
+        self, parts, code, weight, hidden_layer_sizes, n_components, dropout=0.0, gaussian=None
+    ):
         super().__init__()
         self.layout = layout = Layout(parts, n_components, gaussian is not None)
         n_inputs = len(layout.feature_of) + layout.n_parts
-        self.mlp = ResidualMLP(n_inputs, layout.n_outputs, hidden_layer_sizes, activation="silu")
+        self.mlp = ResidualMLP(
+            n_inputs, layout.n_outputs, hidden_layer_sizes, activation="silu", dropout=dropout
+        )
         start = torch.zeros(layout.n_outputs)
         for j in layout.leveled:
             has = code[:, j] >= 0
