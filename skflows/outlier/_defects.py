@@ -86,7 +86,8 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         Seeds the folds, the choice of places and the density.
 
     verbose : int, default=0
-        Print the number of each fold, and the loss of the default density every ``verbose`` epochs.
+        Print the number of each fold and, every ``verbose`` epochs, the loss of a default density
+        that is not conditional.
 
     Attributes
     ----------
@@ -269,7 +270,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         """Return the sensitivity of each image's anomaly score to its pixels.
 
         This is the absolute gradient of minus the score in the pixels, summed over channels and
-        smoothed. It needs features and a density through which torch can differentiate: the default
+        smoothed; the surroundings of a place are held fixed. It needs features and a density through which torch can differentiate: the default
         ones can.
 
         Parameters
@@ -347,10 +348,14 @@ class GivenSurroundings(PersistenceMixin, BaseEstimator):
         return self
 
     def log_prob(self, rows):
-        """Return what `score_samples` does, of a tensor (..., 2 k), by torch operations."""
+        """Return what `score_samples` does, of a tensor (..., 2 k), by torch operations.
+
+        It has no gradient in the surroundings: maps find defects better without it.
+        """
         import torch
 
         features, around = rows.flatten(0, -2).chunk(2, 1)
+        around = around.detach()
         *others, encoder = self.density_.encoder_
         if others:
             raise ValueError("defect_map needs a ConditionalDensity with encoder='auto'.")
