@@ -215,21 +215,30 @@ def table(path):
     columns = [(c, key) for c in CONTESTANTS for key in ("auroc", "max", "pixels")]
     columns = [(c, key) for c, key in columns if key != "max" or c in PEERS]
 
-    def row(*head, own):
+    def figures(name, n):
+        """Return the means over seeds."""
+        own = [line for line in lines if (line["texture"], line["n"]) == (name, n)]
         found = [[x[key] for x in own if x["contestant"] == c] for c, key in columns]
-        cells = [f"{np.mean(values):.3f}" for values in found]
-        print("| " + " | ".join([*map(str, head), *cells]) + " |")
+        return [np.mean(values) for values in found] if own else None
 
-    print("| texture | images | " + " | ".join(f"{c}: {key}" for c, key in columns) + " |")
-    print("|---|---|" + "---|" * len(columns))
-    for name, n in product(DEVELOPMENT + TEST, (16, 50, 200)):
-        if own := [line for line in lines if (line["texture"], line["n"]) == (name, n)]:
-            row(name, n, own=own)
-    print("\n| kind of defect | " + " | ".join(CONTESTANTS) + " |")
-    print("|---|" + "---|" * len(CONTESTANTS))
+    def row(*cells):
+        cells = [x if isinstance(x, str) else str(x) if x > 1 else f"{x:.3f}" for x in cells]
+        print("| " + " | ".join(cells) + " |")
+
+    row("texture", "images", *(f"{c}: {key}" for c, key in columns))
+    row(*["---"] * (len(columns) + 2))
+    for n in 16, 50, 200:
+        found = {name: figures(name, n) for name in DEVELOPMENT + TEST}
+        found = {name: values for name, values in found.items() if values}
+        for name, values in found.items():
+            row(Path(name).stem, n, *values)
+        row(f"mean of {len(found)}", n, *np.mean(list(found.values()), axis=0))
+    print()
+    row("kind of defect", *CONTESTANTS)
+    row(*["---"] * (len(CONTESTANTS) + 1))
     for kind in KINDS:
         found = [[x[kind] for x in lines if x["contestant"] == c] for c in CONTESTANTS]
-        print(f"| {kind} | " + " | ".join(f"{np.mean(values):.3f}" for values in found) + " |")
+        row(kind, *map(np.mean, found))
 
 
 def main():
