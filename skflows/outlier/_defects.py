@@ -270,8 +270,8 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         """Return the sensitivity of each image's anomaly score to its pixels.
 
         This is the absolute gradient of minus the score in the pixels, summed over channels and
-        smoothed; the surroundings of a place are held fixed. It needs features and a density through which torch can differentiate: the default
-        ones can.
+        smoothed; the surroundings of each place are held fixed. It needs features and a density
+        through which torch can differentiate: the default ones can.
 
         Parameters
         ----------
