@@ -3,18 +3,21 @@
     python benchmarks/defects.py --out benchmarks/results/defects.jsonl
     python benchmarks/defects.py --table benchmarks/results/defects.jsonl
 
-Needs scikit-image, for its textures. Lines already in ``--out`` are not run again.
+Needs scikit-image, for three of the textures. The others are in Debian's package ufoai-textures:
+give its file 0textures.pk3 as ``--archive``. Lines already in ``--out`` are not run again.
 
-"auroc" is the AUROC of images by the mean anomaly score of the worst tenth of their places, which
-is the score of DefectDetector; "max" is that by the worst place. "pixels" is the AUROC of the
-pixels of images with a defect, by the gradient of the score for flows, and by the scores of places
-for the others. Scores and maps average four rotations. "scratch" to "patch" are parts of "auroc",
-by kind of defect.
+"auroc" is the AUROC of images by the mean anomaly score of the worst 3 % of their places, which is
+the score of DefectDetector; "max" is that by the worst place. "pixels" is the AUROC of the pixels
+of images with a defect, by the gradient of the score for flows, and by the scores of places for the
+others. Scores and maps average four rotations. "scratch" to "patch" are parts of "auroc", by kind
+of defect. Peers whose name ends in "of differences" get the differences of features from those of
+the surroundings, by the same Gaussian mean as the flow.
 """
 
 import argparse
 import json
 import time
+import zipfile
 from itertools import product
 from pathlib import Path
 
@@ -28,6 +31,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skflows.nn.filter_bank import FilterBank
 from skflows.outlier import DefectDetector
+from skflows.outlier._defects import SIGMA, n_worst
 
 SIZE = 64  # height and width of a crop
 STRIP = 128  # height of the strips of a texture that belong to fit and to test in turn
@@ -35,41 +39,44 @@ N_TEST = 60  # crops without a defect, and as many with one
 CONTRAST = 2.5  # standard deviations of the pixels
 N_PLACES = 20_000  # of the images of fit, as many as DefectDetector takes
 KINDS = "scratch", "spot", "smear", "patch"
-DEVELOPMENT = "tiles", "weave", "grain", "hubble"
-TEST = "brick", "grass", "gravel"
+ARCHIVE = Path("/usr/share/games/ufoai/base/0textures.pk3")
+DEVELOPMENT = (
+    "ctp1/bricks_r_3.jpg",
+    "ctp1/grass_g_4.jpg",
+    "nature/rockyground01.png",
+    "ctp1/concrete_g_7.jpg",
+    "ctp1/wood_b_9.jpg",
+    "ctp1/dirt_b_2.jpg",
+    "nature/jungle002.png",
+    "hubble_deep_field",
+)
+TEST = (
+    "brick",
+    "grass",
+    "gravel",
+    "mattn/wall_bricks002.jpg",
+    "nature/grass_tall_green_a.jpg",
+    "ctp1/rocks_w_1.jpg",
+    "buildings/concrete007.png",
+    "mattn/wood016.jpg",
+    "nature/sand.jpg",
+    "mattn/dirt001.jpg",
+    "nature/pjrock6.png",
+)
 
 
-def tiles(rng, y, x):
-    x = x + 60 * ndimage.gaussian_filter(rng.standard_normal(y.shape), 20)
-    row, shifted = np.floor(y / 23).astype(int), x + np.floor(y / 23) * 17
-    tone = rng.uniform(0.35, 0.65, (40, 40))[row % 40, np.floor(shifted / 41).astype(int) % 40]
-    to_edge = np.minimum(11.5 - np.abs(y % 23 - 11.5), 20.5 - np.abs(shifted % 41 - 20.5))
-    noise = ndimage.gaussian_filter(rng.standard_normal(y.shape), 0.7)
-    return np.where(to_edge < 1.5, 0.85, tone) + 0.08 * noise
+def texture(name, archive):
+    """Return a grey image of a texture of the archive or of scikit-image."""
+    if "/" not in name:
+        from skimage import data
 
+        image = getattr(data, name)() / 255
+        return image if image.ndim == 2 else image.mean(axis=2)
+    from PIL import Image
 
-def weave(rng, y, x):
-    threads = np.sin(2 * np.pi * (x + 2 * np.sin(y / 40)) / 9)
-    threads = threads * np.sin(2 * np.pi * (y + 2 * np.sin(x / 53)) / 9)
-    return threads + ndimage.gaussian_filter(rng.standard_normal(y.shape), 1)
-
-
-def grain(rng, y, x):
-    noise = rng.standard_normal(y.shape)
-    return 4 * ndimage.gaussian_filter(noise, (1, 5)) + 3 * ndimage.gaussian_filter(noise, (3, 1))
-
-
-MADE = {"tiles": tiles, "weave": weave, "grain": grain}
-
-
-def texture(name):
-    """Return a grey image of a texture, made or of scikit-image."""
-    if name in MADE:
-        return MADE[name](np.random.default_rng(0), *np.mgrid[:512, :512].astype(float))
-    from skimage import data
-
-    image = getattr(data, {"hubble": "hubble_deep_field"}.get(name, name))() / 255
-    return image if image.ndim == 2 else image.mean(axis=2)
+    with zipfile.ZipFile(archive) as file, file.open(f"textures/tex_{name}") as entry:
+        image = np.asarray(Image.open(entry).convert("RGB"), dtype=float)
+    return image.mean(axis=2)[:512, :512] / 255
 
 
 def crops(image, n, rng, side):
@@ -106,9 +113,9 @@ def plant(image, kind, rng):
     return image + strength * change, strength > 0.5
 
 
-def task(name, n, seed):
+def task(name, n, seed, archive):
     """Return images to fit, images to score, their labels, and masks of those with a defect."""
-    rng, image = np.random.default_rng(seed), texture(name)
+    rng, image = np.random.default_rng(seed), texture(name, archive)
     train = crops(image, n, rng, 0)
     good, bad = (crops(image, N_TEST, rng, 1) for _ in range(2))
     planted = [plant(one, KINDS[i % len(KINDS)], rng) for i, one in enumerate(bad)]
@@ -139,15 +146,22 @@ class Pooled:
 
 
 FLOWS = {"flow": lambda bank: {}, "flow, pooled features": lambda bank: {"features": Pooled(bank)}}
-PEERS = {"Gaussian": gaussian, "nearest neighbour": neighbour}
+PEERS = {
+    "Gaussian": gaussian,
+    "nearest neighbour": neighbour,
+    "nearest neighbour of differences": neighbour,
+}
 CONTESTANTS = [*FLOWS, *PEERS]
 
 
-def features(bank, images):
+def features(bank, images, of_differences=False):
     """Return the features of all places of images and of their quarter turns."""
     images = torch.from_numpy(images)[:, None]
-    turned = [bank(torch.rot90(images, i, (2, 3))).flatten(2).mT for i in range(4)]
-    return torch.stack(turned, 1).numpy()  # (n, 4, places, k)
+    turned = torch.stack([bank(torch.rot90(images, i, (2, 3))) for i in range(4)], 1).numpy()
+    if of_differences:
+        sigmas = 0, 0, 0, SIGMA, SIGMA
+        turned = turned - ndimage.gaussian_filter(turned, sigmas, mode="nearest")
+    return np.moveaxis(turned.reshape(*turned.shape[:3], -1), 2, 3)  # (n, 4, places, k)
 
 
 def map_of_places(scores):
@@ -160,8 +174,8 @@ def map_of_places(scores):
     return ndimage.gaussian_filter(zoomed, (0, 2, 2))
 
 
-def run(name, n, seed, contestant):
-    train, images, labels, masks = task(name, n, seed)
+def run(name, n, seed, contestant, archive):
+    train, images, labels, masks = task(name, n, seed, archive)
     bank = FilterBank(np.array([train.mean()]), np.array([train.std()]))
     started, line = time.process_time(), {}
     if contestant in FLOWS:
@@ -171,19 +185,21 @@ def run(name, n, seed, contestant):
         scores = -detector.score_samples(images)
         maps = detector.defect_map(images[labels == 1])
     else:
-        rows = features(bank, train).reshape(-1, bank(torch.zeros(1, 1, SIZE, SIZE)).shape[1])
+        of_differences = contestant.endswith("of differences")
+        rows = features(bank, train, of_differences)
+        rows = rows.reshape(-1, rows.shape[-1])
         order = np.random.default_rng(seed).permutation(len(rows))
         scaler = StandardScaler().fit(rows)
         score = PEERS[contestant](scaler.transform(rows[order[:N_PLACES]]))
         line["fit_seconds"] = time.process_time() - started
-        found = features(bank, images)
+        found = features(bank, images, of_differences)
         places = score(scaler.transform(found.reshape(-1, found.shape[-1])))
         places = places.reshape(found.shape[:3])
         turned = [map_of_places(places[labels == 1, i]) for i in range(4)]
         maps = np.mean([np.rot90(each, -i, (1, 2)) for i, each in enumerate(turned)], axis=0)
         places.sort(axis=2)
         line["max"] = roc_auc_score(labels, places[..., -1].mean(axis=1))
-        scores = places[..., -round(places.shape[2] / 10) :].mean(axis=(1, 2))
+        scores = places[..., -n_worst(places.shape[2]) :].mean(axis=(1, 2))
     line["seconds"] = time.process_time() - started
     line["auroc"] = roc_auc_score(labels, scores)
     line["pixels"] = roc_auc_score(masks.ravel(), maps.ravel())
@@ -199,21 +215,30 @@ def table(path):
     columns = [(c, key) for c in CONTESTANTS for key in ("auroc", "max", "pixels")]
     columns = [(c, key) for c, key in columns if key != "max" or c in PEERS]
 
-    def row(*head, own):
+    def figures(name, n):
+        """Return the means over seeds."""
+        own = [line for line in lines if (line["texture"], line["n"]) == (name, n)]
         found = [[x[key] for x in own if x["contestant"] == c] for c, key in columns]
-        cells = [f"{np.mean(values):.3f}" for values in found]
-        print("| " + " | ".join([*map(str, head), *cells]) + " |")
+        return [np.mean(values) for values in found] if own else None
 
-    print("| texture | images | " + " | ".join(f"{c}: {key}" for c, key in columns) + " |")
-    print("|---|---|" + "---|" * len(columns))
-    for name, n in product(DEVELOPMENT + TEST, (16, 50, 200)):
-        if own := [line for line in lines if (line["texture"], line["n"]) == (name, n)]:
-            row(name, n, own=own)
-    print("\n| kind of defect | " + " | ".join(CONTESTANTS) + " |")
-    print("|---|" + "---|" * len(CONTESTANTS))
+    def row(*cells):
+        cells = [x if isinstance(x, str) else str(x) if x > 1 else f"{x:.3f}" for x in cells]
+        print("| " + " | ".join(cells) + " |")
+
+    row("texture", "images", *(f"{c}: {key}" for c, key in columns))
+    row(*["---"] * (len(columns) + 2))
+    for n in 16, 50, 200:
+        found = {name: figures(name, n) for name in DEVELOPMENT + TEST}
+        found = {name: values for name, values in found.items() if values}
+        for name, values in found.items():
+            row(Path(name).stem, n, *values)
+        row(f"mean of {len(found)}", n, *np.mean(list(found.values()), axis=0))
+    print()
+    row("kind of defect", *CONTESTANTS)
+    row(*["---"] * (len(CONTESTANTS) + 1))
     for kind in KINDS:
         found = [[x[kind] for x in lines if x["contestant"] == c] for c in CONTESTANTS]
-        print(f"| {kind} | " + " | ".join(f"{np.mean(values):.3f}" for values in found) + " |")
+        row(kind, *map(np.mean, found))
 
 
 def main():
@@ -221,6 +246,7 @@ def main():
     parser.add_argument("--out", default="defects.jsonl")
     parser.add_argument("--table", metavar="FILE", help="print the results of a file")
     parser.add_argument("--textures", nargs="+", default=TEST)
+    parser.add_argument("--archive", type=Path, default=ARCHIVE, help="0textures.pk3 of ufoai")
     parser.add_argument("--images", nargs="+", type=int, default=[16, 50, 200])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     options = parser.parse_args()
@@ -235,7 +261,9 @@ def main():
     for key in product(options.seeds, options.images, options.textures, CONTESTANTS):
         if key not in done:
             seed, n, name, contestant = key
-            line = dict(zip(keys, key, strict=True)) | run(name, n, seed, contestant)
+            line = dict(zip(keys, key, strict=True)) | run(
+                name, n, seed, contestant, options.archive
+            )
             with out.open("a") as file:
                 print(json.dumps(line), file=file)
             print(line, flush=True)

@@ -7,13 +7,15 @@ import pytest
 import torch
 from _densities import small
 from sklearn.base import clone
+from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skflows import load
+from skflows import ConditionalDensity, load
 from skflows.nn.filter_bank import FilterBank
 from skflows.outlier import DefectDetector
-from skflows.outlier._defects import rotated
+from skflows.outlier._defects import GivenSurroundings, rotated
 
 SHAPE = (12, 16, 1)
 RNG = np.random.default_rng(0)
@@ -55,6 +57,9 @@ def test_map_shows_where(fitted):
     assert (maps[:, inside].mean(axis=1) > 1.5 * maps[:, ~inside].mean(axis=1)).all()
 
 
+GIVEN_SURROUNDINGS = ConditionalDensity(FLOW, cv=2)
+
+
 @pytest.mark.parametrize("n_rotations", [1, 4, 6])
 def test_map_is_the_gradient_of_the_score(n_rotations):
     params = {"calibration": None, "cv": "auto", "n_rotations": n_rotations}
@@ -67,6 +72,59 @@ def test_map_is_the_gradient_of_the_score(n_rotations):
     np.testing.assert_allclose(gradient @ direction, slope, rtol=0.02, atol=0.05)
     expected = np.abs(gradient).reshape(2, 8, 8, 2).sum(axis=3)
     np.testing.assert_allclose(model.defect_map(rows, sigma=0), expected)
+
+
+def test_gradient_given_surroundings():
+    rows = RNG.standard_normal((60, 4))
+    model = GivenSurroundings(GIVEN_SURROUNDINGS).fit(rows)
+    step = np.array([1e-4, 2e-4, 0, 0])
+    slope = (model.score_samples(rows + step) - model.score_samples(rows - step)) / 2
+    tensor = torch.from_numpy(rows).view(2, 30, 4).requires_grad_()
+    log_prob = model.distribution().log_prob(tensor)
+    np.testing.assert_allclose(log_prob.detach().numpy().ravel(), model.score_samples(rows))
+    (gradient,) = torch.autograd.grad(log_prob.sum(), tensor)
+    np.testing.assert_allclose(gradient.numpy().reshape(60, 4) @ step, slope, rtol=0.02, atol=1e-6)
+    assert (gradient[..., 2:] == 0).all()
+
+
+def local_moments(images):
+    moments = torch.cat([images, images.square()], 1)
+    means = torch.nn.functional.avg_pool2d(moments, 4)
+    return torch.cat([means[:, :1], means[:, 1:].log()], 1)
+
+
+def test_defects_differ_from_their_surroundings():
+    rng = np.random.default_rng(0)
+    loudness = rng.uniform(0.5, 2, (2, 40, 1, 1))  # of an image
+    images, bad = loudness * rng.standard_normal((2, 40, 32, 32))
+    bad[:, 12:20, 12:20] *= 0.5
+    areas = []
+    flow = small("realnvp", discrete=None, max_iter=15, learning_rate_init=0.02, batch_size=128)
+    for estimator in flow, ConditionalDensity(flow):
+        params = {"features": local_moments, "calibration": None, "cv": "auto", "n_rotations": 1}
+        model = detector(estimator, **params).fit(images)
+        scores = model.score_samples(np.concatenate([images, bad]))
+        areas.append(roc_auc_score(np.repeat([1, 0], 40), scores))
+    assert areas[1] > max(areas[0] + 0.2, 0.9)
+
+
+@pytest.mark.parametrize(("size", "is_given"), [(32, False), (36, True)])
+def test_small_images_have_no_surroundings(size, is_given, tmp_path):
+    images = RNG.standard_normal((3, size, size))
+    model = DefectDetector(calibration=None, n_rotations=1, random_state=0).fit(images)
+    density = model.detector_.models_[0].density.density_
+    assert isinstance(density, GivenSurroundings) is is_given
+    model.save(tmp_path / "model.skflows")
+    again = load(tmp_path / "model.skflows")
+    np.testing.assert_array_equal(again.score_samples(images), model.score_samples(images))
+
+
+def test_no_surroundings():
+    with pytest.raises(ValueError, match="features at several places"):
+        detector(GIVEN_SURROUNDINGS, features=channel_moments).fit(IMAGES)
+    model = detector(ConditionalDensity(FLOW, encoder=StandardScaler()), cv=2).fit(IMAGES)
+    with pytest.raises(ValueError, match="encoder='auto'"):
+        model.defect_map(SCRATCHED)
 
 
 def test_flat_patches_are_found():

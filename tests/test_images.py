@@ -20,6 +20,7 @@ from skflows import (
     NSFDensity,
     TransformedDensity,
 )
+from skflows.bijections import Chain
 from skflows.inspection import ImageGridDisplay
 
 matplotlib.use("agg")
@@ -133,6 +134,13 @@ def test_other_shapes_are_errors(density, shape):
 def test_bad_parameters_are_errors(params, message):
     with pytest.raises(ValueError, match=message):
         tiny(**params).fit(X)
+
+
+def test_scales_are_set_by_some_of_the_images(monkeypatch):
+    n_seen = []
+    monkeypatch.setattr(Chain, "initialize", lambda self, x, *_: n_seen.append(len(x)))
+    GlowDensity(image_shape=(8, 8, 1), n_transforms=1, max_iter=1).fit(load_digits().data[:300])
+    assert n_seen == [256]
 
 
 def test_odd_and_coloured_images():

@@ -49,8 +49,9 @@ for i in range(60):
 # Fit
 # ---
 # The detector computes features of the images at many places by a fixed bank of filters, and fits
-# a RealNVP to those of the images and of their rotations by 90, 180 and 270 degrees. Two folds
-# calibrate p-values: each image gets a score by a flow that has not seen it. The default is five.
+# a RealNVP to those of the images and of their rotations by 90, 180 and 270 degrees, given the mean
+# features of the surroundings of each place. Two folds calibrate p-values: each image gets a score
+# by a flow that has not seen it. The default is five.
 from skflows.outlier import DefectDetector
 
 detector = DefectDetector(cv=2, random_state=0).fit(X_train)

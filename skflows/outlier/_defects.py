@@ -5,11 +5,13 @@ import math
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
+from ..conditional import ConditionalDensity
+from ..conditional._context import FARTHEST
 from ..density import RealNVPDensity
 from ..density._outlier_labels import OutlierLabelsMixin
 from ..density._third_party import fit_density, fit_subtask
@@ -23,17 +25,21 @@ from ._detector import DensityOutlierDetector
 MAX_PLACES = 20_000  # that a density is fitted to
 HELD_OUT = 5  # one of so many images is held out for early stopping
 VALUES_AT_ONCE = 2**18
-WORST = 0.1  # fraction of the places of an image, those of the lowest density, that make its score
+WORST = 0.03  # fraction of the places of an image, those of the lowest density, that make its score
+SIGMA = 3.0  # places, of the Gaussian that weighs the surroundings of a place
+MIN_PLACES = 64  # below which images are too small to learn what surrounds a place
 
 
 class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     """Detector of defects in images, from images without defects.
 
     A flow learns the density of local features: the responses of a fixed bank of filters, at
-    several scales, around each place of the images and of their rotations. The score of an image is
-    the mean log-density of its features at the tenth of the places where that is lowest, averaged
-    over rotations. This is DifferNet (Rudolph et al., 2021) with features at many places, in place
-    of one row of features for an image: a few images then have enough rows for a flow.
+    several scales, around each place of the images and of their rotations. It is conditional, given
+    the mean features of the surroundings: a defect differs from what is around it, and images
+    differ from each other. The score of an image is the mean log-density of its features at the 3 %
+    of the places where that is lowest, averaged over rotations. This is DifferNet (Rudolph et al.,
+    2021) with features at many places, in place of one row of features for an image: a few images
+    then have enough rows for a flow.
 
     Parameters
     ----------
@@ -51,8 +57,10 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         and the local mean.
 
     estimator : estimator, default=None
-        Density of the features, with `fit` and `score_samples`. None is a `RealNVPDensity` of
-        whitened features.
+        Density of the features of a place, with `fit` and `score_samples`, or a
+        `ConditionalDensity` of them given those of its surroundings, a mean by a Gaussian whose
+        standard deviation is 3 places. None is a `ConditionalDensity` of a `RealNVPDensity`, or
+        that flow alone if images have fewer than 64 places.
 
     n_rotations : int, default=4
         Number of rotated copies of each image, by multiples of ``360 / n_rotations`` degrees, in
@@ -78,7 +86,8 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         Seeds the folds, the choice of places and the density.
 
     verbose : int, default=0
-        Print the number of each fold, and the loss of the default density every ``verbose`` epochs.
+        Print the number of each fold and, every ``verbose`` epochs, the loss of a default density
+        that is not conditional.
 
     Attributes
     ----------
@@ -123,7 +132,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
     _parameter_constraints: dict = {
         "image_shape": ["array-like", None],
         "features": [callable, None],
-        "estimator": [HasMethods(["fit", "score_samples"]), None],
+        "estimator": [HasMethods(["fit", "score_samples"]), ConditionalDensity, None],
         "n_rotations": [Interval(Integral, 1, None, closed="left")],
         "calibration": [StrOptions(set(NULLS)), None],
         "cv": [StrOptions({"auto"}), "cv_object"],
@@ -184,9 +193,10 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         density = FeatureDensity(
             self.image_shape_,
             self.features,
-            default_density(self.verbose) if self.estimator is None else self.estimator,
+            self.estimator,
             self.n_rotations,
             random_state.randint(2**31 - 1),
+            self.verbose,
         )
         detector = DensityOutlierDetector(
             density,
@@ -232,8 +242,8 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            Mean log-density of the features, in nats, at the tenth of the places where it is
-            lowest, averaged over rotations and folds.
+            Mean log-density of the features, in nats, at the 3 % of the places where it is lowest,
+            averaged over rotations and folds.
         """
         return super().score_samples(X)
 
@@ -260,8 +270,8 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         """Return the sensitivity of each image's anomaly score to its pixels.
 
         This is the absolute gradient of minus the score in the pixels, summed over channels and
-        smoothed. It needs features and a density through which torch can differentiate: the default
-        ones can.
+        smoothed; the surroundings of each place are held fixed. It needs features and a density
+        through which torch can differentiate: the default ones can.
 
         Parameters
         ----------
@@ -293,20 +303,66 @@ def shape_of_rows(n_features):
     return (side, side, 1) if side**2 == n_features else (1, n_features, 1)
 
 
-def default_density(verbose):
-    """Return the density of features that is used if none is given."""
+def default_flow(verbose):
+    """Return the flow of features that is used if no density is given."""
     return RealNVPDensity(
         n_transforms=4,
         hidden_layer_sizes=(64,),
         dropout=0.0,
-        preprocessing="whiten",
-        input_noise=0.2,
+        preprocessing="standardize",
+        input_noise=0.3,
         discrete=None,
         contamination=None,
         learning_rate_init=5e-3,
         max_iter=20,
         verbose=verbose,
     )
+
+
+class GivenSurroundings(PersistenceMixin, BaseEstimator):
+    """Rows of features and of their surroundings: the density of the first half given the other.
+
+    Parameters
+    ----------
+    estimator : ConditionalDensity
+        The density.
+    """
+
+    def __init__(self, estimator):
+        self.estimator = estimator
+
+    def fit(self, X, y=None, X_val=None):
+        density = clone(self.estimator)
+        if X_val is not None:
+            n, X = len(X), np.concatenate([X, X_val])
+            density.set_params(cv=[(np.arange(n), np.arange(n, len(X)))])
+        features, around = np.hsplit(X, 2)
+        self.density_ = density.fit(around, features)
+        return self
+
+    def score_samples(self, X):
+        features, around = np.hsplit(X, 2)
+        return self.density_.log_prob(around, features)
+
+    def distribution(self):
+        return self
+
+    def log_prob(self, rows):
+        """Return what `score_samples` does, of a tensor (..., 2 k), by torch operations.
+
+        It has no gradient in the surroundings: maps find defects better without it.
+        """
+        import torch
+
+        features, around = rows.flatten(0, -2).chunk(2, 1)
+        around = around.detach()
+        *others, encoder = self.density_.encoder_
+        if others:
+            raise ValueError("defect_map needs a ConditionalDensity with encoder='auto'.")
+        mean, scale = map(torch.from_numpy, (encoder.scaler_.mean_, encoder.scaler_.scale_))
+        around = FARTHEST * ((around - mean) / (FARTHEST * scale)).asinh()
+        found = [flow.log_prob(torch.cat([features, around], 1)) for flow in self.density_.flows_]
+        return torch.stack(found).logsumexp(0).sub(math.log(len(found))).view(rows.shape[:-1])
 
 
 class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
@@ -318,20 +374,23 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
         Height, width and channels.
     features : callable or None
         The features, as of `DefectDetector`.
-    estimator : estimator
-        Their density.
+    estimator : estimator or None
+        Their density, as of `DefectDetector`.
     n_rotations : int
         Number of rotated copies.
     random_state : int
         Seed.
+    verbose : int
+        Of the default density.
     """
 
-    def __init__(self, image_shape, features, estimator, n_rotations, random_state):
+    def __init__(self, image_shape, features, estimator, n_rotations, random_state, verbose):
         self.image_shape = image_shape
         self.features = features
         self.estimator = estimator
         self.n_rotations = n_rotations
         self.random_state = random_state
+        self.verbose = verbose
 
     def fit(self, X, y=None):
         from torch import nn
@@ -347,7 +406,7 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
             if isinstance(self.features_, nn.Module):
                 # Statistics of batches would mix images.
                 self.features_.eval().requires_grad_(False)
-        estimator = clone_with_seeds(self.estimator, random_state)
+        estimator = clone_with_seeds(self._estimator_for(X[:1]), random_state)
         n_held_out = len(X) // HELD_OUT if has_fit_parameter(estimator, "X_val") else 0
         order = random_state.permutation(len(X))
         rows = self._some_places(X[order[n_held_out:]], MAX_PLACES, random_state)
@@ -358,6 +417,25 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
         else:
             self.density_ = fit_density(estimator, rows)
         return self
+
+    def _estimator_for(self, X):
+        """Return the density of the features of images, and set whether it sees surroundings."""
+        self.sees_surroundings_ = False
+        n_places = next(self._copies(next(self._batches(X)))).shape[1]
+        estimator = self.estimator
+        if estimator is None:
+            estimator = default_flow(self.verbose)
+            if n_places >= MIN_PLACES:
+                estimator = ConditionalDensity(estimator, cv=None)
+        self.sees_surroundings_ = isinstance(estimator, ConditionalDensity)
+        if not self.sees_surroundings_:
+            return estimator
+        if n_places == 1:
+            raise ValueError(
+                "A ConditionalDensity needs features at several places, (n, k, rows, columns): "
+                "those of a single place have no surroundings. Give another density."
+            )
+        return GivenSurroundings(estimator)
 
     def _some_places(self, X, most, random_state):
         """Return the features at random places of some images and their copies, as rows."""
@@ -422,7 +500,10 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
             yield rows.view(-1, *self.image_shape).permute(0, 3, 1, 2).contiguous()
 
     def _copies(self, images):
-        """Yield the features of each rotated copy of images, of shape (n, places, k)."""
+        """Yield the features of each rotated copy of images, of shape (n, places, k).
+
+        Those of the surroundings are beside them, if the density sees them.
+        """
         import torch
 
         n = len(images)
@@ -433,13 +514,24 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
                     f"features returned an array of shape {tuple(found.shape)} for {n} images; it "
                     f"must return one of shape ({n}, k) or ({n}, k, rows, columns)."
                 )
-            found = found.reshape(n, found.shape[1], -1).mT.double()
-            yield found
+            found = found.double().reshape(*found.shape[:2], *(found.shape[2:] or (1, 1)))
+            if self.sees_surroundings_:
+                down, right = map(blur, found.shape[2:])
+                found = torch.cat([found, down @ found @ right.T], 1)
+            yield found.flatten(2).mT
 
 
 def n_worst(n_places):
     """Return the number of places that make the score of an image."""
     return max(1, round(WORST * n_places))
+
+
+def blur(n):
+    """Return the matrix ``(n, n)`` that blurs n places in a line."""
+    import torch
+    from scipy.ndimage import gaussian_filter1d
+
+    return torch.from_numpy(gaussian_filter1d(np.eye(n), SIGMA, axis=0, mode="nearest"))
 
 
 def rotated(images, i, n):

@@ -25,6 +25,7 @@ from .torch_state import (
 from .trainer import EMA_DECAY, Rows, train_in_phases
 
 INITIALIZATION_ROWS = 8192  # enough for the moments that ActNorm starts from
+INITIALIZATION_GRIDS = 256  # such as images, whose positions share moments
 PREPARED_ROWS = 2**17  # at once, to bound the memory of their float64 copies
 MIN_BATCH, MAX_BATCH = 128, 1024
 FULL_RATE_FEATURES = 4
@@ -109,8 +110,9 @@ class FlowFit(ABC):
             est.preprocessing, self.bounds, x[:, :d], weight, n_channels
         )
         flow = est._build_flow(preprocess, d, self.n_context)
-        if len(x) > INITIALIZATION_ROWS:
-            few = torch.randperm(len(x), generator=self.generator)[:INITIALIZATION_ROWS]
+        most = INITIALIZATION_ROWS if shape is None else INITIALIZATION_GRIDS
+        if len(x) > most:
+            few = torch.randperm(len(x), generator=self.generator)[:most]
             x, weight = x[few], weight[few]
         with torch.no_grad():
             y, _ = flow.preprocess(x)
