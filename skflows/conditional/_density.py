@@ -201,7 +201,12 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
                 **task, reconstruction_attributes=lambda: self._fitted(fits)
             )
 
-        histories = fit_jointly(fits, on_epoch_begin=on_epoch_begin, on_epoch_end=on_epoch_end)
+        histories = fit_jointly(
+            fits,
+            on_epoch_begin=on_epoch_begin,
+            on_epoch_end=on_epoch_end,
+            common_end=True,  # rows of folds calibrate, and should not choose the flow's weights
+        )
         vars(self).update(self._fitted(fits, is_final=True))
         for member, history in zip(members, histories, strict=True):
             member._store_history(history, warm=False)
