@@ -568,6 +568,15 @@ def log_normal_interval(low, high):
     return np.where(low < high, inside, -np.inf)
 
 
+def check_takes_fewer_rows(cv):
+    """Raise an error if the splits of `cv` name rows of the whole table."""
+    if not (cv is None or isinstance(cv, Integral | str) or hasattr(cv, "split")):
+        raise ValueError(
+            "density.cv lists rows of the whole table, of which a calibration fraction takes some "
+            "away: use calibration='auto', which calibrates by these splits, or a splitter."
+        )
+
+
 def validate_outputs(y, least=1):
     """Return y as rows of floats, and the names of its columns if it has any."""
     names = getattr(y, "columns", None)
