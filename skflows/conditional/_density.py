@@ -53,8 +53,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
     The conditioner networks of the flow see the encoded columns of X as their context; its
     parameters `preprocessing`, `bounds` and `discrete` refer to the columns of y. Small tables
-    have an ensemble: a flow for each fold, which is held out to stop its training, with equal
-    weights.
+    have an ensemble of flows with equal weights: one for each fold, which it does not see. The mean
+    score of the folds stops the training of all.
 
     Parameters
     ----------
@@ -96,7 +96,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         The fitted flows, which take y and the encoded X side by side.
 
     histories_ : list of dict
-        The history of each flow, as `history_` of its class.
+        The history of each flow, as `history_` of its class. Flows that train together have the
+        mean of their validation scores.
 
     encoder_ : transformer
         The fitted encoder.
@@ -205,7 +206,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             fits,
             on_epoch_begin=on_epoch_begin,
             on_epoch_end=on_epoch_end,
-            common_end=True,  # rows of folds calibrate, and should not choose the flow's weights
+            common_end=True,  # a fold that chose the epoch of its flow would calibrate it badly
         )
         vars(self).update(self._fitted(fits, is_final=True))
         for member, history in zip(members, histories, strict=True):

@@ -58,8 +58,9 @@ class FlowRegressor(
         holds out, if there are any; otherwise, from 40 rows on, it holds out a fifth of the rows.
         A fraction holds out that part of the rows, in any case. With held-out rows, the coverage
         is guaranteed on average over tables. Folds leave more rows for training, but their coverage
-        is approximate: they have been used for early stopping, and how scores of one flow differ
-        from those of the mean of all is estimated on draws from the mean. None saves the time.
+        is approximate: their mean score has chosen the last epoch, and how scores of one flow
+        differ from those of the mean of all is estimated on draws from the mean. None saves the
+        time.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the density.
