@@ -251,7 +251,7 @@ class DensityClassifier(
         """
         n_classes = len(self.classes_)
         own = np.flatnonzero(~is_held_out)
-        if len(own) < len(task["y"]):
+        if len(own) < len(np.asarray(task["y"])):
             check_takes_fewer_rows(density.cv)
         with subtask(context, density, task):
             given = np.eye(n_classes)[label[own]]
