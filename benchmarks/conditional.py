@@ -2,6 +2,7 @@
 
     python benchmarks/conditional.py known --out conditional.jsonl
     python benchmarks/conditional.py tables --data DIR --out conditional.jsonl
+    python benchmarks/conditional.py seconds --data DIR --out conditional.jsonl
     python benchmarks/conditional.py coverage --data DIR --out conditional.jsonl
     python benchmarks/conditional.py fair --out conditional.jsonl
     python benchmarks/conditional.py classify --data DIR --out conditional.jsonl
@@ -450,6 +451,12 @@ def density_classifier(X, seed, has_folds=False):
     return skflows.DensityClassifier(density, random_state=seed)
 
 
+def shared_classifier(X, seed):
+    """Our classifier whose classes share the networks of one density: of tables of numbers."""
+    flow = skflows.NSFDensity(n_transforms=2, dropout=0.2, input_noise=0.1)
+    return skflows.DensityClassifier(skflows.ConditionalDensity(flow), random_state=seed)
+
+
 def peer(classifier, X):
     return classifier if isinstance(X, np.ndarray) else make_pipeline(numeric(), classifier)
 
@@ -457,9 +464,17 @@ def peer(classifier, X):
 CLASSIFIERS = {
     "DensityClassifier": density_classifier,
     "with folds": partial(density_classifier, has_folds=True),
+    "shared networks": shared_classifier,
     "QDA": lambda X, seed: peer(QuadraticDiscriminantAnalysis(reg_param=0.1), X),
     "GaussianNB": lambda X, seed: peer(GaussianNB(var_smoothing=1e-3), X),
     "RandomForest": lambda X, seed: peer(RandomForestClassifier(300, random_state=seed), X),
+}
+
+
+# A TableDensity has folds itself, and ten classes with folds take long.
+TABLES_OF = {
+    "with folds": ("wine", "breast cancer"),
+    "shared networks": ("wine", "breast cancer", "digits"),
 }
 
 
@@ -673,19 +688,19 @@ def jobs(args):
                 key = {"what": "cost", "flow": architecture, "seed": 0}
                 key |= dict(zip(("n_outputs", "n_context"), sizes, strict=True))
                 yield key, lambda a=(architecture, *sizes): cost(*a)
-    if args.what in ("tables", "coverage"):
+    if args.what in ("tables", "seconds", "coverage"):
         methods = CALIBRATIONS if args.what == "coverage" else REGRESSORS
-        for table in conditional_tables.TABLES:
+        for table in args.tables or conditional_tables.TABLES:
             for seed in seeds:
                 for method in args.methods or methods:
                     key = {"what": args.what, "table": table, "method": method, "seed": seed}
                     yield key, lambda a=(table, method, seed, args.data): regress(*a)
     if args.what == "classify":
-        for table in conditional_tables.LABELLED:
+        for table in args.tables or conditional_tables.LABELLED:
             for seed in seeds:
                 for method in args.methods or CLASSIFIERS:
-                    if method == "with folds" and table not in ("wine", "breast cancer"):
-                        continue  # a TableDensity has folds itself, and ten classes take long
+                    if table not in TABLES_OF.get(method, (table,)):
+                        continue
                     key = {"what": "classify", "table": table, "method": method, "seed": seed}
                     yield key, lambda a=(table, method, seed, args.data): classify(*a)
 
@@ -697,8 +712,9 @@ SHOWN = {
         "integral_error": 4, "seconds": 0,
     }),
     "tables": (["table", "n"], "method", {
-        "crps": 3, "log_score": 3, "coverage": 3, "width": 2, "seconds": 0,
+        "crps": 3, "log_score": 3, "coverage": 3, "width": 2,
     }),
+    "seconds": (["table", "n"], "method", {"seconds": 1, "seconds_test": 1}),
     "fair": (["table", "n"], None, {"coverage": 3, "by_noise": 3}),
     "coverage": (["table", "n"], "method", {"coverage": 3, "width": 2, "crps": 3}),
     "posterior": (["task", "n"], "method", {"c2st": 3, "seconds": 0}),
@@ -779,6 +795,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="the others follow")
     parser.add_argument("--methods", nargs="*", help="only these contestants")
+    parser.add_argument("--tables", nargs="*", help="only these tables")
     args = parser.parse_args()
     out = Path(args.out)
     lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_iris
 from sklearn.mixture import GaussianMixture
@@ -13,18 +14,29 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
-from skflows import DensityClassifier, NSFDensity, StackedDensity, TableDensity
+from skflows import (
+    ConditionalDensity,
+    DensityClassifier,
+    NSFDensity,
+    StackedDensity,
+    TableDensity,
+)
 from skflows.conditional import _classifier
 
 FLOW = NSFDensity(
     n_transforms=1, hidden_layer_sizes=(8,), max_iter=5, preprocessing="standardize", dropout=0.0
 )
+QUICK = clone(FLOW).set_params(max_iter=20, learning_rate_init=0.05)  # learns to tell classes apart
 # One class has a single row of positive weight in that check, from which no density follows.
 TOO_FEW = {"check_sample_weight_equivalence_on_dense_data": "a density needs two rows"}
 
 
 @parametrize_with_checks(
-    [DensityClassifier(FLOW, random_state=0)], expected_failed_checks=lambda estimator: TOO_FEW
+    [
+        DensityClassifier(density, random_state=0)
+        for density in (FLOW, ConditionalDensity(QUICK, cv=None))
+    ],
+    expected_failed_checks=lambda estimator: TOO_FEW,
 )
 def test_check_estimator(estimator, check):
     check(estimator)
@@ -223,6 +235,45 @@ def test_discrete_columns_are_found_once(monkeypatch):
     own = DensityClassifier(stack)._template(X, np.ones(150), 0)
     assert [density.discrete for _, density in own.estimators] == 2 * [{1: 0.5}]
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("cv", "calibration", "n_calibrating"),
+    [(5, "auto", 300), (None, "auto", 60), (2, 0.5, 150), (5, None, 0)],
+)
+def test_classes_may_share_a_conditional_density(cv, calibration, n_calibrating, tmp_path):
+    X, y, posterior = blobs(300, labels=["no", "yes"])
+    frame = pd.DataFrame(X, columns=["a", "b"])
+    density = ConditionalDensity(QUICK, cv=cv)
+    classifier = DensityClassifier(density, calibration=calibration, random_state=0)
+    classifier.fit(frame, y)
+    assert len(classifier.estimators_) == 1
+    assert sum(map(len, classifier.calibration_scores_ or [])) == n_calibrating
+    proba = classifier.predict_proba(frame)
+    assert np.abs(proba[:, 1] - posterior).mean() < 0.1
+    log_densities = classifier._log_densities(frame)
+    one_hot = np.tile([0.0, 1.0], (300, 1))
+    assert np.array_equal(log_densities[:, 1], classifier.estimators_[0].log_prob(one_hot, frame))
+    classifier.save(tmp_path / "classifier.skflows")
+    assert np.array_equal(skflows.load(tmp_path / "classifier.skflows").predict_proba(frame), proba)
+
+
+def test_rows_of_a_shared_density_that_calibrate_are_unseen():
+    X, y, _ = blobs(400)
+    density = ConditionalDensity(QUICK, cv=4)
+    classifier = DensityClassifier(density, reject=0.2, random_state=0).fit(X, y)
+    new, label, _ = blobs(2000, seed=1)
+    p_values = classifier.p_values(new)[np.arange(2000), label]
+    assert (p_values <= 0.2).mean() == pytest.approx(0.2, abs=0.05)
+    assert (classifier.predict(X + 50) == -1).all()
+
+
+def test_splits_of_all_rows_and_a_calibration_fraction():
+    X, y, _ = blobs(40)
+    splits = [(np.arange(20), np.arange(20, 40)), (np.arange(20, 40), np.arange(20))]
+    classifier = DensityClassifier(ConditionalDensity(FLOW, cv=splits), calibration=0.2)
+    with pytest.raises(ValueError, match="lists rows of the whole table"):
+        classifier.fit(X, y)
 
 
 def test_discrete_columns_of_a_pipeline_are_its_own():

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from ..callbacks._checkpoint import random_state_of
 from ..density._outlier_labels import lowered
-from ..density._third_party import check_is_density, fit_subtask, with_verbose
+from ..density._third_party import check_is_density, fit_subtask, subtask, with_verbose
 from ..density._warnings import warn_user
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
@@ -35,6 +35,7 @@ from ..preprocessing.validation import (
     validate_rows,
     validate_weight,
 )
+from ._density import ConditionalDensity, check_takes_fewer_rows
 
 HELD_OUT = 0.2
 LEAST_ROWS = 20  # per class from which calibration="auto" holds some out
@@ -63,7 +64,9 @@ class DensityClassifier(
     estimator : estimator
         A density estimator with `fit` and `score_samples`, which is cloned and fitted for each
         class: a ``time_limit`` of it holds for each of them. Discrete columns, and the kinds and
-        categories of a `TableDensity`, are found in the rows of all classes together.
+        categories of a `TableDensity`, are found in the rows of all classes together. A
+        `ConditionalDensity` is fitted once, to the columns given the class: the classes share its
+        networks, which suits classes of few rows.
 
     priors : array-like of shape (n_classes,), default=None
         Probability of each class, in the order of `classes_`; by default its share of the rows.
@@ -77,8 +80,9 @@ class DensityClassifier(
 
     calibration : "auto", float or None, default="auto"
         The rows that p-values and the temperature come from. "auto" uses the held-out scores that
-        `AutoDensity`, `StackedDensity` and `TableDensity` keep. For other estimators it holds out a
-        fifth of each class, if `reject` is set or every class has at least 20 rows. A fraction
+        `AutoDensity`, `StackedDensity` and `TableDensity` keep, and the folds of a
+        `ConditionalDensity`. For other estimators it holds out a fifth of each class, if `reject`
+        is set or every class has at least 20 rows. A fraction
         holds out that part in any case. With None there are no p-values, and `predict_proba` is
         Bayes' rule.
 
@@ -97,7 +101,7 @@ class DensityClassifier(
         The probability of each class.
 
     estimators_ : list of estimator
-        The density of each class.
+        The density of each class, or the single `ConditionalDensity`.
 
     temperature_ : float
         Divisor of the log-densities in `predict_proba`, at least 1.
@@ -132,7 +136,7 @@ class DensityClassifier(
     """
 
     _parameter_constraints: dict = {
-        "estimator": [HasMethods(["fit", "score_samples"])],
+        "estimator": [HasMethods(["fit", "score_samples"]), ConditionalDensity],
         "priors": ["array-like", None],
         "reject": [Interval(Real, 0, 1, closed="neither"), None],
         "unknown_label": [Real, str, None],
@@ -216,9 +220,59 @@ class DensityClassifier(
         seed = random_state.randint(2**31 - 1)
         is_held_out = self._held_out_rows(label, random_state)
         template = self._template(X, weight * ~is_held_out, seed)
-        context = self._init_callback_context(max_subtasks=len(self.classes_))
+        n_fits = 1 if self._is_shared else len(self.classes_)
+        context = self._init_callback_context(max_subtasks=n_fits)
         context.call_on_fit_task_begin(**task)
-        self.estimators_, scores, unseen = [], [], []
+        fit = self._fit_shared if self._is_shared else self._fit_each
+        rows, joint = fit(context, task, template, X, label, weight, is_held_out)
+        known = joint[np.arange(len(rows)), label[rows]]
+        self.calibration_scores_ = None
+        self.temperature_, self.prior_weight_ = 1.0, 0.0
+        if len(rows):
+            of_class = [known[label[rows] == k] for k in range(len(self.classes_))]
+            self.calibration_scores_ = [np.sort(lowered(own)) for own in of_class]
+            self.prior_weight_ = 1 / (len(rows) + 2)  # Laplace's rule of succession
+            self.temperature_ = temperature(
+                joint, label[rows], self.priors_, self.prior_weight_, weight[rows]
+            )
+        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        self._warn_of_few_rows()
+        return self
+
+    @property
+    def _is_shared(self):
+        """Whether a single density is given the class."""
+        return isinstance(self.estimator, ConditionalDensity)
+
+    def _fit_shared(self, context, task, density, X, label, weight, is_held_out):
+        """Fit the density of the rows given the class.
+
+        Return the rows that calibrate, and their log-densities under each class.
+        """
+        n_classes = len(self.classes_)
+        own = np.flatnonzero(~is_held_out)
+        if len(own) < len(np.asarray(task["y"])):
+            check_takes_fewer_rows(density.cv)
+        with subtask(context, density, task):
+            given = np.eye(n_classes)[label[own]]
+            density.fit(given, safe_indexing(X, own), uneven(weight[own]))
+        self.estimators_ = [density]
+        parts = []
+        if is_held_out.any():
+            parts = [(density, np.flatnonzero(is_held_out))]
+        elif self.calibration is not None:
+            folds = enumerate(density.held_out_)
+            parts = [(density._of_flows([i]), rows) for i, rows in folds if rows is not None]
+        scores = [class_scores(part, safe_indexing(X, rows), n_classes) for part, rows in parts]
+        rows = np.concatenate([np.empty(0, dtype=int), *(rows for _, rows in parts)])
+        return rows, np.concatenate([np.empty((0, n_classes)), *scores])
+
+    def _fit_each(self, context, task, template, X, label, weight, is_held_out):
+        """Fit a density for each class.
+
+        Return the rows that calibrate, and their log-densities under each class.
+        """
+        self.estimators_, scores, unseen = [], [], [np.empty(0, dtype=int)]
         for k in range(len(self.classes_)):
             own = np.flatnonzero((label == k) & ~is_held_out)
             if self.verbose:
@@ -234,19 +288,12 @@ class DensityClassifier(
                 is_known = ~np.isnan(density.held_out_scores_)
                 scores.append(density.held_out_scores_[is_known])
                 unseen.append(own[is_known])
-        self.calibration_scores_ = [np.sort(lowered(own)) for own in scores] or None
-        self.temperature_, self.prior_weight_ = 1.0, 0.0
+        rows = np.concatenate(unseen)
+        joint = np.empty((len(rows), len(self.classes_)))
         if scores:
-            rows = np.concatenate(unseen)
             joint = self._scores(safe_indexing(X, rows))
             joint[np.arange(len(rows)), label[rows]] = np.concatenate(scores)
-            self.prior_weight_ = 1 / (len(rows) + 2)  # Laplace's rule of succession
-            self.temperature_ = temperature(
-                joint, label[rows], self.priors_, self.prior_weight_, weight[rows]
-            )
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
-        self._warn_of_few_rows()
-        return self
+        return rows, joint
 
     def _warn_of_few_rows(self):
         """Warn if p-values cannot be so small that a row is rejected."""
@@ -266,6 +313,9 @@ class DensityClassifier(
 
     def _validated(self, X, reset):
         """Return X as an array, or as it is if it is a table with columns of its own."""
+        if self._is_shared:  # its X is the class
+            rows = validate_rows(self, X, reset=reset)
+            return X if hasattr(X, "columns") else rows
         if hasattr(X, "columns"):
             check_different_names(X)
             return validate_data(self, X, reset=reset, skip_check_array=True)
@@ -276,7 +326,7 @@ class DensityClassifier(
     def _held_out_rows(self, label, random_state):
         """Return which rows calibrate, a part of each class, and no density is fitted to."""
         is_held_out = np.zeros(len(label), dtype=bool)
-        fraction = self._held_out_fraction(np.bincount(label).min())
+        fraction = self._held_out_fraction(np.bincount(label))
         for k, name in enumerate(self.classes_):
             own = np.flatnonzero(label == k)
             n_held_out = 0 if fraction is None else max(1, round(fraction * len(own)))
@@ -298,12 +348,14 @@ class DensityClassifier(
         set_columns(template, X, seed, weight, cache(partial(discrete_gaps, X)))
         return template
 
-    def _held_out_fraction(self, n_least):
-        """Return the fraction of the rows to hold out, if the smallest class has n_least rows."""
+    def _held_out_fraction(self, counts):
+        """Return the fraction of the rows to hold out, if classes have these numbers of rows."""
         if not isinstance(self.calibration, str):
             return self.calibration
         holds_out_itself = getattr(type(self.estimator), "_held_out_scores", None) == "folds"
-        is_small = self.reject is None and n_least < LEAST_ROWS
+        if self._is_shared:
+            holds_out_itself = self.estimator._folds(counts.sum()) is not None
+        is_small = self.reject is None and counts.min() < LEAST_ROWS
         return None if is_small or holds_out_itself else HELD_OUT
 
     def _checked_priors(self):
@@ -334,7 +386,8 @@ class DensityClassifier(
         return self._scores(self._validated(X, reset=False))
 
     def _scores(self, X):
-        return np.column_stack([density.score_samples(X) for density in self.estimators_])
+        n = len(self.classes_)
+        return np.column_stack([class_scores(density, X, n) for density in self.estimators_])
 
     def score_samples(self, X):
         """Return the log-density of each row, whatever its class.
@@ -468,6 +521,14 @@ class DensityClassifier(
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimators_")
+
+
+def class_scores(density, X, n_classes):
+    """Return the log-density of each row under a class or, if it is shared, under each of them."""
+    if not isinstance(density, ConditionalDensity):
+        return density.score_samples(X)
+    given = np.eye(n_classes)
+    return np.column_stack([density.log_prob(np.tile(own, (len(X), 1)), X) for own in given])
 
 
 def log_proba(log_density, priors, temperature, prior_weight):

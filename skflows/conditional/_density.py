@@ -53,8 +53,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
     The conditioner networks of the flow see the encoded columns of X as their context; its
     parameters `preprocessing`, `bounds` and `discrete` refer to the columns of y. Small tables
-    have an ensemble: a flow for each fold, which is held out to stop its training, with equal
-    weights.
+    have an ensemble of flows with equal weights: one for each fold, which it does not see. The mean
+    score of the folds stops the training of all.
 
     Parameters
     ----------
@@ -96,7 +96,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         The fitted flows, which take y and the encoded X side by side.
 
     histories_ : list of dict
-        The history of each flow, as `history_` of its class.
+        The history of each flow, as `history_` of its class. Flows that train together have the
+        mean of their validation scores.
 
     encoder_ : transformer
         The fitted encoder.
@@ -201,7 +202,12 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
                 **task, reconstruction_attributes=lambda: self._fitted(fits)
             )
 
-        histories = fit_jointly(fits, on_epoch_begin=on_epoch_begin, on_epoch_end=on_epoch_end)
+        histories = fit_jointly(
+            fits,
+            on_epoch_begin=on_epoch_begin,
+            on_epoch_end=on_epoch_end,
+            common_end=True,  # a fold that chose the epoch of its flow would calibrate it badly
+        )
         vars(self).update(self._fitted(fits, is_final=True))
         for member, history in zip(members, histories, strict=True):
             member._store_history(history, warm=False)
@@ -561,6 +567,15 @@ def log_normal_interval(low, high):
         middle = -0.5 * (((low + high) / 2) ** 2 + np.log(2 * np.pi)) + np.log(high - low)
         inside = np.where(high - low < SMALL_CELL, middle, apart)
     return np.where(low < high, inside, -np.inf)
+
+
+def check_takes_fewer_rows(cv):
+    """Raise an error if the splits of `cv` name rows of the whole table."""
+    if not (cv is None or isinstance(cv, Integral | str) or hasattr(cv, "split")):
+        raise ValueError(
+            "density.cv lists rows of the whole table, of which a calibration fraction takes some "
+            "away: use calibration='auto', which calibrates by these splits, or a splitter."
+        )
 
 
 def validate_outputs(y, least=1):

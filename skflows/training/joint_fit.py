@@ -45,11 +45,12 @@ class NoiseSearch(GradientFit):
         return histories[best]
 
 
-def fit_jointly(fits, exact=False, on_epoch_begin=None, on_epoch_end=None):
+def fit_jointly(fits, exact=False, on_epoch_begin=None, on_epoch_end=None, common_end=False):
     """Train prepared fits, as stacks where possible; return their histories.
 
     Each trains as it would alone: rows, rate and the other settings of members are its own. Beside
-    fits with more rows it meets other batches, though, unless ``exact``. Stacks train one after
+    fits with more rows it meets other batches, though, unless ``exact``. With a ``common_end``, the
+    mean held-out score of a stack chooses the best epoch of all its members. Stacks train one after
     another, and share the time that is left.
     """
     histories = [None] * len(fits)
@@ -63,7 +64,7 @@ def fit_jointly(fits, exact=False, on_epoch_begin=None, on_epoch_end=None):
                 trained = [members[0]._fit_bijection(on_epoch_begin, on_epoch_end)]
             else:
                 stacked = stack([fit.flow.bijection for fit in members])
-                trained = fit_stack(members, stacked, on_epoch_begin, on_epoch_end)
+                trained = fit_stack(members, stacked, on_epoch_begin, on_epoch_end, common_end)
         for i, history in zip(group, trained, strict=True):
             histories[i] = history
         if n_done + 1 < len(groups) and any(history.interrupted for history in trained):
@@ -90,7 +91,7 @@ def stackable_groups(fits, exact):
     return groups
 
 
-def fit_stack(fits, stacked, on_epoch_begin=None, on_epoch_end=None):
+def fit_stack(fits, stacked, on_epoch_begin=None, on_epoch_end=None, common_end=False):
     """Train the bijections of prepared fits as a stack; callbacks see each of them up to date."""
     first = fits[0]
     settings = [fit.settings() for fit in fits]
@@ -123,6 +124,7 @@ def fit_stack(fits, stacked, on_epoch_begin=None, on_epoch_end=None):
             generators=shared_generators(fits),
             redraw=redraw if redraws else None,
             group=first.group,
+            common_end=common_end,
             on_epoch_begin=on_epoch_begin,
             on_epoch_end=None if on_epoch_end is None else on_stack_epoch_end,
             file=first.group.file(

@@ -124,6 +124,9 @@ class Trainer:
         Peak rate of AdamW.
     weight_decay : float, or one for each member, default=0.0
         Decoupled weight decay.
+    common_end : bool, default=False
+        Whether the mean score of all members chooses one best epoch for all, so that the held-out
+        rows of a member hardly choose its weights.
     n_iter_no_change : int, or one for each member, default=20
         Epochs without a validation gain of more than ``tol`` after which a member is done.
     tol : float, or one for each member, default=0.0
@@ -170,6 +173,7 @@ class Trainer:
         batch_size,
         learning_rate,
         weight_decay=0.0,
+        common_end=False,
         n_iter_no_change=20,
         tol=0.0,
         use_dropout=True,
@@ -201,6 +205,7 @@ class Trainer:
         self.n_batches = math.ceil(int(group.sum(torch.tensor(n))) / batch_size)
         self.n_steps = max_iter * self.n_batches
         self.use_dropout = use_dropout
+        self.common_end = common_end
         self.schedule = schedule
         self.redraw = redraw
         self.objective = objective
@@ -225,6 +230,7 @@ class Trainer:
         validation_log_det = 0.0
         if validation is not None:
             validation_log_det = group.mean(validation.log_det, validation.weight.sum(-1))
+            validation_log_det = self._of_running(validation_log_det)
         log_det = group.mean(train.log_det, train.weight.sum(-1))
         settings = log_det, validation_log_det, tol, n_iter_no_change
         of_members = [per_member(value, self.n_members) for value in settings]
@@ -425,7 +431,12 @@ class Trainer:
         latent = partial(self.objective.latent, self.bijection)
         scores = mean_log_prob(latent, *self.validation)
         scores = self.group.mean(scores, self.validation[1].sum(-1))
-        return per_member(scores, len(self.running))
+        return self._of_running(scores)
+
+    def _of_running(self, values):
+        """Return one of the values for each running member, their mean if all have a common end."""
+        values = per_member(values, len(self.running))
+        return [sum(values) / len(values)] * len(values) if self.common_end else values
 
     def _all_done(self):
         return all(self.progress[i].done for i in self.running)
