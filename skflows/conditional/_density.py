@@ -53,8 +53,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
     The conditioner networks of the flow see the encoded columns of X as their context; its
     parameters `preprocessing`, `bounds` and `discrete` refer to the columns of y. Small tables
-    have an ensemble of flows with equal weights: one for each fold, which it does not see. The mean
-    score of the folds stops the training of all.
+    have an ensemble of flows with equal weights: one for each fold, which it does not see. The median
+    score of the folds stops the training of all that train as one stack.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
     histories_ : list of dict
         The history of each flow, as `history_` of its class. Flows that train together have the
-        mean of their validation scores.
+        median of their validation scores.
 
     encoder_ : transformer
         The fitted encoder.
@@ -206,7 +206,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             fits,
             on_epoch_begin=on_epoch_begin,
             on_epoch_end=on_epoch_end,
-            common_end=True,  # a fold that chose the epoch of its flow would calibrate it badly
+            common_end=True,  # otherwise each fold chooses the weights that it then calibrates
         )
         vars(self).update(self._fitted(fits, is_final=True))
         for member, history in zip(members, histories, strict=True):

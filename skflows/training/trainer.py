@@ -7,6 +7,7 @@ if each were alone.
 import math
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 
 import torch
 from torch.nn import functional as F
@@ -125,8 +126,8 @@ class Trainer:
     weight_decay : float, or one for each member, default=0.0
         Decoupled weight decay.
     common_end : bool, default=False
-        Whether the mean score of all members chooses one best epoch for all, so that the held-out
-        rows of a member hardly choose its weights.
+        Whether the median score of the members chooses one best epoch for all, so that the held-out
+        rows of a member hardly choose its weights, and an outlier among them no one's.
     n_iter_no_change : int, or one for each member, default=20
         Epochs without a validation gain of more than ``tol`` after which a member is done.
     tol : float, or one for each member, default=0.0
@@ -434,9 +435,9 @@ class Trainer:
         return self._of_running(scores)
 
     def _of_running(self, values):
-        """Return one of the values for each running member, their mean if all have a common end."""
+        """Return a value for each running member; with a common end, the median for each."""
         values = per_member(values, len(self.running))
-        return [sum(values) / len(values)] * len(values) if self.common_end else values
+        return [median(values)] * len(values) if self.common_end else values
 
     def _all_done(self):
         return all(self.progress[i].done for i in self.running)
