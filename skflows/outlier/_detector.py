@@ -50,7 +50,7 @@ from ._tables import RowCodec, needs_table_density, on_tables, takes_tables
 
 FOR_TABLES = ("log_pool", "log_density", "typicality", "dependence")
 
-ROWS_PER_COLUMN = 20  # from which on leave-one-out scores are as good as those of folds
+ROWS_PER_COLUMN = 20  # with at least as many, leave-one-out scores are as good as those of folds
 
 
 class DensityOutlierDetector(
@@ -427,7 +427,7 @@ class DensityOutlierDetector(
         cv = self.cv
         if isinstance(cv, str):  # "auto"
             kept = getattr(estimator, "_held_out_scores", None)
-            # A row that is left out still has its part in scales and widths, which few rows feel.
+            # A row that is left out still affects scales and widths, noticeably if rows are few.
             is_fair = kept == "folds" or len(X) >= ROWS_PER_COLUMN * X.shape[1]
             has_scores = kept is not None and STATISTICS[self.statistic].held_out is not None
             if self.calibration is None or (has_scores and is_fair):
@@ -610,6 +610,7 @@ class DensityOutlierDetector(
         outlier : ndarray of shape (n_samples,) of bool
             Whether a row is an outlier.
         """
+        check_is_fitted(self)
         self._check_calibrated()
         p_values = np.asarray(p_values, dtype=np.float64)
         if not ((p_values >= 0) & (p_values <= 1)).all():
