@@ -48,6 +48,18 @@ def warn_of_row_names(columns, path=None):
         )
 
 
+def warn_of_gaps(names):
+    """Warn that gaps in columns of numbers make an outlier detector much slower."""
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    warn_user(
+        f"X has missing values in {', '.join(repr(str(name)) for name in names[:MAX_NAMED])}{more}: "
+        "the detector fits a TableDensity, which takes at least ten times as long as the default "
+        "for complete rows. Impute the values or drop these rows or columns; if gaps count, give "
+        "TableDensity() as estimator.",
+        ColumnWarning,
+    )
+
+
 def warn_of_dates(name, texts):
     """Warn of a column of texts that look like dates."""
     if found := dates_among(texts):

@@ -24,7 +24,13 @@ from ..density._third_party import (
     weighted_if,
     with_verbose,
 )
-from ..density._warnings import warn_of_columns, warn_of_dates, warn_of_row_names, warn_user
+from ..density._warnings import (
+    warn_of_columns,
+    warn_of_dates,
+    warn_of_gaps,
+    warn_of_row_names,
+    warn_user,
+)
 from ..ensemble._auto import AutoDensity
 from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._mixture import MixtureMixin
@@ -46,7 +52,7 @@ from ._ensemble import OutlierEnsemble
 from ._explain import contributions, partners, reference_rows, with_base
 from ._scored_density import fit_scored
 from ._statistics import STATISTICS, Setting, held_out_values
-from ._tables import RowCodec, needs_table_density, on_tables, takes_tables
+from ._tables import RowCodec, names_with_gaps, needs_table_density, on_tables, takes_tables
 
 FOR_TABLES = ("log_pool", "log_density", "typicality", "dependence")
 
@@ -67,7 +73,9 @@ class DensityOutlierDetector(
         higher for inliers. None is an `OutlierEnsemble`, for rows without outliers with
         ``calibration="conformal"``, which needs such rows, and otherwise for rows that may contain
         some. For statistics other than "log_pool", which need a density, it is an
-        `AutoDensity`, and for a DataFrame with texts, dates or missing values a `TableDensity`.
+        `AutoDensity`, and for a DataFrame with texts, dates or missing values a `TableDensity`, which
+        takes at least ten times as long. An `OutlierEnsemble` takes no uneven `sample_weight`: for
+        weighted rows give a density that does, such as an `AdaptiveKernelDensity`.
         A fitted one is used as it is inside a `sklearn.frozen.FrozenEstimator`; the rows of `fit`
         then only calibrate it. Estimators other than `TableDensity` see arrays: columns are given
         by index.
@@ -290,6 +298,8 @@ class DensityOutlierDetector(
         random_state = random_state_of(self)
         estimator = self.estimator
         if estimator is None and (self.statistic == "dependence" or needs_table_density(X)):
+            if self.statistic == "log_pool" and (gaps := names_with_gaps(X)):
+                warn_of_gaps(gaps)
             # A category that a fold lacks, or that is new, is rare rather than an error.
             seed = random_state.randint(2**31 - 1)
             estimator = TableDensity(handle_unknown="rare", random_state=seed)
@@ -589,7 +599,8 @@ class DensityOutlierDetector(
         labels : ndarray of shape (n_samples,)
             -1 for outliers, 1 for inliers. With ``calibration="empirical_null"``, these are the
             flags of `p_values_`, from models that have not seen the row; otherwise those of
-            `predict`, or of the held-out scores if these set the threshold.
+            `predict`, as for scikit-learn's novelty detectors, or of the held-out scores if
+            `contamination` is a number and these set the threshold.
         """
         labels = super().fit_predict(X, y, **kwargs)
         p_values = getattr(self, "p_values_", np.full(1, np.nan))
@@ -685,7 +696,8 @@ class DensityOutlierDetector(
         Starting from a similar training row, the columns are set to the values of the row to be
         explained one by one, in a random order and in its reverse; the change of the score is the
         contribution of that column. Contributions are averaged over the orders, each from another
-        training row; the score of these rows themselves is shared equally by all columns.
+        training row; the score of these rows themselves is shared equally by all columns. Columns
+        that are odd only together each get a share: `odd_pairs` finds these.
 
         Parameters
         ----------
