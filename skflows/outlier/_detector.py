@@ -72,10 +72,10 @@ class DensityOutlierDetector(
         A density estimator with `fit` and `score_samples`, or any other detector whose scores are
         higher for inliers. None is an `OutlierEnsemble`, for rows without outliers with
         ``calibration="conformal"``, which needs such rows, and otherwise for rows that may contain
-        some. For statistics other than "log_pool", which need a density, it is an
-        `AutoDensity`, and for a DataFrame with texts, dates or missing values a `TableDensity`, which
-        takes at least ten times as long. An `OutlierEnsemble` takes no uneven `sample_weight`: for
-        weighted rows give a density that does, such as an `AdaptiveKernelDensity`.
+        some. It takes no uneven `sample_weight`: for weighted rows give a density that does, such
+        as an `AdaptiveKernelDensity`. For statistics other than "log_pool", which need a density,
+        None is an `AutoDensity`, and for a DataFrame with texts, dates or missing values a
+        `TableDensity`, which takes about ten times as long.
         A fitted one is used as it is inside a `sklearn.frozen.FrozenEstimator`; the rows of `fit`
         then only calibrate it. Estimators other than `TableDensity` see arrays: columns are given
         by index.
