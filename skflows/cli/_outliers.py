@@ -34,7 +34,7 @@ from ._tables import (
 
 TABLE_SECONDS = 30  # of the fit to a table with texts or gaps
 QUICK = {"time_limit": QUICK_SECONDS, "n_orders": 1, "cv": 2}
-N_ODDEST = 25  # rows, at least, that are explained by their own score and listed in the report
+N_ODDEST = 25  # rows, at least, that the report lists and, unless this takes long, scores explain
 # Such explanations take time in proportion to rows x columns^2 x models: this many, half a minute.
 MAX_EXPLAINED = 2_000_000
 SAME_REFERENCE = (

@@ -9,7 +9,7 @@ ROWS_AT_ONCE = 20_000
 N_STARTS = 4  # normal rows with which a quick explanation compares each row
 MARGINS = (("standardize",), ("quantile", "standardize"))  # of the densities of such explanations
 VALUES_AT_ONCE = 2**18
-TINY = 1e-300
+TINY = 1e-300  # slope of a map that clips values very far out
 N_SIMILAR = 4  # normal rows that take the values of a column or a pair
 JOINT = 0.8  # least fraction of the oddness of a pair that neither value explains alone
 
@@ -122,7 +122,7 @@ def quick_contributions(X, reference):
         densities.append((maps, factor, evaluated(maps, factor, reference)))
     scale = column_scale(reference)
     found = np.zeros(X.shape)
-    size = max(1, VALUES_AT_ONCE // X.shape[1])
+    size = max(1, VALUES_AT_ONCE // max(X.shape[1], len(reference)))  # distances, too
     for start in range(0, len(X), size):
         part = slice(start, start + size)
         similar = nearest(X[part] / scale, reference / scale, N_STARTS)
