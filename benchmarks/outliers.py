@@ -230,10 +230,8 @@ def print_tables(lines):
                 print(row(f"{title}, all, seeds {listed(sorted(seeds))}", means))
         medians = [mean(names, m, "seconds", of=statistics.median) for m in methods]
         print("| median seconds | " + " | ".join(f"{value:.2g}" for value in medians) + " |")
-    for where in sorted({(x["machine"], x["threads"], x["time_limit"] or 0) for x in lines}):
-        print(
-            "\nMachine: {}; threads: {}; time limit of a fit of the detector: {:g} s".format(*where)
-        )
+    for where in sorted({(x["machine"], x["threads"]) for x in lines}):
+        print("\nMachine: {}; threads: {}".format(*where))
 
 
 def listed(numbers):

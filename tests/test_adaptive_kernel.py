@@ -113,6 +113,20 @@ def test_centers_are_a_sample_and_other_rows_are_held_out():
     assert (scores[has_center] > density.held_out_scores_[has_center]).all()
 
 
+def test_sampled_centers_follow_the_weights():
+    rows = np.random.default_rng(0).standard_normal((400, 2))
+    rows[::10] += 9.0
+    weight = np.where(np.arange(400) % 10, 1e-6, 1.0)
+    kernels = AdaptiveKernelDensity(max_centers=120, **RAW).fit(rows, sample_weight=weight)
+    assert (kernels.estimator_.centers_ > 4).all(axis=1).sum() == 40
+    np.testing.assert_array_equal(kernels.estimator_.weights_, np.full(40, 3.0))
+    assert np.isfinite(kernels.held_out_scores_).all()
+    expected = AdaptiveKernelDensity(**RAW).fit(rows[::10])
+    assert_close = np.testing.assert_allclose
+    assert_close(kernels.score_samples(rows), expected.score_samples(rows), rtol=1e-9)
+    assert_close(kernels.held_out_scores_[::10], expected.held_out_scores_, rtol=1e-9)
+
+
 def test_far_and_close_rows():
     close = np.vstack([X, X + 1e-9])
     density = AdaptiveKernelDensity(n_neighbors=1, **RAW).fit(close)

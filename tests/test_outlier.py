@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from _densities import banana, small
 from sklearn.base import clone
@@ -20,6 +21,7 @@ from skflows import DensityOutlierDetector, NSFDensity, StackedDensity
 from skflows.ensemble._simple_densities import GaussianKernels
 from skflows.outlier import _calibration
 from skflows.outlier._statistics import STATISTICS
+from skflows.preprocessing.column_checks import ColumnWarning
 
 X = banana(150)
 FLOW = small("nsf", max_iter=1, learning_rate_init=1e-4)
@@ -306,3 +308,9 @@ def test_verbose_reaches_pipelines_as_a_bool(capsys):
     pipeline = make_pipeline(StandardScaler(), GaussianMixture())
     DensityOutlierDetector(pipeline, calibration="conformal", cv=2, verbose=2).fit(X)
     assert "(step 1 of 2)" in capsys.readouterr().out
+
+
+def test_gaps_that_make_the_default_slow_are_pointed_out():
+    table = pd.DataFrame({"a": [0.5, np.nan, 2.5], "b": [1, 2, 3]})
+    with pytest.raises(ColumnWarning, match="missing values in 'a': the detector fits a Table"):
+        DensityOutlierDetector().fit(table)

@@ -5,6 +5,7 @@ import pytest
 from _densities import small
 from scipy import stats
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import ShuffleSplit
 from sklearn.neighbors import KernelDensity
@@ -431,6 +432,11 @@ def test_flag_of_invalid_p_values_is_an_error():
     for value in (np.nan, 2.0):
         with pytest.raises(ValueError, match="p_values must lie between 0 and 1"):
             fitted.flag([0.5, value])
+
+
+def test_flag_before_fit_is_an_error():
+    with pytest.raises(NotFittedError):
+        detector(fdr=0.2).flag([0.5])
 
 
 def test_too_few_calibration_rows_for_fdr_give_a_warning():

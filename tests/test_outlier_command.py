@@ -57,6 +57,20 @@ def test_planted_outliers_are_flagged_with_their_abnormal_column(folder, capsys,
         check_page((folder / "r.html").read_text(encoding="utf-8"))
 
 
+def test_wide_table_has_reasons_by_simpler_densities(folder, capsys, monkeypatch):
+    monkeypatch.setattr("skflows.cli._outliers.MAX_EXPLAINED", 0)
+    line = f"outliers odd.csv -o flagged.csv --fdr 0.3 {SEED} --report r.html"
+    assert main(line.split()) == 0
+    table = pd.read_csv("flagged.csv")
+    assert table.loc[[7, 50], "oddest_column"].tolist() == ["<b>", "<b>"]
+    assert table["odd_only_with"].isna().all()
+    n_flags = table["outlier"].sum()
+    assert f"for {n_flags} of these rows, the oddest columns are" in capsys.readouterr().out
+    page = (folder / "r.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt; = 9" in page
+    assert "too many columns to compute their contributions" in page
+
+
 def test_table_with_a_column_of_the_output_is_an_error(folder, capsys):
     pd.read_csv("odd.csv").assign(outlier=1).to_csv("taken.csv", index=False)
     assert main(["outliers", "taken.csv", "-o", "flagged.csv"]) == 2

@@ -1,5 +1,7 @@
 """Explanations of outlier scores, and the definitions of the statistics."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,13 @@ from skflows.ensemble._components import Component
 from skflows.ensemble._mixture import likeliest_of_each_family
 from skflows.ensemble._portfolio import portfolio
 from skflows.ensemble._simple_densities import GaussianKernels, StandardNormal
-from skflows.outlier._explain import contributions, quick_contributions
+from skflows.outlier._explain import (
+    N_STARTS,
+    along_orders,
+    contributions,
+    nearest,
+    quick_contributions,
+)
 from skflows.outlier._statistics import STATISTICS
 
 X = banana(120)
@@ -136,6 +144,25 @@ def test_shifted_column_has_the_lowest_quick_contribution(table):
     parts = quick_contributions(rows, train)
     assert parts.shape == rows.shape
     assert (parts.argmin(axis=1) == column).mean() >= 0.9
+
+
+def test_quick_contributions_are_the_mean_over_all_orders():
+    rng = np.random.default_rng(0)
+    train = rng.standard_normal((200, 3)) @ rng.standard_normal((3, 3))
+    train[:, 1] = np.exp(train[:, 1] / 2)
+    rows = np.vstack([train[:5], [[9.0, 3.0, -4.0], [-40.0, 2.0, 50.0]]])
+    similar = nearest(rows / train.std(axis=0), train / train.std(axis=0), N_STARTS)
+    orders = [np.array(order) for order in permutations(range(3))]
+    expected = [
+        along_orders(density.fit(train), rows, np.repeat(train[start, None], 6, axis=1), orders)[0]
+        for density in (
+            TransformedDensity(StandardNormal(), preprocessing=names, discrete=None)
+            for names in ("whiten", ("quantile", "whiten"))
+        )
+        for start in similar.T
+    ]
+    found = quick_contributions(rows, train)
+    np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("n", [3, 40])

@@ -24,7 +24,8 @@ class Findings(NamedTuple):
     scores: np.ndarray
     p_values: np.ndarray
     outlier: np.ndarray
-    explained: np.ndarray  # indices of the rows explained by their own score, the oddest first
+    oddest: np.ndarray  # indices of the flagged and other odd rows, the oddest first
+    explained: np.ndarray  # the first of these, which are explained by their own score
     # Contributions of the columns of all rows; those of rows not explained are to a simpler score.
     contributions: np.ndarray
     partners: np.ndarray  # of all rows, the column that is odd only with the oddest one, or -1

@@ -34,7 +34,9 @@ from ._tables import (
 
 TABLE_SECONDS = 30  # of the fit to a table with texts or gaps
 QUICK = {"time_limit": QUICK_SECONDS, "n_orders": 1, "cv": 2}
-N_EXPLAINED = 25  # rows, at least, that are explained by their own score
+N_ODDEST = 25  # rows, at least, that the report lists and, unless this takes long, scores explain
+# Such explanations take time in proportion to rows x columns^2 x models: this many, half a minute.
+MAX_EXPLAINED = 2_000_000
 SAME_REFERENCE = (
     "{} is the data table itself: rows used in the fit cannot be distinguished from normal ones. "
     "Give other rows that are known to be normal, or leave --reference out"
@@ -82,7 +84,7 @@ def run_outliers(args):
         frame, found.scores, found.p_values, found.outlier, found.contributions, found.partners
     )
     write_table(table.join(added), args.output)
-    say_flags(args, found.outlier)
+    say_flags(args, found.outlier, len(found.explained))
     from ._report import doubts_about, report
 
     for doubt in doubts_about(found):
@@ -120,14 +122,20 @@ def known_rows(args, known, names, is_table):
     return complete_numbers(known, args.reference, names)
 
 
-def say_flags(args, outlier):
-    """Say how many rows are flagged, and what that is worth."""
+def say_flags(args, outlier, n_explained):
+    """Say how many rows are flagged, what that is worth, and how few have their own reasons."""
     basis = "conformal p-values" if args.reference else "if the empirical null holds in the tail"
     say(
         f"wrote {args.output}: flagged {outlier.sum()} of {len(outlier)} rows, with at most "
         f"{args.fdr:.3g} of the flags false on average ({basis})",
         args.output,
     )
+    if n_explained < outlier.sum():
+        say(
+            f"for {outlier.sum() - n_explained} of these rows, the oddest columns are those under "
+            "simpler densities, and odd_only_with is empty: the table has too many columns",
+            args.output,
+        )
 
 
 def find_outliers(args, table, frame, known, is_table=False):
@@ -145,7 +153,8 @@ def find_outliers(args, table, frame, known, is_table=False):
         scores = detector.score_samples(frame)
         p_values = detector._null.p_values(scores)  # p_values(frame) would score again
     outlier = detector.flag(p_values)
-    explained = oddest_first(scores, p_values, outlier)
+    oddest = oddest_first(scores, p_values, outlier)
+    explained = oddest[: most_explained(detector)]
     print_status(f"finding the odd columns of {len(frame)} rows ...")
     contributions, partners = explanations(detector, frame, explained, outlier, is_table)
     return Findings(
@@ -161,6 +170,7 @@ def find_outliers(args, table, frame, known, is_table=False):
         scores=scores,
         p_values=p_values,
         outlier=outlier,
+        oddest=oddest,
         explained=explained,
         contributions=contributions,
         partners=partners,
@@ -197,19 +207,20 @@ def flag_in_batches(args, source, known):
     gaps.report()
     p_values = detector._null.p_values(scores)
     outlier = detector.flag(p_values)
+    explained = oddest_first(scores, p_values, outlier)[: most_explained(detector)]
     is_explained = np.zeros(len(scores), dtype=bool)
-    is_explained[oddest_first(scores, p_values, outlier)] = True
+    is_explained[explained] = True
     start = 0
     with writing(args.output) as append:
         for batch in with_progress(source, args.output):
             frame = usable(batch)
             own = slice(start, start + len(frame))
             start += len(frame)
-            explained = np.flatnonzero(is_explained[own])
-            found = explanations(detector, frame, explained, outlier[own], is_table)
+            rows = np.flatnonzero(is_explained[own])
+            found = explanations(detector, frame, rows, outlier[own], is_table)
             added = added_columns(frame, scores[own], p_values[own], outlier[own], *found)
             append(batch.join(added))
-    say_flags(args, outlier)
+    say_flags(args, outlier, len(explained))
 
 
 def fitted_detector(args, known, is_table):
@@ -239,14 +250,20 @@ def fitted_detector(args, known, is_table):
 
 
 def oddest_first(scores, p_values, outlier):
-    """Return the indices of the rows that are explained by their own score."""
-    return np.lexsort((scores, p_values))[: max(N_EXPLAINED, outlier.sum())]
+    """Return the indices of the flagged rows and of the next oddest ones, if few are flagged."""
+    return np.lexsort((scores, p_values))[: max(N_ODDEST, outlier.sum())]
+
+
+def most_explained(detector):
+    """Return how many rows can be explained by their own score in half a minute."""
+    return MAX_EXPLAINED // (detector.n_features_in_**2 * len(detector.models_))
 
 
 def explanations(detector, frame, explained, outlier, is_table):
     """Return the contributions of the columns of each row, and partners of the oddest one.
 
-    Rows that are not among the explained ones have contributions to a simpler score.
+    Rows that are not among the explained ones have contributions to a simpler score, and no
+    partners.
     """
     from ..outlier._explain import quick_contributions
 
@@ -259,7 +276,7 @@ def explanations(detector, frame, explained, outlier, is_table):
         contributions = quick_contributions(frame.to_numpy(), detector._reference)
     if len(explained):
         contributions[explained] = detector.explain(frame.iloc[explained])
-    flagged = np.flatnonzero(outlier)
+    flagged = explained[outlier[explained]]
     if not is_table and len(flagged):
         partners[flagged] = detector._partners(
             frame.iloc[flagged].to_numpy(), contributions[flagged].argmin(axis=1)

@@ -190,7 +190,7 @@ def oddest_rows(found):
 
     lines = []
     n_flags = found.outlier.sum()
-    listed = found.explained[:MAX_LISTED]
+    listed = found.oddest[:MAX_LISTED]
     for row in listed:
         parts = odd_parts(found.contributions[row], found.partners[row])[:N_REASONS]
         reasons = "; ".join(described(row, columns) for columns in parts)
@@ -248,6 +248,8 @@ def p_value(value):
 
 
 def why(found):
+    if not len(found.explained):
+        return "<p>The table has too many columns to compute their contributions to the score.</p>"
     texts = column_texts(found.frame)
     drawn = []
     for row in found.explained[:N_DRAWN]:

@@ -53,8 +53,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
     The conditioner networks of the flow see the encoded columns of X as their context; its
     parameters `preprocessing`, `bounds` and `discrete` refer to the columns of y. Small tables
-    have an ensemble of flows with equal weights: one for each fold, which it does not see. The median
-    score of the folds stops the training of all that train as one stack.
+    have an ensemble of flows with equal weights: one for each fold, which it does not see. The
+    median score of the folds stops the training of all that train as one stack.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 
 from ..callbacks._checkpoint import random_state_of
 from ..preprocessing.sklearn_compat import Interval, StrOptions
+from ..preprocessing.validation import uneven
 from . import _docstrings
 from ._base import BaseFlowDensity
 from ._transformed import TransformedDensity
@@ -49,10 +50,9 @@ class AdaptiveKernels(BaseEstimator):
 
     def fit(self, X, y=None, sample_weight=None):
         weight = np.ones(len(X)) if sample_weight is None else sample_weight
-        chosen = np.arange(len(X))
         if len(X) > self.max_centers:
-            random_state = random_state_of(self)
-            chosen = np.sort(random_state.permutation(len(X))[: self.max_centers])
+            weight = np.bincount(self._drawn(weight), minlength=len(X)).astype(float)
+        chosen = np.flatnonzero(weight)
         # Equal rows share a kernel: otherwise their widths would be 0.
         self.centers_, number = np.unique(X[chosen], axis=0, return_inverse=True)
         self.weights_ = np.bincount(number.ravel(), weight[chosen])
@@ -61,6 +61,16 @@ class AdaptiveKernels(BaseEstimator):
         self._set_widths(X[chosen], weight[chosen], center[chosen])
         self.held_out_scores_ = self._leave_one_out(X, center, weight)
         return self
+
+    def _drawn(self, weight):
+        """Return the indices of `max_centers` rows, repeated in proportion to uneven weights."""
+        random_state = random_state_of(self)
+        if uneven(weight) is None:
+            return random_state.permutation(len(weight))[: self.max_centers]
+        # Equal steps along the cumulative weights vary less than independent draws.
+        total = np.cumsum(weight)
+        steps = (np.arange(self.max_centers) + random_state.uniform()) / self.max_centers
+        return np.searchsorted(total / total[-1], steps, side="right")
 
     def _set_widths(self, X, weight, center):
         """Set `n_neighbors_` and `widths_`, by the likelihood of the rows if k is not given."""
@@ -162,8 +172,8 @@ class AdaptiveKernelDensity(TransformedDensity):
     {data}
 
     max_centers : int, default=2000
-        Largest number of kernels, on a random sample of the rows. The time and memory of a score
-        are proportional to it.
+        Largest number of kernels, on a random sample of the rows, drawn in proportion to their
+        weights. The time and memory of a score are proportional to it.
 
     {contamination}
 

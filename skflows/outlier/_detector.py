@@ -24,7 +24,13 @@ from ..density._third_party import (
     weighted_if,
     with_verbose,
 )
-from ..density._warnings import warn_of_columns, warn_of_row_names, warn_of_texts, warn_user
+from ..density._warnings import (
+    warn_of_columns,
+    warn_of_gaps,
+    warn_of_row_names,
+    warn_of_texts,
+    warn_user,
+)
 from ..ensemble._auto import AutoDensity
 from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._mixture import MixtureMixin
@@ -46,11 +52,11 @@ from ._ensemble import OutlierEnsemble
 from ._explain import contributions, partners, reference_rows, with_base
 from ._scored_density import fit_scored
 from ._statistics import STATISTICS, Setting, held_out_values
-from ._tables import RowCodec, needs_table_density, on_tables, takes_tables
+from ._tables import RowCodec, names_with_gaps, needs_table_density, on_tables, takes_tables
 
 FOR_TABLES = ("log_pool", "log_density", "typicality", "dependence")
 
-ROWS_PER_COLUMN = 20  # from which on leave-one-out scores are as good as those of folds
+ROWS_PER_COLUMN = 20  # with at least as many, leave-one-out scores are as good as those of folds
 
 
 class DensityOutlierDetector(
@@ -66,8 +72,10 @@ class DensityOutlierDetector(
         A density estimator with `fit` and `score_samples`, or any other detector whose scores are
         higher for inliers. None is an `OutlierEnsemble`, for rows without outliers with
         ``calibration="conformal"``, which needs such rows, and otherwise for rows that may contain
-        some. For statistics other than "log_pool", which need a density, it is an
-        `AutoDensity`, and for a DataFrame with texts, dates or missing values a `TableDensity`.
+        some. It takes no uneven `sample_weight`: for weighted rows give a density that does, such
+        as an `AdaptiveKernelDensity`. For statistics other than "log_pool", which need a density,
+        None is an `AutoDensity`, and for a DataFrame with texts, dates or missing values a
+        `TableDensity`, which takes about ten times as long.
         A fitted one is used as it is inside a `sklearn.frozen.FrozenEstimator`; the rows of `fit`
         then only calibrate it. Estimators other than `TableDensity` see arrays: columns are given
         by index.
@@ -290,6 +298,8 @@ class DensityOutlierDetector(
         random_state = random_state_of(self)
         estimator = self.estimator
         if estimator is None and (self.statistic == "dependence" or needs_table_density(X)):
+            if self.statistic == "log_pool" and (gaps := names_with_gaps(X)):
+                warn_of_gaps(gaps)
             # A category that a fold lacks, or that is new, is rare rather than an error.
             seed = random_state.randint(2**31 - 1)
             estimator = TableDensity(handle_unknown="rare", random_state=seed)
@@ -427,7 +437,7 @@ class DensityOutlierDetector(
         cv = self.cv
         if isinstance(cv, str):  # "auto"
             kept = getattr(estimator, "_held_out_scores", None)
-            # A row that is left out still has its part in scales and widths, which few rows feel.
+            # A row that is left out still affects scales and widths, noticeably if rows are few.
             is_fair = kept == "folds" or len(X) >= ROWS_PER_COLUMN * X.shape[1]
             has_scores = kept is not None and STATISTICS[self.statistic].held_out is not None
             if self.calibration is None or (has_scores and is_fair):
@@ -589,7 +599,8 @@ class DensityOutlierDetector(
         labels : ndarray of shape (n_samples,)
             -1 for outliers, 1 for inliers. With ``calibration="empirical_null"``, these are the
             flags of `p_values_`, from models that have not seen the row; otherwise those of
-            `predict`, or of the held-out scores if these set the threshold.
+            `predict`, as for scikit-learn's novelty detectors, or of the held-out scores if
+            `contamination` is a number and these set the threshold.
         """
         labels = super().fit_predict(X, y, **kwargs)
         p_values = getattr(self, "p_values_", np.full(1, np.nan))
@@ -610,6 +621,7 @@ class DensityOutlierDetector(
         outlier : ndarray of shape (n_samples,) of bool
             Whether a row is an outlier.
         """
+        check_is_fitted(self)
         self._check_calibrated()
         p_values = np.asarray(p_values, dtype=np.float64)
         if not ((p_values >= 0) & (p_values <= 1)).all():
@@ -684,7 +696,8 @@ class DensityOutlierDetector(
         Starting from a similar training row, the columns are set to the values of the row to be
         explained one by one, in a random order and in its reverse; the change of the score is the
         contribution of that column. Contributions are averaged over the orders, each from another
-        training row; the score of these rows themselves is shared equally by all columns.
+        training row; the score of these rows themselves is shared equally by all columns. Columns
+        that are odd only together each get a share: `odd_pairs` finds these.
 
         Parameters
         ----------

@@ -41,18 +41,19 @@ def names_ignored(density):
 
 def fit_scored(statistic, setting, X, weight, trim):
     """Fit a density and its statistic to weighted rows."""
-    rows, own = unseen, its = X, weight
+    rows, row_weight = X, weight
+    unseen, unseen_weight = X, weight
     if STATISTICS[statistic].needs_unseen and not is_frozen(setting.estimator):
         from sklearn.model_selection import train_test_split  # takes long to import
 
-        rows, unseen, own, its = train_test_split(
+        rows, unseen, row_weight, unseen_weight = train_test_split(
             X, weight, test_size=UNSEEN, random_state=setting.random_state
         )
-    density, kept = fit_trimmed(setting, rows, own, trim)
+    density, kept = fit_trimmed(setting, rows, row_weight, trim)
     if unseen is X:
-        unseen, its = X[kept], weight[kept]
+        unseen, unseen_weight = X[kept], weight[kept]
     with names_ignored(density):
-        learned = STATISTICS[statistic].learn(density, unseen, its, setting)
+        learned = STATISTICS[statistic].learn(density, unseen, unseen_weight, setting)
     return ScoredDensity(density, statistic, learned, kept)
 
 

@@ -17,7 +17,7 @@ REPLACED = 0.3  # fraction of the values that a background of noised rows takes 
 
 
 class Setting(NamedTuple):
-    """What a statistic may need besides a fitted density and rows."""
+    """The settings that a statistic may learn with."""
 
     estimator: object  # the density, unfitted
     background: object  # another density for the likelihood ratio, or None

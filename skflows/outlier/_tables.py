@@ -29,6 +29,15 @@ def needs_table_density(X):
     return any(column.role not in numeric or not column.known.all() for column in columns)
 
 
+def names_with_gaps(X):
+    """Return the columns of a DataFrame with gaps, if all columns hold numbers."""
+    frame = read_frame(X)
+    if any(column.role not in ("number", "bool") for column in frame.columns):
+        return []
+    names = frame.names or range(len(frame.columns))
+    return [n for n, column in zip(names, frame.columns, strict=True) if not column.known.all()]
+
+
 class RowCodec:
     """Turns tables into arrays of objects, None where a value is missing, and back."""
 
