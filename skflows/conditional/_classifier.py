@@ -335,8 +335,10 @@ class DensityClassifier(
         if 1 / (n + 1) > self.reject:
             warn_user(
                 f"No row can be rejected: p-values of class {name}, with {n} calibration rows, "
-                f"are at least {1 / (n + 1):.2g}, and reject={self.reject:g}. Raise reject, or "
-                f"calibrate with {math.ceil(1 / self.reject - 1e-9) - 1} rows of each class."
+                f"are at least {1 / (n + 1):.2g}, and reject={self.reject:g}; it takes "
+                f"{math.ceil(1 / self.reject - 1e-9) - 1}. Raise reject, or use a TableDensity or "
+                "a ConditionalDensity, whose folds calibrate with all rows; a larger fraction as "
+                "calibration leaves fewer rows to train on."
             )
 
     @property
@@ -365,7 +367,7 @@ class DensityClassifier(
             if len(own) - n_held_out < 2:
                 raise ValueError(
                     f"class {name} has {len(own)} sample(s) in y, {n_held_out} of them for "
-                    "calibration; at least 2 others are needed to fit a density."
+                    "calibration: at least 2 more are needed to fit a density."
                 )
             if n_held_out:
                 is_held_out[random_state.permutation(own)[:n_held_out]] = True
