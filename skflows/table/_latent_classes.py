@@ -19,7 +19,7 @@ from ._view import Normals, Predictive
 N_STEPS = 80
 TOLERANCE = 3e-4  # in nats per row
 N_RESTARTS = 3
-MORE_CLASSES, STEPS_PER_REMOVAL = 6, 3  # of which a restart begins with more, and removes them
+MORE_CLASSES, STEPS_PER_REMOVAL = 6, 3  # extra classes of each restart; EM steps between removals
 RESTARTED_CLASSES, RESTARTED_WORK = 12, 3e6  # classes and products of a step, at most
 MIN_VARIANCE = 1e-4
 PRIOR_ROWS = 1.0  # of the marginal frequencies, in each class
