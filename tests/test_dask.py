@@ -278,7 +278,7 @@ class Killer:
             start(fit, key, futures, states)
             self.restored.append(states)
             if len(self.threads) < self.n_kills:
-                n_epochs = _training.n_epochs(states) + 3
+                n_epochs = _training.count(states) + 3
                 self.threads.append(threading.Thread(target=self.kill, args=(key, n_epochs)))
                 self.threads[-1].start()
 
@@ -286,8 +286,7 @@ class Killer:
 
     def kill(self, key, n_epochs):
         def progress():
-            found = self.client.run(_training.states, key, on_error="ignore")
-            return max(map(_training.n_epochs, found.values()))
+            return max(self.client.run(_training.n_epochs, key, on_error="ignore").values())
 
         pids = self.client.run(os.getpid)
         while progress() < n_epochs:
@@ -298,7 +297,7 @@ class Killer:
 def test_killed_workers_are_survived(client, monkeypatch):
     killer = Killer(client, monkeypatch, 2)
     density = NSFDensity(max_iter=80, early_stopping=False, **SMALL)
-    with pytest.warns(UserWarning, match=r"died .* continues on the others from epoch") as caught:
+    with pytest.warns(UserWarning, match=r"died .* continues on the others, after") as caught:
         local = DaskDensity(density).fit(TABLE).to_local()
     for thread in killer.threads:
         thread.join()
@@ -308,7 +307,7 @@ def test_killed_workers_are_survived(client, monkeypatch):
         state = states[1]["state"]
         n_epochs = state["epoch"]
         assert n_epochs >= 3
-        assert any(f"from epoch {n_epochs}." in str(each.message) for each in caught)
+        assert any(f"after {n_epochs} epochs in all." in str(each.message) for each in caught)
         before = state["progress"][0]["history"]["loss"]
         assert local.loss_curve_[:n_epochs] == before
         assert local.loss_curve_[n_epochs] < before[-1] + 0.1  # the weights are those, too
@@ -334,7 +333,7 @@ def test_a_worker_that_dies_before_the_training_is_survived(threads, monkeypatch
         return run(function, *args, **kwargs)
 
     monkeypatch.setattr(threads, "run", run_or_fail)
-    with pytest.warns(UserWarning, match=r"died before .* continues on the others from epoch 0"):
+    with pytest.warns(UserWarning, match=r"died before .* continues on the others, after 0 epochs"):
         density = DaskDensity(NSFDensity(max_iter=2, **SMALL), client=threads).fit(TABLE)
     assert density.estimator_.n_iter_ == 2
 
@@ -474,9 +473,10 @@ def test_rows_are_held_out_by_partition_wherever_it_is():
     assert 8 == (held_out == 3).sum()
 
 
-def test_a_single_row_is_not_held_out():
-    (train, _), _ = _partitions.split([partition(0, np.ones((1, 1)))], 0.99, 0)
-    assert len(train) == 1
+def test_a_worker_has_a_row_to_train_on():
+    parts = [partition(i, np.ones((1, 1))) for i in range(2)]
+    assert [len(rows) for rows, _ in _partitions.split(parts, 1.0, 0)] == [0, 2]
+    assert [len(rows) for rows, _ in _partitions.split(parts, 1.0, 0, least=1)] == [1, 1]
 
 
 def test_columns_of_a_partition_in_another_order_are_refused():

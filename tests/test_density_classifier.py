@@ -7,7 +7,13 @@ from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_iris
 from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    KFold,
+    StratifiedKFold,
+    cross_val_predict,
+    cross_val_score,
+)
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -189,9 +195,7 @@ def test_warns_of_sets_of_all_classes():
 
 def test_warns_if_no_row_can_be_rejected():
     X, y, _ = blobs(60)
-    with pytest.warns(
-        UserWarning, match=r"No row can be rejected.*at least 0\.1.*with 99 rows of each"
-    ):
+    with pytest.warns(UserWarning, match=r"No row can be rejected.*at least 0\.1.*it takes 99"):
         gaussians(reject=0.01).fit(X, y)
 
 
@@ -268,12 +272,51 @@ def test_rows_of_a_shared_density_that_calibrate_are_unseen():
     assert (classifier.predict(X + 50) == -1).all()
 
 
-def test_splits_of_all_rows_and_a_calibration_fraction():
+def test_folds_of_a_shared_density_have_all_classes():
+    X = np.random.default_rng(0).normal(size=(102, 2))
+    y = np.repeat([0, 1, 2], [50, 50, 2])
+    classifier = DensityClassifier(ConditionalDensity(QUICK, cv=5), random_state=0).fit(X, y)
+    parts = [y[held_out] for held_out in classifier.estimators_[0].held_out_]
+    assert all(9 <= (part == k).sum() <= 11 for part in parts for k in (0, 1))
+    assert sorted((part == 2).sum() for part in parts) == [0, 0, 0, 1, 1]
+    assert classifier.estimators_[0].cv == 5
+    stratified = ConditionalDensity(QUICK, cv=StratifiedKFold(2))
+    assert len(DensityClassifier(stratified).fit(X, y).estimators_[0].held_out_) == 2
+
+
+@pytest.mark.parametrize(
+    ("cv", "message"),
+    [
+        ([(np.arange(20), np.arange(20, 40))], "lists rows; give a number of folds"),
+        (KFold(2), r"no row of class 0 is left to train on in split 0 of estimator.cv=KFold"),
+    ],
+)
+def test_splits_that_a_shared_density_cannot_use(cv, message):
     X, y, _ = blobs(40)
-    splits = [(np.arange(20), np.arange(20, 40)), (np.arange(20, 40), np.arange(20))]
-    classifier = DensityClassifier(ConditionalDensity(FLOW, cv=splits), calibration=0.2)
-    with pytest.raises(ValueError, match="lists rows of the whole table"):
-        classifier.fit(X, y)
+    order = np.argsort(y)
+    with pytest.raises(ValueError, match=message):
+        DensityClassifier(ConditionalDensity(FLOW, cv=cv)).fit(X[order], y[order])
+
+
+def test_rows_held_out_from_a_shared_density_need_no_folds():
+    X, y, _ = blobs(400)
+    density = ConditionalDensity(QUICK)
+    assert density._folds(400)
+    classifier = DensityClassifier(density, calibration=0.2, random_state=0).fit(X, y)
+    assert len(classifier.estimators_[0].flows_) == 1
+
+
+def test_a_shared_density_has_the_seed_of_its_flow_and_names_x():
+    X, y, _ = blobs(40)
+    flow = clone(FLOW).set_params(random_state=0)
+    first, second = (
+        DensityClassifier(ConditionalDensity(flow), calibration=None).fit(X, y).predict_proba(X)
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(first, second)
+    bounded = clone(FLOW).set_params(bounds={0: (1e3, 1e4)})
+    with pytest.raises(ValueError, match=r"X\[.* not within bounds"):
+        DensityClassifier(ConditionalDensity(bounded)).fit(X, y)
 
 
 def test_discrete_columns_of_a_pipeline_are_its_own():

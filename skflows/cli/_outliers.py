@@ -130,6 +130,12 @@ def say_flags(args, outlier, n_explained):
         f"{args.fdr:.3g} of the flags false on average ({basis})",
         args.output,
     )
+    if not outlier.any():
+        say(
+            "p_value ranks the rows: look at the lowest ones, allow more false flags by a higher "
+            "--fdr, or give rows known to be normal by --reference",
+            args.output,
+        )
     if n_explained < outlier.sum():
         say(
             f"for {outlier.sum() - n_explained} of these rows, the oddest columns are those under "

@@ -2,7 +2,7 @@
 
 import math
 from functools import cache, partial
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -35,7 +35,7 @@ from ..preprocessing.validation import (
     validate_rows,
     validate_weight,
 )
-from ._density import ConditionalDensity, check_takes_fewer_rows
+from ._density import ConditionalDensity
 
 HELD_OUT = 0.2
 LEAST_ROWS = 20  # per class from which calibration="auto" holds some out
@@ -46,7 +46,7 @@ LEAST_LOG_PROBA = -1e9  # of impossible rows, which no temperature makes possibl
 class DensityClassifier(
     ClassifierMixin, PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator
 ):
-    """Classification by Bayes' rule, from a density of each class.
+    """Classification by Bayes' rule, from the density of each class.
 
     The probability of a class is proportional to ``prior(class) * p(x | class) ** (1 / T)``. With
     ``T = 1`` this is Bayes' rule. Errors of the log-densities add up over many columns and would
@@ -66,7 +66,7 @@ class DensityClassifier(
         class: a ``time_limit`` of it holds for each of them. Discrete columns, and the kinds and
         categories of a `TableDensity`, are found in the rows of all classes together. A
         `ConditionalDensity` is fitted once, to the columns given the class: the classes share its
-        networks, which suits classes of few rows.
+        networks, which suits classes of few rows, and its folds are stratified.
 
     priors : array-like of shape (n_classes,), default=None
         Probability of each class, in the order of `classes_`; by default its share of the rows.
@@ -81,10 +81,10 @@ class DensityClassifier(
     calibration : "auto", float or None, default="auto"
         The rows that p-values and the temperature come from. "auto" uses the held-out scores that
         `AutoDensity`, `StackedDensity` and `TableDensity` keep, and the folds of a
-        `ConditionalDensity`. For other estimators it holds out a fifth of each class, if `reject`
-        is set or every class has at least 20 rows. A fraction
-        holds out that part in any case. With None there are no p-values, and `predict_proba` is
-        Bayes' rule.
+        `ConditionalDensity`; p-values are then somewhat too large, because new rows are scored by
+        all folds. For other estimators it holds out a fifth of each class, if `reject` is set or
+        every class has at least 20 rows. A fraction holds out that part in any case. With None
+        there are no p-values, and `predict_proba` is Bayes' rule.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the estimator.
@@ -166,7 +166,7 @@ class DensityClassifier(
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y, sample_weight=None):
-        """Fit the density of each class.
+        """Fit the densities of the classes.
 
         Parameters
         ----------
@@ -220,10 +220,13 @@ class DensityClassifier(
         seed = random_state.randint(2**31 - 1)
         is_held_out = self._held_out_rows(label, random_state)
         template = self._template(X, weight * ~is_held_out, seed)
-        n_fits = 1 if self._is_shared else len(self.classes_)
+        fit, n_fits = self._fit_each, len(self.classes_)
+        if self._is_shared:
+            fit, n_fits = self._fit_shared, 1
+            template.set_params(cv=self._folds(label[~is_held_out], is_held_out.any(), seed))
+            template._outputs = "X"
         context = self._init_callback_context(max_subtasks=n_fits)
         context.call_on_fit_task_begin(**task)
-        fit = self._fit_shared if self._is_shared else self._fit_each
         rows, joint = fit(context, task, template, X, label, weight, is_held_out)
         known = joint[np.arange(len(rows)), label[rows]]
         self.calibration_scores_ = None
@@ -251,11 +254,12 @@ class DensityClassifier(
         """
         n_classes = len(self.classes_)
         own = np.flatnonzero(~is_held_out)
-        if len(own) < len(np.asarray(task["y"])):
-            check_takes_fewer_rows(density.cv)
+        if self.verbose:
+            print(f"{n_classes} classes: {len(own)} rows")
         with subtask(context, density, task):
             given = np.eye(n_classes)[label[own]]
             density.fit(given, safe_indexing(X, own), uneven(weight[own]))
+        density.set_params(cv=self.estimator.cv)  # the splits of these rows are of no use later
         self.estimators_ = [density]
         parts = []
         if is_held_out.any():
@@ -263,9 +267,37 @@ class DensityClassifier(
         elif self.calibration is not None:
             folds = enumerate(density.held_out_)
             parts = [(density._of_flows([i]), rows) for i, rows in folds if rows is not None]
-        scores = [class_scores(part, safe_indexing(X, rows), n_classes) for part, rows in parts]
+        scores = [given_classes(part, safe_indexing(X, rows), n_classes) for part, rows in parts]
         rows = np.concatenate([np.empty(0, dtype=int), *(rows for _, rows in parts)])
         return rows, np.concatenate([np.empty((0, n_classes)), *scores])
+
+    def _folds(self, label, has_held_out, seed):
+        """Return `cv` of a single density: splits whose parts have each class as all rows do."""
+        cv = self.estimator.cv
+        if cv == "auto":
+            cv = None if has_held_out else self.estimator._folds(len(label))
+        if cv is None:
+            return None
+        if isinstance(cv, Integral):  # rows in the order of their class are dealt out in turn
+            order = np.random.RandomState(seed).permutation(len(label))
+            order = order[np.argsort(label[order], kind="stable")]
+            fold = np.empty(len(label), dtype=int)
+            fold[order] = np.arange(len(label)) % cv
+            splits = [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(cv)]
+        elif hasattr(cv, "split"):
+            splits = list(cv.split(label[:, None], label))
+        else:
+            raise ValueError(
+                "estimator.cv lists rows; give a number of folds, or a splitter, which is given "
+                "the classes."
+            )
+        for i, (train, _) in enumerate(splits):
+            if missing := set(label) - set(label[train]):
+                raise ValueError(
+                    f"no row of class {self.classes_[min(missing)]} is left to train on in split "
+                    f"{i} of estimator.cv={cv!r}; use a splitter that stratifies, or a number."
+                )
+        return splits
 
     def _fit_each(self, context, task, template, X, label, weight, is_held_out):
         """Fit a density for each class.
@@ -303,8 +335,10 @@ class DensityClassifier(
         if 1 / (n + 1) > self.reject:
             warn_user(
                 f"No row can be rejected: p-values of class {name}, with {n} calibration rows, "
-                f"are at least {1 / (n + 1):.2g}, and reject={self.reject:g}. Raise reject, or "
-                f"calibrate with {math.ceil(1 / self.reject - 1e-9) - 1} rows of each class."
+                f"are at least {1 / (n + 1):.2g}, and reject={self.reject:g}; it takes "
+                f"{math.ceil(1 / self.reject - 1e-9) - 1}. Raise reject, or use a TableDensity or "
+                "a ConditionalDensity, whose folds calibrate with all rows; a larger fraction as "
+                "calibration leaves fewer rows to train on."
             )
 
     @property
@@ -333,7 +367,7 @@ class DensityClassifier(
             if len(own) - n_held_out < 2:
                 raise ValueError(
                     f"class {name} has {len(own)} sample(s) in y, {n_held_out} of them for "
-                    "calibration; at least 2 others are needed to fit a density."
+                    "calibration: at least 2 more are needed to fit a density."
                 )
             if n_held_out:
                 is_held_out[random_state.permutation(own)[:n_held_out]] = True
@@ -343,7 +377,8 @@ class DensityClassifier(
         """Return the estimator with a seed, and with what kinds of columns all rows have."""
         template = clone(with_verbose(self.estimator, self.verbose))
         params = template.get_params(deep=False) if hasattr(template, "get_params") else {}
-        if "random_state" in params and params["random_state"] is None:
+        has_own_seed = self._is_shared and self.random_state is None  # that of its estimator
+        if "random_state" in params and params["random_state"] is None and not has_own_seed:
             template.set_params(random_state=seed)
         set_columns(template, X, seed, weight, cache(partial(discrete_gaps, X)))
         return template
@@ -386,8 +421,9 @@ class DensityClassifier(
         return self._scores(self._validated(X, reset=False))
 
     def _scores(self, X):
-        n = len(self.classes_)
-        return np.column_stack([class_scores(density, X, n) for density in self.estimators_])
+        if self._is_shared:
+            return given_classes(*self.estimators_, X, len(self.classes_))
+        return np.column_stack([density.score_samples(X) for density in self.estimators_])
 
     def score_samples(self, X):
         """Return the log-density of each row, whatever its class.
@@ -523,12 +559,14 @@ class DensityClassifier(
         return hasattr(self, "estimators_")
 
 
-def class_scores(density, X, n_classes):
-    """Return the log-density of each row under a class or, if it is shared, under each of them."""
-    if not isinstance(density, ConditionalDensity):
-        return density.score_samples(X)
-    given = np.eye(n_classes)
-    return np.column_stack([density.log_prob(np.tile(own, (len(X), 1)), X) for own in given])
+def given_classes(density, X, n_classes):
+    """Return the log-density of each row given each of the classes."""
+    rows = density._circle.cut_open(density._checked_outputs(X))
+    scores = []
+    for own in density._encoded(np.eye(n_classes)):
+        given = np.broadcast_to(own, (len(rows), len(own)))
+        scores.append(density._log_prob(np.column_stack([rows, given])))
+    return np.column_stack(scores)
 
 
 def log_proba(log_density, priors, temperature, prior_weight):

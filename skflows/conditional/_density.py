@@ -147,6 +147,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         "random_state": ["random_state"],
     }
 
+    _outputs = "y"  # what messages call the columns that are modelled
+
     def __init__(
         self, estimator=None, *, cv="auto", circular=None, encoder="auto", random_state=None
     ):
@@ -216,8 +218,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         # Last, so that a user who turns warnings into errors loses nothing.
         for key in self._constant:
             warn_user(
-                f"y has a single value in column {key!r}: it has no density, and that of the model "
-                "is a narrow one of arbitrary width."
+                f"{self._outputs} has a single value in column {key!r}: it has no density, and "
+                "that of the model is a narrow one of arbitrary width."
             )
         for member, history in zip(members, histories, strict=True):
             member._warn_of_trouble(history)
@@ -241,19 +243,19 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             X, Y, weight = safe_indexing(X, own), Y[own], weight[own]
         context = self._fit_encoder(X, Y, weight)
         self.n_outputs_ = Y.shape[1]
-        is_grid = row_shape(estimator) is not None
-        discrete = Dequantizer.for_parameter(estimator.discrete, Y, names, is_grid, what="y")
+        is_grid, what = row_shape(estimator) is not None, self._outputs
+        discrete = Dequantizer.for_parameter(estimator.discrete, Y, names, is_grid, what=what)
         self._circle = Circle.for_parameter(self.circular, Y, names, discrete.columns)
         if self._circle:
             Y = self._circle.wrap(Y)
-            discrete = Dequantizer.for_parameter(estimator.discrete, Y, names, is_grid, what="y")
+            discrete = Dequantizer.for_parameter(estimator.discrete, Y, names, is_grid, what=what)
         self._dequantizer = discrete
         self.discrete_ = self._dequantizer.named_gaps(names)
         is_constant = np.ptp(Y, axis=0) == 0
         is_constant[self._dequantizer.columns] = False  # a single value has a probability
         self._constant = [key_of(j, names) for j in np.flatnonzero(is_constant)]
         self._bounds = validate_bounds(
-            estimator.bounds, Y, self._dequantizer, names=names, what="y"
+            estimator.bounds, Y, self._dequantizer, names=names, what=what
         )
         if self._circle:
             estimator = self._circle.checked_flow(estimator, self._bounds)
@@ -567,15 +569,6 @@ def log_normal_interval(low, high):
         middle = -0.5 * (((low + high) / 2) ** 2 + np.log(2 * np.pi)) + np.log(high - low)
         inside = np.where(high - low < SMALL_CELL, middle, apart)
     return np.where(low < high, inside, -np.inf)
-
-
-def check_takes_fewer_rows(cv):
-    """Raise an error if the splits of `cv` name rows of the whole table."""
-    if not (cv is None or isinstance(cv, Integral | str) or hasattr(cv, "split")):
-        raise ValueError(
-            "density.cv lists rows of the whole table, of which a calibration fraction takes some "
-            "away: use calibration='auto', which calibrates by these splits, or a splitter."
-        )
 
 
 def validate_outputs(y, least=1):

@@ -1,7 +1,7 @@
 """Regression by a conditional density: predictions, quantiles and calibrated intervals."""
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, clone
@@ -16,7 +16,7 @@ from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import nearest
 from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context, safe_indexing
 from ..preprocessing.validation import validate_weight
-from ._density import ConditionalDensity, check_takes_fewer_rows, validate_outputs
+from ._density import ConditionalDensity, validate_outputs
 from ._regions import (
     HighestDensity,
     JointHighestDensity,
@@ -58,7 +58,7 @@ class FlowRegressor(
         holds out, if there are any; otherwise, from 40 rows on, it holds out a fifth of the rows.
         A fraction holds out that part of the rows, in any case. With held-out rows, the coverage
         is guaranteed on average over tables. Folds leave more rows for training, but their coverage
-        is approximate: their mean score has chosen the last epoch, and how scores of one flow
+        is approximate: their median score has chosen the last epoch, and how scores of one flow
         differ from those of the mean of all is estimated on draws from the mean. None saves the
         time.
 
@@ -373,6 +373,15 @@ class FlowRegressor(
         density = ConditionalDensity() if self.density is None else self.density
         tags.input_tags = density.__sklearn_tags__().input_tags
         return tags
+
+
+def check_takes_fewer_rows(cv):
+    """Raise an error if the splits of `cv` name rows of the whole table."""
+    if not (cv is None or isinstance(cv, Integral | str) or hasattr(cv, "split")):
+        raise ValueError(
+            "density.cv lists rows of the whole table, of which a calibration fraction takes some "
+            "away: use calibration='auto', which calibrates by these splits, or a splitter."
+        )
 
 
 def fold_scores(density, context, y):

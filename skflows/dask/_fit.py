@@ -80,8 +80,8 @@ class Fit:
                         ) from error
                     states = self._latest_states(key, states)
                     warn_user(
-                        f"{error} Training continues on the others from epoch "
-                        f"{_training.n_epochs(states)}."
+                        f"{error} Training continues on the others, after "
+                        f"{_training.count(states)} epochs in all."
                     )
                 finally:
                     self._end(key, futures)
@@ -139,7 +139,7 @@ class Fit:
         except OSError as error:
             if client.status != "running":
                 raise
-            raise WorkersLost("A Dask worker died before the training.") from error
+            raise WorkersLost(f"A Dask worker died before the training ({error}).") from error
         for rank, (worker, numbers) in enumerate(shares.items()):
             futures[worker] = client.submit(
                 _training.train,
@@ -157,8 +157,13 @@ class Fit:
 
     def _latest_states(self, key, states):
         """Return the states after the most epochs, those of the workers or earlier ones."""
-        found = self.client.run(_training.states, key, on_error="ignore")
-        return max([states, *found.values()], key=_training.n_epochs)
+        client = self.client
+        n_epochs = client.run(_training.n_epochs, key, on_error="ignore")
+        worker = max(n_epochs, key=n_epochs.get, default=None)
+        if worker is None or n_epochs[worker] <= _training.count(states):
+            return states
+        found = client.run(_training.states, key, workers=[worker], on_error="ignore")
+        return found.get(worker, states)
 
     def _end(self, key, futures):
         """End the training on all workers; without a scheduler, they end themselves."""

@@ -75,14 +75,18 @@ def is_held_out(partition, fraction, seed):
     n = len(partition.rows)
     mask = np.zeros(n, dtype=bool)
     # Rounded at random: small partitions hold out the fraction in the mean.
-    n_held_out = min(int(fraction * n + rng.uniform()), n - 1)  # a worker may have no other rows
-    mask[rng.permutation(n)[:n_held_out]] = True
+    mask[rng.permutation(n)[: int(fraction * n + rng.uniform())]] = True
     return mask
 
 
-def split(partitions, fraction, seed):
-    """Return the training rows with their weights, and those to hold out, of some partitions."""
+def split(partitions, fraction, seed, least=0):
+    """Return the training rows with their weights, and those to hold out, of some partitions.
+
+    If chance leaves no training row, the first ``least`` of the rows are.
+    """
     mask = np.concatenate([is_held_out(partition, fraction, seed) for partition in partitions])
+    if mask.all():
+        mask[:least] = False
     rows = joined([partition.rows for partition in partitions])
     weight = np.concatenate([partition.weight for partition in partitions])
     return tuple((rows[own], weight[own]) for own in (~mask, mask))

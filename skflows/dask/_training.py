@@ -86,7 +86,12 @@ def states(key):
     return dict(getattr(_OPEN.get(key, {}).get("group"), "states", {}))
 
 
-def n_epochs(states):
+def n_epochs(key):
+    """Return after how many epochs this worker has the states of the trainings of a fit."""
+    return count(states(key))
+
+
+def count(states):
     """Return after how many epochs the trainings with these states are, together."""
     return sum(len(s["state"]["progress"][0]["history"]["loss"]) for s in states.values())
 
@@ -137,7 +142,7 @@ def train(estimator, sample, partitions, states, place, *, n_rows, mean_weight, 
     key, address, host, rank, size = place
     if rank:
         estimator.set_callbacks()  # those of the first worker are enough
-    tables = split(partitions, fraction, seed)
+    tables = split(partitions, fraction, seed, least=1)
     own = [(rows, weight / mean_weight) for rows, weight in tables]
     is_table = "held_out" in sample
     timeout = TABLE_TIMEOUT if is_table else TIMEOUT

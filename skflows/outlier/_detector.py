@@ -633,12 +633,13 @@ class DensityOutlierDetector(
             return p_values <= self.alpha
         flagged = discoveries(p_values, self.fdr, self.fdr_method)
         least = least_p_value(self._null)
-        if not flagged.any() and (p_values == least).any():
+        n_least = (p_values == least).sum()
+        if n_least and not flagged.any():
+            needed = self.fdr * n_least / len(p_values)
             warn_user(
-                f"Some rows have the smallest possible p-value, but none is flagged: "
-                f"fdr={self.fdr:g} among {len(p_values)} rows needs p-values as low as "
-                f"{self.fdr / len(p_values):.2g}, and the smallest is {least:.2g}. Give more rows "
-                "to calibrate."
+                f"Some rows have the smallest possible p-value, {least:.2g}, but none is flagged: "
+                f"for {n_least} of {len(p_values)} rows, fdr={self.fdr:g} needs {needed:.2g}. Give "
+                "more rows to calibrate, or use flag(p_values(X, randomized=True))."
             )
         return flagged
 
