@@ -210,35 +210,66 @@ def run(name, n, seed, contestant, archive):
     return {key: round(value, 4) for key, value in line.items()}
 
 
+NAMES = {
+    "flow": "flow",
+    "Gaussian": "Gaussian",
+    "nearest neighbour": "neighbours",
+    "nearest neighbour of differences": "differences",
+    "flow, pooled features": "pooled",
+}
+COLUMNS = [
+    (c, key)
+    for c in NAMES
+    for key in ("auroc", "max", "pixels")
+    if (c in PEERS or key != "max") and (c, key) != ("flow, pooled features", "pixels")
+]
+WHICH = {"": TEST, " unseen": TEST[3:]}  # of which no earlier design was seen
+
+
 def table(path):
+    """Print the tables of `defects.md`: means over seeds, then over textures."""
     lines = [json.loads(line) for line in Path(path).read_text().splitlines()]
-    columns = [(c, key) for c in CONTESTANTS for key in ("auroc", "max", "pixels")]
-    columns = [(c, key) for c, key in columns if key != "max" or c in PEERS]
 
-    def figures(name, n):
-        """Return the means over seeds."""
-        own = [line for line in lines if (line["texture"], line["n"]) == (name, n)]
-        found = [[x[key] for x in own if x["contestant"] == c] for c, key in columns]
-        return [np.mean(values) for values in found] if own else None
+    def figures(n, columns):
+        """Return the figures of each texture that was run with n images."""
+        found = {}
+        for name in TEST:
+            if own := [line for line in lines if (line["texture"], line["n"]) == (name, n)]:
+                values = [[x[key] for x in own if x["contestant"] == c] for c, key in columns]
+                found[name] = [np.mean(each) for each in values]
+        return found
 
-    def row(*cells):
-        cells = [x if isinstance(x, str) else str(x) if x > 1 else f"{x:.3f}" for x in cells]
-        print("| " + " | ".join(cells) + " |")
+    def show(*cells):
+        print("| " + " | ".join(map(str, cells)) + " |")
 
-    row("texture", "images", *(f"{c}: {key}" for c, key in columns))
-    row(*["---"] * (len(columns) + 2))
+    def header(*cells):
+        show(*cells)
+        print("|---" * len(cells) + "|")
+
+    titles = [f"{NAMES[c]}: {'score' if key == 'auroc' else key}" for c, key in COLUMNS]
+    header("texture", "images", *titles)
+    groups = []
     for n in 16, 50, 200:
-        found = {name: figures(name, n) for name in DEVELOPMENT + TEST}
-        found = {name: values for name, values in found.items() if values}
+        found = figures(n, COLUMNS)
         for name, values in found.items():
-            row(Path(name).stem, n, *values)
-        row(f"mean of {len(found)}", n, *np.mean(list(found.values()), axis=0))
-    print()
-    row("kind of defect", *CONTESTANTS)
-    row(*["---"] * (len(CONTESTANTS) + 1))
+            show(Path(name).stem, n, *(f"{x:.3f}" for x in values))
+        for which, names in WHICH.items():
+            if own := np.array([found[name] for name in names if name in found]).T.tolist():
+                groups.append((f"{len(own[0])}{which}", n, np.array(own)))
+                show(f"mean of {groups[-1][0]}", n, *(f"**{np.mean(x):.3f}**" for x in own))
+    print("\nThe flow's score less that of others: mean, standard error, textures where ahead\n")
+    compared = [i for i, (c, key) in enumerate(COLUMNS) if c in PEERS and key != "pixels"]
+    header("textures", "images", *(titles[i] for i in compared))
+    for which, n, own in groups:
+        gains = [own[0] - own[i] for i in compared]
+        error = np.sqrt(own.shape[1])
+        cells = [f"{x.mean():.3f} ({x.std(ddof=1) / error:.3f}), {(x > 0).sum()}" for x in gains]
+        show(which, n, *cells)
+    print("\nScores by kind of defect, with 16 and 50 images\n")
+    header("kind of defect", *NAMES.values())
     for kind in KINDS:
-        found = [[x[kind] for x in lines if x["contestant"] == c] for c in CONTESTANTS]
-        row(kind, *map(np.mean, found))
+        own = [x for n in (16, 50) for x in figures(n, [(c, kind) for c in NAMES]).values()]
+        show(kind, *(f"{x:.3f}" for x in np.mean(own, axis=0)))
 
 
 def main():

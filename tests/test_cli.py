@@ -522,6 +522,8 @@ def test_columns_that_name_the_rows_are_pointed_out(folder, capsys):
         ([f"c{i}" for i in range(40)], True),
         (["a", "b"] * 20, False),
         ([f"${1000 + i:,}" for i in range(40)], False),
+        ([f"555 {1000 + i}" for i in range(40)], True),
+        ([f"100 {200 + i}" for i in range(40)], True),
     ],
 )
 def test_columns_that_seem_to_identify_rows(column, names):

@@ -247,6 +247,28 @@ def test_classes_that_k_means_does_not_find():
     assert min(plain) < min(removed) - 0.2 and max(removed) - min(removed) < 0.01
 
 
+@pytest.mark.parametrize(("excess", "n_fits"), [(0, 2), (1, 1)])
+def test_the_bound_of_restarts_counts_their_extra_classes(monkeypatch, excess, n_fits):
+    X, random_state = np.random.default_rng(0).normal(size=(40, 2)), np.random.RandomState(0)
+    schema = Schema(read_frame(X), [0, 1], None, "error", False, random_state)
+    calls, fit = [], Training.fit
+    monkeypatch.setattr(Training, "fit", lambda *args: calls.append(args) or fit(*args))
+    monkeypatch.setattr(_latent_classes, "N_RESTARTS", 2)
+    work = 40 * (3 + _latent_classes.MORE_CLASSES) * 2**2
+    monkeypatch.setattr(_latent_classes, "RESTARTED_WORK", work - excess)
+    view = TableView(schema, schema.encode(read_frame(X)))
+    _latent_classes.fit_latent_classes(view, 3, "linear", random_state)
+    assert len(calls) == n_fits
+
+
+@pytest.mark.parametrize(
+    ("n", "n_folds", "n_epochs"), [(200, 5, 300), (1000, 5, 100), (1001, 1, 300), (2400, 1, 160)]
+)
+def test_automatic_epochs(n, n_folds, n_epochs):
+    assert _components.automatic_epochs(n * n_folds) == n_epochs
+    assert len(_components.make_splits("auto", np.arange(n), 0)) == n_folds
+
+
 def test_a_bound_that_was_guessed():
     """It has no density, unless it is named as a value."""
     table = pd.DataFrame({"x": np.random.default_rng(0).exponential(size=60)})

@@ -73,6 +73,7 @@ def warn_of_texts(name, texts):
     elif found := numbers_among(texts):
         warn_user(
             f"The column {name!r} holds numbers as texts, such as {found[0]!r}, which are taken "
-            "for categories: leave their signs out.",
+            "for categories: convert it to numbers: leave out currency signs, % and thousands "
+            "separators.",
             ColumnWarning,
         )

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -59,8 +60,9 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
     estimator : estimator, default=None
         Density of the features of a place, with `fit` and `score_samples`, or a
         `ConditionalDensity` of them given those of its surroundings, a mean by a Gaussian whose
-        standard deviation is 3 places. None is a `ConditionalDensity` of a `RealNVPDensity`, or
-        that flow alone if images have fewer than 64 places.
+        standard deviation is 3 places. If its `cv` is None, whole images are held out for early
+        stopping; folds are of places. None is a `ConditionalDensity` of a `RealNVPDensity`, with
+        ``cv=None``, or that flow alone if images have fewer than 64 places.
 
     n_rotations : int, default=4
         Number of rotated copies of each image, by multiples of ``360 / n_rotations`` degrees, in
@@ -86,8 +88,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         Seeds the folds, the choice of places and the density.
 
     verbose : int, default=0
-        Print the number of each fold and, every ``verbose`` epochs, the loss of a default density
-        that is not conditional.
+        Print the number of each fold if it is positive.
 
     Attributes
     ----------
@@ -196,7 +197,6 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
             self.estimator,
             self.n_rotations,
             random_state.randint(2**31 - 1),
-            self.verbose,
         )
         detector = DensityOutlierDetector(
             density,
@@ -303,7 +303,7 @@ def shape_of_rows(n_features):
     return (side, side, 1) if side**2 == n_features else (1, n_features, 1)
 
 
-def default_flow(verbose):
+def default_flow():
     """Return the flow of features that is used if no density is given."""
     return RealNVPDensity(
         n_transforms=4,
@@ -315,7 +315,6 @@ def default_flow(verbose):
         contamination=None,
         learning_rate_init=5e-3,
         max_iter=20,
-        verbose=verbose,
     )
 
 
@@ -333,11 +332,17 @@ class GivenSurroundings(PersistenceMixin, BaseEstimator):
 
     def fit(self, X, y=None, X_val=None):
         density = clone(self.estimator)
+        cv = density.cv
         if X_val is not None:
             n, X = len(X), np.concatenate([X, X_val])
-            density.set_params(cv=[(np.arange(n), np.arange(n, len(X)))])
+            if cv is None:
+                density.set_params(cv=[(np.arange(n), np.arange(n, len(X)))])
         features, around = np.hsplit(X, 2)
-        self.density_ = density.fit(around, features)
+        with warnings.catch_warnings():  # of a blank channel, which users do not know as y
+            warnings.filterwarnings("ignore", "y has a single value in column")
+            self.density_ = density.fit(around, features)
+        if cv is None:  # indices would be saved with the model
+            density.set_params(cv=None).held_out_ = [None]
         return self
 
     def score_samples(self, X):
@@ -380,17 +385,14 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
         Number of rotated copies.
     random_state : int
         Seed.
-    verbose : int
-        Of the default density.
     """
 
-    def __init__(self, image_shape, features, estimator, n_rotations, random_state, verbose):
+    def __init__(self, image_shape, features, estimator, n_rotations, random_state):
         self.image_shape = image_shape
         self.features = features
         self.estimator = estimator
         self.n_rotations = n_rotations
         self.random_state = random_state
-        self.verbose = verbose
 
     def fit(self, X, y=None):
         from torch import nn
@@ -424,7 +426,7 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
         n_places = next(self._copies(next(self._batches(X)))).shape[1]
         estimator = self.estimator
         if estimator is None:
-            estimator = default_flow(self.verbose)
+            estimator = default_flow()
             if n_places >= MIN_PLACES:
                 estimator = ConditionalDensity(estimator, cv=None)
         self.sees_surroundings_ = isinstance(estimator, ConditionalDensity)

@@ -20,7 +20,11 @@ ON_LATTICE = 1e-3  # distance to a whole number of gaps
 MANY_ROWS, DIFFERENT = 20, 0.9  # rows, and the share of different texts, that show what names rows
 YEARS = 1800, 2100  # between which consecutive whole numbers may be years
 FAR_MORE_OFTEN = 5  # times as often as any other value, for a column without a lattice
-SIGNS = re.compile(r"[$€£¥%,'\s]+")  # beside the digits of prices and shares
+MINUS, SIGN = "[-+\u2212]?", r"(US\$|[$€£¥%])"
+GROUPS = r"(\d{1,3}(,\d{3})+|\d{1,3}('\d{3})+)"  # of thousands
+AMOUNT = rf"({GROUPS}|\d{{1,3}}(\s\d{{3}})+|\d+|(?=\.\d))(\.\d+)?"
+# Without a sign, blanks and other commas may as well separate parts of a name or of a list.
+NUMBER = re.compile(rf"{MINUS}({SIGN}\s?{MINUS}{AMOUNT}|{AMOUNT}\s?{SIGN}|{GROUPS}(\.\d+)?)")
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]|$)")
 DAY, MONTH = "(0?[1-9]|[12][0-9]|3[01])", "(0?[1-9]|1[0-2])"
 YEAR = r"(\d{4}|(?<=\d\d.\d\d.)\d\d)"  # of two digits only if day and month have two too
@@ -151,11 +155,7 @@ def dates_among(texts):
 
 
 def numbers_among(texts):
-    """Return a text that is a number with a sign such as $ or %, if most of the texts are."""
+    """Return a number with $, €, £, ¥, % or groups of thousands, if most of the texts are such."""
     distinct = sorted(set(texts))
-    found = [
-        text
-        for text in distinct
-        if SIGNS.search(text) and first_non_number(np.array([SIGNS.sub("", text)])) is None
-    ]
+    found = [text for text in distinct if NUMBER.fullmatch(text.strip())]
     return found[:1] if 2 * len(found) > len(distinct) else []

@@ -20,10 +20,10 @@ BANDWIDTHS = (0.25, 0.5, 1.0)  # times that of Scott's rule
 MAX_KERNELS = 2_000  # rows, beyond which kernels take too long
 ROWS_PER_CLASS = 10  # for each class and number
 BATCH_SIZE = 128
-MAX_STEPS = 3_000  # of a network in all folds, within the following numbers of epochs
+MAX_STEPS = 3_000  # of a network in all folds, unless the following epochs are more or fewer
 EPOCHS = (100, 300)
 HIDDEN = (128, 128, 128)
-DROPOUT, ROWS_OF_DROPOUT = 0.15, 200  # of the network on a normal: the latter divided by the rows
+DROPOUT, ROWS_OF_DROPOUT = 0.15, 200  # of a network on a normal: dropout is min(0.15, 200 / n_rows)
 N_COMPONENTS = 10
 LEARNING_RATE = 6e-3
 EMA_DECAY = 0.995
@@ -87,7 +87,7 @@ def components(schema, n, settings):
 
 
 def automatic_epochs(n):
-    """Return the largest number of epochs for ``n`` rows, counted in each fold."""
+    """Return the largest number of epochs for ``n`` rows: those of the table times the folds."""
     return int(np.clip(MAX_STEPS * BATCH_SIZE // n, *EPOCHS))
 
 

@@ -78,8 +78,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         longer to score, and mostly raise the held-out likelihood.
 
     max_iter : int or "auto", default="auto"
-        Largest number of epochs of each network. "auto" is between 100 and 300: few rows, counted
-        once for each fold, are trained on more often.
+        Largest number of epochs of each network. "auto" is 384,000 divided by the rows of all
+        folds, between 100 and 300; up to 1,000 rows have 5 folds, so 1,000 rows have 100 epochs
+        and 1,001 rows 300.
 
     time_limit : float, default=None
         Seconds that `fit` may take, about, for all components and folds together. Latent classes

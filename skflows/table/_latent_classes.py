@@ -19,8 +19,8 @@ from ._view import Normals, Predictive
 N_STEPS = 80
 TOLERANCE = 3e-4  # in nats per row
 N_RESTARTS = 3
-MORE_CLASSES, STEPS_PER_REMOVAL = 6, 3  # of which a restart begins with more, and removes them
-RESTARTED_CLASSES, RESTARTED_WORK = 12, 3e6  # classes and products of a step, at most
+MORE_CLASSES, STEPS_PER_REMOVAL = 6, 3  # extra classes of each restart; EM steps between removals
+RESTARTED_CLASSES, RESTARTED_WORK = 12, 9e6  # classes and products of a step, at most
 MIN_VARIANCE = 1e-4
 PRIOR_ROWS = 1.0  # of the marginal frequencies, in each class
 STRENGTHS = 2.0 ** np.arange(11)  # rows that tilted frequencies may count for
@@ -408,7 +408,7 @@ def fit_latent_classes(view, n_classes, space, random_state):
     """Fit a mixture by expectation-maximisation, the likeliest of a few if it is quick."""
     training = Training(view, space, random_state)
     n, d = training.y.shape
-    work = n * n_classes * d**2 * len(training.patterns.groups)
+    work = n * (n_classes + MORE_CLASSES) * d**2 * len(training.patterns.groups)
     if not 1 < n_classes <= RESTARTED_CLASSES or work > RESTARTED_WORK:
         return training.fit(n_classes, random_state)[1]
     fits = [training.fit(n_classes, random_state, MORE_CLASSES) for _ in range(N_RESTARTS)]
