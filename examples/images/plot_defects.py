@@ -68,9 +68,9 @@ for name, images in {
 # Where the defects are
 # ---------------------
 # `defect_map` is the gradient of the score in the pixels, for fixed surroundings, smoothed: it is
-# large where a change of the pixels would make the image more ordinary. Each map has a scale of its own: on the last two
-# images, which are good, it shows their least ordinary places, often at the border, where filters
-# reach beyond the image.
+# large where a change of the pixels would make the image more ordinary. Each map has a scale of its
+# own: on the last two images, which are good, it shows their least ordinary places, often at the
+# border, where filters reach beyond the image.
 shown = np.concatenate([X_bad[:6], X_good[:2]])
 p_values = detector.p_values(shown)
 maps = detector.defect_map(shown)
