@@ -12,7 +12,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from ..conditional import ConditionalDensity
-from ..conditional._context import FARTHEST
 from ..density import RealNVPDensity
 from ..density._outlier_labels import OutlierLabelsMixin
 from ..density._third_party import fit_density, fit_subtask
@@ -360,12 +359,9 @@ class GivenSurroundings(PersistenceMixin, BaseEstimator):
         import torch
 
         features, around = rows.flatten(0, -2).chunk(2, 1)
-        around = around.detach()
-        *others, encoder = self.density_.encoder_
-        if others:
+        if len(self.density_.encoder_) > 1:
             raise ValueError("defect_map needs a ConditionalDensity with encoder='auto'.")
-        mean, scale = map(torch.from_numpy, (encoder.scaler_.mean_, encoder.scaler_.scale_))
-        around = FARTHEST * ((around - mean) / (FARTHEST * scale)).asinh()
+        around = torch.from_numpy(self.density_._encoded(around.detach().numpy()))
         found = [flow.log_prob(torch.cat([features, around], 1)) for flow in self.density_.flows_]
         return torch.stack(found).logsumexp(0).sub(math.log(len(found))).view(rows.shape[:-1])
 
