@@ -6,6 +6,7 @@ import numpy as np
 
 from ..density._warnings import warn_of_row_names
 from ..preprocessing.column_checks import ISO_DATE
+from ..preprocessing.validation import listed
 from ._tables import import_pandas, restore_integers, without_formula
 
 REMEDY = "choose numeric columns with --columns, or encode them"
@@ -212,13 +213,10 @@ class Gaps:
 def _listed_counts(counts):
     """Return how many entries of which columns were counted, as text."""
     counts = counts.loc[lambda count: count > 0]
-    return _listed([f"{count} in {str(name)!r}" for name, count in counts.items()])
-
-
-def _listed(texts):
+    texts = [f"{count} in {str(name)!r}" for name, count in counts.items()]
     more = len(texts) - MAX_NAMES
     return ", ".join(texts[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _quoted(names):
-    return _listed([repr(str(name)) for name in names])
+    return listed([*names], MAX_NAMES)

@@ -11,6 +11,7 @@ from ..preprocessing.column_checks import (
     names_rows,
     numbers_among,
 )
+from ..preprocessing.validation import listed
 
 INTERNAL = ("skflows.", "sklearn.", "contextlib", "joblib.")
 
@@ -37,13 +38,12 @@ def warn_of_row_names(columns, path=None):
 
     The command gives the path of their file.
     """
-    if found := [repr(str(name)) for name, values in columns.items() if names_rows(values)]:
-        more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
+    if found := [name for name, values in columns.items() if names_rows(values)]:
         of, remedy = "X", "leave them out"
         if path is not None:
             of, remedy = path, "exclude them with --exclude, or one with --id"
         warn_user(
-            f"these columns of {of} seem to identify rows: {', '.join(found[:MAX_NAMED])}{more}; "
+            f"these columns of {of} seem to identify rows: {listed(found, MAX_NAMED)}; "
             f"{remedy}, unless their values mean something",
             ColumnWarning,
         )
@@ -51,12 +51,10 @@ def warn_of_row_names(columns, path=None):
 
 def warn_of_gaps(names):
     """Warn that gaps in columns of numbers make an outlier detector much slower."""
-    named = ", ".join(repr(str(name)) for name in names[:MAX_NAMED])
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     warn_user(
-        f"X has missing values in {named}{more}: the detector fits a TableDensity, which takes "
-        "about ten times as long as the default for complete rows. Impute the values, or leave "
-        "these rows or columns out; if gaps matter, give a TableDensity() as estimator.",
+        f"X has missing values in {listed(names, MAX_NAMED)}: the detector fits a TableDensity, "
+        "which takes about ten times as long as the default for complete rows. Impute the values, "
+        "or leave these rows or columns out; if gaps matter, give a TableDensity() as estimator.",
         ColumnWarning,
     )
 

@@ -7,6 +7,8 @@ import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
+from ..preprocessing.validation import listed
+
 # Blue for data, orange for the model: colour-blind readers can distinguish the two.
 DATA_COLOR = "#3f90da"
 MODEL_COLOR = "#e76300"
@@ -124,12 +126,6 @@ def _index_of(feature, names):
         f"features contains {feature!r}; give indices (int) or column names (str). "
         f"The columns are {listed(names)}."
     )
-
-
-def listed(names, limit=12):
-    """Return the first ``limit`` names, quoted, to keep the error for a wide table readable."""
-    shown = ", ".join(repr(str(name)) for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
 def view_limits(values):

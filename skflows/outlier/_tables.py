@@ -13,6 +13,7 @@ from ..persistence.mixin import PersistenceMixin
 from ..table._frames import Column, is_frame, read_frame, write_frame
 
 NUMERIC = ("number", "datetime")  # roles of columns that are read as numbers
+PLAIN = ("number", "bool")  # roles of columns that densities of numbers take
 
 
 def takes_tables(estimator):
@@ -25,14 +26,13 @@ def needs_table_density(X):
     if not is_frame(X):
         return False
     columns = read_frame(X).columns
-    numeric = ("number", "bool")
-    return any(column.role not in numeric or not column.known.all() for column in columns)
+    return any(column.role not in PLAIN or not column.known.all() for column in columns)
 
 
 def names_with_gaps(X):
     """Return the columns of a DataFrame with gaps, if all columns hold numbers."""
     frame = read_frame(X)
-    if any(column.role not in ("number", "bool") for column in frame.columns):
+    if any(column.role not in PLAIN for column in frame.columns):
         return []
     names = frame.names or range(len(frame.columns))
     return [n for n, column in zip(names, frame.columns, strict=True) if not column.known.all()]

@@ -122,6 +122,12 @@ def is_missing(value):
         return True
 
 
+def listed(names, limit=12):
+    """Return the first ``limit`` names, quoted, to keep the message for a wide table readable."""
+    shown = ", ".join(repr(str(name)) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
 def check_different_names(X):
     """Raise an error if columns of a DataFrame have the same name."""
     columns = getattr(X, "columns", None)
