@@ -191,7 +191,7 @@ def density_row(density):
         ("grade", ["low", "mid", "high"], 1),
         ("visits", np.arange(200), 1),
         ("age", np.arange(300), 1),
-        ("size", np.arange(-12, 12, 0.04), 0.04),
+        ("size", np.arange(-12, 12, 0.01), 0.01),
         ("hour", (np.arange(500) + 0.5) * 24 / 500, 24 / 500),
     ],
 )

@@ -23,14 +23,15 @@ BATCH_SIZE = 128
 MAX_STEPS = 3_000  # of a network in all folds, unless the following epochs are more or fewer
 EPOCHS = (100, 300)
 HIDDEN = (128, 128, 128)
-DROPOUT, ROWS_OF_DROPOUT = 0.15, 200  # of a network on a normal: dropout is min(0.15, 200 / n_rows)
+DROPOUT, ROWS_OF_DROPOUT = 0.15, 200  # of a network on pairs: dropout is min(0.15, 200 / n_rows)
 N_COMPONENTS = 10
 LEARNING_RATE = 6e-3
 EMA_DECAY = 0.995
 PATIENCE = 20
 TIME_FOR_CLASSES, TIME_FOR_ALL = 0.3, 0.9  # of a time limit; the rest is for scores
 MIN_SECONDS = 0.1  # of a training
-MAX_BACKBONE = 40  # numbers beyond which solving for conditional normals takes too long
+MAX_NORMAL = 40  # numbers, beyond which solving for conditional normals takes too long
+MAX_FOREST = 100  # variables, beyond which comparing all pairs takes too long
 
 
 class TableComponent(NamedTuple):
@@ -80,9 +81,35 @@ def components(schema, n, settings):
     if d and n <= MAX_KERNELS:
         found += [kernels(bandwidth, space) for space in spaces for bandwidth in BANDWIDTHS]
     found.append(TableComponent("network", partial(fit_network, settings=settings), True))
-    if 2 <= d <= MAX_BACKBONE:
+    if has_normal(schema) or has_forest(schema):
         fit = partial(fit_network, settings=settings, has_backbone=True)
-        found.append(TableComponent("network on a normal", fit, True))
+        found.append(TableComponent("network on pairs", fit, True))
+    return found
+
+
+def has_normal(schema):
+    """Return whether a network may start from the normal distribution of the numbers."""
+    return 2 <= sum(part.has_number for part in schema.parts) <= MAX_NORMAL
+
+
+def has_forest(schema):
+    """Return whether a network may start from the dependent pairs of levels and numbers."""
+    has_levels = any(part.n_levels for part in schema.parts)
+    return has_levels and 2 <= len(schema.parts) <= MAX_FOREST
+
+
+def backbone_of(view, random_state):
+    """Return the normal and the forest that a network starts from, if the columns allow them."""
+    from ._forest import fit_forest
+    from ._latent_classes import fit_latent_classes
+
+    found = {}
+    if has_normal(view.schema):
+        one = fit_latent_classes(view, 1, "quantile", random_state)
+        order = np.argsort(one.numbers)
+        found["gaussian"] = one.means[0, order], one.covariances[0][np.ix_(order, order)]
+    if has_forest(view.schema):
+        found["forest"] = fit_forest(view)
     return found
 
 
@@ -99,22 +126,25 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     from ..training.data_parallel import current_group
     from ..training.optimizer import TimeLimited, cosine_with_warm_up
     from ..training.torch_state import gradients_enabled, one_thread, torch_seed
-    from ._latent_classes import fit_latent_classes
     from ._network import MaskedLikelihood, NetworkMember, OrderAgnosticNetwork, Packing
 
     group = current_group()
     started = group.clock()
     schema = train.schema
     random_state = np.random.RandomState(seed)
-    gaussian, dropout = None, 0.0
+    backbone, dropout = {}, 0.0
     if has_backbone:
+        backbone = backbone_of(train, random_state)
         dropout = min(DROPOUT, ROWS_OF_DROPOUT / group.n_rows(train))
-        one = fit_latent_classes(train, 1, "quantile", random_state)
-        order = np.argsort(one.numbers)
-        gaussian = one.means[0, order], one.covariances[0][np.ix_(order, order)]
     with torch_seed(seed, torch.device("cpu")):
         network = OrderAgnosticNetwork(
-            schema.parts, train.rows.code, train.weight, HIDDEN, N_COMPONENTS, dropout, gaussian
+            schema.parts,
+            train.rows.code,
+            train.weight,
+            HIDDEN,
+            N_COMPONENTS,
+            dropout=dropout,
+            **backbone,
         )
     views = local_views(group, train, held_out)
     own, other = map(Packing, views)
@@ -129,7 +159,7 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
             [{"max_iter": settings["max_iter"]}],
             network,
             trainer.Rows(own.packed, weights[0], own.offset),
-            trainer.Rows(other.packed, weights[1], other.offset),
+            trainer.Rows(other.redraw(generator), weights[1], other.offset),
             batch_size=BATCH_SIZE,
             learning_rate=LEARNING_RATE,
             n_iter_no_change=PATIENCE,

@@ -23,7 +23,7 @@ from ._view import Normals, Predictive
 
 LOG_SCALE_BOUND = 5.0
 ROWS_AT_ONCE = 4096
-N_VALIDATION_MASKS = 4
+N_VALIDATION_MASKS, VALIDATED_EVERY = 12, 3  # epochs
 TRUST = 1.0  # logit of the share of the Gaussian's conditionals at the start
 LEAST_VARIANCE = 1e-6
 LEAST = 0.5  # rows that a level counts for at the start, at least
@@ -87,10 +87,21 @@ class OrderAgnosticNetwork(nn.Module):
     gaussian : tuple of ndarray, optional
         Mean and covariance of the numbers. Mixtures then start as this Gaussian's conditional
         distributions, and the network says how far to trust them.
+    forest : Forest, optional
+        Levels then start as its conditional distributions.
     """
 
     def __init__(
-        self, parts, code, weight, hidden_layer_sizes, n_components, dropout=0.0, gaussian=None
+        self,
+        parts,
+        code,
+        weight,
+        hidden_layer_sizes,
+        n_components,
+        *,
+        dropout=0.0,
+        gaussian=None,
+        forest=None,
     ):
         super().__init__()
         self.layout = layout = Layout(parts, n_components, gaussian is not None)
@@ -98,8 +109,9 @@ class OrderAgnosticNetwork(nn.Module):
         self.mlp = ResidualMLP(
             n_inputs, layout.n_outputs, hidden_layer_sizes, activation="silu", dropout=dropout
         )
+        self.forest = forest
         start = torch.zeros(layout.n_outputs)
-        for j in layout.leveled:
+        for j in layout.leveled if forest is None else ():
             has = code[:, j] >= 0
             counts = np.bincount(code[has, j], weight[has], layout.n_levels[j])
             logits = np.log(counts[: layout.n_levels[j]] + LEAST)
@@ -116,9 +128,9 @@ class OrderAgnosticNetwork(nn.Module):
         start[layout.n_logits :] = of_number.repeat(len(layout.numbers))
         with torch.no_grad():
             self.mlp.output.bias.copy_(start[:, None])
-        # Logits of each leveled variable, padded by an output of -inf.
+        # Logits of each leveled variable, padded by one of -inf.
         widest = max((layout.n_levels[j] for j in layout.leveled), default=0)
-        index = torch.full((len(layout.leveled), widest), layout.n_outputs)
+        index = torch.full((len(layout.leveled), widest), layout.n_logits)
         for row, j in zip(index, layout.leveled, strict=True):
             row[: layout.n_levels[j]] = torch.arange(layout.first[j], layout.first[j + 1])
         self.register_buffer("logit_index", index)
@@ -129,7 +141,21 @@ class OrderAgnosticNetwork(nn.Module):
         given = given.to(features.dtype)
         return torch.cat([features * given[:, self.feature_of], given], 1).T
 
-    def backbone(self, features, given, numbers=None):
+    def backbone(self, features, given):
+        """Return what `normals_of` and `logits_of` do, from features before masking."""
+        return self.normals_of(features, given), self.logits_of(features, given)
+
+    def logits_of(self, features, given, levels=slice(None)):
+        """Return the logits ``(n_logits, n)`` of the forest's conditionals, or 0.
+
+        The features are those before masking; ``levels`` selects some of the logits.
+        """
+        if self.forest is None:
+            return 0.0
+        with torch.no_grad():
+            return self.forest(features, given)[levels]
+
+    def normals_of(self, features, given, numbers=None):
         """Return mean and log-scale ``(n_numbers, n)`` of the Gaussian's conditionals, or None.
 
         The features are those before masking; ``numbers`` selects some of the numbers.
@@ -154,29 +180,29 @@ class OrderAgnosticNetwork(nn.Module):
             variance = S.diagonal()[numbers] - unit[:, :, :-1].square().sum(1)
             return mean.T, 0.5 * variance.clamp(min=LEAST_VARIANCE).log().T
 
-    def mixtures(self, outputs, backbone=None):
+    def mixtures(self, outputs, normals=None):
         """Return log-weights, means and log-scales ``(n_numbers, n_components, n)``.
 
         Parameters
         ----------
         outputs : Tensor of shape (n_numbers * size, n)
             Of the network, for numbers.
-        backbone : tuple of Tensor of shape (n_numbers, n), optional
-            What `backbone` returned.
+        normals : tuple of Tensor of shape (n_numbers, n), optional
+            What `normals_of` returned.
         """
         layout = self.layout
         outputs = outputs.view(-1, layout.size, outputs.shape[-1])
         mixture = outputs[:, : 3 * layout.n_components]
         logits, means, raw = mixture.unflatten(1, (3, -1)).unbind(1)
         log_scales = squash(raw, LOG_SCALE_BOUND)
-        if backbone is not None:
+        if normals is not None:
             trust = torch.sigmoid(outputs[:, -1])
-            mean, log_scale = trust * backbone[0], trust * backbone[1]
+            mean, log_scale = trust * normals[0], trust * normals[1]
             means = mean[:, None] + log_scale.exp()[:, None] * means
             log_scales = log_scales + log_scale[:, None]
         return F.log_softmax(logits, 1), means, log_scales
 
-    def log_probs(self, outputs, code, y, log_width, backbone=None):
+    def log_probs(self, outputs, code, y, log_width, backbone):
         """Return the log-probability ``(n_parts, n)`` of levels and of numbers as densities.
 
         Parameters
@@ -189,12 +215,15 @@ class OrderAgnosticNetwork(nn.Module):
             Scores of numbers, NaN where there is none.
         log_width : Tensor of shape (n_parts, n)
             Log-width of the cells from which scores are drawn.
-        backbone : tuple of Tensor, optional
+        backbone : tuple
             What `backbone` returned.
         """
+        normals, logits = backbone
+        n_logits = self.layout.n_logits
         found = [outputs.new_zeros(code.shape)]
         if self.layout.leveled:
-            padded = F.pad(outputs, (0, 0, 0, 1), value=-math.inf)[self.logit_index]
+            logits = F.pad(outputs[:n_logits] + logits, (0, 0, 0, 1), value=-math.inf)
+            padded = logits[self.logit_index]
             own = code[self.layout.leveled]
             n_levels = own.new_tensor([self.layout.n_levels[j] for j in self.layout.leveled])
             has = (own >= 0) & (own < n_levels[:, None])
@@ -204,9 +233,7 @@ class OrderAgnosticNetwork(nn.Module):
         if self.layout.numbers:
             own, log_prob = y[self.layout.numbers], 0.0
             has = own.isfinite()
-            log_weights, means, log_scales = self.mixtures(
-                outputs[self.layout.n_logits :], backbone
-            )
+            log_weights, means, log_scales = self.mixtures(outputs[n_logits:], normals)
             unit = (torch.where(has, own, 0.0)[:, None] - means) * torch.exp(-log_scales)
             log_prob = (normal_log_density(unit) - log_scales + log_weights).logsumexp(1)
             log_prob = torch.where(has, log_prob + log_width[self.layout.numbers], 0.0)
@@ -286,7 +313,7 @@ class MaskedLikelihood:
     """The negative log-likelihood of variables given a random part of the others."""
 
     in_nats: ClassVar[tuple[str, ...]] = ("loss",)
-    validated_every: ClassVar[int] = 1
+    validated_every: ClassVar[int] = VALIDATED_EVERY
 
     def latent(self, network, packed):
         """Return no latent rows, and log-probabilities given the same masks in each call."""
@@ -401,12 +428,14 @@ class NetworkMember:
             outputs = layout.slice_of(j)
             last = network.mlp.output
             found = last.weight[outputs] @ units + last.bias[outputs]
-            n_levels = layout.n_levels[j]
-            levels = F.log_softmax(found[:n_levels].T, 1).numpy() if n_levels else None
+            levels, n_levels = None, layout.n_levels[j]
+            if n_levels:
+                logits = network.logits_of(features, masks, outputs[:n_levels])
+                levels = F.log_softmax((found[:n_levels] + logits).T, 1).numpy()
             if j not in layout.numbers:
                 return (levels,)
-            backbone = network.backbone(features, masks, [layout.numbers.index(j)])
-            log_weights, means, log_scales = network.mixtures(found[n_levels:], backbone)
+            normals = network.normals_of(features, masks, [layout.numbers.index(j)])
+            log_weights, means, log_scales = network.mixtures(found[n_levels:], normals)
             return levels, *(each[0].T.numpy() for each in (log_weights, means, log_scales.exp()))
 
     def predictive(self, view, j):

@@ -1,0 +1,95 @@
+"""The forest of pairs of variables that networks of a table start from."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from skflows import TableDensity
+from skflows.table import _components
+from skflows.table._forest import N_BINS, dependence, fit_forest
+from skflows.table._frames import read_frame
+from skflows.table._view import TableView
+
+
+def view_of(table, **settings):
+    density = TableDensity(**settings)
+    frame = density._read(table, reset=True)
+    schema = density._schema_of(frame, np.random.RandomState(0), np.ones(len(frame)))
+    return TableView(schema, schema.encode(read_frame(table)))
+
+
+def dependent_table(rng, n=400):
+    a = rng.choice(list("abc"), n)
+    b = np.where(rng.uniform(size=n) < 0.8, a, rng.choice(list("abc"), n))
+    table = pd.DataFrame({"a": a, "b": b})
+    table["number"] = rng.normal(size=n) + 2 * (a == "a")
+    table["atoms"] = np.where(rng.uniform(size=n) < 0.4, 0, rng.exponential(size=n) + (b == "b"))
+    table["count"] = rng.poisson(2, n) + 2 * (b == "c")
+    table["alone"] = rng.choice(["yes", "no"], n)
+    table.loc[::7, "b"] = None
+    return table
+
+
+def test_probabilities_are_those_of_the_joint_distribution():
+    rng = np.random.default_rng(0)
+    view = view_of(dependent_table(rng))
+    forest = fit_forest(view).double()
+    sizes, parent = forest.categories.sizes, forest.parent.numpy()
+    assert (parent >= 0).sum() == 4 and parent[5] == -1
+    rows = np.array(list(itertools.product(*map(range, sizes))))
+    log_joint = np.zeros(len(rows))
+    for j, own in enumerate(rows.T):
+        if parent[j] < 0:
+            log_joint += forest.log_prior[j, 0].numpy()[own]
+        else:
+            log_joint += np.log(forest.given_parent[j].numpy()[rows[:, parent[j]], own])
+    joint = np.exp(log_joint)
+    assert joint.sum() == pytest.approx(1)
+    features = torch.from_numpy(view.features)
+    category, has_category = (each.numpy() for each in forest.categories(features))
+    given = view.rows.known & has_category & (rng.uniform(size=category.shape) < 0.5)
+    found = forest.log_probs(features, torch.from_numpy(given)).softmax(-1).numpy()
+    logits = forest(features, torch.from_numpy(given)).numpy()
+    for i in range(20):
+        possible = (rows == category[i])[:, given[i]].all(axis=1)
+        for j, size in enumerate(sizes):
+            expected = np.bincount(rows[possible, j], joint[possible], size)
+            np.testing.assert_allclose(found[j, i, :size], expected / expected.sum(), atol=1e-12)
+    # Levels of "a", "b", "atoms" (a number or 0), and so on.
+    assert len(logits) == sum(part.n_levels for part in view.schema.parts)
+    bins = found[3, :, :N_BINS].sum(axis=1)
+    np.testing.assert_allclose(torch.from_numpy(logits[6:8]).softmax(0)[0], bins, atol=1e-12)
+
+
+def test_evidence_is_for_dependence_only():
+    marginal = np.full(2, 0.5)
+    joined, table = dependence(np.array([[50.0, 0.0], [0.0, 50.0]]), marginal)
+    apart, same = dependence(np.full((2, 2), 25.0), marginal)
+    assert joined > 50 and table[0, 1] < 0.02
+    assert apart < 0 and same == pytest.approx(np.full((2, 2), 0.5))
+
+
+def test_few_rows_may_be_an_exception():
+    counts = np.array([[300.0, 300.0], [0.0, 20.0]])
+    _, table = dependence(counts, counts.sum(axis=0) / counts.sum())
+    assert abs(table[0, 1] - 0.5) < 0.01 and table[1, 1] > 0.95
+
+
+def test_rule_of_few_rows_is_kept_beside_unrelated_columns(monkeypatch):
+    rng = np.random.default_rng(3)
+    kind = rng.choice(list("abcd"), 500, p=[0.7, 0.12, 0.1, 0.08])
+    payment = np.where(kind == "d", "x", rng.choice(list("xyz"), 500))
+    table = pd.DataFrame({"kind": kind, "payment": payment})
+    table = table.assign(**{f"noise_{i}": rng.normal(size=500) for i in range(5)})
+    components = _components.components
+
+    def only_pairs(*args):
+        return [each for each in components(*args) if each.name == "network on pairs"]
+
+    monkeypatch.setattr(_components, "components", only_pairs)
+    density = TableDensity(max_iter=6, cv=2, random_state=0).fit(table)
+    proba = density.predict_proba("payment", pd.DataFrame({"kind": list("abcd")}))
+    assert proba[3, 0] > 0.9 and proba[:3, 0].max() < 0.6
