@@ -2,6 +2,7 @@
 
 import numbers
 from collections.abc import Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -176,9 +177,7 @@ def _object_column(values, known, name, dtype):
         return Column(_checked(numeric, known, name), known, "number", dtype)
     if all(hasattr(value, "isoformat") and hasattr(value, "year") for value in found):
         moments = np.zeros(len(values))
-        naive = [v.replace(tzinfo=None) if hasattr(v, "tzinfo") else v for v in found]
-        micro = np.array(naive, dtype="datetime64[us]").astype(np.int64)
-        moments[known] = micro / MICROSECONDS
+        moments[known] = seconds_of(found)
         return Column(moments, known, "datetime", dtype)
     kinds = sorted({type(value).__name__ for value in found})
     if kinds not in (["str"], ["str_"]):
@@ -191,6 +190,20 @@ def _object_column(values, known, name, dtype):
             "string or a number, and all of a column of one type: convert them."
         )
     return Column(np.array([str(v) for v in values], dtype=object), known, "text", dtype)
+
+
+def seconds_of(dates):
+    """Return dates, or their texts in ISO 8601, in seconds since 1970, in local time."""
+    dates = [datetime.fromisoformat(date) if isinstance(date, str) else date for date in dates]
+    naive = [date.replace(tzinfo=None) if hasattr(date, "tzinfo") else date for date in dates]
+    return np.array(naive, dtype="datetime64[us]").astype(np.int64) / MICROSECONDS
+
+
+def moment_text(seconds):
+    """Return a date as text, and an open end as that of infinity."""
+    if np.isinf(seconds):
+        return str(seconds)
+    return str(np.datetime64(round(seconds * MICROSECONDS), "us").item())
 
 
 def write_frame(columns, names, library, dtype="", index=None):
