@@ -9,7 +9,6 @@ import numpy as np
 
 from ..density._warnings import warn_of_texts, warn_user
 from ..preprocessing.angles import emptiest_angle
-from ..preprocessing.column_checks import dates_among
 from ..preprocessing.dequantizer import column_index, is_whole
 from ._frames import Column, moment_text, seconds_of
 from ._parts import ON_LATTICE, Cells, Levels, Number, Rows, counted, likely_bounds
@@ -56,10 +55,7 @@ def decide(column):
         case "bool":
             return Decision("categorical", (), "booleans")
         case "text" | "category":
-            reason = f"{len(set(values))} distinct texts"
-            if column.role == "text" and dates_among(values):
-                reason += ": if they are dates, convert them by pandas.to_datetime"
-            return Decision("categorical", (), reason)
+            return Decision("categorical", (), f"{len(set(values))} distinct texts")
     distinct = np.unique(values)
     n_distinct = len(distinct)
     least = distinct[0] if n_distinct else 0.0
@@ -595,9 +591,11 @@ class Schema:
             is_categorical = decision is not None and decision.kind == "categorical"
             if column.role in ("number", "datetime") and not is_categorical:
                 used, own = column.take(is_used), weight[is_used]
-            if decision is None and column.role == "text":
-                warn_of_texts(name, column.values[column.known])
-            decision = decision or decide(used)
+            if decision is None:
+                decision = decide(used)
+                if column.role == "text" and warn_of_texts(name, column.values[column.known]):
+                    reason = ": if they are dates, convert them by pandas.to_datetime"
+                    decision = decision._replace(reason=decision.reason + reason)
             own, missing = own[used.known], own[~used.known].sum()
             setting = ColumnSetting(name, handle_unknown, random_state, own, missing)
             self.columns.append(ColumnModel(used, decision, setting, models_gaps))
@@ -697,9 +695,7 @@ class Schema:
                 *_, log_scale = part.cells(rows.code[:, j], rows.x[:, j], known, "quantile")
                 if not (bad := known & np.isneginf(log_scale)).any():
                     continue
-                step, *ends = (
-                    (part.step, part.low, part.high) if part.has_number else part.lattice
-                )
+                step, *ends = (part.step, part.low, part.high) if part.has_number else part.lattice
                 write = "{:.10g}".format
                 values = "numbers strictly" if step is None else f"in steps of {step:g}"
                 if isinstance(part, Weeks):
