@@ -196,14 +196,18 @@ def seconds_of(dates):
     """Return dates, or their texts in ISO 8601, in seconds since 1970, in local time."""
     dates = [datetime.fromisoformat(date) if isinstance(date, str) else date for date in dates]
     naive = [date.replace(tzinfo=None) if hasattr(date, "tzinfo") else date for date in dates]
-    return np.array(naive, dtype="datetime64[us]").astype(np.int64) / MICROSECONDS
+    moments = np.array(naive, dtype="datetime64[us]")
+    if np.isnat(moments).any() or any(isinstance(date, numbers.Number) for date in naive):
+        raise ValueError("these are no dates")
+    return moments.astype(np.int64) / MICROSECONDS
 
 
 def moment_text(seconds):
-    """Return a date as text, and an open end as that of infinity."""
+    """Return a date as text, or infinity, which is an open end."""
     if np.isinf(seconds):
         return str(seconds)
-    return str(np.datetime64(round(seconds * MICROSECONDS), "us").item())
+    moment = np.datetime64(round(seconds * MICROSECONDS), "us")
+    return str(moment.item()).removesuffix(" 00:00:00")
 
 
 def write_frame(columns, names, library, dtype="", index=None):

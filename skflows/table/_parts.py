@@ -260,6 +260,8 @@ class Number:
             # Where values hardly repeat, steps do not matter: they are as skewed as other numbers.
             has_logarithms = low == 0 and not repeat(x) and likely_bounds(x, ())[0] == 0
             self.map_ends = (-step if has_logarithms else -np.inf), np.inf
+            if np.isfinite([low, high]).all():  # little mass of a normal lies beyond
+                self.map_ends = low - step, high + step
         self._set_maps(x, weight, setting.random_state)
 
     def _set_maps(self, x, weight, random_state):
