@@ -373,6 +373,29 @@ def test_the_outermost_of_whole_numbers_get_their_share(density_with_bounds):
     assert ndtr(below) + ndtr(-above) == pytest.approx(2 / 73, rel=0.35)
 
 
+@pytest.mark.parametrize(
+    ("shape", "is_stretched"),
+    [
+        (lambda z: 18 + 73 * ndtr(z), True),
+        (lambda z: 25 * -np.log(ndtr(z)), True),  # only below
+        (lambda z: 54 + 15 * z, False),
+        (lambda z: np.where(z > 0, 70, 30) + 6 * (5 * z % 1 + z), False),
+    ],
+    ids=["uniform", "exponential", "normal", "bimodal"],
+)
+def test_whole_numbers_that_end_abruptly(shape, is_stretched):
+    """A normal of their scores has little mass beyond them, though they have no bounds."""
+    x = np.floor(shape(np.random.default_rng(0).normal(size=500)))
+    random_state = np.random.RandomState(0)
+    (part,) = Schema(read_frame(x[:, None]), [0], None, "error", False, random_state).parts
+    ends = np.array([x.min() - 0.5, x.max() + 0.5])
+    below, above = part.maps["linear"].forward(ends)[0]
+    standardised = (ends - x.mean()) / x.std()
+    assert np.allclose([below, above], standardised, atol=0.05) != is_stretched
+    if is_stretched:
+        assert ndtr(below) < 0.3 * ndtr(standardised[0])
+
+
 def test_lattices_that_leave_zero_out():
     """The first point above 0 is 0.05: 0 itself is none."""
     values = np.round(0.05 + 0.1 * np.arange(40).repeat(5), 2)
