@@ -286,8 +286,8 @@ BOUNDS = {
     "floor": ("integer", -5, None),
     "share": ("rounded", 0.04, 1.2),  # not on the lattice
     "rating": ("count", 1, 7),
-    "day": ("datetime", "2024-01-03", pd.Timestamp("2024-12-26", tz="Europe/Berlin")),
-    "at": ("datetime", None, np.datetime64("2024-05-30T12:00")),
+    "day": ("datetime", "2024-01-03", "2024-12-26"),
+    "at": ("datetime", None, "2024-05-30T12:00+02:00"),  # local time
 }
 
 
@@ -371,6 +371,15 @@ def test_the_outermost_of_whole_numbers_get_their_share(density_with_bounds):
     part = density_with_bounds._schema.columns[0].value_parts[0]
     (below, above), _ = part.maps["linear"].forward(np.array([18.5, 89.5]))
     assert ndtr(below) + ndtr(-above) == pytest.approx(2 / 73, rel=0.35)
+
+
+def test_dates_of_one_week():
+    """The first cell of six weekdays is the last too."""
+    days = pd.Series(pd.date_range("2024-01-03", "2024-01-10"), name="day").to_frame()
+    own = quick(columns={"day": ("datetime", "2024-01-03", "2024-01-10")}, max_iter=1)
+    own.fit(pd.concat([days] * 5))
+    assert np.exp(own.score_samples(days)).sum() == pytest.approx(1, abs=1e-9)
+    assert set(own.sample(200, random_state=0)["day"]) <= set(days["day"])
 
 
 @pytest.mark.parametrize(
@@ -758,9 +767,11 @@ def test_modelled_gaps_sum_to_one():
             ),
             "less than a week apart",
         ),
-        (lambda t: quick(columns={"since": ("datetime", "May")}).fit(t), "bounds are dates"),
-        (lambda t: quick(columns={"since": ("datetime", 2024)}).fit(t), "bounds are dates"),
-        (lambda t: quick(columns={"since": ("datetime", pd.NaT)}).fit(t), "bounds are dates"),
+        (lambda t: quick(columns={"since": ("datetime", "May")}).fit(t), "bounds are texts, such"),
+        (
+            lambda t: quick(columns={"since": ("datetime", t["since"].min())}).fit(t),
+            r"with \[Timestamp.*\]; bounds are texts, such as '2024-12-31' or",
+        ),
         (lambda t: quick().fit(t.assign(none=np.nan)), "no known value"),
         (lambda t: quick().fit(t.assign(size=np.inf)), "infinity"),
     ],

@@ -1,6 +1,7 @@
 """The kinds of columns: how each is recognised, and the variables that it becomes."""
 
 import copy
+import datetime as dt
 from collections.abc import Mapping
 from numbers import Real
 from typing import NamedTuple
@@ -541,14 +542,15 @@ class ColumnModel:
 
 
 def _moments(name, bounds):
-    """Return bounds of dates in seconds."""
+    """Return bounds of dates, texts in ISO 8601, in seconds."""
     try:
-        return [None if bound is None else seconds_of([bound])[0] for bound in bounds]
+        dates = [None if bound is None else dt.datetime.fromisoformat(bound) for bound in bounds]
     except (TypeError, ValueError):
         raise ValueError(
-            f"columns gives {name!r} the kind 'datetime' with {bounds}; bounds are dates, such as "
-            "'2024-12-31'."
+            f"columns gives {name!r} the kind 'datetime' with {bounds}; bounds are texts, such as "
+            "'2024-12-31' or '2024-12-31T18:30'."
         ) from None
+    return [None if date is None else seconds_of([date])[0] for date in dates]
 
 
 class Schema:
