@@ -209,7 +209,7 @@ def repeat(values):
 
 
 def fit_maps(x, weight, step, origin, low, high, random_state, period=None):
-    """Return maps to normal scores by quantiles, and to standardised numbers."""
+    """Return maps to normal scores by quantiles, and to standardised numbers or their logits."""
     from ..bijections import Bounded, Chain, MarginalQuantile, Standardize
 
     if step is not None:
