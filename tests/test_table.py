@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from scipy.special import gammaln, logsumexp
+from scipy.special import gammaln, logsumexp, ndtr
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -279,6 +279,139 @@ def test_a_bound_that_was_guessed():
         assert own.score_samples(zero) == -np.inf
     named = quick(columns={"x": ("atoms", [0.0], 0, None)}).fit(table)
     assert 0 < np.exp(named.score_samples(zero)[0]) < 0.1
+
+
+BOUNDS = {
+    "age": ("count", 18, 90),
+    "floor": ("integer", -5, None),
+    "share": ("rounded", 0.04, 1.2),  # not on the lattice
+    "rating": ("count", 1, 7),
+    "day": ("datetime", "2024-01-03", "2024-12-26"),
+    "at": ("datetime", None, "2024-05-30T12:00+02:00"),  # local time
+}
+
+
+def with_bounds(n=N):
+    """Numbers and dates that fill the space between bounds."""
+    rng = np.random.default_rng(0)
+    day = pd.Timestamp("2024-01-03") + pd.to_timedelta(rng.integers(0, 359, n), "D")
+    second = rng.integers(0, 50 * 86400, n)
+    return pd.DataFrame(
+        {
+            "age": rng.integers(18, 91, n),
+            "floor": rng.geometric(0.05, n) - 6,
+            "share": np.round(0.05 + 0.1 * rng.integers(0, 12, n), 2),
+            "rating": rng.choice([2, 3, 4, 6], n),
+            "day": day.where(rng.uniform(size=n) < 0.9),
+            "at": pd.Timestamp("2024-05-30 12:00") - pd.to_timedelta(second, unit="s"),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def density_with_bounds():
+    return quick(columns=BOUNDS, missing="model").fit(with_bounds())
+
+
+def test_samples_lie_within_bounds(density_with_bounds):
+    drawn = density_with_bounds.sample(3000, random_state=0)
+    assert (drawn["age"].min(), drawn["age"].max()) == (18, 90)
+    assert drawn["floor"].min() == -5
+    assert drawn["share"].dropna().between(0.05, 1.15).all()
+    assert drawn["rating"].dropna().between(1, 7).all()
+    assert drawn["day"].dropna().between("2024-01-03", "2024-12-26").all()
+    assert drawn["at"].max() <= pd.Timestamp("2024-05-30 12:00")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("age", np.arange(18, 91)),
+        ("share", np.round(0.05 + 0.1 * np.arange(12), 2)),
+        ("rating", np.arange(1, 8)),
+        ("day", pd.date_range("2024-01-03", "2024-12-26")),
+    ],
+)
+def test_probabilities_within_bounds_sum_to_one(density_with_bounds, name, values):
+    """Also of dates, whose bounds lie within a week, and in each member."""
+    values = pd.Series(values, name=name).to_frame()
+    values.loc[len(values)] = np.nan if name != "day" else pd.NaT
+    own = density_with_bounds
+    rows, _ = own._some_columns(values)
+    for member, _ in own._members:
+        total = np.exp(member.log_prob(TableView(own._schema, rows))).sum()
+        assert total == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside", "why"),
+    [
+        ("age", 19, 17, "17 in column 'age', .* in steps of 1 between 18 and 90"),
+        ("floor", 900, -6, "-6 in column 'floor', .* between -5 and inf"),
+        ("share", 1.05, 1.25, "1.25 in column 'share', .* steps of 0.1 between 0.05 and 1.15"),
+        ("rating", 7, 8, "8 in column 'rating', .* between 1 and 7"),
+        ("day", "2024-01-03", "2024-01-02", "2024-01-02 in .* between 2024-01-03 and 2024-12-26"),
+        ("day", "2024-12-26", "2024-12-27", "2024-12-27 in .* columns={'day': 'datetime'}"),
+        ("at", "2023-12-31", "2024-05-30 12:01", "12:01:00 in .* -inf and 2024-05-30 12:00:00"),
+    ],
+)
+def test_values_out_of_bounds_are_impossible(density_with_bounds, name, inside, outside, why):
+    own = density_with_bounds.marginal([name])
+    values = pd.DataFrame({name: [inside, outside]})
+    values = values.astype("datetime64[us]") if isinstance(inside, str) else values
+    with pytest.warns(UserWarning, match=why):
+        scores = own.score_samples(values)
+    assert np.isfinite(scores[0]) and np.isneginf(scores[1])
+    with pytest.raises(ValueError, match=why.split(",")[0].split(" in .*")[0]):
+        density_with_bounds.condition(values[1:])
+
+
+def test_the_outermost_of_whole_numbers_get_their_share(density_with_bounds):
+    """A normal of standardised uniform numbers has 3 times as much mass beyond them."""
+    part = density_with_bounds._schema.columns[0].value_parts[0]
+    (below, above), _ = part.maps["linear"].forward(np.array([18.5, 89.5]))
+    assert ndtr(below) + ndtr(-above) == pytest.approx(2 / 73, rel=0.35)
+
+
+def test_dates_of_one_week():
+    """The first cell of six weekdays is the last too."""
+    days = pd.Series(pd.date_range("2024-01-03", "2024-01-10"), name="day").to_frame()
+    own = quick(columns={"day": ("datetime", "2024-01-03", "2024-01-10")}, max_iter=1)
+    own.fit(pd.concat([days] * 5))
+    assert np.exp(own.score_samples(days)).sum() == pytest.approx(1, abs=1e-9)
+    assert set(own.sample(200, random_state=0)["day"]) <= set(days["day"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_stretched"),
+    [
+        (lambda z: 18 + 73 * ndtr(z), True),
+        (lambda z: 25 * -np.log(ndtr(z)), True),  # only below
+        (lambda z: 54 + 15 * z, False),
+        (lambda z: np.where(z > 0, 70, 30) + 6 * (5 * z % 1 + z), False),
+    ],
+    ids=["uniform", "exponential", "normal", "bimodal"],
+)
+def test_whole_numbers_that_end_abruptly(shape, is_stretched):
+    """A normal of their scores has little mass beyond them, though they have no bounds."""
+    x = np.floor(shape(np.random.default_rng(0).normal(size=500)))
+    random_state = np.random.RandomState(0)
+    (part,) = Schema(read_frame(x[:, None]), [0], None, "error", False, random_state).parts
+    ends = np.array([x.min() - 0.5, x.max() + 0.5])
+    below, above = part.maps["linear"].forward(ends)[0]
+    standardised = (ends - x.mean()) / x.std()
+    assert np.allclose([below, above], standardised, atol=0.05) != is_stretched
+    if is_stretched:
+        assert ndtr(below) < 0.3 * ndtr(standardised[0])
+
+
+def test_lattices_that_leave_zero_out():
+    """The first point above 0 is 0.05: 0 itself is none."""
+    values = np.round(0.05 + 0.1 * np.arange(40).repeat(5), 2)
+    own = quick(max_iter=1).fit(pd.DataFrame({"x": values}))
+    assert own.columns_["reason"].tolist() == ["repeated multiples of 0.1"]
+    assert np.isfinite(own.score_samples(pd.DataFrame({"x": [0.05, 0.15, 9.95]}))).all()
+    assert np.isin(np.round(20 * own.sample(50, random_state=0)["x"]) % 2, 1).all()
 
 
 def test_score_of_unknown_values(density, table):
@@ -622,6 +755,23 @@ def test_modelled_gaps_sum_to_one():
         (lambda t: quick(columns={"size": ("bounded", "a")}).fit(t), "bounds and values"),
         (lambda t: quick(columns={"size": "count"}).fit(t), "choose 'continuous'"),
         (lambda t: quick(columns={"size": ("bounded", 0, 1)}).fit(t), "move the bounds out"),
+        (lambda t: quick(columns={"age": ("count", 30)}).fit(t), "within its bounds 30 and inf"),
+        (lambda t: quick(columns={"age": ("count", 0, 9, 1)}).fit(t), "which do not fit"),
+        (
+            lambda t: quick(columns={"since": ("datetime", None, "2024-02-01")}).fit(t),
+            "within its bounds -inf and 2024-02-01: move the bounds out, or drop the row",
+        ),
+        (
+            lambda t: quick(columns={"on": ("datetime", "2024-01-02", "2024-01-05")}).fit(
+                t.assign(on=pd.Timestamp("2024-01-03"))
+            ),
+            "less than a week apart",
+        ),
+        (lambda t: quick(columns={"since": ("datetime", "May")}).fit(t), "bounds are texts, such"),
+        (
+            lambda t: quick(columns={"since": ("datetime", t["since"].min())}).fit(t),
+            r"with \[Timestamp.*\]; bounds are texts, such as '2024-12-31' or",
+        ),
         (lambda t: quick().fit(t.assign(none=np.nan)), "no known value"),
         (lambda t: quick().fit(t.assign(size=np.inf)), "infinity"),
     ],

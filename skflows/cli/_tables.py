@@ -9,12 +9,12 @@ import sys
 import tempfile
 import weakref
 from abc import ABC, abstractmethod
-from collections import Counter
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
 from ..persistence.atomic import check_replaceable, naming, replace_file
+from ..preprocessing.validation import check_different
 
 BATCH_ROWS, BATCH_VALUES = 2**17, 2**22  # at most, of a batch
 BLOCK = 2**20  # bytes that are decoded at once
@@ -170,7 +170,7 @@ class ParquetTable(FileTable):
         self.fraction = 0.0
         headers = [self._open(file) for file in files]
         self.names = headers[0].schema_arrow.names
-        check_different(self.names, path)
+        check_different(filter(None, self.names), path)
         self.n_columns = len(self.names)
         self.n_rows = sum(header.metadata.num_rows for header in headers)
         for header, file in zip(headers, files, strict=True):
@@ -278,19 +278,11 @@ class CsvTable(FileTable):
             )
         # pandas has renamed the second column of a name. The last line may be incomplete.
         lines = csv.reader(file.head.splitlines()[:-1], delimiter=self.sep)
-        check_different(next(lines, []), file.path)
+        check_different(filter(None, next(lines, [])), file.path)
         if self.names is None:
             self.names = names
         elif names != self.names:
             raise ValueError(f"{file.path} has other columns than {self.files[0].path}")
-
-
-def check_different(names, path):
-    """Raise an error if columns have the same name, unless they have none."""
-    if twice := [name for name, count in Counter(names).items() if count > 1 and name]:
-        raise ValueError(
-            f"{path} has more than one column {', '.join(map(repr, twice))}; rename them"
-        )
 
 
 def restore_integers(frame, names=slice(None)):

@@ -60,10 +60,10 @@ def warn_of_gaps(names):
 
 
 def warn_of_texts(name, texts):
-    """Warn of a column of texts that look like dates or numbers."""
-    if found := dates_among(texts):
+    """Warn of a column of texts that look like dates or numbers, and return such dates."""
+    if dates := dates_among(texts):
         warn_user(
-            f"The column {name!r} holds dates as texts, such as {' and '.join(map(repr, found))}, "
+            f"The column {name!r} holds dates as texts, such as {' and '.join(map(repr, dates))}, "
             "which are taken for categories: convert it by pandas.to_datetime or, in a file, write "
             "all dates as in 2024-12-31.",
             ColumnWarning,
@@ -75,3 +75,4 @@ def warn_of_texts(name, texts):
             "separators.",
             ColumnWarning,
         )
+    return dates

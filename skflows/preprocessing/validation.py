@@ -1,6 +1,7 @@
 """Validation of the user's input, with errors that state the value and the remedy."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from numbers import Integral
 from typing import NamedTuple
@@ -130,10 +131,15 @@ def listed(names, limit=12):
 
 def check_different_names(X):
     """Raise an error if columns of a DataFrame have the same name."""
-    columns = getattr(X, "columns", None)
-    if not getattr(columns, "is_unique", True):
-        twice = columns[columns.duplicated()][0]
-        raise ValueError(f"X has more than one column {twice!r}; rename them.")
+    names = getattr(X, "columns", None)
+    if not getattr(names, "is_unique", True):
+        check_different(names, "X")
+
+
+def check_different(names, what):
+    """Raise an error if several columns have the same name."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{what} has more than one column {listed(twice)}; rename them.")
 
 
 def checked_data(estimator, X, name=None, **kwargs):

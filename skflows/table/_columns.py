@@ -1,6 +1,7 @@
 """The kinds of columns: how each is recognised, and the variables that it becomes."""
 
 import copy
+import datetime as dt
 from collections.abc import Mapping
 from numbers import Real
 from typing import NamedTuple
@@ -9,9 +10,8 @@ import numpy as np
 
 from ..density._warnings import warn_of_texts, warn_user
 from ..preprocessing.angles import emptiest_angle
-from ..preprocessing.column_checks import dates_among
 from ..preprocessing.dequantizer import column_index, is_whole
-from ._frames import Column
+from ._frames import Column, moment_text, seconds_of
 from ._parts import ON_LATTICE, Cells, Levels, Number, Rows, counted, likely_bounds
 
 FEW_VALUES = 30  # numbers with at most so many distinct values are levels
@@ -56,10 +56,7 @@ def decide(column):
         case "bool":
             return Decision("categorical", (), "booleans")
         case "text" | "category":
-            reason = f"{len(set(values))} distinct texts"
-            if column.role == "text" and dates_among(values):
-                reason += ": if they are dates, convert them by pandas.to_datetime"
-            return Decision("categorical", (), reason)
+            return Decision("categorical", (), f"{len(set(values))} distinct texts")
     distinct = np.unique(values)
     n_distinct = len(distinct)
     least = distinct[0] if n_distinct else 0.0
@@ -132,13 +129,19 @@ def _numbers(column, setting, kind):
     return column.values[column.known]
 
 
-def _check_inside(values, low, high, setting, open_ends=True):
+def _ends(low, high):
+    """Return bounds as numbers; None is an open end."""
+    return -np.inf if low is None else low, np.inf if high is None else high
+
+
+def _check_inside(values, low, high, setting, open_ends=True, write="{:.10g}".format):
     outside = (values <= low) | (values >= high) if open_ends else (values < low) | (values > high)
     if outside.any():
         raise ValueError(
-            f"column {setting.name!r} has the value {values[outside][0]:g}, which is not "
-            f"{'between' if open_ends else 'within'} its bounds {low:g} and {high:g}: move the "
-            "bounds out, or name it an atom: ('atoms', [values], low, high)."
+            f"column {setting.name!r} has the value {write(values[outside][0])}, which is not "
+            f"{'between' if open_ends else 'within'} its bounds {write(low)} and {write(high)}: "
+            "move the bounds out, or "
+            + ("name it an atom: ('atoms', [values], low, high)." if open_ends else "drop the row.")
         )
 
 
@@ -149,7 +152,7 @@ def continuous(column, setting):
 
 def bounded(column, setting, low=None, high=None):
     values = _numbers(column, setting, "bounded")
-    low, high = (-np.inf if low is None else low), (np.inf if high is None else high)
+    low, high = _ends(low, high)
     _check_inside(values, low, high, setting)
     decimals = decimals_of(values)
     return [Number(values, setting, low=low, high=high, decimals=decimals)]
@@ -157,7 +160,7 @@ def bounded(column, setting, low=None, high=None):
 
 def with_atoms(column, setting, atoms, low=None, high=None):
     values = _numbers(column, setting, "atoms")
-    low, high = (-np.inf if low is None else low), (np.inf if high is None else high)
+    low, high = _ends(low, high)
     rest = values[~np.isin(values, atoms)]
     _check_inside(rest, low, high, setting)
     return [
@@ -172,7 +175,7 @@ def with_atoms(column, setting, atoms, low=None, high=None):
     ]
 
 
-def on_lattice(column, setting, kind, low=-np.inf, high=np.inf):
+def on_lattice(column, setting, kind, low=None, high=None):
     values = _numbers(column, setting, kind)
     distinct = np.unique(values)
     found = lattice_of(distinct)
@@ -184,10 +187,19 @@ def on_lattice(column, setting, kind, low=-np.inf, high=np.inf):
     step, decimals = found
     if kind in ("count", "integer"):
         step = 1.0
+    low, high = _ends(low, high)
     _check_inside(values, low, high, setting, open_ends=False)
+    low, high = _outermost(distinct, step, low, high, decimals)
     if is_few(distinct, values):
         return [_numeric_levels(values, setting, step, low, high, decimals)]
     return [Number(values, setting, step=step, low=low, high=high, decimals=decimals)]
+
+
+def _outermost(distinct, step, low, high, decimals):
+    """Return the first and the last point of a lattice within bounds."""
+    first, last = distinct[[0, -1]]
+    n_below, n_above = np.floor(np.array([first - low, high - last]) / step + ON_LATTICE)
+    return np.round(first - step * n_below, decimals), np.round(last + step * n_above, decimals)
 
 
 def _numeric_levels(values, setting, step, low, high, decimals, period=None):
@@ -205,34 +217,30 @@ def _numeric_levels(values, setting, step, low, high, decimals, period=None):
     )
 
 
-def count(column, setting):
-    return on_lattice(column, setting, "count", low=0.0)
+def count(column, setting, low=None, high=None):
+    return on_lattice(column, setting, "count", 0.0 if low is None else low, high)
 
 
-def integer(column, setting):
-    return on_lattice(column, setting, "integer")
+def integer(column, setting, low=None, high=None):
+    return on_lattice(column, setting, "integer", low, high)
 
 
 def rounded(column, setting, low=None, high=None):
     values = _numbers(column, setting, "rounded")
     if low is None and high is None and values.min() >= 0:
         low = 0.0
-    return on_lattice(
-        column,
-        setting,
-        "rounded",
-        -np.inf if low is None else low,
-        np.inf if high is None else high,
-    )
+    return on_lattice(column, setting, "rounded", low, high)
 
 
 def ordinal(column, setting):
     if column.role == "number":
         values = column.values[column.known]
-        found = lattice_of(np.unique(values))
-        if found is not None:
-            low = 0.0 if values.min() >= 0 else -np.inf
-            return [_numeric_levels(values, setting, found[0], low, np.inf, found[1])]
+        distinct = np.unique(values)
+        if (found := lattice_of(distinct)) is not None:
+            step, decimals = found
+            low = 0.0 if distinct[0] >= 0 else -np.inf
+            ends = _outermost(distinct, step, low, np.inf, decimals)
+            return [_numeric_levels(values, setting, step, *ends, decimals)]
     levels = column.categories or sorted(set(column.values[column.known].tolist()))
     known = column.values[column.known]
     counts = [setting.weight[known == level].sum() for level in levels]
@@ -294,14 +302,26 @@ def angle(values, setting, period):
     )
 
 
-def datetime(column, setting):
+def datetime(column, setting, low=None, high=None):
     if column.role != "datetime":
         raise ValueError(
             f"columns calls {setting.name!r} a datetime, but it holds no dates: convert it by "
             "pandas.to_datetime."
         )
-    week, weekday, time = split_moment(column.values[column.known])
-    parts = [_part_of_numbers(week, setting), _numeric_levels(weekday, setting, 1.0, 0.0, 6.0, 0)]
+    moments = column.values[column.known]
+    week, weekday, time = split_moment(moments)
+    if low is None and high is None:
+        weeks = _part_of_numbers(week, setting)
+    else:
+        low, high = _ends(low, high)
+        _check_inside(moments, low, high, setting, open_ends=False, write=moment_text)
+        if high - low < WEEK:
+            raise ValueError(
+                f"column {setting.name!r} has the bounds {moment_text(low)} and "
+                f"{moment_text(high)}, less than a week apart: move one of them out."
+            )
+        weeks = Weeks(moments, setting, low, high)
+    parts = [weeks, _numeric_levels(weekday, setting, 1.0, 0.0, 6.0, 0)]
     if time.any():
         parts.append(angle(time, setting, float(DAY)))
     return parts
@@ -318,6 +338,55 @@ def split_moment(seconds):
     week = np.floor(since / WEEK)
     weekday = np.floor((since - week * WEEK) / DAY)
     return week, weekday, since - week * WEEK - weekday * DAY
+
+
+def joined_moment(week, weekday=0.0, time=0.0):
+    """Return the seconds since 1970 of what `split_moment` returns."""
+    return EPOCH_WEEK + week * WEEK + weekday * DAY + time
+
+
+def start_of_week(seconds):
+    """Return the moment at which the week of a moment begins."""
+    return joined_moment(np.floor((seconds - EPOCH_WEEK) / WEEK))
+
+
+class Weeks(Number):
+    """The week of a date between bounds, which may lie within a week.
+
+    Its number is the moment. The probabilities of the weeks in which the weekday and time are out
+    of bounds are those of the nearest week in which they are not, so that they sum to 1 at every
+    weekday and time.
+
+    Parameters
+    ----------
+    moments : ndarray of shape (n,)
+        Dates in seconds.
+    setting : ColumnSetting
+        See `Number`.
+    first, last : float
+        The bounds in seconds, at least a week apart.
+    """
+
+    def __init__(self, moments, setting, first, last):
+        self.ends = first, last
+        low, high = map(start_of_week, self.ends)
+        super().__init__(start_of_week(moments), setting, step=WEEK, low=low, high=high)
+
+    def _set_maps(self, x, weight, random_state):
+        super()._set_maps(start_of_week(x), weight, random_state)
+
+    def cells(self, code, x, known, space):
+        low, *others, high, width, log_scale = super().cells(code, start_of_week(x), known, space)
+        first, last = self.ends
+        low[known & (x - WEEK < first)] = -np.inf
+        high[known & (x + WEEK > last)] = np.inf
+        log_scale[known & ((x < first) | (x > last))] = -np.inf
+        return low, *others, high, width, log_scale
+
+    def moved_inside(self, x):
+        """Return drawn moments, in the nearest week in which they are within the bounds."""
+        first, last = self.ends
+        return x + WEEK * ((x < first).astype(float) - (x > last))
 
 
 # Each kind makes the variables of a column, from further arguments if it has any.
@@ -393,7 +462,9 @@ class ColumnModel:
                     "pandas.to_datetime."
                 )
             values = np.where(known, values, 0.0).astype(np.float64)
-            of_parts = split_moment(values)
+            of_parts = split_moment(values)[: len(self.value_parts)]
+            if isinstance(self.value_parts[0], Weeks):
+                of_parts = joined_moment(*of_parts), *of_parts[1:]
         else:
             if self.role == "number" and column.role != "number" and known.any():
                 raise ValueError(
@@ -410,7 +481,7 @@ class ColumnModel:
         found = []
         if self.has_gap_part:
             found.append((*self.parts[0].encode(~known, np.ones_like(known)), np.ones_like(known)))
-        for part, own in zip(self.value_parts, of_parts, strict=False):
+        for part, own in zip(self.value_parts, of_parts, strict=True):
             code, x = part.encode(own, known)
             unknown = known & (code == -2)
             if unknown.any():
@@ -434,9 +505,12 @@ class ColumnModel:
             values.append(part.value(code[:, j], x[:, j], *more))
         whole = known.all(axis=1)
         if self.kind == "datetime":
-            week, weekday, *time = values
-            second = time[0] if time else 0.0
-            found = EPOCH_WEEK + week * WEEK + weekday * DAY + second
+            weeks = self.value_parts[0]
+            if isinstance(weeks, Weeks):
+                week, *_ = split_moment(values[0])
+                found = weeks.moved_inside(joined_moment(week, *values[1:]))
+            else:
+                found = joined_moment(*values)
             return Column(np.where(whole, found, 0.0), whole, "datetime", self.dtype)
         is_number = self.role in ("number", "datetime")  # of which some may be categories
         found = values[0].astype(np.float64) if is_number else values[0]
@@ -465,6 +539,18 @@ class ColumnModel:
             "missing": self.n_missing,
             "reason": self.reason,
         }
+
+
+def _moments(name, bounds):
+    """Return bounds of dates, texts in ISO 8601, in seconds."""
+    try:
+        dates = [None if bound is None else dt.datetime.fromisoformat(bound) for bound in bounds]
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"columns gives {name!r} the kind 'datetime' with {bounds}; bounds are texts, such as "
+            "'2024-12-31' or '2024-12-31T18:30'."
+        ) from None
+    return [None if date is None else seconds_of([date])[0] for date in dates]
 
 
 class Schema:
@@ -507,20 +593,25 @@ class Schema:
             is_categorical = decision is not None and decision.kind == "categorical"
             if column.role in ("number", "datetime") and not is_categorical:
                 used, own = column.take(is_used), weight[is_used]
-            if decision is None and column.role == "text":
-                warn_of_texts(name, column.values[column.known])
-            decision = decision or decide(used)
+            if decision is None:
+                decision = decide(used)
+                if column.role == "text" and warn_of_texts(name, column.values[column.known]):
+                    reason = ": if they are dates, convert them by pandas.to_datetime"
+                    decision = decision._replace(reason=decision.reason + reason)
             own, missing = own[used.known], own[~used.known].sum()
             setting = ColumnSetting(name, handle_unknown, random_state, own, missing)
             self.columns.append(ColumnModel(used, decision, setting, models_gaps))
         self.of_column, self.parts = [], []
         self.flag_of = {}  # the variable that says whether the value of another is missing
+        self.weeks = []  # variables of dates with bounds, the week first
         for column in self.columns:
             first = len(self.parts)
             self.parts += column.parts
             self.of_column.append(np.arange(first, len(self.parts)))
             if column.has_gap_part:
                 self.flag_of |= dict.fromkeys(range(first + 1, len(self.parts)), first)
+            if isinstance(column.value_parts[0], Weeks):
+                self.weeks.append(self.of_column[-1][column.has_gap_part :])
 
     @staticmethod
     def _checked(columns, names):
@@ -533,6 +624,8 @@ class Schema:
             if key not in names:
                 key = names[column_index(key, len(names), names, "columns")]
             kind, *arguments = kind if isinstance(kind, tuple) else (kind,)
+            if kind == "datetime":
+                arguments = _moments(key, arguments)
             numbers = arguments
             if kind == "atoms" and arguments and np.iterable(arguments[0]):
                 numbers = [*arguments[0], *arguments[1:]]
@@ -604,14 +697,16 @@ class Schema:
                 *_, log_scale = part.cells(rows.code[:, j], rows.x[:, j], known, "quantile")
                 if not (bad := known & np.isneginf(log_scale)).any():
                     continue
-                step, low, high = (
-                    (part.step, part.low, part.high) if part.has_number else part.lattice
-                )
+                step, *ends = (part.step, part.low, part.high) if part.has_number else part.lattice
+                write = "{:.10g}".format
                 values = "numbers strictly" if step is None else f"in steps of {step:g}"
+                if isinstance(part, Weeks):
+                    ends, write, values = part.ends, moment_text, "dates"
+                low, high = map(write, ends)
                 yield (
                     name,
-                    f"{rows.x[bad, j][0]:.10g} in column {name!r}, which is impossible: its values "
-                    f"are {values} between {low:.10g} and {high:.10g}.",
+                    f"{write(rows.x[bad, j][0])} in column {name!r}, which is impossible: its "
+                    f"values are {values} between {low} and {high}.",
                 )
 
     def check_possible(self, rows, names):
@@ -622,9 +717,11 @@ class Schema:
     def warn_of_impossible(self, rows):
         """Warn of the first value that makes one of some rows impossible, if there is one."""
         for name, text in self.impossible(rows, self.names if len(rows) else ()):
+            kind = self.columns[self.names.index(name)].kind
+            kind = "datetime" if kind == "datetime" else "continuous"
             warn_user(
                 f"X has {text} The score of such a row is -inf. If the value can occur, say so "
-                f"before fit, for example by columns={{{name!r}: 'continuous'}}."
+                f"before fit, for example by columns={{{name!r}: {kind!r}}}."
             )
             return
 

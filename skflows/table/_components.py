@@ -189,11 +189,13 @@ def local_views(group, *views):
 def random_orders(schema, n_orders, random_state):
     """Return random orders, each followed by its reverse.
 
-    A value comes after the variable that says whether it is missing: the probabilities of an order
-    would not sum to 1 otherwise.
+    A value comes after the variable that says whether it is missing, and the week of a date with
+    bounds after its weekday and time: the probabilities of an order would not sum to 1 otherwise.
     """
     places = [random_state.permutation(len(schema.parts)) for _ in range((n_orders + 1) // 2)]
     places = np.array([place for own in places for place in (own, -own)][:n_orders], dtype=float)
+    for own in schema.weeks:
+        places[:, own[0]] = places[:, own].max(axis=1) + 0.25
     for value, flag in schema.flag_of.items():
         places[:, flag] = np.minimum(places[:, flag], places[:, value] - 0.5)
     return np.argsort(places, axis=1)

@@ -60,9 +60,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     ----------
     columns : dict, default=None
         The kinds of some columns, by name or index: "continuous", ("bounded", low, high),
-        ("atoms", values, low, high), "count", "integer", "rounded", "ordinal", "categorical",
-        ("circular", period) or "datetime". A bound of None is an open end. Kinds of the others come
-        from dtypes and values: see `columns_`.
+        ("atoms", values, low, high), ("count", low, high), ("integer", low, high),
+        ("rounded", low, high), "ordinal", "categorical", ("circular", period) or
+        ("datetime", first, last). Bounds may be left out, and one of None is an open end. Those of
+        dates are texts such as "2024-12-31". Kinds of the other columns come from dtypes and
+        values: see `columns_`.
 
     handle_unknown : {"error", "rare"}, default="error"
         What to do with a category that the fit has not seen: raise an error, or take it for one of

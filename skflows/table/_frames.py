@@ -176,9 +176,7 @@ def _object_column(values, known, name, dtype):
         return Column(_checked(numeric, known, name), known, "number", dtype)
     if all(hasattr(value, "isoformat") and hasattr(value, "year") for value in found):
         moments = np.zeros(len(values))
-        naive = [v.replace(tzinfo=None) if hasattr(v, "tzinfo") else v for v in found]
-        micro = np.array(naive, dtype="datetime64[us]").astype(np.int64)
-        moments[known] = micro / MICROSECONDS
+        moments[known] = seconds_of(found)
         return Column(moments, known, "datetime", dtype)
     kinds = sorted({type(value).__name__ for value in found})
     if kinds not in (["str"], ["str_"]):
@@ -191,6 +189,20 @@ def _object_column(values, known, name, dtype):
             "string or a number, and all of a column of one type: convert them."
         )
     return Column(np.array([str(v) for v in values], dtype=object), known, "text", dtype)
+
+
+def seconds_of(dates):
+    """Return dates in seconds since 1970, in local time."""
+    naive = [date.replace(tzinfo=None) if hasattr(date, "tzinfo") else date for date in dates]
+    return np.array(naive, dtype="datetime64[us]").astype(np.int64) / MICROSECONDS
+
+
+def moment_text(seconds):
+    """Return a date as text, or infinity, which is an open end."""
+    if np.isinf(seconds):
+        return str(seconds)
+    moment = np.datetime64(round(seconds * MICROSECONDS), "us")
+    return str(moment.item()).removesuffix(" 00:00:00")
 
 
 def write_frame(columns, names, library, dtype="", index=None):

@@ -22,7 +22,8 @@ def log_normal_mass(low, middle, high, means, scales):
     s = np.broadcast_to(scales, shape)[is_cell]
     a, b = a / s, b / s
     # In the lower tail, where differences of the distribution function keep their digits.
-    a, b = np.where(a + b > 0, -b, a), np.where(a + b > 0, -a, b)
+    is_upper = a > -b  # a cell may be the whole line
+    a, b = np.where(is_upper, -b, a), np.where(is_upper, -a, b)
     upper, lower = log_ndtr(b), log_ndtr(a)
     with np.errstate(divide="ignore", invalid="ignore"):
         mass = upper + np.log(-np.expm1(lower - upper))

@@ -8,15 +8,19 @@ import copy
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import logit, ndtr, ndtri
 
 from ..preprocessing.validation import uneven
+from ._normal_cells import log_normal_mass
 
 ROWS_AT_ONCE = 5_000
 ON_LATTICE = 1e-2  # tolerance, in steps: float32 rounding moves values off the lattice
 ROWS_PER_CELL = 4  # on average, from which on quantiles are those of cells rather than of a spline
 NEAR_BOUND = 1.0  # standard deviations within which the least value suggests a bound
 UNSEEN_STRETCH = 0.5  # rows that an empty stretch of a lattice counts for
+N_KNOTS = 200
+OUTER = 0.05  # part of the range whose rows tell whether numbers end abruptly
+N_ENDS = 2  # parameters of logits, by which their likelihood must be greater
 N_ANGLES = 2000
 LEAST_OF_UNIFORM = 1e-3  # share of the uniform angle's probability next to the cut that is ignored
 
@@ -99,25 +103,15 @@ class SmoothMap:
         return self._map("inverse", y)[0]
 
 
-class CellMap:
-    """An increasing map of one number to normal scores, linear between the edges of cells.
+class PiecewiseMap:
+    """An increasing map of cells of one number to scores, linear between edges."""
 
-    A cell that holds many of the rows is wide in normal scores, so that a smooth density of scores
-    can have a peak there.
-    """
-
-    def __init__(self, index, weight, origin, step):
-        cells, counts = counted(index, weight)
-        edges = np.unique(np.concatenate([cells - 0.5, cells + 0.5]))
-        mass = np.full(len(edges) - 1, UNSEEN_STRETCH)
-        mass[np.searchsorted(edges, cells - 0.5)] = counts
-        below = np.concatenate([[0.0], np.cumsum(mass)]) + UNSEEN_STRETCH
-        self.edges = origin + step * edges
-        self.scores = ndtri(below / (below[-1] + UNSEEN_STRETCH))
-        middle = np.interp(0.0, self.scores, self.edges)
+    def __init__(self, edges, scores, step):
+        self.edges, self.scores = edges, scores
+        middle = np.interp(0.0, scores, edges)
         # Beyond the edges, the mean slope between them and the median.
         self.slopes = [
-            self.scores[end] / (self.edges[end] - middle) if self.edges[end] != middle else 1 / step
+            scores[end] / (edges[end] - middle) if edges[end] != middle else 1 / step
             for end in (0, -1)
         ]
 
@@ -131,6 +125,47 @@ class CellMap:
         x = np.interp(y, self.scores, self.edges)
         x = np.where(y < self.scores[0], x + (y - self.scores[0]) / self.slopes[0], x)
         return np.where(y > self.scores[-1], x + (y - self.scores[-1]) / self.slopes[1], x)
+
+
+def map_by_quantiles(index, weight, origin, step):
+    """Return a map to normal scores by the frequencies of cells.
+
+    A cell that holds many of the rows is wide in normal scores, so that a smooth density of scores
+    can have a peak there.
+    """
+    cells, counts = counted(index, weight)
+    edges = np.unique(np.concatenate([cells - 0.5, cells + 0.5]))
+    mass = np.full(len(edges) - 1, UNSEEN_STRETCH)
+    mass[np.searchsorted(edges, cells - 0.5)] = counts
+    below = np.concatenate([[0.0], np.cumsum(mass)]) + UNSEEN_STRETCH
+    scores = ndtri(below / (below[-1] + UNSEEN_STRETCH))
+    return PiecewiseMap(origin + step * edges, scores, step)
+
+
+def map_by_logits(x, weight, low, high, step):
+    """Return a map to standardised logits of the position between a step below and above cells.
+
+    Under a normal density of scores, numbers that end abruptly have little mass beyond.
+    """
+    position = np.linspace(low - step / 2, high + step / 2, N_KNOTS)
+    scores = logit((position - low + step) / (high - low + 2 * step))
+    y = np.interp(x, position, scores)
+    mean = np.average(y, weights=weight)
+    sd = np.sqrt(np.average((y - mean) ** 2, weights=weight))
+    return PiecewiseMap(position, (scores - mean) / sd, step)
+
+
+def ends_abruptly(x, weight):
+    """Return whether an outer part of the range has half its share of the rows, or more."""
+    position = (x - x.min()) / np.ptp(x)
+    shares = [weight @ (position < OUTER), weight @ (position > 1 - OUTER)]
+    return max(shares) > OUTER / 2 * weight.sum()
+
+
+def log_likelihood(map_, x, weight, step):
+    """Return the log-likelihood of cells of which the scores are normal."""
+    low, middle, high = (map_.forward(x + shift)[0] for shift in (-step / 2, 0, step / 2))
+    return weight @ log_normal_mass(low, middle, high, 0.0, 1.0)
 
 
 class CircularMap:
@@ -174,13 +209,12 @@ def repeat(values):
 
 
 def fit_maps(x, weight, step, origin, low, high, random_state, period=None):
-    """Return maps to normal scores by quantiles, and to standardised numbers."""
+    """Return maps to normal scores by quantiles, and to standardised numbers or their logits."""
     from ..bijections import Bounded, Chain, MarginalQuantile, Standardize
 
-    index = None
     if step is not None:
         index = np.rint((x - origin) / step)
-        is_rich = repeat(index)
+        points = origin + step * index
         x = x + step * random_state.uniform(-0.5, 0.5, len(x))
     bounds = [Bounded([(low, high)])] if np.isfinite([low, high]).any() else []
 
@@ -188,13 +222,19 @@ def fit_maps(x, weight, step, origin, low, high, random_state, period=None):
         found = SmoothMap(Chain([*bounds, last]) if bounds else last, x, weight)
         return found if period is None else CircularMap(found, x, low, period)
 
-    if step is not None and is_rich:
-        quantile = CellMap(index, weight, origin, step)
+    linear = smooth(Standardize(1))
+    if step is not None and repeat(index):
+        quantile = map_by_quantiles(index, weight, origin, step)
+        if not bounds and ends_abruptly(x, weight):
+            logits = map_by_logits(x, weight, points.min(), points.max(), step)
+            gain = log_likelihood(logits, points, weight, step)
+            gain -= log_likelihood(linear, points, weight, step)
+            linear = logits if gain > N_ENDS else linear
     else:
         # A heavy tail of logarithms would have samples beyond all measure.
         tails = "gaussian" if np.isfinite(low) != np.isfinite(high) else "auto"
         quantile = smooth(MarginalQuantile(1, tails=tails))
-    return {"quantile": quantile, "linear": smooth(Standardize(1))}
+    return {"quantile": quantile, "linear": linear}
 
 
 def likely_bounds(values, atoms):
@@ -260,6 +300,8 @@ class Number:
             # Where values hardly repeat, steps do not matter: they are as skewed as other numbers.
             has_logarithms = low == 0 and not repeat(x) and likely_bounds(x, ())[0] == 0
             self.map_ends = (-step if has_logarithms else -np.inf), np.inf
+            if np.isfinite([low, high]).all():  # little mass of a normal lies beyond
+                self.map_ends = low - step, high + step
         self._set_maps(x, weight, setting.random_state)
 
     def _set_maps(self, x, weight, random_state):
