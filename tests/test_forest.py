@@ -37,21 +37,21 @@ def test_probabilities_are_those_of_the_joint_distribution():
     rng = np.random.default_rng(0)
     view = view_of(dependent_table(rng))
     forest = fit_forest(view).double()
-    sizes, parent = forest.categories.sizes, forest.parent.numpy()
+    sizes, parent, place = forest.categories.sizes, forest.parent, forest.place
     assert (parent >= 0).sum() == 4 and parent[5] == -1
     rows = np.array(list(itertools.product(*map(range, sizes))))
     log_joint = np.zeros(len(rows))
     for j, own in enumerate(rows.T):
         if parent[j] < 0:
-            log_joint += forest.log_prior[j, 0].numpy()[own]
+            log_joint += forest.log_prior[place[j], 0].numpy()[own]
         else:
-            log_joint += np.log(forest.given_parent[j].numpy()[rows[:, parent[j]], own])
+            log_joint += np.log(forest.given_parent[place[j]].numpy()[rows[:, parent[j]], own])
     joint = np.exp(log_joint)
     assert joint.sum() == pytest.approx(1)
     features = torch.from_numpy(view.features)
     category, has_category = (each.numpy() for each in forest.categories(features))
     given = view.rows.known & has_category & (rng.uniform(size=category.shape) < 0.5)
-    found = forest.log_probs(features, torch.from_numpy(given)).softmax(-1).numpy()
+    found = forest.log_probs(features, torch.from_numpy(given)).softmax(-1).numpy()[place]
     logits = forest(features, torch.from_numpy(given)).numpy()
     for i in range(20):
         possible = (rows == category[i])[:, given[i]].all(axis=1)
@@ -62,6 +62,8 @@ def test_probabilities_are_those_of_the_joint_distribution():
     assert len(logits) == sum(part.n_levels for part in view.schema.parts)
     bins = found[3, :, :N_BINS].sum(axis=1)
     np.testing.assert_allclose(torch.from_numpy(logits[6:8]).softmax(0)[0], bins, atol=1e-12)
+    alone = [forest(features, torch.from_numpy(given), j).numpy() for j in (0, 1, 3, 4, 5)]
+    np.testing.assert_allclose(np.concatenate(alone), logits, atol=1e-12)
 
 
 def test_evidence_is_for_dependence_only():

@@ -5,7 +5,7 @@ References
 Chow & Liu, "Approximating Discrete Probability Distributions with Dependence Trees", 1968.
 """
 
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ STRENGTHS = 4.0 ** np.arange(-1, 8)  # rows that independence may count for
 LEAST_EVIDENCE = 3.0  # nats in favour of dependence, for a pair to be joined
 ROWS_OF_CATEGORY = 0.5  # that each category counts for in its frequency
 LOG_ZERO = -1e4  # finite, so that differences of two of them are
+LEAST_LOG, LEAST = -60.0, 1e-30  # of probabilities, relative to the greatest
 
 
 class Categories(nn.Module):
@@ -143,23 +144,29 @@ class Forest(nn.Module):
 
     def __init__(self, categories, marginals, tables, parent, depth):
         super().__init__()
-        self.categories, self.parent = categories, torch.from_numpy(parent)
-        self.by_depth = [
-            torch.from_numpy(np.flatnonzero(depth == d)) for d in range(max(depth) + 1)
+        self.categories, self.parent = categories, parent
+        # Arrays have the variables by depth, so that those of one depth are a slice.
+        self.order = np.argsort(depth, kind="stable")
+        self.place = np.argsort(self.order)
+        ends = np.cumsum(np.bincount(depth)).tolist()
+        self.slices = [
+            (slice(*own), torch.from_numpy(self.place[parent[self.order[slice(*own)]]]))
+            for own in pairwise(ends)
         ]
         p, widest = len(parent), max(categories.sizes)
         log_prior = np.full((p, 1, widest), LOG_ZERO)
         given_parent = np.zeros((p, widest, widest))
-        for j, marginal in enumerate(marginals):
+        for k, j in enumerate(self.order):
+            marginal = marginals[j]
             table = marginal[None] if parent[j] < 0 else tables[parent[j], j]
             rows, columns = table.shape
-            given_parent[j, :, :columns] = marginal  # also of padded rows, to be positive
-            given_parent[j, :rows, :columns] = table
-            log_prior[j, :, :columns] = np.log(marginal) if parent[j] < 0 else 0.0
+            given_parent[k, :, :columns] = marginal  # also of padded rows, to be positive
+            given_parent[k, :rows, :columns] = table
+            log_prior[k, :, :columns] = np.log(marginal) if parent[j] < 0 else 0.0
         self.register_buffer("log_prior", torch.from_numpy(log_prior))
         self.register_buffer("given_parent", torch.from_numpy(given_parent))
 
-    def forward(self, features, given):
+    def forward(self, features, given, only=None):
         """Return log-probabilities of the levels of unknown variables, up to constants.
 
         Parameters
@@ -168,22 +175,24 @@ class Forest(nn.Module):
             Inputs of a network.
         given : Tensor of bool, of shape (n, n_parts)
             Which variables are known.
+        only : int, optional
+            The variable to return the levels of.
 
         Returns
         -------
         log_prob : Tensor of shape (n_logits, n)
             Those of all leveled variables, one below the other.
         """
-        found = self.log_probs(features, given)
-        levels = []
-        for j, (own, size) in enumerate(zip(found, self.categories.sizes, strict=True)):
+        found, levels = self.log_probs(features, given, only), []
+        for j in range(len(self.place)) if only is None else [only]:
+            own, size = found[self.place[j]], self.categories.sizes[j]
             if j not in self.categories.numbers:
                 levels.append(own[:, :size])
             elif size > N_BINS:  # level 0 is the number
                 levels += [own[:, :N_BINS].logsumexp(1, keepdim=True), own[:, N_BINS:size]]
         return torch.cat(levels, 1).T
 
-    def log_probs(self, features, given):
+    def log_probs(self, features, given, only=None):
         """Return log-probabilities of the categories of unknown variables, up to constants.
 
         Messages go from the leaves of each tree to its root, and back.
@@ -194,28 +203,40 @@ class Forest(nn.Module):
             Inputs of a network.
         given : Tensor of bool, of shape (n, n_parts)
             Which variables are known.
+        only : int, optional
+            The variable that is asked for; what is returned for others is something else then.
 
         Returns
         -------
         log_prob : Tensor of shape (n_parts, n, n_categories)
-            As many categories as the variable with most has.
+            By depth: that of variable j is at ``place[j]``. As many categories as the variable
+            with most has.
         """
         category, has_category = self.categories(features)
+        is_given = (given & has_category)[:, self.order].T[..., None]
+        category = category[:, self.order].T[..., None]
         every = torch.arange(self.log_prior.shape[-1])
-        is_other = (given & has_category).T[..., None] & (category.T[..., None] != every)
-        found = self.log_prior + LOG_ZERO * is_other
-        to_parent = torch.zeros_like(found)
-        for own in reversed(self.by_depth[1:]):
+        found = self.log_prior + LOG_ZERO * (is_given & (category != every))
+        to_parent = torch.empty_like(found)
+        for own, parent in reversed(self.slices):
             to_parent[own] = log_matmul(found[own], self.given_parent[own].mT)
-            found.index_add_(0, self.parent[own], to_parent[own])
-        for own in self.by_depth[1:]:
-            parent = self.parent[own]
+            found.index_add_(0, parent, to_parent[own])
+        for own, parent in self.slices if only is None else self.path_to(only):
             found[own] += log_matmul(found[parent] - to_parent[own], self.given_parent[own])
         return found
 
+    def path_to(self, j):
+        """Return the places of the variables from a root to variable j, and those of parents."""
+        path = []
+        while (parent := self.parent[j]) >= 0:
+            k = self.place[j]
+            path.append((slice(k, k + 1), [self.place[parent]]))
+            j = parent
+        return reversed(path)
+
 
 def log_matmul(log_x, y):
-    """Return the logarithm of ``exp(log_x) @ y``, without underflow."""
+    """Return the logarithm of ``exp(log_x) @ y``, far from denormal numbers, which are slow."""
     greatest = log_x.amax(-1, keepdim=True)
-    product = (log_x - greatest).exp() @ y
-    return product.clamp(min=torch.finfo(y.dtype).tiny).log() + greatest
+    x = (log_x - greatest).clamp_(min=LEAST_LOG).exp_()
+    return (x @ y).clamp_(min=LEAST).log_().add_(greatest)

@@ -145,15 +145,15 @@ class OrderAgnosticNetwork(nn.Module):
         """Return what `normals_of` and `logits_of` do, from features before masking."""
         return self.normals_of(features, given), self.logits_of(features, given)
 
-    def logits_of(self, features, given, levels=slice(None)):
+    def logits_of(self, features, given, only=None):
         """Return the logits ``(n_logits, n)`` of the forest's conditionals, or 0.
 
-        The features are those before masking; ``levels`` selects some of the logits.
+        The features are those before masking; ``only`` is the variable of which to return them.
         """
         if self.forest is None:
             return 0.0
         with torch.no_grad():
-            return self.forest(features, given)[levels]
+            return self.forest(features, given, only)
 
     def normals_of(self, features, given, numbers=None):
         """Return mean and log-scale ``(n_numbers, n)`` of the Gaussian's conditionals, or None.
@@ -430,7 +430,7 @@ class NetworkMember:
             found = last.weight[outputs] @ units + last.bias[outputs]
             levels, n_levels = None, layout.n_levels[j]
             if n_levels:
-                logits = network.logits_of(features, masks, outputs[:n_levels])
+                logits = network.logits_of(features, masks, j)
                 levels = F.log_softmax((found[:n_levels] + logits).T, 1).numpy()
             if j not in layout.numbers:
                 return (levels,)
