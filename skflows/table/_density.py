@@ -53,8 +53,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     `impute`, `predict_proba` and `quantile`.
 
     The model is a mixture of latent-class models and kernels, whose conditionals are exact, and of
-    an autoregressive network that was trained on random orders of the columns. The weights maximise
-    the likelihood of rows that the members have not seen.
+    autoregressive networks that were trained on random orders of the columns. One network starts
+    from how pairs of columns depend on each other. The weights maximise the likelihood of rows that
+    the members have not seen.
 
     Parameters
     ----------
@@ -138,6 +139,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     References
     ----------
+    Chow & Liu, "Approximating Discrete Probability Distributions with Dependence Trees", 1968.
+
     Uria, Murray & Larochelle, "A Deep and Tractable Density Estimator", 2014.
 
     Hunt & Jorgensen, "Mixture Model Clustering for Mixed Data with Missing Information", 2003.
