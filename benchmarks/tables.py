@@ -3,12 +3,14 @@
     python benchmarks/tables.py reference --out tables.jsonl
     python benchmarks/tables.py likelihood --data DIR --out tables.jsonl
     python benchmarks/tables.py gaps --data DIR --out tables.jsonl
+    python benchmarks/tables.py incomplete --data DIR --sets 29_Pima --out tables.jsonl
     python benchmarks/tables.py outliers --data DIR --out tables.jsonl
     python benchmarks/tables.py rows --data DIR --out tables.jsonl
     python benchmarks/tables.py likelihood outliers rows --data DIR --out tables.jsonl
     python benchmarks/tables.py table --out tables.jsonl
 
-DIR holds CSV files; `--sets` names them. Lines already in ``--out`` are not run again.
+DIR holds CSV files, and npz files for *incomplete*; `--sets` names them. Lines already in ``--out``
+are not run again.
 """
 
 import argparse
@@ -21,8 +23,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from protocol import load as load_numbers
 from scipy import stats
-from scipy.special import logsumexp, ndtr, ndtri
+from scipy.special import logsumexp, ndtr, ndtri, softmax
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
@@ -36,7 +39,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import NearestNeighbors
 
-from skflows import DensityOutlierDetector, TableDensity
+from skflows import AutoDensity, DensityOutlierDetector, TableDensity
 from skflows.table._columns import Schema
 from skflows.table._frames import read_frame
 from skflows.table._latent_classes import conditional
@@ -46,6 +49,7 @@ SETS = ["slid", "hdma", "ofp", "wages", "abalone", "adult_12k"]
 MAX_ROWS = 5000
 N_BINS = 20
 N_DRAWS = 20
+N_IMPORTANCE = 200
 
 
 def load(data, name, seed, max_rows):
@@ -625,6 +629,55 @@ def run_gaps(args, seed):
                 record(args, key, errors_of(test, filled, draws, gaps) | more | {"cpu_s": seconds})
 
 
+def run_incomplete(args, seed):
+    """Score test rows, complete and with gaps, by models of training rows with gaps."""
+    for name in args.sets:
+        (path,) = [*Path(args.data).rglob(f"{name}.npz")]
+        train, val, test = load_numbers(path, seed)
+        train = pd.DataFrame(np.concatenate([train, val])[: args.max_rows]).astype(float)
+        test = pd.DataFrame(test[:300]).astype(float)
+        for share in (0.1, 0.3, 0.5):
+            rng = np.random.default_rng(seed)
+            (gappy, _), (holes, gaps) = with_gaps(train, share, rng), with_gaps(test, share, rng)
+            key = {"part": "incomplete", "set": name, "n": len(train), "share": share, "seed": seed}
+            if all(is_done(args, key | {"method": method}) for method in INCOMPLETE):
+                continue
+            started = time.process_time()
+            table = TableDensity(columns=dict.fromkeys(train, "continuous"), random_state=seed)
+            table.fit(gappy)
+            found = {
+                "complete": float(table.score_samples(test).mean()),
+                "observed": float(table.score_samples(holes).mean()),
+                "cpu_s": time.process_time() - started,
+            }
+            record(args, key | {"method": "TableDensity"}, found)
+            draws = table.impute(holes, "draw", n_draws=N_IMPORTANCE, random_state=seed)
+            log_proposal = [table._log_prob(table._rows(draw), ~gaps) for draw in draws]
+            for method, is_drawn in list(INCOMPLETE.items())[1:]:
+                started = time.process_time()
+                imputer = IterativeImputer(sample_posterior=is_drawn, random_state=seed)
+                auto = AutoDensity(random_state=seed).fit(imputer.fit_transform(gappy))
+                ratios = [
+                    auto.score_samples(draw.to_numpy()) - own
+                    for draw, own in zip(draws, log_proposal, strict=True)
+                ]
+                weights = softmax(ratios, axis=0)
+                found = {
+                    "complete": float(auto.score_samples(test.to_numpy()).mean()),
+                    "observed": float((logsumexp(ratios, axis=0) - np.log(len(ratios))).mean()),
+                    "effective": float(np.median(1 / (weights**2).sum(axis=0))),
+                    "cpu_s": time.process_time() - started,
+                }
+                record(args, key | {"method": method}, found)
+
+
+INCOMPLETE = {  # whether gaps are filled by draws
+    "TableDensity": None,
+    "IterativeImputer, AutoDensity": False,
+    "IterativeImputer's draws, AutoDensity": True,
+}
+
+
 def errors_of(test, filled, draws, gaps):
     """Return mean standardised RMSE, accuracy, CRPS and coverage of draws over columns."""
     rmse, accuracy, crps, coverage = [], [], [], []
@@ -926,6 +979,7 @@ PARTS = {
     "reference": run_reference,
     "likelihood": run_likelihood,
     "gaps": run_gaps,
+    "incomplete": run_incomplete,
     "outliers": run_outliers,
     "rows": run_rows,
     "table": None,
