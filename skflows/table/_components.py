@@ -31,7 +31,7 @@ PATIENCE = 20
 TIME_FOR_CLASSES, TIME_FOR_ALL = 0.3, 0.9  # of a time limit; the rest is for scores
 MIN_SECONDS = 0.1  # of a training
 MAX_NORMAL = 40  # numbers, beyond which solving for conditional normals takes too long
-MAX_FOREST = 100  # variables, beyond which comparing all pairs takes too long
+MAX_CATEGORIES = 800  # of all variables, beyond which comparing all pairs takes too long
 
 
 class TableComponent(NamedTuple):
@@ -94,13 +94,16 @@ def has_normal(schema):
 
 def has_forest(schema):
     """Return whether a network may start from the dependent pairs of levels and numbers."""
+    from ._chow_liu import category_sizes
+
+    sizes = category_sizes(schema.parts)
     has_levels = any(part.n_levels for part in schema.parts)
-    return has_levels and 2 <= len(schema.parts) <= MAX_FOREST
+    return has_levels and len(schema.columns) > 1 and sum(sizes) <= MAX_CATEGORIES
 
 
 def backbone_of(view, random_state):
     """Return the normal and the forest that a network starts from, if the columns allow them."""
-    from ._forest import fit_forest
+    from ._chow_liu import fit_chow_liu
     from ._latent_classes import fit_latent_classes
 
     found = {}
@@ -109,7 +112,7 @@ def backbone_of(view, random_state):
         order = np.argsort(one.numbers)
         found["gaussian"] = one.means[0, order], one.covariances[0][np.ix_(order, order)]
     if has_forest(view.schema):
-        found["forest"] = fit_forest(view)
+        found["forest"] = fit_chow_liu(view)
     return found
 
 
@@ -153,13 +156,15 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     if seconds is not None:
         schedule = TimeLimited(schedule, seconds, started, group.clock)
     generator = torch.Generator().manual_seed(seed)
+    # Middles of cells would prefer a network with peaks there.
+    held_out_rows = other.redraw(generator) if other.is_cell else other.packed
     file = training_file(None, seed, settings, has_backbone, train.rows, held_out.rows)
     with gradients_enabled(), one_thread():
         history = trainer.train_in_phases(
             [{"max_iter": settings["max_iter"]}],
             network,
             trainer.Rows(own.packed, weights[0], own.offset),
-            trainer.Rows(other.redraw(generator), weights[1], other.offset),
+            trainer.Rows(held_out_rows, weights[1], other.offset),
             batch_size=BATCH_SIZE,
             learning_rate=LEARNING_RATE,
             n_iter_no_change=PATIENCE,

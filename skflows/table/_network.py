@@ -23,7 +23,8 @@ from ._view import Normals, Predictive
 
 LOG_SCALE_BOUND = 5.0
 ROWS_AT_ONCE = 4096
-N_VALIDATION_MASKS, VALIDATED_EVERY = 12, 3  # epochs
+N_VALIDATION_MASKS = 12
+VALIDATED_EVERY = 3  # epochs
 TRUST = 1.0  # logit of the share of the Gaussian's conditionals at the start
 LEAST_VARIANCE = 1e-6
 LEAST = 0.5  # rows that a level counts for at the start, at least
@@ -38,11 +39,11 @@ class Layout:
         The variables.
     n_components : int
         Normals of the mixture for each number.
-    has_backbone : bool
+    has_normal : bool
         Whether a Gaussian's conditionals are the units of the mixtures.
     """
 
-    def __init__(self, parts, n_components, has_backbone):
+    def __init__(self, parts, n_components, has_normal):
         self.n_parts = len(parts)
         self.n_components = n_components
         self.feature_of = np.repeat(np.arange(len(parts)), [part.n_features for part in parts])
@@ -51,7 +52,7 @@ class Layout:
         self.numbers = [j for j, part in enumerate(parts) if part.has_number]
         self.leveled = [j for j, k in enumerate(self.n_levels) if k]
         self.n_logits = self.first[-1]
-        self.size = 3 * n_components + has_backbone  # of the outputs for a number
+        self.size = 3 * n_components + has_normal  # of the outputs for a number
         self.n_outputs = self.n_logits + self.size * len(self.numbers)
         first = np.concatenate([[0], np.cumsum([part.n_features for part in parts])])
         self.scores = [int(first[j]) for j in self.numbers]  # inputs that are scores of numbers
@@ -87,7 +88,7 @@ class OrderAgnosticNetwork(nn.Module):
     gaussian : tuple of ndarray, optional
         Mean and covariance of the numbers. Mixtures then start as this Gaussian's conditional
         distributions, and the network says how far to trust them.
-    forest : Forest, optional
+    forest : ChowLiuForest, optional
         Levels then start as its conditional distributions.
     """
 
@@ -146,14 +147,11 @@ class OrderAgnosticNetwork(nn.Module):
         return self.normals_of(features, given), self.logits_of(features, given)
 
     def logits_of(self, features, given, only=None):
-        """Return the logits ``(n_logits, n)`` of the forest's conditionals, or 0.
+        """Return the logits ``(n_logits, n)`` of the forest's conditionals, or None.
 
         The features are those before masking; ``only`` is the variable of which to return them.
         """
-        if self.forest is None:
-            return 0.0
-        with torch.no_grad():
-            return self.forest(features, given, only)
+        return None if self.forest is None else self.forest(features, given, only)
 
     def normals_of(self, features, given, numbers=None):
         """Return mean and log-scale ``(n_numbers, n)`` of the Gaussian's conditionals, or None.
@@ -222,8 +220,8 @@ class OrderAgnosticNetwork(nn.Module):
         n_logits = self.layout.n_logits
         found = [outputs.new_zeros(code.shape)]
         if self.layout.leveled:
-            logits = F.pad(outputs[:n_logits] + logits, (0, 0, 0, 1), value=-math.inf)
-            padded = logits[self.logit_index]
+            levels = outputs[:n_logits] if logits is None else outputs[:n_logits] + logits
+            padded = F.pad(levels, (0, 0, 0, 1), value=-math.inf)[self.logit_index]
             own = code[self.layout.leveled]
             n_levels = own.new_tensor([self.layout.n_levels[j] for j in self.layout.leveled])
             has = (own >= 0) & (own < n_levels[:, None])
@@ -431,7 +429,8 @@ class NetworkMember:
             levels, n_levels = None, layout.n_levels[j]
             if n_levels:
                 logits = network.logits_of(features, masks, j)
-                levels = F.log_softmax((found[:n_levels] + logits).T, 1).numpy()
+                levels = found[:n_levels] if logits is None else found[:n_levels] + logits
+                levels = F.log_softmax(levels.T, 1).numpy()
             if j not in layout.numbers:
                 return (levels,)
             normals = network.normals_of(features, masks, [layout.numbers.index(j)])

@@ -9,7 +9,7 @@ import torch
 
 from skflows import TableDensity
 from skflows.table import _components
-from skflows.table._forest import N_BINS, dependence, fit_forest
+from skflows.table._chow_liu import N_BINS, dependence, fit_chow_liu
 from skflows.table._frames import read_frame
 from skflows.table._view import TableView
 
@@ -36,31 +36,30 @@ def dependent_table(rng, n=400):
 def test_probabilities_are_those_of_the_joint_distribution():
     rng = np.random.default_rng(0)
     view = view_of(dependent_table(rng))
-    forest = fit_forest(view).double()
-    sizes, parent, place = forest.categories.sizes, forest.parent, forest.place
-    assert (parent >= 0).sum() == 4 and parent[5] == -1
+    forest = fit_chow_liu(view).double()
+    sizes, parent = forest.categories.sizes, forest.parent
+    assert sum(i >= 0 for i in parent) == 4 and parent[5] == -1
     rows = np.array(list(itertools.product(*map(range, sizes))))
     log_joint = np.zeros(len(rows))
     for j, own in enumerate(rows.T):
-        if parent[j] < 0:
-            log_joint += forest.log_prior[place[j], 0].numpy()[own]
-        else:
-            log_joint += np.log(forest.given_parent[place[j]].numpy()[rows[:, parent[j]], own])
+        of_parent = rows[:, parent[j]] if parent[j] >= 0 else 0
+        log_joint += np.log(getattr(forest, f"table_{j}").numpy()[of_parent, own])
     joint = np.exp(log_joint)
     assert joint.sum() == pytest.approx(1)
     features = torch.from_numpy(view.features)
     category, has_category = (each.numpy() for each in forest.categories(features))
     given = view.rows.known & has_category & (rng.uniform(size=category.shape) < 0.5)
-    found = forest.log_probs(features, torch.from_numpy(given)).softmax(-1).numpy()[place]
+    found = forest.log_probs(features, torch.from_numpy(given), forest.trees)
+    found = {j: own.softmax(1).numpy() for j, own in found.items()}
     logits = forest(features, torch.from_numpy(given)).numpy()
     for i in range(20):
         possible = (rows == category[i])[:, given[i]].all(axis=1)
         for j, size in enumerate(sizes):
             expected = np.bincount(rows[possible, j], joint[possible], size)
-            np.testing.assert_allclose(found[j, i, :size], expected / expected.sum(), atol=1e-12)
+            np.testing.assert_allclose(found[j][i], expected / expected.sum(), atol=1e-12)
     # Levels of "a", "b", "atoms" (a number or 0), and so on.
     assert len(logits) == sum(part.n_levels for part in view.schema.parts)
-    bins = found[3, :, :N_BINS].sum(axis=1)
+    bins = found[3][:, :N_BINS].sum(axis=1)
     np.testing.assert_allclose(torch.from_numpy(logits[6:8]).softmax(0)[0], bins, atol=1e-12)
     alone = [forest(features, torch.from_numpy(given), j).numpy() for j in (0, 1, 3, 4, 5)]
     np.testing.assert_allclose(np.concatenate(alone), logits, atol=1e-12)
@@ -95,3 +94,21 @@ def test_rule_of_few_rows_is_kept_beside_unrelated_columns(monkeypatch):
     density = TableDensity(max_iter=6, cv=2, random_state=0).fit(table)
     proba = density.predict_proba("payment", pd.DataFrame({"kind": list("abcd")}))
     assert proba[3, 0] > 0.9 and proba[:3, 0].max() < 0.6
+
+
+def test_held_out_rows_are_points_of_their_cells(monkeypatch):
+    """The density at the middles of cells would prefer a network with peaks there."""
+    rows = []
+
+    def stop(phases, network, train, held_out, **settings):
+        rows.append(held_out)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("skflows.training.trainer.train_in_phases", stop)
+    view = view_of(pd.DataFrame({"count": np.random.default_rng(0).poisson(400, 600)}))
+    with pytest.raises(KeyboardInterrupt):
+        _components.fit_network(view, view, 0, None, {"max_iter": 1, "n_orders": 1})
+    cells = view.cells("quantile")
+    y = rows[0].y[:, -2].double().numpy()
+    position = (y - cells.middle[:, 0]) / cells.width[:, 0]
+    assert np.abs(position).max() <= 0.5 + 1e-6 and position.std() > 0.2
