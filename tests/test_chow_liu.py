@@ -112,3 +112,14 @@ def test_held_out_rows_are_points_of_their_cells(monkeypatch):
     y = rows[0].y[:, -2].double().numpy()
     position = (y - cells.middle[:, 0]) / cells.width[:, 0]
     assert np.abs(position).max() <= 0.5 + 1e-6 and position.std() > 0.2
+
+
+def test_many_rows_have_one_network():
+    schema = view_of(dependent_table(np.random.default_rng(0))).schema
+
+    def networks(n):
+        components = _components.components(schema, n, {"max_iter": 1, "n_orders": 1})
+        return [each.name for each in components if each.is_trained]
+
+    assert networks(4000) == ["network", "network on pairs"]
+    assert networks(4001) == ["network on pairs"]

@@ -262,10 +262,11 @@ def test_the_bound_of_restarts_counts_their_extra_classes(monkeypatch, excess, n
 
 
 @pytest.mark.parametrize(
-    ("n", "n_folds", "n_epochs"), [(200, 5, 300), (1000, 5, 100), (1001, 1, 300), (2400, 1, 160)]
+    ("n", "n_folds", "n_epochs"),
+    [(200, 5, 300), (1000, 5, 100), (1001, 1, 300), (2400, 1, 160), (4000, 1, 100), (9000, 1, 200)],
 )
 def test_automatic_epochs(n, n_folds, n_epochs):
-    assert _components.automatic_epochs(n * n_folds) == n_epochs
+    assert _components.automatic_epochs(n, n_folds) == n_epochs
     assert len(_components.make_splits("auto", np.arange(n), 0)) == n_folds
 
 

@@ -22,6 +22,7 @@ ROWS_PER_CLASS = 10  # for each class and number
 BATCH_SIZE = 128
 MAX_STEPS = 3_000  # of a network in all folds, unless the following epochs are more or fewer
 EPOCHS = (100, 300)
+ROWS_WITH_TWO = 4_000  # beyond, twice the epochs of one network are better than a second one
 HIDDEN = (128, 128, 128)
 DROPOUT, ROWS_OF_DROPOUT = 0.15, 200  # of a network on pairs: dropout is min(0.15, 200 / n_rows)
 N_COMPONENTS = 10
@@ -80,11 +81,12 @@ def components(schema, n, settings):
     found += [binned_classes(k) for k in N_BINNED_CLASSES if k * ROWS_PER_CLASS <= n]
     if d and n <= MAX_KERNELS:
         found += [kernels(bandwidth, space) for space in spaces for bandwidth in BANDWIDTHS]
-    found.append(TableComponent("network", partial(fit_network, settings=settings), True))
+    network = partial(fit_network, settings=settings)
+    networks = [TableComponent("network", network, True)]
     if has_normal(schema) or has_forest(schema):
-        fit = partial(fit_network, settings=settings, has_backbone=True)
-        found.append(TableComponent("network on pairs", fit, True))
-    return found
+        network = partial(network, has_backbone=True)
+        networks.append(TableComponent("network on pairs", network, True))
+    return found + networks[-1 if n > ROWS_WITH_TWO else 0 :]
 
 
 def has_normal(schema):
@@ -116,9 +118,10 @@ def backbone_of(view, random_state):
     return found
 
 
-def automatic_epochs(n):
-    """Return the largest number of epochs for ``n`` rows: those of the table times the folds."""
-    return int(np.clip(MAX_STEPS * BATCH_SIZE // n, *EPOCHS))
+def automatic_epochs(n, n_folds):
+    """Return the largest number of epochs of each network for ``n`` rows in each of some folds."""
+    least = 2 * EPOCHS[0] if n > ROWS_WITH_TWO else EPOCHS[0]
+    return int(np.clip(MAX_STEPS * BATCH_SIZE // (n * n_folds), least, EPOCHS[1]))
 
 
 def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):

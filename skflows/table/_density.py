@@ -83,7 +83,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     max_iter : int or "auto", default="auto"
         Largest number of epochs of each network. "auto" is 384,000 divided by the rows of all
         folds, between 100 and 300; up to 1,000 rows have 5 folds, so 1,000 rows have 100 epochs
-        and 1,001 rows 300.
+        and 1,001 rows 300. Beyond 4,000 rows there is one network, of at least 200 epochs, in place
+        of two.
 
     time_limit : float, default=None
         Seconds that `fit` may take, about, for all components and folds together. Latent classes
@@ -276,7 +277,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             splits = [(np.flatnonzero(~mask), np.flatnonzero(mask))]
         n, max_iter = group.n_rows(rows), self.max_iter
         if max_iter == "auto":
-            max_iter = automatic_epochs(n * len(splits))
+            max_iter = automatic_epochs(n, len(splits))
         found = components(self._schema, n, {"max_iter": max_iter, "n_orders": self.n_orders})
         outcomes = fit_components(
             found, self._schema, rows, weight, splits, seed, self.time_limit, group.clock, started
