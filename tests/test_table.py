@@ -703,6 +703,15 @@ def test_kernels_are_a_density_with_exact_conditionals(table):
         np.testing.assert_allclose(np.exp(odds), code[:, k], atol=1e-8)
 
 
+def test_questions_without_an_answer_are_errors(density, table):
+    with pytest.raises(ValueError, match="n_draws=0; it must be an integer of at least 1"):
+        density.impute(table[:3], "draw", n_draws=0)
+    with pytest.raises(ValueError, match="more than 0 and less than 1"):
+        density.quantile("size", table[:3], [0, 0.5])
+    with pytest.raises(ValueError, match=r"X has 0 feature\(s\)"):
+        quick().fit(table[[]])
+
+
 def test_modelled_gaps():
     """With missing="model" a gap where there hardly ever is one is odd."""
     table = mixed_table()[["sex", "size", "visits"]]
@@ -722,6 +731,18 @@ def test_modelled_gaps():
     assert not own.impute(table[:50], "draw", random_state=0).isna().any(axis=None)
     assert not own.impute(table[:50]).isna().any(axis=None)
     assert own.sample(5, given={"sex": None, "size": 0.0})["sex"].notna().all()
+
+
+def test_modelled_gaps_of_other_columns_are_evidence():
+    rng = np.random.default_rng(1)
+    kind = rng.choice(["p", "q"], 300)
+    rating = pd.Series(rng.normal(size=300)).mask((kind == "q") & (rng.uniform(size=300) < 0.6))
+    own = quick(missing="model", max_iter=30).fit(pd.DataFrame({"kind": kind, "rating": rating}))
+    proba = own.predict_proba("kind", {"rating": None})[0, 1]
+    pair = pd.DataFrame({"kind": ["p", "q"], "rating": [np.nan, np.nan]})
+    joint = np.exp(own.score_samples(pair))
+    assert proba == pytest.approx(joint[1] / joint.sum(), abs=0.05) and proba > 0.9
+    assert own.predict_proba("kind", {"rating": 0.0})[0, 1] < 0.4
 
 
 def test_modelled_gaps_sum_to_one():

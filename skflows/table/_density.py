@@ -402,6 +402,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
                 X = check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=0)
             check_different_names(X)
+            if not X.shape[1]:
+                raise ValueError(
+                    f"X has 0 feature(s) (shape={X.shape}), while a minimum of 1 is required."
+                )
             validate_data(self, X, reset=reset, skip_check_array=True)
             frame = read_frame(X)
         if not len(frame) or (reset and len(frame) < 2):
@@ -615,6 +619,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             The rows, complete.
         """
         check_is_fitted(self)
+        if not isinstance(n_draws, Integral) or n_draws < 1:
+            raise ValueError(f"n_draws={n_draws!r}; it must be an integer of at least 1.")
         frame = self._read(X)
         rows = self._schema.with_values(self._schema.encode(frame))
         if method == "draw":
@@ -705,7 +711,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         rows, _ = self._some_columns(X)
         levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
         if not ((levels > 0) & (levels < 1)).all():
-            raise ValueError(f"q={q!r}; quantiles are between 0 and 1.")
+            raise ValueError(f"q={q!r}; its levels must be more than 0 and less than 1.")
         found = [quantiles_of(self, column, some, levels) for some in rows.chunks()]
         found = np.concatenate(found)
         return found[:, 0] if np.ndim(q) == 0 else found

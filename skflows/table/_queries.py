@@ -146,9 +146,10 @@ class ConditionalTable:
 
 def without(rows, schema, i):
     """Return rows in which the value of a column is unknown, but not missing."""
-    rows = schema.with_values(rows)
-    own = schema.of_column[i]
-    rows.known[:, own] = np.isin(own, list(schema.flag_of.values()))
+    rows, own = rows.copy(), schema.of_column[i]
+    is_flag = np.isin(own, list(schema.flag_of.values()))
+    rows.code[:, own[is_flag]] = 0
+    rows.known[:, own] = is_flag
     return rows
 
 
