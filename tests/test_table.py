@@ -1256,3 +1256,14 @@ def test_samples_have_the_written_values_of_single_precision():
     density = TableDensity(max_iter=1, n_orders=1, random_state=0).fit(X)
     assert np.isin(density.sample(50, random_state=0), rates).mean() > 0.9
     assert np.isfinite(density.score_samples(np.round(rates, 1)[:, None])).all()
+
+
+def test_detector_sees_new_categories_of_a_categorical_column():
+    """They are not taken for missing, which is ordinary."""
+    rng = np.random.default_rng(0)
+    kind = pd.Categorical(rng.choice(list("abc"), 90))
+    table = pd.DataFrame({"kind": kind, "x": rng.normal(size=90)})
+    detector = DensityOutlierDetector(quick(handle_unknown="rare")).fit(table)
+    new = pd.DataFrame({"kind": pd.Categorical(["new", None]), "x": [0.0, 0.0]})
+    odd, ordinary = detector.score_samples(new)
+    assert odd < ordinary - 2

@@ -283,12 +283,17 @@ def within(values, dtype):
     return np.clip(np.round(values), ends.min, high)
 
 
+def _with_new(categories, values):
+    """Return categories, and the values that are not among them, which would be lost."""
+    return list(dict.fromkeys([*categories, *values.tolist()]))
+
+
 def _pandas_series(column):
     import pandas as pd
 
     values, known, role, dtype, categories = column
     if categories is not None:
-        objects = np.where(known, values, None)
+        objects, categories = np.where(known, values, None), _with_new(categories, values[known])
         return pd.Series(pd.Categorical(objects, categories=categories, ordered=role == "ordered"))
     if role == "datetime":
         micro = np.where(known, np.round(values * MICROSECONDS), 0).astype(np.int64)
@@ -333,5 +338,5 @@ def _polars_series(name, column):
             objects = [int(v) if k else None for v, k in zip(whole, known, strict=True)]
         return pl.Series(name, objects, dtype=target)
     if dtype == "Enum":
-        return pl.Series(name, objects, dtype=pl.Enum(categories))
+        return pl.Series(name, objects, dtype=pl.Enum(_with_new(categories, values[known])))
     return pl.Series(name, objects, dtype=getattr(pl, dtype, pl.String))
