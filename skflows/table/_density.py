@@ -506,7 +506,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
         given : dict or DataFrame, default=None
             Values of some columns, which all rows have: one value each, or one for each row of a
-            table. Missing values are drawn.
+            table. A missing value is drawn, also with ``missing="model"``.
 
         Returns
         -------
