@@ -367,6 +367,37 @@ def test_values_out_of_bounds_are_impossible(density_with_bounds, name, inside, 
         density_with_bounds.condition(values[1:])
 
 
+def schema_of(x, columns=None):
+    """The variables of one column."""
+    frame = read_frame(np.asarray(x)[:, None])
+    return Schema(frame, [0], columns, "error", False, np.random.RandomState(0))
+
+
+def is_possible(schema, x):
+    rows = schema.encode(read_frame(np.asarray(x)[:, None]))
+    (cells,) = (part.cells(*(each[:, 0] for each in rows), "quantile") for part in schema.parts)
+    return np.isfinite(cells[-1])
+
+
+@pytest.mark.parametrize(("n_levels", "last"), [(13, 1.2), (40, 3.9)], ids=["levels", "number"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_bounds_despite_rounding_errors(n_levels, last, dtype):
+    """0.1 * 12, and 1.2 in float32, are greater than 1.2; both are on the bound."""
+    steps = np.random.default_rng(0).integers(0, n_levels, N)
+    on_bound = (0.1 * np.array([1 - n_levels, n_levels - 1])).astype(dtype)
+    for seen in (steps, steps - n_levels + 1, np.minimum(steps, n_levels - 2)):
+        own = schema_of((0.1 * seen).astype(dtype), {0: ("rounded", -last, last)})
+        assert own.columns[0].is_levels == (n_levels == 13)
+        assert is_possible(own, on_bound).all()
+        assert not is_possible(own, on_bound + np.array([-0.1, 0.1])).any()
+
+
+def test_bounds_of_zero_have_no_sign():
+    """0.3 - 3 * 0.1 is less than 0."""
+    (part,) = schema_of(0.1 * np.arange(3, 12).repeat(9)).parts
+    assert f"{part.lattice[1]:g}" == "0"
+
+
 def test_the_outermost_of_whole_numbers_get_their_share(density_with_bounds):
     """A normal of standardised uniform numbers has 3 times as much mass beyond them."""
     part = density_with_bounds._schema.columns[0].value_parts[0]
@@ -396,8 +427,7 @@ def test_dates_of_one_week():
 def test_whole_numbers_that_end_abruptly(shape, is_stretched):
     """A normal of their scores has little mass beyond them, though they have no bounds."""
     x = np.floor(shape(np.random.default_rng(0).normal(size=500)))
-    random_state = np.random.RandomState(0)
-    (part,) = Schema(read_frame(x[:, None]), [0], None, "error", False, random_state).parts
+    (part,) = schema_of(x).parts
     ends = np.array([x.min() - 0.5, x.max() + 0.5])
     below, above = part.maps["linear"].forward(ends)[0]
     standardised = (ends - x.mean()) / x.std()

@@ -134,8 +134,12 @@ def _ends(low, high):
     return -np.inf if low is None else low, np.inf if high is None else high
 
 
-def _check_inside(values, low, high, setting, open_ends=True, write="{:.10g}".format):
-    outside = (values <= low) | (values >= high) if open_ends else (values < low) | (values > high)
+def _check_inside(
+    values, low, high, setting, open_ends=True, write="{:.10g}".format, tolerance=0.0
+):
+    outside = (values < low - tolerance) | (values > high + tolerance)
+    if open_ends:
+        outside = (values <= low) | (values >= high)
     if outside.any():
         raise ValueError(
             f"column {setting.name!r} has the value {write(values[outside][0])}, which is not "
@@ -188,7 +192,7 @@ def on_lattice(column, setting, kind, low=None, high=None):
     if kind in ("count", "integer"):
         step = 1.0
     low, high = _ends(low, high)
-    _check_inside(values, low, high, setting, open_ends=False)
+    _check_inside(values, low, high, setting, open_ends=False, tolerance=ON_LATTICE * step)
     low, high = _outermost(distinct, step, low, high, decimals)
     if is_few(distinct, values):
         return [_numeric_levels(values, setting, step, low, high, decimals)]
@@ -199,7 +203,8 @@ def _outermost(distinct, step, low, high, decimals):
     """Return the first and the last point of a lattice within bounds."""
     first, last = distinct[[0, -1]]
     n_below, n_above = np.floor(np.array([first - low, high - last]) / step + ON_LATTICE)
-    return np.round(first - step * n_below, decimals), np.round(last + step * n_above, decimals)
+    ends = first - step * n_below, last + step * n_above
+    return [np.round(end, decimals) + 0.0 for end in ends]  # 0.0 rather than -0.0
 
 
 def _numeric_levels(values, setting, step, low, high, decimals, period=None):

@@ -524,7 +524,7 @@ class Levels:
         off = (
             np.abs((x - self.levels[0]) / step - np.rint((x - self.levels[0]) / step)) > ON_LATTICE
         )
-        bad = off | (x < low) | (x > high)
+        bad = off | (x < low - step / 2) | (x > high + step / 2)
         if self.total == 0:
             return np.full(len(x), -np.inf)
         mass = np.where(steps <= 0, 0.0, (np.rint(steps) - 1) * np.log(self.ratio))
