@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from scipy.special import gammaln, logsumexp, ndtr
+from scipy.special import gammaln, logit, logsumexp, ndtr
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -288,7 +288,7 @@ BOUNDS = {
     "share": ("rounded", 0.04, 1.2),  # not on the lattice
     "rating": ("count", 1, 7),
     "day": ("datetime", "2024-01-03", "2024-12-26"),
-    "at": ("datetime", None, "2024-05-30T12:00+02:00"),  # local time
+    "at": ("datetime", None, "2024-05-30T12:00"),
 }
 
 
@@ -352,7 +352,7 @@ def test_probabilities_within_bounds_sum_to_one(density_with_bounds, name, value
         ("share", 1.05, 1.25, "1.25 in column 'share', .* steps of 0.1 between 0.05 and 1.15"),
         ("rating", 7, 8, "8 in column 'rating', .* between 1 and 7"),
         ("day", "2024-01-03", "2024-01-02", "2024-01-02 in .* between 2024-01-03 and 2024-12-26"),
-        ("day", "2024-12-26", "2024-12-27", "2024-12-27 in .* columns={'day': 'datetime'}"),
+        ("day", "2024-12-26", "2024-12-27", "2024-12-27 in .* can occur, move the bounds that"),
         ("at", "2023-12-31", "2024-05-30 12:01", "12:01:00 in .* -inf and 2024-05-30 12:00:00"),
     ],
 )
@@ -365,6 +365,69 @@ def test_values_out_of_bounds_are_impossible(density_with_bounds, name, inside, 
     assert np.isfinite(scores[0]) and np.isneginf(scores[1])
     with pytest.raises(ValueError, match=why.split(",")[0].split(" in .*")[0]):
         density_with_bounds.condition(values[1:])
+
+
+def schema_of(x, columns=None):
+    """The variables of one column."""
+    frame = read_frame(np.asarray(x)[:, None])
+    return Schema(frame, [0], columns, "error", False, np.random.RandomState(0))
+
+
+def is_possible(schema, x):
+    rows = schema.encode(read_frame(np.asarray(x)[:, None]))
+    (cells,) = (part.cells(*(each[:, 0] for each in rows), "quantile") for part in schema.parts)
+    return np.isfinite(cells[-1])
+
+
+@pytest.mark.parametrize(("n_levels", "last"), [(13, 1.2), (40, 3.9)], ids=["levels", "number"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_bounds_despite_rounding_errors(n_levels, last, dtype):
+    """0.1 * 12, and 1.2 in float32, are greater than 1.2; both are on the bound."""
+    steps = np.random.default_rng(0).integers(0, n_levels, N)
+    on_bound = (0.1 * np.array([1 - n_levels, n_levels - 1])).astype(dtype)
+    for seen in (steps, steps - n_levels + 1, np.minimum(steps, n_levels - 2)):
+        own = schema_of((0.1 * seen).astype(dtype), {0: ("rounded", -last, last)})
+        assert own.columns[0].is_levels == (n_levels == 13)
+        assert is_possible(own, on_bound).all()
+        assert not is_possible(own, on_bound + np.array([-0.1, 0.1])).any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "inside", "outside"),
+    [
+        (("rounded", None, 6), 0.0, -0.1),
+        (("rounded", -np.inf, 6), -9.9, 6.1),
+        (("count", None, 60), 0, -1),
+        (("count", -np.inf, 60), -9, 61),
+        (("integer", None, 60), -9, 61),
+    ],
+)
+def test_bounds_of_none_are_those_of_the_kind(kind, inside, outside):
+    values = np.arange(10, 60).repeat(2) / (10 if kind[0] == "rounded" else 1)
+    assert is_possible(schema_of(values, {0: kind}), [inside, outside]).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("value", "remedy"), [(60, "move the bounds that columns"), (9.5, "'continuous'")]
+)
+def test_the_remedy_for_impossible_values(value, remedy):
+    schema = schema_of(np.arange(50), {0: ("count", 0, 50)})
+    with pytest.warns(UserWarning, match=remedy):
+        schema.warn_of_impossible(schema.encode(read_frame(np.array([[value]]))))
+
+
+def test_logits_over_a_long_range():
+    """Nearly all numbers are in a small part of it, where the logit is steep."""
+    x = np.floor(np.random.default_rng(0).exponential(2000, 5000))
+    scores = _parts.map_by_logits(x, np.ones(len(x)), x.min(), x.max(), 1.0).forward(x)[0]
+    exact = logit((x - x.min() + 1) / (np.ptp(x) + 2))
+    assert np.allclose(scores, (exact - exact.mean()) / exact.std(), atol=0.01)
+
+
+def test_bounds_of_zero_have_no_sign():
+    """0.3 - 3 * 0.1 is -5.6e-17."""
+    (part,) = schema_of((np.arange(3, 12) / 10).repeat(9)).parts
+    assert f"{part.lattice[1]:g}" == "0"
 
 
 def test_the_outermost_of_whole_numbers_get_their_share(density_with_bounds):
@@ -396,8 +459,7 @@ def test_dates_of_one_week():
 def test_whole_numbers_that_end_abruptly(shape, is_stretched):
     """A normal of their scores has little mass beyond them, though they have no bounds."""
     x = np.floor(shape(np.random.default_rng(0).normal(size=500)))
-    random_state = np.random.RandomState(0)
-    (part,) = Schema(read_frame(x[:, None]), [0], None, "error", False, random_state).parts
+    (part,) = schema_of(x).parts
     ends = np.array([x.min() - 0.5, x.max() + 0.5])
     below, above = part.maps["linear"].forward(ends)[0]
     standardised = (ends - x.mean()) / x.std()
@@ -794,6 +856,23 @@ def test_modelled_gaps_sum_to_one():
             lambda t: quick(columns={"since": ("datetime", t["since"].min())}).fit(t),
             r"with \[Timestamp.*\]; bounds are texts, such as '2024-12-31' or",
         ),
+        (
+            lambda t: quick(columns={"since": ("datetime", None, "2024-01-03T00:00+09:00")}).fit(t),
+            r"\[None, '2024-01-03T00:00\+09:00'\], which has a time zone; .* leave the offset out",
+        ),
+        (
+            lambda t: quick(columns={"since": ("datetime", "2020-01-01", None, None)}).fit(t),
+            r"the arguments \('2020-01-01', None, None\), which do not fit",
+        ),
+        (
+            lambda t: quick(columns={"since": ("datetime", "2026-01-01", "2020-01-01")}).fit(t),
+            r"\['2026-01-01', '2020-01-01'\], but the first bound must be less",
+        ),
+        (lambda t: quick(columns={"age": ("count", 90, 18)}).fit(t), r"\[90, 18\], .* swap them"),
+        (lambda t: quick(columns={"size": ("bounded", 1, 1)}).fit(t), "first bound must be less"),
+        (lambda t: quick(columns={"rain": ("atoms", [0], 2, 1)}).fit(t), "must be less than"),
+        (lambda t: quick(columns={"age": ("count", np.nan)}).fit(t), "numbers other than NaN"),
+        (lambda t: quick(columns={"rain": ("atoms", [np.nan])}).fit(t), "numbers other than NaN"),
         (lambda t: quick().fit(t.assign(none=np.nan)), "no known value"),
         (lambda t: quick().fit(t.assign(size=np.inf)), "infinity"),
     ],

@@ -3,6 +3,7 @@
 import copy
 import datetime as dt
 from collections.abc import Mapping
+from math import isnan
 from numbers import Real
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ MAX_ATOMS = 10
 MAX_CATEGORIES = 200
 RARE_ROWS = 3  # a category with fewer rows is rare
 WEEK, DAY = 7 * 86400, 86400
+GIVEN = "given in columns"
 EPOCH_WEEK = 4 * DAY  # 1970-01-01 was a Thursday: weeks begin on Mondays
 
 
@@ -130,12 +132,16 @@ def _numbers(column, setting, kind):
 
 
 def _ends(low, high):
-    """Return bounds as numbers; None is an open end."""
+    """Return bounds as numbers; None is an open end unless the kind has a default."""
     return -np.inf if low is None else low, np.inf if high is None else high
 
 
-def _check_inside(values, low, high, setting, open_ends=True, write="{:.10g}".format):
-    outside = (values <= low) | (values >= high) if open_ends else (values < low) | (values > high)
+def _check_inside(
+    values, low, high, setting, open_ends=True, write="{:.10g}".format, tolerance=0.0
+):
+    outside = (values < low - tolerance) | (values > high + tolerance)
+    if open_ends:
+        outside = (values <= low) | (values >= high)
     if outside.any():
         raise ValueError(
             f"column {setting.name!r} has the value {write(values[outside][0])}, which is not "
@@ -188,7 +194,7 @@ def on_lattice(column, setting, kind, low=None, high=None):
     if kind in ("count", "integer"):
         step = 1.0
     low, high = _ends(low, high)
-    _check_inside(values, low, high, setting, open_ends=False)
+    _check_inside(values, low, high, setting, open_ends=False, tolerance=ON_LATTICE * step)
     low, high = _outermost(distinct, step, low, high, decimals)
     if is_few(distinct, values):
         return [_numeric_levels(values, setting, step, low, high, decimals)]
@@ -199,7 +205,8 @@ def _outermost(distinct, step, low, high, decimals):
     """Return the first and the last point of a lattice within bounds."""
     first, last = distinct[[0, -1]]
     n_below, n_above = np.floor(np.array([first - low, high - last]) / step + ON_LATTICE)
-    return np.round(first - step * n_below, decimals), np.round(last + step * n_above, decimals)
+    ends = first - step * n_below, last + step * n_above
+    return [np.round(end, decimals) + 0.0 for end in ends]  # 0.0 rather than -0.0
 
 
 def _numeric_levels(values, setting, step, low, high, decimals, period=None):
@@ -227,7 +234,7 @@ def integer(column, setting, low=None, high=None):
 
 def rounded(column, setting, low=None, high=None):
     values = _numbers(column, setting, "rounded")
-    if low is None and high is None and values.min() >= 0:
+    if low is None and values.min() >= 0:
         low = 0.0
     return on_lattice(column, setting, "rounded", low, high)
 
@@ -313,7 +320,7 @@ def datetime(column, setting, low=None, high=None):
     if low is None and high is None:
         weeks = _part_of_numbers(week, setting)
     else:
-        low, high = _ends(low, high)
+        low, high = _ends(*_moments(setting.name, [low, high]))
         _check_inside(moments, low, high, setting, open_ends=False, write=moment_text)
         if high - low < WEEK:
             raise ValueError(
@@ -376,17 +383,18 @@ class Weeks(Number):
         super()._set_maps(start_of_week(x), weight, random_state)
 
     def cells(self, code, x, known, space):
-        low, *others, high, width, log_scale = super().cells(code, start_of_week(x), known, space)
+        week = start_of_week(x)
+        low, middle, high, width, log_scale = super().cells(code, week, known, space)
         first, last = self.ends
         low[known & (x - WEEK < first)] = -np.inf
         high[known & (x + WEEK > last)] = np.inf
         log_scale[known & ((x < first) | (x > last))] = -np.inf
-        return low, *others, high, width, log_scale
+        return low, middle, high, width, log_scale
 
     def moved_inside(self, x):
         """Return drawn moments, in the nearest week in which they are within the bounds."""
         first, last = self.ends
-        return x + WEEK * ((x < first).astype(float) - (x > last))
+        return np.where(x < first, x + WEEK, np.where(x > last, x - WEEK, x))
 
 
 # Each kind makes the variables of a column, from further arguments if it has any.
@@ -402,6 +410,7 @@ KINDS = {
     "circular": circular,
     "datetime": datetime,
 }
+OPEN_KINDS = ("bounded", "atoms")  # whose bounds are impossible values
 TEXTS = ("text", "category", "ordered")  # roles of columns that may hold texts
 
 
@@ -550,6 +559,11 @@ def _moments(name, bounds):
             f"columns gives {name!r} the kind 'datetime' with {bounds}; bounds are texts, such as "
             "'2024-12-31' or '2024-12-31T18:30'."
         ) from None
+    if any(date is not None and date.tzinfo is not None for date in dates):
+        raise ValueError(
+            f"columns gives {name!r} the kind 'datetime' with {bounds}, which has a time zone; "
+            "bounds are in the local time of the column: leave the offset out."
+        )
     return [None if date is None else seconds_of([date])[0] for date in dates]
 
 
@@ -624,23 +638,32 @@ class Schema:
             if key not in names:
                 key = names[column_index(key, len(names), names, "columns")]
             kind, *arguments = kind if isinstance(kind, tuple) else (kind,)
-            if kind == "datetime":
-                arguments = _moments(key, arguments)
-            numbers = arguments
-            if kind == "atoms" and arguments and np.iterable(arguments[0]):
-                numbers = [*arguments[0], *arguments[1:]]
-            if not all(number is None or isinstance(number, Real) for number in numbers) or (
-                kind == "circular" and not all(period and period > 0 for period in numbers)
+            values, bounds = [], _moments(key, arguments) if kind == "datetime" else arguments
+            if kind == "atoms" and arguments:
+                first, *bounds = arguments
+                values = list(first) if np.iterable(first) else [first]
+            are_numbers = all(
+                number is None or (isinstance(number, Real) and not isnan(number))
+                for number in [*values, *bounds]
+            )
+            if not are_numbers or (
+                kind == "circular" and not all(period and period > 0 for period in bounds)
             ):
                 raise ValueError(
                     f"columns gives {key!r} the kind {kind!r} with {arguments}; bounds and values "
-                    "are numbers, and a period is a positive number."
+                    "are numbers other than NaN, and a period is a positive number."
                 )
             if kind not in KINDS:
                 raise ValueError(
                     f"columns gives {key!r} the kind {kind!r}; choose among {list(KINDS)}."
                 )
-            found[key] = Decision(kind, tuple(arguments), "given in columns")
+            low, high = _ends(*[*bounds, None, None][:2])
+            if low > high or (low == high and kind in OPEN_KINDS):
+                raise ValueError(
+                    f"columns gives {key!r} the kind {kind!r} with {arguments}, but the first "
+                    "bound must be less than the second: swap them, or move one of them."
+                )
+            found[key] = Decision(kind, tuple(arguments), GIVEN)
         return found
 
     def encode(self, frame, names=None):
@@ -689,10 +712,12 @@ class Schema:
         return rows
 
     def impossible(self, rows, names):
-        """Yield the first impossible value of each of some columns, as its name and a text."""
+        """Yield a description of the first impossible value of some columns, and the remedy."""
         for name in names:
-            own = self.of_column[self.names.index(name)]
-            for j in own:
+            i = self.names.index(name)
+            column = self.columns[i]
+            is_stated = column.reason == GIVEN and column.arguments and column.kind != "circular"
+            for j in self.of_column[i]:
                 part, known = self.parts[j], rows.known[:, j]
                 *_, log_scale = part.cells(rows.code[:, j], rows.x[:, j], known, "quantile")
                 if not (bad := known & np.isneginf(log_scale)).any():
@@ -703,25 +728,27 @@ class Schema:
                 if isinstance(part, Weeks):
                     ends, write, values = part.ends, moment_text, "dates"
                 low, high = map(write, ends)
+                value = rows.x[bad, j][0]
+                kind = "datetime" if column.kind == "datetime" else "continuous"
+                remedy = f"say so before fit, for example by columns={{{name!r}: {kind!r}}}"
+                if is_stated and not ends[0] < value < ends[1]:
+                    remedy = "move the bounds that columns gives, or leave them out"
                 yield (
-                    name,
-                    f"{write(rows.x[bad, j][0])} in column {name!r}, which is impossible: its "
-                    f"values are {values} between {low} and {high}.",
+                    f"{write(value)} in column {name!r}, which is impossible: its values are "
+                    f"{values} between {low} and {high}.",
+                    remedy,
                 )
 
     def check_possible(self, rows, names):
         """Raise an error if a value of a row has no probability."""
-        for _, text in self.impossible(rows, names):
+        for text, _ in self.impossible(rows, names):
             raise ValueError(f"given has {text}")
 
     def warn_of_impossible(self, rows):
         """Warn of the first value that makes one of some rows impossible, if there is one."""
-        for name, text in self.impossible(rows, self.names if len(rows) else ()):
-            kind = self.columns[self.names.index(name)].kind
-            kind = "datetime" if kind == "datetime" else "continuous"
+        for text, remedy in self.impossible(rows, self.names if len(rows) else ()):
             warn_user(
-                f"X has {text} The score of such a row is -inf. If the value can occur, say so "
-                f"before fit, for example by columns={{{name!r}: {kind!r}}}."
+                f"X has {text} The score of such a row is -inf. If the value can occur, {remedy}."
             )
             return
 

@@ -63,9 +63,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         The kinds of some columns, by name or index: "continuous", ("bounded", low, high),
         ("atoms", values, low, high), ("count", low, high), ("integer", low, high),
         ("rounded", low, high), "ordinal", "categorical", ("circular", period) or
-        ("datetime", first, last). Bounds may be left out, and one of None is an open end. Those of
-        dates are texts such as "2024-12-31". Kinds of the other columns come from dtypes and
-        values: see `columns_`.
+        ("datetime", first, last). A bound that is left out, or None, is the default of the kind:
+        the lower bound of "count", and of "rounded" without negative values, is 0; other ends are
+        open, and -inf opens these too. Bounds of dates are texts such as "2024-12-31", without a
+        time zone. Kinds of the other columns come from dtypes and values: see `columns_`.
 
     handle_unknown : {"error", "rare"}, default="error"
         What to do with a category that the fit has not seen: raise an error, or take it for one of

@@ -8,7 +8,7 @@ import copy
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import logit, ndtr, ndtri
+from scipy.special import expit, logit, ndtr, ndtri
 
 from ..preprocessing.validation import uneven
 from ._normal_cells import log_normal_mass
@@ -147,8 +147,10 @@ def map_by_logits(x, weight, low, high, step):
 
     Under a normal density of scores, numbers that end abruptly have little mass beyond.
     """
-    position = np.linspace(low - step / 2, high + step / 2, N_KNOTS)
-    scores = logit((position - low + step) / (high - low + 2 * step))
+    span = high - low + 2 * step
+    end = logit(step / 2 / span)
+    scores = np.linspace(end, -end, N_KNOTS)  # the slope is steepest at the ends
+    position = low - step + span * expit(scores)
     y = np.interp(x, position, scores)
     mean = np.average(y, weights=weight)
     sd = np.sqrt(np.average((y - mean) ** 2, weights=weight))
@@ -295,13 +297,14 @@ class Number:
         if step is None and len(x) < 2:
             x, weight = np.repeat(x, 2), np.repeat(weight, 2)
         self.seen = float(x.min()), float(x.max())
-        self.map_ends = self.low, self.high
-        if step is not None:  # the outer cells are open
+        if step is None:
+            self.map_ends = low, high
+        elif np.isfinite([low, high]).all():  # little mass of a normal lies beyond
+            self.map_ends = low - step, high + step
+        else:  # the outer cells are open
             # Where values hardly repeat, steps do not matter: they are as skewed as other numbers.
             has_logarithms = low == 0 and not repeat(x) and likely_bounds(x, ())[0] == 0
             self.map_ends = (-step if has_logarithms else -np.inf), np.inf
-            if np.isfinite([low, high]).all():  # little mass of a normal lies beyond
-                self.map_ends = low - step, high + step
         self._set_maps(x, weight, setting.random_state)
 
     def _set_maps(self, x, weight, random_state):
@@ -524,7 +527,7 @@ class Levels:
         off = (
             np.abs((x - self.levels[0]) / step - np.rint((x - self.levels[0]) / step)) > ON_LATTICE
         )
-        bad = off | (x < low) | (x > high)
+        bad = off | (x < low - step / 2) | (x > high + step / 2)
         if self.total == 0:
             return np.full(len(x), -np.inf)
         mass = np.where(steps <= 0, 0.0, (np.rint(steps) - 1) * np.log(self.ratio))
