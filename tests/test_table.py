@@ -1346,3 +1346,20 @@ def test_detector_sees_new_categories_of_a_categorical_column():
     new = pd.DataFrame({"kind": pd.Categorical(["new", None]), "x": [0.0, 0.0]})
     odd, ordinary = detector.score_samples(new)
     assert odd < ordinary - 2
+
+
+def test_answers_about_rows_with_impossible_values_warn(density_with_bounds):
+    row = with_bounds()[:1].assign(age=17, share=np.nan)
+    for ask in (
+        lambda: density_with_bounds.predict_proba("rating", row),
+        lambda: density_with_bounds.quantile("floor", row),
+        lambda: density_with_bounds.impute(row),
+    ):
+        with pytest.warns(UserWarning, match="X has 17 in column 'age', .* is a guess"):
+            ask()
+
+
+def test_kinds_may_be_lists():
+    table = with_bounds()[["age"]]
+    own = quick(columns={"age": ["count", 18, 90]}, max_iter=1).fit(table)
+    assert own.sample(500, random_state=0)["age"].between(18, 90).all()

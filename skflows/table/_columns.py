@@ -637,7 +637,7 @@ class Schema:
         for key, kind in columns.items():
             if key not in names:
                 key = names[column_index(key, len(names), names, "columns")]
-            kind, *arguments = kind if isinstance(kind, tuple) else (kind,)
+            kind, *arguments = kind if isinstance(kind, tuple | list) else (kind,)
             values, bounds = [], _moments(key, arguments) if kind == "datetime" else arguments
             if kind == "atoms" and arguments:
                 first, *bounds = arguments
@@ -744,12 +744,10 @@ class Schema:
         for text, _ in self.impossible(rows, names):
             raise ValueError(f"given has {text}")
 
-    def warn_of_impossible(self, rows):
+    def warn_of_impossible(self, rows, what="The score of such a row is -inf."):
         """Warn of the first value that makes one of some rows impossible, if there is one."""
         for text, remedy in self.impossible(rows, self.names if len(rows) else ()):
-            warn_user(
-                f"X has {text} The score of such a row is -inf. If the value can occur, {remedy}."
-            )
+            warn_user(f"X has {text} {what} If the value can occur, {remedy}.")
             return
 
     def parts_of(self, names):

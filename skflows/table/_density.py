@@ -22,7 +22,14 @@ from ..preprocessing.validation import check_different_names, validate_weight
 from ._columns import Schema
 from ._frames import fill_frame, is_frame, read_frame, rows_of, write_frame
 from ._parts import ROWS_AT_ONCE, Rows
-from ._queries import ConditionalTable, column_of, impute, probabilities_of, quantiles_of
+from ._queries import (
+    OF_IMPOSSIBLE,
+    ConditionalTable,
+    column_of,
+    impute,
+    probabilities_of,
+    quantiles_of,
+)
 from ._view import TableView
 
 MIN_WEIGHT = 2e-3  # of a component that is kept: each takes time to score
@@ -624,6 +631,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             raise ValueError(f"n_draws={n_draws!r}; it must be an integer of at least 1.")
         frame = self._read(X)
         rows = self._schema.with_values(self._schema.encode(frame))
+        self._schema.warn_of_impossible(rows, OF_IMPOSSIBLE)
         if method == "draw":
             random_state = check_random_state(random_state)
             draws = [self._complete(rows, random_state) for _ in range(n_draws)]

@@ -14,6 +14,7 @@ from ._view import LEAST_MASS, TableView
 GRID = np.concatenate([[-8.0, -6.0], np.linspace(-5, 5, 321), [6.0, 8.0]])
 N_BISECTIONS = 30
 ROUNDING = 1e-6  # of a step of the grid
+OF_IMPOSSIBLE = "What is said of the other values of its row is a guess."
 
 
 class ConditionalTable:
@@ -276,6 +277,7 @@ def column_of(density, column, what):
 
 def one_variable(density, rows, i, j):
     rows = without(rows, density._schema, i)
+    density._schema.warn_of_impossible(rows, OF_IMPOSSIBLE)
     view = TableView(density._schema, rows)
     return OneVariable(density, view, j, density._log_weights(view, rows.known))
 
