@@ -897,7 +897,7 @@ def test_errors_of_fit(table, make, message):
         (lambda d, t: d.quantile("since", t), r"use sample\(given=...\) .* impute"),
         (lambda d, t: d.predict_proba("since", t), r"use sample\(given=...\) .* impute"),
         (lambda d, t: d.levels("since"), r"use sample\(given=...\) .* impute"),
-        (lambda d, t: d.quantile("size", t, 1.5), "between 0 and 1"),
+        (lambda d, t: d.quantile("size", t, 1.5), "more than 0 and less than 1"),
         (lambda d, t: d.impute(t, "guess"), "choose"),
         (lambda d, t: d.impute(t, "mean", n_draws=3), "draw"),
         (lambda d, t: d.sample(0), "at least 1"),

@@ -51,6 +51,17 @@ class Patterns:
             for rows, pattern in zip(np.split(order, ends[:-1]), unique, strict=True)
         ]
 
+    def batches(self, n_classes):
+        """Yield patterns ``(m, d)`` of equally many rows, and these rows ``(m, n_rows)``."""
+        by_size = {}
+        for rows, *_ in self.groups:
+            by_size.setdefault(len(rows), []).append(rows)
+        step = max(1, int(WORK_AT_ONCE / (n_classes * max(1, self.has.shape[1]) ** 2)))
+        for groups in by_size.values():
+            for start in range(0, len(groups), step):
+                rows = np.stack(groups[start : start + step])
+                yield self.has[rows[:, 0]], rows
+
     def pieces(self, n_classes):
         """Return the groups in pieces of so few rows that all classes fit in memory."""
         step = max(1, int(WORK_AT_ONCE / (n_classes * self.has.shape[1])))
@@ -302,21 +313,19 @@ class Training:
         total = np.tile(log_weights, (len(self.y), 1))
         for j, one_hot in self.levels.items():
             total += one_hot @ tables[j].T
-        conditionals = []
-        for rows, own, others in self.patterns.groups:
-            unit, sd, mean, covariance = conditional(
-                means, covariances, self.y[np.ix_(rows, own)], own, others
+        filled = np.empty((len(means), *self.y.shape))
+        spread = np.zeros_like(covariances)
+        for has, rows in self.patterns.batches(len(means)):
+            log_prob, filled[:, rows], covariance = completed_normals(
+                means, covariances, self.y[rows], has
             )
-            log_prob = -0.5 * (unit**2).sum(axis=2) - np.log(sd).sum(axis=1)[:, None]
-            total[rows] += log_prob.T - 0.5 * len(own) * np.log(2 * np.pi)
-            conditionals.append((mean, covariance))
+            total[rows] += log_prob
+            if covariance is not None:
+                own = softmax(total[rows], axis=2) * self.weight[rows][..., None]
+                spread += np.einsum("mk,mkij->kij", own.sum(axis=1), covariance)
         joint = logsumexp(total, axis=1)
         share = np.exp(total - joint[:, None]) * self.weight[:, None]
-        return (
-            np.average(joint, weights=self.weight),
-            share,
-            expected(share, self.y, self.patterns, conditionals),
-        )
+        return np.average(joint, weights=self.weight), share, (filled, spread)
 
     def fit(self, n_classes, random_state, n_more=0):
         """Return the mean log-likelihood after expectation-maximisation, and the mixture.
@@ -465,18 +474,43 @@ def initial_shares(y, has, levels, n_classes, random_state):
     return 0.9 * (labels[:, None] == np.arange(n_classes)) + 0.1 / n_classes
 
 
-def expected(share, y, patterns, conditionals):
-    """Return the filled rows of each class, and the weighted covariance of what was filled in."""
-    n_classes, d = share.shape[1], y.shape[1]
-    filled = np.empty((n_classes, *y.shape))
-    spread = np.zeros((n_classes, d, d))
-    for (rows, own, others), (mean, covariance) in zip(patterns.groups, conditionals, strict=True):
-        filled[:, rows[:, None], own] = y[np.ix_(rows, own)]
-        if len(others):
-            filled[:, rows[:, None], others] = mean
-            weight = share[rows].sum(axis=0)[:, None, None]
-            spread[:, others[:, None], others] += weight * covariance
-    return filled, spread
+def completed_normals(means, covariances, y, has):
+    """Return the log-density of known numbers in each class, and what they say of the others.
+
+    Parameters
+    ----------
+    means : ndarray of shape (n_classes, d)
+    covariances : ndarray of shape (n_classes, d, d)
+    y : ndarray of shape (m, n, d)
+        Rows of each pattern.
+    has : ndarray of bool, of shape (m, d)
+        Patterns: which numbers are known.
+
+    Returns
+    -------
+    log_prob : ndarray of shape (m, n, n_classes)
+    filled : ndarray of shape (n_classes, m, n, d)
+        The rows, with conditional means of unknown numbers.
+    covariance : ndarray of shape (m, n_classes, d, d) or None
+        Conditional covariance of unknown numbers, 0 of others; None if there are none.
+    """
+    S, mean = torch.from_numpy(covariances), torch.from_numpy(means)[:, :, None]
+    known = torch.from_numpy(has).double()[:, None]
+    unknown = 1 - known
+    # Rows and columns of unknown numbers are those of the identity.
+    among_known = known[..., None] * S * known[..., None, :] + torch.diag_embed(unknown)
+    factor = torch.linalg.cholesky(among_known)
+    row = torch.from_numpy(np.where(has[:, None], y, 0.0)).mT[:, None]
+    unit = torch.linalg.solve_triangular(factor, known[..., None] * (row - mean), upper=False)
+    log_prob = -0.5 * unit.square().sum(2) - factor.diagonal(dim1=2, dim2=3).log().sum(2)[..., None]
+    log_prob = log_prob - LOG_SQRT_2PI * known.sum(2)[..., None]
+    if has.all():
+        return log_prob.mT.numpy(), np.broadcast_to(y, (len(means), *y.shape)), None
+    cross = known[..., None] * S * unknown[..., None, :]
+    cross = torch.linalg.solve_triangular(factor, cross, upper=False)
+    filled = torch.where(known[..., None] > 0, row, mean + cross.mT @ unit)
+    covariance = unknown[..., None] * S * unknown[..., None, :] - cross.mT @ cross
+    return log_prob.mT.numpy(), filled.permute(1, 0, 3, 2).numpy(), covariance.numpy()
 
 
 def complete_rows(y, has):
