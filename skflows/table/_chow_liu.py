@@ -17,6 +17,8 @@ from scipy.sparse.csgraph import (
 from scipy.special import gammaln, logsumexp, ndtri, softmax
 from torch import nn
 
+from ._parts import first_features
+
 N_BINS = 6  # of a number, equally likely under a standard normal
 STRENGTHS = 4.0 ** np.arange(-1, 8)  # rows that independence may count for
 LEAST_EVIDENCE = 3.0  # nats in favour of dependence, for a pair to be joined
@@ -45,7 +47,7 @@ class Categories(nn.Module):
         super().__init__()
         self.numbers = [j for j, part in enumerate(parts) if part.has_number]
         self.sizes = category_sizes(parts)
-        first = np.concatenate([[0], np.cumsum([part.n_features for part in parts])])
+        first = first_features(parts)
         self.scores = [int(first[j]) for j in self.numbers]
         is_level, category = np.zeros((2, first[-1], len(parts)))
         for j, part in enumerate(parts):
@@ -188,20 +190,8 @@ class ChowLiuForest(nn.Module):
     def log_probs(self, features, given, trees):
         """Return log-probabilities of the categories of unknown variables, up to constants.
 
+        They are those of the variables of some of the trees, as a dict of ``(n, n_categories)``.
         Messages go from the leaves of each tree to its root, and back.
-
-        Parameters
-        ----------
-        features : Tensor of shape (n, n_features)
-            Inputs of a network.
-        given : Tensor of bool, of shape (n, n_parts)
-            Which variables are known.
-        trees : list of list of int
-            Those of the variables that are asked for.
-
-        Returns
-        -------
-        log_prob : dict of int to Tensor of shape (n, n_categories)
         """
         category, has_category = self.categories(features)
         is_given = given & has_category

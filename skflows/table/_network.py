@@ -19,6 +19,7 @@ from ..nn.activations import squash
 from ..nn.random_draws import uniform_draws
 from ..nn.residual_mlp import ResidualMLP
 from ._normal_cells import log_normal_mass
+from ._parts import first_features
 from ._view import Normals, Predictive
 
 LOG_SCALE_BOUND = 5.0
@@ -54,7 +55,7 @@ class Layout:
         self.n_logits = self.first[-1]
         self.size = 3 * n_components + has_normal  # of the outputs for a number
         self.n_outputs = self.n_logits + self.size * len(self.numbers)
-        first = np.concatenate([[0], np.cumsum([part.n_features for part in parts])])
+        first = first_features(parts)
         self.scores = [int(first[j]) for j in self.numbers]  # inputs that are scores of numbers
         # Inputs that say whether a variable with atoms has a number.
         self.flags = [int(first[j + 1]) - self.n_levels[j] for j in self.numbers]
@@ -463,7 +464,7 @@ class NetworkMember:
         )
         n_missing = missing.sum(axis=1)
         features = TableView(schema, rows).features
-        first = np.concatenate([[0], np.cumsum([part.n_features for part in schema.parts])])
+        first = first_features(schema.parts)
         for step in range(n_missing.max(initial=0)):
             for j in range(n_parts):
                 own = np.flatnonzero((step < n_missing) & (order[:, step] == j))

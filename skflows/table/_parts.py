@@ -199,6 +199,11 @@ class CircularMap:
         return np.interp(y, self.scores, self.angles)
 
 
+def first_features(parts):
+    """Return the place of each variable's first input of a network, and their number."""
+    return np.concatenate([[0], np.cumsum([part.n_features for part in parts])])
+
+
 def counted(values, weight):
     """Return the distinct values, and the sum of the weights of each."""
     distinct, inverse = np.unique(values, return_inverse=True)
