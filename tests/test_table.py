@@ -120,7 +120,10 @@ def test_kinds_are_recognised(values, kind):
 def test_decisions_are_told(density, table):
     told = density.columns_.set_index("column")
     assert told.index.tolist() == table.columns.tolist()
-    assert told.loc["hour", ["kind", "reason"]].tolist() == ["circular", "given in columns"]
+    assert told.loc["hour", ["kind", "reason"]].tolist() == [
+        "circular",
+        "given in columns: ('circular', 24)",
+    ]
     assert told.loc["age", "missing"] == table["age"].isna().sum()
 
 
@@ -424,6 +427,11 @@ def test_logits_over_a_long_range():
     assert np.allclose(scores, (exact - exact.mean()) / exact.std(), atol=0.01)
 
 
+def test_stated_bounds_are_shown(density_with_bounds):
+    shown = density_with_bounds.columns_.set_index("column")
+    assert shown.loc["age", "reason"] == "given in columns: ('count', 18, 90)"
+
+
 def test_bounds_of_zero_have_no_sign():
     """0.3 - 3 * 0.1 is -5.6e-17."""
     (part,) = schema_of((np.arange(3, 12) / 10).repeat(9)).parts
@@ -435,6 +443,48 @@ def test_the_outermost_of_whole_numbers_get_their_share(density_with_bounds):
     part = density_with_bounds._schema.columns[0].value_parts[0]
     (below, above), _ = part.maps["linear"].forward(np.array([18.5, 89.5]))
     assert ndtr(below) + ndtr(-above) == pytest.approx(2 / 73, rel=0.35)
+
+
+def test_samples_are_multiples_of_the_unit_of_the_table():
+    """Whole minutes, prices in steps of 0.05; an hour that rounds up to midnight is 0."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "at": pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 5e5, 200), "min"),
+            "price": np.round(0.05 * rng.integers(100, 10**6, 200), 2),
+            "hour": np.round(rng.normal(0, 3, 200) % 24, 2) % 24,
+        }
+    )
+    density = quick(columns=COLUMNS, max_iter=1).fit(table)
+    assert density.columns_["modelled as"].tolist() == [
+        "week and weekday and time",
+        *["number"] * 2,
+    ]
+    drawn = density.sample(500, random_state=0)
+    assert drawn["at"].nunique() > 400 and (drawn["at"].dt.second == 0).all()
+    assert ((20 * drawn["price"]).round(6) % 1 == 0).all()
+    assert (drawn["hour"].round(2) == drawn["hour"]).all() and drawn["hour"].max() < 24
+
+
+def test_dates_are_given_in_any_form():
+    rng = np.random.default_rng(0)
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 300, 100), "D")
+    density = quick(max_iter=1).fit(pd.DataFrame({"day": days, "x": rng.normal(size=100)}))
+    forms = ["2024-05-01", np.datetime64("2024-05-01"), days[0].replace(month=5, day=1)]
+    forms += [forms[-1].date(), forms[-1].to_pydatetime()]
+    scores = [density.condition({"day": day}).score_samples({"x": 0.3}) for day in forms]
+    assert np.ptp(scores) == 0
+    some = pd.DataFrame({"day": [*days[:4].strftime("%Y-%m-%d"), None], "x": 0.3})
+    as_dates = some.assign(day=pd.to_datetime(some["day"]))
+    assert (density.score_samples(some) == density.score_samples(as_dates)).all()
+    assert density.sample(2, given={"day": np.datetime64("NaT")}).notna().all(axis=None)
+    for value, message in [
+        ("May", "'day' held dates in fit; now it holds texts, .*'May'"),
+        ("2024-05-01T00:00Z", "has a time zone"),
+        (3.0, "'day' held dates in fit; now it does not"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            density.condition({"day": value})
 
 
 def test_dates_of_one_week():
@@ -851,14 +901,14 @@ def test_modelled_gaps_sum_to_one():
             ),
             "less than a week apart",
         ),
-        (lambda t: quick(columns={"since": ("datetime", "May")}).fit(t), "bounds are texts, such"),
+        (lambda t: quick(columns={"since": ("datetime", "May")}).fit(t), "'May'.*bounds are texts"),
         (
             lambda t: quick(columns={"since": ("datetime", t["since"].min())}).fit(t),
-            r"with \[Timestamp.*\]; bounds are texts, such as '2024-12-31' or",
+            r"with \[Timestamp.*\] .*; bounds are texts .*, such as '2024-12-31' or",
         ),
         (
             lambda t: quick(columns={"since": ("datetime", None, "2024-01-03T00:00+09:00")}).fit(t),
-            r"\[None, '2024-01-03T00:00\+09:00'\], which has a time zone; .* leave the offset out",
+            r"'2024-01-03T00:00\+09:00' has a time zone\); .* in the local time of the column",
         ),
         (
             lambda t: quick(columns={"since": ("datetime", "2020-01-01", None, None)}).fit(t),
@@ -891,7 +941,7 @@ def test_errors_of_fit(table, make, message):
         (lambda d, t: d.condition(t[:1]), "nothing is left"),
         (lambda d, t: d.condition({"visits": 2.5}), "steps of 1 between 0 and inf"),
         (lambda d, t: d.sample(given={"rain": -1.0}), "-1 in column 'rain'"),
-        (lambda d, t: d.score_samples(t.assign(since="2024-01-01")), "to_datetime"),
+        (lambda d, t: d.score_samples(t.assign(since="May 2024")), "to_datetime"),
         (lambda d, t: d.predict_proba("size", t), "quantile"),
         (lambda d, t: d.quantile("sex", t), "predict_proba"),
         (lambda d, t: d.quantile("since", t), r"use sample\(given=...\) .* impute"),

@@ -113,6 +113,12 @@ def decimals_of(values):
     return None if found is None else found[1]
 
 
+def rounding_of(values):
+    """Return what a `Number` rounds its samples to: multiples of a unit, such as whole minutes."""
+    found = lattice_of(np.union1d(values, 0.0))
+    return {} if found is None else {"unit": found[0], "decimals": found[1]}
+
+
 def atoms_of(values):
     """Return values that occur so often that they have a positive probability."""
     distinct, counts = np.unique(values, return_counts=True)
@@ -153,15 +159,14 @@ def _check_inside(
 
 def continuous(column, setting):
     values = _numbers(column, setting, "continuous")
-    return [Number(values, setting, decimals=decimals_of(values))]
+    return [Number(values, setting, **rounding_of(values))]
 
 
 def bounded(column, setting, low=None, high=None):
     values = _numbers(column, setting, "bounded")
     low, high = _ends(low, high)
     _check_inside(values, low, high, setting)
-    decimals = decimals_of(values)
-    return [Number(values, setting, low=low, high=high, decimals=decimals)]
+    return [Number(values, setting, low=low, high=high, **rounding_of(values))]
 
 
 def with_atoms(column, setting, atoms, low=None, high=None):
@@ -169,16 +174,7 @@ def with_atoms(column, setting, atoms, low=None, high=None):
     low, high = _ends(low, high)
     rest = values[~np.isin(values, atoms)]
     _check_inside(rest, low, high, setting)
-    return [
-        Number(
-            values,
-            setting,
-            low=low,
-            high=high,
-            atoms=atoms,
-            decimals=decimals_of(values),
-        )
-    ]
+    return [Number(values, setting, low=low, high=high, atoms=atoms, **rounding_of(values))]
 
 
 def on_lattice(column, setting, kind, low=None, high=None):
@@ -299,14 +295,8 @@ def angle(values, setting, period):
         high = step * (np.ceil(np.round(period / step, 6)) - 1)  # the last below a whole turn
         return _numeric_levels(values, setting, step, 0.0, high, decimals, period)
     cut = emptiest_angle(values, period)
-    return Number(
-        values,
-        setting,
-        low=cut,
-        high=cut + period,
-        period=period,
-        decimals=decimals_of(values),
-    )
+    ends = {"low": cut, "high": cut + period}
+    return Number(values, setting, period=period, **ends, **rounding_of(values))
 
 
 def datetime(column, setting, low=None, high=None):
@@ -465,7 +455,9 @@ class ColumnModel:
         """Return the levels and numbers of each variable, and which are known."""
         values, known = column.values, column.known
         if self.kind == "datetime":
-            if column.role != "datetime" and known.any():
+            if column.role == "text":
+                values = self._moments_of(values, known)
+            elif column.role != "datetime" and known.any():
                 raise ValueError(
                     f"column {self.name!r} held dates in fit; now it does not: convert it by "
                     "pandas.to_datetime."
@@ -501,6 +493,18 @@ class ColumnModel:
                     "handle_unknown='rare' before fit."
                 )
             found.append((code, x, known))
+        return found
+
+    def _moments_of(self, texts, known):
+        found = np.zeros(len(texts))
+        try:
+            found[known] = moments_of(texts[known])
+        except ValueError as error:
+            raise ValueError(
+                f"column {self.name!r} held dates in fit; now it holds texts, of which one is no "
+                f"date in ISO 8601 without a time zone ({error}): convert it by "
+                "pandas.to_datetime."
+            ) from None
         return found
 
     def decode(self, code, x, known, random_state=None):
@@ -540,31 +544,36 @@ class ColumnModel:
         how = f"{first.n_levels} levels" if not first.has_number else "number"
         if self.kind == "datetime":
             how = " and ".join(["week", "weekday", "time"][: len(self.value_parts)])
+        reason = self.reason
+        if reason == GIVEN and self.arguments:
+            reason += f": {(self.kind, *self.arguments)}"
         return {
             "column": self.name,
             "kind": self.kind,
             "modelled as": how,
             "unit": unit,
             "missing": self.n_missing,
-            "reason": self.reason,
+            "reason": reason,
         }
 
 
+def moments_of(texts):
+    """Return dates, texts in ISO 8601 without a time zone, in seconds."""
+    dates = [dt.datetime.fromisoformat(text) for text in texts]
+    if zoned := [text for text, date in zip(texts, dates, strict=True) if date.tzinfo]:
+        raise ValueError(f"{zoned[0]!r} has a time zone")
+    return seconds_of(dates)
+
+
 def _moments(name, bounds):
-    """Return bounds of dates, texts in ISO 8601, in seconds."""
+    """Return bounds of dates in seconds, None where one is left out."""
     try:
-        dates = [None if bound is None else dt.datetime.fromisoformat(bound) for bound in bounds]
-    except (TypeError, ValueError):
+        return [None if bound is None else moments_of([bound])[0] for bound in bounds]
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            f"columns gives {name!r} the kind 'datetime' with {bounds}; bounds are texts, such as "
-            "'2024-12-31' or '2024-12-31T18:30'."
+            f"columns gives {name!r} the kind 'datetime' with {bounds} ({error}); bounds are texts "
+            "in the local time of the column, such as '2024-12-31' or '2024-12-31T18:30'."
         ) from None
-    if any(date is not None and date.tzinfo is not None for date in dates):
-        raise ValueError(
-            f"columns gives {name!r} the kind 'datetime' with {bounds}, which has a time zone; "
-            "bounds are in the local time of the column: leave the offset out."
-        )
-    return [None if date is None else seconds_of([date])[0] for date in dates]
 
 
 class Schema:

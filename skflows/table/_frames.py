@@ -95,6 +95,8 @@ def rows_of(X):
 
 
 def _one_object(value):
+    if isinstance(value, np.datetime64):
+        return np.array([value])
     array = np.empty(1, dtype=object)
     array[0] = value
     return array
@@ -161,6 +163,8 @@ def _array_column(values, name):
     if values.dtype.kind == "b":
         known = np.ones(len(values), dtype=bool)
         return Column(values.astype(object), known, "bool", "")
+    if values.dtype.kind == "M":
+        values = values.astype("datetime64[us]")  # of which objects are dates
     values = values.astype(object)
     return _object_column(values, ~np.array([is_missing(v) for v in values], dtype=bool), name, "")
 

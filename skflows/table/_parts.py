@@ -269,6 +269,8 @@ class Number:
         The values are angles: ``low`` and ``low + period`` are the same.
     decimals : int, optional
         Decimals of samples.
+    unit : float, optional
+        Samples of a density are rounded to multiples of it.
     setting : ColumnSetting
         The weights of the values, and a random state for the noise on lattices from which maps are
         set.
@@ -287,9 +289,10 @@ class Number:
         atoms=(),
         period=None,
         decimals=None,
+        unit=None,
     ):
         self.step, self.low, self.high, self.period = step, low, high, period
-        self.decimals = decimals
+        self.decimals, self.unit = decimals, unit
         self.atoms = np.asarray(atoms, dtype=np.float64)
         self.n_levels = 1 + len(self.atoms) if len(self.atoms) else 0
         x = self._wrapped(x)
@@ -399,15 +402,18 @@ class Number:
             if self.decimals is not None:
                 x = np.round(x, self.decimals)
             return x if self.period is None else self._wrapped(x)
-        if self.decimals is not None:
-            rounded = np.round(x, self.decimals)
-            inside = (rounded > self.low) & (rounded < self.high)
-            x = np.where(inside, rounded, x)
+        if self.unit is not None:
+            rounded = np.round(self.unit * np.rint(x / self.unit), self.decimals)
+            inside = (rounded > self.low) & (rounded < self.high) | (self.period is not None)
+            x = self._wrapped(np.where(inside, rounded, x))
         return x
 
     def value(self, code, x):
         """Return the values that rows stand for."""
-        return np.mod(x, self.period) if self.period is not None else x
+        if self.period is None:
+            return x
+        x = np.mod(x, self.period)
+        return x if self.decimals is None else np.round(x, self.decimals)  # of rounding errors
 
     def features(self, code, x, middle, known):
         """Return the inputs of a network."""
