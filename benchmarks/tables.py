@@ -64,12 +64,12 @@ def load(data, name, seed, max_rows):
 FITTED = {}  # several parts ask for the same fit
 
 
-def fitted(train, seed, missing="ignore"):
-    """Return a density at its defaults, and the processor seconds that it took."""
-    key = pd.util.hash_pandas_object(train).sum(), seed, missing
+def fitted(train, seed, **settings):
+    """Return a density at its defaults but for some, and the processor seconds that it took."""
+    key = pd.util.hash_pandas_object(train).sum(), seed, *settings.items()
     if key not in FITTED:
         started = time.process_time()
-        density = TableDensity(handle_unknown="rare", missing=missing, random_state=seed)
+        density = TableDensity(handle_unknown="rare", random_state=seed, **settings)
         FITTED[key] = density.fit(train), time.process_time() - started
     return FITTED[key]
 
@@ -756,7 +756,7 @@ DETECTORS = {
 def run_outliers(args, seed):
     for name in args.sets:
         train, test = load(args.data, name, seed, args.max_rows)
-        for kind, missing in (("swaps", "ignore"), ("gaps", "model")):
+        for kind, settings in (("swaps", {}), ("gaps", {"missing": "model"})):
             rng = np.random.default_rng(seed)
             odd = rng.permutation(len(test))[: len(test) // 10]
             rows = planted(test, odd, kind, rng)
@@ -768,7 +768,7 @@ def run_outliers(args, seed):
                 if is_done(args, key):
                     continue
                 if method in ours:
-                    density = FrozenEstimator(fitted(train, seed, missing)[0])
+                    density = FrozenEstimator(fitted(train, seed, **settings)[0])
                     statistic = "dependence" if method == "dependence" else "log_density"
                     detector = DensityOutlierDetector(density, statistic=statistic)
                     scores = detector.fit(train[:100]).score_samples(rows)
@@ -838,8 +838,16 @@ def diffusion_rows(train, n, seed):
     return drawn
 
 
+def own_rows(**settings):
+    def rows(train, n, seed):
+        return fitted(train, seed, **settings)[0].sample(n, random_state=seed)
+
+    return rows
+
+
 SAMPLERS = {
-    "TableDensity": lambda train, n, seed: fitted(train, seed)[0].sample(n, random_state=seed),
+    "TableDensity": own_rows(),
+    "TableDensity(time_limit=8)": own_rows(time_limit=8),
     "independent columns": lambda train, n, seed: pd.DataFrame(
         {
             name: train[name].sample(n, replace=True, random_state=seed + i).to_numpy()
