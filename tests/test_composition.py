@@ -20,7 +20,7 @@ from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skflows import StackedDensity
+from skflows import StackedDensity, TableDensity
 from skflows.model_selection import FlowGridSearchCV
 
 X = banana(90)
@@ -146,6 +146,17 @@ def test_stacked_density_in_processes(workers):
     )
     np.testing.assert_array_equal(alone.score_samples(X), shared.score_samples(X))
     np.testing.assert_array_equal(alone.weights_, shared.weights_)
+
+
+def test_table_density_in_processes(workers):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(X, columns=["x0", "x1"])
+    table["side"] = np.where(table["x0"] > 0, "right", None)
+    alone, shared = (
+        TableDensity(cv=2, max_iter=2, n_jobs=n, random_state=0).fit(table) for n in (1, 2)
+    )
+    assert alone.component_names_ == shared.component_names_
+    np.testing.assert_allclose(alone.score_samples(table), shared.score_samples(table), rtol=1e-6)
 
 
 def through_a_file(estimator, path):

@@ -53,6 +53,24 @@ def mixture_weights(scores, weight=None):
     return shares / shares.sum()
 
 
+def start_workers(n_jobs, time_limit, return_as="generator"):
+    """Return a `joblib.Parallel` that yields results, and how many processes it has.
+
+    With a time limit, these have started; a short one leaves a single process.
+    """
+    if time_limit is not None and time_limit < SHORT_LIMIT:
+        n_jobs = 1
+    # Without batches of tasks, which would queue several flows in one process.
+    try:
+        parallel = Parallel(n_jobs, return_as=return_as, batch_size=1)
+    except ValueError:  # Ray returns all results at the end
+        parallel = Parallel(n_jobs, batch_size=1)
+    n_workers = effective_n_jobs(n_jobs)
+    if time_limit is not None and n_workers > 1:
+        list(parallel(delayed(warm_up)() for _ in range(n_workers)))
+    return parallel, n_workers
+
+
 def weighted_members(estimators, weights):
     """Return pairs of a fitted member and its weight, over all components that have members."""
     return [
@@ -166,15 +184,7 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
 
     def _fit_components(self, components, X, weight, splits, time_limit, started, quiet):
         """Yield the outcome of each component, fitted in ``n_jobs`` processes."""
-        n_jobs = 1 if time_limit is not None and time_limit < SHORT_LIMIT else self.n_jobs
-        # Without batches of tasks, which would queue several flows in one process.
-        try:
-            parallel = Parallel(n_jobs, return_as="generator", batch_size=1)
-        except ValueError:  # Ray returns all results at the end
-            parallel = Parallel(n_jobs, batch_size=1)
-        n_workers = effective_n_jobs(n_jobs)
-        if time_limit is not None and n_workers > 1:
-            list(parallel(delayed(warm_up)() for _ in range(n_workers)))
+        parallel, n_workers = start_workers(self.n_jobs, time_limit)
         groups = group_components(components, *X.shape, n_workers)
         tasks = (
             delayed(in_folder(fit_group))(group, X, weight, splits, budget, quiet)

@@ -1,11 +1,14 @@
 """The components of a table's density: what is fitted, and how held-out rows weight it."""
 
+from contextlib import closing
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from joblib import delayed
 
-from ..callbacks._checkpoint import training_file
+from ..callbacks._checkpoint import in_folder, training_file
+from ..ensemble._mixture import start_workers
 from ._frames import read_frame
 from ._parts import Rows
 from ._view import MemberOfFold, TableView
@@ -273,30 +276,109 @@ def views_of(split, schema, rows, weight, seed):
     return [TableView(own, rows.take(some), weight[some]) for some in split]
 
 
-def fit_components(found, schema, rows, weight, splits, seed, time_limit, clock, started):
+class FoldOutcome(NamedTuple):
+    """A component that was fitted to the rows of a fold, the last one maybe also to all rows."""
+
+    member: object
+    scores: np.ndarray  # of the held-out rows
+    of_all: object  # the member of all rows, or None
+    seconds: float
+
+    @property
+    def interrupted(self):
+        return getattr(self.member, "interrupted", False)
+
+
+class Limit(NamedTuple):
+    """What a time limit says of a fit to a fold."""
+
+    seconds: float  # of the whole fit
+    started: float
+    is_needed: bool  # whether it is fitted even if it is late
+    rounds: int = 1  # in which the networks from this one on are trained
+
+
+def fit_fold(key, component, train, held_out, whole, seed, limit):
+    """Return a key, and the `FoldOutcome` of a component, or None without time for it.
+
+    Parameters
+    ----------
+    key : object
+        What tells this fit from others.
+    component : TableComponent
+        The component.
+    train, held_out : TableView
+        The rows of the fold.
+    whole : TableView or None
+        All rows, if the component is to be fitted to them too.
+    seed : int
+        Seed of the fit.
+    limit : Limit or None
+        The time limit.
+    """
+    from ..training.data_parallel import current_group
+
+    clock = current_group().clock
+    begun, seconds = clock(), None
+    if limit is not None:
+        passed = begun - limit.started
+        if passed > TIME_FOR_CLASSES * limit.seconds and not limit.is_needed:
+            return key, None
+        seconds = max(MIN_SECONDS, (TIME_FOR_ALL * limit.seconds - passed) / limit.rounds)
+    member = component.fit(train, held_out, seed, seconds)
+    scores = member.log_prob(held_out)
+    of_all = None if whole is None else component.fit(whole, None, seed, None)
+    return key, FoldOutcome(member, scores, of_all, clock() - begun)
+
+
+def fit_components(found, schema, rows, weight, splits, seed, time_limit, started, n_jobs):
     """Yield the `TableOutcome` of each component on the splits, or None without time for it."""
     views = [views_of(split, schema, rows, weight, seed) for split in splits]
-    n_networks = sum(component.is_trained for component in found)
+    whole = TableView(schema, rows, weight)
+    parallel, n_workers = start_workers(n_jobs, time_limit, "generator_unordered")
+    n_networks = len(views) * sum(component.is_trained for component in found)
+    tasks = []
     for component in found:
-        begun = clock()
-        is_late = time_limit is not None and begun - started > TIME_FOR_CLASSES * time_limit
-        if is_late and not component.is_trained and component is not found[0]:
-            yield None
-            continue
-        members, scores = [], []
+        # The held-out rows count too. Members of several folds make up for one another.
+        refits = component.is_refitted or (len(views) == 1 and not component.is_trained)
         for i, (train, held_out) in enumerate(views):
             limit = None
             if time_limit is not None:
-                left = time_limit * TIME_FOR_ALL - (clock() - started)
-                limit = max(MIN_SECONDS, left / (len(views) * n_networks - i))
-            member = component.fit(train, held_out, seed + i, limit)
-            members.append(MemberOfFold(member, train.schema))
-            scores.append(member.log_prob(held_out))
-            interrupted = getattr(member, "interrupted", False)
-            if interrupted and i < len(views) - 1:
-                raise KeyboardInterrupt  # without its other folds it is not whole
-        n_networks -= component.is_trained
-        if component.is_refitted or (len(views) == 1 and not component.is_trained):
-            # The held-out rows count too. Members of several folds make up for one another.
-            members = [component.fit(TableView(schema, rows, weight), None, seed, None)]
-        yield TableOutcome(members, np.concatenate(scores), clock() - begun, interrupted)
+                is_needed = component.is_trained or component is found[0]
+                limit = Limit(time_limit, started, is_needed)
+            if component.is_trained:
+                limit = limit and limit._replace(rounds=-(-n_networks // n_workers))
+                n_networks -= 1
+            own = whole if refits and i == len(views) - 1 else None
+            tasks.append(((component.name, i), component, train, held_out, own, seed + i, limit))
+    if n_workers > 1 and time_limit is None:  # networks take longest, and would use a limit up
+        tasks.sort(key=lambda task: not task[1].is_trained)
+
+    def outcomes():
+        yield from parallel(delayed(in_folder(fit_fold))(*task) for task in tasks)
+
+    done = {}
+    with closing(outcomes()) as fitted:
+        for component in found:
+            keys = [(component.name, i) for i in range(len(views))]
+            while not done.keys() >= set(keys):
+                done.update([next(fitted)])
+            yield joined_outcome([done.pop(key) for key in keys], views)
+
+
+def joined_outcome(outcomes, views):
+    """Return the `TableOutcome` of a component from those of its folds, or None if one lacks."""
+    if None in outcomes:
+        return None
+    if any(outcome.interrupted for outcome in outcomes[:-1]):
+        raise KeyboardInterrupt  # without its other folds it is not whole
+    members = [
+        MemberOfFold(outcome.member, train.schema)
+        for outcome, (train, _) in zip(outcomes, views, strict=True)
+    ]
+    last = outcomes[-1]
+    if last.of_all is not None:
+        members = [last.of_all]
+    scores = np.concatenate([outcome.scores for outcome in outcomes])
+    seconds = sum(outcome.seconds for outcome in outcomes)
+    return TableOutcome(members, scores, seconds, last.interrupted)

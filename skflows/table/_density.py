@@ -107,6 +107,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     {held_out_contamination}
 
+    n_jobs : int, default=None
+        Number of folds and components to fit in parallel. None is 1, -1 all processors. Under a
+        time limit of less than 10 seconds it is 1, because processes take time to start.
+
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and all members.
 
@@ -179,6 +183,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         "n_orders": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "cv": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left")],
+        "n_jobs": [Integral, None],
         **{
             name: BaseFlowDensity._parameter_constraints[name]
             for name in ("time_limit", "contamination", "random_state", "verbose")
@@ -196,6 +201,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         time_limit=None,
         cv="auto",
         contamination="auto",
+        n_jobs=None,
         random_state=None,
         verbose=0,
     ):
@@ -207,6 +213,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         self.time_limit = time_limit
         self.cv = cv
         self.contamination = contamination
+        self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
 
@@ -287,8 +294,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         if max_iter == "auto":
             max_iter = automatic_epochs(n, len(splits))
         found = components(self._schema, n, {"max_iter": max_iter, "n_orders": self.n_orders})
+        n_jobs = self.n_jobs if group.size == 1 else 1
         outcomes = fit_components(
-            found, self._schema, rows, weight, splits, seed, self.time_limit, group.clock, started
+            found, self._schema, rows, weight, splits, seed, self.time_limit, started, n_jobs
         )
         context = self._init_callback_context(max_subtasks=len(found))
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
@@ -317,6 +325,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             if not done or group.size > 1:  # the others may be at another component
                 raise
             self._interrupted = True
+        outcomes.close()
         if self._interrupted:
             warn_user(
                 f"The fit was interrupted after {len(done)} of {len(found)} components; the "
