@@ -294,16 +294,26 @@ def test_ctrl_c_ends_a_fit_that_continues_later(tmp_path):
     np.testing.assert_array_equal(flow.score_samples(X), nsf(max_iter=5).fit(X).score_samples(X))
 
 
-def test_trainings_in_threads_have_files(tmp_path, crash_after):
+def stack_in_threads():
+    members = [(str(k), small("maf", hidden_layer_sizes=(k,))) for k in range(4, 10)]
+    return StackedDensity(members, cv=2, n_jobs=2, random_state=0)
+
+
+def search_in_threads():
+    grid = {"hidden_layer_sizes": [(k,) for k in range(4, 10)]}
+    return FlowGridSearchCV(small("maf"), grid, cv=2, n_jobs=2)
+
+
+@pytest.mark.parametrize(("make", "n_files"), [(stack_in_threads, 6), (search_in_threads, 7)])
+def test_trainings_in_threads_have_files(make, n_files, tmp_path, crash_after):
+    """More of them than joblib asks for at once, of shapes that do not train together."""
+
     def fit():
-        members = [("a", nsf()), ("b", small("maf"))]
-        density = StackedDensity(members, cv=2, n_jobs=2, random_state=0)
-        density.set_callbacks(Checkpoint(tmp_path, every=0))
         with parallel_config("threading"):
-            return density.fit(X).score_samples(X)
+            return make().set_callbacks(Checkpoint(tmp_path, every=0)).fit(X).score_samples(X)
 
     first = fit()
-    assert len(list(tmp_path.glob("*.checkpoint"))) == 2
+    assert len(list(tmp_path.glob("*.checkpoint"))) == n_files
     crash_after(1)  # but nothing is left to train
     np.testing.assert_array_equal(fit(), first)
 

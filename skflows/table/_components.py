@@ -1,5 +1,6 @@
 """The components of a table's density: what is fitted, and how held-out rows weight it."""
 
+import math
 from contextlib import closing
 from functools import partial
 from typing import NamedTuple
@@ -295,7 +296,7 @@ class Limit(NamedTuple):
     seconds: float  # of the whole fit
     started: float
     is_needed: bool  # whether it is fitted even if it is late
-    rounds: int = 1  # in which the networks from this one on are trained
+    rounds: int  # of trainings, one after the other, that share the time that is left
 
 
 def fit_fold(key, component, train, held_out, whole, seed, limit):
@@ -345,17 +346,18 @@ def fit_components(found, schema, rows, weight, splits, seed, time_limit, starte
             limit = None
             if time_limit is not None:
                 is_needed = component.is_trained or component is found[0]
-                limit = Limit(time_limit, started, is_needed)
-            if component.is_trained:
-                limit = limit and limit._replace(rounds=-(-n_networks // n_workers))
-                n_networks -= 1
+                rounds = math.ceil(n_networks / n_workers)
+                limit = Limit(time_limit, started, is_needed, rounds)
+            n_networks -= component.is_trained
             own = whole if refits and i == len(views) - 1 else None
             tasks.append(((component.name, i), component, train, held_out, own, seed + i, limit))
     if n_workers > 1 and time_limit is None:  # networks take longest, and would use a limit up
         tasks.sort(key=lambda task: not task[1].is_trained)
 
+    fit = delayed(in_folder(fit_fold))  # now: joblib asks for tasks in threads of its own
+
     def outcomes():
-        yield from parallel(delayed(in_folder(fit_fold))(*task) for task in tasks)
+        yield from parallel(fit(*task) for task in tasks)
 
     done = {}
     with closing(outcomes()) as fitted:
