@@ -304,7 +304,13 @@ def search_in_threads():
     return FlowGridSearchCV(small("maf"), grid, cv=2, n_jobs=2)
 
 
-@pytest.mark.parametrize(("make", "n_files"), [(stack_in_threads, 6), (search_in_threads, 7)])
+def table_in_threads():
+    return TableDensity(cv=3, max_iter=2, n_jobs=2, random_state=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "n_files"), [(stack_in_threads, 6), (search_in_threads, 7), (table_in_threads, 6)]
+)
 def test_trainings_in_threads_have_files(make, n_files, tmp_path, crash_after):
     """More of them than joblib asks for at once, of shapes that do not train together."""
 

@@ -464,6 +464,23 @@ def test_samples_are_multiples_of_the_unit_of_the_table():
     assert drawn["at"].nunique() > 400 and (drawn["at"].dt.second == 0).all()
     assert ((20 * drawn["price"]).round(6) % 1 == 0).all()
     assert (drawn["hour"].round(2) == drawn["hour"]).all() and drawn["hour"].max() < 24
+    given = {"at": pd.Timestamp("2024-01-05T23:59:59.7"), "hour": 23.9999}
+    drawn = density.sample(2, random_state=0, given=given)
+    assert (drawn[["at", "hour"]] == pd.Series(given)).all(axis=None)
+
+
+def test_samples_keep_their_unit_at_bounds():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "price": np.round(0.05 * (1 + rng.exponential(20, 200).astype(int)), 2),
+            "angle": 7.0 * rng.integers(0, 52, 200),  # 364 would be 4
+        }
+    )
+    kinds = {"price": ("bounded", 0), "angle": ("circular", 360)}
+    drawn = quick(columns=kinds, max_iter=1).fit(table).sample(2000, random_state=0)
+    assert drawn["price"].min() == 0.05 and ((20 * drawn["price"]).round(6) % 1 == 0).all()
+    assert (drawn["angle"] % 1 == 0).all() and drawn["angle"].between(0, 359).all()
 
 
 def test_dates_are_given_in_any_form():
@@ -476,7 +493,10 @@ def test_dates_are_given_in_any_form():
     assert np.ptp(scores) == 0
     some = pd.DataFrame({"day": [*days[:4].strftime("%Y-%m-%d"), None], "x": 0.3})
     as_dates = some.assign(day=pd.to_datetime(some["day"]))
-    assert (density.score_samples(some) == density.score_samples(as_dates)).all()
+    as_categories = some.assign(day=some["day"].astype("category"))
+    expected = density.score_samples(as_dates)
+    for form in (some, as_categories, pl.DataFrame(some)):
+        np.testing.assert_array_equal(density.score_samples(form), expected)
     assert density.sample(2, given={"day": np.datetime64("NaT")}).notna().all(axis=None)
     for value, message in [
         ("May", "'day' held dates in fit; now it holds texts, .*'May'"),
@@ -1057,6 +1077,12 @@ def test_a_row_of_weight_3_counts_as_three(monkeypatch):
     assert abs(ours - theirs) < 0.08 < 0.15 < abs(plain - theirs)
 
 
+def test_components_are_pickled(density):
+    """For processes of multiprocessing, which do not take local functions."""
+    found = _components.components(density._schema, N, {"max_iter": 1, "n_orders": 1})
+    assert [c.name for c in pickle.loads(pickle.dumps(found))] == density.component_names_
+
+
 def test_an_interrupt_keeps_what_is_fitted(monkeypatch, table):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -1067,6 +1093,29 @@ def test_an_interrupt_keeps_what_is_fitted(monkeypatch, table):
         own.fit(table[["sex", "visits"]])
     assert "network" not in own.component_names_
     assert np.isfinite(own.score_samples(table[["sex", "visits"]])).all()
+
+
+def test_an_interrupt_in_an_early_fold_ends_the_fit(monkeypatch, table):
+    """Its other folds are not fitted: the network would not be whole without it."""
+    fits = []
+
+    def interrupted_fit(train, *args, **kwargs):
+        fits.append(_latent_classes.fit_latent_classes(train, 1, "quantile", np.random))
+        fits[-1].interrupted = True
+        return fits[-1]
+
+    monkeypatch.setattr(_components, "fit_network", interrupted_fit)
+    own = quick(cv=3)
+    with pytest.warns(UserWarning, match="interrupted after"):
+        own.fit(table[["size", "visits"]])
+    assert len(fits) == 1 and "network" not in own.component_names_
+
+
+def test_folds_that_a_time_limit_leaves_out(table, monkeypatch):
+    """A component without one of its folds is left out, except the first one."""
+    monkeypatch.setattr(_components, "TIME_FOR_CLASSES", 0.0)
+    own = quick(time_limit=60).fit(table[["size", "visits"]])
+    assert own.component_names_ == ["quantile classes of 1", "network", "network on pairs"]
 
 
 def test_outlier_detector(table):

@@ -249,8 +249,11 @@ def _folder_of(estimator):
 
 
 def clock():
-    """Return the time in seconds, as if this run had done what earlier ones did."""
-    return time.monotonic() + replayed_seconds()
+    """Return the time in seconds, as if this run had done what earlier ones did.
+
+    It is that of all processes, which may run on several machines.
+    """
+    return time.time() + replayed_seconds()
 
 
 def replayed_seconds():

@@ -20,14 +20,7 @@ from ._columns import (
     select,
     with_dates,
 )
-from ._progress import (
-    QUICK_SECONDS,
-    announce,
-    n_jobs_for,
-    print_status,
-    progress_bars,
-    with_progress,
-)
+from ._progress import QUICK_SECONDS, announce, print_status, progress_bars, with_progress
 from ._score import unseen_categories, warn_of_unseen
 from ._tables import (
     check_writable,
@@ -246,8 +239,7 @@ def fitted_detector(args, known, is_table):
             handle_unknown="rare",
             missing="model",
             random_state=args.random_state,
-            n_jobs=None if args.quick else n_jobs_for(TABLE_SECONDS),
-            **QUICK if args.quick else {"time_limit": TABLE_SECONDS},
+            **QUICK if args.quick else {"time_limit": TABLE_SECONDS, "n_jobs": -1},
         )
         if not args.quick:
             announce(known, "a density of texts and gaps", "takes up to a minute")

@@ -56,7 +56,8 @@ def mixture_weights(scores, weight=None):
 def start_workers(n_jobs, time_limit, return_as="generator"):
     """Return a `joblib.Parallel` that yields results, and how many processes it has.
 
-    With a time limit, these have started; a short one leaves a single process.
+    With a time limit, they start now, so that later tasks need not wait for them. A short limit
+    leaves a single process.
     """
     if time_limit is not None and time_limit < SHORT_LIMIT:
         n_jobs = 1
@@ -165,7 +166,8 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
             if not done:
                 raise
             interrupted = True
-        outcomes.close()
+        finally:
+            outcomes.close()
         self._interrupted = interrupted
         if interrupted and len(done) < len(components):
             warn_user(

@@ -13,12 +13,11 @@ from ..density._warnings import warn_of_texts, warn_user
 from ..preprocessing.angles import emptiest_angle
 from ..preprocessing.dequantizer import column_index, is_whole
 from ._frames import Column, moment_text, seconds_of
-from ._parts import ON_LATTICE, Cells, Levels, Number, Rows, counted, likely_bounds
+from ._parts import ON_LATTICE, ROUNDING, Cells, Levels, Number, Rows, counted, likely_bounds
 
 FEW_VALUES = 30  # numbers with at most so many distinct values are levels
 ROWS_PER_LEVEL = 5  # on average, at least
 MAX_DECIMALS = 6
-ROUNDING = 1e-12  # relative difference up to which numbers are the same, for rounding errors
 DISTINCT = 0.8  # share of distinct values from which on decimals are rounding, not a lattice
 ATOM_SHARE, ATOM_ROWS = 0.02, 5  # share and number of equal rows from which on a value is an atom
 MAX_ATOMS = 10
@@ -114,7 +113,7 @@ def decimals_of(values):
 
 
 def rounding_of(values):
-    """Return what a `Number` rounds its samples to: multiples of a unit, such as whole minutes."""
+    """Return the unit and decimals of numbers, such as whole minutes, as arguments of `Number`."""
     found = lattice_of(np.union1d(values, 0.0))
     return {} if found is None else {"unit": found[0], "decimals": found[1]}
 
@@ -296,7 +295,8 @@ def angle(values, setting, period):
         return _numeric_levels(values, setting, step, 0.0, high, decimals, period)
     cut = emptiest_angle(values, period)
     ends = {"low": cut, "high": cut + period}
-    return Number(values, setting, period=period, **ends, **rounding_of(values))
+    rounding = rounding_of(np.append(values, period))  # a whole turn is a multiple too
+    return Number(values, setting, period=period, **ends, **rounding)
 
 
 def datetime(column, setting, low=None, high=None):
@@ -455,7 +455,7 @@ class ColumnModel:
         """Return the levels and numbers of each variable, and which are known."""
         values, known = column.values, column.known
         if self.kind == "datetime":
-            if column.role == "text":
+            if column.role in TEXTS:
                 values = self._moments_of(values, known)
             elif column.role != "datetime" and known.any():
                 raise ValueError(
@@ -499,7 +499,7 @@ class ColumnModel:
         found = np.zeros(len(texts))
         try:
             found[known] = moments_of(texts[known])
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(
                 f"column {self.name!r} held dates in fit; now it holds texts, of which one is no "
                 f"date in ISO 8601 without a time zone ({error}): convert it by "

@@ -9,6 +9,7 @@ import numpy as np
 from joblib import delayed
 
 from ..callbacks._checkpoint import in_folder, training_file
+from ..density._threads import fork_safe
 from ..ensemble._mixture import start_workers
 from ._frames import read_frame
 from ._parts import Rows
@@ -57,21 +58,15 @@ def components(schema, n, settings):
     from ._latent_classes import fit_kernels, fit_latent_classes
 
     def kernels(bandwidth, space):
-        def fit(train, held_out, seed, seconds):
-            return fit_kernels(train, bandwidth, space, np.random.RandomState(seed))
-
+        fit = partial(fit_quick, fit_kernels, bandwidth=bandwidth, space=space)
         return TableComponent(f"{space} kernels of {bandwidth:g}", fit, is_refitted=True)
 
     def latent_classes(k, space):
-        def fit(train, held_out, seed, seconds):
-            return fit_latent_classes(train, k, space, np.random.RandomState(seed))
-
+        fit = partial(fit_quick, fit_latent_classes, n_classes=k, space=space)
         return TableComponent(f"{space} classes of {k}", fit)
 
     def binned_classes(k):
-        def fit(train, held_out, seed, seconds):
-            return fit_binned_classes(train, k, np.random.RandomState(seed))
-
+        fit = partial(fit_quick, fit_binned_classes, n_classes=k)
         return TableComponent(f"binned classes of {k}", fit)
 
     d = sum(part.has_number for part in schema.parts)
@@ -91,6 +86,11 @@ def components(schema, n, settings):
         network = partial(network, has_backbone=True)
         networks.append(TableComponent("network on pairs", network, True))
     return found + networks[-1 if n > ROWS_WITH_TWO else 0 :]
+
+
+def fit_quick(fit, train, held_out, seed, seconds, **settings):
+    """Fit a component that needs neither held-out rows nor a time limit."""
+    return fit(train, **settings, random_state=np.random.RandomState(seed))
 
 
 def has_normal(schema):
@@ -278,11 +278,11 @@ def views_of(split, schema, rows, weight, seed):
 
 
 class FoldOutcome(NamedTuple):
-    """A component that was fitted to the rows of a fold, the last one maybe also to all rows."""
+    """A component that was fitted to the training rows of a fold."""
 
     member: object
     scores: np.ndarray  # of the held-out rows
-    of_all: object  # the member of all rows, or None
+    of_all: object  # the member fitted to all rows; None except for the last fold of some
     seconds: float
 
     @property
@@ -291,21 +291,22 @@ class FoldOutcome(NamedTuple):
 
 
 class Limit(NamedTuple):
-    """What a time limit says of a fit to a fold."""
+    """The time limit of a fit, as one fold of a component sees it."""
 
     seconds: float  # of the whole fit
     started: float
-    is_needed: bool  # whether it is fitted even if it is late
+    is_needed: bool  # whether to fit even if there is little time left
     rounds: int  # of trainings, one after the other, that share the time that is left
 
 
+@fork_safe()
 def fit_fold(key, component, train, held_out, whole, seed, limit):
     """Return a key, and the `FoldOutcome` of a component, or None without time for it.
 
     Parameters
     ----------
-    key : object
-        What tells this fit from others.
+    key : tuple of (str, int)
+        Name of the component and number of the fold, because folds may end in any order.
     component : TableComponent
         The component.
     train, held_out : TableView
@@ -337,23 +338,23 @@ def fit_components(found, schema, rows, weight, splits, seed, time_limit, starte
     views = [views_of(split, schema, rows, weight, seed) for split in splits]
     whole = TableView(schema, rows, weight)
     parallel, n_workers = start_workers(n_jobs, time_limit, "generator_unordered")
-    n_networks = len(views) * sum(component.is_trained for component in found)
+    pairs = [(component, i) for component in found for i in range(len(views))]
+    # The last ones take longest: they start first, except in the process that the first ones need.
+    n_ahead = n_workers - 1
+    pairs = pairs[len(pairs) - n_ahead :] + pairs[: len(pairs) - n_ahead]
+    n_networks = sum(component.is_trained for component, _ in pairs)
     tasks = []
-    for component in found:
+    for component, i in pairs:
+        limit = None
+        if time_limit is not None:
+            is_needed = component.is_trained or component is found[0]
+            rounds = math.ceil(n_networks / n_workers)
+            limit = Limit(time_limit, started, is_needed, rounds)
+        n_networks -= component.is_trained
         # The held-out rows count too. Members of several folds make up for one another.
         refits = component.is_refitted or (len(views) == 1 and not component.is_trained)
-        for i, (train, held_out) in enumerate(views):
-            limit = None
-            if time_limit is not None:
-                is_needed = component.is_trained or component is found[0]
-                rounds = math.ceil(n_networks / n_workers)
-                limit = Limit(time_limit, started, is_needed, rounds)
-            n_networks -= component.is_trained
-            own = whole if refits and i == len(views) - 1 else None
-            tasks.append(((component.name, i), component, train, held_out, own, seed + i, limit))
-    if n_workers > 1 and time_limit is None:  # networks take longest, and would use a limit up
-        tasks.sort(key=lambda task: not task[1].is_trained)
-
+        own = whole if refits and i == len(views) - 1 else None
+        tasks.append(((component.name, i), component, *views[i], own, seed + i, limit))
     fit = delayed(in_folder(fit_fold))  # now: joblib asks for tasks in threads of its own
 
     def outcomes():
@@ -364,23 +365,25 @@ def fit_components(found, schema, rows, weight, splits, seed, time_limit, starte
         for component in found:
             keys = [(component.name, i) for i in range(len(views))]
             while not done.keys() >= set(keys):
-                done.update([next(fitted)])
+                (name, i), outcome = next(fitted)
+                if outcome is not None and outcome.interrupted and i < len(views) - 1:
+                    raise KeyboardInterrupt  # without its other folds it is not whole
+                done[name, i] = outcome
             yield joined_outcome([done.pop(key) for key in keys], views)
 
 
 def joined_outcome(outcomes, views):
-    """Return the `TableOutcome` of a component from those of its folds, or None if one lacks."""
+    """Return the `TableOutcome` of a component from its folds, None if one was left out."""
     if None in outcomes:
         return None
-    if any(outcome.interrupted for outcome in outcomes[:-1]):
-        raise KeyboardInterrupt  # without its other folds it is not whole
-    members = [
-        MemberOfFold(outcome.member, train.schema)
-        for outcome, (train, _) in zip(outcomes, views, strict=True)
-    ]
     last = outcomes[-1]
     if last.of_all is not None:
         members = [last.of_all]
+    else:
+        members = [
+            MemberOfFold(outcome.member, train.schema)
+            for outcome, (train, _) in zip(outcomes, views, strict=True)
+        ]
     scores = np.concatenate([outcome.scores for outcome in outcomes])
     seconds = sum(outcome.seconds for outcome in outcomes)
     return TableOutcome(members, scores, seconds, last.interrupted)

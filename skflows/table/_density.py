@@ -96,7 +96,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     time_limit : float, default=None
         Seconds that `fit` may take, about, for all components and folds together. Latent classes
-        that would start after a third of them are left out, and the networks share the rest.
+        of which a fold would start after a third of them are left out, and the networks share the
+        rest.
 
     cv : "auto" or int, default="auto"
         Number of folds in which rows are held out. "auto" takes 5 folds up to 1,000 rows, and
@@ -325,7 +326,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             if not done or group.size > 1:  # the others may be at another component
                 raise
             self._interrupted = True
-        outcomes.close()
+        finally:
+            outcomes.close()
         if self._interrupted:
             warn_user(
                 f"The fit was interrupted after {len(done)} of {len(found)} components; the "

@@ -164,7 +164,7 @@ def _array_column(values, name):
         known = np.ones(len(values), dtype=bool)
         return Column(values.astype(object), known, "bool", "")
     if values.dtype.kind == "M":
-        values = values.astype("datetime64[us]")  # of which objects are dates
+        values = values.astype("datetime64[us]")  # objects of nanoseconds are integers
     values = values.astype(object)
     return _object_column(values, ~np.array([is_missing(v) for v in values], dtype=bool), name, "")
 

@@ -14,6 +14,7 @@ from ..preprocessing.validation import uneven
 from ._normal_cells import log_normal_mass
 
 ROWS_AT_ONCE = 5_000
+ROUNDING = 1e-12  # relative difference up to which numbers are the same, for rounding errors
 ON_LATTICE = 1e-2  # tolerance, in steps: float32 rounding moves values off the lattice
 ROWS_PER_CELL = 4  # on average, from which on quantiles are those of cells rather than of a spline
 NEAR_BOUND = 1.0  # standard deviations within which the least value suggests a bound
@@ -270,7 +271,7 @@ class Number:
     decimals : int, optional
         Decimals of samples.
     unit : float, optional
-        Samples of a density are rounded to multiples of it.
+        Samples of a density are multiples of it.
     setting : ColumnSetting
         The weights of the values, and a random state for the noise on lattices from which maps are
         set.
@@ -402,18 +403,26 @@ class Number:
             if self.decimals is not None:
                 x = np.round(x, self.decimals)
             return x if self.period is None else self._wrapped(x)
-        if self.unit is not None:
-            rounded = np.round(self.unit * np.rint(x / self.unit), self.decimals)
-            inside = (rounded > self.low) & (rounded < self.high) | (self.period is not None)
-            x = self._wrapped(np.where(inside, rounded, x))
-        return x
+        if self.unit is None:
+            return x
+        index = np.rint(x / self.unit)
+        if self.period is None:  # bounds are no samples
+            low = np.floor(self.low / self.unit + ON_LATTICE) + 1
+            high = np.ceil(self.high / self.unit - ON_LATTICE) - 1
+            if low > high:
+                return x
+            index = np.clip(index, low, high)
+        return self._wrapped(np.round(self.unit * index, self.decimals))
 
     def value(self, code, x):
         """Return the values that rows stand for."""
         if self.period is None:
             return x
         x = np.mod(x, self.period)
-        return x if self.decimals is None else np.round(x, self.decimals)  # of rounding errors
+        if self.decimals is not None:  # remove rounding errors
+            rounded = np.round(x, self.decimals)
+            x = np.where(np.abs(rounded - x) < ROUNDING * self.period, rounded, x)
+        return np.mod(x, self.period)
 
     def features(self, code, x, middle, known):
         """Return the inputs of a network."""
