@@ -104,7 +104,7 @@ def test_texts_and_gaps_are_judged_too(folder, capsys, monkeypatch, option):
     assert "of 120 rows, with at most 0.3 of the flags false" in out
     announced = "120 rows of 4 columns, which takes up to a minute (--quick takes under 20 seconds)"
     assert (announced in err) == (option == "")
-    chosen = QUICK if option else {"time_limit": TABLE_SECONDS}
+    chosen = QUICK if option else {"time_limit": TABLE_SECONDS, "n_jobs": -1}
     assert made[0] == {
         "handle_unknown": "rare",
         "missing": "model",
