@@ -45,6 +45,12 @@ SEED = np.random.RandomState(0).randint(2**31 - 1)  # of rows to hold out, for r
 SMALL = {"n_transforms": 2, "hidden_layer_sizes": 8, "dropout": 0, "random_state": 0}
 
 
+def restore_workers(client):
+    """Wait for two workers. The cluster forgets one that takes too long to start again."""
+    client.cluster.scale(2)
+    client.wait_for_workers(2, timeout=120)
+
+
 @pytest.fixture(scope="session")
 def client():
     cluster = distributed.LocalCluster(
@@ -311,7 +317,7 @@ def test_killed_workers_are_survived(client, monkeypatch):
         before = state["progress"][0]["history"]["loss"]
         assert local.loss_curve_[:n_epochs] == before
         assert local.loss_curve_[n_epochs] < before[-1] + 0.1  # the weights are those, too
-    client.wait_for_workers(2, timeout=120)
+    restore_workers(client)
 
 
 def test_too_many_lost_workers_end_the_fit(client, monkeypatch):
@@ -320,7 +326,7 @@ def test_too_many_lost_workers_end_the_fit(client, monkeypatch):
     with pytest.raises(RuntimeError, match=r"died in the training. .* giving up: check the logs"):
         DaskDensity(NSFDensity(max_iter=1000, early_stopping=False, **SMALL)).fit(TABLE)
     killer.threads[0].join()
-    client.wait_for_workers(2, timeout=120)
+    restore_workers(client)
 
 
 def test_a_worker_that_dies_before_the_training_is_survived(threads, monkeypatch):
@@ -377,7 +383,7 @@ def test_a_scheduler_that_dies_ends_the_fit(monkeypatch):
     ids=lambda estimator: type(estimator).__name__,
 )
 def test_joblib_sends_fits_to_the_workers(client, estimator):
-    client.wait_for_workers(2, timeout=120)
+    restore_workers(client)
     here = clone(estimator).fit(X)
     with joblib.parallel_config("dask"):
         there = clone(estimator).fit(X)
