@@ -65,7 +65,7 @@ FITTED = {}  # several parts ask for the same fit
 
 
 def fitted(train, seed, **settings):
-    """Return a density at its defaults but for some, and the processor seconds that it took."""
+    """Return a density with some settings, fitted, and the processor seconds of the fit."""
     key = pd.util.hash_pandas_object(train).sum(), seed, *settings.items()
     if key not in FITTED:
         started = time.process_time()

@@ -263,7 +263,10 @@ def replayed_seconds():
 
 
 def in_folder(function):
-    """Return a function that uses the folder of this fit in any process or thread."""
+    """Return a function that uses the folder of this fit in any process or thread.
+
+    Call it before a generator of tasks: joblib runs generators in threads without the folder.
+    """
     return partial(_call, _FOLDER.get(), function)
 
 

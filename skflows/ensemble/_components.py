@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import has_fit_parameter
 
-from ..callbacks._checkpoint import replayed_seconds
+from ..callbacks._checkpoint import clock
 from ..density import FlowDensity
 from ..density._flow_density import stacking_key
 from ..density._third_party import fit_density, was_interrupted
@@ -57,7 +57,7 @@ class Budget(NamedTuple):
 
     def seconds(self):
         """Return the seconds of a component that starts now."""
-        return (self.end - time.time() - replayed_seconds()) / self.rounds
+        return (self.end - clock()) / self.rounds
 
 
 class Outcome(NamedTuple):

@@ -188,7 +188,7 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
         """Yield the outcome of each component, fitted in ``n_jobs`` processes."""
         parallel, n_workers = start_workers(self.n_jobs, time_limit)
         groups = group_components(components, *X.shape, n_workers)
-        fit = delayed(in_folder(fit_group))  # now: joblib asks for tasks in threads of its own
+        fit = delayed(in_folder(fit_group))
         tasks = (
             fit(group, X, weight, splits, budget, quiet)
             for group, budget in zip(

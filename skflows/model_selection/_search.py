@@ -208,7 +208,7 @@ class FlowGridSearchCV(GridSearchCV):
         stacks = stack_tasks(tasks, effective_n_jobs(self.n_jobs), math.prod(np.shape(X)))
         flow = type(self.estimator)
         own_score = any(getattr(flow, name) is not getattr(FlowDensity, name) for name in SCORES)
-        fit = delayed(in_folder(evaluate))  # now: joblib asks for tasks in threads of its own
+        fit = delayed(in_folder(evaluate))
         found = Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch)(
             fit(
                 clone(self.estimator),

@@ -355,7 +355,7 @@ def fit_components(found, schema, rows, weight, splits, seed, time_limit, starte
         refits = component.is_refitted or (len(views) == 1 and not component.is_trained)
         own = whole if refits and i == len(views) - 1 else None
         tasks.append(((component.name, i), component, *views[i], own, seed + i, limit))
-    fit = delayed(in_folder(fit_fold))  # now: joblib asks for tasks in threads of its own
+    fit = delayed(in_folder(fit_fold))
 
     def outcomes():
         yield from parallel(fit(*task) for task in tasks)
