@@ -430,8 +430,11 @@ def test_texts_dates_and_gaps_are_modelled(folder, capsys):
     assert "'species' has 1 value that the fit has not seen" in capsys.readouterr().err
     table[:2].assign(n=2.5).to_csv("halves.csv", index=False)
     assert run("score m.skflows halves.csv -o scores.csv") == 0
-    assert np.isneginf(pd.read_csv("scores.csv")["log_density"]).all()
-    assert "X has 2.5 in column 'n', which is impossible" in capsys.readouterr().err
+    assert (pd.read_csv("scores.csv")["log_density"] < -10).all()
+    assert (
+        "X has 2.5 in column 'n', in 2 of 2 rows; its values are in steps of 1"
+        in capsys.readouterr().err
+    )
     assert run("sample m.skflows -n 20 -o drawn.csv --random-state 0") == 0
     drawn = pd.read_csv("drawn.csv")
     assert set(drawn["species"]) == {"setosa", "virginica"}

@@ -199,7 +199,7 @@ def density_row(density):
     ],
 )
 def test_conditionals_sum_to_one(density, name, values, width):
-    tolerance = 1e-4 if width == 1 else 2e-3
+    tolerance = 2e-4 if width == 1 else 2e-3
     assert total_probability(density, name, values, width) == pytest.approx(1, abs=tolerance)
 
 
@@ -274,13 +274,13 @@ def test_automatic_epochs(n, n_folds, n_epochs):
 
 
 def test_a_bound_that_was_guessed():
-    """It has no density, unless it is named as a value."""
+    """It has a small density, unless it is named as a value."""
     table = pd.DataFrame({"x": np.random.default_rng(0).exponential(size=60)})
     zero = pd.DataFrame({"x": [0.0]})
     own = quick().fit(table)
     assert own.columns_["kind"].tolist() == ["bounded"]
     with pytest.warns(UserWarning, match="0 in column 'x', .* numbers strictly between 0 and inf"):
-        assert own.score_samples(zero) == -np.inf
+        assert -15 < own.score_samples(zero)[0] < -5
     named = quick(columns={"x": ("atoms", [0.0], 0, None)}).fit(table)
     assert 0 < np.exp(named.score_samples(zero)[0]) < 0.1
 
@@ -832,7 +832,8 @@ def test_kernels_are_a_density_with_exact_conditionals(table):
         without.known[:, 0] = False
         odds -= kernels.log_prob(TableView(schema, without))
         without.known[:, 0] = True
-        np.testing.assert_allclose(np.exp(odds), code[:, k], atol=1e-8)
+        seen = 1 - schema.parts[0].unseen
+        np.testing.assert_allclose(np.exp(odds), seen * code[:, k], atol=1e-8)
 
 
 def test_questions_without_an_answer_are_errors(density, table):
@@ -889,7 +890,7 @@ def test_modelled_gaps_sum_to_one():
     )
     view = TableView(own._schema, own._rows(levels))
     for member, _ in own._members:
-        assert np.exp(member.log_prob(view)).sum() == pytest.approx(1)
+        assert np.exp(member.log_prob(view)).sum() == pytest.approx(1, abs=2e-4)
     (network, *_) = [
         member for member, _ in own._members if isinstance(member.member, NetworkMember)
     ]
@@ -955,12 +956,10 @@ def test_errors_of_fit(table, make, message):
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda d, t: d.score_samples(t.assign(sex="other")), "other"),
+        (lambda d, t: d.score_samples(t.assign(member="perhaps")), "perhaps"),
         (lambda d, t: d.score_samples(t.drop(columns=["sex"])), "lacks the columns"),
         (lambda d, t: d.condition({"nobody": 1}), "nobody"),
         (lambda d, t: d.condition(t[:1]), "nothing is left"),
-        (lambda d, t: d.condition({"visits": 2.5}), "steps of 1 between 0 and inf"),
-        (lambda d, t: d.sample(given={"rain": -1.0}), "-1 in column 'rain'"),
         (lambda d, t: d.score_samples(t.assign(since="May 2024")), "to_datetime"),
         (lambda d, t: d.predict_proba("size", t), "quantile"),
         (lambda d, t: d.quantile("sex", t), "predict_proba"),
@@ -985,7 +984,7 @@ def test_errors_of_questions(density, table, ask, message):
         ("age", 494000.5, "494000.5 in column 'age', .* in steps of 1 between"),
     ],
 )
-def test_impossible_values_have_no_density_but_a_warning(density, table, name, value, why):
+def test_values_outside_of_an_inferred_kind_have_a_small_density(density, table, name, value, why):
     rows = table[:4].astype({name: float})
     expected = density.score_samples(rows)
     rows.loc[rows.index[1:3], name] = value
@@ -993,10 +992,10 @@ def test_impossible_values_have_no_density_but_a_warning(density, table, name, v
         scores = density.score_samples(rows)
     assert len(caught) == 1
     assert caught[0].filename == __file__
-    assert np.isneginf(scores).tolist() == [False, True, True, False]
+    assert (scores[1:3] < expected[1:3] - 5).all() and np.isfinite(scores).all()
     assert scores[[0, 3]] == pytest.approx(expected[[0, 3]])
     with pytest.warns(UserWarning, match=why):
-        assert np.isneginf(density.marginal([name]).score_samples(rows[[name]])[1:3]).all()
+        assert (density.marginal([name]).score_samples(rows[[name]])[1:3] < -8).all()
 
 
 def test_unfitted():
@@ -1215,7 +1214,7 @@ def test_whole_numbers_given_and_of_points():
     whole = pd.DataFrame({"n": np.arange(-400, 401)})
     for y in (0.0, 0.017, 1.03):
         sum_ = np.exp(own.condition({"y": y}).score_samples(whole)).sum()
-        assert sum_ == pytest.approx(1, abs=1e-6)
+        assert sum_ == pytest.approx(1 - own._schema.parts[0].outside.share, abs=1e-6)
     grid = np.linspace(-8, 8, 8001)
     scores = own.condition({"n": 17}).score_samples(pd.DataFrame({"y": grid}))
     assert np.exp(scores).sum() * (grid[1] - grid[0]) == pytest.approx(1, abs=1e-3)
@@ -1261,7 +1260,7 @@ def test_few_angles_are_wrapped():
     assert scores[[0, 2]] == pytest.approx(scores[[1, 3]])
     assert np.exp(own.score_samples(table[:24])).sum() == pytest.approx(1, abs=0.01)
     few = quick(columns=COLUMNS).fit(pd.DataFrame({"hour": [1, 23] * 40}))
-    assert np.exp(few.score_samples(table[:24])).sum() == pytest.approx(1)
+    assert np.exp(few.score_samples(table[:24])).sum() == pytest.approx(1, abs=2e-4)
 
 
 def test_few_angles_may_be_turned():
@@ -1454,7 +1453,7 @@ def test_answers_about_rows_with_impossible_values_warn(density_with_bounds):
         lambda: density_with_bounds.quantile("floor", row),
         lambda: density_with_bounds.impute(row),
     ):
-        with pytest.warns(UserWarning, match="X has 17 in column 'age', .* is a guess"):
+        with pytest.warns(UserWarning, match="X has 17 in column 'age', .* unreliable"):
             ask()
 
 

@@ -13,7 +13,18 @@ from ..density._warnings import warn_of_texts, warn_user
 from ..preprocessing.angles import emptiest_angle
 from ..preprocessing.dequantizer import column_index, is_whole
 from ._frames import Column, moment_text, seconds_of
-from ._parts import ON_LATTICE, ROUNDING, Cells, Levels, Number, Rows, counted, likely_bounds
+from ._outside import outside_share
+from ._parts import (
+    ON_LATTICE,
+    ROUNDING,
+    UNSEEN,
+    Cells,
+    Levels,
+    Number,
+    Rows,
+    counted,
+    likely_bounds,
+)
 
 FEW_VALUES = 30  # numbers with at most so many distinct values are levels
 ROWS_PER_LEVEL = 5  # on average, at least
@@ -23,6 +34,7 @@ ATOM_SHARE, ATOM_ROWS = 0.02, 5  # share and number of equal rows from which on 
 MAX_ATOMS = 10
 MAX_CATEGORIES = 200
 RARE_ROWS = 3  # a category with fewer rows is rare
+ONCE = 1.5  # rows below which a category occurs once
 WEEK, DAY = 7 * 86400, 86400
 GIVEN = "given in columns"
 EPOCH_WEEK = 4 * DAY  # 1970-01-01 was a Thursday: weeks begin on Mondays
@@ -36,6 +48,17 @@ class ColumnSetting(NamedTuple):
     random_state: np.random.RandomState
     weight: np.ndarray  # of the rows with a known value
     missing: float  # weight of the other rows
+    is_stated: bool  # whether the user gave the kind, which then may make values impossible
+
+    @property
+    def outside(self):
+        """Probability of numbers outside of an inferred kind."""
+        return outside_share(self.weight.sum())
+
+    @property
+    def outside_kind(self):
+        """Probability of numbers outside of the kind, 0 if it is stated."""
+        return 0.0 if self.is_stated else self.outside
 
 
 class Decision(NamedTuple):
@@ -165,7 +188,8 @@ def bounded(column, setting, low=None, high=None):
     values = _numbers(column, setting, "bounded")
     low, high = _ends(low, high)
     _check_inside(values, low, high, setting)
-    return [Number(values, setting, low=low, high=high, **rounding_of(values))]
+    rounding = rounding_of(values)
+    return [Number(values, setting, low=low, high=high, outside=setting.outside_kind, **rounding)]
 
 
 def with_atoms(column, setting, atoms, low=None, high=None):
@@ -173,7 +197,8 @@ def with_atoms(column, setting, atoms, low=None, high=None):
     low, high = _ends(low, high)
     rest = values[~np.isin(values, atoms)]
     _check_inside(rest, low, high, setting)
-    return [Number(values, setting, low=low, high=high, atoms=atoms, **rounding_of(values))]
+    ends = {"low": low, "high": high, "outside": setting.outside_kind}
+    return [Number(values, setting, atoms=atoms, **ends, **rounding_of(values))]
 
 
 def on_lattice(column, setting, kind, low=None, high=None):
@@ -193,7 +218,8 @@ def on_lattice(column, setting, kind, low=None, high=None):
     low, high = _outermost(distinct, step, low, high, decimals)
     if is_few(distinct, values):
         return [_numeric_levels(values, setting, step, low, high, decimals)]
-    return [Number(values, setting, step=step, low=low, high=high, decimals=decimals)]
+    ends = {"low": low, "high": high, "outside": setting.outside_kind}
+    return [Number(values, setting, step=step, decimals=decimals, **ends)]
 
 
 def _outermost(distinct, step, low, high, decimals):
@@ -216,6 +242,7 @@ def _numeric_levels(values, setting, step, low, high, decimals, period=None):
         scores=scores,
         lattice=(step, low, high),
         period=period,
+        outside=setting.outside_kind if period is None else setting.outside,
     )
 
 
@@ -247,7 +274,7 @@ def ordinal(column, setting):
     known = column.values[column.known]
     counts = [setting.weight[known == level].sum() for level in levels]
     scores = np.linspace(-1.5, 1.5, len(levels)) if len(levels) > 1 else np.zeros(1)
-    return [Levels(levels, counts, scores=scores)]
+    return [Levels(levels, counts, scores=scores, outside=unseen_share(counts))]
 
 
 def categorical(column, setting):
@@ -277,7 +304,13 @@ def categorical(column, setting):
             "out if it names the rows, convert dates by pandas.to_datetime, group its categories, "
             "or set handle_unknown='rare', which pools the rare ones."
         )
-    return [Levels(names, counts)]
+    return [Levels(names, counts, outside=unseen_share(counts))]
+
+
+def unseen_share(counts):
+    """Return the probability of a category that is not among those with some counts."""
+    counts = np.asarray(counts)
+    return outside_share(counts.sum(), counts[counts < ONCE].sum())
 
 
 def circular(column, setting, period):
@@ -381,6 +414,9 @@ class Weeks(Number):
         log_scale[known & ((x < first) | (x > last))] = -np.inf
         return low, middle, high, width, log_scale
 
+    def is_outside(self, code, x, known):
+        return known & ((x < self.ends[0]) | (x > self.ends[1]))
+
     def moved_inside(self, x):
         """Return drawn moments, in the nearest week in which they are within the bounds."""
         first, last = self.ends
@@ -412,6 +448,7 @@ class ColumnModel:
         self.kind, self.arguments, self.reason = decision
         self.role, self.dtype, self.categories = column.role, column.dtype, column.categories
         self.n_missing = int((~column.known).sum())
+        self.refuses_unseen = setting.handle_unknown == "error" or column.role == "bool"
         make = KINDS[self.kind]
         if self.kind == "categorical" and column.role in ("number", "datetime"):
             column = column._replace(values=column.values.astype(object))
@@ -452,7 +489,10 @@ class ColumnModel:
         return self.role == "number" and self.kind != "categorical"
 
     def encode(self, column):
-        """Return the levels and numbers of each variable, and which are known."""
+        """Return the levels and numbers of each variable, and which are known.
+
+        Values of a category that the fit has not seen raise an error, or are `UNSEEN`.
+        """
         values, known = column.values, column.known
         if self.kind == "datetime":
             if column.role in TEXTS:
@@ -484,13 +524,13 @@ class ColumnModel:
             found.append((*self.parts[0].encode(~known, np.ones_like(known)), np.ones_like(known)))
         for part, own in zip(self.value_parts, of_parts, strict=True):
             code, x = part.encode(own, known)
-            unknown = known & (code == -2)
-            if unknown.any():
-                names = sorted({str(value) for value in own[unknown]})
+            unseen = known & (code == UNSEEN)
+            if self.refuses_unseen and unseen.any():
+                names = sorted({str(value) for value in own[unseen]})
                 raise ValueError(
                     f"column {self.name!r} has categories that fit has not seen: {names[:10]}"
                     f"{' and more' if len(names) > 10 else ''}. Map them to known ones, or set "
-                    "handle_unknown='rare' before fit."
+                    "handle_unknown='warn' or 'rare' before fit."
                 )
             found.append((code, x, known))
         return found
@@ -587,7 +627,7 @@ class Schema:
         Names of its columns, or their numbers.
     columns : dict or None
         Kinds that the user gives, by name.
-    handle_unknown : {"error", "rare"}
+    handle_unknown : {"warn", "rare", "error"}
         What to do with unknown categories.
     models_gaps : bool
         Whether missing entries are modelled.
@@ -622,7 +662,8 @@ class Schema:
                     reason = ": if they are dates, convert them by pandas.to_datetime"
                     decision = decision._replace(reason=decision.reason + reason)
             own, missing = own[used.known], own[~used.known].sum()
-            setting = ColumnSetting(name, handle_unknown, random_state, own, missing)
+            is_stated = name in given
+            setting = ColumnSetting(name, handle_unknown, random_state, own, missing, is_stated)
             self.columns.append(ColumnModel(used, decision, setting, models_gaps))
         self.of_column, self.parts = [], []
         self.flag_of = {}  # the variable that says whether the value of another is missing
@@ -685,7 +726,25 @@ class Schema:
             encoded = self.columns[i].encode(column)
             for j, (code, x, known) in zip(self.of_column[i], encoded, strict=True):
                 rows.code[:, j], rows.x[:, j], rows.known[:, j] = code, x, known
+        self._warn_of_unseen(rows, frame, names)
         return rows
+
+    def _warn_of_unseen(self, rows, frame, names):
+        """Warn of categories that the fit has not seen."""
+        found = []
+        for name, column in zip(names, frame.columns, strict=True):
+            own = self.of_column[self.names.index(name)]
+            if (is_unseen := (rows.code[:, own] == UNSEEN).any(axis=1)).any():
+                value = column.values[is_unseen][0]
+                found.append(
+                    f"{value!r} in column {name!r} ({is_unseen.sum()} of {len(rows)} rows)"
+                )
+        if found:
+            warn_user(
+                f"X has categories that fit has not seen, such as {' and '.join(found[:3])}"
+                f"{f' and {len(found) - 3} more columns' if len(found) > 3 else ''}. They get the "
+                "probability of unseen categories, and carry no information about other columns."
+            )
 
     def with_maps_of(self, rows, weight, random_state):
         """Return the same kinds and levels, with the maps of the numbers of some `Rows`."""
@@ -720,16 +779,21 @@ class Schema:
         rows.code[:, list(self.flag_of.values())] = 0
         return rows
 
-    def impossible(self, rows, names):
-        """Yield a description of the first impossible value of some columns, and the remedy."""
+    def outside(self, rows, names):
+        """Yield descriptions of numbers outside of the kinds of some columns.
+
+        Each is the first such number of a column with its rows, whether it is impossible, and the
+        remedy.
+        """
         for name in names:
             i = self.names.index(name)
             column = self.columns[i]
-            is_stated = column.reason == GIVEN and column.arguments and column.kind != "circular"
             for j in self.of_column[i]:
-                part, known = self.parts[j], rows.known[:, j]
-                *_, log_scale = part.cells(rows.code[:, j], rows.x[:, j], known, "quantile")
-                if not (bad := known & np.isneginf(log_scale)).any():
+                part = self.parts[j]
+                own = [values[:, j] for values in rows]
+                *_, log_scale = part.cells(*own, "quantile")
+                is_outside = part.is_outside(*own) | (rows.known[:, j] & np.isneginf(log_scale))
+                if not is_outside.any():
                     continue
                 step, *ends = (part.step, part.low, part.high) if part.has_number else part.lattice
                 write = "{:.10g}".format
@@ -737,27 +801,41 @@ class Schema:
                 if isinstance(part, Weeks):
                     ends, write, values = part.ends, moment_text, "dates"
                 low, high = map(write, ends)
-                value = rows.x[bad, j][0]
+                value = rows.x[is_outside, j][0]
                 kind = "datetime" if column.kind == "datetime" else "continuous"
                 remedy = f"say so before fit, for example by columns={{{name!r}: {kind!r}}}"
-                if is_stated and not ends[0] < value < ends[1]:
+                is_stated = column.reason == GIVEN and column.arguments
+                if is_stated and column.kind != "circular" and not ends[0] < value < ends[1]:
                     remedy = "move the bounds that columns gives, or leave them out"
                 yield (
-                    f"{write(value)} in column {name!r}, which is impossible: its values are "
-                    f"{values} between {low} and {high}.",
+                    f"{write(value)} in column {name!r}, in {is_outside.sum()} of {len(rows)} "
+                    f"rows; its values are {values} between {low} and {high}.",
+                    bool(np.isneginf(log_scale[is_outside]).any()),
                     remedy,
                 )
 
     def check_possible(self, rows, names):
         """Raise an error if a value of a row has no probability."""
-        for text, _ in self.impossible(rows, names):
-            raise ValueError(f"given has {text}")
+        for text, is_impossible, _ in self.outside(rows, names):
+            if is_impossible:
+                raise ValueError(f"given has the impossible value {text}")
 
-    def warn_of_impossible(self, rows, what="The score of such a row is -inf."):
-        """Warn of the first value that makes one of some rows impossible, if there is one."""
-        for text, remedy in self.impossible(rows, self.names if len(rows) else ()):
-            warn_user(f"X has {text} {what} If the value can occur, {remedy}.")
-            return
+    def warn_of_outside(self, rows):
+        """Warn of the first numbers outside of their kind, of the impossible ones if there are."""
+        found = list(self.outside(rows, self.names))
+        for text, is_impossible, remedy in sorted(found, key=lambda each: not each[1])[:1]:
+            what = "The row scores -inf" if is_impossible else "Such a value has a small density"
+            warn_user(f"X has {text} {what}. If it can occur, {remedy}.")
+
+    def warn_of_impossible(self, rows):
+        """Warn of values that make answers about their rows a guess."""
+        for text, is_impossible, remedy in self.outside(rows, self.names):
+            if is_impossible:
+                warn_user(
+                    f"X has {text} The row is impossible, and answers about its other values are "
+                    f"unreliable. If the value can occur, {remedy}."
+                )
+                return
 
     def parts_of(self, names):
         """Return a mask of the variables of some columns."""

@@ -21,9 +21,8 @@ from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
 from ..preprocessing.validation import check_different_names, validate_weight
 from ._columns import Schema
 from ._frames import fill_frame, is_frame, read_frame, rows_of, write_frame
-from ._parts import ROWS_AT_ONCE, Rows
+from ._parts import ROWS_AT_ONCE, UNSEEN, Rows
 from ._queries import (
-    OF_IMPOSSIBLE,
     ConditionalTable,
     column_of,
     impute,
@@ -75,9 +74,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         open, and -inf opens these too. Bounds of dates are texts such as "2024-12-31", without a
         time zone. Kinds of the other columns come from dtypes and values: see `columns_`.
 
-    handle_unknown : {"error", "rare"}, default="error"
-        What to do with a category that the fit has not seen: raise an error, or take it for one of
-        the categories with fewer than 3 rows, which are pooled into one.
+    handle_unknown : {"warn", "rare", "error"}, default="warn"
+        What to do with a category that the fit has not seen. "warn" gives it the probability of
+        unseen categories, which is estimated from how many categories occur once, takes it for
+        unknown in other respects, and warns. "rare" pools the categories with fewer than 3 rows
+        into one, and takes it for one of them. "error" raises an error.
 
     missing : {"ignore", "model"}, default="ignore"
         Whether the pattern of missing values is part of the model. With "ignore", values are taken
@@ -179,7 +180,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     _parameter_constraints: dict = {
         "columns": [dict, Schema, None],
-        "handle_unknown": [StrOptions({"error", "rare"})],
+        "handle_unknown": [StrOptions({"warn", "rare", "error"})],
         "missing": [StrOptions({"ignore", "model"})],
         "n_orders": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -195,7 +196,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         self,
         columns=None,
         *,
-        handle_unknown="error",
+        handle_unknown="warn",
         missing="ignore",
         n_orders=4,
         max_iter="auto",
@@ -477,16 +478,16 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             In nats: log-probabilities of discrete columns and log-densities of others, in their
             units. It is 0 for a row with no known value. A row's value does not depend on the
             other rows. It is exact for the latent classes and kernels. The network's density is its
-            mean over ``n_orders`` orders of the columns. A row with an impossible value, such as
-            half a visit, scores minus infinity, with a warning.
+            mean over ``n_orders`` orders of the columns. Values outside of a kind that was
+            inferred, such as half a visit, have a small density, with a warning. Values outside of
+            a kind that ``columns`` states are impossible: the row scores minus infinity.
         """
         return self._scores(self._rows(X))
 
     def _scores(self, rows, given=None):
-        """Return `_log_prob`, with a warning if a value is impossible."""
-        scores = self._log_prob(rows, given)
-        self._schema.warn_of_impossible(rows.take(np.isneginf(scores)))
-        return scores
+        """Return `_log_prob`, with a warning of values outside of their kind."""
+        self._schema.warn_of_outside(rows)
+        return self._log_prob(rows, given)
 
     def _log_prob(self, rows, given=None):
         """Return the log-probability of the known variables of rows, given some of them."""
@@ -537,12 +538,19 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
         random_state = check_random_state(random_state)
         if given is None:
-            rows = self._nothing_known(n_samples)
+            rows, names = self._nothing_known(n_samples), []
         else:
-            rows, _ = self._some_columns(given, "given")
+            rows, names = self._some_columns(given, "given")
             rows = self._schema.with_values(rows)
             rows = rows.take(np.repeat(np.arange(len(rows)), n_samples))
-        return self._write(self._complete(rows, random_state), random_state=random_state)
+        columns = self._schema.decode(self._complete(rows, random_state), None, random_state)
+        for name in names:  # rows do not hold categories that the fit has not seen
+            i = self._schema.names.index(name)
+            is_unseen = (rows.code[:, self._schema.of_column[i]] == UNSEEN).any(axis=1)
+            if is_unseen.any():
+                own = rows_of(given).columns[names.index(name)].values
+                columns[i].values[is_unseen] = np.repeat(own, n_samples)[is_unseen]
+        return write_frame(columns, self._schema.names, self._library, self._dtype)
 
     def _nothing_known(self, n):
         shape = n, len(self._schema.parts)
@@ -565,12 +573,6 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
                 for values, new in zip(found, drawn, strict=True):
                     values[own] = new
         return found
-
-    def _write(self, rows, names=None, random_state=None, library=None, index=None):
-        columns = self._schema.decode(rows, names, random_state)
-        library = self._library if library is None else library
-        names = self._schema.names if names is None else names
-        return write_frame(columns, names, library, self._dtype, index)
 
     def condition(self, given):
         """Return the density of the other columns, given values of some.
@@ -642,7 +644,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             raise ValueError(f"n_draws={n_draws!r}; it must be an integer of at least 1.")
         frame = self._read(X)
         rows = self._schema.with_values(self._schema.encode(frame))
-        self._schema.warn_of_impossible(rows, OF_IMPOSSIBLE)
+        self._schema.warn_of_impossible(rows)
         if method == "draw":
             random_state = check_random_state(random_state)
             draws = [self._complete(rows, random_state) for _ in range(n_draws)]

@@ -387,7 +387,8 @@ class NetworkMember:
                 continue
             before = (self.rank < self.rank[:, j : j + 1]) & target.any(axis=0)
             before, order = np.unique(before, axis=0, return_inverse=True)  # few if much is given
-            masks = (given[rows] | (target[rows] & before[:, None])).reshape(-1, target.shape[1])
+            known = given[rows] | (target[rows] & before[:, None])
+            masks = (known & view.informative[rows]).reshape(-1, target.shape[1])
             found = self._conditional(view, j, np.tile(rows, len(before)), masks)
             total[:, rows] += found.reshape(len(before), -1)[order.ravel()]
         return total
@@ -440,7 +441,7 @@ class NetworkMember:
 
     def predictive(self, view, j):
         """Return the distribution of a variable given the other known ones, as a `Predictive`."""
-        masks = view.rows.known.copy()
+        masks = view.informative.copy()
         masks[:, j] = False
         levels, *mixture = self._heads(view.features, masks, j)
         levels = None if levels is None else np.exp(levels)
@@ -463,7 +464,8 @@ class NetworkMember:
             order, np.argsort(~np.take_along_axis(missing, order, 1), axis=1, kind="stable"), 1
         )
         n_missing = missing.sum(axis=1)
-        features = TableView(schema, rows).features
+        view = TableView(schema, rows)
+        features, given = view.features, view.informative.copy()
         first = first_features(schema.parts)
         for step in range(n_missing.max(initial=0)):
             for j in range(n_parts):
@@ -473,10 +475,11 @@ class NetworkMember:
                 if not len(own):
                     continue
                 part = schema.parts[j]
-                levels, *mixture = self._heads(features[own], rows.known[own], j)
+                levels, *mixture = self._heads(features[own], given[own], j)
                 drawn = draw(levels, mixture, random_state)
                 code, x, middle = settled(part, *drawn, self.space)
                 rows.code[own, j], rows.x[own, j], rows.known[own, j] = code, x, True
+                given[own, j] = True
                 known = np.ones(len(own), dtype=bool)
                 features[own, first[j] : first[j + 1]] = part.features(code, x, middle, known)
         return rows

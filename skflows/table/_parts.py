@@ -12,6 +12,7 @@ from scipy.special import expit, logit, ndtr, ndtri
 
 from ..preprocessing.validation import uneven
 from ._normal_cells import log_normal_mass
+from ._outside import Outside, scale_of
 
 ROWS_AT_ONCE = 5_000
 ROUNDING = 1e-12  # relative difference up to which numbers are the same, for rounding errors
@@ -23,13 +24,14 @@ N_KNOTS = 200
 OUTER = 0.05  # part of the range whose rows tell whether numbers end abruptly
 N_ENDS = 2  # parameters of logits, by which their likelihood must be greater
 N_ANGLES = 2000
+UNSEEN = -2  # instead of a level: a category that the fit has not seen
 LEAST_OF_UNIFORM = 1e-3  # share of the uniform angle's probability next to the cut that is ignored
 
 
 class Rows(NamedTuple):
     """Rows as levels and numbers, each of shape (n, n_variables)."""
 
-    code: np.ndarray  # level, -1 without one
+    code: np.ndarray  # level, -1 without one, or UNSEEN
     x: np.ndarray  # number, NaN without one
     known: np.ndarray  # whether the variable is observed
 
@@ -60,7 +62,8 @@ class Cells(NamedTuple):
     """Rows in one of the spaces of their numbers, each of shape (n, n_variables).
 
     A number is the interval from ``low`` to ``high``, or a point if these are equal. The
-    probability of a row is that of its levels and intervals times ``exp(log_scale)``.
+    probability of a row is that of its levels and intervals times ``exp(log_scale)``. A number
+    beyond bounds has no interval, only a ``log_scale``.
     """
 
     code: np.ndarray
@@ -272,6 +275,9 @@ class Number:
         Decimals of samples.
     unit : float, optional
         Samples of a density are multiples of it.
+    outside : float, default=0.0
+        See `Outside`: the share of numbers that are no points of the lattice, and of numbers beyond
+        the bounds.
     setting : ColumnSetting
         The weights of the values, and a random state for the noise on lattices from which maps are
         set.
@@ -291,6 +297,7 @@ class Number:
         period=None,
         decimals=None,
         unit=None,
+        outside=0.0,
     ):
         self.step, self.low, self.high, self.period = step, low, high, period
         self.decimals, self.unit = decimals, unit
@@ -306,6 +313,8 @@ class Number:
         if step is None and len(x) < 2:
             x, weight = np.repeat(x, 2), np.repeat(weight, 2)
         self.seen = float(x.min()), float(x.max())
+        ends = (low, high) if period is None else (-np.inf, np.inf)  # a circle has no ends
+        self.outside = Outside(outside, *ends, step, scale_of(x, step))
         if step is None:
             self.map_ends = low, high
         elif np.isfinite([low, high]).all():  # little mass of a normal lies beyond
@@ -365,13 +374,16 @@ class Number:
         has = self.is_number(code, known)
         low, middle, high = (np.full(len(x), np.nan) for _ in range(3))
         width, log_scale = np.zeros(len(x)), np.zeros(len(x))
+        beyond = np.zeros(len(x), dtype=bool)
+        beyond[has] = self.outside.is_beyond(x[has])
+        log_scale[beyond] = self.outside.log_beyond(x[beyond])
+        has &= ~beyond
         forward = self.maps[space].forward
         own = x[has]
         if self.step is None:
             y, slope = forward(own)
-            inside = (own > self.low) & (own < self.high) if self.period is None else True
             low[has] = middle[has] = high[has] = y
-            log_scale[has] = np.where(inside, slope, -np.inf)
+            log_scale[has] = slope + self.outside.log_inside
             return low, middle, high, width, log_scale
         index = np.rint((own - self.origin) / self.step)
         edges = self.origin + self.step * (index + np.array([[-0.5], [0.5]]))
@@ -381,9 +393,20 @@ class Number:
         low[has] = np.where(points <= self.low, -np.inf, below)
         high[has] = np.where(points >= self.high, np.inf, above)
         off = np.abs(own - points) > ON_LATTICE * self.step
-        outside = (points < self.low - self.step / 2) | (points > self.high + self.step / 2)
-        log_scale[has] = np.where(off | outside, -np.inf, 0.0)
+        log_scale[has] = np.where(off, self.outside.log_between, self.outside.log_inside)
         return low, middle, high, width, log_scale
+
+    def is_outside(self, code, x, known):
+        """Return which numbers are beyond the bounds, or no points of the lattice."""
+        found = np.zeros(len(x), dtype=bool)
+        has = self.is_number(code, known)
+        own = x[has]
+        is_off = False
+        if self.step is not None:
+            steps = (own - self.origin) / self.step
+            is_off = np.abs(steps - np.rint(steps)) > ON_LATTICE
+        found[has] = is_off | self.outside.is_beyond(own)
+        return found
 
     def decode(self, code, y, space, random_state=None):
         """Return numbers from levels and normal scores."""
@@ -427,7 +450,7 @@ class Number:
     def features(self, code, x, middle, known):
         """Return the inputs of a network."""
         has = self.is_number(code, known)
-        y = np.where(has, middle, 0.0)
+        y = np.where(has & ~np.isnan(middle), middle, 0.0)
         found = [y]
         if self.period is not None:
             angle = 2 * np.pi * np.where(has, x, 0.0) / self.period
@@ -454,6 +477,8 @@ class Levels:
         Rare values, with their shares, that the last level stands for.
     period : float, optional
         The numbers are angles: 0 and ``period`` are the same.
+    outside : float, default=0.0
+        Probability of unseen categories; of numbers, as in `Number`.
     """
 
     has_number = False
@@ -467,6 +492,7 @@ class Levels:
         lattice=None,
         pooled=None,
         period=None,
+        outside=0.0,
     ):
         self.levels = list(levels)
         self.n_levels = len(self.levels)
@@ -475,9 +501,13 @@ class Levels:
         self.lattice = lattice
         self.pooled = pooled
         self.period = period
-        self.unseen = 1 / (self.counts.sum() + 2)  # probability of a number that is not a level
+        self.unseen = outside  # probability of what is not a level
+        if lattice is not None or pooled is not None:
+            self.unseen = 1 / (self.counts.sum() + 2)
         if lattice is not None:
             step, low, high = lattice
+            ends = (low, high) if period is None else (-np.inf, np.inf)
+            self.outside = Outside(outside, *ends, step, scale_of(np.array(self.levels), step))
             cells = np.rint((np.array(self.levels) - self.levels[0]) / step)
             self.n_inside = cells[-1] + 1 - len(cells)
             self.ratio = 1 - 1 / (2 + cells[-1])
@@ -495,35 +525,42 @@ class Levels:
         return self.n_levels + (self.scores is not None)
 
     def encode(self, values, known):
-        """Return levels and numbers of known values; -2 is a level that is unknown."""
+        """Return levels and numbers of known values; see `Rows`."""
         code = np.full(len(values), -1)
         x = np.full(len(values), np.nan)
-        if self.scores is None:
+        if self.lattice is None:
             number = {level: k for k, level in enumerate(self.levels)}
-            unknown = -2 if self.pooled is None else self.n_levels - 1
-            number |= dict.fromkeys(self.pooled or (), unknown)
-            code[known] = [number.get(value, unknown) for value in values[known]]
+            unseen = UNSEEN if self.pooled is None else self.n_levels - 1
+            number |= dict.fromkeys(self.pooled or (), unseen)
+            code[known] = [number.get(value, unseen) for value in values[known]]
             if self.pooled is not None:
-                shares = [self.pooled.get(value, np.nan) for value in values[known]]
-                x[known] = shares
-            return code, x
-        if self.lattice is None:  # ordered levels that are no numbers
-            number = {level: k for k, level in enumerate(self.levels)}
-            code[known] = [number.get(value, -2) for value in values[known]]
+                x[known] = [self.pooled.get(value, np.nan) for value in values[known]]
             return code, x
         x[known] = values[known].astype(np.float64)
         if self.period is not None:
             x = np.mod(x, self.period)
-        levels = np.array(self.levels)
-        where = np.clip(np.searchsorted(levels, x[known]), 0, len(levels) - 1)
-        near = np.where(
-            (where > 0) & (np.abs(levels[where - 1] - x[known]) < np.abs(levels[where] - x[known])),
-            where - 1,
-            where,
-        )
-        is_level = np.abs(levels[near] - x[known]) <= ON_LATTICE * self.lattice[0]
+        levels, (points, _) = np.array(self.levels), self._nearest(x[known])
+        near = np.abs(points[:, None] - levels).argmin(axis=1)
+        is_level = np.abs(levels[near] - points) < self.lattice[0] / 2
         code[known] = np.where(is_level, near, self.n_levels)
         return code, x
+
+    def _nearest(self, x):
+        """Return the points of the lattice next to numbers, and which numbers are not on them."""
+        step = self.lattice[0]
+        points = self.levels[0] + step * np.rint((x - self.levels[0]) / step)
+        is_off = np.abs(x - points) > ON_LATTICE * step
+        if self.period is not None:  # a whole turn is 0
+            points = np.mod(points + step / 4, self.period) - step / 4
+        return points, is_off
+
+    def is_outside(self, code, x, known):
+        """Return which numbers are none of the lattice."""
+        found = np.zeros(len(x), dtype=bool)
+        if self.lattice is not None:
+            has = known & np.isfinite(x)
+            found[has] = self._nearest(x[has])[1] | self.outside.is_beyond(x[has])
+        return found
 
     def cells(self, code, x, known, space):
         """Return no intervals, and the log of what multiplies probabilities of levels."""
@@ -531,27 +568,34 @@ class Levels:
         log_scale = np.zeros(len(code))
         with np.errstate(divide="ignore"):
             if self.lattice is not None:
-                log_scale[known] = np.log1p(-self.unseen)
-                new = known & (code == self.n_levels)
-                log_scale[new] = self._log_mass_of_unseen(x[new])
+                log_scale[known] = self._log_scale_of_numbers(code[known], x[known])
             elif self.pooled is not None:
                 rare = known & (code == self.n_levels - 1)
                 unseen = self.unseen if self.pooled else 1.0
                 share = np.where(np.isnan(x[rare]), unseen, x[rare] * (1 - unseen))
                 log_scale[rare] = np.log(share)
+            else:
+                own = np.where(code[known] == UNSEEN, self.unseen, 1 - self.unseen)
+                log_scale[known] = np.log(own)
         return none, none, none, np.zeros(len(code)), log_scale
 
+    def _log_scale_of_numbers(self, code, x):
+        level = np.array(self.levels)[np.clip(code, 0, self.n_levels - 1)]
+        x = np.where(np.isnan(x), level, x)  # drawn levels have no number
+        points, is_off = self._nearest(x)
+        is_level = code < self.n_levels
+        found = np.where(is_level, np.log1p(-self.unseen), self._log_mass_of_unseen(points))
+        found += np.where(is_off, self.outside.log_between, self.outside.log_inside)
+        beyond = self.outside.is_beyond(x)
+        found[beyond] = self.outside.log_beyond(x[beyond])
+        return found
+
     def _log_mass_of_unseen(self, x):
-        step, low, high = self.lattice
-        steps = np.maximum(self.levels[0] - x, x - self.levels[-1]) / step
-        off = (
-            np.abs((x - self.levels[0]) / step - np.rint((x - self.levels[0]) / step)) > ON_LATTICE
-        )
-        bad = off | (x < low - step / 2) | (x > high + step / 2)
         if self.total == 0:
             return np.full(len(x), -np.inf)
-        mass = np.where(steps <= 0, 0.0, (np.rint(steps) - 1) * np.log(self.ratio))
-        return np.where(bad, -np.inf, np.log(self.unseen) + mass - np.log(self.total))
+        steps = np.rint(np.maximum(self.levels[0] - x, x - self.levels[-1]) / self.lattice[0])
+        mass = np.where(steps <= 0, 0.0, (steps - 1) * np.log(self.ratio))
+        return np.log(self.unseen) + mass - np.log(self.total)
 
     def decode(self, code, y, space, random_state=None):
         return np.full(len(code), np.nan)
@@ -559,8 +603,8 @@ class Levels:
     def value(self, code, x, random_state=None):
         """Return the values that rows stand for."""
         inside = np.clip(code, 0, self.n_levels - 1)
-        if self.lattice is not None:
-            return np.where(code == self.n_levels, x, np.array(self.levels, float)[inside])
+        if self.lattice is not None:  # drawn levels have no number
+            return np.where(np.isnan(x), np.array(self.levels, float)[inside], x)
         array = np.empty(self.n_levels, dtype=object)
         array[:] = self.levels
         found = array[inside]

@@ -6,7 +6,7 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils import check_random_state
 
-from ._frames import read_frame, rows_of
+from ._frames import read_frame, rows_of, write_frame
 from ._parts import Rows
 from ._view import LEAST_MASS, TableView
 
@@ -14,7 +14,6 @@ from ._view import LEAST_MASS, TableView
 GRID = np.concatenate([[-8.0, -6.0], np.linspace(-5, 5, 321), [6.0, 8.0]])
 N_BISECTIONS = 30
 ROUNDING = 1e-6  # of a step of the grid
-OF_IMPOSSIBLE = "What is said of the other values of its row is a guess."
 
 
 class ConditionalTable:
@@ -124,7 +123,8 @@ class ConditionalTable:
         random_state = check_random_state(random_state)
         rows = self._given.take(np.repeat(np.arange(len(self._given)), n_samples))
         drawn = self.density._complete(rows, random_state)
-        return self.density._write(drawn, self.columns, random_state)
+        columns = self.density._schema.decode(drawn, self.columns, random_state)
+        return write_frame(columns, self.columns, self.density._library, self.density._dtype)
 
     def marginal(self, columns):
         """Return the density of some of the columns, given the same values.
@@ -277,7 +277,7 @@ def column_of(density, column, what):
 
 def one_variable(density, rows, i, j):
     rows = without(rows, density._schema, i)
-    density._schema.warn_of_impossible(rows, OF_IMPOSSIBLE)
+    density._schema.warn_of_impossible(rows)
     view = TableView(density._schema, rows)
     return OneVariable(density, view, j, density._log_weights(view, rows.known))
 

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from ._normal_cells import LOG_SQRT_2PI
+from ._parts import UNSEEN
 
 
 class Normals(NamedTuple):
@@ -98,6 +99,17 @@ class TableView:
         if space not in self._cells:
             self._cells[space] = self.schema.cells(self.rows, space)
         return self._cells[space]
+
+    @cached_property
+    def informative(self):
+        """Which known values say something about others: those outside of their kind do not."""
+        cells, (code, _, known) = self.cells("quantile"), self.rows
+        found = known & (code != UNSEEN)
+        for j, part in enumerate(self.schema.parts):
+            if part.has_number:
+                is_beyond = part.is_number(code[:, j], known[:, j]) & np.isnan(cells.middle[:, j])
+                found[is_beyond, j] = False
+        return found
 
     @cached_property
     def features(self):

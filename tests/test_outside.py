@@ -1,0 +1,238 @@
+"""Values outside of inferred kinds: they keep a small probability, and totals are 1."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from _densities import NAMES, small
+from scipy.integrate import quad
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
+from sklearn.model_selection import KFold, cross_val_score
+
+from skflows import (
+    AdaptiveKernelDensity,
+    ConditionalDensity,
+    DensityClassifier,
+    DensityOutlierDetector,
+    FlowRegressor,
+    GaussianizationDensity,
+    TableDensity,
+)
+from skflows.table import _components
+from skflows.table._columns import Schema
+from skflows.table._frames import read_frame
+from skflows.table._latent_classes import fit_latent_classes
+from skflows.table._outside import outside_share
+from skflows.table._view import TableView
+
+LOADERS = [load_iris, load_wine, load_breast_cancer, load_diabetes, load_digits]
+N_ROWS, N_COLUMNS, N_FOLDS = 90, 50, 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_components():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_components, "N_CLASSES", {"quantile": (1,), "linear": (2,)})
+        patch.setattr(_components, "N_BINNED_CLASSES", (4,))
+        patch.setattr(_components, "BANDWIDTHS", (0.5,))
+        yield
+
+
+def quick(**params):
+    return TableDensity(**{"max_iter": 1, "n_orders": 1, "cv": 2, "random_state": 0} | params)
+
+
+def real_table(load, is_mixed):
+    """A table of scikit-learn's, with texts, one of which occurs once, and gaps."""
+    X = load(as_frame=True).data.iloc[:, :N_COLUMNS]
+    X = X.sample(N_ROWS, random_state=0).reset_index(drop=True)
+    if is_mixed:
+        rng = np.random.default_rng(0)
+        X["word"] = rng.choice(list("abcd"), N_ROWS)
+        X.loc[3, "word"] = "once"
+        X = X.mask(rng.uniform(size=X.shape) < 0.05)
+    return X
+
+
+def off_by_half_a_step(X):
+    """The table with one value of each column of numbers half a step off."""
+    X = X.copy()
+    for j, column in enumerate(X.select_dtypes("number").columns):
+        values = X[column].astype(float)
+        steps = np.diff(np.unique(values.dropna()))
+        values.iloc[j % len(X)] = values.median() + (steps.min() if len(steps) else 1.0) / 2
+        X[column] = values
+    return X
+
+
+@pytest.mark.filterwarnings("ignore:X has")
+@pytest.mark.parametrize("load", LOADERS, ids=lambda load: load.__name__)
+def test_scores_of_held_out_rows_are_finite(load):
+    X = real_table(load, is_mixed=True)
+    folds = KFold(N_FOLDS, shuffle=True, random_state=0)
+    assert np.isfinite(cross_val_score(quick(), X, cv=folds)).all()
+    density = quick().fit(X[::2])
+    assert np.isfinite(density.score_samples(off_by_half_a_step(X[1::2]))).all()
+
+
+@pytest.mark.filterwarnings("ignore:X has", "ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        *(small(name) for name in NAMES if name not in ("waveflow", "videoflow")),
+        AdaptiveKernelDensity(),
+        DensityOutlierDetector(random_state=0),
+        GaussianizationDensity(random_state=0),
+        quick(),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_scores_of_numbers_off_the_lattice_are_finite(estimator):
+    X = real_table(load_wine, is_mixed=False)
+    estimator.fit(X[::2])
+    assert np.isfinite(estimator.score_samples(off_by_half_a_step(X[1::2]))).all()
+
+
+@pytest.mark.filterwarnings("ignore:X has")
+def test_predictors_take_what_fit_has_not_seen():
+    X = real_table(load_wine, is_mixed=True)
+    y = pd.Series(np.arange(N_ROWS) % 2)
+    new = off_by_half_a_step(X[1::2])
+    new.iloc[0, new.columns.get_loc("word")] = "new"
+    classifier = DensityClassifier(quick()).fit(X[::2], y[::2])
+    assert 0 <= classifier.score(new, y[1::2]) <= 1
+    assert np.isfinite(classifier.predict_proba(new)).all()
+    conditional = ConditionalDensity(small("maf"))
+    regressor = FlowRegressor(conditional, random_state=0).fit(X[::2], X["hue"][::2].fillna(1.0))
+    log_prob = regressor.predict_distribution(new).logpdf(np.full(len(new), 0.906))
+    assert np.isfinite(log_prob).all()
+    detector = DensityOutlierDetector(quick(), calibration="conformal").fit(X[::2])
+    assert np.isfinite(detector.score_samples(new)).all()
+
+
+RNG = np.random.default_rng(0)
+# Name: values of a column, and the points of its lattice, or its atoms.
+KINDS = {
+    "count": (RNG.poisson(30, 200), np.arange(400)),
+    "few counts": (RNG.poisson(2, 200), np.arange(400)),
+    "integer": (np.rint(30 * RNG.normal(size=200)), np.arange(-600, 600)),
+    "rounded": (np.round(RNG.gamma(2.0, size=300), 1), np.arange(800) / 10),
+    "few multiples": (RNG.integers(-3, 4, 300) / 4, np.arange(-400, 400) / 4),
+    "positive": (RNG.exponential(size=200), []),
+    "share": (RNG.uniform(size=200), []),
+    "atoms": (np.where(RNG.uniform(size=200) < 0.3, 0.0, RNG.gamma(2.0, size=200)), [0.0]),
+}
+
+
+def member_of(values):
+    schema = Schema(
+        read_frame(np.asarray(values, dtype=float)[:, None]),
+        ["x"],
+        None,
+        "warn",
+        False,
+        np.random.RandomState(0),
+    )
+
+    def view(x):
+        frame = read_frame(np.atleast_1d(np.asarray(x, dtype=float))[:, None])
+        return TableView(schema, schema.encode(frame))
+
+    member = fit_latent_classes(view(values), 1, "quantile", np.random.RandomState(0))
+    return schema, lambda x: np.exp(member.log_prob(view(x)))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_total_probability_is_1(name):
+    """Of points, of what lies between them, and of what lies beyond bounds."""
+    values, points = KINDS[name]
+    schema, density = member_of(values)
+    (part,) = schema.parts
+    total = density(points).sum() if len(points) else 0.0
+    step = part.step if part.has_number else part.lattice[0]
+    if step is not None:  # the density between points is constant in each cell
+        total += (density(np.asarray(points) + 0.3 * step)).sum() * step
+    else:
+        low, high = max(part.outside.low, -20.0), min(part.outside.high, 40.0)
+        grid = np.linspace(low, high, 400_002)[1:-1]
+        total += density(grid).sum() * (grid[1] - grid[0])
+    low, high = part.outside.low, part.outside.high
+    if np.isfinite(low):
+        beyond = quad(lambda x: density(low - 1e-9 - x)[0], 0, np.inf)[0]
+        assert beyond == pytest.approx(outside_share(len(values)) / part.outside.n_ends, rel=0.5)
+        total += beyond
+    if np.isfinite(high):
+        total += quad(lambda x: density(high + 1e-9 + x)[0], 0, np.inf)[0]
+    assert total == pytest.approx(1, abs=2e-6 if step is not None else 2e-3)
+
+
+def test_shares_come_from_the_data():
+    """Unseen categories are as likely as categories that occur once."""
+    assert outside_share(98) == pytest.approx(1e-4)
+    few, many = (
+        quick().fit(pd.DataFrame({"word": ["a", "b"] * 40 + once}))
+        for once in ([], list("cdefghij"))
+    )
+    new = pd.DataFrame({"word": ["new"]})
+    with pytest.warns(UserWarning, match=r"such as 'new' in column 'word' \(1 of 1 rows\)"):
+        scores = few.score_samples(new)[0], many.score_samples(new)[0]
+    assert scores == pytest.approx((np.log(0.01 / 82), np.log(8.01 / 90)))
+    seen = np.exp(many.score_samples(pd.DataFrame({"word": list("abcdefghij")}))).sum()
+    assert seen + np.exp(scores[1]) == pytest.approx(1)
+
+
+def mixed(n=200):
+    rng = np.random.default_rng(0)
+    size = rng.normal(size=n)
+    return pd.DataFrame(
+        {
+            "hue": np.round(1 + size / 4, 2),
+            "kind": np.where(size + rng.normal(size=n) > 0, "big", "small"),
+            "mass": np.exp(size) + 0.1 * rng.exponential(size=n),
+        }
+    )
+
+
+def test_what_is_outside_of_a_kind_tells_nothing_of_other_columns():
+    """An unseen category is like an unknown one, and a number between points like the nearest."""
+    density = quick(max_iter=5).fit(mixed())
+    new = {"kind": "huge", "hue": 1.0}
+    with pytest.warns(UserWarning, match="'huge' in column 'kind'"):
+        found = density.quantile("mass", pd.DataFrame([new]), [0.1, 0.9])
+    assert found == pytest.approx(
+        density.quantile("mass", pd.DataFrame([{"hue": 1.0}]), [0.1, 0.9])
+    )
+    off, on = (density.quantile("mass", pd.DataFrame([{"hue": x}]), 0.5) for x in (1.202, 1.2))
+    assert off == pytest.approx(on)
+    beyond, unknown = (
+        density.predict_proba("kind", pd.DataFrame([{"mass": x}])) for x in (-1.0, np.nan)
+    )
+    assert beyond == pytest.approx(unknown)
+
+
+def test_given_values_outside_of_a_kind_are_kept():
+    density = quick().fit(mixed())
+    given = pd.DataFrame({"kind": ["huge", "big"], "hue": [0.906, 1.0]})
+    with pytest.warns(UserWarning, match="'huge' in column 'kind'"):
+        drawn = density.sample(2, random_state=0, given=given)
+    assert drawn["kind"].tolist() == ["huge", "huge", "big", "big"]
+    assert drawn["hue"].tolist() == [0.906, 0.906, 1.0, 1.0]
+    assert drawn["mass"].notna().all()
+
+
+def test_dates_outside_of_the_range_have_a_density():
+    days = pd.date_range("2024-01-01", "2024-12-31", freq="D")
+    density = quick().fit(pd.DataFrame({"day": days, "at": days + pd.Timedelta(hours=9)}))
+    far = pd.to_datetime(["1900-01-01T00:00", "2250-06-01T00:00", "2024-05-05T10:17"])
+    with pytest.warns(UserWarning, match="in column 'at'"):
+        scores = density.score_samples(pd.DataFrame({"day": far, "at": far}))
+    assert np.isfinite(scores).all()
+
+
+def test_stated_kinds_and_error_refuse():
+    table = mixed()
+    stated = quick(columns={"hue": ("rounded", 0, None)}, handle_unknown="error").fit(table)
+    with pytest.warns(UserWarning, match=r"0.906 in column 'hue', .* scores -inf"):
+        scores = stated.score_samples(table[:2].assign(hue=[0.906, 1.0]))
+    assert np.isneginf(scores).tolist() == [True, False]
+    with pytest.raises(ValueError, match=r"has categories that fit has not seen: \['huge'\]"):
+        stated.score_samples(table[:2].assign(kind="huge"))
