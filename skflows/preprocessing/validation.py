@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping
+from decimal import Decimal
 from numbers import Integral
 from typing import NamedTuple
 
@@ -13,6 +14,9 @@ from .dequantizer import Dequantizer, column_index
 from .sklearn_compat import check_sample_weight
 
 MAX_VALUE = 1e305  # beyond it, differences overflow
+EXACT = 2**53  # up to which float64 holds all integers
+# Names of dtypes that may hold integers beyond.
+WIDE_DTYPES = ("int64", "uint64", "int128", "uint128", "decimal", "object")
 DTYPES = [np.float64, np.float32]
 # What to add to scikit-learn's messages about unusable input.
 REMEDIES = {
@@ -96,6 +100,61 @@ def check_magnitude(X, names=None, what="X"):
         )
 
 
+def check_exact(values, name, what="column"):
+    """Raise an error if an array holds integers that float64 would round to others.
+
+    Identifiers of neighbours would be the same number otherwise.
+    """
+    if (value := first_inexact(values)) is not None:
+        where = what if name is None else f"{what} {name!r}"
+        raise ValueError(
+            f"{where} holds {value}, which float64 rounds to {float(value):.0f}: integers are "
+            "exact only up to 2**53. Leave the column out or convert it to texts if it names the "
+            "rows; otherwise subtract an offset, such as its least value, or convert it to float64 "
+            "if the rounding does not matter."
+        )
+
+
+def first_inexact(values):
+    """Return the first integer or decimal number that float64 would round beyond 2**53, or None."""
+    if values.dtype.kind in "iu":
+        if values.dtype.itemsize < 8 or not values.size:
+            return None
+        if values.max() <= EXACT and values.min() >= -EXACT:
+            return None
+    elif values.dtype.kind != "O":
+        return None
+    for value in values.ravel().tolist():
+        if isinstance(value, Integral):
+            value = int(value)  # NumPy would compare as floats
+        elif not isinstance(value, Decimal) or not value.is_finite():
+            continue
+        if abs(value) > EXACT and (abs(value) > MAX_VALUE or float(value) != value):
+            return value
+    return None
+
+
+def check_exact_table(X):
+    """Raise an error if a table holds integers that float64 would round to others."""
+    if hasattr(X, "columns"):
+        for name, dtype in zip(X.columns, getattr(X, "dtypes", ()), strict=False):
+            if str(dtype).lower().startswith(WIDE_DTYPES):
+                check_exact(known_values(X[name]), name)
+    elif isinstance(X, np.ndarray | list | tuple):
+        X = X if isinstance(X, np.ndarray) else np.array(X, dtype=object)
+        for j, column in enumerate(X.T if X.ndim == 2 else ()):
+            check_exact(column, j)
+
+
+def known_values(series):
+    """Return the known values of a Series of pandas or polars, without a change of their type."""
+    if hasattr(series, "dropna"):
+        return series.dropna().to_numpy()
+    series = series.drop_nulls()
+    is_wide = str(series.dtype).endswith("128")  # which NumPy does not have
+    return np.array(series.to_list(), dtype=object) if is_wide else series.to_numpy()
+
+
 def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1, shape=None):
     """Return X as an array of floats, or raise an error that says what to do.
 
@@ -148,6 +207,7 @@ def checked_data(estimator, X, name=None, **kwargs):
     They name the estimator that the user knows, by default this one.
     """
     check_different_names(X)
+    check_exact_table(X)
     try:
         return validate_data(estimator, X, **kwargs)
     except (TypeError, ValueError) as error:
