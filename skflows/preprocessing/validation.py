@@ -100,18 +100,16 @@ def check_magnitude(X, names=None, what="X"):
         )
 
 
-def check_exact(values, name, what="column"):
+def check_exact(values, where):
     """Raise an error if an array holds integers that float64 would round to others.
 
-    Identifiers of neighbours would be the same number otherwise.
+    Neighbouring identifiers would become one number. The text ``where`` names the array.
     """
     if (value := first_inexact(values)) is not None:
-        where = what if name is None else f"{what} {name!r}"
         raise ValueError(
-            f"{where} holds {value}, which float64 rounds to {float(value):.0f}: integers are "
-            "exact only up to 2**53. Leave the column out or convert it to texts if it names the "
-            "rows; otherwise subtract an offset, such as its least value, or convert it to float64 "
-            "if the rounding does not matter."
+            f"{where} holds {value}, but float64 holds all integers only up to 2**53. If it "
+            "names the rows, leave it out or convert it to texts; otherwise subtract an offset, "
+            "such as its least value, or convert it to float64 if rounding does not matter."
         )
 
 
@@ -134,16 +132,25 @@ def first_inexact(values):
     return None
 
 
-def check_exact_table(X):
-    """Raise an error if a table holds integers that float64 would round to others."""
+def check_exact_table(X, what=""):
+    """Raise an error if a table, or a single column, holds integers that float64 would round."""
+    suffix = what and f" of {what}"
     if hasattr(X, "columns"):
         for name, dtype in zip(X.columns, getattr(X, "dtypes", ()), strict=False):
             if str(dtype).lower().startswith(WIDE_DTYPES):
-                check_exact(known_values(X[name]), name)
+                check_exact(known_values(X[name]), f"column {name!r}{suffix}")
+    elif hasattr(X, "to_numpy"):
+        if str(X.dtype).lower().startswith(WIDE_DTYPES):
+            check_exact(known_values(X), what)
     elif isinstance(X, np.ndarray | list | tuple):
-        X = X if isinstance(X, np.ndarray) else np.array(X, dtype=object)
+        try:
+            X = X if isinstance(X, np.ndarray) else np.array(X, dtype=object)
+        except ValueError:  # of different lengths, which is another error
+            return
+        if X.ndim == 1:
+            check_exact(X, what)
         for j, column in enumerate(X.T if X.ndim == 2 else ()):
-            check_exact(column, j)
+            check_exact(column, f"column {j}{suffix}")
 
 
 def known_values(series):

@@ -151,7 +151,7 @@ def _pandas_column(series, name):
         raise ValueError(f"Complex data not supported: column {name!r} is complex.")
     if pd.api.types.is_numeric_dtype(dtype):
         if dtype.kind != "f":
-            check_exact(known_values(series), name)
+            check_exact(known_values(series), f"column {name!r}")
         values = series.to_numpy(dtype=np.float64, na_value=np.nan)
         return Column(_checked(values, known, name), known, "number", str(dtype))
     if pd.api.types.is_datetime64_any_dtype(dtype):
@@ -193,7 +193,7 @@ def _polars_column(series, name):
         return Column(np.array(series.to_list(), dtype=object), known, "bool", str(dtype))
     if dtype.is_numeric():
         if not dtype.is_float():
-            check_exact(known_values(series), name)
+            check_exact(known_values(series), f"column {name!r}")
         values = series.cast(pl.Float64).to_numpy().astype(np.float64)
         known = known & ~np.isnan(values)
         return Column(_checked(values, known, name), known, "number", str(dtype))
@@ -212,7 +212,7 @@ def _polars_column(series, name):
 
 def _array_column(values, name):
     if values.dtype.kind in "iuf":
-        check_exact(values, name)
+        check_exact(values, f"column {name!r}")
         values = values.astype(np.float64)
         known = ~np.isnan(values)
         return Column(_checked(values, known, name), known, "number", "")
@@ -234,7 +234,7 @@ def _object_column(values, known, name, dtype):
     if all(isinstance(value, bool | np.bool_) for value in found) and len(found):
         return Column(np.where(known, values, False), known, "bool", dtype)
     if all(isinstance(value, numbers.Real) for value in found):
-        check_exact(found, name)
+        check_exact(found, f"column {name!r}")
         numeric = np.full(len(values), np.nan)
         numeric[known] = found.astype(np.float64)
         return Column(_checked(numeric, known, name), known, "number", dtype)
