@@ -126,6 +126,11 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
             else:
                 X = X.astype(dict.fromkeys(others, object))
         X = checked_data(self, X, name="ConditionalDensity", **kwargs)
+        if X.dtype.kind == "m":
+            raise ValueError(
+                f"X holds time differences, such as {X.ravel()[0]}: convert them to numbers, such "
+                "as to seconds by .dt.total_seconds()."
+            )
         if X.dtype.kind == "M":
             X = X.astype("datetime64[us]").astype(object)
         if reset:

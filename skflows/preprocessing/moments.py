@@ -53,7 +53,7 @@ def time_zone(zone, name):
         return timezone(-offset if sign == "-" else offset)
     try:
         return ZoneInfo(zone)
-    except (OSError, ValueError) as error:
+    except (KeyError, OSError, ValueError) as error:
         raise ValueError(
             f"column {name!r} has the time zone {zone!r}, which the time zone database does not "
             "have: convert it to a zone such as 'Europe/Berlin' or 'UTC', for example by "

@@ -20,7 +20,7 @@ WIDE_DTYPES = ("int64", "uint64", "int128", "uint128", "decimal", "object")
 DTYPES = [np.float64, np.float32]
 # What to add to scikit-learn's messages about unusable input.
 REMEDIES = {
-    "could not convert string": "models numbers: use TableDensity, which models texts and "
+    "could not convert": "models numbers: use TableDensity, which models texts and "
     "dates too, or drop or encode the other columns first, texts for example with "
     "sklearn.preprocessing.OrdinalEncoder, dates as days since the first of them.",
     "contains NaN": "needs complete rows; TableDensity models rows with gaps.",
@@ -106,8 +106,9 @@ def check_exact(values, where):
     Neighbouring identifiers would become one number. The text ``where`` names the array.
     """
     if (value := first_inexact(values)) is not None:
+        shown = value if abs(value) < 1e40 else "an integer of more than 40 digits"
         raise ValueError(
-            f"{where} holds {value}, but float64 holds all integers only up to 2**53. If it "
+            f"{where} holds {shown}, but float64 holds all integers only up to 2**53. If it "
             "names the rows, leave it out or convert it to texts; otherwise subtract an offset, "
             "such as its least value, or convert it to float64 if rounding does not matter."
         )
@@ -216,6 +217,8 @@ def checked_data(estimator, X, name=None, **kwargs):
     check_different_names(X)
     check_exact_table(X)
     try:
+        if kwargs.get("dtype") is not None and holds_times(X):
+            raise TypeError("could not convert dates or times to numbers")
         return validate_data(estimator, X, **kwargs)
     except (TypeError, ValueError) as error:
         name = name or type(estimator).__name__
@@ -225,7 +228,7 @@ def checked_data(estimator, X, name=None, **kwargs):
         if is_conversion and (columns := non_numeric_columns(X)):
             raise ValueError(
                 f"X has columns that are not numbers: {[*columns]} (the first holds "
-                f"{next(iter(columns.values()))!r}). {name} {REMEDIES['could not convert string']}"
+                f"{next(iter(columns.values()))!r}). {name} {REMEDIES['could not convert']}"
             ) from error
         message = str(error).replace(type(estimator).__name__, name)
         remedies = [remedy for cause, remedy in REMEDIES.items() if cause in message]
@@ -234,6 +237,15 @@ def checked_data(estimator, X, name=None, **kwargs):
         if message == str(error):
             raise
         raise type(error)(message) from error
+
+
+def holds_times(X):
+    """Whether X has dates or time differences, which NumPy would take for integers."""
+    dtypes = getattr(X, "dtypes", [X.dtype] if isinstance(X, np.ndarray) else [])
+    return any(
+        dtype.is_temporal() if hasattr(dtype, "is_temporal") else getattr(dtype, "kind", "") in "mM"
+        for dtype in dtypes
+    )
 
 
 def row_shape(estimator):

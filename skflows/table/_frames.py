@@ -370,15 +370,13 @@ def _moments(column):
 
 def _date_objects(column):
     """Return dates for an array of objects: datetime64, or with a time zone Python's datetime."""
-    objects = np.full(len(column.known), np.datetime64("NaT"), dtype=object)
     moments, zone = _moments(column), zone_of(column.dtype)
-    if zone is None:
-        moments = moments.astype(column.dtype or "datetime64[us]")
-    else:
-        zone = time_zone(zone, "")
-    for i in np.flatnonzero(column.known):
-        date = moments[i]
-        objects[i] = date if zone is None else date.item().replace(tzinfo=UTC).astimezone(zone)
+    moments = moments.astype(column.dtype if zone is None and column.dtype else "datetime64[us]")
+    objects = np.empty(len(moments), dtype=object)
+    for i, (date, known) in enumerate(zip(moments, column.known, strict=True)):  # one by one,
+        objects[i] = date  # because NumPy would make them datetimes or integers
+        if zone is not None and known:
+            objects[i] = date.item().replace(tzinfo=UTC).astimezone(time_zone(zone, ""))
     return objects
 
 
