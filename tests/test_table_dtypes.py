@@ -11,6 +11,7 @@ from test_table import few_components, quick  # noqa: F401
 
 import skflows
 from skflows import DensityOutlierDetector, NSFDensity
+from skflows.cli._columns import numbers, with_dates
 from skflows.inspection import DensityDisplay
 from skflows.outlier._tables import RowCodec
 from skflows.preprocessing.moments import local_seconds, utc_seconds
@@ -21,6 +22,7 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=N)
 DAYS = np.datetime64("2024-01-01", "D") + RNG.integers(0, 300, N)
 HOURS = pd.Series(pd.date_range("2024-10-20", periods=N, freq="5h", tz="Europe/Berlin"))
+WINTER = slice(N - 20, N)
 WIDE = 2**60 + np.arange(N)
 
 
@@ -155,6 +157,29 @@ def test_dates_with_and_without_a_time_zone_do_not_mix(zoned):
         codec.rows(naive)
     (_, moved), *_ = in_other_forms()
     assert codec.table(codec.rows(moved)).equals(ZONED)
+
+
+def test_offsets_in_files_are_those_of_fit():
+    """Texts with one offset or several, with and without a time zone in fit."""
+    texts = HOURS.map(pd.Timestamp.isoformat)
+    table = pd.DataFrame({"at": texts, "x": X})
+    with_offset, local = fitted(with_dates(table[WINTER])), fitted(with_dates(table))
+    assert with_offset._schema.columns[0].zone == "UTC+01:00"
+    assert local._schema.columns[0].zone is None  # offsets that change are those of local time
+    some = table[:3].assign(at=texts[:3].str.replace("+02:00", "Z"))
+    for rows in (table, some):
+        read = with_dates(rows, with_offset._schema)
+        expected = ZONED.assign(at=pd.to_datetime(rows["at"], utc=True)).loc[rows.index]
+        np.testing.assert_array_equal(
+            with_offset.score_samples(read), with_offset.score_samples(expected)
+        )
+    naive = with_dates(table[WINTER], local._schema)["at"]
+    assert naive.tolist() == HOURS[WINTER].dt.tz_localize(None).tolist()
+
+
+def test_files_of_wide_integers_are_refused():
+    with pytest.raises(ValueError, match=r"column 'id' of t\.csv holds 1152921504606846977"):
+        numbers(pd.DataFrame({"id": WIDE}), "t.csv")
 
 
 def test_a_model_file_keeps_the_time_zone(zoned, tmp_path):
@@ -360,6 +385,7 @@ def test_descriptions_of_questions(mixed):
     assert repr(density.marginal("kind")) == "<ConditionalTable of 'kind'>"
 
 
+@pytest.mark.usefixtures("close_figures")
 def test_density_display_of_a_table(mixed):
     pytest.importorskip("matplotlib")
     density, table = mixed
