@@ -389,12 +389,13 @@ def test_dates_keep_the_time_zone_of_fit():
 def test_dtypes_of_arrow_are_encoded():
     pa = pytest.importorskip("pyarrow")
     at = pd.Series(pd.date_range("2024-10-20", periods=60, freq="5h"))
-    plain = pd.DataFrame({"at": at, "kind": pd.Categorical(["a", "b"] * 30), "n": np.arange(60)})
-    texts = pd.Series(plain["kind"].astype(str)).astype(pd.ArrowDtype(pa.string()))
+    plain = pd.DataFrame({"at": at, "kind": pd.Categorical([3, 5] * 30), "n": np.arange(60)})
     table = pd.DataFrame(
         {
             "at": at.astype(pd.ArrowDtype(pa.timestamp("us"))),
-            "kind": texts.astype(pd.ArrowDtype(pa.dictionary(pa.int32(), pa.string()))),
+            "kind": pd.Series([3, 5] * 30).astype(
+                pd.ArrowDtype(pa.dictionary(pa.int32(), pa.int64()))
+            ),
             "n": plain["n"].astype(pd.ArrowDtype(pa.decimal128(30, 2))),
         }
     )
