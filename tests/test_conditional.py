@@ -393,8 +393,8 @@ def test_dtypes_of_arrow_are_encoded():
     table = pd.DataFrame(
         {
             "at": at.astype(pd.ArrowDtype(pa.timestamp("us"))),
-            "kind": pd.Series([3, 5] * 30).astype(
-                pd.ArrowDtype(pa.dictionary(pa.int32(), pa.int64()))
+            "kind": pd.Series(
+                pd.arrays.ArrowExtensionArray(pa.array([3, 5] * 30).dictionary_encode())
             ),
             "n": plain["n"].astype(pd.ArrowDtype(pa.decimal128(30, 2))),
         }

@@ -9,6 +9,7 @@ import numpy as np
 from .validation import is_missing
 
 MICROSECONDS = 1e6  # in a second
+DAY = 86_400  # seconds
 EPOCH = datetime(1970, 1, 1)
 # Seconds of the years 2 and 9998: Python has no dates far beyond.
 ENDS = -62_104_060_800, 253_339_228_800
@@ -102,7 +103,20 @@ def utc_seconds(seconds, zone, name):
 
 
 def _offsets(seconds, offset_of):
-    """Return the offsets of moments from UTC in seconds; each distinct one is looked up once."""
-    distinct, inverse = np.unique(np.floor(np.clip(seconds, *ENDS)), return_inverse=True)
-    found = [offset_of(EPOCH + timedelta(seconds=s)).total_seconds() for s in distinct.tolist()]
-    return np.array(found, dtype=np.float64)[inverse]
+    """Return the offsets of moments from UTC in seconds.
+
+    Days between whose ends the offset does not change are looked up once: there are few of them.
+    """
+
+    def looked_up(moments):
+        distinct, inverse = np.unique(moments, return_inverse=True)
+        dates = [EPOCH + timedelta(seconds=s) for s in distinct.tolist()]
+        found = np.array([offset_of(date).total_seconds() for date in dates], dtype=np.float64)
+        return found[inverse]
+
+    seconds = np.floor(np.clip(seconds, *ENDS))
+    day = np.floor(seconds / DAY) * DAY
+    found = looked_up(day)
+    changes = found != looked_up(day + DAY)
+    found[changes] = looked_up(seconds[changes])
+    return found
