@@ -348,8 +348,8 @@ def test_dates_are_days_seasons_weekdays_and_clocks():
     assert np.abs(season[365:400] - season[:35]).max() < 0.02 < np.ptp(season)
     assert np.ptp(clock) == 0  # at midnight
     assert encoder.transform(table)[-1, -2:].tolist() == [1, 1]  # gaps
-    for same in (table["day"].dt.tz_localize("UTC"), table["day"].dt.date):
-        assert np.array_equal(encoder.transform(table.assign(day=same)), encoder.transform(table))
+    as_dates = table.assign(day=table["day"].dt.date)
+    assert np.array_equal(encoder.transform(as_dates), encoder.transform(table))
     with pytest.raises(ValueError, match=r"'day' of X holds 'x' among dates: .*to_datetime"):
         encoder.transform(table.assign(day="x"))
     texts = table.assign(day=days.dt.strftime("%d/%m/%Y"))
@@ -363,6 +363,50 @@ def test_dates_are_days_seasons_weekdays_and_clocks():
     assert np.array_equal(of_array.transform(objects), encoder.transform(table))
     with pytest.raises(ValueError, match=r"^Column 0 of X holds 0\.0 among dates"):
         of_array.transform(np.zeros((1, 2)))
+
+
+def test_dates_keep_the_time_zone_of_fit():
+    at = pd.Series(pd.date_range("2024-10-20", periods=60, freq="5h", tz="Europe/Berlin"))
+    table = pd.DataFrame({"at": at.mask(np.arange(60) == 3), "x": np.arange(60.0)})
+    encoder = ContextEncoder().fit(table)
+    expected = encoder.transform(table)
+    utc = table.assign(at=table["at"].dt.tz_convert("UTC"))
+    for same in (utc, utc.astype({"at": object})):
+        assert np.array_equal(encoder.transform(same), expected)
+    naive = table.assign(at=table["at"].dt.tz_localize(None))
+    assert np.array_equal(ContextEncoder().fit_transform(naive), expected)
+    with pytest.raises(ValueError, match="'at' had the time zone Europe/Berlin in fit; now"):
+        encoder.transform(naive)
+    with pytest.raises(ValueError, match=r"'at' had no time zone in fit; now .* UTC"):
+        ContextEncoder().fit(naive).transform(utc)
+    mixed = table.assign(at=[*table["at"][:30], *utc["at"][30:]])
+    with pytest.raises(ValueError, match=r"different time zones \(Europe/Berlin, UTC\)"):
+        ContextEncoder().fit(mixed)
+    del encoder.zones_  # as in files of older versions
+    assert np.array_equal(encoder.transform(table), expected)
+
+
+def test_dtypes_of_arrow_are_encoded():
+    pa = pytest.importorskip("pyarrow")
+    at = pd.Series(pd.date_range("2024-10-20", periods=60, freq="5h"))
+    plain = pd.DataFrame({"at": at, "kind": pd.Categorical([3, 5] * 30), "n": np.arange(60)})
+    table = pd.DataFrame(
+        {
+            "at": at.astype(pd.ArrowDtype(pa.timestamp("us"))),
+            "kind": pd.Series(
+                pd.arrays.ArrowExtensionArray(pa.array([3, 5] * 30).dictionary_encode())
+            ),
+            "n": plain["n"].astype(pd.ArrowDtype(pa.decimal128(30, 2))),
+        }
+    )
+    for names in (["at"], ["kind"], ["at", "kind", "n"]):
+        expected = ContextEncoder().fit_transform(plain[names])
+        assert np.array_equal(ContextEncoder().fit_transform(table[names]), expected)
+
+
+def test_time_differences_are_an_error():
+    with pytest.raises(ValueError, match=r"X holds time differences, .*dt\.total_seconds"):
+        ContextEncoder().fit(np.arange(20)[:, None].astype("timedelta64[s]"))
 
 
 def test_dates_of_polars_are_dates():

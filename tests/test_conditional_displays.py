@@ -67,6 +67,22 @@ def test_categories_of_integers_are_held_at_the_most_frequent():
     assert rows["kind"].dtype == X["kind"].dtype
 
 
+def test_numbers_of_any_dtype_are_held_at_the_median():
+    pa = pytest.importorskip("pyarrow")
+    table = pd.DataFrame(
+        {
+            "x": np.arange(5.0),
+            "gaps": pd.array([1, 1, 2, 9, None], dtype="Int64"),
+            "arrow": pd.Series([1, 1, 2, 9, None], dtype=pd.ArrowDtype(pa.int64())),
+        }
+    )
+    rows, _ = _along(table, "x", 3)
+    assert rows["gaps"].tolist() == rows["arrow"].tolist() == [1.5] * 3
+    assert _along(table, "gaps", 3)[0]["gaps"].tolist() == [1, 5, 9]
+    with pytest.raises(ValueError, match="column 'x' holds 1152921504606846977"):
+        _along(table.assign(x=2**60 + np.arange(5)), "gaps", 3)
+
+
 def test_calibration(fitted):
     X, y = heteroscedastic(300, seed=1)
     display = PredictiveCalibrationDisplay.from_estimator(fitted, X, y)

@@ -378,3 +378,21 @@ def test_saved_and_loaded(fitted, tmp_path):
     loaded = skflows.load(tmp_path / "regressor.skflows")
     X, _ = heteroscedastic(10)
     assert np.array_equal(loaded.predict_interval(X), fitted.predict_interval(X))
+
+
+@pytest.mark.parametrize("kind", ["array", "list", "Series", "DataFrame", "polars"])
+def test_targets_that_float64_would_round_are_refused(kind):
+    y = 2**60 + np.arange(60)
+    pd, pl = (pytest.importorskip(name) for name in ("pandas", "polars"))
+    forms = {
+        "array": y,
+        "list": y.tolist(),
+        "Series": pd.Series(y),
+        "DataFrame": pd.DataFrame({"y": y}),
+        "polars": pl.Series(y),
+    }
+    with pytest.raises(ValueError, match=r"y holds 1152921504606846977, but .*subtract an offset"):
+        small().fit(np.arange(60.0)[:, None], forms[kind])
+    small(max_iter=1).fit(np.arange(60.0)[:, None], y - 2**60)
+    with pytest.raises(ValueError, match="column 0 holds 1152921504606846977"):
+        small().fit(y[:, None], np.arange(60.0))

@@ -6,10 +6,11 @@ import numpy as np
 
 from ..density._warnings import warn_of_row_names
 from ..preprocessing.column_checks import ISO_DATE
-from ..preprocessing.validation import listed
+from ..preprocessing.validation import check_exact_table, listed
 from ._tables import import_pandas, restore_integers, without_formula
 
 REMEDY = "choose numeric columns with --columns, or encode them"
+HAS_OFFSET = r"[T ].*(?:Z|[+-]\d\d(?::?\d\d)?)$"
 MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
 
 
@@ -57,7 +58,9 @@ def check_free(names, added, path):
 def numbers(frame, path, remedy=REMEDY):
     """Return the table in float64, or raise an error if an entry is not a finite number."""
     pandas = import_pandas()
-    numbers = frame.apply(pandas.to_numeric, errors="coerce").astype(np.float64)
+    numbers = frame.apply(pandas.to_numeric, errors="coerce")
+    check_exact_table(numbers, path)
+    numbers = numbers.astype(np.float64)
     texts = frame.where(numbers.isna()).dropna(axis=1, how="all")
     if texts.columns.size:
         value = texts.iloc[:, 0].dropna().iloc[0]
@@ -113,21 +116,25 @@ def with_dates(frame, schema=None):
     floats = [column.name for column in columns if column.dtype.lower().startswith("float")]
     frame = frame.astype({name: float for name in frame.select_dtypes("Int64") if name in floats})
     restore_integers(frame, [column.name for column in columns if "int" in column.dtype.lower()])
-    dates = [column.name for column in columns if column.role == "datetime"]
+    dates = {column.name: column.zone for column in columns if column.role == "datetime"}
     return with_parsed(frame, dates, are_dates=True)
 
 
 def with_parsed(frame, names, are_dates=False):
     """Return a table in which the texts of some columns are dates if all of a column are.
 
-    If they must be, because they were in a fit, others are an error.
+    If they must be, because they were in a fit, others are an error. A dict has the time zone of
+    each column in the fit.
     """
     frame = frame.copy()
+    zones = names if isinstance(names, dict) else {}
     for name in names:
         texts = frame[name].dropna()
         if not len(texts) or not texts.map(type).eq(str).all():
             continue
         dates = parsed_dates(texts)
+        if are_dates:
+            dates = in_zone(dates, texts, zones.get(name))
         if dates.notna().all():
             frame[name] = dates.reindex(frame.index)
         elif are_dates:
@@ -137,6 +144,13 @@ def with_parsed(frame, names, are_dates=False):
                 "all its dates as in 2024-12-31"
             )
     return frame
+
+
+def in_zone(dates, texts, zone):
+    """Return parsed dates with a time zone if they had one in fit, and otherwise without."""
+    if zone is None or not texts.str.contains(HAS_OFFSET).all():
+        return dates if dates.dt.tz is None else dates.dt.tz_localize(None)
+    return import_pandas().to_datetime(texts.where(dates.notna()), utc=True, format="ISO8601")
 
 
 def parsed_dates(texts):

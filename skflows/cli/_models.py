@@ -182,9 +182,10 @@ def run_predict(args):
         raise ValueError(f"{args.model} predicts {model.n_outputs_} columns; only one is possible")
     labels, added = ids(args), ["mean", "median", "low", "high"]
     check_free(labels, added, args.data)
-    names, texts, dates = getattr(model, "feature_names_in_", None), [], []
+    names, texts, dates = getattr(model, "feature_names_in_", None), [], {}
     if names is not None and len(encoder := model.density_.encoder_) == 1:
         texts, dates = names[encoder[-1].is_text_], names[encoder[-1].is_date_]
+        dates = dict(zip(dates, getattr(encoder[-1], "zones_", len(dates) * [None]), strict=True))
     table = open_table(args.data, args.sep, args.decimal, texts, used=names, kept=labels)
     needed, n_rows = None if names is None else [*names, *labels], 0
     with writing(args.output) as append:

@@ -8,6 +8,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 from sklearn.utils import check_array
 
 from ..density._warnings import warn_of_texts, warn_user
+from ..preprocessing.moments import check_zone, common_zone, is_date, time_zone
 from ..preprocessing.validation import checked_data, is_missing
 
 # With more categories, a category is encoded by the mean of y if y is a single column.
@@ -125,6 +126,11 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
             else:
                 X = X.astype(dict.fromkeys(others, object))
         X = checked_data(self, X, name="ConditionalDensity", **kwargs)
+        if X.dtype.kind == "m":
+            raise ValueError(
+                f"X holds time differences, such as {X.ravel()[0]}: convert them to numbers, such "
+                "as to seconds by .dt.total_seconds()."
+            )
         if X.dtype.kind == "M":
             X = X.astype("datetime64[us]").astype(object)
         if reset:
@@ -153,8 +159,26 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
                 warn_of_texts(name, [value for value in column if isinstance(value, str)])
         names, is_number = self._names(), ~(self.is_category_ | self.is_date_)
         numbers = as_numbers(X[:, is_number], names[is_number])
-        dates = map(date_parts, X.T[self.is_date_], names[self.is_date_])
+        dates, names = X.T[self.is_date_], names[self.is_date_]
+        zones = self._zones(dates, names, reset)
+        dates = map(date_parts, dates, names, zones)
         return np.column_stack([numbers, *dates]), as_texts(categories)
+
+    def _zones(self, dates, names, reset):
+        """Return the time zone of fit of each column of dates; one of later dates must fit it."""
+        found = [
+            common_zone(filter(is_date, column), name)
+            for column, name in zip(dates, names, strict=True)
+        ]
+        if reset:
+            self.zones_ = found
+        # An encoder that an older version stored takes dates in any zone as local time.
+        fitted = getattr(self, "zones_", len(names) * [None])
+        if hasattr(self, "zones_"):
+            for name, column, now, before in zip(names, dates, found, fitted, strict=True):
+                if any(map(is_date, column)):
+                    check_zone(now, before, name)
+        return [zone and time_zone(zone, name) for name, zone in zip(names, fitted, strict=True)]
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -164,8 +188,15 @@ class ContextEncoder(TransformerMixin, BaseEstimator):
 
 
 def kinds_of(table):
-    """Return the dtypes of a DataFrame as lower-case texts; an array has none."""
-    return [str(dtype).lower() for dtype in getattr(table, "dtypes", [])]
+    """Return the dtypes of a DataFrame as lower-case texts; an array has none.
+
+    Arrow's names of dates and categories begin as those of pandas and polars do.
+    """
+    names = [str(dtype).lower() for dtype in getattr(table, "dtypes", [])]
+    renamed = {"timestamp[": "datetime[", "dictionary<": "categorical<"}
+    for old, new in renamed.items():
+        names = [name.replace(old, new, name.startswith(old)) for name in names]
+    return names
 
 
 def is_text(value):
@@ -173,23 +204,17 @@ def is_text(value):
     return isinstance(value, str | bool | np.bool_)
 
 
-def is_date(value):
-    """Whether a value is a date, or a date and time, whatever its library."""
-    is_like_one = hasattr(value, "toordinal") or isinstance(value, np.datetime64)
-    return is_like_one and not is_missing(value)
-
-
-def date_parts(column, name):
+def date_parts(column, name, zone):
     """Return dates as days, with sines and cosines of the season, the week and the clock."""
-    days = np.array([as_day(value, name) for value in column])[:, None]
+    days = np.array([as_day(value, name, zone) for value in column])[:, None]
     # Whole periods are taken off first: a clock that stands still must give a constant.
     angles = 2 * np.pi * np.mod(np.nan_to_num(days), PERIODS) / PERIODS
     is_known = ~np.isnan(days)
     return np.column_stack([days, np.sin(angles) * is_known, np.cos(angles) * is_known])
 
 
-def as_day(value, name):
-    """Return a date as days since the year 1, in local time, and a gap as NaN."""
+def as_day(value, name, zone=None):
+    """Return a date as days since the year 1, in the local time of a zone, and a gap as NaN."""
     if is_missing(value):
         return np.nan
     if not is_date(value):
@@ -199,6 +224,7 @@ def as_day(value, name):
         )
     if isinstance(value, np.datetime64):
         value = value.astype("datetime64[us]").item()
+    value = value if zone is None else value.astimezone(zone)
     return value.toordinal() + sum(getattr(value, unit, 0) / n for unit, n in CLOCK.items())
 
 

@@ -28,6 +28,7 @@ from ..preprocessing.sklearn_compat import (
 )
 from ..preprocessing.validation import (
     Table,
+    check_exact_table,
     check_magnitude,
     key_of,
     row_shape,
@@ -581,6 +582,7 @@ def validate_outputs(y, least=1):
             f"y has the shape {y.shape}; give one row for each sample: y.reshape(len(y), -1)."
         )
     kwargs = {"ensure_2d": False, "ensure_min_samples": least, "input_name": "y"}
+    check_exact_table(y, "y")
     try:
         Y = check_array(y, dtype=np.float64, **kwargs)
     except ValueError as error:

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from ..preprocessing.validation import listed
+from ..preprocessing.validation import check_exact_table, listed
 
 # Blue for data, orange for the model: colour-blind readers can distinguish the two.
 DATA_COLOR = "#3f90da"
@@ -46,6 +46,7 @@ def check_estimator_method(estimator, method):
 
 def check_data(estimator, X):
     """Return X as a float64 array, and its column names, after a check against the fit."""
+    check_exact_table(X)
     rows = check_array(X, dtype=np.float64, input_name="X")
     name = type(estimator).__name__
     n_features = getattr(estimator, "n_features_in_", rows.shape[1])

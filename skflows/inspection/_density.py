@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ..preprocessing.validation import listed
+from ..table import TableDensity
 from ._common import (
     DATA_COLOR,
     MODEL_COLOR,
@@ -28,6 +30,8 @@ class DensityDisplay:
     A density of one column is drawn as a curve over a histogram, two columns as a map. With more
     columns, the map is a slice: two columns vary, and the others are fixed at their medians. The
     dots are then all rows, projected onto the slice, so they can lie where its density is low.
+    For a :class:`skflows.TableDensity`, the map is the marginal density of two columns of numbers
+    that are not rounded, and the dots are the rows where both are known.
 
     It is recommended to use :meth:`from_estimator` to create a :class:`DensityDisplay`.
 
@@ -119,7 +123,7 @@ class DensityDisplay:
 
         features : pair of int or str, default=None
             Indices or names of the columns to draw, horizontal axis first. If None, the first
-            two are drawn.
+            two are drawn, for a table those that can be.
 
         grid_resolution : int, default=100
             Number of grid points along each axis.
@@ -161,10 +165,15 @@ class DensityDisplay:
         check_matplotlib(f"{cls.__name__}.from_estimator")
         _check_options(scale, depth)
         check_estimator_method(estimator, "score_samples")
-        rows, names = check_data(estimator, X)
         check_integer("grid_resolution", grid_resolution, least=2)
-        n_drawn = min(2, len(names))
-        indices = resolve_features(range(n_drawn) if features is None else features, names)
+        is_table = isinstance(estimator, TableDensity)
+        if is_table:
+            rows, names, density = _marginal(estimator, X, features)
+            n_drawn, indices = len(names), list(range(len(names)))
+        else:
+            rows, names = check_data(estimator, X)
+            n_drawn = min(2, len(names))
+            indices = resolve_features(range(n_drawn) if features is None else features, names)
         if len(indices) != n_drawn:
             raise ValueError(
                 f"features={features!r} contains {len(indices)} column(s), but {n_drawn} are drawn "
@@ -172,7 +181,9 @@ class DensityDisplay:
             )
 
         mesh, grid, fixed = plane(rows, indices, names, grid_resolution)
-        log_density = np.asarray(estimator.score_samples(like_fitted(grid, X, estimator)))
+        if not is_table:
+            density, grid = estimator, like_fitted(grid, X, estimator)
+        log_density = np.asarray(density.score_samples(grid))
 
         display = cls(
             xx0=mesh[0],
@@ -276,6 +287,35 @@ class DensityDisplay:
                 "1 other column" if len(self.fixed) == 1 else f"{len(self.fixed)} other columns"
             )
             ax.set_title(f"slice: {others} at the median; dots: all rows", fontsize="medium")
+
+
+def _marginal(density, X, features):
+    """Return complete rows of one or two columns of a table, their names, and their density."""
+    schema = density._schema
+    names = [str(name) for name in schema.names]
+    parts = {
+        i: column.value_parts[0] for i, column in enumerate(schema.columns) if column.is_number
+    }
+    drawable = [i for i, part in parts.items() if part.has_number and part.step is None]
+    indices = drawable[:2] if features is None else resolve_features(features, names)
+    others = [i for i in indices if i not in drawable]
+    if others or not 0 < len(indices) <= 2:
+        what = "X" if features is None else f"features={features!r}"
+        kinds = ", ".join(f"{names[i]!r} is {schema.columns[i].kind}" for i in others)
+        remedy = f"choose one or two of {listed([names[i] for i in drawable])}"
+        if not drawable:
+            remedy = "this table has none: see SamplesDisplay, or predict_proba"
+        raise ValueError(
+            f"{what} has {len(indices)} columns{kinds and f', of which {kinds}'}; DensityDisplay "
+            f"draws one or two columns of numbers that are not rounded; {remedy}."
+        )
+    columns = [density._read(X).columns[i] for i in indices]
+    rows = np.stack([np.where(column.known, column.values, np.nan) for column in columns], axis=1)
+    own = [schema.names[i] for i in indices]
+    rows = rows[~np.isnan(rows).any(axis=1)]
+    if not len(rows):
+        raise ValueError(f"no row of X has known values of {own}: give other rows or features.")
+    return rows, [names[i] for i in indices], density.marginal(own)
 
 
 def _check_options(scale, depth):

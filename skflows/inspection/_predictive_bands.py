@@ -1,11 +1,13 @@
 """Predictive bands of a regression against one feature."""
 
-from numbers import Integral
+from decimal import Decimal
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
+from ..preprocessing.validation import check_exact_table, is_missing
 from ._common import (
     DATA_COLOR,
     MODEL_COLOR,
@@ -208,11 +210,23 @@ def name_of(y):
 
 
 def _column(X, name):
-    return X[name].to_numpy() if hasattr(X, "columns") else np.asarray(X)[:, name]
+    """Return a column of an array or table, as floats if it holds numbers of any dtype."""
+    if not hasattr(X, "columns"):
+        return np.asarray(X)[:, name]
+    values = X[name].to_numpy()
+    if values.dtype.kind != "O":
+        return values
+    known = np.array([not is_missing(value) for value in values], dtype=bool)
+    if not all(isinstance(v, Real | Decimal) and not isinstance(v, bool) for v in values[known]):
+        return values
+    found = np.full(len(values), np.nan)  # integers with gaps, and decimals, are objects in pandas
+    found[known] = values[known].astype(np.float64)
+    return found
 
 
 def _along(X, feature, n):
     """Return rows along a feature, the others fixed, and the index or name of the feature."""
+    check_exact_table(X)
     is_frame = hasattr(X, "columns")
     if not is_frame:
         X = check_array(X, dtype=None, ensure_all_finite="allow-nan", input_name="X")

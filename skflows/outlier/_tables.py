@@ -10,6 +10,7 @@ from sklearn.utils import get_tags
 
 from ..density._third_party import is_frozen
 from ..persistence.mixin import PersistenceMixin
+from ..preprocessing.moments import check_zone, zone_of
 from ..table._frames import Column, is_frame, read_frame, write_frame
 
 NUMERIC = ("number", "datetime")  # roles of columns that are read as numbers
@@ -61,6 +62,8 @@ class RowCodec:
                     f"{column.values[column.known][0]!r}: convert it to the kind of values of fit, "
                     "such as with pandas.to_numeric or .astype(float)."
                 )
+            if like.role == "datetime" and column.known.any():
+                check_zone(zone_of(column.dtype), zone_of(like.dtype), name)
             target[column.known] = column.values[column.known]
         return rows
 

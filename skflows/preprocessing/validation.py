@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping
+from decimal import Decimal
 from numbers import Integral
 from typing import NamedTuple
 
@@ -13,10 +14,13 @@ from .dequantizer import Dequantizer, column_index
 from .sklearn_compat import check_sample_weight
 
 MAX_VALUE = 1e305  # beyond it, differences overflow
+EXACT = 2**53  # up to which float64 holds all integers
+# Names of dtypes that may hold integers beyond.
+WIDE_DTYPES = ("int64", "uint64", "int128", "uint128", "decimal", "object")
 DTYPES = [np.float64, np.float32]
 # What to add to scikit-learn's messages about unusable input.
 REMEDIES = {
-    "could not convert string": "models numbers: use TableDensity, which models texts and "
+    "could not convert": "models numbers: use TableDensity, which models texts and "
     "dates too, or drop or encode the other columns first, texts for example with "
     "sklearn.preprocessing.OrdinalEncoder, dates as days since the first of them.",
     "contains NaN": "needs complete rows; TableDensity models rows with gaps.",
@@ -96,6 +100,69 @@ def check_magnitude(X, names=None, what="X"):
         )
 
 
+def check_exact(values, where):
+    """Raise an error if an array holds integers that float64 would round to others.
+
+    Neighbouring identifiers would become one number. The text ``where`` names the array.
+    """
+    if (value := first_inexact(values)) is not None:
+        shown = value if abs(value) < 1e40 else "an integer of more than 40 digits"
+        raise ValueError(
+            f"{where} holds {shown}, but float64 holds all integers only up to 2**53. If it "
+            "names the rows, leave it out or convert it to texts; otherwise subtract an offset, "
+            "such as its least value, or convert it to float64 if rounding does not matter."
+        )
+
+
+def first_inexact(values):
+    """Return the first integer or decimal number that float64 would round beyond 2**53, or None."""
+    if values.dtype.kind in "iu":
+        if values.dtype.itemsize < 8 or not values.size:
+            return None
+        if values.max() <= EXACT and values.min() >= -EXACT:
+            return None
+    elif values.dtype.kind != "O":
+        return None
+    for value in values.ravel().tolist():
+        if isinstance(value, Integral):
+            value = int(value)  # NumPy would compare as floats
+        elif not isinstance(value, Decimal) or not value.is_finite():
+            continue
+        if abs(value) > EXACT and (abs(value) > MAX_VALUE or float(value) != value):
+            return value
+    return None
+
+
+def check_exact_table(X, what=""):
+    """Raise an error if a table, or a single column, holds integers that float64 would round."""
+    suffix = what and f" of {what}"
+    if hasattr(X, "columns"):
+        for name, dtype in zip(X.columns, getattr(X, "dtypes", ()), strict=False):
+            if str(dtype).lower().startswith(WIDE_DTYPES):
+                check_exact(known_values(X[name]), f"column {name!r}{suffix}")
+    elif hasattr(X, "to_numpy"):
+        if str(X.dtype).lower().startswith(WIDE_DTYPES):
+            check_exact(known_values(X), what)
+    elif isinstance(X, np.ndarray | list | tuple):
+        try:
+            X = X if isinstance(X, np.ndarray) else np.array(X, dtype=object)
+        except ValueError:  # of different lengths, which is another error
+            return
+        if X.ndim == 1:
+            check_exact(X, what)
+        for j, column in enumerate(X.T if X.ndim == 2 else ()):
+            check_exact(column, f"column {j}{suffix}")
+
+
+def known_values(series):
+    """Return the known values of a Series of pandas or polars, without a change of their type."""
+    if hasattr(series, "dropna"):
+        return series.dropna().to_numpy()
+    series = series.drop_nulls()
+    is_wide = str(series.dtype).endswith("128")  # which NumPy does not have
+    return np.array(series.to_list(), dtype=object) if is_wide else series.to_numpy()
+
+
 def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1, shape=None):
     """Return X as an array of floats, or raise an error that says what to do.
 
@@ -148,7 +215,10 @@ def checked_data(estimator, X, name=None, **kwargs):
     They name the estimator that the user knows, by default this one.
     """
     check_different_names(X)
+    check_exact_table(X)
     try:
+        if kwargs.get("dtype") is not None and holds_times(X):
+            raise TypeError("could not convert dates or times to numbers")
         return validate_data(estimator, X, **kwargs)
     except (TypeError, ValueError) as error:
         name = name or type(estimator).__name__
@@ -158,7 +228,7 @@ def checked_data(estimator, X, name=None, **kwargs):
         if is_conversion and (columns := non_numeric_columns(X)):
             raise ValueError(
                 f"X has columns that are not numbers: {[*columns]} (the first holds "
-                f"{next(iter(columns.values()))!r}). {name} {REMEDIES['could not convert string']}"
+                f"{next(iter(columns.values()))!r}). {name} {REMEDIES['could not convert']}"
             ) from error
         message = str(error).replace(type(estimator).__name__, name)
         remedies = [remedy for cause, remedy in REMEDIES.items() if cause in message]
@@ -167,6 +237,15 @@ def checked_data(estimator, X, name=None, **kwargs):
         if message == str(error):
             raise
         raise type(error)(message) from error
+
+
+def holds_times(X):
+    """Whether X has dates or time differences, which NumPy would take for integers."""
+    dtypes = getattr(X, "dtypes", [X.dtype] if isinstance(X, np.ndarray) else [])
+    return any(
+        dtype.is_temporal() if hasattr(dtype, "is_temporal") else getattr(dtype, "kind", "") in "mM"
+        for dtype in dtypes
+    )
 
 
 def row_shape(estimator):

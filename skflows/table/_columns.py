@@ -12,7 +12,8 @@ import numpy as np
 from ..density._warnings import warn_of_texts, warn_user
 from ..preprocessing.angles import emptiest_angle
 from ..preprocessing.dequantizer import column_index, is_whole
-from ._frames import Column, moment_text, seconds_of
+from ..preprocessing.moments import check_zone, local_seconds, seconds_of, utc_seconds, zone_of
+from ._frames import Column, moment_text
 from ._outside import outside_share
 from ._parts import (
     ON_LATTICE,
@@ -452,6 +453,8 @@ class ColumnModel:
         make = KINDS[self.kind]
         if self.kind == "categorical" and column.role in ("number", "datetime"):
             column = column._replace(values=column.values.astype(object))
+        if self.kind == "datetime" and column.role == "datetime":
+            column = column._replace(values=local_seconds(column.values, self.zone, self.name))
         try:
             self.parts = make(column, setting, *self.arguments)
         except TypeError as error:
@@ -485,6 +488,11 @@ class ColumnModel:
         return part.decimals if part.has_number else decimals_of(np.array(part.levels))
 
     @property
+    def zone(self):
+        """The time zone of the dates of fit, or None."""
+        return zone_of(self.dtype)
+
+    @property
     def is_number(self):
         return self.role == "number" and self.kind != "categorical"
 
@@ -494,6 +502,8 @@ class ColumnModel:
         Values of a category that the fit has not seen raise an error, or are `UNSEEN`.
         """
         values, known = column.values, column.known
+        if self.role == column.role == "datetime" and known.any():
+            check_zone(zone_of(column.dtype), self.zone, self.name)
         if self.kind == "datetime":
             if column.role in TEXTS:
                 values = self._moments_of(values, known)
@@ -503,6 +513,8 @@ class ColumnModel:
                     "pandas.to_datetime."
                 )
             values = np.where(known, values, 0.0).astype(np.float64)
+            if column.role == "datetime":
+                values = local_seconds(values, self.zone, self.name)
             of_parts = split_moment(values)[: len(self.value_parts)]
             if isinstance(self.value_parts[0], Weeks):
                 of_parts = joined_moment(*of_parts), *of_parts[1:]
@@ -564,7 +576,8 @@ class ColumnModel:
                 found = weeks.moved_inside(joined_moment(week, *values[1:]))
             else:
                 found = joined_moment(*values)
-            return Column(np.where(whole, found, 0.0), whole, "datetime", self.dtype)
+            found = utc_seconds(np.where(whole, found, 0.0), self.zone, self.name)
+            return Column(found, whole, "datetime", self.dtype)
         is_number = self.role in ("number", "datetime")  # of which some may be categories
         found = values[0].astype(np.float64) if is_number else values[0]
         return Column(found, whole, self.role, self.dtype, self.categories)

@@ -24,7 +24,10 @@ from ._frames import fill_frame, is_frame, read_frame, rows_of, write_frame
 from ._parts import ROWS_AT_ONCE, UNSEEN, Rows
 from ._queries import (
     ConditionalTable,
+    check_order,
+    chosen,
     column_of,
+    describe,
     impute,
     probabilities_of,
     quantiles_of,
@@ -595,7 +598,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         rest = [name for name in self._schema.names if name not in names]
         if not rest:
             raise ValueError("given has all columns: nothing is left to have a density.")
-        return ConditionalTable(self, rest, rows)
+        return ConditionalTable(self, rest, rows, describe(given, rows, names))
 
     def marginal(self, columns):
         """Return the density of some columns, the others being unknown.
@@ -611,7 +614,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             With `score_samples`, `score`, `sample` and `marginal`.
         """
         check_is_fitted(self)
-        columns = [columns] if isinstance(columns, str | Integral) else list(columns)
+        columns = chosen(columns, self._schema.names)
         self._check_names(columns, "columns")
         return ConditionalTable(self, columns, self._nothing_known(1))
 
@@ -660,7 +663,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def _filled(self, X, frame, drawn):
         """Return X with its known values as they are, and others from drawn rows."""
         columns = [
-            new if not old.known.any() else new._replace(dtype=old.dtype)
+            # Texts that are filled in by dates have no dtype of dates.
+            new._replace(dtype=old.dtype)
+            if old.known.any() and (new.role != "datetime" or old.role == "datetime")
+            else new
             for old, new in zip(frame.columns, self._schema.decode(drawn), strict=True)
         ]
         known = np.stack([column.known for column in frame.columns], axis=1)
@@ -690,6 +696,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             They sum to 1; the order is that of `levels`.
         """
         check_is_fitted(self)
+        check_order("predict_proba(column, X)", column, X)
         rows, _ = self._some_columns(X)
         return np.concatenate([probabilities_of(self, column, some) for some in rows.chunks()])
 
@@ -730,8 +737,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             The quantiles of the mixture, found by bisection.
         """
         check_is_fitted(self)
+        check_order("quantile(column, X, q)", column, X, q)
         rows, _ = self._some_columns(X)
         levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
+        if not len(levels):
+            raise ValueError("q is empty; give at least one level, such as 0.5.")
         if not ((levels > 0) & (levels < 1)).all():
             raise ValueError(f"q={q!r}; its levels must be more than 0 and less than 1.")
         found = [quantiles_of(self, column, some, levels) for some in rows.chunks()]

@@ -1,15 +1,39 @@
 """Columns of pandas and polars DataFrames and of arrays, read into NumPy and written back."""
 
 import numbers
+import re
 from collections.abc import Mapping
+from datetime import UTC
 from typing import NamedTuple
 
 import numpy as np
 from sklearn.utils import check_array
 
-from ..preprocessing.validation import check_different_names, is_missing
+from ..preprocessing.moments import (
+    MICROSECONDS,
+    common_zone,
+    is_date,
+    seconds_of,
+    time_zone,
+    zone_of,
+)
+from ..preprocessing.validation import (
+    check_different_names,
+    check_exact,
+    is_missing,
+    known_values,
+)
 
-MICROSECONDS = 1e6  # in a second
+# What to convert values to that are neither numbers nor texts, by the name of their type.
+REMEDIES = {
+    "Interval": "such as to texts by .astype(str)",
+    "Period": "such as to dates by .dt.to_timestamp()",
+    "Timedelta": "such as to seconds by .dt.total_seconds()",
+    "timedelta": "such as to seconds",
+    "timedelta64": "such as to seconds by dividing them by np.timedelta64(1, 's')",
+}
+ARROW = "[pyarrow]"  # the end of the names of pandas' dtypes of Arrow
+DECIMAL = re.compile(r"decimal\w*\((?:precision=)?(\d+), (?:scale=)?(-?\d+)\)", re.IGNORECASE)
 
 
 class Column(NamedTuple):
@@ -18,7 +42,8 @@ class Column(NamedTuple):
     Attributes
     ----------
     values : ndarray of shape (n,)
-        The values; those of missing entries mean nothing.
+        The values; those of missing entries mean nothing. Dates are in seconds since 1970, in UTC
+        if the dtype has a time zone, otherwise in local time.
     known : ndarray of shape (n,) of bool
         Which entries are not missing.
     role : {"number", "datetime", "bool", "text", "category", "ordered"}
@@ -115,22 +140,48 @@ def _pandas_column(series, name):
 
     dtype = series.dtype
     known = series.notna().to_numpy(dtype=bool)
-    if isinstance(dtype, pd.CategoricalDtype):
-        categories = dtype.categories.tolist()
-        role = "ordered" if dtype.ordered else "category"
+    if isinstance(dtype, pd.CategoricalDtype) or str(dtype).startswith("dictionary<"):
+        categories, is_ordered = _categories_of(series)
+        _check_categories(categories, name)
+        role = "ordered" if is_ordered else "category"
         return Column(series.astype(object).to_numpy(), known, role, str(dtype), categories)
     if pd.api.types.is_bool_dtype(dtype):
         return Column(series.astype(object).to_numpy(), known, "bool", str(dtype))
     if pd.api.types.is_complex_dtype(dtype):
         raise ValueError(f"Complex data not supported: column {name!r} is complex.")
     if pd.api.types.is_numeric_dtype(dtype):
+        if dtype.kind != "f":
+            check_exact(known_values(series), f"column {name!r}")
         values = series.to_numpy(dtype=np.float64, na_value=np.nan)
         return Column(_checked(values, known, name), known, "number", str(dtype))
     if pd.api.types.is_datetime64_any_dtype(dtype):
-        local = series if series.dt.tz is None else series.dt.tz_localize(None)
-        moments = local.to_numpy().astype("datetime64[us]").astype(np.int64)
+        if zone := zone_of(str(dtype)):
+            time_zone(zone, name)
+            series = series.dt.tz_convert(None)
+        moments = series.astype("datetime64[us]").to_numpy().astype(np.int64)
         return Column(moments / MICROSECONDS, known, "datetime", str(dtype))
     return _object_column(series.to_numpy(dtype=object), known, name, str(dtype))
+
+
+def _categories_of(series):
+    """Return the categories of a Series of pandas, or of Arrow's dictionaries, and their order."""
+    if hasattr(series, "cat"):
+        return series.cat.categories.tolist(), series.cat.ordered
+    import pyarrow as pa
+
+    array = pa.table({"values": series})["values"].combine_chunks()
+    return array.dictionary.to_pylist(), array.type.ordered
+
+
+def _check_categories(categories, name):
+    """Raise an error for categories that a model file cannot hold, such as intervals."""
+    for category in categories:
+        if not isinstance(category, str | bool | numbers.Real):
+            raise ValueError(
+                f"column {name!r} has categories of the type {type(category).__name__}, such as "
+                f"{category}; they must be texts or numbers: convert them by "
+                f"X[{name!r}].cat.rename_categories(str)."
+            )
 
 
 def _polars_column(series, name):
@@ -141,10 +192,14 @@ def _polars_column(series, name):
     if dtype == pl.Boolean:
         return Column(np.array(series.to_list(), dtype=object), known, "bool", str(dtype))
     if dtype.is_numeric():
+        if not dtype.is_float():
+            check_exact(known_values(series), f"column {name!r}")
         values = series.cast(pl.Float64).to_numpy().astype(np.float64)
         known = known & ~np.isnan(values)
         return Column(_checked(values, known, name), known, "number", str(dtype))
     if dtype in (pl.Date, pl.Datetime):
+        if zone := zone_of(str(dtype)):
+            time_zone(zone, name)
         micro = series.cast(pl.Datetime("us")).cast(pl.Int64).fill_null(0).to_numpy()
         return Column(micro / MICROSECONDS, known, "datetime", str(dtype))
     values = np.array(series.to_list(), dtype=object)
@@ -157,6 +212,7 @@ def _polars_column(series, name):
 
 def _array_column(values, name):
     if values.dtype.kind in "iuf":
+        check_exact(values, f"column {name!r}")
         values = values.astype(np.float64)
         known = ~np.isnan(values)
         return Column(_checked(values, known, name), known, "number", "")
@@ -164,7 +220,10 @@ def _array_column(values, name):
         known = np.ones(len(values), dtype=bool)
         return Column(values.astype(object), known, "bool", "")
     if values.dtype.kind == "M":
-        values = values.astype("datetime64[us]")  # objects of nanoseconds are integers
+        moments = values.astype("datetime64[us]").astype(np.int64) / MICROSECONDS
+        return Column(moments, ~np.isnat(values), "datetime", str(values.dtype))
+    if values.dtype.kind == "m":
+        raise _unusable(name, ["timedelta64"])
     values = values.astype(object)
     return _object_column(values, ~np.array([is_missing(v) for v in values], dtype=bool), name, "")
 
@@ -175,30 +234,34 @@ def _object_column(values, known, name, dtype):
     if all(isinstance(value, bool | np.bool_) for value in found) and len(found):
         return Column(np.where(known, values, False), known, "bool", dtype)
     if all(isinstance(value, numbers.Real) for value in found):
+        check_exact(found, f"column {name!r}")
         numeric = np.full(len(values), np.nan)
         numeric[known] = found.astype(np.float64)
         return Column(_checked(numeric, known, name), known, "number", dtype)
-    if all(hasattr(value, "isoformat") and hasattr(value, "year") for value in found):
+    if all(map(is_date, found)):
+        if zone := common_zone(found, name):
+            dtype = f"datetime64[us, {zone}]"
+        elif not dtype:  # of an array, of which each value has its own unit
+            dtype = str(np.array(list(found), dtype="datetime64").dtype)
         moments = np.zeros(len(values))
         moments[known] = seconds_of(found)
         return Column(moments, known, "datetime", dtype)
     kinds = sorted({type(value).__name__ for value in found})
     if kinds not in (["str"], ["str_"]):
-        # The type is named as float() would, because scikit-learn's checks expect a TypeError.
-        error = (
-            ValueError if all(k in ("str", "int", "float", "bool") for k in kinds) else TypeError
-        )
-        raise error(
-            f"column {name!r} holds values of the types {', '.join(kinds)}; the argument must be a "
-            "string or a number, and all of a column of one type: convert them."
-        )
+        raise _unusable(name, kinds)
     return Column(np.array([str(v) for v in values], dtype=object), known, "text", dtype)
 
 
-def seconds_of(dates):
-    """Return dates in seconds since 1970, in local time."""
-    naive = [date.replace(tzinfo=None) if hasattr(date, "tzinfo") else date for date in dates]
-    return np.array(naive, dtype="datetime64[us]").astype(np.int64) / MICROSECONDS
+def _unusable(name, kinds):
+    """Return the error for values of other types than a column may have."""
+    # The type is named as float() would, because scikit-learn's checks expect a TypeError.
+    is_plain = all(kind in ("str", "int", "float", "bool") for kind in kinds)
+    remedies = [f", {REMEDIES[kind]}" for kind in kinds if kind in REMEDIES]
+    return (ValueError if is_plain else TypeError)(
+        f"column {name!r} holds values of the types {', '.join(kinds)}; the argument must be a "
+        "string or a number, and all of a column of one type: convert them"
+        f"{''.join(remedies[:1])}."
+    )
 
 
 def moment_text(seconds):
@@ -243,9 +306,14 @@ def write_frame(columns, names, library, dtype="", index=None):
         if is_float:
             return values
         return (within(values, dtype) if np.dtype(dtype).kind in "iu" else values).astype(dtype)
+    if np.dtype(dtype).kind == "M":
+        return np.stack([_moments(column).astype(dtype) for column in columns], axis=1)
     values = np.full((len(columns[0].known), len(columns)), np.nan, dtype=object)
     for column, target in zip(columns, values.T, strict=True):
-        target[column.known] = column.values[column.known]
+        if column.role == "datetime":
+            target[:] = _date_objects(column)
+        else:
+            target[column.known] = column.values[column.known]
     return values
 
 
@@ -278,13 +346,58 @@ def fill_frame(X, known, filled):
 
 
 def within(values, dtype):
-    """Return numbers rounded to the nearest that an integer dtype holds."""
+    """Return numbers rounded to the nearest that a dtype of integers or decimals holds."""
+    if digits := DECIMAL.match(dtype):
+        precision, scale = map(int, digits.groups())
+        end = 10.0 ** (precision - scale)
+        high = min(end - 10.0**-scale, np.nextafter(end, 0))
+        return np.clip(np.round(values, scale), -high, high)
     dtype = dtype.lower().split("[")[0]
     ends = np.iinfo(dtype if dtype in np.sctypeDict else "int64")  # polars has wider ones
     high = float(ends.max)
     if high > ends.max:  # float64 rounds the largest integers of 64 bits up
         high = np.nextafter(high, 0)
     return np.clip(np.round(values), ends.min, high)
+
+
+def _moments(column):
+    """Return dates as datetime64, in UTC if their dtype has a time zone."""
+    micro = np.where(column.known, np.round(column.values.astype(float) * MICROSECONDS), 0)
+    moments = micro.astype(np.int64).astype("datetime64[us]")
+    moments[~column.known] = np.datetime64("NaT")
+    return moments
+
+
+def _date_objects(column):
+    """Return dates for an array of objects: datetime64, or with a time zone Python's datetime."""
+    moments, zone = _moments(column), zone_of(column.dtype)
+    moments = moments.astype(column.dtype if zone is None and column.dtype else "datetime64[us]")
+    objects = np.empty(len(moments), dtype=object)
+    for i, (date, known) in enumerate(zip(moments, column.known, strict=True)):  # one by one,
+        objects[i] = date  # because NumPy would make them datetimes or integers
+        if zone is not None and known:
+            objects[i] = date.item().replace(tzinfo=UTC).astimezone(time_zone(zone, ""))
+    return objects
+
+
+def _pandas_dtype(name):
+    """Return a dtype of pandas from its name; it does not read the names of all of Arrow's."""
+    if not name.endswith(ARROW):
+        return name
+    import pandas as pd
+    import pyarrow as pa
+
+    name = name.removesuffix(ARROW)
+    if digits := DECIMAL.match(name):
+        make = getattr(pa, name.split("(")[0])
+        return pd.ArrowDtype(make(*map(int, digits.groups())))
+    if zone := zone_of(name):
+        return pd.ArrowDtype(pa.timestamp(name[len("timestamp[") :].split(",")[0], zone))
+    if found := re.fullmatch(r"dictionary<values=(\w+), indices=(\w+), ordered=([01])>", name):
+        values, indices, ordered = found.groups()
+        types = map(pa.type_for_alias, (indices, values))
+        return pd.ArrowDtype(pa.dictionary(*types, ordered == "1"))
+    return pd.ArrowDtype(pa.type_for_alias(name))
 
 
 def _with_new(categories, values):
@@ -296,29 +409,27 @@ def _pandas_series(column):
     import pandas as pd
 
     values, known, role, dtype, categories = column
-    if categories is not None:
+    target = _pandas_dtype(dtype)
+    is_arrow = target is not dtype
+    if categories is not None and not is_arrow:
         objects, categories = np.where(known, values, None), _with_new(categories, values[known])
         return pd.Series(pd.Categorical(objects, categories=categories, ordered=role == "ordered"))
     if role == "datetime":
-        micro = np.where(known, np.round(values * MICROSECONDS), 0).astype(np.int64)
-        moments = micro.astype("datetime64[us]")
-        moments[~known] = np.datetime64("NaT")
-        series = pd.Series(moments)
-        if dtype.startswith("datetime64") and "," in dtype:  # with a time zone
-            zone = dtype.rstrip("]").split(", ")[1]
-            series = series.dt.tz_localize(zone, ambiguous=False, nonexistent="shift_forward")
-        return series.astype(dtype) if dtype.startswith("datetime64") else series
+        series = pd.Series(_moments(column))
+        if zone := zone_of(dtype):
+            series = series.dt.tz_localize("UTC").dt.tz_convert(time_zone(zone, ""))
+        return series.astype(target) if is_arrow or dtype.startswith("datetime64") else series
     if role == "number":
-        is_integer = dtype and pd.api.types.is_integer_dtype(dtype)
-        whole = within(values, dtype) if is_integer else values
-        series = pd.Series(np.where(known, whole, np.nan))
-        if is_integer and not known.all():
-            return series.astype(dtype if dtype[0].isupper() else "Int64")
-        return series.astype(dtype) if dtype not in ("", "object") else series
+        is_integer = dtype and pd.api.types.is_integer_dtype(target)
+        is_exact = is_integer or DECIMAL.match(dtype)
+        series = pd.Series(np.where(known, within(values, dtype) if is_exact else values, np.nan))
+        if is_integer and not known.all() and dtype[0].islower() and not is_arrow:
+            return series.astype("Int64")
+        return series.astype(target) if dtype not in ("", "object") else series
     series = pd.Series(np.where(known, values, None), dtype=object)
     if dtype in ("", "object", "bool"):
         return series.astype(bool) if dtype == "bool" and known.all() else series
-    return series.astype(dtype)
+    return series.astype(target)
 
 
 def _polars_series(name, column):
@@ -326,16 +437,18 @@ def _polars_series(name, column):
 
     values, known, role, dtype, categories = column
     if role == "datetime":
-        micro = [round(v * MICROSECONDS) if k else None for v, k in zip(values, known, strict=True)]
-        series = pl.Series(name, micro, dtype=pl.Int64).cast(pl.Datetime("us"))
+        series = pl.Series(name, _moments(column))
         if dtype == "Date":
             return series.cast(pl.Date)
-        if "time_zone='" in dtype:
-            zone = dtype.split("time_zone='")[1].split("'")[0]
-            series = series.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
-        return series
+        if zone := zone_of(dtype):
+            series = series.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+        unit = re.search("time_unit='(.s)'", dtype)
+        return series.dt.cast_time_unit(unit[1]) if unit else series
     objects = [v if k else None for v, k in zip(values.tolist(), known, strict=True)]
     if role == "number":
+        if digits := DECIMAL.match(dtype):
+            numbers = [v if k else None for v, k in zip(within(values, dtype), known, strict=True)]
+            return pl.Series(name, numbers).cast(pl.Decimal(*map(int, digits.groups())))
         target = getattr(pl, dtype, pl.Float64)
         if target.is_integer():
             whole = within(values, dtype).tolist()

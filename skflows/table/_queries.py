@@ -1,18 +1,21 @@
 """Conditional and marginal densities of a fitted table, quantiles and imputation."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from numbers import Integral
 
 import numpy as np
 from sklearn.utils import check_random_state
 
-from ._frames import read_frame, rows_of, write_frame
+from ..preprocessing.validation import listed
+from ._frames import is_frame, read_frame, rows_of, write_frame
 from ._parts import Rows
 from ._view import LEAST_MASS, TableView
 
 # Normal scores of the numbers among which quantiles are looked for.
 GRID = np.concatenate([[-8.0, -6.0], np.linspace(-5, 5, 321), [6.0, 8.0]])
 N_BISECTIONS = 30
+MAX_NAMES = 6  # that a description lists
 ROUNDING = 1e-6  # of a step of the grid
 
 
@@ -29,12 +32,19 @@ class ConditionalTable:
         The columns that the density is of.
     given : Rows
         Known values: one row, or one for each row to score.
+    description : str
+        The given values as text.
     """
 
-    def __init__(self, density, columns, given):
+    def __init__(self, density, columns, given, description=""):
         self.density = density
         self.columns = columns
         self._given = given
+        self._description = description
+
+    def __repr__(self):
+        given = self._description and f", given {self._description}"
+        return f"<{type(self).__name__} of {listed(self.columns, MAX_NAMES)}{given}>"
 
     def _joined(self, X):
         """Return given and scored values as rows, and which variables are given."""
@@ -139,10 +149,37 @@ class ConditionalTable:
         marginal : ConditionalTable
             The density.
         """
-        columns = [columns] if isinstance(columns, str | Integral) else list(columns)
+        columns = chosen(columns, self.columns)
         if unknown := [name for name in columns if name not in self.columns]:
             raise ValueError(f"columns names {unknown}, but this is the density of {self.columns}.")
-        return ConditionalTable(self.density, columns, self._given)
+        return ConditionalTable(self.density, columns, self._given, self._description)
+
+
+def chosen(columns, names):
+    """Return the columns of a marginal density, at least one, as a list."""
+    columns = [columns] if isinstance(columns, str | Integral) else list(columns)
+    if not columns:
+        raise ValueError(f"columns is empty; give at least one of {names}.")
+    return columns
+
+
+def describe(given, rows, names):
+    """Return given values as a text: values of a dict, otherwise the names of the columns."""
+    if not isinstance(given, Mapping):
+        return f"{listed(names, MAX_NAMES)} in {len(rows)} row{'s' if len(rows) > 1 else ''}"
+    values = [
+        f"{name}={str(value)!r}" if isinstance(value, str) else f"{name}={value}"
+        for name, value in given.items()
+    ]
+    more = f" and {len(values) - MAX_NAMES} more" if len(values) > MAX_NAMES else ""
+    return ", ".join(values[:MAX_NAMES]) + more
+
+
+def check_order(call, column, X, q=0.5):
+    """Raise an error if a table is in the place of another argument, or a name in its place."""
+    are_tables = [is_frame(each) or isinstance(each, Mapping) for each in (column, q)]
+    if any(are_tables) or isinstance(X, str) or max(np.ndim(column), np.ndim(q) - 1) > 0:
+        raise ValueError(f"the arguments are in the wrong order; the call is {call}.")
 
 
 def without(rows, schema, i):

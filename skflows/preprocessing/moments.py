@@ -1,0 +1,122 @@
+"""Dates in seconds since 1970, and their time zones."""
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from .validation import is_missing
+
+MICROSECONDS = 1e6  # in a second
+DAY = 86_400  # seconds
+EPOCH = datetime(1970, 1, 1)
+# Seconds of the years 2 and 9998: Python has no dates far beyond.
+ENDS = -62_104_060_800, 253_339_228_800
+OFFSET = re.compile(r"(?:UTC)?([+-])(\d\d):(\d\d)")
+# Of pandas, polars and Arrow, as they print dtypes.
+ZONE = re.compile(r"(?:^datetime64\[\w+, |time_zone='|, tz=)([^\]']+)")
+
+
+def is_date(value):
+    """Whether a value is a date, or a date and time, whatever its library."""
+    is_like_one = hasattr(value, "toordinal") or isinstance(value, np.datetime64)
+    return is_like_one and not is_missing(value)
+
+
+def zone_of(dtype):
+    """Return the time zone that the name of a dtype contains, or None."""
+    found = ZONE.search(dtype)
+    return None if found is None else found[1]
+
+
+def common_zone(dates, name):
+    """Return the name of the time zone of all dates of a column, or None if they have none."""
+    zones = {getattr(date, "tzinfo", None) for date in dates}
+    names = {None if zone is None else str(zone) for zone in zones}
+    if len(names) > 1:
+        listed = ", ".join(sorted("no time zone" if zone is None else zone for zone in names))
+        raise ValueError(
+            f"column {name!r} holds dates of different time zones ({listed}): convert them to one, "
+            "for example by pandas.to_datetime(..., utc=True)."
+        )
+    (zone,) = names or {None}
+    if zone is not None:
+        time_zone(zone, name)
+    return zone
+
+
+def time_zone(zone, name):
+    """Return a time zone from its name, which may be an offset such as ``"UTC+01:00"``."""
+    if found := OFFSET.fullmatch(zone):
+        sign, hours, minutes = found.groups()
+        offset = timedelta(hours=int(hours), minutes=int(minutes))
+        return timezone(-offset if sign == "-" else offset)
+    try:
+        return ZoneInfo(zone)
+    except (KeyError, OSError, ValueError) as error:
+        raise ValueError(
+            f"column {name!r} has the time zone {zone!r}, which the time zone database does not "
+            "have: convert it to a zone such as 'Europe/Berlin' or 'UTC', for example by "
+            ".dt.tz_convert('UTC')."
+        ) from error
+
+
+def check_zone(zone, fitted, name):
+    """Raise an error if only one of a column's time zones, now and in fit, is None."""
+    if (zone is None) == (fitted is None):
+        return
+    before, now = ("no time zone" if each is None else each for each in (fitted, zone))
+    remedy = "tz_localize(None), if they are local times of the dates in fit"
+    if zone is None:
+        remedy = f"tz_localize({fitted!r}), or to the time zone in which they are"
+    raise ValueError(
+        f"the dates of column {name!r} had {'' if fitted is None else 'the time zone '}{before} in "
+        f"fit; now they have {'' if zone is None else 'the time zone '}{now}: convert them by "
+        f".dt.{remedy}."
+    )
+
+
+def seconds_of(dates):
+    """Return dates in seconds since 1970: in UTC if they have a time zone, else in local time."""
+    naive = [
+        date.astimezone(UTC).replace(tzinfo=None) if getattr(date, "tzinfo", None) else date
+        for date in dates
+    ]
+    return np.array(naive, dtype="datetime64[us]").astype(np.int64) / MICROSECONDS
+
+
+def local_seconds(seconds, zone, name):
+    """Return seconds in UTC as seconds in the local time of a zone; as they are if it is None."""
+    if zone is None:
+        return seconds
+    zone = time_zone(zone, name)
+    return seconds + _offsets(seconds, lambda t: t.replace(tzinfo=UTC).astimezone(zone).utcoffset())
+
+
+def utc_seconds(seconds, zone, name):
+    """Undo `local_seconds`; of an hour that occurs twice in local time, the first is meant."""
+    if zone is None:
+        return seconds
+    zone = time_zone(zone, name)
+    return seconds - _offsets(seconds, lambda t: t.replace(tzinfo=zone).utcoffset())
+
+
+def _offsets(seconds, offset_of):
+    """Return the offsets of moments from UTC in seconds.
+
+    Days between whose ends the offset does not change are looked up once: there are few of them.
+    """
+
+    def looked_up(moments):
+        distinct, inverse = np.unique(moments, return_inverse=True)
+        dates = [EPOCH + timedelta(seconds=s) for s in distinct.tolist()]
+        found = np.array([offset_of(date).total_seconds() for date in dates], dtype=np.float64)
+        return found[inverse]
+
+    seconds = np.floor(np.clip(seconds, *ENDS))
+    day = np.floor(seconds / DAY) * DAY
+    found = looked_up(day)
+    changes = found != looked_up(day + DAY)
+    found[changes] = looked_up(seconds[changes])
+    return found
