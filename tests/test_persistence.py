@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from _densities import NAMES, banana, small
+from _mutants import mutated_files, rewrite
 from scipy import sparse
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.frozen import FrozenEstimator
@@ -46,7 +47,7 @@ from skflows.model_selection import FlowGridSearchCV
 from skflows.outlier import PyODDetector
 from skflows.persistence import plain_state
 from skflows.persistence.atomic import replace_file
-from skflows.persistence.model_file import checksum, pack, unpack
+from skflows.persistence.model_file import pack, unpack
 
 X = np.column_stack([banana(60), np.random.default_rng(1).poisson(2, 60)])
 
@@ -190,12 +191,12 @@ def test_loading_runs_no_code(path, tmp_path):
         if name == "pickle":
             path.write_bytes(content)
         else:
-            _rewrite(path, lambda files, content=content: files | {"0.npy": content})
+            rewrite(path, lambda files, content=content: files | {"0.npy": content})
         with pytest.raises(ValueError, match=r"model\.skflows"):
             skflows.load(path)
         small("maf").fit(X).save(path)
     for cls in ("os:system", "subprocess:Popen", "ModuleList", "Bijection:", "torch.nn.Linear"):
-        _rewrite(path, lambda files, cls=cls: _with_class(files, cls))
+        rewrite(path, lambda files, cls=cls: _with_class(files, cls))
         with pytest.raises(ValueError, match=r"model\.skflows"):
             skflows.load(path)
         small("maf").fit(X).save(path)
@@ -213,14 +214,6 @@ def _npy_that_claims(dtype, shape, values=b""):
     header = {"descr": dtype, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(content, header)
     return content.getvalue() + values
-
-
-def _rewrite(path, change):
-    """Replace files of an archive, with the right checksum: as an attacker would."""
-    files = unpack(path.read_bytes())
-    del files["checksum"]
-    files = change(files)
-    path.write_bytes(pack(files | {"checksum": checksum(files).encode()}))
 
 
 def _with_model(files, model):
@@ -416,6 +409,49 @@ def test_killed_write_leaves_the_old_file_or_the_new_one(path):
         assert path.read_bytes() == content
 
 
+WRITER = """
+import sys, time
+from skflows.persistence.atomic import replace_file
+
+with replace_file(sys.argv[1], "w") as file:
+    print("writes", flush=True)
+    if sys.argv[2] == "waits":
+        sys.stdin.readline()
+    else:
+        time.sleep(100)
+    file.write("of another process")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the process is killed by a signal")
+def test_next_write_removes_what_a_killed_one_left(path):
+    """But not the file of a process, or of a thread, that is still writing."""
+
+    def writer(how):
+        run = [sys.executable, "-c", WRITER, str(path), how]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(run, **pipes)
+        assert process.stdout.readline() == "writes\n"
+        return process
+
+    killed, living = writer("is killed"), writer("waits")
+    killed.kill()
+    killed.communicate()
+    other = path.with_name(f".{path.name}.0123abcd-1-0123abcd.tmp")  # of another machine
+    other.touch()
+    assert len(list(path.parent.iterdir())) == 3
+    with replace_file(path, "w") as outer:
+        with replace_file(path, "w") as file:
+            assert len(list(path.parent.iterdir())) == 4
+            file.write("inner")
+        outer.write("outer")
+    assert path.read_text() == "outer"
+    living.communicate("go on\n")
+    assert living.returncode == 0
+    assert path.read_text() == "of another process"
+    assert {*path.parent.iterdir()} == {path, other}
+
+
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
@@ -475,7 +511,7 @@ HOSTILE = {
 def test_hostile_models_are_refused(path, kind):
     small("maf", max_iter=1).fit(X).save(path)
 
-    _rewrite(path, lambda files: _with_model(files, HOSTILE[kind]))
+    rewrite(path, lambda files: _with_model(files, HOSTILE[kind]))
     with pytest.raises(ValueError, match=r"cannot load .*model\.skflows"):
         skflows.load(path)
 
@@ -510,7 +546,7 @@ def test_arrays_that_claim_other_sizes_are_refused(path, array, mixture_in_skops
     small("maf", max_iter=1).fit(X).save(path)
     for name in ("0.npy", "9.npy"):
         content = path.read_bytes()
-        _rewrite(path, lambda files, name=name: files | {name: array})
+        rewrite(path, lambda files, name=name: files | {name: array})
         with pytest.raises(ValueError, match=r"cannot load .*model\.skflows"):
             skflows.load(path)
         path.write_bytes(content)
@@ -538,7 +574,7 @@ def _rewrite_skops(path, model, change, pack=pack):
         }
         return files | {name: pack(inside)}
 
-    _rewrite(path, changed)
+    rewrite(path, changed)
 
 
 def test_parts_of_skops_take_no_more_memory_than_they_have(path, mixture_in_skops):
@@ -582,8 +618,8 @@ def test_small_files_take_little_memory(path):
     content = path.read_bytes()
     for model in (copies, nested):
         path.write_bytes(content)
-        _rewrite(path, lambda files, model=model: _with_model(files, model))
-        _rewrite(path, lambda files: files | {"0.npy": _npy(np.zeros(10**4))})
+        rewrite(path, lambda files, model=model: _with_model(files, model))
+        rewrite(path, lambda files: files | {"0.npy": _npy(np.zeros(10**4))})
         tracemalloc.start()
         with pytest.raises(ValueError, match="more than once"):
             skflows.load(path)
@@ -604,58 +640,28 @@ def test_random_states_out_of_range_are_refused(path, name):
         key = "buffer_pos" if name == "Philox" else "pos"
         pattern = re.compile(rf'"{key}": \d+'.encode())
 
-        def moved(files, pattern=pattern, new=f'"{key}": {place}'.encode()):
+        new = f'"{key}": {place}'.encode()
+
+        def moved(files, pattern=pattern, new=new):
             content, n_changed = pattern.subn(new, files["model.json"])
             assert n_changed == 1
             return files | {"model.json": content}
 
-        _rewrite(path, moved)
+        rewrite(path, moved)
         with pytest.raises(ValueError, match=f"random state of a {name} has the place {place}"):
             skflows.load(path)
 
 
-MUTANTS = [
-    None, True, -1, 10**30, 1e308, "x", "$class", [], [[1]], {}, {"@array": "0.npy"}, {"@same": 0},
-    {"@class": "Chain"}, {"$class": "Chain", "state": {}}, {"$shared": 0}, {"@tuple": [1, 2]},
-    {"@dict": [[1, 2]]}, {"@float": "nan"},
-]  # fmt: skip
-
-
 def test_mutated_models_load_or_are_refused(path, models):
     """With the right checksum, whatever value or key of the JSON, or byte of an array, changes."""
-
-    def places(value):
-        keys = list(value) if isinstance(value, dict) else range(len(value))
-        for key in keys:
-            yield value, key
-            if isinstance(value[key], dict | list):
-                yield from places(value[key])
 
     models["detector"].save(path)
     original = path.read_bytes()
     rng = random.Random(0)
     n_refused = 0
     for _ in range(150):
-
-        def mutated(files):
-            stamp = json.loads(files["model.json"])
-            parent, key = rng.choice(list(places(stamp)))
-            match rng.randrange(5):
-                case 0:
-                    del parent[key]
-                case 1 if isinstance(parent, dict):
-                    parent[rng.choice(["@x", "$class", "@same", "state"])] = parent.pop(key)
-                case 2:
-                    name = rng.choice([name for name in files if name.endswith(".npy")])
-                    array = bytearray(files[name])
-                    array[rng.randrange(min(len(array), 128))] = rng.randrange(256)
-                    files[name] = bytes(array)
-                case _:
-                    parent[key] = copy.deepcopy(rng.choice(MUTANTS))
-            return files | {"model.json": json.dumps(stamp).encode()}
-
         path.write_bytes(original)
-        _rewrite(path, mutated)
+        rewrite(path, lambda files: mutated_files(files, rng))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
