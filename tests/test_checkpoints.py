@@ -271,8 +271,8 @@ def test_checkpoint_of_another_training_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"phase": 1}, {"phase": -1}, {"phase": 0.0}, {"seconds": "x"}, {"seconds": np.inf},
-        {"seconds": -1}, {"state": []}, {"state": {}},
+        {"phase": 1}, {"phase": -1}, {"phase": 0.0}, {"is_over": 1}, {"seconds": "x"},
+        {"seconds": np.inf}, {"seconds": -1}, {"state": []}, {"state": {}},
     ],
 )  # fmt: skip
 def test_checkpoint_of_another_form_is_refused(change, tmp_path):

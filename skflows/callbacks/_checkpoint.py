@@ -192,7 +192,8 @@ class TrainingFile:
                 if found["training"] != self.path.stem:
                     raise ValueError("it is of another training")
                 is_phase = type(found["phase"]) is int and found["phase"] >= 0
-                if not is_phase or not 0 <= found["seconds"] < math.inf:
+                is_over = type(found["is_over"]) is bool
+                if not (is_phase and is_over and 0 <= found["seconds"] < math.inf):
                     raise ValueError("it does not have the form of a checkpoint")
         except FileNotFoundError:
             return None

@@ -65,7 +65,7 @@ class LayerwiseFit(FlowFit):
         is_over = False
         file = training_file(*self.identity())
         if file is not None and (found := file.load()) is not None:
-            is_over = bool(found["is_over"])
+            is_over = found["is_over"]
             with continuing(found["path"]):
                 for layer in found["state"]["layers"]:
                     add(layer)

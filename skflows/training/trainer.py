@@ -497,7 +497,7 @@ def train_in_phases(phases, *args, file=None, **settings):
         if found is not None and number == found["phase"]:
             with continuing(found.get("path")):
                 trainer.restore(found["state"])
-            trainer.is_over = bool(found["is_over"])
+            trainer.is_over = found["is_over"]
         history = trainer.fit()
         if any(each.interrupted or each.stopped for each in as_list(history)):
             break
