@@ -69,6 +69,7 @@ class LayerwiseFit(FlowFit):
             with continuing(found["path"]):
                 for layer in found["state"]["layers"]:
                     add(layer)
+                    layer.inverse(train.y[:1])  # a layer that was tampered with may lack parts
                 progress.restore(found["state"]["progress"])
                 torch.default_generator.set_state(found["state"]["generator"])
         history = progress.history

@@ -308,6 +308,8 @@ class Trainer:
         for progress, value in zip(self.progress, state["progress"], strict=True):
             progress.restore(value)
         self.epoch, self.step = state["epoch"], state["step"]
+        if not (0 <= self.epoch <= self.max_iter and 0 <= self.step <= self.n_steps):
+            raise ValueError(f"it is after {self.epoch} epochs and {self.step} steps")
 
     def _forget_bad_weights(self):
         """Return members that diverged to their initial weights if these are better.
