@@ -1,6 +1,8 @@
 """Checkpoints: a fit that something ended continues to the same bits."""
 
+import json
 import os
+import random
 import subprocess
 import sys
 import textwrap
@@ -10,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from _densities import AtEpochEnd, Crash, banana, small
+from _mutants import mutated, mutated_files, rewrite
 from joblib import parallel_config
 from sklearn.model_selection import GridSearchCV
 
@@ -238,6 +241,75 @@ def test_damaged_file_is_refused(damage, tmp_path, crash_after):
     manifest.write_bytes(damage(manifest.read_bytes()))
     with pytest.raises(ValueError, match=r"fit.json is damaged .*delete"):
         nsf().set_callbacks(Checkpoint(tmp_path)).fit(X)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]", "5", 100_000 * "[", '{"seed": "x"}', '{"seed": -1}', '{"seed": 4294967296}',
+        '{"seed": true}', '{"fit": 5}', '{"fit": {"X": 5}}', '{"fit": {"X": ["a"]}}', '{"a": 1}',
+        '{"fit": {"X": ["a", 1]}}', '{"seed": 1e999}',
+    ],
+)  # fmt: skip
+def test_manifest_of_another_form_is_refused(content, tmp_path):
+    (tmp_path / "fit.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"fit.json is damaged .*delete"):
+        nsf(random_state=None).set_callbacks(Checkpoint(tmp_path)).fit(X)
+
+
+def test_checkpoint_of_another_training_is_refused(tmp_path):
+    """Even if it has the name of the right one."""
+    paths = []
+    for seed in (0, 1):
+        nsf(random_state=seed).set_callbacks(Checkpoint(tmp_path / str(seed))).fit(X)
+        paths += (tmp_path / str(seed)).glob("*.checkpoint")
+    paths[0].write_bytes(paths[1].read_bytes())
+    with pytest.raises(ValueError, match=rf"{paths[0].name}: it is of another training. Delete"):
+        nsf(random_state=0).set_callbacks(Checkpoint(tmp_path / "0")).fit(X)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"phase": 1}, {"phase": -1}, {"phase": 0.0}, {"is_over": 1}, {"seconds": "x"},
+        {"seconds": np.inf}, {"seconds": -1}, {"state": []}, {"state": {}},
+    ],
+)  # fmt: skip
+def test_checkpoint_of_another_form_is_refused(change, tmp_path):
+    nsf().set_callbacks(Checkpoint(tmp_path)).fit(X)
+    (path,) = tmp_path.glob("*.checkpoint")
+    write(read(path, "checkpoint", dict) | change, "checkpoint", path)
+    with pytest.raises(ValueError, match=rf"cannot continue from .*{path.name}.*Delete it to"):
+        nsf().set_callbacks(Checkpoint(tmp_path)).fit(X)
+
+
+@pytest.mark.parametrize("name", ["nsf", "layers"])
+@pytest.mark.filterwarnings("ignore")
+def test_mutated_checkpoints_continue_or_are_refused(name, tmp_path, crash_after):
+    make, data = CASES[name]
+    with pytest.raises(Crash):
+        crash_after(2)
+        make().set_callbacks(Checkpoint(tmp_path, every=0)).fit(*data)
+    crash_after(-1)
+    (path,) = tmp_path.glob("*.checkpoint")
+    manifest = tmp_path / "fit.json"
+    kept = {each: each.read_bytes() for each in (path, manifest)}
+    rng = random.Random(0)
+    n_refused = 0
+    for i in range(60):
+        for each, content in kept.items():
+            each.write_bytes(content)
+        if i % 4:
+            rewrite(path, lambda files: mutated_files(files, rng))
+        else:
+            changed = mutated(json.loads(kept[manifest]), rng)
+            manifest.write_text(json.dumps(changed), encoding="utf-8")
+        try:
+            make().set_callbacks(Checkpoint(tmp_path)).fit(*data)
+        except ValueError as error:
+            assert str(tmp_path) in str(error)
+            n_refused += 1
+    assert n_refused > 30
 
 
 def test_folder_that_cannot_be_made(tmp_path):

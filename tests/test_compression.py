@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import skflows
 from skflows import CNFDensity, FlowCompressor, GlowDensity, RealNVPDensity
+from skflows.compression import _compressor
+from skflows.compression._compressor import HEADER, SECTION
 
 pytest.importorskip("constriction")
 X = load_digits().data
@@ -147,6 +151,105 @@ def test_damaged_bytes_are_an_error(lossless):
     for n in (0, 3, 30, len(data) - 1):
         with pytest.raises(ValueError, match=r"^data "):
             lossless.decompress(data[:n])
+
+
+def sealed(body):
+    """Return bytes with the right checksum, as an attacker would."""
+    return bytes(body) + SECTION.pack(zlib.crc32(body))
+
+
+@pytest.mark.parametrize("kind", ["compressor", "lossless"])
+def test_crafted_bytes_are_an_error(kind, request):
+    """Whatever is changed, the rows are the same or there is the documented error."""
+    compressor = request.getfixturevalue(kind)
+    expected = compressor.decompress(compressor.compress(NEW[:3]))
+    body = compressor.compress(NEW[:3])[: -SECTION.size]
+    rng = np.random.default_rng(0)
+    n_refused = 0
+    for i in range(400):
+        crafted = bytearray(body)
+        place = rng.integers(len(body))
+        match i % 4:
+            case 0:
+                crafted[place] ^= 1 << rng.integers(8)
+            case 1:
+                crafted[place : place + 4] = rng.choice([bytes(4), b"\xff" * 4, rng.bytes(4)])
+            case 2:
+                del crafted[place:]
+            case 3:
+                crafted[place:place] = rng.bytes(rng.integers(1, 9))
+        try:
+            rows = compressor.decompress(sealed(crafted))
+        except ValueError as error:
+            assert str(error).startswith(("data ", "the rows differ"))
+            n_refused += 1
+        else:  # a bit that means nothing, such as the last ones of the code
+            np.testing.assert_array_equal(rows, expected)
+    assert n_refused > 370
+
+
+@pytest.mark.parametrize("kind", ["compressor", "lossless"])
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        (2, [True, False]),
+        (4, [0, 1, 2, 4, 100, 2**14, 2**32 - 1]),  # rows
+        (5, [0, 1, 63, 65, 2**32 - 1]),  # columns
+        (6, [0.0, -1.0, 1e-300, 1e300, 0.5, np.nan, np.inf]),  # the step
+        (7, [0, 1, 2**20, 2**24, 2**31 - 1, 2**32 - 1]),  # the largest symbol
+    ],
+)
+def test_crafted_headers_are_an_error(kind, field, values, request):
+    compressor = request.getfixturevalue(kind)
+    body = compressor.compress(NEW[:3])[: -SECTION.size]
+    for value in values:
+        header = list(HEADER.unpack_from(body))
+        if value == header[field]:
+            continue
+        header[field] = value
+        with pytest.raises(ValueError, match=r"^data is damaged, although"):
+            compressor.decompress(sealed(HEADER.pack(*header) + body[HEADER.size :]))
+
+
+def test_small_bytes_take_little_memory(lossless):
+    """Neither a compressed section nor the number of rows makes megabytes of a few kilobytes."""
+    body = lossless.compress(NEW[:3])[: -SECTION.size]
+    sections, offset = [], HEADER.size
+    for n_following in (4, 4, 0):  # the code and its checksum; the values and the least residual
+        (length,) = SECTION.unpack_from(body, offset)
+        offset += 4 + length + n_following
+        sections.append(offset)
+    bomb = _compressor.packed(np.zeros(4 * 10**6, dtype="<f8"))
+    code, values, counts = sections
+    rows = HEADER.pack(*HEADER.unpack_from(body)[:4], 2**20, *HEADER.unpack_from(body)[5:])
+    for crafted in (
+        body[:code] + bomb + body[values - 4 :],
+        body[:values] + bomb + body[counts:],
+        rows + body[HEADER.size :],
+    ):
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=r"^data is damaged, although"):
+            lossless.decompress(sealed(crafted))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert len(crafted) < 40_000 and most < 10**6
+
+
+def test_many_rows_of_few_bits(compressor, monkeypatch):
+    """They are padded, because few bytes may not claim many rows."""
+    rows = np.repeat(NEW[:1], 1000, axis=0)
+    alone = len(compressor.compress(rows, 0))
+    monkeypatch.setattr(_compressor, "FREE_VALUES", 1000)
+    monkeypatch.setattr(_compressor, "VALUES_PER_BYTE", 30)
+    data = compressor.compress(rows, 0)
+    assert alone < len(data) == (64_000 - 1000) // 30 + 4
+    np.testing.assert_array_equal(
+        compressor.decompress(data), np.repeat(compressor.decompress(data)[:1], 1000, axis=0)
+    )
+    body = data[: -SECTION.size]
+    for crafted in (body[:-1], body + bytes(1), body[:-1] + b"x"):
+        with pytest.raises(ValueError, match=r"^data is damaged, although"):
+            compressor.decompress(sealed(crafted))
 
 
 def test_another_flow_is_an_error(compressor):

@@ -1,20 +1,26 @@
 """Saved models: exact, safe, whole, and refused if they are not."""
 
 import copy
+import io
 import json
 import pickle
+import random
 import re
 import subprocess
 import sys
+import tracemalloc
+import warnings
 import zipfile
 
 import numpy as np
 import pytest
 import torch
 from _densities import NAMES, banana, small
+from _mutants import mutated_files, rewrite
+from scipy import sparse
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.frozen import FrozenEstimator
-from sklearn.mixture import GaussianMixture
+from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
 from sklearn.model_selection import KFold
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
@@ -41,6 +47,7 @@ from skflows.model_selection import FlowGridSearchCV
 from skflows.outlier import PyODDetector
 from skflows.persistence import plain_state
 from skflows.persistence.atomic import replace_file
+from skflows.persistence.model_file import pack, unpack
 
 X = np.column_stack([banana(60), np.random.default_rng(1).poisson(2, 60)])
 
@@ -184,12 +191,12 @@ def test_loading_runs_no_code(path, tmp_path):
         if name == "pickle":
             path.write_bytes(content)
         else:
-            _rewrite(path, lambda files, content=content: files | {"0.npy": content})
+            rewrite(path, lambda files, content=content: files | {"0.npy": content})
         with pytest.raises(ValueError, match=r"model\.skflows"):
             skflows.load(path)
         small("maf").fit(X).save(path)
     for cls in ("os:system", "subprocess:Popen", "ModuleList", "Bijection:", "torch.nn.Linear"):
-        _rewrite(path, lambda files, cls=cls: _with_class(files, cls))
+        rewrite(path, lambda files, cls=cls: _with_class(files, cls))
         with pytest.raises(ValueError, match=r"model\.skflows"):
             skflows.load(path)
         small("maf").fit(X).save(path)
@@ -197,23 +204,21 @@ def test_loading_runs_no_code(path, tmp_path):
 
 
 def _npy(array):
-    import io
-
     content = io.BytesIO()
     np.save(content, array, allow_pickle=True)
     return content.getvalue()
 
 
-def _rewrite(path, change):
-    """Replace files of an archive, with the right checksum: as an attacker would."""
-    from skflows.persistence.model_file import checksum
+def _npy_that_claims(dtype, shape, values=b""):
+    content = io.BytesIO()
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(content, header)
+    return content.getvalue() + values
 
-    with zipfile.ZipFile(path) as archive:
-        files = {name: archive.read(name) for name in archive.namelist() if name != "checksum"}
-    files = change(files)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in (files | {"checksum": checksum(files).encode()}).items():
-            archive.writestr(name, content)
+
+def _with_model(files, model):
+    stamp = json.loads(files["model.json"]) | {"model": model}
+    return files | {"model.json": json.dumps(stamp).encode()}
 
 
 def _with_class(files, cls):
@@ -404,6 +409,49 @@ def test_killed_write_leaves_the_old_file_or_the_new_one(path):
         assert path.read_bytes() == content
 
 
+WRITER = """
+import sys, time
+from skflows.persistence.atomic import replace_file
+
+with replace_file(sys.argv[1], "w") as file:
+    print("writes", flush=True)
+    if sys.argv[2] == "waits":
+        sys.stdin.readline()
+    else:
+        time.sleep(100)
+    file.write("of another process")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the process is killed by a signal")
+def test_next_write_removes_what_a_killed_one_left(path):
+    """But not the file of a process, or of a thread, that is still writing."""
+
+    def writer(how):
+        run = [sys.executable, "-c", WRITER, str(path), how]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(run, **pipes)
+        assert process.stdout.readline() == "writes\n"
+        return process
+
+    killed, living = writer("is killed"), writer("waits")
+    killed.kill()
+    killed.communicate()
+    other = path.with_name(f".{path.name}.0123abcd-1-0123abcd.tmp")  # of another machine
+    other.touch()
+    assert len(list(path.parent.iterdir())) == 3
+    with replace_file(path, "w") as outer:
+        with replace_file(path, "w") as file:
+            assert len(list(path.parent.iterdir())) == 4
+            file.write("inner")
+        outer.write("outer")
+    assert path.read_text() == "outer"
+    living.communicate("go on\n")
+    assert living.returncode == 0
+    assert path.read_text() == "of another process"
+    assert {*path.parent.iterdir()} == {path, other}
+
+
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
@@ -463,24 +511,165 @@ HOSTILE = {
 def test_hostile_models_are_refused(path, kind):
     small("maf", max_iter=1).fit(X).save(path)
 
-    def replaced(files):
-        stamp = json.loads(files["model.json"]) | {"model": HOSTILE[kind]}
-        return files | {"model.json": json.dumps(stamp).encode()}
-
-    _rewrite(path, replaced)
+    rewrite(path, lambda files: _with_model(files, HOSTILE[kind]))
     with pytest.raises(ValueError, match=r"cannot load .*model\.skflows"):
         skflows.load(path)
 
 
 def test_compressed_file_is_refused(path):
-    """A small file could become one that fills the memory."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("model.json", "{}" + 10**6 * " ")
-    with pytest.raises(ValueError, match="members are larger than the file"):
-        skflows.load(path)
+    """A small file could become one that fills the memory, also if it states a small size."""
+    for compression in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2):
+        with zipfile.ZipFile(path, "w", compression) as archive:
+            archive.writestr("model.json", "{}" + 10**6 * " ")
+        content = bytearray(path.read_bytes())
+        for size in (10**6 + 2, 50):
+            entry = content.rindex(b"PK\x01\x02")
+            content[entry + 24 : entry + 28] = size.to_bytes(4, "little")
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match="members are compressed, or larger"):
+                skflows.load(path)
     small("maf", max_iter=1).fit(X).save(path)
     with pytest.raises(ValueError, match="trusted='Double'; it must be a list"):
         skflows.load(path, trusted="Double")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        _npy_that_claims("<f8", (10**10, 0)),
+        _npy_that_claims("|V0", (10**10,)),
+        _npy_that_claims("<f8", (10**9, 10**9, 10**9)),
+        _npy_that_claims("<f8", (1,), bytes(80)),
+    ],
+)
+def test_arrays_that_claim_other_sizes_are_refused(path, array, mixture_in_skops):
+    small("maf", max_iter=1).fit(X).save(path)
+    for name in ("0.npy", "9.npy"):
+        content = path.read_bytes()
+        rewrite(path, lambda files, name=name: files | {name: array})
+        with pytest.raises(ValueError, match=r"cannot load .*model\.skflows"):
+            skflows.load(path)
+        path.write_bytes(content)
+    _rewrite_skops(path, mixture_in_skops, lambda name, content: array)
+    with pytest.raises(ValueError, match=r"cannot load .*model\.skflows: (an array|negative)"):
+        skflows.load(path)
+
+
+@pytest.fixture
+def mixture_in_skops():
+    pytest.importorskip("skops")
+    return TransformedDensity(BayesianGaussianMixture(random_state=0)).fit(X)
+
+
+def _rewrite_skops(path, model, change, pack=pack):
+    """Save a model with changed arrays in the part that skops has stored."""
+    model.save(path)
+
+    def changed(files):
+        parts = {name: unpack(part) for name, part in files.items() if name.endswith(".skops")}
+        (name,) = (name for name, part in parts.items() if len(part) > 1)  # with arrays
+        inside = {
+            each: change(each, content) if each.endswith(".npy") else content
+            for each, content in parts[name].items()
+        }
+        return files | {name: pack(inside)}
+
+    rewrite(path, changed)
+
+
+def test_parts_of_skops_take_no_more_memory_than_they_have(path, mixture_in_skops):
+    def deflated(files):
+        whole = io.BytesIO()
+        with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        return whole.getvalue()
+
+    _rewrite_skops(path, mixture_in_skops, lambda name, content: content)
+    assert_equal(mixture_in_skops, skflows.load(path))
+    _rewrite_skops(path, mixture_in_skops, lambda name, content: content, deflated)
+    with pytest.raises(ValueError, match="members are compressed, or larger"):
+        skflows.load(path)
+    inside = deflated({"data.npy": _npy(np.zeros(10**6))})
+    _rewrite_skops(path, mixture_in_skops, lambda name, content: inside)
+    with pytest.raises(ValueError, match="members are compressed, or larger"):
+        skflows.load(path)
+
+
+def test_sparse_matrices_are_stored_without_compression(path):
+    skops_io = pytest.importorskip("skops.io")
+    from skflows.persistence.model_file import dump_foreign
+
+    matrix = sparse.random_array((9, 9), density=0.2, random_state=0, format="csr")
+    content = dump_foreign(sparse.csr_matrix(matrix), "a matrix")
+    (name,) = (name for name in unpack(content) if name.endswith(".npz"))
+    assert "data.npy" in unpack(unpack(content)[name])
+    loaded = skops_io.loads(content, trusted=["scipy.sparse._csr.csr_matrix"])
+    np.testing.assert_array_equal(loaded.toarray(), matrix.toarray())
+
+
+def test_small_files_take_little_memory(path):
+    """One array, or one container, in many places would take much more than the file."""
+    small("maf", max_iter=1).fit(X).save(path)
+    copies = [{"@array": "0.npy"}] * 1000
+    nested = [{"@tuple": [1] * 10, "@number": 0}]
+    for number in range(1, 9):
+        nested.append({"@tuple": [{"@same": number - 1}] * 10, "@number": number})
+    content = path.read_bytes()
+    for model in (copies, nested):
+        path.write_bytes(content)
+        rewrite(path, lambda files, model=model: _with_model(files, model))
+        rewrite(path, lambda files: files | {"0.npy": _npy(np.zeros(10**4))})
+        tracemalloc.start()
+        with pytest.raises(ValueError, match="more than once"):
+            skflows.load(path)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < 4 * 10**6
+
+
+@pytest.mark.parametrize("name", ["MT19937", "Philox"])
+def test_random_states_out_of_range_are_refused(path, name):
+    """With them, numpy reads memory of others, and the process ends."""
+    for place in (-(10**8), 10**8):
+        model = small("maf", max_iter=1).fit(X)
+        model.random_state = np.random.Generator(getattr(np.random, name)(0))
+        model.save(path)
+        model.random_state = np.random.RandomState(0)
+        assert isinstance(skflows.load(path).random_state, np.random.Generator)
+        key = "buffer_pos" if name == "Philox" else "pos"
+        pattern = re.compile(rf'"{key}": \d+'.encode())
+
+        new = f'"{key}": {place}'.encode()
+
+        def moved(files, pattern=pattern, new=new):
+            content, n_changed = pattern.subn(new, files["model.json"])
+            assert n_changed == 1
+            return files | {"model.json": content}
+
+        rewrite(path, moved)
+        with pytest.raises(ValueError, match=f"random state of a {name} has the place {place}"):
+            skflows.load(path)
+
+
+def test_mutated_models_load_or_are_refused(path, models):
+    """With the right checksum, whatever value or key of the JSON, or byte of an array, changes."""
+
+    models["detector"].save(path)
+    original = path.read_bytes()
+    rng = random.Random(0)
+    n_refused = 0
+    for _ in range(150):
+        path.write_bytes(original)
+        rewrite(path, lambda files: mutated_files(files, rng))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                skflows.load(path)
+        except ValueError as error:
+            assert str(path) in str(error)
+            n_refused += 1
+    assert n_refused > 50
 
 
 def test_models_with_parts_of_scikit_learn_need_no_trust(path):

@@ -4,10 +4,10 @@ import json
 import math
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
-from numbers import Real
+from numbers import Number, Real
 from pathlib import Path
 
 import numpy as np
@@ -145,10 +145,13 @@ class Folder:
 
     def _manifest(self):
         try:
-            return dict(json.loads((self.path / MANIFEST).read_bytes()))
+            manifest = json.loads((self.path / MANIFEST).read_bytes())
+            if not is_manifest(manifest):
+                raise ValueError("it does not have the form of one")
+            return manifest
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        except (ValueError, TypeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"{self.path / MANIFEST} is damaged ({error}): delete {self.path} to fit anew."
             ) from error
@@ -184,14 +187,19 @@ class TrainingFile:
     def load(self):
         """Return what `save` has stored, or None."""
         try:
-            found = read(self.path, "checkpoint", dict)
+            with continuing(self.path):
+                found = Restorer({})(read(self.path, "checkpoint", dict))
+                if found["training"] != self.path.stem:
+                    raise ValueError("it is of another training")
+                is_phase = type(found["phase"]) is int and found["phase"] >= 0
+                is_over = type(found["is_over"]) is bool
+                if not (is_phase and is_over and 0 <= found["seconds"] < math.inf):
+                    raise ValueError("it does not have the form of a checkpoint")
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise ValueError(f"{error}. Delete it to repeat this training.") from error
         self.seconds = found["seconds"]
         self.folder.replayed += self.seconds
-        return Restorer({})(found)
+        return found | {"path": self.path}
 
     def save(self, phase, state, is_over):
         """Store the result of ``state()``, unless the last write was a short time ago."""
@@ -199,9 +207,61 @@ class TrainingFile:
         if not is_over and now - self.written < self.folder.every:
             return
         seconds = self.seconds + now - self.started
-        found = {"seconds": seconds, "phase": phase, "is_over": is_over, "state": state()}
+        found = {"training": self.path.stem, "seconds": seconds}
+        found |= {"phase": phase, "is_over": is_over, "state": state()}
         write(Flattener()(found), "checkpoint", self.path)
         self.written = time.monotonic()
+
+
+@contextmanager
+def continuing(path):
+    """Raise a ValueError that names a file if a training cannot continue from its content."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # what a file that was tampered with raises
+        raise ValueError(
+            f"cannot continue from {path}: {error}. Delete it to repeat this training."
+        ) from error
+
+
+def check_like(found, expected, where="its state"):
+    """Raise an error unless a stored state is built like another one.
+
+    Lists of numbers may have any length. A dict that is empty in the other one holds such lists.
+    """
+    if isinstance(expected, dict):
+        parts = expected or {name: [] for name in found}
+        is_like = type(found) is dict and found.keys() == parts.keys()
+        pairs = [(found[name], parts[name], name) for name in parts] if is_like else []
+    elif isinstance(expected, list):
+        numbers_only = all(isinstance(each, Number) for each in expected)
+        is_like = type(found) is list and (numbers_only or len(found) == len(expected))
+        others = [0] * len(found) if numbers_only and is_like else expected
+        pairs = [(*pair, "") for pair in zip(found, others, strict=True)] if is_like else []
+    else:
+        pairs = []
+        is_like = found is None if expected is None else isinstance(found, Number)
+        if hasattr(expected, "shape"):
+            is_like = getattr(found, "shape", None) == expected.shape
+    if not is_like:
+        raise ValueError(f"{where} is not one of this training")
+    for one, other, name in pairs:
+        check_like(one, other, f"{where} {name}".strip())
+
+
+def is_manifest(found):
+    """Return whether an object has the form of what a folder says of its fit."""
+    if type(found) is not dict or not found.keys() <= {"seed", "fit"}:
+        return False
+    seed, fit = found.get("seed", 0), found.get("fit", {})
+    return (
+        type(seed) is int
+        and 0 <= seed < 2**32
+        and type(fit) is dict
+        and all(type(part) is list and [*map(type, part)] == [str, str] for part in fit.values())
+    )
 
 
 def new_seed():

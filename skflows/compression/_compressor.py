@@ -17,15 +17,18 @@ from ..preprocessing.dequantizer import nearest_index
 from ..preprocessing.sklearn_compat import HasMethods, Interval, fit_context
 from ..preprocessing.validation import prepare_table
 
-MAGIC, VERSION = b"SKFC", 2
+MAGIC, VERSION = b"SKFC", 3
 # Magic, version, whether lossless, fingerprint, rows, columns, step, largest symbol.
 HEADER = struct.Struct("<4sB?8sIIdI")
-SECTION = struct.Struct("<I")  # bytes of what follows
+SECTION = struct.Struct("<I")  # bytes of what follows, or a checksum
 RESIDUALS = struct.Struct("<i")  # the least residual
 COARSEST = 4.0  # step at quality 0, in standard deviations of the latent space
 HALVING = 10  # points of quality that halve the step
 LEAST_SCALE = 0.01  # least standard deviation of the prior of a latent coordinate
 LARGEST = 2**20  # symbol; only residuals make up for latent coordinates beyond
+# No short stream becomes a large table: beyond the free values, a byte stands for this many.
+FREE_VALUES, VALUES_PER_BYTE = 2**20, 128
+BLOCK = 2**16  # symbols to decode at once
 
 
 class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
@@ -76,8 +79,9 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
     -----
     Decompress on a machine like the one that compressed, and with the same release of torch. In
     rare cases floating-point rounding differs, and `decompress` of lossless bytes then raises an
-    error: don't use them as an archive. The checksum finds damage, not forgery: decompress only
-    bytes that you trust.
+    error: don't use them as an archive. The checksums find damage, not forgery: whoever has the
+    compressor can write any rows. Decompression takes memory and time in proportion to the rows
+    that the bytes claim: at most 2**20 values, and 128 more for each byte.
 
     References
     ----------
@@ -205,18 +209,14 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             )
         symbols = np.nan_to_num(steps).clip(-LARGEST, LARGEST).astype(np.int32)
         largest = max(int(np.abs(symbols).max()), 1)
-        code = encoded(
-            constriction, symbols, *self._prior(constriction, len(symbols), step, largest)
+        header = HEADER.pack(
+            MAGIC, VERSION, self.lossless, self._fingerprint(), *symbols.shape, step, largest
         )
-        parts = [
-            HEADER.pack(
-                MAGIC, VERSION, self.lossless, self._fingerprint(), *symbols.shape, step, largest
-            ),
-            code,
-        ]
+        prior = self._prior(constriction, step, largest)
+        parts = [header, encoded(constriction, header, symbols, *prior(len(symbols)))]
         if self.lossless:
-            parts += self._residual_parts(constriction, X, symbols * step)
-        data = b"".join(parts)
+            parts += self._residual_parts(constriction, header, X, symbols * step)
+        data = b"".join(parts).ljust(least_length(symbols.size), b"\0")
         return data + SECTION.pack(zlib.crc32(data))
 
     def decompress(self, data, *, rounded=True):
@@ -271,40 +271,52 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
                 "data was written with another flow, or with one fitted to other rows: decompress "
                 "it with the compressor that wrote it, saved by its method save."
             )
-        reader = Reader(body, HEADER.size)
-        prior = self._prior(constriction, n, step, largest)
-        latent = decoded(constriction, reader, *prior).reshape(n, d) * step
-        if not (lossless or rounded):
-            return self.estimator_.inverse_transform(latent)
-        rows = self._rows(latent)
+        check(d == len(self.latent_scale_), f"it claims {d} columns")
+        check(n > 0 and len(body) >= least_length(n * d), f"it claims {n} rows")
+        check(COARSEST * 2.0 ** (-100 / HALVING) <= step <= COARSEST, f"it claims a step of {step}")
+        check(0 < largest <= LARGEST, f"it claims a symbol of {largest}")
+        reader = Reader(body)
+        prior = self._prior(constriction, step, largest)
+        latent = decoded(constriction, reader, (n, d), prior) * step
         if not lossless:
-            return self.estimator_._dequantizer.round(rows)
-        unseen = np.frombuffer(zlib.decompress(reader.section()), dtype="<f8")
+            reader.end(n * d)
+            if not rounded:
+                return self.estimator_.inverse_transform(latent)
+            return self.estimator_._dequantizer.round(self._rows(latent))
+        check(len(self.estimator_._dequantizer.columns) == d, "it claims that columns are discrete")
+        unseen = reader.unpacked("<f8", n * d)
+        check(np.isfinite(unseen).all(), "it has values that are not finite")
+        grids = list(self._grids(unseen))
         least = reader.number(RESIDUALS)
-        counts = np.frombuffer(zlib.decompress(reader.section()), dtype="<u4")
+        counts = reader.unpacked("<u4", 2 * max(len(grid) for _, grid in grids))
+        check(len(counts) > 1 and counts.sum() == n * d, "it counts other rows")
         model = histogram_model(constriction, counts)
-        residuals = least + decoded(constriction, reader, model, n * d).reshape(n, d)
-        exact = np.empty((n, d))
-        for columns, grid in self._grids(unseen):
-            exact[:, columns] = grid[nearest_index(grid, rows[:, columns]) + residuals[:, columns]]
-        if zlib.crc32(exact) != reader.number(SECTION):
+        residuals = decoded(constriction, reader, (n, d), lambda n: (model, n * d))
+        exact_checksum = reader.number(SECTION)
+        reader.end(n * d)
+        rows, exact = self._rows(latent), np.empty((n, d))
+        for columns, grid in grids:
+            places = nearest_index(grid, rows[:, columns]) + least + residuals[:, columns]
+            exact[:, columns] = grid[places.clip(0, len(grid) - 1)]
+        if zlib.crc32(exact) != exact_checksum:
             raise ValueError(
                 "the rows differ from those that were compressed: the flow rounds differently on "
                 "this machine. Decompress them on one like that which compressed them."
             )
         return exact
 
-    def _prior(self, constriction, n, step, largest):
-        """Return the family of the symbols of n rows, their means and standard deviations."""
-        scales = np.tile(self.latent_scale_ / step, n)
+    def _prior(self, constriction, step, largest):
+        """Return a function of a number of rows, which returns the family of their symbols, the
+        means and the standard deviations."""
         family = constriction.stream.model.QuantizedGaussian(-largest, largest)
-        return family, np.zeros(len(scales)), scales
+        scales = self.latent_scale_ / step
+        return lambda n: (family, np.zeros(n * len(scales)), np.tile(scales, n))
 
     def _rows(self, latent):
         """Return rows for quantised latent coordinates, before discrete values are rounded."""
         return np.asarray(self.estimator_.inverse_transform(latent))
 
-    def _residual_parts(self, constriction, X, latent):
+    def _residual_parts(self, constriction, header, X, latent):
         """Return the residuals of rows as bytes: values that are new, and what sets them apart from
         decompressed rows, in places of the sorted values."""
         X = np.asarray(X, dtype=np.float64).reshape(latent.shape)
@@ -318,7 +330,8 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             exact[:, columns] = grid[places]
         least = int(residuals.min())
         counts = np.bincount((residuals - least).ravel(), minlength=2).astype("<u4")
-        code = encoded(constriction, residuals - least, histogram_model(constriction, counts))
+        model = histogram_model(constriction, counts)
+        code = encoded(constriction, header, residuals - least, model)
         head = packed(unseen.astype("<f8")) + RESIDUALS.pack(least) + packed(counts)
         return [head, code, SECTION.pack(zlib.crc32(exact))]
 
@@ -339,23 +352,55 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         return content.digest()[:8]
 
 
-class Reader:
-    """Sections of bytes, one after another."""
+def check(is_so, otherwise):
+    """Raise the error of damaged data, with what is wrong with it, unless all is well."""
+    if not is_so:
+        raise ValueError(f"data is damaged, although it has the right checksum: {otherwise}.")
 
-    def __init__(self, data, offset):
-        self.data, self.offset = data, offset
+
+def least_length(n_values):
+    """Return the fewest bytes before the checksum of a stream of many values."""
+    return (n_values - FREE_VALUES) // VALUES_PER_BYTE
+
+
+class Reader:
+    """Sections of bytes after a header, one after another."""
+
+    def __init__(self, data):
+        self.data, self.offset = data, HEADER.size
+        self.header = data[: HEADER.size]
+
+    def take(self, length):
+        """Return the next bytes."""
+        self.offset += length
+        check(self.offset <= len(self.data), "it ends early")
+        return self.data[self.offset - length : self.offset]
 
     def number(self, kind):
         """Return the next number of a kind."""
-        (number,) = kind.unpack_from(self.data, self.offset)
-        self.offset += kind.size
-        return number
+        return kind.unpack(self.take(kind.size))[0]
 
     def section(self):
         """Return the next section, whose length precedes it."""
-        length = self.number(SECTION)
-        self.offset += length
-        return self.data[self.offset - length : self.offset]
+        return self.take(self.number(SECTION))
+
+    def unpacked(self, dtype, most):
+        """Return the array of the next section that `packed` wrote, if it has at most so many
+        values."""
+        size = np.dtype(dtype).itemsize
+        stream = zlib.decompressobj()
+        try:
+            content = stream.decompress(self.section(), most * size + 1)
+        except zlib.error as error:
+            check(False, error)
+        is_whole = stream.eof and not stream.unused_data and len(content) <= most * size
+        check(is_whole and len(content) % size == 0, "a section has other bytes")
+        return np.frombuffer(content, dtype)
+
+    def end(self, n_values):
+        """Check that nothing follows but the padding of a stream of many values."""
+        padding = bytes(max(0, least_length(n_values) - self.offset))
+        check(self.data[self.offset :] == padding, "it does not end where it should")
 
 
 def import_constriction():
@@ -381,22 +426,41 @@ def histogram_model(constriction, counts):
     return constriction.stream.model.Categorical(shares, perfect=False)
 
 
-def encoded(constriction, symbols, *model):
-    """Return symbols as a section of bytes.
+def encoded(constriction, header, symbols, *model):
+    """Return symbols as a section of bytes, and the checksum of the header and the symbols.
 
     ``*model`` is a model, or a family of models and arrays of its parameters.
     """
     encoder = constriction.stream.queue.RangeEncoder()
-    encoder.encode(np.ascontiguousarray(symbols, dtype=np.int32).ravel(), *model)
+    symbols = np.ascontiguousarray(symbols, dtype=np.int32)
+    encoder.encode(symbols.ravel(), *model)
     words = encoder.get_compressed().astype("<u4").tobytes()
-    return SECTION.pack(len(words)) + words
+    return SECTION.pack(len(words)) + words + SECTION.pack(symbols_checksum(header, symbols))
 
 
-def decoded(constriction, reader, *model):
+def decoded(constriction, reader, shape, model):
     """Return the symbols of the next section.
 
-    ``*model`` is a model and the number of symbols, or a family of models and arrays of its
-    parameters.
+    ``model(n)`` returns a model and the number of symbols of n rows, or a family of models and
+    arrays of its parameters.
     """
-    words = np.frombuffer(reader.section(), dtype="<u4").astype(np.uint32)
-    return constriction.stream.queue.RangeDecoder(words).decode(*model)
+    n, d = shape
+    words = reader.section()
+    check(len(words) % 4 == 0, "a section has other bytes")
+    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(words, "<u4").astype(np.uint32))
+    symbols = np.empty(shape, dtype=np.int32)
+    step = max(1, BLOCK // d)
+    for start in range(0, n, step):
+        rows = symbols[start : start + step]
+        try:
+            rows[:] = decoder.decode(*model(len(rows))).reshape(rows.shape)
+        except AssertionError as error:  # words that the model excludes
+            check(False, error)
+    # The decoder itself reads any words, and zeros after the last one.
+    check(reader.number(SECTION) == symbols_checksum(reader.header, symbols), "its rows are others")
+    return symbols
+
+
+def symbols_checksum(header, symbols):
+    """Return the CRC-32 of a header and of the symbols of a section."""
+    return zlib.crc32(symbols.astype("<i4", copy=False), zlib.crc32(header))

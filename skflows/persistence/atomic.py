@@ -1,7 +1,10 @@
 """Writing a file as a whole or not at all."""
 
 import errno
+import hashlib
 import os
+import platform
+import re
 import secrets
 import shutil
 from contextlib import contextmanager, suppress
@@ -19,6 +22,7 @@ def replace_file(path, mode="wb", **kwargs):
     ----------
     path : str or path-like
         The file to write. Its folder must exist. Other hard links to it keep the old content.
+        Temporary files that processes which were killed have left for it are removed.
     mode : {"wb", "w"}, default="wb"
         Mode of the file.
     **kwargs : dict
@@ -35,6 +39,7 @@ def replace_file(path, mode="wb", **kwargs):
             yield file
         return
     temporary, target = temporary_file(path)
+    remove_left_overs(target)
     with naming(path):
         file = open(temporary, mode.replace("w", "x"), opener=private_if(target.exists()), **kwargs)
     try:
@@ -72,8 +77,45 @@ def temporary_file(path):
     """Return a new path in the folder of a file, and the file that a link to it stands for."""
     # In the same folder, because a file cannot be moved to another disk in one step.
     target = Path(os.path.realpath(path))
-    # A part of the name says whose it is; names may have 255 bytes.
-    return target.with_name(f".{target.name[-50:]}.{secrets.token_hex(8)}.tmp"), target
+    # Threads have other tokens; names may have 255 bytes.
+    name = f"{name_of_owner(target, os.getpid())}-{secrets.token_hex(4)}.tmp"
+    return target.with_name(name), target
+
+
+def name_of_owner(target, process):
+    """Return how the names of temporary files of a process begin."""
+    try:  # a process id is unique within one boot of one machine, and one container
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
+        space = boot + os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux
+        space = platform.node()
+    space = hashlib.sha256(space.encode()).hexdigest()[:8]
+    return f".{target.name[-50:]}.{space}-{process}"
+
+
+def remove_left_overs(target):
+    """Remove temporary files of processes that were killed while they wrote a file.
+
+    Files of other machines and containers, whose processes may live, are left alone.
+    """
+    if os.name == "nt":  # a signal that ends no process is not known there
+        return
+    pattern = re.compile(re.escape(name_of_owner(target, "")) + r"(\d{1,9})-[0-9a-f]{8}\.tmp")
+    with suppress(OSError):
+        for name in os.listdir(target.parent):
+            if (found := pattern.fullmatch(name)) and not is_alive(int(found[1])):
+                target.with_name(name).unlink(missing_ok=True)
+
+
+def is_alive(process):
+    """Return whether a process lives."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        pass
+    return True
 
 
 def private_if(is_private):

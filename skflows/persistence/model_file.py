@@ -7,8 +7,9 @@ each array, and ``checksum`` with the SHA-256 of the others.
 import hashlib
 import io
 import json
+import math
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -36,7 +37,10 @@ PLAIN_CLASSES = (
     "sklearn.preprocessing._target_encoder:TargetEncoder",
 )
 CONTAINERS = {"tuple": tuple, "set": set, "frozenset": frozenset}
+# Bytes of the largest array without values, if its axes of length 0 had length 1.
+LARGEST_EMPTY = 2**20
 BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
+PLACES = {"MT19937": 624, "Philox": 4}  # numbers that a bit generator has drawn in advance
 
 
 def save(estimator, path):
@@ -50,13 +54,9 @@ def write(value, where, path):
     stamp = {"format": FORMAT, "version": package_version(), "model": encoder(value, where)}
     files = {MODEL: json.dumps(stamp, allow_nan=False).encode()} | encoder.files
     files[CHECKSUM] = checksum(files).encode()
-    whole = io.BytesIO()
-    with zipfile.ZipFile(whole, "w") as archive:
-        for name, content in files.items():
-            # With a fixed date: saving a model again gives the same file.
-            archive.writestr(zipfile.ZipInfo(name), content)
+    whole = pack(files)
     with nullcontext(path) if hasattr(path, "write") else replace_file(path) as file:
-        file.write(whole.getbuffer())
+        file.write(whole)
 
 
 def load(path, *, trusted=()):
@@ -118,12 +118,7 @@ def read(path, what, cls, trusted=()):
     else:
         content = Path(path).read_bytes()
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = archive.infolist()
-            # Nothing that save has written is compressed: no small file becomes a large one.
-            if sum(member.file_size for member in members) > len(content):
-                raise ValueError("its members are larger than the file")
-            files = {member.filename: archive.read(member) for member in members}
+        files = unpack(content)
     except Exception as error:  # what the zip archive of somebody else raises
         raise ValueError(f"{path} is not a {what} of skflows, or is damaged: {error}") from error
     if MODEL not in files or CHECKSUM not in files:
@@ -143,6 +138,46 @@ def read(path, what, cls, trusted=()):
         raise
     except Exception as error:  # what a file that was tampered with raises
         raise ValueError(f"cannot load {path}: {error}") from error
+
+
+def pack(files):
+    """Return a zip archive of files, by name, which are not compressed."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        for name, content in files.items():
+            # With a fixed date: saving a model again gives the same file.
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return whole.getvalue()
+
+
+def unpack(content):
+    """Return the files of a zip archive that `pack` has made, by name.
+
+    It refuses compressed files, because a small archive could hold large ones.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+        is_compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+        if is_compressed or sum(member.file_size for member in members) > len(content):
+            raise ValueError("its members are compressed, or larger than the file")
+        return {member.filename: archive.read(member) for member in members}
+
+
+def read_array(content):
+    """Return the array of an ``.npy`` file, which states no more than it holds."""
+    file = io.BytesIO(content)
+    array = np.lib.format.read_array(file, allow_pickle=False)
+    if file.tell() < len(content):
+        raise ValueError(f"an array of shape {array.shape} has more values than its shape")
+    check_shape(array)
+    return array
+
+
+def check_shape(array):
+    """Raise an error for an array of few bytes and many rows, over which a model would loop."""
+    size = math.prod(max(length, 1) for length in array.shape) * array.itemsize
+    if not array.itemsize or size > max(array.nbytes, LARGEST_EMPTY):
+        raise ValueError(f"an array has shape {array.shape} and type {array.dtype}, but no values")
 
 
 def checksum(files):
@@ -206,6 +241,7 @@ class Encoder:
         return {"@skops": self._file(dump_foreign(value, where), "skops")}
 
     def _array(self, array):
+        check_shape(array)
         content = io.BytesIO()
         np.lib.format.write_array(content, array, allow_pickle=False)
         return self._file(content.getvalue(), "npy")
@@ -239,6 +275,8 @@ class Decoder:
             return self._seen[value[kind]]
         found = self._object(kind[1:], value)
         if "@number" in value:
+            if kind[1:] in ("dict", *CONTAINERS):  # nested ones would grow without bounds
+                raise ValueError(f"the file holds the same {kind[1:]} more than once")
             self._seen[value["@number"]] = found
         return found
 
@@ -257,13 +295,15 @@ class Decoder:
                 array = np.empty(len(content), dtype=object)
                 for i, item in enumerate(content):
                     array[i] = self(item)
-                return array.reshape(value["shape"])
+                array = array.reshape(value["shape"])
+                check_shape(array)
+                return array
             case "random_state":
                 state = np.random.RandomState()
-                state.set_state(self(content))
+                state.set_state(checked_bits(self(content)))
                 return state
             case "generator":
-                state = self(content)
+                state = checked_bits(self(content))
                 if state["bit_generator"] not in BIT_GENERATORS:
                     raise ValueError(f"unknown bit generator {state['bit_generator']!r}")
                 bits = getattr(np.random, state["bit_generator"])()
@@ -283,7 +323,7 @@ class Decoder:
             case "class":
                 return self._class(content)
             case "skops":
-                return load_foreign(self.files[content], self.trusted)
+                return load_foreign(self._file(content), self.trusted)
             case _ if kind in CONTAINERS:
                 return CONTAINERS[kind](map(self, content))
         raise ValueError(f"the file holds an object of an unknown kind, {kind!r}")
@@ -301,7 +341,23 @@ class Decoder:
         return cls
 
     def _array(self, name):
-        return np.lib.format.read_array(io.BytesIO(self.files[name]), allow_pickle=False)
+        return read_array(self._file(name))
+
+    def _file(self, name):
+        # Once only: many arrays of one file would take more memory than the file.
+        if name not in self.files:
+            raise ValueError(f"it lacks the file {name!r}, or holds it more than once")
+        return self.files.pop(name)
+
+
+def checked_bits(state):
+    """Return the state of a bit generator, if its place is one: numpy reads memory there."""
+    name = state["bit_generator"]
+    if name in PLACES:
+        place = state["buffer_pos"] if "buffer_pos" in state else state["state"]["pos"]
+        if not 0 <= place <= PLACES[name]:
+            raise ValueError(f"the random state of a {name} has the place {place}")
+    return state
 
 
 def has_plain_state(cls):
@@ -321,7 +377,7 @@ def dump_foreign(value, where):
             f"{name} is not part of skflows: saving it needs skops (pip install skops)"
         ) from None
     try:
-        return skops.io.dumps(value)
+        return repack(skops.io.dumps(value))
     except Exception as error:  # whatever the object raises
         raise ValueError(f"{name} cannot be saved ({error})") from error
 
@@ -335,10 +391,49 @@ def load_foreign(content, trusted):
             "the file contains estimators of other libraries: loading it needs skops "
             "(pip install skops)"
         ) from None
-    unknown = set(skops.io.get_untrusted_types(data=content)) - set(trusted)
-    if unknown:
-        raise ValueError(
-            f"it contains types that are not trusted: {sorted(unknown)}. If you trust them, give "
-            "them to load, trusted=[...]"
-        )
-    return skops.io.loads(content, trusted=list(trusted))
+    check_foreign(content)
+    try:
+        unknown = set(skops.io.get_untrusted_types(data=content)) - set(trusted)
+        if unknown:
+            raise ValueError(
+                f"it contains types that are not trusted: {sorted(unknown)}. If you trust them, "
+                "give them to load, trusted=[...]"
+            )
+        found = skops.io.loads(content, trusted=list(trusted))
+    except ImportError as error:  # of what the file names
+        raise ValueError(error) from error
+    if isinstance(found, dict) or type(found) in (list, tuple, set):
+        raise ValueError(f"it holds a {type(found).__name__} as an object of another library")
+    return found
+
+
+def repack(content):
+    """Return a zip archive without compression, also of sparse matrices, which are archives."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    return pack({name: repack(file) if is_archive(file) else file for name, file in files.items()})
+
+
+def check_foreign(content):
+    """Raise an error for an archive of skops, or one in it, that needs more memory than it has."""
+    files = unpack(content)
+    for file in files.values():
+        if is_archive(file):
+            check_foreign(file)
+        elif file.startswith(np.lib.format.MAGIC_PREFIX):
+            read_array(file)
+    owners = defaultdict(set)
+
+    def note(node):
+        if isinstance(node.get("file"), str):
+            owners[node["file"]].add(node["__id__"])
+        return node
+
+    json.loads(files.get("schema.json", "{}"), object_hook=note)
+    if any(len(ids) > 1 for ids in owners.values()):  # skops reads the file for each
+        raise ValueError("it holds the same file more than once")
+
+
+def is_archive(content):
+    """Return whether bytes are a zip archive."""
+    return zipfile.is_zipfile(io.BytesIO(content))

@@ -193,16 +193,26 @@ class Restorer:
         return tensor
 
     def _module(self, cls, value):
+        import torch
+        from torch import nn
+
         module = object.__new__(cls)
         self._seen[value[NUMBER]] = module
         vars(module).update(vars(_empty_module()))
         vars(module).update(self._state(cls, value))
         module.training = value["training"]
-        module._parameters.update(self(value["parameters"]))
-        module._buffers.update(self(value["buffers"]))
+        module._parameters.update(self._parts(value["parameters"], nn.Parameter))
+        module._buffers.update(self._parts(value["buffers"], torch.Tensor))
         module._non_persistent_buffers_set.update(value["not_stored_by_torch"])
-        module._modules.update(self(value["modules"]))
+        module._modules.update(self._parts(value["modules"], nn.Module))
         return module
+
+    def _parts(self, value, kind):
+        """Return the parts of a module, which torch takes to be of a kind, or None."""
+        parts = self(value)
+        if not all(part is None or isinstance(part, kind) for part in parts.values()):
+            raise ValueError(f"a module has a part that is no {kind.__name__}")
+        return parts
 
 
 def check_state(cls, state):

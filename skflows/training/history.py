@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
+from ..callbacks._checkpoint import check_like
+
 MAX_RECOVERIES = 8
 
 
@@ -69,6 +71,9 @@ class Progress:
 
     def restore(self, state):
         """Continue from what `state` returned."""
+        own = self.state()
+        past = {"optimizer_state": state["history"]["optimizer_state"]}  # of an earlier phase
+        check_like(state, own | {"history": own["history"] | past})
         vars(self).update(state | {"history": History(**state["history"])})
 
     @property

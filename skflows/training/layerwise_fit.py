@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from ..bijections import Chain, MarginalQuantile, Rotation
 from ..bijections._flow import standard_normal_log_prob
 from ..bijections._marginal_quantile import SMALL_SAMPLE
-from ..callbacks._checkpoint import clock, training_file
+from ..callbacks._checkpoint import clock, continuing, training_file
 from ..preprocessing.fixed_maps import MAX_ROWS
 from ..preprocessing.validation import some_rows
 from .flow_fit import FlowFit
@@ -66,10 +66,12 @@ class LayerwiseFit(FlowFit):
         file = training_file(*self.identity())
         if file is not None and (found := file.load()) is not None:
             is_over = found["is_over"]
-            for layer in found["state"]["layers"]:
-                add(layer)
-            progress.restore(found["state"]["progress"])
-            torch.default_generator.set_state(found["state"]["generator"])
+            with continuing(found["path"]):
+                for layer in found["state"]["layers"]:
+                    add(layer)
+                    layer.inverse(train.y[:1])  # a layer that was tampered with may lack parts
+                progress.restore(found["state"]["progress"])
+                torch.default_generator.set_state(found["state"]["generator"])
         history = progress.history
         try:
             while not is_over:
@@ -79,7 +81,7 @@ class LayerwiseFit(FlowFit):
                 progress.record_epoch({"loss": -train.score()}, math.nan)
                 progress.validate(None if held_out is None else held_out.score())
                 stop = on_epoch_end is not None and bool(on_epoch_end(history))
-                is_over = stop or progress.done or len(layers) == max_iter or clock() >= end
+                is_over = stop or progress.done or len(layers) >= max_iter or clock() >= end
                 if file is not None:
                     file.save(0, state, is_over)
         except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from statistics import median
 import torch
 from torch.nn import functional as F
 
+from ..callbacks._checkpoint import check_like, continuing
 from ..nn.random_draws import draw_once, drawing_from
 from .data_parallel import SINGLE_PROCESS
 from .history import Progress, as_list
@@ -291,7 +292,12 @@ class Trainer:
 
     def restore(self, state):
         """Continue from what `state` of an equal trainer returned, before `fit`."""
-        self._keep_members(state["running"])
+        running = state["running"]
+        if running != [i for i in range(self.n_members) if i in running]:
+            raise ValueError(f"{running} are not running members, of {self.n_members}")
+        self._keep_members(running)
+        # The progress is checked below; the device may be another one.
+        check_like(state, self.state() | {name: state[name] for name in ("device", "progress")})
         for name, value in state["optimizer"].items():
             getattr(self.optimizer, name).copy_(value)
         for name, value in state["weights"].items():
@@ -302,6 +308,8 @@ class Trainer:
         for progress, value in zip(self.progress, state["progress"], strict=True):
             progress.restore(value)
         self.epoch, self.step = state["epoch"], state["step"]
+        if not (0 <= self.epoch <= self.max_iter and 0 <= self.step <= self.n_steps):
+            raise ValueError(f"it is after {self.epoch} epochs and {self.step} steps")
 
     def _forget_bad_weights(self):
         """Return members that diverged to their initial weights if these are better.
@@ -338,7 +346,7 @@ class Trainer:
             return
         # A time limit ends the training where another step would end too late.
         ends = 0 in (factor, self.schedule(self.step, self.n_steps))
-        is_last = self.epoch == self.max_iter or ends
+        is_last = self.epoch >= self.max_iter or ends
         stop = self._end_epoch(losses, rates, is_last)
         self.is_over = stop or is_last or self._all_done()
         if not self.is_over:
@@ -489,9 +497,13 @@ def train_in_phases(phases, *args, file=None, **settings):
         checkpoint = None if file is None else partial(file.save, number)
         trainer = Trainer(*args, history=history, checkpoint=checkpoint, **settings | phase)
         if found is not None and number == found["phase"]:
-            trainer.restore(found["state"])
+            with continuing(found.get("path")):
+                trainer.restore(found["state"])
             trainer.is_over = found["is_over"]
         history = trainer.fit()
         if any(each.interrupted or each.stopped for each in as_list(history)):
             break
+    if history is None:
+        with continuing(found.get("path")):
+            raise ValueError(f"it is of phase {found['phase']}, which this training has not")
     return history
