@@ -357,6 +357,14 @@ def test_p_values_and_regions_agree(fitted):
     assert np.array_equal(is_likely, is_covered(fitted.predict_region(X, 0.7), y))
 
 
+def test_answers_about_a_row_do_not_depend_on_others(fitted):
+    """Up to rounding, as the documentation says."""
+    X, y = heteroscedastic(9, seed=1)
+    together = fitted.predict_distribution(X).logpdf(y)
+    alone = [fitted.predict_distribution(X[[i]]).logpdf(y[[i]])[0] for i in range(9)]
+    assert alone == pytest.approx(together, rel=1e-12)
+
+
 def test_composition():
     X, y = heteroscedastic(120)
     X = np.column_stack([X, np.zeros(120)])

@@ -67,8 +67,9 @@ class OutlierLabelsMixin(PersistenceMixin, OutlierMixin):
         Returns
         -------
         log_density : ndarray of shape (n_samples,)
-            In nats, in the units of X; a row's value does not depend on the other rows. If a
-            `CNFDensity` has columns of noise, it is the log of an importance-weighted estimate.
+            In nats, in the units of X; up to rounding, a row's value does not depend on the other
+            rows. If a `CNFDensity` has columns of noise, it is the log of an importance-weighted
+            estimate.
         """
         check_is_fitted(self)
         return self._score_rows(validate_rows(self, X, reset=False))

@@ -479,11 +479,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         -------
         log_density : ndarray of shape (n_samples,)
             In nats: log-probabilities of discrete columns and log-densities of others, in their
-            units. It is 0 for a row with no known value. A row's value does not depend on the
-            other rows. It is exact for the latent classes and kernels. The network's density is its
-            mean over ``n_orders`` orders of the columns. Values outside of a kind that was
-            inferred, such as half a visit, have a small density, with a warning. Values outside of
-            a kind that ``columns`` states are impossible: the row scores minus infinity.
+            units. It is 0 for a row with no known value. Up to rounding, a row's value does not
+            depend on the other rows. It is exact for the latent classes and kernels. The network's
+            density is its mean over ``n_orders`` orders of the columns. Values outside of a kind
+            that was inferred, such as half a visit, have a small density, with a warning. Values
+            outside of a kind that ``columns`` states are impossible: the row scores minus infinity.
         """
         return self._scores(self._rows(X))
 
