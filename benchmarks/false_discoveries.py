@@ -207,7 +207,7 @@ def main():
     with threadpool_limits(1):
         found = run(args.resamplings)
         few = power_with_few_rows(args.resamplings // 2)
-        adaptive = adaptive_rates(10 * args.resamplings)
+        adaptive = adaptive_rates(5 * args.resamplings)
         clean = clean_tables_with_flags(args.resamplings // 5)
     shares = [f"{share:.0%}" for share in SHARES]
     print("| outliers among the new rows | " + " | ".join(shares) + " |")
@@ -232,7 +232,7 @@ def main():
     print("|---" * (1 + len(MANY)) + "|")
     for (i, n), (j, kind) in product(enumerate(CALIBRATION_ROWS), enumerate(KINDS)):
         means = adaptive[i, j].mean(axis=0)
-        errors = adaptive[i, j, ..., 0].std(axis=0) / (10 * args.resamplings) ** 0.5
+        errors = adaptive[i, j, ..., 0].std(axis=0) / (5 * args.resamplings) ** 0.5
         cells = " | ".join(
             f"{false:.1%} ({error:.1%}), {power:.0%}"
             for (false, power), error in zip(means, errors, strict=True)
