@@ -42,7 +42,7 @@ test: $(VENV)/.installed-test
 coverage: $(VENV)/.installed-test
 	$(PYTEST) --cov
 
-# Most of these libraries are not in .venv after `make test`, which skips their tests.
+# Before a release: `make test` skips these tests, as most of these libraries are not in .venv then.
 test-libraries: $(VENV)/.installed-test,libraries
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/test_other_libraries.py
 

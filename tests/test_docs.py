@@ -1,13 +1,15 @@
-"""Tests of the extensions of the documentation."""
+"""Tests of the extensions of the documentation, and of the commands that README shows."""
 
 import inspect
+import re
 import runpy
 from pathlib import Path
 
 from skflows import GaussianizationDensity, NSFDensity
 from skflows.density import ARCHITECTURES
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 
 
 def test_groups_hold_existing_parameters_once():
@@ -33,3 +35,12 @@ def test_grouped_parameters_are_those_of_the_docstring():
     assert sorted(kept) == sorted(names)
     training = lines[lines.index(fields[2]) : lines.index(fields[3])]
     assert "    **max_iter** : type" in training and "    **contamination** : type" not in training
+
+
+def test_install_section_shows_the_commands_for_a_fresh_machine_and_ci_runs_the_suite_by_one():
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## ")[1]
+    assert section.startswith("Install\n")
+    assert re.findall(r"^make \S+", section, re.MULTILINE) == ["make demo", "make test"]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert all(f"\n{target}: $(VENV)/.installed-" in makefile for target in ("demo", "test"))
+    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()

@@ -13,7 +13,6 @@ SHAPES = np.geomspace(0.3, 300, 60)
 CHANCE = 2.0  # divided by the number of rows: variance that a curve need not explain
 TINY = 1e-290  # a survival function below it has lost digits
 ROUNDING = 1e-12  # relative error of a sum of weights
-INLIERS_ABOVE = 0.5  # p-values above it are those of inliers when the share of inliers is estimated
 
 
 def equalized(scores):
@@ -181,14 +180,22 @@ def pool_fold_scores(scores, calibration, weights=None):
     return np.clip(mean, steps[rank], np.where(is_within, steps[rank], below))
 
 
-def discoveries(p_values, fdr, method):
-    """Return which p-values are flagged at a false discovery rate."""
+def discoveries(p_values, fdr, method, n_calibration=None):
+    """Return which p-values are flagged at a false discovery rate.
+
+    "adaptive" estimates the number of inliers by the p-values above one half (Storey, 2002). It
+    holds for conformal p-values from `n_calibration` rows of a single split, as is proved in the
+    documentation ("Mathematics").
+    """
     if not len(p_values):
         return np.zeros(0, dtype=bool)
-    is_adaptive = method == "adaptive"
-    adjusted = stats.false_discovery_control(p_values, method="bh" if is_adaptive else method)
-    if not is_adaptive:
-        return adjusted <= fdr
-    n_inliers = (1 + (p_values > INLIERS_ABOVE).sum()) / (1 - INLIERS_ABOVE)
-    share = min(1.0, n_inliers / len(p_values))
-    return (adjusted * share <= fdr) & (p_values <= INLIERS_ABOVE)
+    if method != "adaptive":
+        return stats.false_discovery_control(p_values, method=method) <= fdr
+    half = (n_calibration + 1) // 2
+    flagged = p_values <= half / (n_calibration + 1)
+    n_low = flagged.sum()
+    # n_inliers = (1 + n_high) / share; dividing by the usual 1 / 2 lets the rate rise above fdr.
+    share = (n_calibration - half) / (n_calibration + 1)
+    level = fdr * n_low * share / (1 + len(p_values) - n_low)
+    flagged[flagged] = discoveries(p_values[flagged], level, "bh")
+    return flagged

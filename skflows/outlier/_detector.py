@@ -134,7 +134,10 @@ class DensityOutlierDetector(
 
     fdr_method : {"bh", "by", "adaptive"}, default="bh"
         Benjamini-Hochberg; Benjamini-Yekutieli, for any dependence of the rows; or
-        Benjamini-Hochberg with Storey's estimate of the fraction of inliers.
+        Benjamini-Hochberg with Storey's estimate of the fraction of inliers, which finds more if
+        many rows are outliers. "adaptive" needs ``calibration="conformal"`` with a single split,
+        such as ``cv=ShuffleSplit(1, test_size=0.5)``, or a frozen estimator, and rows without
+        weights: only then does it control the rate.
 
     trim : float or "auto", default=0.0
         Fraction of the rows that the fit of the density leaves out, the least likely ones,
@@ -184,6 +187,8 @@ class DensityOutlierDetector(
 
     Le Lan & Dinh, "Perfect Density Models Cannot Guarantee Anomaly Detection", 2021 (scores depend
     on the coordinates).
+
+    Storey, "A Direct Approach to False Discovery Rates", 2002.
 
     Vovk, Gammerman & Shafer, "Algorithmic Learning in a Random World", 2005.
 
@@ -325,6 +330,12 @@ class DensityOutlierDetector(
         self._check_parameters(estimator)
         estimator = with_verbose(self._with_folds(estimator), self.verbose)
         splits = self._splits(estimator, X, is_weighted, random_state)
+        self._is_split = (
+            self.calibration == "conformal"
+            and (len(splits) == 1 or is_frozen(estimator))
+            and uneven(weight) is None
+        )
+        self._check_fdr_method()
         if self._codec is not None:
             if splits and hasattr(estimator, "_share_columns"):  # folds may lack categories
                 table = self._codec.table(X)
@@ -556,6 +567,15 @@ class DensityOutlierDetector(
         rng = check_random_state(0 if random_state is None else random_state)
         return self._null.randomized_p_values(scores, rng)
 
+    def _check_fdr_method(self):
+        if self.fdr is not None and self.fdr_method == "adaptive" and not self._is_split:
+            raise ValueError(
+                f"fdr_method='adaptive' with calibration={self.calibration!r} and cv={self.cv!r} "
+                "does not control the false discovery rate: it needs p-values from the rows of a "
+                "single split, without weights. Set calibration='conformal' and "
+                "cv=ShuffleSplit(1, test_size=0.5), fit again, or choose fdr_method='bh'."
+            )
+
     def _check_calibrated(self):
         if self._null is None:
             raise ValueError(
@@ -623,6 +643,7 @@ class DensityOutlierDetector(
         """
         check_is_fitted(self)
         self._check_calibrated()
+        self._check_fdr_method()
         p_values = np.asarray(p_values, dtype=np.float64)
         if not ((p_values >= 0) & (p_values <= 1)).all():
             raise ValueError(
@@ -631,7 +652,7 @@ class DensityOutlierDetector(
             )
         if self.fdr is None:
             return p_values <= self.alpha
-        flagged = discoveries(p_values, self.fdr, self.fdr_method)
+        flagged = discoveries(p_values, self.fdr, self.fdr_method, sum(map(len, self._calibration)))
         least = least_p_value(self._null)
         n_least = (p_values == least).sum()
         if n_least and not flagged.any():
