@@ -23,7 +23,6 @@ from ..preprocessing.sklearn_compat import (
     HasMethods,
     Interval,
     StrOptions,
-    fit_context,
     safe_indexing,
 )
 from ..preprocessing.validation import (
@@ -35,6 +34,7 @@ from ..preprocessing.validation import (
     validate_rows,
     validate_weight,
 )
+from ..training.threads import fit_context
 from ._density import ConditionalDensity
 
 HELD_OUT = 0.2

@@ -10,6 +10,8 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import has_fit_parameter
 
+from ..training.threads import few_threads
+
 
 def is_density(estimator):
     """Whether an estimator is no outlier detector, whose scores are not log-densities."""
@@ -73,15 +75,17 @@ def fit_density(estimator, X, sample_weight=None):
     """Fit an estimator in place, with weights if there are any, and without rows of weight 0."""
     if is_frozen(estimator):
         return estimator
-    if sample_weight is None:
-        return estimator.fit(X)
-    if not takes_weights(estimator):
-        raise ValueError(
-            f"{type(estimator).__name__} takes no sample_weight; fit without weights, or choose "
-            "an estimator that takes them, such as NSFDensity or AutoDensity."
-        )
-    is_weighted = sample_weight > 0
-    return estimator.fit(X[is_weighted], sample_weight=sample_weight[is_weighted])
+    params = {}
+    if sample_weight is not None:
+        if not takes_weights(estimator):
+            raise ValueError(
+                f"{type(estimator).__name__} takes no sample_weight; fit without weights, or "
+                "choose an estimator that takes them, such as NSFDensity or AutoDensity."
+            )
+        is_weighted = sample_weight > 0
+        X, params = X[is_weighted], {"sample_weight": sample_weight[is_weighted]}
+    with few_threads(X):
+        return estimator.fit(X, **params)
 
 
 def fit_subtask(context, wrapper, estimator, X, sample_weight=None):

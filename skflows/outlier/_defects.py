@@ -17,8 +17,9 @@ from ..density._outlier_labels import OutlierLabelsMixin
 from ..density._third_party import fit_density, fit_subtask
 from ..ensemble._stacked import clone_with_seeds
 from ..persistence.mixin import PersistenceMixin
-from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit_context
+from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions
 from ..preprocessing.validation import is_grid_shape, validate_rows
+from ..training.threads import fit_context
 from ._calibration import NULLS
 from ._detector import DensityOutlierDetector
 
