@@ -211,6 +211,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         vars(self).update(self._fitted(fits, is_final=True))
         for member, history in zip(members, histories, strict=True):
             member._store_history(history, warm=False)
+        self._interrupted = any(history.interrupted for history in histories)
         self.histories_ = [member.history_ for member in members]
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         # Last, so that a user who turns warnings into errors loses nothing.

@@ -1,6 +1,7 @@
 """Any density estimator: how it is fitted and sampled, whatever its library."""
 
 import copy
+import math
 from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
 from inspect import signature
@@ -94,6 +95,27 @@ def fit_subtask(context, wrapper, estimator, X, sample_weight=None):
     task = {"estimator": wrapper, "X": X, "y": None, "metadata": metadata}
     with subtask(context, estimator, task):
         return fit_density(estimator, X, sample_weight)
+
+
+MIN_SECONDS = 0.1  # of a fit, whatever is left of a time limit
+
+
+def time_limits(estimator):
+    """Return the parameters that limit the time of a fit, also of estimators inside another."""
+    params = estimator.get_params() if hasattr(estimator, "get_params") else {}
+    return {name: value for name, value in params.items() if name.endswith("time_limit")}
+
+
+def with_time_limit(estimator, seconds):
+    """Return a clone of an estimator whose time limits are at most so many seconds."""
+    if seconds == math.inf:
+        return clone(estimator)
+    seconds = max(seconds, MIN_SECONDS)
+    limits = {
+        name: seconds if limit is None else min(limit, seconds)
+        for name, limit in time_limits(estimator).items()
+    }
+    return clone(estimator).set_params(**limits)
 
 
 def with_verbose(estimator, verbose):
