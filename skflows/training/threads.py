@@ -21,8 +21,8 @@ def few_threads(X):
     context ends, except that `suitable_threads` gives large passes of torch its threads back.
     """
     try:
-        n_values = math.prod(np.shape(X))
-    except ValueError:  # rows of several lengths, which validation rejects
+        n_values = math.prod(X.shape if hasattr(X, "shape") else np.asarray(X).shape)
+    except (TypeError, ValueError):  # no table, which validation rejects
         n_values = 0
     if n_values >= MIN_SHARED_VALUES:
         return nullcontext()
