@@ -293,3 +293,38 @@ def test_filter_bank_has_the_same_places_at_all_scales():
     # A constant image has its value as local mean, and no energy.
     assert flat[0, 0, 0, 0] == pytest.approx(1)
     assert flat[0, 1:8].max() == pytest.approx(np.log(0.02))
+
+
+def test_time_limit_holds_for_all_folds_together():
+    limits = []
+
+    class Timed(GaussianMixture):
+        def __init__(self, time_limit=None):
+            super().__init__()
+            self.time_limit = time_limit
+
+        def fit(self, X, y=None):
+            limits.append(self.time_limit)
+            return super().fit(X)
+
+    detector(Timed(), cv=4, time_limit=8).fit(IMAGES)
+    assert len(limits) == 4
+    assert all(1 < limit < 2 for limit in limits)
+    half = np.arange(20)
+    detector(Timed(time_limit=0.5), cv=iter([(half, half + 20)]), time_limit=8).fit(IMAGES)
+    assert limits[4:] == [0.5]
+
+
+def test_time_limit_of_a_density_without_one_is_an_error():
+    with pytest.raises(ValueError, match="GaussianMixture has no time_limit: give a flow"):
+        detector(GaussianMixture(), time_limit=8).fit(IMAGES)
+
+
+@pytest.mark.filterwarnings("ignore:Training was interrupted")
+@pytest.mark.parametrize(
+    "estimator", [clone(FLOW).set_params(max_iter=5), ConditionalDensity(FLOW, cv=None)]
+)
+def test_interrupt_ends_the_fit_of_all_folds(estimator, interrupt):
+    with pytest.raises(KeyboardInterrupt):
+        detector(estimator, cv=3).fit(IMAGES)
+    assert len(interrupt) == 3

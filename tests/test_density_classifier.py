@@ -1,11 +1,14 @@
 """Classification by densities: Bayes' rule, p-values, sets and rejection."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_iris
+from sklearn.exceptions import NotFittedError
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import (
     GridSearchCV,
@@ -423,3 +426,36 @@ def test_frames(tmp_path):
     classifier.save(tmp_path / "classifier.skflows")
     loaded = skflows.load(tmp_path / "classifier.skflows")
     assert np.array_equal(loaded.predict(frame), classifier.predict(frame))
+
+
+def test_interrupt_ends_the_fit_of_all_classes(interrupt):
+    """Not only the density of one class, after which the next one would train."""
+    X, y, _ = blobs(80)
+    classifier = DensityClassifier(clone(FLOW).set_params(early_stopping=False))
+    with pytest.warns(UserWarning, match="interrupted"), pytest.raises(KeyboardInterrupt):
+        classifier.fit(X, y)
+    assert len(interrupt) == 3
+    with pytest.raises(NotFittedError):
+        classifier.predict(X)
+
+
+class Slow(GaussianMixture):
+    """A density that takes all the time it may."""
+
+    def __init__(self, time_limit=None, random_state=None):
+        super().__init__(random_state=random_state)
+        self.time_limit = time_limit
+
+    def fit(self, X, y=None):
+        self.had = self.time_limit
+        time.sleep(self.time_limit)
+        return super().fit(X)
+
+
+def test_time_limit_holds_for_all_classes_together():
+    X, y = load_iris(return_X_y=True)
+    classifier = DensityClassifier(Slow(time_limit=0.9), calibration=None).fit(X, y)
+    had = [density.had for density in classifier.estimators_]
+    assert sum(had) < 1
+    assert min(had) > 0.2
+    assert [density.time_limit for density in classifier.estimators_] == [0.9] * 3

@@ -14,8 +14,9 @@ from ..density._base import BaseFlowDensity
 from ..density._third_party import fit_subtask, is_frozen
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import nearest_index
-from ..preprocessing.sklearn_compat import HasMethods, Interval, fit_context
+from ..preprocessing.sklearn_compat import HasMethods, Interval
 from ..preprocessing.validation import prepare_table
+from ..training.threads import fit_context
 
 MAGIC, VERSION = b"SKFC", 3
 # Magic, version, whether lossless, fingerprint, rows, columns, step, largest symbol.

@@ -13,9 +13,17 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from ..callbacks._checkpoint import random_state_of
+from ..callbacks._checkpoint import clock, random_state_of
 from ..density._outlier_labels import lowered
-from ..density._third_party import check_is_density, fit_subtask, subtask, with_verbose
+from ..density._third_party import (
+    check_is_density,
+    fit_subtask,
+    subtask,
+    time_limits,
+    was_interrupted,
+    with_time_limit,
+    with_verbose,
+)
 from ..density._warnings import warn_user
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
@@ -23,7 +31,6 @@ from ..preprocessing.sklearn_compat import (
     HasMethods,
     Interval,
     StrOptions,
-    fit_context,
     safe_indexing,
 )
 from ..preprocessing.validation import (
@@ -35,6 +42,7 @@ from ..preprocessing.validation import (
     validate_rows,
     validate_weight,
 )
+from ..training.threads import fit_context
 from ._density import ConditionalDensity
 
 HELD_OUT = 0.2
@@ -63,7 +71,9 @@ class DensityClassifier(
     ----------
     estimator : estimator
         A density estimator with `fit` and `score_samples`, which is cloned and fitted for each
-        class: a ``time_limit`` of it holds for each of them. Discrete columns, and the kinds and
+        class. A ``time_limit`` of it holds for all of them together: each has an equal share of the
+        time left. Ctrl-C ends the whole fit, and the classifier is fitted only if it came while the
+        last density was. Discrete columns, and the kinds and
         categories of a `TableDensity`, are found in the rows of all classes together. A
         `ConditionalDensity` is fitted once, to the columns given the class: the classes share its
         networks, which suits classes of few rows, and its folds are stratified.
@@ -228,6 +238,7 @@ class DensityClassifier(
         context = self._init_callback_context(max_subtasks=n_fits)
         context.call_on_fit_task_begin(**task)
         rows, joint = fit(context, task, template, X, label, weight, is_held_out)
+        self._interrupted = any(map(was_interrupted, self.estimators_))
         known = joint[np.arange(len(rows)), label[rows]]
         self.calibration_scores_ = None
         self.temperature_, self.prior_weight_ = 1.0, 0.0
@@ -304,15 +315,23 @@ class DensityClassifier(
 
         Return the rows that calibrate, and their log-densities under each class.
         """
-        self.estimators_, scores, unseen = [], [], [np.empty(0, dtype=int)]
+        densities, scores, unseen = [], [], [np.empty(0, dtype=int)]
+        limits = time_limits(template)
+        end = clock() + min((s for s in limits.values() if s is not None), default=math.inf)
         for k in range(len(self.classes_)):
+            n_left = len(self.classes_) - k
             own = np.flatnonzero((label == k) & ~is_held_out)
             if self.verbose:
                 name = self.classes_[k]
                 print(f"Class {name} ({k + 1} of {len(self.classes_)}): {len(own)} rows")
             own_rows = safe_indexing(X, own), uneven(weight[own])
-            density = fit_subtask(context, self, clone(template), *own_rows)
-            self.estimators_.append(density)
+            density = with_time_limit(template, (end - clock()) / n_left)
+            density = fit_subtask(context, self, density, *own_rows)
+            if was_interrupted(density) and n_left > 1:
+                raise KeyboardInterrupt  # without the other classes nothing can be predicted
+            if limits:
+                density.set_params(**limits)
+            densities.append(density)
             if is_held_out.any():
                 unseen.append(np.flatnonzero((label == k) & is_held_out))
                 scores.append(density.score_samples(safe_indexing(X, unseen[-1])))
@@ -320,6 +339,7 @@ class DensityClassifier(
                 is_known = ~np.isnan(density.held_out_scores_)
                 scores.append(density.held_out_scores_[is_known])
                 unseen.append(own[is_known])
+        self.estimators_ = densities
         rows = np.concatenate(unseen)
         joint = np.empty((len(rows), len(self.classes_)))
         if scores:

@@ -13,7 +13,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..callbacks._checkpoint import random_state_of
 from ..density import FlowDensity, NSFDensity
-from ..density._threads import fork_safe
 from ..density._warnings import warn_user
 from ..ensemble._components import N_FOLDS, make_splits
 from ..persistence.mixin import PersistenceMixin
@@ -23,7 +22,6 @@ from ..preprocessing.sklearn_compat import (
     Interval,
     StrOptions,
     check_sample_weight,
-    fit_context,
     safe_indexing,
 )
 from ..preprocessing.validation import (
@@ -35,6 +33,7 @@ from ..preprocessing.validation import (
     validate_bounds,
     validate_weight,
 )
+from ..training.threads import fit_context
 from ._circle import Circle, CircularDistribution
 from ._distribution import ConditionalDistribution
 
@@ -183,7 +182,6 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         return self
 
     @fit_context(prefer_skip_nested_validation=False)
-    @fork_safe()
     def _fit(self, X, y, sample_weight):
         """Fit, and return the encoded rows of positive weight."""
         from ..training.joint_fit import fit_jointly
@@ -214,6 +212,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         vars(self).update(self._fitted(fits, is_final=True))
         for member, history in zip(members, histories, strict=True):
             member._store_history(history, warm=False)
+        self._interrupted = any(history.interrupted for history in histories)
         self.histories_ = [member.history_ for member in members]
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         # Last, so that a user who turns warnings into errors loses nothing.

@@ -14,8 +14,9 @@ from ..density._third_party import subtask
 from ..density._warnings import warn_user
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import nearest
-from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context, safe_indexing
+from ..preprocessing.sklearn_compat import Interval, StrOptions, safe_indexing
 from ..preprocessing.validation import validate_weight
+from ..training.threads import fit_context
 from ._density import ConditionalDensity, validate_outputs
 from ._regions import (
     HighestDensity,

@@ -14,7 +14,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from ..preprocessing.column_checks import ColumnWarning
-from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
+from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import (
     prepare_table,
     some_rows,
@@ -22,10 +22,10 @@ from ..preprocessing.validation import (
     validate_rows,
     weighted_rows,
 )
+from ..training.threads import fit_context
 from . import _docstrings
 from ._outlier_labels import OutlierDensityMixin, flags_more
 from ._sampling import SamplingMixin, check_has_names
-from ._threads import fork_safe
 from ._warnings import warn_of_columns, warn_user
 
 # A latent map whose round trip errs by more than this fraction of a column's scale is not trusted
@@ -122,7 +122,6 @@ class BaseFlowDensity(
         held_out = None if X_val is None else (X_val, sample_weight_val)
         return self._fit(X, y, sample_weight, warm=warm, increment=False, held_out=held_out)
 
-    @fork_safe()
     def _fit(self, X, y, sample_weight, warm, increment, held_out=None, chunk=None):
         max_iter = 1 if increment else self.max_iter
         if not warm:

@@ -4,9 +4,9 @@ from abc import abstractmethod
 from contextlib import suppress
 from numbers import Integral, Real
 
-from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
+from ..preprocessing.sklearn_compat import Interval, StrOptions
+from ..training.threads import fit_context
 from ._base import BaseFlowDensity
-from ._threads import fork_safe
 
 # Parameters in which flows that train together may differ.
 MEMBER_PARAMETERS = frozenset(
@@ -152,7 +152,6 @@ class FlowDensity(BaseFlowDensity):
         return self._fit(X, None, None, False, False, held_out=(X_val, None), chunk=chunk)
 
     @staticmethod
-    @fork_safe()
     def _fit_together(members, parts, exact=False, skip=(), only_score=False):
         """Fit each member to its part of a table, in as few trainings as their shapes allow.
 

@@ -1,6 +1,7 @@
 """Any density estimator: how it is fitted and sampled, whatever its library."""
 
 import copy
+import math
 from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
 from inspect import signature
@@ -9,6 +10,8 @@ from sklearn.base import DensityMixin, OutlierMixin, clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import has_fit_parameter
+
+from ..training.threads import few_threads
 
 
 def is_density(estimator):
@@ -73,15 +76,17 @@ def fit_density(estimator, X, sample_weight=None):
     """Fit an estimator in place, with weights if there are any, and without rows of weight 0."""
     if is_frozen(estimator):
         return estimator
-    if sample_weight is None:
-        return estimator.fit(X)
-    if not takes_weights(estimator):
-        raise ValueError(
-            f"{type(estimator).__name__} takes no sample_weight; fit without weights, or choose "
-            "an estimator that takes them, such as NSFDensity or AutoDensity."
-        )
-    is_weighted = sample_weight > 0
-    return estimator.fit(X[is_weighted], sample_weight=sample_weight[is_weighted])
+    params = {}
+    if sample_weight is not None:
+        if not takes_weights(estimator):
+            raise ValueError(
+                f"{type(estimator).__name__} takes no sample_weight; fit without weights, or "
+                "choose an estimator that takes them, such as NSFDensity or AutoDensity."
+            )
+        is_weighted = sample_weight > 0
+        X, params = X[is_weighted], {"sample_weight": sample_weight[is_weighted]}
+    with few_threads(X):
+        return estimator.fit(X, **params)
 
 
 def fit_subtask(context, wrapper, estimator, X, sample_weight=None):
@@ -90,6 +95,27 @@ def fit_subtask(context, wrapper, estimator, X, sample_weight=None):
     task = {"estimator": wrapper, "X": X, "y": None, "metadata": metadata}
     with subtask(context, estimator, task):
         return fit_density(estimator, X, sample_weight)
+
+
+MIN_SECONDS = 0.1  # of a fit, whatever is left of a time limit
+
+
+def time_limits(estimator):
+    """Return the parameters that limit the time of a fit, also of estimators inside another."""
+    params = estimator.get_params() if hasattr(estimator, "get_params") else {}
+    return {name: value for name, value in params.items() if name.endswith("time_limit")}
+
+
+def with_time_limit(estimator, seconds):
+    """Return a clone of an estimator whose time limits are at most so many seconds."""
+    if seconds == math.inf:
+        return clone(estimator)
+    seconds = max(seconds, MIN_SECONDS)
+    limits = {
+        name: seconds if limit is None else min(limit, seconds)
+        for name, limit in time_limits(estimator).items()
+    }
+    return clone(estimator).set_params(**limits)
 
 
 def with_verbose(estimator, verbose):

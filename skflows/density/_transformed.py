@@ -5,8 +5,9 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
 
 from ..callbacks._checkpoint import random_state_of
-from ..preprocessing.sklearn_compat import HasMethods, fit_context
+from ..preprocessing.sklearn_compat import HasMethods
 from ..preprocessing.validation import prepare_table, uneven
+from ..training.threads import fit_context
 from . import _docstrings
 from ._base import BaseFlowDensity
 from ._outlier_labels import OutlierDensityMixin
@@ -19,7 +20,6 @@ from ._third_party import (
     takes_weights,
     weighted_if,
 )
-from ._threads import fork_safe
 from ._warnings import warn_of_columns
 
 
@@ -106,7 +106,6 @@ class TransformedDensity(
 
     @weighted_if(lambda self: takes_weights(self.estimator))
     @fit_context(prefer_skip_nested_validation=False)
-    @fork_safe()
     def fit(self, X, y=None, sample_weight=None):
         """Fit the map, then the estimator to the mapped rows.
 

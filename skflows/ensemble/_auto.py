@@ -9,8 +9,9 @@ from ..callbacks._checkpoint import random_state_of
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._warnings import warn_of_columns
-from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
+from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import prepare_table, resolve_bounds, uneven
+from ..training.threads import fit_context
 from ._components import N_FOLDS, make_splits
 from ._mixture import MixtureMixin
 

@@ -10,8 +10,9 @@ from ..density._base import BaseFlowDensity
 from ..density._third_party import check_is_density, is_frozen, takes_weights, weighted_if
 from ..density._warnings import warn_of_columns
 from ..preprocessing.dequantizer import discrete_columns
-from ..preprocessing.sklearn_compat import BaseComposition, fit_context
+from ..preprocessing.sklearn_compat import BaseComposition
 from ..preprocessing.validation import uneven, weighted_rows
+from ..training.threads import fit_context
 from ._components import Component, make_splits
 from ._mixture import MixtureMixin
 

@@ -15,10 +15,10 @@ from ..callbacks._checkpoint import Checkpoint, in_folder
 from ..density import FlowDensity
 from ..preprocessing.sklearn_compat import (
     check_method_params,
-    fit_context,
     insert_error_scores,
     warn_or_raise_about_fit_failures,
 )
+from ..training.threads import fit_context
 from ._joint_evaluation import Task, evaluate, stack_tasks
 
 SCORES = "score", "score_samples", "_score_rows"  # which a subclass may override

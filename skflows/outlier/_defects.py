@@ -11,14 +11,23 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
+from ..callbacks._checkpoint import clock
 from ..conditional import ConditionalDensity
 from ..density import RealNVPDensity
 from ..density._outlier_labels import OutlierLabelsMixin
-from ..density._third_party import fit_density, fit_subtask
+from ..density._third_party import (
+    fit_density,
+    fit_subtask,
+    time_limits,
+    was_interrupted,
+    with_time_limit,
+)
+from ..ensemble._components import N_FOLDS
 from ..ensemble._stacked import clone_with_seeds
 from ..persistence.mixin import PersistenceMixin
-from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit_context
+from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions
 from ..preprocessing.validation import is_grid_shape, validate_rows
+from ..training.threads import fit_context
 from ._calibration import NULLS
 from ._detector import DensityOutlierDetector
 
@@ -83,6 +92,10 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         Fraction of defective images in `fit`, in place of the threshold by `alpha`; see
         `DensityOutlierDetector`.
 
+    time_limit : float, default=None
+        Seconds that the fit may take, approximately. Each fold has an equal share, of which its
+        density gets what the features leave. The estimator must have a ``time_limit`` too.
+
     random_state : int, RandomState instance or None, default=None
         Seeds the folds, the choice of places and the density.
 
@@ -138,6 +151,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         "cv": [StrOptions({"auto"}), "cv_object"],
         "alpha": [Interval(Real, 0, 1, closed="neither")],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), None],
+        "time_limit": [Interval(Real, 0, None, closed="neither"), None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -153,6 +167,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         cv="auto",
         alpha=0.05,
         contamination="auto",
+        time_limit=None,
         random_state=None,
         verbose=0,
     ):
@@ -164,6 +179,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         self.cv = cv
         self.alpha = alpha
         self.contamination = contamination
+        self.time_limit = time_limit
         self.random_state = random_state
         self.verbose = verbose
 
@@ -189,6 +205,15 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         X = validate_rows(self, X, ensure_min_samples=2, shape=shape or ())
         self._row_shape = shape
         self.image_shape_ = shape or shape_of_rows(X.shape[1])
+        has_limit = self.time_limit is not None
+        if has_limit and self.estimator is not None and not time_limits(self.estimator):
+            raise ValueError(
+                f"time_limit={self.time_limit:g}, but {type(self.estimator).__name__} has no "
+                "time_limit: give a flow, a ConditionalDensity of a flow, or no time_limit."
+            )
+        cv = self.cv
+        if not isinstance(cv, str | Integral | None) and not hasattr(cv, "split"):
+            cv = list(cv)  # a generator has no length
         random_state = check_random_state(self.random_state)
         density = FeatureDensity(
             self.image_shape_,
@@ -196,11 +221,12 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
             self.estimator,
             self.n_rotations,
             random_state.randint(2**31 - 1),
+            self.time_limit / self._n_fits(cv, X) if has_limit else math.inf,
         )
         detector = DensityOutlierDetector(
             density,
             calibration=self.calibration,
-            cv=self.cv,
+            cv=cv,
             alpha=self.alpha,
             contamination=self.contamination,
             random_state=random_state.randint(2**31 - 1),
@@ -214,6 +240,14 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         self._judges_held_out = self.detector_._judges_held_out
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
+
+    def _n_fits(self, cv, X):
+        """Return how many densities the detector fits."""
+        if isinstance(cv, str | None):
+            cv = 1 if self.calibration is None else N_FOLDS
+        if isinstance(cv, Integral):
+            return min(cv, len(X))
+        return cv.get_n_splits(X) if hasattr(cv, "get_n_splits") else len(cv)
 
     def _shape_of(self, X):
         """Return the shape of the images of `fit`, or None for rows without one."""
@@ -340,6 +374,7 @@ class GivenSurroundings(PersistenceMixin, BaseEstimator):
         with warnings.catch_warnings():  # of a blank channel, which users do not know as y
             warnings.filterwarnings("ignore", "y has a single value in column")
             self.density_ = density.fit(around, features)
+        self._interrupted = was_interrupted(self.density_)
         if cv is None:  # indices would be saved with the model
             density.set_params(cv=None).held_out_ = [None]
         return self
@@ -381,16 +416,22 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
         Number of rotated copies.
     random_state : int
         Seed.
+    time_limit : float
+        Seconds of a fit.
     """
 
-    def __init__(self, image_shape, features, estimator, n_rotations, random_state):
+    def __init__(
+        self, image_shape, features, estimator, n_rotations, random_state, time_limit=math.inf
+    ):
         self.image_shape = image_shape
         self.features = features
         self.estimator = estimator
         self.n_rotations = n_rotations
         self.random_state = random_state
+        self.time_limit = time_limit
 
     def fit(self, X, y=None):
+        started = clock()
         from torch import nn
 
         from ..nn.filter_bank import FilterBank
@@ -411,9 +452,12 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
         if n_held_out:  # whole images, because their places and copies resemble each other
             held_out = X[order[:n_held_out]]
             held_out = self._some_places(held_out, MAX_PLACES // HELD_OUT, random_state)
+        estimator = with_time_limit(estimator, self.time_limit - (clock() - started))
+        if n_held_out:
             self.density_ = estimator.fit(rows, X_val=held_out)
         else:
             self.density_ = fit_density(estimator, rows)
+        self._interrupted = was_interrupted(self.density_)
         return self
 
     def _estimator_for(self, X):

@@ -36,7 +36,7 @@ from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._mixture import MixtureMixin
 from ..preprocessing.column_checks import ColumnWarning
 from ..preprocessing.dequantizer import discrete_columns
-from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions, fit_context
+from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions
 from ..preprocessing.validation import (
     check_different_names,
     row_shape,
@@ -47,6 +47,7 @@ from ..preprocessing.validation import (
 )
 from ..table import TableDensity
 from ..table._frames import is_frame, read_frame
+from ..training.threads import fit_context
 from ._calibration import NULLS, discoveries, equalized, least_p_value, pool_fold_scores
 from ._ensemble import OutlierEnsemble
 from ._explain import contributions, partners, reference_rows, with_base

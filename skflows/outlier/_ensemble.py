@@ -15,8 +15,8 @@ from ..density._outlier_labels import OutlierLabelsMixin, lower_fence, lowered
 from ..density._third_party import fit_subtask, is_frozen, was_interrupted
 from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._stacked import NamedEstimators, clone_with_seeds
-from ..preprocessing.sklearn_compat import fit_context
 from ..preprocessing.validation import weighted_rows
+from ..training.threads import fit_context
 from ._calibration import BULK, EmpiricalNull
 from ._statistics import held_out_values, log_pool
 

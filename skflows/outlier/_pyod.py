@@ -8,7 +8,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..density._third_party import fit_density, is_frozen
 from ..persistence.mixin import PersistenceMixin
-from ..preprocessing.sklearn_compat import HasMethods, Interval, fit_context
+from ..preprocessing.sklearn_compat import HasMethods, Interval
+from ..training.threads import fit_context
 
 
 class PyODDetector(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):

@@ -9,8 +9,8 @@ import numpy as np
 from joblib import delayed
 
 from ..callbacks._checkpoint import in_folder, training_file
-from ..density._threads import fork_safe
 from ..ensemble._mixture import start_workers
+from ..training.threads import few_threads
 from ._frames import read_frame
 from ._parts import Rows
 from ._view import MemberOfFold, TableView
@@ -299,7 +299,6 @@ class Limit(NamedTuple):
     rounds: int  # of trainings, one after the other, that share the time that is left
 
 
-@fork_safe()
 def fit_fold(key, component, train, held_out, whole, seed, limit):
     """Return a key, and the `FoldOutcome` of a component, or None without time for it.
 
@@ -327,9 +326,10 @@ def fit_fold(key, component, train, held_out, whole, seed, limit):
         if passed > TIME_FOR_CLASSES * limit.seconds and not limit.is_needed:
             return key, None
         seconds = max(MIN_SECONDS, (TIME_FOR_ALL * limit.seconds - passed) / limit.rounds)
-    member = component.fit(train, held_out, seed, seconds)
-    scores = member.log_prob(held_out)
-    of_all = None if whole is None else component.fit(whole, None, seed, None)
+    with few_threads(train.rows.x):
+        member = component.fit(train, held_out, seed, seconds)
+        scores = member.log_prob(held_out)
+        of_all = None if whole is None else component.fit(whole, None, seed, None)
     return key, FoldOutcome(member, scores, of_all, clock() - begun)
 
 

@@ -14,11 +14,11 @@ from ..callbacks._checkpoint import random_state_of
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._outlier_labels import OutlierDensityMixin
-from ..density._threads import fork_safe
 from ..density._warnings import warn_user
 from ..ensemble._mixture import mixture_weights, weighted_members
-from ..preprocessing.sklearn_compat import Interval, StrOptions, fit_context
+from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import check_different_names, validate_weight
+from ..training.threads import fit_context
 from ._columns import Schema
 from ._frames import fill_frame, is_frame, read_frame, rows_of, write_frame
 from ._parts import ROWS_AT_ONCE, UNSEEN, Rows
@@ -258,7 +258,6 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """Fit the density, and hold out the rows of a mask."""
         return self._fit(X, None, sample_weight, held_out)
 
-    @fork_safe()
     def _fit(self, X, y, sample_weight, held_out=None):
         from ..training.data_parallel import current_group
         from ._components import (

@@ -8,7 +8,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..callbacks._checkpoint import random_state_of
 from ..density._third_party import fit_subtask
 from ..persistence.mixin import PersistenceMixin
-from ..preprocessing.sklearn_compat import StrOptions, fit_context
+from ..preprocessing.sklearn_compat import StrOptions
+from ..training.threads import fit_context
 from ._density import TableDensity
 from ._frames import is_frame
 

@@ -11,6 +11,7 @@ from scipy.linalg import solve_triangular
 from scipy.spatial.distance import cdist
 from scipy.special import gammaln, logsumexp, softmax
 
+from ..training.torch_state import one_thread
 from ._classes import Classes
 from ._network import choose, settled
 from ._normal_cells import LOG_SQRT_2PI, log_normal_mass
@@ -72,6 +73,7 @@ class Patterns:
         ]
 
 
+@one_thread()
 def conditional(means, covariances, y, known, others):
     """Return what the known numbers say of the others, in each class.
 

@@ -18,6 +18,7 @@ from ..bijections._normal import normal_log_density
 from ..nn.activations import squash
 from ..nn.random_draws import uniform_draws
 from ..nn.residual_mlp import ResidualMLP
+from ..training.torch_state import one_thread
 from ._normal_cells import log_normal_mass
 from ._parts import first_features
 from ._view import Normals, Predictive
@@ -418,6 +419,7 @@ class NetworkMember:
             found[part] = log_prob
         return found
 
+    @one_thread()
     def _heads(self, features, masks, j):
         """Return log-probabilities of levels or None, and the mixture of a number if it is one."""
         network, layout = self.network, self.network.layout

@@ -95,7 +95,9 @@ class SmoothMap:
     def _map(self, method, values):
         import torch
 
-        with torch.inference_mode():
+        from ..training.torch_state import one_thread
+
+        with one_thread(), torch.inference_mode():
             rows = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))[:, None]
             mapped, log_slope = getattr(self.bijection, method)(rows)
         return mapped[:, 0].numpy(), log_slope.numpy()

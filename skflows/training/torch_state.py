@@ -1,8 +1,9 @@
 """Torch's global state in a fit: device, seed, gradients and threads."""
 
+import os
 import threading
 import warnings
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -74,6 +75,14 @@ def gradients_enabled():
         yield
 
 
+class TorchPool:
+    """The threads of torch, with the methods of a library of threadpoolctl."""
+
+    filepath = "torch"
+    num_threads = property(lambda self: torch.get_num_threads())
+    set_num_threads = staticmethod(torch.set_num_threads)
+
+
 class OneThread:
     """Contexts in which torch uses one thread, as do threads that begin in one.
 
@@ -83,25 +92,52 @@ class OneThread:
 
     def __init__(self):
         self.lock = threading.Lock()
+        self.torch = TorchPool()
         self.n_inside = 0
+        self.outside = {}
 
     @contextmanager
-    def __call__(self):
+    def __call__(self, pools=()):
+        """Use one thread in this context, also in further libraries of threadpoolctl."""
+        pools = [self.torch, *pools]
         with self.lock:
-            before = torch.get_num_threads()
+            before = [pool.num_threads for pool in pools]
             if not self.n_inside:
-                self.outside = before
+                self.outside = {}
+            for pool, n in zip(pools, before, strict=True):
+                self.outside.setdefault(pool.filepath, n)
             self.n_inside += 1
-            torch.set_num_threads(1)
+            for pool in pools:
+                pool.set_num_threads(1)
         try:
             yield
         finally:
             with self.lock:
                 self.n_inside -= 1
-                torch.set_num_threads(before if self.n_inside else self.outside)
+                # Torch comes last, because its OpenMP is among the libraries.
+                for pool, n in zip(reversed(pools), reversed(before), strict=True):
+                    pool.set_num_threads(n if self.n_inside else self.outside[pool.filepath])
+
+    @contextmanager
+    def lifted(self):
+        """Let torch use the threads that it has outside of all these contexts."""
+        with self.lock:
+            before = self.torch.num_threads
+            self.torch.set_num_threads(self.outside["torch"] if self.n_inside else before)
+        try:
+            yield
+        finally:
+            self.torch.set_num_threads(before)
+
+    def after_fork(self):
+        """Let contexts that end in a forked process leave it with one thread."""
+        self.lock = threading.Lock()  # a thread that is gone may have held it
+        self.outside = dict.fromkeys(self.outside, 1)
 
 
 one_thread = OneThread()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=one_thread.after_fork)
 
 
 @contextmanager
@@ -120,5 +156,5 @@ def suitable_threads(module, n_rows):
             'thread. To use more, start processes by "spawn", or by joblib\'s default.',
             stacklevel=2,
         )
-    with one_thread() if is_small or was_forked else nullcontext():
+    with one_thread() if is_small or was_forked else one_thread.lifted():
         yield

@@ -1,0 +1,49 @@
+"""The threads of fits."""
+
+import math
+from contextlib import nullcontext
+from functools import wraps
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from ..preprocessing import sklearn_compat
+from . import fork  # noqa: F401 - before a process forks
+
+MIN_SHARED_VALUES = 1e6  # of a table whose fit may use several threads
+
+
+def few_threads(X):
+    """Return a context for work on a table: one thread in torch, BLAS and OpenMP if it is small.
+
+    Threads that wait for each other at every small operation gain nothing on an idle machine, and
+    on a busy one they slow a fit down tenfold. The limits hold for the whole process until the
+    context ends, except that `suitable_threads` gives large passes of torch its threads back.
+    """
+    try:
+        n_values = math.prod(X.shape if hasattr(X, "shape") else np.asarray(X).shape)
+    except (TypeError, ValueError):  # no table, which validation rejects
+        n_values = 0
+    if n_values >= MIN_SHARED_VALUES:
+        return nullcontext()
+    from .torch_state import one_thread
+
+    pools = ThreadpoolController().lib_controllers
+    return one_thread([pool for pool in pools if pool.num_threads is not None])
+
+
+def fit_context(*, prefer_skip_nested_validation):
+    """Return scikit-learn's decorator of `fit`; its small fits use one thread."""
+
+    def decorate(fit):
+        @wraps(fit)
+        def fit_in_few_threads(estimator, *args, **kwargs):
+            with few_threads(args[0] if args else kwargs.get("X")):
+                return fit(estimator, *args, **kwargs)
+
+        context = sklearn_compat.fit_context(
+            prefer_skip_nested_validation=prefer_skip_nested_validation
+        )
+        return context(fit_in_few_threads)
+
+    return decorate

@@ -1,0 +1,267 @@
+"""Threads: forked processes, and small fits that use one."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from _densities import banana, small
+from sklearn.cluster import KMeans
+from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from skflows import StackedDensity, TableDensity
+from skflows.density._third_party import fit_density
+from skflows.table import _components
+from skflows.training import threads, torch_state
+
+# Every public method of every kind of estimator, in a child of a process whose threads have run.
+FORKED = """
+import multiprocessing, sys, warnings
+import numpy as np, pandas as pd, torch
+from sklearn.base import clone
+from sklearn.cluster import KMeans
+from skflows import (
+    AdaptiveKernelDensity, AutoDensity, CNFDensity, ConditionalDensity, DensityClassifier,
+    DensityOutlierDetector, FlowRegressor, NSFDensity, StackedDensity, TableDensity,
+    TransformedDensity,
+)
+from skflows.compression import FlowCompressor
+from skflows.outlier import DefectDetector, OutlierEnsemble
+from skflows.table import TableImputer, _components
+
+warnings.simplefilter("ignore")
+_components.N_CLASSES = {"quantile": (4,), "linear": (4,)}
+_components.N_BINNED_CLASSES, _components.BANDWIDTHS = (4,), (1.0,)
+rng = np.random.default_rng(0)
+X = rng.standard_normal((1200, 8))
+y, label = X[:, 0] + rng.standard_normal(1200), (X[:, 0] > 0).astype(int)
+table = pd.DataFrame(X, columns=list("abcdefgh")).assign(kind=np.where(X[:, 0] > 0, "p", "n"))
+gaps = table.mask(rng.random(table.shape) < 0.2)
+some, images = X[:400], rng.standard_normal((20, 16, 16))
+new = images + rng.standard_normal(images.shape)
+flow = NSFDensity(max_iter=1, hidden_layer_sizes=(64,))
+kinds = TableDensity(max_iter=1, n_orders=2, cv=2)
+scored = {"score_samples": (X,), "predict": (X,), "decision_function": (X,)}
+density = scored | {"score": (X,), "sample": (400,)}
+mapped = {name: (X,) for name in ("transform", "inverse_transform", "reconstruction_error")}
+CASES = [
+    (flow, (X,), density | mapped | {"partial_fit": (X,), "distribution": ()}),
+    (CNFDensity(max_iter=1, contamination=None), (X,), density | mapped | {
+        "partial_fit": (X,), "distribution": (), "solver_error": (some,),
+        "score_standard_error": (some,)}),
+    (AdaptiveKernelDensity(), (X,), density),
+    (TransformedDensity(AdaptiveKernelDensity()), (X,), density),
+    (StackedDensity([("flow", flow)], cv=2), (X,), density),
+    (AutoDensity(cv=2, time_limit=0.5), (X,), density),
+    (kinds, (table,), {name: (gaps,) for name in scored} | {
+        "score": (gaps,), "sample": (400,), "impute": (gaps,), "levels": ("kind",),
+        "predict_proba": ("kind", gaps), "quantile": ("a", gaps),
+        "condition": ({"a": 0.0},), "marginal": (["a", "kind"],)}),
+    (TableImputer(kinds), (gaps,), {"transform": (gaps,)}),
+    (ConditionalDensity(flow, cv=2), (X, y), {
+        "log_prob": (X, y), "sample": (X,), "score": (X, y), "predict_distribution": (some,)}),
+    (FlowRegressor(ConditionalDensity(flow, cv=2)), (X, y), {
+        "p_values": (some, y[:400]), "score": (some, y[:400])} | {
+        name: (some,) for name in ("predict", "predict_distribution", "predict_interval",
+        "predict_quantiles", "predict_region")}),
+    (DensityClassifier(flow, calibration=0.2), (X, label), {"score": (X, label)} | {
+        name: (X,) for name in ("predict", "predict_proba", "predict_log_proba", "predict_set",
+        "p_values", "score_samples")}),
+    (DensityOutlierDetector(flow, calibration="conformal", cv=2), (X,), scored | {
+        "score": (X,), "p_values": (X,), "flag": ([0.1, 0.2],), "batch_p_value": (some,),
+        "explain": (X[:4],), "odd_pairs": (X[:4],)}),
+    (DefectDetector(cv=2, estimator=ConditionalDensity(flow, cv=None)), (images,), {
+        name: (new,) for name in ("score_samples", "predict", "decision_function", "p_values",
+        "defect_map")}),
+    (OutlierEnsemble(), (X,), scored),
+    (FlowCompressor(flow), (X,), {"compress": (some,), "decompress": None}),
+]
+COMMON = {"fit", "fit_predict", "fit_transform", "save"}
+
+def public(estimator):
+    names = {name for name in dir(estimator) if not name.startswith(("_", "set_", "get_"))}
+    names = {name for name in names if not name.endswith("_")}
+    return {name for name in names - COMMON if callable(getattr(estimator, name, None))}
+
+def use(estimator, fit, calls):
+    name = type(estimator).__name__
+    print(name, "fit", flush=True)
+    clone(estimator).fit(*fit)
+    for method, args in calls.items():
+        print(name, method, flush=True)
+        if method == "decompress":
+            args = (estimator.compress(some),)
+        found = getattr(estimator, method)(*args)
+        if method in ("condition", "marginal"):
+            for part in (found, found.marginal(["b" if method == "condition" else "a"])):
+                part.score_samples(gaps)
+                part.sample(400)
+        if method == "predict_distribution":
+            for asked in ("mean", "median", "std"):
+                getattr(found, asked)()
+            found.logpdf(y[:400]), found.cdf(y[:400]), found.rvs(2)
+
+def use_all():
+    for case in CASES:
+        use(*case)
+
+torch.set_num_threads(2)
+for estimator, fit, calls in CASES:
+    estimator.fit(*fit)
+    if public(estimator) != set(calls):
+        sys.exit(f"{type(estimator).__name__}: {public(estimator) ^ set(calls)}")
+torch.ones(2000, 2000).exp().sum()  # starts a thread that the child does not have
+KMeans(2, n_init=1).fit(np.ones((5000, 2)) * np.arange(5000)[:, None])  # of another OpenMP
+child = multiprocessing.get_context("fork").Process(target=use_all)
+child.start()
+child.join(150)
+hangs = child.is_alive()
+child.kill()
+sys.exit("the child hangs" if hangs else child.exitcode)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+def test_every_method_works_in_a_forked_process():
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED],
+        capture_output=True,
+        text=True,
+        env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr[-3000:]
+
+
+def pools():
+    """Return the number of threads of each library."""
+    found = {pool["filepath"]: pool["num_threads"] for pool in threadpool_info()}
+    return found | {"torch": torch.get_num_threads()}
+
+
+@pytest.fixture
+def two_threads():
+    """Let all libraries use two threads, and return what `pools` says then."""
+    KMeans(1, n_init=1).fit(np.zeros((2, 1)))  # loads its OpenMP
+    before = torch.get_num_threads()
+    with threadpool_limits(2):
+        torch.set_num_threads(2)
+        yield pools()
+        torch.set_num_threads(before)
+
+
+class Watched(GaussianMixture):
+    """A density that keeps the number of threads of each library in its fit."""
+
+    def fit(self, X, y=None):
+        self.seen = pools()
+        return super().fit(X)
+
+
+@pytest.fixture
+def small_tables(monkeypatch):
+    """Let `TableDensity` have few components; return the threads that each fit of one has."""
+    fit_quick, seen = _components.fit_quick, []
+
+    def watched(*args, **kwargs):
+        seen.append(pools())
+        return fit_quick(*args, **kwargs)
+
+    monkeypatch.setattr(_components, "fit_quick", watched)
+    monkeypatch.setattr(_components, "N_CLASSES", {"quantile": (1, 4), "linear": (2,)})
+    monkeypatch.setattr(_components, "N_BINNED_CLASSES", (4,))
+    return seen
+
+
+def test_small_fits_use_one_thread_in_every_library(two_threads, small_tables):
+    assert len(two_threads) > 2
+    assert set(two_threads.values()) == {2}
+    TableDensity(max_iter=1, cv=2).fit(banana(60))
+    assert {n for seen in small_tables for n in seen.values()} == {1}
+    assert pools() == two_threads
+
+
+def test_large_fits_use_the_threads_of_the_caller(two_threads, monkeypatch):
+    X = banana(60)
+    assert set(fit_density(Watched(), X).seen.values()) == {1}
+    monkeypatch.setattr(threads, "MIN_SHARED_VALUES", X.size)
+    assert fit_density(Watched(), X).seen == two_threads
+    assert pools() == two_threads
+
+
+def test_large_steps_of_a_small_table_use_the_threads_of_the_caller(two_threads, monkeypatch):
+    seen, suitable = [], torch_state.suitable_threads
+    monkeypatch.setattr(torch_state, "MIN_SHARED_WORK", 0)
+    with threads.few_threads(banana(60)):
+        assert torch.get_num_threads() == 1
+        with suitable(small("maf").fit(banana(60)).flow_.bijection, 60):
+            seen.append(torch.get_num_threads())
+        assert torch.get_num_threads() == 1
+    assert seen == [2]
+    assert pools() == two_threads
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+def test_fits_leave_the_threads_as_they_were(error, two_threads, small_tables, monkeypatch):
+    if error is not None:
+
+        def fail(*args):
+            raise error
+
+        monkeypatch.setattr(_components, "make_splits", fail)
+    for _ in range(3):
+        try:
+            TableDensity(max_iter=1, cv=2).fit(banana(60))
+        except (RuntimeError, KeyboardInterrupt) as caught:
+            assert type(caught) is error
+        assert pools() == two_threads
+
+
+def test_overlapping_fits_leave_the_threads_as_they_were(two_threads):
+    first, second = threads.few_threads(banana(9)), threads.few_threads(banana(9))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert pools() == two_threads
+
+
+def test_queries_of_tables_use_one_thread_of_torch(two_threads, small_tables, monkeypatch):
+    X = banana(60)
+    model, seen = TableDensity(max_iter=1, cv=2, n_orders=2).fit(X), []
+    for name in ("log_softmax", "cholesky", "solve_triangular", "searchsorted", "from_numpy"):
+        for module in (torch, torch.linalg):
+            if hasattr(module, name):
+                exact = getattr(module, name)
+
+                def watched(*args, exact=exact, **kwargs):
+                    seen.append(torch.get_num_threads())
+                    return exact(*args, **kwargs)
+
+                monkeypatch.setattr(module, name, watched)
+    gaps = X.copy()
+    gaps[::2, 0] = np.nan
+    model.score_samples(X)
+    model.impute(gaps)
+    model.sample(5, random_state=0)
+    assert set(seen) == {1}
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        TableDensity(max_iter=1, cv=2, random_state=0),
+        StackedDensity([("gm", GaussianMixture(3))], cv=2, random_state=0),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_threads_do_not_change_the_bits(estimator, two_threads, small_tables):
+    X = np.random.default_rng(0).standard_normal((400, 6))
+    two = estimator.fit(X).score_samples(X)
+    with threadpool_limits(1):
+        torch.set_num_threads(1)
+        np.testing.assert_array_equal(estimator.fit(X).score_samples(X), two)
+    torch.set_num_threads(2)
