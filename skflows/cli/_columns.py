@@ -7,6 +7,7 @@ import numpy as np
 from ..density._warnings import warn_of_row_names
 from ..preprocessing.column_checks import ISO_DATE
 from ..preprocessing.validation import listed
+from ._cells import PADDED
 from ._tables import import_pandas, restore_integers, without_formula
 
 REMEDY = "choose numeric columns with --columns, or encode them"
@@ -46,6 +47,11 @@ def left_out(args):
     return [*args.exclude, *ids(args)]
 
 
+def used(args):
+    """Return the columns that the arguments choose, without those left out, or None for all."""
+    return args.columns and [name for name in args.columns if name not in left_out(args)]
+
+
 def check_free(names, added, path):
     """Raise an error if a table has columns with the names of those that an output adds."""
     if taken := [name for name in added if name in names]:
@@ -56,8 +62,7 @@ def check_free(names, added, path):
 
 def numbers(frame, path, remedy=REMEDY):
     """Return the table in float64, or raise an error if an entry is not a finite number."""
-    pandas = import_pandas()
-    numbers = frame.apply(pandas.to_numeric, errors="coerce").astype(np.float64)
+    numbers = as_numbers(frame)
     texts = frame.where(numbers.isna()).dropna(axis=1, how="all")
     if texts.columns.size:
         value = texts.iloc[:, 0].dropna().iloc[0]
@@ -73,13 +78,31 @@ def numbers(frame, path, remedy=REMEDY):
     return numbers
 
 
+def as_numbers(frame):
+    """Return a table in float64, with NaN for entries that are no numbers.
+
+    A column of texts with leading zeros, such as 01000, has none.
+    """
+    texts = frame.select_dtypes(exclude=["number", "bool"])
+    numbers = frame.drop(columns=texts.columns).astype(np.float64)
+    if not texts.columns.size:
+        return numbers
+    return numbers.join(texts.apply(_numbers_of_texts).astype(np.float64))[[*frame]]
+
+
+def _numbers_of_texts(column):
+    if any(isinstance(cell, str) and PADDED.fullmatch(cell) for cell in column):
+        return column.map(lambda cell: np.nan)
+    return import_pandas().to_numeric(column, errors="coerce")
+
+
 def chosen_columns(frame, path, columns=None, exclude=()):
     """Return the named columns of a table, or all of them, without excluded ones."""
     frame = unquoted(frame, [*(columns or ()), *exclude])
     names = feature_columns(frame) if columns is None else columns
     select(frame, exclude, path)
     frame = select(frame, [name for name in names if name not in exclude], path)
-    empty = [name for name in frame if frame[name].isna().all()]
+    empty = [*frame.columns[frame.isna().all()]]
     if empty and columns is None:
         warnings.warn(
             f"columns of {path} without a value are left out: {_quoted(empty)}", stacklevel=2
@@ -97,7 +120,7 @@ def needs_table(frame):
 
     Entries that are no numbers in a column of numbers are mistakes rather than texts.
     """
-    numeric = frame.apply(import_pandas().to_numeric, errors="coerce").notna().sum()
+    numeric = as_numbers(frame).notna().sum()
     return bool(frame.isna().any(axis=None) or (numeric <= frame.notna().sum() / 2).any())
 
 
@@ -162,7 +185,7 @@ def numeric_columns(frame, path, columns=None, exclude=()):
     frame = chosen_columns(frame, path, columns, exclude)
     if columns is not None:
         return frame
-    are_numbers = frame.apply(import_pandas().to_numeric, errors="coerce").notna().sum()
+    are_numbers = as_numbers(frame).notna().sum()
     texts = frame.columns[are_numbers <= frame.notna().sum() / 2]
     if len(texts) == frame.columns.size:
         raise ValueError(f"{path} has no column of numbers: encode the texts as numbers")

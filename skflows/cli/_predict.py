@@ -7,7 +7,7 @@ from ..conditional import ConditionalDensity, FlowRegressor
 from ..conditional._density import default_flow
 from ..conditional._regressor import HELD_OUT, LEAST_ROWS
 from ..density import ARCHITECTURES
-from ._columns import chosen_columns, left_out, numbers, select, with_parsed
+from ._columns import chosen_columns, left_out, numbers, select, used, with_parsed
 from ._progress import checkpoints, fit_with_progress, time_limit_of
 from ._tables import check_writable, is_standard, read_table, say
 
@@ -28,7 +28,8 @@ def fit_target(args):
             "fewer rows"
         )
     callbacks = checkpoints(args)
-    table = read_table(args.data, args.sep, args.decimal)
+    named = args.columns and [*used(args), args.target]
+    table = read_table(args.data, args.sep, args.decimal, used=named, kept=left_out(args))
     X = chosen_columns(table, args.data, args.columns, [*left_out(args), args.target])
     names = list(X)
     target = select(table, [args.target], args.data).dropna()
