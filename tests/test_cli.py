@@ -19,7 +19,7 @@ import pytest
 
 import skflows
 from skflows import AutoDensity, DensityOutlierDetector, MAFDensity, NSFDensity, TableDensity
-from skflows.cli import _demo, _main, _model_files, _models, _score, _tables
+from skflows.cli import _columns, _demo, _main, _model_files, _models, _score, _tables
 from skflows.cli._progress import n_jobs_for
 from skflows.density import ARCHITECTURES, FlowDensity
 from skflows.ensemble import _portfolio
@@ -303,6 +303,49 @@ def test_fit_of_an_invalid_table_is_an_error(folder, capsys, text, message):
     assert run("fit bad.csv -o m.skflows --estimator nsf") == 2
     assert re.search(message, only_error(capsys))
     assert not os.path.exists("m.skflows")
+
+
+WIDE = ["fit", "fit --target a0", "outliers"]
+
+
+@pytest.mark.parametrize("command", WIDE)
+def test_too_many_columns_are_an_error_before_the_rows_are_read(
+    folder, capsys, monkeypatch, command
+):
+    pd.DataFrame(np.ones((2, 10_010)).round()).add_prefix("a").to_csv("wide.csv", index=False)
+    monkeypatch.setattr(pd, "read_csv", lambda *args, **kw: pytest.fail("the rows were read"))
+    assert run(f"{command} wide.csv -o out") == 2
+    error = only_error(capsys)
+    assert re.search("wide.csv has 100(10|09) columns .* at most 10000 .* with --columns", error)
+
+
+def test_few_of_many_columns_can_be_chosen(folder, capsys, monkeypatch):
+    rows = np.random.default_rng(0).normal(size=(4, 2_000))
+    pd.DataFrame(rows).add_prefix("a").to_csv("wide.csv", index=False)
+    monkeypatch.setattr(_columns, "MAX_COLUMNS", 2)
+    assert run("fit wide.csv -o m.skflows --max-iter 1 --columns a0,a1999") == 0
+    assert run("fit wide.csv -o m.skflows --max-iter 1 --columns a0,a1,a2") == 2
+
+
+def test_work_does_not_grow_with_columns_of_numbers(folder, monkeypatch):
+    """They are converted, searched for gaps and checked together, not one by one."""
+    calls = []
+
+    def counted(self, *args, getitem=pd.DataFrame.__getitem__):
+        calls.append(args)
+        return getitem(self, *args)
+
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(4, 500))).add_prefix("a")
+    table.to_csv("wide.csv", index=False)
+    frame = _tables.read_table(Path("wide.csv"))
+    monkeypatch.setattr(pd.DataFrame, "__getitem__", counted)
+    monkeypatch.setattr(pd, "to_numeric", lambda *args, **kw: pytest.fail("one column"))
+    _tables.restore_integers(frame)
+    chosen = _columns.chosen_columns(frame, "wide.csv")
+    assert not _columns.needs_table(chosen)
+    found = _columns.complete_numbers(chosen, "wide.csv")
+    assert len(calls) < 50
+    pd.testing.assert_frame_equal(found, table)
 
 
 def test_errors_list_only_the_first_column_names(folder, capsys):

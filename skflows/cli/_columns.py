@@ -5,12 +5,13 @@ import warnings
 import numpy as np
 
 from ..density._warnings import warn_of_row_names
-from ..preprocessing.column_checks import ISO_DATE
+from ..preprocessing.column_checks import ISO_DATE, MANY_ROWS
 from ..preprocessing.validation import listed
 from ._cells import PADDED
 from ._tables import import_pandas, restore_integers, without_formula
 
 REMEDY = "choose numeric columns with --columns, or encode them"
+MAX_COLUMNS = 10_000  # of a fit, beyond which networks take gigabytes and hours
 MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
 
 
@@ -42,6 +43,16 @@ def ids(args):
     return [] if args.id is None else [args.id]
 
 
+def check_width(args, table):
+    """Raise an error if a fit would be to more columns than it can take."""
+    n = len(used(args)) if args.columns else table.n_columns - len(left_out(args))
+    if n > MAX_COLUMNS:
+        raise ValueError(
+            f"{args.data} has {n} columns to fit to; at most {MAX_COLUMNS} are possible: choose "
+            "some with --columns"
+        )
+
+
 def left_out(args):
     """Return the columns that the arguments leave out of a fit."""
     return [*args.exclude, *ids(args)]
@@ -63,12 +74,13 @@ def check_free(names, added, path):
 def numbers(frame, path, remedy=REMEDY):
     """Return the table in float64, or raise an error if an entry is not a finite number."""
     numbers = as_numbers(frame)
-    texts = frame.where(numbers.isna()).dropna(axis=1, how="all")
-    if texts.columns.size:
-        value = texts.iloc[:, 0].dropna().iloc[0]
+    are_texts = numbers.isna() & frame.notna()
+    if are_texts.any(axis=None):
+        names = frame.columns[are_texts.any()]
+        value = frame.loc[are_texts[names[0]], names[0]].iloc[0]
         raise ValueError(
-            f"{path} has columns that are not numbers: {_quoted(texts)} "
-            f"({texts.columns[0]!r} holds {str(value)!r}); {remedy}"
+            f"{path} has columns that are not numbers: {_quoted(names)} "
+            f"({names[0]!r} holds {str(value)!r}); {remedy}"
         )
     for problem, found in {"missing": numbers.isna(), "infinite": np.isinf(numbers)}.items():
         if where := _listed_counts(found.sum()):
@@ -110,7 +122,7 @@ def chosen_columns(frame, path, columns=None, exclude=()):
         frame = frame.drop(columns=empty)
     if not frame.columns.size:
         raise ValueError(f"no column of {path} is left")
-    if columns is None:
+    if columns is None and len(frame) >= MANY_ROWS:  # fewer show nothing
         warn_of_row_names({name: frame[name].dropna().to_numpy() for name in frame}, path)
     return frame
 

@@ -11,6 +11,7 @@ from ..table import TableDensity
 from ._cells import NAMIBIA
 from ._columns import (
     check_free,
+    check_width,
     chosen_columns,
     complete_numbers,
     ids,
@@ -55,6 +56,7 @@ def run_fit(args):
     check_writable(args.output, args.data)
     callbacks = checkpoints(args)
     table = open_table(args.data, args.sep, args.decimal, used=used(args), kept=left_out(args))
+    check_width(args, table)
     if table.exceeds(args.memory_limit):
         model = _new_model(args, args.estimator or "nsf")
         model.set_callbacks(*callbacks)

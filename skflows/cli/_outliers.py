@@ -11,6 +11,7 @@ from ._cells import NAMIBIA
 from ._columns import (
     Gaps,
     check_free,
+    check_width,
     chosen_columns,
     complete_numbers,
     ids,
@@ -75,6 +76,7 @@ def run_outliers(args):
         used=used(args),
         kept=left_out(args),
     )
+    check_width(args, source)
     if source.exceeds(args.memory_limit):
         return flag_in_batches(args, source, known)
     table = source.read()

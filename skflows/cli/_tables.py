@@ -220,7 +220,7 @@ class CsvTable(FileTable):
         self.decimal = decimal or likely_decimal(rows, self.sep)
         self.size = sum(file.n_bytes for file in self.files)
         self.n_rows = sum(file.n_lines - 1 for file in self.files)
-        self.n_columns = max(1, len(rows[0]) if rows else 0)
+        self.n_columns = max(1, len(next(self._rows(first), [])))
         self.kept, self.used = as_written(kept), None if used is None else as_written(used)
         if texts is None:
             texts, codes = self._texts_and_codes()
@@ -270,8 +270,8 @@ class CsvTable(FileTable):
     def _frames(self, file, n_rows):
         read_csv = import_pandas().read_csv
         with reading(file.path, "CSV"):
-            with file.open() as text:
-                names = set(read_csv(text, sep=self.sep, nrows=0))
+            header = next(self._rows(file), [])  # as pandas names what has no name
+            names = {name or f"Unnamed: {i}" for i, name in enumerate(header)}
             kept = self._kept_of(names)
             others = tuple(gap for gap in GAPS if gap != NAMIBIA)
             no_gaps = dict.fromkeys(self.codes & names, others) | dict.fromkeys(kept, ("",))
