@@ -3,10 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.cluster import KMeans
 
 from skflows import TableDensity
-from skflows.table import _components, _queries
+from skflows.table import _components, _latent_classes, _queries
+from skflows.table._columns import Schema
 from skflows.table._components import components
+from skflows.table._frames import read_frame
+from skflows.table._view import TableView
 
 
 @pytest.fixture
@@ -40,3 +44,59 @@ def test_all_quantile_levels_are_bisected_together(few_components, column, monke
     assert len(calls) <= 1 + _queries.N_BISECTIONS
     monkeypatch.setattr(_queries, "VALUES_AT_ONCE", 30)  # ten levels at once
     np.testing.assert_array_equal(density.quantile(column, rows, q), expected)
+
+
+def mixed_table(n, n_categories):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "kind": rng.integers(n_categories, size=n).astype(str),
+            "x": rng.normal(size=n),
+            "size": pd.Categorical(rng.integers(8, size=n).astype(str), ordered=True),
+        }
+    )
+    return table.mask(rng.random(table.shape) < 0.1)
+
+
+def view_of(table):
+    frame = read_frame(table)
+    schema = Schema(frame, frame.names, None, "rare", False, np.random.RandomState(0))
+    return TableView(schema, schema.encode(frame))
+
+
+def test_a_step_of_latent_classes_does_not_multiply_indicators():
+    view = view_of(mixed_table(400, 30))
+    training = _latent_classes.Training(view, "quantile", np.random.RandomState(0))
+    share = np.random.default_rng(1).dirichlet(np.ones(3), 400)
+    tables = training.tables(share)
+    for j, one_hot in training.levels.items():
+        assert one_hot.nnz <= 400  # not one value for each level
+        dense = one_hot.toarray()
+        np.testing.assert_allclose(one_hot.T @ share, dense.T @ share, rtol=1e-12)
+        if training.scores[j] is None:
+            frequencies = (dense.sum(axis=0) + 0.5) / (dense + 0.5 / 400).sum()
+            counts = share.T @ dense + frequencies
+            expected = np.log(counts / counts.sum(axis=1, keepdims=True))
+            np.testing.assert_allclose(tables[j], expected, rtol=1e-9)
+
+
+def test_many_rows_of_many_categories_are_clustered_by_a_part_of_them(monkeypatch):
+    fitted, predicted = [], []
+
+    def fit(self, X, fit=KMeans.fit):
+        fitted.append(len(X))
+        return fit(self, X)
+
+    def predict(self, X, predict=KMeans.predict):
+        predicted.append(len(X))
+        return predict(self, X)
+
+    monkeypatch.setattr(KMeans, "fit", fit)
+    monkeypatch.setattr(KMeans, "predict", predict)
+    monkeypatch.setattr(_latent_classes, "SOME_ROWS", 50)
+    view = view_of(mixed_table(400, 30))
+    for limit, rows in {3e6: [400] * 3, 1e3: [50]}.items():
+        monkeypatch.setattr(_latent_classes, "MANY_VALUES", limit)
+        fitted.clear(), predicted.clear()
+        _latent_classes.fit_latent_classes(view, 2, "quantile", np.random.RandomState(0))
+        assert fitted == rows and predicted == [400] * len(rows)
