@@ -100,3 +100,12 @@ def test_many_rows_of_many_categories_are_clustered_by_a_part_of_them(monkeypatc
         fitted.clear(), predicted.clear()
         _latent_classes.fit_latent_classes(view, 2, "quantile", np.random.RandomState(0))
         assert fitted == rows and predicted == [400] * len(rows)
+
+
+@pytest.mark.parametrize("dtype", ["ordered", "number"])
+def test_too_many_ordered_levels_are_an_error_before_the_fit(dtype, monkeypatch):
+    monkeypatch.setattr(_components, "components", lambda *args: pytest.fail("the fit began"))
+    values = np.arange(1_001) / 7
+    column = pd.Categorical(values.astype(str), ordered=True) if dtype == "ordered" else values
+    with pytest.raises(ValueError, match=r"'a' has 1001 ordered levels; at most 1000 .* codes"):
+        TableDensity({"a": "ordinal"}).fit(pd.DataFrame({"a": column}))

@@ -22,6 +22,7 @@ DISTINCT = 0.8  # share of distinct values from which on decimals are rounding, 
 ATOM_SHARE, ATOM_ROWS = 0.02, 5  # share and number of equal rows from which on a value is an atom
 MAX_ATOMS = 10
 MAX_CATEGORIES = 200
+MAX_ORDERED = 1_000  # levels, each of which has a frequency in each class
 RARE_ROWS = 3  # a category with fewer rows is rare
 WEEK, DAY = 7 * 86400, 86400
 GIVEN = "given in columns"
@@ -235,6 +236,12 @@ def rounded(column, setting, low=None, high=None):
 
 
 def ordinal(column, setting):
+    n_levels = len(column.categories or set(column.values[column.known].tolist()))
+    if n_levels > MAX_ORDERED:
+        raise ValueError(
+            f"column {setting.name!r} has {n_levels} ordered levels; at most {MAX_ORDERED} are "
+            "possible: convert it to numbers, such as its codes, or group its levels."
+        )
     if column.role == "number":
         values = column.values[column.known]
         distinct = np.unique(values)
