@@ -6,10 +6,12 @@ import pytest
 from sklearn.cluster import KMeans
 
 from skflows import TableDensity
-from skflows.table import _components, _latent_classes, _queries
+from skflows.bijections import MarginalQuantile
+from skflows.table import _columns, _components, _latent_classes, _queries
 from skflows.table._columns import Schema
 from skflows.table._components import components
 from skflows.table._frames import read_frame
+from skflows.table._network import distinct_rows
 from skflows.table._view import TableView
 
 
@@ -109,3 +111,32 @@ def test_too_many_ordered_levels_are_an_error_before_the_fit(dtype, monkeypatch)
     column = pd.Categorical(values.astype(str), ordered=True) if dtype == "ordered" else values
     with pytest.raises(ValueError, match=r"'a' has 1001 ordered levels; at most 1000 .* codes"):
         TableDensity({"a": "ordinal"}).fit(pd.DataFrame({"a": column}))
+
+
+def test_quantile_maps_of_many_columns_are_fitted_together(few_components, monkeypatch):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(60, 5))).add_prefix("x")
+    table["n"], table["gap"] = rng.poisson(300, 60), table["x0"].mask(table["x1"] > 1)
+    table["positive"] = rng.gamma(1.0, size=60)
+    one_by_one = TableDensity(random_state=0).fit(table).score_samples(table)
+    widths, initialize = [], MarginalQuantile.initialize
+
+    def counted(self, x, *args):
+        widths.append(x.shape[1])
+        return initialize(self, x, *args)
+
+    monkeypatch.setattr(MarginalQuantile, "initialize", counted)
+    monkeypatch.setattr(_columns, "FITTED_TOGETHER", 5)
+    together = TableDensity(random_state=0).fit(table).score_samples(table)
+    np.testing.assert_allclose(together, one_by_one, rtol=1e-9)
+    # All numbers in the schema, whatever their kinds; the five columns in each of five folds.
+    assert [width for width in widths if width > 1] == [7, *5 * [5]]
+    assert widths.count(1) <= 6 * 3
+
+
+def test_distinct_rows_are_found_as_numpy_does():
+    masks = np.random.default_rng(0).random((12, 3)) < 0.5
+    rows, places = distinct_rows(masks)
+    expected, inverse = np.unique(masks, axis=0, return_inverse=True)
+    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_array_equal(places, inverse.ravel())
