@@ -19,7 +19,7 @@ import pytest
 
 import skflows
 from skflows import AutoDensity, DensityOutlierDetector, MAFDensity, NSFDensity, TableDensity
-from skflows.cli import _demo, _main, _model_files, _models, _score, _tables
+from skflows.cli import _columns, _demo, _main, _model_files, _models, _score, _tables
 from skflows.cli._progress import n_jobs_for
 from skflows.density import ARCHITECTURES, FlowDensity
 from skflows.ensemble import _portfolio
@@ -305,6 +305,49 @@ def test_fit_of_an_invalid_table_is_an_error(folder, capsys, text, message):
     assert not os.path.exists("m.skflows")
 
 
+WIDE = ["fit", "fit --target a0", "outliers"]
+
+
+@pytest.mark.parametrize("command", WIDE)
+def test_too_many_columns_are_an_error_before_the_rows_are_read(
+    folder, capsys, monkeypatch, command
+):
+    pd.DataFrame(np.ones((2, 10_010)).round()).add_prefix("a").to_csv("wide.csv", index=False)
+    monkeypatch.setattr(pd, "read_csv", lambda *args, **kw: pytest.fail("the rows were read"))
+    assert run(f"{command} wide.csv -o out") == 2
+    error = only_error(capsys)
+    assert re.search("wide.csv has 100(10|09) columns .* at most 10000 .* with --columns", error)
+
+
+def test_few_of_many_columns_can_be_chosen(folder, capsys, monkeypatch):
+    rows = np.random.default_rng(0).normal(size=(4, 2_000))
+    pd.DataFrame(rows).add_prefix("a").to_csv("wide.csv", index=False)
+    monkeypatch.setattr(_columns, "MAX_COLUMNS", 2)
+    assert run("fit wide.csv -o m.skflows --max-iter 1 --columns a0,a1999") == 0
+    assert run("fit wide.csv -o m.skflows --max-iter 1 --columns a0,a1,a2") == 2
+
+
+def test_work_does_not_grow_with_columns_of_numbers(folder, monkeypatch):
+    """They are converted, searched for gaps and checked together, not one by one."""
+    calls = []
+
+    def counted(self, *args, getitem=pd.DataFrame.__getitem__):
+        calls.append(args)
+        return getitem(self, *args)
+
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(4, 500))).add_prefix("a")
+    table.to_csv("wide.csv", index=False)
+    frame = _tables.read_table(Path("wide.csv"))
+    monkeypatch.setattr(pd.DataFrame, "__getitem__", counted)
+    monkeypatch.setattr(pd, "to_numeric", lambda *args, **kw: pytest.fail("one column"))
+    _tables.restore_integers(frame)
+    chosen = _columns.chosen_columns(frame, "wide.csv")
+    assert not _columns.needs_table(chosen)
+    found = _columns.complete_numbers(chosen, "wide.csv")
+    assert len(calls) < 50
+    pd.testing.assert_frame_equal(found, table)
+
+
 def test_errors_list_only_the_first_column_names(folder, capsys):
     write("bad.csv", ",".join(f"c{i}" for i in range(20)) + "\n" + ",".join("x" * 20) + "\n")
     assert run("fit bad.csv -o m.skflows --columns z") == 2
@@ -346,7 +389,9 @@ def test_invalid_arguments_are_an_error(folder, capsys, line, message):
 )
 def test_output_is_checked_before_the_table_is_read(folder, capsys, monkeypatch, output, message):
     for module in (_models, _score):
-        monkeypatch.setattr(module, "open_table", lambda *args: pytest.fail("the table was read"))
+        monkeypatch.setattr(
+            module, "open_table", lambda *args, **kw: pytest.fail("the table was read")
+        )
     before = sorted(os.listdir()), os.path.getsize("data.csv")
     assert run(f"fit data.csv -o {output}") == 2
     assert message in only_error(capsys)
@@ -578,6 +623,126 @@ def test_separator_and_decimal_mark_can_be_given(folder):
     assert [*skflows.load("m.skflows").feature_names_in_] == ["a", "b"]
 
 
+# What cells mean
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("text", "kinds", "message"),
+    [
+        ("code,x\n01000,1\n20095,2\n", "on", "'code' is read as texts, since numbers such as '01"),
+        ("code;x\n-007;1,5\n;2\n", "on", "'code' is read as texts, since numbers such as '-007'"),
+        ("code,x\n0.5,0\n-0.25,10\n0,-0\n", "nn", ""),
+        ("day,code\n2024-01-05,a01\n2024-01-06,01\n", "oo", ""),  # are texts anyhow
+        ("a;b\n123,456;3\n20,5;4\n", "nn", ""),
+        (
+            "a;b\n123,456;3\n7;4\n",
+            "nn",
+            "'a' has the number 123,456, read as 123.456: .* --decimal [.]",
+        ),
+        ("a;b\n1;3.125\n7;4\n", "nn", "'b' has the number 3.125, read as 3.125: .* --decimal ,"),
+        ("a;b\n0.125;3.125\n1;2.5\n", "nn", ""),
+        ("a\tb\n1\t3.125\n7\t4\n", "nn", ""),
+    ],
+)
+def test_numbers_are_read_as_they_are_written(tmp_path, text, kinds, message, recwarn):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    frame = _tables.read_table(path)
+    are_numbers = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame]
+    assert "".join("n" if is_number else "o" for is_number in are_numbers) == kinds
+    warned = [str(w.message) for w in recwarn]
+    assert len(warned) == bool(message) and all(re.search(message, w) for w in warned)
+
+
+@pytest.mark.filterwarnings("ignore:column 'zip' is read as texts")
+def test_leading_zeros_are_found_wherever_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(_tables, "BLOCK", 64)
+    (tmp_path / "parts").mkdir()
+    pd.DataFrame({"zip": range(10_000, 10_100)}).to_csv(tmp_path / "parts/0.csv", index=False)
+    (tmp_path / "parts/1.csv").write_text("zip\n" + "20000\n" * 200 + "01000")
+    for n_rows in (None, 7):
+        batches = list(_tables.open_table(tmp_path / "parts").batches(n_rows))
+        found = pd.concat(batches)["zip"]
+        assert found.iloc[[0, -1]].tolist() == ["10000", "01000"]
+        assert all(batch["zip"].map(type).eq(str).all() for batch in batches)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("cells", "n_missing"),
+    [
+        (["DE", "NA", "FR", "", "NA"], 1),
+        (["DE", "NA", "DE", "N/A"], 2),  # one other code may be a state, such as OK
+        (["DE", "NA", "FRA"], 1),
+        (["1", "NA", "2"], 1),
+    ],
+)
+def test_a_column_of_two_letter_codes_keeps_namibia(tmp_path, capsys, cells, n_missing, recwarn):
+    path = tmp_path / "t.csv"
+    path.write_text("x,country\n" + "".join(f"1,{cell}\n" for cell in cells))
+    (frame,) = _tables.open_table(path).batches(100)
+    assert frame["country"].isna().sum() == n_missing
+    assert bool(recwarn) == (n_missing == cells.count(""))
+    used = _tables.read_table(path, used=["x"])
+    assert used["country"].tolist()[1] == "NA"  # a column that is not used is as it is written
+
+
+@pytest.mark.filterwarnings("default")
+def test_codes_of_the_fit_are_codes_of_later_rows(folder, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "skflows.table._components.components",
+        lambda *args: [c for c in components(*args) if c.name.endswith("classes of 1")],
+    )
+    table = make_frame(60).assign(country=["NA", "DE", "FR"] * 20, code=["01", "02"] * 30)
+    table.to_csv("world.csv", index=False)
+    assert run("fit world.csv -o m.skflows --estimator table --random-state 0") == 0
+    err = capsys.readouterr().err
+    assert "'country' holds codes of two letters" in err and "'code' is read as texts" in err
+    assert skflows.load("m.skflows").levels("country") == ["DE", "FR", "NA", "(rare)"]
+    assert skflows.load("m.skflows").levels("code") == ["01", "02", "(rare)"]
+    table[:1].assign(code="1").to_csv(
+        "new.csv", index=False
+    )  # one row would be a gap, and a number
+    assert run("score m.skflows new.csv -o scores.csv") == 0
+    assert "country" not in capsys.readouterr().err
+    assert run("fit world.csv -o r.skflows --target width --max-iter 1 --random-state 0") == 0
+    assert run("predict r.skflows world.csv -o whole.csv") == 0
+    table[:1].to_csv("new.csv", index=False)
+    assert run("predict r.skflows new.csv -o first.csv") == 0
+    first, whole = pd.read_csv("first.csv"), pd.read_csv("whole.csv")
+    pd.testing.assert_frame_equal(first, whole[:1])
+
+
+def test_columns_that_are_not_used_are_not_spoken_of(folder, capsys):
+    make_frame().assign(zip="01000").to_csv("zip.csv", index=False)
+    for options in (
+        f"--columns '{COLUMNS}'",
+        "--exclude zip,species",
+        "--id zip --exclude species",
+    ):
+        assert run(f"fit zip.csv -o m.skflows --max-iter 1 {options}") == 0
+        assert capsys.readouterr().err == ""
+    assert run("fit zip.csv -o m.skflows --columns width,zip --estimator nsf") == 2
+
+
+def test_leading_zeros_are_no_numbers_for_a_flow(folder, capsys):
+    make_frame().assign(zip="01000").to_parquet("zip.parquet")
+    assert run("fit zip.parquet -o m.skflows --columns width,zip --estimator nsf") == 2
+    assert "not numbers: 'zip' ('zip' holds '01000')" in only_error(capsys)
+
+
+@pytest.mark.parametrize("content", ["gzip", "UTF-8"])
+def test_carriage_returns_end_lines(folder, content):
+    table = make_frame()[["width", "height"]]
+    text = table.to_csv(index=False, lineterminator="\r").encode()
+    write("old.csv", gzip.compress(text) if content == "gzip" else text)
+    source = _tables.open_table(Path("old.csv"))
+    assert (source.n_rows, source.n_columns) == (40, 2)
+    pd.testing.assert_frame_equal(source.read(), table)
+    assert run("fit old.csv -o m.skflows --max-iter 1") == 0
+
+
 NOT_MODELS = {
     "missing": (None, "cannot read bad.skflows: No such file or directory"),
     "text": (lambda: write("bad.skflows", "hello"), "bad.skflows is not a model of skflows"),
@@ -687,6 +852,20 @@ def test_written_cells_are_no_formulas(folder):
     assert written["'=name"][0] == "-1"
 
 
+@pytest.mark.parametrize("first", ["\n", "\r", "\t", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
+def test_written_cells_do_not_begin_with_what_some_spreadsheet_skips(folder, first):
+    _tables.write_table({f"{first}name": [f"{first}=1+1", "ok"]}, Path("out.csv"))
+    with open("out.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [[f"'{first}name"], [f"'{first}=1+1"], ["ok"]]
+
+
+def test_a_carriage_return_begins_no_row(folder):
+    table = pd.DataFrame({"text": ["a\r=1+1", None], "x": [1.5, 2.5]})
+    _tables.write_table(table, Path("out.csv"))
+    pd.testing.assert_frame_equal(_tables.read_table(Path("out.csv")), table, check_dtype=False)
+
+
 # Ctrl-C
 
 
@@ -715,7 +894,7 @@ def test_ctrl_c_during_training_stores_the_best_model(folder, capsys, monkeypatc
 
 
 def test_ctrl_c_before_the_training_stores_nothing(folder, capsys, monkeypatch):
-    def interrupt(*args):
+    def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(_models, "open_table", interrupt)

@@ -5,12 +5,14 @@ import warnings
 import numpy as np
 
 from ..density._warnings import warn_of_row_names
-from ..preprocessing.column_checks import ISO_DATE
+from ..preprocessing.column_checks import ISO_DATE, MANY_ROWS
 from ..preprocessing.validation import check_exact_table, listed
+from ._cells import PADDED
 from ._tables import import_pandas, restore_integers, without_formula
 
 REMEDY = "choose numeric columns with --columns, or encode them"
 HAS_OFFSET = r"[T ].*(?:Z|[+-]\d\d(?::?\d\d)?)$"
+MAX_COLUMNS = 10_000  # of a fit, beyond which networks take gigabytes and hours
 MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
 
 
@@ -42,9 +44,24 @@ def ids(args):
     return [] if args.id is None else [args.id]
 
 
+def check_width(args, table):
+    """Raise an error if a fit would be to more columns than it can take."""
+    n = len(used(args)) if args.columns else table.n_columns - len(left_out(args))
+    if n > MAX_COLUMNS:
+        raise ValueError(
+            f"{args.data} has {n} columns to fit to; at most {MAX_COLUMNS} are possible: choose "
+            "some with --columns"
+        )
+
+
 def left_out(args):
     """Return the columns that the arguments leave out of a fit."""
     return [*args.exclude, *ids(args)]
+
+
+def used(args):
+    """Return the columns that the arguments choose, without those left out, or None for all."""
+    return args.columns and [name for name in args.columns if name not in left_out(args)]
 
 
 def check_free(names, added, path):
@@ -57,16 +74,16 @@ def check_free(names, added, path):
 
 def numbers(frame, path, remedy=REMEDY):
     """Return the table in float64, or raise an error if an entry is not a finite number."""
-    pandas = import_pandas()
-    numbers = frame.apply(pandas.to_numeric, errors="coerce")
+    numbers = as_numbers(frame)
     check_exact_table(numbers, path)
     numbers = numbers.astype(np.float64)
-    texts = frame.where(numbers.isna()).dropna(axis=1, how="all")
-    if texts.columns.size:
-        value = texts.iloc[:, 0].dropna().iloc[0]
+    are_texts = numbers.isna() & frame.notna()
+    if are_texts.any(axis=None):
+        names = frame.columns[are_texts.any()]
+        value = frame.loc[are_texts[names[0]], names[0]].iloc[0]
         raise ValueError(
-            f"{path} has columns that are not numbers: {_quoted(texts)} "
-            f"({texts.columns[0]!r} holds {str(value)!r}); {remedy}"
+            f"{path} has columns that are not numbers: {_quoted(names)} "
+            f"({names[0]!r} holds {str(value)!r}); {remedy}"
         )
     for problem, found in {"missing": numbers.isna(), "infinite": np.isinf(numbers)}.items():
         if where := _listed_counts(found.sum()):
@@ -76,13 +93,31 @@ def numbers(frame, path, remedy=REMEDY):
     return numbers
 
 
+def as_numbers(frame):
+    """Return a table of numbers, with NaN for entries that are none.
+
+    A column of texts with leading zeros, such as 01000, has none.
+    """
+    texts = frame.select_dtypes(exclude=["number", "bool"])
+    numbers = frame.drop(columns=texts.columns)
+    if texts.columns.size:
+        numbers = numbers.join(texts.apply(_numbers_of_texts))[[*frame]]
+    return numbers
+
+
+def _numbers_of_texts(column):
+    if any(isinstance(cell, str) and PADDED.fullmatch(cell) for cell in column):
+        return column.map(lambda cell: np.nan)
+    return import_pandas().to_numeric(column, errors="coerce")
+
+
 def chosen_columns(frame, path, columns=None, exclude=()):
     """Return the named columns of a table, or all of them, without excluded ones."""
     frame = unquoted(frame, [*(columns or ()), *exclude])
     names = feature_columns(frame) if columns is None else columns
     select(frame, exclude, path)
     frame = select(frame, [name for name in names if name not in exclude], path)
-    empty = [name for name in frame if frame[name].isna().all()]
+    empty = [*frame.columns[frame.isna().all()]]
     if empty and columns is None:
         warnings.warn(
             f"columns of {path} without a value are left out: {_quoted(empty)}", stacklevel=2
@@ -90,7 +125,7 @@ def chosen_columns(frame, path, columns=None, exclude=()):
         frame = frame.drop(columns=empty)
     if not frame.columns.size:
         raise ValueError(f"no column of {path} is left")
-    if columns is None:
+    if columns is None and len(frame) >= MANY_ROWS:  # fewer show nothing
         warn_of_row_names({name: frame[name].dropna().to_numpy() for name in frame}, path)
     return frame
 
@@ -100,7 +135,7 @@ def needs_table(frame):
 
     Entries that are no numbers in a column of numbers are mistakes rather than texts.
     """
-    numeric = frame.apply(import_pandas().to_numeric, errors="coerce").notna().sum()
+    numeric = as_numbers(frame).notna().sum()
     return bool(frame.isna().any(axis=None) or (numeric <= frame.notna().sum() / 2).any())
 
 
@@ -176,7 +211,7 @@ def numeric_columns(frame, path, columns=None, exclude=()):
     frame = chosen_columns(frame, path, columns, exclude)
     if columns is not None:
         return frame
-    are_numbers = frame.apply(import_pandas().to_numeric, errors="coerce").notna().sum()
+    are_numbers = as_numbers(frame).notna().sum()
     texts = frame.columns[are_numbers <= frame.notna().sum() / 2]
     if len(texts) == frame.columns.size:
         raise ValueError(f"{path} has no column of numbers: encode the texts as numbers")

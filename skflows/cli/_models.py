@@ -8,8 +8,10 @@ from sklearn.utils import check_random_state
 from ..conditional import FlowRegressor
 from ..ensemble import AutoDensity
 from ..table import TableDensity
+from ._cells import NAMIBIA
 from ._columns import (
     check_free,
+    check_width,
     chosen_columns,
     complete_numbers,
     ids,
@@ -17,6 +19,7 @@ from ._columns import (
     needs_table,
     select,
     unquoted,
+    used,
     with_dates,
     with_parsed,
 )
@@ -52,7 +55,8 @@ def run_fit(args):
         return fit_target(args)
     check_writable(args.output, args.data)
     callbacks = checkpoints(args)
-    table = open_table(args.data, args.sep, args.decimal)
+    table = open_table(args.data, args.sep, args.decimal, used=used(args), kept=left_out(args))
+    check_width(args, table)
     if table.exceeds(args.memory_limit):
         model = _new_model(args, args.estimator or "nsf")
         model.set_callbacks(*callbacks)
@@ -145,7 +149,7 @@ def run_impute(args):
             "table with --estimator table"
         )
     names = model.feature_names_in_
-    table = open_table(args.data, args.sep, args.decimal, texts_of(model), used=names)
+    table = open_table(args.data, args.sep, args.decimal, **texts_of(model), used=names)
     rows, n_gaps = TableRows(model, args.data), 0
     decimals = {column.name: column.decimals for column in model._schema.columns}
     random_state = check_random_state(args.random_state)
@@ -182,11 +186,14 @@ def run_predict(args):
         raise ValueError(f"{args.model} predicts {model.n_outputs_} columns; only one is possible")
     labels, added = ids(args), ["mean", "median", "low", "high"]
     check_free(labels, added, args.data)
-    names, texts, dates = getattr(model, "feature_names_in_", None), [], {}
-    if names is not None and len(encoder := model.density_.encoder_) == 1:
-        texts, dates = names[encoder[-1].is_text_], names[encoder[-1].is_date_]
-        dates = dict(zip(dates, getattr(encoder[-1], "zones_", len(dates) * [None]), strict=True))
-    table = open_table(args.data, args.sep, args.decimal, texts, used=names, kept=labels)
+    names, texts, codes, dates = getattr(model, "feature_names_in_", None), [], [], {}
+    if names is not None and len(steps := model.density_.encoder_) == 1:
+        (encoder,) = steps
+        texts, dates = names[encoder.is_text_], names[encoder.is_date_]
+        dates = dict(zip(dates, getattr(encoder, "zones_", len(dates) * [None]), strict=True))
+        categories = zip(names[encoder.is_category_], encoder.known_, strict=True)
+        codes = [name for name, known in categories if NAMIBIA in known]
+    table = open_table(args.data, args.sep, args.decimal, texts, codes, used=names, kept=labels)
     needed, n_rows = None if names is None else [*names, *labels], 0
     with writing(args.output) as append:
         for batch in with_progress(table, args.output, needed):

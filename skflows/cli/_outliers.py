@@ -7,9 +7,11 @@ import numpy as np
 
 from ..persistence.atomic import replace_file
 from ..table import TableDensity
+from ._cells import NAMIBIA
 from ._columns import (
     Gaps,
     check_free,
+    check_width,
     chosen_columns,
     complete_numbers,
     ids,
@@ -18,6 +20,7 @@ from ._columns import (
     numbers,
     numeric_columns,
     select,
+    used,
     with_dates,
 )
 from ._progress import QUICK_SECONDS, announce, print_status, progress_bars, with_progress
@@ -62,11 +65,18 @@ def run_outliers(args):
         raise ValueError(SAME_REFERENCE.format(args.data))
     known = None
     if args.reference is not None:
-        known = read_table(args.reference, args.sep, args.decimal)
-    used = args.columns and [name for name in args.columns if name not in left_out(args)]
+        known = read_table(
+            args.reference, args.sep, args.decimal, used=used(args), kept=left_out(args)
+        )
     source = open_table(
-        args.data, args.sep, args.decimal, texts_in(known), used=used, kept=left_out(args)
+        args.data,
+        args.sep,
+        args.decimal,
+        **texts_in(known),
+        used=used(args),
+        kept=left_out(args),
     )
+    check_width(args, source)
     if source.exceeds(args.memory_limit):
         return flag_in_batches(args, source, known)
     table = source.read()
@@ -96,12 +106,18 @@ def run_outliers(args):
 
 
 def texts_in(known):
-    """Return the columns of the reference that are texts, which those of the data are then too."""
+    """Return the columns of the reference that are texts, which those of the data are then too.
+
+    They are what `open_table` takes; without a reference, it finds them.
+    """
     if known is None:
-        return []
+        return {}
     others = known.select_dtypes(exclude=["number", "bool"])
     # True and False with gaps are objects, but no texts.
-    return [name for name in others if others[name].map(type).eq(str).any()]
+    return {
+        "texts": [name for name in others if others[name].map(type).eq(str).any()],
+        "codes": [name for name in others if others[name].eq(NAMIBIA).any()],
+    }
 
 
 def judged_columns(args, table, known):

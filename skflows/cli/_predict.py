@@ -7,9 +7,9 @@ from ..conditional import ConditionalDensity, FlowRegressor
 from ..conditional._density import default_flow
 from ..conditional._regressor import HELD_OUT, LEAST_ROWS
 from ..density import ARCHITECTURES
-from ._columns import chosen_columns, left_out, numbers, select, with_parsed
+from ._columns import check_width, chosen_columns, left_out, numbers, select, used, with_parsed
 from ._progress import checkpoints, fit_with_progress, time_limit_of
-from ._tables import check_writable, is_standard, read_table, say
+from ._tables import check_writable, is_standard, open_table, say
 
 TARGET = (
     "a target is a column of numbers; for classes, use skflows.DensityClassifier in Python, or fit "
@@ -28,7 +28,10 @@ def fit_target(args):
             "fewer rows"
         )
     callbacks = checkpoints(args)
-    table = read_table(args.data, args.sep, args.decimal)
+    named = args.columns and [*used(args), args.target]
+    source = open_table(args.data, args.sep, args.decimal, used=named, kept=left_out(args))
+    check_width(args, source)
+    table = source.read()
     X = chosen_columns(table, args.data, args.columns, [*left_out(args), args.target])
     names = list(X)
     target = select(table, [args.target], args.data).dropna()

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 
 from ..table import TableDensity
+from ._cells import NAMIBIA
 from ._columns import Gaps, check_free, ids, numbers, select, unquoted, with_dates
 from ._model_files import load_model
 from ._progress import with_progress
@@ -18,8 +19,9 @@ def run_score(args):
     labels, added = ids(args), ["log_density", "outlier"]
     check_free(labels, added, args.data)
     names = getattr(model, "feature_names_in_", None)
-    texts = texts_of(model)
-    table = open_table(args.data, args.sep, args.decimal, texts, used=names, kept=labels)
+    table = open_table(
+        args.data, args.sep, args.decimal, **texts_of(model), used=names, kept=labels
+    )
     rows = (TableRows if isinstance(model, TableDensity) else NumberRows)(model, args.data)
     n_scored = n_outliers = 0
     needed = None if names is None else [*names, *labels]
@@ -81,9 +83,20 @@ class TableRows:
 
 
 def texts_of(model):
-    """Return the columns that held texts when a model was fitted."""
+    """Return the columns that held texts when a model was fitted, as `open_table` takes them."""
     columns = model._schema.columns if isinstance(model, TableDensity) else []
-    return [column.name for column in columns if column.role == "text"]
+    return {
+        "texts": [column.name for column in columns if column.role == "text"],
+        "codes": [column.name for column in columns if NAMIBIA in seen_categories(column)],
+    }
+
+
+def seen_categories(column):
+    """Return the categories of a column that fit has seen, none if it holds others values."""
+    if column.kind != "categorical":
+        return set()
+    (part,) = column.value_parts
+    return {*part.levels, *(part.pooled or ())}
 
 
 def unseen_categories(model, frame):
@@ -91,9 +104,7 @@ def unseen_categories(model, frame):
     found = {}
     for column in model._schema.columns:
         if column.kind == "categorical":
-            (part,) = column.value_parts
-            seen = {*part.levels, *(part.pooled or ())}
-            if unseen := set(frame[column.name].dropna()) - seen:
+            if unseen := set(frame[column.name].dropna()) - seen_categories(column):
                 found[column.name] = unseen
     return found
 

@@ -11,21 +11,21 @@ import weakref
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 
 from ..persistence.atomic import check_replaceable, naming, replace_file
 from ..preprocessing.validation import check_different
+from ._cells import GAPS, NAMIBIA, OVERLAP, UNCERTAIN, likely_decimal, texts_and_codes
 
 BATCH_ROWS, BATCH_VALUES = 2**17, 2**22  # at most, of a batch
 BLOCK = 2**20  # bytes that are decoded at once
 PARQUET = (".parquet", ".pq")
 PARTS = "part.*.parquet"  # an output of this name is a folder of such files, one of each batch
-GAPS = (  # texts that are missing values, as pandas has them
-    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
-    "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
-)  # fmt: skip
 COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ": "lzma"}
 SEPARATORS = ",;\t|"
+# What begins a formula for some spreadsheet: signs, also of full width, and white space.
+FORMULAS = tuple("=+-@\uff1d\uff0b\uff0d\uff20\t\r\n")
 N_SNIFFED, MAX_SNIFFED = 20, 2**16  # lines, and characters, that tell the separator
 # Memory of a fit: rows, prepared rows, the batches of an epoch, their weights and their order.
 BYTES_PER_VALUE, BYTES_PER_ROW = 40, 64
@@ -53,7 +53,7 @@ def import_parquet():
     return pyarrow.parquet
 
 
-def open_table(path, sep=None, decimal=None, texts=(), used=None, kept=()):
+def open_table(path, sep=None, decimal=None, texts=None, codes=(), used=None, kept=()):
     """Return a table, of which `batches` reads some rows at once. Errors say what is wrong.
 
     Parameters
@@ -64,8 +64,11 @@ def open_table(path, sep=None, decimal=None, texts=(), used=None, kept=()):
         ``part.10``, as Dask writes them); ``-`` is standard input.
     sep, decimal : str, default=None
         What separates columns, and the decimal mark. None finds out.
-    texts : sequence of str
-        Columns that are texts, even if all of them could be numbers.
+    texts : sequence of str, default=None
+        Columns that are texts, even if all of them could be numbers. None finds these and the
+        columns of codes by their cells, see `texts_and_codes`.
+    codes : sequence of str
+        Columns in which ``NA`` is a value.
     used : sequence of str, optional
         Columns whose values are used, by default all but `kept`. Others of a CSV file are texts,
         which are written as they are read: ``NA`` is no gap in them.
@@ -88,7 +91,7 @@ def open_table(path, sep=None, decimal=None, texts=(), used=None, kept=()):
         raise ValueError(f"{path} must have CSV files or Parquet files, and no others")
     if are_parquet[0]:
         return ParquetTable(path, files)
-    return CsvTable(path, files, sep, decimal, texts, used, kept)
+    return CsvTable(path, files, sep, decimal, texts, codes, used, kept)
 
 
 def natural_order(path):
@@ -204,7 +207,7 @@ class ParquetTable(FileTable):
 class CsvTable(FileTable):
     """A table in CSV files."""
 
-    def __init__(self, path, files, sep, decimal, texts, used, kept):
+    def __init__(self, path, files, sep, decimal, texts, codes, used, kept):
         self.path = path
         self.fraction = 0.0
         self.files = []
@@ -213,13 +216,15 @@ class CsvTable(FileTable):
                 self.files.append(CsvFile(file))
         first = self.files[0]
         self.sep = sep or likely_separator(first.head)
-        self.decimal = decimal or likely_decimal(first.head, self.sep)
+        rows = list(csv.reader(first.first_lines(), delimiter=self.sep))
+        self.decimal = decimal or likely_decimal(rows, self.sep)
         self.size = sum(file.n_bytes for file in self.files)
         self.n_rows = sum(file.n_lines - 1 for file in self.files)
-        rows = csv.reader(io.StringIO(first.head), delimiter=self.sep)
-        self.n_columns = max(1, len(next(rows, [])))
-        self.texts, self.kept = as_written(texts), as_written(kept)
-        self.used = None if used is None else as_written(used)
+        self.n_columns = max(1, len(next(self._rows(first), [])))
+        self.kept, self.used = as_written(kept), None if used is None else as_written(used)
+        if texts is None:
+            texts, codes = self._texts_and_codes()
+        self.texts, self.codes = as_written(texts), as_written(codes)
         self.names = None
 
     def read(self):
@@ -243,17 +248,41 @@ class CsvTable(FileTable):
         if not start:
             raise ValueError(f"{self.path} has column names but no rows")
 
+    def _texts_and_codes(self):
+        """Return the used columns that are texts, and those of codes, by the cells of all files."""
+        if self.sep in SEPARATORS and not any(file.is_uncertain for file in self.files):
+            return set(), set()
+        names = next(self._rows(self.files[0]), [])
+        columns = {i: name for i, name in enumerate(names) if name not in self._kept_of({*names})}
+        rows = (row for file in self.files for row in islice(self._rows(file), 1, None))
+        return texts_and_codes(rows, columns, self.decimal)
+
+    def _rows(self, file):
+        """Yield the cells of each line."""
+        csv.field_size_limit(2**31 - 1)  # pandas has none
+        with reading(file.path, "CSV"), file.open() as text:
+            yield from csv.reader(text, delimiter=self.sep)
+
+    def _kept_of(self, names):
+        """Return which of the columns are not used."""
+        return self.kept & names if self.used is None else names - self.used
+
     def _frames(self, file, n_rows):
         read_csv = import_pandas().read_csv
         with reading(file.path, "CSV"):
-            with file.open() as text:
-                names = set(read_csv(text, sep=self.sep, nrows=0))
-            kept = self.kept & names if self.used is None else names - self.used
+            header = next(self._rows(file), [])  # as pandas names what has no name
+            names = {name or f"Unnamed: {i}" for i, name in enumerate(header)}
+            kept = self._kept_of(names)
+            others = tuple(gap for gap in GAPS if gap != NAMIBIA)
+            no_gaps = dict.fromkeys(self.codes & names, others) | dict.fromkeys(kept, ("",))
             settings = {
                 "sep": self.sep,
                 "decimal": self.decimal,
                 "dtype": dict.fromkeys(self.texts | kept, str),
-                "na_values": {name: [""] if name in kept else GAPS for name in names},
+                # One list for all columns takes much less time than one for each.
+                "na_values": {name: no_gaps.get(name, GAPS) for name in names}
+                if no_gaps
+                else [*GAPS],
                 "keep_default_na": False,
             }
             with file.open() as text:
@@ -290,9 +319,10 @@ def restore_integers(frame, names=slice(None)):
 
     In a batch, only columns that are known to be integers are given: its rows may not show it.
     """
-    for name in frame.loc[:, names].select_dtypes("float"):
+    floats = frame.loc[:, names].select_dtypes("float")
+    for name in floats.columns[floats.isna().any()]:
         known = frame[name].dropna()
-        if 0 < len(known) < len(frame) and (known % 1 == 0).all() and known.abs().max() < 2**53:
+        if len(known) and (known % 1 == 0).all() and known.abs().max() < 2**53:
             frame[name] = frame[name].astype("Int64")
 
 
@@ -316,10 +346,13 @@ class CsvFile:
             is_utf16 = start.startswith((b"\xff\xfe", b"\xfe\xff"))
             self.encoding = "utf-16" if is_utf16 else "utf-8-sig"
             decoder = codecs.getincrementaldecoder(self.encoding)()
-            self.n_bytes, self.n_lines, block = 0, 0, start
+            self.is_uncertain = is_utf16  # whether it may have cells for `texts_and_codes`
+            self.n_bytes, self.n_lines, block, end = 0, 0, start, b""
             while block:
                 self.n_bytes += len(block)
-                self.n_lines += block.count(b"\n")
+                self.n_lines += max(block.count(b"\n"), block.count(b"\r"))
+                self.is_uncertain = self.is_uncertain or bool(UNCERTAIN.search(end + block))
+                end = block[-OVERLAP:]
                 following = content.read(BLOCK)
                 if self.encoding == "utf-8-sig":
                     try:
@@ -328,6 +361,11 @@ class CsvFile:
                         self.encoding = "cp1252"
                 block = following
         self.head = start.decode(self.encoding, errors="replace")[:MAX_SNIFFED]
+
+    def first_lines(self):
+        """Return the first lines; none that may be incomplete, unless it is the only one."""
+        lines = list(io.StringIO(self.head, newline=""))
+        return lines[:-1] if len(self.head) == MAX_SNIFFED and len(lines) > 1 else lines
 
     @contextmanager
     def open(self):
@@ -373,15 +411,6 @@ def likely_separator(text):
     return max(widths, key=widths.get, default=",")
 
 
-def likely_decimal(text, sep):
-    """Return the decimal mark: a comma if numbers in the first lines have one."""
-    if sep == ",":
-        return "."
-    lines = text[:MAX_SNIFFED].splitlines()[1:N_SNIFFED]
-    cells = [cell.strip() for row in csv.reader(lines, delimiter=sep) for cell in row]
-    return "," if any(re.fullmatch(r"[-+]?\d*,\d+([eE][-+]?\d+)?", cell) for cell in cells) else "."
-
-
 @contextmanager
 def writing(path):
     """Yield a function that appends rows to a CSV file, or to a Parquet file by its suffix.
@@ -424,9 +453,13 @@ class CsvAppender:
     def __call__(self, frame):
         frame = frame.rename(columns=without_formula)
         restore_integers(frame)
-        for name in frame.select_dtypes(exclude="number"):
-            frame[name] = frame[name].map(without_formula)
-        frame.to_csv(self.file, index=False, header=not self.is_begun)
+        texts = frame.select_dtypes(exclude="number").map(without_formula)
+        frame[texts.columns] = texts
+        # The csv module does not quote the other end of a line.
+        cells = [*frame.columns, *texts.to_numpy().ravel()]
+        has_return = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+        quoting = csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL
+        frame.to_csv(self.file, index=False, header=not self.is_begun, quoting=quoting)
         self.is_begun = True
 
 
@@ -481,7 +514,7 @@ def without_formula(cell):
 
     See OWASP, "CSV Injection". Numbers stay as they are.
     """
-    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+    if not isinstance(cell, str) or not cell.startswith(FORMULAS):
         return cell
     try:
         float(cell)

@@ -24,6 +24,7 @@ from ._parts import (
     Number,
     Rows,
     counted,
+    fit_quantile_maps,
     likely_bounds,
 )
 
@@ -34,9 +35,11 @@ DISTINCT = 0.8  # share of distinct values from which on decimals are rounding, 
 ATOM_SHARE, ATOM_ROWS = 0.02, 5  # share and number of equal rows from which on a value is an atom
 MAX_ATOMS = 10
 MAX_CATEGORIES = 200
+MAX_ORDERED = 1_000  # levels, each of which has a frequency in each class
 RARE_ROWS = 3  # a category with fewer rows is rare
 ONCE = 1.5  # rows below which a category occurs once
 WEEK, DAY = 7 * 86400, 86400
+FITTED_TOGETHER = 50  # columns: of fewer, those of other kinds are not worth a quantile map
 GIVEN = "given in columns"
 EPOCH_WEEK = 4 * DAY  # 1970-01-01 was a Thursday: weeks begin on Mondays
 
@@ -50,6 +53,7 @@ class ColumnSetting(NamedTuple):
     weight: np.ndarray  # of the rows with a known value
     missing: float  # weight of the other rows
     is_stated: bool  # whether the user gave the kind, which then may make values impossible
+    quantile: object = None  # map of the numbers to normal scores, if there is one already
 
     @property
     def outside(self):
@@ -263,6 +267,12 @@ def rounded(column, setting, low=None, high=None):
 
 
 def ordinal(column, setting):
+    n_levels = len(column.categories or set(column.values[column.known].tolist()))
+    if n_levels > MAX_ORDERED:
+        raise ValueError(
+            f"column {setting.name!r} has {n_levels} ordered levels; at most {MAX_ORDERED} are "
+            "possible: convert it to numbers, such as its codes, or group its levels."
+        )
     if column.role == "number":
         values = column.values[column.known]
         distinct = np.unique(values)
@@ -403,7 +413,7 @@ class Weeks(Number):
         low, high = map(start_of_week, self.ends)
         super().__init__(start_of_week(moments), setting, step=WEEK, low=low, high=high)
 
-    def _set_maps(self, x, weight, random_state):
+    def _set_maps(self, x, weight, random_state, quantile=None):
         super()._set_maps(start_of_week(x), weight, random_state)
 
     def cells(self, code, x, known, space):
@@ -629,6 +639,15 @@ def _moments(name, bounds):
         ) from None
 
 
+def fitted_together(columns, weight):
+    """Return the quantile maps of complete columns, by the keys of a dict of their values."""
+    if len(columns) < FITTED_TOGETHER or len(weight) < 2:
+        return {}
+    return dict(
+        zip(columns, fit_quantile_maps(np.stack([*columns.values()], 1), weight), strict=True)
+    )
+
+
 class Schema:
     """The columns of a table and their variables.
 
@@ -658,6 +677,14 @@ class Schema:
         given = self._checked(columns, names)
         self.names = names
         self.columns = []
+        quantile_maps = fitted_together(
+            {
+                name: column.values[weight > 0]
+                for name, column in zip(names, frame.columns, strict=True)
+                if column.role == "number" and column.known.all() and name not in given
+            },
+            weight[weight > 0],
+        )
         for name, column in zip(names, frame.columns, strict=True):
             decision, is_used = given.get(name), weight > 0
             if not (column.known & is_used).any():
@@ -675,8 +702,10 @@ class Schema:
                     reason = ": if they are dates, convert them by pandas.to_datetime"
                     decision = decision._replace(reason=decision.reason + reason)
             own, missing = own[used.known], own[~used.known].sum()
-            is_stated = name in given
-            setting = ColumnSetting(name, handle_unknown, random_state, own, missing, is_stated)
+            is_stated, quantile = name in given, quantile_maps.get(name)
+            setting = ColumnSetting(
+                name, handle_unknown, random_state, own, missing, is_stated, quantile
+            )
             self.columns.append(ColumnModel(used, decision, setting, models_gaps))
         self.of_column, self.parts = [], []
         self.flag_of = {}  # the variable that says whether the value of another is missing
@@ -762,8 +791,14 @@ class Schema:
     def with_maps_of(self, rows, weight, random_state):
         """Return the same kinds and levels, with the maps of the numbers of some `Rows`."""
         found = copy.copy(self)
+        plain = {
+            j: rows.x[:, j]
+            for j, part in enumerate(self.parts)
+            if part.has_number and part.is_plain and rows.known[:, j].all()
+        }
+        maps = fitted_together(plain, weight)
         found.parts = [
-            part.with_maps_of(*(values[:, j] for values in rows), weight, random_state)
+            part.with_maps_of(*(values[:, j] for values in rows), weight, random_state, maps.get(j))
             if part.has_number
             else part
             for j, part in enumerate(self.parts)

@@ -5,9 +5,12 @@ References
 Hunt & Jorgensen, "Mixture Model Clustering for Mixed Data with Missing Information", 2003.
 """
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from scipy.linalg import solve_triangular
+from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 from scipy.special import gammaln, logsumexp, softmax
 
@@ -30,6 +33,7 @@ N_TILTS = 6  # steps of Newton's method
 LEAST_SHARE = 0.01  # of the marginal frequencies in tilted ones
 MAX_PATTERNS = 300  # of missing numbers, beyond which a part of the rows is enough
 SOME_ROWS = 2000
+MANY_VALUES = 3e6  # of numbers and levels, beyond which k-means takes too long on all rows
 WORK_AT_ONCE = 4e6  # products of classes, rows and numbers, to bound the memory
 LEAST_VARIANCE = 1e-12  # of a number given others, which rounding errors may make negative
 LEFT_OUT = 1e-4  # share of the classes that the distribution of a number may leave out
@@ -276,7 +280,7 @@ class Training:
         self.y, self.has = y, np.isfinite(y)
         self.patterns = Patterns(self.has)
         self.levels = {
-            j: (code[:, j, None] == np.arange(part.n_levels)).astype(float)
+            j: indicators(code[:, j], part.n_levels)
             for j, part in enumerate(parts)
             if part.n_levels
         }
@@ -288,6 +292,16 @@ class Training:
             if self.scores[j] is not None and parts[j].lattice and parts[j].lattice[:2] == (1, 0)
         }
 
+    @cached_property
+    def features(self):
+        """Standardised numbers and levels, of equal weight for k-means."""
+        mean, spread = marginal_moments(self.y, self.has)
+        columns = [np.where(self.has, (self.y - mean) / np.sqrt(spread), 0.0)]
+        for one_hot in map(csr_array.toarray, self.levels.values()):
+            scale = np.sqrt(one_hot.var(axis=0).sum() + 1e-9)
+            columns.append((one_hot - one_hot.mean(axis=0)) / scale)
+        return np.concatenate(columns, axis=1)
+
     def tables(self, share):
         """Return the log-probabilities of the levels in each class.
 
@@ -296,9 +310,9 @@ class Training:
         """
         found = {}
         for j, one_hot in self.levels.items():
-            frequencies = self.weight @ one_hot + 0.5
+            frequencies = one_hot.T @ self.weight + 0.5
             frequencies /= frequencies.sum()
-            table = share.T @ one_hot
+            table = np.ascontiguousarray((one_hot.T @ share).T)
             if self.scores[j] is not None and len(frequencies) >= TILTED_LEVELS:
                 bases = [np.log(frequencies)]
                 if j in self.counts:
@@ -335,7 +349,7 @@ class Training:
         It begins with ``n_more`` classes that are then removed one by one, those first without
         which the likelihood falls least: the classes of k-means may not be those of the mixture.
         """
-        share = initial_shares(self.y, self.has, self.levels, n_classes + n_more, random_state)
+        share = initial_shares(self.features, n_classes + n_more, random_state)
         share *= self.weight[:, None]
         mean, variances = marginal_moments(self.y, self.has)
         # The first classes differ in their means; covariances follow.
@@ -420,7 +434,8 @@ def fit_latent_classes(view, n_classes, space, random_state):
     training = Training(view, space, random_state)
     n, d = training.y.shape
     work = n * (n_classes + MORE_CLASSES) * d**2 * len(training.patterns.groups)
-    if not 1 < n_classes <= RESTARTED_CLASSES or work > RESTARTED_WORK:
+    is_slow = work > RESTARTED_WORK or training.features.size > MANY_VALUES
+    if is_slow or not 1 < n_classes <= RESTARTED_CLASSES:
         return training.fit(n_classes, random_state)[1]
     fits = [training.fit(n_classes, random_state, MORE_CLASSES) for _ in range(N_RESTARTS)]
     return max(fits, key=lambda fit: fit[0])[1]
@@ -442,7 +457,7 @@ def fit_kernels(view, bandwidth, space, random_state):
     share = bandwidth / (1 + bandwidth)  # of the marginal frequencies
     tables = {}
     for j, one_hot in training.levels.items():
-        own = (1 - share) * one_hot
+        own = (1 - share) * one_hot.toarray()
         rest = 1 - own.sum(axis=1, keepdims=True)
         tables[j] = np.log(own + rest * np.exp(one.tables[j]))
     log_weights = np.log(training.weight / training.weight.sum())
@@ -457,22 +472,25 @@ def marginal_moments(y, has):
     return mean, spread + 0.01
 
 
-def initial_shares(y, has, levels, n_classes, random_state):
-    """Return the classes of rows by k-means, on numbers and levels of equal weight."""
+def indicators(code, n_levels):
+    """Return which level each row has, as a sparse matrix of shape (n, n_levels)."""
+    has = (code >= 0) & (code < n_levels)
+    ends = np.concatenate([[0], np.cumsum(has)])
+    return csr_array((np.ones(ends[-1]), code[has], ends), shape=(len(code), n_levels))
+
+
+def initial_shares(features, n_classes, random_state):
+    """Return the classes of rows by k-means."""
     if n_classes == 1:
-        return np.ones((len(y), 1))
+        return np.ones((len(features), 1))
     from sklearn.cluster import KMeans
 
-    mean, spread = marginal_moments(y, has)
-    columns = [np.where(has, (y - mean) / np.sqrt(spread), 0.0)]
-    for one_hot in levels.values():
-        scale = np.sqrt(one_hot.var(axis=0).sum() + 1e-9)
-        columns.append((one_hot - one_hot.mean(axis=0)) / scale)
-    features = np.concatenate(columns, axis=1)
-    features += 1e-6 * random_state.standard_normal(features.shape)  # rows may be all the same
-    n_classes = min(n_classes, len(y))
+    features = features + 1e-6 * random_state.standard_normal(features.shape)  # rows may be equal
+    n_classes = min(n_classes, len(features))
+    some = features[:: len(features) // SOME_ROWS] if features.size > MANY_VALUES else features
     seed = random_state.randint(2**31 - 1)
-    labels = KMeans(n_classes, n_init=1, max_iter=20, random_state=seed).fit(features).labels_
+    k_means = KMeans(n_classes, n_init=1, max_iter=20, random_state=seed).fit(some)
+    labels = k_means.predict(features)
     return 0.9 * (labels[:, None] == np.arange(n_classes)) + 0.1 / n_classes
 
 

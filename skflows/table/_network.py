@@ -387,11 +387,11 @@ class NetworkMember:
             if not len(rows):
                 continue
             before = (self.rank < self.rank[:, j : j + 1]) & target.any(axis=0)
-            before, order = np.unique(before, axis=0, return_inverse=True)  # few if much is given
+            before, order = distinct_rows(before)  # few if much is given
             known = given[rows] | (target[rows] & before[:, None])
             masks = (known & view.informative[rows]).reshape(-1, target.shape[1])
             found = self._conditional(view, j, np.tile(rows, len(before)), masks)
-            total[:, rows] += found.reshape(len(before), -1)[order.ravel()]
+            total[:, rows] += found.reshape(len(before), -1)[order]
         return total
 
     def _conditional(self, view, j, rows, masks):
@@ -485,6 +485,17 @@ class NetworkMember:
                 known = np.ones(len(own), dtype=bool)
                 features[own, first[j] : first[j + 1]] = part.features(code, x, middle, known)
         return rows
+
+
+def distinct_rows(masks):
+    """Return the distinct rows of masks in order, and where each row is among them.
+
+    As `np.unique`, which takes long if there are many columns.
+    """
+    keys = [mask.tobytes() for mask in masks]
+    places = {key: i for i, key in enumerate(sorted({*keys}))}
+    first = [keys.index(key) for key in places]
+    return masks[first], [places[key] for key in keys]
 
 
 def settled(part, code, y, space):

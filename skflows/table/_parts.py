@@ -76,12 +76,14 @@ class Cells(NamedTuple):
 
 
 class SmoothMap:
-    """An increasing map of one number, by a bijection that is set from data."""
+    """An increasing map of one number, by a bijection that is set from data, if there are any."""
 
-    def __init__(self, bijection, x, weight):
+    def __init__(self, bijection, x=None, weight=None):
         import torch
 
-        self.bijection = bijection
+        self.bijection = bijection.requires_grad_(False)
+        if x is None:
+            return
         with torch.no_grad():
             weight = None if uneven(weight) is None else torch.from_numpy(weight)
             rows = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))[:, None]
@@ -90,7 +92,6 @@ class SmoothMap:
                 if step.set_from_data:
                     step.initialize(rows, weight)
                 rows, _ = step(rows)
-        bijection.requires_grad_(False)
 
     def _map(self, method, values):
         import torch
@@ -221,8 +222,32 @@ def repeat(values):
     return len(values) >= ROWS_PER_CELL * len(np.unique(values))
 
 
-def fit_maps(x, weight, step, origin, low, high, random_state, period=None):
-    """Return maps to normal scores by quantiles, and to standardised numbers or their logits."""
+def fit_quantile_maps(columns, weight):
+    """Return maps to normal scores by the quantiles of complete columns ``(n, d)``.
+
+    They are fitted together: one by one, each takes almost as long as all.
+    """
+    import torch
+
+    from ..bijections import MarginalQuantile
+
+    together = MarginalQuantile(columns.shape[1])
+    with torch.no_grad():
+        weight = None if uneven(weight) is None else torch.from_numpy(weight)
+        together.initialize(torch.from_numpy(np.ascontiguousarray(columns)), weight)
+    found = [MarginalQuantile(1) for _ in columns.T]
+    for name, values in together.named_buffers():
+        of_columns = values.split(1, min(values.ndim - 1, 1))
+        for bijection, own in zip(found, of_columns, strict=True):
+            getattr(bijection, name).copy_(own)
+    return [SmoothMap(bijection) for bijection in found]
+
+
+def fit_maps(x, weight, step, origin, low, high, random_state, period=None, quantile=None):
+    """Return maps to normal scores by quantiles, and to standardised numbers or their logits.
+
+    The former may be given, if it has been fitted already.
+    """
     from ..bijections import Bounded, Chain, MarginalQuantile, Standardize
 
     if step is not None:
@@ -243,7 +268,7 @@ def fit_maps(x, weight, step, origin, low, high, random_state, period=None):
             gain = log_likelihood(logits, points, weight, step)
             gain -= log_likelihood(linear, points, weight, step)
             linear = logits if gain > N_ENDS else linear
-    else:
+    elif quantile is None:
         # A heavy tail of logarithms would have samples beyond all measure.
         tails = "gaussian" if np.isfinite(low) != np.isfinite(high) else "auto"
         quantile = smooth(MarginalQuantile(1, tails=tails))
@@ -325,19 +350,32 @@ class Number:
             # Where values hardly repeat, steps do not matter: they are as skewed as other numbers.
             has_logarithms = low == 0 and not repeat(x) and likely_bounds(x, ())[0] == 0
             self.map_ends = (-step if has_logarithms else -np.inf), np.inf
-        self._set_maps(x, weight, setting.random_state)
+        self._set_maps(x, weight, setting.random_state, setting.quantile)
 
-    def _set_maps(self, x, weight, random_state):
+    @property
+    def is_plain(self):
+        """Whether the quantiles of all numbers are mapped as they are."""
+        has_bounds = np.isfinite(self.map_ends).any() or self.period is not None
+        return self.step is None and not has_bounds and not self.n_levels
+
+    def _set_maps(self, x, weight, random_state, quantile=None):
         self.maps = fit_maps(
-            x, weight, self.step, self.origin, *self.map_ends, random_state, self.period
+            x,
+            weight,
+            self.step,
+            self.origin,
+            *self.map_ends,
+            random_state,
+            self.period,
+            quantile if self.is_plain else None,
         )
 
-    def with_maps_of(self, code, x, known, weight, random_state):
+    def with_maps_of(self, code, x, known, weight, random_state, quantile=None):
         """Return the same variable with the maps of some rows; with its own if they are too few."""
         has = self.is_number(code, known)
         found = copy.copy(self)
         if has.sum() > 1:
-            found._set_maps(x[has], weight[has], random_state)
+            found._set_maps(x[has], weight[has], random_state, quantile)
         return found
 
     def _some_inside(self):

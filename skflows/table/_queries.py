@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 
 from ..preprocessing.validation import listed
 from ._frames import is_frame, read_frame, rows_of, write_frame
-from ._parts import Rows
+from ._parts import ROWS_AT_ONCE, Rows
 from ._view import LEAST_MASS, TableView
 
 # Normal scores of the numbers among which quantiles are looked for.
@@ -17,6 +17,7 @@ GRID = np.concatenate([[-8.0, -6.0], np.linspace(-5, 5, 321), [6.0, 8.0]])
 N_BISECTIONS = 30
 MAX_NAMES = 6  # that a description lists
 ROUNDING = 1e-6  # of a step of the grid
+VALUES_AT_ONCE = ROWS_AT_ONCE * len(GRID)  # rows times levels of quantiles, to bound the memory
 
 
 class ConditionalTable:
@@ -250,21 +251,25 @@ class OneVariable:
         return x[0], self.cdf(x)
 
     def quantile(self, q):
-        """Return the quantile of each row at the level q."""
+        """Return the quantiles of each row at the levels q, of shape (n, n_quantiles)."""
+        step = max(1, VALUES_AT_ONCE // self.shares.shape[1])
+        parts = [self._quantiles(q[start : start + step]) for start in range(0, len(q), step)]
+        return np.concatenate(parts, axis=1)
+
+    def _quantiles(self, q):
+        """Return quantiles at few levels, which are looked for together."""
         part = self.part
-        n = self.shares.shape[1]
         if not part.has_number:
-            total = np.cumsum(self.levels, axis=1)
-            code = (total < q).sum(axis=1).clip(max=part.n_levels - 1)
-            return part.value(code, np.full(n, np.nan))
+            code = _count_below(np.cumsum(self.levels, axis=1), q).clip(max=part.n_levels - 1)
+            return part.value(code, np.full(code.shape, np.nan))
         x, below = self._on_grid
-        first = (below < q).sum(axis=1).clip(1, len(x) - 1)
+        first = _count_below(below, q).clip(1, len(x) - 1)
         low = x[first - 1]
         # The first number of the grid may be an atom.
-        high = np.where(below[:, 0] >= q, low, x[first])
+        high = np.where(below[:, :1] >= q, low, x[first])
         for _ in range(N_BISECTIONS):
             middle = (low + high) / 2
-            is_below = self.cdf(middle[:, None])[:, 0] < q
+            is_below = self.cdf(middle) < q
             low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
         # At an atom the distribution function jumps: the upper end stays on it.
         is_atom = np.isin(x[first], part.atoms) & (
@@ -295,6 +300,11 @@ class OneVariable:
     def _angle(self, mean):
         """Return the directions of mean points of the unit circle."""
         return np.mod(np.angle(mean) * self.part.period / (2 * np.pi), self.part.period)
+
+
+def _count_below(rising, q):
+    """Return how many values of each row are less than each level, of shape (n, n_quantiles)."""
+    return np.stack([(rising < level).sum(axis=1) for level in q], axis=1)
 
 
 def column_of(density, column, what):
@@ -329,7 +339,7 @@ def quantiles_of(density, column, rows, levels):
     """Return quantiles of a numeric column, given the other known values."""
     i, j = column_of(density, column, "is_number")
     variable = one_variable(density, rows, i, j)
-    return np.stack([variable.quantile(q) for q in levels], axis=1).astype(np.float64)
+    return variable.quantile(levels).astype(np.float64)
 
 
 def impute(density, rows, method):
@@ -352,7 +362,7 @@ def impute(density, rows, method):
         if not part.has_number and (centre == "mode" or not is_numeric):
             found.code[own, j] = variable.levels.argmax(axis=1)
         else:
-            x = variable.mean() if centre == "mean" else variable.quantile(0.5)
+            x = variable.mean() if centre == "mean" else variable.quantile([0.5])[:, 0]
             found.x[own, j] = np.asarray(x, dtype=np.float64)
             if part.has_number:
                 found.code[own, j] = min(part.n_levels, 1) - 1

@@ -1,0 +1,104 @@
+"""What the cells of a CSV file mean: numbers, texts or missing values, where it is not certain."""
+
+import re
+import warnings
+
+GAPS = (  # texts that are missing values, as pandas has them
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
+    "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+)  # fmt: skip
+NAMIBIA = "NA"  # the gap that is a value among two-letter codes
+LEAST_CODES = 2  # different ones, beside it
+CODE, PADDED = re.compile("[A-Z]{2}"), re.compile(r"\s*[-+]?0\d+\s*")
+# A file without such bytes has neither of the two: nothing is looked for.
+UNCERTAIN = re.compile(rb"""(?:^|[,;\t|"'\s])(?:NA|[-+]?0\d+)(?:[,;\t|"'\s]|$)""")
+OVERLAP = 64  # bytes of a block with which the next one is searched
+
+
+def texts_and_codes(rows, columns, decimal):
+    """Return the columns that hold texts although they look like numbers or missing values.
+
+    Parameters
+    ----------
+    rows : iterable of list of str
+        The cells.
+    columns : dict of int to str
+        The places and names of the columns to look at.
+    decimal : str
+        The decimal mark.
+
+    Returns
+    -------
+    texts : set of str
+        Columns with whole numbers that have leading zeros.
+    codes : set of str
+        Columns of two-letter codes, one of which is NA.
+    """
+    padded, has_na = {}, set()
+    numeric, codes = {*columns}, {i: set() for i in columns}
+    for row in rows:
+        for i in columns:
+            cell = row[i] if i < len(row) else ""
+            if cell == NAMIBIA:
+                has_na.add(i)
+            if cell in GAPS:
+                continue
+            if i in codes:
+                if CODE.fullmatch(cell):
+                    codes[i].add(cell)
+                else:
+                    del codes[i]
+            if i not in padded and PADDED.fullmatch(cell):
+                padded[i] = cell.strip()
+            if i in numeric and not _is_number(cell, decimal):
+                numeric.discard(i)
+    for i in sorted(padded.keys() & numeric):
+        warnings.warn(
+            f"column {columns[i]!r} is read as texts, since numbers such as {padded[i]!r} have "
+            "leading zeros: remove these if it holds quantities",
+            stacklevel=2,
+        )
+    codes = [i for i in sorted(has_na & codes.keys()) if len(codes[i]) >= LEAST_CODES]
+    for i in codes:
+        warnings.warn(
+            f"column {columns[i]!r} holds codes of two letters, of which {NAMIBIA!r} is read as "
+            "one: leave cells empty where a value is missing",
+            stacklevel=2,
+        )
+    return {columns[i] for i in padded}, {columns[i] for i in codes}
+
+
+def _is_number(cell, decimal):
+    try:
+        float(cell.replace(decimal, "."))
+    except ValueError:
+        return False
+    return True
+
+
+def likely_decimal(rows, sep):
+    """Return the decimal mark of rows, the first of which has the names: a comma if numbers do.
+
+    It warns of numbers in which the mark may as well separate thousands.
+    """
+    if sep == ",":
+        return "."
+    names, *rows = rows or [[]]
+    cells = [(i, cell.strip()) for row in rows for i, cell in enumerate(row)]
+    numbers = {
+        mark: [(i, c) for i, c in cells if re.fullmatch(rf"[-+]?\d*[{mark}]\d+([eE][-+]?\d+)?", c)]
+        for mark in ",."
+    }
+    decimal = "," if numbers[","] else "."
+    # In files of tabs, numbers with points and three decimals are common.
+    found = numbers[decimal] if decimal == "," or sep == ";" else []
+    if found and all(re.fullmatch(r"[-+]?[1-9]\d{0,2}[,.]\d{3}", cell) for _, cell in found):
+        i, cell = found[0]
+        other = {",": ".", ".": ","}[decimal]
+        warnings.warn(
+            f"column {names[i] if i < len(names) else i!r} has the number {cell}, read as "
+            f"{cell.replace(decimal, '.')}: if {decimal!r} separates thousands, leave it out of "
+            f"numbers, or give --decimal {other} to read them as texts",
+            stacklevel=2,
+        )
+    return decimal

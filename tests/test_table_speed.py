@@ -1,0 +1,142 @@
+"""How much work a density of a table does, counted in calls rather than in seconds."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.cluster import KMeans
+
+from skflows import TableDensity
+from skflows.bijections import MarginalQuantile
+from skflows.table import _columns, _components, _latent_classes, _queries
+from skflows.table._columns import Schema
+from skflows.table._components import components
+from skflows.table._frames import read_frame
+from skflows.table._network import distinct_rows
+from skflows.table._view import TableView
+
+
+@pytest.fixture
+def few_components(monkeypatch):
+    """Fit the first two kinds of classes only: what is counted does not depend on the others."""
+    monkeypatch.setattr(_components, "components", lambda *args: components(*args)[:2])
+
+
+@pytest.mark.parametrize("column", ["x", "rain", "n", "angle"])
+def test_all_quantile_levels_are_bisected_together(few_components, column, monkeypatch):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "x": rng.normal(size=80),
+            "rain": np.where(rng.random(80) < 0.3, 0.0, rng.gamma(2.0, size=80)),
+            "n": rng.poisson(3, 80),
+            "angle": rng.uniform(0, 360, 80),
+        }
+    )
+    density = TableDensity({"angle": ("circular", 360)}, random_state=0).fit(table)
+    rows, q = table[:3].drop(columns=column), np.linspace(0.01, 0.99, 40)
+    expected = np.stack([density.quantile(column, rows, one) for one in q], axis=1)
+    calls, cdf = [], _queries.OneVariable.cdf
+
+    def counted(self, x):
+        calls.append(x.shape)
+        return cdf(self, x)
+
+    monkeypatch.setattr(_queries.OneVariable, "cdf", counted)
+    np.testing.assert_array_equal(density.quantile(column, rows, q), expected)
+    assert len(calls) <= 1 + _queries.N_BISECTIONS
+    monkeypatch.setattr(_queries, "VALUES_AT_ONCE", 30)  # ten levels at once
+    np.testing.assert_array_equal(density.quantile(column, rows, q), expected)
+
+
+def mixed_table(n, n_categories):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "kind": rng.integers(n_categories, size=n).astype(str),
+            "x": rng.normal(size=n),
+            "size": pd.Categorical(rng.integers(8, size=n).astype(str), ordered=True),
+        }
+    )
+    return table.mask(rng.random(table.shape) < 0.1)
+
+
+def view_of(table):
+    frame = read_frame(table)
+    schema = Schema(frame, frame.names, None, "rare", False, np.random.RandomState(0))
+    return TableView(schema, schema.encode(frame))
+
+
+def test_a_step_of_latent_classes_does_not_multiply_indicators():
+    view = view_of(mixed_table(400, 30))
+    training = _latent_classes.Training(view, "quantile", np.random.RandomState(0))
+    share = np.random.default_rng(1).dirichlet(np.ones(3), 400)
+    tables = training.tables(share)
+    for j, one_hot in training.levels.items():
+        assert one_hot.nnz <= 400  # not one value for each level
+        dense = one_hot.toarray()
+        np.testing.assert_allclose(one_hot.T @ share, dense.T @ share, rtol=1e-12)
+        if training.scores[j] is None:
+            frequencies = (dense.sum(axis=0) + 0.5) / (dense + 0.5 / 400).sum()
+            counts = share.T @ dense + frequencies
+            expected = np.log(counts / counts.sum(axis=1, keepdims=True))
+            np.testing.assert_allclose(tables[j], expected, rtol=1e-9)
+
+
+def test_many_rows_of_many_categories_are_clustered_by_a_part_of_them(monkeypatch):
+    fitted, predicted = [], []
+
+    def fit(self, X, fit=KMeans.fit):
+        fitted.append(len(X))
+        return fit(self, X)
+
+    def predict(self, X, predict=KMeans.predict):
+        predicted.append(len(X))
+        return predict(self, X)
+
+    monkeypatch.setattr(KMeans, "fit", fit)
+    monkeypatch.setattr(KMeans, "predict", predict)
+    monkeypatch.setattr(_latent_classes, "SOME_ROWS", 50)
+    view = view_of(mixed_table(400, 30))
+    for limit, rows in {3e6: [400] * 3, 1e3: [50]}.items():
+        monkeypatch.setattr(_latent_classes, "MANY_VALUES", limit)
+        fitted.clear(), predicted.clear()
+        _latent_classes.fit_latent_classes(view, 2, "quantile", np.random.RandomState(0))
+        assert fitted == rows and predicted == [400] * len(rows)
+
+
+@pytest.mark.parametrize("dtype", ["ordered", "number"])
+def test_too_many_ordered_levels_are_an_error_before_the_fit(dtype, monkeypatch):
+    monkeypatch.setattr(_components, "components", lambda *args: pytest.fail("the fit began"))
+    values = np.arange(1_001) / 7
+    column = pd.Categorical(values.astype(str), ordered=True) if dtype == "ordered" else values
+    with pytest.raises(ValueError, match=r"'a' has 1001 ordered levels; at most 1000 .* codes"):
+        TableDensity({"a": "ordinal"}).fit(pd.DataFrame({"a": column}))
+
+
+def test_quantile_maps_of_many_columns_are_fitted_together(few_components, monkeypatch):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(60, 5))).add_prefix("x")
+    table["n"], table["gap"] = rng.poisson(300, 60), table["x0"].mask(table["x1"] > 1)
+    table["positive"] = rng.gamma(1.0, size=60)
+    one_by_one = TableDensity(random_state=0).fit(table).score_samples(table)
+    widths, initialize = [], MarginalQuantile.initialize
+
+    def counted(self, x, *args):
+        widths.append(x.shape[1])
+        return initialize(self, x, *args)
+
+    monkeypatch.setattr(MarginalQuantile, "initialize", counted)
+    monkeypatch.setattr(_columns, "FITTED_TOGETHER", 5)
+    together = TableDensity(random_state=0).fit(table).score_samples(table)
+    np.testing.assert_allclose(together, one_by_one, rtol=1e-9)
+    # All numbers in the schema, whatever their kinds; the five columns in each of five folds.
+    assert [width for width in widths if width > 1] == [7, *5 * [5]]
+    assert widths.count(1) <= 6 * 3
+
+
+def test_distinct_rows_are_found_as_numpy_does():
+    masks = np.random.default_rng(0).random((12, 3)) < 0.5
+    rows, places = distinct_rows(masks)
+    expected, inverse = np.unique(masks, axis=0, return_inverse=True)
+    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_array_equal(places, inverse.ravel())
