@@ -40,8 +40,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import NearestNeighbors
 
 from skflows import AutoDensity, DensityOutlierDetector, TableDensity
+from skflows.columns.frames import read_frame
 from skflows.table._columns import Schema
-from skflows.table._frames import read_frame
 from skflows.table._latent_classes import conditional
 from skflows.table._normal_cells import log_normal_mass
 

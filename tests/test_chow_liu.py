@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from skflows import TableDensity
+from skflows.columns.frames import read_frame
 from skflows.table import _components
 from skflows.table._chow_liu import N_BINS, dependence, fit_chow_liu
-from skflows.table._frames import read_frame
 from skflows.table._view import TableView
 
 

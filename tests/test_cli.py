@@ -21,9 +21,9 @@ import skflows
 from skflows import AutoDensity, DensityOutlierDetector, MAFDensity, NSFDensity, TableDensity
 from skflows.cli import _columns, _demo, _main, _model_files, _models, _score, _tables
 from skflows.cli._progress import n_jobs_for
+from skflows.columns.checks import names_rows
 from skflows.density import ARCHITECTURES, FlowDensity
 from skflows.ensemble import _portfolio
-from skflows.preprocessing.column_checks import names_rows
 from skflows.table._components import components
 
 NAMES = ["width", "height", "weight, kg"]

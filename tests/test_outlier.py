@@ -18,10 +18,10 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skflows import DensityOutlierDetector, NSFDensity, StackedDensity
+from skflows.columns.checks import ColumnWarning
 from skflows.ensemble._simple_densities import GaussianKernels
 from skflows.outlier import _calibration
 from skflows.outlier._statistics import STATISTICS
-from skflows.preprocessing.column_checks import ColumnWarning
 
 X = banana(150)
 FLOW = small("nsf", max_iter=1, learning_rate_init=1e-4)

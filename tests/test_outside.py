@@ -17,9 +17,9 @@ from skflows import (
     GaussianizationDensity,
     TableDensity,
 )
+from skflows.columns.frames import read_frame
 from skflows.table import _components
 from skflows.table._columns import Schema
-from skflows.table._frames import read_frame
 from skflows.table._latent_classes import fit_latent_classes
 from skflows.table._outside import outside_share
 from skflows.table._view import TableView

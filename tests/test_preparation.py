@@ -35,11 +35,12 @@ from skflows import (
 )
 from skflows.bijections import Standardize
 from skflows.bijections._standardize import weighted_moments
+from skflows.columns.checks import column_problems, dates_among, numbers_among
+from skflows.columns.lattice import smallest_gap
 from skflows.density import _warnings
 from skflows.density._evaluation import column_scale
 from skflows.preprocessing import dequantizer
-from skflows.preprocessing.column_checks import column_problems, dates_among, numbers_among
-from skflows.preprocessing.dequantizer import Dequantizer, discrete_columns, smallest_gap
+from skflows.preprocessing.dequantizer import Dequantizer, discrete_columns
 from skflows.preprocessing.fixed_maps import fitted_preprocessor
 
 MAPS = ["standardize", "whiten", "quantile", ("quantile", "whiten")]

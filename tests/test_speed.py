@@ -16,7 +16,7 @@ from torch import nn
 from skflows import IAFDensity, MAFDensity, NICEDensity, NSFDensity, kernels
 from skflows.bijections import RationalQuadraticSpline, Standardize, Univariate
 from skflows.bijections._flow import Flow
-from skflows.preprocessing.validation import validate_rows
+from skflows.columns.arrays import validate_rows
 from skflows.training import torch_state
 from skflows.training.losses import LIKELIHOOD
 from skflows.training.model_stack import stack

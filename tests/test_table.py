@@ -15,12 +15,12 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
 from skflows import AutoDensity, DensityOutlierDetector, TableDensity, TableImputer
+from skflows.columns.checks import ColumnWarning
+from skflows.columns.frames import Column, read_frame, write_frame
 from skflows.inspection import ConditionalDensityDisplay, SamplesDisplay
 from skflows.outlier._tables import RowCodec, needs_table_density
-from skflows.preprocessing.column_checks import ColumnWarning
 from skflows.table import _components, _latent_classes, _parts
 from skflows.table._columns import Schema, decide, lattice_of
-from skflows.table._frames import Column, read_frame, write_frame
 from skflows.table._latent_classes import LatentClasses, Training, fit_kernels
 from skflows.table._network import NetworkMember
 from skflows.table._view import TableView

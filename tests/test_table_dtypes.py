@@ -12,10 +12,10 @@ from test_table import few_components, quick  # noqa: F401
 import skflows
 from skflows import DensityOutlierDetector, NSFDensity
 from skflows.cli._columns import numbers, with_dates
+from skflows.columns.dates import local_seconds, utc_seconds
+from skflows.columns.frames import read_frame, write_frame
 from skflows.inspection import DensityDisplay
 from skflows.outlier._tables import RowCodec
-from skflows.preprocessing.moments import local_seconds, utc_seconds
-from skflows.table._frames import read_frame, write_frame
 
 N = 60
 RNG = np.random.default_rng(0)

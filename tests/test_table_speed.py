@@ -7,10 +7,10 @@ from sklearn.cluster import KMeans
 
 from skflows import TableDensity
 from skflows.bijections import MarginalQuantile
+from skflows.columns.frames import read_frame
 from skflows.table import _columns, _components, _latent_classes, _queries
 from skflows.table._columns import Schema
 from skflows.table._components import components
-from skflows.table._frames import read_frame
 from skflows.table._network import distinct_rows
 from skflows.table._view import TableView
 

@@ -4,9 +4,8 @@ import warnings
 
 import numpy as np
 
-from ..density._warnings import warn_of_row_names
-from ..preprocessing.column_checks import ISO_DATE, MANY_ROWS
-from ..preprocessing.validation import check_exact_table, listed
+from ..columns.arrays import check_exact_table, listed
+from ..columns.checks import ISO_DATE, MANY_ROWS, warn_of_row_names
 from ._cells import PADDED
 from ._tables import import_pandas, restore_integers, without_formula
 

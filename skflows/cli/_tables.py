@@ -14,8 +14,8 @@ from importlib import import_module
 from itertools import islice
 from pathlib import Path
 
+from ..columns.arrays import check_different
 from ..persistence.atomic import check_replaceable, naming, replace_file
-from ..preprocessing.validation import check_different
 from ._cells import GAPS, NAMIBIA, OVERLAP, UNCERTAIN, likely_decimal, texts_and_codes
 
 BATCH_ROWS, BATCH_VALUES = 2**17, 2**22  # at most, of a batch

@@ -10,10 +10,10 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted
 
+from ..columns.lattice import nearest_index
 from ..density._base import BaseFlowDensity
 from ..density._third_party import fit_subtask, is_frozen
 from ..persistence.mixin import PersistenceMixin
-from ..preprocessing.dequantizer import nearest_index
 from ..preprocessing.sklearn_compat import HasMethods, Interval
 from ..preprocessing.validation import prepare_table
 from ..training.threads import fit_context

@@ -6,8 +6,9 @@ from numbers import Real
 import numpy as np
 from sklearn.base import clone
 
+from ..columns.arrays import column_index
+from ..columns.lattice import cell_ends, nearest
 from ..preprocessing.angles import emptiest_angle, wrapped
-from ..preprocessing.dequantizer import cell_ends, column_index, nearest
 from ._distribution import N_DRAWS, ConditionalDistribution
 
 MAX_COLUMNS = 3  # each multiplies the number of images of a row

@@ -14,6 +14,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from ..callbacks._checkpoint import clock, random_state_of
+from ..columns.arrays import (
+    check_different_names,
+    checked_data,
+    is_missing,
+    row_shape,
+    validate_rows,
+)
+from ..columns.checks import warn_user
 from ..density._outlier_labels import lowered
 from ..density._third_party import (
     check_is_density,
@@ -24,7 +32,6 @@ from ..density._third_party import (
     with_time_limit,
     with_verbose,
 )
-from ..density._warnings import warn_user
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
 from ..preprocessing.sklearn_compat import (
@@ -33,15 +40,7 @@ from ..preprocessing.sklearn_compat import (
     StrOptions,
     safe_indexing,
 )
-from ..preprocessing.validation import (
-    check_different_names,
-    checked_data,
-    is_missing,
-    row_shape,
-    uneven,
-    validate_rows,
-    validate_weight,
-)
+from ..preprocessing.validation import uneven, validate_weight
 from ..training.threads import fit_context
 from ._density import ConditionalDensity
 

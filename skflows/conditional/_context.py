@@ -7,9 +7,9 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 from sklearn.utils import check_array
 
-from ..density._warnings import warn_of_texts, warn_user
-from ..preprocessing.moments import check_zone, common_zone, is_date, time_zone
-from ..preprocessing.validation import checked_data, is_missing
+from ..columns.arrays import checked_data, is_missing
+from ..columns.checks import warn_of_texts, warn_user
+from ..columns.dates import check_zone, common_zone, is_date, time_zone
 
 # With more categories, a category is encoded by the mean of y if y is a single column.
 MAX_ONE_HOT = 12

@@ -12,8 +12,9 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.validation import check_is_fitted
 
 from ..callbacks._checkpoint import random_state_of
+from ..columns.arrays import check_exact_table, check_magnitude, key_of, row_shape
+from ..columns.checks import warn_user
 from ..density import FlowDensity, NSFDensity
-from ..density._warnings import warn_user
 from ..ensemble._components import N_FOLDS, make_splits
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
@@ -24,15 +25,7 @@ from ..preprocessing.sklearn_compat import (
     check_sample_weight,
     safe_indexing,
 )
-from ..preprocessing.validation import (
-    Table,
-    check_exact_table,
-    check_magnitude,
-    key_of,
-    row_shape,
-    validate_bounds,
-    validate_weight,
-)
+from ..preprocessing.validation import Table, validate_bounds, validate_weight
 from ..training.threads import fit_context
 from ._circle import Circle, CircularDistribution
 from ._distribution import ConditionalDistribution

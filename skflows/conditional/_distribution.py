@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import norm, qmc
 
-from ..preprocessing.dequantizer import ROUNDING, cell_ends
+from ..columns.lattice import ROUNDING, cell_ends
 
 FARTHEST = 4.5  # of the levels in the latent space, in standard deviations
 N_LEVELS, LEVELS_PER_FLOW = 121, 8

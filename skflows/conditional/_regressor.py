@@ -10,10 +10,10 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from ..callbacks._checkpoint import random_state_of
+from ..columns.checks import warn_user
+from ..columns.lattice import nearest
 from ..density._third_party import subtask
-from ..density._warnings import warn_user
 from ..persistence.mixin import PersistenceMixin
-from ..preprocessing.dequantizer import nearest
 from ..preprocessing.sklearn_compat import Interval, StrOptions, safe_indexing
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from ..bijections._marginal_quantile import SMALL_SAMPLE
-from ..density._warnings import warn_user
+from ..columns.checks import warn_user
 from ..table import TableDensity
 from ..table._components import HELD_OUT, MAX_HELD_OUT
 from . import _partitions, _training

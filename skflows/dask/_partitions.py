@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.base import clone
 
+from ..columns.frames import read_frame
 from ..preprocessing.fixed_maps import MAX_ROWS
 from ..preprocessing.sklearn_compat import safe_indexing
 from ..preprocessing.validation import (
@@ -16,7 +17,6 @@ from ..preprocessing.validation import (
 from ..table import TableDensity
 from ..table._columns import MAX_DECIMALS
 from ..table._components import MAX_HELD_OUT
-from ..table._frames import read_frame
 
 HELD_OUT_SAMPLE = MAX_HELD_OUT  # held-out rows that the sample has
 MAX_DISTINCT = 1000  # values of a column, all of which the sample has

@@ -7,10 +7,10 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from ..columns.arrays import validate_rows
+from ..columns.checks import warn_user
 from ..preprocessing.sklearn_compat import Interval, StrOptions
-from ..preprocessing.validation import validate_rows
 from ._flow_density import FlowDensity
-from ._warnings import warn_user
 
 # Fraction of the epochs that are trained by likelihood, at the end.
 LIKELIHOOD_FRACTION = {"flow_matching": 0, "both": 0.04, "likelihood": 1}

@@ -5,8 +5,8 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from ..columns.arrays import is_grid_shape
 from ..preprocessing.sklearn_compat import Interval
-from ..preprocessing.validation import is_grid_shape
 from ._flow_density import FlowDensity
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from sklearn.base import DensityMixin, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from ..columns.arrays import some_rows, validate_rows
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import N_POINTS
 from ..preprocessing.sklearn_compat import check_sample_weight, weighted_percentile
-from ..preprocessing.validation import some_rows, validate_rows
 
 FENCE_ROWS = 5_000  # enough to estimate quartiles
 TIMED_ROWS = 100  # that tell how long a score takes

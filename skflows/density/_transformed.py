@@ -5,6 +5,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
 
 from ..callbacks._checkpoint import random_state_of
+from ..columns.checks import warn_of_columns
 from ..preprocessing.sklearn_compat import HasMethods
 from ..preprocessing.validation import prepare_table, uneven
 from ..training.threads import fit_context
@@ -20,7 +21,6 @@ from ._third_party import (
     takes_weights,
     weighted_if,
 )
-from ._warnings import warn_of_columns
 
 
 class TransformedDensity(

@@ -7,8 +7,8 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from ..columns.arrays import flat_rows
 from ..preprocessing.sklearn_compat import Interval
-from ..preprocessing.validation import flat_rows
 from ._multiscale import MultiscaleDensity, checked_temperature
 
 N_LAYERS = 4  # of the network that sees the frames before

@@ -6,9 +6,9 @@ from numbers import Integral, Real
 from sklearn.base import BaseEstimator
 
 from ..callbacks._checkpoint import random_state_of
+from ..columns.checks import warn_of_columns
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
-from ..density._warnings import warn_of_columns
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import prepare_table, resolve_bounds, uneven
 from ..training.threads import fit_context

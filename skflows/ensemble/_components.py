@@ -13,10 +13,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import has_fit_parameter
 
 from ..callbacks._checkpoint import clock
+from ..columns.checks import ColumnWarning
 from ..density import FlowDensity
 from ..density._flow_density import stacking_key
 from ..density._third_party import fit_density, was_interrupted
-from ..preprocessing.column_checks import ColumnWarning
 
 N_FOLDS = 5
 # Fractions of a time limit. What is left after the flows is for their scores.

@@ -8,10 +8,10 @@ from scipy.special import logsumexp
 from sklearn.callback import CallbackSupportMixin
 
 from ..callbacks._checkpoint import in_folder
+from ..columns.checks import warn_user
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import SamplingMixin
 from ..density._third_party import draw
-from ..density._warnings import warn_user
 from ._components import budgets, fit_group, group_components, warm_up
 
 SHORT_LIMIT = 10  # seconds: a shorter fit runs in one process, because processes take time to start

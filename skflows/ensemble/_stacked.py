@@ -5,10 +5,10 @@ from numbers import Integral
 from sklearn.base import clone
 
 from ..callbacks._checkpoint import random_state_of
+from ..columns.checks import warn_of_columns
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._third_party import check_is_density, is_frozen, takes_weights, weighted_if
-from ..density._warnings import warn_of_columns
 from ..preprocessing.dequantizer import discrete_columns
 from ..preprocessing.sklearn_compat import BaseComposition
 from ..preprocessing.validation import uneven, weighted_rows

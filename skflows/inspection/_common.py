@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from ..preprocessing.validation import check_exact_table, listed
+from ..columns.arrays import check_exact_table, listed
 
 # Blue for data, orange for the model: colour-blind readers can distinguish the two.
 DATA_COLOR = "#3f90da"

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ..preprocessing.validation import is_missing
+from ..columns.arrays import is_missing
 from ..table import TableDensity
 from ..table._queries import ConditionalTable, without
 from ._common import (

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..preprocessing.validation import listed
+from ..columns.arrays import listed
 from ..table import TableDensity
 from ._common import (
     DATA_COLOR,

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..preprocessing.validation import flat_rows
+from ..columns.arrays import flat_rows
 from ._common import check_estimator_method, check_integer, check_matplotlib, single_axes
 
 GAP = 1  # pixels between images

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from ..preprocessing.validation import check_exact_table, is_missing
+from ..columns.arrays import check_exact_table, is_missing
 from ._common import (
     DATA_COLOR,
     MODEL_COLOR,

@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from ..callbacks._checkpoint import clock
+from ..columns.arrays import is_grid_shape, validate_rows
 from ..conditional import ConditionalDensity
 from ..density import RealNVPDensity
 from ..density._outlier_labels import OutlierLabelsMixin
@@ -26,7 +27,6 @@ from ..ensemble._components import N_FOLDS
 from ..ensemble._stacked import clone_with_seeds
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions
-from ..preprocessing.validation import is_grid_shape, validate_rows
 from ..training.threads import fit_context
 from ._calibration import NULLS
 from ._detector import DensityOutlierDetector

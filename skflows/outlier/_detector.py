@@ -12,6 +12,16 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..callbacks._checkpoint import random_state_of
+from ..columns.arrays import check_different_names, row_shape, validate_rows
+from ..columns.checks import (
+    ColumnWarning,
+    warn_of_columns,
+    warn_of_gaps,
+    warn_of_row_names,
+    warn_of_texts,
+    warn_user,
+)
+from ..columns.frames import is_frame, read_frame
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import check_has_names
 from ..density._third_party import (
@@ -24,29 +34,13 @@ from ..density._third_party import (
     weighted_if,
     with_verbose,
 )
-from ..density._warnings import (
-    warn_of_columns,
-    warn_of_gaps,
-    warn_of_row_names,
-    warn_of_texts,
-    warn_user,
-)
 from ..ensemble._auto import AutoDensity
 from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._mixture import MixtureMixin
-from ..preprocessing.column_checks import ColumnWarning
 from ..preprocessing.dequantizer import discrete_columns
 from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions
-from ..preprocessing.validation import (
-    check_different_names,
-    row_shape,
-    uneven,
-    validate_rows,
-    validate_weight,
-    weighted_rows,
-)
+from ..preprocessing.validation import uneven, validate_weight, weighted_rows
 from ..table import TableDensity
-from ..table._frames import is_frame, read_frame
 from ..training.threads import fit_context
 from ._calibration import NULLS, discoveries, equalized, least_p_value, pool_fold_scores
 from ._ensemble import OutlierEnsemble

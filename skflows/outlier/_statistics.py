@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.base import clone
 
+from ..columns.checks import ColumnWarning
 from ..density._third_party import fit_density
-from ..preprocessing.column_checks import ColumnWarning
 from ..preprocessing.validation import uneven
 
 STEP = 1e-4  # of a central difference, in standard deviations of the column

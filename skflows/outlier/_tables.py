@@ -8,10 +8,10 @@ from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 
+from ..columns.dates import check_zone, zone_of
+from ..columns.frames import Column, is_frame, read_frame, write_frame
 from ..density._third_party import is_frozen
 from ..persistence.mixin import PersistenceMixin
-from ..preprocessing.moments import check_zone, zone_of
-from ..table._frames import Column, is_frame, read_frame, write_frame
 
 NUMERIC = ("number", "datetime")  # roles of columns that are read as numbers
 PLAIN = ("number", "bool")  # roles of columns that densities of numbers take

@@ -18,6 +18,7 @@ TORCH = "torch.nn."
 ROOMS = (
     "nn",
     "bijections",
+    "columns",
     "preprocessing",
     "density",
     "ensemble",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..bijections import Bounded, Chain, MarginalQuantile, Pointwise, Standardize, Whiten
-from .validation import some_rows
+from ..columns.arrays import some_rows
 
 PREPROCESSING = {"standardize": Standardize, "whiten": Whiten, "quantile": MarginalQuantile}
 # The components of an ensemble need the same maps of the same folds many times.

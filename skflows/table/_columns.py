@@ -1,7 +1,6 @@
 """The kinds of columns: how each is recognised, and the variables that it becomes."""
 
 import copy
-import datetime as dt
 from collections.abc import Mapping
 from math import isnan
 from numbers import Real
@@ -9,11 +8,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..density._warnings import warn_of_texts, warn_user
+from ..columns.arrays import column_index
+from ..columns.checks import warn_of_texts, warn_user
+from ..columns.dates import (
+    DAY,
+    WEEK,
+    check_zone,
+    joined_moment,
+    local_seconds,
+    moment_text,
+    moments_of,
+    split_moment,
+    start_of_week,
+    utc_seconds,
+    zone_of,
+)
+from ..columns.frames import Column
+from ..columns.lattice import is_whole
 from ..preprocessing.angles import emptiest_angle
-from ..preprocessing.dequantizer import column_index, is_whole
-from ..preprocessing.moments import check_zone, local_seconds, seconds_of, utc_seconds, zone_of
-from ._frames import Column, moment_text
 from ._outside import outside_share
 from ._parts import (
     ON_LATTICE,
@@ -38,10 +50,8 @@ MAX_CATEGORIES = 200
 MAX_ORDERED = 1_000  # levels, each of which has a frequency in each class
 RARE_ROWS = 3  # a category with fewer rows is rare
 ONCE = 1.5  # rows below which a category occurs once
-WEEK, DAY = 7 * 86400, 86400
 FITTED_TOGETHER = 50  # columns: of fewer, those of other kinds are not worth a quantile map
 GIVEN = "given in columns"
-EPOCH_WEEK = 4 * DAY  # 1970-01-01 was a Thursday: weeks begin on Mondays
 
 
 class ColumnSetting(NamedTuple):
@@ -373,24 +383,6 @@ def _part_of_numbers(values, setting):
     return on_lattice(Column(values, known, "number", ""), setting, "integer")[0]
 
 
-def split_moment(seconds):
-    """Return the week since 1970, the day of the week and the second of the day."""
-    since = seconds - EPOCH_WEEK
-    week = np.floor(since / WEEK)
-    weekday = np.floor((since - week * WEEK) / DAY)
-    return week, weekday, since - week * WEEK - weekday * DAY
-
-
-def joined_moment(week, weekday=0.0, time=0.0):
-    """Return the seconds since 1970 of what `split_moment` returns."""
-    return EPOCH_WEEK + week * WEEK + weekday * DAY + time
-
-
-def start_of_week(seconds):
-    """Return the moment at which the week of a moment begins."""
-    return joined_moment(np.floor((seconds - EPOCH_WEEK) / WEEK))
-
-
 class Weeks(Number):
     """The week of a date between bounds, which may lie within a week.
 
@@ -618,14 +610,6 @@ class ColumnModel:
             "missing": self.n_missing,
             "reason": reason,
         }
-
-
-def moments_of(texts):
-    """Return dates, texts in ISO 8601 without a time zone, in seconds."""
-    dates = [dt.datetime.fromisoformat(text) for text in texts]
-    if zoned := [text for text, date in zip(texts, dates, strict=True) if date.tzinfo]:
-        raise ValueError(f"{zoned[0]!r} has a time zone")
-    return seconds_of(dates)
 
 
 def _moments(name, bounds):

@@ -9,9 +9,9 @@ import numpy as np
 from joblib import delayed
 
 from ..callbacks._checkpoint import in_folder, training_file
+from ..columns.frames import read_frame
 from ..ensemble._mixture import start_workers
 from ..training.threads import few_threads
-from ._frames import read_frame
 from ._parts import Rows
 from ._view import MemberOfFold, TableView
 

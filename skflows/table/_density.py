@@ -11,16 +11,17 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..callbacks._checkpoint import random_state_of
+from ..columns.arrays import check_different_names
+from ..columns.checks import warn_user
+from ..columns.frames import fill_frame, is_frame, read_frame, rows_of, write_frame
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._outlier_labels import OutlierDensityMixin
-from ..density._warnings import warn_user
 from ..ensemble._mixture import mixture_weights, weighted_members
 from ..preprocessing.sklearn_compat import Interval, StrOptions
-from ..preprocessing.validation import check_different_names, validate_weight
+from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
 from ._columns import Schema
-from ._frames import fill_frame, is_frame, read_frame, rows_of, write_frame
 from ._parts import ROWS_AT_ONCE, UNSEEN, Rows
 from ._queries import (
     ConditionalTable,

@@ -6,12 +6,12 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..callbacks._checkpoint import random_state_of
+from ..columns.frames import is_frame
 from ..density._third_party import fit_subtask
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import StrOptions
 from ..training.threads import fit_context
 from ._density import TableDensity
-from ._frames import is_frame
 
 
 class TableImputer(

@@ -7,8 +7,8 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils import check_random_state
 
-from ..preprocessing.validation import listed
-from ._frames import is_frame, read_frame, rows_of, write_frame
+from ..columns.arrays import listed
+from ..columns.frames import is_frame, read_frame, rows_of, write_frame
 from ._parts import ROWS_AT_ONCE, Rows
 from ._view import LEAST_MASS, TableView
 

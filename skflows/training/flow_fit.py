@@ -11,8 +11,8 @@ import torch
 
 from ..bijections._marginal_quantile import SMALL_SAMPLE
 from ..callbacks._checkpoint import random_state_of, training_file
+from ..columns.arrays import row_shape
 from ..preprocessing.fixed_maps import fitted_preprocessor
-from ..preprocessing.validation import row_shape
 from .data_parallel import SINGLE_PROCESS, current_group
 from .optimizer import TimeLimited, constant, cosine_with_warm_up
 from .torch_state import (

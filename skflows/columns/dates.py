@@ -6,10 +6,11 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from .validation import is_missing
+from .arrays import is_missing
 
 MICROSECONDS = 1e6  # in a second
-DAY = 86_400  # seconds
+WEEK, DAY = 7 * 86_400, 86_400  # seconds
+EPOCH_WEEK = 4 * DAY  # 1970-01-01 was a Thursday: weeks begin on Mondays
 EPOCH = datetime(1970, 1, 1)
 # Seconds of the years 2 and 9998: Python has no dates far beyond.
 ENDS = -62_104_060_800, 253_339_228_800
@@ -120,3 +121,37 @@ def _offsets(seconds, offset_of):
     changes = found != looked_up(day + DAY)
     found[changes] = looked_up(seconds[changes])
     return found
+
+
+def split_moment(seconds):
+    """Return the week since 1970, the day of the week and the second of the day."""
+    since = seconds - EPOCH_WEEK
+    week = np.floor(since / WEEK)
+    weekday = np.floor((since - week * WEEK) / DAY)
+    return week, weekday, since - week * WEEK - weekday * DAY
+
+
+def joined_moment(week, weekday=0.0, time=0.0):
+    """Return the seconds since 1970 of what `split_moment` returns."""
+    return EPOCH_WEEK + week * WEEK + weekday * DAY + time
+
+
+def start_of_week(seconds):
+    """Return the moment at which the week of a moment begins."""
+    return joined_moment(np.floor((seconds - EPOCH_WEEK) / WEEK))
+
+
+def moments_of(texts):
+    """Return dates, texts in ISO 8601 without a time zone, in seconds."""
+    dates = [datetime.fromisoformat(text) for text in texts]
+    if zoned := [text for text, date in zip(texts, dates, strict=True) if date.tzinfo]:
+        raise ValueError(f"{zoned[0]!r} has a time zone")
+    return seconds_of(dates)
+
+
+def moment_text(seconds):
+    """Return a date as text, or infinity, which is an open end."""
+    if np.isinf(seconds):
+        return str(seconds)
+    moment = np.datetime64(round(seconds * MICROSECONDS), "us")
+    return str(moment.item()).removesuffix(" 00:00:00")

@@ -9,20 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils import check_array
 
-from ..preprocessing.moments import (
-    MICROSECONDS,
-    common_zone,
-    is_date,
-    seconds_of,
-    time_zone,
-    zone_of,
-)
-from ..preprocessing.validation import (
-    check_different_names,
-    check_exact,
-    is_missing,
-    known_values,
-)
+from .arrays import check_different_names, check_exact, is_missing, known_values
+from .dates import MICROSECONDS, common_zone, is_date, seconds_of, time_zone, zone_of
 
 # What to convert values to that are neither numbers nor texts, by the name of their type.
 REMEDIES = {
@@ -262,14 +250,6 @@ def _unusable(name, kinds):
         "string or a number, and all of a column of one type: convert them"
         f"{''.join(remedies[:1])}."
     )
-
-
-def moment_text(seconds):
-    """Return a date as text, or infinity, which is an open end."""
-    if np.isinf(seconds):
-        return str(seconds)
-    moment = np.datetime64(round(seconds * MICROSECONDS), "us")
-    return str(moment.item()).removesuffix(" 00:00:00")
 
 
 def write_frame(columns, names, library, dtype="", index=None):

@@ -1,0 +1,75 @@
+"""Lattices of the values of discrete columns: their steps, and the nearest points."""
+
+import numpy as np
+
+ROUNDING = 1e-9  # tolerance, in gaps
+SAME = 1e-12  # gaps below this fraction of the largest value are floating-point rounding errors
+MAX_UNSEEN = 10  # points of a lattice per value seen: sparser lattices yield the values seen only
+MAX_ERROR = 0.05  # rounding error of values on a lattice, in gaps
+MAX_DECIMALS = 12
+
+
+def nearest(grid, x):
+    """Return the value of a grid that is nearest to each x."""
+    return grid[nearest_index(grid, x)]
+
+
+def nearest_index(grid, x):
+    """Return the index of the value of a grid that is nearest to each x."""
+    return np.searchsorted((grid[1:] + grid[:-1]) / 2, x)
+
+
+def cell_ends(grid):
+    """Return the ends of the cells of values nearest to each value of a grid."""
+    return np.concatenate([[-np.inf], (grid[1:] + grid[:-1]) / 2, [np.inf]])
+
+
+def lattice(values, gap):
+    """Return all values of the lattice of the values seen, or these and False if there is none."""
+    cells = np.rint((values - values[0]) / gap)
+    error = 1e-6
+    with np.errstate(over="ignore"):
+        is_single = (values == values.astype(np.float32)).all()
+    if is_single and cells[-1]:  # a gap between float32 values has their rounding errors
+        gap = (values[-1] - values[0]) / cells[-1]
+        error = np.clip(np.finfo(np.float32).eps * np.abs(values).max() / gap, error, MAX_ERROR)
+    steps = (values - values[0]) / gap
+    if np.abs(steps - cells).max() >= error or cells[-1] >= MAX_UNSEEN * len(values):
+        return values, False
+    grid = round_decimals(values[0] + gap * np.arange(cells[-1] + 1), ROUNDING * gap)
+    grid[cells.astype(int)] = values  # exactly
+    return grid, True
+
+
+def round_decimals(values, error):
+    """Return decimal numbers without their rounding error, other values as they are."""
+    for decimals in range(MAX_DECIMALS):
+        rounded = np.round(values, decimals)
+        if np.abs(rounded - values).max() < error:
+            return rounded
+    return values
+
+
+def is_whole(column):
+    """Whether all values are whole numbers, and not only because they are too large for others."""
+    largest = np.abs(column).max()
+    return bool(largest < 1 / np.finfo(column.dtype).eps and (column == np.rint(column)).all())
+
+
+def coincidence(column):
+    """Return the estimated probability that two random rows have the same value."""
+    if len(column) == 1:
+        return 1.0
+    _, counts = np.unique(column, return_counts=True)
+    counts = counts.astype(float)
+    return (counts * (counts - 1)).sum() / (len(column) * (len(column) - 1))
+
+
+def smallest_gap(column):
+    """Return the least distance between two values, 1 if there is only one."""
+    values = np.unique(column)
+    gaps, largest = np.diff(values), np.abs(values).max()
+    gaps = gaps[gaps > SAME * largest]
+    gap = gaps.min() if len(gaps) else 1.0
+    # A difference has the rounding errors of the two values, which may be larger than its own.
+    return round_decimals(np.array([gap]), max(ROUNDING * gap, np.finfo(float).eps * largest))[0]
