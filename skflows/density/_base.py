@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
+from ..callbacks._run import fit_task
 from ..columns.arrays import some_rows, validate_rows
 from ..columns.checks import ColumnWarning, warn_of_columns, warn_user
 from ..preprocessing.sklearn_compat import Interval, StrOptions
@@ -134,28 +135,18 @@ class BaseFlowDensity(
                     ColumnWarning,
                 )
         name = "partial_fit" if increment else "fit"
-        context = self._init_callback_context(task_name=name, max_subtasks=max_iter)
-        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+        data = {"sample_weight": sample_weight}
         if held_out is not None:
-            metadata |= {"X_val": held_out[0], "sample_weight_val": held_out[1]}
-        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
-        context.call_on_fit_task_begin(**task)
-        epoch = []  # the callback context of the current epoch
+            data |= {"X_val": held_out[0], "sample_weight_val": held_out[1]}
+        with fit_task(self, X, y, max_subtasks=max_iter, name=name, **data) as task:
 
-        def on_epoch_begin():
-            epoch[:] = [context.subcontext(task_name="epoch")]
-            epoch[0].call_on_fit_task_begin(**task)
+            def on_epoch_end(history):
+                if flow_fit.group.rank == 0:
+                    self._print_progress(history, max_iter)
+                return task.end(lambda: self._fitted(flow_fit, rows, weight))
 
-        def on_epoch_end(history):
-            if flow_fit.group.rank == 0:
-                self._print_progress(history, max_iter)
-            return epoch[0].call_on_fit_task_end(
-                **task, reconstruction_attributes=lambda: self._fitted(flow_fit, rows, weight)
-            )
-
-        history = flow_fit.fit(on_epoch_begin, on_epoch_end)
-        self._end(history, flow_fit, rows, weight, warm)
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+            history = flow_fit.fit(partial(task.begin, "epoch"), on_epoch_end)
+            self._end(history, flow_fit, rows, weight, warm)
         return self
 
     def _begin(self, X, sample_weight, warm, increment, max_iter, held_out=None):

@@ -2,12 +2,10 @@
 
 import copy
 import math
-from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
 from inspect import signature
 
 from sklearn.base import DensityMixin, OutlierMixin, clone
-from sklearn.callback import CallbackSupportMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import has_fit_parameter
 
@@ -89,11 +87,10 @@ def fit_density(estimator, X, sample_weight=None):
         return estimator.fit(X, **params)
 
 
-def fit_subtask(context, wrapper, estimator, X, sample_weight=None):
-    """Do what `fit_density` does, as a task of the callbacks of a wrapper."""
+def fit_subtask(task, estimator, X, sample_weight=None):
+    """Do what `fit_density` does, as a subtask of the fit of a wrapper."""
     metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
-    task = {"estimator": wrapper, "X": X, "y": None, "metadata": metadata}
-    with subtask(context, estimator, task):
+    with task.inside(estimator, X=X, y=None, metadata=metadata):
         return fit_density(estimator, X, sample_weight)
 
 
@@ -126,17 +123,6 @@ def with_verbose(estimator, verbose):
     # That of some, such as pipelines, is a bool.
     verbose = bool(verbose) if isinstance(params["verbose"], bool) else verbose
     return clone(estimator).set_params(verbose=verbose)
-
-
-@contextmanager
-def subtask(context, estimator, task):
-    """Let the fit of an estimator, in this context, be a task of the callbacks of a wrapper."""
-    subcontext = context.subcontext(task_name=f"fit-{type(estimator).__name__}")
-    has_callbacks = isinstance(estimator, CallbackSupportMixin)
-    with subcontext.propagate_callback_context(estimator) if has_callbacks else nullcontext():
-        subcontext.call_on_fit_task_begin(**task)
-        yield
-        subcontext.call_on_fit_task_end(**task)
 
 
 def draw(estimator, n_samples, random_state):

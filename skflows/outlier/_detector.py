@@ -11,7 +11,7 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..callbacks._checkpoint import random_state_of
+from ..callbacks._run import fit_task, random_state_of
 from ..columns.arrays import check_different_names, row_shape, validate_rows
 from ..columns.checks import (
     ColumnWarning,
@@ -294,7 +294,7 @@ class DensityOutlierDetector(
         self : object
             The fitted estimator.
         """
-        given = {"X": X, "y": y}
+        given = X, y
         random_state = random_state_of(self)
         estimator = self.estimator
         if estimator is None and (self.statistic == "dependence" or needs_table_density(X)):
@@ -337,31 +337,28 @@ class DensityOutlierDetector(
                 estimator = clone(estimator)._share_columns(table, random_state, weight)
             estimator = on_tables(estimator, self._codec)
         parts = [train for train, _ in splits] or [slice(None)]
-        context = self._init_callback_context(max_subtasks=None if trim else len(parts))
-        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
-        task = {"estimator": self, **given, "metadata": metadata}
-        context.call_on_fit_task_begin(**task)
-        fit = partial(fit_subtask, context, self)
-        setting = Setting(estimator, self.background, random_state, fit)
-        if self._codec is None and is_density(estimator) and not is_frozen(estimator):
-            warn_of_columns(self, X, discrete_columns(X))
-        if self._codec is not None and not is_frozen(estimator):
-            for name, texts in self._codec.texts():
-                warn_of_texts(name, texts)
-        models = []
-        for i, part in enumerate(parts, 1):
-            if self.verbose and splits:
-                print(f"Fold {i} of {len(parts)}")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ColumnWarning)  # by index, and of each fold
-                models.append(fit_scored(self.statistic, setting, X[part], weight[part], trim))
-            if was_interrupted(models[-1].density) and len(models) < len(parts):
-                raise KeyboardInterrupt  # without the other folds nothing is calibrated
-        self.models_ = models
-        self._set_held_out_scores(estimator, X, weight, is_weighted, splits)
-        self._set_threshold(X, weight)
-        self._reference = reference_rows(X, self._score_rows, random_state)
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        n_fits = None if trim else len(parts)
+        with fit_task(self, *given, max_subtasks=n_fits, sample_weight=sample_weight) as task:
+            fit = partial(fit_subtask, task)
+            setting = Setting(estimator, self.background, random_state, fit)
+            if self._codec is None and is_density(estimator) and not is_frozen(estimator):
+                warn_of_columns(self, X, discrete_columns(X))
+            if self._codec is not None and not is_frozen(estimator):
+                for name, texts in self._codec.texts():
+                    warn_of_texts(name, texts)
+            models = []
+            for i, part in enumerate(parts, 1):
+                if self.verbose and splits:
+                    print(f"Fold {i} of {len(parts)}")
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ColumnWarning)  # by index, and of each fold
+                    models.append(fit_scored(self.statistic, setting, X[part], weight[part], trim))
+                if was_interrupted(models[-1].density) and len(models) < len(parts):
+                    raise KeyboardInterrupt  # without the other folds nothing is calibrated
+            self.models_ = models
+            self._set_held_out_scores(estimator, X, weight, is_weighted, splits)
+            self._set_threshold(X, weight)
+            self._reference = reference_rows(X, self._score_rows, random_state)
         return self
 
     def _encoded(self, X):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..bijections._marginal_quantile import SMALL_SAMPLE
-from ..callbacks._checkpoint import random_state_of, training_file
+from ..callbacks._run import random_state_of, training_file
 from ..columns.arrays import row_shape
 from ..preprocessing.fixed_maps import fitted_preprocessor
 from .data_parallel import SINGLE_PROCESS, current_group

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import torch
 
-from ..callbacks._checkpoint import training_file
+from ..callbacks._run import training_file
 from .flow_fit import GradientFit
 from .model_stack import member_settings, stack, stackable, unstack
 from .torch_state import suitable_threads

@@ -11,7 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 from ..bijections import Chain, MarginalQuantile, Rotation
 from ..bijections._flow import standard_normal_log_prob
 from ..bijections._marginal_quantile import SMALL_SAMPLE
-from ..callbacks._checkpoint import clock, continuing, training_file
+from ..callbacks._checkpoint import continuing
+from ..callbacks._run import clock, training_file
 from ..columns.arrays import some_rows
 from ..preprocessing.fixed_maps import MAX_ROWS
 from .flow_fit import FlowFit
