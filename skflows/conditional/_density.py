@@ -297,7 +297,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
     def _fitted(self, fits, is_final=False):
         """Return the attributes of a fitted density, from fits as they are now."""
         flows = [fit.snapshot(is_final) for fit in fits]
-        rows = fits[0].rows
+        rows = fits[0].train_rows
         ends = rows[[rows[:, 0].argmin(), rows[:, 0].argmax()]]
         ends[1, self.n_outputs_ :] = ends[0, self.n_outputs_ :]
         ends = self._dequantizer.add_noise(ends, np.array([[0.1], [0.9]]))
