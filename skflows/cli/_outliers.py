@@ -168,7 +168,7 @@ def find_outliers(args, table, frame, known, is_table=False):
     labels = select(table, ids(args), args.data).astype(str)
     detector = fitted_detector(args, known, is_table)
     if is_table:
-        warn_of_unseen(unseen_categories(detector.models_[0].density.estimator_, frame))
+        warn_of_unseen(unseen_categories(detector.models_[0].density.estimator, frame))
     if args.reference is None:
         scores, p_values = detector.held_out_scores_, detector.p_values_
     else:
@@ -217,7 +217,7 @@ def flag_in_batches(args, source, known):
         names = [*numeric_columns(frame, args.data, args.columns and names)]
     detector = fitted_detector(args, known_rows(args, known, names, is_table), is_table)
     gaps = Gaps(args.data)
-    schema = detector.models_[0].density.estimator_._schema if is_table else None
+    schema = detector.models_[0].density.estimator._schema if is_table else None
 
     def usable(batch):
         if is_table:
@@ -293,7 +293,7 @@ def explanations(detector, frame, explained, outlier, is_table):
     if not len(frame):  # all rows of a batch have gaps
         return np.empty(frame.shape), partners
     if is_table:
-        contributions = detector.models_[0].density.surprises(frame)
+        contributions = detector.models_[0].density.surprises(detector._encoding.encode(frame))
     else:
         contributions = quick_contributions(frame.to_numpy(), detector._reference)
     if len(explained):

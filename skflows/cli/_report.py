@@ -83,7 +83,7 @@ def report(found):
         sections="\n".join(f"<h2>{title}</h2>\n{body}" for title, body in sections),
         version=__version__,
         seconds=found.seconds,
-        score=SCORES[found.detector._codec is not None],
+        score=SCORES[found.detector._encoding is not None],
     )
 
 

@@ -22,10 +22,12 @@ from ..columns.arrays import (
     validate_rows,
 )
 from ..columns.checks import warn_user
+from ..columns.encoding import Encoding
 from ..density._outlier_labels import lowered
 from ..density._third_party import (
     check_is_density,
     fit_subtask,
+    score_rows,
     subtask,
     time_limits,
     was_interrupted,
@@ -252,6 +254,8 @@ class DensityClassifier(
         self._warn_of_few_rows()
         return self
 
+    _encoding = None  # of rows for a TableDensity
+
     @property
     def _is_shared(self):
         """Whether a single density is given the class."""
@@ -325,7 +329,7 @@ class DensityClassifier(
                 print(f"Class {name} ({k + 1} of {len(self.classes_)}): {len(own)} rows")
             own_rows = safe_indexing(X, own), uneven(weight[own])
             density = with_time_limit(template, (end - clock()) / n_left)
-            density = fit_subtask(context, self, density, *own_rows)
+            density = fit_subtask(context, self, density, *own_rows, self._encoding)
             if was_interrupted(density) and n_left > 1:
                 raise KeyboardInterrupt  # without the other classes nothing can be predicted
             if limits:
@@ -333,7 +337,8 @@ class DensityClassifier(
             densities.append(density)
             if is_held_out.any():
                 unseen.append(np.flatnonzero((label == k) & is_held_out))
-                scores.append(density.score_samples(safe_indexing(X, unseen[-1])))
+                held_out = safe_indexing(X, unseen[-1])
+                scores.append(score_rows(density, held_out, self._encoding))
             elif self.calibration is not None and hasattr(density, "held_out_scores_"):
                 is_known = ~np.isnan(density.held_out_scores_)
                 scores.append(density.held_out_scores_[is_known])
@@ -365,16 +370,28 @@ class DensityClassifier(
         return row_shape(self.estimator)
 
     def _validated(self, X, reset):
-        """Return X as an array, or as it is if it is a table with columns of its own."""
+        """Return X as an array, or as it is if it is a table with columns of its own.
+
+        Rows for a `TableDensity` are encoded.
+        """
+        if reset:
+            self._encoding = None
         if self._is_shared:  # its X is the class
             rows = validate_rows(self, X, reset=reset)
             return X if hasattr(X, "columns") else rows
         if hasattr(X, "columns"):
             check_different_names(X)
-            return validate_data(self, X, reset=reset, skip_check_array=True)
-        if takes_categories(self.estimator):
-            return checked_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
-        return validate_rows(self, X, reset=reset)
+            X = validate_data(self, X, reset=reset, skip_check_array=True)
+        elif takes_categories(self.estimator):
+            X = checked_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
+        else:
+            X = validate_rows(self, X, reset=reset)
+        if not hasattr(self.estimator, "_fit_rows"):
+            return X
+        if not reset:
+            return self._encoding.encode(X)
+        self._encoding, rows = Encoding.read(X, handle_unknown=self.estimator.handle_unknown)
+        return rows
 
     def _held_out_rows(self, label, random_state):
         """Return which rows calibrate, a part of each class, and no density is fitted to."""
@@ -399,7 +416,8 @@ class DensityClassifier(
         has_own_seed = self._is_shared and self.random_state is None  # that of its estimator
         if "random_state" in params and params["random_state"] is None and not has_own_seed:
             template.set_params(random_state=seed)
-        set_columns(template, X, seed, weight, cache(partial(discrete_gaps, X)))
+        gaps = cache(partial(discrete_gaps, X))
+        set_columns(template, X, seed, weight, gaps, self._encoding)
         return template
 
     def _held_out_fraction(self, counts):
@@ -442,7 +460,8 @@ class DensityClassifier(
     def _scores(self, X):
         if self._is_shared:
             return given_classes(*self.estimators_, X, len(self.classes_))
-        return np.column_stack([density.score_samples(X) for density in self.estimators_])
+        scores = [score_rows(density, X, self._encoding) for density in self.estimators_]
+        return np.column_stack(scores)
 
     def score_samples(self, X):
         """Return the log-density of each row, whatever its class.
@@ -630,7 +649,7 @@ def discrete_gaps(X, alike):
     return {[*columns][j]: gap for j, gap in gaps.items()}
 
 
-def set_columns(estimator, X, seed, weight, gaps):
+def set_columns(estimator, X, seed, weight, gaps, encoding=None):
     """Tell an estimator, or those inside it, what all rows tell about the columns.
 
     These are the kinds and levels for a density of tables, and `discrete` for others, if "auto".
@@ -640,7 +659,7 @@ def set_columns(estimator, X, seed, weight, gaps):
 
     params = estimator.get_params() if hasattr(estimator, "get_params") else {}
     if hasattr(estimator, "_share_columns"):
-        estimator._share_columns(X, np.random.RandomState(seed), weight)
+        estimator._share_columns(X, np.random.RandomState(seed), weight, encoding)
     elif "discrete" in params:
         if isinstance(params["discrete"], str):
             alike = row_shape(estimator) is not None
@@ -648,7 +667,7 @@ def set_columns(estimator, X, seed, weight, gaps):
     elif not isinstance(estimator, Pipeline):  # whose last step sees other columns
         for name, value in params.items():
             if "__" not in name:
-                set_columns(value, X, seed, weight, gaps)
+                set_columns(value, X, seed, weight, gaps, encoding)
 
 
 def takes_categories(estimator):

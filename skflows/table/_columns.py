@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..columns.arrays import column_index
-from ..columns.checks import warn_of_texts, warn_user
+from ..columns.checks import unseen_error, warn_of_texts, warn_of_unseen, warn_user
 from ..columns.dates import (
     DAY,
     WEEK,
@@ -23,6 +23,7 @@ from ..columns.dates import (
     utc_seconds,
     zone_of,
 )
+from ..columns.encoding import UNSEEN_CATEGORY
 from ..columns.frames import Column
 from ..columns.lattice import is_whole
 from ..preprocessing.angles import emptiest_angle
@@ -540,12 +541,7 @@ class ColumnModel:
             code, x = part.encode(own, known)
             unseen = known & (code == UNSEEN)
             if self.refuses_unseen and unseen.any():
-                names = sorted({str(value) for value in own[unseen]})
-                raise ValueError(
-                    f"column {self.name!r} has categories that fit has not seen: {names[:10]}"
-                    f"{' and more' if len(names) > 10 else ''}. Map them to known ones, or set "
-                    "handle_unknown='warn' or 'rare' before fit."
-                )
+                raise unseen_error(self.name, own[unseen])
             found.append((code, x, known))
         return found
 
@@ -752,25 +748,22 @@ class Schema:
             encoded = self.columns[i].encode(column)
             for j, (code, x, known) in zip(self.of_column[i], encoded, strict=True):
                 rows.code[:, j], rows.x[:, j], rows.known[:, j] = code, x, known
-        self._warn_of_unseen(rows, frame, names)
+        warn_of_unseen(self._unseen(rows, frame, names), len(rows))
         return rows
 
-    def _warn_of_unseen(self, rows, frame, names):
-        """Warn of categories that the fit has not seen."""
-        found = []
+    def _unseen(self, rows, frame, names):
+        """Return the values of categories that the fit has not seen, by column.
+
+        The encoding of a table has told of those that it has not seen either.
+        """
+        found = {}
         for name, column in zip(names, frame.columns, strict=True):
             own = self.of_column[self.names.index(name)]
-            if (is_unseen := (rows.code[:, own] == UNSEEN).any(axis=1)).any():
-                value = column.values[is_unseen][0]
-                found.append(
-                    f"{value!r} in column {name!r} ({is_unseen.sum()} of {len(rows)} rows)"
-                )
-        if found:
-            warn_user(
-                f"X has categories that fit has not seen, such as {' and '.join(found[:3])}"
-                f"{f' and {len(found) - 3} more columns' if len(found) > 3 else ''}. They get the "
-                "probability of unseen categories, and carry no information about other columns."
-            )
+            values = column.values[(rows.code[:, own] == UNSEEN).any(axis=1)]
+            values = [value for value in values if value is not UNSEEN_CATEGORY]
+            if values:
+                found[name] = values
+        return found
 
     def with_maps_of(self, rows, weight, random_state):
         """Return the same kinds and levels, with the maps of the numbers of some `Rows`."""
