@@ -416,7 +416,7 @@ def test_bounds_of_none_are_those_of_the_kind(kind, inside, outside):
 def test_the_remedy_for_impossible_values(value, remedy):
     schema = schema_of(np.arange(50), {0: ("count", 0, 50)})
     with pytest.warns(UserWarning, match=remedy):
-        schema.warn_of_impossible(schema.encode(read_frame(np.array([[value]]))))
+        schema.warn_of_outside(schema.encode(read_frame(np.array([[value]]))))
 
 
 def test_logits_over_a_long_range():

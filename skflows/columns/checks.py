@@ -248,5 +248,6 @@ def warn_of_unseen(unseen, n_rows):
         warn_user(
             f"X has categories that fit has not seen, such as {' and '.join(found[:3])}"
             f"{f' and {len(found) - 3} more columns' if len(found) > 3 else ''}. They get the "
-            "probability of unseen categories, and carry no information about other columns."
+            "probability of unseen categories, and carry no information about other columns.",
+            ColumnWarning,
         )

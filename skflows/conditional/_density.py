@@ -12,7 +12,13 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.validation import check_is_fitted
 
 from ..callbacks._checkpoint import random_state_of
-from ..columns.arrays import check_exact_table, check_magnitude, key_of, row_shape
+from ..columns.arrays import (
+    check_exact_table,
+    check_magnitude,
+    holds_times,
+    key_of,
+    row_shape,
+)
 from ..columns.checks import warn_user
 from ..density import FlowDensity, NSFDensity
 from ..ensemble._components import N_FOLDS, make_splits
@@ -572,6 +578,11 @@ def validate_outputs(y, least=1):
     if getattr(y, "ndim", 0) > 2:
         raise ValueError(
             f"y has the shape {y.shape}; give one row for each sample: y.reshape(len(y), -1)."
+        )
+    if holds_times(y):
+        raise ValueError(
+            "y holds dates or time differences; give numbers, such as the days since the first "
+            "date, or the seconds by .dt.total_seconds()."
         )
     kwargs = {"ensure_2d": False, "ensure_min_samples": least, "input_name": "y"}
     check_exact_table(y, "y")

@@ -468,6 +468,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         rows = self._schema.encode(frame, names)
         if what == "given":
             self._schema.check_possible(rows, names)
+            self._schema.warn_of_outside(rows, names, as_condition=True)
         return rows, names
 
     def _check_names(self, names, what):
@@ -687,7 +688,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             raise ValueError(f"n_draws={n_draws!r}; it must be an integer of at least 1.")
         frame = self._read(X)
         rows = self._schema.with_values(self._schema.encode(frame))
-        self._schema.warn_of_impossible(rows)
+        self._schema.warn_of_outside(rows, as_condition=True)
         if method == "draw":
             random_state = check_random_state(random_state)
             draws = [self._complete(rows, random_state) for _ in range(n_draws)]
