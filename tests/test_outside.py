@@ -292,3 +292,17 @@ def test_conditions_outside_of_a_kind_warn():
         density.sample(3, given={"mass": -1.0}, random_state=0)
     with pytest.warns(UserWarning, match="-1 in column 'mass', in 1 of 1 rows"):
         density.predict_proba("kind", {"mass": -1.0})
+
+
+def test_a_call_warns_once_and_of_the_rows_of_the_user():
+    table = mixed(90)
+    classifier = DensityClassifier(quick()).fit(table, np.arange(90) % 2)
+    detector = DensityOutlierDetector(quick(), calibration="conformal", cv=2).fit(table)
+    new = table[:3].assign(mass=-1.0)
+    for ask in (classifier.predict_proba, detector.p_values):
+        with pytest.warns(UserWarning, match="-1 in column 'mass', in 3 of 3 rows") as caught:
+            ask(new)
+        assert len(caught) == 1
+    with pytest.warns(UserWarning) as caught:
+        detector.explain(new)
+    assert {"in 3 of 3 rows" in str(warning.message) for warning in caught} == {True}

@@ -174,6 +174,17 @@ def warn_user(message, category=UserWarning):
     warnings.warn(message, category, stacklevel=level)
 
 
+def results_of_each(functions, *args):
+    """Return what functions of the same rows return; only the first warns of their columns."""
+    found = []
+    for i, function in enumerate(functions):
+        with warnings.catch_warnings():
+            if i:
+                warnings.simplefilter("ignore", ColumnWarning)
+            found.append(function(*args))
+    return found
+
+
 def warn_of_columns(estimator, X, discrete):
     """Warn of columns under which a likelihood has no meaning (see `column_problems`)."""
     ignored = ("ignore", None, ColumnWarning, None)

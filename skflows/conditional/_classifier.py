@@ -21,7 +21,7 @@ from ..columns.arrays import (
     row_shape,
     validate_rows,
 )
-from ..columns.checks import warn_user
+from ..columns.checks import results_of_each, warn_user
 from ..columns.encoding import Encoding
 from ..density._outlier_labels import lowered
 from ..density._third_party import (
@@ -460,8 +460,8 @@ class DensityClassifier(
     def _scores(self, X):
         if self._is_shared:
             return given_classes(*self.estimators_, X, len(self.classes_))
-        scores = [score_rows(density, X, self._encoding) for density in self.estimators_]
-        return np.column_stack(scores)
+        scores = [partial(score_rows, density) for density in self.estimators_]
+        return np.column_stack(results_of_each(scores, X, self._encoding))
 
     def score_samples(self, X):
         """Return the log-density of each row, whatever its class.

@@ -15,6 +15,7 @@ from ..callbacks._checkpoint import random_state_of
 from ..columns.arrays import check_different_names, row_shape, validate_rows
 from ..columns.checks import (
     ColumnWarning,
+    results_of_each,
     warn_of_columns,
     warn_of_gaps,
     warn_of_row_names,
@@ -131,7 +132,8 @@ class DensityOutlierDetector(
 
     fdr_method : {"bh", "by", "adaptive"}, default="bh"
         Benjamini-Hochberg; Benjamini-Yekutieli, for any dependence of the rows; or
-        Benjamini-Hochberg with Storey's estimate of the fraction of inliers, which finds more if
+        Benjamini-Hochberg with an estimate of the fraction of inliers, a conservative variant of
+        Storey's, which finds more if
         many rows are outliers. "adaptive" needs ``calibration="conformal"`` with a single split,
         such as ``cv=ShuffleSplit(1, test_size=0.5)``, or a frozen estimator, and rows without
         weights: only then does it control the rate.
@@ -526,11 +528,8 @@ class DensityOutlierDetector(
         return self._score_rows(self._validated(X))
 
     def _score_rows(self, X):
-        return pool_fold_scores(
-            [model.score_samples(X) for model in self.models_],
-            self._calibration,
-            self._calibration_weights,
-        )
+        scores = results_of_each([model.score_samples for model in self.models_], X)
+        return pool_fold_scores(scores, self._calibration, self._calibration_weights)
 
     def p_values(self, X, *, randomized=False, random_state=None):
         """Return the p-value of each row under the distribution of inliers.
@@ -842,7 +841,11 @@ class DensityOutlierDetector(
     def _contributions(self, X, n_orders, random_state):
         """Return the contributions, and the base values that they add up to the score with."""
         rng = check_random_state(0 if random_state is None else random_state)
-        parts = [contributions(model, X, self._reference, n_orders, rng) for model in self.models_]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ColumnWarning)  # of rows that are not the user's
+            parts = [
+                contributions(model, X, self._reference, n_orders, rng) for model in self.models_
+            ]
         found, base = (np.mean(part, axis=0) for part in zip(*parts, strict=True))
         if len(self.models_) > 1:
             # The score is not quite the mean over the folds.
