@@ -3,8 +3,8 @@
     python benchmarks/exact.py --out exact.jsonl
     python benchmarks/exact.py --table exact.jsonl
 
-The figures are gaps to the truth: the mean over new rows of the true log-density less that of the
-contestant, 0 for the truth itself. Lines already in ``--out`` are not run again.
+The figures are differences to the truth: the mean over new rows of the true log-density minus the
+contestant's, 0 for the truth itself. Lines already in ``--out`` are not run again.
 """
 
 import argparse
