@@ -51,7 +51,7 @@ class FlowGridSearchCV(GridSearchCV):
     Parameters
     ----------
     estimator : FlowDensity
-        The flow; any other estimator is searched as by `GridSearchCV`.
+        The flow; any other estimator is searched as in `GridSearchCV`.
 
     param_grid : dict of str to sequence, or list of them
         Names of parameters and the values to try.
