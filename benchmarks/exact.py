@@ -127,7 +127,7 @@ def tables(name, n, seed):
 
 
 def print_table(lines):
-    print("\nDifference to the true log-density in nats, lower is better (standard error of the mean)\n")
+    print("\nDifference to the true log-density in nats, lower is better (with standard error)\n")
     methods = [method for method in METHODS if method in {line["method"] for line in lines}]
     print("| density | rows | " + " | ".join(methods) + " | our seconds |")
     print("|---" * (len(methods) + 3) + "|")
