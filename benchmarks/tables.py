@@ -931,7 +931,7 @@ def prediction(source, test, target, seed):
 
 
 def distance_ratio(train, test, fake):
-    """Return the median distance to the closest training row, over that of real test rows."""
+    """Return the median distance to the closest training row, relative to real test rows."""
     X, Z = one_hot(train, pd.concat([test, fake], ignore_index=True))
     distance = NearestNeighbors(n_neighbors=1).fit(X).kneighbors(Z)[0][:, 0]
     return float(np.mean(distance[len(test) :]) / np.mean(distance[: len(test)]))

@@ -28,7 +28,7 @@ def mixture_weights(scores, weight=None):
     scores : ndarray of shape (n_rows, n_components)
         Log-density of each row under each component.
     weight : ndarray of shape (n_rows,), optional
-        Importance of each row.
+        Weight of each row.
 
     Returns
     -------

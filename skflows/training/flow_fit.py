@@ -135,7 +135,7 @@ class FlowFit(ABC):
             self.rows, self.weight = self.rows[rest], self.weight[rest]
 
     def _take_own_part(self):
-        """Go on with the part of the rows that this process trains on, and draws of its own."""
+        """Continue with the part of the rows that this process trains on, and with own draws."""
         self.n_train = self.group.n_rows(self.rows)
         train = self.rows, unit_mean(self.weight)
         held_out = self.held_out and (self.held_out[0], unit_mean(self.held_out[1]))
@@ -188,7 +188,7 @@ class GradientFit(FlowFit):
     Attributes
     ----------
     chunk : callable or None
-        Of a table that does not fit into memory, ``chunk(i)`` returns the i-th part, as many rows
+        For a table that does not fit into memory, ``chunk(i)`` returns the i-th part, as many rows
         as the fit has: each epoch trains on one part.
     """
 
@@ -229,7 +229,7 @@ class GradientFit(FlowFit):
 
     def training_context(self):
         """Return the context of the training."""
-        # Steps on the CPU draw from generators of their own: fits in several threads, and callbacks
+        # Steps on the CPU draw from separate generators: fits in several threads, and callbacks
         # that fit in others, need not wait for each other.
         return gradients_enabled() if self.device.type == "cpu" else self.seeded()
 
@@ -256,7 +256,7 @@ class GradientFit(FlowFit):
         for i, phase in enumerate(phases):
             schedule = constant if self.increment else cosine_with_warm_up
             if limit is not None and not self.increment:
-                # An equal share of the time left; none if the preparation took it all.
+                # An equal share of the time left; zero if the preparation took all of it.
                 left = max(self.started + limit * TRAINING_SHARE - started, MIN_SECONDS)
                 left = left / (len(phases) - i)
                 schedule = TimeLimited(schedule, left, started, self.group.clock)

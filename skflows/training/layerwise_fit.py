@@ -38,7 +38,7 @@ class MovingRows:
 
 
 class LayerwiseFit(FlowFit):
-    """A fit in which each epoch adds a layer, set from the rows as the layers before left them."""
+    """A fit in which each epoch adds a layer, set from the output of the layers before it."""
 
     @torch.no_grad()
     def _fit_bijection(self, on_epoch_begin, on_epoch_end):
@@ -110,7 +110,7 @@ def random_rotation(y):
 
 
 def ica_rotation(y):
-    """Return the orthogonal matrix nearest to that of the least normal directions of the rows."""
+    """Return the orthogonal matrix nearest to the least normal directions of the rows."""
     start = random_rotation(y)
     n, d = y.shape
     is_constant = (y.amax(0) == y.amin(0)).any()
