@@ -293,7 +293,7 @@ class ConditionalDistribution:
 
     def _rounded(self, y):
         """Return the possible values nearest to y."""
-        y = np.array(y)
+        y = np.array(y, order="C")
         for own, grid in self._discrete():
             y[own] = grid.round(y[own])
         return y
