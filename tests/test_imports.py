@@ -23,6 +23,7 @@ ROOMS = [
     {"bijections"},
     {"columns"},
     {"preprocessing"},
+    {"distribution"},
     {"persistence"},
     {"callbacks"},
     {"training"},

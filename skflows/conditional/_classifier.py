@@ -277,11 +277,14 @@ class DensityClassifier(
         self.estimators_ = [density]
         parts = []
         if is_held_out.any():
-            parts = [(density, np.flatnonzero(is_held_out))]
+            parts = [(None, np.flatnonzero(is_held_out))]
         elif self.calibration is not None:
             folds = enumerate(density.held_out_)
-            parts = [(density._of_flows([i]), rows) for i, rows in folds if rows is not None]
-        scores = [given_classes(part, safe_indexing(X, rows), n_classes) for part, rows in parts]
+            parts = [([i], rows) for i, rows in folds if rows is not None]
+        scores = [
+            given_classes(density, safe_indexing(X, rows), n_classes, flows)
+            for flows, rows in parts
+        ]
         rows = np.concatenate([np.empty(0, dtype=int), *(rows for _, rows in parts)])
         return rows, np.concatenate([np.empty((0, n_classes)), *scores])
 
@@ -597,14 +600,11 @@ class DensityClassifier(
         return hasattr(self, "estimators_")
 
 
-def given_classes(density, X, n_classes):
-    """Return the log-density of each row given each of the classes."""
-    rows = density._circle.cut_open(density._checked_outputs(X))
-    scores = []
-    for own in density._encoded(np.eye(n_classes)):
-        given = np.broadcast_to(own, (len(rows), len(own)))
-        scores.append(density._log_prob(np.column_stack([rows, given])))
-    return np.column_stack(scores)
+def given_classes(density, X, n_classes, flows=None):
+    """Return the log-density of each row given each of the classes, by some or all of the flows."""
+    Y, source = density._checked_outputs(X), density._source(density._encoded(np.eye(n_classes)))
+    source = source if flows is None else source.of(flows)
+    return np.column_stack([source.log_density(Y, np.full(len(Y), k)) for k in range(n_classes)])
 
 
 def log_proba(log_density, priors, temperature, prior_weight):

@@ -11,21 +11,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..callbacks._checkpoint import random_state_of
 from ..columns.checks import warn_user
-from ..columns.lattice import nearest
 from ..density._third_party import subtask
+from ..distribution.distribution import distribution_of
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import Interval, StrOptions, safe_indexing
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
 from ._density import ConditionalDensity, validate_outputs
-from ._regions import (
-    HighestDensity,
-    JointHighestDensity,
-    central_scores,
-    conformal_level,
-    possible_ends,
-    translated,
-)
+from ._regions import conformal_level, translated
 
 HELD_OUT = 0.2
 DRAWS = 500  # of y, at most, which tell how scores of one flow differ from those of the mean
@@ -267,20 +260,7 @@ class FlowRegressor(
         if joint and scores.ndim > 1:
             scores = scores.max(axis=1)
         level = conformal_level(scores, coverage)
-        distribution = self.predict_distribution(X)
-        levels = np.multiply.outer([-1, 1], np.broadcast_to(level, distribution._shape))
-        ends = distribution._continuous_ppf((1 + levels) / 2)
-        for own, grid, tolerance in distribution._complete_grids():
-            low, high = possible_ends(ends[0][own], ends[1][own], grid, tolerance)
-            is_empty = low > high
-            middle = nearest(grid, (ends[0] + ends[1])[own] / 2)
-            ends[0][own] = np.where(is_empty, middle, low)
-            ends[1][own] = np.where(is_empty, middle, high)
-        ends = [
-            np.where(level >= 1, sign * np.inf, end)
-            for sign, end in zip((-1, 1), ends, strict=True)
-        ]
-        return np.stack(ends, -1)
+        return np.stack(self.predict_distribution(X)._central_interval(level), -1)
 
     def predict_region(self, X, coverage=0.9):
         """Return the smallest region for each row that contains y with the given probability.
@@ -308,14 +288,7 @@ class FlowRegressor(
                 "whether p_values(X, y) exceeds 1 - coverage, or take predict_interval(joint=True)."
             )
         level = conformal_level(self._calibration("highest_density", coverage), coverage)
-        distribution = self.predict_distribution(X)
-        regions = HighestDensity(distribution).regions(level)
-        for _, grid, tolerance in distribution._complete_grids() if level < 1 else ():
-            snapped = (
-                np.stack(possible_ends(*region.T, grid, tolerance), -1) for region in regions
-            )
-            regions = [region[region[:, 0] <= region[:, 1]] for region in snapped]
-        return regions
+        return self.predict_distribution(X)._regions(level)
 
     def p_values(self, X, y):
         """Return the conformal p-value of y at each row: small where it is unlike the density.
@@ -395,12 +368,12 @@ def fold_scores(density, context, y):
     flows, n_draws = range(len(density.flows_)), min(DRAWS, 2 * len(context))
 
     def scores_of(own, rows, y):
-        return row_scores(density._of_flows(own)._distribution(context[rows]), y)
+        return row_scores(distribution_of(density._source(context[rows]).of(own)), y)
 
     held_out = enumerate(density.held_out_)
     unseen = [scores_of([i], rows, safe_indexing(y, rows)) for i, rows in held_out]
     some = np.arange(n_draws) * len(context) // n_draws
-    drawn = density._draw(context[some], 1, random_state=0)[:, 0]
+    drawn = distribution_of(density._source(context[some]))._sample(1, 0)[:, 0]
     one = [scores_of([i], some, drawn) for i in flows]
     mean = len(flows) * [scores_of(flows, some, drawn)]
     unseen, one, mean = map(joined, (unseen, one, mean))
@@ -416,7 +389,8 @@ def joined(scores):
 def row_scores(distribution, y):
     """Return the scores of rows that the density has not seen, by name."""
     Y, _ = validate_outputs(y)
-    is_single = Y.shape[1] == 1
-    y = Y[:, 0] if is_single else Y
-    density = (HighestDensity if is_single else JointHighestDensity)(distribution)
-    return {"central": central_scores(distribution, y), "highest_density": density.scores(y)}
+    y = Y[:, 0] if Y.shape[1] == 1 else Y
+    return {
+        "central": distribution._central_scores(y),
+        "highest_density": distribution._density_scores(y),
+    }

@@ -15,10 +15,10 @@ from scipy.spatial.distance import cdist
 from scipy.special import gammaln, logsumexp, softmax
 
 from ..columns.arrays import some_rows
+from ..distribution.normal import LOG_SQRT_2PI, log_normal_mass
 from ..training.torch_state import one_thread
 from ._classes import Classes
 from ._network import choose, settled
-from ._normal_cells import LOG_SQRT_2PI, log_normal_mass
 from ._view import Normals, Predictive
 
 N_STEPS = 80

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
 
+from ..distribution.normal import log_normal_mass
 from ..preprocessing.validation import uneven
-from ._normal_cells import log_normal_mass
 from ._outside import Outside, scale_of
 
 ROWS_AT_ONCE = 5_000

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
-from ._normal_cells import LOG_SQRT_2PI
+from ..distribution.normal import LOG_SQRT_2PI
 
 
 class Normals(NamedTuple):
