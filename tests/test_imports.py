@@ -23,6 +23,7 @@ ROOMS = [
     {"bijections"},
     {"columns"},
     {"preprocessing"},
+    {"calibration"},
     {"persistence"},
     {"callbacks"},
     {"training"},
