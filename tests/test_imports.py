@@ -23,7 +23,7 @@ ROOMS = [
     {"bijections"},
     {"columns"},
     {"preprocessing"},
-    {"distribution"},
+    {"calibration", "distribution"},
     {"persistence"},
     {"callbacks"},
     {"training"},

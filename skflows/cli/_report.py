@@ -8,9 +8,9 @@ import numpy as np
 from scipy import stats
 
 from .. import __version__
+from ..calibration.ranks import least_p_value
 from ..columns.arrays import is_missing
 from ..inspection import ExplanationDisplay, OutlierScoreDisplay, PValueDisplay
-from ..outlier._calibration import least_p_value
 from ..table._columns import decimals_of
 from ._findings import odd_parts
 

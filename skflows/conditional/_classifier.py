@@ -13,6 +13,7 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
+from ..calibration.ranks import Ranks, rows_needed
 from ..callbacks._checkpoint import clock, random_state_of
 from ..columns.arrays import (
     check_different_names,
@@ -23,7 +24,6 @@ from ..columns.arrays import (
 )
 from ..columns.checks import results_of_each, warn_user
 from ..columns.encoding import Encoding
-from ..density._outlier_labels import lowered
 from ..density._third_party import (
     check_is_density,
     fit_subtask,
@@ -245,7 +245,7 @@ class DensityClassifier(
         self.temperature_, self.prior_weight_ = 1.0, 0.0
         if len(rows):
             of_class = [known[label[rows] == k] for k in range(len(self.classes_))]
-            self.calibration_scores_ = [np.sort(lowered(own)) for own in of_class]
+            self.calibration_scores_ = [np.sort(own) for own in of_class]
             self.prior_weight_ = 1 / (len(rows) + 2)  # Laplace's rule of succession
             self.temperature_ = temperature(
                 joint, label[rows], self.priors_, self.prior_weight_, weight[rows]
@@ -363,7 +363,7 @@ class DensityClassifier(
             warn_user(
                 f"No row can be rejected: p-values of class {name}, with {n} calibration rows, "
                 f"are at least {1 / (n + 1):.2g}, and reject={self.reject:g}; it takes "
-                f"{math.ceil(1 / self.reject - 1e-9) - 1}. Raise reject, or use a TableDensity or "
+                f"{rows_needed(1 - self.reject)}. Raise reject, or use a TableDensity or "
                 "a ConditionalDensity, whose folds calibrate with all rows; a larger fraction as "
                 "calibration leaves fewer rows to train on."
             )
@@ -563,7 +563,7 @@ class DensityClassifier(
         """Return p-values from the log-density of each row under each class."""
         return np.column_stack(
             [
-                (1 + np.searchsorted(calibration, own, side="right")) / (len(calibration) + 1)
+                Ranks.fit(calibration).p_values(own)
                 for calibration, own in zip(self.calibration_scores_, scores.T, strict=True)
             ]
         )
@@ -592,7 +592,7 @@ class DensityClassifier(
         if 1 / (n + 1) > 1 - coverage:
             warn_user(
                 f"Every set has a class with {n} calibration rows only; coverage={coverage:g} "
-                f"needs {math.ceil(coverage / (1 - coverage) - 1e-9)} rows of each class."
+                f"needs {rows_needed(coverage)} rows of each class."
             )
         return p_values > 1 - coverage
 

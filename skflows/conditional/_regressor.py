@@ -1,6 +1,5 @@
 """Regression by a conditional density: predictions, quantiles and calibrated intervals."""
 
-import math
 from numbers import Integral, Real
 
 import numpy as np
@@ -9,6 +8,7 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
+from ..calibration import ranks
 from ..callbacks._checkpoint import random_state_of
 from ..columns.checks import warn_user
 from ..density._third_party import subtask
@@ -18,7 +18,7 @@ from ..preprocessing.sklearn_compat import Interval, StrOptions, safe_indexing
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
 from ._density import ConditionalDensity, validate_outputs
-from ._regions import conformal_level, translated
+from ._regions import translated
 
 HELD_OUT = 0.2
 DRAWS = 500  # of y, at most, which tell how scores of one flow differ from those of the mean
@@ -259,7 +259,7 @@ class FlowRegressor(
         scores = self._calibration("central", coverage)
         if joint and scores.ndim > 1:
             scores = scores.max(axis=1)
-        level = conformal_level(scores, coverage)
+        level = ranks.level(scores, coverage)
         return np.stack(self.predict_distribution(X)._central_interval(level), -1)
 
     def predict_region(self, X, coverage=0.9):
@@ -287,7 +287,7 @@ class FlowRegressor(
                 f"y has {self.n_outputs_} columns, and regions are intervals of a single one: see "
                 "whether p_values(X, y) exceeds 1 - coverage, or take predict_interval(joint=True)."
             )
-        level = conformal_level(self._calibration("highest_density", coverage), coverage)
+        level = ranks.level(self._calibration("highest_density", coverage), coverage)
         return self.predict_distribution(X)._regions(level)
 
     def p_values(self, X, y):
@@ -309,13 +309,12 @@ class FlowRegressor(
         p_values : ndarray of shape (n_samples,)
             For new pairs (x, y), ``P(p-value <= a) <= a``.
         """
-        calibration = np.sort(self._scores("highest_density"))
+        oddness = self._scores("highest_density")
         distribution = self.predict_distribution(X)
         Y = self.density_._checked_outputs(y)
         check_consistent_length(distribution, Y)
         scores = row_scores(distribution, Y)["highest_density"]
-        n = len(calibration)
-        return (1 + n - np.searchsorted(calibration, scores)) / (n + 1)
+        return ranks.Ranks.fit(-oddness).p_values(-scores)
 
     def _scores(self, name):
         check_is_fitted(self)
@@ -332,10 +331,10 @@ class FlowRegressor(
         scores = self._scores(name)
         if not (isinstance(coverage, Real) and 0 < coverage < 1):
             raise ValueError(f"coverage={coverage!r}; it must be a number between 0 and 1.")
-        if math.ceil((len(scores) + 1) * coverage) > len(scores):
+        if len(scores) < ranks.rows_needed(coverage):
             warn_user(
                 f"With {len(scores)} calibration rows, coverage={coverage:g} has no finite ends; "
-                f"it needs {math.ceil(coverage / (1 - coverage) - 1e-9)} of them."
+                f"it needs {ranks.rows_needed(coverage)} of them."
             )
         return scores
 

@@ -7,6 +7,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from scipy.special import logsumexp
 from sklearn.callback import CallbackSupportMixin
 
+from ..calibration.thresholds import by_held_out
 from ..callbacks._checkpoint import in_folder
 from ..columns.checks import warn_user
 from ..density._outlier_labels import OutlierDensityMixin
@@ -255,7 +256,10 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
             return own[is_known], importance[is_known]
 
         # Kernels are centred on the training rows, whose scores would be too high for a fence.
-        return attributes | self._held_out_threshold(stacked, importance[held_out], scores_of_fit)
+        attributes["offset_"], attributes["_judges_held_out"] = by_held_out(
+            self.contamination, stacked, importance[held_out], scores_of_fit
+        )
+        return attributes
 
     @staticmethod
     def _check_usable(components, scores):

@@ -11,6 +11,9 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..calibration.ranks import Ranks, discoveries, least_p_value, pooled
+from ..calibration.tails import Tails
+from ..calibration.thresholds import by_held_out, equalized
 from ..callbacks._checkpoint import random_state_of
 from ..columns.arrays import check_different_names, row_shape, validate_rows
 from ..columns.checks import (
@@ -46,12 +49,12 @@ from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions
 from ..preprocessing.validation import uneven, validate_weight, weighted_rows
 from ..table import TableDensity
 from ..training.threads import fit_context
-from ._calibration import NULLS, discoveries, equalized, least_p_value, pool_fold_scores
 from ._ensemble import OutlierEnsemble
 from ._explain import contributions, partners, reference_rows, with_base
 from ._scored_density import fit_scored
 from ._statistics import STATISTICS, Setting, held_out_values
 
+NULLS = {"conformal": Ranks, "empirical_null": Tails}
 FOR_TABLES = ("log_pool", "log_density", "typicality", "dependence")
 
 ROWS_PER_COLUMN = 20  # with at least as many, leave-one-out scores are as good as those of folds
@@ -500,16 +503,10 @@ class DensityOutlierDetector(
                     "alpha."
                 )
             return
-        if isinstance(self.contamination, Real):
-            threshold = self._fraction_threshold(self._score_rows(X), weight, known, importance)
-            self.offset_ = threshold["offset_"]
-            self._judges_held_out = threshold["_judges_held_out"] and self.fdr is None
-            return
-        is_finite = np.isfinite(known)
-        known, importance = known[is_finite], importance[is_finite]
-        if not len(known):
-            known, importance = self._score_rows(X), weight
-        self.offset_ = self._outlier_threshold(known, importance)
+        self.offset_, judges_held_out = by_held_out(
+            self.contamination, known, importance, lambda: (self._score_rows(X), weight)
+        )
+        self._judges_held_out = judges_held_out and self.fdr is None
 
     def score_samples(self, X):
         """Return the score of each row, by the chosen statistic: the lower, the more abnormal.
@@ -529,7 +526,7 @@ class DensityOutlierDetector(
 
     def _score_rows(self, X):
         scores = results_of_each([model.score_samples for model in self.models_], X)
-        return pool_fold_scores(scores, self._calibration, self._calibration_weights)
+        return pooled(scores, self._calibration, self._calibration_weights)
 
     def p_values(self, X, *, randomized=False, random_state=None):
         """Return the p-value of each row under the distribution of inliers.

@@ -20,6 +20,7 @@ ROOMS = (
     "bijections",
     "columns",
     "preprocessing",
+    "calibration",
     "density",
     "ensemble",
     "compression",

@@ -11,6 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..calibration.thresholds import by_contamination, by_held_out
 from ..callbacks._checkpoint import random_state_of
 from ..columns.arrays import check_different_names
 from ..columns.checks import warn_user
@@ -345,9 +346,16 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             )
         for name, value in attributes().items():
             setattr(self, name, value)
-        # A fraction is meant of the training rows; a fence needs the scores of unseen ones.
+        # A numeric contamination needs the scores of the training rows.
         if isinstance(self.contamination, Real):
-            self.offset_ = self._outlier_threshold(self._log_prob(rows), weight)
+            held_out = self.held_out_scores_[is_used]
+            judged = ~np.isnan(held_out)
+            self.offset_, self._judges_held_out = by_held_out(
+                self.contamination,
+                held_out[judged],
+                weight[judged],
+                lambda: (self._log_prob(rows), weight),
+            )
         context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
         return self
 
@@ -405,8 +413,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             "offset_": (
                 -np.inf
                 if isinstance(self.contamination, Real)
-                else self._outlier_threshold(stacked[is_finite], weight[is_finite])
+                else by_contamination(self.contamination, stacked[is_finite], weight[is_finite])
             ),
+            "_judges_held_out": False,
         }
 
     @property
