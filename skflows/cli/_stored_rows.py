@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..callbacks._checkpoint import random_state_of
+from ..callbacks._run import random_state_of
 from ..density import ARCHITECTURES, FlowDensity
 from ._columns import Gaps, left_out, numbers, numeric_columns, select
 from ._progress import with_progress

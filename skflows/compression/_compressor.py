@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted
 
+from ..callbacks._run import fit_task
 from ..columns.lattice import nearest_index
 from ..density._base import BaseFlowDensity
 from ..density._third_party import fit_subtask, is_frozen
@@ -155,19 +156,16 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
                     f"lossless=True needs discrete columns, but {n_discrete} of {d} columns are: "
                     "give values that repeat, such as integers, or choose lossless=False."
                 )
-        context = self._init_callback_context(max_subtasks=0 if frozen else 1)
-        task = {"estimator": self, "X": X, "y": y, "metadata": {}}
-        context.call_on_fit_task_begin(**task)
-        self.estimator_ = flow if frozen else fit_subtask(context, self, clone(flow), X)
-        for name in ("n_features_in_", "feature_names_in_"):
-            vars(self).pop(name, None)
-            if hasattr(self.estimator_, name):
-                setattr(self, name, getattr(self.estimator_, name))
-        if not frozen:
-            latent = self.estimator_.transform(X)
-        mean_square = np.square(np.asarray(latent)).mean(axis=0)
-        self.latent_scale_ = np.sqrt(mean_square).clip(LEAST_SCALE, 1.0)
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        with fit_task(self, X, y, max_subtasks=0 if frozen else 1) as task:
+            self.estimator_ = flow if frozen else fit_subtask(task, clone(flow), X)
+            for name in ("n_features_in_", "feature_names_in_"):
+                vars(self).pop(name, None)
+                if hasattr(self.estimator_, name):
+                    setattr(self, name, getattr(self.estimator_, name))
+            if not frozen:
+                latent = self.estimator_.transform(X)
+            mean_square = np.square(np.asarray(latent)).mean(axis=0)
+            self.latent_scale_ = np.sqrt(mean_square).clip(LEAST_SCALE, 1.0)
         return self
 
     def compress(self, X, quality=None):

@@ -92,7 +92,7 @@ class Circle:
 
         from ..bijections._wrapped import Wrapped
 
-        rows = np.repeat(fit.rows[:1], 2, axis=0)
+        rows = np.repeat(fit.train_rows[:1], 2, axis=0)
         rows[1, : len(self.periods)] += np.where(np.isfinite(self.periods), self.periods, 0.0)
         here, there = fit.flow.preprocess(torch.from_numpy(rows))[0]
         fit.flow.bijection = Wrapped(fit.flow.bijection, there - here).to(fit.device, fit.dtype)

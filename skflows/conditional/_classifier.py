@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from ..calibration.ranks import Ranks, rows_needed
-from ..callbacks._checkpoint import clock, random_state_of
+from ..callbacks._run import clock, fit_task, random_state_of
 from ..columns.arrays import (
     check_different_names,
     checked_data,
@@ -28,7 +28,6 @@ from ..density._third_party import (
     check_is_density,
     fit_subtask,
     score_rows,
-    subtask,
     time_limits,
     was_interrupted,
     with_time_limit,
@@ -197,8 +196,7 @@ class DensityClassifier(
             The fitted estimator.
         """
         vars(self).pop("estimators_", None)  # a fit that fails leaves nothing fitted
-        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
-        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
+        given = X, y
         check_is_density(self.estimator)
         if self.reject is not None and self.calibration is None:
             raise ValueError(
@@ -236,21 +234,19 @@ class DensityClassifier(
             fit, n_fits = self._fit_shared, 1
             template.set_params(cv=self._folds(label[~is_held_out], is_held_out.any(), seed))
             template._outputs = "X"
-        context = self._init_callback_context(max_subtasks=n_fits)
-        context.call_on_fit_task_begin(**task)
-        rows, joint = fit(context, task, template, X, label, weight, is_held_out)
-        self._interrupted = any(map(was_interrupted, self.estimators_))
-        known = joint[np.arange(len(rows)), label[rows]]
-        self.calibration_scores_ = None
-        self.temperature_, self.prior_weight_ = 1.0, 0.0
-        if len(rows):
-            of_class = [known[label[rows] == k] for k in range(len(self.classes_))]
-            self.calibration_scores_ = [np.sort(own) for own in of_class]
-            self.prior_weight_ = 1 / (len(rows) + 2)  # Laplace's rule of succession
-            self.temperature_ = temperature(
-                joint, label[rows], self.priors_, self.prior_weight_, weight[rows]
-            )
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        with fit_task(self, *given, max_subtasks=n_fits, sample_weight=sample_weight) as task:
+            rows, joint = fit(task, template, X, label, weight, is_held_out)
+            self._interrupted = any(map(was_interrupted, self.estimators_))
+            known = joint[np.arange(len(rows)), label[rows]]
+            self.calibration_scores_ = None
+            self.temperature_, self.prior_weight_ = 1.0, 0.0
+            if len(rows):
+                of_class = [known[label[rows] == k] for k in range(len(self.classes_))]
+                self.calibration_scores_ = [np.sort(own) for own in of_class]
+                self.prior_weight_ = 1 / (len(rows) + 2)  # Laplace's rule of succession
+                self.temperature_ = temperature(
+                    joint, label[rows], self.priors_, self.prior_weight_, weight[rows]
+                )
         self._warn_of_few_rows()
         return self
 
@@ -261,7 +257,7 @@ class DensityClassifier(
         """Whether a single density is given the class."""
         return isinstance(self.estimator, ConditionalDensity)
 
-    def _fit_shared(self, context, task, density, X, label, weight, is_held_out):
+    def _fit_shared(self, task, density, X, label, weight, is_held_out):
         """Fit the density of the rows given the class.
 
         Return the rows that calibrate, and their log-densities under each class.
@@ -270,7 +266,7 @@ class DensityClassifier(
         own = np.flatnonzero(~is_held_out)
         if self.verbose:
             print(f"{n_classes} classes: {len(own)} rows")
-        with subtask(context, density, task):
+        with task.inside(density):
             given = np.eye(n_classes)[label[own]]
             density.fit(given, safe_indexing(X, own), uneven(weight[own]))
         density.set_params(cv=self.estimator.cv)  # the splits of these rows are of no use later
@@ -316,7 +312,7 @@ class DensityClassifier(
                 )
         return splits
 
-    def _fit_each(self, context, task, template, X, label, weight, is_held_out):
+    def _fit_each(self, task, template, X, label, weight, is_held_out):
         """Fit a density for each class.
 
         Return the rows that calibrate, and their log-densities under each class.
@@ -332,7 +328,7 @@ class DensityClassifier(
                 print(f"Class {name} ({k + 1} of {len(self.classes_)}): {len(own)} rows")
             own_rows = safe_indexing(X, own), uneven(weight[own])
             density = with_time_limit(template, (end - clock()) / n_left)
-            density = fit_subtask(context, self, density, *own_rows, self._encoding)
+            density = fit_subtask(task, density, *own_rows, self._encoding)
             if was_interrupted(density) and n_left > 1:
                 raise KeyboardInterrupt  # without the other classes nothing can be predicted
             if limits:

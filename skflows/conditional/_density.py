@@ -1,5 +1,6 @@
 """Conditional density: any flow, given other columns."""
 
+from functools import partial
 from numbers import Real
 
 import numpy as np
@@ -8,7 +9,7 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
-from ..callbacks._checkpoint import random_state_of
+from ..callbacks._run import fit_task, random_state_of
 from ..columns.arrays import (
     check_exact_table,
     check_magnitude,
@@ -182,33 +183,18 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
         vars(self).pop("flows_", None)  # a fit that fails leaves nothing fitted
         members, fits, encoded = self._begin(X, y, sample_weight)
-        context = self._init_callback_context(max_subtasks=None)
-        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
-        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
-        context.call_on_fit_task_begin(**task)
-        epoch = []  # the callback context of the current epoch
-
-        def on_epoch_begin():
-            epoch[:] = [context.subcontext(task_name="epoch")]
-            epoch[0].call_on_fit_task_begin(**task)
-
-        def on_epoch_end(history):
-            return epoch[0].call_on_fit_task_end(
-                **task, reconstruction_attributes=lambda: self._fitted(fits)
+        with fit_task(self, X, y, max_subtasks=None, sample_weight=sample_weight) as task:
+            histories = fit_jointly(
+                fits,
+                on_epoch_begin=partial(task.begin, "epoch"),
+                on_epoch_end=lambda histories: task.end(partial(self._fitted, fits)),
+                common_end=True,  # otherwise each fold chooses the weights that it then calibrates
             )
-
-        histories = fit_jointly(
-            fits,
-            on_epoch_begin=on_epoch_begin,
-            on_epoch_end=on_epoch_end,
-            common_end=True,  # otherwise each fold chooses the weights that it then calibrates
-        )
-        vars(self).update(self._fitted(fits, is_final=True))
-        for member, history in zip(members, histories, strict=True):
-            member._store_history(history, warm=False)
-        self._interrupted = any(history.interrupted for history in histories)
-        self.histories_ = [member.history_ for member in members]
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+            vars(self).update(self._fitted(fits, is_final=True))
+            for member, history in zip(members, histories, strict=True):
+                member._store_history(history, warm=False)
+            self._interrupted = any(history.interrupted for history in histories)
+            self.histories_ = [member.history_ for member in members]
         # Last, so that a user who turns warnings into errors loses nothing.
         for key in self._constant:
             warn_user(
@@ -305,7 +291,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
     def _fitted(self, fits, is_final=False):
         """Return the attributes of a fitted density, from fits as they are now."""
         flows = [fit.snapshot(is_final) for fit in fits]
-        rows = fits[0].rows
+        rows = fits[0].train_rows
         ends = rows[[rows[:, 0].argmin(), rows[:, 0].argmax()]]
         ends[1, self.n_outputs_ :] = ends[0, self.n_outputs_ :]
         ends = self._dequantizer.add_noise(ends, np.array([[0.1], [0.9]]))

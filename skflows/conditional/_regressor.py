@@ -9,9 +9,8 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from ..calibration import ranks
-from ..callbacks._checkpoint import random_state_of
+from ..callbacks._run import fit_task, random_state_of
 from ..columns.checks import warn_user
-from ..density._third_party import subtask
 from ..distribution.distribution import distribution_of
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import Interval, StrOptions, safe_indexing
@@ -133,8 +132,7 @@ class FlowRegressor(
             The fitted estimator.
         """
         vars(self).pop("density_", None)  # a fit that fails leaves nothing fitted
-        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
-        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
+        given = X, y
         density = ConditionalDensity() if self.density is None else clone(self.density)
         random_state = random_state_of(self)
         if density.random_state is None and self.random_state is not None:
@@ -153,30 +151,28 @@ class FlowRegressor(
             fraction = None if splits_itself else HELD_OUT
             if fraction is not None:
                 density.set_params(cv=None)
-        callbacks = self._init_callback_context(max_subtasks=1)
-        callbacks.call_on_fit_task_begin(**task)
-        self.calibration_scores_ = None
-        if fraction is None:
-            with subtask(callbacks, density, task):
-                context = density._fit(X, y, sample_weight)
-            is_calibrated = self.calibration is not None and density.held_out_[0] is not None
-            if is_calibrated:  # by rows encoded without their own y, as those of training are
-                self.calibration_scores_ = fold_scores(density, context, safe_indexing(y, own))
-        else:
-            check_takes_fewer_rows(density.cv)
-            order = random_state.permutation(own)
-            n_held_out = min(max(1, round(fraction * len(own))), len(own) - 1)
-            held_out, rest = order[:n_held_out], order[n_held_out:]
-            with subtask(callbacks, density, task):
-                density.fit(*(safe_indexing(part, rest) for part in (X, y, weight)))
-            distribution = density.predict_distribution(safe_indexing(X, held_out))
-            self.calibration_scores_ = row_scores(distribution, safe_indexing(y, held_out))
-        self.density_ = density
-        for name in ("n_features_in_", "feature_names_in_", "n_outputs_"):
-            vars(self).pop(name, None)
-            if hasattr(density, name):
-                setattr(self, name, getattr(density, name))
-        callbacks.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        with fit_task(self, *given, max_subtasks=1, sample_weight=sample_weight) as task:
+            self.calibration_scores_ = None
+            if fraction is None:
+                with task.inside(density):
+                    context = density._fit(X, y, sample_weight)
+                is_calibrated = self.calibration is not None and density.held_out_[0] is not None
+                if is_calibrated:  # by rows encoded without their own y, as those of training are
+                    self.calibration_scores_ = fold_scores(density, context, safe_indexing(y, own))
+            else:
+                check_takes_fewer_rows(density.cv)
+                order = random_state.permutation(own)
+                n_held_out = min(max(1, round(fraction * len(own))), len(own) - 1)
+                held_out, rest = order[:n_held_out], order[n_held_out:]
+                with task.inside(density):
+                    density.fit(*(safe_indexing(part, rest) for part in (X, y, weight)))
+                distribution = density.predict_distribution(safe_indexing(X, held_out))
+                self.calibration_scores_ = row_scores(distribution, safe_indexing(y, held_out))
+            self.density_ = density
+            for name in ("n_features_in_", "feature_names_in_", "n_outputs_"):
+                vars(self).pop(name, None)
+                if hasattr(density, name):
+                    setattr(self, name, getattr(density, name))
         return self
 
     def predict(self, X):

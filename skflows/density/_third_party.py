@@ -2,12 +2,10 @@
 
 import copy
 import math
-from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
 from inspect import signature
 
 from sklearn.base import DensityMixin, OutlierMixin, clone
-from sklearn.callback import CallbackSupportMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.validation import has_fit_parameter
@@ -126,11 +124,10 @@ def score_rows(estimator, rows, encoding=None):
     return estimator.score_samples(encoding.decode(rows))
 
 
-def fit_subtask(context, wrapper, estimator, X, sample_weight=None, encoding=None):
-    """Do what `fit_rows` does, as a task of the callbacks of a wrapper."""
+def fit_subtask(task, estimator, X, sample_weight=None, encoding=None):
+    """Do what `fit_rows` does, as a subtask of the fit of a wrapper."""
     metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
-    task = {"estimator": wrapper, "X": X, "y": None, "metadata": metadata}
-    with subtask(context, estimator, task):
+    with task.inside(estimator, X=X, y=None, metadata=metadata):
         return fit_rows(estimator, X, sample_weight, encoding)
 
 
@@ -163,17 +160,6 @@ def with_verbose(estimator, verbose):
     # That of some, such as pipelines, is a bool.
     verbose = bool(verbose) if isinstance(params["verbose"], bool) else verbose
     return clone(estimator).set_params(verbose=verbose)
-
-
-@contextmanager
-def subtask(context, estimator, task):
-    """Let the fit of an estimator, in this context, be a task of the callbacks of a wrapper."""
-    subcontext = context.subcontext(task_name=f"fit-{type(estimator).__name__}")
-    has_callbacks = isinstance(estimator, CallbackSupportMixin)
-    with subcontext.propagate_callback_context(estimator) if has_callbacks else nullcontext():
-        subcontext.call_on_fit_task_begin(**task)
-        yield
-        subcontext.call_on_fit_task_end(**task)
 
 
 def draw(estimator, n_samples, random_state):

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import has_fit_parameter
 
-from ..callbacks._checkpoint import clock
+from ..callbacks._run import clock
 from ..columns.checks import ColumnWarning
 from ..density import FlowDensity
 from ..density._flow_density import stacking_key

@@ -4,7 +4,7 @@ from numbers import Integral
 
 from sklearn.base import clone
 
-from ..callbacks._checkpoint import random_state_of
+from ..callbacks._run import random_state_of
 from ..columns.checks import warn_of_columns
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity

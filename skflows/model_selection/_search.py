@@ -11,7 +11,8 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import indexable
 from sklearn.utils.parallel import Parallel, delayed
 
-from ..callbacks._checkpoint import Checkpoint, in_folder
+from ..callbacks._checkpoint import Checkpoint
+from ..callbacks._run import fit_task, in_folder
 from ..density import FlowDensity
 from ..preprocessing.sklearn_compat import (
     check_method_params,
@@ -172,35 +173,32 @@ class FlowGridSearchCV(GridSearchCV):
         ]
         if not tasks:
             raise ValueError("There is nothing to fit: the grid or the cv iterator is empty.")
-        context = self._init_callback_context()
-        task = {"estimator": self, "X": X, "y": y, "metadata": params}
-        context.call_on_fit_task_begin(**task)
-        out = self._evaluate(tasks, X, y, scorers, routed)
-        warn_or_raise_about_fit_failures(out, self.error_score)
-        if callable(self.scoring):
-            insert_error_scores(out, self.error_score)
-        results = self._format_results(candidates, len(splits), out)
-        self.multimetric_ = isinstance(out[0]["test_scores"], dict)
-        if callable(self.scoring) and self.multimetric_:
-            self._check_refit_for_multimetric(out[0]["test_scores"])
-            refit_metric = self.refit
-        if self.refit or not self.multimetric_:
-            self.best_index_ = self._select_best_index(self.refit, refit_metric, results)
-            if not callable(self.refit):
-                self.best_score_ = results[f"mean_test_{refit_metric}"][self.best_index_]
-            self.best_params_ = results["params"][self.best_index_]
-        if self.refit:
-            self.best_estimator_ = clone(self.estimator).set_params(
-                **clone(self.best_params_, safe=False)
-            )
-            started = time.time()
-            self.best_estimator_.fit(X, y, **routed.estimator.fit)
-            self.refit_time_ = time.time() - started
-            if hasattr(self.best_estimator_, "feature_names_in_"):
-                self.feature_names_in_ = self.best_estimator_.feature_names_in_
-        self.scorer_ = getattr(scorers, "_scorers", scorers)
-        self.cv_results_ = results
-        context.call_on_fit_task_end(**task)
+        with fit_task(self, X, y, **params):
+            out = self._evaluate(tasks, X, y, scorers, routed)
+            warn_or_raise_about_fit_failures(out, self.error_score)
+            if callable(self.scoring):
+                insert_error_scores(out, self.error_score)
+            results = self._format_results(candidates, len(splits), out)
+            self.multimetric_ = isinstance(out[0]["test_scores"], dict)
+            if callable(self.scoring) and self.multimetric_:
+                self._check_refit_for_multimetric(out[0]["test_scores"])
+                refit_metric = self.refit
+            if self.refit or not self.multimetric_:
+                self.best_index_ = self._select_best_index(self.refit, refit_metric, results)
+                if not callable(self.refit):
+                    self.best_score_ = results[f"mean_test_{refit_metric}"][self.best_index_]
+                self.best_params_ = results["params"][self.best_index_]
+            if self.refit:
+                self.best_estimator_ = clone(self.estimator).set_params(
+                    **clone(self.best_params_, safe=False)
+                )
+                started = time.time()
+                self.best_estimator_.fit(X, y, **routed.estimator.fit)
+                self.refit_time_ = time.time() - started
+                if hasattr(self.best_estimator_, "feature_names_in_"):
+                    self.feature_names_in_ = self.best_estimator_.feature_names_in_
+            self.scorer_ = getattr(scorers, "_scorers", scorers)
+            self.cv_results_ = results
         return self
 
     def _evaluate(self, tasks, X, y, scorers, routed):

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..calibration.ranks import Ranks, discoveries, least_p_value, pooled
 from ..calibration.tails import Tails
 from ..calibration.thresholds import by_held_out, equalized
-from ..callbacks._checkpoint import random_state_of
+from ..callbacks._run import fit_task, random_state_of
 from ..columns.arrays import check_different_names, row_shape, validate_rows
 from ..columns.checks import (
     ColumnWarning,
@@ -301,7 +301,7 @@ class DensityOutlierDetector(
         self : object
             The fitted estimator.
         """
-        given = {"X": X, "y": y}
+        given = X, y
         random_state = random_state_of(self)
         estimator, encoding = self.estimator, None
         handle_unknown = getattr(unfrozen(estimator), "handle_unknown", "rare")
@@ -351,31 +351,28 @@ class DensityOutlierDetector(
         if encoding is not None and splits and hasattr(estimator, "_share_columns"):
             estimator = clone(estimator)._share_columns(X, random_state, weight, encoding)
         parts = [train for train, _ in splits] or [slice(None)]
-        context = self._init_callback_context(max_subtasks=None if trim else len(parts))
-        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
-        task = {"estimator": self, **given, "metadata": metadata}
-        context.call_on_fit_task_begin(**task)
-        fit = partial(fit_subtask, context, self, encoding=encoding)
-        setting = Setting(estimator, self.background, random_state, fit, encoding)
-        if encoding is None and is_density(estimator) and not is_frozen(estimator):
-            warn_of_columns(self, X, discrete_columns(X))
-        if encoding is not None and not is_frozen(estimator):
-            for name, texts in encoding.values(X, ["text"]).items():
-                warn_of_texts(name, texts)
-        models = []
-        for i, part in enumerate(parts, 1):
-            if self.verbose and splits:
-                print(f"Fold {i} of {len(parts)}")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ColumnWarning)  # by index, and of each fold
-                models.append(fit_scored(self.statistic, setting, X[part], weight[part], trim))
-            if was_interrupted(models[-1].density) and len(models) < len(parts):
-                raise KeyboardInterrupt  # without the other folds nothing is calibrated
-        self.models_ = models
-        self._set_held_out_scores(estimator, X, weight, is_weighted, splits)
-        self._set_threshold(X, weight)
-        self._reference = reference_rows(X, self._score_rows, random_state)
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        n_fits = None if trim else len(parts)
+        with fit_task(self, *given, max_subtasks=n_fits, sample_weight=sample_weight) as task:
+            fit = partial(fit_subtask, task, encoding=encoding)
+            setting = Setting(estimator, self.background, random_state, fit, encoding)
+            if encoding is None and is_density(estimator) and not is_frozen(estimator):
+                warn_of_columns(self, X, discrete_columns(X))
+            if encoding is not None and not is_frozen(estimator):
+                for name, texts in encoding.values(X, ["text"]).items():
+                    warn_of_texts(name, texts)
+            models = []
+            for i, part in enumerate(parts, 1):
+                if self.verbose and splits:
+                    print(f"Fold {i} of {len(parts)}")
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ColumnWarning)  # by index, and of each fold
+                    models.append(fit_scored(self.statistic, setting, X[part], weight[part], trim))
+                if was_interrupted(models[-1].density) and len(models) < len(parts):
+                    raise KeyboardInterrupt  # without the other folds nothing is calibrated
+            self.models_ = models
+            self._set_held_out_scores(estimator, X, weight, is_weighted, splits)
+            self._set_threshold(X, weight)
+            self._reference = reference_rows(X, self._score_rows, random_state)
         return self
 
     def _read(self, X, handle_unknown):

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from ..calibration.ranks import Ranks
 from ..calibration.tails import Tails, bulk_of
 from ..calibration.thresholds import lower_fence
-from ..callbacks._checkpoint import random_state_of
+from ..callbacks._run import fit_task, random_state_of
 from ..density import AdaptiveKernelDensity
 from ..density._outlier_labels import OutlierLabelsMixin
 from ..density._third_party import fit_subtask, is_frozen, was_interrupted
@@ -121,26 +121,24 @@ class OutlierEnsemble(OutlierLabelsMixin, CallbackSupportMixin, NamedEstimators)
         self : object
             The fitted estimator.
         """
-        task = {"estimator": self, "X": X, "y": y, "metadata": {}}
+        given = X, y
         X, _, _ = weighted_rows(self, X, None, least=2)
         random_state = random_state_of(self)
         seed = random_state.randint(2**31 - 1)
         named = self._checked_members(*X.shape)
-        context = self._init_callback_context(max_subtasks=None)
-        context.call_on_fit_task_begin(**task)
-        fit = partial(fit_subtask, context, self)
-        self.estimators_, self._nulls, log_p = [], [], []
-        for _, estimator in named:
-            estimator = clone_with_seeds(estimator, random_state)
-            scores = scores_of_unseen(fit(estimator, X), X, seed, fit)
-            self.estimators_.append(estimator)
-            self._nulls.append(null_of(scores, self.contaminated))
-            log_p.append(self._nulls[-1].log_p(scores, is_own=True))
-        self._interrupted = any(was_interrupted(estimator) for estimator in self.estimators_)
-        self.held_out_scores_ = log_harmonic_mean(log_p)
-        known = self.held_out_scores_[~np.isnan(self.held_out_scores_)]
-        self.offset_ = lower_fence(known, np.ones(len(known)))
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        with fit_task(self, *given, max_subtasks=None) as task:
+            fit = partial(fit_subtask, task)
+            self.estimators_, self._nulls, log_p = [], [], []
+            for _, estimator in named:
+                estimator = clone_with_seeds(estimator, random_state)
+                scores = scores_of_unseen(fit(estimator, X), X, seed, fit)
+                self.estimators_.append(estimator)
+                self._nulls.append(null_of(scores, self.contaminated))
+                log_p.append(self._nulls[-1].log_p(scores, is_own=True))
+            self._interrupted = any(was_interrupted(estimator) for estimator in self.estimators_)
+            self.held_out_scores_ = log_harmonic_mean(log_p)
+            known = self.held_out_scores_[~np.isnan(self.held_out_scores_)]
+            self.offset_ = lower_fence(known, np.ones(len(known)))
         return self
 
     def _checked_members(self, n, d):

@@ -12,7 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..calibration.thresholds import by_contamination, by_held_out
-from ..callbacks._checkpoint import random_state_of
+from ..callbacks._run import fit_task, random_state_of
 from ..columns.arrays import check_different_names
 from ..columns.checks import warn_user
 from ..columns.frames import fill_frame, is_frame, read_frame, rows_of, write_frame
@@ -310,53 +310,49 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         outcomes = fit_components(
             found, self._schema, rows, weight, splits, seed, self.time_limit, started, n_jobs
         )
-        context = self._init_callback_context(max_subtasks=len(found))
-        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
-        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
-        context.call_on_fit_task_begin(**task)
         done = []  # pairs of a component and its outcome
         self._interrupted = False
 
         def attributes():
             return self._attributes(done, splits, weight, is_used, n_rows)
 
-        try:
-            for component in found:
-                subcontext = context.subcontext(task_name=component.name)
-                subcontext.call_on_fit_task_begin(**task)
-                outcome = next(outcomes)
-                if outcome is not None:
-                    done.append((component, outcome))
-                    self._interrupted = outcome.interrupted
-                if self.verbose:
-                    print(f"{component.name}: {outcome or 'no time left'}")
-                stop = subcontext.call_on_fit_task_end(**task, reconstruction_attributes=attributes)
-                if group.broadcast(bool(stop)) or self._interrupted:
-                    break
-        except KeyboardInterrupt:
-            if not done or group.size > 1:  # the others may be at another component
-                raise
-            self._interrupted = True
-        finally:
-            outcomes.close()
-        if self._interrupted:
-            warn_user(
-                f"The fit was interrupted after {len(done)} of {len(found)} components; the "
-                "density consists of these."
-            )
-        for name, value in attributes().items():
-            setattr(self, name, value)
-        # A numeric contamination needs the scores of the training rows.
-        if isinstance(self.contamination, Real):
-            held_out = self.held_out_scores_[is_used]
-            judged = ~np.isnan(held_out)
-            self.offset_, self._judges_held_out = by_held_out(
-                self.contamination,
-                held_out[judged],
-                weight[judged],
-                lambda: (self._log_prob(rows), weight),
-            )
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        n_found = len(found)
+        with fit_task(self, X, y, max_subtasks=n_found, sample_weight=sample_weight) as task:
+            try:
+                for component in found:
+                    task.begin(component.name)
+                    outcome = next(outcomes)
+                    if outcome is not None:
+                        done.append((component, outcome))
+                        self._interrupted = outcome.interrupted
+                    if self.verbose:
+                        print(f"{component.name}: {outcome or 'no time left'}")
+                    stop = task.end(attributes)
+                    if group.broadcast(bool(stop)) or self._interrupted:
+                        break
+            except KeyboardInterrupt:
+                if not done or group.size > 1:  # the others may be at another component
+                    raise
+                self._interrupted = True
+            finally:
+                outcomes.close()
+            if self._interrupted:
+                warn_user(
+                    f"The fit was interrupted after {len(done)} of {len(found)} components; the "
+                    "density consists of these."
+                )
+            for name, value in attributes().items():
+                setattr(self, name, value)
+            # A numeric contamination needs the scores of the training rows.
+            if isinstance(self.contamination, Real):
+                held_out = self.held_out_scores_[is_used]
+                judged = ~np.isnan(held_out)
+                self.offset_, self._judges_held_out = by_held_out(
+                    self.contamination,
+                    held_out[judged],
+                    weight[judged],
+                    lambda: (self._log_prob(rows), weight),
+                )
         return self
 
     def _schema_of(self, frame, random_state, weight=None):

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import distributed
 
-from ..callbacks._checkpoint import clock
 from ..callbacks._fingerprint import fingerprint
+from ..callbacks._run import clock
 
 
 class SingleProcess:

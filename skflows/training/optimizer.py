@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 
 from .. import kernels
-from ..callbacks._checkpoint import clock
+from ..callbacks._run import clock
 
 WARM_UP = 0.05  # fraction of the steps over which the rate rises
 MAX_GRADIENT_NORM = 5.0
