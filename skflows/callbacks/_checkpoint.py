@@ -29,8 +29,8 @@ class Checkpoint:
     ends with the same weights, bit for bit, as an uninterrupted fit. The preparation of the
     columns is repeated, and so are components without a training loop, such as Gaussian mixtures.
 
-    An ensemble, a search or a detector passes the callback on: each training inside has a file of
-    its own, in any process, and finished trainings are not repeated.
+    An ensemble, a search or a detector passes the callback on: each training inside has its own
+    file, in any process, and finished trainings are not repeated.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ class Folder:
     def random_state(self, estimator):
         """Return the random state of an estimator without a seed, from a seed of the folder.
 
-        It depends on the parameters of the estimator alone: on no order of fits, thread or process.
+        It depends on the estimator's parameters only, not on the order of fits, thread or process.
         """
         manifest = self._manifest()
         if "seed" not in manifest:
@@ -250,7 +250,7 @@ def check_like(found, expected, where="its state"):
 
 
 def is_manifest(found):
-    """Return whether an object has the form of what a folder says of its fit."""
+    """Return whether an object has the form of a folder's manifest."""
     if type(found) is not dict or not found.keys() <= {"seed", "fit"}:
         return False
     seed, fit = found.get("seed", 0), found.get("fit", {})

@@ -21,7 +21,7 @@ MAX_HELD_OUT = 100_000
 
 @contextmanager
 def stored_rows(args, table, model):
-    """Yield the `StoredRows` of the numeric columns of a table, without rows with gaps."""
+    """Yield the `StoredRows` of a table's numeric columns, without rows with missing values."""
     if not isinstance(model, FlowDensity):
         raise ValueError(
             f"a fit to {args.data} takes about {table.n_bytes / 1e6:.0f} MB, more than "

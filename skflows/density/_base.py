@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
+from ..calibration.thresholds import flags_more
 from ..callbacks._run import fit_task
 from ..columns.arrays import row_shape, some_rows, validate_rows
 from ..columns.checks import ColumnWarning, warn_of_columns, warn_user
@@ -21,7 +22,7 @@ from ..preprocessing.validation import prepare_table, validate_bounds, weighted_
 from ..training.recipe import Recipe, Settings
 from ..training.threads import fit_context
 from . import _docstrings
-from ._outlier_labels import OutlierDensityMixin, flags_more
+from ._outlier_labels import OutlierDensityMixin
 from ._sampling import SamplingMixin, check_has_names
 
 # A latent map whose round trip errs by more than this fraction of a column's scale is not trusted

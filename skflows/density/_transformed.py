@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
 
+from ..calibration.thresholds import by_held_out
 from ..callbacks._run import fit_task, random_state_of
 from ..columns.checks import warn_of_columns
 from ..preprocessing.sklearn_compat import HasMethods
@@ -158,10 +159,12 @@ class TransformedDensity(
         held_out = held_out + log_det
         self.held_out_scores_ = np.full(len(table.is_weighted), np.nan)
         self.held_out_scores_[table.is_weighted] = held_out
-        found = self._held_out_threshold(
-            held_out, table.weight, lambda: (self._score_rows(table.X), table.weight)
+        self.offset_, self._judges_held_out = by_held_out(
+            self.contamination,
+            held_out,
+            table.weight,
+            lambda: (self._score_rows(table.X), table.weight),
         )
-        self.offset_, self._judges_held_out = found["offset_"], found["_judges_held_out"]
 
     def _score_rows(self, X):
         return self._dequantizer.mean_density(self._log_density, X)

@@ -178,8 +178,8 @@ def make_splits(cv, X, is_weighted, seed):
 def fit_group(group, X, weight, splits, budget, quiet=False):
     """Fit the components of a group on each split and score its held-out rows.
 
-    Returns the `Outcome` of each, or None for each if their time is over before they start or, for
-    a quick component, between two folds.
+    Returns the `Outcome` of each, or None for each if the time runs out before they start or, for a
+    quick component, between two folds.
     """
     started = time.perf_counter()
     members = [[clone(component.estimator) for _ in splits] for component in group]

@@ -7,6 +7,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from scipy.special import logsumexp
 from sklearn.callback import CallbackSupportMixin
 
+from ..calibration.thresholds import by_held_out
 from ..callbacks._run import fit_task, in_folder
 from ..columns.checks import warn_user
 from ..density._outlier_labels import OutlierDensityMixin
@@ -28,7 +29,7 @@ def mixture_weights(scores, weight=None):
     scores : ndarray of shape (n_rows, n_components)
         Log-density of each row under each component.
     weight : ndarray of shape (n_rows,), optional
-        Importance of each row.
+        Weight of each row.
 
     Returns
     -------
@@ -251,7 +252,10 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
             return own[is_known], importance[is_known]
 
         # Kernels are centred on the training rows, whose scores would be too high for a fence.
-        return attributes | self._held_out_threshold(stacked, importance[held_out], scores_of_fit)
+        attributes["offset_"], attributes["_judges_held_out"] = by_held_out(
+            self.contamination, stacked, importance[held_out], scores_of_fit
+        )
+        return attributes
 
     @staticmethod
     def _check_usable(components, scores):

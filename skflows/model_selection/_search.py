@@ -41,7 +41,7 @@ class FlowGridSearchCV(GridSearchCV):
     `FlowDensity` (pipelines too), ``time_limit``, callbacks other than a
     `skflows.callbacks.Checkpoint`, and parameters of `fit` other than ``sample_weight`` and
     ``groups``. Flows with ``input_noise="auto"`` train one after another,
-    each as a stack of its own.
+    each as a separate stack.
 
     The smaller the batches, the larger the gain: a step on few rows spends its time on starting
     kernels. Each flow of a stack has a copy of its rows, so large tables make small stacks, as do
@@ -52,7 +52,7 @@ class FlowGridSearchCV(GridSearchCV):
     Parameters
     ----------
     estimator : FlowDensity
-        The flow; any other estimator is searched as by `GridSearchCV`.
+        The flow; any other estimator is searched as in `GridSearchCV`.
 
     param_grid : dict of str to sequence, or list of them
         Names of parameters and the values to try.
@@ -61,7 +61,7 @@ class FlowGridSearchCV(GridSearchCV):
         What to maximise; the mean held-out log-density by default.
 
     n_jobs : int, default=None
-        Number of processes, each of which trains stacks of its own.
+        Number of processes, each of which trains its own stacks.
 
     refit : bool, str or callable, default=True
         Whether to fit the best candidate to all rows; the name of the score by which it is the

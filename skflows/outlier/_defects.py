@@ -28,8 +28,7 @@ from ..ensemble._stacked import clone_with_seeds
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions
 from ..training.threads import fit_context
-from ._calibration import NULLS
-from ._detector import DensityOutlierDetector
+from ._detector import NULLS, DensityOutlierDetector
 
 MAX_PLACES = 20_000  # that a density is fitted to
 HELD_OUT = 5  # one of so many images is held out for early stopping

@@ -217,7 +217,7 @@ class GradientFit(FlowFit):
     Attributes
     ----------
     chunk : callable or None
-        Of a table that does not fit into memory, ``chunk(i)`` returns the i-th part, as many rows
+        For a table that does not fit into memory, ``chunk(i)`` returns the i-th part, as many rows
         as the fit has: each epoch trains on one part.
     """
 
@@ -259,7 +259,7 @@ class GradientFit(FlowFit):
 
     def training_context(self):
         """Return the context of the training."""
-        # Steps on the CPU draw from generators of their own: fits in several threads, and callbacks
+        # Steps on the CPU draw from separate generators: fits in several threads, and callbacks
         # that fit in others, need not wait for each other.
         return gradients_enabled() if self.device.type == "cpu" else self.seeded()
 
@@ -286,7 +286,7 @@ class GradientFit(FlowFit):
         for i, phase in enumerate(phases):
             schedule = constant if self.increment else cosine_with_warm_up
             if limit is not None and not self.increment:
-                # An equal share of the time left; none if the preparation took it all.
+                # An equal share of the time left; zero if the preparation took all of it.
                 left = max(self.started + limit * TRAINING_SHARE - started, MIN_SECONDS)
                 left = left / (len(phases) - i)
                 schedule = TimeLimited(schedule, left, started, self.group.clock)

@@ -48,10 +48,10 @@ class NoiseSearch(GradientFit):
 def fit_jointly(fits, exact=False, on_epoch_begin=None, on_epoch_end=None, common_end=False):
     """Train prepared fits, as stacks where possible; return their histories.
 
-    Each trains as it would alone: rows, rate and the other settings of members are its own. Beside
-    fits with more rows it meets other batches, though, unless ``exact``. With a ``common_end``, the
-    median held-out score of a stack chooses the best epoch of all its members. Stacks train one
-    after another, and share the time that is left.
+    Each trains as it would alone, with its own rows, rate and other settings. Next to fits with
+    more rows, its batches differ, though, unless ``exact``. With a ``common_end``, the median
+    held-out score of a stack chooses the best epoch of all its members. Stacks train one after
+    another, and share the time that is left.
     """
     histories = [None] * len(fits)
     groups = stackable_groups(fits, exact)

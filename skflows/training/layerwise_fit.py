@@ -126,7 +126,7 @@ def random_rotation(y):
 
 
 def ica_rotation(y):
-    """Return the orthogonal matrix nearest to that of the least normal directions of the rows."""
+    """Return the orthogonal matrix nearest to the least normal directions of the rows."""
     start = random_rotation(y)
     n, d = y.shape
     is_constant = (y.amax(0) == y.amin(0)).any()
