@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from skflows.bijections import Chain, Coupling, ElementwiseAffine, MaskedAutoregressive, Shift
-from skflows.nn.linear import MaskedLinear
+from skflows.nn.linear import ColumnLinear
 from skflows.nn.made import ResidualMADE
 from skflows.nn.random_draws import drawing_from, dropout, normal_draws
 from skflows.training import losses
@@ -131,7 +131,7 @@ def test_a_member_whose_loss_is_not_finite_does_not_move_until_restarted(bad):
 
 def test_masked_weights_do_not_matter_and_do_not_train():
     net = ResidualMADE(3, 2, (8, 8)).double()
-    layers = [layer for layer in net.modules() if isinstance(layer, MaskedLinear)]
+    layers = [layer for layer in net.modules() if isinstance(layer, ColumnLinear)]
     assert len(layers) == 3
     with torch.no_grad():
         for p in net.parameters():
@@ -151,7 +151,7 @@ def test_masked_weights_do_not_matter_and_do_not_train():
         assert torch.equal(module(x), trained)
         with torch.no_grad():
             for layer in module.modules():
-                if isinstance(layer, MaskedLinear):
+                if isinstance(layer, ColumnLinear):
                     layer.weight += 1 - layer.mask
         assert torch.equal(module(x), trained)
 
