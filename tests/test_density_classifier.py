@@ -189,6 +189,18 @@ def test_each_density_is_evaluated_once(monkeypatch):
     assert len(calls) == 2
 
 
+def test_as_many_rows_as_the_coverage_needs_exclude_a_class():
+    """In floats, the least p-value of 9 rows, 0.1, exceeds 1 - 0.9."""
+    X, y, _ = blobs(36)
+    X, y = np.concatenate([X, X]), np.arange(72) % 2
+    X[:, 0] += 50 * y
+    classifier = gaussians(calibration=0.25).fit(X, y)
+    assert [*map(len, classifier.calibration_scores_)] == [9, 9]
+    assert (classifier.predict_set(X, coverage=0.9).sum(axis=1) <= 1).all()
+    with pytest.warns(UserWarning, match=r"coverage=0.91 needs 11 rows of each class"):
+        assert classifier.predict_set(X, coverage=0.91).all()
+
+
 def test_warns_of_sets_of_all_classes():
     X, y, _ = blobs(60)
     classifier = gaussians(calibration=0.2).fit(X, y)

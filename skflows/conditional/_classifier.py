@@ -584,13 +584,15 @@ class DensityClassifier(
         if not (isinstance(coverage, Real) and 0 < coverage < 1):
             raise ValueError(f"coverage={coverage!r}; it must be a number between 0 and 1.")
         p_values = self.p_values(X)
-        n = min(map(len, self.calibration_scores_))
-        if 1 / (n + 1) > 1 - coverage:
+        n = np.array([*map(len, self.calibration_scores_)])
+        if n.min() < rows_needed(coverage):
             warn_user(
-                f"Every set has a class with {n} calibration rows only; coverage={coverage:g} "
-                f"needs {rows_needed(coverage)} rows of each class."
+                f"Every set has a class with {n.min()} calibration rows only; "
+                f"coverage={coverage:g} needs {rows_needed(coverage)} rows of each class."
             )
-        return p_values > 1 - coverage
+        # P-values above 1 - coverage, counted as by `ranks.level`: in floats, 1 - 0.9 < 0.1.
+        n_excluded = n + 1 - np.ceil((n + 1) * coverage)
+        return p_values * (n + 1) > n_excluded + 0.5
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimators_")
