@@ -17,6 +17,7 @@ from _densities import (
     gaussian,
     small,
 )
+from sklearn.base import clone
 
 from skflows.training import trainer
 
@@ -276,3 +277,13 @@ def test_autocast_of_the_caller_changes_nothing(name):
     with torch.autocast("cpu", torch.bfloat16):
         inside = small(name, hidden_layer_sizes=(16,)).fit(X)
     np.testing.assert_array_equal(inside.score_samples(X), outside.score_samples(X))
+
+
+def test_automatic_input_noise_does_not_depend_on_an_earlier_fit():
+    """Without held-out rows there is no search, and no noise."""
+    flow = small("nsf", n_transforms=4, input_noise="auto", max_iter=20, learning_rate_init=0.05)
+    flow.fit(np.random.default_rng(1).normal(size=(60, 2)))
+    assert flow.input_noise_ > 0
+    X = banana(30)
+    assert flow.fit(X).input_noise_ == 0
+    np.testing.assert_array_equal(flow.score_samples(X), clone(flow).fit(X).score_samples(X))

@@ -43,6 +43,35 @@ OTHER_READERS = {
     "outlier/_detector.py",
     "table/_density.py",
 }
+# Estimators of which `training/` must know no method and no fitted attribute.
+ESTIMATORS = ("density/_base.py", "density/_flow_density.py")
+# Underscored names that a room reads from objects of another one: of estimators, except where a
+# class inherits them. The list may only become shorter.
+PRIVATE_NAMES = {
+    "cli": {"_codec", "_fit_chunks", "_null", "_partners", "_reference", "_schema"},
+    "columns": {"_row_shape"},
+    "compression": {"_dequantizer", "_has_exact_inverse"},
+    "conditional": {
+        "_held_out_scores",
+        "_phases",
+        "_share_columns",
+        "_start_fit",
+        "_store_history",
+        "_warn_of_trouble",
+    },
+    "dask": {"_fit_held_out"},
+    "inspection": {"_check_names", "_read", "_schema", "_some_columns"},
+    "model_selection": {"_score_rows"},
+    "outlier": {
+        "_held_out_pool",
+        "_log_prob",
+        "_members",
+        "_pool_rows",
+        "_rows",
+        "_schema",
+        "_share_columns",
+    },
+}
 # Files and rooms that may import the compiled kernels.
 USERS_OF_KERNELS = (
     "skflows.kernels",
@@ -132,6 +161,100 @@ def test_few_files_look_into_tables():
         if not name.startswith(READERS_OF_TABLES) and looks.search(path.read_text("utf-8")):
             found.add(name)
     assert found == OTHER_READERS
+
+
+def names_read(source):
+    """Return names of attributes that are read, by a dot or by their name in quotes.
+
+    Not counted are attributes of ``self``, ``cls`` and ``super()``.
+    """
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            owner = node.value.func if isinstance(node.value, ast.Call) else node.value
+            if getattr(owner, "id", None) not in ("self", "cls", "super"):
+                found.add(node.attr)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+    return found
+
+
+def names_defined(source):
+    """Return names of functions, classes and attributes, except those of parameters.
+
+    Attributes that `setattr` sets are keys of dicts, with an underscore at either end.
+    """
+    found, parameters = set(), set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            parameters |= {each.arg for each in [*node.args.args, *node.args.kwonlyargs]}
+        if isinstance(node, ast.ClassDef):
+            found |= {name.id for each in node.body for name in assigned(each)}
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            if getattr(node.value, "id", None) == "self":
+                found.add(node.attr)
+        if isinstance(node, ast.Dict):
+            keys = {str(key.value) for key in node.keys if isinstance(key, ast.Constant)}
+            found |= {key for key in keys if "_" in (key[:1], key[-1:])}
+    return found - parameters
+
+
+def assigned(statement):
+    """Return the names to which an assignment gives a value."""
+    targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+    return [target for target in targets if isinstance(target, ast.Name)]
+
+
+def sources(pattern="*/*.py"):
+    """Return pairs of a room and the source of a file in it."""
+    paths = sorted(ROOT.glob(pattern))
+    return [(path.relative_to(ROOT).parts[0], path.read_text("utf-8")) for path in paths]
+
+
+def names_of_estimators(sources_of_training):
+    """Return names that only estimators have."""
+    names = set().union(*(names_defined((ROOT / file).read_text("utf-8")) for file in ESTIMATORS))
+    return names - set().union(*map(names_defined, sources_of_training))
+
+
+def test_training_names_nothing_of_estimators():
+    own = [source for _, source in sources("training/*.py")]
+    forbidden = names_of_estimators(own)
+    assert {"_build_flow", "_phases", "_recipe", "flow_", "n_iter_", "loss_curve_"} <= forbidden
+    assert [names_read(source) & forbidden for source in own] == [set()] * len(own)
+
+
+def test_few_private_names_cross_rooms():
+    defined: dict = {}
+    for room, source in sources():
+        defined.setdefault(room, set()).update(names_defined(source))
+    found: dict = {}
+    for room, source in sources():
+        others = set().union(*(names for other, names in defined.items() if other != room))
+        read = {name for name in names_read(source) if name[:1] == "_" and name[:2] != "__"}
+        if read := read & others - defined[room]:
+            found.setdefault(room, set()).update(read)
+    assert found == PRIVATE_NAMES
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("def f(estimator): return estimator._phases(3)", "_phases"),
+        ("flow = self.estimator._build_flow()", "_build_flow"),
+        ("n = getattr(recipe.owner, 'n_iter_', 0)", "n_iter_"),
+        ("call = fit_jointly(x).member._end", "_end"),
+    ],
+)
+def test_attributes_of_others_are_found(source, name):
+    assert name in names_read(source)
+
+
+@pytest.mark.parametrize("source", ["self._phases", "super()._phases()", "estimator._phases = 3"])
+def test_own_attributes_are_not_found(source):
+    assert "_phases" not in names_read(source)
 
 
 def test_names_of_classes_are_unique():

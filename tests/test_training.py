@@ -1,15 +1,25 @@
 """The training loop: what it converges to, which weights it keeps, and how it recovers."""
 
 import math
+from functools import partial
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
 from skflows.bijections import Chain, ElementwiseAffine, LULinear, Planar
+from skflows.bijections._flow import Flow
+from skflows.preprocessing.dequantizer import Dequantizer
+from skflows.preprocessing.validation import Table
+from skflows.training.flow_fit import GradientFit
 from skflows.training.history import MAX_RECOVERIES
+from skflows.training.joint_fit import NoiseSearch, fit_jointly
+from skflows.training.layerwise_fit import LayerwiseFit
 from skflows.training.losses import Likelihood, mean_log_prob, weighted_nll
 from skflows.training.optimizer import EPS, MAX_GRADIENT_NORM, constant
+from skflows.training.recipe import Recipe, Settings
 from skflows.training.trainer import BACK_OFF, Rows, Trainer
 
 SETTINGS = {
@@ -345,3 +355,65 @@ def test_training_ends_with_the_epoch_in_which_the_rate_falls_to_0():
     settings = SETTINGS | {"batch_size": 10, "schedule": lambda *step: next(rates, 1.0)}
     history = train(ElementwiseAffine(2).double(), *rows(), **settings)
     assert len(history.loss) == 1
+
+
+# Fits without an estimator
+
+
+def recipe(layers, **settings):
+    """Return a recipe whose owner has nothing but a seed."""
+
+    def build_flow(preprocess, n_features, n_context):
+        return Flow(preprocess, Chain([layer(n_features) for layer in layers]))
+
+    owner = SimpleNamespace(random_state=0)
+    settings = Settings("standardize", learning_rate_init=0.02, **settings)
+    return Recipe(owner, build_flow, [{"max_iter": 5}], settings)
+
+
+def bent_table(n=400):
+    x = np.random.default_rng(0).normal(size=(n, 2))
+    x[:, 1] += x[:, 0] ** 2
+    return Table(x, np.ones(n), np.ones(n, dtype=bool), Dequantizer(x, {}), None)
+
+
+def joint(recipe, table, held_out):
+    """Return a fit that trains beside another one."""
+    fits = [GradientFit(recipe, table, held_out) for _ in range(2)]
+
+    def fit():
+        for each in fits:
+            with each.seeded():
+                each.prepare()
+        return fit_jointly(fits)[0]
+
+    fits[0].fit = fit
+    return fits[0]
+
+
+FITS = {
+    "gradient": partial(GradientFit, recipe([LULinear, Planar])),
+    "noise": partial(NoiseSearch, recipe([LULinear, Planar], input_noise="auto")),
+    "joint": partial(joint, recipe([LULinear, Planar])),
+    "layers": partial(LayerwiseFit, recipe([]), rotation="ica", n_bins=8),
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("is_given", [False, True])
+def test_a_fit_needs_no_estimator_and_leaves_its_table_alone(name, is_given):
+    table = bent_table()
+    before = table.X.copy()
+    held_out = (table.X[:20], table.weight[:20]) if is_given else None
+    fit = FITS[name](table=table, held_out=held_out)
+    history = fit.fit()
+    assert 1 <= history.best_iter <= len(history.loss) <= 5
+    assert fit.table is table
+    np.testing.assert_array_equal(table.X, before)
+    assert [len(fit.train_rows), len(fit.held_out[0])] == ([400, 20] if is_given else [360, 40])
+    if not is_given:
+        both = np.concatenate([fit.train_rows, fit.held_out[0]])
+        np.testing.assert_array_equal(np.sort(both, axis=0), np.sort(before, axis=0))
+    with torch.no_grad():
+        score = fit.snapshot().log_prob(torch.from_numpy(fit.held_out[0])).mean()
+    assert score.item() == pytest.approx(history.best_score, abs=1e-4)

@@ -150,41 +150,6 @@ class FlowDensity(BaseFlowDensity):
         """
         return self._fit(X, None, None, False, False, held_out=(X_val, None), chunk=chunk)
 
-    @staticmethod
-    def _fit_together(members, parts, exact=False, skip=(), only_score=False):
-        """Fit each member to its part of a table, in as few trainings as their shapes allow.
-
-        Parameters
-        ----------
-        members : list of FlowDensity
-            The estimators.
-        parts : list of tuple
-            Of each member, rows, their weights, and held-out rows with weights or None.
-        exact : bool, default=False
-            Whether each must be what it would be if fitted alone, up to rounding.
-        skip : tuple of type, default=()
-            Errors that leave a member, and those that train with it, unfitted.
-        only_score : bool, default=False
-            Whether to skip what scores do not need, such as the outlier threshold.
-        """
-        from ..training.joint_fit import fit_jointly
-
-        begun = []
-        for member, (X, weight, held_out) in zip(members, parts, strict=True):
-            with suppress(*skip):
-                member._validate_params()
-                flow_fit = member._begin(X, weight, False, False, member.max_iter, held_out)
-                with flow_fit.seeded():
-                    flow_fit.prepare()
-                begun.append((member, flow_fit))
-        with suppress(*skip):
-            histories = fit_jointly([flow_fit for _, flow_fit in begun], exact)
-            for (member, flow_fit), history in zip(begun, histories, strict=True):
-                try:
-                    member._end(history, flow_fit, only_score)
-                except skip:
-                    vars(member).pop("flow_", None)
-
     def _end(self, history, flow_fit, only_score=False):
         self.input_noise_ = flow_fit.input_noise
         super()._end(history, flow_fit, only_score)
@@ -214,3 +179,38 @@ class FlowDensity(BaseFlowDensity):
             The fitted estimator.
         """
         return self._fit(X, y, sample_weight, warm=hasattr(self, "flow_"), increment=True)
+
+
+def fit_together(members, parts, exact=False, skip=(), only_score=False):
+    """Fit each member to its part of a table, in as few trainings as their shapes allow.
+
+    Parameters
+    ----------
+    members : list of FlowDensity
+        The estimators.
+    parts : list of tuple
+        Of each member, rows, their weights, and held-out rows with weights or None.
+    exact : bool, default=False
+        Whether each must be what it would be if fitted alone, up to rounding.
+    skip : tuple of type, default=()
+        Errors that leave a member, and those that train with it, unfitted.
+    only_score : bool, default=False
+        Whether to skip what scores do not need, such as the outlier threshold.
+    """
+    from ..training.joint_fit import fit_jointly
+
+    begun = []
+    for member, (X, weight, held_out) in zip(members, parts, strict=True):
+        with suppress(*skip):
+            member._validate_params()
+            flow_fit = member._begin(X, weight, False, False, member.max_iter, held_out)
+            with flow_fit.seeded():
+                flow_fit.prepare()
+            begun.append((member, flow_fit))
+    with suppress(*skip):
+        histories = fit_jointly([flow_fit for _, flow_fit in begun], exact)
+        for (member, flow_fit), history in zip(begun, histories, strict=True):
+            try:
+                member._end(history, flow_fit, only_score)
+            except skip:
+                vars(member).pop("flow_", None)

@@ -15,7 +15,7 @@ from sklearn.utils.validation import has_fit_parameter
 from ..callbacks._run import clock
 from ..columns.checks import ColumnWarning
 from ..density import FlowDensity
-from ..density._flow_density import stacking_key
+from ..density._flow_density import fit_together, stacking_key
 from ..density._third_party import fit_density, was_interrupted
 
 N_FOLDS = 5
@@ -200,7 +200,7 @@ def fit_group(group, X, weight, splits, budget, quiet=False):
             warnings.simplefilter("ignore", ConvergenceWarning)
         try:
             if train_together:
-                FlowDensity._fit_together(list(chain(*members)), parts * len(group))
+                fit_together(list(chain(*members)), parts * len(group))
             else:
                 for member, part in zip(*members, parts, strict=True):
                     if not group[0].is_flow and budget.seconds() <= 0:

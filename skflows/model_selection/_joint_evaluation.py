@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.base import clone
 
-from ..density import FlowDensity
-from ..density._flow_density import stacking_key
+from ..density._flow_density import fit_together, stacking_key
 from ..density._third_party import was_interrupted
 from ..preprocessing.sklearn_compat import check_method_params, fit_and_score, safe_split
 
@@ -72,7 +71,7 @@ def evaluate(estimator, tasks, X, y, *, fit_params, only_score, **settings):
         weight = check_method_params(X, fit_params, task.train).get("sample_weight")
         parts.append((rows, weight, None))
     skipped = () if settings["error_score"] == "raise" else (Exception,)
-    FlowDensity._fit_together(members, parts, True, skipped, only_score)
+    fit_together(members, parts, True, skipped, only_score)
     if any(map(was_interrupted, members)):
         raise KeyboardInterrupt  # scores of flows that were cut short are meaningless
     share = (time.time() - started) / len(tasks)
