@@ -2,7 +2,7 @@
 
     python benchmarks/choosing.py --data DIR
 
-The setting is that of outliers.py, one-class. Of 17 quick densities one is chosen by the likelihood
+The setting is one-class, as in outliers.py. One of 17 quick densities is chosen by the likelihood
 of held-out rows, or by its agreement with the others on the rows to be ranked. AUROC in per cent.
 """
 

@@ -4,11 +4,11 @@
     python benchmarks/compression.py crops --out FILE
 
 FILE is an npz with images ``X`` of shape (n, 28, 28): the first 3,000 train, the last 200 are
-compressed. Crops are 16 x 16 grey pixels of photographs that scikit-image ships; those of the lower
-half of one photograph, which trained nothing, are compressed. All contestants write all images as
-one file: other codecs get them side by side.
+compressed. Crops are 16 x 16 grey pixels of photographs that scikit-image ships; crops of the lower
+half of one photograph, which is not used for training, are compressed. All contestants write all
+images as one file: other codecs get them side by side.
 
-"over_ideal" is the size of our bytes over that of an ideal code of their symbols, less 1.
+"over_ideal" is the size of our bytes over the size of an ideal code of their symbols, minus 1.
 "same_bytes" says whether the decompressed images, not rounded to whole values, compress to the same
 bytes; "same_images" and "same_symbols" are the shares of rounded images, and of their symbols, that
 compress to the same.

@@ -5,9 +5,9 @@
     python benchmarks/continuous.py training --data DIR
     python benchmarks/continuous.py memory
 
-Each prints one JSON line per measurement. Seconds are those of the processor (one thread), which
-say the same on a machine that is busy with other work. What the evaluations of a score hang on is
-measured by `evaluations.py`.
+Each prints one JSON line per measurement. Seconds are processor time (one thread), which hardly
+changes on a machine that is busy with other work. `evaluations.py` measures what the number of
+evaluations of a score depends on.
 """
 
 import argparse

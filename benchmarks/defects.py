@@ -7,10 +7,10 @@ Needs scikit-image, for three of the textures. The others are in Debian's packag
 give its file 0textures.pk3 as ``--archive``. Lines already in ``--out`` are not run again.
 
 "auroc" is the AUROC of images by the mean anomaly score of the worst 3 % of their places, which is
-the score of DefectDetector; "max" is that by the worst place. "pixels" is the AUROC of the pixels
-of images with a defect, by the gradient of the score for flows, and by the scores of places for the
-others. Scores and maps average four rotations. "scratch" to "patch" are parts of "auroc", by kind
-of defect. Peers whose name ends in "of differences" get the differences of features from those of
+the score of DefectDetector; "max" is the AUROC by the worst place. "pixels" is the AUROC of the
+pixels of images with a defect, by the gradient of the score for flows, and by the scores of places
+for the others. Scores and maps average four rotations. "scratch" to "patch" are parts of "auroc",
+by kind of defect. Peers whose name ends in "of differences" get the features minus the features of
 the surroundings, by the same Gaussian mean as the flow.
 """
 
@@ -257,7 +257,7 @@ def table(path):
             if own := np.array([found[name] for name in names if name in found]).T.tolist():
                 groups.append((f"{len(own[0])}{which}", n, np.array(own)))
                 show(f"mean of {groups[-1][0]}", n, *(f"**{np.mean(x):.3f}**" for x in own))
-    print("\nThe flow's score less that of others: mean, standard error, textures where ahead\n")
+    print("\nThe flow's score minus the others': mean, standard error, textures where ahead\n")
     compared = [i for i, (c, key) in enumerate(COLUMNS) if c in PEERS and key != "pixels"]
     header("textures", "images", *(titles[i] for i in compared))
     for which, n, own in groups:

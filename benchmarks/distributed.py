@@ -3,7 +3,7 @@
     python benchmarks/distributed.py
 
 The same table and the same global batches are trained on 1, 2 and 4 worker processes of a
-LocalCluster with one thread each. Efficiency is the time of one worker over k times that of k
+LocalCluster with one thread each. Efficiency is the time of one worker over k times the time of k
 workers: by the clock, which needs k idle cores, and by the processor time of the first worker,
 which leaves out waiting. The projection to more workers takes the measured time of a step with a
 k-th of its rows, and the measured bytes through a ring over a network.

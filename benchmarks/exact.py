@@ -3,8 +3,8 @@
     python benchmarks/exact.py --out exact.jsonl
     python benchmarks/exact.py --table exact.jsonl
 
-The figures are gaps to the truth: the mean over new rows of the true log-density less that of the
-contestant, 0 for the truth itself. Lines already in ``--out`` are not run again.
+The figures are differences to the truth: the mean over new rows of the true log-density minus the
+contestant's, 0 for the truth itself. Lines already in ``--out`` are not run again.
 """
 
 import argparse
@@ -127,7 +127,7 @@ def tables(name, n, seed):
 
 
 def print_table(lines):
-    print("\nGap to the true log-density in nats, lower is better (standard error of the mean)\n")
+    print("\nDifference to the true log-density in nats, lower is better (with standard error)\n")
     methods = [method for method in METHODS if method in {line["method"] for line in lines}]
     print("| density | rows | " + " | ".join(methods) + " | our seconds |")
     print("|---" * (len(methods) + 3) + "|")

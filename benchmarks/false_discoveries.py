@@ -11,7 +11,7 @@ with the standard error of the first, for ``fdr_method="adaptive"`` and many out
 fraction of clean tables in which the empirical null flags any row.
 
 With ``--data``, the labelled tables of a folder: half of the inliers calibrate, all other rows are
-new. Of each detector, the means over tables and seeds of the same two fractions at ``fdr=0.1``.
+new. For each detector, the means over tables and seeds of the same two fractions at ``fdr=0.1``.
 """
 
 import argparse
@@ -154,7 +154,7 @@ JUDGES = {"mixture of 3": GaussianMixture(3, random_state=0), "default detector"
 
 
 def clean_tables_with_flags(n_tables):
-    """Of each judge, shape and number of rows, the fraction of clean tables that get flags."""
+    """Return the fraction of clean tables with flags, by judge, shape and number of rows."""
     found = {}
     for (judge, estimator), (shape, draw), n in product(JUDGES.items(), CLEAN.items(), SIZES):
         flags = 0

@@ -36,9 +36,9 @@ DEVELOPMENT = (
     "15_Hepatitis 19_landsat 20_letter 23_mammography 28_pendigits 31_satimage-2 "
     "35_SpamBase 38_thyroid 42_WBC 44_Wilt 47_yeast 6_cardio"
 ).split()
-# What is public of NF-SLT, by Kim, Phee & Yoon, "Why the Counterintuitive Phenomenon of Likelihood
-# Rarely Appears in Tabular Anomaly Detection with Deep Generative Models?", 2026. Their width and
-# learning rate are not: here they are our default and that of AdamW.
+# The published settings of NF-SLT, by Kim, Phee & Yoon, "Why the Counterintuitive Phenomenon of
+# Likelihood Rarely Appears in Tabular Anomaly Detection with Deep Generative Models?", 2026. Their
+# width and learning rate are not published: here they are our default and AdamW's.
 NF_SLT = {
     "n_transforms": 5,  # of two couplings each
     "batch_size": 512,

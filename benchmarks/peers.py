@@ -37,7 +37,7 @@ def zuko_flow(d, architecture, n_transforms=3, hidden=(64, 64), **kwargs):
 
 
 def zuko_inverse_autoregressive(d, n_transforms=5, hidden=(64, 64)):
-    """An affine autoregressive flow whose fast direction is that of samples."""
+    """An affine autoregressive flow whose fast direction is sampling."""
     import zuko
 
     steps = [

@@ -68,7 +68,7 @@ def print_tables(lines):
                 if all(found):
                     means[name] = list(map(statistics.mean, found))
             best = Counter(choices[row.index(max(row))] for row in means.values())
-            print(f"\n{flow}, {part}: mean log-density less that of the best, in nats\n")
+            print(f"\n{flow}, {part}: mean log-density minus the best, in nats\n")
             print("| table | " + " | ".join(choices) + " |")
             print("|---" * (1 + len(choices)) + "|")
             for name, row in means.items():

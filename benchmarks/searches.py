@@ -2,9 +2,9 @@
 
     python benchmarks/searches.py
 
-1,000 rows of 10 columns, 6 candidates, 5 folds. The searches take turns in every round. Seconds by
-the clock are those of two processes, which have been started before. Seconds of a processor are
-those of one process: they say the same on a machine that is busy with other work.
+1,000 rows of 10 columns, 6 candidates, 5 folds. The searches take turns in every round. Wall-clock
+seconds are for two processes, which have been started before. Processor seconds are for one
+process: they are the same on a machine that is busy with other work.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def rows_of(n, d):
 
 
 def start_processes(X):
-    """Those of a search with two, so that no search pays for it."""
+    """Start the two processes of a search, so that no timed search pays for it."""
     GridSearchCV(skflows.MAFDensity(max_iter=1), GRID, cv=5, n_jobs=2).fit(X)
 
 

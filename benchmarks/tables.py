@@ -41,9 +41,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from skflows import AutoDensity, DensityOutlierDetector, TableDensity
 from skflows.columns.frames import read_frame
+from skflows.distribution.normal import log_normal_mass
 from skflows.table._columns import Schema
 from skflows.table._latent_classes import conditional
-from skflows.table._normal_cells import log_normal_mass
 
 SETS = ["slid", "hdma", "ofp", "wages", "abalone", "adult_12k"]
 MAX_ROWS = 5000
@@ -931,7 +931,7 @@ def prediction(source, test, target, seed):
 
 
 def distance_ratio(train, test, fake):
-    """Return the median distance to the closest training row, over that of real test rows."""
+    """Return the median distance to the closest training row, relative to real test rows."""
     X, Z = one_hot(train, pd.concat([test, fake], ignore_index=True))
     distance = NearestNeighbors(n_neighbors=1).fit(X).kneighbors(Z)[0][:, 0]
     return float(np.mean(distance[len(test) :]) / np.mean(distance[: len(test)]))

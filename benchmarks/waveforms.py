@@ -4,8 +4,8 @@
     python benchmarks/waveforms.py vocoder --sounds DIR --out waveforms.jsonl --wav DIR
     python benchmarks/waveforms.py show --out waveforms.jsonl
 
-DIR holds the spoken words of Debian's alsa-utils (/usr/share/sounds/alsa). Without it, the voice is
-that of espeak-ng, which reads the sentences below. Lines already in ``--out`` are not run again.
+DIR holds the spoken words of Debian's alsa-utils (/usr/share/sounds/alsa). Without it, espeak-ng is
+the voice, and reads the sentences below. Lines already in ``--out`` are not run again.
 """
 
 import argparse

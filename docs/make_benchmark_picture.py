@@ -1,7 +1,7 @@
 """Draw ``docs/_static/benchmark.svg``: the lead of `AutoDensity` over the best of its peers.
 
 Usage: ``python docs/make_benchmark_picture.py``; a build of the documentation does the same. The
-numbers are those of the first table in ``benchmarks/quality.md``.
+numbers come from the first table in ``benchmarks/quality.md``.
 """
 
 import re

@@ -465,7 +465,7 @@ def test_texts_dates_and_gaps_are_modelled(folder, capsys):
     out, err = capsys.readouterr()
     assert "TableDensity fitted to 40 rows of 7 columns" in out
     assert "without a value are left out: 'empty'" in err
-    assert "texts and gaps to 40 rows of 7 columns, which takes up to a minute (--quick" in err
+    assert "with missing values to 40 rows of 7 columns, which takes up to a minute (--quick" in err
     assert run("score m.skflows holes.csv -o scores.csv") == 0
     scores = pd.read_csv("scores.csv")
     assert scores.notna().all(axis=None)

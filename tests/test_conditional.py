@@ -1,7 +1,5 @@
 """Conditional densities: likelihoods, distributions, and what X and y may be."""
 
-from functools import partial
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,9 +16,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import skflows
 from skflows import CNFDensity, ConditionalDensity, NSFDensity
 from skflows.bijections._conditional import Conditional
-from skflows.conditional import _distribution
 from skflows.conditional._context import ContextEncoder
 from skflows.density import ARCHITECTURES
+from skflows.distribution import distribution as room
 from skflows.model_selection import FlowGridSearchCV
 
 
@@ -193,8 +191,7 @@ def test_blocks_of_rows_change_nothing(fitted, monkeypatch):
     distribution = fitted.predict_distribution(X)
     q = np.array([[0.1], [0.5]])
     expected = distribution.ppf(q), distribution.pdf(q), distribution.mean()
-    blocks = partial(_distribution.in_blocks, size=3)
-    monkeypatch.setattr(_distribution, "in_blocks", lambda *args, size=0: blocks(*args))
+    monkeypatch.setattr(room, "ROWS_AT_ONCE", 3)
     found = distribution.ppf(q), distribution.pdf(q), distribution.mean()
     assert all(np.allclose(a, b, atol=1e-9) for a, b in zip(found, expected, strict=True))
 
@@ -255,9 +252,8 @@ def test_several_outputs(monkeypatch):
     assert np.allclose(distribution.cdf(quantiles)[..., 0], q[..., 0], atol=0.01)
     assert (distribution.cdf(quantiles)[..., 1] >= q[..., 0] - 0.01).all()
     assert distribution.logpdf(Y[:4]).shape == (4,)
-    blocks = partial(_distribution.in_blocks, size=3)
-    monkeypatch.setattr(_distribution, "in_blocks", lambda *args, size=0: blocks(*args))
-    assert np.allclose(distribution.ppf(q), quantiles)
+    monkeypatch.setattr(room, "ROWS_AT_ONCE", 3)
+    assert np.allclose(density.predict_distribution(X[:4]).ppf(q), quantiles)
     with pytest.raises(ValueError, match="y has 1 columns"):
         density.log_prob(X, y)
 

@@ -13,13 +13,12 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_conditional import heteroscedastic, quick
 
 from skflows import ConditionalDensity, FlowRegressor, MAFDensity
-from skflows.conditional._regions import (
-    HighestDensity,
-    JointHighestDensity,
-    conformal_level,
-    translated,
-)
+from skflows.calibration import ranks
+from skflows.conditional import _flows
+from skflows.conditional._regions import translated
 from skflows.conditional._regressor import fold_scores, row_scores
+from skflows.distribution.distribution import distribution_of
+from skflows.distribution.regions import HighestDensity
 
 
 def small(max_iter=20, calibration="auto", prediction="mean", cv=2, **flow):
@@ -152,7 +151,7 @@ def test_levels_of_draws_from_the_density_are_uniform(cv):
     density = ConditionalDensity(quick(10), cv=cv, random_state=0).fit(*bimodal(200))
     X = np.full((1, 1), 1.5)
     y = density.sample(X, 2000, random_state=0).ravel()
-    histogram = HighestDensity(density.predict_distribution(X))
+    histogram = HighestDensity(*density.predict_distribution(X)._histogram())
     histogram.edges = np.repeat(histogram.edges, 2000, axis=0)
     histogram.levels = np.repeat(histogram.levels, 2000, axis=0)
     scores = histogram.scores(y)
@@ -168,17 +167,17 @@ def test_joint_levels_of_draws_from_the_density_are_uniform(cv):
     flow = MAFDensity(n_transforms=1, hidden_layer_sizes=(8,), max_iter=2, discrete=None)
     density = ConditionalDensity(flow, cv=cv, random_state=0).fit(X, Y)
     X, _ = heteroscedastic(300, seed=1)
-    levels = JointHighestDensity(density.predict_distribution(X))
-    scores = levels.scores(density.sample(X, random_state=0)[:, 0])
+    y = density.sample(X, random_state=0)[:, 0]
+    scores = density.predict_distribution(X)._density_scores(y)
     assert stats.kstest(scores, "uniform").statistic < 0.1
 
 
-def test_draws_of_each_flow_cover_the_latent_space():
+def test_draws_of_each_flow_cover_the_latent_space(monkeypatch):
     X, y = heteroscedastic(80)
     Y = np.column_stack([y, y**2])
     density = ConditionalDensity(quick(1), cv=4, random_state=0).fit(X, Y)
     latent = []
-    density._inverse = lambda flow, z, context: latent.append(z) or z
+    monkeypatch.setattr(_flows, "inverse", lambda flow, z, context: latent.append(z) or z)
     assert density.predict_distribution(X[:1])._draws.shape == (512, 1, 2)
     for own in latent:
         quadrants = (own > 0) @ [1, 2]
@@ -187,9 +186,9 @@ def test_draws_of_each_flow_cover_the_latent_space():
 
 def test_levels():
     scores = np.arange(1, 20) / 20
-    assert conformal_level(scores, 0.9) == 0.9
-    assert conformal_level(scores, 0.96) == 1.0  # too few rows to tell
-    assert conformal_level(np.column_stack([scores, scores / 2]), 0.5).tolist() == [0.5, 0.25]
+    assert ranks.level(scores, 0.9) == 0.9
+    assert ranks.level(scores, 0.96) == 1.0  # too few rows to tell
+    assert ranks.level(np.column_stack([scores, scores / 2]), 0.5).tolist() == [0.5, 0.25]
 
 
 def test_scores_of_a_flow_become_those_of_the_mean_of_flows():
@@ -220,7 +219,7 @@ def test_levels_of_folds_are_lower_where_flows_differ():
     density = regressor.density_
     context = density._encoded(X)
     unseen = [
-        row_scores(density._of_flows([i])._distribution(context[rows]), y[rows])
+        row_scores(distribution_of(density._source(context[rows]).of([i])), y[rows])
         for i, rows in enumerate(density.held_out_)
     ]
     for name, own in regressor.calibration_scores_.items():

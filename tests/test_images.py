@@ -53,8 +53,8 @@ def test_pixels_are_on_one_lattice(density):
 def test_pixels_between_0_and_1_are_on_one_lattice(dtype):
     scaled = tiny(max_iter=1).fit((X / 255).astype(dtype))
     np.testing.assert_allclose([*scaled.discrete_.values()], 1 / 255, rtol=1e-4)
-    grid, is_complete = scaled._dequantizer.grids()[0]
-    assert is_complete and len(grid) == 17
+    grid = scaled._dequantizer.grids()[0]
+    assert grid.is_complete and len(grid.values) == 17
 
 
 def test_explicit_gaps_are_those_of_auto(density):
@@ -69,7 +69,7 @@ def test_new_values_extend_the_lattice_of_all_pixels():
     brighter = X.copy()
     brighter[0, 30] = 30
     partial = tiny().partial_fit(X).partial_fit(brighter)
-    assert {grid[-1] for grid, _ in partial._dequantizer.grids()} == {30}
+    assert {grid.values[-1] for grid in partial._dequantizer.grids()} == {30}
 
 
 def test_smooth_images_on_black_are_not_discrete():

@@ -23,6 +23,7 @@ ROOMS = [
     {"bijections"},
     {"columns"},
     {"preprocessing"},
+    {"calibration", "distribution"},
     {"persistence"},
     {"callbacks"},
     {"training"},

@@ -18,9 +18,9 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skflows import DensityOutlierDetector, NSFDensity, StackedDensity
+from skflows.calibration import tails
 from skflows.columns.checks import ColumnWarning
 from skflows.ensemble._simple_densities import GaussianKernels
-from skflows.outlier import _calibration
 from skflows.outlier._statistics import STATISTICS
 
 X = banana(150)
@@ -78,7 +78,7 @@ def test_check_estimator(estimator, check):
 @pytest.mark.parametrize("name", [name for name in CONFIGURATIONS if name not in FULLY_CHECKED])
 def test_checks_that_depend_on_the_scores(name, monkeypatch):
     # No check is about the accuracy of the tail: a few of the 60 distributions will do.
-    monkeypatch.setattr(_calibration, "SHAPES", _calibration.SHAPES[::6])
+    monkeypatch.setattr(tails, "SHAPES", tails.SHAPES[::6])
     estimator = CONFIGURATIONS[name]
     for check in SCORE_CHECKS + (LABEL_CHECKS if estimator.fdr is None else []):
         getattr(estimator_checks, check)("DensityOutlierDetector", clone(estimator))

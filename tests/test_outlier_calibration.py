@@ -11,14 +11,9 @@ from sklearn.model_selection import ShuffleSplit
 from sklearn.neighbors import KernelDensity
 
 from skflows import AutoDensity, DensityOutlierDetector, StackedDensity
-from skflows.outlier import _calibration
-from skflows.outlier._calibration import (
-    ConformalNull,
-    EmpiricalNull,
-    discoveries,
-    pool_fold_scores,
-    weighted_quantiles,
-)
+from skflows.calibration import tails
+from skflows.calibration.ranks import Ranks, discoveries, pooled
+from skflows.calibration.tails import Tails, weighted_quantiles
 
 N_RESAMPLINGS = 120
 N_NEW = 60  # rows that share a resampling
@@ -55,7 +50,7 @@ def test_conformal_p_value_is_the_rank_among_held_out_scores():
     rng = np.random.default_rng(0)
     held_out = rng.integers(0, 20, 50) / 4.0  # with ties
     scores = rng.integers(-4, 90, 200) / 4.0
-    null = ConformalNull(np.sort(held_out), np.arange(len(held_out) + 1))
+    null = Ranks(np.sort(held_out), np.arange(len(held_out) + 1))
     expected = [(1 + sum(held_out <= score)) / 51 for score in scores]
     np.testing.assert_allclose(null.p_values(scores), expected)
     for alpha in (0.001, 1 / 51, 0.05, 0.1, 5 / 51, 0.3, 0.999):
@@ -69,7 +64,7 @@ def test_randomized_p_values_of_inliers_are_uniform_and_lower():
     found = []
     for _ in range(2000):
         *held_out, new = rng.randint(5, size=8).astype(float)
-        null = ConformalNull.fit(np.array(held_out))
+        null = Ranks.fit(np.array(held_out))
         found += [*null.randomized_p_values(np.array([new]), rng)]
         assert found[-1] <= null.p_values(np.array([new]))
     assert stats.kstest(found, "uniform").pvalue > 0.01
@@ -94,7 +89,7 @@ def test_weighted_conformal_p_values_are_valid_under_covariate_shift():
         held_out, new = rng.standard_normal(60), rng.standard_normal(1) + 0.7
         weight = np.exp(0.7 * held_out)
         for row, own in zip(p_values, (weight / weight.max(), None), strict=True):
-            row[i] = ConformalNull.fit(-held_out, own).p_values(-new)[0]
+            row[i] = Ranks.fit(-held_out, own).p_values(-new)[0]
     weighted, plain = (p_values <= alpha).mean(axis=1)
     spread = np.sqrt(alpha * (1 - alpha) / n_draws)
     assert 0.02 < weighted <= alpha + 2 * spread
@@ -110,25 +105,23 @@ def test_weighted_ranks_are_those_of_repeated_rows():
         np.repeat(held_out, weight.astype(int))
         for held_out, weight in zip(calibration, weights, strict=True)
     ]
-    np.testing.assert_array_equal(
-        pool_fold_scores(scores, calibration, weights), pool_fold_scores(scores, repeated)
-    )
-    null, expected = ConformalNull.fit(calibration[0], weights[0]), ConformalNull.fit(repeated[0])
+    np.testing.assert_array_equal(pooled(scores, calibration, weights), pooled(scores, repeated))
+    null, expected = Ranks.fit(calibration[0], weights[0]), Ranks.fit(repeated[0])
     np.testing.assert_array_equal(null.p_values(scores[0]), expected.p_values(scores[0]))
 
 
 @pytest.mark.parametrize("n", [2, 7, 100])
 def test_weighted_quantiles_of_equal_weights_are_those_of_numpy(n):
     values = np.random.default_rng(0).standard_normal(n)
-    found = weighted_quantiles(values, np.full(n, 0.7), _calibration.BULK)
-    np.testing.assert_allclose(found, np.quantile(values, _calibration.BULK), rtol=1e-12)
+    found = weighted_quantiles(values, np.full(n, 0.7), tails.BULK)
+    np.testing.assert_allclose(found, np.quantile(values, tails.BULK), rtol=1e-12)
 
 
 def test_weighted_quantiles_are_those_of_repeated_values():
     rng = np.random.default_rng(0)
     values, weight = rng.standard_normal(400), rng.integers(1, 5, 400)
-    found = weighted_quantiles(values, weight, _calibration.BULK)
-    expected = np.quantile(np.repeat(values, weight), _calibration.BULK)
+    found = weighted_quantiles(values, weight, tails.BULK)
+    expected = np.quantile(np.repeat(values, weight), tails.BULK)
     np.testing.assert_allclose(found, expected, atol=0.02)
 
 
@@ -141,8 +134,8 @@ def test_pooled_fold_scores_have_the_rank_of_cross_conformal_prediction():
     expected = 1 + sum(
         (c[None] <= s[:, None]).sum(axis=1) for c, s in zip(calibration, scores, strict=True)
     )
-    score = pool_fold_scores(scores, calibration)
-    null = ConformalNull.fit(np.concatenate(calibration))
+    score = pooled(scores, calibration)
+    null = Ranks.fit(np.concatenate(calibration))
     np.testing.assert_allclose(null.p_values(score) * 17, expected)
     # The score is the mean over the models where this mean already has the rank.
     mean = np.mean(scores, axis=0)
@@ -298,7 +291,7 @@ def test_empirical_null_recovers_the_gamma_distribution_of_a_normal_density():
     """The negative log-density of d normal columns has a gamma distribution of shape d / 2."""
     surprise = stats.norm.rvs(size=(100_000, 6), random_state=0)
     surprise = 0.5 * (surprise**2).sum(axis=1) + 7
-    null = EmpiricalNull.fit(-surprise)
+    null = Tails.fit(-surprise)
     np.testing.assert_allclose(null.shapes, 3, rtol=0.2)
     np.testing.assert_allclose(null.locations, 7, atol=0.3)
     for alpha in (0.1, 0.01, 0.001):
@@ -309,7 +302,7 @@ def test_empirical_null_recovers_the_gamma_distribution_of_a_normal_density():
 def test_empirical_null_is_conservative_for_few_rows():
     rng = np.random.default_rng(0)
     tables = [-rng.standard_gamma(1.5, size=50) for _ in range(25)]
-    p_values = np.array([EmpiricalNull.fit(scores).p_values(scores) for scores in tables])
+    p_values = np.array([Tails.fit(scores).p_values(scores) for scores in tables])
     for alpha in (0.05, 0.01, 0.001):
         assert (p_values <= alpha).mean() <= 1.2 * alpha
 
@@ -442,9 +435,9 @@ def test_rows_where_the_density_is_zero_are_outliers(calibration, statistic):
 
 def test_empirical_null_of_equal_scores_is_an_error():
     with pytest.raises(ValueError, match="needs scores that differ"):
-        EmpiricalNull.fit(np.ones(50))
+        Tails.fit(np.ones(50))
     with pytest.raises(ValueError, match="of 50 held-out rows 0 have a finite"):
-        EmpiricalNull.fit(np.full(50, -np.inf))
+        Tails.fit(np.full(50, -np.inf))
 
 
 def test_p_values_of_tied_scores_are_at_least_cross_conformal_p_values():
@@ -456,8 +449,8 @@ def test_p_values_of_tied_scores_are_at_least_cross_conformal_p_values():
             (held_out <= row[:, None]).sum(axis=1)
             for held_out, row in zip(calibration, scores, strict=True)
         )
-        null = ConformalNull.fit(np.concatenate(calibration))
-        assert (null.p_values(pool_fold_scores(scores, calibration)) >= (1 + below) / 19).all()
+        null = Ranks.fit(np.concatenate(calibration))
+        assert (null.p_values(pooled(scores, calibration)) >= (1 + below) / 19).all()
 
 
 def test_adaptive_method_flags_no_p_value_above_one_half():
@@ -541,11 +534,9 @@ def test_false_alarm_rate_of_tied_scores_is_at_most_alpha():
     for _ in range(n_draws):
         scores = -rng.choice([0.3, 1.7, 9.1], n + 1, p=[0.7, 0.12, 0.18])
         held_out, new = scores[:n], scores[n] * (1 + 1e-15)
-        flagged += ConformalNull.fit(held_out).p_values(np.array([new]))[0] <= alpha
+        flagged += Ranks.fit(held_out).p_values(np.array([new]))[0] <= alpha
         naive += (
-            ConformalNull(np.sort(held_out), np.arange(len(held_out) + 1)).p_values(
-                np.array([new])
-            )[0]
+            Ranks(np.sort(held_out), np.arange(len(held_out) + 1)).p_values(np.array([new]))[0]
             <= alpha
         )
     spread = np.sqrt(alpha * (1 - alpha) / n_draws)
@@ -581,12 +572,12 @@ def test_batch_of_tied_rows_like_those_of_the_fit_is_not_odd():
 def test_log_survival_beyond_the_range_of_floats(shape):
     x = np.array([0.0, 0.1, 1.0, 10.0, 100.0, 300.0])
     np.testing.assert_allclose(
-        _calibration.log_survival(x, shape), stats.gamma.logsf(x, shape), atol=1e-12
+        tails.log_survival(x, shape), stats.gamma.logsf(x, shape), atol=1e-12
     )
     # Beyond the range of floats, to a twentieth of a nat.
     steps = np.linspace(600, 660, 13) + shape
     exact = stats.gamma.logsf(steps, shape)
-    series = _calibration.log_survival(steps + 1e4, shape) - _calibration.log_survival(1e4, shape)
-    np.testing.assert_allclose(_calibration.log_survival(steps, shape), exact, atol=0.05)
+    series = tails.log_survival(steps + 1e4, shape) - tails.log_survival(1e4, shape)
+    np.testing.assert_allclose(tails.log_survival(steps, shape), exact, atol=0.05)
     assert (np.diff(series) < 0).all()
-    assert np.isneginf(_calibration.log_survival(np.inf, shape)) or shape > 0
+    assert np.isneginf(tails.log_survival(np.inf, shape)) or shape > 0

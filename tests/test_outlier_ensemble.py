@@ -16,8 +16,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skflows import AdaptiveKernelDensity, DensityOutlierDetector, StackedDensity
+from skflows.calibration.ranks import Ranks
 from skflows.outlier import OutlierEnsemble
-from skflows.outlier._ensemble import ColumnHistograms, LogRanks, default_estimators
+from skflows.outlier._ensemble import ColumnHistograms, default_estimators
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((200, 3))
@@ -44,7 +45,7 @@ def test_score_is_the_log_of_the_harmonic_mean_p_value():
     inside = np.zeros((1, 3))  # above the lowest known score of each
     p_values = []
     for member, null in zip(fitted.estimators_, fitted._nulls, strict=True):
-        below = (null.known <= member.score_samples(inside)).sum()
+        below = (null.scores <= member.score_samples(inside)).sum()
         p_values.append((1 + below) / (1 + len(X)))
     assert np.exp(fitted.score_samples(inside)) == pytest.approx(hmean(p_values))
     assert (fitted.score_samples(X_new) <= 0).all()
@@ -52,17 +53,19 @@ def test_score_is_the_log_of_the_harmonic_mean_p_value():
 
 def test_ranks_of_known_rows_are_those_of_new_ones():
     scores = RNG.standard_normal(50)
-    known = LogRanks.fit(scores).of_known(scores)
+    known = Ranks.fit(scores).log_p(scores, is_own=True)
     for i in (scores.argmin(), scores.argmax(), 7):
-        others = LogRanks.fit(np.delete(scores, i))
+        others = Ranks.fit(np.delete(scores, i))
         is_lowest = i == scores.argmin()
         # The scale is that of all rows.
         np.testing.assert_allclose(
-            others.of_new(scores[[i]]), known[[i]], rtol=0.5 if is_lowest else 1e-12
+            others.log_p(scores[[i]]), known[[i]], rtol=0.5 if is_lowest else 1e-12
         )
-    assert LogRanks.fit(np.full(5, 2.0)).of_known(np.full(5, 2.0)) == pytest.approx(0)
+    assert Ranks.fit(np.full(5, 2.0)).log_p(np.full(5, 2.0), is_own=True) == pytest.approx(0)
     with_gap = np.append(scores, np.nan)
-    np.testing.assert_allclose(LogRanks.fit(with_gap).of_known(with_gap), np.append(known, np.nan))
+    np.testing.assert_allclose(
+        Ranks.fit(scores).log_p(with_gap, is_own=True), np.append(known, np.nan)
+    )
 
 
 def test_p_values_among_outliers_are_those_of_the_bulk():
@@ -118,7 +121,7 @@ def test_frozen_members_keep_their_fit_and_are_judged_by_the_rows():
     other = RNG.standard_normal((80, 3)) + 1
     frozen = FrozenEstimator(AdaptiveKernelDensity(random_state=0).fit(other))
     fitted = OutlierEnsemble([("kernels", frozen)]).fit(X)
-    expected = LogRanks.fit(frozen.score_samples(X)).of_known(frozen.score_samples(X))
+    expected = Ranks.fit(frozen.score_samples(X)).log_p(frozen.score_samples(X), is_own=True)
     np.testing.assert_allclose(fitted.held_out_scores_, expected)
 
 
@@ -208,7 +211,7 @@ def test_a_mixture_is_judged_by_its_pool():
     stack = StackedDensity([("kernels", KernelDensity()), ("mixture", GaussianMixture())])
     fitted = OutlierEnsemble([("stack", stack)], random_state=0).fit(X)
     (member,), (null,) = fitted.estimators_, fitted._nulls
-    np.testing.assert_allclose(fitted.score_samples(X_new), null.of_new(member._pool_rows(X_new)))
+    np.testing.assert_allclose(fitted.score_samples(X_new), null.log_p(member._pool_rows(X_new)))
 
 
 def test_memory_of_scores_does_not_grow_with_the_rows():

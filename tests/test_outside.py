@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from _densities import NAMES, small
-from scipy.integrate import quad
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 from sklearn.model_selection import KFold, cross_val_score
 
@@ -21,7 +20,7 @@ from skflows.columns.frames import read_frame
 from skflows.table import _components
 from skflows.table._columns import Schema
 from skflows.table._latent_classes import fit_latent_classes
-from skflows.table._outside import outside_share
+from skflows.table._outside import Outside, outside_share, scale_of
 from skflows.table._view import TableView
 
 LOADERS = [load_iris, load_wine, load_breast_cancer, load_diabetes, load_digits]
@@ -147,22 +146,30 @@ def test_total_probability_is_1(name):
     values, points = KINDS[name]
     schema, density = member_of(values)
     (part,) = schema.parts
-    total = density(points).sum() if len(points) else 0.0
     step = part.step if part.has_number else part.lattice[0]
-    if step is not None:  # the density between points is constant in each cell
-        total += (density(np.asarray(points) + 0.3 * step)).sum() * step
-    else:
-        low, high = max(part.outside.low, -20.0), min(part.outside.high, 40.0)
-        grid = np.linspace(low, high, 400_002)[1:-1]
-        total += density(grid).sum() * (grid[1] - grid[0])
+    old = part.outside
+    share = old.share if step is not None else 0.2  # a wrong share of a density would be seen
+    part.outside = Outside(share, old.low, old.high, None, old.scale)
+    part.outside.step = step
     low, high = part.outside.low, part.outside.high
-    if np.isfinite(low):
-        beyond = quad(lambda x: density(low - 1e-9 - x)[0], 0, np.inf)[0]
-        assert beyond == pytest.approx(outside_share(len(values)) / part.outside.n_ends, rel=0.5)
-        total += beyond
-    if np.isfinite(high):
-        total += quad(lambda x: density(high + 1e-9 + x)[0], 0, np.inf)[0]
-    assert total == pytest.approx(1, abs=2e-6 if step is not None else 2e-3)
+    assert old.share == pytest.approx(outside_share(len(values)))
+    points = np.array([x for x in points if low < x < high or x == 0])
+    total = density(points).sum() if len(points) else 0.0
+    if step is not None:  # the density between points is constant in each cell
+        total += density(np.asarray(points) + 0.3 * step).sum() * step
+    else:
+        grid = np.linspace(max(low, -20.0), min(high, 40.0), 400_002)[1:-1]
+        total += density(grid).sum() * (grid[1] - grid[0])
+    for end, direction in ((low, -1), (high, 1)):
+        if np.isfinite(end):
+            far = old.scale * np.tan(np.linspace(0, np.pi / 2, 20_001)[:-1] + np.pi / 80_000)
+            slope = old.scale * (1 + (far / old.scale) ** 2) * np.pi / 40_000
+            beyond = (density(end + direction * far) * slope).sum()
+            n_ends = np.isfinite([low, high]).sum()
+            is_number = 1 - density([0.0])[0] if name == "atoms" else 1.0
+            assert beyond == pytest.approx(share * is_number / n_ends, rel=1e-3)
+            total += beyond
+    assert total == pytest.approx(1, abs=2e-6 if step is not None else 3e-3)
 
 
 def test_shares_come_from_the_data():
@@ -203,9 +210,9 @@ def test_what_is_outside_of_a_kind_tells_nothing_of_other_columns():
     )
     off, on = (density.quantile("mass", pd.DataFrame([{"hue": x}]), 0.5) for x in (1.202, 1.2))
     assert off == pytest.approx(on)
-    beyond, unknown = (
-        density.predict_proba("kind", pd.DataFrame([{"mass": x}])) for x in (-1.0, np.nan)
-    )
+    with pytest.warns(UserWarning, match="-1 in column 'mass'"):
+        beyond = density.predict_proba("kind", pd.DataFrame([{"mass": -1.0}]))
+    unknown = density.predict_proba("kind", pd.DataFrame([{"mass": np.nan}]))
     assert beyond == pytest.approx(unknown)
 
 
@@ -236,3 +243,66 @@ def test_stated_kinds_and_error_refuse():
     assert np.isneginf(scores).tolist() == [True, False]
     with pytest.raises(ValueError, match=r"has categories that fit has not seen: \['huge'\]"):
         stated.score_samples(table[:2].assign(kind="huge"))
+
+
+def test_tails_of_few_levels_end():
+    """A number far beyond a few levels has a density, which no overflow makes 0."""
+    density = quick().fit(pd.DataFrame({"x": np.tile(np.arange(6) / 1e6, 20)}))
+    far = pd.DataFrame({"x": [1e-3, 1.0, 1e15, -1e304, 1e304]})
+    with pytest.warns(UserWarning, match="in column 'x'"):
+        scores = density.score_samples(far)
+    assert (scores > -2000).all() and scores[0] > scores[1] > scores[2] > scores[4]
+
+
+def test_unseen_categories_have_no_share_if_they_are_an_error():
+    words = pd.DataFrame({"word": ["a", "b"] * 10 + list("cdefghij")})
+    density = quick(handle_unknown="error").fit(words)
+    assert np.exp(density.score_samples(words.drop_duplicates())).sum() == pytest.approx(1)
+
+
+def test_numbers_beyond_few_levels_tell_nothing_of_other_columns():
+    rng = np.random.default_rng(0)
+    count = rng.integers(0, 6, 120)
+    kind = np.where(count + rng.normal(size=120) > 2.5, "big", "small")
+    density = quick(max_iter=5).fit(pd.DataFrame({"count": count, "kind": kind}))
+    with pytest.warns(UserWarning, match=r"-50 in column 'count', in 1 of 1 rows"):
+        beyond = density.predict_proba("kind", pd.DataFrame({"count": [-50.0]}))
+    unknown = density.predict_proba("kind", pd.DataFrame({"count": [np.nan]}))
+    assert beyond == pytest.approx(unknown)
+
+
+def test_warnings_of_dates_show_dates():
+    days = pd.date_range("2024-01-01", periods=90, freq="D") + pd.Timedelta(hours=9)
+    density = quick().fit(pd.DataFrame({"at": days}))
+    with pytest.warns(UserWarning, match="X has 2024-05-05 10:17:00 in column 'at'") as caught:
+        density.score_samples(pd.DataFrame({"at": pd.to_datetime(["2024-05-05T10:17"])}))
+    assert "columns=" not in str(caught[0].message)
+
+
+def test_weights_and_copies_of_rows_agree_on_tails():
+    x, weight = RNG.normal(size=40), RNG.integers(1, 4, 40)
+    assert scale_of(x, weight.astype(float)) == pytest.approx(
+        scale_of(np.repeat(x, weight), np.ones(weight.sum()))
+    )
+
+
+def test_conditions_outside_of_a_kind_warn():
+    density = quick().fit(mixed())
+    with pytest.warns(UserWarning, match="-1 in column 'mass', in 1 of 1 rows"):
+        density.sample(3, given={"mass": -1.0}, random_state=0)
+    with pytest.warns(UserWarning, match="-1 in column 'mass', in 1 of 1 rows"):
+        density.predict_proba("kind", {"mass": -1.0})
+
+
+def test_a_call_warns_once_and_of_the_rows_of_the_user():
+    table = mixed(90)
+    classifier = DensityClassifier(quick()).fit(table, np.arange(90) % 2)
+    detector = DensityOutlierDetector(quick(), calibration="conformal", cv=2).fit(table)
+    new = table[:3].assign(mass=-1.0)
+    for ask in (classifier.predict_proba, detector.p_values):
+        with pytest.warns(UserWarning, match="-1 in column 'mass', in 3 of 3 rows") as caught:
+            ask(new)
+        assert len(caught) == 1
+    with pytest.warns(UserWarning) as caught:
+        detector.explain(new)
+    assert {"in 3 of 3 rows" in str(warning.message) for warning in caught} == {True}

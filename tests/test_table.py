@@ -16,9 +16,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import skflows
 from skflows import AutoDensity, DensityOutlierDetector, TableDensity, TableImputer
 from skflows.columns.checks import ColumnWarning
+from skflows.columns.encoding import Encoding
 from skflows.columns.frames import Column, read_frame, write_frame
 from skflows.inspection import ConditionalDensityDisplay, SamplesDisplay
-from skflows.outlier._tables import RowCodec, needs_table_density
 from skflows.table import _components, _latent_classes, _parts
 from skflows.table._columns import Schema, decide, lattice_of
 from skflows.table._latent_classes import LatentClasses, Training, fit_kernels
@@ -416,7 +416,7 @@ def test_bounds_of_none_are_those_of_the_kind(kind, inside, outside):
 def test_the_remedy_for_impossible_values(value, remedy):
     schema = schema_of(np.arange(50), {0: ("count", 0, 50)})
     with pytest.warns(UserWarning, match=remedy):
-        schema.warn_of_impossible(schema.encode(read_frame(np.array([[value]]))))
+        schema.warn_of_outside(schema.encode(read_frame(np.array([[value]]))))
 
 
 def test_logits_over_a_long_range():
@@ -1164,13 +1164,6 @@ def test_dependence(density, table):
         DensityOutlierDetector(AutoDensity(), statistic="dependence").fit(np.eye(9))
 
 
-def test_tables_that_need_this_density(table):
-    assert needs_table_density(table)
-    assert needs_table_density(table[["size"]])  # with gaps
-    assert not needs_table_density(table[["visits", "rain"]])
-    assert not needs_table_density(np.zeros((3, 2)))
-
-
 def test_other_densities_point_to_this_one():
     frame = pd.DataFrame({"x": [1.0, 2.0, np.nan], "kind": ["a", "b", "a"]})
     with pytest.raises(ValueError, match="TableDensity"):
@@ -1370,14 +1363,11 @@ def test_detectors_of_tables(table):
     detector = DensityOutlierDetector(quick(handle_unknown="rare"), calibration="conformal")
     detector.fit(own)
     (model,) = detector.models_
-    scores = model.density.estimator_.held_out_scores_
+    scores = model.density.estimator.held_out_scores_
     assert (detector.held_out_scores_ == scores).all()
-    rows = detector._codec.rows(own)
-    assert set(detector._codec.codes(rows)[:, 3]) == {0, 1}
     weight = np.where(np.arange(N) < 150, 0.0, 1.0)
     weighted = clone(detector).fit(own, sample_weight=weight)
     assert (np.isnan(weighted.held_out_scores_) == (weight == 0)).all()
-    assert not needs_table_density(table[["member"]])
     # A fold without the category knows of it.
     folds = DensityOutlierDetector(quick(), calibration="conformal", cv=2).fit(own)
     scores = folds.held_out_scores_
@@ -1387,18 +1377,18 @@ def test_detectors_of_tables(table):
     alone = quick(max_iter=1).fit(own[is_used])
     maps = [
         found._schema.columns[1].parts[0].maps["quantile"]
-        for found in (folds.models_[0].density.estimator_, alone)
+        for found in (folds.models_[0].density.estimator, alone)
     ]
     sizes = np.array(own["size"].dropna())
     assert np.array_equal(*(found.forward(sizes)[0] for found in maps))
 
 
 def test_texts_in_a_column_of_numbers_are_named_by_detectors():
-    codec = RowCodec(pd.DataFrame({"code": [1, 2]}))
+    encoding, _ = Encoding.read(pd.DataFrame({"code": [1, 2]}))
     with pytest.raises(
         ValueError, match=r"'code' held numbers in fit; now it holds 'A0': .*to_numeric"
     ):
-        codec.rows(pd.DataFrame({"code": ["A0", "1"]}))
+        encoding.encode(pd.DataFrame({"code": ["A0", "1"]}))
 
 
 def test_numbers_between_levels_look_like_numbers():

@@ -13,9 +13,9 @@ import skflows
 from skflows import DensityOutlierDetector, NSFDensity
 from skflows.cli._columns import numbers, with_dates
 from skflows.columns.dates import local_seconds, utc_seconds
+from skflows.columns.encoding import Encoding
 from skflows.columns.frames import read_frame, write_frame
 from skflows.inspection import DensityDisplay
-from skflows.outlier._tables import RowCodec
 
 N = 60
 RNG = np.random.default_rng(0)
@@ -152,11 +152,11 @@ def test_dates_with_and_without_a_time_zone_do_not_mix(zoned):
     partly = ZONED.assign(at=[*HOURS[:30], *naive["at"][30:]]).astype({"at": object})
     with pytest.raises(ValueError, match=r"different time zones \(Europe/Berlin, no time zone\)"):
         zoned.score_samples(partly)
-    codec = RowCodec(ZONED)
+    encoding, _ = Encoding.read(ZONED)
     with pytest.raises(ValueError, match="'at' had the time zone Europe/Berlin in fit"):
-        codec.rows(naive)
+        encoding.encode(naive)
     (_, moved), *_ = in_other_forms()
-    assert codec.table(codec.rows(moved)).equals(ZONED)
+    assert encoding.decode(encoding.encode(moved)).equals(ZONED)
 
 
 def test_offsets_in_files_are_those_of_fit():

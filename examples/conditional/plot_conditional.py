@@ -49,8 +49,8 @@ rows = np.array([[-1.5], [0.5], [1.8]])
 ConditionalDensityDisplay.from_estimator(regressor, rows)
 
 # %%
-# A highest-density region may be a union of intervals. Both are calibrated by rows that the flows
-# have not seen, and have the wanted coverage; the regions are narrower.
+# A highest-density region may be a union of intervals. Both are calibrated on rows that the flows
+# have not seen, and have the requested coverage; the regions are narrower.
 
 intervals = regressor.predict_interval(X_test, coverage=0.9)
 regions = regressor.predict_region(X_test, coverage=0.9)
@@ -67,7 +67,7 @@ ax.scatter(X_test, y_test, s=6, color="#3f90da")
 ax.set(xlabel="x", ylabel="y", title="regions of 90 % coverage")
 
 # %%
-# The distributions have the methods of those of `scipy.stats`, with an entry for each row.
+# The distributions have the methods of `scipy.stats` distributions, with an entry for each row.
 
 distribution = regressor.predict_distribution(rows)
 print("mean              ", distribution.mean().round(2))
@@ -75,7 +75,7 @@ print("standard deviation", distribution.std().round(2))
 print("P(y > 1)          ", distribution.sf(1.0).round(2))
 
 # %%
-# Are they right? For new rows, the probability that they give to values below y should be uniform.
+# Are the distributions right? For new rows, the probability of values below y should be uniform.
 
 PredictiveCalibrationDisplay.from_estimator(regressor, X_test, y_test)
 plt.show()

@@ -4,7 +4,7 @@ Predicting a count
 ==================
 
 The age of an abalone is the number of rings in its shell. Counting them takes a microscope; sizes
-and weights take a minute. A `FlowRegressor` finds that the number of rings is discrete: its
+and weights take a minute. A `FlowRegressor` detects that the number of rings is discrete: its
 probabilities are exact, and quantiles and intervals end at whole numbers.
 """
 
@@ -48,8 +48,8 @@ shell = FlowRegressor(random_state=0).fit(X_train[["shell_weight"]], y_train)
 PredictiveBandsDisplay.from_estimator(shell, X_test[["shell_weight"]], y=y_test)
 
 # %%
-# On the test rows, the distributions are compared with those of a Poisson regression, the usual
-# model of counts. Its variance is its mean, and that of the rings is mostly lower. The log-score
+# On the test rows, the distributions are compared with a Poisson regression, the usual model of
+# counts. Its variance equals its mean, but the variance of the rings is mostly lower. The log-score
 # is the mean log-probability of the true number; larger is better.
 
 from scipy import stats
@@ -74,7 +74,7 @@ for name, (log_probability, interval) in predictions.items():
     )
 
 # %%
-# The calibration on the test rows, within what 375 rows can tell:
+# The calibration on the test rows, as well as 375 rows can show it:
 
 PredictiveCalibrationDisplay.from_estimator(regressor, X_test, y_test)
 plt.show()

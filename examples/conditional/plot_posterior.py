@@ -40,8 +40,8 @@ flow = NSFDensity(n_transforms=4, max_iter=60, dropout=0.0, bounds=[(-1, 1), (-1
 posterior = ConditionalDensity(flow, random_state=0).fit(observations, parameters)
 
 # %%
-# Samples from the posterior at an observation, beside those of rejection sampling: parameters from
-# the prior whose observation happens to be close, about one in a thousand.
+# Samples from the posterior at an observation, beside rejection sampling, which keeps parameters
+# from the prior whose observation happens to be close, about one in a thousand.
 
 observed = np.zeros((1, 2))
 samples = posterior.sample(observed, n_samples=2000, random_state=0)[0]

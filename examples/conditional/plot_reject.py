@@ -29,7 +29,7 @@ X_train, y_train = pca.transform(X_train[is_known]), y_train[is_known]
 X_test = pca.transform(X_test)
 
 # %%
-# Any density will do. A normal suits classes of about 130 rows, of which 30 % are held out for the
+# Any density works. A normal suits classes of about 130 rows, of which 30 % are held out for the
 # p-values. A row is rejected if, for each class, 95 % of the held-out rows are more likely.
 
 from sklearn.mixture import GaussianMixture

@@ -56,7 +56,7 @@ for n_augmented in (0, 1):
 # %%
 # Trajectories
 # ------------
-# In the plane, the trajectories of the outer ring stay around those of the inner ring. With a third
+# In the plane, the trajectories of the outer ring stay around the inner ring's. With a third
 # dimension, which the picture does not show, they can pass above or below and cross in the picture.
 # Here they hardly do, and the solver needs about as many evaluations.
 _, axes = plt.subplots(1, 2, figsize=(9, 4.6), layout="constrained")

@@ -48,10 +48,10 @@ for i in range(60):
 # %%
 # Fit
 # ---
-# The detector computes features of the images at many places by a fixed bank of filters, and fits
-# a RealNVP to those of the images and of their rotations by 90, 180 and 270 degrees, given the mean
-# features of the surroundings of each place. Two folds calibrate p-values: each image gets a score
-# by a flow that has not seen it. The default is five.
+# The detector computes features of the images at many places by a fixed bank of filters, and fits a
+# RealNVP to the features of the images and of their rotations by 90, 180 and 270 degrees, given the
+# mean features of the surroundings of each place. Two folds calibrate p-values: each image gets a
+# score from a flow that has not seen it. The default is five.
 from skflows.outlier import DefectDetector
 
 detector = DefectDetector(cv=2, random_state=0).fit(X_train)
@@ -62,15 +62,15 @@ for name, images in {
     print(f"{name:8} flagged: {(detector.predict(images) == -1).mean():.0%}")
 
 # %%
-# Of the good images, about ``alpha``, 5 %, should be flagged; among 60 of them, chance allows 0 to
+# About ``alpha``, 5 %, of the good images should be flagged; among 60 of them, chance allows 0 to
 # 12 %.
 #
 # Where the defects are
 # ---------------------
 # `defect_map` is the gradient of the score in the pixels, for fixed surroundings, smoothed: it is
-# large where a change of the pixels would make the image more ordinary. Each map has a scale of its
-# own: on the last two images, which are good, it shows their least ordinary places, often at the
-# border, where filters reach beyond the image.
+# large where a change of the pixels would make the image more ordinary. Each map has its own scale:
+# on the last two images, which are good, it shows their least ordinary places, often at the border,
+# where filters reach beyond the image.
 shown = np.concatenate([X_bad[:6], X_good[:2]])
 p_values = detector.p_values(shown)
 maps = detector.defect_map(shown)
@@ -85,8 +85,8 @@ axes[0, 0].set_ylabel("image")
 axes[1, 0].set_ylabel("defect map")
 
 # %%
-# Any other density takes the place of the flow, here a single Gaussian. It has no gradient for a
-# map, but it is a simple standard to compare scores with.
+# Any other density can replace the flow, here a single Gaussian. It has no gradient for a map, but
+# it is a simple baseline for the scores.
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 

@@ -10,7 +10,7 @@ tells one digit from another.
 
 # %%
 # Rows are flattened images of 8 x 8 pixels with 17 grey levels. With an ``image_shape``, the flow
-# has convolutional couplings in two levels, and takes arrays of shape ``(n, 8, 8, 1)`` too.
+# has convolutional couplings in two stages, and takes arrays of shape ``(n, 8, 8, 1)`` too.
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -65,9 +65,9 @@ ImageGridDisplay.from_estimator(flow, np.concatenate(lines), n_columns=9, value_
 # %%
 # Attribute directions
 # --------------------
-# The mean latent row of one class minus that of another is a direction in which an image becomes
-# less like the second class and more like the first. Here ones move towards sevens. The flow never
-# saw the labels.
+# The mean latent row of one class minus the mean of a second class is a direction in which an image
+# becomes less like the second class and more like the first. Here ones move towards sevens. The
+# flow never saw the labels.
 Z_train = flow.transform(X_train)
 means = {digit: Z_train[y_train == digit].mean(axis=0) for digit in (1, 7)}
 z = flow.transform(X_test[y_test == 1][:4])
@@ -76,8 +76,8 @@ images = flow.inverse_transform(moved.reshape(-1, 64))
 ImageGridDisplay.from_estimator(flow, images, n_columns=5, value_range=(0, 16))
 
 # %%
-# How much of the way changes the class? A classifier that was trained on the images themselves
-# answers for all test images of ones.
+# How far must an image move to change its class? A classifier that was trained on the images
+# themselves answers for all test images of ones.
 from sklearn.svm import SVC
 
 classifier = SVC().fit(X_train, y_train)

@@ -101,11 +101,11 @@ ax.legend(fontsize="small")
 #
 # Other scores
 # ------------
-# *Typicality* is the distance of a log-density from that of other images of the same kind
-# (Nalisnick et al., 2019). The *complexity-corrected* score adds the length of the compressed
-# image in bits, by zlib, to the log-density in bits: a simple image has to score higher to be
-# accepted (Serrà et al., 2020). The area under the ROC curve tells images of the kind of the Glow
-# from the others: 1 is perfect, 0.5 is chance, and below 0.5 the others score higher.
+# *Typicality* is the distance of a log-density from the mean log-density of other images of the
+# same kind (Nalisnick et al., 2019). The *complexity-corrected* score adds the length of the
+# compressed image in bits, by zlib, to the log-density in bits: a simple image has to score higher
+# to be accepted (Serrà et al., 2020). The area under the ROC curve tells images of the kind of the
+# Glow from the others: 1 is perfect, 0.5 is chance, and below 0.5 the others score higher.
 import zlib
 
 from sklearn.frozen import FrozenEstimator
@@ -180,9 +180,9 @@ for name, flow in flows.items():
 
 # %%
 # Use the log-density for images that are unlike all others, and one of the other scores if images
-# may be simpler than those of the fit. None of them proves that an image is normal: without knowing
-# the other images, no score is best, and a score can also be high because the model is wrong there
-# (Zhang et al., 2021).
+# may be simpler than the training images. None of them proves that an image is normal: without
+# knowing the other images, no score is best, and a score can also be high because the model is
+# wrong there (Zhang et al., 2021).
 #
 # References
 # ----------

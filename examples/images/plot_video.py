@@ -83,7 +83,7 @@ for ax, row, title in zip(axes, rows, titles, strict=True):
 
 
 # %%
-# Eight videos, the true ones above, those of the two temperatures below:
+# Eight videos: the true ones at the top, predictions at the two temperatures below:
 import base64
 import io
 
@@ -109,6 +109,6 @@ framed = [np.pad(part, [(0, 0), (1, 1), (0, 0)], constant_values=8) for part in 
 Animation(np.concatenate(framed, axis=1))
 
 # %%
-# What is drawn drifts with time: each frame is drawn given two that were drawn themselves.
+# Predictions drift with time: each frame is drawn given two frames that were drawn themselves.
 # After so short a training, most digits move as they should and keep their shapes for some frames;
 # later, some of them fade.

@@ -4,15 +4,15 @@ A small vocoder
 ===============
 
 A vocoder turns a spectrogram back into sound. This example fits a flow to windows of a voice given
-their spectra, and lets it speak what it has not heard.
+their spectra, and lets it speak a sound that it has not heard.
 """
 
 # %%
 # Speech
 # ------
-# If `espeak-ng <https://github.com/espeak-ng/espeak-ng>`__ is installed, the voice is its own, and
-# a sentence is new. Otherwise a train of pulses, with a pitch that wanders, passes through two
-# resonances that wander too: a crude model of vowels, of which two other seconds are new.
+# If `espeak-ng <https://github.com/espeak-ng/espeak-ng>`__ is installed, it provides the voice, and
+# one sentence is new. Otherwise a train of pulses, with a pitch that wanders, passes through two
+# resonances that wander too: a crude model of vowels. Two other seconds of it are new.
 import base64
 import io
 import shutil
@@ -134,7 +134,7 @@ for name, score in scores.items():
 # Each window of the new sound is drawn given its mel frames. Windows overlap by half, and are faded
 # into each other. With the voice of espeak-ng, after so short a training, loud and hissing sounds
 # are where they should be, but vowels are hoarse. The log-mel distance is the root mean square
-# difference between the mel frames of what is spoken and those of the new sound.
+# difference between the mel frames of the spoken and the new sound.
 parts = windows(new, LENGTH // 2)
 fade = np.sin(np.pi * (np.arange(LENGTH) + 0.5) / LENGTH)
 

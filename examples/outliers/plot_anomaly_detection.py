@@ -23,8 +23,8 @@ X_train, normal = train_test_split(benign, test_size=0.3, random_state=0)
 # %%
 # 249 training rows are few for 30 columns. A small flow with much dropout and early stopping
 # overfits less. ``contamination=0.05`` sets the threshold at the 5 % quantile of the training
-# scores. More than 5 % of new normal rows are below it, because the flow has not seen them. It
-# warns of this if it shows on the rows that it holds out, as it does here.
+# scores. More than 5 % of new normal rows are below it, because the flow has not seen them. `fit`
+# warns about this if it shows on the held-out rows, as it does here.
 from skflows import RealNVPDensity
 
 flow = RealNVPDensity(
@@ -55,7 +55,7 @@ ax.legend()
 # %%
 # A ranking needs no threshold. The area under the ROC curve is the probability that a malignant row
 # scores lower than a benign row. The peers are three detectors of scikit-learn, with a scaler for
-# those that depend on distances.
+# detectors that depend on distances.
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import RocCurveDisplay
 from sklearn.mixture import GaussianMixture

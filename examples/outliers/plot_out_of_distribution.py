@@ -97,8 +97,8 @@ axes[1].legend()
 # Batches
 # -------
 # Many rows together give more evidence. ``batch_p_value`` compares the mean rank of a batch with
-# that of random batches of calibration rows, two-sided. The picture shows the fraction of random
-# batches with a p-value of at most 0.05.
+# the mean ranks of random batches of calibration rows, two-sided. The picture shows the fraction of
+# random batches with a p-value of at most 0.05.
 sizes = [1, 2, 4, 8, 16]
 rng = np.random.default_rng(0)
 detector = detectors["log_density"]

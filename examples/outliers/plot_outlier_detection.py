@@ -52,7 +52,7 @@ detector = DensityOutlierDetector(density, calibration="conformal", fdr=0.2, ran
 detector.fit(correct)
 
 # %%
-# P-values of correct rows are uniform: sorted, they follow the diagonal. Those of the errors are
+# P-values of correct rows are uniform: sorted, they follow the diagonal. P-values of the errors are
 # far below it. The scores on the right show by how many nats they differ.
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 PValueDisplay.from_estimator(detector, new, ax=left)

@@ -38,7 +38,7 @@ trips = pd.DataFrame(
 table = dd.from_pandas(trips, npartitions=6)
 
 # %%
-# The parameters are those of the density. Its batches are those of all workers together.
+# The parameters belong to the density. Its batch size counts the rows of all workers together.
 
 from skflows import NSFDensity
 from skflows.dask import DaskDensity
@@ -48,7 +48,7 @@ scores = density.score_samples(table)
 scores
 
 # %%
-# Workers compute the scores partition by partition. The trips with the lowest ones:
+# Workers compute the scores partition by partition. The trips with the lowest scores:
 
 table.assign(score=scores).nsmallest(5, "score").compute()
 

@@ -67,8 +67,8 @@ scores = pd.DataFrame(index=scalers, columns=["as reported", "in the units of X"
 for name, scaler in scalers.items():
     candidate = pipeline.set_params(scale=scaler).fit(X_train)
     scores.loc[name, "as reported"] = candidate.score(X_test)
-    # The scaler divides each column by its scale. The density of X is that of the scaled columns
-    # divided by the product of the scales.
+    # The scaler divides each column by its scale. The density of X is the density of the scaled
+    # columns divided by the product of the scales.
     scales = X_test.std() / pd.DataFrame(candidate[:-1].transform(X_test), columns=X.columns).std()
     scores.loc[name, "in the units of X"] = candidate.score(X_test) - np.log(scales).sum()
 print(scores.round(2))

@@ -9,7 +9,7 @@ than chance (an area under the ROC curve of 0.5), it has found no difference.
 
 # %%
 # The diabetes table has 442 rows. Six of its ten columns are whole numbers, and one has two values.
-# Half of the rows are to fit, and the other half to compare samples with.
+# Half of the rows train the models, and samples are compared with the other half.
 
 import numpy as np
 from sklearn.datasets import load_diabetes
@@ -21,8 +21,8 @@ X_train.head()
 
 # %%
 # Four models of the same rows: the automatic density, a single flow, a Gaussian mixture whose
-# number of components is chosen by cross-validation, and a Gaussian copula. The first two find the
-# discrete columns by themselves.
+# number of components is chosen by cross-validation, and a Gaussian copula. The first two detect
+# the discrete columns themselves.
 
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
@@ -47,8 +47,8 @@ normal = np.random.default_rng(0).multivariate_normal(latent.mean(0), np.cov(lat
 samples["Gaussian copula"] = margins.inverse_transform(normal)
 
 # %%
-# The classifier is a gradient boosting of trees, scored by cross-validation. Other real rows in
-# place of samples show what chance looks like.
+# The classifier is a gradient boosting of trees, scored by cross-validation. Other real rows
+# instead of samples show what chance looks like.
 
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -69,9 +69,9 @@ for name, score in scores.items():
     print(f"{name:16} {score:.2f}")
 
 # %%
-# The mixture is given away by its values: it draws ages with many decimals and a sex of 1.37. The
-# copula keeps the margins, but knows linear dependence only. Here are samples of the automatic
-# density beside the test rows:
+# Its values give the mixture away: it draws ages with many decimals and a sex of 1.37. The copula
+# keeps the margins, but models linear dependence only. Here are samples of the automatic density
+# beside the test rows:
 
 import matplotlib.pyplot as plt
 

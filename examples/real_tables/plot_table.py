@@ -1,7 +1,7 @@
 """
-================================
-A table with categories and gaps
-================================
+==========================================
+A table with categories and missing values
+==========================================
 
 `TableDensity` models a DataFrame as it is. One fit answers questions about any columns given any
 others. Here: the wine table of scikit-learn with its cultivars as texts, and a tenth of the cells
@@ -45,8 +45,8 @@ plt.title("Median and central 80 % given colour and cultivar")
 plt.show()
 
 # %%
-# How well are missing values filled in? For numbers, the error in standard deviations, beside that
-# of the mean of the column; for the cultivar, the fraction that is right.
+# How well are missing values filled in? For numbers, the error in standard deviations, beside the
+# error of the column mean; for the cultivar, the fraction that is right.
 
 filled = density.impute(table, random_state=0)
 for j, name in enumerate(complete):

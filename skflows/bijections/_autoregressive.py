@@ -10,7 +10,7 @@ from ._base import Bijection
 
 
 def distinct_neighbors(rows):
-    """Return rows without those that equal the one before them, and the place of each row."""
+    """Return rows without repetitions of the row before, and the place of each row."""
     is_new = rows.new_ones(len(rows), dtype=torch.bool)
     is_new[1:] = (rows[1:] != rows[:-1]).any(-1)
     return rows[is_new], is_new.cumsum(0) - 1
@@ -77,7 +77,7 @@ class MaskedAutoregressive(Bijection):
 
         def pullback(g, g_log_det, to_x=True):
             # x depends on z and the weights such that the forward map returns z. The map is run
-            # twice, for a pullback may be called once.
+            # twice, because a pullback may be called only once.
             _, through_map = self.univariate.vjp(x, params)
             slope, slope_in_params = through_map(torch.ones_like(x), torch.zeros_like(x[..., 0, :]))
             _, through_map = self.univariate.vjp(x, params)
@@ -105,7 +105,7 @@ class MaskedAutoregressive(Bijection):
         is_scoring = torch.is_inference_mode_enabled() and not is_traced() and x.dim() == 2
         if context is None or len(x) > 1 or not is_scoring:
             return self._map_parameters(self.net(x, context))
-        # Of one column, they depend on the context only, which values of one condition share.
+        # With one column, they depend on the context only, which the values of a condition share.
         context, place = distinct_neighbors(context)
         outputs = self.net(x.new_zeros(1, len(context)), context)
         return self._map_parameters(outputs[:, place])
@@ -114,7 +114,7 @@ class MaskedAutoregressive(Bijection):
         return outputs.unflatten(-2, (-1, self.univariate.n_params))
 
     def _solving(self, z):
-        """Return what gives `ResidualMADE.solve` each feature of x, and the list of log-slopes."""
+        """Return the function that gives `ResidualMADE.solve` a feature of x, and log-slopes."""
         log_slopes = []
 
         def next_feature(j, params):
@@ -129,9 +129,9 @@ class MaskedAutoregressive(Bijection):
 class GridAutoregressive(MaskedAutoregressive):
     """``z_ij = f(x_ij; params(x_<i))``: each row of a grid is mapped given the rows above it.
 
-    The parameters of a value depend on the values above it and to both sides of those, by
-    convolutions that are dilated in both directions. The inverse finds row after row, in as many
-    steps as there are rows.
+    The parameters of a value depend on the rows above it, at its position and to both sides, by
+    convolutions that are dilated in both directions. The inverse computes one row after another, in
+    as many steps as there are rows.
 
     Parameters
     ----------

@@ -65,8 +65,8 @@ class Bijection(nn.Module, ABC):
     def vjp(self, x, context=None):
         """Return the output of ``forward`` and its pullback (see `skflows.nn.vjp`).
 
-        The pullback takes the gradients in z and in the log-determinants to those in x and in the
-        parameters. By autograd unless a bijection writes it out, which is faster on few rows.
+        The pullback maps gradients in z and in the log-determinants to gradients in x and in the
+        parameters. It uses autograd unless a bijection writes it out, which is faster on few rows.
         """
         return by_autograd(lambda x: self.forward(x, context), x, list(self.parameters()))
 
@@ -87,7 +87,7 @@ class Bijection(nn.Module, ABC):
             )
 
     def initialize(self, x, weight=None, context=None):
-        """Set what depends on data (scales, means); most bijections have nothing of the kind."""
+        """Set what depends on data, such as scales and means; most bijections have none."""
 
 
 class Chain(Bijection):

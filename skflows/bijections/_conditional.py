@@ -9,7 +9,7 @@ from ._base import Bijection
 
 
 class _OfFirstColumns(Bijection):
-    """A bijection of the first columns of rows, beside which there are others.
+    """A bijection of the first columns of rows that have further columns.
 
     Parameters
     ----------
@@ -33,10 +33,10 @@ class _OfFirstColumns(Bijection):
 
 
 class FirstColumns(_OfFirstColumns):
-    """Map the first columns, and leave those beside them as they are.
+    """Map the first columns, and leave the others unchanged.
 
-    They may be the context of the first ones, or columns that an earlier level has
-    already mapped.
+    The others may be the context of the first ones, or columns that an earlier stage has already
+    mapped.
     """
 
     def __init__(self, bijection, n_features):

@@ -51,7 +51,7 @@ class Continuous(Bijection):
     dropout : float, default=0.0
         Fraction of hidden units dropped in training, the same along the whole trajectory of a row.
     drift : bool, default=True
-        Whether the velocity starts from that of straight paths, or from 0.
+        Whether the velocity starts from the best linear one for straight paths, instead of from 0.
 
     References
     ----------
@@ -106,7 +106,7 @@ class Continuous(Bijection):
         start, end : float
             Times.
         solver : Solver, optional
-            Replaces the bijection's own.
+            Replaces the bijection's solver.
         energies : bool, default=False
             Whether to integrate ``|v|^2``, and Hutchinson's estimate of ``|dv/dx|^2``.
         keys : Tensor of shape (n, k), optional

@@ -115,8 +115,7 @@ class Bounded(Bijection):
         self.register_buffer("high", high.clone())
 
     def _support(self):
-        """Return which columns have a lower and an upper bound, and the width of those with
-        both."""
+        """Return which columns have a lower and an upper bound, and the width if both exist."""
         below, above = self.low.isfinite(), self.high.isfinite()
         width = torch.where(below & above, self.high - self.low, 1.0)
         return below, above, width

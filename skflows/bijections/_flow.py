@@ -64,7 +64,7 @@ class ContinuousFlow(Flow):
     Parameters
     ----------
     preprocess, bijection : Bijection
-        As of a `Flow`; the bijection, a `Continuous`, has the columns of noise last.
+        See `Flow`; the bijection, a `Continuous`, has the columns of noise last.
     n_augmented : int, default=0
         Number of columns of noise.
     n_importance_samples : int, default=1
@@ -131,7 +131,7 @@ class ContinuousFlow(Flow):
         counts."""
         y, fixed = self.preprocess(x, context)
         # Probes are hashed from x, not y: whitening rounds a row differently in another batch.
-        # Noise is no key: probes of its own for each draw would raise the mean over the draws.
+        # Noise is not hashed: different probes for each draw would raise the mean over the draws.
         keys = x[:, : len(self.is_key)] * self.is_key
         bijection, y, context = apart(self.bijection, y, context)
         ratios, count = [], 0

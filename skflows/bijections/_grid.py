@@ -22,7 +22,7 @@ class Squeeze(Permutation):
     shape : tuple of int
         Height, width and channels of the grid.
     factors : tuple of int, default=(2, 2)
-        Height and width of a block, which divide those of the grid.
+        Height and width of a block, which divide the grid's height and width.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Squeeze(Permutation):
 def split_channels(shape):
     """Return the permutation that moves the second half of the channels before the first.
 
-    Each half is then a grid of its own. An odd channel counts to the first half, as in
+    Each half is then a separate grid. An odd channel counts to the first half, as in
     `GridCoupling`.
 
     Parameters
@@ -119,7 +119,7 @@ class Pointwise(Bijection):
         self.bijection.initialize(positions, weight, context)
 
     def _positions(self, x, context=None):
-        """Return the channels at all positions of all rows, as rows of their own, and contexts."""
+        """Return the channels at all positions of all rows as separate rows, and contexts."""
         if x.shape[-1] % self.n_channels:
             raise ValueError(
                 f"Rows have {x.shape[-1]} columns, which n_channels={self.n_channels} does not "
@@ -137,7 +137,7 @@ class Pointwise(Bijection):
 
 
 class GridCoupling(Coupling):
-    """Map the first half of the channels given the second and, by default, the second given that.
+    """Map half of the channels given the other half and, by default, the other given the result.
 
     Mapped one way with `Affine`, a half has a normal prior whose mean and scale are functions of
     the other: the learned prior of a multi-scale architecture.
@@ -188,11 +188,11 @@ class GridCoupling(Coupling):
 
 
 class FrameAutoregressive(Bijection):
-    """``z_t = f(x_t; features(x_{t-k}, ..., x_{t-1}))``: map each frame given those before it.
+    """``z_t = f(x_t; features(x_{t-k}, ..., x_{t-1}))``: map each frame given the frames before.
 
     All frames have the same map f, conditioned on features that a convolutional network computes
-    from the k frames before. Frames are mapped together; the inverse finds one after another. Rows
-    may have any number of frames.
+    from the k frames before. Frames are mapped together; the inverse computes one after another.
+    Rows may have any number of frames.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ class FrameAutoregressive(Bijection):
     shape : tuple of int
         Height, width and channels of a frame. Rows are frames, one after another.
     n_previous : int
-        Number k of frames that the network sees. An indicator marks those before the row begins.
+        Number k of frames that the network sees. An indicator marks frames before the row begins.
     hidden_layer_sizes : tuple of int
         Channels of the hidden layers of the network.
     **network
@@ -288,7 +288,7 @@ class FrameAutoregressive(Bijection):
         return x.unflatten(-1, (-1, *self.positions))
 
     def _rows(self, x):
-        """Return the frames of all rows, as rows of their own."""
+        """Return the frames of all rows as separate rows."""
         return self._frames(x).flatten(-2).flatten(-3, -2)
 
     def _joined(self, z, log_det, x):

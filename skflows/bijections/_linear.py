@@ -65,7 +65,7 @@ class LULinear(Bijection):
     n_features : int
         Number of columns.
     rotation : bool, default=False
-        Start at a random rotation, as Glow does, in place of the identity.
+        Start at a random rotation, as Glow does, instead of the identity.
 
     References
     ----------
@@ -80,7 +80,7 @@ class LULinear(Bijection):
         permutation, lower, upper = torch.linalg.lu(matrix)
         diagonal = upper.diagonal()
         dtype = torch.get_default_dtype()
-        # A matrix, not an index: members of a stack have permutations of their own.
+        # A matrix, not an index: members of a stack have different permutations.
         self.register_buffer("permutation", permutation.to(dtype) if rotation else None)
         self.register_buffer("sign", diagonal.sign().diag().to(dtype))
         self.lower = nn.Parameter(lower.tril(-1).to(dtype))

@@ -9,23 +9,23 @@ from ._tails import ALL_TAILS, TAILS
 
 BINS = (0, 2, 4, 8, 16, 32)
 ROWS_PER_BIN = 10
-BINS_FOR_TAILS = 8  # to choose the tails with; more bins in between hardly matter to them
-SMALL_SAMPLE = 40  # rows below which nothing is chosen, here and elsewhere in the package
+BINS_FOR_TAILS = 8  # while the tails are chosen; more bins hardly change the choice
+SMALL_SAMPLE = 40  # with fewer rows, nothing is chosen, here and elsewhere in the package
 N_FOLDS = 5
 ROWS_TO_CHOOSE_ON = 5000
 VALUES_AT_ONCE = 2**16  # of the columns that are chosen for together: bounds the memory
-# Standard errors by which the held-out likelihood must grow. More bins must prove themselves, but
-# heavier tails are the safer guess: the sample may merely lack the row that would need them.
+# Standard errors by which the held-out likelihood must grow. More bins must improve it clearly, but
+# heavier tails are the safer guess: the sample may lack the row that needs them.
 GAIN_OF_BINS = 0.5
 GAIN_OF_TAILS = -1.0
 
 
 class MarginalQuantile(Standardize):
-    """Map each column on its own to a standard normal, through its quantiles.
+    """Map each column separately to a standard normal, through its quantiles.
 
     Between its outer quantiles a column goes through a monotone rational-quadratic spline whose
-    knots map quantiles of the data to those of the standard normal. Beyond, it has a parametric
-    tail on each side that continues the density without a jump.
+    knots map quantiles of the data to standard normal quantiles. Beyond, it has a parametric tail
+    on each side that continues the density without a jump.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class MarginalQuantile(Standardize):
     Pickands, "Statistical Inference Using Extreme Order Statistics", 1975.
     """
 
-    kinds = ALL_KINDS  # of tails that an exporter records; it may leave out those of no column
+    kinds = ALL_KINDS  # of tails that an exporter records; it may leave out unused ones
 
     def __init__(self, n_features, n_bins="auto", tails="auto"):
         super().__init__(n_features)

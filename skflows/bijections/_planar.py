@@ -76,7 +76,8 @@ class Planar(Bijection):
             g_stretch = aten.threshold_backward(g_stretch, stretch, _least_stretch(stretch))
             g_bent = torch.addcmul(_dot(u, g), g_stretch * bent, wu, value=-2)
             g_along = g_bent * slope
-            # Of u, w and w.u: a column for each row if there is a context, else one in all.
+            # Gradients in u, w and w.u: a column for each row with a context, otherwise a single
+            # one.
             total = _sum if self.context is None else lambda columns: columns
             g_wu = total(g_stretch * slope)
             g_u, g_w = through_invertible(torch.addcmul(total(g * bent), g_wu, w))
@@ -152,7 +153,7 @@ def _solve_monotone(slope, target, max_steps):
         high = torch.where(residual >= 0, a, high)
         newton = a - residual / (1 + slope * (1 - bent**2))
         # Newton steps that leave the bracket or do not halve the last step can go round in
-        # circles: bisect in their place.
+        # circles: bisect instead.
         trusted = (newton > low) & (newton < high) & ((newton - a).abs() <= moved / 2)
         following = torch.where(trusted, newton, (low + high) / 2)
         following = torch.where(residual == 0, a, following)

@@ -140,14 +140,15 @@ class SortedSample:
         self.mean, self.std = (moment[:, None] for moment in weighted_moments(columns.T, share.t()))
         self.columns, order = columns.contiguous().sort(1)
         self.share = share.expand_as(columns).gather(1, order)
-        # Equal values share the middle of their levels, so that weights count as repetitions.
+        # Equal values share the middle of their probabilities, so that weights count as
+        # repetitions.
         total = pad(self.share.cumsum(1), (1, 0))
         first = torch.searchsorted(self.columns, self.columns)
         after = torch.searchsorted(self.columns, self.columns, right=True)
         self.level = (total.gather(1, first) + total.gather(1, after)) / 2
 
     def quantile(self, level):
-        """Return the quantiles ``(d, k)`` at levels ``(k,)`` or ``(d, k)``.
+        """Return the quantiles ``(d, k)`` at probabilities ``(k,)`` or ``(d, k)``.
 
         They are interpolated linearly between distinct values, and extrapolated beyond.
         """

@@ -16,7 +16,7 @@ from ._univariate import KernelUnivariate
 class Bins(NamedTuple):
     """The bin that holds each value, along x and along z.
 
-    The axis before the last two of ``corner``, ``size`` and ``shares`` is that of x and z.
+    The axis before the last two of ``corner``, ``size`` and ``shares`` stands for x and z.
     """
 
     shares: torch.Tensor  # (..., d, 2, n_bins, n), softmax of the logits of all bins
@@ -141,7 +141,7 @@ class RationalQuadraticSpline(KernelUnivariate):
         g_slope = torch.addcdiv(torch.sub(g_slope, g_curve, alpha=2), gl, slope, value=2)
         g_d0 = torch.addcmul(torch.addcmul(g_curve, g_rise, at.bend), g_top * r, r)
         g_d1 = torch.addcmul(g_curve, g_top, t2)
-        # In t = (x - x0) / width, z has the derivative times width; the rest is that of log_slope.
+        # In t = (x - x0) / width, z has the derivative times width; the rest comes from log_slope.
         half_g_t = g_top * (at.second - at.first)
         half_g_t = torch.addcmul(half_g_t, by_bottom * at.curve, r - t, value=-1)
         g_x = torch.addcdiv(gz * derivative, half_g_t, width, value=2)
@@ -157,10 +157,9 @@ class RationalQuadraticSpline(KernelUnivariate):
         return torch.where(inside, g_x, grad_z), g_params
 
     def _parameter_gradients(self, bins, g_corner, g_size, g_slopes):
-        """Return the gradient in the parameters, from those in corner, size and slopes of one
-        bin."""
+        """Return the gradient in the parameters, given the ones in corner, size and slopes."""
         # The corner is the sum of the sizes before the bin, and sizes are shares of a softmax: the
-        # gradient in the logits is that in the shares less its mean, times the shares.
+        # gradient in the logits is the gradient in the shares minus its mean, times the shares.
         number = bins.number
         minus_before = torch.add(-self.tail_bound - bins.corner, number, alpha=self.min_size)
         shared = bins.size - self.min_size

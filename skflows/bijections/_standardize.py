@@ -14,7 +14,7 @@ def weighted_moments(x, weight=None):
     """Return the mean and standard deviation of each column, in float64 and safe from overflow.
 
     A column that does not vary (up to rounding) gets a standard deviation of 1, or of its rounding
-    error if that is larger. Columns may have weights ``(n, d)`` of their own.
+    error if that is larger. Each column may have its own weights, ``(n, d)``.
     """
     x = x.double()
     if weight is None:

@@ -170,7 +170,7 @@ class Pareto(Tail):
         return stretch.clamp(max=self.MAX_EXPONENT).expm1() * scale / shape
 
 
-# Of two tails that are equally likely, the later one is the safer guess.
+# If two tails are equally likely, the later one is the safer guess.
 TAILS: dict[str, list[Tail]] = {
     "gaussian": [Gaussian()],
     "student_t": [StudentT(4), StudentT(2), StudentT(1)],

@@ -62,8 +62,9 @@ class Univariate(ABC):
     def vjp(self, x, params):
         """Return the output of ``forward`` and its pullback (see `skflows.nn.vjp`).
 
-        The pullback takes the gradients in z and in the log-determinants to those in x and in the
-        parameters. Gradients of ``inverse`` are found from it too. By autograd unless written out.
+        The pullback maps gradients in z and in the log-determinants to gradients in x and in the
+        parameters. Gradients of ``inverse`` are derived from it too. It uses autograd unless
+        written out.
         """
         params = as_leaf(params)
         outcome, pullback = by_autograd(lambda x: self.forward(x, params), x, [params])

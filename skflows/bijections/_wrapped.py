@@ -11,19 +11,19 @@ FARTHEST = 2  # periods between a row and its images; in training, one less save
 
 
 class Wrapped(Bijection):
-    """Rows of which some columns wrap around, under a bijection of the line.
+    """Rows with columns that wrap around, under a bijection of the line.
 
     The density of a row is the sum of the densities of its images, which are whole periods apart,
-    so that it is the same at both ends of a period. The latent coordinates are those of the row
-    itself, and the log-determinant is what makes the density under a standard normal that sum. The
-    inverse is that of the bijection, and leads to any of the images.
+    so that it is the same at both ends of a period. The latent coordinates belong to the row
+    itself, and the log-determinant is chosen such that the density under a standard normal equals
+    this sum. The inverse is the bijection's inverse, and may return any of the images.
 
     Parameters
     ----------
     bijection : Bijection
         The map of the line.
     periods : Tensor of shape (d,)
-        The period of each column of the rows, 0 for those that do not wrap around.
+        The period of each column of the rows, 0 for a column that does not wrap around.
 
     References
     ----------

@@ -6,12 +6,10 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import partial
 from numbers import Number, Real
 from pathlib import Path
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from ..persistence.atomic import replace_file
 from ..persistence.model_file import read, write
@@ -21,7 +19,7 @@ from ._fingerprint import description, differences, fingerprint
 MANIFEST, SUFFIX = "fit.json", ".checkpoint"
 
 # The folder of the fit that runs in this thread.
-_FOLDER: ContextVar["Folder | None"] = ContextVar("folder", default=None)
+FOLDER: ContextVar["Folder | None"] = ContextVar("folder", default=None)
 
 
 class Checkpoint:
@@ -31,8 +29,8 @@ class Checkpoint:
     ends with the same weights, bit for bit, as an uninterrupted fit. The preparation of the
     columns is repeated, and so are components without a training loop, such as Gaussian mixtures.
 
-    An ensemble, a search or a detector passes the callback on: each training inside has a file of
-    its own, in any process, and finished trainings are not repeated.
+    An ensemble, a search or a detector passes the callback on: each training inside has its own
+    file, in any process, and finished trainings are not repeated.
 
     Parameters
     ----------
@@ -86,16 +84,16 @@ class Checkpoint:
 
     def setup(self, estimator, context):
         """Use the folder in the fit that begins."""
-        _FOLDER.set(Folder(self.path, self.every, outer=_FOLDER.get()))
+        FOLDER.set(Folder(self.path, self.every, outer=FOLDER.get()))
 
     def teardown(self, estimator, context):
         """Stop using the folder."""
-        _FOLDER.set(_FOLDER.get().outer)
+        FOLDER.set(FOLDER.get().outer)
 
     def on_fit_task_begin(self, estimator, context, *, X=None, y=None, metadata=None):
         """Refuse a folder of another fit."""
         if context.parent is None and context.task_name != "partial_fit":
-            _FOLDER.get().claim(estimator, {"X": X, "y": y, **(metadata or {})})
+            FOLDER.get().claim(estimator, {"X": X, "y": y, **(metadata or {})})
 
     def on_fit_task_end(self, estimator, context):
         """Do nothing: trainings store their states themselves."""
@@ -135,7 +133,7 @@ class Folder:
     def random_state(self, estimator):
         """Return the random state of an estimator without a seed, from a seed of the folder.
 
-        It depends on the parameters of the estimator alone: on no order of fits, thread or process.
+        It depends on the estimator's parameters only, not on the order of fits, thread or process.
         """
         manifest = self._manifest()
         if "seed" not in manifest:
@@ -252,7 +250,7 @@ def check_like(found, expected, where="its state"):
 
 
 def is_manifest(found):
-    """Return whether an object has the form of what a folder says of its fit."""
+    """Return whether an object has the form of a folder's manifest."""
     if type(found) is not dict or not found.keys() <= {"seed", "fit"}:
         return False
     seed, fit = found.get("seed", 0), found.get("fit", {})
@@ -274,19 +272,6 @@ def has_checkpoint(path):
     return (Path(path) / MANIFEST).exists()
 
 
-def training_file(estimator, *identity):
-    """Return the file of a training if its fit has a checkpoint, otherwise None."""
-    folder = _folder_of(estimator)
-    return None if folder is None else TrainingFile(folder, estimator, *identity)
-
-
-def random_state_of(estimator):
-    """Return the random state of an estimator; a checkpoint keeps the seed if it has none."""
-    if estimator.random_state is None and (folder := _folder_of(estimator)) is not None:
-        return folder.random_state(estimator)
-    return check_random_state(estimator.random_state)
-
-
 def is_first_process():
     """Return whether no other process of `torch.distributed` writes the checkpoint."""
     torch = sys.modules.get("torch")
@@ -295,44 +280,14 @@ def is_first_process():
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
-def _folder_of(estimator):
+def folder_of(estimator):
     """Return the folder of the fit that runs, or that an estimator is about to begin."""
     if not is_first_process():
         return None
-    if (folder := _FOLDER.get()) is not None:
+    if (folder := FOLDER.get()) is not None:
         return folder
     # The fit has not begun, or runs in another process than the estimator that began it.
     for callback in getattr(estimator, "_skl_callbacks", ()):
         if isinstance(callback, Checkpoint):
             return Folder(callback.path, callback.every)
     return None
-
-
-def clock():
-    """Return the time in seconds, as if this run had done what earlier ones did.
-
-    It is that of all processes, which may run on several machines.
-    """
-    return time.time() + replayed_seconds()
-
-
-def replayed_seconds():
-    """Return the seconds that earlier runs spent on trainings that have continued so far."""
-    folder = _FOLDER.get()
-    return 0.0 if folder is None else folder.replayed
-
-
-def in_folder(function):
-    """Return a function that uses the folder of this fit in any process or thread.
-
-    Call it before a generator of tasks: joblib runs generators in threads without the folder.
-    """
-    return partial(_call, _FOLDER.get(), function)
-
-
-def _call(folder, function, *args, **kwargs):
-    token = _FOLDER.set(folder)
-    try:
-        return function(*args, **kwargs)
-    finally:
-        _FOLDER.reset(token)

@@ -94,7 +94,7 @@ def description(estimator, data):
         if is_neutral(name):
             continue
         if hasattr(value, "get_params") and not isinstance(value, type):
-            parts[name] = [type(value).__name__] * 2  # its parameters have lines of their own
+            parts[name] = [type(value).__name__] * 2  # its parameters have their own lines
         else:
             text = ADDRESS.sub("", repr(value))
             shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

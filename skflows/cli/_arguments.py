@@ -17,7 +17,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def table(text):
-    """Return the path of a table to write, or that of the parts of a folder, with a last slash."""
+    """Return the path of a table to write; with a last slash, the path of a folder's parts."""
     return Path(text, PARTS) if text.endswith(("/", os.sep)) else Path(text)
 
 

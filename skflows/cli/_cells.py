@@ -3,14 +3,14 @@
 import re
 import warnings
 
-GAPS = (  # texts that are missing values, as pandas has them
+GAPS = (  # texts that are missing values, as in pandas
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
     "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
 )  # fmt: skip
-NAMIBIA = "NA"  # the gap that is a value among two-letter codes
+NAMIBIA = "NA"  # a missing value, except among two-letter codes
 LEAST_CODES = 2  # different ones, beside it
 CODE, PADDED = re.compile("[A-Z]{2}"), re.compile(r"\s*[-+]?0\d+\s*")
-# A file without such bytes has neither of the two: nothing is looked for.
+# A file without such bytes has neither of the two, and is not searched.
 UNCERTAIN = re.compile(rb"""(?:^|[,;\t|"'\s])(?:NA|[-+]?0\d+)(?:[,;\t|"'\s]|$)""")
 OVERLAP = 64  # bytes of a block with which the next one is searched
 
@@ -61,8 +61,8 @@ def texts_and_codes(rows, columns, decimal):
     codes = [i for i in sorted(has_na & codes.keys()) if len(codes[i]) >= LEAST_CODES]
     for i in codes:
         warnings.warn(
-            f"column {columns[i]!r} holds codes of two letters, of which {NAMIBIA!r} is read as "
-            "one: leave cells empty where a value is missing",
+            f"column {columns[i]!r} holds codes of two letters, and {NAMIBIA!r} is read as "
+            "one of them: leave cells empty where a value is missing",
             stacklevel=2,
         )
     return {columns[i] for i in padded}, {columns[i] for i in codes}
@@ -79,7 +79,7 @@ def _is_number(cell, decimal):
 def likely_decimal(rows, sep):
     """Return the decimal mark of rows, the first of which has the names: a comma if numbers do.
 
-    It warns of numbers in which the mark may as well separate thousands.
+    It warns about numbers in which the mark may also separate thousands.
     """
     if sep == ",":
         return "."

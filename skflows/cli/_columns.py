@@ -64,7 +64,7 @@ def used(args):
 
 
 def check_free(names, added, path):
-    """Raise an error if a table has columns with the names of those that an output adds."""
+    """Raise an error if a table has columns with names that an output adds."""
     if taken := [name for name in added if name in names]:
         raise ValueError(
             f"{path} has a column {taken[0]!r}, which the output adds: rename the column"
@@ -93,9 +93,9 @@ def numbers(frame, path, remedy=REMEDY):
 
 
 def as_numbers(frame):
-    """Return a table of numbers, with NaN for entries that are none.
+    """Return a table of numbers, with NaN for entries that are not numbers.
 
-    A column of texts with leading zeros, such as 01000, has none.
+    In a column of texts with leading zeros, such as 01000, no entry is a number.
     """
     texts = frame.select_dtypes(exclude=["number", "bool"])
     numbers = frame.drop(columns=texts.columns)
@@ -130,9 +130,9 @@ def chosen_columns(frame, path, columns=None, exclude=()):
 
 
 def needs_table(frame):
-    """Return whether a table has texts, dates or gaps, which densities of numbers do not take.
+    """Return whether a table has texts, dates or missing values, which densities of numbers refuse.
 
-    Entries that are no numbers in a column of numbers are mistakes rather than texts.
+    Entries of a column of numbers that are not numbers are mistakes rather than texts.
     """
     numeric = as_numbers(frame).notna().sum()
     return bool(frame.isna().any(axis=None) or (numeric <= frame.notna().sum() / 2).any())
@@ -157,8 +157,8 @@ def with_dates(frame, schema=None):
 def with_parsed(frame, names, are_dates=False):
     """Return a table in which the texts of some columns are dates if all of a column are.
 
-    If they must be, because they were in a fit, others are an error. A dict has the time zone of
-    each column in the fit.
+    If they must be dates, because they were in `fit`, other texts are an error. A dict has the time
+    zone of each column in `fit`.
     """
     frame = frame.copy()
     zones = names if isinstance(names, dict) else {}
@@ -190,7 +190,7 @@ def in_zone(dates, texts, zone):
 def parsed_dates(texts):
     """Return texts in ISO 8601 as dates, and others as missing.
 
-    Where the UTC offset changes, as by summer time, dates are in local time without a zone.
+    Where the UTC offset changes, as with summer time, dates are in local time without a zone.
     """
     pandas = import_pandas()
     texts = texts.where(texts.map(lambda text: bool(ISO_DATE.match(text))))
@@ -202,10 +202,10 @@ def parsed_dates(texts):
 
 
 def numeric_columns(frame, path, columns=None, exclude=()):
-    """Return the named columns of a table, or else those in which most entries are numbers.
+    """Return the named columns of a table, or else the columns in which most entries are numbers.
 
-    It warns of what is left out. The other entries of such columns are mistakes, and an error later
-    on, rather than texts.
+    It warns about columns that are left out. The other entries of such columns are mistakes, not
+    texts, and raise an error later on.
     """
     frame = chosen_columns(frame, path, columns, exclude)
     if columns is not None:
@@ -248,7 +248,7 @@ class Gaps:
         return frame[complete]
 
     def report(self):
-        """Warn of what was left out, or raise an error if nothing else was there."""
+        """Warn about rows that were left out, or raise an error if no other rows are left."""
         if not self.n_left_out:
             return
         where = _listed_counts(self.counts)

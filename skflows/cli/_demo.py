@@ -15,7 +15,7 @@ PAIRED_COLUMNS = [1, 5, 6, 9]  # near the middle of the image, where digits diff
 INTRODUCTION = """\
 Handwritten digits, the largest table that scikit-learn ships: {n} rows. Blocks of 2 x 2 pixels are
 summed into 16 columns of ink, from ink_1_1 (top left) to ink_4_4, between 0 and 64. Uniform noise
-fills the gaps between integers, because the likelihood of discrete values has no bound.
+fills the space between integers, because the likelihood of discrete values has no bound.
 {n_train} rows to fit and tune, {n_test} held out.
 """
 

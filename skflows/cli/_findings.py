@@ -26,7 +26,7 @@ class Findings(NamedTuple):
     outlier: np.ndarray
     oddest: np.ndarray  # indices of the flagged and other odd rows, the oddest first
     explained: np.ndarray  # the first of these, which are explained by their own score
-    # Contributions of the columns of all rows; those of rows not explained are to a simpler score.
+    # Contributions of the columns of all rows; to a simpler score for rows not explained.
     contributions: np.ndarray
     partners: np.ndarray  # of all rows, the column that is odd only with the oddest one, or -1
     seconds: float

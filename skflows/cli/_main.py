@@ -15,7 +15,7 @@ def main(argv=None):
     Parameters
     ----------
     argv : list of str, default=None
-        Arguments. None takes those of the process.
+        Arguments; the process's if None.
 
     Returns
     -------

@@ -79,7 +79,7 @@ def run_fit(args):
         if frame.size > MANY_VALUES:
             announce(frame, "many densities", "may take minutes")
         elif name == "table":
-            announce(frame, "a density of texts and gaps", "takes up to a minute")
+            announce(frame, "a model of mixed columns with missing values", "takes up to a minute")
     start = time.perf_counter()
     interrupted = fit_with_progress(model, frame, callbacks=callbacks)
     return _finish(args, model, frame.shape, start, interrupted)
@@ -166,7 +166,7 @@ def run_impute(args):
 
 
 def filled_columns(batch, filled, decimals):
-    """Return the columns of a table that have gaps, filled in, by name; others stay as they are."""
+    """Return the columns with missing values, filled in, by name; others stay as they are."""
     found = {}
     for name in filled.columns[batch[[*filled]].isna().any()]:
         own, new = batch[name], filled[name]

@@ -35,7 +35,7 @@ from ._tables import (
     writing,
 )
 
-TABLE_SECONDS = 30  # of the fit to a table with texts or gaps
+TABLE_SECONDS = 30  # of the fit to a table with texts or missing values
 QUICK = {"time_limit": QUICK_SECONDS, "n_orders": 1, "cv": 2}
 N_ODDEST = 25  # rows, at least, that the report lists and, unless this takes long, scores explain
 # Such explanations take time in proportion to rows x columns^2 x models: this many, half a minute.
@@ -106,14 +106,14 @@ def run_outliers(args):
 
 
 def texts_in(known):
-    """Return the columns of the reference that are texts, which those of the data are then too.
+    """Return the text columns of the reference, which are then text columns of the data too.
 
-    They are what `open_table` takes; without a reference, it finds them.
+    `open_table` takes them; without a reference, it detects them.
     """
     if known is None:
         return {}
     others = known.select_dtypes(exclude=["number", "bool"])
-    # True and False with gaps are objects, but no texts.
+    # True and False with missing values are objects, but not texts.
     return {
         "texts": [name for name in others if others[name].map(type).eq(str).any()],
         "codes": [name for name in others if others[name].eq(NAMIBIA).any()],
@@ -126,7 +126,7 @@ def judged_columns(args, table, known):
     frame = chosen_columns(table, args.data, args.columns, left_out(args))
     is_table = needs_table(frame)
     if known is not None:
-        # Gaps of the reference alone are left out.
+        # Rows with missing values in the reference alone are left out.
         is_table |= needs_table(select(known, [*frame], args.reference).dropna())
     return with_dates(frame) if is_table else frame, is_table
 
@@ -139,7 +139,7 @@ def known_rows(args, known, names, is_table):
 
 
 def say_flags(args, outlier, n_explained):
-    """Say how many rows are flagged, what that is worth, and how few have their own reasons."""
+    """Print how many rows are flagged, how reliably, and how many lack reasons by their score."""
     basis = "conformal p-values" if args.reference else "if the empirical null holds in the tail"
     say(
         f"wrote {args.output}: flagged {outlier.sum()} of {len(outlier)} rows, with at most "
@@ -154,7 +154,7 @@ def say_flags(args, outlier, n_explained):
         )
     if n_explained < outlier.sum():
         say(
-            f"for {outlier.sum() - n_explained} of these rows, the oddest columns are those under "
+            f"for {outlier.sum() - n_explained} of these rows, the oddest columns are found by "
             "simpler densities, and odd_only_with is empty: the table has too many columns",
             args.output,
         )
@@ -168,7 +168,7 @@ def find_outliers(args, table, frame, known, is_table=False):
     labels = select(table, ids(args), args.data).astype(str)
     detector = fitted_detector(args, known, is_table)
     if is_table:
-        warn_of_unseen(unseen_categories(detector.models_[0].density.estimator_, frame))
+        warn_of_unseen(unseen_categories(detector.models_[0].density.estimator, frame))
     if args.reference is None:
         scores, p_values = detector.held_out_scores_, detector.p_values_
     else:
@@ -217,7 +217,7 @@ def flag_in_batches(args, source, known):
         names = [*numeric_columns(frame, args.data, args.columns and names)]
     detector = fitted_detector(args, known_rows(args, known, names, is_table), is_table)
     gaps = Gaps(args.data)
-    schema = detector.models_[0].density.estimator_._schema if is_table else None
+    schema = detector.models_[0].density.estimator._schema if is_table else None
 
     def usable(batch):
         if is_table:
@@ -258,7 +258,7 @@ def fitted_detector(args, known, is_table):
             **QUICK if args.quick else {"time_limit": TABLE_SECONDS, "n_jobs": -1},
         )
         if not args.quick:
-            announce(known, "a density of texts and gaps", "takes up to a minute")
+            announce(known, "a model of mixed columns with missing values", "takes up to a minute")
         density.set_callbacks(*progress_bars())
     detector = DensityOutlierDetector(
         density,
@@ -267,7 +267,7 @@ def fitted_detector(args, known, is_table):
         random_state=args.random_state,
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "these columns of X seem to")  # said of the file
+        warnings.filterwarnings("ignore", "these columns of X seem to")  # given for the file
         return detector.fit(known)
 
 
@@ -290,10 +290,10 @@ def explanations(detector, frame, explained, outlier, is_table):
     from ..outlier._explain import quick_contributions
 
     partners = np.full(len(frame), -1)
-    if not len(frame):  # all rows of a batch have gaps
+    if not len(frame):  # all rows of a batch have missing values
         return np.empty(frame.shape), partners
     if is_table:
-        contributions = detector.models_[0].density.surprises(frame)
+        contributions = detector.models_[0].density.surprises(detector._encoding.encode(frame))
     else:
         contributions = quick_contributions(frame.to_numpy(), detector._reference)
     if len(explained):
@@ -307,7 +307,7 @@ def explanations(detector, frame, explained, outlier, is_table):
 
 
 def added_columns(frame, scores, p_values, outlier, contributions, partners):
-    """Return the columns that the output adds to those of the table, empty in rows left out."""
+    """Return the columns that the output adds to the table's, empty in rows left out."""
     from ._findings import odd_columns
 
     oddest = np.full((2, len(frame)), "", dtype=object)
@@ -315,7 +315,7 @@ def added_columns(frame, scores, p_values, outlier, contributions, partners):
         for place, column in enumerate(odd_columns(own)[:2]):
             oddest[place, row] = frame.columns[column]
     names = np.append(frame.columns.to_numpy(dtype=object), "")  # -1 is no partner
-    # More digits mean nothing, and are hard to read.
+    # More digits are meaningless and hard to read.
     rounded = [[float(f"{x:.6g}") for x in some] for some in (scores, p_values)]
     added = frame.iloc[:, :0].assign(
         **dict(

@@ -22,12 +22,12 @@ examples:
 
 Tables are CSV files with column names in the first line, Parquet files (by their suffix .parquet)
 or folders of either; separator, decimal mark, encoding and compression are detected. An output that
-ends with / is a folder of Parquet files. Texts, dates and gaps are modelled by a density of tables;
-if you choose another one, these columns and rows are left out, with a warning, unless there is a
---target. Dates are those in ISO 8601 (2024-12-31). Outputs have the rows of the data in their
-order.
-For a ranking without p-values and reasons, scikit-learn's NearestNeighbors or IsolationForest would
-do in place of skflows outliers.
+ends with / is a folder of Parquet files. Texts, dates and missing values are modelled by a density
+of tables; if you choose another one, these columns and rows are left out, with a warning, unless
+there is a --target. Dates are written in ISO 8601 (2024-12-31). Outputs have the rows of the data
+in their order.
+For a ranking without p-values and reasons, scikit-learn's NearestNeighbors or IsolationForest is
+enough.
 Models run no code when they are loaded; pickles can, and need --allow-pickle. The name - is
 standard input or output, for tables and for models. An error is one line on standard error, and
 exit code 2.
@@ -54,22 +54,22 @@ def _add_fit(command):
     command.add_argument(
         "--estimator",
         choices=_model_files.ESTIMATORS,
-        help="architecture (default: nsf, or table if there are texts or gaps); auto tries many "
+        help="architecture (default: nsf, or table for texts or missing values); auto tries many "
         "and takes longer. With --target, a flow: neither table nor auto nor gaussianization",
     )
     command.add_argument(
         "--target",
         metavar="COLUMN",
         help="fit a regressor of this column of numbers, given the others, which may hold texts "
-        "and gaps, for skflows predict; without it, fit a density of all columns",
+        "and missing values, for skflows predict; without it, fit a density of all columns",
     )
     _add_columns(command, "column that identifies the rows, to leave out")
     command.add_argument(
         "--max-iter",
         type=_arguments.positive,
         metavar="N",
-        help="largest number of epochs (default: 100; with texts or gaps, 384,000 divided by the "
-        "rows of all folds, between 100 and 300, where up to 1,000 rows have 5 folds)",
+        help="largest number of epochs (default: 100; with texts or missing values, about 3,000 "
+        "steps over all folds, within 100 to 300 epochs)",
     )
     command.add_argument(
         "--time-limit",
@@ -208,7 +208,8 @@ def _add_outliers(command):
     command.add_argument(
         "--quick",
         action="store_true",
-        help="a result in 20 seconds for tables with texts or gaps too, by a smaller density",
+        help="a result in 20 seconds for tables with texts or missing values too, by a smaller "
+        "density",
     )
     _add_random_state(command)
 
@@ -293,7 +294,7 @@ COMMANDS = {
     "impute": (
         _add_impute,
         _models.run_impute,
-        "fill in the missing values of a table by a model of one",
+        "fill in the missing values of a table by a table model",
     ),
     "outliers": (
         _add_outliers,

@@ -48,7 +48,7 @@ def time_limit_of(args):
 
 
 def announce(frame, density, duration):
-    """Say before a fit that it takes long."""
+    """Print before a fit that it takes long."""
     n, d = frame.shape
     print(
         f"skflows: fitting {density} to {n} rows of {d} columns, which {duration} (--quick takes "

@@ -8,9 +8,9 @@ import numpy as np
 from scipy import stats
 
 from .. import __version__
+from ..calibration.ranks import least_p_value
 from ..columns.arrays import is_missing
 from ..inspection import ExplanationDisplay, OutlierScoreDisplay, PValueDisplay
-from ..outlier._calibration import least_p_value
 from ..table._columns import decimals_of
 from ._findings import odd_parts
 
@@ -18,7 +18,7 @@ MAX_LISTED = 200  # rows of the table
 N_DRAWN = 4  # rows whose columns are drawn
 N_REASONS = 3
 N_COMMON = 2  # texts that are named as usual
-BULK = 0.25  # p-values above it are taken for those of inliers
+BULK = 0.25  # p-values above it are treated as inliers'
 SUSPICIOUS = 0.01  # p-value of the test that these are uniform
 HARMLESS = 0.03  # distance from uniform, which the test finds among many rows
 MIN_SHOWN = 1e-6  # p-value
@@ -62,7 +62,7 @@ footer {{ margin-top: 3rem; color: #55606a; font-size: .85rem; }}
 </html>
 """
 
-SCORES = {  # of numbers, and of tables with texts or gaps
+SCORES = {  # of numbers, and of tables with texts or missing values
     False: "the logarithm of the harmonic mean of the p-values of four detectors",
     True: "a log-density, in nats",
 }
@@ -83,7 +83,7 @@ def report(found):
         sections="\n".join(f"<h2>{title}</h2>\n{body}" for title, body in sections),
         version=__version__,
         seconds=found.seconds,
-        score=SCORES[found.detector._codec is not None],
+        score=SCORES[found.detector._encoding is not None],
     )
 
 
@@ -110,14 +110,14 @@ def verdict(found):
 
 
 def caution(found):
-    """Return what to know before the flags are believed, as a paragraph or nothing."""
+    """Return reasons to doubt the flags, as a paragraph or nothing."""
     if not (doubts := doubts_about(found)):
         return ""
     return f'<p class="caution"><strong>Caution.</strong> {" ".join(doubts)}</p>'
 
 
 def doubts_about(found):
-    """Return what to know before the flags are believed, as sentences."""
+    """Return reasons to doubt the flags, as sentences."""
     doubts = []
     if found.reference is None and len(found.scores) < FEW:
         doubts.append(
@@ -286,13 +286,13 @@ def uniformity(p_values):
     is_uniform = not doubt_about_bulk(p_values)
     text = "uniform among them, as they should be" if is_uniform else "not uniform among them"
     return (
-        f"Of the rows, {share:.0%} have p-values above {BULK}, and of inliers alone {1 - BULK:.0%} "
-        f"would. The p-values are {text}. (This says nothing about the lower tail.)"
+        f"{share:.0%} of the rows have p-values above {BULK}; with inliers only, it would be "
+        f"{1 - BULK:.0%}. The p-values are {text}. (This says nothing about the lower tail.)"
     )
 
 
 def doubt_about_bulk(p_values, has_gaps=False):
-    """Return a doubt if the p-values of most rows are not those of inliers, as text or ""."""
+    """Return a doubt if the p-values of most rows are unlike inliers', as text or ""."""
     bulk = p_values[p_values > BULK]
     if len(bulk) < 2:
         return "Hardly any row resembles the rows of the fit: check the data before the flags."
@@ -300,11 +300,11 @@ def doubt_about_bulk(p_values, has_gaps=False):
     if test.pvalue >= SUSPICIOUS or test.statistic < HARMLESS:
         return ""
     cause = (
-        "Missing values are a likely cause: scores of rows with different gaps have different "
-        "scales. Rank by score among rows with the same gaps, or fill them in by skflows impute "
-        "first."
+        "Missing values are a likely cause: scores of rows that lack different columns are on "
+        "different scales. Rank by score among rows that lack the same columns, or fill them in "
+        "by skflows impute first."
         if has_gaps
-        else "The rows may be few, repeated, or different from those of the fit as a whole."
+        else "The rows may be few, repeated, or different as a whole from the rows of the fit."
     )
     return (
         "The number of flags is doubtful: the p-values of ordinary rows are not uniform "

@@ -92,7 +92,7 @@ def texts_of(model):
 
 
 def seen_categories(column):
-    """Return the categories of a column that fit has seen, none if it holds others values."""
+    """Return the categories of a column that fit has seen, none if it holds other values."""
     if column.kind != "categorical":
         return set()
     (part,) = column.value_parts
@@ -110,11 +110,11 @@ def unseen_categories(model, frame):
 
 
 def warn_of_unseen(unseen):
-    """Warn of categories that fit has not seen, which count as rare ones."""
+    """Warn about categories that fit has not seen, which count as rare."""
     for name, values in unseen.items():
         some = ", ".join(repr(value) for value in sorted(values, key=str)[:5])
         warnings.warn(
             f"column {name!r} has {len(values)} value{'s' * (len(values) > 1)} that the fit has "
-            f"not seen, taken for rare ones: {some}{', ...' * (len(values) > 5)}",
+            f"not seen, treated as rare: {some}{', ...' * (len(values) > 5)}",
             stacklevel=2,
         )

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..callbacks._checkpoint import random_state_of
+from ..callbacks._run import random_state_of
 from ..density import ARCHITECTURES, FlowDensity
 from ._columns import Gaps, left_out, numbers, numeric_columns, select
 from ._progress import with_progress
@@ -21,7 +21,7 @@ MAX_HELD_OUT = 100_000
 
 @contextmanager
 def stored_rows(args, table, model):
-    """Yield the `StoredRows` of the numeric columns of a table, without rows with gaps."""
+    """Yield the `StoredRows` of a table's numeric columns, without rows with missing values."""
     if not isinstance(model, FlowDensity):
         raise ValueError(
             f"a fit to {args.data} takes about {table.n_bytes / 1e6:.0f} MB, more than "

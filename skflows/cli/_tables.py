@@ -70,8 +70,8 @@ def open_table(path, sep=None, decimal=None, texts=None, codes=(), used=None, ke
     codes : sequence of str
         Columns in which ``NA`` is a value.
     used : sequence of str, optional
-        Columns whose values are used, by default all but `kept`. Others of a CSV file are texts,
-        which are written as they are read: ``NA`` is no gap in them.
+        Columns whose values are used, by default all but `kept`. Other columns of a CSV file are
+        texts, which are written as they are read: ``NA`` stays.
     kept : sequence of str
         Columns that are not used, if `used` is not given.
     """
@@ -118,7 +118,7 @@ def reading(path, kind):
 
 
 def fit_bytes(n_columns):
-    """Return the bytes of memory that a fit takes for each row, about."""
+    """Return about how many bytes of memory a fit takes for each row."""
     return BYTES_PER_VALUE * n_columns + BYTES_PER_ROW
 
 
@@ -128,14 +128,14 @@ class FileTable(ABC):
     Attributes
     ----------
     n_rows, n_columns : int
-        Its size; of CSV files, about.
+        Its size, approximate for CSV files.
     fraction : float
         How much of it has been read.
     """
 
     @property
     def n_bytes(self):
-        """Bytes that a fit to the whole table takes in memory, about."""
+        """About how many bytes of memory a fit to the whole table takes."""
         return self.n_rows * fit_bytes(self.n_columns)
 
     @property
@@ -152,7 +152,7 @@ class FileTable(ABC):
         n_rows : int or None
             Largest number of rows of each; None for no matter how many.
         columns : sequence of str, optional
-            Columns that are needed, of which others may be left out.
+            Columns that are needed; others may be left out.
         """
 
     def exceeds(self, limit):
@@ -200,7 +200,7 @@ class ParquetTable(FileTable):
 
     def _open(self, file):
         with reading(file, "Parquet"):
-            # With pre_buffer, what was read stays in memory.
+            # With pre_buffer, data that was read stays in memory.
             return import_parquet().ParquetFile(file, pre_buffer=False, buffer_size=BLOCK)
 
 
@@ -249,7 +249,7 @@ class CsvTable(FileTable):
             raise ValueError(f"{self.path} has column names but no rows")
 
     def _texts_and_codes(self):
-        """Return the used columns that are texts, and those of codes, by the cells of all files."""
+        """Return the used columns of texts and of two-letter codes, by the cells of all files."""
         if self.sep in SEPARATORS and not any(file.is_uncertain for file in self.files):
             return set(), set()
         names = next(self._rows(self.files[0]), [])
@@ -259,7 +259,7 @@ class CsvTable(FileTable):
 
     def _rows(self, file):
         """Yield the cells of each line."""
-        csv.field_size_limit(2**31 - 1)  # pandas has none
+        csv.field_size_limit(2**31 - 1)  # pandas has no such limit
         with reading(file.path, "CSV"), file.open() as text:
             yield from csv.reader(text, delimiter=self.sep)
 
@@ -290,7 +290,7 @@ class CsvTable(FileTable):
                 yield from [found] if n_rows is None else found
 
     def _check(self, frame, file):
-        """Raise an error for rows that were not read as they were meant."""
+        """Raise an error if rows were probably misread."""
         names = [str(name) for name in frame.columns]
         if not isinstance(frame.index, import_pandas().RangeIndex):
             raise ValueError(
@@ -315,7 +315,7 @@ class CsvTable(FileTable):
 
 
 def restore_integers(frame, names=slice(None)):
-    """Make whole numbers with gaps, which pandas reads as floats, integers again.
+    """Make whole numbers with missing values, which pandas reads as floats, integers again.
 
     In a batch, only columns that are known to be integers are given: its rows may not show it.
     """
@@ -342,7 +342,7 @@ class CsvFile:
             self.copy.flush()
         with self._bytes() as content:
             start = content.read(BLOCK)
-            # UTF-16 has a mark; what is not UTF-8 is taken for Windows-1252.
+            # UTF-16 has a mark; anything else that is not UTF-8 is read as Windows-1252.
             is_utf16 = start.startswith((b"\xff\xfe", b"\xfe\xff"))
             self.encoding = "utf-16" if is_utf16 else "utf-8-sig"
             decoder = codecs.getincrementaldecoder(self.encoding)()
@@ -401,7 +401,7 @@ def open_again(file):
 
 
 def likely_separator(text):
-    """Return what separates the columns: what splits the first lines into equally many fields."""
+    """Return the separator that splits the first lines into equally many fields."""
     lines = text[:MAX_SNIFFED].splitlines()[:N_SNIFFED]
     widths = {}
     for sep in SEPARATORS:

@@ -72,7 +72,7 @@ def first_inexact(values):
 
 def check_exact_table(X, what=""):
     """Raise an error if a table, or a single column, holds integers that float64 would round."""
-    suffix = what and f" of {what}"
+    suffix, what = what and f" of {what}", what or "X"
     if hasattr(X, "columns"):
         for name, dtype in zip(X.columns, getattr(X, "dtypes", ()), strict=False):
             if str(dtype).lower().startswith(WIDE_DTYPES):
@@ -178,7 +178,7 @@ def checked_data(estimator, X, name=None, **kwargs):
 
 def holds_times(X):
     """Whether X has dates or time differences, which NumPy would take for integers."""
-    dtypes = getattr(X, "dtypes", [X.dtype] if isinstance(X, np.ndarray) else [])
+    dtypes = [X.dtype] if hasattr(X, "dtype") else getattr(X, "dtypes", [])
     return any(
         dtype.is_temporal() if hasattr(dtype, "is_temporal") else getattr(dtype, "kind", "") in "mM"
         for dtype in dtypes

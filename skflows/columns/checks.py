@@ -174,6 +174,17 @@ def warn_user(message, category=UserWarning):
     warnings.warn(message, category, stacklevel=level)
 
 
+def results_of_each(functions, *args):
+    """Return what functions of the same rows return; only the first warns of their columns."""
+    found = []
+    for i, function in enumerate(functions):
+        with warnings.catch_warnings():
+            if i:
+                warnings.simplefilter("ignore", ColumnWarning)
+            found.append(function(*args))
+    return found
+
+
 def warn_of_columns(estimator, X, discrete):
     """Warn of columns under which a likelihood has no meaning (see `column_problems`)."""
     ignored = ("ignore", None, ColumnWarning, None)
@@ -226,3 +237,28 @@ def warn_of_texts(name, texts):
             ColumnWarning,
         )
     return dates
+
+
+def unseen_error(name, values):
+    """Return the error for the values of a column whose categories the fit has not seen."""
+    names = sorted({str(value) for value in values})
+    return ValueError(
+        f"column {name!r} has categories that fit has not seen: {names[:10]}"
+        f"{' and more' if len(names) > 10 else ''}. Map them to known ones, or set "
+        "handle_unknown='warn' or 'rare' before fit."
+    )
+
+
+def warn_of_unseen(unseen, n_rows):
+    """Warn of categories that the fit has not seen: a dict of the values of some columns."""
+    found = [
+        f"{values[0]!r} in column {name!r} ({len(values)} of {n_rows} rows)"
+        for name, values in unseen.items()
+    ]
+    if found:
+        warn_user(
+            f"X has categories that fit has not seen, such as {' and '.join(found[:3])}"
+            f"{f' and {len(found) - 3} more columns' if len(found) > 3 else ''}. They get the "
+            "probability of unseen categories, and carry no information about other columns.",
+            ColumnWarning,
+        )

@@ -3,7 +3,7 @@
 import numbers
 import re
 from collections.abc import Mapping
-from datetime import UTC
+from datetime import UTC, date
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ REMEDIES = {
     "timedelta": "such as to seconds",
     "timedelta64": "such as to seconds by dividing them by np.timedelta64(1, 's')",
 }
+DATE = "date"  # the dtype of objects that are dates of Python without a time
 ARROW = "[pyarrow]"  # the end of the names of pandas' dtypes of Arrow
 DECIMAL = re.compile(r"decimal\w*\((?:precision=)?(\d+), (?:scale=)?(-?\d+)\)", re.IGNORECASE)
 
@@ -229,6 +230,8 @@ def _object_column(values, known, name, dtype):
     if all(map(is_date, found)):
         if zone := common_zone(found, name):
             dtype = f"datetime64[us, {zone}]"
+        elif {type(value) for value in found} == {date}:
+            dtype = DATE
         elif not dtype:  # of an array, of which each value has its own unit
             dtype = str(np.array(list(found), dtype="datetime64").dtype)
         moments = np.zeros(len(values))
@@ -351,12 +354,15 @@ def _moments(column):
 def _date_objects(column):
     """Return dates for an array of objects: datetime64, or with a time zone Python's datetime."""
     moments, zone = _moments(column), zone_of(column.dtype)
-    moments = moments.astype(column.dtype if zone is None and column.dtype else "datetime64[us]")
+    if zone is None and column.dtype not in ("", DATE):
+        moments = moments.astype(column.dtype)
     objects = np.empty(len(moments), dtype=object)
-    for i, (date, known) in enumerate(zip(moments, column.known, strict=True)):  # one by one,
-        objects[i] = date  # because NumPy would make them datetimes or integers
+    for i, (moment, known) in enumerate(zip(moments, column.known, strict=True)):  # one by one,
+        objects[i] = moment  # because NumPy would make them datetimes or integers
         if zone is not None and known:
-            objects[i] = date.item().replace(tzinfo=UTC).astimezone(time_zone(zone, ""))
+            objects[i] = moment.item().replace(tzinfo=UTC).astimezone(time_zone(zone, ""))
+        if column.dtype == DATE:
+            objects[i] = moment.item().date() if known else None
     return objects
 
 
@@ -395,6 +401,8 @@ def _pandas_series(column):
         objects, categories = np.where(known, values, None), _with_new(categories, values[known])
         return pd.Series(pd.Categorical(objects, categories=categories, ordered=role == "ordered"))
     if role == "datetime":
+        if dtype == DATE:
+            return pd.Series(_date_objects(column), dtype=object)
         series = pd.Series(_moments(column))
         if zone := zone_of(dtype):
             series = series.dt.tz_localize("UTC").dt.tz_convert(time_zone(zone, ""))

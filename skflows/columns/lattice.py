@@ -73,3 +73,52 @@ def smallest_gap(column):
     gap = gaps.min() if len(gaps) else 1.0
     # A difference has the rounding errors of the two values, which may be larger than its own.
     return round_decimals(np.array([gap]), max(ROUNDING * gap, np.finfo(float).eps * largest))[0]
+
+
+class Grid:
+    """Listed values that a discrete column can have, each with a cell of what is nearest to it.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_values,)
+        In ascending order.
+    is_complete : bool
+        Whether the column can have no other values.
+    step : float
+        The least distance between values.
+    """
+
+    def __init__(self, values, is_complete, step):
+        self.values, self.is_complete, self.step = values, is_complete, step
+        self.ends = cell_ends(values)  # of the cells, one more than there are values
+
+    def cell(self, x):
+        """Return the lower and the upper end of the cell in which each x is."""
+        index = nearest_index(self.values, x)
+        return self.ends[index], self.ends[index + 1]
+
+    def round(self, x):
+        """Return the value that is nearest to each x."""
+        return nearest(self.values, x)
+
+    def has(self, x):
+        """Return whether each x is one of the values, except for rounding errors."""
+        return np.abs(x - self.round(x)) <= ROUNDING * self.step
+
+    def upper_end(self, x):
+        """Return the upper end of the cell of the last value up to each x."""
+        return self.ends[np.searchsorted(self.values, x + ROUNDING * self.step, side="right")]
+
+    def inside(self, low, high):
+        """Return ends of intervals, moved inwards to values: low exceeds high if there is none."""
+        tolerance = ROUNDING * self.step
+        above = np.searchsorted(self.values, low - tolerance)
+        below = np.searchsorted(self.values, high + tolerance, side="right")
+        return np.append(self.values, np.inf)[above], np.append(-np.inf, self.values)[below]
+
+    def unrolled(self, period):
+        """Return the grid of values that wrap around, with a period more at either side."""
+        if not np.isfinite(period):
+            return self
+        turns = [self.values - period, self.values, self.values + period]
+        return Grid(np.concatenate(turns), self.is_complete, self.step)

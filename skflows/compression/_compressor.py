@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted
 
+from ..callbacks._run import fit_task
 from ..columns.lattice import nearest_index
 from ..density._base import BaseFlowDensity
 from ..density._third_party import fit_subtask, is_frozen
@@ -39,18 +40,19 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
     range coder under a normal prior. A row that is probable under the flow thus takes few bytes.
     `decompress` maps the rounded coordinates back.
 
-    The prior of the flow is a standard normal. That of the code has the standard deviation of each
-    coordinate among the rows of `fit`, which is smaller if the flow was trained with noise that
-    rows do not have: uniform noise of discrete columns, or ``input_noise``.
+    The prior of the flow is a standard normal. The code's prior has the standard deviation of each
+    coordinate among the rows of `fit`. It is smaller if the flow was trained with noise that rows
+    do not have: uniform noise of discrete columns, or ``input_noise``.
 
     Needs constriction (``pip install constriction``).
 
     Parameters
     ----------
     estimator : estimator
-        A flow density that is exactly invertible, such as `GlowDensity` with an ``image_shape``; a
-        fitted one as ``sklearn.frozen.FrozenEstimator(density)``. If it was trained with noise
-        (``input_noise``), the latent space ignores smaller details, which makes files smaller.
+        A flow density that is exactly invertible, such as `GlowDensity` with an ``image_shape``.
+        Pass a fitted one as ``sklearn.frozen.FrozenEstimator(density)``. If it was trained with
+        noise (``input_noise``), the latent space ignores smaller details, which makes files
+        smaller.
 
     quality : float, default=50
         From 0 to 100. The step is ``4 * 2 ** (-quality / 10)`` standard deviations of the latent
@@ -58,7 +60,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
 
     lossless : bool, default=False
         Whether to write the differences from the decompressed rows too, as numbers of values in
-        between. All columns must be discrete. Values that did not occur in `fit` take up to 8 bytes
+        between. All columns must be discrete. Values that were not seen in `fit` take up to 8 bytes
         more, once in each call.
 
     Attributes
@@ -154,19 +156,16 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
                     f"lossless=True needs discrete columns, but {n_discrete} of {d} columns are: "
                     "give values that repeat, such as integers, or choose lossless=False."
                 )
-        context = self._init_callback_context(max_subtasks=0 if frozen else 1)
-        task = {"estimator": self, "X": X, "y": y, "metadata": {}}
-        context.call_on_fit_task_begin(**task)
-        self.estimator_ = flow if frozen else fit_subtask(context, self, clone(flow), X)
-        for name in ("n_features_in_", "feature_names_in_"):
-            vars(self).pop(name, None)
-            if hasattr(self.estimator_, name):
-                setattr(self, name, getattr(self.estimator_, name))
-        if not frozen:
-            latent = self.estimator_.transform(X)
-        mean_square = np.square(np.asarray(latent)).mean(axis=0)
-        self.latent_scale_ = np.sqrt(mean_square).clip(LEAST_SCALE, 1.0)
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        with fit_task(self, X, y, max_subtasks=0 if frozen else 1) as task:
+            self.estimator_ = flow if frozen else fit_subtask(task, clone(flow), X)
+            for name in ("n_features_in_", "feature_names_in_"):
+                vars(self).pop(name, None)
+                if hasattr(self.estimator_, name):
+                    setattr(self, name, getattr(self.estimator_, name))
+            if not frozen:
+                latent = self.estimator_.transform(X)
+            mean_square = np.square(np.asarray(latent)).mean(axis=0)
+            self.latent_scale_ = np.sqrt(mean_square).clip(LEAST_SCALE, 1.0)
         return self
 
     def compress(self, X, quality=None):
@@ -179,7 +178,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             once.
 
         quality : float, default=None
-            That of the parameter ``quality``, if None.
+            If None, the parameter ``quality``.
 
         Returns
         -------
@@ -230,8 +229,8 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
 
         rounded : bool, default=True
             Whether to round discrete columns to their values. Rows that are not rounded compress
-            to the same bytes again at the same quality. Rows compressed without loss are exact
-            anyway.
+            to the same bytes again at the same quality. Rows compressed without loss are always
+            exact.
 
         Returns
         -------
@@ -241,8 +240,8 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         Raises
         ------
         ValueError
-            If the bytes are damaged, of another version, or written with another flow, or with one
-            fitted to other rows.
+            If the bytes are damaged, of another version, or written with another flow, or with a
+            flow fitted to other rows.
         TypeError
             If data is not bytes.
         ImportError
@@ -266,7 +265,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             )
         body, (checksum,) = data[: -SECTION.size], SECTION.unpack(data[-SECTION.size :])
         if zlib.crc32(body) != checksum:
-            raise ValueError("data is damaged: its checksum is not that of its content.")
+            raise ValueError("data is damaged: its checksum does not match its content.")
         if fingerprint != self._fingerprint():
             raise ValueError(
                 "data was written with another flow, or with one fitted to other rows: decompress "
@@ -302,7 +301,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         if zlib.crc32(exact) != exact_checksum:
             raise ValueError(
                 "the rows differ from those that were compressed: the flow rounds differently on "
-                "this machine. Decompress them on one like that which compressed them."
+                "this machine. Decompress them on a machine like the one that compressed them."
             )
         return exact
 
@@ -318,8 +317,8 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         return np.asarray(self.estimator_.inverse_transform(latent))
 
     def _residual_parts(self, constriction, header, X, latent):
-        """Return the residuals of rows as bytes: values that are new, and what sets them apart from
-        decompressed rows, in places of the sorted values."""
+        """Return the residuals of rows as bytes: new values, and the differences from decompressed
+        rows, in places of the sorted values."""
         X = np.asarray(X, dtype=np.float64).reshape(latent.shape)
         groups = self.estimator_._dequantizer.groups()
         unseen = np.unique(np.concatenate([np.setdiff1d(X[:, own], g) for own, g, _ in groups]))
@@ -337,7 +336,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         return [head, code, SECTION.pack(zlib.crc32(exact))]
 
     def _grids(self, unseen):
-        """Yield columns and all values that they have, with some that did not occur in `fit`."""
+        """Yield columns and all their values, including some that were not seen in `fit`."""
         for columns, grid, _ in self.estimator_._dequantizer.groups():
             yield columns, np.union1d(grid, unseen) + 0.0  # no negative zeros
 

@@ -13,7 +13,8 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from ..callbacks._checkpoint import clock, random_state_of
+from ..calibration.ranks import Ranks, rows_needed
+from ..callbacks._run import clock, fit_task, random_state_of
 from ..columns.arrays import (
     check_different_names,
     checked_data,
@@ -21,12 +22,12 @@ from ..columns.arrays import (
     row_shape,
     validate_rows,
 )
-from ..columns.checks import warn_user
-from ..density._outlier_labels import lowered
+from ..columns.checks import results_of_each, warn_user
+from ..columns.encoding import Encoding
 from ..density._third_party import (
     check_is_density,
     fit_subtask,
-    subtask,
+    score_rows,
     time_limits,
     was_interrupted,
     with_time_limit,
@@ -195,8 +196,7 @@ class DensityClassifier(
             The fitted estimator.
         """
         vars(self).pop("estimators_", None)  # a fit that fails leaves nothing fitted
-        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
-        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
+        given = X, y
         check_is_density(self.estimator)
         if self.reject is not None and self.calibration is None:
             raise ValueError(
@@ -234,30 +234,30 @@ class DensityClassifier(
             fit, n_fits = self._fit_shared, 1
             template.set_params(cv=self._folds(label[~is_held_out], is_held_out.any(), seed))
             template._outputs = "X"
-        context = self._init_callback_context(max_subtasks=n_fits)
-        context.call_on_fit_task_begin(**task)
-        rows, joint = fit(context, task, template, X, label, weight, is_held_out)
-        self._interrupted = any(map(was_interrupted, self.estimators_))
-        known = joint[np.arange(len(rows)), label[rows]]
-        self.calibration_scores_ = None
-        self.temperature_, self.prior_weight_ = 1.0, 0.0
-        if len(rows):
-            of_class = [known[label[rows] == k] for k in range(len(self.classes_))]
-            self.calibration_scores_ = [np.sort(lowered(own)) for own in of_class]
-            self.prior_weight_ = 1 / (len(rows) + 2)  # Laplace's rule of succession
-            self.temperature_ = temperature(
-                joint, label[rows], self.priors_, self.prior_weight_, weight[rows]
-            )
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        with fit_task(self, *given, max_subtasks=n_fits, sample_weight=sample_weight) as task:
+            rows, joint = fit(task, template, X, label, weight, is_held_out)
+            self._interrupted = any(map(was_interrupted, self.estimators_))
+            known = joint[np.arange(len(rows)), label[rows]]
+            self.calibration_scores_ = None
+            self.temperature_, self.prior_weight_ = 1.0, 0.0
+            if len(rows):
+                of_class = [known[label[rows] == k] for k in range(len(self.classes_))]
+                self.calibration_scores_ = [np.sort(own) for own in of_class]
+                self.prior_weight_ = 1 / (len(rows) + 2)  # Laplace's rule of succession
+                self.temperature_ = temperature(
+                    joint, label[rows], self.priors_, self.prior_weight_, weight[rows]
+                )
         self._warn_of_few_rows()
         return self
+
+    _encoding = None  # of rows for a TableDensity
 
     @property
     def _is_shared(self):
         """Whether a single density is given the class."""
         return isinstance(self.estimator, ConditionalDensity)
 
-    def _fit_shared(self, context, task, density, X, label, weight, is_held_out):
+    def _fit_shared(self, task, density, X, label, weight, is_held_out):
         """Fit the density of the rows given the class.
 
         Return the rows that calibrate, and their log-densities under each class.
@@ -266,18 +266,21 @@ class DensityClassifier(
         own = np.flatnonzero(~is_held_out)
         if self.verbose:
             print(f"{n_classes} classes: {len(own)} rows")
-        with subtask(context, density, task):
+        with task.inside(density):
             given = np.eye(n_classes)[label[own]]
             density.fit(given, safe_indexing(X, own), uneven(weight[own]))
         density.set_params(cv=self.estimator.cv)  # the splits of these rows are of no use later
         self.estimators_ = [density]
         parts = []
         if is_held_out.any():
-            parts = [(density, np.flatnonzero(is_held_out))]
+            parts = [(None, np.flatnonzero(is_held_out))]
         elif self.calibration is not None:
             folds = enumerate(density.held_out_)
-            parts = [(density._of_flows([i]), rows) for i, rows in folds if rows is not None]
-        scores = [given_classes(part, safe_indexing(X, rows), n_classes) for part, rows in parts]
+            parts = [([i], rows) for i, rows in folds if rows is not None]
+        scores = [
+            given_classes(density, safe_indexing(X, rows), n_classes, flows)
+            for flows, rows in parts
+        ]
         rows = np.concatenate([np.empty(0, dtype=int), *(rows for _, rows in parts)])
         return rows, np.concatenate([np.empty((0, n_classes)), *scores])
 
@@ -309,7 +312,7 @@ class DensityClassifier(
                 )
         return splits
 
-    def _fit_each(self, context, task, template, X, label, weight, is_held_out):
+    def _fit_each(self, task, template, X, label, weight, is_held_out):
         """Fit a density for each class.
 
         Return the rows that calibrate, and their log-densities under each class.
@@ -325,7 +328,7 @@ class DensityClassifier(
                 print(f"Class {name} ({k + 1} of {len(self.classes_)}): {len(own)} rows")
             own_rows = safe_indexing(X, own), uneven(weight[own])
             density = with_time_limit(template, (end - clock()) / n_left)
-            density = fit_subtask(context, self, density, *own_rows)
+            density = fit_subtask(task, density, *own_rows, self._encoding)
             if was_interrupted(density) and n_left > 1:
                 raise KeyboardInterrupt  # without the other classes nothing can be predicted
             if limits:
@@ -333,7 +336,8 @@ class DensityClassifier(
             densities.append(density)
             if is_held_out.any():
                 unseen.append(np.flatnonzero((label == k) & is_held_out))
-                scores.append(density.score_samples(safe_indexing(X, unseen[-1])))
+                held_out = safe_indexing(X, unseen[-1])
+                scores.append(score_rows(density, held_out, self._encoding))
             elif self.calibration is not None and hasattr(density, "held_out_scores_"):
                 is_known = ~np.isnan(density.held_out_scores_)
                 scores.append(density.held_out_scores_[is_known])
@@ -355,7 +359,7 @@ class DensityClassifier(
             warn_user(
                 f"No row can be rejected: p-values of class {name}, with {n} calibration rows, "
                 f"are at least {1 / (n + 1):.2g}, and reject={self.reject:g}; it takes "
-                f"{math.ceil(1 / self.reject - 1e-9) - 1}. Raise reject, or use a TableDensity or "
+                f"{rows_needed(1 - self.reject)}. Raise reject, or use a TableDensity or "
                 "a ConditionalDensity, whose folds calibrate with all rows; a larger fraction as "
                 "calibration leaves fewer rows to train on."
             )
@@ -365,16 +369,28 @@ class DensityClassifier(
         return row_shape(self.estimator)
 
     def _validated(self, X, reset):
-        """Return X as an array, or as it is if it is a table with columns of its own."""
+        """Return X as an array, or as it is if it is a table with columns of its own.
+
+        Rows for a `TableDensity` are encoded.
+        """
+        if reset:
+            self._encoding = None
         if self._is_shared:  # its X is the class
             rows = validate_rows(self, X, reset=reset)
             return X if hasattr(X, "columns") else rows
         if hasattr(X, "columns"):
             check_different_names(X)
-            return validate_data(self, X, reset=reset, skip_check_array=True)
-        if takes_categories(self.estimator):
-            return checked_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
-        return validate_rows(self, X, reset=reset)
+            X = validate_data(self, X, reset=reset, skip_check_array=True)
+        elif takes_categories(self.estimator):
+            X = checked_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
+        else:
+            X = validate_rows(self, X, reset=reset)
+        if not hasattr(self.estimator, "_fit_rows"):
+            return X
+        if not reset:
+            return self._encoding.encode(X)
+        self._encoding, rows = Encoding.read(X, handle_unknown=self.estimator.handle_unknown)
+        return rows
 
     def _held_out_rows(self, label, random_state):
         """Return which rows calibrate, a part of each class, and no density is fitted to."""
@@ -399,7 +415,8 @@ class DensityClassifier(
         has_own_seed = self._is_shared and self.random_state is None  # that of its estimator
         if "random_state" in params and params["random_state"] is None and not has_own_seed:
             template.set_params(random_state=seed)
-        set_columns(template, X, seed, weight, cache(partial(discrete_gaps, X)))
+        gaps = cache(partial(discrete_gaps, X))
+        set_columns(template, X, seed, weight, gaps, self._encoding)
         return template
 
     def _held_out_fraction(self, counts):
@@ -442,7 +459,8 @@ class DensityClassifier(
     def _scores(self, X):
         if self._is_shared:
             return given_classes(*self.estimators_, X, len(self.classes_))
-        return np.column_stack([density.score_samples(X) for density in self.estimators_])
+        scores = [partial(score_rows, density) for density in self.estimators_]
+        return np.column_stack(results_of_each(scores, X, self._encoding))
 
     def score_samples(self, X):
         """Return the log-density of each row, whatever its class.
@@ -541,7 +559,7 @@ class DensityClassifier(
         """Return p-values from the log-density of each row under each class."""
         return np.column_stack(
             [
-                (1 + np.searchsorted(calibration, own, side="right")) / (len(calibration) + 1)
+                Ranks.fit(calibration).p_values(own)
                 for calibration, own in zip(self.calibration_scores_, scores.T, strict=True)
             ]
         )
@@ -570,7 +588,7 @@ class DensityClassifier(
         if 1 / (n + 1) > 1 - coverage:
             warn_user(
                 f"Every set has a class with {n} calibration rows only; coverage={coverage:g} "
-                f"needs {math.ceil(coverage / (1 - coverage) - 1e-9)} rows of each class."
+                f"needs {rows_needed(coverage)} rows of each class."
             )
         return p_values > 1 - coverage
 
@@ -578,14 +596,11 @@ class DensityClassifier(
         return hasattr(self, "estimators_")
 
 
-def given_classes(density, X, n_classes):
-    """Return the log-density of each row given each of the classes."""
-    rows = density._circle.cut_open(density._checked_outputs(X))
-    scores = []
-    for own in density._encoded(np.eye(n_classes)):
-        given = np.broadcast_to(own, (len(rows), len(own)))
-        scores.append(density._log_prob(np.column_stack([rows, given])))
-    return np.column_stack(scores)
+def given_classes(density, X, n_classes, flows=None):
+    """Return the log-density of each row given each of the classes, by some or all of the flows."""
+    Y, source = density._checked_outputs(X), density._source(density._encoded(np.eye(n_classes)))
+    source = source if flows is None else source.of(flows)
+    return np.column_stack([source.log_density(Y, np.full(len(Y), k)) for k in range(n_classes)])
 
 
 def log_proba(log_density, priors, temperature, prior_weight):
@@ -630,7 +645,7 @@ def discrete_gaps(X, alike):
     return {[*columns][j]: gap for j, gap in gaps.items()}
 
 
-def set_columns(estimator, X, seed, weight, gaps):
+def set_columns(estimator, X, seed, weight, gaps, encoding=None):
     """Tell an estimator, or those inside it, what all rows tell about the columns.
 
     These are the kinds and levels for a density of tables, and `discrete` for others, if "auto".
@@ -640,7 +655,7 @@ def set_columns(estimator, X, seed, weight, gaps):
 
     params = estimator.get_params() if hasattr(estimator, "get_params") else {}
     if hasattr(estimator, "_share_columns"):
-        estimator._share_columns(X, np.random.RandomState(seed), weight)
+        estimator._share_columns(X, np.random.RandomState(seed), weight, encoding)
     elif "discrete" in params:
         if isinstance(params["discrete"], str):
             alike = row_shape(estimator) is not None
@@ -648,7 +663,7 @@ def set_columns(estimator, X, seed, weight, gaps):
     elif not isinstance(estimator, Pipeline):  # whose last step sees other columns
         for name, value in params.items():
             if "__" not in name:
-                set_columns(value, X, seed, weight, gaps)
+                set_columns(value, X, seed, weight, gaps, encoding)
 
 
 def takes_categories(estimator):

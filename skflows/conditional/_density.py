@@ -1,20 +1,25 @@
 """Conditional density: any flow, given other columns."""
 
-import copy
-from numbers import Integral, Real
+from functools import partial
+from numbers import Real
 
 import numpy as np
-from scipy.special import log_ndtr, logsumexp, ndtr, ndtri
-from scipy.stats import norm
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
-from ..callbacks._checkpoint import random_state_of
-from ..columns.arrays import check_exact_table, check_magnitude, key_of, row_shape
+from ..callbacks._run import fit_task, random_state_of
+from ..columns.arrays import (
+    check_exact_table,
+    check_magnitude,
+    holds_times,
+    key_of,
+    row_shape,
+)
 from ..columns.checks import warn_user
 from ..density import FlowDensity, NSFDensity
+from ..distribution.distribution import distribution_of
 from ..ensemble._components import N_FOLDS, make_splits
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
@@ -27,13 +32,10 @@ from ..preprocessing.sklearn_compat import (
 )
 from ..preprocessing.validation import Table, validate_bounds, validate_weight
 from ..training.threads import fit_context
-from ._circle import Circle, CircularDistribution
-from ._distribution import ConditionalDistribution
+from ._circle import Circle
+from ._flows import FlowMixture, signs_of
 
 FOLDED_ROWS = (50, 5_000)  # between them, an ensemble of folds is worth its time
-TOLERANCE = 1e-8  # of a quantile, in probability
-MAX_STEPS = 60
-SMALL_CELL = 1e-5  # in the latent space, over which the density is constant
 
 
 def default_flow():
@@ -181,33 +183,18 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
         vars(self).pop("flows_", None)  # a fit that fails leaves nothing fitted
         members, fits, encoded = self._begin(X, y, sample_weight)
-        context = self._init_callback_context(max_subtasks=None)
-        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
-        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
-        context.call_on_fit_task_begin(**task)
-        epoch = []  # the callback context of the current epoch
-
-        def on_epoch_begin():
-            epoch[:] = [context.subcontext(task_name="epoch")]
-            epoch[0].call_on_fit_task_begin(**task)
-
-        def on_epoch_end(history):
-            return epoch[0].call_on_fit_task_end(
-                **task, reconstruction_attributes=lambda: self._fitted(fits)
+        with fit_task(self, X, y, max_subtasks=None, sample_weight=sample_weight) as task:
+            histories = fit_jointly(
+                fits,
+                on_epoch_begin=partial(task.begin, "epoch"),
+                on_epoch_end=lambda histories: task.end(partial(self._fitted, fits)),
+                common_end=True,  # otherwise each fold chooses the weights that it then calibrates
             )
-
-        histories = fit_jointly(
-            fits,
-            on_epoch_begin=on_epoch_begin,
-            on_epoch_end=on_epoch_end,
-            common_end=True,  # otherwise each fold chooses the weights that it then calibrates
-        )
-        vars(self).update(self._fitted(fits, is_final=True))
-        for member, history in zip(members, histories, strict=True):
-            member._store_history(history, warm=False)
-        self._interrupted = any(history.interrupted for history in histories)
-        self.histories_ = [member.history_ for member in members]
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+            vars(self).update(self._fitted(fits, is_final=True))
+            for member, history in zip(members, histories, strict=True):
+                member._store_history(history, warm=False)
+            self._interrupted = any(history.interrupted for history in histories)
+            self.histories_ = [member.history_ for member in members]
         # Last, so that a user who turns warnings into errors loses nothing.
         for key in self._constant:
             warn_user(
@@ -294,13 +281,6 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             return self.cv
         return N_FOLDS if FOLDED_ROWS[0] <= n <= FOLDED_ROWS[1] else None
 
-    def _of_flows(self, indices):
-        """Return the density of some of the flows."""
-        density = copy.copy(self)
-        density.flows_ = [self.flows_[i] for i in indices]
-        density._signs = [self._signs[i] for i in indices]
-        return density
-
     def _splits(self, rows, is_weighted, random_state):
         """Return pairs of training rows and held-out rows, None for those that the flow chooses."""
         cv = self._folds(len(rows))
@@ -311,14 +291,12 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
     def _fitted(self, fits, is_final=False):
         """Return the attributes of a fitted density, from fits as they are now."""
         flows = [fit.snapshot(is_final) for fit in fits]
-        rows = fits[0].rows
+        rows = fits[0].train_rows
         ends = rows[[rows[:, 0].argmin(), rows[:, 0].argmax()]]
         ends[1, self.n_outputs_ :] = ends[0, self.n_outputs_ :]
         ends = self._dequantizer.add_noise(ends, np.array([[0.1], [0.9]]))
         # Of a single output, an increasing map is the quantile of a normal; some maps decrease.
-        latent = [map_rows(flow, "forward", ends)[0][:, 0] for flow in flows]
-        signs = [float(np.sign(high - low) or 1) for low, high in latent]
-        return {"flows_": flows, "_signs": signs}
+        return {"flows_": flows, "_signs": signs_of(flows, ends)}
 
     def log_prob(self, X, y):
         """Return the log-density of each row of y given that of X.
@@ -338,7 +316,9 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             value, divided by the distance between values: exactly if it is the only column of y,
             otherwise by two points of the cell.
         """
-        return self._log_prob(self._rows(X, y))
+        context, Y = self._encoded(X), self._checked_outputs(y)
+        check_consistent_length(context, Y)
+        return self._source(context).log_density(Y, np.arange(len(Y)))
 
     def score(self, X, y, sample_weight=None):
         """Return the mean of `log_prob`, so that a search maximises the likelihood.
@@ -383,7 +363,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         y : ndarray of shape (n_rows, n_samples, n_outputs)
             The draws.
         """
-        return self._draw(self._encoded(X), n_samples, random_state)
+        return self.predict_distribution(X)._sample(n_samples, random_state)
 
     def predict_distribution(self, X):
         """Return the distribution of y at each row of X.
@@ -399,35 +379,17 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             It has the methods of a frozen distribution of `scipy.stats`, such as `cdf`, `ppf`,
             `mean` and `std`, with one entry per row.
         """
-        return self._distribution(self._encoded(X))
+        return distribution_of(self._source(self._encoded(X)))
 
-    def _distribution(self, context):
-        """Return the distribution of y at encoded rows."""
-        cls = CircularDistribution if self._circle else ConditionalDistribution
-        return cls(self, context)
-
-    def _draw(self, context, n_samples, random_state):
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
-        random_state = check_random_state(random_state)
-        latent = random_state.standard_normal((len(context), n_samples, self.n_outputs_))
-        member = random_state.randint(len(self.flows_), size=(len(context), n_samples))
-        y = np.empty_like(latent)
-        for i, flow in enumerate(self.flows_):
-            row, draw = np.nonzero(member == i)
-            y[row, draw] = self._inverse(flow, latent[row, draw], context[row])
-        y = self._circle.wrap(y.reshape(-1, self.n_outputs_), self._dequantizer)
-        return self._dequantizer.round(y).reshape(latent.shape)
+    def _source(self, context):
+        """Return the mixture of the flows at encoded rows."""
+        return FlowMixture(
+            self.flows_, self._signs, self._circle, self._dequantizer, self._bounds, context
+        )
 
     def _encoded(self, X):
         check_is_fitted(self)
         return self.encoder_.transform(X)
-
-    def _rows(self, X, y):
-        """Return validated y and encoded X side by side."""
-        context, Y = self._encoded(X), self._checked_outputs(y)
-        check_consistent_length(context, Y)
-        return np.column_stack([self._circle.cut_open(Y), context])
 
     def _checked_outputs(self, y):
         Y, _ = validate_outputs(y)
@@ -437,86 +399,6 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
                 f"{self.n_outputs_}."
             )
         return Y
-
-    def _log_prob(self, rows):
-        """Return the log-density of y given the context beside it."""
-        if self._dequantizer and self.n_outputs_ == 1:
-            return self._log_probability(rows) - np.log(self._dequantizer.gap[0])
-        return self._dequantizer.mean_density(self._mixture_log_prob, rows)
-
-    def _mixture_log_prob(self, rows):
-        """Return the log-density of y before any rounding."""
-        return log_mean_exp([map_rows(flow, "log_prob", rows)[0] for flow in self.flows_])
-
-    def _log_probability(self, rows):
-        """Return the log-probability of the cell of each row of a single, discrete output."""
-        low, high = (self._latent(self._dequantizer.add_noise(rows, end))[0] for end in (0.0, 1.0))
-        return log_mean_exp(logsumexp(log_normal_interval(low, high), axis=1))
-
-    def _latent(self, rows):
-        """Return the normal quantile of each row of a single output, by flow and image.
-
-        Also return the logarithm of its slope.
-        """
-        images = self._circle.images(rows)
-        found = [[map_rows(line(flow), "forward", own) for own in images] for flow in self.flows_]
-        latent, log_slope = (
-            np.array([[of_image[i] for of_image in of_flow] for of_flow in found]) for i in (0, 1)
-        )
-        latent = latent[..., 0] * np.reshape(self._signs, (-1, 1, 1))
-        if self._bounds is not None:  # on which a flow is only nearly infinite
-            low, high = self._bounds[0]
-            latent[..., rows[:, 0] <= low] = -np.inf
-            latent[..., rows[:, 0] >= high] = np.inf
-        return latent, log_slope
-
-    def _cdf(self, rows):
-        """Return the probability of values up to y, a single output, before any rounding.
-
-        If it is circular, the probabilities of its images are added up: differences matter.
-        """
-        return ndtr(self._latent(rows)[0]).sum(axis=1).mean(axis=0)
-
-    def _ppf(self, q, context):
-        """Return the quantiles of a single output, before any rounding.
-
-        A quantile of the mixture lies between those of its members.
-        """
-        latent = ndtri(q)[:, None]
-        ends = [
-            self._inverse(flow, sign * latent, context)[:, 0]
-            for flow, sign in zip(self.flows_, self._signs, strict=True)
-        ]
-        return self._root(q, context, np.mean(ends, axis=0), np.min(ends, axis=0), np.max(ends, 0))
-
-    def _root(self, q, context, y, low, high):
-        """Return where `_cdf` is q, between two ends and from a first guess.
-
-        By Newton's method, or bisection where a step leaves the interval.
-        """
-        left = np.flatnonzero(low < high)
-        for _ in range(MAX_STEPS):
-            if not len(left):
-                break
-            at = y[left]
-            rows = np.column_stack([at, context[left]])
-            latent, log_slope = self._latent(rows)
-            excess = ndtr(latent).sum(axis=1).mean(axis=0) - q[left]
-            log_slope = np.where(np.isinf(latent), -np.inf, norm.logpdf(latent) + log_slope)
-            slope = np.exp(log_slope).sum(axis=1).mean(axis=0)
-            low[left] = np.where(excess < 0, at, low[left])
-            high[left] = np.where(excess < 0, high[left], at)
-            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                step = at - excess / slope
-            middle = (low[left] + high[left]) / 2
-            is_inside = (step >= low[left]) & (step <= high[left])
-            y[left] = np.where(is_inside, step, middle)
-            left = left[(np.abs(excess) > TOLERANCE) & (low[left] < middle) & (middle < high[left])]
-        return y
-
-    @staticmethod
-    def _inverse(flow, latent, context):
-        return map_rows(line(flow), "inverse", np.column_stack([latent, context]))[0]
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "flows_")
@@ -531,39 +413,6 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         return tags
 
 
-def map_rows(flow, method, rows):
-    """Call a method of a flow on rows in chunks."""
-    from ..density import _evaluation  # imports torch
-
-    return _evaluation.map_rows(flow, method, rows)
-
-
-def line(flow):
-    """Return the flow on the line, if its density is wrapped around a circle."""
-    from ..bijections._flow import Flow
-    from ..bijections._wrapped import Wrapped
-
-    is_wrapped = isinstance(flow.bijection, Wrapped)
-    return Flow(flow.preprocess, flow.bijection.bijection) if is_wrapped else flow
-
-
-def log_mean_exp(values):
-    """Return the logarithm of the mean of the exponentials of several arrays."""
-    return logsumexp(values, axis=0) - np.log(len(values))
-
-
-def log_normal_interval(low, high):
-    """Return the log-probability of intervals under a standard normal."""
-    # In the upper tail, the complements are exact.
-    is_upper = low + high > 0
-    low, high = np.where(is_upper, -high, low), np.where(is_upper, -low, high)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        apart = log_ndtr(high) + np.log1p(-np.exp(log_ndtr(low) - log_ndtr(high)))
-        middle = -0.5 * (((low + high) / 2) ** 2 + np.log(2 * np.pi)) + np.log(high - low)
-        inside = np.where(high - low < SMALL_CELL, middle, apart)
-    return np.where(low < high, inside, -np.inf)
-
-
 def validate_outputs(y, least=1):
     """Return y as rows of floats, and the names of its columns if it has any."""
     names = getattr(y, "columns", None)
@@ -572,6 +421,11 @@ def validate_outputs(y, least=1):
     if getattr(y, "ndim", 0) > 2:
         raise ValueError(
             f"y has the shape {y.shape}; give one row for each sample: y.reshape(len(y), -1)."
+        )
+    if holds_times(y):
+        raise ValueError(
+            "y holds dates or time differences; give numbers, such as the days since the first "
+            "date, or the seconds by .dt.total_seconds()."
         )
     kwargs = {"ensure_2d": False, "ensure_min_samples": least, "input_name": "y"}
     check_exact_table(y, "y")

@@ -1,6 +1,5 @@
 """Regression by a conditional density: predictions, quantiles and calibrated intervals."""
 
-import math
 from numbers import Integral, Real
 
 import numpy as np
@@ -9,23 +8,16 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
-from ..callbacks._checkpoint import random_state_of
+from ..calibration import ranks
+from ..callbacks._run import fit_task, random_state_of
 from ..columns.checks import warn_user
-from ..columns.lattice import nearest
-from ..density._third_party import subtask
+from ..distribution.distribution import distribution_of
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import Interval, StrOptions, safe_indexing
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
 from ._density import ConditionalDensity, validate_outputs
-from ._regions import (
-    HighestDensity,
-    JointHighestDensity,
-    central_scores,
-    conformal_level,
-    possible_ends,
-    translated,
-)
+from ._regions import translated
 
 HELD_OUT = 0.2
 DRAWS = 500  # of y, at most, which tell how scores of one flow differ from those of the mean
@@ -140,8 +132,7 @@ class FlowRegressor(
             The fitted estimator.
         """
         vars(self).pop("density_", None)  # a fit that fails leaves nothing fitted
-        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
-        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
+        given = X, y
         density = ConditionalDensity() if self.density is None else clone(self.density)
         random_state = random_state_of(self)
         if density.random_state is None and self.random_state is not None:
@@ -160,30 +151,28 @@ class FlowRegressor(
             fraction = None if splits_itself else HELD_OUT
             if fraction is not None:
                 density.set_params(cv=None)
-        callbacks = self._init_callback_context(max_subtasks=1)
-        callbacks.call_on_fit_task_begin(**task)
-        self.calibration_scores_ = None
-        if fraction is None:
-            with subtask(callbacks, density, task):
-                context = density._fit(X, y, sample_weight)
-            is_calibrated = self.calibration is not None and density.held_out_[0] is not None
-            if is_calibrated:  # by rows encoded without their own y, as those of training are
-                self.calibration_scores_ = fold_scores(density, context, safe_indexing(y, own))
-        else:
-            check_takes_fewer_rows(density.cv)
-            order = random_state.permutation(own)
-            n_held_out = min(max(1, round(fraction * len(own))), len(own) - 1)
-            held_out, rest = order[:n_held_out], order[n_held_out:]
-            with subtask(callbacks, density, task):
-                density.fit(*(safe_indexing(part, rest) for part in (X, y, weight)))
-            distribution = density.predict_distribution(safe_indexing(X, held_out))
-            self.calibration_scores_ = row_scores(distribution, safe_indexing(y, held_out))
-        self.density_ = density
-        for name in ("n_features_in_", "feature_names_in_", "n_outputs_"):
-            vars(self).pop(name, None)
-            if hasattr(density, name):
-                setattr(self, name, getattr(density, name))
-        callbacks.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        with fit_task(self, *given, max_subtasks=1, sample_weight=sample_weight) as task:
+            self.calibration_scores_ = None
+            if fraction is None:
+                with task.inside(density):
+                    context = density._fit(X, y, sample_weight)
+                is_calibrated = self.calibration is not None and density.held_out_[0] is not None
+                if is_calibrated:  # by rows encoded without their own y, as those of training are
+                    self.calibration_scores_ = fold_scores(density, context, safe_indexing(y, own))
+            else:
+                check_takes_fewer_rows(density.cv)
+                order = random_state.permutation(own)
+                n_held_out = min(max(1, round(fraction * len(own))), len(own) - 1)
+                held_out, rest = order[:n_held_out], order[n_held_out:]
+                with task.inside(density):
+                    density.fit(*(safe_indexing(part, rest) for part in (X, y, weight)))
+                distribution = density.predict_distribution(safe_indexing(X, held_out))
+                self.calibration_scores_ = row_scores(distribution, safe_indexing(y, held_out))
+            self.density_ = density
+            for name in ("n_features_in_", "feature_names_in_", "n_outputs_"):
+                vars(self).pop(name, None)
+                if hasattr(density, name):
+                    setattr(self, name, getattr(density, name))
         return self
 
     def predict(self, X):
@@ -266,21 +255,8 @@ class FlowRegressor(
         scores = self._calibration("central", coverage)
         if joint and scores.ndim > 1:
             scores = scores.max(axis=1)
-        level = conformal_level(scores, coverage)
-        distribution = self.predict_distribution(X)
-        levels = np.multiply.outer([-1, 1], np.broadcast_to(level, distribution._shape))
-        ends = distribution._continuous_ppf((1 + levels) / 2)
-        for own, grid, tolerance in distribution._complete_grids():
-            low, high = possible_ends(ends[0][own], ends[1][own], grid, tolerance)
-            is_empty = low > high
-            middle = nearest(grid, (ends[0] + ends[1])[own] / 2)
-            ends[0][own] = np.where(is_empty, middle, low)
-            ends[1][own] = np.where(is_empty, middle, high)
-        ends = [
-            np.where(level >= 1, sign * np.inf, end)
-            for sign, end in zip((-1, 1), ends, strict=True)
-        ]
-        return np.stack(ends, -1)
+        level = ranks.level(scores, coverage)
+        return np.stack(self.predict_distribution(X)._central_interval(level), -1)
 
     def predict_region(self, X, coverage=0.9):
         """Return the smallest region for each row that contains y with the given probability.
@@ -307,15 +283,8 @@ class FlowRegressor(
                 f"y has {self.n_outputs_} columns, and regions are intervals of a single one: see "
                 "whether p_values(X, y) exceeds 1 - coverage, or take predict_interval(joint=True)."
             )
-        level = conformal_level(self._calibration("highest_density", coverage), coverage)
-        distribution = self.predict_distribution(X)
-        regions = HighestDensity(distribution).regions(level)
-        for _, grid, tolerance in distribution._complete_grids() if level < 1 else ():
-            snapped = (
-                np.stack(possible_ends(*region.T, grid, tolerance), -1) for region in regions
-            )
-            regions = [region[region[:, 0] <= region[:, 1]] for region in snapped]
-        return regions
+        level = ranks.level(self._calibration("highest_density", coverage), coverage)
+        return self.predict_distribution(X)._regions(level)
 
     def p_values(self, X, y):
         """Return the conformal p-value of y at each row: small where it is unlike the density.
@@ -336,13 +305,12 @@ class FlowRegressor(
         p_values : ndarray of shape (n_samples,)
             For new pairs (x, y), ``P(p-value <= a) <= a``.
         """
-        calibration = np.sort(self._scores("highest_density"))
+        oddness = self._scores("highest_density")
         distribution = self.predict_distribution(X)
         Y = self.density_._checked_outputs(y)
         check_consistent_length(distribution, Y)
         scores = row_scores(distribution, Y)["highest_density"]
-        n = len(calibration)
-        return (1 + n - np.searchsorted(calibration, scores)) / (n + 1)
+        return ranks.Ranks.fit(-oddness).p_values(-scores)
 
     def _scores(self, name):
         check_is_fitted(self)
@@ -359,10 +327,10 @@ class FlowRegressor(
         scores = self._scores(name)
         if not (isinstance(coverage, Real) and 0 < coverage < 1):
             raise ValueError(f"coverage={coverage!r}; it must be a number between 0 and 1.")
-        if math.ceil((len(scores) + 1) * coverage) > len(scores):
+        if len(scores) < ranks.rows_needed(coverage):
             warn_user(
                 f"With {len(scores)} calibration rows, coverage={coverage:g} has no finite ends; "
-                f"it needs {math.ceil(coverage / (1 - coverage) - 1e-9)} of them."
+                f"it needs {ranks.rows_needed(coverage)} of them."
             )
         return scores
 
@@ -395,12 +363,12 @@ def fold_scores(density, context, y):
     flows, n_draws = range(len(density.flows_)), min(DRAWS, 2 * len(context))
 
     def scores_of(own, rows, y):
-        return row_scores(density._of_flows(own)._distribution(context[rows]), y)
+        return row_scores(distribution_of(density._source(context[rows]).of(own)), y)
 
     held_out = enumerate(density.held_out_)
     unseen = [scores_of([i], rows, safe_indexing(y, rows)) for i, rows in held_out]
     some = np.arange(n_draws) * len(context) // n_draws
-    drawn = density._draw(context[some], 1, random_state=0)[:, 0]
+    drawn = distribution_of(density._source(context[some]))._sample(1, 0)[:, 0]
     one = [scores_of([i], some, drawn) for i in flows]
     mean = len(flows) * [scores_of(flows, some, drawn)]
     unseen, one, mean = map(joined, (unseen, one, mean))
@@ -416,7 +384,8 @@ def joined(scores):
 def row_scores(distribution, y):
     """Return the scores of rows that the density has not seen, by name."""
     Y, _ = validate_outputs(y)
-    is_single = Y.shape[1] == 1
-    y = Y[:, 0] if is_single else Y
-    density = (HighestDensity if is_single else JointHighestDensity)(distribution)
-    return {"central": central_scores(distribution, y), "highest_density": density.scores(y)}
+    y = Y[:, 0] if Y.shape[1] == 1 else Y
+    return {
+        "central": distribution._central_scores(y),
+        "highest_density": distribution._density_scores(y),
+    }

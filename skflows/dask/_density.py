@@ -22,7 +22,7 @@ class DaskDensity(BaseEstimator):
     """Density of a Dask array or DataFrame, trained by the workers of a cluster.
 
     The table is never collected. Each worker trains on the rows of its partitions, and in each step
-    the gradients of all workers are summed: the result is that of one process with the same
+    the gradients of all workers are summed: the result is the same as in one process with the same
     batches. Methods for rows return lazy Dask collections.
 
     The columns are prepared as in one process, on a random sample of 131,072 rows, with rows that
@@ -32,7 +32,7 @@ class DaskDensity(BaseEstimator):
     Parameters
     ----------
     estimator : FlowDensity or TableDensity
-        The density to fit. The ``batch_size`` of a flow is that of all workers together.
+        The density to fit. The ``batch_size`` of a flow counts the rows of all workers together.
 
     client : distributed.Client, default=None
         The client of the cluster; None for the one that was created last.
@@ -90,7 +90,7 @@ class DaskDensity(BaseEstimator):
 
         sample_weight : dask.array.Array or dask.dataframe.Series of shape (n_samples,), \
                 default=None
-            Importance of each row, in chunks like those of X.
+            Weight of each row, in the same chunks as X.
 
         Returns
         -------
@@ -243,7 +243,7 @@ class DaskDensity(BaseEstimator):
         return da.concatenate(chunks)
 
     def _map(self, method, X):
-        """Return what a method gives for each partition of X."""
+        """Return the result of a method for each partition of X."""
         check_is_fitted(self)
         check_collection(X)
         empty = empty_like(X)

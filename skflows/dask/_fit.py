@@ -156,7 +156,7 @@ class Fit:
             )
 
     def _latest_states(self, key, states):
-        """Return the states after the most epochs, those of the workers or earlier ones."""
+        """Return the states after the most epochs: the workers' or earlier ones."""
         client = self.client
         n_epochs = client.run(_training.n_epochs, key, on_error="ignore")
         worker = max(n_epochs, key=n_epochs.get, default=None)
@@ -245,7 +245,7 @@ def host_of(worker):
 
 
 def check_collection(X):
-    """Raise an error for what is no Dask collection."""
+    """Raise an error for anything but a Dask collection."""
     if not hasattr(X, "to_delayed"):
         raise TypeError(
             f"DaskDensity takes Dask arrays and DataFrames, not {type(X).__name__}; use the "

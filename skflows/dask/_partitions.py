@@ -156,7 +156,7 @@ def witnesses_of(rows):
 
 
 def merged(samples):
-    """Return the sample of several partitions from that of each of them."""
+    """Return the sample of several partitions from the sample of each."""
     train, held_out, witnesses = zip(*samples, strict=True)
     pairs = (zip(*pairs, strict=True) for pairs in (train, held_out))
     tables = [(joined(rows), np.concatenate(weights)) for rows, weights in pairs]

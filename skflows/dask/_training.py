@@ -141,7 +141,7 @@ def train(estimator, sample, partitions, states, place, *, n_rows, mean_weight, 
     """
     key, address, host, rank, size = place
     if rank:
-        estimator.set_callbacks()  # those of the first worker are enough
+        estimator.set_callbacks()  # the first worker's are enough
     tables = split(partitions, fraction, seed, least=1)
     own = [(rows, weight / mean_weight) for rows, weight in tables]
     is_table = "held_out" in sample

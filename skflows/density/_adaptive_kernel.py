@@ -8,7 +8,7 @@ from scipy.special import logsumexp
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
-from ..callbacks._checkpoint import random_state_of
+from ..callbacks._run import random_state_of
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import uneven
 from . import _docstrings

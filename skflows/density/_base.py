@@ -13,13 +13,16 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from ..columns.arrays import some_rows, validate_rows
+from ..calibration.thresholds import flags_more
+from ..callbacks._run import fit_task
+from ..columns.arrays import row_shape, some_rows, validate_rows
 from ..columns.checks import ColumnWarning, warn_of_columns, warn_user
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import prepare_table, validate_bounds, weighted_rows
+from ..training.recipe import Recipe, Settings
 from ..training.threads import fit_context
 from . import _docstrings
-from ._outlier_labels import OutlierDensityMixin, flags_more
+from ._outlier_labels import OutlierDensityMixin
 from ._sampling import SamplingMixin, check_has_names
 
 # A latent map whose round trip errs by more than this fraction of a column's scale is not trusted
@@ -72,6 +75,16 @@ class BaseFlowDensity(
     def _start_fit(self, table, held_out, warm, increment, max_iter):
         """Return the `skflows.training.flow_fit.FlowFit` that fits `flow_` to a table."""
 
+    def _recipe(self, max_iter):
+        """Return what the fit needs to know of this estimator."""
+        own = {name: getattr(self, name) for name in Settings._fields if hasattr(self, name)}
+        settings = Settings(row_shape=row_shape(self), **own)
+        return Recipe(self, self._build_flow, self._phases(max_iter), settings)
+
+    def _phases(self, max_iter):
+        """Return the settings of `skflows.training.trainer.Trainer` for each phase of a fit."""
+        return [{"max_iter": max_iter}]
+
     def _build_flow(self, preprocess, n_features, n_context=0):
         """Return a new flow of preprocessed rows, whose last columns are their context."""
         from ..bijections._conditional import Conditional, FirstColumns
@@ -122,9 +135,8 @@ class BaseFlowDensity(
             vars(self).pop("flow_", None)  # a fit that fails leaves nothing fitted
         flow_fit = self._begin(X, sample_weight, warm, increment, max_iter, held_out)
         flow_fit.chunk = chunk
-        rows, weight = flow_fit.rows, flow_fit.weight  # with those that the fit will hold out
         if not (warm or increment):
-            warn_of_columns(self, rows, self._dequantizer.columns)
+            warn_of_columns(self, flow_fit.table.X, self._dequantizer.columns)
             spike = self._dequantizer.spike
             if spike is not None and not getattr(self, "input_noise", 0):
                 warn_user(
@@ -134,28 +146,18 @@ class BaseFlowDensity(
                     ColumnWarning,
                 )
         name = "partial_fit" if increment else "fit"
-        context = self._init_callback_context(task_name=name, max_subtasks=max_iter)
-        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+        data = {"sample_weight": sample_weight}
         if held_out is not None:
-            metadata |= {"X_val": held_out[0], "sample_weight_val": held_out[1]}
-        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
-        context.call_on_fit_task_begin(**task)
-        epoch = []  # the callback context of the current epoch
+            data |= {"X_val": held_out[0], "sample_weight_val": held_out[1]}
+        with fit_task(self, X, y, max_subtasks=max_iter, name=name, **data) as task:
 
-        def on_epoch_begin():
-            epoch[:] = [context.subcontext(task_name="epoch")]
-            epoch[0].call_on_fit_task_begin(**task)
+            def on_epoch_end(history):
+                if flow_fit.group.rank == 0:
+                    self._print_progress(history, max_iter)
+                return task.end(partial(self._fitted, flow_fit))
 
-        def on_epoch_end(history):
-            if flow_fit.group.rank == 0:
-                self._print_progress(history, max_iter)
-            return epoch[0].call_on_fit_task_end(
-                **task, reconstruction_attributes=lambda: self._fitted(flow_fit, rows, weight)
-            )
-
-        history = flow_fit.fit(on_epoch_begin, on_epoch_end)
-        self._end(history, flow_fit, rows, weight, warm)
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+            history = flow_fit.fit(partial(task.begin, "epoch"), on_epoch_end)
+            self._end(history, flow_fit)
         return self
 
     def _begin(self, X, sample_weight, warm, increment, max_iter, held_out=None):
@@ -172,29 +174,29 @@ class BaseFlowDensity(
             held_out = rows, weight
         return self._start_fit(table, held_out, warm, increment, max_iter)
 
-    def _end(self, history, flow_fit, X, weight, warm, only_score=False):
+    def _end(self, history, flow_fit, only_score=False):
         """Keep what was fitted; with ``only_score``, no more than scores need."""
-        self._store_history(history, warm)
+        self._store_history(history, warm=flow_fit.past is not None)
         self._interrupted = history.interrupted
         self._optimizer_state = flow_fit.optimizer_state(history)
         if only_score:
             self.flow_ = flow_fit.snapshot(is_final=True)
         else:
-            for name, value in self._fitted(flow_fit, X, weight).items():
+            for name, value in self._fitted(flow_fit).items():
                 setattr(self, name, value)
             self.offset_ = flow_fit.group.broadcast(self.offset_)  # a time limit takes fewer rows
         # Last, so that a user who turns warnings into errors loses nothing.
         self._warn_of_trouble(history)
         if not only_score:
-            self._check_inverse(X)
+            self._check_inverse(flow_fit.table.X)
             if flow_fit.held_out is not None and isinstance(self.contamination, Real):
                 held_out = flow_fit.held_out[0]
                 self._check_contamination(held_out[some_rows(len(held_out), HELD_OUT_ROWS)])
 
-    def _fitted(self, flow_fit, X, weight):
+    def _fitted(self, flow_fit):
         """Return the attributes of a fitted density, from a fit as it is now."""
-        flow = flow_fit.snapshot()
-        threshold = self._threshold_on(X, weight, partial(self._score_by, flow))
+        flow, table = flow_fit.snapshot(), flow_fit.table
+        threshold = self._threshold_on(table.X, table.weight, partial(self._score_by, flow))
         return {"flow_": flow, "offset_": threshold}
 
     def _print_progress(self, history, max_iter):

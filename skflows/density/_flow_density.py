@@ -5,6 +5,7 @@ from contextlib import suppress
 from numbers import Integral, Real
 
 from ..preprocessing.sklearn_compat import Interval, StrOptions
+from ..training.recipe import Past
 from ..training.threads import fit_context
 from ._base import BaseFlowDensity
 
@@ -105,11 +106,6 @@ class FlowDensity(BaseFlowDensity):
     def _build_bijection(self, n_features, n_context=0):
         """Return a new `skflows.bijections.Bijection` for preprocessed rows."""
 
-    def _phases(self, max_iter):
-        """Return the settings of `skflows.training.trainer.Trainer` for each phase of the
-        training."""
-        return [{"max_iter": max_iter}]
-
     def _network(self, n_context):
         """Return the arguments of a conditioner network that the parameters set."""
         sizes = self.hidden_layer_sizes
@@ -135,7 +131,10 @@ class FlowDensity(BaseFlowDensity):
             self._network(0)  # raises an error before columns are prepared
         searches = self.input_noise == "auto" and not (warm or increment)
         cls = NoiseSearch if searches else GradientFit
-        return cls(self, table, held_out, warm, increment, max_iter)
+        past = None
+        if warm:
+            past = Past(self.flow_, self.input_noise_, self.n_iter_, self._optimizer_state)
+        return cls(self._recipe(max_iter), table, held_out, past, increment)
 
     @fit_context(prefer_skip_nested_validation=True)
     def _fit_chunks(self, X, X_val, chunk):
@@ -175,21 +174,20 @@ class FlowDensity(BaseFlowDensity):
             with suppress(*skip):
                 member._validate_params()
                 flow_fit = member._begin(X, weight, False, False, member.max_iter, held_out)
-                rows = flow_fit.rows, flow_fit.weight
                 with flow_fit.seeded():
                     flow_fit.prepare()
-                begun.append((member, rows, flow_fit))
+                begun.append((member, flow_fit))
         with suppress(*skip):
-            histories = fit_jointly([flow_fit for *_, flow_fit in begun], exact)
-            for (member, rows, flow_fit), history in zip(begun, histories, strict=True):
+            histories = fit_jointly([flow_fit for _, flow_fit in begun], exact)
+            for (member, flow_fit), history in zip(begun, histories, strict=True):
                 try:
-                    member._end(history, flow_fit, *rows, False, only_score)
+                    member._end(history, flow_fit, only_score)
                 except skip:
                     vars(member).pop("flow_", None)
 
-    def _end(self, history, flow_fit, X, weight, warm, only_score=False):
+    def _end(self, history, flow_fit, only_score=False):
         self.input_noise_ = flow_fit.input_noise
-        super()._end(history, flow_fit, X, weight, warm, only_score)
+        super()._end(history, flow_fit, only_score)
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None, sample_weight=None):

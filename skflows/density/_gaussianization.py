@@ -129,4 +129,4 @@ class GaussianizationDensity(BaseFlowDensity):
     def _start_fit(self, table, held_out, warm, increment, max_iter):
         from ..training.layerwise_fit import LayerwiseFit
 
-        return LayerwiseFit(self, table, held_out)
+        return LayerwiseFit(self._recipe(max_iter), table, held_out, self.rotation, self.n_bins)

@@ -1,53 +1,20 @@
 """Scores and outlier labels of a density."""
 
-import math
 import time
-from numbers import Real
 
 import numpy as np
 from sklearn.base import DensityMixin, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from ..calibration.thresholds import by_contamination
 from ..columns.arrays import some_rows, validate_rows
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import N_POINTS
-from ..preprocessing.sklearn_compat import check_sample_weight, weighted_percentile
+from ..preprocessing.sklearn_compat import check_sample_weight
 
 FENCE_ROWS = 5_000  # enough to estimate quartiles
 TIMED_ROWS = 100  # that tell how long a score takes
 THRESHOLD_SHARE = 0.1  # of a time limit
-SURE = 3  # standard deviations
-LOWEST = np.finfo(float).min / 4  # stands for a density of 0 in quantiles
-TIE = 1e-9  # relative difference of two scores that are equal up to rounding
-
-
-def lowered(scores):
-    """Return scores to compare others with, each lower by more than a rounding error.
-
-    A row's score may differ by a rounding error between two batches. Rows with equal values have
-    equal scores up to that: a comparison must be true for all of them or for none. With lower
-    scores to compare with, such rows are inliers, and p-values are larger, so they stay valid.
-    """
-    scores = np.asarray(scores, dtype=np.float64)
-    with np.errstate(invalid="ignore"):  # infinite scores stay as they are
-        lower = scores - TIE * np.maximum(1, np.abs(scores))
-    return np.where(np.isfinite(scores), lower, scores)
-
-
-def flags_more(scores, threshold, fraction, weight=None):
-    """Whether a threshold flags more than a fraction of rows with these scores, beyond chance."""
-    weight = np.ones(len(scores)) if weight is None else weight
-    if not len(scores):
-        return False
-    n = weight.sum() ** 2 / (weight**2).sum()  # Kish's effective number of rows
-    chance = SURE * math.sqrt(fraction * (1 - fraction) / n)
-    return bool(np.average(scores < threshold, weights=weight) > fraction + chance)
-
-
-def lower_fence(scores, weight):
-    """Return the lower Tukey fence of weighted scores, Q1 - 1.5 (Q3 - Q1)."""
-    first, third = (weighted_percentile(scores, weight, rank, average=True) for rank in (25, 75))
-    return float(lowered(first - 1.5 * (third - first)))
 
 
 class OutlierLabelsMixin(PersistenceMixin, OutlierMixin):
@@ -178,49 +145,4 @@ class OutlierDensityMixin(OutlierLabelsMixin, DensityMixin):
         if n < len(X):
             rows = some_rows(len(X), n)
             X, weight = X[rows], weight[rows]
-        return self._outlier_threshold(score_rows(X), weight)
-
-    def _held_out_threshold(self, held_out, importance, scores_of_fit):
-        """Return the attributes of a threshold on held-out scores.
-
-        Parameters
-        ----------
-        held_out, importance : ndarray of shape (m,)
-            Scores of rows by models that have not seen them, and their weights.
-        scores_of_fit : callable
-            Returns the scores of the rows of `fit`, and their weights, which a fraction needs.
-        """
-        if isinstance(self.contamination, Real):
-            return self._fraction_threshold(*scores_of_fit(), held_out, importance)
-        is_known = np.isfinite(held_out)
-        threshold = self._outlier_threshold(held_out[is_known], importance[is_known])
-        return {"offset_": threshold, "_judges_held_out": False}
-
-    def _fraction_threshold(self, scores, weight, held_out, importance):
-        """Return the attributes of a threshold by a fraction of the rows of `fit`.
-
-        It is the quantile of their scores, as in scikit-learn, unless it would flag many more of
-        the rows that were held out, because the model fits the others better. Then it is the
-        quantile of held-out scores.
-
-        Parameters
-        ----------
-        scores, weight : ndarray of shape (n,)
-            Scores of the rows of `fit`, and their weights.
-        held_out, importance : ndarray of shape (m,)
-            Scores of rows by models that have not seen them, and their weights.
-        """
-        threshold = self._outlier_threshold(scores, weight)
-        contradicts = flags_more(held_out, threshold, self.contamination, importance)
-        if contradicts:
-            threshold = self._outlier_threshold(np.maximum(held_out, LOWEST), importance)
-        return {"offset_": threshold, "_judges_held_out": contradicts}
-
-    def _outlier_threshold(self, scores, weight):
-        """Return the threshold by `contamination`, from the scores of rows."""
-        if self.contamination is None:
-            return -np.inf
-        if self.contamination == "auto":
-            return lower_fence(scores, weight)
-        rank = 100 * self.contamination
-        return float(lowered(weighted_percentile(scores, weight, rank, average=True)))
+        return by_contamination(self.contamination, score_rows(X), weight)

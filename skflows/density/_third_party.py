@@ -2,13 +2,12 @@
 
 import copy
 import math
-from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
 from inspect import signature
 
 from sklearn.base import DensityMixin, OutlierMixin, clone
-from sklearn.callback import CallbackSupportMixin
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils import get_tags
 from sklearn.utils.validation import has_fit_parameter
 
 from ..training.threads import few_threads
@@ -84,17 +83,52 @@ def fit_density(estimator, X, sample_weight=None):
                 "choose an estimator that takes them, such as NSFDensity or AutoDensity."
             )
         is_weighted = sample_weight > 0
-        X, params = X[is_weighted], {"sample_weight": sample_weight[is_weighted]}
+        if not is_weighted.all():
+            X, sample_weight = X[is_weighted], sample_weight[is_weighted]
+        params["sample_weight"] = sample_weight
     with few_threads(X):
         return estimator.fit(X, **params)
 
 
-def fit_subtask(context, wrapper, estimator, X, sample_weight=None):
-    """Do what `fit_density` does, as a task of the callbacks of a wrapper."""
+def takes_tables(estimator):
+    """Whether an estimator takes DataFrames of any columns, with missing values."""
+    return hasattr(estimator, "__sklearn_tags__") and get_tags(estimator).input_tags.string
+
+
+def unfrozen(estimator):
+    """Return the estimator inside a frozen one."""
+    return estimator.estimator if is_frozen(estimator) else estimator
+
+
+def fit_rows(estimator, rows, sample_weight=None, encoding=None):
+    """Do what `fit_density` does; an encoding says which table rows stand for.
+
+    Other estimators than a `TableDensity` get the table itself.
+    """
+    if encoding is None or is_frozen(estimator):
+        return fit_density(estimator, rows, sample_weight)
+    if sample_weight is not None:
+        rows, sample_weight = rows[sample_weight > 0], sample_weight[sample_weight > 0]
+    if hasattr(estimator, "_fit_rows"):
+        return estimator._fit_rows(rows, sample_weight, encoding)
+    return fit_density(estimator, encoding.decode(rows), sample_weight)
+
+
+def score_rows(estimator, rows, encoding=None):
+    """Return the log-density of each row; an encoding says which table they stand for."""
+    if encoding is None:
+        return estimator.score_samples(rows)
+    estimator = unfrozen(estimator)
+    if hasattr(estimator, "_score_rows_of"):
+        return estimator._score_rows_of(rows, encoding)
+    return estimator.score_samples(encoding.decode(rows))
+
+
+def fit_subtask(task, estimator, X, sample_weight=None, encoding=None):
+    """Do what `fit_rows` does, as a subtask of the fit of a wrapper."""
     metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
-    task = {"estimator": wrapper, "X": X, "y": None, "metadata": metadata}
-    with subtask(context, estimator, task):
-        return fit_density(estimator, X, sample_weight)
+    with task.inside(estimator, X=X, y=None, metadata=metadata):
+        return fit_rows(estimator, X, sample_weight, encoding)
 
 
 MIN_SECONDS = 0.1  # of a fit, whatever is left of a time limit
@@ -128,23 +162,11 @@ def with_verbose(estimator, verbose):
     return clone(estimator).set_params(verbose=verbose)
 
 
-@contextmanager
-def subtask(context, estimator, task):
-    """Let the fit of an estimator, in this context, be a task of the callbacks of a wrapper."""
-    subcontext = context.subcontext(task_name=f"fit-{type(estimator).__name__}")
-    has_callbacks = isinstance(estimator, CallbackSupportMixin)
-    with subcontext.propagate_callback_context(estimator) if has_callbacks else nullcontext():
-        subcontext.call_on_fit_task_begin(**task)
-        yield
-        subcontext.call_on_fit_task_end(**task)
-
-
 def draw(estimator, n_samples, random_state):
     """Return rows sampled from a fitted density, as an array."""
     if not hasattr(estimator, "sample"):
         raise AttributeError(f"{type(estimator).__name__} has no sample: it can only score rows.")
-    if is_frozen(estimator):
-        estimator = estimator.estimator
+    estimator = unfrozen(estimator)
     seed = random_state.randint(2**31 - 1)
     if "random_state" in signature(estimator.sample).parameters:
         rows = estimator.sample(n_samples, random_state=seed)

@@ -4,7 +4,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
 
-from ..callbacks._checkpoint import random_state_of
+from ..calibration.thresholds import by_held_out
+from ..callbacks._run import fit_task, random_state_of
 from ..columns.checks import warn_of_columns
 from ..preprocessing.sklearn_compat import HasMethods
 from ..preprocessing.validation import prepare_table, uneven
@@ -141,13 +142,9 @@ class TransformedDensity(
         self.preprocessor_ = fitted_preprocessor(self.preprocessing, table.bounds, x, weight)
         mapped, log_det = _evaluation.map_rows(self.preprocessor_, "forward", rows)
         weight = uneven(table.weight)
-        context = self._init_callback_context(max_subtasks=1)
-        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
-        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
-        context.call_on_fit_task_begin(**task)
-        self.estimator_ = fit_subtask(context, self, clone(self.estimator), mapped, weight)
-        self._set_threshold(table, log_det)
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        with fit_task(self, X, y, max_subtasks=1, sample_weight=sample_weight) as task:
+            self.estimator_ = fit_subtask(task, clone(self.estimator), mapped, weight)
+            self._set_threshold(table, log_det)
         return self
 
     def _set_threshold(self, table, log_det):
@@ -162,10 +159,12 @@ class TransformedDensity(
         held_out = held_out + log_det
         self.held_out_scores_ = np.full(len(table.is_weighted), np.nan)
         self.held_out_scores_[table.is_weighted] = held_out
-        found = self._held_out_threshold(
-            held_out, table.weight, lambda: (self._score_rows(table.X), table.weight)
+        self.offset_, self._judges_held_out = by_held_out(
+            self.contamination,
+            held_out,
+            table.weight,
+            lambda: (self._score_rows(table.X), table.weight),
         )
-        self.offset_, self._judges_held_out = found["offset_"], found["_judges_held_out"]
 
     def _score_rows(self, X):
         return self._dequantizer.mean_density(self._log_density, X)

@@ -5,7 +5,7 @@ from numbers import Integral, Real
 
 from sklearn.base import BaseEstimator
 
-from ..callbacks._checkpoint import random_state_of
+from ..callbacks._run import random_state_of
 from ..columns.checks import warn_of_columns
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
@@ -28,7 +28,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
     Gaussianisation and neural spline flows, on scaled and on whitened columns. The weights of the
     mixture maximise the likelihood of rows that its members have not seen, in five folds or, on
     large tables, in a tenth of the rows. (Flows use these rows for early stopping too, which
-    matters little if they are many.)
+    matters little if there are many.)
 
     Parameters
     ----------
@@ -37,9 +37,9 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         by then are cut short.
 
     cv : "auto", int, cross-validation generator or iterable, default="auto"
-        How rows are held out. "auto" takes 5 folds up to 2,000 rows, beyond a tenth of the rows, at
-        most 10,000. Each component is fitted once for each fold; the Gaussian, the copula and the
-        kernels are then fitted once more, to all rows.
+        How rows are held out. "auto" takes 5 folds up to 2,000 rows, otherwise a tenth of the rows,
+        at most 10,000. Each component is fitted once for each fold; the Gaussian, the copula and
+        the kernels are then fitted once more, to all rows.
 
     {data}
 
@@ -121,7 +121,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
             Ignored.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Importance of each row. Gaussian mixtures, which take no weights, are then left out.
+            Weight of each row. Gaussian mixtures, which take no weights, are then left out.
 
         Returns
         -------

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import has_fit_parameter
 
-from ..callbacks._checkpoint import clock
+from ..callbacks._run import clock
 from ..columns.checks import ColumnWarning
 from ..density import FlowDensity
 from ..density._flow_density import stacking_key
@@ -178,8 +178,8 @@ def make_splits(cv, X, is_weighted, seed):
 def fit_group(group, X, weight, splits, budget, quiet=False):
     """Fit the components of a group on each split and score its held-out rows.
 
-    Returns the `Outcome` of each, or None for each if their time is over before they start or, for
-    a quick component, between two folds.
+    Returns the `Outcome` of each, or None for each if the time runs out before they start or, for a
+    quick component, between two folds.
     """
     started = time.perf_counter()
     members = [[clone(component.estimator) for _ in splits] for component in group]

@@ -7,7 +7,8 @@ from joblib import Parallel, delayed, effective_n_jobs
 from scipy.special import logsumexp
 from sklearn.callback import CallbackSupportMixin
 
-from ..callbacks._checkpoint import in_folder
+from ..calibration.thresholds import by_held_out
+from ..callbacks._run import fit_task, in_folder
 from ..columns.checks import warn_user
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import SamplingMixin
@@ -28,7 +29,7 @@ def mixture_weights(scores, weight=None):
     scores : ndarray of shape (n_rows, n_components)
         Log-density of each row under each component.
     weight : ndarray of shape (n_rows,), optional
-        Importance of each row.
+        Weight of each row.
 
     Returns
     -------
@@ -135,10 +136,6 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
         quiet : bool, default=False
             Whether to ignore the convergence warnings of components.
         """
-        context = self._init_callback_context(max_subtasks=len(components))
-        metadata = {} if weight is None else {"sample_weight": weight}
-        task = {"estimator": self, "X": X, "y": None, "metadata": metadata}
-        context.call_on_fit_task_begin(**task)
         done = []  # pairs of a component and its outcome
         n_missed = 0
         interrupted = False
@@ -147,41 +144,41 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
             return self._mixture_attributes(done, X, weight, is_weighted, splits)
 
         outcomes = self._fit_components(components, X, weight, splits, time_limit, started, quiet)
-        try:
-            for component in components:
-                subcontext = context.subcontext(task_name=component.name)
-                subcontext.call_on_fit_task_begin(**task)
-                outcome = next(outcomes)
-                if outcome is None:
-                    n_missed += 1
-                else:
-                    done.append((component, outcome))
-                if self.verbose:
-                    print(f"{component.name}: {outcome or 'no time left'}")
-                stop = subcontext.call_on_fit_task_end(**task, reconstruction_attributes=attributes)
-                interrupted = outcome is not None and outcome.interrupted
-                if stop or interrupted:
-                    break
-        except KeyboardInterrupt:
-            if not done:
-                raise
-            interrupted = True
-        finally:
-            outcomes.close()
-        self._interrupted = interrupted
-        if interrupted and len(done) < len(components):
-            warn_user(
-                f"The fit was interrupted after {len(done)} of {len(components)} components; the "
-                "mixture consists of these."
-            )
-        if n_missed:
-            warn_user(
-                f"time_limit={time_limit:g} left no time for {n_missed} of {len(components)} "
-                "components; the mixture consists of the others. More time may improve it."
-            )
-        for name, value in attributes().items():
-            setattr(self, name, value)
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        n = len(components)
+        with fit_task(self, X, max_subtasks=n, sample_weight=weight) as task:
+            try:
+                for component in components:
+                    task.begin(component.name)
+                    outcome = next(outcomes)
+                    if outcome is None:
+                        n_missed += 1
+                    else:
+                        done.append((component, outcome))
+                    if self.verbose:
+                        print(f"{component.name}: {outcome or 'no time left'}")
+                    stop = task.end(attributes)
+                    interrupted = outcome is not None and outcome.interrupted
+                    if stop or interrupted:
+                        break
+            except KeyboardInterrupt:
+                if not done:
+                    raise
+                interrupted = True
+            finally:
+                outcomes.close()
+            self._interrupted = interrupted
+            if interrupted and len(done) < len(components):
+                warn_user(
+                    f"The fit was interrupted after {len(done)} of {len(components)} components; "
+                    "the mixture consists of these."
+                )
+            if n_missed:
+                warn_user(
+                    f"time_limit={time_limit:g} left no time for {n_missed} of {len(components)} "
+                    "components; the mixture consists of the others. More time may improve it."
+                )
+            for name, value in attributes().items():
+                setattr(self, name, value)
         return self
 
     def _fit_components(self, components, X, weight, splits, time_limit, started, quiet):
@@ -255,7 +252,10 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
             return own[is_known], importance[is_known]
 
         # Kernels are centred on the training rows, whose scores would be too high for a fence.
-        return attributes | self._held_out_threshold(stacked, importance[held_out], scores_of_fit)
+        attributes["offset_"], attributes["_judges_held_out"] = by_held_out(
+            self.contamination, stacked, importance[held_out], scores_of_fit
+        )
+        return attributes
 
     @staticmethod
     def _check_usable(components, scores):

@@ -4,7 +4,7 @@ from numbers import Integral
 
 from sklearn.base import clone
 
-from ..callbacks._checkpoint import random_state_of
+from ..callbacks._run import random_state_of
 from ..columns.checks import warn_of_columns
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
@@ -33,7 +33,7 @@ class NamedEstimators(BaseComposition):
     """The parameter ``estimators``, a list of pairs of a name and an estimator."""
 
     def get_params(self, deep=True):
-        """Get the parameters, including those of the named estimators.
+        """Get the parameters, including the parameters of the named estimators.
 
         Parameters
         ----------
@@ -84,7 +84,7 @@ class NamedEstimators(BaseComposition):
 class StackedDensity(MixtureMixin, NamedEstimators):
     __doc__ = _docstrings.fill("""Mixture of densities, weighted by the likelihood of held-out rows.
 
-    Each estimator is fitted on all folds but one, in turn, and scores the rows of that one; the
+    Each estimator is fitted on all folds except one, in turn, and scores the rows of that fold; the
     weights of the mixture maximise the likelihood of these scores, by EM. A mixture gains most if
     its members err on different rows, and it is hardly ever worse than the best of them.
 
@@ -104,8 +104,8 @@ class StackedDensity(MixtureMixin, NamedEstimators):
 
     refit : bool, default=False
         Whether each estimator is fitted again to all rows once the weights are known. Otherwise the
-        models of the folds are kept, as equal members of the mixture: an ensemble that is mostly
-        the better density, and takes longer to score.
+        models of the folds are kept, as equal members of the mixture: this ensemble is usually the
+        better density, but takes longer to score.
 
     n_jobs : int, default=None
         Number of jobs to run in parallel. None is 1, -1 all processors.
@@ -190,7 +190,7 @@ class StackedDensity(MixtureMixin, NamedEstimators):
             Ignored.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Importance of each row, if all estimators take weights.
+            Weight of each row, if all estimators take weights.
 
         Returns
         -------

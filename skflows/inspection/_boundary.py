@@ -144,7 +144,7 @@ class OutlierBoundaryDisplay:
             If the estimator has no `decision_function`.
         ValueError
             If `features` are unknown or not two, if `y` has other labels than 1 and -1, if the
-            columns of X are not those of the fit, or if the decision function is finite nowhere
+            columns of X do not match the fit, or if the decision function is finite nowhere
             on the grid.
         ImportError
             If matplotlib is not installed.

@@ -30,7 +30,7 @@ def check_matplotlib(caller):
 
 # Estimators to suggest when a method is missing.
 SHOWN = {
-    "predict_distribution": "FlowRegressor or ConditionalDensity; of a pipeline, its last step"
+    "predict_distribution": "FlowRegressor or ConditionalDensity; for a pipeline, its last step"
 }
 
 
@@ -62,7 +62,7 @@ def check_data(estimator, X):
     names = [str(column) for column in X.columns]
     if fitted_names is not None and names != list(fitted_names):
         raise ValueError(
-            f"The columns of X, {listed(names)}, are not those that {name} was fitted with, "
+            f"The columns of X are {listed(names)}, but {name} was fitted with "
             f"{listed(fitted_names)}: pass the same columns in the same order."
         )
     return rows, names

@@ -24,8 +24,8 @@ MAX_STEMS = 200
 class ConditionalDensityDisplay:
     """Density of y at each of a few rows of X, with what was observed.
 
-    A discrete y has its probabilities in place of a density. For a `skflows.TableDensity`, y is one
-    of the columns, given the known values of the others.
+    For a discrete y, probabilities are drawn instead of a density. For a `skflows.TableDensity`, y
+    is one of the columns, given the known values of the others.
 
     It is recommended to use :meth:`from_estimator` to create a :class:`ConditionalDensityDisplay`.
 
@@ -83,15 +83,15 @@ class ConditionalDensityDisplay:
             Fitted to a single output, or to a table.
 
         X : array-like of shape (n_rows, n_features)
-            From one to six rows. Those of a table may have gaps.
+            From one to six rows. Rows of a table may have missing values.
 
         column : str or int, default=None
-            The column of a table whose density is drawn, given the others: numbers or levels. What
-            X has there is marked. The atoms of a number are left out.
+            The column of a table whose density is drawn, given the others: numbers, categories or
+            listed values. The value in X is marked. The atoms of a number are left out.
 
         y : array-like of shape (n_rows,), default=None
-            The observed values, which are then marked. The axes have the name of a Series. Those
-            of a table are in X.
+            The observed values, which are then marked. The axes have the name of a Series. For a
+            table, they are in X.
 
         grid_resolution : int, default=200
             Number of values of y, unless it is discrete.
@@ -118,7 +118,7 @@ class ConditionalDensityDisplay:
         check_integer("grid_resolution", grid_resolution, 2)
         if isinstance(estimator, TableDensity):
             if y is not None:
-                raise ValueError("y is for a single output; of a table, X has the observed values.")
+                raise ValueError("y is for a single output; a table has the observed values in X.")
             found = _column_of_table(estimator, X, column, grid_resolution)
         else:
             if column is not None:

@@ -122,8 +122,8 @@ class DensityDisplay:
             Data to draw, with the columns that the estimator was fitted with.
 
         features : pair of int or str, default=None
-            Indices or names of the columns to draw, horizontal axis first. If None, the first
-            two are drawn, for a table those that can be.
+            Indices or names of the columns to draw, horizontal axis first. If None, the first two
+            are drawn; for a table, the first two that can be drawn.
 
         grid_resolution : int, default=100
             Number of grid points along each axis.
@@ -157,7 +157,7 @@ class DensityDisplay:
             If the estimator has no `score_samples`.
         ValueError
             If `features` are unknown or not two, if `scale`, `depth` or `grid_resolution` is
-            invalid, if the columns of X are not those of the fit, or if the log-density is finite
+            invalid, if the columns of X do not match the fit, or if the log-density is finite
             nowhere on the grid.
         ImportError
             If matplotlib is not installed.

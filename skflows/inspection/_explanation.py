@@ -103,7 +103,7 @@ class ExplanationDisplay:
             If the estimator has no `explain`.
         ValueError
             If `row` is out of range, if `max_features` is not a positive integer, or if the
-            columns of X are not those of the fit.
+            columns of X do not match the fit.
         ImportError
             If matplotlib is not installed.
         """

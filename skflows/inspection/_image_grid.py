@@ -180,7 +180,7 @@ class ImageGridDisplay:
         Raises
         ------
         ValueError
-            As `mosaic`.
+            See `mosaic`.
         ImportError
             If matplotlib is not installed.
         """

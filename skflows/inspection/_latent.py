@@ -84,7 +84,7 @@ class LatentDisplay:
             Data, with the columns that the estimator was fitted with.
 
         features : list of int or str, default=None
-            Indices or names of the latent coordinates to draw. The names are those of
+            Indices or names of the latent coordinates to draw. The names come from
             `get_feature_names_out`. If None, all are drawn or, if there are more than six, the six
             with the largest distance from N(0, 1).
 
@@ -109,7 +109,7 @@ class LatentDisplay:
         AttributeError
             If the estimator has no `transform`.
         ValueError
-            If `features` or `kind` is unknown, if the columns of X are not those of the fit, or if
+            If `features` or `kind` is unknown, if the columns of X do not match the fit, or if
             `ax` cannot be divided into panels.
         ImportError
             If matplotlib is not installed.

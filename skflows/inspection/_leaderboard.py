@@ -72,7 +72,7 @@ class LeaderboardDisplay:
             Fitted :class:`skflows.AutoDensity` or :class:`skflows.StackedDensity`.
 
         max_components : int, default=12
-            Maximum number of components with a bar of their own. The remaining ones share one
+            Maximum number of components with their own bar. The remaining ones share one
             bar, whose length is the sum of their weights.
 
         ax : matplotlib Axes, default=None
@@ -118,7 +118,7 @@ class LeaderboardDisplay:
             Axes to draw on. If None, a new figure is created.
 
         max_components : int, default=12
-            Maximum number of components with a bar of their own. The remaining ones share one
+            Maximum number of components with their own bar. The remaining ones share one
             bar, whose length is the sum of their weights.
 
         **kwargs : dict

@@ -120,7 +120,7 @@ class OutlierCurveDisplay:
             If the estimator has no `score_samples`.
         ValueError
             If `kind` is unknown, if `y` has other labels than 1 and -1 or only one of them, or if
-            the columns of X are not those of the fit.
+            the columns of X do not match the fit.
         ImportError
             If matplotlib is not installed.
         """

@@ -40,7 +40,7 @@ class OutlierScoreDisplay:
     Attributes
     ----------
     bars_ : list of matplotlib StepPatch
-        The histogram of all rows, or those of inliers and of outliers.
+        The histogram of all rows, or one for inliers and one for outliers.
 
     line_ : matplotlib Line2D or None
         The threshold. None if it is not drawn.
@@ -104,7 +104,7 @@ class OutlierScoreDisplay:
         AttributeError
             If the estimator has no `score_samples`.
         ValueError
-            If `y` has other labels than 1 and -1, if the columns of X are not those of the fit, or
+            If `y` has other labels than 1 and -1, if the columns of X do not match the fit, or
             if no score is finite.
         ImportError
             If matplotlib is not installed.

@@ -21,8 +21,8 @@ class PValueDisplay:
 
     The p-values of new inliers are uniform if they are calibrated: the curve follows the diagonal,
     or stays below it if they are conservative. The band contains the curve of as many independent
-    uniform values with probability 0.95, at each level separately. Above the band, the p-values are
-    too small, so too many rows are flagged. Outliers among the rows raise the left end of the
+    uniform values with probability 0.95, at each p-value separately. Above the band, the p-values
+    are too small, so too many rows are flagged. Outliers among the rows raise the left end of the
     curve.
 
     It is recommended to use :meth:`from_estimator` or :meth:`from_predictions` to create a
@@ -36,7 +36,7 @@ class PValueDisplay:
     Attributes
     ----------
     line_ : matplotlib Line2D
-        Fraction of the rows with a p-value of at most each level.
+        Fraction of the rows with at most each p-value.
 
     band_ : matplotlib PolyCollection
         Range of this fraction for uniform p-values.
@@ -94,8 +94,8 @@ class PValueDisplay:
         AttributeError
             If the estimator has no `p_values`.
         ValueError
-            If the estimator was fitted without calibration, or the columns of X are not those of
-            the fit.
+            If the estimator was fitted without calibration, or the columns of X do not match the
+            fit.
         ImportError
             If matplotlib is not installed.
         """

@@ -219,7 +219,7 @@ def _column(X, name):
     known = np.array([not is_missing(value) for value in values], dtype=bool)
     if not all(isinstance(v, Real | Decimal) and not isinstance(v, bool) for v in values[known]):
         return values
-    found = np.full(len(values), np.nan)  # integers with gaps, and decimals, are objects in pandas
+    found = np.full(len(values), np.nan)  # pandas has objects for decimals and integers with NaN
     found[known] = values[known].astype(np.float64)
     return found
 

@@ -124,7 +124,7 @@ class SamplesDisplay:
             If the estimator has no `sample`.
         ValueError
             If `features` are unknown, if `n_samples` is not a positive integer, if the columns of
-            X are not those of the fit, or if `ax` cannot be divided into panels.
+            X do not match the fit, or if `ax` cannot be divided into panels.
         ImportError
             If matplotlib is not installed.
         """

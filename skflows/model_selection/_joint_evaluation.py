@@ -74,7 +74,7 @@ def evaluate(estimator, tasks, X, y, *, fit_params, only_score, **settings):
     skipped = () if settings["error_score"] == "raise" else (Exception,)
     FlowDensity._fit_together(members, parts, True, skipped, only_score)
     if any(map(was_interrupted, members)):
-        raise KeyboardInterrupt  # scores of flows that were cut short tell nothing
+        raise KeyboardInterrupt  # scores of flows that were cut short are meaningless
     share = (time.time() - started) / len(tasks)
     results = []
     for member, task in zip(members, tasks, strict=True):

@@ -11,7 +11,8 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import indexable
 from sklearn.utils.parallel import Parallel, delayed
 
-from ..callbacks._checkpoint import Checkpoint, in_folder
+from ..callbacks._checkpoint import Checkpoint
+from ..callbacks._run import fit_task, in_folder
 from ..density import FlowDensity
 from ..preprocessing.sklearn_compat import (
     check_method_params,
@@ -40,7 +41,7 @@ class FlowGridSearchCV(GridSearchCV):
     `FlowDensity` (pipelines too), ``time_limit``, callbacks other than a
     `skflows.callbacks.Checkpoint`, and parameters of `fit` other than ``sample_weight`` and
     ``groups``. Flows with ``input_noise="auto"`` train one after another,
-    each as a stack of its own.
+    each as a separate stack.
 
     The smaller the batches, the larger the gain: a step on few rows spends its time on starting
     kernels. Each flow of a stack has a copy of its rows, so large tables make small stacks, as do
@@ -51,7 +52,7 @@ class FlowGridSearchCV(GridSearchCV):
     Parameters
     ----------
     estimator : FlowDensity
-        The flow; any other estimator is searched as by `GridSearchCV`.
+        The flow; any other estimator is searched as in `GridSearchCV`.
 
     param_grid : dict of str to sequence, or list of them
         Names of parameters and the values to try.
@@ -60,7 +61,7 @@ class FlowGridSearchCV(GridSearchCV):
         What to maximise; the mean held-out log-density by default.
 
     n_jobs : int, default=None
-        Number of processes, each of which trains stacks of its own.
+        Number of processes, each of which trains its own stacks.
 
     refit : bool, str or callable, default=True
         Whether to fit the best candidate to all rows; the name of the score by which it is the
@@ -172,35 +173,32 @@ class FlowGridSearchCV(GridSearchCV):
         ]
         if not tasks:
             raise ValueError("There is nothing to fit: the grid or the cv iterator is empty.")
-        context = self._init_callback_context()
-        task = {"estimator": self, "X": X, "y": y, "metadata": params}
-        context.call_on_fit_task_begin(**task)
-        out = self._evaluate(tasks, X, y, scorers, routed)
-        warn_or_raise_about_fit_failures(out, self.error_score)
-        if callable(self.scoring):
-            insert_error_scores(out, self.error_score)
-        results = self._format_results(candidates, len(splits), out)
-        self.multimetric_ = isinstance(out[0]["test_scores"], dict)
-        if callable(self.scoring) and self.multimetric_:
-            self._check_refit_for_multimetric(out[0]["test_scores"])
-            refit_metric = self.refit
-        if self.refit or not self.multimetric_:
-            self.best_index_ = self._select_best_index(self.refit, refit_metric, results)
-            if not callable(self.refit):
-                self.best_score_ = results[f"mean_test_{refit_metric}"][self.best_index_]
-            self.best_params_ = results["params"][self.best_index_]
-        if self.refit:
-            self.best_estimator_ = clone(self.estimator).set_params(
-                **clone(self.best_params_, safe=False)
-            )
-            started = time.time()
-            self.best_estimator_.fit(X, y, **routed.estimator.fit)
-            self.refit_time_ = time.time() - started
-            if hasattr(self.best_estimator_, "feature_names_in_"):
-                self.feature_names_in_ = self.best_estimator_.feature_names_in_
-        self.scorer_ = getattr(scorers, "_scorers", scorers)
-        self.cv_results_ = results
-        context.call_on_fit_task_end(**task)
+        with fit_task(self, X, y, **params):
+            out = self._evaluate(tasks, X, y, scorers, routed)
+            warn_or_raise_about_fit_failures(out, self.error_score)
+            if callable(self.scoring):
+                insert_error_scores(out, self.error_score)
+            results = self._format_results(candidates, len(splits), out)
+            self.multimetric_ = isinstance(out[0]["test_scores"], dict)
+            if callable(self.scoring) and self.multimetric_:
+                self._check_refit_for_multimetric(out[0]["test_scores"])
+                refit_metric = self.refit
+            if self.refit or not self.multimetric_:
+                self.best_index_ = self._select_best_index(self.refit, refit_metric, results)
+                if not callable(self.refit):
+                    self.best_score_ = results[f"mean_test_{refit_metric}"][self.best_index_]
+                self.best_params_ = results["params"][self.best_index_]
+            if self.refit:
+                self.best_estimator_ = clone(self.estimator).set_params(
+                    **clone(self.best_params_, safe=False)
+                )
+                started = time.time()
+                self.best_estimator_.fit(X, y, **routed.estimator.fit)
+                self.refit_time_ = time.time() - started
+                if hasattr(self.best_estimator_, "feature_names_in_"):
+                    self.feature_names_in_ = self.best_estimator_.feature_names_in_
+            self.scorer_ = getattr(scorers, "_scorers", scorers)
+            self.cv_results_ = results
         return self
 
     def _evaluate(self, tasks, X, y, scorers, routed):

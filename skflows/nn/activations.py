@@ -25,7 +25,7 @@ class Activation(NamedTuple):
 
 
 def silu_backward(g, h, value):
-    """Return the gradient of SiLU; it is differentiable, which that of torch is not."""
+    """Return the gradient of SiLU; unlike torch's, it is differentiable."""
     if not torch.is_grad_enabled():
         return aten.silu_backward(g, h)
     sigmoid = torch.sigmoid(h)

@@ -65,7 +65,7 @@ class CausalNet(ConvolutionalNet):
         Number of frames that the context consists of, one after another. They are spread evenly
         over the width, with linear interpolation between them, and added to every hidden layer.
     activation, dropout
-        As of `ConvolutionalNet`.
+        See `ConvolutionalNet`.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class CausalNet(ConvolutionalNet):
         return self._outputs(above, shifts, members, lambda k, h: self.hidden[k](h))
 
     def solve(self, next_row, z, context=None):
-        """Find columns row by row, at the cost of one evaluation.
+        """Compute columns row by row, at the cost of one evaluation.
 
         Parameters
         ----------

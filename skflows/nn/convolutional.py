@@ -172,7 +172,7 @@ class DilatedNet(ConvolutionalNet):
     Parameters
     ----------
     shape, n_out, hidden_layer_sizes, **network
-        As of `ConvolutionalNet`; a hidden layer as wide as the one before it is residual.
+        See `ConvolutionalNet`; a hidden layer as wide as the one before it is residual.
     """
 
     def _layers(self, n_in, sizes, n_out, output_size):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-FIRST, SECOND = 3, 4  # orientations of each order; energies of a fourth first one would depend
+FIRST, SECOND = 3, 4  # orientations of each order; a fourth energy of first order is redundant
 RADIUS = 3  # of the filters, whose Gaussian has a standard deviation of 1
 N_SCALES = 3  # each at half the resolution of the one before
 MIN_SIZE = 8  # height and width of an image that has a coarser scale

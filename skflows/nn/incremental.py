@@ -1,7 +1,7 @@
 """Incremental evaluation of a masked network whose input depends on its own outputs.
 
-The inverse of an autoregressive map finds one feature after another: each needs the outputs that
-the features before it allow. The units of a masked network are sorted by degree, so that a new
+The inverse of an autoregressive map computes one feature after another: each needs outputs that
+depend on the features before it. The units of a masked network are sorted by degree, so that a new
 feature determines one new block of units in each layer. Computing only that block makes all
 features cost as much as one dense pass.
 """
@@ -17,15 +17,15 @@ BLOCKS_PER_PRODUCT = 6  # whose rows share one product with the inputs known bef
 def run(weights, biases, bounds, like, activate, next_input, slopes=None):
     """Run a network block by block, each block of outputs yielding the next block of inputs.
 
-    Block i of the first layer sees the input blocks before i; that of any other layer sees the
+    Block i of the first layer sees the input blocks before i; block i of any other layer sees the
     blocks of the layer before it up to i. A hidden layer as wide as the one before it is residual.
 
     Parameters
     ----------
     weights, biases : list of Tensor
-        Of each layer, the output layer last. A bias is a column, or has a column for each row.
+        One for each layer, the output layer last. A bias is a column, or has a column for each row.
     bounds : list of sequence of int
-        Of each layer, the first row of each block and, last, the number of rows.
+        For each layer, the first row of each block and, last, the number of rows.
     like : Tensor of shape (..., n)
         Gives shape, dtype and device.
     activate : callable
@@ -63,12 +63,12 @@ def run(weights, biases, bounds, like, activate, next_input, slopes=None):
 
 
 def run_backward(weights, bounds, slopes, like, next_gradient):
-    """Return the gradients in the products of each layer of `run`, found last block first.
+    """Return the gradients in the products of each layer of `run`, computed last block first.
 
     Parameters
     ----------
     weights, bounds, like : objects
-        As of `run`.
+        See `run`.
     slopes : list of Tensor
         Derivatives of ``activate`` at the units of each hidden layer.
     next_gradient : callable

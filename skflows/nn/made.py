@@ -12,7 +12,7 @@ from .residual_mlp import FARTHEST_SEEN, ResidualMLP
 def hidden_degrees(n_features, size, n_context=0):
     """Return the sorted degrees of a masked layer: a unit of degree m sees the first m features.
 
-    Degree 0 is of use with a context only (or for a single feature), and is left out otherwise.
+    Degree 0 is used with a context (or for a single feature) only.
     """
     lowest = 0 if n_context or n_features == 1 else 1
     n_degrees = n_features - lowest
@@ -29,7 +29,7 @@ class ResidualMADE(ResidualMLP):
     n_params : int
         Number of outputs for each feature.
     hidden_layer_sizes, n_context, activation, dropout
-        As of `ResidualMLP`.
+        See `ResidualMLP`.
     reverse : bool, default=False
         Whether the order of the features is reversed: outputs depend on the features after j.
 
@@ -73,7 +73,7 @@ class ResidualMADE(ResidualMLP):
         self.sizes = tuple(hidden_layer_sizes)
 
     def solve(self, next_feature, z, context=None):
-        """Find the features one by one, each from the outputs that those before it allow.
+        """Compute the features one by one, each from outputs that depend on the features before it.
 
         Parameters
         ----------
@@ -105,7 +105,7 @@ class ResidualMADE(ResidualMLP):
     def solve_vjp(self, next_feature, z, context=None):
         """Return what `solve` does, the parameters, and a pullback.
 
-        Gradients are found feature by feature too, the last one first, at the cost of one dense
+        Gradients are computed feature by feature too, the last one first, at the cost of one dense
         pass. Autograd would keep all that each feature was computed from.
 
         Returns
@@ -177,7 +177,7 @@ class ResidualMADE(ResidualMLP):
         return self.n_features - 1 - position if self.reverse else position
 
     def _reorder(self, tensor, dim):
-        """Move between the order of the columns and that of the features."""
+        """Move between the order of the columns and the order of the features."""
         return tensor.flip(dim) if self.reverse else tensor
 
     def _reorder_outputs(self, outputs):

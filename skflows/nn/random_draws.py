@@ -91,12 +91,12 @@ def hashed_uniforms(columns, seeds, n_draws):
 
 
 def hashed_signs(columns, seeds, n_draws):
-    """Return signs, 1 or -1, in float64, as `hashed_uniforms` does numbers."""
+    """Return signs, 1 or -1, in float64, by the hash of `hashed_uniforms`."""
     return _signs(hashed_uniforms(columns, seeds, n_draws), torch.float64)
 
 
 def hashed_normals(columns, seeds, n_draws):
-    """Return standard normal numbers in float64, as `hashed_uniforms` does uniform ones."""
+    """Return standard normal numbers in float64, by the hash of `hashed_uniforms`."""
     return torch.special.ndtri(hashed_uniforms(columns, seeds, n_draws))
 
 

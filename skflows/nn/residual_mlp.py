@@ -21,7 +21,7 @@ class ResidualMLP(nn.Module):
     hidden_layer_sizes : tuple of int
         Width of each hidden layer; a layer as wide as the one before it is residual.
     n_context : int, default=0
-        Size of the context, which is added to the first hidden layer through a layer of its own.
+        Size of the context, which is added to the first hidden layer through a separate layer.
     activation : str, default="relu"
         A name in `skflows.nn.activations.ACTIVATIONS`.
     dropout : float, default=0.0

@@ -4,7 +4,7 @@ On a few hundred rows, a third of a training step would go into building and wal
 graph. A ``vjp`` method computes something and returns the outcome with a pullback: a function from
 the gradient of a loss in the outcome to the gradients in the input and in the parameters. The
 latter are a list, in the order of ``parameters()``. With ``to_x=False`` a pullback may leave out
-the gradient in the input and return None in its place.
+the gradient in the input and return None instead.
 
 A pullback may be called once, before anything changes the input or the outcome in place. Both run
 under `torch.no_grad` or, as in training, in `torch.inference_mode`.
@@ -61,7 +61,7 @@ def _outside(x):
 
 
 def drop_inherited_vjp(cls, base, **names):
-    """Give a class the default gradients of a base if it inherits those of another map.
+    """Give a class the default gradients of a base if it inherits the gradients of another map.
 
     A subclass that overrides a map, but not its hand-written gradients, would otherwise train with
     the gradients of the map that it has replaced.

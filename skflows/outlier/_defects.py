@@ -11,7 +11,7 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from ..callbacks._checkpoint import clock
+from ..callbacks._run import clock, fit_task
 from ..columns.arrays import is_grid_shape, validate_rows
 from ..conditional import ConditionalDensity
 from ..density import RealNVPDensity
@@ -28,8 +28,7 @@ from ..ensemble._stacked import clone_with_seeds
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions
 from ..training.threads import fit_context
-from ._calibration import NULLS
-from ._detector import DensityOutlierDetector
+from ._detector import NULLS, DensityOutlierDetector
 
 MAX_PLACES = 20_000  # that a density is fitted to
 HELD_OUT = 5  # one of so many images is held out for early stopping
@@ -200,7 +199,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         self : object
             The fitted estimator.
         """
-        task = {"estimator": self, "X": X, "y": y, "metadata": {}}
+        given = X, y
         shape = self._shape_of(X)
         X = validate_rows(self, X, ensure_min_samples=2, shape=shape or ())
         self._row_shape = shape
@@ -232,13 +231,11 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
             random_state=random_state.randint(2**31 - 1),
             verbose=self.verbose,
         )
-        context = self._init_callback_context(max_subtasks=1)
-        context.call_on_fit_task_begin(**task)
-        self.detector_ = fit_subtask(context, self, detector, X)
-        self.offset_ = self.detector_.offset_
-        self.held_out_scores_ = self.detector_.held_out_scores_
-        self._judges_held_out = self.detector_._judges_held_out
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        with fit_task(self, *given, max_subtasks=1) as task:
+            self.detector_ = fit_subtask(task, detector, X)
+            self.offset_ = self.detector_.offset_
+            self.held_out_scores_ = self.detector_.held_out_scores_
+            self._judges_held_out = self.detector_._judges_held_out
         return self
 
     def _n_fits(self, cv, X):

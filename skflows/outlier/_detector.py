@@ -11,17 +11,22 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..callbacks._checkpoint import random_state_of
+from ..calibration.ranks import Ranks, discoveries, least_p_value, pooled
+from ..calibration.tails import Tails
+from ..calibration.thresholds import by_held_out, equalized
+from ..callbacks._run import fit_task, random_state_of
 from ..columns.arrays import check_different_names, row_shape, validate_rows
 from ..columns.checks import (
     ColumnWarning,
+    results_of_each,
     warn_of_columns,
     warn_of_gaps,
     warn_of_row_names,
     warn_of_texts,
     warn_user,
 )
-from ..columns.frames import is_frame, read_frame
+from ..columns.encoding import Encoding
+from ..columns.frames import is_frame
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import check_has_names
 from ..density._third_party import (
@@ -29,7 +34,9 @@ from ..density._third_party import (
     fit_subtask,
     is_density,
     is_frozen,
+    takes_tables,
     takes_weights,
+    unfrozen,
     was_interrupted,
     weighted_if,
     with_verbose,
@@ -42,13 +49,12 @@ from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions
 from ..preprocessing.validation import uneven, validate_weight, weighted_rows
 from ..table import TableDensity
 from ..training.threads import fit_context
-from ._calibration import NULLS, discoveries, equalized, least_p_value, pool_fold_scores
 from ._ensemble import OutlierEnsemble
 from ._explain import contributions, partners, reference_rows, with_base
 from ._scored_density import fit_scored
 from ._statistics import STATISTICS, Setting, held_out_values
-from ._tables import RowCodec, names_with_gaps, needs_table_density, on_tables, takes_tables
 
+NULLS = {"conformal": Ranks, "empirical_null": Tails}
 FOR_TABLES = ("log_pool", "log_density", "typicality", "dependence")
 
 ROWS_PER_COLUMN = 20  # with at least as many, leave-one-out scores are as good as those of folds
@@ -129,7 +135,8 @@ class DensityOutlierDetector(
 
     fdr_method : {"bh", "by", "adaptive"}, default="bh"
         Benjamini-Hochberg; Benjamini-Yekutieli, for any dependence of the rows; or
-        Benjamini-Hochberg with Storey's estimate of the fraction of inliers, which finds more if
+        Benjamini-Hochberg with an estimate of the fraction of inliers, a conservative variant of
+        Storey's, which finds more if
         many rows are outliers. "adaptive" needs ``calibration="conformal"`` with a single split,
         such as ``cv=ShuffleSplit(1, test_size=0.5)``, or a frozen estimator, and rows without
         weights: only then does it control the rate.
@@ -294,18 +301,27 @@ class DensityOutlierDetector(
         self : object
             The fitted estimator.
         """
-        given = {"X": X, "y": y}
+        given = X, y
         random_state = random_state_of(self)
-        estimator = self.estimator
-        if estimator is None and (self.statistic == "dependence" or needs_table_density(X)):
-            if self.statistic == "log_pool" and (gaps := names_with_gaps(X)):
-                warn_of_gaps(gaps)
-            # A category that a fold lacks, or that is new, is rare rather than an error.
-            seed = random_state.randint(2**31 - 1)
-            estimator = TableDensity(handle_unknown="rare", random_state=seed)
-        self._codec = None
+        estimator, encoding = self.estimator, None
+        handle_unknown = getattr(unfrozen(estimator), "handle_unknown", "rare")
         if estimator is not None and takes_tables(estimator):
-            X = self._encoded(X)
+            encoding, rows = self._read(X, handle_unknown)
+        elif estimator is None and (self.statistic == "dependence" or is_frame(X)):
+            encoding, rows = self._read(X, handle_unknown)
+            missing = [encoding.keys[j] for j in np.flatnonzero(np.isnan(rows).any(axis=0))]
+            if self.statistic != "dependence" and encoding.is_plain and not missing:
+                encoding = None  # densities of numbers take it as it is
+            else:
+                if self.statistic == "log_pool" and encoding.is_plain and missing:
+                    warn_of_gaps(missing)
+                # A category that a fold lacks, or that is new, is rare rather than an error.
+                seed = random_state.randint(2**31 - 1)
+                estimator = TableDensity(handle_unknown="rare", random_state=seed)
+        self._encoding = encoding
+        if encoding is not None:
+            X = rows
+            self._warn_of_row_names(X)
             weight = validate_weight(sample_weight, X, least=2)
             is_weighted = weight > 0
             X, weight = X[is_weighted], weight[is_weighted]
@@ -331,62 +347,54 @@ class DensityOutlierDetector(
             and uneven(weight) is None
         )
         self._check_fdr_method()
-        if self._codec is not None:
-            if splits and hasattr(estimator, "_share_columns"):  # folds may lack categories
-                table = self._codec.table(X)
-                estimator = clone(estimator)._share_columns(table, random_state, weight)
-            estimator = on_tables(estimator, self._codec)
+        # Folds may lack categories.
+        if encoding is not None and splits and hasattr(estimator, "_share_columns"):
+            estimator = clone(estimator)._share_columns(X, random_state, weight, encoding)
         parts = [train for train, _ in splits] or [slice(None)]
-        context = self._init_callback_context(max_subtasks=None if trim else len(parts))
-        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
-        task = {"estimator": self, **given, "metadata": metadata}
-        context.call_on_fit_task_begin(**task)
-        fit = partial(fit_subtask, context, self)
-        setting = Setting(estimator, self.background, random_state, fit)
-        if self._codec is None and is_density(estimator) and not is_frozen(estimator):
-            warn_of_columns(self, X, discrete_columns(X))
-        if self._codec is not None and not is_frozen(estimator):
-            for name, texts in self._codec.texts():
-                warn_of_texts(name, texts)
-        models = []
-        for i, part in enumerate(parts, 1):
-            if self.verbose and splits:
-                print(f"Fold {i} of {len(parts)}")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ColumnWarning)  # by index, and of each fold
-                models.append(fit_scored(self.statistic, setting, X[part], weight[part], trim))
-            if was_interrupted(models[-1].density) and len(models) < len(parts):
-                raise KeyboardInterrupt  # without the other folds nothing is calibrated
-        self.models_ = models
-        self._set_held_out_scores(estimator, X, weight, is_weighted, splits)
-        self._set_threshold(X, weight)
-        self._reference = reference_rows(X, self._score_rows, random_state)
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        n_fits = None if trim else len(parts)
+        with fit_task(self, *given, max_subtasks=n_fits, sample_weight=sample_weight) as task:
+            fit = partial(fit_subtask, task, encoding=encoding)
+            setting = Setting(estimator, self.background, random_state, fit, encoding)
+            if encoding is None and is_density(estimator) and not is_frozen(estimator):
+                warn_of_columns(self, X, discrete_columns(X))
+            if encoding is not None and not is_frozen(estimator):
+                for name, texts in encoding.values(X, ["text"]).items():
+                    warn_of_texts(name, texts)
+            models = []
+            for i, part in enumerate(parts, 1):
+                if self.verbose and splits:
+                    print(f"Fold {i} of {len(parts)}")
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ColumnWarning)  # by index, and of each fold
+                    models.append(fit_scored(self.statistic, setting, X[part], weight[part], trim))
+                if was_interrupted(models[-1].density) and len(models) < len(parts):
+                    raise KeyboardInterrupt  # without the other folds nothing is calibrated
+            self.models_ = models
+            self._set_held_out_scores(estimator, X, weight, is_weighted, splits)
+            self._set_threshold(X, weight)
+            self._reference = reference_rows(X, self._score_rows, random_state)
         return self
 
-    def _encoded(self, X):
-        """Return the rows of a table as an array of objects, and keep how to undo that."""
+    def _read(self, X, handle_unknown):
+        """Return the encoding of a table, and its rows."""
         if not is_frame(X):
             X = check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=2)
         check_different_names(X)
         validate_data(self, X, skip_check_array=True)
-        self._codec = RowCodec(X)
-        frame = read_frame(X)
-        if frame.names is not None:
-            named = zip(frame.names, frame.columns, strict=True)
-            warn_of_row_names(
-                {name: c.values[c.known] for name, c in named if c.role in ("number", "text")}
-            )
-        return self._codec.rows(X)
+        return Encoding.read(X, handle_unknown=handle_unknown)
+
+    def _warn_of_row_names(self, rows):
+        if self._encoding.names is not None:
+            warn_of_row_names(self._encoding.values(rows, ["number", "text"]))
 
     def _validated(self, X):
         """Return the rows to score as an array."""
-        if self._codec is None:
+        if self._encoding is None:
             return validate_rows(self, X, reset=False)
         if not is_frame(X):
             X = check_array(X, dtype=None, ensure_all_finite=False)
             validate_data(self, X, reset=False, skip_check_array=True)
-        return self._codec.rows(X)
+        return self._encoding.encode(X)
 
     def _check_parameters(self, estimator):
         if self.statistic != "log_pool":  # which takes any score
@@ -406,12 +414,12 @@ class DensityOutlierDetector(
                 f"statistic='latent_norm' needs a latent space, and {type(estimator).__name__} "
                 "has no transform: give a flow, such as NSFDensity, or choose another statistic."
             )
-        if self.statistic == "dependence" and self._codec is None:
+        if self.statistic == "dependence" and not hasattr(unfrozen(estimator), "_dependence"):
             raise ValueError(
                 f"statistic='dependence' needs the densities of single columns, which "
                 f"{type(estimator).__name__} does not have: give a TableDensity."
             )
-        if self._codec is not None and self.statistic not in FOR_TABLES:
+        if self._encoding is not None and self.statistic not in FOR_TABLES:
             raise ValueError(
                 f"statistic={self.statistic!r} needs numbers; for tables choose one of "
                 f"{list(FOR_TABLES)}."
@@ -492,16 +500,10 @@ class DensityOutlierDetector(
                     "alpha."
                 )
             return
-        if isinstance(self.contamination, Real):
-            threshold = self._fraction_threshold(self._score_rows(X), weight, known, importance)
-            self.offset_ = threshold["offset_"]
-            self._judges_held_out = threshold["_judges_held_out"] and self.fdr is None
-            return
-        is_finite = np.isfinite(known)
-        known, importance = known[is_finite], importance[is_finite]
-        if not len(known):
-            known, importance = self._score_rows(X), weight
-        self.offset_ = self._outlier_threshold(known, importance)
+        self.offset_, judges_held_out = by_held_out(
+            self.contamination, known, importance, lambda: (self._score_rows(X), weight)
+        )
+        self._judges_held_out = judges_held_out and self.fdr is None
 
     def score_samples(self, X):
         """Return the score of each row, by the chosen statistic: the lower, the more abnormal.
@@ -520,11 +522,8 @@ class DensityOutlierDetector(
         return self._score_rows(self._validated(X))
 
     def _score_rows(self, X):
-        return pool_fold_scores(
-            [model.score_samples(X) for model in self.models_],
-            self._calibration,
-            self._calibration_weights,
-        )
+        scores = results_of_each([model.score_samples for model in self.models_], X)
+        return pooled(scores, self._calibration, self._calibration_weights)
 
     def p_values(self, X, *, randomized=False, random_state=None):
         """Return the p-value of each row under the distribution of inliers.
@@ -760,7 +759,8 @@ class DensityOutlierDetector(
             import shap  # optional
 
             names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(X.shape[1])])
-            return shap.Explanation(found, base_values=base, data=X, feature_names=names)
+            data = X if self._encoding is None else np.asarray(self._encoding.decode(X), object)
+            return shap.Explanation(found, base_values=base, data=data, feature_names=names)
         found = with_base(found, base)
         if not as_frame:
             return found
@@ -810,7 +810,7 @@ class DensityOutlierDetector(
         [(0, 1), None, None]
         """
         check_is_fitted(self)
-        if self._codec is not None:
+        if self._encoding is not None:
             raise ValueError(
                 "odd_pairs needs complete rows of numbers; explain takes tables too, with texts, "
                 "dates and gaps."
@@ -835,10 +835,11 @@ class DensityOutlierDetector(
     def _contributions(self, X, n_orders, random_state):
         """Return the contributions, and the base values that they add up to the score with."""
         rng = check_random_state(0 if random_state is None else random_state)
-        parts = [
-            contributions(model, X, self._reference, n_orders, rng, self._codec)
-            for model in self.models_
-        ]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ColumnWarning)  # of rows that are not the user's
+            parts = [
+                contributions(model, X, self._reference, n_orders, rng) for model in self.models_
+            ]
         found, base = (np.mean(part, axis=0) for part in zip(*parts, strict=True))
         if len(self.models_) > 1:
             # The score is not quite the mean over the folds.

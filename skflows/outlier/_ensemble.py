@@ -2,22 +2,23 @@
 
 import math
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.pipeline import Pipeline
 
-from ..callbacks._checkpoint import random_state_of
+from ..calibration.ranks import Ranks
+from ..calibration.tails import Tails, bulk_of
+from ..calibration.thresholds import lower_fence
+from ..callbacks._run import fit_task, random_state_of
 from ..density import AdaptiveKernelDensity
-from ..density._outlier_labels import OutlierLabelsMixin, lower_fence, lowered
+from ..density._outlier_labels import OutlierLabelsMixin
 from ..density._third_party import fit_subtask, is_frozen, was_interrupted
 from ..ensemble._components import N_FOLDS, make_splits
 from ..ensemble._stacked import NamedEstimators, clone_with_seeds
 from ..preprocessing.validation import weighted_rows
 from ..training.threads import fit_context
-from ._calibration import BULK, EmpiricalNull
 from ._statistics import held_out_values, log_pool
 
 # Neighbours of a kernel: few follow the inliers closely, but outliers that lie together are then
@@ -120,26 +121,24 @@ class OutlierEnsemble(OutlierLabelsMixin, CallbackSupportMixin, NamedEstimators)
         self : object
             The fitted estimator.
         """
-        task = {"estimator": self, "X": X, "y": y, "metadata": {}}
+        given = X, y
         X, _, _ = weighted_rows(self, X, None, least=2)
         random_state = random_state_of(self)
         seed = random_state.randint(2**31 - 1)
         named = self._checked_members(*X.shape)
-        context = self._init_callback_context(max_subtasks=None)
-        context.call_on_fit_task_begin(**task)
-        fit = partial(fit_subtask, context, self)
-        self.estimators_, self._nulls, log_p = [], [], []
-        for _, estimator in named:
-            estimator = clone_with_seeds(estimator, random_state)
-            scores = scores_of_unseen(fit(estimator, X), X, seed, fit)
-            self.estimators_.append(estimator)
-            self._nulls.append(null_of(scores, self.contaminated))
-            log_p.append(self._nulls[-1].of_known(scores))
-        self._interrupted = any(was_interrupted(estimator) for estimator in self.estimators_)
-        self.held_out_scores_ = log_harmonic_mean(log_p)
-        known = self.held_out_scores_[~np.isnan(self.held_out_scores_)]
-        self.offset_ = lower_fence(known, np.ones(len(known)))
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        with fit_task(self, *given, max_subtasks=None) as task:
+            fit = partial(fit_subtask, task)
+            self.estimators_, self._nulls, log_p = [], [], []
+            for _, estimator in named:
+                estimator = clone_with_seeds(estimator, random_state)
+                scores = scores_of_unseen(fit(estimator, X), X, seed, fit)
+                self.estimators_.append(estimator)
+                self._nulls.append(null_of(scores, self.contaminated))
+                log_p.append(self._nulls[-1].log_p(scores, is_own=True))
+            self._interrupted = any(was_interrupted(estimator) for estimator in self.estimators_)
+            self.held_out_scores_ = log_harmonic_mean(log_p)
+            known = self.held_out_scores_[~np.isnan(self.held_out_scores_)]
+            self.offset_ = lower_fence(known, np.ones(len(known)))
         return self
 
     def _checked_members(self, n, d):
@@ -153,10 +152,12 @@ class OutlierEnsemble(OutlierLabelsMixin, CallbackSupportMixin, NamedEstimators)
         return np.concatenate([self._merged_scores(X[i : i + ROWS_AT_ONCE]) for i in starts])
 
     def _merged_scores(self, X):
-        members = zip(self.estimators_, self._nulls, strict=True)
-        return log_harmonic_mean(
-            [null.of_new(log_pool(member, X, None)) for member, null in members]
-        )
+        log_p = []
+        for member, null in zip(self.estimators_, self._nulls, strict=True):
+            scores = log_pool(member, X, None)
+            # NaN is a difference of infinities.
+            log_p.append(null.log_p(np.where(np.isnan(scores), -np.inf, scores)))
+        return log_harmonic_mean(log_p)
 
     def score_samples(self, X):
         """Return the merged score of each row: the lower, the more abnormal.
@@ -180,61 +181,14 @@ def log_harmonic_mean(log_p):
         return np.log(len(log_p)) - np.logaddexp.reduce(-np.array(log_p), axis=0)
 
 
-class LogRanks(NamedTuple):
-    """Logarithms of p-values, by ranks among known scores; they go on falling below all of these.
-
-    Otherwise all rows that are odder than the known ones would have the same value.
-    """
-
-    known: np.ndarray  # in ascending order
-    scale: float  # of the known scores
-
-    @classmethod
-    def fit(cls, scores):
-        known = np.sort(lowered(scores[~np.isnan(scores)]))
-        finite = known[np.isfinite(known)]
-        return cls(known, np.median(finite) - finite[0] if len(finite) else 0.0)
-
-    def of_new(self, scores):
-        """Return the value of each new row."""
-        scores = np.where(np.isnan(scores), -np.inf, scores)  # a difference of infinities
-        rank = 1 + np.searchsorted(self.known, scores, side="right")
-        with np.errstate(invalid="ignore"):  # -inf below -inf
-            fall = self._fall(self.known[0] - scores)
-        return np.log(rank / (len(self.known) + 1)) - fall
-
-    def of_known(self, scores):
-        """Return the value of each known row, as a new one among the others; NaN stays NaN."""
-        rank = np.searchsorted(self.known, scores, side="right")  # counts the row itself
-        lowest = np.where(rank == 1, self.known[min(1, len(self.known) - 1)], self.known[0])
-        with np.errstate(invalid="ignore"):
-            value = np.log(rank / len(self.known)) - self._fall(lowest - scores)
-        return np.where(np.isnan(scores), np.nan, value)
-
-    def _fall(self, gap):
-        if not self.scale:
-            return 0.0
-        return np.log1p(np.maximum(np.nan_to_num(gap, nan=0.0), 0) / self.scale)
-
-
-class LogTails(EmpiricalNull):
-    """Logarithms of p-values, by gamma distributions of the more normal rows."""
-
-    def of_new(self, scores):
-        """Return the value of each new row."""
-        return self.log_p_values(scores)
-
-    of_known = of_new
-
-
 def null_of(scores, contaminated):
     """Return what turns the scores of an estimator into logarithms of p-values.
 
     Among rows with outliers, ranks say how many rows are as odd, not whether that is surprising.
     """
-    finite = scores[np.isfinite(scores)]
-    can_extrapolate = len(finite) and np.ptp(np.quantile(finite, 1 - BULK)) > 0
-    return (LogTails if contaminated and can_extrapolate else LogRanks).fit(scores)
+    known = scores[~np.isnan(scores)]
+    has_tails = contaminated and np.ptp(bulk_of(known)) > 0
+    return (Tails if has_tails else Ranks).fit(known)
 
 
 class ColumnHistograms(BaseEstimator):

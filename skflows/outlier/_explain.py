@@ -21,7 +21,7 @@ def reference_rows(X, score_rows, random_state):
     return few[order[int(EXCLUDED * len(few)) :]]
 
 
-def contributions(model, X, reference, n_orders, random_state, codec=None):
+def contributions(model, X, reference, n_orders, random_state):
     """Return the contribution of each column to the score of each row, and the score without them.
 
     A similar normal row takes the values of the row to be explained, column by column; the change
@@ -41,8 +41,6 @@ def contributions(model, X, reference, n_orders, random_state, codec=None):
         Orders of the columns over which contributions are averaged.
     random_state : RandomState
         Draws the orders.
-    codec : RowCodec, optional
-        Turns rows that are arrays of objects into numbers, to compare them.
 
     Returns
     -------
@@ -55,17 +53,14 @@ def contributions(model, X, reference, n_orders, random_state, codec=None):
     from ..density._evaluation import column_scale  # imports torch
 
     orders = column_orders(X.shape[1], n_orders, random_state)
-    near, coded = X, reference
-    if codec is not None:
-        near, coded = codec.codes(X), codec.codes(reference)
     with np.errstate(invalid="ignore"):
-        filled = np.where(np.isnan(coded), np.nanmedian(coded, axis=0), coded)
+        filled = np.where(np.isnan(reference), np.nanmedian(reference, axis=0), reference)
     scale = column_scale(filled)
     found, base = np.empty(X.shape), np.empty(len(X))
     size = max(1, ROWS_AT_ONCE // (len(orders) * (X.shape[1] + 1)))
     for start in range(0, len(X), size):
         rows = X[start : start + size]
-        similar = nearest(near[start : start + size] / scale, coded / scale, len(orders))
+        similar = nearest(rows / scale, reference / scale, len(orders))
         part = along_orders(model, rows, reference[similar], orders)
         found[start : start + size], base[start : start + size] = part
     return found, base
@@ -246,7 +241,8 @@ def along_orders(model, X, starts, orders):
         for k, column in enumerate(order):
             steps[i, k + 1] = steps[i, k]
             steps[i, k + 1, :, column] = X[:, column]
-            is_new[i, k + 1] = X[:, column] != starts[:, i, column]
+            new, old = X[:, column], starts[:, i, column]
+            is_new[i, k + 1] = (new != old) & ~(np.isnan(new) & np.isnan(old))
     scores = np.empty(is_new.shape)
     scores[is_new] = model.score_samples(steps[is_new])
     latest = np.maximum.accumulate(np.where(is_new, np.arange(d + 1)[:, None], 0), axis=1)

@@ -7,12 +7,36 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.base import clone
 
-from ..density._third_party import is_frozen, was_interrupted
+from ..density._third_party import is_frozen, score_rows, unfrozen, was_interrupted
 from ..preprocessing.validation import uneven
 from ._statistics import STATISTICS
 
 UNSEEN = 0.2  # fraction of the rows, for statistics that learn from unseen ones
 TRIMMING_STEPS = 5
+
+
+class EncodedDensity(NamedTuple):
+    """A fitted density of tables, for the rows of an encoding."""
+
+    estimator: object
+    encoding: object
+
+    def score_samples(self, rows):
+        return score_rows(self.estimator, rows, self.encoding)
+
+    def dependence(self, rows):
+        return unfrozen(self.estimator)._dependence(rows, self.encoding)
+
+    def surprises(self, rows):
+        return unfrozen(self.estimator)._surprises(rows, self.encoding)
+
+    @property
+    def held_out_scores_(self):
+        return self.estimator.held_out_scores_
+
+    @property
+    def _interrupted(self):
+        return was_interrupted(self.estimator)
 
 
 class ScoredDensity(NamedTuple):
@@ -28,6 +52,11 @@ class ScoredDensity(NamedTuple):
             scores = STATISTICS[self.statistic].compute(self.density, X, self.learned)
         # NaN is a difference of two infinities: where the density is 0, nothing is odder.
         return np.where(np.isnan(scores), -np.inf, scores)
+
+
+def of_rows(density, encoding):
+    """Return a fitted density, as one of encoded rows if there is an encoding."""
+    return density if encoding is None else EncodedDensity(density, encoding)
 
 
 @contextmanager
@@ -65,8 +94,13 @@ def fit_trimmed(setting, X, weight, trim):
     """
     kept = np.ones(len(X), dtype=bool)
     if is_frozen(setting.estimator):
-        return setting.estimator, kept
-    density = setting.fit(clone(setting.estimator), X, uneven(weight))
+        return of_rows(setting.estimator, setting.encoding), kept
+
+    def fitted(rows, weight):
+        density = setting.fit(clone(setting.estimator), rows, uneven(weight))
+        return of_rows(density, setting.encoding)
+
+    density = fitted(X, weight)
     for _ in range(TRIMMING_STEPS if trim else 0):
         before = kept
         order = np.argsort(-fair_scores(density, X, before), kind="stable")[::-1]
@@ -74,7 +108,7 @@ def fit_trimmed(setting, X, weight, trim):
         kept[order[np.cumsum(weight[order]) <= trim * weight.sum()]] = False
         if (kept == before).all() or was_interrupted(density):
             break
-        density = setting.fit(clone(setting.estimator), X[kept], uneven(weight[kept]))
+        density = fitted(X[kept], weight[kept])
     return density, kept
 
 

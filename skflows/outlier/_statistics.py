@@ -23,6 +23,7 @@ class Setting(NamedTuple):
     background: object  # another density for the likelihood ratio, or None
     random_state: np.random.RandomState
     fit: Callable  # fits a density to rows and weights
+    encoding: object = None  # of the table that rows stand for, or None
 
 
 class Statistic(NamedTuple):

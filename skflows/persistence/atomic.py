@@ -22,7 +22,7 @@ def replace_file(path, mode="wb", **kwargs):
     ----------
     path : str or path-like
         The file to write. Its folder must exist. Other hard links to it keep the old content.
-        Temporary files that processes which were killed have left for it are removed.
+        Temporary files of processes that were killed while writing it are removed.
     mode : {"wb", "w"}, default="wb"
         Mode of the file.
     **kwargs : dict

@@ -27,7 +27,7 @@ class PersistenceMixin:
         stamp = state.get(STAMP, {"format": 0, "version": "before 0.1"})
         check_format(stamp, type(self).__name__)
         if stamp["version"] != package_version():
-            # scikit-learn warns so of its own estimators only. The versions are of this package.
+            # scikit-learn warns like this for its own estimators only. The versions are skflows'.
             warnings.warn(
                 InconsistentVersionWarning(
                     estimator_name=f"{PACKAGE}.{type(self).__name__}",

@@ -77,7 +77,7 @@ def load(path, *, trusted=()):
     Returns
     -------
     estimator : estimator
-        The fitted estimator. Its scores are those of the stored one, bit by bit.
+        The fitted estimator. Its scores equal the stored estimator's, bit by bit.
 
     Raises
     ------

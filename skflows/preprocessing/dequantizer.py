@@ -6,7 +6,7 @@ from numbers import Real
 import numpy as np
 
 from ..columns.arrays import column_index
-from ..columns.lattice import coincidence, is_whole, lattice, nearest, smallest_gap
+from ..columns.lattice import Grid, coincidence, is_whole, lattice, nearest, smallest_gap
 
 # Probability that two rows have the same value, from which on a column counts as discrete.
 COINCIDENCE = 0.1
@@ -167,8 +167,13 @@ class Dequantizer:
             yield own, *known
 
     def grids(self):
-        """Return the values that each discrete column can have, and whether there are no others."""
-        return [(grid, is_complete) for own, grid, is_complete in self.groups() for _ in own]
+        """Return the grid of the values that each discrete column can have."""
+        groups, gaps = self.groups(), self.gap[: len(self.values)]
+        return [
+            grid
+            for (own, values, is_complete), gap in zip(groups, gaps, strict=True)
+            for grid in len(own) * [Grid(values, is_complete, gap)]
+        ]
 
     def round(self, X):
         """Round the discrete columns of X to values they can have."""

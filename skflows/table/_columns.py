@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..columns.arrays import column_index
-from ..columns.checks import warn_of_texts, warn_user
+from ..columns.checks import ColumnWarning, unseen_error, warn_of_texts, warn_of_unseen, warn_user
 from ..columns.dates import (
     DAY,
     WEEK,
@@ -23,6 +23,7 @@ from ..columns.dates import (
     utc_seconds,
     zone_of,
 )
+from ..columns.encoding import UNSEEN_CATEGORY
 from ..columns.frames import Column
 from ..columns.lattice import is_whole
 from ..preprocessing.angles import emptiest_angle
@@ -212,8 +213,8 @@ def with_atoms(column, setting, atoms, low=None, high=None):
     low, high = _ends(low, high)
     rest = values[~np.isin(values, atoms)]
     _check_inside(rest, low, high, setting)
-    ends = {"low": low, "high": high, "outside": setting.outside_kind}
-    return [Number(values, setting, atoms=atoms, **ends, **rounding_of(values))]
+    limits = {"low": low, "high": high, "outside": setting.outside_kind}
+    return [Number(values, setting, atoms=atoms, **limits, **rounding_of(values))]
 
 
 def on_lattice(column, setting, kind, low=None, high=None):
@@ -233,8 +234,8 @@ def on_lattice(column, setting, kind, low=None, high=None):
     low, high = _outermost(distinct, step, low, high, decimals)
     if is_few(distinct, values):
         return [_numeric_levels(values, setting, step, low, high, decimals)]
-    ends = {"low": low, "high": high, "outside": setting.outside_kind}
-    return [Number(values, setting, step=step, decimals=decimals, **ends)]
+    limits = {"low": low, "high": high, "outside": setting.outside_kind}
+    return [Number(values, setting, step=step, decimals=decimals, **limits)]
 
 
 def _outermost(distinct, step, low, high, decimals):
@@ -257,6 +258,7 @@ def _numeric_levels(values, setting, step, low, high, decimals, period=None):
         scores=scores,
         lattice=(step, low, high),
         period=period,
+        # Nobody states the lattice of angles and times: its kind never refuses others.
         outside=setting.outside_kind if period is None else setting.outside,
     )
 
@@ -295,7 +297,7 @@ def ordinal(column, setting):
     known = column.values[column.known]
     counts = [setting.weight[known == level].sum() for level in levels]
     scores = np.linspace(-1.5, 1.5, len(levels)) if len(levels) > 1 else np.zeros(1)
-    return [Levels(levels, counts, scores=scores, outside=unseen_share(counts))]
+    return [Levels(levels, counts, scores=scores, outside=unseen_share(counts, setting))]
 
 
 def categorical(column, setting):
@@ -325,11 +327,13 @@ def categorical(column, setting):
             "out if it names the rows, convert dates by pandas.to_datetime, group its categories, "
             "or set handle_unknown='rare', which pools the rare ones."
         )
-    return [Levels(names, counts, outside=unseen_share(counts))]
+    return [Levels(names, counts, outside=unseen_share(counts, setting))]
 
 
-def unseen_share(counts):
+def unseen_share(counts, setting):
     """Return the probability of a category that is not among those with some counts."""
+    if setting.handle_unknown == "error":
+        return 0.0
     counts = np.asarray(counts)
     return outside_share(counts.sum(), counts[counts < ONCE].sum())
 
@@ -451,6 +455,7 @@ class ColumnModel:
         self.kind, self.arguments, self.reason = decision
         self.role, self.dtype, self.categories = column.role, column.dtype, column.categories
         self.n_missing = int((~column.known).sum())
+        self.is_stated = setting.is_stated
         self.refuses_unseen = setting.handle_unknown == "error" or column.role == "bool"
         make = KINDS[self.kind]
         if self.kind == "categorical" and column.role in ("number", "datetime"):
@@ -540,12 +545,7 @@ class ColumnModel:
             code, x = part.encode(own, known)
             unseen = known & (code == UNSEEN)
             if self.refuses_unseen and unseen.any():
-                names = sorted({str(value) for value in own[unseen]})
-                raise ValueError(
-                    f"column {self.name!r} has categories that fit has not seen: {names[:10]}"
-                    f"{' and more' if len(names) > 10 else ''}. Map them to known ones, or set "
-                    "handle_unknown='warn' or 'rare' before fit."
-                )
+                raise unseen_error(self.name, own[unseen])
             found.append((code, x, known))
         return found
 
@@ -560,6 +560,34 @@ class ColumnModel:
                 "pandas.to_datetime."
             ) from None
         return found
+
+    def value_text(self, code, x, known, j):
+        """Return the value of one row as text; j is the variable to show of it."""
+        if self.kind != "datetime":
+            return f"{x[j]:.10g}"
+        (value,) = self.decode(code[None], x[None], known[None]).values
+        return moment_text(local_seconds(np.array([value]), self.zone, self.name)[0])
+
+    def range_text(self, part):
+        """Return a text on what values a variable of the column has."""
+        if isinstance(part, Weeks):
+            return f"dates between {' and '.join(map(moment_text, part.ends))}"
+        if self.kind == "datetime":
+            return "dates at other times of the day"
+        step, low, high = (part.step, part.low, part.high) if part.has_number else part.lattice
+        values = "numbers strictly" if step is None else f"in steps of {step:g}"
+        return f"{values} between {low:.10g} and {high:.10g}"
+
+    def remedy_for(self, x, part):
+        """Return a sentence that says how a number can be made an ordinary value, if it can."""
+        if self.kind in ("datetime", "circular") and not isinstance(part, Weeks):
+            return ""
+        if self.is_stated and self.arguments:
+            low, high = part.ends if isinstance(part, Weeks) else part_ends(part)
+            if not low < x < high:
+                return " If it can occur, move the bounds that columns gives, or leave them out."
+        say = f"columns={{{self.name!r}: 'continuous'}}"
+        return f" If it can occur, say so before fit, for example by {say}."
 
     def decode(self, code, x, known, random_state=None):
         """Return the column from the levels and numbers of its variables."""
@@ -630,6 +658,11 @@ def fitted_together(columns, weight):
     return dict(
         zip(columns, fit_quantile_maps(np.stack([*columns.values()], 1), weight), strict=True)
     )
+
+
+def part_ends(part):
+    """Return the bounds of a variable."""
+    return (part.low, part.high) if part.has_number else part.lattice[1:]
 
 
 class Schema:
@@ -752,25 +785,22 @@ class Schema:
             encoded = self.columns[i].encode(column)
             for j, (code, x, known) in zip(self.of_column[i], encoded, strict=True):
                 rows.code[:, j], rows.x[:, j], rows.known[:, j] = code, x, known
-        self._warn_of_unseen(rows, frame, names)
+        warn_of_unseen(self._unseen(rows, frame, names), len(rows))
         return rows
 
-    def _warn_of_unseen(self, rows, frame, names):
-        """Warn of categories that the fit has not seen."""
-        found = []
+    def _unseen(self, rows, frame, names):
+        """Return the values of categories that the fit has not seen, by column.
+
+        The encoding of a table has told of those that it has not seen either.
+        """
+        found = {}
         for name, column in zip(names, frame.columns, strict=True):
             own = self.of_column[self.names.index(name)]
-            if (is_unseen := (rows.code[:, own] == UNSEEN).any(axis=1)).any():
-                value = column.values[is_unseen][0]
-                found.append(
-                    f"{value!r} in column {name!r} ({is_unseen.sum()} of {len(rows)} rows)"
-                )
-        if found:
-            warn_user(
-                f"X has categories that fit has not seen, such as {' and '.join(found[:3])}"
-                f"{f' and {len(found) - 3} more columns' if len(found) > 3 else ''}. They get the "
-                "probability of unseen categories, and carry no information about other columns."
-            )
+            values = column.values[(rows.code[:, own] == UNSEEN).any(axis=1)]
+            values = [value for value in values if value is not UNSEEN_CATEGORY]
+            if values:
+                found[name] = values
+        return found
 
     def with_maps_of(self, rows, weight, random_state):
         """Return the same kinds and levels, with the maps of the numbers of some `Rows`."""
@@ -811,39 +841,32 @@ class Schema:
         rows.code[:, list(self.flag_of.values())] = 0
         return rows
 
-    def outside(self, rows, names):
-        """Yield descriptions of numbers outside of the kinds of some columns.
+    def outside(self, rows, names, as_condition=False):
+        """Yield descriptions of values outside of the kinds of some columns.
 
-        Each is the first such number of a column with its rows, whether it is impossible, and the
-        remedy.
+        Each is the first such value of a column with its number of rows, whether it is impossible,
+        and the remedy. As conditions, only those count that say nothing about other columns.
         """
         for name in names:
             i = self.names.index(name)
             column = self.columns[i]
-            for j in self.of_column[i]:
-                part = self.parts[j]
-                own = [values[:, j] for values in rows]
-                *_, log_scale = part.cells(*own, "quantile")
-                is_outside = part.is_outside(*own) | (rows.known[:, j] & np.isneginf(log_scale))
+            own = [values[:, self.of_column[i]] for values in rows]
+            for j, part in enumerate(column.parts):
+                values = [each[:, j] for each in own]
+                *_, log_scale = part.cells(*values, "quantile")
+                is_outside = part.is_outside(*values)
+                if as_condition:
+                    is_outside &= ~part.is_informative(*values)
+                is_outside |= values[2] & np.isneginf(log_scale)
                 if not is_outside.any():
                     continue
-                step, *ends = (part.step, part.low, part.high) if part.has_number else part.lattice
-                write = "{:.10g}".format
-                values = "numbers strictly" if step is None else f"in steps of {step:g}"
-                if isinstance(part, Weeks):
-                    ends, write, values = part.ends, moment_text, "dates"
-                low, high = map(write, ends)
-                value = rows.x[is_outside, j][0]
-                kind = "datetime" if column.kind == "datetime" else "continuous"
-                remedy = f"say so before fit, for example by columns={{{name!r}: {kind!r}}}"
-                is_stated = column.reason == GIVEN and column.arguments
-                if is_stated and column.kind != "circular" and not ends[0] < value < ends[1]:
-                    remedy = "move the bounds that columns gives, or leave them out"
+                first = is_outside.argmax()
                 yield (
-                    f"{write(value)} in column {name!r}, in {is_outside.sum()} of {len(rows)} "
-                    f"rows; its values are {values} between {low} and {high}.",
+                    f"{column.value_text(*(each[first] for each in own), j)} in column {name!r}, "
+                    f"in {is_outside.sum()} of {len(rows)} rows; its values are "
+                    f"{column.range_text(part)}.",
                     bool(np.isneginf(log_scale[is_outside]).any()),
-                    remedy,
+                    column.remedy_for(values[1][first], part),
                 )
 
     def check_possible(self, rows, names):
@@ -852,22 +875,16 @@ class Schema:
             if is_impossible:
                 raise ValueError(f"given has the impossible value {text}")
 
-    def warn_of_outside(self, rows):
-        """Warn of the first numbers outside of their kind, of the impossible ones if there are."""
-        found = list(self.outside(rows, self.names))
+    def warn_of_outside(self, rows, names=None, as_condition=False):
+        """Warn of the first values outside of their kind, of impossible ones if there are any."""
+        found = list(self.outside(rows, self.names if names is None else names, as_condition))
         for text, is_impossible, remedy in sorted(found, key=lambda each: not each[1])[:1]:
-            what = "The row scores -inf" if is_impossible else "Such a value has a small density"
-            warn_user(f"X has {text} {what}. If it can occur, {remedy}.")
-
-    def warn_of_impossible(self, rows):
-        """Warn of values that make answers about their rows a guess."""
-        for text, is_impossible, remedy in self.outside(rows, self.names):
+            what = "Such a value has a small density."
+            if as_condition:
+                what = "Nothing follows from it for other columns."
             if is_impossible:
-                warn_user(
-                    f"X has {text} The row is impossible, and answers about its other values are "
-                    f"unreliable. If the value can occur, {remedy}."
-                )
-                return
+                what = "The row scores -inf, and answers about its other values are unreliable."
+            warn_user(f"X has {text} {what}{remedy}", ColumnWarning)
 
     def parts_of(self, names):
         """Return a mask of the variables of some columns."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from joblib import delayed
 
-from ..callbacks._checkpoint import in_folder, training_file
+from ..callbacks._run import in_folder, training_file
 from ..columns.frames import read_frame
 from ..ensemble._mixture import start_workers
 from ..training.threads import few_threads

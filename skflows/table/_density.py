@@ -1,6 +1,7 @@
 """The density of a table as it is."""
 
 from numbers import Integral, Real
+from operator import itemgetter
 
 import numpy as np
 from scipy.special import logsumexp
@@ -10,7 +11,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..callbacks._checkpoint import random_state_of
+from ..calibration.thresholds import by_contamination, by_held_out
+from ..callbacks._run import fit_task, random_state_of
 from ..columns.arrays import check_different_names
 from ..columns.checks import warn_user
 from ..columns.frames import fill_frame, is_frame, read_frame, rows_of, write_frame
@@ -259,7 +261,12 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """Fit the density, and hold out the rows of a mask."""
         return self._fit(X, None, sample_weight, held_out)
 
-    def _fit(self, X, y, sample_weight, held_out=None):
+    @fit_context(prefer_skip_nested_validation=True)
+    def _fit_rows(self, rows, sample_weight, encoding):
+        """Fit the density to the rows of an encoded table."""
+        return self._fit(rows, None, sample_weight, encoding=encoding)
+
+    def _fit(self, X, y, sample_weight, held_out=None, encoding=None):
         from ..training.data_parallel import current_group
         from ._components import (
             automatic_epochs,
@@ -272,7 +279,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         group = current_group()
         started = group.clock()
         group.check_same(self, X, sample_weight)
-        frame = self._read(X, reset=True)
+        frame = self._read(X, reset=True, encoding=encoding)
         n_rows = len(frame)
         weight = validate_weight(sample_weight, np.empty((n_rows, 1)), least=2)
         is_used = np.flatnonzero(weight > 0)
@@ -303,46 +310,49 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         outcomes = fit_components(
             found, self._schema, rows, weight, splits, seed, self.time_limit, started, n_jobs
         )
-        context = self._init_callback_context(max_subtasks=len(found))
-        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
-        task = {"estimator": self, "X": X, "y": y, "metadata": metadata}
-        context.call_on_fit_task_begin(**task)
         done = []  # pairs of a component and its outcome
         self._interrupted = False
 
         def attributes():
             return self._attributes(done, splits, weight, is_used, n_rows)
 
-        try:
-            for component in found:
-                subcontext = context.subcontext(task_name=component.name)
-                subcontext.call_on_fit_task_begin(**task)
-                outcome = next(outcomes)
-                if outcome is not None:
-                    done.append((component, outcome))
-                    self._interrupted = outcome.interrupted
-                if self.verbose:
-                    print(f"{component.name}: {outcome or 'no time left'}")
-                stop = subcontext.call_on_fit_task_end(**task, reconstruction_attributes=attributes)
-                if group.broadcast(bool(stop)) or self._interrupted:
-                    break
-        except KeyboardInterrupt:
-            if not done or group.size > 1:  # the others may be at another component
-                raise
-            self._interrupted = True
-        finally:
-            outcomes.close()
-        if self._interrupted:
-            warn_user(
-                f"The fit was interrupted after {len(done)} of {len(found)} components; the "
-                "density consists of these."
-            )
-        for name, value in attributes().items():
-            setattr(self, name, value)
-        # A fraction is meant of the training rows; a fence needs the scores of unseen ones.
-        if isinstance(self.contamination, Real):
-            self.offset_ = self._outlier_threshold(self._log_prob(rows), weight)
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        n_found = len(found)
+        with fit_task(self, X, y, max_subtasks=n_found, sample_weight=sample_weight) as task:
+            try:
+                for component in found:
+                    task.begin(component.name)
+                    outcome = next(outcomes)
+                    if outcome is not None:
+                        done.append((component, outcome))
+                        self._interrupted = outcome.interrupted
+                    if self.verbose:
+                        print(f"{component.name}: {outcome or 'no time left'}")
+                    stop = task.end(attributes)
+                    if group.broadcast(bool(stop)) or self._interrupted:
+                        break
+            except KeyboardInterrupt:
+                if not done or group.size > 1:  # the others may be at another component
+                    raise
+                self._interrupted = True
+            finally:
+                outcomes.close()
+            if self._interrupted:
+                warn_user(
+                    f"The fit was interrupted after {len(done)} of {len(found)} components; the "
+                    "density consists of these."
+                )
+            for name, value in attributes().items():
+                setattr(self, name, value)
+            # A numeric contamination needs the scores of the training rows.
+            if isinstance(self.contamination, Real):
+                held_out = self.held_out_scores_[is_used]
+                judged = ~np.isnan(held_out)
+                self.offset_, self._judges_held_out = by_held_out(
+                    self.contamination,
+                    held_out[judged],
+                    weight[judged],
+                    lambda: (self._log_prob(rows), weight),
+                )
         return self
 
     def _schema_of(self, frame, random_state, weight=None):
@@ -355,9 +365,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             frame, names, self.columns, self.handle_unknown, models_gaps, random_state, weight
         )
 
-    def _share_columns(self, X, random_state, weight=None):
+    def _share_columns(self, X, random_state, weight=None, encoding=None):
         """Find kinds and levels now, so that clones fitted to parts of X have them in common."""
-        frame = self._read(X, reset=True)
+        frame = self._read(X, reset=True, encoding=encoding)
         weight = None if weight is None else weight / weight[weight > 0].mean()
         return self.set_params(columns=self._schema_of(frame, random_state, weight))
 
@@ -399,8 +409,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             "offset_": (
                 -np.inf
                 if isinstance(self.contamination, Real)
-                else self._outlier_threshold(stacked[is_finite], weight[is_finite])
+                else by_contamination(self.contamination, stacked[is_finite], weight[is_finite])
             ),
+            "_judges_held_out": False,
         }
 
     @property
@@ -415,9 +426,13 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     _held_out_scores = "folds"  # which a detector calibrates with
 
-    def _read(self, X, reset=False):
-        """Return X as a `Frame`, in the order of the columns of `fit`."""
-        if is_frame(X) and not reset and self._library != "numpy":
+    def _read(self, X, reset=False, encoding=None):
+        """Return X, a table or encoded rows, as a `Frame` in the order of the columns of `fit`."""
+        if encoding is not None:
+            frame = encoding.frame(X)
+            if reset:
+                encoding.set_names(self)
+        elif is_frame(X) and not reset and self._library != "numpy":
             frame = read_frame(X, self._schema.names)
         else:
             if not is_frame(X):
@@ -439,9 +454,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             )
         return frame
 
-    def _rows(self, X):
+    def _rows(self, X, encoding=None):
         check_is_fitted(self)
-        return self._schema.encode(self._read(X))
+        return self._schema.encode(self._read(X, encoding=encoding))
 
     def _some_columns(self, X, what="X"):
         """Return the rows and names of a table, or dict, that has some of the columns."""
@@ -458,6 +473,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         rows = self._schema.encode(frame, names)
         if what == "given":
             self._schema.check_possible(rows, names)
+            self._schema.warn_of_outside(rows, names, as_condition=True)
         return rows, names
 
     def _check_names(self, names, what):
@@ -487,32 +503,62 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         return self._scores(self._rows(X))
 
+    def _score_rows_of(self, rows, encoding):
+        """Return what `score_samples` returns, for the rows of an encoded table."""
+        return self._scores(self._rows(rows, encoding))
+
+    def _dependence(self, rows, encoding):
+        """Return the log-density of each row minus the sum for its single columns."""
+        rows = self._rows(rows, encoding)
+        joint = self._log_prob(rows)
+        parts = (np.isin(np.arange(rows.known.shape[1]), own) for own in self._schema.of_column)
+        singles = sum(self._log_prob(rows.only(own[None])) for own in parts)
+        # A value that is impossible on its own has no dependence on others.
+        return np.where(np.isneginf(singles), -np.inf, joint - singles)
+
+    def _surprises(self, rows, encoding):
+        """Return how much less likely each value is than usual, given the others of its row.
+
+        Quick contributions to the scores of rows, as columns of differences in nats, by the member
+        with the largest weight.
+        """
+        rows, (member, _) = self._rows(rows, encoding), max(self._members, key=itemgetter(1))
+        found = np.zeros((len(rows), len(self._schema.columns)))
+        for i, parts in enumerate(self._schema.of_column):
+            given = rows.known.copy()
+            given[:, parts] = False
+            scores = self._log_prob(rows, given, [(member, 1.0)])
+            found[:, i] = scores - np.median(scores)
+        return found
+
     def _scores(self, rows, given=None):
         """Return `_log_prob`, with a warning of values outside of their kind."""
         self._schema.warn_of_outside(rows)
         return self._log_prob(rows, given)
 
-    def _log_prob(self, rows, given=None):
+    def _log_prob(self, rows, given=None, members=None):
         """Return the log-probability of the known variables of rows, given some of them."""
+        members = self._members if members is None else members
         found = np.empty(len(rows))
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
             view = TableView(self._schema, rows.take(part))
             own = None if given is None else given[part]
             target = view.rows.known if own is None else view.rows.known & ~own
-            scores = self._log_weights(view, own)
-            scores = scores + np.stack([m.log_prob(view, own) for m, _ in self._members], axis=1)
+            scores = self._log_weights(view, own, members)
+            scores = scores + np.stack([m.log_prob(view, own) for m, _ in members], axis=1)
             scores = logsumexp(scores, axis=1)
             found[part] = np.where(target.any(axis=1), scores, 0.0)
         return found
 
-    def _log_weights(self, view, given):
+    def _log_weights(self, view, given, members=None):
         """Return log-weights of the members, given some of the variables, ``(n, n_members)``."""
-        prior = np.log([weight for _, weight in self._members])
-        if given is None or not given.any() or len(self._members) == 1:
+        members = self._members if members is None else members
+        prior = np.log([weight for _, weight in members])
+        if given is None or not given.any() or len(members) == 1:
             return np.tile(prior, (len(view), 1))
         known = TableView(self._schema, view.rows.only(given))
-        scores = np.stack([member.log_prob(known) for member, _ in self._members], axis=1)
+        scores = np.stack([member.log_prob(known) for member, _ in members], axis=1)
         joint = prior + np.where(np.isneginf(scores).all(axis=1, keepdims=True), 0.0, scores)
         return joint - logsumexp(joint, axis=1, keepdims=True)
 
@@ -647,7 +693,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             raise ValueError(f"n_draws={n_draws!r}; it must be an integer of at least 1.")
         frame = self._read(X)
         rows = self._schema.with_values(self._schema.encode(frame))
-        self._schema.warn_of_impossible(rows)
+        self._schema.warn_of_outside(rows, as_condition=True)
         if method == "draw":
             random_state = check_random_state(random_state)
             draws = [self._complete(rows, random_state) for _ in range(n_draws)]

@@ -5,7 +5,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, 
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..callbacks._checkpoint import random_state_of
+from ..callbacks._run import fit_task, random_state_of
 from ..columns.frames import is_frame
 from ..density._third_party import fit_subtask
 from ..persistence.mixin import PersistenceMixin
@@ -101,18 +101,15 @@ class TableImputer(
             The fitted transformer.
         """
         random_state = random_state_of(self)
-        context = self._init_callback_context(max_subtasks=1)
-        task = {"estimator": self, "X": X, "y": y, "metadata": {}}
-        context.call_on_fit_task_begin(**task)
-        density = self.density
-        if density is None:
-            density = TableDensity(random_state=random_state.randint(2**31 - 1))
-        self.density_ = fit_subtask(context, self, clone(density), X)
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(self.density_, name):
-                setattr(self, name, getattr(self.density_, name))
-        self._draws = np.random.RandomState(random_state.randint(2**31 - 1))
-        context.call_on_fit_task_end(**task, reconstruction_attributes=dict)
+        with fit_task(self, X, y, max_subtasks=1) as task:
+            density = self.density
+            if density is None:
+                density = TableDensity(random_state=random_state.randint(2**31 - 1))
+            self.density_ = fit_subtask(task, clone(density), X)
+            for name in ("n_features_in_", "feature_names_in_"):
+                if hasattr(self.density_, name):
+                    setattr(self, name, getattr(self.density_, name))
+            self._draws = np.random.RandomState(random_state.randint(2**31 - 1))
         return self
 
     def transform(self, X):

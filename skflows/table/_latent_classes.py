@@ -14,10 +14,11 @@ from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 from scipy.special import gammaln, logsumexp, softmax
 
+from ..columns.arrays import some_rows
+from ..distribution.normal import LOG_SQRT_2PI, log_normal_mass
 from ..training.torch_state import one_thread
 from ._classes import Classes
 from ._network import choose, settled
-from ._normal_cells import LOG_SQRT_2PI, log_normal_mass
 from ._view import Normals, Predictive
 
 N_STEPS = 80
@@ -487,7 +488,9 @@ def initial_shares(features, n_classes, random_state):
 
     features = features + 1e-6 * random_state.standard_normal(features.shape)  # rows may be equal
     n_classes = min(n_classes, len(features))
-    some = features[:: len(features) // SOME_ROWS] if features.size > MANY_VALUES else features
+    some = features
+    if features.size > MANY_VALUES:
+        some = features[some_rows(len(features), SOME_ROWS)]
     seed = random_state.randint(2**31 - 1)
     k_means = KMeans(n_classes, n_init=1, max_iter=20, random_state=seed).fit(some)
     labels = k_means.predict(features)

@@ -15,11 +15,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..bijections._normal import normal_log_density
+from ..distribution.normal import log_normal_mass
 from ..nn.activations import squash
 from ..nn.random_draws import uniform_draws
 from ..nn.residual_mlp import ResidualMLP
 from ..training.torch_state import one_thread
-from ._normal_cells import log_normal_mass
 from ._parts import first_features
 from ._view import Normals, Predictive
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ..preprocessing.sklearn_compat import weighted_percentile
+
 SHARE, ROWS = 0.01, 2  # of the probability, as if so many of a few rows had been outside
 FARTHEST = 1e300  # scales: farther values would overflow
 
@@ -78,8 +80,8 @@ class Outside:
         return log_share + np.log(2 / np.pi) - 2 * np.log(np.hypot(1.0, distance))
 
 
-def scale_of(x, step=None):
-    """Return half the interquartile range of numbers, or more where that is 0."""
-    quarters = np.percentile(x, [25, 75])
+def scale_of(x, weight, step=None):
+    """Return half the interquartile range of weighted numbers, or more where that is 0."""
+    quarters = [weighted_percentile(x, weight, rank, average=True) for rank in (25, 75)]
     scale = np.ptp(quarters) / 2 or np.ptp(x) or 1.0
     return float(scale if step is None else max(scale, step))

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
 
+from ..distribution.normal import log_normal_mass
 from ..preprocessing.validation import uneven
-from ._normal_cells import log_normal_mass
 from ._outside import Outside, scale_of
 
 ROWS_AT_ONCE = 5_000
@@ -19,6 +19,7 @@ ROUNDING = 1e-12  # relative difference up to which numbers are the same, for ro
 ON_LATTICE = 1e-2  # tolerance, in steps: float32 rounding moves values off the lattice
 ROWS_PER_CELL = 4  # on average, from which on quantiles are those of cells rather than of a spline
 NEAR_BOUND = 1.0  # standard deviations within which the least value suggests a bound
+FARTHEST_LEVEL = 20  # times the range of levels, beyond which numbers are outside of their kind
 UNSEEN_STRETCH = 0.5  # rows that an empty stretch of a lattice counts for
 N_KNOTS = 200
 OUTER = 0.05  # part of the range whose rows tell whether numbers end abruptly
@@ -341,7 +342,7 @@ class Number:
             x, weight = np.repeat(x, 2), np.repeat(weight, 2)
         self.seen = float(x.min()), float(x.max())
         ends = (low, high) if period is None else (-np.inf, np.inf)  # a circle has no ends
-        self.outside = Outside(outside, *ends, step, scale_of(x, step))
+        self.outside = Outside(outside, *ends, step, scale_of(x, weight, step))
         if step is None:
             self.map_ends = low, high
         elif np.isfinite([low, high]).all():  # little mass of a normal lies beyond
@@ -435,6 +436,13 @@ class Number:
         off = np.abs(own - points) > ON_LATTICE * self.step
         log_scale[has] = np.where(off, self.outside.log_between, self.outside.log_inside)
         return low, middle, high, width, log_scale
+
+    def is_informative(self, code, x, known):
+        """Return which values say something about other variables."""
+        found = known.copy()
+        has = self.is_number(code, known)
+        found[has] = ~self.outside.is_beyond(x[has])
+        return found
 
     def is_outside(self, code, x, known):
         """Return which numbers are beyond the bounds, or no points of the lattice."""
@@ -546,8 +554,13 @@ class Levels:
             self.unseen = 1 / (self.counts.sum() + 2)
         if lattice is not None:
             step, low, high = lattice
+            if outside and period is None:  # no number is so far out that its probability is 0
+                reach = FARTHEST_LEVEL * (step + self.levels[-1] - self.levels[0])
+                low = max(low, self.levels[0] - reach)
+                high = min(high, self.levels[-1] + reach)
             ends = (low, high) if period is None else (-np.inf, np.inf)
-            self.outside = Outside(outside, *ends, step, scale_of(np.array(self.levels), step))
+            scale = scale_of(np.array(self.levels), self.counts, step)
+            self.outside = Outside(outside, *ends, step, scale)
             cells = np.rint((np.array(self.levels) - self.levels[0]) / step)
             self.n_inside = cells[-1] + 1 - len(cells)
             self.ratio = 1 - 1 / (2 + cells[-1])
@@ -582,17 +595,27 @@ class Levels:
         levels, (points, _) = np.array(self.levels), self._nearest(x[known])
         near = np.abs(points[:, None] - levels).argmin(axis=1)
         is_level = np.abs(levels[near] - points) < self.lattice[0] / 2
+        is_level &= ~self.outside.is_beyond(x[known])
         code[known] = np.where(is_level, near, self.n_levels)
         return code, x
 
     def _nearest(self, x):
         """Return the points of the lattice next to numbers, and which numbers are not on them."""
         step = self.lattice[0]
+        x = np.clip(x, self.outside.low, self.outside.high)  # beyond, nothing depends on it
         points = self.levels[0] + step * np.rint((x - self.levels[0]) / step)
         is_off = np.abs(x - points) > ON_LATTICE * step
         if self.period is not None:  # a whole turn is 0
             points = np.mod(points + step / 4, self.period) - step / 4
         return points, is_off
+
+    def is_informative(self, code, x, known):
+        """Return which values say something about other variables."""
+        found = known & (code != UNSEEN)
+        if self.lattice is not None:
+            has = known & np.isfinite(x)
+            found[has] = ~self.outside.is_beyond(x[has])
+        return found
 
     def is_outside(self, code, x, known):
         """Return which numbers are none of the lattice."""

@@ -1,6 +1,6 @@
 """Conditional and marginal densities of a fitted table, quantiles and imputation."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import cached_property
 from numbers import Integral
 
@@ -179,7 +179,8 @@ def describe(given, rows, names):
 def check_order(call, column, X, q=0.5):
     """Raise an error if a table is in the place of another argument, or a name in its place."""
     are_tables = [is_frame(each) or isinstance(each, Mapping) for each in (column, q)]
-    if any(are_tables) or isinstance(X, str) or max(np.ndim(column), np.ndim(q) - 1) > 0:
+    is_array = not isinstance(column, Hashable)  # names may be tuples
+    if any(are_tables) or isinstance(X, str) or is_array or np.ndim(q) > 1:
         raise ValueError(f"the arguments are in the wrong order; the call is {call}.")
 
 
@@ -324,7 +325,7 @@ def column_of(density, column, what):
 
 def one_variable(density, rows, i, j):
     rows = without(rows, density._schema, i)
-    density._schema.warn_of_impossible(rows)
+    density._schema.warn_of_outside(rows, as_condition=True)
     view = TableView(density._schema, rows)
     return OneVariable(density, view, j, density._log_weights(view, rows.known))
 

@@ -6,8 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
-from ._normal_cells import LOG_SQRT_2PI
-from ._parts import UNSEEN
+from ..distribution.normal import LOG_SQRT_2PI
 
 
 class Normals(NamedTuple):
@@ -103,13 +102,11 @@ class TableView:
     @cached_property
     def informative(self):
         """Which known values say something about others: those outside of their kind do not."""
-        cells, (code, _, known) = self.cells("quantile"), self.rows
-        found = known & (code != UNSEEN)
-        for j, part in enumerate(self.schema.parts):
-            if part.has_number:
-                is_beyond = part.is_number(code[:, j], known[:, j]) & np.isnan(cells.middle[:, j])
-                found[is_beyond, j] = False
-        return found
+        columns = [(values[:, j] for values in self.rows) for j in range(len(self.schema.parts))]
+        found = [
+            part.is_informative(*own) for part, own in zip(self.schema.parts, columns, strict=True)
+        ]
+        return np.stack(found, axis=1)
 
     @cached_property
     def features(self):

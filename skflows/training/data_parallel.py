@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import distributed
 
-from ..callbacks._checkpoint import clock
 from ..callbacks._fingerprint import fingerprint
+from ..callbacks._run import clock
 
 
 class SingleProcess:
@@ -42,7 +42,7 @@ class SingleProcess:
         return self.broadcast(clock())
 
     def split_generators(self, generators):
-        """Let generators draw other numbers in each process, from what the first one draws."""
+        """Seed generators differently in each process, from a draw of the first one."""
 
     def file(self, file):
         """Return the checkpoint of a training, from which all processes continue."""
@@ -73,7 +73,7 @@ _GROUP: ContextVar[SingleProcess | None] = ContextVar("group", default=None)
 
 
 class Group(SingleProcess):
-    """Processes of `torch.distributed` that have the same table, of which each takes a part.
+    """Processes of `torch.distributed` that have the same table and train on a part of it each.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ def in_group(group):
 
 
 def current_group():
-    """Return the group of this context, or that of `torch.distributed` if it is initialised."""
+    """Return the group of this context, or the `torch.distributed` group if it is initialised."""
     group = _GROUP.get()
     if group is not None:
         return group

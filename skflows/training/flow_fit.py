@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from ..bijections._marginal_quantile import SMALL_SAMPLE
-from ..callbacks._checkpoint import random_state_of, training_file
-from ..columns.arrays import row_shape
+from ..callbacks._run import random_state_of, training_file
 from ..preprocessing.fixed_maps import fitted_preprocessor
 from .data_parallel import SINGLE_PROCESS, current_group
 from .optimizer import TimeLimited, constant, cosine_with_warm_up
+from .recipe import Past
 from .torch_state import (
     gradients_enabled,
     one_thread,
@@ -50,22 +50,39 @@ def scaled(rate, schedule, step, n_steps):
 
 
 class FlowFit(ABC):
-    """One fit of an estimator's flow to validated rows with positive weights."""
+    """One fit of a flow to a table.
 
-    warm = increment = False
+    Parameters
+    ----------
+    recipe : Recipe
+        The flow, and how it is trained.
+    table : skflows.preprocessing.validation.Table
+        All rows, with those that the fit will hold out.
+    held_out : tuple of ndarray, or None
+        Rows to hold out in place of some of the table, and their weights.
+
+    Attributes
+    ----------
+    flow : Flow
+        The flow, from `prepare` on.
+    train_rows, train_weight : ndarray
+        The part of the table that this process trains on, from `prepare` on.
+    held_out : tuple of ndarray, or None
+        The rows that are held out from `prepare` on, and their weights.
+    """
+
+    past: Past | None = None
+    increment = False
     device = torch.device("cpu")
     dtype = torch.float64
     group = SINGLE_PROCESS
 
-    def __init__(self, estimator, table, held_out):
+    def __init__(self, recipe, table, held_out):
         self.started = self.group.clock()
-        self.estimator = estimator
-        self.dequantizer = table.dequantizer
-        self.rows, self.weight = table.X, table.weight
+        self.recipe = recipe
+        self.table = table
         self.held_out = held_out
-        self.bounds = table.bounds
-        self.n_context = table.n_context
-        self.seed = random_state_of(estimator).randint(2**31 - 1)
+        self.seed = random_state_of(recipe.owner).randint(2**31 - 1)
 
     def fit(self, on_epoch_begin=None, on_epoch_end=None):
         """Fit, calling back around each epoch; return the `History`."""
@@ -86,30 +103,28 @@ class FlowFit(ABC):
     @one_thread()  # a second one gains little here, and changes the bits
     def prepare(self):
         """Build the flow, set what depends on data, and hold rows out."""
-        est = self.estimator
         # All later draws come from this generator: in a stack, a fit draws what it would draw
         # alone.
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-        if self.warm:
-            self.flow = copy.deepcopy(est.flow_).cpu().requires_grad_()
+        if self.past is not None:
+            self.flow = copy.deepcopy(self.past.flow).cpu().requires_grad_()
         else:
             self.flow = self._new_flow()
         self.flow.bijection.to(self.device, self.dtype)
-        self._hold_out()
-        self._take_own_part()
-        self.train = self._preprocessed(self.rows, self.weight)
+        self._share_out(*self._split())
+        self.train = self._preprocessed(self.train_rows, self.train_weight)
         self.validation = None if self.held_out is None else self._preprocessed(*self.held_out)
 
     def _new_flow(self):
-        est = self.estimator
-        x, weight = self._dequantized(self.rows), torch.from_numpy(self.weight)
-        d = x.shape[1] - self.n_context
-        shape = row_shape(est)
+        table, settings = self.table, self.recipe.settings
+        x, weight = self._dequantized(table.X), torch.from_numpy(table.weight)
+        d = x.shape[1] - table.n_context
+        shape = settings.row_shape
         n_channels = None if shape is None else shape[-1]
         preprocess = fitted_preprocessor(
-            est.preprocessing, self.bounds, x[:, :d], weight, n_channels
+            settings.preprocessing, table.bounds, x[:, :d], weight, n_channels
         )
-        flow = est._build_flow(preprocess, d, self.n_context)
+        flow = self.recipe.build_flow(preprocess, d, table.n_context)
         most = INITIALIZATION_ROWS if shape is None else INITIALIZATION_GRIDS
         if len(x) > most:
             few = torch.randperm(len(x), generator=self.generator)[:most]
@@ -119,37 +134,40 @@ class FlowFit(ABC):
             flow.bijection.double().initialize(y, weight)
         return flow
 
-    def _hold_out(self):
-        """Split the rows, unless they were split by the user or nothing is to be held out."""
-        wanted = self.estimator.early_stopping
+    def _split(self):
+        """Return the rows to train on, and those to hold out or None, with their weights."""
+        rows, weight = self.table.X, self.table.weight
+        wanted = self.recipe.settings.early_stopping
         if wanted == "auto":
-            wanted = len(self.rows) >= SMALL_SAMPLE or self.held_out is not None
+            wanted = len(rows) >= SMALL_SAMPLE or self.held_out is not None
         if self.increment or not wanted:
-            self.held_out = None
-        elif self.held_out is None:
-            n = len(self.rows)
-            n_held_out = min(max(1, round(self.estimator.validation_fraction * n)), n - 1)
-            order = torch.randperm(n, generator=self.generator).numpy()
-            held_out, rest = order[:n_held_out], order[n_held_out:]
-            self.held_out = self.rows[held_out], self.weight[held_out]
-            self.rows, self.weight = self.rows[rest], self.weight[rest]
+            return (rows, weight), None
+        if self.held_out is not None:
+            return (rows, weight), self.held_out
+        n = len(rows)
+        n_held_out = min(max(1, round(self.recipe.settings.validation_fraction * n)), n - 1)
+        order = torch.randperm(n, generator=self.generator).numpy()
+        held_out, rest = order[:n_held_out], order[n_held_out:]
+        return (rows[rest], weight[rest]), (rows[held_out], weight[held_out])
 
-    def _take_own_part(self):
-        """Go on with the part of the rows that this process trains on, and draws of its own."""
-        self.n_train = self.group.n_rows(self.rows)
-        train = self.rows, unit_mean(self.weight)
-        held_out = self.held_out and (self.held_out[0], unit_mean(self.held_out[1]))
-        (self.rows, self.weight), self.held_out = self.group.local_rows(train, held_out)
+    def _share_out(self, train, held_out):
+        """Keep the part of the rows that this process trains on, and let it draw differently."""
+        self.n_train = self.group.n_rows(train[0])
+        train = train[0], unit_mean(train[1])
+        held_out = held_out and (held_out[0], unit_mean(held_out[1]))
+        train, self.held_out = self.group.local_rows(train, held_out)
+        self.train_rows, self.train_weight = train
         if self.group.rank:
             self.generator.manual_seed(self.seed + self.group.rank)
 
     def _dequantized(self, rows):
         """Return rows as a float64 tensor, with new noise on discrete columns."""
-        if not self.dequantizer:
+        dequantizer = self.table.dequantizer
+        if not dequantizer:
             return torch.tensor(rows, dtype=torch.float64)
-        shape = len(rows), len(self.dequantizer.columns)
+        shape = len(rows), len(dequantizer.columns)
         noise = torch.rand(shape, dtype=torch.float64, generator=self.generator)
-        return torch.from_numpy(self.dequantizer.add_noise(rows, noise.numpy()))
+        return torch.from_numpy(dequantizer.add_noise(rows, noise.numpy()))
 
     @torch.no_grad()
     def _preprocessed(self, rows, weight):
@@ -166,8 +184,9 @@ class FlowFit(ABC):
 
     def identity(self):
         """Return what determines the training, to the bits or nearly so."""
-        start = list(self.flow.parameters()) if self.warm else None
-        return self.estimator, self.seed, self.rows, self.weight, self.held_out, self.bounds, start
+        train = self.train_rows, self.train_weight
+        start = None if self.past is None else list(self.flow.parameters())
+        return self.recipe.owner, self.seed, *train, self.held_out, self.table.bounds, start
 
     def snapshot(self, is_final=False):
         """Return the flow as it is, in float64 and ready to score; a copy unless it is final."""
@@ -185,41 +204,52 @@ class FlowFit(ABC):
 class GradientFit(FlowFit):
     """A fit by gradient descent.
 
+    Parameters
+    ----------
+    recipe, table, held_out : objects
+        As of `FlowFit`.
+    past : Past, default=None
+        What the fit continues from.
+    increment : bool, default=False
+        Whether it is one of many that follow each other: no rows are held out, and the rate is
+        constant.
+
     Attributes
     ----------
     chunk : callable or None
-        Of a table that does not fit into memory, ``chunk(i)`` returns the i-th part, as many rows
+        For a table that does not fit into memory, ``chunk(i)`` returns the i-th part, as many rows
         as the fit has: each epoch trains on one part.
     """
 
     chunk = None
 
-    def __init__(self, estimator, table, held_out, warm, increment, max_iter):
+    def __init__(self, recipe, table, held_out=None, past=None, increment=False):
         self.group = current_group()
-        super().__init__(estimator, table, held_out)
-        self.group.check_same(estimator, self.rows, self.weight, self.held_out)
+        super().__init__(recipe, table, held_out)
+        self.group.check_same(recipe.owner, table.X, table.weight, held_out)
         self.seed = self.group.broadcast(self.seed)
-        self.warm = warm
+        self.past = past
         self.increment = increment
-        self.max_iter = max_iter
-        self.time_limit = estimator.time_limit
-        self.device = resolve_device(estimator.device)
-        n, d = self.group.n_rows(self.rows), self.rows.shape[1]
-        is_automatic = estimator.batch_size == "auto"
-        self.batch_size = automatic_batch_size(n) if is_automatic else estimator.batch_size
+        settings = recipe.settings
+        self.time_limit = settings.time_limit
+        self.device = resolve_device(settings.device)
+        n, d = self.group.n_rows(table.X), table.X.shape[1]
+        is_automatic = settings.batch_size == "auto"
+        self.batch_size = automatic_batch_size(n) if is_automatic else settings.batch_size
         # A small table is trained as one batch, in float64: rounding decides the first steps of
         # Adam where a gradient vanishes, and the fit must not depend on the order of sums.
         self.is_small = is_automatic and n < SMALL_SAMPLE
         in_float64 = self.is_small and self.device.type != "mps"
         self.dtype = torch.float64 if in_float64 else torch.float32
-        self.learning_rate = estimator.learning_rate_init
+        self.learning_rate = settings.learning_rate_init
         if self.is_small:
             # Without held-out rows, only the rate keeps wide tables from overfitting.
             self.learning_rate *= min(1.0, FULL_RATE_FEATURES / d)
-        noise = estimator.input_noise
-        self.input_noise = getattr(estimator, "input_noise_", 0.0) if noise == "auto" else noise
-        if increment:  # otherwise each increment would shuffle and drop like the one before it
-            self.seed += getattr(estimator, "n_iter_", 0)
+        self.input_noise = settings.input_noise
+        if self.input_noise == "auto":
+            self.input_noise = 0.0 if past is None else past.input_noise
+        if past is not None and increment:  # or each would shuffle and drop like the one before it
+            self.seed += past.n_epochs
 
     def fit(self, on_epoch_begin=None, on_epoch_end=None):
         with self.seeded():
@@ -229,7 +259,7 @@ class GradientFit(FlowFit):
 
     def training_context(self):
         """Return the context of the training."""
-        # Steps on the CPU draw from generators of their own: fits in several threads, and callbacks
+        # Steps on the CPU draw from separate generators: fits in several threads, and callbacks
         # that fit in others, need not wait for each other.
         return gradients_enabled() if self.device.type == "cpu" else self.seeded()
 
@@ -251,31 +281,32 @@ class GradientFit(FlowFit):
 
     def phases(self):
         """Yield the settings of `Trainer` for each phase of the training."""
-        phases = self.estimator._phases(self.max_iter)
+        phases = self.recipe.phases
         started, limit = self.started, self.time_limit
         for i, phase in enumerate(phases):
             schedule = constant if self.increment else cosine_with_warm_up
             if limit is not None and not self.increment:
-                # An equal share of the time left; none if the preparation took it all.
+                # An equal share of the time left; zero if the preparation took all of it.
                 left = max(self.started + limit * TRAINING_SHARE - started, MIN_SECONDS)
                 left = left / (len(phases) - i)
                 schedule = TimeLimited(schedule, left, started, self.group.clock)
-            rate = phase.pop("rate", 1.0)
+            phase = {"rate": 1.0} | phase
+            rate = phase.pop("rate")
             yield phase | {"schedule": partial(scaled, rate, schedule)}
             started = self.group.clock()
 
     def settings(self):
         """Return the settings of `Trainer` for all phases."""
-        est = self.estimator
+        settings, continues = self.recipe.settings, self.past is not None and self.increment
         return {
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
-            "weight_decay": est.weight_decay,
-            "n_iter_no_change": est.n_iter_no_change,
-            "tol": est.tol,
+            "weight_decay": settings.weight_decay,
+            "n_iter_no_change": settings.n_iter_no_change,
+            "tol": settings.tol,
             "use_dropout": not self.is_small,
             "ema_decay": 0.0 if self.increment else EMA_DECAY,
-            "optimizer_state": est._optimizer_state if self.warm and self.increment else None,
+            "optimizer_state": self.past.optimizer_state if continues else None,
         }
 
     def take_share_of_time(self, n):
@@ -287,23 +318,21 @@ class GradientFit(FlowFit):
 
     def stack_key(self):
         """Return what members of a stack must share, besides the shapes of their bijections."""
-        est = self.estimator
         steps = self.batch_size, math.ceil(self.n_train / self.batch_size)
         state = self.device, self.dtype, self.is_small, self.validation is None
-        phases = est._phases(self.max_iter)
-        return *steps, *state, phases, est.time_limit, self.increment
+        return *steps, *state, self.recipe.phases, self.recipe.settings.time_limit, self.increment
 
     @property
     def redraws(self):
         """Whether rows differ from epoch to epoch."""
-        return bool(self.dequantizer) or self.input_noise > 0 or self.chunk is not None
+        return bool(self.table.dequantizer) or self.input_noise > 0 or self.chunk is not None
 
     def redraw(self, epoch):
         """Return the rows of an epoch, with new noise."""
         y = self.train.y
-        if self.dequantizer or self.chunk is not None:
-            rows = self.rows if self.chunk is None else self.chunk(epoch - 1)
-            y = self._preprocessed(rows, self.weight).y
+        if self.table.dequantizer or self.chunk is not None:
+            rows = self.train_rows if self.chunk is None else self.chunk(epoch - 1)
+            y = self._preprocessed(rows, self.train_weight).y
         if not self.input_noise:
             return y
         noise = torch.randn(y.shape, dtype=y.dtype, generator=self.generator)

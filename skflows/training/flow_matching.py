@@ -63,7 +63,7 @@ def append_noise(bijection, y):
 
 @dataclass(frozen=True)
 class SolvedLikelihood(Likelihood):
-    """The likelihood by a cheaper solver than that of the scores.
+    """The likelihood by a cheaper solver than for the scores.
 
     If the bijection has columns of noise, it is a lower bound, averaged over the noise.
 
@@ -118,7 +118,7 @@ class SolvedLikelihood(Likelihood):
 
 @dataclass(frozen=True)
 class FlowMatching(SolvedLikelihood):
-    """Regression of the velocity on that of straight paths from each row to noise.
+    """Regression of the velocity on the velocity of straight paths from each row to noise.
 
     The loss is the squared error, averaged over the columns. The Jacobian penalty is averaged too;
     the kinetic one has no effect, since the paths are given.
@@ -128,7 +128,7 @@ class FlowMatching(SolvedLikelihood):
     solver : RungeKutta4
         On a grid twice as fine, it compares epochs, every fifth one.
     kinetic_penalty, jacobian_penalty
-        As of `SolvedLikelihood`.
+        See `SolvedLikelihood`.
     coupling : {"independent", "optimal_transport"}, default="independent"
         How the rows of a batch are paired with noise.
 
@@ -156,7 +156,7 @@ class FlowMatching(SolvedLikelihood):
         masks = bijection.velocity.dropout_masks(between)
         velocity, slopes = bijection.velocity(t, between, context, slopes=with_slopes, masks=masks)
         error = (velocity - (noise - x)).square().mean(-2)
-        # Named too, because epochs of another objective have a loss in nats.
+        # Also under its own name, because epochs of another objective have a loss in nats.
         parts = {"loss": error, "matching": error}
         if with_slopes:
             moved = bijection.velocity.jvp(slopes, bijection.probes_for(between))
@@ -178,7 +178,7 @@ class FlowMatching(SolvedLikelihood):
         return early(t), x, torch.stack(noise, -1).flatten(-2)
 
     def _shared_draws(self, x, weight):
-        """Return the same draws for every column, so that a repeated one counts twice."""
+        """Return the same draws for every column, so that a repeated column counts twice."""
         *members, d, n = x.shape
         t = uniform_draws(x.new_empty(*members, SHARED_DRAWS))
         t = early((torch.arange(SHARED_DRAWS, device=x.device) + t) / SHARED_DRAWS)

@@ -12,7 +12,7 @@ _was_forked = False
 def _use_one_thread():
     """Use one thread from now on, because this process was forked.
 
-    OpenMP, which torch and scikit-learn use, would wait for the threads of the parent for ever.
+    OpenMP, which torch and scikit-learn use, would wait for the threads of the parent forever.
     """
     global _was_forked
     _was_forked = True

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import torch
 
-from ..callbacks._checkpoint import training_file
+from ..callbacks._run import training_file
 from .flow_fit import GradientFit
 from .model_stack import member_settings, stack, stackable, unstack
 from .torch_state import suitable_threads
@@ -48,10 +48,10 @@ class NoiseSearch(GradientFit):
 def fit_jointly(fits, exact=False, on_epoch_begin=None, on_epoch_end=None, common_end=False):
     """Train prepared fits, as stacks where possible; return their histories.
 
-    Each trains as it would alone: rows, rate and the other settings of members are its own. Beside
-    fits with more rows it meets other batches, though, unless ``exact``. With a ``common_end``, the
-    median held-out score of a stack chooses the best epoch of all its members. Stacks train one
-    after another, and share the time that is left.
+    Each trains as it would alone, with its own rows, rate and other settings. Next to fits with
+    more rows, its batches differ, though, unless ``exact``. With a ``common_end``, the median
+    held-out score of a stack chooses the best epoch of all its members. Stacks train one after
+    another, and share the time that is left.
     """
     histories = [None] * len(fits)
     groups = stackable_groups(fits, exact)
@@ -110,7 +110,7 @@ def fit_stack(fits, stacked, on_epoch_begin=None, on_epoch_end=None, common_end=
 
     def redraw(running, epoch):
         for i in running:
-            drawn[i, : len(fits[i].rows)] = fits[i].redraw(epoch)
+            drawn[i, : len(fits[i].train_rows)] = fits[i].redraw(epoch)
         return drawn
 
     redraws = any(fit.redraws for fit in fits)
@@ -128,7 +128,7 @@ def fit_stack(fits, stacked, on_epoch_begin=None, on_epoch_end=None, common_end=
             on_epoch_begin=on_epoch_begin,
             on_epoch_end=None if on_epoch_end is None else on_stack_epoch_end,
             file=first.group.file(
-                training_file(first.estimator, *(fit.identity() for fit in fits))
+                training_file(first.recipe.owner, *(fit.identity() for fit in fits))
             ),
             **settings[0] | of_members,
         )
@@ -144,7 +144,7 @@ def shared_generators(fits):
     """
     # A member that is done in the first of several phases joins the next one again, and continues
     # from its own draws.
-    has_phases = len(fits[0].estimator._phases(fits[0].max_iter)) > 1
+    has_phases = len(fits[0].recipe.phases) > 1
     found: dict = {}
     generators = []
     for fit in fits:

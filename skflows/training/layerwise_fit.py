@@ -11,7 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 from ..bijections import Chain, MarginalQuantile, Rotation
 from ..bijections._flow import standard_normal_log_prob
 from ..bijections._marginal_quantile import SMALL_SAMPLE
-from ..callbacks._checkpoint import clock, continuing, training_file
+from ..callbacks._checkpoint import continuing
+from ..callbacks._run import clock, training_file
 from ..columns.arrays import some_rows
 from ..preprocessing.fixed_maps import MAX_ROWS
 from .flow_fit import FlowFit
@@ -38,18 +39,33 @@ class MovingRows:
 
 
 class LayerwiseFit(FlowFit):
-    """A fit in which each epoch adds a layer, set from the rows as the layers before left them."""
+    """A fit in which each epoch adds a layer, set from the rows as the layers before left them.
+
+    Parameters
+    ----------
+    recipe, table, held_out : objects
+        As of `FlowFit`.
+    rotation : {"ica", "random"}
+        Directions of each layer.
+    n_bins : int or "auto"
+        Number of bins between the quantiles of a column.
+    """
+
+    def __init__(self, recipe, table, held_out, rotation, n_bins):
+        super().__init__(recipe, table, held_out)
+        self.rotation, self.n_bins = rotation, n_bins
 
     @torch.no_grad()
     def _fit_bijection(self, on_epoch_begin, on_epoch_end):
-        est = self.estimator
+        settings, [phase] = self.recipe.settings, self.recipe.phases
         train = MovingRows(self.train)
         held_out = None if self.validation is None else MovingRows(self.validation)
         # With few rows the maps are affine: a second layer would only undo the shrinkage.
-        max_iter = est.max_iter if len(train.y) >= SMALL_SAMPLE else 1
+        max_iter = phase["max_iter"] if len(train.y) >= SMALL_SAMPLE else 1
         score = None if held_out is None else held_out.score()
-        progress = Progress(0.0, 0.0, est.tol, est.n_iter_no_change, score)
-        end = self.started + (math.inf if est.time_limit is None else est.time_limit)
+        progress = Progress(0.0, 0.0, settings.tol, settings.n_iter_no_change, score)
+        limit = settings.time_limit
+        end = self.started + (math.inf if limit is None else limit)
         layers: list = []
 
         def add(layer):
@@ -93,9 +109,9 @@ class LayerwiseFit(FlowFit):
         d = train.y.shape[1]
         layer = Chain(
             [
-                Rotation(ROTATIONS[self.estimator.rotation](train.y)),
+                Rotation(ROTATIONS[self.rotation](train.y)),
                 # The preprocessing has fitted the tails; fitted again in each layer they drift.
-                MarginalQuantile(d, n_bins=self.estimator.n_bins, tails="gaussian"),
+                MarginalQuantile(d, n_bins=self.n_bins, tails="gaussian"),
             ]
         )
         few = torch.from_numpy(some_rows(len(train.y), MAX_ROWS))
@@ -110,7 +126,7 @@ def random_rotation(y):
 
 
 def ica_rotation(y):
-    """Return the orthogonal matrix nearest to that of the least normal directions of the rows."""
+    """Return the orthogonal matrix nearest to the least normal directions of the rows."""
     start = random_rotation(y)
     n, d = y.shape
     is_constant = (y.amax(0) == y.amin(0)).any()

@@ -71,7 +71,7 @@ def mean_log_prob(latent, y, weight):
     y : Tensor of shape (n, d) or (M, n, d)
         The rows.
     weight : Tensor of shape (n,) or (M, n)
-        Importance of each row.
+        Weight of each row.
     """
     total = 0.0
     chunks = zip(y.split(EVALUATION_ROWS, -2), weight.split(EVALUATION_ROWS, -1), strict=True)

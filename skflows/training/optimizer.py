@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 
 from .. import kernels
-from ..callbacks._checkpoint import clock
+from ..callbacks._run import clock
 
 WARM_UP = 0.05  # fraction of the steps over which the rate rises
 MAX_GRADIENT_NORM = 5.0
@@ -48,7 +48,7 @@ class FlatAdamW:
     module : Module
         The module to train.
     learning_rate, weight_decay : float, or one for each member
-        As of `torch.optim.AdamW`.
+        See `torch.optim.AdamW`.
     ema_decay : float, default=0.0
         Decay of the moving average; 0 for none.
     state : dict, optional
@@ -92,7 +92,7 @@ class FlatAdamW:
         return [part.view(p.shape) for part, p in parts]
 
     def narrowed(self, module, members):
-        """Return an optimizer that continues with some of the members, those of ``module``."""
+        """Return an optimizer that continues with some of the members, now in ``module``."""
         other = copy.copy(self)
         for name in MEMBER_STATE:
             setattr(other, name, getattr(self, name)[members])

@@ -37,7 +37,7 @@ class Rows:
     y : Tensor of shape (n, d), or (M, n, d) for a stack
         The rows, on the device and in the dtype of the bijection.
     weight : Tensor of shape (n,) or (M, n)
-        Importance of each row in the likelihood. Rows of weight 0 are padding, for members with
+        Weight of each row in the likelihood. Rows of weight 0 are padding, for members with
         fewer rows: their values do not matter.
     log_det : float, or a list of one for each member
         Mean log-determinant of the preprocessing, to report losses in the units before it.
@@ -58,7 +58,7 @@ def without_padding(y, weight):
 
 
 def shuffled_batches(y, weight, batch_size, generators, n_batches=None):
-    """Yield batches of rows with their weights, each member's rows in an order of its own.
+    """Yield batches of rows with their weights, each member's rows in its own order.
 
     By default as few batches as ``batch_size`` allows. Rows of weight 0 fill up more batches than
     there are rows.
@@ -103,8 +103,7 @@ class Trainer:
 
     A step whose loss or gradient is not finite never reaches the weights, nor do later steps of its
     epoch; then the best state is restored and the rate lowered. Within an epoch, nothing waits for
-    the device. Ctrl-C ends the training and keeps the best state, that of the last whole epoch
-    included.
+    the device. Ctrl-C ends the training and keeps the best state, counting the last whole epoch.
 
     Members of a stack share nothing but the steps: each has its own weights, rows, order of rows,
     moments, recoveries and best epoch. A member that is done leaves the stack, and the training
@@ -128,7 +127,7 @@ class Trainer:
         Decoupled weight decay.
     common_end : bool, default=False
         Whether the median score of the members chooses one best epoch for all, so that the held-out
-        rows of a member hardly choose its weights, and an outlier among them no one's.
+        rows of a member hardly choose its weights, and an outlier among them chooses none.
     n_iter_no_change : int, or one for each member, default=20
         Epochs without a validation gain of more than ``tol`` after which a member is done.
     tol : float, or one for each member, default=0.0
@@ -155,7 +154,8 @@ class Trainer:
     history : History, or a list of one for each member, optional
         The history of an earlier training to continue.
     group : Group, optional
-        The processes that train together, each on its own rows: ``batch_size`` is that of all.
+        The processes that train together, each on its own rows. ``batch_size`` counts the rows of
+        all.
     on_epoch_begin : callable, optional
         Called without arguments before each epoch.
     on_epoch_end : callable, optional
@@ -314,8 +314,8 @@ class Trainer:
     def _forget_bad_weights(self):
         """Return members that diverged to their initial weights if these are better.
 
-        Without held-out rows the latest weights are taken to be the best, but those of a member
-        that diverged may be those that made it diverge.
+        Without held-out rows the latest weights are assumed to be the best, but if a member
+        diverged, they may be the weights that made it diverge.
         """
         diverged = [i for i, progress in enumerate(self.progress) if progress.history.diverged]
         if self.validation is not None or not diverged:
@@ -505,5 +505,5 @@ def train_in_phases(phases, *args, file=None, **settings):
             break
     if history is None:
         with continuing(found.get("path")):
-            raise ValueError(f"it is of phase {found['phase']}, which this training has not")
+            raise ValueError(f"it is of phase {found['phase']}, which this training does not have")
     return history

@@ -1,0 +1,1 @@
+"""Ranks, p-values and thresholds, from scores of rows that a model has not seen."""

@@ -1,0 +1,118 @@
+"""The run of a fit: its tasks for callbacks, its random state, its clock and its checkpoint."""
+
+import time
+from contextlib import contextmanager, nullcontext
+from functools import partial
+
+from sklearn.callback import CallbackSupportMixin
+from sklearn.utils import check_random_state
+
+from ._checkpoint import FOLDER, TrainingFile, folder_of
+
+
+class FitTask:
+    """A fit that runs, as the callbacks of its estimator see it.
+
+    Parameters
+    ----------
+    context : sklearn.callback.CallbackContext
+        The context of the fit.
+    data : dict
+        The estimator, X, y and metadata that the callbacks are given.
+    """
+
+    def __init__(self, context, data):
+        self.context, self.data = context, data
+
+    def begin(self, name):
+        """Begin the next subtask, such as an epoch."""
+        self.subtask = self.context.subcontext(task_name=name)
+        self.subtask.call_on_fit_task_begin(**self.data)
+
+    def end(self, attributes):
+        """End the subtask; return whether a callback asks to stop the fit.
+
+        A callback that wants the fitted estimator gets one with the result of ``attributes()``.
+        """
+        return self.subtask.call_on_fit_task_end(**self.data, reconstruction_attributes=attributes)
+
+    @contextmanager
+    def inside(self, estimator, **data):
+        """Let the fit of another estimator, in this context, be a subtask.
+
+        The callbacks are given the data of this fit, except for what ``data`` replaces.
+        """
+        subtask = self.context.subcontext(task_name=f"fit-{type(estimator).__name__}")
+        has_callbacks = isinstance(estimator, CallbackSupportMixin)
+        with subtask.propagate_callback_context(estimator) if has_callbacks else nullcontext():
+            subtask.call_on_fit_task_begin(**self.data | data)
+            yield
+            subtask.call_on_fit_task_end(**self.data | data)
+
+
+@contextmanager
+def fit_task(estimator, X, y=None, *, max_subtasks=0, name="fit", **metadata):
+    """Let the fit of an estimator, in this context, be a task of its callbacks.
+
+    Parameters
+    ----------
+    estimator : estimator
+        It must be fitted when the context ends.
+    X, y : array-like
+        What is given to its `fit`.
+    max_subtasks : int or None, default=0
+        Largest number of subtasks; None if it is not known.
+    name : str, default="fit"
+        Name of the task.
+    **metadata : objects
+        What else is given to `fit`; None is left out.
+
+    Yields
+    ------
+    task : FitTask
+        Takes the subtasks of the fit.
+    """
+    context = estimator._init_callback_context(task_name=name, max_subtasks=max_subtasks)
+    metadata = {key: value for key, value in metadata.items() if value is not None}
+    data = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
+    context.call_on_fit_task_begin(**data)
+    yield FitTask(context, data)
+    context.call_on_fit_task_end(**data, reconstruction_attributes=dict)
+
+
+def random_state_of(estimator):
+    """Return the random state of an estimator; a checkpoint keeps the seed if it has none."""
+    if estimator.random_state is None and (folder := folder_of(estimator)) is not None:
+        return folder.random_state(estimator)
+    return check_random_state(estimator.random_state)
+
+
+def training_file(estimator, *identity):
+    """Return the file of a training if its fit has a checkpoint, otherwise None."""
+    folder = folder_of(estimator)
+    return None if folder is None else TrainingFile(folder, estimator, *identity)
+
+
+def clock():
+    """Return the time in seconds, as if this run had done what earlier ones did.
+
+    Processes on several machines can compare it.
+    """
+    folder = FOLDER.get()
+    return time.time() + (0.0 if folder is None else folder.replayed)
+
+
+def in_folder(function):
+    """Return a function that uses the folder of this fit in any process or thread.
+
+    Call it before a generator of tasks: joblib runs generators in threads without the folder.
+    """
+    return partial(_call, FOLDER.get(), function)
+
+
+def _call(folder, function, *args, **kwargs):
+    token = FOLDER.set(folder)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        FOLDER.reset(token)

@@ -1,0 +1,132 @@
+"""Tables as rows of numbers: exact round trips, and a single reading in each public call."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from skflows import DensityClassifier, DensityOutlierDetector, TableDensity, TableImputer
+from skflows.columns import frames
+from skflows.columns.encoding import UNSEEN_CATEGORY, Encoding
+from skflows.table import _components
+
+N = 60
+RNG = np.random.default_rng(0)
+SIZE = RNG.normal(size=N)
+TABLE = pd.DataFrame(
+    {
+        "word": RNG.choice(["b", "a", None], N),
+        "size": np.where(RNG.uniform(size=N) < 0.2, np.nan, SIZE),
+        "count": RNG.poisson(3, N),
+        "nullable": pd.array([None, *range(N - 1)], dtype="Int64"),
+        "member": RNG.uniform(size=N) < 0.5,
+        "grade": pd.Categorical(RNG.choice(["low", "high"], N), ["low", "mid", "high"], True),
+        "code": pd.Categorical(RNG.choice([10, 2], N)),
+        "at": pd.date_range("2024-03-31", periods=N, freq="h", tz="Europe/Berlin"),
+        "day": [pd.NaT, *pd.date_range("2024-01-01", periods=N - 1)],
+        "single": SIZE.astype(np.float32),
+    }
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_components():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_components, "N_CLASSES", {"quantile": (1,), "linear": (2,)})
+        patch.setattr(_components, "N_BINNED_CLASSES", (4,))
+        patch.setattr(_components, "BANDWIDTHS", (0.5,))
+        yield
+
+
+def quick(**params):
+    return TableDensity(**{"max_iter": 1, "n_orders": 1, "cv": 2, "random_state": 0} | params)
+
+
+def test_rows_hold_numbers_and_places():
+    encoding, rows = Encoding.read(TABLE)
+    assert rows.dtype == np.float64 and rows.shape == TABLE.shape
+    np.testing.assert_array_equal(rows[:, 1], TABLE["size"])
+    places = {"a": 0.0, "b": 1.0}  # in the order of their texts
+    np.testing.assert_array_equal(rows[:, 0], TABLE["word"].map(places))
+    np.testing.assert_array_equal(rows[:, 4], TABLE["member"])
+    assert np.isnan(rows[0, 8]) and rows[1, 8] == pd.Timestamp("2024-01-01").timestamp()
+    assert encoding.keys == list(TABLE)
+
+
+@pytest.mark.parametrize("table", [TABLE, TABLE[::-1]])
+def test_round_trips_of_pandas_are_exact(table):
+    encoding, rows = Encoding.read(table)
+    pd.testing.assert_frame_equal(encoding.decode(rows), table.reset_index(drop=True))
+    part = RNG.permutation(N)[:20]
+    expected = table.iloc[part].reset_index(drop=True)
+    pd.testing.assert_frame_equal(encoding.decode(rows[part]), expected)
+
+
+def test_round_trips_of_polars_and_arrays_are_exact():
+    table = pl.from_pandas(TABLE.drop(columns="code"))
+    encoding, rows = Encoding.read(table)
+    assert encoding.decode(rows).equals(table)
+    for X in (SIZE.reshape(-1, 3), TABLE[["word", "size"]].to_numpy(object)):
+        encoding, rows = Encoding.read(X)
+        found = encoding.decode(rows)
+        assert found.dtype == X.dtype
+        np.testing.assert_array_equal(pd.isna(found), pd.isna(X))
+        np.testing.assert_array_equal(found[~pd.isna(X)], X[~pd.isna(X)])
+
+
+def test_unseen_categories_share_the_last_place():
+    encoding, _ = Encoding.read(TABLE)
+    new = TABLE[:3].assign(word=["new", "a", "other"])
+    rows = encoding.encode(new)
+    assert rows[:, 0].tolist() == [2, 0, 2]
+    expected = [UNSEEN_CATEGORY, "a", UNSEEN_CATEGORY]
+    assert encoding.frame(rows).columns[0].values.tolist() == expected
+    assert encoding.decode(rows)["word"].isna().tolist() == [True, False, True]
+    strict, _ = Encoding.read(TABLE, handle_unknown="error")
+    with pytest.raises(ValueError, match=r"'word' has categories .*: \['new', 'other'\]"):
+        strict.encode(new)
+    warning, _ = Encoding.read(TABLE, handle_unknown="warn")
+    with pytest.warns(UserWarning, match=r"'new' in column 'word' \(2 of 3 rows\)"):
+        warning.encode(new)
+
+
+@contextmanager
+def counted_columns(monkeypatch):
+    """Count how often columns of DataFrames are read."""
+    read, names = frames._pandas_column, []
+
+    def count(series, name):
+        names.append(name)
+        return read(series, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(frames, "_pandas_column", count)
+        yield names
+
+
+Y = np.arange(N) % 2
+SOME = TABLE[["word", "size", "count", "at"]]
+DETECTOR = DensityOutlierDetector(quick(), calibration="conformal", cv=3, random_state=0)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "methods"),
+    [
+        (quick(), ["score_samples", "predict", "impute"]),
+        (DETECTOR, ["score_samples", "predict", "p_values", "explain"]),
+        (DensityOutlierDetector(quick(), trim=0.1), ["score_samples"]),
+        (DensityClassifier(quick()), ["predict_proba", "predict", "score_samples"]),
+        (TableImputer(quick()), ["transform"]),
+    ],
+    ids=["density", "conformal", "trimmed", "classifier", "imputer"],
+)
+def test_a_public_call_reads_a_table_once(monkeypatch, estimator, methods):
+    with counted_columns(monkeypatch) as names:
+        estimator.fit(SOME, Y)
+    assert names == list(SOME)
+    for method in methods:
+        with counted_columns(monkeypatch) as names:
+            getattr(estimator, method)(SOME[:5])
+        assert names == list(SOME), method
