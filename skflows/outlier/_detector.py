@@ -1,6 +1,7 @@
 """An outlier detector by any density estimator."""
 
 import warnings
+from contextlib import nullcontext
 from functools import partial
 from numbers import Integral, Real
 
@@ -34,6 +35,7 @@ from ..density._third_party import (
     fit_subtask,
     is_density,
     is_frozen,
+    of_no_use_alone,
     takes_tables,
     takes_weights,
     unfrozen,
@@ -346,10 +348,11 @@ class DensityOutlierDetector(
             for i, part in enumerate(parts, 1):
                 if self.verbose and splits:
                     print(f"Fold {i} of {len(parts)}")
-                with warnings.catch_warnings():
+                is_last = i == len(parts)
+                with warnings.catch_warnings(), nullcontext() if is_last else of_no_use_alone():
                     warnings.simplefilter("ignore", ColumnWarning)  # by index, and of each fold
                     models.append(fit_scored(self.statistic, setting, X[part], weight[part], trim))
-                if was_interrupted(models[-1].density) and len(models) < len(parts):
+                if was_interrupted(models[-1].density) and not is_last:
                     raise KeyboardInterrupt  # without the other folds nothing is calibrated
             self.models_ = models
             self._set_held_out_scores(estimator, X, weight, is_weighted, splits)
@@ -408,6 +411,11 @@ class DensityOutlierDetector(
         if is_judged and isinstance(estimator.cv, str) and isinstance(self.cv, str):  # both "auto"
             return clone(estimator).set_params(cv=N_FOLDS)
         return estimator
+
+    def _n_fits(self, X):
+        """Return how many densities `fit` fits to rows, none of weight 0, without trimming."""
+        all_rows, random_state = np.ones(len(X), dtype=bool), np.random.RandomState(0)
+        return len(self._splits(self.estimator, X, all_rows, random_state)) or 1
 
     def _splits(self, estimator, X, is_weighted, random_state):
         """Return pairs of indices of rows to fit to and rows to hold out, if any are held out."""
