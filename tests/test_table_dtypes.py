@@ -189,7 +189,7 @@ def test_offsets_in_files_that_fit_had_not_or_only_it_had():
         with_dates(partly)
     with pytest.raises(ValueError, match=rf"no UTC offsets in fit; now row {row + 1} .*\+01:00'"):
         with_dates(partly, without)
-    with pytest.raises(ValueError, match="had UTC offsets in fit; now row .* with its offset"):
+    with pytest.raises(ValueError, match=r"had UTC offsets in fit; now row .* with its offset"):
         with_dates(partly, with_offset)
     assert with_dates(local, without)["at"].tolist() == pd.to_datetime(local["at"]).tolist()
 
