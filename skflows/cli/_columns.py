@@ -164,7 +164,7 @@ def with_parsed(frame, names, are_dates=False):
     """Return a table in which the texts of some columns are dates if all of a column are.
 
     If they must be dates, because they were in `fit`, other texts are an error. A dict has the time
-    zone of each column in `fit`. Where the UTC offset changes, as with summer time, dates are in UTC.
+    zone of each column in `fit`. If the UTC offset changes, as with summer time, dates are in UTC.
     """
     frame = frame.copy()
     zones = names if isinstance(names, dict) else {}
