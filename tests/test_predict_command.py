@@ -31,8 +31,8 @@ def test_fit_and_predict(folder, capsys):
     assert "fitted to 59 rows of 3 columns" in capsys.readouterr().out
     assert run("predict model.skflows data.csv -o predicted.csv --coverage 0.8") == 0
     assert "60 predictions, with intervals of 80% coverage" in capsys.readouterr().out
-    assert run("predict model.skflows data.csv -o wide.csv --coverage 0.999") == 0
-    assert "intervals of 99.9% coverage" in capsys.readouterr().out
+    assert run("predict model.skflows data.csv -o wide.csv --coverage 0.875") == 0
+    assert "intervals of 87.5% coverage" in capsys.readouterr().out
     predicted = pd.read_csv("predicted.csv")
     assert list(predicted) == ["mean", "median", "low", "high"]
     assert len(predicted) == 60

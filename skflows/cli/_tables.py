@@ -232,14 +232,14 @@ class CsvTable(FileTable):
         self.n_rows = sum(file.n_lines - 1 for file in self.files)
         self.n_columns = max(1, len(next(self._rows(first), [])))
         self.kept, self.used = as_written(kept), None if used is None else as_written(used)
-        # Files without certain bytes need no search of their cells, which takes long.
+        # Most files need no search of their cells, which takes long.
         is_searched = self.sep not in SEPARATORS or any(file.is_uncertain for file in self.files)
         others = ()
         if texts is None:
             texts = ()
             if is_searched:
-                found = texts_and_codes(self._all_rows(), self._places(), self.decimal)
-                texts, codes, others = found
+                rows, places = self._all_rows(), self._places()
+                texts, codes, others = texts_and_codes(rows, places, self.decimal)
         self.texts, self.codes = as_written(texts), as_written(codes)
         if is_searched and (places := self._places({*self.texts, *others})):
             warn_of_words(self._all_rows(), places, self.codes)

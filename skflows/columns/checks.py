@@ -26,7 +26,7 @@ MINUS, SIGN = "[-+\u2212]?", r"(US\$|[$€£¥%])"
 GROUPS = r"(\d{1,3}(,\d{3})+|\d{1,3}('\d{3})+)"  # of thousands
 POINTS = r"(\d{1,3}(\.\d{3})+|\d+),\d+|\d{1,3}(\.\d{3}){2,}"  # and a decimal comma, as in Europe
 AMOUNT = rf"(({GROUPS}|\d{{1,3}}(\s\d{{3}})+|\d+|(?=\.\d))(\.\d+)?|{POINTS})"
-# Without a sign, blanks and other commas may as well separate parts of a name or of a list.
+# Without a sign, blanks and several commas may as well separate parts of a name or of a list.
 NUMBER = re.compile(
     rf"{MINUS}({SIGN}\s?{MINUS}{AMOUNT}|{AMOUNT}\s?{SIGN}|{GROUPS}(\.\d+)?|{POINTS})"
 )
