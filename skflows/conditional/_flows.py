@@ -137,7 +137,9 @@ class FlowMixture:
             inverse(flow, sign * latent, context)[:, 0]
             for flow, sign in zip(self.flows, self.signs, strict=True)
         ]
-        return self._root(q, row, np.mean(ends, axis=0), np.min(ends, axis=0), np.max(ends, axis=0))
+        with np.errstate(over="ignore"):  # of quantiles of 0 and 1
+            first = np.mean(ends, axis=0)
+        return self._root(q, row, first, np.min(ends, axis=0), np.max(ends, axis=0))
 
     def _root(self, q, row, y, low, high):
         """Return where `cdf` is q, between two ends and from a first guess.
