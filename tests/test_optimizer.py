@@ -26,8 +26,6 @@ from skflows.training.optimizer import (
 )
 from skflows.training.trainer import shuffled_batches
 
-with_both_implementations = pytest.mark.usefixtures("implementation")
-
 
 @pytest.fixture(autouse=True)
 def own_seed():
@@ -61,7 +59,6 @@ def test_optimizer_keeps_the_values_of_parameters_and_returns_their_memory():
         assert p.grad is None
 
 
-@with_both_implementations
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_average_of_the_weights(decay):
     module = ElementwiseAffine(2).double()
@@ -81,7 +78,6 @@ def test_average_of_the_weights(decay):
     assert torch.equal(weights_of(module), raw)
 
 
-@with_both_implementations
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("n_members", [1, 3])
 def test_steps_equal_adamw_with_clipped_gradients(n_members, dtype):
@@ -111,7 +107,6 @@ def test_steps_equal_adamw_with_clipped_gradients(n_members, dtype):
     assert n_members == 1 or min(norms) < MAX_GRADIENT_NORM
 
 
-@with_both_implementations
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_member_whose_loss_is_not_finite_does_not_move_until_restarted(bad):
     module = nn.ParameterList([torch.ones(2, 5)])
