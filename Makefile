@@ -64,7 +64,7 @@ sanitize: $(VENV)/.installed-test
 		skflows/kernels/csrc/module.c -o $(SANITIZED)/skflows/kernels/_compiled.so -lm
 	cd $(SANITIZED) && LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 \
 		PYTHONPATH=. $(CURDIR)/$(BIN)/python -m pytest -q -p no:cacheprovider \
-		tests/test_kernels.py tests/test_univariate.py tests/test_optimizer.py
+		tests/test_kernels.py tests/test_univariate.py
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scipy.integrate import trapezoid
 from torch.testing import assert_close
 
 import skflows
@@ -54,7 +55,7 @@ def test_the_density_is_periodic_and_integrates_to_1(fitted):
     y = np.linspace(0, 24, 2001)[:, None]
     density = fitted.predict_distribution(X).pdf(y)
     np.testing.assert_allclose(density[0], density[-1], rtol=1e-6)
-    np.testing.assert_allclose(np.trapezoid(density, y, axis=0), 1, atol=1e-4)
+    np.testing.assert_allclose(trapezoid(density, y, axis=0), 1, atol=1e-4)
     shifted = fitted.log_prob(X, y[500:505, 0] - 48)
     np.testing.assert_allclose(shifted, np.log(density[500:505].diagonal()), rtol=1e-6)
 

@@ -486,6 +486,10 @@ def test_texts_dates_and_gaps_are_modelled(folder, capsys):
     assert drawn["day"].str.fullmatch(r"20\d\d-\d\d-\d\d").all()
     assert run("impute m.skflows holes.csv -o full.csv --method median") == 0
     assert "4 missing values filled in" in capsys.readouterr().out
+    assert run("impute m.skflows holes.csv -o - --method median") == 0
+    out, err = capsys.readouterr()
+    assert out == Path("full.csv").read_text()
+    assert "wrote standard output: 4 missing values" in err
     full = pd.read_csv("full.csv", dtype={"code": str}).drop(columns="empty")
     assert full.notna().all(axis=None)
     assert full["day"].str.fullmatch(r"20\d\d-\d\d-\d\d").all()
@@ -643,6 +647,9 @@ def test_separator_and_decimal_mark_can_be_given(folder):
         ("a;b\n1;3.125\n7;4\n", "nn", "'b' has the number 3.125, read as 3.125: .* --decimal ,"),
         ("a;b\n0.125;3.125\n1;2.5\n", "nn", ""),
         ("a\tb\n1\t3.125\n7\t4\n", "nn", ""),
+        ("a;b\n4.093,35;0,007\n;1\n12;2\n", "nn", ""),
+        ("a;b\n2.146;0,07\n12;1\n", "nn", "'a' has the number 2.146, read as 2146, since"),
+        ("a;b\n31.12.2024;0,07\n1.2.3;1\n", "on", ""),
     ],
 )
 def test_numbers_are_read_as_they_are_written(tmp_path, text, kinds, message, recwarn):
@@ -668,6 +675,54 @@ def test_leading_zeros_are_found_wherever_they_are(tmp_path, monkeypatch):
         assert all(batch["zip"].map(type).eq(str).all() for batch in batches)
 
 
+def test_dots_of_thousands_are_left_out_of_numbers(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a;b;c\n4.093,35;1.234.567;x\n;-1.000.000;2.146,5\n12;7;y\n")
+    frame = _tables.read_table(path)
+    np.testing.assert_array_equal(frame["a"], [4093.35, np.nan, 12])
+    assert frame["b"].tolist() == [1234567, -1000000, 7]
+    assert frame["c"].tolist() == ["x", "2.146,5", "y"]
+    batches = list(_tables.open_table(path, decimal=",", texts=["b"]).batches(1))
+    assert [batch["a"].iloc[0] for batch in batches[::2]] == [4093.35, 12]
+    assert batches[0]["b"].tolist() == ["1.234.567"]  # as the fit had it
+
+
+@pytest.mark.filterwarnings("default")
+def test_quoted_decimal_commas_are_numbers_as_texts(folder, capsys):
+    numbers = pd.Series(range(60)) + 0.38
+    table = make_frame(60).assign(revenue=numbers.map(lambda x: f"{x:.2f}".replace(".", ",")))
+    table.to_csv("comma.csv", index=False)
+    assert run("fit comma.csv -o m.skflows --quick --max-iter 1 --exclude species") == 0
+    err = capsys.readouterr().err
+    assert "'revenue' holds numbers as texts, such as '0,38'" in err and "--decimal ," in err
+    assert "identify rows" not in err
+    table = _tables.read_table(Path("comma.csv"), decimal=",")
+    np.testing.assert_array_equal(table["revenue"], numbers.round(2))
+
+
+@pytest.mark.filterwarnings("default")
+def test_words_that_are_read_as_missing_are_counted(folder, tmp_path, capsys, recwarn):
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "cc,kind,n,day,ok\nNA,None,NA,NA,NA\nDE,big,1,2024-01-01,True\nNA,null,2,NA,False\n\n"
+    )
+    frame = _tables.read_table(path)
+    (warned,) = [str(w.message) for w in recwarn]
+    assert warned.startswith(
+        "'NA' in 2 of 3 rows of 'cc', 'None' in 1 of 3 rows of 'kind', 'null' in 1 of 3 rows of "
+        "'kind': read as missing"
+    )
+    assert frame["cc"].isna().tolist() == [True, False, True]
+    recwarn.clear()
+    _tables.open_table(path, texts=["cc"])  # as in later commands
+    (warned,) = [str(w.message) for w in recwarn]
+    assert warned.startswith("'NA' in 2 of 3 rows of 'cc': read as missing")
+    recwarn.clear()
+    _tables.open_table(path, texts=["cc"], codes=["cc"])
+    _tables.read_table(path, used=["n", "day", "ok"])
+    assert not recwarn.list
+
+
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
     ("cells", "n_missing"),
@@ -683,7 +738,10 @@ def test_a_column_of_two_letter_codes_keeps_namibia(tmp_path, capsys, cells, n_m
     path.write_text("x,country\n" + "".join(f"1,{cell}\n" for cell in cells))
     (frame,) = _tables.open_table(path).batches(100)
     assert frame["country"].isna().sum() == n_missing
-    assert bool(recwarn) == (n_missing == cells.count(""))
+    warned = [str(w.message) for w in recwarn]
+    assert len(warned) == (cells[0] == "DE" or "FRA" in cells)
+    expected = "codes of two letters" if n_missing == cells.count("") else "read as missing"
+    assert all(expected in w for w in warned)
     used = _tables.read_table(path, used=["x"])
     assert used["country"].tolist()[1] == "NA"  # a column that is not used is as it is written
 
@@ -729,7 +787,12 @@ def test_columns_that_are_not_used_are_not_spoken_of(folder, capsys):
 def test_leading_zeros_are_no_numbers_for_a_flow(folder, capsys):
     make_frame().assign(zip="01000").to_parquet("zip.parquet")
     assert run("fit zip.parquet -o m.skflows --columns width,zip --estimator nsf") == 2
-    assert "not numbers: 'zip' ('zip' holds '01000')" in only_error(capsys)
+    assert "not numbers: 'zip' ('zip' holds '01000': if it" in only_error(capsys)
+    frame = pd.DataFrame({"zip": ["12000", "01000"], "name": ["01000", "Bonn"]})
+    with pytest.raises(ValueError, match=r"'zip' holds '01000': if it .* remove leading zeros"):
+        _columns.numbers(frame, "t.csv")
+    with pytest.raises(ValueError, match="'name' holds 'Bonn'"):
+        _columns.numbers(frame[["name"]], "t.csv")
 
 
 @pytest.mark.parametrize("content", ["gzip", "UTF-8"])
@@ -901,6 +964,31 @@ def test_ctrl_c_before_the_training_stores_nothing(folder, capsys, monkeypatch):
     assert run("fit data.csv -o m.skflows") == 130
     assert capsys.readouterr() == ("", "skflows: interrupted\n")
     assert not os.path.exists("m.skflows")
+
+
+@pytest.mark.parametrize("n_finished", [0, 1])
+@pytest.mark.filterwarnings("default")
+def test_ctrl_c_stores_the_finished_components_of_a_table(folder, capsys, monkeypatch, n_finished):
+    from skflows.table import _components
+
+    fit_fold, fitted = _components.fit_fold, set()
+
+    def interrupt(key, *args):
+        if key[0] not in fitted and len(fitted) == n_finished:
+            signal.raise_signal(signal.SIGINT)
+        fitted.add(key[0])
+        return fit_fold(key, *args)
+
+    monkeypatch.setattr(_components, "fit_fold", interrupt)
+    # A short time limit keeps the fit in this process.
+    assert run("fit data.csv -o m.skflows --time-limit 29 --random-state 0") == 130
+    err = capsys.readouterr().err
+    if n_finished:
+        assert "interrupted after 1 of" in err
+        assert len(skflows.load("m.skflows").component_names_) == 1
+    else:
+        assert err.endswith("interrupted: no part of the model was finished, nothing saved\n")
+        assert not os.path.exists("m.skflows")
 
 
 # The process

@@ -2,10 +2,7 @@
 
 import copy
 import io
-import os
 import pickle
-import subprocess
-import sys
 
 import joblib
 import numpy as np
@@ -22,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skflows import StackedDensity, TableDensity
 from skflows.model_selection import FlowGridSearchCV
+from skflows.training import torch_state
 
 X = banana(90)
 
@@ -258,42 +256,12 @@ def test_model_on_a_gpu_is_pickled_for_the_cpu(name):
     assert small(name, device="cuda").fit(X).score(X) == pytest.approx(on_cpu.score(X), abs=0.1)
 
 
-FORKED = """
-import multiprocessing, sys, warnings
-import numpy as np, torch
-from skflows import AutoDensity, CNFDensity, GaussianizationDensity, NSFDensity, TransformedDensity
-from skflows.ensemble._simple_densities import GaussianKernels
-
-X = np.random.default_rng(0).standard_normal((300, 8))
-torch.set_num_threads(2)
-torch.ones(2000, 2000).exp().sum()  # starts a thread that the child does not have
-
-def fit():
-    for estimator in (
-        NSFDensity(max_iter=1, hidden_layer_sizes=(256, 256)),
-        CNFDensity(max_iter=1, contamination=None),
-        GaussianizationDensity(max_iter=2),
-        TransformedDensity(GaussianKernels(), preprocessing=["quantile", "whiten"]),
-        AutoDensity(cv=2, time_limit=0.5),
-    ):
-        assert np.isfinite(estimator.fit(X).score_samples(X)).all()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        NSFDensity(max_iter=1, hidden_layer_sizes=(512, 512), batch_size=300).fit(X)
-    assert any("was forked" in str(warning.message) for warning in caught)
-
-child = multiprocessing.get_context("fork").Process(target=fit)
-child.start()
-child.join(120)
-hangs = child.is_alive()
-child.kill()
-sys.exit("the child hangs" if hangs else child.exitcode)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
-def test_fits_do_not_hang_in_a_forked_process():
-    subprocess.run([sys.executable, "-c", FORKED], check=True)
+def test_large_fits_warn_in_a_forked_process(monkeypatch):
+    """What forked processes do at all is in test_threads.py."""
+    monkeypatch.setattr(torch_state, "is_forked", lambda: True)
+    monkeypatch.setattr(torch_state, "MIN_SHARED_WORK", 0)
+    with pytest.warns(UserWarning, match="was forked"):
+        small("maf", max_iter=1).fit(X)
 
 
 def test_held_out_log_densities_by_cross_val_predict():

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.integrate import trapezoid
 from sklearn.linear_model import LinearRegression
 from test_conditional import heteroscedastic, quick, table
 
@@ -110,7 +111,7 @@ def test_density_at_rows(fitted):
     X, y = heteroscedastic(3, seed=1)
     display = ConditionalDensityDisplay.from_estimator(fitted, X, y=y, grid_resolution=50)
     assert display.density.shape == (50, 3)
-    assert np.allclose(np.trapezoid(display.density, display.grid, axis=0), 1, atol=0.02)
+    assert np.allclose(trapezoid(display.density, display.grid, axis=0), 1, atol=0.02)
     assert len(display.axes_) == 3
     assert display.axes_[0].get_xlabel() == "y"
     with pytest.raises(ValueError, match="column='x' is for a TableDensity"):

@@ -313,6 +313,9 @@ def test_time_limit_holds_for_all_folds_together():
     half = np.arange(20)
     detector(Timed(time_limit=0.5), cv=iter([(half, half + 20)]), time_limit=8).fit(IMAGES)
     assert limits[4:] == [0.5]
+    detector(Timed(), cv=None, calibration=None, time_limit=8).fit(IMAGES)  # None is 5 folds
+    assert len(limits) == 10
+    assert all(1 < limit < 1.6 for limit in limits[5:])
 
 
 def test_time_limit_of_a_density_without_one_is_an_error():

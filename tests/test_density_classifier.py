@@ -1,6 +1,7 @@
 """Classification by densities: Bayes' rule, p-values, sets and rejection."""
 
 import time
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -187,6 +188,18 @@ def test_each_density_is_evaluated_once(monkeypatch):
     )
     classifier.predict(X)
     assert len(calls) == 2
+
+
+def test_as_many_rows_as_the_coverage_needs_exclude_a_class():
+    """In floats, the least p-value of 9 rows, 0.1, exceeds 1 - 0.9."""
+    X, y, _ = blobs(36)
+    X, y = np.concatenate([X, X]), np.arange(72) % 2
+    X[:, 0] += 50 * y
+    classifier = gaussians(calibration=0.25).fit(X, y)
+    assert [*map(len, classifier.calibration_scores_)] == [9, 9]
+    assert (classifier.predict_set(X, coverage=0.9).sum(axis=1) <= 1).all()
+    with pytest.warns(UserWarning, match=r"coverage=0.91 needs 11 rows of each class"):
+        assert classifier.predict_set(X, coverage=0.91).all()
 
 
 def test_warns_of_sets_of_all_classes():
@@ -432,9 +445,11 @@ def test_interrupt_ends_the_fit_of_all_classes(interrupt):
     """Not only the density of one class, after which the next one would train."""
     X, y, _ = blobs(80)
     classifier = DensityClassifier(clone(FLOW).set_params(early_stopping=False))
-    with pytest.warns(UserWarning, match="interrupted"), pytest.raises(KeyboardInterrupt):
+    with warnings.catch_warnings(), pytest.raises(KeyboardInterrupt):
+        warnings.simplefilter("error")  # nothing says that a density is kept: none is
         classifier.fit(X, y)
     assert len(interrupt) == 3
+    assert {name for name in vars(classifier) if name.endswith("_")} == {"n_features_in_"}
     with pytest.raises(NotFittedError):
         classifier.predict(X)
 

@@ -82,7 +82,6 @@ WRAPPERS = {
     "nested": lambda density: TransformedDensity(TransformedDensity(density)),
     "stacked": lambda density: StackedDensity([("kernel", KernelDensity()), ("own", density)]),
     "detector": DensityOutlierDetector,
-    "background": lambda density: DensityOutlierDetector(KernelDensity(), background=density),
 }
 
 
@@ -95,10 +94,7 @@ def test_wrapper_has_sample_weight_if_the_estimator_inside_has(name):
         assert [*signature(wrapper.fit).parameters] == ["X", "y"]
         assert "sample_weight" in signature(type(wrapper).fit).parameters
         with pytest.raises(ValueError, match="takes no sample_weight"):
-            wrapper.set_params(**OWN_STATISTIC.get(name, {})).fit(X, None, np.arange(120.0))
-
-
-OWN_STATISTIC = {"background": {"statistic": "likelihood_ratio"}}
+            wrapper.fit(X, None, np.arange(120.0))
 
 
 def test_malformed_estimators_are_reported_by_fit():

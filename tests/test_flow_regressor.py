@@ -13,7 +13,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_conditional import heteroscedastic, quick
 
 from skflows import ConditionalDensity, FlowRegressor, MAFDensity
-from skflows.calibration import ranks
 from skflows.conditional import _flows
 from skflows.conditional._regions import translated
 from skflows.conditional._regressor import fold_scores, row_scores
@@ -182,13 +181,6 @@ def test_draws_of_each_flow_cover_the_latent_space(monkeypatch):
     for own in latent:
         quadrants = (own > 0) @ [1, 2]
         assert np.bincount(quadrants).tolist() == [32, 32, 32, 32]
-
-
-def test_levels():
-    scores = np.arange(1, 20) / 20
-    assert ranks.level(scores, 0.9) == 0.9
-    assert ranks.level(scores, 0.96) == 1.0  # too few rows to tell
-    assert ranks.level(np.column_stack([scores, scores / 2]), 0.5).tolist() == [0.5, 0.25]
 
 
 def test_scores_of_a_flow_become_those_of_the_mean_of_flows():

@@ -14,9 +14,7 @@ from torch.overrides import BaseTorchFunctionMode
 from torch.testing import assert_close
 
 from skflows import kernels
-from skflows.bijections import Affine, MaskedAutoregressive, RationalQuadraticSpline
-from skflows.training.model_stack import stack
-from skflows.training.optimizer import FlatAdamW
+from skflows.bijections import MaskedAutoregressive, RationalQuadraticSpline
 
 needs_kernels = pytest.mark.skipif(
     kernels._compiled is None, reason="installed without a C compiler"
@@ -25,31 +23,25 @@ MAX_BINS = 32
 DTYPES = [torch.float32, torch.float64]
 # Sizes around a block of 64 values; one and several features; members of a stack; no rows.
 SHAPES = [(1, 1), (3, 150), (2, 3, 65), (2, 2, 1, 64), (3, 0)]
-MAPS = {
-    "affine": Affine(),
-    "spline": RationalQuadraticSpline(8, 2.5),
-    "spline_1_bin": RationalQuadraticSpline(1, 2.5),
-    "spline_2_bins": RationalQuadraticSpline(2, 2.5),
-    "spline_most_bins": RationalQuadraticSpline(MAX_BINS, 2.5),
-}
-over_maps = pytest.mark.parametrize("univariate", MAPS.values(), ids=MAPS)
-affine_and_spline = pytest.mark.parametrize(
-    "univariate", [MAPS["affine"], MAPS["spline"]], ids=["affine", "spline"]
-)
+SPLINE = RationalQuadraticSpline(8, 2.5)
 
 
 @pytest.fixture
 def called(monkeypatch):
     """The names of the kernels that ran."""
     names = []
-    for function in ("run_map", "run_map_backward"):
-        run = getattr(kernels, function)
+    run, run_backward = kernels.run_spline, kernels.run_spline_backward
 
-        def recorded(name, *args, run=run):
-            names.append(name)
-            return run(name, *args)
+    def recorded(name, *args):
+        names.append(name)
+        return run(name, *args)
 
-        monkeypatch.setattr(kernels, function, recorded)
+    def recorded_backward(*args):
+        names.append("spline_backward")
+        return run_backward(*args)
+
+    monkeypatch.setattr(kernels, "run_spline", recorded)
+    monkeypatch.setattr(kernels, "run_spline_backward", recorded_backward)
     return names
 
 
@@ -69,22 +61,22 @@ def normal(*shape, dtype=torch.float64, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def inputs(univariate, *shape, dtype=torch.float64):
-    """Values, parameters, and gradients of what the map returns."""
+def inputs(spline, *shape, dtype=torch.float64):
+    """Values, parameters, and gradients of what the spline returns."""
     *members, d, n = shape
     return (
         2 * normal(*shape, dtype=dtype),  # on both sides of a spline's tail bound
-        2 * normal(*members, d, univariate.n_params, n, dtype=dtype, seed=1),
+        2 * normal(*members, d, spline.n_params, n, dtype=dtype, seed=1),
         normal(*shape, dtype=dtype, seed=2),
         normal(*members, n, dtype=dtype, seed=3),
     )
 
 
 @torch.no_grad()
-def outcomes(univariate, x, params, g, g_log_det):
-    """Return both directions of a map, and the gradients of the first."""
-    outcome, pullback = univariate.vjp(x, params)
-    return *outcome, *pullback(g, g_log_det), *univariate.inverse(x, params)
+def outcomes(spline, x, params, g, g_log_det):
+    """Return both directions of a spline, and the gradients of the first."""
+    outcome, pullback = spline.vjp(x, params)
+    return *outcome, *pullback(g, g_log_det), *spline.inverse(x, params)
 
 
 @pytest.mark.skipif(
@@ -99,57 +91,52 @@ def test_kernels_are_built_where_there_is_a_compiler():
 
 
 @needs_kernels
-@over_maps
+@pytest.mark.parametrize("n_bins", [1, 2, 8, MAX_BINS])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_maps_equal_torch(univariate, shape, with_torch, called):
+def test_splines_equal_torch(n_bins, shape, with_torch, called):
     """In float64 to rounding; in float32 nearly as exactly as PyTorch operations."""
-    double = inputs(univariate, *shape)
+    spline = RationalQuadraticSpline(n_bins, 2.5)
+    double = inputs(spline, *shape)
     single = [tensor.float() for tensor in double]
-    ours, ours_single = outcomes(univariate, *double), outcomes(univariate, *single)
-    kernel = univariate.kernel
-    assert called == 2 * [f"{kernel}_forward", f"{kernel}_backward", f"{kernel}_inverse"]
-    theirs = with_torch(outcomes, univariate, *double)
-    theirs_single = with_torch(outcomes, univariate, *single)
+    ours, ours_single = outcomes(spline, *double), outcomes(spline, *single)
+    assert called == 2 * ["spline_forward", "spline_backward", "spline_inverse"]
+    theirs = with_torch(outcomes, spline, *double)
+    theirs_single = with_torch(outcomes, spline, *single)
     assert len(called) == 6
     assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
     for exact, one, other in zip(theirs, ours_single, theirs_single, strict=True):
         assert one.dtype == torch.float32
         error, rounding = ((each - exact).norm() for each in (one, other))
         assert error <= 50 * rounding + 1e-6 * exact.norm()
-    assert_close(univariate.forward(*double[:2]), ours[:2])
+    assert_close(spline.forward(*double[:2]), ours[:2])
 
 
 @needs_kernels
-@affine_and_spline
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_value_has_the_same_bits_in_any_batch(univariate, dtype):
-    tensors = inputs(univariate, 3, 150, dtype=dtype)
-    together = outcomes(univariate, *tensors)
+def test_a_value_has_the_same_bits_in_any_batch(dtype):
+    tensors = inputs(SPLINE, 3, 150, dtype=dtype)
+    together = outcomes(SPLINE, *tensors)
     for part in (slice(0, 1), slice(5, 22), slice(77, 150)):
-        alone = outcomes(univariate, *(tensor[..., part] for tensor in tensors))
+        alone = outcomes(SPLINE, *(tensor[..., part] for tensor in tensors))
         for whole, own in zip(together, alone, strict=True):
             assert torch.equal(whole[..., part], own)
 
 
 @pytest.mark.usefixtures("implementation")
-@affine_and_spline
-def test_a_member_of_a_stack_has_the_bits_that_it_has_alone(univariate):
-    tensors = inputs(univariate, 4, 3, 48, dtype=torch.float32)
-    together = outcomes(univariate, *tensors)
+def test_a_member_of_a_stack_has_the_bits_that_it_has_alone():
+    tensors = inputs(SPLINE, 4, 3, 48, dtype=torch.float32)
+    together = outcomes(SPLINE, *tensors)
     for i, own in enumerate(zip(*tensors, strict=True)):
-        for whole, alone in zip(together, outcomes(univariate, *own), strict=True):
+        for whole, alone in zip(together, outcomes(SPLINE, *own), strict=True):
             assert torch.equal(whole[i], alone)
 
 
 @needs_kernels
-@affine_and_spline
-def test_maps_take_any_strides(univariate):
-    tensors = inputs(univariate, 4, 70)
+def test_splines_take_any_strides():
+    tensors = inputs(SPLINE, 4, 70)
     strided = [tensor.mT.contiguous().mT if tensor.dim() > 1 else tensor for tensor in tensors]
     assert not any(tensor.is_contiguous() for tensor in strided[:3])
-    for ours, theirs in zip(
-        outcomes(univariate, *tensors), outcomes(univariate, *strided), strict=True
-    ):
+    for ours, theirs in zip(outcomes(SPLINE, *tensors), outcomes(SPLINE, *strided), strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -164,77 +151,35 @@ def test_splines_of_many_bins_are_left_to_torch(called):
 @pytest.mark.usefixtures("implementation")
 def test_a_spline_in_float32_meets_its_tail():
     """However steep it is there: no term cancels at the end of a bin."""
-    spline = MAPS["spline"]
-    x, params, *_ = inputs(spline, 1, 500, dtype=torch.float32)
-    x[:] = spline.tail_bound
+    x, params, *_ = inputs(SPLINE, 1, 500, dtype=torch.float32)
+    x[:] = SPLINE.tail_bound
     params[:, -1] = 1000.0
-    assert_close(spline.forward(x, params)[0], x, rtol=1e-5, atol=0)
+    assert_close(SPLINE.forward(x, params)[0], x, rtol=1e-5, atol=0)
 
 
 @pytest.mark.usefixtures("implementation")
-def test_maps_hide_no_nan():
+def test_splines_hide_no_nan():
     """Training tells by NaN which member of a stack is lost."""
-    spline = MAPS["spline"]
-    x, params, *_ = inputs(spline, 1, 6)
+    x, params, *_ = inputs(SPLINE, 1, 6)
     x[0] = torch.tensor([torch.nan, 0.0, 0.0, -9.0, 9.0, 0.0])
     params[0, 0, 1] = params[0, 9, 2] = torch.nan
-    for direction in (spline.forward, spline.inverse):
+    for direction in (SPLINE.forward, SPLINE.inverse):
         z, log_det = direction(x, params)
         assert z[0].isnan().tolist() == [True, True, True, False, False, False]
         assert log_det[1:3].isnan().all()
         assert not log_det[3:].isnan().any()
-    x, params, *_ = inputs(Affine(), 1, 3)
-    x[0, 0] = params[0, 0, 1] = params[0, 1, 2] = torch.nan
-    z, log_det = Affine().forward(x, params)
-    assert z.isnan().all()
-    assert log_det.isnan().tolist() == [False, False, True]
-
-
-# The AdamW step
-
-
-def steps(n_members, dtype):
-    """Return the state after five steps; the last member has an infinite loss in the fourth."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        members = [MaskedAutoregressive(3, Affine(), (9, 9)).to(dtype) for _ in range(n_members)]
-    module = members[0] if n_members == 1 else stack(members)
-    optimizer = FlatAdamW(module, 0.1, 0.3, ema_decay=0.9, n_members=n_members)
-    for i in range(5):  # the gradients of the last steps are clipped
-        gradients = [0.3 * i * normal(*p.shape, dtype=dtype, seed=i) for p in module.parameters()]
-        gradients[0] = gradients[0].mT.contiguous().mT
-        loss = torch.zeros(n_members, dtype=dtype)
-        loss[-1] = torch.inf if i == 3 else 0
-        optimizer.step(loss, gradients, 0.5**i)
-    names = "weights", "average", "moment", "square", "n_steps", "alive"
-    return [getattr(optimizer, name) for name in names]
-
-
-@needs_kernels
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n_members", [1, 3])
-def test_adamw_equals_torch(n_members, dtype, with_torch, monkeypatch):
-    n_calls, run = [], kernels.run_adamw
-    monkeypatch.setattr(kernels, "run_adamw", lambda *args: n_calls.append(0) or run(*args))
-    ours = steps(n_members, dtype)
-    assert len(n_calls) == 5
-    theirs = with_torch(steps, n_members, dtype)
-    assert len(n_calls) == 5
-    assert ours[-1].tolist() == [True] * (n_members - 1) + [False]
-    assert_close(ours, theirs, rtol=1e-4, atol=1e-6)  # PyTorch has the rates in float32
 
 
 # When the kernels run
 
 
 @needs_kernels
-@affine_and_spline
-def test_what_autograd_records_is_left_to_torch(univariate, called):
-    x, params, *_ = inputs(univariate, 2, 6)
+def test_what_autograd_records_is_left_to_torch(called):
+    x, params, *_ = inputs(SPLINE, 2, 6)
     for leaf in (x, params):
         leaf.requires_grad_()
-        assert univariate.forward(x, params)[0].requires_grad
-        assert univariate.inverse(x, params)[0].requires_grad
+        assert SPLINE.forward(x, params)[0].requires_grad
+        assert SPLINE.inverse(x, params)[0].requires_grad
         leaf.requires_grad_(False)
     assert not called
 
@@ -243,13 +188,12 @@ def test_what_autograd_records_is_left_to_torch(univariate, called):
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.*functools.lru_cache:UserWarning")
-@affine_and_spline
-def test_what_is_traced_or_transformed_is_left_to_torch(univariate, called):
-    x, params, *_ = inputs(univariate, 3, 2, 6)
+def test_what_is_traced_or_transformed_is_left_to_torch(called):
+    x, params, *_ = inputs(SPLINE, 3, 2, 6)
     direction = torch.ones_like(x)
 
     def inverse(x, params):
-        return univariate.inverse(x, params)
+        return SPLINE.inverse(x, params)
 
     with torch.no_grad():
         expected = inverse(x, params)
@@ -329,15 +273,18 @@ def test_kernels_need_one_real_dtype():
     with BaseTorchFunctionMode():
         assert not kernels.usable(x)
     empty = torch.empty(0, 3)
-    assert not kernels.usable_map(empty, torch.empty(0, 2, 3), 2)
+    assert not kernels.usable_spline(empty, torch.empty(0, 2, 3), 2)
 
 
 # What the C code checks by itself
 
 
-def map_arrays(n_params=2, dtype=np.float64):
+SETTINGS = 3.0, 1e-3, 1e-3, 0.5
+
+
+def arrays_of_a_spline(n_params=2):
     """Values, parameters, mapped values and log-determinants of 3 features and 5 rows."""
-    return [np.zeros(s, dtype) for s in ((3, 5), (3, n_params, 5), (3, 5), (5,))]
+    return [np.zeros(s) for s in ((3, 5), (3, n_params, 5), (3, 5), (5,))]
 
 
 def readonly(array):
@@ -363,53 +310,25 @@ BAD_ARRAYS = {
 @needs_kernels
 @pytest.mark.parametrize(("i", "change", "error"), BAD_ARRAYS.values(), ids=BAD_ARRAYS)
 def test_c_refuses_arrays_that_do_not_fit(i, change, error):
-    arrays = map_arrays()
-    kernels._compiled.affine_forward(*arrays, 3.0)
+    arrays = arrays_of_a_spline()
+    kernels._compiled.spline_forward(*arrays, *SETTINGS)
     arrays[i] = change(arrays[i])
     with pytest.raises(error):
-        kernels._compiled.affine_forward(*arrays, 3.0)
+        kernels._compiled.spline_forward(*arrays, *SETTINGS)
 
 
 @needs_kernels
 @pytest.mark.parametrize("n_params", [1, 3 * MAX_BINS + 2])
 def test_c_refuses_numbers_of_parameters_without_a_spline(n_params):
     with pytest.raises(ValueError, match=f"{n_params} parameters"):
-        kernels._compiled.spline_forward(*map_arrays(n_params), 3.0, 1e-3, 1e-3, 0.5)
+        kernels._compiled.spline_forward(*arrays_of_a_spline(n_params), *SETTINGS)
 
 
 @needs_kernels
-@pytest.mark.parametrize("settings", [(), (3.0, 1.0), ("wide",)])
+@pytest.mark.parametrize("settings", [(), (*SETTINGS, 1.0), ("wide", *SETTINGS[1:])])
 def test_c_refuses_other_settings(settings):
     with pytest.raises(TypeError):
-        kernels._compiled.affine_forward(*map_arrays(), *settings)
-
-
-def adamw_arrays():
-    """Weights of 2 members and their state, in the order of ``csrc/adamw.h``."""
-    of_weights, of_members = [np.ones((2, 3)) for _ in range(5)], [np.ones(2) for _ in range(4)]
-    return [*of_weights, *of_members, np.ones(2, bool)]
-
-
-@needs_kernels
-@pytest.mark.parametrize(
-    ("i", "change"),
-    [
-        (1, lambda array: array[:, :2].copy()),
-        (4, lambda array: array.astype(np.float32)),
-        (6, lambda array: array[:1].copy()),
-        (9, lambda array: array.astype(float)),
-        (0, readonly),
-    ],
-)
-def test_c_refuses_an_adamw_step_on_arrays_that_do_not_fit(i, change):
-    settings = 1.0, 5.0, 0.9, 0.999, 1e-8, 9.0, 0.1
-    arrays = adamw_arrays()
-    kernels._compiled.adamw(*arrays, *settings)
-    arrays[i] = change(arrays[i])
-    with pytest.raises((ValueError, BufferError)):
-        kernels._compiled.adamw(*arrays, *settings)
-    with pytest.raises(TypeError):
-        kernels._compiled.adamw(*adamw_arrays(), *settings[1:])
+        kernels._compiled.spline_forward(*arrays_of_a_spline(), *settings)
 
 
 def test_an_extension_that_cannot_be_loaded_is_not_used(monkeypatch):

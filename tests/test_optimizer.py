@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from skflows.bijections import Chain, Coupling, ElementwiseAffine, MaskedAutoregressive, Shift
-from skflows.nn.linear import MaskedLinear
+from skflows.nn.linear import ColumnLinear
 from skflows.nn.made import ResidualMADE
 from skflows.nn.random_draws import drawing_from, dropout, normal_draws
 from skflows.training import losses
@@ -25,8 +25,6 @@ from skflows.training.optimizer import (
     cosine_with_warm_up,
 )
 from skflows.training.trainer import shuffled_batches
-
-with_both_implementations = pytest.mark.usefixtures("implementation")
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +59,6 @@ def test_optimizer_keeps_the_values_of_parameters_and_returns_their_memory():
         assert p.grad is None
 
 
-@with_both_implementations
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_average_of_the_weights(decay):
     module = ElementwiseAffine(2).double()
@@ -81,7 +78,6 @@ def test_average_of_the_weights(decay):
     assert torch.equal(weights_of(module), raw)
 
 
-@with_both_implementations
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("n_members", [1, 3])
 def test_steps_equal_adamw_with_clipped_gradients(n_members, dtype):
@@ -111,7 +107,6 @@ def test_steps_equal_adamw_with_clipped_gradients(n_members, dtype):
     assert n_members == 1 or min(norms) < MAX_GRADIENT_NORM
 
 
-@with_both_implementations
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_member_whose_loss_is_not_finite_does_not_move_until_restarted(bad):
     module = nn.ParameterList([torch.ones(2, 5)])
@@ -131,7 +126,7 @@ def test_a_member_whose_loss_is_not_finite_does_not_move_until_restarted(bad):
 
 def test_masked_weights_do_not_matter_and_do_not_train():
     net = ResidualMADE(3, 2, (8, 8)).double()
-    layers = [layer for layer in net.modules() if isinstance(layer, MaskedLinear)]
+    layers = [layer for layer in net.modules() if isinstance(layer, ColumnLinear)]
     assert len(layers) == 3
     with torch.no_grad():
         for p in net.parameters():
@@ -151,7 +146,7 @@ def test_masked_weights_do_not_matter_and_do_not_train():
         assert torch.equal(module(x), trained)
         with torch.no_grad():
             for layer in module.modules():
-                if isinstance(layer, MaskedLinear):
+                if isinstance(layer, ColumnLinear):
                     layer.weight += 1 - layer.mask
         assert torch.equal(module(x), trained)
 

@@ -178,7 +178,12 @@ def test_unusable_table_is_an_error(folder, capsys, message):
 
 def test_identifiers_are_pointed_out_once(monkeypatch):
     """By the columns of the file, not by the detector again."""
-    monkeypatch.setattr(DensityOutlierDetector, "fit", DensityOutlierDetector._encoded)
+
+    def read_only(detector, X):
+        detector._encoding, rows = detector._read(X, "rare")
+        detector._warn_of_row_names(rows)
+
+    monkeypatch.setattr(DensityOutlierDetector, "fit", read_only)
     table = pd.DataFrame({"id": [f"row {i}" for i in range(30)]})
     args = SimpleNamespace(quick=True, reference=None, fdr=0.1, random_state=0)
     fitted_detector(args, table, is_table=True)

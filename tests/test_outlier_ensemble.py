@@ -51,23 +51,6 @@ def test_score_is_the_log_of_the_harmonic_mean_p_value():
     assert (fitted.score_samples(X_new) <= 0).all()
 
 
-def test_ranks_of_known_rows_are_those_of_new_ones():
-    scores = RNG.standard_normal(50)
-    known = Ranks.fit(scores).log_p(scores, is_own=True)
-    for i in (scores.argmin(), scores.argmax(), 7):
-        others = Ranks.fit(np.delete(scores, i))
-        is_lowest = i == scores.argmin()
-        # The scale is that of all rows.
-        np.testing.assert_allclose(
-            others.log_p(scores[[i]]), known[[i]], rtol=0.5 if is_lowest else 1e-12
-        )
-    assert Ranks.fit(np.full(5, 2.0)).log_p(np.full(5, 2.0), is_own=True) == pytest.approx(0)
-    with_gap = np.append(scores, np.nan)
-    np.testing.assert_allclose(
-        Ranks.fit(scores).log_p(with_gap, is_own=True), np.append(known, np.nan)
-    )
-
-
 def test_p_values_among_outliers_are_those_of_the_bulk():
     rng = np.random.default_rng(0)
     rows = np.vstack([rng.standard_normal((400, 3)), rng.standard_normal((20, 3)) + 8])

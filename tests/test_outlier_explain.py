@@ -4,11 +4,9 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-import torch
 from _densities import banana, gaussian, gaussian_log_density, small
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_wine
-from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 from sklearn.preprocessing import StandardScaler
@@ -242,23 +240,6 @@ def test_component_without_a_finite_likelihood_has_no_vote():
     assert likeliest_of_each_family(components, np.array([-np.inf] * 3 + [np.nan])) == [1, 2]
 
 
-def test_latent_norm_is_the_negative_distance_to_the_origin():
-    flow = small("maf").fit(X)
-    expected = -np.sqrt((flow.transform(X) ** 2).sum(axis=1))
-    np.testing.assert_allclose(score("latent_norm", FrozenEstimator(flow), X), expected)
-
-
-@pytest.mark.parametrize("name", ["nsf", "maf", "realnvp"])
-def test_score_norm_is_the_negative_norm_of_the_gradient(name):
-    flow = small(name, discrete=None).fit(X)
-    rows = torch.tensor(X[:30], requires_grad=True)
-    (gradient,) = torch.autograd.grad(flow.flow_.log_prob(rows).sum(), rows)
-    expected = -np.linalg.norm(gradient.numpy() * X.std(axis=0), axis=1)
-    np.testing.assert_allclose(
-        score("score_norm", FrozenEstimator(flow), X[:30]), expected, rtol=1e-3
-    )
-
-
 def test_typicality_is_the_negative_distance_to_the_mean_log_density():
     rows, entropy = gaussian(4000)
 
@@ -272,36 +253,6 @@ def test_typicality_is_the_negative_distance_to_the_mean_log_density():
     fitted = DensityOutlierDetector(TrueDensity(), statistic="typicality", random_state=0).fit(rows)
     expected = -np.abs(gaussian_log_density(rows) + entropy)
     np.testing.assert_allclose(fitted.score_samples(rows), expected, atol=0.1)
-
-
-def test_likelihood_ratio_is_the_difference_of_log_densities():
-    background = KernelDensity(bandwidth=3.0)
-    mixture = DENSITIES["mixture"]
-    expected = score("log_density", mixture, X) - score("log_density", background, X)
-    found = score("likelihood_ratio", mixture, X, background=background)
-    np.testing.assert_allclose(found, expected)
-
-
-def test_default_background_ignores_the_dependence_of_columns():
-    """Noise does not change the distribution of independent columns, so the ratio is zero."""
-    rng = np.random.default_rng(0)
-    for correlation, low, high in ((0.0, -0.1, 0.1), (0.95, 0.2, 3.0)):
-        rows = rng.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], 4000)
-        fitted = DensityOutlierDetector(
-            GaussianMixture(), statistic="likelihood_ratio", random_state=0
-        ).fit(rows)
-        assert low < fitted.score_samples(rows).mean() < high
-
-
-def test_ensemble_finds_outliers_of_each_of_its_statistics():
-    rng = np.random.default_rng(0)
-    rows = rng.standard_normal((800, 30))
-    fitted = DensityOutlierDetector(
-        GaussianMixture(reg_covar=1e-3), statistic="ensemble", random_state=0
-    ).fit(rows)
-    typical = np.quantile(fitted.score_samples(rng.standard_normal((400, 30))), 0.01)
-    for outlier in (np.zeros((1, 30)), np.full((1, 30), 2.0)):  # too likely, too unlikely
-        assert fitted.score_samples(outlier)[0] < typical
 
 
 def test_contributions_as_a_data_frame_have_the_names_of_the_columns():

@@ -84,8 +84,8 @@ ESTIMATORS = {name: small(name) for name in NAMES} | {
     "detector": DensityOutlierDetector(
         small("maf"), calibration="conformal", cv=2, random_state=np.random.RandomState(0)
     ),
-    "ensemble": DensityOutlierDetector(
-        GaussianMixture(random_state=0), statistic="ensemble", calibration="empirical_null"
+    "typicality": DensityOutlierDetector(
+        GaussianMixture(random_state=0), statistic="typicality", calibration="empirical_null"
     ),
 }
 each_estimator = pytest.mark.parametrize("name", ESTIMATORS)

@@ -31,6 +31,8 @@ def test_fit_and_predict(folder, capsys):
     assert "fitted to 59 rows of 3 columns" in capsys.readouterr().out
     assert run("predict model.skflows data.csv -o predicted.csv --coverage 0.8") == 0
     assert "60 predictions, with intervals of 80% coverage" in capsys.readouterr().out
+    assert run("predict model.skflows data.csv -o wide.csv --coverage 0.875") == 0
+    assert "intervals of 87.5% coverage" in capsys.readouterr().out
     predicted = pd.read_csv("predicted.csv")
     assert list(predicted) == ["mean", "median", "low", "high"]
     assert len(predicted) == 60
@@ -54,6 +56,7 @@ def test_fit_and_predict(folder, capsys):
     assert "holds a NSFDensity, which is a density: use skflows score" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("default")
 def test_dates_across_summer_time_and_malformed_ones(folder, capsys):
     data = pd.read_csv("data.csv", usecols=["x", "price"])
     data["day"] = [f"2024-{i % 12 + 1:02}-05T01:30:00+0{1 + (i % 12 > 5)}:00" for i in range(60)]
@@ -62,9 +65,14 @@ def test_dates_across_summer_time_and_malformed_ones(folder, capsys):
     (encoder,) = skflows.load("model.skflows").density_.encoder_
     assert encoder.is_date_.tolist() == [False, True]
     assert run("predict model.skflows times.csv -o expected.csv") == 0
-    data.assign(day=data["day"].str[:19]).to_csv("local.csv", index=False)
-    assert run("predict model.skflows local.csv -o predicted.csv") == 0
+    assert "read in UTC" in capsys.readouterr().err
+    in_utc = pd.to_datetime(data["day"], utc=True).map(pd.Timestamp.isoformat)
+    data.assign(day=in_utc).to_csv("utc.csv", index=False)
+    assert run("predict model.skflows utc.csv -o predicted.csv") == 0
     assert pd.read_csv("predicted.csv").equals(pd.read_csv("expected.csv"))
+    data.assign(day=data["day"].str[:19]).to_csv("local.csv", index=False)
+    assert run("predict model.skflows local.csv") == 2
+    assert "'day' had UTC offsets in fit; now row 1 holds '2024-01-" in capsys.readouterr().err
     data.loc[6, "day"] = "31/12/2024"
     data.to_csv("times.csv", index=False)
     capsys.readouterr()

@@ -586,8 +586,9 @@ def test_texts_that_look_like_dates(text, is_date):
     [
         *dict.fromkeys(["$1,200.50", "12 %", "1'000", "-5 €", "US$ 5"], True).items(),
         *dict.fromkeys(["\u22125 €", "-$.50", "1 200 €", "1,200,300.5"], True).items(),
-        *dict.fromkeys(["1200", "0041", "$", "12 kg", "A-12", "3,5", "1,2,3"], False).items(),
-        *dict.fromkeys(["555 1234", "100 200", "5'10", "+49 30 1234567", "$1,2"], False).items(),
+        *dict.fromkeys(["4.093,35", "635,38", "-0,007", "12,50 €", "1.234.567"], True).items(),
+        *dict.fromkeys(["1200", "0041", "$", "12 kg", "A-12", "1.23,5", "1,2,3"], False).items(),
+        *dict.fromkeys(["555 1234", "100 200", "5'10", "+49 30 1234567", "1.2.3"], False).items(),
     ],
 )
 def test_texts_that_look_like_numbers(text, is_number):

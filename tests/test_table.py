@@ -24,6 +24,7 @@ from skflows.table._columns import Schema, decide, lattice_of
 from skflows.table._latent_classes import LatentClasses, Training, fit_kernels
 from skflows.table._network import NetworkMember
 from skflows.table._view import TableView
+from skflows.training import data_parallel
 
 N = 200
 
@@ -1115,6 +1116,23 @@ def test_folds_that_a_time_limit_leaves_out(table, monkeypatch):
     monkeypatch.setattr(_components, "TIME_FOR_CLASSES", 0.0)
     own = quick(time_limit=60).fit(table[["size", "visits"]])
     assert own.component_names_ == ["quantile classes of 1", "network", "network on pairs"]
+
+
+def test_networks_that_a_time_limit_leaves_out(table, monkeypatch):
+    """A network does not begin too late; one that has begun is completed."""
+    fit_network, now, seen = _components.fit_network, [0.0], []
+    monkeypatch.setattr(data_parallel.SINGLE_PROCESS, "clock", lambda: now[0])
+
+    def slow(train, held_out, seed, seconds, settings, has_backbone=False):
+        seen.append(has_backbone)
+        now[0] += 61.0
+        return fit_network(train, held_out, seed, 1.0, settings, has_backbone)
+
+    monkeypatch.setattr(_components, "fit_network", slow)
+    own = quick(time_limit=60, cv=2).fit(table[["size", "visits"]])
+    assert seen == [False, False]
+    assert "network" in own.component_names_
+    assert "network on pairs" not in own.component_names_
 
 
 def test_outlier_detector(table):

@@ -159,22 +159,39 @@ def test_dates_with_and_without_a_time_zone_do_not_mix(zoned):
     assert encoding.decode(encoding.encode(moved)).equals(ZONED)
 
 
-def test_offsets_in_files_are_those_of_fit():
-    """Texts with one offset or several, with and without a time zone in fit."""
+def test_the_same_instants_in_files_score_the_same():
+    """Texts with one offset or several, in the summer time of one zone or as UTC."""
     texts = HOURS.map(pd.Timestamp.isoformat)
     table = pd.DataFrame({"at": texts, "x": X})
-    with_offset, local = fitted(with_dates(table[WINTER])), fitted(with_dates(table))
-    assert with_offset._schema.columns[0].zone == "UTC+01:00"
-    assert local._schema.columns[0].zone is None  # offsets that change are those of local time
-    some = table[:3].assign(at=texts[:3].str.replace("+02:00", "Z"))
-    for rows in (table, some):
-        read = with_dates(rows, with_offset._schema)
-        expected = ZONED.assign(at=pd.to_datetime(rows["at"], utc=True)).loc[rows.index]
-        np.testing.assert_array_equal(
-            with_offset.score_samples(read), with_offset.score_samples(expected)
-        )
-    naive = with_dates(table[WINTER], local._schema)["at"]
-    assert naive.tolist() == HOURS[WINTER].dt.tz_localize(None).tolist()
+    with pytest.warns(UserWarning, match="offsets of dates change, as by summer time, in 'at'"):
+        read = with_dates(table)
+    one, several = fitted(with_dates(table[WINTER])), fitted(read)
+    assert one._schema.columns[0].zone == "UTC+01:00"
+    assert several._schema.columns[0].zone == "UTC"
+    for density in (one, several):
+        expected = density.score_samples(read)
+        for zone in ("UTC", "America/New_York", "Europe/Berlin"):
+            moved = table.assign(at=HOURS.dt.tz_convert(zone).map(pd.Timestamp.isoformat))
+            for rows in (moved, moved[:3]):
+                found = density.score_samples(with_dates(rows, density._schema))
+                np.testing.assert_array_equal(found, expected[: len(rows)])
+
+
+def test_offsets_in_files_that_fit_had_not_or_only_it_had():
+    """They would change the instants."""
+    texts = HOURS.map(pd.Timestamp.isoformat)
+    table = pd.DataFrame({"at": texts, "x": X})[WINTER]
+    local = table.assign(at=table["at"].str[:19])
+    with_offset, without = (fitted(with_dates(rows))._schema for rows in (table, local))
+    row = table.index[1]
+    partly = local.assign(at=[local["at"].iloc[0], *table["at"].iloc[1:]])
+    with pytest.raises(ValueError, match=f"'at' holds dates with and without .* row {row + 1}:"):
+        with_dates(partly)
+    with pytest.raises(ValueError, match=rf"no UTC offsets in fit; now row {row + 1} .*\+01:00'"):
+        with_dates(partly, without)
+    with pytest.raises(ValueError, match=r"had UTC offsets in fit; now row .* with its offset"):
+        with_dates(partly, with_offset)
+    assert with_dates(local, without)["at"].tolist() == pd.to_datetime(local["at"]).tolist()
 
 
 def test_files_of_wide_integers_are_refused():

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from _densities import banana, small
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
 
 from skflows import StackedDensity, TableDensity
 from skflows.density._third_party import fit_density
@@ -88,8 +89,6 @@ def public(estimator):
 
 def use(estimator, fit, calls):
     name = type(estimator).__name__
-    print(name, "fit", flush=True)
-    clone(estimator).fit(*fit)
     for method, args in calls.items():
         print(name, method, flush=True)
         if method == "decompress":
@@ -103,6 +102,8 @@ def use(estimator, fit, calls):
             for asked in ("mean", "median", "std"):
                 getattr(found, asked)()
             found.logpdf(y[:400]), found.cdf(y[:400]), found.rvs(2)
+    print(name, "fit", flush=True)
+    clone(estimator).fit(*fit)
 
 def use_all():
     for case in CASES:
@@ -124,16 +125,20 @@ sys.exit("the child hangs" if hangs else child.exitcode)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
-def test_every_method_works_in_a_forked_process():
+def run_python(code):
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     done = subprocess.run(
-        [sys.executable, "-c", FORKED],
+        [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 0, done.stdout[-300:] + done.stderr[-3000:]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+def test_every_method_works_in_a_forked_process():
+    run_python(FORKED)
 
 
 def pools():
@@ -148,6 +153,10 @@ def two_threads():
     KMeans(1, n_init=1).fit(np.zeros((2, 1)))  # loads its OpenMP
     before = torch.get_num_threads()
     with threadpool_limits(2):
+        # Otherwise no other thread could set OpenBLAS (before threadpoolctl 3.7, every one can).
+        for pool in ThreadpoolController().lib_controllers:
+            if hasattr(pool, "clear_controlling_thread"):
+                pool.clear_controlling_thread()
         torch.set_num_threads(2)
         yield pools()
         torch.set_num_threads(before)
@@ -220,13 +229,123 @@ def test_fits_leave_the_threads_as_they_were(error, two_threads, small_tables, m
         assert pools() == two_threads
 
 
-def test_overlapping_fits_leave_the_threads_as_they_were(two_threads):
-    first, second = threads.few_threads(banana(9)), threads.few_threads(banana(9))
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    second.__exit__(None, None, None)
+@pytest.fixture
+def workers(two_threads):
+    """Return two functions, each of which calls another one in a thread of its own."""
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+        calls = [lambda f, *a, pool=pool: pool.submit(f, *a).result() for pool in (first, second)]
+        for call in calls:
+            call(torch.get_num_threads)  # a thread begins with what torch has at its first call
+            call(torch.set_num_threads, 2)
+            call(set_openmp, 2)
+        yield calls
+
+
+def set_openmp(n):
+    for pool in ThreadpoolController().select(user_api="openmp").lib_controllers:
+        pool.set_num_threads(n)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_overlapping_fits_of_two_threads(order, two_threads, workers):
+    """The one that ends first leaves the other one its limit; the last one restores all."""
+    contexts = [threads.few_threads(banana(9)) for _ in workers]
+    for call, context in zip(workers, contexts, strict=True):
+        call(context.__enter__)
+        assert set(call(pools).values()) == {1}
+    first, last = order
+    workers[first](contexts[first].__exit__, None, None, None)
+    assert set(workers[last](pools).values()) == {1}
+    assert workers[first](torch.get_num_threads) == 2
+    workers[last](contexts[last].__exit__, None, None, None)
+    for call in (*workers, lambda f: f()):
+        assert call(pools) == two_threads
+
+
+def test_large_steps_in_one_thread_leave_others_their_limit(two_threads, workers):
+    small_fit, large_fit = threads.few_threads(banana(9)), torch_state.one_thread.lifted()
+    workers[0](small_fit.__enter__)
+    with ThreadPoolExecutor(1) as new:  # its thread begins with the one of the small fit
+        assert new.submit(torch.get_num_threads).result() == 1
+        new.submit(large_fit.__enter__).result()
+        assert new.submit(torch.get_num_threads).result() == 2
+        assert set(workers[0](pools).values()) == {1}
+        workers[0](small_fit.__exit__, None, None, None)
+        new.submit(large_fit.__exit__, None, None, None).result()
+    with ThreadPoolExecutor(1) as new:
+        assert new.submit(torch.get_num_threads).result() == 2
     assert pools() == two_threads
+
+
+def test_after_a_fit_other_threads_may_set_openblas(two_threads, workers):
+    """Threadpoolctl gives OpenBLAS to the first thread that sets it, until that gives it up."""
+    with threads.few_threads(banana(9)):
+        pass
+
+    def limited():
+        with threadpool_limits(1):
+            return pools()
+
+    found = workers[0](limited)
+    assert {n for path, n in found.items() if "openblas" in path} == {1}
+
+
+IN_CHILD = """
+import os, sys, threading
+import numpy as np, torch
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_info
+from skflows import NSFDensity
+from skflows.training import threads, torch_state
+
+def pools():
+    found = {pool["filepath"]: pool["num_threads"] for pool in threadpool_info()}
+    return found | {"torch": torch.get_num_threads()}
+
+def in_child(f):
+    child = os.fork()
+    if not child:
+        os._exit(f())
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+KMeans(1, n_init=1).fit(np.zeros((2, 1)))
+torch.set_num_threads(2)
+before, table = pools(), np.zeros((9, 2))
+if in_child(lambda: pools() != before):
+    sys.exit("a child that does nothing with skflows is limited")
+
+def after_a_fit():
+    with threads.few_threads(np.zeros((2_000_000, 1))):
+        is_limited = set(pools().values()) == {1}
+    return not (is_limited and pools() == before)
+
+if in_child(after_a_fit):
+    sys.exit("a large fit in a child is not limited, or leaves its limit")
+begun, end = threading.Event(), threading.Event()
+
+def fit():
+    with torch_state.one_thread():
+        begun.set()
+        end.wait()
+
+thread = threading.Thread(target=fit)
+thread.start()
+begun.wait()
+is_kept = in_child(lambda: bool(torch_state.one_thread.contexts))
+end.set()
+thread.join()
+if is_kept:
+    sys.exit("a child waits for the fit of a thread that it does not have")
+with torch_state.one_thread():
+    if in_child(lambda: len(torch_state.one_thread.contexts) != 1):
+        sys.exit("a child forgets the fit that it was forked in")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_forked_children_keep_their_threads():
+    run_python(IN_CHILD)
 
 
 def test_queries_of_tables_use_one_thread_of_torch(two_threads, small_tables, monkeypatch):

@@ -22,7 +22,13 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from skflows import CNFDensity, DensityOutlierDetector, StackedDensity
+from skflows import (
+    CNFDensity,
+    ConditionalDensity,
+    DensityOutlierDetector,
+    FlowRegressor,
+    StackedDensity,
+)
 from skflows.bijections._flow import ContinuousFlow, Flow
 from skflows.model_selection import FlowGridSearchCV
 from skflows.training import losses
@@ -201,6 +207,21 @@ def test_interrupt_ends_the_whole_fit(name, interrupt):
         estimator.fit(banana(40))
     assert len(interrupt) == 3
     assert not {"models_", "estimators_", "best_estimator_"} & set(vars(estimator))
+
+
+def test_interrupt_of_a_fold_does_not_say_that_its_flow_is_kept(interrupt):
+    with warnings.catch_warnings(), pytest.raises(KeyboardInterrupt):
+        warnings.simplefilter("error")
+        clone(NESTED["detector"]).fit(banana(40))
+
+
+def test_interrupt_of_folds_that_train_together_warns_once(interrupt):
+    X = banana(40)
+    regressor = FlowRegressor(ConditionalDensity(small("maf", max_iter=9), cv=3))
+    with pytest.warns(UserWarning, match="interrupted after 2 epochs") as caught:
+        regressor.fit(X[:, :1], X[:, 1])
+    assert len(caught) == 1
+    assert len(interrupt) == 3
 
 
 @pytest.mark.filterwarnings("ignore:Training was interrupted")

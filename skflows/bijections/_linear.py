@@ -108,16 +108,17 @@ class LULinear(Bijection):
         log_diagonal, through_bound = bounded_log_scale_vjp(self.raw_log_diagonal)
         diagonal = log_diagonal.exp()
         lower, upper = self._factors(diagonal)
+        permutation, sign = self.permutation, self.sign
         matrix = self._permute(_product(lower, upper))
 
         def pullback(g, g_log_det, to_x=True):
             g_matrix = g.mT @ x
-            if self.permutation is not None:
-                g_matrix = self.permutation.mT @ g_matrix
+            if permutation is not None:
+                g_matrix = permutation.mT @ g_matrix
             g_upper = affine(g_matrix, lower.mT, g_matrix)
             g_lower = (g_matrix @ upper.mT).tril(-1)
             # U has the signs times the exponential, which is its own derivative, on its diagonal.
-            g_log_diagonal = (g_upper * self.sign).sum(-1) * diagonal
+            g_log_diagonal = (g_upper * sign).sum(-1) * diagonal
             g_log_diagonal = g_log_diagonal + g_log_det.sum(-1, keepdim=True)
             gradients = [g_lower, g_upper.triu(1), through_bound(g_log_diagonal), g.sum(-2)]
             return (matrix.mT @ g.mT).mT if to_x else None, gradients

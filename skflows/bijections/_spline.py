@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from .. import kernels
 from . import _rational_quadratic as rq
-from ._univariate import KernelUnivariate
+from ._univariate import Univariate
 
 
 class Bins(NamedTuple):
@@ -31,7 +31,7 @@ class Bins(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RationalQuadraticSpline(KernelUnivariate):
+class RationalQuadraticSpline(Univariate):
     """Monotone rational-quadratic spline on ``[-tail_bound, tail_bound]``, identity outside.
 
     Parameters
@@ -51,7 +51,6 @@ class RationalQuadraticSpline(KernelUnivariate):
     n_bins: int = 8
     tail_bound: float = 3.0
 
-    kernel = "spline"
     MIN_SIZE = 1e-3  # least width and height of a bin, as a fraction of the whole
     MIN_SLOPE = 1e-3
     # Its softplus is 1 - MIN_SLOPE, so that a parameter of 0 gives a slope of 1.
@@ -73,16 +72,18 @@ class RationalQuadraticSpline(KernelUnivariate):
 
     @cached_property
     def settings(self):
+        """Settings of the kernels, a tuple of floats."""
         return self.tail_bound, self.min_size, self.MIN_SLOPE, self.UNIT_SLOPE
 
-    def has_kernels(self, x, params):
-        return kernels.has_bins(self.n_bins) and super().has_kernels(x, params)
-
-    def _forward(self, x, params):
+    def forward(self, x, params):
+        if kernels.usable_spline(x, params, self.n_params):
+            return kernels.run_spline("spline_forward", self.settings, x, params)
         z, log_slope, _ = self._evaluate(x, params)
         return z, log_slope.sum(-2)
 
-    def _inverse(self, z, params):
+    def inverse(self, z, params):
+        if kernels.usable_spline(z, params, self.n_params):
+            return kernels.run_spline("spline_inverse", self.settings, z, params)
         clamped = z.clamp(-self.tail_bound, self.tail_bound)
         bins = self._find_bins(clamped, params, along_z=True)
         x0, z0, width, height = bins.corners_and_sizes()
@@ -92,7 +93,10 @@ class RationalQuadraticSpline(KernelUnivariate):
         x = torch.where(inside, x0 + width * t, z)
         return x, torch.where(inside, -log_slope, 0.0).sum(-2)
 
-    def _vjp(self, x, params):
+    def vjp(self, x, params):
+        if kernels.usable_spline(x, params, self.n_params):
+            outcome = kernels.run_spline("spline_forward", self.settings, x, params)
+            return outcome, partial(kernels.run_spline_backward, self.settings, x, params)
         z, log_slope, kept = self._evaluate(x, params)
 
         def pullback(g, g_log_det):

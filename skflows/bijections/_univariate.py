@@ -6,11 +6,9 @@ memory, where elementwise operations are fastest. Parameters of 0 give the ident
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
-from .. import kernels
 from ..nn.activations import squash, squash_vjp
 from ..nn.vjp import as_leaf, by_autograd, drop_inherited_vjp
 
@@ -76,54 +74,6 @@ class Univariate(ABC):
         return outcome, both
 
 
-class KernelUnivariate(Univariate):
-    """A map with compiled kernels, and PyTorch operations where these are not usable.
-
-    A subclass names its ``kernel``, whose ``settings`` it knows, and writes ``_forward``,
-    ``_inverse`` and ``_vjp`` with PyTorch operations.
-    """
-
-    kernel: str
-
-    @property
-    @abstractmethod
-    def settings(self):
-        """Settings of the kernels, a tuple of floats."""
-
-    def has_kernels(self, x, params):
-        """Whether the kernels can take these values and parameters."""
-        return kernels.usable_map(x, params, self.n_params)
-
-    def forward(self, x, params):
-        if self.has_kernels(x, params):
-            return kernels.run_map(f"{self.kernel}_forward", self.settings, x, params)
-        return self._forward(x, params)
-
-    def inverse(self, z, params):
-        if self.has_kernels(z, params):
-            return kernels.run_map(f"{self.kernel}_inverse", self.settings, z, params)
-        return self._inverse(z, params)
-
-    def vjp(self, x, params):
-        if not self.has_kernels(x, params):
-            return self._vjp(x, params)
-        outcome = kernels.run_map(f"{self.kernel}_forward", self.settings, x, params)
-        name = f"{self.kernel}_backward"
-        return outcome, partial(kernels.run_map_backward, name, self.settings, x, params)
-
-    @abstractmethod
-    def _forward(self, x, params):
-        """Do what ``forward`` does, with PyTorch operations."""
-
-    @abstractmethod
-    def _inverse(self, z, params):
-        """Do what ``inverse`` does, with PyTorch operations."""
-
-    @abstractmethod
-    def _vjp(self, x, params):
-        """Do what ``vjp`` does, with PyTorch operations."""
-
-
 @dataclass(frozen=True)
 class Shift(Univariate):
     """``z = x + t``: the additive map of NICE."""
@@ -141,24 +91,22 @@ class Shift(Univariate):
 
 
 @dataclass(frozen=True)
-class Affine(KernelUnivariate):
+class Affine(Univariate):
     """``z = x exp(s) + t`` with a bounded log-scale ``s``."""
 
     n_params = 2
-    kernel = "affine"
-    settings = (LOG_SCALE_BOUND,)
 
-    def _forward(self, x, params):
+    def forward(self, x, params):
         shift, raw = params.unbind(-2)
         log_scale = bounded_log_scale(raw)
         return torch.addcmul(shift, x, log_scale.exp()), log_scale.sum(-2)
 
-    def _inverse(self, z, params):
+    def inverse(self, z, params):
         shift, raw = params.unbind(-2)
         log_scale = bounded_log_scale(raw)
         return (z - shift) * (-log_scale).exp(), -log_scale.sum(-2)
 
-    def _vjp(self, x, params):
+    def vjp(self, x, params):
         shift, raw = params.unbind(-2)
         log_scale, through_bound = bounded_log_scale_vjp(raw)
         scale = log_scale.exp()

@@ -2,6 +2,9 @@
 
 import re
 import warnings
+from collections import Counter
+
+from ..columns.checks import ISO_DATE
 
 GAPS = (  # texts that are missing values, as in pandas
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
@@ -9,9 +12,15 @@ GAPS = (  # texts that are missing values, as in pandas
 )  # fmt: skip
 NAMIBIA = "NA"  # a missing value, except among two-letter codes
 LEAST_CODES = 2  # different ones, beside it
+WORDS = frozenset({NAMIBIA, "N/A", "n/a", "NULL", "null", "None"})  # gaps that may be values too
+BOOLEANS = {"True", "TRUE", "true", "False", "FALSE", "false"}  # as pandas has them
+GROUPED = re.compile(r"\s*[-+]?([1-9]\d{0,2}(\.\d{3})+|\d+)(,\d+)?\s*")  # with a decimal comma
+MAX_COUNTS = 5  # that a warning lists
 CODE, PADDED = re.compile("[A-Z]{2}"), re.compile(r"\s*[-+]?0\d+\s*")
-# A file without such bytes has neither of the two, and is not searched.
-UNCERTAIN = re.compile(rb"""(?:^|[,;\t|"'\s])(?:NA|[-+]?0\d+)(?:[,;\t|"'\s]|$)""")
+# A file without such bytes has no words and no leading zeros: nothing is looked for.
+UNCERTAIN = re.compile(
+    rb"""(?:^|[,;\t|"'\s])(?:NA|N/A|n/a|NULL|null|None|[-+]?0\d+)(?:[,;\t|"'\s]|$)"""
+)
 OVERLAP = 64  # bytes of a block with which the next one is searched
 
 
@@ -33,8 +42,10 @@ def texts_and_codes(rows, columns, decimal):
         Columns with whole numbers that have leading zeros.
     codes : set of str
         Columns of two-letter codes, one of which is NA.
+    others : set of str
+        Further columns of texts, among which a gap may be a word.
     """
-    padded, has_na = {}, set()
+    padded, has_na, others = {}, set(), set()
     numeric, codes = {*columns}, {i: set() for i in columns}
     for row in rows:
         for i in columns:
@@ -52,6 +63,8 @@ def texts_and_codes(rows, columns, decimal):
                 padded[i] = cell.strip()
             if i in numeric and not _is_number(cell, decimal):
                 numeric.discard(i)
+                if cell not in BOOLEANS and not ISO_DATE.match(cell):
+                    others.add(i)
     for i in sorted(padded.keys() & numeric):
         warnings.warn(
             f"column {columns[i]!r} is read as texts, since numbers such as {padded[i]!r} have "
@@ -65,7 +78,39 @@ def texts_and_codes(rows, columns, decimal):
             "one of them: leave cells empty where a value is missing",
             stacklevel=2,
         )
-    return {columns[i] for i in padded}, {columns[i] for i in codes}
+    return tuple({columns[i] for i in some} for some in (padded, codes, others))
+
+
+def warn_of_words(rows, columns, codes):
+    """Warn of words, such as NA, that are read as missing values in columns of texts.
+
+    Parameters
+    ----------
+    rows : iterable of list of str
+        The cells.
+    columns : dict of int to str
+        The places and names of the columns.
+    codes : set of str
+        Columns in which NA is a value.
+    """
+    counts, n_rows = Counter(), 0
+    for row in rows:
+        n_rows += bool(row)  # of an empty line there is no row
+        for i in columns:
+            if i < len(row) and row[i] in WORDS:
+                counts[i, row[i]] += 1
+    found = [
+        f"{word!r} in {count} of {n_rows} rows of {columns[i]!r}"
+        for (i, word), count in sorted(counts.items())
+        if word != NAMIBIA or columns[i] not in codes
+    ]
+    if found:
+        more = len(found) - MAX_COUNTS
+        warnings.warn(
+            f"{', '.join(found[:MAX_COUNTS])}{f' and {more} more' if more > 0 else ''}: read as "
+            "missing; if it is a value, write another word, such as 'none'",
+            stacklevel=2,
+        )
 
 
 def _is_number(cell, decimal):
@@ -89,7 +134,8 @@ def likely_decimal(rows, sep):
         mark: [(i, c) for i, c in cells if re.fullmatch(rf"[-+]?\d*[{mark}]\d+([eE][-+]?\d+)?", c)]
         for mark in ",."
     }
-    decimal = "," if numbers[","] else "."
+    has_both = any(re.fullmatch(r"[-+]?\d{1,3}(\.\d{3})+,\d+", cell) for _, cell in cells)
+    decimal = "," if numbers[","] or has_both else "."
     # In files of tabs, numbers with points and three decimals are common.
     found = numbers[decimal] if decimal == "," or sep == ";" else []
     if found and all(re.fullmatch(r"[-+]?[1-9]\d{0,2}[,.]\d{3}", cell) for _, cell in found):

@@ -10,7 +10,7 @@ from ._cells import PADDED
 from ._tables import import_pandas, restore_integers, without_formula
 
 REMEDY = "choose numeric columns with --columns, or encode them"
-HAS_OFFSET = r"[T ].*(?:Z|[+-]\d\d(?::?\d\d)?)$"
+OFFSET = r"[T ].*(Z|[+-]\d\d(?::?\d\d)?)$"  # from UTC, at the end of a date and time
 MAX_COLUMNS = 10_000  # of a fit, beyond which networks take gigabytes and hours
 MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
 
@@ -79,10 +79,16 @@ def numbers(frame, path, remedy=REMEDY):
     are_texts = numbers.isna() & frame.notna()
     if are_texts.any(axis=None):
         names = frame.columns[are_texts.any()]
-        value = frame.loc[are_texts[names[0]], names[0]].iloc[0]
+        cells = frame.loc[are_texts[names[0]], names[0]]
+        no_numbers = cells[import_pandas().to_numeric(cells, errors="coerce").isna()]
+        if len(no_numbers):
+            found = f"holds {str(no_numbers.iloc[0])!r}"
+        else:
+            padded = next(cell for cell in cells if PADDED.fullmatch(cell))
+            found = f"holds {padded!r}: if it holds quantities, remove leading zeros"
         raise ValueError(
-            f"{path} has columns that are not numbers: {_quoted(names)} "
-            f"({names[0]!r} holds {str(value)!r}); {remedy}"
+            f"{path} has columns that are not numbers: {_quoted(names)} ({names[0]!r} {found}); "
+            f"{remedy}"
         )
     for problem, found in {"missing": numbers.isna(), "infinite": np.isinf(numbers)}.items():
         if where := _listed_counts(found.sum()):
@@ -158,47 +164,67 @@ def with_parsed(frame, names, are_dates=False):
     """Return a table in which the texts of some columns are dates if all of a column are.
 
     If they must be dates, because they were in `fit`, other texts are an error. A dict has the time
-    zone of each column in `fit`.
+    zone of each column in `fit`. If the UTC offset changes, as with summer time, dates are in UTC.
     """
     frame = frame.copy()
     zones = names if isinstance(names, dict) else {}
+    changing = []
     for name in names:
         texts = frame[name].dropna()
         if not len(texts) or not texts.map(type).eq(str).all():
             continue
-        dates = parsed_dates(texts)
-        if are_dates:
-            dates = in_zone(dates, texts, zones.get(name))
+        offsets = texts.str.extract(OFFSET, expand=False)
+        changes = offsets.nunique(dropna=False) > 1  # pandas has one offset for a column
+        dates = parsed_dates(texts, utc=changes or zones.get(name) is not None)
         if dates.notna().all():
+            have_offset = offsets.notna()
+            expected = zones.get(name) is not None if are_dates else have_offset.iloc[0]
+            check_offsets(name, texts, have_offset, expected, are_dates)
             frame[name] = dates.reindex(frame.index)
+            if changes and not are_dates:
+                changing.append(name)
         elif are_dates:
             row = dates.index[dates.isna()][0]
             raise ValueError(
                 f"column {name!r} held dates in fit; now row {row + 1} holds {texts[row]!r}: write "
                 "all its dates as in 2024-12-31"
             )
+    if changing:
+        warnings.warn(
+            f"the UTC offsets of dates change, as by summer time, in {_quoted(changing)}: they are "
+            "read in UTC; if the local time of day matters, write the dates without offsets, in "
+            "later files too",
+            stacklevel=2,
+        )
     return frame
 
 
-def in_zone(dates, texts, zone):
-    """Return parsed dates with a time zone if they had one in fit, and otherwise without."""
-    if zone is None or not texts.str.contains(HAS_OFFSET).all():
-        return dates if dates.dt.tz is None else dates.dt.tz_localize(None)
-    return import_pandas().to_datetime(texts.where(dates.notna()), utc=True, format="ISO8601")
+def check_offsets(name, texts, have_offset, expected, is_later):
+    """Raise an error if only some dates have a UTC offset, or later ones are unlike those of fit.
 
-
-def parsed_dates(texts):
-    """Return texts in ISO 8601 as dates, and others as missing.
-
-    Where the UTC offset changes, as with summer time, dates are in local time without a zone.
+    Without it, what instant they mean is not known.
     """
-    pandas = import_pandas()
+    if (have_offset == expected).all():
+        return
+    row = texts.index[have_offset != expected][0]
+    if not is_later:
+        raise ValueError(
+            f"column {name!r} holds dates with and without UTC offsets, such as {texts.iloc[0]!r} "
+            f"and {texts[row]!r} in row {row + 1}: write all or none with an offset"
+        )
+    before, remedy = "no UTC offsets", "without an offset, in the local time of the fit"
+    if expected:
+        before, remedy = "UTC offsets", "with its offset, as in 2024-12-31 18:30+01:00"
+    raise ValueError(
+        f"the dates of column {name!r} had {before} in fit; now row {row + 1} holds "
+        f"{texts[row]!r}: write it {remedy}"
+    )
+
+
+def parsed_dates(texts, utc):
+    """Return texts in ISO 8601 as dates, and others as missing."""
     texts = texts.where(texts.map(lambda text: bool(ISO_DATE.match(text))))
-    try:
-        return pandas.to_datetime(texts, errors="coerce", format="ISO8601")
-    except ValueError:  # pandas has one offset for a column
-        local = texts.str.extract(r"(.{10}[^Z+-]*)", expand=False)
-        return pandas.to_datetime(local, errors="coerce", format="ISO8601")
+    return import_pandas().to_datetime(texts, errors="coerce", format="ISO8601", utc=utc)
 
 
 def numeric_columns(frame, path, columns=None, exclude=()):

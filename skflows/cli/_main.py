@@ -28,8 +28,8 @@ def main(argv=None):
         try:
             interrupted = args.run(args)
             sys.stdout.flush()
-        except KeyboardInterrupt:
-            print("skflows: interrupted", file=sys.stderr)
+        except KeyboardInterrupt as interrupt:
+            print(": ".join(["skflows: interrupted", *interrupt.args]), file=sys.stderr)
             return 130
         except BrokenPipeError:
             # The reader has stopped, as `head` does. Redirect what is still buffered, or Python

@@ -41,6 +41,7 @@ from ._tables import (
     is_standard,
     open_table,
     say,
+    shown,
     write_table,
     writing,
 )
@@ -105,7 +106,7 @@ def _finish(args, model, shape, start, interrupted):
     n, d = shape
     columns = "1 column" if d == 1 else f"{d} columns"
     fitted = f"{type(model).__name__} fitted to {n} rows of {columns} in {seconds:.1f} s"
-    say(f"{fitted}: {_summary(model)}\nwrote {args.output}", args.output)
+    say(f"{fitted}: {_summary(model)}\nwrote {shown(args.output)}", args.output)
     return interrupted
 
 
@@ -136,7 +137,7 @@ def run_sample(args):
         rows = {f"x{i}": column for i, column in enumerate(rows.T)}
     write_table(rows, args.output)
     if args.output:
-        say(f"wrote {args.output}: {args.n_samples} rows", args.output)
+        say(f"wrote {shown(args.output)}: {args.n_samples} rows", args.output)
 
 
 def run_impute(args):
@@ -162,7 +163,7 @@ def run_impute(args):
             append(batch.assign(**filled_columns(batch, filled, decimals)))
     rows.report()
     if args.output:
-        say(f"wrote {args.output}: {n_gaps} missing values filled in", args.output)
+        say(f"wrote {shown(args.output)}: {n_gaps} missing values filled in", args.output)
 
 
 def filled_columns(batch, filled, decimals):
@@ -208,8 +209,8 @@ def run_predict(args):
             append(named.assign(**dict(zip(added, columns, strict=True))))
             n_rows += len(X)
     if args.output:
+        coverage = f"{100 * args.coverage:.6g}% coverage"
         say(
-            f"wrote {args.output}: {n_rows} predictions, with intervals of {args.coverage:.0%} "
-            "coverage",
+            f"wrote {shown(args.output)}: {n_rows} predictions, with intervals of {coverage}",
             args.output,
         )

@@ -31,6 +31,7 @@ from ._tables import (
     open_table,
     read_table,
     say,
+    shown,
     write_table,
     writing,
 )
@@ -142,7 +143,7 @@ def say_flags(args, outlier, n_explained):
     """Print how many rows are flagged, how reliably, and how many lack reasons by their score."""
     basis = "conformal p-values" if args.reference else "if the empirical null holds in the tail"
     say(
-        f"wrote {args.output}: flagged {outlier.sum()} of {len(outlier)} rows, with at most "
+        f"wrote {shown(args.output)}: flagged {outlier.sum()} of {len(outlier)} rows, with at most "
         f"{args.fdr:.3g} of the flags false on average ({basis})",
         args.output,
     )

@@ -9,7 +9,7 @@ from ..conditional._regressor import HELD_OUT, LEAST_ROWS
 from ..density import ARCHITECTURES
 from ._columns import check_width, chosen_columns, left_out, numbers, select, used, with_parsed
 from ._progress import checkpoints, fit_with_progress, time_limit_of
-from ._tables import check_writable, is_standard, open_table, say
+from ._tables import check_writable, is_standard, open_table, say, shown
 
 TARGET = (
     "a target is a column of numbers; for classes, use skflows.DensityClassifier in Python, or fit "
@@ -47,7 +47,7 @@ def fit_target(args):
     say(
         f"FlowRegressor fitted to {len(X)} rows of {len(names)} columns in {seconds:.1f} s: "
         f"{args.target} given {', '.join(map(str, names[:3]))}{', ...' * (len(names) > 3)}\n"
-        f"wrote {args.output}",
+        f"wrote {shown(args.output)}",
         args.output,
     )
     return interrupted

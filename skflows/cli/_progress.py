@@ -93,6 +93,8 @@ def fit_with_progress(model, *data, callbacks=(), method="fit"):
     previous = signal.signal(signal.SIGINT, on_interrupt)
     try:
         getattr(model, method)(*data)
+    except KeyboardInterrupt:  # which a fit ends with only if nothing of it is finished
+        raise KeyboardInterrupt("no part of the model was finished, nothing saved") from None
     finally:
         signal.signal(signal.SIGINT, previous)
     model.set_callbacks()  # they are not part of the model

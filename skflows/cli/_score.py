@@ -9,7 +9,7 @@ from ._cells import NAMIBIA
 from ._columns import Gaps, check_free, ids, numbers, select, unquoted, with_dates
 from ._model_files import load_model
 from ._progress import with_progress
-from ._tables import check_writable, open_table, say, writing
+from ._tables import check_writable, open_table, say, shown, writing
 
 
 def run_score(args):
@@ -42,7 +42,7 @@ def run_score(args):
         rows.report()
     if args.output:
         say(
-            f"wrote {args.output}: labelled {n_outliers} of {n_scored} rows as outliers "
+            f"wrote {shown(args.output)}: labelled {n_outliers} of {n_scored} rows as outliers "
             f"(log-density below {model.offset_:.4g})",
             args.output,
         )

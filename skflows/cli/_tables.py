@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import tempfile
+import warnings
 import weakref
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
@@ -16,7 +17,16 @@ from pathlib import Path
 
 from ..columns.arrays import check_different
 from ..persistence.atomic import check_replaceable, naming, replace_file
-from ._cells import GAPS, NAMIBIA, OVERLAP, UNCERTAIN, likely_decimal, texts_and_codes
+from ._cells import (
+    GAPS,
+    GROUPED,
+    NAMIBIA,
+    OVERLAP,
+    UNCERTAIN,
+    likely_decimal,
+    texts_and_codes,
+    warn_of_words,
+)
 
 BATCH_ROWS, BATCH_VALUES = 2**17, 2**22  # at most, of a batch
 BLOCK = 2**20  # bytes that are decoded at once
@@ -222,9 +232,17 @@ class CsvTable(FileTable):
         self.n_rows = sum(file.n_lines - 1 for file in self.files)
         self.n_columns = max(1, len(next(self._rows(first), [])))
         self.kept, self.used = as_written(kept), None if used is None else as_written(used)
+        # Most files need no search of their cells, which takes long.
+        is_searched = self.sep not in SEPARATORS or any(file.is_uncertain for file in self.files)
+        others = ()
         if texts is None:
-            texts, codes = self._texts_and_codes()
+            texts = ()
+            if is_searched:
+                rows, places = self._all_rows(), self._places()
+                texts, codes, others = texts_and_codes(rows, places, self.decimal)
         self.texts, self.codes = as_written(texts), as_written(codes)
+        if is_searched and (places := self._places({*self.texts, *others})):
+            warn_of_words(self._all_rows(), places, self.codes)
         self.names = None
 
     def read(self):
@@ -238,6 +256,8 @@ class CsvTable(FileTable):
         for file in self.files:
             for frame in self._frames(file, n_rows):
                 self._check(frame, file)
+                if self.decimal == ",":
+                    self._read_thousands(frame)
                 frame.index = pandas.RangeIndex(start, start + len(frame))
                 start += len(frame)
                 read = n_bytes + file.n_bytes * file.fraction_read()
@@ -248,14 +268,20 @@ class CsvTable(FileTable):
         if not start:
             raise ValueError(f"{self.path} has column names but no rows")
 
-    def _texts_and_codes(self):
-        """Return the used columns of texts and of two-letter codes, by the cells of all files."""
-        if self.sep in SEPARATORS and not any(file.is_uncertain for file in self.files):
-            return set(), set()
+    def _places(self, among=None):
+        """Return the places and names of the columns that are used, or of some of them."""
         names = next(self._rows(self.files[0]), [])
-        columns = {i: name for i, name in enumerate(names) if name not in self._kept_of({*names})}
-        rows = (row for file in self.files for row in islice(self._rows(file), 1, None))
-        return texts_and_codes(rows, columns, self.decimal)
+        kept = self._kept_of({*names})
+        return {
+            i: name
+            for i, name in enumerate(names)
+            if name not in kept and (among is None or name in among)
+        }
+
+    def _all_rows(self):
+        """Yield the cells of each line of all files, without the names of columns."""
+        for file in self.files:
+            yield from islice(self._rows(file), 1, None)
 
     def _rows(self, file):
         """Yield the cells of each line."""
@@ -288,6 +314,12 @@ class CsvTable(FileTable):
             with file.open() as text:
                 found = read_csv(text, **settings, chunksize=n_rows)
                 yield from [found] if n_rows is None else found
+
+    def _read_thousands(self, frame):
+        """Make texts with dots between thousands numbers, which pandas does not."""
+        for name in frame.select_dtypes(exclude=["number", "bool"]):
+            if name not in self.texts and name not in self._kept_of({name}):
+                frame[name] = without_thousands(frame[name], name)
 
     def _check(self, frame, file):
         """Raise an error if rows were probably misread."""
@@ -324,6 +356,26 @@ def restore_integers(frame, names=slice(None)):
         known = frame[name].dropna()
         if len(known) and (known % 1 == 0).all() and known.abs().max() < 2**53:
             frame[name] = frame[name].astype("Int64")
+
+
+def without_thousands(column, name):
+    """Return texts as numbers if all are such with decimal commas and with dots of thousands.
+
+    It warns of dots that may as well be decimal marks.
+    """
+    cells = column.dropna()
+    are_texts = cells.map(type).eq(str)
+    if not len(cells) or not are_texts.all() or not cells.str.fullmatch(GROUPED).all():
+        return column
+    if not cells.str.contains(r"[.]\d{3}[.,]").any():
+        cell = cells[cells.str.contains(".", regex=False)].iloc[0]
+        warnings.warn(
+            f"column {name!r} has the number {cell}, read as {cell.replace('.', '')}, since the "
+            "decimal mark is a comma: write a comma if decimals are meant",
+            stacklevel=2,
+        )
+    plain = cells.str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
+    return import_pandas().to_numeric(plain).reindex(column.index)
 
 
 class CsvFile:
@@ -531,6 +583,11 @@ def as_written(names):
 def is_standard(path):
     """Return whether a path stands for standard input or output."""
     return str(path) == "-"
+
+
+def shown(path):
+    """Return the name of an output for a message."""
+    return "standard output" if is_standard(path) else path
 
 
 def standard_input():

@@ -24,9 +24,13 @@ YEARS = 1800, 2100  # between which consecutive whole numbers may be years
 FAR_MORE_OFTEN = 5  # times as often as any other value, for a column without a lattice
 MINUS, SIGN = "[-+\u2212]?", r"(US\$|[$€£¥%])"
 GROUPS = r"(\d{1,3}(,\d{3})+|\d{1,3}('\d{3})+)"  # of thousands
-AMOUNT = rf"({GROUPS}|\d{{1,3}}(\s\d{{3}})+|\d+|(?=\.\d))(\.\d+)?"
-# Without a sign, blanks and other commas may as well separate parts of a name or of a list.
-NUMBER = re.compile(rf"{MINUS}({SIGN}\s?{MINUS}{AMOUNT}|{AMOUNT}\s?{SIGN}|{GROUPS}(\.\d+)?)")
+POINTS = r"(\d{1,3}(\.\d{3})+|\d+),\d+|\d{1,3}(\.\d{3}){2,}"  # and a decimal comma, as in Europe
+AMOUNT = rf"(({GROUPS}|\d{{1,3}}(\s\d{{3}})+|\d+|(?=\.\d))(\.\d+)?|{POINTS})"
+# Without a sign, blanks and several commas may as well separate parts of a name or of a list.
+NUMBER = re.compile(
+    rf"{MINUS}({SIGN}\s?{MINUS}{AMOUNT}|{AMOUNT}\s?{SIGN}|{GROUPS}(\.\d+)?|{POINTS})"
+)
+LAST_COMMA = re.compile(r",\d+\D*$")  # the decimal mark, or one of thousands
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]|$)")
 DAY, MONTH = "(0?[1-9]|[12][0-9]|3[01])", "(0?[1-9]|1[0-2])"
 YEAR = r"(\d{4}|(?<=\d\d.\d\d.)\d\d)"  # of two digits only if day and month have two too
@@ -157,7 +161,10 @@ def dates_among(texts):
 
 
 def numbers_among(texts):
-    """Return a number with $, €, £, ¥, % or groups of thousands, if most of the texts are such."""
+    """Return a number with a sign, groups or a decimal comma, if most of the texts are such.
+
+    Signs are $, €, £, ¥ and %; groups are those of thousands.
+    """
     distinct = sorted(set(texts))
     found = [text for text in distinct if NUMBER.fullmatch(text.strip())]
     return found[:1] if 2 * len(found) > len(distinct) else []
@@ -230,10 +237,16 @@ def warn_of_texts(name, texts):
             ColumnWarning,
         )
     elif found := numbers_among(texts):
+        hint = ""
+        if LAST_COMMA.search(found[0]):
+            hint = (
+                " If the comma is the decimal mark, read the file by --decimal , in the command "
+                "line, or by pandas.read_csv(..., decimal=',')."
+            )
         warn_user(
             f"The column {name!r} holds numbers as texts, such as {found[0]!r}, which are taken "
             "for categories: convert it to numbers: leave out currency signs, % and thousands "
-            "separators.",
+            f"separators.{hint}",
             ColumnWarning,
         )
     return dates

@@ -1,6 +1,7 @@
 """Classification by the density of each class, with an option to reject."""
 
 import math
+from contextlib import nullcontext
 from functools import cache, partial
 from numbers import Integral, Real
 
@@ -27,6 +28,7 @@ from ..columns.encoding import Encoding
 from ..density._third_party import (
     check_is_density,
     fit_subtask,
+    of_no_use_alone,
     score_rows,
     time_limits,
     was_interrupted,
@@ -48,6 +50,14 @@ from ._density import ConditionalDensity
 HELD_OUT = 0.2
 LEAST_ROWS = 20  # per class from which calibration="auto" holds some out
 HOTTEST = 1e3
+FITTED = {
+    "classes_",
+    "priors_",
+    "estimators_",
+    "temperature_",
+    "prior_weight_",
+    "calibration_scores_",
+}
 LEAST_LOG_PROBA = -1e9  # of impossible rows, which no temperature makes possible
 
 
@@ -195,7 +205,14 @@ class DensityClassifier(
         self : object
             The fitted estimator.
         """
-        vars(self).pop("estimators_", None)  # a fit that fails leaves nothing fitted
+        try:
+            return self._fit(X, y, sample_weight)
+        except BaseException:  # a fit that fails, or that Ctrl-C ends, leaves nothing fitted
+            for name in FITTED & vars(self).keys():
+                delattr(self, name)
+            raise
+
+    def _fit(self, X, y, sample_weight):
         given = X, y
         check_is_density(self.estimator)
         if self.reject is not None and self.calibration is None:
@@ -328,7 +345,8 @@ class DensityClassifier(
                 print(f"Class {name} ({k + 1} of {len(self.classes_)}): {len(own)} rows")
             own_rows = safe_indexing(X, own), uneven(weight[own])
             density = with_time_limit(template, (end - clock()) / n_left)
-            density = fit_subtask(task, density, *own_rows, self._encoding)
+            with of_no_use_alone() if n_left > 1 else nullcontext():
+                density = fit_subtask(task, density, *own_rows, self._encoding)
             if was_interrupted(density) and n_left > 1:
                 raise KeyboardInterrupt  # without the other classes nothing can be predicted
             if limits:
@@ -584,13 +602,15 @@ class DensityClassifier(
         if not (isinstance(coverage, Real) and 0 < coverage < 1):
             raise ValueError(f"coverage={coverage!r}; it must be a number between 0 and 1.")
         p_values = self.p_values(X)
-        n = min(map(len, self.calibration_scores_))
-        if 1 / (n + 1) > 1 - coverage:
+        n = np.array([*map(len, self.calibration_scores_)])
+        if n.min() < rows_needed(coverage):
             warn_user(
-                f"Every set has a class with {n} calibration rows only; coverage={coverage:g} "
-                f"needs {rows_needed(coverage)} rows of each class."
+                f"Every set has a class with {n.min()} calibration rows only; "
+                f"coverage={coverage:g} needs {rows_needed(coverage)} rows of each class."
             )
-        return p_values > 1 - coverage
+        # P-values above 1 - coverage, counted as by `ranks.level`: in floats, 1 - 0.9 < 0.1.
+        n_excluded = n + 1 - np.ceil((n + 1) * coverage)
+        return p_values * (n + 1) > n_excluded + 0.5
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimators_")

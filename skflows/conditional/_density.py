@@ -201,8 +201,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
                 f"{self._outputs} has a single value in column {key!r}: it has no density, and "
                 "that of the model is a narrow one of arbitrary width."
             )
-        for member, history in zip(members, histories, strict=True):
-            member._warn_of_trouble(history)
+        members[0]._warn_of_trouble(*histories)  # their parameters are the same
         return encoded
 
     def _begin(self, X, y, sample_weight):

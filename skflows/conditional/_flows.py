@@ -8,7 +8,7 @@ from scipy.special import logsumexp, ndtr, ndtri
 from scipy.stats import norm, qmc
 
 from ..distribution.distribution import in_blocks
-from ..distribution.normal import log_normal_interval
+from ..distribution.normal import log_normal_mass
 from ..preprocessing.dequantizer import Dequantizer
 from ._circle import Circle
 
@@ -92,7 +92,9 @@ class FlowMixture:
     def _log_probability(self, rows):
         """Return the log-probability of the cell of each row of a single, discrete output."""
         low, high = (self._latent(self.dequantizer.add_noise(rows, end))[0] for end in (0.0, 1.0))
-        return log_mean_exp(logsumexp(log_normal_interval(low, high), axis=1))
+        with np.errstate(invalid="ignore"):  # of infinite ends
+            mass = log_normal_mass(low, (low + high) / 2, high, 0.0, 1.0)
+        return log_mean_exp(logsumexp(np.where(low < high, mass, -np.inf), axis=1))
 
     def _rows(self, y, row):
         """Return y and the context of some rows side by side."""
@@ -135,7 +137,9 @@ class FlowMixture:
             inverse(flow, sign * latent, context)[:, 0]
             for flow, sign in zip(self.flows, self.signs, strict=True)
         ]
-        return self._root(q, row, np.mean(ends, axis=0), np.min(ends, axis=0), np.max(ends, axis=0))
+        with np.errstate(over="ignore"):  # of quantiles of 0 and 1
+            first = np.mean(ends, axis=0)
+        return self._root(q, row, first, np.min(ends, axis=0), np.max(ends, axis=0))
 
     def _root(self, q, row, y, low, high):
         """Return where `cdf` is q, between two ends and from a first guess.

@@ -4,6 +4,7 @@ import math
 from abc import ABCMeta, abstractmethod
 from functools import partial
 from inspect import signature
+from itertools import chain
 from numbers import Integral, Real
 
 import numpy as np
@@ -240,25 +241,32 @@ class BaseFlowDensity(
         scores = self.history_["validation_score"]
         return None if np.isnan(scores).all() else scores
 
-    def _warn_of_trouble(self, history):
+    def _warn_of_trouble(self, *histories):
+        """Warn of what went wrong in the training, once of what its flows have in common."""
+        for trouble in dict.fromkeys(chain.from_iterable(map(self._troubles, histories))):
+            warn_user(*trouble)
+
+    def _troubles(self, history):
+        """Yield the text and the category of each warning about a training."""
         kept = "the best weights so far are kept"
         if not history.best_iter:
             kept += " (the initial ones)"
         if history.diverged:
-            warn_user(
+            yield (
                 f"Training stopped after {len(history.loss)} epochs: the loss or its gradient "
                 f"was repeatedly not finite, at ever lower rates; {kept}. Try a "
                 f"learning_rate_init smaller than {self.learning_rate_init}.",
                 ConvergenceWarning,
             )
         if history.loss and not any(history.learning_rate):
-            warn_user(
+            yield (
                 f"time_limit={self.time_limit} ended training within its first epoch: raise it, "
                 "or train on fewer rows.",
                 ConvergenceWarning,
             )
         if history.interrupted:
-            warn_user(f"Training was interrupted after {len(history.loss)} epochs; {kept}.")
+            text = f"Training was interrupted after {len(history.loss)} epochs; {kept}."
+            yield text, UserWarning
 
     def _check_inverse(self, X):
         from . import _evaluation

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.distributions import Distribution, constraints
 
+from ..training.threads import one_thread_if_forked
 from ._evaluation import device_of
 
 
@@ -74,6 +75,7 @@ class FlowDistribution(Distribution):
     def expand(self, batch_shape, _instance=None):
         return FlowDistribution(self.rows, self.n_latent, batch_shape, self._validate_args)
 
+    @one_thread_if_forked()
     def log_prob(self, value):
         if self._validate_args:
             self._validate_sample(value)
@@ -98,6 +100,7 @@ class FlowDistribution(Distribution):
         table = drawn.reshape(-1, drawn.shape[-1]).cpu().numpy()
         return torch.from_numpy(self.rows.dequantizer.round(table)).to(drawn).view_as(drawn)
 
+    @one_thread_if_forked()
     def _draw(self, sample_shape):
         shape = self._extended_shape(sample_shape)
         n = shape[:-1].numel()

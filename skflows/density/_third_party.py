@@ -2,6 +2,8 @@
 
 import copy
 import math
+import warnings
+from contextlib import contextmanager
 from functools import partial, wraps
 from inspect import signature
 
@@ -30,6 +32,17 @@ def check_is_density(estimator):
 def was_interrupted(estimator):
     """Whether Ctrl-C ended the last fit of an estimator, which kept what it had."""
     return getattr(estimator, "_interrupted", False)
+
+
+@contextmanager
+def of_no_use_alone():
+    """Ignore warnings that a density consists of what was fitted before an interrupt.
+
+    They are not true of a density that is one of several: its wrapper raises `KeyboardInterrupt`.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"(Training|The fit) was interrupted after")
+        yield
 
 
 def is_frozen(estimator):

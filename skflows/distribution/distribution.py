@@ -354,21 +354,23 @@ class ConditionalDistribution:
         return self._source.ppf(q, row)
 
     def _moments(self):
-        if self.is_discrete and len(self.support) <= MAX_VALUES:
-            y = self.support
-            weight = np.diff(self._continuous_cdf(self._grids[0].ends[:, None]), axis=0).T
-        else:
-            y, weight = self._weighted_values()
-            y = np.moveaxis(self._rounded(np.moveaxis(y, -1, 0)), 0, -1)
+        y, weight = self._weighted_values()
         mean = (weight * y).sum(axis=-1)
         return mean, (weight * (y - mean[..., None]) ** 2).sum(axis=-1)
 
     def _weighted_values(self):
-        """Return values of y along a last axis, and their weights."""
-        if not self._is_single:
-            return np.moveaxis(self._draws, 0, -1), 1 / N_DRAWS
-        y, weight, _ = self._source.nodes()
-        return y, weight
+        """Return possible values of y along a last axis, and their weights."""
+        if self.is_discrete and len(self.support) <= MAX_VALUES:
+            return self.support, self._masses()
+        if self._is_single:
+            y, weight, _ = self._source.nodes()
+        else:
+            y, weight = np.moveaxis(self._raw_draws, 0, -1), 1 / N_DRAWS
+        return np.moveaxis(self._in_period(np.moveaxis(y, -1, 0)), 0, -1), weight
+
+    def _masses(self):
+        """Return the probabilities of all values of a single, discrete output, (n, n_values)."""
+        return np.diff(self._continuous_cdf(self._grids[0].ends[:, None]), axis=0).T
 
     def _histogram(self):
         """Return edges (n, k + 1) and probabilities (n, k) of cells of a single output."""
@@ -393,18 +395,19 @@ class ConditionalDistribution:
 
     def _central_interval(self, level):
         """Return the ends of the central intervals of a level, which belong to them."""
-        levels = np.multiply.outer([-1, 1], np.broadcast_to(level, self._shape))
-        ends = self._continuous_ppf((1 + levels) / 2)
+        is_all = np.greater_equal(level, 1)
+        levels = np.broadcast_to(np.where(is_all, 0, level), self._shape)
+        ends = self._continuous_ppf((1 + np.multiply.outer([-1, 1], levels)) / 2)
         for own, grid in self._discrete():
             if grid.is_complete:
                 low, high = ends[0][own], ends[1][own]
                 inside = grid.inside(low, high)
+                is_empty = inside[0] > inside[1]
                 middle = grid.round((low + high) / 2)
                 for end, moved in zip(ends, inside, strict=True):
-                    end[own] = np.where(inside[0] > inside[1], middle, moved)
+                    end[own] = np.where(is_empty, middle, moved)
         return [
-            np.where(level >= 1, sign * np.inf, end)
-            for sign, end in zip((-1, 1), ends, strict=True)
+            np.where(is_all, sign * np.inf, end) for sign, end in zip((-1, 1), ends, strict=True)
         ]
 
     def _density_scores(self, y):
@@ -457,10 +460,7 @@ class CircularDistribution(ConditionalDistribution):
     @cached_property
     def _directions(self):
         """Mean and standard deviation of the directions of each entry, in the units of y."""
-        if self._is_single:
-            y, weight = self._weighted_values()
-        else:
-            y, weight = np.moveaxis(self._raw_draws, 0, -1), 1 / N_DRAWS
+        y, weight = self._weighted_values()
         unit = np.asarray(self._period) / (2 * np.pi)
         resultant = (weight * np.exp(1j * y / unit[..., None])).sum(axis=-1)
         length = np.clip(np.abs(resultant), LEAST_RESULTANT, 1)
@@ -498,6 +498,11 @@ class CircularDistribution(ConditionalDistribution):
             return super()._continuous_cdf(y)
         y = np.clip(y, self._low, self._low + self._period)
         return super()._continuous_cdf(y) - self._below
+
+    def _masses(self):
+        n = len(self.support)
+        ends = self._grids[0].ends[n : 2 * n + 1]
+        return np.diff(super()._continuous_cdf(ends[:, None]), axis=0).T
 
     def _quantiles(self, q, row):
         return self._source.ppf(q + self._below[row], row, self._low[row])

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import log_ndtr
 
-NARROW = 1e-4  # standard deviations below which the density is taken as constant
+NARROW = 1e-5  # standard deviations below which the density is taken as constant
 LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
 
 
@@ -32,18 +32,3 @@ def log_normal_mass(low, middle, high, means, scales):
     found = found.copy()
     found[is_cell] = mass
     return found
-
-
-SMALL_CELL = 1e-5
-
-
-def log_normal_interval(low, high):
-    """Return the log-probability of intervals under a standard normal."""
-    # In the upper tail, the complements are exact.
-    is_upper = low + high > 0
-    low, high = np.where(is_upper, -high, low), np.where(is_upper, -low, high)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        apart = log_ndtr(high) + np.log1p(-np.exp(log_ndtr(low) - log_ndtr(high)))
-        middle = -0.5 * (((low + high) / 2) ** 2 + np.log(2 * np.pi)) + np.log(high - low)
-        inside = np.where(high - low < SMALL_CELL, middle, apart)
-    return np.where(low < high, inside, -np.inf)

@@ -1,9 +1,9 @@
-"""Interface to the optional compiled kernels; callers have the PyTorch operations to fall back on.
+"""Interface to the optional compiled kernels; the caller has PyTorch operations to fall back on.
 
-A kernel computes in one pass over memory what takes PyTorch many operations: the
-rational-quadratic spline, the affine map (both with inverse and gradient) and the AdamW step.
-This package is the only one that imports the C extension. A caller asks `usable` and calls the
-kernel, or else does the same with PyTorch operations; the tests compare the two.
+A kernel computes in one pass over memory what takes PyTorch dozens of operations: the
+rational-quadratic spline, its inverse and its gradient. This package is the only one that imports
+the C extension. The caller asks `usable_spline` and calls the kernel, or else does the same with
+PyTorch operations; the tests compare the two.
 """
 
 import warnings
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-VERSION = 5  # of the interface between this module and the extension
+VERSION = 6  # of the interface between this module and the extension
 
 
 def _import_compiled():
@@ -40,6 +40,7 @@ _compiled = _import_compiled()
 
 DTYPES = torch.float32, torch.float64
 PLAIN = torch.Tensor, torch.nn.Parameter  # a subclass may have no memory, or hooks of its own
+as_array = torch.Tensor.numpy  # it shares the memory, and the C code checks it
 
 # Private hooks of torch that tell whether operations are recorded or transformed. Without one of
 # them nobody could tell, so the kernels are not used.
@@ -83,8 +84,8 @@ def usable(*tensors):
     )
 
 
-def usable_map(x, params, n_params):
-    """Whether kernels can take these values and parameters of a map of one variable.
+def usable_spline(x, params, n_params):
+    """Whether the kernels can take these values and parameters of a spline.
 
     Parameters
     ----------
@@ -93,29 +94,25 @@ def usable_map(x, params, n_params):
     params : Tensor
         The parameters. Kernels need separate ones for each value: (..., n_features, n_params, n).
     n_params : int
-        Number of parameters of the map.
+        Number of parameters of the spline, 3 for each bin but 1.
     """
     return (
         usable(x, params)  # first: a tracer would see the comparison
+        and n_params < 3 * _compiled.MAX_BINS
         and params.shape == (*x.shape[:-1], n_params, x.shape[-1])
         and x.shape[-2] > 0
     )
 
 
-def has_bins(n_bins):
-    """Whether the spline kernels support this number of bins."""
-    return _compiled is not None and n_bins <= _compiled.MAX_BINS
-
-
-def run_map(name, settings, x, params):
-    """Run a map of one variable.
+def run_spline(name, settings, x, params):
+    """Run a spline.
 
     Parameters
     ----------
-    name : {"spline_forward", "spline_inverse", "affine_forward", "affine_inverse"}
+    name : {"spline_forward", "spline_inverse"}
         The kernel.
     settings : tuple of float
-        Its settings, which its C header lists.
+        Its settings, which ``csrc/spline.h`` lists.
     x : Tensor of shape (..., n_features, n)
         The values.
     params : Tensor of shape (..., n_features, n_params, n)
@@ -130,24 +127,14 @@ def run_map(name, settings, x, params):
     """
     x, params = x.contiguous(), params.contiguous()
     z, log_det = torch.empty_like(x), x.new_empty((*x.shape[:-2], x.shape[-1]))
-    getattr(_compiled, name)(*_arrays(x, params, z, log_det), *settings)
+    getattr(_compiled, name)(*map(as_array, (x, params, z, log_det)), *settings)
     return z, log_det
 
 
-def run_map_backward(name, settings, x, params, grad_z, grad_log_det):
-    """Return the gradients in x and params, from those in what `run_map` returned."""
+def run_spline_backward(settings, x, params, grad_z, grad_log_det):
+    """Return the gradients in x and params, from those in what "spline_forward" returned."""
     x, params = x.contiguous(), params.contiguous()
     grads = grad_z.contiguous(), grad_log_det.contiguous()
     outputs = torch.empty_like(x), torch.empty_like(params)
-    getattr(_compiled, name)(*_arrays(x, params, *grads, *outputs), *settings)
+    _compiled.spline_backward(*map(as_array, (x, params, *grads, *outputs)), *settings)
     return outputs
-
-
-def run_adamw(arrays, settings):
-    """Move weights in place by a step of AdamW; ``csrc/adamw.h`` lists arrays and settings."""
-    _compiled.adamw(*_arrays(*arrays), *settings)
-
-
-def _arrays(*tensors):
-    """NumPy arrays that share the memory of the tensors, which the C code can check."""
-    return [tensor.numpy() for tensor in tensors]

@@ -10,29 +10,29 @@ def affine(bias, weight, h):
 
 
 class ColumnLinear(nn.Module):
-    """An affine layer on columns.
+    """An affine layer on columns, whose weight may be masked.
 
     Parameters
     ----------
     n_in, n_out : int
         Number of inputs and outputs.
+    mask : Tensor of shape (n_out, n_in), optional
+        1 for each weight that is used, 0 for the others.
     zero : bool, default=False
         Whether all parameters start at 0.
     """
 
-    def __init__(self, n_in, n_out, zero=False):
+    def __init__(self, n_in, n_out, mask=None, zero=False):
         super().__init__()
         bound = 0.0 if zero else max(n_in, 1) ** -0.5
         self.weight = nn.Parameter(torch.empty(n_out, n_in).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(n_out, 1).uniform_(-bound, bound))
+        self.register_buffer("mask", mask)
 
     def effective_weight(self):
         """Return the weight that multiplies the columns."""
-        return self.weight
-
-    def weight_gradient(self, g, h):
-        """Return the gradient in the weight, from the gradient g in the output for columns h."""
-        return g @ h.mT
+        mask = self.mask
+        return self.weight if mask is None else self.weight * mask
 
     def forward(self, h):
         return affine(self.bias, self.effective_weight(), h)
@@ -42,31 +42,14 @@ class ColumnLinear(nn.Module):
         weight = self.effective_weight()
 
         def pullback(g, to_x=True):
-            g_h = weight.mT @ g if to_x else None
-            return g_h, [self.weight_gradient(g, h), g.sum(-1, keepdim=True)]
+            return weight.mT @ g if to_x else None, self.gradients(g, h)
 
         return affine(self.bias, weight, h), pullback
 
-
-class MaskedLinear(ColumnLinear):
-    """An affine layer on columns whose weight is multiplied by a mask.
-
-    Parameters
-    ----------
-    n_in, n_out : int
-        Number of inputs and outputs.
-    mask : Tensor of shape (n_out, n_in)
-        1 for each weight that is used, 0 for the others.
-    zero : bool, default=False
-        Whether all parameters start at 0.
-    """
-
-    def __init__(self, n_in, n_out, mask, zero=False):
-        super().__init__(n_in, n_out, zero)
-        self.register_buffer("mask", mask)
-
-    def effective_weight(self):
-        return self.weight * self.mask
-
-    def weight_gradient(self, g, h):
-        return (g @ h.mT).mul_(self.mask)
+    def gradients(self, g, h):
+        """Return the gradients in weight and bias, from the gradient g in the output for columns
+        h."""
+        in_weight, mask = g @ h.mT, self.mask
+        if mask is not None:
+            in_weight.mul_(mask)
+        return [in_weight, g.sum(-1, keepdim=True)]

@@ -150,10 +150,9 @@ class ResidualMADE(ResidualMLP):
             )
             gradients = []
             for layer, g, h in layers:
-                gradients += [layer.weight_gradient(g, h), g.sum(-1, keepdim=True)]
+                gradients += layer.gradients(g, h)
             if self.context is not None:
-                g = hidden[0]
-                gradients += [self.context.weight_gradient(g, context.mT), g.sum(-1, keepdim=True)]
+                gradients += self.context.gradients(hidden[0], context.mT)
             return gradients
 
         solution = self._reorder(torch.cat(x, -2), -2)

@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from itertools import cycle
+from itertools import compress, cycle
 
 import torch
 from torch.nn import functional as F
@@ -157,8 +157,8 @@ def _byte_draws(shape, rates, generators):
     n = shape.numel() // len(generators)
     bits = torch.empty(len(distinct), -(-n // 8), device="cpu", dtype=torch.int64)
     # A member without dropout draws nothing, as when it trains alone.
-    active = {generator for generator, rate in zip(generators, cycle(rates)) if rate}
-    for row, generator in zip(bits, distinct, strict=True):
+    active = set(compress(generators, cycle(rates)))
+    for row, generator in zip(bits.unbind(), distinct, strict=True):
         if generator in active:
             row.random_(-(2**63), None, generator=generator)
     if len(distinct) < len(generators):

@@ -3,7 +3,7 @@
 from torch import nn
 
 from .activations import ACTIVATIONS, squash, squash_vjp
-from .linear import ColumnLinear, MaskedLinear
+from .linear import ColumnLinear
 from .random_draws import dropout, dropout_factors
 
 # Networks see nearly x for ordinary values, and this much at most. A linear response to one outlier
@@ -47,11 +47,12 @@ class ResidualMLP(nn.Module):
         masks = masks or [None] * (len(sizes) + 1)
         self.activation = activation
         self.dropout = dropout
-        self.input = _linear(n_in, sizes[0], masks[0])
+        self.input = ColumnLinear(n_in, sizes[0], masks[0])
         self.hidden = nn.ModuleList(
-            _linear(a, b, mask) for a, b, mask in zip(sizes, sizes[1:], masks[1:], strict=False)
+            ColumnLinear(a, b, mask)
+            for a, b, mask in zip(sizes, sizes[1:], masks[1:], strict=False)
         )
-        self.output = _linear(sizes[-1], n_out, masks[-1], zero=True)
+        self.output = ColumnLinear(sizes[-1], n_out, masks[-1], zero=True)
         self.context = ColumnLinear(n_context, sizes[0]) if n_context else None
 
     def forward(self, x, context=None):
@@ -115,9 +116,3 @@ class ResidualMLP(nn.Module):
             return value, lambda g: activation.backward(g, h, value)
         factors = dropout_factors(value, self.dropout)
         return value * factors, lambda g: activation.backward(g * factors, h, value)
-
-
-def _linear(n_in, n_out, mask, **others):
-    if mask is None:
-        return ColumnLinear(n_in, n_out, **others)
-    return MaskedLinear(n_in, n_out, mask, **others)

@@ -23,11 +23,10 @@ from ..density._third_party import (
     was_interrupted,
     with_time_limit,
 )
-from ..ensemble._components import N_FOLDS
 from ..ensemble._stacked import clone_with_seeds
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions
-from ..training.threads import fit_context
+from ..training.threads import fit_context, one_thread_if_forked
 from ._detector import NULLS, DensityOutlierDetector
 
 MAX_PLACES = 20_000  # that a density is fitted to
@@ -220,7 +219,6 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
             self.estimator,
             self.n_rotations,
             random_state.randint(2**31 - 1),
-            self.time_limit / self._n_fits(cv, X) if has_limit else math.inf,
         )
         detector = DensityOutlierDetector(
             density,
@@ -231,20 +229,14 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
             random_state=random_state.randint(2**31 - 1),
             verbose=self.verbose,
         )
+        if has_limit:
+            density.time_limit = self.time_limit / detector._n_fits(X)
         with fit_task(self, *given, max_subtasks=1) as task:
             self.detector_ = fit_subtask(task, detector, X)
             self.offset_ = self.detector_.offset_
             self.held_out_scores_ = self.detector_.held_out_scores_
             self._judges_held_out = self.detector_._judges_held_out
         return self
-
-    def _n_fits(self, cv, X):
-        """Return how many densities the detector fits."""
-        if isinstance(cv, str | None):
-            cv = 1 if self.calibration is None else N_FOLDS
-        if isinstance(cv, Integral):
-            return min(cv, len(X))
-        return cv.get_n_splits(X) if hasattr(cv, "get_n_splits") else len(cv)
 
     def _shape_of(self, X):
         """Return the shape of the images of `fit`, or None for rows without one."""
@@ -488,6 +480,7 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
                 found.append(rows)
         return np.concatenate(found)
 
+    @one_thread_if_forked()
     def score_samples(self, X):
         def scores(images):
             found = []
@@ -500,6 +493,7 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
 
         return np.concatenate([scores(images) for images in self._batches(X)])
 
+    @one_thread_if_forked()
     def score_gradient(self, X):
         """Return the gradient of the score of each image in its pixels, as rows."""
         import torch

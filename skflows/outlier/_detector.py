@@ -1,6 +1,7 @@
 """An outlier detector by any density estimator."""
 
 import warnings
+from contextlib import nullcontext
 from functools import partial
 from numbers import Integral, Real
 
@@ -34,6 +35,7 @@ from ..density._third_party import (
     fit_subtask,
     is_density,
     is_frozen,
+    of_no_use_alone,
     takes_tables,
     takes_weights,
     unfrozen,
@@ -51,12 +53,10 @@ from ..table import TableDensity
 from ..training.threads import fit_context
 from ._ensemble import OutlierEnsemble
 from ._explain import contributions, partners, reference_rows, with_base
-from ._scored_density import fit_scored
-from ._statistics import STATISTICS, Setting, held_out_values
+from ._scored_density import Setting, fit_scored
+from ._statistics import STATISTICS, held_out_values
 
 NULLS = {"conformal": Ranks, "empirical_null": Tails}
-FOR_TABLES = ("log_pool", "log_density", "typicality", "dependence")
-
 ROWS_PER_COLUMN = 20  # with at least as many, leave-one-out scores are as good as those of folds
 
 
@@ -92,19 +92,8 @@ class DensityOutlierDetector(
         - "dependence": the log-density minus the sum of those of the single columns, for a
           `TableDensity`. It finds unusual combinations, whether or not each value is rare by
           itself. With a calibration, the density is fitted five times, once for each fold.
-        - "latent_norm": minus the distance to the origin of the latent space, for estimators with
-          `transform`.
         - "typicality": ``-abs(log_density - mean)``, with the mean over unseen rows: a density that
           is too high is odd as well.
-        - "score_norm": minus the norm of the gradient of the log-density, per standard deviation of
-          each column.
-        - "likelihood_ratio": the log-density minus that of a `background` density.
-        - "ensemble": the log-density of log-density, score norm, likelihood ratio and latent norm
-          (if there is one) among unseen rows, by a Gaussian copula.
-
-    background : estimator, default=None
-        Density for the likelihood ratio. None is another `estimator`, fitted to the rows with 30 %
-        of the values replaced by those of other rows.
 
     calibration : {"conformal", "empirical_null"} or None, default=None
         How scores become p-values.
@@ -154,8 +143,7 @@ class DensityOutlierDetector(
         no threshold.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds the folds, the noise of the background and the default estimator; an estimator that is
-        given has its own seed.
+        Seeds the folds and the default estimator; an estimator that is given has its own seed.
 
     verbose : int, default=0
         Print the number of each fold before its density is fitted; an estimator with a `verbose`
@@ -223,7 +211,6 @@ class DensityOutlierDetector(
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "score_samples"]), None],
         "statistic": [StrOptions(set(STATISTICS))],
-        "background": [HasMethods(["fit", "score_samples"]), None],
         "calibration": [StrOptions(set(NULLS)), None],
         "cv": [StrOptions({"auto"}), "cv_object"],
         "alpha": [Interval(Real, 0, 1, closed="neither")],
@@ -240,7 +227,6 @@ class DensityOutlierDetector(
         estimator=None,
         *,
         statistic="log_pool",
-        background=None,
         calibration=None,
         cv="auto",
         alpha=0.05,
@@ -253,7 +239,6 @@ class DensityOutlierDetector(
     ):
         self.estimator = estimator
         self.statistic = statistic
-        self.background = background
         self.calibration = calibration
         self.cv = cv
         self.alpha = alpha
@@ -270,8 +255,7 @@ class DensityOutlierDetector(
 
     def _takes_weights(self):
         default = OutlierEnsemble if self.statistic == "log_pool" else AutoDensity
-        densities = (default if self.estimator is None else self.estimator, self.background)
-        return all(density is None or takes_weights(density) for density in densities)
+        return takes_weights(default if self.estimator is None else self.estimator)
 
     @weighted_if(_takes_weights)
     @fit_context(prefer_skip_nested_validation=False)
@@ -354,7 +338,7 @@ class DensityOutlierDetector(
         n_fits = None if trim else len(parts)
         with fit_task(self, *given, max_subtasks=n_fits, sample_weight=sample_weight) as task:
             fit = partial(fit_subtask, task, encoding=encoding)
-            setting = Setting(estimator, self.background, random_state, fit, encoding)
+            setting = Setting(estimator, random_state, fit, encoding)
             if encoding is None and is_density(estimator) and not is_frozen(estimator):
                 warn_of_columns(self, X, discrete_columns(X))
             if encoding is not None and not is_frozen(estimator):
@@ -364,10 +348,11 @@ class DensityOutlierDetector(
             for i, part in enumerate(parts, 1):
                 if self.verbose and splits:
                     print(f"Fold {i} of {len(parts)}")
-                with warnings.catch_warnings():
+                is_last = i == len(parts)
+                with warnings.catch_warnings(), nullcontext() if is_last else of_no_use_alone():
                     warnings.simplefilter("ignore", ColumnWarning)  # by index, and of each fold
                     models.append(fit_scored(self.statistic, setting, X[part], weight[part], trim))
-                if was_interrupted(models[-1].density) and len(models) < len(parts):
+                if was_interrupted(models[-1].density) and not is_last:
                     raise KeyboardInterrupt  # without the other folds nothing is calibrated
             self.models_ = models
             self._set_held_out_scores(estimator, X, weight, is_weighted, splits)
@@ -399,30 +384,14 @@ class DensityOutlierDetector(
     def _check_parameters(self, estimator):
         if self.statistic != "log_pool":  # which takes any score
             check_is_density(estimator)
-        needs_background = STATISTICS[self.statistic].needs_background
-        if is_frozen(estimator) and self.background is None and needs_background:
-            raise ValueError(
-                f"statistic={self.statistic!r} compares the density with a background, which a "
-                "fitted estimator cannot be fitted to: give a background."
-            )
         if self.fdr is not None and self.calibration is None:
             raise ValueError(
                 f"fdr={self.fdr} needs p-values: set calibration to one of {list(NULLS)}."
-            )
-        if self.statistic == "latent_norm" and not hasattr(estimator, "transform"):
-            raise ValueError(
-                f"statistic='latent_norm' needs a latent space, and {type(estimator).__name__} "
-                "has no transform: give a flow, such as NSFDensity, or choose another statistic."
             )
         if self.statistic == "dependence" and not hasattr(unfrozen(estimator), "_dependence"):
             raise ValueError(
                 f"statistic='dependence' needs the densities of single columns, which "
                 f"{type(estimator).__name__} does not have: give a TableDensity."
-            )
-        if self._encoding is not None and self.statistic not in FOR_TABLES:
-            raise ValueError(
-                f"statistic={self.statistic!r} needs numbers; for tables choose one of "
-                f"{list(FOR_TABLES)}."
             )
         names = getattr(self, "feature_names_in_", None)
         known = getattr(estimator, "feature_names_in_", names)
@@ -442,6 +411,11 @@ class DensityOutlierDetector(
         if is_judged and isinstance(estimator.cv, str) and isinstance(self.cv, str):  # both "auto"
             return clone(estimator).set_params(cv=N_FOLDS)
         return estimator
+
+    def _n_fits(self, X):
+        """Return how many densities `fit` fits to rows, none of weight 0, without trimming."""
+        all_rows, random_state = np.ones(len(X), dtype=bool), np.random.RandomState(0)
+        return len(self._splits(self.estimator, X, all_rows, random_state)) or 1
 
     def _splits(self, estimator, X, is_weighted, random_state):
         """Return pairs of indices of rows to fit to and rows to hold out, if any are held out."""

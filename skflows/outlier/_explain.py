@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ..training.threads import one_thread_if_forked
+
 N_REFERENCE = 500  # rows, at most, with which explanations compare
 EXCLUDED = 0.1  # fraction of these with the lowest scores, which may be outliers
 FAR = 1.0  # scaled difference in a column beyond which rows are equally far
@@ -71,6 +73,7 @@ def with_base(contributions, base):
     return contributions + base[:, None] / contributions.shape[1]
 
 
+@one_thread_if_forked()
 def quick_contributions(X, reference):
     """Return contributions to the scores of rows under two simple densities.
 

@@ -1,6 +1,7 @@
 """A density and its statistic, fitted to rows that may contain outliers."""
 
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -68,21 +69,31 @@ def names_ignored(density):
         yield
 
 
+class Setting(NamedTuple):
+    """How a density is fitted."""
+
+    estimator: object  # the density, unfitted
+    random_state: np.random.RandomState
+    fit: Callable  # fits a density to rows and weights
+    encoding: object = None  # of the table that rows stand for, or None
+
+
 def fit_scored(statistic, setting, X, weight, trim):
     """Fit a density and its statistic to weighted rows."""
     rows, row_weight = X, weight
     unseen, unseen_weight = X, weight
-    if STATISTICS[statistic].needs_unseen and not is_frozen(setting.estimator):
+    learn = STATISTICS[statistic].learn
+    if learn is not None and not is_frozen(setting.estimator):
         from sklearn.model_selection import train_test_split  # takes long to import
 
         rows, unseen, row_weight, unseen_weight = train_test_split(
             X, weight, test_size=UNSEEN, random_state=setting.random_state
         )
     density, kept = fit_trimmed(setting, rows, row_weight, trim)
-    if unseen is X:
-        unseen, unseen_weight = X[kept], weight[kept]
-    with names_ignored(density):
-        learned = STATISTICS[statistic].learn(density, unseen, unseen_weight, setting)
+    learned = None
+    if learn is not None:
+        with names_ignored(density):
+            learned = learn(density, unseen, unseen_weight)
     return ScoredDensity(density, statistic, learned, kept)
 
 

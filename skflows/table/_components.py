@@ -10,6 +10,7 @@ from joblib import delayed
 
 from ..callbacks._run import in_folder, training_file
 from ..columns.frames import read_frame
+from ..density._third_party import MIN_SECONDS
 from ..ensemble._mixture import start_workers
 from ..training.threads import few_threads
 from ._parts import Rows
@@ -35,7 +36,6 @@ LEARNING_RATE = 6e-3
 EMA_DECAY = 0.995
 PATIENCE = 20
 TIME_FOR_CLASSES, TIME_FOR_ALL = 0.3, 0.9  # of a time limit; the rest is for scores
-MIN_SECONDS = 0.1  # of a training
 MAX_NORMAL = 40  # numbers, beyond which solving for conditional normals takes too long
 MAX_CATEGORIES = 800  # of all variables, beyond which comparing all pairs takes too long
 
@@ -335,6 +335,8 @@ def fit_fold(key, component, train, held_out, whole, seed, limit):
 
 def fit_components(found, schema, rows, weight, splits, seed, time_limit, started, n_jobs):
     """Yield the `TableOutcome` of each component on the splits, or None without time for it."""
+    from ..training.data_parallel import current_group
+
     views = [views_of(split, schema, rows, weight, seed) for split in splits]
     whole = TableView(schema, rows, weight)
     parallel, n_workers = start_workers(n_jobs, time_limit, "generator_unordered")
@@ -342,23 +344,28 @@ def fit_components(found, schema, rows, weight, splits, seed, time_limit, starte
     # The last ones take longest: they start first, except in the process that the first ones need.
     n_ahead = n_workers - 1
     pairs = pairs[len(pairs) - n_ahead :] + pairs[: len(pairs) - n_ahead]
-    n_networks = sum(component.is_trained for component, _ in pairs)
-    tasks = []
-    for component, i in pairs:
-        limit = None
-        if time_limit is not None:
-            is_needed = component.is_trained or component is found[0]
-            rounds = math.ceil(n_networks / n_workers)
-            limit = Limit(time_limit, started, is_needed, rounds)
-        n_networks -= component.is_trained
-        # The held-out rows count too. Members of several folds make up for one another.
-        refits = component.is_refitted or (len(views) == 1 and not component.is_trained)
-        own = whole if refits and i == len(views) - 1 else None
-        tasks.append(((component.name, i), component, *views[i], own, seed + i, limit))
     fit = delayed(in_folder(fit_fold))
+    needed = {found[0].name}
+
+    def tasks():
+        n_networks = sum(component.is_trained for component, _ in pairs)
+        for component, i in pairs:
+            limit = None
+            if time_limit is not None:
+                passed = current_group().clock() - started
+                # A network is of no use without its other folds: what has begun is completed.
+                if component.is_trained and passed < TIME_FOR_ALL * time_limit:
+                    needed.add(component.name)
+                rounds = math.ceil(n_networks / n_workers)
+                limit = Limit(time_limit, started, component.name in needed, rounds)
+            n_networks -= component.is_trained
+            # The held-out rows count too. Members of several folds make up for one another.
+            refits = component.is_refitted or (len(views) == 1 and not component.is_trained)
+            own = whole if refits and i == len(views) - 1 else None
+            yield fit((component.name, i), component, *views[i], own, seed + i, limit)
 
     def outcomes():
-        yield from parallel(fit(*task) for task in tasks)
+        yield from parallel(tasks())
 
     done = {}
     with closing(outcomes()) as fitted:

@@ -104,7 +104,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     time_limit : float, default=None
         Seconds that `fit` may take, about, for all components and folds together. Latent classes
         of which a fold would start after a third of them are left out, and the networks share the
-        rest.
+        rest. A network that would start after nine tenths is left out too.
 
     cv : "auto" or int, default="auto"
         Number of folds in which rows are held out. "auto" takes 5 folds up to 1,000 rows, and

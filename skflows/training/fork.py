@@ -1,31 +1,23 @@
-"""Forked processes, in which the threads of the parent are gone."""
+"""Forked processes, in which the threads of the parent are gone.
+
+OpenMP, which torch and scikit-learn use, would wait for the threads of the parent for ever. What
+skflows does in such a process uses one thread; the process itself keeps its settings.
+"""
 
 import multiprocessing
 import os
-import sys
 
-from threadpoolctl import ThreadpoolController
-
-_was_forked = False
+# The hook comes too late for a process that was forked before; only multiprocessing tells.
+_was_forked = type(multiprocessing.current_process()).__name__ == "ForkProcess"
 
 
-def _use_one_thread():
-    """Use one thread from now on, because this process was forked.
-
-    OpenMP, which torch and scikit-learn use, would wait for the threads of the parent forever.
-    """
+def _record():
     global _was_forked
     _was_forked = True
-    ThreadpoolController().select(user_api="openmp").limit(limits=1)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_use_one_thread)
-# The hook comes too late for a process that was forked before; only multiprocessing tells.
-if type(multiprocessing.current_process()).__name__ == "ForkProcess":
-    _use_one_thread()
+    os.register_at_fork(after_in_child=_record)
 
 
 def is_forked():

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 import torch
 
-from .. import kernels
 from ..callbacks._run import clock
 
 WARM_UP = 0.05  # fraction of the steps over which the rate rises
@@ -41,7 +40,8 @@ class FlatAdamW:
     a stack, or a single row. A step is then a few passes over that matrix, however many parameters
     there are, and it never waits for the device.
 
-    A member whose loss or gradient is not finite stands still from that step until `restart`.
+    The weights of a member whose loss or gradient is not finite stand still from that step until
+    `restart`.
 
     Parameters
     ----------
@@ -73,6 +73,7 @@ class FlatAdamW:
         self.alive = torch.ones_like(self.n_steps, dtype=torch.bool)
         self.learning_rate = self.weights.new_tensor(per_member(learning_rate, n_members))
         self.weight_decay = self.weights.new_tensor(per_member(weight_decay, n_members))
+        self.betas = self.weights.new_tensor([[BETA1], [BETA2]])
         self.ema_decay = ema_decay
         for name, value in (state or {}).items():
             getattr(self, name)[0] = value
@@ -123,34 +124,27 @@ class FlatAdamW:
         """
         n_members = len(self.weights)
         torch.cat([g.reshape(n_members, -1) for g in gradients], 1, out=self.gradient)
-        loss = loss.to(self.weights.dtype).expand(n_members).contiguous()
-        if kernels.usable(self.weights, loss):  # the other arrays are our own, and C checks them
-            state = self.weights, self.average, self.moment, self.square, self.gradient
-            of_members = loss, self.learning_rate, self.weight_decay, self.n_steps, self.alive
-            settings = factor, MAX_GRADIENT_NORM, BETA1, BETA2, EPS, EARLY_STEPS, 1 - self.ema_decay
-            kernels.run_adamw((*state, *of_members), settings)
-        else:
-            self._step(loss, factor)
-        return self.alive
-
-    def _step(self, loss, factor):
-        """Move the weights as the compiled kernel does, by PyTorch operations."""
         norm = torch.linalg.vector_norm(self.gradient, dim=1)
         self.alive &= loss.abs() + norm < math.inf
-        alive = self.alive.to(self.weights.dtype)
-        self.n_steps += alive
+        self.n_steps += self.alive
         n_steps = self.n_steps.clamp(min=1)
-        clip = MAX_GRADIENT_NORM / norm.clamp(min=MAX_GRADIENT_NORM)
-        # A gradient that is not finite would not vanish if it were multiplied by 0.
-        gradient = torch.where(self.alive[:, None], self.gradient * clip[:, None], 0.0)
-        self.moment.lerp_(gradient, ((1 - BETA1) * alive)[:, None])
-        self.square.lerp_(gradient.square_(), ((1 - BETA2) * alive)[:, None])
-        rate = factor * self.learning_rate * alive
-        self.weights *= (1 - rate * self.weight_decay)[:, None]
-        root = (self.square / (1 - BETA2**n_steps)[:, None]).sqrt_().add_(EPS)
-        self.weights -= (rate / (1 - BETA1**n_steps))[:, None] * self.moment / root
+        rate = factor * self.learning_rate * self.alive
+        bias = (1 - self.betas**n_steps).unsqueeze(-1)
+        clip = torch.where(self.alive, MAX_GRADIENT_NORM / norm.clamp(min=MAX_GRADIENT_NORM), 0.0)
+        decay = 1 - rate * self.weight_decay
         share = (EARLY_STEPS / (EARLY_STEPS + 1 + n_steps)).clamp(min=1 - self.ema_decay)
-        self.average.lerp_(self.weights, (share * alive)[:, None])
+        # In place and in one buffer: new memory for each term would take most of the time. Zeros
+        # take the place of NaN, which would not vanish if it were multiplied by 0.
+        term = self.gradient.nan_to_num_(0.0, 0.0, 0.0)
+        term *= clip.unsqueeze(-1)
+        self.moment.lerp_(term, 1 - BETA1)
+        self.square.lerp_(term.square_(), 1 - BETA2)
+        torch.div(self.square, bias[1], out=term).sqrt_().add_(EPS)
+        torch.div(self.moment, term, out=term).mul_(rate.unsqueeze(-1) / bias[0])
+        self.weights *= decay.unsqueeze(-1)
+        self.weights -= term
+        self.average.lerp_(self.weights, share.unsqueeze(-1))
+        return self.alive
 
     def restart(self, i, weights, factor):
         """Reset member i to ``weights``, without memory of its steps and at a lower rate."""

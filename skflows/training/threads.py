@@ -1,14 +1,14 @@
 """The threads of fits."""
 
 import math
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from ..preprocessing import sklearn_compat
-from . import fork  # noqa: F401 - before a process forks
+from .fork import is_forked
 
 MIN_SHARED_VALUES = 1e6  # of a table whose fit may use several threads
 
@@ -24,12 +24,24 @@ def few_threads(X):
         n_values = math.prod(X.shape if hasattr(X, "shape") else np.asarray(X).shape)
     except (TypeError, ValueError):  # no table, which validation rejects
         n_values = 0
-    if n_values >= MIN_SHARED_VALUES:
+    if n_values >= MIN_SHARED_VALUES and not is_forked():
         return nullcontext()
     from .torch_state import one_thread
 
     pools = ThreadpoolController().lib_controllers
     return one_thread([pool for pool in pools if pool.num_threads is not None])
+
+
+@contextmanager
+def one_thread_if_forked():
+    """Use one thread of torch in this context if this process was forked."""
+    if not is_forked():
+        yield
+        return
+    from .torch_state import one_thread
+
+    with one_thread():
+        yield
 
 
 def fit_context(*, prefer_skip_nested_validation):

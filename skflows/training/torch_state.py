@@ -78,61 +78,80 @@ def gradients_enabled():
 class TorchPool:
     """The threads of torch, with the methods of a library of threadpoolctl."""
 
-    filepath = "torch"
+    filepath = threading_layer = "torch"
     num_threads = property(lambda self: torch.get_num_threads())
     set_num_threads = staticmethod(torch.set_num_threads)
 
 
-class OneThread:
-    """Contexts in which torch uses one thread, as do threads that begin in one.
+def set_threads(pool, n):
+    """Set the number of threads of a library."""
+    pool.set_num_threads(n)
+    # The first thread to set OpenBLAS would keep other threads from setting it.
+    if hasattr(pool, "clear_controlling_thread"):
+        pool.clear_controlling_thread()
 
-    The number of threads is global. If contexts of several threads overlap, the last one to end
-    restores what the first one found.
+
+class OneThread:
+    """Contexts in which torch, and further libraries, use one thread.
+
+    OpenMP has a number for each Python thread: a context restores what it found. OpenBLAS has one
+    number for the process: it stays 1 until the last of all contexts ends. Torch has one for each
+    Python thread, and one for those that begin later: the last context restores what the first one
+    found, in case its own thread began between them.
     """
 
     def __init__(self):
         self.lock = threading.Lock()
         self.torch = TorchPool()
-        self.n_inside = 0
-        self.outside = {}
+        self.contexts = {}  # thread and libraries of each context that has not ended
+        self.outside = {}  # numbers of threads outside of all contexts
 
-    @contextmanager
     def __call__(self, pools=()):
         """Use one thread in this context, also in further libraries of threadpoolctl."""
-        pools = [self.torch, *pools]
-        with self.lock:
-            before = [pool.num_threads for pool in pools]
-            if not self.n_inside:
-                self.outside = {}
-            for pool, n in zip(pools, before, strict=True):
-                self.outside.setdefault(pool.filepath, n)
-            self.n_inside += 1
-            for pool in pools:
-                pool.set_num_threads(1)
+        # Torch is set first and restored last, because its OpenMP is among the libraries.
+        return self._context([self.torch, *pools], 1)
+
+    def lifted(self):
+        """Let torch use the threads that it has outside of all these contexts."""
+        return self._context([self.torch])
+
+    @contextmanager
+    def _context(self, pools, n_threads=None):
+        context, before = object(), []
         try:
+            with self.lock:
+                for pool in pools:
+                    n = pool.num_threads
+                    if not self._is_held(pool):
+                        self.outside[pool.filepath] = n
+                    before.append((pool, n))
+                    set_threads(pool, n_threads or self.outside[pool.filepath])
+                self.contexts[context] = threading.get_ident(), {pool.filepath for pool in pools}
             yield
         finally:
             with self.lock:
-                self.n_inside -= 1
-                # Torch comes last, because its OpenMP is among the libraries.
-                for pool, n in zip(reversed(pools), reversed(before), strict=True):
-                    pool.set_num_threads(n if self.n_inside else self.outside[pool.filepath])
+                self.contexts.pop(context, None)
+                for pool, n in reversed(before):
+                    self._restore(pool, n)
 
-    @contextmanager
-    def lifted(self):
-        """Let torch use the threads that it has outside of all these contexts."""
-        with self.lock:
-            before = self.torch.num_threads
-            self.torch.set_num_threads(self.outside["torch"] if self.n_inside else before)
-        try:
-            yield
-        finally:
-            self.torch.set_num_threads(before)
+    def _is_held(self, pool):
+        """Return whether a library is in a context that has not ended."""
+        return any(pool.filepath in paths for _, paths in self.contexts.values())
+
+    def _restore(self, pool, n):
+        """Restore the number of threads that a context found."""
+        layer = getattr(pool, "threading_layer", None)
+        if layer in ("torch", "pthreads") and not self._is_held(pool):
+            n = self.outside[pool.filepath]
+        elif layer == "pthreads":
+            n = 1
+        set_threads(pool, n)
 
     def after_fork(self):
-        """Let contexts that end in a forked process leave it with one thread."""
-        self.lock = threading.Lock()  # a thread that is gone may have held it
-        self.outside = dict.fromkeys(self.outside, 1)
+        """Forget the contexts of threads that a forked process does not have."""
+        self.lock = threading.Lock()  # one of them may have held it
+        own = threading.get_ident()
+        self.contexts = {key: value for key, value in self.contexts.items() if value[0] == own}
 
 
 one_thread = OneThread()

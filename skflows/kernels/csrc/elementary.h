@@ -5,21 +5,6 @@ static const REAL NAME(factorials)[] = {
     1, 1, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320,
     1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600};
 
-/* Return 1 / sqrt(x) for normal x > 0, in a third of the time of a square root and a division. */
-INLINE REAL NAME(reciprocal_root)(REAL x)
-{
-    /* The bits of a float approximate its logarithm, so halving and negating them gives a first
-       guess for Newton's method. */
-    BITS bits;
-    memcpy(&bits, &x, sizeof bits);
-    bits = MAGIC - (bits >> 1);
-    REAL root;
-    memcpy(&root, &bits, sizeof root);
-    for (int k = 0; k < NEWTON_STEPS; k++)
-        root += root * ((REAL)0.5 - (REAL)0.5 * x * root * root);
-    return root;
-}
-
 /* Return exp(x) for x <= 0 or slightly above, at least the smallest normal number. */
 INLINE REAL NAME(exponential)(REAL x)
 {
@@ -83,19 +68,4 @@ INLINE void NAME(accumulate)(int started, ptrdiff_t width, const REAL *values, R
         EACH sums[j] += values[j];
     else
         EACH sums[j] = values[j];
-}
-
-/* Return the sum of a whole block of values, which it overwrites. Loops of constant length vectorise. */
-INLINE REAL NAME(block_sum)(REAL *values)
-{
-#define FOLD(half)                       \
-    for (int j = 0; j < (half); j++)     \
-        values[j] += values[j + (half)];
-    FOLD(BLOCK / 2)
-    FOLD(BLOCK / 4)
-    FOLD(BLOCK / 8)
-    for (int j = 1; j < BLOCK / 8; j++)
-        values[0] += values[j];
-#undef FOLD
-    return values[0];
 }

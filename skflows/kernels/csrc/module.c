@@ -1,4 +1,4 @@
-/* Compiled kernels: each does in one pass over memory what takes PyTorch many operations.
+/* Compiled kernels of the spline: one pass over memory, where PyTorch takes dozens of operations.
 
    The module is optional: without a C compiler the package installs without it. Arrays are passed as
    buffers (NumPy arrays, for example), whose dtype, shape, contiguity and writability are checked
@@ -15,7 +15,7 @@
 
 #define MAX_BINS 32
 #define BLOCK 64  /* values that are processed together: a compiler vectorises loops over them */
-#define VERSION 5 /* of the interface: Python refuses a build of another version */
+#define VERSION 6 /* of the interface: Python refuses a build of another version */
 
 #if defined(__FAST_MATH__) || (defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD == 2)
 #error "The kernels need IEEE arithmetic: compile without -ffast-math, and with SSE2 on x86."
@@ -49,13 +49,13 @@
 #define EACH for (int j = 0; j < (int)width; j++)
 #define CLAMP(from, low, high) ((from) < (low) ? (low) : (from) > (high) ? (high) : (from))
 
-/* Of the arrays of a map of one variable: values (..., n_features, n), parameters
-   (..., n_features, n_params, n) and log-determinants (..., n). */
+/* Of the arrays: values (..., n_features, n), parameters (..., n_features, n_params, n) and
+   log-determinants (..., n). */
 typedef struct {
     ptrdiff_t n_all_features, n_features, n_params, n;
 } Size;
 
-typedef void MapKernel(const double *settings, const Size *size, void *const *arrays);
+typedef void Kernel(const double *settings, const Size *size, void *const *arrays);
 
 #define NAME(name) name##_float
 #define REAL float
@@ -64,11 +64,8 @@ typedef void MapKernel(const double *settings, const Size *size, void *const *ar
 #define BITS_OF_ONE 0x3f800000
 #define BITS_OF_ROOT 0x3f3504f3 /* of sqrt(1/2) */
 #define SHIFT 12582912.0f       /* 1.5 * 2^23 */
-#define MAGIC 0x5f375a86
-#define NEWTON_STEPS 3
 #define SQUARE_ROOT sqrtf
 #define TINY FLT_MIN
-#define LARGEST FLT_MAX
 #define LEAST_EXPONENT -87
 #define LOG_2_HIGH 0.693359375f /* its product with any exponent is exact */
 #define LOG_2_LOW -2.12194440e-4f
@@ -83,11 +80,8 @@ typedef void MapKernel(const double *settings, const Size *size, void *const *ar
 #define BITS_OF_ONE 0x3ff0000000000000
 #define BITS_OF_ROOT 0x3fe6a09e667f3bcd
 #define SHIFT 6755399441055744.0
-#define MAGIC 0x5fe6eb50c7b537a9
-#define NEWTON_STEPS 4
 #define SQUARE_ROOT sqrt
 #define TINY DBL_MIN
-#define LARGEST DBL_MAX
 #define LEAST_EXPONENT -708
 #define LOG_2_HIGH 6.93147180369123816490e-1
 #define LOG_2_LOW 1.90821492927058770002e-10
@@ -95,8 +89,8 @@ typedef void MapKernel(const double *settings, const Size *size, void *const *ar
 #define ATANH_TERMS 16
 #include "one_dtype.h"
 
-#define MAX_ARRAYS 10
-#define MAX_SETTINGS 7
+#define MAX_ARRAYS 6
+#define N_SETTINGS 4
 
 /* The arrays of a call, to be released in the end. */
 typedef struct {
@@ -111,7 +105,7 @@ static void release(Arrays *arrays)
         PyBuffer_Release(&arrays->buffers[--arrays->n_open]);
 }
 
-/* Open the next array of a call: C-contiguous, of the given format ('f', 'd', '?') if there is one. */
+/* Open the next array of a call: C-contiguous, of the given format, 'f' or 'd', if there is one. */
 static Py_buffer *open_array(Arrays *arrays, PyObject *object, char format, int writable)
 {
     Py_buffer *buffer = &arrays->buffers[arrays->n_open];
@@ -123,7 +117,7 @@ static Py_buffer *open_array(Arrays *arrays, PyObject *object, char format, int 
     int is_real = own[0] == 'f' || own[0] == 'd';
     if (!own[0] || own[1] || (format ? own[0] != format : !is_real)) {
         PyErr_Format(PyExc_ValueError, "Array %d has the format '%s'; expected %s.", arrays->n_open - 1,
-                     own, format == 'f' ? "'f'" : format == 'd' ? "'d'" : format ? "'?'" : "'f' or 'd'");
+                     own, format == 'f' ? "'f'" : format == 'd' ? "'d'" : "'f' or 'd'");
         return NULL;
     }
     return buffer;
@@ -140,10 +134,10 @@ static int same_leading(const Py_buffer *a, const Py_buffer *b, int n_axes)
     return !memcmp(a->shape, b->shape, n_axes * sizeof *a->shape);
 }
 
-/* Open the arrays of a map of one variable. `roles` has a letter for each: v for values, p for
+/* Open the arrays of a kernel. `roles` has a letter for each: v for values, p for
    parameters, l for log-determinants, in upper case for outputs. The first two are values and
    parameters. */
-static int open_map_arrays(Arrays *arrays, PyObject *const *objects, const char *roles, Size *size)
+static int open_arrays(Arrays *arrays, PyObject *const *objects, const char *roles, Size *size)
 {
     Py_buffer *values = NULL, *params = NULL;
     for (int i = 0; roles[i]; i++) {
@@ -184,38 +178,30 @@ static int open_map_arrays(Arrays *arrays, PyObject *const *objects, const char 
     return 0;
 }
 
-static int read_settings(PyObject *const *objects, Py_ssize_t count, double *settings)
-{
-    for (Py_ssize_t i = 0; i < count; i++)
-        settings[i] = PyFloat_AsDouble(objects[i]);
-    return PyErr_Occurred() ? -1 : 0;
-}
-
-static int expect(Py_ssize_t n_args, Py_ssize_t expected)
-{
-    if (n_args == expected)
-        return 0;
-    PyErr_Format(PyExc_TypeError, "Expected %zd arguments, got %zd.", expected, n_args);
-    return -1;
-}
-
-/* Call a kernel of a map of one variable with its arrays, then its settings. */
-static PyObject *call_map(PyObject *const *args, Py_ssize_t n_args, const char *roles, int n_settings,
-                          int is_spline, MapKernel *of_float, MapKernel *of_double)
+/* Call a kernel with its arrays, then its settings. */
+static PyObject *call(PyObject *const *args, Py_ssize_t n_args, const char *roles, Kernel *of_float,
+                      Kernel *of_double)
 {
     const int n_arrays = (int)strlen(roles);
     Arrays arrays = {.n_open = 0};
     Size size;
-    double settings[MAX_SETTINGS];
+    double settings[N_SETTINGS];
     PyObject *result = NULL;
-    if (expect(n_args, n_arrays + n_settings) || open_map_arrays(&arrays, args, roles, &size) ||
-        read_settings(args + n_arrays, n_settings, settings))
-        goto end;
-    if (is_spline ? size.n_params % 3 != 2 || size.n_params > 3 * MAX_BINS - 1 : size.n_params != 2) {
-        PyErr_Format(PyExc_ValueError, "There is no such map with %zd parameters.", size.n_params);
+    if (n_args != n_arrays + N_SETTINGS) {
+        PyErr_Format(PyExc_TypeError, "Expected %d arguments, got %zd.", n_arrays + N_SETTINGS, n_args);
         goto end;
     }
-    MapKernel *kernel = arrays.buffers[0].format[0] == 'd' ? of_double : of_float;
+    if (open_arrays(&arrays, args, roles, &size))
+        goto end;
+    for (int i = 0; i < N_SETTINGS; i++)
+        settings[i] = PyFloat_AsDouble(args[n_arrays + i]);
+    if (PyErr_Occurred())
+        goto end;
+    if (size.n_params % 3 != 2 || size.n_params > 3 * MAX_BINS - 1) {
+        PyErr_Format(PyExc_ValueError, "There is no spline with %zd parameters.", size.n_params);
+        goto end;
+    }
+    Kernel *kernel = arrays.buffers[0].format[0] == 'd' ? of_double : of_float;
     Py_BEGIN_ALLOW_THREADS;
     kernel(settings, &size, arrays.data);
     Py_END_ALLOW_THREADS;
@@ -225,62 +211,19 @@ end:
     return result;
 }
 
-#define MAP(name, roles, n_settings, is_spline)                                                \
-    static PyObject *name(PyObject *self, PyObject *const *args, Py_ssize_t n_args)            \
-    {                                                                                          \
-        return call_map(args, n_args, roles, n_settings, is_spline, name##_float, name##_double); \
+#define KERNEL(name, roles)                                                         \
+    static PyObject *name(PyObject *self, PyObject *const *args, Py_ssize_t n_args) \
+    {                                                                               \
+        return call(args, n_args, roles, name##_float, name##_double);              \
     }
-MAP(spline_forward, "vpVL", 4, 1)
-MAP(spline_inverse, "vpVL", 4, 1)
-MAP(spline_backward, "vpvlVP", 4, 1)
-MAP(affine_forward, "vpVL", 1, 0)
-MAP(affine_inverse, "vpVL", 1, 0)
-MAP(affine_backward, "vpvlVP", 1, 0)
-
-/* Of each array of a step: whether it is written to, and whether it has a value for each weight. */
-#define N_STEP_ARRAYS 10
-#define N_STEP_SETTINGS 7
-static const char step_arrays[N_STEP_ARRAYS + 1] = "WWWWwmmmMA";
-
-static PyObject *adamw(PyObject *self, PyObject *const *args, Py_ssize_t n_args)
-{
-    Arrays arrays = {.n_open = 0};
-    double settings[N_STEP_SETTINGS];
-    PyObject *result = NULL;
-    if (expect(n_args, N_STEP_ARRAYS + N_STEP_SETTINGS) ||
-        read_settings(args + N_STEP_ARRAYS, N_STEP_SETTINGS, settings))
-        return NULL;
-    const Py_buffer *weights = NULL;
-    for (int i = 0; i < N_STEP_ARRAYS; i++) {
-        const char role = (char)tolower(step_arrays[i]);
-        const char format = role == 'a' ? '?' : weights ? weights->format[0] : 0;
-        const Py_buffer *array = open_array(&arrays, args[i], format, role != step_arrays[i]);
-        if (!array)
-            goto end;
-        weights = weights ? weights : array;
-        if (weights->ndim != 2 || (role == 'w' ? !same_shape(array, weights)
-                                               : array->ndim != 1 || !same_leading(array, weights, 1))) {
-            PyErr_Format(PyExc_ValueError, "Array %d has a shape that does not fit.", i);
-            goto end;
-        }
-    }
-    const int is_double = weights->format[0] == 'd';
-    const ptrdiff_t n_members = weights->shape[0], n = weights->shape[1];
-    unsigned char *alive = arrays.data[N_STEP_ARRAYS - 1];
-    Py_BEGIN_ALLOW_THREADS;
-    (is_double ? adamw_double : adamw_float)(settings, n_members, n, arrays.data, alive);
-    Py_END_ALLOW_THREADS;
-    result = Py_NewRef(Py_None);
-end:
-    release(&arrays);
-    return result;
-}
+KERNEL(spline_forward, "vpVL")
+KERNEL(spline_inverse, "vpVL")
+KERNEL(spline_backward, "vpvlVP")
 
 #define METHOD(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
     METHOD(spline_forward), METHOD(spline_inverse), METHOD(spline_backward),
-    METHOD(affine_forward), METHOD(affine_inverse), METHOD(affine_backward),
-    METHOD(adamw),          {NULL, NULL, 0, NULL}};
+    {NULL, NULL, 0, NULL}};
 
 static int add_constants(PyObject *module)
 {

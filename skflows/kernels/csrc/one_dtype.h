@@ -3,8 +3,6 @@
 
 #include "elementary.h"
 #include "spline.h"
-#include "affine.h"
-#include "adamw.h"
 
 #undef NAME
 #undef REAL
@@ -13,11 +11,8 @@
 #undef BITS_OF_ONE
 #undef BITS_OF_ROOT
 #undef SHIFT
-#undef MAGIC
-#undef NEWTON_STEPS
 #undef SQUARE_ROOT
 #undef TINY
-#undef LARGEST
 #undef LEAST_EXPONENT
 #undef LOG_2_HIGH
 #undef LOG_2_LOW
