@@ -153,7 +153,7 @@ def two_threads():
     KMeans(1, n_init=1).fit(np.zeros((2, 1)))  # loads its OpenMP
     before = torch.get_num_threads()
     with threadpool_limits(2):
-        # Otherwise no other thread could set OpenBLAS (before threadpoolctl 3.7, every one can).
+        # Otherwise no other thread could set OpenBLAS.
         for pool in ThreadpoolController().lib_controllers:
             if hasattr(pool, "clear_controlling_thread"):
                 pool.clear_controlling_thread()
