@@ -118,7 +118,7 @@ torch.ones(2000, 2000).exp().sum()  # starts a thread that the child does not ha
 KMeans(2, n_init=1).fit(np.ones((5000, 2)) * np.arange(5000)[:, None])  # of another OpenMP
 child = multiprocessing.get_context("fork").Process(target=use_all)
 child.start()
-child.join(150)
+child.join(600)  # 180 s on a busy machine
 hangs = child.is_alive()
 child.kill()
 sys.exit("the child hangs" if hangs else child.exitcode)
