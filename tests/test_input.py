@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.utils.validation import validate_data
 
-from skflows.preprocessing import validation
+from skflows.columns import arrays
 from skflows.training.trainer import Trainer
 
 X = banana(20)
@@ -152,8 +152,8 @@ def test_validated_rows_are_those_of_scikit_learn(fitted, what):
     """A plain array is returned as it is, without a call of scikit-learn, which takes longer."""
     rows = {**RETURNED_AS_GIVEN, **CONVERTED}[what]
     slow = validate_data(fitted, rows, reset=False, dtype=[np.float64, np.float32], order="C")
-    with mock.patch.object(validation, "validate_data", wraps=validate_data) as mocked:
-        fast = validation.validate_rows(fitted, rows, reset=False)
+    with mock.patch.object(arrays, "validate_data", wraps=validate_data) as mocked:
+        fast = arrays.validate_rows(fitted, rows, reset=False)
     np.testing.assert_array_equal(fast, slow)
     assert fast.dtype == slow.dtype and fast.flags.c_contiguous
     assert mocked.called == (what in CONVERTED)

@@ -686,7 +686,7 @@ def test_displays_of_unknown_columns(density, table):
         ConditionalDensityDisplay.from_estimator(density, table[:2], column="since")
     with pytest.raises(ValueError, match=r"needs column: one of \['sex'"):
         ConditionalDensityDisplay.from_estimator(density, table[:2])
-    with pytest.raises(ValueError, match="X has the observed values"):
+    with pytest.raises(ValueError, match="a table has the observed values in X"):
         ConditionalDensityDisplay.from_estimator(density, table[:2], column="sex", y=["male"] * 2)
 
 

@@ -230,7 +230,7 @@ def _object_column(values, known, name, dtype):
     if all(map(is_date, found)):
         if zone := common_zone(found, name):
             dtype = f"datetime64[us, {zone}]"
-        elif {type(value) for value in found} == {date}:
+        elif dtype and {type(value) for value in found} == {date}:
             dtype = DATE
         elif not dtype:  # of an array, of which each value has its own unit
             dtype = str(np.array(list(found), dtype="datetime64").dtype)

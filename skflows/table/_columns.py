@@ -565,6 +565,8 @@ class ColumnModel:
         """Return the value of one row as text; j is the variable to show of it."""
         if self.kind != "datetime":
             return f"{x[j]:.10g}"
+        if isinstance(self.parts[j], Weeks):
+            return moment_text(x[j])
         (value,) = self.decode(code[None], x[None], known[None]).values
         return moment_text(local_seconds(np.array([value]), self.zone, self.name)[0])
 

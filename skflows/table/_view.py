@@ -102,9 +102,9 @@ class TableView:
     @cached_property
     def informative(self):
         """Which known values say something about others: those outside of their kind do not."""
-        columns = [(values[:, j] for values in self.rows) for j in range(len(self.schema.parts))]
         found = [
-            part.is_informative(*own) for part, own in zip(self.schema.parts, columns, strict=True)
+            part.is_informative(*[values[:, j] for values in self.rows])
+            for j, part in enumerate(self.schema.parts)
         ]
         return np.stack(found, axis=1)
 
