@@ -107,6 +107,8 @@ def connect(address, host, rank, size, timeout):
     store = c10d.TCPStore(*address, timeout=TIMEOUT)
     # The address that other workers know this one by, whatever its host name stands for.
     device = c10d.ProcessGroupGloo.create_device(hostname=host)
+    # Private, because the public init_process_group allows one group in a process, and workers may
+    # be its threads.
     options = c10d.ProcessGroupGloo._Options()
     options._devices, options._timeout = [device], timeout
     return c10d.ProcessGroupGloo(store, rank, size, options)

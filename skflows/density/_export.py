@@ -153,7 +153,10 @@ WRITERS = {
 
 
 def _plain_operations():
-    """Return functions for the operations that ONNX or its runtime lacks in float64."""
+    """Return functions for the operations that ONNX or its runtime lacks in float64.
+
+    Written out here, because `torch.export.default_decompositions` has none of them but softplus.
+    """
     aten = torch.ops.aten
     return {
         aten.softplus.default: lambda x: torch.where(x > 20, x, (1 + x.exp()).log()),

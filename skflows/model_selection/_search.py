@@ -154,6 +154,8 @@ class FlowGridSearchCV(GridSearchCV):
         """
         if not self._can_stack(params):
             return super().fit(X, y, **params)
+        # As in GridSearchCV, which has no public place to fit several candidates at once: its fit
+        # calls one function for each candidate and fold.
         scorers, refit_metric = self._get_scorers()
         X, y = indexable(X, y)
         params = check_method_params(X, params=params)
