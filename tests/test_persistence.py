@@ -602,7 +602,7 @@ def test_sparse_matrices_are_stored_without_compression(path):
     skops_io = pytest.importorskip("skops.io")
     from skflows.persistence.model_file import dump_foreign
 
-    matrix = sparse.random_array((9, 9), density=0.2, random_state=0, format="csr")
+    matrix = sparse.random(9, 9, density=0.2, random_state=0, format="csr")
     content = dump_foreign(sparse.csr_matrix(matrix), "a matrix")
     (name,) = (name for name in unpack(content) if name.endswith(".npz"))
     assert "data.npy" in unpack(unpack(content)[name])

@@ -102,7 +102,7 @@ class MaskedAutoregressive(Bijection):
 
     def _params_of(self, x, context):
         """Return the parameters of the maps of columns x."""
-        is_scoring = torch.is_inference_mode_enabled() and not is_traced() and x.dim() == 2
+        is_scoring = not is_traced() and torch.is_inference_mode_enabled() and x.dim() == 2
         if context is None or len(x) > 1 or not is_scoring:
             return self._map_parameters(self.net(x, context))
         # With one column, they depend on the context only, which the values of a condition share.
