@@ -25,6 +25,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from PIL import Image
+from protocol import append
 from scipy import stats
 from sklearn.frozen import FrozenEstimator
 
@@ -111,8 +112,7 @@ def main():
             line["psnr"] = round(psnr(rows, test), 2)
         line |= others
         print(json.dumps(line), flush=True)
-        with args.out.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append(args.out, line)
 
     whole = side_by_side(test, shape, n_across).astype(np.uint8)
     for kind, settings in [

@@ -24,6 +24,7 @@ from pathlib import Path
 import conditional_tables
 import numpy as np
 import torch
+from protocol import append
 from scipy import stats
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
@@ -810,8 +811,7 @@ def main():
                 continue
             line = key | {name: float(value) for name, value in job().items()}
             print(line, flush=True)
-            with out.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            append(out, line)
 
 
 if __name__ == "__main__":

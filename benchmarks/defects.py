@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from protocol import append
 from scipy import ndimage
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
@@ -295,8 +296,7 @@ def main():
             line = dict(zip(keys, key, strict=True)) | run(
                 name, n, seed, contestant, options.archive
             )
-            with out.open("a") as file:
-                print(json.dumps(line), file=file)
+            append(out, line)
             print(line, flush=True)
 
 

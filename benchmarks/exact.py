@@ -8,7 +8,6 @@ contestant's, 0 for the truth itself. Lines already in ``--out`` are not run aga
 """
 
 import argparse
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -16,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from peers import PEERS
-from quality import brief, machine, read, run, warm_up
+from protocol import append, read
+from quality import brief, machine, run, warm_up
 from scipy import stats
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
@@ -183,8 +183,7 @@ def main():
                         line["gap"] = score - line["ll"]
                     lines.append(line)
                     if args.out:
-                        with args.out.open("a", encoding="utf-8") as out:
-                            out.write(json.dumps(line) + "\n")
+                        append(args.out, line)
                     gap = f"gap {line['gap']:.3f}" if "gap" in line else "no gap"
                     print(f"{name} {n} {method}: {gap}, {line['fit_s']:.1f} s", file=sys.stderr)
     print_table(lines)

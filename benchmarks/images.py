@@ -22,6 +22,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from protocol import append
 from sklearn.datasets import load_digits
 
 from skflows import GlowDensity, MAFDensity, NSFDensity
@@ -195,8 +196,7 @@ def main():
 
     def report(**line):
         print(json.dumps(line), flush=True)
-        with args.out.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append(args.out, line)
 
     if args.set == "memory":
         report(set="memory", **memory())

@@ -8,7 +8,6 @@ them. No contestant sees a label. Lines already in ``--out`` are not run again.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -17,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from quality import machine, read
+from protocol import append, read
+from quality import machine
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.mixture import GaussianMixture
@@ -292,8 +292,7 @@ def main():
         for path, line in jobs:
             lines.append(run(line, path, args.time_limit))
             if args.out:
-                with args.out.open("a", encoding="utf-8") as out:
-                    out.write(json.dumps(line) + "\n")
+                append(args.out, line)
             print(
                 *(line[key] for key in ("setting", "set", "method", "auc", "seconds")),
                 file=sys.stderr,

@@ -8,14 +8,13 @@ the table also shows the test part, which no choice has seen.
 """
 
 import argparse
-import json
 import statistics
 from collections import Counter
 from pathlib import Path
 
 import torch
-from protocol import load
-from quality import machine, read
+from protocol import append, load, read
+from quality import machine
 from threadpoolctl import threadpool_limits
 
 import skflows
@@ -99,8 +98,7 @@ def main():
     torch.set_num_threads(1)
     with threadpool_limits(1):
         for line in run(args):
-            with args.out.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(line) + "\n")
+            append(args.out, line)
     print_tables(read(args.out))
 
 

@@ -8,7 +8,6 @@ already there is not run again.
 """
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -22,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from peers import PEERS
-from protocol import load
+from protocol import append, leads, load, read
 from threadpoolctl import threadpool_limits
 
 from skflows import AutoDensity, GaussianizationDensity, TableDensity, kernels
@@ -116,11 +115,6 @@ def warm_up(methods):
         run({"method": method, "seed": 0}, X, X, X, budget=0.01)
 
 
-def read(path):
-    with open(path, encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
-
-
 def machine():
     """The processor's name, which `platform.processor` leaves empty on Linux."""
     if os.path.exists("/proc/cpuinfo"):
@@ -174,43 +168,15 @@ def print_table(lines, title, cell):
 
 
 def print_lead(lines):
-    """AutoDensity against the best peer of each set: the one with the best mean over the seeds."""
-    found = defaultdict(dict)
-    for line in lines:
-        found[line["set"], line["method"]][line["seed"]] = line
+    """Print the lead of AutoDensity over the best peer of each set."""
     print("\nAutoDensity and the best peer of each set, on the seeds that both have\n")
     print("| set (n_train, d) | seeds | AutoDensity | best peer | lead (standard error) |")
     print("|---|---|---|---|---|")
-    for name in sorted({line["set"] for line in lines}):
-        ours = {seed: x for seed, x in found[name, "AutoDensity"].items() if "ll" in x}
-        peers = {
-            method: {seed: x for seed, x in found[name, method].items() if "ll" in x}
-            for method in PEERS
-        }
-        run = [peer for peer in peers.values() if peer]
-        common = set(ours).intersection(*run)
-        peers = {
-            method: statistics.mean(peer[seed]["ll"] for seed in common)
-            for method, peer in peers.items()
-            if common and peer
-        }
-        if not peers:
-            continue
-        # The best peer is run on seeds that the others were not run on: there it stands for all.
-        best = max(peers, key=peers.get)
-        theirs = {seed: x for seed, x in found[name, best].items() if "ll" in x}
-        seeds = sorted(set(ours) & set(theirs))
-        mean = statistics.mean(ours[seed]["ll"] for seed in seeds)
-        leads = [ours[seed]["ll"] - theirs[seed]["ll"] for seed in seeds]
-        # Over test rows, as if the two densities erred independently, where there is one seed.
-        error = np.hypot(ours[seeds[0]]["se"], theirs[seeds[0]]["se"])
-        if len(seeds) > 1:
-            error = statistics.stdev(leads) / len(leads) ** 0.5
-        line = ours[seeds[0]]
+    for row in leads(lines, PEERS):
         print(
-            f"| {name} ({line['n']}, {line['d']}) | {len(seeds)} | {brief(mean)} "
-            f"| {brief(mean - statistics.mean(leads))} {best} (of {len(peers)}) "
-            f"| {brief(statistics.mean(leads))} ({brief(error)}) |"
+            f"| {row['set']} ({row['n']}, {row['d']}) | {row['seeds']} | {brief(row['ours'])} "
+            f"| {brief(row['theirs'])} {row['best']} (of {row['peers']}) "
+            f"| {brief(row['lead'])} ({brief(row['error'])}) |"
         )
 
 
@@ -314,8 +280,7 @@ def main():
                 line |= {"n": len(train), "d": train.shape[1], **where}
                 lines.append(run(line, train, val, test, args.budget, args.jobs))
                 if args.out:
-                    with args.out.open("a", encoding="utf-8") as out:
-                        out.write(json.dumps(line) + "\n")
+                    append(args.out, line)
                 result = f"ll {line['ll']:.3f}" if "ll" in line else "no ll"
                 result += f", {line['fit_s']:.1f} s {line.get('error', '')}"
                 print(f"{name} {method} seed {seed}: {result}", file=sys.stderr)

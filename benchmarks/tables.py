@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from protocol import append
 from protocol import load as load_numbers
 from scipy import stats
 from scipy.special import logsumexp, ndtr, ndtri, softmax
@@ -969,8 +970,7 @@ def is_done(args, key):
 def record(args, key, values):
     line = key | {name: round(value, 5) for name, value in values.items()}
     print(line, flush=True)
-    with args.out.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    append(args.out, line)
 
 
 def print_table(args):

@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from protocol import append
 
 from skflows import ConditionalDensity, GlowDensity, VideoFlowDensity
 from skflows.training.flow_fit import TRAINING_SHARE
@@ -214,8 +215,7 @@ def main():
                 line[f"psnr_{temperature}"] = round(psnr, 2)
                 line[f"ssim_{temperature}"] = round(ssim, 4)
         print(json.dumps(line), flush=True)
-        with args.out.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append(args.out, line)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from protocol import append
 from scipy import linalg, signal
 
 from skflows import ConditionalDensity, WaveFlowDensity
@@ -312,8 +313,7 @@ class Record:
         line = {"data": self.data, "model": self.model, "nats_per_sample": nats_per_sample}
         line |= {"seconds": seconds} | others
         self.lines.append(line)
-        with self.path.open("a") as file:
-            print(json.dumps(line), file=file)
+        append(self.path, line)
         print(line, flush=True)
 
 

@@ -1,32 +1,34 @@
 """Draw ``docs/_static/benchmark.svg``: the lead of `AutoDensity` over the best of its peers.
 
 Usage: ``python docs/make_benchmark_picture.py``; a build of the documentation does the same. The
-numbers come from the first table in ``benchmarks/quality.md``.
+numbers come from the stored lines in ``benchmarks/results``, as does the first table of
+``benchmarks/quality.md``.
 """
 
 import re
+import sys
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 DOCS = Path(__file__).parent
-# | 14_glass (142, 7) | 3 | -0.16 | -5.50 zuko-NSF5 (of 7) | 5.34 (3.56) |
-LEAD = re.compile(
-    r"(?m)^\| (\d+_)?(?P<table>\S+) \((?P<rows>\d+), (?P<columns>\d+)\) \| \d+ \| \S+ "
-    r"\| \S+ \S+ \(of \d\) \| (?P<lead>\S+) \((?P<error>\S+)\) \|$"
-)
+BENCHMARKS = DOCS.parent / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+from protocol import leads, read  # noqa: E402  (the import needs the path above)
 
 
 def main():
-    page = (DOCS.parent / "benchmarks" / "quality.md").read_text(encoding="utf-8")
-    rows = sorted(LEAD.finditer(page), key=lambda row: float(row["lead"]))
-    names = [f"{row['table']} ({int(row['rows']):,} x {row['columns']})" for row in rows]
+    ours, peers = (read(BENCHMARKS / "results" / f"{name}.jsonl") for name in ("quality", "peers"))
+    found = leads(ours + peers, peers=sorted({line["method"] for line in peers}))
+    rows = sorted(found, key=lambda row: row["lead"])
+    names = [f"{re.sub(r'^[0-9]+_', '', row['set'])} ({row['n']:,} x {row['d']})" for row in rows]
     figure = Figure(figsize=(5.5, 5.5), layout="constrained")
     ax = figure.subplots()
     ax.errorbar(
-        [float(row["lead"]) for row in rows],
+        [row["lead"] for row in rows],
         names,
-        xerr=[float(row["error"]) for row in rows],
+        xerr=[row["error"] for row in rows],
         fmt="o",
         color="#3f90da",
         ecolor="#8a8a8a",

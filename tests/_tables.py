@@ -1,0 +1,73 @@
+"""A small table with columns of each kind, and a density of it that fits quickly."""
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skflows import TableDensity
+from skflows.table import _components, _latent_classes
+
+N = 200
+
+
+def quick(**params):
+    return TableDensity(**{"max_iter": 2, "n_orders": 2, "cv": 2, "random_state": 0} | params)
+
+
+def mixed_table(n=N, seed=0):
+    """One column of each kind, with gaps; they depend on one another."""
+    rng = np.random.default_rng(seed)
+    size = rng.normal(size=n)
+    sex = np.where(rng.uniform(size=n) < 1 / (1 + np.exp(-2 * size)), "male", "female")
+    table = pd.DataFrame(
+        {
+            "sex": sex,
+            "size": size + 0.3 * rng.normal(size=n),
+            "visits": rng.poisson(np.exp(1 + 0.5 * size)),
+            "age": rng.integers(18, 90, n),
+            "pay": np.round(np.exp(2 + size), 2),
+            "rain": np.where(rng.uniform(size=n) < 0.4, 0.0, rng.gamma(2.0, size=n)),
+            "hour": rng.vonmises(1.0, 2.0, n) * 12 / np.pi % 24,
+            "grade": pd.Categorical(
+                rng.choice(["low", "mid", "high"], n), ["low", "mid", "high"], ordered=True
+            ),
+            "member": rng.uniform(size=n) < 0.3,
+            "since": pd.Timestamp("2024-01-01")
+            + pd.to_timedelta(rng.integers(0, 2 * 365 * 86400, n), unit="s"),
+        }
+    )
+    table["age"] = table["age"].astype("Int64")
+    for name, share in {"sex": 0.1, "size": 0.2, "age": 0.1}.items():
+        table[name] = table[name].mask(rng.uniform(size=n) < share)
+    return table
+
+
+COLUMNS = {"hour": ("circular", 24)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_components():
+    """Fewer components, which take less time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_components, "N_CLASSES", {"quantile": (1,), "linear": (4,)})
+        patch.setattr(_components, "N_BINNED_CLASSES", (4,))
+        patch.setattr(_components, "BANDWIDTHS", (0.5,))
+        patch.setattr(_latent_classes, "N_RESTARTS", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def table():
+    return mixed_table()
+
+
+@cache
+def fitted_density():
+    return quick(columns=COLUMNS).fit(mixed_table())
+
+
+@pytest.fixture
+def density():
+    return fitted_density()

@@ -1,0 +1,300 @@
+"""Kinds of the columns of a table: how they are chosen, lattices, dates, angles, dtypes."""
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from _tables import COLUMNS, density, few_components, quick, table  # noqa: F401
+
+from skflows import TableDensity
+from skflows.columns.frames import Column, read_frame, write_frame
+from skflows.table._columns import Schema, decide, lattice_of
+from skflows.table._latent_classes import LatentClasses, Training
+from skflows.table._view import TableView
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (np.random.default_rng(0).normal(size=200), "continuous"),
+        (np.random.default_rng(0).exponential(size=200), "bounded"),
+        (np.random.default_rng(0).poisson(3, 200), "count"),
+        (np.random.default_rng(0).integers(-40, 40, 200), "integer"),
+        (np.round(np.random.default_rng(0).normal(size=2000), 2), "rounded"),
+        (np.where(np.arange(200) % 3, np.random.default_rng(0).gamma(2, size=200), 0), "atoms"),
+        (np.arange(200) % 4 / 2 + 0.5, "ordinal"),
+        (["a", "b"] * 100, "categorical"),
+        ([True, False] * 100, "categorical"),
+        (pd.date_range("2020-01-01", periods=200), "datetime"),
+        (pd.Categorical(["a", "b"] * 100, ordered=True), "ordinal"),
+    ],
+)
+def test_kinds_are_recognised(values, kind):
+    (column,) = read_frame(pd.DataFrame({"x": values})).columns
+    assert decide(column).kind == kind
+
+
+def test_decisions_are_told(density, table):
+    told = density.columns_.set_index("column")
+    assert told.index.tolist() == table.columns.tolist()
+    assert told.loc["hour", ["kind", "reason"]].tolist() == [
+        "circular",
+        "given in columns: ('circular', 24)",
+    ]
+    assert told.loc["age", "missing"] == table["age"].isna().sum()
+
+
+def test_skewed_whole_numbers_are_mapped_like_others():
+    """A value that is far from the others by its logarithm alone is improbable."""
+    price = np.rint(np.random.default_rng(0).lognormal(12, 0.5, 200))
+    frame = read_frame(pd.DataFrame({"price": price}))
+    (part,) = Schema(frame, ["price"], None, "error", False, np.random.RandomState(0)).parts
+    assert part.step == 1
+    for space in ("quantile", "linear"):
+        low, median = part.maps[space].forward(np.array([12.0, np.median(price)]))[0]
+        assert low < -8 and abs(median) < 0.5
+
+
+def test_multiples_of_a_number_stay_multiples():
+    rng = np.random.default_rng(0)
+    price = 100 * np.rint(rng.lognormal(8, 0.5, 300)).astype(int)
+    shifted = 50 + 100 * np.rint(rng.normal(50, 9, 300)).astype(int)
+    density = TableDensity(max_iter=1, random_state=0)
+    density.fit(pd.DataFrame({"price": price, "shifted": shifted}))
+    assert density.columns_["reason"][0] == "multiples of 100"
+    assert list(density.columns_["kind"]) == ["rounded", "count"]
+    assert not (density.sample(200, random_state=0)["price"] % 100).any()
+
+
+@pytest.mark.parametrize(("form", "pattern"), [("%Y-%m-%d", "2024"), ("%d/%m/%Y", "01/01/2024")])
+def test_dates_as_texts_are_pointed_out(form, pattern):
+    days = pd.Series(pd.date_range("2024-01-01", periods=100)).dt.strftime(form)
+    days[3] = None
+    table = pd.DataFrame({"day": days, "x": np.linspace(0, 1, 100)})
+    with pytest.warns(UserWarning, match=f"'day' holds dates as texts, .*{pattern}.*to_datetime"):
+        density = quick(handle_unknown="rare", max_iter=1).fit(table)
+    reason = density.columns_["reason"][0]
+    assert reason.startswith("99 distinct texts") and "to_datetime" in reason
+    quick(columns={"day": "categorical"}, handle_unknown="rare", max_iter=1).fit(table)  # is silent
+
+
+def test_numbers_as_texts_are_pointed_out():
+    prices = [f"${1000 + 7 * i:,}" for i in range(100)]
+    table = pd.DataFrame({"price": prices, "x": np.linspace(0, 1, 100)})
+    with pytest.warns(UserWarning, match="'price' holds numbers as texts, such as '.1,000'"):
+        quick(handle_unknown="rare", max_iter=1).fit(table)
+
+
+def test_dates_are_given_in_any_form():
+    rng = np.random.default_rng(0)
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 300, 100), "D")
+    density = quick(max_iter=1).fit(pd.DataFrame({"day": days, "x": rng.normal(size=100)}))
+    forms = ["2024-05-01", np.datetime64("2024-05-01"), days[0].replace(month=5, day=1)]
+    forms += [forms[-1].date(), forms[-1].to_pydatetime()]
+    scores = [density.condition({"day": day}).score_samples({"x": 0.3}) for day in forms]
+    assert np.ptp(scores) == 0
+    some = pd.DataFrame({"day": [*days[:4].strftime("%Y-%m-%d"), None], "x": 0.3})
+    as_dates = some.assign(day=pd.to_datetime(some["day"]))
+    as_categories = some.assign(day=some["day"].astype("category"))
+    expected = density.score_samples(as_dates)
+    for form in (some, as_categories, pl.DataFrame(some)):
+        np.testing.assert_array_equal(density.score_samples(form), expected)
+    assert density.sample(2, given={"day": np.datetime64("NaT")}).notna().all(axis=None)
+    for value, message in [
+        ("May", "'day' held dates in fit; now it holds texts, .*'May'"),
+        ("2024-05-01T00:00Z", "has a time zone"),
+        (3.0, "'day' held dates in fit; now it does not"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            density.condition({"day": value})
+
+
+def test_dates_of_one_week():
+    """The first cell of six weekdays is the last too."""
+    days = pd.Series(pd.date_range("2024-01-03", "2024-01-10"), name="day").to_frame()
+    own = quick(columns={"day": ("datetime", "2024-01-03", "2024-01-10")}, max_iter=1)
+    own.fit(pd.concat([days] * 5))
+    assert np.exp(own.score_samples(days)).sum() == pytest.approx(1, abs=1e-9)
+    assert set(own.sample(200, random_state=0)["day"]) <= set(days["day"])
+
+
+def test_lattices_that_leave_zero_out():
+    """The first point above 0 is 0.05: 0 itself is none."""
+    values = np.round(0.05 + 0.1 * np.arange(40).repeat(5), 2)
+    own = quick(max_iter=1).fit(pd.DataFrame({"x": values}))
+    assert own.columns_["reason"].tolist() == ["repeated multiples of 0.1"]
+    assert np.isfinite(own.score_samples(pd.DataFrame({"x": [0.05, 0.15, 9.95]}))).all()
+    assert np.isin(np.round(20 * own.sample(50, random_state=0)["x"]) % 2, 1).all()
+
+
+def test_rare_categories(table):
+    rare = table.copy()
+    rare.loc[0, "sex"] = "unlisted"
+    own = quick(handle_unknown="rare").fit(rare)
+    assert own.levels("sex") == ["female", "male", "(rare)"]
+    scores = own.score_samples(table[:5].assign(sex="never seen"))
+    assert np.isfinite(scores).all()
+    assert (scores < own.score_samples(table[:5].assign(sex="male"))).all()
+
+
+def test_rare_categories_of_little_weight():
+    table = pd.DataFrame({"kind": ["a", "b"] * 20 + ["c", "d"]})
+    asked = pd.DataFrame({"kind": ["c", "d", "never seen"]})
+    weight = np.append(np.ones(40), [1e-9, 1.0])
+    own = quick(handle_unknown="rare", max_iter=1).fit(table, sample_weight=weight)
+    scores = own.score_samples(asked)
+    assert scores[:2] == pytest.approx(scores[[1, 1]], abs=0.1)
+    # Those that only rows of weight 0 have are as unlikely as one that no row has.
+    weight[40:] = 0
+    density, random_state = quick(handle_unknown="rare", max_iter=1), np.random.RandomState(0)
+    own = density._share_columns(table, random_state, weight).fit(table[:40])
+    scores = own.score_samples(asked)
+    assert np.isfinite(scores).all() and np.ptp(scores) == 0
+    assert set(own.sample(100, random_state=0)["kind"]) == {"a", "b"}
+    with pytest.raises(ValueError, match="no known value in the 2 rows of this fit"):
+        quick()._share_columns(table.mask(weight[:, None] == 0), random_state, 1 - weight)
+
+
+@pytest.mark.parametrize("unit", [1e-8, 1e-3, 1.0], ids=["of 1e-8", "of 1e-3", "of 1"])
+def test_units_of_any_size(unit):
+    values = unit * np.random.default_rng(0).normal(size=60)
+    assert lattice_of(np.unique(values)) is None
+
+
+def test_lattices_of_single_precision():
+    """Each value that makes a column a lattice is on it."""
+    values = np.round(np.random.default_rng(0).uniform(0.1, 0.9, 60), 5).repeat(2)
+    frame = pd.DataFrame({"x": values.astype(np.float32).astype(float)})
+    own = quick().fit(frame)
+    assert own.columns_["kind"].tolist() == ["rounded"]
+    assert np.isfinite(own.score_samples(frame)).all()
+
+
+def test_lattices_keep_numbers_apart():
+    assert lattice_of(np.array([1000.0, 1000.0005, 1001.0])) == (0.0005, 4)
+    assert lattice_of(np.array([0.3, 0.1 + 0.2, 0.5])) == (0.2, 1)  # rounding errors
+    assert lattice_of(np.zeros(1)) == (1.0, 0)
+
+
+def test_whole_numbers_given_and_of_points():
+    """Latent classes: sums over whole numbers given a point, and integrals the other way."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=200)
+    table = pd.DataFrame({"n": np.rint(30 * x).astype(int), "y": x + 0.02 * rng.normal(size=200)})
+    own = quick().fit(table)
+    own._members = [
+        (member, weight)
+        for member, weight in own._members
+        if isinstance(getattr(member, "member", member), LatentClasses)  # kernels are of no fold
+    ]
+    whole = pd.DataFrame({"n": np.arange(-400, 401)})
+    for y in (0.0, 0.017, 1.03):
+        sum_ = np.exp(own.condition({"y": y}).score_samples(whole)).sum()
+        assert sum_ == pytest.approx(1 - own._schema.parts[0].outside.share, abs=1e-6)
+    grid = np.linspace(-8, 8, 8001)
+    scores = own.condition({"n": 17}).score_samples(pd.DataFrame({"y": grid}))
+    assert np.exp(scores).sum() * (grid[1] - grid[0]) == pytest.approx(1, abs=1e-3)
+
+
+def test_columns_with_numbers_for_names():
+    frame = pd.DataFrame(np.random.default_rng(0).normal([0, 100], size=(60, 2)))
+    own = quick(max_iter=1).fit(frame)
+    assert (own.score_samples(frame[[1, 0]]) == own.score_samples(frame)).all()
+
+
+def test_few_angles_are_wrapped():
+    table = pd.DataFrame({"hour": np.tile(np.arange(1, 25), 10)})
+    own = quick(columns=COLUMNS).fit(table)
+    scores = own.score_samples(pd.DataFrame({"hour": [0, 24, 12, 36]}))
+    assert scores[[0, 2]] == pytest.approx(scores[[1, 3]])
+    assert np.exp(own.score_samples(table[:24])).sum() == pytest.approx(1, abs=0.01)
+    few = quick(columns=COLUMNS).fit(pd.DataFrame({"hour": [1, 23] * 40}))
+    assert np.exp(few.score_samples(table[:24])).sum() == pytest.approx(1, abs=2e-4)
+
+
+def test_few_angles_may_be_turned():
+    """The levels of a class of few rows are shrunk alike wherever the circle is cut."""
+    hours = np.concatenate([np.repeat(np.arange(24), 10), [9, 10, 11, 12]])
+    share = (np.arange(len(hours)) >= 240)[:, None].astype(float)
+
+    def table(turn):
+        X = pd.DataFrame({"hour": (hours + turn) % 24})
+        schema = Schema(read_frame(X), ["hour"], COLUMNS, "error", False, None)
+        view = TableView(schema, schema.encode(read_frame(X)))
+        return Training(view, "quantile", np.random.RandomState(0)).tables(share)[0][0]
+
+    assert np.roll(table(0), 12) == pytest.approx(table(12))
+
+
+def test_angles_have_a_density_everywhere():
+    rng = np.random.default_rng(0)
+    hour = rng.uniform(8, 18, 200)
+    own = quick(columns=COLUMNS, max_iter=8).fit(pd.DataFrame({"hour": hour}))
+    grid = np.arange(24000) / 1000
+    scores = own.score_samples(pd.DataFrame({"hour": grid}))
+    assert scores.min() > -40
+    assert np.exp(scores).sum() / 1000 == pytest.approx(1, abs=1e-3)
+    cut = own._schema.parts[0].low
+    assert np.isfinite(own.score_samples(pd.DataFrame({"hour": [cut, cut + 24]}))).all()
+    x = np.linspace(8, 18, 9)
+    for map_ in own._schema.parts[0].maps.values():
+        assert map_.inverse(map_.forward(x)[0]) == pytest.approx(x, abs=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "UInt8"])
+def test_values_stay_within_integer_dtypes(dtype):
+    columns = [Column(np.array([-3.0, 7.4, 300.0]), np.ones(3, dtype=bool), "number", dtype)]
+    assert write_frame(columns, ["n"], "pandas")["n"].tolist() == [0, 7, 255]
+    assert write_frame(columns, ["n"], "numpy", "uint8").ravel().tolist() == [0, 7, 255]
+    as_polars = [columns[0]._replace(dtype="UInt8")]
+    assert write_frame(as_polars, ["n"], "polars")["n"].to_list() == [0, 7, 255]
+
+
+@pytest.mark.parametrize("handle_unknown", ["error", "rare"])
+def test_categories_of_any_dtype(handle_unknown):
+    """Samples and imputed values have the dtypes and the values of the table."""
+    rng = np.random.default_rng(0)
+    code = rng.integers(1, 4, 90)
+    table = pd.DataFrame(
+        {
+            "whole": code,
+            "Int": pd.array(code, dtype="Int64"),
+            "real": code / 4,
+            "date": pd.Timestamp("2024-01-01") + pd.to_timedelta(code, "D"),
+            "flag": code > 1,
+            "text": pd.Series(code).map({1: "a", 2: "b", 3: "c"}),
+        }
+    )
+    kinds = dict.fromkeys(["whole", "Int", "real", "date"], "categorical")
+    own = quick(columns=kinds, handle_unknown=handle_unknown, max_iter=1).fit(table)
+    asked = table[:8].copy()
+    for name in asked:
+        asked[name] = asked[name].mask(np.arange(8) % 2 == 0)
+    drawn, filled = own.sample(300, random_state=0), own.impute(asked, "draw", random_state=0)
+    assert (drawn.dtypes == table.dtypes).all()
+    for name in table:
+        assert set(drawn[name]) | set(filled[name]) <= set(table[name])
+    with pytest.raises(ValueError, match="predict_proba"):
+        own.quantile("real", asked)
+    assert own.levels("flag") == [False, True]
+
+
+def test_truth_values_with_gaps_as_objects():
+    values = pd.Series([True, pd.NA, False, None], dtype=object)
+    (column,) = read_frame(pd.DataFrame({"on": values})).columns
+    assert column.role == "bool"
+    assert column.values[column.known].tolist() == [True, False]
+
+
+def test_texts_that_became_numbers():
+    table = pd.DataFrame({"zip": ["01234", "01235", "10117"] * 20})
+    own = quick(handle_unknown="rare", max_iter=1).fit(table)
+    with pytest.raises(ValueError, match="held texts in fit"):
+        own.score_samples(pd.DataFrame({"zip": [1234, 1235]}))
+
+
+def test_numbers_between_levels_look_like_numbers():
+    table = pd.DataFrame({"n": [0, 1, 10] * 20})
+    own = quick(max_iter=1).fit(table)
+    features = TableView(own._schema, own._rows(pd.DataFrame({"n": [1, 2, 10]}))).features
+    assert features[0, -1] < features[1, -1] < features[2, -1]

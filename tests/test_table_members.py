@@ -1,0 +1,191 @@
+"""Members of a density of a table: latent classes, kernels, correlations, networks."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from _tables import N, density, few_components, quick, table  # noqa: F401
+from scipy.special import gammaln, logit, logsumexp
+
+from skflows import TableDensity
+from skflows.columns.frames import read_frame
+from skflows.table import _components, _latent_classes, _parts
+from skflows.table._columns import Schema
+from skflows.table._latent_classes import Training, fit_kernels
+from skflows.table._view import TableView
+
+
+@pytest.mark.parametrize(
+    ("rates", "n_levels", "is_poisson", "gain"),
+    [((2, 5), 12, False, 0.8), ((2, 6, 14), 30, True, 0.6)],
+)
+def test_counts_of_classes_are_smoothed(rates, n_levels, is_poisson, gain):
+    """Towards the shape of all rows or of Poisson counts, as far as they differ by chance."""
+    rng = np.random.default_rng(0)
+    levels, rates = np.arange(n_levels), np.array(rates)
+    true = np.exp(levels * np.log(rates)[:, None] - gammaln(levels + 1))
+    true /= true.sum(axis=1, keepdims=True)
+    counts = np.stack([rng.multinomial(300, p) for p in true])
+    scores = (levels - levels.mean()) / levels.std()
+    bases = [np.log(true.mean(axis=0)), _latent_classes.poisson(levels, counts)]
+    expected = [_latent_classes.tilted(base, true.mean(axis=0), scores, counts) for base in bases]
+    own = expected[is_poisson]
+    assert own.sum(axis=1) == pytest.approx(np.ones(len(rates)))
+    assert own @ levels == pytest.approx(counts @ levels / 300, rel=0.03)
+    table = _latent_classes.shrunk(counts, expected[: 1 + is_poisson])
+    error, raw = (
+        np.abs(each / each.sum(axis=1, keepdims=True) - true).sum() for each in (table, counts)
+    )
+    assert error < gain * raw
+
+
+def test_classes_that_k_means_does_not_find():
+    """More of them at the start have a place for each."""
+    rng = np.random.default_rng(4)
+    means, factors = 2 * rng.normal(size=(5, 3)), rng.normal(size=(5, 3, 3)) / 3**0.5
+    own = rng.integers(5, size=600)
+    X = means[own] + np.einsum("nij,nj->ni", factors[own], rng.normal(size=(600, 3)))
+    random_state = np.random.RandomState(0)
+    schema = Schema(read_frame(X), [0, 1, 2], None, "error", False, random_state)
+    training = Training(TableView(schema, schema.encode(read_frame(X))), "linear", random_state)
+    plain, removed = (
+        [training.fit(5, np.random.RandomState(seed), n_more)[0] for seed in range(3)]
+        for n_more in (0, 6)
+    )
+    assert min(plain) < min(removed) - 0.2 and max(removed) - min(removed) < 0.01
+
+
+@pytest.mark.parametrize(("excess", "n_fits"), [(0, 2), (1, 1)])
+def test_the_bound_of_restarts_counts_their_extra_classes(monkeypatch, excess, n_fits):
+    X, random_state = np.random.default_rng(0).normal(size=(40, 2)), np.random.RandomState(0)
+    schema = Schema(read_frame(X), [0, 1], None, "error", False, random_state)
+    calls, fit = [], Training.fit
+    monkeypatch.setattr(Training, "fit", lambda *args: calls.append(args) or fit(*args))
+    monkeypatch.setattr(_latent_classes, "N_RESTARTS", 2)
+    work = 40 * (3 + _latent_classes.MORE_CLASSES) * 2**2
+    monkeypatch.setattr(_latent_classes, "RESTARTED_WORK", work - excess)
+    view = TableView(schema, schema.encode(read_frame(X)))
+    _latent_classes.fit_latent_classes(view, 3, "linear", random_state)
+    assert len(calls) == n_fits
+
+
+@pytest.mark.parametrize(
+    ("n", "n_folds", "n_epochs"),
+    [(200, 5, 300), (1000, 5, 100), (1001, 1, 300), (2400, 1, 160), (4000, 1, 100), (9000, 1, 200)],
+)
+def test_automatic_epochs(n, n_folds, n_epochs):
+    assert _components.automatic_epochs(n, n_folds) == n_epochs
+    assert len(_components.make_splits("auto", np.arange(n), 0)) == n_folds
+
+
+def test_logits_over_a_long_range():
+    """Nearly all numbers are in a small part of it, where the logit is steep."""
+    x = np.floor(np.random.default_rng(0).exponential(2000, 5000))
+    scores = _parts.map_by_logits(x, np.ones(len(x)), x.min(), x.max(), 1.0).forward(x)[0]
+    exact = logit((x - x.min() + 1) / (np.ptp(x) + 2))
+    assert np.allclose(scores, (exact - exact.mean()) / exact.std(), atol=0.01)
+
+
+def test_known_mixture():
+    """The conditionals of two well-known normals, from 600 rows."""
+    rng = np.random.default_rng(0)
+    z = rng.integers(2, size=600)
+    X = rng.normal(size=(600, 2)) + 4 * z[:, None]
+    table = pd.DataFrame({"z": np.where(z, "up", "down"), "x": X[:, 0], "y": X[:, 1]})
+    own = quick(max_iter=10).fit(table)
+    at = pd.DataFrame({"x": [-1.0, 2.0, 5.0]})
+    truth = np.stack([-0.5 * at["x"] ** 2, -0.5 * (at["x"] - 4) ** 2], 1)
+    truth = np.exp(truth - logsumexp(truth, axis=1, keepdims=True))
+    found = own.predict_proba("z", at)
+    assert found[[0, 2]] == pytest.approx(truth[[0, 2]], abs=0.05)
+    assert found[1] == pytest.approx(truth[1], abs=0.35)  # between the two, where few rows are
+    y = np.array([-1.0, 0.0, 4.0])
+    joint = [truth[:, k] * np.exp(-0.5 * (y - 4 * k) ** 2) / np.sqrt(2 * np.pi) for k in (0, 1)]
+    found = own.condition(at).marginal(["y"]).score_samples(pd.DataFrame({"y": y}))
+    assert np.abs(np.exp(found) - sum(joint)).max() < 0.12
+
+
+@pytest.mark.parametrize(("noise", "least", "most"), [(0.01, 0.0, 0.001), (3.0, 0.2, 0.5)])
+@pytest.mark.parametrize("n_distinct", [40, 20])
+def test_correlations_are_shrunk_by_leave_one_out_likelihood(n_distinct, noise, least, most):
+    """Hardly at all if columns are nearly linear functions of others, which it would blur."""
+    rng = np.random.default_rng(0)
+    group = np.arange(40) % n_distinct
+    x = rng.normal(size=(40, 8))[group]
+    x[:, 4:] = x[:, :4] + noise * x[:, 4:]
+    share = (rng.uniform(0.5, 1.5, (40, 1)) * rng.dirichlet([1.0, 2.0], 40))[group]
+    residual = np.stack([x, x + 0.1])
+    n, scatter = share.sum(), np.einsum("nk,kni,knj->knij", share, residual, residual)
+    covariance = scatter.sum(axis=(0, 1)) / n
+    diagonal = np.diag(np.diag(covariance))
+    without = covariance - (40 // n_distinct) * scatter / n  # nor copies of the row
+    scores = []
+    for shrinkage in _latent_classes.SHRINKAGES:
+        others = (1 - shrinkage) * without + shrinkage * diagonal
+        distance = np.einsum("kni,knij,knj->kn", residual, np.linalg.inv(others), residual)
+        scores.append(-(share.T * (distance + np.linalg.slogdet(others)[1])).sum())
+    best = _latent_classes.SHRINKAGES[np.argmax(scores)]
+    assert least <= best <= most
+    assert _latent_classes.best_shrinkage(covariance, share, residual, group) == best
+    # A row with a gap is not left out.
+    group[:5] = -1
+    assert least <= _latent_classes.best_shrinkage(covariance, share, residual, group) <= most
+
+
+@pytest.mark.parametrize(("n", "d", "gaps"), [(100, 20, 0.6), (30, 60, 0.0)])
+def test_correlations_of_few_rows_or_many_gaps_do_not_hide_the_columns(n, d, gaps):
+    """The normals are hardly worse than independent ones for independent columns."""
+    rng = np.random.default_rng(0)
+    X, X_new = rng.normal(size=(2, n, d))
+    X[rng.uniform(size=X.shape) < gaps] = np.nan
+    kinds = dict.fromkeys(range(d), "continuous")
+    schema = Schema(read_frame(X), list(range(d)), kinds, "error", False, None)
+    views = [TableView(schema, schema.encode(read_frame(rows))) for rows in (X, X_new)]
+    training = Training(views[0], "linear", np.random.RandomState(0))
+    _, mixture = training.fit(1, np.random.RandomState(0))
+    independent = -0.5 * (X_new**2 + np.log(2 * np.pi)).sum(axis=1)
+    assert mixture.log_prob(views[1]).mean() > independent.mean() - 0.3 * d
+
+
+def test_kernels_are_a_density_with_exact_conditionals(table):
+    """Of all kinds of columns, with gaps: each row is a class."""
+    schema = quick().fit(table)._schema
+    rows = schema.encode(read_frame(table))
+    view = TableView(schema, rows)
+    kernels = fit_kernels(view, 0.5, "quantile", np.random.RandomState(0))
+    assert len(kernels.log_weights) == N
+    given = rows.only(np.arange(rows.known.shape[1])[None] % 2 == 0)
+    joint, marginal = kernels.log_prob(view), kernels.log_prob(TableView(schema, given))
+    np.testing.assert_allclose(kernels.log_prob(view, given.known), joint - marginal, atol=1e-8)
+    for j in (0, 1):  # sex and size
+        found = kernels.predictive(view, j)
+        total = found.levels.sum(axis=1) if found.number is None else found.number.weights.sum(1)
+        np.testing.assert_allclose(total, 1)
+    code = kernels.predictive(TableView(schema, rows.take(np.arange(9))), 0).levels
+    without = rows.take(np.arange(9)).copy()
+    without.known[:, 0] = True
+    for k in (0, 1):
+        without.code[:, 0] = k
+        odds = kernels.log_prob(TableView(schema, without))
+        without.known[:, 0] = False
+        odds -= kernels.log_prob(TableView(schema, without))
+        without.known[:, 0] = True
+        seen = 1 - schema.parts[0].unseen
+        np.testing.assert_allclose(np.exp(odds), seen * code[:, k], atol=1e-8)
+
+
+def test_components_are_pickled(density):
+    """For processes of multiprocessing, which do not take local functions."""
+    found = _components.components(density._schema, N, {"max_iter": 1, "n_orders": 1})
+    assert [c.name for c in pickle.loads(pickle.dumps(found))] == density.component_names_
+
+
+def test_held_out_rows_score_like_new_ones():
+    """The cell of a single value would be wide if its row had a part in the maps that score it."""
+    rng = np.random.default_rng(2)
+    tens, others = 10.0 * rng.integers(0, 10, 1300), np.round(np.exp(rng.normal(3, 1, 1300)))
+    X = np.where(rng.uniform(size=1300) < 0.6, tens, others)[:, None]
+    density = TableDensity(max_iter=1, n_orders=1, random_state=0).fit(X[:300])
+    known, new = density.held_out_scores_.clip(-10), density.score_samples(X[300:]).clip(-10)
+    assert known.mean() < new.mean() + 0.15

@@ -1,0 +1,99 @@
+"""Outlier detectors of tables."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from _tables import N, density, few_components, quick, table  # noqa: F401
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+
+from skflows import AutoDensity, DensityOutlierDetector
+from skflows.columns.encoding import Encoding
+
+
+def test_outlier_detector(table):
+    """A swapped pair of cells is odd, and explained by its column."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=300)
+    frame = pd.DataFrame(
+        {"x": x, "side": np.where(x > 0, "right", "left"), "z": rng.normal(size=300)}
+    )
+    frame["z"] = frame["z"].mask(rng.uniform(size=300) < 0.2)
+    detector = DensityOutlierDetector(quick(max_iter=10), calibration="conformal", cv=2).fit(frame)
+    odd = pd.DataFrame({"x": [2.0], "side": ["left"], "z": [0.1]})
+    usual = odd.assign(side="right")
+    assert detector.p_values(odd)[0] < 0.05 < detector.p_values(usual)[0]
+    found = detector.explain(odd, as_frame=True)
+    assert found.columns.tolist() == ["x", "side", "z"]
+    assert found.sum(axis=1)[0] == pytest.approx(detector.score_samples(odd)[0])
+    assert found.iloc[0].idxmin() in ("x", "side")
+    copy = pickle.loads(pickle.dumps(detector))
+    assert (copy.score_samples(frame[:5]) == detector.score_samples(frame[:5])).all()
+
+
+def test_dependence(density, table):
+    """The log-density minus those of the single columns; 0 if they are independent."""
+    detector = DensityOutlierDetector(FrozenEstimator(density), statistic="dependence")
+    rows = table[:20]
+    found = detector.fit(table[:50]).score_samples(rows)
+    singles = sum(density.marginal([name]).score_samples(rows[[name]]) for name in table)
+    np.testing.assert_allclose(found, density.score_samples(rows) - singles, atol=1e-8)
+    one = rows[:1].assign(**dict.fromkeys(table.columns.drop("size")))  # nothing to depend on
+    np.testing.assert_allclose(detector.score_samples(one), 0, atol=1e-8)
+    with pytest.raises(ValueError, match="needs the densities of single columns"):
+        DensityOutlierDetector(AutoDensity(), statistic="dependence").fit(np.eye(9))
+
+
+def test_other_densities_point_to_this_one():
+    frame = pd.DataFrame({"x": [1.0, 2.0, np.nan], "kind": ["a", "b", "a"]})
+    with pytest.raises(ValueError, match="TableDensity"):
+        AutoDensity().fit(frame)
+    with pytest.raises(ValueError, match="TableDensity"):
+        AutoDensity().fit(frame[["x"]])
+
+
+def test_detectors_of_tables(table):
+    """They use the held-out scores of the density, and take categories that a fold lacks."""
+    own = table[["sex", "size", "member"]].assign(code=["only"] + ["usual"] * (N - 1))
+    detector = DensityOutlierDetector(quick(handle_unknown="rare"), calibration="conformal")
+    detector.fit(own)
+    (model,) = detector.models_
+    scores = model.density.estimator.held_out_scores_
+    assert (detector.held_out_scores_ == scores).all()
+    weight = np.where(np.arange(N) < 150, 0.0, 1.0)
+    weighted = clone(detector).fit(own, sample_weight=weight)
+    assert (np.isnan(weighted.held_out_scores_) == (weight == 0)).all()
+    # A fold without the category knows of it.
+    folds = DensityOutlierDetector(quick(), calibration="conformal", cv=2).fit(own)
+    scores = folds.held_out_scores_
+    assert np.isfinite(scores).all() and scores[0] < np.quantile(scores, 0.1)
+    # The rows that it holds out have no part in its maps.
+    is_used = ~np.isin(scores, folds._calibration[0])
+    alone = quick(max_iter=1).fit(own[is_used])
+    maps = [
+        found._schema.columns[1].parts[0].maps["quantile"]
+        for found in (folds.models_[0].density.estimator, alone)
+    ]
+    sizes = np.array(own["size"].dropna())
+    assert np.array_equal(*(found.forward(sizes)[0] for found in maps))
+
+
+def test_texts_in_a_column_of_numbers_are_named_by_detectors():
+    encoding, _ = Encoding.read(pd.DataFrame({"code": [1, 2]}))
+    with pytest.raises(
+        ValueError, match=r"'code' held numbers in fit; now it holds 'A0': .*to_numeric"
+    ):
+        encoding.encode(pd.DataFrame({"code": ["A0", "1"]}))
+
+
+def test_detector_sees_new_categories_of_a_categorical_column():
+    """They are not taken for missing, which is ordinary."""
+    rng = np.random.default_rng(0)
+    kind = pd.Categorical(rng.choice(list("abc"), 90))
+    table = pd.DataFrame({"kind": kind, "x": rng.normal(size=90)})
+    detector = DensityOutlierDetector(quick(handle_unknown="rare")).fit(table)
+    new = pd.DataFrame({"kind": pd.Categorical(["new", None]), "x": [0.0, 0.0]})
+    odd, ordinary = detector.score_samples(new)
+    assert odd < ordinary - 2

@@ -1,0 +1,366 @@
+"""Questions to a density of a table: conditionals, samples, imputation, displays."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from _tables import N, density, few_components, mixed_table, quick, table  # noqa: F401
+from sklearn.base import clone
+
+from skflows import TableImputer
+from skflows.inspection import ConditionalDensityDisplay, SamplesDisplay
+from skflows.table import _parts
+from skflows.table._network import NetworkMember
+from skflows.table._view import TableView
+
+
+def total_probability(density, name, values, width):
+    """Return the sum over a grid of the conditional density of a column, given row 5."""
+    given = density_row(density).drop(columns=[name])
+    conditional = density.condition(given)
+    own = pd.DataFrame({name: values})
+    return np.exp(conditional.marginal([name]).score_samples(own)).sum() * width
+
+
+def density_row(density):
+    return mixed_table().iloc[[5]]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "width"),
+    [
+        ("sex", ["male", "female"], 1),
+        ("grade", ["low", "mid", "high"], 1),
+        ("visits", np.arange(200), 1),
+        ("age", np.arange(300), 1),
+        ("size", np.arange(-12, 12, 0.01), 0.01),
+        ("hour", (np.arange(500) + 0.5) * 24 / 500, 24 / 500),
+    ],
+)
+def test_conditionals_sum_to_one(density, name, values, width):
+    tolerance = 2e-4 if width == 1 else 2e-3
+    assert total_probability(density, name, values, width) == pytest.approx(1, abs=tolerance)
+
+
+def test_atoms_and_density_sum_to_one(density):
+    grid = (np.arange(4000) + 0.5) / 100
+    atom = total_probability(density, "rain", [0.0], 1)
+    assert 0.05 < atom < 0.9
+    assert atom + total_probability(density, "rain", grid, 1 / 100) == pytest.approx(1, abs=1e-3)
+
+
+def test_score_of_unknown_values(density, table):
+    """Unknown entries do not count, and a row without any known one scores 0."""
+    empty = table[:3].copy()
+    for name in empty:
+        empty[name] = empty[name].mask([True] * 3)
+    assert density.score_samples(empty).tolist() == [0, 0, 0]
+    some = empty.copy()
+    some["sex"], some["visits"] = "male", 3
+    marginal = density.marginal(["sex", "visits"]).score_samples(some[["sex", "visits"]])
+    assert density.score_samples(some) == pytest.approx(marginal)
+
+
+def test_rows_and_columns_in_any_order(density, table):
+    scores = density.score_samples(table[:40])
+    assert density.score_samples(table[:40][::-1])[::-1] == pytest.approx(scores, rel=1e-12)
+    assert density.score_samples(table[:40][sorted(table)]) == pytest.approx(scores, rel=1e-12)
+    assert density.score_samples(table[7:8]) == pytest.approx(scores[7:8], rel=1e-12)
+
+
+def test_joint_is_marginal_times_conditional(density, table):
+    """Exactly for latent classes; the network's means over orders differ a little."""
+    rows = table[:60]
+    names = ["sex", "size", "visits"]
+    exact = clone(density)
+    exact.__dict__.update(vars(density))
+    exact._members = [
+        (own, weight)
+        for own, weight in density._members
+        if not hasattr(getattr(own, "member", own), "network")
+    ]
+    product = exact.marginal(names).score_samples(rows[names])
+    product += exact.condition(rows[names]).score_samples(rows.drop(columns=names))
+    assert product == pytest.approx(exact.score_samples(rows), abs=1e-8)
+
+
+def test_samples_look_like_the_table(density, table):
+    drawn = density.sample(300, random_state=0)
+    assert (drawn.dtypes == table.dtypes).all()
+    assert set(drawn["sex"]) <= {"male", "female"}
+    assert (drawn["visits"] >= 0).all()
+    assert (drawn["rain"] >= 0).all()
+    assert (drawn["rain"] == 0).mean() == pytest.approx((table["rain"] == 0).mean(), abs=0.12)
+    assert drawn["hour"].between(0, 24).all()
+    assert (drawn["pay"].dropna().round(2) == drawn["pay"].dropna()).all()
+    assert (drawn["since"] == drawn["since"].dt.floor("s")).all()
+    assert drawn["size"].mean() == pytest.approx(table["size"].mean(), abs=0.25)
+    again = density.sample(300, random_state=0)
+    pd.testing.assert_frame_equal(drawn, again)
+
+
+def test_samples_given_values(density):
+    drawn = density.sample(200, given={"size": 2.0, "member": True}, random_state=0)
+    assert (drawn["size"] == 2.0).all()
+    assert drawn["member"].all()
+    few = density.sample(200, given={"size": -2.0}, random_state=0)
+    assert (drawn["sex"] == "male").mean() > (few["sex"] == "male").mean()
+    each = density.sample(2, given=pd.DataFrame({"visits": [1, 9]}), random_state=0)
+    assert each["visits"].tolist() == [1, 1, 9, 9]
+
+
+@pytest.mark.parametrize("method", ["mean", "median", "mode", "draw"])
+def test_imputation_fills_gaps_only(density, table, method):
+    filled = density.impute(table[:50], method, random_state=0)
+    assert not filled.isna().any(axis=None)
+    known = table[:50].notna()
+    for name in table:
+        left, right = filled[name][known[name]], table[:50][name][known[name]]
+        assert (left.astype(object) == right.astype(object)).all()
+
+
+def test_several_draws(density, table):
+    first, second = density.impute(table[:50], "draw", n_draws=2, random_state=0)
+    assert not first.equals(second)
+
+
+def test_mean_of_a_known_conditional():
+    """Of y given x, where y is x plus noise, or 0."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=500)
+    y = np.where(rng.uniform(size=500) < 0.3, 0.0, 5 + x + 0.1 * rng.normal(size=500))
+    own = quick(max_iter=8).fit(pd.DataFrame({"x": x, "y": y}))
+    filled = own.impute(pd.DataFrame({"x": [-1.0, 1.0], "y": [np.nan, np.nan]}))
+    assert filled["y"].to_numpy() == pytest.approx([0.7 * 4, 0.7 * 6], rel=0.12)
+
+
+def test_imputer(table):
+    own = table[["sex", "size", "visits"]]
+    imputer = TableImputer(quick(), sample_posterior=True, random_state=0).fit(own)
+    first, second = imputer.transform(own), imputer.transform(own)
+    assert not first.isna().any(axis=None)
+    assert not first.equals(second)
+    centre = TableImputer(quick(), random_state=0).fit(own)
+    assert centre.transform(own).equals(centre.transform(own))
+
+
+def test_predictions(density, table):
+    proba = density.predict_proba("sex", table[:20])
+    assert proba.sum(axis=1) == pytest.approx(np.ones(20))
+    assert density.levels("sex") == ["female", "male"]
+    quantiles = density.quantile("size", table[:20], [0.1, 0.5, 0.9])
+    assert (np.diff(quantiles, axis=1) > 0).all()
+    unconditional = density.predict_proba("sex", {})
+    assert unconditional == pytest.approx(density.predict_proba("sex", {"size": np.nan}))
+    names = density.condition({}).columns
+    assert names == table.columns.tolist()
+    # The probability of being at most the median is one half.
+    grid = np.linspace(-8, quantiles[0, 1], 500)
+    conditional = density.condition(table[:1].drop(columns=["size"]))
+    below = np.exp(conditional.score_samples(pd.DataFrame({"size": grid}))).sum()
+    assert below * (grid[1] - grid[0]) == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["sex", "age", "hour", "rain"])
+def test_display_of_a_conditional(density, table, name):
+    """What it draws is the conditional density, and sums to 1 without atoms."""
+    rows = table[:2].copy()
+    display = ConditionalDensityDisplay.from_estimator(density, rows, column=name)
+    spacing = 1 if display.is_discrete else np.gradient(display.grid)[:, None]
+    atom = np.exp(density.condition(rows.drop(columns="rain")).score_samples(np.zeros((2, 1))))
+    total = 1 - atom if name == "rain" else 1
+    np.testing.assert_allclose((display.density * spacing).sum(axis=0), total, atol=0.02)
+    if name == "sex":
+        drawn = [bar.get_height() for bar in display.axes_[1].patches]
+        np.testing.assert_allclose(drawn, density.predict_proba("sex", rows)[1])
+    observed = table[name][1]
+    marks = [line for line in display.axes_[1].lines if line.get_linestyle() == "--"]
+    assert len(marks) == (not pd.isna(observed))
+    assert display.axes_[0].get_xlabel() == name
+    plt.close("all")
+
+
+def test_displays_of_unknown_columns(density, table):
+    with pytest.raises(ValueError, match="column names the columns \\['pie'\\]"):
+        ConditionalDensityDisplay.from_estimator(density, table[:2], column="pie")
+    with pytest.raises(ValueError, match="'since' is datetime"):
+        ConditionalDensityDisplay.from_estimator(density, table[:2], column="since")
+    with pytest.raises(ValueError, match=r"needs column: one of \['sex'"):
+        ConditionalDensityDisplay.from_estimator(density, table[:2])
+    with pytest.raises(ValueError, match="a table has the observed values in X"):
+        ConditionalDensityDisplay.from_estimator(density, table[:2], column="sex", y=["male"] * 2)
+
+
+def test_display_of_samples(density, table):
+    """Categories have bars with their names; gaps are left out, and dates are in years."""
+    names = ["sex", "grade", "age", "since"]
+    display = SamplesDisplay.from_estimator(density, table, names, random_state=0)
+    assert display.categories == {"sex": ["female", "male"], "grade": ["low", "mid", "high"]}
+    bars, _ = display.axes_[0, 0].patches[:2]
+    np.testing.assert_allclose(
+        bars.get_data().values, table["sex"].value_counts(normalize=True).sort_index()
+    )
+    labels = [label.get_text() for label in display.axes_[-1, 1].get_xticklabels()]
+    assert labels == ["low", "mid", "high"]
+    assert np.isnan(display.X[:, 2]).sum() == table["age"].isna().sum()
+    assert 2023.9 < display.X[:, 3].min() < display.X[:, 3].max() < 2026.1
+    few = table.assign(grade=pd.Categorical(["mid"] * N), sex=None)
+    display = SamplesDisplay.from_estimator(density, few, names[:2], random_state=0)
+    assert display.categories["grade"] == ["low", "mid", "high"]
+    assert (display.X[:, 1] == 1).all() and np.isnan(display.X[:, 0]).all()
+    plt.close("all")
+
+
+def test_arrays_with_gaps():
+    X = np.random.default_rng(0).normal(size=(100, 3))
+    X[::5, 1] = np.nan
+    own = quick().fit(X)
+    assert own.sample(4, random_state=0).shape == (4, 3)
+    assert own.marginal(0).sample(4).shape == (4, 1)
+    filled = own.impute(X)
+    assert not np.isnan(filled).any()
+    assert (filled[1] == X[1]).all()
+
+
+def test_questions_without_an_answer_are_errors(density, table):
+    with pytest.raises(ValueError, match="n_draws=0; it must be an integer of at least 1"):
+        density.impute(table[:3], "draw", n_draws=0)
+    with pytest.raises(ValueError, match="more than 0 and less than 1"):
+        density.quantile("size", table[:3], [0, 0.5])
+    with pytest.raises(ValueError, match=r"X has 0 feature\(s\)"):
+        quick().fit(table[[]])
+
+
+def test_modelled_gaps():
+    """With missing="model" a gap where there hardly ever is one is odd."""
+    table = mixed_table()[["sex", "size", "visits"]]
+    table.loc[3:, "sex"] = table["sex"].fillna("male")[3:]
+    table.loc[0, "sex"] = None
+    own = quick(missing="model").fit(table)
+    row = table[10:11].copy()
+    gap = row.copy()
+    gap["sex"] = gap["sex"].mask([True])
+    assert own.score_samples(gap)[0] < own.score_samples(row)[0] - 1
+    drawn = own.sample(300, random_state=0)
+    assert drawn["size"].isna().mean() == pytest.approx(table["size"].isna().mean(), abs=0.12)
+    # "visits" has no gap in fit: a first one is odd too, and all questions have values for answers.
+    assert own.score_samples(row.assign(visits=np.nan))[0] < own.score_samples(row)[0] - np.log(
+        N / 10
+    )
+    assert not own.impute(table[:50], "draw", random_state=0).isna().any(axis=None)
+    assert not own.impute(table[:50]).isna().any(axis=None)
+    assert own.sample(5, given={"sex": None, "size": 0.0})["sex"].notna().all()
+
+
+def test_modelled_gaps_of_other_columns_are_evidence():
+    rng = np.random.default_rng(1)
+    kind = rng.choice(["p", "q"], 300)
+    rating = pd.Series(rng.normal(size=300)).mask((kind == "q") & (rng.uniform(size=300) < 0.6))
+    own = quick(missing="model", max_iter=30).fit(pd.DataFrame({"kind": kind, "rating": rating}))
+    proba = own.predict_proba("kind", {"rating": None})[0, 1]
+    pair = pd.DataFrame({"kind": ["p", "q"], "rating": [np.nan, np.nan]})
+    joint = np.exp(own.score_samples(pair))
+    assert proba == pytest.approx(joint[1] / joint.sum(), abs=0.05) and proba > 0.9
+    assert own.predict_proba("kind", {"rating": 0.0})[0, 1] < 0.4
+
+
+def test_modelled_gaps_sum_to_one():
+    """In each member: a value comes after the variable that says whether there is one."""
+    rng = np.random.default_rng(1)
+    pair = {name: rng.choice(["p", "q", None], 200, p=[0.3, 0.3, 0.4]) for name in "ab"}
+    own = quick(missing="model").fit(pd.DataFrame(pair))
+    levels = (
+        pd.Series(["p", "q", None], name="a")
+        .to_frame()
+        .merge(pd.Series(["p", "q", None], name="b"), how="cross")
+    )
+    view = TableView(own._schema, own._rows(levels))
+    for member, _ in own._members:
+        assert np.exp(member.log_prob(view)).sum() == pytest.approx(1, abs=2e-4)
+    (network, *_) = [
+        member for member, _ in own._members if isinstance(member.member, NetworkMember)
+    ]
+    drawn = network.sample(own._schema, own._nothing_known(50), np.random.RandomState(0))
+    for value, flag in own._schema.flag_of.items():
+        assert (drawn.known[:, value] == (drawn.code[:, flag] == 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda d, t: d.score_samples(t.assign(member="perhaps")), "perhaps"),
+        (lambda d, t: d.score_samples(t.drop(columns=["sex"])), "lacks the columns"),
+        (lambda d, t: d.condition({"nobody": 1}), "nobody"),
+        (lambda d, t: d.condition(t[:1]), "nothing is left"),
+        (lambda d, t: d.score_samples(t.assign(since="May 2024")), "to_datetime"),
+        (lambda d, t: d.predict_proba("size", t), "quantile"),
+        (lambda d, t: d.quantile("sex", t), "predict_proba"),
+        (lambda d, t: d.quantile("since", t), r"use sample\(given=...\) .* impute"),
+        (lambda d, t: d.predict_proba("since", t), r"use sample\(given=...\) .* impute"),
+        (lambda d, t: d.levels("since"), r"use sample\(given=...\) .* impute"),
+        (lambda d, t: d.quantile("size", t, 1.5), "more than 0 and less than 1"),
+        (lambda d, t: d.impute(t, "guess"), "choose"),
+        (lambda d, t: d.impute(t, "mean", n_draws=3), "draw"),
+        (lambda d, t: d.sample(0), "at least 1"),
+    ],
+)
+def test_errors_of_questions(density, table, ask, message):
+    with pytest.raises(ValueError, match=message):
+        ask(density, table)
+
+
+def test_the_median_may_be_the_least_value():
+    rng = np.random.default_rng(0)
+    rain = np.where(rng.uniform(size=200) < 0.8, 0.0, 5 + rng.gamma(2.0, size=200))
+    own = quick(columns={"rain": ("atoms", [0.0], 0.0)}).fit(pd.DataFrame({"rain": rain}))
+    assert own.quantile("rain", pd.DataFrame({"rain": [np.nan]}), [0.3, 0.5]).tolist() == [[0, 0]]
+
+
+def test_means_are_possible():
+    """Of counts, of angles among few, and of dates."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=300)
+    table = pd.DataFrame(
+        {
+            "x": x,
+            "n": rng.poisson(np.exp(1 + 1.5 * x)),
+            "hour": np.where(rng.uniform(size=300) < 0.5, 23, 1),
+            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(7 * rng.integers(0, 40, 300), "D"),
+        }
+    )
+    own = quick(columns={"hour": ("circular", 24)}).fit(table)
+    asked = pd.DataFrame({"x": [-3.0, 0.0], "n": np.nan, "hour": np.nan, "day": pd.NaT})
+    filled = own.impute(asked)
+    assert (filled["n"] >= 0).all()
+    assert np.cos(filled["hour"] * np.pi / 12).min() > 0.8
+    assert (filled["day"].dt.day_of_week == 0).all()
+
+
+def test_imputation_keeps_known_values_exactly():
+    """Even those that microseconds cannot hold."""
+    n = 60
+    moments = pd.Series(pd.date_range("2024-10-26", periods=n, freq="37min", tz="Europe/Berlin"))
+    table = pd.DataFrame(
+        {
+            "id": pd.array([2**53, 5, None] * 20, dtype="Int64"),
+            "at": (moments + pd.Timedelta(1, "ns")).mask(np.arange(n) % 7 == 0),
+            "x": np.random.default_rng(0).normal(size=n),
+        }
+    )
+    filled = quick(max_iter=1).fit(table).impute(table)
+    assert not filled.isna().any(axis=None)
+    pd.testing.assert_frame_equal(filled.where(table.notna()), table)
+    frame = pl.DataFrame({"id": [2**53, 5, None] * 20, "x": table["x"].to_numpy()})
+    filled = quick(max_iter=1).fit(frame).impute(frame)
+    assert filled["id"][:2].to_list() == [2**53, 5]
+    assert filled.null_count().sum_horizontal()[0] == 0
+
+
+def test_chunks_of_rows(monkeypatch, density, table):
+    """Rows are answered some at a time."""
+    whole = density.impute(table[:7]), density.quantile("size", table[:7])
+    monkeypatch.setattr(_parts, "ROWS_AT_ONCE", 3)
+    pd.testing.assert_frame_equal(density.impute(table[:7]), whole[0])
+    assert density.quantile("size", table[:7]) == pytest.approx(whole[1])
+    assert len(density.sample(7)) == 7
