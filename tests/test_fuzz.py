@@ -28,7 +28,9 @@ from skflows import (
 )
 
 # Some tables have such a column.
-pytestmark = pytest.mark.filterwarnings("ignore:.* is an exact linear function:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.* is an exact linear function:UserWarning", "ignore:The value .* repeats:UserWarning"
+)
 
 SECONDS = float(os.environ.get("SKFLOWS_FUZZ_SECONDS", 0))
 
