@@ -273,7 +273,8 @@ class BaseFlowDensity(
 
         rows = X[:: max(1, len(X) // RECONSTRUCTION_ROWS)]
         scale = _evaluation.column_scale(X)
-        error = (self._round_trip_error(rows) / scale).max()
+        with np.errstate(over="ignore"):  # infinite errors warn too
+            error = (self._round_trip_error(rows) / scale).max()
         if not error <= MAX_RECONSTRUCTION_ERROR:  # NaN warns too
             warn_user(
                 f"The inverse of the fitted flow errs by {error:.1e} of a column's standard "
