@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from test_outside import few_components, quick  # noqa: F401 - a fixture
 
-from skflows import DensityClassifier, DensityOutlierDetector, TableDensity, TableImputer
+from skflows import DensityClassifier, DensityOutlierDetector, TableImputer
 from skflows.columns import frames
 from skflows.columns.encoding import UNSEEN_CATEGORY, Encoding
-from skflows.table import _components
 
 N = 60
 RNG = np.random.default_rng(0)
@@ -29,19 +29,6 @@ TABLE = pd.DataFrame(
         "single": SIZE.astype(np.float32),
     }
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_components():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_components, "N_CLASSES", {"quantile": (1,), "linear": (2,)})
-        patch.setattr(_components, "N_BINNED_CLASSES", (4,))
-        patch.setattr(_components, "BANDWIDTHS", (0.5,))
-        yield
-
-
-def quick(**params):
-    return TableDensity(**{"max_iter": 1, "n_orders": 1, "cv": 2, "random_state": 0} | params)
 
 
 def test_rows_hold_numbers_and_places():

@@ -120,8 +120,6 @@ def fit_rows(estimator, rows, sample_weight=None, encoding=None):
     """
     if encoding is None or is_frozen(estimator):
         return fit_density(estimator, rows, sample_weight)
-    if sample_weight is not None:
-        rows, sample_weight = rows[sample_weight > 0], sample_weight[sample_weight > 0]
     if hasattr(estimator, "_fit_rows"):
         return estimator._fit_rows(rows, sample_weight, encoding)
     return fit_density(estimator, encoding.decode(rows), sample_weight)

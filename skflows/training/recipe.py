@@ -1,4 +1,4 @@
-"""What a fit is told in place of an estimator."""
+"""The recipe of a fit: how its flow is built, its phases and its settings."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
