@@ -13,7 +13,7 @@ from ..columns.frames import read_frame
 from ..density._third_party import MIN_SECONDS
 from ..ensemble._mixture import start_workers
 from ..training.threads import few_threads
-from ._parts import Rows
+from ._variables import Rows
 from ._view import MemberOfFold, TableView
 
 N_FOLDS = 5

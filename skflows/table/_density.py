@@ -23,8 +23,6 @@ from ..ensemble._mixture import mixture_weights, weighted_members
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
-from ._columns import Schema
-from ._parts import ROWS_AT_ONCE, UNSEEN, Rows
 from ._queries import (
     ConditionalTable,
     check_order,
@@ -35,6 +33,8 @@ from ._queries import (
     probabilities_of,
     quantiles_of,
 )
+from ._schema import Schema
+from ._variables import ROWS_AT_ONCE, UNSEEN, Rows
 from ._view import TableView
 
 MIN_WEIGHT = 2e-3  # of a component that is kept: each takes time to score
