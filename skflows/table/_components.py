@@ -9,11 +9,9 @@ import numpy as np
 from joblib import delayed
 
 from ..callbacks._run import in_folder, training_file
-from ..columns.frames import read_frame
 from ..density._third_party import MIN_SECONDS
 from ..ensemble._mixture import start_workers
 from ..training.threads import few_threads
-from ._variables import Rows
 from ._view import MemberOfFold, TableView
 
 N_FOLDS = 5
@@ -149,7 +147,7 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     with torch_seed(seed, torch.device("cpu")):
         network = OrderAgnosticNetwork(
             schema.parts,
-            train.rows.code,
+            train.code,
             train.weight,
             HIDDEN,
             N_COMPONENTS,
@@ -165,7 +163,7 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     generator = torch.Generator().manual_seed(seed)
     # Middles of cells would prefer a network with peaks there.
     held_out_rows = other.redraw(generator) if other.is_cell else other.packed
-    file = training_file(None, seed, settings, has_backbone, train.rows, held_out.rows)
+    file = training_file(None, seed, settings, has_backbone, train.variables, held_out.variables)
     with gradients_enabled(), one_thread():
         history = trainer.train_in_phases(
             [{"max_iter": settings["max_iter"]}],
@@ -190,10 +188,10 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
 def local_views(group, *views):
     """Return the part of each view that this process trains on."""
     schema = views[0].schema
-    tables = [(*view.rows, view.weight) for view in views]
-    found = group.local_rows(*tables, encode=lambda X: schema.encode(read_frame(X)))
+    tables = [(view.variables, view.weight) for view in views]
+    found = group.local_rows(*tables, encode=lambda X: (schema.encode(X),))
     return [
-        view if own is table else TableView(view.schema, Rows(*own[:-1]), own[-1])
+        view if own is table else TableView(view.schema, *own)
         for view, table, own in zip(views, tables, found, strict=True)
     ]
 
@@ -243,16 +241,18 @@ def make_splits(cv, copy_of, seed):
     return [(np.flatnonzero(fold_of != i), np.flatnonzero(fold_of == i)) for i in range(len(folds))]
 
 
-def first_copies(schema, rows):
+def first_copies(schema, variables):
     """Return the first of the rows that each row equals.
 
     Only rows with a number of a continuous column count as copies: others are equal by chance.
     """
-    is_continuous = [part.has_number and part.step is None for part in schema.parts]
-    has_number = (rows.known & (rows.code <= 0))[:, is_continuous].any(axis=1)
-    values = np.column_stack([rows.code, np.nan_to_num(rows.x), rows.known])
+    has_number = np.zeros(len(variables), dtype=bool)
+    for j, part in enumerate(schema.parts):
+        if part.has_number and part.step is None:
+            has_number |= part.is_number(variables[:, j])
+    values = np.column_stack([np.nan_to_num(variables), np.isnan(variables)])
     _, first, inverse = np.unique(values, axis=0, return_index=True, return_inverse=True)
-    return np.where(has_number, first[inverse.ravel()], np.arange(len(rows)))
+    return np.where(has_number, first[inverse.ravel()], np.arange(len(variables)))
 
 
 class TableOutcome(NamedTuple):
@@ -267,14 +267,14 @@ class TableOutcome(NamedTuple):
         return f"held-out score {self.scores.mean():.4f}, {self.seconds:.1f} s"
 
 
-def views_of(split, schema, rows, weight, seed):
+def views_of(split, schema, variables, weight, seed):
     """Return the views of the rows to fit to, and of those to hold out.
 
     New rows have no part in the maps to normal scores, so those that are held out have none either.
     """
     train, _ = split
-    own = schema.with_maps_of(rows.take(train), weight[train], np.random.RandomState(seed))
-    return [TableView(own, rows.take(some), weight[some]) for some in split]
+    own = schema.with_maps_of(variables[train], weight[train], np.random.RandomState(seed))
+    return [TableView(own, variables[some], weight[some]) for some in split]
 
 
 class FoldOutcome(NamedTuple):
@@ -326,19 +326,19 @@ def fit_fold(key, component, train, held_out, whole, seed, limit):
         if passed > TIME_FOR_CLASSES * limit.seconds and not limit.is_needed:
             return key, None
         seconds = max(MIN_SECONDS, (TIME_FOR_ALL * limit.seconds - passed) / limit.rounds)
-    with few_threads(train.rows.x):
+    with few_threads(train.variables):
         member = component.fit(train, held_out, seed, seconds)
         scores = member.log_prob(held_out)
         of_all = None if whole is None else component.fit(whole, None, seed, None)
     return key, FoldOutcome(member, scores, of_all, clock() - begun)
 
 
-def fit_components(found, schema, rows, weight, splits, seed, time_limit, started, n_jobs):
+def fit_components(found, schema, variables, weight, splits, seed, time_limit, started, n_jobs):
     """Yield the `TableOutcome` of each component on the splits, or None without time for it."""
     from ..training.data_parallel import current_group
 
-    views = [views_of(split, schema, rows, weight, seed) for split in splits]
-    whole = TableView(schema, rows, weight)
+    views = [views_of(split, schema, variables, weight, seed) for split in splits]
+    whole = TableView(schema, variables, weight)
     parallel, n_workers = start_workers(n_jobs, time_limit, "generator_unordered")
     pairs = [(component, i) for component in found for i in range(len(views))]
     # The last ones take longest: they start first, except in the process that the first ones need.
