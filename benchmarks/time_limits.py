@@ -15,8 +15,8 @@ import skflows
 
 CASES = {
     "CNFDensity, 100,000 x 20": (skflows.CNFDensity(), (100_000, 20), 3),
-    "CNFDensity with noise, 45 x 2": (
-        skflows.CNFDensity(n_augmented=1, objective="likelihood"),
+    "CNFDensity by likelihood, 45 x 2": (
+        skflows.CNFDensity(objective="likelihood"),
         (45, 2),
         3,
     ),

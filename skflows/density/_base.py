@@ -327,8 +327,7 @@ class BaseFlowDensity(
         Returns
         -------
         Z : ndarray of shape (n_samples, n_features)
-            Their latent coordinates. If a `CNFDensity` has columns of noise, it maps them along
-            from 0: its Z has ``n_features + n_augmented`` columns.
+            Their latent coordinates.
         """
         check_is_fitted(self)
         return self._map_rows("forward", validate_rows(self, X, reset=False))[0]
