@@ -143,7 +143,6 @@ def test_members_of_a_stack_may_differ_in_some_parameters(grid, stacks):
         ("nsf", {}, {"learning_rate_init": [0.01, 0.1]}, 1),
         ("maf", {}, {"learning_rate_init": [0.01, 0.1]}, 1),
         ("realnvp", {}, {"learning_rate_init": [0.01, 0.1]}, 1),
-        ("realnvp", {"activation": "silu"}, {"learning_rate_init": [0.01, 0.1]}, 1),
         ("nsf", {}, {"dropout": [0.0, 0.1, 0.2]}, 2),
         ("maf", {}, {"random_state": [0, 1, 0]}, 2),
         ("maf", {"input_noise": 0.1}, {"learning_rate_init": [0.01, 0.1]}, 4),

@@ -84,9 +84,6 @@ class CNFDensity(FlowDensity):
         Widths of the hidden layers of the velocity network. A layer as wide as the one before it is
         residual.
 
-    activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="silu"
-        Activation of the hidden layers; a smooth one takes fewer evaluations.
-
     dropout : float, default=0.1
         Fraction of hidden units dropped in each training step; in training by likelihood the same
         ones along the whole trajectory of a row. It prevents very low scores of unusual rows; in
@@ -160,6 +157,7 @@ class CNFDensity(FlowDensity):
     }
 
     _has_exact_inverse = False
+    _activation = "silu"  # a smooth one takes fewer evaluations
 
     @property
     def _remedy_for_inexact_inverse(self):
@@ -179,7 +177,6 @@ class CNFDensity(FlowDensity):
         n_steps=8,
         checkpointing=False,
         hidden_layer_sizes=(128, 128),
-        activation="silu",
         dropout=0.1,
         preprocessing="quantile",
         bounds=None,
@@ -212,7 +209,6 @@ class CNFDensity(FlowDensity):
         self.n_steps = n_steps
         self.checkpointing = checkpointing
         self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
         self.dropout = dropout
         self.preprocessing = preprocessing
         self.bounds = bounds
