@@ -3,6 +3,9 @@
 from abc import abstractmethod
 from contextlib import suppress
 from numbers import Integral, Real
+from typing import Self
+
+from numpy.typing import ArrayLike
 
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..training.recipe import Past
@@ -154,7 +157,9 @@ class FlowDensity(BaseFlowDensity):
         super()._end(history, flow_fit, only_score)
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None, sample_weight=None):
+    def partial_fit(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
         """Train one epoch on the rows of X, continuing from the last call.
 
         The first call sets the scaling; the threshold `offset_` is that of the latest rows. No rows
