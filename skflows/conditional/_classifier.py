@@ -36,6 +36,7 @@ from ..density._third_party import (
     with_time_limit,
     with_verbose,
 )
+from ..ensemble._folds import make_folds
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
 from ..preprocessing.sklearn_compat import (
@@ -309,19 +310,12 @@ class DensityClassifier(
             cv = None if has_held_out else self.estimator._folds(len(label))
         if cv is None:
             return None
-        if isinstance(cv, Integral):  # rows in the order of their class are dealt out in turn
-            order = np.random.RandomState(seed).permutation(len(label))
-            order = order[np.argsort(label[order], kind="stable")]
-            fold = np.empty(len(label), dtype=int)
-            fold[order] = np.arange(len(label)) % cv
-            splits = [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(cv)]
-        elif hasattr(cv, "split"):
-            splits = list(cv.split(label[:, None], label))
-        else:
+        if not (isinstance(cv, Integral) or hasattr(cv, "split")):
             raise ValueError(
                 "estimator.cv lists rows; give a number of folds, or a splitter, which is given "
                 "the classes."
             )
+        splits = make_folds(cv, len(label), seed, label=label)
         for i, (train, _) in enumerate(splits):
             if missing := set(label) - set(label[train]):
                 raise ValueError(
