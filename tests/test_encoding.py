@@ -8,7 +8,14 @@ import polars as pl
 import pytest
 from test_outside import few_components, quick  # noqa: F401 - a fixture
 
-from skflows import DensityClassifier, DensityOutlierDetector, TableImputer
+from skflows import (
+    ConditionalDensity,
+    DensityClassifier,
+    DensityOutlierDetector,
+    FlowRegressor,
+    NSFDensity,
+    TableImputer,
+)
 from skflows.columns import frames
 from skflows.columns.encoding import UNSEEN_CATEGORY, Encoding
 
@@ -79,6 +86,26 @@ def test_unseen_categories_share_the_last_place():
         warning.encode(new)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [[7, 8, 9], [7.0, 8.0, 9.0], ["7", "8", "9"], np.array([7, 8, 9], object)],
+    ids=["ints", "floats", "texts", "objects"],
+)
+@pytest.mark.parametrize("fitted", [[8, 7, None], ["8", "7", None], [8.0, 7.0, None]])
+def test_categories_are_found_by_value_or_text(fitted, values):
+    encoding, _ = Encoding.read(pd.DataFrame({"code": pd.Categorical(fitted)}))
+    rows, unseen = encoding.encode_and_unseen(pd.DataFrame({"code": values}))
+    assert rows[:, 0].tolist() == [0, 1, 2]
+    assert {name: [str(float(v)) for v in found] for name, found in unseen.items()} == {
+        "code": ["9.0"]
+    }
+
+
+def test_a_value_comes_before_a_text():
+    encoding, _ = Encoding.read(pd.DataFrame({"code": pd.Categorical(["1", 1])}))
+    assert encoding.encode(pd.DataFrame({"code": [1, 1]}))[0, 0] == encoding.categories[0].index(1)
+
+
 @contextmanager
 def counted_columns(monkeypatch):
     """Count how often columns of DataFrames are read."""
@@ -95,6 +122,7 @@ def counted_columns(monkeypatch):
 
 Y = np.arange(N) % 2
 SOME = TABLE[["word", "size", "count", "at"]]
+FLOW = NSFDensity(n_transforms=1, hidden_layer_sizes=(4,), max_iter=1)
 DETECTOR = DensityOutlierDetector(quick(), calibration="conformal", cv=3, random_state=0)
 
 
@@ -106,8 +134,10 @@ DETECTOR = DensityOutlierDetector(quick(), calibration="conformal", cv=3, random
         (DensityOutlierDetector(quick(), trim=0.1), ["score_samples"]),
         (DensityClassifier(quick()), ["predict_proba", "predict", "score_samples"]),
         (TableImputer(quick()), ["transform"]),
+        (FlowRegressor(ConditionalDensity(FLOW, cv=2)), ["predict", "predict_interval"]),
+        (FlowRegressor(ConditionalDensity(FLOW), calibration=0.2), ["predict"]),
     ],
-    ids=["density", "conformal", "trimmed", "classifier", "imputer"],
+    ids=["density", "conformal", "trimmed", "classifier", "imputer", "folds", "held-out"],
 )
 def test_a_public_call_reads_a_table_once(monkeypatch, estimator, methods):
     with counted_columns(monkeypatch) as names:

@@ -5,7 +5,7 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, clone
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils import check_consistent_length, indexable
 from sklearn.utils.validation import check_is_fitted
 
 from ..calibration import ranks
@@ -14,9 +14,8 @@ from ..columns.checks import warn_user
 from ..distribution.distribution import distribution_of
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import Interval, StrOptions, safe_indexing
-from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
-from ._density import ConditionalDensity, validate_outputs
+from ._density import ConditionalDensity
 from ._regions import translated
 
 HELD_OUT = 0.2
@@ -132,42 +131,40 @@ class FlowRegressor(
             The fitted estimator.
         """
         vars(self).pop("density_", None)  # a fit that fails leaves nothing fitted
-        given = X, y
         density = ConditionalDensity() if self.density is None else clone(self.density)
         random_state = random_state_of(self)
         if density.random_state is None and self.random_state is not None:
             density.set_params(random_state=random_state.randint(2**31 - 1))
-        # As arrays, to take rows of them; tables keep the names of their columns.
-        X = X if hasattr(X, "columns") else check_array(X, dtype=None, ensure_all_finite=False)
         if y is None:
             raise ValueError("FlowRegressor requires y to be passed, but the target y is None.")
-        y = y if hasattr(y, "iloc") else np.asarray(y)
-        check_consistent_length(X, y)
-        weight = validate_weight(sample_weight, np.empty((len(y), 1)), least=1)
-        own = np.flatnonzero(weight)
-        fraction = self.calibration
+        X, y = indexable(X, y)
+        pairs = density._read(X, y, sample_weight)
+        n, fraction = len(pairs.Y), self.calibration
         if isinstance(fraction, str):  # "auto"
-            splits_itself = density._folds(len(own)) is not None or len(own) < LEAST_ROWS
+            splits_itself = density._folds(n) is not None or n < LEAST_ROWS
             fraction = None if splits_itself else HELD_OUT
             if fraction is not None:
                 density.set_params(cv=None)
-        with fit_task(self, *given, max_subtasks=1, sample_weight=sample_weight) as task:
+        with fit_task(self, X, y, max_subtasks=1, sample_weight=sample_weight) as task:
             self.calibration_scores_ = None
             if fraction is None:
                 with task.inside(density):
-                    context = density._fit(X, y, sample_weight)
+                    context = density._fit_pairs(X, y, sample_weight, pairs)
                 is_calibrated = self.calibration is not None and density.held_out_[0] is not None
                 if is_calibrated:  # by rows encoded without their own y, as those of training are
-                    self.calibration_scores_ = fold_scores(density, context, safe_indexing(y, own))
+                    self.calibration_scores_ = fold_scores(density, context, pairs.Y)
             else:
                 check_takes_fewer_rows(density.cv)
-                order = random_state.permutation(own)
-                n_held_out = min(max(1, round(fraction * len(own))), len(own) - 1)
+                order = random_state.permutation(n)
+                n_held_out = min(max(1, round(fraction * n)), n - 1)
                 held_out, rest = order[:n_held_out], order[n_held_out:]
+                some, own = pairs.take(rest), np.flatnonzero(pairs.is_used)[rest]
+                given = [safe_indexing(table, own) for table in (X, y)]
                 with task.inside(density):
-                    density.fit(*(safe_indexing(part, rest) for part in (X, y, weight)))
-                distribution = density.predict_distribution(safe_indexing(X, held_out))
-                self.calibration_scores_ = row_scores(distribution, safe_indexing(y, held_out))
+                    density._fit_pairs(*given, some.weight, some)
+                context = density._features(safe_indexing(pairs.X, held_out))
+                distribution = distribution_of(density._source(context))
+                self.calibration_scores_ = row_scores(distribution, pairs.Y[held_out])
             self.density_ = density
             for name in ("n_features_in_", "feature_names_in_", "n_outputs_"):
                 vars(self).pop(name, None)
@@ -366,7 +363,7 @@ def fold_scores(density, context, y):
         return row_scores(distribution_of(density._source(context[rows]).of(own)), y)
 
     held_out = enumerate(density.held_out_)
-    unseen = [scores_of([i], rows, safe_indexing(y, rows)) for i, rows in held_out]
+    unseen = [scores_of([i], rows, y[rows]) for i, rows in held_out]
     some = np.arange(n_draws) * len(context) // n_draws
     drawn = distribution_of(density._source(context[some]))._sample(1, 0)[:, 0]
     one = [scores_of([i], some, drawn) for i in flows]
@@ -383,8 +380,7 @@ def joined(scores):
 
 def row_scores(distribution, y):
     """Return the scores of rows that the density has not seen, by name."""
-    Y, _ = validate_outputs(y)
-    y = Y[:, 0] if Y.shape[1] == 1 else Y
+    y = y[:, 0] if y.shape[1:] == (1,) else y
     return {
         "central": distribution._central_scores(y),
         "highest_density": distribution._density_scores(y),
