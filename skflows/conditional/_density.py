@@ -21,7 +21,7 @@ from ..columns.arrays import (
 from ..columns.checks import warn_user
 from ..density import FlowDensity, NSFDensity
 from ..distribution.distribution import distribution_of
-from ..ensemble._components import N_FOLDS, make_splits
+from ..ensemble._folds import N_FOLDS, make_folds
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
 from ..preprocessing.sklearn_compat import (
@@ -90,7 +90,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
     estimator : FlowDensity, default=None
         The flow, which is cloned. By default ``NSFDensity(n_transforms=2, dropout=0.2)``.
         `warm_start` and `contamination` have no effect, `input_noise` is added to the encoded X
-        too, and a `CNFDensity` has no columns of noise and no coupling by optimal transport.
+        too, and a `CNFDensity` has no coupling by optimal transport.
 
     cv : "auto", None, int, cross-validation generator or iterable, default="auto"
         How rows are held out, with a flow for each split; the density is the mean of theirs. The
@@ -342,7 +342,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         cv = self._folds(len(rows))
         if cv is None:
             return [(np.arange(len(rows)), None)]
-        return make_splits(cv, rows, is_weighted, random_state.randint(2**31 - 1))
+        seed = random_state.randint(2**31 - 1)
+        return make_folds(cv, len(rows), seed, X=rows, kept=is_weighted)
 
     def _fitted(self, fits, is_final=False):
         """Return the attributes of a fitted density, from fits as they are now."""

@@ -1,7 +1,9 @@
 """A mixture of the estimators that a user names."""
 
 from numbers import Integral
+from typing import Self
 
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 
 from ..callbacks._run import random_state_of
@@ -13,7 +15,8 @@ from ..preprocessing.dequantizer import discrete_columns
 from ..preprocessing.sklearn_compat import BaseComposition
 from ..preprocessing.validation import uneven, weighted_rows
 from ..training.threads import fit_context
-from ._components import Component, make_splits
+from ._components import Component
+from ._folds import make_folds
 from ._mixture import MixtureMixin
 
 
@@ -178,7 +181,7 @@ class StackedDensity(MixtureMixin, NamedEstimators):
 
     @weighted_if(_takes_weights)
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit all components, and the weights of their mixture.
 
         Parameters
@@ -202,7 +205,8 @@ class StackedDensity(MixtureMixin, NamedEstimators):
         weight = uneven(weight)
         warn_of_columns(self, X, discrete_columns(X))
         random_state = random_state_of(self)
-        splits = make_splits(self.cv, X, is_weighted, random_state.randint(2**31 - 1))
+        seed = random_state.randint(2**31 - 1)
+        splits = make_folds(self.cv, len(X), seed, X=X, kept=is_weighted)
         components = [
             component._replace(estimator=clone_with_seeds(component.estimator, random_state))
             for component in components
