@@ -81,14 +81,14 @@ class DensityClassifier(
 
     Parameters
     ----------
-    estimator : estimator
+    estimator : estimator, default=None
         A density estimator with `fit` and `score_samples`, which is cloned and fitted for each
-        class. A ``time_limit`` of it holds for all of them together: each has an equal share of the
-        time left. Ctrl-C ends the whole fit, and the classifier is fitted only if it came while the
-        last density was. Discrete columns, and the kinds and
-        categories of a `TableDensity`, are found in the rows of all classes together. A
-        `ConditionalDensity` is fitted once, to the columns given the class: the classes share its
-        networks, which suits classes of few rows, and its folds are stratified.
+        class. It must be given: None is an error. A ``time_limit`` of it holds for all of them
+        together: each has an equal share of the time left. Ctrl-C ends the whole fit, and the classifier is fitted only
+        if it came while the last density was. Discrete columns, and the kinds and categories of a
+        `TableDensity`, are found in the rows of all classes together. A `ConditionalDensity` is
+        fitted once, to the columns given the class: the classes share its networks, which suits
+        classes of few rows, and its folds are stratified.
 
     priors : array-like of shape (n_classes,), default=None
         Probability of each class, in the order of `classes_`; by default its share of the rows.
@@ -158,7 +158,7 @@ class DensityClassifier(
     """
 
     _parameter_constraints: dict = {
-        "estimator": [HasMethods(["fit", "score_samples"]), ConditionalDensity],
+        "estimator": [HasMethods(["fit", "score_samples"]), ConditionalDensity, None],
         "priors": ["array-like", None],
         "reject": [Interval(Real, 0, 1, closed="neither"), None],
         "unknown_label": [Real, str, None],
@@ -169,7 +169,7 @@ class DensityClassifier(
 
     def __init__(
         self,
-        estimator,
+        estimator=None,
         *,
         priors=None,
         reject=None,
@@ -216,6 +216,11 @@ class DensityClassifier(
 
     def _fit(self, X, y, sample_weight):
         given = X, y
+        if self.estimator is None:
+            raise ValueError(
+                "estimator=None: give a density, such as DensityClassifier(NSFDensity()) for "
+                "numbers, or DensityClassifier(TableDensity()) for tables of any columns."
+            )
         check_is_density(self.estimator)
         if self.reject is not None and self.calibration is None:
             raise ValueError(
