@@ -1,5 +1,6 @@
 """Regression by a conditional density: predictions, quantiles and calibrated intervals."""
 
+import math
 from numbers import Integral, Real
 
 import numpy as np
@@ -10,7 +11,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..calibration import ranks
 from ..callbacks._run import fit_task, random_state_of
+from ..columns.arrays import some_rows
 from ..columns.checks import warn_user
+from ..density._third_party import was_interrupted
 from ..distribution.distribution import distribution_of
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import Interval, StrOptions, safe_indexing
@@ -19,7 +22,8 @@ from ._density import ConditionalDensity
 from ._regions import translated
 
 HELD_OUT = 0.2
-DRAWS = 500  # of y, at most, which tell how scores of one flow differ from those of the mean
+DRAWS = 500  # of y, at most, which tell how scores of one flow differ from the mean's
+FEW_ROWS, FEW_DRAWS = 200, 100  # after Ctrl-C: calibration takes longer than an epoch
 LEAST_ROWS = 40  # from which calibration="auto" holds some out
 
 
@@ -52,7 +56,7 @@ class FlowRegressor(
         is guaranteed on average over tables. Folds leave more rows for training, but their coverage
         is approximate: their median score has chosen the last epoch, and how scores of one flow
         differ from those of the mean of all is estimated on draws from the mean. None saves the
-        time.
+        time. After Ctrl-C, 200 of these rows calibrate, so that `fit` returns soon.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the density.
@@ -152,7 +156,8 @@ class FlowRegressor(
                     context = density._fit_pairs(X, y, sample_weight, pairs)
                 is_calibrated = self.calibration is not None and density.held_out_[0] is not None
                 if is_calibrated:  # by rows encoded without their own y, as those of training are
-                    self.calibration_scores_ = fold_scores(density, context, pairs.Y)
+                    most = FEW_ROWS if was_interrupted(density) else n
+                    self.calibration_scores_ = fold_scores(density, context, pairs.Y, most)
             else:
                 check_takes_fewer_rows(density.cv)
                 order = random_state.permutation(n)
@@ -162,6 +167,8 @@ class FlowRegressor(
                 given = [safe_indexing(table, own) for table in (X, y)]
                 with task.inside(density):
                     density._fit_pairs(*given, some.weight, some)
+                if was_interrupted(density):
+                    held_out = held_out[:FEW_ROWS]
                 context = density._features(safe_indexing(pairs.X, held_out))
                 distribution = distribution_of(density._source(context))
                 self.calibration_scores_ = row_scores(distribution, pairs.Y[held_out])
@@ -350,21 +357,26 @@ def check_takes_fewer_rows(cv):
         )
 
 
-def fold_scores(density, context, y):
+def fold_scores(density, context, y, n_rows):
     """Return the scores of rows under the mean of the flows, from those of unseen rows under one.
+
+    About ``n_rows`` of the rows are scored, drawn at random.
 
     Where the flows differ, their mean is wider and better than each of them, and scores under it
     are lower. Draws from the mean estimate the difference. Training rows cannot: the flows have
     seen them.
     """
-    flows, n_draws = range(len(density.flows_)), min(DRAWS, 2 * len(context))
+    n, flows = len(context), range(len(density.flows_))
+    n_draws = min(DRAWS if n_rows >= n else FEW_DRAWS, 2 * n)
+    parts = [
+        own[some_rows(len(own), math.ceil(len(own) * n_rows / n))] for own in density.held_out_
+    ]
 
     def scores_of(own, rows, y):
         return row_scores(distribution_of(density._source(context[rows]).of(own)), y)
 
-    held_out = enumerate(density.held_out_)
-    unseen = [scores_of([i], rows, y[rows]) for i, rows in held_out]
-    some = np.arange(n_draws) * len(context) // n_draws
+    unseen = [scores_of([i], rows, y[rows]) for i, rows in enumerate(parts)]
+    some = np.arange(n_draws) * n // n_draws
     drawn = distribution_of(density._source(context[some]))._sample(1, 0)[:, 0]
     one = [scores_of([i], some, drawn) for i in flows]
     mean = len(flows) * [scores_of(flows, some, drawn)]
