@@ -84,11 +84,11 @@ class DensityClassifier(
     estimator : estimator, default=None
         A density estimator with `fit` and `score_samples`, which is cloned and fitted for each
         class. It must be given: None is an error. A ``time_limit`` of it holds for all of them
-        together: each has an equal share of the time left. Ctrl-C ends the whole fit, and the classifier is fitted only
-        if it came while the last density was. Discrete columns, and the kinds and categories of a
-        `TableDensity`, are found in the rows of all classes together. A `ConditionalDensity` is
-        fitted once, to the columns given the class: the classes share its networks, which suits
-        classes of few rows, and its folds are stratified.
+        together: each has an equal share of the time left. Ctrl-C ends the whole fit, and the
+        classifier is fitted only if it came while the last density was. Discrete columns, and the
+        kinds and categories of a `TableDensity`, are found in the rows of all classes together. A
+        `ConditionalDensity` is fitted once, to the columns given the class: the classes share its
+        networks, which suits classes of few rows, and its folds are stratified.
 
     priors : array-like of shape (n_classes,), default=None
         Probability of each class, in the order of `classes_`; by default its share of the rows.

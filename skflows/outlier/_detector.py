@@ -27,7 +27,7 @@ from ..columns.checks import (
     warn_user,
 )
 from ..columns.encoding import Encoding
-from ..columns.frames import is_frame
+from ..columns.frames import data_frame, is_frame
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import check_has_names
 from ..density._third_party import (
@@ -736,11 +736,7 @@ class DensityOutlierDetector(
             data = X if self._encoding is None else np.asarray(self._encoding.decode(X), object)
             return shap.Explanation(found, base_values=base, data=data, feature_names=names)
         found = with_base(found, base)
-        if not as_frame:
-            return found
-        import pandas as pd  # optional
-
-        return pd.DataFrame(found, index=index, columns=self.feature_names_in_)
+        return data_frame(found, self.feature_names_in_, index) if as_frame else found
 
     def odd_pairs(self, X, *, n_orders=8, random_state=None):
         """Return the two columns of each row that are odd only together, if there are any.
