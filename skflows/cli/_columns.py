@@ -200,7 +200,7 @@ def with_parsed(frame, names, are_dates=False):
 
 
 def check_offsets(name, texts, have_offset, expected, is_later):
-    """Raise an error if only some dates have a UTC offset, or later ones are unlike those of fit.
+    """Raise an error if only some dates have a UTC offset, or if this differs from the fit.
 
     Without it, what instant they mean is not known.
     """

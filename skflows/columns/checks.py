@@ -163,7 +163,7 @@ def dates_among(texts):
 def numbers_among(texts):
     """Return a number with a sign, groups or a decimal comma, if most of the texts are such.
 
-    Signs are $, €, £, ¥ and %; groups are those of thousands.
+    Signs are $, €, £, ¥ and %; groups separate thousands.
     """
     distinct = sorted(set(texts))
     found = [text for text in distinct if NUMBER.fullmatch(text.strip())]
@@ -218,11 +218,12 @@ def warn_of_row_names(columns, path=None):
 
 
 def warn_of_gaps(names):
-    """Warn that gaps in columns of numbers make an outlier detector much slower."""
+    """Warn that missing values in columns of numbers make an outlier detector much slower."""
     warn_user(
         f"X has missing values in {listed(names, MAX_NAMED)}: the detector fits a TableDensity, "
         "which takes about ten times as long as the default for complete rows. Impute the values, "
-        "or leave these rows or columns out; if gaps matter, give a TableDensity() as estimator.",
+        "or leave these rows or columns out; if missing values matter, give a TableDensity() as "
+        "estimator.",
         ColumnWarning,
     )
 

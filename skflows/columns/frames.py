@@ -31,8 +31,8 @@ class Column(NamedTuple):
     Attributes
     ----------
     values : ndarray of shape (n,)
-        The values; those of missing entries mean nothing. Dates are in seconds since 1970, in UTC
-        if the dtype has a time zone, otherwise in local time.
+        The values, which mean nothing where entries are missing. Dates are in seconds since 1970,
+        in UTC if the dtype has a time zone, otherwise in local time.
     known : ndarray of shape (n,) of bool
         Which entries are not missing.
     role : {"number", "datetime", "bool", "text", "category", "ordered"}

@@ -1,4 +1,4 @@
-"""Encoding of the conditions of a conditional density: numbers, dates, categories and gaps."""
+"""Features of the conditions of a conditional density: numbers, dates and categories."""
 
 import numpy as np
 from scipy.sparse import issparse
@@ -23,7 +23,7 @@ PERIODS = DAY * np.array([365.2425, 7.0, 1.0])  # seconds: of the seasons, the w
 
 
 class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
-    """Standardised numbers, encoded categories and indicators of gaps, as columns of floats.
+    """Standardised numbers, encoded categories and indicators of missing values, as floats.
 
     Numbers are standardised, and compressed beyond 4 standard deviations. A missing number becomes
     the mean, with an indicator if the column had missing values in `fit`. Dates become a number of
@@ -86,7 +86,7 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
         if numbers.shape[1]:
             with np.errstate(invalid="ignore"):  # of a column without a known value
                 self.scaler_ = StandardScaler().fit(numbers, sample_weight=sample_weight)
-        self.has_gaps_ = np.isnan(numbers).any(axis=0)
+        self.has_missing_ = np.isnan(numbers).any(axis=0)
         self.known_ = [np.unique(column) for column in categories.T]
         n_categories = np.array(list(map(len, self.known_)))
         is_single = y is not None and np.ndim(np.squeeze(y)) == 1
@@ -124,7 +124,7 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
             return numbers
         standard = np.nan_to_num(self.scaler_.transform(numbers))
         squashed = FARTHEST * np.arcsinh(standard / FARTHEST)
-        return np.column_stack([squashed, np.isnan(numbers[:, self.has_gaps_])])
+        return np.column_stack([squashed, np.isnan(numbers[:, self.has_missing_])])
 
     def _split(self, rows):
         """Return the numbers of rows, with parts of dates, and the places of their categories."""

@@ -78,7 +78,7 @@ def default_flow():
 
 
 class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
-    """Density of the columns of y given those of X, ``p(y | x)``, by any flow.
+    """Density of the columns of y given the columns of X, ``p(y | x)``, by any flow.
 
     The conditioner networks of the flow see the encoded columns of X as their context; its
     parameters `preprocessing`, `bounds` and `discrete` refer to the columns of y. Small tables
@@ -104,8 +104,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         same at both ends of a period. Discrete ones keep their values, such as 1 to 12 for months.
         Others are from 0 to the period, or around 0 if more values are negative than are above half
         a period. The flow's `preprocessing` is then "standardize". At most 3 outputs can be
-        circular: each multiplies the time of training by 3 and that of scores by 5. The R² of
-        `FlowRegressor.score` doesn't know of periods; use the `score` of this class in searches.
+        circular: each makes training take 3 times and scores 5 times as long. The R² of
+        `FlowRegressor.score` ignores periods; use the `score` of this class in searches.
 
     encoder : "auto" or transformer, default="auto"
         What turns X into numbers. "auto" standardises numbers, and compresses them beyond 4
@@ -132,8 +132,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         The fitted encoder.
 
     held_out_ : list of ndarray or None
-        Of each flow, the rows that it did not see, if there are folds: indices into the rows of
-        positive weight.
+        The rows that each flow did not see, if there are folds: indices into the rows of positive
+        weight.
 
     discrete_ : dict
         The discrete columns of y, by name or else by index, and the distance between their values.
@@ -237,7 +237,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         for key in self._constant:
             warn_user(
                 f"{self._outputs} has a single value in column {key!r}: it has no density, and "
-                "that of the model is a narrow one of arbitrary width."
+                "the model has a narrow peak of arbitrary width there."
             )
         members[0]._warn_of_trouble(*histories)  # their parameters are the same
         return context
@@ -352,11 +352,11 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         ends = rows[[rows[:, 0].argmin(), rows[:, 0].argmax()]]
         ends[1, self.n_outputs_ :] = ends[0, self.n_outputs_ :]
         ends = self._dequantizer.add_noise(ends, np.array([[0.1], [0.9]]))
-        # Of a single output, an increasing map is the quantile of a normal; some maps decrease.
+        # For a single output, an increasing map gives normal scores; some maps decrease.
         return {"flows_": flows, "_signs": signs_of(flows, ends)}
 
     def log_prob(self, X, y):
-        """Return the log-density of each row of y given that of X.
+        """Return the log-density of each row of y given the row of X.
 
         Parameters
         ----------

@@ -51,12 +51,12 @@ class FlowRegressor(
 
     calibration : "auto", float or None, default="auto"
         The rows that calibrate intervals. "auto" takes the folds that each flow of the density
-        holds out, if there are any; otherwise, from 40 rows on, it holds out a fifth of the rows.
-        A fraction holds out that part of the rows, in any case. With held-out rows, the coverage
-        is guaranteed on average over tables. Folds leave more rows for training, but their coverage
-        is approximate: their median score has chosen the last epoch, and how scores of one flow
-        differ from those of the mean of all is estimated on draws from the mean. None saves the
-        time. After Ctrl-C, 200 of these rows calibrate, so that `fit` returns soon.
+        holds out, if there are any; otherwise, from 40 rows on, it holds out a fifth of the rows. A
+        fraction holds out that part of the rows, in any case. With held-out rows, the coverage is
+        guaranteed on average over tables. Folds leave more rows for training, but their coverage is
+        approximate: their median score has chosen the last epoch, and draws from the mean of all
+        flows show how its scores differ from a single flow's. None saves the time. After Ctrl-C,
+        200 of these rows calibrate, so that `fit` returns soon.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the density.
@@ -68,8 +68,8 @@ class FlowRegressor(
 
     calibration_scores_ : dict of ndarray or None
         The scores of the calibration rows: "central", the probability of the narrowest central
-        interval that contains y, for each output, and "highest_density", that of the smallest
-        region.
+        interval that contains y, for each output, and "highest_density", the probability of the
+        smallest region.
 
     n_features_in_ : int
         Number of columns of X seen in `fit`.
@@ -155,7 +155,7 @@ class FlowRegressor(
                 with task.inside(density):
                     context = density._fit_pairs(X, y, sample_weight, pairs)
                 is_calibrated = self.calibration is not None and density.held_out_[0] is not None
-                if is_calibrated:  # by rows encoded without their own y, as those of training are
+                if is_calibrated:  # by features without their own y, as in training
                     most = FEW_ROWS if was_interrupted(density) else n
                     self.calibration_scores_ = fold_scores(density, context, pairs.Y, most)
             else:
@@ -358,7 +358,7 @@ def check_takes_fewer_rows(cv):
 
 
 def fold_scores(density, context, y, n_rows):
-    """Return the scores of rows under the mean of the flows, from those of unseen rows under one.
+    """Return the scores of rows under the mean of the flows, from unseen rows under single flows.
 
     About ``n_rows`` of the rows are scored, drawn at random.
 

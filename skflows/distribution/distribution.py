@@ -451,10 +451,9 @@ class ConditionalDistribution:
 class CircularDistribution(ConditionalDistribution):
     """The distribution of y at each row of X, if outputs are circular.
 
-    The mean and the standard deviation are those of directions (`scipy.stats.circmean` and
-    `circstd`). Probabilities and quantiles are counted from the point opposite to the mean: `cdf`
-    is 0 there, and quantiles are at most half a period from the mean, where they may leave the
-    range of y.
+    The mean and the standard deviation are circular ones (`scipy.stats.circmean` and `circstd`).
+    Probabilities and quantiles are counted from the point opposite to the mean: `cdf` is 0 there,
+    and quantiles are at most half a period from the mean, where they may leave the range of y.
 
     Parameters
     ----------
