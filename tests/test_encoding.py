@@ -16,7 +16,7 @@ from skflows import (
     NSFDensity,
     TableImputer,
 )
-from skflows.columns import frames
+from skflows.columns import dates, frames
 from skflows.columns.encoding import UNSEEN_CATEGORY, Encoding
 
 N = 60
@@ -104,6 +104,15 @@ def test_categories_are_found_by_value_or_text(fitted, values):
 def test_a_value_comes_before_a_text():
     encoding, _ = Encoding.read(pd.DataFrame({"code": pd.Categorical(["1", 1])}))
     assert encoding.encode(pd.DataFrame({"code": [1, 1]}))[0, 0] == encoding.categories[0].index(1)
+
+
+def test_texts_in_iso_8601_are_dates():
+    texts = ["1970-01-02", "1970-01-01 00:01", "1970-01-01T00:00:00.25", "1970-01-01T01:00+01:00"]
+    texts += ["0001-01-01T00:00+02:00", "1970-01-01T00:00Z", "1970-02-30", "1/2/1970", "19700101"]
+    seconds, offsets = dates.parsed(texts)
+    year_1 = -719162 * 86_400 - 7200
+    np.testing.assert_array_equal(seconds, [86_400, 60, 0.25, 0, year_1, 0] + 3 * [np.nan])
+    np.testing.assert_array_equal(offsets, 3 * [np.nan] + [3600, 7200, 0] + 3 * [np.nan])
 
 
 @contextmanager

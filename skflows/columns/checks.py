@@ -8,6 +8,7 @@ import numpy as np
 from scipy.linalg import qr, solve_triangular
 
 from .arrays import first_non_number, key_of, listed, some_rows
+from .dates import ISO_DATE
 from .lattice import smallest_gap
 
 CHECKED_VALUES = 2**20  # of a table: a sample of the rows shows what is wrong with all
@@ -31,7 +32,6 @@ NUMBER = re.compile(
     rf"{MINUS}({SIGN}\s?{MINUS}{AMOUNT}|{AMOUNT}\s?{SIGN}|{GROUPS}(\.\d+)?|{POINTS})"
 )
 LAST_COMMA = re.compile(r",\d+\D*$")  # the decimal mark, or one of thousands
-ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]|$)")
 DAY, MONTH = "(0?[1-9]|[12][0-9]|3[01])", "(0?[1-9]|1[0-2])"
 YEAR = r"(\d{4}|(?<=\d\d.\d\d.)\d\d)"  # of two digits only if day and month have two too
 DATE = re.compile(
