@@ -42,7 +42,7 @@ ESTIMATORS = ("density/_base.py", "density/_flow_density.py")
 # Underscored names that a room reads from objects of another one: of estimators, except where a
 # class inherits them. The list may only become shorter.
 PRIVATE_NAMES = {
-    "cli": {"_encoding", "_fit_chunks", "_null", "_partners", "_reference", "_schema"},
+    "cli": {"_fit_chunks", "_schema"},
     "columns": {"_row_shape"},
     "compression": {"_dequantizer", "_has_exact_inverse"},
     "conditional": {
