@@ -15,7 +15,7 @@ from ._normal import normal_log_density
 from ._standardize import FARTHEST, weighted_moments
 from ._tails import ALL_TAILS, Exceedances
 
-ALL_KINDS = range(len(ALL_TAILS))
+ALL_KINDS = tuple(range(len(ALL_TAILS)))  # a range could not be traced by PyTorch 2.4
 ROWS_BEYOND = 20  # beyond each outermost knot
 SHARE_BEYOND = (0.005, 0.15)  # least and largest share of these rows among all
 MIN_WIDTH = 1e-6  # of a bin, relative to the scale of the column and to its distance

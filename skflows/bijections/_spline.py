@@ -186,7 +186,7 @@ class RationalQuadraticSpline(Univariate):
         # Widths and heights are treated alike, along an axis of two.
         shares = logits.unflatten(-2, (2, k)).softmax(-2)
         # A tensor that an exporter creates must not stay in the cache.
-        cumulation = _cumulation.__wrapped__ if kernels.is_traced() else _cumulation
+        cumulation = _cumulation if kernels.is_traced() else _cached_cumulation
         knots = cumulation(self, shares.dtype, shares.device) @ shares
         # Comparing with the inner knots only keeps bin k - 1 the last, whatever the rounding.
         inner = knots[..., int(along_z), 1:-1, :]
@@ -194,7 +194,8 @@ class RationalQuadraticSpline(Univariate):
         index = number.unsqueeze(-3).expand(*knots.shape[:-2], -1, -1)
         corner, end = knots.gather(-2, index), knots.gather(-2, index + 1)
         # A raw slope of 0, hence a slope of 1, at both ends, where the identity takes over.
-        raw = F.pad(raw, (0, 0, 1, 1))
+        zero = raw.new_zeros(*raw.shape[:-2], 1, raw.shape[-1])
+        raw = torch.cat([zero, raw, zero], -2)  # PyTorch 2.4 cannot pad an array without rows
         raw_slopes = torch.cat([raw.gather(-2, number), raw.gather(-2, number + 1)], -2)
         size = (end - corner).squeeze(-2)
         return Bins(shares, number, corner.squeeze(-2), size, raw_slopes + self.UNIT_SLOPE)
@@ -203,11 +204,12 @@ class RationalQuadraticSpline(Univariate):
         return F.softplus(bins.raw_slopes) + self.MIN_SLOPE
 
 
-@cache
-@torch.inference_mode(False)
 def _cumulation(spline, dtype, device):
     """Return the matrix from the shares of all bins, which sum to 1, to the places of all knots."""
     k = spline.n_bins
     knot, bin_ = torch.arange(k + 1.0, dtype=torch.float64)[:, None], torch.arange(k)
     matrix = spline.shared_size * (bin_ < knot).double()
     return (matrix + spline.min_size * knot - spline.tail_bound).to(dtype).to(device)
+
+
+_cached_cumulation = cache(torch.inference_mode(False)(_cumulation))

@@ -49,6 +49,8 @@ class Checkpoint:
 
     Notes
     -----
+    Callbacks need scikit-learn 1.9 or newer.
+
     Files are replaced as a whole, and loading them runs no code. With ``random_state=None``, the
     folder keeps the seed. The time that earlier runs spent on a training counts towards
     ``time_limit``. `partial_fit` stores nothing: save the estimator between two calls.

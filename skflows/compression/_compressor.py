@@ -7,10 +7,10 @@ from numbers import Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
-from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ..callbacks._run import fit_task
+from ..callbacks._support import CallbackSupportMixin
 from ..columns.lattice import nearest_index
 from ..density._base import BaseFlowDensity
 from ..density._third_party import fit_subtask, is_frozen

@@ -11,13 +11,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from ..calibration.thresholds import flags_more
 from ..callbacks._run import fit_task
+from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import row_shape, some_rows, validate_rows
 from ..columns.checks import ColumnWarning, warn_of_columns, warn_user
 from ..preprocessing.sklearn_compat import Interval, StrOptions

@@ -5,10 +5,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
-from sklearn.callback import CallbackSupportMixin
 
 from ..calibration.thresholds import by_held_out
 from ..callbacks._run import fit_task, random_state_of
+from ..callbacks._support import CallbackSupportMixin
 from ..columns.checks import warn_of_columns
 from ..preprocessing.sklearn_compat import HasMethods
 from ..preprocessing.validation import prepare_table, uneven

@@ -13,6 +13,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from ..callbacks._checkpoint import Checkpoint
 from ..callbacks._run import fit_task, in_folder
+from ..callbacks._support import CallbackSupportMixin
 from ..density import FlowDensity
 from ..preprocessing.sklearn_compat import (
     check_method_params,
@@ -25,7 +26,7 @@ from ._joint_evaluation import Task, evaluate, stack_tasks
 SCORES = "score", "score_samples", "_score_rows"  # which a subclass may override
 
 
-class FlowGridSearchCV(GridSearchCV):
+class FlowGridSearchCV(GridSearchCV, CallbackSupportMixin):
     """Grid search over a flow, whose candidates and folds train together.
 
     It has the parameters, attributes and rules of `sklearn.model_selection.GridSearchCV`, and the
