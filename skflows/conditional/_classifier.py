@@ -30,11 +30,13 @@ from ..density._third_party import (
     fit_subtask,
     of_no_use_alone,
     score_rows,
+    takes_tables,
     time_limits,
     was_interrupted,
     with_time_limit,
     with_verbose,
 )
+from ..ensemble._folds import make_folds
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
 from ..preprocessing.sklearn_compat import (
@@ -308,19 +310,12 @@ class DensityClassifier(
             cv = None if has_held_out else self.estimator._folds(len(label))
         if cv is None:
             return None
-        if isinstance(cv, Integral):  # rows in the order of their class are dealt out in turn
-            order = np.random.RandomState(seed).permutation(len(label))
-            order = order[np.argsort(label[order], kind="stable")]
-            fold = np.empty(len(label), dtype=int)
-            fold[order] = np.arange(len(label)) % cv
-            splits = [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(cv)]
-        elif hasattr(cv, "split"):
-            splits = list(cv.split(label[:, None], label))
-        else:
+        if not (isinstance(cv, Integral) or hasattr(cv, "split")):
             raise ValueError(
                 "estimator.cv lists rows; give a number of folds, or a splitter, which is given "
                 "the classes."
             )
+        splits = make_folds(cv, len(label), seed, label=label)
         for i, (train, _) in enumerate(splits):
             if missing := set(label) - set(label[train]):
                 raise ValueError(
@@ -399,7 +394,7 @@ class DensityClassifier(
         if hasattr(X, "columns"):
             check_different_names(X)
             X = validate_data(self, X, reset=reset, skip_check_array=True)
-        elif takes_categories(self.estimator):
+        elif takes_tables(self.estimator):
             X = checked_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
         else:
             X = validate_rows(self, X, reset=reset)
@@ -684,9 +679,3 @@ def set_columns(estimator, X, seed, weight, gaps, encoding=None):
         for name, value in params.items():
             if "__" not in name:
                 set_columns(value, X, seed, weight, gaps, encoding)
-
-
-def takes_categories(estimator):
-    """Whether an estimator takes texts and gaps."""
-    has_tags = hasattr(estimator, "__sklearn_tags__")
-    return has_tags and estimator.__sklearn_tags__().input_tags.categorical

@@ -20,7 +20,7 @@ from ..columns.arrays import (
 from ..columns.checks import warn_user
 from ..density import FlowDensity, NSFDensity
 from ..distribution.distribution import distribution_of
-from ..ensemble._components import N_FOLDS, make_splits
+from ..ensemble._folds import N_FOLDS, make_folds
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
 from ..preprocessing.sklearn_compat import (
@@ -285,7 +285,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         cv = self._folds(len(rows))
         if cv is None:
             return [(np.arange(len(rows)), None)]
-        return make_splits(cv, rows, is_weighted, random_state.randint(2**31 - 1))
+        seed = random_state.randint(2**31 - 1)
+        return make_folds(cv, len(rows), seed, X=rows, kept=is_weighted)
 
     def _fitted(self, fits, is_final=False):
         """Return the attributes of a fitted density, from fits as they are now."""

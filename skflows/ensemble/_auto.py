@@ -14,7 +14,7 @@ from ..density._base import BaseFlowDensity
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import prepare_table, resolve_bounds, uneven
 from ..training.threads import fit_context
-from ._components import N_FOLDS, make_splits
+from ._folds import automatic_cv, make_folds
 from ._mixture import MixtureMixin
 
 ROWS_WITH_FOLDS = 2_000  # beyond, a single held-out part is accurate enough
@@ -141,7 +141,10 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         self.discrete_ = table.dequantizer.named_gaps(names)
         warn_of_columns(self, X, table.dequantizer.columns)
         seed = random_state_of(self).randint(2**31 - 1)
-        splits = self._splits(X, table.is_weighted, seed)
+        cv = self.cv
+        if isinstance(cv, str):  # "auto"
+            cv = automatic_cv(len(X), seed, ROWS_WITH_FOLDS, HELD_OUT, MAX_HELD_OUT)
+        splits = make_folds(cv, len(X), seed, X=X, kept=table.is_weighted)
         data = {
             "bounds": resolve_bounds(self.bounds, X.shape[1], names),
             "discrete": table.dequantizer.gaps(),
@@ -155,13 +158,3 @@ class AutoDensity(MixtureMixin, BaseEstimator):
     def _sample_rows(self, n_samples, random_state):
         # The components know the distance between values, not which values occur.
         return self._dequantizer.round(super()._sample_rows(n_samples, random_state))
-
-    def _splits(self, X, is_weighted, seed):
-        from sklearn.model_selection import ShuffleSplit  # takes long to import
-
-        cv = self.cv
-        if isinstance(cv, str):  # "auto"
-            n_held_out = min(max(1, round(HELD_OUT * len(X))), MAX_HELD_OUT)
-            one = ShuffleSplit(1, test_size=n_held_out, random_state=seed)
-            cv = N_FOLDS if len(X) <= ROWS_WITH_FOLDS else one
-        return make_splits(cv, X, is_weighted, seed)

@@ -4,7 +4,6 @@ import math
 import time
 import warnings
 from itertools import chain, groupby
-from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,6 @@ from ..density import FlowDensity
 from ..density._flow_density import fit_together, stacking_key
 from ..density._third_party import fit_density, was_interrupted
 
-N_FOLDS = 5
 # Fractions of a time limit. What is left after the flows is for their scores.
 TIME_FOR_QUICK_COMPONENTS = 0.4
 TIME_FOR_ALL = 0.92
@@ -126,53 +124,6 @@ def budgets(groups, time_limit, started, n_workers):
         rounds = math.ceil((len(flows) - flows.index(group)) / n_workers)
         found.append(Budget(end, rounds))
     return found
-
-
-def make_splits(cv, X, is_weighted, seed):
-    """Return pairs of indices of training and held-out rows.
-
-    Parameters
-    ----------
-    cv : int, cross-validation generator, iterable or None
-        A number of folds is shuffled. An iterable has indices among all rows of the user.
-    X : ndarray of shape (n, d)
-        The rows of positive weight, which the indices returned refer to.
-    is_weighted : ndarray of shape (n_samples,) of bool
-        Which of the user's rows these are.
-    seed : int
-        Seed of the shuffling.
-    """
-    from sklearn.model_selection import KFold, check_cv  # takes long to import
-
-    n = len(X)
-    if cv is None:
-        cv = N_FOLDS
-    if isinstance(cv, Integral):
-        if cv > max(n, N_FOLDS):  # the default takes fewer folds if there are few rows
-            raise ValueError(
-                f"cv={cv}, but X has {n} rows of positive weight, and each fold needs one: use "
-                "fewer folds."
-            )
-        cv = KFold(min(int(cv), n), shuffle=True, random_state=seed)
-    if hasattr(cv, "split"):
-        splits = check_cv(cv).split(X)
-    else:
-        numbers = np.arange(len(is_weighted))
-        position = np.cumsum(is_weighted) - 1
-        splits = [
-            [position[rows[is_weighted[rows]]] for rows in (numbers[train], numbers[held_out])]
-            for train, held_out in cv
-        ]
-    splits = list(splits)
-    for i, (train, held_out) in enumerate(splits):
-        if len(train) < 2 or not len(held_out):
-            raise ValueError(
-                f"split {i} of cv leaves {len(train)} rows of positive weight to train on and "
-                f"{len(held_out)} to hold out; at least 2 and 1 are needed."
-            )
-    if not splits:
-        raise ValueError("cv makes no split; give a number of folds, or a splitter.")
-    return splits
 
 
 def fit_group(group, X, weight, splits, budget, quiet=False):

@@ -15,7 +15,8 @@ from ..preprocessing.dequantizer import discrete_columns
 from ..preprocessing.sklearn_compat import BaseComposition
 from ..preprocessing.validation import uneven, weighted_rows
 from ..training.threads import fit_context
-from ._components import Component, make_splits
+from ._components import Component
+from ._folds import make_folds
 from ._mixture import MixtureMixin
 
 
@@ -204,7 +205,8 @@ class StackedDensity(MixtureMixin, NamedEstimators):
         weight = uneven(weight)
         warn_of_columns(self, X, discrete_columns(X))
         random_state = random_state_of(self)
-        splits = make_splits(self.cv, X, is_weighted, random_state.randint(2**31 - 1))
+        seed = random_state.randint(2**31 - 1)
+        splits = make_folds(self.cv, len(X), seed, X=X, kept=is_weighted)
         components = [
             component._replace(estimator=clone_with_seeds(component.estimator, random_state))
             for component in components

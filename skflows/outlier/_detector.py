@@ -44,7 +44,7 @@ from ..density._third_party import (
     with_verbose,
 )
 from ..ensemble._auto import AutoDensity
-from ..ensemble._components import N_FOLDS, make_splits
+from ..ensemble._folds import N_FOLDS, make_folds
 from ..ensemble._mixture import MixtureMixin
 from ..preprocessing.dequantizer import discrete_columns
 from ..preprocessing.sklearn_compat import HasMethods, Interval, StrOptions
@@ -431,7 +431,7 @@ class DensityOutlierDetector(
             if self.calibration is None or (has_scores and is_fair):
                 return []
             cv = N_FOLDS
-        return make_splits(cv, X, is_weighted, seed)
+        return make_folds(cv, len(X), seed, X=X, kept=is_weighted)
 
     def _set_held_out_scores(self, estimator, X, weight, is_weighted, splits):
         """Score rows by models that have not seen them, as far as there are any."""

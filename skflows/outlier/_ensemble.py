@@ -15,7 +15,7 @@ from ..callbacks._support import CallbackSupportMixin
 from ..density import AdaptiveKernelDensity
 from ..density._outlier_labels import OutlierLabelsMixin
 from ..density._third_party import fit_subtask, is_frozen, was_interrupted
-from ..ensemble._components import N_FOLDS, make_splits
+from ..ensemble._folds import N_FOLDS, make_folds
 from ..ensemble._stacked import NamedEstimators, clone_with_seeds
 from ..preprocessing.validation import weighted_rows
 from ..training.threads import fit_context
@@ -251,7 +251,7 @@ def scores_of_unseen(estimator, X, seed, fit):
     if scores is not None:
         return scores
     scores = np.empty(len(X))
-    for train, held_out in make_splits(N_FOLDS, X, np.ones(len(X), dtype=bool), seed):
+    for train, held_out in make_folds(N_FOLDS, len(X), seed):
         model = fit(clone(estimator), X[train])
         scores[held_out] = log_pool(model, X[held_out], None)
     return scores

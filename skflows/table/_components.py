@@ -11,12 +11,12 @@ from joblib import delayed
 from ..callbacks._run import in_folder, training_file
 from ..columns.frames import read_frame
 from ..density._third_party import MIN_SECONDS
+from ..ensemble._folds import automatic_cv, make_folds
 from ..ensemble._mixture import start_workers
 from ..training.threads import few_threads
-from ._parts import Rows
+from ._variables import Rows
 from ._view import MemberOfFold, TableView
 
-N_FOLDS = 5
 ROWS_WITH_FOLDS = 1_000  # beyond, a single held-out part is accurate enough
 HELD_OUT = 0.15
 MAX_HELD_OUT = 2_000
@@ -221,26 +221,14 @@ def make_splits(cv, copy_of, seed):
     cv : "auto" or int
         Number of folds.
     copy_of : ndarray of shape (n,)
-        The first of the rows that each row equals. They are held out together, unless that leaves a
-        fold without rows.
+        The first of the rows that each row equals.
     seed : int
         Seed of the shuffling.
     """
     n = len(copy_of)
-    order = np.random.RandomState(seed).permutation(n)
-    if cv == "auto" and n <= ROWS_WITH_FOLDS:
-        cv = N_FOLDS
-    if cv != "auto":
-        folds = np.array_split(order, min(cv, n))
-    else:
-        folds = [order[: min(round(HELD_OUT * n), MAX_HELD_OUT)]]
-    fold_of = np.full(n, -1)
-    for i, fold in enumerate(folds):
-        fold_of[fold] = i
-    together = fold_of[copy_of]
-    if len(np.unique(together)) == len(np.unique(fold_of)):
-        fold_of = together
-    return [(np.flatnonzero(fold_of != i), np.flatnonzero(fold_of == i)) for i in range(len(folds))]
+    automatic = automatic_cv(n, seed, ROWS_WITH_FOLDS, HELD_OUT, MAX_HELD_OUT)
+    cv = automatic if cv == "auto" else min(cv, n)
+    return make_folds(cv, n, seed, copy_of=copy_of, least=1)
 
 
 def first_copies(schema, rows):
