@@ -6,6 +6,7 @@ Columns have the shape ``(d, n)``.
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn.functional import pad
 from torch.special import ndtr, ndtri
 
@@ -27,10 +28,10 @@ class QuantileSplines(NamedTuple):
     Columns with fewer bins than others repeat their last knot.
     """
 
-    knots: torch.Tensor  # (3, d, n_bins + 1): x, z and slope
-    tail: torch.Tensor  # (2, d), index in ALL_TAILS of the lower and the upper tail
-    scale: torch.Tensor  # (2, d), of the tails
-    shape: torch.Tensor  # (2, d)
+    knots: Tensor  # (3, d, n_bins + 1): x, z and slope
+    tail: Tensor  # (2, d), index in ALL_TAILS of the lower and the upper tail
+    scale: Tensor  # (2, d), of the tails
+    shape: Tensor  # (2, d)
 
     def padded(self, n_knots):
         """Return the same maps with more knots, the last one repeated."""

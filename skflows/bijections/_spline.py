@@ -6,10 +6,13 @@ from functools import cache, cached_property, partial
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from .. import kernels
+from ..nn.vjp import Pullback
 from . import _rational_quadratic as rq
+from ._base import Mapped
 from ._univariate import Univariate
 
 
@@ -19,11 +22,11 @@ class Bins(NamedTuple):
     The axis before the last two of ``corner``, ``size`` and ``shares`` stands for x and z.
     """
 
-    shares: torch.Tensor  # (..., d, 2, n_bins, n), softmax of the logits of all bins
-    number: torch.Tensor  # (..., d, 1, n), of the bin, from 0
-    corner: torch.Tensor  # (..., d, 2, n), its lower end
-    size: torch.Tensor  # (..., d, 2, n)
-    raw_slopes: torch.Tensor  # (..., d, 2, n), at its two knots, before the softplus
+    shares: Tensor  # (..., d, 2, n_bins, n), softmax of the logits of all bins
+    number: Tensor  # (..., d, 1, n), of the bin, from 0
+    corner: Tensor  # (..., d, 2, n), its lower end
+    size: Tensor  # (..., d, 2, n)
+    raw_slopes: Tensor  # (..., d, 2, n), at its two knots, before the softplus
 
     def corners_and_sizes(self):
         """Return x0, z0, width and height."""
@@ -61,12 +64,12 @@ class RationalQuadraticSpline(Univariate):
         return 3 * self.n_bins - 1
 
     @property
-    def min_size(self):
+    def min_size(self) -> float:
         """Least size of a bin."""
         return 2 * self.tail_bound * self.MIN_SIZE
 
     @property
-    def shared_size(self):
+    def shared_size(self) -> float:
         """What the softmax distributes among the bins, above their least sizes."""
         return 2 * self.tail_bound - self.n_bins * self.min_size
 
@@ -75,13 +78,13 @@ class RationalQuadraticSpline(Univariate):
         """Settings of the kernels, a tuple of floats."""
         return self.tail_bound, self.min_size, self.MIN_SLOPE, self.UNIT_SLOPE
 
-    def forward(self, x, params):
+    def forward(self, x: Tensor, params: Tensor) -> Mapped:
         if kernels.usable_spline(x, params, self.n_params):
             return kernels.run_spline("spline_forward", self.settings, x, params)
         z, log_slope, _ = self._evaluate(x, params)
         return z, log_slope.sum(-2)
 
-    def inverse(self, z, params):
+    def inverse(self, z: Tensor, params: Tensor) -> Mapped:
         if kernels.usable_spline(z, params, self.n_params):
             return kernels.run_spline("spline_inverse", self.settings, z, params)
         clamped = z.clamp(-self.tail_bound, self.tail_bound)
@@ -93,7 +96,7 @@ class RationalQuadraticSpline(Univariate):
         x = torch.where(inside, x0 + width * t, z)
         return x, torch.where(inside, -log_slope, 0.0).sum(-2)
 
-    def vjp(self, x, params):
+    def vjp(self, x: Tensor, params: Tensor) -> tuple[Mapped, Pullback]:
         if kernels.usable_spline(x, params, self.n_params):
             outcome = kernels.run_spline("spline_forward", self.settings, x, params)
             return outcome, partial(kernels.run_spline_backward, self.settings, x, params)

@@ -1,10 +1,13 @@
 """Drawing rows from a fitted density."""
 
+from collections.abc import Callable
 from numbers import Integral
 
 import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
+
+from ..columns.types import Floats, RandomState, Rows
 
 
 def check_has_names(estimator):
@@ -19,7 +22,13 @@ def check_has_names(estimator):
 class SamplingMixin:
     """The method `sample`, from `_sample_rows`."""
 
-    def sample(self, n_samples=1, random_state=None, *, as_frame=False):
+    feature_names_in_: np.ndarray
+    _sample_rows: Callable[..., Floats]
+    _whole_dtypes: dict[str, np.dtype]
+
+    def sample(
+        self, n_samples: int = 1, random_state: RandomState = None, *, as_frame: bool = False
+    ) -> Rows:
         """Draw rows from the fitted density.
 
         Parameters

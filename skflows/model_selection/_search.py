@@ -3,6 +3,7 @@
 import math
 import time
 from itertools import chain, product
+from typing import Self
 
 import numpy as np
 from joblib import effective_n_jobs
@@ -14,6 +15,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from ..callbacks._checkpoint import Checkpoint
 from ..callbacks._run import fit_task, in_folder
 from ..callbacks._support import CallbackSupportMixin
+from ..columns.types import Table
 from ..density import FlowDensity
 from ..preprocessing.sklearn_compat import (
     check_method_params,
@@ -134,7 +136,7 @@ class FlowGridSearchCV(GridSearchCV, CallbackSupportMixin):
     """
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, **params):
+    def fit(self, X: Table, y: object = None, **params: object) -> Self:
         """Search, and fit the best candidate to all rows if ``refit``.
 
         Parameters
@@ -171,8 +173,10 @@ class FlowGridSearchCV(GridSearchCV, CallbackSupportMixin):
                 f"totalling {len(splits) * len(candidates)} fits"
             )
         tasks = [
-            Task(parameters, *rows, (i, len(candidates)), (j, len(splits)))
-            for (i, parameters), (j, rows) in product(enumerate(candidates), enumerate(splits))
+            Task(parameters, train, test, (i, len(candidates)), (j, len(splits)))
+            for (i, parameters), (j, (train, test)) in product(
+                enumerate(candidates), enumerate(splits)
+            )
         ]
         if not tasks:
             raise ValueError("There is nothing to fit: the grid or the cv iterator is empty.")
