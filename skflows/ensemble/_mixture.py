@@ -5,10 +5,10 @@ from contextlib import closing
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from scipy.special import logsumexp
-from sklearn.callback import CallbackSupportMixin
 
 from ..calibration.thresholds import by_held_out
 from ..callbacks._run import fit_task, in_folder
+from ..callbacks._support import CallbackSupportMixin
 from ..columns.checks import warn_user
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import SamplingMixin
