@@ -1,6 +1,5 @@
 """The best density for a table, with nothing to tune."""
 
-import time
 from numbers import Integral, Real
 
 from sklearn.base import BaseEstimator
@@ -12,7 +11,7 @@ from ..density._base import BaseFlowDensity
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import prepare_table, resolve_bounds, uneven
 from ..training.threads import fit_context
-from ._folds import automatic_cv, make_folds
+from ._folds import Folds, automatic_cv, make_folds
 from ._mixture import MixtureMixin
 
 ROWS_WITH_FOLDS = 2_000  # beyond, a single held-out part is accurate enough
@@ -128,8 +127,10 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         self : object
             The fitted estimator.
         """
-        started = time.time()
+        from ..training.data_parallel import current_group  # imports torch
         from ._portfolio import portfolio  # mixtures take long to import
+
+        started = current_group().clock()
 
         table = prepare_table(self, X, sample_weight, least=3)
         X, weight = table.X, uneven(table.weight)
@@ -149,9 +150,8 @@ class AutoDensity(MixtureMixin, BaseEstimator):
             "random_state": seed,
         }
         components = portfolio(*X.shape, len(splits) > 1, weight is not None, data)
-        return self._fit_mixture(
-            components, X, weight, table.is_weighted, splits, self.time_limit, started, quiet=True
-        )
+        folds = Folds(splits, weight, table.is_weighted)
+        return self._fit_mixture(components, X, folds, weight, started=started, quiet=True)
 
     def _sample_rows(self, n_samples, random_state):
         # The components know the distance between values, not which values occur.

@@ -131,6 +131,11 @@ class Folds:
         """Weights of the held-out rows, fold by fold."""
         return self.weight[self._rows]
 
+    def means(self, scores):
+        """Return the mean over the held-out rows of each column of scores."""
+        with np.errstate(invalid="ignore"):  # of inf and -inf
+            return np.average(scores, axis=0, weights=self.held_out_weight)
+
     def spread(self, values):
         """Return values of the held-out rows, fold by fold, for all rows of the user, else NaN."""
         found = np.full(len(self._kept), np.nan)

@@ -13,8 +13,8 @@ from ..preprocessing.dequantizer import discrete_columns
 from ..preprocessing.sklearn_compat import BaseComposition
 from ..preprocessing.validation import uneven, weighted_rows
 from ..training.threads import fit_context
-from ._components import Component
-from ._folds import make_folds
+from ._estimators import component_of
+from ._folds import Folds, make_folds
 from ._mixture import MixtureMixin
 
 
@@ -206,13 +206,13 @@ class StackedDensity(MixtureMixin, NamedEstimators):
         seed = random_state.randint(2**31 - 1)
         splits = make_folds(self.cv, len(X), seed, X=X, kept=is_weighted)
         components = [
-            component._replace(estimator=clone_with_seeds(component.estimator, random_state))
+            component._replace(recipe=clone_with_seeds(component.recipe, random_state))
             for component in components
         ]
-        return self._fit_mixture(components, X, weight, is_weighted, splits)
+        return self._fit_mixture(components, X, Folds(splits, weight, is_weighted), weight)
 
     def _checked_components(self):
         self._check_named()
         for _, estimator in self.estimators:
             check_is_density(estimator)
-        return [Component(name, est, self.refit) for name, est in self.estimators]
+        return [component_of(name, each, self.refit) for name, each in self.estimators]
