@@ -25,9 +25,9 @@ from protocol import append, leads, load, read
 from threadpoolctl import threadpool_limits
 
 from skflows import AutoDensity, GaussianizationDensity, TableDensity, kernels
+from skflows.columns.kinds import atoms_of
 from skflows.density import ARCHITECTURES
 from skflows.preprocessing.dequantizer import Dequantizer
-from skflows.table._columns import atoms_of
 
 ESTIMATORS = {
     cls.__name__: cls

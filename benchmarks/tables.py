@@ -43,8 +43,8 @@ from sklearn.neighbors import NearestNeighbors
 from skflows import AutoDensity, DensityOutlierDetector, TableDensity
 from skflows.columns.frames import read_frame
 from skflows.distribution.normal import log_normal_mass
-from skflows.table._columns import Schema
 from skflows.table._latent_classes import conditional
+from skflows.table._schema import Schema
 
 SETS = ["slid", "hdma", "ofp", "wages", "abalone", "adult_12k"]
 MAX_ROWS = 5000

@@ -1,4 +1,4 @@
-"""Seconds that fits with a time limit take on ten extreme shapes.
+"""Seconds that fits with a time limit take on nine extreme shapes.
 
     python benchmarks/time_limits.py
 
@@ -15,11 +15,6 @@ import skflows
 
 CASES = {
     "CNFDensity, 100,000 x 20": (skflows.CNFDensity(), (100_000, 20), 3),
-    "CNFDensity with noise, 45 x 2": (
-        skflows.CNFDensity(n_augmented=1, objective="likelihood"),
-        (45, 2),
-        3,
-    ),
     "NSFDensity, 20 x 1,000": (skflows.NSFDensity(), (20, 1000), 3),
     "NSFDensity, 1,000,000 x 5": (skflows.NSFDensity(), (1_000_000, 5), 3),
     "MAFDensity, 200 x 500": (skflows.MAFDensity(), (200, 500), 3),

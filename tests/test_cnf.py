@@ -9,7 +9,6 @@ import pytest
 import torch
 from _bijections import randomize
 from _densities import N_ROWS, AtEpochEnd, banana, small
-from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from torch.autograd.functional import jacobian
 
@@ -196,11 +195,11 @@ ESTIMATED = {"trace": "hutchinson", "early_stopping": False, "contamination": No
 ESTIMATED |= {"tolerance": 1e-5, "random_state": 0}
 
 
-@pytest.fixture(scope="module", params=["rademacher", "gaussian"])
-def estimated(request):
+@pytest.fixture(scope="module")
+def estimated():
     """An estimator of the trace by many probes, and the same with the exact trace."""
     params = {"hidden_layer_sizes": (16, 16), "max_iter": 10, "learning_rate_init": 0.01}
-    params |= {"n_probes": 64, "probe_distribution": request.param}
+    params |= {"n_probes": 64}
     estimator = CNFDensity(**ESTIMATED, **params).fit(wide_rows(100, 5))
     return estimator, with_exact_trace(estimator)
 
@@ -253,11 +252,11 @@ def test_standard_error_with_discrete_columns():
 
 
 def test_mean_over_draws_does_not_bias_the_estimates():
-    """All draws of a row, of the noise on discrete columns and beside them, share its probes."""
+    """All draws of the noise on discrete columns of a row share its probes."""
     X = wide_rows(150, 4)
     X[:, 0] = np.round(X[:, 0])
     params = {"hidden_layer_sizes": (16, 16), "max_iter": 60, "learning_rate_init": 0.02}
-    params |= {"n_augmented": 1, "n_importance_samples": 4, "preprocessing": "standardize"}
+    params |= {"preprocessing": "standardize"}
     estimator = CNFDensity(n_probes=2, **ESTIMATED, **params).fit(X)
     off = estimator.score_samples(X) - with_exact_trace(estimator).score_samples(X)
     assert off.std() > 0.2
@@ -337,7 +336,7 @@ def test_optimal_transport_on_a_small_table_warns():
 
 
 def test_energies_are_integrals_along_the_trajectory():
-    bijection = Continuous(3, (6, 5), probe_distribution="gaussian", n_probes=100)
+    bijection = Continuous(3, (6, 5), n_probes=100)
     bijection = randomize(bijection).double().eval()
     x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     kinetic, estimated = bijection.solve(x, solver=RungeKutta4(10), energies=True).energies
@@ -450,120 +449,20 @@ def test_checkpointing_does_not_change_the_fit():
     np.testing.assert_allclose(scores[1], scores[0], rtol=1e-8)
 
 
-# Columns of noise
-
-
-@pytest.fixture(scope="module")
-def augmented():
-    params = {"hidden_layer_sizes": (16, 16), "max_iter": 20, "learning_rate_init": 0.03}
-    params |= {"contamination": None, "tolerance": 1e-5, "preprocessing": "standardize"}
-    params |= {"n_augmented": 1, "n_importance_samples": 4, "early_stopping": False}
-    return CNFDensity(random_state=0, **params).fit(banana(400))
-
-
-def test_augmented_scores_are_importance_weighted_means(augmented):
-    """Computed from the joint density of rows and noise."""
-    X = banana(5, seed=1)
-    flow = augmented.flow_
-    y, log_det = flow.preprocess(torch.from_numpy(X))
-    normal = torch.distributions.Normal(0, 1)
-    ratios = []
-    for draw in flow.noise:
-        z, moved = flow.bijection(torch.cat([y, draw.expand(5, 1)], 1))
-        ratios.append(normal.log_prob(z).sum(1) + moved - normal.log_prob(draw).sum())
-    expected = torch.stack(ratios).exp().mean(0).log() + log_det
-    assert len(flow.noise) == 4
-    np.testing.assert_allclose(augmented.score_samples(X), expected, rtol=1e-9)
-
-
-def test_augmented_density_has_mass_one(augmented):
-    """Up to the finite sample of the noise: the estimate is unbiased."""
-    points, area = points_of_a_grid(np.linspace(-4, 4, 21), np.linspace(-4, 5, 31))
-    points[:, 1] += points[:, 0] ** 2  # along the banana, without a change of the area
-    fine = copy.deepcopy(augmented)
-    generator = torch.Generator().manual_seed(1)
-    fine.flow_.noise = torch.randn(32, 1, dtype=torch.float64, generator=generator)
-    fine.flow_.bijection.solver = RungeKutta4(n_steps=4)
-    assert np.exp(fine.score_samples(points)).sum() * area == pytest.approx(1, abs=0.08)
-
-
-def test_augmented_latent_space_includes_the_noise(augmented):
-    X = banana(100, seed=1)
-    Z = augmented.transform(X)
-    assert Z.shape == (100, 3)
-    assert len(augmented.get_feature_names_out()) == 3
-    np.testing.assert_allclose(augmented.inverse_transform(Z), X, atol=1e-3)
-    assert augmented.sample(7, random_state=0).shape == (7, 2)
-    with pytest.raises(ValueError, match="output of transform, which has 3"):
-        augmented.inverse_transform(X)
-
-
-def test_augmented_samples_have_the_moments_of_the_data(augmented):
-    rows, X = augmented.sample(2000, random_state=0), banana(4000)
-    np.testing.assert_allclose(rows.mean(0), X.mean(0), atol=0.15)
-    np.testing.assert_allclose(rows.std(0), X.std(0), rtol=0.15)
-
-
-def test_more_importance_samples_raise_the_score(augmented):
-    """The log of an estimate is too low on average, and less so the better the estimate is.
-
-    The weights are random, so that the rows depend on the noise.
-    """
-    X = banana(60, seed=1)
-    whole = copy.deepcopy(augmented)
-    randomize(whole.flow_.bijection).solver = RungeKutta4(n_steps=8)
-    single = copy.deepcopy(whole)
-    scores = []
-    for draw in whole.flow_.noise.split(1):
-        single.flow_.noise = draw
-        scores.append(single.score(X))
-    assert np.mean(scores) < whole.score(X) - 1e-3
-
-
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_augmented_training_improves_the_validation_score(objective):
-    params = {"max_iter": 10, "learning_rate_init": 0.03, "n_augmented": 2}
-    params |= {"preprocessing": "standardize", "contamination": None}
-    estimator = quick(objective=objective, **params).fit(banana(200))
-    scores = estimator.validation_scores_
-    assert max(scores) > scores[0] + 0.05
-    assert np.isfinite(estimator.score_samples(banana(5))).all()
-
-
-@pytest.mark.parametrize("objective", ["flow_matching", "likelihood"])
-def test_weights_are_repetitions_with_columns_of_noise(objective):
-    X = banana(12)
-    weight = np.ones(12)
-    weight[:4] = 2
-    params = {"tolerance": 1e-7, "n_augmented": 1, "n_importance_samples": 2}
-    density = quick(objective=objective, **params)
-    weighted = clone(density).fit(X, sample_weight=weight)
-    repeated = clone(density).fit(np.concatenate([X, X[:4]]))
-    scores = [flow.score_samples(X) for flow in (weighted, repeated)]
-    np.testing.assert_allclose(*scores, atol=1e-6)
-
-
-def test_columns_of_noise_are_those_of_the_first_fit():
-    X = banana(50)
-    density = quick(warm_start=True).fit(X)
-    density.set_params(n_augmented=1).fit(X).partial_fit(X)
-    assert density.transform(X).shape == (50, 2)
-
-
 @pytest.mark.parametrize(
     "params",
     [
         {},
         {"coupling": "optimal_transport", "jacobian_penalty": 0.1},
         {"objective": "likelihood", "kinetic_penalty": 0.1, "jacobian_penalty": 0.1},
-        {"objective": "likelihood", "n_augmented": 1, "checkpointing": True},
+        {"objective": "likelihood", "checkpointing": True},
     ],
 )
 def test_padding_rows_do_not_count(params):
     """Rows of weight 0 fill up batches, whatever their values."""
     estimator = CNFDensity(hidden_layer_sizes=(8, 8), n_steps=2, **params)
     objective = estimator._phases(10)[-1]["objective"]
-    bijection = randomize(estimator._build_bijection(3 + estimator.n_augmented)).train()
+    bijection = randomize(estimator._build_bijection(3)).train()
     generator = torch.Generator().manual_seed(0)
     rows, others = torch.randn(2, 20, 3, generator=generator)
     weight, n = torch.ones(20), torch.tensor(16)

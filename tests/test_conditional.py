@@ -108,8 +108,6 @@ def test_continuous_flow_with_probes():
     Y = np.column_stack([y, y])
     alone = density.log_prob(X[:1], Y[:1])
     assert np.allclose(density.log_prob(X, Y)[:1], alone, atol=1e-6)
-    with pytest.raises(ValueError, match="n_augmented=1"):
-        ConditionalDensity(CNFDensity(n_augmented=1)).fit(X, y)
     with pytest.raises(ValueError, match="needs coupling='independent'"):
         ConditionalDensity(CNFDensity(coupling="optimal_transport")).fit(X, y)
 

@@ -358,6 +358,7 @@ def test_classes_of_a_table_share_kinds_and_categories(as_frame, tmp_path):
     classifier = DensityClassifier(density, reject=0.1, calibration=0.25, random_state=0).fit(X, y)
     first, second = (own.columns_["kind"].tolist() for own in classifier.estimators_)
     assert first == second == ["categorical", "ordinal", "continuous"]
+    assert [own.columns for own in classifier.estimators_] == [None, None]
     assert [len(scores) for scores in classifier.calibration_scores_] == [12, 10]
     proba = classifier.predict_proba(X)
     assert np.isfinite(classifier._log_densities(X)).all()
@@ -375,7 +376,7 @@ def test_classes_of_a_table_share_weights():
     density = TableDensity(max_iter=1, n_orders=1, cv=2)
     classifier = DensityClassifier(density, reject=0.1, random_state=0)
     classifier.fit(pd.DataFrame({"color": color}), np.arange(60) % 2, weight)
-    (shared,) = classifier.estimators_[0].columns.parts
+    (shared,) = classifier.estimators_[0]._schema.parts
     assert shared.counts == pytest.approx([10, 50])
     assert [len(scores) for scores in classifier.calibration_scores_] == [30, 30]
 
@@ -390,7 +391,7 @@ def test_rows_that_calibrate_a_table_share_categories_alone():
     assert not X["size"][~is_used].isin(X["size"][is_used]).all()
 
     def schema(rows, weight):
-        return TableDensity()._share_columns(rows, np.random.RandomState(0), weight).columns
+        return TableDensity()._share_columns(rows, np.random.RandomState(0), weight)._shared
 
     shared, own = schema(X, 1.0 * is_used), schema(X[is_used], None)
     assert shared.columns[1].parts[0].levels == ["green", "red"]

@@ -46,8 +46,7 @@ def test_log_prob_works_under_function_transforms():
 
 @each_estimator
 def test_draws_are_those_of_the_inverse(name):
-    extra = {"n_augmented": 2} if name == "cnf" else {}
-    density = small(name, discrete=None, **extra).fit(X)
+    density = small(name, discrete=None).fit(X)
     distribution = density.distribution().expand([2])
     for draw in (distribution.sample, distribution.rsample):
         torch.manual_seed(3)

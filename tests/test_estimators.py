@@ -100,9 +100,7 @@ def test_architectures_are_all_public_flows():
 # A solver needs a smooth velocity, a single network replaces several, and epochs are cheap. All
 # samples of a waveform are alike, and its convolutions have few channels.
 OWN_DEFAULTS = {
-    "cnf": set(
-        "hidden_layer_sizes activation learning_rate_init max_iter n_iter_no_change".split()
-    ),
+    "cnf": {"hidden_layer_sizes", "learning_rate_init", "max_iter", "n_iter_no_change"},
     "waveflow": {"hidden_layer_sizes", "dropout", "preprocessing"},
 }
 

@@ -50,7 +50,7 @@ def test_programs_have_the_inverse(tmp_path):
 @pytest.mark.parametrize("method", ["score_samples", "inverse_transform"])
 def test_onnx_models(method, tmp_path):
     pytest.importorskip("onnxscript")
-    density = small("realnvp", n_transforms=1, activation="gelu", **BOUNDED).fit(TABLE)
+    density = small("realnvp", n_transforms=1, **BOUNDED).fit(TABLE)
     check(density, tmp_path / "flow.onnx", run_onnx, method, tolerance=1e-7)
 
 
@@ -58,8 +58,6 @@ def test_onnx_models(method, tmp_path):
     ("name", "low", "high"),
     [
         ("softplus", -30, 30),
-        ("elu", -5, 5),
-        ("gelu", -9, 9),
         ("special_ndtri", 1e-300, 1),
         ("special_ndtri", 0, 1e-12),
         ("special_erfcx", 0.5, 50),

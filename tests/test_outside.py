@@ -18,9 +18,9 @@ from skflows import (
 )
 from skflows.columns.frames import read_frame
 from skflows.table import _components
-from skflows.table._columns import Schema
 from skflows.table._latent_classes import fit_latent_classes
 from skflows.table._outside import Outside, outside_share, scale_of
+from skflows.table._schema import Schema
 from skflows.table._view import TableView
 
 LOADERS = [load_iris, load_wine, load_breast_cancer, load_diabetes, load_digits]

@@ -137,23 +137,12 @@ def test_members_of_a_stack_may_differ_in_some_parameters(grid, stacks):
     assert_same_results(ours, theirs)
 
 
-def test_scores_of_augmented_flows_agree_with_grid_search(stacks):
-    """Held-out rows meet the same noise in a stack as alone."""
-    params = {"n_augmented": 1, "n_importance_samples": 2, "max_iter": 3, "batch_size": 32}
-    estimator = accurate("cnf", tolerance=1e-5, objective="flow_matching", **params)
-    estimator.set_params(contamination=None)
-    ours, theirs = fit_both(estimator, {"learning_rate_init": [0.01, 0.03]}, X[:, :4])
-    assert stacks == [4]
-    assert_same_results(ours, theirs, atol=1e-3)
-
-
 @pytest.mark.parametrize(
     ("name", "params", "grid", "n_generators"),
     [
         ("nsf", {}, {"learning_rate_init": [0.01, 0.1]}, 1),
         ("maf", {}, {"learning_rate_init": [0.01, 0.1]}, 1),
         ("realnvp", {}, {"learning_rate_init": [0.01, 0.1]}, 1),
-        ("realnvp", {"activation": "silu"}, {"learning_rate_init": [0.01, 0.1]}, 1),
         ("nsf", {}, {"dropout": [0.0, 0.1, 0.2]}, 2),
         ("maf", {}, {"random_state": [0, 1, 0]}, 2),
         ("maf", {"input_noise": 0.1}, {"learning_rate_init": [0.01, 0.1]}, 4),

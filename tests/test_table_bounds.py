@@ -8,7 +8,7 @@ from scipy.special import ndtr
 
 from skflows import TableDensity
 from skflows.columns.frames import read_frame
-from skflows.table._columns import Schema
+from skflows.table._schema import Schema
 from skflows.table._view import TableView
 
 

@@ -8,8 +8,10 @@ from _tables import COLUMNS, density, few_components, quick, table  # noqa: F401
 
 from skflows import TableDensity
 from skflows.columns.frames import Column, read_frame, write_frame
-from skflows.table._columns import Schema, decide, lattice_of
+from skflows.columns.kinds import decide
+from skflows.columns.lattice import lattice_of
 from skflows.table._latent_classes import LatentClasses, Training
+from skflows.table._schema import Schema
 from skflows.table._view import TableView
 
 
@@ -31,7 +33,7 @@ from skflows.table._view import TableView
 )
 def test_kinds_are_recognised(values, kind):
     (column,) = read_frame(pd.DataFrame({"x": values})).columns
-    assert decide(column).kind == kind
+    assert decide(column.values[column.known], column.role).name == kind
 
 
 def test_decisions_are_told(density, table):

@@ -10,9 +10,9 @@ from scipy.special import gammaln, logit, logsumexp
 
 from skflows import TableDensity
 from skflows.columns.frames import read_frame
-from skflows.table import _components, _latent_classes, _parts
-from skflows.table._columns import Schema
+from skflows.table import _components, _latent_classes, _maps
 from skflows.table._latent_classes import Training, fit_kernels
+from skflows.table._schema import Schema
 from skflows.table._view import TableView
 
 
@@ -82,7 +82,7 @@ def test_automatic_epochs(n, n_folds, n_epochs):
 def test_logits_over_a_long_range():
     """Nearly all numbers are in a small part of it, where the logit is steep."""
     x = np.floor(np.random.default_rng(0).exponential(2000, 5000))
-    scores = _parts.map_by_logits(x, np.ones(len(x)), x.min(), x.max(), 1.0).forward(x)[0]
+    scores = _maps.map_by_logits(x, np.ones(len(x)), x.min(), x.max(), 1.0).forward(x)[0]
     exact = logit((x - x.min() + 1) / (np.ptp(x) + 2))
     assert np.allclose(scores, (exact - exact.mean()) / exact.std(), atol=0.01)
 

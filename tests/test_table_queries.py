@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from skflows import TableImputer
 from skflows.inspection import ConditionalDensityDisplay, SamplesDisplay
-from skflows.table import _parts
+from skflows.table import _variables
 from skflows.table._network import NetworkMember
 from skflows.table._view import TableView
 
@@ -360,7 +360,7 @@ def test_imputation_keeps_known_values_exactly():
 def test_chunks_of_rows(monkeypatch, density, table):
     """Rows are answered some at a time."""
     whole = density.impute(table[:7]), density.quantile("size", table[:7])
-    monkeypatch.setattr(_parts, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(_variables, "ROWS_AT_ONCE", 3)
     pd.testing.assert_frame_equal(density.impute(table[:7]), whole[0])
     assert density.quantile("size", table[:7]) == pytest.approx(whole[1])
     assert len(density.sample(7)) == 7

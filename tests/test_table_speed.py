@@ -8,10 +8,10 @@ from sklearn.cluster import KMeans
 from skflows import TableDensity
 from skflows.bijections import MarginalQuantile
 from skflows.columns.frames import read_frame
-from skflows.table import _columns, _components, _latent_classes, _queries
-from skflows.table._columns import Schema
+from skflows.table import _components, _latent_classes, _queries, _schema
 from skflows.table._components import components
 from skflows.table._network import distinct_rows
+from skflows.table._schema import Schema
 from skflows.table._view import TableView
 
 
@@ -126,7 +126,7 @@ def test_quantile_maps_of_many_columns_are_fitted_together(few_components, monke
         return initialize(self, x, *args)
 
     monkeypatch.setattr(MarginalQuantile, "initialize", counted)
-    monkeypatch.setattr(_columns, "FITTED_TOGETHER", 5)
+    monkeypatch.setattr(_schema, "FITTED_TOGETHER", 5)
     together = TableDensity(random_state=0).fit(table).score_samples(table)
     np.testing.assert_allclose(together, one_by_one, rtol=1e-9)
     # All numbers in the schema, whatever their kinds; the five columns in each of five folds.

@@ -4,14 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ..nn.random_draws import hashed_normals, hashed_signs, normal_draws, sign_draws
+from ..nn.random_draws import hashed_signs, sign_draws
 from ._base import Bijection
 from ._ode import DormandPrince, Solver
 from ._velocity import Velocity
-
-# Probes of Hutchinson's estimate, by distribution: drawn anew in training, or hashed from the rows.
-DRAWN_PROBES = {"rademacher": sign_draws, "gaussian": normal_draws}
-HASHED_PROBES = {"rademacher": hashed_signs, "gaussian": hashed_normals}
 
 
 @dataclass
@@ -43,11 +39,9 @@ class Continuous(Bijection):
     solver : Solver, optional
         The solver; Dormand-Prince by default.
     n_probes : int, default=0
-        Number of probes of Hutchinson's estimate of the trace; 0 for the exact trace. Each row has
-        its own probes, which are a hash of its values and a seed: they are the same at all times
-        and in all calls. In training mode there is one, drawn anew in each call.
-    probe_distribution : {"rademacher", "gaussian"}, default="rademacher"
-        Distribution of the probes.
+        Number of probes of Hutchinson's estimate of the trace, random signs; 0 for the exact trace.
+        Each row has its own probes, which are a hash of its values and a seed: they are the same at
+        all times and in all calls. In training mode there is one, drawn anew in each call.
     dropout : float, default=0.0
         Fraction of hidden units dropped in training, the same along the whole trajectory of a row.
     drift : bool, default=True
@@ -68,7 +62,6 @@ class Continuous(Bijection):
         activation="silu",
         solver=None,
         n_probes=0,
-        probe_distribution="rademacher",
         dropout=0.0,
         drift=True,
     ):
@@ -80,7 +73,6 @@ class Continuous(Bijection):
         self.n_context = n_context
         self.solver: Solver = solver or DormandPrince()
         self.n_probes = n_probes
-        self.probe_distribution = probe_distribution
         self.register_buffer("seeds", torch.rand(n_features, dtype=torch.float32))
 
     def forward(self, x, context=None):
@@ -152,7 +144,6 @@ class Continuous(Bijection):
     def probes_for(self, columns, keys=None):
         """Return the probes of each column, of shape ``(n_features, n_probes, n)``."""
         if self.training:
-            return DRAWN_PROBES[self.probe_distribution](columns).unsqueeze(-2)
+            return sign_draws(columns).unsqueeze(-2)
         keys = columns if keys is None else keys.mT
-        probes = HASHED_PROBES[self.probe_distribution](keys, self.seeds, max(1, self.n_probes))
-        return probes.to(columns.dtype)
+        return hashed_signs(keys, self.seeds, max(1, self.n_probes)).to(columns.dtype)

@@ -1,10 +1,7 @@
 """A flow: a standard normal pulled back through a bijection."""
 
-import math
-
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ._conditional import apart, innermost
 from ._normal import normal_log_density
@@ -55,95 +52,47 @@ class Flow(nn.Module):
 
 
 class ContinuousFlow(Flow):
-    """Density of rows that a continuous bijection moves, with columns of noise beside them.
-
-    The bijection has a density of rows and noise together, ``p(x, e)``. The density of the rows is
-    the mean of ``p(x, e) / q(e)`` over noise from a standard normal q, here over a fixed sample of
-    it: an unbiased estimate, whose logarithm is too low on average. Without noise it is exact.
+    """Density of rows that a continuous bijection moves.
 
     Parameters
     ----------
     preprocess, bijection : Bijection
-        See `Flow`; the bijection, a `Continuous`, has the columns of noise last.
-    n_augmented : int, default=0
-        Number of columns of noise.
-    n_importance_samples : int, default=1
-        Size of the sample.
+        See `Flow`; the bijection is a `Continuous`.
     dequantized : sequence of int, default=()
         Columns to which noise is added, and over which densities are averaged.
-
-    References
-    ----------
-    Dupont, Doucet & Teh, "Augmented Neural ODEs", 2019; Huang, Dinh & Courville, "Augmented
-    Normalizing Flows", 2020.
     """
 
-    def __init__(
-        self, preprocess, bijection, n_augmented=0, n_importance_samples=1, dequantized=()
-    ):
+    def __init__(self, preprocess, bijection, dequantized=()):
         super().__init__(preprocess, bijection)
-        n_draws = n_importance_samples if n_augmented else 1
-        self.register_buffer("noise", torch.randn(n_draws, n_augmented, dtype=torch.float32))
-        n_features = self._continuous.n_features - n_augmented
-        is_key = torch.ones(n_features, dtype=torch.float64)
+        is_key = torch.ones(innermost(bijection).n_features, dtype=torch.float64)
         is_key[list(dequantized)] = 0.0
         self.register_buffer("is_key", is_key)
 
     @property
-    def _continuous(self):
-        return innermost(self.bijection)
-
-    @property
     def n_passes(self):
         """Number of columns that each row takes in a pass: itself, and its probes."""
-        return 1 + self._continuous.n_probes
-
-    def forward(self, x, context=None):
-        """Return the latent coordinates of rows with noise 0, ``(n, d + n_augmented)``, and
-        log-dets."""
-        y, fixed = self.preprocess(x, context)
-        bijection, y, context = apart(self.bijection, y, context)
-        z, trained = bijection(F.pad(y, (0, self.noise.shape[1])), context)
-        return z, fixed + trained
-
-    def inverse(self, z, context=None):
-        """Return rows, without their noise, and ``log |dx/dz|`` of rows and noise."""
-        bijection, z, context = apart(self.bijection, z, context)
-        y, trained = bijection.inverse(z, context)
-        x, fixed = self.preprocess.inverse(y[:, : z.shape[1] - self.noise.shape[1]], context)
-        return x, fixed + trained
+        return 1 + innermost(self.bijection).n_probes
 
     def log_prob(self, x, context=None):
-        log_ratios, fixed, _ = self._log_ratios(x, context)
-        return log_mean_exp(log_ratios.mean(0)) + fixed
+        by_probe, fixed, _ = self._by_probe(x, context)
+        return by_probe.mean(0) + fixed
 
     def log_prob_by_probe(self, x, context=None):
         """Return the log-density by each of Hutchinson's probes, of shape (n, n_probes)."""
-        log_ratios, fixed, _ = self._log_ratios(x, context)
-        return (log_mean_exp(log_ratios) + fixed).mT
+        by_probe, fixed, _ = self._by_probe(x, context)
+        return (by_probe + fixed).mT
 
     def n_evaluations(self, x, context=None):
-        """Return the evaluations of the velocity for each row, averaged over the draws of noise."""
-        return self._log_ratios(x, context)[2].double() / len(self.noise)
+        """Return the evaluations of the velocity for each row."""
+        return self._by_probe(x, context)[2].double()
 
-    def _log_ratios(self, x, context):
-        """Return ``log p(y, e) / q(e)`` by probe, row and draw, the log-det of preprocessing, and
-        counts."""
+    def _by_probe(self, x, context):
+        """Return the log-density of preprocessed rows by each probe, the log-det of preprocessing,
+        and counts."""
         y, fixed = self.preprocess(x, context)
         # Probes are hashed from x, not y: whitening rounds a row differently in another batch.
-        # Noise is not hashed: different probes for each draw would raise the mean over the draws.
         keys = x[:, : len(self.is_key)] * self.is_key
         bijection, y, context = apart(self.bijection, y, context)
-        ratios, count = [], 0
-        for draw in self.noise:  # one by one, to bound the memory
-            noise = draw.expand(len(y), -1)
-            solution = bijection.solve(torch.cat([y, noise], 1), context, keys=keys)
-            base = standard_normal_log_prob(solution.x) - standard_normal_log_prob(noise)
-            ratios.append(base + solution.log_det)
-            count = count + solution.n_evaluations
-        return torch.stack(ratios, -1), fixed, count
-
-
-def log_mean_exp(values):
-    """Return the logarithm of the mean of the exponentials along the last axis."""
-    return values.logsumexp(-1) - math.log(values.shape[-1])
+        solution = bijection.solve(y, context, keys=keys)
+        log_prob = standard_normal_log_prob(solution.x) + solution.log_det
+        return log_prob, fixed, solution.n_evaluations

@@ -10,8 +10,8 @@ from scipy import stats
 from .. import __version__
 from ..calibration.ranks import least_p_value
 from ..columns.arrays import is_missing
+from ..columns.lattice import decimals_of
 from ..inspection import ExplanationDisplay, OutlierScoreDisplay, PValueDisplay
-from ..table._columns import decimals_of
 from ._findings import odd_parts
 
 MAX_LISTED = 200  # rows of the table

@@ -60,7 +60,7 @@ class Frame(NamedTuple):
     names: list | None  # None for an array
     library: str  # "pandas", "polars" or "numpy"
     dtype: str = ""  # of an array
-    index: object = None  # of a pandas DataFrame
+    index: object = None  # type: ignore[assignment]  # of a pandas DataFrame
 
     def __len__(self):
         return len(self.columns[0].known)

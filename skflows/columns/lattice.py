@@ -7,6 +7,8 @@ SAME = 1e-12  # gaps below this fraction of the largest value are floating-point
 MAX_UNSEEN = 10  # points of a lattice per value seen: sparser lattices yield the values seen only
 MAX_ERROR = 0.05  # rounding error of values on a lattice, in gaps
 MAX_DECIMALS = 12
+FEW_DECIMALS = 6  # of columns of tables, at most
+ON_LATTICE = 1e-2  # tolerance, in steps: float32 rounding moves values off the lattice
 
 
 def nearest(grid, x):
@@ -73,6 +75,30 @@ def smallest_gap(column):
     gap = gaps.min() if len(gaps) else 1.0
     # A difference has the rounding errors of the two values, which may be larger than its own.
     return round_decimals(np.array([gap]), max(ROUNDING * gap, np.finfo(float).eps * largest))[0]
+
+
+def lattice_of(distinct):
+    """Return the step and decimals of numbers with few decimals, or None."""
+    scale = np.abs(distinct).max()
+    for decimals in range(FEW_DECIMALS + 1):
+        steps = np.rint(distinct * 10**decimals)
+        tolerance = min(1e-6 * scale, ON_LATTICE * 10.0**-decimals)
+        merged = np.diff(distinct)[np.diff(steps) == 0]
+        if (
+            np.abs(distinct - np.round(distinct, decimals)).max() <= tolerance
+            and merged.max(initial=0.0) <= SAME * scale
+        ):
+            if np.abs(steps).max() > 2**52:
+                return None
+            step = np.gcd.reduce(np.diff(steps.astype(np.int64))) if len(steps) > 1 else 1
+            return max(int(step), 1) / 10**decimals, decimals
+    return None
+
+
+def decimals_of(values):
+    """Return the decimals of numbers, or None if they have many."""
+    found = lattice_of(np.unique(values))
+    return None if found is None else found[1]
 
 
 class Grid:

@@ -159,7 +159,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         with fit_task(self, X, y, max_subtasks=0 if frozen else 1) as task:
             self.estimator_ = flow if frozen else fit_subtask(task, clone(flow), X)
             for name in ("n_features_in_", "feature_names_in_"):
-                vars(self).pop(name, None)
+                self.__dict__.pop(name, None)
                 if hasattr(self.estimator_, name):
                     setattr(self, name, getattr(self.estimator_, name))
             if not frozen:
@@ -255,7 +255,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         if len(data) < HEADER.size + SECTION.size or data[: len(MAGIC)] != MAGIC:
             raise ValueError(
                 "data is not the output of FlowCompressor.compress: it lacks the signature "
-                f"{MAGIC}."
+                f"{MAGIC!r}."
             )
         _, version, lossless, fingerprint, n, d, step, largest = HEADER.unpack_from(data)
         if version != VERSION:

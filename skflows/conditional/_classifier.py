@@ -30,6 +30,7 @@ from ..density._third_party import (
     fit_subtask,
     of_no_use_alone,
     score_rows,
+    takes_tables,
     time_limits,
     was_interrupted,
     with_time_limit,
@@ -393,7 +394,7 @@ class DensityClassifier(
         if hasattr(X, "columns"):
             check_different_names(X)
             X = validate_data(self, X, reset=reset, skip_check_array=True)
-        elif takes_categories(self.estimator):
+        elif takes_tables(self.estimator):
             X = checked_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
         else:
             X = validate_rows(self, X, reset=reset)
@@ -678,9 +679,3 @@ def set_columns(estimator, X, seed, weight, gaps, encoding=None):
         for name, value in params.items():
             if "__" not in name:
                 set_columns(value, X, seed, weight, gaps, encoding)
-
-
-def takes_categories(estimator):
-    """Whether an estimator takes texts and gaps."""
-    has_tags = hasattr(estimator, "__sklearn_tags__")
-    return has_tags and estimator.__sklearn_tags__().input_tags.categorical

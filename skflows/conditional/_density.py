@@ -56,7 +56,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
     estimator : FlowDensity, default=None
         The flow, which is cloned. By default ``NSFDensity(n_transforms=2, dropout=0.2)``.
         `warm_start` and `contamination` have no effect, `input_noise` is added to the encoded X
-        too, and a `CNFDensity` has no columns of noise and no coupling by optimal transport.
+        too, and a `CNFDensity` has no coupling by optimal transport.
 
     cv : "auto", None, int, cross-validation generator or iterable, default="auto"
         How rows are held out, with a flow for each split; the density is the mean of theirs. The

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.base import clone
 
 from ..columns.frames import read_frame
+from ..columns.lattice import FEW_DECIMALS
 from ..preprocessing.fixed_maps import MAX_ROWS
 from ..preprocessing.sklearn_compat import safe_indexing
 from ..preprocessing.validation import (
@@ -15,7 +16,6 @@ from ..preprocessing.validation import (
     weighted_rows,
 )
 from ..table import TableDensity
-from ..table._columns import MAX_DECIMALS
 from ..table._components import MAX_HELD_OUT
 
 HELD_OUT_SAMPLE = MAX_HELD_OUT  # held-out rows that the sample has
@@ -148,7 +148,7 @@ def witnesses_of(rows):
         if len(first) > MAX_DISTINCT:
             finer = []
             if column.role == "number":
-                rounded = (np.round(distinct, k) for k in range(MAX_DECIMALS + 1))
+                rounded = (np.round(distinct, k) for k in range(FEW_DECIMALS + 1))
                 finer = [np.flatnonzero(distinct != each)[:1] for each in rounded]
             first = first[np.concatenate([[0, len(first) - 1], *finer]).astype(int)]
         found.append(known[first])

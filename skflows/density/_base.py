@@ -6,8 +6,10 @@ from functools import partial
 from inspect import signature
 from itertools import chain
 from numbers import Integral, Real
+from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -97,7 +99,15 @@ class BaseFlowDensity(
         return Flow(FirstColumns(preprocess, n_features), Conditional(bijection, n_features))
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None, *, X_val=None, sample_weight_val=None):
+    def fit(
+        self,
+        X: ArrayLike,
+        y: object = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Fit the density to the rows of X.
 
         Parameters
@@ -231,7 +241,7 @@ class BaseFlowDensity(
         self.best_validation_score_ = history.best_score
 
     @property
-    def loss_curve_(self):
+    def loss_curve_(self) -> list[float]:
         """Training negative log-likelihood per row in each epoch, in nats."""
         return self.history_["loss"]
 
@@ -316,7 +326,7 @@ class BaseFlowDensity(
         latent = temperature * random_state.standard_normal((n_samples, self._n_features_out))
         return self._dequantizer.round(self._map_rows("inverse", latent)[0])
 
-    def transform(self, X):
+    def transform(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the latent coordinates of each row, standard normal if the fit is perfect.
 
         Parameters
@@ -327,8 +337,7 @@ class BaseFlowDensity(
         Returns
         -------
         Z : ndarray of shape (n_samples, n_features)
-            Their latent coordinates. If a `CNFDensity` has columns of noise, it maps them along
-            from 0: its Z has ``n_features + n_augmented`` columns.
+            Their latent coordinates.
         """
         check_is_fitted(self)
         return self._map_rows("forward", validate_rows(self, X, reset=False))[0]
@@ -369,7 +378,7 @@ class BaseFlowDensity(
 
         return pd.DataFrame(rows, index=index, columns=self.feature_names_in_)
 
-    def reconstruction_error(self, X):
+    def reconstruction_error(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return how exactly the latent map can be inverted: ``max |x - inverse(forward(x))|``.
 
         Parameters

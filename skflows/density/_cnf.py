@@ -48,14 +48,11 @@ class CNFDensity(FlowDensity):
         takes no longer than an evaluation.
 
     n_probes : int, default=8
-        Random vectors of Hutchinson's estimate. Each row has its own, a hash of its values and a
-        seed, so that scores are reproducible and independent of the other rows;
+        Random vectors of signs for Hutchinson's estimate. Each row has its own, a hash of its
+        values and a seed, so that scores are reproducible and independent of the other rows;
         `score_standard_error` estimates their error. Discrete columns are left out of the hash,
         because a score averages over noise on them. Training draws one vector for each row and
         step.
-
-    probe_distribution : {"rademacher", "gaussian"}, default="rademacher"
-        Distribution of these vectors: signs, or normal numbers.
 
     kinetic_penalty : float, default=0.0
         Weight, in the likelihood, of the squared velocity along the trajectory of a row, summed
@@ -66,19 +63,6 @@ class CNFDensity(FlowDensity):
     jacobian_penalty : float, default=0.0
         Weight of the squared derivatives of the velocity along the trajectory, estimated by one
         random vector. In flow matching it is averaged over the columns, like the loss.
-
-    n_augmented : int, default=0
-        Columns of standard normal noise that move along with the rows, which lets trajectories
-        cross. The flow then has a density of rows and noise together, and `score_samples` is no
-        longer exact: it is the log of an importance-weighted estimate of the rows' density, which
-        is too low on average by an amount that vanishes with ``n_importance_samples``. `transform`
-        maps rows with noise 0, to ``n_features + n_augmented`` coordinates; `sample` leaves the
-        noise out. Use it with ``objective="likelihood"``: flow matching with independent paths
-        gains nothing by it.
-
-    n_importance_samples : int, default=16
-        Draws of this noise over which a score is averaged, the same for all rows. The time of a
-        score is proportional to it.
 
     solver : {"dopri5", "rk4"}, default="dopri5"
         Solver for scores and samples: Dormand-Prince with a step size for each row, or Runge-Kutta
@@ -100,9 +84,6 @@ class CNFDensity(FlowDensity):
         Widths of the hidden layers of the velocity network. A layer as wide as the one before it is
         residual.
 
-    activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="silu"
-        Activation of the hidden layers; a smooth one takes fewer evaluations.
-
     dropout : float, default=0.1
         Fraction of hidden units dropped in each training step; in training by likelihood the same
         ones along the whole trajectory of a row. It prevents very low scores of unusual rows; in
@@ -120,7 +101,7 @@ class CNFDensity(FlowDensity):
 
     n_function_evaluations_ : float
         Evaluations of the velocity for one solution from a training row, on average. A score takes
-        a solution for each importance sample and each draw of the noise on discrete columns.
+        a solution for each draw of the noise on discrete columns.
 
     {attributes}
 
@@ -132,8 +113,8 @@ class CNFDensity(FlowDensity):
     with penalties "nll", "jacobian" and "kinetic". `partial_fit` with ``objective="both"`` uses
     flow matching.
 
-    The solver, its tolerance, the trace and the columns of noise are those of `fit`, whatever
-    parameters are set afterwards.
+    The solver, its tolerance and the trace are those of `fit`, whatever parameters are set
+    afterwards.
 
     Defaults differ from those of other flows: an epoch of flow matching is cheap, and more of them
     are needed, at a higher rate and with more patience.
@@ -141,10 +122,9 @@ class CNFDensity(FlowDensity):
     References
     ----------
     Chen, Rubanova, Bettencourt & Duvenaud, "Neural Ordinary Differential Equations", 2018;
-    Grathwohl et al., "FFJORD", 2019; Dupont, Doucet & Teh, "Augmented Neural ODEs", 2019; Finlay et
-    al., "How to Train Your Neural ODE", 2020; Lipman et al., "Flow Matching for Generative
-    Modeling", 2023; Tong et al., "Improving and Generalizing Flow-Based Generative Models with
-    Minibatch Optimal Transport", 2024.
+    Grathwohl et al., "FFJORD", 2019; Finlay et al., "How to Train Your Neural ODE", 2020; Lipman et
+    al., "Flow Matching for Generative Modeling", 2023; Tong et al., "Improving and Generalizing
+    Flow-Based Generative Models with Minibatch Optimal Transport", 2024.
 
     Examples
     --------
@@ -168,11 +148,8 @@ class CNFDensity(FlowDensity):
         "coupling": [StrOptions({"independent", "optimal_transport"})],
         "trace": [StrOptions({"auto", "exact", "hutchinson"})],
         "n_probes": [Interval(Integral, 1, None, closed="left")],
-        "probe_distribution": [StrOptions({"rademacher", "gaussian"})],
         "kinetic_penalty": [Interval(Real, 0, None, closed="left")],
         "jacobian_penalty": [Interval(Real, 0, None, closed="left")],
-        "n_augmented": [Interval(Integral, 0, None, closed="left")],
-        "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
         "solver": [StrOptions({"dopri5", "rk4"})],
         "tolerance": [Interval(Real, 0, 1, closed="neither")],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
@@ -180,6 +157,7 @@ class CNFDensity(FlowDensity):
     }
 
     _has_exact_inverse = False
+    _activation = "silu"  # a smooth one takes fewer evaluations
 
     @property
     def _remedy_for_inexact_inverse(self):
@@ -192,17 +170,13 @@ class CNFDensity(FlowDensity):
         coupling="independent",
         trace="auto",
         n_probes=8,
-        probe_distribution="rademacher",
         kinetic_penalty=0.0,
         jacobian_penalty=0.0,
-        n_augmented=0,
-        n_importance_samples=16,
         solver="dopri5",
         tolerance=1e-7,
         n_steps=8,
         checkpointing=False,
         hidden_layer_sizes=(128, 128),
-        activation="silu",
         dropout=0.1,
         preprocessing="quantile",
         bounds=None,
@@ -228,17 +202,13 @@ class CNFDensity(FlowDensity):
         self.coupling = coupling
         self.trace = trace
         self.n_probes = n_probes
-        self.probe_distribution = probe_distribution
         self.kinetic_penalty = kinetic_penalty
         self.jacobian_penalty = jacobian_penalty
-        self.n_augmented = n_augmented
-        self.n_importance_samples = n_importance_samples
         self.solver = solver
         self.tolerance = tolerance
         self.n_steps = n_steps
         self.checkpointing = checkpointing
         self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
         self.dropout = dropout
         self.preprocessing = preprocessing
         self.bounds = bounds
@@ -265,11 +235,7 @@ class CNFDensity(FlowDensity):
         from ..bijections._flow import ContinuousFlow
 
         preprocess = Chain([preprocess, Asinh(TAIL_SCALE)])
-        bijection = self._build_bijection(n_features + self.n_augmented, n_context)
-        if n_context and self.n_augmented:
-            raise ValueError(
-                f"n_augmented={self.n_augmented}; a flow with a context takes no columns of noise."
-            )
+        bijection = self._build_bijection(n_features, n_context)
         if n_context and self.coupling == "optimal_transport":
             raise ValueError(
                 "coupling='optimal_transport' would make the noise of a row depend on its context; "
@@ -278,13 +244,7 @@ class CNFDensity(FlowDensity):
         if n_context:
             preprocess = FirstColumns(preprocess, n_features)
             bijection = Conditional(bijection, n_features)
-        return ContinuousFlow(
-            preprocess,
-            bijection,
-            self.n_augmented,
-            self.n_importance_samples,
-            self._dequantizer.columns,
-        )
+        return ContinuousFlow(preprocess, bijection, self._dequantizer.columns)
 
     def _build_bijection(self, n_features, n_context=0):
         from ..bijections import Continuous
@@ -301,7 +261,6 @@ class CNFDensity(FlowDensity):
             n_features,
             solver=solvers[self.solver],
             n_probes=0 if exact else self.n_probes,
-            probe_distribution=self.probe_distribution,
             # Only flow matching knows the paths; otherwise rows start at rest.
             drift=self.objective != "likelihood",
             **network,
@@ -366,10 +325,6 @@ class CNFDensity(FlowDensity):
         few = X[:: max(1, len(X) // COUNTED_ROWS)]
         count = _evaluation.map_rows(fitted["flow_"], "n_evaluations", few)[0]
         return fitted | {"n_function_evaluations_": float(count.mean())}
-
-    @property
-    def _n_features_out(self):
-        return self.n_features_in_ + self.flow_.noise.shape[1]
 
     def score_standard_error(self, X):
         """Return the standard error of `score_samples` due to Hutchinson's estimate of the trace.

@@ -11,9 +11,6 @@ hidden_layer_sizes : int or tuple of int, default=(64, 64)
     Widths of the hidden layers of each conditioner network. A layer as wide as the one
     before it is residual.
 
-activation : {"relu", "tanh", "silu", "gelu", "elu"}, default="relu"
-    Activation of the hidden layers.
-
 dropout : float, default=0.1
     Fraction of hidden units dropped in each training step, rounded to 1/256 on a CPU.
 """

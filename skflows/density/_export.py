@@ -160,8 +160,6 @@ def _plain_operations():
     aten = torch.ops.aten
     return {
         aten.softplus.default: lambda x: torch.where(x > 20, x, (1 + x.exp()).log()),
-        aten.elu.default: lambda x: torch.where(x > 0, x, x.exp() - 1),
-        aten.gelu.default: lambda x: 0.5 * x * (1 + _erf(x * 2**-0.5)),
         aten.special_ndtri.default: _normal_quantile,
         aten.special_erfcx.default: _erfcx,
         aten.atan.default: _atan,
@@ -273,14 +271,6 @@ def _erfcx(x, step=0.5, n_terms=13):
         total = total + 2 * math.exp(-node) / (square + node)
     pole = torch.where(x < 6, 2 * square.exp() / (1 - (2 * math.pi / step * x).exp()), 0.0)
     return step / math.pi * x * total + pole
-
-
-def _erf(x):
-    square = x * x
-    terms = [(-1) ** k / math.factorial(k) / (2 * k + 1) for k in range(12)]
-    near = 2 / math.sqrt(math.pi) * x * _polynomial(terms, square)
-    far = x.sign() * (1 - _erfcx(x.abs().clamp(min=0.5)) * (-square).exp())
-    return torch.where(x.abs() < 0.5, near, far)
 
 
 def _atan(x):

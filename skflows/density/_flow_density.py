@@ -3,6 +3,9 @@
 from abc import abstractmethod
 from contextlib import suppress
 from numbers import Integral, Real
+from typing import Self
+
+from numpy.typing import ArrayLike
 
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..training.recipe import Past
@@ -43,7 +46,6 @@ class FlowDensity(BaseFlowDensity):
         **BaseFlowDensity._parameter_constraints,
         "n_transforms": [Interval(Integral, 1, None, closed="left")],
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "activation": [StrOptions({"relu", "tanh", "silu", "gelu", "elu"})],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "input_noise": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -53,12 +55,13 @@ class FlowDensity(BaseFlowDensity):
         "device": [str],
     }
 
+    _activation = "relu"  # of the conditioner networks
+
     def __init__(
         self,
         *,
         n_transforms=5,
         hidden_layer_sizes=(64, 64),
-        activation="relu",
         dropout=0.1,
         preprocessing="quantile",
         bounds=None,
@@ -81,7 +84,6 @@ class FlowDensity(BaseFlowDensity):
     ):
         self.n_transforms = n_transforms
         self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
         self.dropout = dropout
         self.preprocessing = preprocessing
         self.bounds = bounds
@@ -119,7 +121,7 @@ class FlowDensity(BaseFlowDensity):
         return {
             "hidden_layer_sizes": tuple(map(int, sizes)),
             "n_context": n_context,
-            "activation": self.activation,
+            "activation": self._activation,
             "dropout": self.dropout,
         }
 
@@ -155,7 +157,9 @@ class FlowDensity(BaseFlowDensity):
         super()._end(history, flow_fit, only_score)
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None, sample_weight=None):
+    def partial_fit(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
         """Train one epoch on the rows of X, continuing from the last call.
 
         The first call sets the scaling; the threshold `offset_` is that of the latest rows. No rows

@@ -87,7 +87,6 @@ class GlowDensity(MultiscaleDensity):
         image_shape=None,
         n_levels=2,
         hidden_layer_sizes=(64, 64),
-        activation="relu",
         dropout=0.1,
         preprocessing="quantile",
         bounds=None,
@@ -111,7 +110,6 @@ class GlowDensity(MultiscaleDensity):
         super().__init__(
             n_transforms=n_transforms,
             hidden_layer_sizes=hidden_layer_sizes,
-            activation=activation,
             dropout=dropout,
             preprocessing=preprocessing,
             bounds=bounds,

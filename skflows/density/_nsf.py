@@ -1,17 +1,20 @@
 """Neural spline flow."""
 
-from numbers import Integral, Real
+from numbers import Integral
 
 from ..preprocessing.sklearn_compat import Interval
 from ._flow_density import FlowDensity
+
+TAIL_BOUND = 4.0  # beyond it, splines are the identity; columns have a standard deviation of 1
 
 
 class NSFDensity(FlowDensity):
     """Density by neural spline flow: monotone rational-quadratic splines.
 
     Each column is mapped by a spline whose knots depend on other columns: those before it
-    (autoregressive, the default) or the other half (coupling). Each step begins with a linear map,
-    which starts at the identity. The first choice for most tables.
+    (autoregressive, the default) or the other half (coupling). Splines act between -4 and 4, on
+    columns with an initial standard deviation of 1, and are the identity beyond. Each step begins
+    with a linear map, which starts at the identity. The first choice for most tables.
 
     Parameters
     ----------
@@ -21,10 +24,6 @@ class NSFDensity(FlowDensity):
     n_bins : int, default=8
         Number of bins of each spline, from 2 to 512. More than 32 take several times as long on
         a CPU.
-
-    tail_bound : float, default=4.0
-        Each spline acts between -tail_bound and tail_bound, on columns with an initial standard
-        deviation of 1; beyond, it is the identity.
 
     autoregressive : bool, default=True
         Whether a column is mapped given all those before it, which fits best but samples column
@@ -63,7 +62,6 @@ class NSFDensity(FlowDensity):
     _parameter_constraints: dict = {
         **FlowDensity._parameter_constraints,
         "n_bins": [Interval(Integral, 2, 512, closed="both")],
-        "tail_bound": [Interval(Real, 0, None, closed="neither")],
         "autoregressive": ["boolean"],
     }
 
@@ -72,10 +70,8 @@ class NSFDensity(FlowDensity):
         *,
         n_transforms=5,
         n_bins=8,
-        tail_bound=4.0,
         autoregressive=True,
         hidden_layer_sizes=(64, 64),
-        activation="relu",
         dropout=0.1,
         preprocessing="quantile",
         bounds=None,
@@ -99,7 +95,6 @@ class NSFDensity(FlowDensity):
         super().__init__(
             n_transforms=n_transforms,
             hidden_layer_sizes=hidden_layer_sizes,
-            activation=activation,
             dropout=dropout,
             preprocessing=preprocessing,
             bounds=bounds,
@@ -121,7 +116,6 @@ class NSFDensity(FlowDensity):
             verbose=verbose,
         )
         self.n_bins = n_bins
-        self.tail_bound = tail_bound
         self.autoregressive = autoregressive
 
     def _build_bijection(self, n_features, n_context=0):
@@ -133,7 +127,7 @@ class NSFDensity(FlowDensity):
             RationalQuadraticSpline,
         )
 
-        spline = RationalQuadraticSpline(self.n_bins, self.tail_bound)
+        spline = RationalQuadraticSpline(self.n_bins, TAIL_BOUND)
         network = self._network(n_context)
         steps = []
         for i in range(self.n_transforms):

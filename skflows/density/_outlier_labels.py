@@ -1,8 +1,10 @@
 """Scores and outlier labels of a density."""
 
 import time
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import DensityMixin, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -23,7 +25,7 @@ class OutlierLabelsMixin(PersistenceMixin, OutlierMixin):
     def __sklearn_is_fitted__(self):
         return hasattr(self, "offset_")
 
-    def score_samples(self, X):
+    def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the log-density of each row.
 
         Parameters
@@ -41,7 +43,7 @@ class OutlierLabelsMixin(PersistenceMixin, OutlierMixin):
         check_is_fitted(self)
         return self._score_rows(validate_rows(self, X, reset=False))
 
-    def decision_function(self, X):
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the score above the outlier threshold: negative for outliers.
 
         Parameters
@@ -58,7 +60,7 @@ class OutlierLabelsMixin(PersistenceMixin, OutlierMixin):
         scores = self.score_samples(X)
         return scores if np.isneginf(self.offset_) else scores - self.offset_
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
         """Label each row as an inlier or an outlier.
 
         Parameters
@@ -73,7 +75,7 @@ class OutlierLabelsMixin(PersistenceMixin, OutlierMixin):
         """
         return np.where(self.score_samples(X) >= self.offset_, 1, -1)
 
-    def fit_predict(self, X, y=None, **kwargs):
+    def fit_predict(self, X: ArrayLike, y: object = None, **kwargs: Any) -> NDArray[np.int64]:
         """Fit to the rows, and label each of them as an inlier or an outlier.
 
         Parameters
@@ -103,7 +105,9 @@ class OutlierLabelsMixin(PersistenceMixin, OutlierMixin):
 class OutlierDensityMixin(OutlierLabelsMixin, DensityMixin):
     """Outlier labels of a density, whose threshold the parameter `contamination` sets."""
 
-    def score(self, X, y=None, sample_weight=None):
+    def score(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Return the mean log-density of the rows, so that a search maximises the likelihood.
 
         Parameters

@@ -45,7 +45,7 @@ class PlanarDensity(FlowDensity):
     _parameter_constraints: dict = {
         name: constraint
         for name, constraint in FlowDensity._parameter_constraints.items()
-        if name not in ("hidden_layer_sizes", "activation", "dropout")
+        if name not in ("hidden_layer_sizes", "dropout")
     }
 
     def __init__(

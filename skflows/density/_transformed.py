@@ -1,6 +1,9 @@
 """Any density estimator on columns that fixed maps have prepared."""
 
+from typing import Self
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.callback import CallbackSupportMixin
 
@@ -107,7 +110,7 @@ class TransformedDensity(
 
     @weighted_if(lambda self: takes_weights(self.estimator))
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the map, then the estimator to the mapped rows.
 
         Parameters

@@ -91,7 +91,6 @@ class VideoFlowDensity(MultiscaleDensity):
         n_context_frames=2,
         n_levels=2,
         hidden_layer_sizes=(64, 64),
-        activation="relu",
         dropout=0.1,
         preprocessing="quantile",
         bounds=None,
@@ -115,7 +114,6 @@ class VideoFlowDensity(MultiscaleDensity):
         super().__init__(
             n_transforms=n_transforms,
             hidden_layer_sizes=hidden_layer_sizes,
-            activation=activation,
             dropout=dropout,
             preprocessing=preprocessing,
             bounds=bounds,

@@ -80,7 +80,6 @@ class WaveFlowDensity(FlowDensity):
         height="auto",
         n_frames=1,
         hidden_layer_sizes=(32, 32, 32, 32),
-        activation="relu",
         dropout=0.0,
         preprocessing="standardize",
         bounds=None,
@@ -104,7 +103,6 @@ class WaveFlowDensity(FlowDensity):
         super().__init__(
             n_transforms=n_transforms,
             hidden_layer_sizes=hidden_layer_sizes,
-            activation=activation,
             dropout=dropout,
             preprocessing=preprocessing,
             bounds=bounds,

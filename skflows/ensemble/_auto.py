@@ -1,7 +1,9 @@
 """The best density for a table, with nothing to tune."""
 
 from numbers import Integral, Real
+from typing import Self
 
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
 from ..callbacks._run import random_state_of
@@ -108,7 +110,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the portfolio, and the weights of its mixture.
 
         Parameters

@@ -1,7 +1,9 @@
 """A mixture of the estimators that a user names."""
 
 from numbers import Integral
+from typing import Self
 
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 
 from ..callbacks._run import random_state_of
@@ -179,7 +181,7 @@ class StackedDensity(MixtureMixin, NamedEstimators):
 
     @weighted_if(_takes_weights)
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit all components, and the weights of their mixture.
 
         Parameters

@@ -44,7 +44,7 @@ def stack_tasks(tasks, n_jobs, n_values):
 
 def deal(tasks, n_shares):
     """Deal a list back and forth, because neighbours often train for about as long."""
-    shares = [[] for _ in range(n_shares)]
+    shares: list[list] = [[] for _ in range(n_shares)]
     for start in range(0, len(tasks), n_shares):
         for share, task in zip(shares, tasks[start : start + n_shares], strict=False):
             share.append(task)

@@ -36,8 +36,6 @@ ACTIVATIONS = {
     "relu": Activation(torch.relu, lambda g, h, value: aten.threshold_backward(g, value, 0)),
     "tanh": Activation(torch.tanh, lambda g, h, value: aten.tanh_backward(g, value)),
     "silu": Activation(F.silu, silu_backward),
-    "gelu": Activation(F.gelu, lambda g, h, value: aten.gelu_backward(g, h)),
-    "elu": Activation(F.elu, lambda g, h, value: aten.elu_backward(g, 1, 1, 1, True, value)),
 }
 
 

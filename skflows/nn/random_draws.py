@@ -95,11 +95,6 @@ def hashed_signs(columns, seeds, n_draws):
     return _signs(hashed_uniforms(columns, seeds, n_draws), torch.float64)
 
 
-def hashed_normals(columns, seeds, n_draws):
-    """Return standard normal numbers in float64, by the hash of `hashed_uniforms`."""
-    return torch.special.ndtri(hashed_uniforms(columns, seeds, n_draws))
-
-
 def _signs(uniform, dtype):
     return (uniform < 0.5).to(dtype) * 2 - 1
 

@@ -1,6 +1,8 @@
 """What a fitted estimator pickles, and its method `save`."""
 
 import warnings
+from os import PathLike
+from typing import BinaryIO
 
 from sklearn.exceptions import InconsistentVersionWarning
 
@@ -17,7 +19,7 @@ class PersistenceMixin:
 
     def __getstate__(self):
         flattener = Flattener()
-        state = flattener(dict(super().__getstate__()))
+        state = flattener(dict(super().__getstate__()))  # type: ignore[call-overload]
         stamp = {"format": FORMAT, "version": package_version()}
         if flattener.foreign_classes:
             stamp["classes"] = flattener.foreign_classes
@@ -38,9 +40,9 @@ class PersistenceMixin:
             )
         restore = Restorer(stamp.get("classes", {}))
         own = {name: restore(value) for name, value in state.items() if name != STAMP}
-        super().__setstate__(own)
+        super().__setstate__(own)  # type: ignore[misc]
 
-    def save(self, path):
+    def save(self, path: str | PathLike[str] | BinaryIO) -> None:
         """Write the fitted estimator to a file that can be loaded without running code.
 
         Parameters

@@ -10,9 +10,12 @@ import json
 import math
 import zipfile
 from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib import import_module
+from os import PathLike
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -59,7 +62,7 @@ def write(value, where, path):
         file.write(whole)
 
 
-def load(path, *, trusted=()):
+def load(path: str | PathLike[str] | BinaryIO, *, trusted: Sequence[str | type] = ()) -> Any:
     """Load an estimator that its method `save` has stored.
 
     No code of the file runs, unlike with a pickle.

@@ -92,7 +92,7 @@ class Flattener:
             plain = self._tensor if isinstance(value, torch.Tensor) else self._module
             return plain(value) | {NUMBER: number}
         cls = type(value)
-        if isinstance(value, tuple) and hasattr(cls, "_fields"):
+        if isinstance(value, tuple) and hasattr(value, "_asdict"):
             return {CLASS: self._name(cls), "state": self(value._asdict())}
         is_own = cls.__module__.startswith(f"{PACKAGE}.")
         # Estimators, and callbacks, which belong to the process, stay as they are.

@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import (
 from scipy.special import gammaln, logsumexp, ndtri, softmax
 from torch import nn
 
-from ._parts import first_features
+from ._variables import first_features
 
 N_BINS = 6  # of a number, equally likely under a standard normal
 STRENGTHS = 4.0 ** np.arange(-1, 8)  # rows that independence may count for

@@ -1,15 +1,10 @@
-"""The kinds of columns: how each is recognised, and the variables that it becomes."""
+"""Columns of a table: the variables that each kind makes of one."""
 
-import copy
-from collections.abc import Mapping
-from math import isnan
-from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 
-from ..columns.arrays import column_index
-from ..columns.checks import ColumnWarning, unseen_error, warn_of_texts, warn_of_unseen, warn_user
+from ..columns.checks import unseen_error
 from ..columns.dates import (
     DAY,
     WEEK,
@@ -23,36 +18,18 @@ from ..columns.dates import (
     utc_seconds,
     zone_of,
 )
-from ..columns.encoding import UNSEEN_CATEGORY
 from ..columns.frames import Column
-from ..columns.lattice import is_whole
+from ..columns.kinds import FEW_VALUES, GIVEN, bounds_of, date_bounds, is_few
+from ..columns.lattice import ON_LATTICE, decimals_of, lattice_of
 from ..preprocessing.angles import emptiest_angle
+from ._maps import counted
 from ._outside import outside_share
-from ._parts import (
-    ON_LATTICE,
-    ROUNDING,
-    UNSEEN,
-    Cells,
-    Levels,
-    Number,
-    Rows,
-    counted,
-    fit_quantile_maps,
-    likely_bounds,
-)
+from ._variables import UNSEEN, Levels, Number
 
-FEW_VALUES = 30  # numbers with at most so many distinct values are levels
-ROWS_PER_LEVEL = 5  # on average, at least
-MAX_DECIMALS = 6
-DISTINCT = 0.8  # share of distinct values from which on decimals are rounding, not a lattice
-ATOM_SHARE, ATOM_ROWS = 0.02, 5  # share and number of equal rows from which on a value is an atom
-MAX_ATOMS = 10
 MAX_CATEGORIES = 200
 MAX_ORDERED = 1_000  # levels, each of which has a frequency in each class
 RARE_ROWS = 3  # a category with fewer rows is rare
 ONCE = 1.5  # rows below which a category occurs once
-FITTED_TOGETHER = 50  # columns: of fewer, those of other kinds are not worth a quantile map
-GIVEN = "given in columns"
 
 
 class ColumnSetting(NamedTuple):
@@ -77,92 +54,10 @@ class ColumnSetting(NamedTuple):
         return 0.0 if self.is_stated else self.outside
 
 
-class Decision(NamedTuple):
-    """The kind of a column, its arguments, and why."""
-
-    kind: str
-    arguments: tuple
-    reason: str
-
-
-def decide(column):
-    """Return the kind of a column from its dtype and values."""
-    values = column.values[column.known]
-    match column.role:
-        case "datetime":
-            return Decision("datetime", (), "dates")
-        case "ordered":
-            return Decision("ordinal", (), "an ordered categorical dtype")
-        case "bool":
-            return Decision("categorical", (), "booleans")
-        case "text" | "category":
-            return Decision("categorical", (), f"{len(set(values))} distinct texts")
-    distinct = np.unique(values)
-    n_distinct = len(distinct)
-    least = distinct[0] if n_distinct else 0.0
-    if n_distinct and is_whole(values):
-        step, _ = lattice_of(distinct) or (1, 0)
-        if n_distinct > FEW_VALUES and step > 1 and not (distinct % step).any():
-            return Decision("rounded", (), f"multiples of {step:g}")
-        kind = "count" if least >= 0 else "integer"
-        how = "whole numbers" + (", none negative" if least >= 0 else "")
-        return Decision(kind, (), f"{how}, {n_distinct} distinct")
-    if is_few(distinct, values) and lattice_of(distinct) is not None:
-        return Decision("ordinal", (), f"{n_distinct} distinct numbers")
-    if n_distinct <= DISTINCT * len(values) and (found := lattice_of(distinct)) is not None:
-        return Decision("rounded", (), f"repeated multiples of {found[0]:g}")
-    atoms = atoms_of(values)
-    ends = likely_bounds(values, atoms)
-    if len(atoms):
-        text = ", ".join(f"{atom:g}" for atom in atoms)
-        return Decision("atoms", (atoms.tolist(), *ends), f"numbers, often exactly {text}")
-    if np.isfinite(ends).any():
-        text = "between 0 and 1" if np.isfinite(ends[1]) else "positive, some close to 0"
-        return Decision("bounded", ends, f"numbers {text}")
-    return Decision("continuous", (), "numbers")
-
-
-def lattice_of(distinct):
-    """Return the step and decimals of numbers with few decimals, or None."""
-    scale = np.abs(distinct).max()
-    for decimals in range(MAX_DECIMALS + 1):
-        steps = np.rint(distinct * 10**decimals)
-        tolerance = min(1e-6 * scale, ON_LATTICE * 10.0**-decimals)
-        merged = np.diff(distinct)[np.diff(steps) == 0]
-        if (
-            np.abs(distinct - np.round(distinct, decimals)).max() <= tolerance
-            and merged.max(initial=0.0) <= ROUNDING * scale
-        ):
-            if np.abs(steps).max() > 2**52:
-                return None
-            step = np.gcd.reduce(np.diff(steps.astype(np.int64))) if len(steps) > 1 else 1
-            return max(int(step), 1) / 10**decimals, decimals
-    return None
-
-
-def is_few(distinct, values):
-    """Whether numbers have so few distinct values that each is a level."""
-    return len(distinct) <= FEW_VALUES and len(values) >= ROWS_PER_LEVEL * len(distinct)
-
-
-def decimals_of(values):
-    """Return the decimals of numbers, or None if they have many."""
-    found = lattice_of(np.unique(values))
-    return None if found is None else found[1]
-
-
 def rounding_of(values):
     """Return the unit and decimals of numbers, such as whole minutes, as arguments of `Number`."""
     found = lattice_of(np.union1d(values, 0.0))
     return {} if found is None else {"unit": found[0], "decimals": found[1]}
-
-
-def atoms_of(values):
-    """Return values that occur so often that they have a positive probability."""
-    distinct, counts = np.unique(values, return_counts=True)
-    often = counts >= max(ATOM_ROWS, ATOM_SHARE * len(values))
-    order = np.argsort(-counts[often], kind="stable")[:MAX_ATOMS]
-    return np.sort(distinct[often][order])
 
 
 def _numbers(column, setting, kind):
@@ -173,11 +68,6 @@ def _numbers(column, setting, kind):
             "convert it to numbers."
         )
     return column.values[column.known]
-
-
-def _ends(low, high):
-    """Return bounds as numbers; None is an open end unless the kind has a default."""
-    return -np.inf if low is None else low, np.inf if high is None else high
 
 
 def _check_inside(
@@ -202,7 +92,7 @@ def continuous(column, setting):
 
 def bounded(column, setting, low=None, high=None):
     values = _numbers(column, setting, "bounded")
-    low, high = _ends(low, high)
+    low, high = bounds_of(low, high)
     _check_inside(values, low, high, setting)
     rounding = rounding_of(values)
     return [Number(values, setting, low=low, high=high, outside=setting.outside_kind, **rounding)]
@@ -210,7 +100,7 @@ def bounded(column, setting, low=None, high=None):
 
 def with_atoms(column, setting, atoms, low=None, high=None):
     values = _numbers(column, setting, "atoms")
-    low, high = _ends(low, high)
+    low, high = bounds_of(low, high)
     rest = values[~np.isin(values, atoms)]
     _check_inside(rest, low, high, setting)
     limits = {"low": low, "high": high, "outside": setting.outside_kind}
@@ -229,7 +119,7 @@ def on_lattice(column, setting, kind, low=None, high=None):
     step, decimals = found
     if kind in ("count", "integer"):
         step = 1.0
-    low, high = _ends(low, high)
+    low, high = bounds_of(low, high)
     _check_inside(values, low, high, setting, open_ends=False, tolerance=ON_LATTICE * step)
     low, high = _outermost(distinct, step, low, high, decimals)
     if is_few(distinct, values):
@@ -368,7 +258,7 @@ def datetime(column, setting, low=None, high=None):
     if low is None and high is None:
         weeks = _part_of_numbers(week, setting)
     else:
-        low, high = _ends(*_moments(setting.name, [low, high]))
+        low, high = bounds_of(*date_bounds(setting.name, [low, high]))
         _check_inside(moments, low, high, setting, open_ends=False, write=moment_text)
         if high - low < WEEK:
             raise ValueError(
@@ -431,7 +321,7 @@ class Weeks(Number):
 
 
 # Each kind makes the variables of a column, from further arguments if it has any.
-KINDS = {
+MAKERS = {
     "continuous": continuous,
     "bounded": bounded,
     "atoms": with_atoms,
@@ -443,21 +333,24 @@ KINDS = {
     "circular": circular,
     "datetime": datetime,
 }
-OPEN_KINDS = ("bounded", "atoms")  # whose bounds are impossible values
 TEXTS = ("text", "category", "ordered")  # roles of columns that may hold texts
+
+
+def part_ends(part):
+    """Return the bounds of a variable."""
+    return (part.low, part.high) if part.has_number else part.lattice[1:]
 
 
 class ColumnModel:
     """A column of the table: its kind, and the variables that it becomes."""
 
-    def __init__(self, column, decision, setting, models_gaps):
+    def __init__(self, column, kind, setting, models_gaps):
         self.name = setting.name
-        self.kind, self.arguments, self.reason = decision
+        self.kind, self.arguments, self.reason, self.is_stated = kind
         self.role, self.dtype, self.categories = column.role, column.dtype, column.categories
         self.n_missing = int((~column.known).sum())
-        self.is_stated = setting.is_stated
         self.refuses_unseen = setting.handle_unknown == "error" or column.role == "bool"
-        make = KINDS[self.kind]
+        make = MAKERS[self.kind]
         if self.kind == "categorical" and column.role in ("number", "datetime"):
             column = column._replace(values=column.values.astype(object))
         if self.kind == "datetime" and column.role == "datetime":
@@ -640,268 +533,3 @@ class ColumnModel:
             "missing": self.n_missing,
             "reason": reason,
         }
-
-
-def _moments(name, bounds):
-    """Return bounds of dates in seconds, None where one is left out."""
-    try:
-        return [None if bound is None else moments_of([bound])[0] for bound in bounds]
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"columns gives {name!r} the kind 'datetime' with {bounds} ({error}); bounds are texts "
-            "in the local time of the column, such as '2024-12-31' or '2024-12-31T18:30'."
-        ) from None
-
-
-def fitted_together(columns, weight):
-    """Return the quantile maps of complete columns, by the keys of a dict of their values."""
-    if len(columns) < FITTED_TOGETHER or len(weight) < 2:
-        return {}
-    return dict(
-        zip(columns, fit_quantile_maps(np.stack([*columns.values()], 1), weight), strict=True)
-    )
-
-
-def part_ends(part):
-    """Return the bounds of a variable."""
-    return (part.low, part.high) if part.has_number else part.lattice[1:]
-
-
-class Schema:
-    """The columns of a table and their variables.
-
-    Parameters
-    ----------
-    frame : Frame
-        The table of the fit.
-    names : list
-        Names of its columns, or their numbers.
-    columns : dict or None
-        Kinds that the user gives, by name.
-    handle_unknown : {"warn", "rare", "error"}
-        What to do with unknown categories.
-    models_gaps : bool
-        Whether missing entries are modelled.
-    random_state : RandomState
-        For noise on lattices.
-    weight : ndarray of shape (n_samples,), optional
-        Importance of each row. Those of weight 0 may have categories that others have not, and
-        count for nothing else.
-    """
-
-    def __init__(
-        self, frame, names, columns, handle_unknown, models_gaps, random_state, weight=None
-    ):
-        weight = np.ones(len(frame)) if weight is None else weight
-        given = self._checked(columns, names)
-        self.names = names
-        self.columns = []
-        quantile_maps = fitted_together(
-            {
-                name: column.values[weight > 0]
-                for name, column in zip(names, frame.columns, strict=True)
-                if column.role == "number" and column.known.all() and name not in given
-            },
-            weight[weight > 0],
-        )
-        for name, column in zip(names, frame.columns, strict=True):
-            decision, is_used = given.get(name), weight > 0
-            if not (column.known & is_used).any():
-                raise ValueError(
-                    f"column {name!r} has no known value in the {is_used.sum()} rows of this fit: "
-                    "leave it out."
-                )
-            used, own = column, weight
-            is_categorical = decision is not None and decision.kind == "categorical"
-            if column.role in ("number", "datetime") and not is_categorical:
-                used, own = column.take(is_used), weight[is_used]
-            if decision is None:
-                decision = decide(used)
-                if column.role == "text" and warn_of_texts(name, column.values[column.known]):
-                    reason = ": if they are dates, convert them by pandas.to_datetime"
-                    decision = decision._replace(reason=decision.reason + reason)
-            own, missing = own[used.known], own[~used.known].sum()
-            is_stated, quantile = name in given, quantile_maps.get(name)
-            setting = ColumnSetting(
-                name, handle_unknown, random_state, own, missing, is_stated, quantile
-            )
-            self.columns.append(ColumnModel(used, decision, setting, models_gaps))
-        self.of_column, self.parts = [], []
-        self.flag_of = {}  # the variable that says whether the value of another is missing
-        self.weeks = []  # variables of dates with bounds, the week first
-        for column in self.columns:
-            first = len(self.parts)
-            self.parts += column.parts
-            self.of_column.append(np.arange(first, len(self.parts)))
-            if column.has_gap_part:
-                self.flag_of |= dict.fromkeys(range(first + 1, len(self.parts)), first)
-            if isinstance(column.value_parts[0], Weeks):
-                self.weeks.append(self.of_column[-1][column.has_gap_part :])
-
-    @staticmethod
-    def _checked(columns, names):
-        if columns is None:
-            return {}
-        if not isinstance(columns, Mapping):
-            raise ValueError(f"columns={columns!r}; give a dict of column names to kinds.")
-        found = {}
-        for key, kind in columns.items():
-            if key not in names:
-                key = names[column_index(key, len(names), names, "columns")]
-            kind, *arguments = kind if isinstance(kind, tuple | list) else (kind,)
-            values, bounds = [], _moments(key, arguments) if kind == "datetime" else arguments
-            if kind == "atoms" and arguments:
-                first, *bounds = arguments
-                values = list(first) if np.iterable(first) else [first]
-            are_numbers = all(
-                number is None or (isinstance(number, Real) and not isnan(number))
-                for number in [*values, *bounds]
-            )
-            if not are_numbers or (
-                kind == "circular" and not all(period and period > 0 for period in bounds)
-            ):
-                raise ValueError(
-                    f"columns gives {key!r} the kind {kind!r} with {arguments}; bounds and values "
-                    "are numbers other than NaN, and a period is a positive number."
-                )
-            if kind not in KINDS:
-                raise ValueError(
-                    f"columns gives {key!r} the kind {kind!r}; choose among {list(KINDS)}."
-                )
-            low, high = _ends(*[*bounds, None, None][:2])
-            if low > high or (low == high and kind in OPEN_KINDS):
-                raise ValueError(
-                    f"columns gives {key!r} the kind {kind!r} with {arguments}, but the first "
-                    "bound must be less than the second: swap them, or move one of them."
-                )
-            found[key] = Decision(kind, tuple(arguments), GIVEN)
-        return found
-
-    def encode(self, frame, names=None):
-        """Return `Rows` from a table with all columns, or with the named ones."""
-        names = self.names if names is None else names
-        n, d = len(frame), len(self.parts)
-        rows = Rows(np.full((n, d), -1), np.full((n, d), np.nan), np.zeros((n, d), dtype=bool))
-        for name, column in zip(names, frame.columns, strict=True):
-            i = self.names.index(name)
-            encoded = self.columns[i].encode(column)
-            for j, (code, x, known) in zip(self.of_column[i], encoded, strict=True):
-                rows.code[:, j], rows.x[:, j], rows.known[:, j] = code, x, known
-        warn_of_unseen(self._unseen(rows, frame, names), len(rows))
-        return rows
-
-    def _unseen(self, rows, frame, names):
-        """Return the values of categories that the fit has not seen, by column.
-
-        The encoding of a table has told of those that it has not seen either.
-        """
-        found = {}
-        for name, column in zip(names, frame.columns, strict=True):
-            own = self.of_column[self.names.index(name)]
-            values = column.values[(rows.code[:, own] == UNSEEN).any(axis=1)]
-            values = [value for value in values if value is not UNSEEN_CATEGORY]
-            if values:
-                found[name] = values
-        return found
-
-    def with_maps_of(self, rows, weight, random_state):
-        """Return the same kinds and levels, with the maps of the numbers of some `Rows`."""
-        found = copy.copy(self)
-        plain = {
-            j: rows.x[:, j]
-            for j, part in enumerate(self.parts)
-            if part.has_number and part.is_plain and rows.known[:, j].all()
-        }
-        maps = fitted_together(plain, weight)
-        found.parts = [
-            part.with_maps_of(*(values[:, j] for values in rows), weight, random_state, maps.get(j))
-            if part.has_number
-            else part
-            for j, part in enumerate(self.parts)
-        ]
-        found.columns = [copy.copy(column) for column in self.columns]
-        for column, own in zip(found.columns, self.of_column, strict=True):
-            column.parts = [found.parts[j] for j in own]
-        return found
-
-    def decode(self, rows, names=None, random_state=None):
-        """Return columns from `Rows`."""
-        found = []
-        for name in self.names if names is None else names:
-            i = self.names.index(name)
-            js = self.of_column[i]
-            found.append(
-                self.columns[i].decode(
-                    rows.code[:, js], rows.x[:, js], rows.known[:, js], random_state
-                )
-            )
-        return found
-
-    def with_values(self, rows):
-        """Return rows of which no value is missing: those that are unknown exist."""
-        rows = rows.copy()
-        rows.code[:, list(self.flag_of.values())] = 0
-        return rows
-
-    def outside(self, rows, names, as_condition=False):
-        """Yield descriptions of values outside of the kinds of some columns.
-
-        Each is the first such value of a column with its number of rows, whether it is impossible,
-        and the remedy. As conditions, only those count that say nothing about other columns.
-        """
-        for name in names:
-            i = self.names.index(name)
-            column = self.columns[i]
-            own = [values[:, self.of_column[i]] for values in rows]
-            for j, part in enumerate(column.parts):
-                values = [each[:, j] for each in own]
-                *_, log_scale = part.cells(*values, "quantile")
-                is_outside = part.is_outside(*values)
-                if as_condition:
-                    is_outside &= ~part.is_informative(*values)
-                is_outside |= values[2] & np.isneginf(log_scale)
-                if not is_outside.any():
-                    continue
-                first = is_outside.argmax()
-                yield (
-                    f"{column.value_text(*(each[first] for each in own), j)} in column {name!r}, "
-                    f"in {is_outside.sum()} of {len(rows)} rows; its values are "
-                    f"{column.range_text(part)}.",
-                    bool(np.isneginf(log_scale[is_outside]).any()),
-                    column.remedy_for(values[1][first], part),
-                )
-
-    def check_possible(self, rows, names):
-        """Raise an error if a value of a row has no probability."""
-        for text, is_impossible, _ in self.outside(rows, names):
-            if is_impossible:
-                raise ValueError(f"given has the impossible value {text}")
-
-    def warn_of_outside(self, rows, names=None, as_condition=False):
-        """Warn of the first values outside of their kind, of impossible ones if there are any."""
-        found = list(self.outside(rows, self.names if names is None else names, as_condition))
-        for text, is_impossible, remedy in sorted(found, key=lambda each: not each[1])[:1]:
-            what = "Such a value has a small density."
-            if as_condition:
-                what = "Nothing follows from it for other columns."
-            if is_impossible:
-                what = "The row scores -inf, and answers about its other values are unreliable."
-            warn_user(f"X has {text} {what}{remedy}", ColumnWarning)
-
-    def parts_of(self, names):
-        """Return a mask of the variables of some columns."""
-        mask = np.zeros(len(self.parts), dtype=bool)
-        for name in names:
-            mask[self.of_column[self.names.index(name)]] = True
-        return mask
-
-    def cells(self, rows, space):
-        """Return rows in one of the spaces of their numbers."""
-        found = [
-            part.cells(rows.code[:, j], rows.x[:, j], rows.known[:, j], space)
-            for j, part in enumerate(self.parts)
-        ]
-        low, middle, high, width, log_scale = (
-            np.stack(each, 1) for each in zip(*found, strict=True)
-        )
-        return Cells(rows.code, low, middle, high, width, log_scale, rows.known)

@@ -14,7 +14,7 @@ from ..density._third_party import MIN_SECONDS
 from ..ensemble._folds import automatic_cv, make_folds
 from ..ensemble._mixture import start_workers
 from ..training.threads import few_threads
-from ._parts import Rows
+from ._variables import Rows
 from ._view import MemberOfFold, TableView
 
 ROWS_WITH_FOLDS = 1_000  # beyond, a single held-out part is accurate enough

@@ -23,8 +23,6 @@ from ..ensemble._mixture import mixture_weights, weighted_members
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
-from ._columns import Schema
-from ._parts import ROWS_AT_ONCE, UNSEEN, Rows
 from ._queries import (
     ConditionalTable,
     check_order,
@@ -35,6 +33,8 @@ from ._queries import (
     probabilities_of,
     quantiles_of,
 )
+from ._schema import Schema
+from ._variables import ROWS_AT_ONCE, UNSEEN, Rows
 from ._view import TableView
 
 MIN_WEIGHT = 2e-3  # of a component that is kept: each takes time to score
@@ -185,7 +185,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     """)
 
     _parameter_constraints: dict = {
-        "columns": [dict, Schema, None],
+        "columns": [dict, None],
         "handle_unknown": [StrOptions({"warn", "rare", "error"})],
         "missing": [StrOptions({"ignore", "model"})],
         "n_orders": [Interval(Integral, 1, None, closed="left")],
@@ -288,7 +288,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         self._schema = self._schema_of(frame, random_state, weight)
         self._library, self._dtype = frame.library, frame.dtype
         rows = self._schema.encode(frame)
-        if self._schema is self.columns:  # that others share; the maps are those of these rows
+        if self._schema is self._shared:  # the maps are those of these rows
             self._schema = self._schema.with_maps_of(rows, weight, random_state)
         is_known = np.flatnonzero(rows.known.any(axis=1))
         if len(is_known) < 2:
@@ -356,9 +356,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         return self
 
     def _schema_of(self, frame, random_state, weight=None):
-        """Return the kinds and levels of the columns, which `columns` may hold already."""
-        if isinstance(self.columns, Schema):
-            return self.columns
+        """Return the kinds and levels of the columns, the shared ones if there are any."""
+        if self._shared is not None:
+            return self._shared
         names = frame.names or list(range(len(frame.columns)))
         models_gaps = self.missing == "model"
         return Schema(
@@ -366,10 +366,16 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         )
 
     def _share_columns(self, X, random_state, weight=None, encoding=None):
-        """Find kinds and levels now, so that clones fitted to parts of X have them in common."""
+        """Find kinds and levels now, which this density and its clones have in all later fits."""
         frame = self._read(X, reset=True, encoding=encoding)
         weight = None if weight is None else weight / weight[weight > 0].mean()
-        return self.set_params(columns=self._schema_of(frame, random_state, weight))
+        self._shared = self._schema_of(frame, random_state, weight)
+        return self
+
+    def __sklearn_clone__(self):
+        found = super().__sklearn_clone__()
+        found._shared = self._shared
+        return found
 
     def _attributes(self, done, splits, weight, is_used, n_rows):
         """Return the attributes of a density that consists of fitted components."""
@@ -425,6 +431,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         return pd.DataFrame(rows)
 
     _held_out_scores = "folds"  # which a detector calibrates with
+    _shared = None  # kinds and levels that a wrapper found in all rows
 
     def _read(self, X, reset=False, encoding=None):
         """Return X, a table or encoded rows, as a `Frame` in the order of the columns of `fit`."""

@@ -20,7 +20,7 @@ from ..nn.activations import squash
 from ..nn.random_draws import uniform_draws
 from ..nn.residual_mlp import ResidualMLP
 from ..training.torch_state import one_thread
-from ._parts import first_features
+from ._variables import first_features
 from ._view import Normals, Predictive
 
 LOG_SCALE_BOUND = 5.0

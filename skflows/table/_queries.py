@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 
 from ..columns.arrays import listed
 from ..columns.frames import is_frame, read_frame, rows_of, write_frame
-from ._parts import ROWS_AT_ONCE, Rows
+from ._variables import ROWS_AT_ONCE, Rows
 from ._view import LEAST_MASS, TableView
 
 # Normal scores of the numbers among which quantiles are looked for.

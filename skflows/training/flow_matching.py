@@ -45,27 +45,9 @@ N_DRAWS = 4  # of time and noise for each row in a step
 SHARED_DRAWS = 64  # of time and noise, if all rows share them
 
 
-def append_noise(bijection, y):
-    """Return rows with the columns of noise of a bijection, and the log-density of the noise."""
-    *members, n, d = y.shape
-    if d == bijection.n_features:
-        return y, 0.0
-    noise = y.new_empty(*members, n, bijection.n_features - d)
-    if not torch.is_grad_enabled():  # epochs, and members, are compared by the same draws
-        generator = torch.Generator(y.device).manual_seed(0)
-        noise = noise.new_empty(noise.shape[-2:]).normal_(generator=generator).expand_as(noise)
-    elif bijection.training:
-        noise = normal_draws(noise)
-    else:  # of a table that is trained as one batch: a repeated row must count twice
-        noise = normal_draws(noise[..., :1, :]).expand_as(noise)
-    return torch.cat([y, noise], -1), standard_normal_log_prob(noise)
-
-
 @dataclass(frozen=True)
 class SolvedLikelihood(Likelihood):
     """The likelihood by a cheaper solver than for the scores.
-
-    If the bijection has columns of noise, it is a lower bound, averaged over the noise.
 
     Parameters
     ----------
@@ -90,11 +72,9 @@ class SolvedLikelihood(Likelihood):
 
     def latent(self, bijection, y):
         bijection, y, context = apart(bijection, y)
-        rows, log_noise = append_noise(bijection, y)
         # The finer grid notices if the velocity has become too rough for the steps of training.
         solver = self._training_solver() if torch.is_grad_enabled() else self.solver.refined()
-        z, log_det = bijection.map(rows, context, solver=solver)
-        return z, log_det - log_noise
+        return bijection.map(y, context, solver=solver)
 
     def _training_solver(self):
         return replace(self.solver, jitter=JITTER)
@@ -106,10 +86,9 @@ class SolvedLikelihood(Likelihood):
         if not (self.kinetic_penalty or self.jacobian_penalty):
             return super().losses(bijection, y, weight)
         bijection, y, context = apart(bijection, y)
-        rows, log_noise = append_noise(bijection, y)
         solver = self._training_solver()
-        solution = bijection.solve(rows, context, solver=solver, energies=True)
-        nll = log_noise - standard_normal_log_prob(solution.x) - solution.log_det.mean(-2)
+        solution = bijection.solve(y, context, solver=solver, energies=True)
+        nll = -standard_normal_log_prob(solution.x) - solution.log_det.mean(-2)
         kinetic, jacobian = solution.energies.unbind(-2)
         loss = nll + self.kinetic_penalty * kinetic + self.jacobian_penalty * jacobian
         parts = {"loss": loss, "nll": nll, "kinetic": kinetic, "jacobian": jacobian}
@@ -148,7 +127,7 @@ class FlowMatching(SolvedLikelihood):
     def losses(self, bijection, y, weight):
         bijection, y, context = apart(bijection, y)
         draws = self._draws_for_each_row if bijection.training else self._shared_draws
-        t, x, noise = draws(append_noise(bijection, y)[0].mT, weight)
+        t, x, noise = draws(y.mT, weight)
         if context is not None:
             context = context.mT.repeat_interleave(x.shape[-1] // y.shape[-2], -1)
         between = x + t.unsqueeze(-2) * (noise - x)

@@ -1,0 +1,164 @@
+"""Kinds of the columns of tables: how they are recognised, or stated by the user."""
+
+from collections.abc import Mapping
+from math import isnan
+from numbers import Real
+from typing import NamedTuple
+
+import numpy as np
+
+from .arrays import column_index
+from .dates import moments_of
+from .lattice import is_whole, lattice_of
+
+KINDS = (
+    "continuous",
+    "bounded",
+    "atoms",
+    "count",
+    "integer",
+    "rounded",
+    "ordinal",
+    "categorical",
+    "circular",
+    "datetime",
+)
+OPEN_KINDS = ("bounded", "atoms")  # whose bounds are impossible values
+FEW_VALUES = 30  # numbers with at most so many distinct values are levels
+ROWS_PER_LEVEL = 5  # on average, at least
+DISTINCT = 0.8  # share of distinct values from which on decimals are rounding, not a lattice
+ATOM_SHARE, ATOM_ROWS = 0.02, 5  # share and number of equal rows from which on a value is an atom
+MAX_ATOMS = 10
+NEAR_BOUND = 1.0  # standard deviations within which the least value suggests a bound
+GIVEN = "given in columns"
+
+
+class Kind(NamedTuple):
+    """The kind of a column, its arguments, why, and whether the user stated it."""
+
+    name: str
+    arguments: tuple
+    reason: str
+    is_stated: bool = False
+
+
+def decide(values, role):
+    """Return the kind of a column from its known values and its role, which the dtype tells."""
+    match role:
+        case "datetime":
+            return Kind("datetime", (), "dates")
+        case "ordered":
+            return Kind("ordinal", (), "an ordered categorical dtype")
+        case "bool":
+            return Kind("categorical", (), "booleans")
+        case "text" | "category":
+            return Kind("categorical", (), f"{len(set(values))} distinct texts")
+    distinct = np.unique(values)
+    n_distinct = len(distinct)
+    least = distinct[0] if n_distinct else 0.0
+    if n_distinct and is_whole(values):
+        step, _ = lattice_of(distinct) or (1, 0)
+        if n_distinct > FEW_VALUES and step > 1 and not (distinct % step).any():
+            return Kind("rounded", (), f"multiples of {step:g}")
+        kind = "count" if least >= 0 else "integer"
+        how = "whole numbers" + (", none negative" if least >= 0 else "")
+        return Kind(kind, (), f"{how}, {n_distinct} distinct")
+    if is_few(distinct, values) and lattice_of(distinct) is not None:
+        return Kind("ordinal", (), f"{n_distinct} distinct numbers")
+    if n_distinct <= DISTINCT * len(values) and (found := lattice_of(distinct)) is not None:
+        return Kind("rounded", (), f"repeated multiples of {found[0]:g}")
+    atoms = atoms_of(values)
+    ends = likely_bounds(values, atoms)
+    if len(atoms):
+        text = ", ".join(f"{atom:g}" for atom in atoms)
+        return Kind("atoms", (atoms.tolist(), *ends), f"numbers, often exactly {text}")
+    if np.isfinite(ends).any():
+        text = "between 0 and 1" if np.isfinite(ends[1]) else "positive, some close to 0"
+        return Kind("bounded", ends, f"numbers {text}")
+    return Kind("continuous", (), "numbers")
+
+
+def is_few(distinct, values):
+    """Whether numbers have so few distinct values that each is a level."""
+    return len(distinct) <= FEW_VALUES and len(values) >= ROWS_PER_LEVEL * len(distinct)
+
+
+def atoms_of(values):
+    """Return values that occur so often that they have a positive probability."""
+    distinct, counts = np.unique(values, return_counts=True)
+    often = counts >= max(ATOM_ROWS, ATOM_SHARE * len(values))
+    order = np.argsort(-counts[often], kind="stable")[:MAX_ATOMS]
+    return np.sort(distinct[often][order])
+
+
+def likely_bounds(values, atoms):
+    """Return the bounds 0 and 1, or only 0, that numbers seem to have."""
+    rest = values[~np.isin(values, atoms)]
+    if not len(rest) or rest.min() <= 0 or rest.min() > NEAR_BOUND * rest.std():
+        return -np.inf, np.inf
+    return 0.0, (1.0 if rest.max() < 1 and values.max() <= 1 else np.inf)
+
+
+def stated(columns, names):
+    """Return the kinds that a user states for some columns, as a dict of names to `Kind`.
+
+    Parameters
+    ----------
+    columns : dict or None
+        The kinds by names, or by numbers, of columns. A kind is its name, or a tuple of it and its
+        arguments.
+    names : list
+        Names of all columns, or their numbers.
+    """
+    if columns is None:
+        return {}
+    if not isinstance(columns, Mapping):
+        raise ValueError(f"columns={columns!r}; give a dict of column names to kinds.")
+    found = {}
+    for key, kind in columns.items():
+        if key not in names:
+            key = names[column_index(key, len(names), names, "columns")]
+        kind, *arguments = kind if isinstance(kind, tuple | list) else (kind,)
+        values, bounds = [], date_bounds(key, arguments) if kind == "datetime" else arguments
+        if kind == "atoms" and arguments:
+            first, *bounds = arguments
+            values = list(first) if np.iterable(first) else [first]
+        are_numbers = all(
+            number is None or (isinstance(number, Real) and not isnan(number))
+            for number in [*values, *bounds]
+        )
+        if not are_numbers or (
+            kind == "circular" and not all(period and period > 0 for period in bounds)
+        ):
+            raise ValueError(
+                f"columns gives {key!r} the kind {kind!r} with {arguments}; bounds and values "
+                "are numbers other than NaN, and a period is a positive number."
+            )
+        if kind not in KINDS:
+            raise ValueError(
+                f"columns gives {key!r} the kind {kind!r}; choose among {list(KINDS)}."
+            )
+        low, high = bounds_of(*[*bounds, None, None][:2])
+        if low > high or (low == high and kind in OPEN_KINDS):
+            raise ValueError(
+                f"columns gives {key!r} the kind {kind!r} with {arguments}, but the first "
+                "bound must be less than the second: swap them, or move one of them."
+            )
+        found[key] = Kind(kind, tuple(arguments), GIVEN, is_stated=True)
+    return found
+
+
+def bounds_of(low, high):
+    """Return bounds as numbers; None is an open end unless the kind has a default."""
+    return -np.inf if low is None else low, np.inf if high is None else high
+
+
+def date_bounds(name, bounds):
+    """Return bounds of dates in seconds, None where one is left out."""
+    try:
+        return [None if bound is None else moments_of([bound])[0] for bound in bounds]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"columns gives {name!r} the kind 'datetime' with {bounds} ({error}); bounds are texts "
+            "in the local time of the column, such as '2024-12-31' or '2024-12-31T18:30'."
+        ) from None
