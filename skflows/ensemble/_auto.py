@@ -135,7 +135,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         started = current_group().clock()
 
         table = prepare_table(self, X, sample_weight, least=3)
-        X, weight = table.X, uneven(table.weight)
+        X = table.X
         # Components see arrays, so that columns are given by index; all have the same cells.
         names = getattr(self, "feature_names_in_", None)
         self._dequantizer = table.dequantizer
@@ -151,9 +151,10 @@ class AutoDensity(MixtureMixin, BaseEstimator):
             "discrete": table.dequantizer.gaps(),
             "random_state": seed,
         }
-        components = portfolio(*X.shape, len(splits) > 1, weight is not None, data)
-        folds = Folds(splits, weight, table.is_weighted)
-        return self._fit_mixture(components, X, folds, weight, started=started, quiet=True)
+        is_weighted = uneven(table.weight) is not None
+        components = portfolio(*X.shape, len(splits) > 1, is_weighted, data)
+        folds = Folds(splits, table.weight, table.is_weighted)
+        return self._fit_mixture(components, X, folds, started=started, quiet=True)
 
     def _sample_rows(self, n_samples, random_state):
         # The components know the distance between values, not which values occur.

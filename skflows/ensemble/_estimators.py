@@ -12,6 +12,7 @@ from ..columns.checks import ColumnWarning
 from ..density import FlowDensity
 from ..density._flow_density import fit_together, stacking_key
 from ..density._third_party import fit_density, was_interrupted
+from ..preprocessing.validation import uneven
 from ._race import Component, Fold, Task
 
 VALUES_OF_STACKS = 2048  # in a batch, beyond which a second process gains more than a stack
@@ -27,8 +28,9 @@ def can_stack(component):
     return component.is_trained and bool(component.recipe.early_stopping)
 
 
-def tasks_of(components, X, weight, splits, quiet, n_workers):
+def tasks_of(components, X, folds, quiet, n_workers):
     """Return the tasks that fit components, a stack of flows in all folds or a single fold."""
+    splits, weight = folds.splits, uneven(folds.weight)
     tasks = []
     for group in group_components(components, *X.shape, n_workers):
         pairs = [(component, i) for component in group for i in range(len(splits))]

@@ -12,6 +12,7 @@ from ..columns.checks import warn_user
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import SamplingMixin
 from ..density._third_party import draw
+from ..preprocessing.validation import uneven
 from ._estimators import tasks_of
 from ._race import Interrupted, race
 
@@ -219,7 +220,7 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
 
     _held_out_scores = "folds"
 
-    def _fit_mixture(self, components, X, folds, weight, *, started=None, quiet=False):
+    def _fit_mixture(self, components, X, folds, *, started=None, quiet=False):
         """Fit components and their weights.
 
         Parameters
@@ -229,9 +230,7 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
         X : ndarray of shape (n, d)
             The rows of positive weight.
         folds : Folds
-            Which of them are held out.
-        weight : ndarray of shape (n,) or None
-            Their weights.
+            Their weights, and which of them are held out.
         started : float, default=None
             When the fit started, if it has a time limit.
         quiet : bool, default=False
@@ -241,11 +240,11 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
             self,
             components,
             len(folds.splits),
-            partial(tasks_of, components, X, weight, folds.splits, quiet),
+            partial(tasks_of, components, X, folds, quiet),
             partial(self._mixture_attributes, X, folds),
             started=started,
             X=X,
-            sample_weight=weight,
+            sample_weight=uneven(folds.weight),
         )
         return self
 

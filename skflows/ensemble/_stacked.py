@@ -13,7 +13,7 @@ from ..density._base import BaseFlowDensity
 from ..density._third_party import check_is_density, is_frozen, takes_weights, weighted_if
 from ..preprocessing.dequantizer import discrete_columns
 from ..preprocessing.sklearn_compat import BaseComposition
-from ..preprocessing.validation import uneven, weighted_rows
+from ..preprocessing.validation import weighted_rows
 from ..training.threads import fit_context
 from ._estimators import component_of
 from ._folds import Folds, make_folds
@@ -202,7 +202,6 @@ class StackedDensity(MixtureMixin, NamedEstimators):
         """
         components = self._checked_components()
         X, weight, is_weighted = weighted_rows(self, X, sample_weight, least=3)
-        weight = uneven(weight)
         warn_of_columns(self, X, discrete_columns(X))
         random_state = random_state_of(self)
         seed = random_state.randint(2**31 - 1)
@@ -211,7 +210,7 @@ class StackedDensity(MixtureMixin, NamedEstimators):
             component._replace(recipe=clone_with_seeds(component.recipe, random_state))
             for component in components
         ]
-        return self._fit_mixture(components, X, Folds(splits, weight, is_weighted), weight)
+        return self._fit_mixture(components, X, Folds(splits, weight, is_weighted))
 
     def _checked_components(self):
         self._check_named()
