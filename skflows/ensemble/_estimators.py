@@ -34,10 +34,10 @@ def tasks_of(components, X, folds, quiet, n_workers):
     tasks = []
     for group in group_components(components, *X.shape, n_workers):
         pairs = [(component, i) for component in group for i in range(len(splits))]
-        for own in [pairs] if can_stack(group[0]) else [[pair] for pair in pairs]:
-            plans = [(c.recipe, splits[i], c.refit and i == len(splits) - 1) for c, i in own]
+        for stack in [pairs] if can_stack(group[0]) else [[pair] for pair in pairs]:
+            plans = [(c.recipe, splits[i], c.refit and i == len(splits) - 1) for c, i in stack]
             fit = partial(fit_estimators, plans, X, weight, quiet)
-            tasks.append(Task([(c.name, i) for c, i in own], fit, group[0].is_trained))
+            tasks.append(Task([(c.name, i) for c, i in stack], fit, group[0].is_trained))
     return tasks
 
 

@@ -108,24 +108,22 @@ def run_mixture(estimator, components, n_folds, tasks, attributes, *, started=No
     """
     from ..training.data_parallel import current_group
 
-    group = current_group()
-    time_limit = getattr(estimator, "time_limit", None)
-    n_jobs = estimator.n_jobs
-    done = []
-    n, n_missed, interrupted = len(components), 0, False
-    fitted = race(components, n_folds, tasks, n_jobs=n_jobs, time_limit=time_limit, started=started)
+    group, n_jobs = current_group(), estimator.n_jobs
+    limit = getattr(estimator, "time_limit", None)
+    results = race(components, n_folds, tasks, n_jobs=n_jobs, time_limit=limit, started=started)
+    done, n, n_missed, interrupted = [], len(components), 0, False
     with fit_task(estimator, max_subtasks=n, **data) as task:
         try:
             for component in components:
                 task.begin(component.name)
-                found = next(fitted)
-                if found is None:
+                fitted = next(results)
+                if fitted is None:
                     n_missed += 1
                 else:
-                    done.append((component, found))
-                    interrupted |= found.interrupted
+                    done.append((component, fitted))
+                    interrupted |= fitted.interrupted
                 if estimator.verbose:
-                    print(f"{component.name}: {found or 'no time left'}")
+                    print(f"{component.name}: {fitted or 'no time left'}")
                 if group.broadcast(bool(task.end(partial(attributes, done)))):
                     break
         except KeyboardInterrupt as error:
@@ -134,7 +132,7 @@ def run_mixture(estimator, components, n_folds, tasks, attributes, *, started=No
                 raise
             interrupted = True
         finally:
-            fitted.close()
+            results.close()
         estimator._interrupted = interrupted
         if interrupted:
             warn_user(
@@ -143,7 +141,7 @@ def run_mixture(estimator, components, n_folds, tasks, attributes, *, started=No
             )
         if n_missed:
             warn_user(
-                f"time_limit={time_limit:g} left no time for {n_missed} of {n} components; the "
+                f"time_limit={limit:g} left no time for {n_missed} of {n} components; the "
                 "mixture consists of the others. More time may improve it."
             )
         for name, value in attributes(done).items():

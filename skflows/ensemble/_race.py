@@ -47,6 +47,11 @@ class Task(NamedTuple):
     fit: Callable  # fit(seconds) returns a `Fold` for each pair; seconds may be None
     is_trained: bool = False
 
+    @property
+    def names(self):
+        """Names of the components."""
+        return list(dict.fromkeys(name for name, _ in self.pairs))
+
 
 class Fitted(NamedTuple):
     """A component that was fitted in all folds."""
@@ -127,33 +132,29 @@ def race(components, n_folds, tasks, *, n_jobs=None, time_limit=None, started=No
     def calls():
         n_left = sum(task.is_trained for task in tasks)
         for task in tasks:
-            names = {name for name, _ in task.pairs}
             if task.is_trained:
                 budget = Budget(end, math.ceil(n_left / n_workers))
                 n_left -= 1
                 # A component is of no use without its other folds: what has begun is completed.
                 if seconds_of(budget) >= MIN_SECONDS:
-                    needed.update(names)
+                    needed.update(task.names)
             else:
                 budget = Budget(quick_end, n_folds - task.pairs[0][1])
-            yield run(task, budget._replace(is_needed=not needed.isdisjoint(names)))
+            yield run(task, budget._replace(is_needed=not needed.isdisjoint(task.names)))
 
     def results():
         yield from parallel(calls())
 
-    done = {}
+    done: dict = {}
     interrupted = False
-    with closing(results()) as found:
+    with closing(results()) as batches:
         for component in components:
             pairs = [(component.name, i) for i in range(n_folds)]
             while not done.keys() >= set(pairs):
                 if interrupted:
                     raise Interrupted
-                folds = next(found)
-                done |= folds
-                interrupted = any(
-                    fold is not None and fold[0].interrupted for fold in folds.values()
-                )
+                done |= (folds := next(batches))
+                interrupted = any(each and each[0].interrupted for each in folds.values())
             yield whole([done.pop(pair) for pair in pairs])
 
 
@@ -168,18 +169,17 @@ def run_task(task, budget):
     try:
         folds = task.fit(None if seconds == math.inf else max(seconds, MIN_SECONDS))
     except Exception as error:
-        names = ", ".join(repr(name) for name in dict.fromkeys(name for name, _ in task.pairs))
-        error.add_note(f"(while fitting the component {names})")
+        error.add_note(f"(while fitting the component {', '.join(map(repr, task.names))})")
         raise
     seconds = (clock() - begun) / len(folds)
     return {pair: (fold, seconds) for pair, fold in zip(task.pairs, folds, strict=True)}
 
 
-def whole(found):
+def whole(pairs):
     """Return a component from its folds and their seconds, None if one was left out."""
-    if None in found:
+    if None in pairs:
         return None
-    folds, seconds = zip(*found, strict=True)
+    folds, seconds = zip(*pairs, strict=True)
     last = folds[-1]
     members = [fold.member for fold in folds] if last.refitted is None else [last.refitted]
     scores = np.concatenate([fold.scores for fold in folds])
