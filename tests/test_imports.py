@@ -64,7 +64,6 @@ PRIVATE_NAMES = {
     },
     "dask": {"_fit_held_out"},
     "density": {"_fit_rows", "_score_rows_of"},
-    "ensemble": {"_judges_held_out"},
     "inspection": {"_check_names", "_read", "_schema", "_some_columns"},
     "model_selection": {"_score_rows"},
     "outlier": {
