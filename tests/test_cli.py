@@ -1013,11 +1013,11 @@ def test_ctrl_c_stores_the_finished_components_of_a_table(folder, capsys, monkey
 
     fit_fold, fitted = _components.fit_fold, set()
 
-    def interrupt(key, *args):
-        if key[0] not in fitted and len(fitted) == n_finished:
+    def interrupt(fit, *args):
+        if fit not in fitted and len(fitted) == n_finished:
             signal.raise_signal(signal.SIGINT)
-        fitted.add(key[0])
-        return fit_fold(key, *args)
+        fitted.add(fit)
+        return fit_fold(fit, *args)
 
     monkeypatch.setattr(_components, "fit_fold", interrupt)
     # A short time limit keeps the fit in this process.

@@ -9,13 +9,13 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from ..calibration.ranks import Ranks, rows_needed
 from ..callbacks._run import clock, fit_task, random_state_of
+from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import (
     check_different_names,
     checked_data,

@@ -2,7 +2,7 @@
 
 import numpy as np
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 from sklearn.utils import check_array
@@ -99,12 +99,16 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
             )
             encoded.append(self.few_.fit_transform(categories[:, ~self.is_many_]))
         if self.is_many_.any():
+            values, target = categories[:, self.is_many_], np.squeeze(y)
             # Whole numbers in y would be taken for classes by default.
-            folds = KFold(N_FOLDS, shuffle=True, random_state=self.random_state)
-            self.many_ = TargetEncoder(target_type="continuous", cv=folds)
-            target = np.squeeze(y)
+            self.many_ = TargetEncoder(target_type="continuous").fit(values, target)
             self.target_mean_, self.target_scale_ = target.mean(), target.std() or 1.0
-            many = self.many_.fit_transform(categories[:, self.is_many_], target)
+            # Before scikit-learn 1.9, its fit_transform draws folds of its own.
+            folds = KFold(N_FOLDS, shuffle=True, random_state=self.random_state)
+            many = np.empty(values.shape)
+            for rows, others in folds.split(values):
+                encoder = clone(self.many_).fit(values[rows], target[rows])
+                many[others] = encoder.transform(values[others])
             encoded.append((many - self.target_mean_) / self.target_scale_)
         return np.column_stack(encoded)
 

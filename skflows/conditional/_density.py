@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
-from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from ..callbacks._run import fit_task, random_state_of
+from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import (
     check_exact_table,
     check_magnitude,

@@ -5,12 +5,12 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, clone
-from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_consistent_length, indexable
 from sklearn.utils.validation import check_is_fitted
 
 from ..calibration import ranks
 from ..callbacks._run import fit_task, random_state_of
+from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import some_rows
 from ..columns.checks import warn_user
 from ..density._third_party import was_interrupted

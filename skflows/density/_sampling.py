@@ -1,5 +1,6 @@
 """Drawing rows from a fitted density."""
 
+from collections.abc import Callable
 from numbers import Integral
 
 import numpy as np
@@ -7,6 +8,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..columns.frames import data_frame
+from ..columns.types import Floats, RandomState, Rows
 
 
 def check_has_names(estimator):
@@ -21,7 +23,13 @@ def check_has_names(estimator):
 class SamplingMixin:
     """The method `sample`, from `_sample_rows`."""
 
-    def sample(self, n_samples=1, random_state=None, *, as_frame=False):
+    feature_names_in_: np.ndarray
+    _sample_rows: Callable[..., Floats]
+    _whole_dtypes: dict[str, np.dtype]
+
+    def sample(
+        self, n_samples: int = 1, random_state: RandomState = None, *, as_frame: bool = False
+    ) -> Rows:
         """Draw rows from the fitted density.
 
         Parameters

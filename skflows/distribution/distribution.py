@@ -6,9 +6,11 @@ from numbers import Integral
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from ..columns.lattice import Grid, nearest
+from ..columns.types import Floats, RandomState
 from ..preprocessing.angles import wrapped
 from .regions import LEVEL_DRAWS, HighestDensity, joint_scores
 
@@ -92,18 +94,18 @@ class ConditionalDistribution:
         return f"<{type(self).__name__}: n_rows={len(self)}, n_outputs={self._source.n_outputs}>"
 
     @property
-    def is_discrete(self):
+    def is_discrete(self) -> bool:
         """Whether there is a single output, of discrete values."""
         return self._is_single and self._grids[0] is not None
 
     @property
-    def support(self):
+    def support(self) -> Floats:
         """Possible values of a single, discrete output, in ascending order."""
         if not self.is_discrete:
             raise ValueError("Only a single, discrete output has a support of single values.")
         return self._source.possible[0].values
 
-    def logpdf(self, y):
+    def logpdf(self, y: ArrayLike) -> Floats:
         """Return the log-density at y, in nats (see `ConditionalDensity.log_prob`).
 
         Parameters
@@ -118,7 +120,7 @@ class ConditionalDistribution:
         """
         return self._at(y, self._source.log_density)
 
-    def pdf(self, y):
+    def pdf(self, y: ArrayLike) -> Floats:
         """Return the density at y.
 
         Parameters
@@ -133,7 +135,7 @@ class ConditionalDistribution:
         """
         return np.exp(self.logpdf(y))
 
-    def pmf(self, y):
+    def pmf(self, y: ArrayLike) -> Floats:
         """Return the probability of a value of a single, discrete output.
 
         Parameters
@@ -154,7 +156,7 @@ class ConditionalDistribution:
         probability = self._continuous_cdf(high) - self._continuous_cdf(low)
         return np.where(grid.has(y), np.maximum(probability, 0), 0.0)
 
-    def cdf(self, y):
+    def cdf(self, y: ArrayLike) -> Floats:
         """Return the probability of values up to y.
 
         Parameters
@@ -172,7 +174,7 @@ class ConditionalDistribution:
             y[own] = grid.upper_end(y[own])
         return self._continuous_cdf(y)
 
-    def sf(self, y):
+    def sf(self, y: ArrayLike) -> Floats:
         """Return the probability of values above y.
 
         Parameters
@@ -186,7 +188,7 @@ class ConditionalDistribution:
         """
         return 1 - self.cdf(y)
 
-    def ppf(self, q):
+    def ppf(self, q: ArrayLike) -> Floats:
         """Return quantiles.
 
         Parameters
@@ -203,7 +205,7 @@ class ConditionalDistribution:
 
     quantile = ppf
 
-    def median(self):
+    def median(self) -> Floats:
         """Return the median.
 
         Returns
@@ -213,7 +215,7 @@ class ConditionalDistribution:
         """
         return self._in_period(self._continuous_ppf(0.5))
 
-    def mean(self):
+    def mean(self) -> Floats:
         """Return the mean.
 
         Returns
@@ -223,7 +225,7 @@ class ConditionalDistribution:
         """
         return self._moments()[0]
 
-    def var(self):
+    def var(self) -> Floats:
         """Return the variance.
 
         Returns
@@ -233,7 +235,7 @@ class ConditionalDistribution:
         """
         return self._moments()[1]
 
-    def std(self):
+    def std(self) -> Floats:
         """Return the standard deviation.
 
         Returns
@@ -243,7 +245,7 @@ class ConditionalDistribution:
         """
         return np.sqrt(self.var())
 
-    def interval(self, confidence):
+    def interval(self, confidence: float) -> tuple[Floats, Floats]:
         """Return the central interval of the given probability, which is not calibrated.
 
         Parameters
@@ -258,7 +260,7 @@ class ConditionalDistribution:
         """
         return self.ppf((1 - confidence) / 2), self.ppf((1 + confidence) / 2)
 
-    def rvs(self, size=1, random_state=None):
+    def rvs(self, size: int = 1, random_state: RandomState = None) -> Floats:
         """Draw values.
 
         Parameters

@@ -7,11 +7,11 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
-from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from ..callbacks._run import clock, fit_task
+from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import is_grid_shape, validate_rows
 from ..conditional import ConditionalDensity
 from ..density import RealNVPDensity

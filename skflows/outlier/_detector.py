@@ -8,7 +8,6 @@ from numbers import Integral, Real
 import numpy as np
 from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
-from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -16,6 +15,7 @@ from ..calibration.ranks import Ranks, discoveries, least_p_value, pooled
 from ..calibration.tails import Tails
 from ..calibration.thresholds import by_held_out, equalized
 from ..callbacks._run import fit_task, random_state_of
+from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import check_different_names, row_shape, validate_rows
 from ..columns.checks import (
     ColumnWarning,
