@@ -125,10 +125,9 @@ class DensityOutlierDetector(
     fdr_method : {"bh", "by", "adaptive"}, default="bh"
         Benjamini-Hochberg; Benjamini-Yekutieli, for any dependence of the rows; or
         Benjamini-Hochberg with an estimate of the fraction of inliers, a conservative variant of
-        Storey's, which finds more if
-        many rows are outliers. "adaptive" needs ``calibration="conformal"`` with a single split,
-        such as ``cv=ShuffleSplit(1, test_size=0.5)``, or a frozen estimator, and rows without
-        weights: only then does it control the rate.
+        Storey's, which finds more if many rows are outliers. "adaptive" controls the rate only with
+        ``calibration="conformal"``, a single split such as ``cv=ShuffleSplit(1, test_size=0.5)``
+        or a frozen estimator, and rows without weights; otherwise it is an error.
 
     trim : float or "auto", default=0.0
         Fraction of the rows that the fit of the density leaves out, the least likely ones,
