@@ -3,11 +3,11 @@
 from numbers import Integral, Real
 from typing import Self
 
-from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
 from ..callbacks._run import random_state_of
 from ..columns.checks import warn_of_columns
+from ..columns.types import Table, Weights
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..preprocessing.sklearn_compat import Interval, StrOptions
@@ -110,7 +110,7 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, X: Table, y: object = None, sample_weight: Weights = None) -> Self:
         """Fit the portfolio, and the weights of its mixture.
 
         Parameters

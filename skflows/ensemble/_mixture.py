@@ -4,10 +4,10 @@ from functools import partial
 
 import numpy as np
 from scipy.special import logsumexp
-from sklearn.callback import CallbackSupportMixin
 
 from ..calibration.thresholds import by_held_out
 from ..callbacks._run import fit_task
+from ..callbacks._support import CallbackSupportMixin
 from ..columns.checks import warn_user
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import SamplingMixin

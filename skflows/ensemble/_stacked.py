@@ -3,11 +3,11 @@
 from numbers import Integral
 from typing import Self
 
-from numpy.typing import ArrayLike
 from sklearn.base import clone
 
 from ..callbacks._run import random_state_of
 from ..columns.checks import warn_of_columns
+from ..columns.types import Table, Weights
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._third_party import check_is_density, is_frozen, takes_weights, weighted_if
@@ -35,7 +35,7 @@ def clone_with_seeds(estimator, random_state):
 class NamedEstimators(BaseComposition):
     """The parameter ``estimators``, a list of pairs of a name and an estimator."""
 
-    def get_params(self, deep=True):
+    def get_params(self, deep: bool = True) -> dict[str, object]:
         """Get the parameters, including the parameters of the named estimators.
 
         Parameters
@@ -50,7 +50,7 @@ class NamedEstimators(BaseComposition):
         """
         return self._get_params("estimators", deep=deep)
 
-    def set_params(self, **params):
+    def set_params(self, **params: object) -> Self:
         """Set parameters; ``name=estimator`` replaces one, ``name__parameter`` changes one.
 
         Parameters
@@ -181,7 +181,7 @@ class StackedDensity(MixtureMixin, NamedEstimators):
 
     @weighted_if(_takes_weights)
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, X: Table, y: object = None, sample_weight: Weights = None) -> Self:
         """Fit all components, and the weights of their mixture.
 
         Parameters

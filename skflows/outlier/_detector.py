@@ -8,7 +8,6 @@ from numbers import Integral, Real
 import numpy as np
 from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
-from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -16,6 +15,7 @@ from ..calibration.ranks import Ranks, discoveries, least_p_value, pooled
 from ..calibration.tails import Tails
 from ..calibration.thresholds import by_held_out, equalized
 from ..callbacks._run import fit_task, random_state_of
+from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import check_different_names, row_shape, validate_rows
 from ..columns.checks import (
     ColumnWarning,
@@ -27,7 +27,7 @@ from ..columns.checks import (
     warn_user,
 )
 from ..columns.encoding import Encoding
-from ..columns.frames import is_frame
+from ..columns.frames import data_frame, is_frame
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import check_has_names
 from ..density._third_party import (
@@ -57,7 +57,7 @@ from ._scored_density import Setting, fit_scored
 from ._statistics import STATISTICS, held_out_values
 
 NULLS = {"conformal": Ranks, "empirical_null": Tails}
-ROWS_PER_COLUMN = 20  # with at least as many, leave-one-out scores are as good as those of folds
+ROWS_PER_COLUMN = 20  # with at least as many, leave-one-out scores are as good as held-out ones
 
 
 class DensityOutlierDetector(
@@ -89,7 +89,7 @@ class DensityOutlierDetector(
           mixture, kernels and flow on columns that are scaled, whitened or mapped through their
           quantiles. How well each of these predicts ordinary rows says little about unusual ones.
         - "log_density": the log-density, in nats.
-        - "dependence": the log-density minus the sum of those of the single columns, for a
+        - "dependence": the log-density minus the sum of the single columns' log-densities, for a
           `TableDensity`. It finds unusual combinations, whether or not each value is rare by
           itself. With a calibration, the density is fitted five times, once for each fold.
         - "typicality": ``-abs(log_density - mean)``, with the mean over unseen rows: a density that
@@ -118,7 +118,7 @@ class DensityOutlierDetector(
         The p-value up to which `predict` flags a row, with calibration.
 
     fdr : float, default=None
-        False discovery rate: the largest fraction of false flags among those of `predict`, on
+        False discovery rate: the largest fraction of false flags among all flags of `predict`, on
         average. The label of a row then depends on the other rows, and clean rows may have no flag
         at all (scikit-learn's estimator checks expect one). None flags by `alpha`.
 
@@ -274,11 +274,11 @@ class DensityOutlierDetector(
             Importance of each row, if the estimator takes weights: in the density, in what the
             statistic learns, in `trim` and in the threshold; rows of weight 0 are left out. Equal
             weights change nothing. P-values compare weighted ranks: with
-            ``calibration="conformal"``, they are those of weighted conformal prediction (Tibshirani
-            et al., 2019), valid if the weights are the ratio of the density of new inliers to that
-            of the rows of `fit`, up to a factor. A new row counts with the largest of the weights,
-            which its own must not exceed. An integer weight is thus no number of rows: copies of a
-            row would be no further evidence.
+            ``calibration="conformal"``, they come from weighted conformal prediction (Tibshirani et
+            al., 2019) and are valid if the weights are the density of new inliers, divided by the
+            density of the rows of `fit`, up to a factor. A new row counts with the largest of the
+            weights, which its own must not exceed. An integer weight is thus no number of rows:
+            copies of a row would be no further evidence.
 
         Returns
         -------
@@ -586,8 +586,8 @@ class DensityOutlierDetector(
         -------
         labels : ndarray of shape (n_samples,)
             -1 for outliers, 1 for inliers. With ``calibration="empirical_null"``, these are the
-            flags of `p_values_`, from models that have not seen the row; otherwise those of
-            `predict`, as for scikit-learn's novelty detectors, or of the held-out scores if
+            flags of `p_values_`, from models that have not seen the row; otherwise `predict`
+            gives them, as for scikit-learn's novelty detectors, or the held-out scores do, if
             `contamination` is a number and these set the threshold.
         """
         labels = super().fit_predict(X, y, **kwargs)
@@ -635,9 +635,9 @@ class DensityOutlierDetector(
     def batch_p_value(self, X, *, n_resamples=2000, random_state=None):
         """Return the p-value of a whole batch of rows: whether it differs from the rows of `fit`.
 
-        The mean rank of their scores among those of the calibration rows is compared, two-sided,
-        with that of batches drawn from both together: rows can also be too likely (as in the
-        typicality test). Many rows reveal a shift that no single row does.
+        The test is two-sided, since rows can also be too likely (as in the typicality test). It
+        compares the mean rank of the batch among the scores of the calibration rows with the mean
+        ranks of batches drawn from both together. Many rows reveal a shift that no single row does.
 
         Parameters
         ----------
@@ -736,16 +736,12 @@ class DensityOutlierDetector(
             data = X if self._encoding is None else np.asarray(self._encoding.decode(X), object)
             return shap.Explanation(found, base_values=base, data=data, feature_names=names)
         found = with_base(found, base)
-        if not as_frame:
-            return found
-        import pandas as pd  # optional
-
-        return pd.DataFrame(found, index=index, columns=self.feature_names_in_)
+        return data_frame(found, self.feature_names_in_, index) if as_frame else found
 
     def odd_pairs(self, X, *, n_orders=8, random_state=None):
         """Return the two columns of each row that are odd only together, if there are any.
 
-        It needs rows of numbers: a detector of tables with texts, dates or gaps has only `explain`.
+        It needs rows of numbers: a detector of texts, dates or missing values has only `explain`.
 
         `explain` gives each column its share of such a combination, for example of a small weight
         *with* a great height. This looks for a partner of the column with the lowest contribution.
@@ -786,8 +782,8 @@ class DensityOutlierDetector(
         check_is_fitted(self)
         if self._encoding is not None:
             raise ValueError(
-                "odd_pairs needs complete rows of numbers; explain takes tables too, with texts, "
-                "dates and gaps."
+                "odd_pairs needs complete rows of numbers; explain takes texts, dates and missing "
+                "values too."
             )
         oddest = np.asarray(self.explain(X, n_orders=n_orders, random_state=random_state))
         X = validate_rows(self, X, reset=False)

@@ -17,7 +17,7 @@ JOINT = 0.8  # least fraction of the oddness of a pair that neither value explai
 
 
 def reference_rows(X, score_rows, random_state):
-    """Return normal rows to compare with: a sample of rows without those of the lowest scores."""
+    """Return normal rows to compare with: a sample of rows without the lowest scores."""
     few = X[random_state.permutation(len(X))[:N_REFERENCE]]
     order = np.argsort(score_rows(few), kind="stable")
     return few[order[int(EXCLUDED * len(few)) :]]
@@ -134,7 +134,7 @@ def quick_contributions(X, reference):
 
 
 def joint_oddness(score_rows, X, columns, reference):
-    """Return how odd the value of one column is together with that of each other column.
+    """Return how odd the value of one column is together with each other value of its row.
 
     Normal rows that have nearly the value, or nearly both values, take them over exactly: their
     score hardly changes if such rows exist. The change for two values beyond the changes for each
@@ -226,7 +226,7 @@ def nearest(X, reference, k):
 
 
 def differences(reference, row):
-    """Return scaled differences, at most `FAR`; that of two missing values is 0."""
+    """Return scaled differences, at most `FAR`; two missing values differ by 0."""
     difference = np.minimum(np.abs(reference - row), FAR)
     missing = np.isnan(difference)
     both = np.isnan(reference) & np.isnan(row)

@@ -7,12 +7,12 @@ from operator import itemgetter
 import numpy as np
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator
-from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..callbacks._run import random_state_of
+from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import check_different_names
 from ..columns.frames import fill_frame, is_frame, read_frame, rows_of, write_frame
 from ..density import _docstrings
