@@ -340,6 +340,16 @@ def never():
     raise AssertionError("the scores of the rows of fit are not needed")
 
 
+@pytest.mark.parametrize("rank", [0, 7, 25, 50, 75, 100])
+def test_percentiles_of_weighted_rows_are_those_of_repeated_rows(rank):
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 20, 30):
+        values, weight = np.round(rng.normal(size=n), 1), rng.integers(0, 4, n)
+        weight[0] = 1
+        expected = np.percentile(np.repeat(values, weight), rank, method="averaged_inverted_cdf")
+        assert thresholds.weighted_percentile(values, weight, rank) == expected
+
+
 def test_thresholds_without_a_fraction_come_from_held_out_scores():
     weight = np.ones(400)
     assert thresholds.by_held_out(None, SCORES, weight, never) == (-np.inf, False)

@@ -1,11 +1,14 @@
 """Callbacks of scikit-learn, and the output of ``verbose``."""
 
+import sys
 import warnings
+from importlib.util import find_spec, module_from_spec
 
 import numpy as np
 import pytest
 from _densities import NAMES, AtEpochEnd, banana, each_kind, small
 from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
@@ -13,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skflows import AutoDensity, DensityOutlierDetector, TransformedDensity
+from skflows.callbacks._run import fit_task
 
 X = banana(90)
 
@@ -205,3 +209,23 @@ def test_callback_may_fit_in_other_threads():
     small("maf", max_iter=1).set_callbacks(AtEpochEnd(act)).fit(X)
     alone = [small("maf", random_state=i).fit(X).score(X) for i in range(2)]
     np.testing.assert_allclose(scores, [alone])
+
+
+def test_fits_run_without_callbacks_where_scikit_learn_has_none(monkeypatch):
+    """As before scikit-learn 1.9."""
+    monkeypatch.setitem(sys.modules, "sklearn.callback", None)
+    spec = find_spec("skflows.callbacks._support")
+    support = module_from_spec(spec)
+    spec.loader.exec_module(support)
+
+    class Estimator(support.CallbackSupportMixin, BaseEstimator):
+        pass
+
+    estimator = Estimator().set_callbacks()
+    with fit_task(estimator, X, max_subtasks=2) as task:
+        task.begin("epoch")
+        assert not task.end(dict)
+        with task.inside(Estimator()):
+            pass
+    with pytest.raises(NotImplementedError, match=r"install scikit-learn>=1\.9"):
+        estimator.set_callbacks(ProgressBar)

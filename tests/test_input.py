@@ -82,12 +82,12 @@ INVALID = {
 }
 INVALID_WEIGHTS = {
     "negative": ([-1.0] + [1.0] * 19, r"sample_weight is negative for 1 rows \(the least is -1\)"),
-    "all zero": ([0.0] * 20, "at least one non-zero number"),
+    "all zero": ([0.0] * 20, "at least one non-zero number|positive for 0 of 20 rows"),
     "one positive": ([2.0] + [0.0] * 19, "positive for 1 of 20 rows; at least 2 are needed"),
     "nan": ([np.nan] + [1.0] * 19, "Input sample_weight contains NaN"),
     "inf": ([np.inf] + [1.0] * 19, "Input sample_weight contains infinity"),
     "too few": ([1.0] * 19, r"sample_weight\.shape == \(19,\), expected \(20,\)"),
-    "2-D": (np.ones((20, 2)), "Sample weights must be 1D array or scalar, got 2D array"),
+    "2-D": (np.ones((20, 2)), "Sample weights must be 1D array or scalar"),
     "strings": (["heavy"] * 20, "could not convert string to float: 'heavy'"),
 }
 

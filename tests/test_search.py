@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from _densities import ARCHITECTURES, accurate, banana, each_estimator, small
 from sklearn.base import clone
-from sklearn.callback import ProgressBar
 from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
@@ -408,9 +407,10 @@ def test_what_cannot_be_stacked_is_left_to_grid_search(estimator, grid, stacks):
 
 
 def test_search_with_callbacks_is_left_to_grid_search(stacks):
+    callbacks = pytest.importorskip("sklearn.callback")
     pytest.importorskip("rich")
     search = FlowGridSearchCV(small("maf"), DROPOUT, cv=CV)
-    search.set_callbacks(ProgressBar()).fit(X)
+    search.set_callbacks(callbacks.ProgressBar()).fit(X)
     assert stacks == []
 
 

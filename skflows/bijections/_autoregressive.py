@@ -1,12 +1,13 @@
 """Autoregressive bijections: each column is mapped given the ones before it."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..kernels import is_traced
 from ..nn.causal import CausalNet
 from ..nn.made import ResidualMADE
-from ._base import Bijection
+from ..nn.vjp import Pullback
+from ._base import Bijection, Mapped
 
 
 def distinct_neighbors(rows):
@@ -44,12 +45,12 @@ class MaskedAutoregressive(Bijection):
         self.n_context = network.get("n_context", 0)
         self.net = ResidualMADE(n_features, univariate.n_params, hidden_layer_sizes, **network)
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         x = x.mT.contiguous()
         z, log_det = self.univariate.forward(x, self._params_of(x, context))
         return z.mT, log_det
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         z = z.mT
         if z.shape[-2] == 1:
             x, log_det = self.univariate.inverse(z, self._params_of(z, context))
@@ -58,7 +59,7 @@ class MaskedAutoregressive(Bijection):
         x = self.net.solve(next_feature, z, context)
         return x.mT, sum(log_slopes)
 
-    def vjp(self, x, context=None):
+    def vjp(self, x: Tensor, context: Tensor | None = None) -> tuple[Mapped, Pullback]:
         x = x.mT.contiguous()
         outputs, through_net = self.net.vjp(x, context)
         (z, log_det), through_map = self.univariate.vjp(x, self._map_parameters(outputs))
@@ -70,7 +71,7 @@ class MaskedAutoregressive(Bijection):
 
         return (z.mT, log_det), pullback
 
-    def inverse_vjp(self, z, context=None):
+    def inverse_vjp(self, z: Tensor, context: Tensor | None = None) -> tuple[Mapped, Pullback]:
         z = z.mT
         next_feature, log_slopes = self._solving(z)
         x, params, through_net = self.net.solve_vjp(next_feature, z, context)
@@ -97,7 +98,7 @@ class MaskedAutoregressive(Bijection):
 
         return (x.mT, sum(log_slopes)), pullback
 
-    def is_sequential(self, inverse=False):
+    def is_sequential(self, inverse: bool = False) -> bool:
         return inverse
 
     def _params_of(self, x, context):
@@ -157,7 +158,7 @@ class GridAutoregressive(MaskedAutoregressive):
         self.n_context = network.get("n_context", 0)
         self.net = CausalNet(shape, univariate.n_params, hidden_layer_sizes, **network)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         z = z.mT
         log_dets = []
 

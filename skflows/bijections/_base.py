@@ -4,9 +4,11 @@ from abc import ABC, abstractmethod
 from functools import wraps
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ..nn.vjp import by_autograd, drop_inherited_vjp
+from ..nn.vjp import Pullback, by_autograd, drop_inherited_vjp
+
+Mapped = tuple[Tensor, Tensor]  # rows, and the log-determinant of each
 
 
 def over_rows(direction):
@@ -55,14 +57,14 @@ class Bijection(nn.Module, ABC):
         drop_inherited_vjp(cls, Bijection, forward="vjp", inverse="inverse_vjp")
 
     @abstractmethod
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         """Map data to latent: ``(z, log |det dz/dx|)``."""
 
     @abstractmethod
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         """Map latent to data: ``(x, log |det dx/dz|)``."""
 
-    def vjp(self, x, context=None):
+    def vjp(self, x: Tensor, context: Tensor | None = None) -> tuple[Mapped, Pullback]:
         """Return the output of ``forward`` and its pullback (see `skflows.nn.vjp`).
 
         The pullback maps gradients in z and in the log-determinants to gradients in x and in the
@@ -70,11 +72,11 @@ class Bijection(nn.Module, ABC):
         """
         return by_autograd(lambda x: self.forward(x, context), x, list(self.parameters()))
 
-    def inverse_vjp(self, z, context=None):
+    def inverse_vjp(self, z: Tensor, context: Tensor | None = None) -> tuple[Mapped, Pullback]:
         """Return the output of ``inverse`` and its pullback."""
         return by_autograd(lambda z: self.inverse(z, context), z, list(self.parameters()))
 
-    def is_sequential(self, inverse=False):
+    def is_sequential(self, inverse: bool = False) -> bool:
         """Whether a direction takes many small operations, which gain nothing from threads."""
         return False
 
@@ -86,7 +88,12 @@ class Bijection(nn.Module, ABC):
                 f"{given}; give a context of shape (..., {self.n_context})."
             )
 
-    def initialize(self, x, weight=None, context=None):
+    def initialize(
+        self,
+        x: Tensor,
+        weight: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> None:
         """Set what depends on data, such as scales and means; most bijections have none."""
 
 
@@ -105,21 +112,21 @@ class Chain(Bijection):
         # Gradients of shared parameters are left to autograd, which adds them up.
         self.shares_parameters = sum(map(len, own)) > len(list(self.parameters()))
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         log_det = x.new_zeros(x.shape[:-1])
         for bijection in self.bijections:
             x, step = bijection(x, context)
             log_det = log_det + step
         return x, log_det
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         log_det = z.new_zeros(z.shape[:-1])
         for bijection in reversed(self.bijections):
             z, step = bijection.inverse(z, context)
             log_det = log_det + step
         return z, log_det
 
-    def vjp(self, x, context=None):
+    def vjp(self, x: Tensor, context: Tensor | None = None) -> tuple[Mapped, Pullback]:
         if self.shares_parameters:
             return super().vjp(x, context)
         log_det = x.new_zeros(x.shape[:-1])
@@ -130,7 +137,7 @@ class Chain(Bijection):
             passed.append(through)
 
         def pullback(g, g_log_det, to_x=True):
-            gradients: list[torch.Tensor] = []
+            gradients: list[Tensor] = []
             last = 0 if to_x else self.n_fixed
             while len(passed) > last:  # popped, to free early what each of them keeps
                 g, own = passed.pop()(g, g_log_det, to_x=to_x or len(passed) > last)
@@ -139,10 +146,15 @@ class Chain(Bijection):
 
         return (x, log_det), pullback
 
-    def is_sequential(self, inverse=False):
+    def is_sequential(self, inverse: bool = False) -> bool:
         return any(bijection.is_sequential(inverse) for bijection in self.bijections)
 
-    def initialize(self, x, weight=None, context=None):
+    def initialize(
+        self,
+        x: Tensor,
+        weight: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> None:
         for i, bijection in enumerate(self.bijections):
             bijection.initialize(x, weight, context)
             # The rows are needed up to the last bijection that is set from them.
@@ -160,17 +172,17 @@ class Inverse(Bijection):
         self.bijection = bijection
         self.n_context = bijection.n_context
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         return self.bijection.inverse(x, context)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         return self.bijection(z, context)
 
-    def vjp(self, x, context=None):
+    def vjp(self, x: Tensor, context: Tensor | None = None) -> tuple[Mapped, Pullback]:
         return self.bijection.inverse_vjp(x, context)
 
-    def inverse_vjp(self, z, context=None):
+    def inverse_vjp(self, z: Tensor, context: Tensor | None = None) -> tuple[Mapped, Pullback]:
         return self.bijection.vjp(z, context)
 
-    def is_sequential(self, inverse=False):
+    def is_sequential(self, inverse: bool = False) -> bool:
         return self.bijection.is_sequential(not inverse)

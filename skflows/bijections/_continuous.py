@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ..nn.random_draws import hashed_signs, sign_draws
-from ._base import Bijection
+from ._base import Bijection, Mapped
 from ._ode import DormandPrince, Solver
 from ._velocity import Velocity
 
@@ -14,10 +15,10 @@ from ._velocity import Velocity
 class Solution:
     """The end of a solution, and the integrals along it."""
 
-    x: torch.Tensor
-    log_det: torch.Tensor  # of shape (1, n), or (n_probes, n): one estimate for each probe
-    n_evaluations: torch.Tensor
-    energies: torch.Tensor | None = None  # kinetic and Jacobian, of shape (2, n)
+    x: Tensor
+    log_det: Tensor  # of shape (1, n), or (n_probes, n): one estimate for each probe
+    n_evaluations: Tensor
+    energies: Tensor | None = None  # kinetic and Jacobian, of shape (2, n)
 
 
 class Continuous(Bijection):
@@ -75,18 +76,27 @@ class Continuous(Bijection):
         self.n_probes = n_probes
         self.register_buffer("seeds", torch.rand(n_features, dtype=torch.float32))
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         return self.map(x, context)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         return self.map(z, context, start=1.0, end=0.0)
 
-    def map(self, x, context=None, **solving):
+    def map(self, x: Tensor, context: Tensor | None = None, **solving: object) -> Mapped:
         """Return the rows at the end of their trajectories, and the log-determinants."""
         solution = self.solve(x, context, **solving)
         return solution.x, solution.log_det.mean(-2)
 
-    def solve(self, x, context=None, start=0.0, end=1.0, solver=None, energies=False, keys=None):
+    def solve(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        start: float = 0.0,
+        end: float = 1.0,
+        solver: Solver | None = None,
+        energies: bool = False,
+        keys: Tensor | None = None,
+    ) -> Solution:
         """Move rows along the field from one time to another.
 
         Parameters
@@ -141,7 +151,7 @@ class Continuous(Bijection):
         x, log_det, *rest = state.split([d, n_traces] + [2] * energies, -2)
         return Solution(x.mT, log_det, count, *rest)
 
-    def probes_for(self, columns, keys=None):
+    def probes_for(self, columns: Tensor, keys: Tensor | None = None) -> Tensor:
         """Return the probes of each column, of shape ``(n_features, n_probes, n)``."""
         if self.training:
             return sign_draws(columns).unsqueeze(-2)

@@ -1,10 +1,13 @@
 """Coupling bijections: each half of the columns is mapped given the other."""
 
+from collections.abc import Iterable
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..nn.residual_mlp import ResidualMLP
-from ._base import Bijection, Chain
+from ..nn.vjp import Pullback
+from ._base import Bijection, Chain, Mapped
 from ._linear import Permutation
 
 
@@ -41,7 +44,7 @@ class Coupling(Bijection):
         )
 
     @staticmethod
-    def chain(n_features, bijections):
+    def chain(n_features: int, bijections: Iterable[Bijection]) -> Chain:
         """Return a chain of couplings and others, within which even columns come before odd ones.
 
         Neighbouring columns often depend on each other: this puts them in different halves.
@@ -60,10 +63,10 @@ class Coupling(Bijection):
         split = Permutation(n_features, [*range(0, n_features, 2), *range(1, n_features, 2)])
         return Chain([split, *bijections, Permutation(n_features, split.restore)])
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         return self._map(self.univariate.forward, range(len(self.nets)), x, context)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         return self._map(self.univariate.inverse, reversed(range(len(self.nets))), z, context)
 
     def _map(self, univariate_map, order, x, context):
@@ -75,7 +78,7 @@ class Coupling(Bijection):
             log_dets.append(log_det)
         return self._joined(halves), sum(log_dets)
 
-    def vjp(self, x, context=None):
+    def vjp(self, x: Tensor, context: Tensor | None = None) -> tuple[Mapped, Pullback]:
         halves = self._halves(x)
         log_dets, pullbacks = [], []
         for i, net in enumerate(self.nets):
@@ -87,7 +90,7 @@ class Coupling(Bijection):
 
         def pullback(g, g_log_det, to_x=True):
             g_halves = self._halves(g)
-            gradients: list[torch.Tensor] = []
+            gradients: list[Tensor] = []
             for i in reversed(range(len(self.nets))):
                 through_map, through_net = pullbacks[i]
                 g_halves[i], g_params = through_map(g_halves[i], g_log_det)

@@ -3,10 +3,11 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._base import Bijection
+from ..nn.vjp import Pullback
+from ._base import Bijection, Mapped
 from ._standardize import FARTHEST, weighted_moments
 from ._univariate import bounded_log_scale, bounded_log_scale_vjp, unbounded_log_scale
 
@@ -19,15 +20,15 @@ class ElementwiseAffine(Bijection):
         self.raw_log_scale = nn.Parameter(torch.zeros(n_features))
         self.shift = nn.Parameter(torch.zeros(n_features))
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         log_scale, shift = self._scale_and_shift()
         return x * log_scale.exp() + shift, log_scale.sum(-1).expand(x.shape[:-1])
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         log_scale, shift = self._scale_and_shift()
         return (z - shift) * (-log_scale).exp(), -log_scale.sum(-1).expand(z.shape[:-1])
 
-    def vjp(self, x, context=None):
+    def vjp(self, x: Tensor, context: Tensor | None = None) -> tuple[Mapped, Pullback]:
         log_scale, through_bound = bounded_log_scale_vjp(self.raw_log_scale)
         scale = log_scale.exp().unsqueeze(-2)
         z = torch.addcmul(self.shift.unsqueeze(-2), x, scale)
@@ -55,7 +56,12 @@ class ActNorm(ElementwiseAffine):
     set_from_data = True
 
     @torch.no_grad()
-    def initialize(self, x, weight=None, context=None):
+    def initialize(
+        self,
+        x: Tensor,
+        weight: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> None:
         mean, std = weighted_moments(x, weight)
         self.raw_log_scale.copy_(unbounded_log_scale(-std.log()))
         self.shift.copy_(-mean * bounded_log_scale(self.raw_log_scale).exp())
@@ -77,11 +83,11 @@ class Asinh(Bijection):
         super().__init__()
         self.scale = scale
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         unit = x / self.scale
         return self.scale * unit.asinh(), -unit.square().log1p().sum(-1) / 2
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         farthest = math.asinh(FARTHEST / self.scale)
         unit = (z / self.scale).clamp(-farthest, farthest)
         return self.scale * unit.sinh(), unit.cosh().log().sum(-1)
@@ -123,7 +129,7 @@ class Bounded(Bijection):
     def _inside(self, x):
         return x.clamp(self.low.nextafter(self.high), self.high.nextafter(self.low))
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         below, above, width = self._support()
         outside = ((x <= self.low) | (x >= self.high)).any(1)
         x = self._inside(x)
@@ -134,7 +140,7 @@ class Bounded(Bijection):
         log_det = (width.log() - rise - fall).sum(1)
         return z, log_det.masked_fill(outside, -math.inf)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         below, above, width = self._support()
         # Beyond this, the exponential overflows.
         limit = math.log(torch.finfo(z.dtype).max)

@@ -3,12 +3,12 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..nn.convolutional import ConvolutionalNet, DilatedNet
-from ..nn.vjp import as_leaf, by_autograd
-from ._base import Bijection, Chain
+from ..nn.vjp import Pullback, as_leaf, by_autograd
+from ._base import Bijection, Chain, Mapped
 from ._conditional import FirstColumns
 from ._coupling import Coupling
 from ._linear import Permutation
@@ -90,15 +90,15 @@ class Pointwise(Bijection):
         self.n_context = bijection.n_context
         self.set_from_data = bijection.set_from_data
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         z, log_det = self.bijection(*self._positions(x, context))
         return self._joined(z, log_det, x)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         x, log_det = self.bijection.inverse(*self._positions(z, context))
         return self._joined(x, log_det, z)
 
-    def vjp(self, x, context=None):
+    def vjp(self, x: Tensor, context: Tensor | None = None) -> tuple[Mapped, Pullback]:
         (z, log_det), through = self.bijection.vjp(*self._positions(x, context))
 
         def pullback(g, g_log_det, to_x=True):
@@ -109,10 +109,15 @@ class Pointwise(Bijection):
 
         return self._joined(z, log_det, x), pullback
 
-    def is_sequential(self, inverse=False):
+    def is_sequential(self, inverse: bool = False) -> bool:
         return self.bijection.is_sequential(inverse)
 
-    def initialize(self, x, weight=None, context=None):
+    def initialize(
+        self,
+        x: Tensor,
+        weight: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> None:
         positions, context = self._positions(x, context)
         if weight is not None:
             weight = weight.repeat_interleave(len(positions) // len(x))
@@ -231,11 +236,11 @@ class FrameAutoregressive(Bijection):
             **network,
         )
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         z, log_det = self.bijection(self._rows(x), self._features(x, context))
         return self._joined(z, log_det, x)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         previous = [torch.zeros_like(_marked(self._frames(z)[..., 0, :, :]))] * self.n_previous
         rows, log_dets = [], []
         for latent in self._frames(z).flatten(-2).unbind(-2):
@@ -246,7 +251,7 @@ class FrameAutoregressive(Bijection):
             log_dets.append(log_det)
         return torch.cat(rows, -1), sum(log_dets)
 
-    def vjp(self, x, context=None):
+    def vjp(self, x: Tensor, context: Tensor | None = None) -> tuple[Mapped, Pullback]:
         if not self.features_get_gradients:
             return super().vjp(x, context)
         (features,), through_net = by_autograd(
@@ -263,7 +268,12 @@ class FrameAutoregressive(Bijection):
 
         return self._joined(z, log_det, x), pullback
 
-    def initialize(self, x, weight=None, context=None):
+    def initialize(
+        self,
+        x: Tensor,
+        weight: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> None:
         rows = self._rows(x)
         if weight is not None:
             weight = weight.repeat_interleave(len(rows) // len(x))

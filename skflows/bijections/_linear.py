@@ -1,10 +1,11 @@
 """Linear bijections: permutations, rotations and invertible matrices."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..nn.linear import affine
-from ._base import Bijection
+from ..nn.vjp import Pullback
+from ._base import Bijection, Mapped
 from ._univariate import bounded_log_scale, bounded_log_scale_vjp, unbounded_log_scale
 
 
@@ -17,13 +18,13 @@ class Permutation(Bijection):
         self.register_buffer("order", order)
         self.register_buffer("restore", order.argsort())
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         return _reorder(x, self.order), x.new_zeros(x.shape[:-1])
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         return _reorder(z, self.restore), z.new_zeros(z.shape[:-1])
 
-    def vjp(self, x, context=None):
+    def vjp(self, x: Tensor, context: Tensor | None = None) -> tuple[Mapped, Pullback]:
         def pullback(g, g_log_det, to_x=True):
             return _reorder(g, self.restore), []
 
@@ -47,10 +48,10 @@ class Rotation(Bijection):
         super().__init__()
         self.register_buffer("matrix", matrix)
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         return x @ self.matrix.T, x.new_zeros(x.shape[:-1])
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         return z @ self.matrix, z.new_zeros(z.shape[:-1])
 
 
@@ -88,13 +89,13 @@ class LULinear(Bijection):
         self.raw_log_diagonal = nn.Parameter(unbounded_log_scale(diagonal.abs().log()).to(dtype))
         self.shift = nn.Parameter(torch.zeros(n_features))
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         log_diagonal = bounded_log_scale(self.raw_log_diagonal)
         matrix = self._permute(_product(*self._factors(log_diagonal.exp())))
         z = affine(self.shift.unsqueeze(-1), matrix, x.mT).mT
         return z, log_diagonal.sum(-1, keepdim=True).expand(x.shape[:-1])
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         log_diagonal = bounded_log_scale(self.raw_log_diagonal)
         lower, upper = self._factors(log_diagonal.exp())
         y = (z - self.shift.unsqueeze(-2)).mT
@@ -104,7 +105,7 @@ class LULinear(Bijection):
         x = torch.linalg.solve_triangular(upper, y, upper=True)
         return x.mT, -log_diagonal.sum(-1, keepdim=True).expand(z.shape[:-1])
 
-    def vjp(self, x, context=None):
+    def vjp(self, x: Tensor, context: Tensor | None = None) -> tuple[Mapped, Pullback]:
         log_diagonal, through_bound = bounded_log_scale_vjp(self.raw_log_diagonal)
         diagonal = log_diagonal.exp()
         lower, upper = self._factors(diagonal)

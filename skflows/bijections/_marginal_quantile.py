@@ -1,8 +1,10 @@
 """Maps of each column to a standard normal, through its quantiles."""
 
 import torch
+from torch import Tensor
 from torch.special import ndtr
 
+from ._base import Mapped
 from ._quantile_splines import ALL_KINDS, QuantileSplines, SortedSample
 from ._standardize import Standardize, weighted_moments
 from ._tails import ALL_TAILS, TAILS
@@ -67,7 +69,12 @@ class MarginalQuantile(Standardize):
     def _splines(self):
         return QuantileSplines(self.knots, self.tail, self.tail_scale, self.tail_shape)
 
-    def initialize(self, x, weight=None, context=None):
+    def initialize(
+        self,
+        x: Tensor,
+        weight: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> None:
         x = x.double()
         weight = x.new_ones(len(x)) if weight is None else weight.double()
         x, weight = x[weight > 0], weight[weight > 0]
@@ -79,12 +86,12 @@ class MarginalQuantile(Standardize):
         for own, fitted in zip(self._splines(), splines.padded(self.knots.shape[2]), strict=True):
             own.copy_(fitted)
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         unit, log_det = super().forward(x)
         z, log_slope = self._splines().forward(unit.T, self.kinds)
         return z.T, log_det + log_slope.sum(0)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         unit, log_slope = self._splines().inverse(z.T, self.kinds)
         x, log_det = super().inverse(unit.T)
         return x, log_det + log_slope.sum(0)

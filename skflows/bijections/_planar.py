@@ -3,11 +3,12 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import kernels
-from ._base import Bijection
+from ..nn.vjp import Pullback
+from ._base import Bijection, Mapped
 
 aten = torch.ops.aten
 
@@ -53,7 +54,7 @@ class Planar(Bijection):
             params = params + self.context @ context.mT
         return params.split([self.n_features, self.n_features, 1], -2)
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         x = x.mT
         u, w, b = self._parameters_of(context)
         u, _ = _invertible(u, w)
@@ -61,7 +62,7 @@ class Planar(Bijection):
         stretch, _ = _stretch(_dot(w, u), bent)
         return torch.addcmul(x, u, bent).mT, stretch.log().squeeze(-2)
 
-    def vjp(self, x, context=None):
+    def vjp(self, x: Tensor, context: Tensor | None = None) -> tuple[Mapped, Pullback]:
         x = x.mT
         u, w, b = self._parameters_of(context)
         u, through_invertible = _invertible(u, w)
@@ -90,10 +91,10 @@ class Planar(Bijection):
 
         return (torch.addcmul(x, u, bent).mT, stretch.log().squeeze(-2)), pullback
 
-    def is_sequential(self, inverse=False):
+    def is_sequential(self, inverse: bool = False) -> bool:
         return True
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         z = z.mT
         u, w, b = self._parameters_of(context)
         u, _ = _invertible(u, w)

@@ -6,6 +6,7 @@ Columns have the shape ``(d, n)``.
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn.functional import pad
 from torch.special import ndtr, ndtri
 
@@ -15,7 +16,7 @@ from ._normal import normal_log_density
 from ._standardize import FARTHEST, weighted_moments
 from ._tails import ALL_TAILS, Exceedances
 
-ALL_KINDS = range(len(ALL_TAILS))
+ALL_KINDS = tuple(range(len(ALL_TAILS)))  # a range could not be traced by PyTorch 2.4
 ROWS_BEYOND = 20  # beyond each outermost knot
 SHARE_BEYOND = (0.005, 0.15)  # least and largest share of these rows among all
 MIN_WIDTH = 1e-6  # of a bin, relative to the scale of the column and to its distance
@@ -27,10 +28,10 @@ class QuantileSplines(NamedTuple):
     Columns with fewer bins than others repeat their last knot.
     """
 
-    knots: torch.Tensor  # (3, d, n_bins + 1): x, z and slope
-    tail: torch.Tensor  # (2, d), index in ALL_TAILS of the lower and the upper tail
-    scale: torch.Tensor  # (2, d), of the tails
-    shape: torch.Tensor  # (2, d)
+    knots: Tensor  # (3, d, n_bins + 1): x, z and slope
+    tail: Tensor  # (2, d), index in ALL_TAILS of the lower and the upper tail
+    scale: Tensor  # (2, d), of the tails
+    shape: Tensor  # (2, d)
 
     def padded(self, n_knots):
         """Return the same maps with more knots, the last one repeated."""

@@ -11,17 +11,18 @@ Gregory & Delbourgo, "Piecewise Rational Quadratic Interpolation to Monotonic Da
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 
 class Terms(NamedTuple):
     """The terms of the spline at the fraction t of a bin, with r = 1 - t."""
 
-    bend: torch.Tensor  # t r
-    curve: torch.Tensor  # d0 + d1 - 2 slope
-    bottom: torch.Tensor  # slope + curve t r
-    first: torch.Tensor  # d0 r + slope t
-    second: torch.Tensor  # slope r + d1 t
-    top: torch.Tensor  # d0 r^2 + 2 slope t r + d1 t^2
+    bend: Tensor  # t r
+    curve: Tensor  # d0 + d1 - 2 slope
+    bottom: Tensor  # slope + curve t r
+    first: Tensor  # d0 r + slope t
+    second: Tensor  # slope r + d1 t
+    top: Tensor  # d0 r^2 + 2 slope t r + d1 t^2
 
 
 def terms(t, slope, d0, d1):

@@ -6,10 +6,13 @@ from functools import cache, cached_property, partial
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from .. import kernels
+from ..nn.vjp import Pullback
 from . import _rational_quadratic as rq
+from ._base import Mapped
 from ._univariate import Univariate
 
 
@@ -19,11 +22,11 @@ class Bins(NamedTuple):
     The axis before the last two of ``corner``, ``size`` and ``shares`` stands for x and z.
     """
 
-    shares: torch.Tensor  # (..., d, 2, n_bins, n), softmax of the logits of all bins
-    number: torch.Tensor  # (..., d, 1, n), of the bin, from 0
-    corner: torch.Tensor  # (..., d, 2, n), its lower end
-    size: torch.Tensor  # (..., d, 2, n)
-    raw_slopes: torch.Tensor  # (..., d, 2, n), at its two knots, before the softplus
+    shares: Tensor  # (..., d, 2, n_bins, n), softmax of the logits of all bins
+    number: Tensor  # (..., d, 1, n), of the bin, from 0
+    corner: Tensor  # (..., d, 2, n), its lower end
+    size: Tensor  # (..., d, 2, n)
+    raw_slopes: Tensor  # (..., d, 2, n), at its two knots, before the softplus
 
     def corners_and_sizes(self):
         """Return x0, z0, width and height."""
@@ -61,12 +64,12 @@ class RationalQuadraticSpline(Univariate):
         return 3 * self.n_bins - 1
 
     @property
-    def min_size(self):
+    def min_size(self) -> float:
         """Least size of a bin."""
         return 2 * self.tail_bound * self.MIN_SIZE
 
     @property
-    def shared_size(self):
+    def shared_size(self) -> float:
         """What the softmax distributes among the bins, above their least sizes."""
         return 2 * self.tail_bound - self.n_bins * self.min_size
 
@@ -75,13 +78,13 @@ class RationalQuadraticSpline(Univariate):
         """Settings of the kernels, a tuple of floats."""
         return self.tail_bound, self.min_size, self.MIN_SLOPE, self.UNIT_SLOPE
 
-    def forward(self, x, params):
+    def forward(self, x: Tensor, params: Tensor) -> Mapped:
         if kernels.usable_spline(x, params, self.n_params):
             return kernels.run_spline("spline_forward", self.settings, x, params)
         z, log_slope, _ = self._evaluate(x, params)
         return z, log_slope.sum(-2)
 
-    def inverse(self, z, params):
+    def inverse(self, z: Tensor, params: Tensor) -> Mapped:
         if kernels.usable_spline(z, params, self.n_params):
             return kernels.run_spline("spline_inverse", self.settings, z, params)
         clamped = z.clamp(-self.tail_bound, self.tail_bound)
@@ -93,7 +96,7 @@ class RationalQuadraticSpline(Univariate):
         x = torch.where(inside, x0 + width * t, z)
         return x, torch.where(inside, -log_slope, 0.0).sum(-2)
 
-    def vjp(self, x, params):
+    def vjp(self, x: Tensor, params: Tensor) -> tuple[Mapped, Pullback]:
         if kernels.usable_spline(x, params, self.n_params):
             outcome = kernels.run_spline("spline_forward", self.settings, x, params)
             return outcome, partial(kernels.run_spline_backward, self.settings, x, params)
@@ -186,7 +189,7 @@ class RationalQuadraticSpline(Univariate):
         # Widths and heights are treated alike, along an axis of two.
         shares = logits.unflatten(-2, (2, k)).softmax(-2)
         # A tensor that an exporter creates must not stay in the cache.
-        cumulation = _cumulation.__wrapped__ if kernels.is_traced() else _cumulation
+        cumulation = _cumulation if kernels.is_traced() else _cached_cumulation
         knots = cumulation(self, shares.dtype, shares.device) @ shares
         # Comparing with the inner knots only keeps bin k - 1 the last, whatever the rounding.
         inner = knots[..., int(along_z), 1:-1, :]
@@ -194,7 +197,8 @@ class RationalQuadraticSpline(Univariate):
         index = number.unsqueeze(-3).expand(*knots.shape[:-2], -1, -1)
         corner, end = knots.gather(-2, index), knots.gather(-2, index + 1)
         # A raw slope of 0, hence a slope of 1, at both ends, where the identity takes over.
-        raw = F.pad(raw, (0, 0, 1, 1))
+        zero = raw.new_zeros(*raw.shape[:-2], 1, raw.shape[-1])
+        raw = torch.cat([zero, raw, zero], -2)  # PyTorch 2.4 cannot pad an array without rows
         raw_slopes = torch.cat([raw.gather(-2, number), raw.gather(-2, number + 1)], -2)
         size = (end - corner).squeeze(-2)
         return Bins(shares, number, corner.squeeze(-2), size, raw_slopes + self.UNIT_SLOPE)
@@ -203,11 +207,12 @@ class RationalQuadraticSpline(Univariate):
         return F.softplus(bins.raw_slopes) + self.MIN_SLOPE
 
 
-@cache
-@torch.inference_mode(False)
 def _cumulation(spline, dtype, device):
     """Return the matrix from the shares of all bins, which sum to 1, to the places of all knots."""
     k = spline.n_bins
     knot, bin_ = torch.arange(k + 1.0, dtype=torch.float64)[:, None], torch.arange(k)
     matrix = spline.shared_size * (bin_ < knot).double()
     return (matrix + spline.min_size * knot - spline.tail_bound).to(dtype).to(device)
+
+
+_cached_cumulation = cache(torch.inference_mode(False)(_cumulation))

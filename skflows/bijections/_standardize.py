@@ -1,8 +1,9 @@
 """Standardisation and whitening: linear maps that are set from data and never trained."""
 
 import torch
+from torch import Tensor
 
-from ._base import Bijection
+from ._base import Bijection, Mapped
 
 # Rows further out than this many standard deviations score as if they were there. It keeps every
 # later product and square finite, whatever finite number a user sends.
@@ -45,16 +46,21 @@ class Standardize(Bijection):
         self.register_buffer("loc", torch.zeros(n_features, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(n_features, dtype=torch.float64))
 
-    def initialize(self, x, weight=None, context=None):
+    def initialize(
+        self,
+        x: Tensor,
+        weight: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> None:
         loc, scale = weighted_moments(x, weight)
         self.loc.copy_(loc)
         self.scale.copy_(scale)
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         z = ((x - self.loc) / self.scale).clamp(-FARTHEST, FARTHEST)
         return z, -self.scale.log().sum().expand(x.shape[:-1])
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         return z * self.scale + self.loc, self.scale.log().sum().expand(z.shape[:-1])
 
 
@@ -79,17 +85,22 @@ class Whiten(Standardize):
         super().__init__(n_features)
         self.register_buffer("factor", torch.eye(n_features, dtype=torch.float64))
 
-    def initialize(self, x, weight=None, context=None):
+    def initialize(
+        self,
+        x: Tensor,
+        weight: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> None:
         super().initialize(x, weight)
         unit, _ = super().forward(x.double())
         self.factor.copy_(torch.linalg.cholesky(shrunk_correlation(unit, weight)))
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         unit, log_det = super().forward(x)
         z = torch.linalg.solve_triangular(self.factor, unit.T, upper=False).T
         return z, log_det - self._log_det_factor()
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         x, log_det = super().inverse(z @ self.factor.T)
         return x, log_det + self._log_det_factor()
 

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ._normal import log_normal_survival, normal_log_density, normal_survival, upper_score
 
@@ -18,11 +19,11 @@ from ._normal import log_normal_survival, normal_log_density, normal_survival, u
 class Exceedances(NamedTuple):
     """The rows of each column beyond the knot of one side, and the spline at the knot."""
 
-    edge: torch.Tensor  # (d,), normal score of the knot
-    distance: torch.Tensor  # (d,), from the median to the knot
-    slope: torch.Tensor  # (d,), of the score, in the last bin before the knot
-    excess: torch.Tensor  # (d, m), of rows over the knot; 0 for those that do not exceed it
-    share: torch.Tensor  # (d, m), weight of these rows among all; 0 for those that do not exceed it
+    edge: Tensor  # (d,), normal score of the knot
+    distance: Tensor  # (d,), from the median to the knot
+    slope: Tensor  # (d,), of the score, in the last bin before the knot
+    excess: Tensor  # (d, m), of rows over the knot; 0 for those that do not exceed it
+    share: Tensor  # (d, m), weight of these rows among all; 0 for those that do not exceed it
 
     def select(self, columns):
         return Exceedances(*(value[columns] for value in self))

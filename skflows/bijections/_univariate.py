@@ -8,9 +8,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ..nn.activations import squash, squash_vjp
-from ..nn.vjp import as_leaf, by_autograd, drop_inherited_vjp
+from ..nn.vjp import Pullback, as_leaf, by_autograd, drop_inherited_vjp
+from ._base import Mapped
 
 LOG_SCALE_BOUND = 3.0
 
@@ -46,18 +48,18 @@ class Univariate(ABC):
 
     @property
     @abstractmethod
-    def n_params(self):
+    def n_params(self) -> int:
         """Number of parameters for each value."""
 
     @abstractmethod
-    def forward(self, x, params):
+    def forward(self, x: Tensor, params: Tensor) -> Mapped:
         """Map data to latent: ``(z, log |det dz/dx|)``."""
 
     @abstractmethod
-    def inverse(self, z, params):
+    def inverse(self, z: Tensor, params: Tensor) -> Mapped:
         """Map latent to data: ``(x, log |det dx/dz|)``."""
 
-    def vjp(self, x, params):
+    def vjp(self, x: Tensor, params: Tensor) -> tuple[Mapped, Pullback]:
         """Return the output of ``forward`` and its pullback (see `skflows.nn.vjp`).
 
         The pullback maps gradients in z and in the log-determinants to gradients in x and in the
@@ -80,13 +82,13 @@ class Shift(Univariate):
 
     n_params = 1
 
-    def forward(self, x, params):
+    def forward(self, x: Tensor, params: Tensor) -> Mapped:
         return x + params.squeeze(-2), torch.zeros_like(x[..., 0, :])
 
-    def inverse(self, z, params):
+    def inverse(self, z: Tensor, params: Tensor) -> Mapped:
         return z - params.squeeze(-2), torch.zeros_like(z[..., 0, :])
 
-    def vjp(self, x, params):
+    def vjp(self, x: Tensor, params: Tensor) -> tuple[Mapped, Pullback]:
         return self.forward(x, params), lambda g, g_log_det: (g, g.unsqueeze(-2))
 
 
@@ -96,17 +98,17 @@ class Affine(Univariate):
 
     n_params = 2
 
-    def forward(self, x, params):
+    def forward(self, x: Tensor, params: Tensor) -> Mapped:
         shift, raw = params.unbind(-2)
         log_scale = bounded_log_scale(raw)
         return torch.addcmul(shift, x, log_scale.exp()), log_scale.sum(-2)
 
-    def inverse(self, z, params):
+    def inverse(self, z: Tensor, params: Tensor) -> Mapped:
         shift, raw = params.unbind(-2)
         log_scale = bounded_log_scale(raw)
         return (z - shift) * (-log_scale).exp(), -log_scale.sum(-2)
 
-    def vjp(self, x, params):
+    def vjp(self, x: Tensor, params: Tensor) -> tuple[Mapped, Pullback]:
         shift, raw = params.unbind(-2)
         log_scale, through_bound = bounded_log_scale_vjp(raw)
         scale = log_scale.exp()

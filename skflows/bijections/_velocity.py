@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..nn.activations import ACTIVATIONS
@@ -21,10 +21,10 @@ class Slopes(NamedTuple):
     """The factors of a velocity's Jacobian at some columns."""
 
     hidden: list  # derivatives of the activations, (size, n) for each hidden layer
-    drift: torch.Tensor | None  # times the identity, (n,) or (1,)
+    drift: Tensor | None  # times the identity, (n,) or (1,)
     # The output of the network, which is multiplied by a weight, and the gradient of that weight.
-    output: torch.Tensor
-    gradient: torch.Tensor
+    output: Tensor
+    gradient: Tensor
 
 
 def normal_drift(t):

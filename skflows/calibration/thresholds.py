@@ -5,8 +5,6 @@ from numbers import Real
 
 import numpy as np
 
-from ..preprocessing.sklearn_compat import weighted_percentile
-
 SURE = 3  # standard deviations
 LOWEST = np.finfo(float).min / 4  # stands for a density of 0 in quantiles
 TIE = 1e-9  # relative difference of two scores that are equal up to rounding
@@ -52,9 +50,28 @@ def flags_more(scores, threshold, fraction, weight=None):
     return bool(np.average(scores < threshold, weights=weight) > fraction + chance)
 
 
+def weighted_percentile(values, weight, rank):
+    """Return a percentile of weighted values, or the mean of the two that it lies between.
+
+    This is `numpy.percentile` with ``method="averaged_inverted_cdf"``, which takes no weights.
+    """
+    kept = weight > 0
+    values, weight = values[kept], weight[kept]
+    if not len(values):
+        return np.nan
+    order = np.argsort(values)
+    below = np.cumsum(weight[order])
+    target = rank / 100 * below[-1]
+    place = min(np.searchsorted(below, target), len(order) - 1)
+    value = values[order[place]]
+    if below[place] - target > np.finfo(float).eps or place == len(order) - 1:
+        return value
+    return (value + values[order[place + 1]]) / 2
+
+
 def lower_fence(scores, weight):
     """Return the lower Tukey fence of weighted scores, Q1 - 1.5 (Q3 - Q1)."""
-    first, third = (weighted_percentile(scores, weight, rank, average=True) for rank in (25, 75))
+    first, third = (weighted_percentile(scores, weight, rank) for rank in (25, 75))
     return float(lowered(first - 1.5 * (third - first)))
 
 
@@ -64,7 +81,7 @@ def by_contamination(contamination, scores, weight):
         return -np.inf
     if isinstance(contamination, str):  # "auto"
         return lower_fence(scores, weight)
-    return float(lowered(weighted_percentile(scores, weight, 100 * contamination, average=True)))
+    return float(lowered(weighted_percentile(scores, weight, 100 * contamination)))
 
 
 def by_held_out(contamination, held_out, weight, scores_of_fit):

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from numbers import Number, Real
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from ..persistence.atomic import replace_file
 from ..persistence.model_file import read, write
 from ..persistence.plain_state import Flattener, Restorer, package_version
 from ._fingerprint import description, differences, fingerprint
+
+if TYPE_CHECKING:
+    from sklearn.callback import CallbackContext
 
 MANIFEST, SUFFIX = "fit.json", ".checkpoint"
 
@@ -49,6 +53,8 @@ class Checkpoint:
 
     Notes
     -----
+    Callbacks need scikit-learn 1.9 or newer.
+
     Files are replaced as a whole, and loading them runs no code. With ``random_state=None``, the
     folder keeps the seed. The time that earlier runs spent on a training counts towards
     ``time_limit``. `partial_fit` stores nothing: save the estimator between two calls.
@@ -82,20 +88,28 @@ class Checkpoint:
         self.path = Path(path)
         self.every = every
 
-    def setup(self, estimator, context):
+    def setup(self, estimator: object, context: "CallbackContext") -> None:
         """Use the folder in the fit that begins."""
         FOLDER.set(Folder(self.path, self.every, outer=FOLDER.get()))
 
-    def teardown(self, estimator, context):
+    def teardown(self, estimator: object, context: "CallbackContext") -> None:
         """Stop using the folder."""
         FOLDER.set(FOLDER.get().outer)
 
-    def on_fit_task_begin(self, estimator, context, *, X=None, y=None, metadata=None):
+    def on_fit_task_begin(
+        self,
+        estimator: object,
+        context: "CallbackContext",
+        *,
+        X: object = None,
+        y: object = None,
+        metadata: dict | None = None,
+    ) -> None:
         """Refuse a folder of another fit."""
         if context.parent is None and context.task_name != "partial_fit":
             FOLDER.get().claim(estimator, {"X": X, "y": y, **(metadata or {})})
 
-    def on_fit_task_end(self, estimator, context):
+    def on_fit_task_end(self, estimator: object, context: "CallbackContext") -> None:
         """Do nothing: trainings store their states themselves."""
 
 

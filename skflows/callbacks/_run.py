@@ -4,10 +4,10 @@ import time
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
-from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state
 
 from ._checkpoint import FOLDER, TrainingFile, folder_of
+from ._support import CallbackSupportMixin
 
 
 class FitTask:

@@ -20,12 +20,12 @@ def progress_bars():
     """Return a callback that shows the progress of fits on a terminal, in a list."""
     if not sys.stdout.isatty():
         return []
-    from sklearn.callback import ProgressBar
-
     try:
+        from sklearn.callback import ProgressBar
+
         return [ProgressBar()]
     except ImportError:
-        return []  # the bar needs rich, the fit does not
+        return []  # the bar needs rich and scikit-learn>=1.9, the fit does not
 
 
 def checkpoints(args):

@@ -1,5 +1,6 @@
 """Tables as rows of numbers, and back."""
 
+from copy import copy
 from numbers import Real
 
 import numpy as np
@@ -204,6 +205,24 @@ class Encoding:
         dtype = frame.dtype or self.dtype
         filled = write_frame(columns, self.keys, frame.library, dtype, frame.index)
         return fill_frame(X, known, filled)
+
+    def typical(self, rows):
+        """Return the median of each column of numbers or dates, and the most frequent category."""
+        found = np.full(rows.shape[1], np.nan)
+        for j, column in enumerate(rows.T):
+            known = column[~np.isnan(column)]
+            if self.roles[j] in NUMERIC:
+                found[j] = np.median(known) if len(known) else np.nan
+            elif len(known):
+                found[j] = np.bincount(known.astype(int)).argmax()
+        return found
+
+    def with_floats(self):
+        """Return this encoding, decoding to floats where the table has other numbers."""
+        found = copy(self)
+        found.columns = [c._replace(dtype="") if c.role == "number" else c for c in self.columns]
+        found.dtype = "" if self.is_plain else self.dtype
+        return found
 
     def values(self, rows, roles):
         """Return the known values of the columns of some roles, by name."""

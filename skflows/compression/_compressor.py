@@ -4,14 +4,16 @@ import hashlib
 import struct
 import zlib
 from numbers import Real
+from typing import Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
-from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ..callbacks._run import fit_task
+from ..callbacks._support import CallbackSupportMixin
 from ..columns.lattice import nearest_index
+from ..columns.types import Floats, Table
 from ..density._base import BaseFlowDensity
 from ..density._third_party import fit_subtask, is_frozen
 from ..persistence.mixin import PersistenceMixin
@@ -116,7 +118,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         self.lossless = lossless
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X: Table, y: object = None) -> Self:
         """Fit the flow to the rows of X.
 
         A frozen flow stays as it is; the rows set the scales of the code.
@@ -168,7 +170,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
             self.latent_scale_ = np.sqrt(mean_square).clip(LEAST_SCALE, 1.0)
         return self
 
-    def compress(self, X, quality=None):
+    def compress(self, X: Table, quality: float | None = None) -> bytes:
         """Return rows as bytes.
 
         Parameters
@@ -219,7 +221,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         data = b"".join(parts).ljust(least_length(symbols.size), b"\0")
         return data + SECTION.pack(zlib.crc32(data))
 
-    def decompress(self, data, *, rounded=True):
+    def decompress(self, data: bytes, *, rounded: bool = True) -> Floats:
         """Return the rows that `compress` wrote.
 
         Parameters

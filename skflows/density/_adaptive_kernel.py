@@ -4,13 +4,13 @@ from numbers import Integral
 from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from ..callbacks._run import random_state_of
+from ..columns.types import Floats, RandomState, Table, Weights
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import uneven
 from . import _docstrings
@@ -50,7 +50,7 @@ class AdaptiveKernels(BaseEstimator):
         self.max_centers = max_centers
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, X: Table, y: object = None, sample_weight: Weights = None) -> Self:
         weight = np.ones(len(X)) if sample_weight is None else sample_weight
         if len(X) > self.max_centers:
             weight = np.bincount(self._drawn(weight), minlength=len(X)).astype(float)
@@ -102,7 +102,7 @@ class AdaptiveKernels(BaseEstimator):
         own_weight = np.where((center < 0) | (others < ROUNDING), 0, others)
         return self._log_density(X, center, own_weight)
 
-    def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
+    def score_samples(self, X: Table) -> Floats:
         return self._log_density(X)
 
     def _log_density(self, X, center=None, own_weight=None):
@@ -144,9 +144,7 @@ class AdaptiveKernels(BaseEstimator):
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(total > 0, scores - np.log(total), -np.inf)
 
-    def sample(
-        self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
-    ) -> NDArray[np.float64]:
+    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> Floats:
         random_state = check_random_state(random_state)
         share = self.weights_ / self.weights_.sum()
         number = random_state.choice(len(share), n_samples, p=share)
@@ -256,6 +254,6 @@ class AdaptiveKernelDensity(TransformedDensity):
     _held_out_scores = "leave-one-out"
 
     @property
-    def estimator(self):
+    def estimator(self) -> BaseEstimator:
         """The kernels, not fitted."""
         return AdaptiveKernels(self.n_neighbors, self.max_centers, self.random_state)

@@ -6,20 +6,21 @@ from functools import partial
 from inspect import signature
 from itertools import chain
 from numbers import Integral, Real
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from ..calibration.thresholds import flags_more
 from ..callbacks._run import fit_task
+from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import row_shape, some_rows, validate_rows
 from ..columns.checks import ColumnWarning, warn_of_columns, warn_user
+from ..columns.frames import data_frame
+from ..columns.types import Floats, Rows, Table, Weights
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import prepare_table, validate_bounds, weighted_rows
 from ..training.recipe import Recipe, Settings
@@ -27,6 +28,11 @@ from ..training.threads import fit_context
 from . import _docstrings
 from ._outlier_labels import OutlierDensityMixin
 from ._sampling import SamplingMixin, check_has_names
+
+if TYPE_CHECKING:
+    from torch.distributions import Distribution
+
+    from ..preprocessing.dequantizer import Dequantizer
 
 # A latent map whose round trip errs by more than this fraction of a column's scale is not trusted
 # (Behrmann et al., "Understanding and Mitigating Exploding Inverses", 2021).
@@ -72,6 +78,9 @@ class BaseFlowDensity(
             cls.__doc__ = _docstrings.fill(cls.__doc__, signature(cls).parameters)
 
     _has_exact_inverse = True  # up to rounding errors
+    offset_: float
+    history_: dict[str, list[float]]
+    _dequantizer: "Dequantizer"
     _remedy_for_inexact_inverse = "fewer transforms or a smaller learning_rate_init"
 
     @abstractmethod
@@ -101,12 +110,12 @@ class BaseFlowDensity(
     @fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
-        X: ArrayLike,
+        X: Table,
         y: object = None,
-        sample_weight: ArrayLike | None = None,
+        sample_weight: Weights = None,
         *,
-        X_val: ArrayLike | None = None,
-        sample_weight_val: ArrayLike | None = None,
+        X_val: Table | None = None,
+        sample_weight_val: Weights = None,
     ) -> Self:
         """Fit the density to the rows of X.
 
@@ -143,7 +152,7 @@ class BaseFlowDensity(
     def _fit(self, X, y, sample_weight, warm, increment, held_out=None, chunk=None):
         max_iter = 1 if increment else self.max_iter
         if not warm:
-            vars(self).pop("flow_", None)  # a fit that fails leaves nothing fitted
+            self.__dict__.pop("flow_", None)  # a fit that fails leaves nothing fitted
         flow_fit = self._begin(X, sample_weight, warm, increment, max_iter, held_out)
         flow_fit.chunk = chunk
         if not (warm or increment):
@@ -246,7 +255,7 @@ class BaseFlowDensity(
         return self.history_["loss"]
 
     @property
-    def validation_scores_(self):
+    def validation_scores_(self) -> list[float] | None:
         """Mean held-out log-density after each epoch, or None if no rows were held out."""
         scores = self.history_["validation_score"]
         return None if np.isnan(scores).all() else scores
@@ -326,7 +335,7 @@ class BaseFlowDensity(
         latent = temperature * random_state.standard_normal((n_samples, self._n_features_out))
         return self._dequantizer.round(self._map_rows("inverse", latent)[0])
 
-    def transform(self, X: ArrayLike) -> NDArray[np.float64]:
+    def transform(self, X: Table) -> Floats:
         """Return the latent coordinates of each row, standard normal if the fit is perfect.
 
         Parameters
@@ -342,7 +351,7 @@ class BaseFlowDensity(
         check_is_fitted(self)
         return self._map_rows("forward", validate_rows(self, X, reset=False))[0]
 
-    def inverse_transform(self, X, *, as_frame=False):
+    def inverse_transform(self, X: Table, *, as_frame: bool = False) -> Rows:
         """Return the rows with the given latent coordinates.
 
         Parameters
@@ -372,13 +381,9 @@ class BaseFlowDensity(
                 f"{self._n_features_out}."
             )
         rows = self._map_rows("inverse", X)[0]
-        if not as_frame:
-            return rows
-        import pandas as pd  # optional
+        return data_frame(rows, self.feature_names_in_, index) if as_frame else rows
 
-        return pd.DataFrame(rows, index=index, columns=self.feature_names_in_)
-
-    def reconstruction_error(self, X: ArrayLike) -> NDArray[np.float64]:
+    def reconstruction_error(self, X: Table) -> Floats:
         """Return how exactly the latent map can be inverted: ``max |x - inverse(forward(x))|``.
 
         Parameters
@@ -399,7 +404,7 @@ class BaseFlowDensity(
         check_is_fitted(self)
         return self._round_trip_error(validate_rows(self, X, reset=False)).max(axis=1)
 
-    def distribution(self, validate_args=None):
+    def distribution(self, validate_args: bool | None = None) -> "Distribution":
         """Return the density as a PyTorch distribution over rows, in the units of X.
 
         It has gradients with respect to the rows, and works where a

@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..columns.arrays import validate_rows
 from ..columns.checks import warn_user
+from ..columns.types import Floats, Table
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ._flow_density import FlowDensity
 
@@ -160,7 +161,7 @@ class CNFDensity(FlowDensity):
     _activation = "silu"  # a smooth one takes fewer evaluations
 
     @property
-    def _remedy_for_inexact_inverse(self):
+    def _remedy_for_inexact_inverse(self):  # type: ignore[override]
         return "a smaller tolerance" if self.solver == "dopri5" else "more n_steps"
 
     def __init__(
@@ -326,7 +327,7 @@ class CNFDensity(FlowDensity):
         count = _evaluation.map_rows(fitted["flow_"], "n_evaluations", few)[0]
         return fitted | {"n_function_evaluations_": float(count.mean())}
 
-    def score_standard_error(self, X):
+    def score_standard_error(self, X: Table) -> Floats:
         """Return the standard error of `score_samples` due to Hutchinson's estimate of the trace.
 
         Parameters
@@ -354,7 +355,7 @@ class CNFDensity(FlowDensity):
         by_probe = self._dequantizer.mean_density(log_densities, X)
         return by_probe.std(axis=1, ddof=1) / np.sqrt(bijection.n_probes)
 
-    def solver_error(self, X):
+    def solver_error(self, X: Table) -> Floats:
         """Return the change of the scores with half the tolerance (with "rk4", twice the steps).
 
         Parameters

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -19,7 +20,9 @@ from ._distribution import RowDensity
 N_EXAMPLE_ROWS = 3  # from which the operations are recorded
 
 
-def export(estimator, path, method="score_samples"):
+def export(
+    estimator: BaseFlowDensity, path: str | os.PathLike[str], method: str = "score_samples"
+) -> None:
     """Export a method of a fitted flow to a file that runs without skflows.
 
     The file has the preprocessing, the flow and the mean over cells of discrete columns, in

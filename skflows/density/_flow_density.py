@@ -5,8 +5,7 @@ from contextlib import suppress
 from numbers import Integral, Real
 from typing import Self
 
-from numpy.typing import ArrayLike
-
+from ..columns.types import Table, Weights
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..training.recipe import Past
 from ..training.threads import fit_context
@@ -157,9 +156,7 @@ class FlowDensity(BaseFlowDensity):
         super()._end(history, flow_fit, only_score)
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(
-        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
-    ) -> Self:
+    def partial_fit(self, X: Table, y: object = None, sample_weight: Weights = None) -> Self:
         """Train one epoch on the rows of X, continuing from the last call.
 
         The first call sets the scaling; the threshold `offset_` is that of the latest rows. No rows

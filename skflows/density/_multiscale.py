@@ -6,6 +6,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from ..columns.arrays import is_grid_shape
+from ..columns.types import Floats, RandomState, Rows, Table
 from ..preprocessing.sklearn_compat import Interval
 from ._flow_density import FlowDensity
 
@@ -60,7 +61,7 @@ class MultiscaleDensity(FlowDensity):
         from ..bijections._conditional import FirstColumns
         from ..bijections._grid import split_channels
 
-        levels = []  # from the deepest one up
+        levels: list = []  # from the deepest one up
         for squeeze in reversed(squeezes):
             height, width, n = shape = squeeze.shape
             steps = [squeeze]
@@ -79,7 +80,7 @@ class MultiscaleDensity(FlowDensity):
             levels = steps
         return levels
 
-    def bits_per_dim(self, X):
+    def bits_per_dim(self, X: Table) -> Floats:
         """Return the negative log-likelihood of each row in bits per column.
 
         Parameters
@@ -97,7 +98,14 @@ class MultiscaleDensity(FlowDensity):
         scores = self.score_samples(X)
         return -(scores + log_volume) / (self.n_features_in_ * math.log(2))
 
-    def sample(self, n_samples=1, random_state=None, *, as_frame=False, temperature=1.0):
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: RandomState = None,
+        *,
+        as_frame: bool = False,
+        temperature: float = 1.0,
+    ) -> Rows:
         """Draw rows from the fitted density.
 
         Parameters

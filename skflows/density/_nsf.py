@@ -129,13 +129,12 @@ class NSFDensity(FlowDensity):
 
         spline = RationalQuadraticSpline(self.n_bins, TAIL_BOUND)
         network = self._network(n_context)
-        steps = []
+        steps: list = []
         for i in range(self.n_transforms):
             steps.append(LULinear(n_features))
             if self.autoregressive:
                 reverse = i % 2 == 1
-                step = MaskedAutoregressive(n_features, spline, reverse=reverse, **network)
+                steps.append(MaskedAutoregressive(n_features, spline, reverse=reverse, **network))
             else:
-                step = Coupling(n_features, spline, **network)
-            steps.append(step)
+                steps.append(Coupling(n_features, spline, **network))
         return Chain(steps) if self.autoregressive else Coupling.chain(n_features, steps)

@@ -4,12 +4,12 @@ import time
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from sklearn.base import DensityMixin, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ..calibration.thresholds import by_contamination
 from ..columns.arrays import some_rows, validate_rows
+from ..columns.types import Floats, Labels, Table, Weights
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import N_POINTS
 from ..preprocessing.sklearn_compat import check_sample_weight
@@ -25,7 +25,7 @@ class OutlierLabelsMixin(PersistenceMixin, OutlierMixin):
     def __sklearn_is_fitted__(self):
         return hasattr(self, "offset_")
 
-    def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
+    def score_samples(self, X: Table) -> Floats:
         """Return the log-density of each row.
 
         Parameters
@@ -43,7 +43,7 @@ class OutlierLabelsMixin(PersistenceMixin, OutlierMixin):
         check_is_fitted(self)
         return self._score_rows(validate_rows(self, X, reset=False))
 
-    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+    def decision_function(self, X: Table) -> Floats:
         """Return the score above the outlier threshold: negative for outliers.
 
         Parameters
@@ -60,7 +60,7 @@ class OutlierLabelsMixin(PersistenceMixin, OutlierMixin):
         scores = self.score_samples(X)
         return scores if np.isneginf(self.offset_) else scores - self.offset_
 
-    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
+    def predict(self, X: Table) -> Labels:
         """Label each row as an inlier or an outlier.
 
         Parameters
@@ -75,7 +75,7 @@ class OutlierLabelsMixin(PersistenceMixin, OutlierMixin):
         """
         return np.where(self.score_samples(X) >= self.offset_, 1, -1)
 
-    def fit_predict(self, X: ArrayLike, y: object = None, **kwargs: Any) -> NDArray[np.int64]:
+    def fit_predict(self, X: Table, y: object = None, **kwargs: Any) -> Labels:
         """Fit to the rows, and label each of them as an inlier or an outlier.
 
         Parameters
@@ -105,9 +105,7 @@ class OutlierLabelsMixin(PersistenceMixin, OutlierMixin):
 class OutlierDensityMixin(OutlierLabelsMixin, DensityMixin):
     """Outlier labels of a density, whose threshold the parameter `contamination` sets."""
 
-    def score(
-        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
-    ) -> float:
+    def score(self, X: Table, y: object = None, sample_weight: Weights = None) -> float:
         """Return the mean log-density of the rows, so that a search maximises the likelihood.
 
         Parameters

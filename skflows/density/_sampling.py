@@ -1,10 +1,14 @@
 """Drawing rows from a fitted density."""
 
+from collections.abc import Callable
 from numbers import Integral
 
 import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
+
+from ..columns.frames import data_frame
+from ..columns.types import Floats, RandomState, Rows
 
 
 def check_has_names(estimator):
@@ -19,7 +23,13 @@ def check_has_names(estimator):
 class SamplingMixin:
     """The method `sample`, from `_sample_rows`."""
 
-    def sample(self, n_samples=1, random_state=None, *, as_frame=False):
+    feature_names_in_: np.ndarray
+    _sample_rows: Callable[..., Floats]
+    _whole_dtypes: dict[str, np.dtype]
+
+    def sample(
+        self, n_samples: int = 1, random_state: RandomState = None, *, as_frame: bool = False
+    ) -> Rows:
         """Draw rows from the fitted density.
 
         Parameters
@@ -52,14 +62,6 @@ class SamplingMixin:
 
     def _frame(self, X):
         """Return rows as a DataFrame, with integers in columns of whole numbers."""
-        import pandas as pd  # optional
-
-        frame = pd.DataFrame(X, columns=self.feature_names_in_)
         gaps = getattr(self, "discrete_", {}).items()
         dtypes = {name: np.int64 for name, gap in gaps if float(gap).is_integer()}
-        for name, dtype in (dtypes | self._whole_dtypes).items():
-            column = frame[name]
-            is_whole = (column == column.round()).all()
-            if is_whole and column.abs().max() < 2**53:  # beyond, floats skip integers
-                frame[name] = column.astype(dtype)
-        return frame
+        return data_frame(X, self.feature_names_in_, dtypes=dtypes | self._whole_dtypes)

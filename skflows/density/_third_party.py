@@ -69,7 +69,7 @@ class FitMethod:
 
         full = signature(fit)
         parameters = [p for p in full.parameters.values() if p.name != "sample_weight"]
-        unweighted.__signature__ = full.replace(parameters=parameters)
+        vars(unweighted)["__signature__"] = full.replace(parameters=parameters)
         self.fit, self.unweighted, self.takes_weights = fit, unweighted, takes_weights
 
     def __get__(self, wrapper, owner=None):

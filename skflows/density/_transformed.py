@@ -3,13 +3,13 @@
 from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
-from sklearn.callback import CallbackSupportMixin
 
 from ..calibration.thresholds import by_held_out
 from ..callbacks._run import fit_task, random_state_of
+from ..callbacks._support import CallbackSupportMixin
 from ..columns.checks import warn_of_columns
+from ..columns.types import Table, Weights
 from ..preprocessing.sklearn_compat import HasMethods
 from ..preprocessing.validation import prepare_table, uneven
 from ..training.threads import fit_context
@@ -110,7 +110,7 @@ class TransformedDensity(
 
     @weighted_if(lambda self: takes_weights(self.estimator))
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, X: Table, y: object = None, sample_weight: Weights = None) -> Self:
         """Fit the map, then the estimator to the mapped rows.
 
         Parameters
@@ -153,7 +153,7 @@ class TransformedDensity(
     def _set_threshold(self, table, log_det):
         """Set the threshold, on held-out scores if the estimator keeps them for all rows."""
         self._judges_held_out = False
-        vars(self).pop("held_out_scores_", None)  # of an earlier fit
+        self.__dict__.pop("held_out_scores_", None)  # of an earlier fit
         held_out = getattr(self.estimator_, "held_out_scores_", None)
         # What a frozen estimator keeps belongs to other rows.
         if held_out is None or is_frozen(self.estimator) or np.isnan(held_out).any():

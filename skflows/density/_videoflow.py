@@ -4,10 +4,12 @@ import math
 from numbers import Integral
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from ..columns.arrays import flat_rows
+from ..columns.types import Floats, RandomState
 from ..preprocessing.sklearn_compat import Interval
 from ._multiscale import MultiscaleDensity, checked_temperature
 
@@ -192,7 +194,13 @@ class VideoFlowDensity(MultiscaleDensity):
         )
         return Chain([Pointwise(squeeze, size), frames])
 
-    def predict_next(self, frames, n_steps=1, temperature=1.0, random_state=None):
+    def predict_next(
+        self,
+        frames: ArrayLike,
+        n_steps: int = 1,
+        temperature: float = 1.0,
+        random_state: RandomState = None,
+    ) -> Floats:
         """Draw the frames that follow the given ones.
 
         Parameters

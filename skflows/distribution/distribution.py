@@ -6,9 +6,11 @@ from numbers import Integral
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from ..columns.lattice import Grid, nearest
+from ..columns.types import Floats, RandomState
 from ..preprocessing.angles import wrapped
 from .regions import LEVEL_DRAWS, HighestDensity, joint_scores
 
@@ -92,18 +94,18 @@ class ConditionalDistribution:
         return f"<{type(self).__name__}: n_rows={len(self)}, n_outputs={self._source.n_outputs}>"
 
     @property
-    def is_discrete(self):
+    def is_discrete(self) -> bool:
         """Whether there is a single output, of discrete values."""
         return self._is_single and self._grids[0] is not None
 
     @property
-    def support(self):
+    def support(self) -> Floats:
         """Possible values of a single, discrete output, in ascending order."""
         if not self.is_discrete:
             raise ValueError("Only a single, discrete output has a support of single values.")
         return self._source.possible[0].values
 
-    def logpdf(self, y):
+    def logpdf(self, y: ArrayLike) -> Floats:
         """Return the log-density at y, in nats (see `ConditionalDensity.log_prob`).
 
         Parameters
@@ -118,7 +120,7 @@ class ConditionalDistribution:
         """
         return self._at(y, self._source.log_density)
 
-    def pdf(self, y):
+    def pdf(self, y: ArrayLike) -> Floats:
         """Return the density at y.
 
         Parameters
@@ -133,7 +135,7 @@ class ConditionalDistribution:
         """
         return np.exp(self.logpdf(y))
 
-    def pmf(self, y):
+    def pmf(self, y: ArrayLike) -> Floats:
         """Return the probability of a value of a single, discrete output.
 
         Parameters
@@ -154,7 +156,7 @@ class ConditionalDistribution:
         probability = self._continuous_cdf(high) - self._continuous_cdf(low)
         return np.where(grid.has(y), np.maximum(probability, 0), 0.0)
 
-    def cdf(self, y):
+    def cdf(self, y: ArrayLike) -> Floats:
         """Return the probability of values up to y.
 
         Parameters
@@ -167,12 +169,12 @@ class ConditionalDistribution:
         probability : ndarray
         """
         y = self._unrolled(y)
-        y = np.array(np.broadcast_to(y, np.broadcast_shapes(y.shape, self._shape)))
+        y = np.array(self._broadcast(y))
         for own, grid in self._discrete():
             y[own] = grid.upper_end(y[own])
         return self._continuous_cdf(y)
 
-    def sf(self, y):
+    def sf(self, y: ArrayLike) -> Floats:
         """Return the probability of values above y.
 
         Parameters
@@ -186,7 +188,7 @@ class ConditionalDistribution:
         """
         return 1 - self.cdf(y)
 
-    def ppf(self, q):
+    def ppf(self, q: ArrayLike) -> Floats:
         """Return quantiles.
 
         Parameters
@@ -203,7 +205,7 @@ class ConditionalDistribution:
 
     quantile = ppf
 
-    def median(self):
+    def median(self) -> Floats:
         """Return the median.
 
         Returns
@@ -213,7 +215,7 @@ class ConditionalDistribution:
         """
         return self._in_period(self._continuous_ppf(0.5))
 
-    def mean(self):
+    def mean(self) -> Floats:
         """Return the mean.
 
         Returns
@@ -223,7 +225,7 @@ class ConditionalDistribution:
         """
         return self._moments()[0]
 
-    def var(self):
+    def var(self) -> Floats:
         """Return the variance.
 
         Returns
@@ -233,7 +235,7 @@ class ConditionalDistribution:
         """
         return self._moments()[1]
 
-    def std(self):
+    def std(self) -> Floats:
         """Return the standard deviation.
 
         Returns
@@ -243,7 +245,7 @@ class ConditionalDistribution:
         """
         return np.sqrt(self.var())
 
-    def interval(self, confidence):
+    def interval(self, confidence: float) -> tuple[Floats, Floats]:
         """Return the central interval of the given probability, which is not calibrated.
 
         Parameters
@@ -258,7 +260,7 @@ class ConditionalDistribution:
         """
         return self.ppf((1 - confidence) / 2), self.ppf((1 + confidence) / 2)
 
-    def rvs(self, size=1, random_state=None):
+    def rvs(self, size: int = 1, random_state: RandomState = None) -> Floats:
         """Draw values.
 
         Parameters
@@ -308,10 +310,22 @@ class ConditionalDistribution:
             if grid is not None:
                 yield self._index(j), grid
 
+    def _broadcast(self, values):
+        """Return values with entries for each row, and output."""
+        values = np.asarray(values, dtype=np.float64)
+        try:
+            return np.broadcast_to(values, np.broadcast_shapes(values.shape, self._shape))
+        except ValueError:
+            ones = ", 1" * len(self._shape)
+            raise ValueError(
+                f"values of shape {values.shape} do not fit a distribution with entries of shape "
+                f"{self._shape}: give a number, an array of that shape, or k values for all "
+                f"entries as an array of shape (k{ones})."
+            ) from None
+
     def _at(self, y, function):
         """Return a function of rows of y, and of the rows they belong to, that broadcast."""
-        y = np.asarray(y, dtype=np.float64)
-        y = np.broadcast_to(y, np.broadcast_shapes(y.shape, self._shape))
+        y = self._broadcast(y)
         if self._is_single:
             y = y[..., None]
         return self._by_row(function, np.moveaxis(y, -2, 0))
@@ -329,8 +343,8 @@ class ConditionalDistribution:
     def _continuous_cdf(self, y):
         if self._is_single:
             return self._at(y, lambda y, row: self._source.cdf(y[:, 0], row))
-        shape = np.broadcast_shapes(np.shape(y), self._shape)
-        y = np.broadcast_to(y, shape).reshape(-1, *self._shape)
+        y = self._broadcast(y)
+        shape, y = y.shape, y.reshape(-1, *self._shape)
         draws = self._draws
         below = [(draws <= values).mean(axis=0) for values in y]
         return np.reshape(below, shape)
@@ -339,7 +353,7 @@ class ConditionalDistribution:
         q = np.asarray(q, dtype=np.float64)
         if not ((q >= 0) & (q <= 1)).all():
             raise ValueError(f"q={q!r}; probabilities are from 0 to 1.")
-        q = np.broadcast_to(q, np.broadcast_shapes(q.shape, self._shape))
+        q = self._broadcast(q)
         if self._is_single:
             return self._by_row(
                 lambda q, row: self._quantiles(q[:, 0], row), np.moveaxis(q[..., None], -2, 0)
@@ -439,10 +453,9 @@ class ConditionalDistribution:
 class CircularDistribution(ConditionalDistribution):
     """The distribution of y at each row of X, if outputs are circular.
 
-    The mean and the standard deviation are those of directions (`scipy.stats.circmean` and
-    `circstd`). Probabilities and quantiles are counted from the point opposite to the mean: `cdf`
-    is 0 there, and quantiles are at most half a period from the mean, where they may leave the
-    range of y.
+    The mean and the standard deviation are circular ones (`scipy.stats.circmean` and `circstd`).
+    Probabilities and quantiles are counted from the point opposite to the mean: `cdf` is 0 there,
+    and quantiles are at most half a period from the mean, where they may leave the range of y.
 
     Parameters
     ----------

@@ -3,20 +3,20 @@
 from numbers import Integral
 from typing import Self
 
-from numpy.typing import ArrayLike
 from sklearn.base import clone
 
 from ..callbacks._run import random_state_of
 from ..columns.checks import warn_of_columns
+from ..columns.types import Table, Weights
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._third_party import check_is_density, is_frozen, takes_weights, weighted_if
 from ..preprocessing.dequantizer import discrete_columns
 from ..preprocessing.sklearn_compat import BaseComposition
-from ..preprocessing.validation import uneven, weighted_rows
+from ..preprocessing.validation import weighted_rows
 from ..training.threads import fit_context
-from ._components import Component
-from ._folds import make_folds
+from ._estimators import component_of
+from ._folds import Folds, make_folds
 from ._mixture import MixtureMixin
 
 
@@ -35,7 +35,7 @@ def clone_with_seeds(estimator, random_state):
 class NamedEstimators(BaseComposition):
     """The parameter ``estimators``, a list of pairs of a name and an estimator."""
 
-    def get_params(self, deep=True):
+    def get_params(self, deep: bool = True) -> dict[str, object]:
         """Get the parameters, including the parameters of the named estimators.
 
         Parameters
@@ -50,7 +50,7 @@ class NamedEstimators(BaseComposition):
         """
         return self._get_params("estimators", deep=deep)
 
-    def set_params(self, **params):
+    def set_params(self, **params: object) -> Self:
         """Set parameters; ``name=estimator`` replaces one, ``name__parameter`` changes one.
 
         Parameters
@@ -181,7 +181,7 @@ class StackedDensity(MixtureMixin, NamedEstimators):
 
     @weighted_if(_takes_weights)
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, X: Table, y: object = None, sample_weight: Weights = None) -> Self:
         """Fit all components, and the weights of their mixture.
 
         Parameters
@@ -202,19 +202,18 @@ class StackedDensity(MixtureMixin, NamedEstimators):
         """
         components = self._checked_components()
         X, weight, is_weighted = weighted_rows(self, X, sample_weight, least=3)
-        weight = uneven(weight)
         warn_of_columns(self, X, discrete_columns(X))
         random_state = random_state_of(self)
         seed = random_state.randint(2**31 - 1)
         splits = make_folds(self.cv, len(X), seed, X=X, kept=is_weighted)
         components = [
-            component._replace(estimator=clone_with_seeds(component.estimator, random_state))
+            component._replace(recipe=clone_with_seeds(component.recipe, random_state))
             for component in components
         ]
-        return self._fit_mixture(components, X, weight, is_weighted, splits)
+        return self._fit_mixture(components, X, Folds(splits, weight, is_weighted))
 
     def _checked_components(self):
         self._check_named()
         for _, estimator in self.estimators:
             check_is_density(estimator)
-        return [Component(name, est, self.refit) for name, est in self.estimators]
+        return [component_of(name, each, self.refit) for name, each in self.estimators]

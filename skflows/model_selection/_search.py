@@ -3,6 +3,7 @@
 import math
 import time
 from itertools import chain, product
+from typing import Self
 
 import numpy as np
 from joblib import effective_n_jobs
@@ -13,6 +14,8 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from ..callbacks._checkpoint import Checkpoint
 from ..callbacks._run import fit_task, in_folder
+from ..callbacks._support import CallbackSupportMixin
+from ..columns.types import Table
 from ..density import FlowDensity
 from ..preprocessing.sklearn_compat import (
     check_method_params,
@@ -25,7 +28,7 @@ from ._joint_evaluation import Task, evaluate, stack_tasks
 SCORES = "score", "score_samples", "_score_rows"  # which a subclass may override
 
 
-class FlowGridSearchCV(GridSearchCV):
+class FlowGridSearchCV(GridSearchCV, CallbackSupportMixin):
     """Grid search over a flow, whose candidates and folds train together.
 
     It has the parameters, attributes and rules of `sklearn.model_selection.GridSearchCV`, and the
@@ -133,7 +136,7 @@ class FlowGridSearchCV(GridSearchCV):
     """
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, **params):
+    def fit(self, X: Table, y: object = None, **params: object) -> Self:
         """Search, and fit the best candidate to all rows if ``refit``.
 
         Parameters
@@ -170,8 +173,10 @@ class FlowGridSearchCV(GridSearchCV):
                 f"totalling {len(splits) * len(candidates)} fits"
             )
         tasks = [
-            Task(parameters, *rows, (i, len(candidates)), (j, len(splits)))
-            for (i, parameters), (j, rows) in product(enumerate(candidates), enumerate(splits))
+            Task(parameters, train, test, (i, len(candidates)), (j, len(splits)))
+            for (i, parameters), (j, (train, test)) in product(
+                enumerate(candidates), enumerate(splits)
+            )
         ]
         if not tasks:
             raise ValueError("There is nothing to fit: the grid or the cv iterator is empty.")

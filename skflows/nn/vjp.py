@@ -10,7 +10,11 @@ A pullback may be called once, before anything changes the input or the outcome 
 under `torch.no_grad` or, as in training, in `torch.inference_mode`.
 """
 
+from collections.abc import Callable
+
 import torch
+
+Pullback = Callable[..., tuple]  # from the gradients in an outcome to those in what it depends on
 
 
 def by_autograd(function, x, parameters=()):

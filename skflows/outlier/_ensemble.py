@@ -5,13 +5,13 @@ from functools import partial
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
-from sklearn.callback import CallbackSupportMixin
 from sklearn.pipeline import Pipeline
 
 from ..calibration.ranks import Ranks
 from ..calibration.tails import Tails, bulk_of
 from ..calibration.thresholds import lower_fence
 from ..callbacks._run import fit_task, random_state_of
+from ..callbacks._support import CallbackSupportMixin
 from ..density import AdaptiveKernelDensity
 from ..density._outlier_labels import OutlierLabelsMixin
 from ..density._third_party import fit_subtask, is_frozen, was_interrupted

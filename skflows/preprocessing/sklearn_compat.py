@@ -36,7 +36,6 @@ PRIVATE_NAMES = {
         "sklearn.model_selection._validation",
         "_warn_or_raise_about_fit_failures",
     ),
-    "weighted_percentile": ("sklearn.utils.stats", "_weighted_percentile"),
 }
 
 
@@ -49,5 +48,5 @@ def __getattr__(name):
     except (ImportError, AttributeError) as error:
         raise ImportError(
             f"skflows needs {private_name} of {module}, which this scikit-learn does not have: "
-            "install scikit-learn>=1.9,<2."
+            "install scikit-learn>=1.7,<2."
         ) from error

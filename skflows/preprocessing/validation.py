@@ -77,7 +77,7 @@ def validate_weight(sample_weight, X, least):
             f"{weight.min():g}); give rows that should not count a weight of 0."
         )
     # Sums of huge weights would overflow. After scaling, weights that are relatively tiny become 0.
-    weight = weight / weight.max()
+    weight = weight / (weight.max() or 1.0)
     if (n_positive := (weight > 0).sum()) < least:
         raise ValueError(
             f"sample_weight is positive for {n_positive} of {len(X)} rows; at least {least} are "

@@ -2,10 +2,10 @@
 
 import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
-from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..callbacks._run import fit_task, random_state_of
+from ..callbacks._support import CallbackSupportMixin
 from ..columns.frames import is_frame
 from ..density._third_party import fit_subtask
 from ..persistence.mixin import PersistenceMixin

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..preprocessing.sklearn_compat import weighted_percentile
+from ..calibration.thresholds import weighted_percentile
 
 SHARE, ROWS = 0.01, 2  # of the probability, as if so many of a few rows had been outside
 FARTHEST = 1e300  # scales: farther values would overflow
@@ -82,6 +82,6 @@ class Outside:
 
 def scale_of(x, weight, step=None):
     """Return half the interquartile range of weighted numbers, or more where that is 0."""
-    quarters = [weighted_percentile(x, weight, rank, average=True) for rank in (25, 75)]
+    quarters = [weighted_percentile(x, weight, rank) for rank in (25, 75)]
     scale = np.ptp(quarters) / 2 or np.ptp(x) or 1.0
     return float(scale if step is None else max(scale, step))
