@@ -259,7 +259,7 @@ def _numbers_of(column, like, name):
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"column {name!r} held dates in fit; now it holds texts, of which one is no date in "
-            f"ISO 8601 without a time zone ({error}): convert it by {remedy}."
+            f"ISO 8601 without a time zone; {error}: convert it by {remedy}."
         ) from None
 
 
