@@ -35,9 +35,9 @@ class OutlierEnsemble(OutlierLabelsMixin, CallbackSupportMixin, NamedEstimators)
     """Outlier detectors whose scores are merged through their p-values.
 
     Distances in standardised, robustly scaled and rank-transformed columns each find different
-    outliers, and without labels nothing shows which are right. Here each detector gives a
-    row a p-value, by the rank of its score among the scores of rows that it has not seen. The score
-    of the ensemble is the logarithm of the harmonic mean of these p-values, which is low where one
+    outliers, and without labels nothing shows which are right. Here each detector gives a row a
+    p-value, by the rank of its score among the scores of rows that it has not seen. The score of
+    the ensemble is the logarithm of the harmonic mean of these p-values, which is low where one
     detector is sure that a row is odd, and lower where several are.
 
     Parameters
