@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .cli import _interrupt  # noqa: F401 - first, since the others take long
 from .density import *  # noqa: F403
 from .density import (
     ARCHITECTURES,

@@ -124,10 +124,10 @@ class Crash(Exception):
 
 def quick_components(*args):
     """Return the only component of a table's density: a member that fits at once."""
-    from skflows.table._components import TableComponent
+    from skflows.ensemble._race import Component
     from skflows.table._latent_classes import fit_latent_classes
 
     def fit(train, held_out, seed, seconds):
         return fit_latent_classes(train, 1, "quantile", np.random.RandomState(seed))
 
-    return [TableComponent("one class", fit)]
+    return [Component("one class", fit)]

@@ -10,16 +10,15 @@ from _densities import banana, gaussian
 from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.base import clone
-from sklearn.model_selection import KFold, ShuffleSplit
-from sklearn.neighbors import KernelDensity
+from sklearn.model_selection import ShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skflows import AutoDensity
-from skflows.ensemble import _components, _mixture, _portfolio, _simple_densities
-from skflows.ensemble._components import Budget, Component, budgets, fit_group, group_components
+from skflows.ensemble import _estimators, _mixture, _portfolio, _simple_densities
+from skflows.ensemble._estimators import group_components
 from skflows.ensemble._portfolio import BANDWIDTHS, portfolio
 from skflows.ensemble._simple_densities import GaussianKernels
 
@@ -35,10 +34,10 @@ def reduce_portfolio(monkeypatch, reduced):
 
 def with_few_steps(component):
     """Return a component that is fitted in a few steps."""
-    params = component.estimator.get_params()
+    params = component.recipe.get_params()
     few = {"max_iter": 2, "n_transforms": 1, "hidden_layer_sizes": (4,), "estimator__n_init": 1}
     few = {key: value for key, value in few.items() if key in params}
-    return component._replace(estimator=clone(component.estimator).set_params(**few))
+    return component._replace(recipe=clone(component.recipe).set_params(**few))
 
 
 @pytest.fixture(scope="module")
@@ -202,33 +201,12 @@ def test_components_without_time_are_reported():
     assert density.component_names_ == ["gaussian"]
 
 
-def test_flows_share_the_remaining_time():
-    components = portfolio(1000, 3, False, False, {"random_state": 0})
-    groups = [[component] for component in components]
-    assert budgets(groups, None, time.time(), 2) == [Budget()] * len(groups)
-    shares = budgets(groups, 100, time.time(), 2)
-    assert shares[0] == Budget()
-    is_flow = [component.is_flow for component in components]
-    assert is_flow == sorted(is_flow)  # the flows come last
-    rounds = [share.rounds for share, is_ in zip(shares, is_flow, strict=True) if is_]
-    assert rounds == [2, 2, 1, 1]
-    assert shares[-1].seconds() > shares[-4].seconds() > 0
-
-
-class Slow(KernelDensity):
-    def fit(self, X):
-        time.sleep(0.2)
-        return super().fit(X)
-
-
-def test_fit_of_a_component_ends_between_two_folds():
-    splits = list(KFold(5).split(X))
-    component = Component("slow", Slow(), False)
-    started = time.perf_counter()
-    assert fit_group([component], X, None, splits, Budget(time.time() + 0.3)) == [None]
-    assert time.perf_counter() - started < 0.8  # 1 s for all folds
-    (outcome,) = fit_group([component], X, None, splits, Budget())
-    assert len(outcome.members) == 5
+def test_trained_components_come_last():
+    """They share the time that the others leave."""
+    for folds in (False, True):
+        components = portfolio(1000, 3, folds, False, {"random_state": 0})
+        is_trained = [component.is_trained for component in components]
+        assert is_trained == sorted(is_trained) and any(is_trained) and not is_trained[0]
 
 
 @pytest.mark.parametrize(
@@ -240,16 +218,16 @@ def test_flows_of_one_shape_train_together(n, d, n_workers, sizes):
     components = portfolio(n, d, n <= 2000, False, {"random_state": 0})
     groups = group_components(components, n, d, n_workers)
     assert [component for group in groups for component in group] == components
-    assert [len(group) for group in groups if group[0].is_flow] == sizes
-    assert all(len(group) == 1 for group in groups if not group[0].is_flow)
+    assert [len(group) for group in groups if group[0].is_trained] == sizes
+    assert all(len(group) == 1 for group in groups if not group[0].is_trained)
 
 
 def test_flows_that_train_together_equal_flows_alone(monkeypatch):
     reduce_portfolio(
-        monkeypatch, lambda components: [with_few_steps(c) for c in components if c.is_flow]
+        monkeypatch, lambda components: [with_few_steps(c) for c in components if c.is_trained]
     )
     together = AutoDensity(cv=ONE_SPLIT, random_state=0).fit(X)
-    monkeypatch.setattr(_components, "VALUES_OF_STACKS", 0)
+    monkeypatch.setattr(_estimators, "VALUES_OF_STACKS", 0)
     alone = AutoDensity(cv=ONE_SPLIT, random_state=0).fit(X)
     scores = [
         dict(zip(*map(d.leaderboard_.get, ("component", "score")), strict=True))

@@ -221,6 +221,20 @@ def test_score_without_output_prints_only_the_table(folder, capsys):
     assert err == ""
 
 
+def test_a_terminal_shows_few_digits_and_a_file_all(folder, capsys, monkeypatch):
+    table = pd.DataFrame({"x": [1 / 3, 1e-9 / 3, 12345678.9, np.nan, -np.inf], "text": "a"})
+    with _tables.writing(Path("-")) as append:
+        append(table)
+    as_file = capsys.readouterr().out
+    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(as_file)), table)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with _tables.writing(None) as append:
+        append(table)
+        append(table[["text", "x"]][:0])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["x,text", "0.333333,a", "3.33333e-10,a", "12345679.0,a", ",a", "-inf,a"]
+
+
 def test_samples_have_the_columns_of_the_training_table(folder, capsys):
     line = "sample model.skflows -n 7 --random-state 5"
     assert run(f"{line} -o new.csv") == 0
@@ -966,6 +980,32 @@ def test_ctrl_c_before_the_training_stores_nothing(folder, capsys, monkeypatch):
     assert not os.path.exists("m.skflows")
 
 
+# The arguments of a process that is interrupted by the import of a module.
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+program, module = sys.argv[:2] = sys.argv[1:]
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from skflows.cli import main
+"""
+
+
+@pytest.mark.parametrize("module", ["sklearn", "skflows.ensemble", "skflows.cli._main"])
+def test_ctrl_c_while_importing(module):
+    def found(program):
+        call = [sys.executable, "-c", f"{INTERRUPTED_IMPORT}main([])", program, module]
+        process = subprocess.run(call, capture_output=True, text=True)
+        return process.returncode, process.stderr
+
+    assert found("/usr/bin/skflows") == (130, "skflows: interrupted\n")
+    if module == "sklearn":  # any other program is left alone
+        code, error = found("/usr/bin/program")
+        assert code != 130 and "KeyboardInterrupt" in error
+
+
 @pytest.mark.parametrize("n_finished", [0, 1])
 @pytest.mark.filterwarnings("default")
 def test_ctrl_c_stores_the_finished_components_of_a_table(folder, capsys, monkeypatch, n_finished):
@@ -973,11 +1013,11 @@ def test_ctrl_c_stores_the_finished_components_of_a_table(folder, capsys, monkey
 
     fit_fold, fitted = _components.fit_fold, set()
 
-    def interrupt(key, *args):
-        if key[0] not in fitted and len(fitted) == n_finished:
+    def interrupt(fit, *args):
+        if fit not in fitted and len(fitted) == n_finished:
             signal.raise_signal(signal.SIGINT)
-        fitted.add(key[0])
-        return fit_fold(key, *args)
+        fitted.add(fit)
+        return fit_fold(fit, *args)
 
     monkeypatch.setattr(_components, "fit_fold", interrupt)
     # A short time limit keeps the fit in this process.

@@ -319,6 +319,7 @@ def test_warns_of_columns_that_are_unknown():
     encoder = ContextEncoder().fit(X, y)
     with pytest.warns(UserWarning, match=r"60 of 60 values of column 'few' of X, such as 'A'"):
         encoder.transform(X.assign(few="A"))
+    encoder.transform(X.assign(few=None))  # missing values are no categories
 
 
 def test_booleans_are_categories():
@@ -345,7 +346,7 @@ def test_dates_are_days_seasons_weekdays_and_clocks():
     assert encoder.transform(table)[-1, -2:].tolist() == [1, 1]  # gaps
     as_dates = table.assign(day=table["day"].dt.date)
     assert np.array_equal(encoder.transform(as_dates), encoder.transform(table))
-    with pytest.raises(ValueError, match=r"'day' of X holds 'x' among dates: .*to_datetime"):
+    with pytest.raises(ValueError, match=r"'day' held dates in fit; now .* 'x': .*to_datetime"):
         encoder.transform(table.assign(day="x"))
     texts = table.assign(day=days.dt.strftime("%d/%m/%Y"))
     with pytest.warns(UserWarning, match=r"'day' holds dates as texts, .*to_datetime"):
@@ -356,7 +357,7 @@ def test_dates_are_days_seasons_weekdays_and_clocks():
     objects[:, 0] = days.to_numpy()  # np.datetime64
     of_array = ContextEncoder().fit(objects)
     assert np.array_equal(of_array.transform(objects), encoder.transform(table))
-    with pytest.raises(ValueError, match=r"^Column 0 of X holds 0\.0 among dates"):
+    with pytest.raises(ValueError, match=r"^column 0 held dates in fit; now it holds 0\.0:"):
         of_array.transform(np.zeros((1, 2)))
 
 
@@ -377,8 +378,6 @@ def test_dates_keep_the_time_zone_of_fit():
     mixed = table.assign(at=[*table["at"][:30], *utc["at"][30:]])
     with pytest.raises(ValueError, match=r"different time zones \(Europe/Berlin, UTC\)"):
         ContextEncoder().fit(mixed)
-    del encoder.zones_  # as in files of older versions
-    assert np.array_equal(encoder.transform(table), expected)
 
 
 def test_dtypes_of_arrow_are_encoded():
@@ -400,7 +399,7 @@ def test_dtypes_of_arrow_are_encoded():
 
 
 def test_time_differences_are_an_error():
-    with pytest.raises(ValueError, match=r"X holds time differences, .*dt\.total_seconds"):
+    with pytest.raises(TypeError, match=r"column 0 holds .* timedelta64; .* such as to seconds"):
         ContextEncoder().fit(np.arange(20)[:, None].astype("timedelta64[s]"))
 
 
@@ -419,11 +418,11 @@ def test_dates_of_polars_are_dates():
 def test_values_that_are_no_numbers():
     X, y = table(60)
     density = ConditionalDensity(quick(1), cv=None, random_state=0)
-    with pytest.raises(TypeError, match=r"Column 'since' of X holds Timedelta.* give numbers"):
+    with pytest.raises(TypeError, match=r"column 'since' holds .* Timedelta; .*dt\.total_seconds"):
         density.fit(X.assign(since=pd.to_timedelta(np.arange(60), "D")), y)
     with pytest.raises(ValueError, match=r"'one'.*\. y must be numbers: for classes"):
         density.fit(X, np.full(60, "one"))
-    with pytest.raises(ValueError, match="'x' among numbers"):
+    with pytest.raises(ValueError, match="'number' held numbers in fit; now it holds 'x'"):
         density.fit(X, y).log_prob(X.assign(number="x"), y)
     with pytest.raises(ValueError, match="infinity"):
         density.log_prob(X.assign(number=np.inf), y)

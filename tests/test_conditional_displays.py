@@ -1,8 +1,11 @@
 """Displays of predicted distributions."""
 
+from datetime import datetime
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from scipy.integrate import trapezoid
 from sklearn.linear_model import LinearRegression
@@ -62,8 +65,8 @@ def test_bands_hold_other_columns_fixed():
 
 def test_categories_of_integers_are_held_at_the_most_frequent():
     X = pd.DataFrame({"x": np.arange(5.0), "kind": pd.Categorical([0, 0, 1, 3, 4])})
-    rows, name = _along(X, np.int64(0), 3)
-    assert name == "x"
+    rows, grid, x, name = _along(X, np.int64(0), 3)
+    assert (name, grid.tolist(), x.tolist()) == ("x", [0, 2, 4], [0, 1, 2, 3, 4])
     assert rows["kind"].tolist() == [0, 0, 0]
     assert rows["kind"].dtype == X["kind"].dtype
 
@@ -77,11 +80,31 @@ def test_numbers_of_any_dtype_are_held_at_the_median():
             "arrow": pd.Series([1, 1, 2, 9, None], dtype=pd.ArrowDtype(pa.int64())),
         }
     )
-    rows, _ = _along(table, "x", 3)
+    rows = _along(table, "x", 3)[0]
     assert rows["gaps"].tolist() == rows["arrow"].tolist() == [1.5] * 3
     assert _along(table, "gaps", 3)[0]["gaps"].tolist() == [1, 5, 9]
     with pytest.raises(ValueError, match="column 'x' holds 1152921504606846977"):
         _along(table.assign(x=2**60 + np.arange(5)), "gaps", 3)
+
+
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame])
+def test_rows_along_a_feature_have_the_columns_of_the_table(library):
+    at = [datetime(2024, 1, day) for day in (1, 2, 8)]
+    table = library(
+        {"n": [1, 2, 4], "at": at, "flag": [True, True, False], "kind": ["b", "a", "b"]}
+    )
+    rows = _along(table, "n", 4)[0]
+    expected = {"n": [1.0, 2.0, 3.0, 4.0], "at": [at[1]] * 4, "flag": [True] * 4, "kind": ["b"] * 4}
+    assert {name: list(rows[name]) for name in rows.columns} == expected
+    density = ConditionalDensity(quick(1), cv=None, random_state=0)
+    density.fit(library({name: [*table[name]] * 20 for name in table.columns}), np.arange(60.0))
+    assert density.predict_distribution(rows).median().shape == (4,)
+
+
+def test_rows_along_a_feature_of_an_array():
+    rows, grid, _, name = _along(np.array([[0, 1], [4, 1], [1, 3]]), 0, 3)
+    assert rows.tolist() == [[0.0, 1.0], [2.0, 1.0], [4.0, 1.0]]
+    assert name == 0 and np.array_equal(rows[:, 0], grid)
 
 
 def test_calibration(fitted):

@@ -1,6 +1,7 @@
 """Fits by several processes, which threads of one stand for: they communicate in the same way."""
 
 import datetime
+import itertools
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from torch import distributed
 from skflows import CNFDensity, MAFDensity, NSFDensity, StackedDensity, TableDensity
 from skflows.callbacks import Checkpoint, _checkpoint
 from skflows.model_selection import FlowGridSearchCV
-from skflows.training import trainer
+from skflows.training import data_parallel, trainer
 from skflows.training.data_parallel import Group, current_group, in_group
 
 X = np.column_stack([banana(301), np.random.default_rng(1).poisson(2, 301)])
@@ -90,13 +91,25 @@ def test_a_single_batch_gives_what_one_process_gives(size, sample_weight):
 
 @pytest.mark.parametrize("sample_weight", [None, WEIGHT[:200]])
 def test_a_table_with_texts_and_gaps_gives_what_one_process_gives(mixed_table, sample_weight):
-    density = TableDensity(max_iter=8, cv=2, time_limit=1000, random_state=0)
+    density = TableDensity(max_iter=8, cv=2, random_state=0)
     one = clone(density).fit(mixed_table, sample_weight=sample_weight)
     for found in fit_together(density, 2, mixed_table, sample_weight=sample_weight):
         scores = found.score_samples(mixed_table)
         np.testing.assert_allclose(scores, one.score_samples(mixed_table), atol=1e-4)
         np.testing.assert_allclose(found.weights_, one.weights_, atol=1e-4)
         assert abs(found.offset_ - one.offset_) < 1e-4
+
+
+def test_processes_agree_about_the_time_limit_of_a_table(mixed_table, monkeypatch):
+    """Components, learning rates and the last step follow the clock of the first process."""
+    ticks = itertools.count(), itertools.count(step=7)
+    monkeypatch.setattr(data_parallel, "clock", lambda: next(ticks[current_group().rank]))
+    density = TableDensity(time_limit=100, max_iter=1000, cv=2, random_state=0)
+    one, other = fit_together(density, 2, mixed_table)
+    assert one.component_names_[-1] == other.component_names_[-1] == "network on pairs"
+    assert 1 < one.n_iter_ == other.n_iter_ < 100
+    scores = [found.score_samples(mixed_table) for found in (one, other)]
+    np.testing.assert_array_equal(*scores)
 
 
 def test_mini_batches_give_what_one_process_gives_with_the_same_batches(union_batches):

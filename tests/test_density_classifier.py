@@ -405,6 +405,11 @@ def test_rows_that_calibrate_a_table_share_categories_alone():
     )
 
 
+def test_the_estimator_must_be_given():
+    with pytest.raises(ValueError, match=r"estimator=None: .* DensityClassifier\(NSFDensity\(\)\)"):
+        DensityClassifier().fit(np.eye(4), [0, 0, 1, 1])
+
+
 def test_rows_without_a_class():
     X, y, _ = blobs(20)
     for missing in (None, np.nan, pd.NA):

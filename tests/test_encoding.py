@@ -8,8 +8,15 @@ import polars as pl
 import pytest
 from test_outside import few_components, quick  # noqa: F401 - a fixture
 
-from skflows import DensityClassifier, DensityOutlierDetector, TableImputer
-from skflows.columns import frames
+from skflows import (
+    ConditionalDensity,
+    DensityClassifier,
+    DensityOutlierDetector,
+    FlowRegressor,
+    NSFDensity,
+    TableImputer,
+)
+from skflows.columns import dates, frames
 from skflows.columns.encoding import UNSEEN_CATEGORY, Encoding
 
 N = 60
@@ -79,6 +86,35 @@ def test_unseen_categories_share_the_last_place():
         warning.encode(new)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [[7, 8, 9], [7.0, 8.0, 9.0], ["7", "8", "9"], np.array([7, 8, 9], object)],
+    ids=["ints", "floats", "texts", "objects"],
+)
+@pytest.mark.parametrize("fitted", [[8, 7, None], ["8", "7", None], [8.0, 7.0, None]])
+def test_categories_are_found_by_value_or_text(fitted, values):
+    encoding, _ = Encoding.read(pd.DataFrame({"code": pd.Categorical(fitted)}))
+    rows, unseen = encoding.encode_and_unseen(pd.DataFrame({"code": values}))
+    assert rows[:, 0].tolist() == [0, 1, 2]
+    assert {name: [str(float(v)) for v in found] for name, found in unseen.items()} == {
+        "code": ["9.0"]
+    }
+
+
+def test_a_value_comes_before_a_text():
+    encoding, _ = Encoding.read(pd.DataFrame({"code": pd.Categorical(["1", 1])}))
+    assert encoding.encode(pd.DataFrame({"code": [1, 1]}))[0, 0] == encoding.categories[0].index(1)
+
+
+def test_texts_in_iso_8601_are_dates():
+    texts = ["1970-01-02", "1970-01-01 00:01", "1970-01-01T00:00:00.25", "1970-01-01T01:00+01:00"]
+    texts += ["0001-01-01T00:00+02:00", "1970-01-01T00:00Z", "1970-02-30", "1/2/1970", "19700101"]
+    seconds, offsets = dates.parsed(texts)
+    year_1 = -719162 * 86_400 - 7200
+    np.testing.assert_array_equal(seconds, [86_400, 60, 0.25, 0, year_1, 0] + 3 * [np.nan])
+    np.testing.assert_array_equal(offsets, 3 * [np.nan] + [3600, 7200, 0] + 3 * [np.nan])
+
+
 @contextmanager
 def counted_columns(monkeypatch):
     """Count how often columns of DataFrames are read."""
@@ -95,6 +131,7 @@ def counted_columns(monkeypatch):
 
 Y = np.arange(N) % 2
 SOME = TABLE[["word", "size", "count", "at"]]
+FLOW = NSFDensity(n_transforms=1, hidden_layer_sizes=(4,), max_iter=1)
 DETECTOR = DensityOutlierDetector(quick(), calibration="conformal", cv=3, random_state=0)
 
 
@@ -106,8 +143,10 @@ DETECTOR = DensityOutlierDetector(quick(), calibration="conformal", cv=3, random
         (DensityOutlierDetector(quick(), trim=0.1), ["score_samples"]),
         (DensityClassifier(quick()), ["predict_proba", "predict", "score_samples"]),
         (TableImputer(quick()), ["transform"]),
+        (FlowRegressor(ConditionalDensity(FLOW, cv=2)), ["predict", "predict_interval"]),
+        (FlowRegressor(ConditionalDensity(FLOW), calibration=0.2), ["predict"]),
     ],
-    ids=["density", "conformal", "trimmed", "classifier", "imputer"],
+    ids=["density", "conformal", "trimmed", "classifier", "imputer", "folds", "held-out"],
 )
 def test_a_public_call_reads_a_table_once(monkeypatch, estimator, methods):
     with counted_columns(monkeypatch) as names:

@@ -12,9 +12,9 @@ from sklearn.neighbors import KernelDensity
 from sklearn.preprocessing import StandardScaler
 
 from skflows import DensityOutlierDetector, NSFDensity, StackedDensity, TransformedDensity
-from skflows.ensemble._components import Component
 from skflows.ensemble._mixture import likeliest_of_each_family
 from skflows.ensemble._portfolio import portfolio
+from skflows.ensemble._race import Component
 from skflows.ensemble._simple_densities import GaussianKernels, StandardNormal
 from skflows.outlier._explain import (
     N_STARTS,
@@ -234,7 +234,7 @@ def test_each_family_of_components_has_one_vote(folds):
 
 
 def test_component_without_a_finite_likelihood_has_no_vote():
-    components = [Component(name, None, False) for name in ("a of 1", "a of 2", "b", "c")]
+    components = [Component(name, None) for name in ("a of 1", "a of 2", "b", "c")]
     assert likeliest_of_each_family(components, np.array([1, 0, -np.inf, np.nan])) == [0]
     assert likeliest_of_each_family(components, np.array([-np.inf, np.nan, -np.inf, 0])) == [3]
     assert likeliest_of_each_family(components, np.array([-np.inf] * 3 + [np.nan])) == [1, 2]

@@ -323,3 +323,12 @@ def test_log_mass_of_normals_is_exact(width):
     expected = logsumexp(logs, b=weight, axis=1) + np.log((high - low) / 2)
     found = log_normal_mass(low, middle, high, 0.0, 1.0)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["ppf", "cdf", "sf", "logpdf", "pdf"])
+def test_values_that_do_not_fit_the_rows(method):
+    distribution = distribution_of(Normals(0.0, 1.0))
+    message = r"shape \(2,\) do not fit .* shape \(5,\): .* of shape \(k, 1\)"
+    with pytest.raises(ValueError, match=message):
+        getattr(distribution, method)([0.1, 0.9])
+    assert getattr(distribution, method)([[0.1], [0.9]]).shape == (2, N_ROWS)

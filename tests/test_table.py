@@ -1,5 +1,6 @@
 """TableDensity as an estimator: checks, errors, files, weights, interrupts and time limits."""
 
+import itertools
 import pickle
 
 import numpy as np
@@ -189,28 +190,30 @@ def test_an_interrupt_in_an_early_fold_ends_the_fit(monkeypatch, table):
     assert len(fits) == 1 and "network" not in own.component_names_
 
 
-def test_folds_that_a_time_limit_leaves_out(table, monkeypatch):
-    """A component without one of its folds is left out, except the first one."""
-    monkeypatch.setattr(_components, "TIME_FOR_CLASSES", 0.0)
-    own = quick(time_limit=60).fit(table[["size", "visits"]])
-    assert own.component_names_ == ["quantile classes of 1", "network", "network on pairs"]
+def test_components_that_a_time_limit_leaves_out(table):
+    """The classes that would start late; networks share the rest."""
 
+    class Ticking(data_parallel.SingleProcess):
+        """A process in which a second passes at every look at the clock."""
 
-def test_networks_that_a_time_limit_leaves_out(table, monkeypatch):
-    """A network does not begin too late; one that has begun is completed."""
-    fit_network, now, seen = _components.fit_network, [0.0], []
-    monkeypatch.setattr(data_parallel.SINGLE_PROCESS, "clock", lambda: now[0])
+        looks = itertools.count()
 
-    def slow(train, held_out, seed, seconds, settings, has_backbone=False):
-        seen.append(has_backbone)
-        now[0] += 61.0
-        return fit_network(train, held_out, seed, 1.0, settings, has_backbone)
+        def clock(self):
+            return next(self.looks)
 
-    monkeypatch.setattr(_components, "fit_network", slow)
-    own = quick(time_limit=60, cv=2).fit(table[["size", "visits"]])
-    assert seen == [False, False]
+    whole = quick().fit(table[["size", "visits"]])
+    message = r"time_limit=60 left no time for \d of 7 components"
+    with data_parallel.in_group(Ticking()), pytest.warns(UserWarning, match=message):
+        own = quick(time_limit=60).fit(table[["size", "visits"]])
+    assert own.component_names_[0] == "quantile classes of 1"
     assert "network" in own.component_names_
-    assert "network on pairs" not in own.component_names_
+    assert set(own.component_names_) < set(whole.component_names_)
+    scores = [
+        dict(zip(*map(each.leaderboard_.get, ("component", "score")), strict=True))
+        for each in (own, whole)
+    ]
+    name = own.component_names_[1]  # what has been fitted is as without a limit
+    assert name.endswith("classes of 4") and scores[0][name] == scores[1][name]
 
 
 def test_names_of_rows_are_pointed_out(table):

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 from _tables import N, density, few_components, quick, table  # noqa: F401
 from scipy.special import gammaln, logit, logsumexp
+from scipy.stats import norm
 
 from skflows import TableDensity
 from skflows.columns.frames import read_frame
 from skflows.table import _components, _latent_classes, _maps
-from skflows.table._latent_classes import Training, fit_kernels
+from skflows.table._latent_classes import LatentClasses, Training, fit_kernels
 from skflows.table._schema import Schema
 from skflows.table._view import TableView
 
@@ -85,6 +86,33 @@ def test_logits_over_a_long_range():
     scores = _maps.map_by_logits(x, np.ones(len(x)), x.min(), x.max(), 1.0).forward(x)[0]
     exact = logit((x - x.min() + 1) / (np.ptp(x) + 2))
     assert np.allclose(scores, (exact - exact.mean()) / exact.std(), atol=0.01)
+
+
+@pytest.mark.parametrize("n_covariances", [1, 40])
+def test_classes_without_a_share_change_no_probability(n_covariances):
+    """They get a bound in place of a mass: the sum over classes is that of all masses."""
+    rng = np.random.default_rng(0)
+    n, k, d = 200, 40, 3
+    members = LatentClasses("linear", np.log(rng.dirichlet(np.ones(k))), {}, None, None, None)
+    unit = rng.normal(scale=20, size=(k, n, d))
+    sd = np.exp(rng.normal(size=(n_covariances, d)))
+    below, above = np.exp(rng.normal(scale=3, size=(2, n, d)))
+    below[:50, 0], above[50:100, 1] = np.inf, np.inf
+    below[:, 2] = above[:, 2] = 0.0
+    low, high = unit - below / sd[:, None], unit + above / sd[:, None]
+    flip = low > 0  # so that differences keep their digits
+    low, high = np.where(flip, -high, low), np.where(flip, -low, high)
+    with np.errstate(divide="ignore"):
+        mass = norm.logcdf(high) + np.log(-np.expm1(norm.logcdf(low) - norm.logcdf(high)))
+    mass[..., 2] = norm.logpdf(unit[..., 2]) - np.log(sd[:, None, 2])
+    levels = rng.normal(size=(n, k))
+    expected = levels + mass.sum(axis=2).T + members.log_weights
+    found = members._with_numbers(levels, unit, sd, below, above) + members.log_weights
+    assert logsumexp(found, axis=1) == pytest.approx(logsumexp(expected, axis=1), rel=1e-10)
+    is_exact = np.isclose(found, expected, rtol=1e-10)
+    assert 0.02 < is_exact.mean() < 0.5  # most have no share
+    assert (found > expected - 1e-9 * np.abs(expected)).all()
+    assert is_exact[expected > expected.max(axis=1, keepdims=True) - 40].all()
 
 
 def test_known_mixture():

@@ -30,6 +30,7 @@ from skflows import (
     StackedDensity,
 )
 from skflows.bijections._flow import ContinuousFlow, Flow
+from skflows.conditional import _regressor
 from skflows.model_selection import FlowGridSearchCV
 from skflows.training import losses
 
@@ -222,6 +223,20 @@ def test_interrupt_of_folds_that_train_together_warns_once(interrupt):
         regressor.fit(X[:, :1], X[:, 1])
     assert len(caught) == 1
     assert len(interrupt) == 3
+
+
+@pytest.mark.filterwarnings("ignore:Training was interrupted")
+@pytest.mark.parametrize("calibration", ["auto", 0.6])
+def test_few_rows_calibrate_after_an_interrupt(interrupt, monkeypatch, calibration):
+    """It would take longer than the epoch that the user did not wait for."""
+    monkeypatch.setattr(_regressor, "FEW_ROWS", 30)
+    X = banana(120)
+    density = ConditionalDensity(small("maf", max_iter=9), cv=3)
+    regressor = FlowRegressor(density, calibration=calibration, random_state=0)
+    regressor.fit(X[:, :1], X[:, 1])
+    assert [len(scores) for scores in regressor.calibration_scores_.values()] == [30, 30]
+    low, high = regressor.predict_interval(X[:, :1]).T
+    assert (np.isfinite(low) & (low < high)).all()
 
 
 @pytest.mark.filterwarnings("ignore:Training was interrupted")

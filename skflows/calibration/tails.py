@@ -27,7 +27,7 @@ class Tails(NamedTuple):
 
     @classmethod
     def fit(cls, scores, weight=None):
-        """Fit distributions whose quantiles match those of the bulk best, up to chance.
+        """Fit distributions whose quantiles match the quantiles of the bulk best, up to chance.
 
         Rows of density 0 are left out: they are not part of any bulk.
         """
@@ -59,7 +59,7 @@ class Tails(NamedTuple):
     def log_p(self, scores, is_own=False):
         """Return the logarithms of the p-values, also of those that are too small for a float.
 
-        Whether these rows were among those of `fit` makes no difference.
+        It makes no difference whether `fit` has seen these rows.
         """
         surprise = -np.asarray(scores)[:, None]
         return log_survival((surprise - self.locations) / self.scales, self.shapes).max(axis=1)
@@ -90,7 +90,7 @@ def log_survival(x, shape):
 
 
 def weighted_quantiles(values, weight, levels):
-    """Return quantiles of weighted values; with equal weights, those of `numpy.quantile`."""
+    """Return quantiles of weighted values; with equal weights, as `numpy.quantile`."""
     order = np.argsort(values, kind="stable")
     middle = np.cumsum(weight[order]) - weight[order] / 2
     return np.interp(levels, (middle - middle[0]) / (middle[-1] - middle[0]), values[order])

@@ -4,7 +4,7 @@ import re
 import warnings
 from collections import Counter
 
-from ..columns.checks import ISO_DATE
+from ..columns.dates import ISO_DATE
 
 GAPS = (  # texts that are missing values, as in pandas
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",

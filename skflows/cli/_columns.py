@@ -1,16 +1,17 @@
 """Choosing the columns of a table, and its complete rows, with errors that say what to do."""
 
 import warnings
+from datetime import timedelta, timezone
 
 import numpy as np
 
 from ..columns.arrays import check_exact_table, listed
-from ..columns.checks import ISO_DATE, MANY_ROWS, warn_of_row_names
+from ..columns.checks import MANY_ROWS, warn_of_row_names
+from ..columns.dates import MICROSECONDS, parsed
 from ._cells import PADDED
 from ._tables import import_pandas, restore_integers, without_formula
 
 REMEDY = "choose numeric columns with --columns, or encode them"
-OFFSET = r"[T ].*(Z|[+-]\d\d(?::?\d\d)?)$"  # from UTC, at the end of a date and time
 MAX_COLUMNS = 10_000  # of a fit, beyond which networks take gigabytes and hours
 MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
 
@@ -173,18 +174,19 @@ def with_parsed(frame, names, are_dates=False):
         texts = frame[name].dropna()
         if not len(texts) or not texts.map(type).eq(str).all():
             continue
-        offsets = texts.str.extract(OFFSET, expand=False)
-        changes = offsets.nunique(dropna=False) > 1  # pandas has one offset for a column
-        dates = parsed_dates(texts, utc=changes or zones.get(name) is not None)
-        if dates.notna().all():
-            have_offset = offsets.notna()
-            expected = zones.get(name) is not None if are_dates else have_offset.iloc[0]
+        seconds, offsets = parsed(texts)
+        if not np.isnan(seconds).any():
+            changes = len(np.unique(offsets)) > 1  # pandas has one offset for a column
+            have_offset = ~np.isnan(offsets)
+            expected = zones.get(name) is not None if are_dates else have_offset[0]
             check_offsets(name, texts, have_offset, expected, are_dates)
+            in_utc = changes or zones.get(name) is not None
+            dates = dates_of(seconds, 0.0 if in_utc else offsets[0], texts.index)
             frame[name] = dates.reindex(frame.index)
             if changes and not are_dates:
                 changing.append(name)
         elif are_dates:
-            row = dates.index[dates.isna()][0]
+            row = texts.index[np.isnan(seconds)][0]
             raise ValueError(
                 f"column {name!r} held dates in fit; now row {row + 1} holds {texts[row]!r}: write "
                 "all its dates as in 2024-12-31"
@@ -200,7 +202,7 @@ def with_parsed(frame, names, are_dates=False):
 
 
 def check_offsets(name, texts, have_offset, expected, is_later):
-    """Raise an error if only some dates have a UTC offset, or later ones are unlike those of fit.
+    """Raise an error if only some dates have a UTC offset, or if this differs from the fit.
 
     Without it, what instant they mean is not known.
     """
@@ -221,10 +223,13 @@ def check_offsets(name, texts, have_offset, expected, is_later):
     )
 
 
-def parsed_dates(texts, utc):
-    """Return texts in ISO 8601 as dates, and others as missing."""
-    texts = texts.where(texts.map(lambda text: bool(ISO_DATE.match(text))))
-    return import_pandas().to_datetime(texts, errors="coerce", format="ISO8601", utc=utc)
+def dates_of(seconds, offset, index):
+    """Return seconds since 1970 as dates, with an offset from UTC in seconds unless it is NaN."""
+    moments = np.round(seconds * MICROSECONDS).astype("datetime64[us]")
+    dates = import_pandas().Series(moments, index)
+    if np.isnan(offset):
+        return dates
+    return dates.dt.tz_localize("UTC").dt.tz_convert(timezone(timedelta(seconds=offset)))
 
 
 def numeric_columns(frame, path, columns=None, exclude=()):

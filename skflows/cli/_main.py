@@ -5,6 +5,7 @@ import sys
 import warnings
 from functools import partial
 
+from ._interrupt import INTERRUPTED
 from ._parser import make_parser
 from ._tables import one_line
 
@@ -30,7 +31,7 @@ def main(argv=None):
             sys.stdout.flush()
         except KeyboardInterrupt as interrupt:
             print(": ".join(["skflows: interrupted", *interrupt.args]), file=sys.stderr)
-            return 130
+            return INTERRUPTED
         except BrokenPipeError:
             # The reader has stopped, as `head` does. Redirect what is still buffered, or Python
             # reports an error at exit.
@@ -41,7 +42,7 @@ def main(argv=None):
                 raise
             print(f"skflows: error: {_described(error)}", file=sys.stderr)
             return 2
-    return 130 if interrupted else 0
+    return INTERRUPTED if interrupted else 0
 
 
 def _described(error):

@@ -189,11 +189,11 @@ def run_predict(args):
     check_free(labels, added, args.data)
     names, texts, codes, dates = getattr(model, "feature_names_in_", None), [], [], {}
     if names is not None and len(steps := model.density_.encoder_) == 1:
-        (encoder,) = steps
-        texts, dates = names[encoder.is_text_], names[encoder.is_date_]
-        dates = dict(zip(dates, getattr(encoder, "zones_", len(dates) * [None]), strict=True))
-        categories = zip(names[encoder.is_category_], encoder.known_, strict=True)
-        codes = [name for name, known in categories if NAMIBIA in known]
+        encoding = steps[0].encoding_
+        dates = encoding.zones
+        categories = dict(zip(encoding.keys, encoding.categories, strict=True))
+        texts = [name for name, seen in categories.items() if any(type(v) is str for v in seen)]
+        codes = [name for name, seen in categories.items() if NAMIBIA in seen]
     table = open_table(args.data, args.sep, args.decimal, texts, codes, used=names, kept=labels)
     needed, n_rows = None if names is None else [*names, *labels], 0
     with writing(args.output) as append:

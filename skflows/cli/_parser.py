@@ -29,8 +29,8 @@ in their order.
 For a ranking without p-values and reasons, scikit-learn's NearestNeighbors or IsolationForest is
 enough.
 Models run no code when they are loaded; pickles can, and need --allow-pickle. The name - is
-standard input or output, for tables and for models. An error is one line on standard error, and
-exit code 2.
+standard input or output, for tables and for models. A terminal shows numbers with six digits; files
+and pipes get all digits. An error is one line on standard error, and exit code 2.
 """
 
 

@@ -467,11 +467,11 @@ def likely_separator(text):
 def writing(path):
     """Yield a function that appends rows to a CSV file, or to a Parquet file by its suffix.
 
-    Without a path, or if it is ``-``, they are printed. A file is replaced as a whole at the end,
-    and so is an empty folder.
+    Without a path, or if it is ``-``, they are printed, to a terminal with six digits. A file is
+    replaced as a whole at the end, and so is an empty folder.
     """
     if path is None or is_standard(path):
-        yield CsvAppender(sys.stdout)
+        yield CsvAppender(sys.stdout, is_read=sys.stdout.isatty())
     elif path.name == PARTS:
         target = path.parent.resolve()
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as temporary:
@@ -497,14 +497,20 @@ def write_table(columns, path):
 
 
 class CsvAppender:
-    """Appends rows to an open text file, with the names of the columns in front."""
+    """Appends rows to an open text file, with the names of the columns in front.
 
-    def __init__(self, file):
-        self.file, self.is_begun = file, False
+    Numbers that a person reads, on a terminal, have few digits; in files they are exact.
+    """
+
+    def __init__(self, file, is_read=False):
+        self.file, self.is_read, self.is_begun = file, is_read, False
 
     def __call__(self, frame):
         frame = frame.rename(columns=without_formula)
         restore_integers(frame)
+        if self.is_read:
+            floats = frame.select_dtypes("float")
+            frame[floats.columns] = floats.map(with_few_digits)
         texts = frame.select_dtypes(exclude="number").map(without_formula)
         frame[texts.columns] = texts
         # The csv module does not quote the other end of a line.
@@ -559,6 +565,11 @@ def arrow_table(frame, schema=None):
             f"later rows do not have the types of the first ones ({one_line(error)}): write "
             "CSV in place of Parquet"
         ) from error
+
+
+def with_few_digits(x):
+    """Return a number with six digits, or more if it has more in front of the decimal point."""
+    return float(f"{x:.6g}") if abs(x) < 1e6 else round(x, 0)
 
 
 def without_formula(cell):

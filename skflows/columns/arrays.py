@@ -103,13 +103,13 @@ def known_values(series):
 def validate_rows(estimator, X, *, reset=True, ensure_min_samples=1, shape=None):
     """Return X as an array of floats, or raise an error that says what to do.
 
-    Rows may be grids of a shape: of that of the estimator if it is None, of none if it is empty.
+    Rows may be grids of a shape: None is the estimator's shape, and an empty one means no grids.
     """
     if shape := row_shape(estimator) if shape is None else shape:
         X = flat_rows(X, shape, type(estimator).__name__)
     if not reset and is_valid(estimator, X, ensure_min_samples):
         return X
-    # C order, because torch takes no negative strides, such as those of X[::-1].
+    # C order, because torch takes no negative strides, such as in X[::-1].
     kwargs = {"dtype": DTYPES, "order": "C", "ensure_min_samples": ensure_min_samples}
     rows = checked_data(estimator, X, reset=reset, **kwargs)
     if reset:
@@ -152,7 +152,8 @@ def checked_data(estimator, X, name=None, **kwargs):
     They name the estimator that the user knows, by default this one.
     """
     check_different_names(X)
-    check_exact_table(X)
+    if not kwargs.get("skip_check_array"):  # otherwise, who reads the table looks at its integers
+        check_exact_table(X)
     try:
         if kwargs.get("dtype") is not None and holds_times(X):
             raise TypeError("could not convert dates or times to numbers")
@@ -191,7 +192,7 @@ def row_shape(estimator):
 
 
 def is_grid_shape(shape):
-    """Return whether a shape is that of a grid: height, width and channels, positive integers."""
+    """Return whether a shape describes a grid: height, width and channels, positive integers."""
     are_sizes = [not isinstance(n, bool) and isinstance(n, Integral) and n > 0 for n in shape]
     return len(are_sizes) == 3 and all(are_sizes)
 

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.linalg import qr, solve_triangular
 
 from .arrays import first_non_number, key_of, listed, some_rows
+from .dates import ISO_DATE
 from .lattice import smallest_gap
 
 CHECKED_VALUES = 2**20  # of a table: a sample of the rows shows what is wrong with all
@@ -31,7 +32,6 @@ NUMBER = re.compile(
     rf"{MINUS}({SIGN}\s?{MINUS}{AMOUNT}|{AMOUNT}\s?{SIGN}|{GROUPS}(\.\d+)?|{POINTS})"
 )
 LAST_COMMA = re.compile(r",\d+\D*$")  # the decimal mark, or one of thousands
-ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]|$)")
 DAY, MONTH = "(0?[1-9]|[12][0-9]|3[01])", "(0?[1-9]|1[0-2])"
 YEAR = r"(\d{4}|(?<=\d\d.\d\d.)\d\d)"  # of two digits only if day and month have two too
 DATE = re.compile(
@@ -163,7 +163,7 @@ def dates_among(texts):
 def numbers_among(texts):
     """Return a number with a sign, groups or a decimal comma, if most of the texts are such.
 
-    Signs are $, €, £, ¥ and %; groups are those of thousands.
+    Signs are $, €, £, ¥ and %; groups separate thousands.
     """
     distinct = sorted(set(texts))
     found = [text for text in distinct if NUMBER.fullmatch(text.strip())]
@@ -218,11 +218,12 @@ def warn_of_row_names(columns, path=None):
 
 
 def warn_of_gaps(names):
-    """Warn that gaps in columns of numbers make an outlier detector much slower."""
+    """Warn that missing values in columns of numbers make an outlier detector much slower."""
     warn_user(
         f"X has missing values in {listed(names, MAX_NAMED)}: the detector fits a TableDensity, "
         "which takes about ten times as long as the default for complete rows. Impute the values, "
-        "or leave these rows or columns out; if gaps matter, give a TableDensity() as estimator.",
+        "or leave these rows or columns out; if missing values matter, give a TableDensity() as "
+        "estimator.",
         ColumnWarning,
     )
 

@@ -14,6 +14,7 @@ EPOCH_WEEK = 4 * DAY  # 1970-01-01 was a Thursday: weeks begin on Mondays
 EPOCH = datetime(1970, 1, 1)
 # Seconds of the years 2 and 9998: Python has no dates far beyond.
 ENDS = -62_104_060_800, 253_339_228_800
+ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]|$)")  # how a date, or date and time, begins
 OFFSET = re.compile(r"(?:UTC)?([+-])(\d\d):(\d\d)")
 # Of pandas, polars and Arrow, as they print dtypes.
 ZONE = re.compile(r"(?:^datetime64\[\w+, |time_zone='|, tz=)([^\]']+)")
@@ -139,6 +140,24 @@ def joined_moment(week, weekday=0.0, time=0.0):
 def start_of_week(seconds):
     """Return the moment at which the week of a moment begins."""
     return joined_moment(np.floor((seconds - EPOCH_WEEK) / WEEK))
+
+
+def parsed(texts):
+    """Return texts in ISO 8601 in seconds since 1970, and their offsets from UTC in seconds.
+
+    Both are NaN for other texts, and the offset for local times.
+    """
+    seconds, offsets = np.full((2, len(texts)), np.nan)
+    for i, text in enumerate(texts):
+        try:
+            date = datetime.fromisoformat(text if ISO_DATE.match(text) else "")
+        except ValueError:
+            continue
+        seconds[i] = (date.replace(tzinfo=None) - EPOCH).total_seconds()
+        if (offset := date.utcoffset()) is not None:
+            offsets[i] = offset.total_seconds()
+            seconds[i] -= offsets[i]
+    return seconds, offsets
 
 
 def moments_of(texts):

@@ -1,13 +1,19 @@
 """Tables as rows of numbers, and back."""
 
+from copy import copy
+
 import numpy as np
 
 from .checks import unseen_error, warn_of_unseen
-from .dates import check_zone, zone_of
+from .dates import check_zone, local_seconds, zone_of
 from .frames import Frame, read_frame, write_frame
 
 NUMERIC = ("number", "datetime")  # roles of columns that are read as numbers
 PLAIN = ("number", "bool")  # roles of columns that densities of numbers take
+REMEDIES = {  # what columns held in fit, and how to convert them to it
+    "number": ("numbers", "pandas.to_numeric or .astype(float)"),
+    "datetime": ("dates", "pandas.to_datetime"),
+}
 
 
 class UnseenCategory:
@@ -64,44 +70,74 @@ class Encoding:
             estimator.feature_names_in_ = np.array(self.names, dtype=object)
 
     @property
+    def roles(self):
+        """The roles of the columns."""
+        return [column.role for column in self.columns]
+
+    @property
+    def zones(self):
+        """The time zones of the columns of dates, by name; None for local time."""
+        named = zip(self.keys, self.columns, strict=True)
+        return {name: zone_of(c.dtype) for name, c in named if c.role == "datetime"}
+
+    @property
     def is_plain(self):
         """Whether all columns hold numbers or booleans."""
-        return all(column.role in PLAIN for column in self.columns)
+        return all(role in PLAIN for role in self.roles)
 
     def encode(self, X):
         """Return the rows of a table with the same columns, ``(n, n_columns)``.
 
-        Categories that this encoding has not seen share the place after the last one.
+        A category is found by its value, or else by its text. Those that this encoding has not seen
+        share the place after the last one.
         """
         return self._rows(read_frame(X, self.names))
 
+    def unseen(self, X):
+        """Return the values of a table that are unseen categories, by the name of their column."""
+        return self._rows_and_unseen(read_frame(X, self.names))[1]
+
+    def encode_and_unseen(self, X):
+        """Return what `encode` and `unseen` return, without an error or a warning."""
+        return self._rows_and_unseen(read_frame(X, self.names))
+
     def _rows(self, frame):
+        rows, unseen = self._rows_and_unseen(frame)
+        if unseen and self.handle_unknown == "error":
+            raise unseen_error(*next(iter(unseen.items())))
+        if self.handle_unknown == "warn":
+            warn_of_unseen(unseen, len(rows))
+        return rows
+
+    def _rows_and_unseen(self, frame):
         rows = np.full((len(frame), len(frame.columns)), np.nan)
         unseen = {}
         for j, (column, name) in enumerate(zip(frame.columns, self.keys, strict=True)):
             known, like = column.known, self.columns[j]
             if like.role not in NUMERIC:
                 categories = self.categories[j]
-                place = {category: k for k, category in enumerate(categories)}
-                rows[known, j] = [place.get(v, len(categories)) for v in column.values[known]]
+                rows[known, j] = places_of(column.values[known], categories)
                 is_unseen = rows[:, j] == len(categories)
                 if is_unseen.any():
                     unseen[name] = column.values[is_unseen]
                 continue
             if column.role != like.role and known.any():
+                held, remedy = REMEDIES[like.role]
                 raise ValueError(
-                    f"column {name!r} held {like.role}s in fit; now it holds "
-                    f"{column.values[known][0]!r}: convert it to the kind of values of fit, "
-                    "such as with pandas.to_numeric or .astype(float)."
+                    f"column {name!r} held {held} in fit; now it holds "
+                    f"{column.values[known].tolist()[0]!r}: convert it by {remedy}."
                 )
             if like.role == "datetime" and known.any():
                 check_zone(zone_of(column.dtype), zone_of(like.dtype), name)
             rows[known, j] = column.values[known]
-        if unseen and self.handle_unknown == "error":
-            raise unseen_error(*next(iter(unseen.items())))
-        if self.handle_unknown == "warn":
-            warn_of_unseen(unseen, len(rows))
-        return rows
+        return rows, unseen
+
+    def local_dates(self, rows, j):
+        """Return the dates of a column of rows in seconds of local time, in the zone of fit."""
+        seconds = rows[:, j].copy()
+        known, name = ~np.isnan(seconds), self.keys[j]
+        seconds[known] = local_seconds(seconds[known], self.zones[name], name)
+        return seconds
 
     def frame(self, rows):
         """Return rows as a `Frame`, in which unseen categories are `UNSEEN_CATEGORY`."""
@@ -126,7 +162,46 @@ class Encoding:
         ]
         return write_frame(columns, self.keys, self.library, self.dtype)
 
+    def typical(self, rows):
+        """Return the median of each column of numbers or dates, and the most frequent category."""
+        found = np.full(rows.shape[1], np.nan)
+        for j, column in enumerate(rows.T):
+            known = column[~np.isnan(column)]
+            if self.roles[j] in NUMERIC:
+                found[j] = np.median(known) if len(known) else np.nan
+            elif len(known):
+                found[j] = np.bincount(known.astype(int)).argmax()
+        return found
+
+    def with_floats(self):
+        """Return this encoding, decoding to floats where the table has other numbers."""
+        found = copy(self)
+        found.columns = [c._replace(dtype="") if c.role == "number" else c for c in self.columns]
+        found.dtype = "" if self.is_plain else self.dtype
+        return found
+
     def values(self, rows, roles):
         """Return the known values of the columns of some roles, by name."""
         named = zip(self.keys, self.frame(rows).columns, strict=True)
         return {name: c.values[c.known] for name, c in named if c.role in roles}
+
+
+def places_of(values, categories):
+    """Return the places of values among categories, or the number of these where there is none.
+
+    A column of categories may come as numbers or as texts later, as from a file.
+    """
+    place, none = {category: k for k, category in enumerate(categories)}, len(categories)
+    places = [place.get(value, none) for value in values]
+    if none in places:
+        place = {text_of(category): k for k, category in enumerate(categories)}
+        pairs = zip(values, places, strict=True)
+        places = [place.get(text_of(v), none) if k == none else k for v, k in pairs]
+    return places
+
+
+def text_of(value):
+    """Return a category as a text: a whole number is the same whatever its dtype."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value)

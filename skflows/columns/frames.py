@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils import check_array
 
-from .arrays import check_different_names, check_exact, is_missing, known_values
+from .arrays import EXACT, check_different_names, check_exact, is_missing, known_values
 from .dates import MICROSECONDS, common_zone, is_date, seconds_of, time_zone, zone_of
 
 # What to convert values to that are neither numbers nor texts, by the name of their type.
@@ -31,8 +31,8 @@ class Column(NamedTuple):
     Attributes
     ----------
     values : ndarray of shape (n,)
-        The values; those of missing entries mean nothing. Dates are in seconds since 1970, in UTC
-        if the dtype has a time zone, otherwise in local time.
+        The values, which mean nothing where entries are missing. Dates are in seconds since 1970,
+        in UTC if the dtype has a time zone, otherwise in local time.
     known : ndarray of shape (n,) of bool
         Which entries are not missing.
     role : {"number", "datetime", "bool", "text", "category", "ordered"}
@@ -298,6 +298,31 @@ def write_frame(columns, names, library, dtype="", index=None):
         else:
             target[column.known] = column.values[column.known]
     return values
+
+
+def data_frame(rows, names, index=None, dtypes=None):
+    """Return rows of numbers as a pandas DataFrame.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, n_columns)
+        The rows.
+    names : list
+        Names of the columns.
+    index : Index, optional
+        Of the rows.
+    dtypes : dict, optional
+        The integer or boolean dtypes that columns have where they hold whole numbers, by name.
+    """
+    import pandas as pd  # optional
+
+    frame = pd.DataFrame(rows, index=index, columns=names)
+    for name, dtype in (dtypes or {}).items():
+        column = frame[name]
+        # Beyond 2**53, floats skip integers.
+        if (column == column.round()).all() and column.abs().max() < EXACT:
+            frame[name] = column.astype(dtype)
+    return frame
 
 
 def fill_frame(X, known, filled):

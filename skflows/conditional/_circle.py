@@ -47,8 +47,8 @@ class Circle:
         n_circles = np.isfinite(periods).sum()
         if n_circles > MAX_COLUMNS:
             raise ValueError(
-                f"circular names {n_circles} columns of y. Each of them multiplies the time of "
-                f"training by 3 and that of scores by 5: name at most {MAX_COLUMNS}, or model the "
+                f"circular names {n_circles} columns of y. Each makes training take 3 times "
+                f"and scores 5 times as long: name at most {MAX_COLUMNS}, or model the "
                 "sine and cosine of the others."
             )
         is_centred = (Y < 0).sum(axis=0) > (periods / 2 <= Y).sum(axis=0)

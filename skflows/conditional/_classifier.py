@@ -81,12 +81,12 @@ class DensityClassifier(
 
     Parameters
     ----------
-    estimator : estimator
+    estimator : estimator, default=None
         A density estimator with `fit` and `score_samples`, which is cloned and fitted for each
-        class. A ``time_limit`` of it holds for all of them together: each has an equal share of the
-        time left. Ctrl-C ends the whole fit, and the classifier is fitted only if it came while the
-        last density was. Discrete columns, and the kinds and
-        categories of a `TableDensity`, are found in the rows of all classes together. A
+        class. It must be given: None is an error. A ``time_limit`` of it holds for all of them
+        together: each has an equal share of the time left. Ctrl-C ends the whole fit, and the
+        classifier is fitted only if it came while the last density was. Discrete columns, and the
+        kinds and categories of a `TableDensity`, are found in the rows of all classes together. A
         `ConditionalDensity` is fitted once, to the columns given the class: the classes share its
         networks, which suits classes of few rows, and its folds are stratified.
 
@@ -158,7 +158,7 @@ class DensityClassifier(
     """
 
     _parameter_constraints: dict = {
-        "estimator": [HasMethods(["fit", "score_samples"]), ConditionalDensity],
+        "estimator": [HasMethods(["fit", "score_samples"]), ConditionalDensity, None],
         "priors": ["array-like", None],
         "reject": [Interval(Real, 0, 1, closed="neither"), None],
         "unknown_label": [Real, str, None],
@@ -169,7 +169,7 @@ class DensityClassifier(
 
     def __init__(
         self,
-        estimator,
+        estimator=None,
         *,
         priors=None,
         reject=None,
@@ -216,10 +216,15 @@ class DensityClassifier(
 
     def _fit(self, X, y, sample_weight):
         given = X, y
+        if self.estimator is None:
+            raise ValueError(
+                "estimator=None: give a density, such as DensityClassifier(NSFDensity()) for "
+                "numbers, or DensityClassifier(TableDensity()) for tables of any columns."
+            )
         check_is_density(self.estimator)
         if self.reject is not None and self.calibration is None:
             raise ValueError(
-                f"reject={self.reject:g} needs p-values, which calibration=None has not; use "
+                f"reject={self.reject:g} needs p-values, but calibration=None provides none; use "
                 'calibration="auto" or a fraction.'
             )
         if y is None:
@@ -425,7 +430,7 @@ class DensityClassifier(
         """Return the estimator with a seed, and with what kinds of columns all rows have."""
         template = clone(with_verbose(self.estimator, self.verbose))
         params = template.get_params(deep=False) if hasattr(template, "get_params") else {}
-        has_own_seed = self._is_shared and self.random_state is None  # that of its estimator
+        has_own_seed = self._is_shared and self.random_state is None  # the seed of its estimator
         if "random_state" in params and params["random_state"] is None and not has_own_seed:
             template.set_params(random_state=seed)
         gaps = cache(partial(discrete_gaps, X))
@@ -557,8 +562,8 @@ class DensityClassifier(
         Returns
         -------
         p_values : ndarray of shape (n_samples, n_classes)
-            In the order of `classes_`. Of the rows of a class, a fraction of at most a has a
-            p-value of at most a, on average over tables.
+            In the order of `classes_`. A fraction of at most a of the rows of a class has a p-value
+            of at most a, on average over tables.
         """
         check_is_fitted(self)
         if self.calibration_scores_ is None:
@@ -591,8 +596,8 @@ class DensityClassifier(
         Returns
         -------
         sets : ndarray of bool of shape (n_samples, n_classes)
-            Whether each class is in the set, in the order of `classes_`. A row like those of no
-            class has none.
+            Whether each class is in the set, in the order of `classes_`. A row unlike every class
+            gets an empty set.
         """
         if not (isinstance(coverage, Real) and 0 < coverage < 1):
             raise ValueError(f"coverage={coverage!r}; it must be a number between 0 and 1.")
@@ -623,7 +628,7 @@ def log_proba(log_density, priors, temperature, prior_weight):
     with np.errstate(divide="ignore"):
         log_priors = np.log(priors)
         joint = log_density / temperature + log_priors
-        # A row of density 0 under all classes tells nothing about its class.
+        # A row of density 0 under all classes carries no information about its class.
         joint[np.isneginf(joint).all(axis=1)] = log_priors
         posterior = joint - logsumexp(joint, axis=1, keepdims=True)
         return np.logaddexp(np.log1p(-prior_weight) + posterior, np.log(prior_weight) + log_priors)

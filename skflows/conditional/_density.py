@@ -2,6 +2,7 @@
 
 from functools import partial
 from numbers import Real
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
@@ -38,13 +39,46 @@ from ._flows import FlowMixture, signs_of
 FOLDED_ROWS = (50, 5_000)  # between them, an ensemble of folds is worth its time
 
 
+class Pairs(NamedTuple):
+    """Rows of X and y, read once, to fit a density to and to calibrate it with.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n, n_features)
+        The rows as numbers, or the table as it was given if a transformer comes first.
+    encoding : Encoding or None
+        What the numbers stand for.
+    Y : ndarray of shape (n, n_outputs)
+        The outputs.
+    names : list or None
+        Their names.
+    weight : ndarray of shape (n,)
+        Positive weights, of which the largest is 1.
+    is_used : ndarray of shape (n_given,) of bool
+        Which rows of the user these are: the others have the weight 0.
+    """
+
+    X: Any
+    encoding: Any
+    Y: np.ndarray
+    names: list | None
+    weight: np.ndarray
+    is_used: np.ndarray
+
+    def take(self, index):
+        """Return some of the pairs, as if only these had been given."""
+        weight = self.weight[index] / self.weight[index].max()
+        X, is_used = safe_indexing(self.X, index), np.ones(len(index), dtype=bool)
+        return self._replace(X=X, Y=self.Y[index], weight=weight, is_used=is_used)
+
+
 def default_flow():
     """Return the flow that a conditional density has unless another one is given."""
     return NSFDensity(n_transforms=2, dropout=0.2)
 
 
 class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
-    """Density of the columns of y given those of X, ``p(y | x)``, by any flow.
+    """Density of the columns of y given the columns of X, ``p(y | x)``, by any flow.
 
     The conditioner networks of the flow see the encoded columns of X as their context; its
     parameters `preprocessing`, `bounds` and `discrete` refer to the columns of y. Small tables
@@ -70,8 +104,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         same at both ends of a period. Discrete ones keep their values, such as 1 to 12 for months.
         Others are from 0 to the period, or around 0 if more values are negative than are above half
         a period. The flow's `preprocessing` is then "standardize". At most 3 outputs can be
-        circular: each multiplies the time of training by 3 and that of scores by 5. The R² of
-        `FlowRegressor.score` doesn't know of periods; use the `score` of this class in searches.
+        circular: each makes training take 3 times and scores 5 times as long. The R² of
+        `FlowRegressor.score` ignores periods; use the `score` of this class in searches.
 
     encoder : "auto" or transformer, default="auto"
         What turns X into numbers. "auto" standardises numbers, and compresses them beyond 4
@@ -98,8 +132,8 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         The fitted encoder.
 
     held_out_ : list of ndarray or None
-        Of each flow, the rows that it did not see, if there are folds: indices into the rows of
-        positive weight.
+        The rows that each flow did not see, if there are folds: indices into the rows of positive
+        weight.
 
     discrete_ : dict
         The discrete columns of y, by name or else by index, and the distance between their values.
@@ -173,16 +207,20 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         self : object
             The fitted estimator.
         """
-        self._fit(X, y, sample_weight)
+        self._fit_pairs(X, y, sample_weight)
         return self
 
     @fit_context(prefer_skip_nested_validation=False)
-    def _fit(self, X, y, sample_weight):
-        """Fit, and return the encoded rows of positive weight."""
+    def _fit_pairs(self, X, y, sample_weight, pairs=None):
+        """Fit to pairs that `_read` returned, if any; return the features of their X.
+
+        The callbacks see X, y and the weights.
+        """
         from ..training.joint_fit import fit_jointly
 
         vars(self).pop("flows_", None)  # a fit that fails leaves nothing fitted
-        members, fits, encoded = self._begin(X, y, sample_weight)
+        pairs = self._read(X, y, sample_weight) if pairs is None else pairs
+        members, fits, context = self._begin(pairs)
         with fit_task(self, X, y, max_subtasks=None, sample_weight=sample_weight) as task:
             histories = fit_jointly(
                 fits,
@@ -199,28 +237,35 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         for key in self._constant:
             warn_user(
                 f"{self._outputs} has a single value in column {key!r}: it has no density, and "
-                "that of the model is a narrow one of arbitrary width."
+                "the model has a narrow peak of arbitrary width there."
             )
         members[0]._warn_of_trouble(*histories)  # their parameters are the same
-        return encoded
+        return context
 
-    def _begin(self, X, y, sample_weight):
-        """Validate the input; return estimators, their prepared fits and the encoded rows."""
-        estimator = default_flow() if self.estimator is None else self.estimator
+    def _read(self, X, y, sample_weight):
+        """Return what is given to `fit` as `Pairs`, without rows of weight 0."""
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None."
             )
-        has_seed = self.random_state is None and estimator.random_state is not None
-        random_state = random_state_of(estimator if has_seed else self)
         Y, names = validate_outputs(y, least=2)
         check_consistent_length(X, Y)
         weight = validate_weight(sample_weight, Y, least=2)
-        is_weighted = weight > 0
-        if not is_weighted.all():
-            own = np.flatnonzero(is_weighted)
-            X, Y, weight = safe_indexing(X, own), Y[own], weight[own]
-        context = self._fit_encoder(X, Y, weight)
+        self.encoder_, encoding = self._new_encoder(), None
+        if len(self.encoder_) == 1:
+            encoding, X = self.encoder_[0].read(X)
+        pairs = Pairs(X, encoding, Y, names, weight, is_used=weight > 0)
+        if pairs.is_used.all():
+            return pairs
+        return pairs.take(np.flatnonzero(pairs.is_used))._replace(is_used=pairs.is_used)
+
+    def _begin(self, pairs):
+        """Return estimators, their prepared fits, and the features of X."""
+        estimator = default_flow() if self.estimator is None else self.estimator
+        has_seed = self.random_state is None and estimator.random_state is not None
+        random_state = random_state_of(estimator if has_seed else self)
+        Y, names, weight = pairs.Y, pairs.names, pairs.weight
+        context = self._fit_encoder(pairs)
         self.n_outputs_ = Y.shape[1]
         is_grid, what = row_shape(estimator) is not None, self._outputs
         discrete = Dequantizer.for_parameter(estimator.discrete, Y, names, is_grid, what=what)
@@ -239,7 +284,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         if self._circle:
             estimator = self._circle.checked_flow(estimator, self._bounds)
         rows = np.column_stack([self._circle.cut_open(Y), context])
-        splits = self._splits(rows, is_weighted, random_state)
+        splits = self._splits(rows, pairs.is_used, random_state)
         self.held_out_ = [held_out for _, held_out in splits]
         members, fits = [], []
         for train, held_out in splits:
@@ -258,21 +303,33 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
                 self._circle.wrap_flow(fits[-1])
         return members, fits, context
 
-    def _fit_encoder(self, X, Y, weight):
-        """Fit the encoder, and return the encoded X."""
+    def _new_encoder(self):
+        """Return a pipeline of the given transformer, if any, and of a `ContextEncoder`."""
         from sklearn.pipeline import make_pipeline  # these take long to import
 
         from ._context import ContextEncoder
 
         first = [] if isinstance(self.encoder, str) else [clone(self.encoder)]
-        self.encoder_ = make_pipeline(*first, ContextEncoder(accept_sparse=bool(first)))
-        y = Y[:, 0] if Y.shape[1] == 1 else Y
-        context = self.encoder_.fit_transform(X, y, contextencoder__sample_weight=weight)
+        return make_pipeline(*first, ContextEncoder(accept_sparse=bool(first)))
+
+    def _fit_encoder(self, pairs):
+        """Fit the encoder, and return the features of X."""
+        y = pairs.Y[:, 0] if pairs.Y.shape[1] == 1 else pairs.Y
+        if len(self.encoder_) == 1:
+            context = self.encoder_[0].fit_rows(pairs.encoding, pairs.X, y, pairs.weight)
+        else:
+            weight = pairs.weight
+            context = self.encoder_.fit_transform(pairs.X, y, contextencoder__sample_weight=weight)
         for name in ("n_features_in_", "feature_names_in_"):
             vars(self).pop(name, None)
             if hasattr(self.encoder_, name):
                 setattr(self, name, getattr(self.encoder_, name))
         return context
+
+    def _features(self, X):
+        """Return the features of rows that `_read` returned."""
+        encoder = self.encoder_
+        return encoder[0].features(X) if len(encoder) == 1 else encoder.transform(X)
 
     def _folds(self, n):
         """Return `cv` for n rows: None if there are no folds."""
@@ -295,11 +352,11 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         ends = rows[[rows[:, 0].argmin(), rows[:, 0].argmax()]]
         ends[1, self.n_outputs_ :] = ends[0, self.n_outputs_ :]
         ends = self._dequantizer.add_noise(ends, np.array([[0.1], [0.9]]))
-        # Of a single output, an increasing map is the quantile of a normal; some maps decrease.
+        # For a single output, an increasing map gives normal scores; some maps decrease.
         return {"flows_": flows, "_signs": signs_of(flows, ends)}
 
     def log_prob(self, X, y):
-        """Return the log-density of each row of y given that of X.
+        """Return the log-density of each row of y given the row of X.
 
         Parameters
         ----------

@@ -127,7 +127,7 @@ class FlowMixture:
     def ppf(self, q, row, low=None):
         """Return the quantiles of a single output; of a circular one, from `low` on.
 
-        A quantile of the mixture lies between those of its members.
+        A quantile of the mixture lies between its members' quantiles.
         """
         if low is not None:
             period = self.period[0]

@@ -1,26 +1,29 @@
 """Regression by a conditional density: predictions, quantiles and calibrated intervals."""
 
+import math
 from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, clone
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils import check_consistent_length, indexable
 from sklearn.utils.validation import check_is_fitted
 
 from ..calibration import ranks
 from ..callbacks._run import fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
+from ..columns.arrays import some_rows
 from ..columns.checks import warn_user
+from ..density._third_party import was_interrupted
 from ..distribution.distribution import distribution_of
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import Interval, StrOptions, safe_indexing
-from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
-from ._density import ConditionalDensity, validate_outputs
+from ._density import ConditionalDensity
 from ._regions import translated
 
 HELD_OUT = 0.2
-DRAWS = 500  # of y, at most, which tell how scores of one flow differ from those of the mean
+DRAWS = 500  # of y, at most, which tell how scores of one flow differ from the mean's
+FEW_ROWS, FEW_DRAWS = 200, 100  # after Ctrl-C: calibration takes longer than an epoch
 LEAST_ROWS = 40  # from which calibration="auto" holds some out
 
 
@@ -48,12 +51,12 @@ class FlowRegressor(
 
     calibration : "auto", float or None, default="auto"
         The rows that calibrate intervals. "auto" takes the folds that each flow of the density
-        holds out, if there are any; otherwise, from 40 rows on, it holds out a fifth of the rows.
-        A fraction holds out that part of the rows, in any case. With held-out rows, the coverage
-        is guaranteed on average over tables. Folds leave more rows for training, but their coverage
-        is approximate: their median score has chosen the last epoch, and how scores of one flow
-        differ from those of the mean of all is estimated on draws from the mean. None saves the
-        time.
+        holds out, if there are any; otherwise, from 40 rows on, it holds out a fifth of the rows. A
+        fraction holds out that part of the rows, in any case. With held-out rows, the coverage is
+        guaranteed on average over tables. Folds leave more rows for training, but their coverage is
+        approximate: their median score has chosen the last epoch, and draws from the mean of all
+        flows show how its scores differ from a single flow's. None saves the time. After Ctrl-C,
+        200 of these rows calibrate, so that `fit` returns soon.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the held-out rows and, if it has no seed of its own, the density.
@@ -65,8 +68,8 @@ class FlowRegressor(
 
     calibration_scores_ : dict of ndarray or None
         The scores of the calibration rows: "central", the probability of the narrowest central
-        interval that contains y, for each output, and "highest_density", that of the smallest
-        region.
+        interval that contains y, for each output, and "highest_density", the probability of the
+        smallest region.
 
     n_features_in_ : int
         Number of columns of X seen in `fit`.
@@ -132,42 +135,43 @@ class FlowRegressor(
             The fitted estimator.
         """
         vars(self).pop("density_", None)  # a fit that fails leaves nothing fitted
-        given = X, y
         density = ConditionalDensity() if self.density is None else clone(self.density)
         random_state = random_state_of(self)
         if density.random_state is None and self.random_state is not None:
             density.set_params(random_state=random_state.randint(2**31 - 1))
-        # As arrays, to take rows of them; tables keep the names of their columns.
-        X = X if hasattr(X, "columns") else check_array(X, dtype=None, ensure_all_finite=False)
         if y is None:
             raise ValueError("FlowRegressor requires y to be passed, but the target y is None.")
-        y = y if hasattr(y, "iloc") else np.asarray(y)
-        check_consistent_length(X, y)
-        weight = validate_weight(sample_weight, np.empty((len(y), 1)), least=1)
-        own = np.flatnonzero(weight)
-        fraction = self.calibration
+        X, y = indexable(X, y)
+        pairs = density._read(X, y, sample_weight)
+        n, fraction = len(pairs.Y), self.calibration
         if isinstance(fraction, str):  # "auto"
-            splits_itself = density._folds(len(own)) is not None or len(own) < LEAST_ROWS
+            splits_itself = density._folds(n) is not None or n < LEAST_ROWS
             fraction = None if splits_itself else HELD_OUT
             if fraction is not None:
                 density.set_params(cv=None)
-        with fit_task(self, *given, max_subtasks=1, sample_weight=sample_weight) as task:
+        with fit_task(self, X, y, max_subtasks=1, sample_weight=sample_weight) as task:
             self.calibration_scores_ = None
             if fraction is None:
                 with task.inside(density):
-                    context = density._fit(X, y, sample_weight)
+                    context = density._fit_pairs(X, y, sample_weight, pairs)
                 is_calibrated = self.calibration is not None and density.held_out_[0] is not None
-                if is_calibrated:  # by rows encoded without their own y, as those of training are
-                    self.calibration_scores_ = fold_scores(density, context, safe_indexing(y, own))
+                if is_calibrated:  # by features without their own y, as in training
+                    most = FEW_ROWS if was_interrupted(density) else n
+                    self.calibration_scores_ = fold_scores(density, context, pairs.Y, most)
             else:
                 check_takes_fewer_rows(density.cv)
-                order = random_state.permutation(own)
-                n_held_out = min(max(1, round(fraction * len(own))), len(own) - 1)
+                order = random_state.permutation(n)
+                n_held_out = min(max(1, round(fraction * n)), n - 1)
                 held_out, rest = order[:n_held_out], order[n_held_out:]
+                some, own = pairs.take(rest), np.flatnonzero(pairs.is_used)[rest]
+                given = [safe_indexing(table, own) for table in (X, y)]
                 with task.inside(density):
-                    density.fit(*(safe_indexing(part, rest) for part in (X, y, weight)))
-                distribution = density.predict_distribution(safe_indexing(X, held_out))
-                self.calibration_scores_ = row_scores(distribution, safe_indexing(y, held_out))
+                    density._fit_pairs(*given, some.weight, some)
+                if was_interrupted(density):
+                    held_out = held_out[:FEW_ROWS]
+                context = density._features(safe_indexing(pairs.X, held_out))
+                distribution = distribution_of(density._source(context))
+                self.calibration_scores_ = row_scores(distribution, pairs.Y[held_out])
             self.density_ = density
             for name in ("n_features_in_", "feature_names_in_", "n_outputs_"):
                 vars(self).pop(name, None)
@@ -353,21 +357,26 @@ def check_takes_fewer_rows(cv):
         )
 
 
-def fold_scores(density, context, y):
-    """Return the scores of rows under the mean of the flows, from those of unseen rows under one.
+def fold_scores(density, context, y, n_rows):
+    """Return the scores of rows under the mean of the flows, from unseen rows under single flows.
+
+    About ``n_rows`` of the rows are scored, drawn at random.
 
     Where the flows differ, their mean is wider and better than each of them, and scores under it
     are lower. Draws from the mean estimate the difference. Training rows cannot: the flows have
     seen them.
     """
-    flows, n_draws = range(len(density.flows_)), min(DRAWS, 2 * len(context))
+    n, flows = len(context), range(len(density.flows_))
+    n_draws = min(DRAWS if n_rows >= n else FEW_DRAWS, 2 * n)
+    parts = [
+        own[some_rows(len(own), math.ceil(len(own) * n_rows / n))] for own in density.held_out_
+    ]
 
     def scores_of(own, rows, y):
         return row_scores(distribution_of(density._source(context[rows]).of(own)), y)
 
-    held_out = enumerate(density.held_out_)
-    unseen = [scores_of([i], rows, safe_indexing(y, rows)) for i, rows in held_out]
-    some = np.arange(n_draws) * len(context) // n_draws
+    unseen = [scores_of([i], rows, y[rows]) for i, rows in enumerate(parts)]
+    some = np.arange(n_draws) * n // n_draws
     drawn = distribution_of(density._source(context[some]))._sample(1, 0)[:, 0]
     one = [scores_of([i], some, drawn) for i in flows]
     mean = len(flows) * [scores_of(flows, some, drawn)]
@@ -383,8 +392,7 @@ def joined(scores):
 
 def row_scores(distribution, y):
     """Return the scores of rows that the density has not seen, by name."""
-    Y, _ = validate_outputs(y)
-    y = Y[:, 0] if Y.shape[1] == 1 else Y
+    y = y[:, 0] if y.shape[1:] == (1,) else y
     return {
         "central": distribution._central_scores(y),
         "highest_density": distribution._density_scores(y),

@@ -130,7 +130,7 @@ def train(estimator, sample, partitions, states, place, *, n_rows, mean_weight, 
     place : tuple
         The name of the fit, where the workers meet, and host, rank and number of them.
     n_rows, mean_weight : int and float
-        Of the rows of all workers.
+        Number of rows of all workers, and their mean weight.
     fraction, seed : float and int
         Which rows are held out.
 

@@ -19,6 +19,7 @@ from ..callbacks._run import fit_task
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import row_shape, some_rows, validate_rows
 from ..columns.checks import ColumnWarning, warn_of_columns, warn_user
+from ..columns.frames import data_frame
 from ..columns.types import Floats, Rows, Table, Weights
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import prepare_table, validate_bounds, weighted_rows
@@ -380,11 +381,7 @@ class BaseFlowDensity(
                 f"{self._n_features_out}."
             )
         rows = self._map_rows("inverse", X)[0]
-        if not as_frame:
-            return rows
-        import pandas as pd  # optional
-
-        return pd.DataFrame(rows, index=index, columns=self.feature_names_in_)
+        return data_frame(rows, self.feature_names_in_, index) if as_frame else rows
 
     def reconstruction_error(self, X: Table) -> Floats:
         """Return how exactly the latent map can be inverted: ``max |x - inverse(forward(x))|``.

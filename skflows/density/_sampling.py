@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from ..columns.frames import data_frame
 from ..columns.types import Floats, RandomState, Rows
 
 
@@ -61,14 +62,6 @@ class SamplingMixin:
 
     def _frame(self, X):
         """Return rows as a DataFrame, with integers in columns of whole numbers."""
-        import pandas as pd  # optional
-
-        frame = pd.DataFrame(X, columns=self.feature_names_in_)
         gaps = getattr(self, "discrete_", {}).items()
         dtypes = {name: np.int64 for name, gap in gaps if float(gap).is_integer()}
-        for name, dtype in (dtypes | self._whole_dtypes).items():
-            column = frame[name]
-            is_whole = (column == column.round()).all()
-            if is_whole and column.abs().max() < 2**53:  # beyond, floats skip integers
-                frame[name] = column.astype(dtype)
-        return frame
+        return data_frame(X, self.feature_names_in_, dtypes=dtypes | self._whole_dtypes)

@@ -169,7 +169,7 @@ class ConditionalDistribution:
         probability : ndarray
         """
         y = self._unrolled(y)
-        y = np.array(np.broadcast_to(y, np.broadcast_shapes(y.shape, self._shape)))
+        y = np.array(self._broadcast(y))
         for own, grid in self._discrete():
             y[own] = grid.upper_end(y[own])
         return self._continuous_cdf(y)
@@ -310,10 +310,22 @@ class ConditionalDistribution:
             if grid is not None:
                 yield self._index(j), grid
 
+    def _broadcast(self, values):
+        """Return values with entries for each row, and output."""
+        values = np.asarray(values, dtype=np.float64)
+        try:
+            return np.broadcast_to(values, np.broadcast_shapes(values.shape, self._shape))
+        except ValueError:
+            ones = ", 1" * len(self._shape)
+            raise ValueError(
+                f"values of shape {values.shape} do not fit a distribution with entries of shape "
+                f"{self._shape}: give a number, an array of that shape, or k values for all "
+                f"entries as an array of shape (k{ones})."
+            ) from None
+
     def _at(self, y, function):
         """Return a function of rows of y, and of the rows they belong to, that broadcast."""
-        y = np.asarray(y, dtype=np.float64)
-        y = np.broadcast_to(y, np.broadcast_shapes(y.shape, self._shape))
+        y = self._broadcast(y)
         if self._is_single:
             y = y[..., None]
         return self._by_row(function, np.moveaxis(y, -2, 0))
@@ -331,8 +343,8 @@ class ConditionalDistribution:
     def _continuous_cdf(self, y):
         if self._is_single:
             return self._at(y, lambda y, row: self._source.cdf(y[:, 0], row))
-        shape = np.broadcast_shapes(np.shape(y), self._shape)
-        y = np.broadcast_to(y, shape).reshape(-1, *self._shape)
+        y = self._broadcast(y)
+        shape, y = y.shape, y.reshape(-1, *self._shape)
         draws = self._draws
         below = [(draws <= values).mean(axis=0) for values in y]
         return np.reshape(below, shape)
@@ -341,7 +353,7 @@ class ConditionalDistribution:
         q = np.asarray(q, dtype=np.float64)
         if not ((q >= 0) & (q <= 1)).all():
             raise ValueError(f"q={q!r}; probabilities are from 0 to 1.")
-        q = np.broadcast_to(q, np.broadcast_shapes(q.shape, self._shape))
+        q = self._broadcast(q)
         if self._is_single:
             return self._by_row(
                 lambda q, row: self._quantiles(q[:, 0], row), np.moveaxis(q[..., None], -2, 0)
@@ -441,10 +453,9 @@ class ConditionalDistribution:
 class CircularDistribution(ConditionalDistribution):
     """The distribution of y at each row of X, if outputs are circular.
 
-    The mean and the standard deviation are those of directions (`scipy.stats.circmean` and
-    `circstd`). Probabilities and quantiles are counted from the point opposite to the mean: `cdf`
-    is 0 there, and quantiles are at most half a period from the mean, where they may leave the
-    range of y.
+    The mean and the standard deviation are circular ones (`scipy.stats.circmean` and `circstd`).
+    Probabilities and quantiles are counted from the point opposite to the mean: `cdf` is 0 there,
+    and quantiles are at most half a period from the mean, where they may leave the range of y.
 
     Parameters
     ----------

@@ -1,10 +1,18 @@
-"""The mass of a normal in an interval."""
+"""The distribution function of a normal, and its mass in an interval."""
 
 import numpy as np
 from scipy.special import log_ndtr
 
 NARROW = 1e-5  # standard deviations below which the density is taken as constant
+FAR = -35.0  # standard deviations beyond which the distribution function may be 0
 LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
+
+
+def normal_cdf(x):
+    """Return the distribution function of a standard normal, several times as fast as SciPy."""
+    import torch  # which the import of skflows leaves out
+
+    return torch.special.erfc(torch.from_numpy(x * -np.sqrt(0.5))).numpy() / 2
 
 
 def log_normal_mass(low, middle, high, means, scales):
@@ -24,9 +32,11 @@ def log_normal_mass(low, middle, high, means, scales):
     # In the lower tail, where differences of the distribution function keep their digits.
     is_upper = a > -b  # a cell may be the whole line
     a, b = np.where(is_upper, -b, a), np.where(is_upper, -a, b)
-    upper, lower = log_ndtr(b), log_ndtr(a)
     with np.errstate(divide="ignore", invalid="ignore"):
-        mass = upper + np.log(-np.expm1(lower - upper))
+        mass = np.log(normal_cdf(b) - normal_cdf(a))
+        far = b < FAR
+        upper, lower = log_ndtr(b[far]), log_ndtr(a[far])
+        mass[far] = upper + np.log(-np.expm1(lower - upper))
     narrow = b - a < NARROW
     mass[narrow] = (found[is_cell] + np.log(np.broadcast_to(width, shape)[is_cell]))[narrow]
     found = found.copy()

@@ -1,6 +1,5 @@
 """The best density for a table, with nothing to tune."""
 
-import time
 from numbers import Integral, Real
 from typing import Self
 
@@ -14,7 +13,7 @@ from ..density._base import BaseFlowDensity
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import prepare_table, resolve_bounds, uneven
 from ..training.threads import fit_context
-from ._folds import automatic_cv, make_folds
+from ._folds import Folds, automatic_cv, make_folds
 from ._mixture import MixtureMixin
 
 ROWS_WITH_FOLDS = 2_000  # beyond, a single held-out part is accurate enough
@@ -130,11 +129,13 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         self : object
             The fitted estimator.
         """
-        started = time.time()
+        from ..training.data_parallel import current_group  # imports torch
         from ._portfolio import portfolio  # mixtures take long to import
 
+        started = current_group().clock()
+
         table = prepare_table(self, X, sample_weight, least=3)
-        X, weight = table.X, uneven(table.weight)
+        X = table.X
         # Components see arrays, so that columns are given by index; all have the same cells.
         names = getattr(self, "feature_names_in_", None)
         self._dequantizer = table.dequantizer
@@ -150,10 +151,10 @@ class AutoDensity(MixtureMixin, BaseEstimator):
             "discrete": table.dequantizer.gaps(),
             "random_state": seed,
         }
-        components = portfolio(*X.shape, len(splits) > 1, weight is not None, data)
-        return self._fit_mixture(
-            components, X, weight, table.is_weighted, splits, self.time_limit, started, quiet=True
-        )
+        is_weighted = uneven(table.weight) is not None
+        components = portfolio(*X.shape, len(splits) > 1, is_weighted, data)
+        folds = Folds(splits, table.weight, table.is_weighted)
+        return self._fit_mixture(components, X, folds, started=started, quiet=True)
 
     def _sample_rows(self, n_samples, random_state):
         # The components know the distance between values, not which values occur.

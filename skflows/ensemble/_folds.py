@@ -114,15 +114,14 @@ class Folds:
     ----------
     splits : list of tuple of ndarray
         Indices of training and held-out rows in each fold.
-    weight : ndarray of shape (n,) or None
+    weight : ndarray of shape (n,)
         Weights of the rows.
     kept : ndarray of shape (n_samples,) of bool
         Which of the user's rows they are.
     """
 
     def __init__(self, splits, weight, kept):
-        self.splits = splits
-        self.weight = np.ones(kept.sum()) if weight is None else weight
+        self.splits, self.weight = splits, weight
         self._rows = np.concatenate([held_out for _, held_out in splits])
         self._kept = kept
 
@@ -130,6 +129,11 @@ class Folds:
     def held_out_weight(self):
         """Weights of the held-out rows, fold by fold."""
         return self.weight[self._rows]
+
+    def means(self, scores):
+        """Return the mean over the held-out rows of each column of scores."""
+        with np.errstate(invalid="ignore"):  # of inf and -inf
+            return np.average(scores, axis=0, weights=self.held_out_weight)
 
     def spread(self, values):
         """Return values of the held-out rows, fold by fold, for all rows of the user, else NaN."""

@@ -1,21 +1,21 @@
 """A mixture of any densities, weighted by the likelihood of held-out rows."""
 
-from contextlib import closing
+from functools import partial
 
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
 from scipy.special import logsumexp
 
 from ..calibration.thresholds import by_held_out
-from ..callbacks._run import fit_task, in_folder
+from ..callbacks._run import fit_task
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.checks import warn_user
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import SamplingMixin
 from ..density._third_party import draw
-from ._components import budgets, fit_group, group_components, warm_up
+from ..preprocessing.validation import uneven
+from ._estimators import tasks_of
+from ._race import Interrupted, race
 
-SHORT_LIMIT = 10  # seconds: a shorter fit runs in one process, because processes take time to start
 EM_STEPS = 500
 EM_TOLERANCE = 1e-9  # in nats per row
 MIN_WEIGHT = 1e-4  # of a component that is kept
@@ -54,31 +54,13 @@ def mixture_weights(scores, weight=None):
     return shares / shares.sum()
 
 
-def start_workers(n_jobs, time_limit, return_as="generator"):
-    """Return a `joblib.Parallel` that yields results, and how many processes it has.
-
-    With a time limit, they start now, so that later tasks need not wait for them. A short limit
-    leaves a single process.
-    """
-    if time_limit is not None and time_limit < SHORT_LIMIT:
-        n_jobs = 1
-    # Without batches of tasks, which would queue several flows in one process.
-    try:
-        parallel = Parallel(n_jobs, return_as=return_as, batch_size=1)
-    except ValueError:  # Ray returns all results at the end
-        parallel = Parallel(n_jobs, batch_size=1)
-    n_workers = effective_n_jobs(n_jobs)
-    if time_limit is not None and n_workers > 1:
-        list(parallel(delayed(warm_up)() for _ in range(n_workers)))
-    return parallel, n_workers
-
-
 def weighted_members(estimators, weights):
-    """Return pairs of a fitted member and its weight, over all components that have members."""
+    """Return pairs of a fitted member and its weight, over all components that have a weight."""
     return [
         (member, weight / len(members))
         for weight, members in zip(weights, estimators, strict=True)
         for member in members
+        if weight > 0
     ]
 
 
@@ -99,24 +81,144 @@ def likeliest_of_each_family(components, means):
     """Return the indices of the likeliest component of each family, one vote per family.
 
     The likelihood of ordinary rows says little about rows that are unlike all others: their scores
-    depend on the coordinates in which a model is smooth. Components with a mean of NaN are left
-    out.
+    depend on the coordinates in which a model is smooth. Components with a mean of NaN or inf are
+    left out.
     """
-    known = [i for i in np.argsort(means, kind="stable") if not np.isnan(means[i])]
+    known = [i for i in np.argsort(means, kind="stable") if means[i] < np.inf]
     # A component that assigns density 0 to some row would veto all rows like it.
     finite = [i for i in known if np.isfinite(means[i])]
     likeliest = {components[i].family: i for i in finite or known}
     return sorted(likeliest.values())
 
 
+def run_mixture(estimator, components, n_folds, tasks, attributes, *, started=None, **data):
+    """Fit the components of a mixture, and set the attributes of its estimator.
+
+    Parameters
+    ----------
+    estimator : estimator
+        It has ``n_jobs`` and ``verbose``; callbacks may stop its fit after a component.
+    components, n_folds, tasks, started
+        As in `race`.
+    attributes : callable
+        ``attributes(done)`` returns the attributes of a mixture of fitted components, from pairs of
+        a `Component` and a `Fitted`.
+    **data : objects
+        ``X``, and what else the fit was given.
+    """
+    from ..training.data_parallel import current_group
+
+    group, n_jobs = current_group(), estimator.n_jobs
+    limit = getattr(estimator, "time_limit", None)
+    results = race(components, n_folds, tasks, n_jobs=n_jobs, time_limit=limit, started=started)
+    done, n, n_missed, interrupted = [], len(components), 0, False
+    with fit_task(estimator, max_subtasks=n, **data) as task:
+        try:
+            for component in components:
+                task.begin(component.name)
+                fitted = next(results)
+                if fitted is None:
+                    n_missed += 1
+                else:
+                    done.append((component, fitted))
+                    interrupted |= fitted.interrupted
+                if estimator.verbose:
+                    print(f"{component.name}: {fitted or 'no time left'}")
+                if group.broadcast(bool(task.end(partial(attributes, done)))):
+                    break
+        except KeyboardInterrupt as error:
+            is_known = group.size == 1 or isinstance(error, Interrupted)
+            if not (done and is_known):  # other processes may be at another component
+                raise
+            interrupted = True
+        finally:
+            results.close()
+        estimator._interrupted = interrupted
+        if interrupted:
+            warn_user(
+                f"The fit was interrupted after {len(done)} of {n} components; the mixture "
+                "consists of these."
+            )
+        if n_missed:
+            warn_user(
+                f"time_limit={limit:g} left no time for {n_missed} of {n} components; the "
+                "mixture consists of the others. More time may improve it."
+            )
+        for name, value in attributes(done).items():
+            setattr(estimator, name, value)
+
+
+def mixture_attributes(done, folds, least_weight, contamination, score):
+    """Return the attributes of a mixture of fitted components, and its members with their weights.
+
+    Parameters
+    ----------
+    done : list of tuple
+        Pairs of a `Component` and a `Fitted`.
+    folds : Folds
+        The rows, and which of them are held out.
+    least_weight : float
+        Weight of a component that is kept.
+    contamination : "auto", float or None
+        The parameter of the estimator.
+    score : callable
+        ``score(members)`` returns the log-density of the rows under weighted members.
+    """
+    components, fitted = zip(*done, strict=True)
+    scores = np.column_stack([each.scores for each in fitted])
+    weight = folds.held_out_weight
+    usable = check_usable(components, scores)
+    weights = np.zeros(len(components))
+    weights[usable] = mixture_weights(scores[:, usable], weight)
+    weights[weights < least_weight] = 0
+    weights /= weights.sum()
+    kept = weights > 0
+    stacked = logsumexp(scores[:, kept] + np.log(weights[kept]), axis=1)
+    means = folds.means(scores)
+    order = np.lexsort((-means, -weights))
+    members = weighted_members([each.members for each in fitted], weights)
+
+    def scores_of_fit():
+        own = score(members)
+        is_known = np.isfinite(own)
+        return own[is_known], folds.weight[is_known]
+
+    # Kernels are centred on the training rows, whose scores would be too high for a fence.
+    offset, judges_held_out = by_held_out(contamination, stacked, weight, scores_of_fit)
+    return {
+        "weights_": weights,
+        "component_names_": [component.name for component in components],
+        "leaderboard_": {
+            "component": [components[i].name for i in order],
+            "weight": weights[order].tolist(),
+            "score": means[order].tolist(),
+            "seconds": [fitted[i].seconds for i in order],
+        },
+        "held_out_scores_": folds.spread(stacked),
+        "stacked_score_": float(np.average(stacked, weights=weight)),
+        "offset_": offset,
+        "_judges_held_out": judges_held_out,
+    }, members
+
+
+def check_usable(components, scores):
+    """Return which components have no NaN or inf among their held-out scores."""
+    usable = ~(np.isnan(scores) | np.isposinf(scores)).any(axis=0)
+    if not usable.all():
+        names = [c.name for c, good in zip(components, usable, strict=True) if not good]
+        trouble = f"held-out rows have scores of NaN or inf under {', '.join(names)}"
+        if not usable.any():
+            raise ValueError(f"{trouble}: no component is left.")
+        warn_user(f"{trouble}, which get no weight.")
+    return usable
+
+
 class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
-    """A mixture of fitted members: its fit from components, its scores and its samples."""
+    """A mixture of fitted members: its fit from estimators, its scores and its samples."""
 
     _held_out_scores = "folds"
 
-    def _fit_mixture(
-        self, components, X, weight, is_weighted, splits, time_limit=None, started=None, quiet=False
-    ):
+    def _fit_mixture(self, components, X, folds, *, started=None, quiet=False):
         """Fit components and their weights.
 
         Parameters
@@ -125,149 +227,42 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
             The components.
         X : ndarray of shape (n, d)
             The rows of positive weight.
-        weight : ndarray of shape (n,) or None
-            Their weights.
-        is_weighted : ndarray of shape (n_samples,) of bool
-            Which of the user's rows they are.
-        splits : list of tuple of ndarray
-            Indices of training and held-out rows.
-        time_limit, started : float, default=None
-            Seconds from the start of the fit, and when that was by `time.time`.
+        folds : Folds
+            Their weights, and which of them are held out.
+        started : float, default=None
+            When the fit started, if it has a time limit.
         quiet : bool, default=False
             Whether to ignore the convergence warnings of components.
         """
-        done = []  # pairs of a component and its outcome
-        n_missed = 0
-        interrupted = False
-
-        def attributes():
-            return self._mixture_attributes(done, X, weight, is_weighted, splits)
-
-        outcomes = self._fit_components(components, X, weight, splits, time_limit, started, quiet)
-        n = len(components)
-        with fit_task(self, X, max_subtasks=n, sample_weight=weight) as task:
-            try:
-                for component in components:
-                    task.begin(component.name)
-                    outcome = next(outcomes)
-                    if outcome is None:
-                        n_missed += 1
-                    else:
-                        done.append((component, outcome))
-                    if self.verbose:
-                        print(f"{component.name}: {outcome or 'no time left'}")
-                    stop = task.end(attributes)
-                    interrupted = outcome is not None and outcome.interrupted
-                    if stop or interrupted:
-                        break
-            except KeyboardInterrupt:
-                if not done:
-                    raise
-                interrupted = True
-            finally:
-                outcomes.close()
-            self._interrupted = interrupted
-            if interrupted and len(done) < len(components):
-                warn_user(
-                    f"The fit was interrupted after {len(done)} of {len(components)} components; "
-                    "the mixture consists of these."
-                )
-            if n_missed:
-                warn_user(
-                    f"time_limit={time_limit:g} left no time for {n_missed} of {len(components)} "
-                    "components; the mixture consists of the others. More time may improve it."
-                )
-            for name, value in attributes().items():
-                setattr(self, name, value)
+        run_mixture(
+            self,
+            components,
+            len(folds.splits),
+            partial(tasks_of, components, X, folds, quiet),
+            partial(self._mixture_attributes, X, folds),
+            started=started,
+            X=X,
+            sample_weight=uneven(folds.weight),
+        )
         return self
 
-    def _fit_components(self, components, X, weight, splits, time_limit, started, quiet):
-        """Yield the outcome of each component, fitted in ``n_jobs`` processes."""
-        parallel, n_workers = start_workers(self.n_jobs, time_limit)
-        groups = group_components(components, *X.shape, n_workers)
-        fit = delayed(in_folder(fit_group))
-        tasks = (
-            fit(group, X, weight, splits, budget, quiet)
-            for group, budget in zip(
-                groups, budgets(groups, time_limit, started, n_workers), strict=True
-            )
-        )
-
-        def results():
-            yield from parallel(tasks)
-
-        with closing(results()) as found:
-            for outcomes in found:
-                yield from outcomes
-
-    def _mixture_attributes(self, done, X, weight, is_weighted, splits):
+    def _mixture_attributes(self, X, folds, done):
         """Return the attributes of a mixture of fitted components."""
-        components, outcomes = zip(*done, strict=True)
-        held_out = np.concatenate([rows for _, rows in splits])
-        importance = np.ones(len(X)) if weight is None else weight
-        scores = np.column_stack([outcome.scores for outcome in outcomes])
-        usable = self._check_usable(components, scores)
-
-        weights = np.zeros(len(components))
-        weights[usable] = mixture_weights(scores[:, usable], importance[held_out])
-        weights[weights < MIN_WEIGHT] = 0
-        weights /= weights.sum()
-        kept = weights > 0
-        stacked = logsumexp(scores[:, kept] + np.log(weights[kept]), axis=1)
-        with np.errstate(invalid="ignore"):
-            means = np.average(scores, axis=0, weights=importance[held_out])
-        pool = likeliest_of_each_family(components, np.where(usable, means, np.nan))
-        order = np.lexsort((-means, -weights))
-
-        def of_all_rows(values):
-            found = np.full(len(is_weighted), np.nan)
-            found[np.flatnonzero(is_weighted)[held_out]] = values
-            return found
-
-        estimators = [
-            outcome.members if share else []
-            for outcome, share in zip(outcomes, weights, strict=True)
-        ]
-        attributes = {
-            "weights_": weights,
-            "component_names_": [component.name for component in components],
-            "estimators_": estimators,
-            "leaderboard_": {
-                "component": [components[i].name for i in order],
-                "weight": weights[order].tolist(),
-                "score": means[order].tolist(),
-                "seconds": [outcomes[i].seconds for i in order],
-            },
-            "held_out_scores_": of_all_rows(stacked),
-            "_held_out_pool": of_all_rows(scores[:, pool].mean(axis=1)),
+        score = partial(mixture_log_density, X=X)
+        found, _ = mixture_attributes(done, folds, MIN_WEIGHT, self.contamination, score)
+        components, fitted = zip(*done, strict=True)
+        scores = np.column_stack([each.scores for each in fitted])
+        pool = likeliest_of_each_family(components, folds.means(scores))
+        return found | {
+            "estimators_": [
+                each.members if share else []
+                for each, share in zip(fitted, found["weights_"], strict=True)
+            ],
+            "_held_out_pool": folds.spread(scores[:, pool].mean(axis=1)),
             "_pool": weighted_members(
-                [outcomes[i].members for i in pool], np.full(len(pool), 1 / len(pool))
+                [fitted[i].members for i in pool], np.full(len(pool), 1 / len(pool))
             ),
-            "stacked_score_": float(np.average(stacked, weights=importance[held_out])),
         }
-
-        def scores_of_fit():
-            own = mixture_log_density(weighted_members(estimators, weights), X)
-            is_known = np.isfinite(own)
-            return own[is_known], importance[is_known]
-
-        # Kernels are centred on the training rows, whose scores would be too high for a fence.
-        attributes["offset_"], attributes["_judges_held_out"] = by_held_out(
-            self.contamination, stacked, importance[held_out], scores_of_fit
-        )
-        return attributes
-
-    @staticmethod
-    def _check_usable(components, scores):
-        """Return which components have no NaN or inf among their held-out scores."""
-        usable = ~(np.isnan(scores) | np.isposinf(scores)).any(axis=0)
-        if not usable.all():
-            names = [c.name for c, good in zip(components, usable, strict=True) if not good]
-            trouble = f"held-out rows have scores of NaN or inf under {', '.join(names)}"
-            if not usable.any():
-                raise ValueError(f"{trouble}: no component is left.")
-            warn_user(f"{trouble}, which get no weight.")
-        return usable
 
     def _score_rows(self, X):
         return mixture_log_density(weighted_members(self.estimators_, self.weights_), X)

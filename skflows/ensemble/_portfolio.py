@@ -10,7 +10,7 @@ from ..density import GaussianizationDensity, NSFDensity, TransformedDensity
 from ..density._adaptive_kernel import AdaptiveKernels
 from ..preprocessing.dequantizer import N_POINTS
 from ..training.flow_fit import automatic_batch_size
-from ._components import Component
+from ._race import Component
 from ._simple_densities import GaussianKernels, StandardNormal
 
 KERNEL_ROWS = 12_000  # scores per row; beyond, kernels take longer than flows and contribute less
@@ -53,8 +53,8 @@ def portfolio(n, d, folds, weighted, data):
     data = data | {"contamination": None}  # the mixture has a threshold, its members need none
     on = partial(TransformedDensity, **data)
     components = [
-        Component("gaussian", on(StandardNormal(), preprocessing="whiten"), True),
-        Component("copula", on(StandardNormal(), preprocessing=SPACES["copula"]), True),
+        Component("gaussian", on(StandardNormal(), preprocessing="whiten"), refit=True),
+        Component("copula", on(StandardNormal(), preprocessing=SPACES["copula"]), refit=True),
     ]
     n_scores = n * (N_POINTS if data.get("discrete") else 1)
     kernel_components = kernels(on) if n_scores <= KERNEL_ROWS else []
@@ -63,7 +63,7 @@ def portfolio(n, d, folds, weighted, data):
     if n <= LAYERED_ROWS:
         few = {"max_iter": 20, "n_iter_no_change": 3}  # the first layers matter most
         layers = GaussianizationDensity(**few, **data)
-        components.append(Component("gaussianization", layers, False))
+        components.append(Component("gaussianization", layers))
     if not weighted:
         components += mixtures(n, d, folds, on, data["random_state"])
     if folds:
@@ -81,7 +81,6 @@ def mixtures(n, d, folds, on, seed):
         Component(
             f"{space} mixture of {k}",
             on(mixture(k, reg_covar=1e-4), preprocessing=SPACES[space]),
-            False,
         )
         for k in N_COMPONENTS
         for space in ("quantile", "axis")
@@ -91,7 +90,6 @@ def mixtures(n, d, folds, on, seed):
         Component(
             f"diagonal mixture of {k}",
             on(mixture(k, covariance_type="diag", reg_covar=1e-3), preprocessing=SPACES["axis"]),
-            False,
         )
         for k in N_DIAGONAL_COMPONENTS
         if 5 * k <= n / 2 and n * k * d <= MIXTURE_WORK
@@ -101,11 +99,11 @@ def mixtures(n, d, folds, on, seed):
 def kernels(on):
     # Models of the folds are parts of the model of all rows: keeping them adds nothing.
     adaptive = on(AdaptiveKernels(max_centers=KERNEL_ROWS), preprocessing=SPACES["whitened"])
-    return [Component("whitened adaptive kernels", adaptive, True)] + [
+    return [Component("whitened adaptive kernels", adaptive, refit=True)] + [
         Component(
             f"{space} kernels of {h:g}",
             on(GaussianKernels(h), preprocessing=SPACES[space]),
-            True,
+            refit=True,
         )
         for h in BANDWIDTHS
         for space in ("axis", "whitened", "copula")
@@ -113,9 +111,8 @@ def kernels(on):
 
 
 def flow(space, **params):
-    return Component(
-        f"{space} spline flow", NSFDensity(preprocessing=SPACES[space], **params), False
-    )
+    estimator = NSFDensity(preprocessing=SPACES[space], **params)
+    return Component(f"{space} spline flow", estimator, is_trained=True)
 
 
 def small_flows(data):
@@ -138,5 +135,5 @@ def large_flows(n, data):
     )
     return [
         *(flow(space, **data) for space in ("quantile", "whitened", "copula")),
-        Component("quantile coupling flow", coupling, False),
+        Component("quantile coupling flow", coupling, is_trained=True),
     ]

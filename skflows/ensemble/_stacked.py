@@ -13,10 +13,10 @@ from ..density._base import BaseFlowDensity
 from ..density._third_party import check_is_density, is_frozen, takes_weights, weighted_if
 from ..preprocessing.dequantizer import discrete_columns
 from ..preprocessing.sklearn_compat import BaseComposition
-from ..preprocessing.validation import uneven, weighted_rows
+from ..preprocessing.validation import weighted_rows
 from ..training.threads import fit_context
-from ._components import Component
-from ._folds import make_folds
+from ._estimators import component_of
+from ._folds import Folds, make_folds
 from ._mixture import MixtureMixin
 
 
@@ -202,19 +202,18 @@ class StackedDensity(MixtureMixin, NamedEstimators):
         """
         components = self._checked_components()
         X, weight, is_weighted = weighted_rows(self, X, sample_weight, least=3)
-        weight = uneven(weight)
         warn_of_columns(self, X, discrete_columns(X))
         random_state = random_state_of(self)
         seed = random_state.randint(2**31 - 1)
         splits = make_folds(self.cv, len(X), seed, X=X, kept=is_weighted)
         components = [
-            component._replace(estimator=clone_with_seeds(component.estimator, random_state))
+            component._replace(recipe=clone_with_seeds(component.recipe, random_state))
             for component in components
         ]
-        return self._fit_mixture(components, X, weight, is_weighted, splits)
+        return self._fit_mixture(components, X, Folds(splits, weight, is_weighted))
 
     def _checked_components(self):
         self._check_named()
         for _, estimator in self.estimators:
             check_is_density(estimator)
-        return [Component(name, est, self.refit) for name, est in self.estimators]
+        return [component_of(name, each, self.refit) for name, each in self.estimators]

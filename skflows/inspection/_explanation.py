@@ -57,7 +57,7 @@ class ExplanationDisplay:
     >>> from skflows.inspection import ExplanationDisplay
     >>> X = load_iris(as_frame=True).data
     >>> detector = DensityOutlierDetector(GaussianMixture(3, random_state=0)).fit(X)
-    >>> row = X.iloc[[0]].assign(**{"petal width (cm)": 2.5})
+    >>> row = X[:1].assign(**{"petal width (cm)": 2.5})
     >>> display = ExplanationDisplay.from_estimator(detector, row)
     >>> display.feature_names[display.contributions.argmin()]
     'petal width (cm)'

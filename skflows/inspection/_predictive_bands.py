@@ -1,13 +1,11 @@
 """Predictive bands of a regression against one feature."""
 
-from decimal import Decimal
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
-from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from ..columns.arrays import check_exact_table, is_missing
+from ..columns.encoding import Encoding
 from ._common import (
     DATA_COLOR,
     MODEL_COLOR,
@@ -23,7 +21,8 @@ from ._common import (
 class PredictiveBandsDisplay:
     """Central intervals and median of the predicted distribution along one feature.
 
-    The other columns are held at the median of their numbers, or at the most frequent category.
+    The other columns are held at the median of their numbers or dates, or at the most frequent
+    category.
 
     It is recommended to use :meth:`from_estimator` to create a :class:`PredictiveBandsDisplay`.
 
@@ -133,9 +132,8 @@ class PredictiveBandsDisplay:
         check_estimator_method(estimator, "predict_distribution")
         check_integer("grid_resolution", grid_resolution, 2)
         check_single_output(estimator)
-        rows, name = _along(X, feature, grid_resolution)
+        rows, grid, x, name = _along(X, feature, grid_resolution)
         distribution = estimator.predict_distribution(rows)
-        grid, x = (_column(table, name).astype(float) for table in (rows, X))
         return cls(
             grid=grid,
             median=distribution.ppf(0.5),
@@ -209,55 +207,17 @@ def name_of(y):
     return "y" if name is None else str(name)
 
 
-def _column(X, name):
-    """Return a column of an array or table, as floats if it holds numbers of any dtype."""
-    if not hasattr(X, "columns"):
-        return np.asarray(X)[:, name]
-    values = X[name].to_numpy()
-    if values.dtype.kind != "O":
-        return values
-    known = np.array([not is_missing(value) for value in values], dtype=bool)
-    if not all(isinstance(v, Real | Decimal) and not isinstance(v, bool) for v in values[known]):
-        return values
-    found = np.full(len(values), np.nan)  # pandas has objects for decimals and integers with NaN
-    found[known] = values[known].astype(np.float64)
-    return found
-
-
 def _along(X, feature, n):
-    """Return rows along a feature, the others fixed, and the index or name of the feature."""
-    check_exact_table(X)
-    is_frame = hasattr(X, "columns")
-    if not is_frame:
-        X = check_array(X, dtype=None, ensure_all_finite="allow-nan", input_name="X")
-    names = list(X.columns) if is_frame else list(range(X.shape[1]))
-    known = feature in names
-    if not known and not (is_frame and isinstance(feature, Integral) and 0 <= feature < len(names)):
+    """Return a table along a feature, its values, those in X, and the feature's name."""
+    encoding, rows = Encoding.read(X)
+    names = encoding.keys
+    is_place = isinstance(feature, Integral) and 0 <= feature < len(names)
+    if feature not in names and not is_place:
         raise ValueError(f"feature={feature!r} is not a column of X; it has {names}.")
-    name = feature if known else names[feature]
-    kinds = getattr(X, "dtypes", None)
-    kinds = (
-        kinds.items() if hasattr(kinds, "items") else ()
-    )  # pandas: categories stay what they are
-    categories = {key: kind for key, kind in kinds if str(kind) == "category"}
-    columns = {
-        key: _middle(_column(X, key).astype(object) if key in categories else _column(X, key))
-        for key in names
-    }
-    values = _column(X, name)
-    if values.dtype.kind not in "iuf":
+    j = names.index(feature) if feature in names else feature
+    if encoding.roles[j] != "number":
         raise ValueError(f"feature={feature!r} is not a column of numbers.")
-    grid = np.linspace(np.nanmin(values), np.nanmax(values), n)
-    columns = {key: grid if key == name else np.repeat(own, n) for key, own in columns.items()}
-    if not is_frame:
-        return np.column_stack(list(columns.values())), name
-    rows = type(X)(columns)
-    return rows.astype(categories) if categories else rows, name
-
-
-def _middle(values):
-    """Return the median of numbers, or the most frequent of other values, in an array of one."""
-    if values.dtype.kind in "iuf":
-        return np.array([np.nanmedian(values)])
-    known = [value for value in values if value is not None and value == value]
-    return np.array([max(sorted(set(known), key=str), key=known.count)], dtype=object)
+    x = rows[:, j]
+    along = np.tile(encoding.typical(rows), (n, 1))
+    along[:, j] = np.linspace(np.nanmin(x), np.nanmax(x), n)
+    return encoding.with_floats().decode(along), along[:, j], x, names[j]

@@ -32,7 +32,7 @@ from ._detector import NULLS, DensityOutlierDetector
 MAX_PLACES = 20_000  # that a density is fitted to
 HELD_OUT = 5  # one of so many images is held out for early stopping
 VALUES_AT_ONCE = 2**18
-WORST = 0.03  # fraction of the places of an image, those of the lowest density, that make its score
+WORST = 0.03  # fraction of the places of an image, the least likely ones, that make its score
 SIGMA = 3.0  # places, of the Gaussian that weighs the surroundings of a place
 MIN_PLACES = 64  # below which images are too small to learn what surrounds a place
 
@@ -65,10 +65,10 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
 
     estimator : estimator, default=None
         Density of the features of a place, with `fit` and `score_samples`, or a
-        `ConditionalDensity` of them given those of its surroundings, a mean by a Gaussian whose
-        standard deviation is 3 places. If its `cv` is None, whole images are held out for early
-        stopping; folds are of places. None is a `ConditionalDensity` of a `RealNVPDensity`, with
-        ``cv=None``, or that flow alone if images have fewer than 64 places.
+        `ConditionalDensity` of them given its surroundings: the mean of their features, weighted by
+        a Gaussian whose standard deviation is 3 places. If its `cv` is None, whole images are held
+        out for early stopping; folds are of places. None is a `ConditionalDensity` of a
+        `RealNVPDensity`, with ``cv=None``, or that flow alone if images have fewer than 64 places.
 
     n_rotations : int, default=4
         Number of rotated copies of each image, by multiples of ``360 / n_rotations`` degrees, in
@@ -464,7 +464,7 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
         if n_places == 1:
             raise ValueError(
                 "A ConditionalDensity needs features at several places, (n, k, rows, columns): "
-                "those of a single place have no surroundings. Give another density."
+                "a single place has no surroundings. Give another density."
             )
         return GivenSurroundings(estimator)
 

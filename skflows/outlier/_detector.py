@@ -27,7 +27,7 @@ from ..columns.checks import (
     warn_user,
 )
 from ..columns.encoding import Encoding
-from ..columns.frames import is_frame
+from ..columns.frames import data_frame, is_frame
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import check_has_names
 from ..density._third_party import (
@@ -52,12 +52,12 @@ from ..preprocessing.validation import uneven, validate_weight, weighted_rows
 from ..table import TableDensity
 from ..training.threads import fit_context
 from ._ensemble import OutlierEnsemble
-from ._explain import contributions, partners, reference_rows, with_base
+from ._explain import contributions, partners_of, reference_rows, with_base
 from ._scored_density import Setting, fit_scored
 from ._statistics import STATISTICS, held_out_values
 
 NULLS = {"conformal": Ranks, "empirical_null": Tails}
-ROWS_PER_COLUMN = 20  # with at least as many, leave-one-out scores are as good as those of folds
+ROWS_PER_COLUMN = 20  # with at least as many, leave-one-out scores are as good as held-out ones
 
 
 class DensityOutlierDetector(
@@ -89,7 +89,7 @@ class DensityOutlierDetector(
           mixture, kernels and flow on columns that are scaled, whitened or mapped through their
           quantiles. How well each of these predicts ordinary rows says little about unusual ones.
         - "log_density": the log-density, in nats.
-        - "dependence": the log-density minus the sum of those of the single columns, for a
+        - "dependence": the log-density minus the sum of the single columns' log-densities, for a
           `TableDensity`. It finds unusual combinations, whether or not each value is rare by
           itself. With a calibration, the density is fitted five times, once for each fold.
         - "typicality": ``-abs(log_density - mean)``, with the mean over unseen rows: a density that
@@ -118,17 +118,16 @@ class DensityOutlierDetector(
         The p-value up to which `predict` flags a row, with calibration.
 
     fdr : float, default=None
-        False discovery rate: the largest fraction of false flags among those of `predict`, on
+        False discovery rate: the largest fraction of false flags among all flags of `predict`, on
         average. The label of a row then depends on the other rows, and clean rows may have no flag
         at all (scikit-learn's estimator checks expect one). None flags by `alpha`.
 
     fdr_method : {"bh", "by", "adaptive"}, default="bh"
         Benjamini-Hochberg; Benjamini-Yekutieli, for any dependence of the rows; or
         Benjamini-Hochberg with an estimate of the fraction of inliers, a conservative variant of
-        Storey's, which finds more if
-        many rows are outliers. "adaptive" needs ``calibration="conformal"`` with a single split,
-        such as ``cv=ShuffleSplit(1, test_size=0.5)``, or a frozen estimator, and rows without
-        weights: only then does it control the rate.
+        Storey's, which finds more if many rows are outliers. "adaptive" controls the rate only with
+        ``calibration="conformal"``, a single split such as ``cv=ShuffleSplit(1, test_size=0.5)``
+        or a frozen estimator, and rows without weights; otherwise it is an error.
 
     trim : float or "auto", default=0.0
         Fraction of the rows that the fit of the density leaves out, the least likely ones,
@@ -160,6 +159,10 @@ class DensityOutlierDetector(
     p_values_ : ndarray of shape (n_samples,)
         With ``calibration="empirical_null"``: the p-values of these scores. (With "conformal", the
         rows of `fit` are what others are compared with.)
+
+    null_ : object or None
+        With a calibration: the scores of inliers. ``null_.p_values(scores)`` are the p-values of
+        rows with these scores.
 
     offset_ : float
         Score below which `predict` labels a row an outlier, unless `fdr` is set.
@@ -274,11 +277,11 @@ class DensityOutlierDetector(
             Importance of each row, if the estimator takes weights: in the density, in what the
             statistic learns, in `trim` and in the threshold; rows of weight 0 are left out. Equal
             weights change nothing. P-values compare weighted ranks: with
-            ``calibration="conformal"``, they are those of weighted conformal prediction (Tibshirani
-            et al., 2019), valid if the weights are the ratio of the density of new inliers to that
-            of the rows of `fit`, up to a factor. A new row counts with the largest of the weights,
-            which its own must not exceed. An integer weight is thus no number of rows: copies of a
-            row would be no further evidence.
+            ``calibration="conformal"``, they come from weighted conformal prediction (Tibshirani et
+            al., 2019) and are valid if the weights are the density of new inliers, divided by the
+            density of the rows of `fit`, up to a factor. A new row counts with the largest of the
+            weights, which its own must not exceed. An integer weight is thus no number of rows:
+            copies of a row would be no further evidence.
 
         Returns
         -------
@@ -458,9 +461,9 @@ class DensityOutlierDetector(
     def _set_threshold(self, X, weight):
         """Set the null distribution, and the threshold of `predict`."""
         known, importance = map(np.concatenate, (self._calibration, self._calibration_weights))
-        self._null = null = None
+        self.null_ = null = None
         if self.calibration is not None:
-            self._null = null = NULLS[self.calibration].fit(known, importance)
+            self.null_ = null = NULLS[self.calibration].fit(known, importance)
         self._judges_held_out = False
         vars(self).pop("p_values_", None)  # of an earlier fit
         if self.calibration == "empirical_null":
@@ -526,14 +529,14 @@ class DensityOutlierDetector(
         self._check_calibrated()
         scores = self.score_samples(X)
         if not randomized:
-            return self._null.p_values(scores)
+            return self.null_.p_values(scores)
         if self.calibration != "conformal":
             raise ValueError(
                 f"randomized=True is for the ranks of calibration='conformal', not for "
                 f"{self.calibration!r}, whose p-values are continuous."
             )
         rng = check_random_state(0 if random_state is None else random_state)
-        return self._null.randomized_p_values(scores, rng)
+        return self.null_.randomized_p_values(scores, rng)
 
     def _check_fdr_method(self):
         if self.fdr is not None and self.fdr_method == "adaptive" and not self._is_split:
@@ -545,7 +548,7 @@ class DensityOutlierDetector(
             )
 
     def _check_calibrated(self):
-        if self._null is None:
+        if self.null_ is None:
             raise ValueError(
                 "calibration=None: there are no p-values. Set calibration='conformal', or "
                 "'empirical_null' if the rows of fit may contain outliers."
@@ -586,8 +589,8 @@ class DensityOutlierDetector(
         -------
         labels : ndarray of shape (n_samples,)
             -1 for outliers, 1 for inliers. With ``calibration="empirical_null"``, these are the
-            flags of `p_values_`, from models that have not seen the row; otherwise those of
-            `predict`, as for scikit-learn's novelty detectors, or of the held-out scores if
+            flags of `p_values_`, from models that have not seen the row; otherwise `predict`
+            gives them, as for scikit-learn's novelty detectors, or the held-out scores do, if
             `contamination` is a number and these set the threshold.
         """
         labels = super().fit_predict(X, y, **kwargs)
@@ -621,7 +624,7 @@ class DensityOutlierDetector(
         if self.fdr is None:
             return p_values <= self.alpha
         flagged = discoveries(p_values, self.fdr, self.fdr_method, sum(map(len, self._calibration)))
-        least = least_p_value(self._null)
+        least = least_p_value(self.null_)
         n_least = (p_values == least).sum()
         if n_least and not flagged.any():
             needed = self.fdr * n_least / len(p_values)
@@ -635,9 +638,9 @@ class DensityOutlierDetector(
     def batch_p_value(self, X, *, n_resamples=2000, random_state=None):
         """Return the p-value of a whole batch of rows: whether it differs from the rows of `fit`.
 
-        The mean rank of their scores among those of the calibration rows is compared, two-sided,
-        with that of batches drawn from both together: rows can also be too likely (as in the
-        typicality test). Many rows reveal a shift that no single row does.
+        The test is two-sided, since rows can also be too likely (as in the typicality test). It
+        compares the mean rank of the batch among the scores of the calibration rows with the mean
+        ranks of batches drawn from both together. Many rows reveal a shift that no single row does.
 
         Parameters
         ----------
@@ -736,16 +739,12 @@ class DensityOutlierDetector(
             data = X if self._encoding is None else np.asarray(self._encoding.decode(X), object)
             return shap.Explanation(found, base_values=base, data=data, feature_names=names)
         found = with_base(found, base)
-        if not as_frame:
-            return found
-        import pandas as pd  # optional
-
-        return pd.DataFrame(found, index=index, columns=self.feature_names_in_)
+        return data_frame(found, self.feature_names_in_, index) if as_frame else found
 
     def odd_pairs(self, X, *, n_orders=8, random_state=None):
         """Return the two columns of each row that are odd only together, if there are any.
 
-        It needs rows of numbers: a detector of tables with texts, dates or gaps has only `explain`.
+        It needs rows of numbers: a detector of texts, dates or missing values has only `explain`.
 
         `explain` gives each column its share of such a combination, for example of a small weight
         *with* a great height. This looks for a partner of the column with the lowest contribution.
@@ -786,8 +785,8 @@ class DensityOutlierDetector(
         check_is_fitted(self)
         if self._encoding is not None:
             raise ValueError(
-                "odd_pairs needs complete rows of numbers; explain takes tables too, with texts, "
-                "dates and gaps."
+                "odd_pairs needs complete rows of numbers; explain takes texts, dates and missing "
+                "values too."
             )
         oddest = np.asarray(self.explain(X, n_orders=n_orders, random_state=random_state))
         X = validate_rows(self, X, reset=False)
@@ -795,16 +794,8 @@ class DensityOutlierDetector(
         names = getattr(self, "feature_names_in_", range(X.shape[1]))
         return [
             None if partner < 0 else (names[column], names[partner])
-            for column, partner in zip(oddest, self._partners(X, oddest), strict=True)
+            for column, partner in zip(oddest, partners_of(self, X, oddest), strict=True)
         ]
-
-    def _partners(self, X, columns):
-        """Return the index of the column that is odd only with a given one in each row, or -1."""
-
-        def mean_scores(rows):
-            return np.mean([model.score_samples(rows) for model in self.models_], axis=0)
-
-        return partners(mean_scores, X, columns, self._reference)
 
     def _contributions(self, X, n_orders, random_state):
         """Return the contributions, and the base values that they add up to the score with."""

@@ -124,7 +124,7 @@ def fit_trimmed(setting, X, weight, trim):
 
 
 def fair_scores(density, X, fitted):
-    """Return log-densities, those of fitted rows by models that had not seen them if available.
+    """Return log-densities, for fitted rows by models that had not seen them if available.
 
     They are available only if the density keeps held-out scores of all its rows: otherwise scores
     of the remaining rows would be too high by comparison.

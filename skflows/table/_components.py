@@ -1,18 +1,13 @@
 """The components of a table's density: what is fitted, and how held-out rows weight it."""
 
-import math
-from contextlib import closing
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
-from joblib import delayed
 
-from ..callbacks._run import in_folder, training_file
+from ..callbacks._run import training_file
 from ..columns.frames import read_frame
-from ..density._third_party import MIN_SECONDS
 from ..ensemble._folds import automatic_cv, make_folds
-from ..ensemble._mixture import start_workers
+from ..ensemble._race import Component, Fold, Task
 from ..training.threads import few_threads
 from ._variables import Rows
 from ._view import MemberOfFold, TableView
@@ -35,39 +30,30 @@ N_COMPONENTS = 10
 LEARNING_RATE = 6e-3
 EMA_DECAY = 0.995
 PATIENCE = 20
-TIME_FOR_CLASSES, TIME_FOR_ALL = 0.3, 0.9  # of a time limit; the rest is for scores
 MAX_NORMAL = 40  # numbers, beyond which solving for conditional normals takes too long
 MAX_CATEGORIES = 800  # of all variables, beyond which comparing all pairs takes too long
 
 
-class TableComponent(NamedTuple):
-    """A component of the density.
-
-    ``fit(train, held_out, seed, seconds)`` returns a member, from views of rows.
-    """
-
-    name: str
-    fit: object
-    is_trained: bool = False  # whether it is a network, which a time limit cuts short
-    is_refitted: bool = False  # whether one member of all rows takes the place of those of folds
-
-
 def components(schema, n, settings):
-    """Return the components for ``n`` rows, the quick ones first."""
+    """Return the components for ``n`` rows, the quick ones first.
+
+    Their recipes are functions: ``recipe(train, held_out, seed, seconds)`` returns a member, from
+    views of rows.
+    """
     from ._binned_classes import fit_binned_classes
     from ._latent_classes import fit_kernels, fit_latent_classes
 
     def kernels(bandwidth, space):
         fit = partial(fit_quick, fit_kernels, bandwidth=bandwidth, space=space)
-        return TableComponent(f"{space} kernels of {bandwidth:g}", fit, is_refitted=True)
+        return Component(f"{space} kernels of {bandwidth:g}", fit, refit=True)
 
     def latent_classes(k, space):
         fit = partial(fit_quick, fit_latent_classes, n_classes=k, space=space)
-        return TableComponent(f"{space} classes of {k}", fit)
+        return Component(f"{space} classes of {k}", fit)
 
     def binned_classes(k):
         fit = partial(fit_quick, fit_binned_classes, n_classes=k)
-        return TableComponent(f"binned classes of {k}", fit)
+        return Component(f"binned classes of {k}", fit)
 
     d = sum(part.has_number for part in schema.parts)
     spaces = ["quantile", "linear"] if d else ["quantile"]
@@ -81,10 +67,10 @@ def components(schema, n, settings):
     if d and n <= MAX_KERNELS:
         found += [kernels(bandwidth, space) for space in spaces for bandwidth in BANDWIDTHS]
     network = partial(fit_network, settings=settings)
-    networks = [TableComponent("network", network, True)]
+    networks = [Component("network", network, is_trained=True)]
     if has_normal(schema) or has_forest(schema):
         network = partial(network, has_backbone=True)
-        networks.append(TableComponent("network on pairs", network, True))
+        networks.append(Component("network on pairs", network, is_trained=True))
     return found + networks[-1 if n > ROWS_WITH_TWO else 0 :]
 
 
@@ -243,18 +229,6 @@ def first_copies(schema, rows):
     return np.where(has_number, first[inverse.ravel()], np.arange(len(rows)))
 
 
-class TableOutcome(NamedTuple):
-    """A fitted component: its members, the scores of held-out rows, and the time it took."""
-
-    members: list
-    scores: np.ndarray
-    seconds: float
-    interrupted: bool
-
-    def __str__(self):
-        return f"held-out score {self.scores.mean():.4f}, {self.seconds:.1f} s"
-
-
 def views_of(split, schema, rows, weight, seed):
     """Return the views of the rows to fit to, and of those to hold out.
 
@@ -265,120 +239,51 @@ def views_of(split, schema, rows, weight, seed):
     return [TableView(own, rows.take(some), weight[some]) for some in split]
 
 
-class FoldOutcome(NamedTuple):
-    """A component that was fitted to the training rows of a fold."""
+def tasks_of(components, views, whole, seed, n_workers):
+    """Return the tasks that fit components in folds, given the views of each fold and of all rows.
 
-    member: object
-    scores: np.ndarray  # of the held-out rows
-    of_all: object  # the member fitted to all rows; None except for the last fold of some
-    seconds: float
-
-    @property
-    def interrupted(self):
-        return getattr(self.member, "interrupted", False)
-
-
-class Limit(NamedTuple):
-    """The time limit of a fit, as one fold of a component sees it."""
-
-    seconds: float  # of the whole fit
-    started: float
-    is_needed: bool  # whether to fit even if there is little time left
-    rounds: int  # of trainings, one after the other, that share the time that is left
-
-
-def fit_fold(key, component, train, held_out, whole, seed, limit):
-    """Return a key, and the `FoldOutcome` of a component, or None without time for it.
-
-    Parameters
-    ----------
-    key : tuple of (str, int)
-        Name of the component and number of the fold, because folds may end in any order.
-    component : TableComponent
-        The component.
-    train, held_out : TableView
-        The rows of the fold.
-    whole : TableView or None
-        All rows, if the component is to be fitted to them too.
-    seed : int
-        Seed of the fit.
-    limit : Limit or None
-        The time limit.
+    Most components are refitted to all rows if a single part is held out: its rows count too.
     """
-    from ..training.data_parallel import current_group
+    return [
+        Task(
+            [(component.name, i)],
+            partial(
+                fit_fold,
+                component.recipe,
+                train,
+                held_out,
+                whole if component.refit and i == len(views) - 1 else None,
+                seed + i,
+            ),
+            component.is_trained,
+        )
+        for component in components
+        for i, (train, held_out) in enumerate(views)
+    ]
 
-    clock = current_group().clock
-    begun, seconds = clock(), None
-    if limit is not None:
-        passed = begun - limit.started
-        if passed > TIME_FOR_CLASSES * limit.seconds and not limit.is_needed:
-            return key, None
-        seconds = max(MIN_SECONDS, (TIME_FOR_ALL * limit.seconds - passed) / limit.rounds)
+
+def fit_fold(fit, train, held_out, whole, seed, seconds):
+    """Fit a component to the training rows of a fold, and to all rows if these are given."""
     with few_threads(train.rows.x):
-        member = component.fit(train, held_out, seed, seconds)
+        member = fit(train, held_out, seed, seconds)
         scores = member.log_prob(held_out)
-        of_all = None if whole is None else component.fit(whole, None, seed, None)
-    return key, FoldOutcome(member, scores, of_all, clock() - begun)
+        refitted = None if whole is None else fit(whole, None, seed, None)
+    return [Fold(member, scores, refitted, getattr(member, "interrupted", False))]
 
 
-def fit_components(found, schema, rows, weight, splits, seed, time_limit, started, n_jobs):
-    """Yield the `TableOutcome` of each component on the splits, or None without time for it."""
-    from ..training.data_parallel import current_group
-
-    views = [views_of(split, schema, rows, weight, seed) for split in splits]
-    whole = TableView(schema, rows, weight)
-    parallel, n_workers = start_workers(n_jobs, time_limit, "generator_unordered")
-    pairs = [(component, i) for component in found for i in range(len(views))]
-    # The last ones take longest: they start first, except in the process that the first ones need.
-    n_ahead = n_workers - 1
-    pairs = pairs[len(pairs) - n_ahead :] + pairs[: len(pairs) - n_ahead]
-    fit = delayed(in_folder(fit_fold))
-    needed = {found[0].name}
-
-    def tasks():
-        n_networks = sum(component.is_trained for component, _ in pairs)
-        for component, i in pairs:
-            limit = None
-            if time_limit is not None:
-                passed = current_group().clock() - started
-                # A network is of no use without its other folds: what has begun is completed.
-                if component.is_trained and passed < TIME_FOR_ALL * time_limit:
-                    needed.add(component.name)
-                rounds = math.ceil(n_networks / n_workers)
-                limit = Limit(time_limit, started, component.name in needed, rounds)
-            n_networks -= component.is_trained
-            # The held-out rows count too. Members of several folds make up for one another.
-            refits = component.is_refitted or (len(views) == 1 and not component.is_trained)
-            own = whole if refits and i == len(views) - 1 else None
-            yield fit((component.name, i), component, *views[i], own, seed + i, limit)
-
-    def outcomes():
-        yield from parallel(tasks())
-
-    done = {}
-    with closing(outcomes()) as fitted:
-        for component in found:
-            keys = [(component.name, i) for i in range(len(views))]
-            while not done.keys() >= set(keys):
-                (name, i), outcome = next(fitted)
-                if outcome is not None and outcome.interrupted and i < len(views) - 1:
-                    raise KeyboardInterrupt  # without its other folds it is not whole
-                done[name, i] = outcome
-            yield joined_outcome([done.pop(key) for key in keys], views)
-
-
-def joined_outcome(outcomes, views):
-    """Return the `TableOutcome` of a component from its folds, None if one was left out."""
-    if None in outcomes:
-        return None
-    last = outcomes[-1]
-    if last.of_all is not None:
-        members = [last.of_all]
-    else:
-        members = [
-            MemberOfFold(outcome.member, train.schema)
-            for outcome, (train, _) in zip(outcomes, views, strict=True)
-        ]
-    scores = np.concatenate([outcome.scores for outcome in outcomes])
-    seconds = sum(outcome.seconds for outcome in outcomes)
-    return TableOutcome(members, scores, seconds, last.interrupted)
+def with_members_of_folds(done, views):
+    """Return pairs of a component and what it became, with members that use their own maps."""
+    return [
+        (component, fitted)
+        if component.refit
+        else (
+            component,
+            fitted._replace(
+                members=[
+                    MemberOfFold(member, train.schema)
+                    for member, (train, _) in zip(fitted.members, views, strict=True)
+                ]
+            ),
+        )
+        for component, fitted in done
+    ]

@@ -1,6 +1,7 @@
 """The density of a table as it is."""
 
-from numbers import Integral, Real
+from functools import partial
+from numbers import Integral
 from operator import itemgetter
 
 import numpy as np
@@ -10,16 +11,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..calibration.thresholds import by_contamination, by_held_out
-from ..callbacks._run import fit_task, random_state_of
+from ..callbacks._run import random_state_of
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import check_different_names
-from ..columns.checks import warn_user
 from ..columns.frames import fill_frame, is_frame, read_frame, rows_of, write_frame
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._outlier_labels import OutlierDensityMixin
-from ..ensemble._mixture import mixture_weights, weighted_members
+from ..ensemble._folds import Folds
+from ..ensemble._mixture import mixture_attributes, run_mixture
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
@@ -103,8 +103,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     time_limit : float, default=None
         Seconds that `fit` may take, about, for all components and folds together. Latent classes
-        of which a fold would start after a third of them are left out, and the networks share the
-        rest. A network that would start after nine tenths is left out too.
+        and kernels of which a fold would start after two fifths of them are left out, and the
+        networks share the rest. A network that would start after nine tenths is left out too.
 
     cv : "auto" or int, default="auto"
         Number of folds in which rows are held out. "auto" takes 5 folds up to 1,000 rows, and
@@ -272,87 +272,52 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             automatic_epochs,
             components,
             first_copies,
-            fit_components,
             make_splits,
+            tasks_of,
+            views_of,
         )
 
         group = current_group()
         started = group.clock()
         group.check_same(self, X, sample_weight)
         frame = self._read(X, reset=True, encoding=encoding)
-        n_rows = len(frame)
-        weight = validate_weight(sample_weight, np.empty((n_rows, 1)), least=2)
-        is_used = np.flatnonzero(weight > 0)
-        frame, weight = frame.take(is_used), weight[is_used] / weight[is_used].mean()
+        weight = validate_weight(sample_weight, np.empty((len(frame), 1)), least=2)
+        kept = weight > 0
+        frame, weight = frame.take(np.flatnonzero(kept)), weight[kept] / weight[kept].mean()
         random_state = group.broadcast(random_state_of(self))
         self._schema = self._schema_of(frame, random_state, weight)
         self._library, self._dtype = frame.library, frame.dtype
         rows = self._schema.encode(frame)
         if self._schema is self._shared:  # the maps are those of these rows
             self._schema = self._schema.with_maps_of(rows, weight, random_state)
-        is_known = np.flatnonzero(rows.known.any(axis=1))
-        if len(is_known) < 2:
-            raise ValueError(
-                f"X has {len(is_known)} rows with a known value; at least 2 are needed."
-            )
-        rows, weight, is_used = rows.take(is_known), weight[is_known], is_used[is_known]
+        kept[kept] = is_known = rows.known.any(axis=1)
+        if kept.sum() < 2:
+            raise ValueError(f"X has {kept.sum()} rows with a known value; at least 2 are needed.")
+        rows, weight = rows.take(np.flatnonzero(is_known)), weight[is_known]
         seed = int(random_state.randint(2**31 - 1000))
         if held_out is None:
             splits = make_splits(self.cv, first_copies(self._schema, rows), seed)
         else:
-            mask = held_out[is_used]
+            mask = held_out[kept]
             splits = [(np.flatnonzero(~mask), np.flatnonzero(mask))]
         n, max_iter = group.n_rows(rows), self.max_iter
         if max_iter == "auto":
             max_iter = automatic_epochs(n, len(splits))
         found = components(self._schema, n, {"max_iter": max_iter, "n_orders": self.n_orders})
-        n_jobs = self.n_jobs if group.size == 1 else 1
-        outcomes = fit_components(
-            found, self._schema, rows, weight, splits, seed, self.time_limit, started, n_jobs
+        if len(splits) == 1:  # the held-out rows count too; several folds make up for one another
+            found = [each._replace(refit=each.refit or not each.is_trained) for each in found]
+        views = [views_of(split, self._schema, rows, weight, seed) for split in splits]
+        run_mixture(
+            self,
+            found,
+            len(splits),
+            partial(tasks_of, found, views, TableView(self._schema, rows, weight), seed),
+            partial(self._attributes, rows, Folds(splits, weight, kept), views),
+            started=started,
+            X=X,
+            y=y,
+            sample_weight=sample_weight,
         )
-        done = []  # pairs of a component and its outcome
-        self._interrupted = False
-
-        def attributes():
-            return self._attributes(done, splits, weight, is_used, n_rows)
-
-        n_found = len(found)
-        with fit_task(self, X, y, max_subtasks=n_found, sample_weight=sample_weight) as task:
-            try:
-                for component in found:
-                    task.begin(component.name)
-                    outcome = next(outcomes)
-                    if outcome is not None:
-                        done.append((component, outcome))
-                        self._interrupted = outcome.interrupted
-                    if self.verbose:
-                        print(f"{component.name}: {outcome or 'no time left'}")
-                    stop = task.end(attributes)
-                    if group.broadcast(bool(stop)) or self._interrupted:
-                        break
-            except KeyboardInterrupt:
-                if not done or group.size > 1:  # the others may be at another component
-                    raise
-                self._interrupted = True
-            finally:
-                outcomes.close()
-            if self._interrupted:
-                warn_user(
-                    f"The fit was interrupted after {len(done)} of {len(found)} components; the "
-                    "density consists of these."
-                )
-            for name, value in attributes().items():
-                setattr(self, name, value)
-            # A numeric contamination needs the scores of the training rows.
-            if isinstance(self.contamination, Real):
-                held_out = self.held_out_scores_[is_used]
-                judged = ~np.isnan(held_out)
-                self.offset_, self._judges_held_out = by_held_out(
-                    self.contamination,
-                    held_out[judged],
-                    weight[judged],
-                    lambda: (self._log_prob(rows), weight),
-                )
         return self
 
     def _schema_of(self, frame, random_state, weight=None):
@@ -377,48 +342,19 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         found._shared = self._shared
         return found
 
-    def _attributes(self, done, splits, weight, is_used, n_rows):
+    def _attributes(self, rows, folds, views, done):
         """Return the attributes of a density that consists of fitted components."""
-        components, outcomes = zip(*done, strict=True)
-        scores = np.stack([outcome.scores for outcome in outcomes], axis=1)
-        members = [outcome.members for outcome in outcomes]
-        held_out = np.concatenate([part for _, part in splits])
-        weight = weight[held_out]
-        weights = mixture_weights(scores, weight)
-        weights[weights < MIN_WEIGHT] = 0
-        weights /= weights.sum()
-        kept = weights > 0
-        stacked = logsumexp(scores[:, kept] + np.log(weights[kept]), axis=1)
-        of_rows = np.full(n_rows, np.nan)
-        of_rows[is_used[held_out]] = stacked
-        means = np.average(scores, axis=0, weights=weight)
-        order = np.lexsort((-means, -weights))
-        is_finite = np.isfinite(stacked)
-        n_iter = [getattr(member, "n_iter", 1) for own in members for member in own]
-        return {
-            "held_out_scores_": of_rows,
-            "weights_": weights,
-            "component_names_": [component.name for component in components],
-            "leaderboard_": {
-                "component": [components[i].name for i in order],
-                "weight": weights[order].tolist(),
-                "score": means[order].tolist(),
-                "seconds": [outcomes[i].seconds for i in order],
-            },
-            "stacked_score_": float(np.average(stacked, weights=weight)),
-            "_members": [
-                (member, weight)
-                for member, weight in weighted_members(members, weights)
-                if weight > 0
-            ],
-            "n_iter_": max(n_iter),
-            "offset_": (
-                -np.inf
-                if isinstance(self.contamination, Real)
-                else by_contamination(self.contamination, stacked[is_finite], weight[is_finite])
-            ),
-            "_judges_held_out": False,
-        }
+        from ._components import with_members_of_folds
+
+        found, members = mixture_attributes(
+            with_members_of_folds(done, views),
+            folds,
+            MIN_WEIGHT,
+            self.contamination,
+            lambda members: self._log_prob(rows, members=members),
+        )
+        n_iter = [getattr(each, "n_iter", 1) for _, fitted in done for each in fitted.members]
+        return found | {"_members": members, "n_iter_": max(n_iter)}
 
     @property
     def columns_(self):

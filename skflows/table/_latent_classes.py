@@ -37,6 +37,7 @@ SOME_ROWS = 2000
 MANY_VALUES = 3e6  # of numbers and levels, beyond which k-means takes too long on all rows
 WORK_AT_ONCE = 4e6  # products of classes, rows and numbers, to bound the memory
 LEAST_VARIANCE = 1e-12  # of a number given others, which rounding errors may make negative
+NEGLIGIBLE = 45.0  # nats below the likeliest class: less than rounding errors
 LEFT_OUT = 1e-4  # share of the classes that the distribution of a number may leave out
 SHRINKAGES = np.array([0.5, *4.0 ** -np.arange(1, 8)])  # of correlations
 WORK_OF_SHRINKAGE = 10_000  # residuals
@@ -147,8 +148,8 @@ class LatentClasses(Classes):
         for rows, own, others in Patterns(has).pieces(len(self.log_weights)):
             if not len(own):
                 continue
-            y = middle[np.ix_(rows, own)]
-            is_point = low[np.ix_(rows, own)] == high[np.ix_(rows, own)]
+            y, below, above = (ends[np.ix_(rows, own)] for ends in (middle, low, high))
+            is_point = (below == above).all(axis=0)
             if len(self.covariances) == 1 and is_point.all():  # kernels: distances are quicker
                 factor = np.linalg.cholesky(self.covariances[0][np.ix_(own, own)])
                 unit, centres = (
@@ -158,15 +159,51 @@ class LatentClasses(Classes):
                 total[rows] -= 0.5 * cdist(unit, centres, "sqeuclidean")
                 total[rows] -= np.log(np.diag(factor)).sum() + len(own) * LOG_SQRT_2PI
                 continue
-            unit, sd, *_ = conditional(self.means, self.covariances, y, own, others[:0])
             # Each number given those before it: the mass of its cell, if it is one.
-            sd = sd[:, None]
-            below = unit - (y - low[np.ix_(rows, own)]) / sd
-            above = unit + (high[np.ix_(rows, own)] - y) / sd
-            mass = log_normal_mass(below, unit, above, 0.0, 1.0)
-            mass -= np.where(is_point, np.log(sd), 0.0)
-            total[rows] += mass.sum(axis=2).T
+            unit, sd, *_ = conditional(self.means, self.covariances, y, own, others[:0])
+            total[rows] = self._with_numbers(total[rows], unit, sd, y - below, above - y)
         return total
+
+    def _with_numbers(self, total, unit, sd, below, above):
+        """Return log-probabilities of levels with those of numbers added, ``(n, n_classes)``.
+
+        Classes that have no share in a row get an upper bound, which is quicker.
+
+        Parameters
+        ----------
+        total : ndarray of shape (n, n_classes)
+            Log-probabilities of the levels.
+        unit : ndarray of shape (n_classes, n, d)
+            Standardised residuals of the middles of cells.
+        sd : ndarray of shape (n_classes or 1, d)
+            Standard deviations.
+        below, above : ndarray of shape (n, d)
+            Distances of the ends of cells from their middles, 0 for points.
+        """
+        total, log_sd = total.T, np.log(sd)
+        bound = total.copy()
+        for j in range(unit.shape[2]):  # one by one, to bound the memory
+            middle, scale = unit[:, :, j], sd[:, j, None]
+            low, high = middle - below[:, j] / scale, middle + above[:, j] / scale
+            nearest = np.maximum(np.maximum(low, -high), 0.0)  # the least distance of a cell from 0
+            with np.errstate(divide="ignore"):
+                width = np.log((below[:, j] + above[:, j]) / scale)
+            size = np.where(below[:, j] > 0, np.minimum(width, LOG_SQRT_2PI), -log_sd[:, j, None])
+            bound += size - LOG_SQRT_2PI - 0.5 * nearest**2
+
+        def exact(k, i):
+            own = k if len(sd) > 1 else 0
+            low, high = below[i] / sd[own], above[i] / sd[own]
+            middle = unit[k, i]
+            found = log_normal_mass(middle - low, middle, middle + high, 0.0, 1.0)
+            return total[k, i] + np.where(below[i] > 0, found, found - log_sd[own]).sum(axis=1)
+
+        weighted = bound + self.log_weights[:, None]
+        first = weighted.argmax(axis=0), np.arange(len(below))
+        least = exact(*first) + self.log_weights[first[0]] - NEGLIGIBLE
+        has_share = np.nonzero(weighted >= least)
+        bound[has_share] = exact(*has_share)
+        return bound.T
 
     def log_prob(self, view, given=None):
         """Return the log-probability of the known variables, given some of them."""

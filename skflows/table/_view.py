@@ -4,9 +4,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr
 
-from ..distribution.normal import LOG_SQRT_2PI
+from ..distribution.normal import LOG_SQRT_2PI, normal_cdf
 
 
 class Normals(NamedTuple):
@@ -21,7 +20,7 @@ class Normals(NamedTuple):
         total = 0.0
         for k in range(self.means.shape[1]):  # one by one, to bound the memory
             weight, mean, scale = (values[:, k, None] for values in self)
-            total = total + weight * ndtr((y - mean) / scale)
+            total = total + weight * normal_cdf((y - mean) / scale)
         return total
 
 
@@ -32,7 +31,7 @@ class Histogram(NamedTuple):
 
     def cdf(self, y):
         """Return the probability of scores up to y, of shape (m, k) or (1, k)."""
-        return self._below(ndtr(y), np.arange(len(self.bins))[:, None])
+        return self._below(normal_cdf(y), np.arange(len(self.bins))[:, None])
 
     def _below(self, u, rows):
         """Return the probability below levels u of a standard normal, in some of the rows."""
@@ -44,13 +43,14 @@ class Histogram(NamedTuple):
     def log_mass(self, low, y, high):
         """Return the log-mass of cells, or the log-density of points, in every row, ``(m, n)``."""
         n_bins = self.bins.shape[1]
-        bin_ = (n_bins * ndtr(y)).astype(int).clip(max=n_bins - 1)
+        bin_ = (n_bins * normal_cdf(y)).astype(int).clip(max=n_bins - 1)
         found = np.log(n_bins * self.bins[:, bin_]) - 0.5 * y**2 - LOG_SQRT_2PI
         is_cell = high > low
         if is_cell.any():
             every = np.arange(len(self.bins))[:, None]
-            mass = self._below(ndtr(high[is_cell]), every) - self._below(ndtr(low[is_cell]), every)
-            found[:, is_cell] = np.log(np.maximum(mass, LEAST_MASS))
+            ends = (normal_cdf(end[is_cell]) for end in (low, high))
+            below, above = (self._below(end, every) for end in ends)
+            found[:, is_cell] = np.log(np.maximum(above - below, LEAST_MASS))
         return found
 
 
