@@ -79,18 +79,13 @@ def test_few_rows_may_be_an_exception():
     assert abs(table[0, 1] - 0.5) < 0.01 and table[1, 1] > 0.95
 
 
-def test_rule_of_few_rows_is_kept_beside_unrelated_columns(monkeypatch):
+def test_rule_of_few_rows_is_kept_beside_unrelated_columns(keep_components):
     rng = np.random.default_rng(3)
     kind = rng.choice(list("abcd"), 500, p=[0.7, 0.12, 0.1, 0.08])
     payment = np.where(kind == "d", "x", rng.choice(list("xyz"), 500))
     table = pd.DataFrame({"kind": kind, "payment": payment})
     table = table.assign(**{f"noise_{i}": rng.normal(size=500) for i in range(5)})
-    components = _components.components
-
-    def only_pairs(*args):
-        return [each for each in components(*args) if each.name == "network on pairs"]
-
-    monkeypatch.setattr(_components, "components", only_pairs)
+    keep_components(lambda component: component.name == "network on pairs")
     density = TableDensity(max_iter=6, cv=2, random_state=0).fit(table)
     proba = density.predict_proba("payment", pd.DataFrame({"kind": list("abcd")}))
     assert proba[3, 0] > 0.9 and proba[:3, 0].max() < 0.6

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from _densities import NAMES, small
+from _tables import few_components  # noqa: F401 - a fixture
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 from sklearn.model_selection import KFold, cross_val_score
 
@@ -17,7 +18,6 @@ from skflows import (
     TableDensity,
 )
 from skflows.columns.frames import read_frame
-from skflows.table import _components
 from skflows.table._latent_classes import fit_latent_classes
 from skflows.table._outside import Outside, outside_share, scale_of
 from skflows.table._schema import Schema
@@ -25,15 +25,6 @@ from skflows.table._view import TableView
 
 LOADERS = [load_iris, load_wine, load_breast_cancer, load_diabetes, load_digits]
 N_ROWS, N_COLUMNS, N_FOLDS = 90, 50, 2
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_components():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_components, "N_CLASSES", {"quantile": (1,), "linear": (2,)})
-        patch.setattr(_components, "N_BINNED_CLASSES", (4,))
-        patch.setattr(_components, "BANDWIDTHS", (0.5,))
-        yield
 
 
 def quick(**params):
