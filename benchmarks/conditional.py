@@ -779,7 +779,8 @@ def show(lines):
 
 def print_table(frame, digits):
     """Print a table in Markdown, each column with its number of digits."""
-    print("| " + " | ".join([" x ".join(frame.index.names), *frame]) + " |")
+    names = ", ".join("rows" if name == "n" else name for name in frame.index.names)
+    print("| " + " | ".join([names, *frame]) + " |")
     print("|---" * (1 + len(frame.columns)) + "|")
     for key, row in frame.iterrows():
         key = key if isinstance(key, tuple) else (key,)

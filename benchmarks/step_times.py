@@ -21,6 +21,7 @@ from pstats import Stats
 
 import peers
 import torch
+from protocol import commit
 from quality import machine
 from threadpoolctl import threadpool_limits
 from timing import alternate, clock_for, ours, peer, table
@@ -195,6 +196,7 @@ def main():
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": args.threads,
         "torch": torch.__version__,
+        "commit": commit(),
     }
     print("Machine: {machine}, {instructions}; threads: {threads}; torch {torch}".format(**where))
     compare = partial(alternate, n_rounds=args.rounds, clock=clock_for(args.threads))

@@ -113,8 +113,8 @@ def render(name, **values):
     write_if_changed(DOCS / name, template.render(**values) + "\n")
 
 
-# Generated: the API lists all estimators and bijections, the benchmarks page includes all tables in
-# benchmarks/, and the landing page has a picture of one.
+# Generated: the API lists all estimators and bijections, the benchmarks page the conclusions in
+# benchmarks/, whose pages are copied, and the landing page has a picture of one table.
 classes = [name for name in skflows.__all__ if isinstance(getattr(skflows, name), type)]
 flows = [cls.__name__ for cls in ARCHITECTURES.values()]
 render(
@@ -123,8 +123,13 @@ render(
     functions=[name for name in skflows.__all__ if name not in classes],
     bijections=skflows.bijections.__all__,
 )
-tables = {path.name for path in (ROOT / "benchmarks").glob("*.md")} - {"README.md"}
-render("benchmarks.md", tables=sorted(tables))
+pages = {}
+(DOCS / "benchmarks").mkdir(exist_ok=True)
+for path in sorted((ROOT / "benchmarks").glob("[a-z]*.md")):
+    write_if_changed(DOCS / "benchmarks" / path.name, path.read_text("utf-8"))
+    title, conclusion, _ = path.read_text("utf-8").split("\n\n", 2)
+    pages[path.stem] = title.removeprefix("# "), conclusion
+render("benchmarks.md", pages=pages)
 make_benchmark_picture.main()
 
 

@@ -102,6 +102,15 @@ def test_false_alarm_rate_of_cross_conformal_p_values_is_at_most_alpha(false_ala
     assert 0.5 * alpha < (false_alarms[kind] <= alpha).mean() < alpha + 3 * spread
 
 
+@pytest.mark.parametrize("calibration", ["conformal", "empirical_null"])
+def test_the_null_gives_p_values_of_scores(calibration):
+    X = np.random.default_rng(0).standard_normal((60, 2))
+    fitted = detector(calibration=calibration, cv=3).fit(X)
+    scores = fitted.score_samples(X[:9])
+    np.testing.assert_array_equal(fitted.null_.p_values(scores), fitted.p_values(X[:9]))
+    assert detector(calibration=None).fit(X).null_ is None
+
+
 def test_predict_flags_p_values_up_to_alpha():
     X, new = skewed(np.random.default_rng(0), 200), skewed(np.random.default_rng(1), 300)
     for cv in (SPLIT, 5):

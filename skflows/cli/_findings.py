@@ -16,6 +16,7 @@ class Findings(NamedTuple):
     reference: object  # path of the rows known to be normal, or None
     fdr: float
     detector: DensityOutlierDetector
+    is_table: bool  # whether it takes texts, dates and missing values
     frame: object  # the rows that were judged, indexed as in the file
     names: object  # of all rows of the file, or None
     n_left_out: int  # rows with a missing value

@@ -174,7 +174,7 @@ def find_outliers(args, table, frame, known, is_table=False):
         scores, p_values = detector.held_out_scores_, detector.p_values_
     else:
         scores = detector.score_samples(frame)
-        p_values = detector._null.p_values(scores)  # p_values(frame) would score again
+        p_values = detector.null_.p_values(scores)  # p_values(frame) would score again
     outlier = detector.flag(p_values)
     oddest = oddest_first(scores, p_values, outlier)
     explained = oddest[: most_explained(detector)]
@@ -185,6 +185,7 @@ def find_outliers(args, table, frame, known, is_table=False):
         reference=args.reference,
         fdr=args.fdr,
         detector=detector,
+        is_table=is_table,
         frame=frame,
         names=None if args.id is None else labels[args.id],
         n_left_out=len(table) - len(frame),
@@ -228,7 +229,7 @@ def flag_in_batches(args, source, known):
     frames = map(usable, with_progress(source, args.output, names))
     scores = np.concatenate([detector.score_samples(frame) for frame in frames if len(frame)])
     gaps.report()
-    p_values = detector._null.p_values(scores)
+    p_values = detector.null_.p_values(scores)
     outlier = detector.flag(p_values)
     explained = oddest_first(scores, p_values, outlier)[: most_explained(detector)]
     is_explained = np.zeros(len(scores), dtype=bool)
@@ -288,21 +289,18 @@ def explanations(detector, frame, explained, outlier, is_table):
     Rows that are not among the explained ones have contributions to a simpler score, and no
     partners.
     """
-    from ..outlier._explain import quick_contributions
+    from ..outlier._explain import partners_of, quick_explanation
 
     partners = np.full(len(frame), -1)
     if not len(frame):  # all rows of a batch have missing values
         return np.empty(frame.shape), partners
-    if is_table:
-        contributions = detector.models_[0].density.surprises(detector._encoding.encode(frame))
-    else:
-        contributions = quick_contributions(frame.to_numpy(), detector._reference)
+    contributions = quick_explanation(detector, frame)
     if len(explained):
         contributions[explained] = detector.explain(frame.iloc[explained])
     flagged = explained[outlier[explained]]
     if not is_table and len(flagged):
-        partners[flagged] = detector._partners(
-            frame.iloc[flagged].to_numpy(), contributions[flagged].argmin(axis=1)
+        partners[flagged] = partners_of(
+            detector, frame.iloc[flagged].to_numpy(), contributions[flagged].argmin(axis=1)
         )
     return contributions, partners
 

@@ -83,7 +83,7 @@ def report(found):
         sections="\n".join(f"<h2>{title}</h2>\n{body}" for title, body in sections),
         version=__version__,
         seconds=found.seconds,
-        score=SCORES[found.detector._encoding is not None],
+        score=SCORES[found.is_table],
     )
 
 
@@ -91,7 +91,7 @@ def verdict(found):
     n_flags, n = int(found.outlier.sum()), len(found.scores)
     if not n_flags:
         text = f"None of the {n:,} rows is flagged"
-        least = least_p_value(found.detector._null)
+        least = least_p_value(found.detector.null_)
         if (found.p_values <= least).any():
             return (
                 f"{text}, although some have the smallest possible p-value: with so few rows to "

@@ -52,7 +52,7 @@ from ..preprocessing.validation import uneven, validate_weight, weighted_rows
 from ..table import TableDensity
 from ..training.threads import fit_context
 from ._ensemble import OutlierEnsemble
-from ._explain import contributions, partners, reference_rows, with_base
+from ._explain import contributions, partners_of, reference_rows, with_base
 from ._scored_density import Setting, fit_scored
 from ._statistics import STATISTICS, held_out_values
 
@@ -125,10 +125,9 @@ class DensityOutlierDetector(
     fdr_method : {"bh", "by", "adaptive"}, default="bh"
         Benjamini-Hochberg; Benjamini-Yekutieli, for any dependence of the rows; or
         Benjamini-Hochberg with an estimate of the fraction of inliers, a conservative variant of
-        Storey's, which finds more if
-        many rows are outliers. "adaptive" needs ``calibration="conformal"`` with a single split,
-        such as ``cv=ShuffleSplit(1, test_size=0.5)``, or a frozen estimator, and rows without
-        weights: only then does it control the rate.
+        Storey's, which finds more if many rows are outliers. "adaptive" controls the rate only with
+        ``calibration="conformal"``, a single split such as ``cv=ShuffleSplit(1, test_size=0.5)``
+        or a frozen estimator, and rows without weights; otherwise it is an error.
 
     trim : float or "auto", default=0.0
         Fraction of the rows that the fit of the density leaves out, the least likely ones,
@@ -160,6 +159,10 @@ class DensityOutlierDetector(
     p_values_ : ndarray of shape (n_samples,)
         With ``calibration="empirical_null"``: the p-values of these scores. (With "conformal", the
         rows of `fit` are what others are compared with.)
+
+    null_ : object or None
+        With a calibration: the scores of inliers. ``null_.p_values(scores)`` are the p-values of
+        rows with these scores.
 
     offset_ : float
         Score below which `predict` labels a row an outlier, unless `fdr` is set.
@@ -458,9 +461,9 @@ class DensityOutlierDetector(
     def _set_threshold(self, X, weight):
         """Set the null distribution, and the threshold of `predict`."""
         known, importance = map(np.concatenate, (self._calibration, self._calibration_weights))
-        self._null = null = None
+        self.null_ = null = None
         if self.calibration is not None:
-            self._null = null = NULLS[self.calibration].fit(known, importance)
+            self.null_ = null = NULLS[self.calibration].fit(known, importance)
         self._judges_held_out = False
         vars(self).pop("p_values_", None)  # of an earlier fit
         if self.calibration == "empirical_null":
@@ -526,14 +529,14 @@ class DensityOutlierDetector(
         self._check_calibrated()
         scores = self.score_samples(X)
         if not randomized:
-            return self._null.p_values(scores)
+            return self.null_.p_values(scores)
         if self.calibration != "conformal":
             raise ValueError(
                 f"randomized=True is for the ranks of calibration='conformal', not for "
                 f"{self.calibration!r}, whose p-values are continuous."
             )
         rng = check_random_state(0 if random_state is None else random_state)
-        return self._null.randomized_p_values(scores, rng)
+        return self.null_.randomized_p_values(scores, rng)
 
     def _check_fdr_method(self):
         if self.fdr is not None and self.fdr_method == "adaptive" and not self._is_split:
@@ -545,7 +548,7 @@ class DensityOutlierDetector(
             )
 
     def _check_calibrated(self):
-        if self._null is None:
+        if self.null_ is None:
             raise ValueError(
                 "calibration=None: there are no p-values. Set calibration='conformal', or "
                 "'empirical_null' if the rows of fit may contain outliers."
@@ -621,7 +624,7 @@ class DensityOutlierDetector(
         if self.fdr is None:
             return p_values <= self.alpha
         flagged = discoveries(p_values, self.fdr, self.fdr_method, sum(map(len, self._calibration)))
-        least = least_p_value(self._null)
+        least = least_p_value(self.null_)
         n_least = (p_values == least).sum()
         if n_least and not flagged.any():
             needed = self.fdr * n_least / len(p_values)
@@ -791,16 +794,8 @@ class DensityOutlierDetector(
         names = getattr(self, "feature_names_in_", range(X.shape[1]))
         return [
             None if partner < 0 else (names[column], names[partner])
-            for column, partner in zip(oddest, self._partners(X, oddest), strict=True)
+            for column, partner in zip(oddest, partners_of(self, X, oddest), strict=True)
         ]
-
-    def _partners(self, X, columns):
-        """Return the index of the column that is odd only with a given one in each row, or -1."""
-
-        def mean_scores(rows):
-            return np.mean([model.score_samples(rows) for model in self.models_], axis=0)
-
-        return partners(mean_scores, X, columns, self._reference)
 
     def _contributions(self, X, n_orders, random_state):
         """Return the contributions, and the base values that they add up to the score with."""
