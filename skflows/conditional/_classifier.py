@@ -11,20 +11,19 @@ from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from ..calibration.ranks import Ranks, rows_needed
 from ..callbacks._run import clock, fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import (
-    check_different_names,
-    checked_data,
     is_missing,
     row_shape,
     validate_rows,
 )
 from ..columns.checks import results_of_each, warn_user
 from ..columns.encoding import Encoding
+from ..columns.frames import validate_table
 from ..density._third_party import (
     check_is_density,
     fit_subtask,
@@ -396,11 +395,8 @@ class DensityClassifier(
         if self._is_shared:  # its X is the class
             rows = validate_rows(self, X, reset=reset)
             return X if hasattr(X, "columns") else rows
-        if hasattr(X, "columns"):
-            check_different_names(X)
-            X = validate_data(self, X, reset=reset, skip_check_array=True)
-        elif takes_tables(self.estimator):
-            X = checked_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
+        if hasattr(X, "columns") or takes_tables(self.estimator):
+            X = validate_table(self, X, reset=reset)
         else:
             X = validate_rows(self, X, reset=reset)
         if not hasattr(self.estimator, "_fit_rows"):
