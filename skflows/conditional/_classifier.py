@@ -22,12 +22,12 @@ from ..columns.arrays import (
     validate_rows,
 )
 from ..columns.checks import results_of_each, warn_user
-from ..columns.encoding import Encoding
 from ..columns.frames import validate_table
 from ..density._third_party import (
     check_is_density,
     fit_subtask,
     of_no_use_alone,
+    read,
     score_rows,
     takes_tables,
     time_limits,
@@ -395,16 +395,14 @@ class DensityClassifier(
         if self._is_shared:  # its X is the class
             rows = validate_rows(self, X, reset=reset)
             return X if hasattr(X, "columns") else rows
+        if hasattr(self.estimator, "_fit_rows"):
+            if not reset:
+                return self._encoding.encode(validate_table(self, X, reset=False))
+            self._encoding, rows = read(self, self.estimator, X)
+            return rows
         if hasattr(X, "columns") or takes_tables(self.estimator):
-            X = validate_table(self, X, reset=reset)
-        else:
-            X = validate_rows(self, X, reset=reset)
-        if not hasattr(self.estimator, "_fit_rows"):
-            return X
-        if not reset:
-            return self._encoding.encode(X)
-        self._encoding, rows = Encoding.read(X, handle_unknown=self.estimator.handle_unknown)
-        return rows
+            return validate_table(self, X, reset=reset)
+        return validate_rows(self, X, reset=reset)
 
     def _held_out_rows(self, label, random_state):
         """Return which rows calibrate, a part of each class, and no density is fitted to."""

@@ -26,7 +26,6 @@ from ..columns.checks import (
     warn_of_texts,
     warn_user,
 )
-from ..columns.encoding import Encoding
 from ..columns.frames import data_frame, is_frame, validate_table
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import check_has_names
@@ -36,6 +35,7 @@ from ..density._third_party import (
     is_density,
     is_frozen,
     of_no_use_alone,
+    read,
     takes_tables,
     takes_weights,
     unfrozen,
@@ -291,11 +291,10 @@ class DensityOutlierDetector(
         given = X, y
         random_state = random_state_of(self)
         estimator, encoding = self.estimator, None
-        handle_unknown = getattr(unfrozen(estimator), "handle_unknown", "rare")
         if estimator is not None and takes_tables(estimator):
-            encoding, rows = self._read(X, handle_unknown)
+            encoding, rows = read(self, estimator, X, least=2)
         elif estimator is None and (self.statistic == "dependence" or is_frame(X)):
-            encoding, rows = self._read(X, handle_unknown)
+            encoding, rows = read(self, estimator, X, least=2)
             missing = [encoding.keys[j] for j in np.flatnonzero(np.isnan(rows).any(axis=0))]
             if self.statistic != "dependence" and encoding.is_plain and not missing:
                 encoding = None  # densities of numbers take it as it is
@@ -362,14 +361,6 @@ class DensityOutlierDetector(
             self._set_threshold(X, weight)
             self._reference = reference_rows(X, self._score_rows, random_state)
         return self
-
-    def _read(self, X, handle_unknown):
-        """Return the encoding of a table, a fitted density's if it has one, and its rows."""
-        X = validate_table(self, X, least=2)
-        fitted = getattr(unfrozen(self.estimator), "_encoding", None)
-        if is_frozen(self.estimator) and fitted is not None:
-            return fitted, fitted.encode(X)
-        return Encoding.read(X, handle_unknown=handle_unknown)
 
     def _warn_of_row_names(self, rows):
         if self._encoding.names is not None:
