@@ -8,17 +8,14 @@ import pytest
 import torch
 
 from skflows import TableDensity
-from skflows.columns.frames import read_frame
 from skflows.table import _components
 from skflows.table._chow_liu import N_BINS, dependence, fit_chow_liu
 from skflows.table._view import TableView
 
 
 def view_of(table, **settings):
-    density = TableDensity(**settings)
-    frame = density._read(table, reset=True)
-    schema = density._schema_of(frame, np.random.RandomState(0), np.ones(len(frame)))
-    return TableView(schema, schema.encode(read_frame(table)))
+    schema = TableDensity(**settings)._share_columns(table, np.random.RandomState(0))._shared
+    return TableView(schema, schema.encode(table))
 
 
 def dependent_table(rng, n=400):
@@ -48,7 +45,7 @@ def test_probabilities_are_those_of_the_joint_distribution():
     assert joint.sum() == pytest.approx(1)
     features = torch.from_numpy(view.features)
     category, has_category = (each.numpy() for each in forest.categories(features))
-    given = view.rows.known & has_category & (rng.uniform(size=category.shape) < 0.5)
+    given = view.known & has_category & (rng.uniform(size=category.shape) < 0.5)
     found = forest.log_probs(features, torch.from_numpy(given), forest.trees)
     found = {j: own.softmax(1).numpy() for j, own in found.items()}
     logits = forest(features, torch.from_numpy(given)).numpy()

@@ -132,7 +132,7 @@ def test_copies_of_a_row_are_held_out_together(table):
     repeated = pd.concat(3 * [table[["size", "sex"]]], ignore_index=True)
     has_size = repeated["size"].notna().to_numpy()
     density = quick(max_iter=1, n_orders=1).fit(repeated)
-    rows = density._schema.encode(density._read(repeated, reset=False))
+    rows = density._schema.encode(repeated)
     copy_of = _components.first_copies(density._schema, rows)
     expected = np.where(has_size, np.tile(np.arange(N), 3), np.arange(3 * N))
     np.testing.assert_array_equal(copy_of, expected)

@@ -3,14 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from _tables import schema_of
 from sklearn.cluster import KMeans
 
 from skflows import TableDensity
 from skflows.bijections import MarginalQuantile
-from skflows.columns.frames import read_frame
 from skflows.table import _latent_classes, _queries, _schema
 from skflows.table._network import distinct_rows
-from skflows.table._schema import Schema
 from skflows.table._view import TableView
 
 
@@ -61,9 +60,8 @@ def mixed_table(n, n_categories):
 
 
 def view_of(table):
-    frame = read_frame(table)
-    schema = Schema(frame, frame.names, None, "rare", False, np.random.RandomState(0))
-    return TableView(schema, schema.encode(frame))
+    schema = schema_of(table, handle_unknown="rare", random_state=np.random.RandomState(0))
+    return TableView(schema, schema.encode(table))
 
 
 def test_a_step_of_latent_classes_does_not_multiply_indicators():
