@@ -41,7 +41,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import NearestNeighbors
 
 from skflows import AutoDensity, DensityOutlierDetector, TableDensity
-from skflows.columns.frames import read_frame
+from skflows.columns.encoding import Encoding
 from skflows.distribution.normal import log_normal_mass
 from skflows.table._latent_classes import conditional
 from skflows.table._schema import Schema
@@ -255,20 +255,22 @@ class Binned:
     """Columns as codes: levels, and bins of normal scores; with the mass of a value in its bin."""
 
     def __init__(self, train):
-        names = list(train)
-        self.schema = Schema(
-            read_frame(train), names, None, "rare", False, np.random.RandomState(0)
-        )
+        encoding, rows = Encoding.read(train)
+        self.schema = Schema(encoding, rows, random_state=np.random.RandomState(0))
         self.edges = ndtri(np.linspace(0, 1, N_BINS + 1))
+
+    def cells(self, frame):
+        """Return the cells of a table in normal scores."""
+        variables = self.schema.encode(frame)
+        return self.schema.cells(variables, self.schema.code(variables), "quantile")
 
     def encode(self, frame):
         """Return codes, -1 where missing, and the log-mass of each value given its code."""
-        rows = self.schema.encode(read_frame(frame, self.schema.names))
-        cells = self.schema.cells(rows, "quantile")
-        codes, masses = np.full(rows.known.shape, -1), np.where(rows.known, cells.log_scale, 0.0)
+        cells = self.cells(frame)
+        codes, masses = np.full(cells.known.shape, -1), np.where(cells.known, cells.log_scale, 0.0)
         for j, part in enumerate(self.schema.parts):
-            known = rows.known[:, j]
-            codes[known, j] = np.minimum(rows.code[known, j], part.n_levels - 1).clip(0)
+            known = cells.known[:, j]
+            codes[known, j] = np.minimum(cells.code[known, j], part.n_levels - 1).clip(0)
             if part.has_number:
                 has = known & np.isfinite(cells.middle[:, j])
                 y = cells.middle[has, j]
@@ -386,11 +388,11 @@ class Copula:
     def fit(self, train, seed):
         self.binned = Binned(train)
         self.cuts = {}
-        rows = self.binned.schema.encode(read_frame(train))
+        cells = self.binned.cells(train)
         for j, part in enumerate(self.binned.schema.parts):
             if part.n_levels:
-                known = rows.known[:, j]
-                code = np.minimum(rows.code[known, j], part.n_levels - 1)
+                known = cells.known[:, j]
+                code = np.minimum(cells.code[known, j], part.n_levels - 1)
                 counts = np.bincount(code, minlength=part.n_levels) + 0.5
                 if part.has_number:
                     counts = np.append(counts[1:], counts[0])  # the number comes last
@@ -409,16 +411,15 @@ class Copula:
 
     def _cells(self, frame):
         schema = self.binned.schema
-        rows = schema.encode(read_frame(frame, schema.names))
-        cells = schema.cells(rows, "quantile")
+        cells = self.binned.cells(frame)
         low, y, high = cells.low.copy(), cells.middle.copy(), cells.high.copy()
-        log_scale = np.where(rows.known, cells.log_scale, 0.0)
+        log_scale = np.where(cells.known, cells.log_scale, 0.0)
         for j, part in enumerate(schema.parts):
             if not part.n_levels:
                 continue
             ends, shares = self.cuts[j]
-            known = rows.known[:, j]
-            code = np.minimum(rows.code[:, j], part.n_levels - 1)
+            known = cells.known[:, j]
+            code = np.minimum(cells.code[:, j], part.n_levels - 1)
             if part.has_number:
                 # Within its share, a number is uniform by its own normal score.
                 number = known & (code == 0)
@@ -435,7 +436,7 @@ class Copula:
             low[known, j], high[known, j] = ends[code[known]], ends[code[known] + 1]
             inside = (ndtr(low[known, j]) + ndtr(high[known, j])) / 2
             y[known, j] = ndtri(inside)
-        return low, y, high, log_scale, rows.known
+        return low, y, high, log_scale, cells.known
 
     def score_samples(self, frame):
         low, y, high, log_scale, known = self._cells(frame)

@@ -120,14 +120,3 @@ class AtEpochEnd:
 
 class Crash(Exception):
     """What ends a fit in these tests."""
-
-
-def quick_components(*args):
-    """Return the only component of a table's density: a member that fits at once."""
-    from skflows.ensemble._race import Component
-    from skflows.table._latent_classes import fit_latent_classes
-
-    def fit(train, held_out, seed, seconds):
-        return fit_latent_classes(train, 1, "quantile", np.random.RandomState(seed))
-
-    return [Component("one class", fit)]

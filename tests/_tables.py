@@ -7,13 +7,21 @@ import pandas as pd
 import pytest
 
 from skflows import TableDensity
+from skflows.columns.encoding import Encoding
 from skflows.table import _components, _latent_classes
+from skflows.table._schema import Schema
 
 N = 200
 
 
 def quick(**params):
     return TableDensity(**{"max_iter": 2, "n_orders": 2, "cv": 2, "random_state": 0} | params)
+
+
+def schema_of(X, columns=None, handle_unknown="error", **kwargs):
+    """Return the schema of a table."""
+    encoding, rows = Encoding.read(X, handle_unknown=handle_unknown)
+    return Schema(encoding, rows, columns, **kwargs)
 
 
 def mixed_table(n=N, seed=0):

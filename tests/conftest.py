@@ -75,7 +75,31 @@ def implementation(request, monkeypatch):
 
 
 @pytest.fixture
-def mixed_table(monkeypatch):
+def keep_components(monkeypatch):
+    """Return a function that lets densities of tables have few components.
+
+    ``keep_components(condition)`` keeps those for which ``condition(component)`` is true.
+    """
+    from skflows.table import _components
+
+    components = _components.components
+
+    def keep(condition):
+        monkeypatch.setattr(
+            _components, "components", lambda *args: [*filter(condition, components(*args))]
+        )
+
+    return keep
+
+
+@pytest.fixture
+def one_class(keep_components):
+    """Let densities of tables have a single component, which is fitted at once."""
+    keep_components(lambda component: component.name == "quantile classes of 1")
+
+
+@pytest.fixture
+def mixed_table(monkeypatch, keep_components):
     """Return a table of numbers, texts, dates and gaps; let `TableDensity` have few members.
 
     Its network sees one batch and draws nothing, so rows may be in other places.
@@ -89,12 +113,7 @@ def mixed_table(monkeypatch):
     def all_targets(known, uniform):
         return torch.zeros_like(known), torch.ones(len(known))
 
-    def few(schema, n, settings):
-        found = components(schema, 10, settings)
-        return [c for c in found if c.is_trained or c.name.endswith("classes of 1")]
-
-    components = _components.components
-    monkeypatch.setattr(_components, "components", few)
+    keep_components(lambda each: each.is_trained or each.name == "quantile classes of 1")
     monkeypatch.setattr(_network, "random_given", all_targets)
     for name, value in {"HIDDEN": (8,), "BATCH_SIZE": 1000, "DROPOUT": 0.0}.items():
         monkeypatch.setattr(_components, name, value)

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from _densities import banana, gaussian
+from joblib import parallel_config
 from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.base import clone
@@ -17,7 +18,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skflows import AutoDensity
-from skflows.ensemble import _estimators, _mixture, _portfolio, _simple_densities
+from skflows.ensemble import _mixture, _portfolio, _simple_densities
 from skflows.ensemble._estimators import group_components
 from skflows.ensemble._portfolio import BANDWIDTHS, portfolio
 from skflows.ensemble._simple_densities import GaussianKernels
@@ -223,12 +224,13 @@ def test_flows_of_one_shape_train_together(n, d, n_workers, sizes):
 
 
 def test_flows_that_train_together_equal_flows_alone(monkeypatch):
+    """Each of two workers gets one."""
     reduce_portfolio(
         monkeypatch, lambda components: [with_few_steps(c) for c in components if c.is_trained]
     )
     together = AutoDensity(cv=ONE_SPLIT, random_state=0).fit(X)
-    monkeypatch.setattr(_estimators, "VALUES_OF_STACKS", 0)
-    alone = AutoDensity(cv=ONE_SPLIT, random_state=0).fit(X)
+    with parallel_config("threading"):
+        alone = AutoDensity(cv=ONE_SPLIT, n_jobs=2, random_state=0).fit(X)
     scores = [
         dict(zip(*map(d.leaderboard_.get, ("component", "score")), strict=True))
         for d in (together, alone)

@@ -87,10 +87,9 @@ def result(estimator, data):
 
 
 @pytest.fixture
-def only_a_network(monkeypatch):
+def only_a_network(monkeypatch, keep_components):
     """Let tables have no component but a network, which trains in milliseconds."""
-    every = _components.components
-    monkeypatch.setattr(_components, "components", lambda *args: every(*args)[-1:])
+    keep_components(lambda component: component.name == "network on pairs")
     monkeypatch.setattr(_components, "HIDDEN", (8,))
 
 

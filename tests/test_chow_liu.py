@@ -8,17 +8,14 @@ import pytest
 import torch
 
 from skflows import TableDensity
-from skflows.columns.frames import read_frame
 from skflows.table import _components
 from skflows.table._chow_liu import N_BINS, dependence, fit_chow_liu
 from skflows.table._view import TableView
 
 
 def view_of(table, **settings):
-    density = TableDensity(**settings)
-    frame = density._read(table, reset=True)
-    schema = density._schema_of(frame, np.random.RandomState(0), np.ones(len(frame)))
-    return TableView(schema, schema.encode(read_frame(table)))
+    schema = TableDensity(**settings)._share_columns(table, np.random.RandomState(0))._shared
+    return TableView(schema, schema.encode(table))
 
 
 def dependent_table(rng, n=400):
@@ -48,7 +45,7 @@ def test_probabilities_are_those_of_the_joint_distribution():
     assert joint.sum() == pytest.approx(1)
     features = torch.from_numpy(view.features)
     category, has_category = (each.numpy() for each in forest.categories(features))
-    given = view.rows.known & has_category & (rng.uniform(size=category.shape) < 0.5)
+    given = view.known & has_category & (rng.uniform(size=category.shape) < 0.5)
     found = forest.log_probs(features, torch.from_numpy(given), forest.trees)
     found = {j: own.softmax(1).numpy() for j, own in found.items()}
     logits = forest(features, torch.from_numpy(given)).numpy()
@@ -79,18 +76,13 @@ def test_few_rows_may_be_an_exception():
     assert abs(table[0, 1] - 0.5) < 0.01 and table[1, 1] > 0.95
 
 
-def test_rule_of_few_rows_is_kept_beside_unrelated_columns(monkeypatch):
+def test_rule_of_few_rows_is_kept_beside_unrelated_columns(keep_components):
     rng = np.random.default_rng(3)
     kind = rng.choice(list("abcd"), 500, p=[0.7, 0.12, 0.1, 0.08])
     payment = np.where(kind == "d", "x", rng.choice(list("xyz"), 500))
     table = pd.DataFrame({"kind": kind, "payment": payment})
     table = table.assign(**{f"noise_{i}": rng.normal(size=500) for i in range(5)})
-    components = _components.components
-
-    def only_pairs(*args):
-        return [each for each in components(*args) if each.name == "network on pairs"]
-
-    monkeypatch.setattr(_components, "components", only_pairs)
+    keep_components(lambda component: component.name == "network on pairs")
     density = TableDensity(max_iter=6, cv=2, random_state=0).fit(table)
     proba = density.predict_proba("payment", pd.DataFrame({"kind": list("abcd")}))
     assert proba[3, 0] > 0.9 and proba[:3, 0].max() < 0.6

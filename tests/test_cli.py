@@ -24,7 +24,6 @@ from skflows.cli._progress import n_jobs_for
 from skflows.columns.checks import names_rows
 from skflows.density import ARCHITECTURES, FlowDensity
 from skflows.ensemble import _portfolio
-from skflows.table._components import components
 
 NAMES = ["width", "height", "weight, kg"]
 COLUMNS = 'width,height,"weight, kg"'  # quoted for --columns
@@ -514,12 +513,8 @@ def test_texts_dates_and_gaps_are_modelled(folder, capsys):
     assert "--estimator table" in only_error(capsys)
 
 
-def test_known_values_are_written_as_they_are(folder, monkeypatch):
+def test_known_values_are_written_as_they_are(folder, one_class):
     """With a model of other dtypes; imputed values have the decimals of the fit."""
-    monkeypatch.setattr(
-        "skflows.table._components.components",
-        lambda *args: [c for c in components(*args) if c.name.endswith("classes of 1")],
-    )
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"price": rng.gamma(9, 9, 60).round(1), "n": rng.poisson(90, 60)})
     TableDensity(random_state=0).fit(table).save("table.skflows")
@@ -534,12 +529,8 @@ def test_known_values_are_written_as_they_are(folder, monkeypatch):
     assert rows[1] == "50.0,80,007,1.50"
 
 
-def test_names_and_identifiers_are_found(folder, capsys, monkeypatch):
+def test_names_and_identifiers_are_found(folder, capsys, one_class):
     """Whether the model has the column or not, and where a cell was quoted for spreadsheets."""
-    monkeypatch.setattr(
-        "skflows.table._components.components",
-        lambda *args: [c for c in components(*args) if c.name.endswith("classes of 1")],
-    )
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"age": rng.integers(20, 90, 60), "@n": rng.normal(size=60)})
     TableDensity(random_state=0).fit(table).save("table.skflows")
@@ -761,11 +752,7 @@ def test_a_column_of_two_letter_codes_keeps_namibia(tmp_path, capsys, cells, n_m
 
 
 @pytest.mark.filterwarnings("default")
-def test_codes_of_the_fit_are_codes_of_later_rows(folder, capsys, monkeypatch):
-    monkeypatch.setattr(
-        "skflows.table._components.components",
-        lambda *args: [c for c in components(*args) if c.name.endswith("classes of 1")],
-    )
+def test_codes_of_the_fit_are_codes_of_later_rows(folder, capsys, one_class):
     table = make_frame(60).assign(country=["NA", "DE", "FR"] * 20, code=["01", "02"] * 30)
     table.to_csv("world.csv", index=False)
     assert run("fit world.csv -o m.skflows --estimator table --random-state 0") == 0

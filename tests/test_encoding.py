@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from _tables import schema_of
 from test_outside import few_components, quick  # noqa: F401 - a fixture
 
 from skflows import (
@@ -113,6 +114,69 @@ def test_texts_in_iso_8601_are_dates():
     year_1 = -719162 * 86_400 - 7200
     np.testing.assert_array_equal(seconds, [86_400, 60, 0.25, 0, year_1, 0] + 3 * [np.nan])
     np.testing.assert_array_equal(offsets, 3 * [np.nan] + [3600, 7200, 0] + 3 * [np.nan])
+
+
+def test_numbers_beyond_a_dtype_become_its_largest():
+    """Samples may lie beyond the rows of the fit."""
+    pa = pytest.importorskip("pyarrow")
+    dtypes = ["float16", "float32", "Float32", pd.ArrowDtype(pa.float32()), "float64"]
+    table = pd.DataFrame({str(dtype): pd.Series([1, 2], dtype=dtype) for dtype in dtypes})
+    encoding, rows = Encoding.read(table)
+    found = encoding.decode(np.full_like(rows, -1e300))
+    assert list(found.dtypes) == list(table.dtypes)
+    single = float(np.finfo(np.float32).max)
+    assert (-found).to_numpy(float)[0].tolist() == [65504.0, single, single, single, 1e300]
+    encoding, rows = Encoding.read(pl.DataFrame({"x": [1.0]}, schema={"x": pl.Float32}))
+    assert encoding.decode(-1e300 * rows)["x"].to_list() == [-single]
+
+
+@pytest.mark.parametrize("models_gaps", [False, True])
+@pytest.mark.parametrize("handle_unknown", ["error", "rare"])
+@pytest.mark.parametrize(
+    "columns", [None, {"code": "ordinal", "count": "categorical", "size": ("circular", 9.0)}]
+)
+def test_variables_stand_for_the_values_of_rows(columns, handle_unknown, models_gaps):
+    """Also rare categories, which share a level, and numbers as categories."""
+    table = TABLE.assign(word=TABLE["word"].where(TABLE.index > 1, "rare"))
+    table["size"] = table["size"].abs()
+    settings = {"handle_unknown": handle_unknown, "models_gaps": models_gaps}
+    schema = schema_of(table, columns, random_state=np.random.RandomState(0), **settings)
+    rows = schema.encoding.encode(table)
+    variables = schema.split(rows)
+    assert variables.dtype == np.float64 and len(variables) == N
+    np.testing.assert_allclose(schema.joined(variables), rows, atol=1e-12)
+    # Of some columns, the variables of others are unknown.
+    some = schema.split(rows, ["word", "at"])
+    own = schema.parts_of(["word", "at"])
+    np.testing.assert_array_equal(some[:, own], variables[:, own])
+    assert np.isnan(some[:, ~own]).all()
+
+
+def test_other_roles_than_in_fit():
+    encoding, _ = Encoding.read(TABLE)
+    texts = TABLE[:3].assign(
+        day=["2024-05-01", None, "2024-05-02T12:00"], at=3 * ["2024-07-01T02:00"]
+    )
+    found = encoding.decode(encoding.encode(texts))
+    assert found["day"].tolist()[::2] == [
+        pd.Timestamp("2024-05-01"),
+        pd.Timestamp("2024-05-02 12:00"),
+    ]
+    assert (found["at"] == pd.Timestamp("2024-07-01 02:00", tz="Europe/Berlin")).all()
+    for values, message in [
+        ({"word": [1234, 5, 6]}, r"'word' held texts in fit; now it holds 1234.*'01234'"),
+        ({"size": ["a", "b", None]}, r"'size' held numbers in fit; now it holds 'a'.*to_numeric"),
+        ({"day": [1.5, 2.5, None]}, r"'day' held dates in fit; now it holds 1.5.*to_datetime"),
+        ({"member": 3 * ["perhaps"]}, "'member' has categories .*perhaps"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            encoding.encode(TABLE[:3].assign(**values))
+
+
+@pytest.mark.parametrize("values", [[True] * 3, [False] * 3])
+def test_both_booleans_are_known(values):
+    encoding, _ = Encoding.read(pd.DataFrame({"member": values}))
+    assert encoding.encode(pd.DataFrame({"member": [False, True]})).tolist() == [[0.0], [1.0]]
 
 
 @contextmanager

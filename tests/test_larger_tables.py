@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from _densities import banana, quick_components, small
+from _densities import banana, small
 
 import skflows
 from skflows import TableDensity
@@ -74,8 +74,7 @@ def test_fit_does_not_depend_on_the_format(source, folder):
     np.testing.assert_allclose(*scores, rtol=1e-12)
 
 
-def test_tables_of_texts_are_scored_in_batches(folder, monkeypatch, capsys):
-    monkeypatch.setattr("skflows.table._components.components", quick_components)
+def test_tables_of_texts_are_scored_in_batches(folder, monkeypatch, capsys, one_class):
     table = pd.DataFrame({"kind": ["u", "v", "w"] * 20, "x": np.arange(60.0)})
     TableDensity(handle_unknown="rare", random_state=0).fit(table).save("table.skflows")
     new = pd.DataFrame({"kind": ["u", "z", None, "y"] * 10, "x": np.arange(40.0)})
@@ -89,8 +88,7 @@ def test_tables_of_texts_are_scored_in_batches(folder, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("method", ["mean", "draw"])
-def test_gaps_are_filled_in_batches(method, folder, monkeypatch, capsys):
-    monkeypatch.setattr("skflows.table._components.components", quick_components)
+def test_gaps_are_filled_in_batches(method, folder, monkeypatch, capsys, one_class):
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"x": rng.normal(size=60), "n": pd.array(range(60), dtype="Int64")})
     table["code"] = ["00", "07", "B1"] * 20
@@ -112,8 +110,7 @@ def test_gaps_are_filled_in_batches(method, folder, monkeypatch, capsys):
     pd.testing.assert_frame_equal(batches.where(known), whole.where(known), rtol=1e-9)
 
 
-def test_whole_numbers_of_some_rows_do_not_make_a_column_whole(folder, monkeypatch):
-    monkeypatch.setattr("skflows.table._components.components", quick_components)
+def test_whole_numbers_of_some_rows_do_not_make_a_column_whole(folder, monkeypatch, one_class):
     rng = np.random.default_rng(0)
     Path("mixed").mkdir()
     table = pd.DataFrame({"a": [1, 2, None, 4, 3] * 4, "b": rng.normal(size=20)})
@@ -240,8 +237,7 @@ def test_index_with_a_name_is_a_column(folder):
     assert [*batch] == ["a"]
 
 
-def test_texts_that_are_dates_in_one_batch_stay_texts(folder, monkeypatch):
-    monkeypatch.setattr("skflows.table._components.components", quick_components)
+def test_texts_that_are_dates_in_one_batch_stay_texts(folder, monkeypatch, one_class):
     days = [f"2024-01-0{i % 3 + 1}" for i in range(30)]
     table = pd.DataFrame({"kind": [*days, *["none"] * 30], "day": days * 2, "x": np.arange(60.0)})
     dates = table.assign(day=pd.to_datetime(table["day"]))

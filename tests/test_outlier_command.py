@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from _densities import quick_components
 
 from skflows import DensityOutlierDetector, TableDensity
 from skflows.cli._main import main
@@ -122,8 +121,7 @@ def test_texts_and_gaps_are_judged_too(folder, capsys, monkeypatch, option):
 
 
 @pytest.mark.filterwarnings("default:The column 'day' holds dates")
-def test_dates_as_texts_are_pointed_out_once(folder, capsys, monkeypatch):
-    monkeypatch.setattr("skflows.table._components.components", quick_components)
+def test_dates_as_texts_are_pointed_out_once(folder, capsys, monkeypatch, one_class):
     quick = {"time_limit": None, "cv": 2}
     monkeypatch.setattr("skflows.cli._outliers.QUICK", quick)
     table = pd.read_csv("odd.csv")[:60]

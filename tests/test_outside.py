@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from _densities import NAMES, small
+from _tables import few_components, schema_of  # noqa: F401 - a fixture
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 from sklearn.model_selection import KFold, cross_val_score
 
@@ -16,24 +17,12 @@ from skflows import (
     GaussianizationDensity,
     TableDensity,
 )
-from skflows.columns.frames import read_frame
-from skflows.table import _components
 from skflows.table._latent_classes import fit_latent_classes
 from skflows.table._outside import Outside, outside_share, scale_of
-from skflows.table._schema import Schema
 from skflows.table._view import TableView
 
 LOADERS = [load_iris, load_wine, load_breast_cancer, load_diabetes, load_digits]
 N_ROWS, N_COLUMNS, N_FOLDS = 90, 50, 2
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_components():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_components, "N_CLASSES", {"quantile": (1,), "linear": (2,)})
-        patch.setattr(_components, "N_BINNED_CLASSES", (4,))
-        patch.setattr(_components, "BANDWIDTHS", (0.5,))
-        yield
 
 
 def quick(**params):
@@ -123,18 +112,12 @@ KINDS = {
 
 
 def member_of(values):
-    schema = Schema(
-        read_frame(np.asarray(values, dtype=float)[:, None]),
-        ["x"],
-        None,
-        "warn",
-        False,
-        np.random.RandomState(0),
-    )
+    X = np.asarray(values, dtype=float)[:, None]
+    schema = schema_of(X, handle_unknown="warn", random_state=np.random.RandomState(0))
 
     def view(x):
-        frame = read_frame(np.atleast_1d(np.asarray(x, dtype=float))[:, None])
-        return TableView(schema, schema.encode(frame))
+        X = np.atleast_1d(np.asarray(x, dtype=float))[:, None]
+        return TableView(schema, schema.encode(X))
 
     member = fit_latent_classes(view(values), 1, "quantile", np.random.RandomState(0))
     return schema, lambda x: np.exp(member.log_prob(view(x)))

@@ -14,7 +14,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import skflows
 from skflows import DensityOutlierDetector, TableDensity, TableImputer
 from skflows.columns.checks import ColumnWarning
-from skflows.table import _components, _latent_classes
+from skflows.table import _components
 from skflows.training import data_parallel
 
 
@@ -132,7 +132,7 @@ def test_copies_of_a_row_are_held_out_together(table):
     repeated = pd.concat(3 * [table[["size", "sex"]]], ignore_index=True)
     has_size = repeated["size"].notna().to_numpy()
     density = quick(max_iter=1, n_orders=1).fit(repeated)
-    rows = density._schema.encode(density._read(repeated, reset=False))
+    rows = density._schema.encode(repeated)
     copy_of = _components.first_copies(density._schema, rows)
     expected = np.where(has_size, np.tile(np.arange(N), 3), np.arange(3 * N))
     np.testing.assert_array_equal(copy_of, expected)
@@ -144,10 +144,8 @@ def test_copies_of_a_row_are_held_out_together(table):
     assert [len(part) for part in _components.make_splits(3, np.zeros(9, int), 0)[0]] == [6, 3]
 
 
-def test_a_row_of_weight_3_counts_as_three(monkeypatch):
+def test_a_row_of_weight_3_counts_as_three(one_class):
     """Up to priors, shrinkage and the rows that are held out."""
-    all_components = _components.components
-    monkeypatch.setattr(_components, "components", lambda *args: all_components(*args)[:1])
     table = mixed_table(300)[["sex", "size", "rain"]]
     weight = np.where(table["sex"] == "male", 3.0, 1.0)
     repeated = table.loc[table.index.repeat(weight.astype(int))]
@@ -162,32 +160,15 @@ def test_a_row_of_weight_3_counts_as_three(monkeypatch):
     assert abs(ours - theirs) < 0.08 < 0.15 < abs(plain - theirs)
 
 
-def test_an_interrupt_keeps_what_is_fitted(monkeypatch, table):
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(_components, "fit_network", interrupt)
-    own = quick()
-    with pytest.warns(UserWarning, match="interrupted after"):
-        own.fit(table[["sex", "visits"]])
-    assert "network" not in own.component_names_
-    assert np.isfinite(own.score_samples(table[["sex", "visits"]])).all()
-
-
-def test_an_interrupt_in_an_early_fold_ends_the_fit(monkeypatch, table):
-    """Its other folds are not fitted: the network would not be whole without it."""
-    fits = []
-
-    def interrupted_fit(train, *args, **kwargs):
-        fits.append(_latent_classes.fit_latent_classes(train, 1, "quantile", np.random))
-        fits[-1].interrupted = True
-        return fits[-1]
-
-    monkeypatch.setattr(_components, "fit_network", interrupted_fit)
-    own = quick(cv=3)
-    with pytest.warns(UserWarning, match="interrupted after"):
+@pytest.mark.parametrize(("cv", "names"), [(2, {"network"}), (3, set())])
+def test_an_interrupt_keeps_what_is_fitted(interrupt, table, cv, names):
+    """The third epoch is in the second fold: without a third fold, the network is not whole."""
+    own = quick(cv=cv)
+    with pytest.warns(UserWarning, match="The fit was interrupted after"):
         own.fit(table[["size", "visits"]])
-    assert len(fits) == 1 and "network" not in own.component_names_
+    assert len(interrupt) == 3
+    assert {name for name in own.component_names_ if "network" in name} == names
+    assert np.isfinite(own.score_samples(table[["size", "visits"]])).all()
 
 
 def test_components_that_a_time_limit_leaves_out(table):

@@ -3,12 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from _tables import COLUMNS, N, density, few_components, quick, table  # noqa: F401
+from _tables import COLUMNS, N, density, few_components, quick, schema_of, table  # noqa: F401
 from scipy.special import ndtr
 
 from skflows import TableDensity
-from skflows.columns.frames import read_frame
-from skflows.table._schema import Schema
 from skflows.table._view import TableView
 
 
@@ -116,16 +114,15 @@ def test_values_out_of_bounds_are_impossible(density_with_bounds, name, inside, 
         density_with_bounds.condition(values[1:])
 
 
-def schema_of(x, columns=None):
+def schema_of_one(x, columns=None):
     """The variables of one column."""
-    frame = read_frame(np.asarray(x)[:, None])
-    return Schema(frame, [0], columns, "error", False, np.random.RandomState(0))
+    return schema_of(np.asarray(x)[:, None], columns, random_state=np.random.RandomState(0))
 
 
 def is_possible(schema, x):
-    rows = schema.encode(read_frame(np.asarray(x)[:, None]))
-    (cells,) = (part.cells(*(each[:, 0] for each in rows), "quantile") for part in schema.parts)
-    return np.isfinite(cells[-1])
+    variables = schema.encode(np.asarray(x)[:, None])
+    cells = schema.cells(variables, schema.code(variables), "quantile")
+    return np.isfinite(cells.log_scale[:, 0])
 
 
 @pytest.mark.parametrize(("n_levels", "last"), [(13, 1.2), (40, 3.9)], ids=["levels", "number"])
@@ -135,7 +132,7 @@ def test_bounds_despite_rounding_errors(n_levels, last, dtype):
     steps = np.random.default_rng(0).integers(0, n_levels, N)
     on_bound = (0.1 * np.array([1 - n_levels, n_levels - 1])).astype(dtype)
     for seen in (steps, steps - n_levels + 1, np.minimum(steps, n_levels - 2)):
-        own = schema_of((0.1 * seen).astype(dtype), {0: ("rounded", -last, last)})
+        own = schema_of_one((0.1 * seen).astype(dtype), {0: ("rounded", -last, last)})
         assert own.columns[0].is_levels == (n_levels == 13)
         assert is_possible(own, on_bound).all()
         assert not is_possible(own, on_bound + np.array([-0.1, 0.1])).any()
@@ -153,16 +150,17 @@ def test_bounds_despite_rounding_errors(n_levels, last, dtype):
 )
 def test_bounds_of_none_are_those_of_the_kind(kind, inside, outside):
     values = np.arange(10, 60).repeat(2) / (10 if kind[0] == "rounded" else 1)
-    assert is_possible(schema_of(values, {0: kind}), [inside, outside]).tolist() == [True, False]
+    schema = schema_of_one(values, {0: kind})
+    assert is_possible(schema, [inside, outside]).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
     ("value", "remedy"), [(60, "move the bounds that columns"), (9.5, "'continuous'")]
 )
 def test_the_remedy_for_impossible_values(value, remedy):
-    schema = schema_of(np.arange(50), {0: ("count", 0, 50)})
+    schema = schema_of_one(np.arange(50), {0: ("count", 0, 50)})
     with pytest.warns(UserWarning, match=remedy):
-        schema.warn_of_outside(schema.encode(read_frame(np.array([[value]]))))
+        schema.warn_of_outside(schema.encode(np.array([[value]])))
 
 
 def test_stated_bounds_are_shown(density_with_bounds):
@@ -172,7 +170,7 @@ def test_stated_bounds_are_shown(density_with_bounds):
 
 def test_bounds_of_zero_have_no_sign():
     """0.3 - 3 * 0.1 is -5.6e-17."""
-    (part,) = schema_of((np.arange(3, 12) / 10).repeat(9)).parts
+    (part,) = schema_of_one((np.arange(3, 12) / 10).repeat(9)).parts
     assert f"{part.lattice[1]:g}" == "0"
 
 
@@ -234,7 +232,7 @@ def test_samples_keep_their_unit_at_bounds():
 def test_whole_numbers_that_end_abruptly(shape, is_stretched):
     """A normal of their scores has little mass beyond them, though they have no bounds."""
     x = np.floor(shape(np.random.default_rng(0).normal(size=500)))
-    (part,) = schema_of(x).parts
+    (part,) = schema_of_one(x).parts
     ends = np.array([x.min() - 0.5, x.max() + 0.5])
     below, above = part.maps["linear"].forward(ends)[0]
     standardised = (ends - x.mean()) / x.std()

@@ -4,14 +4,13 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from _tables import COLUMNS, density, few_components, quick, table  # noqa: F401
+from _tables import COLUMNS, density, few_components, quick, schema_of, table  # noqa: F401
 
 from skflows import TableDensity
 from skflows.columns.frames import Column, read_frame, write_frame
 from skflows.columns.kinds import decide
 from skflows.columns.lattice import lattice_of
 from skflows.table._latent_classes import LatentClasses, Training
-from skflows.table._schema import Schema
 from skflows.table._view import TableView
 
 
@@ -49,8 +48,7 @@ def test_decisions_are_told(density, table):
 def test_skewed_whole_numbers_are_mapped_like_others():
     """A value that is far from the others by its logarithm alone is improbable."""
     price = np.rint(np.random.default_rng(0).lognormal(12, 0.5, 200))
-    frame = read_frame(pd.DataFrame({"price": price}))
-    (part,) = Schema(frame, ["price"], None, "error", False, np.random.RandomState(0)).parts
+    (part,) = schema_of(price[:, None], random_state=np.random.RandomState(0)).parts
     assert part.step == 1
     for space in ("quantile", "linear"):
         low, median = part.maps[space].forward(np.array([12.0, np.median(price)]))[0]
@@ -105,7 +103,7 @@ def test_dates_are_given_in_any_form():
     for value, message in [
         ("May", "'day' held dates in fit; now it holds texts, .*'May'"),
         ("2024-05-01T00:00Z", "has a time zone"),
-        (3.0, "'day' held dates in fit; now it does not"),
+        (3.0, "'day' held dates in fit; now it holds 3.0"),
     ]:
         with pytest.raises(ValueError, match=message):
             density.condition({"day": value})
@@ -137,6 +135,13 @@ def test_rare_categories(table):
     scores = own.score_samples(table[:5].assign(sex="never seen"))
     assert np.isfinite(scores).all()
     assert (scores < own.score_samples(table[:5].assign(sex="male"))).all()
+
+
+def test_given_rare_categories_stay_as_they_are():
+    table = pd.DataFrame({"kind": [*["a", "b"] * 20, "c", "d"], "x": np.arange(42) % 7})
+    own = quick(handle_unknown="rare", max_iter=1).fit(table)
+    for kind in ("c", "d", "never seen"):
+        assert set(own.sample(5, given={"kind": kind}, random_state=0)["kind"]) == {kind}
 
 
 def test_rare_categories_of_little_weight():
@@ -221,8 +226,8 @@ def test_few_angles_may_be_turned():
 
     def table(turn):
         X = pd.DataFrame({"hour": (hours + turn) % 24})
-        schema = Schema(read_frame(X), ["hour"], COLUMNS, "error", False, None)
-        view = TableView(schema, schema.encode(read_frame(X)))
+        schema = schema_of(X, COLUMNS)
+        view = TableView(schema, schema.encode(X))
         return Training(view, "quantile", np.random.RandomState(0)).tables(share)[0][0]
 
     assert np.roll(table(0), 12) == pytest.approx(table(12))
@@ -298,5 +303,5 @@ def test_texts_that_became_numbers():
 def test_numbers_between_levels_look_like_numbers():
     table = pd.DataFrame({"n": [0, 1, 10] * 20})
     own = quick(max_iter=1).fit(table)
-    features = TableView(own._schema, own._rows(pd.DataFrame({"n": [1, 2, 10]}))).features
+    features = TableView(own._schema, own._variables(pd.DataFrame({"n": [1, 2, 10]}))).features
     assert features[0, -1] < features[1, -1] < features[2, -1]

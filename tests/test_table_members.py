@@ -5,15 +5,13 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from _tables import N, density, few_components, quick, table  # noqa: F401
+from _tables import N, density, few_components, quick, schema_of, table  # noqa: F401
 from scipy.special import gammaln, logit, logsumexp
 from scipy.stats import norm
 
 from skflows import TableDensity
-from skflows.columns.frames import read_frame
 from skflows.table import _components, _latent_classes, _maps
 from skflows.table._latent_classes import LatentClasses, Training, fit_kernels
-from skflows.table._schema import Schema
 from skflows.table._view import TableView
 
 
@@ -48,8 +46,8 @@ def test_classes_that_k_means_does_not_find():
     own = rng.integers(5, size=600)
     X = means[own] + np.einsum("nij,nj->ni", factors[own], rng.normal(size=(600, 3)))
     random_state = np.random.RandomState(0)
-    schema = Schema(read_frame(X), [0, 1, 2], None, "error", False, random_state)
-    training = Training(TableView(schema, schema.encode(read_frame(X))), "linear", random_state)
+    schema = schema_of(X, random_state=random_state)
+    training = Training(TableView(schema, schema.encode(X)), "linear", random_state)
     plain, removed = (
         [training.fit(5, np.random.RandomState(seed), n_more)[0] for seed in range(3)]
         for n_more in (0, 6)
@@ -60,13 +58,13 @@ def test_classes_that_k_means_does_not_find():
 @pytest.mark.parametrize(("excess", "n_fits"), [(0, 2), (1, 1)])
 def test_the_bound_of_restarts_counts_their_extra_classes(monkeypatch, excess, n_fits):
     X, random_state = np.random.default_rng(0).normal(size=(40, 2)), np.random.RandomState(0)
-    schema = Schema(read_frame(X), [0, 1], None, "error", False, random_state)
+    schema = schema_of(X, random_state=random_state)
     calls, fit = [], Training.fit
     monkeypatch.setattr(Training, "fit", lambda *args: calls.append(args) or fit(*args))
     monkeypatch.setattr(_latent_classes, "N_RESTARTS", 2)
     work = 40 * (3 + _latent_classes.MORE_CLASSES) * 2**2
     monkeypatch.setattr(_latent_classes, "RESTARTED_WORK", work - excess)
-    view = TableView(schema, schema.encode(read_frame(X)))
+    view = TableView(schema, schema.encode(X))
     _latent_classes.fit_latent_classes(view, 3, "linear", random_state)
     assert len(calls) == n_fits
 
@@ -168,8 +166,8 @@ def test_correlations_of_few_rows_or_many_gaps_do_not_hide_the_columns(n, d, gap
     X, X_new = rng.normal(size=(2, n, d))
     X[rng.uniform(size=X.shape) < gaps] = np.nan
     kinds = dict.fromkeys(range(d), "continuous")
-    schema = Schema(read_frame(X), list(range(d)), kinds, "error", False, None)
-    views = [TableView(schema, schema.encode(read_frame(rows))) for rows in (X, X_new)]
+    schema = schema_of(X, kinds)
+    views = [TableView(schema, schema.encode(rows)) for rows in (X, X_new)]
     training = Training(views[0], "linear", np.random.RandomState(0))
     _, mixture = training.fit(1, np.random.RandomState(0))
     independent = -0.5 * (X_new**2 + np.log(2 * np.pi)).sum(axis=1)
@@ -179,26 +177,25 @@ def test_correlations_of_few_rows_or_many_gaps_do_not_hide_the_columns(n, d, gap
 def test_kernels_are_a_density_with_exact_conditionals(table):
     """Of all kinds of columns, with gaps: each row is a class."""
     schema = quick().fit(table)._schema
-    rows = schema.encode(read_frame(table))
-    view = TableView(schema, rows)
+    variables = schema.encode(table)
+    view = TableView(schema, variables)
     kernels = fit_kernels(view, 0.5, "quantile", np.random.RandomState(0))
     assert len(kernels.log_weights) == N
-    given = rows.only(np.arange(rows.known.shape[1])[None] % 2 == 0)
+    given = np.where(np.arange(variables.shape[1]) % 2 == 0, variables, np.nan)
     joint, marginal = kernels.log_prob(view), kernels.log_prob(TableView(schema, given))
-    np.testing.assert_allclose(kernels.log_prob(view, given.known), joint - marginal, atol=1e-8)
+    conditional = kernels.log_prob(view, ~np.isnan(given))
+    np.testing.assert_allclose(conditional, joint - marginal, atol=1e-8)
     for j in (0, 1):  # sex and size
         found = kernels.predictive(view, j)
         total = found.levels.sum(axis=1) if found.number is None else found.number.weights.sum(1)
         np.testing.assert_allclose(total, 1)
-    code = kernels.predictive(TableView(schema, rows.take(np.arange(9))), 0).levels
-    without = rows.take(np.arange(9)).copy()
-    without.known[:, 0] = True
+    code = kernels.predictive(TableView(schema, variables[:9]), 0).levels
+    some = variables[:9].copy()
     for k in (0, 1):
-        without.code[:, 0] = k
-        odds = kernels.log_prob(TableView(schema, without))
-        without.known[:, 0] = False
-        odds -= kernels.log_prob(TableView(schema, without))
-        without.known[:, 0] = True
+        some[:, 0] = k
+        odds = kernels.log_prob(TableView(schema, some))
+        some[:, 0] = np.nan
+        odds -= kernels.log_prob(TableView(schema, some))
         seen = 1 - schema.parts[0].unseen
         np.testing.assert_allclose(np.exp(odds), seen * code[:, k], atol=1e-8)
 

@@ -275,7 +275,7 @@ def test_modelled_gaps_sum_to_one():
         .to_frame()
         .merge(pd.Series(["p", "q", None], name="b"), how="cross")
     )
-    view = TableView(own._schema, own._rows(levels))
+    view = TableView(own._schema, own._variables(levels))
     for member, _ in own._members:
         assert np.exp(member.log_prob(view)).sum() == pytest.approx(1, abs=2e-4)
     (network, *_) = [
@@ -283,7 +283,7 @@ def test_modelled_gaps_sum_to_one():
     ]
     drawn = network.sample(own._schema, own._nothing_known(50), np.random.RandomState(0))
     for value, flag in own._schema.flag_of.items():
-        assert (drawn.known[:, value] == (drawn.code[:, flag] == 0)).all()
+        assert (np.isfinite(drawn[:, value]) == (drawn[:, flag] == 0)).all()
 
 
 @pytest.mark.parametrize(

@@ -3,22 +3,21 @@
 import numpy as np
 import pandas as pd
 import pytest
+from _tables import schema_of
 from sklearn.cluster import KMeans
 
 from skflows import TableDensity
 from skflows.bijections import MarginalQuantile
-from skflows.columns.frames import read_frame
-from skflows.table import _components, _latent_classes, _queries, _schema
-from skflows.table._components import components
+from skflows.table import _latent_classes, _queries, _schema
 from skflows.table._network import distinct_rows
-from skflows.table._schema import Schema
 from skflows.table._view import TableView
 
 
 @pytest.fixture
-def few_components(monkeypatch):
-    """Fit the first two kinds of classes only: what is counted does not depend on the others."""
-    monkeypatch.setattr(_components, "components", lambda *args: components(*args)[:2])
+def few_components(keep_components):
+    """Fit two kinds of classes only: what is counted does not depend on the others."""
+    names = "quantile classes of 1", "quantile classes of 2"
+    keep_components(lambda component: component.name in names)
 
 
 @pytest.mark.parametrize("column", ["x", "rain", "n", "angle"])
@@ -61,9 +60,8 @@ def mixed_table(n, n_categories):
 
 
 def view_of(table):
-    frame = read_frame(table)
-    schema = Schema(frame, frame.names, None, "rare", False, np.random.RandomState(0))
-    return TableView(schema, schema.encode(frame))
+    schema = schema_of(table, handle_unknown="rare", random_state=np.random.RandomState(0))
+    return TableView(schema, schema.encode(table))
 
 
 def test_a_step_of_latent_classes_does_not_multiply_indicators():
@@ -105,8 +103,8 @@ def test_many_rows_of_many_categories_are_clustered_by_a_part_of_them(monkeypatc
 
 
 @pytest.mark.parametrize("dtype", ["ordered", "number"])
-def test_too_many_ordered_levels_are_an_error_before_the_fit(dtype, monkeypatch):
-    monkeypatch.setattr(_components, "components", lambda *args: pytest.fail("the fit began"))
+def test_too_many_ordered_levels_are_an_error_before_the_fit(dtype, keep_components):
+    keep_components(lambda component: pytest.fail("the fit began"))
     values = np.arange(1_001) / 7
     column = pd.Categorical(values.astype(str), ordered=True) if dtype == "ordered" else values
     with pytest.raises(ValueError, match=r"'a' has 1001 ordered levels; at most 1000 .* codes"):

@@ -1,15 +1,17 @@
 """Tables as rows of numbers, and back."""
 
 from copy import copy
+from numbers import Real
 
 import numpy as np
 
 from .checks import unseen_error, warn_of_unseen
-from .dates import check_zone, local_seconds, zone_of
-from .frames import Frame, read_frame, write_frame
+from .dates import check_zone, local_seconds, moments_of, utc_seconds, zone_of
+from .frames import Frame, fill_frame, read_frame, write_frame
 
 NUMERIC = ("number", "datetime")  # roles of columns that are read as numbers
 PLAIN = ("number", "bool")  # roles of columns that densities of numbers take
+TEXTS = ("text", "category", "ordered")  # roles of columns that may hold texts
 REMEDIES = {  # what columns held in fit, and how to convert them to it
     "number": ("numbers", "pandas.to_numeric or .astype(float)"),
     "datetime": ("dates", "pandas.to_datetime"),
@@ -30,8 +32,9 @@ class Encoding:
     """How a table becomes rows of float64, one number for each value, and back.
 
     A number stands as it is, a date as in `Column`, a category or boolean as its place among those
-    seen, in the order of their texts, and a missing value as NaN. Such rows can be indexed, joined
-    and permuted, so that folds, trimming and explanations need no code for tables.
+    seen or declared by a dtype, in the order of their texts, and a missing value as NaN. Such rows
+    can be indexed, joined and permuted, so that folds, trimming and explanations need no code for
+    tables.
 
     Parameters
     ----------
@@ -45,17 +48,14 @@ class Encoding:
         self.handle_unknown = handle_unknown
         self.names, self.library, self.dtype = frame.names, frame.library, frame.dtype
         self.columns = [column._replace(values=None, known=None) for column in frame.columns]
-        self.categories = [
-            [] if column.role in NUMERIC else sorted(set(column.values[column.known]), key=str)
-            for column in frame.columns
-        ]
+        self.categories = [categories_of(column) for column in frame.columns]
 
     @classmethod
     def read(cls, X, **kwargs):
         """Return the encoding of a table, and its rows."""
         frame = read_frame(X)
         encoding = cls(frame, **kwargs)
-        return encoding, encoding._rows(frame)
+        return encoding, encoding.rows(frame)
 
     @property
     def keys(self):
@@ -91,7 +91,7 @@ class Encoding:
         A category is found by its value, or else by its text. Those that this encoding has not seen
         share the place after the last one.
         """
-        return self._rows(read_frame(X, self.names))
+        return self.rows(read_frame(X, self.names))
 
     def unseen(self, X):
         """Return the values of a table that are unseen categories, by the name of their column."""
@@ -101,18 +101,35 @@ class Encoding:
         """Return what `encode` and `unseen` return, without an error or a warning."""
         return self._rows_and_unseen(read_frame(X, self.names))
 
-    def _rows(self, frame):
-        rows, unseen = self._rows_and_unseen(frame)
-        if unseen and self.handle_unknown == "error":
-            raise unseen_error(*next(iter(unseen.items())))
-        if self.handle_unknown == "warn":
-            warn_of_unseen(unseen, len(rows))
+    def rows(self, frame, names=None):
+        """Return the rows of a table that has been read, missing in other than the named columns.
+
+        A column with values of another role than in fit is an error, except that dates may be
+        texts in ISO 8601, and categories may be anything but numbers in place of texts.
+        """
+        rows, unseen = self._rows_and_unseen(frame, names)
+        for name, values in unseen.items():
+            like = self.columns[self.keys.index(name)]
+            if like.role == "text" and any(isinstance(value, Real) for value in values):
+                raise ValueError(
+                    f"column {name!r} held texts in fit; now it holds {values.tolist()[0]!r}: "
+                    "convert it to texts as they were in fit, such as '01234' rather than 1234."
+                )
+            if self.handle_unknown == "error" or like.role == "bool":
+                raise unseen_error(name, values)
+        if self.handle_unknown != "warn":  # those of ordered columns are never pooled as rare
+            named = zip(self.keys, self.roles, strict=True)
+            ordered = [name for name, role in named if role == "ordered"]
+            unseen = {name: values for name, values in unseen.items() if name in ordered}
+        warn_of_unseen(unseen, len(rows))
         return rows
 
-    def _rows_and_unseen(self, frame):
-        rows = np.full((len(frame), len(frame.columns)), np.nan)
+    def _rows_and_unseen(self, frame, names=None):
+        keys = self.keys
+        rows = np.full((len(frame), len(keys)), np.nan)
         unseen = {}
-        for j, (column, name) in enumerate(zip(frame.columns, self.keys, strict=True)):
+        for column, name in zip(frame.columns, keys if names is None else names, strict=True):
+            j = keys.index(name)
             known, like = column.known, self.columns[j]
             if like.role not in NUMERIC:
                 categories = self.categories[j]
@@ -120,17 +137,22 @@ class Encoding:
                 is_unseen = rows[:, j] == len(categories)
                 if is_unseen.any():
                     unseen[name] = column.values[is_unseen]
-                continue
-            if column.role != like.role and known.any():
-                held, remedy = REMEDIES[like.role]
-                raise ValueError(
-                    f"column {name!r} held {held} in fit; now it holds "
-                    f"{column.values[known].tolist()[0]!r}: convert it by {remedy}."
-                )
-            if like.role == "datetime" and known.any():
-                check_zone(zone_of(column.dtype), zone_of(like.dtype), name)
-            rows[known, j] = column.values[known]
+            elif known.any():
+                rows[known, j] = _numbers_of(column, like, name)
         return rows, unseen
+
+    def column(self, rows, j):
+        """Return a column of rows as it is encoded, 0 where it is missing, as a `Column`."""
+        known = ~np.isnan(rows[:, j])
+        return self.columns[j]._replace(values=np.where(known, rows[:, j], 0.0), known=known)
+
+    def named(self, j, values):
+        """Return what known values of a column of rows stand for, dates as seconds."""
+        if self.roles[j] in NUMERIC:
+            return values
+        named = np.empty(len(self.categories[j]) + 1, dtype=object)
+        named[:] = [*self.categories[j], UNSEEN_CATEGORY]
+        return named[values.astype(int)]
 
     def local_dates(self, rows, j):
         """Return the dates of a column of rows in seconds of local time, in the zone of fit."""
@@ -142,25 +164,47 @@ class Encoding:
     def frame(self, rows):
         """Return rows as a `Frame`, in which unseen categories are `UNSEEN_CATEGORY`."""
         columns = []
-        for values, like, categories in zip(rows.T, self.columns, self.categories, strict=True):
-            known = ~np.isnan(values)
-            filled = np.where(known, values, 0.0)
-            if like.role not in NUMERIC:
-                named = np.empty(len(categories) + 1, dtype=object)
-                named[:] = [*categories, UNSEEN_CATEGORY]
-                filled = named[filled.astype(int)]
-            columns.append(like._replace(values=filled, known=known))
+        for j in range(len(self.columns)):
+            column = self.column(rows, j)
+            columns.append(column._replace(values=self.named(j, column.values)))
         return Frame(columns, self.names, self.library, self.dtype)
 
-    def decode(self, rows):
-        """Return rows as a table like that of fit, with missing values for unseen categories."""
+    def decode(self, rows, names=None):
+        """Return rows as a table like that of fit, or some columns of it.
+
+        Unseen categories become missing values.
+        """
+        return self.table(self.frame(rows), names)
+
+    def table(self, frame, names=None):
+        """Return a `Frame` as a table like that of fit, or some columns of it."""
+        names = self.keys if names is None else names
+        columns = [frame.columns[self.keys.index(name)] for name in names]
         columns = [
             column
             if column.role in NUMERIC
             else column._replace(known=column.known & (column.values != UNSEEN_CATEGORY))
-            for column in self.frame(rows).columns
+            for column in columns
         ]
-        return write_frame(columns, self.keys, self.library, self.dtype)
+        return write_frame(columns, names, self.library, self.dtype)
+
+    def fill(self, X, frame, rows):
+        """Return X, which a `Frame` was read from, with missing values replaced by those of rows.
+
+        Known values and the index of X stay as they are. A column with known values has its own
+        dtype, others have that of fit.
+        """
+        columns = [
+            # Texts that are filled in by dates have no dtype of dates.
+            new._replace(dtype=old.dtype)
+            if old.known.any() and (new.role != "datetime" or old.role == "datetime")
+            else new
+            for old, new in zip(frame.columns, self.frame(rows).columns, strict=True)
+        ]
+        known = np.stack([column.known for column in frame.columns], axis=1)
+        dtype = frame.dtype or self.dtype
+        filled = write_frame(columns, self.keys, frame.library, dtype, frame.index)
+        return fill_frame(X, known, filled)
 
     def typical(self, rows):
         """Return the median of each column of numbers or dates, and the most frequent category."""
@@ -184,6 +228,39 @@ class Encoding:
         """Return the known values of the columns of some roles, by name."""
         named = zip(self.keys, self.frame(rows).columns, strict=True)
         return {name: c.values[c.known] for name, c in named if c.role in roles}
+
+
+def categories_of(column):
+    """Return the categories of a column, seen or declared, in the order of their texts."""
+    if column.role in NUMERIC:
+        return []
+    found = {*column.values[column.known], *(column.categories or ())}
+    if column.role == "bool":  # both are possible, even if only one was seen
+        found = {False, True}
+    return sorted(found, key=lambda category: (str(category), type(category).__name__))
+
+
+def _numbers_of(column, like, name):
+    """Return the known values of a column that held numbers or dates in fit, as numbers."""
+    values, is_date = column.values[column.known], like.role == "datetime"
+    zone = zone_of(like.dtype)
+    if column.role == like.role:
+        if is_date:
+            check_zone(zone_of(column.dtype), zone, name)
+        return values
+    held, remedy = REMEDIES[like.role]
+    if not (is_date and column.role in TEXTS):
+        raise ValueError(
+            f"column {name!r} held {held} in fit; now it holds {values.tolist()[0]!r}: convert it "
+            f"by {remedy}."
+        )
+    try:
+        return utc_seconds(moments_of(values), zone, name)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"column {name!r} held dates in fit; now it holds texts, of which one is no date in "
+            f"ISO 8601 without a time zone; {error}: convert it by {remedy}."
+        ) from None
 
 
 def places_of(values, categories):

@@ -666,10 +666,10 @@ def discrete_gaps(X, alike):
 
 
 def set_columns(estimator, X, seed, weight, gaps, encoding=None):
-    """Tell an estimator, or those inside it, what all rows tell about the columns.
+    """Set in an estimator, or in those inside it, what all rows show about the columns.
 
     These are the kinds and levels for a density of tables, and `discrete` for others, if "auto".
-    Rows of weight 0, which calibrate, tell a density of tables the names of categories only.
+    A density of tables learns only the names of categories from rows of weight 0, which calibrate.
     """
     from sklearn.pipeline import Pipeline  # takes long to import
 

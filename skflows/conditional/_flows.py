@@ -169,7 +169,8 @@ class FlowMixture:
     def nodes(self):
         """Return values of y at equidistant latent ones, dealt out to the flows, and weights.
 
-        Those of different flows do not meet. The last value is the `cdf` there, of a single flow.
+        Nodes of different flows do not coincide. The last value is the `cdf` there, for a single
+        flow.
         """
         n_flows = len(self.flows)
         latent = np.linspace(-FARTHEST, FARTHEST, max(N_NODES, NODES_PER_FLOW * n_flows))

@@ -22,7 +22,7 @@ from ._density import ConditionalDensity
 from ._regions import translated
 
 HELD_OUT = 0.2
-DRAWS = 500  # of y, at most, which tell how scores of one flow differ from the mean's
+DRAWS = 500  # of y, at most, which show how scores of one flow differ from the mean's
 FEW_ROWS, FEW_DRAWS = 200, 100  # after Ctrl-C: calibration takes longer than an epoch
 LEAST_ROWS = 40  # from which calibration="auto" holds some out
 

@@ -131,7 +131,7 @@ def score_rows(estimator, rows, encoding=None):
         return estimator.score_samples(rows)
     estimator = unfrozen(estimator)
     if hasattr(estimator, "_score_rows_of"):
-        return estimator._score_rows_of(rows, encoding)
+        return estimator._score_rows_of(rows)
     return estimator.score_samples(encoding.decode(rows))
 
 

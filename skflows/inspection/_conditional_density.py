@@ -206,8 +206,10 @@ def _column_of_table(density, X, column, grid_resolution):
     model, part = schema.columns[i], schema.columns[i].value_parts[0]
     rows, _ = density._some_columns(X)
     _check_few(len(rows))
-    (observed,) = schema.decode(rows, [column])
-    y = np.where(observed.known, observed.values, None)
+    own = rows[:, schema.of_column[i]]
+    y, values = np.full(len(rows), None), model.joined(own)
+    known = ~np.isnan(values) & ~model.is_unseen(own)
+    y[known] = schema.encoding.named(i, values[known])
     found = {"name": str(column), "y": y}
     if model.is_levels:
         grid = np.array(part.levels)
@@ -228,7 +230,7 @@ def _column_of_table(density, X, column, grid_resolution):
         grid = grid[:: -(-len(grid) // MAX_STEMS)]
     others = without(rows, schema, i)
     conditionals = [
-        ConditionalTable(density, [column], others.take([k])).score_samples(grid[:, None])
+        ConditionalTable(density, [column], others[[k]]).score_samples(grid[:, None])
         for k in range(len(rows))
     ]
     scores = np.stack(conditionals, axis=1)

@@ -364,11 +364,14 @@ class DensityOutlierDetector(
         return self
 
     def _read(self, X, handle_unknown):
-        """Return the encoding of a table, and its rows."""
+        """Return the encoding of a table, that of a fitted density if it has one, and its rows."""
         if not is_frame(X):
             X = check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=2)
         check_different_names(X)
         validate_data(self, X, skip_check_array=True)
+        fitted = getattr(unfrozen(self.estimator), "_encoding", None)
+        if is_frozen(self.estimator) and fitted is not None:
+            return fitted, fitted.encode(X)
         return Encoding.read(X, handle_unknown=handle_unknown)
 
     def _warn_of_row_names(self, rows):

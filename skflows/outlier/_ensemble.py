@@ -35,9 +35,9 @@ class OutlierEnsemble(OutlierLabelsMixin, CallbackSupportMixin, NamedEstimators)
     """Outlier detectors whose scores are merged through their p-values.
 
     Distances in standardised, robustly scaled and rank-transformed columns each find different
-    outliers, and without labels nothing tells which are the right ones. Here each detector gives a
-    row a p-value, by the rank of its score among the scores of rows that it has not seen. The score
-    of the ensemble is the logarithm of the harmonic mean of these p-values, which is low where one
+    outliers, and without labels nothing shows which are right. Here each detector gives a row a
+    p-value, by the rank of its score among the scores of rows that it has not seen. The score of
+    the ensemble is the logarithm of the harmonic mean of these p-values, which is low where one
     detector is sure that a row is odd, and lower where several are.
 
     Parameters
@@ -50,9 +50,9 @@ class OutlierEnsemble(OutlierLabelsMixin, CallbackSupportMixin, NamedEstimators)
 
     contaminated : bool, default=False
         Whether the rows of `fit` contain outliers. P-values then come from gamma distributions that
-        fit the more normal three quarters of the rows, in place of ranks, and the default kernels
-        are as wide as the distance to the 50th neighbour (of fewer than 1,000 rows, a twentieth of
-        them; at least 10), in place of the 5th, so that a group of outliers does not hide itself.
+        fit the more normal three quarters of the rows, in place of ranks. The default kernels are
+        as wide as the distance to the 50th neighbour in place of the 5th (for n < 1,000 rows, to
+        neighbour n / 20, at least the 10th), so that a group of outliers does not hide itself.
 
     random_state : int, RandomState instance or None, default=None
         Seeds the folds, and the estimators that have no seed of their own.
@@ -242,7 +242,7 @@ def default_estimators(n, d, contaminated):
 def scores_of_unseen(estimator, X, seed, fit):
     """Return the score of each row of `fit` by a model that has not seen it.
 
-    These are the scores that an estimator keeps, or those by models of the other folds.
+    These are the scores that an estimator keeps, or scores by models of the other folds.
     """
     if is_frozen(estimator):  # what it keeps belongs to other rows
         return log_pool(estimator, X, None)

@@ -26,10 +26,10 @@ class EncodedDensity(NamedTuple):
         return score_rows(self.estimator, rows, self.encoding)
 
     def dependence(self, rows):
-        return unfrozen(self.estimator)._dependence(rows, self.encoding)
+        return unfrozen(self.estimator)._dependence(rows)
 
     def surprises(self, rows):
-        return unfrozen(self.estimator)._surprises(rows, self.encoding)
+        return unfrozen(self.estimator)._surprises(rows)
 
     @property
     def held_out_scores_(self):

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import logsumexp, ndtr, ndtri
 
 from ._classes import Classes
-from ._network import choose, settled
+from ._network import choose
 from ._view import Histogram, Predictive
 
 N_BINS = 20
@@ -78,23 +78,21 @@ class BinnedClasses(Classes):
         share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-300)
         return Predictive(proba, Histogram(share @ np.exp(bins)), own)
 
-    def sample(self, schema, rows, random_state):
-        """Return rows whose unknown variables are drawn given the known ones."""
-        rows = rows.copy()
-        cells = schema.cells(rows, self.space)
-        z = choose(self._responsibilities(cells, rows.known), random_state)
+    def sample(self, schema, variables, random_state):
+        """Return variables, the unknown ones drawn given the known ones."""
+        found = variables.copy()
+        cells = schema.cells(variables, schema.code(variables), self.space)
+        z = choose(self._responsibilities(cells, cells.known), random_state)
         for j, (levels, bins) in enumerate(self.tables):
-            own = np.flatnonzero(~rows.known[:, j])
+            own = np.flatnonzero(~cells.known[:, j])
             code, y = np.full(len(own), -1), np.zeros(len(own))
             if levels is not None:
                 code = choose(np.exp(levels[z[own]]), random_state)
             if bins is not None:
                 bin_ = choose(np.exp(bins[z[own]]), random_state)
                 y = ndtri((bin_ + random_state.uniform(size=len(own))) / bins.shape[1])
-            code, x, _ = settled(schema.parts[j], code, y, self.space)
-            rows.code[own, j], rows.x[own, j] = code, x
-        rows.known[:] = True
-        return rows
+            found[own, j] = schema.parts[j].decode(code, y, self.space)
+        return found
 
 
 def fit_binned_classes(view, n_classes, random_state):

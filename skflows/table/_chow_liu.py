@@ -79,7 +79,7 @@ def fit_chow_liu(view):
     """Return the forest that spans the pairs of variables with the most evidence of dependence."""
     categories = Categories(view.schema.parts)
     category, has_category = (each.numpy() for each in categories(torch.from_numpy(view.features)))
-    has_category = has_category & view.rows.known
+    has_category = has_category & view.known
     indicators, marginals = [], []
     for j, size in enumerate(categories.sizes):
         own = (category[:, [j]] == np.arange(size)) & has_category[:, [j]]

@@ -4,27 +4,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..columns.checks import unseen_error
 from ..columns.dates import (
     DAY,
     WEEK,
-    check_zone,
     joined_moment,
     local_seconds,
     moment_text,
-    moments_of,
     split_moment,
     start_of_week,
     utc_seconds,
     zone_of,
 )
+from ..columns.encoding import NUMERIC
 from ..columns.frames import Column
 from ..columns.kinds import FEW_VALUES, GIVEN, bounds_of, date_bounds, is_few
 from ..columns.lattice import ON_LATTICE, decimals_of, lattice_of
 from ..preprocessing.angles import emptiest_angle
 from ._maps import counted
 from ._outside import outside_share
-from ._variables import UNSEEN, Levels, Number
+from ._variables import Levels, Number
 
 MAX_CATEGORIES = 200
 MAX_ORDERED = 1_000  # levels, each of which has a frequency in each class
@@ -41,6 +39,7 @@ class ColumnSetting(NamedTuple):
     weight: np.ndarray  # of the rows with a known value
     missing: float  # weight of the other rows
     is_stated: bool  # whether the user gave the kind, which then may make values impossible
+    categories: list  # whose places are the values, unless these are numbers or dates
     quantile: object = None  # map of the numbers to normal scores, if there is one already
 
     @property
@@ -169,36 +168,35 @@ def rounded(column, setting, low=None, high=None):
 
 
 def ordinal(column, setting):
-    n_levels = len(column.categories or set(column.values[column.known].tolist()))
+    known = column.values[column.known]
+    n_levels = len(column.categories or set(known.tolist()))
     if n_levels > MAX_ORDERED:
         raise ValueError(
             f"column {setting.name!r} has {n_levels} ordered levels; at most {MAX_ORDERED} are "
             "possible: convert it to numbers, such as its codes, or group its levels."
         )
     if column.role == "number":
-        values = column.values[column.known]
-        distinct = np.unique(values)
+        distinct = np.unique(known)
         if (found := lattice_of(distinct)) is not None:
             step, decimals = found
             low = 0.0 if distinct[0] >= 0 else -np.inf
             ends = _outermost(distinct, step, low, np.inf, decimals)
-            return [_numeric_levels(values, setting, step, *ends, decimals)]
-    levels = column.categories or sorted(set(column.values[column.known].tolist()))
-    known = column.values[column.known]
-    counts = [setting.weight[known == level].sum() for level in levels]
+            return [_numeric_levels(known, setting, step, *ends, decimals)]
+    levels, values, counts = _listed(column, setting)
+    if column.categories:  # in their order, with those that no row has
+        levels = column.categories
+        values = [setting.categories.index(level) for level in levels]
+    counts = [setting.weight[known == value].sum() for value in values]
     scores = np.linspace(-1.5, 1.5, len(levels)) if len(levels) > 1 else np.zeros(1)
     return [Levels(levels, counts, scores=scores, outside=unseen_share(counts, setting))]
 
 
 def categorical(column, setting):
     values = column.values[column.known]
-    distinct, counts = counted(values.astype(object), setting.weight)
-    names = [value.item() if hasattr(value, "item") else value for value in distinct.tolist()]
+    names, _, counts = _listed(column, setting)
     if column.role == "bool":  # the other value is possible too, if there is only one
-        names, counts = (
-            [False, True],
-            [setting.weight[values == level].sum() for level in (False, True)],
-        )
+        names = setting.categories
+        counts = [setting.weight[values == place].sum() for place in range(len(names))]
         return [Levels(names, counts)]
     if setting.handle_unknown == "rare":
         order = np.argsort(-counts, kind="stable")
@@ -218,6 +216,16 @@ def categorical(column, setting):
             "or set handle_unknown='rare', which pools the rare ones."
         )
     return [Levels(names, counts, outside=unseen_share(counts, setting))]
+
+
+def _listed(column, setting):
+    """Return the distinct values of a column in order, their encoded values, and their weights."""
+    values, counts = counted(column.values[column.known], setting.weight)
+    if column.role in NUMERIC:
+        return values.tolist(), values, counts
+    names = [setting.categories[int(place)] for place in values]
+    order = sorted(range(len(names)), key=names.__getitem__)
+    return [names[k] for k in order], values[order], counts[order]
 
 
 def unseen_share(counts, setting):
@@ -302,17 +310,16 @@ class Weeks(Number):
     def _set_maps(self, x, weight, random_state, quantile=None):
         super()._set_maps(start_of_week(x), weight, random_state)
 
-    def cells(self, code, x, known, space):
-        week = start_of_week(x)
-        low, middle, high, width, log_scale = super().cells(code, week, known, space)
+    def cells(self, x, code, space):
+        low, middle, high, width, log_scale = super().cells(start_of_week(x), code, space)
         first, last = self.ends
-        low[known & (x - WEEK < first)] = -np.inf
-        high[known & (x + WEEK > last)] = np.inf
-        log_scale[known & ((x < first) | (x > last))] = -np.inf
+        low[x - WEEK < first] = -np.inf
+        high[x + WEEK > last] = np.inf
+        log_scale[self.is_outside(x)] = -np.inf
         return low, middle, high, width, log_scale
 
-    def is_outside(self, code, x, known):
-        return known & ((x < self.ends[0]) | (x > self.ends[1]))
+    def is_outside(self, x):
+        return (x < self.ends[0]) | (x > self.ends[1])
 
     def moved_inside(self, x):
         """Return drawn moments, in the nearest week in which they are within the bounds."""
@@ -333,7 +340,6 @@ MAKERS = {
     "circular": circular,
     "datetime": datetime,
 }
-TEXTS = ("text", "category", "ordered")  # roles of columns that may hold texts
 
 
 def part_ends(part):
@@ -342,7 +348,19 @@ def part_ends(part):
 
 
 class ColumnModel:
-    """A column of the table: its kind, and the variables that it becomes."""
+    """A column of the table: its kind, and the variables that it becomes.
+
+    Parameters
+    ----------
+    column : Column
+        The encoded values of the fit, 0 where missing.
+    kind : Kind
+        The kind.
+    setting : ColumnSetting
+        What the kinds need besides.
+    models_gaps : bool
+        Whether missing entries are modelled.
+    """
 
     def __init__(self, column, kind, setting, models_gaps):
         self.name = setting.name
@@ -351,8 +369,6 @@ class ColumnModel:
         self.n_missing = int((~column.known).sum())
         self.refuses_unseen = setting.handle_unknown == "error" or column.role == "bool"
         make = MAKERS[self.kind]
-        if self.kind == "categorical" and column.role in ("number", "datetime"):
-            column = column._replace(values=column.values.astype(object))
         if self.kind == "datetime" and column.role == "datetime":
             column = column._replace(values=local_seconds(column.values, self.zone, self.name))
         try:
@@ -368,6 +384,16 @@ class ColumnModel:
         if self.has_gap_part:
             counts = [setting.weight.sum(), setting.missing]
             self.parts = [Levels([False, True], counts), *self.parts]
+        self.listed = None  # the encoded values that places of levels of names stand for
+        (first, *_) = self.value_parts
+        if not first.has_number and first.lattice is None:
+            names = first.names
+            if column.role not in NUMERIC:
+                place = {name: k for k, name in enumerate(setting.categories)}
+                names = [place[name] for name in names]
+            self.listed = np.array(names, dtype=np.float64)
+        # The encoded value of what is none of these.
+        self.unseen = np.nan if column.role in NUMERIC else float(len(setting.categories))
 
     @property
     def value_parts(self):
@@ -396,72 +422,43 @@ class ColumnModel:
     def is_number(self):
         return self.role == "number" and self.kind != "categorical"
 
-    def encode(self, column):
-        """Return the levels and numbers of each variable, and which are known.
-
-        Values of a category that the fit has not seen raise an error, or are `UNSEEN`.
-        """
-        values, known = column.values, column.known
-        if self.role == column.role == "datetime" and known.any():
-            check_zone(zone_of(column.dtype), self.zone, self.name)
+    def split(self, values):
+        """Return the variables of encoded values, as a list of arrays; NaN is unknown."""
+        found, known = [], ~np.isnan(values)
+        if self.has_gap_part:
+            found.append(np.where(known, 0.0, 1.0))
         if self.kind == "datetime":
-            if column.role in TEXTS:
-                values = self._moments_of(values, known)
-            elif column.role != "datetime" and known.any():
-                raise ValueError(
-                    f"column {self.name!r} held dates in fit; now it does not: convert it by "
-                    "pandas.to_datetime."
-                )
-            values = np.where(known, values, 0.0).astype(np.float64)
-            if column.role == "datetime":
-                values = local_seconds(values, self.zone, self.name)
-            of_parts = split_moment(values)[: len(self.value_parts)]
+            local = values.copy()
+            local[known] = local_seconds(values[known], self.zone, self.name)
+            of_parts = split_moment(local)[: len(self.value_parts)]
             if isinstance(self.value_parts[0], Weeks):
                 of_parts = joined_moment(*of_parts), *of_parts[1:]
-        else:
-            if self.role == "number" and column.role != "number" and known.any():
-                raise ValueError(
-                    f"column {self.name!r} held numbers in fit; now it holds "
-                    f"{column.values[column.known][0]!r}."
-                )
-            if self.role == "text" and known.any() and column.role not in TEXTS:
-                raise ValueError(
-                    f"column {self.name!r} held texts in fit; now it holds "
-                    f"{column.values[column.known][0]!r}: convert it to texts as they were in fit, "
-                    "such as '01234' rather than 1234."
-                )
-            of_parts = [values]
-        found = []
-        if self.has_gap_part:
-            found.append((*self.parts[0].encode(~known, np.ones_like(known)), np.ones_like(known)))
-        for part, own in zip(self.value_parts, of_parts, strict=True):
-            code, x = part.encode(own, known)
-            unseen = known & (code == UNSEEN)
-            if self.refuses_unseen and unseen.any():
-                raise unseen_error(self.name, own[unseen])
-            found.append((code, x, known))
-        return found
+            pairs = zip(self.value_parts, of_parts, strict=True)
+            return [*found, *(part.encode(own) for part, own in pairs)]
+        (part,) = self.value_parts
+        return [*found, part.encode(values) if self.listed is None else self._places(values)]
 
-    def _moments_of(self, texts, known):
-        found = np.zeros(len(texts))
-        try:
-            found[known] = moments_of(texts[known])
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"column {self.name!r} held dates in fit; now it holds texts, of which one is no "
-                f"date in ISO 8601 without a time zone ({error}): convert it by "
-                "pandas.to_datetime."
-            ) from None
-        return found
+    def _places(self, values):
+        """Return the places of encoded values among the listed ones, the next one for others."""
+        order = np.argsort(self.listed)
+        place = order[np.searchsorted(self.listed, values, sorter=order).clip(max=len(order) - 1)]
+        place = np.where(self.listed[place] == values, place, self.value_parts[0].n_values)
+        return np.where(np.isnan(values), np.nan, place)
 
-    def value_text(self, code, x, known, j):
+    def is_unseen(self, variables):
+        """Return where the variables of this column stand for a category that fit has not seen."""
+        if self.listed is None:
+            return np.zeros(len(variables), dtype=bool)
+        return variables[:, -1] == len(self.listed)
+
+    def value_text(self, variables, j):
         """Return the value of one row as text; j is the variable to show of it."""
         if self.kind != "datetime":
-            return f"{x[j]:.10g}"
+            return f"{variables[j]:.10g}"
         if isinstance(self.parts[j], Weeks):
-            return moment_text(x[j])
-        (value,) = self.decode(code[None], x[None], known[None]).values
-        return moment_text(local_seconds(np.array([value]), self.zone, self.name)[0])
+            return moment_text(variables[j])
+        value = self.joined(variables[None])
+        return moment_text(local_seconds(value, self.zone, self.name)[0])
 
     def range_text(self, part):
         """Return a text on what values a variable of the column has."""
@@ -484,28 +481,29 @@ class ColumnModel:
         say = f"columns={{{self.name!r}: 'continuous'}}"
         return f" If it can occur, say so before fit, for example by {say}."
 
-    def decode(self, code, x, known, random_state=None):
-        """Return the column from the levels and numbers of its variables."""
+    def joined(self, variables, random_state=None):
+        """Return the encoded values that variables stand for."""
         if self.has_gap_part:
-            gaps = known[:, 0] & (code[:, 0] == 1)
-            code, x, known = code[:, 1:], x[:, 1:], known[:, 1:] & ~gaps[:, None]
-        values = []
-        for j, part in enumerate(self.value_parts):
-            more = () if getattr(part, "pooled", None) is None else (random_state,)
-            values.append(part.value(code[:, j], x[:, j], *more))
-        whole = known.all(axis=1)
-        if self.kind == "datetime":
-            weeks = self.value_parts[0]
-            if isinstance(weeks, Weeks):
-                week, *_ = split_moment(values[0])
-                found = weeks.moved_inside(joined_moment(week, *values[1:]))
-            else:
-                found = joined_moment(*values)
-            found = utc_seconds(np.where(whole, found, 0.0), self.zone, self.name)
-            return Column(found, whole, "datetime", self.dtype)
-        is_number = self.role in ("number", "datetime")  # of which some may be categories
-        found = values[0].astype(np.float64) if is_number else values[0]
-        return Column(found, whole, self.role, self.dtype, self.categories)
+            variables = np.where(variables[:, :1] == 1, np.nan, variables[:, 1:])
+        values = [
+            part.value(own, random_state)
+            for part, own in zip(self.value_parts, variables.T, strict=True)
+        ]
+        if self.listed is not None:
+            known, found = ~np.isnan(values[0]), np.full(len(variables), np.nan)
+            found[known] = np.append(self.listed, self.unseen)[values[0][known].astype(int)]
+            return found
+        if self.kind != "datetime":
+            return values[0]
+        weeks = self.value_parts[0]
+        if isinstance(weeks, Weeks):
+            week, *_ = split_moment(values[0])
+            found = weeks.moved_inside(joined_moment(week, *values[1:]))
+        else:
+            found = joined_moment(*values)
+        known = ~np.isnan(found)
+        found[known] = utc_seconds(found[known], self.zone, self.name)
+        return found
 
     def describe(self):
         """Return a row of the table of decisions."""

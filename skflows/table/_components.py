@@ -5,11 +5,9 @@ from functools import partial
 import numpy as np
 
 from ..callbacks._run import training_file
-from ..columns.frames import read_frame
 from ..ensemble._folds import automatic_cv, make_folds
 from ..ensemble._race import Component, Fold, Task
 from ..training.threads import few_threads
-from ._variables import Rows
 from ._view import MemberOfFold, TableView
 
 ROWS_WITH_FOLDS = 1_000  # beyond, a single held-out part is accurate enough
@@ -135,7 +133,7 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     with torch_seed(seed, torch.device("cpu")):
         network = OrderAgnosticNetwork(
             schema.parts,
-            train.rows.code,
+            train.code,
             train.weight,
             HIDDEN,
             N_COMPONENTS,
@@ -151,7 +149,7 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     generator = torch.Generator().manual_seed(seed)
     # Middles of cells would prefer a network with peaks there.
     held_out_rows = other.redraw(generator) if other.is_cell else other.packed
-    file = training_file(None, seed, settings, has_backbone, train.rows, held_out.rows)
+    file = training_file(None, seed, settings, has_backbone, train.variables, held_out.variables)
     with gradients_enabled(), one_thread():
         history = trainer.train_in_phases(
             [{"max_iter": settings["max_iter"]}],
@@ -176,10 +174,10 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
 def local_views(group, *views):
     """Return the part of each view that this process trains on."""
     schema = views[0].schema
-    tables = [(*view.rows, view.weight) for view in views]
-    found = group.local_rows(*tables, encode=lambda X: schema.encode(read_frame(X)))
+    tables = [(view.variables, view.weight) for view in views]
+    found = group.local_rows(*tables, encode=lambda X: (schema.encode(X),))
     return [
-        view if own is table else TableView(view.schema, Rows(*own[:-1]), own[-1])
+        view if own is table else TableView(view.schema, *own)
         for view, table, own in zip(views, tables, found, strict=True)
     ]
 
@@ -217,26 +215,28 @@ def make_splits(cv, copy_of, seed):
     return make_folds(cv, n, seed, copy_of=copy_of, least=1)
 
 
-def first_copies(schema, rows):
+def first_copies(schema, variables):
     """Return the first of the rows that each row equals.
 
     Only rows with a number of a continuous column count as copies: others are equal by chance.
     """
-    is_continuous = [part.has_number and part.step is None for part in schema.parts]
-    has_number = (rows.known & (rows.code <= 0))[:, is_continuous].any(axis=1)
-    values = np.column_stack([rows.code, np.nan_to_num(rows.x), rows.known])
+    has_number = np.zeros(len(variables), dtype=bool)
+    for j, part in enumerate(schema.parts):
+        if part.has_number and part.step is None:
+            has_number |= part.is_number(variables[:, j])
+    values = np.column_stack([np.nan_to_num(variables), np.isnan(variables)])
     _, first, inverse = np.unique(values, axis=0, return_index=True, return_inverse=True)
-    return np.where(has_number, first[inverse.ravel()], np.arange(len(rows)))
+    return np.where(has_number, first[inverse.ravel()], np.arange(len(variables)))
 
 
-def views_of(split, schema, rows, weight, seed):
+def views_of(split, schema, variables, weight, seed):
     """Return the views of the rows to fit to, and of those to hold out.
 
     New rows have no part in the maps to normal scores, so those that are held out have none either.
     """
     train, _ = split
-    own = schema.with_maps_of(rows.take(train), weight[train], np.random.RandomState(seed))
-    return [TableView(own, rows.take(some), weight[some]) for some in split]
+    own = schema.with_maps_of(variables[train], weight[train], np.random.RandomState(seed))
+    return [TableView(own, variables[some], weight[some]) for some in split]
 
 
 def tasks_of(components, views, whole, seed, n_workers):
@@ -264,7 +264,7 @@ def tasks_of(components, views, whole, seed, n_workers):
 
 def fit_fold(fit, train, held_out, whole, seed, seconds):
     """Fit a component to the training rows of a fold, and to all rows if these are given."""
-    with few_threads(train.rows.x):
+    with few_threads(train.variables):
         member = fit(train, held_out, seed, seconds)
         scores = member.log_prob(held_out)
         refitted = None if whole is None else fit(whole, None, seed, None)

@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..callbacks._run import random_state_of
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import check_different_names
-from ..columns.frames import fill_frame, is_frame, read_frame, rows_of, write_frame
+from ..columns.encoding import Encoding
+from ..columns.frames import is_frame, read_frame, rows_of
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._outlier_labels import OutlierDensityMixin
@@ -34,7 +35,7 @@ from ._queries import (
     quantiles_of,
 )
 from ._schema import Schema
-from ._variables import ROWS_AT_ONCE, UNSEEN, Rows
+from ._variables import ROWS_AT_ONCE, in_chunks
 from ._view import TableView
 
 MIN_WEIGHT = 2e-3  # of a component that is kept: each takes time to score
@@ -263,7 +264,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def _fit_rows(self, rows, sample_weight, encoding):
-        """Fit the density to the rows of an encoded table."""
+        """Fit the density to the rows of a table that a wrapper has encoded."""
         return self._fit(rows, None, sample_weight, encoding=encoding)
 
     def _fit(self, X, y, sample_weight, held_out=None, encoding=None):
@@ -280,20 +281,18 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         group = current_group()
         started = group.clock()
         group.check_same(self, X, sample_weight)
-        frame = self._read(X, reset=True, encoding=encoding)
-        weight = validate_weight(sample_weight, np.empty((len(frame), 1)), least=2)
+        encoding, rows, weight = self._encoded_fit(X, encoding, sample_weight)
         kept = weight > 0
-        frame, weight = frame.take(np.flatnonzero(kept)), weight[kept] / weight[kept].mean()
+        weight = weight[kept] / weight[kept].mean()
         random_state = group.broadcast(random_state_of(self))
-        self._schema = self._schema_of(frame, random_state, weight)
-        self._library, self._dtype = frame.library, frame.dtype
-        rows = self._schema.encode(frame)
-        if self._schema is self._shared:  # the maps are those of these rows
+        self._schema = self._shared or self._schema_of(encoding, rows, random_state, weight)
+        rows = self._schema.split(rows)
+        if self._shared is not None:  # the maps are those of these rows
             self._schema = self._schema.with_maps_of(rows, weight, random_state)
-        kept[kept] = is_known = rows.known.any(axis=1)
+        kept[kept] = is_known = ~np.isnan(rows).all(axis=1)
         if kept.sum() < 2:
             raise ValueError(f"X has {kept.sum()} rows with a known value; at least 2 are needed.")
-        rows, weight = rows.take(np.flatnonzero(is_known)), weight[is_known]
+        rows, weight = rows[is_known], weight[is_known]
         seed = int(random_state.randint(2**31 - 1000))
         if held_out is None:
             splits = make_splits(self.cv, first_copies(self._schema, rows), seed)
@@ -320,22 +319,49 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         )
         return self
 
-    def _schema_of(self, frame, random_state, weight=None):
-        """Return the kinds and levels of the columns, the shared ones if there are any."""
+    def _encoded_fit(self, X, encoding, sample_weight):
+        """Return the encoding of a table to fit to, its rows of positive weight, and all weights.
+
+        With an encoding, X are encoded rows.
+        """
+        if encoding is not None:
+            encoding.set_names(self)
+            self._check_n_rows(X, 2, X.shape[1])
+            weight = validate_weight(sample_weight, X, least=2)
+            return encoding, X[weight > 0], weight
+        frame = self._read(X, reset=True)
+        weight = validate_weight(sample_weight, np.empty((len(frame), 1)), least=2)
+        frame = frame.take(weight > 0)
         if self._shared is not None:
-            return self._shared
-        names = frame.names or list(range(len(frame.columns)))
-        models_gaps = self.missing == "model"
+            encoding = self._shared.encoding
+        else:
+            encoding = Encoding(frame, self.handle_unknown)
+        return encoding, encoding.rows(frame), weight
+
+    def _schema_of(self, encoding, rows, random_state, weight):
+        """Return the kinds and variables of the columns of encoded rows."""
         return Schema(
-            frame, names, self.columns, self.handle_unknown, models_gaps, random_state, weight
+            encoding,
+            rows,
+            self.columns,
+            models_gaps=self.missing == "model",
+            random_state=random_state,
+            weight=weight,
         )
 
     def _share_columns(self, X, random_state, weight=None, encoding=None):
         """Find kinds and levels now, which this density and its clones have in all later fits."""
-        frame = self._read(X, reset=True, encoding=encoding)
+        if encoding is None:
+            frame = self._read(X, reset=True)
+            encoding = Encoding(frame, self.handle_unknown)
+            X = encoding.rows(frame)
         weight = None if weight is None else weight / weight[weight > 0].mean()
-        self._shared = self._schema_of(frame, random_state, weight)
+        self._shared = self._schema_of(encoding, X, random_state, weight)
         return self
+
+    @property
+    def _encoding(self):
+        return self._schema.encoding
 
     def __sklearn_clone__(self):
         found = super().__sklearn_clone__()
@@ -369,13 +395,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     _held_out_scores = "folds"  # which a detector calibrates with
     _shared = None  # kinds and levels that a wrapper found in all rows
 
-    def _read(self, X, reset=False, encoding=None):
-        """Return X, a table or encoded rows, as a `Frame` in the order of the columns of `fit`."""
-        if encoding is not None:
-            frame = encoding.frame(X)
-            if reset:
-                encoding.set_names(self)
-        elif is_frame(X) and not reset and self._library != "numpy":
+    def _read(self, X, reset=False):
+        """Return X as a `Frame` in the order of the columns of `fit`."""
+        if is_frame(X) and not reset and self._encoding.library != "numpy":
             frame = read_frame(X, self._schema.names)
         else:
             if not is_frame(X):
@@ -389,20 +411,23 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
                 )
             validate_data(self, X, reset=reset, skip_check_array=True)
             frame = read_frame(X)
-        if not len(frame) or (reset and len(frame) < 2):
-            raise ValueError(
-                f"X has {len(frame)} sample{'s' if len(frame) != 1 else ''} "
-                f"(shape=({len(frame)}, {len(frame.columns)})), while a minimum of "
-                f"{2 if reset else 1} is required."
-            )
+        self._check_n_rows(frame, 2 if reset else 1, len(frame.columns))
         return frame
 
-    def _rows(self, X, encoding=None):
+    def _check_n_rows(self, rows, least, n_columns):
+        if len(rows) < least:
+            raise ValueError(
+                f"X has {len(rows)} sample{'s' if len(rows) != 1 else ''} "
+                f"(shape=({len(rows)}, {n_columns})), while a minimum of {least} is required."
+            )
+
+    def _variables(self, X):
+        """Return the variables of a table."""
         check_is_fitted(self)
-        return self._schema.encode(self._read(X, encoding=encoding))
+        return self._schema.split(self._encoding.rows(self._read(X)))
 
     def _some_columns(self, X, what="X"):
-        """Return the rows and names of a table, or dict, that has some of the columns."""
+        """Return the variables and names of a table, or dict, that has some of the columns."""
         frame = rows_of(X)
         names = self._schema.names if frame.names is None else list(frame.names)
         if not names:
@@ -413,11 +438,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
                 f"{what} has {len(frame.columns)} columns without names; give a DataFrame, or all "
                 f"{len(names)} columns."
             )
-        rows = self._schema.encode(frame, names)
+        found = self._schema.split(self._encoding.rows(frame, names), names)
         if what == "given":
-            self._schema.check_possible(rows, names)
-            self._schema.warn_of_outside(rows, names, as_condition=True)
-        return rows, names
+            self._schema.check_possible(found, names)
+            self._schema.warn_of_outside(found, names, as_condition=True)
+        return found, names
 
     def _check_names(self, names, what):
         if unknown := [name for name in names if name not in self._schema.names]:
@@ -444,50 +469,52 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             that was inferred, such as half a visit, have a small density, with a warning. Values
             outside of a kind that ``columns`` states are impossible: the row scores minus infinity.
         """
-        return self._scores(self._rows(X))
+        return self._scores(self._variables(X))
 
-    def _score_rows_of(self, rows, encoding):
+    def _score_rows_of(self, rows):
         """Return what `score_samples` returns, for the rows of an encoded table."""
-        return self._scores(self._rows(rows, encoding))
+        return self._scores(self._schema.split(rows))
 
-    def _dependence(self, rows, encoding):
+    def _dependence(self, rows):
         """Return the log-density of each row minus the sum for its single columns."""
-        rows = self._rows(rows, encoding)
-        joint = self._log_prob(rows)
-        parts = (np.isin(np.arange(rows.known.shape[1]), own) for own in self._schema.of_column)
-        singles = sum(self._log_prob(rows.only(own[None])) for own in parts)
+        variables = self._schema.split(rows)
+        joint, singles = self._log_prob(variables), 0.0
+        for parts in self._schema.of_column:
+            own = np.full_like(variables, np.nan)
+            own[:, parts] = variables[:, parts]
+            singles = singles + self._log_prob(own)
         # A value that is impossible on its own has no dependence on others.
         return np.where(np.isneginf(singles), -np.inf, joint - singles)
 
-    def _surprises(self, rows, encoding):
+    def _surprises(self, rows):
         """Return how much less likely each value is than usual, given the others of its row.
 
         Quick contributions to the scores of rows, as columns of differences in nats, by the member
         with the largest weight.
         """
-        rows, (member, _) = self._rows(rows, encoding), max(self._members, key=itemgetter(1))
+        variables, (member, _) = self._schema.split(rows), max(self._members, key=itemgetter(1))
         found = np.zeros((len(rows), len(self._schema.columns)))
         for i, parts in enumerate(self._schema.of_column):
-            given = rows.known.copy()
+            given = ~np.isnan(variables)
             given[:, parts] = False
-            scores = self._log_prob(rows, given, [(member, 1.0)])
+            scores = self._log_prob(variables, given, [(member, 1.0)])
             found[:, i] = scores - np.median(scores)
         return found
 
-    def _scores(self, rows, given=None):
+    def _scores(self, variables, given=None):
         """Return `_log_prob`, with a warning of values outside of their kind."""
-        self._schema.warn_of_outside(rows)
-        return self._log_prob(rows, given)
+        self._schema.warn_of_outside(variables)
+        return self._log_prob(variables, given)
 
-    def _log_prob(self, rows, given=None, members=None):
+    def _log_prob(self, variables, given=None, members=None):
         """Return the log-probability of the known variables of rows, given some of them."""
         members = self._members if members is None else members
-        found = np.empty(len(rows))
-        for start in range(0, len(rows), ROWS_AT_ONCE):
+        found = np.empty(len(variables))
+        for start in range(0, len(variables), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
-            view = TableView(self._schema, rows.take(part))
+            view = TableView(self._schema, variables[part])
             own = None if given is None else given[part]
-            target = view.rows.known if own is None else view.rows.known & ~own
+            target = view.known if own is None else view.known & ~own
             scores = self._log_weights(view, own, members)
             scores = scores + np.stack([m.log_prob(view, own) for m, _ in members], axis=1)
             scores = logsumexp(scores, axis=1)
@@ -500,7 +527,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         prior = np.log([weight for _, weight in members])
         if given is None or not given.any() or len(members) == 1:
             return np.tile(prior, (len(view), 1))
-        known = TableView(self._schema, view.rows.only(given))
+        known = TableView(self._schema, np.where(given, view.variables, np.nan))
         scores = np.stack([member.log_prob(known) for member, _ in members], axis=1)
         joint = prior + np.where(np.isneginf(scores).all(axis=1, keepdims=True), 0.0, scores)
         return joint - logsumexp(joint, axis=1, keepdims=True)
@@ -529,41 +556,41 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
         random_state = check_random_state(random_state)
+        schema, names = self._schema, []
         if given is None:
-            rows, names = self._nothing_known(n_samples), []
+            variables = self._nothing_known(n_samples)
         else:
-            rows, names = self._some_columns(given, "given")
-            rows = self._schema.with_values(rows)
-            rows = rows.take(np.repeat(np.arange(len(rows)), n_samples))
-        columns = self._schema.decode(self._complete(rows, random_state), None, random_state)
+            variables, names = self._some_columns(given, "given")
+            variables = np.repeat(schema.with_values(variables), n_samples, axis=0)
+        drawn = schema.joined(self._complete(variables, random_state), random_state)
+        frame = schema.encoding.frame(drawn)
         for name in names:  # rows do not hold categories that the fit has not seen
-            i = self._schema.names.index(name)
-            is_unseen = (rows.code[:, self._schema.of_column[i]] == UNSEEN).any(axis=1)
+            i = schema.names.index(name)
+            is_unseen = schema.columns[i].is_unseen(variables[:, schema.of_column[i]])
             if is_unseen.any():
                 own = rows_of(given).columns[names.index(name)].values
-                columns[i].values[is_unseen] = np.repeat(own, n_samples)[is_unseen]
-        return write_frame(columns, self._schema.names, self._library, self._dtype)
+                frame.columns[i].values[is_unseen] = np.repeat(own, n_samples)[is_unseen]
+                frame.columns[i].known[is_unseen] = True
+        return schema.encoding.table(frame)
 
     def _nothing_known(self, n):
-        shape = n, len(self._schema.parts)
-        return Rows(np.full(shape, -1), np.full(shape, np.nan), np.zeros(shape, dtype=bool))
+        return np.full((n, len(self._schema.parts)), np.nan)
 
-    def _complete(self, rows, random_state):
-        """Return rows whose unknown variables are drawn given the known ones."""
-        return Rows.joined([self._drawn(some, random_state) for some in rows.chunks()])
+    def _complete(self, variables, random_state):
+        """Return variables, the unknown ones drawn given the known ones."""
+        drawn = [self._drawn(some, random_state) for some in in_chunks(variables)]
+        return np.concatenate(drawn)
 
-    def _drawn(self, rows, random_state):
+    def _drawn(self, variables, random_state):
         from ._network import choose
 
-        view = TableView(self._schema, rows)
-        chosen = choose(np.exp(self._log_weights(view, rows.known)), random_state)
-        found = rows.copy()
+        view = TableView(self._schema, variables)
+        chosen = choose(np.exp(self._log_weights(view, view.known)), random_state)
+        found = variables.copy()
         for i, (member, _) in enumerate(self._members):
-            own = np.flatnonzero(chosen == i)
-            if len(own):
-                drawn = member.sample(self._schema, rows.take(own), random_state)
-                for values, new in zip(found, drawn, strict=True):
-                    values[own] = new
+            own = chosen == i
+            if own.any():
+                found[own] = member.sample(self._schema, variables[own], random_state)
         return found
 
     def condition(self, given):
@@ -583,11 +610,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             orders for the network, like `score_samples`.
         """
         check_is_fitted(self)
-        rows, names = self._some_columns(given, "given")
+        variables, names = self._some_columns(given, "given")
         rest = [name for name in self._schema.names if name not in names]
         if not rest:
             raise ValueError("given has all columns: nothing is left to have a density.")
-        return ConditionalTable(self, rest, rows, describe(given, rows, names))
+        return ConditionalTable(self, rest, variables, describe(given, variables, names))
 
     def marginal(self, columns):
         """Return the density of some columns, the others being unknown.
@@ -634,35 +661,20 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         if not isinstance(n_draws, Integral) or n_draws < 1:
             raise ValueError(f"n_draws={n_draws!r}; it must be an integer of at least 1.")
-        frame = self._read(X)
-        rows = self._schema.with_values(self._schema.encode(frame))
-        self._schema.warn_of_outside(rows, as_condition=True)
+        frame, schema = self._read(X), self._schema
+        variables = schema.with_values(schema.split(schema.encoding.rows(frame)))
+        schema.warn_of_outside(variables, as_condition=True)
         if method == "draw":
             random_state = check_random_state(random_state)
-            draws = [self._complete(rows, random_state) for _ in range(n_draws)]
+            draws = [self._complete(variables, random_state) for _ in range(n_draws)]
         elif method in ("mean", "median", "mode"):
             if n_draws != 1:
                 raise ValueError(f"n_draws={n_draws} needs method='draw', not {method!r}.")
-            draws = [Rows.joined([impute(self, some, method) for some in rows.chunks()])]
+            draws = [np.concatenate([impute(self, s, method) for s in in_chunks(variables)])]
         else:
             raise ValueError(f"method={method!r}; choose 'mean', 'median', 'mode' or 'draw'.")
-        tables = [self._filled(X, frame, drawn) for drawn in draws]
+        tables = [schema.encoding.fill(X, frame, schema.joined(drawn)) for drawn in draws]
         return tables[0] if n_draws == 1 else tables
-
-    def _filled(self, X, frame, drawn):
-        """Return X with its known values as they are, and others from drawn rows."""
-        columns = [
-            # Texts that are filled in by dates have no dtype of dates.
-            new._replace(dtype=old.dtype)
-            if old.known.any() and (new.role != "datetime" or old.role == "datetime")
-            else new
-            for old, new in zip(frame.columns, self._schema.decode(drawn), strict=True)
-        ]
-        known = np.stack([column.known for column in frame.columns], axis=1)
-        filled = write_frame(
-            columns, self._schema.names, frame.library, frame.dtype or self._dtype, frame.index
-        )
-        return fill_frame(X, known, filled)
 
     @available_if(_has_names_or_categories)
     def predict_proba(self, column, X):
@@ -686,8 +698,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         check_is_fitted(self)
         check_order("predict_proba(column, X)", column, X)
-        rows, _ = self._some_columns(X)
-        return np.concatenate([probabilities_of(self, column, some) for some in rows.chunks()])
+        variables, _ = self._some_columns(X)
+        return np.concatenate([probabilities_of(self, column, s) for s in in_chunks(variables)])
 
     def levels(self, column):
         """Return the levels of a column, in the order of `predict_proba`.
@@ -727,12 +739,12 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         check_is_fitted(self)
         check_order("quantile(column, X, q)", column, X, q)
-        rows, _ = self._some_columns(X)
+        variables, _ = self._some_columns(X)
         levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
         if not len(levels):
             raise ValueError("q is empty; give at least one level, such as 0.5.")
         if not ((levels > 0) & (levels < 1)).all():
             raise ValueError(f"q={q!r}; its levels must be more than 0 and less than 1.")
-        found = [quantiles_of(self, column, some, levels) for some in rows.chunks()]
+        found = [quantiles_of(self, column, some, levels) for some in in_chunks(variables)]
         found = np.concatenate(found)
         return found[:, 0] if np.ndim(q) == 0 else found

@@ -18,7 +18,7 @@ from ..columns.arrays import some_rows
 from ..distribution.normal import LOG_SQRT_2PI, log_normal_mass
 from ..training.torch_state import one_thread
 from ._classes import Classes
-from ._network import choose, settled
+from ._network import choose
 from ._view import Normals, Predictive
 
 N_STEPS = 80
@@ -255,20 +255,19 @@ class LatentClasses(Classes):
             scales[rows] = np.sqrt(variances.clip(LEAST_VARIANCE))
         return means, scales
 
-    def sample(self, schema, rows, random_state):
-        """Return rows whose unknown variables are drawn given the known ones."""
-        rows = rows.copy()
-        cells = schema.cells(rows, self.space)
-        missing = ~rows.known
-        z = choose(self._responsibilities(cells, rows.known), random_state)
-        codes = rows.code.copy()
+    def sample(self, schema, variables, random_state):
+        """Return variables, the unknown ones drawn given the known ones."""
+        found = variables.copy()
+        cells = schema.cells(variables, schema.code(variables), self.space)
+        missing, codes = ~cells.known, cells.code.copy()
+        z = choose(self._responsibilities(cells, cells.known), random_state)
         for j, table in self.tables.items():
             own = np.flatnonzero(missing[:, j])
             codes[own, j] = choose(np.exp(table[z[own]]), random_state)
-        scores = np.zeros(rows.x.shape)
+        scores = np.zeros(variables.shape)
         if len(self.numbers):
             middle = cells.middle[:, self.numbers]
-            has = rows.known[:, self.numbers] & np.isfinite(middle)
+            has = cells.known[:, self.numbers] & np.isfinite(middle)
             noise = random_state.standard_normal(has.shape)
             for index, own, others in Patterns(has).pieces(len(self.log_weights)):
                 if not len(others):
@@ -283,11 +282,8 @@ class LatentClasses(Classes):
                 scores[np.ix_(index, self.numbers[others])] = drawn
         for j, part in enumerate(schema.parts):
             own = np.flatnonzero(missing[:, j])
-            rows.code[own, j], rows.x[own, j], _ = settled(
-                part, codes[own, j], scores[own, j], self.space
-            )
-        rows.known[:] = True
-        return rows
+            found[own, j] = part.decode(codes[own, j], scores[own, j], self.space)
+        return found
 
 
 class Training:

@@ -453,38 +453,38 @@ class NetworkMember:
         own = view.schema.parts[j].maps[self.space]
         return Predictive(levels, Normals(np.exp(log_weights), means, scales), own)
 
-    def sample(self, schema, rows, random_state):
-        """Return rows whose unknown variables are drawn given the known ones, one by one."""
+    def sample(self, schema, variables, random_state):
+        """Return variables, the unknown ones drawn given the known ones, one by one."""
         from ._view import TableView
 
-        rows = rows.copy()
-        n, n_parts = rows.known.shape
+        found = variables.copy()
+        n, n_parts = found.shape
         order = np.argsort(self.rank, axis=1)[random_state.randint(len(self.rank), size=n)]
-        missing = ~rows.known
+        missing = np.isnan(found)
         # The unknown variables of a row come first, in its order.
         order = np.take_along_axis(
             order, np.argsort(~np.take_along_axis(missing, order, 1), axis=1, kind="stable"), 1
         )
         n_missing = missing.sum(axis=1)
-        view = TableView(schema, rows)
+        view = TableView(schema, variables)
         features, given = view.features, view.informative.copy()
         first = first_features(schema.parts)
         for step in range(n_missing.max(initial=0)):
             for j in range(n_parts):
                 own = np.flatnonzero((step < n_missing) & (order[:, step] == j))
                 if j in schema.flag_of:  # a missing value has none
-                    own = own[rows.code[own, schema.flag_of[j]] == 0]
+                    own = own[found[own, schema.flag_of[j]] == 0]
                 if not len(own):
                     continue
                 part = schema.parts[j]
                 levels, *mixture = self._heads(features[own], given[own], j)
                 drawn = draw(levels, mixture, random_state)
-                code, x, middle = settled(part, *drawn, self.space)
-                rows.code[own, j], rows.x[own, j], rows.known[own, j] = code, x, True
+                found[own, j] = x = part.decode(*drawn, self.space)
                 given[own, j] = True
-                known = np.ones(len(own), dtype=bool)
-                features[own, first[j] : first[j + 1]] = part.features(code, x, middle, known)
-        return rows
+                code = part.code(x)
+                _, middle, *_ = part.cells(x, code, self.space)
+                features[own, first[j] : first[j + 1]] = part.features(x, code, middle)
+        return found
 
 
 def distinct_rows(masks):
@@ -496,14 +496,6 @@ def distinct_rows(masks):
     places = {key: i for i, key in enumerate(sorted({*keys}))}
     first = [keys.index(key) for key in places]
     return masks[first], [places[key] for key in keys]
-
-
-def settled(part, code, y, space):
-    """Return level, number and score of drawn levels and scores, after rounding."""
-    x = part.decode(code, y, space)
-    known = np.ones(len(code), dtype=bool)
-    _, middle, *_ = part.cells(code, x, known, "quantile")
-    return code, x, middle
 
 
 def draw(levels, mixture, random_state):

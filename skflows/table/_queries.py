@@ -8,8 +8,8 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from ..columns.arrays import listed
-from ..columns.frames import is_frame, read_frame, rows_of, write_frame
-from ._variables import ROWS_AT_ONCE, Rows
+from ..columns.frames import is_frame, read_frame, rows_of
+from ._variables import ROWS_AT_ONCE
 from ._view import LEAST_MASS, TableView
 
 # Normal scores of the numbers among which quantiles are looked for.
@@ -31,8 +31,8 @@ class ConditionalTable:
         The fitted density.
     columns : list
         The columns that the density is of.
-    given : Rows
-        Known values: one row, or one for each row to score.
+    given : ndarray of shape (1, n_variables) or (n, n_variables)
+        Known variables: one row, or one for each row to score.
     description : str
         The given values as text.
     """
@@ -48,7 +48,7 @@ class ConditionalTable:
         return f"<{type(self).__name__} of {listed(self.columns, MAX_NAMES)}{given}>"
 
     def _joined(self, X):
-        """Return given and scored values as rows, and which variables are given."""
+        """Return given and scored variables together, and which of them are given."""
         schema = self.density._schema
         frame = rows_of(X)
         if frame.names is not None:
@@ -62,22 +62,15 @@ class ConditionalTable:
                 raise ValueError(
                     f"X has {len(frame.columns)} columns; this is the density of {names}."
                 )
-        rows = schema.encode(frame, names)
-        rows = rows.only(schema.parts_of(self.columns)[None])
+        rows = schema.split(schema.encoding.rows(frame, names), names)
+        rows = np.where(schema.parts_of(self.columns), rows, np.nan)
         given = self._given
         if len(given) not in (1, len(rows)) and len(rows) != 1:
             raise ValueError(
                 f"X has {len(rows)} rows, but {len(given)} are given; give one, or as many."
             )
-        n = max(len(rows), len(given))
-        rows, given = (
-            each.take(np.zeros(n, dtype=int)) if len(each) < n else each for each in (rows, given)
-        )
-        joined = Rows(
-            *(np.where(given.known, a, b) for a, b in zip(given[:2], rows[:2], strict=True)),
-            given.known | rows.known,
-        )
-        return joined, given.known
+        rows, given = np.broadcast_arrays(rows, given)
+        return np.where(np.isnan(given), rows, given), ~np.isnan(given)
 
     def score_samples(self, X):
         """Return the log-density of the columns in each row, given the known values.
@@ -132,10 +125,9 @@ class ConditionalTable:
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
         random_state = check_random_state(random_state)
-        rows = self._given.take(np.repeat(np.arange(len(self._given)), n_samples))
-        drawn = self.density._complete(rows, random_state)
-        columns = self.density._schema.decode(drawn, self.columns, random_state)
-        return write_frame(columns, self.columns, self.density._library, self.density._dtype)
+        drawn = self.density._complete(np.repeat(self._given, n_samples, axis=0), random_state)
+        schema = self.density._schema
+        return schema.encoding.decode(schema.joined(drawn, random_state), self.columns)
 
     def marginal(self, columns):
         """Return the density of some of the columns, given the same values.
@@ -184,13 +176,12 @@ def check_order(call, column, X, q=0.5):
         raise ValueError(f"the arguments are in the wrong order; the call is {call}.")
 
 
-def without(rows, schema, i):
-    """Return rows in which the value of a column is unknown, but not missing."""
-    rows, own = rows.copy(), schema.of_column[i]
+def without(variables, schema, i):
+    """Return variables in which the value of a column is unknown, but not missing."""
+    variables, own = variables.copy(), schema.of_column[i]
     is_flag = np.isin(own, list(schema.flag_of.values()))
-    rows.code[:, own[is_flag]] = 0
-    rows.known[:, own] = is_flag
-    return rows
+    variables[:, own] = np.where(is_flag, 0.0, np.nan)
+    return variables
 
 
 class OneVariable:
@@ -262,7 +253,7 @@ class OneVariable:
         part = self.part
         if not part.has_number:
             code = _count_below(np.cumsum(self.levels, axis=1), q).clip(max=part.n_levels - 1)
-            return part.value(code, np.full(code.shape, np.nan))
+            return np.array(part.levels, dtype=np.float64)[code]
         x, below = self._on_grid
         first = _count_below(below, q).clip(1, len(x) - 1)
         low = x[first - 1]
@@ -276,7 +267,7 @@ class OneVariable:
         is_atom = np.isin(x[first], part.atoms) & (
             np.abs(high - x[first]) <= ROUNDING * np.abs(x[first] - x[first - 1])
         )
-        return part.value(None, part.snap(np.where(is_atom, x[first], high)))
+        return part.value(part.snap(np.where(is_atom, x[first], high)))
 
     def mean(self):
         """Return the mean of each row, over the steps of the distribution function on a grid."""
@@ -323,54 +314,45 @@ def column_of(density, column, what):
     return i, schema.of_column[i][-1]
 
 
-def one_variable(density, rows, i, j):
-    rows = without(rows, density._schema, i)
-    density._schema.warn_of_outside(rows, as_condition=True)
-    view = TableView(density._schema, rows)
-    return OneVariable(density, view, j, density._log_weights(view, rows.known))
+def one_variable(density, variables, i, j):
+    variables = without(variables, density._schema, i)
+    density._schema.warn_of_outside(variables, as_condition=True)
+    view = TableView(density._schema, variables)
+    return OneVariable(density, view, j, density._log_weights(view, view.known))
 
 
-def probabilities_of(density, column, rows):
+def probabilities_of(density, column, variables):
     """Return the probabilities of the levels of a column, given the other known values."""
     i, j = column_of(density, column, "is_levels")
-    return one_variable(density, rows, i, j).levels
+    return one_variable(density, variables, i, j).levels
 
 
-def quantiles_of(density, column, rows, levels):
+def quantiles_of(density, column, variables, levels):
     """Return quantiles of a numeric column, given the other known values."""
     i, j = column_of(density, column, "is_number")
-    variable = one_variable(density, rows, i, j)
-    return variable.quantile(levels).astype(np.float64)
+    return one_variable(density, variables, i, j).quantile(levels)
 
 
-def impute(density, rows, method):
-    """Return complete rows: each unknown variable by the centre of its distribution."""
+def impute(density, variables, method):
+    """Return complete variables: each unknown one by the centre of its distribution."""
     schema = density._schema
-    found = rows.copy()
-    unknown = ~rows.known
-    view = TableView(schema, rows)
-    log_weights = density._log_weights(view, rows.known)
+    found = variables.copy()
+    view = TableView(schema, variables)
+    log_weights = density._log_weights(view, view.known)
     # The means of week, weekday and time need not be those of any date.
     is_date = [c.kind == "datetime" for c in schema.columns for _ in c.parts]
     for j, part in enumerate(schema.parts):
-        own = np.flatnonzero(unknown[:, j])
+        own = np.flatnonzero(~view.known[:, j])
         if not len(own):
             continue
         centre = "median" if method == "mean" and is_date[j] else method
-        some = TableView(schema, rows.take(own))
+        some = TableView(schema, variables[own])
         variable = OneVariable(density, some, j, log_weights[own])
-        is_numeric = part.has_number or getattr(part, "lattice", None) is not None
+        is_numeric = part.has_number or part.lattice is not None
         if not part.has_number and (centre == "mode" or not is_numeric):
-            found.code[own, j] = variable.levels.argmax(axis=1)
+            found[own, j] = part.decode(variable.levels.argmax(axis=1), None, None)
+        elif centre == "mean":  # which need not be a level
+            found[own, j] = variable.mean()
         else:
-            x = variable.mean() if centre == "mean" else variable.quantile([0.5])[:, 0]
-            found.x[own, j] = np.asarray(x, dtype=np.float64)
-            if part.has_number:
-                found.code[own, j] = min(part.n_levels, 1) - 1
-            elif centre == "mean":
-                found.code[own, j] = part.n_levels  # a number that need not be a level
-            else:
-                known = np.ones(len(own), dtype=bool)
-                found.code[own, j], _ = part.encode(found.x[own, j], known)
-        found.known[own, j] = True
+            found[own, j] = variable.quantile([0.5])[:, 0]
     return found

@@ -4,12 +4,18 @@ import copy
 
 import numpy as np
 
-from ..columns.checks import ColumnWarning, warn_of_texts, warn_of_unseen, warn_user
-from ..columns.encoding import UNSEEN_CATEGORY
+from ..columns.checks import (
+    ColumnWarning,
+    unseen_error,
+    warn_of_texts,
+    warn_of_unseen,
+    warn_user,
+)
+from ..columns.encoding import NUMERIC
 from ..columns.kinds import decide, stated
 from ._columns import ColumnModel, ColumnSetting, Weeks
 from ._maps import fit_quantile_maps
-from ._variables import UNSEEN, Cells, Rows
+from ._variables import Cells
 
 FITTED_TOGETHER = 50  # columns: of fewer, those of other kinds are not worth a quantile map
 
@@ -24,21 +30,19 @@ def fitted_together(columns, weight):
 
 
 class Schema:
-    """The columns of a table and their variables.
+    """The encoding of a table, the kinds of its columns, and their variables.
 
     Parameters
     ----------
-    frame : Frame
-        The table of the fit.
-    names : list
-        Names of its columns, or their numbers.
-    columns : dict or None
+    encoding : Encoding
+        The encoding of the table.
+    rows : ndarray of shape (n_samples, n_columns)
+        The encoded rows of the fit.
+    columns : dict, optional
         Kinds that the user gives, by name.
-    handle_unknown : {"warn", "rare", "error"}
-        What to do with unknown categories.
     models_gaps : bool
         Whether missing entries are modelled.
-    random_state : RandomState
+    random_state : RandomState, optional
         For noise on lattices.
     weight : ndarray of shape (n_samples,), optional
         Importance of each row. Those of weight 0 may have categories that others have not, and
@@ -46,40 +50,48 @@ class Schema:
     """
 
     def __init__(
-        self, frame, names, columns, handle_unknown, models_gaps, random_state, weight=None
+        self, encoding, rows, columns=None, *, models_gaps=False, random_state=None, weight=None
     ):
-        weight = np.ones(len(frame)) if weight is None else weight
-        given = stated(columns, names)
-        self.names = names
+        weight = np.ones(len(rows)) if weight is None else weight
+        self.encoding, self.names = encoding, encoding.keys
+        given = stated(columns, self.names)
         self.columns = []
+        is_used, are_known = weight > 0, ~np.isnan(rows)
         quantile_maps = fitted_together(
             {
-                name: column.values[weight > 0]
-                for name, column in zip(names, frame.columns, strict=True)
-                if column.role == "number" and column.known.all() and name not in given
+                name: rows[is_used, j]
+                for j, name in enumerate(self.names)
+                if encoding.roles[j] == "number" and are_known[:, j].all() and name not in given
             },
-            weight[weight > 0],
+            weight[is_used],
         )
-        for name, column in zip(names, frame.columns, strict=True):
-            kind, is_used = given.get(name), weight > 0
+        for j, name in enumerate(self.names):
+            column, kind = encoding.column(rows, j), given.get(name)
             if not (column.known & is_used).any():
                 raise ValueError(
                     f"column {name!r} has no known value in the {is_used.sum()} rows of this fit: "
                     "leave it out."
                 )
-            used, own = column, weight
+            categories, used, own = encoding.categories[j], column, weight
             is_categorical = kind is not None and kind.name == "categorical"
-            if column.role in ("number", "datetime") and not is_categorical:
+            if column.role in NUMERIC and not is_categorical:
                 used, own = column.take(is_used), weight[is_used]
+            values = used.values[used.known]
             if kind is None:
-                kind = decide(used.values[used.known], used.role)
-                if column.role == "text" and warn_of_texts(name, column.values[column.known]):
+                kind = decide(values, used.role)
+                if column.role == "text" and warn_of_texts(name, encoding.named(j, values)):
                     reason = ": if they are dates, convert them by pandas.to_datetime"
                     kind = kind._replace(reason=kind.reason + reason)
             own, missing = own[used.known], own[~used.known].sum()
-            quantile = quantile_maps.get(name)
             setting = ColumnSetting(
-                name, handle_unknown, random_state, own, missing, kind.is_stated, quantile
+                name,
+                encoding.handle_unknown,
+                random_state,
+                own,
+                missing,
+                kind.is_stated,
+                categories,
+                quantile_maps.get(name),
             )
             self.columns.append(ColumnModel(used, kind, setting, models_gaps))
         self.of_column, self.parts = [], []
@@ -94,44 +106,49 @@ class Schema:
             if isinstance(column.value_parts[0], Weeks):
                 self.weeks.append(self.of_column[-1][column.has_gap_part :])
 
-    def encode(self, frame, names=None):
-        """Return `Rows` from a table with all columns, or with the named ones."""
-        names = self.names if names is None else names
-        n, d = len(frame), len(self.parts)
-        rows = Rows(np.full((n, d), -1), np.full((n, d), np.nan), np.zeros((n, d), dtype=bool))
-        for name, column in zip(names, frame.columns, strict=True):
-            i = self.names.index(name)
-            encoded = self.columns[i].encode(column)
-            for j, (code, x, known) in zip(self.of_column[i], encoded, strict=True):
-                rows.code[:, j], rows.x[:, j], rows.known[:, j] = code, x, known
-        warn_of_unseen(self._unseen(rows, frame, names), len(rows))
-        return rows
+    def encode(self, X):
+        """Return the variables of a table with the columns of fit."""
+        return self.split(self.encoding.encode(X))
 
-    def _unseen(self, rows, frame, names):
-        """Return the values of categories that the fit has not seen, by column.
+    def split(self, rows, names=None):
+        """Return the variables of encoded rows, of all columns or of some, ``(n, n_variables)``.
 
-        The encoding of a table has told of those that it has not seen either.
+        Categories that no row of the fit has are an error or a warning here if the encoding has
+        seen them, or if they are numbers: it tells of others itself.
         """
-        found = {}
-        for name, column in zip(names, frame.columns, strict=True):
-            own = self.of_column[self.names.index(name)]
-            values = column.values[(rows.code[:, own] == UNSEEN).any(axis=1)]
-            values = [value for value in values if value is not UNSEEN_CATEGORY]
-            if values:
-                found[name] = values
+        found = np.full((len(rows), len(self.parts)), np.nan)
+        unseen = {}
+        for name in self.names if names is None else names:
+            i = self.names.index(name)
+            column, own = self.columns[i], self.of_column[i]
+            found[:, own] = np.stack(column.split(rows[:, i]), axis=1)
+            if column.listed is not None and column.value_parts[0].pooled is None:
+                is_unseen = column.is_unseen(found[:, own]) & (rows[:, i] != column.unseen)
+                if is_unseen.any():
+                    unseen[name] = self.encoding.named(i, rows[is_unseen, i])
+                    if column.refuses_unseen:
+                        raise unseen_error(name, unseen[name])
+        warn_of_unseen(unseen, len(rows))
         return found
 
-    def with_maps_of(self, rows, weight, random_state):
-        """Return the same kinds and levels, with the maps of the numbers of some `Rows`."""
+    def joined(self, variables, random_state=None):
+        """Return the encoded rows that variables stand for."""
+        pairs = zip(self.columns, self.of_column, strict=True)
+        return np.stack(
+            [column.joined(variables[:, own], random_state) for column, own in pairs], axis=1
+        )
+
+    def with_maps_of(self, variables, weight, random_state):
+        """Return the same kinds and levels, with the maps of the numbers of some rows."""
         found = copy.copy(self)
         plain = {
-            j: rows.x[:, j]
+            j: variables[:, j]
             for j, part in enumerate(self.parts)
-            if part.has_number and part.is_plain and rows.known[:, j].all()
+            if part.has_number and part.is_plain and not np.isnan(variables[:, j]).any()
         }
         maps = fitted_together(plain, weight)
         found.parts = [
-            part.with_maps_of(*(values[:, j] for values in rows), weight, random_state, maps.get(j))
+            part.with_maps_of(variables[:, j], weight, random_state, maps.get(j))
             if part.has_number
             else part
             for j, part in enumerate(self.parts)
@@ -141,26 +158,13 @@ class Schema:
             column.parts = [found.parts[j] for j in own]
         return found
 
-    def decode(self, rows, names=None, random_state=None):
-        """Return columns from `Rows`."""
-        found = []
-        for name in self.names if names is None else names:
-            i = self.names.index(name)
-            js = self.of_column[i]
-            found.append(
-                self.columns[i].decode(
-                    rows.code[:, js], rows.x[:, js], rows.known[:, js], random_state
-                )
-            )
-        return found
+    def with_values(self, variables):
+        """Return variables of which no value is missing: those that are unknown exist."""
+        variables = variables.copy()
+        variables[:, list(self.flag_of.values())] = 0
+        return variables
 
-    def with_values(self, rows):
-        """Return rows of which no value is missing: those that are unknown exist."""
-        rows = rows.copy()
-        rows.code[:, list(self.flag_of.values())] = 0
-        return rows
-
-    def outside(self, rows, names, as_condition=False):
+    def outside(self, variables, names, as_condition=False):
         """Yield descriptions of values outside of the kinds of some columns.
 
         Each is the first such value of a column with its number of rows, whether it is impossible,
@@ -169,34 +173,34 @@ class Schema:
         for name in names:
             i = self.names.index(name)
             column = self.columns[i]
-            own = [values[:, self.of_column[i]] for values in rows]
+            own = variables[:, self.of_column[i]]
             for j, part in enumerate(column.parts):
-                values = [each[:, j] for each in own]
-                *_, log_scale = part.cells(*values, "quantile")
-                is_outside = part.is_outside(*values)
+                x = own[:, j]
+                *_, log_scale = part.cells(x, part.code(x), "quantile")
+                is_outside = part.is_outside(x)
                 if as_condition:
-                    is_outside &= ~part.is_informative(*values)
-                is_outside |= values[2] & np.isneginf(log_scale)
+                    is_outside &= ~part.is_informative(x)
+                is_outside |= np.isneginf(log_scale)
                 if not is_outside.any():
                     continue
                 first = is_outside.argmax()
                 yield (
-                    f"{column.value_text(*(each[first] for each in own), j)} in column {name!r}, "
-                    f"in {is_outside.sum()} of {len(rows)} rows; its values are "
+                    f"{column.value_text(own[first], j)} in column {name!r}, "
+                    f"in {is_outside.sum()} of {len(own)} rows; its values are "
                     f"{column.range_text(part)}.",
                     bool(np.isneginf(log_scale[is_outside]).any()),
-                    column.remedy_for(values[1][first], part),
+                    column.remedy_for(x[first], part),
                 )
 
-    def check_possible(self, rows, names):
+    def check_possible(self, variables, names):
         """Raise an error if a value of a row has no probability."""
-        for text, is_impossible, _ in self.outside(rows, names):
+        for text, is_impossible, _ in self.outside(variables, names):
             if is_impossible:
                 raise ValueError(f"given has the impossible value {text}")
 
-    def warn_of_outside(self, rows, names=None, as_condition=False):
+    def warn_of_outside(self, variables, names=None, as_condition=False):
         """Warn of the first values outside of their kind, of impossible ones if there are any."""
-        found = list(self.outside(rows, self.names if names is None else names, as_condition))
+        found = list(self.outside(variables, self.names if names is None else names, as_condition))
         for text, is_impossible, remedy in sorted(found, key=lambda each: not each[1])[:1]:
             what = "Such a value has a small density."
             if as_condition:
@@ -212,13 +216,16 @@ class Schema:
             mask[self.of_column[self.names.index(name)]] = True
         return mask
 
-    def cells(self, rows, space):
+    def code(self, variables):
+        """Return the codes of all variables."""
+        return np.stack([part.code(variables[:, j]) for j, part in enumerate(self.parts)], axis=1)
+
+    def cells(self, variables, code, space):
         """Return rows in one of the spaces of their numbers."""
         found = [
-            part.cells(rows.code[:, j], rows.x[:, j], rows.known[:, j], space)
-            for j, part in enumerate(self.parts)
+            part.cells(variables[:, j], code[:, j], space) for j, part in enumerate(self.parts)
         ]
         low, middle, high, width, log_scale = (
             np.stack(each, 1) for each in zip(*found, strict=True)
         )
-        return Cells(rows.code, low, middle, high, width, log_scale, rows.known)
+        return Cells(code, low, middle, high, width, log_scale, ~np.isnan(variables))

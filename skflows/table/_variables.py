@@ -1,7 +1,9 @@
 """The variables of a table's density: numbers, mapped to normal scores, and levels.
 
-A column has one variable, or several (a date has its week, weekday and time). A row is described by
-the level and the number of each variable, and by which of them are known; see `Rows`.
+A column has one variable, or several (a date has its week, weekday and time). Rows are an array
+of shape (n, n_variables): a number stands as it is, a level of names as its place, and what is
+unknown as NaN. The code of a value is the place of its level, the number of levels for a value that
+is none of them, and -1 without levels and where it is unknown; a number with atoms has level 0.
 """
 
 import copy
@@ -16,37 +18,6 @@ from ._outside import Outside, scale_of
 
 ROWS_AT_ONCE = 5_000
 FARTHEST_LEVEL = 20  # times the range of levels, beyond which numbers are outside of their kind
-UNSEEN = -2  # instead of a level: a category that the fit has not seen
-
-
-class Rows(NamedTuple):
-    """Rows as levels and numbers, each of shape (n, n_variables)."""
-
-    code: np.ndarray  # level, -1 without one, or UNSEEN
-    x: np.ndarray  # number, NaN without one
-    known: np.ndarray  # whether the variable is observed
-
-    def __len__(self):
-        return len(self.known)
-
-    def take(self, index):
-        return Rows(*(values[index] for values in self))
-
-    def chunks(self):
-        """Return some rows at a time, to bound the memory of what is asked of them."""
-        starts = range(0, max(len(self), 1), ROWS_AT_ONCE)
-        return [self.take(slice(start, start + ROWS_AT_ONCE)) for start in starts]
-
-    @staticmethod
-    def joined(chunks):
-        return Rows(*(np.concatenate(values) for values in zip(*chunks, strict=True)))
-
-    def copy(self):
-        return Rows(*(values.copy() for values in self))
-
-    def only(self, known):
-        """Return the rows with these entries only."""
-        return Rows(self.code, self.x, self.known & known)
 
 
 class Cells(NamedTuple):
@@ -64,6 +35,12 @@ class Cells(NamedTuple):
     width: np.ndarray  # from low to high, both finite
     log_scale: np.ndarray
     known: np.ndarray
+
+
+def in_chunks(variables):
+    """Return some rows at a time, to bound the memory of what is asked of them."""
+    starts = range(0, max(len(variables), 1), ROWS_AT_ONCE)
+    return [variables[start : start + ROWS_AT_ONCE] for start in starts]
 
 
 def first_features(parts):
@@ -158,9 +135,9 @@ class Number:
             quantile if self.is_plain else None,
         )
 
-    def with_maps_of(self, code, x, known, weight, random_state, quantile=None):
+    def with_maps_of(self, x, weight, random_state, quantile=None):
         """Return the same variable with the maps of some rows; with its own if they are too few."""
-        has = self.is_number(code, known)
+        has = self.is_number(x)
         found = copy.copy(self)
         if has.sum() > 1:
             found._set_maps(x[has], weight[has], random_state, quantile)
@@ -182,24 +159,27 @@ class Number:
         """Number of inputs of a network: the score, the angle, and the levels."""
         return 1 + 2 * (self.period is not None) + self.n_levels
 
-    def encode(self, values, known):
-        """Return levels and numbers of known values."""
-        x = np.where(known, values, np.nan).astype(np.float64)
-        x = self._wrapped(x)
+    def encode(self, values):
+        """Return the variable of numbers."""
+        return self._wrapped(values)
+
+    def code(self, x):
+        """Return the codes of rows: 0 for a number and the places of atoms, if there are any."""
         code = np.full(len(x), -1)
         if self.n_levels:
-            code[known] = 0
+            code[~np.isnan(x)] = 0
             for k, atom in enumerate(self.atoms, 1):
                 code[x == atom] = k
-        return code, x
+        return code
 
-    def is_number(self, code, known):
+    def is_number(self, x):
         """Return where the row has a number, and not a missing value or an atom."""
-        return known & (code <= 0)
+        has = ~np.isnan(x)
+        return has & ~np.isin(x, self.atoms) if self.n_levels else has
 
-    def cells(self, code, x, known, space):
+    def cells(self, x, code, space):
         """Return the intervals of rows in a space, and the log of what multiplies them."""
-        has = self.is_number(code, known)
+        has = self.is_number(x)
         low, middle, high = (np.full(len(x), np.nan) for _ in range(3))
         width, log_scale = np.zeros(len(x)), np.zeros(len(x))
         beyond = np.zeros(len(x), dtype=bool)
@@ -224,17 +204,17 @@ class Number:
         log_scale[has] = np.where(off, self.outside.log_between, self.outside.log_inside)
         return low, middle, high, width, log_scale
 
-    def is_informative(self, code, x, known):
+    def is_informative(self, x):
         """Return which values say something about other variables."""
-        found = known.copy()
-        has = self.is_number(code, known)
+        found = ~np.isnan(x)
+        has = self.is_number(x)
         found[has] = ~self.outside.is_beyond(x[has])
         return found
 
-    def is_outside(self, code, x, known):
+    def is_outside(self, x):
         """Return which numbers are beyond the bounds, or no points of the lattice."""
         found = np.zeros(len(x), dtype=bool)
-        has = self.is_number(code, known)
+        has = self.is_number(x)
         own = x[has]
         is_off = False
         if self.step is not None:
@@ -243,8 +223,8 @@ class Number:
         found[has] = is_off | self.outside.is_beyond(own)
         return found
 
-    def decode(self, code, y, space, random_state=None):
-        """Return numbers from levels and normal scores."""
+    def decode(self, code, y, space):
+        """Return the variable from codes and normal scores."""
         x = np.full(len(y), np.nan)
         has = code <= 0
         x[has] = self.snap(self.maps[space].inverse(y[has]))
@@ -272,8 +252,8 @@ class Number:
             index = np.clip(index, low, high)
         return self._wrapped(np.round(self.unit * index, self.decimals))
 
-    def value(self, code, x):
-        """Return the values that rows stand for."""
+    def value(self, x, random_state=None):
+        """Return the numbers that rows stand for."""
         if self.period is None:
             return x
         x = np.mod(x, self.period)
@@ -282,15 +262,15 @@ class Number:
             x = np.where(np.abs(rounded - x) < SAME * self.period, rounded, x)
         return np.mod(x, self.period)
 
-    def features(self, code, x, middle, known):
+    def features(self, x, code, middle):
         """Return the inputs of a network."""
-        has = self.is_number(code, known)
+        has = self.is_number(x)
         y = np.where(has & ~np.isnan(middle), middle, 0.0)
         found = [y]
         if self.period is not None:
             angle = 2 * np.pi * np.where(has, x, 0.0) / self.period
             found += [np.sin(angle) * has, np.cos(angle) * has]
-        found += [known & (code == k) for k in range(self.n_levels)]
+        found += [code == k for k in range(self.n_levels)]
         return np.stack(found, 1).astype(np.float64)
 
 
@@ -309,7 +289,8 @@ class Levels:
         Numbers that are not among the levels are possible too: with a small probability, that falls
         geometrically beyond them.
     pooled : dict of object to float, optional
-        Rare values, with their shares, that the last level stands for.
+        Rare values, with their shares, that the last level stands for. Their places follow those
+        of the other levels.
     period : float, optional
         The numbers are angles: 0 and ``period`` are the same.
     outside : float, default=0.0
@@ -364,27 +345,33 @@ class Levels:
     def n_features(self):
         return self.n_levels + (self.scores is not None)
 
-    def encode(self, values, known):
-        """Return levels and numbers of known values; see `Rows`."""
-        code = np.full(len(values), -1)
-        x = np.full(len(values), np.nan)
+    @property
+    def n_values(self):
+        """Number of places of a level of names: of the levels, or of those and of pooled values."""
+        return self.n_levels if self.pooled is None else self.n_levels - 1 + len(self.pooled)
+
+    @property
+    def names(self):
+        """The values that places stand for, without that of values that are none of them."""
+        return self.levels if self.pooled is None else [*self.levels[:-1], *self.pooled]
+
+    def encode(self, values):
+        """Return the variable of numbers."""
+        return values if self.period is None else np.mod(values, self.period)
+
+    def code(self, x):
+        """Return the codes of rows."""
+        known = ~np.isnan(x)
+        code = np.full(len(x), -1)
         if self.lattice is None:
-            number = {level: k for k, level in enumerate(self.levels)}
-            unseen = UNSEEN if self.pooled is None else self.n_levels - 1
-            number |= dict.fromkeys(self.pooled or (), unseen)
-            code[known] = [number.get(value, unseen) for value in values[known]]
-            if self.pooled is not None:
-                x[known] = [self.pooled.get(value, np.nan) for value in values[known]]
-            return code, x
-        x[known] = values[known].astype(np.float64)
-        if self.period is not None:
-            x = np.mod(x, self.period)
+            code[known] = np.minimum(x[known], self.n_levels - (self.pooled is not None))
+            return code
         levels, (points, _) = np.array(self.levels), self._nearest(x[known])
         near = np.abs(points[:, None] - levels).argmin(axis=1)
         is_level = np.abs(levels[near] - points) < self.lattice[0] / 2
         is_level &= ~self.outside.is_beyond(x[known])
         code[known] = np.where(is_level, near, self.n_levels)
-        return code, x
+        return code
 
     def _nearest(self, x):
         """Return the points of the lattice next to numbers, and which numbers are not on them."""
@@ -396,42 +383,41 @@ class Levels:
             points = np.mod(points + step / 4, self.period) - step / 4
         return points, is_off
 
-    def is_informative(self, code, x, known):
+    def is_informative(self, x):
         """Return which values say something about other variables."""
-        found = known & (code != UNSEEN)
-        if self.lattice is not None:
-            has = known & np.isfinite(x)
-            found[has] = ~self.outside.is_beyond(x[has])
-        return found
+        if self.lattice is None:
+            return ~np.isnan(x) & ((x < self.n_levels) | (self.pooled is not None))
+        return ~np.isnan(x) & ~self.outside.is_beyond(x)
 
-    def is_outside(self, code, x, known):
+    def is_outside(self, x):
         """Return which numbers are none of the lattice."""
         found = np.zeros(len(x), dtype=bool)
         if self.lattice is not None:
-            has = known & np.isfinite(x)
+            has = ~np.isnan(x)
             found[has] = self._nearest(x[has])[1] | self.outside.is_beyond(x[has])
         return found
 
-    def cells(self, code, x, known, space):
+    def cells(self, x, code, space):
         """Return no intervals, and the log of what multiplies probabilities of levels."""
-        none = np.full(len(code), np.nan)
+        none, known = np.full(len(code), np.nan), ~np.isnan(x)
         log_scale = np.zeros(len(code))
         with np.errstate(divide="ignore"):
             if self.lattice is not None:
-                log_scale[known] = self._log_scale_of_numbers(code[known], x[known])
+                log_scale[known] = self._log_scale_of_numbers(x[known], code[known])
             elif self.pooled is not None:
                 rare = known & (code == self.n_levels - 1)
                 unseen = self.unseen if self.pooled else 1.0
-                share = np.where(np.isnan(x[rare]), unseen, x[rare] * (1 - unseen))
-                log_scale[rare] = np.log(share)
+                shares = np.array([*self.pooled.values()]) * (1 - unseen)
+                log_scale[rare] = np.log(np.append(shares, unseen))[
+                    x[rare].astype(int) - (self.n_levels - 1)
+                ]
             else:
-                own = np.where(code[known] == UNSEEN, self.unseen, 1 - self.unseen)
-                log_scale[known] = np.log(own)
+                log_scale[known] = np.log(
+                    np.where(code[known] == self.n_levels, self.unseen, 1 - self.unseen)
+                )
         return none, none, none, np.zeros(len(code)), log_scale
 
-    def _log_scale_of_numbers(self, code, x):
-        level = np.array(self.levels)[np.clip(code, 0, self.n_levels - 1)]
-        x = np.where(np.isnan(x), level, x)  # drawn levels have no number
+    def _log_scale_of_numbers(self, x, code):
         points, is_off = self._nearest(x)
         is_level = code < self.n_levels
         found = np.where(is_level, np.log1p(-self.unseen), self._log_mass_of_unseen(points))
@@ -447,37 +433,39 @@ class Levels:
         mass = np.where(steps <= 0, 0.0, (steps - 1) * np.log(self.ratio))
         return np.log(self.unseen) + mass - np.log(self.total)
 
-    def decode(self, code, y, space, random_state=None):
-        return np.full(len(code), np.nan)
+    def decode(self, code, y, space):
+        """Return the variable from codes; that of pooled values is none of these."""
+        if self.lattice is not None:
+            return np.array(self.levels, dtype=np.float64)[code]
+        if self.pooled is None:
+            return code.astype(np.float64)
+        return np.where(code < self.n_levels - 1, code, self.n_values).astype(np.float64)
 
-    def value(self, code, x, random_state=None):
-        """Return the values that rows stand for."""
-        inside = np.clip(code, 0, self.n_levels - 1)
-        if self.lattice is not None:  # drawn levels have no number
-            return np.where(np.isnan(x), np.array(self.levels, float)[inside], x)
-        array = np.empty(self.n_levels, dtype=object)
-        array[:] = self.levels
-        found = array[inside]
-        if self.pooled is not None:
-            rare = code == self.n_levels - 1
-            # With nothing pooled, the level of unknown values stands for any of the others.
-            pooled = self.pooled or dict(zip(self.levels[:-1], self.counts[:-1], strict=True))
-            names, shares = list(pooled), np.array(list(pooled.values()))
-            if random_state is None:
-                chosen = np.full(rare.sum(), int(np.argmax(shares)))
-            else:
-                chosen = random_state.choice(len(names), rare.sum(), p=shares / shares.sum())
-            found[rare] = np.array(names, dtype=object)[chosen]
-        return found
+    def value(self, x, random_state=None):
+        """Return the numbers that rows stand for: each of levels of names is the place of one.
 
-    def features(self, code, x, middle, known):
+        A value that is none of pooled ones stands for any of these.
+        """
+        if self.pooled is None:
+            return x
+        x, is_any = x.copy(), x == self.n_values
+        # With nothing pooled, it stands for any of the others.
+        shares = np.array([*self.pooled.values()]) if self.pooled else self.counts[:-1]
+        places = np.arange(len(shares)) + (self.n_levels - 1 if self.pooled else 0)
+        if random_state is None:
+            x[is_any] = places[np.argmax(shares)]
+        else:
+            x[is_any] = random_state.choice(places, is_any.sum(), p=shares / shares.sum())
+        return x
+
+    def features(self, x, code, middle):
         """Return the inputs of a network."""
-        found = [known & (code == k) for k in range(self.n_levels)]
+        found = [code == k for k in range(self.n_levels)]
         if self.scores is not None:
-            score = self.scores[np.clip(code, 0, self.n_levels - 1)]
+            is_level = (code >= 0) & (code < self.n_levels)
+            score = np.where(is_level, self.scores[np.clip(code, 0, self.n_levels - 1)], 0.0)
             if self.lattice is not None:  # numbers between levels
-                score = np.where(
-                    code == self.n_levels, np.interp(x, self.levels, self.scores), score
-                )
-            found.append(np.where(known & (code >= 0), score, 0.0))
+                is_other = code == self.n_levels
+                score = np.where(is_other, np.interp(x, self.levels, self.scores), score)
+            found.append(score)
         return np.stack(found, 1).astype(np.float64)

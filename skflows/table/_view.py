@@ -78,33 +78,43 @@ class Predictive(NamedTuple):
 class TableView:
     """Rows with their cells in each space, and the inputs of a network; each is computed once."""
 
-    def __init__(self, schema, rows, weight=None):
+    def __init__(self, schema, variables, weight=None):
         self.schema = schema
-        self.rows = rows
-        self.weight = np.ones(len(rows)) if weight is None else weight
+        self.variables = variables
+        self.weight = np.ones(len(variables)) if weight is None else weight
         self._cells = {}
         self._others = {}  # by schema
 
     def __len__(self):
-        return len(self.rows)
+        return len(self.variables)
 
     def under(self, schema):
         """Return the rows as another schema maps them; each schema maps them once."""
         if schema not in self._others:
-            self._others[schema] = TableView(schema, self.rows, self.weight)
+            self._others[schema] = other = TableView(schema, self.variables, self.weight)
+            other.known, other.code = self.known, self.code
         return self._others[schema]
 
     def cells(self, space):
         if space not in self._cells:
-            self._cells[space] = self.schema.cells(self.rows, space)
+            self._cells[space] = self.schema.cells(self.variables, self.code, space)
         return self._cells[space]
+
+    @cached_property
+    def known(self):
+        """Which variables are known."""
+        return ~np.isnan(self.variables)
+
+    @cached_property
+    def code(self):
+        """The codes of all variables."""
+        return self.schema.code(self.variables)
 
     @cached_property
     def informative(self):
         """Which known values say something about others: those outside of their kind do not."""
         found = [
-            part.is_informative(*[values[:, j] for values in self.rows])
-            for j, part in enumerate(self.schema.parts)
+            part.is_informative(self.variables[:, j]) for j, part in enumerate(self.schema.parts)
         ]
         return np.stack(found, axis=1)
 
@@ -114,9 +124,7 @@ class TableView:
         cells = self.cells("quantile")
         return np.concatenate(
             [
-                part.features(
-                    cells.code[:, j], self.rows.x[:, j], cells.middle[:, j], cells.known[:, j]
-                )
+                part.features(self.variables[:, j], cells.code[:, j], cells.middle[:, j])
                 for j, part in enumerate(self.schema.parts)
             ],
             axis=1,
@@ -144,5 +152,5 @@ class MemberOfFold:
     def predictive(self, view, j):
         return self.member.predictive(view.under(self.schema), j)
 
-    def sample(self, schema, rows, random_state):
-        return self.member.sample(self.schema, rows, random_state)
+    def sample(self, schema, variables, random_state):
+        return self.member.sample(self.schema, variables, random_state)
