@@ -116,6 +116,20 @@ def test_texts_in_iso_8601_are_dates():
     np.testing.assert_array_equal(offsets, 3 * [np.nan] + [3600, 7200, 0] + 3 * [np.nan])
 
 
+def test_numbers_beyond_a_dtype_become_its_largest():
+    """Samples may lie beyond the rows of the fit."""
+    pa = pytest.importorskip("pyarrow")
+    dtypes = ["float16", "float32", "Float32", pd.ArrowDtype(pa.float32()), "float64"]
+    table = pd.DataFrame({str(dtype): pd.Series([1, 2], dtype=dtype) for dtype in dtypes})
+    encoding, rows = Encoding.read(table)
+    found = encoding.decode(np.full_like(rows, -1e300))
+    assert list(found.dtypes) == list(table.dtypes)
+    single = float(np.finfo(np.float32).max)
+    assert (-found).to_numpy(float)[0].tolist() == [65504.0, single, single, single, 1e300]
+    encoding, rows = Encoding.read(pl.DataFrame({"x": [1.0]}, schema={"x": pl.Float32}))
+    assert encoding.decode(-1e300 * rows)["x"].to_list() == [-single]
+
+
 @pytest.mark.parametrize("models_gaps", [False, True])
 @pytest.mark.parametrize("handle_unknown", ["error", "rare"])
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ PRIVATE_NAMES = {
         "_warn_of_trouble",
     },
     "dask": {"_fit_held_out"},
-    "density": {"_fit_rows", "_score_rows_of"},
+    "density": {"_encoding", "_fit_rows", "_score_rows_of"},
     "inspection": {"_check_names", "_read", "_schema", "_some_columns"},
     "model_selection": {"_score_rows"},
     "outlier": {
@@ -105,6 +105,7 @@ def imported_names(source, package):
             base = ".".join([*(above if node.level else []), *filter(None, [node.module])])
             yield from ((f"{base}.{alias.name}", depth > 0) for alias in node.names)
         inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        inside |= isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
         for child in ast.iter_child_nodes(node):
             yield from visit(child, depth + inside)
 

@@ -17,7 +17,7 @@ from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, PowerTransformer, QuantileTransformer
 
-from skflows import CNFDensity, NSFDensity
+from skflows import CNFDensity, NSFDensity, TableDensity
 from skflows.inspection import DensityDisplay, LatentDisplay, LossCurveDisplay, SamplesDisplay
 
 NEEDS_X = [DensityDisplay, SamplesDisplay, LatentDisplay]
@@ -296,6 +296,26 @@ def test_samples_of_estimators_of_scikit_learn(iris, mixture, monkeypatch):
     kernel = KernelDensity().fit(iris)
     shown = SamplesDisplay.from_estimator(kernel, iris, n_samples=7, random_state=0)
     np.testing.assert_array_equal(shown.samples, kernel.sample(7, random_state=0))
+
+
+def test_samples_of_a_table(mixed_table):
+    grade = pd.Categorical(["low", "high"] * 100, ["low", "mid", "high"], ordered=True)
+    table = mixed_table[["kg", "kind", "day"]].assign(grade=grade)
+    density = TableDensity(max_iter=1, n_orders=1, cv=2, random_state=0).fit(table)
+    table.loc[7, "kind"] = "cow"
+    display = SamplesDisplay.from_estimator(density, table[::-1], n_samples=20, random_state=0)
+    assert display.categories == {
+        "kind": ["cat", "dog", "(unseen)"],
+        "grade": ["low", "mid", "high"],
+    }
+    kg, kind, day, grade = display.X[::-1].T
+    np.testing.assert_array_equal(kg, table["kg"])
+    np.testing.assert_array_equal(kind, table["kind"].map({"cat": 0, "dog": 1, "cow": 2}))
+    assert np.isnan(day[60]) and np.allclose(np.delete(day, 60), 2024.13, atol=0.14)
+    np.testing.assert_array_equal(grade, table["grade"].cat.codes)
+    assert display.samples.shape == (20, 4) and set(display.samples[:, 3]) <= {0, 1, 2}
+    with pytest.raises(ValueError, match=r"lacks the columns \['day'\]"):
+        SamplesDisplay.from_estimator(density, table.drop(columns="day"))
 
 
 def test_samples_show_at_most_six_columns_by_default(monkeypatch):

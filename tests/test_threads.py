@@ -4,18 +4,19 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from _densities import banana, small
+from _tables import few_components  # noqa: F401 - a fixture
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
 
 from skflows import StackedDensity, TableDensity
 from skflows.density._third_party import fit_density
-from skflows.table import _components
 from skflows.training import threads, torch_state
 
 # Every public method of every kind of estimator, in a child of a process whose threads have run.
@@ -60,6 +61,7 @@ CASES = [
     (kinds, (table,), {name: (gaps,) for name in scored} | {
         "score": (gaps,), "sample": (400,), "impute": (gaps,), "levels": ("kind",),
         "predict_proba": ("kind", gaps), "quantile": ("a", gaps),
+        "predict_distribution": ("a", gaps),
         "condition": ({"a": 0.0},), "marginal": (["a", "kind"],)}),
     (TableImputer(kinds), (gaps,), {"transform": (gaps,)}),
     (ConditionalDensity(flow, cv=2), (X, y), {
@@ -170,26 +172,33 @@ class Watched(GaussianMixture):
         return super().fit(X)
 
 
-@pytest.fixture
-def small_tables(monkeypatch):
-    """Let `TableDensity` have few components; return the threads that each fit of one has."""
-    fit_quick, seen = _components.fit_quick, []
+class Watcher:
+    """A callback that keeps the number of threads in each task of a fit, and may end the fit."""
 
-    def watched(*args, **kwargs):
-        seen.append(pools())
-        return fit_quick(*args, **kwargs)
+    def __init__(self, error=None):
+        self.error = error
 
-    monkeypatch.setattr(_components, "fit_quick", watched)
-    monkeypatch.setattr(_components, "N_CLASSES", {"quantile": (1, 4), "linear": (2,)})
-    monkeypatch.setattr(_components, "N_BINNED_CLASSES", (4,))
-    return seen
+    def setup(self, estimator, context):
+        self.seen = []
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        self.seen.append(pools())
+        if self.error is not None and len(self.seen) == 2:  # in the first component
+            raise self.error
+
+    def on_fit_task_end(self, estimator, context):
+        self.seen.append(pools())
 
 
-def test_small_fits_use_one_thread_in_every_library(two_threads, small_tables):
+def test_small_fits_use_one_thread_in_every_library(two_threads):
     assert len(two_threads) > 2
     assert set(two_threads.values()) == {2}
-    TableDensity(max_iter=1, cv=2).fit(banana(60))
-    assert {n for seen in small_tables for n in seen.values()} == {1}
+    watcher = Watcher()
+    TableDensity(max_iter=1, cv=2).set_callbacks(watcher).fit(banana(60))
+    assert {n for seen in watcher.seen for n in seen.values()} == {1}
     assert pools() == two_threads
 
 
@@ -214,18 +223,11 @@ def test_large_steps_of_a_small_table_use_the_threads_of_the_caller(two_threads,
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
-def test_fits_leave_the_threads_as_they_were(error, two_threads, small_tables, monkeypatch):
-    if error is not None:
-
-        def fail(*args):
-            raise error
-
-        monkeypatch.setattr(_components, "make_splits", fail)
+def test_fits_leave_the_threads_as_they_were(error, two_threads):
+    density = TableDensity(max_iter=1, cv=2).set_callbacks(Watcher(error))
     for _ in range(3):
-        try:
-            TableDensity(max_iter=1, cv=2).fit(banana(60))
-        except (RuntimeError, KeyboardInterrupt) as caught:
-            assert type(caught) is error
+        with nullcontext() if error is None else pytest.raises(error):
+            density.fit(banana(60))
         assert pools() == two_threads
 
 
@@ -348,7 +350,7 @@ def test_forked_children_keep_their_threads():
     run_python(IN_CHILD)
 
 
-def test_queries_of_tables_use_one_thread_of_torch(two_threads, small_tables, monkeypatch):
+def test_queries_of_tables_use_one_thread_of_torch(two_threads, monkeypatch):
     X = banana(60)
     model, seen = TableDensity(max_iter=1, cv=2, n_orders=2).fit(X), []
     for name in ("log_softmax", "cholesky", "solve_triangular", "searchsorted", "from_numpy"):
@@ -377,7 +379,7 @@ def test_queries_of_tables_use_one_thread_of_torch(two_threads, small_tables, mo
     ],
     ids=lambda estimator: type(estimator).__name__,
 )
-def test_threads_do_not_change_the_bits(estimator, two_threads, small_tables):
+def test_threads_do_not_change_the_bits(estimator, two_threads):
     X = np.random.default_rng(0).standard_normal((400, 6))
     two = estimator.fit(X).score_samples(X)
     with threadpool_limits(1):

@@ -145,20 +145,19 @@ def needs_table(frame):
     return bool(frame.isna().any(axis=None) or (numeric <= frame.notna().sum() / 2).any())
 
 
-def with_dates(frame, schema=None):
+def with_dates(frame, encoding=None):
     """Return a table in which texts are dates if all of a column are, in ISO 8601.
 
-    After a fit, its schema says which columns are dates, and which are integers, whatever these
+    After a fit, its encoding says which columns are dates, and which are integers, whatever these
     rows hold.
     """
-    if schema is None:
+    if encoding is None:
         return with_parsed(frame, frame.select_dtypes(exclude=["number", "bool"]))
-    columns = schema.columns
-    floats = [column.name for column in columns if column.dtype.lower().startswith("float")]
+    dtypes = {n: c.dtype.lower() for n, c in zip(encoding.keys, encoding.columns, strict=True)}
+    floats = [name for name, dtype in dtypes.items() if dtype.startswith("float")]
     frame = frame.astype({name: float for name in frame.select_dtypes("Int64") if name in floats})
-    restore_integers(frame, [column.name for column in columns if "int" in column.dtype.lower()])
-    dates = {column.name: column.zone for column in columns if column.role == "datetime"}
-    return with_parsed(frame, dates, are_dates=True)
+    restore_integers(frame, [name for name, dtype in dtypes.items() if "int" in dtype])
+    return with_parsed(frame, encoding.zones, are_dates=True)
 
 
 def with_parsed(frame, names, are_dates=False):

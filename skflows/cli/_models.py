@@ -8,7 +8,6 @@ from sklearn.utils import check_random_state
 from ..conditional import FlowRegressor
 from ..ensemble import AutoDensity
 from ..table import TableDensity
-from ._cells import NAMIBIA
 from ._columns import (
     check_free,
     check_width,
@@ -33,7 +32,7 @@ from ._progress import (
     time_limit_of,
     with_progress,
 )
-from ._score import TableRows, texts_of
+from ._score import TableRows, encoding_of, texts_of
 from ._stored_rows import stored_rows
 from ._tables import (
     check_writable,
@@ -150,7 +149,9 @@ def run_impute(args):
             "table with --estimator table"
         )
     names = model.feature_names_in_
-    table = open_table(args.data, args.sep, args.decimal, **texts_of(model), used=names)
+    table = open_table(
+        args.data, args.sep, args.decimal, **texts_of(encoding_of(model)), used=names
+    )
     rows, n_gaps = TableRows(model, args.data), 0
     decimals = {column.name: column.decimals for column in model._schema.columns}
     random_state = check_random_state(args.random_state)
@@ -187,14 +188,9 @@ def run_predict(args):
         raise ValueError(f"{args.model} predicts {model.n_outputs_} columns; only one is possible")
     labels, added = ids(args), ["mean", "median", "low", "high"]
     check_free(labels, added, args.data)
-    names, texts, codes, dates = getattr(model, "feature_names_in_", None), [], [], {}
-    if names is not None and len(steps := model.density_.encoder_) == 1:
-        encoding = steps[0].encoding_
-        dates = encoding.zones
-        categories = dict(zip(encoding.keys, encoding.categories, strict=True))
-        texts = [name for name, seen in categories.items() if any(type(v) is str for v in seen)]
-        codes = [name for name, seen in categories.items() if NAMIBIA in seen]
-    table = open_table(args.data, args.sep, args.decimal, texts, codes, used=names, kept=labels)
+    names, encoding = getattr(model, "feature_names_in_", None), encoding_of(model)
+    kinds = texts_of(encoding)
+    table = open_table(args.data, args.sep, args.decimal, **kinds, used=names, kept=labels)
     needed, n_rows = None if names is None else [*names, *labels], 0
     with writing(args.output) as append:
         for batch in with_progress(table, args.output, needed):
@@ -202,7 +198,8 @@ def run_predict(args):
             if names is None:
                 X = unquoted(batch, labels).drop(columns=labels).to_numpy()
             else:
-                X = with_parsed(select(batch, names, args.data), dates, are_dates=True)
+                X = select(batch, names, args.data)
+                X = X if encoding is None else with_parsed(X, encoding.zones, are_dates=True)
             distribution = model.predict_distribution(X)
             low, high = model.predict_interval(X, args.coverage).T
             columns = distribution.mean(), distribution.median(), low, high

@@ -24,7 +24,7 @@ from ._columns import (
     with_dates,
 )
 from ._progress import QUICK_SECONDS, announce, print_status, progress_bars, with_progress
-from ._score import unseen_categories, warn_of_unseen
+from ._score import encoding_of, warn_of_unseen
 from ._tables import (
     check_writable,
     is_standard,
@@ -169,7 +169,7 @@ def find_outliers(args, table, frame, known, is_table=False):
     labels = select(table, ids(args), args.data).astype(str)
     detector = fitted_detector(args, known, is_table)
     if is_table:
-        warn_of_unseen(unseen_categories(detector.models_[0].density.estimator, frame))
+        warn_of_unseen(encoding_of(detector.models_[0].density.estimator).unseen(frame))
     if args.reference is None:
         scores, p_values = detector.held_out_scores_, detector.p_values_
     else:
@@ -219,11 +219,11 @@ def flag_in_batches(args, source, known):
         names = [*numeric_columns(frame, args.data, args.columns and names)]
     detector = fitted_detector(args, known_rows(args, known, names, is_table), is_table)
     gaps = Gaps(args.data)
-    schema = detector.models_[0].density.estimator._schema if is_table else None
+    encoding = encoding_of(detector.models_[0].density.estimator) if is_table else None
 
     def usable(batch):
         if is_table:
-            return with_dates(select(batch, names, args.data), schema)
+            return with_dates(select(batch, names, args.data), encoding)
         return numbers(gaps.left_out_of(select(batch, names, args.data)), args.data)
 
     frames = map(usable, with_progress(source, args.output, names))

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 
+from ..conditional import FlowRegressor
 from ..table import TableDensity
 from ._cells import NAMIBIA
 from ._columns import Gaps, check_free, ids, numbers, select, unquoted, with_dates
@@ -20,7 +21,7 @@ def run_score(args):
     check_free(labels, added, args.data)
     names = getattr(model, "feature_names_in_", None)
     table = open_table(
-        args.data, args.sep, args.decimal, **texts_of(model), used=names, kept=labels
+        args.data, args.sep, args.decimal, **texts_of(encoding_of(model)), used=names, kept=labels
     )
     rows = (TableRows if isinstance(model, TableDensity) else NumberRows)(model, args.data)
     n_scored = n_outliers = 0
@@ -73,8 +74,9 @@ class TableRows:
 
     def of(self, batch):
         frame = select(batch, [*self.model.feature_names_in_], self.path)
-        frame = with_dates(frame, self.model._schema)
-        for name, values in unseen_categories(self.model, frame).items():
+        encoding = encoding_of(self.model)
+        frame = with_dates(frame, encoding)
+        for name, values in encoding.unseen(frame).items():
             self.unseen.setdefault(name, set()).update(values)
         return frame
 
@@ -82,36 +84,30 @@ class TableRows:
         warn_of_unseen(self.unseen)
 
 
-def texts_of(model):
-    """Return the columns that held texts when a model was fitted, as `open_table` takes them."""
-    columns = model._schema.columns if isinstance(model, TableDensity) else []
+def encoding_of(model):
+    """Return how a model encodes tables, or None if it takes numbers."""
+    if isinstance(model, TableDensity):
+        return model._schema.encoding
+    if isinstance(model, FlowRegressor) and len(model.density_.encoder_) == 1:
+        return model.density_.encoder_[0].encoding_
+    return None
+
+
+def texts_of(encoding):
+    """Return the columns that held texts, and codes, in a fit, as `open_table` takes them."""
+    if encoding is None:
+        return {"texts": [], "codes": []}
+    named = list(zip(encoding.keys, encoding.categories, strict=True))
     return {
-        "texts": [column.name for column in columns if column.role == "text"],
-        "codes": [column.name for column in columns if NAMIBIA in seen_categories(column)],
+        "texts": [name for name, seen in named if any(isinstance(value, str) for value in seen)],
+        "codes": [name for name, seen in named if NAMIBIA in seen],
     }
-
-
-def seen_categories(column):
-    """Return the categories of a column that fit has seen, none if it holds other values."""
-    if column.kind != "categorical":
-        return set()
-    (part,) = column.value_parts
-    return {*part.levels, *(part.pooled or ())}
-
-
-def unseen_categories(model, frame):
-    """Return the categories of each column that fit has not seen, if there are any."""
-    found = {}
-    for column in model._schema.columns:
-        if column.kind == "categorical":
-            if unseen := set(frame[column.name].dropna()) - seen_categories(column):
-                found[column.name] = unseen
-    return found
 
 
 def warn_of_unseen(unseen):
     """Warn about categories that fit has not seen, which count as rare."""
     for name, values in unseen.items():
+        values = set(values)
         some = ", ".join(repr(value) for value in sorted(values, key=str)[:5])
         warnings.warn(
             f"column {name!r} has {len(values)} value{'s' * (len(values) > 1)} that the fit has "

@@ -9,7 +9,14 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils import check_array
 
-from .arrays import EXACT, check_different_names, check_exact, is_missing, known_values
+from .arrays import (
+    EXACT,
+    check_different_names,
+    check_exact,
+    checked_data,
+    is_missing,
+    known_values,
+)
 from .dates import MICROSECONDS, common_zone, is_date, seconds_of, time_zone, zone_of
 
 # What to convert values to that are neither numbers nor texts, by the name of their type.
@@ -22,6 +29,8 @@ REMEDIES = {
 }
 DATE = "date"  # the dtype of objects that are dates of Python without a time
 ARROW = "[pyarrow]"  # the end of the names of pandas' dtypes of Arrow
+# Dtypes of floats that end where float64 goes on, as pandas, polars and Arrow name them.
+FLOATS = {"float16": "f2", "halffloat": "f2", "float32": "f4", "float": "f4"}
 DECIMAL = re.compile(r"decimal\w*\((?:precision=)?(\d+), (?:scale=)?(-?\d+)\)", re.IGNORECASE)
 
 
@@ -78,6 +87,24 @@ def is_frame(X):
 def library_of(X):
     module = type(X).__module__.split(".")[0]
     return module if module in ("pandas", "polars") else "numpy"
+
+
+def validate_table(estimator, X, *, reset=True, least=1, name=None):
+    """Return a DataFrame as it is, or anything else as an array of any dtype.
+
+    It sets the names and the number of columns of an estimator, or compares with them; errors name
+    the estimator that the user knows, by default this one.
+    """
+    kwargs: dict = {"dtype": None, "ensure_all_finite": False, "ensure_min_samples": least}
+    if is_frame(X):
+        kwargs = {"skip_check_array": True}
+        n, d = X.shape
+        if n < least or not d:
+            raise ValueError(
+                f"Found a table of {n} sample(s) and {d} feature(s) while a minimum of {least} and "
+                f"1 is required by {name or type(estimator).__name__}."
+            )
+    return checked_data(estimator, X, name=name, reset=reset, **kwargs)
 
 
 def read_frame(X, names=None):
@@ -354,14 +381,17 @@ def fill_frame(X, known, filled):
 
 
 def within(values, dtype):
-    """Return numbers rounded to the nearest that a dtype of integers or decimals holds."""
+    """Return the nearest numbers that a dtype holds."""
+    name = dtype.lower().split("[")[0]
+    if name in FLOATS:
+        largest = float(np.finfo(FLOATS[name]).max)
+        return np.clip(values, -largest, largest)
     if digits := DECIMAL.match(dtype):
         precision, scale = map(int, digits.groups())
         end = 10.0 ** (precision - scale)
         high = min(end - 10.0**-scale, np.nextafter(end, 0))
         return np.clip(np.round(values, scale), -high, high)
-    dtype = dtype.lower().split("[")[0]
-    ends = np.iinfo(dtype if dtype in np.sctypeDict else "int64")  # polars has wider ones
+    ends = np.iinfo(name if name in np.sctypeDict else "int64")  # polars has wider ones
     high = float(ends.max)
     if high > ends.max:  # float64 rounds the largest integers of 64 bits up
         high = np.nextafter(high, 0)
@@ -434,7 +464,7 @@ def _pandas_series(column):
         return series.astype(target) if is_arrow or dtype.startswith("datetime64") else series
     if role == "number":
         is_integer = dtype and pd.api.types.is_integer_dtype(target)
-        is_exact = is_integer or DECIMAL.match(dtype)
+        is_exact = is_integer or DECIMAL.match(dtype) or dtype.lower().split("[")[0] in FLOATS
         series = pd.Series(np.where(known, within(values, dtype) if is_exact else values, np.nan))
         if is_integer and not known.all() and dtype[0].islower() and not is_arrow:
             return series.astype("Int64")
@@ -466,6 +496,8 @@ def _polars_series(name, column):
         if target.is_integer():
             whole = within(values, dtype).tolist()
             objects = [int(v) if k else None for v, k in zip(whole, known, strict=True)]
+        if dtype == "Float32":
+            objects = [None if v is None else float(within(v, dtype)) for v in objects]
         return pl.Series(name, objects, dtype=target)
     if dtype == "Enum":
         return pl.Series(name, objects, dtype=pl.Enum(_with_new(categories, values[known])))

@@ -4,31 +4,33 @@ import math
 from contextlib import nullcontext
 from functools import cache, partial
 from numbers import Integral, Real
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from ..calibration.ranks import Ranks, rows_needed
 from ..callbacks._run import clock, fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import (
-    check_different_names,
-    checked_data,
     is_missing,
     row_shape,
     validate_rows,
 )
 from ..columns.checks import results_of_each, warn_user
-from ..columns.encoding import Encoding
+from ..columns.frames import validate_table
+from ..columns.types import Flags, Floats, Table, Weights
 from ..density._third_party import (
     check_is_density,
     fit_subtask,
     of_no_use_alone,
+    read,
     score_rows,
     takes_tables,
     time_limits,
@@ -187,7 +189,7 @@ class DensityClassifier(
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Table, y: Table, sample_weight: Weights = None) -> Self:
         """Fit the densities of the classes.
 
         Parameters
@@ -396,19 +398,14 @@ class DensityClassifier(
         if self._is_shared:  # its X is the class
             rows = validate_rows(self, X, reset=reset)
             return X if hasattr(X, "columns") else rows
-        if hasattr(X, "columns"):
-            check_different_names(X)
-            X = validate_data(self, X, reset=reset, skip_check_array=True)
-        elif takes_tables(self.estimator):
-            X = checked_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
-        else:
-            X = validate_rows(self, X, reset=reset)
-        if not hasattr(self.estimator, "_fit_rows"):
-            return X
-        if not reset:
-            return self._encoding.encode(X)
-        self._encoding, rows = Encoding.read(X, handle_unknown=self.estimator.handle_unknown)
-        return rows
+        if hasattr(self.estimator, "_fit_rows"):
+            if not reset:
+                return self._encoding.encode(validate_table(self, X, reset=False))
+            self._encoding, rows = read(self, self.estimator, X)
+            return rows
+        if hasattr(X, "columns") or takes_tables(self.estimator):
+            return validate_table(self, X, reset=reset)
+        return validate_rows(self, X, reset=reset)
 
     def _held_out_rows(self, label, random_state):
         """Return which rows calibrate, a part of each class, and no density is fitted to."""
@@ -480,7 +477,7 @@ class DensityClassifier(
         scores = [partial(score_rows, density) for density in self.estimators_]
         return np.column_stack(results_of_each(scores, X, self._encoding))
 
-    def score_samples(self, X):
+    def score_samples(self, X: Table) -> Floats:
         """Return the log-density of each row, whatever its class.
 
         Parameters
@@ -495,7 +492,7 @@ class DensityClassifier(
         """
         return logsumexp(self._log_densities(X), axis=1, b=self.priors_)
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: Table) -> Floats:
         """Return the logarithm of `predict_proba`.
 
         Parameters
@@ -513,7 +510,7 @@ class DensityClassifier(
     def _log_proba(self, log_density):
         return log_proba(log_density, self.priors_, self.temperature_, self.prior_weight_)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Table) -> Floats:
         """Return the probability of each class.
 
         Parameters
@@ -528,7 +525,7 @@ class DensityClassifier(
         """
         return np.exp(self.predict_log_proba(X))
 
-    def predict(self, X):
+    def predict(self, X: Table) -> NDArray:
         """Return the most probable class of each row, or `unknown_label` if it is rejected.
 
         Parameters
@@ -551,7 +548,7 @@ class DensityClassifier(
         labels[is_rejected] = self._unknown
         return labels
 
-    def p_values(self, X):
+    def p_values(self, X: Table) -> Floats:
         """Return the conformal p-value of each class: small where a row is unlike its rows.
 
         Parameters
@@ -582,7 +579,7 @@ class DensityClassifier(
             ]
         )
 
-    def predict_set(self, X, coverage=0.9):
+    def predict_set(self, X: Table, coverage: float = 0.9) -> Flags:
         """Return which classes each row may belong to.
 
         Parameters

@@ -2,9 +2,14 @@
 
 from copy import copy
 from inspect import signature
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 
+from ..columns.encoding import NUMERIC, UNSEEN_CATEGORY
+from ..columns.types import RandomState, Table
 from ..table import TableDensity
 from ._common import (
     DATA_COLOR,
@@ -21,6 +26,10 @@ from ._common import (
     thin,
     view_limits,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 MAX_SAMPLES = 5000
 SECONDS_IN_YEAR = 365.2425 * 86400
@@ -85,8 +94,16 @@ class SamplesDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, features=None, *, n_samples=None, random_state=None, ax=None, **kwargs
-    ):
+        cls,
+        estimator: BaseEstimator,
+        X: Table,
+        features: ArrayLike | None = None,
+        *,
+        n_samples: int | None = None,
+        random_state: RandomState = None,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
         """Sample from a fitted estimator, and draw the samples with the data.
 
         Parameters
@@ -131,7 +148,7 @@ class SamplesDisplay:
         check_matplotlib(f"{cls.__name__}.from_estimator")
         check_estimator_method(estimator, "sample")
         is_table = isinstance(estimator, TableDensity)
-        rows, names = (X, estimator._schema.names) if is_table else check_data(estimator, X)
+        rows, names = (X, estimator._schema.encoding.keys) if is_table else check_data(estimator, X)
         names = [str(name) for name in names]
         indices = resolve_features(
             range(min(len(names), MAX_PANELS)) if features is None else features, names
@@ -142,9 +159,7 @@ class SamplesDisplay:
 
         if is_table:
             samples = estimator.sample(n_samples, random_state=random_state)
-            (rows, samples), categories = _numbered(
-                estimator._schema, estimator._read(X), estimator._read(samples)
-            )
+            (rows, samples), categories = _numbered(estimator._schema.encoding, X, samples)
         else:
             samples, categories = _draw(estimator, n_samples, random_state), {}
         display = cls(
@@ -156,7 +171,7 @@ class SamplesDisplay:
         )
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, **kwargs):
+    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
         """Draw the panels.
 
         The axis of a column spans its 1st to its 99th percentile, extended by a quarter of that
@@ -269,25 +284,28 @@ class SamplesDisplay:
         panel.legend(handles, labels, frameon=False, fontsize="small", **place).set_in_layout(False)
 
 
-def _numbered(schema, *frames):
-    """Return tables as numbers, and the names of the categories that some columns number."""
-    n_columns = len(frames[0].columns)
-    found = [np.full((len(frame), n_columns), np.nan) for frame in frames]
+def _numbered(encoding, *tables):
+    """Return tables as numbers, and the names of the categories that some columns number.
+
+    Categories are in the order of their dtype, then of their texts; unseen ones come last.
+    """
+    found = [encoding.encode_and_unseen(table)[0] for table in tables]
     categories = {}
-    for j in range(n_columns):
-        own = [frame.columns[j] for frame in frames]
-        known = [column.values[column.known] for column in own]
-        fitted = schema.columns[j]
-        if fitted.role == "datetime":
-            known = [1970 + values / SECONDS_IN_YEAR for values in known]
-        elif fitted.role != "number":
-            levels = list(fitted.categories or [])
-            levels += sorted(set().union(*known) - set(levels), key=str)
-            number = {level: k for k, level in enumerate(levels)}
-            known = [[number[value] for value in values] for values in known]
-            categories[j] = [str(level) for level in levels]
-        for rows, column, values in zip(found, own, known, strict=True):
-            rows[column.known, j] = values
+    for j, role in enumerate(encoding.roles):
+        columns = [rows[:, j] for rows in found]
+        if role == "datetime":
+            for column in columns:
+                column[:] = 1970 + column / SECONDS_IN_YEAR
+        elif role not in NUMERIC:
+            seen, declared = encoding.categories[j], encoding.columns[j].categories or []
+            names = [*declared, *(name for name in seen if name not in declared)]
+            number = np.array([*map(names.index, seen), len(names)])
+            for column in columns:
+                known = ~np.isnan(column)
+                column[known] = number[column[known].astype(int)]
+            if any((column == len(names)).any() for column in columns):
+                names.append(UNSEEN_CATEGORY)
+            categories[j] = [str(name) for name in names]
     return found, categories
 
 
