@@ -1,6 +1,7 @@
 """Settings of the whole suite, read before ``skflows`` or ``tests`` is collected."""
 
 import os
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -80,16 +81,9 @@ def keep_components(monkeypatch):
 
     ``keep_components(condition)`` keeps those for which ``condition(component)`` is true.
     """
-    from skflows.table import _components
+    import _tables
 
-    components = _components.components
-
-    def keep(condition):
-        monkeypatch.setattr(
-            _components, "components", lambda *args: [*filter(condition, components(*args))]
-        )
-
-    return keep
+    return partial(_tables.keep_components, monkeypatch)
 
 
 @pytest.fixture
