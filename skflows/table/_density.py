@@ -97,10 +97,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         longer to score, and mostly raise the held-out likelihood.
 
     max_iter : int or "auto", default="auto"
-        Largest number of epochs of each network. "auto" is 384,000 divided by the rows of all
-        folds, between 100 and 300; up to 1,000 rows have 5 folds, so 1,000 rows have 100 epochs
-        and 1,001 rows 300. Beyond 4,000 rows there is one network, of at least 200 epochs, in place
-        of two.
+        Largest number of epochs of each network. "auto" takes about 3,000 steps of 128 rows over
+        all folds, within 100 to 300 epochs; up to 1,000 rows have 5 folds, so 1,000 rows have 100
+        epochs and 1,001 rows 300. Beyond 4,000 rows there is one network, of at least 200 epochs,
+        in place of two.
 
     time_limit : float, default=None
         Seconds that `fit` may take, about, for all components and folds together. Latent classes
@@ -643,7 +643,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             The rows.
 
         method : {"mean", "median", "mode", "draw"}, default="mean"
-            "mean" and "median" are those of each value given the known ones, for numbers;
+            "mean" and "median" are conditional ones given the known values, for numbers;
             categories get their mode, and dates their median. "mode" takes the likeliest level, and
             the median of numbers. "draw" draws all missing values of a row together.
 
@@ -694,7 +694,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         Returns
         -------
         proba : ndarray of shape (n_samples, n_levels)
-            They sum to 1; the order is that of `levels`.
+            They sum to 1, in the order of `levels`.
         """
         check_is_fitted(self)
         check_order("predict_proba(column, X)", column, X)
