@@ -8,7 +8,8 @@ from sklearn.cluster import KMeans
 
 from skflows import TableDensity
 from skflows.bijections import MarginalQuantile
-from skflows.table import _latent_classes, _queries, _schema
+from skflows.distribution import distribution
+from skflows.table import _latent_classes, _predictive, _schema
 from skflows.table._network import distinct_rows
 from skflows.table._view import TableView
 
@@ -34,16 +35,16 @@ def test_all_quantile_levels_are_bisected_together(few_components, column, monke
     density = TableDensity({"angle": ("circular", 360)}, random_state=0).fit(table)
     rows, q = table[:3].drop(columns=column), np.linspace(0.01, 0.99, 40)
     expected = np.stack([density.quantile(column, rows, one) for one in q], axis=1)
-    calls, cdf = [], _queries.OneVariable.cdf
+    calls, cdf = [], _predictive.OneVariable.cdf
 
-    def counted(self, x):
+    def counted(self, x, *row):
         calls.append(x.shape)
-        return cdf(self, x)
+        return cdf(self, x, *row)
 
-    monkeypatch.setattr(_queries.OneVariable, "cdf", counted)
+    monkeypatch.setattr(_predictive.OneVariable, "cdf", counted)
     np.testing.assert_array_equal(density.quantile(column, rows, q), expected)
-    assert len(calls) <= 1 + _queries.N_BISECTIONS
-    monkeypatch.setattr(_queries, "VALUES_AT_ONCE", 30)  # ten levels at once
+    assert len(calls) <= 6 + _predictive.N_BISECTIONS  # six ends of the turns of circular ones
+    monkeypatch.setattr(distribution, "ROWS_AT_ONCE", 30)  # quantiles at once
     np.testing.assert_array_equal(density.quantile(column, rows, q), expected)
 
 

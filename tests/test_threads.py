@@ -61,6 +61,7 @@ CASES = [
     (kinds, (table,), {name: (gaps,) for name in scored} | {
         "score": (gaps,), "sample": (400,), "impute": (gaps,), "levels": ("kind",),
         "predict_proba": ("kind", gaps), "quantile": ("a", gaps),
+        "predict_distribution": ("a", gaps),
         "condition": ({"a": 0.0},), "marginal": (["a", "kind"],)}),
     (TableImputer(kinds), (gaps,), {"transform": (gaps,)}),
     (ConditionalDensity(flow, cv=2), (X, y), {

@@ -53,7 +53,7 @@ class Source(Protocol):
         """
 
     def draws(self, n_draws: int) -> np.ndarray:
-        """Return draws (n_draws, n, k) from a quasi-random sequence, always the same."""
+        """Return draws (n_draws, n, k) from a quasi-random sequence, of several outputs only."""
 
     def sample(self, size: int, random_state: np.random.RandomState) -> np.ndarray:
         """Return random draws (n, size, k)."""
@@ -73,7 +73,8 @@ class ConditionalDistribution:
     output, and all methods but `logpdf` and `pdf` are about single outputs. They then rest on 512
     draws from a quasi-random sequence.
 
-    `ConditionalDensity.predict_distribution` returns one; it is not meant to be created by users.
+    `ConditionalDensity.predict_distribution` and `TableDensity.predict_distribution` return one; it
+    is not meant to be created by users.
 
     Parameters
     ----------

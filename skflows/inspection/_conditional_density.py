@@ -9,7 +9,6 @@ from sklearn.utils.validation import check_is_fitted
 from ..columns.arrays import is_missing
 from ..columns.types import Table
 from ..table import TableDensity
-from ..table._queries import ConditionalTable, without
 from ._common import (
     DATA_COLOR,
     MAX_PANELS,
@@ -200,16 +199,7 @@ def _output(estimator, X, grid_resolution):
     check_single_output(estimator)
     distribution = estimator.predict_distribution(X)
     _check_few(len(distribution))
-    low, high = distribution._limits(TAIL)
-    is_discrete = distribution.is_discrete
-    if is_discrete:
-        grid = distribution.support
-        grid = grid[(low <= grid) & (grid <= high)]
-        grid = grid[:: -(-len(grid) // MAX_STEMS)]
-    else:
-        grid = np.linspace(low, high, grid_resolution)
-    compute = distribution.pmf if is_discrete else distribution.pdf
-    return {"grid": grid, "density": compute(grid[:, None]), "is_discrete": is_discrete}
+    return _curves(distribution, grid_resolution)
 
 
 def _column_of_table(density, X, column, grid_resolution):
@@ -235,27 +225,22 @@ def _column_of_table(density, X, column, grid_resolution):
             found["y"] = np.array([value if value is None else str(value) for value in y])
         proba = density.predict_proba(column, X).T
         return found | {"grid": grid, "density": proba, "is_discrete": True}
-    low, high = density.quantile(column, X, [TAIL, 1 - TAIL]).T
-    low, high = low.min(), high.max()
-    if part.period is not None:
-        grid = np.linspace(0, part.period, grid_resolution)
-    elif part.step is None:
-        grid = np.linspace(low, high, grid_resolution)
-        grid = grid[~np.isin(grid, part.atoms) & (grid > part.low) & (grid < part.high)]
-    else:
-        grid = part.snap(np.arange(low, high + part.step / 2, part.step))
+    found |= _curves(density.predict_distribution(column, X), grid_resolution)
+    is_shown = ~np.isin(found["grid"], part.atoms)
+    return found | {name: found[name][is_shown] for name in ("grid", "density")}
+
+
+def _curves(distribution, grid_resolution):
+    """Return the densities of the rows of a distribution, or the probabilities of some values."""
+    low, high = distribution._limits(TAIL)
+    if is_discrete := distribution.is_discrete:
+        grid = distribution.support
+        grid = grid[(low <= grid) & (grid <= high)]
         grid = grid[:: -(-len(grid) // MAX_STEMS)]
-    others = without(rows, schema, i)
-    conditionals = [
-        ConditionalTable(density, [column], others[[k]]).score_samples(grid[:, None])
-        for k in range(len(rows))
-    ]
-    scores = np.stack(conditionals, axis=1)
-    return found | {
-        "grid": grid,
-        "density": np.exp(scores),
-        "is_discrete": part.step is not None,
-    }
+    else:
+        grid = np.linspace(low, high, grid_resolution)
+    compute = distribution.pmf if is_discrete else distribution.pdf
+    return {"grid": grid, "density": compute(grid[:, None]), "is_discrete": is_discrete}
 
 
 def _check_few(n_rows):

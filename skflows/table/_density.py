@@ -23,11 +23,13 @@ from ..columns.types import Floats, RandomState, Rows, Table, Weights
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._outlier_labels import OutlierDensityMixin
+from ..distribution.distribution import ConditionalDistribution, distribution_of
 from ..ensemble._folds import Folds
 from ..ensemble._mixture import mixture_attributes, run_mixture
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
+from ._predictive import OneColumn
 from ._queries import (
     ConditionalTable,
     check_order,
@@ -36,7 +38,6 @@ from ._queries import (
     describe,
     impute,
     probabilities_of,
-    quantiles_of,
 )
 from ._schema import Schema
 from ._variables import ROWS_AT_ONCE, in_chunks
@@ -71,7 +72,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     One joint model of numbers, counts, ordered and unordered categories, dates and angles, of which
     any may be missing. Discrete columns have a probability, others a density. The fitted model
     answers any question about some columns given others: see `condition`, `marginal`, `sample`,
-    `impute`, `predict_proba` and `quantile`.
+    `impute`, `predict_proba`, `predict_distribution` and `quantile`.
 
     The model is a mixture of latent-class models and kernels, whose conditionals are exact, and of
     autoregressive networks that were trained on random orders of the columns. One network starts
@@ -742,22 +743,65 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             The rows. They may lack the column, and others; known values of it are ignored.
 
         q : float or array-like of shape (n_quantiles,), default=0.5
-            Levels between 0 and 1.
+            Probabilities between 0 and 1.
 
         Returns
         -------
         quantiles : ndarray of shape (n_samples,) or (n_samples, n_quantiles)
-            The quantiles of the mixture, found by bisection.
+            The quantiles of the mixture, found by bisection. They are `ppf` of
+            `predict_distribution`: those of a circular column are counted from the point opposite
+            its mean.
         """
         check_is_fitted(self)
         check_order("quantile(column, X, q)", column, X, q)
-        variables, _ = self._some_columns(X)
-        levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
-        if not len(levels):
-            raise ValueError("q is empty; give at least one level, such as 0.5.")
-        if not ((levels > 0) & (levels < 1)).all():
-            raise ValueError(f"q={q!r}; its levels must be more than 0 and less than 1.")
-        found = np.concatenate(
-            [quantiles_of(self, column, some, levels) for some in in_chunks(variables)]
-        )
+        probabilities = np.atleast_1d(np.asarray(q, dtype=np.float64))
+        if not len(probabilities):
+            raise ValueError("q is empty; give at least one probability, such as 0.5.")
+        if not ((probabilities > 0) & (probabilities < 1)).all():
+            raise ValueError(f"q={q!r}; probabilities must be more than 0 and less than 1.")
+        _, j = column_of(self, column, "is_number")
+        found = self.predict_distribution(column, X).ppf(probabilities[:, None]).T
+        if (part := self._schema.parts[j]).has_number:  # as samples are rounded
+            found = part.value(part.snap(found))
         return found[:, 0] if np.ndim(q) == 0 else found
+
+    def predict_distribution(self, column: int | str, X: Table) -> ConditionalDistribution:
+        """Return the distribution of a numeric column, given the other known values.
+
+        Parameters
+        ----------
+        column : str or int
+            A column of numbers.
+
+        X : DataFrame or array-like of shape (n_samples, n_features)
+            The rows. They may lack the column, and others; known values of it are ignored.
+
+        Returns
+        -------
+        distribution : ConditionalDistribution
+            With the methods of `scipy.stats` distributions, such as `cdf`, `ppf`, `interval`,
+            `std` and `rvs`. A column of few numbers, or on a lattice of at most a million points,
+            has a `pmf`. At values of positive probability, `logpdf` is the log-probability.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> from skflows import TableDensity
+        >>> rng = np.random.default_rng(0)
+        >>> kind = rng.choice(["cat", "dog"], 300)
+        >>> weight = np.where(kind == "cat", 4.0, 20.0) * rng.lognormal(0, 0.2, 300)
+        >>> table = pd.DataFrame({"kind": kind, "weight": weight})
+        >>> density = TableDensity(max_iter=10, random_state=0).fit(table)
+        >>> asked = pd.DataFrame({"kind": ["cat", "dog"]})
+        >>> low, high = density.predict_distribution("weight", asked).interval(0.9)
+        >>> bool(high[0] < 10 < low[1])
+        True
+        """
+        check_is_fitted(self)
+        check_order("predict_distribution(column, X)", column, X)
+        i, _ = column_of(self, column, "is_number")
+        variables, _ = self._some_columns(X)
+        source = OneColumn(self, variables, i)
+        self._schema.warn_of_outside(source.variables, as_condition=True)
+        return distribution_of(source)

@@ -39,7 +39,7 @@ class SmoothMap:
         from ..training.torch_state import one_thread
 
         with one_thread(), torch.inference_mode():
-            rows = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))[:, None]
+            rows = torch.from_numpy(np.array(values, dtype=np.float64))[:, None]
             mapped, log_slope = getattr(self.bijection, method)(rows)
         return mapped[:, 0].numpy(), log_slope.numpy()
 

@@ -12,11 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ..columns.kinds import likely_bounds
-from ..columns.lattice import ON_LATTICE, SAME
+from ..columns.lattice import ON_LATTICE, SAME, Grid, smallest_gap
 from ._maps import fit_maps, repeat
 from ._outside import Outside, scale_of
 
 ROWS_AT_ONCE = 5_000
+MAX_LISTED = 1_000_000  # points of a lattice: a number with more is answered as if continuous
+FARTHEST_SCORES = np.array([-8.0, 8.0])  # of numbers in answers
 FARTHEST_LEVEL = 20  # times the range of levels, beyond which numbers are outside of their kind
 
 
@@ -158,6 +160,18 @@ class Number:
     def n_features(self):
         """Number of inputs of a network: the score, the angle, and the levels."""
         return 1 + 2 * (self.period is not None) + self.n_levels
+
+    @property
+    def possible(self):
+        """The points of the lattice that are not beyond all measure, None if there are none."""
+        if self.step is None:
+            return None
+        ends = np.clip(self.maps["quantile"].inverse(FARTHEST_SCORES), self.low, self.high)
+        first, last = np.rint((ends - self.origin) / self.step)
+        if last - first >= MAX_LISTED:
+            return None
+        points = self.origin + self.step * np.arange(first, last + 1)
+        return Grid(self.snap(points), True, self.step)
 
     def encode(self, values):
         """Return the variable of numbers."""
@@ -344,6 +358,19 @@ class Levels:
     @property
     def n_features(self):
         return self.n_levels + (self.scores is not None)
+
+    @property
+    def possible(self):
+        """The listed numbers; others on their lattice are improbable, and left out."""
+        levels = np.array(self.levels, dtype=np.float64)
+        return Grid(levels, True, self.step)
+
+    @property
+    def step(self):
+        """The distance of numbers, at least."""
+        if self.lattice is not None:
+            return self.lattice[0]
+        return smallest_gap(np.array(self.levels, dtype=np.float64))
 
     @property
     def n_values(self):

@@ -7,6 +7,8 @@ import numpy as np
 
 from ..distribution.normal import LOG_SQRT_2PI, normal_cdf
 
+ALL = slice(None)  # rows
+
 
 class Normals(NamedTuple):
     """A mixture of normals in each row; arrays of shape (n, n_components)."""
@@ -15,11 +17,11 @@ class Normals(NamedTuple):
     means: np.ndarray
     scales: np.ndarray
 
-    def cdf(self, y):
-        """Return the probability of scores up to y, of shape (n, k) or (1, k)."""
+    def cdf(self, y, row=ALL):
+        """Return the probability of scores up to y in some rows, of shape (n, k) or (1, k)."""
         total = 0.0
         for k in range(self.means.shape[1]):  # one by one, to bound the memory
-            weight, mean, scale = (values[:, k, None] for values in self)
+            weight, mean, scale = (values[row, k, None] for values in self)
             total = total + weight * normal_cdf((y - mean) / scale)
         return total
 
@@ -29,9 +31,9 @@ class Histogram(NamedTuple):
 
     bins: np.ndarray
 
-    def cdf(self, y):
-        """Return the probability of scores up to y, of shape (m, k) or (1, k)."""
-        return self._below(normal_cdf(y), np.arange(len(self.bins))[:, None])
+    def cdf(self, y, row=ALL):
+        """Return the probability of scores up to y in some rows, of shape (m, k) or (1, k)."""
+        return self._below(normal_cdf(y), np.arange(len(self.bins))[row, None])
 
     def _below(self, u, rows):
         """Return the probability below levels u of a standard normal, in some of the rows."""

@@ -1,0 +1,284 @@
+"""The distribution of one column of a table, and of one variable, in each row."""
+
+from functools import cached_property
+
+import numpy as np
+
+from ..columns.lattice import cell_ends
+from ..distribution.distribution import in_blocks
+from ._variables import ROWS_AT_ONCE
+from ._view import ALL, LEAST_MASS, TableView
+
+# Normal scores of the numbers among which quantiles are looked for.
+GRID = np.concatenate([[-8.0, -6.0], np.linspace(-5, 5, 321), [6.0, 8.0]])
+N_BISECTIONS = 30
+ROUNDING = 1e-6  # of a step of the grid
+INSIDE = 1e-6  # of a cell, from its end on
+
+
+def without(variables, schema, i):
+    """Return variables in which the value of a column is unknown, but not missing."""
+    variables, own = variables.copy(), schema.of_column[i]
+    is_flag = np.isin(own, list(schema.flag_of.values()))
+    variables[:, own] = np.where(is_flag, 0.0, np.nan)
+    return variables
+
+
+class OneVariable:
+    """The distribution of one variable in each row, given the other known ones.
+
+    Parameters
+    ----------
+    density : TableDensity
+        The fitted density.
+    view : TableView
+        The rows, in which the variable is unknown.
+    j : int
+        The variable.
+    log_weights : ndarray of shape (n, n_members)
+        Of the members.
+    """
+
+    def __init__(self, density, view, j, log_weights):
+        self.part = density._schema.parts[j]
+        self.shares = np.exp(log_weights).T
+        self.members = [member.predictive(view, j) for member, _ in density._members]
+        self.levels = None
+        if self.members[0].levels is not None:
+            self.levels = sum(
+                share[:, None] * one.levels
+                for share, one in zip(self.shares, self.members, strict=True)
+            )
+
+    def cdf(self, x, row=ALL):
+        """Return the probability that the number is at most x, of shape (n, k) or (1, k).
+
+        The values belong to some of the rows.
+        """
+        total = 0.0
+        part = self.part
+        scores = {
+            own: own.forward(x.ravel())[0].reshape(x.shape)
+            for own in {one.map for one in self.members}
+        }
+        for share, one in zip(self.shares, self.members, strict=True):
+            below = one.number.cdf(scores[one.map], row)
+            if one.levels is not None:
+                below = one.levels[row, :1] * below
+                for k, atom in enumerate(part.atoms, 1):
+                    below = below + one.levels[row, k, None] * (x >= atom)
+            total = total + share[row, None] * below
+        return total
+
+    def below(self, x, row):
+        """Return the probability of values up to x in some rows, of shape (m,) as the values.
+
+        The probability of a level is spread evenly over its cell.
+        """
+        if self.part.has_number:
+            return self.cdf(x[:, None], row)[:, 0]
+        ends, below = self._cells
+        x = np.clip(x, ends[0], ends[-1])
+        cell = np.searchsorted(ends[1:-1], x)
+        share = (x - ends[cell]) / (ends[cell + 1] - ends[cell])
+        return below[row, cell] + share * self.levels[row, cell]
+
+    @cached_property
+    def _cells(self):
+        """The ends of the cells of listed numbers, and the probabilities below them."""
+        levels, half = np.array(self.part.levels, dtype=np.float64), self.part.step / 2
+        ends = cell_ends(levels)
+        ends[[0, -1]] = levels[0] - half, levels[-1] + half
+        below = np.concatenate([np.zeros((len(self.levels), 1)), np.cumsum(self.levels, 1)], 1)
+        return ends, below
+
+    def _numbers_on_grid(self):
+        """Return the numbers at the scores of the grid, and these within bounds and no further
+        out than a range of the numbers seen: heavy tails may have no mean."""
+        limit = np.finfo(float).max / 4
+        x = np.nan_to_num(self.part.maps["quantile"].inverse(GRID), posinf=limit, neginf=-limit)
+        part, (low, high) = self.part, self.part.seen
+        ends = max(2 * low - high, part.low), min(2 * high - low, part.high)
+        return x, np.clip(x, *ends)
+
+    @cached_property
+    def _on_grid(self):
+        """Numbers, with the atoms among them, and the probability of being at most each."""
+        x = np.union1d(self._numbers_on_grid()[0], self.part.atoms)[None]
+        return x[0], self.cdf(x)
+
+    def quantile(self, q, row):
+        """Return where `below` is q in some rows, of shape (m,) as the probabilities."""
+        part = self.part
+        if not part.has_number:
+            ends, below = self._cells
+            cell = (below[row, 1:] < q[:, None]).sum(axis=1).clip(max=part.n_levels - 1)
+            share = (q - below[row, cell]) / np.maximum(self.levels[row, cell], LEAST_MASS)
+            return ends[cell] + share.clip(0, 1) * (ends[cell + 1] - ends[cell])
+        x, below = self._on_grid
+
+        def n_below(q, row):
+            return (below[row] < q[:, None]).sum(axis=1)
+
+        first = in_blocks(n_below, q, row, each=len(x)).clip(1, len(x) - 1)
+        low = x[first - 1]
+        # The first number of the grid may be an atom.
+        high = np.where(below[row, 0] >= q, low, x[first])
+        for _ in range(N_BISECTIONS):
+            middle = (low + high) / 2
+            is_below = self.cdf(middle[:, None], row)[:, 0] < q
+            low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
+        # At an atom the distribution function jumps: the upper end stays on it.
+        is_atom = np.isin(x[first], part.atoms) & (
+            np.abs(high - x[first]) <= ROUNDING * np.abs(x[first] - x[first - 1])
+        )
+        return np.where(is_atom, x[first], high)
+
+    def median(self):
+        """Return the median of each row, a possible value."""
+        n = self.shares.shape[1]
+        found = self.quantile(np.full(n, 0.5), np.arange(n))
+        if self.part.has_number:
+            return self.part.value(self.part.snap(found))
+        return self.part.possible.round(found)
+
+    def nodes(self):
+        """Return numbers (p,) and their weights (n, p), which are the steps of `cdf` on a grid."""
+        part = self.part
+        if not part.has_number:
+            ends, _ = self._cells  # near both of each cell
+            y = ends[:-1, None] + np.diff(ends)[:, None] * [INSIDE, 1 - INSIDE]
+            return y.ravel(), np.repeat(self.levels / 2, 2, axis=1)
+        x, inner = self._numbers_on_grid()
+        total = 0.0
+        for share, one in zip(self.shares, self.members, strict=True):
+            weight = np.diff(one.number.cdf(one.map.forward(x)[0][None]), axis=1)
+            weight = weight / np.maximum(weight.sum(axis=1, keepdims=True), LEAST_MASS)
+            if one.levels is not None:
+                weight = np.hstack([one.levels[:, :1] * weight, one.levels[:, 1:]])
+            total = total + share[:, None] * weight
+        return np.append((inner[1:] + inner[:-1]) / 2, part.atoms), total
+
+    def mean(self):
+        """Return the mean of each row, over the steps of the distribution function on a grid."""
+        part, turn = self.part, 2j * np.pi
+        if not part.has_number:
+            levels = np.array(part.levels, dtype=np.float64)
+            if part.period is None:
+                return self.levels @ levels
+            return self._angle(self.levels @ np.exp(turn * levels / part.period))
+        x, inner = self._numbers_on_grid()
+        middle, total = (inner[1:] + inner[:-1]) / 2, 0.0
+        if part.period is not None:
+            middle = np.exp(turn * middle / part.period)
+        for share, one in zip(self.shares, self.members, strict=True):
+            mass = np.diff(one.number.cdf(one.map.forward(x)[0][None]), axis=1)
+            mean = mass @ middle / np.maximum(mass.sum(axis=1), LEAST_MASS)
+            if one.levels is not None:
+                mean = one.levels[:, 0] * mean + one.levels[:, 1:] @ part.atoms
+            total = total + share * mean
+        return total if part.period is None else self._angle(total)
+
+    def _angle(self, mean):
+        """Return the directions of mean points of the unit circle."""
+        return np.mod(np.angle(mean) * self.part.period / (2 * np.pi), self.part.period)
+
+
+class OneColumn:
+    """The distribution of a column of numbers in each row, a `Source` of `distribution/`.
+
+    What the members predict takes memory for rows times classes. It is found for some rows at a
+    time, and kept for the last of them.
+
+    Parameters
+    ----------
+    density : TableDensity
+        The fitted density.
+    variables : ndarray of shape (n, n_variables)
+        The rows. The values of the column are ignored.
+    i : int
+        The column.
+    """
+
+    n_outputs = 1
+
+    def __init__(self, density, variables, i):
+        schema = density._schema
+        self.density, self.i = density, i
+        self.variables = without(variables, schema, i)
+        self.j = schema.of_column[i][-1]
+        self.part = part = schema.parts[self.j]
+        self.n = len(variables)
+        self.possible = [part.possible]
+        self.period = np.array([np.inf if part.period is None else part.period])
+        self.start = np.zeros(1)
+        self._last = None, None  # the first of some rows, and their distribution
+
+    def _variable(self, start):
+        """Return the distribution of the variable in some rows, from a first one on."""
+        if self._last[0] != start:
+            schema = self.density._schema
+            view = TableView(schema, self.variables[start : start + ROWS_AT_ONCE])
+            log_weights = self.density._log_weights(view, view.known)
+            self._last = start, OneVariable(self.density, view, self.j, log_weights)
+        return self._last[1]
+
+    def _each(self, function, values, row):
+        """Return a function of the distributions of some rows, and of values of these."""
+        starts = np.unique(np.append(row, 0)[: max(len(row), 1)] // ROWS_AT_ONCE) * ROWS_AT_ONCE
+        ends = np.searchsorted(row, starts[1:])  # rows come in order
+        blocks = zip(starts, np.split(values, ends), np.split(row, ends), strict=True)
+        found = [function(self._variable(start), own, row - start) for start, own, row in blocks]
+        return np.concatenate(found)
+
+    def log_density(self, y, row):
+        """Return the log-density of a value in some rows, a log-probability at an atom."""
+        schema, rows = self.density._schema, self.variables[row]
+        given = ~np.isnan(rows)
+        rows[:, self.j] = schema.columns[self.i].split(y[:, 0])[-1]
+        found = self.density._log_prob(rows, given)
+        step = self.part.step
+        return found if step is None else found - np.log(step)
+
+    def cdf(self, y, row):
+        """Return the probability of values up to y."""
+        if self.part.period is None:
+            return self._each(OneVariable.below, y, row)
+        turns = np.floor((y - self._cut) / self.part.period)
+        below = self._each(OneVariable.below, y - turns * self.part.period, row)
+        first, total = self._each(self._turn, y, row).T
+        return turns + (below - first) / total
+
+    def ppf(self, q, row, low=None):
+        """Return where `cdf` is q; of a circular column, in the turn that q tells."""
+        if low is None:
+            return self._each(OneVariable.quantile, q, row)
+        turns = np.floor(q)
+        first, total = self._each(self._turn, q, row).T
+        found = self._each(OneVariable.quantile, first + (q - turns) * total, row)
+        return found + turns * self.part.period
+
+    @property
+    def _cut(self):
+        """Where the variable of a circular column is cut open."""
+        return self.part.low if self.part.has_number else -self.part.step / 2
+
+    def _turn(self, variable, values, row):
+        """Return the probability up to the cut, which is not quite 0, and of a turn from there."""
+        ends = [np.full(len(row), self._cut + turn) for turn in (0.0, self.part.period)]
+        first, last = (variable.below(end, row) for end in ends)
+        return np.stack([first, last - first], axis=1)
+
+    def nodes(self):
+        """Return numbers on a grid, and their weights."""
+        starts = range(0, max(self.n, 1), ROWS_AT_ONCE)
+        found = [self._variable(start).nodes() for start in starts]
+        weight = np.concatenate([own for _, own in found])
+        y = found[0][0]
+        return np.broadcast_to(y, weight.shape), weight, None
+
+    def sample(self, size, random_state):
+        """Return random draws."""
+        rows = np.repeat(self.variables, size, axis=0)
+        drawn = self.density._schema.joined(self.density._complete(rows, random_state))
+        return drawn[:, self.i].reshape(self.n, size, 1)
