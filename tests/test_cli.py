@@ -930,6 +930,17 @@ def test_a_carriage_return_begins_no_row(folder):
     pd.testing.assert_frame_equal(_tables.read_table(Path("out.csv")), table, check_dtype=False)
 
 
+@pytest.mark.filterwarnings("error")
+def test_categories_of_texts_are_read_as_texts(folder, capsys, mixed_table):
+    table = mixed_table.assign(code=pd.Categorical(["01", "02"] * 100))
+    TableDensity(max_iter=1, n_orders=1, cv=2, random_state=0).fit(table).save("table.skflows")
+    table.to_csv("table.csv", index=False)
+    assert run("score table.skflows table.csv -o scores.csv") == 0
+    assert capsys.readouterr().err == ""
+    expected = skflows.load("table.skflows").score_samples(table)
+    np.testing.assert_allclose(pd.read_csv("scores.csv")["log_density"], expected, rtol=1e-12)
+
+
 # Ctrl-C
 
 

@@ -9,7 +9,14 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils import check_array
 
-from .arrays import EXACT, check_different_names, check_exact, is_missing, known_values
+from .arrays import (
+    EXACT,
+    check_different_names,
+    check_exact,
+    checked_data,
+    is_missing,
+    known_values,
+)
 from .dates import MICROSECONDS, common_zone, is_date, seconds_of, time_zone, zone_of
 
 # What to convert values to that are neither numbers nor texts, by the name of their type.
@@ -80,6 +87,24 @@ def is_frame(X):
 def library_of(X):
     module = type(X).__module__.split(".")[0]
     return module if module in ("pandas", "polars") else "numpy"
+
+
+def validate_table(estimator, X, *, reset=True, least=1, name=None):
+    """Return a DataFrame as it is, or anything else as an array of any dtype.
+
+    It sets the names and the number of columns of an estimator, or compares with them; errors name
+    the estimator that the user knows, by default this one.
+    """
+    kwargs: dict = {"dtype": None, "ensure_all_finite": False, "ensure_min_samples": least}
+    if is_frame(X):
+        kwargs = {"skip_check_array": True}
+        n, d = X.shape
+        if n < least or not d:
+            raise ValueError(
+                f"Found a table of {n} sample(s) and {d} feature(s) while a minimum of {least} and "
+                f"1 is required by {name or type(estimator).__name__}."
+            )
+    return checked_data(estimator, X, name=name, reset=reset, **kwargs)
 
 
 def read_frame(X, names=None):

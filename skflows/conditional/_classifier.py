@@ -11,24 +11,23 @@ from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from ..calibration.ranks import Ranks, rows_needed
 from ..callbacks._run import clock, fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import (
-    check_different_names,
-    checked_data,
     is_missing,
     row_shape,
     validate_rows,
 )
 from ..columns.checks import results_of_each, warn_user
-from ..columns.encoding import Encoding
+from ..columns.frames import validate_table
 from ..density._third_party import (
     check_is_density,
     fit_subtask,
     of_no_use_alone,
+    read,
     score_rows,
     takes_tables,
     time_limits,
@@ -396,19 +395,14 @@ class DensityClassifier(
         if self._is_shared:  # its X is the class
             rows = validate_rows(self, X, reset=reset)
             return X if hasattr(X, "columns") else rows
-        if hasattr(X, "columns"):
-            check_different_names(X)
-            X = validate_data(self, X, reset=reset, skip_check_array=True)
-        elif takes_tables(self.estimator):
-            X = checked_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
-        else:
-            X = validate_rows(self, X, reset=reset)
-        if not hasattr(self.estimator, "_fit_rows"):
-            return X
-        if not reset:
-            return self._encoding.encode(X)
-        self._encoding, rows = Encoding.read(X, handle_unknown=self.estimator.handle_unknown)
-        return rows
+        if hasattr(self.estimator, "_fit_rows"):
+            if not reset:
+                return self._encoding.encode(validate_table(self, X, reset=False))
+            self._encoding, rows = read(self, self.estimator, X)
+            return rows
+        if hasattr(X, "columns") or takes_tables(self.estimator):
+            return validate_table(self, X, reset=reset)
+        return validate_rows(self, X, reset=reset)
 
     def _held_out_rows(self, label, random_state):
         """Return which rows calibrate, a part of each class, and no density is fitted to."""

@@ -7,11 +7,10 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 from sklearn.utils import check_array
 
-from ..columns.arrays import checked_data
 from ..columns.checks import warn_of_texts, warn_user
 from ..columns.dates import DAY, EPOCH
 from ..columns.encoding import NUMERIC, Encoding
-from ..columns.frames import is_frame, read_frame
+from ..columns.frames import read_frame, validate_table
 from ..persistence.mixin import PersistenceMixin
 
 # With more categories, a category is encoded by the mean of y if y is a single column.
@@ -157,15 +156,7 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
     def _checked(self, X, reset):
         """Return X as an array, or a DataFrame as it is, with the columns of `fit`."""
         X = X.toarray() if self.accept_sparse and issparse(X) else X
-        name, kwargs = "ConditionalDensity", {"dtype": None, "ensure_all_finite": False}
-        if is_frame(X):
-            kwargs = {"skip_check_array": True}
-            if 0 in X.shape:
-                raise ValueError(
-                    f"X has {X.shape[0]} sample(s) of {X.shape[1]} feature(s), while a minimum "
-                    f"of 1 is required by {name}."
-                )
-        return checked_data(self, X, name=name, reset=reset, **kwargs)
+        return validate_table(self, X, reset=reset, name="ConditionalDensity")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -12,6 +12,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.validation import has_fit_parameter
 
+from ..columns.encoding import Encoding
+from ..columns.frames import validate_table
 from ..training.threads import few_threads
 
 
@@ -111,6 +113,19 @@ def takes_tables(estimator):
 def unfrozen(estimator):
     """Return the estimator inside a frozen one."""
     return estimator.estimator if is_frozen(estimator) else estimator
+
+
+def read(wrapper, estimator, X, least=1):
+    """Return the encoding of a table and its rows, once in a fit of a wrapper of a density.
+
+    A density that is fitted already has an encoding of its own.
+    """
+    X = validate_table(wrapper, X, least=least)
+    density = unfrozen(estimator)
+    fitted = getattr(density, "_encoding", None) if is_frozen(estimator) else None
+    if fitted is not None:
+        return fitted, fitted.encode(X)
+    return Encoding.read(X, handle_unknown=getattr(density, "handle_unknown", "rare"))
 
 
 def fit_rows(estimator, rows, sample_weight=None, encoding=None):

@@ -8,15 +8,15 @@ from numbers import Integral, Real
 import numpy as np
 from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
-from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from ..calibration.ranks import Ranks, discoveries, least_p_value, pooled
 from ..calibration.tails import Tails
 from ..calibration.thresholds import by_held_out, equalized
 from ..callbacks._run import fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
-from ..columns.arrays import check_different_names, row_shape, validate_rows
+from ..columns.arrays import row_shape, validate_rows
 from ..columns.checks import (
     ColumnWarning,
     results_of_each,
@@ -26,8 +26,7 @@ from ..columns.checks import (
     warn_of_texts,
     warn_user,
 )
-from ..columns.encoding import Encoding
-from ..columns.frames import data_frame, is_frame
+from ..columns.frames import data_frame, is_frame, validate_table
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import check_has_names
 from ..density._third_party import (
@@ -36,6 +35,7 @@ from ..density._third_party import (
     is_density,
     is_frozen,
     of_no_use_alone,
+    read,
     takes_tables,
     takes_weights,
     unfrozen,
@@ -291,11 +291,10 @@ class DensityOutlierDetector(
         given = X, y
         random_state = random_state_of(self)
         estimator, encoding = self.estimator, None
-        handle_unknown = getattr(unfrozen(estimator), "handle_unknown", "rare")
         if estimator is not None and takes_tables(estimator):
-            encoding, rows = self._read(X, handle_unknown)
+            encoding, rows = read(self, estimator, X, least=2)
         elif estimator is None and (self.statistic == "dependence" or is_frame(X)):
-            encoding, rows = self._read(X, handle_unknown)
+            encoding, rows = read(self, estimator, X, least=2)
             missing = [encoding.keys[j] for j in np.flatnonzero(np.isnan(rows).any(axis=0))]
             if self.statistic != "dependence" and encoding.is_plain and not missing:
                 encoding = None  # densities of numbers take it as it is
@@ -363,17 +362,6 @@ class DensityOutlierDetector(
             self._reference = reference_rows(X, self._score_rows, random_state)
         return self
 
-    def _read(self, X, handle_unknown):
-        """Return the encoding of a table, that of a fitted density if it has one, and its rows."""
-        if not is_frame(X):
-            X = check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=2)
-        check_different_names(X)
-        validate_data(self, X, skip_check_array=True)
-        fitted = getattr(unfrozen(self.estimator), "_encoding", None)
-        if is_frozen(self.estimator) and fitted is not None:
-            return fitted, fitted.encode(X)
-        return Encoding.read(X, handle_unknown=handle_unknown)
-
     def _warn_of_row_names(self, rows):
         if self._encoding.names is not None:
             warn_of_row_names(self._encoding.values(rows, ["number", "text"]))
@@ -383,8 +371,7 @@ class DensityOutlierDetector(
         if self._encoding is None:
             return validate_rows(self, X, reset=False)
         if not is_frame(X):
-            X = check_array(X, dtype=None, ensure_all_finite=False)
-            validate_data(self, X, reset=False, skip_check_array=True)
+            X = validate_table(self, X, reset=False)
         return self._encoding.encode(X)
 
     def _check_parameters(self, estimator):
