@@ -179,6 +179,31 @@ def test_docstrings_pass_numpydoc_validation(cls):
     assert not found
 
 
+@pytest.mark.parametrize("room", skflows.SUBMODULES)
+def test_public_methods_have_types(room):
+    module = getattr(skflows, room)
+    found = []
+    for name in getattr(module, "__all__", ()):
+        own = getattr(module, name)
+        for function in map(function_of, [own, *vars(own).values()]):
+            if function is not None and not function.__name__.startswith("_"):
+                parameters = [*inspect.signature(function).parameters.values()]
+                parameters = [p for p in parameters if p.name not in ("self", "cls")]
+                types = [inspect.signature(function).return_annotation]
+                types += [p.annotation for p in parameters]
+                if inspect.Signature.empty in types:
+                    found.append(f"{name}.{function.__name__}")
+    assert not found
+
+
+def function_of(member):
+    """Return the function behind a method or a property of skflows, or None."""
+    member = getattr(member, "fget", getattr(member, "fn", member))
+    member = inspect.unwrap(getattr(member, "__func__", member))
+    is_own = getattr(member, "__module__", "").startswith("skflows")
+    return member if inspect.isfunction(member) and is_own else None
+
+
 @each_public_class
 def test_defaults_are_documented(cls):
     lines = inspect.getdoc(cls).splitlines()

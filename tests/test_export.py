@@ -9,9 +9,6 @@ import skflows
 from skflows import StackedDensity
 from skflows.density._export import _plain_operations
 
-# Of PyTorch before 2.6, in its own torch.export.load.
-pytestmark = pytest.mark.filterwarnings("ignore:You are using `torch.load`:FutureWarning")
-
 TABLE = np.column_stack([banana(60), np.arange(60) % 7])  # the last column is discrete
 X = TABLE[:45]  # another number of rows than the example's
 BOUNDED = {"bounds": [None, (-20, None), None]}

@@ -195,8 +195,8 @@ def test_marginal_gives_standard_normals(shape):
     x = SHAPES[shape](4000, 3)
     marginal = fitted(MarginalQuantile(3), x[:2000])
     z, _ = marginal(x[2000:])
-    p_values = stats.kstest(z.numpy(), "norm").pvalue
-    assert (p_values > 1e-3).all()
+    for column in z.numpy().T:
+        assert stats.kstest(column, "norm").pvalue > 1e-3
     assert_close(z.mean(0), torch.zeros(3).double(), rtol=0, atol=0.1)
     assert_close(z.std(0), torch.ones(3).double(), rtol=0, atol=0.1)
 

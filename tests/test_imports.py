@@ -105,6 +105,7 @@ def imported_names(source, package):
             base = ".".join([*(above if node.level else []), *filter(None, [node.module])])
             yield from ((f"{base}.{alias.name}", depth > 0) for alias in node.names)
         inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        inside |= isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
         for child in ast.iter_child_nodes(node):
             yield from visit(child, depth + inside)
 

@@ -57,7 +57,7 @@ def test_arrays_of_dates_stay_dates(dtype):
         (list(DAYS), "datetime64[D]"),
         ([day.item() for day in DAYS], "datetime64[D]"),
         (list(DAYS.astype("datetime64[ns]")), "datetime64[ns]"),
-        (pd.Series(DAYS).dt.to_pydatetime().tolist(), "datetime64[us]"),
+        ([pd.Timestamp(day).to_pydatetime() for day in DAYS], "datetime64[us]"),
     ],
 )
 def test_dates_in_arrays_of_objects_stay_dates(values, dtype):
@@ -74,7 +74,7 @@ def test_dates_in_arrays_of_objects_stay_dates(values, dtype):
 
 
 def test_dates_with_a_time_zone_in_arrays_of_objects():
-    density = fitted(as_objects(HOURS.dt.to_pydatetime()))
+    density = fitted(as_objects([hour.to_pydatetime() for hour in HOURS]))
     samples = density.sample(5, random_state=0)
     assert {str(value.tzinfo) for value in samples[:, 0]} == {"Europe/Berlin"}
     assert np.isfinite(density.score_samples(samples)).all()

@@ -233,6 +233,8 @@ def non_numeric_columns(X):
 def first_non_number(values):
     """Return the first entry that is not a number, or None."""
     for value in [] if values.dtype.kind in "biuf" else values:
+        if isinstance(value, np.datetime64 | np.timedelta64):  # to NumPy 1, floats
+            return value
         try:
             float(value)
         except (TypeError, ValueError):

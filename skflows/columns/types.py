@@ -14,4 +14,4 @@ RandomState: TypeAlias = int | np.random.RandomState | None
 Floats: TypeAlias = NDArray[np.float64]
 Labels: TypeAlias = NDArray[np.int64]
 Flags: TypeAlias = NDArray[np.bool_]
-Rows: TypeAlias = "Floats | pd.DataFrame"
+Rows: TypeAlias = "NDArray | pd.DataFrame"

@@ -4,8 +4,10 @@ import math
 from contextlib import nullcontext
 from functools import cache, partial
 from numbers import Integral, Real
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
@@ -23,6 +25,7 @@ from ..columns.arrays import (
 )
 from ..columns.checks import results_of_each, warn_user
 from ..columns.frames import validate_table
+from ..columns.types import Flags, Floats, Table, Weights
 from ..density._third_party import (
     check_is_density,
     fit_subtask,
@@ -186,7 +189,7 @@ class DensityClassifier(
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Table, y: Table, sample_weight: Weights = None) -> Self:
         """Fit the densities of the classes.
 
         Parameters
@@ -474,7 +477,7 @@ class DensityClassifier(
         scores = [partial(score_rows, density) for density in self.estimators_]
         return np.column_stack(results_of_each(scores, X, self._encoding))
 
-    def score_samples(self, X):
+    def score_samples(self, X: Table) -> Floats:
         """Return the log-density of each row, whatever its class.
 
         Parameters
@@ -489,7 +492,7 @@ class DensityClassifier(
         """
         return logsumexp(self._log_densities(X), axis=1, b=self.priors_)
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: Table) -> Floats:
         """Return the logarithm of `predict_proba`.
 
         Parameters
@@ -507,7 +510,7 @@ class DensityClassifier(
     def _log_proba(self, log_density):
         return log_proba(log_density, self.priors_, self.temperature_, self.prior_weight_)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Table) -> Floats:
         """Return the probability of each class.
 
         Parameters
@@ -522,7 +525,7 @@ class DensityClassifier(
         """
         return np.exp(self.predict_log_proba(X))
 
-    def predict(self, X):
+    def predict(self, X: Table) -> NDArray:
         """Return the most probable class of each row, or `unknown_label` if it is rejected.
 
         Parameters
@@ -545,7 +548,7 @@ class DensityClassifier(
         labels[is_rejected] = self._unknown
         return labels
 
-    def p_values(self, X):
+    def p_values(self, X: Table) -> Floats:
         """Return the conformal p-value of each class: small where a row is unlike its rows.
 
         Parameters
@@ -576,7 +579,7 @@ class DensityClassifier(
             ]
         )
 
-    def predict_set(self, X, coverage=0.9):
+    def predict_set(self, X: Table, coverage: float = 0.9) -> Flags:
         """Return which classes each row may belong to.
 
         Parameters

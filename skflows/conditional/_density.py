@@ -2,7 +2,7 @@
 
 from functools import partial
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
@@ -19,8 +19,9 @@ from ..columns.arrays import (
     row_shape,
 )
 from ..columns.checks import warn_user
+from ..columns.types import Floats, RandomState, Weights
 from ..density import FlowDensity, NSFDensity
-from ..distribution.distribution import distribution_of
+from ..distribution.distribution import ConditionalDistribution, distribution_of
 from ..ensemble._folds import N_FOLDS, make_folds
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.dequantizer import Dequantizer
@@ -187,7 +188,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         self.encoder = encoder
         self.random_state = random_state
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Table, y: Table, sample_weight: Weights = None) -> Self:
         """Fit the density of y given X.
 
         Parameters
@@ -355,7 +356,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         # For a single output, an increasing map gives normal scores; some maps decrease.
         return {"flows_": flows, "_signs": signs_of(flows, ends)}
 
-    def log_prob(self, X, y):
+    def log_prob(self, X: Table, y: Table) -> Floats:
         """Return the log-density of each row of y given the row of X.
 
         Parameters
@@ -377,7 +378,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         check_consistent_length(context, Y)
         return self._source(context).log_density(Y, np.arange(len(Y)))
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X: Table, y: Table, sample_weight: Weights = None) -> float:
         """Return the mean of `log_prob`, so that a search maximises the likelihood.
 
         Parameters
@@ -401,7 +402,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             sample_weight = check_sample_weight(sample_weight, scores, ensure_non_negative=True)
         return float(np.average(scores, weights=sample_weight))
 
-    def sample(self, X, n_samples=1, random_state=None):
+    def sample(self, X: Table, n_samples: int = 1, random_state: RandomState = None) -> Floats:
         """Draw values of y for each row of X.
 
         Parameters
@@ -422,7 +423,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         """
         return self.predict_distribution(X)._sample(n_samples, random_state)
 
-    def predict_distribution(self, X):
+    def predict_distribution(self, X: Table) -> ConditionalDistribution:
         """Return the distribution of y at each row of X.
 
         Parameters

@@ -2,8 +2,10 @@
 
 import math
 from numbers import Integral, Real
+from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, clone
 from sklearn.utils import check_consistent_length, indexable
 from sklearn.utils.validation import check_is_fitted
@@ -13,8 +15,9 @@ from ..callbacks._run import fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import some_rows
 from ..columns.checks import warn_user
+from ..columns.types import Floats, Table, Weights
 from ..density._third_party import was_interrupted
-from ..distribution.distribution import distribution_of
+from ..distribution.distribution import ConditionalDistribution, distribution_of
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import Interval, StrOptions, safe_indexing
 from ..training.threads import fit_context
@@ -115,7 +118,7 @@ class FlowRegressor(
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Table, y: Table, sample_weight: Weights = None) -> Self:
         """Fit the density, and calibrate its intervals.
 
         Parameters
@@ -134,7 +137,7 @@ class FlowRegressor(
         self : object
             The fitted estimator.
         """
-        vars(self).pop("density_", None)  # a fit that fails leaves nothing fitted
+        self.__dict__.pop("density_", None)  # a fit that fails leaves nothing fitted
         density = ConditionalDensity() if self.density is None else clone(self.density)
         random_state = random_state_of(self)
         if density.random_state is None and self.random_state is not None:
@@ -174,12 +177,12 @@ class FlowRegressor(
                 self.calibration_scores_ = row_scores(distribution, pairs.Y[held_out])
             self.density_ = density
             for name in ("n_features_in_", "feature_names_in_", "n_outputs_"):
-                vars(self).pop(name, None)
+                self.__dict__.pop(name, None)
                 if hasattr(density, name):
                     setattr(self, name, getattr(density, name))
         return self
 
-    def predict(self, X):
+    def predict(self, X: Table) -> Floats:
         """Return the mean or the median of y at each row, by the parameter `prediction`.
 
         Parameters
@@ -194,7 +197,7 @@ class FlowRegressor(
         """
         return getattr(self.predict_distribution(X), self.prediction)()
 
-    def predict_quantiles(self, X, quantiles=(0.05, 0.5, 0.95)):
+    def predict_quantiles(self, X: Table, quantiles: ArrayLike = (0.05, 0.5, 0.95)) -> Floats:
         """Return quantiles of y at each row, which are not calibrated.
 
         Parameters
@@ -214,7 +217,7 @@ class FlowRegressor(
         levels = np.reshape(quantiles, (-1, *[1] * len(distribution._shape)))
         return np.moveaxis(distribution.ppf(levels), 0, 1)
 
-    def predict_distribution(self, X):
+    def predict_distribution(self, X: Table) -> ConditionalDistribution:
         """Return the distribution of y at each row.
 
         Parameters
@@ -231,7 +234,7 @@ class FlowRegressor(
         check_is_fitted(self)
         return self.density_.predict_distribution(X)
 
-    def predict_interval(self, X, coverage=0.9, joint=False):
+    def predict_interval(self, X: Table, coverage: float = 0.9, joint: bool = False) -> Floats:
         """Return an interval for each row that contains y with the given probability.
 
         It has the same probability below as above it under the density, at a level that the
@@ -262,7 +265,7 @@ class FlowRegressor(
         level = ranks.level(scores, coverage)
         return np.stack(self.predict_distribution(X)._central_interval(level), -1)
 
-    def predict_region(self, X, coverage=0.9):
+    def predict_region(self, X: Table, coverage: float = 0.9) -> list[Floats]:
         """Return the smallest region for each row that contains y with the given probability.
 
         The density is higher inside than outside: where it has several modes, the region may be a
@@ -290,7 +293,7 @@ class FlowRegressor(
         level = ranks.level(self._calibration("highest_density", coverage), coverage)
         return self.predict_distribution(X)._regions(level)
 
-    def p_values(self, X, y):
+    def p_values(self, X: Table, y: Table) -> Floats:
         """Return the conformal p-value of y at each row: small where it is unlike the density.
 
         The values of y with a p-value above 1 - c are the highest-density region of coverage c,

@@ -1,6 +1,7 @@
 """A density of Dask collections."""
 
 from numbers import Integral
+from typing import TYPE_CHECKING, Self
 
 import dask.array as da
 import distributed
@@ -11,9 +12,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..columns.types import RandomState, Table, Weights
+from ..density._base import BaseFlowDensity
 from ..density._flow_density import FlowDensity
 from ..table import TableDensity
 from ._fit import Fit, check_collection
+
+if TYPE_CHECKING:
+    import dask.dataframe as dd
 
 CHUNK = 100_000  # rows of a chunk of samples
 
@@ -77,7 +83,7 @@ class DaskDensity(BaseEstimator):
     def __getstate__(self):
         return super().__getstate__() | {"client": None}
 
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Table, y: object = None, sample_weight: Weights = None) -> Self:
         """Fit the density to the rows of X.
 
         Parameters
@@ -104,7 +110,7 @@ class DaskDensity(BaseEstimator):
                 "fits into memory."
             )
         client = self._client()
-        vars(self).pop("estimator_", None)
+        self.__dict__.pop("estimator_", None)
         self.estimator_ = Fit(client, self.estimator, X, sample_weight).run()
         validate_data(self, empty_like(X), skip_check_array=True)
         return self
@@ -120,12 +126,12 @@ class DaskDensity(BaseEstimator):
                 "DaskDensity one."
             ) from error
 
-    def to_local(self):
+    def to_local(self) -> BaseFlowDensity:
         """Return the fitted density, an estimator for tables in memory."""
         check_is_fitted(self)
         return self.estimator_
 
-    def score_samples(self, X):
+    def score_samples(self, X: Table) -> da.Array:
         """Return the log-density of each row, as a lazy collection.
 
         Parameters
@@ -140,7 +146,7 @@ class DaskDensity(BaseEstimator):
         """
         return self._map("score_samples", X)
 
-    def decision_function(self, X):
+    def decision_function(self, X: Table) -> da.Array:
         """Return the score above the outlier threshold, as a lazy collection.
 
         Parameters
@@ -155,7 +161,7 @@ class DaskDensity(BaseEstimator):
         """
         return self._map("decision_function", X)
 
-    def predict(self, X):
+    def predict(self, X: Table) -> da.Array:
         """Label each row as an inlier or an outlier, in a lazy collection.
 
         Parameters
@@ -171,7 +177,7 @@ class DaskDensity(BaseEstimator):
         return self._map("predict", X)
 
     @available_if(lambda self: hasattr(self.estimator, "transform"))
-    def transform(self, X):
+    def transform(self, X: Table) -> da.Array:
         """Return the latent coordinates of each row, as a lazy collection.
 
         Parameters
@@ -186,7 +192,7 @@ class DaskDensity(BaseEstimator):
         """
         return self._map("transform", X)
 
-    def score(self, X, y=None):
+    def score(self, X: Table, y: object = None) -> float:
         """Return the mean log-density of the rows, computed by the workers.
 
         Parameters
@@ -204,7 +210,9 @@ class DaskDensity(BaseEstimator):
         """
         return float(self._client().compute(self.score_samples(X).mean()).result())
 
-    def sample(self, n_samples=1, random_state=None):
+    def sample(
+        self, n_samples: int = 1, random_state: RandomState = None
+    ) -> "da.Array | dd.DataFrame":
         """Draw rows from the fitted density, as a lazy collection.
 
         Parameters

@@ -152,7 +152,8 @@ class AutoDensity(MixtureMixin, BaseEstimator):
             "random_state": seed,
         }
         is_weighted = uneven(table.weight) is not None
-        components = portfolio(*X.shape, len(splits) > 1, is_weighted, data)
+        n, d = X.shape
+        components = portfolio(n, d, len(splits) > 1, is_weighted, data)
         folds = Folds(splits, table.weight, table.is_weighted)
         return self._fit_mixture(components, X, folds, started=started, quiet=True)
 

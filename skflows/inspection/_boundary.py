@@ -1,7 +1,12 @@
 """Decision boundary of an outlier detector in two columns."""
 
-import numpy as np
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+
+from ..columns.types import Table
 from ._common import (
     DATA_COLOR,
     MODEL_COLOR,
@@ -16,6 +21,9 @@ from ._common import (
     single_axes,
     thin,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class OutlierBoundaryDisplay:
@@ -105,8 +113,16 @@ class OutlierBoundaryDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, y=None, *, features=(0, 1), grid_resolution=100, ax=None, **kwargs
-    ):
+        cls,
+        estimator: BaseEstimator,
+        X: Table,
+        y: Table | None = None,
+        *,
+        features: ArrayLike | None = (0, 1),
+        grid_resolution: int = 100,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
         """Evaluate the decision function on a grid and draw it.
 
         Parameters
@@ -174,7 +190,7 @@ class OutlierBoundaryDisplay:
         )
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, **kwargs):
+    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
         """Draw the boundary, the levels of the decision function and the dots.
 
         Parameters

@@ -1,9 +1,13 @@
 """Calibration of predicted distributions: probability integral transforms and coverage."""
 
+from typing import TYPE_CHECKING, Self
+
 import numpy as np
 from scipy import stats
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
+from ..columns.types import RandomState, Table
 from ._common import (
     DATA_COLOR,
     MODEL_COLOR,
@@ -12,6 +16,10 @@ from ._common import (
     panel_grid,
 )
 from ._predictive_bands import check_single_output
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 CONFIDENCE = 0.95
 N_BINS = 20
@@ -68,7 +76,15 @@ class PredictiveCalibrationDisplay:
         self.pit = pit
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, random_state=0, ax=None):
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: Table,
+        y: Table,
+        *,
+        random_state: RandomState = 0,
+        ax: "Axes | None" = None,
+    ) -> Self:
         """Compute the transforms of rows, and draw.
 
         Parameters
@@ -114,7 +130,7 @@ class PredictiveCalibrationDisplay:
             pit = pit - share * distribution.pmf(y)
         return cls(pit=np.clip(pit, 0, 1)).plot(ax=ax)
 
-    def plot(self, ax=None):
+    def plot(self, ax: "Axes | None" = None) -> Self:
         """Draw the histogram and the coverage.
 
         Parameters

@@ -1,9 +1,13 @@
 """Predicted density of y, or of a column of a table, at single rows."""
 
+from typing import TYPE_CHECKING, Self
+
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ..columns.arrays import is_missing
+from ..columns.types import Table
 from ..table import TableDensity
 from ..table._queries import ConditionalTable, without
 from ._common import (
@@ -16,6 +20,10 @@ from ._common import (
     panel_grid,
 )
 from ._predictive_bands import check_single_output, name_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 TAIL = 1e-3  # probability beyond each end of the picture
 MAX_STEMS = 200
@@ -74,7 +82,16 @@ class ConditionalDensityDisplay:
         self.name = name
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, column=None, y=None, grid_resolution=200, ax=None):
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: Table,
+        *,
+        column: int | str | None = None,
+        y: Table | None = None,
+        grid_resolution: int = 200,
+        ax: "Axes | None" = None,
+    ) -> Self:
         """Compute the density at rows, and draw.
 
         Parameters
@@ -130,7 +147,7 @@ class ConditionalDensityDisplay:
             found |= {"y": None if y is None else np.ravel(y), "name": name_of(y)}
         return cls(**found).plot(ax=ax)
 
-    def plot(self, ax=None):
+    def plot(self, ax: "Axes | None" = None) -> Self:
         """Draw the densities.
 
         Parameters
@@ -154,7 +171,7 @@ class ConditionalDensityDisplay:
         n_rows = self.density.shape[1]
         n_columns = min(n_rows, 3)
         grid, self.figure_ = panel_grid(plt, ax, -(-n_rows // n_columns), n_columns, 3.0)
-        panels = []
+        panels: list = []
         for i in range(n_rows):
             panel = self.figure_.add_subplot(
                 grid[divmod(i, n_columns)], sharex=panels[0] if panels else None

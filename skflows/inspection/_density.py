@@ -1,8 +1,13 @@
 """Map or curve of a fitted density."""
 
+from typing import TYPE_CHECKING, Any, Self
+
 import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 
 from ..columns.arrays import listed
+from ..columns.types import Table
 from ..table import TableDensity
 from ._common import (
     DATA_COLOR,
@@ -18,6 +23,10 @@ from ._common import (
     single_axes,
     thin,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 # The blue of the dots is dark enough to be visible on both ends of the colour map.
 MAP_COLORS = ["white", "#fdd0a2", MODEL_COLOR]
@@ -96,17 +105,17 @@ class DensityDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator,
-        X,
-        features=None,
+        estimator: BaseEstimator,
+        X: Table,
+        features: ArrayLike | None = None,
         *,
-        grid_resolution=100,
-        scale="log",
-        depth=10.0,
-        scatter_kwargs=None,
-        ax=None,
-        **kwargs,
-    ):
+        grid_resolution: int = 100,
+        scale: str = "log",
+        depth: float = 10.0,
+        scatter_kwargs: dict | None = None,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
         """Evaluate the density of a fitted estimator on a grid and draw it.
 
         The grid spans the 1st to the 99th percentile of each column, extended by a quarter of
@@ -197,7 +206,15 @@ class DensityDisplay:
             ax=ax, scale=scale, depth=depth, scatter_kwargs=scatter_kwargs, **kwargs
         )
 
-    def plot(self, ax=None, *, scale="log", depth=10.0, scatter_kwargs=None, **kwargs):
+    def plot(
+        self,
+        ax: "Axes | None" = None,
+        *,
+        scale: str = "log",
+        depth: float = 10.0,
+        scatter_kwargs: dict | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the density and the data.
 
         Parameters

@@ -1,9 +1,14 @@
 """Bar plot of the contributions of columns to an outlier score."""
 
+from collections.abc import Sequence
 from numbers import Integral
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 
+from ..columns.types import Table
 from ._common import (
     DATA_COLOR,
     MODEL_COLOR,
@@ -15,6 +20,9 @@ from ._common import (
     shorten,
     single_axes,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class ExplanationDisplay:
@@ -69,7 +77,16 @@ class ExplanationDisplay:
         self.feature_names = feature_names
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, row=0, max_features=10, ax=None, **kwargs):
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: Table,
+        *,
+        row: int = 0,
+        max_features: int = 10,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
         """Explain the score of a row and draw it.
 
         Parameters
@@ -125,8 +142,15 @@ class ExplanationDisplay:
 
     @classmethod
     def from_predictions(
-        cls, contributions, *, values=None, feature_names=None, max_features=10, ax=None, **kwargs
-    ):
+        cls,
+        contributions: ArrayLike,
+        *,
+        values: ArrayLike | None = None,
+        feature_names: Sequence[str] | None = None,
+        max_features: int = 10,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw given contributions.
 
         Parameters
@@ -167,7 +191,7 @@ class ExplanationDisplay:
         display = cls(contributions=contributions, values=values, feature_names=feature_names)
         return display.plot(ax=ax, max_features=max_features, **kwargs)
 
-    def plot(self, ax=None, *, max_features=10, **kwargs):
+    def plot(self, ax: "Axes | None" = None, *, max_features: int = 10, **kwargs: Any) -> Self:
         """Draw the bars.
 
         Parameters

@@ -1,11 +1,19 @@
 """Images side by side: data, samples of a density, or steps between them."""
 
 import math
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 
 from ..columns.arrays import flat_rows
+from ..columns.types import RandomState, Table
 from ._common import check_estimator_method, check_integer, check_matplotlib, single_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 GAP = 1  # pixels between images
 
@@ -60,16 +68,16 @@ class ImageGridDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator,
-        X=None,
+        estimator: BaseEstimator,
+        X: Table | None = None,
         *,
-        n_samples=25,
-        random_state=None,
-        n_columns=None,
-        value_range=None,
-        ax=None,
-        **kwargs,
-    ):
+        n_samples: int = 25,
+        random_state: RandomState = None,
+        n_columns: int | None = None,
+        value_range: tuple[float, float] | None = None,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw samples of a fitted density of images, or given rows in their place.
 
         Parameters
@@ -131,7 +139,7 @@ class ImageGridDisplay:
         display = cls(images=images, n_columns=n_columns, value_range=value_range)
         return display.plot(ax=ax, **kwargs)
 
-    def mosaic(self):
+    def mosaic(self) -> NDArray:
         """Return the images as one.
 
         Returns
@@ -161,7 +169,7 @@ class ImageGridDisplay:
         rows = cells.reshape(n_rows, n_columns, *cells.shape[1:]).swapaxes(1, 2)
         return rows.reshape(n_rows * (height + GAP), -1, channels)[:-GAP, :-GAP]
 
-    def plot(self, ax=None, **kwargs):
+    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
         """Draw the images.
 
         Parameters

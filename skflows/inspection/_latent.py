@@ -1,8 +1,13 @@
 """Histograms and quantile-quantile plots of latent coordinates."""
 
-import numpy as np
-from scipy import stats
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+from sklearn.base import BaseEstimator
+
+from ..columns.types import Table
 from ._common import (
     DATA_COLOR,
     MAX_PANELS,
@@ -15,6 +20,9 @@ from ._common import (
     resolve_features,
     shorten,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class LatentDisplay:
@@ -71,7 +79,16 @@ class LatentDisplay:
         self.coordinate_names = coordinate_names
 
     @classmethod
-    def from_estimator(cls, estimator, X, features=None, *, kind="hist", ax=None, **kwargs):
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: Table,
+        features: ArrayLike | None = None,
+        *,
+        kind: str = "hist",
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
         """Map data to the latent space of a fitted flow and draw the coordinates.
 
         Parameters
@@ -129,7 +146,7 @@ class LatentDisplay:
         display = cls(Z=Z[:, indices], coordinate_names=[names[i] for i in indices])
         return display.plot(ax=ax, kind=kind, **kwargs)
 
-    def plot(self, ax=None, *, kind="hist", **kwargs):
+    def plot(self, ax: "Axes | None" = None, *, kind: str = "hist", **kwargs: Any) -> Self:
         """Draw the coordinates.
 
         Parameters

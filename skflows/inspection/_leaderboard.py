@@ -1,9 +1,16 @@
 """Bar plot of the components of a mixture."""
 
+from typing import TYPE_CHECKING, Any, Self
+
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ._common import MODEL_COLOR, check_integer, check_matplotlib, single_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 REST_COLOR = "#94a4a2"
 
@@ -63,7 +70,14 @@ class LeaderboardDisplay:
         self.seconds = seconds
 
     @classmethod
-    def from_estimator(cls, estimator, *, max_components=12, ax=None, **kwargs):
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        *,
+        max_components: int = 12,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the leaderboard of a fitted mixture.
 
         Parameters
@@ -109,7 +123,7 @@ class LeaderboardDisplay:
         display = cls(**{key: board[key] for key in ("component", "weight", "score", "seconds")})
         return display.plot(ax=ax, max_components=max_components, **kwargs)
 
-    def plot(self, ax=None, *, max_components=12, **kwargs):
+    def plot(self, ax: "Axes | None" = None, *, max_components: int = 12, **kwargs: Any) -> Self:
         """Draw the leaderboard.
 
         Parameters

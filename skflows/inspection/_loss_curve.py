@@ -1,9 +1,16 @@
 """Training and validation loss curves of a fitted flow."""
 
+from typing import TYPE_CHECKING, Any, Self
+
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ._common import DATA_COLOR, MODEL_COLOR, check_matplotlib
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 NLL = "negative log-likelihood per row (nats)"
 SQUARED_ERROR = "squared error of the velocity"
@@ -80,7 +87,9 @@ class LossCurveDisplay:
         self.matching_loss = matching_loss
 
     @classmethod
-    def from_estimator(cls, estimator, *, ax=None, **kwargs):
+    def from_estimator(
+        cls, estimator: BaseEstimator, *, ax: "Axes | None" = None, **kwargs: Any
+    ) -> Self:
         """Draw the loss curves of a fitted flow.
 
         Parameters
@@ -131,7 +140,7 @@ class LossCurveDisplay:
         )
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, **kwargs):
+    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
         """Draw the curves.
 
         Parameters
@@ -166,8 +175,8 @@ class LossCurveDisplay:
         self.matching_line_ = _curve(
             matching_ax, self.matching_loss, "matching", DATA_COLOR, kwargs
         )
-        lines = self.train_line_, self.matching_line_, self.validation_line_
-        lines = [line for line in lines if line is not None]
+        curves = self.train_line_, self.matching_line_, self.validation_line_
+        lines = [line for line in curves if line is not None]
         self.best_ = self._mark(lines) if self.best_iter else None
         matching_ax.set_ylabel(SQUARED_ERROR)
         ax.set(xlabel="epoch", ylabel=NLL if in_nats else SQUARED_ERROR)

@@ -1,6 +1,10 @@
 """ROC and precision-recall curves of outlier scores."""
 
+from typing import TYPE_CHECKING, Any, Self
+
 import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 from sklearn.metrics import (
     average_precision_score,
     precision_recall_curve,
@@ -8,6 +12,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from ..columns.types import Table
 from ._common import (
     MODEL_COLOR,
     check_data,
@@ -17,6 +22,10 @@ from ._common import (
     like_fitted,
     single_axes,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 # For each kind: the x and y of the curve, the summary, its name in the legend, the axis labels.
 KINDS = {
@@ -83,7 +92,17 @@ class OutlierCurveDisplay:
         self.name = name
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, kind="roc", name=None, ax=None, **kwargs):
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: Table,
+        y: ArrayLike,
+        *,
+        kind: str = "roc",
+        name: str | None = None,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
         """Score labelled rows and draw the curve.
 
         Parameters
@@ -133,7 +152,16 @@ class OutlierCurveDisplay:
         return cls(scores=scores, y=y, name=name).plot(ax=ax, kind=kind, **kwargs)
 
     @classmethod
-    def from_predictions(cls, scores, y, *, kind="roc", name=None, ax=None, **kwargs):
+    def from_predictions(
+        cls,
+        scores: ArrayLike,
+        y: ArrayLike,
+        *,
+        kind: str = "roc",
+        name: str | None = None,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the curve of given scores.
 
         Parameters
@@ -173,7 +201,7 @@ class OutlierCurveDisplay:
         display = cls(scores=scores, y=_both_labels(y, scores), name=name)
         return display.plot(ax=ax, kind=kind, **kwargs)
 
-    def plot(self, ax=None, *, kind="roc", **kwargs):
+    def plot(self, ax: "Axes | None" = None, *, kind: str = "roc", **kwargs: Any) -> Self:
         """Draw the curve.
 
         Parameters

@@ -1,7 +1,12 @@
 """Histogram of outlier scores."""
 
-import numpy as np
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+
+from ..columns.types import Table
 from ._common import (
     DATA_COLOR,
     MODEL_COLOR,
@@ -12,6 +17,10 @@ from ._common import (
     like_fitted,
     single_axes,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 # The axis starts at most this many interquartile ranges below the first quartile.
 MAX_SPREAD = 8
@@ -70,7 +79,16 @@ class OutlierScoreDisplay:
         self.y = y
 
     @classmethod
-    def from_estimator(cls, estimator, X, y=None, *, n_bins=40, ax=None, **kwargs):
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: Table,
+        y: Table | None = None,
+        *,
+        n_bins: int = 40,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
         """Score rows and draw the histogram.
 
         Parameters
@@ -120,7 +138,16 @@ class OutlierScoreDisplay:
         return display.plot(ax=ax, n_bins=n_bins, **kwargs)
 
     @classmethod
-    def from_predictions(cls, scores, y=None, *, threshold=None, n_bins=40, ax=None, **kwargs):
+    def from_predictions(
+        cls,
+        scores: ArrayLike,
+        y: Table | None = None,
+        *,
+        threshold: float | None = None,
+        n_bins: int = 40,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the histogram of given scores.
 
         Parameters
@@ -160,7 +187,7 @@ class OutlierScoreDisplay:
         display = cls(scores=scores, threshold=threshold, y=check_labels(y, scores))
         return display.plot(ax=ax, n_bins=n_bins, **kwargs)
 
-    def plot(self, ax=None, *, n_bins=40, **kwargs):
+    def plot(self, ax: "Axes | None" = None, *, n_bins: int = 40, **kwargs: Any) -> Self:
         """Draw the histogram.
 
         Parameters

@@ -1,8 +1,13 @@
 """Distribution of p-values compared with the uniform distribution."""
 
-import numpy as np
-from scipy import stats
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+from sklearn.base import BaseEstimator
+
+from ..columns.types import Table
 from ._common import (
     DATA_COLOR,
     MODEL_COLOR,
@@ -12,6 +17,10 @@ from ._common import (
     like_fitted,
     single_axes,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 CONFIDENCE = 0.95
 
@@ -64,7 +73,15 @@ class PValueDisplay:
         self.p_values = p_values
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, log=True, ax=None, **kwargs):
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: Table,
+        *,
+        log: bool = True,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
         """Compute the p-values of rows and draw their distribution function.
 
         Parameters
@@ -106,7 +123,9 @@ class PValueDisplay:
         return cls(p_values=p_values).plot(ax=ax, log=log, **kwargs)
 
     @classmethod
-    def from_predictions(cls, p_values, *, log=True, ax=None, **kwargs):
+    def from_predictions(
+        cls, p_values: ArrayLike, *, log: bool = True, ax: "Axes | None" = None, **kwargs: Any
+    ) -> Self:
         """Draw the distribution function of given p-values.
 
         Parameters
@@ -138,7 +157,7 @@ class PValueDisplay:
         check_matplotlib(f"{cls.__name__}.from_predictions")
         return cls(p_values=p_values).plot(ax=ax, log=log, **kwargs)
 
-    def plot(self, ax=None, *, log=True, **kwargs):
+    def plot(self, ax: "Axes | None" = None, *, log: bool = True, **kwargs: Any) -> Self:
         """Draw the distribution function and the band of uniform p-values.
 
         Parameters

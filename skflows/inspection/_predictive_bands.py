@@ -1,11 +1,15 @@
 """Predictive bands of a regression against one feature."""
 
+from collections.abc import Sequence
 from numbers import Integral
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ..columns.encoding import Encoding
+from ..columns.types import Table
 from ._common import (
     DATA_COLOR,
     MODEL_COLOR,
@@ -16,6 +20,9 @@ from ._common import (
     thin,
     view_limits,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class PredictiveBandsDisplay:
@@ -87,8 +94,16 @@ class PredictiveBandsDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, feature=0, *, y=None, levels=(0.5, 0.9), grid_resolution=60, ax=None
-    ):
+        cls,
+        estimator: BaseEstimator,
+        X: Table,
+        feature: int | str = 0,
+        *,
+        y: Table | None = None,
+        levels: Sequence[float] = (0.5, 0.9),
+        grid_resolution: int = 60,
+        ax: "Axes | None" = None,
+    ) -> Self:
         """Predict along a feature, and draw the bands.
 
         Parameters
@@ -144,7 +159,7 @@ class PredictiveBandsDisplay:
             name=name_of(y),
         ).plot(ax=ax)
 
-    def plot(self, ax=None):
+    def plot(self, ax: "Axes | None" = None) -> Self:
         """Draw the bands.
 
         Parameters

@@ -2,10 +2,14 @@
 
 from copy import copy
 from inspect import signature
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 
 from ..columns.encoding import NUMERIC, UNSEEN_CATEGORY
+from ..columns.types import RandomState, Table
 from ..table import TableDensity
 from ._common import (
     DATA_COLOR,
@@ -22,6 +26,10 @@ from ._common import (
     thin,
     view_limits,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 MAX_SAMPLES = 5000
 SECONDS_IN_YEAR = 365.2425 * 86400
@@ -86,8 +94,16 @@ class SamplesDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, features=None, *, n_samples=None, random_state=None, ax=None, **kwargs
-    ):
+        cls,
+        estimator: BaseEstimator,
+        X: Table,
+        features: ArrayLike | None = None,
+        *,
+        n_samples: int | None = None,
+        random_state: RandomState = None,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
         """Sample from a fitted estimator, and draw the samples with the data.
 
         Parameters
@@ -155,7 +171,7 @@ class SamplesDisplay:
         )
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, **kwargs):
+    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
         """Draw the panels.
 
         The axis of a column spans its 1st to its 99th percentile, extended by a quarter of that

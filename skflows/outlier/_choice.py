@@ -1,10 +1,16 @@
 """Choosing among detectors, without labels or with a few."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
+from sklearn.base import BaseEstimator
+
+from ..columns.types import Floats, Table
 
 
-def agreement(detectors, X):
+def agreement(detectors: Mapping[str, BaseEstimator] | Sequence[BaseEstimator], X: Table) -> Floats:
     """Return how far each of several detectors agrees with the rankings of the others.
 
     Without labels nothing shows which ranking is right. But good rankings resemble one another,
@@ -61,7 +67,7 @@ def rank_correlation(own, others):
     return np.corrcoef(own, stats.rankdata(others))[0, 1]
 
 
-def outlier_average_precision(estimator, X, y):
+def outlier_average_precision(estimator: BaseEstimator, X: Table, y: ArrayLike) -> float:
     """Return the average precision of the outliers: a scorer for searches with a few labels.
 
     scikit-learn's "average_precision" takes the inliers, whose label is 1, as the positive class.

@@ -4,6 +4,7 @@ import copy
 import math
 import warnings
 from numbers import Integral, Real
+from typing import Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
@@ -13,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from ..callbacks._run import clock, fit_task
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import is_grid_shape, validate_rows
+from ..columns.types import Floats, Table
 from ..conditional import ConditionalDensity
 from ..density import RealNVPDensity
 from ..density._outlier_labels import OutlierLabelsMixin
@@ -182,7 +184,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X: Table, y: object = None) -> Self:
         """Fit the density of the features, and calibrate the scores.
 
         Parameters
@@ -253,7 +255,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
             )
         return sizes
 
-    def score_samples(self, X):
+    def score_samples(self, X: Table) -> Floats:
         """Return the score of each image: the lower, the more probably it has a defect.
 
         Parameters
@@ -272,7 +274,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
     def _score_rows(self, X):
         return self.detector_.score_samples(X)
 
-    def p_values(self, X):
+    def p_values(self, X: Table) -> Floats:
         """Return the p-value of each image under the distribution of images without defects.
 
         Parameters
@@ -288,7 +290,7 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         check_is_fitted(self)
         return self.detector_.p_values(validate_rows(self, X, reset=False))
 
-    def defect_map(self, X, *, sigma=2.0):
+    def defect_map(self, X: Table, *, sigma: float = 2.0) -> Floats:
         """Return the sensitivity of each image's anomaly score to its pixels.
 
         This is the absolute gradient of minus the score in the pixels, summed over channels and

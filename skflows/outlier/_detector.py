@@ -4,8 +4,10 @@ import warnings
 from contextlib import nullcontext
 from functools import partial
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.utils import check_random_state
@@ -27,6 +29,7 @@ from ..columns.checks import (
     warn_user,
 )
 from ..columns.frames import data_frame, is_frame, validate_table
+from ..columns.types import Flags, Floats, Labels, RandomState, Rows, Table
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import check_has_names
 from ..density._third_party import (
@@ -55,6 +58,10 @@ from ._ensemble import OutlierEnsemble
 from ._explain import contributions, partners_of, reference_rows, with_base
 from ._scored_density import Setting, fit_scored
 from ._statistics import STATISTICS, held_out_values
+
+if TYPE_CHECKING:
+    from shap import Explanation
+
 
 NULLS = {"conformal": Ranks, "empirical_null": Tails}
 ROWS_PER_COLUMN = 20  # with at least as many, leave-one-out scores are as good as held-out ones
@@ -472,7 +479,7 @@ class DensityOutlierDetector(
         )
         self._judges_held_out = judges_held_out and self.fdr is None
 
-    def score_samples(self, X):
+    def score_samples(self, X: Table) -> Floats:
         """Return the score of each row, by the chosen statistic: the lower, the more abnormal.
 
         Parameters
@@ -492,7 +499,9 @@ class DensityOutlierDetector(
         scores = results_of_each([model.score_samples for model in self.models_], X)
         return pooled(scores, self._calibration, self._calibration_weights)
 
-    def p_values(self, X, *, randomized=False, random_state=None):
+    def p_values(
+        self, X: Table, *, randomized: bool = False, random_state: RandomState = None
+    ) -> Floats:
         """Return the p-value of each row under the distribution of inliers.
 
         Parameters
@@ -544,7 +553,7 @@ class DensityOutlierDetector(
                 "'empirical_null' if the rows of fit may contain outliers."
             )
 
-    def predict(self, X):
+    def predict(self, X: Table) -> Labels:
         """Label each row as an inlier or an outlier, by `fdr` if it is set, otherwise by `offset_`.
 
         Parameters
@@ -561,7 +570,7 @@ class DensityOutlierDetector(
             return super().predict(X)
         return np.where(self.flag(self.p_values(X)), -1, 1)
 
-    def fit_predict(self, X, y=None, **kwargs):
+    def fit_predict(self, X: Table, y: object = None, **kwargs: Any) -> Labels:
         """Fit to the rows, and label each of them as an inlier or an outlier.
 
         Parameters
@@ -589,7 +598,7 @@ class DensityOutlierDetector(
             return labels
         return np.where(self.flag(p_values), -1, 1)
 
-    def flag(self, p_values):
+    def flag(self, p_values: ArrayLike) -> Flags:
         """Return which p-values are flagged, by `fdr` if it is set, otherwise by `alpha`.
 
         Parameters
@@ -625,7 +634,9 @@ class DensityOutlierDetector(
             )
         return flagged
 
-    def batch_p_value(self, X, *, n_resamples=2000, random_state=None):
+    def batch_p_value(
+        self, X: Table, *, n_resamples: int = 2000, random_state: RandomState = None
+    ) -> float:
         """Return the p-value of a whole batch of rows: whether it differs from the rows of `fit`.
 
         The test is two-sided, since rows can also be too likely (as in the typicality test). It
@@ -673,7 +684,15 @@ class DensityOutlierDetector(
         is_as_odd = np.abs(np.array(means) - centre) >= observed * (1 - 1e-12)
         return float((1 + is_as_odd.sum()) / (n_resamples + 1))
 
-    def explain(self, X, *, n_orders=8, random_state=None, as_frame=False, as_shap=False):
+    def explain(
+        self,
+        X: Table,
+        *,
+        n_orders: int = 8,
+        random_state: RandomState = None,
+        as_frame: bool = False,
+        as_shap: bool = False,
+    ) -> "Rows | Explanation":
         """Return the contribution of each column to the score of each row.
 
         Starting from a similar training row, the columns are set to the values of the row to be
@@ -731,7 +750,9 @@ class DensityOutlierDetector(
         found = with_base(found, base)
         return data_frame(found, self.feature_names_in_, index) if as_frame else found
 
-    def odd_pairs(self, X, *, n_orders=8, random_state=None):
+    def odd_pairs(
+        self, X: Table, *, n_orders: int = 8, random_state: RandomState = None
+    ) -> list[tuple | None]:
         """Return the two columns of each row that are odd only together, if there are any.
 
         It needs rows of numbers: a detector of texts, dates or missing values has only `explain`.

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
@@ -12,6 +13,7 @@ from ..calibration.tails import Tails, bulk_of
 from ..calibration.thresholds import lower_fence
 from ..callbacks._run import fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
+from ..columns.types import Floats, Table
 from ..density import AdaptiveKernelDensity
 from ..density._outlier_labels import OutlierLabelsMixin
 from ..density._third_party import fit_subtask, is_frozen, was_interrupted
@@ -105,7 +107,7 @@ class OutlierEnsemble(OutlierLabelsMixin, CallbackSupportMixin, NamedEstimators)
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X: Table, y: object = None) -> Self:
         """Fit the estimators, and rank the rows by models that have not seen them.
 
         Parameters
@@ -159,7 +161,7 @@ class OutlierEnsemble(OutlierLabelsMixin, CallbackSupportMixin, NamedEstimators)
             log_p.append(null.log_p(np.where(np.isnan(scores), -np.inf, scores)))
         return log_harmonic_mean(log_p)
 
-    def score_samples(self, X):
+    def score_samples(self, X: Table) -> Floats:
         """Return the merged score of each row: the lower, the more abnormal.
 
         Parameters

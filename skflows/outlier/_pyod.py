@@ -1,11 +1,13 @@
 """The interface of PyOD's detectors, for its combinations of detectors."""
 
 from numbers import Real
+from typing import Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ..columns.types import Floats, Labels, Table
 from ..density._third_party import fit_density, is_frozen
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import HasMethods, Interval
@@ -68,7 +70,7 @@ class PyODDetector(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
         self.contamination = contamination
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X: Table, y: object = None) -> Self:
         """Fit the estimator, and label the rows.
 
         Parameters
@@ -96,7 +98,7 @@ class PyODDetector(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
         self.labels_ = self._label(self.decision_scores_)
         return self
 
-    def decision_function(self, X):
+    def decision_function(self, X: Table) -> Floats:
         """Return the score of each row: the higher, the more abnormal.
 
         Parameters
@@ -113,7 +115,7 @@ class PyODDetector(PersistenceMixin, MetaEstimatorMixin, BaseEstimator):
         validate_data(self, X, reset=False, skip_check_array=True)
         return -self.estimator_.score_samples(X)
 
-    def predict(self, X):
+    def predict(self, X: Table) -> Labels:
         """Label each row as an inlier or an outlier.
 
         Parameters

@@ -1,10 +1,13 @@
 """The density of a table as it is."""
 
+from collections.abc import Sequence
 from functools import partial
 from numbers import Integral
 from operator import itemgetter
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
@@ -16,6 +19,7 @@ from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import check_different_names
 from ..columns.encoding import Encoding
 from ..columns.frames import is_frame, read_frame, rows_of
+from ..columns.types import Floats, RandomState, Rows, Table, Weights
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
 from ..density._outlier_labels import OutlierDensityMixin
@@ -37,6 +41,10 @@ from ._queries import (
 from ._schema import Schema
 from ._variables import ROWS_AT_ONCE, in_chunks
 from ._view import TableView
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 MIN_WEIGHT = 2e-3  # of a component that is kept: each takes time to score
 
@@ -234,7 +242,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Table, y: object = None, sample_weight: Weights = None) -> Self:
         """Fit the density to the rows of X.
 
         Parameters
@@ -383,7 +391,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         return found | {"_members": members, "n_iter_": max(n_iter)}
 
     @property
-    def columns_(self):
+    def columns_(self) -> "pd.DataFrame | list[dict]":
         """The kind of each column, how it is modelled, and why."""
         rows = [column.describe() for column in self._schema.columns]
         try:
@@ -451,7 +459,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
                 f"{self._schema.names}."
             )
 
-    def score_samples(self, X):
+    def score_samples(self, X: Table) -> Floats:
         """Return the log-density of the known part of each row.
 
         Parameters
@@ -532,7 +540,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         joint = prior + np.where(np.isneginf(scores).all(axis=1, keepdims=True), 0.0, scores)
         return joint - logsumexp(joint, axis=1, keepdims=True)
 
-    def sample(self, n_samples=1, random_state=None, *, given=None):
+    def sample(
+        self, n_samples: int = 1, random_state: RandomState = None, *, given: object = None
+    ) -> Rows:
         """Draw rows from the fitted density.
 
         Parameters
@@ -593,7 +603,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
                 found[own] = member.sample(self._schema, variables[own], random_state)
         return found
 
-    def condition(self, given):
+    def condition(self, given: object) -> ConditionalTable:
         """Return the density of the other columns, given values of some.
 
         Parameters
@@ -616,7 +626,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             raise ValueError("given has all columns: nothing is left to have a density.")
         return ConditionalTable(self, rest, variables, describe(given, variables, names))
 
-    def marginal(self, columns):
+    def marginal(self, columns: Sequence[str | int]) -> ConditionalTable:
         """Return the density of some columns, the others being unknown.
 
         Parameters
@@ -634,7 +644,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         self._check_names(columns, "columns")
         return ConditionalTable(self, columns, self._nothing_known(1))
 
-    def impute(self, X, method="mean", *, n_draws=1, random_state=None):
+    def impute(
+        self, X: Table, method: str = "mean", *, n_draws: int = 1, random_state: RandomState = None
+    ) -> "Rows | list[Rows]":
         """Fill in the missing values of X.
 
         Parameters
@@ -677,7 +689,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         return tables[0] if n_draws == 1 else tables
 
     @available_if(_has_names_or_categories)
-    def predict_proba(self, column, X):
+    def predict_proba(self, column: int | str, X: Table) -> Floats:
         """Return the probabilities of the levels of a column, given the other known values.
 
         An array of numbers alone has no such method: scikit-learn's tools expect it to take only X.
@@ -701,7 +713,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         variables, _ = self._some_columns(X)
         return np.concatenate([probabilities_of(self, column, s) for s in in_chunks(variables)])
 
-    def levels(self, column):
+    def levels(self, column: int | str) -> list:
         """Return the levels of a column, in the order of `predict_proba`.
 
         Parameters
@@ -718,7 +730,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         i, _ = column_of(self, column, "is_levels")
         return list(self._schema.columns[i].value_parts[0].levels)
 
-    def quantile(self, column, X, q=0.5):
+    def quantile(self, column: int | str, X: Table, q: ArrayLike = 0.5) -> Floats:
         """Return quantiles of a numeric column, given the other known values.
 
         Parameters
@@ -745,6 +757,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             raise ValueError("q is empty; give at least one level, such as 0.5.")
         if not ((levels > 0) & (levels < 1)).all():
             raise ValueError(f"q={q!r}; its levels must be more than 0 and less than 1.")
-        found = [quantiles_of(self, column, some, levels) for some in in_chunks(variables)]
-        found = np.concatenate(found)
+        found = np.concatenate(
+            [quantiles_of(self, column, some, levels) for some in in_chunks(variables)]
+        )
         return found[:, 0] if np.ndim(q) == 0 else found

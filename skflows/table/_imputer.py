@@ -1,5 +1,7 @@
 """A transformer that fills in missing values by the density of a table."""
 
+from typing import Self
+
 import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -7,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..callbacks._run import fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.frames import is_frame
+from ..columns.types import Rows, Table
 from ..density._third_party import fit_subtask
 from ..persistence.mixin import PersistenceMixin
 from ..preprocessing.sklearn_compat import StrOptions
@@ -84,7 +87,7 @@ class TableImputer(
         return tags
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X: Table, y: object = None) -> Self:
         """Fit the density to the known values of X.
 
         Parameters
@@ -112,7 +115,7 @@ class TableImputer(
             self._draws = np.random.RandomState(random_state.randint(2**31 - 1))
         return self
 
-    def transform(self, X):
+    def transform(self, X: Table) -> Rows:
         """Return X with its missing values filled in.
 
         Parameters

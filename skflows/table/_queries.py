@@ -1,6 +1,6 @@
 """Conditional and marginal densities of a fitted table, quantiles and imputation."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
 from numbers import Integral
 
@@ -9,6 +9,7 @@ from sklearn.utils import check_random_state
 
 from ..columns.arrays import listed
 from ..columns.frames import is_frame, read_frame, rows_of
+from ..columns.types import Floats, RandomState, Rows, Table
 from ._variables import ROWS_AT_ONCE
 from ._view import LEAST_MASS, TableView
 
@@ -72,7 +73,7 @@ class ConditionalTable:
         rows, given = np.broadcast_arrays(rows, given)
         return np.where(np.isnan(given), rows, given), ~np.isnan(given)
 
-    def score_samples(self, X):
+    def score_samples(self, X: Table) -> Floats:
         """Return the log-density of the columns in each row, given the known values.
 
         Parameters
@@ -88,7 +89,7 @@ class ConditionalTable:
         rows, given = self._joined(X)
         return self.density._scores(rows, given if given.any() else None)
 
-    def score(self, X, y=None):
+    def score(self, X: Table, y: object = None) -> float:
         """Return the mean of `score_samples`.
 
         Parameters
@@ -106,7 +107,7 @@ class ConditionalTable:
         """
         return float(self.score_samples(X).mean())
 
-    def sample(self, n_samples=1, random_state=None):
+    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> Rows:
         """Draw rows of the columns, given the known values.
 
         Parameters
@@ -129,7 +130,7 @@ class ConditionalTable:
         schema = self.density._schema
         return schema.encoding.decode(schema.joined(drawn, random_state), self.columns)
 
-    def marginal(self, columns):
+    def marginal(self, columns: Sequence[str | int]) -> "ConditionalTable":
         """Return the density of some of the columns, given the same values.
 
         Parameters
