@@ -311,15 +311,15 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         n, max_iter = group.n_rows(rows), self.max_iter
         if max_iter == "auto":
             max_iter = automatic_epochs(n, len(splits))
-        found = components(self._schema, n, {"max_iter": max_iter, "n_orders": self.n_orders})
+        portfolio = components(self._schema, n, {"max_iter": max_iter, "n_orders": self.n_orders})
         if len(splits) == 1:  # the held-out rows count too; several folds make up for one another
-            found = [each._replace(refit=each.refit or not each.is_trained) for each in found]
+            portfolio = [c._replace(refit=c.refit or not c.is_trained) for c in portfolio]
         views = [views_of(split, self._schema, rows, weight, seed) for split in splits]
         run_mixture(
             self,
-            found,
+            portfolio,
             len(splits),
-            partial(tasks_of, found, views, TableView(self._schema, rows, weight), seed),
+            partial(tasks_of, portfolio, views, TableView(self._schema, rows, weight), seed),
             partial(self._attributes, rows, Folds(splits, weight, kept), views),
             started=started,
             X=X,
@@ -379,10 +379,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def _attributes(self, rows, folds, views, done):
         """Return the attributes of a density that consists of fitted components."""
-        from ._components import with_members_of_folds
+        from ._components import with_own_maps
 
+        done = [(c, fitted if c.refit else with_own_maps(fitted, views)) for c, fitted in done]
         found, members = mixture_attributes(
-            with_members_of_folds(done, views),
+            done,
             folds,
             MIN_WEIGHT,
             self.contamination,
