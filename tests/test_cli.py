@@ -981,7 +981,8 @@ def test_ctrl_c_before_the_training_stores_nothing(folder, capsys, monkeypatch):
 # The arguments of a process that is interrupted by the import of a module.
 INTERRUPTED_IMPORT = """
 import os, signal, sys
-program, module = sys.argv[:2] = sys.argv[1:]
+program, module = sys.argv[1:]
+sys.argv[0] = program.strip("!")
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == module:
@@ -999,9 +1000,10 @@ def test_ctrl_c_while_importing(module):
         return process.returncode, process.stderr
 
     assert found("/usr/bin/skflows") == (130, "skflows: interrupted\n")
-    if module == "sklearn":  # any other program is left alone
-        code, error = found("/usr/bin/program")
-        assert code != 130 and "KeyboardInterrupt" in error
+    if module == "sklearn":  # other programs are left alone, and processes with given arguments
+        for program in ("/usr/bin/program", "!/usr/bin/skflows"):
+            code, error = found(program)
+            assert code != 130 and "KeyboardInterrupt" in error
 
 
 @pytest.mark.parametrize("n_finished", [0, 1])

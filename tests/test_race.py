@@ -161,8 +161,7 @@ def test_the_first_component_and_a_training_that_has_begun_are_completed():
     assert clock.given["flow"] == pytest.approx([90 / 4, 0.2])
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
-def test_ctrl_c_keeps_the_components_that_are_whole(n_jobs):
+def test_ctrl_c_keeps_the_components_that_are_whole():
     def interrupt(i, seconds):
         raise KeyboardInterrupt
 
@@ -261,3 +260,20 @@ def test_processes_of_a_group_agree_about_the_time():
     assert one.component_names_ == other.component_names_ == ["first", "flow"]
     assert given[0] == given[1] == pytest.approx([46, 92])
     np.testing.assert_array_equal(one.weights_, other.weights_)
+
+
+def test_a_group_keeps_what_all_of_its_processes_know():
+    """A process that Ctrl-C ends elsewhere cannot tell how far the others are."""
+
+    def interrupt(i, seconds):
+        raise KeyboardInterrupt
+
+    trained = Component("flow", lambda i, seconds: None, is_trained=True)
+    group = ManualClock()
+    group.size = 2
+    with in_group(group):
+        with pytest.warns(UserWarning, match="interrupted after 1 of 2 components"):
+            density = Toy([Component("a", nothing), trained]).fit(X)
+        assert density.component_names_ == ["a"]
+        with pytest.raises(KeyboardInterrupt):
+            Toy([Component("a", nothing), Component("b", interrupt)]).fit(X)

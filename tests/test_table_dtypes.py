@@ -173,7 +173,7 @@ def test_the_same_instants_in_files_score_the_same():
         for zone in ("UTC", "America/New_York", "Europe/Berlin"):
             moved = table.assign(at=HOURS.dt.tz_convert(zone).map(pd.Timestamp.isoformat))
             for rows in (moved, moved[:3]):
-                found = density.score_samples(with_dates(rows, density._encoding))
+                found = density.score_samples(with_dates(rows, density._schema.encoding))
                 np.testing.assert_array_equal(found, expected[: len(rows)])
 
 
@@ -182,7 +182,7 @@ def test_offsets_in_files_that_fit_had_not_or_only_it_had():
     texts = HOURS.map(pd.Timestamp.isoformat)
     table = pd.DataFrame({"at": texts, "x": X})[WINTER]
     local = table.assign(at=table["at"].str[:19])
-    with_offset, without = (fitted(with_dates(rows))._encoding for rows in (table, local))
+    with_offset, without = (fitted(with_dates(rows))._schema.encoding for rows in (table, local))
     row = table.index[1]
     partly = local.assign(at=[local["at"].iloc[0], *table["at"].iloc[1:]])
     with pytest.raises(ValueError, match=f"'at' holds dates with and without .* row {row + 1}:"):

@@ -12,11 +12,14 @@ INTERRUPTED = 130  # the exit code after Ctrl-C
 
 
 def is_command():
-    """Whether this process runs the command, rather than a program that imports the package."""
+    """Whether this process runs the command, rather than a program that imports the package.
+
+    Processes that joblib starts for the command get its arguments, but not as original ones.
+    """
     program = sys.argv[0] if sys.argv else ""
     if program == "-m":
         return "skflows" in sys.orig_argv
-    return Path(program).stem in ("skflows", "skflows-script")
+    return Path(program).stem in ("skflows", "skflows-script") and program in sys.orig_argv
 
 
 def interrupt_again():

@@ -117,7 +117,7 @@ class Encoding:
                 )
             if self.handle_unknown == "error" or like.role == "bool":
                 raise unseen_error(name, values)
-        if self.handle_unknown != "warn":  # those of ordered columns are never pooled as rare
+        if self.handle_unknown != "warn":  # ordered categories are never pooled as rare
             named = zip(self.keys, self.roles, strict=True)
             ordered = [name for name, role in named if role == "ordered"]
             unseen = {name: values for name, values in unseen.items() if name in ordered}
@@ -170,14 +170,14 @@ class Encoding:
         return Frame(columns, self.names, self.library, self.dtype)
 
     def decode(self, rows, names=None):
-        """Return rows as a table like that of fit, or some columns of it.
+        """Return rows as a table like the one of fit, or some columns of it.
 
         Unseen categories become missing values.
         """
         return self.table(self.frame(rows), names)
 
     def table(self, frame, names=None):
-        """Return a `Frame` as a table like that of fit, or some columns of it."""
+        """Return a `Frame` as a table like the one of fit, or some columns of it."""
         names = self.keys if names is None else names
         columns = [frame.columns[self.keys.index(name)] for name in names]
         columns = [
@@ -189,10 +189,10 @@ class Encoding:
         return write_frame(columns, names, self.library, self.dtype)
 
     def fill(self, X, frame, rows):
-        """Return X, which a `Frame` was read from, with missing values replaced by those of rows.
+        """Return X, which a `Frame` was read from, with missing values replaced by values of rows.
 
         Known values and the index of X stay as they are. A column with known values has its own
-        dtype, others have that of fit.
+        dtype, others the dtype of fit.
         """
         columns = [
             # Texts that are filled in by dates have no dtype of dates.

@@ -458,7 +458,7 @@ class DensityClassifier(
         self._unknown = self.unknown_label
         if self._unknown is None:
             self._unknown = "unknown" if is_text else -1
-        if self.reject is not None and self._unknown in self.classes_:
+        if self.reject is not None and self._unknown in self.classes_.tolist():
             raise ValueError(f"unknown_label={self._unknown!r} is the label of a class.")
         if self.reject is not None and isinstance(self._unknown, str) != is_text:
             raise ValueError(

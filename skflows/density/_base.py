@@ -229,7 +229,7 @@ class BaseFlowDensity(
             print(f"Epoch {epoch}/{max_iter}: loss {history.loss[-1]:.4f}{held_out}")
 
     def _store_history(self, history, warm):
-        """Append a history to that of earlier fits that this one continues."""
+        """Append a history to the history of earlier fits that this one continues."""
         held_out = history.validation_score or [math.nan] * len(history.loss)
         epochs = {
             "loss": history.loss,
@@ -421,7 +421,7 @@ class BaseFlowDensity(
         distribution : torch.distributions.Distribution
             A distribution with ``event_shape`` ``(n_features,)`` and an empty ``batch_shape``,
             which ``expand`` changes. It computes in float64, on the device of the flow, and draws
-            from torch's random generator. Its ``log_prob`` is that of `score_samples`: with
+            from torch's random generator. Its ``log_prob`` is `score_samples`: with
             discrete columns, it is the mean density of the cell around a row's values, and its
             exponential times the gaps in ``discrete_`` is a probability. Rows from ``sample`` then
             have values that occur. Rounding has no gradient, so ``rsample`` raises an error.

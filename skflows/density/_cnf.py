@@ -114,10 +114,10 @@ class CNFDensity(FlowDensity):
     with penalties "nll", "jacobian" and "kinetic". `partial_fit` with ``objective="both"`` uses
     flow matching.
 
-    The solver, its tolerance and the trace are those of `fit`, whatever parameters are set
+    The solver, its tolerance and the trace stay as in `fit`, whatever parameters are set
     afterwards.
 
-    Defaults differ from those of other flows: an epoch of flow matching is cheap, and more of them
+    Defaults differ from other flows': an epoch of flow matching is cheap, and more of them
     are needed, at a higher rate and with more patience.
 
     References

@@ -159,7 +159,7 @@ class FlowDensity(BaseFlowDensity):
     def partial_fit(self, X: Table, y: object = None, sample_weight: Weights = None) -> Self:
         """Train one epoch on the rows of X, continuing from the last call.
 
-        The first call sets the scaling; the threshold `offset_` is that of the latest rows. No rows
+        The first call sets the scaling; the latest rows set the threshold `offset_`. No rows
         are held out, whatever `early_stopping` says, the learning rate is constant, and there is no
         `time_limit`.
 

@@ -7,7 +7,7 @@ class IAFDensity(FlowDensity):
     """Density by inverse autoregressive flow: MAF with its two directions exchanged.
 
     Sampling takes one network pass. Scoring, and so training, solves column by column: its time
-    grows faster with the number of columns than that of any other flow here. Choose it if fast
+    grows faster with the number of columns than any other flow's here. Choose it if fast
     samples matter most.
 
     Parameters

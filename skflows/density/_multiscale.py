@@ -12,7 +12,7 @@ from ._flow_density import FlowDensity
 
 
 class MultiscaleDensity(FlowDensity):
-    """Base of flows whose steps are those of Glow, at each of several levels of a grid."""
+    """Base of flows with steps as in Glow, at each of several levels of a grid."""
 
     _parameter_constraints: dict = {
         **FlowDensity._parameter_constraints,

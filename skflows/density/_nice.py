@@ -6,7 +6,7 @@ from ._flow_density import FlowDensity
 class NICEDensity(FlowDensity):
     """Density by NICE: additive couplings and one final scale for each column.
 
-    Couplings preserve volume: the log-determinant is that of the preprocessing and the final scale.
+    Couplings preserve volume: only preprocessing and the final scale have a log-determinant.
     Fast in both directions, and the least expressive flow here.
 
     Parameters

@@ -92,8 +92,8 @@ class OutlierLabelsMixin(PersistenceMixin, OutlierMixin):
         Returns
         -------
         labels : ndarray of shape (n_samples,)
-            -1 for outliers, 1 for inliers: the result of `predict`, or that of the held-out scores
-            of the rows if these set the threshold.
+            -1 for outliers, 1 for inliers: by `predict`, or by the held-out scores of the rows if
+            these set the threshold.
         """
         labels = super().fit_predict(X, y, **kwargs)
         if not getattr(self, "_judges_held_out", False):

@@ -1,7 +1,9 @@
 """The distribution function of a normal, and its mass in an interval."""
 
 import numpy as np
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, ndtr
+
+from ..nn.fork import is_forked
 
 NARROW = 1e-5  # standard deviations below which the density is taken as constant
 FAR = -35.0  # standard deviations beyond which the distribution function may be 0
@@ -10,6 +12,8 @@ LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
 
 def normal_cdf(x):
     """Return the distribution function of a standard normal, several times as fast as SciPy."""
+    if is_forked():  # where torch would wait for threads of the parent
+        return ndtr(x)
     import torch  # which the import of skflows leaves out
 
     return torch.special.erfc(torch.from_numpy(x * -np.sqrt(0.5))).numpy() / 2

@@ -63,16 +63,9 @@ def make_folds(cv, n, seed, *, X=None, kept=None, copy_of=None, label=None, leas
 
 
 def automatic_cv(n, seed, rows_with_folds, share, most):
-    """Return the number of folds of a small table, and a splitter that holds out rows once.
+    """Return the number of folds of n rows, or a splitter that holds out a share of them once.
 
-    Parameters
-    ----------
-    n, seed : int
-        Number of rows, and seed of the splitter.
-    rows_with_folds : int
-        Number of rows beyond which a single held-out part is accurate enough.
-    share, most : float and int
-        Share of the rows that are held out then, and their largest number.
+    Beyond ``rows_with_folds``, a single part is accurate enough, of ``most`` rows at most.
     """
     if n <= rows_with_folds:
         return N_FOLDS

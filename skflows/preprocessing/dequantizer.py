@@ -143,7 +143,7 @@ class Dequantizer:
     def mean_density(self, log_density, X):
         """Return the log of the mean density over the cell of each row.
 
-        The mean is over two points of the cell, those of Gauss-Legendre quadrature on one of its
+        The mean is over two points of the cell, by Gauss-Legendre quadrature on one of its
         diagonals: exact for a density that is a sum of quadratic functions of single columns. Of
         columns that are alike, they are random, opposite each other, and the same for all rows.
         """

@@ -113,7 +113,7 @@ def dependence(counts, marginal):
     Returns
     -------
     evidence : float
-        Logarithm of the marginal likelihood, less that of independence, in nats.
+        Log-ratio of the marginal likelihood to independence, in nats.
     table : ndarray of shape (n_others, n_categories)
         The expected probabilities.
     """
@@ -190,7 +190,7 @@ class ChowLiuForest(nn.Module):
     def log_probs(self, features, given, trees):
         """Return log-probabilities of the categories of unknown variables, up to constants.
 
-        They are those of the variables of some of the trees, as a dict of ``(n, n_categories)``.
+        They belong to the variables of some of the trees, as a dict of ``(n, n_categories)``.
         Messages go from the leaves of each tree to its root, and back.
         """
         category, has_category = self.categories(features)

@@ -288,8 +288,8 @@ def _part_of_numbers(values, setting):
 class Weeks(Number):
     """The week of a date between bounds, which may lie within a week.
 
-    Its number is the moment. The probabilities of the weeks in which the weekday and time are out
-    of bounds are those of the nearest week in which they are not, so that they sum to 1 at every
+    Its number is the moment. A week in which the weekday and time are out of bounds gives its
+    probability to the nearest week in which they are not, so that probabilities sum to 1 at every
     weekday and time.
 
     Parameters

@@ -198,17 +198,7 @@ def random_orders(schema, n_orders, random_state):
 
 
 def make_splits(cv, copy_of, seed):
-    """Return pairs of indices of training and held-out rows.
-
-    Parameters
-    ----------
-    cv : "auto" or int
-        Number of folds.
-    copy_of : ndarray of shape (n,)
-        The first of the rows that each row equals.
-    seed : int
-        Seed of the shuffling.
-    """
+    """Return the folds of a table, in which the first copy of each row is ``copy_of``."""
     n = len(copy_of)
     automatic = automatic_cv(n, seed, ROWS_WITH_FOLDS, HELD_OUT, MAX_HELD_OUT)
     cv = automatic if cv == "auto" else min(cv, n)
@@ -240,26 +230,14 @@ def views_of(split, schema, variables, weight, seed):
 
 
 def tasks_of(components, views, whole, seed, n_workers):
-    """Return the tasks that fit components in folds, given the views of each fold and of all rows.
-
-    Most components are refitted to all rows if a single part is held out: its rows count too.
-    """
-    return [
-        Task(
-            [(component.name, i)],
-            partial(
-                fit_fold,
-                component.recipe,
-                train,
-                held_out,
-                whole if component.refit and i == len(views) - 1 else None,
-                seed + i,
-            ),
-            component.is_trained,
-        )
-        for component in components
-        for i, (train, held_out) in enumerate(views)
-    ]
+    """Return the tasks that fit components, given the views of each fold and of all rows."""
+    tasks = []
+    for component in components:
+        for i, (train, held_out) in enumerate(views):
+            every = whole if component.refit and i == len(views) - 1 else None
+            fit = partial(fit_fold, component.recipe, train, held_out, every, seed + i)
+            tasks.append(Task([(component.name, i)], fit, component.is_trained))
+    return tasks
 
 
 def fit_fold(fit, train, held_out, whole, seed, seconds):
@@ -271,19 +249,7 @@ def fit_fold(fit, train, held_out, whole, seed, seconds):
     return [Fold(member, scores, refitted, getattr(member, "interrupted", False))]
 
 
-def with_members_of_folds(done, views):
-    """Return pairs of a component and what it became, with members that use their own maps."""
-    return [
-        (component, fitted)
-        if component.refit
-        else (
-            component,
-            fitted._replace(
-                members=[
-                    MemberOfFold(member, train.schema)
-                    for member, (train, _) in zip(fitted.members, views, strict=True)
-                ]
-            ),
-        )
-        for component, fitted in done
-    ]
+def with_own_maps(fitted, views):
+    """Return a component, each member of which uses the maps of its own fold."""
+    pairs = zip(fitted.members, views, strict=True)
+    return fitted._replace(members=[MemberOfFold(one, train.schema) for one, (train, _) in pairs])

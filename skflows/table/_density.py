@@ -106,10 +106,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         longer to score, and mostly raise the held-out likelihood.
 
     max_iter : int or "auto", default="auto"
-        Largest number of epochs of each network. "auto" is 384,000 divided by the rows of all
-        folds, between 100 and 300; up to 1,000 rows have 5 folds, so 1,000 rows have 100 epochs
-        and 1,001 rows 300. Beyond 4,000 rows there is one network, of at least 200 epochs, in place
-        of two.
+        Largest number of epochs of each network. "auto" takes about 3,000 steps of 128 rows over
+        all folds, within 100 to 300 epochs; up to 1,000 rows have 5 folds, so 1,000 rows have 100
+        epochs and 1,001 rows 300. Beyond 4,000 rows there is one network, of at least 200 epochs,
+        in place of two.
 
     time_limit : float, default=None
         Seconds that `fit` may take, about, for all components and folds together. Latent classes
@@ -311,15 +311,15 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         n, max_iter = group.n_rows(rows), self.max_iter
         if max_iter == "auto":
             max_iter = automatic_epochs(n, len(splits))
-        found = components(self._schema, n, {"max_iter": max_iter, "n_orders": self.n_orders})
+        portfolio = components(self._schema, n, {"max_iter": max_iter, "n_orders": self.n_orders})
         if len(splits) == 1:  # the held-out rows count too; several folds make up for one another
-            found = [each._replace(refit=each.refit or not each.is_trained) for each in found]
+            portfolio = [c._replace(refit=c.refit or not c.is_trained) for c in portfolio]
         views = [views_of(split, self._schema, rows, weight, seed) for split in splits]
         run_mixture(
             self,
-            found,
+            portfolio,
             len(splits),
-            partial(tasks_of, found, views, TableView(self._schema, rows, weight), seed),
+            partial(tasks_of, portfolio, views, TableView(self._schema, rows, weight), seed),
             partial(self._attributes, rows, Folds(splits, weight, kept), views),
             started=started,
             X=X,
@@ -379,10 +379,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def _attributes(self, rows, folds, views, done):
         """Return the attributes of a density that consists of fitted components."""
-        from ._components import with_members_of_folds
+        from ._components import with_own_maps
 
+        done = [(c, fitted if c.refit else with_own_maps(fitted, views)) for c, fitted in done]
         found, members = mixture_attributes(
-            with_members_of_folds(done, views),
+            done,
             folds,
             MIN_WEIGHT,
             self.contamination,
@@ -656,7 +657,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             The rows.
 
         method : {"mean", "median", "mode", "draw"}, default="mean"
-            "mean" and "median" are those of each value given the known ones, for numbers;
+            "mean" and "median" are conditional ones given the known values, for numbers;
             categories get their mode, and dates their median. "mode" takes the likeliest level, and
             the median of numbers. "draw" draws all missing values of a row together.
 
@@ -707,7 +708,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         Returns
         -------
         proba : ndarray of shape (n_samples, n_levels)
-            They sum to 1; the order is that of `levels`.
+            They sum to 1, in the order of `levels`.
         """
         check_is_fitted(self)
         check_order("predict_proba(column, X)", column, X)

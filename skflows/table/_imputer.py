@@ -22,7 +22,7 @@ class TableImputer(
 ):
     """Missing values filled in by the density of a table.
 
-    Its interface is similar to that of `sklearn.impute.IterativeImputer`. It also takes texts,
+    Its interface resembles `sklearn.impute.IterativeImputer`. It also takes texts,
     dates and categories.
 
     Parameters

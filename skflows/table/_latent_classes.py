@@ -165,7 +165,7 @@ class LatentClasses(Classes):
         return total
 
     def _with_numbers(self, total, unit, sd, below, above):
-        """Return log-probabilities of levels with those of numbers added, ``(n, n_classes)``.
+        """Return log-probabilities of levels and numbers together, ``(n, n_classes)``.
 
         Classes that have no share in a row get an upper bound, which is quicker.
 
@@ -296,7 +296,7 @@ class Training:
     space : {"quantile", "linear"}
         The space of the numbers.
     random_state : RandomState
-        Draws a point of each cell, so that covariances are those of all its points.
+        Draws a point of each cell, so that covariances reflect all its points.
     """
 
     def __init__(self, view, space, random_state):
@@ -380,8 +380,8 @@ class Training:
     def fit(self, n_classes, random_state, n_more=0):
         """Return the mean log-likelihood after expectation-maximisation, and the mixture.
 
-        It begins with ``n_more`` classes that are then removed one by one, those first without
-        which the likelihood falls least: the classes of k-means may not be those of the mixture.
+        It begins with ``n_more`` classes that are then removed one by one, first the ones without
+        which the likelihood falls least: k-means may find other classes than the mixture.
         """
         share = initial_shares(self.features, n_classes + n_more, random_state)
         share *= self.weight[:, None]
@@ -454,7 +454,7 @@ def shrunk(counts, expected):
     """Return counts plus expected frequencies times the strength of a prior.
 
     Frequencies of each class have a Dirichlet prior around the expected ones. These, of several
-    arrays, and its strength are those of greatest marginal likelihood.
+    arrays, and its strength maximise the marginal likelihood.
     """
     prior = STRENGTHS[:, None, None] * np.array(expected)[:, None]
     evidence = (gammaln(counts + prior) - gammaln(prior)).sum(axis=(2, 3))
@@ -478,7 +478,7 @@ def fit_latent_classes(view, n_classes, space, random_state):
 def fit_kernels(view, bandwidth, space, random_state):
     """Return kernels as a mixture with a class for each row.
 
-    Their covariance is that of all rows, narrowed by the bandwidth. Gaps are filled by conditional
+    Their covariance is the rows', narrowed by the bandwidth. Gaps are filled by conditional
     means, and the levels of a row are mixed with their marginal frequencies.
     """
     training = Training(view, space, random_state)
@@ -553,7 +553,7 @@ def completed_normals(means, covariances, y, has):
     S, mean = torch.from_numpy(covariances), torch.from_numpy(means)[:, :, None]
     known = torch.from_numpy(has).double()[:, None]
     unknown = 1 - known
-    # Rows and columns of unknown numbers are those of the identity.
+    # Rows and columns of unknown numbers are as in the identity.
     among_known = known[..., None] * S * known[..., None, :] + torch.diag_embed(unknown)
     factor = torch.linalg.cholesky(among_known)
     row = torch.from_numpy(np.where(has[:, None], y, 0.0)).mT[:, None]

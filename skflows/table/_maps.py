@@ -6,7 +6,7 @@ from scipy.special import expit, logit, ndtr, ndtri
 from ..distribution.normal import log_normal_mass
 from ..preprocessing.validation import uneven
 
-ROWS_PER_CELL = 4  # on average, from which on quantiles are those of cells rather than of a spline
+ROWS_PER_CELL = 4  # on average, from which on quantiles come from cells rather than from a spline
 UNSEEN_STRETCH = 0.5  # rows that an empty stretch of a lattice counts for
 N_KNOTS = 200
 OUTER = 0.05  # part of the range whose rows tell whether numbers end abruptly
@@ -120,7 +120,7 @@ def log_likelihood(map_, x, weight, step):
 class CircularMap:
     """An increasing map of an angle, cut open, to normal scores that are finite at both ends.
 
-    The probabilities of another map are mixed with those of a uniform angle.
+    The probabilities of another map are mixed with a uniform angle's.
     """
 
     def __init__(self, inner, x, low, period):
@@ -204,7 +204,7 @@ def fit_maps(x, weight, step, origin, low, high, random_state, period=None, quan
             gain -= log_likelihood(linear, points, weight, step)
             linear = logits if gain > N_ENDS else linear
     elif quantile is None:
-        # A heavy tail of logarithms would have samples beyond all measure.
+        # A heavy tail of logarithms would have absurdly large samples.
         tails = "gaussian" if np.isfinite(low) != np.isfinite(high) else "auto"
         quantile = smooth(MarginalQuantile(1, tails=tails))
     return {"quantile": quantile, "linear": linear}

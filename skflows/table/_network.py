@@ -170,7 +170,7 @@ class OrderAgnosticNetwork(nn.Module):
                 if layout.n_levels[j]:
                     has[:, i] *= features[:, layout.flags[i]]
             y = has * (features[:, layout.scores] - self.mean)
-            # Rows and columns of unknown numbers are those of the identity.
+            # Rows and columns of unknown numbers are as in the identity.
             known = has[:, :, None] * S * has[:, None] + torch.diag_embed(1 - has)
             cross = has[:, :, None] * S[:, numbers]
             unit = torch.linalg.solve_triangular(

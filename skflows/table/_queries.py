@@ -205,7 +205,7 @@ def impute(density, variables, method):
     found = variables.copy()
     view = TableView(schema, variables)
     log_weights = density._log_weights(view, view.known)
-    # The means of week, weekday and time need not be those of any date.
+    # The means of week, weekday and time need not make a date.
     is_date = [c.kind == "datetime" for c in schema.columns for _ in c.parts]
     for j, part in enumerate(schema.parts):
         own = np.flatnonzero(~view.known[:, j])

@@ -17,7 +17,7 @@ from ._columns import ColumnModel, ColumnSetting, Weeks
 from ._maps import fit_quantile_maps
 from ._variables import Cells
 
-FITTED_TOGETHER = 50  # columns: of fewer, those of other kinds are not worth a quantile map
+FITTED_TOGETHER = 50  # columns: fewer of other kinds are not worth a quantile map
 
 
 def fitted_together(columns, weight):

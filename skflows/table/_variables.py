@@ -26,7 +26,7 @@ class Cells(NamedTuple):
     """Rows in one of the spaces of their numbers, each of shape (n, n_variables).
 
     A number is the interval from ``low`` to ``high``, or a point if these are equal. The
-    probability of a row is that of its levels and intervals times ``exp(log_scale)``. A number
+    probability of a row is the one of its levels and intervals times ``exp(log_scale)``. A number
     beyond bounds has no interval, only a ``log_scale``.
     """
 
@@ -379,7 +379,7 @@ class Levels:
 
     @property
     def names(self):
-        """The values that places stand for, without that of values that are none of them."""
+        """The values that places stand for, without the place of other values."""
         return self.levels if self.pooled is None else [*self.levels[:-1], *self.pooled]
 
     def encode(self, values):
@@ -461,7 +461,7 @@ class Levels:
         return np.log(self.unseen) + mass - np.log(self.total)
 
     def decode(self, code, y, space):
-        """Return the variable from codes; that of pooled values is none of these."""
+        """Return the variable from codes; for pooled values it is none of these."""
         if self.lattice is not None:
             return np.array(self.levels, dtype=np.float64)[code]
         if self.pooled is None:

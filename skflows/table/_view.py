@@ -122,7 +122,7 @@ class TableView:
 
     @cached_property
     def features(self):
-        """Inputs of all variables, side by side; those of unknown ones are 0."""
+        """Inputs of all variables, side by side; unknown ones have 0."""
         cells = self.cells("quantile")
         return np.concatenate(
             [

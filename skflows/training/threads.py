@@ -7,8 +7,8 @@ from functools import wraps
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from ..nn.fork import is_forked
 from ..preprocessing import sklearn_compat
-from .fork import is_forked
 
 MIN_SHARED_VALUES = 1e6  # of a table whose fit may use several threads
 

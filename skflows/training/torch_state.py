@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-from .fork import is_forked
+from ..nn.fork import is_forked
 
 # Torch has one random state for all threads: fits in threads take turns.
 RNG_LOCK = threading.RLock()
