@@ -130,16 +130,16 @@ def test_numbers_beyond_a_dtype_become_its_largest():
     assert encoding.decode(-1e300 * rows)["x"].to_list() == [-single]
 
 
-@pytest.mark.parametrize("models_gaps", [False, True])
+@pytest.mark.parametrize("models_missing", [False, True])
 @pytest.mark.parametrize("handle_unknown", ["error", "rare"])
 @pytest.mark.parametrize(
     "columns", [None, {"code": "ordinal", "count": "categorical", "size": ("circular", 9.0)}]
 )
-def test_variables_stand_for_the_values_of_rows(columns, handle_unknown, models_gaps):
+def test_variables_stand_for_the_values_of_rows(columns, handle_unknown, models_missing):
     """Also rare categories, which share a level, and numbers as categories."""
     table = TABLE.assign(word=TABLE["word"].where(TABLE.index > 1, "rare"))
     table["size"] = table["size"].abs()
-    settings = {"handle_unknown": handle_unknown, "models_gaps": models_gaps}
+    settings = {"handle_unknown": handle_unknown, "models_missing": models_missing}
     schema = schema_of(table, columns, random_state=np.random.RandomState(0), **settings)
     rows = schema.encoding.encode(table)
     variables = schema.split(rows)

@@ -358,11 +358,11 @@ class ColumnModel:
         The kind.
     setting : ColumnSetting
         What the kinds need besides.
-    models_gaps : bool
+    models_missing : bool
         Whether missing entries are modelled.
     """
 
-    def __init__(self, column, kind, setting, models_gaps):
+    def __init__(self, column, kind, setting, models_missing):
         self.name = setting.name
         self.kind, self.arguments, self.reason, self.is_stated = kind
         self.role, self.dtype, self.categories = column.role, column.dtype, column.categories
@@ -380,8 +380,8 @@ class ColumnModel:
                 f"columns gives {self.name!r} the kind {self.kind!r} with the arguments "
                 f"{self.arguments}, which do not fit: {error}"
             ) from error
-        self.has_gap_part = models_gaps
-        if self.has_gap_part:
+        self.has_flag = models_missing
+        if self.has_flag:
             counts = [setting.weight.sum(), setting.missing]
             self.parts = [Levels([False, True], counts), *self.parts]
         self.listed = None  # the encoded values that places of levels of names stand for
@@ -398,7 +398,7 @@ class ColumnModel:
     @property
     def value_parts(self):
         """The variables that hold the value, without the one that says whether it is missing."""
-        return self.parts[self.has_gap_part :]
+        return self.parts[self.has_flag :]
 
     @property
     def is_levels(self):
@@ -425,7 +425,7 @@ class ColumnModel:
     def split(self, values):
         """Return the variables of encoded values, as a list of arrays; NaN is unknown."""
         found, known = [], ~np.isnan(values)
-        if self.has_gap_part:
+        if self.has_flag:
             found.append(np.where(known, 0.0, 1.0))
         if self.kind == "datetime":
             local = values.copy()
@@ -483,7 +483,7 @@ class ColumnModel:
 
     def joined(self, variables, random_state=None):
         """Return the encoded values that variables stand for."""
-        if self.has_gap_part:
+        if self.has_flag:
             variables = np.where(variables[:, :1] == 1, np.nan, variables[:, 1:])
         values = [
             part.value(own, random_state)

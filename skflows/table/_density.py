@@ -67,7 +67,7 @@ def _has_names_or_categories(density):
 
 
 class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
-    __doc__ = _docstrings.fill("""Density of a table as it is: gaps, categories and any conditional.
+    __doc__ = _docstrings.fill("""Density of a table as it is, with missing values and categories.
 
     One joint model of numbers, counts, ordered and unordered categories, dates and angles, of which
     any may be missing. Discrete columns have a probability, others a density. The fitted model
@@ -353,7 +353,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             encoding,
             rows,
             self.columns,
-            models_gaps=self.missing == "model",
+            models_missing=self.missing == "model",
             random_state=random_state,
             weight=weight,
         )

@@ -287,7 +287,7 @@ class LatentClasses(Classes):
 
 
 class Training:
-    """The rows of a fit: numbers with gaps, and indicators of levels.
+    """The rows of a fit: numbers, some of them missing, and indicators of levels.
 
     Parameters
     ----------
@@ -478,7 +478,7 @@ def fit_latent_classes(view, n_classes, space, random_state):
 def fit_kernels(view, bandwidth, space, random_state):
     """Return kernels as a mixture with a class for each row.
 
-    Their covariance is the rows', narrowed by the bandwidth. Gaps are filled by conditional
+    Their covariance is the rows', narrowed by the bandwidth. Missing numbers are conditional
     means, and the levels of a row are mixed with their marginal frequencies.
     """
     training = Training(view, space, random_state)
@@ -570,7 +570,7 @@ def completed_normals(means, covariances, y, has):
 
 
 def complete_rows(y, has):
-    """Return a number for each row without gaps, the same for equal rows, and -1 for others."""
+    """Return a number for each complete row, the same for equal rows, and -1 for others."""
     is_complete = has.all(axis=1)
     group = np.full(len(y), -1)
     group[is_complete] = np.unique(y[is_complete], axis=0, return_inverse=True)[1].ravel()
@@ -589,7 +589,7 @@ def moments(share, filled, spread, group, space):
     pooled = scatter.sum(axis=0) / share.sum()
     prior = PRIOR_OF_COVARIANCE[space] * d if n_classes > 1 else 0.0
     shrinkage = d / (d + len(share))
-    # Rows with gaps cannot be left out: what fills them has been estimated with them.
+    # Incomplete rows cannot be left out: what fills them has been estimated with them.
     if (group >= 0).mean() > 0.5 and group.max() >= d:
         shrinkage = best_shrinkage(pooled, share, filled - means[:, None], group)
     pooled = (1 - shrinkage) * pooled + shrinkage * np.diag(np.diag(pooled))

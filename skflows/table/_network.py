@@ -80,7 +80,7 @@ class OrderAgnosticNetwork(nn.Module):
     code : ndarray of shape (n, n_parts)
         Levels in the training rows: the network starts at their frequencies.
     weight : ndarray of shape (n,)
-        Importance of these rows.
+        Weights of these rows.
     hidden_layer_sizes : tuple of int
         Width of each hidden layer.
     n_components : int

@@ -225,7 +225,7 @@ class OneColumn:
 
     def _each(self, function, values, row):
         """Return a function of the distributions of some rows, and of values of these."""
-        starts = np.unique(np.append(row, 0)[: max(len(row), 1)] // ROWS_AT_ONCE) * ROWS_AT_ONCE
+        starts = np.unique(row // ROWS_AT_ONCE * ROWS_AT_ONCE) if len(row) else np.zeros(1, int)
         ends = np.searchsorted(row, starts[1:])  # rows come in order
         blocks = zip(starts, np.split(values, ends), np.split(row, ends), strict=True)
         found = [function(self._variable(start), own, row - start) for start, own, row in blocks]

@@ -40,17 +40,17 @@ class Schema:
         The encoded rows of the fit.
     columns : dict, optional
         Kinds that the user gives, by name.
-    models_gaps : bool
+    models_missing : bool
         Whether missing entries are modelled.
     random_state : RandomState, optional
         For noise on lattices.
     weight : ndarray of shape (n_samples,), optional
-        Importance of each row. Those of weight 0 may have categories that others have not, and
+        Weight of each row. Those of weight 0 may have categories that others have not, and
         count for nothing else.
     """
 
     def __init__(
-        self, encoding, rows, columns=None, *, models_gaps=False, random_state=None, weight=None
+        self, encoding, rows, columns=None, *, models_missing=False, random_state=None, weight=None
     ):
         weight = np.ones(len(rows)) if weight is None else weight
         self.encoding, self.names = encoding, encoding.keys
@@ -93,7 +93,7 @@ class Schema:
                 categories,
                 quantile_maps.get(name),
             )
-            self.columns.append(ColumnModel(used, kind, setting, models_gaps))
+            self.columns.append(ColumnModel(used, kind, setting, models_missing))
         self.of_column, self.parts = [], []
         self.flag_of = {}  # the variable that says whether the value of another is missing
         self.weeks = []  # variables of dates with bounds, the week first
@@ -101,10 +101,10 @@ class Schema:
             first = len(self.parts)
             self.parts += column.parts
             self.of_column.append(np.arange(first, len(self.parts)))
-            if column.has_gap_part:
+            if column.has_flag:
                 self.flag_of |= dict.fromkeys(range(first + 1, len(self.parts)), first)
             if isinstance(column.value_parts[0], Weeks):
-                self.weeks.append(self.of_column[-1][column.has_gap_part :])
+                self.weeks.append(self.of_column[-1][column.has_flag :])
 
     def encode(self, X):
         """Return the variables of a table with the columns of fit."""
