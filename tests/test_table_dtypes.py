@@ -378,7 +378,7 @@ def test_empty_questions(mixed):
     for own in (density, density.condition({"kind": "cat"})):
         with pytest.raises(ValueError, match=r"columns is empty; give at least one of \['"):
             own.marginal([])
-    with pytest.raises(ValueError, match="q is empty; give at least one level"):
+    with pytest.raises(ValueError, match="q is empty; give at least one probability"):
         density.quantile("mass", table, q=[])
 
 
