@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from skflows import TableImputer
 from skflows.inspection import ConditionalDensityDisplay, SamplesDisplay
-from skflows.table import _variables
+from skflows.table import _predictive, _variables
 from skflows.table._network import NetworkMember
 from skflows.table._view import TableView
 
@@ -359,8 +359,34 @@ def test_imputation_keeps_known_values_exactly():
 
 def test_chunks_of_rows(monkeypatch, density, table):
     """Rows are answered some at a time."""
-    whole = density.impute(table[:7]), density.quantile("size", table[:7])
-    monkeypatch.setattr(_variables, "ROWS_AT_ONCE", 3)
+
+    def answers():
+        distribution = density.predict_distribution("size", table[:7])
+        y = [[0.1], [0.7]]
+        return distribution.cdf(y), distribution.mean(), distribution.logpdf(y), distribution.ppf(y)
+
+    whole = density.impute(table[:7]), answers()
+    for module in (_variables, _predictive):
+        monkeypatch.setattr(module, "ROWS_AT_ONCE", 3)
     pd.testing.assert_frame_equal(density.impute(table[:7]), whole[0])
-    assert density.quantile("size", table[:7]) == pytest.approx(whole[1])
+    for found, expected in zip(answers(), whole[1], strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-9)
     assert len(density.sample(7)) == 7
+
+
+def test_distributions_answer_as_scores_quantiles_and_draws_do(density, table):
+    some, rows = table[:4].drop(columns="size"), table[:4]
+    distribution = density.predict_distribution("size", some)
+    own = density.condition(some).score_samples(pd.DataFrame({"size": [0.3] * 4}))
+    np.testing.assert_allclose(distribution.logpdf(0.3), own, atol=1e-9)
+    np.testing.assert_allclose(distribution.ppf(0.3), density.quantile("size", some, 0.3))
+    np.testing.assert_array_equal(
+        distribution.cdf(0.3), density.predict_distribution("size", rows).cdf(0.3)
+    )
+    visits = density.predict_distribution("visits", rows)
+    assert visits.rvs(3, random_state=0).shape == (3, 4) and visits.support[0] == 0
+    np.testing.assert_allclose(visits.pmf(np.arange(60)[:, None]).sum(axis=0), 1, atol=1e-6)
+    with pytest.raises(ValueError, match="'sex' is categorical, without numbers"):
+        density.predict_distribution("sex", rows)
+    with pytest.raises(ValueError, match=r"wrong order; the call is predict_distribution\("):
+        density.predict_distribution(rows, "size")
