@@ -13,6 +13,7 @@ from skflows.cli._main import main
 from skflows.cli._outliers import QUICK, TABLE_SECONDS, fitted_detector
 from skflows.cli._progress import print_status
 from skflows.cli._report import doubt_about_bulk, value_text
+from skflows.columns.encoding import Encoding
 
 SEED = "--random-state 0"
 
@@ -178,7 +179,7 @@ def test_identifiers_are_pointed_out_once(monkeypatch):
     """By the columns of the file, not by the detector again."""
 
     def read_only(detector, X):
-        detector._encoding, rows = detector._read(X, "rare")
+        detector._encoding, rows = Encoding.read(X)
         detector._warn_of_row_names(rows)
 
     monkeypatch.setattr(DensityOutlierDetector, "fit", read_only)
