@@ -143,7 +143,7 @@ def test_reference_rows_with_missing_values_are_left_out(folder, capsys):
 
 
 @pytest.mark.filterwarnings("default:.*has not seen:UserWarning", "ignore:Some rows have the sm")
-def test_categories_that_the_reference_lacks(folder, capsys):
+def test_categories_that_the_reference_lacks(folder, capsys, one_class):
     """They are named; a number in a column of texts is one of them."""
     rng = np.random.default_rng(0)
     known, new = (
@@ -215,7 +215,7 @@ def test_status_is_printed_only_on_a_terminal(monkeypatch, capsys):
     assert capsys.readouterr().out == "to a terminal\n"
 
 
-def test_true_and_false_with_gaps_are_those_of_the_reference(folder):
+def test_true_and_false_with_gaps_are_those_of_the_reference(folder, one_class):
     rng = np.random.default_rng(0)
     for name, n in (("known", 60), ("new", 30)):
         table = pd.DataFrame({"x": rng.normal(size=n), "ok": rng.uniform(size=n) < 0.5})
