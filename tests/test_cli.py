@@ -465,7 +465,7 @@ def test_fit_leaves_out_texts_and_rows_with_gaps(folder, capsys):
 
 
 @pytest.mark.filterwarnings("default")
-def test_texts_dates_and_gaps_are_modelled(folder, capsys):
+def test_texts_dates_and_gaps_are_modelled(folder, capsys, one_class):
     """Unless another density is chosen, from the fit to samples and imputed values."""
     table = make_frame().assign(day=pd.date_range("2024-01-01", periods=40).strftime("%Y-%m-%d"))
     table["n"] = pd.array([None, *range(39)], dtype="Int64")
@@ -587,7 +587,7 @@ def test_columns_that_seem_to_identify_rows(column, names):
     assert names_rows(pd.Series(column).dropna().to_numpy()) == names
 
 
-def test_parquet_round_trip(folder):
+def test_parquet_round_trip(folder, one_class):
     """Categories, dates and gaps keep their dtypes."""
     pytest.importorskip("pyarrow")
     table = make_frame().astype({"species": "category"})
@@ -693,7 +693,7 @@ def test_dots_of_thousands_are_left_out_of_numbers(tmp_path):
 
 
 @pytest.mark.filterwarnings("default")
-def test_quoted_decimal_commas_are_numbers_as_texts(folder, capsys):
+def test_quoted_decimal_commas_are_numbers_as_texts(folder, capsys, one_class):
     numbers = pd.Series(range(60)) + 0.38
     table = make_frame(60).assign(revenue=numbers.map(lambda x: f"{x:.2f}".replace(".", ",")))
     table.to_csv("comma.csv", index=False)

@@ -13,6 +13,7 @@ from skflows.cli._main import main
 from skflows.cli._outliers import QUICK, TABLE_SECONDS, fitted_detector
 from skflows.cli._progress import print_status
 from skflows.cli._report import doubt_about_bulk, value_text
+from skflows.columns.encoding import Encoding
 
 SEED = "--random-state 0"
 
@@ -142,7 +143,7 @@ def test_reference_rows_with_missing_values_are_left_out(folder, capsys):
 
 
 @pytest.mark.filterwarnings("default:.*has not seen:UserWarning", "ignore:Some rows have the sm")
-def test_categories_that_the_reference_lacks(folder, capsys):
+def test_categories_that_the_reference_lacks(folder, capsys, one_class):
     """They are named; a number in a column of texts is one of them."""
     rng = np.random.default_rng(0)
     known, new = (
@@ -178,7 +179,7 @@ def test_identifiers_are_pointed_out_once(monkeypatch):
     """By the columns of the file, not by the detector again."""
 
     def read_only(detector, X):
-        detector._encoding, rows = detector._read(X, "rare")
+        detector._encoding, rows = Encoding.read(X)
         detector._warn_of_row_names(rows)
 
     monkeypatch.setattr(DensityOutlierDetector, "fit", read_only)
@@ -214,7 +215,7 @@ def test_status_is_printed_only_on_a_terminal(monkeypatch, capsys):
     assert capsys.readouterr().out == "to a terminal\n"
 
 
-def test_true_and_false_with_gaps_are_those_of_the_reference(folder):
+def test_true_and_false_with_gaps_are_those_of_the_reference(folder, one_class):
     rng = np.random.default_rng(0)
     for name, n in (("known", 60), ("new", 30)):
         table = pd.DataFrame({"x": rng.normal(size=n), "ok": rng.uniform(size=n) < 0.5})

@@ -248,6 +248,9 @@ def _numbers_of(column, like, name):
         if is_date:
             check_zone(zone_of(column.dtype), zone, name)
         return values
+    categories = column.categories or ()
+    if not is_date and len(categories) and all(isinstance(each, Real) for each in categories):
+        return values.astype(np.float64)  # numbers of pandas' categorical dtype
     held, remedy = REMEDIES[like.role]
     if not (is_date and column.role in TEXTS):
         raise ValueError(
