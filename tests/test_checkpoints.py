@@ -382,8 +382,9 @@ def table_in_threads():
 @pytest.mark.parametrize(
     ("make", "n_files"), [(stack_in_threads, 6), (search_in_threads, 7), (table_in_threads, 6)]
 )
-def test_trainings_in_threads_have_files(make, n_files, tmp_path, crash_after):
+def test_trainings_in_threads_have_files(make, n_files, tmp_path, crash_after, keep_components):
     """More of them than joblib asks for at once, of shapes that do not train together."""
+    keep_components(lambda component: component.is_trained)
 
     def fit():
         with parallel_config("threading"):
