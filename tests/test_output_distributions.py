@@ -376,10 +376,13 @@ def test_log_mass_of_normals_is_exact(width):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("n", [1, N_ROWS])
 @pytest.mark.parametrize("method", ["ppf", "cdf", "sf", "logpdf", "pdf"])
-def test_values_that_do_not_fit_the_rows(method):
-    distribution = distribution_of(Normals(0.0, 1.0))
-    message = r"shape \(2,\) do not fit .* shape \(5,\): .* of shape \(k, 1\)"
+def test_values_that_do_not_fit_the_rows(method, n):
+    source = Normals(0.0, 1.0)
+    source.n = n
+    distribution = distribution_of(source)
+    message = rf"shape \(2,\) do not fit .* shape \({n},\): .* of shape \(k, 1\)"
     with pytest.raises(ValueError, match=message):
         getattr(distribution, method)([0.1, 0.9])
-    assert getattr(distribution, method)([[0.1], [0.9]]).shape == (2, N_ROWS)
+    assert getattr(distribution, method)([[0.1], [0.9]]).shape == (2, n)

@@ -315,14 +315,17 @@ class ConditionalDistribution:
         """Return values with entries for each row, and output."""
         values = np.asarray(values, dtype=np.float64)
         try:
-            return np.broadcast_to(values, np.broadcast_shapes(values.shape, self._shape))
+            shape = np.broadcast_shapes(values.shape, self._shape)
         except ValueError:
+            shape = ()
+        if shape[-len(self._shape) :] != self._shape:  # a single entry would become several
             ones = ", 1" * len(self._shape)
             raise ValueError(
                 f"values of shape {values.shape} do not fit a distribution with entries of shape "
                 f"{self._shape}: give a number, an array of that shape, or k values for all "
                 f"entries as an array of shape (k{ones})."
-            ) from None
+            )
+        return np.broadcast_to(values, shape)
 
     def _at(self, y, function):
         """Return a function of rows of y, and of the rows they belong to, that broadcast."""
