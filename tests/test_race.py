@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 from joblib import parallel_config
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, _fit_context
 from sklearn.callback import CallbackSupportMixin
 from test_data_parallel import in_processes
 
@@ -34,6 +34,8 @@ class Normal:
 class Toy(CallbackSupportMixin, BaseEstimator):
     """A mixture of normals, each of which is fitted as its recipe says: ``recipe(i, seconds)``."""
 
+    _parameter_constraints: dict = {}
+
     def __init__(self, components=(), n_jobs=None, time_limit=None, verbose=0, stacked=()):
         self.components = components
         self.n_jobs = n_jobs
@@ -57,6 +59,7 @@ class Toy(CallbackSupportMixin, BaseEstimator):
         found, members = mixture_attributes(done, FOLDS, 1e-4, "auto", score)
         return found | {"members_": members}
 
+    @_fit_context(prefer_skip_nested_validation=True)  # ends the callbacks, also after an error
     def fit(self, X):
         run_mixture(
             self,

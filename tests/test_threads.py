@@ -103,7 +103,7 @@ def use(estimator, fit, calls):
         if method == "predict_distribution":
             for asked in ("mean", "median", "std"):
                 getattr(found, asked)()
-            found.logpdf(y[:400]), found.cdf(y[:400]), found.rvs(2)
+            found.logpdf(y[: len(found)]), found.cdf(y[: len(found)]), found.rvs(2)
     print(name, "fit", flush=True)
     clone(estimator).fit(*fit)
 
