@@ -129,7 +129,7 @@ def is_possible(schema, x):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_bounds_despite_rounding_errors(n_levels, last, dtype):
     """0.1 * 12, and 1.2 in float32, are greater than 1.2; both are on the bound."""
-    steps = np.random.default_rng(0).integers(0, n_levels, N)
+    steps = np.random.default_rng(0).integers(0, n_levels, 400)
     on_bound = (0.1 * np.array([1 - n_levels, n_levels - 1])).astype(dtype)
     for seen in (steps, steps - n_levels + 1, np.minimum(steps, n_levels - 2)):
         own = schema_of_one((0.1 * seen).astype(dtype), {0: ("rounded", -last, last)})
@@ -170,7 +170,7 @@ def test_stated_bounds_are_shown(density_with_bounds):
 
 def test_bounds_of_zero_have_no_sign():
     """0.3 - 3 * 0.1 is -5.6e-17."""
-    (part,) = schema_of_one((np.arange(3, 12) / 10).repeat(9)).parts
+    (part,) = schema_of_one((np.arange(3, 12) / 10).repeat(18)).parts
     assert f"{part.lattice[1]:g}" == "0"
 
 

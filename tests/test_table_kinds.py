@@ -35,6 +35,24 @@ def test_kinds_are_recognised(values, kind):
     assert decide(column.values[column.known], column.role).name == kind
 
 
+@pytest.mark.parametrize(
+    ("n_values", "n", "is_listed"),
+    [
+        (2, 12, True),
+        (6, 60, False),
+        (6, 90, True),
+        (22, 150, False),
+        (22, 1000, True),
+        (31, 9000, False),
+    ],
+)
+def test_few_values_in_many_rows_are_listed(n_values, n, is_listed):
+    """Otherwise correlations with other numbers say more than a probability for each value."""
+    values = np.arange(n) % n_values
+    (part,) = schema_of(values[:, None], random_state=np.random.RandomState(0)).parts
+    assert part.has_number != is_listed
+
+
 def test_decisions_are_told(density, table):
     told = density.columns_.set_index("column")
     assert told.index.tolist() == table.columns.tolist()

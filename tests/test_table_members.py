@@ -86,6 +86,20 @@ def test_logits_over_a_long_range():
     assert np.allclose(scores, (exact - exact.mean()) / exact.std(), atol=0.01)
 
 
+def test_levels_of_classes_are_shrunk_as_far_as_they_agree():
+    """Hardly where each class has its own level, and to all rows where classes are alike."""
+    rng = np.random.default_rng(0)
+    own = np.repeat(np.arange(3), 50)
+    table = pd.DataFrame({"x": rng.normal(size=150), "pure": np.array(["a", "b", "c"])[own]})
+    table["other"] = rng.choice(["a", "b", "c"], 150)
+    random_state = np.random.RandomState(0)
+    schema = schema_of(table, random_state=random_state)
+    training = Training(TableView(schema, schema.encode(table)), "linear", random_state)
+    pure, other = np.exp(list(training.tables(np.eye(3)[own], is_last=True).values()))
+    assert np.diag(pure).min() > 0.999
+    assert np.abs(other - other.mean(axis=0)).max() < 0.01
+
+
 @pytest.mark.parametrize("n_covariances", [1, 40])
 def test_classes_without_a_share_change_no_probability(n_covariances):
     """They get a bound in place of a mass: the sum over classes is that of all masses."""

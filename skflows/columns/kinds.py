@@ -63,7 +63,7 @@ def decide(values, role):
         kind = "count" if least >= 0 else "integer"
         how = "whole numbers" + (", none negative" if least >= 0 else "")
         return Kind(kind, (), f"{how}, {n_distinct} distinct")
-    if is_few(distinct, values) and lattice_of(distinct) is not None:
+    if is_listed(distinct, values) and lattice_of(distinct) is not None:
         return Kind("ordinal", (), f"{n_distinct} distinct numbers")
     if n_distinct <= DISTINCT * len(values) and (found := lattice_of(distinct)) is not None:
         return Kind("rounded", (), f"repeated multiples of {found[0]:g}")
@@ -79,8 +79,16 @@ def decide(values, role):
 
 
 def is_few(distinct, values):
-    """Whether numbers have so few distinct values that each is a level."""
+    """Whether numbers have so few distinct values that each can have its own probability."""
     return len(distinct) <= FEW_VALUES and len(values) >= ROWS_PER_LEVEL * len(distinct)
+
+
+def is_listed(distinct, values):
+    """Whether numbers have so few distinct values, and so many rows, that each is a level.
+
+    With fewer rows, a normal with its correlations says more than a probability for each value.
+    """
+    return is_few(distinct, values) and len(values) >= 2 * len(distinct) ** 2
 
 
 def atoms_of(values):

@@ -17,7 +17,7 @@ from ..columns.dates import (
 )
 from ..columns.encoding import NUMERIC
 from ..columns.frames import Column
-from ..columns.kinds import FEW_VALUES, GIVEN, bounds_of, date_bounds, is_few
+from ..columns.kinds import FEW_VALUES, GIVEN, bounds_of, date_bounds, is_few, is_listed
 from ..columns.lattice import ON_LATTICE, decimals_of, lattice_of
 from ..preprocessing.angles import emptiest_angle
 from ._maps import counted
@@ -121,7 +121,7 @@ def on_lattice(column, setting, kind, low=None, high=None):
     low, high = bounds_of(low, high)
     _check_inside(values, low, high, setting, open_ends=False, tolerance=ON_LATTICE * step)
     low, high = _outermost(distinct, step, low, high, decimals)
-    if is_few(distinct, values):
+    if is_listed(distinct, values):
         return [_numeric_levels(values, setting, step, low, high, decimals)]
     limits = {"low": low, "high": high, "outside": setting.outside_kind}
     return [Number(values, setting, step=step, decimals=decimals, **limits)]

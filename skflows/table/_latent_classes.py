@@ -28,7 +28,7 @@ MORE_CLASSES, STEPS_PER_REMOVAL = 6, 3  # extra classes of each restart; EM step
 RESTARTED_CLASSES, RESTARTED_WORK = 12, 9e6  # classes and products of a step, at most
 MIN_VARIANCE = 1e-4
 PRIOR_ROWS = 1.0  # of the marginal frequencies, in each class
-STRENGTHS = 2.0 ** np.arange(11)  # rows that tilted frequencies may count for
+STRENGTHS = 2.0 ** np.arange(-5, 11)  # rows that expected frequencies may count for
 TILTED_LEVELS = 6  # ordered, at least: mean and variance say most of fewer
 N_TILTS = 6  # steps of Newton's method
 LEAST_SHARE = 0.01  # of the marginal frequencies in tilted ones
@@ -336,11 +336,12 @@ class Training:
             columns.append((one_hot - one_hot.mean(axis=0)) / scale)
         return np.concatenate(columns, axis=1)
 
-    def tables(self, share):
+    def tables(self, share, is_last=False):
         """Return the log-probabilities of the levels in each class.
 
-        Those of ordered levels are shrunk to the frequencies in all rows or, for counts, to those
-        of a Poisson distribution, tilted to the mean and the variance of the class.
+        They are shrunk to the frequencies in all rows, in the last step by as much as is likeliest.
+        Ordered levels are shrunk to these, or to a Poisson distribution if they are counts, tilted
+        to the mean and the variance of the class.
         """
         found = {}
         for j, one_hot in self.levels.items():
@@ -353,6 +354,8 @@ class Training:
                     bases.append(poisson(self.counts[j], table))
                 expected = [tilted(base, frequencies, self.scores[j], table) for base in bases]
                 table = shrunk(table, expected)
+            elif is_last:
+                table = shrunk(table, [np.tile(frequencies, (len(table), 1))])
             else:
                 table += PRIOR_ROWS * frequencies
             found[j] = np.log(table / table.sum(axis=1, keepdims=True))
@@ -408,7 +411,8 @@ class Training:
             if step > 1 and score - before < TOLERANCE:
                 break
             before = score
-        log_weights, tables, *moments_ = model
+        log_weights, _, *moments_ = model
+        tables = self.tables(share, is_last=True)
         mixture = LatentClasses(self.space, log_weights, tables, self.numbers, *moments_)
         return score, mixture
 
