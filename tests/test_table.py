@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -169,6 +170,16 @@ def test_an_interrupt_keeps_what_is_fitted(interrupt, table, cv, names):
     assert len(interrupt) == 3
     assert {name for name in own.component_names_ if "network" in name} == names
     assert np.isfinite(own.score_samples(table[["size", "visits"]])).all()
+
+
+def test_a_refit_that_fails_leaves_nothing_fitted(monkeypatch, table):
+    """The old members would score the variables of the new table."""
+    own = quick().fit(table[["size", "visits"]])
+    monkeypatch.setattr("skflows.table._density.run_mixture", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        own.fit(table[["visits", "size"]])
+    with pytest.raises(NotFittedError):
+        own.score_samples(table[["size", "visits"]])
 
 
 def test_components_that_a_time_limit_leaves_out(table):

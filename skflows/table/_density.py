@@ -291,6 +291,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         group = current_group()
         started = group.clock()
         group.check_same(self, X, sample_weight)
+        vars(self).pop("offset_", None)  # a fit that does not end leaves nothing fitted
         shared, encoding, rows, weight = self._encoded_fit(X, encoding, sample_weight)
         kept = weight > 0
         weight = weight[kept] / weight[kept].mean()
