@@ -143,6 +143,9 @@ def test_imputer(table):
     assert not first.equals(second)
     centre = TableImputer(quick(), random_state=0).fit(own)
     assert centre.transform(own).equals(centre.transform(own))
+    centre.fit(own[["size", "visits"]].to_numpy()).set_output(transform="pandas")
+    assert not hasattr(centre, "feature_names_in_")
+    assert centre.transform(own[["size", "visits"]].to_numpy()).columns.tolist() == ["x0", "x1"]
 
 
 def test_predictions(density, table):

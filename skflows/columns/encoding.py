@@ -250,6 +250,17 @@ class Encoding:
         return {name: c.values[c.known] for name, c in named if c.role in roles}
 
 
+def copy_names(fitted, wrapper, *others):
+    """Give a wrapper the names and the number of columns of what it has fitted, and no others.
+
+    Further names are those of other attributes.
+    """
+    for name in ("n_features_in_", "feature_names_in_", *others):
+        vars(wrapper).pop(name, None)
+        if hasattr(fitted, name):
+            setattr(wrapper, name, getattr(fitted, name))
+
+
 def categories_of(column):
     """Return the categories of a column, seen or declared, in the order of their texts."""
     if column.role in NUMERIC:

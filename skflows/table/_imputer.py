@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..callbacks._run import fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
+from ..columns.encoding import copy_names
 from ..columns.frames import is_frame
 from ..columns.types import Rows, Table
 from ..density._third_party import fit_subtask
@@ -109,9 +110,7 @@ class TableImputer(
             if density is None:
                 density = TableDensity(random_state=random_state.randint(2**31 - 1))
             self.density_ = fit_subtask(task, clone(density), X)
-            for name in ("n_features_in_", "feature_names_in_"):
-                if hasattr(self.density_, name):
-                    setattr(self, name, getattr(self.density_, name))
+            copy_names(self.density_, self)
             self._draws = np.random.RandomState(random_state.randint(2**31 - 1))
         return self
 
