@@ -148,6 +148,16 @@ def test_imputer(table):
     assert centre.transform(own[["size", "visits"]].to_numpy()).columns.tolist() == ["x0", "x1"]
 
 
+def test_the_imputer_seeds_a_density_without_a_seed(table):
+    own, unseeded = table[["size", "visits"]], quick(random_state=None)
+    first, second = (
+        TableImputer(unseeded, random_state=0).fit(own).transform(own) for _ in range(2)
+    )
+    pd.testing.assert_frame_equal(first, second)
+    assert unseeded.random_state is None
+    assert TableImputer(quick(), random_state=1).fit(own).density_.random_state == 0
+
+
 def test_predictions(density, table):
     proba = density.predict_proba("sex", table[:20])
     assert proba.sum(axis=1) == pytest.approx(np.ones(20))
