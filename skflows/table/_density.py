@@ -734,7 +734,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         check_order("predict_proba(column, X)", column, X)
         variables, _ = self._some_columns(X)
-        return np.concatenate([probabilities_of(self, column, s) for s in in_chunks(variables)])
+        return probabilities_of(self, column, variables)
 
     def levels(self, column: int | str) -> list:
         """Return the levels of a column, in the order of `predict_proba`.
