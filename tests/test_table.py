@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from _tables import N, density, few_components, mixed_table, quick, table  # noqa: F401
+from _tables import N, density, few_components, mixed_table, quick, schema_of, table  # noqa: F401
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
 from skflows import DensityOutlierDetector, TableDensity, TableImputer
 from skflows.columns.checks import ColumnWarning
-from skflows.table import _components
+from skflows.table import _columns, _components
 from skflows.training import data_parallel
 
 
@@ -111,6 +111,12 @@ def test_polars(density, table):
 def test_errors_of_fit(table, make, message):
     with pytest.raises(ValueError, match=message):
         make(table)
+
+
+def test_a_type_error_of_our_own_is_not_blamed_on_the_arguments_of_a_kind(monkeypatch):
+    monkeypatch.setitem(_columns.MAKERS, "continuous", lambda column, setting: len(3, "argument"))
+    with pytest.raises(TypeError, match="takes exactly one argument"):
+        schema_of(np.array([[0.5], [0.7]]), {0: "continuous"})
 
 
 def test_unfitted():

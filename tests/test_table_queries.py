@@ -305,6 +305,15 @@ def test_modelled_gaps_sum_to_one():
         (lambda d, t: d.score_samples(t.assign(member="perhaps")), "perhaps"),
         (lambda d, t: d.score_samples(t.drop(columns=["sex"])), "lacks the columns"),
         (lambda d, t: d.condition({"nobody": 1}), "nobody"),
+        (
+            lambda d, t: d.marginal(["size"]).score_samples({"size": 1.0, "nobody": 1}),
+            r"X names the columns \['nobody'\], which the density does not have; it has \['sex', ",
+        ),
+        (lambda d, t: d.marginal(["size"]).score_samples({}), r"\['size'\], whose density this is"),
+        (
+            lambda d, t: d.marginal(["size"]).score_samples(t[["sex"]]),
+            r"X lacks the columns \['size'\], whose density this is",
+        ),
         (lambda d, t: d.condition(t[:1]), "nothing is left"),
         (lambda d, t: d.score_samples(t.assign(since="May 2024")), "to_datetime"),
         (lambda d, t: d.predict_proba("size", t), "quantile"),

@@ -48,10 +48,13 @@ class ConditionalTable:
         schema = self.density._schema
         frame = rows_of(X)
         if frame.names is not None:
-            frame = read_frame(X, self.columns) if not isinstance(X, dict) else frame
-            names = frame.names
-            if missing := [name for name in self.columns if name not in names]:
+            if missing := [name for name in self.columns if name not in frame.names]:
                 raise ValueError(f"X lacks the columns {missing}, whose density this is.")
+            if isinstance(X, Mapping):
+                self.density._check_names(frame.names, "X")
+            else:
+                frame = read_frame(X, self.columns)
+            names = frame.names
         else:
             names = self.columns
             if len(frame.columns) != len(names):
