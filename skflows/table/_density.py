@@ -803,7 +803,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         distribution : ConditionalDistribution
             With the methods of `scipy.stats` distributions, such as `cdf`, `ppf`, `interval`,
             `std` and `rvs`. A column of few numbers, or on a lattice of at most a million points,
-            has a `pmf`. At values of positive probability, `logpdf` is the log-probability.
+            has a `pmf`. At an atom, `logpdf` is the log-probability. For discrete columns it is per
+            step, the logarithm of the probability divided by the step, and `pmf` is the
+            probability.
 
         Examples
         --------
