@@ -256,7 +256,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             Ignored.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Importance of each row, in relation to the others: equal weights change nothing. Rows of
+            Weight of each row, in relation to the others: equal weights change nothing. Rows of
             weight 0 are left out. A row of weight 2 counts as two rows, except that other rows are
             held out then.
 
