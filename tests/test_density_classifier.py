@@ -415,6 +415,19 @@ def test_categories_of_classes_inside_a_detector():
     assert classifier.score(table, n >= 30) == 1
 
 
+def test_kinds_of_classes_inside_a_detector():
+    """Each detector has folds, for which it would find the kinds of its class."""
+    n = np.arange(60)
+    table = pd.DataFrame({"size": np.where(n < 30, n, np.sqrt(n))})
+    detector = DensityOutlierDetector(TableDensity(max_iter=1, n_orders=1, cv=2), cv=2)
+    classifier = DensityClassifier(detector, random_state=0).fit(table, n >= 30)
+    schemas = [own.models_[0].density.estimator._schema for own in classifier.estimators_]
+    assert [schema.columns[0].kind for schema in schemas] == ["continuous"] * 2
+    again = DensityClassifier(clone(classifier.estimators_[0].estimator), random_state=0)
+    again.fit(table.round(), n >= 30)
+    assert [own._schema.columns[0].kind for own in again.estimators_] == ["count"] * 2
+
+
 def test_a_frozen_density_stays_as_it_is():
     n = np.arange(40)
     density = TableDensity(max_iter=1, n_orders=1, cv=2, random_state=0).fit(n[:, None])

@@ -675,7 +675,7 @@ def set_columns(estimator, X, seed, weight, gaps, encoding=None):
         return
     params = estimator.get_params() if hasattr(estimator, "get_params") else {}
     if hasattr(estimator, "_share_columns"):
-        estimator._share_columns(X, np.random.RandomState(seed), weight, encoding)
+        estimator._share_columns(X, np.random.RandomState(seed), weight, encoding, anew=True)
     elif "discrete" in params:
         if isinstance(params["discrete"], str):
             alike = row_shape(estimator) is not None

@@ -377,8 +377,14 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             weight=weight,
         )
 
-    def _share_columns(self, X, random_state, weight=None, encoding=None):
-        """Find kinds and levels now, which this density and its clones have in all later fits."""
+    def _share_columns(self, X, random_state, weight=None, encoding=None, anew=False):
+        """Find kinds and levels now, which this density and its clones have in all later fits.
+
+        Those that another wrapper has found in more rows of the same encoding stay, unless anew.
+        """
+        shared = None if anew or encoding is None else self._own_shared()
+        if shared is not None and encoding.reads_like(shared.encoding):
+            return self
         if encoding is None:
             frame = self._read(X, reset=True)
             encoding = Encoding(frame, self.handle_unknown)
