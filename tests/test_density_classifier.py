@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import (
     GridSearchCV,
@@ -27,6 +28,7 @@ import skflows
 from skflows import (
     ConditionalDensity,
     DensityClassifier,
+    DensityOutlierDetector,
     NSFDensity,
     StackedDensity,
     TableDensity,
@@ -379,6 +381,58 @@ def test_classes_of_a_table_share_weights():
     (shared,) = classifier.estimators_[0]._schema.parts
     assert shared.counts == pytest.approx([10, 50])
     assert [len(scores) for scores in classifier.calibration_scores_] == [30, 30]
+
+
+def test_shared_kinds_are_those_of_one_table():
+    """A clone that is fitted to other columns, or with other parameters, finds kinds anew."""
+    n = np.arange(40)
+    table = pd.DataFrame({"p": n / 7, "q": n % 3, "color": np.where(n % 2, "red", "blue")})
+    density = TableDensity(max_iter=1, n_orders=1, cv=2, random_state=0)
+    first = DensityClassifier(density, random_state=0).fit(table, n % 2).estimators_[0]
+    part = clone(first).fit(table[table["color"] == "red"])
+    assert part._encoding.categories[2] == ["blue", "red"]
+    other = clone(first).fit(table[["q", "p"]])
+    assert other._schema.names == list(other.feature_names_in_) == ["q", "p"]
+    assert other._schema.columns[1].kind == first._schema.columns[0].kind != "ordinal"
+    assert set(other.sample(20, random_state=0)["q"]) <= {0, 1, 2}
+    renamed = table.assign(color=np.where(n % 2, "red", "green"))
+    assert clone(first).fit(renamed)._encoding.categories[2] == ["green", "red"]
+    searched = clone(first).set_params(missing="model", columns={"q": "categorical"}).fit(table)
+    assert [column.has_flag for column in searched._schema.columns] == [True] * 3
+    assert searched._schema.columns[1].kind == "categorical"
+
+
+def test_categories_of_classes_inside_a_detector():
+    """Each detector encodes its class, which lacks the first category."""
+    n = np.arange(60)
+    table = pd.DataFrame({"color": np.where(n < 30, "blue", np.where(n % 2, "red", "green"))})
+    density = TableDensity(max_iter=1, n_orders=1, cv=2)
+    detector = DensityOutlierDetector(density, calibration=None)
+    classifier = DensityClassifier(detector, random_state=0).fit(table, n >= 30)
+    for own in classifier.estimators_:
+        schema = own.models_[0].density.estimator._schema
+        assert own._encoding.categories == schema.encoding.categories == [["blue", "green", "red"]]
+    assert classifier.score(table, n >= 30) == 1
+
+
+def test_kinds_of_classes_inside_a_detector():
+    """Each detector has folds, for which it would find the kinds of its class."""
+    n = np.arange(60)
+    table = pd.DataFrame({"size": np.where(n < 30, n, np.sqrt(n))})
+    detector = DensityOutlierDetector(TableDensity(max_iter=1, n_orders=1, cv=2), cv=2)
+    classifier = DensityClassifier(detector, random_state=0).fit(table, n >= 30)
+    schemas = [own.models_[0].density.estimator._schema for own in classifier.estimators_]
+    assert [schema.columns[0].kind for schema in schemas] == ["continuous"] * 2
+    again = DensityClassifier(clone(classifier.estimators_[0].estimator), random_state=0)
+    again.fit(table.round(), n >= 30)
+    assert [own._schema.columns[0].kind for own in again.estimators_] == ["count"] * 2
+
+
+def test_a_frozen_density_stays_as_it_is():
+    n = np.arange(40)
+    density = TableDensity(max_iter=1, n_orders=1, cv=2, random_state=0).fit(n[:, None])
+    DensityClassifier(FrozenEstimator(density), calibration=None).fit(n[:, None], n % 2)
+    assert density._shared is None
 
 
 def test_rows_that_calibrate_a_table_share_categories_alone():

@@ -2,19 +2,20 @@
 
 import itertools
 import pickle
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from _tables import N, density, few_components, mixed_table, quick, table  # noqa: F401
+from _tables import N, density, few_components, mixed_table, quick, schema_of, table  # noqa: F401
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
 from skflows import DensityOutlierDetector, TableDensity, TableImputer
 from skflows.columns.checks import ColumnWarning
-from skflows.table import _components
+from skflows.table import _columns, _components
 from skflows.training import data_parallel
 
 
@@ -112,6 +113,12 @@ def test_errors_of_fit(table, make, message):
         make(table)
 
 
+def test_a_type_error_of_our_own_is_not_blamed_on_the_arguments_of_a_kind(monkeypatch):
+    monkeypatch.setitem(_columns.MAKERS, "continuous", lambda column, setting: len(3, "argument"))
+    with pytest.raises(TypeError, match="takes exactly one argument"):
+        schema_of(np.array([[0.5], [0.7]]), {0: "continuous"})
+
+
 def test_unfitted():
     with pytest.raises(NotFittedError):
         TableDensity().sample()
@@ -169,6 +176,16 @@ def test_an_interrupt_keeps_what_is_fitted(interrupt, table, cv, names):
     assert len(interrupt) == 3
     assert {name for name in own.component_names_ if "network" in name} == names
     assert np.isfinite(own.score_samples(table[["size", "visits"]])).all()
+
+
+def test_a_refit_that_fails_leaves_nothing_fitted(monkeypatch, table):
+    """The old members would score the variables of the new table."""
+    own = quick().fit(table[["size", "visits"]])
+    monkeypatch.setattr("skflows.table._density.run_mixture", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        own.fit(table[["visits", "size"]])
+    with pytest.raises(NotFittedError):
+        own.score_samples(table[["size", "visits"]])
 
 
 def test_components_that_a_time_limit_leaves_out(table):

@@ -143,6 +143,19 @@ def test_imputer(table):
     assert not first.equals(second)
     centre = TableImputer(quick(), random_state=0).fit(own)
     assert centre.transform(own).equals(centre.transform(own))
+    centre.fit(own[["size", "visits"]].to_numpy()).set_output(transform="pandas")
+    assert not hasattr(centre, "feature_names_in_")
+    assert centre.transform(own[["size", "visits"]].to_numpy()).columns.tolist() == ["x0", "x1"]
+
+
+def test_the_imputer_seeds_a_density_without_a_seed(table):
+    own, unseeded = table[["size", "visits"]], quick(random_state=None)
+    first, second = (
+        TableImputer(unseeded, random_state=0).fit(own).transform(own) for _ in range(2)
+    )
+    pd.testing.assert_frame_equal(first, second)
+    assert unseeded.random_state is None
+    assert TableImputer(quick(), random_state=1).fit(own).density_.random_state == 0
 
 
 def test_predictions(density, table):
@@ -292,6 +305,15 @@ def test_modelled_gaps_sum_to_one():
         (lambda d, t: d.score_samples(t.assign(member="perhaps")), "perhaps"),
         (lambda d, t: d.score_samples(t.drop(columns=["sex"])), "lacks the columns"),
         (lambda d, t: d.condition({"nobody": 1}), "nobody"),
+        (
+            lambda d, t: d.marginal(["size"]).score_samples({"size": 1.0, "nobody": 1}),
+            r"X names the columns \['nobody'\], which the density does not have; it has \['sex', ",
+        ),
+        (lambda d, t: d.marginal(["size"]).score_samples({}), r"\['size'\], whose density this is"),
+        (
+            lambda d, t: d.marginal(["size"]).score_samples(t[["sex"]]),
+            r"X lacks the columns \['size'\], whose density this is",
+        ),
         (lambda d, t: d.condition(t[:1]), "nothing is left"),
         (lambda d, t: d.score_samples(t.assign(since="May 2024")), "to_datetime"),
         (lambda d, t: d.predict_proba("size", t), "quantile"),

@@ -85,6 +85,26 @@ class Encoding:
         """Whether all columns hold numbers or booleans."""
         return all(role in PLAIN for role in self.roles)
 
+    def reads_like(self, other):
+        """Whether rows of another encoding have the same meaning."""
+        mine, its = ((e.keys, e.roles, e.categories) for e in (self, other))
+        return self is other or mine == its
+
+    def holds(self, frame):
+        """Whether a table may be some rows of the one that this encoding was made of.
+
+        Its columns have the same names in the same order, the same roles, and no other categories.
+        """
+        if frame.names != self.names or len(frame.columns) != len(self.columns):
+            return False
+        roles = [(old.role, new.role) for old, new in zip(self.columns, frame.columns, strict=True)]
+        is_empty = [not column.known.any() for column in frame.columns]
+        # Objects of several types are texts together, some rows of them may be numbers.
+        same = [old in (new, "text") for old, new in roles]
+        if not all(fits or empty for fits, empty in zip(same, is_empty, strict=True)):
+            return False
+        return not self._rows_and_unseen(frame)[1]
+
     def encode(self, X):
         """Return the rows of a table with the same columns, ``(n, n_columns)``.
 
@@ -228,6 +248,17 @@ class Encoding:
         """Return the known values of the columns of some roles, by name."""
         named = zip(self.keys, self.frame(rows).columns, strict=True)
         return {name: c.values[c.known] for name, c in named if c.role in roles}
+
+
+def copy_names(fitted, wrapper, *others):
+    """Give a wrapper the names and the number of columns of what it has fitted, and no others.
+
+    Further names are those of other attributes.
+    """
+    for name in ("n_features_in_", "feature_names_in_", *others):
+        vars(wrapper).pop(name, None)
+        if hasattr(fitted, name):
+            setattr(wrapper, name, getattr(fitted, name))
 
 
 def categories_of(column):

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..callbacks._run import fit_task
 from ..callbacks._support import CallbackSupportMixin
+from ..columns.encoding import copy_names
 from ..columns.lattice import nearest_index
 from ..columns.types import Floats, Table
 from ..density._base import BaseFlowDensity
@@ -160,10 +161,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
                 )
         with fit_task(self, X, y, max_subtasks=0 if frozen else 1) as task:
             self.estimator_ = flow if frozen else fit_subtask(task, clone(flow), X)
-            for name in ("n_features_in_", "feature_names_in_"):
-                self.__dict__.pop(name, None)
-                if hasattr(self.estimator_, name):
-                    setattr(self, name, getattr(self.estimator_, name))
+            copy_names(self.estimator_, self)
             if not frozen:
                 latent = self.estimator_.transform(X)
             mean_square = np.square(np.asarray(latent)).mean(axis=0)

@@ -29,6 +29,7 @@ from ..columns.types import Flags, Floats, Table, Weights
 from ..density._third_party import (
     check_is_density,
     fit_subtask,
+    is_frozen,
     of_no_use_alone,
     read,
     score_rows,
@@ -670,9 +671,11 @@ def set_columns(estimator, X, seed, weight, gaps, encoding=None):
     """
     from sklearn.pipeline import Pipeline  # takes long to import
 
+    if is_frozen(estimator):
+        return
     params = estimator.get_params() if hasattr(estimator, "get_params") else {}
     if hasattr(estimator, "_share_columns"):
-        estimator._share_columns(X, np.random.RandomState(seed), weight, encoding)
+        estimator._share_columns(X, np.random.RandomState(seed), weight, encoding, anew=True)
     elif "discrete" in params:
         if isinstance(params["discrete"], str):
             alike = row_shape(estimator) is not None

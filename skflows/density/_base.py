@@ -128,13 +128,13 @@ class BaseFlowDensity(
             Ignored.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Importance of each row in the likelihood; rows of weight 0 are left out.
+            Weight of each row in the likelihood; rows of weight 0 are left out.
 
         X_val : array-like of shape (n_held_out, n_features), default=None
             Rows to hold out for early stopping, in place of a part of X.
 
         sample_weight_val : array-like of shape (n_held_out,), default=None
-            Importance of each of these rows.
+            Weight of each of these rows.
 
         Returns
         -------

@@ -172,7 +172,7 @@ class FlowDensity(BaseFlowDensity):
             Ignored.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Importance of each row in the likelihood.
+            Weight of each row in the likelihood.
 
         Returns
         -------

@@ -117,7 +117,7 @@ class OutlierDensityMixin(OutlierLabelsMixin, DensityMixin):
             Ignored.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Importance of each row in the mean.
+            Weight of each row in the mean.
 
         Returns
         -------

@@ -13,7 +13,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import has_fit_parameter
 
 from ..columns.encoding import Encoding
-from ..columns.frames import validate_table
+from ..columns.frames import read_frame, validate_table
 from ..training.threads import few_threads
 
 
@@ -118,14 +118,19 @@ def unfrozen(estimator):
 def read(wrapper, estimator, X, least=1):
     """Return the encoding of a table and its rows, once in a fit of a wrapper of a density.
 
-    A density that is fitted already has an encoding of its own.
+    A density that is fitted already has an encoding of its own, and so has one to which a wrapper
+    around this one has shown all rows of the table.
     """
     X = validate_table(wrapper, X, least=least)
     density = unfrozen(estimator)
     fitted = getattr(density, "_encoding", None) if is_frozen(estimator) else None
     if fitted is not None:
         return fitted, fitted.encode(X)
-    return Encoding.read(X, handle_unknown=getattr(density, "handle_unknown", "rare"))
+    frame = read_frame(X)
+    encoding = density._shared_encoding(frame) if hasattr(density, "_shared_encoding") else None
+    if encoding is None:
+        encoding = Encoding(frame, getattr(density, "handle_unknown", "rare"))
+    return encoding, encoding.rows(frame)
 
 
 def fit_rows(estimator, rows, sample_weight=None, encoding=None):

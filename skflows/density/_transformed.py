@@ -122,7 +122,7 @@ class TransformedDensity(
             Ignored.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Importance of each row, if the estimator takes weights; rows of weight 0 are left out.
+            Weight of each row, if the estimator takes weights; rows of weight 0 are left out.
 
         Returns
         -------

@@ -31,7 +31,7 @@ def prepare_table(estimator, X, sample_weight=None, *, least=2, dequantizer=None
     X : array-like of shape (n_samples, n_features)
         The rows.
     sample_weight : array-like of shape (n_samples,), default=None
-        Importance of each row.
+        Weight of each row.
     least : int, default=2
         Least number of rows of positive weight.
     dequantizer : Dequantizer, default=None

@@ -1,5 +1,6 @@
 """Columns of a table: the variables that each kind makes of one."""
 
+from inspect import signature
 from typing import NamedTuple
 
 import numpy as np
@@ -372,14 +373,13 @@ class ColumnModel:
         if self.kind == "datetime" and column.role == "datetime":
             column = column._replace(values=local_seconds(column.values, self.zone, self.name))
         try:
-            self.parts = make(column, setting, *self.arguments)
+            signature(make).bind(column, setting, *self.arguments)
         except TypeError as error:
-            if "argument" not in str(error):
-                raise
             raise ValueError(
                 f"columns gives {self.name!r} the kind {self.kind!r} with the arguments "
                 f"{self.arguments}, which do not fit: {error}"
             ) from error
+        self.parts = make(column, setting, *self.arguments)
         self.has_flag = models_missing
         if self.has_flag:
             counts = [setting.weight.sum(), setting.missing]

@@ -6,6 +6,7 @@ from numbers import Integral
 from operator import itemgetter
 from typing import TYPE_CHECKING, Self
 
+import joblib
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import logsumexp
@@ -255,7 +256,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             Ignored.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Importance of each row, in relation to the others: equal weights change nothing. Rows of
+            Weight of each row, in relation to the others: equal weights change nothing. Rows of
             weight 0 are left out. A row of weight 2 counts as two rows, except that other rows are
             held out then.
 
@@ -290,13 +291,14 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         group = current_group()
         started = group.clock()
         group.check_same(self, X, sample_weight)
-        encoding, rows, weight = self._encoded_fit(X, encoding, sample_weight)
+        vars(self).pop("offset_", None)  # a fit that does not end leaves nothing fitted
+        shared, encoding, rows, weight = self._encoded_fit(X, encoding, sample_weight)
         kept = weight > 0
         weight = weight[kept] / weight[kept].mean()
         random_state = group.broadcast(random_state_of(self))
-        self._schema = self._shared or self._schema_of(encoding, rows, random_state, weight)
+        self._schema = shared or self._schema_of(encoding, rows, random_state, weight)
         rows = self._schema.split(rows)
-        if self._shared is not None:  # the maps are those of these rows
+        if shared is not None:  # the maps are those of these rows
             self._schema = self._schema.with_maps_of(rows, weight, random_state)
         kept[kept] = is_known = ~np.isnan(rows).all(axis=1)
         if kept.sum() < 2:
@@ -329,23 +331,40 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         return self
 
     def _encoded_fit(self, X, encoding, sample_weight):
-        """Return the encoding of a table to fit to, its rows of positive weight, and all weights.
+        """Return the shared schema, if it is of the table, and how to fit to that.
 
-        With an encoding, X are encoded rows.
+        These are its encoding, its rows of positive weight, and all weights. With an encoding, X
+        are encoded rows.
         """
         if encoding is not None:
             encoding.set_names(self)
             self._check_n_rows(X, 2, X.shape[1])
             weight = validate_weight(sample_weight, X, least=2)
-            return encoding, X[weight > 0], weight
+            shared = self._own_shared()
+            if shared is not None and not encoding.reads_like(shared.encoding):
+                shared = None
+            return shared, encoding, X[weight > 0], weight
         frame = self._read(X, reset=True)
         weight = validate_weight(sample_weight, np.empty((len(frame), 1)), least=2)
         frame = frame.take(weight > 0)
-        if self._shared is not None:
-            encoding = self._shared.encoding
-        else:
+        encoding = self._shared_encoding(frame)
+        shared = None if encoding is None else self._shared
+        if encoding is None:
             encoding = Encoding(frame, self.handle_unknown)
-        return encoding, encoding.rows(frame), weight
+        return shared, encoding, encoding.rows(frame), weight
+
+    def _own_shared(self):
+        """Return the shared schema, or None if it was found with other parameters."""
+        return self._shared if self._shared_settings == self._settings() else None
+
+    def _settings(self):
+        """Return a text that is the same if the parameters that decide on kinds are."""
+        return joblib.hash((self.columns, self.missing, self.handle_unknown))
+
+    def _shared_encoding(self, frame):
+        """Return the encoding of the shared schema, or None if a table may not be a part of its."""
+        shared = self._own_shared()
+        return shared.encoding if shared is not None and shared.encoding.holds(frame) else None
 
     def _schema_of(self, encoding, rows, random_state, weight):
         """Return the kinds and variables of the columns of encoded rows."""
@@ -358,14 +377,21 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             weight=weight,
         )
 
-    def _share_columns(self, X, random_state, weight=None, encoding=None):
-        """Find kinds and levels now, which this density and its clones have in all later fits."""
+    def _share_columns(self, X, random_state, weight=None, encoding=None, anew=False):
+        """Find kinds and levels now, which this density and its clones have in all later fits.
+
+        Those that another wrapper has found in more rows of the same encoding stay, unless anew.
+        """
+        shared = None if anew or encoding is None else self._own_shared()
+        if shared is not None and encoding.reads_like(shared.encoding):
+            return self
         if encoding is None:
             frame = self._read(X, reset=True)
             encoding = Encoding(frame, self.handle_unknown)
             X = encoding.rows(frame)
         weight = None if weight is None else weight / weight[weight > 0].mean()
         self._shared = self._schema_of(encoding, X, random_state, weight)
+        self._shared_settings = self._settings()
         return self
 
     @property
@@ -374,7 +400,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def __sklearn_clone__(self):
         found = super().__sklearn_clone__()
-        found._shared = self._shared
+        found._shared, found._shared_settings = self._shared, self._shared_settings
         return found
 
     def _attributes(self, rows, folds, views, done):
@@ -404,6 +430,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     _held_out_scores = "folds"  # which a detector calibrates with
     _shared = None  # kinds and levels that a wrapper found in all rows
+    _shared_settings = None  # the parameters with which it found them
 
     def _read(self, X, reset=False):
         """Return X as a `Frame` in the order of the columns of `fit`."""
@@ -713,7 +740,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         check_order("predict_proba(column, X)", column, X)
         variables, _ = self._some_columns(X)
-        return np.concatenate([probabilities_of(self, column, s) for s in in_chunks(variables)])
+        return probabilities_of(self, column, variables)
 
     def levels(self, column: int | str) -> list:
         """Return the levels of a column, in the order of `predict_proba`.
@@ -782,7 +809,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         distribution : ConditionalDistribution
             With the methods of `scipy.stats` distributions, such as `cdf`, `ppf`, `interval`,
             `std` and `rvs`. A column of few numbers, or on a lattice of at most a million points,
-            has a `pmf`. At values of positive probability, `logpdf` is the log-probability.
+            has a `pmf`. At an atom, `logpdf` is the log-probability. For discrete columns it is per
+            step, the logarithm of the probability divided by the step, and `pmf` is the
+            probability.
 
         Examples
         --------

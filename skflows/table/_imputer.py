@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..callbacks._run import fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
+from ..columns.encoding import copy_names
 from ..columns.frames import is_frame
 from ..columns.types import Rows, Table
 from ..density._third_party import fit_subtask
@@ -28,7 +29,7 @@ class TableImputer(
     Parameters
     ----------
     density : TableDensity, default=None
-        The density to fit. None is `TableDensity` with the seed of ``random_state``.
+        The density to fit. None is `TableDensity()`.
 
     method : {"mean", "median", "mode"}, default="mean"
         The centre of the distribution of each missing value, given the known ones of its row;
@@ -39,7 +40,7 @@ class TableImputer(
         imputation, with several seeds. Each call of `transform` then draws anew.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds the fit, and the draws.
+        Seeds the draws, and the fit unless ``density`` has a seed of its own.
 
     Attributes
     ----------
@@ -105,13 +106,11 @@ class TableImputer(
         """
         random_state = random_state_of(self)
         with fit_task(self, X, y, max_subtasks=1) as task:
-            density = self.density
-            if density is None:
-                density = TableDensity(random_state=random_state.randint(2**31 - 1))
-            self.density_ = fit_subtask(task, clone(density), X)
-            for name in ("n_features_in_", "feature_names_in_"):
-                if hasattr(self.density_, name):
-                    setattr(self, name, getattr(self.density_, name))
+            density = TableDensity() if self.density is None else clone(self.density)
+            if density.random_state is None:
+                density.set_params(random_state=random_state.randint(2**31 - 1))
+            self.density_ = fit_subtask(task, density, X)
+            copy_names(self.density_, self)
             self._draws = np.random.RandomState(random_state.randint(2**31 - 1))
         return self
 

@@ -161,27 +161,15 @@ class OneVariable:
 
     def mean(self):
         """Return the mean of each row, over the steps of the distribution function on a grid."""
-        part, turn = self.part, 2j * np.pi
-        if not part.has_number:
-            levels = np.array(part.levels, dtype=np.float64)
-            if part.period is None:
-                return self.levels @ levels
-            return self._angle(self.levels @ np.exp(turn * levels / part.period))
-        x, inner = self._numbers_on_grid()
-        middle, total = (inner[1:] + inner[:-1]) / 2, 0.0
-        if part.period is not None:
-            middle = np.exp(turn * middle / part.period)
-        for share, one in zip(self.shares, self.members, strict=True):
-            mass = np.diff(one.number.cdf(one.map.forward(x)[0][None]), axis=1)
-            mean = mass @ middle / np.maximum(mass.sum(axis=1), LEAST_MASS)
-            if one.levels is not None:
-                mean = one.levels[:, 0] * mean + one.levels[:, 1:] @ part.atoms
-            total = total + share * mean
-        return total if part.period is None else self._angle(total)
-
-    def _angle(self, mean):
-        """Return the directions of mean points of the unit circle."""
-        return np.mod(np.angle(mean) * self.part.period / (2 * np.pi), self.part.period)
+        part = self.part
+        if part.has_number:
+            y, weight = self.nodes()
+        else:
+            y, weight = np.array(part.levels, dtype=np.float64), self.levels
+        if part.period is None:
+            return weight @ y
+        turn = 2 * np.pi / part.period
+        return np.mod(np.angle(weight @ np.exp(1j * turn * y)) / turn, part.period)
 
 
 class OneColumn:

@@ -10,6 +10,7 @@ from ..columns.arrays import listed
 from ..columns.frames import is_frame, read_frame, rows_of
 from ..columns.types import Floats, RandomState, Rows, Table
 from ._predictive import OneVariable, without
+from ._variables import in_chunks
 from ._view import TableView
 
 MAX_NAMES = 6  # that a description lists
@@ -47,10 +48,13 @@ class ConditionalTable:
         schema = self.density._schema
         frame = rows_of(X)
         if frame.names is not None:
-            frame = read_frame(X, self.columns) if not isinstance(X, dict) else frame
-            names = frame.names
-            if missing := [name for name in self.columns if name not in names]:
+            if missing := [name for name in self.columns if name not in frame.names]:
                 raise ValueError(f"X lacks the columns {missing}, whose density this is.")
+            if isinstance(X, Mapping):
+                self.density._check_names(frame.names, "X")
+            else:
+                frame = read_frame(X, self.columns)
+            names = frame.names
         else:
             names = self.columns
             if len(frame.columns) != len(names):
@@ -186,17 +190,16 @@ def column_of(density, column, what):
     return i, schema.of_column[i][-1]
 
 
-def one_variable(density, variables, i, j):
-    variables = without(variables, density._schema, i)
-    density._schema.warn_of_outside(variables, as_condition=True)
-    view = TableView(density._schema, variables)
-    return OneVariable(density, view, j, density._log_weights(view, view.known))
-
-
 def probabilities_of(density, column, variables):
     """Return the probabilities of the levels of a column, given the other known values."""
     i, j = column_of(density, column, "is_levels")
-    return one_variable(density, variables, i, j).levels
+    variables = without(variables, density._schema, i)
+    density._schema.warn_of_outside(variables, as_condition=True)
+    found = []
+    for some in in_chunks(variables):
+        view = TableView(density._schema, some)
+        found.append(OneVariable(density, view, j, density._log_weights(view, view.known)).levels)
+    return np.concatenate(found)
 
 
 def impute(density, variables, method):
