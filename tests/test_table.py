@@ -65,6 +65,7 @@ def test_polars(density, table):
         (lambda t: quick().fit(t.assign(id=[f"n{i}" for i in range(len(t))])), "leave it out"),
         (lambda t: quick(columns={"nobody": "count"}).fit(t), "nobody"),
         (lambda t: quick(columns={"sex": "cuont"}).fit(t), "choose among"),
+        (lambda t: quick(columns={"sex": []}).fit(t), "choose among"),
         (lambda t: quick(columns={"hour": ("circular", "24")}).fit(t), "positive number"),
         (lambda t: quick(columns={"hour": ("circular", 0)}).fit(t), "positive number"),
         (lambda t: quick(columns={"size": ("bounded", "a")}).fit(t), "bounds and values"),

@@ -126,7 +126,7 @@ def stated(columns, names):
     for key, kind in columns.items():
         if key not in names:
             key = names[column_index(key, len(names), names, "columns")]
-        kind, *arguments = kind if isinstance(kind, tuple | list) else (kind,)
+        kind, *arguments = kind if isinstance(kind, tuple | list) and kind else (kind,)
         values, bounds = [], date_bounds(key, arguments) if kind == "datetime" else arguments
         if kind == "atoms" and arguments:
             first, *bounds = arguments
@@ -142,7 +142,7 @@ def stated(columns, names):
                 f"columns gives {key!r} the kind {kind!r} with {arguments}; bounds and values "
                 "are numbers other than NaN, and a period is a positive number."
             )
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(
                 f"columns gives {key!r} the kind {kind!r}; choose among {list(KINDS)}."
             )
