@@ -1,4 +1,4 @@
-"""Choosing the columns of a table, and its complete rows, with errors that say what to do."""
+"""Choosing the columns of a table, those that hold dates, and its complete rows."""
 
 import warnings
 from datetime import timedelta, timezone
