@@ -14,8 +14,10 @@ from .arrays import (
     check_different_names,
     check_exact,
     checked_data,
+    is_frame,
     is_missing,
     known_values,
+    library_of,
 )
 from .dates import MICROSECONDS, common_zone, is_date, seconds_of, time_zone, zone_of
 
@@ -77,16 +79,6 @@ class Frame(NamedTuple):
     def take(self, index):
         columns = [column.take(index) for column in self.columns]
         return Frame(columns, self.names, self.library, self.dtype)
-
-
-def is_frame(X):
-    """Whether X is a DataFrame of pandas or polars."""
-    return library_of(X) != "numpy" and hasattr(X, "columns")
-
-
-def library_of(X):
-    module = type(X).__module__.split(".")[0]
-    return module if module in ("pandas", "polars") else "numpy"
 
 
 def validate_table(estimator, X, *, reset=True, least=1, name=None):

@@ -14,6 +14,7 @@ from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import (
     check_exact_table,
     check_magnitude,
+    column_names,
     holds_times,
     key_of,
     row_shape,
@@ -473,7 +474,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
 
 def validate_outputs(y, least=1):
     """Return y as rows of floats, and the names of its columns if it has any."""
-    names = getattr(y, "columns", None)
+    names = column_names(y)
     if names is None and getattr(y, "name", None) is not None:
         names = [y.name]
     if getattr(y, "ndim", 0) > 2:
