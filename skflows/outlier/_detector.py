@@ -394,7 +394,8 @@ class DensityOutlierDetector(
                 f"{type(estimator).__name__} does not have: give a TableDensity."
             )
         names = getattr(self, "feature_names_in_", None)
-        known = getattr(estimator, "feature_names_in_", names)
+        # Others are cloned, and fitted to these columns.
+        known = getattr(estimator, "feature_names_in_", names) if is_frozen(estimator) else names
         if names is not None and list(names) != list(known):
             raise ValueError(
                 f"X has the columns {list(names)}, but the fitted estimator has {list(known)}: "
