@@ -9,7 +9,7 @@ from _tables import N, density, few_components, quick, table  # noqa: F401
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
-from skflows import AutoDensity, DensityOutlierDetector
+from skflows import AutoDensity, DensityClassifier, DensityOutlierDetector
 from skflows.columns.encoding import Encoding
 
 
@@ -97,3 +97,18 @@ def test_detector_sees_new_categories_of_a_categorical_column():
     new = pd.DataFrame({"kind": pd.Categorical(["new", None]), "x": [0.0, 0.0]})
     odd, ordinary = detector.score_samples(new)
     assert odd < ordinary - 2
+
+
+def test_tables_have_the_columns_of_fit(density, table):
+    """Detectors and classifiers read them alike: the same columns, in the same order."""
+    own = table[["sex", "size"]]
+    detector = DensityOutlierDetector(quick(n_orders=1)).fit(own)
+    label = table["member"].astype(int)
+    classifier = DensityClassifier(quick(n_orders=1), calibration=None).fit(own, label)
+    for X in (own[:0], own[["size"]], own.assign(more=1.0), own[["size", "sex"]]):
+        for estimator in (detector, classifier):
+            with pytest.raises(ValueError, match="feature names should match|table of 0 sample"):
+                estimator.predict(X)
+    frozen = DensityOutlierDetector(FrozenEstimator(density))
+    with pytest.raises(ValueError, match="feature names should match"):
+        frozen.fit(own)

@@ -31,6 +31,7 @@ from ..density._third_party import (
     fit_subtask,
     of_no_use_alone,
     read,
+    read_as_in_fit,
     score_rows,
     takes_tables,
     time_limits,
@@ -400,7 +401,7 @@ class DensityClassifier(
             return X if hasattr(X, "columns") else rows
         if hasattr(self.estimator, "_fit_rows"):
             if not reset:
-                return self._encoding.encode(validate_table(self, X, reset=False))
+                return read_as_in_fit(self, X)
             self._encoding, rows = read(self, self.estimator, X)
             return rows
         if hasattr(X, "columns") or takes_tables(self.estimator):

@@ -28,7 +28,7 @@ from ..columns.checks import (
     warn_of_texts,
     warn_user,
 )
-from ..columns.frames import data_frame, is_frame, validate_table
+from ..columns.frames import data_frame, is_frame
 from ..columns.types import Flags, Floats, Labels, RandomState, Rows, Table
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import check_has_names
@@ -39,6 +39,7 @@ from ..density._third_party import (
     is_frozen,
     of_no_use_alone,
     read,
+    read_as_in_fit,
     takes_tables,
     takes_weights,
     unfrozen,
@@ -377,9 +378,7 @@ class DensityOutlierDetector(
         """Return the rows to score as an array."""
         if self._encoding is None:
             return validate_rows(self, X, reset=False)
-        if not is_frame(X):
-            X = validate_table(self, X, reset=False)
-        return self._encoding.encode(X)
+        return read_as_in_fit(self, X)
 
     def _check_parameters(self, estimator):
         if self.statistic != "log_pool":  # which takes any score
