@@ -7,9 +7,16 @@ import pandas as pd
 import pytest
 from _tables import N, density, few_components, quick, table  # noqa: F401
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.mixture import GaussianMixture
 
-from skflows import AutoDensity, DensityClassifier, DensityOutlierDetector
+from skflows import (
+    AdaptiveKernelDensity,
+    AutoDensity,
+    DensityClassifier,
+    DensityOutlierDetector,
+)
 from skflows.columns.encoding import Encoding
 
 
@@ -107,8 +114,20 @@ def test_tables_have_the_columns_of_fit(density, table):
     classifier = DensityClassifier(quick(n_orders=1), calibration=None).fit(own, label)
     for X in (own[:0], own[["size"]], own.assign(more=1.0), own[["size", "sex"]]):
         for estimator in (detector, classifier):
-            with pytest.raises(ValueError, match="feature names should match|table of 0 sample"):
+            with pytest.raises(ValueError, match=r"feature names should match|table of 0 sample"):
                 estimator.predict(X)
     frozen = DensityOutlierDetector(FrozenEstimator(density))
     with pytest.raises(ValueError, match="feature names should match"):
         frozen.fit(own)
+
+
+@pytest.mark.parametrize("calibration", [None, "empirical_null"])
+def test_a_fit_that_fails_leaves_nothing_fitted(calibration):
+    numbers = pd.DataFrame(np.random.default_rng(0).standard_normal((60, 2)), columns=["x", "y"])
+    density = GaussianMixture() if calibration is None else AdaptiveKernelDensity()
+    detector = DensityOutlierDetector(density, calibration=calibration).fit(numbers)
+    with pytest.raises(ValueError, match="contains NaN"):
+        detector.fit(numbers.assign(y=np.nan))
+    with pytest.raises(NotFittedError):
+        detector.predict(numbers)
+    assert not hasattr(detector, "models_") and not hasattr(detector, "p_values_")

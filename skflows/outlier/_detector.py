@@ -4,7 +4,7 @@ import warnings
 from contextlib import nullcontext
 from functools import partial
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,7 +29,7 @@ from ..columns.checks import (
     warn_user,
 )
 from ..columns.frames import data_frame, is_frame
-from ..columns.types import Flags, Floats, Labels, RandomState, Rows, Table
+from ..columns.types import Flags, Floats, Labels, RandomState, Rows, Table, Weights
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import check_has_names
 from ..density._third_party import (
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 
 
 NULLS = {"conformal": Ranks, "empirical_null": Tails}
+FITTED = {"models_", "held_out_scores_", "p_values_", "null_", "offset_"}
 ROWS_PER_COLUMN = 20  # with at least as many, leave-one-out scores are as good as held-out ones
 
 
@@ -270,7 +271,7 @@ class DensityOutlierDetector(
 
     @weighted_if(_takes_weights)
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Table, y: object = None, sample_weight: Weights = None) -> Self:
         """Fit the density, its score and the calibration.
 
         Parameters
@@ -296,6 +297,14 @@ class DensityOutlierDetector(
         self : object
             The fitted estimator.
         """
+        try:
+            return self._fit(X, y, sample_weight)
+        except BaseException:  # a fit that fails, or that Ctrl-C ends, leaves nothing fitted
+            for name in FITTED & vars(self).keys():
+                delattr(self, name)
+            raise
+
+    def _fit(self, X, y, sample_weight):
         given = X, y
         random_state = random_state_of(self)
         estimator, encoding = self.estimator, None
