@@ -110,13 +110,18 @@ def read_frame(X, names=None):
             raise ValueError(f"X lacks the columns {missing}, which were seen in fit.")
         read = _pandas_column if library == "pandas" else _polars_column
         columns = [read(X[name], name) for name in names]
-        return Frame(columns, names, library, index=getattr(X, "index", None))
+        return Frame(columns, names, library, index=index_of(X))
     X = check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=0)
     if X.dtype.kind == "c":
         raise ValueError("Complex data not supported: give real and imaginary parts as columns.")
     return Frame(
         [_array_column(column, j) for j, column in enumerate(X.T)], None, "numpy", str(X.dtype)
     )
+
+
+def index_of(X):
+    """Return the index of a pandas DataFrame, or None; lists have a method of that name."""
+    return getattr(X, "index", None) if is_frame(X) else None
 
 
 def rows_of(X):

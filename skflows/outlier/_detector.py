@@ -28,7 +28,7 @@ from ..columns.checks import (
     warn_of_texts,
     warn_user,
 )
-from ..columns.frames import data_frame, is_frame
+from ..columns.frames import data_frame, index_of, is_frame
 from ..columns.types import Flags, Floats, Labels, RandomState, Rows, Table, Weights
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import check_has_names
@@ -747,7 +747,7 @@ class DensityOutlierDetector(
             raise ValueError("as_frame=True and as_shap=True: set only one of them.")
         if as_frame:
             check_has_names(self)
-        index = getattr(X, "index", None)
+        index = index_of(X)
         X = self._validated(X)
         found, base = self._contributions(X, n_orders, random_state)
         if as_shap:
