@@ -224,6 +224,8 @@ class DensityClassifier(
                 "estimator=None: give a density, such as DensityClassifier(NSFDensity()) for "
                 "numbers, or DensityClassifier(TableDensity()) for tables of any columns."
             )
+        if self._is_shared:
+            self.estimator._validate_params()  # its folds are made before its fit
         check_is_density(self.estimator)
         if self.reject is not None and self.calibration is None:
             raise ValueError(
