@@ -270,9 +270,7 @@ def fitted_detector(args, known, is_table):
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "these columns of X seem to")  # given for the file
-        warnings.filterwarnings(
-            "ignore", "time_limit=.* left no time"
-        )  # which the user did not set
+        warnings.filterwarnings("ignore", "time_limit=.* left no time")  # set here
         return detector.fit(known)
 
 
