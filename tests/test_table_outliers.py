@@ -7,15 +7,19 @@ import pandas as pd
 import pytest
 from _tables import N, density, few_components, quick, table  # noqa: F401
 from sklearn.base import clone
+from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
+from sklearn.utils import get_tags
 
 from skflows import (
     AdaptiveKernelDensity,
     AutoDensity,
+    ConditionalDensity,
     DensityClassifier,
     DensityOutlierDetector,
+    FlowRegressor,
 )
 from skflows.columns.encoding import Encoding
 
@@ -131,3 +135,22 @@ def test_a_fit_that_fails_leaves_nothing_fitted(calibration):
     with pytest.raises(NotFittedError):
         detector.predict(numbers)
     assert not hasattr(detector, "models_") and not hasattr(detector, "p_values_")
+
+
+def test_tags_of_input_are_those_of_an_estimator_that_takes_tables(table):
+    def tags_of(estimator):
+        tags = get_tags(estimator).input_tags
+        return [tags.allow_nan, tags.string, tags.categorical]
+
+    inner = DensityOutlierDetector(quick(n_orders=1))
+    for estimator in (inner, DensityClassifier(quick()), ConditionalDensity(), FlowRegressor()):
+        assert all(tags_of(estimator))
+    # Arrays of numbers are what these take, whatever their estimator does.
+    for estimator in (
+        DensityOutlierDetector(IsolationForest()),
+        DensityClassifier(ConditionalDensity()),
+    ):
+        assert not any(tags_of(estimator))
+    own = table[["sex", "size"]]
+    scores = DensityOutlierDetector(inner).fit(own).score_samples(own)
+    np.testing.assert_array_equal(scores, clone(inner).fit(own).score_samples(own))

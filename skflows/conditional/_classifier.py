@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.utils import assert_all_finite
+from sklearn.utils import assert_all_finite, get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
@@ -614,6 +614,13 @@ class DensityClassifier(
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimators_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        # A shared density models the columns, which are numbers.
+        if takes_tables(self.estimator) and not self._is_shared:
+            tags.input_tags = get_tags(self.estimator).input_tags
+        return tags
 
 
 def given_classes(density, X, n_classes, flows=None):

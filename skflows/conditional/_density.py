@@ -470,6 +470,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         tags.target_tags.single_output = True
         tags.input_tags.allow_nan = isinstance(self.encoder, str)
         tags.input_tags.categorical = tags.input_tags.allow_nan
+        tags.input_tags.string = tags.input_tags.allow_nan
         return tags
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from ..calibration.ranks import Ranks, discoveries, least_p_value, pooled
@@ -264,6 +264,12 @@ class DensityOutlierDetector(
     @property
     def _row_shape(self):
         return row_shape(self.estimator)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        if takes_tables(self.estimator):  # others see arrays of numbers
+            tags.input_tags = get_tags(self.estimator).input_tags
+        return tags
 
     def _takes_weights(self):
         default = OutlierEnsemble if self.statistic == "log_pool" else AutoDensity
