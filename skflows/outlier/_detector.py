@@ -118,10 +118,10 @@ class DensityOutlierDetector(
         How rows are held out to calibrate. A single split, such as ``ShuffleSplit(1)``, is split
         conformal prediction; several folds, each with its own model, are cross-conformal: the
         estimator is fitted once for each, and a ``time_limit`` of it holds for each fit. "auto"
-        takes the held-out scores that the estimator keeps (`AutoDensity` and `StackedDensity` do;
-        with 20 rows per column or more, `OutlierEnsemble` and `AdaptiveKernelDensity`), otherwise
-        5 folds; without calibration it holds nothing out. With the empirical null, which judges the
-        rows of `fit` too, a mixture holds out all rows.
+        takes the held-out scores that the estimator keeps (`AutoDensity`, `StackedDensity` and
+        `TableDensity` do; with 20 rows per column or more, `OutlierEnsemble` and
+        `AdaptiveKernelDensity`), otherwise 5 folds; without calibration it holds nothing out. With
+        the empirical null, which judges the rows of `fit` too, a mixture holds out all rows.
 
     alpha : float, default=0.05
         The p-value up to which `predict` flags a row, with calibration.
