@@ -558,3 +558,17 @@ def test_constant_y():
     # A single whole number has a probability.
     density = ConditionalDensity(quick(1), random_state=0).fit(X, np.ones(60))
     assert (density.predict_distribution(X).median() == 1).all()
+
+
+@pytest.mark.parametrize("name", ["dtype", "columns", "name"])
+def test_columns_may_be_named_like_attributes(name):
+    z, u = np.random.default_rng(0).standard_normal((2, 40))
+    flow = NSFDensity(n_transforms=1, max_iter=1)
+    density = ConditionalDensity(flow, cv=None, random_state=0)
+    X = pd.DataFrame({name: z, "u": u})
+    assert np.isfinite(flow.fit(X).score_samples(X)).all()
+    labelled = pd.Series(u, index=[name, *range(39)])
+    for given, y in [(X[[name]], u), (X[["u"]], X[[name]]), (X, labelled)]:
+        arrays = given.to_numpy(), np.asarray(y)
+        expected = density.fit(*arrays).log_prob(*arrays)
+        np.testing.assert_array_equal(density.fit(given, y).log_prob(given, y), expected)

@@ -17,7 +17,7 @@ from skflows.inspection import (
     PredictiveBandsDisplay,
     PredictiveCalibrationDisplay,
 )
-from skflows.inspection._predictive_bands import _along
+from skflows.inspection._predictive_bands import _along, name_of
 
 pytestmark = pytest.mark.usefixtures("close_figures")
 
@@ -105,6 +105,13 @@ def test_rows_along_a_feature_of_an_array():
     rows, grid, _, name = _along(np.array([[0, 1], [4, 1], [1, 3]]), 0, 3)
     assert rows.tolist() == [[0.0, 1.0], [2.0, 1.0], [4.0, 1.0]]
     assert name == 0 and np.array_equal(rows[:, 0], grid)
+
+
+def test_name_of_what_is_shown():
+    y = np.zeros(2)
+    for given in (pd.Series(y, name="name"), pd.DataFrame({"name": y}), pl.DataFrame({"name": y})):
+        assert name_of(given) == "name"
+    assert name_of(y) == name_of(pd.Series(y)) == "y"
 
 
 def test_calibration(fitted):

@@ -306,6 +306,7 @@ def test_folds_of_a_shared_density_have_all_classes():
     ("cv", "message"),
     [
         ([(np.arange(20), np.arange(20, 40))], "lists rows; give a number of folds"),
+        ("five", "The 'cv' parameter of ConditionalDensity must be"),
         (KFold(2), r"no row of class 0 is left to train on in split 0 of estimator.cv=KFold"),
     ],
 )

@@ -3,8 +3,10 @@
 import inspect
 import random
 import tomllib
+import typing
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
 from skflows.density import ARCHITECTURES, FlowDensity, _evaluation
+from skflows.density._third_party import FitMethod
 from skflows.training import flow_fit, torch_state
 from skflows.training.trainer import Trainer
 
@@ -179,6 +182,11 @@ def test_docstrings_pass_numpydoc_validation(cls):
     assert not found
 
 
+# Types of libraries that are imported where they are used.
+OF_OTHERS = dict.fromkeys(["Axes", "CallbackContext", "Explanation"], object)
+OF_OTHERS |= dict.fromkeys(["dd", "pd"], SimpleNamespace(DataFrame=object, Series=object))
+
+
 @pytest.mark.parametrize("room", skflows.SUBMODULES)
 def test_public_methods_have_types(room):
     module = getattr(skflows, room)
@@ -193,11 +201,13 @@ def test_public_methods_have_types(room):
                 types += [p.annotation for p in parameters]
                 if inspect.Signature.empty in types:
                     found.append(f"{name}.{function.__name__}")
+                typing.get_type_hints(function, localns=OF_OTHERS)
     assert not found
 
 
 def function_of(member):
     """Return the function behind a method or a property of skflows, or None."""
+    member = member.fit if isinstance(member, FitMethod) else member
     member = getattr(member, "fget", getattr(member, "fn", member))
     member = inspect.unwrap(getattr(member, "__func__", member))
     is_own = getattr(member, "__module__", "").startswith("skflows")

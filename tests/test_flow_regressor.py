@@ -293,6 +293,13 @@ def test_splits_of_the_whole_table():
         small(1, 0.2, cv=splits).fit(X, y)
 
 
+@pytest.mark.parametrize(("name", "value"), [("encoder", 3), ("cv", "five")])
+def test_parameters_of_the_density_are_checked_before_its_rows(name, value):
+    density = ConditionalDensity(**{name: value})
+    with pytest.raises(ValueError, match=f"The '{name}' parameter of ConditionalDensity must be"):
+        FlowRegressor(density).fit(*heteroscedastic(20))
+
+
 def test_no_calibration():
     regressor = small(1, None).fit(*heteroscedastic(60))
     with pytest.raises(ValueError, match="at least 40 rows with calibration='auto'"):

@@ -242,6 +242,8 @@ def test_frozen_density_checks_column_names():
         ValueError, match=r"columns \['b', 'a'\].* fitted estimator has \['a', 'b'\]"
     ):
         detector(frozen).fit(frame[["b", "a"]])
+    refitted = detector(GaussianMixture().fit(frame)).fit(frame[["b", "a"]])
+    assert refitted.feature_names_in_.tolist() == ["b", "a"]
 
 
 # Thresholds by a fraction of the rows

@@ -260,6 +260,9 @@ def test_contributions_as_a_data_frame_have_the_names_of_the_columns():
     frame = pandas.DataFrame(X, columns=["a", "b"]).iloc[::-1]
     fitted = DensityOutlierDetector(DENSITIES["mixture"]).fit(frame)
     found = fitted.explain(frame[:5], as_frame=True)
+    with pytest.warns(UserWarning, match="valid feature names"):
+        of_list = fitted.explain(frame[:5].to_numpy().tolist(), as_frame=True)
+    np.testing.assert_array_equal(of_list, found)
     assert [*found.columns] == ["a", "b"]
     assert found.index.equals(frame.index[:5])
     np.testing.assert_array_equal(found.to_numpy(), fitted.explain(frame[:5]))

@@ -252,6 +252,14 @@ def test_discrete_samples_are_exactly_the_values_of_the_table():
         assert np.isin(samples[:, j], X[:, j]).all()
 
 
+def test_only_a_data_frame_has_an_index():
+    frame = pytest.importorskip("pandas").DataFrame(counts(60), columns=["a", "b", "c"])
+    density = small("nsf").fit(frame)
+    Z = density.transform(frame)
+    found = density.inverse_transform(Z.tolist(), as_frame=True)
+    assert found.equals(density.inverse_transform(Z, as_frame=True))
+
+
 @pytest.mark.parametrize("density", [small("nsf"), TransformedDensity(KernelDensity())])
 def test_samples_as_a_data_frame_have_the_names_of_the_columns(density):
     pandas = pytest.importorskip("pandas")

@@ -7,9 +7,20 @@ import pandas as pd
 import pytest
 from _tables import N, density, few_components, quick, table  # noqa: F401
 from sklearn.base import clone
+from sklearn.ensemble import IsolationForest
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.mixture import GaussianMixture
+from sklearn.utils import get_tags
 
-from skflows import AutoDensity, DensityOutlierDetector
+from skflows import (
+    AdaptiveKernelDensity,
+    AutoDensity,
+    ConditionalDensity,
+    DensityClassifier,
+    DensityOutlierDetector,
+    FlowRegressor,
+)
 from skflows.columns.encoding import Encoding
 
 
@@ -97,3 +108,49 @@ def test_detector_sees_new_categories_of_a_categorical_column():
     new = pd.DataFrame({"kind": pd.Categorical(["new", None]), "x": [0.0, 0.0]})
     odd, ordinary = detector.score_samples(new)
     assert odd < ordinary - 2
+
+
+def test_tables_have_the_columns_of_fit(density, table):
+    """Detectors and classifiers read them alike: the same columns, in the same order."""
+    own = table[["sex", "size"]]
+    detector = DensityOutlierDetector(quick(n_orders=1)).fit(own)
+    label = table["member"].astype(int)
+    classifier = DensityClassifier(quick(n_orders=1), calibration=None).fit(own, label)
+    for X in (own[:0], own[["size"]], own.assign(more=1.0), own[["size", "sex"]]):
+        for estimator in (detector, classifier):
+            with pytest.raises(ValueError, match=r"feature names should match|table of 0 sample"):
+                estimator.predict(X)
+    frozen = DensityOutlierDetector(FrozenEstimator(density))
+    with pytest.raises(ValueError, match="feature names should match"):
+        frozen.fit(own)
+
+
+@pytest.mark.parametrize("calibration", [None, "empirical_null"])
+def test_a_fit_that_fails_leaves_nothing_fitted(calibration):
+    numbers = pd.DataFrame(np.random.default_rng(0).standard_normal((60, 2)), columns=["x", "y"])
+    density = GaussianMixture() if calibration is None else AdaptiveKernelDensity()
+    detector = DensityOutlierDetector(density, calibration=calibration).fit(numbers)
+    with pytest.raises(ValueError, match="contains NaN"):
+        detector.fit(numbers.assign(y=np.nan))
+    with pytest.raises(NotFittedError):
+        detector.predict(numbers)
+    assert not hasattr(detector, "models_") and not hasattr(detector, "p_values_")
+
+
+def test_tags_of_input_are_those_of_an_estimator_that_takes_tables(table):
+    def tags_of(estimator):
+        tags = get_tags(estimator).input_tags
+        return [tags.allow_nan, tags.string, tags.categorical]
+
+    inner = DensityOutlierDetector(quick(n_orders=1))
+    for estimator in (inner, DensityClassifier(quick()), ConditionalDensity(), FlowRegressor()):
+        assert all(tags_of(estimator))
+    # Arrays of numbers are what these take, whatever their estimator does.
+    for estimator in (
+        DensityOutlierDetector(IsolationForest()),
+        DensityClassifier(ConditionalDensity()),
+    ):
+        assert not any(tags_of(estimator))
+    own = table[["sex", "size"]]
+    scores = DensityOutlierDetector(inner).fit(own).score_samples(own)
+    np.testing.assert_array_equal(scores, clone(inner).fit(own).score_samples(own))

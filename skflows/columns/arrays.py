@@ -27,6 +27,23 @@ REMEDIES = {
 }
 
 
+def column_names(X):
+    """Return the names of the columns of a DataFrame of any library, or None."""
+    # Labels of a Series are attributes of it, but not of its class.
+    return X.columns if hasattr(type(X), "columns") else None
+
+
+def library_of(X):
+    """Return the library of a table: "pandas", "polars" or, for anything else, "numpy"."""
+    module = type(X).__module__.split(".")[0]
+    return module if module in ("pandas", "polars") else "numpy"
+
+
+def is_frame(X):
+    """Whether X is a DataFrame of pandas or polars."""
+    return library_of(X) != "numpy" and column_names(X) is not None
+
+
 def check_magnitude(X, names=None, what="X"):
     """Raise an error if a value is so large that sums and differences would overflow."""
     if X.dtype == np.float64 and max(X.max(), -X.min()) > MAX_VALUE:
@@ -73,8 +90,8 @@ def first_inexact(values):
 def check_exact_table(X, what=""):
     """Raise an error if a table, or a single column, holds integers that float64 would round."""
     suffix, what = what and f" of {what}", what or "X"
-    if hasattr(X, "columns"):
-        for name, dtype in zip(X.columns, getattr(X, "dtypes", ()), strict=False):
+    if (names := column_names(X)) is not None:
+        for name, dtype in zip(names, getattr(X, "dtypes", ()), strict=False):
             if str(dtype).lower().startswith(WIDE_DTYPES):
                 check_exact(known_values(X[name]), f"column {name!r}{suffix}")
     elif hasattr(X, "to_numpy"):
@@ -135,7 +152,7 @@ def listed(names, limit=12):
 
 def check_different_names(X):
     """Raise an error if columns of a DataFrame have the same name."""
-    names = getattr(X, "columns", None)
+    names = column_names(X)
     if not getattr(names, "is_unique", True):
         check_different(names, "X")
 
@@ -179,10 +196,13 @@ def checked_data(estimator, X, name=None, **kwargs):
 
 def holds_times(X):
     """Whether X has dates or time differences, which NumPy would take for integers."""
-    dtypes = [X.dtype] if hasattr(X, "dtype") else getattr(X, "dtypes", [])
+    # A column named "dtype" is an attribute of a DataFrame.
+    is_one = hasattr(X, "dtype") and not is_frame(X)
     return any(
-        dtype.is_temporal() if hasattr(dtype, "is_temporal") else getattr(dtype, "kind", "") in "mM"
-        for dtype in dtypes
+        dtype.is_temporal()
+        if hasattr(dtype, "is_temporal")
+        else getattr(dtype, "kind", "") in ("m", "M")
+        for dtype in ([X.dtype] if is_one else getattr(X, "dtypes", []))
     )
 
 
@@ -226,7 +246,9 @@ def whole_dtypes(X):
 
 def non_numeric_columns(X):
     """Return the names of columns of a DataFrame that hold texts or dates, each with one value."""
-    found = {name: first_non_number(X[name].to_numpy()) for name in getattr(X, "columns", [])}
+    names = column_names(X)
+    columns = {} if names is None else {name: X[name].to_numpy() for name in names}
+    found = {name: first_non_number(values) for name, values in columns.items()}
     return {name: str(value) for name, value in found.items() if value is not None}
 
 

@@ -14,8 +14,10 @@ from .arrays import (
     check_different_names,
     check_exact,
     checked_data,
+    is_frame,
     is_missing,
     known_values,
+    library_of,
 )
 from .dates import MICROSECONDS, common_zone, is_date, seconds_of, time_zone, zone_of
 
@@ -79,16 +81,6 @@ class Frame(NamedTuple):
         return Frame(columns, self.names, self.library, self.dtype)
 
 
-def is_frame(X):
-    """Whether X is a DataFrame of pandas or polars."""
-    return library_of(X) != "numpy" and hasattr(X, "columns")
-
-
-def library_of(X):
-    module = type(X).__module__.split(".")[0]
-    return module if module in ("pandas", "polars") else "numpy"
-
-
 def validate_table(estimator, X, *, reset=True, least=1, name=None):
     """Return a DataFrame as it is, or anything else as an array of any dtype.
 
@@ -118,13 +110,18 @@ def read_frame(X, names=None):
             raise ValueError(f"X lacks the columns {missing}, which were seen in fit.")
         read = _pandas_column if library == "pandas" else _polars_column
         columns = [read(X[name], name) for name in names]
-        return Frame(columns, names, library, index=getattr(X, "index", None))
+        return Frame(columns, names, library, index=index_of(X))
     X = check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=0)
     if X.dtype.kind == "c":
         raise ValueError("Complex data not supported: give real and imaginary parts as columns.")
     return Frame(
         [_array_column(column, j) for j, column in enumerate(X.T)], None, "numpy", str(X.dtype)
     )
+
+
+def index_of(X):
+    """Return the index of a pandas DataFrame, or None; lists have a method of that name."""
+    return getattr(X, "index", None) if is_frame(X) else None
 
 
 def rows_of(X):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.utils import assert_all_finite
+from sklearn.utils import assert_all_finite, get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
@@ -32,6 +32,7 @@ from ..density._third_party import (
     is_frozen,
     of_no_use_alone,
     read,
+    read_as_in_fit,
     score_rows,
     takes_tables,
     time_limits,
@@ -224,6 +225,8 @@ class DensityClassifier(
                 "estimator=None: give a density, such as DensityClassifier(NSFDensity()) for "
                 "numbers, or DensityClassifier(TableDensity()) for tables of any columns."
             )
+        if self._is_shared:
+            self.estimator._validate_params()  # its folds are made before its fit
         check_is_density(self.estimator)
         if self.reject is not None and self.calibration is None:
             raise ValueError(
@@ -401,7 +404,7 @@ class DensityClassifier(
             return X if hasattr(X, "columns") else rows
         if hasattr(self.estimator, "_fit_rows"):
             if not reset:
-                return self._encoding.encode(validate_table(self, X, reset=False))
+                return read_as_in_fit(self, X)
             self._encoding, rows = read(self, self.estimator, X)
             return rows
         if hasattr(X, "columns") or takes_tables(self.estimator):
@@ -612,6 +615,13 @@ class DensityClassifier(
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimators_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        # A shared density models the columns, which are numbers.
+        if takes_tables(self.estimator) and not self._is_shared:
+            tags.input_tags = get_tags(self.estimator).input_tags
+        return tags
 
 
 def given_classes(density, X, n_classes, flows=None):

@@ -10,7 +10,7 @@ from sklearn.utils import check_array
 from ..columns.checks import warn_of_texts, warn_user
 from ..columns.dates import DAY, EPOCH
 from ..columns.encoding import NUMERIC, Encoding
-from ..columns.frames import read_frame, validate_table
+from ..columns.frames import is_frame, read_frame, validate_table
 from ..persistence.mixin import PersistenceMixin
 
 # With more categories, a category is encoded by the mean of y if y is a single column.
@@ -162,12 +162,13 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.input_tags.categorical = True
+        tags.input_tags.string = True
         return tags
 
 
 def is_numeric(X):
     """Whether X is an array of numbers."""
-    return getattr(X, "dtype", np.dtype(object)).kind in "iuf"
+    return not is_frame(X) and getattr(X, "dtype", np.dtype(object)).kind in "iuf"
 
 
 def finite(X):

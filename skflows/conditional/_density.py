@@ -14,12 +14,13 @@ from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import (
     check_exact_table,
     check_magnitude,
+    column_names,
     holds_times,
     key_of,
     row_shape,
 )
 from ..columns.checks import warn_user
-from ..columns.types import Floats, RandomState, Weights
+from ..columns.types import Floats, RandomState, Table, Weights
 from ..density import FlowDensity, NSFDensity
 from ..distribution.distribution import ConditionalDistribution, distribution_of
 from ..ensemble._folds import N_FOLDS, make_folds
@@ -32,7 +33,8 @@ from ..preprocessing.sklearn_compat import (
     check_sample_weight,
     safe_indexing,
 )
-from ..preprocessing.validation import Table, validate_bounds, validate_weight
+from ..preprocessing.validation import Table as PreparedTable
+from ..preprocessing.validation import validate_bounds, validate_weight
 from ..training.threads import fit_context
 from ._circle import Circle
 from ._flows import FlowMixture, signs_of
@@ -292,7 +294,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             member = clone(estimator).set_params(random_state=random_state.randint(2**31 - 1))
             member._validate_params()
             member._dequantizer = self._dequantizer
-            table = Table(
+            table = PreparedTable(
                 rows[train], weight[train], None, self._dequantizer, self._bounds, context.shape[1]
             )
             held_out = None if held_out is None else (rows[held_out], weight[held_out])
@@ -468,12 +470,13 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         tags.target_tags.single_output = True
         tags.input_tags.allow_nan = isinstance(self.encoder, str)
         tags.input_tags.categorical = tags.input_tags.allow_nan
+        tags.input_tags.string = tags.input_tags.allow_nan
         return tags
 
 
 def validate_outputs(y, least=1):
     """Return y as rows of floats, and the names of its columns if it has any."""
-    names = getattr(y, "columns", None)
+    names = column_names(y)
     if names is None and getattr(y, "name", None) is not None:
         names = [y.name]
     if getattr(y, "ndim", 0) > 2:

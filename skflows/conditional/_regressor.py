@@ -139,6 +139,7 @@ class FlowRegressor(
         """
         self.__dict__.pop("density_", None)  # a fit that fails leaves nothing fitted
         density = ConditionalDensity() if self.density is None else clone(self.density)
+        density._validate_params()  # which reads the rows before its fit
         random_state = random_state_of(self)
         if density.random_state is None and self.random_state is not None:
             density.set_params(random_state=random_state.randint(2**31 - 1))

@@ -19,7 +19,7 @@ from ..callbacks._run import fit_task
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import row_shape, some_rows, validate_rows
 from ..columns.checks import ColumnWarning, warn_of_columns, warn_user
-from ..columns.frames import data_frame
+from ..columns.frames import data_frame, index_of
 from ..columns.types import Floats, Rows, Table, Weights
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import prepare_table, validate_bounds, weighted_rows
@@ -372,7 +372,7 @@ class BaseFlowDensity(
         check_is_fitted(self)
         if as_frame:
             check_has_names(self)
-        index = getattr(X, "index", None)
+        index = index_of(X)
         X = check_array(X, dtype=np.float64, order="C", input_name="X")
         if X.shape[1] != self._n_features_out:
             raise ValueError(

@@ -125,12 +125,21 @@ def read(wrapper, estimator, X, least=1):
     density = unfrozen(estimator)
     fitted = getattr(density, "_encoding", None) if is_frozen(estimator) else None
     if fitted is not None:
+        X = validate_table(density, X, reset=False, least=least, name=type(wrapper).__name__)
         return fitted, fitted.encode(X)
     frame = read_frame(X)
     encoding = density._shared_encoding(frame) if hasattr(density, "_shared_encoding") else None
     if encoding is None:
         encoding = Encoding(frame, getattr(density, "handle_unknown", "rare"))
     return encoding, encoding.rows(frame)
+
+
+def read_as_in_fit(wrapper, X):
+    """Return the rows of a table with the columns of `fit`, in their order, as scikit-learn asks.
+
+    The wrapper of a density has its encoding.
+    """
+    return wrapper._encoding.encode(validate_table(wrapper, X, reset=False))
 
 
 def fit_rows(estimator, rows, sample_weight=None, encoding=None):

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from ..columns.arrays import column_names
 from ..columns.encoding import Encoding
 from ..columns.types import Table
 from ._common import (
@@ -217,8 +218,9 @@ def check_single_output(estimator):
 
 
 def name_of(y):
-    """Return the name of a Series, or "y"."""
-    name = getattr(y, "name", None)
+    """Return the name of a Series, or of the only column of a DataFrame, or "y"."""
+    names = column_names(y)
+    name = getattr(y, "name", None) if names is None else names[0]
     return "y" if name is None else str(name)
 
 

@@ -1,6 +1,6 @@
 """Choosing among detectors, without labels or with a few."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from ..columns.types import Floats, Table
 
 
-def agreement(detectors: Mapping[str, BaseEstimator] | Sequence[BaseEstimator], X: Table) -> Floats:
+def agreement(detectors: Sequence[BaseEstimator], X: Table) -> Floats:
     """Return how far each of several detectors agrees with the rankings of the others.
 
     Without labels nothing shows which ranking is right. But good rankings resemble one another,

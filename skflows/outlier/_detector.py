@@ -4,13 +4,13 @@ import warnings
 from contextlib import nullcontext
 from functools import partial
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from ..calibration.ranks import Ranks, discoveries, least_p_value, pooled
@@ -28,8 +28,8 @@ from ..columns.checks import (
     warn_of_texts,
     warn_user,
 )
-from ..columns.frames import data_frame, is_frame, validate_table
-from ..columns.types import Flags, Floats, Labels, RandomState, Rows, Table
+from ..columns.frames import data_frame, index_of, is_frame
+from ..columns.types import Flags, Floats, Labels, RandomState, Rows, Table, Weights
 from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import check_has_names
 from ..density._third_party import (
@@ -39,6 +39,7 @@ from ..density._third_party import (
     is_frozen,
     of_no_use_alone,
     read,
+    read_as_in_fit,
     takes_tables,
     takes_weights,
     unfrozen,
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 
 
 NULLS = {"conformal": Ranks, "empirical_null": Tails}
+FITTED = {"models_", "held_out_scores_", "p_values_", "null_", "offset_"}
 ROWS_PER_COLUMN = 20  # with at least as many, leave-one-out scores are as good as held-out ones
 
 
@@ -116,10 +118,10 @@ class DensityOutlierDetector(
         How rows are held out to calibrate. A single split, such as ``ShuffleSplit(1)``, is split
         conformal prediction; several folds, each with its own model, are cross-conformal: the
         estimator is fitted once for each, and a ``time_limit`` of it holds for each fit. "auto"
-        takes the held-out scores that the estimator keeps (`AutoDensity` and `StackedDensity` do;
-        with 20 rows per column or more, `OutlierEnsemble` and `AdaptiveKernelDensity`), otherwise
-        5 folds; without calibration it holds nothing out. With the empirical null, which judges the
-        rows of `fit` too, a mixture holds out all rows.
+        takes the held-out scores that the estimator keeps (`AutoDensity`, `StackedDensity` and
+        `TableDensity` do; with 20 rows per column or more, `OutlierEnsemble` and
+        `AdaptiveKernelDensity`), otherwise 5 folds; without calibration it holds nothing out. With
+        the empirical null, which judges the rows of `fit` too, a mixture holds out all rows.
 
     alpha : float, default=0.05
         The p-value up to which `predict` flags a row, with calibration.
@@ -263,13 +265,19 @@ class DensityOutlierDetector(
     def _row_shape(self):
         return row_shape(self.estimator)
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        if takes_tables(self.estimator):  # others see arrays of numbers
+            tags.input_tags = get_tags(self.estimator).input_tags
+        return tags
+
     def _takes_weights(self):
         default = OutlierEnsemble if self.statistic == "log_pool" else AutoDensity
         return takes_weights(default if self.estimator is None else self.estimator)
 
     @weighted_if(_takes_weights)
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Table, y: object = None, sample_weight: Weights = None) -> Self:
         """Fit the density, its score and the calibration.
 
         Parameters
@@ -295,6 +303,14 @@ class DensityOutlierDetector(
         self : object
             The fitted estimator.
         """
+        try:
+            return self._fit(X, y, sample_weight)
+        except BaseException:  # a fit that fails, or that Ctrl-C ends, leaves nothing fitted
+            for name in FITTED & vars(self).keys():
+                delattr(self, name)
+            raise
+
+    def _fit(self, X, y, sample_weight):
         given = X, y
         random_state = random_state_of(self)
         estimator, encoding = self.estimator, None
@@ -377,9 +393,7 @@ class DensityOutlierDetector(
         """Return the rows to score as an array."""
         if self._encoding is None:
             return validate_rows(self, X, reset=False)
-        if not is_frame(X):
-            X = validate_table(self, X, reset=False)
-        return self._encoding.encode(X)
+        return read_as_in_fit(self, X)
 
     def _check_parameters(self, estimator):
         if self.statistic != "log_pool":  # which takes any score
@@ -394,7 +408,8 @@ class DensityOutlierDetector(
                 f"{type(estimator).__name__} does not have: give a TableDensity."
             )
         names = getattr(self, "feature_names_in_", None)
-        known = getattr(estimator, "feature_names_in_", names)
+        # Others are cloned, and fitted to these columns.
+        known = getattr(estimator, "feature_names_in_", names) if is_frozen(estimator) else names
         if names is not None and list(names) != list(known):
             raise ValueError(
                 f"X has the columns {list(names)}, but the fitted estimator has {list(known)}: "
@@ -738,7 +753,7 @@ class DensityOutlierDetector(
             raise ValueError("as_frame=True and as_shap=True: set only one of them.")
         if as_frame:
             check_has_names(self)
-        index = getattr(X, "index", None)
+        index = index_of(X)
         X = self._validated(X)
         found, base = self._contributions(X, n_orders, random_state)
         if as_shap:
