@@ -203,7 +203,7 @@ class DensityClassifier(
             The class of each row.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Importance of each row, in the priors and, if the estimator takes weights, in its
+            Weight of each row, in the priors and, if the estimator takes weights, in its
             likelihood. Rows of weight 0 are left out.
 
         Returns

@@ -20,6 +20,7 @@ from ..columns.arrays import (
     row_shape,
 )
 from ..columns.checks import warn_user
+from ..columns.encoding import copy_names
 from ..columns.types import Floats, RandomState, Table, Weights
 from ..density import FlowDensity, NSFDensity
 from ..distribution.distribution import ConditionalDistribution, distribution_of
@@ -203,7 +204,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             What is modelled.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Importance of each row in the likelihood; rows of weight 0 are left out.
+            Weight of each row in the likelihood; rows of weight 0 are left out.
 
         Returns
         -------
@@ -323,10 +324,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         else:
             weight = pairs.weight
             context = self.encoder_.fit_transform(pairs.X, y, contextencoder__sample_weight=weight)
-        for name in ("n_features_in_", "feature_names_in_"):
-            vars(self).pop(name, None)
-            if hasattr(self.encoder_, name):
-                setattr(self, name, getattr(self.encoder_, name))
+        copy_names(self.encoder_, self)
         return context
 
     def _features(self, X):
@@ -392,7 +390,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             The values.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Importance of each row in the mean.
+            Weight of each row in the mean.
 
         Returns
         -------

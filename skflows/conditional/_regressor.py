@@ -15,6 +15,7 @@ from ..callbacks._run import fit_task, random_state_of
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import some_rows
 from ..columns.checks import warn_user
+from ..columns.encoding import copy_names
 from ..columns.types import Floats, Table, Weights
 from ..density._third_party import was_interrupted
 from ..distribution.distribution import ConditionalDistribution, distribution_of
@@ -130,7 +131,7 @@ class FlowRegressor(
             The target.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Importance of each row in the likelihood. The calibration does not use them.
+            Weight of each row in the likelihood. The calibration does not use them.
 
         Returns
         -------
@@ -177,10 +178,7 @@ class FlowRegressor(
                 distribution = distribution_of(density._source(context))
                 self.calibration_scores_ = row_scores(distribution, pairs.Y[held_out])
             self.density_ = density
-            for name in ("n_features_in_", "feature_names_in_", "n_outputs_"):
-                self.__dict__.pop(name, None)
-                if hasattr(density, name):
-                    setattr(self, name, getattr(density, name))
+            copy_names(density, self, "n_outputs_")
         return self
 
     def predict(self, X: Table) -> Floats:

@@ -289,7 +289,7 @@ class DensityOutlierDetector(
             Ignored.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Importance of each row, if the estimator takes weights: in the density, in what the
+            Weight of each row, if the estimator takes weights: in the density, in what the
             statistic learns, in `trim` and in the threshold; rows of weight 0 are left out. Equal
             weights change nothing. P-values compare weighted ranks: with
             ``calibration="conformal"``, they come from weighted conformal prediction (Tibshirani et
