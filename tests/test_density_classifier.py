@@ -352,7 +352,7 @@ def test_classes_of_a_table_share_kinds_and_categories(as_frame, tmp_path):
     table = pd.DataFrame(
         {
             "color": np.where(n % 2, "red", np.where(y == "a", "green", None)),
-            "step": np.where(y == "a", n % 7 / 2, n % 3),
+            "step": np.where(y == "a", n % 5 / 2, n % 3),
             "size": np.where(y == "a", n + np.log(n + 1), n),
         }
     )

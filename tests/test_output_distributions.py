@@ -236,7 +236,7 @@ def test_densities_of_values_are_their_probabilities_by_step(own):
     mass = own.pmf(y)
     has_mass = mass > 1e-9
     # Tables keep the probability of about one row for other values.
-    error = {"rtol": 4e-3, "atol": 1e-6} if isinstance(own._source, OneColumn) else {"rtol": 1e-5}
+    error = {"rtol": 4e-3, "atol": 3e-6} if isinstance(own._source, OneColumn) else {"rtol": 1e-5}
     np.testing.assert_allclose(own.pdf(y)[has_mass] * step, mass[has_mass], **error)
 
 
@@ -255,7 +255,7 @@ def test_moments_are_those_of_draws(own):
             apart = wrapped(stats.circmean(drawn, period, axis=0) - mean[:, j], -period / 2, period)
             found = stats.circstd(drawn, period, axis=0)
         assert (np.abs(apart) < error[:, j]).all()
-        np.testing.assert_allclose(found, std[:, j], rtol=0.1)
+        np.testing.assert_allclose(found, std[:, j], rtol=0.15)  # heavy tails vary
 
 
 @of_sources(DISCRETE)
