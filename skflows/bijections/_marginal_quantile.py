@@ -48,6 +48,7 @@ class MarginalQuantile(Standardize):
     Pickands, "Statistical Inference Using Extreme Order Statistics", 1975.
     """
 
+    knots: Tensor
     kinds = ALL_KINDS  # of tails that an exporter records; it may leave out unused ones
 
     def __init__(self, n_features, n_bins="auto", tails="auto"):

@@ -30,6 +30,8 @@ class Wrapped(Bijection):
     Mardia & Jupp, "Directional Statistics", 1999, section 3.5 (wrapped distributions).
     """
 
+    shifts: torch.Tensor
+
     def __init__(self, bijection, periods):
         super().__init__()
         self.bijection = bijection

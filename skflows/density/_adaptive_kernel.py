@@ -51,7 +51,8 @@ class AdaptiveKernels(BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: Table, y: object = None, sample_weight: Weights = None) -> Self:
-        weight = np.ones(len(X)) if sample_weight is None else sample_weight
+        X = np.asarray(X)
+        weight = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight)
         if len(X) > self.max_centers:
             weight = np.bincount(self._drawn(weight), minlength=len(X)).astype(float)
         chosen = np.flatnonzero(weight)

@@ -163,7 +163,7 @@ class WaveFlowDensity(FlowDensity):
         index = torch.arange(n_features)
         fold = Permutation(n_features, index.view(width, height).T.flatten())
         flip = Permutation(n_features, index.view(shape).flip(0).flatten())
-        steps = [fold]
+        steps: list = [fold]
         for i in range(self.n_transforms):
             step = GridAutoregressive(shape, Affine(), n_frames=self.n_frames, **network)
             steps += [flip, step, flip] if i % 2 else [step]

@@ -163,7 +163,7 @@ class SamplesDisplay:
         else:
             samples, categories = _draw(estimator, n_samples, random_state), {}
         display = cls(
-            X=rows[:, indices],
+            X=np.asarray(rows)[:, indices],
             samples=samples[:, indices],
             feature_names=[names[i] for i in indices],
             estimator_name=type(estimator).__name__,

@@ -114,7 +114,7 @@ def fit_stack(fits, stacked, on_epoch_begin=None, on_epoch_end=None, common_end=
         return drawn
 
     redraws = any(fit.redraws for fit in fits)
-    drawn = train.y.clone() if redraws else None
+    drawn = train.y.clone() if redraws else train.y
     with suitable_threads(stacked, first.batch_size):
         histories = train_in_phases(
             first.phases(),

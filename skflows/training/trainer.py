@@ -503,7 +503,7 @@ def train_in_phases(phases, *args, file=None, **settings):
         history = trainer.fit()
         if any(each.interrupted or each.stopped for each in as_list(history)):
             break
-    if history is None:
+    if history is None and found is not None:
         with continuing(found.get("path")):
             raise ValueError(f"it is of phase {found['phase']}, which this training does not have")
     return history
