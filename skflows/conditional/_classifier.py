@@ -30,6 +30,7 @@ from ..density._third_party import (
     check_is_density,
     fit_subtask,
     is_frozen,
+    nothing_after_failure,
     of_no_use_alone,
     read,
     read_as_in_fit,
@@ -211,12 +212,8 @@ class DensityClassifier(
         self : object
             The fitted estimator.
         """
-        try:
+        with nothing_after_failure(self, FITTED):
             return self._fit(X, y, sample_weight)
-        except BaseException:  # a fit that fails, or that Ctrl-C ends, leaves nothing fitted
-            for name in FITTED & vars(self).keys():
-                delattr(self, name)
-            raise
 
     def _fit(self, X, y, sample_weight):
         given = X, y

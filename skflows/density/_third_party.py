@@ -47,6 +47,17 @@ def of_no_use_alone():
         yield
 
 
+@contextmanager
+def nothing_after_failure(estimator, attributes):
+    """Remove fitted attributes if the fit in this context fails, or if Ctrl-C ends it."""
+    try:
+        yield
+    except BaseException:
+        for name in attributes & vars(estimator).keys():
+            delattr(estimator, name)
+        raise
+
+
 def is_frozen(estimator):
     """Whether an estimator is fitted already and must stay as it is."""
     return isinstance(estimator, FrozenEstimator)

@@ -37,6 +37,7 @@ from ..density._third_party import (
     fit_subtask,
     is_density,
     is_frozen,
+    nothing_after_failure,
     of_no_use_alone,
     read,
     read_as_in_fit,
@@ -303,12 +304,8 @@ class DensityOutlierDetector(
         self : object
             The fitted estimator.
         """
-        try:
+        with nothing_after_failure(self, FITTED):
             return self._fit(X, y, sample_weight)
-        except BaseException:  # a fit that fails, or that Ctrl-C ends, leaves nothing fitted
-            for name in FITTED & vars(self).keys():
-                delattr(self, name)
-            raise
 
     def _fit(self, X, y, sample_weight):
         given = X, y

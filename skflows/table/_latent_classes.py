@@ -149,8 +149,8 @@ class LatentClasses(Classes):
             if not len(own):
                 continue
             y, below, above = (ends[np.ix_(rows, own)] for ends in (middle, low, high))
-            is_point = (below == above).all(axis=0)
-            if len(self.covariances) == 1 and is_point.all():  # kernels: distances are quicker
+            are_points = (below == above).all()
+            if are_points and len(self.covariances) == 1:  # kernels: distances are quicker
                 factor = np.linalg.cholesky(self.covariances[0][np.ix_(own, own)])
                 unit, centres = (
                     solve_triangular(factor, each.T, lower=True).T
