@@ -194,7 +194,7 @@ def test_ranks_of_known_rows_are_those_of_new_ones():
     for i in (scores.argmin(), scores.argmax(), 7):
         others = Ranks.fit(np.delete(scores, i))
         is_lowest = i == scores.argmin()
-        # The scale is that of all rows.
+        # All rows decide on the scale.
         np.testing.assert_allclose(
             others.log_p(scores[[i]]), known[[i]], rtol=0.5 if is_lowest else 1e-12
         )

@@ -183,7 +183,7 @@ def names_read(source):
 
 
 def names_defined(source):
-    """Return names of functions, classes and attributes, except those of parameters.
+    """Return names of functions, classes and attributes, but not of parameters.
 
     Attributes that `setattr` sets are keys of dicts, with an underscore at either end.
     """

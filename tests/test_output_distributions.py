@@ -354,7 +354,7 @@ def test_a_row_is_answered_alone(distribution):
 
 
 def test_part_of_a_mixture():
-    """The mean of the densities of single flows is that of the mixture."""
+    """The density of the mixture is the mean of the densities of single flows."""
     source = SOURCES["flows: number"]()
     y = np.linspace(-2, 2, N_ROWS)
     parts = [distribution_of(source.of([i])) for i in range(len(source.flows))]

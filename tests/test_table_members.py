@@ -102,7 +102,7 @@ def test_levels_of_classes_are_shrunk_as_far_as_they_agree():
 
 @pytest.mark.parametrize("n_covariances", [1, 40])
 def test_classes_without_a_share_change_no_probability(n_covariances):
-    """They get a bound in place of a mass: the sum over classes is that of all masses."""
+    """They get a bound in place of a mass: the sum over classes equals the sum of all masses."""
     rng = np.random.default_rng(0)
     n, k, d = 200, 40, 3
     members = LatentClasses("linear", np.log(rng.dirichlet(np.ones(k))), {}, None, None, None)

@@ -45,7 +45,7 @@ def test_outlier_detector(table):
 
 
 def test_dependence(density, table):
-    """The log-density minus those of the single columns; 0 if they are independent."""
+    """The log-density minus the log-densities of the single columns; 0 if they are independent."""
     detector = DensityOutlierDetector(FrozenEstimator(density), statistic="dependence")
     rows = table[:20]
     found = detector.fit(table[:50]).score_samples(rows)

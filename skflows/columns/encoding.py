@@ -253,7 +253,7 @@ class Encoding:
 def copy_names(fitted, wrapper, *others):
     """Give a wrapper the names and the number of columns of what it has fitted, and no others.
 
-    Further names are those of other attributes.
+    Further names are other attributes to copy.
     """
     for name in ("n_features_in_", "feature_names_in_", *others):
         vars(wrapper).pop(name, None)

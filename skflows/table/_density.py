@@ -298,7 +298,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         random_state = group.broadcast(random_state_of(self))
         self._schema = shared or self._schema_of(encoding, rows, random_state, weight)
         rows = self._schema.split(rows)
-        if shared is not None:  # the maps are those of these rows
+        if shared is not None:  # which has the maps of other rows
             self._schema = self._schema.with_maps_of(rows, weight, random_state)
         kept[kept] = is_known = ~np.isnan(rows).all(axis=1)
         if kept.sum() < 2:
@@ -777,7 +777,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         -------
         quantiles : ndarray of shape (n_samples,) or (n_samples, n_quantiles)
             The quantiles of the mixture, found by bisection. They are `ppf` of
-            `predict_distribution`: those of a circular column are counted from the point opposite
+            `predict_distribution`: quantiles of a circular column count from the point opposite
             its mean.
         """
         check_is_fitted(self)

@@ -45,7 +45,7 @@ class Schema:
     random_state : RandomState, optional
         For noise on lattices.
     weight : ndarray of shape (n_samples,), optional
-        Weight of each row. Those of weight 0 may have categories that others have not, and
+        Weight of each row. Rows of weight 0 may have categories that others have not, and
         count for nothing else.
     """
 
