@@ -268,7 +268,7 @@ class Binned:
         """Return codes, -1 where missing, and the log-mass of each value given its code."""
         cells = self.cells(frame)
         codes, masses = np.full(cells.known.shape, -1), np.where(cells.known, cells.log_scale, 0.0)
-        for j, part in enumerate(self.schema.parts):
+        for j, part in enumerate(self.schema.variables):
             known = cells.known[:, j]
             codes[known, j] = np.minimum(cells.code[known, j], part.n_levels - 1).clip(0)
             if part.has_number:
@@ -285,7 +285,7 @@ class Binned:
 
     @property
     def n_codes(self):
-        return [part.n_levels + N_BINS * part.has_number for part in self.schema.parts]
+        return [part.n_levels + N_BINS * part.has_number for part in self.schema.variables]
 
 
 class LatentClass:
@@ -389,7 +389,7 @@ class Copula:
         self.binned = Binned(train)
         self.cuts = {}
         cells = self.binned.cells(train)
-        for j, part in enumerate(self.binned.schema.parts):
+        for j, part in enumerate(self.binned.schema.variables):
             if part.n_levels:
                 known = cells.known[:, j]
                 code = np.minimum(cells.code[known, j], part.n_levels - 1)
@@ -414,7 +414,7 @@ class Copula:
         cells = self.binned.cells(frame)
         low, y, high = cells.low.copy(), cells.middle.copy(), cells.high.copy()
         log_scale = np.where(cells.known, cells.log_scale, 0.0)
-        for j, part in enumerate(schema.parts):
+        for j, part in enumerate(schema.variables):
             if not part.n_levels:
                 continue
             ends, shares = self.cuts[j]

@@ -55,7 +55,7 @@ def test_probabilities_are_those_of_the_joint_distribution():
             expected = np.bincount(rows[possible, j], joint[possible], size)
             np.testing.assert_allclose(found[j][i], expected / expected.sum(), atol=1e-12)
     # Levels of "a", "b", "atoms" (a number or 0), and so on.
-    assert len(logits) == sum(part.n_levels for part in view.schema.parts)
+    assert len(logits) == sum(part.n_levels for part in view.schema.variables)
     bins = found[3][:, :N_BINS].sum(axis=1)
     np.testing.assert_allclose(torch.from_numpy(logits[6:8]).softmax(0)[0], bins, atol=1e-12)
     alone = [forest(features, torch.from_numpy(given), j).numpy() for j in (0, 1, 3, 4, 5)]

@@ -379,7 +379,7 @@ def test_classes_of_a_table_share_weights():
     density = TableDensity(max_iter=1, n_orders=1, cv=2)
     classifier = DensityClassifier(density, reject=0.1, random_state=0)
     classifier.fit(pd.DataFrame({"color": color}), np.arange(60) % 2, weight)
-    (shared,) = classifier.estimators_[0]._schema.parts
+    (shared,) = classifier.estimators_[0]._schema.variables
     assert shared.counts == pytest.approx([10, 50])
     assert [len(scores) for scores in classifier.calibration_scores_] == [30, 30]
 
@@ -449,14 +449,14 @@ def test_rows_that_calibrate_a_table_share_categories_alone():
         return TableDensity()._share_columns(rows, np.random.RandomState(0), weight)._shared
 
     shared, own = schema(X, 1.0 * is_used), schema(X[is_used], None)
-    assert shared.columns[1].parts[0].levels == ["green", "red"]
+    assert shared.columns[1].variables[0].levels == ["green", "red"]
     assert [column.kind for column in shared.columns] == ["count", "categorical", "count"]
     numbers = X["size"].to_numpy()
-    maps = [found.columns[0].parts[0].maps["quantile"] for found in (shared, own)]
+    maps = [found.columns[0].variables[0].maps["quantile"] for found in (shared, own)]
     assert np.array_equal(*(found.forward(numbers)[0] for found in maps))
     assert not np.array_equal(
         maps[0].forward(numbers)[0],
-        schema(X, None).columns[0].parts[0].maps["quantile"].forward(numbers)[0],
+        schema(X, None).columns[0].variables[0].maps["quantile"].forward(numbers)[0],
     )
 
 

@@ -128,7 +128,7 @@ def test_total_probability_is_1(name):
     """Of points, of what lies between them, and of what lies beyond bounds."""
     values, points = KINDS[name]
     schema, density = member_of(values)
-    (part,) = schema.parts
+    (part,) = schema.variables
     step = part.step if part.has_number else part.lattice[0]
     old = part.outside
     share = old.share if step is not None else 0.2  # a wrong share of a density would be seen

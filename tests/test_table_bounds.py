@@ -13,7 +13,7 @@ from skflows.table._view import TableView
 
 def test_samples_of_positive_numbers_stay_within_reason():
     price = np.append(np.random.default_rng(0).lognormal(0, 0.5, 999), 60.0)
-    part = TableDensity(max_iter=1).fit(pd.DataFrame({"price": price}))._schema.parts[0]
+    part = TableDensity(max_iter=1).fit(pd.DataFrame({"price": price}))._schema.variables[0]
     # The farthest of millions of draws.
     assert part.maps["quantile"].inverse(np.array([5.5]))[0] < 100 * price.max()
 
@@ -171,13 +171,13 @@ def test_stated_bounds_are_shown(density_with_bounds):
 
 def test_bounds_of_zero_have_no_sign():
     """0.3 - 3 * 0.1 is -5.6e-17."""
-    (part,) = schema_of_one((np.arange(3, 12) / 10).repeat(18)).parts
+    (part,) = schema_of_one((np.arange(3, 12) / 10).repeat(18)).variables
     assert f"{part.lattice[1]:g}" == "0"
 
 
 def test_the_outermost_of_whole_numbers_get_their_share(density_with_bounds):
     """A normal of standardised uniform numbers has 3 times as much mass beyond them."""
-    part = density_with_bounds._schema.columns[0].value_parts[0]
+    part = density_with_bounds._schema.columns[0].value_variables[0]
     (below, above), _ = part.maps["linear"].forward(np.array([18.5, 89.5]))
     assert ndtr(below) + ndtr(-above) == pytest.approx(2 / 73, rel=0.35)
 
@@ -233,7 +233,7 @@ def test_samples_keep_their_unit_at_bounds():
 def test_whole_numbers_that_end_abruptly(shape, is_stretched):
     """A normal of their scores has little mass beyond them, though they have no bounds."""
     x = np.floor(shape(np.random.default_rng(0).normal(size=500)))
-    (part,) = schema_of_one(x).parts
+    (part,) = schema_of_one(x).variables
     ends = np.array([x.min() - 0.5, x.max() + 0.5])
     below, above = part.maps["linear"].forward(ends)[0]
     standardised = (ends - x.mean()) / x.std()

@@ -49,7 +49,7 @@ def test_kinds_are_recognised(values, kind):
 def test_few_values_in_many_rows_are_listed(n_values, n, is_listed):
     """Otherwise correlations with other numbers say more than a probability for each value."""
     values = np.arange(n) % n_values
-    (part,) = schema_of(values[:, None], random_state=np.random.RandomState(0)).parts
+    (part,) = schema_of(values[:, None], random_state=np.random.RandomState(0)).variables
     assert part.has_number != is_listed
 
 
@@ -66,7 +66,7 @@ def test_decisions_are_told(density, table):
 def test_skewed_whole_numbers_are_mapped_like_others():
     """A value that is far from the others by its logarithm alone is improbable."""
     price = np.rint(np.random.default_rng(0).lognormal(12, 0.5, 200))
-    (part,) = schema_of(price[:, None], random_state=np.random.RandomState(0)).parts
+    (part,) = schema_of(price[:, None], random_state=np.random.RandomState(0)).variables
     assert part.step == 1
     for space in ("quantile", "linear"):
         low, median = part.maps[space].forward(np.array([12.0, np.median(price)]))[0]
@@ -215,7 +215,7 @@ def test_whole_numbers_given_and_of_points():
     whole = pd.DataFrame({"n": np.arange(-400, 401)})
     for y in (0.0, 0.017, 1.03):
         sum_ = np.exp(own.condition({"y": y}).score_samples(whole)).sum()
-        assert sum_ == pytest.approx(1 - own._schema.parts[0].outside.share, abs=1e-6)
+        assert sum_ == pytest.approx(1 - own._schema.variables[0].outside.share, abs=1e-6)
     grid = np.linspace(-8, 8, 8001)
     scores = own.condition({"n": 17}).score_samples(pd.DataFrame({"y": grid}))
     assert np.exp(scores).sum() * (grid[1] - grid[0]) == pytest.approx(1, abs=1e-3)
@@ -259,10 +259,10 @@ def test_angles_have_a_density_everywhere():
     scores = own.score_samples(pd.DataFrame({"hour": grid}))
     assert scores.min() > -40
     assert np.exp(scores).sum() / 1000 == pytest.approx(1, abs=1e-3)
-    cut = own._schema.parts[0].low
+    cut = own._schema.variables[0].low
     assert np.isfinite(own.score_samples(pd.DataFrame({"hour": [cut, cut + 24]}))).all()
     x = np.linspace(8, 18, 9)
-    for map_ in own._schema.parts[0].maps.values():
+    for map_ in own._schema.variables[0].maps.values():
         assert map_.inverse(map_.forward(x)[0]) == pytest.approx(x, abs=1e-3)
 
 

@@ -210,7 +210,7 @@ def test_kernels_are_a_density_with_exact_conditionals(table):
         odds = kernels.log_prob(TableView(schema, some))
         some[:, 0] = np.nan
         odds -= kernels.log_prob(TableView(schema, some))
-        seen = 1 - schema.parts[0].unseen
+        seen = 1 - schema.variables[0].unseen
         np.testing.assert_allclose(np.exp(odds), seen * code[:, k], atol=1e-8)
 
 

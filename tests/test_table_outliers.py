@@ -84,7 +84,7 @@ def test_detectors_of_tables(table):
     is_used = ~np.isin(scores, folds._calibration[0])
     alone = quick(max_iter=1).fit(own[is_used])
     maps = [
-        found._schema.columns[1].parts[0].maps["quantile"]
+        found._schema.columns[1].variables[0].maps["quantile"]
         for found in (folds.models_[0].density.estimator, alone)
     ]
     sizes = np.array(own["size"].dropna())

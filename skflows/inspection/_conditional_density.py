@@ -210,7 +210,7 @@ def _column_of_table(density, X, column, grid_resolution):
         raise ValueError(f"A TableDensity needs column: one of {schema.names}.")
     density._check_names([column], "column")
     i = schema.names.index(column)
-    model, part = schema.columns[i], schema.columns[i].value_parts[0]
+    model, part = schema.columns[i], schema.columns[i].value_variables[0]
     rows, _ = density._some_columns(X)
     _check_few(len(rows))
     own = rows[:, schema.of_column[i]]

@@ -70,7 +70,7 @@ class BinnedClasses(Classes):
         levels, bins = self.tables[j]
         if bins is None:
             return Predictive(share @ np.exp(levels), None, None)
-        own = view.schema.parts[j].maps[self.space]
+        own = view.schema.variables[j].maps[self.space]
         if levels is None:
             return Predictive(None, Histogram(share @ np.exp(bins)), own)
         proba = share @ np.exp(levels)
@@ -78,10 +78,10 @@ class BinnedClasses(Classes):
         share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-300)
         return Predictive(proba, Histogram(share @ np.exp(bins)), own)
 
-    def sample(self, schema, variables, random_state):
+    def sample(self, schema, values, random_state):
         """Return variables, the unknown ones drawn given the known ones."""
-        found = variables.copy()
-        cells = schema.cells(variables, schema.code(variables), self.space)
+        found = values.copy()
+        cells = schema.cells(values, schema.code(values), self.space)
         z = choose(self._responsibilities(cells, cells.known), random_state)
         for j, (levels, bins) in enumerate(self.tables):
             own = np.flatnonzero(~cells.known[:, j])
@@ -91,19 +91,19 @@ class BinnedClasses(Classes):
             if bins is not None:
                 bin_ = choose(np.exp(bins[z[own]]), random_state)
                 y = ndtri((bin_ + random_state.uniform(size=len(own))) / bins.shape[1])
-            found[own, j] = schema.parts[j].decode(code, y, self.space)
+            found[own, j] = schema.variables[j].decode(code, y, self.space)
         return found
 
 
 def fit_binned_classes(view, n_classes, random_state):
     """Fit a mixture by expectation-maximisation, leaving missing entries out."""
-    cells, parts = view.cells("quantile"), view.schema.parts
+    cells, variables = view.cells("quantile"), view.schema.variables
     blocks, kinds = [], []
-    for j, part in enumerate(parts):
-        if part.n_levels:
-            blocks.append(cells.code[:, j, None] == np.arange(part.n_levels))
+    for j, variable in enumerate(variables):
+        if variable.n_levels:
+            blocks.append(cells.code[:, j, None] == np.arange(variable.n_levels))
             kinds.append((j, 0))
-        if part.has_number:
+        if variable.has_number:
             bin_ = np.full(len(view), -1)
             has = np.isfinite(cells.middle[:, j])
             bin_[has] = (N_BINS * ndtr(cells.middle[has, j])).astype(int).clip(max=N_BINS - 1)
@@ -119,7 +119,7 @@ def fit_binned_classes(view, n_classes, random_state):
     for _ in range(N_STEPS):
         counts = share.T @ one_hot + prior
         logs = [
-            np.log(part / part.sum(axis=1, keepdims=True)) for part in np.split(counts, ends, 1)
+            np.log(table / table.sum(axis=1, keepdims=True)) for table in np.split(counts, ends, 1)
         ]
         log_weights = np.log((share.sum(axis=0) + 1e-3) / (share.sum() + 1e-3 * n_classes))
         joint = one_hot @ np.concatenate(logs, axis=1).T + log_weights
@@ -129,7 +129,7 @@ def fit_binned_classes(view, n_classes, random_state):
         if score - before < TOLERANCE:
             break
         before = score
-    tables = [[None, None] for _ in parts]
+    tables = [[None, None] for _ in variables]
     for (j, which), table in zip(kinds, logs, strict=True):
         tables[j][which] = table
     return BinnedClasses(log_weights, [tuple(pair) for pair in tables])

@@ -27,10 +27,11 @@ LOG_ZERO = -1e4  # finite, so that differences of two of them are
 LEAST_LOG = -60.0  # of probabilities, relative to the greatest
 
 
-def category_sizes(parts):
+def category_sizes(variables):
     """Return the number of categories of each variable: of its levels, bins, or bins and atoms."""
     return [
-        N_BINS + max(part.n_levels - 1, 0) if part.has_number else part.n_levels for part in parts
+        N_BINS + max(variable.n_levels - 1, 0) if variable.has_number else variable.n_levels
+        for variable in variables
     ]
 
 
@@ -39,25 +40,25 @@ class Categories(nn.Module):
 
     Parameters
     ----------
-    parts : list
+    variables : list
         The variables. A number with atoms has bins, and then its atoms.
     """
 
-    def __init__(self, parts):
+    def __init__(self, variables):
         super().__init__()
-        self.numbers = [j for j, part in enumerate(parts) if part.has_number]
-        self.sizes = category_sizes(parts)
-        first = first_features(parts)
+        self.numbers = [j for j, variable in enumerate(variables) if variable.has_number]
+        self.sizes = category_sizes(variables)
+        first = first_features(variables)
         self.scores = [int(first[j]) for j in self.numbers]
-        is_level, category = np.zeros((2, first[-1], len(parts)))
-        for j, part in enumerate(parts):
-            start = first[j + 1] - part.n_levels if part.has_number else first[j]
-            levels = start + np.arange(part.n_levels)
+        is_level, category = np.zeros((2, first[-1], len(variables)))
+        for j, variable in enumerate(variables):
+            start = first[j + 1] - variable.n_levels if variable.has_number else first[j]
+            levels = start + np.arange(variable.n_levels)
             is_level[levels, j] = 1.0
-            category[levels, j] = np.arange(part.n_levels)
-            if part.has_number:  # level 0 is the number
+            category[levels, j] = np.arange(variable.n_levels)
+            if variable.has_number:  # level 0 is the number
                 category[levels[1:], j] += N_BINS - 1
-        is_number = [part.n_levels == 0 for part in parts]
+        is_number = [variable.n_levels == 0 for variable in variables]
         cuts = ndtri(np.arange(1, N_BINS) / N_BINS)
         for name, values in {
             "is_level": is_level,
@@ -77,7 +78,7 @@ class Categories(nn.Module):
 
 def fit_chow_liu(view):
     """Return the forest that spans the pairs of variables with the most evidence of dependence."""
-    categories = Categories(view.schema.parts)
+    categories = Categories(view.schema.variables)
     category, has_category = (each.numpy() for each in categories(torch.from_numpy(view.features)))
     has_category = has_category & view.known
     indicators, marginals = [], []

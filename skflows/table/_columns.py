@@ -265,7 +265,7 @@ def datetime(column, setting, low=None, high=None):
     moments = column.values[column.known]
     week, weekday, time = split_moment(moments)
     if low is None and high is None:
-        weeks = _part_of_numbers(week, setting)
+        weeks = _variable_of_numbers(week, setting)
     else:
         low, high = bounds_of(*date_bounds(setting.name, [low, high]))
         _check_inside(moments, low, high, setting, open_ends=False, write=moment_text)
@@ -275,13 +275,13 @@ def datetime(column, setting, low=None, high=None):
                 f"{moment_text(high)}, less than a week apart: move one of them out."
             )
         weeks = Weeks(moments, setting, low, high)
-    parts = [weeks, _numeric_levels(weekday, setting, 1.0, 0.0, 6.0, 0)]
+    variables = [weeks, _numeric_levels(weekday, setting, 1.0, 0.0, 6.0, 0)]
     if time.any():
-        parts.append(angle(time, setting, float(DAY)))
-    return parts
+        variables.append(angle(time, setting, float(DAY)))
+    return variables
 
 
-def _part_of_numbers(values, setting):
+def _variable_of_numbers(values, setting):
     known = np.ones(len(values), dtype=bool)
     return on_lattice(Column(values, known, "number", ""), setting, "integer")[0]
 
@@ -343,9 +343,9 @@ MAKERS = {
 }
 
 
-def part_ends(part):
+def ends_of(variable):
     """Return the bounds of a variable."""
-    return (part.low, part.high) if part.has_number else part.lattice[1:]
+    return (variable.low, variable.high) if variable.has_number else variable.lattice[1:]
 
 
 class ColumnModel:
@@ -379,13 +379,13 @@ class ColumnModel:
                 f"columns gives {self.name!r} the kind {self.kind!r} with the arguments "
                 f"{self.arguments}, which do not fit: {error}"
             ) from error
-        self.parts = make(column, setting, *self.arguments)
+        self.variables = make(column, setting, *self.arguments)
         self.has_flag = models_missing
         if self.has_flag:
             counts = [setting.weight.sum(), setting.missing]
-            self.parts = [Levels([False, True], counts), *self.parts]
+            self.variables = [Levels([False, True], counts), *self.variables]
         self.listed = None  # the encoded values that places of levels of names stand for
-        (first, *_) = self.value_parts
+        (first, *_) = self.value_variables
         if not first.has_number and first.lattice is None:
             names = first.names
             if column.role not in NUMERIC:
@@ -396,22 +396,22 @@ class ColumnModel:
         self.unseen = np.nan if column.role in NUMERIC else float(len(setting.categories))
 
     @property
-    def value_parts(self):
+    def value_variables(self):
         """The variables that hold the value, without the one that says whether it is missing."""
-        return self.parts[self.has_flag :]
+        return self.variables[self.has_flag :]
 
     @property
     def is_levels(self):
         """Whether the column has finitely many levels."""
-        return len(self.value_parts) == 1 and not self.value_parts[0].has_number
+        return len(self.value_variables) == 1 and not self.value_variables[0].has_number
 
     @property
     def decimals(self):
         """Decimals of the numbers of the column, or None if it has none, or many."""
         if not self.is_number:
             return None
-        (part,) = self.value_parts
-        return part.decimals if part.has_number else decimals_of(np.array(part.levels))
+        (variable,) = self.value_variables
+        return variable.decimals if variable.has_number else decimals_of(np.array(variable.levels))
 
     @property
     def zone(self):
@@ -430,96 +430,100 @@ class ColumnModel:
         if self.kind == "datetime":
             local = values.copy()
             local[known] = local_seconds(values[known], self.zone, self.name)
-            of_parts = split_moment(local)[: len(self.value_parts)]
-            if isinstance(self.value_parts[0], Weeks):
+            of_parts = split_moment(local)[: len(self.value_variables)]
+            if isinstance(self.value_variables[0], Weeks):
                 of_parts = joined_moment(*of_parts), *of_parts[1:]
-            pairs = zip(self.value_parts, of_parts, strict=True)
-            return [*found, *(part.encode(own) for part, own in pairs)]
-        (part,) = self.value_parts
-        return [*found, part.encode(values) if self.listed is None else self._places(values)]
+            pairs = zip(self.value_variables, of_parts, strict=True)
+            return [*found, *(variable.encode(own) for variable, own in pairs)]
+        (variable,) = self.value_variables
+        return [*found, variable.encode(values) if self.listed is None else self._places(values)]
 
     def _places(self, values):
         """Return the places of encoded values among the listed ones, the next one for others."""
         order = np.argsort(self.listed)
         place = order[np.searchsorted(self.listed, values, sorter=order).clip(max=len(order) - 1)]
-        place = np.where(self.listed[place] == values, place, self.value_parts[0].n_values)
+        place = np.where(self.listed[place] == values, place, self.value_variables[0].n_values)
         return np.where(np.isnan(values), np.nan, place)
 
-    def is_unseen(self, variables):
+    def is_unseen(self, values):
         """Return where the variables of this column stand for a category that fit has not seen."""
         if self.listed is None:
-            return np.zeros(len(variables), dtype=bool)
-        return variables[:, -1] == len(self.listed)
+            return np.zeros(len(values), dtype=bool)
+        return values[:, -1] == len(self.listed)
 
-    def value_text(self, variables, j):
+    def value_text(self, values, j):
         """Return the value of one row as text; j is the variable to show of it."""
         if self.kind != "datetime":
-            return f"{variables[j]:.10g}"
-        if isinstance(self.parts[j], Weeks):
-            return moment_text(variables[j])
-        value = self.joined(variables[None])
+            return f"{values[j]:.10g}"
+        if isinstance(self.variables[j], Weeks):
+            return moment_text(values[j])
+        value = self.joined(values[None])
         return moment_text(local_seconds(value, self.zone, self.name)[0])
 
-    def range_text(self, part):
+    def range_text(self, variable):
         """Return a text on what values a variable of the column has."""
-        if isinstance(part, Weeks):
-            return f"dates between {' and '.join(map(moment_text, part.ends))}"
+        if isinstance(variable, Weeks):
+            return f"dates between {' and '.join(map(moment_text, variable.ends))}"
         if self.kind == "datetime":
             return "dates at other times of the day"
-        step, low, high = (part.step, part.low, part.high) if part.has_number else part.lattice
-        values = "numbers strictly" if step is None else f"in steps of {step:g}"
-        return f"{values} between {low:.10g} and {high:.10g}"
+        step, low, high = (
+            (variable.step, variable.low, variable.high)
+            if variable.has_number
+            else variable.lattice
+        )
+        text = "numbers strictly" if step is None else f"in steps of {step:g}"
+        return f"{text} between {low:.10g} and {high:.10g}"
 
-    def remedy_for(self, x, part):
+    def remedy_for(self, x, variable):
         """Return a sentence that says how a number can be made an ordinary value, if it can."""
-        if self.kind in ("datetime", "circular") and not isinstance(part, Weeks):
+        if self.kind in ("datetime", "circular") and not isinstance(variable, Weeks):
             return ""
         if self.is_stated and self.arguments:
-            low, high = part.ends if isinstance(part, Weeks) else part_ends(part)
+            low, high = variable.ends if isinstance(variable, Weeks) else ends_of(variable)
             if not low < x < high:
                 return " If it can occur, move the bounds that columns gives, or leave them out."
         say = f"columns={{{self.name!r}: 'continuous'}}"
         return f" If it can occur, say so before fit, for example by {say}."
 
-    def joined(self, variables, random_state=None):
-        """Return the encoded values that variables stand for."""
+    def joined(self, values, random_state=None):
+        """Return the encoded values that values of the variables stand for."""
         if self.has_flag:
-            variables = np.where(variables[:, :1] == 1, np.nan, variables[:, 1:])
-        values = [
-            part.value(own, random_state)
-            for part, own in zip(self.value_parts, variables.T, strict=True)
+            values = np.where(values[:, :1] == 1, np.nan, values[:, 1:])
+        drawn = [
+            variable.value(x, random_state)
+            for variable, x in zip(self.value_variables, values.T, strict=True)
         ]
         if self.listed is not None:
-            known, found = ~np.isnan(values[0]), np.full(len(variables), np.nan)
-            found[known] = np.append(self.listed, self.unseen)[values[0][known].astype(int)]
+            known, found = ~np.isnan(drawn[0]), np.full(len(values), np.nan)
+            found[known] = np.append(self.listed, self.unseen)[drawn[0][known].astype(int)]
             return found
         if self.kind != "datetime":
-            return values[0]
-        weeks = self.value_parts[0]
+            return drawn[0]
+        weeks = self.value_variables[0]
         if isinstance(weeks, Weeks):
-            week, *_ = split_moment(values[0])
-            found = weeks.moved_inside(joined_moment(week, *values[1:]))
+            week, *_ = split_moment(drawn[0])
+            found = weeks.moved_inside(joined_moment(week, *drawn[1:]))
         else:
-            found = joined_moment(*values)
+            found = joined_moment(*drawn)
         known = ~np.isnan(found)
         found[known] = utc_seconds(found[known], self.zone, self.name)
         return found
 
     def describe(self):
         """Return a row of the table of decisions."""
-        (first, *_) = self.value_parts
+        (first, *_) = self.value_variables
         unit = "density" if first.has_number and first.step is None else "probability"
         if (
             self.kind == "datetime"
-            and len(self.value_parts) == 3
-            and self.value_parts[2].has_number
+            and len(self.value_variables) == 3
+            and self.value_variables[2].has_number
         ):
             unit = "density per second"
         if self.kind == "atoms":
             unit = "density and probability"
         how = f"{first.n_levels} levels" if not first.has_number else "number"
         if self.kind == "datetime":
-            how = " and ".join(["week", "weekday", "time"][: len(self.value_parts)])
+            how = " and ".join(["week", "weekday", "time"][: len(self.value_variables)])
         reason = self.reason
         if reason == GIVEN and self.arguments:
             reason += f": {(self.kind, *self.arguments)}"

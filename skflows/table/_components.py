@@ -53,7 +53,7 @@ def components(schema, n, settings):
         fit = partial(fit_quick, fit_binned_classes, n_classes=k)
         return Component(f"binned classes of {k}", fit)
 
-    d = sum(part.has_number for part in schema.parts)
+    d = sum(variable.has_number for variable in schema.variables)
     spaces = ["quantile", "linear"] if d else ["quantile"]
     found = [
         latent_classes(k, space)
@@ -79,15 +79,15 @@ def fit_quick(fit, train, held_out, seed, seconds, **settings):
 
 def has_normal(schema):
     """Return whether a network may start from the normal distribution of the numbers."""
-    return 2 <= sum(part.has_number for part in schema.parts) <= MAX_NORMAL
+    return 2 <= sum(variable.has_number for variable in schema.variables) <= MAX_NORMAL
 
 
 def has_forest(schema):
     """Return whether a network may start from the dependent pairs of levels and numbers."""
     from ._chow_liu import category_sizes
 
-    sizes = category_sizes(schema.parts)
-    has_levels = any(part.n_levels for part in schema.parts)
+    sizes = category_sizes(schema.variables)
+    has_levels = any(variable.n_levels for variable in schema.variables)
     return has_levels and len(schema.columns) > 1 and sum(sizes) <= MAX_CATEGORIES
 
 
@@ -132,7 +132,7 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
         dropout = min(DROPOUT, ROWS_OF_DROPOUT / group.n_rows(train))
     with torch_seed(seed, torch.device("cpu")):
         network = OrderAgnosticNetwork(
-            schema.parts,
+            schema.variables,
             train.code,
             train.weight,
             HIDDEN,
@@ -149,7 +149,7 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
     generator = torch.Generator().manual_seed(seed)
     # Middles of cells would prefer a network with peaks there.
     held_out_rows = other.redraw(generator) if other.is_cell else other.packed
-    file = training_file(None, seed, settings, has_backbone, train.variables, held_out.variables)
+    file = training_file(None, seed, settings, has_backbone, train.values, held_out.values)
     with gradients_enabled(), one_thread():
         history = trainer.train_in_phases(
             [{"max_iter": settings["max_iter"]}],
@@ -174,7 +174,7 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
 def local_views(group, *views):
     """Return the part of each view that this process trains on."""
     schema = views[0].schema
-    tables = [(view.variables, view.weight) for view in views]
+    tables = [(view.values, view.weight) for view in views]
     found = group.local_rows(*tables, encode=lambda X: (schema.encode(X),))
     return [
         view if own is table else TableView(view.schema, *own)
@@ -188,7 +188,7 @@ def random_orders(schema, n_orders, random_state):
     A value comes after the variable that says whether it is missing, and the week of a date with
     bounds after its weekday and time: the probabilities of an order would not sum to 1 otherwise.
     """
-    places = [random_state.permutation(len(schema.parts)) for _ in range((n_orders + 1) // 2)]
+    places = [random_state.permutation(len(schema.variables)) for _ in range((n_orders + 1) // 2)]
     places = np.array([place for own in places for place in (own, -own)][:n_orders], dtype=float)
     for own in schema.weeks:
         places[:, own[0]] = places[:, own].max(axis=1) + 0.25
@@ -205,28 +205,28 @@ def make_splits(cv, copy_of, seed):
     return make_folds(cv, n, seed, copy_of=copy_of, least=1)
 
 
-def first_copies(schema, variables):
+def first_copies(schema, values):
     """Return the first of the rows that each row equals.
 
     Only rows with a number of a continuous column count as copies: others are equal by chance.
     """
-    has_number = np.zeros(len(variables), dtype=bool)
-    for j, part in enumerate(schema.parts):
-        if part.has_number and part.step is None:
-            has_number |= part.is_number(variables[:, j])
-    values = np.column_stack([np.nan_to_num(variables), np.isnan(variables)])
-    _, first, inverse = np.unique(values, axis=0, return_index=True, return_inverse=True)
-    return np.where(has_number, first[inverse.ravel()], np.arange(len(variables)))
+    has_number = np.zeros(len(values), dtype=bool)
+    for j, variable in enumerate(schema.variables):
+        if variable.has_number and variable.step is None:
+            has_number |= variable.is_number(values[:, j])
+    rows = np.column_stack([np.nan_to_num(values), np.isnan(values)])
+    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return np.where(has_number, first[inverse.ravel()], np.arange(len(values)))
 
 
-def views_of(split, schema, variables, weight, seed):
+def views_of(split, schema, values, weight, seed):
     """Return the views of the rows to fit to, and of those to hold out.
 
     New rows have no part in the maps to normal scores, so those that are held out have none either.
     """
     train, _ = split
-    own = schema.with_maps_of(variables[train], weight[train], np.random.RandomState(seed))
-    return [TableView(own, variables[some], weight[some]) for some in split]
+    own = schema.with_maps_of(values[train], weight[train], np.random.RandomState(seed))
+    return [TableView(own, values[some], weight[some]) for some in split]
 
 
 def tasks_of(components, views, whole, seed, n_workers):
@@ -242,7 +242,7 @@ def tasks_of(components, views, whole, seed, n_workers):
 
 def fit_fold(fit, train, held_out, whole, seed, seconds):
     """Fit a component to the training rows of a fold, and to all rows if these are given."""
-    with few_threads(train.variables):
+    with few_threads(train.values):
         member = fit(train, held_out, seed, seconds)
         scores = member.log_prob(held_out)
         refitted = None if whole is None else fit(whole, None, seed, None)

@@ -514,11 +514,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def _dependence(self, rows):
         """Return the log-density of each row minus the sum for its single columns."""
-        variables = self._schema.split(rows)
-        joint, singles = self._log_prob(variables), 0.0
-        for parts in self._schema.of_column:
-            own = np.full_like(variables, np.nan)
-            own[:, parts] = variables[:, parts]
+        values = self._schema.split(rows)
+        joint, singles = self._log_prob(values), 0.0
+        for variables in self._schema.of_column:
+            own = np.full_like(values, np.nan)
+            own[:, variables] = values[:, variables]
             singles = singles + self._log_prob(own)
         # A value that is impossible on its own has no dependence on others.
         return np.where(np.isneginf(singles), -np.inf, joint - singles)
@@ -529,42 +529,42 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         Quick contributions to the scores of rows, as columns of differences in nats, by the member
         with the largest weight.
         """
-        variables, (member, _) = self._schema.split(rows), max(self._members, key=itemgetter(1))
+        values, (member, _) = self._schema.split(rows), max(self._members, key=itemgetter(1))
         found = np.zeros((len(rows), len(self._schema.columns)))
-        for i, parts in enumerate(self._schema.of_column):
-            given = ~np.isnan(variables)
-            given[:, parts] = False
-            scores = self._log_prob(variables, given, [(member, 1.0)])
+        for i, variables in enumerate(self._schema.of_column):
+            given = ~np.isnan(values)
+            given[:, variables] = False
+            scores = self._log_prob(values, given, [(member, 1.0)])
             found[:, i] = scores - np.median(scores)
         return found
 
-    def _scores(self, variables, given=None):
+    def _scores(self, values, given=None):
         """Return `_log_prob`, with a warning of values outside of their kind."""
-        self._schema.warn_of_outside(variables)
-        return self._log_prob(variables, given)
+        self._schema.warn_of_outside(values)
+        return self._log_prob(values, given)
 
-    def _log_prob(self, variables, given=None, members=None):
-        """Return the log-probability of the known variables of rows, given some of them."""
+    def _log_prob(self, values, given=None, members=None):
+        """Return the log-probability of the known values of rows, given some of them."""
         members = self._members if members is None else members
-        found = np.empty(len(variables))
-        for start in range(0, len(variables), ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
-            view = TableView(self._schema, variables[part])
-            own = None if given is None else given[part]
+        found = np.empty(len(values))
+        for start in range(0, len(values), ROWS_AT_ONCE):
+            chunk = slice(start, start + ROWS_AT_ONCE)
+            view = TableView(self._schema, values[chunk])
+            own = None if given is None else given[chunk]
             target = view.known if own is None else view.known & ~own
             scores = self._log_weights(view, own, members)
             scores = scores + np.stack([m.log_prob(view, own) for m, _ in members], axis=1)
             scores = logsumexp(scores, axis=1)
-            found[part] = np.where(target.any(axis=1), scores, 0.0)
+            found[chunk] = np.where(target.any(axis=1), scores, 0.0)
         return found
 
     def _log_weights(self, view, given, members=None):
-        """Return log-weights of the members, given some of the variables, ``(n, n_members)``."""
+        """Return log-weights of the members, given some of the values, ``(n, n_members)``."""
         members = self._members if members is None else members
         prior = np.log([weight for _, weight in members])
         if given is None or not given.any() or len(members) == 1:
             return np.tile(prior, (len(view), 1))
-        known = TableView(self._schema, np.where(given, view.variables, np.nan))
+        known = TableView(self._schema, np.where(given, view.values, np.nan))
         scores = np.stack([member.log_prob(known) for member, _ in members], axis=1)
         joint = prior + np.where(np.isneginf(scores).all(axis=1, keepdims=True), 0.0, scores)
         return joint - logsumexp(joint, axis=1, keepdims=True)
@@ -597,15 +597,15 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         random_state = check_random_state(random_state)
         schema, names = self._schema, []
         if given is None:
-            variables = self._nothing_known(n_samples)
+            values = self._nothing_known(n_samples)
         else:
-            variables, names = self._some_columns(given, "given")
-            variables = np.repeat(schema.with_values(variables), n_samples, axis=0)
-        drawn = schema.joined(self._complete(variables, random_state), random_state)
+            values, names = self._some_columns(given, "given")
+            values = np.repeat(schema.with_values(values), n_samples, axis=0)
+        drawn = schema.joined(self._complete(values, random_state), random_state)
         frame = schema.encoding.frame(drawn)
         for name in names:  # rows do not hold categories that the fit has not seen
             i = schema.names.index(name)
-            is_unseen = schema.columns[i].is_unseen(variables[:, schema.of_column[i]])
+            is_unseen = schema.columns[i].is_unseen(values[:, schema.of_column[i]])
             if is_unseen.any():
                 own = rows_of(given).columns[names.index(name)].values
                 frame.columns[i].values[is_unseen] = np.repeat(own, n_samples)[is_unseen]
@@ -613,23 +613,23 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         return schema.encoding.table(frame)
 
     def _nothing_known(self, n):
-        return np.full((n, len(self._schema.parts)), np.nan)
+        return np.full((n, len(self._schema.variables)), np.nan)
 
-    def _complete(self, variables, random_state):
+    def _complete(self, values, random_state):
         """Return variables, the unknown ones drawn given the known ones."""
-        drawn = [self._drawn(some, random_state) for some in in_chunks(variables)]
+        drawn = [self._drawn(some, random_state) for some in in_chunks(values)]
         return np.concatenate(drawn)
 
-    def _drawn(self, variables, random_state):
+    def _drawn(self, values, random_state):
         from ._network import choose
 
-        view = TableView(self._schema, variables)
+        view = TableView(self._schema, values)
         chosen = choose(np.exp(self._log_weights(view, view.known)), random_state)
-        found = variables.copy()
+        found = values.copy()
         for i, (member, _) in enumerate(self._members):
             own = chosen == i
             if own.any():
-                found[own] = member.sample(self._schema, variables[own], random_state)
+                found[own] = member.sample(self._schema, values[own], random_state)
         return found
 
     def condition(self, given: object) -> ConditionalTable:
@@ -649,11 +649,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             orders for the network, like `score_samples`.
         """
         check_is_fitted(self)
-        variables, names = self._some_columns(given, "given")
+        values, names = self._some_columns(given, "given")
         rest = [name for name in self._schema.names if name not in names]
         if not rest:
             raise ValueError("given has all columns: nothing is left to have a density.")
-        return ConditionalTable(self, rest, variables, describe(given, variables, names))
+        return ConditionalTable(self, rest, values, describe(given, values, names))
 
     def marginal(self, columns: Sequence[str | int]) -> ConditionalTable:
         """Return the density of some columns, the others being unknown.
@@ -703,15 +703,15 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         if not isinstance(n_draws, Integral) or n_draws < 1:
             raise ValueError(f"n_draws={n_draws!r}; it must be an integer of at least 1.")
         frame, schema = self._read(X), self._schema
-        variables = schema.with_values(schema.split(schema.encoding.rows(frame)))
-        schema.warn_of_outside(variables, as_condition=True)
+        values = schema.with_values(schema.split(schema.encoding.rows(frame)))
+        schema.warn_of_outside(values, as_condition=True)
         if method == "draw":
             random_state = check_random_state(random_state)
-            draws = [self._complete(variables, random_state) for _ in range(n_draws)]
+            draws = [self._complete(values, random_state) for _ in range(n_draws)]
         elif method in ("mean", "median", "mode"):
             if n_draws != 1:
                 raise ValueError(f"n_draws={n_draws} needs method='draw', not {method!r}.")
-            draws = [np.concatenate([impute(self, s, method) for s in in_chunks(variables)])]
+            draws = [np.concatenate([impute(self, s, method) for s in in_chunks(values)])]
         else:
             raise ValueError(f"method={method!r}; choose 'mean', 'median', 'mode' or 'draw'.")
         tables = [schema.encoding.fill(X, frame, schema.joined(drawn)) for drawn in draws]
@@ -739,8 +739,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         check_is_fitted(self)
         check_order("predict_proba(column, X)", column, X)
-        variables, _ = self._some_columns(X)
-        return probabilities_of(self, column, variables)
+        values, _ = self._some_columns(X)
+        return probabilities_of(self, column, values)
 
     def levels(self, column: int | str) -> list:
         """Return the levels of a column, in the order of `predict_proba`.
@@ -757,7 +757,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """
         check_is_fitted(self)
         i, _ = column_of(self, column, "is_levels")
-        return list(self._schema.columns[i].value_parts[0].levels)
+        return list(self._schema.columns[i].value_variables[0].levels)
 
     def quantile(self, column: int | str, X: Table, q: ArrayLike = 0.5) -> Floats:
         """Return quantiles of a numeric column, given the other known values.
@@ -789,8 +789,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             raise ValueError(f"q={q!r}; probabilities must be more than 0 and less than 1.")
         _, j = column_of(self, column, "is_number")
         found = self.predict_distribution(column, X).ppf(probabilities[:, None]).T
-        if (part := self._schema.parts[j]).has_number:  # as samples are rounded
-            found = part.value(part.snap(found))
+        if (variable := self._schema.variables[j]).has_number:  # as samples are rounded
+            found = variable.value(variable.snap(found))
         return found[:, 0] if np.ndim(q) == 0 else found
 
     def predict_distribution(self, column: int | str, X: Table) -> ConditionalDistribution:
@@ -831,7 +831,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         check_order("predict_distribution(column, X)", column, X)
         i, _ = column_of(self, column, "is_number")
-        variables, _ = self._some_columns(X)
-        source = OneColumn(self, variables, i)
-        self._schema.warn_of_outside(source.variables, as_condition=True)
+        values, _ = self._some_columns(X)
+        source = OneColumn(self, values, i)
+        self._schema.warn_of_outside(source.values, as_condition=True)
         return distribution_of(source)

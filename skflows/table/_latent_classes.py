@@ -238,7 +238,7 @@ class LatentClasses(Classes):
         )
         weights *= is_kept[:, : order.shape[1]]
         weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
-        own = view.schema.parts[j].maps[self.space]
+        own = view.schema.variables[j].maps[self.space]
         return Predictive(levels, Normals(weights, means, scales), own)
 
     def _conditional_numbers(self, cells, known, i):
@@ -255,16 +255,16 @@ class LatentClasses(Classes):
             scales[rows] = np.sqrt(variances.clip(LEAST_VARIANCE))
         return means, scales
 
-    def sample(self, schema, variables, random_state):
+    def sample(self, schema, values, random_state):
         """Return variables, the unknown ones drawn given the known ones."""
-        found = variables.copy()
-        cells = schema.cells(variables, schema.code(variables), self.space)
+        found = values.copy()
+        cells = schema.cells(values, schema.code(values), self.space)
         missing, codes = ~cells.known, cells.code.copy()
         z = choose(self._responsibilities(cells, cells.known), random_state)
         for j, table in self.tables.items():
             own = np.flatnonzero(missing[:, j])
             codes[own, j] = choose(np.exp(table[z[own]]), random_state)
-        scores = np.zeros(variables.shape)
+        scores = np.zeros(values.shape)
         if len(self.numbers):
             middle = cells.middle[:, self.numbers]
             has = cells.known[:, self.numbers] & np.isfinite(middle)
@@ -280,9 +280,9 @@ class LatentClasses(Classes):
                 factor = factor[z[index] if len(factor) > 1 else np.zeros(len(index), dtype=int)]
                 drawn = drawn + np.einsum("nij,nj->ni", factor, noise[np.ix_(index, others)])
                 scores[np.ix_(index, self.numbers[others])] = drawn
-        for j, part in enumerate(schema.parts):
+        for j, variable in enumerate(schema.variables):
             own = np.flatnonzero(missing[:, j])
-            found[own, j] = part.decode(codes[own, j], scores[own, j], self.space)
+            found[own, j] = variable.decode(codes[own, j], scores[own, j], self.space)
         return found
 
 
@@ -300,11 +300,13 @@ class Training:
     """
 
     def __init__(self, view, space, random_state):
-        cells, parts = view.cells(space), view.schema.parts
+        cells, variables = view.cells(space), view.schema.variables
         self.space, self.weight = space, view.weight
-        numbers = [j for j, part in enumerate(parts) if part.has_number]
+        numbers = [j for j, variable in enumerate(variables) if variable.has_number]
         # Points come before cells: cells are exact given points, but not given other cells.
-        self.numbers = np.array(sorted(numbers, key=lambda j: parts[j].step is not None), dtype=int)
+        self.numbers = np.array(
+            sorted(numbers, key=lambda j: variables[j].step is not None), dtype=int
+        )
         middle = cells.middle[:, self.numbers]
         noise = random_state.uniform(-0.5, 0.5, middle.shape)
         y, code = middle + noise * cells.width[:, self.numbers], cells.code
@@ -314,16 +316,21 @@ class Training:
         self.y, self.has = y, np.isfinite(y)
         self.patterns = Patterns(self.has)
         self.levels = {
-            j: indicators(code[:, j], part.n_levels)
-            for j, part in enumerate(parts)
-            if part.n_levels
+            j: indicators(code[:, j], variable.n_levels)
+            for j, variable in enumerate(variables)
+            if variable.n_levels
         }
         # Mean and variance say little of angles.
-        self.scores = [None if part.has_number or part.period else part.scores for part in parts]
+        self.scores = [
+            None if variable.has_number or variable.period else variable.scores
+            for variable in variables
+        ]
         self.counts = {
-            j: np.array(parts[j].levels)
+            j: np.array(variables[j].levels)
             for j in self.levels
-            if self.scores[j] is not None and parts[j].lattice and parts[j].lattice[:2] == (1, 0)
+            if self.scores[j] is not None
+            and variables[j].lattice
+            and variables[j].lattice[:2] == (1, 0)
         }
 
     @cached_property

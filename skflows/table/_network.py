@@ -37,7 +37,7 @@ class Layout:
 
     Parameters
     ----------
-    parts : list
+    variables : list
         The variables.
     n_components : int
         Normals of the mixture for each number.
@@ -45,18 +45,20 @@ class Layout:
         Whether a Gaussian's conditionals are the units of the mixtures.
     """
 
-    def __init__(self, parts, n_components, has_normal):
-        self.n_parts = len(parts)
+    def __init__(self, variables, n_components, has_normal):
+        self.n_variables = len(variables)
         self.n_components = n_components
-        self.feature_of = np.repeat(np.arange(len(parts)), [part.n_features for part in parts])
-        self.n_levels = [part.n_levels for part in parts]
+        self.feature_of = np.repeat(
+            np.arange(len(variables)), [variable.n_features for variable in variables]
+        )
+        self.n_levels = [variable.n_levels for variable in variables]
         self.first = np.concatenate([[0], np.cumsum(self.n_levels)]).tolist()  # of its logits
-        self.numbers = [j for j, part in enumerate(parts) if part.has_number]
+        self.numbers = [j for j, variable in enumerate(variables) if variable.has_number]
         self.leveled = [j for j, k in enumerate(self.n_levels) if k]
         self.n_logits = self.first[-1]
         self.size = 3 * n_components + has_normal  # of the outputs for a number
         self.n_outputs = self.n_logits + self.size * len(self.numbers)
-        first = first_features(parts)
+        first = first_features(variables)
         self.scores = [int(first[j]) for j in self.numbers]  # inputs that are scores of numbers
         # Inputs that say whether a variable with atoms has a number.
         self.flags = [int(first[j + 1]) - self.n_levels[j] for j in self.numbers]
@@ -75,7 +77,7 @@ class OrderAgnosticNetwork(nn.Module):
 
     Parameters
     ----------
-    parts : list
+    variables : list
         The variables.
     code : ndarray of shape (n, n_parts)
         Levels in the training rows: the network starts at their frequencies.
@@ -96,7 +98,7 @@ class OrderAgnosticNetwork(nn.Module):
 
     def __init__(
         self,
-        parts,
+        variables,
         code,
         weight,
         hidden_layer_sizes,
@@ -107,8 +109,8 @@ class OrderAgnosticNetwork(nn.Module):
         forest=None,
     ):
         super().__init__()
-        self.layout = layout = Layout(parts, n_components, gaussian is not None)
-        n_inputs = len(layout.feature_of) + layout.n_parts
+        self.layout = layout = Layout(variables, n_components, gaussian is not None)
+        n_inputs = len(layout.feature_of) + layout.n_variables
         self.mlp = ResidualMLP(
             n_inputs, layout.n_outputs, hidden_layer_sizes, activation="silu", dropout=dropout
         )
@@ -257,7 +259,7 @@ class Packing:
 
     def __init__(self, view):
         cells = view.cells("quantile")
-        self.n_parts = cells.known.shape[1]
+        self.n_variables = cells.known.shape[1]
         self.low, self.width = (
             torch.from_numpy(np.where(np.isfinite(values), values, 0.0)).float()
             for values in (cells.middle - cells.width / 2, cells.width)
@@ -265,24 +267,24 @@ class Packing:
         has_number = np.isfinite(cells.middle)
         y = torch.from_numpy(cells.middle).float()
         log_width = np.log(np.where(cells.width > 0, cells.width, 1.0)) * has_number
-        parts = [view.features, cells.known, cells.code, y, log_width]
-        self.packed = torch.cat([torch.as_tensor(part).float() for part in parts], 1)
+        blocks = [view.features, cells.known, cells.code, y, log_width]
+        self.packed = torch.cat([torch.as_tensor(block).float() for block in blocks], 1)
         self.is_cell = bool((cells.width > 0).any())
         fixed = cells.log_scale * cells.known
         self.offset = float(np.where(np.isfinite(fixed), fixed, 0.0).sum()) / max(1, len(fixed))
 
     def redraw(self, generator):
         """Return the rows with scores drawn anew from their cells."""
-        packed, p = self.packed.clone(), self.n_parts
+        packed, p = self.packed.clone(), self.n_variables
         noise = torch.rand(self.low.shape, generator=generator)
         y = packed[:, -2 * p : -p]
         packed[:, -2 * p : -p] = torch.where(self.width > 0, self.low + noise * self.width, y)
         return packed
 
 
-def unpacked(packed, n_parts):
+def unpacked(packed, n_variables):
     """Return features, known variables, levels, scores and log-widths."""
-    p = n_parts
+    p = n_variables
     features, rest = packed[:, : -4 * p], packed[:, -4 * p :]
     known, code, y, log_width = rest.split(p, 1)
     return features, known > 0, code.T.long(), y.T, log_width.T
@@ -317,7 +319,7 @@ class MaskedLikelihood:
 
     def latent(self, network, packed):
         """Return no latent rows, and log-probabilities given the same masks in each call."""
-        features, known, code, y, log_width = unpacked(packed, network.layout.n_parts)
+        features, known, code, y, log_width = unpacked(packed, network.layout.n_variables)
         generator = torch.Generator().manual_seed(0)
         total = 0.0
         for _ in range(N_VALIDATION_MASKS):
@@ -331,7 +333,7 @@ class MaskedLikelihood:
 
     def gradients(self, network, packed, weight, n):
         """Return the loss, and the gradients of its mean in the parameters."""
-        features, known, code, y, log_width = unpacked(packed, network.layout.n_parts)
+        features, known, code, y, log_width = unpacked(packed, network.layout.n_variables)
         uniform = uniform_draws(features.new_empty(len(known), known.shape[1] + 1))
         given, share = random_given(known, uniform)
         with torch.no_grad():
@@ -395,13 +397,13 @@ class NetworkMember:
         return total
 
     def _conditional(self, view, j, rows, masks):
-        """Return the log-probability of a variable in rows given the variables of masks."""
+        """Return the log-probability of a variable in rows given the values of masks."""
         cells = view.cells(self.space)
         found = np.empty(len(rows))
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
-            own = rows[part]
-            levels, *mixture = self._heads(view.features[own], masks[part], j)
+            chunk = slice(start, start + ROWS_AT_ONCE)
+            own = rows[chunk]
+            levels, *mixture = self._heads(view.features[own], masks[chunk], j)
             code = cells.code[own, j]
             log_prob = cells.log_scale[own, j].copy()
             if levels is not None:
@@ -416,7 +418,7 @@ class NetworkMember:
                 low, middle, high = low[has], middle[has], high[has]
                 mass = log_normal_mass(low, middle, high, means[has], scales[has])
                 log_prob[has] += np.logaddexp.reduce(log_weights[has] + mass, axis=1)
-            found[part] = log_prob
+            found[chunk] = log_prob
         return found
 
     @one_thread()
@@ -450,15 +452,15 @@ class NetworkMember:
         if not mixture:
             return Predictive(levels, None, None)
         log_weights, means, scales = mixture
-        own = view.schema.parts[j].maps[self.space]
+        own = view.schema.variables[j].maps[self.space]
         return Predictive(levels, Normals(np.exp(log_weights), means, scales), own)
 
-    def sample(self, schema, variables, random_state):
+    def sample(self, schema, values, random_state):
         """Return variables, the unknown ones drawn given the known ones, one by one."""
         from ._view import TableView
 
-        found = variables.copy()
-        n, n_parts = found.shape
+        found = values.copy()
+        n, n_variables = found.shape
         order = np.argsort(self.rank, axis=1)[random_state.randint(len(self.rank), size=n)]
         missing = np.isnan(found)
         # The unknown variables of a row come first, in its order.
@@ -466,24 +468,24 @@ class NetworkMember:
             order, np.argsort(~np.take_along_axis(missing, order, 1), axis=1, kind="stable"), 1
         )
         n_missing = missing.sum(axis=1)
-        view = TableView(schema, variables)
+        view = TableView(schema, values)
         features, given = view.features, view.informative.copy()
-        first = first_features(schema.parts)
+        first = first_features(schema.variables)
         for step in range(n_missing.max(initial=0)):
-            for j in range(n_parts):
+            for j in range(n_variables):
                 own = np.flatnonzero((step < n_missing) & (order[:, step] == j))
                 if j in schema.flag_of:  # a missing value has none
                     own = own[found[own, schema.flag_of[j]] == 0]
                 if not len(own):
                     continue
-                part = schema.parts[j]
+                variable = schema.variables[j]
                 levels, *mixture = self._heads(features[own], given[own], j)
                 drawn = draw(levels, mixture, random_state)
-                found[own, j] = x = part.decode(*drawn, self.space)
+                found[own, j] = x = variable.decode(*drawn, self.space)
                 given[own, j] = True
-                code = part.code(x)
-                _, middle, *_ = part.cells(x, code, self.space)
-                features[own, first[j] : first[j + 1]] = part.features(x, code, middle)
+                code = variable.code(x)
+                _, middle, *_ = variable.cells(x, code, self.space)
+                features[own, first[j] : first[j + 1]] = variable.features(x, code, middle)
         return found
 
 

@@ -16,12 +16,12 @@ ROUNDING = 1e-6  # of a step of the grid
 INSIDE = 1e-6  # of a cell, from its end on
 
 
-def without(variables, schema, i):
+def without(values, schema, i):
     """Return variables in which the value of a column is unknown, but not missing."""
-    variables, own = variables.copy(), schema.of_column[i]
+    values, own = values.copy(), schema.of_column[i]
     is_flag = np.isin(own, list(schema.flag_of.values()))
-    variables[:, own] = np.where(is_flag, 0.0, np.nan)
-    return variables
+    values[:, own] = np.where(is_flag, 0.0, np.nan)
+    return values
 
 
 class OneVariable:
@@ -40,7 +40,7 @@ class OneVariable:
     """
 
     def __init__(self, density, view, j, log_weights):
-        self.part = density._schema.parts[j]
+        self.variable = density._schema.variables[j]
         self.shares = np.exp(log_weights).T
         self.members = [member.predictive(view, j) for member, _ in density._members]
         self.levels = None
@@ -56,7 +56,7 @@ class OneVariable:
         The values belong to some of the rows.
         """
         total = 0.0
-        part = self.part
+        variable = self.variable
         scores = {
             own: own.forward(x.ravel())[0].reshape(x.shape)
             for own in {one.map for one in self.members}
@@ -65,7 +65,7 @@ class OneVariable:
             below = one.number.cdf(scores[one.map], row)
             if one.levels is not None:
                 below = one.levels[row, :1] * below
-                for k, atom in enumerate(part.atoms, 1):
+                for k, atom in enumerate(variable.atoms, 1):
                     below = below + one.levels[row, k, None] * (x >= atom)
             total = total + share[row, None] * below
         return total
@@ -75,7 +75,7 @@ class OneVariable:
 
         The probability of a level is spread evenly over its cell.
         """
-        if self.part.has_number:
+        if self.variable.has_number:
             return self.cdf(x[:, None], row)[:, 0]
         ends, below = self._cells
         x = np.clip(x, ends[0], ends[-1])
@@ -86,7 +86,7 @@ class OneVariable:
     @cached_property
     def _cells(self):
         """The ends of the cells of listed numbers, and the probabilities below them."""
-        levels, half = np.array(self.part.levels, dtype=np.float64), self.part.step / 2
+        levels, half = np.array(self.variable.levels, dtype=np.float64), self.variable.step / 2
         ends = cell_ends(levels)
         ends[[0, -1]] = levels[0] - half, levels[-1] + half
         below = np.concatenate([np.zeros((len(self.levels), 1)), np.cumsum(self.levels, 1)], 1)
@@ -96,23 +96,23 @@ class OneVariable:
         """Return the numbers at the scores of the grid, and these within bounds and no further
         out than a range of the numbers seen: heavy tails may have no mean."""
         limit = np.finfo(float).max / 4
-        x = np.nan_to_num(self.part.maps["quantile"].inverse(GRID), posinf=limit, neginf=-limit)
-        part, (low, high) = self.part, self.part.seen
-        ends = max(2 * low - high, part.low), min(2 * high - low, part.high)
+        x = np.nan_to_num(self.variable.maps["quantile"].inverse(GRID), posinf=limit, neginf=-limit)
+        variable, (low, high) = self.variable, self.variable.seen
+        ends = max(2 * low - high, variable.low), min(2 * high - low, variable.high)
         return x, np.clip(x, *ends)
 
     @cached_property
     def _on_grid(self):
         """Numbers, with the atoms among them, and the probability of being at most each."""
-        x = np.union1d(self._numbers_on_grid()[0], self.part.atoms)[None]
+        x = np.union1d(self._numbers_on_grid()[0], self.variable.atoms)[None]
         return x[0], self.cdf(x)
 
     def quantile(self, q, row):
         """Return where `below` is q in some rows, of shape (m,) as the probabilities."""
-        part = self.part
-        if not part.has_number:
+        variable = self.variable
+        if not variable.has_number:
             ends, below = self._cells
-            cell = (below[row, 1:] < q[:, None]).sum(axis=1).clip(max=part.n_levels - 1)
+            cell = (below[row, 1:] < q[:, None]).sum(axis=1).clip(max=variable.n_levels - 1)
             share = (q - below[row, cell]) / np.maximum(self.levels[row, cell], LEAST_MASS)
             return ends[cell] + share.clip(0, 1) * (ends[cell + 1] - ends[cell])
         x, below = self._on_grid
@@ -129,7 +129,7 @@ class OneVariable:
             is_below = self.cdf(middle[:, None], row)[:, 0] < q
             low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
         # At an atom the distribution function jumps: the upper end stays on it.
-        is_atom = np.isin(x[first], part.atoms) & (
+        is_atom = np.isin(x[first], variable.atoms) & (
             np.abs(high - x[first]) <= ROUNDING * np.abs(x[first] - x[first - 1])
         )
         return np.where(is_atom, x[first], high)
@@ -138,14 +138,14 @@ class OneVariable:
         """Return the median of each row, a possible value."""
         n = self.shares.shape[1]
         found = self.quantile(np.full(n, 0.5), np.arange(n))
-        if self.part.has_number:
-            return self.part.value(self.part.snap(found))
-        return self.part.possible.round(found)
+        if self.variable.has_number:
+            return self.variable.value(self.variable.snap(found))
+        return self.variable.possible.round(found)
 
     def nodes(self):
         """Return numbers (p,) and their weights (n, p), which are the steps of `cdf` on a grid."""
-        part = self.part
-        if not part.has_number:
+        variable = self.variable
+        if not variable.has_number:
             ends, _ = self._cells  # near both of each cell
             y = ends[:-1, None] + np.diff(ends)[:, None] * [INSIDE, 1 - INSIDE]
             return y.ravel(), np.repeat(self.levels / 2, 2, axis=1)
@@ -157,19 +157,19 @@ class OneVariable:
             if one.levels is not None:
                 weight = np.hstack([one.levels[:, :1] * weight, one.levels[:, 1:]])
             total = total + share[:, None] * weight
-        return np.append((inner[1:] + inner[:-1]) / 2, part.atoms), total
+        return np.append((inner[1:] + inner[:-1]) / 2, variable.atoms), total
 
     def mean(self):
         """Return the mean of each row, over the steps of the distribution function on a grid."""
-        part = self.part
-        if part.has_number:
+        variable = self.variable
+        if variable.has_number:
             y, weight = self.nodes()
         else:
-            y, weight = np.array(part.levels, dtype=np.float64), self.levels
-        if part.period is None:
+            y, weight = np.array(variable.levels, dtype=np.float64), self.levels
+        if variable.period is None:
             return weight @ y
-        turn = 2 * np.pi / part.period
-        return np.mod(np.angle(weight @ np.exp(1j * turn * y)) / turn, part.period)
+        turn = 2 * np.pi / variable.period
+        return np.mod(np.angle(weight @ np.exp(1j * turn * y)) / turn, variable.period)
 
 
 class OneColumn:
@@ -190,15 +190,15 @@ class OneColumn:
 
     n_outputs = 1
 
-    def __init__(self, density, variables, i):
+    def __init__(self, density, values, i):
         schema = density._schema
         self.density, self.i = density, i
-        self.variables = without(variables, schema, i)
+        self.values = without(values, schema, i)
         self.j = schema.of_column[i][-1]
-        self.part = part = schema.parts[self.j]
-        self.n = len(variables)
-        self.possible = [part.possible]
-        self.period = np.array([np.inf if part.period is None else part.period])
+        self.variable = variable = schema.variables[self.j]
+        self.n = len(values)
+        self.possible = [variable.possible]
+        self.period = np.array([np.inf if variable.period is None else variable.period])
         self.start = np.zeros(1)
         self._last = None, None  # the first of some rows, and their distribution
 
@@ -206,7 +206,7 @@ class OneColumn:
         """Return the distribution of the variable in some rows, from a first one on."""
         if self._last[0] != start:
             schema = self.density._schema
-            view = TableView(schema, self.variables[start : start + ROWS_AT_ONCE])
+            view = TableView(schema, self.values[start : start + ROWS_AT_ONCE])
             log_weights = self.density._log_weights(view, view.known)
             self._last = start, OneVariable(self.density, view, self.j, log_weights)
         return self._last[1]
@@ -221,19 +221,19 @@ class OneColumn:
 
     def log_density(self, y, row):
         """Return the log-density of a value in some rows, a log-probability at an atom."""
-        schema, rows = self.density._schema, self.variables[row]
+        schema, rows = self.density._schema, self.values[row]
         given = ~np.isnan(rows)
         rows[:, self.j] = schema.columns[self.i].split(y[:, 0])[-1]
         found = self.density._log_prob(rows, given)
-        step = self.part.step
+        step = self.variable.step
         return found if step is None else found - np.log(step)
 
     def cdf(self, y, row):
         """Return the probability of values up to y."""
-        if self.part.period is None:
+        if self.variable.period is None:
             return self._each(OneVariable.below, y, row)
-        turns = np.floor((y - self._cut) / self.part.period)
-        below = self._each(OneVariable.below, y - turns * self.part.period, row)
+        turns = np.floor((y - self._cut) / self.variable.period)
+        below = self._each(OneVariable.below, y - turns * self.variable.period, row)
         first, total = self._each(self._turn, y, row).T
         return turns + (below - first) / total
 
@@ -244,16 +244,16 @@ class OneColumn:
         turns = np.floor(q)
         first, total = self._each(self._turn, q, row).T
         found = self._each(OneVariable.quantile, first + (q - turns) * total, row)
-        return found + turns * self.part.period
+        return found + turns * self.variable.period
 
     @property
     def _cut(self):
         """Where the variable of a circular column is cut open."""
-        return self.part.low if self.part.has_number else -self.part.step / 2
+        return self.variable.low if self.variable.has_number else -self.variable.step / 2
 
     def _turn(self, variable, values, row):
         """Return the probability up to the cut, which is not quite 0, and of a turn from there."""
-        ends = [np.full(len(row), self._cut + turn) for turn in (0.0, self.part.period)]
+        ends = [np.full(len(row), self._cut + turn) for turn in (0.0, self.variable.period)]
         first, last = (variable.below(end, row) for end in ends)
         return np.stack([first, last - first], axis=1)
 
@@ -267,6 +267,6 @@ class OneColumn:
 
     def sample(self, size, random_state):
         """Return random draws."""
-        rows = np.repeat(self.variables, size, axis=0)
+        rows = np.repeat(self.values, size, axis=0)
         drawn = self.density._schema.joined(self.density._complete(rows, random_state))
         return drawn[:, self.i].reshape(self.n, size, 1)

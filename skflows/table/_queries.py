@@ -190,38 +190,38 @@ def column_of(density, column, what):
     return i, schema.of_column[i][-1]
 
 
-def probabilities_of(density, column, variables):
+def probabilities_of(density, column, values):
     """Return the probabilities of the levels of a column, given the other known values."""
     i, j = column_of(density, column, "is_levels")
-    variables = without(variables, density._schema, i)
-    density._schema.warn_of_outside(variables, as_condition=True)
+    values = without(values, density._schema, i)
+    density._schema.warn_of_outside(values, as_condition=True)
     found = []
-    for some in in_chunks(variables):
+    for some in in_chunks(values):
         view = TableView(density._schema, some)
         found.append(OneVariable(density, view, j, density._log_weights(view, view.known)).levels)
     return np.concatenate(found)
 
 
-def impute(density, variables, method):
-    """Return complete variables: each unknown one by the centre of its distribution."""
+def impute(density, values, method):
+    """Return complete rows: each unknown value by the centre of its distribution."""
     schema = density._schema
-    found = variables.copy()
-    view = TableView(schema, variables)
+    found = values.copy()
+    view = TableView(schema, values)
     log_weights = density._log_weights(view, view.known)
     # The means of week, weekday and time need not make a date.
-    is_date = [c.kind == "datetime" for c in schema.columns for _ in c.parts]
-    for j, part in enumerate(schema.parts):
+    is_date = [c.kind == "datetime" for c in schema.columns for _ in c.variables]
+    for j, variable in enumerate(schema.variables):
         own = np.flatnonzero(~view.known[:, j])
         if not len(own):
             continue
         centre = "median" if method == "mean" and is_date[j] else method
-        some = TableView(schema, variables[own])
-        variable = OneVariable(density, some, j, log_weights[own])
-        is_numeric = part.has_number or part.lattice is not None
-        if not part.has_number and (centre == "mode" or not is_numeric):
-            found[own, j] = part.decode(variable.levels.argmax(axis=1), None, None)
+        some = TableView(schema, values[own])
+        outcome = OneVariable(density, some, j, log_weights[own])
+        is_numeric = variable.has_number or variable.lattice is not None
+        if not variable.has_number and (centre == "mode" or not is_numeric):
+            found[own, j] = variable.decode(outcome.levels.argmax(axis=1), None, None)
         elif centre == "mean":  # which need not be a level
-            found[own, j] = variable.mean()
+            found[own, j] = outcome.mean()
         else:
-            found[own, j] = variable.median()
+            found[own, j] = outcome.median()
     return found

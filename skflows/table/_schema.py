@@ -94,16 +94,16 @@ class Schema:
                 quantile_maps.get(name),
             )
             self.columns.append(ColumnModel(used, kind, setting, models_missing))
-        self.of_column, self.parts = [], []
+        self.of_column, self.variables = [], []
         self.flag_of = {}  # the variable that says whether the value of another is missing
         self.weeks = []  # variables of dates with bounds, the week first
         for column in self.columns:
-            first = len(self.parts)
-            self.parts += column.parts
-            self.of_column.append(np.arange(first, len(self.parts)))
+            first = len(self.variables)
+            self.variables += column.variables
+            self.of_column.append(np.arange(first, len(self.variables)))
             if column.has_flag:
-                self.flag_of |= dict.fromkeys(range(first + 1, len(self.parts)), first)
-            if isinstance(column.value_parts[0], Weeks):
+                self.flag_of |= dict.fromkeys(range(first + 1, len(self.variables)), first)
+            if isinstance(column.value_variables[0], Weeks):
                 self.weeks.append(self.of_column[-1][column.has_flag :])
 
     def encode(self, X):
@@ -116,13 +116,13 @@ class Schema:
         Categories that no row of the fit has are an error or a warning here if the encoding has
         seen them, or if they are numbers: it tells of others itself.
         """
-        found = np.full((len(rows), len(self.parts)), np.nan)
+        found = np.full((len(rows), len(self.variables)), np.nan)
         unseen = {}
         for name in self.names if names is None else names:
             i = self.names.index(name)
             column, own = self.columns[i], self.of_column[i]
             found[:, own] = np.stack(column.split(rows[:, i]), axis=1)
-            if column.listed is not None and column.value_parts[0].pooled is None:
+            if column.listed is not None and column.value_variables[0].pooled is None:
                 is_unseen = column.is_unseen(found[:, own]) & (rows[:, i] != column.unseen)
                 if is_unseen.any():
                     unseen[name] = self.encoding.named(i, rows[is_unseen, i])
@@ -131,40 +131,40 @@ class Schema:
         warn_of_unseen(unseen, len(rows))
         return found
 
-    def joined(self, variables, random_state=None):
+    def joined(self, values, random_state=None):
         """Return the encoded rows that variables stand for."""
         pairs = zip(self.columns, self.of_column, strict=True)
         return np.stack(
-            [column.joined(variables[:, own], random_state) for column, own in pairs], axis=1
+            [column.joined(values[:, own], random_state) for column, own in pairs], axis=1
         )
 
-    def with_maps_of(self, variables, weight, random_state):
+    def with_maps_of(self, values, weight, random_state):
         """Return the same kinds and levels, with the maps of the numbers of some rows."""
         found = copy.copy(self)
         plain = {
-            j: variables[:, j]
-            for j, part in enumerate(self.parts)
-            if part.has_number and part.is_plain and not np.isnan(variables[:, j]).any()
+            j: values[:, j]
+            for j, variable in enumerate(self.variables)
+            if variable.has_number and variable.is_plain and not np.isnan(values[:, j]).any()
         }
         maps = fitted_together(plain, weight)
-        found.parts = [
-            part.with_maps_of(variables[:, j], weight, random_state, maps.get(j))
-            if part.has_number
-            else part
-            for j, part in enumerate(self.parts)
+        found.variables = [
+            variable.with_maps_of(values[:, j], weight, random_state, maps.get(j))
+            if variable.has_number
+            else variable
+            for j, variable in enumerate(self.variables)
         ]
         found.columns = [copy.copy(column) for column in self.columns]
         for column, own in zip(found.columns, self.of_column, strict=True):
-            column.parts = [found.parts[j] for j in own]
+            column.variables = [found.variables[j] for j in own]
         return found
 
-    def with_values(self, variables):
+    def with_values(self, values):
         """Return variables of which no value is missing: those that are unknown exist."""
-        variables = variables.copy()
-        variables[:, list(self.flag_of.values())] = 0
-        return variables
+        values = values.copy()
+        values[:, list(self.flag_of.values())] = 0
+        return values
 
-    def outside(self, variables, names, as_condition=False):
+    def outside(self, values, names, as_condition=False):
         """Yield descriptions of values outside of the kinds of some columns.
 
         Each is the first such value of a column with its number of rows, whether it is impossible,
@@ -173,13 +173,13 @@ class Schema:
         for name in names:
             i = self.names.index(name)
             column = self.columns[i]
-            own = variables[:, self.of_column[i]]
-            for j, part in enumerate(column.parts):
+            own = values[:, self.of_column[i]]
+            for j, variable in enumerate(column.variables):
                 x = own[:, j]
-                *_, log_scale = part.cells(x, part.code(x), "quantile")
-                is_outside = part.is_outside(x)
+                *_, log_scale = variable.cells(x, variable.code(x), "quantile")
+                is_outside = variable.is_outside(x)
                 if as_condition:
-                    is_outside &= ~part.is_informative(x)
+                    is_outside &= ~variable.is_informative(x)
                 is_outside |= np.isneginf(log_scale)
                 if not is_outside.any():
                     continue
@@ -187,20 +187,20 @@ class Schema:
                 yield (
                     f"{column.value_text(own[first], j)} in column {name!r}, "
                     f"in {is_outside.sum()} of {len(own)} rows; its values are "
-                    f"{column.range_text(part)}.",
+                    f"{column.range_text(variable)}.",
                     bool(np.isneginf(log_scale[is_outside]).any()),
-                    column.remedy_for(x[first], part),
+                    column.remedy_for(x[first], variable),
                 )
 
-    def check_possible(self, variables, names):
+    def check_possible(self, values, names):
         """Raise an error if a value of a row has no probability."""
-        for text, is_impossible, _ in self.outside(variables, names):
+        for text, is_impossible, _ in self.outside(values, names):
             if is_impossible:
                 raise ValueError(f"given has the impossible value {text}")
 
-    def warn_of_outside(self, variables, names=None, as_condition=False):
+    def warn_of_outside(self, values, names=None, as_condition=False):
         """Warn of the first values outside of their kind, of impossible ones if there are any."""
-        found = list(self.outside(variables, self.names if names is None else names, as_condition))
+        found = list(self.outside(values, self.names if names is None else names, as_condition))
         for text, is_impossible, remedy in sorted(found, key=lambda each: not each[1])[:1]:
             what = "Such a value has a small density."
             if as_condition:
@@ -211,21 +211,24 @@ class Schema:
 
     def parts_of(self, names):
         """Return a mask of the variables of some columns."""
-        mask = np.zeros(len(self.parts), dtype=bool)
+        mask = np.zeros(len(self.variables), dtype=bool)
         for name in names:
             mask[self.of_column[self.names.index(name)]] = True
         return mask
 
-    def code(self, variables):
+    def code(self, values):
         """Return the codes of all variables."""
-        return np.stack([part.code(variables[:, j]) for j, part in enumerate(self.parts)], axis=1)
+        return np.stack(
+            [variable.code(values[:, j]) for j, variable in enumerate(self.variables)], axis=1
+        )
 
-    def cells(self, variables, code, space):
+    def cells(self, values, code, space):
         """Return rows in one of the spaces of their numbers."""
         found = [
-            part.cells(variables[:, j], code[:, j], space) for j, part in enumerate(self.parts)
+            variable.cells(values[:, j], code[:, j], space)
+            for j, variable in enumerate(self.variables)
         ]
         low, middle, high, width, log_scale = (
             np.stack(each, 1) for each in zip(*found, strict=True)
         )
-        return Cells(code, low, middle, high, width, log_scale, ~np.isnan(variables))
+        return Cells(code, low, middle, high, width, log_scale, ~np.isnan(values))

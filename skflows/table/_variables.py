@@ -39,15 +39,15 @@ class Cells(NamedTuple):
     known: np.ndarray
 
 
-def in_chunks(variables):
+def in_chunks(values):
     """Return some rows at a time, to bound the memory of what is asked of them."""
-    starts = range(0, max(len(variables), 1), ROWS_AT_ONCE)
-    return [variables[start : start + ROWS_AT_ONCE] for start in starts]
+    starts = range(0, max(len(values), 1), ROWS_AT_ONCE)
+    return [values[start : start + ROWS_AT_ONCE] for start in starts]
 
 
-def first_features(parts):
+def first_features(variables):
     """Return the place of each variable's first input of a network, and their number."""
-    return np.concatenate([[0], np.cumsum([part.n_features for part in parts])])
+    return np.concatenate([[0], np.cumsum([variable.n_features for variable in variables])])
 
 
 class Number:

@@ -80,43 +80,44 @@ class Predictive(NamedTuple):
 class TableView:
     """Rows with their cells in each space, and the inputs of a network; each is computed once."""
 
-    def __init__(self, schema, variables, weight=None):
+    def __init__(self, schema, values, weight=None):
         self.schema = schema
-        self.variables = variables
-        self.weight = np.ones(len(variables)) if weight is None else weight
+        self.values = values
+        self.weight = np.ones(len(values)) if weight is None else weight
         self._cells = {}
         self._others = {}  # by schema
 
     def __len__(self):
-        return len(self.variables)
+        return len(self.values)
 
     def under(self, schema):
         """Return the rows as another schema maps them; each schema maps them once."""
         if schema not in self._others:
-            self._others[schema] = other = TableView(schema, self.variables, self.weight)
+            self._others[schema] = other = TableView(schema, self.values, self.weight)
             other.known, other.code = self.known, self.code
         return self._others[schema]
 
     def cells(self, space):
         if space not in self._cells:
-            self._cells[space] = self.schema.cells(self.variables, self.code, space)
+            self._cells[space] = self.schema.cells(self.values, self.code, space)
         return self._cells[space]
 
     @cached_property
     def known(self):
         """Which variables are known."""
-        return ~np.isnan(self.variables)
+        return ~np.isnan(self.values)
 
     @cached_property
     def code(self):
         """The codes of all variables."""
-        return self.schema.code(self.variables)
+        return self.schema.code(self.values)
 
     @cached_property
     def informative(self):
         """Which known values say something about others: those outside of their kind do not."""
         found = [
-            part.is_informative(self.variables[:, j]) for j, part in enumerate(self.schema.parts)
+            variable.is_informative(self.values[:, j])
+            for j, variable in enumerate(self.schema.variables)
         ]
         return np.stack(found, axis=1)
 
@@ -126,8 +127,8 @@ class TableView:
         cells = self.cells("quantile")
         return np.concatenate(
             [
-                part.features(self.variables[:, j], cells.code[:, j], cells.middle[:, j])
-                for j, part in enumerate(self.schema.parts)
+                variable.features(self.values[:, j], cells.code[:, j], cells.middle[:, j])
+                for j, variable in enumerate(self.schema.variables)
             ],
             axis=1,
         )
@@ -154,5 +155,5 @@ class MemberOfFold:
     def predictive(self, view, j):
         return self.member.predictive(view.under(self.schema), j)
 
-    def sample(self, schema, variables, random_state):
-        return self.member.sample(self.schema, variables, random_state)
+    def sample(self, schema, values, random_state):
+        return self.member.sample(self.schema, values, random_state)
