@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-MIN_WEIGHT = 2e-3  # of a component that is kept: each takes time to score
+MIN_WEIGHT = 0.02  # of a component that is kept: each takes time to score
 
 
 def _has_names_or_categories(density):
