@@ -43,7 +43,7 @@ SHRINKAGES = np.array([0.5, *4.0 ** -np.arange(1, 8)])  # of correlations
 WORK_OF_SHRINKAGE = 10_000  # residuals
 BANDWIDTHS = (0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4)  # of kernels, times that of Scott's rule
 SHARES = (0.003, 0.01, 0.03, 0.1, 0.2, 0.35, 0.5, 0.8)  # of the marginal frequencies in kernels
-ROWS_LEFT_OUT, N_ROUNDS = 100, 4  # by which bandwidth and shares are chosen, one after the other
+ROWS_LEFT_OUT, N_ROUNDS = 200, 4  # by which bandwidth and shares are chosen, one after the other
 # Rows for each column, in favour of the covariance within all classes.
 PRIOR_OF_COVARIANCE = {"quantile": 2.0, "linear": 0.5}
 
