@@ -9,17 +9,15 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.linalg import solve_triangular
-from scipy.sparse import csr_array
-from scipy.spatial.distance import cdist
+from scipy.sparse import csr_array, hstack
 from scipy.special import gammaln, logsumexp, softmax
 
 from ..columns.arrays import some_rows
-from ..distribution.normal import LOG_SQRT_2PI, log_normal_mass
+from ..distribution.normal import LOG_SQRT_2PI, NARROW, log_normal_mass, normal_mass
 from ..training.torch_state import one_thread
 from ._classes import Classes
 from ._network import choose
-from ._view import Normals, Predictive
+from ._view import ALL, Normals, Predictive, TableView
 
 N_STEPS = 80
 TOLERANCE = 3e-4  # in nats per row
@@ -38,6 +36,9 @@ MANY_VALUES = 3e6  # of numbers and levels, beyond which k-means takes too long 
 WORK_AT_ONCE = 4e6  # products of classes, rows and numbers, to bound the memory
 LEAST_VARIANCE = 1e-12  # of a number given others, which rounding errors may make negative
 NEGLIGIBLE = 45.0  # nats below the likeliest class: less than rounding errors
+LOG_LEAST = np.log(1e-290)  # of a mass that is a difference of two
+BLOCK = 2**17  # rows times classes at once, which fit in a processor's cache
+FEW_LEVELS = 256  # of all variables, up to which products with a dense matrix are quicker
 LEFT_OUT = 1e-4  # share of the classes that the distribution of a number may leave out
 SHRINKAGES = np.array([0.5, *4.0 ** -np.arange(1, 8)])  # of correlations
 WORK_OF_SHRINKAGE = 10_000  # residuals
@@ -72,12 +73,12 @@ class Patterns:
                 rows = np.stack(groups[start : start + step])
                 yield self.has[rows[:, 0]], rows
 
-    def pieces(self, n_classes):
-        """Return the groups in pieces of so few rows that all classes fit in memory."""
-        step = max(1, int(WORK_AT_ONCE / (n_classes * self.has.shape[1])))
+    def pieces(self, n_rows):
+        """Return the groups in pieces of so few rows, but at least one."""
+        step = max(1, n_rows)
         return [
-            (rows[start : start + step], known, unknown)
-            for rows, known, unknown in self.groups
+            (rows[start : start + step], known, others)
+            for rows, known, others in self.groups
             for start in range(0, len(rows), step)
         ]
 
@@ -109,6 +110,85 @@ def conditional(means, covariances, y, known, others):
     return unit.mT.numpy(), sd.numpy(), mean.numpy(), covariance.numpy()
 
 
+def with_numbers(joint, means, covariances, y, below, above):
+    """Return log-probabilities of classes with these numbers besides, each given those before it.
+
+    Parameters
+    ----------
+    joint : ndarray of shape (n, n_classes)
+        Log-probabilities without the numbers.
+    means : ndarray of shape (n_classes, d)
+        Of the numbers.
+    covariances : ndarray of shape (n_classes or 1, d, d)
+        Of the numbers in each class, or in all of them.
+    y : ndarray of shape (n, d)
+        Middles of cells.
+    below, above : ndarray of shape (n, d)
+        Distances of the ends of cells from their middles, 0 for points.
+    """
+    factor = np.linalg.cholesky(covariances)
+    inverse = np.linalg.inv(factor)
+    centres = (inverse @ means[:, :, None])[:, :, 0]
+    sd = np.diagonal(factor, axis1=1, axis2=2)
+
+    def cells(j, rows):
+        """Return standardised middles before centring, and distances of ends, of one number."""
+        ends = (distance[rows, j, None] / sd[:, j] for distance in (below, above))
+        return y[rows] @ inverse[:, j].T, *ends
+
+    levels, joint, greatest, smooth = joint, joint.copy(), LOG_LEAST, []
+    for j in range(y.shape[1]):
+        unit, low, high = cells(j, ALL)
+        is_smooth = (low + high).max(axis=1) < NARROW
+        some = ALL if is_smooth.all() else np.flatnonzero(is_smooth)
+        factor, constant = smooth_density(below[some, j] + above[some, j], sd[:, j])
+        if some is ALL and len(sd) == 1:  # kernels: a product of matrices is quicker
+            joint += constant - 0.5 * factor * unit**2
+            smooth.append((factor * unit, factor, centres[:, j]))
+        else:
+            unit = unit - centres[:, j]
+            log_mass = constant - 0.5 * factor * unit[some] ** 2
+            if some is not ALL:
+                log_density = log_mass
+                with np.errstate(divide="ignore"):
+                    log_mass = np.log(normal_mass(unit, low, high))
+                log_mass[some] = log_density
+            joint += log_mass
+        if (below[:, j] == 0).any():
+            greatest += max(0.0, -np.log(sd[:, j].min()) - LOG_SQRT_2PI)
+    if smooth:
+        slopes, factors, middles = (np.stack(each, axis=-1) for each in zip(*smooth, strict=True))
+        joint += slopes[:, 0] @ middles.T - 0.5 * factors[:, 0] @ (middles**2).T
+    # Rows for which a mass may have vanished in a class that counts.
+    far = np.flatnonzero(joint.max(axis=1) < greatest + NEGLIGIBLE)
+    if len(far):
+        joint[far] = levels[far]
+        for j in range(y.shape[1]):
+            unit, low, high = cells(j, far)
+            unit = unit - centres[:, j]
+            log_mass = log_normal_mass(unit - low, unit, unit + high, 0.0, 1.0)
+            joint[far] += np.where(low > 0, log_mass, log_mass - np.log(sd[:, j]))
+    return joint
+
+
+def smooth_density(width, sd):
+    """Return a factor and a constant of the log-mass of a normal in narrow cells, or at points.
+
+    The log-mass is the constant less half the factor times the squared standardised middle, each of
+    shape (n, n_classes). The density is taken as exponential within a cell.
+
+    Parameters
+    ----------
+    width : ndarray of shape (n,)
+        Of the cells, 0 for points.
+    sd : ndarray of shape (n_classes,)
+        Standard deviations.
+    """
+    square = (width[:, None] / sd) ** 2
+    log_width = np.log(np.where(width > 0, width, 1.0))[:, None]
+    return 1 - square / 12, log_width - square / 24 - np.log(sd) - LOG_SQRT_2PI
+
+
 class LatentClasses(Classes):
     """A mixture of classes; in each, numbers are jointly Gaussian and levels independent.
 
@@ -135,97 +215,40 @@ class LatentClasses(Classes):
         self.numbers = numbers
         self.means, self.covariances = means, covariances
 
-    def _log_probs(self, cells, known):
-        """Return the log-probability of known variables in each class, ``(n, n_classes)``."""
-        total = np.zeros((len(known), len(self.log_weights)))
-        for j, table in self.tables.items():
-            code = cells.code[:, j]
-            has = known[:, j] & (code >= 0) & (code < table.shape[1])
-            total[has] += table[:, code[has]].T
-        if not len(self.numbers):
-            return total
+    def _joint(self, cells, known):
+        """Yield some rows, and the log-probabilities of their known variables and each class."""
+        levels, tables = self._known_levels(cells.code, known), self._joined_tables()
         low, middle, high = (
             values[:, self.numbers] for values in (cells.low, cells.middle, cells.high)
         )
         has = known[:, self.numbers] & np.isfinite(middle)
-        for rows, given, unknown in Patterns(has).pieces(len(self.log_weights)):
-            if not len(given):
-                continue
-            y, below, above = (ends[np.ix_(rows, given)] for ends in (middle, low, high))
-            are_points = (below == above).all()
-            if are_points and len(self.covariances) == 1:  # kernels: distances are quicker
-                factor = np.linalg.cholesky(self.covariances[0][np.ix_(given, given)])
-                unit, centres = (
-                    solve_triangular(factor, each.T, lower=True).T
-                    for each in (y, self.means[:, given])
-                )
-                total[rows] -= 0.5 * cdist(unit, centres, "sqeuclidean")
-                total[rows] -= np.log(np.diag(factor)).sum() + len(given) * LOG_SQRT_2PI
-                continue
-            # Each number given those before it: the mass of its cell, if it is one.
-            unit, sd, *_ = conditional(self.means, self.covariances, y, given, unknown[:0])
-            total[rows] = self._with_numbers(total[rows], unit, sd, y - below, above - y)
-        return total
+        for rows, seen, _ in Patterns(has).pieces(BLOCK // len(self.log_weights)):
+            joint = levels[rows] @ tables + self.log_weights
+            if len(seen):
+                y, below, above = (ends[np.ix_(rows, seen)] for ends in (middle, low, high))
+                moments = self.means[:, seen], self.covariances[:, seen][:, :, seen]
+                joint = with_numbers(joint, *moments, y, y - below, above - y)
+            yield rows, joint
 
-    def _with_numbers(self, total, unit, sd, below, above):
-        """Return log-probabilities of levels and numbers together, ``(n, n_classes)``.
+    def _known_levels(self, code, known):
+        """Return which levels the rows have, side by side, ``(n, n_levels)``."""
+        one_hot = [
+            indicators(np.where(known[:, j], code[:, j], -1), table.shape[1])
+            for j, table in self.tables.items()
+        ]
+        if not one_hot:
+            return np.zeros((len(known), 0))
+        one_hot = hstack(one_hot, format="csr")
+        return one_hot.toarray() if one_hot.shape[1] <= FEW_LEVELS else one_hot
 
-        Classes that have no share in a row get an upper bound, which is quicker.
-
-        Parameters
-        ----------
-        total : ndarray of shape (n, n_classes)
-            Log-probabilities of the levels.
-        unit : ndarray of shape (n_classes, n, d)
-            Standardised residuals of the middles of cells.
-        sd : ndarray of shape (n_classes or 1, d)
-            Standard deviations.
-        below, above : ndarray of shape (n, d)
-            Distances of the ends of cells from their middles, 0 for points.
-        """
-        total, log_sd = total.T, np.log(sd)
-        bound = total.copy()
-        for j in range(unit.shape[2]):  # one by one, to bound the memory
-            middle, scale = unit[:, :, j], sd[:, j, None]
-            low, high = middle - below[:, j] / scale, middle + above[:, j] / scale
-            nearest = np.maximum(np.maximum(low, -high), 0.0)  # the least distance of a cell from 0
-            with np.errstate(divide="ignore"):
-                width = np.log((below[:, j] + above[:, j]) / scale)
-            size = np.where(below[:, j] > 0, np.minimum(width, LOG_SQRT_2PI), -log_sd[:, j, None])
-            bound += size - LOG_SQRT_2PI - 0.5 * nearest**2
-
-        def exact(k, i):
-            row = k if len(sd) > 1 else 0
-            low, high = below[i] / sd[row], above[i] / sd[row]
-            middle = unit[k, i]
-            log_mass = log_normal_mass(middle - low, middle, middle + high, 0.0, 1.0)
-            return total[k, i] + np.where(below[i] > 0, log_mass, log_mass - log_sd[row]).sum(
-                axis=1
-            )
-
-        weighted = bound + self.log_weights[:, None]
-        first = weighted.argmax(axis=0), np.arange(len(below))
-        least = exact(*first) + self.log_weights[first[0]] - NEGLIGIBLE
-        has_share = np.nonzero(weighted >= least)
-        bound[has_share] = exact(*has_share)
-        return bound.T
-
-    def log_prob(self, view, given=None):
-        """Return the log-probability of the known variables, given some of them."""
-        cells = view.cells(self.space)
-        log_prob = logsumexp(self._log_probs(cells, cells.known) + self.log_weights, axis=1)
-        target = cells.known
-        if given is not None:
-            given = given & cells.known
-            log_prob = log_prob - logsumexp(
-                self._log_probs(cells, given) + self.log_weights, axis=1
-            )
-            target = target & ~given
-        return log_prob + np.where(target, cells.log_scale, 0.0).sum(axis=1)
+    def _joined_tables(self):
+        """Return the log-probabilities of all levels, side by side, ``(n_levels, n_classes)``."""
+        empty = np.zeros((0, len(self.log_weights)))
+        return np.concatenate([empty, *(table.T for table in self.tables.values())])
 
     def predictive(self, view, j):
         """Return the distribution of a variable given the other known ones, as a `Predictive`."""
-        cells, known, share = self._given_others(view, j)
+        share = self._shares_without(view, j)
         levels = None
         if j in self.tables:
             table = np.exp(self.tables[j])
@@ -233,7 +256,7 @@ class LatentClasses(Classes):
         if j not in self.numbers:
             return Predictive(levels, None, None)
         weights = share if levels is None else share * table[:, 0]
-        means, scales = self._conditional_numbers(cells, known, list(self.numbers).index(j))
+        means, scales = self._conditional_numbers(view, j)
         weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
         order = np.argsort(-weights, axis=1)
         heaviest = np.take_along_axis(weights, order, axis=1)
@@ -248,11 +271,12 @@ class LatentClasses(Classes):
         map_ = view.schema.variables[j].maps[self.space]
         return Predictive(levels, Normals(weights, means, scales), map_)
 
-    def _conditional_numbers(self, cells, known, i):
+    def _conditional_numbers(self, view, j):
         """Return mean and standard deviation of a number in each class, ``(n, n_classes)``."""
-        middle = cells.middle[:, self.numbers]
-        has = known[:, self.numbers] & np.isfinite(middle)
-        means, scales = (np.empty((len(known), len(self.log_weights))) for _ in range(2))
+        i, middle = list(self.numbers).index(j), view.cells(self.space).middle[:, self.numbers]
+        has = view.known[:, self.numbers] & np.isfinite(middle)
+        has[:, i] = False
+        means, scales = (np.empty((len(view), len(self.log_weights))) for _ in range(2))
         for rows, given, _ in Patterns(has).groups:
             cross = self.covariances[:, given, i]
             slopes = np.linalg.solve(self.covariances[:, given][:, :, given], cross[..., None])[
@@ -267,9 +291,10 @@ class LatentClasses(Classes):
     def sample(self, schema, values, random_state):
         """Return variables, the unknown ones drawn given the known ones."""
         completed = values.copy()
-        cells = schema.cells(values, schema.code(values), self.space)
-        missing, codes = ~cells.known, cells.code.copy()
-        z = choose(self._responsibilities(cells, cells.known), random_state)
+        view = TableView(schema, values)
+        cells = view.cells(self.space)
+        missing, codes = ~view.known, view.code.copy()
+        z = choose(self.posterior(view)[1], random_state)
         for j, table in self.tables.items():
             unknown = np.flatnonzero(missing[:, j])
             codes[unknown, j] = choose(np.exp(table[z[unknown]]), random_state)
@@ -278,7 +303,7 @@ class LatentClasses(Classes):
             middle = cells.middle[:, self.numbers]
             has = cells.known[:, self.numbers] & np.isfinite(middle)
             noise = random_state.standard_normal(has.shape)
-            for index, given, unknown in Patterns(has).pieces(len(self.log_weights)):
+            for index, given, unknown in Patterns(has).pieces(BLOCK // len(self.log_weights)):
                 if not len(unknown):
                     continue
                 _, _, mean, covariance = conditional(
