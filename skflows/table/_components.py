@@ -27,6 +27,7 @@ N_COMPONENTS = 10
 LEARNING_RATE = 6e-3
 EMA_DECAY = 0.995
 PATIENCE = 20
+N_VALIDATION_DRAWS = 12  # of what is given in each held-out row
 MAX_NORMAL = 40  # numbers, beyond which solving for conditional normals takes too long
 MAX_CATEGORIES = 800  # of all variables, beyond which comparing all pairs takes too long
 
@@ -140,30 +141,27 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
             **backbone,
         )
     views = local_views(group, train, held_out)
-    training, validation = map(Packing, views)
+    training, validation = (Packing(view, network) for view in views)
     weights = [torch.from_numpy(view.weight).float() for view in views]
     schedule = cosine_with_warm_up
     if seconds is not None:
         schedule = TimeLimited(schedule, seconds, started, group.clock)
     generator = torch.Generator().manual_seed(seed)
-    # Middles of cells would prefer a network with peaks there.
-    held_out_rows = validation.redraw(generator) if validation.is_cell else validation.packed
+    held_out_rows = torch.cat([validation.draw(generator) for _ in range(N_VALIDATION_DRAWS)])
     file = training_file(None, seed, settings, has_backbone, train.values, held_out.values)
     with gradients_enabled(), one_thread():
         history = trainer.train_in_phases(
             [{"max_iter": settings["max_iter"]}],
             network,
-            trainer.Rows(training.packed, weights[0], training.offset),
-            trainer.Rows(held_out_rows, weights[1], validation.offset),
+            trainer.Rows(training.features[:, :0], weights[0], training.offset),
+            trainer.Rows(held_out_rows, weights[1].repeat(N_VALIDATION_DRAWS), validation.offset),
             batch_size=BATCH_SIZE,
             learning_rate=LEARNING_RATE,
             n_iter_no_change=PATIENCE,
             ema_decay=EMA_DECAY,
             schedule=schedule,
             generators=[generator],
-            redraw=(lambda running, epoch: training.redraw(generator))
-            if training.is_cell
-            else None,
+            redraw=lambda running, epoch: training.draw(generator),
             objective=MaskedLikelihood(),
             group=group,
             file=group.file(file),
