@@ -198,7 +198,8 @@ def probabilities_of(density, column, values):
     found = []
     for some in in_chunks(values):
         view = TableView(density._schema, some)
-        found.append(OneVariable(density, view, j, density._log_weights(view, view.known)).levels)
+        levels = OneVariable(density, view, j, density._log_weights(view, view.known)).levels
+        found.append(density._schema.rules.probabilities(density._schema, some, i, levels))
     return np.concatenate(found)
 
 
@@ -224,4 +225,5 @@ def impute(density, values, method):
             found[own, j] = outcome.mean()
         else:
             found[own, j] = outcome.median()
+    schema.rules.fill(schema, found, np.isnan(values))
     return found

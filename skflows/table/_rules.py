@@ -1,0 +1,538 @@
+"""Rules that hold between the columns of a table, in all rows or nearly all.
+
+A rule of the kind "function" tells a column, its target, by one or two others, the determinants.
+Rules are found in encoded rows (n, n_columns). The members of a density are trained on all columns;
+rules correct their scores and samples. Where determinants and target are known, the score of a row
+is the members' without the target, plus the log-probability that the rule holds. A target that
+breaks its rule keeps the members' probability, relative to all values that break it, times the
+probability of exceptions.
+"""
+
+import copy
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from ._predictive import OneVariable, without
+from ._view import TableView
+
+MAX_ROWS = 5_000  # among which rules are looked for
+MAX_PAIRS = 500  # of determinants: wider tables have functions of one column only
+MAX_EXCEPTIONS = 0.05  # share of the rows that tell
+LEAST_TOLD = 0.2  # share of rows whose combination of determinants another row has
+MAX_RELATIVE = 0.1  # exceptions, relative to the errors of the most frequent value
+LEAST_EVIDENCE = 10.0  # nats, beyond the logarithm of the number of candidates
+N_BINS = 8  # of a column that exceptions may depend on
+ENOUGH_EXCEPTIONS, FEW_EXCEPTIONS = 10, 0.01  # number; share of rows, below which fewer may do
+N_DRAWS, P_RANDOM = 5_000, 0.05  # of the test whether exceptions are random
+LEAST_BROKEN = 1e-12  # probability that a member gives to all values that break a rule
+RULE_FIELDS = ["rule", "kind", "exceptions", "rows"]  # of the table of rules
+RESOLUTION = 1e-6  # of the range of a number without rounding: closer numbers are equal
+
+
+class Target(NamedTuple):
+    """The column that a rule tells."""
+
+    column: int
+    variables: np.ndarray  # those that hold its value
+    tolerance: float  # within which values are equal
+    log_width: float  # of a value with a density, 0 for probabilities
+
+    @classmethod
+    def of(cls, schema, i):
+        """Return column i of a schema as a target."""
+        column = schema.columns[i]
+        variables = schema.of_column[i][column.has_flag :]
+        tolerance, width = 0.25, 1.0  # of places of categories
+        if column.kind == "datetime":  # the time of day has a density per second
+            tolerance = 0.5
+        elif column.is_number:
+            (variable,) = column.value_variables
+            step = variable.step
+            if variable.has_number and step is None:
+                low, high = variable.seen
+                width = variable.unit or RESOLUTION * ((high - low) or 1.0)
+                tolerance = width / 2 if variable.unit is None else width / 4
+            else:
+                tolerance = step / 4
+        return cls(i, variables, tolerance, float(np.log(width)))
+
+    def split(self, schema, expected):
+        """Return the variables of encoded values, ``(n, n_variables)``."""
+        return np.stack(schema.columns[self.column].split(expected)[-len(self.variables) :], axis=1)
+
+    def place(self, schema, expected):
+        """Return the places of encoded values among levels, -1 for others."""
+        variable = schema.variables[self.variables[-1]]
+        code = variable.code(self.split(schema, expected)[:, -1])
+        return np.where(code < variable.n_levels, code, -1)
+
+
+class Counts(NamedTuple):
+    """What the rows of a fit say of a rule."""
+
+    share: float  # of exceptions
+    n_rows: int  # that tell
+    log_broken: float  # log-probability of an exception in scores
+    log_holds: float
+
+    @classmethod
+    def of(cls, share, n_exceptions, n_rows):
+        """Return the counts, given exceptions among rows that the rule did not see."""
+        broken = (n_exceptions + 1) / (n_rows + 2)
+        return cls(float(share), int(n_rows), float(np.log(broken)), float(np.log1p(-broken)))
+
+
+class Lookup:
+    """A column as a function of one or two others, by a list of the combinations seen.
+
+    Parameters
+    ----------
+    determinants : tuple of int
+        The columns that determine the target.
+    target : Target
+        The column that they determine.
+    rows : ndarray of shape (n, n_columns)
+        Encoded rows.
+    weight : ndarray of shape (n,)
+        Weight of each row.
+    """
+
+    kind = "function"
+
+    def __init__(self, determinants, target, rows, weight):
+        self.determinants, self.target = determinants, target
+        columns = [*determinants, target.column]
+        known = ~np.isnan(rows[:, columns]).any(axis=1)
+        rows, weight = rows[known], weight[known]
+        self.seen = [np.unique(rows[:, j]) for j in determinants]
+        results, result = np.unique(rows[:, target.column], return_inverse=True)
+        groups = Groups(self._key(rows), result.ravel(), len(results))
+        self.keys, self.results = groups.keys, results[groups.first]
+        share = np.average(groups.is_exception, weights=weight) if len(rows) else 0.0
+        self.counts = Counts.of(share, groups.n_exceptions, groups.n_rows)
+
+    def _key(self, rows):
+        """Return a number for each combination of determinants, -1 for one that was not seen."""
+        key, is_seen = np.zeros(len(rows), dtype=int), np.ones(len(rows), dtype=bool)
+        for j, seen in zip(self.determinants, self.seen, strict=True):
+            place = np.searchsorted(seen, rows[:, j]).clip(max=max(len(seen) - 1, 0))
+            is_seen &= seen[place] == rows[:, j] if len(seen) else False
+            key = key * len(seen) + place
+        return np.where(is_seen, key, -1)
+
+    def expected(self, rows):
+        """Return what the target should be in each row, NaN where the rule says nothing."""
+        found = np.full(len(rows), np.nan)
+        if len(self.keys):
+            key = self._key(rows)
+            place = np.searchsorted(self.keys, key).clip(max=len(self.keys) - 1)
+            is_seen = self.keys[place] == key
+            found[is_seen] = self.results[place[is_seen]]
+        return found
+
+    def with_rows(self, rows, weight):
+        """Return the same rule with the combinations of other rows."""
+        return Lookup(self.determinants, self.target, rows, weight)
+
+    def text(self, names):
+        """Return the rule as text."""
+        determinants = " and ".join(str(names[j]) for j in self.determinants)
+        return f"{names[self.target.column]} follows from {determinants}"
+
+
+class Groups:
+    """Rows grouped by a key, and the most frequent result of each group.
+
+    Parameters
+    ----------
+    key, result : ndarray of shape (n,) of int
+        The group of each row, and its result.
+    n_results : int
+        Number of results.
+
+    Attributes
+    ----------
+    keys, first : ndarray of shape (n_groups,)
+        The groups in order, and the most frequent result of each.
+    n_rows : int
+        Number of rows whose group has another row: the rows that tell.
+    n_exceptions : int
+        Number of these with another result than the most frequent one of the group's other rows.
+    n_groups : int
+        Number of groups of at least two rows.
+    is_exception, tells : ndarray of shape (n,) of bool
+        Which rows have another result than the most frequent one of their group, and which groups
+        of rows have at least two.
+    """
+
+    def __init__(self, key, result, n_results):
+        pairs, counts = np.unique(key * n_results + result, return_counts=True)
+        keys, results = np.divmod(pairs, max(n_results, 1))
+        order = np.lexsort((-counts, keys))
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        self.keys, self.first = keys[starts], results[order[starts]]
+        most = counts[order[starts]]
+        n_of_group = np.bincount(np.searchsorted(self.keys, keys), counts, len(starts)).astype(int)
+        second = np.zeros(len(starts), dtype=int)
+        has_second = np.diff(starts, append=len(keys)) > 1
+        second[has_second] = counts[order[starts[has_second] + 1]]
+        # Without a row of the most frequent result, another may be as frequent.
+        n_right = np.where(most - 1 > second, most, 0)
+        tells = n_of_group > 1
+        self.n_rows, self.n_groups = n_of_group[tells].sum(), tells.sum()
+        self.n_exceptions = (n_of_group - n_right)[tells].sum()
+        self.is_exception = result != self.first[np.searchsorted(self.keys, key)]
+        self.tells = tells[np.searchsorted(self.keys, key)]
+
+
+class Judged:
+    """Rows as rules see them: without the targets that hold, and what this adds to their scores.
+
+    Parameters
+    ----------
+    view : TableView
+        The rows.
+    given : ndarray of shape (n, n_variables) or None
+        Which values are given.
+    rules : Rules
+        The rules.
+    """
+
+    def __init__(self, view, given, rules):
+        schema, values = view.schema, view.values
+        self.values = values
+        rows = rules.encoded(schema, values)
+        self.view, self.given, self.terms = view, given, np.zeros(len(values))
+        self.broken = []  # pairs of a rule and rows that break it, whose targets have a score
+        if not rules.functions:
+            return
+        values = values.copy()
+        given = np.zeros(values.shape, dtype=bool) if given is None else given.copy()
+        for rule in rules.functions:
+            target = rule.target
+            expected, x = rule.expected(rows), rows[:, target.column]
+            is_given = given[:, target.variables[0]]
+            by_given = np.ones(len(rows), dtype=bool)
+            for j in rule.determinants:
+                by_given &= given[:, schema.of_column[j][-1]]
+            # A given target with unknown determinants is evidence about these.
+            applies = ~np.isnan(expected) & ~np.isnan(x) & (by_given | ~is_given)
+            holds = applies & (np.abs(x - expected) <= target.tolerance)
+            is_scored = applies & ~is_given
+            values[np.ix_(holds | is_scored, target.variables)] = np.nan
+            given[np.ix_(holds, target.variables)] = False
+            log_holds = rule.counts.log_holds - target.log_width
+            self.terms += np.where(is_scored & holds, log_holds, 0.0)
+            self.terms += np.where(is_scored & ~holds, rule.counts.log_broken, 0.0)
+            rows_broken = np.flatnonzero(is_scored & ~holds)
+            if len(rows_broken):
+                self.broken.append((rule, rows_broken, expected[rows_broken]))
+        self.view = TableView(schema, values, view.weight)
+        self.given = None if self.given is None else given
+
+    def log_prob(self, member):
+        """Return the log-probability of the rows under a member and the rules."""
+        total = member.log_prob(self.view, self.given) + self.terms
+        if not self.broken:
+            return total
+        schema, values = self.view.schema, self.view.values.copy()
+        for rule, rows, expected in self.broken:
+            target, others = rule.target, ~np.isnan(values[rows])
+
+            def log_prob(those, others=others, target=target, rows=rows):
+                values[np.ix_(rows, target.variables)] = those
+                return member.log_prob(TableView(schema, values[rows]), others)
+
+            log_mass = log_prob(target.split(schema, expected)) + target.log_width
+            mass = np.exp(np.minimum(log_mass, 0.0))
+            total[rows] -= np.log(np.maximum(1 - mass, LEAST_BROKEN))
+            # The value is known when the next broken rule is judged.
+            total[rows] += log_prob(self.values[np.ix_(rows, target.variables)])
+        return total
+
+
+class Rules:
+    """The rules of a table, in an order in which determinants come before what they determine.
+
+    Parameters
+    ----------
+    functions : list of Lookup
+        Rules that tell a column by others.
+    """
+
+    def __init__(self, functions=()):
+        self.functions = list(functions)
+
+    def __bool__(self):
+        return bool(self.functions)
+
+    @property
+    def columns(self):
+        """The columns that rules are about."""
+        found = set()
+        for rule in self.functions:
+            found |= {*rule.determinants, rule.target.column}
+        return sorted(found)
+
+    def encoded(self, schema, values, random_state=None):
+        """Return the encoded rows of variables; NaN in columns without a rule."""
+        rows = np.full((len(values), len(schema.columns)), np.nan)
+        for i in self.columns:
+            own = values[:, schema.of_column[i]]
+            rows[:, i] = schema.columns[i].joined(own, random_state)
+        return rows
+
+    def with_rows(self, schema, values, weight):
+        """Return the same rules with the combinations and counts of other rows."""
+        found = copy.copy(self)
+        rows = self.encoded(schema, values)
+        found.functions = [rule.with_rows(rows, weight) for rule in self.functions]
+        return found
+
+    def judged(self, view, given=None):
+        """Return the rows of a view as the rules see them."""
+        return Judged(view, given, self)
+
+    def complete(self, density, values, random_state):
+        """Return variables, the unknown ones drawn given the known ones, so that rules are kept."""
+        drawn = density._drawn(values, random_state)
+        if not self:
+            return drawn
+        schema = density._schema
+        rows = self.encoded(schema, drawn, random_state)
+        for i in self.columns:  # pooled values are one of these from now on
+            self._set(schema, drawn, rows, i)
+        for rule in self.functions:
+            target = rule.target
+            expected = rule.expected(rows)
+            is_free = np.isnan(values[:, target.variables[0]]) & ~np.isnan(rows[:, target.column])
+            is_free &= ~np.isnan(expected)
+            stays = random_state.uniform(size=len(rows)) < rule.counts.share
+            follows = is_free & ~stays
+            rows[follows, target.column] = expected[follows]
+            same = np.abs(rows[:, target.column] - expected) <= target.tolerance
+            other = np.flatnonzero(is_free & stays & same)
+            if len(other):
+                rows[other, target.column] = self._another(
+                    density, drawn[other], target, expected[other], random_state
+                )
+            self._set(schema, drawn, rows, target.column)
+        return drawn
+
+    def fill(self, schema, values, is_unknown):
+        """Replace unknown targets in complete rows by what rules expect of them."""
+        if not self:
+            return
+        rows = self.encoded(schema, values)
+        for rule in self.functions:
+            target, expected = rule.target, rule.expected(rows)
+            follows = is_unknown[:, target.variables[0]] & ~np.isnan(expected)
+            rows[follows, target.column] = expected[follows]
+            values[np.ix_(follows, target.variables)] = target.split(schema, expected[follows])
+
+    def probabilities(self, schema, values, i, levels):
+        """Return the probabilities of the levels of column i, which is unknown in rows."""
+        for rule in self.functions:
+            if rule.target.column != i:
+                continue
+            expected = rule.expected(self.encoded(schema, values))
+            follows = np.flatnonzero(~np.isnan(expected))
+            place = rule.target.place(schema, expected[follows])
+            follows, place = follows[place >= 0], place[place >= 0]
+            levels = levels.copy()
+            levels[follows] = without_level(levels[follows], place)
+            levels[follows] *= np.exp(rule.counts.log_broken)
+            levels[follows, place] = np.exp(rule.counts.log_holds)
+        return levels
+
+    @staticmethod
+    def _set(schema, values, rows, i):
+        values[:, schema.of_column[i]] = np.stack(schema.columns[i].split(rows[:, i]), axis=1)
+
+    @staticmethod
+    def _another(density, values, target, expected, random_state):
+        """Return values of a target other than the expected ones, given the rest of the rows."""
+        from ._network import choose
+
+        schema, i = density._schema, target.column
+        values = without(values, schema, i)
+        column, j = schema.columns[i], target.variables[-1]
+        if not column.is_levels:
+            return column.joined(density._drawn(values, random_state)[:, schema.of_column[i]])
+        view = TableView(schema, values)
+        levels = OneVariable(density, view, j, density._log_weights(view, view.known)).levels
+        levels = without_level(levels, target.place(schema, expected))
+        values[:, j] = schema.variables[j].decode(choose(levels, random_state), None, None)
+        return column.joined(values[:, schema.of_column[i]], random_state)
+
+    def describe(self, names):
+        """Return the rows of a table of the rules."""
+        return [
+            dict(
+                zip(
+                    RULE_FIELDS,
+                    [rule.text(names), rule.kind, rule.counts.share, rule.counts.n_rows],
+                    strict=True,
+                )
+            )
+            for rule in self.functions
+        ]
+
+
+def without_level(levels, place):
+    """Return the probabilities of levels given that it is not a certain one in each row."""
+    levels = levels.copy()
+    levels[np.flatnonzero(place >= 0), place[place >= 0]] = 0.0
+    total = levels.sum(axis=1, keepdims=True)
+    others = np.ones_like(levels)
+    others[np.flatnonzero(place >= 0), place[place >= 0]] = 0.0
+    others /= np.maximum(others.sum(axis=1, keepdims=True), 1.0)
+    return np.where(total > LEAST_BROKEN, levels / np.maximum(total, LEAST_BROKEN), others)
+
+
+def find_rules(schema, values, weight, copy_of):
+    """Return the rules that hold in rows of a table.
+
+    Parameters
+    ----------
+    schema : Schema
+        The columns.
+    values : ndarray of shape (n, n_variables)
+        The rows.
+    weight : ndarray of shape (n,)
+        Weight of each row.
+    copy_of : ndarray of shape (n,)
+        The first of the rows that each row equals: a copy is no evidence.
+    """
+    rows = np.stack(
+        [c.joined(values[:, own]) for c, own in zip(schema.columns, schema.of_column, strict=True)],
+        axis=1,
+    )
+    some = np.flatnonzero(copy_of == np.arange(len(rows)))
+    if len(some) > MAX_ROWS:
+        some = np.random.RandomState(0).permutation(some)[:MAX_ROWS]
+    candidates = functions_of(rows[some])
+    targets = [Target.of(schema, i) for i in range(len(schema.columns))]
+    rules, ancestors = [], {}
+    for _, determinants, target in candidates:
+        above = set(determinants).union(*(ancestors.get(j, ()) for j in determinants))
+        if target not in ancestors and target not in above:
+            ancestors[target] = above
+            for other in ancestors.values():
+                if target in other:
+                    other |= above
+            rules.append((determinants, target))
+    rules.sort(key=lambda rule: len(ancestors[rule[1]]))  # determinants first
+    return Rules([Lookup(own, targets[i], rows, weight) for own, i in rules])
+
+
+def functions_of(rows):
+    """Return the columns that one or two others determine, the best first.
+
+    Each is a tuple of what it is sorted by, the determinants, and the target. Columns that one
+    column determines have no entry for two.
+    """
+    n_columns = rows.shape[1]
+    codes = np.full(rows.shape, -1)
+    for j, column in enumerate(rows.T):
+        known = ~np.isnan(column)
+        codes[known, j] = np.unique(column[known], return_inverse=True)[1].ravel()
+    n_pairs = n_columns * (n_columns - 1) // 2
+    threshold = LEAST_EVIDENCE + np.log(n_columns * (n_columns + min(n_pairs, MAX_PAIRS)))
+    is_repeated = [np.bincount(code[code >= 0]).max(initial=0) > 1 for code in codes.T]
+    singles = [(j,) for j in range(n_columns) if is_repeated[j]]
+    pairs = list(combinations([j for (j,) in singles], 2))
+    found = []
+    for sets in (singles, pairs if len(pairs) <= MAX_PAIRS else []):
+        told = {target for *_, target in found}
+        for determinants in sets:
+            key, single_keys = codes[:, determinants[0]], []
+            if len(determinants) == 2:
+                single_keys = codes[:, determinants].T
+                first, second = single_keys
+                is_known = (first >= 0) & (second >= 0)
+                key = np.where(is_known, first * (second.max() + 1) + second, -1)
+            for target in likely_targets(key, codes):
+                if target in determinants or target in told:
+                    continue
+                share = share_of_exceptions(key, target, codes, threshold, single_keys)
+                if share is not None:
+                    n_groups = len(np.unique(key))
+                    rank = (len(determinants), round(share, 2), n_groups, determinants)
+                    found.append((rank, determinants, target))
+    return sorted(found)
+
+
+def likely_targets(key, codes):
+    """Return the columns in which neighbours in the order of a key mostly agree."""
+    order = np.argsort(key, kind="stable")
+    key, codes = key[order], codes[order]
+    same = np.flatnonzero((key[1:] == key[:-1]) & (key[1:] >= 0))
+    first, second = codes[same], codes[same + 1]
+    known = (first >= 0) & (second >= 0)
+    n_different = (known & (first != second)).sum(axis=0)
+    return np.flatnonzero(n_different <= 2 * MAX_EXCEPTIONS * known.sum(axis=0))
+
+
+def share_of_exceptions(key, target, codes, threshold, single_keys=()):
+    """Return the share of exceptions of a function, or None if it is none.
+
+    A function of two columns, whose codes are ``single_keys``, is none if one of them says as much.
+    """
+    result = codes[:, target]
+    known = (key >= 0) & (result >= 0)
+    key, result, codes = key[known], result[known], codes[known]
+    groups = Groups(key, result, result.max(initial=0) + 1)
+    n, n_exceptions = groups.n_rows, groups.n_exceptions
+    n_free = n - groups.n_groups  # results that the first row of their group does not set
+    if n_free <= 0 or n < LEAST_TOLD * len(key) or n_exceptions > MAX_EXCEPTIONS * n:
+        return None
+    shares = np.bincount(result) / len(result)
+    by_chance, n_errors = (shares**2).sum(), n * (1 - shares.max())
+    for single_key in single_keys:
+        single = Groups(single_key[known], result, len(shares))
+        n_errors = min(n_errors, single.is_exception[groups.tells].sum())
+    by_chance, share = max(by_chance, 1 - n_errors / n), n_exceptions / n
+    is_better = n_exceptions <= MAX_RELATIVE * n_errors
+    if not is_better or n_free * divergence(1 - share, by_chance) < threshold:
+        return None
+    others = np.delete(codes[groups.tells], target, axis=1)
+    return share if are_random(groups.is_exception[groups.tells], others) else None
+
+
+def divergence(p, q):
+    """Return the divergence of a probability from a smaller one, 0 if it is none."""
+    if p <= q or q >= 1:
+        return 0.0
+    return p * np.log(p / q) + (0.0 if p == 1 else (1 - p) * np.log((1 - p) / (1 - q)))
+
+
+def are_random(is_exception, codes):
+    """Return whether exceptions do not depend on any column: otherwise they tell of no rule."""
+    n_exceptions = int(is_exception.sum())
+    if n_exceptions < ENOUGH_EXCEPTIONS:  # too few to see a dependence, unless it is strong
+        if n_exceptions > FEW_EXCEPTIONS * len(is_exception):
+            return False
+        if n_exceptions < 2:
+            return True
+    rng = np.random.default_rng(0)
+    for code in codes.T:
+        bins = binned(code)
+        counts = np.bincount(bins)
+        expected = n_exceptions * counts / len(bins)
+        seen = np.bincount(bins[is_exception], minlength=len(counts))
+        drawn = rng.multivariate_hypergeometric(counts, n_exceptions, N_DRAWS, method="marginals")
+        statistic = ((seen - expected) ** 2 / expected).sum()
+        by_chance = ((drawn - expected) ** 2 / expected).sum(axis=1)
+        if ((by_chance >= statistic).sum() + 1) / (N_DRAWS + 1) < P_RANDOM / codes.shape[1]:
+            return False
+    return True
+
+
+def binned(code):
+    """Return a few bins of the values of a column, as numbers from 0 on."""
+    ranks = np.searchsorted(np.sort(code), code, side="right") / len(code)
+    bins = np.ceil(ranks * N_BINS)
+    return np.unique(bins, return_inverse=True)[1].ravel()

@@ -1,0 +1,149 @@
+"""Tests of the rules that a table's density finds and keeps."""
+
+import doctest
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from _tables import few_components, quick  # noqa: F401
+from scipy.special import logsumexp
+
+from skflows import DensityClassifier
+
+SEASONS = np.array(["winter", "spring", "summer", "autumn"])
+
+
+def season_of(month):
+    return SEASONS[(np.asarray(month) % 12) // 3]
+
+
+def orders(n=500, seed=0):
+    """Orders whose city follows from the postcode, and the season from the month, but for 2 %."""
+    rng = np.random.default_rng(seed)
+    code, month = rng.integers(0, 30, n), rng.integers(1, 13, n)
+    season = season_of(month)
+    odd = rng.permutation(n)[: n // 50]
+    season[odd] = season_of(month[odd] + rng.choice([3, 6, 9], len(odd)))
+    return pd.DataFrame(
+        {
+            "city": [f"city {k // 2}" for k in code],
+            "postcode": [f"{10_000 + 97 * k}" for k in code],
+            "month": month,
+            "season": season,
+            "quantity": 1 + rng.poisson(3, n),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def table():
+    return orders()
+
+
+@pytest.fixture(scope="module")
+def density(table):
+    return quick().fit(table)
+
+
+def test_functions_of_a_column_are_found_with_their_exceptions(density):
+    found = density.rules_.set_index("rule")
+    assert found.index.tolist() == ["city follows from postcode", "season follows from month"]
+    assert found["exceptions"].tolist() == pytest.approx([0, 0.02])
+    assert (found["kind"] == "function").all() and (found["rows"] == 500).all()
+
+
+def test_samples_keep_functions_as_often_as_the_rows_do(density, table):
+    drawn = density.sample(3_000, random_state=0)
+    pairs = set(zip(table["city"], table["postcode"], strict=True))
+    assert set(zip(drawn["city"], drawn["postcode"], strict=True)) <= pairs
+    share = (drawn["season"] == season_of(drawn["month"])).mean()
+    assert 0.97 < share < 0.99
+
+
+def test_probabilities_of_all_rows_sum_to_1():
+    rng = np.random.default_rng(0)
+    first = rng.choice(["a", "b", "c", "d"], 500)
+    second = np.where(np.isin(first, ["a", "b"]), "left", "right")
+    second[:4] = np.where(second[:4] == "left", "right", "left")
+    columns = {"first": first, "second": second, "third": rng.choice(["x", "y"], 500)}
+    density = quick(handle_unknown="error").fit(pd.DataFrame(columns))
+    assert len(density.rules_) == 1
+    rows = product("abcd", ["left", "right"], "xy")
+    every = pd.DataFrame(rows, columns=["first", "second", "third"])
+    assert logsumexp(density.score_samples(every)) == pytest.approx(0, abs=1e-8)
+    # The same holds given a column, and of any column given the others.
+    given = density.condition({"third": "x"})
+    half = every.loc[every["third"] == "x", ["first", "second"]]
+    assert logsumexp(given.score_samples(half)) == pytest.approx(0, abs=1e-8)
+    for name in every:
+        others = every[every[name] == every[name][0]].drop(columns=name)
+        totals = logsumexp(
+            [
+                density.condition(others).score_samples(others.assign(**{name: value}))
+                for value in every[name].unique()
+            ],
+            axis=0,
+        )
+        assert totals == pytest.approx(0, abs=1e-8)
+
+
+def test_scores_of_exceptions_are_finite_and_low(density, table):
+    usual = density.score_samples(table)
+    wrong = table.assign(city=np.roll(table["city"], 1))
+    is_wrong = (wrong["city"] != table["city"]).to_numpy()
+    lower = usual[is_wrong] - density.score_samples(wrong)[is_wrong]
+    assert np.isfinite(lower).all() and np.median(lower) > np.log(len(table))
+    assert np.isfinite(density.held_out_scores_).all()
+
+
+def test_unknown_targets_follow_their_rule(density, table):
+    unknown = table[["postcode", "month", "quantity"]].assign(city=None, season=None)
+    filled = density.impute(unknown[table.columns.tolist()])
+    assert (filled["city"] == table["city"]).all()
+    assert (filled["season"] == season_of(table["month"])).all()
+    proba = density.predict_proba("season", unknown[["month"]])
+    best = np.array(density.levels("season"))[proba.argmax(axis=1)]
+    assert (best == season_of(table["month"])).all()
+    assert proba.sum(axis=1) == pytest.approx(1)
+    eps = 1 - proba.max(axis=1)
+    assert eps == pytest.approx(np.full(len(table), 11 / 502))
+    drawn = density.condition({"postcode": "10097"}).sample(50, random_state=0)
+    assert set(drawn["city"]) == {"city 0"}
+
+
+def test_rules_are_optional_and_mutual_functions_end():
+    rng = np.random.default_rng(0)
+    code = rng.integers(0, 12, 300)
+    table = pd.DataFrame({"code": code, "name": [f"n{k}" for k in code], "group": code % 4})
+    table["group"] = table["group"].map({0: "p", 1: "q", 2: "r", 3: "s"})
+    assert quick(rules=False).fit(table).rules_.empty
+    density = quick().fit(table)
+    assert density.rules_["rule"].tolist() == ["name follows from code", "group follows from code"]
+    drawn = density.sample(500, random_state=0)
+    assert (drawn["name"] == [f"n{k}" for k in drawn["code"]]).all()
+
+
+def test_columns_that_nearly_determine_another_by_their_size_are_no_rule():
+    """Exceptions close to a threshold are not random: they tell of classes that overlap."""
+    rng = np.random.default_rng(0)
+    kind = rng.choice(["a", "b"], 400)
+    size = np.round(rng.normal(np.where(kind == "a", 0.0, 4.0)), 1)
+    table = pd.DataFrame({"kind": kind, "size": size, "other": rng.integers(0, 5, 400)})
+    assert quick().fit(table).rules_.empty
+
+
+def test_the_example_of_the_guide_runs():
+    guide = Path(__file__).parents[1] / "docs" / "user_guide" / "tables.rst"
+    result = doctest.testfile(str(guide), module_relative=False)
+    assert result.attempted and not result.failed
+
+
+def test_wrappers_share_rules_with_the_densities_of_small_classes():
+    """A rule that only a large class shows would make rows of the others improbable."""
+    table = orders(300)
+    y = np.where(np.arange(300) < 270, "many", "few")
+    classifier = DensityClassifier(quick(), random_state=0).fit(table, y)
+    names = [one.rules_["rule"].tolist() for one in classifier.estimators_]
+    assert names[0] == names[1] and "city follows from postcode" in names[0]
