@@ -56,8 +56,8 @@ class ColumnSetting(NamedTuple):
 
 def rounding_of(values):
     """Return the unit and decimals of numbers, such as whole minutes, as arguments of `Number`."""
-    found = lattice_of(np.union1d(values, 0.0))
-    return {} if found is None else {"unit": found[0], "decimals": found[1]}
+    lattice = lattice_of(np.union1d(values, 0.0))
+    return {} if lattice is None else {"unit": lattice[0], "decimals": lattice[1]}
 
 
 def _numbers(column, setting, kind):
@@ -110,13 +110,13 @@ def with_atoms(column, setting, atoms, low=None, high=None):
 def on_lattice(column, setting, kind, low=None, high=None):
     values = _numbers(column, setting, kind)
     distinct = np.unique(values)
-    found = lattice_of(distinct)
-    if found is None or (kind in ("count", "integer") and found[1] > 0):
+    lattice = lattice_of(distinct)
+    if lattice is None or (kind in ("count", "integer") and lattice[1] > 0):
         raise ValueError(
             f"columns gives {setting.name!r} the kind {kind!r}, but it holds "
             f"{distinct[distinct != np.rint(distinct)][0]:g}: choose 'continuous', or round it."
         )
-    step, decimals = found
+    step, decimals = lattice
     if kind in ("count", "integer"):
         step = 1.0
     low, high = bounds_of(low, high)
@@ -178,8 +178,8 @@ def ordinal(column, setting):
         )
     if column.role == "number":
         distinct = np.unique(known)
-        if (found := lattice_of(distinct)) is not None:
-            step, decimals = found
+        if (lattice := lattice_of(distinct)) is not None:
+            step, decimals = lattice
             low = 0.0 if distinct[0] >= 0 else -np.inf
             ends = _outermost(distinct, step, low, np.inf, decimals)
             return [_numeric_levels(known, setting, step, *ends, decimals)]
@@ -245,9 +245,9 @@ def angle(values, setting, period):
     """Return the variable of numbers on a circle."""
     values = np.mod(values, period)
     distinct = np.unique(values)
-    found = lattice_of(np.union1d(distinct, 0.0))
-    if found is not None and is_few(distinct, values):
-        step, decimals = found
+    lattice = lattice_of(np.union1d(distinct, 0.0))
+    if lattice is not None and is_few(distinct, values):
+        step, decimals = lattice
         high = step * (np.ceil(np.round(period / step, 6)) - 1)  # the last below a whole turn
         return _numeric_levels(values, setting, step, 0.0, high, decimals, period)
     cut = emptiest_angle(values, period)
@@ -424,9 +424,8 @@ class ColumnModel:
 
     def split(self, values):
         """Return the variables of encoded values, as a list of arrays; NaN is unknown."""
-        found, known = [], ~np.isnan(values)
-        if self.has_flag:
-            found.append(np.where(known, 0.0, 1.0))
+        known = ~np.isnan(values)
+        flags = [np.where(known, 0.0, 1.0)] if self.has_flag else []
         if self.kind == "datetime":
             local = values.copy()
             local[known] = local_seconds(values[known], self.zone, self.name)
@@ -434,9 +433,9 @@ class ColumnModel:
             if isinstance(self.value_variables[0], Weeks):
                 of_parts = joined_moment(*of_parts), *of_parts[1:]
             pairs = zip(self.value_variables, of_parts, strict=True)
-            return [*found, *(variable.encode(own) for variable, own in pairs)]
+            return [*flags, *(variable.encode(each) for variable, each in pairs)]
         (variable,) = self.value_variables
-        return [*found, variable.encode(values) if self.listed is None else self._places(values)]
+        return [*flags, variable.encode(values) if self.listed is None else self._places(values)]
 
     def _places(self, values):
         """Return the places of encoded values among the listed ones, the next one for others."""
@@ -494,20 +493,20 @@ class ColumnModel:
             for variable, x in zip(self.value_variables, values.T, strict=True)
         ]
         if self.listed is not None:
-            known, found = ~np.isnan(drawn[0]), np.full(len(values), np.nan)
-            found[known] = np.append(self.listed, self.unseen)[drawn[0][known].astype(int)]
-            return found
+            known, encoded = ~np.isnan(drawn[0]), np.full(len(values), np.nan)
+            encoded[known] = np.append(self.listed, self.unseen)[drawn[0][known].astype(int)]
+            return encoded
         if self.kind != "datetime":
             return drawn[0]
         weeks = self.value_variables[0]
         if isinstance(weeks, Weeks):
             week, *_ = split_moment(drawn[0])
-            found = weeks.moved_inside(joined_moment(week, *drawn[1:]))
+            moments = weeks.moved_inside(joined_moment(week, *drawn[1:]))
         else:
-            found = joined_moment(*drawn)
-        known = ~np.isnan(found)
-        found[known] = utc_seconds(found[known], self.zone, self.name)
-        return found
+            moments = joined_moment(*drawn)
+        known = ~np.isnan(moments)
+        moments[known] = utc_seconds(moments[known], self.zone, self.name)
+        return moments
 
     def describe(self):
         """Return a row of the table of decisions."""

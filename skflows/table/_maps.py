@@ -170,12 +170,12 @@ def fit_quantile_maps(columns, weight):
     with torch.no_grad():
         weight = None if uneven(weight) is None else torch.from_numpy(weight)
         together.initialize(torch.from_numpy(np.ascontiguousarray(columns)), weight)
-    found = [MarginalQuantile(1) for _ in columns.T]
+    bijections = [MarginalQuantile(1) for _ in columns.T]
     for name, values in together.named_buffers():
         of_columns = values.split(1, min(values.ndim - 1, 1))
-        for bijection, own in zip(found, of_columns, strict=True):
-            getattr(bijection, name).copy_(own)
-    return [SmoothMap(bijection) for bijection in found]
+        for bijection, of_column in zip(bijections, of_columns, strict=True):
+            getattr(bijection, name).copy_(of_column)
+    return [SmoothMap(bijection) for bijection in bijections]
 
 
 def fit_maps(x, weight, step, origin, low, high, random_state, period=None, quantile=None):
@@ -192,8 +192,8 @@ def fit_maps(x, weight, step, origin, low, high, random_state, period=None, quan
     bounds = [Bounded([(low, high)])] if np.isfinite([low, high]).any() else []
 
     def smooth(last):
-        found = SmoothMap(Chain([*bounds, last]) if bounds else last, x, weight)
-        return found if period is None else CircularMap(found, x, low, period)
+        map_ = SmoothMap(Chain([*bounds, last]) if bounds else last, x, weight)
+        return map_ if period is None else CircularMap(map_, x, low, period)
 
     linear = smooth(Standardize(1))
     if step is not None and repeat(index):

@@ -73,23 +73,22 @@ class Schema:
                     f"column {name!r} has no known value in the {is_used.sum()} rows of this fit: "
                     "leave it out."
                 )
-            categories, used, own = encoding.categories[j], column, weight
+            categories, used, column_weight = encoding.categories[j], column, weight
             is_categorical = kind is not None and kind.name == "categorical"
             if column.role in NUMERIC and not is_categorical:
-                used, own = column.take(is_used), weight[is_used]
+                used, column_weight = column.take(is_used), weight[is_used]
             values = used.values[used.known]
             if kind is None:
                 kind = decide(values, used.role)
                 if column.role == "text" and warn_of_texts(name, encoding.named(j, values)):
                     reason = ": if they are dates, convert them by pandas.to_datetime"
                     kind = kind._replace(reason=kind.reason + reason)
-            own, missing = own[used.known], own[~used.known].sum()
             setting = ColumnSetting(
                 name,
                 encoding.handle_unknown,
                 random_state,
-                own,
-                missing,
+                column_weight[used.known],
+                column_weight[~used.known].sum(),
                 kind.is_stated,
                 categories,
                 quantile_maps.get(name),
@@ -118,48 +117,49 @@ class Schema:
         Categories that no row of the fit has are an error or a warning here if the encoding has
         seen them, or if they are numbers: it tells of others itself.
         """
-        found = np.full((len(rows), len(self.variables)), np.nan)
+        values = np.full((len(rows), len(self.variables)), np.nan)
         unseen = {}
         for name in self.names if names is None else names:
             i = self.names.index(name)
-            column, own = self.columns[i], self.of_column[i]
-            found[:, own] = np.stack(column.split(rows[:, i]), axis=1)
+            column, variables = self.columns[i], self.of_column[i]
+            values[:, variables] = np.stack(column.split(rows[:, i]), axis=1)
             if column.listed is not None and column.value_variables[0].pooled is None:
-                is_unseen = column.is_unseen(found[:, own]) & (rows[:, i] != column.unseen)
+                is_unseen = column.is_unseen(values[:, variables]) & (rows[:, i] != column.unseen)
                 if is_unseen.any():
                     unseen[name] = self.encoding.named(i, rows[is_unseen, i])
                     if column.refuses_unseen:
                         raise unseen_error(name, unseen[name])
         warn_of_unseen(unseen, len(rows))
-        return found
+        return values
 
     def joined(self, values, random_state=None):
         """Return the encoded rows that variables stand for."""
         pairs = zip(self.columns, self.of_column, strict=True)
         return np.stack(
-            [column.joined(values[:, own], random_state) for column, own in pairs], axis=1
+            [column.joined(values[:, variables], random_state) for column, variables in pairs],
+            axis=1,
         )
 
     def with_maps_of(self, values, weight, random_state):
         """Return the same kinds, levels and rules, with what maps and rules say of some rows."""
-        found = copy.copy(self)
+        schema = copy.copy(self)
         plain = {
             j: values[:, j]
             for j, variable in enumerate(self.variables)
             if variable.has_number and variable.is_plain and not np.isnan(values[:, j]).any()
         }
         maps = fitted_together(plain, weight)
-        found.variables = [
+        schema.variables = [
             variable.with_maps_of(values[:, j], weight, random_state, maps.get(j))
             if variable.has_number
             else variable
             for j, variable in enumerate(self.variables)
         ]
-        found.rules = self.rules.with_rows(self, values, weight)
-        found.columns = [copy.copy(column) for column in self.columns]
-        for column, own in zip(found.columns, self.of_column, strict=True):
-            column.variables = [found.variables[j] for j in own]
-        return found
+        schema.rules = self.rules.with_rows(self, values, weight)
+        schema.columns = [copy.copy(column) for column in self.columns]
+        for column, variables in zip(schema.columns, self.of_column, strict=True):
+            column.variables = [schema.variables[j] for j in variables]
+        return schema
 
     def with_values(self, values):
         """Return variables of which no value is missing: those that are unknown exist."""
@@ -176,9 +176,9 @@ class Schema:
         for name in names:
             i = self.names.index(name)
             column = self.columns[i]
-            own = values[:, self.of_column[i]]
+            of_column = values[:, self.of_column[i]]
             for j, variable in enumerate(column.variables):
-                x = own[:, j]
+                x = of_column[:, j]
                 *_, log_scale = variable.cells(x, variable.code(x), "quantile")
                 is_outside = variable.is_outside(x)
                 if as_condition:
@@ -188,8 +188,8 @@ class Schema:
                     continue
                 first = is_outside.argmax()
                 yield (
-                    f"{column.value_text(own[first], j)} in column {name!r}, "
-                    f"in {is_outside.sum()} of {len(own)} rows; its values are "
+                    f"{column.value_text(of_column[first], j)} in column {name!r}, "
+                    f"in {is_outside.sum()} of {len(of_column)} rows; its values are "
                     f"{column.range_text(variable)}.",
                     bool(np.isneginf(log_scale[is_outside]).any()),
                     column.remedy_for(x[first], variable),
@@ -203,8 +203,8 @@ class Schema:
 
     def warn_of_outside(self, values, names=None, as_condition=False):
         """Warn of the first values outside of their kind, of impossible ones if there are any."""
-        found = list(self.outside(values, self.names if names is None else names, as_condition))
-        for text, is_impossible, remedy in sorted(found, key=lambda each: not each[1])[:1]:
+        outside = list(self.outside(values, self.names if names is None else names, as_condition))
+        for text, is_impossible, remedy in sorted(outside, key=lambda each: not each[1])[:1]:
             what = "Such a value has a small density."
             if as_condition:
                 what = "Nothing follows from it for other columns."
@@ -227,11 +227,11 @@ class Schema:
 
     def cells(self, values, code, space):
         """Return rows in one of the spaces of their numbers."""
-        found = [
+        of_variables = [
             variable.cells(values[:, j], code[:, j], space)
             for j, variable in enumerate(self.variables)
         ]
         low, middle, high, width, log_scale = (
-            np.stack(each, 1) for each in zip(*found, strict=True)
+            np.stack(each, 1) for each in zip(*of_variables, strict=True)
         )
         return Cells(code, low, middle, high, width, log_scale, ~np.isnan(values))

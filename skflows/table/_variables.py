@@ -138,12 +138,12 @@ class Number:
         )
 
     def with_maps_of(self, x, weight, random_state, quantile=None):
-        """Return the same variable with the maps of some rows; with its own if they are too few."""
+        """Return the same variable with the maps of some rows, unless they are too few."""
         has = self.is_number(x)
-        found = copy.copy(self)
+        variable = copy.copy(self)
         if has.sum() > 1:
-            found._set_maps(x[has], weight[has], random_state, quantile)
-        return found
+            variable._set_maps(x[has], weight[has], random_state, quantile)
+        return variable
 
     def _some_inside(self):
         ends = [end for end in (self.low, self.high) if np.isfinite(end)]
@@ -201,41 +201,41 @@ class Number:
         log_scale[beyond] = self.outside.log_beyond(x[beyond])
         has &= ~beyond
         forward = self.maps[space].forward
-        own = x[has]
+        numbers = x[has]
         if self.step is None:
-            y, slope = forward(own)
+            y, slope = forward(numbers)
             low[has] = middle[has] = high[has] = y
             log_scale[has] = slope + self.outside.log_inside
             return low, middle, high, width, log_scale
-        index = np.rint((own - self.origin) / self.step)
+        index = np.rint((numbers - self.origin) / self.step)
         edges = self.origin + self.step * (index + np.array([[-0.5], [0.5]]))
         below, above = (forward(edge)[0] for edge in edges)
         middle[has], width[has] = (below + above) / 2, above - below
         points = self.origin + self.step * index
         low[has] = np.where(points <= self.low, -np.inf, below)
         high[has] = np.where(points >= self.high, np.inf, above)
-        off = np.abs(own - points) > ON_LATTICE * self.step
+        off = np.abs(numbers - points) > ON_LATTICE * self.step
         log_scale[has] = np.where(off, self.outside.log_between, self.outside.log_inside)
         return low, middle, high, width, log_scale
 
     def is_informative(self, x):
         """Return which values say something about other variables."""
-        found = ~np.isnan(x)
+        is_informative = ~np.isnan(x)
         has = self.is_number(x)
-        found[has] = ~self.outside.is_beyond(x[has])
-        return found
+        is_informative[has] = ~self.outside.is_beyond(x[has])
+        return is_informative
 
     def is_outside(self, x):
         """Return which numbers are beyond the bounds, or no points of the lattice."""
-        found = np.zeros(len(x), dtype=bool)
+        is_outside = np.zeros(len(x), dtype=bool)
         has = self.is_number(x)
-        own = x[has]
+        numbers = x[has]
         is_off = False
         if self.step is not None:
-            steps = (own - self.origin) / self.step
+            steps = (numbers - self.origin) / self.step
             is_off = np.abs(steps - np.rint(steps)) > ON_LATTICE
-        found[has] = is_off | self.outside.is_beyond(own)
-        return found
+        is_outside[has] = is_off | self.outside.is_beyond(numbers)
+        return is_outside
 
     def decode(self, code, y, space):
         """Return the variable from codes and normal scores."""
@@ -280,12 +280,12 @@ class Number:
         """Return the inputs of a network."""
         has = self.is_number(x)
         y = np.where(has & ~np.isnan(middle), middle, 0.0)
-        found = [y]
+        features = [y]
         if self.period is not None:
             angle = 2 * np.pi * np.where(has, x, 0.0) / self.period
-            found += [np.sin(angle) * has, np.cos(angle) * has]
-        found += [code == k for k in range(self.n_levels)]
-        return np.stack(found, 1).astype(np.float64)
+            features += [np.sin(angle) * has, np.cos(angle) * has]
+        features += [code == k for k in range(self.n_levels)]
+        return np.stack(features, 1).astype(np.float64)
 
 
 class Levels:
@@ -418,11 +418,11 @@ class Levels:
 
     def is_outside(self, x):
         """Return which numbers are none of the lattice."""
-        found = np.zeros(len(x), dtype=bool)
+        is_outside = np.zeros(len(x), dtype=bool)
         if self.lattice is not None:
             has = ~np.isnan(x)
-            found[has] = self._nearest(x[has])[1] | self.outside.is_beyond(x[has])
-        return found
+            is_outside[has] = self._nearest(x[has])[1] | self.outside.is_beyond(x[has])
+        return is_outside
 
     def cells(self, x, code, space):
         """Return no intervals, and the log of what multiplies probabilities of levels."""
@@ -447,11 +447,11 @@ class Levels:
     def _log_scale_of_numbers(self, x, code):
         points, is_off = self._nearest(x)
         is_level = code < self.n_levels
-        found = np.where(is_level, np.log1p(-self.unseen), self._log_mass_of_unseen(points))
-        found += np.where(is_off, self.outside.log_between, self.outside.log_inside)
+        log_scale = np.where(is_level, np.log1p(-self.unseen), self._log_mass_of_unseen(points))
+        log_scale += np.where(is_off, self.outside.log_between, self.outside.log_inside)
         beyond = self.outside.is_beyond(x)
-        found[beyond] = self.outside.log_beyond(x[beyond])
-        return found
+        log_scale[beyond] = self.outside.log_beyond(x[beyond])
+        return log_scale
 
     def _log_mass_of_unseen(self, x):
         if self.total == 0:
@@ -487,12 +487,12 @@ class Levels:
 
     def features(self, x, code, middle):
         """Return the inputs of a network."""
-        found = [code == k for k in range(self.n_levels)]
+        features = [code == k for k in range(self.n_levels)]
         if self.scores is not None:
             is_level = (code >= 0) & (code < self.n_levels)
             score = np.where(is_level, self.scores[np.clip(code, 0, self.n_levels - 1)], 0.0)
             if self.lattice is not None:  # numbers between levels
                 is_other = code == self.n_levels
                 score = np.where(is_other, np.interp(x, self.levels, self.scores), score)
-            found.append(score)
-        return np.stack(found, 1).astype(np.float64)
+            features.append(score)
+        return np.stack(features, 1).astype(np.float64)
