@@ -113,6 +113,11 @@ def test_unknown_targets_follow_their_rule(density, table):
     assert set(drawn["city"]) == {"city 0"}
 
 
+def test_determinants_of_a_given_target_agree_with_it(density, table):
+    drawn = density.sample(300, random_state=0, given={"city": "city 3"})
+    assert set(drawn["postcode"]) == set(table.loc[table["city"] == "city 3", "postcode"])
+
+
 def test_rules_are_optional_and_mutual_functions_end():
     rng = np.random.default_rng(0)
     code = rng.integers(0, 12, 300)
@@ -147,3 +152,50 @@ def test_wrappers_share_rules_with_the_densities_of_small_classes():
     classifier = DensityClassifier(quick(), random_state=0).fit(table, y)
     names = [one.rules_["rule"].tolist() for one in classifier.estimators_]
     assert names[0] == names[1] and "city follows from postcode" in names[0]
+
+
+def dated(n=400, n_exceptions=0):
+    """Dates of two events, of which the second is later, but for a few rows; counts of both."""
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, 200, n)
+    end = start + rng.integers(0, 30, n)
+    end[:n_exceptions] = start[:n_exceptions] - rng.integers(1, 20, n_exceptions)
+    done = rng.integers(0, 7, n)
+    return pd.DataFrame(
+        {
+            "start": pd.Timestamp("2024-01-01") + pd.to_timedelta(start, unit="D"),
+            "end": pd.Timestamp("2024-01-01") + pd.to_timedelta(end, unit="D"),
+            "done": done,
+            "planned": done + rng.integers(0, 3, n),
+        }
+    )
+
+
+@pytest.mark.parametrize("n_exceptions", [0, 8])
+def test_samples_keep_orders_as_often_as_the_rows_do(n_exceptions):
+    table = dated(n_exceptions=n_exceptions)
+    density = quick().fit(table)
+    found = density.rules_.set_index("rule")
+    assert sorted(found.index) == ["done <= planned", "start <= end"]
+    assert found.loc["start <= end", "exceptions"] == pytest.approx(n_exceptions / 400)
+    drawn = density.sample(2_000, random_state=0)
+    assert (drawn["done"] <= drawn["planned"]).all()
+    assert (drawn["start"] > drawn["end"]).mean() == pytest.approx(n_exceptions / 400, abs=0.01)
+    given = density.sample(200, random_state=0, given={"end": "2024-02-01"})
+    assert (given["start"] <= given["end"]).mean() > 0.9
+    unordered = quick(rules=False).fit(table)
+    assert density.stacked_score_ > unordered.stacked_score_
+    assert density.held_out_scores_.mean() == pytest.approx(density.stacked_score_)
+
+
+def test_probabilities_of_rows_that_keep_or_break_an_order_sum_to_1():
+    rng = np.random.default_rng(0)
+    low = rng.integers(0, 4, 500)
+    table = pd.DataFrame({"low": low, "high": low + rng.integers(0, 3, 500)})
+    density = quick().fit(table)
+    assert density.rules_["rule"].tolist() == ["low <= high"]
+    every = pd.DataFrame(product(range(4), range(6)), columns=["low", "high"])
+    scores = density.score_samples(every)
+    assert logsumexp(scores) == pytest.approx(0, abs=0.02)
+    is_broken = (every["low"] > every["high"]).to_numpy()
+    assert logsumexp(scores[is_broken]) == pytest.approx(np.log(1 / 502), abs=0.5)

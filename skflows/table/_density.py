@@ -440,15 +440,28 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         from ._components import with_own_maps
 
         done = [(c, fitted if c.refit else with_own_maps(fitted, views)) for c, fitted in done]
-        attributes, members = mixture_attributes(
+        rules = self._schema.rules
+        attributes, members = self._mixture(done, folds, rows)
+        if (
+            rules.orders
+        ):  # of whose violations only the whole mixture can tell how frequent they are
+            self._members = members
+            rules.weigh(self)
+            held_out = np.concatenate([held_out for _, held_out in folds.splits])
+            terms = rules.order_terms(rules.encoded(self._schema, rows[held_out]))
+            done = [(c, fitted._replace(scores=fitted.scores + terms)) for c, fitted in done]
+            attributes, members = self._mixture(done, folds, rows)
+        n_iter = [getattr(each, "n_iter", 1) for _, fitted in done for each in fitted.members]
+        return attributes | {"_members": members, "n_iter_": max(n_iter)}
+
+    def _mixture(self, done, folds, rows):
+        return mixture_attributes(
             done,
             folds,
             MIN_WEIGHT,
             self.contamination,
             lambda members: self._log_prob(rows, members=members),
         )
-        n_iter = [getattr(each, "n_iter", 1) for _, fitted in done for each in fitted.members]
-        return attributes | {"_members": members, "n_iter_": max(n_iter)}
 
     @property
     def columns_(self) -> "pd.DataFrame | list[dict]":

@@ -1,15 +1,18 @@
 """Rules that hold between the columns of a table, in all rows or nearly all.
 
 A rule of the kind "function" tells a column, its target, by one or two others, the determinants.
+A rule of the kind "order" says that one column is at most another.
+
 Rules are found in encoded rows (n, n_columns). The members of a density are trained on all columns;
 rules correct their scores and samples. Where determinants and target are known, the score of a row
 is the members' without the target, plus the log-probability that the rule holds. A target that
 breaks its rule keeps the members' probability, relative to all values that break it, times the
-probability of exceptions.
+probability of exceptions. The mixture's probabilities that an order holds or is broken are replaced
+by the shares of the rows.
 """
 
 import copy
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +26,10 @@ MAX_EXCEPTIONS = 0.05  # share of the rows that tell
 LEAST_TOLD = 0.2  # share of rows whose combination of determinants another row has
 MAX_RELATIVE = 0.1  # exceptions, relative to the errors of the most frequent value
 LEAST_EVIDENCE = 10.0  # nats, beyond the logarithm of the number of candidates
+LESS_BROKEN = 20  # times less often than independent columns break an order
+LEAST_BY_CHANCE, ROWS_BY_CHANCE = 0.05, 30  # share and number of rows that break it then
+MAX_ROUNDS = 30  # of draws in place of rows that break a rule
+N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
 N_BINS = 8  # of a column that exceptions may depend on
 ENOUGH_EXCEPTIONS, FEW_EXCEPTIONS = 10, 0.01  # number; share of rows, below which fewer may do
 N_DRAWS, P_RANDOM = 5_000, 0.05  # of the test whether exceptions are random
@@ -101,6 +108,10 @@ class Lookup:
 
     kind = "function"
 
+    @property
+    def columns(self):
+        return *self.determinants, self.target.column
+
     def __init__(self, determinants, target, rows, weight):
         self.determinants, self.target = determinants, target
         columns = [*determinants, target.column]
@@ -140,6 +151,59 @@ class Lookup:
         """Return the rule as text."""
         determinants = " and ".join(str(names[j]) for j in self.determinants)
         return f"{names[self.target.column]} follows from {determinants}"
+
+
+class Order:
+    """One column is at most another.
+
+    Parameters
+    ----------
+    low, high : int
+        The columns.
+    rows : ndarray of shape (n, n_columns)
+        Encoded rows.
+    weight : ndarray of shape (n,)
+        Weight of each row.
+    """
+
+    kind = "order"
+
+    def __init__(self, low, high, rows, weight):
+        self.low, self.high = low, high
+        known = ~np.isnan(rows[:, [low, high]]).any(axis=1)
+        is_broken = self.is_broken(rows[known])
+        share = np.average(is_broken, weights=weight[known]) if known.any() else 0.0
+        self.counts = Counts.of(share, is_broken.sum(), known.sum())
+        self.model = None  # the mixture's probabilities that the order is broken, and kept
+
+    @property
+    def columns(self):
+        return self.low, self.high
+
+    def is_broken(self, rows):
+        """Return which rows break the order; none with an unknown value does."""
+        return rows[:, self.low] > rows[:, self.high]
+
+    def with_rows(self, rows, weight):
+        """Return the same rule with the counts of other rows."""
+        return Order(self.low, self.high, rows, weight)
+
+    def weigh(self, rows):
+        """Note how often samples of the mixture break the order."""
+        n_broken, n = self.is_broken(rows).sum(), len(rows)
+        broken = (n_broken + 1) / (n + 2)
+        self.model = float(broken), float(1 - broken)
+
+    @property
+    def acceptance(self):
+        """The share of drawn rows that break the order to keep: as many as in the fit."""
+        broken, kept = self.model
+        odds = self.counts.share / max(1 - self.counts.share, LEAST_BROKEN)
+        return min(1.0, odds * kept / broken)
+
+    def text(self, names):
+        """Return the rule as text."""
+        return f"{names[self.low]} <= {names[self.high]}"
 
 
 class Groups:
@@ -205,6 +269,8 @@ class Judged:
         self.values = values
         rows = rules.encoded(schema, values)
         self.view, self.given, self.terms = view, given, np.zeros(len(values))
+        if given is None or not given.any():  # conditional scores are the members' otherwise
+            self.terms += rules.order_terms(rows)
         self.broken = []  # pairs of a rule and rows that break it, whose targets have a score
         if not rules.functions:
             return
@@ -260,21 +326,21 @@ class Rules:
     ----------
     functions : list of Lookup
         Rules that tell a column by others.
+    orders : list of Order
+        Rules that a column is at most another, the strictest first.
     """
 
-    def __init__(self, functions=()):
-        self.functions = list(functions)
+    def __init__(self, functions=(), orders=()):
+        self.functions, self.orders = list(functions), list(orders)
 
-    def __bool__(self):
-        return bool(self.functions)
+    def __iter__(self):
+        yield from self.functions
+        yield from self.orders
 
     @property
     def columns(self):
         """The columns that rules are about."""
-        found = set()
-        for rule in self.functions:
-            found |= {*rule.determinants, rule.target.column}
-        return sorted(found)
+        return sorted({i for rule in self for i in rule.columns})
 
     def encoded(self, schema, values, random_state=None):
         """Return the encoded rows of variables; NaN in columns without a rule."""
@@ -288,17 +354,84 @@ class Rules:
         """Return the same rules with the combinations and counts of other rows."""
         found = copy.copy(self)
         rows = self.encoded(schema, values)
-        found.functions = [rule.with_rows(rows, weight) for rule in self.functions]
+        found.functions, found.orders = (
+            [rule.with_rows(rows, weight) for rule in rules]
+            for rules in (self.functions, self.orders)
+        )
         return found
 
     def judged(self, view, given=None):
         """Return the rows of a view as the rules see them."""
         return Judged(view, given, self)
 
+    def weigh(self, density):
+        """Note how often the mixture breaks each order in rows that keep the ones before it."""
+        nothing = density._nothing_known(N_WEIGHED)
+        rows = self.encoded(
+            density._schema, self._drawn(density, nothing, np.random.RandomState(0))
+        )
+        for rule in self.orders:
+            rule.weigh(rows)
+            rows = rows[~rule.is_broken(rows)]
+
+    def order_terms(self, rows):
+        """Return what orders add to the scores of encoded rows, up to the first that is broken."""
+        terms, keeps = np.zeros(len(rows)), np.ones(len(rows), dtype=bool)
+        for rule in self.orders:
+            if rule.model is None:  # while the members are fitted
+                continue
+            log_broken, log_kept = np.log(rule.model)
+            broken = keeps & rule.is_broken(rows)
+            known = ~np.isnan(rows[:, rule.columns]).any(axis=1)
+            terms[broken] += rule.counts.log_broken - log_broken
+            keeps &= ~broken
+            terms[keeps & known] += rule.counts.log_holds - log_kept
+        return terms
+
     def complete(self, density, values, random_state):
         """Return variables, the unknown ones drawn given the known ones, so that rules are kept."""
+        drawn = self._drawn(density, values, random_state)
+        schema, pending = density._schema, np.arange(len(values))
+        for _ in range(MAX_ROUNDS):
+            is_rejected = self._rejected(schema, drawn[pending], values[pending], random_state)
+            pending = pending[is_rejected]
+            if not len(pending):
+                break
+            drawn[pending] = self._drawn(density, values[pending], random_state)
+        self._exchange(schema, drawn, values, pending)
+        return drawn
+
+    def _rejected(self, schema, drawn, values, random_state):
+        """Return which rows break an order, or a function of a given target, and do not stay."""
+        rows = self.encoded(schema, drawn)
+        given = self.encoded(schema, values)
+        rejected = np.zeros(len(rows), dtype=bool)
+        for rule in self.orders:
+            is_open = np.isnan(given[:, rule.columns]).any(axis=1)
+            is_broken = rule.is_broken(rows) & is_open
+            rejected |= is_broken & (random_state.uniform(size=len(rows)) >= rule.acceptance)
+        for rule in self.functions:
+            x, expected = given[:, rule.target.column], rule.expected(rows)
+            is_open = np.isnan(given[:, rule.determinants]).any(axis=1)
+            is_broken = is_open & (np.abs(x - expected) > rule.target.tolerance)
+            rejected |= is_broken & (random_state.uniform(size=len(rows)) >= rule.counts.share)
+        return rejected
+
+    def _exchange(self, schema, drawn, values, pending):
+        """Exchange the two values of an order that rows break after all rounds."""
+        for rule in self.orders:
+            low, high = (schema.of_column[i] for i in rule.columns)
+            steps = [[schema.variables[j].step for j in variables] for variables in (low, high)]
+            if steps[0] != steps[1]:
+                continue
+            broken = pending[rule.is_broken(self.encoded(schema, drawn[pending]))]
+            broken = broken[np.isnan(values[np.ix_(broken, [low[-1], high[-1]])]).all(axis=1)]
+            drawn[np.ix_(broken, [*low, *high])] = drawn[np.ix_(broken, [*high, *low])]
+
+    def _drawn(self, density, values, random_state):
+        """Return variables, the unknown ones drawn, and targets as functions expect them."""
         drawn = density._drawn(values, random_state)
-        if not self:
+        if not self.columns:
             return drawn
         schema = density._schema
         rows = self.encoded(schema, drawn, random_state)
@@ -323,8 +456,6 @@ class Rules:
 
     def fill(self, schema, values, is_unknown):
         """Replace unknown targets in complete rows by what rules expect of them."""
-        if not self:
-            return
         rows = self.encoded(schema, values)
         for rule in self.functions:
             target, expected = rule.target, rule.expected(rows)
@@ -377,7 +508,7 @@ class Rules:
                     strict=True,
                 )
             )
-            for rule in self.functions
+            for rule in self
         ]
 
 
@@ -425,7 +556,38 @@ def find_rules(schema, values, weight, copy_of):
                     other |= above
             rules.append((determinants, target))
     rules.sort(key=lambda rule: len(ancestors[rule[1]]))  # determinants first
-    return Rules([Lookup(own, targets[i], rows, weight) for own, i in rules])
+    functions = [Lookup(own, targets[i], rows, weight) for own, i in rules]
+    pairs = orders_of(rows[some], comparable(schema), {rule.columns for rule in functions})
+    orders = [Order(low, high, rows, weight) for low, high in pairs]
+    orders.sort(key=lambda rule: rule.counts.log_broken)
+    return Rules(functions, orders)
+
+
+def comparable(schema):
+    """Return pairs of columns of numbers, or of dates, in both orders."""
+    numbers = [i for i, c in enumerate(schema.columns) if c.is_number and c.kind != "circular"]
+    dates = [i for i, column in enumerate(schema.columns) if column.kind == "datetime"]
+    return [*permutations(numbers, 2), *permutations(dates, 2)]
+
+
+def orders_of(rows, pairs, functions):
+    """Return pairs of columns of which the first is at most the second, without what follows.
+
+    Columns of two that a function joins have no order: it keeps them as they are.
+    """
+    n_columns = rows.shape[1]
+    is_kept = np.zeros((n_columns, n_columns), dtype=bool)
+    for low, high in pairs:
+        if {(low, high), (high, low)} & functions:
+            continue
+        x, y = rows[:, [low, high]][~np.isnan(rows[:, [low, high]]).any(axis=1)].T
+        n_broken = (x > y).sum()
+        by_chance = (np.searchsorted(np.sort(y), x)).sum() / max(len(y), 1)  # if independent
+        is_rare = n_broken <= min(MAX_EXCEPTIONS * len(x), by_chance / LESS_BROKEN)
+        if is_rare and by_chance >= max(LEAST_BY_CHANCE * len(x), ROWS_BY_CHANCE):
+            is_kept[low, high] = (x != y).any()
+    follows = (is_kept[:, :, None] & is_kept[None]).any(axis=1)
+    return np.argwhere(is_kept & ~follows).tolist()
 
 
 def functions_of(rows):
@@ -473,7 +635,8 @@ def likely_targets(key, codes):
     first, second = codes[same], codes[same + 1]
     known = (first >= 0) & (second >= 0)
     n_different = (known & (first != second)).sum(axis=0)
-    return np.flatnonzero(n_different <= 2 * MAX_EXCEPTIONS * known.sum(axis=0))
+    n_known = known.sum(axis=0)
+    return np.flatnonzero(known.any(axis=0) & (n_different <= 2 * MAX_EXCEPTIONS * n_known))
 
 
 def share_of_exceptions(key, target, codes, threshold, single_keys=()):
