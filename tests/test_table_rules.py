@@ -115,7 +115,13 @@ def test_unknown_targets_follow_their_rule(density, table):
 
 def test_determinants_of_a_given_target_agree_with_it(density, table):
     drawn = density.sample(300, random_state=0, given={"city": "city 3"})
-    assert set(drawn["postcode"]) == set(table.loc[table["city"] == "city 3", "postcode"])
+    postcodes = set(table.loc[table["city"] == "city 3", "postcode"])
+    assert len(postcodes) == 2 and set(drawn["postcode"]) == postcodes
+    proba = density.predict_proba("postcode", {"city": "city 3"})[0]
+    assert proba[np.isin(density.levels("postcode"), [*postcodes])].sum() > 0.95
+    filled = density.impute(table.assign(postcode=None))
+    pairs = set(zip(table["city"], table["postcode"], strict=True))
+    assert set(zip(filled["city"], filled["postcode"], strict=True)) <= pairs
 
 
 def test_rules_are_optional_and_mutual_functions_end():

@@ -199,8 +199,7 @@ def probabilities_of(density, column, values):
     for some in in_chunks(values):
         view = TableView(density._schema, some)
         outcome = OneVariable(density, view, j, density._log_weights(view, view.known))
-        rules = density._schema.rules
-        probabilities.append(rules.probabilities(density._schema, some, i, outcome.levels))
+        probabilities.append(outcome.levels)
     return np.concatenate(probabilities)
 
 

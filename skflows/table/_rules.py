@@ -29,6 +29,7 @@ LEAST_EVIDENCE = 10.0  # nats, beyond the logarithm of the number of candidates
 LESS_BROKEN = 20  # times less often than independent columns break an order
 LEAST_BY_CHANCE, ROWS_BY_CHANCE = 0.05, 30  # share and number of rows that break it then
 MAX_ROUNDS = 30  # of draws in place of rows that break a rule
+CHEAP_ROUNDS = 5  # after which determinants of given targets are drawn on their own
 N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
 N_BINS = 8  # of a column that exceptions may depend on
 ENOUGH_EXCEPTIONS, FEW_EXCEPTIONS = 10, 0.01  # number; share of rows, below which fewer may do
@@ -142,6 +143,30 @@ class Lookup:
             is_seen = self.keys[place] == key
             found[is_seen] = self.results[place[is_seen]]
         return found
+
+    def of_target(self, schema, rows, levels):
+        """Return the probabilities of the levels of the target, given its determinants."""
+        expected = self.expected(rows)
+        follows = np.flatnonzero(~np.isnan(expected))
+        place = self.target.place(schema, expected[follows])
+        follows, place = follows[place >= 0], place[place >= 0]
+        levels = levels.copy()
+        levels[follows] = without_level(levels[follows], place) * np.exp(self.counts.log_broken)
+        levels[follows, place] = np.exp(self.counts.log_holds)
+        return levels
+
+    def of_determinant(self, schema, rows, levels):
+        """Return the probabilities of the levels of the only determinant, given the target."""
+        (i,) = self.determinants
+        variable, x = schema.variables[schema.of_column[i][-1]], rows[:, self.target.column]
+        every = np.zeros((variable.n_levels, len(schema.of_column[i])))
+        every[:, -1] = variable.decode(np.arange(variable.n_levels), None, None)
+        of_levels = np.full((variable.n_levels, rows.shape[1]), np.nan)
+        of_levels[:, i] = schema.columns[i].joined(every)
+        expected = self.expected(of_levels)
+        differs = np.abs(x[:, None] - expected) > self.target.tolerance  # not if one is unknown
+        levels = levels * np.where(differs, np.exp(self.counts.log_broken), 1.0)
+        return levels / levels.sum(axis=1, keepdims=True)
 
     def with_rows(self, rows, weight):
         """Return the same rule with the combinations of other rows."""
@@ -392,12 +417,15 @@ class Rules:
         """Return variables, the unknown ones drawn given the known ones, so that rules are kept."""
         drawn = self._drawn(density, values, random_state)
         schema, pending = density._schema, np.arange(len(values))
-        for _ in range(MAX_ROUNDS):
+        for i in range(MAX_ROUNDS):
             is_rejected = self._rejected(schema, drawn[pending], values[pending], random_state)
             pending = pending[is_rejected]
             if not len(pending):
                 break
-            drawn[pending] = self._drawn(density, values[pending], random_state)
+            known = values[pending]
+            if i >= CHEAP_ROUNDS:
+                known = self._with_determinants(density, known, random_state)
+            drawn[pending] = self._drawn(density, known, random_state)
         self._exchange(schema, drawn, values, pending)
         return drawn
 
@@ -416,6 +444,24 @@ class Rules:
             is_broken = is_open & (np.abs(x - expected) > rule.target.tolerance)
             rejected |= is_broken & (random_state.uniform(size=len(rows)) >= rule.counts.share)
         return rejected
+
+    def _with_determinants(self, density, values, random_state):
+        """Return values with determinants drawn so that they agree with given targets."""
+        from ._network import choose
+
+        schema, values = density._schema, values.copy()
+        for rule in self.functions[::-1]:
+            (i, *others), rows = rule.determinants, self.encoded(schema, values)
+            if others or not schema.columns[i].is_levels:
+                continue
+            own = np.flatnonzero(np.isnan(rows[:, i]) & ~np.isnan(rows[:, rule.target.column]))
+            if len(own):
+                j, view = schema.of_column[i][-1], TableView(schema, values[own])
+                log_weights = density._log_weights(view, view.known)
+                levels = OneVariable(density, view, j, log_weights).levels
+                drawn = choose(levels, random_state)
+                values[own, j] = schema.variables[j].decode(drawn, None, None)
+        return values
 
     def _exchange(self, schema, drawn, values, pending):
         """Exchange the two values of an order that rows break after all rounds."""
@@ -463,19 +509,20 @@ class Rules:
             rows[follows, target.column] = expected[follows]
             values[np.ix_(follows, target.variables)] = target.split(schema, expected[follows])
 
-    def probabilities(self, schema, values, i, levels):
-        """Return the probabilities of the levels of column i, which is unknown in rows."""
+    def probabilities(self, schema, values, j, levels):
+        """Return the probabilities of the levels of variable j, which is unknown in rows."""
+        (i,) = (i for i, variables in enumerate(schema.of_column) if j in variables)
+        column = schema.columns[i]
+        if not column.is_levels or j != schema.of_column[i][-1]:
+            return levels
         for rule in self.functions:
-            if rule.target.column != i:
+            if i not in rule.columns:
                 continue
-            expected = rule.expected(self.encoded(schema, values))
-            follows = np.flatnonzero(~np.isnan(expected))
-            place = rule.target.place(schema, expected[follows])
-            follows, place = follows[place >= 0], place[place >= 0]
-            levels = levels.copy()
-            levels[follows] = without_level(levels[follows], place)
-            levels[follows] *= np.exp(rule.counts.log_broken)
-            levels[follows, place] = np.exp(rule.counts.log_holds)
+            rows = self.encoded(schema, values)
+            if rule.target.column == i:
+                levels = rule.of_target(schema, rows, levels)
+            elif rule.determinants == (i,):
+                levels = rule.of_determinant(schema, rows, levels)
         return levels
 
     @staticmethod
