@@ -205,3 +205,66 @@ def test_probabilities_of_rows_that_keep_or_break_an_order_sum_to_1():
     assert logsumexp(scores) == pytest.approx(0, abs=0.02)
     is_broken = (every["low"] > every["high"]).to_numpy()
     assert logsumexp(scores[is_broken]) == pytest.approx(np.log(1 / 502), abs=0.5)
+
+
+def amounts(n=300, seed=0):
+    """Amounts of money that are sums and multiples of others, rounded to cents."""
+    rng = np.random.default_rng(seed)
+    net, tax, rebate = (np.round(rng.gamma(2, size, n), 2) for size in (50, 8, 5))
+    total = np.round(net + tax - rebate, 2)
+    return pd.DataFrame(
+        {
+            "net": net,
+            "tax": tax,
+            "rebate": rebate,
+            "total": total,
+            "dollars": np.round(total / 0.85, 2),
+            "parcels": 1 + rng.poisson(1, n),
+        }
+    )
+
+
+def test_sums_and_multiples_are_found_and_kept():
+    table = amounts()
+    table.loc[table.index[::10], "tax"] = np.nan
+    density = quick().fit(table)
+    assert density.rules_["rule"].tolist() == [
+        "total = net + tax - rebate",
+        "dollars = total / 0.85",
+    ]
+    assert (density.rules_["kind"] == "linear").all()
+    drawn = density.sample(500, random_state=0)
+    total = np.round(drawn["net"] + drawn["tax"] - drawn["rebate"], 2)
+    assert np.allclose(drawn["total"], total, atol=1e-9)
+    assert np.allclose(drawn["dollars"], np.round(drawn["total"] / 0.85, 2), atol=0.0051)
+    filled = density.impute(table)
+    assert np.allclose(filled["tax"], amounts()["tax"])
+    without_total = density.impute(amounts().assign(total=np.nan, dollars=np.nan))
+    assert np.allclose(without_total[["total", "dollars"]], amounts()[["total", "dollars"]])
+
+
+def test_rows_that_break_a_sum_score_less_than_rows_that_keep_it():
+    table = amounts()
+    density = quick().fit(table)
+    wrong = table.assign(total=np.round(table["total"] + 1, 2))
+    scores, lower = density.score_samples(table), density.score_samples(wrong)
+    assert np.isfinite(lower).all() and (lower < scores - np.log(len(table))).all()
+    assert density.stacked_score_ > quick(rules=False).fit(table).stacked_score_
+
+
+def test_probabilities_of_sums_sum_to_1():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"first": rng.integers(0, 4, 500), "second": rng.integers(0, 4, 500)})
+    table["both"] = table["first"] + table["second"]
+    density = quick().fit(table)
+    assert density.rules_["rule"].tolist() == ["both = first + second"]
+    every = pd.DataFrame(product(range(4), range(4), range(7)), columns=table.columns)
+    assert logsumexp(density.score_samples(every)) == pytest.approx(0, abs=1e-2)
+
+
+def test_numbers_that_are_close_or_sum_up_by_chance_are_no_rule():
+    rng = np.random.default_rng(0)
+    size = np.round(rng.gamma(2, 30, 300), 2)
+    counts = dict(zip("abcd", rng.poisson(0.2, (4, 300)), strict=True))
+    table = pd.DataFrame({"size": size, "again": np.round(size + rng.normal(0, 0.02, 300), 2)})
+    assert quick().fit(table.assign(**counts)).rules_.empty

@@ -40,7 +40,8 @@ from ._queries import (
     impute,
     probabilities_of,
 )
-from ._rules import RULE_FIELDS, find_rules
+from ._rule_search import find_rules
+from ._rules import RULE_FIELDS
 from ._schema import Schema
 from ._variables import ROWS_AT_ONCE, in_chunks
 from ._view import TableView
@@ -550,6 +551,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             density is its mean over ``n_orders`` orders of the columns. Values outside of a kind
             that was inferred, such as half a visit, have a small density, with a warning. Values
             outside of a kind that ``columns`` states are impossible: the row scores minus infinity.
+            A column that follows from others by a rule of `rules_` adds the log-probability that
+            the rule holds. If the column has a density, it counts as known up to its unit, or up to
+            a millionth of its range without one.
         """
         return self._scores(self._variables(X))
 

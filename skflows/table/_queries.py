@@ -206,6 +206,7 @@ def probabilities_of(density, column, values):
 def impute(density, values, method):
     """Return complete rows: each unknown value by the centre of its distribution."""
     schema = density._schema
+    values = schema.rules.solved(schema, values)
     filled = values.copy()
     view = TableView(schema, values)
     log_weights = density._log_weights(view, view.known)

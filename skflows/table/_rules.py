@@ -1,7 +1,7 @@
 """Rules that hold between the columns of a table, in all rows or nearly all.
 
 A rule of the kind "function" tells a column, its target, by one or two others, the determinants.
-A rule of the kind "order" says that one column is at most another.
+So does a rule of the kind "linear" with a sum of others. A rule of the kind "order" says that one column is at most another.
 
 Rules are found in encoded rows (n, n_columns). The members of a density are trained on all columns;
 rules correct their scores and samples. Where determinants and target are known, the score of a row
@@ -12,31 +12,20 @@ by the shares of the rows.
 """
 
 import copy
-from itertools import combinations, permutations
 from typing import NamedTuple
 
 import numpy as np
 
+from ..columns.lattice import decimals_of
 from ._predictive import OneVariable, without
 from ._view import TableView
 
-MAX_ROWS = 5_000  # among which rules are looked for
-MAX_PAIRS = 500  # of determinants: wider tables have functions of one column only
-MAX_EXCEPTIONS = 0.05  # share of the rows that tell
-LEAST_TOLD = 0.2  # share of rows whose combination of determinants another row has
-MAX_RELATIVE = 0.1  # exceptions, relative to the errors of the most frequent value
-LEAST_EVIDENCE = 10.0  # nats, beyond the logarithm of the number of candidates
-LESS_BROKEN = 20  # times less often than independent columns break an order
-LEAST_BY_CHANCE, ROWS_BY_CHANCE = 0.05, 30  # share and number of rows that break it then
 MAX_ROUNDS = 30  # of draws in place of rows that break a rule
 CHEAP_ROUNDS = 5  # after which determinants of given targets are drawn on their own
 N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
-N_BINS = 8  # of a column that exceptions may depend on
-ENOUGH_EXCEPTIONS, FEW_EXCEPTIONS = 10, 0.01  # number; share of rows, below which fewer may do
-N_DRAWS, P_RANDOM = 5_000, 0.05  # of the test whether exceptions are random
 LEAST_BROKEN = 1e-12  # probability that a member gives to all values that break a rule
-RULE_FIELDS = ["rule", "kind", "exceptions", "rows"]  # of the table of rules
 RESOLUTION = 1e-6  # of the range of a number without rounding: closer numbers are equal
+RULE_FIELDS = ["rule", "kind", "exceptions", "rows"]  # of the table of rules
 
 
 class Target(NamedTuple):
@@ -92,7 +81,43 @@ class Counts(NamedTuple):
         return cls(float(share), int(n_rows), float(np.log(broken)), float(np.log1p(-broken)))
 
 
-class Lookup:
+class Function:
+    """Base of the rules that tell a column, their target, by others, their determinants.
+
+    ``expected(rows)`` returns what the target should be, NaN where the rule says nothing.
+    """
+
+    @property
+    def columns(self):
+        """The determinants and the target."""
+        return *self.determinants, self.target.column
+
+    def of_target(self, schema, rows, levels):
+        """Return the probabilities of the levels of the target, given its determinants."""
+        expected = self.expected(rows)
+        follows = np.flatnonzero(~np.isnan(expected))
+        place = self.target.place(schema, expected[follows])
+        follows, place = follows[place >= 0], place[place >= 0]
+        levels = levels.copy()
+        levels[follows] = without_level(levels[follows], place) * np.exp(self.counts.log_broken)
+        levels[follows, place] = np.exp(self.counts.log_holds)
+        return levels
+
+    def of_determinant(self, schema, rows, levels):
+        """Return the probabilities of the levels of the only determinant, given the target."""
+        (i,) = self.determinants
+        variable, x = schema.variables[schema.of_column[i][-1]], rows[:, self.target.column]
+        every = np.zeros((variable.n_levels, len(schema.of_column[i])))
+        every[:, -1] = variable.decode(np.arange(variable.n_levels), None, None)
+        of_levels = np.full((variable.n_levels, rows.shape[1]), np.nan)
+        of_levels[:, i] = schema.columns[i].joined(every)
+        expected = self.expected(of_levels)
+        differs = np.abs(x[:, None] - expected) > self.target.tolerance  # not if one is unknown
+        levels = levels * np.where(differs, np.exp(self.counts.log_broken), 1.0)
+        return levels / levels.sum(axis=1, keepdims=True)
+
+
+class Lookup(Function):
     """A column as a function of one or two others, by a list of the combinations seen.
 
     Parameters
@@ -108,10 +133,6 @@ class Lookup:
     """
 
     kind = "function"
-
-    @property
-    def columns(self):
-        return *self.determinants, self.target.column
 
     def __init__(self, determinants, target, rows, weight):
         self.determinants, self.target = determinants, target
@@ -144,30 +165,6 @@ class Lookup:
             found[is_seen] = self.results[place[is_seen]]
         return found
 
-    def of_target(self, schema, rows, levels):
-        """Return the probabilities of the levels of the target, given its determinants."""
-        expected = self.expected(rows)
-        follows = np.flatnonzero(~np.isnan(expected))
-        place = self.target.place(schema, expected[follows])
-        follows, place = follows[place >= 0], place[place >= 0]
-        levels = levels.copy()
-        levels[follows] = without_level(levels[follows], place) * np.exp(self.counts.log_broken)
-        levels[follows, place] = np.exp(self.counts.log_holds)
-        return levels
-
-    def of_determinant(self, schema, rows, levels):
-        """Return the probabilities of the levels of the only determinant, given the target."""
-        (i,) = self.determinants
-        variable, x = schema.variables[schema.of_column[i][-1]], rows[:, self.target.column]
-        every = np.zeros((variable.n_levels, len(schema.of_column[i])))
-        every[:, -1] = variable.decode(np.arange(variable.n_levels), None, None)
-        of_levels = np.full((variable.n_levels, rows.shape[1]), np.nan)
-        of_levels[:, i] = schema.columns[i].joined(every)
-        expected = self.expected(of_levels)
-        differs = np.abs(x[:, None] - expected) > self.target.tolerance  # not if one is unknown
-        levels = levels * np.where(differs, np.exp(self.counts.log_broken), 1.0)
-        return levels / levels.sum(axis=1, keepdims=True)
-
     def with_rows(self, rows, weight):
         """Return the same rule with the combinations of other rows."""
         return Lookup(self.determinants, self.target, rows, weight)
@@ -176,6 +173,108 @@ class Lookup:
         """Return the rule as text."""
         determinants = " and ".join(str(names[j]) for j in self.determinants)
         return f"{names[self.target.column]} follows from {determinants}"
+
+
+class Linear(Function):
+    """A number as a sum of others times constant factors, rounded as the target is.
+
+    Parameters
+    ----------
+    determinants, target, rows, weight
+        As in `Lookup`.
+    coefficients : tuple of float
+        The factor of each determinant.
+    constant : float
+        What is added.
+    variable : Number or Levels
+        The variable of the target.
+    nudge : float
+        Steps that are added before rounding, so that halves are rounded as the rows show.
+    """
+
+    kind = "linear"
+
+    def __init__(self, determinants, target, coefficients, constant, variable, nudge, rows, weight):
+        self.determinants, self.target = determinants, target
+        self.coefficients, self.constant = coefficients, constant
+        self.variable, self.nudge = variable, nudge
+        x = rows[:, target.column]
+        known = ~np.isnan(rows[:, self.columns]).any(axis=1)
+        is_broken = (np.abs(x - self.expected(rows)) > target.tolerance)[known]
+        share = np.average(is_broken, weights=weight[known]) if known.any() else 0.0
+        self.counts = Counts.of(share, is_broken.sum(), known.sum())
+
+    def expected(self, rows):
+        """Return what the target should be in each row, NaN where it would be outside its kind."""
+        total = rows[:, self.determinants] @ np.array(self.coefficients) + self.constant
+        return rounded(total, self.variable, self.nudge)
+
+    def solve(self, rows, variables):
+        """Fill in the only unknown determinant of rows, where a possible value fits the target."""
+        for j, coefficient in zip(self.determinants, self.coefficients, strict=True):
+            others = [i for i in self.columns if i != j]
+            own = np.flatnonzero(np.isnan(rows[:, j]) & ~np.isnan(rows[:, others]).any(axis=1))
+            trial = rows[own]
+            trial[:, j] = 0.0
+            total = trial[:, self.determinants] @ np.array(self.coefficients) + self.constant
+            rest = (trial[:, self.target.column] - total) / coefficient
+            trial[:, j] = rounded(rest, variables[j], 0.0)
+            fits = np.abs(self.expected(trial) - trial[:, self.target.column])
+            fits = fits <= self.target.tolerance
+            rows[own[fits], j] = trial[fits, j]
+
+    def with_rows(self, rows, weight):
+        """Return the same rule with the counts of other rows."""
+        return Linear(
+            self.determinants,
+            self.target,
+            self.coefficients,
+            self.constant,
+            self.variable,
+            self.nudge,
+            rows,
+            weight,
+        )
+
+    def text(self, names):
+        """Return the rule as text."""
+        text = ""
+        for j, coefficient in zip(self.determinants, self.coefficients, strict=True):
+            size = abs(coefficient)
+            term = str(names[j]) if size == 1 else f"{size:.6g} * {names[j]}"
+            if is_short(1 / size) and not is_short(size):
+                term = f"{names[j]} / {1 / size:.6g}"
+            text += f" {'-' if coefficient < 0 else '+'} {term}"
+        if self.constant:
+            text += f" {'-' if self.constant < 0 else '+'} {abs(self.constant):.6g}"
+        text = text.removeprefix(" + ").strip()
+        return f"{names[self.target.column]} = {text}"
+
+
+def is_short(number):
+    """Return whether a number has few digits."""
+    return abs(number - float(f"{number:.6g}")) < 1e-12 * abs(number)
+
+
+def rounded(x, variable, nudge):
+    """Return numbers on the lattice of a variable, NaN where they are outside of its kind."""
+    origin, step, decimals = lattice_of_variable(variable)
+    if step is not None:
+        x = origin + step * np.rint((x - origin) / step + nudge)
+        x = x if decimals is None else np.round(x, decimals)
+    known = ~np.isnan(x)
+    x = x.copy()
+    x[known] = np.where(variable.is_outside(x[known]), np.nan, x[known])
+    return x
+
+
+def lattice_of_variable(variable):
+    """Return origin, step and decimals of the numbers of a variable; no step if there is none."""
+    if not variable.has_number:
+        return variable.levels[0], variable.step, decimals_of(np.array(variable.levels))
+    if variable.step is not None:
+        return variable.origin, variable.step, variable.decimals
+    return 0.0, variable.unit, variable.decimals
 
 
 class Order:
@@ -415,6 +514,7 @@ class Rules:
 
     def complete(self, density, values, random_state):
         """Return variables, the unknown ones drawn given the known ones, so that rules are kept."""
+        values = self.solved(density._schema, values)
         drawn = self._drawn(density, values, random_state)
         schema, pending = density._schema, np.arange(len(values))
         for i in range(MAX_ROUNDS):
@@ -428,6 +528,21 @@ class Rules:
             drawn[pending] = self._drawn(density, known, random_state)
         self._exchange(schema, drawn, values, pending)
         return drawn
+
+    def solved(self, schema, values):
+        """Return variables in which linear rules tell the only unknown value of a sum."""
+        lines = [rule for rule in self.functions if rule.kind == "linear"]
+        if not lines or not np.isnan(values).any():
+            return values
+        values, rows = values.copy(), self.encoded(schema, values)
+        variables = [schema.variables[own[-1]] for own in schema.of_column]
+        for rule in lines:
+            unknown = np.isnan(rows)
+            rule.solve(rows, variables)
+            for j in rule.determinants:
+                told = np.flatnonzero(unknown[:, j] & ~np.isnan(rows[:, j]))
+                values[told, schema.of_column[j][-1]] = schema.columns[j].split(rows[told, j])[-1]
+        return values
 
     def _rejected(self, schema, drawn, values, random_state):
         """Return which rows break an order, or a function of a given target, and do not stay."""
@@ -568,181 +683,3 @@ def without_level(levels, place):
     others[np.flatnonzero(place >= 0), place[place >= 0]] = 0.0
     others /= np.maximum(others.sum(axis=1, keepdims=True), 1.0)
     return np.where(total > LEAST_BROKEN, levels / np.maximum(total, LEAST_BROKEN), others)
-
-
-def find_rules(schema, values, weight, copy_of):
-    """Return the rules that hold in rows of a table.
-
-    Parameters
-    ----------
-    schema : Schema
-        The columns.
-    values : ndarray of shape (n, n_variables)
-        The rows.
-    weight : ndarray of shape (n,)
-        Weight of each row.
-    copy_of : ndarray of shape (n,)
-        The first of the rows that each row equals: a copy is no evidence.
-    """
-    rows = np.stack(
-        [c.joined(values[:, own]) for c, own in zip(schema.columns, schema.of_column, strict=True)],
-        axis=1,
-    )
-    some = np.flatnonzero(copy_of == np.arange(len(rows)))
-    if len(some) > MAX_ROWS:
-        some = np.random.RandomState(0).permutation(some)[:MAX_ROWS]
-    candidates = functions_of(rows[some])
-    targets = [Target.of(schema, i) for i in range(len(schema.columns))]
-    rules, ancestors = [], {}
-    for _, determinants, target in candidates:
-        above = set(determinants).union(*(ancestors.get(j, ()) for j in determinants))
-        if target not in ancestors and target not in above:
-            ancestors[target] = above
-            for other in ancestors.values():
-                if target in other:
-                    other |= above
-            rules.append((determinants, target))
-    rules.sort(key=lambda rule: len(ancestors[rule[1]]))  # determinants first
-    functions = [Lookup(own, targets[i], rows, weight) for own, i in rules]
-    pairs = orders_of(rows[some], comparable(schema), {rule.columns for rule in functions})
-    orders = [Order(low, high, rows, weight) for low, high in pairs]
-    orders.sort(key=lambda rule: rule.counts.log_broken)
-    return Rules(functions, orders)
-
-
-def comparable(schema):
-    """Return pairs of columns of numbers, or of dates, in both orders."""
-    numbers = [i for i, c in enumerate(schema.columns) if c.is_number and c.kind != "circular"]
-    dates = [i for i, column in enumerate(schema.columns) if column.kind == "datetime"]
-    return [*permutations(numbers, 2), *permutations(dates, 2)]
-
-
-def orders_of(rows, pairs, functions):
-    """Return pairs of columns of which the first is at most the second, without what follows.
-
-    Columns of two that a function joins have no order: it keeps them as they are.
-    """
-    n_columns = rows.shape[1]
-    is_kept = np.zeros((n_columns, n_columns), dtype=bool)
-    for low, high in pairs:
-        if {(low, high), (high, low)} & functions:
-            continue
-        x, y = rows[:, [low, high]][~np.isnan(rows[:, [low, high]]).any(axis=1)].T
-        n_broken = (x > y).sum()
-        by_chance = (np.searchsorted(np.sort(y), x)).sum() / max(len(y), 1)  # if independent
-        is_rare = n_broken <= min(MAX_EXCEPTIONS * len(x), by_chance / LESS_BROKEN)
-        if is_rare and by_chance >= max(LEAST_BY_CHANCE * len(x), ROWS_BY_CHANCE):
-            is_kept[low, high] = (x != y).any()
-    follows = (is_kept[:, :, None] & is_kept[None]).any(axis=1)
-    return np.argwhere(is_kept & ~follows).tolist()
-
-
-def functions_of(rows):
-    """Return the columns that one or two others determine, the best first.
-
-    Each is a tuple of what it is sorted by, the determinants, and the target. Columns that one
-    column determines have no entry for two.
-    """
-    n_columns = rows.shape[1]
-    codes = np.full(rows.shape, -1)
-    for j, column in enumerate(rows.T):
-        known = ~np.isnan(column)
-        codes[known, j] = np.unique(column[known], return_inverse=True)[1].ravel()
-    n_pairs = n_columns * (n_columns - 1) // 2
-    threshold = LEAST_EVIDENCE + np.log(n_columns * (n_columns + min(n_pairs, MAX_PAIRS)))
-    is_repeated = [np.bincount(code[code >= 0]).max(initial=0) > 1 for code in codes.T]
-    singles = [(j,) for j in range(n_columns) if is_repeated[j]]
-    pairs = list(combinations([j for (j,) in singles], 2))
-    found = []
-    for sets in (singles, pairs if len(pairs) <= MAX_PAIRS else []):
-        told = {target for *_, target in found}
-        for determinants in sets:
-            key, single_keys = codes[:, determinants[0]], []
-            if len(determinants) == 2:
-                single_keys = codes[:, determinants].T
-                first, second = single_keys
-                is_known = (first >= 0) & (second >= 0)
-                key = np.where(is_known, first * (second.max() + 1) + second, -1)
-            for target in likely_targets(key, codes):
-                if target in determinants or target in told:
-                    continue
-                share = share_of_exceptions(key, target, codes, threshold, single_keys)
-                if share is not None:
-                    n_groups = len(np.unique(key))
-                    rank = (len(determinants), round(share, 2), n_groups, determinants)
-                    found.append((rank, determinants, target))
-    return sorted(found)
-
-
-def likely_targets(key, codes):
-    """Return the columns in which neighbours in the order of a key mostly agree."""
-    order = np.argsort(key, kind="stable")
-    key, codes = key[order], codes[order]
-    same = np.flatnonzero((key[1:] == key[:-1]) & (key[1:] >= 0))
-    first, second = codes[same], codes[same + 1]
-    known = (first >= 0) & (second >= 0)
-    n_different = (known & (first != second)).sum(axis=0)
-    n_known = known.sum(axis=0)
-    return np.flatnonzero(known.any(axis=0) & (n_different <= 2 * MAX_EXCEPTIONS * n_known))
-
-
-def share_of_exceptions(key, target, codes, threshold, single_keys=()):
-    """Return the share of exceptions of a function, or None if it is none.
-
-    A function of two columns, whose codes are ``single_keys``, is none if one of them says as much.
-    """
-    result = codes[:, target]
-    known = (key >= 0) & (result >= 0)
-    key, result, codes = key[known], result[known], codes[known]
-    groups = Groups(key, result, result.max(initial=0) + 1)
-    n, n_exceptions = groups.n_rows, groups.n_exceptions
-    n_free = n - groups.n_groups  # results that the first row of their group does not set
-    if n_free <= 0 or n < LEAST_TOLD * len(key) or n_exceptions > MAX_EXCEPTIONS * n:
-        return None
-    shares = np.bincount(result) / len(result)
-    by_chance, n_errors = (shares**2).sum(), n * (1 - shares.max())
-    for single_key in single_keys:
-        single = Groups(single_key[known], result, len(shares))
-        n_errors = min(n_errors, single.is_exception[groups.tells].sum())
-    by_chance, share = max(by_chance, 1 - n_errors / n), n_exceptions / n
-    is_better = n_exceptions <= MAX_RELATIVE * n_errors
-    if not is_better or n_free * divergence(1 - share, by_chance) < threshold:
-        return None
-    others = np.delete(codes[groups.tells], target, axis=1)
-    return share if are_random(groups.is_exception[groups.tells], others) else None
-
-
-def divergence(p, q):
-    """Return the divergence of a probability from a smaller one, 0 if it is none."""
-    if p <= q or q >= 1:
-        return 0.0
-    return p * np.log(p / q) + (0.0 if p == 1 else (1 - p) * np.log((1 - p) / (1 - q)))
-
-
-def are_random(is_exception, codes):
-    """Return whether exceptions do not depend on any column: otherwise they tell of no rule."""
-    n_exceptions = int(is_exception.sum())
-    if n_exceptions < ENOUGH_EXCEPTIONS:  # too few to see a dependence, unless it is strong
-        if n_exceptions > FEW_EXCEPTIONS * len(is_exception):
-            return False
-        if n_exceptions < 2:
-            return True
-    rng = np.random.default_rng(0)
-    for code in codes.T:
-        bins = binned(code)
-        counts = np.bincount(bins)
-        expected = n_exceptions * counts / len(bins)
-        seen = np.bincount(bins[is_exception], minlength=len(counts))
-        drawn = rng.multivariate_hypergeometric(counts, n_exceptions, N_DRAWS, method="marginals")
-        statistic = ((seen - expected) ** 2 / expected).sum()
-        by_chance = ((drawn - expected) ** 2 / expected).sum(axis=1)
-        if ((by_chance >= statistic).sum() + 1) / (N_DRAWS + 1) < P_RANDOM / codes.shape[1]:
-            return False
-    return True
-
-
-def binned(code):
-    """Return a few bins of the values of a column, as numbers from 0 on."""
-    ranks = np.searchsorted(np.sort(code), code, side="right") / len(code)
-    bins = np.ceil(ranks * N_BINS)
-    return np.unique(bins, return_inverse=True)[1].ravel()
