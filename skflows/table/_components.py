@@ -245,7 +245,7 @@ def fit_fold(fit, train, held_out, whole, seed, seconds):
     """Fit a component to the training rows of a fold, and to all rows if these are given."""
     with few_threads(train.values):
         member = fit(train, held_out, seed, seconds)
-        scores = member.log_prob(held_out)
+        scores = held_out.judged.log_prob(member)
         refitted = None if whole is None else fit(whole, None, seed, None)
     return [Fold(member, scores, refitted, getattr(member, "interrupted", False))]
 

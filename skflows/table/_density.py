@@ -40,6 +40,8 @@ from ._queries import (
     impute,
     probabilities_of,
 )
+from ._rule_search import find_rules
+from ._rules import RULE_FIELDS
 from ._schema import Schema
 from ._variables import ROWS_AT_ONCE, in_chunks
 from ._view import TableView
@@ -49,6 +51,15 @@ if TYPE_CHECKING:
 
 
 MIN_WEIGHT = 0.02  # of a component that is kept: each takes time to score
+
+
+def as_table(rows, names=None):
+    """Return rows, which are dicts, as a DataFrame, or as they are if pandas is not installed."""
+    try:
+        import pandas as pd
+    except ImportError:
+        return rows
+    return pd.DataFrame(rows, columns=names)
 
 
 def _has_names_or_categories(density):
@@ -102,6 +113,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         to be missing at random, and the score of a row is the log-density of its known part. With
         "model", a missing value is an event with a probability of its own, in every column.
 
+    rules : bool, default=True
+        Whether to look for rules, such as a column that follows from another, and to keep them in
+        scores, samples and imputations: see `rules_`.
+
     n_orders : int, default=4
         Orders of the columns over which the density of the network is averaged. More orders take
         longer to score, and mostly raise the held-out likelihood.
@@ -141,6 +156,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     columns_ : DataFrame or list of dict
         The kind of each column, how it is modelled, the unit of its part of the score, the number
         of missing values, and why it was decided so. A list if pandas is not installed.
+
+    rules_ : DataFrame or list of dict
+        The rules that the rows follow, all of them or at least 95 %: text, kind, share of
+        exceptions, and number of rows that tell. A list if pandas is not installed.
 
     weights_ : ndarray of shape (n_components,)
         Weight of each component.
@@ -199,6 +218,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         "columns": [dict, None],
         "handle_unknown": [StrOptions({"warn", "rare", "error"})],
         "missing": [StrOptions({"ignore", "model"})],
+        "rules": ["boolean"],
         "n_orders": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "cv": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left")],
@@ -215,6 +235,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         *,
         handle_unknown="warn",
         missing="ignore",
+        rules=True,
         n_orders=4,
         max_iter="auto",
         time_limit=None,
@@ -227,6 +248,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         self.columns = columns
         self.handle_unknown = handle_unknown
         self.missing = missing
+        self.rules = rules
         self.n_orders = n_orders
         self.max_iter = max_iter
         self.time_limit = time_limit
@@ -305,8 +327,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             raise ValueError(f"X has {kept.sum()} rows with a known value; at least 2 are needed.")
         rows, weight = rows[is_known], weight[is_known]
         seed = int(random_state.randint(2**31 - 1000))
+        copy_of = first_copies(self._schema, rows)
+        if self.rules and shared is None:
+            self._schema.rules = find_rules(self._schema, rows, weight, copy_of)
         if held_out is None:
-            splits = make_splits(self.cv, first_copies(self._schema, rows), seed)
+            splits = make_splits(self.cv, copy_of, seed)
         else:
             mask = held_out[kept]
             splits = [(np.flatnonzero(~mask), np.flatnonzero(mask))]
@@ -359,7 +384,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def _settings(self):
         """Return a text that is the same if the parameters that decide on kinds are."""
-        return joblib.hash((self.columns, self.missing, self.handle_unknown))
+        return joblib.hash((self.columns, self.missing, self.handle_unknown, self.rules))
 
     def _shared_encoding(self, frame):
         """Return the encoding of the shared schema, or None if a table may not be a part of its."""
@@ -378,10 +403,12 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         )
 
     def _share_columns(self, X, random_state, weight=None, encoding=None, anew=False):
-        """Find kinds and levels now, which this density and its clones have in all later fits.
+        """Find kinds, levels and rules now, for all later fits of this density and its clones.
 
         Those that another wrapper has found in more rows of the same encoding stay, unless anew.
         """
+        from ._components import first_copies
+
         shared = None if anew or encoding is None else self._own_shared()
         if shared is not None and encoding.reads_like(shared.encoding):
             return self
@@ -391,6 +418,12 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             X = encoding.rows(frame)
         weight = None if weight is None else weight / weight[weight > 0].mean()
         self._shared = self._schema_of(encoding, X, random_state, weight)
+        if self.rules:
+            is_used = np.ones(len(X), dtype=bool) if weight is None else weight > 0
+            values = self._shared.split(X[is_used])
+            weights = np.ones(len(values)) if weight is None else weight[is_used]
+            copy_of = first_copies(self._shared, values)
+            self._shared.rules = find_rules(self._shared, values, weights, copy_of)
         self._shared_settings = self._settings()
         return self
 
@@ -408,28 +441,41 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         from ._components import with_own_maps
 
         done = [(c, fitted if c.refit else with_own_maps(fitted, views)) for c, fitted in done]
-        attributes, members = mixture_attributes(
+        rules = self._schema.rules
+        attributes, members = self._mixture(done, folds, rows)
+        if (
+            rules.orders
+        ):  # of whose violations only the whole mixture can tell how frequent they are
+            self._members = members
+            rules.weigh(self)
+            held_out = np.concatenate([held_out for _, held_out in folds.splits])
+            terms = rules.order_terms(rules.encoded(self._schema, rows[held_out]))
+            done = [(c, fitted._replace(scores=fitted.scores + terms)) for c, fitted in done]
+            attributes, members = self._mixture(done, folds, rows)
+        n_iter = [getattr(each, "n_iter", 1) for _, fitted in done for each in fitted.members]
+        return attributes | {"_members": members, "n_iter_": max(n_iter)}
+
+    def _mixture(self, done, folds, rows):
+        return mixture_attributes(
             done,
             folds,
             MIN_WEIGHT,
             self.contamination,
             lambda members: self._log_prob(rows, members=members),
         )
-        n_iter = [getattr(each, "n_iter", 1) for _, fitted in done for each in fitted.members]
-        return attributes | {"_members": members, "n_iter_": max(n_iter)}
 
     @property
     def columns_(self) -> "pd.DataFrame | list[dict]":
         """The kind of each column, how it is modelled, and why."""
-        rows = [column.describe() for column in self._schema.columns]
-        try:
-            import pandas as pd
-        except ImportError:
-            return rows
-        return pd.DataFrame(rows)
+        return as_table([column.describe() for column in self._schema.columns])
+
+    @property
+    def rules_(self) -> "pd.DataFrame | list[dict]":
+        """The rules that rows follow, with their exceptions and the number of rows that tell."""
+        return as_table(self._schema.rules.describe(self._schema.names), RULE_FIELDS)
 
     _held_out_scores = "folds"  # which a detector calibrates with
-    _shared = None  # kinds and levels that a wrapper found in all rows
+    _shared = None  # kinds, levels and rules that a wrapper found in all rows
     _shared_settings = None  # the parameters with which it found them
 
     def _read(self, X, reset=False):
@@ -505,6 +551,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             density is its mean over ``n_orders`` orders of the columns. Values outside of a kind
             that was inferred, such as half a visit, have a small density, with a warning. Values
             outside of a kind that ``columns`` states are impossible: the row scores minus infinity.
+            A column that follows from others by a rule of `rules_` adds the log-probability that
+            the rule holds. If the column has a density, it counts as known up to its unit, or up to
+            a millionth of its range without one.
         """
         return self._scores(self._variables(X))
 
@@ -552,8 +601,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             view = TableView(self._schema, values[chunk])
             condition = None if given is None else given[chunk]
             target = view.known if condition is None else view.known & ~condition
-            scores = self._log_weights(view, condition, members)
-            scores = scores + np.stack([m.log_prob(view, condition) for m, _ in members], axis=1)
+            judged = self._schema.rules.judged(view, condition)
+            scores = self._log_weights(judged.view, judged.given, members)
+            scores = scores + np.stack([judged.log_prob(m) for m, _ in members], axis=1)
             scores = logsumexp(scores, axis=1)
             log_probs[chunk] = np.where(target.any(axis=1), scores, 0.0)
         return log_probs
@@ -617,7 +667,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def _complete(self, values, random_state):
         """Return variables, the unknown ones drawn given the known ones."""
-        drawn = [self._drawn(some, random_state) for some in in_chunks(values)]
+        rules = self._schema.rules
+        drawn = [rules.complete(self, some, random_state) for some in in_chunks(values)]
         return np.concatenate(drawn)
 
     def _drawn(self, values, random_state):

@@ -206,6 +206,7 @@ def probabilities_of(density, column, values):
 def impute(density, values, method):
     """Return complete rows: each unknown value by the centre of its distribution."""
     schema = density._schema
+    values = schema.rules.solved(schema, values)
     filled = values.copy()
     view = TableView(schema, values)
     log_weights = density._log_weights(view, view.known)
@@ -225,4 +226,5 @@ def impute(density, values, method):
             filled[unknown, j] = outcome.mean()
         else:
             filled[unknown, j] = outcome.median()
+    schema.rules.fill(schema, filled, np.isnan(values))
     return filled
