@@ -24,7 +24,7 @@ from pathlib import Path
 import conditional_tables
 import numpy as np
 import torch
-from protocol import append
+from protocol import append, print_table
 from scipy import stats
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
@@ -775,18 +775,6 @@ def show(lines):
                 ranks = wide.dropna(axis=1).rank(axis=1, ascending=RANKED[score]).mean()
                 cells = [f"{ranks[method]:.2f}" if method in ranks else "" for method in wide]
                 print("| mean rank | " + " | ".join(cells) + " |")
-
-
-def print_table(frame, digits):
-    """Print a table in Markdown, each column with its number of digits."""
-    names = ", ".join("rows" if name == "n" else name for name in frame.index.names)
-    print("| " + " | ".join([names, *frame]) + " |")
-    print("|---" * (1 + len(frame.columns)) + "|")
-    for key, row in frame.iterrows():
-        key = key if isinstance(key, tuple) else (key,)
-        name = ", ".join(f"{part:g}" if isinstance(part, float | int) else part for part in key)
-        cells = ["" if np.isnan(value) else f"{value:.{digits[k]}f}" for k, value in row.items()]
-        print(f"| {name} | " + " | ".join(cells) + " |")
 
 
 def main():

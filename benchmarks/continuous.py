@@ -1,12 +1,13 @@
 """Continuous flows: quality, and time against zuko's CNF.
 
-    python benchmarks/continuous.py quality --data DIR --seeds 0 1 2
-    python benchmarks/continuous.py scoring
-    python benchmarks/continuous.py training --data DIR
-    python benchmarks/continuous.py memory
+    python benchmarks/continuous.py quality --data DIR --seeds 0 1 2 --out FILE
+    python benchmarks/continuous.py scoring --out FILE
+    python benchmarks/continuous.py training --data DIR --out FILE
+    python benchmarks/continuous.py memory --out FILE
+    python benchmarks/continuous.py show --out FILE
 
-Each prints one JSON line per measurement. Seconds are processor time (one thread), which hardly
-changes on a machine that is busy with other work. `evaluations.py` measures what the number of
+Each prints one JSON line per measurement and appends it to FILE. Seconds are processor time (one
+thread), which hardly changes on a busy machine. `evaluations.py` measures what the number of
 evaluations of a score depends on.
 """
 
@@ -14,21 +15,26 @@ import argparse
 import json
 import statistics
 import time
+from collections import defaultdict
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from peers import PEERS
-from protocol import load
+from protocol import append, load, print_table, read
 from scale import peak_memory
 
 from skflows import CNFDensity, RealNVPDensity
 
 
-def report(**line):
+def report(args, **line):
+    """Print a measurement and append it to the file of ``args``."""
+    line = {"part": args.part} | line
     print(json.dumps(line), flush=True)
+    append(args.out, line)
 
 
 def timed(function, *args, **kwargs):
@@ -58,6 +64,7 @@ def quality(args):
                 unit = unit or seconds
                 scores = contestant.score_samples(test)
                 report(
+                    args,
                     set=path.stem,
                     seed=seed,
                     method=name,
@@ -138,6 +145,7 @@ def scoring(args):
             error = np.abs(score(few, tolerance) - score(few, 1e-10)).max()
             seconds = [timed(score, X, tolerance)[1] for _ in range(args.rounds)]
             report(
+                args,
                 method=name,
                 tolerance=tolerance,
                 rows=n,
@@ -173,7 +181,7 @@ def training(args):
         preprocessing="standardize", random_state=0, max_iter=args.epochs, contamination=None
     )
     _, seconds = timed(ours.fit, train)
-    report(method="ours", score=round(ours.score(val), 3), seconds=round(seconds, 1))
+    report(args, method="ours", score=round(ours.score(val), 3), seconds=round(seconds, 1))
     torch.manual_seed(0)
     flow = zuko_cnf(train.shape[1], 64)
     optimizer = torch.optim.Adam(flow.parameters(), 1e-3)
@@ -194,7 +202,9 @@ def training(args):
                     score, took = timed(lambda: flow().log_prob(held_out).mean().item())
                 spent += took
                 seconds = time.process_time() - started - spent
-                report(method="zuko", step=step, score=round(score, 3), seconds=round(seconds, 1))
+                report(
+                    args, method="zuko", step=step, score=round(score, 3), seconds=round(seconds, 1)
+                )
                 if seconds > args.seconds:
                     break
 
@@ -205,7 +215,7 @@ def memory(args):
     # A process for each: what one frees, the next would take without a trace.
     with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for found in pool.imap(memory_of, cases, chunksize=1):
-            report(**found)
+            report(args, **found)
 
 
 def memory_of(case):
@@ -221,12 +231,53 @@ def memory_of(case):
     return found | {"seconds": round(seconds, 1)}
 
 
+NAMES = {
+    "zuko-MAF": "zuko's MAF",
+    "RealNVPDensity": "`RealNVPDensity`",
+    "flow_matching": "`CNFDensity`",
+    "both": '`CNFDensity(objective="both")`',
+    "ours": "`CNFDensity`",
+    "zuko": "zuko's CNF",
+}
+
+
+def show(lines):
+    """Print the tables of `continuous.md`."""
+    parts = {part: own.dropna(axis=1) for part, own in pd.DataFrame(lines).groupby("part")}
+    if "quality" in parts:
+        own = parts["quality"].replace({"method": NAMES})
+        found = own.pivot_table("score", ["set", "method"], "seed").add_prefix("seed ")
+        found["mean"] = found.mean(axis=1)
+        baseline = found["mean"].xs(NAMES["RealNVPDensity"], level="method")
+        found["minus RealNVP"] = found["mean"].sub(baseline, level="set")
+        groups = own.groupby(["set", "method"])
+        found["worst row"], found["ratio of seconds"] = (
+            groups["worst"].min(),
+            groups["ratio"].mean(),
+        )
+        print_table(found, defaultdict(lambda: 2))
+    if "scoring" in parts:
+        own = parts["scoring"].replace({"method": NAMES}).sort_values("method", kind="stable")
+        own["tolerance"], own["error"] = (
+            own["tolerance"].map("{:.0e}".format),
+            own["error"].map(str),
+        )
+        print_table(own.set_index(["method", "tolerance"])[["error", "seconds"]], {"seconds": 2})
+    if "training" in parts:
+        pass
+    if "memory" in parts:
+        pass
+    if "penalties" in parts:
+        pass
+
+
 PARTS = {part.__name__: part for part in (quality, scoring, training, memory)}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("part", choices=[*PARTS, "show"])
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines of results")
     parser.add_argument("--data", help="folder of npz tables")
     parser.add_argument("--sets", nargs="+", default=["40_vowels", "22_magic.gamma"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
@@ -237,6 +288,9 @@ def main():
     parser.add_argument("--epochs", type=int, default=20, help="of ours, in training")
     parser.add_argument("--seconds", type=float, default=120, help="of zuko's, in training")
     args = parser.parse_args()
+    if args.part == "show":
+        show(read(args.out))
+        return
     torch.set_num_threads(1)
     PARTS[args.part](args)
 

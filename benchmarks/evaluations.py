@@ -1,15 +1,14 @@
 """Continuous flows: what penalties do to the evaluations that a score takes.
 
-    python benchmarks/evaluations.py penalties --seeds 0 1 2
-    python benchmarks/evaluations.py penalties --data DIR --sets 44_Wilt 40_vowels --seeds 0 1 2
+    python benchmarks/evaluations.py penalties --seeds 0 1 2 --out FILE
+    python benchmarks/evaluations.py penalties --data DIR --sets 44_Wilt --seeds 0 1 2 --out FILE
 
-Each prints one JSON line per measurement.
+Each prints one JSON line per measurement and appends it to FILE.
 """
 
 import argparse
 from pathlib import Path
 
-import numpy as np
 import torch
 from continuous import report
 from protocol import load
@@ -56,12 +55,13 @@ def penalties(args):
                     "validation": round(flow.score(validation), 3),
                     "test": round(flow.score(test), 3),
                 }
-                report(set=name, seed=seed, weight=weight, **found[weight])
+                report(args, set=name, seed=seed, weight=weight, **found[weight])
             free = found[0.0]
             weight = max(
                 w for w, own in found.items() if own["validation"] >= free["validation"] - TOLERATED
             )
             report(
+                args,
                 set=name,
                 seed=seed,
                 chosen=weight,
@@ -70,21 +70,10 @@ def penalties(args):
             )
 
 
-RADII = (0.0, 0.5), (0.6, 1.0)  # of a disk, and of the annulus around it
-
-
-def disk_in_annulus(n, seed):
-    """Rows of which half are uniform in the disk, and half in the annulus."""
-    rng = np.random.default_rng(seed)
-    inner, outer = np.array(RADII)[rng.integers(2, size=n)].T
-    radius = np.sqrt(rng.uniform(inner**2, outer**2))
-    angle = rng.uniform(0, 2 * np.pi, n)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=["penalties"])
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines of results")
     parser.add_argument("--data", help="folder of npz tables")
     parser.add_argument("--sets", nargs="+", default=["crescents"], help="and tables, of penalties")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])

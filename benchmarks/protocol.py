@@ -84,6 +84,22 @@ def read(path):
     return [json.loads(line) for line in lines if line.strip()]
 
 
+def print_table(frame, digits):
+    """Print a DataFrame in Markdown, the numbers of each column with its number of digits."""
+    names = ", ".join("rows" if name == "n" else name for name in frame.index.names)
+    print("| " + " | ".join([names, *map(str, frame)]) + " |")
+    print("|---" * (1 + len(frame.columns)) + "|")
+    for key, row in frame.iterrows():
+        key = key if isinstance(key, tuple) else (key,)
+        name = ", ".join(part if isinstance(part, str) else f"{part:g}" for part in key)
+        cells = [
+            value if isinstance(value, str) else "" if value != value else f"{value:.{digits[k]}f}"
+            for k, value in row.items()
+        ]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    print()
+
+
 def leads(lines, peers):
     """Yield `AutoDensity` against the best peer of each set, on the seeds that both have.
 

@@ -61,8 +61,8 @@ class BinnedClasses(Classes):
         if given is not None:
             prior = prior + self._log_probs(cells, given & cells.known)
             prior = prior - logsumexp(prior, axis=1, keepdims=True)
-        found = logsumexp(prior + self._log_probs(cells, target), axis=1)
-        return found + np.where(target, cells.log_scale, 0.0).sum(axis=1)
+        log_prob = logsumexp(prior + self._log_probs(cells, target), axis=1)
+        return log_prob + np.where(target, cells.log_scale, 0.0).sum(axis=1)
 
     def predictive(self, view, j):
         """Return the distribution of a variable given the other known ones, as a `Predictive`."""
@@ -70,29 +70,29 @@ class BinnedClasses(Classes):
         levels, bins = self.tables[j]
         if bins is None:
             return Predictive(share @ np.exp(levels), None, None)
-        own = view.schema.variables[j].maps[self.space]
+        map_ = view.schema.variables[j].maps[self.space]
         if levels is None:
-            return Predictive(None, Histogram(share @ np.exp(bins)), own)
+            return Predictive(None, Histogram(share @ np.exp(bins)), map_)
         proba = share @ np.exp(levels)
         share = share * np.exp(levels[:, 0])
         share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-300)
-        return Predictive(proba, Histogram(share @ np.exp(bins)), own)
+        return Predictive(proba, Histogram(share @ np.exp(bins)), map_)
 
     def sample(self, schema, values, random_state):
         """Return variables, the unknown ones drawn given the known ones."""
-        found = values.copy()
+        completed = values.copy()
         cells = schema.cells(values, schema.code(values), self.space)
         z = choose(self._responsibilities(cells, cells.known), random_state)
         for j, (levels, bins) in enumerate(self.tables):
-            own = np.flatnonzero(~cells.known[:, j])
-            code, y = np.full(len(own), -1), np.zeros(len(own))
+            unknown = np.flatnonzero(~cells.known[:, j])
+            code, y = np.full(len(unknown), -1), np.zeros(len(unknown))
             if levels is not None:
-                code = choose(np.exp(levels[z[own]]), random_state)
+                code = choose(np.exp(levels[z[unknown]]), random_state)
             if bins is not None:
-                bin_ = choose(np.exp(bins[z[own]]), random_state)
-                y = ndtri((bin_ + random_state.uniform(size=len(own))) / bins.shape[1])
-            found[own, j] = schema.variables[j].decode(code, y, self.space)
-        return found
+                bin_ = choose(np.exp(bins[z[unknown]]), random_state)
+                y = ndtri((bin_ + random_state.uniform(size=len(unknown))) / bins.shape[1])
+            completed[unknown, j] = schema.variables[j].decode(code, y, self.space)
+        return completed
 
 
 def fit_binned_classes(view, n_classes, random_state):

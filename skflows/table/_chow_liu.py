@@ -70,10 +70,10 @@ class Categories(nn.Module):
 
     def forward(self, features):
         """Return the categories ``(n, n_parts)`` of known variables, and whether they have one."""
-        found = (features @ self.category).long()
+        category = (features @ self.category).long()
         bins = torch.bucketize(features[:, self.scores], self.cuts)
-        found[:, self.numbers] += bins * (found[:, self.numbers] == 0)
-        return found, (features @ self.is_level > 0) | self.is_number
+        category[:, self.numbers] += bins * (category[:, self.numbers] == 0)
+        return category, (features @ self.is_level > 0) | self.is_number
 
 
 def fit_chow_liu(view):
@@ -83,9 +83,9 @@ def fit_chow_liu(view):
     has_category = has_category & view.known
     indicators, marginals = [], []
     for j, size in enumerate(categories.sizes):
-        own = (category[:, [j]] == np.arange(size)) & has_category[:, [j]]
-        count = view.weight @ own + ROWS_OF_CATEGORY
-        indicators.append(own.astype(float))
+        is_category = (category[:, [j]] == np.arange(size)) & has_category[:, [j]]
+        count = view.weight @ is_category + ROWS_OF_CATEGORY
+        indicators.append(is_category.astype(float))
         marginals.append(count / count.sum())
     p = len(indicators)
     evidence, tables = np.zeros((p, p)), {}
@@ -179,13 +179,13 @@ class ChowLiuForest(nn.Module):
             Those of all leveled variables, one below the other.
         """
         trees = self.trees if only is None else [self.tree_of[only]]
-        found, levels = self.log_probs(features, given, trees), []
-        for j in sorted(found) if only is None else [only]:
-            own = found[j]
+        log_probs, levels = self.log_probs(features, given, trees), []
+        for j in sorted(log_probs) if only is None else [only]:
+            log_prob = log_probs[j]
             if j not in self.categories.numbers:
-                levels.append(own)
-            elif own.shape[1] > N_BINS:  # level 0 is the number
-                levels += [own[:, :N_BINS].logsumexp(1, keepdim=True), own[:, N_BINS:]]
+                levels.append(log_prob)
+            elif log_prob.shape[1] > N_BINS:  # level 0 is the number
+                levels += [log_prob[:, :N_BINS].logsumexp(1, keepdim=True), log_prob[:, N_BINS:]]
         return torch.cat(levels, 1).T
 
     def log_probs(self, features, given, trees):
@@ -196,20 +196,20 @@ class ChowLiuForest(nn.Module):
         """
         category, has_category = self.categories(features)
         is_given = given & has_category
-        found, to_parent = {}, {}
+        log_probs, to_parent = {}, {}
         for tree in trees:
             for j in tree:
                 is_other = category[:, [j]] != torch.arange(self.categories.sizes[j])
-                found[j] = LOG_ZERO * (is_given[:, [j]] & is_other).to(features.dtype)
+                log_probs[j] = LOG_ZERO * (is_given[:, [j]] & is_other).to(features.dtype)
             for j in reversed(tree[1:]):
                 i, table = self.parent[j], getattr(self, f"table_{j}")
-                to_parent[j] = log_matmul(found[j], table.T)
-                found[i] = found[i] + to_parent[j]
-            found[tree[0]] = found[tree[0]] + getattr(self, f"table_{tree[0]}").log()
+                to_parent[j] = log_matmul(log_probs[j], table.T)
+                log_probs[i] = log_probs[i] + to_parent[j]
+            log_probs[tree[0]] = log_probs[tree[0]] + getattr(self, f"table_{tree[0]}").log()
             for j in tree[1:]:
                 i, table = self.parent[j], getattr(self, f"table_{j}")
-                found[j] = found[j] + log_matmul(found[i] - to_parent[j], table)
-        return found
+                log_probs[j] = log_probs[j] + log_matmul(log_probs[i] - to_parent[j], table)
+        return log_probs
 
 
 def log_matmul(log_x, y):

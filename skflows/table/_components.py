@@ -55,21 +55,21 @@ def components(schema, n, settings):
 
     d = sum(variable.has_number for variable in schema.variables)
     spaces = ["quantile", "linear"] if d else ["quantile"]
-    found = [
+    portfolio = [
         latent_classes(k, space)
         for space in spaces
         for k in N_CLASSES[space]
         if k == 1 or k * ROWS_PER_CLASS * max(1, d / 4) <= n
     ]
-    found += [binned_classes(k) for k in N_BINNED_CLASSES if k * ROWS_PER_CLASS <= n]
+    portfolio += [binned_classes(k) for k in N_BINNED_CLASSES if k * ROWS_PER_CLASS <= n]
     if d and n <= MAX_KERNELS:
-        found += [kernels(bandwidth, space) for space in spaces for bandwidth in BANDWIDTHS]
+        portfolio += [kernels(bandwidth, space) for space in spaces for bandwidth in BANDWIDTHS]
     network = partial(fit_network, settings=settings)
     networks = [Component("network", network, is_trained=True)]
     if has_normal(schema) or has_forest(schema):
         network = partial(network, has_backbone=True)
         networks.append(Component("network on pairs", network, is_trained=True))
-    return found + networks[-1 if n > ROWS_WITH_TWO else 0 :]
+    return portfolio + networks[-1 if n > ROWS_WITH_TWO else 0 :]
 
 
 def fit_quick(fit, train, held_out, seed, seconds, **settings):
@@ -96,14 +96,14 @@ def backbone_of(view, random_state):
     from ._chow_liu import fit_chow_liu
     from ._latent_classes import fit_latent_classes
 
-    found = {}
+    backbone = {}
     if has_normal(view.schema):
         one = fit_latent_classes(view, 1, "quantile", random_state)
         order = np.argsort(one.numbers)
-        found["gaussian"] = one.means[0, order], one.covariances[0][np.ix_(order, order)]
+        backbone["gaussian"] = one.means[0, order], one.covariances[0][np.ix_(order, order)]
     if has_forest(view.schema):
-        found["forest"] = fit_chow_liu(view)
-    return found
+        backbone["forest"] = fit_chow_liu(view)
+    return backbone
 
 
 def automatic_epochs(n, n_folds):
@@ -141,28 +141,30 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
             **backbone,
         )
     views = local_views(group, train, held_out)
-    own, other = map(Packing, views)
+    training, validation = map(Packing, views)
     weights = [torch.from_numpy(view.weight).float() for view in views]
     schedule = cosine_with_warm_up
     if seconds is not None:
         schedule = TimeLimited(schedule, seconds, started, group.clock)
     generator = torch.Generator().manual_seed(seed)
     # Middles of cells would prefer a network with peaks there.
-    held_out_rows = other.redraw(generator) if other.is_cell else other.packed
+    held_out_rows = validation.redraw(generator) if validation.is_cell else validation.packed
     file = training_file(None, seed, settings, has_backbone, train.values, held_out.values)
     with gradients_enabled(), one_thread():
         history = trainer.train_in_phases(
             [{"max_iter": settings["max_iter"]}],
             network,
-            trainer.Rows(own.packed, weights[0], own.offset),
-            trainer.Rows(held_out_rows, weights[1], other.offset),
+            trainer.Rows(training.packed, weights[0], training.offset),
+            trainer.Rows(held_out_rows, weights[1], validation.offset),
             batch_size=BATCH_SIZE,
             learning_rate=LEARNING_RATE,
             n_iter_no_change=PATIENCE,
             ema_decay=EMA_DECAY,
             schedule=schedule,
             generators=[generator],
-            redraw=(lambda running, epoch: own.redraw(generator)) if own.is_cell else None,
+            redraw=(lambda running, epoch: training.redraw(generator))
+            if training.is_cell
+            else None,
             objective=MaskedLikelihood(),
             group=group,
             file=group.file(file),
@@ -175,10 +177,10 @@ def local_views(group, *views):
     """Return the part of each view that this process trains on."""
     schema = views[0].schema
     tables = [(view.values, view.weight) for view in views]
-    found = group.local_rows(*tables, encode=lambda X: (schema.encode(X),))
+    tables_here = group.local_rows(*tables, encode=lambda X: (schema.encode(X),))
     return [
-        view if own is table else TableView(view.schema, *own)
-        for view, table, own in zip(views, tables, found, strict=True)
+        view if here is table else TableView(view.schema, *here)
+        for view, table, here in zip(views, tables, tables_here, strict=True)
     ]
 
 
@@ -189,9 +191,11 @@ def random_orders(schema, n_orders, random_state):
     bounds after its weekday and time: the probabilities of an order would not sum to 1 otherwise.
     """
     places = [random_state.permutation(len(schema.variables)) for _ in range((n_orders + 1) // 2)]
-    places = np.array([place for own in places for place in (own, -own)][:n_orders], dtype=float)
-    for own in schema.weeks:
-        places[:, own[0]] = places[:, own].max(axis=1) + 0.25
+    places = np.array(
+        [place for order in places for place in (order, -order)][:n_orders], dtype=float
+    )
+    for parts in schema.weeks:
+        places[:, parts[0]] = places[:, parts].max(axis=1) + 0.25
     for value, flag in schema.flag_of.items():
         places[:, flag] = np.minimum(places[:, flag], places[:, value] - 0.5)
     return np.argsort(places, axis=1)
@@ -225,8 +229,8 @@ def views_of(split, schema, values, weight, seed):
     New rows have no part in the maps to normal scores, so those that are held out have none either.
     """
     train, _ = split
-    own = schema.with_maps_of(values[train], weight[train], np.random.RandomState(seed))
-    return [TableView(own, values[some], weight[some]) for some in split]
+    mapped = schema.with_maps_of(values[train], weight[train], np.random.RandomState(seed))
+    return [TableView(mapped, values[some], weight[some]) for some in split]
 
 
 def tasks_of(components, views, whole, seed, n_workers):

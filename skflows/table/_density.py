@@ -412,16 +412,16 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         return self._schema.encoding
 
     def __sklearn_clone__(self):
-        found = super().__sklearn_clone__()
-        found._shared, found._shared_settings = self._shared, self._shared_settings
-        return found
+        clone = super().__sklearn_clone__()
+        clone._shared, clone._shared_settings = self._shared, self._shared_settings
+        return clone
 
     def _attributes(self, rows, folds, views, done):
         """Return the attributes of a density that consists of fitted components."""
         from ._components import with_own_maps
 
         done = [(c, fitted if c.refit else with_own_maps(fitted, views)) for c, fitted in done]
-        found, members = mixture_attributes(
+        attributes, members = mixture_attributes(
             done,
             folds,
             MIN_WEIGHT,
@@ -429,7 +429,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             lambda members: self._log_prob(rows, members=members),
         )
         n_iter = [getattr(each, "n_iter", 1) for _, fitted in done for each in fitted.members]
-        return found | {"_members": members, "n_iter_": max(n_iter)}
+        return attributes | {"_members": members, "n_iter_": max(n_iter)}
 
     @property
     def columns_(self) -> "pd.DataFrame | list[dict]":
@@ -489,11 +489,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
                 f"{what} has {len(frame.columns)} columns without names; give a DataFrame, or all "
                 f"{len(names)} columns."
             )
-        found = self._schema.split(self._encoding.rows(frame, names), names)
+        values = self._schema.split(self._encoding.rows(frame, names), names)
         if what == "given":
-            self._schema.check_possible(found, names)
-            self._schema.warn_of_outside(found, names, as_condition=True)
-        return found, names
+            self._schema.check_possible(values, names)
+            self._schema.warn_of_outside(values, names, as_condition=True)
+        return values, names
 
     def _check_names(self, names, what):
         if unknown := [name for name in names if name not in self._schema.names]:
@@ -531,9 +531,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         values = self._schema.split(rows)
         joint, singles = self._log_prob(values), 0.0
         for variables in self._schema.of_column:
-            own = np.full_like(values, np.nan)
-            own[:, variables] = values[:, variables]
-            singles = singles + self._log_prob(own)
+            single = np.full_like(values, np.nan)
+            single[:, variables] = values[:, variables]
+            singles = singles + self._log_prob(single)
         # A value that is impossible on its own has no dependence on others.
         return np.where(np.isneginf(singles), -np.inf, joint - singles)
 
@@ -544,13 +544,13 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         with the largest weight.
         """
         values, (member, _) = self._schema.split(rows), max(self._members, key=itemgetter(1))
-        found = np.zeros((len(rows), len(self._schema.columns)))
+        surprises = np.zeros((len(rows), len(self._schema.columns)))
         for i, variables in enumerate(self._schema.of_column):
             given = ~np.isnan(values)
             given[:, variables] = False
             scores = self._log_prob(values, given, [(member, 1.0)])
-            found[:, i] = scores - np.median(scores)
-        return found
+            surprises[:, i] = scores - np.median(scores)
+        return surprises
 
     def _scores(self, values, given=None):
         """Return `_log_prob`, with a warning of values outside of their kind."""
@@ -560,17 +560,17 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def _log_prob(self, values, given=None, members=None):
         """Return the log-probability of the known values of rows, given some of them."""
         members = self._members if members is None else members
-        found = np.empty(len(values))
+        log_probs = np.empty(len(values))
         for start in range(0, len(values), ROWS_AT_ONCE):
             chunk = slice(start, start + ROWS_AT_ONCE)
             view = TableView(self._schema, values[chunk])
-            own = None if given is None else given[chunk]
-            target = view.known if own is None else view.known & ~own
-            scores = self._log_weights(view, own, members)
-            scores = scores + np.stack([m.log_prob(view, own) for m, _ in members], axis=1)
+            condition = None if given is None else given[chunk]
+            target = view.known if condition is None else view.known & ~condition
+            scores = self._log_weights(view, condition, members)
+            scores = scores + np.stack([m.log_prob(view, condition) for m, _ in members], axis=1)
             scores = logsumexp(scores, axis=1)
-            found[chunk] = np.where(target.any(axis=1), scores, 0.0)
-        return found
+            log_probs[chunk] = np.where(target.any(axis=1), scores, 0.0)
+        return log_probs
 
     def _log_weights(self, view, given, members=None):
         """Return log-weights of the members, given some of the values, ``(n, n_members)``."""
@@ -632,8 +632,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             i = schema.names.index(name)
             is_unseen = schema.columns[i].is_unseen(values[:, schema.of_column[i]])
             if is_unseen.any():
-                own = rows_of(given).columns[names.index(name)].values
-                frame.columns[i].values[is_unseen] = np.repeat(own, n_samples)[is_unseen]
+                unseen = rows_of(given).columns[names.index(name)].values
+                frame.columns[i].values[is_unseen] = np.repeat(unseen, n_samples)[is_unseen]
                 frame.columns[i].known[is_unseen] = True
         return schema.encoding.table(frame)
 
@@ -661,12 +661,12 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
         view = TableView(self._schema, values)
         chosen = choose(np.exp(self._log_weights(view, view.known)), random_state)
-        found = values.copy()
+        drawn = values.copy()
         for i, (member, _) in enumerate(self._members):
-            own = chosen == i
-            if own.any():
-                found[own] = member.sample(self._schema, values[own], random_state)
-        return found
+            rows = chosen == i
+            if rows.any():
+                drawn[rows] = member.sample(self._schema, values[rows], random_state)
+        return drawn
 
     def condition(self, given: object) -> ConditionalTable:
         """Return the density of the other columns, given values of some.
@@ -824,10 +824,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         if not ((probabilities > 0) & (probabilities < 1)).all():
             raise ValueError(f"q={q!r}; probabilities must be more than 0 and less than 1.")
         _, j = column_of(self, column, "is_number")
-        found = self.predict_distribution(column, X).ppf(probabilities[:, None]).T
+        quantiles = self.predict_distribution(column, X).ppf(probabilities[:, None]).T
         if (variable := self._schema.variables[j]).has_number:  # as samples are rounded
-            found = variable.value(variable.snap(found))
-        return found[:, 0] if np.ndim(q) == 0 else found
+            quantiles = variable.value(variable.snap(quantiles))
+        return quantiles[:, 0] if np.ndim(q) == 0 else quantiles
 
     def predict_distribution(self, column: int | str, X: Table) -> ConditionalDistribution:
         """Return the distribution of a numeric column, given the other known values.

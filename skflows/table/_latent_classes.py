@@ -73,8 +73,8 @@ class Patterns:
         """Return the groups in pieces of so few rows that all classes fit in memory."""
         step = max(1, int(WORK_AT_ONCE / (n_classes * self.has.shape[1])))
         return [
-            (rows[start : start + step], own, others)
-            for rows, own, others in self.groups
+            (rows[start : start + step], known, unknown)
+            for rows, known, unknown in self.groups
             for start in range(0, len(rows), step)
         ]
 
@@ -145,22 +145,22 @@ class LatentClasses(Classes):
             values[:, self.numbers] for values in (cells.low, cells.middle, cells.high)
         )
         has = known[:, self.numbers] & np.isfinite(middle)
-        for rows, own, others in Patterns(has).pieces(len(self.log_weights)):
-            if not len(own):
+        for rows, given, unknown in Patterns(has).pieces(len(self.log_weights)):
+            if not len(given):
                 continue
-            y, below, above = (ends[np.ix_(rows, own)] for ends in (middle, low, high))
+            y, below, above = (ends[np.ix_(rows, given)] for ends in (middle, low, high))
             are_points = (below == above).all()
             if are_points and len(self.covariances) == 1:  # kernels: distances are quicker
-                factor = np.linalg.cholesky(self.covariances[0][np.ix_(own, own)])
+                factor = np.linalg.cholesky(self.covariances[0][np.ix_(given, given)])
                 unit, centres = (
                     solve_triangular(factor, each.T, lower=True).T
-                    for each in (y, self.means[:, own])
+                    for each in (y, self.means[:, given])
                 )
                 total[rows] -= 0.5 * cdist(unit, centres, "sqeuclidean")
-                total[rows] -= np.log(np.diag(factor)).sum() + len(own) * LOG_SQRT_2PI
+                total[rows] -= np.log(np.diag(factor)).sum() + len(given) * LOG_SQRT_2PI
                 continue
             # Each number given those before it: the mass of its cell, if it is one.
-            unit, sd, *_ = conditional(self.means, self.covariances, y, own, others[:0])
+            unit, sd, *_ = conditional(self.means, self.covariances, y, given, unknown[:0])
             total[rows] = self._with_numbers(total[rows], unit, sd, y - below, above - y)
         return total
 
@@ -192,11 +192,13 @@ class LatentClasses(Classes):
             bound += size - LOG_SQRT_2PI - 0.5 * nearest**2
 
         def exact(k, i):
-            own = k if len(sd) > 1 else 0
-            low, high = below[i] / sd[own], above[i] / sd[own]
+            row = k if len(sd) > 1 else 0
+            low, high = below[i] / sd[row], above[i] / sd[row]
             middle = unit[k, i]
-            found = log_normal_mass(middle - low, middle, middle + high, 0.0, 1.0)
-            return total[k, i] + np.where(below[i] > 0, found, found - log_sd[own]).sum(axis=1)
+            log_mass = log_normal_mass(middle - low, middle, middle + high, 0.0, 1.0)
+            return total[k, i] + np.where(below[i] > 0, log_mass, log_mass - log_sd[row]).sum(
+                axis=1
+            )
 
         weighted = bound + self.log_weights[:, None]
         first = weighted.argmax(axis=0), np.arange(len(below))
@@ -208,13 +210,15 @@ class LatentClasses(Classes):
     def log_prob(self, view, given=None):
         """Return the log-probability of the known variables, given some of them."""
         cells = view.cells(self.space)
-        found = logsumexp(self._log_probs(cells, cells.known) + self.log_weights, axis=1)
+        log_prob = logsumexp(self._log_probs(cells, cells.known) + self.log_weights, axis=1)
         target = cells.known
         if given is not None:
             given = given & cells.known
-            found = found - logsumexp(self._log_probs(cells, given) + self.log_weights, axis=1)
+            log_prob = log_prob - logsumexp(
+                self._log_probs(cells, given) + self.log_weights, axis=1
+            )
             target = target & ~given
-        return found + np.where(target, cells.log_scale, 0.0).sum(axis=1)
+        return log_prob + np.where(target, cells.log_scale, 0.0).sum(axis=1)
 
     def predictive(self, view, j):
         """Return the distribution of a variable given the other known ones, as a `Predictive`."""
@@ -238,52 +242,56 @@ class LatentClasses(Classes):
         )
         weights *= is_kept[:, : order.shape[1]]
         weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
-        own = view.schema.variables[j].maps[self.space]
-        return Predictive(levels, Normals(weights, means, scales), own)
+        map_ = view.schema.variables[j].maps[self.space]
+        return Predictive(levels, Normals(weights, means, scales), map_)
 
     def _conditional_numbers(self, cells, known, i):
         """Return mean and standard deviation of a number in each class, ``(n, n_classes)``."""
         middle = cells.middle[:, self.numbers]
         has = known[:, self.numbers] & np.isfinite(middle)
         means, scales = (np.empty((len(known), len(self.log_weights))) for _ in range(2))
-        for rows, own, _ in Patterns(has).groups:
-            cross = self.covariances[:, own, i]
-            slopes = np.linalg.solve(self.covariances[:, own][:, :, own], cross[..., None])[..., 0]
-            offsets = self.means[:, i] - (self.means[:, own] * slopes).sum(axis=1)
-            means[rows] = middle[np.ix_(rows, own)] @ slopes.T + offsets
+        for rows, given, _ in Patterns(has).groups:
+            cross = self.covariances[:, given, i]
+            slopes = np.linalg.solve(self.covariances[:, given][:, :, given], cross[..., None])[
+                ..., 0
+            ]
+            offsets = self.means[:, i] - (self.means[:, given] * slopes).sum(axis=1)
+            means[rows] = middle[np.ix_(rows, given)] @ slopes.T + offsets
             variances = self.covariances[:, i, i] - (cross * slopes).sum(axis=1)
             scales[rows] = np.sqrt(variances.clip(LEAST_VARIANCE))
         return means, scales
 
     def sample(self, schema, values, random_state):
         """Return variables, the unknown ones drawn given the known ones."""
-        found = values.copy()
+        completed = values.copy()
         cells = schema.cells(values, schema.code(values), self.space)
         missing, codes = ~cells.known, cells.code.copy()
         z = choose(self._responsibilities(cells, cells.known), random_state)
         for j, table in self.tables.items():
-            own = np.flatnonzero(missing[:, j])
-            codes[own, j] = choose(np.exp(table[z[own]]), random_state)
+            unknown = np.flatnonzero(missing[:, j])
+            codes[unknown, j] = choose(np.exp(table[z[unknown]]), random_state)
         scores = np.zeros(values.shape)
         if len(self.numbers):
             middle = cells.middle[:, self.numbers]
             has = cells.known[:, self.numbers] & np.isfinite(middle)
             noise = random_state.standard_normal(has.shape)
-            for index, own, others in Patterns(has).pieces(len(self.log_weights)):
-                if not len(others):
+            for index, given, unknown in Patterns(has).pieces(len(self.log_weights)):
+                if not len(unknown):
                     continue
                 _, _, mean, covariance = conditional(
-                    self.means, self.covariances, middle[np.ix_(index, own)], own, others
+                    self.means, self.covariances, middle[np.ix_(index, given)], given, unknown
                 )
-                factor = np.linalg.cholesky(covariance + 1e-12 * np.eye(len(others)))
+                factor = np.linalg.cholesky(covariance + 1e-12 * np.eye(len(unknown)))
                 drawn = mean[z[index], np.arange(len(index))]
                 factor = factor[z[index] if len(factor) > 1 else np.zeros(len(index), dtype=int)]
-                drawn = drawn + np.einsum("nij,nj->ni", factor, noise[np.ix_(index, others)])
-                scores[np.ix_(index, self.numbers[others])] = drawn
+                drawn = drawn + np.einsum("nij,nj->ni", factor, noise[np.ix_(index, unknown)])
+                scores[np.ix_(index, self.numbers[unknown])] = drawn
         for j, variable in enumerate(schema.variables):
-            own = np.flatnonzero(missing[:, j])
-            found[own, j] = variable.decode(codes[own, j], scores[own, j], self.space)
-        return found
+            unknown = np.flatnonzero(missing[:, j])
+            completed[unknown, j] = variable.decode(
+                codes[unknown, j], scores[unknown, j], self.space
+            )
+        return completed
 
 
 class Training:
@@ -350,7 +358,7 @@ class Training:
         Ordered levels are shrunk to these, or to a Poisson distribution if they are counts, tilted
         to the mean and the variance of the class.
         """
-        found = {}
+        tables = {}
         for j, one_hot in self.levels.items():
             frequencies = one_hot.T @ self.weight + 0.5
             frequencies /= frequencies.sum()
@@ -365,8 +373,8 @@ class Training:
                 table = shrunk(table, [np.tile(frequencies, (len(table), 1))])
             else:
                 table += PRIOR_ROWS * frequencies
-            found[j] = np.log(table / table.sum(axis=1, keepdims=True))
-        return found
+            tables[j] = np.log(table / table.sum(axis=1, keepdims=True))
+        return tables
 
     def expectation(self, log_weights, tables, means, covariances):
         """Return the mean log-likelihood, weighted classes of rows, and numbers filled in."""
@@ -381,8 +389,8 @@ class Training:
             )
             total[rows] += log_prob
             if covariance is not None:
-                own = softmax(total[rows], axis=2) * self.weight[rows][..., None]
-                spread += np.einsum("mk,mkij->kij", own.sum(axis=1), covariance)
+                shares = softmax(total[rows], axis=2) * self.weight[rows][..., None]
+                spread += np.einsum("mk,mkij->kij", shares.sum(axis=1), covariance)
         joint = logsumexp(total, axis=1)
         share = np.exp(total - joint[:, None]) * self.weight[:, None]
         return np.average(joint, weights=self.weight), share, (filled, spread)
@@ -453,12 +461,12 @@ def tilted(base, frequencies, scores, counts):
     target = counts @ powers.T / (counts.sum(axis=1, keepdims=True) + 1e-9)
     slopes = np.zeros_like(target)
     for _ in range(N_TILTS):
-        found = softmax(base + slopes @ powers, axis=1)
-        mean = found @ powers.T
-        covariance = np.einsum("kl,il,jl->kij", found, powers, powers)
+        proba = softmax(base + slopes @ powers, axis=1)
+        mean = proba @ powers.T
+        covariance = np.einsum("kl,il,jl->kij", proba, powers, powers)
         covariance -= mean[:, :, None] * mean[:, None] - 1e-3 * np.eye(2)
         slopes += np.linalg.solve(covariance, (target - mean)[..., None])[..., 0].clip(-1, 1)
-    return (1 - LEAST_SHARE) * found + LEAST_SHARE * frequencies
+    return (1 - LEAST_SHARE) * proba + LEAST_SHARE * frequencies
 
 
 def shrunk(counts, expected):
@@ -502,9 +510,9 @@ def fit_kernels(view, bandwidth, space, random_state):
     share = bandwidth / (1 + bandwidth)  # of the marginal frequencies
     tables = {}
     for j, one_hot in training.levels.items():
-        own = (1 - share) * one_hot.toarray()
-        rest = 1 - own.sum(axis=1, keepdims=True)
-        tables[j] = np.log(own + rest * np.exp(one.tables[j]))
+        of_row = (1 - share) * one_hot.toarray()
+        of_all = 1 - of_row.sum(axis=1, keepdims=True)
+        tables[j] = np.log(of_row + of_all * np.exp(one.tables[j]))
     log_weights = np.log(training.weight / training.weight.sum())
     covariances = width**2 * one.covariances
     return LatentClasses(space, log_weights, tables, training.numbers, filled[0], covariances)
@@ -635,7 +643,7 @@ def best_shrinkage(covariance, share, residual, group):
     """
     n, sd = share.sum(), np.sqrt(np.diag(covariance)) + 1e-9
     rows = np.flatnonzero(group >= 0)[:: 1 + share.size // WORK_OF_SHRINKAGE]
-    copies = np.array([np.bincount(group + 1, own)[group[rows] + 1] for own in share.T])
+    copies = np.array([np.bincount(group + 1, shares)[group[rows] + 1] for shares in share.T])
     values, vectors = np.linalg.eigh(covariance / sd / sd[:, None])
     values = (1 - SHRINKAGES[:, None]) * values + SHRINKAGES[:, None]
     distance = ((residual[:, rows] / sd) @ vectors) ** 2 @ (1 / values).T

@@ -65,11 +65,11 @@ class Layout:
 
     def slice_of(self, j):
         """Return the outputs of a variable: its logits, then its mixture."""
-        found = list(range(self.first[j], self.first[j] + self.n_levels[j]))
+        outputs = list(range(self.first[j], self.first[j] + self.n_levels[j]))
         if j in self.numbers:
             start = self.n_logits + self.numbers.index(j) * self.size
-            found += range(start, start + self.size)
-        return found
+            outputs += range(start, start + self.size)
+        return outputs
 
 
 class OrderAgnosticNetwork(nn.Module):
@@ -222,25 +222,29 @@ class OrderAgnosticNetwork(nn.Module):
         """
         normals, logits = backbone
         n_logits = self.layout.n_logits
-        found = [outputs.new_zeros(code.shape)]
+        log_probs = [outputs.new_zeros(code.shape)]
         if self.layout.leveled:
             levels = outputs[:n_logits] if logits is None else outputs[:n_logits] + logits
             padded = F.pad(levels, (0, 0, 0, 1), value=-math.inf)[self.logit_index]
-            own = code[self.layout.leveled]
-            n_levels = own.new_tensor([self.layout.n_levels[j] for j in self.layout.leveled])
-            has = (own >= 0) & (own < n_levels[:, None])
-            picked = padded.gather(1, torch.where(has, own, 0)[:, None])[:, 0]
+            codes = code[self.layout.leveled]
+            n_levels = codes.new_tensor([self.layout.n_levels[j] for j in self.layout.leveled])
+            has = (codes >= 0) & (codes < n_levels[:, None])
+            picked = padded.gather(1, torch.where(has, codes, 0)[:, None])[:, 0]
             log_prob = torch.where(has, picked - padded.logsumexp(1), 0.0)
-            found.append(torch.zeros_like(found[0]).index_copy(0, self.leveled_index, log_prob))
+            log_probs.append(
+                torch.zeros_like(log_probs[0]).index_copy(0, self.leveled_index, log_prob)
+            )
         if self.layout.numbers:
-            own, log_prob = y[self.layout.numbers], 0.0
-            has = own.isfinite()
+            scores, log_prob = y[self.layout.numbers], 0.0
+            has = scores.isfinite()
             log_weights, means, log_scales = self.mixtures(outputs[n_logits:], normals)
-            unit = (torch.where(has, own, 0.0)[:, None] - means) * torch.exp(-log_scales)
+            unit = (torch.where(has, scores, 0.0)[:, None] - means) * torch.exp(-log_scales)
             log_prob = (normal_log_density(unit) - log_scales + log_weights).logsumexp(1)
             log_prob = torch.where(has, log_prob + log_width[self.layout.numbers], 0.0)
-            found.append(torch.zeros_like(found[0]).index_copy(0, self.number_index, log_prob))
-        return sum(found)
+            log_probs.append(
+                torch.zeros_like(log_probs[0]).index_copy(0, self.number_index, log_prob)
+            )
+        return sum(log_probs)
 
     @property
     def leveled_index(self):
@@ -392,34 +396,34 @@ class NetworkMember:
             before, order = distinct_rows(before)  # few if much is given
             known = given[rows] | (target[rows] & before[:, None])
             masks = (known & view.informative[rows]).reshape(-1, target.shape[1])
-            found = self._conditional(view, j, np.tile(rows, len(before)), masks)
-            total[:, rows] += found.reshape(len(before), -1)[order]
+            log_probs = self._conditional(view, j, np.tile(rows, len(before)), masks)
+            total[:, rows] += log_probs.reshape(len(before), -1)[order]
         return total
 
     def _conditional(self, view, j, rows, masks):
         """Return the log-probability of a variable in rows given the values of masks."""
         cells = view.cells(self.space)
-        found = np.empty(len(rows))
+        log_probs = np.empty(len(rows))
         for start in range(0, len(rows), ROWS_AT_ONCE):
             chunk = slice(start, start + ROWS_AT_ONCE)
-            own = rows[chunk]
-            levels, *mixture = self._heads(view.features[own], masks[chunk], j)
-            code = cells.code[own, j]
-            log_prob = cells.log_scale[own, j].copy()
+            chunk_rows = rows[chunk]
+            levels, *mixture = self._heads(view.features[chunk_rows], masks[chunk], j)
+            code = cells.code[chunk_rows, j]
+            log_prob = cells.log_scale[chunk_rows, j].copy()
             if levels is not None:
                 has = (code >= 0) & (code < levels.shape[1])
                 log_prob[has] += levels[has, code[has]]
             if mixture:
                 log_weights, means, scales = mixture
                 low, middle, high = (
-                    values[own, j, None] for values in (cells.low, cells.middle, cells.high)
+                    values[chunk_rows, j, None] for values in (cells.low, cells.middle, cells.high)
                 )
                 has = np.isfinite(middle[:, 0])
                 low, middle, high = low[has], middle[has], high[has]
                 mass = log_normal_mass(low, middle, high, means[has], scales[has])
                 log_prob[has] += np.logaddexp.reduce(log_weights[has] + mass, axis=1)
-            found[chunk] = log_prob
-        return found
+            log_probs[chunk] = log_prob
+        return log_probs
 
     @one_thread()
     def _heads(self, features, masks, j):
@@ -431,16 +435,16 @@ class NetworkMember:
             units = network.mlp.units(columns)
             outputs = layout.slice_of(j)
             last = network.mlp.output
-            found = last.weight[outputs] @ units + last.bias[outputs]
+            head = last.weight[outputs] @ units + last.bias[outputs]
             levels, n_levels = None, layout.n_levels[j]
             if n_levels:
                 logits = network.logits_of(features, masks, j)
-                levels = found[:n_levels] if logits is None else found[:n_levels] + logits
+                levels = head[:n_levels] if logits is None else head[:n_levels] + logits
                 levels = F.log_softmax(levels.T, 1).numpy()
             if j not in layout.numbers:
                 return (levels,)
             normals = network.normals_of(features, masks, [layout.numbers.index(j)])
-            log_weights, means, log_scales = network.mixtures(found[n_levels:], normals)
+            log_weights, means, log_scales = network.mixtures(head[n_levels:], normals)
             return levels, *(each[0].T.numpy() for each in (log_weights, means, log_scales.exp()))
 
     def predictive(self, view, j):
@@ -452,17 +456,17 @@ class NetworkMember:
         if not mixture:
             return Predictive(levels, None, None)
         log_weights, means, scales = mixture
-        own = view.schema.variables[j].maps[self.space]
-        return Predictive(levels, Normals(np.exp(log_weights), means, scales), own)
+        map_ = view.schema.variables[j].maps[self.space]
+        return Predictive(levels, Normals(np.exp(log_weights), means, scales), map_)
 
     def sample(self, schema, values, random_state):
         """Return variables, the unknown ones drawn given the known ones, one by one."""
         from ._view import TableView
 
-        found = values.copy()
-        n, n_variables = found.shape
+        completed = values.copy()
+        n, n_variables = completed.shape
         order = np.argsort(self.rank, axis=1)[random_state.randint(len(self.rank), size=n)]
-        missing = np.isnan(found)
+        missing = np.isnan(completed)
         # The unknown variables of a row come first, in its order.
         order = np.take_along_axis(
             order, np.argsort(~np.take_along_axis(missing, order, 1), axis=1, kind="stable"), 1
@@ -473,20 +477,20 @@ class NetworkMember:
         first = first_features(schema.variables)
         for step in range(n_missing.max(initial=0)):
             for j in range(n_variables):
-                own = np.flatnonzero((step < n_missing) & (order[:, step] == j))
+                rows = np.flatnonzero((step < n_missing) & (order[:, step] == j))
                 if j in schema.flag_of:  # a missing value has none
-                    own = own[found[own, schema.flag_of[j]] == 0]
-                if not len(own):
+                    rows = rows[completed[rows, schema.flag_of[j]] == 0]
+                if not len(rows):
                     continue
                 variable = schema.variables[j]
-                levels, *mixture = self._heads(features[own], given[own], j)
+                levels, *mixture = self._heads(features[rows], given[rows], j)
                 drawn = draw(levels, mixture, random_state)
-                found[own, j] = x = variable.decode(*drawn, self.space)
-                given[own, j] = True
+                completed[rows, j] = x = variable.decode(*drawn, self.space)
+                given[rows, j] = True
                 code = variable.code(x)
                 _, middle, *_ = variable.cells(x, code, self.space)
-                features[own, first[j] : first[j + 1]] = variable.features(x, code, middle)
-        return found
+                features[rows, first[j] : first[j + 1]] = variable.features(x, code, middle)
+        return completed
 
 
 def distinct_rows(masks):

@@ -18,9 +18,9 @@ INSIDE = 1e-6  # of a cell, from its end on
 
 def without(values, schema, i):
     """Return variables in which the value of a column is unknown, but not missing."""
-    values, own = values.copy(), schema.of_column[i]
-    is_flag = np.isin(own, list(schema.flag_of.values()))
-    values[:, own] = np.where(is_flag, 0.0, np.nan)
+    values, of_column = values.copy(), schema.of_column[i]
+    is_flag = np.isin(of_column, list(schema.flag_of.values()))
+    values[:, of_column] = np.where(is_flag, 0.0, np.nan)
     return values
 
 
@@ -58,8 +58,8 @@ class OneVariable:
         total = 0.0
         variable = self.variable
         scores = {
-            own: own.forward(x.ravel())[0].reshape(x.shape)
-            for own in {one.map for one in self.members}
+            map_: map_.forward(x.ravel())[0].reshape(x.shape)
+            for map_ in {one.map for one in self.members}
         }
         for share, one in zip(self.shares, self.members, strict=True):
             below = one.number.cdf(scores[one.map], row)
@@ -137,10 +137,10 @@ class OneVariable:
     def median(self):
         """Return the median of each row, a possible value."""
         n = self.shares.shape[1]
-        found = self.quantile(np.full(n, 0.5), np.arange(n))
+        median = self.quantile(np.full(n, 0.5), np.arange(n))
         if self.variable.has_number:
-            return self.variable.value(self.variable.snap(found))
-        return self.variable.possible.round(found)
+            return self.variable.value(self.variable.snap(median))
+        return self.variable.possible.round(median)
 
     def nodes(self):
         """Return numbers (p,) and their weights (n, p), which are the steps of `cdf` on a grid."""
@@ -216,17 +216,17 @@ class OneColumn:
         starts = np.unique(row // ROWS_AT_ONCE * ROWS_AT_ONCE) if len(row) else np.zeros(1, int)
         ends = np.searchsorted(row, starts[1:])  # rows come in order
         blocks = zip(starts, np.split(values, ends), np.split(row, ends), strict=True)
-        found = [function(self._variable(start), own, row - start) for start, own, row in blocks]
-        return np.concatenate(found)
+        answers = [function(self._variable(start), v, i - start) for start, v, i in blocks]
+        return np.concatenate(answers)
 
     def log_density(self, y, row):
         """Return the log-density of a value in some rows, a log-probability at an atom."""
         schema, rows = self.density._schema, self.values[row]
         given = ~np.isnan(rows)
         rows[:, self.j] = schema.columns[self.i].split(y[:, 0])[-1]
-        found = self.density._log_prob(rows, given)
+        log_prob = self.density._log_prob(rows, given)
         step = self.variable.step
-        return found if step is None else found - np.log(step)
+        return log_prob if step is None else log_prob - np.log(step)
 
     def cdf(self, y, row):
         """Return the probability of values up to y."""
@@ -243,8 +243,8 @@ class OneColumn:
             return self._each(OneVariable.quantile, q, row)
         turns = np.floor(q)
         first, total = self._each(self._turn, q, row).T
-        found = self._each(OneVariable.quantile, first + (q - turns) * total, row)
-        return found + turns * self.variable.period
+        quantile = self._each(OneVariable.quantile, first + (q - turns) * total, row)
+        return quantile + turns * self.variable.period
 
     @property
     def _cut(self):
@@ -260,9 +260,9 @@ class OneColumn:
     def nodes(self):
         """Return numbers on a grid, and their weights."""
         starts = range(0, max(self.n, 1), ROWS_AT_ONCE)
-        found = [self._variable(start).nodes() for start in starts]
-        weight = np.concatenate([own for _, own in found])
-        y = found[0][0]
+        of_blocks = [self._variable(start).nodes() for start in starts]
+        weight = np.concatenate([weight for _, weight in of_blocks])
+        y = of_blocks[0][0]
         return np.broadcast_to(y, weight.shape), weight, None
 
     def sample(self, size, random_state):

@@ -200,33 +200,34 @@ def probabilities_of(density, column, values):
     i, j = column_of(density, column, "is_levels")
     values = without(values, density._schema, i)
     density._schema.warn_of_outside(values, as_condition=True)
-    found = []
+    probabilities = []
     for some in in_chunks(values):
         view = TableView(density._schema, some)
-        found.append(OneVariable(density, view, j, density._log_weights(view, view.known)).levels)
-    return np.concatenate(found)
+        outcome = OneVariable(density, view, j, density._log_weights(view, view.known))
+        probabilities.append(outcome.levels)
+    return np.concatenate(probabilities)
 
 
 def impute(density, values, method):
     """Return complete rows: each unknown value by the centre of its distribution."""
     schema = density._schema
-    found = values.copy()
+    filled = values.copy()
     view = TableView(schema, values)
     log_weights = density._log_weights(view, view.known)
     # The means of week, weekday and time need not make a date.
     is_date = [c.kind == "datetime" for c in schema.columns for _ in c.variables]
     for j, variable in enumerate(schema.variables):
-        own = np.flatnonzero(~view.known[:, j])
-        if not len(own):
+        unknown = np.flatnonzero(~view.known[:, j])
+        if not len(unknown):
             continue
         centre = "median" if method == "mean" and is_date[j] else method
-        some = TableView(schema, values[own])
-        outcome = OneVariable(density, some, j, log_weights[own])
+        some = TableView(schema, values[unknown])
+        outcome = OneVariable(density, some, j, log_weights[unknown])
         is_numeric = variable.has_number or variable.lattice is not None
         if not variable.has_number and (centre == "mode" or not is_numeric):
-            found[own, j] = variable.decode(outcome.levels.argmax(axis=1), None, None)
+            filled[unknown, j] = variable.decode(outcome.levels.argmax(axis=1), None, None)
         elif centre == "mean":  # which need not be a level
-            found[own, j] = outcome.mean()
+            filled[unknown, j] = outcome.mean()
         else:
-            found[own, j] = outcome.median()
-    return found
+            filled[unknown, j] = outcome.median()
+    return filled

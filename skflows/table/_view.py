@@ -46,14 +46,14 @@ class Histogram(NamedTuple):
         """Return the log-mass of cells, or the log-density of points, in every row, ``(m, n)``."""
         n_bins = self.bins.shape[1]
         bin_ = (n_bins * normal_cdf(y)).astype(int).clip(max=n_bins - 1)
-        found = np.log(n_bins * self.bins[:, bin_]) - 0.5 * y**2 - LOG_SQRT_2PI
+        log_mass = np.log(n_bins * self.bins[:, bin_]) - 0.5 * y**2 - LOG_SQRT_2PI
         is_cell = high > low
         if is_cell.any():
             every = np.arange(len(self.bins))[:, None]
             ends = (normal_cdf(end[is_cell]) for end in (low, high))
             below, above = (self._below(end, every) for end in ends)
-            found[:, is_cell] = np.log(np.maximum(above - below, LEAST_MASS))
-        return found
+            log_mass[:, is_cell] = np.log(np.maximum(above - below, LEAST_MASS))
+        return log_mass
 
 
 LEAST_MASS = 1e-300
@@ -115,11 +115,11 @@ class TableView:
     @cached_property
     def informative(self):
         """Which known values say something about others: those outside of their kind do not."""
-        found = [
+        informative = [
             variable.is_informative(self.values[:, j])
             for j, variable in enumerate(self.schema.variables)
         ]
-        return np.stack(found, axis=1)
+        return np.stack(informative, axis=1)
 
     @cached_property
     def features(self):
