@@ -7,6 +7,7 @@ from _tables import few_components, quick  # noqa: F401
 
 import skflows
 from skflows.table import _missing
+from skflows.table._reach import UpperTail
 
 MANY = 4_000  # samples
 
@@ -105,3 +106,70 @@ def test_a_table_with_the_rows_of_many_patterns(monkeypatch):
     X[:100, 1] = np.nan
     drawn = quick(max_iter=1).fit(X).sample(4000, random_state=0)
     assert np.isnan(drawn[:, 1]).mean() == pytest.approx(100 / 1500, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("draw", "low", "high"),
+    [
+        (lambda rng, n: rng.normal(size=n), 3.5, 8),
+        (lambda rng, n: np.round(rng.normal(size=n), 1), 3.2, 8),
+        (lambda rng, n: rng.uniform(size=n), 1, 1.1),
+        (lambda rng, n: rng.lognormal(size=n), 40, 1000),
+        (lambda rng, n: rng.standard_t(3, n), 25, 500),
+    ],
+)
+def test_how_far_draws_reach(draw, low, high):
+    """The largest of 20,000 draws is mostly within, and an absurd value is not.
+
+    Limits from 1,000 rows are uncertain, above all those of heavy tails.
+    """
+    reaches = []
+    for seed in range(20):
+        x = draw(np.random.default_rng(seed), 1000)
+        tail = UpperTail(x, np.ones(1000))
+        assert tail.reach(20_000) >= tail.reach(100) >= x.max()
+        reaches.append(tail.reach(20_000))
+    assert low < np.quantile(reaches, 0.1) and np.quantile(reaches, 0.9) < high
+
+
+def test_a_tail_of_few_rows_or_equal_values():
+    """Few values show no limit; a tail of equal ones ends near them."""
+    assert UpperTail(np.arange(10.0), np.ones(10)).reach(100) == np.inf
+    x = np.repeat([0.0, 1.0], [50, 10])
+    assert 1 <= UpperTail(x, np.ones(60)).reach(1000) < 10
+    assert UpperTail(np.ones(60), np.ones(60)).reach(1000) == np.inf
+
+
+@pytest.fixture(scope="module")
+def heavy():
+    rng = np.random.default_rng(2)
+    a = rng.standard_t(2, 200)
+    return pd.DataFrame({"a": a, "b": a + 0.1 * rng.normal(size=200)})
+
+
+@pytest.fixture(scope="module")
+def density_of_heavy(heavy):
+    return quick().fit(heavy)
+
+
+def test_no_sample_is_absurdly_far_out(density_of_heavy, heavy):
+    low, high = density_of_heavy._schema.reach(20_000)
+    assert (low > 100 * heavy.min()).all() and (high < 100 * heavy.max()).all()
+    drawn = density_of_heavy.sample(20_000, random_state=0)
+    assert ((drawn >= low) & (drawn <= high)).all(axis=None)
+    quarters = [0.25, 0.5, 0.75]
+    np.testing.assert_allclose(
+        drawn["a"].quantile(quarters), heavy["a"].quantile(quarters), atol=0.3
+    )
+    filled = density_of_heavy.impute(
+        pd.DataFrame({"a": np.repeat(np.nan, 2000), "b": 0.0}), "draw", random_state=0
+    )
+    assert filled["a"].between(low[0], high[0]).all()
+
+
+def test_given_values_may_lie_far_out(density_of_heavy):
+    """They stay, and so do values that depend on them."""
+    far = 100 * density_of_heavy._schema.reach(20)[1][0]
+    drawn = density_of_heavy.sample(20, given={"a": far}, random_state=0)
+    assert (drawn["a"] == far).all()
+    assert drawn["b"].max() > density_of_heavy._schema.reach(20)[1][1]

@@ -49,7 +49,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+MAX_ROUNDS = 10  # in which samples that are too far out are drawn again
 MIN_WEIGHT = 2e-3  # of a component that is kept: each takes time to score
+
+
+def is_beyond(values, low, high):
+    """Return which rows have a value outside of the limits of its variable."""
+    return ((values < low) | (values > high)).any(axis=1)
 
 
 def _has_names_or_categories(density):
@@ -597,6 +603,12 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         decision trees: for each column from the values of the others and from which values of
         earlier columns are missing.
 
+        Numbers without bounds stay within a range that as many draws could plausibly reach, by
+        generalised Pareto distributions of the outer tenth of the values of `fit` on each side: all
+        of n draws lie within either end with a probability of 99 %, where n is at least the number
+        of rows of `fit`. Rows with values beyond are drawn again, up to ten times, and then
+        clipped, unless a given value of theirs lies beyond.
+
         Parameters
         ----------
         n_samples : int, default=1
@@ -652,9 +664,24 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         return rows
 
     def _complete(self, values, random_state):
-        """Return variables, the unknown ones drawn given the known ones."""
-        drawn = [self._drawn(some, random_state) for some in in_chunks(values)]
-        return np.concatenate(drawn)
+        """Return variables, the unknown ones drawn given the known ones, none absurdly far out.
+
+        Rows of which a known value lies far out are drawn as they are: others may depend on it.
+        """
+
+        def draw(values):
+            return np.concatenate([self._drawn(some, random_state) for some in in_chunks(values)])
+
+        low, high = self._schema.reach(len(values))
+        drawn = draw(values)
+        rows = np.flatnonzero(~is_beyond(values, low, high))
+        for _ in range(MAX_ROUNDS):
+            rows = rows[is_beyond(drawn[rows], low, high)]
+            if not len(rows):
+                return drawn
+            drawn[rows] = draw(values[rows])
+        drawn[rows] = np.clip(drawn[rows], low, high)
+        return drawn
 
     def _drawn(self, values, random_state):
         from ._network import choose

@@ -175,6 +175,10 @@ class Schema:
         values[:, flags] = change(values[:, flags])
         return values
 
+    def reach(self, n_draws):
+        """Return the least and the largest plausible value of each variable in n draws."""
+        return np.transpose([variable.reach(n_draws) for variable in self.variables])
+
     def outside(self, values, names, as_condition=False):
         """Yield descriptions of values outside of the kinds of some columns.
 
