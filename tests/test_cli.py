@@ -493,8 +493,11 @@ def test_texts_dates_and_gaps_are_modelled(folder, capsys, one_class):
         "X has 2.5 in column 'n', in 2 of 2 rows; its values are in steps of 1"
         in capsys.readouterr().err
     )
-    assert run("sample m.skflows -n 20 -o drawn.csv --random-state 0") == 0
+    assert run("sample m.skflows -n 200 -o drawn.csv --random-state 0") == 0
+    assert 0 < pd.read_csv("drawn.csv")["species"].isna().mean() < 0.1
+    assert run("sample m.skflows -n 20 -o drawn.csv --random-state 0 --complete") == 0
     drawn = pd.read_csv("drawn.csv")
+    assert drawn.notna().all(axis=None)
     assert set(drawn["species"]) == {"setosa", "virginica"}
     assert drawn["day"].str.fullmatch(r"20\d\d-\d\d-\d\d").all()
     assert run("impute m.skflows holes.csv -o full.csv --method median") == 0
