@@ -106,6 +106,7 @@ def test_texts_and_gaps_are_judged_too(folder, capsys, monkeypatch, option):
     assert (announced in err) == (option == "")
     chosen = QUICK if option else {"time_limit": TABLE_SECONDS, "n_jobs": -1}
     assert made[0] == {
+        "columns": None,
         "handle_unknown": "rare",
         "missing": "model",
         "random_state": 0,

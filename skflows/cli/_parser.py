@@ -246,8 +246,28 @@ def _add_columns(command, id_text):
     command.add_argument(
         "--exclude", type=_arguments.names, metavar="A,B", default=(), help="columns to leave out"
     )
+    command.add_argument(
+        "--kind",
+        type=_arguments.kind,
+        metavar="COLUMN=KIND",
+        action="append",
+        default=[],
+        help="kind of a column, such as zip=categorical or share=bounded,0,1, as in the parameter "
+        "columns of TableDensity; for several columns, give the option several times",
+    )
     _add_id(command, id_text)
     _add_format(command)
+    command.add_argument(
+        "--thousands", metavar="C", help="what separates thousands, such as '.' (default: detected)"
+    )
+    for first in ("day", "month"):
+        command.add_argument(
+            f"--{first}first",
+            dest="dayfirst",
+            action="store_const",
+            const=first == "day",
+            help=f"in dates that can be read in two ways, the {first} stands first",
+        )
 
 
 def _add_id(command, text):

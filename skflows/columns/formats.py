@@ -153,6 +153,8 @@ class NumberFormat(Format):
             return "amounts"
         if around:
             return f"quantities in {around}"
+        if self.thousands:
+            return "numbers with separated thousands"
         return "numbers in scientific notation" if self.exponent else "numbers"
 
     def _reader(self):
@@ -279,6 +281,22 @@ class ClockFormat(Format):
             count = (count + 11) % 12 + 1
         rest = f".{fraction:0{self.decimals}d}" if self.decimals else ""
         return f"{sign}{days}{count:0{self.width}d}{''.join(fields[::-1])}{rest}{half}"
+
+
+@dataclass(frozen=True)
+class BooleanFormat(Format):
+    """How a column writes booleans, such as ``TRUE``. Their numbers are 1 and 0."""
+
+    true: str = "True"
+    false: str = "False"
+    role = "bool"
+    what = "booleans"
+
+    def _reader(self):
+        return {self.true: 1.0, self.false: 0.0}.get
+
+    def _text(self, value):
+        return self.true if value else self.false
 
 
 @dataclass(frozen=True)
