@@ -28,8 +28,8 @@ class FileForm(NamedTuple):
         What separates columns, the decimal mark, what ends lines, and the encoding.
     quoted : list of str
         The columns whose cells are all quoted.
-    is_header_quoted : bool
-        Whether their names are.
+    is_header_quoted, is_gap_quoted : bool
+        Whether the names of columns, and empty cells of these columns, are quoted.
     formats : dict of str to Format
         How columns of texts are read as numbers or dates, and written.
     styles : dict of str to Format
@@ -46,6 +46,7 @@ class FileForm(NamedTuple):
     encoding: str = "utf-8"
     quoted: tuple | list = ()
     is_header_quoted: bool = False
+    is_gap_quoted: bool = False
     formats: dict = {}
     styles: dict = {}
     n_blank: int = 0
@@ -97,8 +98,19 @@ def form_of_file(head, sep, decimal, encoding):
         if (style := style_of(known, decimal)) is not None:
             styles[name] = style
     is_header_quoted = bool(raw) and all(cell[:1] == '"' for cell in raw[0])
+    is_gap_quoted = any(cell == '""' for row in raw for cell in row)
     n_blank = len(names) - max((i + 1 for i, name in enumerate(names) if name), default=0)
-    return FileForm(sep, decimal, line_end, encoding, quoted, is_header_quoted, {}, styles, n_blank)
+    return FileForm(
+        sep,
+        decimal,
+        line_end,
+        encoding,
+        quoted,
+        is_header_quoted,
+        is_gap_quoted,
+        styles=styles,
+        n_blank=n_blank,
+    )
 
 
 def _raw_cells(line, sep):

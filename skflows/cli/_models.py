@@ -173,13 +173,15 @@ def run_impute(args):
             frame = rows.of(batch)
             filled = model.impute(frame, args.method, random_state=random_state)
             n_gaps += int(frame.isna().sum().sum())
-            filled = filled_columns(batch, filled, decimals)
+            columns = filled_columns(batch, filled, decimals)
             if raw is None:
-                append(batch.assign(**filled))
+                append(batch.assign(**columns))
                 continue
             raw = unquoted(raw, names)
-            for name, column in filled.items():
+            for name, column in columns.items():
                 known = batch[name].notna()
+                if filled[name].dtype.kind == "M":
+                    column = filled[name]
                 raw[name] = raw[name].where(known, append.cells(column, name))
             append(raw, header=table.header)
     rows.report()

@@ -24,8 +24,8 @@ Tables are CSV files with column names in the first line, Parquet files (by thei
 or folders of either; separator, decimal mark, encoding and compression are detected. An output that
 ends with / is a folder of Parquet files. Texts, dates and missing values are modelled by a density
 of tables; if you choose another one, these columns and rows are left out, with a warning, unless
-there is a --target. Dates are written in ISO 8601 (2024-12-31). Outputs have the rows of the data
-in their order.
+there is a --target. Amounts, percentages, dates, times and durations are read as numbers. Outputs
+have the rows of the data in their order, and their form.
 For a ranking without p-values and reasons, scikit-learn's NearestNeighbors or IsolationForest is
 enough.
 Models run no code when they are loaded; pickles can, and need --allow-pickle. The name - is

@@ -595,7 +595,7 @@ class CsvAppender:
         columns = []
         for name in frame:
             cells = self.cells(frame[name], name)
-            columns.append(self._quoted(cells, name in self.form.quoted))
+            columns.append(self._quoted(cells, name in self.form.quoted, self.form.is_gap_quoted))
         if not self.is_begun:
             names = [without_formula(str(name)) for name in (header or frame)]
             self._write([self._quoted(names, self.form.is_header_quoted)])
@@ -607,10 +607,11 @@ class CsvAppender:
         # A line without a cell would be no row.
         self.file.writelines((sep.join(cells) or '""') + end for cells in rows)
 
-    def _quoted(self, cells, is_always):
+    def _quoted(self, cells, is_always, is_gap_quoted=False):
+        gaps = set(GAPS) - ({""} if is_gap_quoted else set())
         return [
             '"' + cell.replace('"', '""') + '"'
-            if (is_always and cell not in GAPS) or self.is_special.search(cell)
+            if (is_always and cell not in gaps) or self.is_special.search(cell)
             else cell
             for cell in cells
         ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from itertools import product
+from math import isfinite
 
 import numpy as np
 
@@ -107,8 +108,9 @@ class Format(ABC):
         return not np.isnan(numbers).any() and self.write(numbers) == [*texts]
 
     def write(self, values):
-        """Return known numbers as texts."""
-        return [self._text(value) for value in np.asarray(values, dtype=np.float64).tolist()]
+        """Return known numbers as texts; infinity, such as the end of an interval, is ``inf``."""
+        values = np.asarray(values, dtype=np.float64).tolist()
+        return [self._text(value) if isfinite(value) else str(value) for value in values]
 
 
 @dataclass(frozen=True)
