@@ -107,7 +107,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         ("datetime", first, last). A bound that is left out, or None, is the default of the kind:
         the lower bound of "count", and of "rounded" without negative values, is 0; other ends are
         open, and -inf opens these too. Bounds of dates are texts such as "2024-12-31", without a
-        time zone. Kinds of the other columns come from dtypes and values: see `columns_`.
+        time zone. ("datetime", "dayfirst") and ("datetime", "monthfirst") say how dates that are
+        texts are written. Kinds of the other columns come from dtypes and values: see `columns_`.
 
     handle_unknown : {"warn", "rare", "error"}, default="warn"
         What to do with a category that the fit has not seen. "warn" gives it the probability of
@@ -391,10 +392,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         frame = self._read(X, reset=True)
         weight = validate_weight(sample_weight, np.empty((len(frame), 1)), least=2)
         frame = frame.take(weight > 0)
-        encoding = self._shared_encoding(frame)
-        shared = None if encoding is None else self._shared
-        if encoding is None:
-            encoding = Encoding(frame, self.handle_unknown)
+        encoding, shared = self._encoding_for(frame), self._own_shared()
+        if shared is not None and shared.encoding is not encoding:
+            shared = None
         return shared, encoding, encoding.rows(frame), weight
 
     def _own_shared(self):
@@ -405,10 +405,12 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """Return a text that is the same if the parameters that decide on kinds are."""
         return joblib.hash((self.columns, self.missing, self.handle_unknown, self.rules))
 
-    def _shared_encoding(self, frame):
-        """Return the encoding of the shared schema, or None if a table may not be a part of its."""
+    def _encoding_for(self, frame):
+        """Return the shared schema's encoding if a table may be a part of its, or a new one."""
         shared = self._own_shared()
-        return shared.encoding if shared is not None and shared.encoding.holds(frame) else None
+        if shared is not None and shared.encoding.holds(frame):
+            return shared.encoding
+        return Encoding(frame, self.handle_unknown, self.columns)
 
     def _schema_of(self, encoding, rows, random_state, weight):
         """Return the kinds and variables of the columns of encoded rows."""
@@ -433,7 +435,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             return self
         if encoding is None:
             frame = self._read(X, reset=True)
-            encoding = Encoding(frame, self.handle_unknown)
+            encoding = Encoding(frame, self.handle_unknown, self.columns)
             X = encoding.rows(frame)
         weight = None if weight is None else weight / weight[weight > 0].mean()
         self._shared = self._schema_of(encoding, X, random_state, weight)

@@ -9,7 +9,9 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array, hstack
+from scipy.spatial.distance import cdist
 from scipy.special import gammaln, logsumexp, softmax
 
 from ..columns.arrays import some_rows

@@ -79,7 +79,7 @@ class Schema:
                 used, column_weight = column.take(is_used), weight[is_used]
             values = used.values[used.known]
             if kind is None:
-                kind = decide(values, used.role)
+                kind = decide(values, used.role, encoding.formats[j])
                 if column.role == "text" and warn_of_texts(name, encoding.named(j, values)):
                     reason = ": if they are dates, convert them by pandas.to_datetime"
                     kind = kind._replace(reason=kind.reason + reason)
