@@ -233,7 +233,7 @@ def test_sums_and_multiples_are_found_and_kept():
         "dollars = total / 0.85",
     ]
     assert (density.rules_["kind"] == "linear").all()
-    drawn = density.sample(500, random_state=0)
+    drawn = density.sample(500, complete=True, random_state=0)
     total = np.round(drawn["net"] + drawn["tax"] - drawn["rebate"], 2)
     assert np.allclose(drawn["total"], total, atol=1e-9)
     assert np.allclose(drawn["dollars"], np.round(drawn["total"] / 0.85, 2), atol=0.0051)
