@@ -19,8 +19,7 @@ import pytest
 
 import skflows
 from skflows import AutoDensity, DensityOutlierDetector, MAFDensity, NSFDensity, TableDensity
-from skflows.cli import _columns, _demo, _main, _model_files, _models, _score, _tables
-from skflows.cli._progress import n_jobs_for
+from skflows.cli import _columns, _demo, _main, _model_files, _models, _progress, _score, _tables
 from skflows.columns.checks import names_rows
 from skflows.density import ARCHITECTURES, FlowDensity
 from skflows.ensemble import _portfolio
@@ -119,7 +118,7 @@ def test_large_tables_are_announced_and_quick_sets_a_time_limit(folder, capsys, 
 
 
 def test_short_fits_use_one_process():
-    assert [n_jobs_for(limit) for limit in (None, 5, 60)] == [-1, None, -1]
+    assert [_progress.n_jobs_for(limit) for limit in (None, 5, 60)] == [-1, None, -1]
 
 
 def test_option_that_the_estimator_does_not_have_is_an_error(folder, capsys):
@@ -220,13 +219,13 @@ def test_score_without_output_prints_only_the_table(folder, capsys):
     assert err == ""
 
 
-def test_a_terminal_shows_few_digits_and_a_file_all(folder, capsys, monkeypatch):
+def test_a_terminal_shows_few_digits_and_a_file_all(folder, capsys, on_terminal):
     table = pd.DataFrame({"x": [1 / 3, 1e-9 / 3, 12345678.9, np.nan, -np.inf], "text": "a"})
     with _tables.writing(Path("-")) as append:
         append(table)
     as_file = capsys.readouterr().out
     pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(as_file)), table)
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    on_terminal()
     with _tables.writing(None) as append:
         append(table)
         append(table[["text", "x"]][:0])
@@ -266,8 +265,8 @@ def test_model_fitted_to_an_array_can_score_and_sample(folder, capsys):
 # Output on a terminal
 
 
-def test_fit_shows_a_progress_bar_on_a_terminal(folder, capsys, monkeypatch):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+def test_fit_shows_a_progress_bar_on_a_terminal(folder, capsys, on_terminal):
+    on_terminal()
     assert run("fit data.csv -o m.skflows --columns width --max-iter 2") == 0
     out = capsys.readouterr().out
     assert "NSFDensity - fit" in out
@@ -276,8 +275,8 @@ def test_fit_shows_a_progress_bar_on_a_terminal(folder, capsys, monkeypatch):
     assert b"ProgressBar" not in pickle.dumps(skflows.load("m.skflows"))
 
 
-def test_fit_without_rich_shows_no_progress_bar(folder, capsys, monkeypatch):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+def test_fit_without_rich_shows_no_progress_bar(folder, capsys, monkeypatch, on_terminal):
+    on_terminal()
     monkeypatch.setitem(sys.modules, "rich", None)
     assert run("fit data.csv -o m.skflows --columns width --max-iter 1") == 0
     out, err = capsys.readouterr()
@@ -493,8 +492,11 @@ def test_texts_dates_and_gaps_are_modelled(folder, capsys, one_class):
         "X has 2.5 in column 'n', in 2 of 2 rows; its values are in steps of 1"
         in capsys.readouterr().err
     )
-    assert run("sample m.skflows -n 20 -o drawn.csv --random-state 0") == 0
+    assert run("sample m.skflows -n 200 -o drawn.csv --random-state 0") == 0
+    assert 0 < pd.read_csv("drawn.csv")["species"].isna().mean() < 0.1
+    assert run("sample m.skflows -n 20 -o drawn.csv --random-state 0 --complete") == 0
     drawn = pd.read_csv("drawn.csv")
+    assert drawn.notna().all(axis=None)
     assert set(drawn["species"]) == {"setosa", "virginica"}
     assert drawn["day"].str.fullmatch(r"20\d\d-\d\d-\d\d").all()
     assert run("impute m.skflows holes.csv -o full.csv --method median") == 0
@@ -668,8 +670,8 @@ def test_numbers_are_read_as_they_are_written(tmp_path, text, kinds, message, re
 
 
 @pytest.mark.filterwarnings("ignore:column 'zip' is read as texts")
-def test_leading_zeros_are_found_wherever_they_are(tmp_path, monkeypatch):
-    monkeypatch.setattr(_tables, "BLOCK", 64)
+def test_leading_zeros_are_found_wherever_they_are(tmp_path, small_blocks):
+    small_blocks()
     (tmp_path / "parts").mkdir()
     pd.DataFrame({"zip": range(10_000, 10_100)}).to_csv(tmp_path / "parts/0.csv", index=False)
     (tmp_path / "parts/1.csv").write_text("zip\n" + "20000\n" * 200 + "01000")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from skflows import DensityOutlierDetector, TableDensity
-from skflows.cli._main import main
+from skflows.cli import main
 from skflows.cli._outliers import QUICK, TABLE_SECONDS, fitted_detector
 from skflows.cli._progress import print_status
 from skflows.cli._report import doubt_about_bulk, value_text
@@ -210,9 +210,9 @@ def test_values_of_a_report():
     assert value_text(pd.Series([1, None], dtype="Int64"))(pd.NA) == "missing"
 
 
-def test_status_is_printed_only_on_a_terminal(monkeypatch, capsys):
+def test_status_is_printed_only_on_a_terminal(on_terminal, capsys):
     print_status("to a file")
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    on_terminal()
     print_status("to a terminal")
     assert capsys.readouterr().out == "to a terminal\n"
 

@@ -139,7 +139,7 @@ def run_sample(args):
     import_pandas()  # before a model is loaded
     model = load_model(args)
     if isinstance(model, TableDensity):
-        rows = model.sample(args.n_samples, random_state=args.random_state)
+        rows = model.sample(args.n_samples, args.random_state, complete=args.complete)
     elif hasattr(model, "feature_names_in_"):
         rows = model.sample(args.n_samples, random_state=args.random_state, as_frame=True)
     else:

@@ -131,6 +131,9 @@ def _add_sample(command):
         metavar="N",
         help="rows (default: 1000)",
     )
+    command.add_argument(
+        "--complete", action="store_true", help="draw rows of a table without missing values"
+    )
     command.add_argument("-o", "--output", type=_arguments.table, help="table (default: print)")
     _add_random_state(command)
 
