@@ -117,6 +117,14 @@ def test_large_tables_are_announced_and_quick_sets_a_time_limit(folder, capsys, 
     assert "40 rows of 3 columns, which may take minutes (--quick" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("default:time_limit=")
+def test_only_limits_of_the_user_are_spoken_of(folder, capsys, monkeypatch):
+    monkeypatch.setattr(_progress, "QUICK_SECONDS", 0.2)
+    for option, is_said in {"--quick": False, "--time-limit 0.2": True}.items():
+        assert run(f"fit data.csv -o m.skflows --max-iter 1 {option}") == 0
+        assert ("left no time" in capsys.readouterr().err) == is_said
+
+
 def test_short_fits_use_one_process():
     assert [_progress.n_jobs_for(limit) for limit in (None, 5, 60)] == [-1, None, -1]
 
@@ -282,6 +290,19 @@ def test_fit_without_rich_shows_no_progress_bar(folder, capsys, monkeypatch, on_
     out, err = capsys.readouterr()
     assert "%" not in out
     assert err == ""
+
+
+def test_long_fits_print_a_few_lines_elsewhere(folder, capsys, monkeypatch):
+    now = iter(range(0, 10_000, 7))
+    monkeypatch.setattr(_progress, "monotonic", lambda: next(now))
+    assert run("fit data.csv -o m.skflows --columns width --max-iter 9 --random-state 0") == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "after" in line]
+    assert lines == [
+        "skflows: 2 of 9 epochs after 14 s",
+        "skflows: 4 of 9 epochs after 28 s",
+        "skflows: 8 of 9 epochs after 56 s",
+    ]
+    assert b"ProgressLines" not in Path("m.skflows").read_bytes()
 
 
 # Errors that the user can fix
