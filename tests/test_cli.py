@@ -730,6 +730,31 @@ def test_quoted_decimal_commas_are_numbers_as_texts(folder, capsys, one_class):
 
 
 @pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("text", "n_columns", "message"),
+    [
+        ("Report\n\na;b;c\n1;2;3\n4;5;6\n7;8;9\n", 3, "first 2 lines of .*, 'Report', are no part"),
+        ("Report;;\na;b;c\n1;2;3\n4;5;6\n7;8;9\n", 3, "first line of .*, 'Report', is no part"),
+        ("Report, 2024\na;b;;\n1;2;;\n4;5;;\n7;8;;\n", 4, "first line of .*, 'Report, 2024', is"),
+        ("a;b\n1;2\n4;5\n7;8\n", 2, ""),
+        ("a\n1\n4\n7\n", 1, ""),
+        ("a,b\n,2\n4,5\n7,8\n", 2, ""),
+    ],
+)
+def test_titles_are_skipped(tmp_path, text, n_columns, message, recwarn):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    source = _tables.open_table(path)
+    frame = source.read()
+    assert frame.shape == (3, n_columns)
+    assert next(iter(frame)) == "a"
+    (raw,) = source.raw_batches(None)
+    assert [*raw] == [*frame] and len(raw) == 3
+    warned = [str(w.message) for w in recwarn]
+    assert len(warned) == bool(message) and all(re.search(message, w) for w in warned)
+
+
+@pytest.mark.filterwarnings("default")
 def test_words_that_are_read_as_missing_are_counted(folder, tmp_path, capsys, recwarn):
     path = tmp_path / "t.csv"
     path.write_text(
