@@ -1,5 +1,6 @@
 """Residual networks, which condition the maps of a flow."""
 
+import torch
 from torch import nn
 
 from .activations import ACTIVATIONS, squash, squash_vjp
@@ -70,6 +71,19 @@ class ResidualMLP(nn.Module):
         for layer in self.hidden:
             update = layer(self._activate(h))
             h = h + update if update.shape == h.shape else update
+        return self._activate(h)
+
+    def units_after(self, h):
+        """Return the last hidden units ``(n, width)`` from outputs of the first layer for n rows.
+
+        These may be overwritten.
+        """
+        for layer in self.hidden:
+            units, weight = self._activate(h), layer.effective_weight()
+            if h.shape[1] == len(weight):
+                h.addmm_(units, weight.mT).add_(layer.bias[:, 0])
+            else:
+                h = torch.addmm(layer.bias[:, 0], units, weight.mT)
         return self._activate(h)
 
     def vjp(self, x, context=None):
