@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from skflows import DensityOutlierDetector, TableDensity
-from skflows.cli._main import main
+from skflows.cli import main
 from skflows.cli._outliers import QUICK, TABLE_SECONDS, fitted_detector
 from skflows.cli._progress import print_status
 from skflows.cli._report import doubt_about_bulk, value_text
@@ -55,6 +55,32 @@ def test_planted_outliers_are_flagged_with_their_abnormal_column(folder, capsys,
     assert f"flagged {table['outlier'].sum()} of 120 rows" in capsys.readouterr().out
     if "--report" in more:
         check_page((folder / "r.html").read_text(encoding="utf-8"))
+
+
+@pytest.mark.filterwarnings("ignore:Some rows have the smallest")
+def test_without_flags_the_oddest_rows_are_printed(folder, capsys, monkeypatch, one_class):
+    """With their values as they are written, and whatever a column of free text holds."""
+    monkeypatch.setattr("skflows.cli._outliers.QUICK", {"time_limit": None, "cv": 2})
+    rng = np.random.default_rng(0)
+    prices = [f"${x:,.2f}" for x in rng.normal(500, 50, 60)]
+    notes = [f"note {i} " + "that goes on and on " * 9 for i in range(50)] + ["ok"] * 10
+    table = pd.DataFrame({"price": prices, "kind": ["a", "b"] * 30, "note": notes})
+    table.loc[7, "price"] = "$655.00"
+    table.to_csv("prices.csv", index=False)
+    assert main(shlex.split(f"outliers prices.csv -o f.csv --quick --fdr 1e-9 {SEED}")) == 0
+    out = capsys.readouterr().out
+    assert "flagged 0 of 60 rows" in out and "--reference" in out
+    _, lines = out.split("the oddest rows:\n")
+    lines = [line for line in lines.splitlines() if line.startswith("  row ")]
+    assert len(lines) == 5
+    assert re.match(r"  row 8 \(p = [\d.e-]+\): price = \$655\.00", lines[0])
+    assert "note =" not in "".join(lines)
+    assert "note" not in pd.read_csv("f.csv")["oddest_column"].tolist()
+    line = f"outliers odd.csv -o f.csv --reference clean.csv --fdr 1e-9 {SEED}"
+    assert main(shlex.split(line)) == 0
+    out = capsys.readouterr().out
+    assert out.count("  row ") == 5 and "--reference" not in out
+    assert "or allow more false flags by a higher --fdr\n" in out
 
 
 def test_wide_table_has_reasons_by_simpler_densities(folder, capsys, monkeypatch):
@@ -106,6 +132,7 @@ def test_texts_and_gaps_are_judged_too(folder, capsys, monkeypatch, option):
     assert (announced in err) == (option == "")
     chosen = QUICK if option else {"time_limit": TABLE_SECONDS, "n_jobs": -1}
     assert made[0] == {
+        "columns": None,
         "handle_unknown": "rare",
         "missing": "model",
         "random_state": 0,
@@ -127,6 +154,7 @@ def test_dates_as_texts_are_pointed_out_once(folder, capsys, monkeypatch, one_cl
     monkeypatch.setattr("skflows.cli._outliers.QUICK", quick)
     table = pd.read_csv("odd.csv")[:60]
     table["day"] = pd.date_range("2024-01-01", periods=60).strftime("%d/%m/%Y")
+    table.loc[5, "day"] = "6 Jan 2024"  # of another format
     table.to_csv("dates.csv", index=False)
     assert main(shlex.split(f"outliers dates.csv -o flagged.csv --quick {SEED}")) == 0
     assert capsys.readouterr().err.count("'day' holds dates as texts, such as '01/01/2024'") == 1
@@ -208,9 +236,9 @@ def test_values_of_a_report():
     assert value_text(pd.Series([1, None], dtype="Int64"))(pd.NA) == "missing"
 
 
-def test_status_is_printed_only_on_a_terminal(monkeypatch, capsys):
+def test_status_is_printed_only_on_a_terminal(on_terminal, capsys):
     print_status("to a file")
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    on_terminal()
     print_status("to a terminal")
     assert capsys.readouterr().out == "to a terminal\n"
 

@@ -192,7 +192,7 @@ def test_kernels_are_a_density_with_exact_conditionals(table):
     schema = quick().fit(table)._schema
     variables = schema.encode(table)
     view = TableView(schema, variables)
-    kernels = fit_kernels(view, 0.5, "quantile", np.random.RandomState(0))
+    kernels = fit_kernels(view, "quantile", np.random.RandomState(0))
     assert len(kernels.log_weights) == N
     given = np.where(np.arange(variables.shape[1]) % 2 == 0, variables, np.nan)
     joint, marginal = kernels.log_prob(view), kernels.log_prob(TableView(schema, given))
@@ -211,6 +211,27 @@ def test_kernels_are_a_density_with_exact_conditionals(table):
         odds -= kernels.log_prob(TableView(schema, some))
         seen = 1 - schema.variables[0].unseen
         np.testing.assert_allclose(np.exp(odds), seen * code[:, k], atol=1e-8)
+
+
+def test_kernels_keep_to_a_category_that_tells_something():
+    """How much levels are smoothed is up to rows that are left out, column by column."""
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 2, 300)
+    table = pd.DataFrame(
+        {
+            "x": 6 * kind + rng.normal(size=300),
+            "kind": np.where(kind, "b", "a"),
+            "coin": rng.choice(["heads", "tails"], 300),
+        }
+    )
+    schema = TableDensity(max_iter=1).fit(table)._schema
+    kernels = fit_kernels(
+        TableView(schema, schema.encode(table)), "linear", np.random.RandomState(0)
+    )
+    drawn = kernels.sample(schema, np.full((2000, 3), np.nan), np.random.RandomState(1))
+    assert ((drawn[:, 0] > 3) != drawn[:, 1]).mean() < 0.02
+    share_of_other = np.exp(kernels.tables[2]).min(axis=1)
+    assert share_of_other.min() > 0.2
 
 
 def test_components_are_pickled(density):

@@ -2,9 +2,11 @@
 
 import time
 import warnings
+from textwrap import shorten
 
 import numpy as np
 
+from ..columns.arrays import is_missing
 from ..persistence.atomic import replace_file
 from ..table import TableDensity
 from ._cells import NAMIBIA
@@ -23,16 +25,17 @@ from ._columns import (
     used,
     with_dates,
 )
+from ._forms import hints_of, kinds_in
 from ._progress import QUICK_SECONDS, announce, print_status, progress_bars, with_progress
 from ._score import encoding_of, warn_of_unseen
 from ._tables import (
     check_writable,
+    import_pandas,
+    is_csv,
     is_standard,
     open_table,
-    read_table,
     say,
     shown,
-    write_table,
     writing,
 )
 
@@ -45,6 +48,8 @@ SAME_REFERENCE = (
     "{} is the data table itself: rows used in the fit cannot be distinguished from normal ones. "
     "Give other rows that are known to be normal, or leave --reference out"
 )
+N_PRINTED, N_PRINTED_REASONS, MAX_CELL = 5, 3, 40  # rows without a flag, columns, characters
+DIFFERENT = 0.5  # share of different texts from which on a column is free text
 ADDED = ["score", "p_value", "outlier", "oddest_column", "second_oddest_column", "odd_only_with"]
 
 
@@ -64,11 +69,17 @@ def run_outliers(args):
         check_matplotlib("skflows outliers --report")
     if args.reference is not None and args.reference.resolve() == args.data.resolve():
         raise ValueError(SAME_REFERENCE.format(args.data))
-    known = None
+    known, form, hints = None, None, hints_of(args)
     if args.reference is not None:
-        known = read_table(
-            args.reference, args.sep, args.decimal, used=used(args), kept=left_out(args)
+        reference = open_table(
+            args.reference,
+            args.sep,
+            args.decimal,
+            used=used(args),
+            kept=left_out(args),
+            hints=hints,
         )
+        known, form = reference.read(), reference.form
     source = open_table(
         args.data,
         args.sep,
@@ -76,12 +87,15 @@ def run_outliers(args):
         **texts_in(known),
         used=used(args),
         kept=left_out(args),
+        form=form,
+        hints=hints,
     )
     check_width(args, source)
     if source.exceeds(args.memory_limit):
         return flag_in_batches(args, source, known)
     table = source.read()
     frame, is_table = judged_columns(args, table, known)
+    is_table |= bool(hints.kinds)
     if not is_table:
         frame = complete_numbers(frame, args.data, args.columns and [*frame])
     if known is None:
@@ -90,12 +104,21 @@ def run_outliers(args):
         known = known_rows(args, known, [*frame], is_table)
         if known.equals(frame):
             raise ValueError(SAME_REFERENCE.format(args.reference))
-    found = find_outliers(args, table, frame, known, is_table)
+    kinds = kinds_in(frame, source.form, hints)
+    found = find_outliers(args, table, frame, known, is_table, kinds)
     added = added_columns(
         frame, found.scores, found.p_values, found.outlier, found.contributions, found.partners
     )
-    write_table(table.join(added), args.output)
+    raw = table
+    if source.has_cells and is_csv(args.output):
+        raw = import_pandas().concat(source.raw_batches(None), ignore_index=True)
+    with writing(args.output, source.form) as append:
+        # Parsers may differ in what they skip.
+        written = raw if len(raw) == len(table) else table
+        append(written.join(added), header=source.has_cells and [*source.header, *ADDED])
     say_flags(args, found.outlier, len(found.explained))
+    if not found.outlier.any():
+        say_oddest(args, found, written)
     from ._report import doubts_about, report
 
     for doubt in doubts_about(found):
@@ -148,11 +171,10 @@ def say_flags(args, outlier, n_explained):
         args.output,
     )
     if not outlier.any():
-        say(
-            "p_value ranks the rows: look at the lowest ones, allow more false flags by a higher "
-            "--fdr, or give rows known to be normal by --reference",
-            args.output,
-        )
+        remedy = "allow more false flags by a higher --fdr"
+        if args.reference is None:
+            remedy += ", or give rows known to be normal by --reference"
+        say(f"p_value ranks the rows: look at the lowest ones, or {remedy}", args.output)
     if n_explained < outlier.sum():
         say(
             f"for {outlier.sum() - n_explained} of these rows, the oddest columns are found by "
@@ -161,13 +183,31 @@ def say_flags(args, outlier, n_explained):
         )
 
 
-def find_outliers(args, table, frame, known, is_table=False):
+def say_oddest(args, found, written):
+    """Print the oddest rows with their reasons, as the table writes the values."""
+    from ._findings import odd_columns
+
+    say("the oddest rows:", args.output)
+    for row in found.oddest[:N_PRINTED]:
+        place = found.frame.index[row]
+        name = f"row {place + 1}" if found.names is None else str(found.names[place])
+        reasons = []
+        for j in odd_columns(found.contributions[row])[:N_PRINTED_REASONS]:
+            column = found.frame.columns[j]
+            cell = "missing"
+            if not is_missing(found.frame.iat[row, j]):
+                cell = shorten(str(written.at[place, column]), MAX_CELL, placeholder=" ...")
+            reasons.append(f"{column} = {cell}")
+        say(f"  {name} (p = {found.p_values[row]:.2g}): {', '.join(reasons)}", args.output)
+
+
+def find_outliers(args, table, frame, known, is_table=False, kinds=None):
     """Judge the rows of ``frame``, the usable part of a table, by a detector of known rows."""
     from ._findings import Findings
 
     started = time.perf_counter()
     labels = select(table, ids(args), args.data).astype(str)
-    detector = fitted_detector(args, known, is_table)
+    detector = fitted_detector(args, known, is_table, kinds)
     if is_table:
         warn_of_unseen(encoding_of(detector.models_[0].density.estimator).unseen(frame))
     if args.reference is None:
@@ -217,7 +257,8 @@ def flag_in_batches(args, source, known):
     names = [*frame]
     if not is_table:
         names = [*numeric_columns(frame, args.data, args.columns and names)]
-    detector = fitted_detector(args, known_rows(args, known, names, is_table), is_table)
+    kinds = kinds_in(frame, source.form, hints_of(args))
+    detector = fitted_detector(args, known_rows(args, known, names, is_table), is_table, kinds)
     gaps = Gaps(args.data)
     encoding = encoding_of(detector.models_[0].density.estimator) if is_table else None
 
@@ -247,13 +288,14 @@ def flag_in_batches(args, source, known):
     say_flags(args, outlier, len(explained))
 
 
-def fitted_detector(args, known, is_table):
+def fitted_detector(args, known, is_table, kinds=None):
     """Return a detector of known rows, or of the rows to judge."""
     from ..outlier import DensityOutlierDetector
 
     density = None
     if is_table:
         density = TableDensity(
+            columns=kinds,
             handle_unknown="rare",
             missing="model",
             random_state=args.random_state,
@@ -298,12 +340,22 @@ def explanations(detector, frame, explained, outlier, is_table):
     contributions = quick_explanation(detector, frame)
     if len(explained):
         contributions[explained] = detector.explain(frame.iloc[explained])
+    free = np.array([is_free_text(frame[name]) for name in frame])
+    if free.any() and not free.all():  # whose texts are all rare: none is odd
+        contributions[:, free] = contributions[:, ~free].max(axis=1, keepdims=True)
     flagged = explained[outlier[explained]]
     if not is_table and len(flagged):
         partners[flagged] = partners_of(
             detector, frame.iloc[flagged].to_numpy(), contributions[flagged].argmin(axis=1)
         )
     return contributions, partners
+
+
+def is_free_text(column):
+    """Return whether most texts of a column are different."""
+    known = column.dropna()
+    is_text = column.dtype.kind not in "iufbM" and known.map(type).eq(str).all()
+    return bool(is_text and known.nunique() > DIFFERENT * max(1, len(known)))
 
 
 def added_columns(frame, scores, p_values, outlier, contributions, partners):

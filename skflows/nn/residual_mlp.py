@@ -1,6 +1,5 @@
 """Residual networks, which condition the maps of a flow."""
 
-import torch
 from torch import nn
 
 from .activations import ACTIVATIONS, squash, squash_vjp
@@ -74,16 +73,10 @@ class ResidualMLP(nn.Module):
         return self._activate(h)
 
     def units_after(self, h):
-        """Return the last hidden units ``(n, width)`` from outputs of the first layer for n rows.
-
-        These may be overwritten.
-        """
+        """Return the last hidden units ``(n, width)`` from outputs of the first layer, as rows."""
         for layer in self.hidden:
-            units, weight = self._activate(h), layer.effective_weight()
-            if h.shape[1] == len(weight):
-                h.addmm_(units, weight.mT).add_(layer.bias[:, 0])
-            else:
-                h = torch.addmm(layer.bias[:, 0], units, weight.mT)
+            update = layer.of_rows(self._activate(h))
+            h = update.add_(h) if update.shape == h.shape else update
         return self._activate(h)
 
     def vjp(self, x, context=None):

@@ -9,7 +9,9 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array, hstack
+from scipy.spatial.distance import cdist
 from scipy.special import gammaln, logsumexp, softmax
 
 from ..columns.arrays import some_rows
@@ -44,6 +46,9 @@ FEW_LEVELS = 256  # of all variables, up to which products with a dense matrix a
 LEFT_OUT = 1e-4  # share of the classes that the distribution of a number may leave out
 SHRINKAGES = np.array([0.5, *4.0 ** -np.arange(1, 8)])  # of correlations
 WORK_OF_SHRINKAGE = 10_000  # residuals
+BANDWIDTHS = (0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4)  # of kernels, times that of Scott's rule
+SHARES = (0.003, 0.01, 0.03, 0.1, 0.2, 0.35, 0.5, 0.8)  # of the marginal frequencies in kernels
+ROWS_LEFT_OUT, N_ROUNDS = 200, 4  # by which bandwidth and shares are chosen, one after the other
 # Rows for each column, in favour of the covariance within all classes.
 PRIOR_OF_COVARIANCE = {"quantile": 2.0, "linear": 0.5}
 
@@ -570,11 +575,16 @@ def fit_latent_classes(view, n_classes, space, random_state):
     return max(fits, key=lambda fit: fit[0])[1]
 
 
-def fit_kernels(view, bandwidth, space, random_state):
+def fit_kernels(view, space, random_state):
     """Return kernels as a mixture with a class for each row.
 
-    Their covariance is the rows', narrowed by the bandwidth. Missing numbers are conditional
-    means, and the levels of a row are mixed with their marginal frequencies.
+    Their covariance is the rows', narrowed by a bandwidth. Missing numbers are conditional means,
+    and the levels of a row are mixed with their marginal frequencies (Aitchison & Aitken, 1976).
+    The bandwidth and the shares of the latter maximise the likelihood of rows that are left out.
+
+    References
+    ----------
+    Aitchison & Aitken, "Multivariate Binary Discrimination by the Kernel Method", 1976.
     """
     training = Training(view, space, random_state)
     _, one = training.fit(1, random_state)
@@ -582,16 +592,74 @@ def fit_kernels(view, bandwidth, space, random_state):
         one.log_weights, one.tables, one.means, one.covariances
     )
     n, d = training.y.shape
-    width = bandwidth * n ** (-1 / (d + 4))
-    share = bandwidth / (1 + bandwidth)  # of the marginal frequencies
+    covariances = n ** (-2 / (d + 4)) * one.covariances  # Scott's rule
+    log_weights = np.log(training.weight / training.weight.sum())
+    rows = random_state.permutation(n)[:ROWS_LEFT_OUT]
+    factor = np.linalg.cholesky(covariances[0])
+    unit = solve_triangular(factor, filled[0].T, lower=True).T
+    distances = cdist(unit[rows], unit, "sqeuclidean")
+    of_numbers = [log_weights - d * np.log(h) - distances / (2 * h**2) for h in BANDWIDTHS]
+    group = complete_rows(training.y, training.has)
+    is_copy = (group[rows, None] == group) & (group >= 0)
+    is_copy[np.arange(len(rows)), rows] = True
+    of_numbers = np.where(is_copy, -np.inf, of_numbers)
+    of_levels = [
+        smoothed(one_hot, np.exp(one.tables[j][0]), rows) for j, one_hot in training.levels.items()
+    ]
+    bandwidth, *shares = likeliest([of_numbers, *of_levels], training.weight[rows])
     tables = {}
-    for j, one_hot in training.levels.items():
-        of_row = (1 - share) * one_hot.toarray()
+    for (j, one_hot), share in zip(training.levels.items(), shares, strict=True):
+        of_row = (1 - SHARES[share]) * one_hot.toarray()
         of_all = 1 - of_row.sum(axis=1, keepdims=True)
         tables[j] = np.log(of_row + of_all * np.exp(one.tables[j]))
-    log_weights = np.log(training.weight / training.weight.sum())
-    covariances = width**2 * one.covariances
+    covariances *= BANDWIDTHS[bandwidth] ** 2
     return LatentClasses(space, log_weights, tables, training.numbers, filled[0], covariances)
+
+
+def smoothed(one_hot, frequencies, rows):
+    """Return the log-probability of the level of some rows given that of each row, by shares.
+
+    Returns
+    -------
+    log_probs : ndarray of shape (n_shares, n_some_rows, n_rows)
+        0 where a row has no level.
+    """
+    one_hot = one_hot.toarray()
+    has = one_hot.any(axis=1)
+    frequency = (one_hot[rows] @ frequencies)[:, None]
+    frequency[~has[rows]] = 1.0
+    is_same = one_hot[rows] @ one_hot.T > 0
+    share = np.array(SHARES)[:, None, None]
+    log_probs = np.where(is_same, np.log(1 - share + share * frequency), np.log(share * frequency))
+    log_probs[:, :, ~has] = np.log(frequency)
+    log_probs[:, ~has[rows]] = 0.0
+    return log_probs
+
+
+@one_thread()
+def likeliest(terms, weight):
+    """Return one option of each term, so that their sum has the greatest likelihood.
+
+    Options are improved one term after the other.
+
+    Parameters
+    ----------
+    terms : list of ndarray of shape (n_options, n_rows, n_classes)
+        Log-probabilities of rows in each class.
+    weight : ndarray of shape (n_rows,)
+        Of the rows.
+    """
+    options = [len(term) // 2 for term in terms]
+    terms, weight = [torch.from_numpy(term) for term in terms], torch.from_numpy(weight)
+    for _ in range(N_ROUNDS):
+        before = list(options)
+        for i, term in enumerate(terms):
+            others = sum(terms[j][options[j]] for j in range(len(terms)) if j != i)
+            scores = [weight @ torch.logsumexp(others + option, 1) for option in term]
+            options[i] = int(np.argmax(scores))
+        if options == before:
+            break
+    return options
 
 
 def marginal_moments(y, has):

@@ -133,6 +133,11 @@ class TableView:
         return self.schema.code(self.values)
 
     @cached_property
+    def judged(self):
+        """The rows as the rules of the table see them."""
+        return self.schema.rules.judged(self)
+
+    @cached_property
     def informative(self):
         """Which known values say something about others: those outside of their kind do not."""
         informative = [
