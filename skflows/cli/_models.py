@@ -32,6 +32,7 @@ from ._progress import (
     announce,
     checkpoints,
     fit_with_progress,
+    limit_of_user,
     n_jobs_for,
     time_limit_of,
     with_progress,
@@ -91,7 +92,8 @@ def run_fit(args):
         elif name == "table":
             announce(frame, "a model of mixed columns with missing values", "takes up to a minute")
     start = time.perf_counter()
-    interrupted = fit_with_progress(model, frame, callbacks=callbacks)
+    with limit_of_user(args):
+        interrupted = fit_with_progress(model, frame, callbacks=callbacks)
     return _finish(args, model, table, frame.shape, start, interrupted)
 
 
