@@ -2,6 +2,7 @@
 
 import itertools
 
+import _tables
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,12 +12,10 @@ from skflows import TableDensity
 from skflows.table import _components
 from skflows.table._chow_liu import N_BINS, dependence, fit_chow_liu
 from skflows.table._network import OrderAgnosticNetwork, Packing
-from skflows.table._view import TableView
 
 
-def view_of(table, **settings):
-    schema = TableDensity(**settings)._share_columns(table, np.random.RandomState(0))._shared
-    return TableView(schema, schema.encode(table))
+def view_of(table):
+    return _tables.view_of(table, random_state=np.random.RandomState(0))
 
 
 def dependent_table(rng, n=400):

@@ -15,7 +15,6 @@ HELD_OUT = 0.15
 MAX_HELD_OUT = 2_000
 N_CLASSES = {"quantile": (1, 2, 4, 12, 32), "linear": (2, 3, 4, 5, 6, 8, 12, 16)}
 N_BINNED_CLASSES = (4, 8, 24)
-BANDWIDTHS = (0.25, 0.5, 1.0)  # times that of Scott's rule
 MAX_KERNELS = 2_000  # rows, beyond which kernels take too long
 ROWS_PER_CLASS = 10  # for each class and number
 BATCH_SIZE = 128
@@ -42,9 +41,9 @@ def components(schema, n, settings):
     from ._binned_classes import fit_binned_classes
     from ._latent_classes import fit_kernels, fit_latent_classes
 
-    def kernels(bandwidth, space):
-        fit = partial(fit_quick, fit_kernels, bandwidth=bandwidth, space=space)
-        return Component(f"{space} kernels of {bandwidth:g}", fit, refit=True)
+    def kernels(space):
+        fit = partial(fit_quick, fit_kernels, space=space)
+        return Component(f"{space} kernels", fit, refit=True)
 
     def latent_classes(k, space):
         fit = partial(fit_quick, fit_latent_classes, n_classes=k, space=space)
@@ -64,7 +63,7 @@ def components(schema, n, settings):
     ]
     portfolio += [binned_classes(k) for k in N_BINNED_CLASSES if k * ROWS_PER_CLASS <= n]
     if d and n <= MAX_KERNELS:
-        portfolio += [kernels(bandwidth, space) for space in spaces for bandwidth in BANDWIDTHS]
+        portfolio += [kernels(space) for space in spaces]
     network = partial(fit_network, settings=settings)
     networks = [Component("network", network, is_trained=True)]
     if has_normal(schema) or has_forest(schema):
@@ -245,7 +244,7 @@ def fit_fold(fit, train, held_out, seed, seconds):
     """Fit a component to the training rows of a fold."""
     with few_threads(train.values):
         member = fit(train, held_out, seed, seconds)
-        scores = member.log_prob(held_out)
+        scores = held_out.judged.log_prob(member)
     return [Fold(member, scores, getattr(member, "interrupted", False))]
 
 
