@@ -19,7 +19,7 @@ from ..distribution.normal import LOG_SQRT_2PI, NARROW, log_normal_mass, normal_
 from ..training.torch_state import one_thread
 from ._classes import Classes
 from ._network import choose
-from ._view import ALL, Normals, Predictive, TableView
+from ._view import ALL, Normals, Predictive
 
 N_STEPS = 80
 TOLERANCE = 3e-4  # in nats per row
@@ -298,9 +298,9 @@ class LatentClasses(Classes):
         empty = np.zeros((0, len(self.log_weights)))
         return np.concatenate([empty, *(table.T for table in self.tables.values())])
 
-    def predictive(self, view, j):
-        """Return the distribution of a variable given the other known ones, as a `Predictive`."""
-        share = self._shares_without(view, j)
+    def predictive(self, view, j, rows=ALL):
+        """Return the distribution of a variable in some rows given the other known ones."""
+        share = self._shares_without(view, j)[rows]
         levels = None
         if j in self.tables:
             table = np.exp(self.tables[j])
@@ -308,70 +308,98 @@ class LatentClasses(Classes):
         if j not in self.numbers:
             return Predictive(levels, None, None)
         weights = share if levels is None else share * table[:, 0]
-        means, scales = self._conditional_numbers(view, j)
         weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
-        order = np.argsort(-weights, axis=1)
-        heaviest = np.take_along_axis(weights, order, axis=1)
         # Of each row by itself: answers must not depend on the rows beside it.
-        is_kept = heaviest.cumsum(axis=1) - heaviest < 1 - LEFT_OUT
-        order = order[:, : is_kept.sum(axis=1).max(initial=1)]
-        weights, means, scales = (
-            np.take_along_axis(each, order, axis=1) for each in (weights, means, scales)
+        is_kept = weights >= np.minimum(
+            LEFT_OUT / weights.shape[1], weights.max(axis=1, keepdims=True)
         )
-        weights *= is_kept[:, : order.shape[1]]
-        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
+        row, k = np.nonzero(is_kept)
+        means, scales = self._conditional_numbers(view, j, rows, row, k)
+        weights, counts = weights[row, k], np.count_nonzero(is_kept, axis=1)
+        total = np.add.reduceat(weights, np.cumsum(counts) - counts) if len(counts) else weights
         map_ = view.schema.variables[j].maps[self.space]
-        return Predictive(levels, Normals(weights, means, scales), map_)
+        return Predictive(
+            levels, Normals(counts, weights / np.repeat(total, counts), means, scales), map_
+        )
 
-    def _conditional_numbers(self, view, j):
-        """Return mean and standard deviation of a number in each class, ``(n, n_classes)``."""
-        i, middle = list(self.numbers).index(j), view.cells(self.space).middle[:, self.numbers]
-        has = view.known[:, self.numbers] & np.isfinite(middle)
+    def _conditional_numbers(self, view, j, rows, row, k):
+        """Return means of a number in classes k, and scales; of rows if they are those of all.
+
+        Parameters
+        ----------
+        view : TableView
+            The rows.
+        j : int
+            The variable.
+        rows : ndarray of int or slice
+            Some rows.
+        row, k : ndarray of int
+            Pairs of one of these, in order, and a class.
+        """
+        i, middle = (
+            list(self.numbers).index(j),
+            view.cells(self.space).middle[rows][:, self.numbers],
+        )
+        has = view.known[rows][:, self.numbers] & np.isfinite(middle)
         has[:, i] = False
-        means, scales = (np.empty((len(view), len(self.log_weights))) for _ in range(2))
-        for rows, given, _ in Patterns(has).groups:
+        counts, means = np.bincount(row, minlength=len(has)), np.empty(len(row))
+        is_shared = len(self.covariances) == 1
+        scales = np.empty(len(has) if is_shared else len(row))
+        for some, given, _ in Patterns(has).groups:
+            S = self.covariances[:, given][:, :, given]
             cross = self.covariances[:, given, i]
-            slopes = np.linalg.solve(self.covariances[:, given][:, :, given], cross[..., None])[
-                ..., 0
-            ]
+            slopes = np.linalg.solve(S, cross[..., None])[..., 0]
             offsets = self.means[:, i] - (self.means[:, given] * slopes).sum(axis=1)
-            means[rows] = middle[np.ix_(rows, given)] @ slopes.T + offsets
             variances = self.covariances[:, i, i] - (cross * slopes).sum(axis=1)
-            scales[rows] = np.sqrt(variances.clip(LEAST_VARIANCE))
+            sd = np.sqrt(variances.clip(LEAST_VARIANCE))
+            is_some = np.zeros(len(has), dtype=bool)
+            is_some[some] = True
+            pairs = ALL if is_some.all() else np.flatnonzero(np.repeat(is_some, counts))
+            y, of_class = middle[:, given][row[pairs]], k[pairs]
+            if is_shared:
+                means[pairs] = offsets[of_class] + y @ slopes[0]
+                scales[some] = sd[0]
+            else:
+                means[pairs] = offsets[of_class] + (y * slopes[of_class]).sum(axis=1)
+                scales[pairs] = sd[of_class]
         return means, scales
 
-    def sample(self, schema, values, random_state):
-        """Return variables, the unknown ones drawn given the known ones."""
-        completed = values.copy()
-        view = TableView(schema, values)
-        cells = view.cells(self.space)
-        missing, codes = ~view.known, view.code.copy()
-        z = choose(self.posterior(view)[1], random_state)
+    def sample(self, view, rows, random_state):
+        """Return variables of rows, which may repeat, the unknown ones drawn given the others."""
+        completed, cells = view.values[rows], view.cells(self.space)
+        missing, codes = ~view.known[rows], view.code[rows]
+        z = choose(self.posterior(view)[1], random_state, rows)
         for j, table in self.tables.items():
             unknown = np.flatnonzero(missing[:, j])
-            codes[unknown, j] = choose(np.exp(table[z[unknown]]), random_state)
-        scores = np.zeros(values.shape)
+            codes[unknown, j] = choose(np.exp(table), random_state, z[unknown])
+        scores = np.zeros(completed.shape)
         if len(self.numbers):
-            middle = cells.middle[:, self.numbers]
-            has = cells.known[:, self.numbers] & np.isfinite(middle)
+            middle = cells.middle[rows][:, self.numbers]
+            has = ~missing[:, self.numbers] & np.isfinite(middle)
             noise = random_state.standard_normal(has.shape)
-            for index, given, unknown in Patterns(has).pieces(BLOCK // len(self.log_weights)):
-                if not len(unknown):
-                    continue
-                _, _, mean, covariance = conditional(
-                    self.means, self.covariances, middle[np.ix_(index, given)], given, unknown
-                )
-                factor = np.linalg.cholesky(covariance + 1e-12 * np.eye(len(unknown)))
-                drawn = mean[z[index], np.arange(len(index))]
-                factor = factor[z[index] if len(factor) > 1 else np.zeros(len(index), dtype=int)]
-                drawn = drawn + np.einsum("nij,nj->ni", factor, noise[np.ix_(index, unknown)])
-                scores[np.ix_(index, self.numbers[unknown])] = drawn
-        for j, variable in enumerate(schema.variables):
+            for index, given, unknown in Patterns(has).groups:
+                if len(unknown):
+                    y, normal = middle[np.ix_(index, given)], noise[np.ix_(index, unknown)]
+                    drawn = self._drawn_numbers(z[index], y, normal, given, unknown)
+                    scores[np.ix_(index, self.numbers[unknown])] = drawn
+        for j, variable in enumerate(view.schema.variables):
             unknown = np.flatnonzero(missing[:, j])
             completed[unknown, j] = variable.decode(
                 codes[unknown, j], scores[unknown, j], self.space
             )
         return completed
+
+    def _drawn_numbers(self, z, y, noise, given, unknown):
+        """Return unknown numbers of rows of classes z, from given ones and normal noise."""
+        means, S = self.means[z], self.covariances
+        cross = S[:, given][:, :, unknown]
+        slopes = np.linalg.solve(S[:, given][:, :, given], cross)
+        covariances = S[:, unknown][:, :, unknown] - slopes.mT @ cross
+        factors = np.linalg.cholesky(covariances + LEAST_VARIANCE * np.eye(len(unknown)))
+        if len(S) == 1:
+            return means[:, unknown] + (y - means[:, given]) @ slopes[0] + noise @ factors[0].T
+        residual = (y - means[:, given])[:, None] @ slopes[z]
+        return means[:, unknown] + residual[:, 0] + (factors[z] @ noise[:, :, None])[:, :, 0]
 
 
 class Training:

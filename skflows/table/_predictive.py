@@ -1,5 +1,6 @@
 """The distribution of one column of a table, and of one variable, in each row."""
 
+import copy
 from functools import cached_property
 
 import numpy as np
@@ -37,12 +38,14 @@ class OneVariable:
         The variable.
     log_weights : ndarray of shape (n, n_members)
         Of the members.
+    rows : ndarray of int, optional
+        The rows to answer for, all of them by default.
     """
 
-    def __init__(self, density, view, j, log_weights):
+    def __init__(self, density, view, j, log_weights, rows=ALL):
         self.variable = density._schema.variables[j]
-        self.shares = np.exp(log_weights).T
-        self.members = [member.predictive(view, j) for member, _ in density._members]
+        self.shares = np.exp(log_weights[rows]).T
+        self.members = [member.predictive(view, j, rows) for member, _ in density._members]
         self.levels = None
         if self.members[0].levels is not None:
             self.levels = sum(
@@ -50,13 +53,18 @@ class OneVariable:
                 for share, one in zip(self.shares, self.members, strict=True)
             )
             rules = density._schema.rules
-            self.levels = rules.probabilities(density._schema, view.values, j, self.levels)
+            self.levels = rules.probabilities(density._schema, view.values[rows], j, self.levels)
 
-    def cdf(self, x, row=ALL):
-        """Return the probability that the number is at most x, of shape (n, k) or (1, k).
+    def take(self, rows):
+        """Return the distributions in some rows, which may repeat."""
+        some = copy.copy(self)
+        vars(some).pop("_on_grid", None), vars(some).pop("_cells", None)
+        some.shares, some.members = self.shares[:, rows], [one.take(rows) for one in self.members]
+        some.levels = None if self.levels is None else self.levels[rows]
+        return some
 
-        The values belong to some of the rows.
-        """
+    def cdf(self, x):
+        """Return the probability that the number is at most x, of shape (n, k) or (1, k)."""
         total = 0.0
         variable = self.variable
         scores = {
@@ -64,12 +72,12 @@ class OneVariable:
             for map_ in {one.map for one in self.members}
         }
         for share, one in zip(self.shares, self.members, strict=True):
-            below = one.number.cdf(scores[one.map], row)
+            below = one.number.cdf(scores[one.map])
             if one.levels is not None:
-                below = one.levels[row, :1] * below
+                below = one.levels[:, :1] * below
                 for k, atom in enumerate(variable.atoms, 1):
-                    below = below + one.levels[row, k, None] * (x >= atom)
-            total = total + share[row, None] * below
+                    below = below + one.levels[:, k, None] * (x >= atom)
+            total = total + share[:, None] * below
         return total
 
     def below(self, x, row):
@@ -78,7 +86,7 @@ class OneVariable:
         The probability of a level is spread evenly over its cell.
         """
         if self.variable.has_number:
-            return self.cdf(x[:, None], row)[:, 0]
+            return self.take(row).cdf(x[:, None])[:, 0]
         ends, below = self._cells
         x = np.clip(x, ends[0], ends[-1])
         cell = np.searchsorted(ends[1:-1], x)
@@ -126,9 +134,10 @@ class OneVariable:
         low = x[first - 1]
         # The first number of the grid may be an atom.
         high = np.where(below[row, 0] >= q, low, x[first])
+        some = self.take(row)
         for _ in range(N_BISECTIONS):
             middle = (low + high) / 2
-            is_below = self.cdf(middle[:, None], row)[:, 0] < q
+            is_below = some.cdf(middle[:, None])[:, 0] < q
             low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
         # At an atom the distribution function jumps: the upper end stays on it.
         is_atom = np.isin(x[first], variable.atoms) & (
@@ -162,16 +171,24 @@ class OneVariable:
         return np.append((inner[1:] + inner[:-1]) / 2, variable.atoms), total
 
     def mean(self):
-        """Return the mean of each row, over the steps of the distribution function on a grid."""
+        """Return the mean of each row, of numbers over the steps of a grid."""
         variable = self.variable
+        turn = None if variable.period is None else 2 * np.pi / variable.period
+
+        def directions(x):
+            return x if turn is None else np.exp(1j * turn * x)
+
         if variable.has_number:
-            y, weight = self.nodes()
+            x, inner = self._numbers_on_grid()
+            inner, total = directions((inner[1:] + inner[:-1]) / 2), 0.0
+            for share, one in zip(self.shares, self.members, strict=True):
+                mean = one.number.mean(one.map.forward(x)[0], inner)
+                if one.levels is not None:
+                    mean = one.levels[:, 0] * mean + one.levels[:, 1:] @ directions(variable.atoms)
+                total = total + share * mean
         else:
-            y, weight = np.array(variable.levels, dtype=np.float64), self.levels
-        if variable.period is None:
-            return weight @ y
-        turn = 2 * np.pi / variable.period
-        return np.mod(np.angle(weight @ np.exp(1j * turn * y)) / turn, variable.period)
+            total = self.levels @ directions(np.array(variable.levels, dtype=np.float64))
+        return total if turn is None else np.mod(np.angle(total) / turn, variable.period)
 
 
 class OneColumn:
