@@ -88,7 +88,6 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/mypy
 
 docs: $(VENV)/.installed-docs
-	$(BIN)/python benchmarks/pages.py --check
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 # The wheel is tested in an environment of its own, in which nothing can be compiled.

@@ -2,6 +2,7 @@
 
     python benchmarks/compression.py mnist --data FILE --out FILE
     python benchmarks/compression.py crops --out FILE
+    python benchmarks/compression.py show --out FILE
 
 FILE is an npz with images ``X`` of shape (n, 28, 28): the first 3,000 train, the last 200 are
 compressed. Crops are 16 x 16 grey pixels of photographs that scikit-image ships; crops of the lower
@@ -23,9 +24,10 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
-from protocol import append
+from protocol import append, print_table, read
 from scipy import stats
 from sklearn.frozen import FrozenEstimator
 
@@ -93,15 +95,69 @@ def ideal_bytes(latent, step, scale):
     return np.minimum(bits, PRECISION).sum() / 8
 
 
+SHOWN = {"mnist": "MNIST", "crops": "Crops of photographs"}
+
+
+def show(lines):
+    """Print the tables of `compression.md`: ours, other codecs, and both without loss.
+
+    The bits of other codecs are interpolated at the PSNR of ours.
+    """
+    columns = {
+        "bits": ("bits per pixel", 2),
+        "JPEG": ("times JPEG", 2),
+        "WebP": ("times WebP", 2),
+        "psnr": ("PSNR", 1),
+        "psnr_again": ("PSNR after two passes", 1),
+        "over_ideal": ("over ideal, %", 2),
+        "same_bytes": ("same bytes", 0),
+        "same_images": ("same images, %", 0),
+        "same_symbols": ("same symbols, %", 1),
+    }
+    frame = pd.DataFrame(lines)
+    given = [line.get("settings") or line for line in lines]
+    frame["quality"] = [own.get("quality") for own in given]
+    for name, title in SHOWN.items():
+        own = frame[frame["set"] == name]
+        has_loss = own["psnr"].notna() & (own["psnr"] < np.inf)
+        ours = own["method"].str.startswith("FlowCompressor")
+        found = own[ours & has_loss].set_index("quality")
+        found.index = found.index.astype(int)
+        others = own[~ours & has_loss].assign(quality=lambda x: x["quality"].astype(int))
+        for codec, of in others.groupby("method"):
+            bits = np.interp(found["psnr"], of["psnr"], of["bits"], left=np.nan, right=np.nan)
+            found[codec] = found["bits"] / bits
+        found["same_bytes"] = np.where(found["same_bytes"].astype(bool), "yes", "no")
+        for share in ("over_ideal", "same_images", "same_symbols"):
+            found[share] *= 100
+        print(f"\n{title}\n")
+        found = found[[*columns]].rename(columns=lambda key: columns[key][0])
+        print_table(found, dict(columns.values()))
+        others["both"] = [
+            f"{x:.2f}, {y:.1f}" for x, y in zip(others["bits"], others["psnr"], strict=True)
+        ]
+        print("\nBits per pixel and PSNR of other codecs, by their quality\n")
+        print_table(others.pivot(index="method", columns="quality", values="both"), {})
+        lossless = own[~has_loss].assign(**{"bits per pixel": own["bits"]})
+        lossless["method"] = lossless["method"].where(
+            ~ours, lossless["method"] + ", quality " + lossless["quality"].map("{:.0f}".format)
+        )
+        print("\nWithout loss\n")
+        print_table(lossless.set_index("method")[["bits per pixel"]], {"bits per pixel": 2})
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("set", choices=["mnist", "crops"])
+    parser.add_argument("set", choices=[*SHOWN, "show"])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--noise", type=float, nargs="*", default=[0.1])
     parser.add_argument("--qualities", type=int, nargs="*", default=QUALITIES)
     parser.add_argument("--seconds", type=float, default=120)
     args = parser.parse_args()
+    if args.set == "show":
+        show(read(args.out))
+        return
 
     torch.set_num_threads(1)
     train, test, shape, n_across = crops() if args.set == "crops" else mnist(args.data)

@@ -716,10 +716,10 @@ SHOWN = {
         "crps": 3, "log_score": 3, "coverage": 3, "width": 2,
     }),
     "seconds": (["table", "n"], "method", {"seconds": 1, "seconds_test": 1}),
-    "fair": (["table", "n"], None, {"coverage": 3, "by_noise": 3}),
+    "fair": (["n"], None, {"coverage": 3, "by_noise": 3}),
     "coverage": (["table", "n"], "method", {"coverage": 3, "width": 2, "crps": 3}),
     "posterior": (["task", "n"], "method", {"c2st": 3, "seconds": 0}),
-    "cost": (["flow", "n_outputs", "n_context"], None, {"ms_without": 2, "ms_with": 2, "ratio": 2}),
+    "cost": (["flow"], None, {"ms_without": 2, "ms_with": 2, "ratio": 2}),
     "classify": (["table"], "method", {
         "log_loss": 3, "accuracy": 3, "unknown_auroc": 3, "seconds": 1,
     }),
@@ -761,6 +761,7 @@ def show(lines):
                 .unstack()
                 .reindex(index=order[0], columns=order[1])
                 .dropna(axis=1, how="all")
+                .dropna(axis=0, how="all")
             )
             if score == "coverage":
                 sizes = frame.groupby(rows, sort=False).agg({"n_test": "first", "seed": "nunique"})
@@ -770,11 +771,13 @@ def show(lines):
                 ]
             print(f"\n{score}\n")
             print_table(wide, dict.fromkeys(wide, digits))
-            if score in RANKED:
-                # Of contestants on all tables.
-                ranks = wide.dropna(axis=1).rank(axis=1, ascending=RANKED[score]).mean()
-                cells = [f"{ranks[method]:.2f}" if method in ranks else "" for method in wide]
-                print("| mean rank | " + " | ".join(cells) + " |")
+            label, last = "median", wide.median()
+            if score in RANKED:  # of contestants on all tables
+                ranks = wide.dropna(axis=1).rank(axis=1, ascending=RANKED[score])
+                label, last = "mean rank", ranks.mean().reindex(wide.columns)
+            if score in RANKED or what == "seconds":
+                cells = ["" if np.isnan(value) else f"{value:.2f}" for value in last]
+                print(f"| {label} | " + " | ".join(cells) + " |")
 
 
 def main():

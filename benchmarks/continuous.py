@@ -243,9 +243,11 @@ NAMES = {
 
 def show(lines):
     """Print the tables of `continuous.md`."""
-    parts = {part: own.dropna(axis=1) for part, own in pd.DataFrame(lines).groupby("part")}
+    parts = {
+        part: own.dropna(axis=1, how="all") for part, own in pd.DataFrame(lines).groupby("part")
+    }
     if "quality" in parts:
-        own = parts["quality"].replace({"method": NAMES})
+        own = parts["quality"].astype({"seed": int}).replace({"method": NAMES})
         found = own.pivot_table("score", ["set", "method"], "seed").add_prefix("seed ")
         found["mean"] = found.mean(axis=1)
         baseline = found["mean"].xs(NAMES["RealNVPDensity"], level="method")
@@ -255,6 +257,7 @@ def show(lines):
             groups["worst"].min(),
             groups["ratio"].mean(),
         )
+        print("\nquality\n")
         print_table(found, defaultdict(lambda: 2))
     if "scoring" in parts:
         own = parts["scoring"].replace({"method": NAMES}).sort_values("method", kind="stable")
@@ -262,13 +265,25 @@ def show(lines):
             own["tolerance"].map("{:.0e}".format),
             own["error"].map(str),
         )
+        print("\nscoring\n")
         print_table(own.set_index(["method", "tolerance"])[["error", "seconds"]], {"seconds": 2})
     if "training" in parts:
-        pass
+        own = parts["training"].replace({"method": NAMES})
+        steps = own["step"].map(" after {:.0f} steps".format, na_action="ignore").fillna("")
+        own["method"] += steps
+        print("\ntraining\n")
+        print_table(own.set_index("method")[["score", "seconds"]], {"score": 2, "seconds": 1})
     if "memory" in parts:
-        pass
+        own = parts["memory"].astype({"checkpointing": str})
+        own = own.set_index(["checkpointing", "n_steps"])
+        print("\nmemory\n")
+        print_table(own[["peak_megabytes", "seconds"]], {"peak_megabytes": 0, "seconds": 1})
     if "penalties" in parts:
-        pass
+        own = parts["penalties"].dropna(subset="chosen").astype({"seed": int})
+        own["saved, %"] = 100 * own["saved"]
+        print("\npenalties\n")
+        digits = {"chosen": 2, "saved, %": 0, "gain": 3}
+        print_table(own.set_index(["set", "seed"])[[*digits]], digits)
 
 
 PARTS = {part.__name__: part for part in (quality, scoring, training, memory)}

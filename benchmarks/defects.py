@@ -249,7 +249,7 @@ def table(path):
 
     titles = [f"{NAMES[c]}: {'score' if key == 'auroc' else key}" for c, key in COLUMNS]
     header("texture", "images", *titles)
-    groups = []
+    groups, means = [], []
     for n in 16, 50, 200:
         found = figures(n, COLUMNS)
         for name, values in found.items():
@@ -257,12 +257,16 @@ def table(path):
         for which, names in WHICH.items():
             if own := np.array([found[name] for name in names if name in found]).T.tolist():
                 groups.append((f"{len(own[0])}{which}", n, np.array(own)))
-                show(f"mean of {groups[-1][0]}", n, *(f"**{np.mean(x):.3f}**" for x in own))
-    print("\nThe flow's score minus the others': mean, standard error, textures where ahead\n")
-    compared = [i for i, (c, key) in enumerate(COLUMNS) if c in PEERS and key != "pixels"]
+                means.append((f"mean of {groups[-1][0]}", n, *(f"{np.mean(x):.3f}" for x in own)))
+    for row in means:
+        show(*row)
+    print("\nThe flow minus the others: mean, standard error, textures where ahead\n")
+    compared = [i for i, (c, _) in enumerate(COLUMNS) if c in PEERS]
     header("textures", "images", *(titles[i] for i in compared))
     for which, n, own in groups:
-        gains = [own[0] - own[i] for i in compared]
+        gains = [
+            own[int(COLUMNS[i][1] == "pixels")] - own[i] for i in compared
+        ]  # flow: auroc, pixels
         error = np.sqrt(own.shape[1])
         cells = [f"{x.mean():.3f} ({x.std(ddof=1) / error:.3f}), {(x > 0).sum()}" for x in gains]
         show(which, n, *cells)

@@ -3,6 +3,7 @@
     python benchmarks/images.py mnist --data FILE --out FILE
     python benchmarks/images.py digits --out FILE
     python benchmarks/images.py memory --out FILE
+    python benchmarks/images.py show --out FILE
 
 FILE is an npz with images ``X`` of shape (n, 28, 28): the first 3,000 train, the rest tests.
 Contestants have the same processor time, of one thread. A score is the mean negative log-density of
@@ -17,12 +18,14 @@ import json
 import math
 import resource
 import time
+from collections import defaultdict
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import pandas as pd
 import torch
-from protocol import append
+from protocol import append, print_table, read
 from sklearn.datasets import load_digits
 
 from skflows import GlowDensity, MAFDensity, NSFDensity
@@ -182,15 +185,39 @@ def peak_megabytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
+def show(lines):
+    """Print the tables of `images.md`: of each set and limit, by seed 0, and by all seeds."""
+    frame = pd.DataFrame(lines).rename(columns={"bits": "bits per pixel", "se": "standard error"})
+    digits = {"bits per pixel": 3, "standard error": 3, "median": 3, "validation": 3}
+    digits |= {"epochs": 0, "seconds": 0}
+    for name in SETS:
+        own = frame[frame["set"] == name].astype({"seed": int})
+        own["limit"] = own["limit"].fillna(120.0)  # the earliest lines have the default, unnamed
+        for limit, first in own[own["seed"] == 0].groupby("limit"):
+            print(f"\n{name}, {limit:.0f} seconds, seed 0\n")
+            print_table(first.sort_values("bits per pixel").set_index("method")[[*digits]], digits)
+        by_seed = own.pivot(index=["method", "limit"], columns="seed", values="bits per pixel")
+        by_seed = by_seed.dropna().add_prefix("seed ").assign(mean=lambda own: own.mean(axis=1))
+        if own["seed"].nunique() > 1:
+            print(f"\n{name}, bits per pixel by seed\n")
+            print_table(by_seed.sort_values(["limit", "mean"]), defaultdict(lambda: 3))
+    memory = frame.loc[frame["set"] == "memory", ["before", "after"]]
+    print("\npeak memory of a process in MB, before and after a fit\n")
+    print_table(memory.set_axis(["MB"] * len(memory)).rename_axis("unit"), defaultdict(int))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("set", choices=[*SETS, "memory"])
+    parser.add_argument("set", choices=[*SETS, "memory", "show"])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--methods", nargs="*")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if args.set == "show":
+        show(read(args.out))
+        return
 
     torch.set_num_threads(1)
 

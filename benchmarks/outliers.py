@@ -222,6 +222,8 @@ def print_tables(lines):
             ]
             cells = " | ".join(with_error(values) for values in leads)
             print(f"| lead of {methods[0]} (standard error over tables) | | {cells} |")
+            cells = " | ".join(f"{min(values):+.1f}" for values in leads)
+            print(f"| smallest lead of {methods[0]} on a table | | {cells} |")
             if len(seeds) > len(common):
                 means = [
                     100 * mean(names, m, key, seeds) if has(names, [m], seeds) else None

@@ -1,50 +1,122 @@
-"""Write the tables of the pages from the stored lines.
+"""Write the tables of the pages from the stored lines, and check the pages.
 
     python benchmarks/pages.py
-    python benchmarks/pages.py --check  # only say whether they differ
+    python benchmarks/pages.py --check  # only say what is wrong
 
-A table below a comment ``<!-- table K of: COMMAND -->`` is the K-th that the command prints.
+A table below a comment ``<!-- table K of: COMMAND -->`` is the K-th that the command prints; below
+``<!-- table K, last N rows, of: COMMAND -->``, it is the end of that. The line below ``<!-- commits
+of: FILES -->`` says at which commits their lines were measured.
 """
 
 import argparse
+import io
+import json
 import re
-import subprocess
+import runpy
 import sys
+from collections import Counter
+from contextlib import chdir, redirect_stdout
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 FOLDER = Path(__file__).parent
 TABLE = r"(?:^\|.*\n)+"
-MARKED = re.compile(rf"^<!-- table (\d+) of: (.+) -->\n\n({TABLE})", re.MULTILINE)
+MARKED = re.compile(
+    rf"^<!-- table (\d+)(?:, last (\d+) rows,)? of: (.+) -->\n\n({TABLE})", re.MULTILINE
+)
+COMMITS = re.compile(r"^<!-- commits of: (.+) -->\n\n(.+\n)", re.MULTILINE)
+BLOCK = re.compile(r"^```.*?^```\n", re.MULTILINE | re.DOTALL)
+FIGURE = re.compile(r"\d+\.\d+")
+WORDS, LINES, SCREENS = 350, 45, 3  # a screen has so many words, or lines of tables and code
 
 
 @cache
 def printed(command):
     """Return the tables that a command prints, which is run in this folder."""
-    text = subprocess.run(
-        [sys.executable, *command.split()], cwd=FOLDER, check=True, capture_output=True, text=True
-    ).stdout
-    return re.findall(TABLE, text, re.MULTILINE)
+    script, *arguments = command.split()
+    text = io.StringIO()
+    with chdir(FOLDER), redirect_stdout(text), patch.object(sys, "argv", [script, *arguments]):
+        runpy.run_path(script, run_name="__main__")
+    return re.findall(TABLE, text.getvalue(), re.MULTILINE)
 
 
-def anew(match):
+def table(match):
     """Return a marked table as it is printed now."""
-    number, command, table = match.groups()
-    return match[0].removesuffix(table) + printed(command)[int(number) - 1]
+    number, n_rows, command, old = match.groups()
+    header, rule, *rows = printed(command)[int(number) - 1].splitlines(keepends=True)
+    shown = rows[-int(n_rows) :] if n_rows else rows
+    return match[0].removesuffix(old) + "".join([header, rule, *shown])
+
+
+def commits(match):
+    """Return a sentence that says at which commits the lines of some files were measured."""
+    said = []
+    for name in match[1].split():
+        text = (FOLDER / name).read_text("utf-8")
+        lines = text.splitlines() if name.endswith(".jsonl") else [text]
+        count = Counter(json.loads(line).get("commit") for line in lines)
+        said += [
+            f"{n} in `{name}` "
+            + (f"measured at {commit}" if commit else "from before lines named their commit")
+            for commit, n in count.items()
+        ]
+    return match[0].removesuffix(match[2]) + f"Stored lines: {', '.join(said)}.\n"
+
+
+def generated(text):
+    """Return a page with its tables and commits as the stored lines have them."""
+    return COMMITS.sub(commits, MARKED.sub(table, text))
+
+
+def is_among(figure, values):
+    """Return whether one of the values rounds to a figure, perhaps in per cent."""
+    n_digits = len(figure.partition(".")[2])
+    return any(f"{x:.{n_digits}f}" == figure for value in values for x in (value, 100 * value))
+
+
+def faults(name, text):
+    """Return what is wrong with a page."""
+    if name == "README":
+        return []
+    tables = [match[4] for match in MARKED.finditer(text)]
+    rest = re.sub(r"<!--.*-->", "", MARKED.sub("", text))
+    prose = BLOCK.sub("", rest)
+    found = []
+    if re.search(TABLE, rest, re.MULTILINE):
+        found.append("has a table without a command that prints it")
+    n_lines = sum(block.count("\n") for block in [*tables, *BLOCK.findall(rest)])
+    n_screens = len(prose.split()) / WORDS + n_lines / LINES
+    if n_screens > SCREENS:
+        found.append(f"has {n_screens:.1f} screens instead of {SCREENS}")
+    if name == "tried":  # whose lines are not stored
+        return found
+    if not COMMITS.search(text):
+        found.append("does not say at which commits its lines were measured")
+    figures = FIGURE.findall(re.sub(r"`[^`]*`|Stored lines.*", "", prose))
+    values = {*map(float, FIGURE.findall("".join(tables)))}
+    if missing := sorted({figure for figure in figures if not is_among(figure, values)}):
+        found.append(f"has figures that none of its tables has: {', '.join(missing)}")
+    return found
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="fail if a page differs")
+    parser.add_argument("--check", action="store_true", help="write nothing")
     args = parser.parse_args()
-    pages = {path: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.md"))}
-    new = {path: MARKED.sub(anew, text) for path, text in pages.items()}
-    differ = [path for path in pages if new[path] != pages[path]]
-    for path in [] if args.check else differ:
-        path.write_text(new[path], "utf-8")
-    print(f"differ from the stored lines: {[path.name for path in differ]}")
-    sys.exit(bool(args.check and differ))
+    wrong = []
+    for path in sorted(FOLDER.glob("*.md")):
+        text = path.read_text("utf-8")
+        new = generated(text)
+        if args.check and new != text:
+            wrong.append(f"{path.name} differs from the stored lines")
+        elif new != text:
+            path.write_text(new, "utf-8")
+        wrong += [f"{path.name} {fault}" for fault in faults(path.stem, new)]
+    print("\n".join(wrong) or "The pages agree with the stored lines.")
+    sys.exit(bool(wrong))
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(FOLDER))
     main()

@@ -97,7 +97,6 @@ def print_table(frame, digits):
             for k, value in row.items()
         ]
         print(f"| {name} | " + " | ".join(cells) + " |")
-    print()
 
 
 def leads(lines, peers):

@@ -2,6 +2,7 @@
 
     python benchmarks/quality.py --data DIR --out results.jsonl
     python benchmarks/quality.py --table results.jsonl
+    python benchmarks/quality.py --table results.jsonl --against NSFDensity
 
 One JSON line per table, method and seed is appended to ``--out`` as soon as it is known; what is
 already there is not run again.
@@ -33,6 +34,7 @@ ESTIMATORS = {
     cls.__name__: cls
     for cls in (AutoDensity, TableDensity, GaussianizationDensity, *ARCHITECTURES.values())
 }
+FLOWS = [name for name in ESTIMATORS if name not in ("AutoDensity", "TableDensity")]
 N_SAMPLES = 2000
 MIN_WEIGHT = 0.005  # of a component of a mixture that is reported
 
@@ -216,6 +218,33 @@ def print_tables(lines):
         print("\nMachine: {}; threads: {}; torch {}".format(*where))
 
 
+def print_against(lines, ours):
+    """Print by how much an estimator is ahead of each other method on the sets of both."""
+    scores = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        if "ll" in line:
+            scores[line["method"]][line["set"]].append(line["ll"])
+    means = {m: {name: statistics.mean(own[name]) for name in own} for m, own in scores.items()}
+    groups = {
+        "best peer": [m for m in means if m in PEERS],
+        "best other flow": [m for m in means if m in FLOWS and m != ours],
+    }
+    for name, members in groups.items():
+        if len(members) > 1:
+            sets = set().union(*(means[m] for m in members))
+            means[name] = {s: max(means[m].get(s, -np.inf) for m in members) for s in sets}
+    print(f"\nLog-density of {ours} minus that of others, in nats\n")
+    print("| other | sets | ahead on | median difference | mean difference |")
+    print("|---|---|---|---|---|")
+    for name in sorted(means, key=lambda name: (name in PEERS, name in groups, name)):
+        if name == ours or name in PEERS:
+            continue
+        gains = [means[ours][s] - means[name][s] for s in means[ours] if s in means[name]]
+        ahead = sum(gain > 0 for gain in gains)
+        spread = f"{brief(statistics.median(gains))} | {brief(statistics.mean(gains))}"
+        print(f"| {name} | {len(gains)} | {ahead} | {spread} |")
+
+
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of npz tables")
@@ -233,6 +262,7 @@ def parse():
     parser.add_argument(
         "--table", type=Path, nargs="+", help="print the tables of these files and leave"
     )
+    parser.add_argument("--against", metavar="NAME", help="print the lead of this estimator only")
     args = parser.parse_args()
     if args.data is None and args.table is None:
         parser.error("give --data DIR to run, or --table FILE to print")
@@ -243,7 +273,12 @@ def main():
     parser, args = parse()
     if args.table:
         lines = [line for path in args.table for line in read(path)]
-        print_tables([line for line in lines if line["seed"] in args.seeds])
+        lines = [line for line in lines if line["seed"] in args.seeds]
+        if args.against:
+            methods = [args.against, *args.estimators, *args.peers]
+            print_against([line for line in lines if line["method"] in methods], args.against)
+        else:
+            print_tables(lines)
         return
 
     paths = {path.stem: path for path in sorted(args.data.glob("*.npz"))}

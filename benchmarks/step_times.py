@@ -161,7 +161,7 @@ SECTIONS = {section.__name__: section for section in (train, score, row, sequent
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=list(SECTIONS))
+    parser.add_argument("--sections", nargs="*", default=list(SECTIONS), choices=list(SECTIONS))
     parser.add_argument("--d", nargs="+", type=int, default=[10, 36], help="numbers of columns")
     parser.add_argument("--batch", nargs="+", type=int, default=[256, 1024], help="numbers of rows")
     parser.add_argument("--n", type=int, default=100_000, help="rows of the table to score")
@@ -180,7 +180,12 @@ def print_files(paths):
             runs.append(json.load(file))
     for run in runs:
         print("{machine}, {instructions}; threads: {threads}; torch {torch}".format(**run))
-    print(f"\n{table(*(run['times'] for run in runs))}")
+    if times := [run["times"] for run in runs if run["times"]]:
+        print(f"\n{table(*times)}")
+    print("\nCalls of Python functions in a training step (d = 10, 256 rows)\n")
+    print("| | " + " | ".join(runs[0]["calls"]) + " |\n" + "|---" * 4 + "|")
+    for run in runs:
+        print(f"| {run.get('commit', '')} | " + " | ".join(map(str, run["calls"].values())) + " |")
 
 
 def main():
@@ -206,7 +211,8 @@ def main():
             for what, seconds in SECTIONS[name](args, compare):
                 found.append((what, seconds))
                 print(".", end="", file=sys.stderr, flush=True)
-    print(f"\n{table(found)}\n")
+    if found:
+        print(f"\n{table(found)}\n")
     calls = {name: calls_per_step(name) for name in ARCHITECTURES}
     for name, count in calls.items():
         print(f"{name}: {count} calls of Python functions in a training step (d = 10, 256 rows)")

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from protocol import append
+from protocol import append, print_table, read
 from protocol import load as load_numbers
 from scipy import stats
 from scipy.special import logsumexp, ndtr, ndtri, softmax
@@ -974,14 +974,62 @@ def record(args, key, values):
     append(args.out, line)
 
 
-def print_table(args):
-    """Print the mean over seeds of every figure."""
-    lines = pd.DataFrame(map(json.loads, args.out.read_text().splitlines()))
-    for part, own in lines.groupby("part"):
-        own = own.dropna(axis=1, how="all").drop(columns=["part"])
-        keys = [name for name in ("set", "n", "share", "kind", "method") if name in own]
-        means = own.groupby(keys).mean(numeric_only=True).drop(columns="seed")
-        print(f"\n{part}\n{means.round(3).to_string()}")
+OURS = "TableDensity"
+
+
+def compared(frame, rows, score, digits, less_is_better=False):
+    """Print a score of each method, means over seeds, and how `TableDensity` compares.
+
+    The mean is over the rows of the table that all methods have.
+    """
+    key = frame[rows].astype(str).agg(", ".join, axis=1).rename(", ".join(rows))
+    wide = frame.groupby([key, "method"], sort=False)[score].mean().unstack("method")
+    wide = wide.dropna(how="all", axis=1).dropna(subset=OURS)
+    wide = wide[[OURS, *wide.columns.drop(OURS)]]
+    gain = wide.rsub(wide[OURS], axis=0) * (-1 if less_is_better else 1)
+    cells = wide.map(lambda value: "" if np.isnan(value) else f"{value:.{digits}f}")
+    cells.loc["mean"] = [f"{value:.{digits}f}" for value in wide.dropna().mean()]
+    ahead = [f"{(gain[name] > 0).sum()} of {gain[name].count()}" for name in wide]
+    cells.loc[f"{OURS} is ahead on"] = ["", *ahead[1:]]
+    print_table(cells, {})
+
+
+def show(lines):
+    """Print the tables of `tables.md`."""
+    frame = pd.DataFrame(lines)
+    parts = {part: own.dropna(axis=1, how="all") for part, own in frame.groupby("part")}
+    if "reference" in parts:
+        names = {
+            "conditional": "log-conditionals",
+            "marginal": "log-marginals",
+            "quantile_level": "quantiles",
+            "kl": "joint",
+        }
+        own = parts["reference"].groupby(["set", "n", "method"])[[*names]].mean()
+        print("\nreference\n")
+        print_table(own.rename(columns=names), dict.fromkeys(names.values(), 3))
+    for part, rows, score, digits, less_is_better in (
+        ("likelihood", ["set"], "ll", 2, False),
+        ("gaps", ["set", "share"], "rmse", 3, True),
+        ("gaps", ["set", "share"], "crps", 3, True),
+        ("incomplete", ["set", "share"], "observed", 2, False),
+        ("incomplete", ["set", "share"], "complete", 2, False),
+    ):
+        if part in parts:
+            print(f"\n{part}: {score}\n")
+            compared(parts[part], rows, score, digits, less_is_better)
+    if "outliers" in parts:
+        for kind, own in parts["outliers"].groupby("kind"):
+            print(f"\noutliers, {kind}: AUROC\n")
+            if kind == "swaps":  # the score that is meant for them is the detector's "dependence"
+                own = own.replace({"method": {OURS: "log-density", "dependence": OURS}})
+            compared(own, ["set"], "auroc", 3)
+    if "rows" in parts:
+        scores = {"auc": 3, "prediction": 3, "distance": 2, "columns": 3, "pairs": 3, "cpu_s": 1}
+        by_set = parts["rows"].groupby(["method", "set"])[[*scores]].mean()
+        own = by_set.groupby("method").mean().sort_values("auc")
+        print("\nrows: means over tables\n")
+        print_table(own, scores)
 
 
 PARTS = {
@@ -1006,7 +1054,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     if args.parts == ["table"]:
-        return print_table(args)
+        return show(read(args.out))
     for seed in args.seeds:
         for part in args.parts:
             PARTS[part](args, seed)

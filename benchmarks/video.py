@@ -1,6 +1,7 @@
 """Moving digits: VideoFlowDensity beside Glows of single frames and of frames given others.
 
     python benchmarks/video.py --data FILE --out FILE
+    python benchmarks/video.py --table FILE
 
 The data FILE is an npz with images ``X`` of shape (n, 28, 28): the first half makes training
 windows, the rest test windows. Contestants have the same processor time, of one thread. Predictions
@@ -15,8 +16,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import pandas as pd
 import torch
-from protocol import append
+from protocol import append, print_table, read
 
 from skflows import ConditionalDensity, GlowDensity, VideoFlowDensity
 from skflows.training.flow_fit import TRAINING_SHARE
@@ -170,14 +172,35 @@ def best_of_draws(model, rows, temperature):
     return found.mean(axis=3).max(axis=1).mean(axis=1).tolist()
 
 
+def show(lines):
+    """Print the table of `video.md`."""
+    columns = {
+        "bits": ("all frames", 3),
+        "bits_se": ("standard error", 3),
+        "bits_given_frames": ("given frames", 3),
+        "psnr_0.5": ("PSNR", 1),
+        "ssim_0.5": ("SSIM", 3),
+        "epochs": ("epochs", 0),
+        "seconds": ("seconds", 0),
+    }
+    frame = pd.DataFrame(lines).set_index("method")[[*columns]]
+    print_table(frame.rename(columns=lambda key: columns[key][0]), dict(columns.values()))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--table", type=Path, help="print the table of this file and leave")
     parser.add_argument("--methods", nargs="*", default=list(CONTESTANTS))
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if args.table:
+        show(read(args.table))
+        return
+    if args.data is None or args.out is None:
+        parser.error("give --data and --out, or --table")
 
     torch.set_num_threads(1)
     with np.load(args.data) as file:

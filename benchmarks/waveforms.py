@@ -18,8 +18,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import pandas as pd
 import torch
-from protocol import append
+from protocol import append, print_table
 from scipy import linalg, signal
 
 from skflows import ConditionalDensity, WaveFlowDensity
@@ -317,6 +318,25 @@ class Record:
         print(line, flush=True)
 
 
+def show(lines):
+    """Print the tables of `waveforms.md`, with the differences from the best Gaussian."""
+    columns = {
+        "nats_per_sample": ("nats per sample", 3),
+        "lead": ("minus Gaussian", 3),
+        "log_mel_distance": ("log-mel distance", 2),
+        "seconds": ("seconds", 0),
+    }
+    lines = pd.DataFrame(lines)
+    given = lines["model"].str.contains("given mel frames")
+    for title, own in ("Without a context", lines[~given]), ("Given mel frames", lines[given]):
+        gaussian = own[~own["model"].str.contains("WaveFlow")]
+        best = gaussian.groupby("data")["nats_per_sample"].max()
+        own = own.assign(lead=own["nats_per_sample"] - own["data"].map(best))
+        own = own.set_index(["data", "model"])[[*columns]].dropna(axis=1, how="all")
+        print(f"\n{title}\n")
+        print_table(own.rename(columns=lambda key: columns[key][0]), dict(columns.values()))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=["heights", "vocoder", "show"])
@@ -328,10 +348,7 @@ def main():
     options = parser.parse_args()
     record = Record(options.out, "words" if options.sounds else "sentences")
     if options.part == "show":
-        print("| data | model | nats per sample | seconds |\n|---|---|---|---|")
-        for line in record.lines:
-            figures = f"{line['nats_per_sample']:.3f} | {line['seconds']:.0f}"
-            print(f"| {line['data']} | {line['model']} | {figures} |")
+        show(record.lines)
         return
     torch.set_num_threads(1)
     data = words(options.sounds) if options.sounds else sentences()

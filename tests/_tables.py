@@ -10,6 +10,7 @@ from skflows import TableDensity
 from skflows.columns.encoding import Encoding
 from skflows.table import _components, _latent_classes
 from skflows.table._schema import Schema
+from skflows.table._view import TableView
 
 N = 200
 
@@ -22,6 +23,12 @@ def schema_of(X, columns=None, handle_unknown="error", **kwargs):
     """Return the schema of a table."""
     encoding, rows = Encoding.read(X, handle_unknown=handle_unknown)
     return Schema(encoding, rows, columns, **kwargs)
+
+
+def view_of(X, schema=None, **kwargs):
+    """Return the view of a table that components are fitted to, and that members score."""
+    schema = schema_of(X, **kwargs) if schema is None else schema
+    return TableView(schema, schema.encode(X))
 
 
 def mixed_table(n=N, seed=0):
@@ -59,8 +66,8 @@ FEW_COMPONENTS = {
     "quantile classes of 1",
     "linear classes of 4",
     "binned classes of 4",
-    "quantile kernels of 0.5",
-    "linear kernels of 0.5",
+    "quantile kernels",
+    "linear kernels",
 }
 
 

@@ -4,8 +4,8 @@ import os
 from functools import partial
 
 import pytest
+import sklearn
 from hypothesis import HealthCheck, settings
-from sklearn import __version__ as sklearn_version
 from sklearn.utils.fixes import parse_version
 
 # Displays draw without a screen, and no window waits to be closed.
@@ -22,7 +22,7 @@ settings.register_profile(
 )
 settings.load_profile("skflows")
 
-HAS_CALLBACKS = parse_version(sklearn_version) >= parse_version("1.9")
+HAS_CALLBACKS = parse_version(sklearn.__version__) >= parse_version("1.9")
 collect_ignore = [] if HAS_CALLBACKS else ["test_callbacks.py", "test_checkpoints.py"]
 
 
@@ -44,6 +44,38 @@ def close_figures():
     import matplotlib.pyplot as plt
 
     plt.close("all")
+
+
+# What is read, scored, drawn or answered at once.
+SMALL_BLOCKS = {
+    "skflows.cli._tables.BATCH_ROWS": 20,
+    "skflows.cli._tables.BLOCK": 64,
+    "skflows.dask._density.CHUNK": 40,
+    "skflows.density._evaluation.VALUES_PER_CHUNK": 30,
+    "skflows.distribution.distribution.ROWS_AT_ONCE": 3,
+    "skflows.ensemble._simple_densities.VALUES_PER_CHUNK": 300,
+    "skflows.preprocessing.dequantizer.ROWS_AT_ONCE": 7,
+    "skflows.table._predictive.ROWS_AT_ONCE": 3,
+    "skflows.table._variables.ROWS_AT_ONCE": 3,
+    "skflows.training.losses.EVALUATION_ROWS": 5,
+}
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Return a function that lets all work be done in small blocks, which must change no result."""
+
+    def shrink():
+        for name, size in SMALL_BLOCKS.items():
+            monkeypatch.setattr(name, size)
+
+    return shrink
+
+
+@pytest.fixture
+def on_terminal(monkeypatch):
+    """Return a function that lets the standard output be a terminal."""
+    return lambda: monkeypatch.setattr("sys.stdout.isatty", lambda: True)
 
 
 @pytest.fixture
@@ -73,6 +105,19 @@ def implementation(request, monkeypatch):
         monkeypatch.setattr(kernels, "_compiled", None)
     elif kernels._compiled is None:
         pytest.skip("installed without a C compiler")
+
+
+@pytest.fixture
+def with_torch(monkeypatch):
+    """Return a function that calls another one as if there were no compiled kernels."""
+    from skflows import kernels
+
+    def call(function, *args):
+        with monkeypatch.context() as patch:
+            patch.setattr(kernels, "_compiled", None)
+            return function(*args)
+
+    return call
 
 
 @pytest.fixture

@@ -18,9 +18,8 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skflows import AutoDensity
-from skflows.ensemble import _mixture, _portfolio, _simple_densities
+from skflows.ensemble import _mixture, _portfolio
 from skflows.ensemble._estimators import group_components
-from skflows.ensemble._portfolio import BANDWIDTHS, portfolio
 from skflows.ensemble._simple_densities import GaussianKernels
 
 ONE_SPLIT = ShuffleSplit(1, test_size=0.2, random_state=0)
@@ -205,7 +204,7 @@ def test_components_without_time_are_reported():
 def test_trained_components_come_last():
     """They share the time that the others leave."""
     for folds in (False, True):
-        components = portfolio(1000, 3, folds, False, {"random_state": 0})
+        components = _portfolio.portfolio(1000, 3, folds, False, {"random_state": 0})
         is_trained = [component.is_trained for component in components]
         assert is_trained == sorted(is_trained) and any(is_trained) and not is_trained[0]
 
@@ -216,7 +215,7 @@ def test_trained_components_come_last():
 )
 def test_flows_of_one_shape_train_together(n, d, n_workers, sizes):
     """Except with large batches, or if a worker would be idle."""
-    components = portfolio(n, d, n <= 2000, False, {"random_state": 0})
+    components = _portfolio.portfolio(n, d, n <= 2000, False, {"random_state": 0})
     groups = group_components(components, n, d, n_workers)
     assert [component for group in groups for component in group] == components
     assert [len(group) for group in groups if group[0].is_trained] == sizes
@@ -238,12 +237,13 @@ def test_flows_that_train_together_equal_flows_alone(monkeypatch):
     assert scores[0] == pytest.approx(scores[1], abs=1e-3)
 
 
-@pytest.mark.parametrize("size", [10**6, 300])
-def test_kernels_are_a_sum_over_all_rows(monkeypatch, size):
-    monkeypatch.setattr(_simple_densities, "VALUES_PER_CHUNK", size)
+@pytest.mark.parametrize("in_blocks", [False, True])
+def test_kernels_are_a_sum_over_all_rows(small_blocks, in_blocks):
+    if in_blocks:
+        small_blocks()
     rng = np.random.default_rng(0)
     rows, new = rng.standard_normal((200, 30)), rng.standard_normal((50, 30))
-    width = BANDWIDTHS[1]
+    width = _portfolio.BANDWIDTHS[1]
     log_density = norm.logpdf(new[:, None], rows, width).sum(-1)
     kernels = GaussianKernels(width).fit(rows)
     exact = logsumexp(log_density, axis=1) - np.log(200)

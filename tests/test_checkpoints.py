@@ -29,12 +29,10 @@ from skflows import (
     TransformedDensity,
 )
 from skflows.callbacks import Checkpoint
-from skflows.callbacks._checkpoint import TrainingFile
 from skflows.callbacks._fingerprint import fingerprint
 from skflows.model_selection import FlowGridSearchCV
 from skflows.outlier import OutlierEnsemble
 from skflows.persistence.model_file import read, write
-from skflows.table import _components
 
 X = banana(120)
 Y = X[:, 0] + X[:, 1] ** 2
@@ -90,7 +88,7 @@ def result(estimator, data):
 def only_a_network(monkeypatch, keep_components):
     """Let tables have no component but a network, which trains in milliseconds."""
     keep_components(lambda component: component.name == "network on pairs")
-    monkeypatch.setattr(_components, "HIDDEN", (8,))
+    monkeypatch.setattr("skflows.table._components.HIDDEN", (8,))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -325,7 +323,8 @@ def test_every_is_a_number_of_seconds(every):
 
 def test_writes_are_rare_unless_asked_for(tmp_path, monkeypatch):
     epochs = []
-    monkeypatch.setattr(TrainingFile, "load", lambda self: None)  # both fits train
+    path = "skflows.callbacks._checkpoint.TrainingFile.load"
+    monkeypatch.setattr(path, lambda self: None)  # both fits train
     for every in (0, 1000):
         folder = tmp_path / str(every)
 

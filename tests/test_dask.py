@@ -145,8 +145,8 @@ def test_number_of_samples_is_checked(fitted, n_samples):
         fitted[0].sample(n_samples)
 
 
-def test_samples_are_lazy(fitted, frame, monkeypatch):
-    monkeypatch.setattr("skflows.dask._density.CHUNK", 40)
+def test_samples_are_lazy(fitted, frame, small_blocks):
+    small_blocks()
     density, _ = fitted
     drawn = density.sample(100, random_state=0)
     assert drawn.npartitions == 3

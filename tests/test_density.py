@@ -18,8 +18,6 @@ from scipy.integrate import trapezoid
 from scipy.spatial.distance import pdist, squareform
 from sklearn.preprocessing import StandardScaler
 
-from skflows.density import _evaluation
-
 N_CELLS = 90  # of a grid, along each axis
 
 
@@ -132,7 +130,7 @@ def test_inverse_transform_inverts_transform(fitted):
     np.testing.assert_allclose(back / [1e3, 1e-2], X / [1e3, 1e-2], atol=atol)
 
 
-def test_scores_do_not_depend_on_the_batch(fitted, monkeypatch):
+def test_scores_do_not_depend_on_the_batch(fitted, small_blocks):
     X = np.vstack([fresh_rows(60), [[1e9, -1e9], [1e300, 1e300]]])
     scores = fitted.score_samples(X)
     order = np.random.default_rng(0).permutation(len(X))
@@ -140,7 +138,7 @@ def test_scores_do_not_depend_on_the_batch(fitted, monkeypatch):
     np.testing.assert_allclose(fitted.score_samples(X[:3]), scores[:3], rtol=1e-10)
     for i in (0, 7, 61):
         np.testing.assert_allclose(fitted.score_samples(X[[i]]), scores[[i]], rtol=1e-10)
-    monkeypatch.setattr(_evaluation, "VALUES_PER_CHUNK", 30)
+    small_blocks()
     np.testing.assert_allclose(fitted.score_samples(X), scores, rtol=1e-10)
 
 

@@ -28,7 +28,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skflows
 from skflows.density import ARCHITECTURES, FlowDensity, _evaluation
-from skflows.density._third_party import FitMethod
 from skflows.training import flow_fit, torch_state
 from skflows.training.trainer import Trainer
 
@@ -207,7 +206,7 @@ def test_public_methods_have_types(room):
 
 def function_of(member):
     """Return the function behind a method or a property of skflows, or None."""
-    member = member.fit if isinstance(member, FitMethod) else member
+    member = getattr(member, "fit", member)  # the descriptor of `fit` has it
     member = getattr(member, "fget", getattr(member, "fn", member))
     member = inspect.unwrap(getattr(member, "__func__", member))
     is_own = getattr(member, "__module__", "").startswith("skflows")
@@ -294,10 +293,10 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-def test_scores_do_not_depend_on_the_number_of_threads(two_threads, monkeypatch):
+def test_scores_do_not_depend_on_the_number_of_threads(two_threads, small_blocks):
     X, _ = gaussian(N_ROWS)
     estimator = small("nsf").fit(X)
-    monkeypatch.setattr(_evaluation, "VALUES_PER_CHUNK", 20)
+    small_blocks()
     scores = estimator.score_samples(X)
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
@@ -316,12 +315,11 @@ def test_scores_do_not_depend_on_the_number_of_threads(two_threads, monkeypatch)
     ],
 )
 def test_only_passes_of_large_operations_run_in_threads(
-    name, method, in_parallel, two_threads, monkeypatch
+    name, method, in_parallel, two_threads, small_blocks, monkeypatch
 ):
     """Threads take chunks in turn if the pass is not sequential; torch never divides a chunk."""
     X, _ = gaussian(N_ROWS)
     estimator = small(name).fit(X)
-    monkeypatch.setattr(_evaluation, "VALUES_PER_CHUNK", 40)
     pools, n_threads = [], []
     monkeypatch.setattr(
         _evaluation,
@@ -335,14 +333,12 @@ def test_only_passes_of_large_operations_run_in_threads(
         return original(*args)
 
     monkeypatch.setattr(type(estimator.flow_), method, recorded)
+    at_once = estimator._map_rows(method, X)
+    assert n_threads == [1] and not pools
+    small_blocks()
     in_chunks = estimator._map_rows(method, X)
     assert pools == [2] * in_parallel
     assert set(n_threads) == {1}
-    monkeypatch.setattr(_evaluation, "VALUES_PER_CHUNK", 2**16)
-    n_threads.clear()
-    at_once = estimator._map_rows(method, X)
-    assert n_threads == [1]
-    monkeypatch.undo()
     assert torch.get_num_threads() == 2
     for part, whole in zip(in_chunks, at_once, strict=True):
         np.testing.assert_allclose(part, whole, rtol=1e-9, atol=1e-9)

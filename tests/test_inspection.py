@@ -1,5 +1,6 @@
 """Displays of densities, samples, loss curves and latent coordinates."""
 
+import copy
 import sys
 
 import matplotlib
@@ -279,9 +280,14 @@ def test_samples_and_data_have_different_colors(moons):
     assert not np.array_equal(colors[far][0], colors[~far][0])
 
 
-def test_samples_of_estimators_of_scikit_learn(iris, mixture, monkeypatch):
-    """`GaussianMixture.sample` returns (X, labels) and has no random_state."""
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Let no plot of samples be drawn: it takes long."""
     monkeypatch.setattr(SamplesDisplay, "plot", lambda self, ax: self)
+
+
+def test_samples_of_estimators_of_scikit_learn(iris, mixture, undrawn):
+    """`GaussianMixture.sample` returns (X, labels) and has no random_state."""
     seeded = [
         SamplesDisplay.from_estimator(mixture, iris, random_state=seed).samples
         for seed in (1, 1, 2)
@@ -318,8 +324,7 @@ def test_samples_of_a_table(mixed_table):
         SamplesDisplay.from_estimator(density, table.drop(columns="day"))
 
 
-def test_samples_show_at_most_six_columns_by_default(monkeypatch):
-    monkeypatch.setattr(SamplesDisplay, "plot", lambda self, ax: self)
+def test_samples_show_at_most_six_columns_by_default(undrawn):
     wine = load_wine(as_frame=True).data
     kernel = KernelDensity().fit(wine)
     display = SamplesDisplay.from_estimator(kernel, wine, n_samples=5)
@@ -547,11 +552,11 @@ def test_unsuitable_estimator_is_an_error(display, estimator, missing, iris):
         ([1, "sepal width (cm)"], r"'sepal width \(cm\)' twice"),
     ],
 )
-def test_invalid_features_are_an_error(display, features, message, mixture, iris, monkeypatch):
-    monkeypatch.setattr(GaussianMixture, "score_samples", None)
-    monkeypatch.setattr(GaussianMixture, "sample", None)
+def test_invalid_features_are_an_error(display, features, message, mixture, iris):
+    silent = copy.copy(mixture)
+    silent.score_samples = silent.sample = None  # features are checked before
     with pytest.raises(ValueError, match=message):
-        display.from_estimator(mixture, iris, features)
+        display.from_estimator(silent, iris, features)
     assert plt.get_fignums() == []
 
 

@@ -45,18 +45,6 @@ def called(monkeypatch):
     return names
 
 
-@pytest.fixture
-def with_torch(monkeypatch):
-    """Calls a function as if there were no compiled kernels."""
-
-    def call(function, *args):
-        with monkeypatch.context() as patch:
-            patch.setattr(kernels, "_compiled", None)
-            return function(*args)
-
-    return call
-
-
 def normal(*shape, dtype=torch.float64, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 

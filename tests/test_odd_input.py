@@ -3,12 +3,20 @@
 import numpy as np
 import pandas as pd
 import pytest
-from _densities import N_ROWS, NAMES, accurate, each_estimator, each_kind, small, standardization
+from _densities import (
+    N_ROWS,
+    NAMES,
+    SMALL_SAMPLE,
+    accurate,
+    each_estimator,
+    each_kind,
+    small,
+    standardization,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skflows import DensityOutlierDetector, StackedDensity
-from skflows.bijections._marginal_quantile import SMALL_SAMPLE
 
 # Some tables have such a column.
 pytestmark = pytest.mark.filterwarnings("ignore:.* is an exact linear function:UserWarning")

@@ -20,7 +20,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from skflows import DensityOutlierDetector, NSFDensity, StackedDensity
 from skflows.calibration import tails
 from skflows.columns.checks import ColumnWarning
-from skflows.ensemble._simple_densities import GaussianKernels
 from skflows.outlier._statistics import STATISTICS
 
 X = banana(150)
@@ -105,7 +104,7 @@ def test_weights_move_the_scores(statistic, calibration):
     weight = np.where(X[:, 0] > 0, 1.0, 0.02)
     weight[:10] = 0
     params = {"statistic": statistic, "calibration": calibration, "cv": 2, "random_state": 0}
-    estimator = detector(GaussianKernels(0.5), **params)
+    estimator = detector(KernelDensity(bandwidth=0.5), **params)
     fitted, plain = clone(estimator).fit(X, sample_weight=weight), estimator.fit(X)
     gain = fitted.score_samples(X) - plain.score_samples(X)
     if statistic == "log_pool":
@@ -249,7 +248,7 @@ def test_frozen_density_checks_column_names():
 # Thresholds by a fraction of the rows
 
 
-MEMORY = GaussianKernels(0.1)  # whose training rows all score higher than others
+MEMORY = KernelDensity(bandwidth=0.1)  # whose training rows all score higher than others
 HOLDING_OUT = {
     "stack": StackedDensity([("kernels", MEMORY)], cv=5, contamination=0.1, random_state=0),
     "folds": DensityOutlierDetector(MEMORY, cv=5, contamination=0.1, random_state=0),
@@ -277,7 +276,7 @@ def test_contamination_is_the_fraction_of_rows_held_out_if_training_rows_score_h
 
 def test_contamination_is_the_fraction_of_training_rows_if_held_out_rows_agree():
     rows = banana(300)
-    wide = GaussianKernels(1.0)
+    wide = KernelDensity(bandwidth=1.0)
     for estimator in (
         StackedDensity([("kernels", wide)], cv=5, contamination=0.1, random_state=0),
         DensityOutlierDetector(wide, cv=5, contamination=0.1, random_state=0),

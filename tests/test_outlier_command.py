@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from skflows import DensityOutlierDetector, TableDensity
-from skflows.cli._main import main
+from skflows.cli import main
 from skflows.cli._outliers import QUICK, TABLE_SECONDS, fitted_detector
 from skflows.cli._progress import print_status
 from skflows.cli._report import doubt_about_bulk, value_text
@@ -106,6 +106,7 @@ def test_texts_and_gaps_are_judged_too(folder, capsys, monkeypatch, option):
     assert (announced in err) == (option == "")
     chosen = QUICK if option else {"time_limit": TABLE_SECONDS, "n_jobs": -1}
     assert made[0] == {
+        "columns": None,
         "handle_unknown": "rare",
         "missing": "model",
         "random_state": 0,
@@ -127,6 +128,7 @@ def test_dates_as_texts_are_pointed_out_once(folder, capsys, monkeypatch, one_cl
     monkeypatch.setattr("skflows.cli._outliers.QUICK", quick)
     table = pd.read_csv("odd.csv")[:60]
     table["day"] = pd.date_range("2024-01-01", periods=60).strftime("%d/%m/%Y")
+    table.loc[5, "day"] = "6 Jan 2024"  # of another format
     table.to_csv("dates.csv", index=False)
     assert main(shlex.split(f"outliers dates.csv -o flagged.csv --quick {SEED}")) == 0
     assert capsys.readouterr().err.count("'day' holds dates as texts, such as '01/01/2024'") == 1
@@ -208,9 +210,9 @@ def test_values_of_a_report():
     assert value_text(pd.Series([1, None], dtype="Int64"))(pd.NA) == "missing"
 
 
-def test_status_is_printed_only_on_a_terminal(monkeypatch, capsys):
+def test_status_is_printed_only_on_a_terminal(on_terminal, capsys):
     print_status("to a file")
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    on_terminal()
     print_status("to a terminal")
     assert capsys.readouterr().out == "to a terminal\n"
 

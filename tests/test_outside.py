@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from _densities import NAMES, small
-from _tables import few_components, schema_of  # noqa: F401 - a fixture
+from _tables import few_components, schema_of, view_of  # noqa: F401 - a fixture
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 from sklearn.model_selection import KFold, cross_val_score
 
@@ -19,7 +19,6 @@ from skflows import (
 )
 from skflows.table._latent_classes import fit_latent_classes
 from skflows.table._outside import Outside, outside_share, scale_of
-from skflows.table._view import TableView
 
 LOADERS = [load_iris, load_wine, load_breast_cancer, load_diabetes, load_digits]
 N_ROWS, N_COLUMNS, N_FOLDS = 90, 50, 2
@@ -116,8 +115,7 @@ def member_of(values):
     schema = schema_of(X, handle_unknown="warn", random_state=np.random.RandomState(0))
 
     def view(x):
-        X = np.atleast_1d(np.asarray(x, dtype=float))[:, None]
-        return TableView(schema, schema.encode(X))
+        return view_of(np.atleast_1d(np.asarray(x, dtype=float))[:, None], schema)
 
     member = fit_latent_classes(view(values), 1, "quantile", np.random.RandomState(0))
     return schema, lambda x: np.exp(member.log_prob(view(x)))

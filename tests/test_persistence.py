@@ -456,16 +456,15 @@ def test_next_write_removes_what_a_killed_one_left(path):
 
 FULL_DISK = """
 import resource, signal, sys
-from pathlib import Path
-import numpy as np, pandas, skflows
-from skflows.cli import _tables
+import pandas, skflows
+from skflows.cli import main
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 model = skflows.load("model.skflows")
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 for name, write in {
     "model.skflows": model.save,
-    "table.csv": lambda path: _tables.write_table({"a": np.arange(5000)}, Path(path)),
+    "table.csv": lambda path: main(["sample", "model.skflows", "-n", "500", "-o", path]),
 }.items():
     try:
         write(name)
@@ -482,9 +481,8 @@ def test_full_disk_keeps_the_old_files(path):
     table.write_text("a\n1\n", encoding="utf-8")
     model = path.read_bytes()
     run = [sys.executable, "-c", FULL_DISK]
-    printed = subprocess.run(
-        run, capture_output=True, text=True, check=True, cwd=path.parent
-    ).stdout
+    found = subprocess.run(run, capture_output=True, text=True, check=True, cwd=path.parent)
+    printed = found.stdout + found.stderr
     assert re.findall(r"cannot write (.*): File too large", printed) == [path.name, table.name]
     assert path.read_bytes() == model
     assert table.read_text(encoding="utf-8") == "a\n1\n"

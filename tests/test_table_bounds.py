@@ -7,7 +7,6 @@ from _tables import COLUMNS, N, density, few_components, quick, schema_of, table
 from scipy.special import ndtr
 
 from skflows import TableDensity
-from skflows.table import _variables
 from skflows.table._view import TableView
 
 
@@ -271,7 +270,7 @@ def test_samples_have_the_written_values_of_single_precision():
     assert np.isfinite(density.score_samples(np.round(rates, 1)[:, None])).all()
 
 
-def test_answers_about_rows_with_impossible_values_warn(density_with_bounds, monkeypatch):
+def test_answers_about_rows_with_impossible_values_warn(density_with_bounds, small_blocks):
     row = with_bounds()[:1].assign(age=17, share=np.nan)
     for ask in (
         lambda: density_with_bounds.predict_proba("rating", row),
@@ -280,7 +279,7 @@ def test_answers_about_rows_with_impossible_values_warn(density_with_bounds, mon
     ):
         with pytest.warns(UserWarning, match="X has 17 in column 'age', .* unreliable"):
             ask()
-    monkeypatch.setattr(_variables, "ROWS_AT_ONCE", 3)
+    small_blocks()
     with pytest.warns(UserWarning, match="in 7 of 7 rows") as caught:
         density_with_bounds.predict_proba("rating", pd.concat(7 * [row]))
     assert len(caught) == 1

@@ -4,14 +4,21 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from _tables import COLUMNS, density, few_components, quick, schema_of, table  # noqa: F401
+from _tables import (  # noqa: F401
+    COLUMNS,
+    density,
+    few_components,
+    quick,
+    schema_of,
+    table,
+    view_of,
+)
 
 from skflows import TableDensity
 from skflows.columns.frames import Column, read_frame, write_frame
 from skflows.columns.kinds import decide
 from skflows.columns.lattice import lattice_of
 from skflows.table._latent_classes import LatentClasses, Training
-from skflows.table._view import TableView
 
 
 @pytest.mark.parametrize(
@@ -87,7 +94,7 @@ def test_multiples_of_a_number_stay_multiples():
 @pytest.mark.parametrize(("form", "pattern"), [("%Y-%m-%d", "2024"), ("%d/%m/%Y", "01/01/2024")])
 def test_dates_as_texts_are_pointed_out(form, pattern):
     days = pd.Series(pd.date_range("2024-01-01", periods=100)).dt.strftime(form)
-    days[3] = None
+    days[3], days[5] = None, "6 Jan 2024"  # of another format
     table = pd.DataFrame({"day": days, "x": np.linspace(0, 1, 100)})
     with pytest.warns(UserWarning, match=f"'day' holds dates as texts, .*{pattern}.*to_datetime"):
         density = quick(handle_unknown="rare", max_iter=1).fit(table)
@@ -98,8 +105,8 @@ def test_dates_as_texts_are_pointed_out(form, pattern):
 
 def test_numbers_as_texts_are_pointed_out():
     prices = [f"${1000 + 7 * i:,}" for i in range(100)]
-    table = pd.DataFrame({"price": prices, "x": np.linspace(0, 1, 100)})
-    with pytest.warns(UserWarning, match="'price' holds numbers as texts, such as '.1,000'"):
+    table = pd.DataFrame({"price": [*prices[1:], "on demand"], "x": np.linspace(0, 1, 100)})
+    with pytest.warns(UserWarning, match="'price' holds numbers as texts, such as '.1,0"):
         quick(handle_unknown="rare", max_iter=1).fit(table)
 
 
@@ -244,8 +251,7 @@ def test_few_angles_may_be_turned():
 
     def table(turn):
         X = pd.DataFrame({"hour": (hours + turn) % 24})
-        schema = schema_of(X, COLUMNS)
-        view = TableView(schema, schema.encode(X))
+        view = view_of(X, columns=COLUMNS)
         return Training(view, "quantile", np.random.RandomState(0)).tables(share)[0][0]
 
     assert np.roll(table(0), 12) == pytest.approx(table(12))
@@ -321,5 +327,5 @@ def test_texts_that_became_numbers():
 def test_numbers_between_levels_look_like_numbers():
     table = pd.DataFrame({"n": [0, 1, 10] * 20})
     own = quick(max_iter=1).fit(table)
-    features = TableView(own._schema, own._variables(pd.DataFrame({"n": [1, 2, 10]}))).features
+    features = view_of(pd.DataFrame({"n": [1, 2, 10]}), own._schema).features
     assert features[0, -1] < features[1, -1] < features[2, -1]

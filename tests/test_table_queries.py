@@ -5,14 +5,19 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from _tables import N, density, few_components, mixed_table, quick, table  # noqa: F401
+from _tables import (  # noqa: F401
+    N,
+    density,
+    few_components,
+    mixed_table,
+    quick,
+    table,
+    view_of,
+)
 from sklearn.base import clone
 
 from skflows import TableImputer
 from skflows.inspection import ConditionalDensityDisplay, SamplesDisplay
-from skflows.table import _predictive, _variables
-from skflows.table._network import NetworkMember
-from skflows.table._view import TableView
 
 
 def total_probability(density, name, values, width):
@@ -88,7 +93,7 @@ def test_joint_is_marginal_times_conditional(density, table):
 def test_samples_look_like_the_table(density, table):
     drawn = density.sample(300, random_state=0)
     assert (drawn.dtypes == table.dtypes).all()
-    assert set(drawn["sex"]) <= {"male", "female"}
+    assert set(drawn["sex"].dropna()) <= {"male", "female"}
     assert (drawn["visits"] >= 0).all()
     assert (drawn["rain"] >= 0).all()
     assert (drawn["rain"] == 0).mean() == pytest.approx((table["rain"] == 0).mean(), abs=0.12)
@@ -263,7 +268,12 @@ def test_modelled_gaps():
     )
     assert not own.impute(table[:50], "draw", random_state=0).isna().any(axis=None)
     assert not own.impute(table[:50]).isna().any(axis=None)
-    assert own.sample(5, given={"sex": None, "size": 0.0})["sex"].notna().all()
+    given = {"sex": None, "size": 0.0}
+    assert own.sample(50, given=given, complete=True)["sex"].notna().all()
+    drawn = own.sample(300, given={"sex": "male"}, random_state=0)
+    assert drawn["sex"].notna().all() and 0.05 < drawn["size"].isna().mean() < 0.35
+    drawn = own.condition({"sex": "male"}).sample(100, random_state=0, complete=True)
+    assert drawn.notna().all(axis=None)
 
 
 def test_modelled_gaps_of_other_columns_are_evidence():
@@ -288,12 +298,10 @@ def test_modelled_gaps_sum_to_one():
         .to_frame()
         .merge(pd.Series(["p", "q", None], name="b"), how="cross")
     )
-    view = TableView(own._schema, own._variables(levels))
+    view = view_of(levels, own._schema)
     for member, _ in own._members:
         assert np.exp(member.log_prob(view)).sum() == pytest.approx(1, abs=2e-4)
-    (network, *_) = [
-        member for member, _ in own._members if isinstance(member.member, NetworkMember)
-    ]
+    network, *_ = [member for member, _ in own._members if hasattr(member.member, "network")]
     drawn = network.sample(own._schema, own._nothing_known(50), np.random.RandomState(0))
     for value, flag in own._schema.flag_of.items():
         assert (np.isfinite(drawn[:, value]) == (drawn[:, flag] == 0)).all()
@@ -379,7 +387,7 @@ def test_imputation_keeps_known_values_exactly():
     assert filled.null_count().sum_horizontal()[0] == 0
 
 
-def test_chunks_of_rows(monkeypatch, density, table):
+def test_chunks_of_rows(small_blocks, density, table):
     """Rows are answered some at a time."""
 
     def answers():
@@ -388,8 +396,7 @@ def test_chunks_of_rows(monkeypatch, density, table):
         return distribution.cdf(y), distribution.mean(), distribution.logpdf(y), distribution.ppf(y)
 
     whole = density.impute(table[:7]), answers()
-    for module in (_variables, _predictive):
-        monkeypatch.setattr(module, "ROWS_AT_ONCE", 3)
+    small_blocks()
     pd.testing.assert_frame_equal(density.impute(table[:7]), whole[0])
     for found, expected in zip(answers(), whole[1], strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-9)

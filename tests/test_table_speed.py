@@ -1,9 +1,9 @@
 """How much work a density of a table does, counted in calls rather than in seconds."""
 
+import _tables
 import numpy as np
 import pandas as pd
 import pytest
-from _tables import schema_of
 from sklearn.cluster import KMeans
 
 from skflows import TableDensity
@@ -11,7 +11,6 @@ from skflows.bijections import MarginalQuantile
 from skflows.distribution import distribution
 from skflows.table import _latent_classes, _predictive, _schema
 from skflows.table._network import distinct_rows
-from skflows.table._view import TableView
 
 
 @pytest.fixture
@@ -61,8 +60,8 @@ def mixed_table(n, n_categories):
 
 
 def view_of(table):
-    schema = schema_of(table, handle_unknown="rare", random_state=np.random.RandomState(0))
-    return TableView(schema, schema.encode(table))
+    random_state = np.random.RandomState(0)
+    return _tables.view_of(table, handle_unknown="rare", random_state=random_state)
 
 
 def test_a_step_of_latent_classes_does_not_multiply_indicators():

@@ -30,7 +30,6 @@ from skflows import (
     StackedDensity,
 )
 from skflows.bijections._flow import ContinuousFlow, Flow
-from skflows.conditional import _regressor
 from skflows.model_selection import FlowGridSearchCV
 from skflows.training import losses
 
@@ -229,7 +228,7 @@ def test_interrupt_of_folds_that_train_together_warns_once(interrupt):
 @pytest.mark.parametrize("calibration", ["auto", 0.6])
 def test_few_rows_calibrate_after_an_interrupt(interrupt, monkeypatch, calibration):
     """It would take longer than the epoch that the user did not wait for."""
-    monkeypatch.setattr(_regressor, "FEW_ROWS", 30)
+    monkeypatch.setattr("skflows.conditional._regressor.FEW_ROWS", 30)
     X = banana(120)
     density = ConditionalDensity(small("maf", max_iter=9), cv=3)
     regressor = FlowRegressor(density, calibration=calibration, random_state=0)

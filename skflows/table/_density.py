@@ -26,10 +26,11 @@ from ..density._base import BaseFlowDensity
 from ..density._outlier_labels import OutlierDensityMixin
 from ..distribution.distribution import ConditionalDistribution, distribution_of
 from ..ensemble._folds import Folds
-from ..ensemble._mixture import mixture_attributes, run_mixture
+from ..ensemble._mixture import mixture_attributes, run_mixture, scores_of, weights_of
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
+from ._missing import MissingPattern, some_rows
 from ._predictive import OneColumn
 from ._queries import (
     ConditionalTable,
@@ -50,7 +51,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-MIN_WEIGHT = 2e-3  # of a component that is kept: each takes time to score
+MAX_ROUNDS = 10  # in which samples that are too far out are drawn again
+MIN_WEIGHT = 0.02  # of a component that is kept: each takes time to score
 
 
 def as_table(rows, names=None):
@@ -60,6 +62,11 @@ def as_table(rows, names=None):
     except ImportError:
         return rows
     return pd.DataFrame(rows, columns=names)
+
+
+def is_beyond(values, low, high):
+    """Return which rows have a value outside of the limits of its variable."""
+    return ((values < low) | (values > high)).any(axis=1)
 
 
 def _has_names_or_categories(density):
@@ -100,7 +107,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         ("datetime", first, last). A bound that is left out, or None, is the default of the kind:
         the lower bound of "count", and of "rounded" without negative values, is 0; other ends are
         open, and -inf opens these too. Bounds of dates are texts such as "2024-12-31", without a
-        time zone. Kinds of the other columns come from dtypes and values: see `columns_`.
+        time zone. ("datetime", "dayfirst") and ("datetime", "monthfirst") say how dates that are
+        texts are written. Kinds of the other columns come from dtypes and values: see `columns_`.
 
     handle_unknown : {"warn", "rare", "error"}, default="warn"
         What to do with a category that the fit has not seen. "warn" gives it the probability of
@@ -136,8 +144,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         Number of folds in which rows are held out. "auto" takes 5 folds up to 1,000 rows, and
         beyond a single part of 15 % of the rows, at most 2,000. Copies of a row are held out
         together if a continuous column shows that they are copies. Each component is fitted once
-        for each fold, and these models make it up; kernels are fitted once more, to all rows. With
-        a single part, all but the networks are fitted once more.
+        for each fold, and these models make it up. Kernels with a weight are fitted once more, to
+        all rows; with a single part, so is everything else except the networks.
 
     {held_out_contamination}
 
@@ -313,19 +321,20 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         group = current_group()
         started = group.clock()
         group.check_same(self, X, sample_weight)
-        vars(self).pop("offset_", None)  # a fit that does not end leaves nothing fitted
+        for name in ("offset_", "_missing_pattern"):  # a fit that does not end leaves nothing
+            vars(self).pop(name, None)
         shared, encoding, rows, weight = self._encoded_fit(X, encoding, sample_weight)
         kept = weight > 0
         weight = weight[kept] / weight[kept].mean()
         random_state = group.broadcast(random_state_of(self))
         self._schema = shared or self._schema_of(encoding, rows, random_state, weight)
-        rows = self._schema.split(rows)
+        is_missing, rows = np.isnan(rows), self._schema.split(rows)
         if shared is not None:  # which has the maps of other rows
             self._schema = self._schema.with_maps_of(rows, weight, random_state)
         kept[kept] = is_known = ~np.isnan(rows).all(axis=1)
         if kept.sum() < 2:
             raise ValueError(f"X has {kept.sum()} rows with a known value; at least 2 are needed.")
-        rows, weight = rows[is_known], weight[is_known]
+        rows, weight, is_missing = rows[is_known], weight[is_known], is_missing[is_known]
         seed = int(random_state.randint(2**31 - 1000))
         copy_of = first_copies(self._schema, rows)
         if self.rules and shared is None:
@@ -342,18 +351,31 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         if len(splits) == 1:  # the held-out rows count too; several folds make up for one another
             portfolio = [c._replace(refit=c.refit or not c.is_trained) for c in portfolio]
         views = [views_of(split, self._schema, rows, weight, seed) for split in splits]
+        folds = Folds(splits, weight, kept)
         run_mixture(
             self,
             portfolio,
             len(splits),
-            partial(tasks_of, portfolio, views, TableView(self._schema, rows, weight), seed),
-            partial(self._attributes, rows, Folds(splits, weight, kept), views),
+            partial(tasks_of, portfolio, views, seed),
+            partial(self._refits, TableView(self._schema, rows, weight), folds, seed),
+            partial(self._attributes, rows, folds, views),
             started=started,
             X=X,
             y=y,
             sample_weight=sample_weight,
         )
+        if self.missing == "ignore" and is_missing.any():
+            self._missing_pattern = self._fit_missing(rows, is_missing, weight, seed)
         return self
+
+    def _fit_missing(self, values, is_missing, weight, seed):
+        """Return the distribution of the pattern of missing values, which the model leaves out."""
+        random_state = np.random.RandomState(seed)
+        chosen, weight = some_rows(is_missing, weight, random_state)
+        values, is_missing = values[chosen], is_missing[chosen]
+        filled = is_missing.any(axis=1)
+        values[filled] = self._complete(values[filled], random_state)
+        return MissingPattern(self._schema, values, is_missing, weight)
 
     def _encoded_fit(self, X, encoding, sample_weight):
         """Return the shared schema, if it is of the table, and how to fit to that.
@@ -372,10 +394,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         frame = self._read(X, reset=True)
         weight = validate_weight(sample_weight, np.empty((len(frame), 1)), least=2)
         frame = frame.take(weight > 0)
-        encoding = self._shared_encoding(frame)
-        shared = None if encoding is None else self._shared
-        if encoding is None:
-            encoding = Encoding(frame, self.handle_unknown)
+        encoding, shared = self._encoding_for(frame), self._own_shared()
+        if shared is not None and shared.encoding is not encoding:
+            shared = None
         return shared, encoding, encoding.rows(frame), weight
 
     def _own_shared(self):
@@ -386,10 +407,12 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         """Return a text that is the same if the parameters that decide on kinds are."""
         return joblib.hash((self.columns, self.missing, self.handle_unknown, self.rules))
 
-    def _shared_encoding(self, frame):
-        """Return the encoding of the shared schema, or None if a table may not be a part of its."""
+    def _encoding_for(self, frame):
+        """Return the shared schema's encoding if a table may be a part of its, or a new one."""
         shared = self._own_shared()
-        return shared.encoding if shared is not None and shared.encoding.holds(frame) else None
+        if shared is not None and shared.encoding.holds(frame):
+            return shared.encoding
+        return Encoding(frame, self.handle_unknown, self.columns)
 
     def _schema_of(self, encoding, rows, random_state, weight):
         """Return the kinds and variables of the columns of encoded rows."""
@@ -414,7 +437,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             return self
         if encoding is None:
             frame = self._read(X, reset=True)
-            encoding = Encoding(frame, self.handle_unknown)
+            encoding = Encoding(frame, self.handle_unknown, self.columns)
             X = encoding.rows(frame)
         weight = None if weight is None else weight / weight[weight > 0].mean()
         self._shared = self._schema_of(encoding, X, random_state, weight)
@@ -436,16 +459,25 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         clone._shared, clone._shared_settings = self._shared, self._shared_settings
         return clone
 
+    def _refits(self, view, folds, seed, done):
+        """Return the tasks that fit components with a weight to all rows."""
+        from ._components import refits_of
+
+        weights = weights_of(scores_of(done), folds.held_out_weight, MIN_WEIGHT)
+        again = [c for (c, _), weight in zip(done, weights, strict=True) if c.refit and weight > 0]
+        return refits_of(again, view, seed)
+
     def _attributes(self, rows, folds, views, done):
         """Return the attributes of a density that consists of fitted components."""
         from ._components import with_own_maps
 
-        done = [(c, fitted if c.refit else with_own_maps(fitted, views)) for c, fitted in done]
+        done = [
+            (c, fitted if fitted.is_refitted else with_own_maps(fitted, views))
+            for c, fitted in done
+        ]
         rules = self._schema.rules
         attributes, members = self._mixture(done, folds, rows)
-        if (
-            rules.orders
-        ):  # of whose violations only the whole mixture can tell how frequent they are
+        if rules.orders:  # only the whole mixture tells how often it breaks them
             self._members = members
             rules.weigh(self)
             held_out = np.concatenate([held_out for _, held_out in folds.splits])
@@ -475,6 +507,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         return as_table(self._schema.rules.describe(self._schema.names), RULE_FIELDS)
 
     _held_out_scores = "folds"  # which a detector calibrates with
+    _missing_pattern = None  # of missing values, if there are any and the model leaves it out
     _shared = None  # kinds, levels and rules that a wrapper found in all rows
     _shared_settings = None  # the parameters with which it found them
 
@@ -620,9 +653,24 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         return joint - logsumexp(joint, axis=1, keepdims=True)
 
     def sample(
-        self, n_samples: int = 1, random_state: RandomState = None, *, given: object = None
+        self,
+        n_samples: int = 1,
+        random_state: RandomState = None,
+        *,
+        given: object = None,
+        complete: bool = False,
     ) -> Rows:
-        """Draw rows from the fitted density.
+        """Draw rows from the fitted density, with missing values as the rows of `fit` have them.
+
+        With ``missing="ignore"``, which values are missing is drawn given the complete row, by
+        decision trees: for each column from the values of the others and from which values of
+        earlier columns are missing.
+
+        Numbers without bounds stay within a range that as many draws could plausibly reach, by
+        generalised Pareto distributions of the outer tenth of the values of `fit` on each side: all
+        of n draws lie within either end with a probability of 99 %, where n is at least the number
+        of rows of `fit`. Rows with values beyond are drawn again, up to ten times, and then
+        clipped, unless a given value of theirs lies beyond.
 
         Parameters
         ----------
@@ -634,7 +682,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
         given : dict or DataFrame, default=None
             Values of some columns, which all rows have: one value each, or one for each row of a
-            table. A missing value is drawn, also with ``missing="model"``.
+            table. A missing value is unknown: it is drawn as the other columns are.
+
+        complete : bool, default=False
+            Whether to draw rows without missing values.
 
         Returns
         -------
@@ -650,9 +701,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             values = self._nothing_known(n_samples)
         else:
             values, names = self._some_columns(given, "given")
-            values = np.repeat(schema.with_values(values), n_samples, axis=0)
-        drawn = schema.joined(self._complete(values, random_state), random_state)
-        frame = schema.encoding.frame(drawn)
+            values = np.repeat(schema.without_missing(values), n_samples, axis=0)
+        frame = schema.encoding.frame(self._drawn_rows(values, complete, random_state))
         for name in names:  # rows do not hold categories that the fit has not seen
             i = schema.names.index(name)
             is_unseen = schema.columns[i].is_unseen(values[:, schema.of_column[i]])
@@ -665,11 +715,40 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def _nothing_known(self, n):
         return np.full((n, len(self._schema.variables)), np.nan)
 
+    def _drawn_rows(self, values, complete, random_state):
+        """Return encoded rows, drawn given known variables, with missing values unless complete."""
+        schema = self._schema
+        values = schema.with_unknown_values(values) if complete else values
+        drawn = self._complete(values, random_state)
+        rows = schema.joined(drawn, random_state)
+        if self._missing_pattern is not None and not complete:
+            is_given = ~np.isnan(values[:, [variables[-1] for variables in schema.of_column]])
+            rows[self._missing_pattern.draw(schema, drawn, is_given, random_state)] = np.nan
+        return rows
+
     def _complete(self, values, random_state):
-        """Return variables, the unknown ones drawn given the known ones."""
+        """Return variables, the unknown ones drawn given the known ones, none absurdly far out.
+
+        Rows of which a known value lies far out are drawn as they are: others may depend on it.
+        """
+
         rules = self._schema.rules
-        drawn = [rules.complete(self, some, random_state) for some in in_chunks(values)]
-        return np.concatenate(drawn)
+
+        def draw(values):
+            return np.concatenate(
+                [rules.complete(self, some, random_state) for some in in_chunks(values)]
+            )
+
+        low, high = self._schema.reach(len(values))
+        drawn = draw(values)
+        rows = np.flatnonzero(~is_beyond(values, low, high))
+        for _ in range(MAX_ROUNDS):
+            rows = rows[is_beyond(drawn[rows], low, high)]
+            if not len(rows):
+                return drawn
+            drawn[rows] = draw(values[rows])
+        drawn[rows] = np.clip(drawn[rows], low, high)
+        return drawn
 
     def _drawn(self, values, random_state):
         from ._network import choose

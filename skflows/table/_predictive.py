@@ -44,12 +44,14 @@ class OneVariable:
         self.shares = np.exp(log_weights).T
         self.members = [member.predictive(view, j) for member, _ in density._members]
         self.levels = None
+        rules = density._schema.rules
+        # What a rule expects of a number, and with which probability.
+        self.expected, self.p_expected = rules.expectation(density._schema, view.values, j)
         if self.members[0].levels is not None:
             self.levels = sum(
                 share[:, None] * one.levels
                 for share, one in zip(self.shares, self.members, strict=True)
             )
-            rules = density._schema.rules
             self.levels = rules.probabilities(density._schema, view.values, j, self.levels)
 
     def cdf(self, x, row=ALL):
@@ -70,7 +72,10 @@ class OneVariable:
                 for k, atom in enumerate(variable.atoms, 1):
                     below = below + one.levels[row, k, None] * (x >= atom)
             total = total + share[row, None] * below
-        return total
+        if not self.p_expected.any():
+            return total
+        expected, p_expected = self.expected[row, None], self.p_expected[row, None]
+        return (1 - p_expected) * total + p_expected * (x >= expected)
 
     def below(self, x, row):
         """Return the probability of values up to x in some rows, of shape (m,) as the values.
@@ -145,12 +150,13 @@ class OneVariable:
         return self.variable.possible.round(median)
 
     def nodes(self):
-        """Return numbers (p,) and their weights (n, p), which are the steps of `cdf` on a grid."""
+        """Return numbers (n, p) and their weights, which are the steps of `cdf` on a grid."""
         variable = self.variable
         if not variable.has_number:
             ends, _ = self._cells  # near both of each cell
             y = ends[:-1, None] + np.diff(ends)[:, None] * [INSIDE, 1 - INSIDE]
-            return y.ravel(), np.repeat(self.levels / 2, 2, axis=1)
+            weight = np.repeat(self.levels / 2, 2, axis=1)
+            return np.broadcast_to(y.ravel(), weight.shape), weight
         x, inner = self._numbers_on_grid()
         total = 0.0
         for share, one in zip(self.shares, self.members, strict=True):
@@ -159,7 +165,10 @@ class OneVariable:
             if one.levels is not None:
                 weight = np.hstack([one.levels[:, :1] * weight, one.levels[:, 1:]])
             total = total + share[:, None] * weight
-        return np.append((inner[1:] + inner[:-1]) / 2, variable.atoms), total
+        p_expected = self.p_expected[:, None]
+        y = np.append((inner[1:] + inner[:-1]) / 2, variable.atoms)
+        y, expected = np.broadcast_to(y, total.shape), np.nan_to_num(self.expected)[:, None]
+        return np.hstack([y, expected]), np.hstack([(1 - p_expected) * total, p_expected])
 
     def mean(self):
         """Return the mean of each row, over the steps of the distribution function on a grid."""
@@ -169,9 +178,11 @@ class OneVariable:
         else:
             y, weight = np.array(variable.levels, dtype=np.float64), self.levels
         if variable.period is None:
-            return weight @ y
+            return (weight * y).sum(axis=1)
         turn = 2 * np.pi / variable.period
-        return np.mod(np.angle(weight @ np.exp(1j * turn * y)) / turn, variable.period)
+        return np.mod(
+            np.angle((weight * np.exp(1j * turn * y)).sum(axis=1)) / turn, variable.period
+        )
 
 
 class OneColumn:
@@ -263,9 +274,8 @@ class OneColumn:
         """Return numbers on a grid, and their weights."""
         starts = range(0, max(self.n, 1), ROWS_AT_ONCE)
         of_blocks = [self._variable(start).nodes() for start in starts]
-        weight = np.concatenate([weight for _, weight in of_blocks])
-        y = of_blocks[0][0]
-        return np.broadcast_to(y, weight.shape), weight, None
+        y, weight = (np.concatenate(each) for each in zip(*of_blocks, strict=True))
+        return y, weight, None
 
     def sample(self, size, random_state):
         """Return random draws."""

@@ -641,6 +641,19 @@ class Rules:
                 levels = rule.of_determinant(schema, rows, levels)
         return levels
 
+    def expectation(self, schema, values, j):
+        """Return what a rule expects of variable j, a number, in rows, and its probability.
+
+        The probability is 0 where no rule tells the number.
+        """
+        expected, probability = np.full(len(values), np.nan), np.zeros(len(values))
+        if schema.variables[j].has_number:
+            for rule in self.functions:
+                if rule.target.variables.tolist() == [j]:
+                    expected = rule.expected(self.encoded(schema, values))
+                    probability = np.where(np.isnan(expected), 0, np.exp(rule.counts.log_holds))
+        return expected, probability
+
     @staticmethod
     def _set(schema, values, rows, i):
         values[:, schema.of_column[i]] = np.stack(schema.columns[i].split(rows[:, i]), axis=1)

@@ -79,7 +79,7 @@ class Schema:
                 used, column_weight = column.take(is_used), weight[is_used]
             values = used.values[used.known]
             if kind is None:
-                kind = decide(values, used.role)
+                kind = decide(values, used.role, encoding.formats[j])
                 if column.role == "text" and warn_of_texts(name, encoding.named(j, values)):
                     reason = ": if they are dates, convert them by pandas.to_datetime"
                     kind = kind._replace(reason=kind.reason + reason)
@@ -163,9 +163,24 @@ class Schema:
 
     def with_values(self, values):
         """Return variables of which no value is missing: those that are unknown exist."""
-        values = values.copy()
-        values[:, list(self.flag_of.values())] = 0
+        return self._with_flags(values, np.zeros_like)
+
+    def without_missing(self, values):
+        """Return variables in which missing values are unknown: they may be missing or exist."""
+        return self._with_flags(values, lambda flags: np.where(flags == 1, np.nan, flags))
+
+    def with_unknown_values(self, values):
+        """Return variables in which unknown values exist, and missing ones stay missing."""
+        return self._with_flags(values, lambda flags: np.where(np.isnan(flags), 0.0, flags))
+
+    def _with_flags(self, values, change):
+        values, flags = values.copy(), list(self.flag_of.values())
+        values[:, flags] = change(values[:, flags])
         return values
+
+    def reach(self, n_draws):
+        """Return the least and the largest plausible value of each variable in n draws."""
+        return np.transpose([variable.reach(n_draws) for variable in self.variables])
 
     def outside(self, values, names, as_condition=False):
         """Yield descriptions of values outside of the kinds of some columns.
