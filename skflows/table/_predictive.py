@@ -47,13 +47,15 @@ class OneVariable:
         self.shares = np.exp(log_weights[rows]).T
         self.members = [member.predictive(view, j, rows) for member, _ in density._members]
         self.levels = None
+        rules, values = density._schema.rules, view.values[rows]
+        # What a rule expects of a number, and with which probability.
+        self.expected, self.p_expected = rules.expectation(density._schema, values, j)
         if self.members[0].levels is not None:
             self.levels = sum(
                 share[:, None] * one.levels
                 for share, one in zip(self.shares, self.members, strict=True)
             )
-            rules = density._schema.rules
-            self.levels = rules.probabilities(density._schema, view.values[rows], j, self.levels)
+            self.levels = rules.probabilities(density._schema, values, j, self.levels)
 
     def take(self, rows):
         """Return the distributions in some rows, which may repeat."""
@@ -61,6 +63,7 @@ class OneVariable:
         vars(some).pop("_on_grid", None), vars(some).pop("_cells", None)
         some.shares, some.members = self.shares[:, rows], [one.take(rows) for one in self.members]
         some.levels = None if self.levels is None else self.levels[rows]
+        some.expected, some.p_expected = self.expected[rows], self.p_expected[rows]
         return some
 
     def cdf(self, x):
@@ -78,7 +81,10 @@ class OneVariable:
                 for k, atom in enumerate(variable.atoms, 1):
                     below = below + one.levels[:, k, None] * (x >= atom)
             total = total + share[:, None] * below
-        return total
+        if not self.p_expected.any():
+            return total
+        expected, p_expected = self.expected[:, None], self.p_expected[:, None]
+        return (1 - p_expected) * total + p_expected * (x >= expected)
 
     def below(self, x, row):
         """Return the probability of values up to x in some rows, of shape (m,) as the values.
@@ -154,12 +160,13 @@ class OneVariable:
         return self.variable.possible.round(median)
 
     def nodes(self):
-        """Return numbers (p,) and their weights (n, p), which are the steps of `cdf` on a grid."""
+        """Return numbers (n, p) and their weights, which are the steps of `cdf` on a grid."""
         variable = self.variable
         if not variable.has_number:
             ends, _ = self._cells  # near both of each cell
             y = ends[:-1, None] + np.diff(ends)[:, None] * [INSIDE, 1 - INSIDE]
-            return y.ravel(), np.repeat(self.levels / 2, 2, axis=1)
+            weight = np.repeat(self.levels / 2, 2, axis=1)
+            return np.broadcast_to(y.ravel(), weight.shape), weight
         x, inner = self._numbers_on_grid()
         total = 0.0
         for share, one in zip(self.shares, self.members, strict=True):
@@ -168,7 +175,10 @@ class OneVariable:
             if one.levels is not None:
                 weight = np.hstack([one.levels[:, :1] * weight, one.levels[:, 1:]])
             total = total + share[:, None] * weight
-        return np.append((inner[1:] + inner[:-1]) / 2, variable.atoms), total
+        p_expected = self.p_expected[:, None]
+        y = np.append((inner[1:] + inner[:-1]) / 2, variable.atoms)
+        y, expected = np.broadcast_to(y, total.shape), np.nan_to_num(self.expected)[:, None]
+        return np.hstack([y, expected]), np.hstack([(1 - p_expected) * total, p_expected])
 
     def mean(self):
         """Return the mean of each row, of numbers over the steps of a grid."""
@@ -187,105 +197,3 @@ class OneVariable:
                     mean = one.levels[:, 0] * mean + one.levels[:, 1:] @ directions(variable.atoms)
                 total = total + share * mean
         else:
-            total = self.levels @ directions(np.array(variable.levels, dtype=np.float64))
-        return total if turn is None else np.mod(np.angle(total) / turn, variable.period)
-
-
-class OneColumn:
-    """The distribution of a column of numbers in each row, a `Source` of `distribution/`.
-
-    What the members predict takes memory for rows times classes. It is found for some rows at a
-    time, and kept for the last of them.
-
-    Parameters
-    ----------
-    density : TableDensity
-        The fitted density.
-    variables : ndarray of shape (n, n_variables)
-        The rows. The values of the column are ignored.
-    i : int
-        The column.
-    """
-
-    n_outputs = 1
-
-    def __init__(self, density, values, i):
-        schema = density._schema
-        self.density, self.i = density, i
-        self.values = without(values, schema, i)
-        self.j = schema.of_column[i][-1]
-        self.variable = variable = schema.variables[self.j]
-        self.n = len(values)
-        self.possible = [variable.possible]
-        self.period = np.array([np.inf if variable.period is None else variable.period])
-        self.start = np.zeros(1)
-        self._last = None, None  # the first of some rows, and their distribution
-
-    def _variable(self, start):
-        """Return the distribution of the variable in some rows, from a first one on."""
-        if self._last[0] != start:
-            schema = self.density._schema
-            view = TableView(schema, self.values[start : start + ROWS_AT_ONCE])
-            log_weights = self.density._log_weights(view, view.known)
-            self._last = start, OneVariable(self.density, view, self.j, log_weights)
-        return self._last[1]
-
-    def _each(self, function, values, row):
-        """Return a function of the distributions of some rows, and of values of these."""
-        starts = np.unique(row // ROWS_AT_ONCE * ROWS_AT_ONCE) if len(row) else np.zeros(1, int)
-        ends = np.searchsorted(row, starts[1:])  # rows come in order
-        blocks = zip(starts, np.split(values, ends), np.split(row, ends), strict=True)
-        answers = [function(self._variable(start), v, i - start) for start, v, i in blocks]
-        return np.concatenate(answers)
-
-    def log_density(self, y, row):
-        """Return the log-density of a value in some rows, a log-probability at an atom."""
-        schema, rows = self.density._schema, self.values[row]
-        given = ~np.isnan(rows)
-        rows[:, self.j] = schema.columns[self.i].split(y[:, 0])[-1]
-        log_prob = self.density._log_prob(rows, given)
-        step = self.variable.step
-        return log_prob if step is None else log_prob - np.log(step)
-
-    def cdf(self, y, row):
-        """Return the probability of values up to y."""
-        if self.variable.period is None:
-            return self._each(OneVariable.below, y, row)
-        turns = np.floor((y - self._cut) / self.variable.period)
-        below = self._each(OneVariable.below, y - turns * self.variable.period, row)
-        first, total = self._each(self._turn, y, row).T
-        return turns + (below - first) / total
-
-    def ppf(self, q, row, low=None):
-        """Return where `cdf` is q; of a circular column, in the turn that q tells."""
-        if low is None:
-            return self._each(OneVariable.quantile, q, row)
-        turns = np.floor(q)
-        first, total = self._each(self._turn, q, row).T
-        quantile = self._each(OneVariable.quantile, first + (q - turns) * total, row)
-        return quantile + turns * self.variable.period
-
-    @property
-    def _cut(self):
-        """Where the variable of a circular column is cut open."""
-        return self.variable.low if self.variable.has_number else -self.variable.step / 2
-
-    def _turn(self, variable, values, row):
-        """Return the probability up to the cut, which is not quite 0, and of a turn from there."""
-        ends = [np.full(len(row), self._cut + turn) for turn in (0.0, self.variable.period)]
-        first, last = (variable.below(end, row) for end in ends)
-        return np.stack([first, last - first], axis=1)
-
-    def nodes(self):
-        """Return numbers on a grid, and their weights."""
-        starts = range(0, max(self.n, 1), ROWS_AT_ONCE)
-        of_blocks = [self._variable(start).nodes() for start in starts]
-        weight = np.concatenate([weight for _, weight in of_blocks])
-        y = of_blocks[0][0]
-        return np.broadcast_to(y, weight.shape), weight, None
-
-    def sample(self, size, random_state):
-        """Return random draws."""
-        rows = np.repeat(self.values, size, axis=0)
-        drawn = self.density._schema.joined(self.density._complete(rows, random_state))
-        return drawn[:, self.i].reshape(self.n, size, 1)
