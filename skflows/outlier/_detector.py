@@ -24,6 +24,7 @@ from ..columns.checks import (
     results_of_each,
     warn_of_columns,
     warn_of_gaps,
+    warn_of_identifiers,
     warn_of_row_names,
     warn_of_texts,
     warn_user,
@@ -385,6 +386,8 @@ class DensityOutlierDetector(
     def _warn_of_row_names(self, rows):
         if self._encoding.names is not None:
             warn_of_row_names(self._encoding.values(rows, ["number", "text"]))
+        if self._encoding.inferred_identifiers:
+            warn_of_identifiers(self._encoding.inferred_identifiers)
 
     def _validated(self, X):
         """Return the rows to score as an array."""
