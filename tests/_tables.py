@@ -66,8 +66,8 @@ FEW_COMPONENTS = {
     "quantile classes of 1",
     "linear classes of 4",
     "binned classes of 4",
-    "quantile kernels of 0.5",
-    "linear kernels of 0.5",
+    "quantile kernels",
+    "linear kernels",
 }
 
 

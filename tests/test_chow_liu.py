@@ -11,6 +11,7 @@ import torch
 from skflows import TableDensity
 from skflows.table import _components
 from skflows.table._chow_liu import N_BINS, dependence, fit_chow_liu
+from skflows.table._network import OrderAgnosticNetwork, Packing
 
 
 def view_of(table):
@@ -92,7 +93,7 @@ def test_held_out_rows_are_points_of_their_cells(monkeypatch):
     rows = []
 
     def stop(phases, network, train, held_out, **settings):
-        rows.append(held_out)
+        rows.append(network.unpacked(held_out.y))
         raise KeyboardInterrupt
 
     monkeypatch.setattr("skflows.training.trainer.train_in_phases", stop)
@@ -100,7 +101,7 @@ def test_held_out_rows_are_points_of_their_cells(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         _components.fit_network(view, view, 0, None, {"max_iter": 1, "n_orders": 1})
     cells = view.cells("quantile")
-    y = rows[0].y[:, -2].double().numpy()
+    y = rows[0][3][1].double().numpy().reshape(-1, len(view))  # each row is drawn several times
     position = (y - cells.middle[:, 0]) / cells.width[:, 0]
     assert np.abs(position).max() <= 0.5 + 1e-6 and position.std() > 0.2
 
@@ -114,3 +115,26 @@ def test_many_rows_have_one_network():
 
     assert networks(4000) == ["network", "network on pairs"]
     assert networks(4001) == ["network on pairs"]
+
+
+@pytest.mark.parametrize("has_backbone", [False, True])
+def test_gradients_of_a_network_are_those_of_its_likelihood(has_backbone):
+    """In every output, and for atoms, cells and missing values."""
+    rng = np.random.default_rng(0)
+    table = dependent_table(rng, 200)
+    table["many"] = rng.poisson(400, 200)
+    view = view_of(table.mask(rng.random(table.shape) < 0.1))
+    backbone = _components.backbone_of(view, np.random.RandomState(0)) if has_backbone else {}
+    network = OrderAgnosticNetwork(
+        view.schema.variables, view.code, view.weight, (8,), 3, **backbone
+    )
+    generator = torch.Generator().manual_seed(0)
+    rows = Packing(view, network).draw(generator).double()
+    _, _, *rest = network.unpacked(rows)
+    outputs = torch.randn(network.layout.n_outputs, 200, generator=generator).double()
+    weight = torch.rand(200, generator=generator).double()
+    log_prob, pullback = network.log_prob_vjp(outputs.requires_grad_(), *rest)
+    (expected,) = torch.autograd.grad(weight @ log_prob, outputs)
+    with torch.no_grad():
+        torch.testing.assert_close(pullback(weight), expected)
+    assert (expected.abs().amax(dim=1) > 0).all()

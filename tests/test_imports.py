@@ -63,7 +63,7 @@ PRIVATE_NAMES = {
         "_warn_of_trouble",
     },
     "dask": {"_fit_held_out"},
-    "density": {"_encoding", "_fit_rows", "_score_rows_of", "_shared_encoding"},
+    "density": {"_encoding", "_fit_rows", "_score_rows_of", "_encoding_for"},
     "inspection": {"_check_names", "_read", "_schema", "_some_columns"},
     "model_selection": {"_score_rows"},
     "outlier": {

@@ -106,6 +106,7 @@ def test_texts_and_gaps_are_judged_too(folder, capsys, monkeypatch, option):
     assert (announced in err) == (option == "")
     chosen = QUICK if option else {"time_limit": TABLE_SECONDS, "n_jobs": -1}
     assert made[0] == {
+        "columns": None,
         "handle_unknown": "rare",
         "missing": "model",
         "random_state": 0,
@@ -127,6 +128,7 @@ def test_dates_as_texts_are_pointed_out_once(folder, capsys, monkeypatch, one_cl
     monkeypatch.setattr("skflows.cli._outliers.QUICK", quick)
     table = pd.read_csv("odd.csv")[:60]
     table["day"] = pd.date_range("2024-01-01", periods=60).strftime("%d/%m/%Y")
+    table.loc[5, "day"] = "6 Jan 2024"  # of another format
     table.to_csv("dates.csv", index=False)
     assert main(shlex.split(f"outliers dates.csv -o flagged.csv --quick {SEED}")) == 0
     assert capsys.readouterr().err.count("'day' holds dates as texts, such as '01/01/2024'") == 1

@@ -94,7 +94,7 @@ def test_multiples_of_a_number_stay_multiples():
 @pytest.mark.parametrize(("form", "pattern"), [("%Y-%m-%d", "2024"), ("%d/%m/%Y", "01/01/2024")])
 def test_dates_as_texts_are_pointed_out(form, pattern):
     days = pd.Series(pd.date_range("2024-01-01", periods=100)).dt.strftime(form)
-    days[3] = None
+    days[3], days[5] = None, "6 Jan 2024"  # of another format
     table = pd.DataFrame({"day": days, "x": np.linspace(0, 1, 100)})
     with pytest.warns(UserWarning, match=f"'day' holds dates as texts, .*{pattern}.*to_datetime"):
         density = quick(handle_unknown="rare", max_iter=1).fit(table)
@@ -105,8 +105,8 @@ def test_dates_as_texts_are_pointed_out(form, pattern):
 
 def test_numbers_as_texts_are_pointed_out():
     prices = [f"${1000 + 7 * i:,}" for i in range(100)]
-    table = pd.DataFrame({"price": prices, "x": np.linspace(0, 1, 100)})
-    with pytest.warns(UserWarning, match="'price' holds numbers as texts, such as '.1,000'"):
+    table = pd.DataFrame({"price": [*prices[1:], "on demand"], "x": np.linspace(0, 1, 100)})
+    with pytest.warns(UserWarning, match="'price' holds numbers as texts, such as '.1,0"):
         quick(handle_unknown="rare", max_iter=1).fit(table)
 
 

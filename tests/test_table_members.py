@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from skflows import TableDensity
 from skflows.table import _components, _latent_classes, _maps
-from skflows.table._latent_classes import LatentClasses, Training, fit_kernels
+from skflows.table._latent_classes import Training, fit_kernels, with_numbers
 from skflows.table._view import TableView
 
 
@@ -101,16 +101,17 @@ def test_levels_of_classes_are_shrunk_as_far_as_they_agree():
 
 
 @pytest.mark.parametrize("n_covariances", [1, 40])
-def test_classes_without_a_share_change_no_probability(n_covariances):
-    """They get a bound in place of a mass: the sum over classes equals the sum of all masses."""
+def test_numbers_far_from_all_classes_keep_their_probability(n_covariances):
+    """Masses that are differences of two vanish there, and are computed in another way."""
     rng = np.random.default_rng(0)
     n, k, d = 200, 40, 3
-    members = LatentClasses("linear", np.log(rng.dirichlet(np.ones(k))), {}, None, None, None)
-    unit = rng.normal(scale=20, size=(k, n, d))
+    y, means = rng.normal(scale=80, size=(n, d)), rng.normal(scale=20, size=(k, d))
     sd = np.exp(rng.normal(size=(n_covariances, d)))
-    below, above = np.exp(rng.normal(scale=3, size=(2, n, d)))
+    below = above = np.exp(rng.normal(scale=3, size=(n, d)))
+    below, above = below.copy(), above.copy()
     below[:50, 0], above[50:100, 1] = np.inf, np.inf
     below[:, 2] = above[:, 2] = 0.0
+    unit = (y - means[:, None]) / sd[:, None]
     low, high = unit - below / sd[:, None], unit + above / sd[:, None]
     flip = low > 0  # so that differences keep their digits
     low, high = np.where(flip, -high, low), np.where(flip, -low, high)
@@ -118,13 +119,11 @@ def test_classes_without_a_share_change_no_probability(n_covariances):
         mass = norm.logcdf(high) + np.log(-np.expm1(norm.logcdf(low) - norm.logcdf(high)))
     mass[..., 2] = norm.logpdf(unit[..., 2]) - np.log(sd[:, None, 2])
     levels = rng.normal(size=(n, k))
-    expected = levels + mass.sum(axis=2).T + members.log_weights
-    found = members._with_numbers(levels, unit, sd, below, above) + members.log_weights
-    assert logsumexp(found, axis=1) == pytest.approx(logsumexp(expected, axis=1), rel=1e-10)
-    is_exact = np.isclose(found, expected, rtol=1e-10)
-    assert 0.02 < is_exact.mean() < 0.5  # most have no share
-    assert (found > expected - 1e-9 * np.abs(expected)).all()
-    assert is_exact[expected > expected.max(axis=1, keepdims=True) - 40].all()
+    expected = logsumexp(levels + mass.sum(axis=2).T, axis=1)
+    covariances = np.stack([np.diag(each**2) for each in sd])
+    found = logsumexp(with_numbers(levels, means, covariances, y, below, above), axis=1)
+    assert expected.min() < -800
+    assert found == pytest.approx(expected, rel=1e-10)
 
 
 def test_known_mixture():
@@ -193,7 +192,7 @@ def test_kernels_are_a_density_with_exact_conditionals(table):
     schema = quick().fit(table)._schema
     variables = schema.encode(table)
     view = TableView(schema, variables)
-    kernels = fit_kernels(view, 0.5, "quantile", np.random.RandomState(0))
+    kernels = fit_kernels(view, "quantile", np.random.RandomState(0))
     assert len(kernels.log_weights) == N
     given = np.where(np.arange(variables.shape[1]) % 2 == 0, variables, np.nan)
     joint, marginal = kernels.log_prob(view), kernels.log_prob(TableView(schema, given))
@@ -212,6 +211,27 @@ def test_kernels_are_a_density_with_exact_conditionals(table):
         odds -= kernels.log_prob(TableView(schema, some))
         seen = 1 - schema.variables[0].unseen
         np.testing.assert_allclose(np.exp(odds), seen * code[:, k], atol=1e-8)
+
+
+def test_kernels_keep_to_a_category_that_tells_something():
+    """How much levels are smoothed is up to rows that are left out, column by column."""
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 2, 300)
+    table = pd.DataFrame(
+        {
+            "x": 6 * kind + rng.normal(size=300),
+            "kind": np.where(kind, "b", "a"),
+            "coin": rng.choice(["heads", "tails"], 300),
+        }
+    )
+    schema = TableDensity(max_iter=1).fit(table)._schema
+    kernels = fit_kernels(
+        TableView(schema, schema.encode(table)), "linear", np.random.RandomState(0)
+    )
+    drawn = kernels.sample(schema, np.full((2000, 3), np.nan), np.random.RandomState(1))
+    assert ((drawn[:, 0] > 3) != drawn[:, 1]).mean() < 0.02
+    share_of_other = np.exp(kernels.tables[2]).min(axis=1)
+    assert share_of_other.min() > 0.2
 
 
 def test_components_are_pickled(density):

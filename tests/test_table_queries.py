@@ -93,7 +93,7 @@ def test_joint_is_marginal_times_conditional(density, table):
 def test_samples_look_like_the_table(density, table):
     drawn = density.sample(300, random_state=0)
     assert (drawn.dtypes == table.dtypes).all()
-    assert set(drawn["sex"]) <= {"male", "female"}
+    assert set(drawn["sex"].dropna()) <= {"male", "female"}
     assert (drawn["visits"] >= 0).all()
     assert (drawn["rain"] >= 0).all()
     assert (drawn["rain"] == 0).mean() == pytest.approx((table["rain"] == 0).mean(), abs=0.12)
@@ -268,7 +268,12 @@ def test_modelled_gaps():
     )
     assert not own.impute(table[:50], "draw", random_state=0).isna().any(axis=None)
     assert not own.impute(table[:50]).isna().any(axis=None)
-    assert own.sample(5, given={"sex": None, "size": 0.0})["sex"].notna().all()
+    given = {"sex": None, "size": 0.0}
+    assert own.sample(50, given=given, complete=True)["sex"].notna().all()
+    drawn = own.sample(300, given={"sex": "male"}, random_state=0)
+    assert drawn["sex"].notna().all() and 0.05 < drawn["size"].isna().mean() < 0.35
+    drawn = own.condition({"sex": "male"}).sample(100, random_state=0, complete=True)
+    assert drawn.notna().all(axis=None)
 
 
 def test_modelled_gaps_of_other_columns_are_evidence():

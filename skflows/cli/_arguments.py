@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from ..columns.kinds import KINDS
 from ._tables import PARTS
 
 
@@ -66,6 +67,25 @@ def names(text):
     if not names:
         raise argparse.ArgumentTypeError("no column is given")
     return names
+
+
+def kind(text):
+    """Return a column and its kind with arguments, from ``COLUMN=KIND,ARGUMENT,...``."""
+    name, sign, rest = text.rpartition("=")
+    kind, *arguments = next(csv.reader([rest], skipinitialspace=True), [""])
+    if not sign or not name or kind not in KINDS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not COLUMN=KIND, where KIND is one of {', '.join(KINDS)}"
+        )
+    return name, (kind, *map(number_or_text, arguments))
+
+
+def number_or_text(text):
+    """Return an argument of a kind: None if it is empty."""
+    try:
+        return float(text)
+    except ValueError:
+        return text or None
 
 
 def fraction(text):

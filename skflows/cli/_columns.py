@@ -1,18 +1,20 @@
 """Choosing the columns of a table, those that hold dates, and its complete rows."""
 
+import re
 import warnings
-from datetime import timedelta, timezone
 
 import numpy as np
 
 from ..columns.arrays import check_exact_table, listed
 from ..columns.checks import MANY_ROWS, warn_of_row_names
-from ..columns.dates import MICROSECONDS, parsed
+from ..columns.dates import parsed
 from ._cells import PADDED
+from ._forms import dates_of
 from ._tables import import_pandas, restore_integers, without_formula
 
 REMEDY = "choose numeric columns with --columns, or encode them"
 MAX_COLUMNS = 10_000  # of a fit, beyond which networks take gigabytes and hours
+WITHOUT_NAME = re.compile(r"Unnamed: \d+")  # how pandas names a column without a name
 MAX_NAMES = 6  # column names that a message lists before it says "and 12 more"
 
 
@@ -125,9 +127,10 @@ def chosen_columns(frame, path, columns=None, exclude=()):
     frame = select(frame, [name for name in names if name not in exclude], path)
     empty = [*frame.columns[frame.isna().all()]]
     if empty and columns is None:
-        warnings.warn(
-            f"columns of {path} without a value are left out: {_quoted(empty)}", stacklevel=2
-        )
+        if named := [name for name in empty if not WITHOUT_NAME.fullmatch(str(name))]:
+            warnings.warn(
+                f"columns of {path} without a value are left out: {_quoted(named)}", stacklevel=2
+            )
         frame = frame.drop(columns=empty)
     if not frame.columns.size:
         raise ValueError(f"no column of {path} is left")
@@ -220,15 +223,6 @@ def check_offsets(name, texts, have_offset, expected, is_later):
         f"the dates of column {name!r} had {before} in fit; now row {row + 1} holds "
         f"{texts[row]!r}: write it {remedy}"
     )
-
-
-def dates_of(seconds, offset, index):
-    """Return seconds since 1970 as dates, with an offset from UTC in seconds unless it is NaN."""
-    moments = np.round(seconds * MICROSECONDS).astype("datetime64[us]")
-    dates = import_pandas().Series(moments, index)
-    if np.isnan(offset):
-        return dates
-    return dates.dt.tz_localize("UTC").dt.tz_convert(timezone(timedelta(seconds=offset)))
 
 
 def numeric_columns(frame, path, columns=None, exclude=()):

@@ -2,9 +2,11 @@
 
 import sys
 import time
+from itertools import repeat
 
 from sklearn.utils import check_random_state
 
+from ..columns.arrays import EXACT
 from ..conditional import FlowRegressor
 from ..ensemble import AutoDensity
 from ..table import TableDensity
@@ -22,6 +24,7 @@ from ._columns import (
     with_dates,
     with_parsed,
 )
+from ._forms import form_of, hints_of, kinds_in, set_form
 from ._model_files import ESTIMATORS, load_model
 from ._predict import fit_target
 from ._progress import (
@@ -32,16 +35,16 @@ from ._progress import (
     time_limit_of,
     with_progress,
 )
-from ._score import TableRows, encoding_of, texts_of
+from ._score import TableRows, as_in_fit, encoding_of
 from ._stored_rows import stored_rows
 from ._tables import (
     check_writable,
     import_pandas,
+    is_csv,
     is_standard,
     open_table,
     say,
     shown,
-    write_table,
     writing,
 )
 
@@ -55,7 +58,10 @@ def run_fit(args):
         return fit_target(args)
     check_writable(args.output, args.data)
     callbacks = checkpoints(args)
-    table = open_table(args.data, args.sep, args.decimal, used=used(args), kept=left_out(args))
+    hints = hints_of(args)
+    table = open_table(
+        args.data, args.sep, args.decimal, used=used(args), kept=left_out(args), hints=hints
+    )
     check_width(args, table)
     if table.exceeds(args.memory_limit):
         model = _new_model(args, args.estimator or "nsf")
@@ -64,13 +70,16 @@ def run_fit(args):
             data = *map(rows.frame, (rows.chunk(0), rows.held_out)), rows.chunk
             start = time.perf_counter()
             interrupted = fit_with_progress(model, *data, callbacks=callbacks, method="_fit_chunks")
-            return _finish(args, model, rows.shape, start, interrupted)
+            return _finish(args, model, table, rows.shape, start, interrupted)
     frame = chosen_columns(table.read(), args.data, args.columns, left_out(args))
-    name = args.estimator or ("table" if needs_table(frame) else "nsf")
+    is_table = needs_table(frame) or bool(hints.kinds)
+    name = args.estimator or ("table" if is_table else "nsf")
+    if hints.kinds and name != "table":
+        raise ValueError(f"--kind is for --estimator table, not for {name}")
     model = _new_model(args, name)
     if name == "table":
         frame = with_dates(frame)
-        model.set_params(handle_unknown="rare")
+        model.set_params(handle_unknown="rare", columns=kinds_in(frame, table.form, hints))
     else:
         frame = complete_numbers(frame, args.data, args.columns and [*frame])
     if "n_jobs" in model.get_params():
@@ -82,7 +91,7 @@ def run_fit(args):
             announce(frame, "a model of mixed columns with missing values", "takes up to a minute")
     start = time.perf_counter()
     interrupted = fit_with_progress(model, frame, callbacks=callbacks)
-    return _finish(args, model, frame.shape, start, interrupted)
+    return _finish(args, model, table, frame.shape, start, interrupted)
 
 
 def _new_model(args, name):
@@ -98,9 +107,10 @@ def _new_model(args, name):
     return model
 
 
-def _finish(args, model, shape, start, interrupted):
+def _finish(args, model, table, shape, start, interrupted):
     """Store a fitted model, and say so; return whether Ctrl-C ended the fit."""
     seconds = time.perf_counter() - start
+    set_form(model, table.form)
     model.save(sys.stdout.buffer if is_standard(args.output) else args.output)
     n, d = shape
     columns = "1 column" if d == 1 else f"{d} columns"
@@ -128,13 +138,17 @@ def run_sample(args):
     import_pandas()  # before a model is loaded
     model = load_model(args)
     if isinstance(model, TableDensity):
-        rows = model.sample(args.n_samples, random_state=args.random_state)
+        rows = model.sample(args.n_samples, args.random_state, complete=args.complete)
     elif hasattr(model, "feature_names_in_"):
         rows = model.sample(args.n_samples, random_state=args.random_state, as_frame=True)
     else:
         rows = model.sample(args.n_samples, random_state=args.random_state)
         rows = {f"x{i}": column for i, column in enumerate(rows.T)}
-    write_table(rows, args.output)
+    form, rows = form_of(model), import_pandas().DataFrame(rows)
+    header = [*rows] + [""] * form.n_blank
+    rows = rows.reindex(columns=[*rows, *(f"Unnamed: {i}" for i in range(form.n_blank))])
+    with writing(args.output, form) as append:
+        append(rows, **({"header": header} if is_csv(args.output) else {}))
     if args.output:
         say(f"wrote {shown(args.output)}: {args.n_samples} rows", args.output)
 
@@ -149,22 +163,44 @@ def run_impute(args):
             "table with --estimator table"
         )
     names = model.feature_names_in_
-    table = open_table(
-        args.data, args.sep, args.decimal, **texts_of(encoding_of(model)), used=names
-    )
+    table = open_table(args.data, args.sep, args.decimal, **as_in_fit(model), used=names)
     rows, n_gaps = TableRows(model, args.data), 0
     decimals = {column.name: column.decimals for column in model._schema.columns}
     random_state = check_random_state(args.random_state)
-    with writing(args.output) as append:
-        for batch in with_progress(table, args.output):
+    with writing(args.output, table.form) as append:
+        for batch, raw in with_raw(table, args.output):
             batch = unquoted(batch, names)
             frame = rows.of(batch)
             filled = model.impute(frame, args.method, random_state=random_state)
             n_gaps += int(frame.isna().sum().sum())
-            append(batch.assign(**filled_columns(batch, filled, decimals)))
+            columns = filled_columns(batch, filled, decimals)
+            if raw is None:
+                append(batch.assign(**columns))
+                continue
+            raw = unquoted(raw, names)
+            for name, column in columns.items():
+                known = batch[name].notna()
+                if filled[name].dtype.kind == "M":
+                    column = filled[name]
+                raw[name] = raw[name].where(known, append.cells(column, name))
+            append(raw, header=table.header)
     rows.report()
     if args.output:
         say(f"wrote {shown(args.output)}: {n_gaps} missing values filled in", args.output)
+
+
+def with_raw(table, output):
+    """Yield batches of a table and, if it and the output are CSV, their rows as they are written.
+
+    Otherwise there is None in their place.
+    """
+    raw = (
+        table.raw_batches(table.batch_rows) if table.has_cells and is_csv(output) else repeat(None)
+    )
+    for batch in with_progress(table, output):
+        rows = next(raw)
+        # Parsers may differ in what they skip.
+        yield batch, rows if rows is not None and len(rows) == len(batch) else None
 
 
 def filled_columns(batch, filled, decimals):
@@ -176,6 +212,8 @@ def filled_columns(batch, filled, decimals):
             new = own.where(own.notna(), new.astype(str))
         elif decimals[name] is not None:
             new = new.round(decimals[name]).where(own.isna(), own)
+            if not decimals[name] and new.abs().max() < EXACT and (new % 1 == 0).all():
+                new = new.astype("Int64")
         found[name] = new
     return found
 
@@ -189,10 +227,12 @@ def run_predict(args):
     labels, added = ids(args), ["mean", "median", "low", "high"]
     check_free(labels, added, args.data)
     names, encoding = getattr(model, "feature_names_in_", None), encoding_of(model)
-    kinds = texts_of(encoding)
-    table = open_table(args.data, args.sep, args.decimal, **kinds, used=names, kept=labels)
+    table = open_table(
+        args.data, args.sep, args.decimal, **as_in_fit(model), used=names, kept=labels
+    )
+    form = table.form.with_format(added, table.form.formats.get(form_of(model).target))
     needed, n_rows = None if names is None else [*names, *labels], 0
-    with writing(args.output) as append:
+    with writing(args.output, form) as append:
         for batch in with_progress(table, args.output, needed):
             named = select(batch, labels, args.data)
             if names is None:

@@ -23,16 +23,17 @@ from ._columns import (
     used,
     with_dates,
 )
+from ._forms import hints_of, kinds_in
 from ._progress import QUICK_SECONDS, announce, print_status, progress_bars, with_progress
 from ._score import encoding_of, warn_of_unseen
 from ._tables import (
     check_writable,
+    import_pandas,
+    is_csv,
     is_standard,
     open_table,
-    read_table,
     say,
     shown,
-    write_table,
     writing,
 )
 
@@ -64,11 +65,17 @@ def run_outliers(args):
         check_matplotlib("skflows outliers --report")
     if args.reference is not None and args.reference.resolve() == args.data.resolve():
         raise ValueError(SAME_REFERENCE.format(args.data))
-    known = None
+    known, form, hints = None, None, hints_of(args)
     if args.reference is not None:
-        known = read_table(
-            args.reference, args.sep, args.decimal, used=used(args), kept=left_out(args)
+        reference = open_table(
+            args.reference,
+            args.sep,
+            args.decimal,
+            used=used(args),
+            kept=left_out(args),
+            hints=hints,
         )
+        known, form = reference.read(), reference.form
     source = open_table(
         args.data,
         args.sep,
@@ -76,12 +83,15 @@ def run_outliers(args):
         **texts_in(known),
         used=used(args),
         kept=left_out(args),
+        form=form,
+        hints=hints,
     )
     check_width(args, source)
     if source.exceeds(args.memory_limit):
         return flag_in_batches(args, source, known)
     table = source.read()
     frame, is_table = judged_columns(args, table, known)
+    is_table |= bool(hints.kinds)
     if not is_table:
         frame = complete_numbers(frame, args.data, args.columns and [*frame])
     if known is None:
@@ -90,11 +100,18 @@ def run_outliers(args):
         known = known_rows(args, known, [*frame], is_table)
         if known.equals(frame):
             raise ValueError(SAME_REFERENCE.format(args.reference))
-    found = find_outliers(args, table, frame, known, is_table)
+    kinds = kinds_in(frame, source.form, hints)
+    found = find_outliers(args, table, frame, known, is_table, kinds)
     added = added_columns(
         frame, found.scores, found.p_values, found.outlier, found.contributions, found.partners
     )
-    write_table(table.join(added), args.output)
+    raw = table
+    if source.has_cells and is_csv(args.output):
+        raw = import_pandas().concat(source.raw_batches(None), ignore_index=True)
+    with writing(args.output, source.form) as append:
+        # Parsers may differ in what they skip.
+        written = raw if len(raw) == len(table) else table
+        append(written.join(added), header=source.has_cells and [*source.header, *ADDED])
     say_flags(args, found.outlier, len(found.explained))
     from ._report import doubts_about, report
 
@@ -161,13 +178,13 @@ def say_flags(args, outlier, n_explained):
         )
 
 
-def find_outliers(args, table, frame, known, is_table=False):
+def find_outliers(args, table, frame, known, is_table=False, kinds=None):
     """Judge the rows of ``frame``, the usable part of a table, by a detector of known rows."""
     from ._findings import Findings
 
     started = time.perf_counter()
     labels = select(table, ids(args), args.data).astype(str)
-    detector = fitted_detector(args, known, is_table)
+    detector = fitted_detector(args, known, is_table, kinds)
     if is_table:
         warn_of_unseen(encoding_of(detector.models_[0].density.estimator).unseen(frame))
     if args.reference is None:
@@ -217,7 +234,8 @@ def flag_in_batches(args, source, known):
     names = [*frame]
     if not is_table:
         names = [*numeric_columns(frame, args.data, args.columns and names)]
-    detector = fitted_detector(args, known_rows(args, known, names, is_table), is_table)
+    kinds = kinds_in(frame, source.form, hints_of(args))
+    detector = fitted_detector(args, known_rows(args, known, names, is_table), is_table, kinds)
     gaps = Gaps(args.data)
     encoding = encoding_of(detector.models_[0].density.estimator) if is_table else None
 
@@ -247,13 +265,14 @@ def flag_in_batches(args, source, known):
     say_flags(args, outlier, len(explained))
 
 
-def fitted_detector(args, known, is_table):
+def fitted_detector(args, known, is_table, kinds=None):
     """Return a detector of known rows, or of the rows to judge."""
     from ..outlier import DensityOutlierDetector
 
     density = None
     if is_table:
         density = TableDensity(
+            columns=kinds,
             handle_unknown="rare",
             missing="model",
             random_state=args.random_state,

@@ -24,8 +24,8 @@ Tables are CSV files with column names in the first line, Parquet files (by thei
 or folders of either; separator, decimal mark, encoding and compression are detected. An output that
 ends with / is a folder of Parquet files. Texts, dates and missing values are modelled by a density
 of tables; if you choose another one, these columns and rows are left out, with a warning, unless
-there is a --target. Dates are written in ISO 8601 (2024-12-31). Outputs have the rows of the data
-in their order.
+there is a --target. Amounts, percentages, dates, times and durations are read as numbers. Outputs
+have the rows of the data in their order, and their form.
 For a ranking without p-values and reasons, scikit-learn's NearestNeighbors or IsolationForest is
 enough.
 Models run no code when they are loaded; pickles can, and need --allow-pickle. The name - is
@@ -129,6 +129,9 @@ def _add_sample(command):
         default=1000,
         metavar="N",
         help="rows (default: 1000)",
+    )
+    command.add_argument(
+        "--complete", action="store_true", help="draw rows of a table without missing values"
     )
     command.add_argument("-o", "--output", type=_arguments.table, help="table (default: print)")
     _add_random_state(command)
@@ -246,8 +249,28 @@ def _add_columns(command, id_text):
     command.add_argument(
         "--exclude", type=_arguments.names, metavar="A,B", default=(), help="columns to leave out"
     )
+    command.add_argument(
+        "--kind",
+        type=_arguments.kind,
+        metavar="COLUMN=KIND",
+        action="append",
+        default=[],
+        help="kind of a column, such as zip=categorical or share=bounded,0,1, as in the parameter "
+        "columns of TableDensity; for several columns, give the option several times",
+    )
     _add_id(command, id_text)
     _add_format(command)
+    command.add_argument(
+        "--thousands", metavar="C", help="what separates thousands, such as '.' (default: detected)"
+    )
+    for first in ("day", "month"):
+        command.add_argument(
+            f"--{first}first",
+            dest="dayfirst",
+            action="store_const",
+            const=first == "day",
+            help=f"in dates that can be read in two ways, the {first} stands first",
+        )
 
 
 def _add_id(command, text):

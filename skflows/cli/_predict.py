@@ -8,6 +8,7 @@ from ..conditional._density import default_flow
 from ..conditional._regressor import HELD_OUT, LEAST_ROWS
 from ..density import ARCHITECTURES
 from ._columns import check_width, chosen_columns, left_out, numbers, select, used, with_parsed
+from ._forms import hints_of, set_form
 from ._progress import checkpoints, fit_with_progress, time_limit_of
 from ._tables import check_writable, is_standard, open_table, say, shown
 
@@ -27,9 +28,16 @@ def fit_target(args):
             "--memory-limit is for densities; with --target, all rows are needed: give a table of "
             "fewer rows"
         )
+    if others := [name for name, (kind, *_) in args.kind if kind != "categorical"]:
+        raise ValueError(
+            f"--kind {others[0]}: with --target, only categorical is possible, which makes numbers "
+            "categories"
+        )
     callbacks = checkpoints(args)
     named = args.columns and [*used(args), args.target]
-    source = open_table(args.data, args.sep, args.decimal, used=named, kept=left_out(args))
+    source = open_table(
+        args.data, args.sep, args.decimal, used=named, kept=left_out(args), hints=hints_of(args)
+    )
     check_width(args, source)
     table = source.read()
     X = chosen_columns(table, args.data, args.columns, [*left_out(args), args.target])
@@ -43,6 +51,7 @@ def fit_target(args):
     start = time.perf_counter()
     interrupted = fit_with_progress(model, X, y, callbacks=callbacks)
     seconds = time.perf_counter() - start
+    set_form(model, source.form._replace(target=args.target))
     model.save(sys.stdout.buffer if is_standard(args.output) else args.output)
     say(
         f"FlowRegressor fitted to {len(X)} rows of {len(names)} columns in {seconds:.1f} s: "

@@ -8,6 +8,7 @@ from ..conditional import FlowRegressor
 from ..table import TableDensity
 from ._cells import NAMIBIA
 from ._columns import Gaps, check_free, ids, numbers, select, unquoted, with_dates
+from ._forms import form_of, is_iso
 from ._model_files import load_model
 from ._progress import with_progress
 from ._tables import check_writable, open_table, say, shown, writing
@@ -21,12 +22,12 @@ def run_score(args):
     check_free(labels, added, args.data)
     names = getattr(model, "feature_names_in_", None)
     table = open_table(
-        args.data, args.sep, args.decimal, **texts_of(encoding_of(model)), used=names, kept=labels
+        args.data, args.sep, args.decimal, **as_in_fit(model), used=names, kept=labels
     )
     rows = (TableRows if isinstance(model, TableDensity) else NumberRows)(model, args.data)
     n_scored = n_outliers = 0
     needed = None if names is None else [*names, *labels]
-    with writing(args.output) as append:
+    with writing(args.output, table.form) as append:
         for batch in with_progress(table, args.output, needed):
             named = select(batch, labels, args.data)
             if names is None:
@@ -93,14 +94,23 @@ def encoding_of(model):
     return None
 
 
-def texts_of(encoding):
-    """Return the columns that held texts, and codes, in a fit, as `open_table` takes them."""
+def as_in_fit(model):
+    """Return how the columns were read in the fit of a model, as `open_table` takes it.
+
+    These are the columns that held texts, and codes, and the form of the file.
+    """
+    encoding, form = encoding_of(model), form_of(model)
     if encoding is None:
-        return {"texts": [], "codes": []}
+        return {"texts": [], "codes": [], "form": form}
+    # Of a model that was fitted to a table of Python.
+    formats = dict(zip(encoding.keys, encoding.formats, strict=True))
+    found = {n: each for n, each in formats.items() if each is not None and not is_iso(each)}
+    form = form._replace(formats=found | form.formats)
     named = list(zip(encoding.keys, encoding.categories, strict=True))
     return {
         "texts": [name for name, seen in named if any(isinstance(value, str) for value in seen)],
         "codes": [name for name, seen in named if NAMIBIA in seen],
+        "form": form,
     }
 
 

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from ..columns.arrays import check_different
+from ..columns.dates import MICROSECONDS
 from ..persistence.atomic import check_replaceable, naming, replace_file
 from ._cells import (
     GAPS,
@@ -27,6 +28,7 @@ from ._cells import (
     texts_and_codes,
     warn_of_words,
 )
+from ._forms import FileForm, Hints, form_of_file, formats_in, read_formats
 
 BATCH_ROWS, BATCH_VALUES = 2**17, 2**22  # at most, of a batch
 BLOCK = 2**20  # bytes that are decoded at once
@@ -63,7 +65,17 @@ def import_parquet():
     return pyarrow.parquet
 
 
-def open_table(path, sep=None, decimal=None, texts=None, codes=(), used=None, kept=()):
+def open_table(
+    path,
+    sep=None,
+    decimal=None,
+    texts=None,
+    codes=(),
+    used=None,
+    kept=(),
+    form=None,
+    hints=Hints(),  # noqa: B008 (it cannot be changed)
+):
     """Return a table, of which `batches` reads some rows at once. Errors say what is wrong.
 
     Parameters
@@ -84,6 +96,11 @@ def open_table(path, sep=None, decimal=None, texts=None, codes=(), used=None, ke
         texts, which are written as they are read: ``NA`` stays.
     kept : sequence of str
         Columns that are not used, if `used` is not given.
+    form : FileForm, optional
+        The form of the file of a fit, whose formats columns of texts have. Without it, they are
+        found when the whole table is read.
+    hints : Hints
+        What the user says about cells.
     """
     import_pandas()
     files = [path]
@@ -101,7 +118,7 @@ def open_table(path, sep=None, decimal=None, texts=None, codes=(), used=None, ke
         raise ValueError(f"{path} must have CSV files or Parquet files, and no others")
     if are_parquet[0]:
         return ParquetTable(path, files)
-    return CsvTable(path, files, sep, decimal, texts, codes, used, kept)
+    return CsvTable(path, files, sep, decimal, texts, codes, used, kept, form, hints)
 
 
 def natural_order(path):
@@ -141,7 +158,12 @@ class FileTable(ABC):
         Its size, approximate for CSV files.
     fraction : float
         How much of it has been read.
+    form : FileForm
+        The form of a CSV file, by default the usual one.
     """
+
+    form = FileForm()
+    has_cells = False  # of texts, which `raw_batches` reads
 
     @property
     def n_bytes(self):
@@ -217,7 +239,9 @@ class ParquetTable(FileTable):
 class CsvTable(FileTable):
     """A table in CSV files."""
 
-    def __init__(self, path, files, sep, decimal, texts, codes, used, kept):
+    has_cells = True
+
+    def __init__(self, path, files, sep, decimal, texts, codes, used, kept, form, hints):
         self.path = path
         self.fraction = 0.0
         self.files = []
@@ -240,15 +264,47 @@ class CsvTable(FileTable):
             if is_searched:
                 rows, places = self._all_rows(), self._places()
                 texts, codes, others = texts_and_codes(rows, places, self.decimal)
-        self.texts, self.codes = as_written(texts), as_written(codes)
+        self.texts, self.codes = as_written([*texts, *hints.texts]), as_written(codes)
+        head = "".join(first.first_lines())
+        self.form = form_of_file(head, self.sep, self.decimal, first.written_encoding)
+        self.has_formats, self.hints, self.given_decimal = form is not None, hints, decimal
+        if form is not None:
+            self.form = self.form.with_formats_of(form)
         if is_searched and (places := self._places({*self.texts, *others})):
             warn_of_words(self._all_rows(), places, self.codes)
         self.names = None
 
     def read(self):
         frame = super().read()
+        if not self.has_formats:
+            unused = self.texts | self._kept_of({*frame})
+            names = [name for name in frame.select_dtypes(["object", "str"]) if name not in unused]
+            # In a file separated by commas, the decimal mark of a column may be another.
+            decimal = self.given_decimal or (self.decimal if self.sep != "," else None)
+            formats = formats_in(frame, names, decimal, self.hints, self.path)
+            self.form = self.form._replace(formats=formats)
+            read_formats(frame, formats, self.path)
+            if self.decimal == ",":
+                self._read_thousands(frame)
         restore_integers(frame)
         return frame
+
+    def raw_batches(self, n_rows):
+        """Yield the rows of `batches` as they are written: tables of texts."""
+        pandas = import_pandas()
+        names, start = [name or f"Unnamed: {i}" for i, name in enumerate(self.header)], 0
+        for file in self.files:
+            rows = filter(is_row, islice(self._rows(file), 1, None))
+            while some := list(islice(rows, n_rows)):
+                cells = [[*row, *[""] * (len(names) - len(row))] for row in some]
+                index = pandas.RangeIndex(start, start + len(cells))
+                start += len(cells)
+                yield pandas.DataFrame(cells, columns=names, dtype=object, index=index)
+
+    @property
+    def header(self):
+        """The names of the columns as they are written."""
+        return next(self._rows(self.files[0]), [])
 
     def batches(self, n_rows, columns=None):
         pandas = import_pandas()
@@ -256,8 +312,10 @@ class CsvTable(FileTable):
         for file in self.files:
             for frame in self._frames(file, n_rows):
                 self._check(frame, file)
-                if self.decimal == ",":
-                    self._read_thousands(frame)
+                if self.has_formats or n_rows is not None:
+                    read_formats(frame, self.form.formats, self.path, start)
+                    if self.decimal == ",":
+                        self._read_thousands(frame)
                 frame.index = pandas.RangeIndex(start, start + len(frame))
                 start += len(frame)
                 read = n_bytes + file.n_bytes * file.fraction_read()
@@ -301,17 +359,18 @@ class CsvTable(FileTable):
             kept = self._kept_of(names)
             others = tuple(gap for gap in GAPS if gap != NAMIBIA)
             no_gaps = dict.fromkeys(self.codes & names, others) | dict.fromkeys(kept, ("",))
+            as_texts = self.texts | kept | (self.form.formats.keys() & names)
             settings = {
                 "sep": self.sep,
                 "decimal": self.decimal,
-                "dtype": dict.fromkeys(self.texts | kept, str),
+                "dtype": dict.fromkeys(as_texts, str),
                 # One list for all columns takes much less time than one for each.
                 "na_values": {name: no_gaps.get(name, GAPS) for name in names}
                 if no_gaps
                 else [*GAPS],
                 "keep_default_na": False,
             }
-            with file.open() as text:
+            with file.open(is_tracked=True) as text:
                 found = read_csv(text, **settings, chunksize=n_rows)
                 yield from [found] if n_rows is None else found
 
@@ -344,6 +403,11 @@ class CsvTable(FileTable):
             self.names = names
         elif names != self.names:
             raise ValueError(f"{file.path} has other columns than {self.files[0].path}")
+
+
+def is_row(cells):
+    """Return whether a line is a row: pandas skips lines of blanks."""
+    return bool(cells) and not (len(cells) == 1 and cells[0] and not cells[0].strip())
 
 
 def restore_integers(frame, names=slice(None)):
@@ -381,22 +445,23 @@ def without_thousands(column, name):
 class CsvFile:
     """A text file: its encoding, its size when decompressed, its lines, and the first ones.
 
-    Standard input is copied to a temporary file.
+    Standard input is copied to a temporary folder.
     """
 
     def __init__(self, path):
-        self.path = path
-        self.copy = None
+        self.path = self.source = path
         if is_standard(path):
-            self.copy = tempfile.TemporaryFile()
-            weakref.finalize(self, self.copy.close)
-            shutil.copyfileobj(standard_input(), self.copy)
-            self.copy.flush()
+            folder = tempfile.mkdtemp()
+            weakref.finalize(self, shutil.rmtree, folder)
+            self.source = Path(folder, "copy")
+            with open(self.source, "wb") as copy:
+                shutil.copyfileobj(standard_input(), copy)
         with self._bytes() as content:
             start = content.read(BLOCK)
             # UTF-16 has a mark; anything else that is not UTF-8 is read as Windows-1252.
             is_utf16 = start.startswith((b"\xff\xfe", b"\xfe\xff"))
             self.encoding = "utf-16" if is_utf16 else "utf-8-sig"
+            self.has_mark = start.startswith(codecs.BOM_UTF8)
             decoder = codecs.getincrementaldecoder(self.encoding)()
             self.is_uncertain = is_utf16  # whether it may have cells for `texts_and_codes`
             self.n_bytes, self.n_lines, block, end = 0, 0, start, b""
@@ -414,15 +479,21 @@ class CsvFile:
                 block = following
         self.head = start.decode(self.encoding, errors="replace")[:MAX_SNIFFED]
 
+    @property
+    def written_encoding(self):
+        """The encoding of outputs that have the form of this file."""
+        is_plain = self.encoding == "utf-8-sig" and not self.has_mark
+        return "utf-8" if is_plain else self.encoding
+
     def first_lines(self):
         """Return the first lines; none that may be incomplete, unless it is the only one."""
         lines = list(io.StringIO(self.head, newline=""))
         return lines[:-1] if len(self.head) == MAX_SNIFFED and len(lines) > 1 else lines
 
     @contextmanager
-    def open(self):
-        """Open the text."""
-        with self._bytes() as content:
+    def open(self, is_tracked=False):
+        """Open the text; `fraction_read` is of what was opened last to be tracked."""
+        with self._bytes(is_tracked) as content:
             with io.TextIOWrapper(content, self.encoding, newline="") as text:
                 yield text
 
@@ -431,25 +502,21 @@ class CsvFile:
         return min(1.0, self.raw.tell() / max(1, self.size))
 
     @contextmanager
-    def _bytes(self):
+    def _bytes(self, is_tracked=False):
         """Open the content, decompressed."""
-        with open(self.path, "rb") if self.copy is None else open_again(self.copy) as self.raw:
-            self.size = self.raw.seek(0, io.SEEK_END)
-            self.raw.seek(0)
-            magic = self.raw.read(max(map(len, COMPRESSIONS)))
-            self.raw.seek(0)
+        with open(self.source, "rb") as raw:
+            size = raw.seek(0, io.SEEK_END)
+            raw.seek(0)
+            if is_tracked:
+                self.raw, self.size = raw, size
+            magic = raw.read(max(map(len, COMPRESSIONS)))
+            raw.seek(0)
             for own, module in COMPRESSIONS.items():
                 if magic.startswith(own):
-                    with import_module(module).open(self.raw) as content:
+                    with import_module(module).open(raw) as content:
                         yield content
                     return
-            yield self.raw
-
-
-@contextmanager
-def open_again(file):
-    """Let an open file be read, and stay open."""
-    yield io.BufferedReader(io.FileIO(file.fileno(), closefd=False))
+            yield raw
 
 
 def likely_separator(text):
@@ -464,14 +531,14 @@ def likely_separator(text):
 
 
 @contextmanager
-def writing(path):
+def writing(path, form=FileForm()):  # noqa: B008 (it cannot be changed)
     """Yield a function that appends rows to a CSV file, or to a Parquet file by its suffix.
 
     Without a path, or if it is ``-``, they are printed, to a terminal with six digits. A file is
-    replaced as a whole at the end, and so is an empty folder.
+    replaced as a whole at the end, and so is an empty folder. CSV has a form.
     """
     if path is None or is_standard(path):
-        yield CsvAppender(sys.stdout, is_read=sys.stdout.isatty())
+        yield CsvAppender(sys.stdout, form, is_read=sys.stdout.isatty())
     elif path.name == PARTS:
         target = path.parent.resolve()
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as temporary:
@@ -486,39 +553,92 @@ def writing(path):
         with replace_file(path) as file, ParquetAppender(file) as append:
             yield append
     else:
-        with replace_file(path, "w", encoding="utf-8", newline="") as file:
-            yield CsvAppender(file)
+        with replace_file(path, "w", encoding=form.encoding, newline="") as file:
+            yield CsvAppender(file, form)
 
 
-def write_table(columns, path):
+def is_csv(path):
+    """Return whether a table that is written, to a path or printed, is CSV."""
+    return path is None or (path.name != PARTS and path.suffix not in PARQUET)
+
+
+def write_table(columns, path, form=FileForm()):  # noqa: B008 (it cannot be changed)
     """Write a dict of columns, or a table, as `writing` does."""
-    with writing(path) as append:
+    with writing(path, form) as append:
         append(import_pandas().DataFrame(columns))
 
 
 class CsvAppender:
     """Appends rows to an open text file, with the names of the columns in front.
 
-    Numbers that a person reads, on a terminal, have few digits; in files they are exact.
+    Numbers that a person reads, on a terminal, have few digits; in files they are exact, unless
+    their column has a format.
+
+    Parameters
+    ----------
+    file : text file
+        The file.
+    form : FileForm
+        How it is written.
+    is_read : bool
+        Whether a person reads it.
     """
 
-    def __init__(self, file, is_read=False):
-        self.file, self.is_read, self.is_begun = file, is_read, False
+    def __init__(self, file, form=FileForm(), is_read=False):  # noqa: B008 (it cannot be changed)
+        self.file, self.form, self.is_read, self.is_begun = file, form, is_read, False
+        self.is_special = re.compile(rf'[{re.escape(form.sep)}"\r\n]')
 
-    def __call__(self, frame):
-        frame = frame.rename(columns=without_formula)
+    def __call__(self, frame, header=None):
+        """Append rows; the header has the names of the columns as they are written."""
+        frame = frame.copy(deep=False)
         restore_integers(frame)
-        if self.is_read:
-            floats = frame.select_dtypes("float")
-            frame[floats.columns] = floats.map(with_few_digits)
-        texts = frame.select_dtypes(exclude="number").map(without_formula)
-        frame[texts.columns] = texts
-        # The csv module does not quote the other end of a line.
-        cells = [*frame.columns, *texts.to_numpy().ravel()]
-        has_return = any(isinstance(cell, str) and "\r" in cell for cell in cells)
-        quoting = csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL
-        frame.to_csv(self.file, index=False, header=not self.is_begun, quoting=quoting)
+        columns = []
+        for name in frame:
+            cells = self.cells(frame[name], name)
+            columns.append(self._quoted(cells, name in self.form.quoted, self.form.is_gap_quoted))
+        if not self.is_begun:
+            names = [without_formula(str(name)) for name in (header or frame)]
+            self._write([self._quoted(names, self.form.is_header_quoted)])
         self.is_begun = True
+        self._write(zip(*columns, strict=True))
+
+    def _write(self, rows):
+        end, sep = self.form.line_end, self.form.sep
+        # A line without a cell would be no row.
+        self.file.writelines((sep.join(cells) or '""') + end for cells in rows)
+
+    def _quoted(self, cells, is_always, is_gap_quoted=False):
+        gaps = set(GAPS) - ({""} if is_gap_quoted else set())
+        return [
+            '"' + cell.replace('"', '""') + '"'
+            if (is_always and cell not in gaps) or self.is_special.search(cell)
+            else cell
+            for cell in cells
+        ]
+
+    def cells(self, column, name):
+        """Return the cells of a column as texts."""
+        format, known = self.form.format_of(name), column.notna().to_numpy()
+        kind = getattr(column.dtype, "kind", "O")
+        if kind == "O" and known.any() and column[known].map(type).eq(bool).all():
+            kind = "b"  # with missing values
+        cells = [""] * len(column)
+        if kind in "iufb" and format is not None and format.role in ("number", "bool"):
+            texts = format.write(column[known].astype(float))
+        elif kind == "M" and format is not None and format.role == "datetime":
+            moments = column[known].astype("datetime64[us]").astype("int64")
+            texts = format.write(moments / MICROSECONDS)
+        elif kind == "f":
+            numbers = column[known].tolist()
+            numbers = map(with_few_digits, numbers) if self.is_read else numbers
+            texts = [repr(number).replace(".", self.form.decimal) for number in numbers]
+        else:
+            texts = column[known].astype(str).tolist()
+            if kind not in "iufbM" and format is None:
+                texts = [without_formula(text, self.form.decimal) for text in texts]
+        for i, text in zip(known.nonzero()[0], texts, strict=True):
+            cells[i] = text
+        return cells
 
 
 class ParquetAppender:
@@ -572,15 +692,15 @@ def with_few_digits(x):
     return float(f"{x:.6g}") if abs(x) < 1e6 else round(x, 0)
 
 
-def without_formula(cell):
+def without_formula(cell, decimal="."):
     """Return a cell that no spreadsheet runs as a formula: with ``'`` in front of what may be one.
 
-    See OWASP, "CSV Injection". Numbers stay as they are.
+    See OWASP, "CSV Injection". Numbers, with a decimal mark, stay as they are.
     """
     if not isinstance(cell, str) or not cell.startswith(FORMULAS):
         return cell
     try:
-        float(cell)
+        float(cell.replace(decimal, "."))
     except ValueError:
         return f"'{cell}"
     return cell

@@ -5,9 +5,11 @@ from numbers import Real
 
 import numpy as np
 
-from .checks import unseen_error, warn_of_unseen
+from .checks import ColumnWarning, unseen_error, warn_of_unseen, warn_user
 from .dates import check_zone, local_seconds, moments_of, utc_seconds, zone_of
+from .formats import DateFormat, find_format
 from .frames import Frame, fill_frame, read_frame, write_frame
+from .kinds import stated
 
 NUMERIC = ("number", "datetime")  # roles of columns that are read as numbers
 PLAIN = ("number", "bool")  # roles of columns that densities of numbers take
@@ -32,7 +34,8 @@ class Encoding:
     """How a table becomes rows of float64, one number for each value, and back.
 
     A number stands as it is, a date as in `Column`, a category or boolean as its place among those
-    seen or declared by a dtype, in the order of their texts, and a missing value as NaN. Such rows
+    seen or declared by a dtype, in the order of their texts, and a missing value as NaN. Texts with
+    a `Format`, such as amounts, are numbers or dates, and are written back as such texts. Such rows
     can be indexed, joined and permuted, so that folds, trimming and explanations need no code for
     tables.
 
@@ -42,13 +45,28 @@ class Encoding:
         The table that shows which columns and categories there are. No row of it is kept.
     handle_unknown : {"warn", "rare", "error"}, default="rare"
         Whether other categories are an error, or a warning.
+    kinds : dict, optional
+        The kinds that the user states for some columns, see `stated`. Columns of categories have no
+        format.
     """
 
-    def __init__(self, frame, handle_unknown="rare"):
+    def __init__(self, frame, handle_unknown="rare", kinds=None):
         self.handle_unknown = handle_unknown
         self.names, self.library, self.dtype = frame.names, frame.library, frame.dtype
         self.columns = [column._replace(values=None, known=None) for column in frame.columns]
-        self.categories = [categories_of(column) for column in frame.columns]
+        given = stated(kinds, self.keys)
+        self.formats = [
+            format_of(column, name, given.get(name))
+            for name, column in zip(self.keys, frame.columns, strict=True)
+        ]
+        self.columns = [
+            column if format is None else column._replace(role=format.role)
+            for column, format in zip(self.columns, self.formats, strict=True)
+        ]
+        self.categories = [
+            categories_of(column) if format is None else []
+            for column, format in zip(frame.columns, self.formats, strict=True)
+        ]
 
     @classmethod
     def read(cls, X, **kwargs):
@@ -82,12 +100,13 @@ class Encoding:
 
     @property
     def is_plain(self):
-        """Whether all columns hold numbers or booleans."""
-        return all(role in PLAIN for role in self.roles)
+        """Whether all columns hold numbers or booleans, and not as texts."""
+        has_formats = any(format is not None for format in self.formats)
+        return not has_formats and all(role in PLAIN for role in self.roles)
 
     def reads_like(self, other):
         """Whether rows of another encoding have the same meaning."""
-        mine, its = ((e.keys, e.roles, e.categories) for e in (self, other))
+        mine, its = ((e.keys, e.roles, e.categories, e.formats) for e in (self, other))
         return self is other or mine == its
 
     def holds(self, frame):
@@ -97,7 +116,14 @@ class Encoding:
         """
         if frame.names != self.names or len(frame.columns) != len(self.columns):
             return False
-        roles = [(old.role, new.role) for old, new in zip(self.columns, frame.columns, strict=True)]
+        columns = [
+            column
+            if format is None or np.isnan(known_numbers(column, format)).any()
+            # A column of the fit, whose texts all have the format.
+            else column._replace(role=format.role)
+            for column, format in zip(frame.columns, self.formats, strict=True)
+        ]
+        roles = [(old.role, new.role) for old, new in zip(self.columns, columns, strict=True)]
         is_empty = [not column.known.any() for column in frame.columns]
         # Objects of several types are texts together, some rows of them may be numbers.
         same = [old in (new, "text") for old, new in roles]
@@ -158,7 +184,7 @@ class Encoding:
                 if is_unseen.any():
                     unseen[name] = column.values[is_unseen]
             elif known.any():
-                rows[known, j] = _numbers_of(column, like, name)
+                rows[known, j] = _numbers_of(column, like, name, self.formats[j])
         return rows, unseen
 
     def column(self, rows, j):
@@ -201,12 +227,20 @@ class Encoding:
         names = self.keys if names is None else names
         columns = [frame.columns[self.keys.index(name)] for name in names]
         columns = [
-            column
+            self.written(self.keys.index(name), column)
             if column.role in NUMERIC
             else column._replace(known=column.known & (column.values != UNSEEN_CATEGORY))
-            for column in columns
+            for name, column in zip(names, columns, strict=True)
         ]
         return write_frame(columns, names, self.library, self.dtype)
+
+    def written(self, j, column):
+        """Return a column as a table has it: as texts if it has a format."""
+        if (format := self.formats[j]) is None:
+            return column
+        texts = np.full(len(column.known), "", dtype=object)
+        texts[column.known] = format.write(column.values[column.known])
+        return column._replace(values=texts, role="text")
 
     def fill(self, X, frame, rows):
         """Return X, which a `Frame` was read from, with missing values replaced by values of rows.
@@ -214,13 +248,14 @@ class Encoding:
         Known values and the index of X stay as they are. A column with known values has its own
         dtype, others the dtype of fit.
         """
-        columns = [
+        columns = []
+        for j, (old, new) in enumerate(zip(frame.columns, self.frame(rows).columns, strict=True)):
+            if not (old.known.any() and old.role == new.role):  # numbers are filled in by numbers
+                new = self.written(j, new)
             # Texts that are filled in by dates have no dtype of dates.
-            new._replace(dtype=old.dtype)
-            if old.known.any() and (new.role != "datetime" or old.role == "datetime")
-            else new
-            for old, new in zip(frame.columns, self.frame(rows).columns, strict=True)
-        ]
+            if old.known.any() and (new.role != "datetime" or old.role == "datetime"):
+                new = new._replace(dtype=old.dtype)
+            columns.append(new)
         known = np.stack([column.known for column in frame.columns], axis=1)
         dtype = frame.dtype or self.dtype
         filled = write_frame(columns, self.keys, frame.library, dtype, frame.index)
@@ -271,7 +306,41 @@ def categories_of(column):
     return sorted(found, key=lambda category: (str(category), type(category).__name__))
 
 
-def _numbers_of(column, like, name):
+def format_of(column, name, kind=None):
+    """Return the format of the texts of a column, or None if they have none, or are categories.
+
+    Parameters
+    ----------
+    column : Column
+        The column.
+    name : str or int
+        Its name.
+    kind : Kind, optional
+        The kind that the user states.
+    """
+    is_category = kind is not None and kind.name in ("categorical", "ordinal")
+    if column.role != "text" or is_category:
+        return None
+    format = find_format(column.values[column.known], dayfirst=kind and kind.dayfirst)
+    if isinstance(format, DateFormat) and format.is_ambiguous and kind is None:
+        first, other = ("day", "month") if format.is_day_first else ("month", "day")
+        warn_user(
+            f"The dates of column {name!r}, such as {column.values[column.known][0]!r}, are read "
+            f"with the {first} first, but may have the {other} first: state it by "
+            f"columns={{{name!r}: ('datetime', '{other}first')}}, or '{first}first'.",
+            ColumnWarning,
+        )
+    return format
+
+
+def known_numbers(column, format):
+    """Return the known values of a column of texts as numbers, NaN for texts of another format."""
+    if column.role not in TEXTS:
+        return np.full(1, np.nan)
+    return format.parse([str(value) for value in column.values[column.known]])
+
+
+def _numbers_of(column, like, name, format=None):
     """Return the known values of a column that held numbers or dates in fit, as numbers."""
     values, is_date = column.values[column.known], like.role == "datetime"
     zone = zone_of(like.dtype)
@@ -283,6 +352,15 @@ def _numbers_of(column, like, name):
     if not is_date and len(categories) and all(isinstance(each, Real) for each in categories):
         return values.astype(np.float64)  # numbers of pandas' categorical dtype
     held, remedy = REMEDIES[like.role]
+    if format is not None and column.role in TEXTS:
+        numbers = known_numbers(column, format)
+        if not np.isnan(numbers).any():
+            return numbers
+        text, example = values[np.isnan(numbers)][0], format.write([0.0])[0]
+        raise ValueError(
+            f"column {name!r} held {format.what} such as {example!r} in fit; now it holds "
+            f"{text!r}: write it so, or leave it empty."
+        )
     if not (is_date and column.role in TEXTS):
         raise ValueError(
             f"column {name!r} held {held} in fit; now it holds {values.tolist()[0]!r}: convert it "

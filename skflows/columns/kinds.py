@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .arrays import column_index
-from .dates import moments_of
+from .dates import DAY, moments_of
 from .lattice import is_whole, lattice_of
 
 KINDS = (
@@ -31,6 +31,7 @@ ATOM_SHARE, ATOM_ROWS = 0.02, 5  # share and number of equal rows from which on 
 MAX_ATOMS = 10
 NEAR_BOUND = 1.0  # standard deviations within which the least value suggests a bound
 GIVEN = "given in columns"
+ORDERS = {"dayfirst": True, "monthfirst": False}  # of dates that are texts
 
 
 class Kind(NamedTuple):
@@ -40,10 +41,20 @@ class Kind(NamedTuple):
     arguments: tuple
     reason: str
     is_stated: bool = False
+    dayfirst: bool | None = None  # whether dates that are texts have the day first, if stated
 
 
-def decide(values, role):
-    """Return the kind of a column from its known values and its role, which the dtype tells."""
+def decide(values, role, format=None):
+    """Return the kind of a column from its known values and its role, which the dtype tells.
+
+    Texts may have a `Format`, which is part of the reason.
+    """
+    if format is not None:
+        found = decide(values, role)
+        if getattr(format, "is_time", False):
+            found = Kind("circular", (float(DAY),), "times of day")
+        text = f"{format.what} as texts, such as {format.write(values[:1])[0]!r}"
+        return found._replace(reason=f"{text}: {found.reason}")
     match role:
         case "datetime":
             return Kind("datetime", (), "dates")
@@ -127,6 +138,10 @@ def stated(columns, names):
         if key not in names:
             key = names[column_index(key, len(names), names, "columns")]
         kind, *arguments = kind if isinstance(kind, tuple | list) and kind else (kind,)
+        dayfirst = None
+        if kind == "datetime" and arguments and arguments[0] in ORDERS:
+            dayfirst, *arguments = arguments
+            dayfirst = ORDERS[dayfirst]
         values, bounds = [], date_bounds(key, arguments) if kind == "datetime" else arguments
         if kind == "atoms" and arguments:
             first, *bounds = arguments
@@ -152,7 +167,7 @@ def stated(columns, names):
                 f"columns gives {key!r} the kind {kind!r} with {arguments}, but the first "
                 "bound must be less than the second: swap them, or move one of them."
             )
-        found[key] = Kind(kind, tuple(arguments), GIVEN, is_stated=True)
+        found[key] = Kind(kind, tuple(arguments), GIVEN, True, dayfirst)
     return found
 
 

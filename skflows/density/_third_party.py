@@ -139,9 +139,8 @@ def read(wrapper, estimator, X, least=1):
         X = validate_table(density, X, reset=False, least=least, name=type(wrapper).__name__)
         return fitted, fitted.encode(X)
     frame = read_frame(X)
-    encoding = density._shared_encoding(frame) if hasattr(density, "_shared_encoding") else None
-    if encoding is None:
-        encoding = Encoding(frame, getattr(density, "handle_unknown", "rare"))
+    has_own = hasattr(density, "_encoding_for")
+    encoding = density._encoding_for(frame) if has_own else Encoding(frame)
     return encoding, encoding.rows(frame)
 
 

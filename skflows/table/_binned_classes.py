@@ -11,7 +11,7 @@ from scipy.special import logsumexp, ndtr, ndtri
 
 from ._classes import Classes
 from ._network import choose
-from ._view import Histogram, Predictive
+from ._view import ALL, Histogram, Predictive, TableView
 
 N_BINS = 20
 N_STEPS = 100
@@ -38,35 +38,24 @@ class BinnedClasses(Classes):
         self.log_weights = log_weights
         self.tables = tables
 
-    def _log_probs(self, cells, known):
-        """Return the log-probability of known variables in each class, ``(n, n_classes)``."""
-        total = np.zeros((len(known), len(self.log_weights)))
+    def _joint(self, cells, known):
+        """Yield all rows, and the log-probabilities of their known variables and each class."""
+        joint = np.tile(self.log_weights, (len(known), 1))
         for j, (levels, bins) in enumerate(self.tables):
             code = cells.code[:, j]
             if levels is not None:
                 has = known[:, j] & (code >= 0) & (code < levels.shape[1])
-                total[has] += levels[:, code[has]].T
+                joint[has] += levels[:, code[has]].T
             if bins is not None:
                 has = known[:, j] & np.isfinite(cells.middle[:, j])
                 low, y, high = (values[has, j] for values in (cells.low, cells.middle, cells.high))
                 histogram = Histogram(np.exp(bins))
-                total[has] += histogram.log_mass(low, y, high).T
-        return total
-
-    def log_prob(self, view, given=None):
-        """Return the log-probability of the known variables, given some of them."""
-        cells = view.cells(self.space)
-        target = cells.known if given is None else cells.known & ~given
-        prior = self.log_weights
-        if given is not None:
-            prior = prior + self._log_probs(cells, given & cells.known)
-            prior = prior - logsumexp(prior, axis=1, keepdims=True)
-        log_prob = logsumexp(prior + self._log_probs(cells, target), axis=1)
-        return log_prob + np.where(target, cells.log_scale, 0.0).sum(axis=1)
+                joint[has] += histogram.log_mass(low, y, high).T
+        yield ALL, joint
 
     def predictive(self, view, j):
         """Return the distribution of a variable given the other known ones, as a `Predictive`."""
-        _, _, share = self._given_others(view, j)
+        share = self._shares_without(view, j)
         levels, bins = self.tables[j]
         if bins is None:
             return Predictive(share @ np.exp(levels), None, None)
@@ -81,10 +70,10 @@ class BinnedClasses(Classes):
     def sample(self, schema, values, random_state):
         """Return variables, the unknown ones drawn given the known ones."""
         completed = values.copy()
-        cells = schema.cells(values, schema.code(values), self.space)
-        z = choose(self._responsibilities(cells, cells.known), random_state)
+        view = TableView(schema, values)
+        z = choose(self.posterior(view)[1], random_state)
         for j, (levels, bins) in enumerate(self.tables):
-            unknown = np.flatnonzero(~cells.known[:, j])
+            unknown = np.flatnonzero(~view.known[:, j])
             code, y = np.full(len(unknown), -1), np.zeros(len(unknown))
             if levels is not None:
                 code = choose(np.exp(levels[z[unknown]]), random_state)

@@ -1,22 +1,58 @@
 """What members that are mixtures of classes have in common."""
 
 import numpy as np
-from scipy.special import logsumexp
 
 
 class Classes:
-    """Base of the members that have ``log_weights`` and ``_log_probs`` of their classes."""
+    """Base of the members that are mixtures of classes.
 
-    def _given_others(self, view, j):
-        """Return the cells of a view, which are known besides variable j, and the classes' shares.
+    They have a ``space`` and ``_joint(cells, known)``, which yields some rows, and the
+    log-probabilities of their known variables and each class, ``(m, n_classes)``.
+    """
 
-        The shares are the probabilities of the classes given what is known, ``(n, n_classes)``.
+    def log_prob(self, view, given=None):
+        """Return the log-probability of the known variables, given some of them."""
+        cells, target = view.cells(self.space), view.known
+        log_prob = self._log_evidence(view)
+        if given is not None:
+            target = target & ~given
+            log_prob = log_prob - self._log_evidence(view.given(given))
+        return log_prob + np.where(target, cells.log_scale, 0.0).sum(axis=1)
+
+    def _log_evidence(self, view):
+        """Return the log-probability of the known cells and levels, ``(n,)``."""
+        if self in view.kept:
+            return view.kept[self][0]
+        log_prob = np.empty(len(view))
+        for rows, joint in self._joint(view.cells(self.space), view.known):
+            log_prob[rows] = log_sum_exp(joint)
+        return log_prob
+
+    def posterior(self, view):
+        """Return the log-probability of the known cells and levels, and shares of the classes.
+
+        The shares are probabilities of the classes given what is known, ``(n, n_classes)``. The
+        view keeps both.
         """
-        cells = view.cells(self.space)
-        known = cells.known.copy()
-        known[:, j] = False
-        return cells, known, self._responsibilities(cells, known)
+        if self not in view.kept:
+            log_prob, shares = np.empty(len(view)), np.empty((len(view), len(self.log_weights)))
+            for rows, joint in self._joint(view.cells(self.space), view.known):
+                log_prob[rows] = log_sum_exp(joint)
+                joint -= log_prob[rows, None]
+                shares[rows] = np.exp(joint, out=joint)
+            view.kept[self] = log_prob, shares
+        return view.kept[self]
 
-    def _responsibilities(self, cells, known):
-        joint = self._log_probs(cells, known) + self.log_weights
-        return np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+    def _shares_without(self, view, j):
+        """Return the shares of the classes given what is known besides variable j."""
+        if view.known[:, j].any():
+            known = view.known.copy()
+            known[:, j] = False
+            view = view.given(known)
+        return self.posterior(view)[1]
+
+
+def log_sum_exp(x):
+    """Return the logarithm of the sum of exponentials of each row."""
+    greatest = x.max(axis=1, keepdims=True)
+    return (greatest + np.log(np.exp(x - greatest).sum(axis=1, keepdims=True)))[:, 0]

@@ -365,7 +365,7 @@ class ColumnModel:
 
     def __init__(self, column, kind, setting, models_missing):
         self.name = setting.name
-        self.kind, self.arguments, self.reason, self.is_stated = kind
+        self.kind, self.arguments, self.reason, self.is_stated = kind[:4]
         self.role, self.dtype, self.categories = column.role, column.dtype, column.categories
         self.n_missing = int((~column.known).sum())
         self.refuses_unseen = setting.handle_unknown == "error" or column.role == "bool"

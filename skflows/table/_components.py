@@ -15,7 +15,6 @@ HELD_OUT = 0.15
 MAX_HELD_OUT = 2_000
 N_CLASSES = {"quantile": (1, 2, 4, 12, 32), "linear": (2, 3, 4, 5, 6, 8, 12, 16)}
 N_BINNED_CLASSES = (4, 8, 24)
-BANDWIDTHS = (0.25, 0.5, 1.0)  # times that of Scott's rule
 MAX_KERNELS = 2_000  # rows, beyond which kernels take too long
 ROWS_PER_CLASS = 10  # for each class and number
 BATCH_SIZE = 128
@@ -28,6 +27,7 @@ N_COMPONENTS = 10
 LEARNING_RATE = 6e-3
 EMA_DECAY = 0.995
 PATIENCE = 20
+N_VALIDATION_DRAWS = 12  # of what is given in each held-out row
 MAX_NORMAL = 40  # numbers, beyond which solving for conditional normals takes too long
 MAX_CATEGORIES = 800  # of all variables, beyond which comparing all pairs takes too long
 
@@ -41,9 +41,9 @@ def components(schema, n, settings):
     from ._binned_classes import fit_binned_classes
     from ._latent_classes import fit_kernels, fit_latent_classes
 
-    def kernels(bandwidth, space):
-        fit = partial(fit_quick, fit_kernels, bandwidth=bandwidth, space=space)
-        return Component(f"{space} kernels of {bandwidth:g}", fit, refit=True)
+    def kernels(space):
+        fit = partial(fit_quick, fit_kernels, space=space)
+        return Component(f"{space} kernels", fit, refit=True)
 
     def latent_classes(k, space):
         fit = partial(fit_quick, fit_latent_classes, n_classes=k, space=space)
@@ -63,7 +63,7 @@ def components(schema, n, settings):
     ]
     portfolio += [binned_classes(k) for k in N_BINNED_CLASSES if k * ROWS_PER_CLASS <= n]
     if d and n <= MAX_KERNELS:
-        portfolio += [kernels(bandwidth, space) for space in spaces for bandwidth in BANDWIDTHS]
+        portfolio += [kernels(space) for space in spaces]
     network = partial(fit_network, settings=settings)
     networks = [Component("network", network, is_trained=True)]
     if has_normal(schema) or has_forest(schema):
@@ -141,30 +141,27 @@ def fit_network(train, held_out, seed, seconds, settings, has_backbone=False):
             **backbone,
         )
     views = local_views(group, train, held_out)
-    training, validation = map(Packing, views)
+    training, validation = (Packing(view, network) for view in views)
     weights = [torch.from_numpy(view.weight).float() for view in views]
     schedule = cosine_with_warm_up
     if seconds is not None:
         schedule = TimeLimited(schedule, seconds, started, group.clock)
     generator = torch.Generator().manual_seed(seed)
-    # Middles of cells would prefer a network with peaks there.
-    held_out_rows = validation.redraw(generator) if validation.is_cell else validation.packed
+    held_out_rows = torch.cat([validation.draw(generator) for _ in range(N_VALIDATION_DRAWS)])
     file = training_file(None, seed, settings, has_backbone, train.values, held_out.values)
     with gradients_enabled(), one_thread():
         history = trainer.train_in_phases(
             [{"max_iter": settings["max_iter"]}],
             network,
-            trainer.Rows(training.packed, weights[0], training.offset),
-            trainer.Rows(held_out_rows, weights[1], validation.offset),
+            trainer.Rows(training.features[:, :0], weights[0], training.offset),
+            trainer.Rows(held_out_rows, weights[1].repeat(N_VALIDATION_DRAWS), validation.offset),
             batch_size=BATCH_SIZE,
             learning_rate=LEARNING_RATE,
             n_iter_no_change=PATIENCE,
             ema_decay=EMA_DECAY,
             schedule=schedule,
             generators=[generator],
-            redraw=(lambda running, epoch: training.redraw(generator))
-            if training.is_cell
-            else None,
+            redraw=lambda running, epoch: training.draw(generator),
             objective=MaskedLikelihood(),
             group=group,
             file=group.file(file),
@@ -248,7 +245,7 @@ def fit_fold(fit, train, held_out, whole, seed, seconds):
     """Fit a component to the training rows of a fold, and to all rows if these are given."""
     with few_threads(train.values):
         member = fit(train, held_out, seed, seconds)
-        scores = member.log_prob(held_out)
+        scores = held_out.judged.log_prob(member)
         refitted = None if whole is None else fit(whole, None, seed, None)
     return [Fold(member, scores, refitted, getattr(member, "interrupted", False))]
 

@@ -30,6 +30,7 @@ from ..ensemble._mixture import mixture_attributes, run_mixture
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
+from ._missing import MissingPattern, some_rows
 from ._predictive import OneColumn
 from ._queries import (
     ConditionalTable,
@@ -40,6 +41,8 @@ from ._queries import (
     impute,
     probabilities_of,
 )
+from ._rule_search import find_rules
+from ._rules import RULE_FIELDS
 from ._schema import Schema
 from ._variables import ROWS_AT_ONCE, in_chunks
 from ._view import TableView
@@ -48,7 +51,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-MIN_WEIGHT = 2e-3  # of a component that is kept: each takes time to score
+MAX_ROUNDS = 10  # in which samples that are too far out are drawn again
+MIN_WEIGHT = 0.02  # of a component that is kept: each takes time to score
+
+
+def as_table(rows, names=None):
+    """Return rows, which are dicts, as a DataFrame, or as they are if pandas is not installed."""
+    try:
+        import pandas as pd
+    except ImportError:
+        return rows
+    return pd.DataFrame(rows, columns=names)
+
+
+def is_beyond(values, low, high):
+    """Return which rows have a value outside of the limits of its variable."""
+    return ((values < low) | (values > high)).any(axis=1)
 
 
 def _has_names_or_categories(density):
@@ -89,7 +107,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         ("datetime", first, last). A bound that is left out, or None, is the default of the kind:
         the lower bound of "count", and of "rounded" without negative values, is 0; other ends are
         open, and -inf opens these too. Bounds of dates are texts such as "2024-12-31", without a
-        time zone. Kinds of the other columns come from dtypes and values: see `columns_`.
+        time zone. ("datetime", "dayfirst") and ("datetime", "monthfirst") say how dates that are
+        texts are written. Kinds of the other columns come from dtypes and values: see `columns_`.
 
     handle_unknown : {"warn", "rare", "error"}, default="warn"
         What to do with a category that the fit has not seen. "warn" gives it the probability of
@@ -101,6 +120,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         Whether the pattern of missing values is part of the model. With "ignore", values are taken
         to be missing at random, and the score of a row is the log-density of its known part. With
         "model", a missing value is an event with a probability of its own, in every column.
+
+    rules : bool, default=True
+        Whether to look for rules, such as a column that follows from another, and to keep them in
+        scores, samples and imputations: see `rules_`.
 
     n_orders : int, default=4
         Orders of the columns over which the density of the network is averaged. More orders take
@@ -141,6 +164,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     columns_ : DataFrame or list of dict
         The kind of each column, how it is modelled, the unit of its part of the score, the number
         of missing values, and why it was decided so. A list if pandas is not installed.
+
+    rules_ : DataFrame or list of dict
+        The rules that the rows follow, all of them or at least 95 %: text, kind, share of
+        exceptions, and number of rows that tell. A list if pandas is not installed.
 
     weights_ : ndarray of shape (n_components,)
         Weight of each component.
@@ -199,6 +226,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         "columns": [dict, None],
         "handle_unknown": [StrOptions({"warn", "rare", "error"})],
         "missing": [StrOptions({"ignore", "model"})],
+        "rules": ["boolean"],
         "n_orders": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "cv": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left")],
@@ -215,6 +243,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         *,
         handle_unknown="warn",
         missing="ignore",
+        rules=True,
         n_orders=4,
         max_iter="auto",
         time_limit=None,
@@ -227,6 +256,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         self.columns = columns
         self.handle_unknown = handle_unknown
         self.missing = missing
+        self.rules = rules
         self.n_orders = n_orders
         self.max_iter = max_iter
         self.time_limit = time_limit
@@ -291,22 +321,26 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         group = current_group()
         started = group.clock()
         group.check_same(self, X, sample_weight)
-        vars(self).pop("offset_", None)  # a fit that does not end leaves nothing fitted
+        for name in ("offset_", "_missing_pattern"):  # a fit that does not end leaves nothing
+            vars(self).pop(name, None)
         shared, encoding, rows, weight = self._encoded_fit(X, encoding, sample_weight)
         kept = weight > 0
         weight = weight[kept] / weight[kept].mean()
         random_state = group.broadcast(random_state_of(self))
         self._schema = shared or self._schema_of(encoding, rows, random_state, weight)
-        rows = self._schema.split(rows)
+        is_missing, rows = np.isnan(rows), self._schema.split(rows)
         if shared is not None:  # which has the maps of other rows
             self._schema = self._schema.with_maps_of(rows, weight, random_state)
         kept[kept] = is_known = ~np.isnan(rows).all(axis=1)
         if kept.sum() < 2:
             raise ValueError(f"X has {kept.sum()} rows with a known value; at least 2 are needed.")
-        rows, weight = rows[is_known], weight[is_known]
+        rows, weight, is_missing = rows[is_known], weight[is_known], is_missing[is_known]
         seed = int(random_state.randint(2**31 - 1000))
+        copy_of = first_copies(self._schema, rows)
+        if self.rules and shared is None:
+            self._schema.rules = find_rules(self._schema, rows, weight, copy_of)
         if held_out is None:
-            splits = make_splits(self.cv, first_copies(self._schema, rows), seed)
+            splits = make_splits(self.cv, copy_of, seed)
         else:
             mask = held_out[kept]
             splits = [(np.flatnonzero(~mask), np.flatnonzero(mask))]
@@ -328,7 +362,18 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             y=y,
             sample_weight=sample_weight,
         )
+        if self.missing == "ignore" and is_missing.any():
+            self._missing_pattern = self._fit_missing(rows, is_missing, weight, seed)
         return self
+
+    def _fit_missing(self, values, is_missing, weight, seed):
+        """Return the distribution of the pattern of missing values, which the model leaves out."""
+        random_state = np.random.RandomState(seed)
+        chosen, weight = some_rows(is_missing, weight, random_state)
+        values, is_missing = values[chosen], is_missing[chosen]
+        filled = is_missing.any(axis=1)
+        values[filled] = self._complete(values[filled], random_state)
+        return MissingPattern(self._schema, values, is_missing, weight)
 
     def _encoded_fit(self, X, encoding, sample_weight):
         """Return the shared schema, if it is of the table, and how to fit to that.
@@ -347,10 +392,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         frame = self._read(X, reset=True)
         weight = validate_weight(sample_weight, np.empty((len(frame), 1)), least=2)
         frame = frame.take(weight > 0)
-        encoding = self._shared_encoding(frame)
-        shared = None if encoding is None else self._shared
-        if encoding is None:
-            encoding = Encoding(frame, self.handle_unknown)
+        encoding, shared = self._encoding_for(frame), self._own_shared()
+        if shared is not None and shared.encoding is not encoding:
+            shared = None
         return shared, encoding, encoding.rows(frame), weight
 
     def _own_shared(self):
@@ -359,12 +403,14 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
     def _settings(self):
         """Return a text that is the same if the parameters that decide on kinds are."""
-        return joblib.hash((self.columns, self.missing, self.handle_unknown))
+        return joblib.hash((self.columns, self.missing, self.handle_unknown, self.rules))
 
-    def _shared_encoding(self, frame):
-        """Return the encoding of the shared schema, or None if a table may not be a part of its."""
+    def _encoding_for(self, frame):
+        """Return the shared schema's encoding if a table may be a part of its, or a new one."""
         shared = self._own_shared()
-        return shared.encoding if shared is not None and shared.encoding.holds(frame) else None
+        if shared is not None and shared.encoding.holds(frame):
+            return shared.encoding
+        return Encoding(frame, self.handle_unknown, self.columns)
 
     def _schema_of(self, encoding, rows, random_state, weight):
         """Return the kinds and variables of the columns of encoded rows."""
@@ -378,19 +424,27 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         )
 
     def _share_columns(self, X, random_state, weight=None, encoding=None, anew=False):
-        """Find kinds and levels now, which this density and its clones have in all later fits.
+        """Find kinds, levels and rules now, for all later fits of this density and its clones.
 
         Those that another wrapper has found in more rows of the same encoding stay, unless anew.
         """
+        from ._components import first_copies
+
         shared = None if anew or encoding is None else self._own_shared()
         if shared is not None and encoding.reads_like(shared.encoding):
             return self
         if encoding is None:
             frame = self._read(X, reset=True)
-            encoding = Encoding(frame, self.handle_unknown)
+            encoding = Encoding(frame, self.handle_unknown, self.columns)
             X = encoding.rows(frame)
         weight = None if weight is None else weight / weight[weight > 0].mean()
         self._shared = self._schema_of(encoding, X, random_state, weight)
+        if self.rules:
+            is_used = np.ones(len(X), dtype=bool) if weight is None else weight > 0
+            values = self._shared.split(X[is_used])
+            weights = np.ones(len(values)) if weight is None else weight[is_used]
+            copy_of = first_copies(self._shared, values)
+            self._shared.rules = find_rules(self._shared, values, weights, copy_of)
         self._shared_settings = self._settings()
         return self
 
@@ -408,28 +462,42 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         from ._components import with_own_maps
 
         done = [(c, fitted if c.refit else with_own_maps(fitted, views)) for c, fitted in done]
-        attributes, members = mixture_attributes(
+        rules = self._schema.rules
+        attributes, members = self._mixture(done, folds, rows)
+        if (
+            rules.orders
+        ):  # of whose violations only the whole mixture can tell how frequent they are
+            self._members = members
+            rules.weigh(self)
+            held_out = np.concatenate([held_out for _, held_out in folds.splits])
+            terms = rules.order_terms(rules.encoded(self._schema, rows[held_out]))
+            done = [(c, fitted._replace(scores=fitted.scores + terms)) for c, fitted in done]
+            attributes, members = self._mixture(done, folds, rows)
+        n_iter = [getattr(each, "n_iter", 1) for _, fitted in done for each in fitted.members]
+        return attributes | {"_members": members, "n_iter_": max(n_iter)}
+
+    def _mixture(self, done, folds, rows):
+        return mixture_attributes(
             done,
             folds,
             MIN_WEIGHT,
             self.contamination,
             lambda members: self._log_prob(rows, members=members),
         )
-        n_iter = [getattr(each, "n_iter", 1) for _, fitted in done for each in fitted.members]
-        return attributes | {"_members": members, "n_iter_": max(n_iter)}
 
     @property
     def columns_(self) -> "pd.DataFrame | list[dict]":
         """The kind of each column, how it is modelled, and why."""
-        rows = [column.describe() for column in self._schema.columns]
-        try:
-            import pandas as pd
-        except ImportError:
-            return rows
-        return pd.DataFrame(rows)
+        return as_table([column.describe() for column in self._schema.columns])
+
+    @property
+    def rules_(self) -> "pd.DataFrame | list[dict]":
+        """The rules that rows follow, with their exceptions and the number of rows that tell."""
+        return as_table(self._schema.rules.describe(self._schema.names), RULE_FIELDS)
 
     _held_out_scores = "folds"  # which a detector calibrates with
-    _shared = None  # kinds and levels that a wrapper found in all rows
+    _missing_pattern = None  # of missing values, if there are any and the model leaves it out
+    _shared = None  # kinds, levels and rules that a wrapper found in all rows
     _shared_settings = None  # the parameters with which it found them
 
     def _read(self, X, reset=False):
@@ -505,6 +573,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             density is its mean over ``n_orders`` orders of the columns. Values outside of a kind
             that was inferred, such as half a visit, have a small density, with a warning. Values
             outside of a kind that ``columns`` states are impossible: the row scores minus infinity.
+            A column that follows from others by a rule of `rules_` adds the log-probability that
+            the rule holds. If the column has a density, it counts as known up to its unit, or up to
+            a millionth of its range without one.
         """
         return self._scores(self._variables(X))
 
@@ -552,8 +623,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             view = TableView(self._schema, values[chunk])
             condition = None if given is None else given[chunk]
             target = view.known if condition is None else view.known & ~condition
-            scores = self._log_weights(view, condition, members)
-            scores = scores + np.stack([m.log_prob(view, condition) for m, _ in members], axis=1)
+            judged = self._schema.rules.judged(view, condition)
+            scores = self._log_weights(judged.view, judged.given, members)
+            scores = scores + np.stack([judged.log_prob(m) for m, _ in members], axis=1)
             scores = logsumexp(scores, axis=1)
             log_probs[chunk] = np.where(target.any(axis=1), scores, 0.0)
         return log_probs
@@ -570,9 +642,24 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         return joint - logsumexp(joint, axis=1, keepdims=True)
 
     def sample(
-        self, n_samples: int = 1, random_state: RandomState = None, *, given: object = None
+        self,
+        n_samples: int = 1,
+        random_state: RandomState = None,
+        *,
+        given: object = None,
+        complete: bool = False,
     ) -> Rows:
-        """Draw rows from the fitted density.
+        """Draw rows from the fitted density, with missing values as the rows of `fit` have them.
+
+        With ``missing="ignore"``, which values are missing is drawn given the complete row, by
+        decision trees: for each column from the values of the others and from which values of
+        earlier columns are missing.
+
+        Numbers without bounds stay within a range that as many draws could plausibly reach, by
+        generalised Pareto distributions of the outer tenth of the values of `fit` on each side: all
+        of n draws lie within either end with a probability of 99 %, where n is at least the number
+        of rows of `fit`. Rows with values beyond are drawn again, up to ten times, and then
+        clipped, unless a given value of theirs lies beyond.
 
         Parameters
         ----------
@@ -584,7 +671,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
         given : dict or DataFrame, default=None
             Values of some columns, which all rows have: one value each, or one for each row of a
-            table. A missing value is drawn, also with ``missing="model"``.
+            table. A missing value is unknown: it is drawn as the other columns are.
+
+        complete : bool, default=False
+            Whether to draw rows without missing values.
 
         Returns
         -------
@@ -600,9 +690,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             values = self._nothing_known(n_samples)
         else:
             values, names = self._some_columns(given, "given")
-            values = np.repeat(schema.with_values(values), n_samples, axis=0)
-        drawn = schema.joined(self._complete(values, random_state), random_state)
-        frame = schema.encoding.frame(drawn)
+            values = np.repeat(schema.without_missing(values), n_samples, axis=0)
+        frame = schema.encoding.frame(self._drawn_rows(values, complete, random_state))
         for name in names:  # rows do not hold categories that the fit has not seen
             i = schema.names.index(name)
             is_unseen = schema.columns[i].is_unseen(values[:, schema.of_column[i]])
@@ -615,10 +704,40 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def _nothing_known(self, n):
         return np.full((n, len(self._schema.variables)), np.nan)
 
+    def _drawn_rows(self, values, complete, random_state):
+        """Return encoded rows, drawn given known variables, with missing values unless complete."""
+        schema = self._schema
+        values = schema.with_unknown_values(values) if complete else values
+        drawn = self._complete(values, random_state)
+        rows = schema.joined(drawn, random_state)
+        if self._missing_pattern is not None and not complete:
+            is_given = ~np.isnan(values[:, [variables[-1] for variables in schema.of_column]])
+            rows[self._missing_pattern.draw(schema, drawn, is_given, random_state)] = np.nan
+        return rows
+
     def _complete(self, values, random_state):
-        """Return variables, the unknown ones drawn given the known ones."""
-        drawn = [self._drawn(some, random_state) for some in in_chunks(values)]
-        return np.concatenate(drawn)
+        """Return variables, the unknown ones drawn given the known ones, none absurdly far out.
+
+        Rows of which a known value lies far out are drawn as they are: others may depend on it.
+        """
+
+        rules = self._schema.rules
+
+        def draw(values):
+            return np.concatenate(
+                [rules.complete(self, some, random_state) for some in in_chunks(values)]
+            )
+
+        low, high = self._schema.reach(len(values))
+        drawn = draw(values)
+        rows = np.flatnonzero(~is_beyond(values, low, high))
+        for _ in range(MAX_ROUNDS):
+            rows = rows[is_beyond(drawn[rows], low, high)]
+            if not len(rows):
+                return drawn
+            drawn[rows] = draw(values[rows])
+        drawn[rows] = np.clip(drawn[rows], low, high)
+        return drawn
 
     def _drawn(self, values, random_state):
         from ._network import choose

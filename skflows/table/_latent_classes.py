@@ -10,16 +10,16 @@ from functools import cached_property
 import numpy as np
 import torch
 from scipy.linalg import solve_triangular
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack
 from scipy.spatial.distance import cdist
 from scipy.special import gammaln, logsumexp, softmax
 
 from ..columns.arrays import some_rows
-from ..distribution.normal import LOG_SQRT_2PI, log_normal_mass
+from ..distribution.normal import LOG_SQRT_2PI, NARROW, log_normal_mass, normal_mass
 from ..training.torch_state import one_thread
 from ._classes import Classes
 from ._network import choose
-from ._view import Normals, Predictive
+from ._view import ALL, Normals, Predictive, TableView
 
 N_STEPS = 80
 TOLERANCE = 3e-4  # in nats per row
@@ -38,9 +38,15 @@ MANY_VALUES = 3e6  # of numbers and levels, beyond which k-means takes too long 
 WORK_AT_ONCE = 4e6  # products of classes, rows and numbers, to bound the memory
 LEAST_VARIANCE = 1e-12  # of a number given others, which rounding errors may make negative
 NEGLIGIBLE = 45.0  # nats below the likeliest class: less than rounding errors
+LOG_LEAST = np.log(1e-290)  # of a mass that is a difference of two
+BLOCK = 2**17  # rows times classes at once, which fit in a processor's cache
+FEW_LEVELS = 256  # of all variables, up to which products with a dense matrix are quicker
 LEFT_OUT = 1e-4  # share of the classes that the distribution of a number may leave out
 SHRINKAGES = np.array([0.5, *4.0 ** -np.arange(1, 8)])  # of correlations
 WORK_OF_SHRINKAGE = 10_000  # residuals
+BANDWIDTHS = (0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4)  # of kernels, times that of Scott's rule
+SHARES = (0.003, 0.01, 0.03, 0.1, 0.2, 0.35, 0.5, 0.8)  # of the marginal frequencies in kernels
+ROWS_LEFT_OUT, N_ROUNDS = 200, 4  # by which bandwidth and shares are chosen, one after the other
 # Rows for each column, in favour of the covariance within all classes.
 PRIOR_OF_COVARIANCE = {"quantile": 2.0, "linear": 0.5}
 
@@ -69,12 +75,12 @@ class Patterns:
                 rows = np.stack(groups[start : start + step])
                 yield self.has[rows[:, 0]], rows
 
-    def pieces(self, n_classes):
-        """Return the groups in pieces of so few rows that all classes fit in memory."""
-        step = max(1, int(WORK_AT_ONCE / (n_classes * self.has.shape[1])))
+    def pieces(self, n_rows):
+        """Return the groups in pieces of so few rows, but at least one."""
+        step = max(1, n_rows)
         return [
-            (rows[start : start + step], known, unknown)
-            for rows, known, unknown in self.groups
+            (rows[start : start + step], known, others)
+            for rows, known, others in self.groups
             for start in range(0, len(rows), step)
         ]
 
@@ -106,6 +112,85 @@ def conditional(means, covariances, y, known, others):
     return unit.mT.numpy(), sd.numpy(), mean.numpy(), covariance.numpy()
 
 
+def with_numbers(joint, means, covariances, y, below, above):
+    """Return log-probabilities of classes with these numbers besides, each given those before it.
+
+    Parameters
+    ----------
+    joint : ndarray of shape (n, n_classes)
+        Log-probabilities without the numbers.
+    means : ndarray of shape (n_classes, d)
+        Of the numbers.
+    covariances : ndarray of shape (n_classes or 1, d, d)
+        Of the numbers in each class, or in all of them.
+    y : ndarray of shape (n, d)
+        Middles of cells.
+    below, above : ndarray of shape (n, d)
+        Distances of the ends of cells from their middles, 0 for points.
+    """
+    factor = np.linalg.cholesky(covariances)
+    inverse = np.linalg.inv(factor)
+    centres = (inverse @ means[:, :, None])[:, :, 0]
+    sd = np.diagonal(factor, axis1=1, axis2=2)
+
+    def cells(j, rows):
+        """Return standardised middles before centring, and distances of ends, of one number."""
+        ends = (distance[rows, j, None] / sd[:, j] for distance in (below, above))
+        return y[rows] @ inverse[:, j].T, *ends
+
+    levels, joint, greatest, smooth = joint, joint.copy(), LOG_LEAST, []
+    for j in range(y.shape[1]):
+        unit, low, high = cells(j, ALL)
+        is_smooth = (low + high).max(axis=1) < NARROW
+        some = ALL if is_smooth.all() else np.flatnonzero(is_smooth)
+        factor, constant = smooth_density(below[some, j] + above[some, j], sd[:, j])
+        if some is ALL and len(sd) == 1:  # kernels: a product of matrices is quicker
+            joint += constant - 0.5 * factor * unit**2
+            smooth.append((factor * unit, factor, centres[:, j]))
+        else:
+            unit = unit - centres[:, j]
+            log_mass = constant - 0.5 * factor * unit[some] ** 2
+            if some is not ALL:
+                log_density = log_mass
+                with np.errstate(divide="ignore"):
+                    log_mass = np.log(normal_mass(unit, low, high))
+                log_mass[some] = log_density
+            joint += log_mass
+        if (below[:, j] == 0).any():
+            greatest += max(0.0, -np.log(sd[:, j].min()) - LOG_SQRT_2PI)
+    if smooth:
+        slopes, factors, middles = (np.stack(each, axis=-1) for each in zip(*smooth, strict=True))
+        joint += slopes[:, 0] @ middles.T - 0.5 * factors[:, 0] @ (middles**2).T
+    # Rows for which a mass may have vanished in a class that counts.
+    far = np.flatnonzero(joint.max(axis=1) < greatest + NEGLIGIBLE)
+    if len(far):
+        joint[far] = levels[far]
+        for j in range(y.shape[1]):
+            unit, low, high = cells(j, far)
+            unit = unit - centres[:, j]
+            log_mass = log_normal_mass(unit - low, unit, unit + high, 0.0, 1.0)
+            joint[far] += np.where(low > 0, log_mass, log_mass - np.log(sd[:, j]))
+    return joint
+
+
+def smooth_density(width, sd):
+    """Return a factor and a constant of the log-mass of a normal in narrow cells, or at points.
+
+    The log-mass is the constant less half the factor times the squared standardised middle, each of
+    shape (n, n_classes). The density is taken as exponential within a cell.
+
+    Parameters
+    ----------
+    width : ndarray of shape (n,)
+        Of the cells, 0 for points.
+    sd : ndarray of shape (n_classes,)
+        Standard deviations.
+    """
+    square = (width[:, None] / sd) ** 2
+    log_width = np.log(np.where(width > 0, width, 1.0))[:, None]
+    return 1 - square / 12, log_width - square / 24 - np.log(sd) - LOG_SQRT_2PI
+
+
 class LatentClasses(Classes):
     """A mixture of classes; in each, numbers are jointly Gaussian and levels independent.
 
@@ -132,97 +217,40 @@ class LatentClasses(Classes):
         self.numbers = numbers
         self.means, self.covariances = means, covariances
 
-    def _log_probs(self, cells, known):
-        """Return the log-probability of known variables in each class, ``(n, n_classes)``."""
-        total = np.zeros((len(known), len(self.log_weights)))
-        for j, table in self.tables.items():
-            code = cells.code[:, j]
-            has = known[:, j] & (code >= 0) & (code < table.shape[1])
-            total[has] += table[:, code[has]].T
-        if not len(self.numbers):
-            return total
+    def _joint(self, cells, known):
+        """Yield some rows, and the log-probabilities of their known variables and each class."""
+        levels, tables = self._known_levels(cells.code, known), self._joined_tables()
         low, middle, high = (
             values[:, self.numbers] for values in (cells.low, cells.middle, cells.high)
         )
         has = known[:, self.numbers] & np.isfinite(middle)
-        for rows, given, unknown in Patterns(has).pieces(len(self.log_weights)):
-            if not len(given):
-                continue
-            y, below, above = (ends[np.ix_(rows, given)] for ends in (middle, low, high))
-            are_points = (below == above).all()
-            if are_points and len(self.covariances) == 1:  # kernels: distances are quicker
-                factor = np.linalg.cholesky(self.covariances[0][np.ix_(given, given)])
-                unit, centres = (
-                    solve_triangular(factor, each.T, lower=True).T
-                    for each in (y, self.means[:, given])
-                )
-                total[rows] -= 0.5 * cdist(unit, centres, "sqeuclidean")
-                total[rows] -= np.log(np.diag(factor)).sum() + len(given) * LOG_SQRT_2PI
-                continue
-            # Each number given those before it: the mass of its cell, if it is one.
-            unit, sd, *_ = conditional(self.means, self.covariances, y, given, unknown[:0])
-            total[rows] = self._with_numbers(total[rows], unit, sd, y - below, above - y)
-        return total
+        for rows, seen, _ in Patterns(has).pieces(BLOCK // len(self.log_weights)):
+            joint = levels[rows] @ tables + self.log_weights
+            if len(seen):
+                y, below, above = (ends[np.ix_(rows, seen)] for ends in (middle, low, high))
+                moments = self.means[:, seen], self.covariances[:, seen][:, :, seen]
+                joint = with_numbers(joint, *moments, y, y - below, above - y)
+            yield rows, joint
 
-    def _with_numbers(self, total, unit, sd, below, above):
-        """Return log-probabilities of levels and numbers together, ``(n, n_classes)``.
+    def _known_levels(self, code, known):
+        """Return which levels the rows have, side by side, ``(n, n_levels)``."""
+        one_hot = [
+            indicators(np.where(known[:, j], code[:, j], -1), table.shape[1])
+            for j, table in self.tables.items()
+        ]
+        if not one_hot:
+            return np.zeros((len(known), 0))
+        one_hot = hstack(one_hot, format="csr")
+        return one_hot.toarray() if one_hot.shape[1] <= FEW_LEVELS else one_hot
 
-        Classes that have no share in a row get an upper bound, which is quicker.
-
-        Parameters
-        ----------
-        total : ndarray of shape (n, n_classes)
-            Log-probabilities of the levels.
-        unit : ndarray of shape (n_classes, n, d)
-            Standardised residuals of the middles of cells.
-        sd : ndarray of shape (n_classes or 1, d)
-            Standard deviations.
-        below, above : ndarray of shape (n, d)
-            Distances of the ends of cells from their middles, 0 for points.
-        """
-        total, log_sd = total.T, np.log(sd)
-        bound = total.copy()
-        for j in range(unit.shape[2]):  # one by one, to bound the memory
-            middle, scale = unit[:, :, j], sd[:, j, None]
-            low, high = middle - below[:, j] / scale, middle + above[:, j] / scale
-            nearest = np.maximum(np.maximum(low, -high), 0.0)  # the least distance of a cell from 0
-            with np.errstate(divide="ignore"):
-                width = np.log((below[:, j] + above[:, j]) / scale)
-            size = np.where(below[:, j] > 0, np.minimum(width, LOG_SQRT_2PI), -log_sd[:, j, None])
-            bound += size - LOG_SQRT_2PI - 0.5 * nearest**2
-
-        def exact(k, i):
-            row = k if len(sd) > 1 else 0
-            low, high = below[i] / sd[row], above[i] / sd[row]
-            middle = unit[k, i]
-            log_mass = log_normal_mass(middle - low, middle, middle + high, 0.0, 1.0)
-            return total[k, i] + np.where(below[i] > 0, log_mass, log_mass - log_sd[row]).sum(
-                axis=1
-            )
-
-        weighted = bound + self.log_weights[:, None]
-        first = weighted.argmax(axis=0), np.arange(len(below))
-        least = exact(*first) + self.log_weights[first[0]] - NEGLIGIBLE
-        has_share = np.nonzero(weighted >= least)
-        bound[has_share] = exact(*has_share)
-        return bound.T
-
-    def log_prob(self, view, given=None):
-        """Return the log-probability of the known variables, given some of them."""
-        cells = view.cells(self.space)
-        log_prob = logsumexp(self._log_probs(cells, cells.known) + self.log_weights, axis=1)
-        target = cells.known
-        if given is not None:
-            given = given & cells.known
-            log_prob = log_prob - logsumexp(
-                self._log_probs(cells, given) + self.log_weights, axis=1
-            )
-            target = target & ~given
-        return log_prob + np.where(target, cells.log_scale, 0.0).sum(axis=1)
+    def _joined_tables(self):
+        """Return the log-probabilities of all levels, side by side, ``(n_levels, n_classes)``."""
+        empty = np.zeros((0, len(self.log_weights)))
+        return np.concatenate([empty, *(table.T for table in self.tables.values())])
 
     def predictive(self, view, j):
         """Return the distribution of a variable given the other known ones, as a `Predictive`."""
-        cells, known, share = self._given_others(view, j)
+        share = self._shares_without(view, j)
         levels = None
         if j in self.tables:
             table = np.exp(self.tables[j])
@@ -230,7 +258,7 @@ class LatentClasses(Classes):
         if j not in self.numbers:
             return Predictive(levels, None, None)
         weights = share if levels is None else share * table[:, 0]
-        means, scales = self._conditional_numbers(cells, known, list(self.numbers).index(j))
+        means, scales = self._conditional_numbers(view, j)
         weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
         order = np.argsort(-weights, axis=1)
         heaviest = np.take_along_axis(weights, order, axis=1)
@@ -245,11 +273,12 @@ class LatentClasses(Classes):
         map_ = view.schema.variables[j].maps[self.space]
         return Predictive(levels, Normals(weights, means, scales), map_)
 
-    def _conditional_numbers(self, cells, known, i):
+    def _conditional_numbers(self, view, j):
         """Return mean and standard deviation of a number in each class, ``(n, n_classes)``."""
-        middle = cells.middle[:, self.numbers]
-        has = known[:, self.numbers] & np.isfinite(middle)
-        means, scales = (np.empty((len(known), len(self.log_weights))) for _ in range(2))
+        i, middle = list(self.numbers).index(j), view.cells(self.space).middle[:, self.numbers]
+        has = view.known[:, self.numbers] & np.isfinite(middle)
+        has[:, i] = False
+        means, scales = (np.empty((len(view), len(self.log_weights))) for _ in range(2))
         for rows, given, _ in Patterns(has).groups:
             cross = self.covariances[:, given, i]
             slopes = np.linalg.solve(self.covariances[:, given][:, :, given], cross[..., None])[
@@ -264,9 +293,10 @@ class LatentClasses(Classes):
     def sample(self, schema, values, random_state):
         """Return variables, the unknown ones drawn given the known ones."""
         completed = values.copy()
-        cells = schema.cells(values, schema.code(values), self.space)
-        missing, codes = ~cells.known, cells.code.copy()
-        z = choose(self._responsibilities(cells, cells.known), random_state)
+        view = TableView(schema, values)
+        cells = view.cells(self.space)
+        missing, codes = ~view.known, view.code.copy()
+        z = choose(self.posterior(view)[1], random_state)
         for j, table in self.tables.items():
             unknown = np.flatnonzero(missing[:, j])
             codes[unknown, j] = choose(np.exp(table[z[unknown]]), random_state)
@@ -275,7 +305,7 @@ class LatentClasses(Classes):
             middle = cells.middle[:, self.numbers]
             has = cells.known[:, self.numbers] & np.isfinite(middle)
             noise = random_state.standard_normal(has.shape)
-            for index, given, unknown in Patterns(has).pieces(len(self.log_weights)):
+            for index, given, unknown in Patterns(has).pieces(BLOCK // len(self.log_weights)):
                 if not len(unknown):
                     continue
                 _, _, mean, covariance = conditional(
@@ -494,11 +524,16 @@ def fit_latent_classes(view, n_classes, space, random_state):
     return max(fits, key=lambda fit: fit[0])[1]
 
 
-def fit_kernels(view, bandwidth, space, random_state):
+def fit_kernels(view, space, random_state):
     """Return kernels as a mixture with a class for each row.
 
-    Their covariance is the rows', narrowed by the bandwidth. Missing numbers are conditional
-    means, and the levels of a row are mixed with their marginal frequencies.
+    Their covariance is the rows', narrowed by a bandwidth. Missing numbers are conditional means,
+    and the levels of a row are mixed with their marginal frequencies (Aitchison & Aitken, 1976).
+    The bandwidth and the shares of the latter maximise the likelihood of rows that are left out.
+
+    References
+    ----------
+    Aitchison & Aitken, "Multivariate Binary Discrimination by the Kernel Method", 1976.
     """
     training = Training(view, space, random_state)
     _, one = training.fit(1, random_state)
@@ -506,16 +541,74 @@ def fit_kernels(view, bandwidth, space, random_state):
         one.log_weights, one.tables, one.means, one.covariances
     )
     n, d = training.y.shape
-    width = bandwidth * n ** (-1 / (d + 4))
-    share = bandwidth / (1 + bandwidth)  # of the marginal frequencies
+    covariances = n ** (-2 / (d + 4)) * one.covariances  # Scott's rule
+    log_weights = np.log(training.weight / training.weight.sum())
+    rows = random_state.permutation(n)[:ROWS_LEFT_OUT]
+    factor = np.linalg.cholesky(covariances[0])
+    unit = solve_triangular(factor, filled[0].T, lower=True).T
+    distances = cdist(unit[rows], unit, "sqeuclidean")
+    of_numbers = [log_weights - d * np.log(h) - distances / (2 * h**2) for h in BANDWIDTHS]
+    group = complete_rows(training.y, training.has)
+    is_copy = (group[rows, None] == group) & (group >= 0)
+    is_copy[np.arange(len(rows)), rows] = True
+    of_numbers = np.where(is_copy, -np.inf, of_numbers)
+    of_levels = [
+        smoothed(one_hot, np.exp(one.tables[j][0]), rows) for j, one_hot in training.levels.items()
+    ]
+    bandwidth, *shares = likeliest([of_numbers, *of_levels], training.weight[rows])
     tables = {}
-    for j, one_hot in training.levels.items():
-        of_row = (1 - share) * one_hot.toarray()
+    for (j, one_hot), share in zip(training.levels.items(), shares, strict=True):
+        of_row = (1 - SHARES[share]) * one_hot.toarray()
         of_all = 1 - of_row.sum(axis=1, keepdims=True)
         tables[j] = np.log(of_row + of_all * np.exp(one.tables[j]))
-    log_weights = np.log(training.weight / training.weight.sum())
-    covariances = width**2 * one.covariances
+    covariances *= BANDWIDTHS[bandwidth] ** 2
     return LatentClasses(space, log_weights, tables, training.numbers, filled[0], covariances)
+
+
+def smoothed(one_hot, frequencies, rows):
+    """Return the log-probability of the level of some rows given that of each row, by shares.
+
+    Returns
+    -------
+    log_probs : ndarray of shape (n_shares, n_some_rows, n_rows)
+        0 where a row has no level.
+    """
+    one_hot = one_hot.toarray()
+    has = one_hot.any(axis=1)
+    frequency = (one_hot[rows] @ frequencies)[:, None]
+    frequency[~has[rows]] = 1.0
+    is_same = one_hot[rows] @ one_hot.T > 0
+    share = np.array(SHARES)[:, None, None]
+    log_probs = np.where(is_same, np.log(1 - share + share * frequency), np.log(share * frequency))
+    log_probs[:, :, ~has] = np.log(frequency)
+    log_probs[:, ~has[rows]] = 0.0
+    return log_probs
+
+
+@one_thread()
+def likeliest(terms, weight):
+    """Return one option of each term, so that their sum has the greatest likelihood.
+
+    Options are improved one term after the other.
+
+    Parameters
+    ----------
+    terms : list of ndarray of shape (n_options, n_rows, n_classes)
+        Log-probabilities of rows in each class.
+    weight : ndarray of shape (n_rows,)
+        Of the rows.
+    """
+    options = [len(term) // 2 for term in terms]
+    terms, weight = [torch.from_numpy(term) for term in terms], torch.from_numpy(weight)
+    for _ in range(N_ROUNDS):
+        before = list(options)
+        for i, term in enumerate(terms):
+            others = sum(terms[j][options[j]] for j in range(len(terms)) if j != i)
+            scores = [weight @ torch.logsumexp(others + option, 1) for option in term]
+            options[i] = int(np.argmax(scores))
+        if options == before:
+            break
+    return options
 
 
 def marginal_moments(y, has):

@@ -16,8 +16,7 @@ from torch.nn import functional as F
 
 from ..bijections._normal import normal_log_density
 from ..distribution.normal import log_normal_mass
-from ..nn.activations import squash
-from ..nn.random_draws import uniform_draws
+from ..nn.activations import squash_vjp
 from ..nn.residual_mlp import ResidualMLP
 from ..training.torch_state import one_thread
 from ._variables import first_features
@@ -25,7 +24,6 @@ from ._view import Normals, Predictive
 
 LOG_SCALE_BOUND = 5.0
 ROWS_AT_ONCE = 4096
-N_VALIDATION_MASKS = 12
 VALIDATED_EVERY = 3  # epochs
 TRUST = 1.0  # logit of the share of the Gaussian's conditionals at the start
 LEAST_VARIANCE = 1e-6
@@ -48,14 +46,27 @@ class Layout:
     def __init__(self, variables, n_components, has_normal):
         self.n_variables = len(variables)
         self.n_components = n_components
+        self.has_normal = has_normal
         self.feature_of = np.repeat(
             np.arange(len(variables)), [variable.n_features for variable in variables]
         )
         self.n_levels = [variable.n_levels for variable in variables]
-        self.first = np.concatenate([[0], np.cumsum(self.n_levels)]).tolist()  # of its logits
         self.numbers = [j for j, variable in enumerate(variables) if variable.has_number]
-        self.leveled = [j for j, k in enumerate(self.n_levels) if k]
-        self.n_logits = self.first[-1]
+        # Variables with equally many levels are neighbours, so that one operation serves all.
+        self.leveled = sorted(
+            (j for j, k in enumerate(self.n_levels) if k), key=self.n_levels.__getitem__
+        )
+        sizes = [self.n_levels[j] for j in self.leveled]
+        self.groups = [(k, sizes.count(k)) for k in dict.fromkeys(sizes)]
+        self.n_logits = sum(sizes)
+        self.first = [0] * len(variables)  # of its logits
+        for j, end in zip(self.leveled, np.cumsum(sizes).tolist(), strict=True):
+            self.first[j] = end - self.n_levels[j]
+        # The places of the logits in the order of the variables.
+        starts = np.cumsum(self.n_levels) - self.n_levels
+        self.logit_order = [
+            int(starts[j]) + i for j in self.leveled for i in range(self.n_levels[j])
+        ]
         self.size = 3 * n_components + has_normal  # of the outputs for a number
         self.n_outputs = self.n_logits + self.size * len(self.numbers)
         first = first_features(variables)
@@ -120,7 +131,9 @@ class OrderAgnosticNetwork(nn.Module):
             has = code[:, j] >= 0
             counts = np.bincount(code[has, j], weight[has], layout.n_levels[j])
             logits = np.log(counts[: layout.n_levels[j]] + LEAST)
-            start[layout.first[j] : layout.first[j + 1]] = torch.from_numpy(logits - logits.mean())
+            start[layout.slice_of(j)[: len(logits)]] = torch.from_numpy(
+                logits - logits.mean()
+            ).float()
         centres = torch.linspace(-2, 2, n_components) if n_components > 1 else torch.zeros(1)
         scale = math.log(0.6) if n_components > 1 else 0.0
         mixture = torch.stack([-0.7 * centres**2, centres, torch.full_like(centres, scale)])
@@ -133,12 +146,6 @@ class OrderAgnosticNetwork(nn.Module):
         start[layout.n_logits :] = of_number.repeat(len(layout.numbers))
         with torch.no_grad():
             self.mlp.output.bias.copy_(start[:, None])
-        # Logits of each leveled variable, padded by one of -inf.
-        widest = max((layout.n_levels[j] for j in layout.leveled), default=0)
-        index = torch.full((len(layout.leveled), widest), layout.n_logits)
-        for row, j in zip(index, layout.leveled, strict=True):
-            row[: layout.n_levels[j]] = torch.arange(layout.first[j], layout.first[j + 1])
-        self.register_buffer("logit_index", index)
         self.register_buffer("feature_of", torch.from_numpy(layout.feature_of))
 
     def inputs(self, features, given):
@@ -149,6 +156,32 @@ class OrderAgnosticNetwork(nn.Module):
     def backbone(self, features, given):
         """Return what `normals_of` and `logits_of` do, from features before masking."""
         return self.normals_of(features, given), self.logits_of(features, given)
+
+    def unpacked(self, packed):
+        """Return the columns of rows that `Packing.draw` returned.
+
+        Returns
+        -------
+        inputs : Tensor of shape (n_inputs, n)
+            Inputs of the network.
+        offset : Tensor of shape (n,)
+            Terms of the log-probability that the network has no part in.
+        levels : tuple of Tensor of shape (n_leveled, n)
+            Weights of the log-probabilities of levels, and the levels.
+        numbers : tuple of Tensor of shape (n_numbers, n)
+            Weights of the log-densities of scores, and the scores.
+        backbone : tuple
+            What `backbone` returned.
+        """
+        layout = self.layout
+        k, d = len(layout.leveled), len(layout.numbers)
+        n_inputs, n_normals = len(layout.feature_of) + layout.n_variables, layout.has_normal * d
+        n_logits = 0 if self.forest is None else layout.n_logits
+        sizes = [n_inputs, 1, k, k, d, d, n_normals, n_normals, n_logits]
+        inputs, offset, *rest, mean, log_scale, logits = packed.T.split(sizes)
+        normals = (mean, log_scale) if layout.has_normal else None
+        backbone = normals, None if self.forest is None else logits
+        return inputs, offset[0], rest[:2], rest[2:], backbone
 
     def logits_of(self, features, given, only=None):
         """Return the logits ``(n_logits, n)`` of the forest's conditionals, or None.
@@ -172,15 +205,21 @@ class OrderAgnosticNetwork(nn.Module):
                 if layout.n_levels[j]:
                     has[:, i] *= features[:, layout.flags[i]]
             y = has * (features[:, layout.scores] - self.mean)
+            # Rows with the same known numbers share the slopes.
+            bits = has.double() @ 2.0 ** torch.arange(has.shape[1], dtype=torch.float64)
+            unique, pattern = bits.unique(return_inverse=True)
+            some = torch.empty(len(unique), dtype=torch.long)
+            some[pattern] = torch.arange(len(has))
+            has = has[some]
             # Rows and columns of unknown numbers are as in the identity.
             known = has[:, :, None] * S * has[:, None] + torch.diag_embed(1 - has)
-            cross = has[:, :, None] * S[:, numbers]
-            unit = torch.linalg.solve_triangular(
-                torch.linalg.cholesky(known), torch.cat([cross, y[:, :, None]], 2), upper=False
-            )
-            mean = self.mean[numbers] + (unit[:, :, :-1] * unit[:, :, -1:]).sum(1)
-            variance = S.diagonal()[numbers] - unit[:, :, :-1].square().sum(1)
-            return mean.T, 0.5 * variance.clamp(min=LEAST_VARIANCE).log().T
+            factor, cross = torch.linalg.cholesky(known), has[:, :, None] * S[:, numbers]
+            unit = torch.linalg.solve_triangular(factor, cross, upper=False)
+            slopes = torch.linalg.solve_triangular(factor.mT, unit, upper=True)
+            variance = S.diagonal()[numbers] - unit.square().sum(1)
+            log_scale = 0.5 * variance.clamp(min=LEAST_VARIANCE).log()
+            mean = self.mean[numbers] + (y[:, None] @ slopes[pattern])[:, 0]
+            return mean.T, log_scale[pattern].T
 
     def mixtures(self, outputs, normals=None):
         """Return log-weights, means and log-scales ``(n_numbers, n_components, n)``.
@@ -192,106 +231,162 @@ class OrderAgnosticNetwork(nn.Module):
         normals : tuple of Tensor of shape (n_numbers, n), optional
             What `normals_of` returned.
         """
+        return self.mixtures_vjp(outputs, normals)[0]
+
+    def mixtures_vjp(self, outputs, normals=None):
+        """Return what `mixtures` does, and its pullback (see `skflows.nn.vjp`)."""
         layout = self.layout
         outputs = outputs.view(-1, layout.size, outputs.shape[-1])
         mixture = outputs[:, : 3 * layout.n_components]
         logits, means, raw = mixture.unflatten(1, (3, -1)).unbind(1)
-        log_scales = squash(raw, LOG_SCALE_BOUND)
+        log_weights = F.log_softmax(logits, 1)
+        log_scales, through_squash = squash_vjp(raw, LOG_SCALE_BOUND)
         if normals is not None:
             trust = torch.sigmoid(outputs[:, -1])
-            mean, log_scale = trust * normals[0], trust * normals[1]
-            means = mean[:, None] + log_scale.exp()[:, None] * means
-            log_scales = log_scales + log_scale[:, None]
-        return F.log_softmax(logits, 1), means, log_scales
+            mean, log_scale = (trust * each for each in normals)
+            scale = log_scale.exp()[:, None]
+            scaled = scale * means
+            means, log_scales = mean[:, None] + scaled, log_scales + log_scale[:, None]
 
-    def log_probs(self, outputs, code, y, log_width, backbone):
-        """Return the log-probability ``(n_parts, n)`` of levels and of numbers as densities.
+        def pullback(in_log_weights, in_means, in_log_scales):
+            gradient = torch.empty_like(outputs)
+            in_logits, in_units, in_raw = (
+                gradient[:, : 3 * layout.n_components].unflatten(1, (3, -1)).unbind(1)
+            )
+            total = in_log_weights.sum(1, keepdim=True)
+            torch.addcmul(in_log_weights, log_weights.exp(), total, value=-1, out=in_logits)
+            in_raw.copy_(through_squash(in_log_scales))
+            if normals is None:
+                in_units.copy_(in_means)
+            else:
+                torch.mul(in_means, scale, out=in_units)
+                in_log_scale = (in_means * scaled + in_log_scales).sum(1)
+                in_trust = in_means.sum(1) * normals[0] + in_log_scale * normals[1]
+                torch.mul(in_trust, trust * (1 - trust), out=gradient[:, -1])
+            return gradient.flatten(0, 1)
+
+        return (log_weights, means, log_scales), pullback
+
+    def log_prob_vjp(self, outputs, levels, numbers, backbone):
+        """Return the weighted log-probability of each row, and its pullback.
 
         Parameters
         ----------
         outputs : Tensor of shape (n_outputs, n)
             Of the network.
-        code : Tensor of shape (n_parts, n)
-            Levels.
-        y : Tensor of shape (n_parts, n)
-            Scores of numbers, NaN where there is none.
-        log_width : Tensor of shape (n_parts, n)
-            Log-width of the cells from which scores are drawn.
-        backbone : tuple
-            What `backbone` returned.
+        levels, numbers, backbone : tuple
+            What `unpacked` returned.
         """
-        normals, logits = backbone
         n_logits = self.layout.n_logits
-        log_probs = [outputs.new_zeros(code.shape)]
-        if self.layout.leveled:
-            levels = outputs[:n_logits] if logits is None else outputs[:n_logits] + logits
-            padded = F.pad(levels, (0, 0, 0, 1), value=-math.inf)[self.logit_index]
-            codes = code[self.layout.leveled]
-            n_levels = codes.new_tensor([self.layout.n_levels[j] for j in self.layout.leveled])
-            has = (codes >= 0) & (codes < n_levels[:, None])
-            picked = padded.gather(1, torch.where(has, codes, 0)[:, None])[:, 0]
-            log_prob = torch.where(has, picked - padded.logsumexp(1), 0.0)
-            log_probs.append(
-                torch.zeros_like(log_probs[0]).index_copy(0, self.leveled_index, log_prob)
-            )
-        if self.layout.numbers:
-            scores, log_prob = y[self.layout.numbers], 0.0
-            has = scores.isfinite()
-            log_weights, means, log_scales = self.mixtures(outputs[n_logits:], normals)
-            unit = (torch.where(has, scores, 0.0)[:, None] - means) * torch.exp(-log_scales)
-            log_prob = (normal_log_density(unit) - log_scales + log_weights).logsumexp(1)
-            log_prob = torch.where(has, log_prob + log_width[self.layout.numbers], 0.0)
-            log_probs.append(
-                torch.zeros_like(log_probs[0]).index_copy(0, self.number_index, log_prob)
-            )
-        return sum(log_probs)
+        normals, logits = backbone
+        (weight, code), (weight_of_number, y) = levels, numbers
+        logits = outputs[:n_logits] if logits is None else outputs[:n_logits] + logits
+        n_variables = [m for _, m in self.layout.groups]
+        blocks = logits.split([k * m for k, m in self.layout.groups])
+        blocks = [
+            block.unflatten(0, (m, -1)).log_softmax(1)
+            for block, m in zip(blocks, n_variables, strict=True)
+        ]
+        codes = code.long()[:, None].split(n_variables)
+        total = outputs.new_zeros(outputs.shape[1])
+        for block, of_block, w in zip(blocks, codes, weight.split(n_variables), strict=True):
+            total += (w * block.gather(1, of_block)[:, 0]).sum(0)
+        (log_weights, means, log_scales), through_mixtures = self.mixtures_vjp(
+            outputs[n_logits:], normals
+        )
+        precision = torch.exp(-log_scales)
+        unit = (y[:, None] - means) * precision
+        of_components = normal_log_density(unit) - log_scales + log_weights
+        log_density = of_components.logsumexp(1)
+        total += (weight_of_number * log_density).sum(0)
 
-    @property
-    def leveled_index(self):
-        return torch.tensor(self.layout.leveled)
+        def pullback(g):
+            gradient = torch.empty_like(outputs)
+            in_blocks = gradient[:n_logits].split([k * m for k, m in self.layout.groups])
+            weights = (g * weight)[:, None].split(n_variables)
+            for block, of_block, w, in_block in zip(blocks, codes, weights, in_blocks, strict=True):
+                in_block = in_block.unflatten(0, (len(w), -1))
+                torch.mul(block.exp(), -w, out=in_block).scatter_add_(1, of_block, w)
+            share = torch.exp(of_components - log_density[:, None])
+            share *= (g * weight_of_number)[:, None]
+            in_means = share * unit * precision
+            in_log_scales = share * (unit.square() - 1)
+            gradient[n_logits:] = through_mixtures(share, in_means, in_log_scales)
+            return gradient
 
-    @property
-    def number_index(self):
-        return torch.tensor(self.layout.numbers)
+        return total, pullback
 
     def is_sequential(self):
         return False
 
 
 class Packing:
-    """Training rows as one tensor: features, known variables, levels, scores and log-widths."""
+    """The rows of a training, which `draw` returns as one tensor.
 
-    def __init__(self, view):
-        cells = view.cells("quantile")
-        self.n_variables = cells.known.shape[1]
-        self.low, self.width = (
-            torch.from_numpy(np.where(np.isfinite(values), values, 0.0)).float()
-            for values in (cells.middle - cells.width / 2, cells.width)
+    Parameters
+    ----------
+    view : TableView
+        The rows.
+    network : OrderAgnosticNetwork
+        The network, whose backbone is computed for many rows at once.
+    """
+
+    def __init__(self, view, network):
+        self.network, layout, cells = network, network.layout, view.cells("quantile")
+        low, middle, width, log_scale = (
+            np.where(np.isfinite(values), values, 0.0)
+            for values in (
+                cells.middle - cells.width / 2,
+                cells.middle,
+                cells.width,
+                cells.log_scale,
+            )
         )
         has_number = np.isfinite(cells.middle)
-        y = torch.from_numpy(cells.middle).float()
-        log_width = np.log(np.where(cells.width > 0, cells.width, 1.0)) * has_number
-        blocks = [view.features, cells.known, cells.code, y, log_width]
-        self.packed = torch.cat([torch.as_tensor(block).float() for block in blocks], 1)
-        self.is_cell = bool((cells.width > 0).any())
-        fixed = cells.log_scale * cells.known
-        self.offset = float(np.where(np.isfinite(fixed), fixed, 0.0).sum()) / max(1, len(fixed))
+        log_width = np.log(np.where(width > 0, width, 1.0)) * has_number
+        code = cells.code[:, layout.leveled]
+        n_levels = np.array(layout.n_levels, dtype=int)[layout.leveled]
+        has_level = (code >= 0) & (code < n_levels)
+        self.known, self.has_level, self.has_number = (
+            torch.from_numpy(each) for each in (cells.known, has_level, has_number)
+        )
+        self.features, self.code, self.low, self.middle, self.width, self.log_width = (
+            torch.from_numpy(each).float()
+            for each in (view.features, np.where(has_level, code, 0), low, middle, width, log_width)
+        )
+        self.offset = float((log_scale * cells.known).sum()) / max(1, len(log_scale))
 
-    def redraw(self, generator):
-        """Return the rows with scores drawn anew from their cells."""
-        packed, p = self.packed.clone(), self.n_variables
-        noise = torch.rand(self.low.shape, generator=generator)
-        y = packed[:, -2 * p : -p]
-        packed[:, -2 * p : -p] = torch.where(self.width > 0, self.low + noise * self.width, y)
-        return packed
+    def draw(self, generator):
+        """Return the rows, with scores drawn from their cells and random variables as given.
 
+        `OrderAgnosticNetwork.unpacked` splits them.
+        """
+        starts = range(0, len(self.known), ROWS_AT_ONCE)
+        return torch.cat([self._draw(slice(i, i + ROWS_AT_ONCE), generator) for i in starts])
 
-def unpacked(packed, n_variables):
-    """Return features, known variables, levels, scores and log-widths."""
-    p = n_variables
-    features, rest = packed[:, : -4 * p], packed[:, -4 * p :]
-    known, code, y, log_width = rest.split(p, 1)
-    return features, known > 0, code.T.long(), y.T, log_width.T
+    @torch.no_grad()
+    def _draw(self, rows, generator):
+        layout, features, known = self.network.layout, self.features[rows], self.known[rows]
+        uniform = torch.rand(len(known), known.shape[1] + 1, generator=generator)
+        given, weight = random_given(known, uniform)
+        weights = weight[:, None] * (known & ~given)
+        # Middles of cells would prefer a network with peaks there.
+        noise = torch.rand(known.shape, generator=generator)
+        width = self.width[rows]
+        y = torch.where(width > 0, self.low[rows] + noise * width, self.middle[rows])
+        normals, logits = self.network.backbone(features, given)
+        columns = [
+            self.network.inputs(features, given).T,
+            (weights * self.log_width[rows]).sum(1, keepdim=True),
+            weights[:, layout.leveled] * self.has_level[rows],
+            self.code[rows],
+            (weights * self.has_number[rows])[:, layout.numbers],
+            y[:, layout.numbers],
+            *(each.T for each in normals or ()),
+        ]
+        if logits is not None:
+            columns.append(logits[layout.logit_order].T)
+        return torch.cat(columns, 1)
 
 
 def random_given(known, uniform):
@@ -322,35 +417,19 @@ class MaskedLikelihood:
     validated_every: ClassVar[int] = VALIDATED_EVERY
 
     def latent(self, network, packed):
-        """Return no latent rows, and log-probabilities given the same masks in each call."""
-        features, known, code, y, log_width = unpacked(packed, network.layout.n_variables)
-        generator = torch.Generator().manual_seed(0)
-        total = 0.0
-        for _ in range(N_VALIDATION_MASKS):
-            uniform = torch.rand(len(known), known.shape[1] + 1, generator=generator)
-            given, weight = random_given(known, uniform)
-            outputs = network.mlp(network.inputs(features, given))
-            backbone = network.backbone(features, given)
-            log_probs = network.log_probs(outputs, code, y, log_width, backbone)
-            total = total + weight * (log_probs * (known & ~given).T).sum(0)
-        return packed[:, :0], total / N_VALIDATION_MASKS
+        """Return no latent rows, and weighted sums of log-probabilities."""
+        inputs, offset, *rest = network.unpacked(packed)
+        log_prob, _ = network.log_prob_vjp(network.mlp(inputs), *rest)
+        return packed[:, :0], log_prob + offset
 
     def gradients(self, network, packed, weight, n):
         """Return the loss, and the gradients of its mean in the parameters."""
-        features, known, code, y, log_width = unpacked(packed, network.layout.n_variables)
-        uniform = uniform_draws(features.new_empty(len(known), known.shape[1] + 1))
-        given, share = random_given(known, uniform)
-        with torch.no_grad():
-            outputs, pullback = network.mlp.vjp(network.inputs(features, given))
-            leaf = outputs.detach().requires_grad_()
-            backbone = network.backbone(features, given)
-        with torch.enable_grad():
-            log_probs = network.log_probs(leaf, code, y, log_width, backbone)
-            loss = -(share * weight * (log_probs * (known & ~given).T).sum(0)).sum()
-        (gradient,) = torch.autograd.grad(loss / n, leaf)
-        with torch.no_grad():
-            _, gradients = pullback(gradient, to_x=False)
-        return {"loss": loss.detach()}, gradients
+        with torch.inference_mode():
+            inputs, offset, *rest = network.unpacked(packed)
+            outputs, through_mlp = network.mlp.vjp(inputs)
+            log_prob, through_log_prob = network.log_prob_vjp(outputs, *rest)
+            _, gradients = through_mlp(through_log_prob(-weight / n), to_x=False)
+            return {"loss": -(weight * (log_prob + offset)).sum()}, gradients
 
 
 class NetworkMember:

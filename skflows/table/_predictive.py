@@ -49,6 +49,8 @@ class OneVariable:
                 share[:, None] * one.levels
                 for share, one in zip(self.shares, self.members, strict=True)
             )
+            rules = density._schema.rules
+            self.levels = rules.probabilities(density._schema, view.values, j, self.levels)
 
     def cdf(self, x, row=ALL):
         """Return the probability that the number is at most x, of shape (n, k) or (1, k).

@@ -105,8 +105,10 @@ class ConditionalTable:
         """
         return float(self.score_samples(X).mean())
 
-    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> Rows:
-        """Draw rows of the columns, given the known values.
+    def sample(
+        self, n_samples: int = 1, random_state: RandomState = None, *, complete: bool = False
+    ) -> Rows:
+        """Draw rows of the columns, given the known values, with missing values as in `fit`.
 
         Parameters
         ----------
@@ -116,6 +118,9 @@ class ConditionalTable:
         random_state : int, RandomState instance or None, default=None
             Seed of the draw.
 
+        complete : bool, default=False
+            Whether to draw rows without missing values.
+
         Returns
         -------
         X : DataFrame or ndarray of shape (n_samples, n_columns)
@@ -124,9 +129,9 @@ class ConditionalTable:
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples={n_samples!r}; it must be an integer of at least 1.")
         random_state = check_random_state(random_state)
-        drawn = self.density._complete(np.repeat(self._given, n_samples, axis=0), random_state)
-        schema = self.density._schema
-        return schema.encoding.decode(schema.joined(drawn, random_state), self.columns)
+        values = np.repeat(self._given, n_samples, axis=0)
+        rows = self.density._drawn_rows(values, complete, random_state)
+        return self.density._schema.encoding.decode(rows, self.columns)
 
     def marginal(self, columns: Sequence[str | int]) -> "ConditionalTable":
         """Return the density of some of the columns, given the same values.
@@ -206,6 +211,7 @@ def probabilities_of(density, column, values):
 def impute(density, values, method):
     """Return complete rows: each unknown value by the centre of its distribution."""
     schema = density._schema
+    values = schema.rules.solved(schema, values)
     filled = values.copy()
     view = TableView(schema, values)
     log_weights = density._log_weights(view, view.known)
@@ -225,4 +231,5 @@ def impute(density, values, method):
             filled[unknown, j] = outcome.mean()
         else:
             filled[unknown, j] = outcome.median()
+    schema.rules.fill(schema, filled, np.isnan(values))
     return filled

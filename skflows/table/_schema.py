@@ -15,6 +15,7 @@ from ..columns.encoding import NUMERIC
 from ..columns.kinds import decide, stated
 from ._columns import ColumnModel, ColumnSetting, Weeks
 from ._maps import fit_quantile_maps
+from ._rules import Rules
 from ._variables import Cells
 
 FITTED_TOGETHER = 50  # columns: fewer of other kinds are not worth a quantile map
@@ -30,7 +31,7 @@ def fitted_together(columns, weight):
 
 
 class Schema:
-    """The encoding of a table, the kinds of its columns, and their variables.
+    """The encoding of a table, the kinds of its columns, their variables, and their rules.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ class Schema:
                 used, column_weight = column.take(is_used), weight[is_used]
             values = used.values[used.known]
             if kind is None:
-                kind = decide(values, used.role)
+                kind = decide(values, used.role, encoding.formats[j])
                 if column.role == "text" and warn_of_texts(name, encoding.named(j, values)):
                     reason = ": if they are dates, convert them by pandas.to_datetime"
                     kind = kind._replace(reason=kind.reason + reason)
@@ -93,6 +94,7 @@ class Schema:
                 quantile_maps.get(name),
             )
             self.columns.append(ColumnModel(used, kind, setting, models_missing))
+        self.rules = Rules()
         self.of_column, self.variables = [], []
         self.flag_of = {}  # the variable that says whether the value of another is missing
         self.weeks = []  # variables of dates with bounds, the week first
@@ -139,7 +141,7 @@ class Schema:
         )
 
     def with_maps_of(self, values, weight, random_state):
-        """Return the same kinds and levels, with the maps of the numbers of some rows."""
+        """Return the same kinds, levels and rules, with what maps and rules say of some rows."""
         schema = copy.copy(self)
         plain = {
             j: values[:, j]
@@ -153,6 +155,7 @@ class Schema:
             else variable
             for j, variable in enumerate(self.variables)
         ]
+        schema.rules = self.rules.with_rows(self, values, weight)
         schema.columns = [copy.copy(column) for column in self.columns]
         for column, variables in zip(schema.columns, self.of_column, strict=True):
             column.variables = [schema.variables[j] for j in variables]
@@ -160,9 +163,24 @@ class Schema:
 
     def with_values(self, values):
         """Return variables of which no value is missing: those that are unknown exist."""
-        values = values.copy()
-        values[:, list(self.flag_of.values())] = 0
+        return self._with_flags(values, np.zeros_like)
+
+    def without_missing(self, values):
+        """Return variables in which missing values are unknown: they may be missing or exist."""
+        return self._with_flags(values, lambda flags: np.where(flags == 1, np.nan, flags))
+
+    def with_unknown_values(self, values):
+        """Return variables in which unknown values exist, and missing ones stay missing."""
+        return self._with_flags(values, lambda flags: np.where(np.isnan(flags), 0.0, flags))
+
+    def _with_flags(self, values, change):
+        values, flags = values.copy(), list(self.flag_of.values())
+        values[:, flags] = change(values[:, flags])
         return values
+
+    def reach(self, n_draws):
+        """Return the least and the largest plausible value of each variable in n draws."""
+        return np.transpose([variable.reach(n_draws) for variable in self.variables])
 
     def outside(self, values, names, as_condition=False):
         """Yield descriptions of values outside of the kinds of some columns.

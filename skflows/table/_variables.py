@@ -15,6 +15,7 @@ from ..columns.kinds import likely_bounds
 from ..columns.lattice import ON_LATTICE, SAME, Grid, smallest_gap
 from ._maps import fit_maps, repeat
 from ._outside import Outside, scale_of
+from ._reach import UpperTail
 
 ROWS_AT_ONCE = 5_000
 MAX_LISTED = 1_000_000  # points of a lattice: a number with more is answered as if continuous
@@ -109,6 +110,7 @@ class Number:
         self.seen = float(x.min()), float(x.max())
         ends = (low, high) if period is None else (-np.inf, np.inf)  # a circle has no ends
         self.outside = Outside(outside, *ends, step, scale_of(x, weight, step))
+        self.tails = UpperTail(-x, weight), UpperTail(x, weight)
         if step is None:
             self.map_ends = low, high
         elif np.isfinite([low, high]).all():  # little mass of a normal lies beyond
@@ -144,6 +146,14 @@ class Number:
         if has.sum() > 1:
             variable._set_maps(x[has], weight[has], random_state, quantile)
         return variable
+
+    def reach(self, n_draws):
+        """Return the least and the largest value that some of n draws could plausibly have."""
+        if self.period is not None:
+            return -np.inf, np.inf
+        below, above = self.tails
+        low, high = self.snap(np.array([-below.reach(n_draws), above.reach(n_draws)]))
+        return min(low, *self.atoms, np.inf), max(high, *self.atoms, -np.inf)
 
     def _some_inside(self):
         ends = [end for end in (self.low, self.high) if np.isfinite(end)]
@@ -381,6 +391,10 @@ class Levels:
     def names(self):
         """The values that places stand for, without the place of other values."""
         return self.levels if self.pooled is None else [*self.levels[:-1], *self.pooled]
+
+    def reach(self, n_draws):
+        """Return no limits: draws are levels."""
+        return -np.inf, np.inf
 
     def encode(self, values):
         """Return the variable of numbers."""

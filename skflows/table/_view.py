@@ -78,24 +78,44 @@ class Predictive(NamedTuple):
 
 
 class TableView:
-    """Rows with their cells in each space, and the inputs of a network; each is computed once."""
+    """Rows with their cells in each space, and the inputs of a network; each is computed once.
+
+    Attributes
+    ----------
+    kept : dict
+        What members keep of the rows, by member.
+    """
 
     def __init__(self, schema, values, weight=None):
         self.schema = schema
         self.values = values
         self.weight = np.ones(len(values)) if weight is None else weight
+        self.kept = {}
         self._cells = {}
-        self._others = {}  # by schema
+        self._under = {}  # by schema
+        self._given = None, None  # a mask, and the rows of which it is known
+        self._mapped_from = self  # the rows under the schema of the table
 
     def __len__(self):
         return len(self.values)
 
     def under(self, schema):
         """Return the rows as another schema maps them; each schema maps them once."""
-        if schema not in self._others:
-            self._others[schema] = other = TableView(schema, self.values, self.weight)
-            other.known, other.code = self.known, self.code
-        return self._others[schema]
+        if schema is self.schema:
+            return self
+        if schema not in self._under:
+            self._under[schema] = other = TableView(schema, self.values, self.weight)
+            other.known, other.code, other._mapped_from = self.known, self.code, self
+        return self._under[schema]
+
+    def given(self, mask):
+        """Return the rows of which a mask is known, the same for the same mask."""
+        if self._mapped_from is not self:
+            return self._mapped_from.given(mask).under(self.schema)
+        if self._given[0] is not mask:
+            values = np.where(mask, self.values, np.nan)
+            self._given = mask, TableView(self.schema, values, self.weight)
+        return self._given[1]
 
     def cells(self, space):
         if space not in self._cells:
@@ -111,6 +131,11 @@ class TableView:
     def code(self):
         """The codes of all variables."""
         return self.schema.code(self.values)
+
+    @cached_property
+    def judged(self):
+        """The rows as the rules of the table see them."""
+        return self.schema.rules.judged(self)
 
     @cached_property
     def informative(self):

@@ -1,0 +1,282 @@
+"""How a CSV file is written, so that outputs have the form of the input."""
+
+import csv
+import re
+import sys
+import warnings
+from datetime import timedelta, timezone
+from typing import NamedTuple
+
+import numpy as np
+
+from ..columns.dates import DAY, MICROSECONDS
+from ..columns.formats import BooleanFormat, ClockFormat, DateFormat, NumberFormat, find_format
+from ._cells import GAPS
+
+FORM = "_file_form"  # the attribute of a model that has the form of its file, as a dict
+# Cells that stand for missing values if all others of a column have a format.
+PLACEHOLDERS = frozenset({"-", "--", "\u2013", "\u2014", "?", ".", "n.a.", "N.A.", "n.d.", "NaN"})
+MAX_DECIMALS = 12  # beyond which a column has whatever digits its numbers have
+
+
+class FileForm(NamedTuple):
+    """The form of a CSV file.
+
+    Attributes
+    ----------
+    sep, decimal, line_end, encoding : str
+        What separates columns, the decimal mark, what ends lines, and the encoding.
+    quoted : list of str
+        The columns whose cells are all quoted.
+    is_header_quoted, is_gap_quoted : bool
+        Whether the names of columns, and empty cells of these columns, are quoted.
+    formats : dict of str to Format
+        How columns of texts are read as numbers or dates, and written.
+    styles : dict of str to Format
+        How columns that pandas reads as numbers, booleans or dates are written.
+    n_blank : int
+        Number of columns without a name at the end of each line.
+    target : str or None
+        The column that the model of the file predicts.
+    """
+
+    sep: str = ","
+    decimal: str = "."
+    line_end: str = "\n"
+    encoding: str = "utf-8"
+    quoted: tuple | list = ()
+    is_header_quoted: bool = False
+    is_gap_quoted: bool = False
+    formats: dict = {}
+    styles: dict = {}
+    n_blank: int = 0
+    target: str | None = None
+
+    def with_formats_of(self, other):
+        """Return this form with the formats and styles of another one."""
+        return self._replace(formats=other.formats, styles=other.styles)
+
+    def with_format(self, names, format):
+        """Return this form with a format of further columns, if there is one."""
+        added = {} if format is None else dict.fromkeys(names, format)
+        return self._replace(formats=self.formats | added)
+
+    def format_of(self, name):
+        """Return the format in which a column is written, or None."""
+        return self.formats.get(name, self.styles.get(name))
+
+
+def form_of(model):
+    """Return the form of the file that a model was fitted to, or the default one."""
+    return FileForm(**getattr(model, FORM, {}))
+
+
+def set_form(model, form):
+    """Store the form of a file in the model that is fitted to it."""
+    setattr(model, FORM, form._asdict())
+
+
+def hints_of(args):
+    """Return what the arguments say about cells."""
+    return Hints(args.thousands, args.dayfirst, dict(args.kind))
+
+
+def form_of_file(head, sep, decimal, encoding):
+    """Return the form of a file from its first lines, without formats of texts."""
+    lines = head.splitlines(keepends=True)
+    line_end = "\r\n" if "\r\n" in head else "\r" if "\r" in head and "\n" not in head else "\n"
+    rows = [row for row in csv.reader(lines, delimiter=sep) if row]
+    raw = [_raw_cells(line.rstrip("\r\n"), sep) for line in lines]
+    names, *rows = rows or [[]]
+    quoted, styles = [], {}
+    for i, name in enumerate(names):
+        # Lines with line breaks or quotes inside of cells do not tell.
+        cells = [row[i] for row in raw[1:] if len(row) == len(names) and row[i] not in GAPS]
+        if cells and all(cell[:1] == '"' for cell in cells):
+            quoted.append(name)
+        known = [row[i] for row in rows if i < len(row) and row[i] not in GAPS]
+        if (style := style_of(known, decimal)) is not None:
+            styles[name] = style
+    is_header_quoted = bool(raw) and all(cell[:1] == '"' for cell in raw[0])
+    is_gap_quoted = any(cell == '""' for row in raw for cell in row)
+    n_blank = len(names) - max((i + 1 for i, name in enumerate(names) if name), default=0)
+    return FileForm(
+        sep,
+        decimal,
+        line_end,
+        encoding,
+        quoted,
+        is_header_quoted,
+        is_gap_quoted,
+        styles=styles,
+        n_blank=n_blank,
+    )
+
+
+def _raw_cells(line, sep):
+    """Return the cells of a line with their quotes."""
+    pattern = rf'(?:^|(?<={re.escape(sep)}))("(?:[^"]|"")*"|[^{re.escape(sep)}]*)'
+    return re.findall(pattern, line)
+
+
+def style_of(cells, decimal):
+    """Return how cells that pandas reads without a format are written, or None."""
+    if cells and {cell.lower() for cell in cells} <= {"true", "false"}:
+        true = next((cell for cell in cells if cell.lower() == "true"), None)
+        false = next((cell for cell in cells if cell.lower() == "false"), None)
+        if true is None:
+            true = {"FALSE": "TRUE", "false": "true"}.get(false, "True")
+        if false is None:
+            false = {"TRUE": "FALSE", "true": "false"}.get(true, "False")
+        return BooleanFormat(true, false)
+    found = find_format(cells, decimal=decimal, is_plain=True)
+    if isinstance(found, NumberFormat) and is_plain(found, decimal):
+        return found if found.decimals <= MAX_DECIMALS else None
+    return found if is_iso(found) else None
+
+
+def is_plain(format, decimal):
+    """Whether pandas reads the texts of a format of numbers."""
+    plain = NumberFormat(decimal=format.decimal)
+    names = ("positive", "negative", "zero", "one", "thousands")
+    same = all(getattr(format, name) == getattr(plain, name) for name in names)
+    return same and (format.decimal == decimal or not format.decimals)
+
+
+def is_iso(format):
+    """Whether the texts of a format are dates in ISO 8601, which `with_dates` reads."""
+    return isinstance(format, DateFormat) and format.pattern.startswith("%Y-")
+
+
+class Hints(NamedTuple):
+    """What the user says about the cells of a file.
+
+    Attributes
+    ----------
+    thousands : str or None
+        What separates thousands.
+    dayfirst : bool or None
+        Whether days stand before months.
+    kinds : dict
+        The kinds of columns, see `stated`.
+    """
+
+    thousands: str | None = None
+    dayfirst: bool | None = None
+    kinds: dict = {}
+
+    @property
+    def texts(self):
+        """The columns that are texts, whatever they look like."""
+        return [name for name, (kind, *_) in self.kinds.items() if kind == "categorical"]
+
+
+def formats_in(frame, names, decimal, hints, path):
+    """Return the formats of the columns of texts of a table, by name, and say what they are."""
+    found = {}
+    for name in names:
+        cells = frame[name].dropna()
+        if not len(cells) or not cells.map(type).eq(str).all():
+            continue
+        known = cells[~cells.isin(PLACEHOLDERS)]
+        # A column of numbers with placeholders has no other sign of its format.
+        is_marked = 0 < 2 * (len(cells) - len(known)) < len(cells)
+        format = find_format(
+            known, decimal or (hints.thousands and {",": ".", ".": ","}.get(hints.thousands)),
+            hints.thousands, hints.dayfirst, is_plain=is_marked,
+        )  # fmt: skip
+        if format is None or is_iso(format):
+            continue
+        found[name] = format
+        mark = getattr(format, "thousands", "")
+        shown = next((c for c in known if (mark and mark in c) or np.isnan(number_of(c))), None)
+        if shown is not None:
+            _say_format(name, format, shown, hints, path)
+        if len(known) < len(cells):
+            others = ", ".join(map(repr, sorted({*cells} & PLACEHOLDERS)))
+            n = len(cells) - len(known)
+            text = f"column {name!r} of {path} has {others} in {n} row{'s' * (n > 1)}"
+            print(f"skflows: {text}: read as missing", file=sys.stderr)
+    return found
+
+
+def _say_format(name, format, shown, hints, path):
+    """Say in one line how a column is read, with a warning if it may be read otherwise."""
+    what = f"column {name!r} of {path} holds {format.what}, such as {shown!r}"
+    other = None
+    if isinstance(format, DateFormat):
+        how = "dates"
+        if format.is_ambiguous and hints.dayfirst is None:
+            first = "month" if format.is_day_first else "day"
+            other = f"the {first} may stand first too: add --{first}first if it does"
+    elif isinstance(format, ClockFormat):
+        how = "seconds"
+    else:
+        how = "numbers"
+        is_open = format.positive == "{}" and format.thousands == "." and not format.decimals
+        if is_open and hints.thousands is None and re.fullmatch(r".?\d{1,3}\.\d{3}", shown):
+            how = shown.replace(".", "")
+            other = "since the decimal mark is a comma: write a comma if decimals are meant"
+    if other is None:
+        print(f"skflows: {what}: read as {how}", file=sys.stderr)
+    else:
+        warnings.warn(f"{what}, read as {how}; {other}", stacklevel=2)
+
+
+def read_formats(frame, formats, path, start=0):
+    """Read the columns of texts with formats, in place."""
+    import pandas as pd
+
+    for name, format in formats.items():
+        if name not in frame or frame[name].dtype.kind in "iufbM":
+            continue
+        cells = frame[name].dropna().astype(str)
+        cells = cells[~cells.isin(PLACEHOLDERS)]
+        values = format.parse([*cells])
+        for i in np.flatnonzero(np.isnan(values)):
+            values[i] = number_of(cells.iloc[i]) if format.role == "number" else np.nan
+        if np.isnan(values).any():
+            row = np.flatnonzero(np.isnan(values))[0]
+            example = format.write([0.0])[0]
+            raise ValueError(
+                f"{path} holds {cells.iloc[row]!r} in column {name!r}, row "
+                f"{start + cells.index[row] + 1}, which held {format.what} such as {example!r} in "
+                "fit: write it so, or leave it empty"
+            )
+        if format.role == "datetime":
+            column = dates_of(values, np.nan, cells.index)
+        else:
+            column = pd.Series(values, cells.index)
+        frame[name] = column.reindex(frame.index)
+
+
+def dates_of(seconds, offset, index):
+    """Return seconds since 1970 as dates, with an offset from UTC in seconds unless it is NaN."""
+    import pandas as pd
+
+    moments = np.round(seconds * MICROSECONDS).astype("datetime64[us]")
+    dates = pd.Series(moments, index)
+    if np.isnan(offset):
+        return dates
+    return dates.dt.tz_localize("UTC").dt.tz_convert(timezone(timedelta(seconds=offset)))
+
+
+def number_of(cell):
+    """Return a plain number, or NaN."""
+    try:
+        return float(cell)
+    except ValueError:
+        return np.nan
+
+
+def kinds_in(frame, form, hints):
+    """Return the kinds of columns of a table that formats and the user tell, None if none.
+
+    Times of day are circular.
+    """
+    found = {
+        name: ("circular", float(DAY))
+        for name, format in form.formats.items()
+        if isinstance(format, ClockFormat) and format.is_time
+    }
+    return {name: kind for name, kind in (found | hints.kinds).items() if name in frame} or None

@@ -1,0 +1,678 @@
+"""Formats of columns of texts that stand for numbers, dates, times of day or durations.
+
+A column has a format if each of its texts is written back identically from its number.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from itertools import product
+from math import isfinite
+
+import numpy as np
+
+from .dates import DAY, ENDS, EPOCH
+
+CURRENCIES = (
+    "$", "€", "£", "¥", "₹", "US$", "A$", "C$", "USD", "EUR", "GBP", "CHF", "JPY", "CNY", "INR",
+    "AUD", "CAD", "SEK", "NOK", "DKK", "PLN", "CZK", "BRL", "R$", "kr", "zł", "Fr.", "Rs", "Rs.",
+)  # fmt: skip
+SHARES = ("%", "\u2030")
+UNITS = (
+    "day", "days", "week", "weeks", "month", "months", "year", "years", "yr", "yrs",
+    "hour", "hours", "hr", "hrs", "h", "minute", "minutes", "min", "mins", "second", "seconds",
+    "sec", "secs", "s", "ms", "mm", "cm", "m", "km", "mi", "in", "ft", "mg", "g", "kg", "t", "lb",
+    "lbs", "oz", "ml", "l", "L", "m²", "km²", "ha", "km/h", "mph", "°", "°C", "°F", "kWh",
+    "kW", "W", "V", "A", "Hz", "MHz", "GHz", "kB", "KB", "MB", "GB", "TB", "kcal", "bar", "hPa",
+)  # fmt: skip
+MINUS = "-\u2212\u2013\uff0d"  # hyphen, minus sign, en dash, of full width
+BLANKS = " \u00a0\u2009\u202f"
+# Each sign of thousands with each decimal mark, the likeliest first.
+MARKS = [
+    (thousands, decimal)
+    for thousands, decimal in product(("", ",", ".", "'", "\u2019", *BLANKS), ".,")
+    if thousands != decimal
+]
+AMOUNT = re.compile(
+    rf"(?P<before>\D*?)(?P<digits>[.,]?\d+(?:[.,'\u2019{BLANKS}]\d+)*(?:[eE][-+]?\d+)?)(?P<after>\D*)"
+)
+EXPONENT = re.compile(r"([\d.,]+)([eE])([-+]?)(\d+)")
+CLOCK = re.compile(
+    r"(?P<sign>-?)(?:(?P<days>\d+)(?P<word> days?,? ))?(?P<first>\d+):(?P<second>\d\d)"
+    r"(?::(?P<third>\d\d)(?:\.(?P<fraction>\d{1,6}))?)?(?P<half> ?[AaPp][Mm])?"
+)
+MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September",
+    "October", "November", "December",
+)  # fmt: skip
+NUMERIC_DATE = re.compile(r"(\d{1,4})([-/.])(\d{1,2})\2(\d{2,4})(.*)", re.DOTALL)
+NAMED_DATE = re.compile(
+    r"(\d{1,2})([- ])([A-Z][a-z]+)\2(\d{4}|\d\d)(.*)|([A-Z][a-z]+) (\d{1,2}), (\d{4})(.*)",
+    re.DOTALL,
+)
+# What directives of a `DateFormat` match; they mean what they mean in `strftime`, in English, and
+# a number after % is written without leading zeros.
+DIRECTIVES = {
+    "%Y": r"(?P<year>\d{4})",
+    "%y": r"(?P<short_year>\d\d)",
+    "%m": r"(?P<month>\d\d)",
+    "%-m": r"(?P<month>\d{1,2})",
+    "%b": rf"(?P<name>{'|'.join(month[:3] for month in MONTHS)})",
+    "%B": rf"(?P<name>{'|'.join(MONTHS)})",
+    "%d": r"(?P<day>\d\d)",
+    "%-d": r"(?P<day>\d{1,2})",
+    "%H": r"(?P<hour>\d\d)",
+    "%-H": r"(?P<hour>\d{1,2})",
+    "%I": r"(?P<hour>\d\d)",
+    "%-I": r"(?P<hour>\d{1,2})",
+    "%M": r"(?P<minute>\d\d)",
+    "%S": r"(?P<second>\d\d)",
+    "%f": r"(?P<fraction>\d{6})",
+    "%3f": r"(?P<fraction>\d{3})",
+    "%p": r"(?P<half>AM|PM)",
+    "%P": r"(?P<half>am|pm)",
+}
+PIVOT = 69  # years of two digits from which on they are of the last century, as in POSIX
+
+
+class Format(ABC):
+    """How a column of texts is read as float64 and written back."""
+
+    role = "number"
+
+    @property
+    @abstractmethod
+    def what(self):
+        """What the texts are, for messages."""
+
+    @abstractmethod
+    def _reader(self):
+        """Return a function that returns the number of a text, NaN if it has another format."""
+
+    @abstractmethod
+    def _text(self, value):
+        """Return a number as a text."""
+
+    def parse(self, texts):
+        """Return texts as numbers, NaN where they have another format."""
+        read = self._reader()
+        found = {text: read(text) for text in set(texts)}
+        return np.array([found[text] for text in texts], dtype=np.float64)
+
+    def fits(self, texts):
+        """Whether each of the texts is written back identically from its number."""
+        numbers = self.parse(texts)
+        return not np.isnan(numbers).any() and self.write(numbers) == [*texts]
+
+    def write(self, values):
+        """Return known numbers as texts; infinity, such as the end of an interval, is ``inf``."""
+        values = np.asarray(values, dtype=np.float64).tolist()
+        return [self._text(value) if isfinite(value) else str(value) for value in values]
+
+
+@dataclass(frozen=True)
+class NumberFormat(Format):
+    """How a column writes numbers, such as ``$40,000.00``, ``12,5 %``, ``(120)`` or ``3 days``.
+
+    Attributes
+    ----------
+    positive, negative, zero, one : str
+        What stands around the digits of such a number, with ``{}`` in their place.
+    decimal, thousands : str
+        The decimal mark, and what separates thousands, if anything.
+    decimals : int
+        Digits after the decimal mark, at most.
+    style : {"fixed", "short", "whole"}
+        Whether all numbers have as many decimals, or no trailing zeros, or none where they are
+        whole numbers and all otherwise.
+    exponent : str
+        The letter of scientific notation, a plus sign if positive exponents have it, and their
+        number of digits, such as ``e+2``.
+    is_bare : bool
+        Whether no zero stands in front of the decimal mark.
+    """
+
+    positive: str = "{}"
+    negative: str = "-{}"
+    zero: str = "{}"
+    one: str = "{}"
+    decimal: str = "."
+    thousands: str = ""
+    decimals: int = 0
+    style: str = "fixed"
+    exponent: str = ""
+    is_bare: bool = False
+
+    @property
+    def what(self):
+        around = self.positive.replace("{}", "").strip("+ " + BLANKS)
+        if around in SHARES:
+            return "percentages" if around == "%" else "shares"
+        if around in CURRENCIES:
+            return "amounts"
+        if around:
+            return f"quantities in {around}"
+        if self.thousands:
+            return "numbers with separated thousands"
+        return "numbers in scientific notation" if self.exponent else "numbers"
+
+    def _reader(self):
+        templates = {self.positive: 1, self.zero: 1, self.one: 1, self.negative: -1}
+        around = {tuple(template.split("{}")): sign for template, sign in templates.items()}
+        digits = _digits(self.thousands, self.decimal)
+
+        def read(text):
+            match = AMOUNT.fullmatch(text)
+            if match is None or not digits.fullmatch(match["digits"]):
+                return np.nan
+            sign = around.get((match["before"], match["after"]), np.nan)
+            return sign * _value(match["digits"], self.thousands, self.decimal)
+
+        return read
+
+    def _text(self, value):
+        digits = self._digits(abs(value))
+        if not digits.strip("0,. '"):
+            return self.zero.format(digits)
+        if value < 0:
+            return self.negative.format(digits)
+        return (self.one if digits == "1" else self.positive).format(digits)
+
+    def _digits(self, value):
+        if self.exponent:
+            text, power = f"{value:.{self.decimals}e}".split("e")
+            letter, plus, width = self.exponent[0], "+" in self.exponent, int(self.exponent[-1])
+            sign = "-" if int(power) < 0 else "+" * plus
+            end = f"{letter}{sign}{abs(int(power)):0{width}d}"
+        else:
+            text, end = f"{value:,.{self.decimals}f}", ""
+        whole, _, rest = text.partition(".")
+        if self.style == "short" or (self.style == "whole" and not rest.strip("0")):
+            rest = rest.rstrip("0")
+        whole = whole.replace(",", self.thousands)
+        if self.is_bare and whole == "0" and rest:
+            whole = ""
+        return f"{whole}{self.decimal if rest else ''}{rest}{end}"
+
+
+@dataclass(frozen=True)
+class ClockFormat(Format):
+    """How a column writes times of day, such as ``14:30``, or durations, such as ``1:23:45``.
+
+    Their numbers are seconds.
+
+    Attributes
+    ----------
+    is_time : bool
+        Whether they are times of day.
+    width : int
+        Least number of digits of the first number.
+    n_fields : int
+        Numbers between colons, hours first, or minutes of a duration with two.
+    decimals : int
+        Digits of fractions of seconds.
+    half : str
+        How the half of the day is written, such as `` AM``.
+    days : str
+        What stands between days and hours, if there are days.
+    """
+
+    is_time: bool
+    width: int = 2
+    n_fields: int = 2
+    decimals: int = 0
+    half: str = ""
+    days: str = ""
+
+    @property
+    def what(self):
+        return "times of day" if self.is_time else "durations"
+
+    @property
+    def units(self):
+        """Seconds of each number between colons."""
+        return (3600, 60, 1) if self.n_fields == 3 else (3600, 60) if self.is_time else (60, 1)
+
+    def _reader(self):
+        def read(text):
+            match = CLOCK.fullmatch(text)
+            if match is None:
+                return np.nan
+            fields = [int(field) for field in match.group("first", "second", "third") if field]
+            half = match["half"]
+            if (
+                len(fields) != self.n_fields
+                or bool(half) != bool(self.half)
+                or max(fields[1:]) > 59
+            ):
+                return np.nan
+            if half:
+                if not 1 <= fields[0] <= 12:
+                    return np.nan
+                fields[0] = fields[0] % 12 + 12 * (half.strip().lower() == "pm")
+            if self.is_time and (fields[0] > 23 or match["sign"] or match["days"]):
+                return np.nan
+            seconds = sum(unit * field for unit, field in zip(self.units, fields, strict=True))
+            seconds += DAY * int(match["days"] or 0) + float(f".{match['fraction'] or 0}")
+            return -seconds if match["sign"] else seconds
+
+        return read
+
+    def _text(self, value):
+        last = self.units[-1]
+        scale = 10**self.decimals if last == 1 else 1
+        ticks = round(abs(value) * scale / last)  # of the last number
+        if self.is_time:
+            ticks = round(value * scale / last) % (DAY * scale // last)
+        sign = "-" if value < 0 and ticks and not self.is_time else ""
+        count, fraction = divmod(ticks, scale)
+        fields = []
+        for _ in range(self.n_fields - 1):
+            count, field = divmod(count, 60)
+            fields.append(f":{field:02d}")
+        days = ""
+        if self.days:
+            n_days, count = divmod(count, 24)
+            days = f"{n_days}{self.days}"
+        half = ""
+        if self.half:
+            half = self.half.replace("A", "P").replace("a", "p") if count >= 12 else self.half
+            count = (count + 11) % 12 + 1
+        rest = f".{fraction:0{self.decimals}d}" if self.decimals else ""
+        return f"{sign}{days}{count:0{self.width}d}{''.join(fields[::-1])}{rest}{half}"
+
+
+@dataclass(frozen=True)
+class BooleanFormat(Format):
+    """How a column writes booleans, such as ``TRUE``. Their numbers are 1 and 0."""
+
+    true: str = "True"
+    false: str = "False"
+    role = "bool"
+    what = "booleans"
+
+    def _reader(self):
+        return {self.true: 1.0, self.false: 0.0}.get
+
+    def _text(self, value):
+        return self.true if value else self.false
+
+
+@dataclass(frozen=True)
+class DateFormat(Format):
+    """How a column writes dates, such as ``31.12.2024``. Their numbers are seconds since 1970.
+
+    Attributes
+    ----------
+    pattern : str
+        As for `strftime`, with English names of months.
+    is_ambiguous : bool
+        Whether the texts are dates with day and month exchanged too.
+    """
+
+    pattern: str
+    is_ambiguous: bool = False
+
+    role = "datetime"
+
+    @property
+    def is_day_first(self):
+        """Whether the day stands before the month."""
+        day, month = (re.search(each, self.pattern) for each in ("%-?d", "%-?[mbB]"))
+        return day.start() < month.start()
+
+    @property
+    def what(self):
+        if self.pattern.startswith("%Y") or re.search("%[bB]", self.pattern):
+            return "dates"
+        return f"dates ({'day' if self.is_day_first else 'month'} first)"
+
+    def _reader(self):
+        regex = _regex(self.pattern)
+
+        def read(text):
+            match = regex.fullmatch(text)
+            return np.nan if match is None else _moment(match.groupdict())
+
+        return read
+
+    def _text(self, value):
+        value = min(max(value, ENDS[0]), ENDS[1])
+        if "%S" not in self.pattern:  # the nearest that can be written
+            unit = 60 if "%M" in self.pattern else DAY
+            value = unit * (np.floor(value / unit) if unit == DAY else round(value / unit))
+        elif "f" not in self.pattern:
+            value = round(value)
+        elif "%3f" in self.pattern:
+            value = round(value, 3)
+        date = EPOCH + timedelta(seconds=value)
+        written = {
+            "%Y": f"{date.year:04d}",
+            "%y": f"{date.year % 100:02d}",
+            "%b": MONTHS[date.month - 1][:3],
+            "%B": MONTHS[date.month - 1],
+            "%f": f"{date.microsecond:06d}",
+            "%3f": f"{date.microsecond // 1000:03d}",
+            "%p": "PM" if date.hour >= 12 else "AM",
+            "%P": "pm" if date.hour >= 12 else "am",
+        }
+        hour = (date.hour + 11) % 12 + 1
+        numbers = {"m": date.month, "d": date.day, "H": date.hour, "I": hour}
+        for letter, number in (numbers | {"M": date.minute, "S": date.second}).items():
+            written |= {f"%{letter}": f"{number:02d}", f"%-{letter}": str(number)}
+        return _DIRECTIVE.sub(lambda match: written[match[0]], self.pattern)
+
+
+_PLAIN = {"positive": "{}", "negative": "-{}", "zero": "{}", "one": "{}"}
+_POINTS = re.compile(r"\d{1,3}(\.\d{3})*,\d+|\d{1,3}(\.\d{3}){2,}")
+_DIRECTIVE = re.compile(r"%(?:-|\d)?[A-Za-z]")
+
+
+def find_format(texts: Iterable[str], decimal=None, thousands=None, dayfirst=None, is_plain=False):
+    """Return the format of a column of texts, or None if it has none.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        The texts, none missing.
+    decimal, thousands : str, optional
+        The decimal mark and what separates thousands, where the texts leave it open.
+    dayfirst : bool, optional
+        Whether days stand before months, where the texts leave it open. None decides by the texts:
+        where all could be either, dates with dots have the day first, others the month.
+    is_plain : bool
+        Whether numbers without a sign, thousands or a decimal comma are a format too; they may be
+        categories.
+    """
+    texts = list(dict.fromkeys(texts))
+    first = texts[:1]
+    if not first or not any(char.isdigit() for char in first[0]):
+        return None
+    for find in (
+        lambda: _date_formats(texts, dayfirst),
+        lambda: _clock_formats(texts),
+        lambda: _number_formats(texts, decimal, thousands, is_plain),
+    ):
+        for found in find():
+            if found.fits(texts[:100]) and found.fits(texts):
+                return found
+    return None
+
+
+def _number_formats(texts, decimal, thousands, is_plain):
+    """Yield formats of numbers that texts may have, the likeliest first."""
+    matches = []
+    for text in texts:
+        if (match := AMOUNT.fullmatch(text)) is None:
+            return
+        matches.append(match)
+    templates = _templates({(match["before"], match["after"]) for match in matches}, matches)
+    if templates is None:
+        return
+    digits = [match["digits"] for match in matches]
+    around = templates["positive"].replace("{}", "").strip("+ " + BLANKS)
+    is_plain |= templates != _PLAIN
+    for marks in _marks(digits, decimal, thousands, is_plain, around):
+        yield from _with_decimals(digits, templates, *marks)
+
+
+def _templates(pairs, matches):
+    """Return what stands around positive and negative numbers, zero and one, or None."""
+    by_sign: dict = {}
+    for before, after in pairs:
+        sign, core = _signed(before, after)
+        if core is None or (sign, core) in by_sign:
+            return None
+        by_sign[sign, core] = before + "{}" + after
+    cores = {core for _, core in by_sign}
+    singular = None
+    if len(cores) == 2:  # 1 day, 3 days
+        short, long = sorted(cores, key=lambda core: len(core[1]))
+        if (short[0], short[1] + "s") != long:
+            return None
+        is_one = [
+            m["digits"] == "1" for m in matches if _signed(m["before"], m["after"])[1] == short
+        ]
+        if not all(is_one):
+            return None
+        singular = by_sign.pop(("", short), None)
+        cores = {long}
+    if len(cores) != 1 or {"-", "("} <= {sign for sign, _ in by_sign}:
+        return None
+    (core,) = cores
+    signs = {sign: template for (sign, _), template in by_sign.items()}
+    plain = "{}".join(core)
+    negative = signs.get("-", signs.get("(", "-" + plain))
+    if "{" in plain.replace("{}", "") or plain.count("{}") != 1:
+        return None
+    positive = signs.get("+", plain)
+    return {
+        "positive": positive,
+        "negative": negative,
+        "zero": signs.get("", positive),
+        "one": singular or (positive if "+" in signs else plain),
+    }
+
+
+def _signed(before, after):
+    """Return the sign in texts around digits, and the texts without it, None if they are others."""
+    sign = ""
+    bare, rest = before, after
+    if "(" in before and ")" in after:
+        sign, bare, rest = "(", before.replace("(", "", 1), after.replace(")", "", 1)
+    else:
+        for each in [*MINUS, "+"]:
+            if before.count(each) == 1:
+                sign, bare = ("+" if each == "+" else "-"), before.replace(each, "")
+                break
+            if after == each and each != "+":
+                sign, rest = "-", ""
+                break
+    unit = bare.strip(BLANKS), rest.strip(BLANKS)
+    is_known = (unit[0] in CURRENCIES and not unit[1]) or (
+        not unit[0] and (not unit[1] or unit[1] in (*CURRENCIES, *SHARES, *UNITS))
+    )
+    return sign, ((bare, rest) if is_known else None)
+
+
+def _marks(digits, decimal, thousands, is_plain, around):
+    """Yield pairs of marks of thousands and decimals with which all digits can be read."""
+    has = {mark: any(mark in each for each in digits) for mark in ",.'\u2019" + BLANKS}
+    found = []
+    for mark, point in MARKS:
+        if (mark and not has[mark]) or (not mark and point == "," and not has[","]):
+            continue  # the same as without it
+        if all(_digits(mark, point).fullmatch(each) for each in digits):
+            found.append((mark, point))
+    if thousands is not None:
+        found = [marks for marks in found if marks[0] in ("", thousands) and marks[1] != thousands]
+    if decimal is not None and any(marks[1] == decimal for marks in found):
+        found = [marks for marks in found if marks[1] == decimal]
+    elif around in CURRENCIES:  # which do not have three decimals
+        found.sort(key=lambda marks: max(_n_decimals(each, marks[1]) for each in digits) > 2)
+    else:  # thousands where each comma has three digits behind it
+        found.sort(key=lambda marks: marks == ("", ","))
+    for mark, point in found:
+        if is_plain or any(EXPONENT.fullmatch(each) for each in digits):
+            yield mark, point
+        elif (
+            mark == "." and decimal is None and not any(_POINTS.fullmatch(each) for each in digits)
+        ):
+            continue  # it may as well be the decimal mark
+        elif mark in tuple(BLANKS):  # digits of a code are as many everywhere
+            if len({len(each.partition(point)[0]) for each in digits}) > 1:
+                yield mark, point
+        elif mark or thousands or decimal == ",":
+            yield mark, point
+        elif point == "," and {_n_decimals(each, ",") for each in digits} == {2}:
+            yield mark, point
+
+
+def _with_decimals(digits, templates, thousands, decimal):
+    """Yield formats with these marks, for each style of decimals."""
+    exponents = [match for each in digits if (match := EXPONENT.fullmatch(each))]
+    exponent = ""
+    if len(exponents) == len(digits):
+        widths = {len(match[4]) for match in exponents}
+        plus = "+" if any(match[3] == "+" for match in exponents) else ""
+        exponent = f"{exponents[0][2]}{plus}{min(widths)}"
+        digits = [match[1] for match in exponents]
+    elif exponents:
+        return
+    found = [_n_decimals(each, decimal) for each in digits]
+    n = max(found)
+    is_bare = any(each.startswith(decimal) for each in digits)
+    for style in ("fixed", "short", "whole") if len({*found}) > 1 else ("fixed",):
+        yield NumberFormat(
+            **templates,
+            decimal=decimal,
+            thousands=thousands,
+            decimals=n,
+            style=style,
+            exponent=exponent,
+            is_bare=is_bare,
+        )
+
+
+def _n_decimals(digits, decimal):
+    return len(re.split("[eE]", digits.partition(decimal)[2])[0])
+
+
+@cache
+def _digits(thousands, decimal):
+    """Return the regular expression of digits with these marks."""
+    whole = r"\d*"
+    if thousands:
+        whole = rf"[1-9]\d{{0,2}}(?:{re.escape(thousands)}\d{{3}})*|0?"
+    return re.compile(rf"(?=.?\d)(?:{whole})(?:{re.escape(decimal)}\d+)?(?:[eE][-+]?\d+)?")
+
+
+def _value(digits, thousands, decimal):
+    plain = digits.replace(thousands, "") if thousands else digits
+    return float(plain.replace(decimal, "."))
+
+
+def _clock_formats(texts):
+    """Yield formats of times of day and durations that texts may have, the likeliest first."""
+    matches = []
+    for text in texts:
+        if (match := CLOCK.fullmatch(text)) is None:
+            return
+        matches.append(match)
+    first = matches[0]
+    hours = [match["first"] for match in matches]
+    width = min(map(len, hours))
+    n_fields = 2 + (first["third"] is not None)
+    half = first["half"] or ""
+    if half:
+        half = half.replace("P", "A").replace("p", "a")
+    settings = {"width": width, "n_fields": n_fields, "decimals": len(first["fraction"] or "")}
+    is_time = all(int(hour) < 24 for hour in hours) and not any(
+        match["sign"] or match["days"] for match in matches
+    )
+    # 09:15:00 is a time, 0:09:15 a duration.
+    if is_time and (n_fields == 2 or width == 2 or half):
+        yield ClockFormat(True, half=half, **settings)
+    if not half:
+        yield ClockFormat(False, days=first["word"] or "", **settings)
+
+
+def _date_formats(texts, dayfirst):
+    """Yield formats of dates that texts may have, the likeliest first."""
+    if match := NUMERIC_DATE.fullmatch(texts[0]):
+        first, sep, _, last, rest = match.groups()
+        if len(first) == 4:
+            orders = [("Y", "m", "d")]
+        elif len(first) > 2 or len(last) == 3:
+            return
+        else:
+            year = "Y" if len(last) == 4 else "y"
+            orders = [("d", "m", year), ("m", "d", year)]
+        dates = [sep.join(f"%{letter}" for letter in order) for order in orders]
+    elif match := NAMED_DATE.fullmatch(texts[0]):
+        day, sep, name, year, rest, english, _, _, end = match.groups()
+        name, rest = name or english, end if rest is None else rest
+        month = "%B" if len(name) > 3 or all("May" in text for text in texts) else "%b"
+        month = (
+            "%B"
+            if any(each in text for text in texts for each in MONTHS if len(each) > 3)
+            else month
+        )
+        dates = [
+            f"%d{sep}{month}{sep}%{'Y' if len(year) == 4 else 'y'}" if day else f"{month} %d, %Y"
+        ]
+    else:
+        return
+    clock = _clock_pattern(rest)
+    if clock is None:
+        return
+    valid = []
+    for date in dates:
+        for pattern in (date + clock, _unpadded(date) + clock, _unpadded(date + clock)):
+            found = DateFormat(pattern)
+            if found.fits(texts[:100]) and found.fits(texts):
+                valid.append(found)
+                break
+    if len(valid) == 2:  # either order
+        if dayfirst is None:
+            dayfirst = sep == "." or _is_constant_day(valid[0], texts)
+            valid = [DateFormat(found.pattern, is_ambiguous=True) for found in valid]
+        valid = valid if dayfirst else valid[::-1]
+    yield from valid[:1]
+
+
+def _is_constant_day(day_first, texts):
+    """Whether the days are all the same if they stand first: such as the first of each month."""
+    dates = [EPOCH + timedelta(seconds=s) for s in day_first.parse(texts).tolist()]
+    return len({date.day for date in dates}) == 1 < len({date.month for date in dates})
+
+
+def _unpadded(pattern):
+    return re.sub("%([mdHI])", r"%-\1", pattern)
+
+
+def _clock_pattern(text):
+    """Return the pattern of the time of day behind a date, None if there is something else."""
+    if not text:
+        return ""
+    match = re.fullmatch(
+        r"(T|,? )(\d{1,2}):\d\d(:\d\d)?(\.\d{3}|\.\d{6})?( ?)([AaPp][Mm])?(Z?)", text
+    )
+    if match is None or (match[4] and not match[3]):
+        return None
+    start, _, second, fraction, blank, half, end = match.groups()
+    fraction = {0: "", 4: ".%3f", 7: ".%f"}[len(fraction or "")]
+    half = "" if half is None else f"{blank}%{'p' if half.isupper() else 'P'}"
+    hour = "%I" if half else "%H"
+    return f"{start}{hour}:%M{':%S' if second else ''}{fraction}{half}{end}"
+
+
+@cache
+def _regex(pattern):
+    parts = re.split(f"({_DIRECTIVE.pattern})", pattern)
+    return re.compile("".join(DIRECTIVES.get(part, re.escape(part)) for part in parts))
+
+
+def _moment(groups):
+    """Return the seconds since 1970 of the groups of a match, NaN if there is no such date."""
+    year, month = groups.get("year"), groups.get("month")
+    if year is None:
+        year = int(groups["short_year"])
+        year += 1900 if year >= PIVOT else 2000
+    if month is None:
+        month = [name[:3] for name in MONTHS].index(groups["name"][:3]) + 1
+    hour = int(groups.get("hour") or 0)
+    if half := groups.get("half"):
+        if not 1 <= hour <= 12:
+            return np.nan
+        hour = hour % 12 + 12 * (half.lower() == "pm")
+    minute, second = (int(groups.get(name) or 0) for name in ("minute", "second"))
+    micro = int((groups.get("fraction") or "0").ljust(6, "0"))
+    try:
+        date = datetime(int(year), int(month), int(groups["day"]), hour, minute, second, micro)
+    except ValueError:
+        return np.nan
+    return (date - EPOCH).total_seconds()

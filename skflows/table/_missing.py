@@ -1,0 +1,153 @@
+"""Which values of a row are missing, given the values."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ._view import TableView
+
+MAX_ROWS = 2_000  # with missing values, and as many complete ones, that trees are fitted to
+MAX_ROUNDS = 100  # in which patterns are drawn again
+
+
+class FlagTree(NamedTuple):
+    """A decision tree of the probability that a value is missing; arrays with one entry per node.
+
+    Attributes
+    ----------
+    left, right : ndarray of int
+        The children, -1 of a leaf.
+    feature : ndarray of int
+        The feature that decides; a row with at most the threshold goes to the left.
+    threshold : ndarray of float
+        See ``feature``.
+    share : ndarray of float
+        Probability that the value is missing.
+    """
+
+    left: np.ndarray
+    right: np.ndarray
+    feature: np.ndarray
+    threshold: np.ndarray
+    share: np.ndarray
+
+    @classmethod
+    def fit(cls, features, is_missing, weight):
+        """Fit a tree, pruned so that each leaf raises the likelihood by more than chance does.
+
+        The penalty of a leaf, in nats, is the logarithm of the rows and features it was chosen
+        from: a tree of values that are missing at random has a single leaf.
+        """
+        from sklearn.tree import DecisionTreeClassifier
+
+        n, n_features = features.shape
+        penalty = np.log(n) + np.log(n_features)
+        model = DecisionTreeClassifier(
+            criterion="log_loss",  # in bits
+            min_samples_leaf=2,
+            ccp_alpha=penalty / np.log(2) / n,
+            random_state=0,
+        )
+        nodes = model.fit(features, is_missing, weight).tree_
+        share = np.zeros(nodes.node_count)
+        for value, of_value in zip(model.classes_, nodes.value[:, 0].T, strict=True):
+            if value:
+                share = of_value
+        return cls(nodes.children_left, nodes.children_right, nodes.feature, nodes.threshold, share)
+
+    def predict(self, features):
+        """Return the probability that the value is missing in each row."""
+        node, rows = np.zeros(len(features), dtype=int), np.arange(len(features))
+        while (is_inner := self.left[node] >= 0).any():
+            goes_left = features[rows, self.feature[node]] <= self.threshold[node]
+            node = np.where(is_inner, np.where(goes_left, self.left[node], self.right[node]), node)
+        return self.share[node]
+
+
+class MissingPattern:
+    """The distribution of the pattern of missing values, given all values.
+
+    Whether the value of a column is missing depends on the values of the other columns and on
+    whether the values of earlier columns are missing, not on the value itself.
+
+    Parameters
+    ----------
+    schema : Schema
+        The columns and their variables.
+    values : ndarray of shape (n, n_variables)
+        Rows whose missing values are filled in.
+    is_missing : ndarray of shape (n, n_columns) of bool
+        Which values are missing.
+    weight : ndarray of shape (n,)
+        Weight of each row.
+    """
+
+    def __init__(self, schema, values, is_missing, weight):
+        self.columns = np.flatnonzero(is_missing.any(axis=0)).tolist()
+        inputs = self._inputs(schema, values)
+        inputs[:, -len(self.columns) :] = is_missing[:, self.columns]
+        last = np.cumsum([variable.n_features for variable in schema.variables])
+        self.trees = []
+        for k, i in enumerate(self.columns):
+            is_input = np.arange(inputs.shape[1]) < last[-1] + k
+            for j in schema.of_column[i]:
+                is_input[last[j] - schema.variables[j].n_features : last[j]] = False
+            chosen = np.flatnonzero(is_input)
+            tree = FlagTree.fit(inputs[:, chosen], is_missing[:, i], weight)
+            self.trees.append(tree._replace(feature=chosen[tree.feature.clip(0)]))
+
+    def _inputs(self, schema, values):
+        """Return the features of values, and 0 for whether the values of columns are missing."""
+        features = TableView(schema, values).features
+        flags = np.zeros((len(features), len(self.columns)))
+        return np.hstack([features, flags]).astype(np.float32)  # as scikit-learn's trees
+
+    def draw(self, schema, values, is_given, random_state):
+        """Return which values are missing, ``(n, n_columns)``.
+
+        Given values are known, and each row has a known value: patterns that say otherwise are
+        drawn again.
+
+        Parameters
+        ----------
+        schema : Schema
+            The columns and their variables.
+        values : ndarray of shape (n, n_variables)
+            Complete rows.
+        is_given : ndarray of shape (n, n_columns) of bool
+            Which values are known for certain.
+        random_state : RandomState
+            Seeds the draw.
+        """
+        inputs = self._inputs(schema, values)
+        is_missing = np.zeros(is_given.shape, dtype=bool)
+        rows = np.arange(len(values))
+        for _ in range(MAX_ROUNDS):
+            for place, tree in enumerate(self.trees, inputs.shape[1] - len(self.trees)):
+                share = tree.predict(inputs[rows])
+                inputs[rows, place] = random_state.uniform(size=len(rows)) < share
+            flags = inputs[rows, -len(self.trees) :] == 1
+            is_missing[np.ix_(rows, self.columns)] = flags
+            chosen = is_missing[rows]
+            rows = rows[(chosen & is_given[rows]).any(axis=1) | chosen.all(axis=1)]
+            if not len(rows):
+                break
+        is_missing &= ~is_given
+        is_missing[is_missing.all(axis=1)] = False
+        return is_missing
+
+
+def some_rows(is_missing, weight, random_state):
+    """Return the rows that a pattern is learnt from, and their weights.
+
+    Rows with missing values take time to fill in, and complete ones to learn from. A sample of
+    each stands for all.
+    """
+    rows, weights = [], []
+    has_missing = is_missing.any(axis=1)
+    for group in (np.flatnonzero(has_missing), np.flatnonzero(~has_missing)):
+        chosen = np.sort(random_state.permutation(group)[:MAX_ROWS])
+        rows.append(chosen)
+        weights.append(weight[chosen] * len(group) / max(len(chosen), 1))
+    rows, weights = np.concatenate(rows), np.concatenate(weights)
+    return rows, weights / weights.mean()

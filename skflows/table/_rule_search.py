@@ -1,0 +1,339 @@
+"""The search for the rules of a table."""
+
+from itertools import combinations, permutations, product
+
+import numpy as np
+
+from ._rules import Groups, Linear, Lookup, Order, Rules, Target, lattice_of_variable, rounded
+
+MAX_ROWS = 5_000  # among which rules are looked for
+MAX_PAIRS = 500  # of determinants: wider tables have functions of one column only
+MAX_EXCEPTIONS = 0.05  # share of the rows that tell
+LEAST_TOLD = 0.2  # share of rows whose combination of determinants another row has
+MAX_RELATIVE = 0.1  # exceptions, relative to the errors of the most frequent value
+LEAST_EVIDENCE = 10.0  # nats, beyond the logarithm of the number of candidates
+LESS_BROKEN = 20  # times less often than independent columns break an order
+LEAST_BY_CHANCE, ROWS_BY_CHANCE = 0.05, 30  # share and number of rows that break it then
+N_BINS = 8  # of a column that exceptions may depend on
+ENOUGH_EXCEPTIONS, FEW_EXCEPTIONS = 10, 0.01  # number; share of rows, below which fewer may do
+N_DRAWS, P_RANDOM = 5_000, 0.05  # of the test whether exceptions are random
+LEAST_ROWS, LEAST_DISTINCT = 20, 3  # known rows, and distinct values, of a linear rule
+N_SCREENED = 100  # rows that show which sums may be constant
+LIKELY = 0.9  # share of these in which they are
+MAX_SUMS = 50_000  # of three or four columns: wider tables have sums of fewer
+ROUNDING = 0.51  # steps by which rounding may move a sum
+SLACK = 2.0  # steps by which a line may miss its target before it is refined
+DECIMALS = range(7)  # of factors that are tried, or of their inverses
+NUDGES = (1e-6, 0.0, -1e-6)  # steps, before rounding
+
+
+def find_rules(schema, values, weight, copy_of):
+    """Return the rules that hold in rows of a table.
+
+    Parameters
+    ----------
+    schema : Schema
+        The columns.
+    values : ndarray of shape (n, n_variables)
+        The rows.
+    weight : ndarray of shape (n,)
+        Weight of each row.
+    copy_of : ndarray of shape (n,)
+        The first of the rows that each row equals: a copy is no evidence.
+    """
+    rows = np.stack(
+        [c.joined(values[:, own]) for c, own in zip(schema.columns, schema.of_column, strict=True)],
+        axis=1,
+    )
+    some = np.flatnonzero(copy_of == np.arange(len(rows)))
+    if len(some) > MAX_ROWS:
+        some = np.random.RandomState(0).permutation(some)[:MAX_ROWS]
+    targets = [Target.of(schema, i) for i in range(len(schema.columns))]
+    linear = linear_of(schema, rows[some], targets)
+    candidates = sorted([*linear, *functions_of(rows[some])], key=lambda each: each[0])
+    rules, ancestors = [], {}
+    for _, determinants, target, *line in candidates:
+        above = set(determinants).union(*(ancestors.get(j, ()) for j in determinants))
+        if target not in ancestors and target not in above:
+            ancestors[target] = above
+            for other in ancestors.values():
+                if target in other:
+                    other |= above
+            rules.append((determinants, target, line))
+    rules.sort(key=lambda rule: len(ancestors[rule[1]]))  # determinants first
+    functions = [
+        Linear(own, targets[i], *line, rows, weight)
+        if line
+        else Lookup(own, targets[i], rows, weight)
+        for own, i, line in rules
+    ]
+    # Functions keep the order of what follows from the same columns as it is.
+    family = {i: {i, *ancestors.get(i, ())} for i in range(rows.shape[1])}
+    pairs = [(i, j) for i, j in comparable(schema) if not family[i] & family[j]]
+    pairs = orders_of(rows[some], pairs)
+    orders = [Order(low, high, rows, weight) for low, high in pairs]
+    orders.sort(key=lambda rule: rule.counts.log_broken)
+    return Rules(functions, orders)
+
+
+def linear_of(schema, rows, targets):
+    """Return the columns that are sums of others, or a line of one other.
+
+    Each is a tuple of its rank, the determinants, the target, and the further arguments of
+    `Linear`.
+    """
+    numbers = [
+        i
+        for i, column in enumerate(schema.columns)
+        if column.is_number
+        and column.kind != "circular"
+        and len(np.unique(rows[~np.isnan(rows[:, i]), i])) >= LEAST_DISTINCT
+    ]
+    steps = {}
+    for i in numbers:
+        (variable,) = schema.columns[i].value_variables
+        steps[i] = lattice_of_variable(variable)[1] or np.exp(targets[i].log_width)
+    found = []
+    for relation in [*sums_of(rows, numbers, steps), *lines_of(rows, numbers, steps)]:
+        determinants, target, factors, constant = relation
+        (variable,) = schema.columns[target].value_variables
+        known = ~np.isnan(rows[:, [*determinants, target]]).any(axis=1)
+        if known.sum() < LEAST_ROWS:
+            continue
+        x, others = rows[known, target], rows[known][:, determinants]
+        lines = [(factors, constant)]
+        if len(factors) == 1 and abs(factors[0]) != 1:
+            lines = refinements(x, others[:, 0], factors[0], constant, steps[target])
+
+        def exceptions(line, x=x, others=others, variable=variable, target=target):
+            factors, constant, nudge = line
+            expected = rounded(others @ np.array(factors) + constant, variable, nudge)
+            return ~(np.abs(x - expected) <= targets[target].tolerance)
+
+        options = [(*line, nudge) for line in lines for nudge in NUDGES]
+        line = min(options, key=lambda option: exceptions(option).sum())
+        is_exception = exceptions(line)
+        share = is_exception.mean()
+        # A column that is nearly constant may be left out, and a sum tells little of it.
+        most = [np.unique(column, return_counts=True)[1].max() for column in (x, *others.T)]
+        if share > min(MAX_EXCEPTIONS, MAX_RELATIVE * (1 - max(most) / len(x))):
+            continue
+        if are_random(is_exception, np.delete(codes_of(rows[known]), target, axis=1)):
+            n_negative = sum(factor < 0 for factor in line[0])
+            rank = (round(share, 3), len(determinants) - 1.5, n_negative, (-target,))
+            found.append((rank, determinants, target, line[0], line[1], variable, line[2]))
+    return found
+
+
+def codes_of(rows):
+    """Return the place of each value among the values of its column, -1 for an unknown one."""
+    codes = np.full(rows.shape, -1)
+    for j, column in enumerate(rows.T):
+        known = ~np.isnan(column)
+        codes[known, j] = np.unique(column[known], return_inverse=True)[1].ravel()
+    return codes
+
+
+def sums_of(rows, numbers, steps):
+    """Yield sums and differences of two or three columns that a further column may be.
+
+    Of one sum, each of its columns is a target once.
+
+    Each is a tuple of the determinants, the target, their factors 1 or -1, and a constant.
+    """
+    known = rows[~np.isnan(rows[:, numbers]).any(axis=1)]
+    if len(known) < LEAST_ROWS:
+        return
+    known = known[:N_SCREENED]
+    for size in (3, 4):
+        sets = np.array(list(combinations(numbers, size)), dtype=int)
+        signs = np.array([(1, *each) for each in product((1, -1), repeat=size - 1)])
+        if not len(sets) or len(sets) * len(signs) > MAX_SUMS:
+            return
+        width = np.array([max(steps[j] for j in each) for each in sets]) * ROUNDING
+        for sign in signs:
+            total = sum(s * known[:, sets[:, k]] for k, s in enumerate(sign))
+            constant = np.median(total, axis=0)
+            is_constant = (np.abs(total - constant) <= width).mean(axis=0) >= LIKELY
+            for i in np.flatnonzero(is_constant):
+                for target in range(size):
+                    others = [k for k in range(size) if k != target]
+                    yield (
+                        tuple(int(sets[i, k]) for k in others),
+                        int(sets[i, target]),
+                        tuple(float(-sign[k] * sign[target]) for k in others),
+                        float(constant[i] * sign[target]),
+                    )
+
+
+def lines_of(rows, numbers, steps):
+    """Yield pairs of columns that may lie on a line, as `sums_of` does."""
+    rng = np.random.default_rng(0)
+    for i, j in permutations(numbers, 2):
+        x, y = rows[:, [i, j]][~np.isnan(rows[:, [i, j]]).any(axis=1)].T
+        if len(x) < LEAST_ROWS:
+            continue
+        first, second = rng.integers(0, len(x), (2, 4 * N_SCREENED))
+        differs = x[first] != x[second]
+        first, second = first[differs], second[differs]
+        if not len(first):
+            continue
+        slope = np.median((y[first] - y[second]) / (x[first] - x[second]))
+        if slope == 0:
+            continue
+        constant = np.median(y - slope * x)
+        error = np.abs(y - slope * x - constant)
+        # The slope is not exact yet, as the differences are rounded.
+        if (error <= SLACK * steps[j] + 1e-3 * np.ptp(y)).mean() >= LIKELY:
+            yield (i,), j, (float(slope),), float(constant)
+
+
+def refinements(y, x, slope, constant, step):
+    """Return slopes and constants close to those of a line, from short decimals to exact ones."""
+    for _ in range(3):
+        error = np.abs(y - slope * x - constant)
+        near = error <= max(3 * np.median(error), step)
+        if near.sum() < 2 or np.ptp(x[near]) == 0:
+            break
+        slope, constant = np.polyfit(x[near], y[near], 1)
+    found = []
+    for decimals in DECIMALS:
+        for short in {
+            round(slope, decimals),
+            *(1 / each for each in [round(1 / slope, decimals)] if each),
+        }:
+            if short:
+                rest = np.median(y - short * x)
+                ends = {0.0, *(round(rest, places) for places in range(3)), float(rest)}
+                found += [((float(short),), end) for end in sorted(ends, key=abs)]
+    return [*found, ((float(slope),), float(constant))]
+
+
+def comparable(schema):
+    """Return pairs of columns of numbers, or of dates, in both orders."""
+    numbers = [i for i, c in enumerate(schema.columns) if c.is_number and c.kind != "circular"]
+    dates = [i for i, column in enumerate(schema.columns) if column.kind == "datetime"]
+    return [*permutations(numbers, 2), *permutations(dates, 2)]
+
+
+def orders_of(rows, pairs):
+    """Return pairs of columns of which the first is at most the second, without what follows."""
+    n_columns = rows.shape[1]
+    is_kept = np.zeros((n_columns, n_columns), dtype=bool)
+    for low, high in pairs:
+        x, y = rows[:, [low, high]][~np.isnan(rows[:, [low, high]]).any(axis=1)].T
+        n_broken = (x > y).sum()
+        by_chance = (np.searchsorted(np.sort(y), x)).sum() / max(len(y), 1)  # if independent
+        is_rare = n_broken <= min(MAX_EXCEPTIONS * len(x), by_chance / LESS_BROKEN)
+        if is_rare and by_chance >= max(LEAST_BY_CHANCE * len(x), ROWS_BY_CHANCE):
+            is_kept[low, high] = (x != y).any()
+    follows = (is_kept[:, :, None] & is_kept[None]).any(axis=1)
+    return np.argwhere(is_kept & ~follows).tolist()
+
+
+def functions_of(rows):
+    """Return the columns that one or two others determine.
+
+    Each is a tuple of its rank, the determinants, and the target. Columns that one column
+    determines have no entry for two.
+    """
+    n_columns = rows.shape[1]
+    codes = codes_of(rows)
+    n_pairs = n_columns * (n_columns - 1) // 2
+    threshold = LEAST_EVIDENCE + np.log(n_columns * (n_columns + min(n_pairs, MAX_PAIRS)))
+    is_repeated = [np.bincount(code[code >= 0]).max(initial=0) > 1 for code in codes.T]
+    singles = [(j,) for j in range(n_columns) if is_repeated[j]]
+    pairs = list(combinations([j for (j,) in singles], 2))
+    found = []
+    for sets in (singles, pairs if len(pairs) <= MAX_PAIRS else []):
+        told = {target for *_, target in found}
+        for determinants in sets:
+            key, single_keys = codes[:, determinants[0]], []
+            if len(determinants) == 2:
+                single_keys = codes[:, determinants].T
+                first, second = single_keys
+                is_known = (first >= 0) & (second >= 0)
+                key = np.where(is_known, first * (second.max() + 1) + second, -1)
+            for target in likely_targets(key, codes):
+                if target in determinants or target in told:
+                    continue
+                share = share_of_exceptions(key, target, codes, threshold, single_keys)
+                if share is not None:
+                    n_groups = len(np.unique(key))
+                    rank = (round(share, 3), len(determinants), n_groups, determinants)
+                    found.append((rank, determinants, target))
+    return found
+
+
+def likely_targets(key, codes):
+    """Return the columns in which neighbours in the order of a key mostly agree."""
+    order = np.argsort(key, kind="stable")
+    key, codes = key[order], codes[order]
+    same = np.flatnonzero((key[1:] == key[:-1]) & (key[1:] >= 0))
+    first, second = codes[same], codes[same + 1]
+    known = (first >= 0) & (second >= 0)
+    n_different = (known & (first != second)).sum(axis=0)
+    n_known = known.sum(axis=0)
+    return np.flatnonzero(known.any(axis=0) & (n_different <= 2 * MAX_EXCEPTIONS * n_known))
+
+
+def share_of_exceptions(key, target, codes, threshold, single_keys=()):
+    """Return the share of exceptions of a function, or None if it is none.
+
+    A function of two columns, whose codes are ``single_keys``, is none if one of them says as much.
+    """
+    result = codes[:, target]
+    known = (key >= 0) & (result >= 0)
+    key, result, codes = key[known], result[known], codes[known]
+    groups = Groups(key, result, result.max(initial=0) + 1)
+    n, n_exceptions = groups.n_rows, groups.n_exceptions
+    n_free = n - groups.n_groups  # results that the first row of their group does not set
+    if n_free <= 0 or n < LEAST_TOLD * len(key) or n_exceptions > MAX_EXCEPTIONS * n:
+        return None
+    shares = np.bincount(result) / len(result)
+    by_chance, n_errors = (shares**2).sum(), n * (1 - shares.max())
+    for single_key in single_keys:
+        single = Groups(single_key[known], result, len(shares))
+        n_errors = min(n_errors, single.is_exception[groups.tells].sum())
+    by_chance, share = max(by_chance, 1 - n_errors / n), n_exceptions / n
+    is_better = n_exceptions <= MAX_RELATIVE * n_errors
+    if not is_better or n_free * divergence(1 - share, by_chance) < threshold:
+        return None
+    others = np.delete(codes[groups.tells], target, axis=1)
+    return share if are_random(groups.is_exception[groups.tells], others) else None
+
+
+def divergence(p, q):
+    """Return the divergence of a probability from a smaller one, 0 if it is none."""
+    if p <= q or q >= 1:
+        return 0.0
+    return p * np.log(p / q) + (0.0 if p == 1 else (1 - p) * np.log((1 - p) / (1 - q)))
+
+
+def are_random(is_exception, codes):
+    """Return whether exceptions do not depend on any column: otherwise they tell of no rule."""
+    n_exceptions = int(is_exception.sum())
+    if n_exceptions < ENOUGH_EXCEPTIONS:  # too few to see a dependence, unless it is strong
+        if n_exceptions > FEW_EXCEPTIONS * len(is_exception):
+            return False
+        if n_exceptions < 2:
+            return True
+    rng = np.random.default_rng(0)
+    for code in codes.T:
+        bins = binned(code)
+        counts = np.bincount(bins)
+        expected = n_exceptions * counts / len(bins)
+        seen = np.bincount(bins[is_exception], minlength=len(counts))
+        drawn = rng.multivariate_hypergeometric(counts, n_exceptions, N_DRAWS, method="marginals")
+        statistic = ((seen - expected) ** 2 / expected).sum()
+        by_chance = ((drawn - expected) ** 2 / expected).sum(axis=1)
+        if ((by_chance >= statistic).sum() + 1) / (N_DRAWS + 1) < P_RANDOM / codes.shape[1]:
+            return False
+    return True
+
+
+def binned(code):
+    """Return a few bins of the values of a column, as numbers from 0 on."""
+    ranks = np.searchsorted(np.sort(code), code, side="right") / len(code)
+    bins = np.ceil(ranks * N_BINS)
+    return np.unique(bins, return_inverse=True)[1].ravel()

@@ -1,0 +1,686 @@
+"""Rules that hold between the columns of a table, in all rows or nearly all.
+
+A rule of the kind "function" tells a column, its target, by one or two others, the determinants.
+So does a rule of the kind "linear" with a sum of others. A rule of the kind "order" says that one
+column is at most another.
+
+Rules are found in encoded rows (n, n_columns). The members of a density are trained on all columns;
+rules correct their scores and samples. Where determinants and target are known, the score of a row
+is the members' without the target, plus the log-probability that the rule holds. A target that
+breaks its rule keeps the members' probability, relative to all values that break it, times the
+probability of exceptions. The mixture's probabilities that an order holds or is broken are replaced
+by the shares of the rows.
+"""
+
+import copy
+from typing import NamedTuple
+
+import numpy as np
+
+from ..columns.lattice import decimals_of
+from ._predictive import OneVariable, without
+from ._view import TableView
+
+MAX_ROUNDS = 30  # of draws in place of rows that break a rule
+CHEAP_ROUNDS = 5  # after which determinants of given targets are drawn on their own
+N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
+LEAST_BROKEN = 1e-12  # probability that a member gives to all values that break a rule
+RESOLUTION = 1e-6  # of the range of a number without rounding: closer numbers are equal
+RULE_FIELDS = ["rule", "kind", "exceptions", "rows"]  # of the table of rules
+
+
+class Target(NamedTuple):
+    """The column that a rule tells."""
+
+    column: int
+    variables: np.ndarray  # those that hold its value
+    tolerance: float  # within which values are equal
+    log_width: float  # of a value with a density, 0 for probabilities
+
+    @classmethod
+    def of(cls, schema, i):
+        """Return column i of a schema as a target."""
+        column = schema.columns[i]
+        variables = schema.of_column[i][column.has_flag :]
+        tolerance, width = 0.25, 1.0  # of places of categories
+        if column.kind == "datetime":  # the time of day has a density per second
+            tolerance = 0.5
+        elif column.is_number:
+            (variable,) = column.value_variables
+            step = variable.step
+            if variable.has_number and step is None:
+                low, high = variable.seen
+                width = variable.unit or RESOLUTION * ((high - low) or 1.0)
+                tolerance = width / 2 if variable.unit is None else width / 4
+            else:
+                tolerance = step / 4
+        return cls(i, variables, tolerance, float(np.log(width)))
+
+    def split(self, schema, expected):
+        """Return the variables of encoded values, ``(n, n_variables)``."""
+        return np.stack(schema.columns[self.column].split(expected)[-len(self.variables) :], axis=1)
+
+    def place(self, schema, expected):
+        """Return the places of encoded values among levels, -1 for others."""
+        variable = schema.variables[self.variables[-1]]
+        code = variable.code(self.split(schema, expected)[:, -1])
+        return np.where(code < variable.n_levels, code, -1)
+
+
+class Counts(NamedTuple):
+    """What the rows of a fit say of a rule."""
+
+    share: float  # of exceptions
+    n_rows: int  # that tell
+    log_broken: float  # log-probability of an exception in scores
+    log_holds: float
+
+    @classmethod
+    def of(cls, share, n_exceptions, n_rows):
+        """Return the counts, given exceptions among rows that the rule did not see."""
+        broken = (n_exceptions + 1) / (n_rows + 2)
+        return cls(float(share), int(n_rows), float(np.log(broken)), float(np.log1p(-broken)))
+
+
+class Function:
+    """Base of the rules that tell a column, their target, by others, their determinants.
+
+    ``expected(rows)`` returns what the target should be, NaN where the rule says nothing.
+    """
+
+    @property
+    def columns(self):
+        """The determinants and the target."""
+        return *self.determinants, self.target.column
+
+    def of_target(self, schema, rows, levels):
+        """Return the probabilities of the levels of the target, given its determinants."""
+        expected = self.expected(rows)
+        follows = np.flatnonzero(~np.isnan(expected))
+        place = self.target.place(schema, expected[follows])
+        follows, place = follows[place >= 0], place[place >= 0]
+        levels = levels.copy()
+        levels[follows] = without_level(levels[follows], place) * np.exp(self.counts.log_broken)
+        levels[follows, place] = np.exp(self.counts.log_holds)
+        return levels
+
+    def of_determinant(self, schema, rows, levels):
+        """Return the probabilities of the levels of the only determinant, given the target."""
+        (i,) = self.determinants
+        variable, x = schema.variables[schema.of_column[i][-1]], rows[:, self.target.column]
+        every = np.zeros((variable.n_levels, len(schema.of_column[i])))
+        every[:, -1] = variable.decode(np.arange(variable.n_levels), None, None)
+        of_levels = np.full((variable.n_levels, rows.shape[1]), np.nan)
+        of_levels[:, i] = schema.columns[i].joined(every)
+        expected = self.expected(of_levels)
+        differs = np.abs(x[:, None] - expected) > self.target.tolerance  # not if one is unknown
+        levels = levels * np.where(differs, np.exp(self.counts.log_broken), 1.0)
+        return levels / levels.sum(axis=1, keepdims=True)
+
+
+class Lookup(Function):
+    """A column as a function of one or two others, by a list of the combinations seen.
+
+    Parameters
+    ----------
+    determinants : tuple of int
+        The columns that determine the target.
+    target : Target
+        The column that they determine.
+    rows : ndarray of shape (n, n_columns)
+        Encoded rows.
+    weight : ndarray of shape (n,)
+        Weight of each row.
+    """
+
+    kind = "function"
+
+    def __init__(self, determinants, target, rows, weight):
+        self.determinants, self.target = determinants, target
+        columns = [*determinants, target.column]
+        known = ~np.isnan(rows[:, columns]).any(axis=1)
+        rows, weight = rows[known], weight[known]
+        self.seen = [np.unique(rows[:, j]) for j in determinants]
+        results, result = np.unique(rows[:, target.column], return_inverse=True)
+        groups = Groups(self._key(rows), result.ravel(), len(results))
+        self.keys, self.results = groups.keys, results[groups.first]
+        share = np.average(groups.is_exception, weights=weight) if len(rows) else 0.0
+        self.counts = Counts.of(share, groups.n_exceptions, groups.n_rows)
+
+    def _key(self, rows):
+        """Return a number for each combination of determinants, -1 for one that was not seen."""
+        key, is_seen = np.zeros(len(rows), dtype=int), np.ones(len(rows), dtype=bool)
+        for j, seen in zip(self.determinants, self.seen, strict=True):
+            place = np.searchsorted(seen, rows[:, j]).clip(max=max(len(seen) - 1, 0))
+            is_seen &= seen[place] == rows[:, j] if len(seen) else False
+            key = key * len(seen) + place
+        return np.where(is_seen, key, -1)
+
+    def expected(self, rows):
+        """Return what the target should be in each row, NaN where the rule says nothing."""
+        found = np.full(len(rows), np.nan)
+        if len(self.keys):
+            key = self._key(rows)
+            place = np.searchsorted(self.keys, key).clip(max=len(self.keys) - 1)
+            is_seen = self.keys[place] == key
+            found[is_seen] = self.results[place[is_seen]]
+        return found
+
+    def with_rows(self, rows, weight):
+        """Return the same rule with the combinations of other rows."""
+        return Lookup(self.determinants, self.target, rows, weight)
+
+    def text(self, names):
+        """Return the rule as text."""
+        determinants = " and ".join(str(names[j]) for j in self.determinants)
+        return f"{names[self.target.column]} follows from {determinants}"
+
+
+class Linear(Function):
+    """A number as a sum of others times constant factors, rounded as the target is.
+
+    Parameters
+    ----------
+    determinants, target, rows, weight
+        As in `Lookup`.
+    coefficients : tuple of float
+        The factor of each determinant.
+    constant : float
+        What is added.
+    variable : Number or Levels
+        The variable of the target.
+    nudge : float
+        Steps that are added before rounding, so that halves are rounded as the rows show.
+    """
+
+    kind = "linear"
+
+    def __init__(self, determinants, target, coefficients, constant, variable, nudge, rows, weight):
+        self.determinants, self.target = determinants, target
+        self.coefficients, self.constant = coefficients, constant
+        self.variable, self.nudge = variable, nudge
+        x = rows[:, target.column]
+        known = ~np.isnan(rows[:, self.columns]).any(axis=1)
+        is_broken = (np.abs(x - self.expected(rows)) > target.tolerance)[known]
+        share = np.average(is_broken, weights=weight[known]) if known.any() else 0.0
+        self.counts = Counts.of(share, is_broken.sum(), known.sum())
+
+    def expected(self, rows):
+        """Return what the target should be in each row, NaN where it would be outside its kind."""
+        total = rows[:, self.determinants] @ np.array(self.coefficients) + self.constant
+        return rounded(total, self.variable, self.nudge)
+
+    def solve(self, rows, variables):
+        """Fill in the only unknown determinant of rows, where a possible value fits the target."""
+        for j, coefficient in zip(self.determinants, self.coefficients, strict=True):
+            others = [i for i in self.columns if i != j]
+            own = np.flatnonzero(np.isnan(rows[:, j]) & ~np.isnan(rows[:, others]).any(axis=1))
+            trial = rows[own]
+            trial[:, j] = 0.0
+            total = trial[:, self.determinants] @ np.array(self.coefficients) + self.constant
+            rest = (trial[:, self.target.column] - total) / coefficient
+            trial[:, j] = rounded(rest, variables[j], 0.0)
+            fits = np.abs(self.expected(trial) - trial[:, self.target.column])
+            fits = fits <= self.target.tolerance
+            rows[own[fits], j] = trial[fits, j]
+
+    def with_rows(self, rows, weight):
+        """Return the same rule with the counts of other rows."""
+        return Linear(
+            self.determinants,
+            self.target,
+            self.coefficients,
+            self.constant,
+            self.variable,
+            self.nudge,
+            rows,
+            weight,
+        )
+
+    def text(self, names):
+        """Return the rule as text."""
+        text = ""
+        for j, coefficient in zip(self.determinants, self.coefficients, strict=True):
+            size = abs(coefficient)
+            term = str(names[j]) if size == 1 else f"{size:.6g} * {names[j]}"
+            if is_short(1 / size) and not is_short(size):
+                term = f"{names[j]} / {1 / size:.6g}"
+            text += f" {'-' if coefficient < 0 else '+'} {term}"
+        if self.constant:
+            text += f" {'-' if self.constant < 0 else '+'} {abs(self.constant):.6g}"
+        text = text.removeprefix(" + ").strip()
+        return f"{names[self.target.column]} = {text}"
+
+
+def is_short(number):
+    """Return whether a number has few digits."""
+    return abs(number - float(f"{number:.6g}")) < 1e-12 * abs(number)
+
+
+def rounded(x, variable, nudge):
+    """Return numbers on the lattice of a variable, NaN where they are outside of its kind."""
+    origin, step, decimals = lattice_of_variable(variable)
+    if step is not None:
+        x = origin + step * np.rint((x - origin) / step + nudge)
+        x = x if decimals is None else np.round(x, decimals)
+    known = ~np.isnan(x)
+    x = x.copy()
+    x[known] = np.where(variable.is_outside(x[known]), np.nan, x[known])
+    return x
+
+
+def lattice_of_variable(variable):
+    """Return origin, step and decimals of the numbers of a variable; no step if there is none."""
+    if not variable.has_number:
+        return variable.levels[0], variable.step, decimals_of(np.array(variable.levels))
+    if variable.step is not None:
+        return variable.origin, variable.step, variable.decimals
+    return 0.0, variable.unit, variable.decimals
+
+
+class Order:
+    """One column is at most another.
+
+    Parameters
+    ----------
+    low, high : int
+        The columns.
+    rows : ndarray of shape (n, n_columns)
+        Encoded rows.
+    weight : ndarray of shape (n,)
+        Weight of each row.
+    """
+
+    kind = "order"
+
+    def __init__(self, low, high, rows, weight):
+        self.low, self.high = low, high
+        known = ~np.isnan(rows[:, [low, high]]).any(axis=1)
+        is_broken = self.is_broken(rows[known])
+        share = np.average(is_broken, weights=weight[known]) if known.any() else 0.0
+        self.counts = Counts.of(share, is_broken.sum(), known.sum())
+        self.model = None  # the mixture's probabilities that the order is broken, and kept
+
+    @property
+    def columns(self):
+        return self.low, self.high
+
+    def is_broken(self, rows):
+        """Return which rows break the order; none with an unknown value does."""
+        return rows[:, self.low] > rows[:, self.high]
+
+    def with_rows(self, rows, weight):
+        """Return the same rule with the counts of other rows."""
+        return Order(self.low, self.high, rows, weight)
+
+    def weigh(self, rows):
+        """Note how often samples of the mixture break the order."""
+        n_broken, n = self.is_broken(rows).sum(), len(rows)
+        broken = (n_broken + 1) / (n + 2)
+        self.model = float(broken), float(1 - broken)
+
+    @property
+    def acceptance(self):
+        """The share of drawn rows that break the order to keep: as many as in the fit."""
+        broken, kept = self.model
+        odds = self.counts.share / max(1 - self.counts.share, LEAST_BROKEN)
+        return min(1.0, odds * kept / broken)
+
+    def text(self, names):
+        """Return the rule as text."""
+        return f"{names[self.low]} <= {names[self.high]}"
+
+
+class Groups:
+    """Rows grouped by a key, and the most frequent result of each group.
+
+    Parameters
+    ----------
+    key, result : ndarray of shape (n,) of int
+        The group of each row, and its result.
+    n_results : int
+        Number of results.
+
+    Attributes
+    ----------
+    keys, first : ndarray of shape (n_groups,)
+        The groups in order, and the most frequent result of each.
+    n_rows : int
+        Number of rows whose group has another row: the rows that tell.
+    n_exceptions : int
+        Number of these with another result than the most frequent one of the group's other rows.
+    n_groups : int
+        Number of groups of at least two rows.
+    is_exception, tells : ndarray of shape (n,) of bool
+        Which rows have another result than the most frequent one of their group, and which groups
+        of rows have at least two.
+    """
+
+    def __init__(self, key, result, n_results):
+        pairs, counts = np.unique(key * n_results + result, return_counts=True)
+        keys, results = np.divmod(pairs, max(n_results, 1))
+        order = np.lexsort((-counts, keys))
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        self.keys, self.first = keys[starts], results[order[starts]]
+        most = counts[order[starts]]
+        n_of_group = np.bincount(np.searchsorted(self.keys, keys), counts, len(starts)).astype(int)
+        second = np.zeros(len(starts), dtype=int)
+        has_second = np.diff(starts, append=len(keys)) > 1
+        second[has_second] = counts[order[starts[has_second] + 1]]
+        # Without a row of the most frequent result, another may be as frequent.
+        n_right = np.where(most - 1 > second, most, 0)
+        tells = n_of_group > 1
+        self.n_rows, self.n_groups = n_of_group[tells].sum(), tells.sum()
+        self.n_exceptions = (n_of_group - n_right)[tells].sum()
+        self.is_exception = result != self.first[np.searchsorted(self.keys, key)]
+        self.tells = tells[np.searchsorted(self.keys, key)]
+
+
+class Judged:
+    """Rows as rules see them: without the targets that hold, and what this adds to their scores.
+
+    Parameters
+    ----------
+    view : TableView
+        The rows.
+    given : ndarray of shape (n, n_variables) or None
+        Which values are given.
+    rules : Rules
+        The rules.
+    """
+
+    def __init__(self, view, given, rules):
+        schema, values = view.schema, view.values
+        self.values = values
+        rows = rules.encoded(schema, values)
+        self.view, self.given, self.terms = view, given, np.zeros(len(values))
+        if given is None or not given.any():  # conditional scores are the members' otherwise
+            self.terms += rules.order_terms(rows)
+        self.broken = []  # pairs of a rule and rows that break it, whose targets have a score
+        if not rules.functions:
+            return
+        values = values.copy()
+        given = np.zeros(values.shape, dtype=bool) if given is None else given.copy()
+        for rule in rules.functions:
+            target = rule.target
+            expected, x = rule.expected(rows), rows[:, target.column]
+            is_given = given[:, target.variables[0]]
+            by_given = np.ones(len(rows), dtype=bool)
+            for j in rule.determinants:
+                by_given &= given[:, schema.of_column[j][-1]]
+            # A given target with unknown determinants is evidence about these.
+            applies = ~np.isnan(expected) & ~np.isnan(x) & (by_given | ~is_given)
+            holds = applies & (np.abs(x - expected) <= target.tolerance)
+            is_scored = applies & ~is_given
+            values[np.ix_(holds | is_scored, target.variables)] = np.nan
+            given[np.ix_(holds, target.variables)] = False
+            log_holds = rule.counts.log_holds - target.log_width
+            self.terms += np.where(is_scored & holds, log_holds, 0.0)
+            self.terms += np.where(is_scored & ~holds, rule.counts.log_broken, 0.0)
+            rows_broken = np.flatnonzero(is_scored & ~holds)
+            if len(rows_broken):
+                self.broken.append((rule, rows_broken, expected[rows_broken]))
+        self.view = TableView(schema, values, view.weight)
+        self.given = None if self.given is None else given
+
+    def log_prob(self, member):
+        """Return the log-probability of the rows under a member and the rules."""
+        total = member.log_prob(self.view, self.given) + self.terms
+        if not self.broken:
+            return total
+        schema, values = self.view.schema, self.view.values.copy()
+        for rule, rows, expected in self.broken:
+            target, others = rule.target, ~np.isnan(values[rows])
+
+            def log_prob(those, others=others, target=target, rows=rows):
+                values[np.ix_(rows, target.variables)] = those
+                return member.log_prob(TableView(schema, values[rows]), others)
+
+            log_mass = log_prob(target.split(schema, expected)) + target.log_width
+            mass = np.exp(np.minimum(log_mass, 0.0))
+            total[rows] -= np.log(np.maximum(1 - mass, LEAST_BROKEN))
+            # The value is known when the next broken rule is judged.
+            total[rows] += log_prob(self.values[np.ix_(rows, target.variables)])
+        return total
+
+
+class Rules:
+    """The rules of a table, in an order in which determinants come before what they determine.
+
+    Parameters
+    ----------
+    functions : list of Lookup
+        Rules that tell a column by others.
+    orders : list of Order
+        Rules that a column is at most another, the strictest first.
+    """
+
+    def __init__(self, functions=(), orders=()):
+        self.functions, self.orders = list(functions), list(orders)
+
+    def __iter__(self):
+        yield from self.functions
+        yield from self.orders
+
+    @property
+    def columns(self):
+        """The columns that rules are about."""
+        return sorted({i for rule in self for i in rule.columns})
+
+    def encoded(self, schema, values, random_state=None):
+        """Return the encoded rows of variables; NaN in columns without a rule."""
+        rows = np.full((len(values), len(schema.columns)), np.nan)
+        for i in self.columns:
+            own = values[:, schema.of_column[i]]
+            rows[:, i] = schema.columns[i].joined(own, random_state)
+        return rows
+
+    def with_rows(self, schema, values, weight):
+        """Return the same rules with the combinations and counts of other rows."""
+        found = copy.copy(self)
+        rows = self.encoded(schema, values)
+        found.functions, found.orders = (
+            [rule.with_rows(rows, weight) for rule in rules]
+            for rules in (self.functions, self.orders)
+        )
+        return found
+
+    def judged(self, view, given=None):
+        """Return the rows of a view as the rules see them."""
+        return Judged(view, given, self)
+
+    def weigh(self, density):
+        """Note how often the mixture breaks each order in rows that keep the ones before it."""
+        nothing = density._nothing_known(N_WEIGHED)
+        rows = self.encoded(
+            density._schema, self._drawn(density, nothing, np.random.RandomState(0))
+        )
+        for rule in self.orders:
+            rule.weigh(rows)
+            rows = rows[~rule.is_broken(rows)]
+
+    def order_terms(self, rows):
+        """Return what orders add to the scores of encoded rows, up to the first that is broken."""
+        terms, keeps = np.zeros(len(rows)), np.ones(len(rows), dtype=bool)
+        for rule in self.orders:
+            if rule.model is None:  # while the members are fitted
+                continue
+            log_broken, log_kept = np.log(rule.model)
+            broken = keeps & rule.is_broken(rows)
+            known = ~np.isnan(rows[:, rule.columns]).any(axis=1)
+            terms[broken] += rule.counts.log_broken - log_broken
+            keeps &= ~broken
+            terms[keeps & known] += rule.counts.log_holds - log_kept
+        return terms
+
+    def complete(self, density, values, random_state):
+        """Return variables, the unknown ones drawn given the known ones, so that rules are kept."""
+        values = self.solved(density._schema, values)
+        drawn = self._drawn(density, values, random_state)
+        schema, pending = density._schema, np.arange(len(values))
+        for i in range(MAX_ROUNDS):
+            is_rejected = self._rejected(schema, drawn[pending], values[pending], random_state)
+            pending = pending[is_rejected]
+            if not len(pending):
+                break
+            known = values[pending]
+            if i >= CHEAP_ROUNDS:
+                known = self._with_determinants(density, known, random_state)
+            drawn[pending] = self._drawn(density, known, random_state)
+        self._exchange(schema, drawn, values, pending)
+        return drawn
+
+    def solved(self, schema, values):
+        """Return variables in which linear rules tell the only unknown value of a sum."""
+        lines = [rule for rule in self.functions if rule.kind == "linear"]
+        if not lines or not np.isnan(values).any():
+            return values
+        values, rows = values.copy(), self.encoded(schema, values)
+        variables = [schema.variables[own[-1]] for own in schema.of_column]
+        for rule in lines:
+            unknown = np.isnan(rows)
+            rule.solve(rows, variables)
+            for j in rule.determinants:
+                told = np.flatnonzero(unknown[:, j] & ~np.isnan(rows[:, j]))
+                values[told, schema.of_column[j][-1]] = schema.columns[j].split(rows[told, j])[-1]
+        return values
+
+    def _rejected(self, schema, drawn, values, random_state):
+        """Return which rows break an order, or a function of a given target, and do not stay."""
+        rows = self.encoded(schema, drawn)
+        given = self.encoded(schema, values)
+        rejected = np.zeros(len(rows), dtype=bool)
+        for rule in self.orders:
+            is_open = np.isnan(given[:, rule.columns]).any(axis=1)
+            is_broken = rule.is_broken(rows) & is_open
+            rejected |= is_broken & (random_state.uniform(size=len(rows)) >= rule.acceptance)
+        for rule in self.functions:
+            x, expected = given[:, rule.target.column], rule.expected(rows)
+            is_open = np.isnan(given[:, rule.determinants]).any(axis=1)
+            is_broken = is_open & (np.abs(x - expected) > rule.target.tolerance)
+            rejected |= is_broken & (random_state.uniform(size=len(rows)) >= rule.counts.share)
+        return rejected
+
+    def _with_determinants(self, density, values, random_state):
+        """Return values with determinants drawn so that they agree with given targets."""
+        from ._network import choose
+
+        schema, values = density._schema, values.copy()
+        for rule in self.functions[::-1]:
+            (i, *others), rows = rule.determinants, self.encoded(schema, values)
+            if others or not schema.columns[i].is_levels:
+                continue
+            own = np.flatnonzero(np.isnan(rows[:, i]) & ~np.isnan(rows[:, rule.target.column]))
+            if len(own):
+                j, view = schema.of_column[i][-1], TableView(schema, values[own])
+                log_weights = density._log_weights(view, view.known)
+                levels = OneVariable(density, view, j, log_weights).levels
+                drawn = choose(levels, random_state)
+                values[own, j] = schema.variables[j].decode(drawn, None, None)
+        return values
+
+    def _exchange(self, schema, drawn, values, pending):
+        """Exchange the two values of an order that rows break after all rounds."""
+        for rule in self.orders:
+            low, high = (schema.of_column[i] for i in rule.columns)
+            steps = [[schema.variables[j].step for j in variables] for variables in (low, high)]
+            if steps[0] != steps[1]:
+                continue
+            broken = pending[rule.is_broken(self.encoded(schema, drawn[pending]))]
+            broken = broken[np.isnan(values[np.ix_(broken, [low[-1], high[-1]])]).all(axis=1)]
+            drawn[np.ix_(broken, [*low, *high])] = drawn[np.ix_(broken, [*high, *low])]
+
+    def _drawn(self, density, values, random_state):
+        """Return variables, the unknown ones drawn, and targets as functions expect them."""
+        drawn = density._drawn(values, random_state)
+        if not self.columns:
+            return drawn
+        schema = density._schema
+        rows = self.encoded(schema, drawn, random_state)
+        for i in self.columns:  # pooled values are one of these from now on
+            self._set(schema, drawn, rows, i)
+        for rule in self.functions:
+            target = rule.target
+            expected = rule.expected(rows)
+            is_free = np.isnan(values[:, target.variables[0]]) & ~np.isnan(rows[:, target.column])
+            is_free &= ~np.isnan(expected)
+            stays = random_state.uniform(size=len(rows)) < rule.counts.share
+            follows = is_free & ~stays
+            rows[follows, target.column] = expected[follows]
+            same = np.abs(rows[:, target.column] - expected) <= target.tolerance
+            other = np.flatnonzero(is_free & stays & same)
+            if len(other):
+                rows[other, target.column] = self._another(
+                    density, drawn[other], target, expected[other], random_state
+                )
+            self._set(schema, drawn, rows, target.column)
+        return drawn
+
+    def fill(self, schema, values, is_unknown):
+        """Replace unknown targets in complete rows by what rules expect of them."""
+        rows = self.encoded(schema, values)
+        for rule in self.functions:
+            target, expected = rule.target, rule.expected(rows)
+            follows = is_unknown[:, target.variables[0]] & ~np.isnan(expected)
+            rows[follows, target.column] = expected[follows]
+            values[np.ix_(follows, target.variables)] = target.split(schema, expected[follows])
+
+    def probabilities(self, schema, values, j, levels):
+        """Return the probabilities of the levels of variable j, which is unknown in rows."""
+        (i,) = (i for i, variables in enumerate(schema.of_column) if j in variables)
+        column = schema.columns[i]
+        if not column.is_levels or j != schema.of_column[i][-1]:
+            return levels
+        for rule in self.functions:
+            if i not in rule.columns:
+                continue
+            rows = self.encoded(schema, values)
+            if rule.target.column == i:
+                levels = rule.of_target(schema, rows, levels)
+            elif rule.determinants == (i,):
+                levels = rule.of_determinant(schema, rows, levels)
+        return levels
+
+    @staticmethod
+    def _set(schema, values, rows, i):
+        values[:, schema.of_column[i]] = np.stack(schema.columns[i].split(rows[:, i]), axis=1)
+
+    @staticmethod
+    def _another(density, values, target, expected, random_state):
+        """Return values of a target other than the expected ones, given the rest of the rows."""
+        from ._network import choose
+
+        schema, i = density._schema, target.column
+        values = without(values, schema, i)
+        column, j = schema.columns[i], target.variables[-1]
+        if not column.is_levels:
+            return column.joined(density._drawn(values, random_state)[:, schema.of_column[i]])
+        view = TableView(schema, values)
+        levels = OneVariable(density, view, j, density._log_weights(view, view.known)).levels
+        levels = without_level(levels, target.place(schema, expected))
+        values[:, j] = schema.variables[j].decode(choose(levels, random_state), None, None)
+        return column.joined(values[:, schema.of_column[i]], random_state)
+
+    def describe(self, names):
+        """Return the rows of a table of the rules."""
+        return [
+            dict(
+                zip(
+                    RULE_FIELDS,
+                    [rule.text(names), rule.kind, rule.counts.share, rule.counts.n_rows],
+                    strict=True,
+                )
+            )
+            for rule in self
+        ]
+
+
+def without_level(levels, place):
+    """Return the probabilities of levels given that it is not a certain one in each row."""
+    levels = levels.copy()
+    levels[np.flatnonzero(place >= 0), place[place >= 0]] = 0.0
+    total = levels.sum(axis=1, keepdims=True)
+    others = np.ones_like(levels)
+    others[np.flatnonzero(place >= 0), place[place >= 0]] = 0.0
+    others /= np.maximum(others.sum(axis=1, keepdims=True), 1.0)
+    return np.where(total > LEAST_BROKEN, levels / np.maximum(total, LEAST_BROKEN), others)

@@ -1,0 +1,162 @@
+"""Messy files, in tests/files, go through all commands and keep their form."""
+
+import csv
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+import skflows
+from skflows.cli import _main
+
+FOLDER = Path(__file__).parent / "files"
+PRICE, DATE = r"-?\d{1,3}(\.\d{3})*,\d\d €", r"[0-3]\d\.[01]\d\.\d{4}"
+US_DATE = r"1?\d/[1-3]?\d/\d{4}"
+# Of each file: its encoding, a target, and how the cells of columns are written.
+FILES = {
+    "blanks_of_thousands": ("utf-8-sig", "Coût", {
+        "Région": "Nord|Sud|Île", "Ventes": "-?\\d{1,3}(\u202f\\d{3})*",
+        "Coût": "-?\\d{1,3}(\u202f\\d{3})*,\\d\\d",
+    }),
+    "brackets": ("utf-8", "balance", {
+        "account": "rent|wages|sales", "balance": r"\d{1,3}(,\d{3})*|\(\d{1,3}(,\d{3})*\)",
+        "budget": r"-?\d{1,3}(,\d{3})*|\(\d{1,3}(,\d{3})*\)",
+    }),
+    "codes": ("utf-8", "visits", {
+        "zip": "01234|01250|20095|80331|.*rare.*", "country": "NA|DE|ZA", "visits": r"\d+",
+    }),
+    "decimals": ("utf-8", "fixed", {
+        "fixed": r"-?\d+\.\d\d", "short": r"-?\d+(\.\d?[1-9])?", "bare": r"-?[1-9]*\.\d\d",
+    }),
+    "dollars": ("utf-8", "price", {
+        "item": "sofa|desk, oak|bed", "price": r"-?\$\d{1,3}(,\d{3})*\.\d\d",
+        "profit": r"-?\$\d{1,3}(,\d{3})*\.\d\d", "sold": r"[01]\d/[0-3]\d/\d{4}", "paid": "yes|no",
+    }),
+    "durations": ("utf-8", "run", {
+        "run": r"\d+:\d\d:\d\d", "lap": r"-?\d+:\d\d", "rest": r"1 day|(0|[2-9]|\d\d) days",
+    }),
+    "either_order": ("utf-8", "points", {"start": US_DATE, "end": US_DATE, "points": r"\d+"}),
+    "empty_rows": ("utf-8", "a", {"a": r"-?\d+\.\d", "b": r"\d+", "kind": "x|y"}),
+    "euros": ("cp1252", "Preis", {
+        "Kunde": "Müller|Özil|Weiß", "Preis": PRICE, "Rabatt": r"-?\d+,\d %", "Datum": DATE,
+        "Uhrzeit": r"[0-2]\d:[0-5]\d", "PLZ": "01005|01000|20095", "bezahlt": "ja|nein",
+    }),
+    "exponents": ("utf-8", "field", {
+        "charge": r"-?\d\.\d{3}e[-+]\d\d", "field": r"-?\d\.\d\dE[-+]\d\d", "gas": "He|Ne|Ar",
+    }),
+    "iso": ("utf-8", "load", {
+        "at": r"\d{4}-\d\d-\d\dT\d\d:\d\d", "day": r"\d{4}-\d\d-\d\d", "load": r"-?\d+\.\d",
+    }),
+    "latin_1": ("latin-1", "Größe", {
+        "Größe": r"\d+,\d", "Straße": "Süd|Öst", "Alter": r"\d+",
+    }),
+    "months": ("utf-8", "wage", {
+        "born": r"[1-3]?\d [A-Z][a-z]{2} \d{4}", "wage": r"-?CHF \d{1,3}('\d{3})*\.\d\d",
+        "job": "cook|nurse",
+    }),
+    "percentages": ("utf-8", "return", {
+        "fund": "A|B|C", "return": r"[-+]\d+\.\d %|0\.0 %", "share": r"-?\d+(\.[1-9])?%",
+        "fee": r"-?\d+\.\d\d",
+    }),
+    "placeholders": ("utf-8", "income", {
+        "income": r"-?\d+", "rate": r"-?\d+\.\d%", "kind": "old|new",
+    }),
+    "quoted": ("utf-8", "length", {
+        "name": '5" pipe|hose, long|two\nlines', "length": r"-?\d+\.\d\d", "n": r"\d+",
+    }),
+    "r": ("utf-8", "z", {"kind": "a|b|c", "z": r"-?\d+\.\d{3}", "ok": "TRUE|FALSE", "n": r"\d+"}),
+    "times": ("utf-8", None, {
+        "opens": r"(1[0-2]|[1-9]):[0-5]\d [AP]M", "leaves": r"[0-2]\d:[0-5]\d:[0-5]\d",
+        "shop": "north|south",
+    }),
+    "units": ("utf-8", "weight", {
+        "weight": r"\d+\.\d kg", "height": r"\d+ cm", "outside": r"-?\d+\.\d °C", "sex": "f|m",
+    }),
+    "utf_16": ("utf-16", "цена", {
+        "город": "Киев|Рига", "цена": PRICE, "число": r"\d+",
+    }),
+}  # fmt: skip
+GAPS = ("", "NA", "-")
+SEED = "--random-state 0"
+
+
+def run(line):
+    assert _main.main(shlex.split(line)) == 0
+
+
+def lines_of(path, encoding):
+    """Return the header, and the lines of rows: a cell may contain a line break."""
+    text = Path(path).read_bytes().decode(encoding)
+    end = "\r\n" if "\r\n" in text else "\n"
+    lines = text.replace("two\nlines", "two\x00lines").split(end)
+    assert lines[-1] == ""
+    lines = [line.replace("\x00", "\n") for line in lines if line]
+    return lines[0], lines[1:]
+
+
+def cells_of(lines, encoding):
+    sep = max(";\t|,", key=lines[0].count)
+    return list(csv.reader(lines, delimiter=sep))
+
+
+def test_each_file_is_tested():
+    assert {path.stem for path in FOLDER.glob("*.csv")} == FILES.keys()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FILES)
+def test_messy_files_keep_their_form(tmp_path, monkeypatch, one_class, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("skflows.cli._outliers.QUICK", {"time_limit": None, "cv": 2})
+    encoding, target, patterns = FILES[name]
+    shutil.copy(FOLDER / f"{name}.csv", "data.csv")
+    header, rows = lines_of("data.csv", encoding)
+    names = cells_of([header], encoding)[0]
+    id = "--id id" if "id" in names else ""
+
+    run(f"fit data.csv -o m.skflows --max-iter 1 --estimator table {id} {SEED}")
+    run(f"sample m.skflows -n 40 -o drawn.csv {SEED}")
+    drawn_header, drawn = lines_of("drawn.csv", encoding)
+    assert id or drawn_header == header
+    assert len(drawn) == 40
+    drawn_names, *cells = cells_of([drawn_header, *drawn], encoding)
+    columns = dict(zip(drawn_names, zip(*cells, strict=True), strict=True))
+    for column, pattern in patterns.items():
+        others = {cell for cell in columns[column] if not re.fullmatch(pattern, cell)}
+        assert others <= {"", "NA"}, (column, others)
+
+    run(f"impute m.skflows data.csv -o full.csv {SEED}")
+    full_header, full = lines_of("full.csv", encoding)
+    assert full_header == header and len(full) == len(rows)
+    n_filled = 0
+    for before, after in zip(rows, full, strict=True):
+        old, new = cells_of([before, after], encoding)
+        for column, was, now in zip(names, old, new, strict=True):
+            is_filled = (
+                was in GAPS and column in patterns and not (column, was) == ("country", "NA")
+            )
+            assert now == was if not is_filled else re.fullmatch(patterns[column], now)
+            n_filled += is_filled
+        assert after == before or old != new
+    assert n_filled
+
+    run("score m.skflows data.csv -o scores.csv")
+    assert len(lines_of("scores.csv", encoding)[1]) == len(rows)
+
+    run(f"outliers data.csv -o flagged.csv --quick {id} {SEED}")
+    flagged_header, flagged = lines_of("flagged.csv", encoding)
+    for before, after in zip([header, *rows], [flagged_header, *flagged], strict=True):
+        assert after.startswith(before)
+
+    if target is not None:
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+        run(f"fit data.csv -o p.skflows --target {target} --max-iter 1 {id} {SEED}")
+        run("predict p.skflows data.csv -o predicted.csv")
+        predicted = cells_of(lines_of("predicted.csv", encoding)[1], encoding)
+        assert len(predicted) == len(rows)
+        if target in skflows.load("p.skflows")._file_form["formats"]:
+            pattern = f"(?:{patterns[target]})|-?inf"
+            assert [c for row in predicted for c in row if not re.fullmatch(pattern, c)] == []

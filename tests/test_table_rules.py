@@ -1,0 +1,270 @@
+"""Tests of the rules that a table's density finds and keeps."""
+
+import doctest
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from _tables import few_components, quick  # noqa: F401
+from scipy.special import logsumexp
+
+from skflows import DensityClassifier
+
+SEASONS = np.array(["winter", "spring", "summer", "autumn"])
+
+
+def season_of(month):
+    return SEASONS[(np.asarray(month) % 12) // 3]
+
+
+def orders(n=500, seed=0):
+    """Orders whose city follows from the postcode, and the season from the month, but for 2 %."""
+    rng = np.random.default_rng(seed)
+    code, month = rng.integers(0, 30, n), rng.integers(1, 13, n)
+    season = season_of(month)
+    odd = rng.permutation(n)[: n // 50]
+    season[odd] = season_of(month[odd] + rng.choice([3, 6, 9], len(odd)))
+    return pd.DataFrame(
+        {
+            "city": [f"city {k // 2}" for k in code],
+            "postcode": [f"{10_000 + 97 * k}" for k in code],
+            "month": month,
+            "season": season,
+            "quantity": 1 + rng.poisson(3, n),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def table():
+    return orders()
+
+
+@pytest.fixture(scope="module")
+def density(table):
+    return quick().fit(table)
+
+
+def test_functions_of_a_column_are_found_with_their_exceptions(density):
+    found = density.rules_.set_index("rule")
+    assert found.index.tolist() == ["city follows from postcode", "season follows from month"]
+    assert found["exceptions"].tolist() == pytest.approx([0, 0.02])
+    assert (found["kind"] == "function").all() and (found["rows"] == 500).all()
+
+
+def test_samples_keep_functions_as_often_as_the_rows_do(density, table):
+    drawn = density.sample(3_000, random_state=0)
+    pairs = set(zip(table["city"], table["postcode"], strict=True))
+    assert set(zip(drawn["city"], drawn["postcode"], strict=True)) <= pairs
+    share = (drawn["season"] == season_of(drawn["month"])).mean()
+    assert 0.97 < share < 0.99
+
+
+def test_probabilities_of_all_rows_sum_to_1():
+    rng = np.random.default_rng(0)
+    first = rng.choice(["a", "b", "c", "d"], 500)
+    second = np.where(np.isin(first, ["a", "b"]), "left", "right")
+    second[:4] = np.where(second[:4] == "left", "right", "left")
+    columns = {"first": first, "second": second, "third": rng.choice(["x", "y"], 500)}
+    density = quick(handle_unknown="error").fit(pd.DataFrame(columns))
+    assert len(density.rules_) == 1
+    rows = product("abcd", ["left", "right"], "xy")
+    every = pd.DataFrame(rows, columns=["first", "second", "third"])
+    assert logsumexp(density.score_samples(every)) == pytest.approx(0, abs=1e-8)
+    # The same holds given a column, and of any column given the others.
+    given = density.condition({"third": "x"})
+    half = every.loc[every["third"] == "x", ["first", "second"]]
+    assert logsumexp(given.score_samples(half)) == pytest.approx(0, abs=1e-8)
+    for name in every:
+        others = every[every[name] == every[name][0]].drop(columns=name)
+        totals = logsumexp(
+            [
+                density.condition(others).score_samples(others.assign(**{name: value}))
+                for value in every[name].unique()
+            ],
+            axis=0,
+        )
+        assert totals == pytest.approx(0, abs=1e-8)
+
+
+def test_scores_of_exceptions_are_finite_and_low(density, table):
+    usual = density.score_samples(table)
+    wrong = table.assign(city=np.roll(table["city"], 1))
+    is_wrong = (wrong["city"] != table["city"]).to_numpy()
+    lower = usual[is_wrong] - density.score_samples(wrong)[is_wrong]
+    assert np.isfinite(lower).all() and np.median(lower) > np.log(len(table))
+    assert np.isfinite(density.held_out_scores_).all()
+
+
+def test_unknown_targets_follow_their_rule(density, table):
+    unknown = table[["postcode", "month", "quantity"]].assign(city=None, season=None)
+    filled = density.impute(unknown[table.columns.tolist()])
+    assert (filled["city"] == table["city"]).all()
+    assert (filled["season"] == season_of(table["month"])).all()
+    proba = density.predict_proba("season", unknown[["month"]])
+    best = np.array(density.levels("season"))[proba.argmax(axis=1)]
+    assert (best == season_of(table["month"])).all()
+    assert proba.sum(axis=1) == pytest.approx(1)
+    eps = 1 - proba.max(axis=1)
+    assert eps == pytest.approx(np.full(len(table), 11 / 502))
+    drawn = density.condition({"postcode": "10097"}).sample(50, random_state=0)
+    assert set(drawn["city"]) == {"city 0"}
+
+
+def test_determinants_of_a_given_target_agree_with_it(density, table):
+    drawn = density.sample(300, random_state=0, given={"city": "city 3"})
+    postcodes = set(table.loc[table["city"] == "city 3", "postcode"])
+    assert len(postcodes) == 2 and set(drawn["postcode"]) == postcodes
+    proba = density.predict_proba("postcode", {"city": "city 3"})[0]
+    assert proba[np.isin(density.levels("postcode"), [*postcodes])].sum() > 0.95
+    filled = density.impute(table.assign(postcode=None))
+    pairs = set(zip(table["city"], table["postcode"], strict=True))
+    assert set(zip(filled["city"], filled["postcode"], strict=True)) <= pairs
+
+
+def test_rules_are_optional_and_mutual_functions_end():
+    rng = np.random.default_rng(0)
+    code = rng.integers(0, 12, 300)
+    table = pd.DataFrame({"code": code, "name": [f"n{k}" for k in code], "group": code % 4})
+    table["group"] = table["group"].map({0: "p", 1: "q", 2: "r", 3: "s"})
+    assert quick(rules=False).fit(table).rules_.empty
+    density = quick().fit(table)
+    assert density.rules_["rule"].tolist() == ["name follows from code", "group follows from code"]
+    drawn = density.sample(500, random_state=0)
+    assert (drawn["name"] == [f"n{k}" for k in drawn["code"]]).all()
+
+
+def test_columns_that_nearly_determine_another_by_their_size_are_no_rule():
+    """Exceptions close to a threshold are not random: they tell of classes that overlap."""
+    rng = np.random.default_rng(0)
+    kind = rng.choice(["a", "b"], 400)
+    size = np.round(rng.normal(np.where(kind == "a", 0.0, 4.0)), 1)
+    table = pd.DataFrame({"kind": kind, "size": size, "other": rng.integers(0, 5, 400)})
+    assert quick().fit(table).rules_.empty
+
+
+def test_the_example_of_the_guide_runs():
+    guide = Path(__file__).parents[1] / "docs" / "user_guide" / "tables.rst"
+    result = doctest.testfile(str(guide), module_relative=False)
+    assert result.attempted and not result.failed
+
+
+def test_wrappers_share_rules_with_the_densities_of_small_classes():
+    """A rule that only a large class shows would make rows of the others improbable."""
+    table = orders(300)
+    y = np.where(np.arange(300) < 270, "many", "few")
+    classifier = DensityClassifier(quick(), random_state=0).fit(table, y)
+    names = [one.rules_["rule"].tolist() for one in classifier.estimators_]
+    assert names[0] == names[1] and "city follows from postcode" in names[0]
+
+
+def dated(n=400, n_exceptions=0):
+    """Dates of two events, of which the second is later, but for a few rows; counts of both."""
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, 200, n)
+    end = start + rng.integers(0, 30, n)
+    end[:n_exceptions] = start[:n_exceptions] - rng.integers(1, 20, n_exceptions)
+    done = rng.integers(0, 7, n)
+    return pd.DataFrame(
+        {
+            "start": pd.Timestamp("2024-01-01") + pd.to_timedelta(start, unit="D"),
+            "end": pd.Timestamp("2024-01-01") + pd.to_timedelta(end, unit="D"),
+            "done": done,
+            "planned": done + rng.integers(0, 3, n),
+        }
+    )
+
+
+@pytest.mark.parametrize("n_exceptions", [0, 8])
+def test_samples_keep_orders_as_often_as_the_rows_do(n_exceptions):
+    table = dated(n_exceptions=n_exceptions)
+    density = quick().fit(table)
+    found = density.rules_.set_index("rule")
+    assert sorted(found.index) == ["done <= planned", "start <= end"]
+    assert found.loc["start <= end", "exceptions"] == pytest.approx(n_exceptions / 400)
+    drawn = density.sample(2_000, random_state=0)
+    assert (drawn["done"] <= drawn["planned"]).all()
+    assert (drawn["start"] > drawn["end"]).mean() == pytest.approx(n_exceptions / 400, abs=0.01)
+    given = density.sample(200, random_state=0, given={"end": "2024-02-01"})
+    assert (given["start"] <= given["end"]).mean() > 0.9
+    unordered = quick(rules=False).fit(table)
+    assert density.stacked_score_ > unordered.stacked_score_
+    assert density.held_out_scores_.mean() == pytest.approx(density.stacked_score_)
+
+
+def test_probabilities_of_rows_that_keep_or_break_an_order_sum_to_1():
+    rng = np.random.default_rng(0)
+    low = rng.integers(0, 4, 500)
+    table = pd.DataFrame({"low": low, "high": low + rng.integers(0, 3, 500)})
+    density = quick().fit(table)
+    assert density.rules_["rule"].tolist() == ["low <= high"]
+    every = pd.DataFrame(product(range(4), range(6)), columns=["low", "high"])
+    scores = density.score_samples(every)
+    assert logsumexp(scores) == pytest.approx(0, abs=0.02)
+    is_broken = (every["low"] > every["high"]).to_numpy()
+    assert logsumexp(scores[is_broken]) == pytest.approx(np.log(1 / 502), abs=0.5)
+
+
+def amounts(n=300, seed=0):
+    """Amounts of money that are sums and multiples of others, rounded to cents."""
+    rng = np.random.default_rng(seed)
+    net, tax, rebate = (np.round(rng.gamma(2, size, n), 2) for size in (50, 8, 5))
+    total = np.round(net + tax - rebate, 2)
+    return pd.DataFrame(
+        {
+            "net": net,
+            "tax": tax,
+            "rebate": rebate,
+            "total": total,
+            "dollars": np.round(total / 0.85, 2),
+            "parcels": 1 + rng.poisson(1, n),
+        }
+    )
+
+
+def test_sums_and_multiples_are_found_and_kept():
+    table = amounts()
+    table.loc[table.index[::10], "tax"] = np.nan
+    density = quick().fit(table)
+    assert density.rules_["rule"].tolist() == [
+        "total = net + tax - rebate",
+        "dollars = total / 0.85",
+    ]
+    assert (density.rules_["kind"] == "linear").all()
+    drawn = density.sample(500, random_state=0)
+    total = np.round(drawn["net"] + drawn["tax"] - drawn["rebate"], 2)
+    assert np.allclose(drawn["total"], total, atol=1e-9)
+    assert np.allclose(drawn["dollars"], np.round(drawn["total"] / 0.85, 2), atol=0.0051)
+    filled = density.impute(table)
+    assert np.allclose(filled["tax"], amounts()["tax"])
+    without_total = density.impute(amounts().assign(total=np.nan, dollars=np.nan))
+    assert np.allclose(without_total[["total", "dollars"]], amounts()[["total", "dollars"]])
+
+
+def test_rows_that_break_a_sum_score_less_than_rows_that_keep_it():
+    table = amounts()
+    density = quick().fit(table)
+    wrong = table.assign(total=np.round(table["total"] + 1, 2))
+    scores, lower = density.score_samples(table), density.score_samples(wrong)
+    assert np.isfinite(lower).all() and (lower < scores - np.log(len(table))).all()
+    assert density.stacked_score_ > quick(rules=False).fit(table).stacked_score_
+
+
+def test_probabilities_of_sums_sum_to_1():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"first": rng.integers(0, 4, 500), "second": rng.integers(0, 4, 500)})
+    table["both"] = table["first"] + table["second"]
+    density = quick().fit(table)
+    assert density.rules_["rule"].tolist() == ["both = first + second"]
+    every = pd.DataFrame(product(range(4), range(4), range(7)), columns=table.columns)
+    assert logsumexp(density.score_samples(every)) == pytest.approx(0, abs=1e-2)
+
+
+def test_numbers_that_are_close_or_sum_up_by_chance_are_no_rule():
+    rng = np.random.default_rng(0)
+    size = np.round(rng.gamma(2, 30, 300), 2)
+    counts = dict(zip("abcd", rng.poisson(0.2, (4, 300)), strict=True))
+    table = pd.DataFrame({"size": size, "again": np.round(size + rng.normal(0, 0.02, 300), 2)})
+    assert quick().fit(table.assign(**counts)).rules_.empty

@@ -1,0 +1,175 @@
+"""Samples of tables look like the rows: their missing values, tails and names."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from _tables import few_components, quick  # noqa: F401
+
+import skflows
+from skflows.table import _missing
+from skflows.table._reach import UpperTail
+
+MANY = 4_000  # samples
+
+
+@pytest.fixture(scope="module")
+def incomplete():
+    """A table whose missing values depend on other columns, come together, or are random."""
+    rng = np.random.default_rng(0)
+    n = 600
+    a = rng.normal(size=n)
+    table = pd.DataFrame(
+        {
+            "a": a,
+            "b": a + rng.normal(size=n),
+            "c": rng.normal(size=n),
+            "d": rng.choice(list("xyz"), n),
+            "e": rng.normal(size=n),
+        }
+    )
+    table["b"] = table["b"].mask((a > 0) & (rng.uniform(size=n) < 0.8))
+    table.loc[rng.uniform(size=n) < 0.3, ["c", "d"]] = None
+    table["e"] = table["e"].mask(rng.uniform(size=n) < 0.56)
+    return table
+
+
+@pytest.fixture(scope="module")
+def density_of_incomplete(incomplete):
+    return quick().fit(incomplete)
+
+
+def test_samples_have_missing_values_as_the_table(density_of_incomplete, incomplete):
+    drawn = density_of_incomplete.sample(MANY, random_state=0)
+    missing = drawn.isna()
+    shares = missing.mean() - incomplete.isna().mean()
+    assert shares.abs().max() < 0.03
+    assert not missing["a"].any()
+    # Of b, where a > 0 only.
+    expected = incomplete["b"].isna()[incomplete["a"] > 0].mean()
+    assert missing["b"][drawn["a"] > 0].mean() == pytest.approx(expected, abs=0.04)
+    assert missing["b"][drawn["a"] < 0].mean() < 0.01
+    # Of c and d together; of e whatever the other columns.
+    assert (missing["c"] == missing["d"]).all()
+    groups = missing["e"].groupby([missing["c"], drawn["a"] > 0])
+    assert groups.mean().between(0.45, 0.65).all()
+
+
+def test_complete_samples(density_of_incomplete):
+    density = density_of_incomplete
+    assert density.sample(100, random_state=0, complete=True).notna().all(axis=None)
+    given = density.condition({"a": 1.0})
+    assert given.sample(100, random_state=0, complete=True).notna().all(axis=None)
+    assert given.sample(100, random_state=0)["b"].isna().mean() > 0.5
+
+
+def test_given_values_are_not_missing(density_of_incomplete):
+    """A column that is missing together with a given one is known too."""
+    drawn = density_of_incomplete.sample(500, given={"c": 0.0, "a": 1.0}, random_state=0)
+    missing = drawn.isna().mean()
+    assert missing["c"] == missing["d"] == 0 and missing["b"] > 0.5
+    asked = pd.DataFrame({"c": [0.0, np.nan]})
+    drawn = density_of_incomplete.sample(300, given=asked, random_state=0)
+    known = drawn["c"].notna().to_numpy()
+    assert known[:300].all() and 0.5 < known[300:].mean() < 0.9
+
+
+def test_no_sample_lacks_all_values():
+    """Even if all columns have missing values, most of them."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 2))
+    X[np.arange(400), rng.integers(0, 2, 400)] = np.nan  # one of two
+    X[:4] = np.nan
+    density = quick(max_iter=1).fit(X)
+    assert (np.isnan(density.sample(1000, random_state=0)).sum(axis=1) == 1).all()
+
+
+def test_missing_values_of_a_stored_density(density_of_incomplete, tmp_path):
+    density_of_incomplete.save(tmp_path / "m")
+    drawn = skflows.load(tmp_path / "m").sample(200, random_state=0)
+    pd.testing.assert_frame_equal(drawn, density_of_incomplete.sample(200, random_state=0))
+
+
+def test_weights_count_for_missing_values():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 2))
+    X[:100, 1] = np.nan
+    weight = np.where(np.isnan(X[:, 1]), 4.0, 1.0)
+    drawn = quick(max_iter=1).fit(X, sample_weight=weight).sample(2000, random_state=0)
+    assert np.isnan(drawn[:, 1]).mean() == pytest.approx(400 / 600, abs=0.05)
+
+
+def test_a_table_with_the_rows_of_many_patterns(monkeypatch):
+    """Of many rows, a sample of both complete and incomplete ones gives the shares."""
+    monkeypatch.setattr(_missing, "MAX_ROWS", 100)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1500, 2))
+    X[:100, 1] = np.nan
+    drawn = quick(max_iter=1).fit(X).sample(4000, random_state=0)
+    assert np.isnan(drawn[:, 1]).mean() == pytest.approx(100 / 1500, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("draw", "low", "high"),
+    [
+        (lambda rng, n: rng.normal(size=n), 3.5, 8),
+        (lambda rng, n: np.round(rng.normal(size=n), 1), 3.2, 8),
+        (lambda rng, n: rng.uniform(size=n), 1, 1.1),
+        (lambda rng, n: rng.lognormal(size=n), 40, 1000),
+        (lambda rng, n: rng.standard_t(3, n), 25, 500),
+    ],
+)
+def test_how_far_draws_reach(draw, low, high):
+    """The largest of 20,000 draws is mostly within, and an absurd value is not.
+
+    Limits from 1,000 rows are uncertain, above all those of heavy tails.
+    """
+    reaches = []
+    for seed in range(20):
+        x = draw(np.random.default_rng(seed), 1000)
+        tail = UpperTail(x, np.ones(1000))
+        assert tail.reach(20_000) >= tail.reach(100) >= x.max()
+        reaches.append(tail.reach(20_000))
+    assert low < np.quantile(reaches, 0.1) and np.quantile(reaches, 0.9) < high
+
+
+def test_a_tail_of_few_rows_or_equal_values():
+    """Few values show no limit; a tail of equal ones ends near them."""
+    assert UpperTail(np.arange(10.0), np.ones(10)).reach(100) == np.inf
+    x = np.repeat([0.0, 1.0], [50, 10])
+    assert 1 <= UpperTail(x, np.ones(60)).reach(1000) < 10
+    assert UpperTail(np.ones(60), np.ones(60)).reach(1000) == np.inf
+
+
+@pytest.fixture(scope="module")
+def heavy():
+    rng = np.random.default_rng(2)
+    a = rng.standard_t(2, 200)
+    return pd.DataFrame({"a": a, "b": a + 0.1 * rng.normal(size=200)})
+
+
+@pytest.fixture(scope="module")
+def density_of_heavy(heavy):
+    return quick().fit(heavy)
+
+
+def test_no_sample_is_absurdly_far_out(density_of_heavy, heavy):
+    low, high = density_of_heavy._schema.reach(20_000)
+    assert (low > 100 * heavy.min()).all() and (high < 100 * heavy.max()).all()
+    drawn = density_of_heavy.sample(20_000, random_state=0)
+    assert ((drawn >= low) & (drawn <= high)).all(axis=None)
+    quarters = [0.25, 0.5, 0.75]
+    np.testing.assert_allclose(
+        drawn["a"].quantile(quarters), heavy["a"].quantile(quarters), atol=0.3
+    )
+    filled = density_of_heavy.impute(
+        pd.DataFrame({"a": np.repeat(np.nan, 2000), "b": 0.0}), "draw", random_state=0
+    )
+    assert filled["a"].between(low[0], high[0]).all()
+
+
+def test_given_values_may_lie_far_out(density_of_heavy):
+    """They stay, and so do values that depend on them."""
+    far = 100 * density_of_heavy._schema.reach(20)[1][0]
+    drawn = density_of_heavy.sample(20, given={"a": far}, random_state=0)
+    assert (drawn["a"] == far).all()
+    assert drawn["b"].max() > density_of_heavy._schema.reach(20)[1][1]
