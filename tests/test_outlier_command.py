@@ -57,6 +57,32 @@ def test_planted_outliers_are_flagged_with_their_abnormal_column(folder, capsys,
         check_page((folder / "r.html").read_text(encoding="utf-8"))
 
 
+@pytest.mark.filterwarnings("ignore:Some rows have the smallest")
+def test_without_flags_the_oddest_rows_are_printed(folder, capsys, monkeypatch, one_class):
+    """With their values as they are written, and whatever a column of free text holds."""
+    monkeypatch.setattr("skflows.cli._outliers.QUICK", {"time_limit": None, "cv": 2})
+    rng = np.random.default_rng(0)
+    prices = [f"${x:,.2f}" for x in rng.normal(500, 50, 60)]
+    notes = [f"note {i} " + "that goes on and on " * 9 for i in range(50)] + ["ok"] * 10
+    table = pd.DataFrame({"price": prices, "kind": ["a", "b"] * 30, "note": notes})
+    table.loc[7, "price"] = "$655.00"
+    table.to_csv("prices.csv", index=False)
+    assert main(shlex.split(f"outliers prices.csv -o f.csv --quick --fdr 1e-9 {SEED}")) == 0
+    out = capsys.readouterr().out
+    assert "flagged 0 of 60 rows" in out and "--reference" in out
+    _, lines = out.split("the oddest rows:\n")
+    lines = [line for line in lines.splitlines() if line.startswith("  row ")]
+    assert len(lines) == 5
+    assert re.match(r"  row 8 \(p = [\d.e-]+\): price = \$655\.00", lines[0])
+    assert "note =" not in "".join(lines)
+    assert "note" not in pd.read_csv("f.csv")["oddest_column"].tolist()
+    line = f"outliers odd.csv -o f.csv --reference clean.csv --fdr 1e-9 {SEED}"
+    assert main(shlex.split(line)) == 0
+    out = capsys.readouterr().out
+    assert out.count("  row ") == 5 and "--reference" not in out
+    assert "or allow more false flags by a higher --fdr\n" in out
+
+
 def test_wide_table_has_reasons_by_simpler_densities(folder, capsys, monkeypatch):
     monkeypatch.setattr("skflows.cli._outliers.MAX_EXPLAINED", 0)
     line = f"outliers odd.csv -o flagged.csv --fdr 0.3 {SEED} --report r.html"

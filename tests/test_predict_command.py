@@ -109,11 +109,48 @@ def test_models_of_arrays(folder, capsys):
     assert "predicts 2 columns" in capsys.readouterr().err
 
 
+def test_classes_are_predicted_with_probabilities(folder, capsys, one_class):
+    """Also those of other columns than texts, if the user says so."""
+    table = pd.read_csv("data.csv")
+    table["n"] = (table["kind"] == "b") + 1
+    table.loc[5, ["kind", "n"]] = None
+    table.astype({"n": "Int64"}).to_csv("data.csv", index=False)
+    fit = "fit data.csv --exclude id -o model.skflows --max-iter 2 --random-state 0"
+    for target, options in (
+        ("kind", "--exclude id,n"),
+        ("n", "--exclude id,kind --kind n=categorical"),
+    ):
+        assert run(f"{fit} {options} --target {target}") == 0
+        out = capsys.readouterr().out
+        assert f"1 of 60 rows of data.csv without '{target}': left out" in out
+        assert "DensityClassifier fitted to 59 rows of 3 columns" in out
+        assert run("predict model.skflows data.csv --id id -o predicted.csv") == 0
+        assert "60 predictions, with probabilities" in capsys.readouterr().out
+        predicted = pd.read_csv("predicted.csv")
+        classes = [str(each) for each in skflows.load("model.skflows").classes_]
+        names = [f"probability_{each}" for each in classes]
+        assert [*predicted] == ["id", "predicted", *names]
+        assert np.allclose(predicted[names].sum(axis=1), 1)
+        known = table[target].notna()
+        assert (predicted["predicted"] == table[target])[known].mean() > 0.8
+    assert run("score model.skflows data.csv") == 2
+    assert "a DensityClassifier, which predicts a column: use skflows predict" in (
+        capsys.readouterr().err
+    )
+    complete = table.dropna()[["x", "price", "kind"]]
+    complete.to_csv("complete.csv", index=False)
+    assert run("fit complete.csv --target kind -o flow.skflows --max-iter 2 --random-state 0") == 0
+    assert run("predict flow.skflows complete.csv -o predicted.csv") == 0
+    assert set(pd.read_csv("predicted.csv")["predicted"]) <= {"a", "b"}
+    assert isinstance(skflows.load("flow.skflows").estimator, NSFDensity)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
         ("--target prize", "has no column 'prize'"),
-        ("--target kind", "a target is a column of numbers; for classes, use skflows.DensityCl"),
+        ("--target day", "'day' has 60 different texts in 60 rows, such as '2024-01-01'"),
+        ("--target price --kind x=count", "--kind x: with --target, only categorical is possible"),
         ("--target price --columns price", "no column of data.csv is left"),
         ("--target price --contamination 0.1", "with --target there are no outliers"),
         ("--target price --estimator auto", "takes no --target"),

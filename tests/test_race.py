@@ -13,7 +13,7 @@ from test_data_parallel import in_processes
 from skflows.callbacks import Checkpoint
 from skflows.callbacks._run import training_file
 from skflows.ensemble._folds import Folds, make_folds
-from skflows.ensemble._mixture import mixture_attributes, run_mixture
+from skflows.ensemble._mixture import mixture_attributes, run_mixture, scores_of, weights_of
 from skflows.ensemble._race import Component, Fold, Task
 from skflows.training.data_parallel import SingleProcess, current_group, in_group
 
@@ -51,6 +51,15 @@ class Toy(CallbackSupportMixin, BaseEstimator):
             tasks.append(Task([(c.name, i) for c, i in pairs], partial(fit, pairs), True))
         return tasks
 
+    def _refits(self, done):
+        def fit_to_all(component, seconds):
+            component.recipe("all", seconds)
+            return [Fold(Normal(X.mean()))]
+
+        weights = weights_of(scores_of(done), FOLDS.held_out_weight, 1e-4)
+        again = [c for (c, _), weight in zip(done, weights, strict=True) if c.refit and weight]
+        return [Task([(c.name, 0)], partial(fit_to_all, c)) for c in again]
+
     def _attributes(self, done):
         def score(members):
             total = [np.log(weight) + member.score_samples(X) for member, weight in members]
@@ -66,6 +75,7 @@ class Toy(CallbackSupportMixin, BaseEstimator):
             list(self.components),
             2,
             self._tasks,
+            self._refits,
             self._attributes,
             started=current_group().clock(),
             X=X,
@@ -80,8 +90,7 @@ def fit(pairs, seconds):
         train, held_out = FOLDS.splits[i]
         shift = component.recipe(i, seconds)
         member = Normal(X[train].mean() + (shift or 0.0))
-        refitted = Normal(X.mean()) if component.refit and i == 1 else None
-        found.append(Fold(member, member.score_samples(X[held_out]), refitted, shift is None))
+        found.append(Fold(member, member.score_samples(X[held_out]), shift is None))
     return found
 
 
@@ -133,6 +142,39 @@ def test_components_come_in_order_whatever_the_order_of_their_fits():
     assert scores["b"] == pytest.approx(of_one.stacked_score_)
     assert {member.mean for member, _ in density.members_} >= {X.mean()}  # the refitted one
     assert np.isfinite(density.held_out_scores_).all()
+
+
+def test_only_components_with_a_weight_are_fitted_to_all_rows():
+    fits = []
+
+    def recipe(name, shift, i, seconds):
+        fits.append((name, i))
+        return shift
+
+    components = [
+        Component(name, partial(recipe, name, shift), refit=True)
+        for name, shift in {"good": 0.0, "bad": 5.0}.items()
+    ]
+    density = Toy(components).fit(X)
+    assert fits == [("good", 0), ("good", 1), ("bad", 0), ("bad", 1), ("good", "all")]
+    assert [(member.mean, weight) for member, weight in density.members_] == [(X.mean(), 1.0)]
+
+
+def test_the_members_of_the_folds_stay_if_ctrl_c_or_the_time_limit_ends_the_fits_to_all_rows():
+    def interrupt(i, seconds):
+        if i == "all":
+            raise KeyboardInterrupt
+        return 0.0
+
+    with pytest.warns(UserWarning, match="interrupted after 1 of 1 components"):
+        density = Toy([Component("a", interrupt, refit=True)]).fit(X)
+    assert density._interrupted and len(density.members_) == 2
+    clock = ManualClock()
+    components = [clock.takes("a", 30, refit=True), clock.takes("b", 30, True, True)]
+    with in_group(clock):
+        density = Toy(components, time_limit=100).fit(X)
+    members = [member.mean for member, _ in density.members_]
+    assert members.count(X.mean()) == 1 and len(members) == 3
 
 
 def test_quick_components_have_two_fifths_of_the_time_and_the_others_share_the_rest():

@@ -23,7 +23,7 @@ def test_a_bound_that_was_guessed():
     zero = pd.DataFrame({"x": [0.0]})
     own = quick().fit(table)
     assert own.columns_["kind"].tolist() == ["bounded"]
-    with pytest.warns(UserWarning, match="0 in column 'x', .* numbers strictly between 0 and inf"):
+    with pytest.warns(UserWarning, match="0 in column 'x', .* numbers above 0[.]"):
         assert -15 < own.score_samples(zero)[0] < -5
     named = quick(columns={"x": ("atoms", [0.0], 0, None)}).fit(table)
     assert 0 < np.exp(named.score_samples(zero)[0]) < 0.1
@@ -94,10 +94,15 @@ def test_probabilities_within_bounds_sum_to_one(density_with_bounds, name, value
 @pytest.mark.parametrize(
     ("name", "inside", "outside", "why"),
     [
-        ("age", 19, 17, "17 in column 'age', .* in steps of 1 between 18 and 90"),
-        ("floor", 900, -6, "-6 in column 'floor', .* between -5 and inf"),
-        ("share", 1.05, 1.25, "1.25 in column 'share', .* steps of 0.1 between 0.05 and 1.15"),
-        ("rating", 7, 8, "8 in column 'rating', .* between 1 and 7"),
+        ("age", 19, 17, "17 in column 'age', .* whole numbers from 18 to 90"),
+        ("floor", 900, -6, "-6 in column 'floor', .* whole numbers of at least -5"),
+        (
+            "share",
+            1.05,
+            1.25,
+            "1.25 in column 'share', .* steps of 0.1 from 0.05 to 1.15",
+        ),
+        ("rating", 7, 8, "8 in column 'rating', .* whole numbers from 1 to 7"),
         ("day", "2024-01-03", "2024-01-02", "2024-01-02 in .* between 2024-01-03 and 2024-12-26"),
         ("day", "2024-12-26", "2024-12-27", "2024-12-27 in .* can occur, move the bounds that"),
         ("at", "2023-12-31", "2024-05-30 12:01", "12:01:00 in .* -inf and 2024-05-30 12:00:00"),
@@ -244,8 +249,8 @@ def test_whole_numbers_that_end_abruptly(shape, is_stretched):
 @pytest.mark.parametrize(
     ("name", "value", "why"),
     [
-        ("visits", -2.0, "-2 in column 'visits', .* in steps of 1 between 0 and inf"),
-        ("age", 494000.5, "494000.5 in column 'age', .* in steps of 1 between"),
+        ("visits", -2.0, "-2 in column 'visits', .* whole numbers of at least 0"),
+        ("age", 494000.5, "494000.5 in column 'age', .* whole numbers of at least 0"),
     ],
 )
 def test_values_outside_of_an_inferred_kind_have_a_small_density(density, table, name, value, why):

@@ -10,7 +10,7 @@ import pytest
 from _tables import few_components, quick  # noqa: F401
 from scipy.special import logsumexp
 
-from skflows import DensityClassifier
+from skflows import DensityClassifier, load
 
 SEASONS = np.array(["winter", "spring", "summer", "autumn"])
 
@@ -233,7 +233,7 @@ def test_sums_and_multiples_are_found_and_kept():
         "dollars = total / 0.85",
     ]
     assert (density.rules_["kind"] == "linear").all()
-    drawn = density.sample(500, random_state=0)
+    drawn = density.sample(500, complete=True, random_state=0)
     total = np.round(drawn["net"] + drawn["tax"] - drawn["rebate"], 2)
     assert np.allclose(drawn["total"], total, atol=1e-9)
     assert np.allclose(drawn["dollars"], np.round(drawn["total"] / 0.85, 2), atol=0.0051)
@@ -268,3 +268,14 @@ def test_numbers_that_are_close_or_sum_up_by_chance_are_no_rule():
     counts = dict(zip("abcd", rng.poisson(0.2, (4, 300)), strict=True))
     table = pd.DataFrame({"size": size, "again": np.round(size + rng.normal(0, 0.02, 300), 2)})
     assert quick().fit(table.assign(**counts)).rules_.empty
+
+
+def test_rules_are_saved_with_the_density(tmp_path):
+    table = pd.concat([amounts(), dated(300), orders(300)], axis=1)
+    density = quick().fit(table)
+    assert set(density.rules_["kind"]) == {"function", "linear", "order"}
+    density.save(tmp_path / "table.skflows")
+    again = load(tmp_path / "table.skflows")
+    pd.testing.assert_frame_equal(again.rules_, density.rules_)
+    assert np.array_equal(again.score_samples(table), density.score_samples(table))
+    pd.testing.assert_frame_equal(again.sample(9, 0), density.sample(9, 0))

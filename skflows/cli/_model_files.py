@@ -1,6 +1,6 @@
 """The models that commands fit, and those that they read from a file."""
 
-from ..conditional import FlowRegressor
+from ..conditional import DensityClassifier, FlowRegressor
 from ..density import ARCHITECTURES, GaussianizationDensity
 from ..ensemble._auto import AutoDensity
 from ..persistence.mixin import PersistenceMixin
@@ -15,7 +15,7 @@ ESTIMATORS = ARCHITECTURES | {
 }
 DENSITIES = tuple(ESTIMATORS.values())
 USES = (
-    (FlowRegressor, "predicts a column: use skflows predict"),
+    ((FlowRegressor, DensityClassifier), "predicts a column: use skflows predict"),
     (DENSITIES, "is a density: use skflows score, or fit a column with skflows fit --target"),
     (PersistenceMixin, "no command takes: use skflows.load in Python"),
 )

@@ -7,7 +7,7 @@ from itertools import repeat
 from sklearn.utils import check_random_state
 
 from ..columns.arrays import EXACT
-from ..conditional import FlowRegressor
+from ..conditional import DensityClassifier, FlowRegressor
 from ..ensemble import AutoDensity
 from ..table import TableDensity
 from ._columns import (
@@ -18,6 +18,7 @@ from ._columns import (
     ids,
     left_out,
     needs_table,
+    numbers,
     select,
     unquoted,
     used,
@@ -31,6 +32,7 @@ from ._progress import (
     announce,
     checkpoints,
     fit_with_progress,
+    limit_of_user,
     n_jobs_for,
     time_limit_of,
     with_progress,
@@ -90,7 +92,8 @@ def run_fit(args):
         elif name == "table":
             announce(frame, "a model of mixed columns with missing values", "takes up to a minute")
     start = time.perf_counter()
-    interrupted = fit_with_progress(model, frame, callbacks=callbacks)
+    with limit_of_user(args):
+        interrupted = fit_with_progress(model, frame, callbacks=callbacks)
     return _finish(args, model, table, frame.shape, start, interrupted)
 
 
@@ -221,16 +224,21 @@ def filled_columns(batch, filled, decimals):
 def run_predict(args):
     """Predict the target of the rows of a table, with intervals, in batches."""
     check_writable(args.output, args.model, args.data)
-    model = load_model(args, FlowRegressor, "density_")
-    if model.n_outputs_ > 1:
+    model = load_model(args, (FlowRegressor, DensityClassifier), "n_features_in_")
+    is_classifier = isinstance(model, DensityClassifier)
+    if not is_classifier and model.n_outputs_ > 1:
         raise ValueError(f"{args.model} predicts {model.n_outputs_} columns; only one is possible")
     labels, added = ids(args), ["mean", "median", "low", "high"]
+    if is_classifier:
+        added = ["predicted", *(f"probability_{each}" for each in model.classes_)]
     check_free(labels, added, args.data)
     names, encoding = getattr(model, "feature_names_in_", None), encoding_of(model)
     table = open_table(
         args.data, args.sep, args.decimal, **as_in_fit(model), used=names, kept=labels
     )
-    form = table.form.with_format(added, table.form.formats.get(form_of(model).target))
+    form = table.form
+    if not is_classifier:
+        form = form.with_format(added, form.formats.get(form_of(model).target))
     needed, n_rows = None if names is None else [*names, *labels], 0
     with writing(args.output, form) as append:
         for batch in with_progress(table, args.output, needed):
@@ -240,12 +248,19 @@ def run_predict(args):
             else:
                 X = select(batch, names, args.data)
                 X = X if encoding is None else with_parsed(X, encoding.zones, are_dates=True)
-            distribution = model.predict_distribution(X)
-            low, high = model.predict_interval(X, args.coverage).T
-            columns = distribution.mean(), distribution.median(), low, high
+            if is_classifier:
+                X = numbers(X, args.data) if encoding is None and names is not None else X
+                probability = model.predict_proba(X)
+                columns = model.classes_[probability.argmax(axis=1)], *probability.T
+            else:
+                distribution = model.predict_distribution(X)
+                low, high = model.predict_interval(X, args.coverage).T
+                columns = distribution.mean(), distribution.median(), low, high
             append(named.assign(**dict(zip(added, columns, strict=True))))
             n_rows += len(X)
-    if args.output:
+    if args.output and is_classifier:
+        say(f"wrote {shown(args.output)}: {n_rows} predictions, with probabilities", args.output)
+    elif args.output:
         coverage = f"{100 * args.coverage:.6g}% coverage"
         say(
             f"wrote {shown(args.output)}: {n_rows} predictions, with intervals of {coverage}",

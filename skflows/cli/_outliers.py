@@ -2,9 +2,11 @@
 
 import time
 import warnings
+from textwrap import shorten
 
 import numpy as np
 
+from ..columns.arrays import is_missing
 from ..persistence.atomic import replace_file
 from ..table import TableDensity
 from ._cells import NAMIBIA
@@ -46,6 +48,8 @@ SAME_REFERENCE = (
     "{} is the data table itself: rows used in the fit cannot be distinguished from normal ones. "
     "Give other rows that are known to be normal, or leave --reference out"
 )
+N_PRINTED, N_PRINTED_REASONS, MAX_CELL = 5, 3, 40  # rows without a flag, columns, characters
+DIFFERENT = 0.5  # share of different texts from which on a column is free text
 ADDED = ["score", "p_value", "outlier", "oddest_column", "second_oddest_column", "odd_only_with"]
 
 
@@ -113,6 +117,8 @@ def run_outliers(args):
         written = raw if len(raw) == len(table) else table
         append(written.join(added), header=source.has_cells and [*source.header, *ADDED])
     say_flags(args, found.outlier, len(found.explained))
+    if not found.outlier.any():
+        say_oddest(args, found, written)
     from ._report import doubts_about, report
 
     for doubt in doubts_about(found):
@@ -165,17 +171,34 @@ def say_flags(args, outlier, n_explained):
         args.output,
     )
     if not outlier.any():
-        say(
-            "p_value ranks the rows: look at the lowest ones, allow more false flags by a higher "
-            "--fdr, or give rows known to be normal by --reference",
-            args.output,
-        )
+        remedy = "allow more false flags by a higher --fdr"
+        if args.reference is None:
+            remedy += ", or give rows known to be normal by --reference"
+        say(f"p_value ranks the rows: look at the lowest ones, or {remedy}", args.output)
     if n_explained < outlier.sum():
         say(
             f"for {outlier.sum() - n_explained} of these rows, the oddest columns are found by "
             "simpler densities, and odd_only_with is empty: the table has too many columns",
             args.output,
         )
+
+
+def say_oddest(args, found, written):
+    """Print the oddest rows with their reasons, as the table writes the values."""
+    from ._findings import odd_columns
+
+    say("the oddest rows:", args.output)
+    for row in found.oddest[:N_PRINTED]:
+        place = found.frame.index[row]
+        name = f"row {place + 1}" if found.names is None else str(found.names[place])
+        reasons = []
+        for j in odd_columns(found.contributions[row])[:N_PRINTED_REASONS]:
+            column = found.frame.columns[j]
+            cell = "missing"
+            if not is_missing(found.frame.iat[row, j]):
+                cell = shorten(str(written.at[place, column]), MAX_CELL, placeholder=" ...")
+            reasons.append(f"{column} = {cell}")
+        say(f"  {name} (p = {found.p_values[row]:.2g}): {', '.join(reasons)}", args.output)
 
 
 def find_outliers(args, table, frame, known, is_table=False, kinds=None):
@@ -317,12 +340,22 @@ def explanations(detector, frame, explained, outlier, is_table):
     contributions = quick_explanation(detector, frame)
     if len(explained):
         contributions[explained] = detector.explain(frame.iloc[explained])
+    free = np.array([is_free_text(frame[name]) for name in frame])
+    if free.any() and not free.all():  # whose texts are all rare: none is odd
+        contributions[:, free] = contributions[:, ~free].max(axis=1, keepdims=True)
     flagged = explained[outlier[explained]]
     if not is_table and len(flagged):
         partners[flagged] = partners_of(
             detector, frame.iloc[flagged].to_numpy(), contributions[flagged].argmin(axis=1)
         )
     return contributions, partners
+
+
+def is_free_text(column):
+    """Return whether most texts of a column are different."""
+    known = column.dropna()
+    is_text = column.dtype.kind not in "iufbM" and known.map(type).eq(str).all()
+    return bool(is_text and known.nunique() > DIFFERENT * max(1, len(known)))
 
 
 def added_columns(frame, scores, p_values, outlier, contributions, partners):

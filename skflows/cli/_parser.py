@@ -60,8 +60,9 @@ def _add_fit(command):
     command.add_argument(
         "--target",
         metavar="COLUMN",
-        help="fit a regressor of this column of numbers, given the others, which may hold texts "
-        "and missing values, for skflows predict; without it, fit a density of all columns",
+        help="fit a regressor of this column of numbers, or a classifier of its categories, given "
+        "the others, which may hold texts and missing values, for skflows predict; without it, fit "
+        "a density of all columns",
     )
     _add_columns(command, "column that identifies the rows, to leave out")
     command.add_argument(
@@ -144,8 +145,8 @@ def _add_predict(command):
         "-o",
         "--output",
         type=_arguments.table,
-        help="table of mean, median, low and high, a line per row, in the order of the data "
-        "(default: print)",
+        help="table of mean, median, low and high, or of the class and probabilities, a line per "
+        "row, in the order of the data (default: print)",
     )
     _add_id(command, "column of the data that the output repeats in front")
     command.add_argument(

@@ -1,25 +1,42 @@
-"""Fitting a regressor: ``skflows fit --target``."""
+"""Fitting a regressor or a classifier: ``skflows fit --target``."""
 
 import sys
 import time
 
-from ..conditional import ConditionalDensity, FlowRegressor
+from ..conditional import ConditionalDensity, DensityClassifier, FlowRegressor
 from ..conditional._density import default_flow
 from ..conditional._regressor import HELD_OUT, LEAST_ROWS
 from ..density import ARCHITECTURES
-from ._columns import check_width, chosen_columns, left_out, numbers, select, used, with_parsed
+from ..table import TableDensity
+from ._columns import (
+    as_numbers,
+    check_width,
+    chosen_columns,
+    left_out,
+    needs_table,
+    numbers,
+    select,
+    used,
+    with_parsed,
+)
 from ._forms import hints_of, set_form
-from ._progress import checkpoints, fit_with_progress, time_limit_of
+from ._model_files import ESTIMATORS
+from ._progress import (
+    announce,
+    checkpoints,
+    fit_with_progress,
+    limit_of_user,
+    n_jobs_for,
+    time_limit_of,
+)
 from ._tables import check_writable, is_standard, open_table, say, shown
 
-TARGET = (
-    "a target is a column of numbers; for classes, use skflows.DensityClassifier in Python, or fit "
-    "a table with --estimator table, whose predict_proba takes any column"
-)
+TARGET = "a target is a column of numbers, or of categories: correct or empty such cells"
+MAX_CLASS_SHARE = 0.5  # of the rows: more different texts are no classes
 
 
 def fit_target(args):
-    """Fit a regressor of one column given the others, and store it."""
+    """Fit a regressor of one column given the others, or a classifier, and store it."""
     check_writable(args.output, args.data)
     if args.contamination is not None:
         raise ValueError("--contamination is for densities; with --target there are no outliers")
@@ -35,31 +52,86 @@ def fit_target(args):
         )
     callbacks = checkpoints(args)
     named = args.columns and [*used(args), args.target]
+    hints = hints_of(args)
     source = open_table(
-        args.data, args.sep, args.decimal, used=named, kept=left_out(args), hints=hints_of(args)
+        args.data, args.sep, args.decimal, used=named, kept=left_out(args), hints=hints
     )
     check_width(args, source)
     table = source.read()
     X = chosen_columns(table, args.data, args.columns, [*left_out(args), args.target])
     names = list(X)
     target = select(table, [args.target], args.data).dropna()
-    y = numbers(target, args.data, TARGET)[args.target]
+    if n_left_out := len(table) - len(target):
+        say(
+            f"{n_left_out} of {len(table)} rows of {args.data} without {args.target!r}: left out",
+            args.output,
+        )
     X = with_parsed(X.loc[target.index], X.select_dtypes(exclude=["number", "bool"]))
-    model = FlowRegressor(ConditionalDensity(_flow(args)), random_state=args.random_state)
-    if len(X) < LEAST_ROWS:
-        model.set_params(calibration=HELD_OUT)  # since predict writes intervals
+    if args.target in hints.texts or is_category(target):
+        y = target[args.target].astype(str)
+        check_classes(y, args)
+        model = _classifier(args, X)
+        if not model.estimator.__sklearn_tags__().input_tags.string:
+            X = numbers(X, args.data)
+        limit = model.estimator.time_limit
+        if limit is None and isinstance(model.estimator, TableDensity):
+            announce(
+                X, f"a model of mixed columns to each of {y.nunique()} classes", "takes minutes"
+            )
+    else:
+        y = numbers(target, args.data, TARGET)[args.target]
+        model = FlowRegressor(ConditionalDensity(_flow(args)), random_state=args.random_state)
+        if len(X) < LEAST_ROWS:
+            model.set_params(calibration=HELD_OUT)  # since predict writes intervals
     start = time.perf_counter()
-    interrupted = fit_with_progress(model, X, y, callbacks=callbacks)
+    with limit_of_user(args):
+        interrupted = fit_with_progress(model, X, y, callbacks=callbacks)
     seconds = time.perf_counter() - start
     set_form(model, source.form._replace(target=args.target))
     model.save(sys.stdout.buffer if is_standard(args.output) else args.output)
     say(
-        f"FlowRegressor fitted to {len(X)} rows of {len(names)} columns in {seconds:.1f} s: "
-        f"{args.target} given {', '.join(map(str, names[:3]))}{', ...' * (len(names) > 3)}\n"
-        f"wrote {shown(args.output)}",
+        f"{type(model).__name__} fitted to {len(X)} rows of {len(names)} columns in "
+        f"{seconds:.1f} s: {args.target} given {', '.join(map(str, names[:3]))}"
+        f"{', ...' * (len(names) > 3)}\nwrote {shown(args.output)}",
         args.output,
     )
     return interrupted
+
+
+def is_category(target):
+    """Return whether a column, as a table, holds categories: most cells are no numbers."""
+    (column,) = (target[name] for name in target)
+    if column.dtype.kind in "iufM":
+        return False
+    return column.dtype == bool or 2 * as_numbers(target).notna().sum().sum() <= len(target)
+
+
+def check_classes(y, args):
+    """Raise an error if the texts of a target are no classes."""
+    n_classes = y.nunique()
+    if n_classes < 2:
+        raise ValueError(f"{args.target!r} has the single value {y.iloc[0]!r}: nothing to predict")
+    if n_classes > max(2, MAX_CLASS_SHARE * len(y)):
+        raise ValueError(
+            f"{args.target!r} has {n_classes} different texts in {len(y)} rows, such as "
+            f"{y.iloc[0]!r}: classes recur, so group them"
+        )
+
+
+def _classifier(args, X):
+    """Return the classifier that the arguments ask for."""
+    name = args.estimator or ("table" if needs_table(X) else "nsf")
+    if name not in (*ARCHITECTURES, "table"):
+        raise ValueError(
+            f"--estimator {name} takes no --target of classes: choose table or one of "
+            f"{', '.join(ARCHITECTURES)}"
+        )
+    density = ESTIMATORS[name]()
+    if name == "table":
+        density.set_params(handle_unknown="rare", n_jobs=n_jobs_for(time_limit_of(args)))
+    values = {"max_iter": args.max_iter, "time_limit": time_limit_of(args)}
+    density.set_params(**{name: value for name, value in values.items() if value is not None})
+    return DensityClassifier(density, random_state=args.random_state)
 
 
 def _flow(args):

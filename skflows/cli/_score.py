@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from ..conditional import FlowRegressor
+from ..conditional import DensityClassifier, FlowRegressor
 from ..table import TableDensity
 from ._cells import NAMIBIA
 from ._columns import Gaps, check_free, ids, numbers, select, unquoted, with_dates
@@ -89,6 +89,8 @@ def encoding_of(model):
     """Return how a model encodes tables, or None if it takes numbers."""
     if isinstance(model, TableDensity):
         return model._schema.encoding
+    if isinstance(model, DensityClassifier):
+        return model._encoding
     if isinstance(model, FlowRegressor) and len(model.density_.encoder_) == 1:
         return model.density_.encoder_[0].encoding_
     return None

@@ -1,6 +1,7 @@
 """Estimators as components of a mixture: which of them train together, and how they are fitted."""
 
 import warnings
+from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
 
@@ -36,10 +37,19 @@ def tasks_of(components, X, folds, quiet, n_workers):
     for group in group_components(components, n, d, n_workers):
         pairs = [(component, i) for component in group for i in range(len(splits))]
         for stack in [pairs] if can_stack(group[0]) else [[pair] for pair in pairs]:
-            plans = [(c.recipe, splits[i], c.refit and i == len(splits) - 1) for c, i in stack]
+            plans = [(c.recipe, splits[i]) for c, i in stack]
             fit = partial(fit_estimators, plans, X, weight, quiet)
             tasks.append(Task([(c.name, i) for c, i in stack], fit, group[0].is_trained))
     return tasks
+
+
+def refits_of(components, X, folds, quiet):
+    """Return the tasks that fit components to all rows."""
+    weight = uneven(folds.weight)
+    return [
+        Task([(c.name, 0)], partial(fit_to_all, c.recipe, X, weight, quiet), c.is_trained)
+        for c in components
+    ]
 
 
 def group_components(components, n, d, n_workers):
@@ -78,7 +88,7 @@ def fit_estimators(plans, X, weight, quiet, seconds):
     Parameters
     ----------
     plans : list of tuple
-        Each estimator with its training and held-out rows, and whether to fit it to all rows too.
+        Each estimator with its training and held-out rows.
     X : ndarray of shape (n, d)
         The rows.
     weight : ndarray of shape (n,) or None
@@ -88,34 +98,40 @@ def fit_estimators(plans, X, weight, quiet, seconds):
     seconds : float or None
         Time limit of estimators that take one.
     """
-    members = [clone(estimator) for estimator, _, _ in plans]
+    members = [clone(estimator) for estimator, _ in plans]
     if seconds is not None:
         for member in members:
             if "time_limit" in member.get_params():
                 member.set_params(time_limit=seconds)
     parts = [
         (X[train], select(weight, train), (X[held_out], select(weight, held_out)))
-        for _, (train, held_out), _ in plans
+        for _, (train, held_out) in plans
     ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ColumnWarning)  # the whole table was checked before
-        if quiet:  # the weights of the mixture compensate for poor components
-            warnings.simplefilter("ignore", ConvergenceWarning)
+    with without_warnings(quiet):
         if len(members) > 1:
             fit_together(members, parts)
         else:
             fit_member(members[0], *parts[0])
         return [
-            Fold(
-                member,
-                member.score_samples(held_out),
-                fit_density(clone(estimator), X, weight) if refits else None,
-                was_interrupted(member),
-            )
-            for member, (_, _, (held_out, _)), (estimator, _, refits) in zip(
-                members, parts, plans, strict=True
-            )
+            Fold(member, member.score_samples(held_out), was_interrupted(member))
+            for member, (_, _, (held_out, _)) in zip(members, parts, strict=True)
         ]
+
+
+def fit_to_all(estimator, X, weight, quiet, seconds):
+    """Fit an estimator to all rows, whatever the time, and return it as a `Fold`."""
+    with without_warnings(quiet):
+        return [Fold(fit_density(clone(estimator), X, weight))]
+
+
+@contextmanager
+def without_warnings(quiet):
+    """Ignore warnings about columns in this context, and those about convergence if quiet."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ColumnWarning)  # the whole table was checked before
+        if quiet:  # the weights of the mixture compensate for poor components
+            warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
 
 
 def select(weight, rows):

@@ -13,7 +13,7 @@ from ..density._outlier_labels import OutlierDensityMixin
 from ..density._sampling import SamplingMixin
 from ..density._third_party import draw
 from ..preprocessing.validation import uneven
-from ._estimators import tasks_of
+from ._estimators import refits_of, tasks_of
 from ._race import Interrupted, race
 
 EM_STEPS = 500
@@ -91,7 +91,7 @@ def likeliest_of_each_family(components, means):
     return sorted(likeliest.values())
 
 
-def run_mixture(estimator, components, n_folds, tasks, attributes, *, started=None, **data):
+def run_mixture(estimator, components, n_folds, tasks, refits, attributes, *, started=None, **data):
     """Fit the components of a mixture, and set the attributes of its estimator.
 
     Parameters
@@ -100,9 +100,11 @@ def run_mixture(estimator, components, n_folds, tasks, attributes, *, started=No
         It has ``n_jobs`` and ``verbose``; callbacks may stop its fit after a component.
     components, n_folds, tasks, started
         As in `race`.
+    refits : callable
+        ``refits(done)`` returns the tasks that fit components to all rows, each of them alone, from
+        pairs of a `Component` and a `Fitted`.
     attributes : callable
-        ``attributes(done)`` returns the attributes of a mixture of fitted components, from pairs of
-        a `Component` and a `Fitted`.
+        ``attributes(done)`` returns the attributes of a mixture of fitted components.
     **data : objects
         ``X``, and what else the fit was given.
     """
@@ -112,6 +114,7 @@ def run_mixture(estimator, components, n_folds, tasks, attributes, *, started=No
     limit = getattr(estimator, "time_limit", None)
     results = race(components, n_folds, tasks, n_jobs=n_jobs, time_limit=limit, started=started)
     done, n, n_missed, interrupted = [], len(components), 0, False
+
     with fit_task(estimator, max_subtasks=n, **data) as task:
         try:
             for component in components:
@@ -126,6 +129,9 @@ def run_mixture(estimator, components, n_folds, tasks, attributes, *, started=No
                     print(f"{component.name}: {fitted or 'no time left'}")
                 if group.broadcast(bool(task.end(partial(attributes, done)))):
                     break
+            again = refits(done) if done and not interrupted else []
+            for i, fitted in refitted(done, again, n_jobs, limit, started):
+                done[i] = done[i][0], fitted
         except KeyboardInterrupt as error:
             is_known = group.size == 1 or isinstance(error, Interrupted)
             if not (done and is_known):  # other processes may be at another component
@@ -148,6 +154,22 @@ def run_mixture(estimator, components, n_folds, tasks, attributes, *, started=No
             setattr(estimator, name, value)
 
 
+def refitted(done, tasks, n_jobs, time_limit, started):
+    """Yield components that tasks fit to all rows, with their indices.
+
+    Where no time is left, the members of the folds stay.
+    """
+    names = {task.names[0] for task in tasks}
+    again = [i for i, (component, _) in enumerate(done) if component.name in names]
+    settings = {"n_jobs": n_jobs, "time_limit": time_limit, "started": started}
+    results = race([done[i][0] for i in again], 1, lambda n_workers: tasks, **settings)
+    for i, fitted in zip(again, results if again else (), strict=True):
+        if fitted is not None:
+            before = done[i][1]
+            seconds = before.seconds + fitted.seconds
+            yield i, before._replace(members=fitted.members, seconds=seconds, is_refitted=True)
+
+
 def mixture_attributes(done, folds, least_weight, contamination, score):
     """Return the attributes of a mixture of fitted components, and its members with their weights.
 
@@ -165,13 +187,9 @@ def mixture_attributes(done, folds, least_weight, contamination, score):
         ``score(members)`` returns the log-density of the rows under weighted members.
     """
     components, fitted = zip(*done, strict=True)
-    scores = np.column_stack([each.scores for each in fitted])
-    weight = folds.held_out_weight
-    usable = check_usable(components, scores)
-    weights = np.zeros(len(components))
-    weights[usable] = mixture_weights(scores[:, usable], weight)
-    weights[weights < least_weight] = 0
-    weights /= weights.sum()
+    scores, weight = scores_of(done), folds.held_out_weight
+    check_usable(components, scores)
+    weights = weights_of(scores, weight, least_weight)
     kept = weights > 0
     stacked = logsumexp(scores[:, kept] + np.log(weights[kept]), axis=1)
     means = folds.means(scores)
@@ -201,16 +219,36 @@ def mixture_attributes(done, folds, least_weight, contamination, score):
     }, members
 
 
-def check_usable(components, scores):
+def scores_of(done):
+    """Return the held-out scores of components, ``(n_rows, n_components)``."""
+    return np.column_stack([fitted.scores for _, fitted in done])
+
+
+def weights_of(scores, weight, least_weight):
+    """Return the weights of components, of which those below the least weight get none."""
+    usable = are_usable(scores)
+    weights = np.zeros(scores.shape[1])
+    if usable.any():
+        weights[usable] = mixture_weights(scores[:, usable], weight)
+        weights[weights < least_weight] = 0
+        weights /= weights.sum()
+    return weights
+
+
+def are_usable(scores):
     """Return which components have no NaN or inf among their held-out scores."""
-    usable = ~(np.isnan(scores) | np.isposinf(scores)).any(axis=0)
+    return ~(np.isnan(scores) | np.isposinf(scores)).any(axis=0)
+
+
+def check_usable(components, scores):
+    """Warn of components with NaN or inf among their held-out scores."""
+    usable = are_usable(scores)
     if not usable.all():
         names = [c.name for c, good in zip(components, usable, strict=True) if not good]
         trouble = f"held-out rows have scores of NaN or inf under {', '.join(names)}"
         if not usable.any():
             raise ValueError(f"{trouble}: no component is left.")
         warn_user(f"{trouble}, which get no weight.")
-    return usable
 
 
 class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
@@ -239,6 +277,7 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
             components,
             len(folds.splits),
             partial(tasks_of, components, X, folds, quiet),
+            partial(self._refits, X, folds, quiet),
             partial(self._mixture_attributes, X, folds),
             started=started,
             X=X,
@@ -246,12 +285,20 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
         )
         return self
 
+    def _refits(self, X, folds, quiet, done):
+        """Return the tasks that fit to all rows what has a weight or is part of the pool."""
+        components, scores = [component for component, _ in done], scores_of(done)
+        used = weights_of(scores, folds.held_out_weight, MIN_WEIGHT) > 0
+        used[likeliest_of_each_family(components, folds.means(scores))] = True
+        again = [c for c, is_used in zip(components, used, strict=True) if c.refit and is_used]
+        return refits_of(again, X, folds, quiet)
+
     def _mixture_attributes(self, X, folds, done):
         """Return the attributes of a mixture of fitted components."""
         score = partial(mixture_log_density, X=X)
         found, _ = mixture_attributes(done, folds, MIN_WEIGHT, self.contamination, score)
         components, fitted = zip(*done, strict=True)
-        scores = np.column_stack([each.scores for each in fitted])
+        scores = scores_of(done)
         pool = likeliest_of_each_family(components, folds.means(scores))
         return found | {
             "estimators_": [

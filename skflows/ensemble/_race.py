@@ -22,7 +22,7 @@ class Component(NamedTuple):
 
     name: str
     recipe: object  # how it is fitted: an estimator, or a function
-    refit: bool = False  # to all rows, in place of keeping the members of the folds
+    refit: bool = False  # to all rows, if it gets a weight, in place of the members of the folds
     is_trained: bool = False  # by gradient descent, which a time limit cuts short
 
     @property
@@ -32,11 +32,10 @@ class Component(NamedTuple):
 
 
 class Fold(NamedTuple):
-    """A component that was fitted to the training rows of a fold."""
+    """A component that was fitted to the training rows of a fold, or to all rows."""
 
     member: object
-    scores: np.ndarray  # of the held-out rows
-    refitted: object = None  # the member fitted to all rows, in the last fold of some components
+    scores: np.ndarray = np.empty(0)  # of the held-out rows
     interrupted: bool = False  # by Ctrl-C, after which the member is still of use
 
 
@@ -60,6 +59,7 @@ class Fitted(NamedTuple):
     scores: np.ndarray  # of the held-out rows, fold by fold
     seconds: float  # its share of the time of its tasks
     interrupted: bool
+    is_refitted: bool = False  # whether there is one member, which was fitted to all rows
 
     def __str__(self):
         return f"held-out score {self.scores.mean():.4f}, {self.seconds:.1f} s"
@@ -180,8 +180,7 @@ def whole(pairs):
     if None in pairs:
         return None
     folds, seconds = zip(*pairs, strict=True)
-    last = folds[-1]
-    members = [fold.member for fold in folds] if last.refitted is None else [last.refitted]
+    members = [fold.member for fold in folds]
     scores = np.concatenate([fold.scores for fold in folds])
     return Fitted(members, scores, sum(seconds), any(fold.interrupted for fold in folds))
 

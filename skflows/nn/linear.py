@@ -39,6 +39,10 @@ class ColumnLinear(nn.Module):
     def forward(self, h):
         return affine(self.bias, self.effective_weight(), h)
 
+    def of_rows(self, h):
+        """Return the output ``(n, n_out)`` for rows ``(n, n_in)``."""
+        return torch.addmm(self.bias[:, 0], h, self.effective_weight().mT)
+
     def vjp(self, h):
         """Return the output and its pullback (see `skflows.nn.vjp`)."""
         weight = self.effective_weight()

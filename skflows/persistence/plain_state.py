@@ -227,8 +227,13 @@ def check_state(cls, state):
 def check_format(stamp, what):
     """Raise an error if a state has another format than this version reads."""
     if stamp["format"] != FORMAT:
+        stored, now = stamp["version"], package_version()
+        remedy = "fit it again"
+        if stored == now:  # before a release, formats change within a version
+            stored = f"an older or newer state of {stored}"
+        else:
+            remedy += ", or load it with the version that stored it"
         raise ValueError(
-            f"this {what} was stored by skflows {stamp['version']} in format {stamp['format']}; "
-            f"skflows {package_version()} reads format {FORMAT}: fit it again, or load it with the "
-            "version that stored it"
+            f"this {what} was stored by skflows {stored} in format {stamp['format']}; "
+            f"skflows {now} reads format {FORMAT}: {remedy}"
         )

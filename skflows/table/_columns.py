@@ -470,8 +470,19 @@ class ColumnModel:
             if variable.has_number
             else variable.lattice
         )
-        text = "numbers strictly" if step is None else f"in steps of {step:g}"
-        return f"{text} between {low:.10g} and {high:.10g}"
+        if step is None:
+            what, below, above = "numbers", "below", "above"
+        else:
+            is_whole = step == 1 and (np.isinf(low) or low % 1 == 0)
+            what = "whole numbers" if is_whole else f"numbers in steps of {step:g}"
+            below, above = "of at most", "of at least"
+        if np.isinf(low):
+            return what if np.isinf(high) else f"{what} {below} {high:.10g}"
+        if np.isinf(high):
+            return f"{what} {above} {low:.10g}"
+        if step is not None:
+            return f"{what} from {low:.10g} to {high:.10g}"
+        return f"{what} {above} {low:.10g} and {below} {high:.10g}"
 
     def remedy_for(self, x, variable):
         """Return a sentence that says how a number can be made an ordinary value, if it can."""

@@ -230,24 +230,33 @@ def views_of(split, schema, values, weight, seed):
     return [TableView(mapped, values[some], weight[some]) for some in split]
 
 
-def tasks_of(components, views, whole, seed, n_workers):
-    """Return the tasks that fit components, given the views of each fold and of all rows."""
+def tasks_of(components, views, seed, n_workers):
+    """Return the tasks that fit components, given the views of each fold."""
     tasks = []
     for component in components:
         for i, (train, held_out) in enumerate(views):
-            every = whole if component.refit and i == len(views) - 1 else None
-            fit = partial(fit_fold, component.recipe, train, held_out, every, seed + i)
+            fit = partial(fit_fold, component.recipe, train, held_out, seed + i)
             tasks.append(Task([(component.name, i)], fit, component.is_trained))
     return tasks
 
 
-def fit_fold(fit, train, held_out, whole, seed, seconds):
-    """Fit a component to the training rows of a fold, and to all rows if these are given."""
+def fit_fold(fit, train, held_out, seed, seconds):
+    """Fit a component to the training rows of a fold."""
     with few_threads(train.values):
         member = fit(train, held_out, seed, seconds)
         scores = held_out.judged.log_prob(member)
-        refitted = None if whole is None else fit(whole, None, seed, None)
-    return [Fold(member, scores, refitted, getattr(member, "interrupted", False))]
+    return [Fold(member, scores, getattr(member, "interrupted", False))]
+
+
+def refits_of(components, view, seed):
+    """Return the tasks that fit components to all rows."""
+    return [Task([(c.name, 0)], partial(fit_to_all, c.recipe, view, seed)) for c in components]
+
+
+def fit_to_all(fit, view, seed, seconds):
+    """Fit a component to all rows."""
+    with few_threads(view.values):
+        return [Fold(fit(view, None, seed, None))]
 
 
 def with_own_maps(fitted, views):

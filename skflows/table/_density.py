@@ -26,7 +26,7 @@ from ..density._base import BaseFlowDensity
 from ..density._outlier_labels import OutlierDensityMixin
 from ..distribution.distribution import ConditionalDistribution, distribution_of
 from ..ensemble._folds import Folds
-from ..ensemble._mixture import mixture_attributes, run_mixture
+from ..ensemble._mixture import mixture_attributes, run_mixture, scores_of, weights_of
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
@@ -144,8 +144,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         Number of folds in which rows are held out. "auto" takes 5 folds up to 1,000 rows, and
         beyond a single part of 15 % of the rows, at most 2,000. Copies of a row are held out
         together if a continuous column shows that they are copies. Each component is fitted once
-        for each fold, and these models make it up; kernels are fitted once more, to all rows. With
-        a single part, all but the networks are fitted once more.
+        for each fold, and these models make it up. Kernels with a weight are fitted once more, to
+        all rows; with a single part, so is everything else except the networks.
 
     {held_out_contamination}
 
@@ -351,12 +351,14 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         if len(splits) == 1:  # the held-out rows count too; several folds make up for one another
             portfolio = [c._replace(refit=c.refit or not c.is_trained) for c in portfolio]
         views = [views_of(split, self._schema, rows, weight, seed) for split in splits]
+        folds = Folds(splits, weight, kept)
         run_mixture(
             self,
             portfolio,
             len(splits),
-            partial(tasks_of, portfolio, views, TableView(self._schema, rows, weight), seed),
-            partial(self._attributes, rows, Folds(splits, weight, kept), views),
+            partial(tasks_of, portfolio, views, seed),
+            partial(self._refits, TableView(self._schema, rows, weight), folds, seed),
+            partial(self._attributes, rows, folds, views),
             started=started,
             X=X,
             y=y,
@@ -457,16 +459,25 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         clone._shared, clone._shared_settings = self._shared, self._shared_settings
         return clone
 
+    def _refits(self, view, folds, seed, done):
+        """Return the tasks that fit components with a weight to all rows."""
+        from ._components import refits_of
+
+        weights = weights_of(scores_of(done), folds.held_out_weight, MIN_WEIGHT)
+        again = [c for (c, _), weight in zip(done, weights, strict=True) if c.refit and weight > 0]
+        return refits_of(again, view, seed)
+
     def _attributes(self, rows, folds, views, done):
         """Return the attributes of a density that consists of fitted components."""
         from ._components import with_own_maps
 
-        done = [(c, fitted if c.refit else with_own_maps(fitted, views)) for c, fitted in done]
+        done = [
+            (c, fitted if fitted.is_refitted else with_own_maps(fitted, views))
+            for c, fitted in done
+        ]
         rules = self._schema.rules
         attributes, members = self._mixture(done, folds, rows)
-        if (
-            rules.orders
-        ):  # of whose violations only the whole mixture can tell how frequent they are
+        if rules.orders:  # only the whole mixture tells how often it breaks them
             self._members = members
             rules.weigh(self)
             held_out = np.concatenate([held_out for _, held_out in folds.splits])

@@ -37,9 +37,11 @@ SOME_ROWS = 2000
 MANY_VALUES = 3e6  # of numbers and levels, beyond which k-means takes too long on all rows
 WORK_AT_ONCE = 4e6  # products of classes, rows and numbers, to bound the memory
 LEAST_VARIANCE = 1e-12  # of a number given others, which rounding errors may make negative
-NEGLIGIBLE = 45.0  # nats below the likeliest class: less than rounding errors
+NEGLIGIBLE = 30.0  # nats below the likeliest class: of 2,000 such, a share of 2e-10
 LOG_LEAST = np.log(1e-290)  # of a mass that is a difference of two
+SLACK = 4.0  # of a bound of the mass of a cell: where the bound is closest, in deviations
 BLOCK = 2**17  # rows times classes at once, which fit in a processor's cache
+MANY_SHARES = 0.35  # of classes and rows: with more, all are computed together
 FEW_LEVELS = 256  # of all variables, up to which products with a dense matrix are quicker
 LEFT_OUT = 1e-4  # share of the classes that the distribution of a number may leave out
 SHRINKAGES = np.array([0.5, *4.0 ** -np.arange(1, 8)])  # of correlations
@@ -112,12 +114,14 @@ def conditional(means, covariances, y, known, others):
     return unit.mT.numpy(), sd.numpy(), mean.numpy(), covariance.numpy()
 
 
-def with_numbers(joint, means, covariances, y, below, above):
+def with_numbers(levels, means, covariances, y, below, above):
     """Return log-probabilities of classes with these numbers besides, each given those before it.
+
+    Classes that have no share in a row may have an upper bound.
 
     Parameters
     ----------
-    joint : ndarray of shape (n, n_classes)
+    levels : ndarray of shape (n, n_classes)
         Log-probabilities without the numbers.
     means : ndarray of shape (n_classes, d)
         Of the numbers.
@@ -134,61 +138,108 @@ def with_numbers(joint, means, covariances, y, below, above):
     sd = np.diagonal(factor, axis1=1, axis2=2)
 
     def cells(j, rows):
-        """Return standardised middles before centring, and distances of ends, of one number."""
+        """Return standardised middles and distances of ends of one number, ``(m, n_classes)``."""
         ends = (distance[rows, j, None] / sd[:, j] for distance in (below, above))
-        return y[rows] @ inverse[:, j].T, *ends
+        return y[rows] @ inverse[:, j].T - centres[:, j], *ends
 
-    levels, joint, greatest, smooth = joint, joint.copy(), LOG_LEAST, []
-    for j in range(y.shape[1]):
-        unit, low, high = cells(j, ALL)
-        is_smooth = (low + high).max(axis=1) < NARROW
-        some = ALL if is_smooth.all() else np.flatnonzero(is_smooth)
-        factor, constant = smooth_density(below[some, j] + above[some, j], sd[:, j])
-        if some is ALL and len(sd) == 1:  # kernels: a product of matrices is quicker
-            joint += constant - 0.5 * factor * unit**2
-            smooth.append((factor * unit, factor, centres[:, j]))
-        else:
-            unit = unit - centres[:, j]
-            log_mass = constant - 0.5 * factor * unit[some] ** 2
-            if some is not ALL:
-                log_density = log_mass
+    joint = None
+    if len(sd) == 1:
+        units = y @ inverse[0].T, below / sd, above / sd
+        joint = kernels_with_numbers(levels, centres, sd[0], *units)
+    if joint is None:
+        joint = levels.copy()
+        for j in range(y.shape[1]):
+            unit, low, high = cells(j, ALL)
+            some = np.flatnonzero((low + high).max(axis=1) < NARROW)
+            slope, constant = smooth_density(low[some] + high[some], sd[:, j])
+            log_mass = log_density = constant - slope * unit[some] ** 2
+            if len(some) < len(y):
                 with np.errstate(divide="ignore"):
                     log_mass = np.log(normal_mass(unit, low, high))
                 log_mass[some] = log_density
             joint += log_mass
-        if (below[:, j] == 0).any():
-            greatest += max(0.0, -np.log(sd[:, j].min()) - LOG_SQRT_2PI)
-    if smooth:
-        slopes, factors, middles = (np.stack(each, axis=-1) for each in zip(*smooth, strict=True))
-        joint += slopes[:, 0] @ middles.T - 0.5 * factors[:, 0] @ (middles**2).T
     # Rows for which a mass may have vanished in a class that counts.
-    far = np.flatnonzero(joint.max(axis=1) < greatest + NEGLIGIBLE)
+    of_points = np.maximum(-np.log(sd.min(axis=0)) - LOG_SQRT_2PI, 0.0) @ (below == 0).any(axis=0)
+    far = np.flatnonzero(joint.max(axis=1) < LOG_LEAST + of_points + NEGLIGIBLE)
     if len(far):
         joint[far] = levels[far]
         for j in range(y.shape[1]):
             unit, low, high = cells(j, far)
-            unit = unit - centres[:, j]
             log_mass = log_normal_mass(unit - low, unit, unit + high, 0.0, 1.0)
             joint[far] += np.where(low > 0, log_mass, log_mass - np.log(sd[:, j]))
+    return joint
+
+
+def kernels_with_numbers(levels, centres, sd, y, low, high):
+    """Return what `with_numbers` does for classes of equal covariances, unless rows are far out.
+
+    All classes have an upper bound in one product of matrices, and those that may have a share in
+    a row their probability; None if these are many.
+
+    Parameters
+    ----------
+    levels : ndarray of shape (n, n_classes)
+        Log-probabilities without the numbers.
+    centres : ndarray of shape (n_classes, d)
+        Standardised means.
+    sd : ndarray of shape (d,)
+        Standard deviations.
+    y, low, high : ndarray of shape (n, d)
+        Standardised middles of cells, and distances of their ends.
+    """
+    width, farthest = low + high, np.maximum(low, high)
+    is_smooth, is_open = width < NARROW, np.isinf(width)
+    slope, constant = smooth_density(np.where(is_smooth, width, 0.0), sd)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Of the cell around z, the point x that is nearest to 0 is h away from z at most. Then
+        # x^2 > z^2 / (1 + a) - h^2 / a for each a > 0, also for a = h / SLACK.
+        log_greatest = np.minimum(np.log(width) - LOG_SQRT_2PI, 0.0) + SLACK * farthest / 2
+        slope = np.where(is_smooth, slope, 0.5 / (1 + farthest / SLACK))
+        constant = np.where(is_smooth, constant, np.where(is_open, 0.0, log_greatest))
+    joint = levels + (constant - slope * y**2).sum(axis=1, keepdims=True)
+    joint += np.hstack([2 * slope * y, -slope]) @ np.hstack([centres, centres**2]).T
+    if is_smooth.all():
+        return joint
+
+    def exact(log_prob, k, counts):
+        """Return log-probabilities of some classes, so many of each row, from their bounds."""
+        for j in np.flatnonzero(~is_smooth.all(axis=0)):
+            row = (each[:, j] for each in (y, low, high, slope, constant))
+            unit, below, above, of_square, start = (np.repeat(each, counts) for each in row)
+            unit -= centres[:, j].copy()[k]
+            with np.errstate(divide="ignore"):
+                excess = start - of_square * unit**2 - np.log(normal_mass(unit, below, above))
+            excess[np.repeat(is_smooth[:, j], counts)] = 0.0
+            log_prob -= excess
+        return log_prob
+
+    first = joint.argmax(axis=1)
+    least = exact(joint.max(axis=1), first, 1) - NEGLIGIBLE
+    has_share = joint >= least[:, None]
+    counts = np.count_nonzero(has_share, axis=1)
+    if counts.sum() > MANY_SHARES * joint.size:
+        return None
+    some = np.flatnonzero(has_share)
+    k = some - np.repeat(np.arange(len(y)) * len(centres), counts)
+    joint.flat[some] = exact(joint.flat[some], k, counts)
     return joint
 
 
 def smooth_density(width, sd):
     """Return a factor and a constant of the log-mass of a normal in narrow cells, or at points.
 
-    The log-mass is the constant less half the factor times the squared standardised middle, each of
-    shape (n, n_classes). The density is taken as exponential within a cell.
+    The log-mass is the constant less the factor times the squared standardised middle. The density
+    is taken as exponential within a cell.
 
     Parameters
     ----------
-    width : ndarray of shape (n,)
-        Of the cells, 0 for points.
-    sd : ndarray of shape (n_classes,)
+    width : ndarray of shape (n, k)
+        Standardised widths of the cells, 0 for points.
+    sd : ndarray of shape (k,)
         Standard deviations.
     """
-    square = (width[:, None] / sd) ** 2
-    log_width = np.log(np.where(width > 0, width, 1.0))[:, None]
-    return 1 - square / 12, log_width - square / 24 - np.log(sd) - LOG_SQRT_2PI
+    log_width = np.log(np.where(width > 0, width, 1 / sd))
+    return 0.5 - width**2 / 24, log_width - width**2 / 24 - LOG_SQRT_2PI
 
 
 class LatentClasses(Classes):
