@@ -196,4 +196,107 @@ class OneVariable:
                 if one.levels is not None:
                     mean = one.levels[:, 0] * mean + one.levels[:, 1:] @ directions(variable.atoms)
                 total = total + share * mean
+            expected = directions(np.nan_to_num(self.expected))
+            total = (1 - self.p_expected) * total + self.p_expected * expected
         else:
+            total = self.levels @ directions(np.array(variable.levels, dtype=np.float64))
+        return total if turn is None else np.mod(np.angle(total) / turn, variable.period)
+
+
+class OneColumn:
+    """The distribution of a column of numbers in each row, a `Source` of `distribution/`.
+
+    What the members predict takes memory for rows times classes. It is found for some rows at a
+    time, and kept for the last of them.
+
+    Parameters
+    ----------
+    density : TableDensity
+        The fitted density.
+    variables : ndarray of shape (n, n_variables)
+        The rows. The values of the column are ignored.
+    i : int
+        The column.
+    """
+
+    n_outputs = 1
+
+    def __init__(self, density, values, i):
+        schema = density._schema
+        self.density, self.i = density, i
+        self.values = without(values, schema, i)
+        self.j = schema.of_column[i][-1]
+        self.variable = variable = schema.variables[self.j]
+        self.n = len(values)
+        self.possible = [variable.possible]
+        self.period = np.array([np.inf if variable.period is None else variable.period])
+        self.start = np.zeros(1)
+        self._last = None, None  # the first of some rows, and their distribution
+
+    def _variable(self, start):
+        """Return the distribution of the variable in some rows, from a first one on."""
+        if self._last[0] != start:
+            schema = self.density._schema
+            view = TableView(schema, self.values[start : start + ROWS_AT_ONCE])
+            log_weights = self.density._log_weights(view, view.known)
+            self._last = start, OneVariable(self.density, view, self.j, log_weights)
+        return self._last[1]
+
+    def _each(self, function, values, row):
+        """Return a function of the distributions of some rows, and of values of these."""
+        starts = np.unique(row // ROWS_AT_ONCE * ROWS_AT_ONCE) if len(row) else np.zeros(1, int)
+        ends = np.searchsorted(row, starts[1:])  # rows come in order
+        blocks = zip(starts, np.split(values, ends), np.split(row, ends), strict=True)
+        answers = [function(self._variable(start), v, i - start) for start, v, i in blocks]
+        return np.concatenate(answers)
+
+    def log_density(self, y, row):
+        """Return the log-density of a value in some rows, a log-probability at an atom."""
+        schema, rows = self.density._schema, self.values[row]
+        given = ~np.isnan(rows)
+        rows[:, self.j] = schema.columns[self.i].split(y[:, 0])[-1]
+        log_prob = self.density._log_prob(rows, given)
+        step = self.variable.step
+        return log_prob if step is None else log_prob - np.log(step)
+
+    def cdf(self, y, row):
+        """Return the probability of values up to y."""
+        if self.variable.period is None:
+            return self._each(OneVariable.below, y, row)
+        turns = np.floor((y - self._cut) / self.variable.period)
+        below = self._each(OneVariable.below, y - turns * self.variable.period, row)
+        first, total = self._each(self._turn, y, row).T
+        return turns + (below - first) / total
+
+    def ppf(self, q, row, low=None):
+        """Return where `cdf` is q; of a circular column, in the turn that q tells."""
+        if low is None:
+            return self._each(OneVariable.quantile, q, row)
+        turns = np.floor(q)
+        first, total = self._each(self._turn, q, row).T
+        quantile = self._each(OneVariable.quantile, first + (q - turns) * total, row)
+        return quantile + turns * self.variable.period
+
+    @property
+    def _cut(self):
+        """Where the variable of a circular column is cut open."""
+        return self.variable.low if self.variable.has_number else -self.variable.step / 2
+
+    def _turn(self, variable, values, row):
+        """Return the probability up to the cut, which is not quite 0, and of a turn from there."""
+        ends = [np.full(len(row), self._cut + turn) for turn in (0.0, self.variable.period)]
+        first, last = (variable.below(end, row) for end in ends)
+        return np.stack([first, last - first], axis=1)
+
+    def nodes(self):
+        """Return numbers on a grid, and their weights."""
+        starts = range(0, max(self.n, 1), ROWS_AT_ONCE)
+        of_blocks = [self._variable(start).nodes() for start in starts]
+        y, weight = (np.concatenate(each) for each in zip(*of_blocks, strict=True))
+        return y, weight, None
+
+    def sample(self, size, random_state):
+        """Return random draws."""
+        rows = np.repeat(self.values, size, axis=0)
+        drawn = self.density._schema.joined(self.density._complete(rows, random_state))
+        return drawn[:, self.i].reshape(self.n, size, 1)
