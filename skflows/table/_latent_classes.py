@@ -12,7 +12,7 @@ import torch
 from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array, hstack
 from scipy.spatial.distance import cdist
-from scipy.special import gammaln, logsumexp, softmax
+from scipy.special import gammaln, softmax
 
 from ..columns.arrays import some_rows
 from ..distribution.normal import LOG_SQRT_2PI, NARROW, log_normal_mass, normal_mass
@@ -23,9 +23,8 @@ from ._view import ALL, Normals, Predictive
 
 N_STEPS = 80
 TOLERANCE = 3e-4  # in nats per row
-N_RESTARTS = 3
-MORE_CLASSES, STEPS_PER_REMOVAL = 6, 3  # extra classes of each restart; EM steps between removals
-RESTARTED_CLASSES, RESTARTED_WORK = 12, 9e6  # classes and products of a step, at most
+MORE_CLASSES, STEPS_PER_REMOVAL = 6, 3  # extra classes at the start; EM steps between removals
+CLASSES_WITH_MORE, WORK_WITH_MORE = 12, 9e6  # classes and products of a step, at most
 MIN_VARIANCE = 1e-4
 PRIOR_ROWS = 1.0  # of the marginal frequencies, in each class
 STRENGTHS = 2.0 ** np.arange(-5, 11)  # rows that expected frequencies may count for
@@ -437,6 +436,10 @@ class Training:
             for j, variable in enumerate(variables)
             if variable.n_levels
         }
+        # All variables side by side: each product with the classes is one operation.
+        self.indicators = hstack([csr_array((len(y), 0)), *self.levels.values()], format="csr")
+        self.by_level = self.indicators.T.tocsr()
+        self.last_levels = np.cumsum([variables[j].n_levels for j in self.levels])[:-1]
         # Mean and variance say little of angles.
         self.scores = [
             None if variable.has_number or variable.period else variable.scores
@@ -460,6 +463,12 @@ class Training:
             columns.append((one_hot - one_hot.mean(axis=0)) / scale)
         return np.concatenate(columns, axis=1)
 
+    @cached_property
+    def frequencies(self):
+        """The frequencies of the levels of each variable in all rows."""
+        counts = np.split(self.by_level @ self.weight + 0.5, self.last_levels)
+        return {j: count / count.sum() for j, count in zip(self.levels, counts, strict=False)}
+
     def tables(self, share, is_last=False):
         """Return the log-probabilities of the levels in each class.
 
@@ -468,10 +477,9 @@ class Training:
         to the mean and the variance of the class.
         """
         tables = {}
-        for j, one_hot in self.levels.items():
-            frequencies = one_hot.T @ self.weight + 0.5
-            frequencies /= frequencies.sum()
-            table = np.ascontiguousarray((one_hot.T @ share).T)
+        counts = np.split(self.by_level @ share, self.last_levels) if self.levels else ()
+        for j, count in zip(self.levels, counts, strict=True):
+            frequencies, table = self.frequencies[j], np.ascontiguousarray(count.T)
             if self.scores[j] is not None and len(frequencies) >= TILTED_LEVELS:
                 bases = [np.log(frequencies)]
                 if j in self.counts:
@@ -488,8 +496,8 @@ class Training:
     def expectation(self, log_weights, tables, means, covariances):
         """Return the mean log-likelihood, weighted classes of rows, and numbers filled in."""
         total = np.tile(log_weights, (len(self.y), 1))
-        for j, one_hot in self.levels.items():
-            total += one_hot @ tables[j].T
+        if tables:
+            total += self.indicators @ np.concatenate([*tables.values()], axis=1).T
         filled = np.empty((len(means), *self.y.shape))
         spread = np.zeros_like(covariances)
         for has, rows in self.patterns.batches(len(means)):
@@ -500,9 +508,12 @@ class Training:
             if covariance is not None:
                 shares = softmax(total[rows], axis=2) * self.weight[rows][..., None]
                 spread += np.einsum("mk,mkij->kij", shares.sum(axis=1), covariance)
-        joint = logsumexp(total, axis=1)
-        share = np.exp(total - joint[:, None]) * self.weight[:, None]
-        return np.average(joint, weights=self.weight), share, (filled, spread)
+        greatest = total.max(axis=1)
+        share = np.exp(total - greatest[:, None])
+        sums = share.sum(axis=1)
+        share *= (self.weight / sums)[:, None]
+        score = np.average(greatest + np.log(sums), weights=self.weight)
+        return score, share, (filled, spread)
 
     def fit(self, n_classes, random_state, n_more=0):
         """Return the mean log-likelihood after expectation-maximisation, and the mixture.
@@ -566,15 +577,21 @@ def tilted(base, frequencies, scores, counts):
     counts : ndarray of shape (n_classes, n_levels)
         Rows of each class.
     """
-    powers = np.stack([scores, scores**2])
-    target = counts @ powers.T / (counts.sum(axis=1, keepdims=True) + 1e-9)
+    powers = scores ** np.arange(1, 5)[:, None]
+    target = counts @ powers[:2].T / (counts.sum(axis=1, keepdims=True) + 1e-9)
     slopes = np.zeros_like(target)
     for _ in range(N_TILTS):
-        proba = softmax(base + slopes @ powers, axis=1)
-        mean = proba @ powers.T
-        covariance = np.einsum("kl,il,jl->kij", proba, powers, powers)
-        covariance -= mean[:, :, None] * mean[:, None] - 1e-3 * np.eye(2)
-        slopes += np.linalg.solve(covariance, (target - mean)[..., None])[..., 0].clip(-1, 1)
+        tilt = base + slopes @ powers[:2]
+        proba = np.exp(tilt - tilt.max(axis=1, keepdims=True))
+        proba /= proba.sum(axis=1, keepdims=True)
+        moments_ = proba @ powers.T
+        mean, square, cube, fourth = moments_.T
+        # Covariances of the number and its square.
+        first, both, second = square - mean**2 + 1e-3, cube - mean * square, fourth - square**2
+        second += 1e-3
+        a, b = (target - moments_[:, :2]).T
+        step = np.stack([second * a - both * b, first * b - both * a], axis=1)
+        slopes += (step / (first * second - both**2)[:, None]).clip(-1, 1)
     return (1 - LEAST_SHARE) * proba + LEAST_SHARE * frequencies
 
 
@@ -592,15 +609,13 @@ def shrunk(counts, expected):
 
 
 def fit_latent_classes(view, n_classes, space, random_state):
-    """Fit a mixture by expectation-maximisation, the likeliest of a few if it is quick."""
+    """Fit a mixture by expectation-maximisation, which begins with more classes if it is quick."""
     training = Training(view, space, random_state)
     n, d = training.y.shape
     work = n * (n_classes + MORE_CLASSES) * d**2 * len(training.patterns.groups)
-    is_slow = work > RESTARTED_WORK or training.features.size > MANY_VALUES
-    if is_slow or not 1 < n_classes <= RESTARTED_CLASSES:
-        return training.fit(n_classes, random_state)[1]
-    fits = [training.fit(n_classes, random_state, MORE_CLASSES) for _ in range(N_RESTARTS)]
-    return max(fits, key=lambda fit: fit[0])[1]
+    is_slow = work > WORK_WITH_MORE or training.features.size > MANY_VALUES
+    n_more = 0 if is_slow or not 1 < n_classes <= CLASSES_WITH_MORE else MORE_CLASSES
+    return training.fit(n_classes, random_state, n_more)[1]
 
 
 def fit_kernels(view, space, random_state):
@@ -781,7 +796,7 @@ def moments(share, filled, spread, group, space):
     prior = PRIOR_OF_COVARIANCE[space] * d if n_classes > 1 else 0.0
     shrinkage = d / (d + len(share))
     # Incomplete rows cannot be left out: what fills them has been estimated with them.
-    if (group >= 0).mean() > 0.5 and group.max() >= d:
+    if d > 1 and (group >= 0).mean() > 0.5 and group.max() >= d:
         shrinkage = best_shrinkage(pooled, share, filled - means[:, None], group)
     pooled = (1 - shrinkage) * pooled + shrinkage * np.diag(np.diag(pooled))
     weight = np.maximum(share.sum(axis=0), 1e-9)[:, None, None]

@@ -47,13 +47,15 @@ class OneVariable:
         self.shares = np.exp(log_weights[rows]).T
         self.members = [member.predictive(view, j, rows) for member, _ in density._members]
         self.levels = None
+        rules, values = density._schema.rules, view.values[rows]
+        # What a rule expects of a number, and with which probability.
+        self.expected, self.p_expected = rules.expectation(density._schema, values, j)
         if self.members[0].levels is not None:
             self.levels = sum(
                 share[:, None] * one.levels
                 for share, one in zip(self.shares, self.members, strict=True)
             )
-            rules = density._schema.rules
-            self.levels = rules.probabilities(density._schema, view.values[rows], j, self.levels)
+            self.levels = rules.probabilities(density._schema, values, j, self.levels)
 
     def take(self, rows):
         """Return the distributions in some rows, which may repeat."""
@@ -61,6 +63,7 @@ class OneVariable:
         vars(some).pop("_on_grid", None), vars(some).pop("_cells", None)
         some.shares, some.members = self.shares[:, rows], [one.take(rows) for one in self.members]
         some.levels = None if self.levels is None else self.levels[rows]
+        some.expected, some.p_expected = self.expected[rows], self.p_expected[rows]
         return some
 
     def cdf(self, x):
@@ -78,7 +81,10 @@ class OneVariable:
                 for k, atom in enumerate(variable.atoms, 1):
                     below = below + one.levels[:, k, None] * (x >= atom)
             total = total + share[:, None] * below
-        return total
+        if not self.p_expected.any():
+            return total
+        expected, p_expected = self.expected[:, None], self.p_expected[:, None]
+        return (1 - p_expected) * total + p_expected * (x >= expected)
 
     def below(self, x, row):
         """Return the probability of values up to x in some rows, of shape (m,) as the values.
@@ -154,12 +160,13 @@ class OneVariable:
         return self.variable.possible.round(median)
 
     def nodes(self):
-        """Return numbers (p,) and their weights (n, p), which are the steps of `cdf` on a grid."""
+        """Return numbers (n, p) and their weights, which are the steps of `cdf` on a grid."""
         variable = self.variable
         if not variable.has_number:
             ends, _ = self._cells  # near both of each cell
             y = ends[:-1, None] + np.diff(ends)[:, None] * [INSIDE, 1 - INSIDE]
-            return y.ravel(), np.repeat(self.levels / 2, 2, axis=1)
+            weight = np.repeat(self.levels / 2, 2, axis=1)
+            return np.broadcast_to(y.ravel(), weight.shape), weight
         x, inner = self._numbers_on_grid()
         total = 0.0
         for share, one in zip(self.shares, self.members, strict=True):
@@ -168,7 +175,10 @@ class OneVariable:
             if one.levels is not None:
                 weight = np.hstack([one.levels[:, :1] * weight, one.levels[:, 1:]])
             total = total + share[:, None] * weight
-        return np.append((inner[1:] + inner[:-1]) / 2, variable.atoms), total
+        p_expected = self.p_expected[:, None]
+        y = np.append((inner[1:] + inner[:-1]) / 2, variable.atoms)
+        y, expected = np.broadcast_to(y, total.shape), np.nan_to_num(self.expected)[:, None]
+        return np.hstack([y, expected]), np.hstack([(1 - p_expected) * total, p_expected])
 
     def mean(self):
         """Return the mean of each row, of numbers over the steps of a grid."""
@@ -186,6 +196,8 @@ class OneVariable:
                 if one.levels is not None:
                     mean = one.levels[:, 0] * mean + one.levels[:, 1:] @ directions(variable.atoms)
                 total = total + share * mean
+            expected = directions(np.nan_to_num(self.expected))
+            total = (1 - self.p_expected) * total + self.p_expected * expected
         else:
             total = self.levels @ directions(np.array(variable.levels, dtype=np.float64))
         return total if turn is None else np.mod(np.angle(total) / turn, variable.period)
@@ -280,9 +292,8 @@ class OneColumn:
         """Return numbers on a grid, and their weights."""
         starts = range(0, max(self.n, 1), ROWS_AT_ONCE)
         of_blocks = [self._variable(start).nodes() for start in starts]
-        weight = np.concatenate([weight for _, weight in of_blocks])
-        y = of_blocks[0][0]
-        return np.broadcast_to(y, weight.shape), weight, None
+        y, weight = (np.concatenate(each) for each in zip(*of_blocks, strict=True))
+        return y, weight, None
 
     def sample(self, size, random_state):
         """Return random draws."""
