@@ -68,16 +68,15 @@ def plain_score_of_network(member, view, i, given):
             total += cells.log_scale[i, j]
             seen = torch.from_numpy(mask & view.informative[i])[None]
             outputs = network.mlp(network.inputs(features, seen))
-            normals, logits = network.backbone(features, seen)
-            if layout.n_levels[j] and 0 <= cells.code[i, j] < layout.n_levels[j]:
-                own = slice(layout.first[j], layout.first[j + 1])
-                levels = outputs[own] if logits is None else outputs[own] + logits[own]
+            outputs, n_levels = outputs[layout.slice_of(j)], layout.n_levels[j]
+            if 0 <= cells.code[i, j] < n_levels:
+                logits, levels = network.logits_of(features, seen, j), outputs[:n_levels]
+                levels = levels if logits is None else levels + logits
                 total += log_softmax(levels[:, 0].numpy())[cells.code[i, j]]
             if j in layout.numbers and np.isfinite(cells.middle[i, j]):
-                mixture = network.mixtures(outputs[layout.n_logits :], normals)
-                weights, means, scales = (
-                    each[layout.numbers.index(j), :, 0].numpy() for each in mixture
-                )
+                normals = network.normals_of(features, seen, [layout.numbers.index(j)])
+                mixture = network.mixtures(outputs[n_levels:], normals)
+                weights, means, scales = (each[0, :, 0].numpy() for each in mixture)
                 ends = cells.low[i, j], cells.middle[i, j], cells.high[i, j]
                 total += logsumexp(weights + log_mass(*ends, means, np.exp(scales)))
             mask = mask | (np.arange(len(mask)) == j)
@@ -110,8 +109,8 @@ MEMBERS = {
     "quantile classes": lambda view, rs: fit_latent_classes(view, 3, "quantile", rs),
     "linear classes": lambda view, rs: fit_latent_classes(view, 3, "linear", rs),
     "one class": lambda view, rs: fit_latent_classes(view, 1, "quantile", rs),
-    "wide kernels": lambda view, rs: fit_kernels(view, 1.0, "quantile", rs),
-    "narrow kernels": lambda view, rs: fit_kernels(view, 0.1, "linear", rs),
+    "quantile kernels": lambda view, rs: fit_kernels(view, "quantile", rs),
+    "linear kernels": lambda view, rs: fit_kernels(view, "linear", rs),
     "binned classes": lambda view, rs: fit_binned_classes(view, 4, rs),
     "network": lambda view, rs: fit_small_network(view, rs, False),
     "network on pairs": lambda view, rs: fit_small_network(view, rs, True),
