@@ -22,6 +22,8 @@ class ColumnLinear(nn.Module):
         Whether all parameters start at 0.
     """
 
+    mask: torch.Tensor | None
+
     def __init__(self, n_in, n_out, mask=None, zero=False):
         super().__init__()
         bound = 0.0 if zero else max(n_in, 1) ** -0.5

@@ -45,7 +45,7 @@ from ._rule_search import find_rules
 from ._rules import RULE_FIELDS
 from ._schema import Schema
 from ._variables import ROWS_AT_ONCE, in_chunks
-from ._view import TableView
+from ._view import TableView, distinct_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -659,8 +659,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         prior = np.log([weight for _, weight in members])
         if given is None or not given.any() or len(members) == 1:
             return np.tile(prior, (len(view), 1))
-        known = TableView(self._schema, np.where(given, view.values, np.nan))
-        scores = np.stack([member.log_prob(known) for member, _ in members], axis=1)
+        if given is view.known:  # more is asked of the same rows
+            scores = [member.evidence(view) for member, _ in members]
+        else:
+            scores = [member.log_prob(view.given(given)) for member, _ in members]
+        scores = np.stack(scores, axis=1)
         joint = prior + np.where(np.isneginf(scores).all(axis=1, keepdims=True), 0.0, scores)
         return joint - logsumexp(joint, axis=1, keepdims=True)
 
@@ -774,13 +777,15 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def _drawn(self, values, random_state):
         from ._network import choose
 
-        view = TableView(self._schema, values)
-        chosen = choose(np.exp(self._log_weights(view, view.known)), random_state)
+        distinct, inverse = distinct_rows(values)
+        view = TableView(self._schema, distinct)
+        shares = np.exp(self._log_weights(view, view.known))
+        chosen = choose(shares, random_state, inverse)
         drawn = values.copy()
         for i, (member, _) in enumerate(self._members):
             rows = chosen == i
             if rows.any():
-                drawn[rows] = member.sample(self._schema, values[rows], random_state)
+                drawn[rows] = member.sample(view, inverse[rows], random_state)
         return drawn
 
     def condition(self, given: object) -> ConditionalTable:
