@@ -56,12 +56,12 @@ def commits(match):
         text = (FOLDER / name).read_text("utf-8")
         lines = text.splitlines() if name.endswith(".jsonl") else [text]
         count = Counter(json.loads(line).get("commit") for line in lines)
-        said += [
-            f"{n} in `{name}` "
-            + (f"measured at {commit}" if commit else "from before lines named their commit")
+        counts = [
+            f"{n} measured at {commit}" if commit else f"{n} from before lines named their commit"
             for commit, n in count.items()
         ]
-    return match[0].removesuffix(match[2]) + f"Stored lines: {', '.join(said)}.\n"
+        said.append(f"`{name}`, {', '.join(counts)}")
+    return match[0].removesuffix(match[2]) + f"Stored lines: {'; '.join(said)}.\n"
 
 
 def generated(text):

@@ -117,6 +117,19 @@ def test_large_tables_are_announced_and_quick_sets_a_time_limit(folder, capsys, 
     assert "40 rows of 3 columns, which may take minutes (--quick" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("default:time_limit=")
+def test_only_limits_of_the_user_are_spoken_of(folder, capsys, monkeypatch):
+    monkeypatch.setattr(_progress, "QUICK_SECONDS", 0.2)
+    for option, is_said in {"--quick": False, "--time-limit 0.2": True}.items():
+        assert run(f"fit data.csv -o m.skflows --max-iter 1 {option}") == 0
+        assert ("left no time" in capsys.readouterr().err) == is_said
+
+
+def test_long_fits_say_how_long():
+    said = [_progress.duration_of(pd.DataFrame(np.zeros((n, 10)))) for n in (100, 3000, 50_000)]
+    assert said == [f"takes up to {time}" for time in ("a minute", "2 minutes", "17 minutes")]
+
+
 def test_short_fits_use_one_process():
     assert [_progress.n_jobs_for(limit) for limit in (None, 5, 60)] == [-1, None, -1]
 
@@ -282,6 +295,19 @@ def test_fit_without_rich_shows_no_progress_bar(folder, capsys, monkeypatch, on_
     out, err = capsys.readouterr()
     assert "%" not in out
     assert err == ""
+
+
+def test_long_fits_print_a_few_lines_elsewhere(folder, capsys, monkeypatch):
+    now = iter(range(0, 10_000, 7))
+    monkeypatch.setattr(_progress, "monotonic", lambda: next(now))
+    assert run("fit data.csv -o m.skflows --columns width --max-iter 9 --random-state 0") == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "after" in line]
+    assert lines == [
+        "skflows: 2 of 9 epochs after 14 s",
+        "skflows: 4 of 9 epochs after 28 s",
+        "skflows: 8 of 9 epochs after 56 s",
+    ]
+    assert b"ProgressLines" not in Path("m.skflows").read_bytes()
 
 
 # Errors that the user can fix
@@ -571,9 +597,33 @@ def test_columns_that_name_the_rows_are_pointed_out(folder, capsys):
     assert out[0] == "code,log_density,outlier" and out[40].startswith("c39,")
 
 
+@pytest.mark.filterwarnings("default")
+def test_names_and_addresses_are_left_out(folder, capsys, one_class):
+    """With one message; samples have placeholders, and imputed tables the names as they are."""
+    table = make_frame().assign(name=[f"Person {i}" for i in range(40)])
+    table.loc[3, ["height", "name"]] = None
+    table.to_csv("people.csv", index=False)
+    assert run("fit people.csv -o m.skflows --max-iter 1 --random-state 0") == 0
+    err = capsys.readouterr().err
+    assert "'name' seems to name the rows" in err and "identify rows" not in err
+    assert run("sample m.skflows -n 200 -o drawn.csv --random-state 0 --complete") == 0
+    assert pd.read_csv("drawn.csv")["name"].tolist() == [f"Name {i}" for i in range(1, 201)]
+    assert run("impute m.skflows people.csv -o full.csv") == 0
+    assert "full.csv: 1 missing values filled in" in capsys.readouterr().out
+    full = pd.read_csv("full.csv")
+    pd.testing.assert_series_equal(full["name"], table["name"], check_dtype=False)
+    assert full["height"].notna().all()
+    assert run("outliers people.csv -o odd.csv --quick") == 0
+    assert "that seem to name the rows are left out: 'name'" in capsys.readouterr().err
+    odd = pd.read_csv("odd.csv")
+    assert odd["name"].notna().sum() == 39 and "name" not in set(odd["oddest_column"])
+
+
 @pytest.mark.parametrize(
     ("column", "names"),
     [
+        ([f"0{1000 + i}" for i in range(40)], True),
+        ([f"{1000 + i}" for i in range(40)], False),
         (np.arange(1001, 1041), True),
         (np.arange(1990, 2030), False),  # years
         (np.arange(40) * 1000, False),
@@ -706,6 +756,31 @@ def test_quoted_decimal_commas_are_numbers_as_texts(folder, capsys, one_class):
     assert pd.read_csv("drawn.csv")["revenue"].str.fullmatch(r"-?\d+,\d\d").all()
     table = _tables.read_table(Path("comma.csv"), decimal=",")
     np.testing.assert_array_equal(table["revenue"], numbers.round(2))
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("text", "n_columns", "message"),
+    [
+        ("Report\n\na;b;c\n1;2;3\n4;5;6\n7;8;9\n", 3, "first 2 lines of .*, 'Report', are no part"),
+        ("Report;;\na;b;c\n1;2;3\n4;5;6\n7;8;9\n", 3, "first line of .*, 'Report', is no part"),
+        ("Report, 2024\na;b;;\n1;2;;\n4;5;;\n7;8;;\n", 4, "first line of .*, 'Report, 2024', is"),
+        ("a;b\n1;2\n4;5\n7;8\n", 2, ""),
+        ("a\n1\n4\n7\n", 1, ""),
+        ("a,b\n,2\n4,5\n7,8\n", 2, ""),
+    ],
+)
+def test_titles_are_skipped(tmp_path, text, n_columns, message, recwarn):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    source = _tables.open_table(path)
+    frame = source.read()
+    assert frame.shape == (3, n_columns)
+    assert next(iter(frame)) == "a"
+    (raw,) = source.raw_batches(None)
+    assert [*raw] == [*frame] and len(raw) == 3
+    warned = [str(w.message) for w in recwarn]
+    assert len(warned) == bool(message) and all(re.search(message, w) for w in warned)
 
 
 @pytest.mark.filterwarnings("default")

@@ -68,16 +68,15 @@ def plain_score_of_network(member, view, i, given):
             total += cells.log_scale[i, j]
             seen = torch.from_numpy(mask & view.informative[i])[None]
             outputs = network.mlp(network.inputs(features, seen))
-            normals, logits = network.backbone(features, seen)
-            if layout.n_levels[j] and 0 <= cells.code[i, j] < layout.n_levels[j]:
-                own = slice(layout.first[j], layout.first[j + 1])
-                levels = outputs[own] if logits is None else outputs[own] + logits[own]
+            outputs, n_levels = outputs[layout.slice_of(j)], layout.n_levels[j]
+            if 0 <= cells.code[i, j] < n_levels:
+                logits, levels = network.logits_of(features, seen, j), outputs[:n_levels]
+                levels = levels if logits is None else levels + logits
                 total += log_softmax(levels[:, 0].numpy())[cells.code[i, j]]
             if j in layout.numbers and np.isfinite(cells.middle[i, j]):
-                mixture = network.mixtures(outputs[layout.n_logits :], normals)
-                weights, means, scales = (
-                    each[layout.numbers.index(j), :, 0].numpy() for each in mixture
-                )
+                normals = network.normals_of(features, seen, [layout.numbers.index(j)])
+                mixture = network.mixtures(outputs[n_levels:], normals)
+                weights, means, scales = (each[0, :, 0].numpy() for each in mixture)
                 ends = cells.low[i, j], cells.middle[i, j], cells.high[i, j]
                 total += logsumexp(weights + log_mass(*ends, means, np.exp(scales)))
             mask = mask | (np.arange(len(mask)) == j)
@@ -110,8 +109,8 @@ MEMBERS = {
     "quantile classes": lambda view, rs: fit_latent_classes(view, 3, "quantile", rs),
     "linear classes": lambda view, rs: fit_latent_classes(view, 3, "linear", rs),
     "one class": lambda view, rs: fit_latent_classes(view, 1, "quantile", rs),
-    "wide kernels": lambda view, rs: fit_kernels(view, 1.0, "quantile", rs),
-    "narrow kernels": lambda view, rs: fit_kernels(view, 0.1, "linear", rs),
+    "quantile kernels": lambda view, rs: fit_kernels(view, "quantile", rs),
+    "linear kernels": lambda view, rs: fit_kernels(view, "linear", rs),
     "binned classes": lambda view, rs: fit_binned_classes(view, 4, rs),
     "network": lambda view, rs: fit_small_network(view, rs, False),
     "network on pairs": lambda view, rs: fit_small_network(view, rs, True),
@@ -165,3 +164,50 @@ def test_conditionals_are_joint_minus_marginal(member, views):
     marginal = TableView(view.schema, np.where(given, view.values, np.nan))
     expected = member.log_prob(view) - member.log_prob(marginal)
     np.testing.assert_allclose(member.log_prob(view, given), expected, rtol=1e-9, atol=1e-8)
+
+
+def unknown_variable(view, j):
+    values = view.values.copy()
+    values[:, j] = np.nan
+    return TableView(view.schema, values)
+
+
+def test_answers_about_a_variable_depend_on_one_row_alone(member, views):
+    """Probabilities of levels, distribution functions and means, some of them by tables."""
+    _, view = views
+    y, values = np.linspace(-8, 8, 400), np.exp(np.linspace(-3, 3, 399))
+    for j in range(view.values.shape[1]):
+        view_without = unknown_variable(view, j)
+        together = member.predictive(view_without, j)
+        for i in (0, 7, 10):
+            alone = member.predictive(view_without, j, np.array([i]))
+            single = TableView(view.schema, view_without.values[[i]])
+            for found in (alone, member.predictive(single, j)):
+                if found.levels is not None:
+                    np.testing.assert_allclose(found.levels[0], together.levels[i], atol=1e-9)
+                if found.number is not None:
+                    below = together.number.cdf(y[None])
+                    np.testing.assert_allclose(found.number.cdf(y[None])[0], below[i], atol=1e-9)
+                    steps = np.diff(below[i])
+                    mean = steps @ values / steps.sum()
+                    np.testing.assert_allclose(found.number.mean(y, values)[0], mean, rtol=2e-3)
+
+
+def test_levels_and_numbers_are_drawn_as_they_are_distributed(member, views):
+    """Of one row, again and again, beside another one."""
+    _, view = views
+    few = TableView(view.schema, view.values[[0, 7]])
+    for j, variable in enumerate(view.schema.variables):
+        asked = unknown_variable(few, j)
+        drawn = member.sample(asked, np.repeat([0, 1], 600), np.random.RandomState(0))[:, j]
+        found = member.predictive(asked, j)
+        for i, x in enumerate(np.split(drawn, 2)):
+            code = variable.code(x)
+            if found.levels is not None:
+                shares = np.bincount(code, minlength=variable.n_levels)[: variable.n_levels] / 600
+                assert np.abs(shares - found.levels[i]).max() < 0.09
+            if found.number is not None and variable.step is None:
+                scores = np.sort(variable.maps[member.space].forward(x[code <= 0])[0])
+                below = found.number.take([i]).cdf(scores[None])[0]
+                ranks = (np.arange(len(scores)) + 0.5) / len(scores)
+                assert np.abs(below - ranks).max() < 2.0 / np.sqrt(len(scores))

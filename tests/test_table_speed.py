@@ -10,7 +10,7 @@ from skflows import TableDensity
 from skflows.bijections import MarginalQuantile
 from skflows.distribution import distribution
 from skflows.table import _latent_classes, _predictive, _schema
-from skflows.table._network import distinct_rows
+from skflows.table._view import distinct_rows
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_many_rows_of_many_categories_are_clustered_by_a_part_of_them(monkeypatc
     monkeypatch.setattr(KMeans, "predict", predict)
     monkeypatch.setattr(_latent_classes, "SOME_ROWS", 50)
     view = view_of(mixed_table(400, 30))
-    for limit, rows in {3e6: [400] * 3, 1e3: [50]}.items():
+    for limit, rows in {3e6: [400], 1e3: [50]}.items():
         monkeypatch.setattr(_latent_classes, "MANY_VALUES", limit)
         fitted.clear(), predicted.clear()
         _latent_classes.fit_latent_classes(view, 2, "quantile", np.random.RandomState(0))
@@ -132,9 +132,20 @@ def test_quantile_maps_of_many_columns_are_fitted_together(few_components, monke
     assert widths.count(1) <= 6 * 3
 
 
-def test_distinct_rows_are_found_as_numpy_does():
-    masks = np.random.default_rng(0).random((12, 3)) < 0.5
-    rows, places = distinct_rows(masks)
-    expected, inverse = np.unique(masks, axis=0, return_inverse=True)
-    np.testing.assert_array_equal(rows, expected)
-    np.testing.assert_array_equal(places, inverse.ravel())
+def test_rows_given_more_than_once_are_answered_once(few_components, monkeypatch):
+    table = pd.DataFrame({"x": np.arange(80) % 7, "kind": np.arange(80) % 3 == 0})
+    density = TableDensity(random_state=0).fit(table)
+    n_rows, evidence = [], _latent_classes.LatentClasses.evidence
+
+    def counted(self, view):
+        n_rows.append(len(view))
+        return evidence(self, view)
+
+    monkeypatch.setattr(_latent_classes.LatentClasses, "evidence", counted)
+    drawn = density.sample(300, random_state=0, given={"kind": True})
+    assert n_rows and set(n_rows) == {1}
+    assert len(drawn) == 300 and drawn["kind"].all() and drawn["x"].nunique() > 4
+    values = np.array([[np.nan, 1.0], [0.0, 1.0], [np.nan, 1.0]])
+    rows, places = distinct_rows(values)
+    assert len(rows) == 2
+    np.testing.assert_array_equal(rows[places], values)

@@ -1,6 +1,7 @@
 """Continuous bijections: the flow of an ordinary differential equation."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,7 +83,7 @@ class Continuous(Bijection):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Mapped:
         return self.map(z, context, start=1.0, end=0.0)
 
-    def map(self, x: Tensor, context: Tensor | None = None, **solving: object) -> Mapped:
+    def map(self, x: Tensor, context: Tensor | None = None, **solving: Any) -> Mapped:
         """Return the rows at the end of their trajectories, and the log-determinants."""
         solution = self.solve(x, context, **solving)
         return solution.x, solution.log_det.mean(-2)

@@ -113,6 +113,9 @@ class Bounded(Bijection):
         If there is no number between the bounds of a column.
     """
 
+    low: Tensor
+    high: Tensor
+
     def __init__(self, bounds):
         super().__init__()
         ends = [_checked_ends(column, pair) for column, pair in enumerate(bounds)]

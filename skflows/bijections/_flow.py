@@ -62,6 +62,8 @@ class ContinuousFlow(Flow):
         Columns to which noise is added, and over which densities are averaged.
     """
 
+    is_key: torch.Tensor
+
     def __init__(self, preprocess, bijection, dequantized=()):
         super().__init__(preprocess, bijection)
         is_key = torch.ones(innermost(bijection).n_features, dtype=torch.float64)

@@ -44,6 +44,8 @@ class Rotation(Bijection):
         The matrix ``R`` of ``z = R x``.
     """
 
+    matrix: Tensor
+
     def __init__(self, matrix):
         super().__init__()
         self.register_buffer("matrix", matrix)
@@ -72,6 +74,9 @@ class LULinear(Bijection):
     ----------
     Kingma & Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018.
     """
+
+    permutation: Tensor | None
+    sign: Tensor
 
     def __init__(self, n_features, rotation=False):
         super().__init__()

@@ -49,6 +49,9 @@ class MarginalQuantile(Standardize):
     """
 
     knots: Tensor
+    tail: Tensor
+    tail_scale: Tensor
+    tail_shape: Tensor
     kinds = ALL_KINDS  # of tails that an exporter records; it may leave out unused ones
 
     def __init__(self, n_features, n_bins="auto", tails="auto"):

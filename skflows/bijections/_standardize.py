@@ -39,6 +39,8 @@ def weighted_moments(x, weight=None):
 class Standardize(Bijection):
     """Centre and scale each column by the (weighted) mean and standard deviation of the data."""
 
+    loc: Tensor
+    scale: Tensor
     set_from_data = True
 
     def __init__(self, n_features):
@@ -80,6 +82,8 @@ class Whiten(Standardize):
     ----------
     Ledoit & Wolf, "A Well-Conditioned Estimator for Large-Dimensional Covariance Matrices", 2004.
     """
+
+    factor: Tensor
 
     def __init__(self, n_features):
         super().__init__(n_features)

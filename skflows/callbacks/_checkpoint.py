@@ -2,6 +2,7 @@
 
 import json
 import math
+import secrets
 import sys
 import time
 from contextlib import contextmanager, suppress
@@ -83,7 +84,7 @@ class Checkpoint:
     max_propagation_depth = None  # scikit-learn passes the callback on to all estimators inside
 
     def __init__(self, path, *, every=10.0):
-        if not isinstance(every, Real) or not 0 <= every < math.inf:
+        if not isinstance(every, Real) or not 0 <= float(every) < math.inf:
             raise ValueError(f"every={every!r}; it must be a number of seconds, at least 0.")
         self.path = Path(path)
         self.every = every
@@ -94,7 +95,8 @@ class Checkpoint:
 
     def teardown(self, estimator: object, context: "CallbackContext") -> None:
         """Stop using the folder."""
-        FOLDER.set(FOLDER.get().outer)
+        if folder := FOLDER.get():
+            FOLDER.set(folder.outer)
 
     def on_fit_task_begin(
         self,
@@ -106,8 +108,9 @@ class Checkpoint:
         metadata: dict | None = None,
     ) -> None:
         """Refuse a folder of another fit."""
-        if context.parent is None and context.task_name != "partial_fit":
-            FOLDER.get().claim(estimator, {"X": X, "y": y, **(metadata or {})})
+        folder = FOLDER.get()
+        if folder and context.parent is None and context.task_name != "partial_fit":
+            folder.claim(estimator, {"X": X, "y": y, **(metadata or {})})
 
     def on_fit_task_end(self, estimator: object, context: "CallbackContext") -> None:
         """Do nothing: trainings store their states themselves."""
@@ -278,7 +281,7 @@ def is_manifest(found):
 
 def new_seed():
     """Return a seed that the operating system draws."""
-    return np.random.SeedSequence().entropy % 2**32
+    return secrets.randbits(32)
 
 
 def has_checkpoint(path):

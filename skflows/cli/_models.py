@@ -31,7 +31,9 @@ from ._predict import fit_target
 from ._progress import (
     announce,
     checkpoints,
+    duration_of,
     fit_with_progress,
+    limit_of_user,
     n_jobs_for,
     time_limit_of,
     with_progress,
@@ -72,7 +74,9 @@ def run_fit(args):
             start = time.perf_counter()
             interrupted = fit_with_progress(model, *data, callbacks=callbacks, method="_fit_chunks")
             return _finish(args, model, table, rows.shape, start, interrupted)
-    frame = chosen_columns(table.read(), args.data, args.columns, left_out(args))
+    frame = chosen_columns(
+        table.read(), args.data, args.columns, left_out(args), models_texts=False
+    )
     is_table = needs_table(frame) or bool(hints.kinds)
     name = args.estimator or ("table" if is_table else "nsf")
     if hints.kinds and name != "table":
@@ -86,12 +90,13 @@ def run_fit(args):
     if "n_jobs" in model.get_params():
         model.set_params(n_jobs=n_jobs_for(model.time_limit))
     if isinstance(model, MIXTURES) and model.time_limit is None:
-        if frame.size > MANY_VALUES:
+        if name == "table":
+            announce(frame, "a model of mixed columns with missing values", duration_of(frame))
+        elif frame.size > MANY_VALUES:
             announce(frame, "many densities", "may take minutes")
-        elif name == "table":
-            announce(frame, "a model of mixed columns with missing values", "takes up to a minute")
     start = time.perf_counter()
-    interrupted = fit_with_progress(model, frame, callbacks=callbacks)
+    with limit_of_user(args):
+        interrupted = fit_with_progress(model, frame, callbacks=callbacks)
     return _finish(args, model, table, frame.shape, start, interrupted)
 
 
@@ -173,7 +178,7 @@ def run_impute(args):
             batch = unquoted(batch, names)
             frame = rows.of(batch)
             filled = model.impute(frame, args.method, random_state=random_state)
-            n_gaps += int(frame.isna().sum().sum())
+            n_gaps += int((frame.isna() & filled.notna()).sum().sum())
             columns = filled_columns(batch, filled, decimals)
             if raw is None:
                 append(batch.assign(**columns))
@@ -208,6 +213,8 @@ def filled_columns(batch, filled, decimals):
     """Return the columns with missing values, filled in, by name; others stay as they are."""
     found = {}
     for name in filled.columns[batch[[*filled]].isna().any()]:
+        if name not in decimals:  # an identifier
+            continue
         own, new = batch[name], filled[name]
         if new.dtype.kind == "M" and own.dtype != new.dtype:  # texts in the file, which stay so
             new = own.where(own.notna(), new.astype(str))

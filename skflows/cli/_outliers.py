@@ -24,9 +24,17 @@ from ._columns import (
     select,
     used,
     with_dates,
+    without_identifiers,
 )
 from ._forms import hints_of, kinds_in
-from ._progress import QUICK_SECONDS, announce, print_status, progress_bars, with_progress
+from ._progress import (
+    QUICK_SECONDS,
+    announce,
+    limit_of_user,
+    print_status,
+    progress_bars,
+    with_progress,
+)
 from ._score import encoding_of, warn_of_unseen
 from ._tables import (
     check_writable,
@@ -147,7 +155,9 @@ def texts_in(known):
 def judged_columns(args, table, known):
     """Return the columns of a table to judge rows by, and whether they need a density of tables."""
     check_free(table, ADDED, args.data)
-    frame = chosen_columns(table, args.data, args.columns, left_out(args))
+    frame = chosen_columns(table, args.data, args.columns, left_out(args), models_texts=False)
+    if args.columns is None:
+        frame = without_identifiers(frame, args.data)
     is_table = needs_table(frame)
     if known is not None:
         # Rows with missing values in the reference alone are left out.
@@ -310,9 +320,8 @@ def fitted_detector(args, known, is_table, kinds=None):
         fdr=args.fdr,
         random_state=args.random_state,
     )
-    with warnings.catch_warnings():
+    with limit_of_user(args):
         warnings.filterwarnings("ignore", "these columns of X seem to")  # given for the file
-        warnings.filterwarnings("ignore", "time_limit=.* left no time")  # set here
         return detector.fit(known)
 
 

@@ -21,7 +21,14 @@ from ._columns import (
 )
 from ._forms import hints_of, set_form
 from ._model_files import ESTIMATORS
-from ._progress import announce, checkpoints, fit_with_progress, n_jobs_for, time_limit_of
+from ._progress import (
+    announce,
+    checkpoints,
+    fit_with_progress,
+    limit_of_user,
+    n_jobs_for,
+    time_limit_of,
+)
 from ._tables import check_writable, is_standard, open_table, say, shown
 
 TARGET = "a target is a column of numbers, or of categories: correct or empty such cells"
@@ -77,7 +84,8 @@ def fit_target(args):
         if len(X) < LEAST_ROWS:
             model.set_params(calibration=HELD_OUT)  # since predict writes intervals
     start = time.perf_counter()
-    interrupted = fit_with_progress(model, X, y, callbacks=callbacks)
+    with limit_of_user(args):
+        interrupted = fit_with_progress(model, X, y, callbacks=callbacks)
     seconds = time.perf_counter() - start
     set_form(model, source.form._replace(target=args.target))
     model.save(sys.stdout.buffer if is_standard(args.output) else args.output)

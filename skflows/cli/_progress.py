@@ -2,12 +2,17 @@
 
 import signal
 import sys
+import warnings
+from contextlib import contextmanager
+from time import monotonic
 
 from ..callbacks import Checkpoint
 from ..callbacks._checkpoint import has_checkpoint
 from ._tables import is_standard
 
 QUICK_SECONDS = 8  # to fit in; to start, to explain and to write takes some more
+VALUES_PER_MINUTE = 30_000  # of a table, beyond the first minute
+FIRST_LINE = 10  # seconds after which a fit says how far it is
 SHORT_LIMIT = 30  # seconds: a shorter fit runs in one process, because processes take time to start
 
 
@@ -17,15 +22,51 @@ def n_jobs_for(time_limit):
 
 
 def progress_bars():
-    """Return a callback that shows the progress of fits on a terminal, in a list."""
-    if not sys.stdout.isatty():
-        return []
+    """Return a callback that shows the progress of fits, in a list.
+
+    A terminal shows a bar, and anything else a few lines.
+    """
     try:
         from sklearn.callback import ProgressBar
-
-        return [ProgressBar()]
     except ImportError:
-        return []  # the bar needs rich and scikit-learn>=1.9, the fit does not
+        return []  # before scikit-learn 1.9, which the fit does not need
+    if sys.stdout.isatty():
+        try:
+            return [ProgressBar()]
+        except ImportError:
+            pass  # the bar needs rich
+    return [ProgressLines()]
+
+
+class ProgressLines:
+    """A callback that prints how far a fit is, after ten seconds and at twice each time before.
+
+    An hour has ten lines.
+    """
+
+    def setup(self, estimator, context):
+        """Start the clock."""
+        self.start, self.due, self.total, self.n = monotonic(), FIRST_LINE, None, 0
+
+    def teardown(self, estimator, context):
+        """Do nothing."""
+
+    def on_fit_task_begin(self, estimator, context, **data):
+        """Learn how many subtasks there are."""
+        if context.parent is None:
+            self.total = context.max_subtasks
+
+    def on_fit_task_end(self, estimator, context, **data):
+        """Print a line if it is time."""
+        if context.parent is None:
+            return
+        self.n += 1
+        seconds = monotonic() - self.start
+        if seconds >= self.due:
+            self.due = 2 * seconds
+            what = "epochs" if hasattr(estimator, "batch_size") else "components"
+            of = f" of {self.total}" if self.total else ""
+            print(f"skflows: {self.n}{of} {what} after {seconds:.0f} s", file=sys.stderr)
 
 
 def checkpoints(args):
@@ -45,6 +86,21 @@ def checkpoints(args):
 def time_limit_of(args):
     """Return the time limit in seconds that the arguments set, or None."""
     return QUICK_SECONDS if args.quick and args.time_limit is None else args.time_limit
+
+
+@contextmanager
+def limit_of_user(args):
+    """Ignore warnings that a time limit left no time for components, if the user set none."""
+    with warnings.catch_warnings():
+        if getattr(args, "time_limit", None) is None:  # some commands have no such option
+            warnings.filterwarnings("ignore", "time_limit=.* left no time")
+        yield
+
+
+def duration_of(frame):
+    """Return how long the fit of a density of tables takes at most, as text."""
+    minutes = 1 + frame.size // VALUES_PER_MINUTE
+    return "takes up to a minute" if minutes == 1 else f"takes up to {minutes} minutes"
 
 
 def announce(frame, density, duration):

@@ -38,6 +38,7 @@ COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ": "lzma"}
 SEPARATORS = ",;\t|"
 # What begins a formula for some spreadsheet: signs, also of full width, and white space.
 FORMULAS = tuple("=+-@\uff1d\uff0b\uff0d\uff20\t\r\n")
+N_TITLES, LEAST_BELOW = 20, 3  # lines in front of the names of columns at most, below at least
 N_SNIFFED, MAX_SNIFFED = 20, 2**16  # lines, and characters, that tell the separator
 # Memory of a fit: rows, prepared rows, the batches of an epoch, their weights and their order.
 BYTES_PER_VALUE, BYTES_PER_ROW = 40, 64
@@ -250,6 +251,8 @@ class CsvTable(FileTable):
                 self.files.append(CsvFile(file))
         first = self.files[0]
         self.sep = sep or likely_separator(first.head)
+        for file in self.files:
+            file.skip_titles(self.sep)
         rows = list(csv.reader(first.first_lines(), delimiter=self.sep))
         self.decimal = decimal or likely_decimal(rows, self.sep)
         self.size = sum(file.n_bytes for file in self.files)
@@ -397,7 +400,7 @@ class CsvTable(FileTable):
                 "names"
             )
         # pandas has renamed the second column of a name. The last line may be incomplete.
-        lines = csv.reader(file.head.splitlines()[:-1], delimiter=self.sep)
+        lines = csv.reader(file.first_lines()[:-1], delimiter=self.sep)
         check_different(filter(None, next(lines, [])), file.path)
         if self.names is None:
             self.names = names
@@ -450,6 +453,7 @@ class CsvFile:
 
     def __init__(self, path):
         self.path = self.source = path
+        self.n_titles = 0  # lines in front of the names of columns
         if is_standard(path):
             folder = tempfile.mkdtemp()
             weakref.finalize(self, shutil.rmtree, folder)
@@ -487,7 +491,7 @@ class CsvFile:
 
     def first_lines(self):
         """Return the first lines; none that may be incomplete, unless it is the only one."""
-        lines = list(io.StringIO(self.head, newline=""))
+        lines = list(io.StringIO(self.head, newline=""))[self.n_titles :]
         return lines[:-1] if len(self.head) == MAX_SNIFFED and len(lines) > 1 else lines
 
     @contextmanager
@@ -495,7 +499,21 @@ class CsvFile:
         """Open the text; `fraction_read` is of what was opened last to be tracked."""
         with self._bytes(is_tracked) as content:
             with io.TextIOWrapper(content, self.encoding, newline="") as text:
+                for _ in range(self.n_titles):
+                    text.readline()
                 yield text
+
+    def skip_titles(self, sep):
+        """Skip lines in front of the names of columns, such as the title of a report."""
+        self.n_titles = n_titles(self.first_lines(), sep)
+        if self.n_titles:
+            title = self.head.lstrip().splitlines()[0].strip(sep)
+            lines = "line" if self.n_titles == 1 else f"{self.n_titles} lines"
+            warnings.warn(
+                f"the first {lines} of {self.path}, {title!r}, "
+                f"{'is' if self.n_titles == 1 else 'are'} no part of the table: left out",
+                stacklevel=2,
+            )
 
     def fraction_read(self):
         """Return how much of the file has been read."""
@@ -519,12 +537,41 @@ class CsvFile:
             yield raw
 
 
+def n_titles(lines, sep):
+    """Return the number of lines in front of the names of columns.
+
+    Titles fill at most half of the columns. The names are texts, one for each column, except for
+    columns without a name at the end, and the lines below have as many cells.
+    """
+    reader = csv.reader(lines[: N_TITLES + N_SNIFFED], delimiter=sep)
+    rows, ends = [], [0]
+    try:
+        for row in reader:
+            rows.append(row)
+            ends.append(reader.line_num)
+    except csv.Error:
+        return 0
+    for k, row in enumerate(rows[: N_TITLES + 1]):
+        filled = [cell.strip() for cell in row if cell.strip()]
+        are_names = len(filled) > 1 and filled == [cell.strip() for cell in row[: len(filled)]]
+        below = [len(each) for each in rows[k + 1 :] if each]
+        if not are_names or len(below) < LEAST_BELOW or set(below) != {len(row)}:
+            continue
+        is_text = not any(re.fullmatch(r"[-+]?[\d.,]+", cell) for cell in filled)
+        titles = [sum(map(bool, map(str.strip, each))) for each in rows[:k]]
+        if k and (not is_text or max(titles) > len(filled) / 2):
+            return 0
+        return ends[k]
+    return 0
+
+
 def likely_separator(text):
     """Return the separator that splits the first lines into equally many fields."""
     lines = text[:MAX_SNIFFED].splitlines()[:N_SNIFFED]
     widths = {}
     for sep in SEPARATORS:
-        counts = [len(row) for row in csv.reader(lines, delimiter=sep) if row]
+        start = n_titles(lines, sep)
+        counts = [len(row) for row in csv.reader(lines[start:], delimiter=sep) if row]
         if counts and counts[0] > 1 and len(set(counts)) == 1:
             widths[sep] = counts[0]
     return max(widths, key=widths.get, default=",")

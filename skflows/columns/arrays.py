@@ -213,7 +213,7 @@ def row_shape(estimator):
 
 def is_grid_shape(shape):
     """Return whether a shape describes a grid: height, width and channels, positive integers."""
-    are_sizes = [not isinstance(n, bool) and isinstance(n, Integral) and n > 0 for n in shape]
+    are_sizes = [not isinstance(n, bool) and isinstance(n, Integral) and int(n) > 0 for n in shape]
     return len(are_sizes) == 3 and all(are_sizes)
 
 
@@ -239,7 +239,7 @@ def flat_rows(X, shape, name):
 
 def whole_dtypes(X):
     """Return the dtypes of the integer and boolean columns of a pandas DataFrame, by name."""
-    dtypes = getattr(X, "dtypes", None)
+    dtypes = getattr(X, "dtypes", {})
     columns = dtypes.items() if hasattr(dtypes, "items") else []
     return {name: str(dtype) for name, dtype in columns if getattr(dtype, "kind", "O") in "biu"}
 

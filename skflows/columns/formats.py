@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from math import isfinite
 
@@ -321,8 +321,10 @@ class DateFormat(Format):
     @property
     def is_day_first(self):
         """Whether the day stands before the month."""
-        day, month = (re.search(each, self.pattern) for each in ("%-?d", "%-?[mbB]"))
-        return day.start() < month.start()
+        before_day, before_month = (
+            re.split(each, self.pattern)[0] for each in ("%-?d", "%-?[mbB]")
+        )
+        return len(before_day) < len(before_month)
 
     @property
     def what(self):
@@ -569,15 +571,16 @@ def _clock_formats(texts):
     half = first["half"] or ""
     if half:
         half = half.replace("P", "A").replace("p", "a")
-    settings = {"width": width, "n_fields": n_fields, "decimals": len(first["fraction"] or "")}
+    decimals = len(first["fraction"] or "")
+    clock = partial(ClockFormat, width=width, n_fields=n_fields, decimals=decimals)
     is_time = all(int(hour) < 24 for hour in hours) and not any(
         match["sign"] or match["days"] for match in matches
     )
     # 09:15:00 is a time, 0:09:15 a duration.
     if is_time and (n_fields == 2 or width == 2 or half):
-        yield ClockFormat(True, half=half, **settings)
+        yield clock(True, half=half)
     if not half:
-        yield ClockFormat(False, days=first["word"] or "", **settings)
+        yield clock(False, days=first["word"] or "")
 
 
 def _date_formats(texts, dayfirst):

@@ -4,7 +4,7 @@ import numbers
 import re
 from collections.abc import Mapping
 from datetime import UTC, date
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from sklearn.utils import check_array
@@ -472,6 +472,9 @@ def _pandas_series(column):
     return series.astype(target)
 
 
+TIME_UNITS: tuple[Literal["ns", "us", "ms"], ...] = ("ns", "us", "ms")
+
+
 def _polars_series(name, column):
     import polars as pl
 
@@ -482,8 +485,10 @@ def _polars_series(name, column):
             return series.cast(pl.Date)
         if zone := zone_of(dtype):
             series = series.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
-        unit = re.search("time_unit='(.s)'", dtype)
-        return series.dt.cast_time_unit(unit[1]) if unit else series
+        for unit in TIME_UNITS:
+            if f"time_unit='{unit}'" in dtype:
+                return series.dt.cast_time_unit(unit)
+        return series
     objects = [v if k else None for v, k in zip(values.tolist(), known, strict=True)]
     if role == "number":
         if digits := DECIMAL.match(dtype):

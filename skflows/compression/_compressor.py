@@ -197,9 +197,9 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         constriction = import_constriction()
         check_is_fitted(self)
         quality = self.quality if quality is None else quality
-        if not (isinstance(quality, Real) and 0 <= quality <= 100):
+        if not (isinstance(quality, Real) and 0 <= float(quality) <= 100):
             raise ValueError(f"quality={quality!r}; it must be a number from 0 to 100.")
-        step = COARSEST * 2.0 ** (-quality / HALVING)
+        step = COARSEST * 2.0 ** (-float(quality) / HALVING)
         steps = np.rint(np.asarray(self.estimator_.transform(X)) / step)
         in_range = np.abs(steps) <= LARGEST  # not if NaN
         if not (self.lossless or in_range.all()):
@@ -298,7 +298,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         for columns, grid in grids:
             places = nearest_index(grid, rows[:, columns]) + least + residuals[:, columns]
             exact[:, columns] = grid[places.clip(0, len(grid) - 1)]
-        if zlib.crc32(exact) != exact_checksum:
+        if zlib.crc32(exact.data) != exact_checksum:
             raise ValueError(
                 "the rows differ from those that were compressed: the flow rounds differently on "
                 "this machine. Decompress them on a machine like the one that compressed them."
@@ -333,7 +333,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         model = histogram_model(constriction, counts)
         code = encoded(constriction, header, residuals - least, model)
         head = packed(unseen.astype("<f8")) + RESIDUALS.pack(least) + packed(counts)
-        return [head, code, SECTION.pack(zlib.crc32(exact))]
+        return [head, code, SECTION.pack(zlib.crc32(exact.data))]
 
     def _grids(self, unseen):
         """Yield columns and all their values, including some that were not seen in `fit`."""
@@ -345,7 +345,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         content = hashlib.sha256()
         for name, value in sorted(self.estimator_.flow_.state_dict().items()):
             content.update(name.encode())
-            content.update(np.ascontiguousarray(value.cpu().numpy()))
+            content.update(np.ascontiguousarray(value.cpu().numpy()).data)
         content.update(self.latent_scale_)
         for _, grid, _ in self.estimator_._dequantizer.groups():
             content.update(grid)

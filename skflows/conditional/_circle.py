@@ -38,7 +38,7 @@ class Circle:
         periods = np.full(d, np.inf)
         for key, period in given.items():
             is_number = isinstance(period, Real) and not isinstance(period, bool)
-            if not (is_number and 0 < period < np.inf):
+            if not (is_number and 0 < float(period) < np.inf):
                 raise ValueError(
                     f"circular gives column {key!r} a period of {period!r}; it must be a positive "
                     "number."

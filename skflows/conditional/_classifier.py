@@ -298,7 +298,7 @@ class DensityClassifier(
             density.fit(given, safe_indexing(X, own), uneven(weight[own]))
         density.set_params(cv=self.estimator.cv)  # the splits of these rows are of no use later
         self.estimators_ = [density]
-        parts = []
+        parts: list[tuple[list[int] | None, np.ndarray]] = []
         if is_held_out.any():
             parts = [(None, np.flatnonzero(is_held_out))]
         elif self.calibration is not None:
@@ -474,7 +474,8 @@ class DensityClassifier(
 
     def _scores(self, X):
         if self._is_shared:
-            return given_classes(*self.estimators_, X, len(self.classes_))
+            (density,) = self.estimators_
+            return given_classes(density, X, len(self.classes_))
         scores = [partial(score_rows, density) for density in self.estimators_]
         return np.column_stack(results_of_each(scores, X, self._encoding))
 
@@ -573,12 +574,8 @@ class DensityClassifier(
 
     def _p_values(self, scores):
         """Return p-values from the log-density of each row under each class."""
-        return np.column_stack(
-            [
-                Ranks.fit(calibration).p_values(own)
-                for calibration, own in zip(self.calibration_scores_, scores.T, strict=True)
-            ]
-        )
+        pairs = zip(self.calibration_scores_ or (), scores.T, strict=True)
+        return np.column_stack([Ranks.fit(known).p_values(own) for known, own in pairs])
 
     def predict_set(self, X: Table, coverage: float = 0.9) -> Flags:
         """Return which classes each row may belong to.

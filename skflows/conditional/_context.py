@@ -52,7 +52,8 @@ class ContextEncoder(PersistenceMixin, TransformerMixin, BaseEstimator):
 
     def fit_transform(self, X, y=None, sample_weight=None):
         """Learn the columns of X, and encode them; categories as means of other rows only."""
-        return self.fit_rows(*self.read(X), y, sample_weight)
+        encoding, rows = self.read(X)
+        return self.fit_rows(encoding, rows, y, sample_weight)
 
     def transform(self, X):
         """Encode rows of X."""

@@ -222,7 +222,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
         """
         from ..training.joint_fit import fit_jointly
 
-        vars(self).pop("flows_", None)  # a fit that fails leaves nothing fitted
+        self.__dict__.pop("flows_", None)  # a fit that fails leaves nothing fitted
         pairs = self._read(X, y, sample_weight) if pairs is None else pairs
         members, fits, context = self._begin(pairs)
         with fit_task(self, X, y, max_subtasks=None, sample_weight=sample_weight) as task:
@@ -232,7 +232,7 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
                 on_epoch_end=lambda histories: task.end(partial(self._fitted, fits)),
                 common_end=True,  # otherwise each fold chooses the weights that it then calibrates
             )
-            vars(self).update(self._fitted(fits, is_final=True))
+            self.__dict__.update(self._fitted(fits, is_final=True))
             for member, history in zip(members, histories, strict=True):
                 member._store_history(history, warm=False)
             self._interrupted = any(history.interrupted for history in histories)
@@ -398,9 +398,10 @@ class ConditionalDensity(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMi
             In nats per row.
         """
         scores = self.log_prob(X, y)
-        if sample_weight is not None:
-            sample_weight = check_sample_weight(sample_weight, scores, ensure_non_negative=True)
-        return float(np.average(scores, weights=sample_weight))
+        if sample_weight is None:
+            return float(np.mean(scores))
+        weight = check_sample_weight(sample_weight, scores, ensure_non_negative=True)
+        return float(np.average(scores, weights=weight))
 
     def sample(self, X: Table, n_samples: int = 1, random_state: RandomState = None) -> Floats:
         """Draw values of y for each row of X.

@@ -173,8 +173,8 @@ class FlowMixture:
         flow.
         """
         n_flows = len(self.flows)
-        latent = np.linspace(-FARTHEST, FARTHEST, max(N_NODES, NODES_PER_FLOW * n_flows))
-        latent = [latent[i::n_flows] for i in range(n_flows)]
+        places = np.linspace(-FARTHEST, FARTHEST, max(N_NODES, NODES_PER_FLOW * n_flows))
+        latent = [places[i::n_flows] for i in range(n_flows)]
         y = np.column_stack([self._nodes_of(i, own) for i, own in enumerate(latent)])
         weight = np.concatenate([norm.pdf(own) / norm.pdf(own).sum() for own in latent]) / n_flows
         below = np.broadcast_to(norm.cdf(latent[0]), y.shape) if n_flows == 1 else None

@@ -146,10 +146,10 @@ class AdaptiveKernels(BaseEstimator):
             return np.where(total > 0, scores - np.log(total), -np.inf)
 
     def sample(self, n_samples: int = 1, random_state: RandomState = None) -> Floats:
-        random_state = check_random_state(random_state)
+        rng = check_random_state(random_state)
         share = self.weights_ / self.weights_.sum()
-        number = random_state.choice(len(share), n_samples, p=share)
-        noise = random_state.standard_normal((n_samples, self.centers_.shape[1]))
+        number = rng.choice(len(share), n_samples, p=share)
+        noise = rng.standard_normal((n_samples, self.centers_.shape[1]))
         return self.centers_[number] + self.widths_[number, None] * noise
 
 

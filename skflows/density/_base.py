@@ -373,14 +373,14 @@ class BaseFlowDensity(
         if as_frame:
             check_has_names(self)
         index = index_of(X)
-        X = check_array(X, dtype=np.float64, order="C", input_name="X")
-        if X.shape[1] != self._n_features_out:
+        latent = check_array(X, dtype=np.float64, order="C", input_name="X")
+        if latent.shape[1] != self._n_features_out:
             raise ValueError(
-                f"X has {X.shape[1]} features, but {type(self).__name__} was fitted on "
+                f"X has {latent.shape[1]} features, but {type(self).__name__} was fitted on "
                 f"{self.n_features_in_}; pass the output of transform, which has "
                 f"{self._n_features_out}."
             )
-        rows = self._map_rows("inverse", X)[0]
+        rows = self._map_rows("inverse", latent)[0]
         return data_frame(rows, self.feature_names_in_, index) if as_frame else rows
 
     def reconstruction_error(self, X: Table) -> Floats:

@@ -342,17 +342,17 @@ class CNFDensity(FlowDensity):
             rows are independent, unless the rows differ in discrete columns only.
         """
         check_is_fitted(self)
-        X = validate_rows(self, X, reset=False)
+        rows = validate_rows(self, X, reset=False)
         bijection = self.flow_.bijection
         if not bijection.n_probes:
-            return np.zeros(len(X))
+            return np.zeros(len(rows))
         if bijection.n_probes == 1:
             raise ValueError("n_probes=1 has no spread to estimate an error from; use 2 or more.")
 
         def log_densities(rows):
             return self._map_rows("log_prob_by_probe", rows)[0]
 
-        by_probe = self._dequantizer.mean_density(log_densities, X)
+        by_probe = self._dequantizer.mean_density(log_densities, rows)
         return by_probe.std(axis=1, ddof=1) / np.sqrt(bijection.n_probes)
 
     def solver_error(self, X: Table) -> Floats:

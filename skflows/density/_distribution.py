@@ -23,6 +23,8 @@ class RowDensity(nn.Module):
         Number of columns of X.
     """
 
+    offsets: torch.Tensor
+
     def __init__(self, flow, dequantizer, n_features):
         super().__init__()
         self.flow = flow

@@ -135,11 +135,13 @@ def _write_program(program, path, method):
 
 
 def _write_onnx(program, path, method):
-    names = {"input_names": ["X"], "output_names": [method]}
     with warnings.catch_warnings():  # torch and onnxscript warn of their own code
         warnings.simplefilter("ignore")
         program = program.run_decompositions(_plain_operations())
-        torch.onnx.export(program, dynamo=True, verbose=False, **names).save(path)
+        exported = torch.onnx.export(
+            program, dynamo=True, verbose=False, input_names=["X"], output_names=[method]
+        )
+        exported.save(path)
 
 
 class Writer(NamedTuple):
@@ -294,13 +296,13 @@ def _hypot(x, y):
 def _solve_triangular(matrix, y, *, upper, left=True, unitriangular=False):
     """Return the solution row by row; flows have the matrix on the left."""
     n = len(matrix)
-    x = [None] * n
+    x: dict[int, torch.Tensor] = {}
     for i in reversed(range(n)) if upper else range(n):
         row = y[i]
         for j in range(i + 1, n) if upper else range(i):
             row = row - matrix[i, j] * x[j]
         x[i] = row if unitriangular else row / matrix[i, i]
-    return torch.stack(x)
+    return torch.stack([x[i] for i in range(n)])
 
 
 def _nextafter(x, other):

@@ -47,10 +47,10 @@ class IAFDensity(FlowDensity):
     """
 
     def _build_bijection(self, n_features, n_context=0):
-        from ..bijections import Affine, Chain, Inverse, LULinear, MaskedAutoregressive
+        from ..bijections import Affine, Bijection, Chain, Inverse, LULinear, MaskedAutoregressive
 
         network = self._network(n_context)
-        steps = []
+        steps: list[Bijection] = []
         for i in range(self.n_transforms):
             steps.append(LULinear(n_features))
             step = MaskedAutoregressive(n_features, Affine(), reverse=i % 2 == 1, **network)

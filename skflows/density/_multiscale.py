@@ -135,6 +135,6 @@ class MultiscaleDensity(FlowDensity):
 
 def checked_temperature(temperature):
     """Return a temperature as a float, or raise an error."""
-    if not (isinstance(temperature, Real) and 0 <= temperature < math.inf):
+    if not (isinstance(temperature, Real) and 0 <= float(temperature) < math.inf):
         raise ValueError(f"temperature={temperature!r}; it must be a number of at least 0.")
     return float(temperature)

@@ -125,9 +125,10 @@ class OutlierDensityMixin(OutlierLabelsMixin, DensityMixin):
             In nats per row.
         """
         scores = self.score_samples(X)
-        if sample_weight is not None:
-            sample_weight = check_sample_weight(sample_weight, scores, ensure_non_negative=True)
-        return float(np.average(scores, weights=sample_weight))
+        if sample_weight is None:
+            return float(np.mean(scores))
+        weight = check_sample_weight(sample_weight, scores, ensure_non_negative=True)
+        return float(np.average(scores, weights=weight))
 
     def _threshold_on(self, X, weight, score_rows):
         """Return the threshold by `contamination`, on training rows.

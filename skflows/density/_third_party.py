@@ -6,6 +6,7 @@ import warnings
 from contextlib import contextmanager
 from functools import partial, wraps
 from inspect import signature
+from types import MethodType
 
 from sklearn.base import DensityMixin, OutlierMixin, clone
 from sklearn.frozen import FrozenEstimator
@@ -89,7 +90,7 @@ class FitMethod:
         if wrapper is None:
             return self.fit
         fit = self.fit if self.takes_weights(wrapper) else self.unweighted
-        return fit.__get__(wrapper, owner)
+        return MethodType(fit, wrapper)
 
 
 def weighted_if(takes_weights):

@@ -30,12 +30,12 @@ def normal_mass(middle, below, above):
 
     Parameters
     ----------
-    middle : ndarray of shape (n, k)
-        Middles of the cells. They may be overwritten.
-    below, above : ndarray of shape (n, 1) or (n, k)
+    middle : ndarray of shape (n,) or (n, k)
+        Middles of the cells.
+    below, above : ndarray of shape (n,), (n, 1) or (n, k)
         Distances of the ends from the middles: equal ones, or infinite for all k.
     """
-    is_first, is_last = (np.isinf(distance[:, 0]) for distance in (below, above))
+    is_first, is_last = (np.isinf(ends.reshape(len(middle), -1)[:, 0]) for ends in (below, above))
     # In the upper tail, where differences of the complementary function keep their digits.
     near = np.abs(middle)
     near[is_first] = -middle[is_first]

@@ -135,27 +135,27 @@ class AutoDensity(MixtureMixin, BaseEstimator):
         started = current_group().clock()
 
         table = prepare_table(self, X, sample_weight, least=3)
-        X = table.X
+        rows = table.X
         # Components see arrays, so that columns are given by index; all have the same cells.
         names = getattr(self, "feature_names_in_", None)
         self._dequantizer = table.dequantizer
         self.discrete_ = table.dequantizer.named_gaps(names)
-        warn_of_columns(self, X, table.dequantizer.columns)
+        warn_of_columns(self, rows, table.dequantizer.columns)
         seed = random_state_of(self).randint(2**31 - 1)
         cv = self.cv
         if isinstance(cv, str):  # "auto"
-            cv = automatic_cv(len(X), seed, ROWS_WITH_FOLDS, HELD_OUT, MAX_HELD_OUT)
-        splits = make_folds(cv, len(X), seed, X=X, kept=table.is_weighted)
+            cv = automatic_cv(len(rows), seed, ROWS_WITH_FOLDS, HELD_OUT, MAX_HELD_OUT)
+        splits = make_folds(cv, len(rows), seed, X=rows, kept=table.is_weighted)
         data = {
-            "bounds": resolve_bounds(self.bounds, X.shape[1], names),
+            "bounds": resolve_bounds(self.bounds, rows.shape[1], names),
             "discrete": table.dequantizer.gaps(),
             "random_state": seed,
         }
         is_weighted = uneven(table.weight) is not None
-        n, d = X.shape
+        n, d = rows.shape
         components = portfolio(n, d, len(splits) > 1, is_weighted, data)
         folds = Folds(splits, table.weight, table.is_weighted)
-        return self._fit_mixture(components, X, folds, started=started, quiet=True)
+        return self._fit_mixture(components, rows, folds, started=started, quiet=True)
 
     def _sample_rows(self, n_samples, random_state):
         # The components know the distance between values, not which values occur.

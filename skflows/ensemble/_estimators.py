@@ -33,7 +33,8 @@ def tasks_of(components, X, folds, quiet, n_workers):
     """Return the tasks that fit components, a stack of flows in all folds or a single fold."""
     splits, weight = folds.splits, uneven(folds.weight)
     tasks = []
-    for group in group_components(components, *X.shape, n_workers):
+    n, d = X.shape
+    for group in group_components(components, n, d, n_workers):
         pairs = [(component, i) for component in group for i in range(len(splits))]
         for stack in [pairs] if can_stack(group[0]) else [[pair] for pair in pairs]:
             plans = [(c.recipe, splits[i]) for c, i in stack]

@@ -1,7 +1,6 @@
 """The components of an automatic density, by the size of the table."""
 
 import math
-from functools import partial
 
 import numpy as np
 from sklearn.mixture import GaussianMixture
@@ -51,7 +50,10 @@ def portfolio(n, d, folds, weighted, data):
         Parameters of all components.
     """
     data = data | {"contamination": None}  # the mixture has a threshold, its members need none
-    on = partial(TransformedDensity, **data)
+
+    def on(estimator, preprocessing):
+        return TransformedDensity(estimator, preprocessing=preprocessing, **data)
+
     components = [
         Component("gaussian", on(StandardNormal(), preprocessing="whiten"), refit=True),
         Component("copula", on(StandardNormal(), preprocessing=SPACES["copula"]), refit=True),

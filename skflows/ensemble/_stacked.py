@@ -201,16 +201,16 @@ class StackedDensity(MixtureMixin, NamedEstimators):
             The fitted estimator.
         """
         components = self._checked_components()
-        X, weight, is_weighted = weighted_rows(self, X, sample_weight, least=3)
-        warn_of_columns(self, X, discrete_columns(X))
+        rows, weight, is_weighted = weighted_rows(self, X, sample_weight, least=3)
+        warn_of_columns(self, rows, discrete_columns(rows))
         random_state = random_state_of(self)
         seed = random_state.randint(2**31 - 1)
-        splits = make_folds(self.cv, len(X), seed, X=X, kept=is_weighted)
+        splits = make_folds(self.cv, len(rows), seed, X=rows, kept=is_weighted)
         components = [
             component._replace(recipe=clone_with_seeds(component.recipe, random_state))
             for component in components
         ]
-        return self._fit_mixture(components, X, Folds(splits, weight, is_weighted))
+        return self._fit_mixture(components, rows, Folds(splits, weight, is_weighted))
 
     def _checked_components(self):
         self._check_named()

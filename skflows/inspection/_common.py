@@ -117,7 +117,7 @@ def _index_of(feature, names):
             f"{listed(names)}."
         )
     if isinstance(feature, numbers.Integral) and not isinstance(feature, bool):
-        if 0 <= feature < len(names):
+        if 0 <= int(feature) < len(names):
             return int(feature)
         raise ValueError(
             f"features contains {feature}, but the indices run from 0 to {len(names) - 1}: "
@@ -193,7 +193,8 @@ def plane(rows, indices, names, grid_resolution):
     fixed : dict of str to float
         Median of each other column, by name.
     """
-    mesh = np.meshgrid(*(np.linspace(*view_limits(rows[:, i]), grid_resolution) for i in indices))
+    limits = [view_limits(rows[:, i]) for i in indices]
+    mesh = np.meshgrid(*(np.linspace(low, high, grid_resolution) for low, high in limits))
     medians = np.median(rows, axis=0)
     grid = np.tile(medians, (mesh[0].size, 1))
     for i, coordinate in zip(indices, mesh, strict=True):

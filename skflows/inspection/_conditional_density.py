@@ -1,6 +1,6 @@
 """Predicted density of y, or of a column of a table, at single rows."""
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -216,8 +216,8 @@ def _column_of_table(density, X, column, grid_resolution):
     own = rows[:, schema.of_column[i]]
     y, values = np.full(len(rows), None), model.joined(own)
     known = ~np.isnan(values) & ~model.is_unseen(own)
-    y[known] = schema.encoding.named(i, values[known])
-    found = {"name": str(column), "y": y}
+    y[known] = schema.encoding.named(schema.places[i], values[known])
+    found: dict[str, Any] = {"name": str(column), "y": y}
     if model.is_levels:
         grid = np.array(part.levels)
         if grid.dtype.kind != "f":  # names of categories

@@ -134,8 +134,8 @@ class ImageGridDisplay:
         if X is None:
             check_integer("n_samples", n_samples)
             X = estimator.sample(n_samples, random_state=random_state)
-        X = flat_rows(np.asarray(X, dtype=np.float64), tuple(shape), type(estimator).__name__)
-        images = X.reshape(-1, *shape)
+        rows = flat_rows(np.asarray(X, dtype=np.float64), tuple(shape), type(estimator).__name__)
+        images = rows.reshape(-1, *shape)
         display = cls(images=images, n_columns=n_columns, value_range=value_range)
         return display.plot(ax=ax, **kwargs)
 

@@ -228,7 +228,7 @@ def _along(X, feature, n):
     """Return a table along a feature, its values, those in X, and the feature's name."""
     encoding, rows = Encoding.read(X)
     names = encoding.keys
-    is_place = isinstance(feature, Integral) and 0 <= feature < len(names)
+    is_place = isinstance(feature, Integral) and 0 <= int(feature) < len(names)
     if feature not in names and not is_place:
         raise ValueError(f"feature={feature!r} is not a column of X; it has {names}.")
     j = names.index(feature) if feature in names else feature

@@ -154,7 +154,7 @@ class SamplesDisplay:
             range(min(len(names), MAX_PANELS)) if features is None else features, names
         )
         if n_samples is None:
-            n_samples = min(len(rows), MAX_SAMPLES)
+            n_samples = min(np.shape(rows)[0], MAX_SAMPLES)
         check_integer("n_samples", n_samples)
 
         if is_table:
@@ -223,7 +223,10 @@ class SamplesDisplay:
         return self
 
     def _plot_histograms(self, panel, column, limits):
-        styles = ({"fill": True, "color": DATA_COLOR, "alpha": 0.4}, {"color": MODEL_COLOR})
+        styles: tuple[dict, ...] = (
+            {"fill": True, "color": DATA_COLOR, "alpha": 0.4},
+            {"color": MODEL_COLOR},
+        )
         for rows, style in zip((self.X, self.samples), styles, strict=True):
             values = rows[:, column]
             values = values[~np.isnan(values)]

@@ -49,6 +49,8 @@ class FilterBank(nn.Module):
     Freeman & Adelson, "The Design and Use of Steerable Filters", 1991.
     """
 
+    filters: torch.Tensor
+
     def __init__(self, loc, scale):
         super().__init__()
         scale = torch.as_tensor(scale)

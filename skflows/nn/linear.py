@@ -22,6 +22,8 @@ class ColumnLinear(nn.Module):
         Whether all parameters start at 0.
     """
 
+    mask: torch.Tensor | None
+
     def __init__(self, n_in, n_out, mask=None, zero=False):
         super().__init__()
         bound = 0.0 if zero else max(n_in, 1) ** -0.5
@@ -36,6 +38,10 @@ class ColumnLinear(nn.Module):
 
     def forward(self, h):
         return affine(self.bias, self.effective_weight(), h)
+
+    def of_rows(self, h):
+        """Return the output ``(n, n_out)`` for rows ``(n, n_in)``."""
+        return torch.addmm(self.bias[:, 0], h, self.effective_weight().mT)
 
     def vjp(self, h):
         """Return the output and its pullback (see `skflows.nn.vjp`)."""

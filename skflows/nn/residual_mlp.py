@@ -72,6 +72,13 @@ class ResidualMLP(nn.Module):
             h = h + update if update.shape == h.shape else update
         return self._activate(h)
 
+    def units_after(self, h):
+        """Return the last hidden units ``(n, width)`` from outputs of the first layer, as rows."""
+        for layer in self.hidden:
+            update = layer.of_rows(self._activate(h))
+            h = update.add_(h) if update.shape == h.shape else update
+        return self._activate(h)
+
     def vjp(self, x, context=None):
         """Return the outputs and their pullback (see `skflows.nn.vjp`)."""
         seen, through_squash = squash_vjp(x, FARTHEST_SEEN)

@@ -200,11 +200,10 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
         self : object
             The fitted estimator.
         """
-        given = X, y
         shape = self._shape_of(X)
-        X = validate_rows(self, X, ensure_min_samples=2, shape=shape or ())
+        rows = validate_rows(self, X, ensure_min_samples=2, shape=shape or ())
         self._row_shape = shape
-        self.image_shape_ = shape or shape_of_rows(X.shape[1])
+        self.image_shape_ = shape or shape_of_rows(rows.shape[1])
         has_limit = self.time_limit is not None
         if has_limit and self.estimator is not None and not time_limits(self.estimator):
             raise ValueError(
@@ -232,9 +231,9 @@ class DefectDetector(OutlierLabelsMixin, CallbackSupportMixin, MetaEstimatorMixi
             verbose=self.verbose,
         )
         if has_limit:
-            density.time_limit = self.time_limit / detector._n_fits(X)
-        with fit_task(self, *given, max_subtasks=1) as task:
-            self.detector_ = fit_subtask(task, detector, X)
+            density.time_limit = self.time_limit / detector._n_fits(rows)
+        with fit_task(self, X, y, max_subtasks=1) as task:
+            self.detector_ = fit_subtask(task, detector, rows)
             self.offset_ = self.detector_.offset_
             self.held_out_scores_ = self.detector_.held_out_scores_
             self._judges_held_out = self.detector_._judges_held_out

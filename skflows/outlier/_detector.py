@@ -24,6 +24,7 @@ from ..columns.checks import (
     results_of_each,
     warn_of_columns,
     warn_of_gaps,
+    warn_of_identifiers,
     warn_of_row_names,
     warn_of_texts,
     warn_user,
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
     from shap import Explanation
 
 
-NULLS = {"conformal": Ranks, "empirical_null": Tails}
+NULLS: dict[str, type[Ranks] | type[Tails]] = {"conformal": Ranks, "empirical_null": Tails}
 FITTED = {"models_", "held_out_scores_", "p_values_", "null_", "offset_"}
 ROWS_PER_COLUMN = 20  # with at least as many, leave-one-out scores are as good as held-out ones
 
@@ -383,8 +384,9 @@ class DensityOutlierDetector(
         return self
 
     def _warn_of_row_names(self, rows):
-        if self._encoding.names is not None:
-            warn_of_row_names(self._encoding.values(rows, ["number", "text"]))
+        encoding = self._encoding
+        if encoding is not None and encoding.names is not None:
+            warn_of_row_names(encoding.values(rows, ["number", "text"]))
 
     def _validated(self, X):
         """Return the rows to score as an array."""
@@ -406,8 +408,10 @@ class DensityOutlierDetector(
             )
         names = getattr(self, "feature_names_in_", None)
         # Others are cloned, and fitted to these columns.
-        known = getattr(estimator, "feature_names_in_", names) if is_frozen(estimator) else names
-        if names is not None and list(names) != list(known):
+        if names is None or not is_frozen(estimator):
+            return
+        known = getattr(estimator, "feature_names_in_", names)
+        if list(names) != list(known):
             raise ValueError(
                 f"X has the columns {list(names)}, but the fitted estimator has {list(known)}: "
                 "pass the same columns in the same order."
@@ -474,8 +478,8 @@ class DensityOutlierDetector(
         if self.calibration is not None:
             self.null_ = null = NULLS[self.calibration].fit(known, importance)
         self._judges_held_out = False
-        vars(self).pop("p_values_", None)  # of an earlier fit
-        if self.calibration == "empirical_null":
+        self.__dict__.pop("p_values_", None)  # of an earlier fit
+        if null is not None and self.calibration == "empirical_null":
             self.p_values_ = null.p_values(self.held_out_scores_)
         if null is not None and isinstance(self.contamination, str):
             self.offset_ = null.threshold(self.alpha)
@@ -537,17 +541,17 @@ class DensityOutlierDetector(
             ``1 / (n + 1)`` for ``n`` rows to calibrate.
         """
         check_is_fitted(self)
-        self._check_calibrated()
+        null = self._checked_null()
         scores = self.score_samples(X)
         if not randomized:
-            return self.null_.p_values(scores)
+            return null.p_values(scores)
         if self.calibration != "conformal":
             raise ValueError(
                 f"randomized=True is for the ranks of calibration='conformal', not for "
                 f"{self.calibration!r}, whose p-values are continuous."
             )
         rng = check_random_state(0 if random_state is None else random_state)
-        return self.null_.randomized_p_values(scores, rng)
+        return null.randomized_p_values(scores, rng)
 
     def _check_fdr_method(self):
         if self.fdr is not None and self.fdr_method == "adaptive" and not self._is_split:
@@ -558,12 +562,14 @@ class DensityOutlierDetector(
                 "cv=ShuffleSplit(1, test_size=0.5), fit again, or choose fdr_method='bh'."
             )
 
-    def _check_calibrated(self):
+    def _checked_null(self):
+        """Return the null distribution, or raise an error if there is none."""
         if self.null_ is None:
             raise ValueError(
                 "calibration=None: there are no p-values. Set calibration='conformal', or "
                 "'empirical_null' if the rows of fit may contain outliers."
             )
+        return self.null_
 
     def predict(self, X: Table) -> Labels:
         """Label each row as an inlier or an outlier, by `fdr` if it is set, otherwise by `offset_`.
@@ -624,7 +630,7 @@ class DensityOutlierDetector(
             Whether a row is an outlier.
         """
         check_is_fitted(self)
-        self._check_calibrated()
+        self._checked_null()
         self._check_fdr_method()
         p_values = np.asarray(p_values, dtype=np.float64)
         if not ((p_values >= 0) & (p_values <= 1)).all():
@@ -678,7 +684,7 @@ class DensityOutlierDetector(
         Generative Models Using Typicality", 2019.
         """
         check_is_fitted(self)
-        self._check_calibrated()
+        self._checked_null()
         if not isinstance(n_resamples, Integral) or n_resamples < 1:
             raise ValueError(f"n_resamples={n_resamples!r}; it must be an integer of at least 1.")
         rng = check_random_state(0 if random_state is None else random_state)
@@ -812,12 +818,12 @@ class DensityOutlierDetector(
                 "values too."
             )
         oddest = np.asarray(self.explain(X, n_orders=n_orders, random_state=random_state))
-        X = validate_rows(self, X, reset=False)
+        rows = validate_rows(self, X, reset=False)
         oddest = oddest.argmin(axis=1)
-        names = getattr(self, "feature_names_in_", range(X.shape[1]))
+        names = getattr(self, "feature_names_in_", range(rows.shape[1]))
         return [
             None if partner < 0 else (names[column], names[partner])
-            for column, partner in zip(oddest, partners_of(self, X, oddest), strict=True)
+            for column, partner in zip(oddest, partners_of(self, rows, oddest), strict=True)
         ]
 
     def _contributions(self, X, n_orders, random_state):

@@ -123,17 +123,16 @@ class OutlierEnsemble(OutlierLabelsMixin, CallbackSupportMixin, NamedEstimators)
         self : object
             The fitted estimator.
         """
-        given = X, y
-        X, _, _ = weighted_rows(self, X, None, least=2)
+        rows, _, _ = weighted_rows(self, X, None, least=2)
         random_state = random_state_of(self)
         seed = random_state.randint(2**31 - 1)
-        named = self._checked_members(*X.shape)
-        with fit_task(self, *given, max_subtasks=None) as task:
+        named = self._checked_members(*rows.shape)
+        with fit_task(self, X, y, max_subtasks=None) as task:
             fit = partial(fit_subtask, task)
             self.estimators_, self._nulls, log_p = [], [], []
             for _, estimator in named:
                 estimator = clone_with_seeds(estimator, random_state)
-                scores = scores_of_unseen(fit(estimator, X), X, seed, fit)
+                scores = scores_of_unseen(fit(estimator, rows), rows, seed, fit)
                 self.estimators_.append(estimator)
                 self._nulls.append(null_of(scores, self.contaminated))
                 log_p.append(self._nulls[-1].log_p(scores, is_own=True))

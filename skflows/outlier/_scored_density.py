@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
@@ -19,8 +19,8 @@ TRIMMING_STEPS = 5
 class EncodedDensity(NamedTuple):
     """A fitted density of tables, for the rows of an encoding."""
 
-    estimator: object
-    encoding: object
+    estimator: Any
+    encoding: Any
 
     def score_samples(self, rows):
         return score_rows(self.estimator, rows, self.encoding)

@@ -41,7 +41,7 @@ def name_of(cls):
         return cls.__name__, False
     from torch import nn
 
-    if getattr(nn, cls.__name__, None) is cls:
+    if hasattr(nn, cls.__name__) and getattr(nn, cls.__name__) is cls:
         return TORCH + cls.__name__, False
     return f"{cls.__module__}:{cls.__qualname__}", True
 

@@ -67,7 +67,7 @@ class Dequantizer:
         if not isinstance(discrete, Mapping):
             discrete = dict.fromkeys(discrete)
         for column, gap in discrete.items():
-            is_number = isinstance(gap, Real) and 0 < gap < np.inf
+            is_number = isinstance(gap, Real) and 0 < float(gap) < np.inf
             if not (gap is None or is_number or (isinstance(gap, str) and gap == SEEN)):
                 raise ValueError(
                     f"discrete gives column {column!r} a gap of {gap!r}; it must be a positive "

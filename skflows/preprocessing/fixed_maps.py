@@ -7,7 +7,15 @@ import threading
 import numpy as np
 import torch
 
-from ..bijections import Bounded, Chain, MarginalQuantile, Pointwise, Standardize, Whiten
+from ..bijections import (
+    Bijection,
+    Bounded,
+    Chain,
+    MarginalQuantile,
+    Pointwise,
+    Standardize,
+    Whiten,
+)
 from ..columns.arrays import some_rows
 
 PREPROCESSING = {"standardize": Standardize, "whiten": Whiten, "quantile": MarginalQuantile}
@@ -33,7 +41,7 @@ def fitted_preprocessor(names, bounds, x, weight, n_channels=None):
     if len(x) > most:
         few = torch.from_numpy(some_rows(len(x), most))
         x, weight = x[few], weight[few]
-    steps = [] if bounds is None else [Bounded(bounds)]
+    steps: list[Bijection] = [] if bounds is None else [Bounded(bounds)]
     for name in names:
         if steps:
             x, _ = steps[-1](x)
@@ -49,8 +57,8 @@ def _fitted_map(name, y, weight):
     if name != "quantile":  # the others take no time
         bijection.initialize(y, weight)
         return bijection
-    content = hashlib.sha1(np.ascontiguousarray(y), usedforsecurity=False)
-    content.update(np.ascontiguousarray(weight))
+    content = hashlib.sha1(np.ascontiguousarray(y).data, usedforsecurity=False)
+    content.update(np.ascontiguousarray(weight).data)
     key = y.shape, content.digest()
     known = _RECENT_MAPS.get(key)
     if known is not None:

@@ -15,7 +15,7 @@ class Table(NamedTuple):
 
     X: np.ndarray
     weight: np.ndarray  # of which the largest is 1
-    is_weighted: np.ndarray  # which of the user's rows have a positive weight
+    is_weighted: np.ndarray | None  # which of the user's rows have a positive weight
     dequantizer: Dequantizer
     bounds: list | None  # a pair for each column, widened by half a cell if it is discrete
     n_context: int = 0  # number of last columns of X that are the context of the others

@@ -16,14 +16,17 @@ from torch.nn import functional as F
 
 from ..bijections._normal import normal_log_density
 from ..distribution.normal import log_normal_mass
-from ..nn.activations import squash_vjp
-from ..nn.residual_mlp import ResidualMLP
+from ..nn.activations import squash, squash_vjp
+from ..nn.residual_mlp import FARTHEST_SEEN, ResidualMLP
 from ..training.torch_state import one_thread
+from ._classes import log_sum_exp
 from ._variables import first_features
-from ._view import Normals, Predictive
+from ._view import ALL, Normals, Predictive
 
 LOG_SCALE_BOUND = 5.0
 ROWS_AT_ONCE = 4096
+ROWS_OF_ORDERS = 1024  # at once, with a row of the network for each order and variable
+UNITS_AT_ONCE = 1024  # rows of the network, whose hidden units fit in a processor's cache
 VALIDATED_EVERY = 3  # epochs
 TRUST = 1.0  # logit of the share of the Gaussian's conditionals at the start
 LEAST_VARIANCE = 1e-6
@@ -463,86 +466,180 @@ class NetworkMember:
 
     def log_probs_by_order(self, view, given=None):
         """Return the log-probability of the known variables in each order, ``(n_orders, n)``."""
-        cells = view.cells(self.space)
-        given = np.zeros_like(cells.known) if given is None else given & cells.known
-        target = cells.known & ~given
-        total = np.zeros((len(self.rank), len(view)))
-        for j in range(target.shape[1]):
-            rows = np.flatnonzero(target[:, j])
-            if not len(rows):
-                continue
-            before = (self.rank < self.rank[:, j : j + 1]) & target.any(axis=0)
-            before, order = distinct_rows(before)  # few if much is given
-            known = given[rows] | (target[rows] & before[:, None])
-            masks = (known & view.informative[rows]).reshape(-1, target.shape[1])
-            log_probs = self._conditional(view, j, np.tile(rows, len(before)), masks)
-            total[:, rows] += log_probs.reshape(len(before), -1)[order]
-        return total
+        given = np.zeros_like(view.known) if given is None else given & view.known
+        target = view.known & ~given
+        log_probs = np.zeros((len(self.rank), len(view)))
+        rows = np.lexsort(target.T)  # rows with the same variables come together
+        for start in range(0, len(rows), ROWS_OF_ORDERS):
+            some = rows[start : start + ROWS_OF_ORDERS]
+            log_probs[:, some] = self._log_probs(view, some, given[some], target[some])
+        return log_probs
 
-    def _conditional(self, view, j, rows, masks):
-        """Return the log-probability of a variable in rows given the values of masks."""
-        cells = view.cells(self.space)
-        log_probs = np.empty(len(rows))
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            chunk = slice(start, start + ROWS_AT_ONCE)
-            chunk_rows = rows[chunk]
-            levels, *mixture = self._heads(view.features[chunk_rows], masks[chunk], j)
-            code = cells.code[chunk_rows, j]
-            log_prob = cells.log_scale[chunk_rows, j].copy()
+    def _log_probs(self, view, rows, given, target):
+        """Return the log-probability of target variables of some rows in each order."""
+        cells, informative = view.cells(self.space), view.informative[rows]
+        variables = np.flatnonzero(target.any(axis=0))
+        features, given, seen = view.features[rows], given & informative, target & informative
+        log_probs = np.zeros((len(self.rank), len(rows)))
+        log_probs += np.where(target, cells.log_scale[rows], 0.0).sum(axis=1)
+        for j, outputs in self._outputs(features, given, seen, variables).items():
+            before = self.rank < self.rank[:, [j]]
+            masks = given | (seen & before[:, None])
+            levels, *mixture = self._distributions(outputs, features, masks, j)
             if levels is not None:
-                has = (code >= 0) & (code < levels.shape[1])
-                log_prob[has] += levels[has, code[has]]
+                code = cells.code[rows, j]
+                some = np.flatnonzero(target[:, j] & (code >= 0) & (code < len(levels)))
+                log_probs[:, some] += levels[code[some], :, some].T
             if mixture:
-                log_weights, means, scales = mixture
-                low, middle, high = (
-                    values[chunk_rows, j, None] for values in (cells.low, cells.middle, cells.high)
-                )
-                has = np.isfinite(middle[:, 0])
-                low, middle, high = low[has], middle[has], high[has]
-                mass = log_normal_mass(low, middle, high, means[has], scales[has])
-                log_prob[has] += np.logaddexp.reduce(log_weights[has] + mass, axis=1)
-            log_probs[chunk] = log_prob
+                some = np.flatnonzero(target[:, j] & np.isfinite(cells.middle[rows, j]))
+                ends = (values[rows[some], j] for values in (cells.low, cells.middle, cells.high))
+                log_weights, means, scales = (each[..., some] for each in mixture)
+                log_mass = log_normal_mass(*ends, means, scales)
+                log_probs[:, some] += log_sum_exp(log_weights + log_mass, axis=0)
         return log_probs
 
     @one_thread()
-    def _heads(self, features, masks, j):
-        """Return log-probabilities of levels or None, and the mixture of a number if it is one."""
+    def _outputs(self, features, given, target, variables):
+        """Return the outputs for variables, given some variables and those before them in an order.
+
+        The first layer is a sum of terms of each variable, cumulated along the orders.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n, n_features)
+            Inputs of the network.
+        given, target : ndarray of bool, of shape (n, n_variables)
+            What is given, and what is seen by the variables after it.
+        variables : ndarray of int
+            The variables.
+
+        Returns
+        -------
+        outputs : dict of int to Tensor of shape (n_outputs, n_orders, n)
+            Of each variable.
+        """
+        if not len(variables):
+            return {}
+        network, layout, mlp = self.network, self.network.layout, self.network.mlp
+        n, n_orders, n_steps = len(features), len(self.rank), len(variables)
+        place = np.argsort(np.argsort(self.rank[:, variables], axis=1), axis=1)
+        steps = torch.from_numpy(variables[np.argsort(self.rank[:, variables], axis=1)])
+        with torch.inference_mode():
+            features, given, target = map(torch.from_numpy, (features, given, target))
+            inputs = squash(network.inputs(features, given | target), FARTHEST_SEEN).T
+            n_features = len(layout.feature_of)
+            terms_of = [
+                [*np.flatnonzero(layout.feature_of == j), n_features + j]
+                for j in range(layout.n_variables)
+            ]
+            weights = [mlp.input.weight[:, columns].T for columns in terms_of]
+            inputs = [inputs[:, columns] for columns in terms_of]
+            heads = {}
+            for i, j in enumerate(variables):
+                head = layout.slice_of(j)
+                weight, bias = mlp.output.weight[head].T, mlp.output.bias[head, 0]
+                heads[j] = torch.from_numpy(place[:, i]), weight, bias
+            outputs = {
+                j: features.new_empty(n_orders, n, len(bias)) for j, (*_, bias) in heads.items()
+            }
+            orders = torch.arange(n_orders)
+            n_at_once = max(1, UNITS_AT_ONCE // (n_orders * n_steps))
+            for start in range(0, n, n_at_once):
+                rows = slice(start, start + n_at_once)
+                terms = torch.stack([x[rows] @ w for w, x in zip(weights, inputs, strict=True)])
+                first = mlp.input.bias[:, 0] + (terms * given[rows].T[:, :, None]).sum(0)
+                terms *= target[rows].T[:, :, None]
+                h = terms.new_empty(n_orders, n_steps, *first.shape)
+                h[:, 0] = first
+                torch.cumsum(terms[steps[:, :-1]], 1, out=h[:, 1:])
+                h[:, 1:] += first
+                units = mlp.units_after(h.flatten(0, 2)).view(h.shape)
+                for j, (places, weight, bias) in heads.items():
+                    x = units[orders, places]
+                    y = torch.addmm(bias, x.flatten(0, 1), weight)
+                    outputs[j][:, rows] = y.view(*x.shape[:2], -1)
+        return {j: each.permute(2, 0, 1) for j, each in outputs.items()}
+
+    @one_thread()
+    def _distributions(self, outputs, features, masks, j):
+        """Return log-probabilities of levels or None, and the mixture of a number if it is one.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (n_outputs, n_orders, n)
+            Of the network for variable j.
+        features : ndarray of shape (n, n_features)
+            Inputs of the network.
+        masks : ndarray of bool, of shape (n_orders, n, n_variables)
+            What is known.
+        j : int
+            The variable.
+
+        Returns
+        -------
+        levels : ndarray of shape (n_levels, n_orders, n) or None
+            Their log-probabilities.
+        log_weights, means, scales : ndarray of shape (n_components, n_orders, n)
+            The mixture of a number.
+        """
         network, layout = self.network, self.network.layout
+        n_levels, levels = layout.n_levels[j], None
         with torch.inference_mode():
             features, masks = torch.from_numpy(features), torch.from_numpy(masks)
-            columns = network.inputs(features, masks)
-            units = network.mlp.units(columns)
-            outputs = layout.slice_of(j)
-            last = network.mlp.output
-            head = last.weight[outputs] @ units + last.bias[outputs]
-            levels, n_levels = None, layout.n_levels[j]
             if n_levels:
-                logits = network.logits_of(features, masks, j)
-                levels = head[:n_levels] if logits is None else head[:n_levels] + logits
-                levels = F.log_softmax(levels.T, 1).numpy()
+                logits, levels = (
+                    [network.logits_of(features, mask, j) for mask in masks],
+                    outputs[:n_levels],
+                )
+                if logits[0] is not None:
+                    levels = levels + torch.stack(logits, 1)
+                levels = F.log_softmax(levels, 0).numpy()
             if j not in layout.numbers:
                 return (levels,)
-            normals = network.normals_of(features, masks, [layout.numbers.index(j)])
-            log_weights, means, log_scales = network.mixtures(head[n_levels:], normals)
-            return levels, *(each[0].T.numpy() for each in (log_weights, means, log_scales.exp()))
+            normals, i = None, layout.numbers.index(j)
+            if hasattr(network, "mean"):
+                pairs = [network.normals_of(features, mask, [i]) for mask in masks]
+                normals = [torch.cat(each, 1) for each in zip(*pairs, strict=True)]
+            log_weights, means, log_scales = network.mixtures(
+                outputs[n_levels:].flatten(1), normals
+            )
+            return levels, *(
+                each[0].view(-1, *outputs.shape[1:]).numpy()
+                for each in (log_weights, means, log_scales.exp())
+            )
 
-    def predictive(self, view, j):
-        """Return the distribution of a variable given the other known ones, as a `Predictive`."""
-        masks = view.informative.copy()
+    def _heads(self, features, masks, j):
+        """Return what `_distributions` does of a variable given what is known, for a single order.
+
+        Levels and components are the last axis.
+        """
+        with one_thread(), torch.inference_mode():
+            network, head = self.network, self.network.layout.slice_of(j)
+            last = network.mlp.output
+            units = network.mlp.units(network.inputs(*map(torch.from_numpy, (features, masks))))
+            outputs = last.weight[head] @ units + last.bias[head]
+        found = self._distributions(outputs[:, None], features, masks[None], j)
+        return [None if each is None else each[:, 0].T for each in found]
+
+    def evidence(self, view):
+        """Return `log_prob`: nothing of it helps to answer questions about unknown variables."""
+        return self.log_prob(view)
+
+    def predictive(self, view, j, rows=ALL):
+        """Return the distribution of a variable in some rows given the other known ones."""
+        masks = view.informative[rows].copy()
         masks[:, j] = False
-        levels, *mixture = self._heads(view.features, masks, j)
+        levels, *mixture = self._heads(view.features[rows], masks, j)
         levels = None if levels is None else np.exp(levels)
         if not mixture:
             return Predictive(levels, None, None)
         log_weights, means, scales = mixture
         map_ = view.schema.variables[j].maps[self.space]
-        return Predictive(levels, Normals(np.exp(log_weights), means, scales), map_)
+        return Predictive(levels, Normals.of_rows(np.exp(log_weights), means, scales), map_)
 
-    def sample(self, schema, values, random_state):
-        """Return variables, the unknown ones drawn given the known ones, one by one."""
-        from ._view import TableView
-
-        completed = values.copy()
+    def sample(self, view, rows, random_state):
+        """Return variables of rows, which may repeat, the unknown ones drawn one by one."""
+        schema, completed = view.schema, view.values[rows]
         n, n_variables = completed.shape
         order = np.argsort(self.rank, axis=1)[random_state.randint(len(self.rank), size=n)]
         missing = np.isnan(completed)
@@ -551,8 +648,7 @@ class NetworkMember:
             order, np.argsort(~np.take_along_axis(missing, order, 1), axis=1, kind="stable"), 1
         )
         n_missing = missing.sum(axis=1)
-        view = TableView(schema, values)
-        features, given = view.features, view.informative.copy()
+        features, given = view.features[rows], view.informative[rows]
         first = first_features(schema.variables)
         for step in range(n_missing.max(initial=0)):
             for j in range(n_variables):
@@ -572,17 +668,6 @@ class NetworkMember:
         return completed
 
 
-def distinct_rows(masks):
-    """Return the distinct rows of masks in order, and where each row is among them.
-
-    As `np.unique`, which takes long if there are many columns.
-    """
-    keys = [mask.tobytes() for mask in masks]
-    places = {key: i for i, key in enumerate(sorted({*keys}))}
-    first = [keys.index(key) for key in places]
-    return masks[first], [places[key] for key in keys]
-
-
 def draw(levels, mixture, random_state):
     """Return drawn levels, -1 if there are none, and scores, 0 if there are none."""
     n = len(levels) if levels is not None else len(mixture[0])
@@ -596,8 +681,15 @@ def draw(levels, mixture, random_state):
     return code, y
 
 
-def choose(probabilities, random_state):
-    """Return the index that each row of probabilities draws."""
-    total = np.cumsum(probabilities, axis=1)
-    uniform = random_state.uniform(size=(len(total), 1)) * total[:, -1:]
-    return (total < uniform).sum(axis=1).clip(max=total.shape[1] - 1)
+def choose(probabilities, random_state, rows=None):
+    """Return the index that each row of probabilities draws, or each of rows that may repeat."""
+    if rows is None:
+        total = np.cumsum(probabilities, axis=1)
+        uniform = random_state.uniform(size=(len(total), 1)) * total[:, -1:]
+        return (total < uniform).sum(axis=1).clip(max=total.shape[1] - 1)
+    distinct, rows = np.unique(rows, return_inverse=True)
+    total = np.cumsum(probabilities[distinct], axis=1)
+    total /= total[:, -1:]
+    total += np.arange(len(total))[:, None]
+    n, uniform = total.shape[1], random_state.uniform(size=len(rows))
+    return (np.searchsorted(total.ravel(), rows + uniform) - rows * n).clip(0, n - 1)

@@ -297,7 +297,7 @@ class GradientFit(FlowFit):
 
     def settings(self):
         """Return the settings of `Trainer` for all phases."""
-        settings, continues = self.recipe.settings, self.past is not None and self.increment
+        settings, past = self.recipe.settings, self.past if self.increment else None
         return {
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
@@ -306,7 +306,7 @@ class GradientFit(FlowFit):
             "tol": settings.tol,
             "use_dropout": not self.is_small,
             "ema_decay": 0.0 if self.increment else EMA_DECAY,
-            "optimizer_state": self.past.optimizer_state if continues else None,
+            "optimizer_state": None if past is None else past.optimizer_state,
         }
 
     def take_share_of_time(self, n):
