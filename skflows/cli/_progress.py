@@ -92,7 +92,7 @@ def time_limit_of(args):
 def limit_of_user(args):
     """Ignore warnings that a time limit left no time for components, if the user set none."""
     with warnings.catch_warnings():
-        if args.time_limit is None:
+        if getattr(args, "time_limit", None) is None:  # some commands have no such option
             warnings.filterwarnings("ignore", "time_limit=.* left no time")
         yield
 

@@ -133,11 +133,11 @@ def fits_lattice(value, others):
     return bool(abs(step - np.rint(step)) <= 10 * ON_LATTICE)
 
 
-def names_rows(values):
+def names_rows(values, different=DIFFERENT):
     """Return whether values are consecutive whole numbers, each once, or texts that hardly repeat.
 
-    Years, and dates, prices and numbers as texts, may differ without being names, but not codes
-    with leading zeros.
+    Of texts, more than the share ``different`` must differ. Years, and dates, prices and numbers as
+    texts, may differ without being names, but not codes with leading zeros.
     """
     if len(values) < MANY_ROWS:
         return False
@@ -146,7 +146,7 @@ def names_rows(values):
         if high - low != len(values) - 1 or (YEARS[0] <= low and high <= YEARS[1]):
             return False
         return bool((values % 1 == 0).all() and len(np.unique(values)) == len(values))
-    texts, least = {value for value in values if isinstance(value, str)}, DIFFERENT * len(values)
+    texts, least = {value for value in values if isinstance(value, str)}, different * len(values)
     if len(texts) > least:
         texts = {
             text

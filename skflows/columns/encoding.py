@@ -5,7 +5,7 @@ from numbers import Real
 
 import numpy as np
 
-from .checks import ColumnWarning, names_rows, unseen_error, warn_of_unseen, warn_user
+from .checks import DIFFERENT, ColumnWarning, names_rows, unseen_error, warn_of_unseen, warn_user
 from .dates import check_zone, local_seconds, moments_of, utc_seconds, zone_of
 from .formats import DateFormat, find_format
 from .frames import Frame, fill_frame, read_frame, write_frame
@@ -72,7 +72,9 @@ class Encoding:
             if (
                 given[name].name == IDENTIFIER
                 if name in given
-                else finds_identifiers and self.formats[j] is None and is_identifier(column)
+                else finds_identifiers
+                and self.formats[j] is None
+                and is_identifier(column, handle_unknown)
             )
         }
         self.categories = [
@@ -341,9 +343,13 @@ def categories_of(column):
     return sorted(found, key=lambda category: (str(category), type(category).__name__))
 
 
-def is_identifier(column):
-    """Return whether a column holds texts that hardly repeat, and so name the rows."""
-    return column.role == "text" and names_rows(column.values[column.known])
+def is_identifier(column, handle_unknown):
+    """Return whether a column holds texts that hardly repeat, and so name the rows.
+
+    If rare categories are not pooled, half of the texts differing is enough: they are too many.
+    """
+    different = DIFFERENT if handle_unknown == "rare" else 0.5
+    return column.role == "text" and names_rows(column.values[column.known], different)
 
 
 def format_of(column, name, kind=None):
