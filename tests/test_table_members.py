@@ -227,7 +227,8 @@ def test_kernels_keep_to_a_category_that_tells_something():
     kernels = fit_kernels(
         TableView(schema, schema.encode(table)), "linear", np.random.RandomState(0)
     )
-    drawn = kernels.sample(schema, np.full((2000, 3), np.nan), np.random.RandomState(1))
+    unknown = TableView(schema, np.full((2000, 3), np.nan))
+    drawn = kernels.sample(unknown, np.arange(2000), np.random.RandomState(1))
     assert ((drawn[:, 0] > 3) != drawn[:, 1]).mean() < 0.02
     share_of_other = np.exp(kernels.tables[2]).min(axis=1)
     assert share_of_other.min() > 0.2
