@@ -10,7 +10,7 @@ from skflows import TableDensity
 from skflows.bijections import MarginalQuantile
 from skflows.distribution import distribution
 from skflows.table import _latent_classes, _predictive, _schema
-from skflows.table._network import distinct_rows
+from skflows.table._view import distinct_rows
 
 
 @pytest.fixture
@@ -132,9 +132,20 @@ def test_quantile_maps_of_many_columns_are_fitted_together(few_components, monke
     assert widths.count(1) <= 6 * 3
 
 
-def test_distinct_rows_are_found_as_numpy_does():
-    masks = np.random.default_rng(0).random((12, 3)) < 0.5
-    rows, places = distinct_rows(masks)
-    expected, inverse = np.unique(masks, axis=0, return_inverse=True)
-    np.testing.assert_array_equal(rows, expected)
-    np.testing.assert_array_equal(places, inverse.ravel())
+def test_rows_given_more_than_once_are_answered_once(few_components, monkeypatch):
+    table = pd.DataFrame({"x": np.arange(80) % 7, "kind": np.arange(80) % 3 == 0})
+    density = TableDensity(random_state=0).fit(table)
+    n_rows, evidence = [], _latent_classes.LatentClasses.evidence
+
+    def counted(self, view):
+        n_rows.append(len(view))
+        return evidence(self, view)
+
+    monkeypatch.setattr(_latent_classes.LatentClasses, "evidence", counted)
+    drawn = density.sample(300, random_state=0, given={"kind": True})
+    assert n_rows and set(n_rows) == {1}
+    assert len(drawn) == 300 and drawn["kind"].all() and drawn["x"].nunique() > 4
+    values = np.array([[np.nan, 1.0], [0.0, 1.0], [np.nan, 1.0]])
+    rows, places = distinct_rows(values)
+    assert len(rows) == 2
+    np.testing.assert_array_equal(rows[places], values)
