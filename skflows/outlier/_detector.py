@@ -385,8 +385,12 @@ class DensityOutlierDetector(
 
     def _warn_of_row_names(self, rows):
         encoding = self._encoding
-        if encoding is not None and encoding.names is not None:
+        if encoding is None:
+            return
+        if encoding.names is not None:
             warn_of_row_names(encoding.values(rows, ["number", "text"]))
+        if encoding.inferred_identifiers:
+            warn_of_identifiers(encoding.inferred_identifiers)
 
     def _validated(self, X):
         """Return the rows to score as an array."""
