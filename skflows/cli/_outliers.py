@@ -27,7 +27,14 @@ from ._columns import (
     without_identifiers,
 )
 from ._forms import hints_of, kinds_in
-from ._progress import QUICK_SECONDS, announce, print_status, progress_bars, with_progress
+from ._progress import (
+    QUICK_SECONDS,
+    announce,
+    limit_of_user,
+    print_status,
+    progress_bars,
+    with_progress,
+)
 from ._score import encoding_of, warn_of_unseen
 from ._tables import (
     check_writable,
@@ -313,9 +320,8 @@ def fitted_detector(args, known, is_table, kinds=None):
         fdr=args.fdr,
         random_state=args.random_state,
     )
-    with warnings.catch_warnings():
+    with limit_of_user(args):
         warnings.filterwarnings("ignore", "these columns of X seem to")  # given for the file
-        warnings.filterwarnings("ignore", "time_limit=.* left no time")  # set here
         return detector.fit(known)
 
 
