@@ -91,6 +91,19 @@ def test_missing_values_of_a_stored_density(density_of_incomplete, tmp_path):
     pd.testing.assert_frame_equal(drawn, density_of_incomplete.sample(200, random_state=0))
 
 
+def test_networks_do_not_prefer_rows_with_known_values(keep_components):
+    """A column that only some rows have does not change the distribution of the others."""
+    keep_components(lambda component: component.name == "network")
+    rng = np.random.default_rng(0)
+    n = 500
+    kind = rng.choice(["p", "q"], n, p=[0.3, 0.7])
+    table = pd.DataFrame({"a": rng.normal(size=n), "kind": kind, "b": rng.normal(size=n)})
+    table["a"] = table["a"].where(kind == "p")
+    drawn = quick(max_iter=40).fit(table).sample(MANY, random_state=0)
+    assert (drawn["kind"] == "p").mean() == pytest.approx((kind == "p").mean(), abs=0.06)
+    assert (drawn["a"].notna() == (drawn["kind"] == "p")).mean() > 0.98
+
+
 def test_weights_count_for_missing_values():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(300, 2))

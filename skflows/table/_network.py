@@ -372,6 +372,8 @@ class Packing:
         layout, features, known = self.network.layout, self.features[rows], self.known[rows]
         uniform = torch.rand(len(known), known.shape[1] + 1, generator=generator)
         given, weight = random_given(known, uniform)
+        # Rows with missing values have fewer variables to begin with: each would count more.
+        weight = weight * known.float().mean(1)
         weights = weight[:, None] * (known & ~given)
         # Middles of cells would prefer a network with peaks there.
         noise = torch.rand(known.shape, generator=generator)
@@ -643,9 +645,11 @@ class NetworkMember:
         n, n_variables = completed.shape
         order = np.argsort(self.rank, axis=1)[random_state.randint(len(self.rank), size=n)]
         missing = np.isnan(completed)
-        # The unknown variables of a row come first, in its order.
+        # The unknown variables of a row come first, in its order; but variables that the fit knew
+        # more often before others: rows in which a value is known may be unlike the rest.
+        last = np.where(missing, schema.n_missing, np.inf)
         order = np.take_along_axis(
-            order, np.argsort(~np.take_along_axis(missing, order, 1), axis=1, kind="stable"), 1
+            order, np.argsort(np.take_along_axis(last, order, 1), axis=1, kind="stable"), 1
         )
         n_missing = missing.sum(axis=1)
         features, given = view.features[rows], view.informative[rows]

@@ -129,6 +129,17 @@ class Schema:
             if isinstance(column.value_variables[0], Weeks):
                 self.weeks.append(self.of_column[-1][column.has_flag :])
 
+    @property
+    def n_missing(self):
+        """In how many rows of the fit each variable was missing, which flags never are."""
+        return np.array(
+            [
+                column.n_missing * (j >= column.has_flag)
+                for column in self.columns
+                for j in range(len(column.variables))
+            ]
+        )
+
     def encode(self, X):
         """Return the variables of a table with the columns of fit."""
         return self.split(self.encoding.encode(X))
