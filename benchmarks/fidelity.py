@@ -19,7 +19,7 @@ import torch
 from protocol import append, print_table, read
 from sklearn.covariance import LedoitWolf
 from sklearn.datasets import load_diabetes, load_iris, load_wine
-from tables import SAMPLERS, discriminator, load
+from tables import SAMPLERS, copies, discriminator, distance_ratio, load
 
 from skflows import TableDensity
 
@@ -117,13 +117,15 @@ def broken_orders(train, rows):
     return float(is_broken.mean())
 
 
-def measures(train, rows, group, seed):
-    """Return what a sampler's rows show, beside the training rows."""
+def measures(train, test, rows, group, seed):
+    """Return what a sampler's rows show, beside the training rows and real test rows."""
     known = [each.dropna().reset_index(drop=True) for each in (train, rows)]
     return {
         "outside": outside_of_group(train, rows, group),
         "unseen": unseen_pairs(train, rows),
         "orders": broken_orders(train, rows),
+        "copies": copies(train, rows),
+        "distance": distance_ratio(train, test, rows),
         "gaps": float((train.isna().mean() - rows.isna().mean()).abs().max()),
         "auc": discriminator(train, rows, seed),
         "complete": len(known[1]) / len(rows),
@@ -161,7 +163,7 @@ def run(name, args):
             continue
         seconds = time.process_time() - started
         rows = rows.astype({name: train[name].dtype for name in train if rows[name].notna().all()})
-        line = key | measures(train, rows, group, args.seed) | {"cpu_s": seconds}
+        line = key | measures(train, test, rows, group, args.seed) | {"cpu_s": seconds}
         print(line, flush=True)
         append(args.out, line)
 
@@ -174,9 +176,12 @@ def print_tables(path):
         "unseen": "unseen pairs",
         "orders": "orders broken",
         "gaps": "missing values",
+        "copies": "copies of a row",
+        "distance": "distance to rows",
         "auc": "discriminator",
         "cpu_s": "seconds",
     }
+    names = {name: title for name, title in names.items() if name in frame}  # of older lines
     digits = dict.fromkeys(names.values(), 3) | {"seconds": 1}
     means = frame.groupby("method", sort=False)[[*names]].mean().rename(columns=names)
     print_table(means, digits)

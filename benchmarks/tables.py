@@ -892,6 +892,7 @@ def run_rows(args, seed):
                 "auc": discriminator(train, fake, seed),
                 "prediction": prediction(source, test, TARGETS[name], seed),
                 "distance": distance_ratio(train, test, fake),
+                "copies": copies(train, fake),
                 **shapes(train, fake),
                 "cpu_s": seconds,
             }
@@ -933,10 +934,21 @@ def prediction(source, test, target, seed):
 
 
 def distance_ratio(train, test, fake):
-    """Return the median distance to the closest training row, relative to real test rows."""
+    """Return the mean distance to the closest training row, relative to real test rows."""
     X, Z = one_hot(train, pd.concat([test, fake], ignore_index=True))
     distance = NearestNeighbors(n_neighbors=1).fit(X).kneighbors(Z)[0][:, 0]
     return float(np.mean(distance[len(test) :]) / np.mean(distance[: len(test)]))
+
+
+def copies(train, rows):
+    """Return the share of rows that equal a training row which occurs once."""
+
+    def keys(frame):
+        frame = frame[list(train)].astype(dict.fromkeys(train.select_dtypes("number"), float))
+        return pd.util.hash_pandas_object(frame.astype(str), index=False)
+
+    once = keys(train).drop_duplicates(keep=False)
+    return float(keys(rows).isin(once).mean())
 
 
 def shapes(real, fake):

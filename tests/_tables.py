@@ -8,7 +8,7 @@ import pytest
 
 from skflows import TableDensity
 from skflows.columns.encoding import Encoding
-from skflows.table import _components, _latent_classes
+from skflows.table import _components
 from skflows.table._schema import Schema
 from skflows.table._view import TableView
 
@@ -82,7 +82,6 @@ def few_components():
     """Fewer components, which take less time."""
     with pytest.MonkeyPatch.context() as patch:
         keep_components(patch, lambda each: each.is_trained or each.name in FEW_COMPONENTS)
-        patch.setattr(_latent_classes, "N_RESTARTS", 1)
         yield
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -36,3 +37,19 @@ def test_faults_of_a_page_are_found(text, fault):
     found = runpy.run_path(str(FOLDER / "pages.py"))["faults"]("page", text)
     assert len(found) == (fault is not None)
     assert fault is None or fault in found[0]
+
+
+def test_copies_of_rows_that_occur_once(monkeypatch):
+    """Whole numbers may come as floats, and missing values are values."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    copies = runpy.run_path(str(FOLDER / "tables.py"))["copies"]
+    train = pd.DataFrame({"n": [1, 1, 2, 3], "kind": ["a", "a", None, "b"]})
+    rows = pd.DataFrame({"n": [1.0, 2.0, 2.0, 3.0], "kind": ["a", None, "b", "b"]})
+    assert copies(train, rows) == 0.5
+
+
+def test_entries_of_what_was_tried_are_short():
+    faults = runpy.run_path(str(FOLDER / "pages.py"))["faults"]
+    assert not faults("tried", f"# Tried\n\n- {'word ' * 50}\n- {'word ' * 50}\n")
+    (found,) = faults("tried", f"# Tried\n\n- Short.\n- {'word ' * 70}\n")
+    assert "more than 60 words" in found

@@ -592,9 +592,33 @@ def test_columns_that_name_the_rows_are_pointed_out(folder, capsys):
     assert out[0] == "code,log_density,outlier" and out[40].startswith("c39,")
 
 
+@pytest.mark.filterwarnings("default")
+def test_names_and_addresses_are_left_out(folder, capsys, one_class):
+    """With one message; samples have placeholders, and imputed tables the names as they are."""
+    table = make_frame().assign(name=[f"Person {i}" for i in range(40)])
+    table.loc[3, ["height", "name"]] = None
+    table.to_csv("people.csv", index=False)
+    assert run("fit people.csv -o m.skflows --max-iter 1 --random-state 0") == 0
+    err = capsys.readouterr().err
+    assert "'name' seems to name the rows" in err and "identify rows" not in err
+    assert run("sample m.skflows -n 200 -o drawn.csv --random-state 0 --complete") == 0
+    assert pd.read_csv("drawn.csv")["name"].tolist() == [f"Name {i}" for i in range(1, 201)]
+    assert run("impute m.skflows people.csv -o full.csv") == 0
+    assert "full.csv: 1 missing values filled in" in capsys.readouterr().out
+    full = pd.read_csv("full.csv")
+    pd.testing.assert_series_equal(full["name"], table["name"], check_dtype=False)
+    assert full["height"].notna().all()
+    assert run("outliers people.csv -o odd.csv --quick") == 0
+    assert "that seem to name the rows are left out: 'name'" in capsys.readouterr().err
+    odd = pd.read_csv("odd.csv")
+    assert odd["name"].notna().sum() == 39 and "name" not in set(odd["oddest_column"])
+
+
 @pytest.mark.parametrize(
     ("column", "names"),
     [
+        ([f"0{1000 + i}" for i in range(40)], True),
+        ([f"{1000 + i}" for i in range(40)], False),
         (np.arange(1001, 1041), True),
         (np.arange(1990, 2030), False),  # years
         (np.arange(40) * 1000, False),

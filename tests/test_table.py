@@ -62,7 +62,12 @@ def test_polars(density, table):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda t: quick().fit(t.assign(id=[f"n{i}" for i in range(len(t))])), "leave it out"),
+        (
+            lambda t: quick(columns={"id": "categorical"}).fit(
+                t.assign(id=[f"n{i}" for i in range(len(t))])
+            ),
+            "leave it out",
+        ),
         (lambda t: quick(columns={"nobody": "count"}).fit(t), "nobody"),
         (lambda t: quick(columns={"sex": "cuont"}).fit(t), "choose among"),
         (lambda t: quick(columns={"sex": []}).fit(t), "choose among"),
@@ -219,7 +224,7 @@ def test_names_of_rows_are_pointed_out(table):
     """A category of each row, which a density of rare categories takes."""
     frame = table[["size", "sex"]].assign(id=[f"row {i}" for i in range(len(table))])
     detector = DensityOutlierDetector(quick(handle_unknown="rare", max_iter=1), calibration=None)
-    with pytest.warns(ColumnWarning, match="identify rows: 'id'; leave them out, unless"):
+    with pytest.warns(ColumnWarning, match="'id' seems to name the rows"):
         detector.fit(frame)
 
 

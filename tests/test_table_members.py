@@ -55,18 +55,17 @@ def test_classes_that_k_means_does_not_find():
     assert min(plain) < min(removed) - 0.2 and max(removed) - min(removed) < 0.01
 
 
-@pytest.mark.parametrize(("excess", "n_fits"), [(0, 2), (1, 1)])
-def test_the_bound_of_restarts_counts_their_extra_classes(monkeypatch, excess, n_fits):
+@pytest.mark.parametrize(("excess", "n_more"), [(0, _latent_classes.MORE_CLASSES), (1, 0)])
+def test_the_bound_of_work_counts_the_extra_classes(monkeypatch, excess, n_more):
     X, random_state = np.random.default_rng(0).normal(size=(40, 2)), np.random.RandomState(0)
     schema = schema_of(X, random_state=random_state)
     calls, fit = [], Training.fit
     monkeypatch.setattr(Training, "fit", lambda *args: calls.append(args) or fit(*args))
-    monkeypatch.setattr(_latent_classes, "N_RESTARTS", 2)
     work = 40 * (3 + _latent_classes.MORE_CLASSES) * 2**2
-    monkeypatch.setattr(_latent_classes, "RESTARTED_WORK", work - excess)
+    monkeypatch.setattr(_latent_classes, "WORK_WITH_MORE", work - excess)
     view = TableView(schema, schema.encode(X))
     _latent_classes.fit_latent_classes(view, 3, "linear", random_state)
-    assert len(calls) == n_fits
+    assert [args[-1] for args in calls] == [n_more]
 
 
 @pytest.mark.parametrize(
@@ -200,8 +199,8 @@ def test_kernels_are_a_density_with_exact_conditionals(table):
     np.testing.assert_allclose(conditional, joint - marginal, atol=1e-8)
     for j in (0, 1):  # sex and size
         found = kernels.predictive(view, j)
-        total = found.levels.sum(axis=1) if found.number is None else found.number.weights.sum(1)
-        np.testing.assert_allclose(total, 1)
+        weights = found.levels if found.number is None else found.number.cdf(np.full((1, 1), 99.0))
+        np.testing.assert_allclose(weights.sum(axis=1), 1)
     code = kernels.predictive(TableView(schema, variables[:9]), 0).levels
     some = variables[:9].copy()
     for k in (0, 1):

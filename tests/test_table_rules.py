@@ -237,8 +237,17 @@ def test_sums_and_multiples_are_found_and_kept():
     total = np.round(drawn["net"] + drawn["tax"] - drawn["rebate"], 2)
     assert np.allclose(drawn["total"], total, atol=1e-9)
     assert np.allclose(drawn["dollars"], np.round(drawn["total"] / 0.85, 2), atol=0.0051)
+    given = density.sample(100, complete=True, random_state=0, given={"total": 100.0})
+    assert (given["total"] == 100).all() and given["net"].nunique() > 50
+    assert np.allclose(given["net"] + given["tax"] - given["rebate"], 100)
     filled = density.impute(table)
     assert np.allclose(filled["tax"], amounts()["tax"])
+    told = density.predict_distribution("total", filled[["net", "tax", "rebate"]])
+    assert np.allclose(told.median(), amounts()["total"])
+    assert np.allclose(told.mean(), amounts()["total"], atol=1)
+    assert np.allclose(
+        told.cdf(amounts()["total"] + 0.004) - told.cdf(amounts()["total"] - 0.004), 1, atol=0.01
+    )
     without_total = density.impute(amounts().assign(total=np.nan, dollars=np.nan))
     assert np.allclose(without_total[["total", "dollars"]], amounts()[["total", "dollars"]])
 

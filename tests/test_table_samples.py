@@ -6,6 +6,8 @@ import pytest
 from _tables import few_components, quick  # noqa: F401
 
 import skflows
+from skflows import DensityClassifier, DensityOutlierDetector
+from skflows.columns.checks import ColumnWarning
 from skflows.table import _missing
 from skflows.table._reach import UpperTail
 
@@ -173,3 +175,118 @@ def test_given_values_may_lie_far_out(density_of_heavy):
     drawn = density_of_heavy.sample(20, given={"a": far}, random_state=0)
     assert (drawn["a"] == far).all()
     assert drawn["b"].max() > density_of_heavy._schema.reach(20)[1][1]
+
+
+def named_table(n=120):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "name": [f"Person {i} of {i % 7}" for i in range(n)],
+            "size": rng.normal(size=n),
+            "city": rng.choice([f"city {i}" for i in range(50)], n),
+            "code": [f"0{1000 + i}" for i in range(n)],
+        }
+    )
+    table["code"] = table["code"].where(table["size"] > -0.5)
+    return table
+
+
+@pytest.fixture(scope="module")
+def density_of_names():
+    with pytest.warns(ColumnWarning, match="columns 'name', 'code' seem to name the rows"):
+        return quick().fit(named_table())
+
+
+def test_texts_that_hardly_repeat_are_identifiers(density_of_names):
+    decisions = density_of_names.columns_.set_index("column")
+    assert decisions["kind"].tolist() == ["identifier", "continuous", "categorical", "identifier"]
+    assert decisions["modelled as"]["name"] == "left out"
+    assert decisions["missing"]["code"] == named_table()["code"].isna().sum()
+
+
+def test_identifiers_do_not_count(density_of_names):
+    """For scores and what else is asked of rows; they need not be there."""
+    table = named_table()
+    scores = density_of_names.score_samples(table)
+    changed = table.assign(name="somebody", code=None)
+    np.testing.assert_array_equal(density_of_names.score_samples(changed), scores)
+    given = density_of_names.condition({"name": "somebody", "size": 1.0})
+    assert given.columns == ["city"] and given.sample(3, random_state=0).shape == (3, 1)
+    assert density_of_names.predict_proba("city", {"code": "x", "size": 1.0}).shape[0] == 1
+    for ask in (
+        density_of_names.marginal,
+        lambda name: density_of_names.predict_proba(name, table),
+    ):
+        with pytest.raises(ValueError, match="leaves out, because they name the rows"):
+            ask("name")
+
+
+def test_samples_have_placeholders(density_of_names, tmp_path):
+    """Numbered, and missing where identifiers are; no text of the fit is stored."""
+    drawn = density_of_names.sample(300, random_state=0)
+    assert drawn["name"].tolist() == [f"Name {i}" for i in range(1, 301)]
+    known = drawn["code"].dropna()
+    assert known.tolist() == [f"Code {i + 1}" for i in known.index]
+    assert drawn["code"].isna()[drawn["size"] < -0.6].mean() > 0.9
+    assert drawn["code"].isna()[drawn["size"] > -0.4].mean() < 0.1
+    given = density_of_names.sample(2, given={"name": "somebody", "size": 1.0}, random_state=0)
+    assert given["name"].tolist() == ["somebody"] * 2
+    density_of_names.save(tmp_path / "m")
+    loaded = skflows.load(tmp_path / "m")
+    pd.testing.assert_frame_equal(loaded.sample(300, random_state=0), drawn)
+    assert "Person" not in str(vars(loaded._encoding))
+
+
+@pytest.mark.parametrize("method", ["mean", "draw"])
+def test_imputation_leaves_identifiers(density_of_names, method):
+    table = named_table()
+    table.loc[3, ["size", "name"]] = None
+    filled = density_of_names.impute(table, method, random_state=0)
+    pd.testing.assert_frame_equal(filled[["name", "code"]], table[["name", "code"]])
+    assert filled["size"].notna().all()
+
+
+def test_kinds_of_identifiers_can_be_stated():
+    """Either way, also for numbers."""
+    table = named_table().drop(columns="code").assign(number=np.arange(120) % 100)
+    kinds = {"name": "categorical", "number": "identifier"}
+    density = quick(columns=kinds, handle_unknown="rare", max_iter=1).fit(table)
+    assert density.columns_["kind"].tolist()[::3] == ["categorical", "identifier"]
+    drawn = density.sample(50, random_state=0)
+    assert drawn["number"].tolist() == list(range(1, 51))
+    assert drawn["number"].dtype == table["number"].dtype
+    assert set(drawn["name"]) <= set(table["name"])
+
+
+def test_a_table_of_identifiers_only_is_an_error():
+    with (
+        pytest.warns(ColumnWarning, match="column 'name' seems to name"),
+        pytest.raises(ValueError, match="only columns that name the rows"),
+    ):
+        quick().fit(named_table()[["name"]])
+
+
+def test_few_or_repeated_texts_are_no_identifiers():
+    """Twenty rows show it, of which nine in ten differ."""
+    table = named_table(19)[["name", "size"]]
+    assert quick(max_iter=1).fit(table).columns_["kind"][0] == "categorical"
+    table = named_table()[["name", "size"]]
+    table["name"] = table["name"].where(table.index % 5 > 0, "nobody")
+    density = quick(max_iter=1, handle_unknown="rare").fit(table)
+    assert density.columns_["kind"][0] == "categorical"
+
+
+def test_wrappers_take_identifiers():
+    table = named_table()
+    estimator = quick(max_iter=1)
+    with pytest.warns(ColumnWarning, match="seem to name the rows"):
+        classifier = DensityClassifier(estimator).fit(table, table["size"] > 0)
+    changed = table.assign(name="somebody", code=None)
+    proba = classifier.predict_proba(table)
+    np.testing.assert_array_equal(classifier.predict_proba(changed), proba)
+    assert classifier.score(table, table["size"] > 0) > 0.9
+    with pytest.warns(ColumnWarning, match="seem to name the rows"):
+        detector = DensityOutlierDetector(estimator).fit(table)
+    contributions = detector.explain(table[:5])
+    np.testing.assert_allclose(contributions[:, 0], contributions[:, 3])  # the shared base
+    np.testing.assert_allclose(contributions.sum(axis=1), detector.score_samples(table[:5]))

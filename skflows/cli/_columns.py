@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 
 from ..columns.arrays import check_exact_table, listed
-from ..columns.checks import MANY_ROWS, warn_of_row_names
+from ..columns.checks import MANY_ROWS, names_rows, warn_of_row_names
 from ..columns.dates import parsed
 from ._cells import PADDED
 from ._forms import dates_of
@@ -119,8 +119,11 @@ def _numbers_of_texts(column):
     return import_pandas().to_numeric(column, errors="coerce")
 
 
-def chosen_columns(frame, path, columns=None, exclude=()):
-    """Return the named columns of a table, or all of them, without excluded ones."""
+def chosen_columns(frame, path, columns=None, exclude=(), *, models_texts=True):
+    """Return the named columns of a table, or all of them, without excluded ones.
+
+    It warns of columns that name the rows: of texts only if these are part of the model.
+    """
     frame = unquoted(frame, [*(columns or ()), *exclude])
     names = feature_columns(frame) if columns is None else columns
     select(frame, exclude, path)
@@ -135,7 +138,22 @@ def chosen_columns(frame, path, columns=None, exclude=()):
     if not frame.columns.size:
         raise ValueError(f"no column of {path} is left")
     if columns is None and len(frame) >= MANY_ROWS:  # fewer show nothing
-        warn_of_row_names({name: frame[name].dropna().to_numpy() for name in frame}, path)
+        named = frame if models_texts else frame.select_dtypes("number")
+        warn_of_row_names({name: named[name].dropna().to_numpy() for name in named}, path)
+    return frame
+
+
+def without_identifiers(frame, path):
+    """Return a table without columns of texts that name the rows, with a warning of these."""
+    texts = frame.select_dtypes(exclude=["number", "bool"])
+    identifiers = [name for name in texts if names_rows(texts[name].dropna().to_numpy())]
+    if identifiers and len(identifiers) < frame.columns.size:
+        warnings.warn(
+            f"columns of {path} that seem to name the rows are left out: {_quoted(identifiers)}; "
+            "to judge rows by their texts, name all columns by --columns, and group these texts",
+            stacklevel=2,
+        )
+        frame = frame.drop(columns=identifiers)
     return frame
 
 

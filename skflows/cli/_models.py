@@ -73,7 +73,9 @@ def run_fit(args):
             start = time.perf_counter()
             interrupted = fit_with_progress(model, *data, callbacks=callbacks, method="_fit_chunks")
             return _finish(args, model, table, rows.shape, start, interrupted)
-    frame = chosen_columns(table.read(), args.data, args.columns, left_out(args))
+    frame = chosen_columns(
+        table.read(), args.data, args.columns, left_out(args), models_texts=False
+    )
     is_table = needs_table(frame) or bool(hints.kinds)
     name = args.estimator or ("table" if is_table else "nsf")
     if hints.kinds and name != "table":
@@ -175,7 +177,7 @@ def run_impute(args):
             batch = unquoted(batch, names)
             frame = rows.of(batch)
             filled = model.impute(frame, args.method, random_state=random_state)
-            n_gaps += int(frame.isna().sum().sum())
+            n_gaps += int((frame.isna() & filled.notna()).sum().sum())
             columns = filled_columns(batch, filled, decimals)
             if raw is None:
                 append(batch.assign(**columns))
@@ -210,6 +212,8 @@ def filled_columns(batch, filled, decimals):
     """Return the columns with missing values, filled in, by name; others stay as they are."""
     found = {}
     for name in filled.columns[batch[[*filled]].isna().any()]:
+        if name not in decimals:  # an identifier
+            continue
         own, new = batch[name], filled[name]
         if new.dtype.kind == "M" and own.dtype != new.dtype:  # texts in the file, which stay so
             new = own.where(own.notna(), new.astype(str))

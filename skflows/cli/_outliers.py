@@ -24,6 +24,7 @@ from ._columns import (
     select,
     used,
     with_dates,
+    without_identifiers,
 )
 from ._forms import hints_of, kinds_in
 from ._progress import (
@@ -154,7 +155,9 @@ def texts_in(known):
 def judged_columns(args, table, known):
     """Return the columns of a table to judge rows by, and whether they need a density of tables."""
     check_free(table, ADDED, args.data)
-    frame = chosen_columns(table, args.data, args.columns, left_out(args))
+    frame = chosen_columns(table, args.data, args.columns, left_out(args), models_texts=False)
+    if args.columns is None:
+        frame = without_identifiers(frame, args.data)
     is_table = needs_table(frame)
     if known is not None:
         # Rows with missing values in the reference alone are left out.

@@ -109,8 +109,10 @@ def as_in_fit(model):
     found = {n: each for n, each in formats.items() if each is not None and not is_iso(each)}
     form = form._replace(formats=found | form.formats)
     named = list(zip(encoding.keys, encoding.categories, strict=True))
+    are_texts = {encoding.keys[j] for j in encoding.identifiers if encoding.roles[j] == "text"}
+    are_texts |= {name for name, seen in named if any(isinstance(value, str) for value in seen)}
     return {
-        "texts": [name for name, seen in named if any(isinstance(value, str) for value in seen)],
+        "texts": [name for name in encoding.keys if name in are_texts],
         "codes": [name for name, seen in named if NAMIBIA in seen],
         "form": form,
     }

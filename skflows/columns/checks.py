@@ -21,6 +21,7 @@ FEWEST = 5  # rows with a value that was filled in
 NEAR_MEAN = 0.1  # standard deviations between that value and the mean of the others
 ON_LATTICE = 1e-3  # distance to a whole number of gaps
 MANY_ROWS, DIFFERENT = 20, 0.9  # rows, and the share of different texts, that show what names rows
+PADDED = re.compile(r"0\d+")  # a code with leading zeros
 YEARS = 1800, 2100  # between which consecutive whole numbers may be years
 FAR_MORE_OFTEN = 5  # times as often as any other value, for a column without a lattice
 MINUS, SIGN = "[-+\u2212]?", r"(US\$|[$€£¥%])"
@@ -135,7 +136,8 @@ def fits_lattice(value, others):
 def names_rows(values):
     """Return whether values are consecutive whole numbers, each once, or texts that hardly repeat.
 
-    Years, and dates and prices as texts, may differ without being names.
+    Years, and dates, prices and numbers as texts, may differ without being names, but not codes
+    with leading zeros.
     """
     if len(values) < MANY_ROWS:
         return False
@@ -146,7 +148,11 @@ def names_rows(values):
         return bool((values % 1 == 0).all() and len(np.unique(values)) == len(values))
     texts, least = {value for value in values if isinstance(value, str)}, DIFFERENT * len(values)
     if len(texts) > least:
-        texts = {text for text in texts if first_non_number(np.array([text])) is not None}
+        texts = {
+            text
+            for text in texts
+            if PADDED.fullmatch(text) or first_non_number(np.array([text])) is not None
+        }
     return len(texts) > least and not dates_among(texts) and not numbers_among(texts)
 
 
@@ -215,6 +221,18 @@ def warn_of_row_names(columns, path=None):
             f"{remedy}, unless their values mean something",
             ColumnWarning,
         )
+
+
+def warn_of_identifiers(names):
+    """Warn of columns of texts that a density of tables leaves out, because they name the rows."""
+    which, leaves = ("column", "It is") if len(names) == 1 else ("columns", "They are")
+    warn_user(
+        f"The {which} {listed(names, MAX_NAMED)} seem{'s' * (len(names) == 1)} to name the rows, "
+        f"since the texts hardly repeat. {leaves} left out of the model, and samples have "
+        f"placeholders. If the texts mean something, use columns={{{names[0]!r}: 'categorical'}} "
+        f"or, in the command line, --kind {names[0]}=categorical.",
+        ColumnWarning,
+    )
 
 
 def warn_of_gaps(names):

@@ -5,11 +5,11 @@ from numbers import Real
 
 import numpy as np
 
-from .checks import ColumnWarning, unseen_error, warn_of_unseen, warn_user
+from .checks import ColumnWarning, names_rows, unseen_error, warn_of_unseen, warn_user
 from .dates import check_zone, local_seconds, moments_of, utc_seconds, zone_of
 from .formats import DateFormat, find_format
 from .frames import Frame, fill_frame, read_frame, write_frame
-from .kinds import stated
+from .kinds import IDENTIFIER, stated
 
 NUMERIC = ("number", "datetime")  # roles of columns that are read as numbers
 PLAIN = ("number", "bool")  # roles of columns that densities of numbers take
@@ -48,9 +48,12 @@ class Encoding:
     kinds : dict, optional
         The kinds that the user states for some columns, see `stated`. Columns of categories have no
         format.
+    finds_identifiers : bool, default=False
+        Whether columns of texts that hardly repeat are identifiers, besides columns of which the
+        user says so. Their texts are not kept.
     """
 
-    def __init__(self, frame, handle_unknown="rare", kinds=None):
+    def __init__(self, frame, handle_unknown="rare", kinds=None, *, finds_identifiers=False):
         self.handle_unknown = handle_unknown
         self.names, self.library, self.dtype = frame.names, frame.library, frame.dtype
         self.columns = [column._replace(values=None, known=None) for column in frame.columns]
@@ -63,9 +66,18 @@ class Encoding:
             column if format is None else column._replace(role=format.role)
             for column, format in zip(self.columns, self.formats, strict=True)
         ]
+        self.identifiers = {  # and whether the user says so
+            j: name in given
+            for j, (name, column) in enumerate(zip(self.keys, frame.columns, strict=True))
+            if (
+                given[name].name == IDENTIFIER
+                if name in given
+                else finds_identifiers and self.formats[j] is None and is_identifier(column)
+            )
+        }
         self.categories = [
-            categories_of(column) if format is None else []
-            for column, format in zip(frame.columns, self.formats, strict=True)
+            categories_of(column) if format is None and j not in self.identifiers else []
+            for j, (column, format) in enumerate(zip(frame.columns, self.formats, strict=True))
         ]
 
     @classmethod
@@ -93,6 +105,11 @@ class Encoding:
         return [column.role for column in self.columns]
 
     @property
+    def inferred_identifiers(self):
+        """Names of the identifiers of which the user does not say so."""
+        return [self.keys[j] for j, is_stated in self.identifiers.items() if not is_stated]
+
+    @property
     def zones(self):
         """The time zones of the columns of dates, by name; None for local time."""
         named = zip(self.keys, self.columns, strict=True)
@@ -106,7 +123,9 @@ class Encoding:
 
     def reads_like(self, other):
         """Whether rows of another encoding have the same meaning."""
-        mine, its = ((e.keys, e.roles, e.categories, e.formats) for e in (self, other))
+        mine, its = (
+            (e.keys, e.roles, e.categories, e.formats, e.identifiers) for e in (self, other)
+        )
         return self is other or mine == its
 
     def holds(self, frame):
@@ -177,7 +196,9 @@ class Encoding:
         for column, name in zip(frame.columns, keys if names is None else names, strict=True):
             j = keys.index(name)
             known, like = column.known, self.columns[j]
-            if like.role not in NUMERIC:
+            if j in self.identifiers:
+                rows[known, j] = 0.0
+            elif like.role not in NUMERIC:
                 categories = self.categories[j]
                 rows[known, j] = places_of(column.values[known], categories)
                 is_unseen = rows[:, j] == len(categories)
@@ -214,6 +235,17 @@ class Encoding:
             column = self.column(rows, j)
             columns.append(column._replace(values=self.named(j, column.values)))
         return Frame(columns, self.names, self.library, self.dtype)
+
+    def with_placeholders(self, frame):
+        """Return a `Frame` whose identifiers are numbered names; numbers are numbered."""
+        columns, numbers = list(frame.columns), range(1, len(frame) + 1)
+        for j in self.identifiers:
+            name = str(self.keys[j])
+            names = [f"{name[:1].upper()}{name[1:]} {k}" for k in numbers]
+            is_number = columns[j].role == "number"
+            values = np.array(numbers, float) if is_number else np.array(names, object)
+            columns[j] = columns[j]._replace(values=values)
+        return Frame(columns, frame.names, frame.library, frame.dtype)
 
     def decode(self, rows, names=None):
         """Return rows as a table like the one of fit, or some columns of it.
@@ -280,9 +312,12 @@ class Encoding:
         return found
 
     def values(self, rows, roles):
-        """Return the known values of the columns of some roles, by name."""
-        named = zip(self.keys, self.frame(rows).columns, strict=True)
-        return {name: c.values[c.known] for name, c in named if c.role in roles}
+        """Return the known values of the columns of some roles, except identifiers, by name."""
+        return {
+            self.keys[j]: column.values[column.known]
+            for j, column in enumerate(self.frame(rows).columns)
+            if column.role in roles and j not in self.identifiers
+        }
 
 
 def copy_names(fitted, wrapper, *others):
@@ -306,6 +341,11 @@ def categories_of(column):
     return sorted(found, key=lambda category: (str(category), type(category).__name__))
 
 
+def is_identifier(column):
+    """Return whether a column holds texts that hardly repeat, and so name the rows."""
+    return column.role == "text" and names_rows(column.values[column.known])
+
+
 def format_of(column, name, kind=None):
     """Return the format of the texts of a column, or None if they have none, or are categories.
 
@@ -318,7 +358,7 @@ def format_of(column, name, kind=None):
     kind : Kind, optional
         The kind that the user states.
     """
-    is_category = kind is not None and kind.name in ("categorical", "ordinal")
+    is_category = kind is not None and kind.name in ("categorical", "ordinal", IDENTIFIER)
     if column.role != "text" or is_category:
         return None
     format = find_format(column.values[column.known], dayfirst=kind and kind.dayfirst)

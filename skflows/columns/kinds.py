@@ -22,7 +22,9 @@ KINDS = (
     "categorical",
     "circular",
     "datetime",
+    "identifier",
 )
+IDENTIFIER = "identifier"  # the kind of columns that name the rows
 OPEN_KINDS = ("bounded", "atoms")  # whose bounds are impossible values
 FEW_VALUES = 30  # numbers with at most so many distinct values are levels
 ROWS_PER_LEVEL = 5  # on average, at least

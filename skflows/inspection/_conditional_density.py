@@ -216,7 +216,7 @@ def _column_of_table(density, X, column, grid_resolution):
     own = rows[:, schema.of_column[i]]
     y, values = np.full(len(rows), None), model.joined(own)
     known = ~np.isnan(values) & ~model.is_unseen(own)
-    y[known] = schema.encoding.named(i, values[known])
+    y[known] = schema.encoding.named(schema.places[i], values[known])
     found: dict[str, Any] = {"name": str(column), "y": y}
     if model.is_levels:
         grid = np.array(part.levels)

@@ -326,7 +326,7 @@ def _marginal(density, X, features):
             f"{what} has {len(indices)} columns{kinds and f', of which {kinds}'}; DensityDisplay "
             f"draws one or two columns of numbers that are not rounded; {remedy}."
         )
-    columns = [density._read(X).columns[i] for i in indices]
+    columns = [density._read(X).columns[schema.places[i]] for i in indices]
     rows = np.stack([np.where(column.known, column.values, np.nan) for column in columns], axis=1)
     own = [schema.names[i] for i in indices]
     rows = rows[~np.isnan(rows).any(axis=1)]

@@ -24,6 +24,7 @@ from ..columns.checks import (
     results_of_each,
     warn_of_columns,
     warn_of_gaps,
+    warn_of_identifiers,
     warn_of_row_names,
     warn_of_texts,
     warn_user,
@@ -327,7 +328,10 @@ class DensityOutlierDetector(
         self._encoding = encoding
         if encoding is not None:
             X = rows
-            self._warn_of_row_names(X)
+            if encoding.names is not None:
+                warn_of_row_names(encoding.values(rows, ["number", "text"]))
+            if encoding.inferred_identifiers:
+                warn_of_identifiers(encoding.inferred_identifiers)
             weight = validate_weight(sample_weight, X, least=2)
             is_weighted = weight > 0
             X, weight = X[is_weighted], weight[is_weighted]
@@ -381,11 +385,6 @@ class DensityOutlierDetector(
             self._set_threshold(X, weight)
             self._reference = reference_rows(X, self._score_rows, random_state)
         return self
-
-    def _warn_of_row_names(self, rows):
-        encoding = self._encoding
-        if encoding is not None and encoding.names is not None:
-            warn_of_row_names(encoding.values(rows, ["number", "text"]))
 
     def _validated(self, X):
         """Return the rows to score as an array."""

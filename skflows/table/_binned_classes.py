@@ -11,7 +11,7 @@ from scipy.special import logsumexp, ndtr, ndtri
 
 from ._classes import Classes
 from ._network import choose
-from ._view import ALL, Histogram, Predictive, TableView
+from ._view import ALL, Histogram, Predictive
 
 N_BINS = 20
 N_STEPS = 100
@@ -53,9 +53,9 @@ class BinnedClasses(Classes):
                 joint[has] += histogram.log_mass(low, y, high).T
         yield ALL, joint
 
-    def predictive(self, view, j):
+    def predictive(self, view, j, rows=ALL):
         """Return the distribution of a variable given the other known ones, as a `Predictive`."""
-        share = self._shares_without(view, j)
+        share = self._shares_without(view, j)[rows]
         levels, bins = self.tables[j]
         if bins is None:
             return Predictive(share @ np.exp(levels), None, None)
@@ -67,20 +67,19 @@ class BinnedClasses(Classes):
         share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-300)
         return Predictive(proba, Histogram(share @ np.exp(bins)), map_)
 
-    def sample(self, schema, values, random_state):
-        """Return variables, the unknown ones drawn given the known ones."""
-        completed = values.copy()
-        view = TableView(schema, values)
-        z = choose(self.posterior(view)[1], random_state)
+    def sample(self, view, rows, random_state):
+        """Return variables of rows, which may repeat, the unknown ones drawn given the others."""
+        completed = view.values[rows]
+        z = choose(self.posterior(view)[1], random_state, rows)
         for j, (levels, bins) in enumerate(self.tables):
-            unknown = np.flatnonzero(~view.known[:, j])
+            unknown = np.flatnonzero(~view.known[rows, j])
             code, y = np.full(len(unknown), -1), np.zeros(len(unknown))
             if levels is not None:
-                code = choose(np.exp(levels[z[unknown]]), random_state)
+                code = choose(np.exp(levels), random_state, z[unknown])
             if bins is not None:
-                bin_ = choose(np.exp(bins[z[unknown]]), random_state)
+                bin_ = choose(np.exp(bins), random_state, z[unknown])
                 y = ndtri((bin_ + random_state.uniform(size=len(unknown))) / bins.shape[1])
-            completed[unknown, j] = schema.variables[j].decode(code, y, self.space)
+            completed[unknown, j] = view.schema.variables[j].decode(code, y, self.space)
         return completed
 
 

@@ -21,14 +21,19 @@ class Classes:
             log_prob = log_prob - self._log_evidence(view.given(given))
         return log_prob + np.where(target, cells.log_scale, 0.0).sum(axis=1)
 
+    def evidence(self, view):
+        """Return `log_prob`, and let the view keep the shares of the classes for more questions."""
+        self.posterior(view)
+        return self.log_prob(view)
+
     def _log_evidence(self, view):
         """Return the log-probability of the known cells and levels, ``(n,)``."""
-        if self in view.kept:
-            return view.kept[self][0]
-        log_prob = np.empty(len(view))
-        for rows, joint in self._joint(view.cells(self.space), view.known):
-            log_prob[rows] = log_sum_exp(joint)
-        return log_prob
+        if self not in view.kept:
+            log_prob = np.empty(len(view))
+            for rows, joint in self._joint(view.cells(self.space), view.known):
+                log_prob[rows] = log_sum_exp(joint)
+            view.kept[self] = log_prob, None
+        return view.kept[self][0]
 
     def posterior(self, view):
         """Return the log-probability of the known cells and levels, and shares of the classes.
@@ -36,7 +41,7 @@ class Classes:
         The shares are probabilities of the classes given what is known, ``(n, n_classes)``. The
         view keeps both.
         """
-        if self not in view.kept:
+        if view.kept.get(self, (None, None))[1] is None:
             log_prob, shares = np.empty(len(view)), np.empty((len(view), len(self.log_weights)))
             for rows, joint in self._joint(view.cells(self.space), view.known):
                 log_prob[rows] = log_sum_exp(joint.copy())

@@ -213,8 +213,9 @@ def categorical(column, setting):
     ):
         raise ValueError(
             f"column {setting.name!r} has {len(names)} categories in {len(values)} rows: leave it "
-            "out if it names the rows, convert dates by pandas.to_datetime, group its categories, "
-            "or set handle_unknown='rare', which pools the rare ones."
+            f"out by columns={{{setting.name!r}: 'identifier'}} if it names the rows, convert "
+            "dates by pandas.to_datetime, group its categories, or set handle_unknown='rare', "
+            "which pools the rare ones."
         )
     return [Levels(names, counts, outside=unseen_share(counts, setting))]
 

@@ -27,7 +27,7 @@ N_COMPONENTS = 10
 LEARNING_RATE = 6e-3
 EMA_DECAY = 0.995
 PATIENCE = 20
-N_VALIDATION_DRAWS = 12  # of what is given in each held-out row
+N_VALIDATION_DRAWS = 6  # of what is given in each held-out row
 MAX_NORMAL = 40  # numbers, beyond which solving for conditional normals takes too long
 MAX_CATEGORIES = 800  # of all variables, beyond which comparing all pairs takes too long
 

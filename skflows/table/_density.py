@@ -45,7 +45,7 @@ from ._rule_search import find_rules
 from ._rules import RULE_FIELDS
 from ._schema import Schema
 from ._variables import ROWS_AT_ONCE, in_chunks
-from ._view import TableView
+from ._view import TableView, distinct_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,12 +103,14 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     columns : dict, default=None
         The kinds of some columns, by name or index: "continuous", ("bounded", low, high),
         ("atoms", values, low, high), ("count", low, high), ("integer", low, high),
-        ("rounded", low, high), "ordinal", "categorical", ("circular", period) or
-        ("datetime", first, last). A bound that is left out, or None, is the default of the kind:
-        the lower bound of "count", and of "rounded" without negative values, is 0; other ends are
-        open, and -inf opens these too. Bounds of dates are texts such as "2024-12-31", without a
-        time zone. ("datetime", "dayfirst") and ("datetime", "monthfirst") say how dates that are
-        texts are written. Kinds of the other columns come from dtypes and values: see `columns_`.
+        ("rounded", low, high), "ordinal", "categorical", ("circular", period),
+        ("datetime", first, last) or "identifier", which leaves the column out of the model. A bound
+        that is left out, or None, is the default of the kind: the lower bound of "count", and of
+        "rounded" without negative values, is 0; other ends are open, and -inf opens these too.
+        Bounds of dates are texts such as "2024-12-31", without a time zone. ("datetime",
+        "dayfirst") and ("datetime", "monthfirst") say how dates that are texts are written. Kinds
+        of the other columns come from dtypes and values: see `columns_`. Texts that hardly repeat
+        are identifiers, with a warning.
 
     handle_unknown : {"warn", "rare", "error"}, default="warn"
         What to do with a category that the fit has not seen. "warn" gives it the probability of
@@ -412,7 +414,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         shared = self._own_shared()
         if shared is not None and shared.encoding.holds(frame):
             return shared.encoding
-        return Encoding(frame, self.handle_unknown, self.columns)
+        return self._new_encoding(frame)
+
+    def _new_encoding(self, frame):
+        return Encoding(frame, self.handle_unknown, self.columns, finds_identifiers=True)
 
     def _schema_of(self, encoding, rows, random_state, weight):
         """Return the kinds and variables of the columns of encoded rows."""
@@ -437,7 +442,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             return self
         if encoding is None:
             frame = self._read(X, reset=True)
-            encoding = Encoding(frame, self.handle_unknown, self.columns)
+            encoding = self._new_encoding(frame)
             X = encoding.rows(frame)
         weight = None if weight is None else weight / weight[weight > 0].mean()
         self._shared = self._schema_of(encoding, X, random_state, weight)
@@ -499,7 +504,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     @property
     def columns_(self) -> "pd.DataFrame | list[dict]":
         """The kind of each column, how it is modelled, and why."""
-        return as_table([column.describe() for column in self._schema.columns])
+        return as_table(self._schema.describe())
 
     @property
     def rules_(self) -> "pd.DataFrame | list[dict]":
@@ -514,7 +519,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def _read(self, X, reset=False):
         """Return X as a `Frame` in the order of the columns of `fit`."""
         if is_frame(X) and not reset and self._encoding.library != "numpy":
-            frame = read_frame(X, self._schema.names)
+            frame = read_frame(X, self._encoding.keys)
         else:
             if not is_frame(X):
                 from sklearn.utils import check_array
@@ -545,10 +550,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def _some_columns(self, X, what="X"):
         """Return the variables and names of a table, or dict, that has some of the columns."""
         frame = rows_of(X)
-        names = self._schema.names if frame.names is None else list(frame.names)
+        names = self._encoding.keys if frame.names is None else list(frame.names)
         if not names:
             return self._nothing_known(1), names
-        self._check_names(names, what)
+        self._check_names(names, what, with_identifiers=True)
         if len(frame.columns) != len(names):
             raise ValueError(
                 f"{what} has {len(frame.columns)} columns without names; give a DataFrame, or all "
@@ -560,11 +565,18 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             self._schema.warn_of_outside(values, names, as_condition=True)
         return values, names
 
-    def _check_names(self, names, what):
-        if unknown := [name for name in names if name not in self._schema.names]:
+    def _check_names(self, names, what, with_identifiers=False):
+        keys = self._encoding.keys
+        if unknown := [name for name in names if name not in keys]:
             raise ValueError(
                 f"{what} names the columns {unknown}, which the density does not have; it has "
-                f"{self._schema.names}."
+                f"{keys}."
+            )
+        left_out = [name for name in names if name not in self._schema.names]
+        if left_out and not with_identifiers:
+            raise ValueError(
+                f"{what} names the columns {left_out}, which the density leaves out, because they "
+                "name the rows; if their values mean something, state their kind in columns."
             )
 
     def score_samples(self, X: Table) -> Floats:
@@ -612,8 +624,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         with the largest weight.
         """
         values, (member, _) = self._schema.split(rows), max(self._members, key=itemgetter(1))
-        surprises = np.zeros((len(rows), len(self._schema.columns)))
-        for i, variables in enumerate(self._schema.of_column):
+        surprises = np.zeros(rows.shape)
+        for i, variables in zip(self._schema.places, self._schema.of_column, strict=True):
             given = ~np.isnan(values)
             given[:, variables] = False
             scores = self._log_prob(values, given, [(member, 1.0)])
@@ -647,8 +659,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         prior = np.log([weight for _, weight in members])
         if given is None or not given.any() or len(members) == 1:
             return np.tile(prior, (len(view), 1))
-        known = TableView(self._schema, np.where(given, view.values, np.nan))
-        scores = np.stack([member.log_prob(known) for member, _ in members], axis=1)
+        if given is view.known:  # more is asked of the same rows
+            scores = [member.evidence(view) for member, _ in members]
+        else:
+            scores = [member.log_prob(view.given(given)) for member, _ in members]
+        scores = np.stack(scores, axis=1)
         joint = prior + np.where(np.isneginf(scores).all(axis=1, keepdims=True), 0.0, scores)
         return joint - logsumexp(joint, axis=1, keepdims=True)
 
@@ -690,7 +705,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         Returns
         -------
         X : DataFrame or ndarray of shape (n_samples, n_features)
-            The rows, in the columns, dtypes and categories that `fit` saw.
+            The rows, in the columns, dtypes and categories that `fit` saw. Identifiers are
+            numbered placeholders, such as "Name 1" in a column "name".
         """
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or n_samples < 1:
@@ -701,15 +717,21 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             values = self._nothing_known(n_samples)
         else:
             values, names = self._some_columns(given, "given")
-            values = np.repeat(schema.without_missing(values), n_samples, axis=0)
+            origin = np.repeat(np.arange(len(values)), n_samples)
+            values = schema.without_missing(values)[origin]
         frame = schema.encoding.frame(self._drawn_rows(values, complete, random_state))
-        for name in names:  # rows do not hold categories that the fit has not seen
-            i = schema.names.index(name)
-            is_unseen = schema.columns[i].is_unseen(values[:, schema.of_column[i]])
-            if is_unseen.any():
-                unseen = rows_of(given).columns[names.index(name)].values
-                frame.columns[i].values[is_unseen] = np.repeat(unseen, n_samples)[is_unseen]
-                frame.columns[i].known[is_unseen] = True
+        frame = schema.encoding.with_placeholders(frame)
+        for name in names:  # rows hold neither identifiers nor categories that fit has not seen
+            place = schema.encoding.keys.index(name)
+            column = rows_of(given).columns[names.index(name)].take(origin)
+            if place in schema.encoding.identifiers:
+                is_kept = column.known
+            else:
+                i = schema.names.index(name)
+                is_kept = schema.columns[i].is_unseen(values[:, schema.of_column[i]])
+            if is_kept.any():
+                frame.columns[place].values[is_kept] = column.values[is_kept]
+                frame.columns[place].known[is_kept] = True
         return schema.encoding.table(frame)
 
     def _nothing_known(self, n):
@@ -721,8 +743,10 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         values = schema.with_unknown_values(values) if complete else values
         drawn = self._complete(values, random_state)
         rows = schema.joined(drawn, random_state)
+        rows[:, list(schema.encoding.identifiers)] = 0.0
         if self._missing_pattern is not None and not complete:
-            is_given = ~np.isnan(values[:, [variables[-1] for variables in schema.of_column]])
+            is_given = np.zeros(rows.shape, dtype=bool)
+            is_given[:, schema.places] = ~np.isnan(values[:, [v[-1] for v in schema.of_column]])
             rows[self._missing_pattern.draw(schema, drawn, is_given, random_state)] = np.nan
         return rows
 
@@ -753,13 +777,15 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def _drawn(self, values, random_state):
         from ._network import choose
 
-        view = TableView(self._schema, values)
-        chosen = choose(np.exp(self._log_weights(view, view.known)), random_state)
+        distinct, inverse = distinct_rows(values)
+        view = TableView(self._schema, distinct)
+        shares = np.exp(self._log_weights(view, view.known))
+        chosen = choose(shares, random_state, inverse)
         drawn = values.copy()
         for i, (member, _) in enumerate(self._members):
             rows = chosen == i
             if rows.any():
-                drawn[rows] = member.sample(self._schema, values[rows], random_state)
+                drawn[rows] = member.sample(view, inverse[rows], random_state)
         return drawn
 
     def condition(self, given: object) -> ConditionalTable:

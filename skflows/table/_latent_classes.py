@@ -12,20 +12,19 @@ import torch
 from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array, hstack
 from scipy.spatial.distance import cdist
-from scipy.special import gammaln, logsumexp, softmax
+from scipy.special import gammaln, softmax
 
 from ..columns.arrays import some_rows
 from ..distribution.normal import LOG_SQRT_2PI, NARROW, log_normal_mass, normal_mass
 from ..training.torch_state import one_thread
 from ._classes import Classes
 from ._network import choose
-from ._view import ALL, Normals, Predictive, TableView
+from ._view import ALL, Normals, Predictive
 
 N_STEPS = 80
 TOLERANCE = 3e-4  # in nats per row
-N_RESTARTS = 3
-MORE_CLASSES, STEPS_PER_REMOVAL = 6, 3  # extra classes of each restart; EM steps between removals
-RESTARTED_CLASSES, RESTARTED_WORK = 12, 9e6  # classes and products of a step, at most
+MORE_CLASSES, STEPS_PER_REMOVAL = 6, 3  # extra classes at the start; EM steps between removals
+CLASSES_WITH_MORE, WORK_WITH_MORE = 12, 9e6  # classes and products of a step, at most
 MIN_VARIANCE = 1e-4
 PRIOR_ROWS = 1.0  # of the marginal frequencies, in each class
 STRENGTHS = 2.0 ** np.arange(-5, 11)  # rows that expected frequencies may count for
@@ -299,9 +298,9 @@ class LatentClasses(Classes):
         empty = np.zeros((0, len(self.log_weights)))
         return np.concatenate([empty, *(table.T for table in self.tables.values())])
 
-    def predictive(self, view, j):
-        """Return the distribution of a variable given the other known ones, as a `Predictive`."""
-        share = self._shares_without(view, j)
+    def predictive(self, view, j, rows=ALL):
+        """Return the distribution of a variable in some rows given the other known ones."""
+        share = self._shares_without(view, j)[rows]
         levels = None
         if j in self.tables:
             table = np.exp(self.tables[j])
@@ -309,70 +308,98 @@ class LatentClasses(Classes):
         if j not in self.numbers:
             return Predictive(levels, None, None)
         weights = share if levels is None else share * table[:, 0]
-        means, scales = self._conditional_numbers(view, j)
         weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
-        order = np.argsort(-weights, axis=1)
-        heaviest = np.take_along_axis(weights, order, axis=1)
         # Of each row by itself: answers must not depend on the rows beside it.
-        is_kept = heaviest.cumsum(axis=1) - heaviest < 1 - LEFT_OUT
-        order = order[:, : is_kept.sum(axis=1).max(initial=1)]
-        weights, means, scales = (
-            np.take_along_axis(each, order, axis=1) for each in (weights, means, scales)
+        is_kept = weights >= np.minimum(
+            LEFT_OUT / weights.shape[1], weights.max(axis=1, keepdims=True)
         )
-        weights *= is_kept[:, : order.shape[1]]
-        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
+        row, k = np.nonzero(is_kept)
+        means, scales = self._conditional_numbers(view, j, rows, row, k)
+        weights, counts = weights[row, k], np.count_nonzero(is_kept, axis=1)
+        total = np.add.reduceat(weights, np.cumsum(counts) - counts) if len(counts) else weights
         map_ = view.schema.variables[j].maps[self.space]
-        return Predictive(levels, Normals(weights, means, scales), map_)
+        return Predictive(
+            levels, Normals(counts, weights / np.repeat(total, counts), means, scales), map_
+        )
 
-    def _conditional_numbers(self, view, j):
-        """Return mean and standard deviation of a number in each class, ``(n, n_classes)``."""
-        i, middle = list(self.numbers).index(j), view.cells(self.space).middle[:, self.numbers]
-        has = view.known[:, self.numbers] & np.isfinite(middle)
+    def _conditional_numbers(self, view, j, rows, row, k):
+        """Return means of a number in classes k, and scales; of rows if they are those of all.
+
+        Parameters
+        ----------
+        view : TableView
+            The rows.
+        j : int
+            The variable.
+        rows : ndarray of int or slice
+            Some rows.
+        row, k : ndarray of int
+            Pairs of one of these, in order, and a class.
+        """
+        i, middle = (
+            list(self.numbers).index(j),
+            view.cells(self.space).middle[rows][:, self.numbers],
+        )
+        has = view.known[rows][:, self.numbers] & np.isfinite(middle)
         has[:, i] = False
-        means, scales = (np.empty((len(view), len(self.log_weights))) for _ in range(2))
-        for rows, given, _ in Patterns(has).groups:
+        counts, means = np.bincount(row, minlength=len(has)), np.empty(len(row))
+        is_shared = len(self.covariances) == 1
+        scales = np.empty(len(has) if is_shared else len(row))
+        for some, given, _ in Patterns(has).groups:
+            S = self.covariances[:, given][:, :, given]
             cross = self.covariances[:, given, i]
-            slopes = np.linalg.solve(self.covariances[:, given][:, :, given], cross[..., None])[
-                ..., 0
-            ]
+            slopes = np.linalg.solve(S, cross[..., None])[..., 0]
             offsets = self.means[:, i] - (self.means[:, given] * slopes).sum(axis=1)
-            means[rows] = middle[np.ix_(rows, given)] @ slopes.T + offsets
             variances = self.covariances[:, i, i] - (cross * slopes).sum(axis=1)
-            scales[rows] = np.sqrt(variances.clip(LEAST_VARIANCE))
+            sd = np.sqrt(variances.clip(LEAST_VARIANCE))
+            is_some = np.zeros(len(has), dtype=bool)
+            is_some[some] = True
+            pairs = ALL if is_some.all() else np.flatnonzero(np.repeat(is_some, counts))
+            y, of_class = middle[:, given][row[pairs]], k[pairs]
+            if is_shared:
+                means[pairs] = offsets[of_class] + y @ slopes[0]
+                scales[some] = sd[0]
+            else:
+                means[pairs] = offsets[of_class] + (y * slopes[of_class]).sum(axis=1)
+                scales[pairs] = sd[of_class]
         return means, scales
 
-    def sample(self, schema, values, random_state):
-        """Return variables, the unknown ones drawn given the known ones."""
-        completed = values.copy()
-        view = TableView(schema, values)
-        cells = view.cells(self.space)
-        missing, codes = ~view.known, view.code.copy()
-        z = choose(self.posterior(view)[1], random_state)
+    def sample(self, view, rows, random_state):
+        """Return variables of rows, which may repeat, the unknown ones drawn given the others."""
+        completed, cells = view.values[rows], view.cells(self.space)
+        missing, codes = ~view.known[rows], view.code[rows]
+        z = choose(self.posterior(view)[1], random_state, rows)
         for j, table in self.tables.items():
             unknown = np.flatnonzero(missing[:, j])
-            codes[unknown, j] = choose(np.exp(table[z[unknown]]), random_state)
-        scores = np.zeros(values.shape)
+            codes[unknown, j] = choose(np.exp(table), random_state, z[unknown])
+        scores = np.zeros(completed.shape)
         if len(self.numbers):
-            middle = cells.middle[:, self.numbers]
-            has = cells.known[:, self.numbers] & np.isfinite(middle)
+            middle = cells.middle[rows][:, self.numbers]
+            has = ~missing[:, self.numbers] & np.isfinite(middle)
             noise = random_state.standard_normal(has.shape)
-            for index, given, unknown in Patterns(has).pieces(BLOCK // len(self.log_weights)):
-                if not len(unknown):
-                    continue
-                _, _, mean, covariance = conditional(
-                    self.means, self.covariances, middle[np.ix_(index, given)], given, unknown
-                )
-                factor = np.linalg.cholesky(covariance + 1e-12 * np.eye(len(unknown)))
-                drawn = mean[z[index], np.arange(len(index))]
-                factor = factor[z[index] if len(factor) > 1 else np.zeros(len(index), dtype=int)]
-                drawn = drawn + np.einsum("nij,nj->ni", factor, noise[np.ix_(index, unknown)])
-                scores[np.ix_(index, self.numbers[unknown])] = drawn
-        for j, variable in enumerate(schema.variables):
+            for index, given, unknown in Patterns(has).groups:
+                if len(unknown):
+                    y, normal = middle[np.ix_(index, given)], noise[np.ix_(index, unknown)]
+                    drawn = self._drawn_numbers(z[index], y, normal, given, unknown)
+                    scores[np.ix_(index, self.numbers[unknown])] = drawn
+        for j, variable in enumerate(view.schema.variables):
             unknown = np.flatnonzero(missing[:, j])
             completed[unknown, j] = variable.decode(
                 codes[unknown, j], scores[unknown, j], self.space
             )
         return completed
+
+    def _drawn_numbers(self, z, y, noise, given, unknown):
+        """Return unknown numbers of rows of classes z, from given ones and normal noise."""
+        means, S = self.means[z], self.covariances
+        cross = S[:, given][:, :, unknown]
+        slopes = np.linalg.solve(S[:, given][:, :, given], cross)
+        covariances = S[:, unknown][:, :, unknown] - slopes.mT @ cross
+        factors = np.linalg.cholesky(covariances + LEAST_VARIANCE * np.eye(len(unknown)))
+        if len(S) == 1:
+            return means[:, unknown] + (y - means[:, given]) @ slopes[0] + noise @ factors[0].T
+        residual = (y - means[:, given])[:, None] @ slopes[z]
+        return means[:, unknown] + residual[:, 0] + (factors[z] @ noise[:, :, None])[:, :, 0]
 
 
 class Training:
@@ -409,6 +436,10 @@ class Training:
             for j, variable in enumerate(variables)
             if variable.n_levels
         }
+        # All variables side by side: each product with the classes is one operation.
+        self.indicators = hstack([csr_array((len(y), 0)), *self.levels.values()], format="csr")
+        self.by_level = self.indicators.T.tocsr()
+        self.last_levels = np.cumsum([variables[j].n_levels for j in self.levels])[:-1]
         # Mean and variance say little of angles.
         self.scores = [
             None if variable.has_number or variable.period else variable.scores
@@ -432,6 +463,12 @@ class Training:
             columns.append((one_hot - one_hot.mean(axis=0)) / scale)
         return np.concatenate(columns, axis=1)
 
+    @cached_property
+    def frequencies(self):
+        """The frequencies of the levels of each variable in all rows."""
+        counts = np.split(self.by_level @ self.weight + 0.5, self.last_levels)
+        return {j: count / count.sum() for j, count in zip(self.levels, counts, strict=False)}
+
     def tables(self, share, is_last=False):
         """Return the log-probabilities of the levels in each class.
 
@@ -440,10 +477,9 @@ class Training:
         to the mean and the variance of the class.
         """
         tables = {}
-        for j, one_hot in self.levels.items():
-            frequencies = one_hot.T @ self.weight + 0.5
-            frequencies /= frequencies.sum()
-            table = np.ascontiguousarray((one_hot.T @ share).T)
+        counts = np.split(self.by_level @ share, self.last_levels) if self.levels else ()
+        for j, count in zip(self.levels, counts, strict=True):
+            frequencies, table = self.frequencies[j], np.ascontiguousarray(count.T)
             if self.scores[j] is not None and len(frequencies) >= TILTED_LEVELS:
                 bases = [np.log(frequencies)]
                 if j in self.counts:
@@ -460,8 +496,8 @@ class Training:
     def expectation(self, log_weights, tables, means, covariances):
         """Return the mean log-likelihood, weighted classes of rows, and numbers filled in."""
         total = np.tile(log_weights, (len(self.y), 1))
-        for j, one_hot in self.levels.items():
-            total += one_hot @ tables[j].T
+        if tables:
+            total += self.indicators @ np.concatenate([*tables.values()], axis=1).T
         filled = np.empty((len(means), *self.y.shape))
         spread = np.zeros_like(covariances)
         for has, rows in self.patterns.batches(len(means)):
@@ -472,9 +508,12 @@ class Training:
             if covariance is not None:
                 shares = softmax(total[rows], axis=2) * self.weight[rows][..., None]
                 spread += np.einsum("mk,mkij->kij", shares.sum(axis=1), covariance)
-        joint = logsumexp(total, axis=1)
-        share = np.exp(total - joint[:, None]) * self.weight[:, None]
-        return np.average(joint, weights=self.weight), share, (filled, spread)
+        greatest = total.max(axis=1)
+        share = np.exp(total - greatest[:, None])
+        sums = share.sum(axis=1)
+        share *= (self.weight / sums)[:, None]
+        score = np.average(greatest + np.log(sums), weights=self.weight)
+        return score, share, (filled, spread)
 
     def fit(self, n_classes, random_state, n_more=0):
         """Return the mean log-likelihood after expectation-maximisation, and the mixture.
@@ -538,15 +577,21 @@ def tilted(base, frequencies, scores, counts):
     counts : ndarray of shape (n_classes, n_levels)
         Rows of each class.
     """
-    powers = np.stack([scores, scores**2])
-    target = counts @ powers.T / (counts.sum(axis=1, keepdims=True) + 1e-9)
+    powers = scores ** np.arange(1, 5)[:, None]
+    target = counts @ powers[:2].T / (counts.sum(axis=1, keepdims=True) + 1e-9)
     slopes = np.zeros_like(target)
     for _ in range(N_TILTS):
-        proba = softmax(base + slopes @ powers, axis=1)
-        mean = proba @ powers.T
-        covariance = np.einsum("kl,il,jl->kij", proba, powers, powers)
-        covariance -= mean[:, :, None] * mean[:, None] - 1e-3 * np.eye(2)
-        slopes += np.linalg.solve(covariance, (target - mean)[..., None])[..., 0].clip(-1, 1)
+        tilt = base + slopes @ powers[:2]
+        proba = np.exp(tilt - tilt.max(axis=1, keepdims=True))
+        proba /= proba.sum(axis=1, keepdims=True)
+        moments_ = proba @ powers.T
+        mean, square, cube, fourth = moments_.T
+        # Covariances of the number and its square.
+        first, both, second = square - mean**2 + 1e-3, cube - mean * square, fourth - square**2
+        second += 1e-3
+        a, b = (target - moments_[:, :2]).T
+        step = np.stack([second * a - both * b, first * b - both * a], axis=1)
+        slopes += (step / (first * second - both**2)[:, None]).clip(-1, 1)
     return (1 - LEAST_SHARE) * proba + LEAST_SHARE * frequencies
 
 
@@ -564,15 +609,13 @@ def shrunk(counts, expected):
 
 
 def fit_latent_classes(view, n_classes, space, random_state):
-    """Fit a mixture by expectation-maximisation, the likeliest of a few if it is quick."""
+    """Fit a mixture by expectation-maximisation, which begins with more classes if it is quick."""
     training = Training(view, space, random_state)
     n, d = training.y.shape
     work = n * (n_classes + MORE_CLASSES) * d**2 * len(training.patterns.groups)
-    is_slow = work > RESTARTED_WORK or training.features.size > MANY_VALUES
-    if is_slow or not 1 < n_classes <= RESTARTED_CLASSES:
-        return training.fit(n_classes, random_state)[1]
-    fits = [training.fit(n_classes, random_state, MORE_CLASSES) for _ in range(N_RESTARTS)]
-    return max(fits, key=lambda fit: fit[0])[1]
+    is_slow = work > WORK_WITH_MORE or training.features.size > MANY_VALUES
+    n_more = 0 if is_slow or not 1 < n_classes <= CLASSES_WITH_MORE else MORE_CLASSES
+    return training.fit(n_classes, random_state, n_more)[1]
 
 
 def fit_kernels(view, space, random_state):
@@ -753,7 +796,7 @@ def moments(share, filled, spread, group, space):
     prior = PRIOR_OF_COVARIANCE[space] * d if n_classes > 1 else 0.0
     shrinkage = d / (d + len(share))
     # Incomplete rows cannot be left out: what fills them has been estimated with them.
-    if (group >= 0).mean() > 0.5 and group.max() >= d:
+    if d > 1 and (group >= 0).mean() > 0.5 and group.max() >= d:
         shrinkage = best_shrinkage(pooled, share, filled - means[:, None], group)
     pooled = (1 - shrinkage) * pooled + shrinkage * np.diag(np.diag(pooled))
     weight = np.maximum(share.sum(axis=0), 1e-9)[:, None, None]

@@ -90,7 +90,7 @@ class MissingPattern:
         self.trees = []
         for k, i in enumerate(self.columns):
             is_input = np.arange(inputs.shape[1]) < last[-1] + k
-            for j in schema.of_column[i]:
+            for j in schema.of_place[i]:
                 is_input[last[j] - schema.variables[j].n_features : last[j]] = False
             chosen = np.flatnonzero(is_input)
             tree = FlagTree.fit(inputs[:, chosen], is_missing[:, i], weight)
@@ -129,11 +129,12 @@ class MissingPattern:
             flags = inputs[rows, -len(self.trees) :] == 1
             is_missing[np.ix_(rows, self.columns)] = flags
             chosen = is_missing[rows]
-            rows = rows[(chosen & is_given[rows]).any(axis=1) | chosen.all(axis=1)]
+            is_empty = chosen[:, schema.places].all(axis=1)
+            rows = rows[(chosen & is_given[rows]).any(axis=1) | is_empty]
             if not len(rows):
                 break
         is_missing &= ~is_given
-        is_missing[is_missing.all(axis=1)] = False
+        is_missing[is_missing[:, schema.places].all(axis=1)] = False
         return is_missing
 
 

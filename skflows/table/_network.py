@@ -21,7 +21,7 @@ from ..nn.residual_mlp import FARTHEST_SEEN, ResidualMLP
 from ..training.torch_state import one_thread
 from ._classes import log_sum_exp
 from ._variables import first_features
-from ._view import Normals, Predictive
+from ._view import ALL, Normals, Predictive
 
 LOG_SCALE_BOUND = 5.0
 ROWS_AT_ONCE = 4096
@@ -621,23 +621,25 @@ class NetworkMember:
         found = self._distributions(outputs[:, None], features, masks[None], j)
         return [None if each is None else each[:, 0].T for each in found]
 
-    def predictive(self, view, j):
-        """Return the distribution of a variable given the other known ones, as a `Predictive`."""
-        masks = view.informative.copy()
+    def evidence(self, view):
+        """Return `log_prob`: nothing of it helps to answer questions about unknown variables."""
+        return self.log_prob(view)
+
+    def predictive(self, view, j, rows=ALL):
+        """Return the distribution of a variable in some rows given the other known ones."""
+        masks = view.informative[rows].copy()
         masks[:, j] = False
-        levels, *mixture = self._heads(view.features, masks, j)
+        levels, *mixture = self._heads(view.features[rows], masks, j)
         levels = None if levels is None else np.exp(levels)
         if not mixture:
             return Predictive(levels, None, None)
         log_weights, means, scales = mixture
         map_ = view.schema.variables[j].maps[self.space]
-        return Predictive(levels, Normals(np.exp(log_weights), means, scales), map_)
+        return Predictive(levels, Normals.of_rows(np.exp(log_weights), means, scales), map_)
 
-    def sample(self, schema, values, random_state):
-        """Return variables, the unknown ones drawn given the known ones, one by one."""
-        from ._view import TableView
-
-        completed = values.copy()
+    def sample(self, view, rows, random_state):
+        """Return variables of rows, which may repeat, the unknown ones drawn one by one."""
+        schema, completed = view.schema, view.values[rows]
         n, n_variables = completed.shape
         order = np.argsort(self.rank, axis=1)[random_state.randint(len(self.rank), size=n)]
         missing = np.isnan(completed)
@@ -646,8 +648,7 @@ class NetworkMember:
             order, np.argsort(~np.take_along_axis(missing, order, 1), axis=1, kind="stable"), 1
         )
         n_missing = missing.sum(axis=1)
-        view = TableView(schema, values)
-        features, given = view.features, view.informative.copy()
+        features, given = view.features[rows], view.informative[rows]
         first = first_features(schema.variables)
         for step in range(n_missing.max(initial=0)):
             for j in range(n_variables):
@@ -680,8 +681,15 @@ def draw(levels, mixture, random_state):
     return code, y
 
 
-def choose(probabilities, random_state):
-    """Return the index that each row of probabilities draws."""
-    total = np.cumsum(probabilities, axis=1)
-    uniform = random_state.uniform(size=(len(total), 1)) * total[:, -1:]
-    return (total < uniform).sum(axis=1).clip(max=total.shape[1] - 1)
+def choose(probabilities, random_state, rows=None):
+    """Return the index that each row of probabilities draws, or each of rows that may repeat."""
+    if rows is None:
+        total = np.cumsum(probabilities, axis=1)
+        uniform = random_state.uniform(size=(len(total), 1)) * total[:, -1:]
+        return (total < uniform).sum(axis=1).clip(max=total.shape[1] - 1)
+    distinct, rows = np.unique(rows, return_inverse=True)
+    total = np.cumsum(probabilities[distinct], axis=1)
+    total /= total[:, -1:]
+    total += np.arange(len(total))[:, None]
+    n, uniform = total.shape[1], random_state.uniform(size=len(rows))
+    return (np.searchsorted(total.ravel(), rows + uniform) - rows * n).clip(0, n - 1)

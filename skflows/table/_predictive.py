@@ -1,5 +1,6 @@
 """The distribution of one column of a table, and of one variable, in each row."""
 
+import copy
 from functools import cached_property
 
 import numpy as np
@@ -37,26 +38,36 @@ class OneVariable:
         The variable.
     log_weights : ndarray of shape (n, n_members)
         Of the members.
+    rows : ndarray of int, optional
+        The rows to answer for, all of them by default.
     """
 
-    def __init__(self, density, view, j, log_weights):
+    def __init__(self, density, view, j, log_weights, rows=ALL):
         self.variable = density._schema.variables[j]
-        self.shares = np.exp(log_weights).T
-        self.members = [member.predictive(view, j) for member, _ in density._members]
+        self.shares = np.exp(log_weights[rows]).T
+        self.members = [member.predictive(view, j, rows) for member, _ in density._members]
         self.levels = None
+        rules, values = density._schema.rules, view.values[rows]
+        # What a rule expects of a number, and with which probability.
+        self.expected, self.p_expected = rules.expectation(density._schema, values, j)
         if self.members[0].levels is not None:
             self.levels = sum(
                 share[:, None] * one.levels
                 for share, one in zip(self.shares, self.members, strict=True)
             )
-            rules = density._schema.rules
-            self.levels = rules.probabilities(density._schema, view.values, j, self.levels)
+            self.levels = rules.probabilities(density._schema, values, j, self.levels)
 
-    def cdf(self, x, row=ALL):
-        """Return the probability that the number is at most x, of shape (n, k) or (1, k).
+    def take(self, rows):
+        """Return the distributions in some rows, which may repeat."""
+        some = copy.copy(self)
+        vars(some).pop("_on_grid", None), vars(some).pop("_cells", None)
+        some.shares, some.members = self.shares[:, rows], [one.take(rows) for one in self.members]
+        some.levels = None if self.levels is None else self.levels[rows]
+        some.expected, some.p_expected = self.expected[rows], self.p_expected[rows]
+        return some
 
-        The values belong to some of the rows.
-        """
+    def cdf(self, x):
+        """Return the probability that the number is at most x, of shape (n, k) or (1, k)."""
         total = 0.0
         variable = self.variable
         scores = {
@@ -64,13 +75,16 @@ class OneVariable:
             for map_ in {one.map for one in self.members}
         }
         for share, one in zip(self.shares, self.members, strict=True):
-            below = one.number.cdf(scores[one.map], row)
+            below = one.number.cdf(scores[one.map])
             if one.levels is not None:
-                below = one.levels[row, :1] * below
+                below = one.levels[:, :1] * below
                 for k, atom in enumerate(variable.atoms, 1):
-                    below = below + one.levels[row, k, None] * (x >= atom)
-            total = total + share[row, None] * below
-        return total
+                    below = below + one.levels[:, k, None] * (x >= atom)
+            total = total + share[:, None] * below
+        if not self.p_expected.any():
+            return total
+        expected, p_expected = self.expected[:, None], self.p_expected[:, None]
+        return (1 - p_expected) * total + p_expected * (x >= expected)
 
     def below(self, x, row):
         """Return the probability of values up to x in some rows, of shape (m,) as the values.
@@ -78,7 +92,7 @@ class OneVariable:
         The probability of a level is spread evenly over its cell.
         """
         if self.variable.has_number:
-            return self.cdf(x[:, None], row)[:, 0]
+            return self.take(row).cdf(x[:, None])[:, 0]
         ends, below = self._cells
         x = np.clip(x, ends[0], ends[-1])
         cell = np.searchsorted(ends[1:-1], x)
@@ -126,9 +140,10 @@ class OneVariable:
         low = x[first - 1]
         # The first number of the grid may be an atom.
         high = np.where(below[row, 0] >= q, low, x[first])
+        some = self.take(row)
         for _ in range(N_BISECTIONS):
             middle = (low + high) / 2
-            is_below = self.cdf(middle[:, None], row)[:, 0] < q
+            is_below = some.cdf(middle[:, None])[:, 0] < q
             low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
         # At an atom the distribution function jumps: the upper end stays on it.
         is_atom = np.isin(x[first], variable.atoms) & (
@@ -145,12 +160,13 @@ class OneVariable:
         return self.variable.possible.round(median)
 
     def nodes(self):
-        """Return numbers (p,) and their weights (n, p), which are the steps of `cdf` on a grid."""
+        """Return numbers (n, p) and their weights, which are the steps of `cdf` on a grid."""
         variable = self.variable
         if not variable.has_number:
             ends, _ = self._cells  # near both of each cell
             y = ends[:-1, None] + np.diff(ends)[:, None] * [INSIDE, 1 - INSIDE]
-            return y.ravel(), np.repeat(self.levels / 2, 2, axis=1)
+            weight = np.repeat(self.levels / 2, 2, axis=1)
+            return np.broadcast_to(y.ravel(), weight.shape), weight
         x, inner = self._numbers_on_grid()
         total = 0.0
         for share, one in zip(self.shares, self.members, strict=True):
@@ -159,19 +175,32 @@ class OneVariable:
             if one.levels is not None:
                 weight = np.hstack([one.levels[:, :1] * weight, one.levels[:, 1:]])
             total = total + share[:, None] * weight
-        return np.append((inner[1:] + inner[:-1]) / 2, variable.atoms), total
+        p_expected = self.p_expected[:, None]
+        y = np.append((inner[1:] + inner[:-1]) / 2, variable.atoms)
+        y, expected = np.broadcast_to(y, total.shape), np.nan_to_num(self.expected)[:, None]
+        return np.hstack([y, expected]), np.hstack([(1 - p_expected) * total, p_expected])
 
     def mean(self):
-        """Return the mean of each row, over the steps of the distribution function on a grid."""
+        """Return the mean of each row, of numbers over the steps of a grid."""
         variable = self.variable
+        turn = None if variable.period is None else 2 * np.pi / variable.period
+
+        def directions(x):
+            return x if turn is None else np.exp(1j * turn * x)
+
         if variable.has_number:
-            y, weight = self.nodes()
+            x, inner = self._numbers_on_grid()
+            inner, total = directions((inner[1:] + inner[:-1]) / 2), 0.0
+            for share, one in zip(self.shares, self.members, strict=True):
+                mean = one.number.mean(one.map.forward(x)[0], inner)
+                if one.levels is not None:
+                    mean = one.levels[:, 0] * mean + one.levels[:, 1:] @ directions(variable.atoms)
+                total = total + share * mean
+            expected = directions(np.nan_to_num(self.expected))
+            total = (1 - self.p_expected) * total + self.p_expected * expected
         else:
-            y, weight = np.array(variable.levels, dtype=np.float64), self.levels
-        if variable.period is None:
-            return weight @ y
-        turn = 2 * np.pi / variable.period
-        return np.mod(np.angle(weight @ np.exp(1j * turn * y)) / turn, variable.period)
+            total = self.levels @ directions(np.array(variable.levels, dtype=np.float64))
+        return total if turn is None else np.mod(np.angle(total) / turn, variable.period)
 
 
 class OneColumn:
@@ -263,9 +292,8 @@ class OneColumn:
         """Return numbers on a grid, and their weights."""
         starts = range(0, max(self.n, 1), ROWS_AT_ONCE)
         of_blocks = [self._variable(start).nodes() for start in starts]
-        weight = np.concatenate([weight for _, weight in of_blocks])
-        y = of_blocks[0][0]
-        return np.broadcast_to(y, weight.shape), weight, None
+        y, weight = (np.concatenate(each) for each in zip(*of_blocks, strict=True))
+        return y, weight, None
 
     def sample(self, size, random_state):
         """Return random draws."""

@@ -51,7 +51,7 @@ class ConditionalTable:
             if missing := [name for name in self.columns if name not in frame.names]:
                 raise ValueError(f"X lacks the columns {missing}, whose density this is.")
             if isinstance(X, Mapping):
-                self.density._check_names(frame.names, "X")
+                self.density._check_names(frame.names, "X", with_identifiers=True)
             else:
                 frame = read_frame(X, self.columns)
             names = frame.names
@@ -222,8 +222,7 @@ def impute(density, values, method):
         if not len(unknown):
             continue
         centre = "median" if method == "mean" and is_date[j] else method
-        some = TableView(schema, values[unknown])
-        outcome = OneVariable(density, some, j, log_weights[unknown])
+        outcome = OneVariable(density, view, j, log_weights, unknown)
         is_numeric = variable.has_number or variable.lattice is not None
         if not variable.has_number and (centre == "mode" or not is_numeric):
             filled[unknown, j] = variable.decode(outcome.levels.argmax(axis=1), None, None)

@@ -523,7 +523,7 @@ class Rules:
             pending = pending[is_rejected]
             if not len(pending):
                 break
-            known = values[pending]
+            known = self._with_sums(schema, values[pending], drawn[pending])
             if i >= CHEAP_ROUNDS:
                 known = self._with_determinants(density, known, random_state)
             drawn[pending] = self._drawn(density, known, random_state)
@@ -560,6 +560,22 @@ class Rules:
             is_broken = is_open & (np.abs(x - expected) > rule.target.tolerance)
             rejected |= is_broken & (random_state.uniform(size=len(rows)) >= rule.counts.share)
         return rejected
+
+    def _with_sums(self, schema, values, drawn):
+        """Return values with the drawn terms of a given sum, except for the largest one."""
+        rows, values = self.encoded(schema, drawn), values.copy()
+        for rule in self.functions:
+            if rule.kind != "linear":
+                continue
+            given = self.encoded(schema, values)
+            is_open = np.isnan(given[:, rule.determinants])
+            own = np.flatnonzero(is_open.any(axis=1) & ~np.isnan(given[:, rule.target.column]))
+            terms = np.abs(rows[:, rule.determinants] * rule.coefficients)
+            largest = np.where(is_open, terms, -1.0).argmax(axis=1)
+            for k, j in enumerate(rule.determinants):
+                some = own[is_open[own, k] & (largest[own] != k)]
+                values[np.ix_(some, schema.of_column[j])] = drawn[np.ix_(some, schema.of_column[j])]
+        return self.solved(schema, values)
 
     def _with_determinants(self, density, values, random_state):
         """Return values with determinants drawn so that they agree with given targets."""
@@ -640,6 +656,19 @@ class Rules:
             elif rule.determinants == (i,):
                 levels = rule.of_determinant(schema, rows, levels)
         return levels
+
+    def expectation(self, schema, values, j):
+        """Return what a rule expects of variable j, a number, in rows, and its probability.
+
+        The probability is 0 where no rule tells the number.
+        """
+        expected, probability = np.full(len(values), np.nan), np.zeros(len(values))
+        if schema.variables[j].has_number:
+            for rule in self.functions:
+                if rule.target.variables.tolist() == [j]:
+                    expected = rule.expected(self.encoded(schema, values))
+                    probability = np.where(np.isnan(expected), 0, np.exp(rule.counts.log_holds))
+        return expected, probability
 
     @staticmethod
     def _set(schema, values, rows, i):

@@ -7,12 +7,13 @@ import numpy as np
 from ..columns.checks import (
     ColumnWarning,
     unseen_error,
+    warn_of_identifiers,
     warn_of_texts,
     warn_of_unseen,
     warn_user,
 )
 from ..columns.encoding import NUMERIC
-from ..columns.kinds import decide, stated
+from ..columns.kinds import GIVEN, IDENTIFIER, decide, stated
 from ._columns import ColumnModel, ColumnSetting, Weeks
 from ._maps import fit_quantile_maps
 from ._rules import Rules
@@ -54,19 +55,40 @@ class Schema:
         self, encoding, rows, columns=None, *, models_missing=False, random_state=None, weight=None
     ):
         weight = np.ones(len(rows)) if weight is None else weight
-        self.encoding, self.names = encoding, encoding.keys
-        given = stated(columns, self.names)
+        self.encoding = encoding
+        # Where the columns are in encoded rows: identifiers have no variables.
+        self.places = [j for j in range(len(encoding.keys)) if j not in encoding.identifiers]
+        self.names = [encoding.keys[j] for j in self.places]
+        given = stated(columns, encoding.keys)
         self.columns = []
         is_used, are_known = weight > 0, ~np.isnan(rows)
+        self.identifiers = [
+            {
+                "column": encoding.keys[j],
+                "kind": IDENTIFIER,
+                "modelled as": "left out",
+                "unit": "",
+                "missing": int((~are_known[:, j]).sum()),
+                "reason": GIVEN if is_stated else "texts that hardly repeat",
+            }
+            for j, is_stated in encoding.identifiers.items()
+        ]
+        if encoding.inferred_identifiers:
+            warn_of_identifiers(encoding.inferred_identifiers)
+        if not self.names:
+            raise ValueError(
+                "X has only columns that name the rows, which are left out: nothing is left to "
+                "have a density."
+            )
         quantile_maps = fitted_together(
             {
                 name: rows[is_used, j]
-                for j, name in enumerate(self.names)
+                for j, name in zip(self.places, self.names, strict=True)
                 if encoding.roles[j] == "number" and are_known[:, j].all() and name not in given
             },
             weight[is_used],
         )
-        for j, name in enumerate(self.names):
+        for j, name in zip(self.places, self.names, strict=True):
             column, kind = encoding.column(rows, j), given.get(name)
             if not (column.known & is_used).any():
                 raise ValueError(
@@ -119,26 +141,44 @@ class Schema:
         """
         values = np.full((len(rows), len(self.variables)), np.nan)
         unseen = {}
-        for name in self.names if names is None else names:
+        for name in self.names if names is None else self.modelled(names):
             i = self.names.index(name)
-            column, variables = self.columns[i], self.of_column[i]
-            values[:, variables] = np.stack(column.split(rows[:, i]), axis=1)
+            column, variables, place = self.columns[i], self.of_column[i], self.places[i]
+            values[:, variables] = np.stack(column.split(rows[:, place]), axis=1)
             if column.listed is not None and column.value_variables[0].pooled is None:
-                is_unseen = column.is_unseen(values[:, variables]) & (rows[:, i] != column.unseen)
+                is_unseen = column.is_unseen(values[:, variables])
+                is_unseen &= rows[:, place] != column.unseen
                 if is_unseen.any():
-                    unseen[name] = self.encoding.named(i, rows[is_unseen, i])
+                    unseen[name] = self.encoding.named(place, rows[is_unseen, place])
                     if column.refuses_unseen:
                         raise unseen_error(name, unseen[name])
         warn_of_unseen(unseen, len(rows))
         return values
 
     def joined(self, values, random_state=None):
-        """Return the encoded rows that variables stand for."""
-        pairs = zip(self.columns, self.of_column, strict=True)
-        return np.stack(
-            [column.joined(values[:, variables], random_state) for column, variables in pairs],
-            axis=1,
-        )
+        """Return the encoded rows that variables stand for, without identifiers."""
+        rows = np.full((len(values), len(self.encoding.keys)), np.nan)
+        of_columns = zip(self.places, self.columns, self.of_column, strict=True)
+        for place, column, variables in of_columns:
+            rows[:, place] = column.joined(values[:, variables], random_state)
+        return rows
+
+    def modelled(self, names):
+        """Return the names of columns that are no identifiers."""
+        return [name for name in names if name in self.names]
+
+    @property
+    def of_place(self):
+        """The variables of each column of encoded rows; identifiers have none."""
+        found = dict(zip(self.places, self.of_column, strict=True))
+        none = np.empty(0, dtype=int)
+        return [found.get(j, none) for j in range(len(self.encoding.keys))]
+
+    def describe(self):
+        """Return the rows of the table of decisions."""
+        rows = [*(column.describe() for column in self.columns), *self.identifiers]
+        order = {name: j for j, name in enumerate(self.encoding.keys)}
+        return sorted(rows, key=lambda row: order[row["column"]])
 
     def with_maps_of(self, values, weight, random_state):
         """Return the same kinds, levels and rules, with what maps and rules say of some rows."""
@@ -188,7 +228,7 @@ class Schema:
         Each is the first such value of a column with its number of rows, whether it is impossible,
         and the remedy. As conditions, only those count that say nothing about other columns.
         """
-        for name in names:
+        for name in self.modelled(names):
             i = self.names.index(name)
             column = self.columns[i]
             of_column = values[:, self.of_column[i]]

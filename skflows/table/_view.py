@@ -8,22 +8,86 @@ import numpy as np
 from ..distribution.normal import LOG_SQRT_2PI, normal_cdf
 
 ALL = slice(None)  # rows
+LEAST_MASS = 1e-300
+VALUES_AT_ONCE = 2**17  # of distribution functions, which fit in a cache of the processor
 
 
-class Normals(NamedTuple):
-    """A mixture of normals in each row; arrays of shape (n, n_components)."""
+class Normals:
+    """A mixture of normals in each row, of any number of components, one row after the other.
 
-    weights: np.ndarray
-    means: np.ndarray
-    scales: np.ndarray
+    Parameters
+    ----------
+    counts : ndarray of shape (n,)
+        Components of each row, at least one.
+    weights, means : ndarray of shape (n_components,)
+        Of the components of all rows. The weights of a row add up to 1.
+    scales : ndarray of shape (n_components,) or (n,)
+        Standard deviations, of each component or of all of a row.
+    """
 
-    def cdf(self, y, row=ALL):
-        """Return the probability of scores up to y in some rows, of shape (n, k) or (1, k)."""
-        total = 0.0
-        for k in range(self.means.shape[1]):  # one by one, to bound the memory
-            weight, mean, scale = (values[row, k, None] for values in self)
-            total = total + weight * normal_cdf((y - mean) / scale)
+    def __init__(self, counts, weights, means, scales):
+        self.counts, self.weights, self.means, self.scales = counts, weights, means, scales
+        self.ends = np.concatenate([[0], np.cumsum(counts)])
+        self.are_of_rows = len(scales) == len(counts) < len(means)
+
+    @classmethod
+    def of_rows(cls, weights, means, scales):
+        """Return mixtures of equally many components, from arrays of shape (n, n_components)."""
+        counts = np.full(len(weights), weights.shape[1])
+        return cls(counts, *(each.ravel() for each in (weights, means, scales)))
+
+    def take(self, rows):
+        """Return the mixtures of some rows."""
+        counts = self.counts[rows]
+        starts = np.cumsum(counts) - counts
+        index = np.repeat(self.ends[:-1][rows] - starts, counts) + np.arange(counts.sum())
+        scales = self.scales[rows] if self.are_of_rows else self.scales[index]
+        return Normals(counts, self.weights[index], self.means[index], scales)
+
+    def cdf(self, y):
+        """Return the probability of scores up to y in each row, of shape (n, k) or (1, k)."""
+        scales = np.repeat(self.scales, self.counts) if self.are_of_rows else self.scales
+        total = np.empty((len(self.counts), y.shape[1]))
+        n_at_once = max(1, VALUES_AT_ONCE // y.shape[1])
+        start = 0
+        while start < len(total):
+            first = self.ends[start]
+            end = max(start + 1, np.searchsorted(self.ends, first + n_at_once, side="right") - 1)
+            some = slice(first, self.ends[end])
+            at = y if len(y) == 1 else np.repeat(y[start:end], self.counts[start:end], axis=0)
+            below = normal_cdf((at - self.means[some, None]) / scales[some, None])
+            below *= self.weights[some, None]
+            total[start:end] = np.add.reduceat(below, self.ends[start:end] - first, axis=0)
+            start = end
         return total
+
+    def mean(self, y, values):
+        """Return the mean of a step function of the score in each row, within its outer steps.
+
+        Parameters
+        ----------
+        y : ndarray of shape (k + 1,)
+            Ends of the steps.
+        values : ndarray of shape (k,)
+            Of the function.
+        """
+        if not self.are_of_rows:
+            return mean_of_steps(self.cdf(y[None]), values)
+        # Few scales: the mean of a normal is a smooth function of where it is.
+        means = np.empty(len(self.counts), dtype=values.dtype)
+        for scale in np.unique(self.scales):
+            rows = np.flatnonzero(self.scales == scale)
+            some = self.take(rows)
+            of_centres = mean_of_steps(normal_cdf((y - y[:, None]) / scale), values)
+            of_components = some.weights * np.interp(some.means, y, of_centres)
+            means[rows] = np.add.reduceat(of_components, some.ends[:-1])
+        return means
+
+
+def mean_of_steps(below, values):
+    """Return means ``(n,)`` of values between the ends of which the probability is below each."""
+    weight = np.diff(below, axis=1)
+    return weight @ values / np.maximum(weight.sum(axis=1), LEAST_MASS)
 
 
 class Histogram(NamedTuple):
@@ -31,9 +95,17 @@ class Histogram(NamedTuple):
 
     bins: np.ndarray
 
-    def cdf(self, y, row=ALL):
-        """Return the probability of scores up to y in some rows, of shape (m, k) or (1, k)."""
-        return self._below(normal_cdf(y), np.arange(len(self.bins))[row, None])
+    def take(self, rows):
+        """Return the histograms of some rows."""
+        return Histogram(self.bins[rows])
+
+    def cdf(self, y):
+        """Return the probability of scores up to y in each row, of shape (m, k) or (1, k)."""
+        return self._below(normal_cdf(y), np.arange(len(self.bins))[:, None])
+
+    def mean(self, y, values):
+        """Return what `Normals.mean` does."""
+        return mean_of_steps(self.cdf(y[None]), values)
 
     def _below(self, u, rows):
         """Return the probability below levels u of a standard normal, in some of the rows."""
@@ -56,9 +128,6 @@ class Histogram(NamedTuple):
         return log_mass
 
 
-LEAST_MASS = 1e-300
-
-
 class Predictive(NamedTuple):
     """The distribution of one variable in each row.
 
@@ -75,6 +144,11 @@ class Predictive(NamedTuple):
     levels: np.ndarray | None
     number: Normals | Histogram | None
     map: object
+
+    def take(self, rows):
+        """Return the distributions in some rows."""
+        levels = None if self.levels is None else self.levels[rows]
+        return Predictive(levels, self.number and self.number.take(rows), self.map)
 
 
 class TableView:
@@ -177,8 +251,18 @@ class MemberOfFold:
     def log_prob(self, view, given=None):
         return self.member.log_prob(view.under(self.schema), given)
 
-    def predictive(self, view, j):
-        return self.member.predictive(view.under(self.schema), j)
+    def evidence(self, view):
+        return self.member.evidence(view.under(self.schema))
 
-    def sample(self, schema, values, random_state):
-        return self.member.sample(self.schema, values, random_state)
+    def predictive(self, view, j, rows=ALL):
+        return self.member.predictive(view.under(self.schema), j, rows)
+
+    def sample(self, view, rows, random_state):
+        return self.member.sample(view.under(self.schema), rows, random_state)
+
+
+def distinct_rows(values):
+    """Return distinct rows, and where each row is among them."""
+    keys = np.ascontiguousarray(values).view(np.dtype((np.void, values.strides[0])))[:, 0]
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return values[first], inverse.ravel()
