@@ -125,6 +125,11 @@ def test_only_limits_of_the_user_are_spoken_of(folder, capsys, monkeypatch):
         assert ("left no time" in capsys.readouterr().err) == is_said
 
 
+def test_long_fits_say_how_long():
+    said = [_progress.duration_of(pd.DataFrame(np.zeros((n, 10)))) for n in (100, 3000, 50_000)]
+    assert said == [f"takes up to {time}" for time in ("a minute", "2 minutes", "17 minutes")]
+
+
 def test_short_fits_use_one_process():
     assert [_progress.n_jobs_for(limit) for limit in (None, 5, 60)] == [-1, None, -1]
 

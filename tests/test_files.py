@@ -4,12 +4,15 @@ import csv
 import re
 import shlex
 import shutil
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import skflows
-from skflows.cli import _main
+from skflows.cli import main
 
 FOLDER = Path(__file__).parent / "files"
 PRICE, DATE = r"-?\d{1,3}(\.\d{3})*,\d\d €", r"[0-3]\d\.[01]\d\.\d{4}"
@@ -83,7 +86,7 @@ SEED = "--random-state 0"
 
 
 def run(line):
-    assert _main.main(shlex.split(line)) == 0
+    assert main(shlex.split(line)) == 0
 
 
 def lines_of(path, encoding):
@@ -103,6 +106,67 @@ def cells_of(lines, encoding):
 
 def test_each_file_is_tested():
     assert {path.stem for path in FOLDER.glob("*.csv")} == FILES.keys()
+
+
+def test_what_cells_leave_open_is_stated(tmp_path, monkeypatch, capsys, one_class):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(FOLDER / "either_order.csv", "data.csv")
+    fit = f"fit data.csv -o m.skflows --max-iter 1 {SEED}"
+    for options, first, is_warned in (
+        ("", "month", True),
+        ("--dayfirst", "day", False),
+        ("--monthfirst", "month", False),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            run(f"{fit} {options}")
+        err = capsys.readouterr().err
+        assert err.count(f"dates ({first} first), such as '") == 2
+        assert ("warning: column 'start'" in err) == is_warned
+        assert ("add --dayfirst if it does" in err) == is_warned
+        (moment,) = skflows.load("m.skflows")._encoding.encode(pd.DataFrame(
+            {"start": [pd.Timestamp(2024, 10, 5)], "end": [None], "points": [None]}
+        ))[:, 0]  # fmt: skip
+        assert moment == pd.Timestamp(2024, 10, 5).timestamp()
+        run("impute m.skflows data.csv -o full.csv")
+    numbers = ["1.500", "22.250", "310.000"] * 20
+    pd.DataFrame({"n": numbers, "x": range(60)}).to_csv("n.csv", sep=";", index=False)
+    means = []
+    for option in ("", "--decimal ,", "--decimal , --thousands ."):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run(
+                f"fit n.csv -o m.skflows --max-iter 1 --estimator table --exclude x {option} {SEED}"
+            )
+            run("sample m.skflows -n 30 -o drawn.csv")
+        drawn = Path("drawn.csv").read_text().splitlines()[1:]
+        assert all(re.fullmatch(r"-?\d{1,3}(\.\d{3})+|\d+", cell) for cell in drawn)
+        means.append(max(skflows.load("m.skflows").sample(30, random_state=0)["n"]))
+    assert means[0] < 1_000 < 100_000 < means[1] == means[2]
+
+
+def test_kinds_are_stated(tmp_path, monkeypatch, capsys, one_class):
+    monkeypatch.chdir(tmp_path)
+    table = pd.DataFrame({"zip": [1000, 2000, 3000] * 20, "share": [0.1, 0.2, 0.7] * 20})
+    table.to_csv("t.csv", index=False)
+    kinds = "--kind zip=categorical --kind share=bounded,0,1"
+    run(f"fit t.csv -o m.skflows --max-iter 1 {kinds} {SEED}")
+    density = skflows.load("m.skflows")
+    assert density.columns_["kind"].tolist() == ["categorical", "bounded"]
+    assert density.levels("zip")[:3] == ["1000", "2000", "3000"]
+    run("sample m.skflows -n 9 -o drawn.csv")
+    assert set(pd.read_csv("drawn.csv")["zip"]) <= {1000, 2000, 3000}
+    monkeypatch.setattr("skflows.cli._outliers.QUICK", {"time_limit": None, "cv": 2})
+    run(f"outliers t.csv -o flagged.csv --quick {kinds} {SEED}")
+    capsys.readouterr()
+    for option, message in (
+        ("--kind zip=list", "'zip=list' is not COLUMN=KIND, where KIND is one of continuous, "),
+        ("--kind zip", "'zip' is not COLUMN=KIND"),
+        ("--kind zip=count --estimator nsf", "--kind is for --estimator table, not for nsf"),
+    ):
+        with pytest.raises(SystemExit) if "estimator" not in option else nullcontext():
+            assert main(shlex.split(f"fit t.csv -o m.skflows {option}")) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore")

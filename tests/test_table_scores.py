@@ -164,3 +164,50 @@ def test_conditionals_are_joint_minus_marginal(member, views):
     marginal = TableView(view.schema, np.where(given, view.values, np.nan))
     expected = member.log_prob(view) - member.log_prob(marginal)
     np.testing.assert_allclose(member.log_prob(view, given), expected, rtol=1e-9, atol=1e-8)
+
+
+def unknown_variable(view, j):
+    values = view.values.copy()
+    values[:, j] = np.nan
+    return TableView(view.schema, values)
+
+
+def test_answers_about_a_variable_depend_on_one_row_alone(member, views):
+    """Probabilities of levels, distribution functions and means, some of them by tables."""
+    _, view = views
+    y, values = np.linspace(-8, 8, 400), np.exp(np.linspace(-3, 3, 399))
+    for j in range(view.values.shape[1]):
+        view_without = unknown_variable(view, j)
+        together = member.predictive(view_without, j)
+        for i in (0, 7, 10):
+            alone = member.predictive(view_without, j, np.array([i]))
+            single = TableView(view.schema, view_without.values[[i]])
+            for found in (alone, member.predictive(single, j)):
+                if found.levels is not None:
+                    np.testing.assert_allclose(found.levels[0], together.levels[i], atol=1e-9)
+                if found.number is not None:
+                    below = together.number.cdf(y[None])
+                    np.testing.assert_allclose(found.number.cdf(y[None])[0], below[i], atol=1e-9)
+                    steps = np.diff(below[i])
+                    mean = steps @ values / steps.sum()
+                    np.testing.assert_allclose(found.number.mean(y, values)[0], mean, rtol=2e-3)
+
+
+def test_levels_and_numbers_are_drawn_as_they_are_distributed(member, views):
+    """Of one row, again and again, beside another one."""
+    _, view = views
+    few = TableView(view.schema, view.values[[0, 7]])
+    for j, variable in enumerate(view.schema.variables):
+        asked = unknown_variable(few, j)
+        drawn = member.sample(asked, np.repeat([0, 1], 600), np.random.RandomState(0))[:, j]
+        found = member.predictive(asked, j)
+        for i, x in enumerate(np.split(drawn, 2)):
+            code = variable.code(x)
+            if found.levels is not None:
+                shares = np.bincount(code, minlength=variable.n_levels)[: variable.n_levels] / 600
+                assert np.abs(shares - found.levels[i]).max() < 0.09
+            if found.number is not None and variable.step is None:
+                scores = np.sort(variable.maps[member.space].forward(x[code <= 0])[0])
+                below = found.number.take([i]).cdf(scores[None])[0]
+                ranks = (np.arange(len(scores)) + 0.5) / len(scores)
+                assert np.abs(below - ranks).max() < 2.0 / np.sqrt(len(scores))

@@ -1,16 +1,16 @@
 """How much work a density of a table does, counted in calls rather than in seconds."""
 
-import _tables
 import numpy as np
 import pandas as pd
 import pytest
+from _tables import view_of
 from sklearn.cluster import KMeans
 
 from skflows import TableDensity
 from skflows.bijections import MarginalQuantile
 from skflows.distribution import distribution
 from skflows.table import _latent_classes, _predictive, _schema
-from skflows.table._network import distinct_rows
+from skflows.table._view import distinct_rows
 
 
 @pytest.fixture
@@ -59,13 +59,8 @@ def mixed_table(n, n_categories):
     return table.mask(rng.random(table.shape) < 0.1)
 
 
-def view_of(table):
-    random_state = np.random.RandomState(0)
-    return _tables.view_of(table, handle_unknown="rare", random_state=random_state)
-
-
 def test_a_step_of_latent_classes_does_not_multiply_indicators():
-    view = view_of(mixed_table(400, 30))
+    view = view_of(mixed_table(400, 30), handle_unknown="rare")
     training = _latent_classes.Training(view, "quantile", np.random.RandomState(0))
     share = np.random.default_rng(1).dirichlet(np.ones(3), 400)
     tables = training.tables(share)
@@ -94,7 +89,7 @@ def test_many_rows_of_many_categories_are_clustered_by_a_part_of_them(monkeypatc
     monkeypatch.setattr(KMeans, "fit", fit)
     monkeypatch.setattr(KMeans, "predict", predict)
     monkeypatch.setattr(_latent_classes, "SOME_ROWS", 50)
-    view = view_of(mixed_table(400, 30))
+    view = view_of(mixed_table(400, 30), handle_unknown="rare")
     for limit, rows in {3e6: [400], 1e3: [50]}.items():
         monkeypatch.setattr(_latent_classes, "MANY_VALUES", limit)
         fitted.clear(), predicted.clear()
@@ -132,9 +127,20 @@ def test_quantile_maps_of_many_columns_are_fitted_together(few_components, monke
     assert widths.count(1) <= 6 * 3
 
 
-def test_distinct_rows_are_found_as_numpy_does():
-    masks = np.random.default_rng(0).random((12, 3)) < 0.5
-    rows, places = distinct_rows(masks)
-    expected, inverse = np.unique(masks, axis=0, return_inverse=True)
-    np.testing.assert_array_equal(rows, expected)
-    np.testing.assert_array_equal(places, inverse.ravel())
+def test_rows_given_more_than_once_are_answered_once(few_components, monkeypatch):
+    table = pd.DataFrame({"x": np.arange(80) % 7, "kind": np.arange(80) % 3 == 0})
+    density = TableDensity(random_state=0).fit(table)
+    n_rows, evidence = [], _latent_classes.LatentClasses.evidence
+
+    def counted(self, view):
+        n_rows.append(len(view))
+        return evidence(self, view)
+
+    monkeypatch.setattr(_latent_classes.LatentClasses, "evidence", counted)
+    drawn = density.sample(300, random_state=0, given={"kind": True})
+    assert n_rows and set(n_rows) == {1}
+    assert len(drawn) == 300 and drawn["kind"].all() and drawn["x"].nunique() > 4
+    values = np.array([[np.nan, 1.0], [0.0, 1.0], [np.nan, 1.0]])
+    rows, places = distinct_rows(values)
+    assert len(rows) == 2
+    np.testing.assert_array_equal(rows[places], values)

@@ -31,6 +31,7 @@ from ._predict import fit_target
 from ._progress import (
     announce,
     checkpoints,
+    duration_of,
     fit_with_progress,
     limit_of_user,
     n_jobs_for,
@@ -89,10 +90,10 @@ def run_fit(args):
     if "n_jobs" in model.get_params():
         model.set_params(n_jobs=n_jobs_for(model.time_limit))
     if isinstance(model, MIXTURES) and model.time_limit is None:
-        if frame.size > MANY_VALUES:
+        if name == "table":
+            announce(frame, "a model of mixed columns with missing values", duration_of(frame))
+        elif frame.size > MANY_VALUES:
             announce(frame, "many densities", "may take minutes")
-        elif name == "table":
-            announce(frame, "a model of mixed columns with missing values", "takes up to a minute")
     start = time.perf_counter()
     with limit_of_user(args):
         interrupted = fit_with_progress(model, frame, callbacks=callbacks)

@@ -11,6 +11,7 @@ from ..callbacks._checkpoint import has_checkpoint
 from ._tables import is_standard
 
 QUICK_SECONDS = 8  # to fit in; to start, to explain and to write takes some more
+VALUES_PER_MINUTE = 30_000  # of a table, beyond the first minute
 FIRST_LINE = 10  # seconds after which a fit says how far it is
 SHORT_LIMIT = 30  # seconds: a shorter fit runs in one process, because processes take time to start
 
@@ -94,6 +95,12 @@ def limit_of_user(args):
         if getattr(args, "time_limit", None) is None:  # some commands have no such option
             warnings.filterwarnings("ignore", "time_limit=.* left no time")
         yield
+
+
+def duration_of(frame):
+    """Return how long the fit of a density of tables takes at most, as text."""
+    minutes = 1 + frame.size // VALUES_PER_MINUTE
+    return "takes up to a minute" if minutes == 1 else f"takes up to {minutes} minutes"
 
 
 def announce(frame, density, duration):

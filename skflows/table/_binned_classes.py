@@ -55,7 +55,7 @@ class BinnedClasses(Classes):
 
     def predictive(self, view, j, rows=ALL):
         """Return the distribution of a variable given the other known ones, as a `Predictive`."""
-        share = self._shares_without(view, j)[rows]
+        share = self._shares_without(view, j, rows)
         levels, bins = self.tables[j]
         if bins is None:
             return Predictive(share @ np.exp(levels), None, None)

@@ -50,13 +50,13 @@ class Classes:
             view.kept[self] = log_prob, shares
         return view.kept[self]
 
-    def _shares_without(self, view, j):
-        """Return the shares of the classes given what is known besides variable j."""
-        if view.known[:, j].any():
+    def _shares_without(self, view, j, rows):
+        """Return the shares of the classes in some rows, given what is known besides variable j."""
+        if view.known[rows, j].any():
             known = view.known.copy()
             known[:, j] = False
             view = view.given(known)
-        return self.posterior(view)[1]
+        return self.posterior(view)[1][rows]
 
 
 def log_sum_exp(x, axis=1):

@@ -300,7 +300,7 @@ class LatentClasses(Classes):
 
     def predictive(self, view, j, rows=ALL):
         """Return the distribution of a variable in some rows given the other known ones."""
-        share = self._shares_without(view, j)[rows]
+        share = self._shares_without(view, j, rows)
         levels = None
         if j in self.tables:
             table = np.exp(self.tables[j])
