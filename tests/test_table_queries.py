@@ -167,6 +167,10 @@ def test_predictions(density, table):
     proba = density.predict_proba("sex", table[:20])
     assert proba.sum(axis=1) == pytest.approx(np.ones(20))
     assert density.levels("sex") == ["female", "male"]
+    framed = density.predict_proba("sex", table[5:20], as_frame=True)
+    assert framed.columns.tolist() == ["female", "male"] and framed.columns.name == "sex"
+    assert framed.index.equals(table[5:20].index)
+    assert framed["male"].to_numpy() == pytest.approx(proba[5:, 1])
     quantiles = density.quantile("size", table[:20], [0.1, 0.5, 0.9])
     assert (np.diff(quantiles, axis=1) > 0).all()
     unconditional = density.predict_proba("sex", {})

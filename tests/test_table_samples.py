@@ -258,6 +258,18 @@ def test_kinds_of_identifiers_can_be_stated():
     assert set(drawn["name"]) <= set(table["name"])
 
 
+def test_placeholders_of_arrays_and_polars():
+    table = named_table().drop(columns=["city", "code"])
+    with pytest.warns(ColumnWarning, match="column '0' seems to name the rows"):
+        density = quick(max_iter=1).fit(table.to_numpy(dtype=object))
+    assert density.sample(2, random_state=0)[:, 0].tolist() == ["X0 1", "X0 2"]
+    pl = pytest.importorskip("polars")
+    with pytest.warns(ColumnWarning, match="column 'name' seems to name the rows"):
+        density = quick(max_iter=1).fit(pl.DataFrame(table.to_dict("list")))
+    drawn = density.sample(2, random_state=0)
+    assert drawn["name"].to_list() == ["Name 1", "Name 2"]
+
+
 def test_a_table_of_identifiers_only_is_an_error():
     with (
         pytest.warns(ColumnWarning, match="column 'name' seems to name"),

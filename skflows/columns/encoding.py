@@ -240,7 +240,7 @@ class Encoding:
         """Return a `Frame` whose identifiers are numbered names; numbers are numbered."""
         columns, numbers = list(frame.columns), range(1, len(frame) + 1)
         for j in self.identifiers:
-            name = str(self.keys[j])
+            name = str(self.keys[j]) if self.names is not None else f"x{j}"
             names = [f"{name[:1].upper()}{name[1:]} {k}" for k in numbers]
             is_number = columns[j].role == "number"
             values = np.array(numbers, float) if is_number else np.array(names, object)

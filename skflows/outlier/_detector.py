@@ -328,10 +328,7 @@ class DensityOutlierDetector(
         self._encoding = encoding
         if encoding is not None:
             X = rows
-            if encoding.names is not None:
-                warn_of_row_names(encoding.values(rows, ["number", "text"]))
-            if encoding.inferred_identifiers:
-                warn_of_identifiers(encoding.inferred_identifiers)
+            self._warn_of_row_names(X)
             weight = validate_weight(sample_weight, X, least=2)
             is_weighted = weight > 0
             X, weight = X[is_weighted], weight[is_weighted]
@@ -385,6 +382,15 @@ class DensityOutlierDetector(
             self._set_threshold(X, weight)
             self._reference = reference_rows(X, self._score_rows, random_state)
         return self
+
+    def _warn_of_row_names(self, rows):
+        encoding = self._encoding
+        if encoding is None:
+            return
+        if encoding.names is not None:
+            warn_of_row_names(encoding.values(rows, ["number", "text"]))
+        if encoding.inferred_identifiers:
+            warn_of_identifiers(encoding.inferred_identifiers)
 
     def _validated(self, X):
         """Return the rows to score as an array."""

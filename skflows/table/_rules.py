@@ -21,8 +21,9 @@ from ..columns.lattice import decimals_of
 from ._predictive import OneVariable, without
 from ._view import TableView
 
-MAX_ROUNDS = 30  # of draws in place of rows that break a rule
-CHEAP_ROUNDS = 5  # after which determinants of given targets are drawn on their own
+MAX_ROUNDS = 15  # of draws in place of rows that break a rule
+DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
+CHEAP_ROUNDS = 2  # after which determinants of given targets are drawn on their own
 N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
 LEAST_BROKEN = 1e-12  # probability that a member gives to all values that break a rule
 RESOLUTION = 1e-6  # of the range of a number without rounding: closer numbers are equal
@@ -515,18 +516,23 @@ class Rules:
 
     def complete(self, density, values, random_state):
         """Return variables, the unknown ones drawn given the known ones, so that rules are kept."""
-        values = self.solved(density._schema, values)
+        schema = density._schema
+        values = self.solved(schema, values)
         drawn = self._drawn(density, values, random_state)
-        schema, pending = density._schema, np.arange(len(values))
+        pending = np.flatnonzero(self._rejected(schema, drawn, values, random_state))
         for i in range(MAX_ROUNDS):
-            is_rejected = self._rejected(schema, drawn[pending], values[pending], random_state)
-            pending = pending[is_rejected]
             if not len(pending):
-                break
+                return drawn
             known = self._with_sums(schema, values[pending], drawn[pending])
             if i >= CHEAP_ROUNDS:
                 known = self._with_determinants(density, known, random_state)
-            drawn[pending] = self._drawn(density, known, random_state)
+            # Of several draws of each row, the first that keeps the rules: rounds take time.
+            n_draws = int(np.clip(DRAWS_AT_ONCE // len(pending), 1, MAX_DRAWS))
+            again = self._drawn(density, np.repeat(known, n_draws, axis=0), random_state)
+            given = np.repeat(values[pending], n_draws, axis=0)
+            is_rejected = self._rejected(schema, again, given, random_state).reshape(-1, n_draws)
+            first = is_rejected.argmin(axis=1) + n_draws * np.arange(len(pending))
+            drawn[pending], pending = again[first], pending[is_rejected.all(axis=1)]
         self._exchange(schema, drawn, values, pending)
         return drawn
 
