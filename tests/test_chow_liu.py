@@ -2,20 +2,16 @@
 
 import itertools
 
-import _tables
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from _tables import view_of
 
 from skflows import TableDensity
 from skflows.table import _components
 from skflows.table._chow_liu import N_BINS, dependence, fit_chow_liu
 from skflows.table._network import OrderAgnosticNetwork, Packing
-
-
-def view_of(table):
-    return _tables.view_of(table, random_state=np.random.RandomState(0))
 
 
 def dependent_table(rng, n=400):
