@@ -29,6 +29,7 @@ COMMITS = re.compile(r"^<!-- commits of: (.+) -->\n\n(.+\n)", re.MULTILINE)
 BLOCK = re.compile(r"^```.*?^```\n", re.MULTILINE | re.DOTALL)
 FIGURE = re.compile(r"\d+\.\d+")
 WORDS, LINES, SCREENS = 350, 45, 3  # a screen has so many words, or lines of tables and code
+ENTRY = 60  # words of an entry of tried.md
 
 
 @cache
@@ -85,12 +86,14 @@ def faults(name, text):
     found = []
     if re.search(TABLE, rest, re.MULTILINE):
         found.append("has a table without a command that prints it")
+    if name == "tried":  # a list that grows, of runs that are not stored
+        entries = [entry.partition("\n\n")[0] for entry in prose.split("\n- ")[1:]]
+        long = [entry for entry in entries if len(entry.split()) > ENTRY]
+        return found + [f"has more than {ENTRY} words in: {entry}" for entry in long]
     n_lines = sum(block.count("\n") for block in [*tables, *BLOCK.findall(rest)])
     n_screens = len(prose.split()) / WORDS + n_lines / LINES
     if n_screens > SCREENS:
         found.append(f"has {n_screens:.1f} screens instead of {SCREENS}")
-    if name == "tried":  # whose lines are not stored
-        return found
     if not COMMITS.search(text):
         found.append("does not say at which commits its lines were measured")
     figures = FIGURE.findall(re.sub(r"`[^`]*`|Stored lines.*", "", prose))

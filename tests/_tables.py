@@ -27,7 +27,8 @@ def schema_of(X, columns=None, handle_unknown="error", **kwargs):
 
 def view_of(X, schema=None, **kwargs):
     """Return the view of a table that components are fitted to, and that members score."""
-    schema = schema_of(X, **kwargs) if schema is None else schema
+    if schema is None:
+        schema = schema_of(X, **{"random_state": np.random.RandomState(0)} | kwargs)
     return TableView(schema, schema.encode(X))
 
 

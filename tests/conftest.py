@@ -126,9 +126,9 @@ def keep_components(monkeypatch):
 
     ``keep_components(condition)`` keeps those for which ``condition(component)`` is true.
     """
-    import _tables
+    from _tables import keep_components
 
-    return partial(_tables.keep_components, monkeypatch)
+    return partial(keep_components, monkeypatch)
 
 
 @pytest.fixture

@@ -46,3 +46,10 @@ def test_copies_of_rows_that_occur_once(monkeypatch):
     train = pd.DataFrame({"n": [1, 1, 2, 3], "kind": ["a", "a", None, "b"]})
     rows = pd.DataFrame({"n": [1.0, 2.0, 2.0, 3.0], "kind": ["a", None, "b", "b"]})
     assert copies(train, rows) == 0.5
+
+
+def test_entries_of_what_was_tried_are_short():
+    faults = runpy.run_path(str(FOLDER / "pages.py"))["faults"]
+    assert not faults("tried", f"# Tried\n\n- {'word ' * 50}\n- {'word ' * 50}\n")
+    (found,) = faults("tried", f"# Tried\n\n- Short.\n- {'word ' * 70}\n")
+    assert "more than 60 words" in found

@@ -2,20 +2,16 @@
 
 import itertools
 
-import _tables
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from _tables import view_of
 
 from skflows import TableDensity
 from skflows.table import _components
 from skflows.table._chow_liu import N_BINS, dependence, fit_chow_liu
 from skflows.table._network import OrderAgnosticNetwork, Packing
-
-
-def view_of(table):
-    return _tables.view_of(table, random_state=np.random.RandomState(0))
 
 
 def dependent_table(rng, n=400):
@@ -58,8 +54,15 @@ def test_probabilities_are_those_of_the_joint_distribution():
     assert len(logits) == sum(part.n_levels for part in view.schema.variables)
     bins = found[3][:, :N_BINS].sum(axis=1)
     np.testing.assert_allclose(torch.from_numpy(logits[6:8]).softmax(0)[0], bins, atol=1e-12)
-    alone = [forest(features, torch.from_numpy(given), j).numpy() for j in (0, 1, 3, 4, 5)]
-    np.testing.assert_allclose(np.concatenate(alone), logits, atol=1e-12)
+    # One variable alone, where others are known in some rows, in all, or in none.
+    ends = np.cumsum([variable.n_levels for variable in view.schema.variables])[:-1]
+    for known in (given, view.known & has_category & np.array([1, 0, 1, 0, 1, 0], bool), 0 * given):
+        known = torch.from_numpy(known.astype(bool))
+        of_variables = np.split(forest(features, known).numpy(), ends)
+        for j in (0, 1, 3, 4, 5):
+            alone = forest(features, known, j).softmax(0).numpy()
+            together = torch.from_numpy(of_variables[j]).softmax(0).numpy()
+            np.testing.assert_allclose(np.broadcast_to(alone, together.shape), together, atol=1e-12)
 
 
 def test_evidence_is_for_dependence_only():

@@ -17,8 +17,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import skflows
 from skflows import CNFDensity, FlowCompressor, GlowDensity, RealNVPDensity
-from skflows.compression import _compressor
-from skflows.compression._compressor import HEADER, SECTION
+from skflows.compression._compressor import HEADER, SECTION, packed
 
 pytest.importorskip("constriction")
 X = load_digits().data
@@ -219,7 +218,7 @@ def test_small_bytes_take_little_memory(lossless):
         (length,) = SECTION.unpack_from(body, offset)
         offset += 4 + length + n_following
         sections.append(offset)
-    bomb = _compressor.packed(np.zeros(4 * 10**6, dtype="<f8"))
+    bomb = packed(np.zeros(4 * 10**6, dtype="<f8"))
     code, values, counts = sections
     rows = HEADER.pack(*HEADER.unpack_from(body)[:4], 2**20, *HEADER.unpack_from(body)[5:])
     for crafted in (
@@ -239,8 +238,8 @@ def test_many_rows_of_few_bits(compressor, monkeypatch):
     """They are padded, because few bytes may not claim many rows."""
     rows = np.repeat(NEW[:1], 1000, axis=0)
     alone = len(compressor.compress(rows, 0))
-    monkeypatch.setattr(_compressor, "FREE_VALUES", 1000)
-    monkeypatch.setattr(_compressor, "VALUES_PER_BYTE", 30)
+    monkeypatch.setattr("skflows.compression._compressor.FREE_VALUES", 1000)
+    monkeypatch.setattr("skflows.compression._compressor.VALUES_PER_BYTE", 30)
     data = compressor.compress(rows, 0)
     assert alone < len(data) == (64_000 - 1000) // 30 + 4
     np.testing.assert_array_equal(

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import skflows
-from skflows.cli import _main
+from skflows.cli import main
 
 FOLDER = Path(__file__).parent / "files"
 PRICE, DATE = r"-?\d{1,3}(\.\d{3})*,\d\d €", r"[0-3]\d\.[01]\d\.\d{4}"
@@ -86,7 +86,7 @@ SEED = "--random-state 0"
 
 
 def run(line):
-    assert _main.main(shlex.split(line)) == 0
+    assert main(shlex.split(line)) == 0
 
 
 def lines_of(path, encoding):
@@ -165,7 +165,7 @@ def test_kinds_are_stated(tmp_path, monkeypatch, capsys, one_class):
         ("--kind zip=count --estimator nsf", "--kind is for --estimator table, not for nsf"),
     ):
         with pytest.raises(SystemExit) if "estimator" not in option else nullcontext():
-            assert _main.main(shlex.split(f"fit t.csv -o m.skflows {option}")) == 2
+            assert main(shlex.split(f"fit t.csv -o m.skflows {option}")) == 2
         assert message in capsys.readouterr().err
 
 

@@ -13,7 +13,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_conditional import heteroscedastic, quick
 
 from skflows import ConditionalDensity, FlowRegressor, MAFDensity
-from skflows.conditional import _flows
 from skflows.conditional._regions import translated
 from skflows.conditional._regressor import fold_scores, row_scores
 from skflows.distribution.distribution import distribution_of
@@ -176,7 +175,8 @@ def test_draws_of_each_flow_cover_the_latent_space(monkeypatch):
     Y = np.column_stack([y, y**2])
     density = ConditionalDensity(quick(1), cv=4, random_state=0).fit(X, Y)
     latent = []
-    monkeypatch.setattr(_flows, "inverse", lambda flow, z, context: latent.append(z) or z)
+    path = "skflows.conditional._flows.inverse"
+    monkeypatch.setattr(path, lambda flow, z, context: latent.append(z) or z)
     assert density.predict_distribution(X[:1])._draws.shape == (512, 1, 2)
     for own in latent:
         quadrants = (own > 0) @ [1, 2]

@@ -2,18 +2,16 @@
 
 import re
 import shlex
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from skflows import DensityOutlierDetector, TableDensity
+from skflows import TableDensity
 from skflows.cli import main
-from skflows.cli._outliers import QUICK, TABLE_SECONDS, fitted_detector
+from skflows.cli._outliers import QUICK, TABLE_SECONDS
 from skflows.cli._progress import print_status
 from skflows.cli._report import doubt_about_bulk, value_text
-from skflows.columns.encoding import Encoding
 
 SEED = "--random-state 0"
 
@@ -203,19 +201,13 @@ def test_unusable_table_is_an_error(folder, capsys, message):
     assert not (folder / "flagged.csv").exists()
 
 
-def test_identifiers_are_pointed_out_once(monkeypatch):
+@pytest.mark.filterwarnings("always")
+def test_identifiers_are_pointed_out_once(folder, capsys, one_class):
     """By the columns of the file, not by the detector again."""
-
-    def read_only(detector, X):
-        detector._encoding, rows = Encoding.read(X)
-        detector._warn_of_row_names(rows)
-
-    monkeypatch.setattr(DensityOutlierDetector, "fit", read_only)
-    table = pd.DataFrame({"id": [f"row {i}" for i in range(30)]})
-    args = SimpleNamespace(quick=True, reference=None, fdr=0.1, random_state=0)
-    fitted_detector(args, table, is_table=True)
-    with pytest.warns(UserWarning, match="columns of X seem to identify rows: 'id'"):
-        DensityOutlierDetector().fit(table)
+    table = pd.DataFrame({"number": np.arange(60), "kind": ["a", "b", "c"] * 20})
+    table.to_csv("numbered.csv", index=False)
+    assert main(f"outliers numbered.csv -o flagged.csv --quick {SEED}".split()) == 0
+    assert capsys.readouterr().err.count("seem to identify rows: 'number'") == 1
 
 
 def test_small_deviations_of_p_values_are_no_doubt():

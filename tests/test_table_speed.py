@@ -1,9 +1,9 @@
 """How much work a density of a table does, counted in calls rather than in seconds."""
 
-import _tables
 import numpy as np
 import pandas as pd
 import pytest
+from _tables import view_of
 from sklearn.cluster import KMeans
 
 from skflows import TableDensity
@@ -59,13 +59,8 @@ def mixed_table(n, n_categories):
     return table.mask(rng.random(table.shape) < 0.1)
 
 
-def view_of(table):
-    random_state = np.random.RandomState(0)
-    return _tables.view_of(table, handle_unknown="rare", random_state=random_state)
-
-
 def test_a_step_of_latent_classes_does_not_multiply_indicators():
-    view = view_of(mixed_table(400, 30))
+    view = view_of(mixed_table(400, 30), handle_unknown="rare")
     training = _latent_classes.Training(view, "quantile", np.random.RandomState(0))
     share = np.random.default_rng(1).dirichlet(np.ones(3), 400)
     tables = training.tables(share)
@@ -94,7 +89,7 @@ def test_many_rows_of_many_categories_are_clustered_by_a_part_of_them(monkeypatc
     monkeypatch.setattr(KMeans, "fit", fit)
     monkeypatch.setattr(KMeans, "predict", predict)
     monkeypatch.setattr(_latent_classes, "SOME_ROWS", 50)
-    view = view_of(mixed_table(400, 30))
+    view = view_of(mixed_table(400, 30), handle_unknown="rare")
     for limit, rows in {3e6: [400], 1e3: [50]}.items():
         monkeypatch.setattr(_latent_classes, "MANY_VALUES", limit)
         fitted.clear(), predicted.clear()

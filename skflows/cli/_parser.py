@@ -69,8 +69,8 @@ def _add_fit(command):
         "--max-iter",
         type=_arguments.positive,
         metavar="N",
-        help="largest number of epochs (default: 100; with texts or missing values, about 1,200 "
-        "steps over all folds, within 60 to 150 epochs)",
+        help="largest number of epochs (default: 100; with texts or missing values, about 800 "
+        "steps over all folds, within 50 to 150 epochs)",
     )
     command.add_argument(
         "--time-limit",

@@ -178,15 +178,56 @@ class ChowLiuForest(nn.Module):
         log_prob : Tensor of shape (n_logits, n)
             Those of all leveled variables, one below the other.
         """
-        trees = self.trees if only is None else [self.tree_of[only]]
-        log_probs, levels = self.log_probs(features, given, trees), []
-        for j in sorted(log_probs) if only is None else [only]:
+        if only is None:
+            log_probs = self.log_probs(features, given, self.trees)
+        else:
+            log_probs = {only: self.log_probs_of(features, given, only)}
+        levels = []
+        for j in sorted(log_probs):
             log_prob = log_probs[j]
             if j not in self.categories.numbers:
                 levels.append(log_prob)
             elif log_prob.shape[1] > N_BINS:  # level 0 is the number
                 levels += [log_prob[:, :N_BINS].logsumexp(1, keepdim=True), log_prob[:, N_BINS:]]
         return torch.cat(levels, 1).T
+
+    def log_probs_of(self, features, given, j):
+        """Return what `log_probs` does of one variable, ``(n, n_categories)``.
+
+        Messages come from the variables around it, as far as ones that all rows know.
+        """
+        category, has_category = self.categories(features)
+        is_given = given & has_category
+        are_given = is_given.all(0).tolist()
+        neighbours = {i: [] for i in self.tree_of[j]}
+        for i in self.tree_of[j][1:]:
+            neighbours[i].append(self.parent[i])
+            neighbours[self.parent[i]].append(i)
+        order, toward = [j], {j: -1}
+        for i in order:
+            for k in neighbours[i] if i == j or not are_given[i] else ():
+                if k != toward[i]:
+                    toward[k] = i
+                    order.append(k)
+        is_other = category[:, [j]] != torch.arange(self.categories.sizes[j])
+        log_probs = {j: LOG_ZERO * (is_given[:, [j]] & is_other).to(features.dtype)}
+        for i in reversed(order):
+            log_prob, table = log_probs.get(i), getattr(self, f"table_{i}")
+            if log_prob is None:  # rows of which nothing is known are all the same
+                log_prob = table.new_zeros(1, table.shape[1])
+            if self.parent[i] < 0:
+                log_prob = log_prob + table.log()
+            k = toward[i]
+            if i == j:
+                return log_prob.expand(len(category), -1)
+            table = table.T if self.parent[i] == k else getattr(self, f"table_{k}")
+            if are_given[i]:
+                message = table.log()[category[:, i]]
+            else:
+                message = log_matmul(log_prob, table)
+                if (is_known := is_given[:, [i]]).any():
+                    message = torch.where(is_known, table.log()[category[:, i]], message)
+            log_probs[k] = message if k not in log_probs else log_probs[k] + message
 
     def log_probs(self, features, given, trees):
         """Return log-probabilities of the categories of unknown variables, up to constants.

@@ -132,9 +132,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         longer to score, and mostly raise the held-out likelihood.
 
     max_iter : int or "auto", default="auto"
-        Largest number of epochs of each network. "auto" takes about 1,200 steps of 128 rows over
-        all folds, within 60 to 150 epochs; up to 1,000 rows have 5 folds, so 1,000 rows have 60
-        epochs and 1,001 rows 150. Beyond 4,000 rows there is one network, of at least 120 epochs,
+        Largest number of epochs of each network. "auto" takes about 800 steps of 128 rows over
+        all folds, within 50 to 150 epochs; up to 1,000 rows have 5 folds, so 1,000 rows have 50
+        epochs and 1,001 rows 102. Beyond 4,000 rows there is one network, of at least 100 epochs,
         in place of two.
 
     time_limit : float, default=None
