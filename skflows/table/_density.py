@@ -750,13 +750,13 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             rows[self._missing_pattern.draw(schema, drawn, is_given, random_state)] = np.nan
         return rows
 
-    def _complete(self, values, random_state):
+    def _complete(self, values, random_state, keeps_orders=True):
         """Return variables, the unknown ones drawn given the known ones, none absurdly far out.
 
         Rows of which a known value lies far out are drawn as they are: others may depend on it.
         """
 
-        rules = self._schema.rules
+        rules = self._schema.rules if keeps_orders else self._schema.rules.without_orders()
 
         def draw(values):
             return np.concatenate(

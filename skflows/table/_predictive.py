@@ -298,5 +298,7 @@ class OneColumn:
     def sample(self, size, random_state):
         """Return random draws."""
         rows = np.repeat(self.values, size, axis=0)
-        drawn = self.density._schema.joined(self.density._complete(rows, random_state))
+        # The distribution function leaves orders out.
+        drawn = self.density._complete(rows, random_state, keeps_orders=False)
+        drawn = self.density._schema.joined(drawn)
         return drawn[:, self.i].reshape(self.n, size, 1)

@@ -514,6 +514,12 @@ class Rules:
             terms[keeps & known] += rule.counts.log_holds - log_kept
         return terms
 
+    def without_orders(self):
+        """Return the other rules."""
+        others = copy.copy(self)
+        others.orders = []
+        return others
+
     def complete(self, density, values, random_state):
         """Return variables, the unknown ones drawn given the known ones, so that rules are kept."""
         schema = density._schema
