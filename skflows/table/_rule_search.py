@@ -195,7 +195,10 @@ def refinements(y, x, slope, constant, step):
         near = error <= max(3 * np.median(error), step)
         if near.sum() < 2 or np.ptp(x[near]) == 0:
             break
-        slope, constant = np.polyfit(x[near], y[near], 1)
+        centre, level = x[near].mean(), y[near].mean()
+        apart = x[near] - centre
+        slope = apart @ (y[near] - level) / (apart @ apart)
+        constant = level - slope * centre
     found = []
     for decimals in DECIMALS:
         for short in {
