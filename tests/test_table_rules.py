@@ -207,6 +207,22 @@ def test_probabilities_of_rows_that_keep_or_break_an_order_sum_to_1():
     assert logsumexp(scores[is_broken]) == pytest.approx(np.log(1 / 502), abs=0.5)
 
 
+def test_missing_values_do_not_count_as_rows_that_keep_an_order():
+    rng = np.random.default_rng(0)
+    low = rng.integers(0, 4, 500)
+    table = pd.DataFrame({"low": low, "high": low + rng.integers(0, 3, 500)})
+    table["high"] = table["high"].mask(rng.uniform(size=500) < 0.7)
+    density = quick(missing="model").fit(table)
+    assert density.rules_["rule"].tolist() == ["low <= high"]
+    every = pd.DataFrame(product(range(4), range(6)), columns=["low", "high"])
+    scores = density.score_samples(every)
+    is_broken = (every["low"] > every["high"]).to_numpy()
+    n_known = table["high"].count()
+    assert logsumexp(scores) == pytest.approx(np.log(n_known / 500), abs=0.1)
+    share = logsumexp(scores[is_broken]) - logsumexp(scores)
+    assert share == pytest.approx(np.log(1 / (n_known + 2)), abs=0.4)
+
+
 def amounts(n=300, seed=0):
     """Amounts of money that are sums and multiples of others, rounded to cents."""
     rng = np.random.default_rng(seed)

@@ -315,8 +315,9 @@ class Order:
         return Order(self.low, self.high, rows, weight)
 
     def weigh(self, rows):
-        """Note how often samples of the mixture break the order."""
-        n_broken, n = self.is_broken(rows).sum(), len(rows)
+        """Note how often samples of the mixture break the order, if both values are known."""
+        known = ~np.isnan(rows[:, self.columns]).any(axis=1)
+        n_broken, n = self.is_broken(rows).sum(), known.sum()
         broken = (n_broken + 1) / (n + 2)
         self.model = float(broken), float(1 - broken)
 
