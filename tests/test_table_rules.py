@@ -268,6 +268,57 @@ def test_sums_and_multiples_are_found_and_kept():
     assert np.allclose(without_total[["total", "dollars"]], amounts()[["total", "dollars"]])
 
 
+def test_terms_of_a_known_sum_are_told_by_all_queries():
+    table = amounts()[["net", "tax", "rebate", "total"]]
+    density = quick().fit(table)
+    known = table.drop(columns="net")
+    told = density.predict_distribution("net", known)
+    assert np.allclose(told.median(), table["net"], atol=1e-6)
+    assert np.allclose(density.quantile("net", known, [0.1, 0.9]), table[["net"]], atol=1e-6)
+    log_holds = np.log(1 - 1 / 302) - np.log(0.01)  # per cent
+    assert np.allclose(told.logpdf(table["net"]), log_holds)
+    assert np.allclose(density.condition(known).score_samples(table[["net"]]), log_holds)
+    wrong = density.condition(known).score_samples(table[["net"]] + 1)
+    assert np.isfinite(wrong).all() and (wrong < log_holds - 5).all()
+
+
+def test_a_finer_term_than_its_rounded_sum_has_several_values():
+    rng = np.random.default_rng(0)
+    price = np.round(rng.gamma(2, 50, 400), 2)
+    table = pd.DataFrame({"price": price, "euros": np.rint(price)})
+    density = quick().fit(table)
+    assert density.rules_["rule"].tolist() == ["euros = price"]
+    low, high = density.quantile("price", {"euros": 80}, [0.1, 0.9])[0]
+    assert high - low > 0.1
+
+
+def places(n=600):
+    """Postcodes, of which a city follows, of which a state follows."""
+    rng = np.random.default_rng(0)
+    code = rng.integers(0, 12, n)
+    return pd.DataFrame(
+        {
+            "zip": [f"{10_000 + 97 * k}" for k in code],
+            "city": [f"city {k // 2}" for k in code],
+            "state": [f"state {k // 6}" for k in code],
+        }
+    )
+
+
+def test_what_follows_further_from_a_determinant_tells_of_it():
+    table = places()
+    density = quick().fit(table)
+    assert (density.rules_["kind"] == "function").all() and len(density.rules_) == 2
+    for name in ("zip", "city"):
+        levels = density.levels(name)
+        proba = density.predict_proba(name, {"state": "state 1"})[0]
+        possible = np.isin(levels, table.loc[table["state"] == "state 1", name].unique())
+        assert proba[possible].sum() > 0.99
+        one = density.condition({"state": "state 1"}).marginal([name])
+        scores = one.score_samples(pd.DataFrame({name: levels}))
+        assert np.exp(scores) == pytest.approx(proba)
+
+
 def test_rows_that_break_a_sum_score_less_than_rows_that_keep_it():
     table = amounts()
     density = quick().fit(table)
