@@ -151,6 +151,30 @@ def test_the_example_of_the_guide_runs():
     assert result.attempted and not result.failed
 
 
+def test_rows_of_little_weight_do_not_hide_rules():
+    rng = np.random.default_rng(1)
+    noise = pd.DataFrame(
+        {
+            "city": rng.choice([f"city {k}" for k in range(15)], 60),
+            "postcode": rng.choice([f"{10_000 + 97 * k}" for k in range(30)], 60),
+            "done": rng.integers(0, 9, 60),
+            "planned": rng.integers(0, 9, 60),
+        }
+    )
+    table = pd.concat([orders(300), dated(300)], axis=1)[noise.columns.tolist()]
+    both = pd.concat([table, noise], ignore_index=True)
+    weight = np.where(np.arange(360) < 300, 1.0, 1e-9)
+    alone, density = quick().fit(table), quick().fit(both, sample_weight=weight)
+    expected = ["city follows from postcode", "done <= planned"]
+    assert alone.rules_["rule"].tolist() == density.rules_["rule"].tolist() == expected
+    assert density.rules_["exceptions"].tolist() == pytest.approx([0, 0], abs=1e-6)
+    for one, other in zip(alone._schema.rules, density._schema.rules, strict=True):
+        assert other.counts.log_broken == pytest.approx(one.counts.log_broken, abs=0.2)
+    drawn = density.sample(300, random_state=0)
+    pairs = set(zip(table["city"], table["postcode"], strict=True))
+    assert set(zip(drawn["city"], drawn["postcode"], strict=True)) <= pairs
+
+
 def test_wrappers_share_rules_with_the_densities_of_small_classes():
     """A rule that only a large class shows would make rows of the others improbable."""
     table = orders(300)

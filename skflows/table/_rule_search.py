@@ -4,7 +4,17 @@ from itertools import combinations, permutations, product
 
 import numpy as np
 
-from ._rules import Groups, Linear, Lookup, Order, Rules, Target, lattice_of_variable, rounded
+from ._rules import (
+    ROUNDING,
+    Groups,
+    Linear,
+    Lookup,
+    Order,
+    Rules,
+    Target,
+    lattice_of_variable,
+    rounded,
+)
 
 MAX_ROWS = 5_000  # among which rules are looked for
 MAX_PAIRS = 500  # of determinants: wider tables have functions of one column only
@@ -21,7 +31,7 @@ LEAST_ROWS, LEAST_DISTINCT = 20, 3  # known rows, and distinct values, of a line
 N_SCREENED = 100  # rows that show which sums may be constant
 LIKELY = 0.9  # share of these in which they are
 MAX_SUMS = 50_000  # of three or four columns: wider tables have sums of fewer
-ROUNDING = 0.51  # steps by which rounding may move a sum
+TOLERANCE = 0.51  # steps by which rounding may move a sum
 SLACK = 2.0  # steps by which a line may miss its target before it is refined
 DECIMALS = range(7)  # of factors that are tried, or of their inverses
 NUDGES = (1e-6, 0.0, -1e-6)  # steps, before rounding
@@ -37,7 +47,8 @@ def find_rules(schema, values, weight, copy_of):
     values : ndarray of shape (n, n_variables)
         The rows.
     weight : ndarray of shape (n,)
-        Weight of each row.
+        Weight of each row, 1 on average. Rules are looked for among rows of at least this weight,
+        and among lighter ones in proportion to their weight.
     copy_of : ndarray of shape (n,)
         The first of the rows that each row equals: a copy is no evidence.
     """
@@ -45,9 +56,11 @@ def find_rules(schema, values, weight, copy_of):
         [c.joined(values[:, own]) for c, own in zip(schema.columns, schema.of_column, strict=True)],
         axis=1,
     )
-    some = np.flatnonzero(copy_of == np.arange(len(rows)))
+    rng, some = np.random.RandomState(0), np.flatnonzero(copy_of == np.arange(len(rows)))
+    of_copies = np.bincount(copy_of, weight, len(rows))[some]
+    some = some[rng.uniform(size=len(some)) < of_copies + ROUNDING]
     if len(some) > MAX_ROWS:
-        some = np.random.RandomState(0).permutation(some)[:MAX_ROWS]
+        some = rng.permutation(some)[:MAX_ROWS]
     targets = [Target.of(schema, i) for i in range(len(schema.columns))]
     linear = linear_of(schema, rows[some], targets)
     candidates = sorted([*linear, *functions_of(rows[some])], key=lambda each: each[0])
@@ -150,7 +163,7 @@ def sums_of(rows, numbers, steps):
         signs = np.array([(1, *each) for each in product((1, -1), repeat=size - 1)])
         if not len(sets) or len(sets) * len(signs) > MAX_SUMS:
             return
-        width = np.array([max(steps[j] for j in each) for each in sets]) * ROUNDING
+        width = np.array([max(steps[j] for j in each) for each in sets]) * TOLERANCE
         for sign in signs:
             total = sum(s * known[:, sets[:, k]] for k, s in enumerate(sign))
             constant = np.median(total, axis=0)
@@ -289,7 +302,7 @@ def share_of_exceptions(key, target, codes, threshold, single_keys=()):
     known = (key >= 0) & (result >= 0)
     key, result, codes = key[known], result[known], codes[known]
     groups = Groups(key, result, result.max(initial=0) + 1)
-    n, n_exceptions = groups.n_rows, groups.n_exceptions
+    n, n_exceptions = groups.tells.sum(), (groups.is_unforeseen & groups.tells).sum()
     n_free = n - groups.n_groups  # results that the first row of their group does not set
     if n_free <= 0 or n < LEAST_TOLD * len(key) or n_exceptions > MAX_EXCEPTIONS * n:
         return None

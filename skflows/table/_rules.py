@@ -27,6 +27,7 @@ CHEAP_ROUNDS = 2  # after which determinants of given targets are drawn on their
 N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
 LEAST_BROKEN = 1e-12  # probability that a member gives to all values that break a rule
 RESOLUTION = 1e-6  # of the range of a number without rounding: closer numbers are equal
+ROUNDING = 1e-9  # relative error of sums of weights
 RULE_FIELDS = ["rule", "kind", "exceptions", "rows"]  # of the table of rules
 
 
@@ -77,10 +78,13 @@ class Counts(NamedTuple):
     log_holds: float
 
     @classmethod
-    def of(cls, share, n_exceptions, n_rows):
-        """Return the counts, given exceptions among rows that the rule did not see."""
-        broken = (n_exceptions + 1) / (n_rows + 2)
-        return cls(float(share), int(n_rows), float(np.log(broken)), float(np.log1p(-broken)))
+    def of(cls, share, is_exception, weight):
+        """Return the counts, given the rows that tell, as a rule that did not see each judges it.
+
+        A row of weight 2, relative to the mean of the table, counts as two.
+        """
+        broken = (weight @ is_exception + 1) / (weight.sum() + 2)
+        return cls(float(share), len(weight), float(np.log(broken)), float(np.log1p(-broken)))
 
 
 class Function:
@@ -138,10 +142,11 @@ class Lookup(Function):
         rows, weight = rows[known], weight[known]
         self.seen = [np.unique(rows[:, j]) for j in determinants]
         results, result = np.unique(rows[:, target.column], return_inverse=True)
-        groups = Groups(self._key(rows), result.ravel(), len(results))
+        groups = Groups(self._key(rows), result.ravel(), len(results), weight)
         self.keys, self.results = groups.keys, results[groups.first]
         share = np.average(groups.is_exception, weights=weight) if len(rows) else 0.0
-        self.counts = Counts.of(share, groups.n_exceptions, groups.n_rows)
+        tells = groups.tells
+        self.counts = Counts.of(share, groups.is_unforeseen[tells], weight[tells])
 
     def _key(self, rows):
         """Return a number for each combination of determinants, -1 for one that was not seen."""
@@ -199,7 +204,7 @@ class Linear(Function):
         known = ~np.isnan(rows[:, self.columns]).any(axis=1)
         is_broken = (np.abs(x - self.expected(rows)) > target.tolerance)[known]
         share = np.average(is_broken, weights=weight[known]) if known.any() else 0.0
-        self.counts = Counts.of(share, is_broken.sum(), known.sum())
+        self.counts = Counts.of(share, is_broken, weight[known])
 
     def expected(self, rows):
         """Return what the target should be in each row, NaN where it would be outside its kind."""
@@ -304,7 +309,7 @@ class Order:
         known = ~np.isnan(rows[:, [low, high]]).any(axis=1)
         is_broken = self.is_broken(rows[known])
         share = np.average(is_broken, weights=weight[known]) if known.any() else 0.0
-        self.counts = Counts.of(share, is_broken.sum(), known.sum())
+        self.counts = Counts.of(share, is_broken, weight[known])
         self.model = None  # the mixture's probabilities that the order is broken, and kept
 
     @property
@@ -347,40 +352,39 @@ class Groups:
         The group of each row, and its result.
     n_results : int
         Number of results.
+    weight : ndarray of shape (n,), optional
+        Weight of each row.
 
     Attributes
     ----------
     keys, first : ndarray of shape (n_groups,)
-        The groups in order, and the most frequent result of each.
-    n_rows : int
-        Number of rows whose group has another row: the rows that tell.
-    n_exceptions : int
-        Number of these with another result than the most frequent one of the group's other rows.
+        The groups in order, and the most frequent result of each, by weight.
     n_groups : int
         Number of groups of at least two rows.
-    is_exception, tells : ndarray of shape (n,) of bool
-        Which rows have another result than the most frequent one of their group, and which groups
-        of rows have at least two.
+    tells : ndarray of shape (n,) of bool
+        Which groups of rows have at least two: these rows tell.
+    is_exception, is_unforeseen : ndarray of shape (n,) of bool
+        Which rows have another result than the most frequent one of their group, and of the other
+        rows of their group.
     """
 
-    def __init__(self, key, result, n_results):
-        pairs, counts = np.unique(key * n_results + result, return_counts=True)
+    def __init__(self, key, result, n_results, weight=None):
+        pairs, inverse = np.unique(key * n_results + result, return_inverse=True)
+        total = np.bincount(inverse.ravel(), weight, len(pairs))
         keys, results = np.divmod(pairs, max(n_results, 1))
-        order = np.lexsort((-counts, keys))
+        order = np.lexsort((-total, keys))
         starts = np.flatnonzero(np.diff(keys, prepend=-1))
         self.keys, self.first = keys[starts], results[order[starts]]
-        most = counts[order[starts]]
-        n_of_group = np.bincount(np.searchsorted(self.keys, keys), counts, len(starts)).astype(int)
-        second = np.zeros(len(starts), dtype=int)
+        most, second = total[order[starts]], np.zeros(len(starts))
         has_second = np.diff(starts, append=len(keys)) > 1
-        second[has_second] = counts[order[starts[has_second] + 1]]
+        second[has_second] = total[order[starts[has_second] + 1]]
+        group = np.searchsorted(self.keys, key)
+        n_of_group = np.bincount(group, minlength=len(starts))
+        self.tells, self.n_groups = (n_of_group > 1)[group], (n_of_group > 1).sum()
+        self.is_exception = result != self.first[group]
         # Without a row of the most frequent result, another may be as frequent.
-        n_right = np.where(most - 1 > second, most, 0)
-        tells = n_of_group > 1
-        self.n_rows, self.n_groups = n_of_group[tells].sum(), tells.sum()
-        self.n_exceptions = (n_of_group - n_right)[tells].sum()
-        self.is_exception = result != self.first[np.searchsorted(self.keys, key)]
-        self.tells = tells[np.searchsorted(self.keys, key)]
+        rest = most[group] - (1 if weight is None else weight)
+        self.is_unforeseen = self.is_exception | (rest <= (1 + ROUNDING) * second[group])
 
 
 class Judged:
