@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from _tables import few_components, quick  # noqa: F401
+from _tables import few_components, quick, schema_of  # noqa: F401
 from scipy.special import logsumexp
 
 from skflows import DensityClassifier, load
+from skflows.table import _rule_search
 
 SEASONS = np.array(["winter", "spring", "summer", "autumn"])
 
@@ -360,6 +361,25 @@ def test_probabilities_of_sums_sum_to_1():
     assert density.rules_["rule"].tolist() == ["both = first + second"]
     every = pd.DataFrame(product(range(4), range(4), range(7)), columns=table.columns)
     assert logsumexp(density.score_samples(every)) == pytest.approx(0, abs=1e-2)
+
+
+def test_lines_among_multiples_take_time_in_proportion_to_their_number(monkeypatch):
+    rng = np.random.default_rng(0)
+    cents = rng.permutation(5_000)[:300]
+    table = pd.DataFrame({f"times {k}": cents * k for k in range(1, 13)})
+    schema = schema_of(table, random_state=np.random.RandomState(0))
+    tried = []
+
+    def refinements(y, x, *args):
+        tried.append(len(y))
+        return all_refinements(y, x, *args)
+
+    all_refinements = _rule_search.refinements
+    monkeypatch.setattr(_rule_search, "refinements", refinements)
+    values, weight = schema.encode(table), np.ones(300)
+    rules = _rule_search.find_rules(schema, values, weight, np.arange(300))
+    assert len(rules.functions) == 11 and {rule.kind for rule in rules} == {"linear"}
+    assert len(tried) < 36
 
 
 def test_numbers_that_are_close_or_sum_up_by_chance_are_no_rule():

@@ -1,6 +1,7 @@
 """The search for the rules of a table."""
 
-from itertools import combinations, permutations, product
+from functools import partial
+from itertools import chain, combinations, permutations, product
 
 import numpy as np
 
@@ -28,7 +29,8 @@ N_BINS = 8  # of a column that exceptions may depend on
 ENOUGH_EXCEPTIONS, FEW_EXCEPTIONS = 10, 0.01  # number; share of rows, below which fewer may do
 N_DRAWS, P_RANDOM = 5_000, 0.05  # of the test whether exceptions are random
 LEAST_ROWS, LEAST_DISTINCT = 20, 3  # known rows, and distinct values, of a linear rule
-N_SCREENED = 100  # rows that show which sums may be constant
+N_SCREENED = 100  # rows that show which sums may be constant, and which lines are best
+N_LINES = 20  # of which all rows show which is best
 LIKELY = 0.9  # share of these in which they are
 MAX_SUMS = 50_000  # of three or four columns: wider tables have sums of fewer
 TOLERANCE = 0.51  # steps by which rounding may move a sum
@@ -106,9 +108,11 @@ def linear_of(schema, rows, targets):
     for i in numbers:
         (variable,) = schema.columns[i].value_variables
         steps[i] = lattice_of_variable(variable)[1] or np.exp(targets[i].log_width)
-    found = []
-    for relation in [*sums_of(rows, numbers, steps), *lines_of(rows, numbers, steps)]:
+    found, are_lines = [], set()  # targets that are exactly on a line of another column
+    for relation in chain(sums_of(rows, numbers, steps), lines_of(rows, numbers, steps)):
         determinants, target, factors, constant = relation
+        if len(determinants) == 1 and target in are_lines:
+            continue
         (variable,) = schema.columns[target].value_variables
         known = ~np.isnan(rows[:, [*determinants, target]]).any(axis=1)
         if known.sum() < LEAST_ROWS:
@@ -118,14 +122,15 @@ def linear_of(schema, rows, targets):
         if len(factors) == 1 and abs(factors[0]) != 1:
             lines = refinements(x, others[:, 0], factors[0], constant, steps[target])
 
-        def exceptions(line, x=x, others=others, variable=variable, target=target):
-            factors, constant, nudge = line
-            expected = rounded(others @ np.array(factors) + constant, variable, nudge)
-            return ~(np.abs(x - expected) <= targets[target].tolerance)
-
         options = [(*line, nudge) for line in lines for nudge in NUDGES]
-        line = min(options, key=lambda option: exceptions(option).sum())
-        is_exception = exceptions(line)
+        misses = partial(misses_of, variable=variable, tolerance=targets[target].tolerance)
+        order = (
+            misses(options, x[:N_SCREENED], others[:N_SCREENED]).sum(axis=0).argsort(kind="stable")
+        )
+        options = [options[k] for k in order[:N_LINES]]
+        are_exceptions = misses(options, x, others)
+        best = are_exceptions.sum(axis=0).argmin()
+        line, is_exception = options[best], are_exceptions[:, best]
         share = is_exception.mean()
         # A column that is nearly constant may be left out, and a sum tells little of it.
         most = [np.unique(column, return_counts=True)[1].max() for column in (x, *others.T)]
@@ -135,7 +140,19 @@ def linear_of(schema, rows, targets):
             n_negative = sum(factor < 0 for factor in line[0])
             rank = (round(share, 3), len(determinants) - 1.5, n_negative, (-target,))
             found.append((rank, determinants, target, line[0], line[1], variable, line[2]))
+            if len(determinants) == 1 and rank[0] == 0:  # no other line would be better
+                are_lines.add(target)
     return found
+
+
+def misses_of(lines, x, others, variable, tolerance):
+    """Return which values differ from sums of other columns, of shape ``(n, n_lines)``.
+
+    Each line is a tuple of factors, a constant and a nudge.
+    """
+    factors, constants, nudges = (np.array(each) for each in zip(*lines, strict=True))
+    expected = rounded(others @ factors.T + constants, variable, nudges)
+    return ~(np.abs(x[:, None] - expected) <= tolerance)
 
 
 def codes_of(rows):
