@@ -232,6 +232,21 @@ def test_probabilities_of_rows_that_keep_or_break_an_order_sum_to_1():
     assert logsumexp(scores[is_broken]) == pytest.approx(np.log(1 / 502), abs=0.5)
 
 
+def test_numbers_that_are_mostly_in_an_order_by_chance_are_no_rule():
+    rng = np.random.default_rng(0)
+    size = rng.normal(0, 30, 500)
+    weight = np.round(100 + size + rng.normal(0, 8, 500), 1)
+    length = np.round(126 + size + rng.normal(0, 8, 500), 1)
+    table = pd.DataFrame({"weight": weight, "length": length})
+    assert 0 < (weight > length).sum() < 7
+    assert quick().fit(table).rules_.empty
+    # Differences of these end at 0, but for some errors.
+    paid = np.round(length * rng.uniform(size=500), 1)
+    paid[:2] = length[:2] * 1.5
+    found = quick().fit(pd.DataFrame({"paid": paid, "price": length})).rules_
+    assert found["rule"].tolist() == ["paid <= price"]
+
+
 def test_missing_values_do_not_count_as_rows_that_keep_an_order():
     rng = np.random.default_rng(0)
     low = rng.integers(0, 4, 500)

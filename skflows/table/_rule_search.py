@@ -24,6 +24,7 @@ LEAST_TOLD = 0.2  # share of rows whose combination of determinants another row 
 MAX_RELATIVE = 0.1  # exceptions, relative to the errors of the most frequent value
 LEAST_EVIDENCE = 10.0  # nats, beyond the logarithm of the number of candidates
 LESS_BROKEN = 20  # times less often than independent columns break an order
+NEAR = 0.2  # of the median difference: differences that show whether an order is sharp
 LEAST_BY_CHANCE, ROWS_BY_CHANCE = 0.05, 30  # share and number of rows that break it then
 N_BINS = 8  # of a column that exceptions may depend on
 ENOUGH_EXCEPTIONS, FEW_EXCEPTIONS = 10, 0.01  # number; share of rows, below which fewer may do
@@ -85,7 +86,8 @@ def find_rules(schema, values, weight, copy_of):
     # Functions keep the order of what follows from the same columns as it is.
     family = {i: {i, *ancestors.get(i, ())} for i in range(rows.shape[1])}
     pairs = [(i, j) for i, j in comparable(schema) if not family[i] & family[j]]
-    pairs = orders_of(rows[some], pairs)
+    are_dates = [column.kind == "datetime" for column in schema.columns]
+    pairs = orders_of(rows[some], pairs, are_dates)
     orders = [Order(low, high, rows, weight) for low, high in pairs]
     orders.sort(key=lambda rule: rule.counts.log_broken)
     return Rules(functions, orders)
@@ -249,8 +251,12 @@ def comparable(schema):
     return [*permutations(numbers, 2), *permutations(dates, 2)]
 
 
-def orders_of(rows, pairs):
-    """Return pairs of columns of which the first is at most the second, without what follows."""
+def orders_of(rows, pairs, are_dates):
+    """Return pairs of columns of which the first is at most the second, without what follows.
+
+    Of numbers, whose units may differ, an order with exceptions must be sharp: otherwise large
+    differences are merely frequent.
+    """
     n_columns = rows.shape[1]
     is_kept = np.zeros((n_columns, n_columns), dtype=bool)
     for low, high in pairs:
@@ -259,9 +265,17 @@ def orders_of(rows, pairs):
         by_chance = (np.searchsorted(np.sort(y), x)).sum() / max(len(y), 1)  # if independent
         is_rare = n_broken <= min(MAX_EXCEPTIONS * len(x), by_chance / LESS_BROKEN)
         if is_rare and by_chance >= max(LEAST_BY_CHANCE * len(x), ROWS_BY_CHANCE):
-            is_kept[low, high] = (x != y).any()
+            has_reason = not n_broken or are_dates[low] or is_sharp(y - x)
+            is_kept[low, high] = has_reason and (x != y).any()
     follows = (is_kept[:, :, None] & is_kept[None]).any(axis=1)
     return np.argwhere(is_kept & ~follows).tolist()
+
+
+def is_sharp(gap):
+    """Return whether gaps end at 0: far fewer are just below 0 than just above."""
+    near = NEAR * np.median(gap)
+    n_below, n_above = ((gap < 0) & (gap >= -near)).sum(), ((gap >= 0) & (gap <= near)).sum()
+    return (n_below + 1) * LESS_BROKEN <= n_above + 1
 
 
 def functions_of(rows):
