@@ -802,7 +802,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         conditional : ConditionalTable
             With `score_samples`, `score`, `sample` and `marginal`. Its densities of a single column
             are exact for every member of the mixture. Those of several columns are means over
-            orders for the network, like `score_samples`.
+            orders for the network, like `score_samples`. What given columns that follow by a rule
+            say of several unknown determinants is left to the members, not to the rule.
         """
         check_is_fitted(self)
         values, names = self._some_columns(given, "given")
