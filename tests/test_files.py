@@ -163,8 +163,11 @@ def test_kinds_are_stated(tmp_path, monkeypatch, capsys, one_class):
         ("--kind zip=list", "'zip=list' is not COLUMN=KIND, where KIND is one of continuous, "),
         ("--kind zip", "'zip' is not COLUMN=KIND"),
         ("--kind zip=count --estimator nsf", "--kind is for --estimator table, not for nsf"),
+        ("--kind zip=count --memory-limit 1kB", "--kind is for --estimator table, not for nsf"),
+        ("--kind sal=count", "--kind sal=...: t.csv has no such column; it has 'zip', 'share'"),
+        ("--target zip --kind sal=categorical", "--kind sal=...: t.csv has no such column"),
     ):
-        with pytest.raises(SystemExit) if "estimator" not in option else nullcontext():
+        with pytest.raises(SystemExit) if "COLUMN=KIND" in message else nullcontext():
             assert main(shlex.split(f"fit t.csv -o m.skflows {option}")) == 2
         assert message in capsys.readouterr().err
 

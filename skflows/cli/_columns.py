@@ -46,8 +46,13 @@ def ids(args):
     return [] if args.id is None else [args.id]
 
 
-def check_width(args, table):
-    """Raise an error if a fit would be to more columns than it can take."""
+def check_columns(args, table):
+    """Raise an error if a fit takes too many columns, or a kind is stated for none of them."""
+    for name, _ in args.kind:
+        if name not in table.header and without_formula(name) not in table.header:
+            raise ValueError(
+                f"--kind {name}=...: {args.data} has no such column; it has {_quoted(table.header)}"
+            )
     n = len(used(args)) if args.columns else table.n_columns - len(left_out(args))
     if n > MAX_COLUMNS:
         raise ValueError(

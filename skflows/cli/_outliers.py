@@ -12,8 +12,8 @@ from ..table import TableDensity
 from ._cells import NAMIBIA
 from ._columns import (
     Gaps,
+    check_columns,
     check_free,
-    check_width,
     chosen_columns,
     complete_numbers,
     ids,
@@ -98,7 +98,7 @@ def run_outliers(args):
         form=form,
         hints=hints,
     )
-    check_width(args, source)
+    check_columns(args, source)
     if source.exceeds(args.memory_limit):
         return flag_in_batches(args, source, known)
     table = source.read()

@@ -10,7 +10,7 @@ from ..density import ARCHITECTURES
 from ..table import TableDensity
 from ._columns import (
     as_numbers,
-    check_width,
+    check_columns,
     chosen_columns,
     left_out,
     needs_table,
@@ -56,7 +56,7 @@ def fit_target(args):
     source = open_table(
         args.data, args.sep, args.decimal, used=named, kept=left_out(args), hints=hints
     )
-    check_width(args, source)
+    check_columns(args, source)
     table = source.read()
     X = chosen_columns(table, args.data, args.columns, [*left_out(args), args.target])
     names = list(X)

@@ -159,6 +159,8 @@ class FileTable(ABC):
         Its size, approximate for CSV files.
     fraction : float
         How much of it has been read.
+    header : list of str
+        The names of the columns as they are written.
     form : FileForm
         The form of a CSV file, by default the usual one.
     """
@@ -205,7 +207,7 @@ class ParquetTable(FileTable):
         self.path, self.files = path, files
         self.fraction = 0.0
         headers = [self._open(file) for file in files]
-        self.names = headers[0].schema_arrow.names
+        self.names = self.header = headers[0].schema_arrow.names
         check_different(filter(None, self.names), path)
         self.n_columns = len(self.names)
         self.n_rows = sum(header.metadata.num_rows for header in headers)
