@@ -699,9 +699,13 @@ def test_separator_and_decimal_mark_can_be_given(folder):
         (
             "a;b\n123,456;3\n7;4\n",
             "nn",
-            "'a' has the number 123,456, read as 123.456: .* --decimal [.]",
+            "'a' has the number 123,456, read as 123.456: .* --thousands ,",
         ),
-        ("a;b\n1;3.125\n7;4\n", "nn", "'b' has the number 3.125, read as 3.125: .* --decimal ,"),
+        (
+            "a;b\n1;3.125\n7;4\n",
+            "nn",
+            "'b' has the number 3.125, .* --thousands [.]",
+        ),
         ("a;b\n0.125;3.125\n1;2.5\n", "nn", ""),
         ("a\tb\n1\t3.125\n7\t4\n", "nn", ""),
         ("a;b\n4.093,35;0,007\n;1\n12;2\n", "nn", ""),

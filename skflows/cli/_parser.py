@@ -262,7 +262,11 @@ def _add_columns(command, id_text):
     _add_id(command, id_text)
     _add_format(command)
     command.add_argument(
-        "--thousands", metavar="C", help="what separates thousands, such as '.' (default: detected)"
+        "--thousands",
+        type=_arguments.thousands,
+        metavar="C",
+        help="what separates thousands, such as '.', which makes the decimal mark a comma "
+        "(default: detected)",
     )
     for first in ("day", "month"):
         command.add_argument(
