@@ -148,14 +148,17 @@ def chosen_columns(frame, path, columns=None, exclude=(), *, models_texts=True):
     return frame
 
 
-def without_identifiers(frame, path):
-    """Return a table without columns of texts that name the rows, with a warning of these."""
-    texts = frame.select_dtypes(exclude=["number", "bool"])
+def without_identifiers(frame, path, remedy, kept=()):
+    """Return a table without columns of texts that name the rows, with a warning of these.
+
+    It says what to do for texts that mean something. Some columns are kept anyway.
+    """
+    texts = frame.select_dtypes(exclude=["number", "bool"]).drop(columns=kept, errors="ignore")
     identifiers = [name for name in texts if names_rows(texts[name].dropna().to_numpy())]
     if identifiers and len(identifiers) < frame.columns.size:
         warnings.warn(
             f"columns of {path} that seem to name the rows are left out: {_quoted(identifiers)}; "
-            "to judge rows by their texts, name all columns by --columns, and group these texts",
+            f"{remedy}",
             stacklevel=2,
         )
         frame = frame.drop(columns=identifiers)

@@ -157,7 +157,10 @@ def judged_columns(args, table, known):
     check_free(table, ADDED, args.data)
     frame = chosen_columns(table, args.data, args.columns, left_out(args), models_texts=False)
     if args.columns is None:
-        frame = without_identifiers(frame, args.data)
+        remedy = (
+            "to judge rows by their texts, name all columns by --columns, and group these texts"
+        )
+        frame = without_identifiers(frame, args.data, remedy)
     is_table = needs_table(frame)
     if known is not None:
         # Rows with missing values in the reference alone are left out.

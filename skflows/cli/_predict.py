@@ -18,8 +18,9 @@ from ._columns import (
     select,
     used,
     with_parsed,
+    without_identifiers,
 )
-from ._forms import hints_of, set_form
+from ._forms import hints_of, kinds_in, set_form
 from ._model_files import ESTIMATORS
 from ._progress import (
     announce,
@@ -32,6 +33,7 @@ from ._progress import (
 from ._tables import check_writable, is_standard, open_table, say, shown
 
 TARGET = "a target is a column of numbers, or of categories: correct or empty such cells"
+TEXTS = "to use their texts, group them, or add --kind COLUMN=categorical"
 MAX_CLASS_SHARE = 0.5  # of the rows: more different texts are no classes
 
 
@@ -58,8 +60,8 @@ def fit_target(args):
     )
     check_columns(args, source)
     table = source.read()
-    X = chosen_columns(table, args.data, args.columns, [*left_out(args), args.target])
-    names = list(X)
+    unused = [*left_out(args), args.target]
+    X = chosen_columns(table, args.data, args.columns, unused, models_texts=False)
     target = select(table, [args.target], args.data).dropna()
     if n_left_out := len(table) - len(target):
         say(
@@ -67,10 +69,12 @@ def fit_target(args):
             args.output,
         )
     X = with_parsed(X.loc[target.index], X.select_dtypes(exclude=["number", "bool"]))
+    X = without_identifiers(X, args.data, TEXTS, hints.texts)
+    names = list(X)
     if args.target in hints.texts or is_category(target):
         y = target[args.target].astype(str)
         check_classes(y, args)
-        model = _classifier(args, X)
+        model = _classifier(args, X, kinds_in(X, source.form, hints))
         if not model.estimator.__sklearn_tags__().input_tags.string:
             X = numbers(X, args.data)
         limit = model.estimator.time_limit
@@ -118,7 +122,7 @@ def check_classes(y, args):
         )
 
 
-def _classifier(args, X):
+def _classifier(args, X, kinds):
     """Return the classifier that the arguments ask for."""
     name = args.estimator or ("table" if needs_table(X) else "nsf")
     if name not in (*ARCHITECTURES, "table"):
@@ -128,7 +132,9 @@ def _classifier(args, X):
         )
     density = ESTIMATORS[name]()
     if name == "table":
-        density.set_params(handle_unknown="rare", n_jobs=n_jobs_for(time_limit_of(args)))
+        density.set_params(
+            columns=kinds, handle_unknown="rare", n_jobs=n_jobs_for(time_limit_of(args))
+        )
     values = {"max_iter": args.max_iter, "time_limit": time_limit_of(args)}
     density.set_params(**{name: value for name, value in values.items() if value is not None})
     return DensityClassifier(density, random_state=args.random_state)
