@@ -122,7 +122,9 @@ def test_only_limits_of_the_user_are_spoken_of(folder, capsys, monkeypatch):
     monkeypatch.setattr(_progress, "QUICK_SECONDS", 0.2)
     for option, is_said in {"--quick": False, "--time-limit 0.2": True}.items():
         assert run(f"fit data.csv -o m.skflows --max-iter 1 {option}") == 0
-        assert ("left no time" in capsys.readouterr().err) == is_said
+        err = capsys.readouterr().err
+        assert ("the time limit left no time" in err) == is_said
+        assert "time_limit=" not in err
 
 
 def test_long_fits_say_how_long():
@@ -606,6 +608,7 @@ def test_names_and_addresses_are_left_out(folder, capsys, one_class):
     assert run("fit people.csv -o m.skflows --max-iter 1 --random-state 0") == 0
     err = capsys.readouterr().err
     assert "'name' seems to name the rows" in err and "identify rows" not in err
+    assert "use --kind name=categorical." in err and "columns={" not in err
     assert run("sample m.skflows -n 200 -o drawn.csv --random-state 0 --complete") == 0
     assert pd.read_csv("drawn.csv")["name"].tolist() == [f"Name {i}" for i in range(1, 201)]
     assert run("impute m.skflows people.csv -o full.csv") == 0
