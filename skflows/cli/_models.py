@@ -30,8 +30,8 @@ from ._model_files import ESTIMATORS, load_model
 from ._predict import fit_target
 from ._progress import (
     announce,
+    announce_tables,
     checkpoints,
-    duration_of,
     fit_with_progress,
     limit_of_user,
     n_jobs_for,
@@ -91,7 +91,7 @@ def run_fit(args):
         model.set_params(n_jobs=n_jobs_for(model.time_limit))
     if isinstance(model, MIXTURES) and model.time_limit is None:
         if name == "table":
-            announce(frame, "a model of mixed columns with missing values", duration_of(frame))
+            announce_tables(frame)
         elif frame.size > MANY_VALUES:
             announce(frame, "many densities", "may take minutes")
     start = time.perf_counter()

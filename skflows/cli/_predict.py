@@ -23,7 +23,7 @@ from ._columns import (
 from ._forms import hints_of, kinds_in, set_form
 from ._model_files import ESTIMATORS
 from ._progress import (
-    announce,
+    announce_tables,
     checkpoints,
     fit_with_progress,
     limit_of_user,
@@ -79,9 +79,7 @@ def fit_target(args):
             X = numbers(X, args.data)
         limit = model.estimator.time_limit
         if limit is None and isinstance(model.estimator, TableDensity):
-            announce(
-                X, f"a model of mixed columns to each of {y.nunique()} classes", "takes minutes"
-            )
+            announce_tables(X, y.nunique())
     else:
         y = numbers(target, args.data, TARGET)[args.target]
         model = FlowRegressor(ConditionalDensity(_flow(args)), random_state=args.random_state)
