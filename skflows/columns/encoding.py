@@ -8,7 +8,7 @@ import numpy as np
 from .checks import DIFFERENT, ColumnWarning, names_rows, unseen_error, warn_of_unseen, warn_user
 from .dates import check_zone, local_seconds, moments_of, utc_seconds, zone_of
 from .formats import DateFormat, find_format
-from .frames import Frame, fill_frame, read_frame, write_frame
+from .frames import Column, Frame, fill_frame, read_frame, write_frame
 from .kinds import IDENTIFIER, stated
 
 NUMERIC = ("number", "datetime")  # roles of columns that are read as numbers
@@ -238,15 +238,31 @@ class Encoding:
             columns.append(column._replace(values=self.named(j, column.values)))
         return Frame(columns, self.names, self.library, self.dtype)
 
-    def with_placeholders(self, frame):
-        """Return a `Frame` whose identifiers are numbered names; numbers are numbered."""
+    def with_placeholders(self, frame, given):
+        """Return a `Frame` whose identifiers are numbered names; numbers are numbered.
+
+        Names are texts, whatever the dtype was, such as of dates. Given columns, a dict by their
+        places, have their known values.
+        """
         columns, numbers = list(frame.columns), range(1, len(frame) + 1)
         for j in self.identifiers:
-            name = str(self.keys[j]) if self.names is not None else f"x{j}"
-            names = [f"{name[:1].upper()}{name[1:]} {k}" for k in numbers]
-            is_number = columns[j].role == "number"
-            values = np.array(numbers, float) if is_number else np.array(names, object)
-            columns[j] = columns[j]._replace(values=values)
+            column, of_rows = columns[j], given.get(j)
+            roles = {column.role} if of_rows is None else {column.role, of_rows.role}
+            if of_rows is not None and of_rows.known.all() and not roles & {"number", "text"}:
+                columns[j] = of_rows
+                continue
+            role = "number" if roles == {"number"} else "text"
+            values, known = np.array(numbers, float), column.known
+            if role == "text":
+                name = str(self.keys[j]) if self.names is not None else f"x{j}"
+                name = f"{name[:1].upper()}{name[1:]}"
+                values = np.array([f"{name} {k}" for k in numbers], object)
+            if of_rows is not None:
+                written = write_frame([of_rows], [j], "numpy", "object")[of_rows.known, 0]
+                values[of_rows.known] = [text_of(v) if role == "text" else v for v in written]
+                known = known | of_rows.known
+            dtype = column.dtype if column.role == role else ""
+            columns[j] = Column(values, known, role, dtype)
         return Frame(columns, frame.names, frame.library, frame.dtype)
 
     def decode(self, rows, names=None):
@@ -260,13 +276,14 @@ class Encoding:
         """Return a `Frame` as a table like the one of fit, or some columns of it."""
         names = self.keys if names is None else names
         columns = [frame.columns[self.keys.index(name)] for name in names]
+        has_names = any(self.roles[j] != frame.columns[j].role for j in self.identifiers)
         columns = [
             self.written(self.keys.index(name), column)
             if column.role in NUMERIC
             else column._replace(known=column.known & (column.values != UNSEEN_CATEGORY))
             for name, column in zip(names, columns, strict=True)
         ]
-        return write_frame(columns, names, self.library, self.dtype)
+        return write_frame(columns, names, self.library, "object" if has_names else self.dtype)
 
     def written(self, j, column):
         """Return a column as a table has it: as texts if it has a format."""

@@ -720,15 +720,15 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             origin = np.repeat(np.arange(len(values)), n_samples)
             values = schema.without_missing(values)[origin]
         frame = schema.encoding.frame(self._drawn_rows(values, complete, random_state))
-        frame = schema.encoding.with_placeholders(frame)
-        for name in names:  # rows hold neither identifiers nor categories that fit has not seen
-            place = schema.encoding.keys.index(name)
-            column = rows_of(given).columns[names.index(name)].take(origin)
+        places = [schema.encoding.keys.index(name) for name in names]
+        known = [column.take(origin) for column in rows_of(given).columns] if names else []
+        known = dict(zip(places, known, strict=True))
+        frame = schema.encoding.with_placeholders(frame, known)
+        for place, column in known.items():  # rows hold no categories that fit has not seen
             if place in schema.encoding.identifiers:
-                is_kept = column.known
-            else:
-                i = schema.names.index(name)
-                is_kept = schema.columns[i].is_unseen(values[:, schema.of_column[i]])
+                continue
+            i = schema.places.index(place)
+            is_kept = schema.columns[i].is_unseen(values[:, schema.of_column[i]])
             if is_kept.any():
                 frame.columns[place].values[is_kept] = column.values[is_kept]
                 frame.columns[place].known[is_kept] = True
