@@ -293,6 +293,17 @@ class Encoding:
         texts[column.known] = format.write(column.values[column.known])
         return column._replace(values=texts, role="text")
 
+    def written_levels(self, j, levels):
+        """Return levels of a column as a table has them: numbers as texts, dates or integers."""
+        if self.roles[j] not in NUMERIC:
+            return list(levels)
+        numbers = [level for level in levels if isinstance(level, Real)]
+        values, known = np.array(numbers, dtype=np.float64), np.ones(len(numbers), dtype=bool)
+        column = self.written(j, self.columns[j]._replace(values=values, known=known))
+        table = write_frame([column], [self.keys[j]], self.library, self.dtype)
+        written = table[:, 0] if self.library == "numpy" else table[self.keys[j]]
+        return [*written, *levels[len(numbers) :]]  # "(rare)" is the last
+
     def fill(self, X, frame, rows):
         """Return X, which a `Frame` was read from, with missing values replaced by values of rows.
 

@@ -891,7 +891,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             The rows. They may lack the column, and others; known values of it are ignored.
 
         as_frame : bool, default=False
-            Whether to return a DataFrame, whose columns are the values, with the index of X.
+            Whether to return a DataFrame of pandas, also for tables of other libraries. Its columns
+            are the values as `sample` writes them, and its index is that of X.
 
         Returns
         -------
@@ -915,10 +916,18 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         probabilities = probabilities_of(self, column, values)
         if not as_frame:
             return probabilities
-        import pandas as pd
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError(
+                "as_frame=True returns a DataFrame of pandas, which is not installed: pip install "
+                "pandas, or leave as_frame out and use levels."
+            ) from error
 
+        i, _ = column_of(self, column, "is_levels")
+        labels = self._encoding.written_levels(self._schema.places[i], self.levels(column))
         index = X.index if isinstance(X, pd.DataFrame) else None
-        return pd.DataFrame(probabilities, index, pd.Index(self.levels(column), name=column))
+        return pd.DataFrame(probabilities, index, pd.Index(labels, name=column))
 
     def levels(self, column: int | str) -> list:
         """Return the levels of a column, in the order of `predict_proba`.
