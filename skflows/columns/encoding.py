@@ -77,6 +77,11 @@ class Encoding:
                 and is_identifier(column, handle_unknown)
             )
         }
+        self.different_texts = {
+            j: different_texts(frame.columns[j])
+            for j, is_stated in self.identifiers.items()
+            if not is_stated
+        }
         self.categories = [
             categories_of(column) if format is None and j not in self.identifiers else []
             for j, (column, format) in enumerate(zip(frame.columns, self.formats, strict=True))
@@ -108,8 +113,8 @@ class Encoding:
 
     @property
     def inferred_identifiers(self):
-        """Names of the identifiers of which the user does not say so."""
-        return [self.keys[j] for j, is_stated in self.identifiers.items() if not is_stated]
+        """How many texts differ in identifiers of which the user does not say so, by name."""
+        return {self.keys[j]: text for j, text in self.different_texts.items()}
 
     @property
     def zones(self):
@@ -380,6 +385,12 @@ def is_identifier(column, handle_unknown):
     return column.role == "text" and names_rows(column.values[column.known], different)
 
 
+def different_texts(column):
+    """Return how many texts of a column differ, as a text."""
+    known = column.values[column.known]
+    return f"{len(set(known))} of {len(known)} texts differ"
+
+
 def format_of(column, name, kind=None):
     """Return the format of the texts of a column, or None if they have none, or are categories.
 
@@ -395,7 +406,8 @@ def format_of(column, name, kind=None):
     is_category = kind is not None and kind.name in ("categorical", "ordinal", IDENTIFIER)
     if column.role != "text" or is_category:
         return None
-    format = find_format(column.values[column.known], dayfirst=kind and kind.dayfirst)
+    dayfirst = kind and kind.dayfirst
+    format = find_format(column.values[column.known], dayfirst=dayfirst, accepts_plain=True)
     if isinstance(format, DateFormat) and format.is_ambiguous and kind is None:
         first, other = ("day", "month") if format.is_day_first else ("month", "day")
         warn_user(
