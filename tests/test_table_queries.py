@@ -193,6 +193,18 @@ def test_probabilities_are_labelled_with_the_values_of_the_table(values, library
     assert set(drawn[:, 0] if library == "numpy" else drawn["value"]) <= {*framed.columns}
 
 
+@pytest.mark.parametrize("value", [(5000, None), [1, 2], slice(1, 2), np.arange(2)])
+def test_a_condition_is_one_value(density, value):
+    message = "column 'visits' is given as .*; a condition is one value, not a range"
+    for ask in (
+        lambda: density.sample(2, given={"visits": value}),
+        lambda: density.condition({"visits": value}),
+        lambda: density.predict_proba("sex", {"visits": value}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ask()
+
+
 def test_rare_levels_are_labelled():
     table = pd.DataFrame({"year": [2007, 2008] * 20 + [1999], "x": np.linspace(0, 1, 41) ** 2})
     density = quick(columns={"year": "categorical"}, handle_unknown="rare", max_iter=1).fit(table)
