@@ -30,7 +30,7 @@ from ..ensemble._mixture import mixture_attributes, run_mixture, scores_of, weig
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
-from ._missing import MissingPattern, some_rows
+from ._missing import MissingPattern, rows_of_pattern
 from ._predictive import OneColumn
 from ._queries import (
     ConditionalTable,
@@ -373,7 +373,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def _fit_missing(self, values, is_missing, weight, seed):
         """Return the distribution of the pattern of missing values, which the model leaves out."""
         random_state = np.random.RandomState(seed)
-        chosen, weight = some_rows(is_missing, weight, random_state)
+        chosen, weight = rows_of_pattern(is_missing, weight, random_state)
         values, is_missing = values[chosen], is_missing[chosen]
         filled = is_missing.any(axis=1)
         values[filled] = self._complete(values[filled], random_state)
