@@ -86,6 +86,17 @@ def test_verbose_names_the_classes(capsys):
     assert lines == ["Class 0 (1 of 2)", "Epoch 2/2", "Class 1 (2 of 2)", "Epoch 2/2"]
 
 
+def test_all_classes_of_too_few_rows_are_named():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 2)), np.array(["a"] * 57 + ["b", "b", "c"])
+    message = (
+        r"2 classes of y have too few rows: b \(2 samples, 1 of them for calibration\), c "
+        r"\(1 sample, 1 of them for calibration\)\. .* leave these rows out, or merge the classes"
+    )
+    with pytest.raises(ValueError, match=message):
+        gaussians(calibration=0.2).fit(X, y)
+
+
 @pytest.mark.parametrize("calibration", ["auto", 0.5])
 def test_the_temperature_undoes_overconfidence(calibration):
     """Eight noisy copies of a column, which a density takes for independent, count eight times."""
@@ -477,7 +488,7 @@ def test_rows_without_a_class():
 def test_too_few_rows_of_a_class():
     X, y, _ = blobs(20)
     y[0] = 7
-    with pytest.raises(ValueError, match=r"class .*7.* has 1 sample"):
+    with pytest.raises(ValueError, match=r"1 class of y has too few rows: 7 \(1 sample\)"):
         gaussians().fit(X, y)
 
 

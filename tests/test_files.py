@@ -132,7 +132,7 @@ def test_what_cells_leave_open_is_stated(tmp_path, monkeypatch, capsys, one_clas
     numbers = ["1.500", "22.250", "310.000"] * 20
     pd.DataFrame({"n": numbers, "x": range(60)}).to_csv("n.csv", sep=";", index=False)
     means = []
-    for option in ("", "--decimal ,", "--decimal , --thousands ."):
+    for option in ("", "--decimal ,", "--thousands ."):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             run(
@@ -143,6 +143,17 @@ def test_what_cells_leave_open_is_stated(tmp_path, monkeypatch, capsys, one_clas
         assert all(re.fullmatch(r"-?\d{1,3}(\.\d{3})+|\d+", cell) for cell in drawn)
         means.append(max(skflows.load("m.skflows").sample(30, random_state=0)["n"]))
     assert means[0] < 1_000 < 100_000 < means[1] == means[2]
+    capsys.readouterr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        run("score m.skflows n.csv -o scores.csv")
+    assert "separates thousands" not in capsys.readouterr().err
+    assert main(shlex.split("fit n.csv -o m.skflows --thousands . --decimal .")) == 2
+    assert "'.' cannot be both the decimal mark and" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(shlex.split("fit n.csv -o m.skflows --thousands x"))
+    message = "'x' is no mark of thousands: give '.', ',', \"'\", '\u2019' or a blank"
+    assert message in capsys.readouterr().err
 
 
 def test_kinds_are_stated(tmp_path, monkeypatch, capsys, one_class):
@@ -163,8 +174,11 @@ def test_kinds_are_stated(tmp_path, monkeypatch, capsys, one_class):
         ("--kind zip=list", "'zip=list' is not COLUMN=KIND, where KIND is one of continuous, "),
         ("--kind zip", "'zip' is not COLUMN=KIND"),
         ("--kind zip=count --estimator nsf", "--kind is for --estimator table, not for nsf"),
+        ("--kind zip=count --memory-limit 1kB", "--kind is for --estimator table, not for nsf"),
+        ("--kind sal=count", "--kind sal=...: t.csv has no such column; it has 'zip', 'share'"),
+        ("--target zip --kind sal=categorical", "--kind sal=...: t.csv has no such column"),
     ):
-        with pytest.raises(SystemExit) if "estimator" not in option else nullcontext():
+        with pytest.raises(SystemExit) if "COLUMN=KIND" in message else nullcontext():
             assert main(shlex.split(f"fit t.csv -o m.skflows {option}")) == 2
         assert message in capsys.readouterr().err
 

@@ -145,6 +145,27 @@ def test_classes_are_predicted_with_probabilities(folder, capsys, one_class):
     assert isinstance(skflows.load("flow.skflows").estimator, NSFDensity)
 
 
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("target", ["price", "kind"])
+def test_texts_that_name_the_rows_are_left_out(folder, capsys, one_class, target):
+    table = pd.read_csv("data.csv", usecols=["x", "kind", "price"]).fillna({"price": 0})
+    names = [f"{i + 1:05d}" for i in range(60)]
+    table.insert(0, "code", names)
+    table.to_csv("named.csv", index=False)
+    fit = f"fit named.csv --target {target} -o model.skflows --max-iter 1 --random-state 0"
+    assert run(fit) == 0
+    out, err = capsys.readouterr()
+    assert err.count("rows are left out: 'code'; to use") == 1
+    assert "--exclude" not in err and "name the rows, since" not in err
+    assert "of 2 columns in" in out and f"{target} given x, " in out and "code" not in out
+    assert run("predict model.skflows data.csv -o predicted.csv") == 0
+    assert run(f"{fit} --kind code=categorical") == 0
+    out, err = capsys.readouterr()
+    assert f"{target} given code, x, " in out and "left out" not in err
+    assert run("predict model.skflows data.csv") == 2
+    assert "data.csv has no column 'code'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

@@ -224,8 +224,9 @@ def test_names_of_rows_are_pointed_out(table):
     """A category of each row, which a density of rare categories takes."""
     frame = table[["size", "sex"]].assign(id=[f"row {i}" for i in range(len(table))])
     detector = DensityOutlierDetector(quick(handle_unknown="rare", max_iter=1), calibration=None)
-    with pytest.warns(ColumnWarning, match="'id' seems to name the rows"):
+    with pytest.warns(ColumnWarning, match="'id' seems to name the rows") as warned:
         detector.fit(frame)
+    assert not any("--kind" in str(each.message) for each in warned)
 
 
 @pytest.mark.parametrize("estimator", [TableDensity(), DensityOutlierDetector(TableDensity())])

@@ -6,8 +6,11 @@ import os
 import re
 from pathlib import Path
 
+from ..columns.formats import BLANKS
 from ..columns.kinds import KINDS
 from ._tables import PARTS
+
+THOUSANDS = ".,'\u2019"  # and blanks
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,6 +81,13 @@ def kind(text):
             f"{text!r} is not COLUMN=KIND, where KIND is one of {', '.join(KINDS)}"
         )
     return name, (kind, *map(number_or_text, arguments))
+
+
+def thousands(text):
+    if text and text in THOUSANDS + BLANKS:
+        return text
+    marks = ", ".join(map(repr, THOUSANDS))
+    raise argparse.ArgumentTypeError(f"{text!r} is no mark of thousands: give {marks} or a blank")
 
 
 def number_or_text(text):

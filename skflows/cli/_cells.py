@@ -121,10 +121,11 @@ def _is_number(cell, decimal):
     return True
 
 
-def likely_decimal(rows, sep):
+def likely_decimal(rows, sep, has_format=()):
     """Return the decimal mark of rows, the first of which has the names: a comma if numbers do.
 
-    It warns about numbers in which the mark may also separate thousands.
+    It warns about numbers in which the mark may also separate thousands, except in columns of which
+    the fit knows the format.
     """
     if sep == ",":
         return "."
@@ -138,13 +139,13 @@ def likely_decimal(rows, sep):
     decimal = "," if numbers[","] or has_both else "."
     # In files of tabs, numbers with points and three decimals are common.
     found = numbers[decimal] if decimal == "," or sep == ";" else []
+    found = [(i, cell) for i, cell in found if i >= len(names) or names[i] not in has_format]
     if found and all(re.fullmatch(r"[-+]?[1-9]\d{0,2}[,.]\d{3}", cell) for _, cell in found):
         i, cell = found[0]
-        other = {",": ".", ".": ","}[decimal]
         warnings.warn(
             f"column {names[i] if i < len(names) else i!r} has the number {cell}, read as "
             f"{cell.replace(decimal, '.')}: if {decimal!r} separates thousands, leave it out of "
-            f"numbers, or give --decimal {other} to read them as texts",
+            f"numbers, or give --thousands {decimal} to fit or outliers",
             stacklevel=2,
         )
     return decimal

@@ -46,8 +46,13 @@ def ids(args):
     return [] if args.id is None else [args.id]
 
 
-def check_width(args, table):
-    """Raise an error if a fit would be to more columns than it can take."""
+def check_columns(args, table):
+    """Raise an error if a fit takes too many columns, or a kind is stated for none of them."""
+    for name, _ in args.kind:
+        if name not in table.header and without_formula(name) not in table.header:
+            raise ValueError(
+                f"--kind {name}=...: {args.data} has no such column; it has {_quoted(table.header)}"
+            )
     n = len(used(args)) if args.columns else table.n_columns - len(left_out(args))
     if n > MAX_COLUMNS:
         raise ValueError(
@@ -143,14 +148,17 @@ def chosen_columns(frame, path, columns=None, exclude=(), *, models_texts=True):
     return frame
 
 
-def without_identifiers(frame, path):
-    """Return a table without columns of texts that name the rows, with a warning of these."""
-    texts = frame.select_dtypes(exclude=["number", "bool"])
+def without_identifiers(frame, path, remedy, kept=()):
+    """Return a table without columns of texts that name the rows, with a warning of these.
+
+    It says what to do for texts that mean something. Some columns are kept anyway.
+    """
+    texts = frame.select_dtypes(exclude=["number", "bool"]).drop(columns=kept, errors="ignore")
     identifiers = [name for name in texts if names_rows(texts[name].dropna().to_numpy())]
     if identifiers and len(identifiers) < frame.columns.size:
         warnings.warn(
             f"columns of {path} that seem to name the rows are left out: {_quoted(identifiers)}; "
-            "to judge rows by their texts, name all columns by --columns, and group these texts",
+            f"{remedy}",
             stacklevel=2,
         )
         frame = frame.drop(columns=identifiers)

@@ -78,6 +78,11 @@ def set_form(model, form):
 
 def hints_of(args):
     """Return what the arguments say about cells."""
+    if args.thousands is not None and args.thousands == args.decimal:
+        raise ValueError(
+            f"{args.decimal!r} cannot be both the decimal mark and what separates thousands: give "
+            "--decimal or --thousands"
+        )
     return Hints(args.thousands, args.dayfirst, dict(args.kind))
 
 
@@ -166,6 +171,11 @@ class Hints(NamedTuple):
     kinds: dict = {}
 
     @property
+    def decimal(self):
+        """The decimal mark that the mark of thousands leaves, or None."""
+        return {",": ".", ".": ","}.get(self.thousands)
+
+    @property
     def texts(self):
         """The columns that are texts, whatever they look like."""
         return [name for name, (kind, *_) in self.kinds.items() if kind == "categorical"]
@@ -181,10 +191,7 @@ def formats_in(frame, names, decimal, hints, path):
         known = cells[~cells.isin(PLACEHOLDERS)]
         # A column of numbers with placeholders has no other sign of its format.
         is_marked = 0 < 2 * (len(cells) - len(known)) < len(cells)
-        format = find_format(
-            known, decimal or (hints.thousands and {",": ".", ".": ","}.get(hints.thousands)),
-            hints.thousands, hints.dayfirst, is_plain=is_marked,
-        )  # fmt: skip
+        format = find_format(known, decimal, hints.thousands, hints.dayfirst, is_plain=is_marked)
         if format is None or is_iso(format):
             continue
         found[name] = format

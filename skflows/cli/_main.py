@@ -1,6 +1,7 @@
 """Entry point of the ``skflows`` command."""
 
 import os
+import re
 import sys
 import warnings
 from functools import partial
@@ -52,8 +53,17 @@ def _described(error):
     return f"{type(error).__name__}: {one_line(error)} (--debug shows where)"
 
 
+def with_options(text):
+    """Return a message of the library in which options stand for parameters that the user states.
+
+    A part of a fit has a part of the time that the user gives, which means nothing to them.
+    """
+    text = re.sub(r"columns=\{(['\"])(.*?)\1: '(\w+)'\}", r"--kind \2=\3", text)
+    return re.sub(r"\btime_limit=[-+.\de]+", "the time limit", text)
+
+
 def _show_warning(shown, message, category, filename, lineno, file=None, line=None):
     """Print a warning, once however many batches of a table give it."""
-    if (text := one_line(message)) not in shown:
+    if (text := with_options(one_line(message))) not in shown:
         shown.add(text)
         print(f"skflows: warning: {text}", file=sys.stderr)

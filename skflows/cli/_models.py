@@ -11,8 +11,8 @@ from ..conditional import DensityClassifier, FlowRegressor
 from ..ensemble import AutoDensity
 from ..table import TableDensity
 from ._columns import (
+    check_columns,
     check_free,
-    check_width,
     chosen_columns,
     complete_numbers,
     ids,
@@ -30,8 +30,8 @@ from ._model_files import ESTIMATORS, load_model
 from ._predict import fit_target
 from ._progress import (
     announce,
+    announce_tables,
     checkpoints,
-    duration_of,
     fit_with_progress,
     limit_of_user,
     n_jobs_for,
@@ -65,8 +65,9 @@ def run_fit(args):
     table = open_table(
         args.data, args.sep, args.decimal, used=used(args), kept=left_out(args), hints=hints
     )
-    check_width(args, table)
+    check_columns(args, table)
     if table.exceeds(args.memory_limit):
+        _check_kinds(hints, args.estimator or "nsf")
         model = _new_model(args, args.estimator or "nsf")
         model.set_callbacks(*callbacks)
         with stored_rows(args, table, model) as rows:
@@ -79,8 +80,7 @@ def run_fit(args):
     )
     is_table = needs_table(frame) or bool(hints.kinds)
     name = args.estimator or ("table" if is_table else "nsf")
-    if hints.kinds and name != "table":
-        raise ValueError(f"--kind is for --estimator table, not for {name}")
+    _check_kinds(hints, name)
     model = _new_model(args, name)
     if name == "table":
         frame = with_dates(frame)
@@ -91,13 +91,19 @@ def run_fit(args):
         model.set_params(n_jobs=n_jobs_for(model.time_limit))
     if isinstance(model, MIXTURES) and model.time_limit is None:
         if name == "table":
-            announce(frame, "a model of mixed columns with missing values", duration_of(frame))
+            announce_tables(frame)
         elif frame.size > MANY_VALUES:
             announce(frame, "many densities", "may take minutes")
     start = time.perf_counter()
     with limit_of_user(args):
         interrupted = fit_with_progress(model, frame, callbacks=callbacks)
     return _finish(args, model, table, frame.shape, start, interrupted)
+
+
+def _check_kinds(hints, name):
+    """Raise an error if kinds are stated for an estimator that has none."""
+    if hints.kinds and name != "table":
+        raise ValueError(f"--kind is for --estimator table, not for {name}")
 
 
 def _new_model(args, name):

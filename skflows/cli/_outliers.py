@@ -12,8 +12,8 @@ from ..table import TableDensity
 from ._cells import NAMIBIA
 from ._columns import (
     Gaps,
+    check_columns,
     check_free,
-    check_width,
     chosen_columns,
     complete_numbers,
     ids,
@@ -98,7 +98,7 @@ def run_outliers(args):
         form=form,
         hints=hints,
     )
-    check_width(args, source)
+    check_columns(args, source)
     if source.exceeds(args.memory_limit):
         return flag_in_batches(args, source, known)
     table = source.read()
@@ -157,7 +157,10 @@ def judged_columns(args, table, known):
     check_free(table, ADDED, args.data)
     frame = chosen_columns(table, args.data, args.columns, left_out(args), models_texts=False)
     if args.columns is None:
-        frame = without_identifiers(frame, args.data)
+        remedy = (
+            "to judge rows by their texts, name all columns by --columns, and group these texts"
+        )
+        frame = without_identifiers(frame, args.data, remedy)
     is_table = needs_table(frame)
     if known is not None:
         # Rows with missing values in the reference alone are left out.

@@ -55,7 +55,8 @@ def _add_fit(command):
         "--estimator",
         choices=_model_files.ESTIMATORS,
         help="architecture (default: nsf, or table for texts or missing values); auto tries many "
-        "and takes longer. With --target, a flow: neither table nor auto nor gaussianization",
+        "and takes longer. With --target, a flow, or table for categories: neither auto nor "
+        "gaussianization",
     )
     command.add_argument(
         "--target",
@@ -76,7 +77,7 @@ def _add_fit(command):
         "--time-limit",
         type=_arguments.seconds,
         metavar="S",
-        help="seconds to fit in (flows, auto)",
+        help="seconds to fit in (flows, table, auto)",
     )
     command.add_argument(
         "--quick", action="store_true", help="fit in 20 seconds with fewer densities or epochs"
@@ -262,7 +263,11 @@ def _add_columns(command, id_text):
     _add_id(command, id_text)
     _add_format(command)
     command.add_argument(
-        "--thousands", metavar="C", help="what separates thousands, such as '.' (default: detected)"
+        "--thousands",
+        type=_arguments.thousands,
+        metavar="C",
+        help="what separates thousands, such as '.', which makes the decimal mark a comma "
+        "(default: detected)",
     )
     for first in ("day", "month"):
         command.add_argument(
@@ -302,7 +307,8 @@ COMMANDS = {
     "fit": (
         _add_fit,
         _models.run_fit,
-        "fit a density, or a regressor, to a table (Ctrl-C keeps the best weights so far)",
+        "fit a density, a regressor or a classifier to a table (Ctrl-C keeps the best weights so "
+        "far)",
     ),
     "score": (
         _add_score,
@@ -313,7 +319,7 @@ COMMANDS = {
     "predict": (
         _add_predict,
         _models.run_predict,
-        "predict the target of each row of a table, with intervals",
+        "predict the target of each row of a table, with intervals or probabilities",
     ),
     "impute": (
         _add_impute,

@@ -10,7 +10,7 @@ from ..density import ARCHITECTURES
 from ..table import TableDensity
 from ._columns import (
     as_numbers,
-    check_width,
+    check_columns,
     chosen_columns,
     left_out,
     needs_table,
@@ -18,11 +18,12 @@ from ._columns import (
     select,
     used,
     with_parsed,
+    without_identifiers,
 )
-from ._forms import hints_of, set_form
+from ._forms import hints_of, kinds_in, set_form
 from ._model_files import ESTIMATORS
 from ._progress import (
-    announce,
+    announce_tables,
     checkpoints,
     fit_with_progress,
     limit_of_user,
@@ -32,6 +33,7 @@ from ._progress import (
 from ._tables import check_writable, is_standard, open_table, say, shown
 
 TARGET = "a target is a column of numbers, or of categories: correct or empty such cells"
+TEXTS = "to use their texts, group them, or add --kind COLUMN=categorical"
 MAX_CLASS_SHARE = 0.5  # of the rows: more different texts are no classes
 
 
@@ -56,10 +58,10 @@ def fit_target(args):
     source = open_table(
         args.data, args.sep, args.decimal, used=named, kept=left_out(args), hints=hints
     )
-    check_width(args, source)
+    check_columns(args, source)
     table = source.read()
-    X = chosen_columns(table, args.data, args.columns, [*left_out(args), args.target])
-    names = list(X)
+    unused = [*left_out(args), args.target]
+    X = chosen_columns(table, args.data, args.columns, unused, models_texts=False)
     target = select(table, [args.target], args.data).dropna()
     if n_left_out := len(table) - len(target):
         say(
@@ -67,17 +69,17 @@ def fit_target(args):
             args.output,
         )
     X = with_parsed(X.loc[target.index], X.select_dtypes(exclude=["number", "bool"]))
+    X = without_identifiers(X, args.data, TEXTS, hints.texts)
+    names = list(X)
     if args.target in hints.texts or is_category(target):
         y = target[args.target].astype(str)
         check_classes(y, args)
-        model = _classifier(args, X)
+        model = _classifier(args, X, kinds_in(X, source.form, hints))
         if not model.estimator.__sklearn_tags__().input_tags.string:
             X = numbers(X, args.data)
         limit = model.estimator.time_limit
         if limit is None and isinstance(model.estimator, TableDensity):
-            announce(
-                X, f"a model of mixed columns to each of {y.nunique()} classes", "takes minutes"
-            )
+            announce_tables(X, y.nunique())
     else:
         y = numbers(target, args.data, TARGET)[args.target]
         model = FlowRegressor(ConditionalDensity(_flow(args)), random_state=args.random_state)
@@ -118,7 +120,7 @@ def check_classes(y, args):
         )
 
 
-def _classifier(args, X):
+def _classifier(args, X, kinds):
     """Return the classifier that the arguments ask for."""
     name = args.estimator or ("table" if needs_table(X) else "nsf")
     if name not in (*ARCHITECTURES, "table"):
@@ -128,7 +130,9 @@ def _classifier(args, X):
         )
     density = ESTIMATORS[name]()
     if name == "table":
-        density.set_params(handle_unknown="rare", n_jobs=n_jobs_for(time_limit_of(args)))
+        density.set_params(
+            columns=kinds, handle_unknown="rare", n_jobs=n_jobs_for(time_limit_of(args))
+        )
     values = {"max_iter": args.max_iter, "time_limit": time_limit_of(args)}
     density.set_params(**{name: value for name, value in values.items() if value is not None})
     return DensityClassifier(density, random_state=args.random_state)

@@ -4,6 +4,7 @@ import signal
 import sys
 import warnings
 from contextlib import contextmanager
+from math import ceil
 from time import monotonic
 
 from ..callbacks import Checkpoint
@@ -11,7 +12,9 @@ from ..callbacks._checkpoint import has_checkpoint
 from ._tables import is_standard
 
 QUICK_SECONDS = 8  # to fit in; to start, to explain and to write takes some more
-VALUES_PER_MINUTE = 30_000  # of a table, beyond the first minute
+QUICK_IN_ALL = 20  # seconds
+LEAST_SECONDS = 15  # of processor time for a density of a table of few values
+VALUES_PER_SECOND = 3000  # of a table, beyond these
 FIRST_LINE = 10  # seconds after which a fit says how far it is
 SHORT_LIMIT = 30  # seconds: a shorter fit runs in one process, because processes take time to start
 
@@ -97,10 +100,19 @@ def limit_of_user(args):
         yield
 
 
-def duration_of(frame):
-    """Return how long the fit of a density of tables takes at most, as text."""
-    minutes = 1 + frame.size // VALUES_PER_MINUTE
-    return "takes up to a minute" if minutes == 1 else f"takes up to {minutes} minutes"
+def announce_tables(frame, n_densities=1):
+    """Print how long the fit of densities of tables takes at most on one core, if it is long.
+
+    Each density is fitted to a part of the rows.
+    """
+    seconds = n_densities * LEAST_SECONDS + frame.size / VALUES_PER_SECOND
+    if seconds <= QUICK_IN_ALL:
+        return
+    duration = f"{10 * ceil(seconds / 10)} seconds"
+    if seconds > 90:
+        duration = f"{ceil(seconds / 60)} minutes"
+    each = "with missing values" if n_densities == 1 else f"for each of {n_densities} classes"
+    announce(frame, f"a model of mixed columns {each}", f"takes up to {duration}")
 
 
 def announce(frame, density, duration):
@@ -108,7 +120,7 @@ def announce(frame, density, duration):
     n, d = frame.shape
     print(
         f"skflows: fitting {density} to {n} rows of {d} columns, which {duration} (--quick takes "
-        "under 20 seconds)",
+        f"under {QUICK_IN_ALL} seconds)",
         file=sys.stderr,
     )
 

@@ -159,6 +159,8 @@ class FileTable(ABC):
         Its size, approximate for CSV files.
     fraction : float
         How much of it has been read.
+    header : list of str
+        The names of the columns as they are written.
     form : FileForm
         The form of a CSV file, by default the usual one.
     """
@@ -205,7 +207,7 @@ class ParquetTable(FileTable):
         self.path, self.files = path, files
         self.fraction = 0.0
         headers = [self._open(file) for file in files]
-        self.names = headers[0].schema_arrow.names
+        self.names = self.header = headers[0].schema_arrow.names
         check_different(filter(None, self.names), path)
         self.n_columns = len(self.names)
         self.n_rows = sum(header.metadata.num_rows for header in headers)
@@ -254,7 +256,9 @@ class CsvTable(FileTable):
         for file in self.files:
             file.skip_titles(self.sep)
         rows = list(csv.reader(first.first_lines(), delimiter=self.sep))
-        self.decimal = decimal or likely_decimal(rows, self.sep)
+        decimal = decimal or hints.decimal
+        has_format = form.formats if form is not None else ()
+        self.decimal = decimal or likely_decimal(rows, self.sep, has_format)
         self.size = sum(file.n_bytes for file in self.files)
         self.n_rows = sum(file.n_lines - 1 for file in self.files)
         self.n_columns = max(1, len(next(self._rows(first), [])))
@@ -381,7 +385,8 @@ class CsvTable(FileTable):
         """Make texts with dots between thousands numbers, which pandas does not."""
         for name in frame.select_dtypes(exclude=["number", "bool"]):
             if name not in self.texts and name not in self._kept_of({name}):
-                frame[name] = without_thousands(frame[name], name)
+                is_sure = self.hints.thousands is not None
+                frame[name] = without_thousands(frame[name], name, is_sure)
 
     def _check(self, frame, file):
         """Raise an error if rows were probably misread."""
@@ -425,16 +430,16 @@ def restore_integers(frame, names=slice(None)):
             frame[name] = frame[name].astype("Int64")
 
 
-def without_thousands(column, name):
+def without_thousands(column, name, is_sure=False):
     """Return texts as numbers if all are such with decimal commas and with dots of thousands.
 
-    It warns of dots that may as well be decimal marks.
+    It warns of dots that may as well be decimal marks, unless the user is sure.
     """
     cells = column.dropna()
     are_texts = cells.map(type).eq(str)
     if not len(cells) or not are_texts.all() or not cells.str.fullmatch(GROUPED).all():
         return column
-    if not cells.str.contains(r"[.]\d{3}[.,]").any():
+    if not is_sure and not cells.str.contains(r"[.]\d{3}[.,]").any():
         cell = cells[cells.str.contains(".", regex=False)].iloc[0]
         warnings.warn(
             f"column {name!r} has the number {cell}, read as {cell.replace('.', '')}, since the "

@@ -229,8 +229,7 @@ def warn_of_identifiers(names):
     warn_user(
         f"The {which} {listed(names, MAX_NAMED)} seem{'s' * (len(names) == 1)} to name the rows, "
         f"since the texts hardly repeat. {leaves} left out of the model, and samples have "
-        f"placeholders. If the texts mean something, use columns={{{names[0]!r}: 'categorical'}} "
-        f"or, in the command line, --kind {names[0]}=categorical.",
+        f"placeholders. If the texts mean something, use columns={{{names[0]!r}: 'categorical'}}.",
         ColumnWarning,
     )
 

@@ -56,6 +56,8 @@ from ._density import ConditionalDensity
 
 HELD_OUT = 0.2
 LEAST_ROWS = 20  # per class from which calibration="auto" holds some out
+FEWEST = 2  # rows that the density of a class is fitted to
+MAX_NAMED = 6  # classes of fewer rows in a message
 HOTTEST = 1e3
 FITTED = {
     "classes_",
@@ -412,16 +414,23 @@ class DensityClassifier(
         """Return which rows calibrate, a part of each class, and no density is fitted to."""
         is_held_out = np.zeros(len(label), dtype=bool)
         fraction = self._held_out_fraction(np.bincount(label))
+        few = []
         for k, name in enumerate(self.classes_):
             own = np.flatnonzero(label == k)
             n_held_out = 0 if fraction is None else max(1, round(fraction * len(own)))
-            if len(own) - n_held_out < 2:
-                raise ValueError(
-                    f"class {name} has {len(own)} sample(s) in y, {n_held_out} of them for "
-                    "calibration: at least 2 more are needed to fit a density."
-                )
-            if n_held_out:
+            if len(own) - n_held_out < FEWEST:
+                calibrating = f", {n_held_out} of them for calibration" if n_held_out else ""
+                few.append(f"{name} ({len(own)} sample{'s' * (len(own) > 1)}{calibrating})")
+            elif n_held_out:
                 is_held_out[random_state.permutation(own)[:n_held_out]] = True
+        if few:
+            which = "class of y has" if len(few) == 1 else "classes of y have"
+            more = f" and {len(few) - MAX_NAMED} more" if len(few) > MAX_NAMED else ""
+            raise ValueError(
+                f"{len(few)} {which} too few rows: {', '.join(few[:MAX_NAMED])}{more}. The density "
+                f"of a class needs {FEWEST} rows, besides rows for calibration: leave these rows "
+                "out, or merge the classes."
+            )
         return is_held_out
 
     def _template(self, X, weight, seed):
