@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-MAX_ROUNDS = 10  # in which samples that are too far out are drawn again
+ROUNDS_FAR_OUT = 10  # in which samples that are too far out are drawn again
 MIN_WEIGHT = 0.02  # of a component that is kept: each takes time to score
 
 
@@ -766,7 +766,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         low, high = self._schema.reach(len(values))
         drawn = draw(values)
         rows = np.flatnonzero(~is_beyond(values, low, high))
-        for _ in range(MAX_ROUNDS):
+        for _ in range(ROUNDS_FAR_OUT):
             rows = rows[is_beyond(drawn[rows], low, high)]
             if not len(rows):
                 return drawn
@@ -774,7 +774,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         drawn[rows] = np.clip(drawn[rows], low, high)
         return drawn
 
-    def _drawn(self, values, random_state):
+    def _drawn_by_members(self, values, random_state):
+        """Return variables, the unknown ones drawn given the known ones, whatever rules say."""
         from ._network import choose
 
         distinct, inverse = distinct_rows(values)

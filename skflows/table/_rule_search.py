@@ -56,7 +56,10 @@ def find_rules(schema, values, weight, copy_of):
         The first of the rows that each row equals: a copy is no evidence.
     """
     rows = np.stack(
-        [c.joined(values[:, own]) for c, own in zip(schema.columns, schema.of_column, strict=True)],
+        [
+            column.joined(values[:, variables])
+            for column, variables in zip(schema.columns, schema.of_column, strict=True)
+        ],
         axis=1,
     )
     rng, some = np.random.RandomState(0), np.flatnonzero(copy_of == np.arange(len(rows)))
@@ -78,10 +81,10 @@ def find_rules(schema, values, weight, copy_of):
             rules.append((determinants, target, line))
     rules.sort(key=lambda rule: len(ancestors[rule[1]]))  # determinants first
     functions = [
-        Linear(own, targets[i], *line, rows, weight)
+        Linear(determinants, targets[i], *line, rows, weight)
         if line
-        else Lookup(own, targets[i], rows, weight)
-        for own, i, line in rules
+        else Lookup(determinants, targets[i], rows, weight)
+        for determinants, i, line in rules
     ]
     # Functions keep the order of what follows from the same columns as it is.
     family = {i: {i, *ancestors.get(i, ())} for i in range(rows.shape[1])}

@@ -21,7 +21,7 @@ from ..columns.lattice import decimals_of
 from ._predictive import OneVariable, without
 from ._view import TableView
 
-MAX_ROUNDS = 15  # of draws in place of rows that break a rule
+ROUNDS_OF_RULES = 15  # of draws in place of rows that break a rule
 DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
 CHEAP_ROUNDS = 2  # after which determinants of given targets are drawn on their own
 N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
@@ -447,20 +447,19 @@ class Judged:
         total = member.log_prob(self.view, self.given) + self.terms
         if not self.broken:
             return total
-        schema, values = self.view.schema, self.view.values.copy()
+        values = self.view.values.copy()
         for target, rows, expected in self.broken:
-            others = ~np.isnan(values[rows])
-
-            def log_prob(those, others=others, target=target, rows=rows):
-                values[np.ix_(rows, target.variables)] = those
-                return member.log_prob(TableView(schema, values[rows]), others)
-
-            log_mass = log_prob(target.split(schema, expected)) + target.log_width
+            at, others = np.ix_(rows, target.variables), ~np.isnan(values[rows])
+            values[at] = target.split(self.view.schema, expected)
+            log_mass = self._log_prob_of(member, values[rows], others) + target.log_width
             mass = np.exp(np.minimum(log_mass, 0.0))
             total[rows] -= np.log(np.maximum(1 - mass, LEAST_BROKEN))
-            # The value is known when the next broken rule is judged.
-            total[rows] += log_prob(self.values[np.ix_(rows, target.variables)])
+            values[at] = self.values[at]  # known when the next broken rule is judged
+            total[rows] += self._log_prob_of(member, values[rows], others)
         return total
+
+    def _log_prob_of(self, member, values, given):
+        return member.log_prob(TableView(self.view.schema, values), given)
 
 
 class Rules:
@@ -468,7 +467,7 @@ class Rules:
 
     Parameters
     ----------
-    functions : list of Lookup
+    functions : list of Lookup or Linear
         Rules that tell a column by others.
     orders : list of Order
         Rules that a column is at most another, the strictest first.
@@ -490,8 +489,8 @@ class Rules:
         """Return the encoded rows of variables; NaN in columns without a rule."""
         rows = np.full((len(values), len(schema.columns)), np.nan)
         for i in self.columns:
-            own = values[:, schema.of_column[i]]
-            rows[:, i] = schema.columns[i].joined(own, random_state)
+            of_column = values[:, schema.of_column[i]]
+            rows[:, i] = schema.columns[i].joined(of_column, random_state)
         return rows
 
     def with_rows(self, schema, values, weight):
@@ -544,7 +543,7 @@ class Rules:
         values = self.solved(schema, values)
         drawn = self._drawn(density, values, random_state)
         pending = np.flatnonzero(self._rejected(schema, drawn, values, random_state))
-        for i in range(MAX_ROUNDS):
+        for i in range(ROUNDS_OF_RULES):
             if not len(pending):
                 return drawn
             known = self._with_sums(schema, values[pending], drawn[pending])
@@ -599,11 +598,13 @@ class Rules:
                 continue
             given = self.encoded(schema, values)
             is_open = np.isnan(given[:, rule.determinants])
-            own = np.flatnonzero(is_open.any(axis=1) & ~np.isnan(given[:, rule.target.column]))
+            open_rows = np.flatnonzero(
+                is_open.any(axis=1) & ~np.isnan(given[:, rule.target.column])
+            )
             terms = np.abs(rows[:, rule.determinants] * rule.coefficients)
             largest = np.where(is_open, terms, -1.0).argmax(axis=1)
             for k, j in enumerate(rule.determinants):
-                some = own[is_open[own, k] & (largest[own] != k)]
+                some = open_rows[is_open[open_rows, k] & (largest[open_rows] != k)]
                 values[np.ix_(some, schema.of_column[j])] = drawn[np.ix_(some, schema.of_column[j])]
         return self.solved(schema, values)
 
@@ -616,13 +617,15 @@ class Rules:
             (i, *others), rows = rule.determinants, self.encoded(schema, values)
             if others or not schema.columns[i].is_levels:
                 continue
-            own = np.flatnonzero(np.isnan(rows[:, i]) & ~np.isnan(rows[:, rule.target.column]))
-            if len(own):
-                j, view = schema.of_column[i][-1], TableView(schema, values[own])
+            open_rows = np.flatnonzero(
+                np.isnan(rows[:, i]) & ~np.isnan(rows[:, rule.target.column])
+            )
+            if len(open_rows):
+                j, view = schema.of_column[i][-1], TableView(schema, values[open_rows])
                 log_weights = density._log_weights(view, view.known)
                 levels = OneVariable(density, view, j, log_weights).levels
                 drawn = choose(levels, random_state)
-                values[own, j] = schema.variables[j].decode(drawn, None, None)
+                values[open_rows, j] = schema.variables[j].decode(drawn, None, None)
         return values
 
     def _exchange(self, schema, drawn, values, pending):
@@ -638,7 +641,7 @@ class Rules:
 
     def _drawn(self, density, values, random_state):
         """Return variables, the unknown ones drawn, and targets as functions expect them."""
-        drawn = density._drawn(values, random_state)
+        drawn = density._drawn_by_members(values, random_state)
         if not self.columns:
             return drawn
         schema = density._schema
@@ -738,7 +741,9 @@ class Rules:
         values = without(values, schema, i)
         column, j = schema.columns[i], target.variables[-1]
         if not column.is_levels:
-            return column.joined(density._drawn(values, random_state)[:, schema.of_column[i]])
+            return column.joined(
+                density._drawn_by_members(values, random_state)[:, schema.of_column[i]]
+            )
         view = TableView(schema, values)
         levels = OneVariable(density, view, j, density._log_weights(view, view.known)).levels
         levels = without_level(levels, target.place(schema, expected))
