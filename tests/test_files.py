@@ -196,6 +196,41 @@ def test_times_of_files_are_decided_as_times_of_tables(tmp_path, monkeypatch, on
     pd.testing.assert_frame_equal(decided, expected.columns_)
 
 
+def test_rows_are_drawn_given_values_as_they_are_written(tmp_path, monkeypatch, capsys, one_class):
+    monkeypatch.chdir(tmp_path)
+    days = pd.date_range("2024-01-01", periods=60)
+    table = pd.DataFrame({"dept": ["IT", "Ops", "HR"] * 20, "hired": days.strftime("%Y-%m-%d")})
+    table["left"] = days.strftime("%d.%m.%Y")
+    table["pay"] = [f"{3 + i % 7}.{i:03d},50 €" for i in range(60)]
+    table["share"] = [f"{i / 7:.3f}".replace(".", ",") for i in range(60)]
+    table["code"] = [10, 20, 30] * 20
+    table.to_csv("t.csv", sep=";", index=False)
+    run(f"fit t.csv -o m.skflows --max-iter 1 --kind code=categorical {SEED}")
+    capsys.readouterr()
+    given = "dept=Ops", "hired=2024-01-05", "left=06.01.2024", "pay=5.000,50 €", "share=0,125"
+    given = *given, "code=20"
+    run(f"sample m.skflows -n 5 -o drawn.csv {' '.join(f'--given {each!r}' for each in given)}")
+    _, rows = lines_of("drawn.csv", "utf-8")
+    assert rows == [";".join(each.partition("=")[2] for each in given)] * 5
+    run(f"sample m.skflows -n 20 -o some.csv --given dept=HR {SEED}")
+    drawn = pd.read_csv("some.csv", sep=";")
+    assert set(drawn["dept"]) == {"HR"} and drawn["share"].nunique() > 9
+    for option, message in (
+        ("dep=Ops", "--given dep=Ops: the model has no such column; it has 'dept', 'hired', "),
+        ("dept=Law", "--given dept=Law: the fit has not seen this value; it has seen "),
+        ("pay=much", "--given pay=much: the column held amounts in fit: write it so"),
+        ("hired=soon", "column 'hired' held dates in fit; now row 1 holds 'soon'"),
+        ("share=", "'share=' is not COLUMN=VALUE"),
+    ):
+        with pytest.raises(SystemExit) if "COLUMN" in message else nullcontext():
+            assert main(shlex.split(f"sample m.skflows -o none.csv --given {option}")) == 2
+        assert message in capsys.readouterr().err
+        assert not Path("none.csv").exists()
+    run(f"fit t.csv -o m.skflows --max-iter 1 --estimator nsf --columns share {SEED}")
+    assert main(shlex.split("sample m.skflows --given share=1")) == 2
+    assert "--given needs a model by --estimator table" in capsys.readouterr().err
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", FILES)
 def test_messy_files_keep_their_form(tmp_path, monkeypatch, one_class, name):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..columns.formats import BLANKS
 from ..columns.kinds import KINDS
+from ._cells import GAPS
 from ._tables import PARTS
 
 THOUSANDS = ".,'\u2019"  # and blanks
@@ -88,6 +89,14 @@ def thousands(text):
         return text
     marks = ", ".join(map(repr, THOUSANDS))
     raise argparse.ArgumentTypeError(f"{text!r} is no mark of thousands: give {marks} or a blank")
+
+
+def given(text):
+    """Return a column and the text of its value, from ``COLUMN=VALUE``."""
+    name, sign, value = text.partition("=")
+    if not name or not sign or value in GAPS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not COLUMN=VALUE, with a known value")
+    return name, value
 
 
 def number_or_text(text):

@@ -38,7 +38,7 @@ from ._progress import (
     time_limit_of,
     with_progress,
 )
-from ._score import TableRows, as_in_fit, encoding_of
+from ._score import TableRows, as_in_fit, encoding_of, given_values
 from ._stored_rows import stored_rows
 from ._tables import (
     check_writable,
@@ -149,8 +149,9 @@ def run_sample(args):
     check_writable(args.output, args.model)
     import_pandas()  # before a model is loaded
     model = load_model(args)
+    given = given_values(model, dict(args.given)) if args.given else None
     if isinstance(model, TableDensity):
-        rows = model.sample(args.n_samples, args.random_state, complete=args.complete)
+        rows = model.sample(args.n_samples, args.random_state, given=given, complete=args.complete)
     elif hasattr(model, "feature_names_in_"):
         rows = model.sample(args.n_samples, random_state=args.random_state, as_frame=True)
     else:

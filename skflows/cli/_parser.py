@@ -135,6 +135,15 @@ def _add_sample(command):
     command.add_argument(
         "--complete", action="store_true", help="draw rows of a table without missing values"
     )
+    command.add_argument(
+        "--given",
+        type=_arguments.given,
+        metavar="COLUMN=VALUE",
+        action="append",
+        default=[],
+        help="draw rows that have this value, written as in the file of fit; for several columns, "
+        "give the option several times",
+    )
     command.add_argument("-o", "--output", type=_arguments.table, help="table (default: print)")
     _add_random_state(command)
 

@@ -4,14 +4,15 @@ import warnings
 
 import numpy as np
 
+from ..columns.arrays import listed
 from ..conditional import DensityClassifier, FlowRegressor
 from ..table import TableDensity
 from ._cells import NAMIBIA
-from ._columns import Gaps, check_free, ids, numbers, select, unquoted, with_dates
-from ._forms import form_of, is_iso
+from ._columns import Gaps, check_free, ids, numbers, select, unquoted, with_dates, with_parsed
+from ._forms import dates_of, form_of, is_iso, number_of
 from ._model_files import load_model
 from ._progress import with_progress
-from ._tables import check_writable, open_table, say, shown, writing
+from ._tables import check_writable, import_pandas, open_table, say, shown, writing
 
 
 def run_score(args):
@@ -116,6 +117,49 @@ def as_in_fit(model):
         "codes": [name for name, seen in named if NAMIBIA in seen],
         "form": form,
     }
+
+
+def given_values(model, texts):
+    """Return the values of some columns of a model, in a dict of texts, as a table of one row.
+
+    The texts are written as cells of the file of the fit.
+    """
+    if not isinstance(model, TableDensity):
+        raise ValueError(
+            f"the model is a {type(model).__name__}, which draws rows without conditions: --given "
+            "needs a model by --estimator table"
+        )
+    encoding, form = encoding_of(model), as_in_fit(model)["form"]
+    frame = import_pandas().DataFrame({name: [text] for name, text in texts.items()}, dtype=object)
+    if others := [name for name in texts if name not in encoding.keys]:
+        raise ValueError(
+            f"--given {others[0]}={texts[others[0]]}: the model has no such column; it has "
+            f"{listed(encoding.keys)}"
+        )
+    roles = dict(zip(encoding.keys, encoding.roles, strict=True))
+    for name, text in texts.items():
+        format = form.format_of(name)
+        is_date = roles[name] == "datetime" and format is not None and not is_iso(format)
+        if roles[name] not in ("number", "bool") and not is_date:
+            continue  # a text, or a date in ISO 8601
+        (value,) = np.full(1, np.nan) if format is None else format.parse([text])
+        if np.isnan(value) and roles[name] == "number":
+            value = number_of(text.replace(form.decimal, "."))
+        if not np.isfinite(value):
+            what = "numbers" if format is None else format.what
+            raise ValueError(f"--given {name}={text}: the column held {what} in fit: write it so")
+        frame[name] = value
+        if roles[name] == "datetime":
+            frame[name] = dates_of(np.array([value]), np.nan, frame.index)
+        elif roles[name] == "bool":
+            frame[name] = frame[name].astype(bool)
+    frame = with_parsed(frame, {n: z for n, z in encoding.zones.items() if n in frame}, True)
+    for name, values in encoding.unseen(frame.reindex(columns=encoding.keys)).items():
+        raise ValueError(
+            f"--given {name}={values[0]}: the fit has not seen this value; it has seen "
+            f"{listed(encoding.categories[encoding.keys.index(name)])}"
+        )
+    return frame
 
 
 def warn_of_unseen(unseen):
