@@ -32,7 +32,7 @@ GROUPS = {
     "hdma": "deny",
     "ofp": "region",
     "wages": "sex",
-    "abalone": "Sex",
+    "abalone": "sex",
     "adult_12k": "education",
 }
 BEYOND = 0.1  # of the range of a number, beyond which a value is outside of its group
