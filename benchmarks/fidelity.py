@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import torch
 from protocol import append, print_table, read
-from sklearn.covariance import LedoitWolf
 from sklearn.datasets import load_diabetes, load_iris, load_wine
 from tables import SAMPLERS, copies, discriminator, distance_ratio, load
 
@@ -71,8 +70,8 @@ def one_normal_a_class(group):
                 name: chosen[name].sample(size, replace=True, random_state=seed + i).to_numpy()
                 for i, name in enumerate(train)
             }
-            normal = LedoitWolf().fit(chosen[numbers])
-            values = rng.multivariate_normal(normal.location_, normal.covariance_, size)
+            mean, covariance = chosen[numbers].mean(), chosen[numbers].cov()
+            values = rng.multivariate_normal(mean, covariance, size)
             drawn.append(pd.DataFrame(table | dict(zip(numbers, values.T, strict=True))))
         return pd.concat(drawn, ignore_index=True)[list(train)]
 

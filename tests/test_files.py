@@ -183,6 +183,19 @@ def test_kinds_are_stated(tmp_path, monkeypatch, capsys, one_class):
         assert message in capsys.readouterr().err
 
 
+def test_times_of_files_are_decided_as_times_of_tables(tmp_path, monkeypatch, one_class):
+    """No reader of `columns_` has stated them."""
+    monkeypatch.chdir(tmp_path)
+    times = [f"{i % 12 + 1}:{i:02d} {'AP'[i % 2]}M" for i in range(60)]
+    table = pd.DataFrame({"at": times, "x": [i**2 % 61 / 7 for i in range(60)]})
+    table.to_csv("t.csv", index=False)
+    run(f"fit t.csv -o m.skflows --max-iter 1 --estimator table {SEED}")
+    expected = skflows.TableDensity(handle_unknown="rare", max_iter=1, random_state=0).fit(table)
+    decided = skflows.load("m.skflows").columns_
+    assert decided["reason"][0].startswith("times of day as texts, such as '1:00 AM'")
+    pd.testing.assert_frame_equal(decided, expected.columns_)
+
+
 def test_rows_are_drawn_given_values_as_they_are_written(tmp_path, monkeypatch, capsys, one_class):
     monkeypatch.chdir(tmp_path)
     days = pd.date_range("2024-01-01", periods=60)

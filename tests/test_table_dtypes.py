@@ -174,7 +174,8 @@ def test_the_same_instants_in_files_score_the_same():
             moved = table.assign(at=HOURS.dt.tz_convert(zone).map(pd.Timestamp.isoformat))
             for rows in (moved, moved[:3]):
                 found = density.score_samples(with_dates(rows, density._schema.encoding))
-                np.testing.assert_array_equal(found, expected[: len(rows)])
+                # The other rows of a product of matrices change its rounding.
+                np.testing.assert_allclose(found, expected[: len(rows)], rtol=1e-13)
 
 
 def test_offsets_in_files_that_fit_had_not_or_only_it_had():

@@ -1,5 +1,7 @@
 """Kinds of the columns of a table: how they are chosen, lattices, dates, angles, dtypes."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -14,7 +16,10 @@ from _tables import (  # noqa: F401
     view_of,
 )
 
+import skflows
 from skflows import TableDensity
+from skflows.columns.checks import ColumnWarning
+from skflows.columns.formats import find_format
 from skflows.columns.frames import Column, read_frame, write_frame
 from skflows.columns.kinds import decide
 from skflows.columns.lattice import lattice_of
@@ -106,8 +111,66 @@ def test_dates_as_texts_are_pointed_out(form, pattern):
 def test_numbers_as_texts_are_pointed_out():
     prices = [f"${1000 + 7 * i:,}" for i in range(100)]
     table = pd.DataFrame({"price": [*prices[1:], "on demand"], "x": np.linspace(0, 1, 100)})
+    with pytest.warns(UserWarning, match="1 of 100 values of column 'price', 'on demand', has ano"):
+        quick(handle_unknown="rare", max_iter=1).fit(table)
+    mixed = [f"${x:,}" if x % 2 else f"{x:,}" for x in range(1000, 2000, 5)]
+    table = pd.DataFrame({"price": mixed, "x": np.linspace(0, 1, 200)})
     with pytest.warns(UserWarning, match="'price' holds numbers as texts, such as '.1,0"):
         quick(handle_unknown="rare", max_iter=1).fit(table)
+
+
+OTHER_FORMS = {
+    "amounts": ([f"${i},100.00" for i in range(101, 141)], ["none", "?"], "such as 'none', have"),
+    "brackets": (["($37.50)"] * 40, ["twelve"], "'twelve', has another form than '..37.50"),
+    "times": ([f"{i % 12 + 1}:{i:02d} AM" for i in range(40)], ["noon"], "than '1:00 AM'"),
+    "days": ([f"{i} days" for i in range(40)], ["3 weeks"], "'3 weeks', has"),
+    "named dates": ([f"{i} May 2024" for i in range(1, 31)], ["May"], "'May', has another form"),
+    "shares": ([f"{i}.5 %" for i in range(40)], ["0.12"], "'0.12', has another form"),
+    "many plain": ([f"${i}.50" for i in range(40)], list("123456789"), "9 of 49 values"),
+    "no plain form": ([f"${i}.50" for i in range(40)], ["007"], "1 of 41 values .* '007', has"),
+}
+
+
+@pytest.mark.parametrize("texts", OTHER_FORMS)
+def test_texts_of_another_form_than_most_are_pointed_out(texts):
+    """They name no rows, and the warning shows what to rewrite."""
+    values, others, message = OTHER_FORMS[texts]
+    values = [*values[:20], *others, *values[20:]]
+    table = pd.DataFrame({"text": values, "x": np.linspace(0, 1, len(values)) ** 2})
+    with pytest.warns(UserWarning, match=message) as caught:
+        density = quick(handle_unknown="rare", max_iter=1).fit(table)
+    assert density.columns_["kind"][0] == "categorical"
+    assert not any("name the rows" in str(warning.message) for warning in caught)
+
+
+@pytest.mark.parametrize(
+    ("values", "plain", "numbers"),
+    [
+        ([f"${i},000.00" for i in range(101, 141)], ["38000", "-5.5"], [38000, -5.5]),
+        ([f"(${i}.50)" for i in range(40)], ["12"], [12]),
+        ([f"{i}.243,50 €" for i in range(1, 41)], ["38000", "1.000,25"], [38000, 1000.25]),
+        ([f"{i},243" for i in range(1, 41)], ["38000"], [38000]),
+        ([f"{i} days" for i in range(40)], ["7"], [7]),
+    ],
+)
+def test_a_few_plain_numbers_are_of_the_form_of_the_others(values, plain, numbers, tmp_path):
+    """Known ones stay as they are; samples have the form of the others."""
+    values = [*plain, *values]
+    table = pd.DataFrame({"pay": values, "x": np.linspace(0, 1, len(values)) ** 2})
+    table.loc[5, "x"] = table.loc[6, "pay"] = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ColumnWarning)
+        density = quick(max_iter=1).fit(table)
+        density.save(tmp_path / "m")
+        density = skflows.load(tmp_path / "m")
+        assert density.columns_["kind"][0] != "categorical"
+        assert density._encoding.encode(table)[: len(plain), 0].tolist() == numbers
+        filled = density.impute(table)
+    is_known = table["pay"].notna()
+    assert filled["pay"][is_known].tolist() == table["pay"][is_known].tolist()
+    assert not set(density.sample(20, random_state=0)["pay"].dropna()) & set(plain)
+    plain_fit = find_format(values[len(plain) :])
+    assert plain_fit.fits(density.sample(20, random_state=0)["pay"].dropna().tolist())
 
 
 def test_dates_are_given_in_any_form():

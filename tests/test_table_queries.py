@@ -1,5 +1,7 @@
 """Questions to a density of a table: conditionals, samples, imputation, displays."""
 
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -162,6 +164,58 @@ def test_the_imputer_seeds_a_density_without_a_seed(table):
     pd.testing.assert_frame_equal(first, second)
     assert unseeded.random_state is None
     assert TableImputer(quick(), random_state=1).fit(own).density_.random_state == 0
+
+
+LABELS = {
+    "amounts": ["$5", "$10"],
+    "times": ["6:00 AM", "7:30 PM"],
+    "integers": [2007, 2008],
+    "dates": [pd.Timestamp("2024-01-01"), pd.Timestamp("2024-01-02")],
+    "texts": ["a", "b"],
+}
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "numpy"])
+@pytest.mark.parametrize("values", LABELS)
+def test_probabilities_are_labelled_with_the_values_of_the_table(values, library):
+    kinds = {"value": "categorical"} if values == "dates" else None
+    table = pd.DataFrame({"value": LABELS[values] * 30, "paid": ["yes", "no", "no"] * 20})
+    X = pl.DataFrame(table.to_dict("list")) if library == "polars" else table
+    if library == "numpy":
+        X, kinds = table.to_numpy(dtype=object), kinds and {0: "categorical"}
+    density = quick(columns=kinds, max_iter=1).fit(X)
+    key = 0 if library == "numpy" else "value"
+    framed = density.predict_proba(key, X, as_frame=True)
+    assert isinstance(framed, pd.DataFrame) and framed.columns.tolist() == LABELS[values]
+    if library != "numpy":  # whose samples have floats
+        assert framed.columns.map(type).tolist() == [type(label) for label in LABELS[values]]
+    drawn = density.sample(20, random_state=0)
+    assert set(drawn[:, 0] if library == "numpy" else drawn["value"]) <= {*framed.columns}
+
+
+@pytest.mark.parametrize("value", [(5000, None), [1, 2], slice(1, 2), np.arange(2)])
+def test_a_condition_is_one_value(density, value):
+    message = "column 'visits' is given as .*; a condition is one value, not a range"
+    for ask in (
+        lambda: density.sample(2, given={"visits": value}),
+        lambda: density.condition({"visits": value}),
+        lambda: density.predict_proba("sex", {"visits": value}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ask()
+
+
+def test_rare_levels_are_labelled():
+    table = pd.DataFrame({"year": [2007, 2008] * 20 + [1999], "x": np.linspace(0, 1, 41) ** 2})
+    density = quick(columns={"year": "categorical"}, handle_unknown="rare", max_iter=1).fit(table)
+    framed = density.predict_proba("year", table, as_frame=True)
+    assert framed.columns.tolist() == [2007, 2008, "(rare)"]
+
+
+def test_a_frame_without_pandas(monkeypatch, density):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="as_frame=True returns a DataFrame of pandas, which is"):
+        density.predict_proba("sex", {}, as_frame=True)
 
 
 def test_predictions(density, table):

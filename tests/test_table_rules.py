@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from _tables import few_components, quick  # noqa: F401
+from _tables import few_components, quick, schema_of  # noqa: F401
 from scipy.special import logsumexp
 
 from skflows import DensityClassifier, load
+from skflows.table import _rule_search
 
 SEASONS = np.array(["winter", "spring", "summer", "autumn"])
 
@@ -151,6 +152,30 @@ def test_the_example_of_the_guide_runs():
     assert result.attempted and not result.failed
 
 
+def test_rows_of_little_weight_do_not_hide_rules():
+    rng = np.random.default_rng(1)
+    noise = pd.DataFrame(
+        {
+            "city": rng.choice([f"city {k}" for k in range(15)], 60),
+            "postcode": rng.choice([f"{10_000 + 97 * k}" for k in range(30)], 60),
+            "done": rng.integers(0, 9, 60),
+            "planned": rng.integers(0, 9, 60),
+        }
+    )
+    table = pd.concat([orders(300), dated(300)], axis=1)[noise.columns.tolist()]
+    both = pd.concat([table, noise], ignore_index=True)
+    weight = np.where(np.arange(360) < 300, 1.0, 1e-9)
+    alone, density = quick().fit(table), quick().fit(both, sample_weight=weight)
+    expected = ["city follows from postcode", "done <= planned"]
+    assert alone.rules_["rule"].tolist() == density.rules_["rule"].tolist() == expected
+    assert density.rules_["exceptions"].tolist() == pytest.approx([0, 0], abs=1e-6)
+    for one, other in zip(alone._schema.rules, density._schema.rules, strict=True):
+        assert other.counts.log_broken == pytest.approx(one.counts.log_broken, abs=0.2)
+    drawn = density.sample(300, random_state=0)
+    pairs = set(zip(table["city"], table["postcode"], strict=True))
+    assert set(zip(drawn["city"], drawn["postcode"], strict=True)) <= pairs
+
+
 def test_wrappers_share_rules_with_the_densities_of_small_classes():
     """A rule that only a large class shows would make rows of the others improbable."""
     table = orders(300)
@@ -207,6 +232,37 @@ def test_probabilities_of_rows_that_keep_or_break_an_order_sum_to_1():
     assert logsumexp(scores[is_broken]) == pytest.approx(np.log(1 / 502), abs=0.5)
 
 
+def test_numbers_that_are_mostly_in_an_order_by_chance_are_no_rule():
+    rng = np.random.default_rng(0)
+    size = rng.normal(0, 30, 500)
+    weight = np.round(100 + size + rng.normal(0, 8, 500), 1)
+    length = np.round(126 + size + rng.normal(0, 8, 500), 1)
+    table = pd.DataFrame({"weight": weight, "length": length})
+    assert 0 < (weight > length).sum() < 7
+    assert quick().fit(table).rules_.empty
+    # Differences of these end at 0, but for some errors.
+    paid = np.round(length * rng.uniform(size=500), 1)
+    paid[:2] = length[:2] * 1.5
+    found = quick().fit(pd.DataFrame({"paid": paid, "price": length})).rules_
+    assert found["rule"].tolist() == ["paid <= price"]
+
+
+def test_missing_values_do_not_count_as_rows_that_keep_an_order():
+    rng = np.random.default_rng(0)
+    low = rng.integers(0, 4, 500)
+    table = pd.DataFrame({"low": low, "high": low + rng.integers(0, 3, 500)})
+    table["high"] = table["high"].mask(rng.uniform(size=500) < 0.7)
+    density = quick(missing="model").fit(table)
+    assert density.rules_["rule"].tolist() == ["low <= high"]
+    every = pd.DataFrame(product(range(4), range(6)), columns=["low", "high"])
+    scores = density.score_samples(every)
+    is_broken = (every["low"] > every["high"]).to_numpy()
+    n_known = table["high"].count()
+    assert logsumexp(scores) == pytest.approx(np.log(n_known / 500), abs=0.1)
+    share = logsumexp(scores[is_broken]) - logsumexp(scores)
+    assert share == pytest.approx(np.log(1 / (n_known + 2)), abs=0.4)
+
+
 def amounts(n=300, seed=0):
     """Amounts of money that are sums and multiples of others, rounded to cents."""
     rng = np.random.default_rng(seed)
@@ -252,6 +308,57 @@ def test_sums_and_multiples_are_found_and_kept():
     assert np.allclose(without_total[["total", "dollars"]], amounts()[["total", "dollars"]])
 
 
+def test_terms_of_a_known_sum_are_told_by_all_queries():
+    table = amounts()[["net", "tax", "rebate", "total"]]
+    density = quick().fit(table)
+    known = table.drop(columns="net")
+    told = density.predict_distribution("net", known)
+    assert np.allclose(told.median(), table["net"], atol=1e-6)
+    assert np.allclose(density.quantile("net", known, [0.1, 0.9]), table[["net"]], atol=1e-6)
+    log_holds = np.log(1 - 1 / 302) - np.log(0.01)  # per cent
+    assert np.allclose(told.logpdf(table["net"]), log_holds)
+    assert np.allclose(density.condition(known).score_samples(table[["net"]]), log_holds)
+    wrong = density.condition(known).score_samples(table[["net"]] + 1)
+    assert np.isfinite(wrong).all() and (wrong < log_holds - 5).all()
+
+
+def test_a_finer_term_than_its_rounded_sum_has_several_values():
+    rng = np.random.default_rng(0)
+    price = np.round(rng.gamma(2, 50, 400), 2)
+    table = pd.DataFrame({"price": price, "euros": np.rint(price)})
+    density = quick().fit(table)
+    assert density.rules_["rule"].tolist() == ["euros = price"]
+    low, high = density.quantile("price", {"euros": 80}, [0.1, 0.9])[0]
+    assert high - low > 0.1
+
+
+def places(n=600):
+    """Postcodes, of which a city follows, of which a state follows."""
+    rng = np.random.default_rng(0)
+    code = rng.integers(0, 12, n)
+    return pd.DataFrame(
+        {
+            "zip": [f"{10_000 + 97 * k}" for k in code],
+            "city": [f"city {k // 2}" for k in code],
+            "state": [f"state {k // 6}" for k in code],
+        }
+    )
+
+
+def test_what_follows_further_from_a_determinant_tells_of_it():
+    table = places()
+    density = quick().fit(table)
+    assert (density.rules_["kind"] == "function").all() and len(density.rules_) == 2
+    for name in ("zip", "city"):
+        levels = density.levels(name)
+        proba = density.predict_proba(name, {"state": "state 1"})[0]
+        possible = np.isin(levels, table.loc[table["state"] == "state 1", name].unique())
+        assert proba[possible].sum() > 0.99
+        one = density.condition({"state": "state 1"}).marginal([name])
+        scores = one.score_samples(pd.DataFrame({name: levels}))
+        assert np.exp(scores) == pytest.approx(proba)
+
+
 def test_rows_that_break_a_sum_score_less_than_rows_that_keep_it():
     table = amounts()
     density = quick().fit(table)
@@ -269,6 +376,25 @@ def test_probabilities_of_sums_sum_to_1():
     assert density.rules_["rule"].tolist() == ["both = first + second"]
     every = pd.DataFrame(product(range(4), range(4), range(7)), columns=table.columns)
     assert logsumexp(density.score_samples(every)) == pytest.approx(0, abs=1e-2)
+
+
+def test_lines_among_multiples_take_time_in_proportion_to_their_number(monkeypatch):
+    rng = np.random.default_rng(0)
+    cents = rng.permutation(5_000)[:300]
+    table = pd.DataFrame({f"times {k}": cents * k for k in range(1, 13)})
+    schema = schema_of(table, random_state=np.random.RandomState(0))
+    tried = []
+
+    def refinements(y, x, *args):
+        tried.append(len(y))
+        return all_refinements(y, x, *args)
+
+    all_refinements = _rule_search.refinements
+    monkeypatch.setattr(_rule_search, "refinements", refinements)
+    values, weight = schema.encode(table), np.ones(300)
+    rules = _rule_search.find_rules(schema, values, weight, np.arange(300))
+    assert len(rules.functions) == 11 and {rule.kind for rule in rules} == {"linear"}
+    assert len(tried) < 36
 
 
 def test_numbers_that_are_close_or_sum_up_by_chance_are_no_rule():

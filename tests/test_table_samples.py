@@ -271,6 +271,49 @@ def test_kinds_of_identifiers_can_be_stated():
     assert set(drawn["name"]) <= set(table["name"])
 
 
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+@pytest.mark.parametrize("values", ["number", "text", "date", "boolean", "categorical", "zoned"])
+def test_placeholders_of_any_dtype(values, library):
+    """Of what is no number, they are texts; given values stay."""
+    table = pd.DataFrame({"id": range(60), "size": np.linspace(0, 1, 60) ** 2})
+    days = pd.date_range("2024-01-01", periods=60)
+    table["id"] = {
+        "number": table["id"],
+        "text": [f"a{i}" for i in range(60)],
+        "date": days,
+        "boolean": table["id"] % 3 == 0,
+        "categorical": pd.Categorical([f"a{i % 7}" for i in range(60)]),
+        "zoned": days.tz_localize("Europe/Berlin"),
+    }[values]
+    X = table
+    if library == "polars":
+        X = pytest.importorskip("polars").DataFrame(table.astype({"id": object}).to_dict("list"))
+    density = quick(columns={"id": "identifier"}, max_iter=1).fit(X)
+    expected = [1, 2, 3] if values == "number" else ["Id 1", "Id 2", "Id 3"]
+    assert list(density.sample(3, random_state=0)["id"]) == expected
+    some = X[3:5]
+    given = density.sample(1, given=some, random_state=0)
+    assert list(given["id"]) == list(some["id"])
+    mixed = table[3:5].astype({"id": object})
+    mixed.loc[3, "id"] = None
+    drawn = list(density.sample(1, given=mixed, random_state=0)["id"])
+    assert drawn == [expected[0], table["id"][4] if values == "number" else str(table["id"][4])]
+
+
+def test_placeholders_of_arrays_of_dates_and_booleans():
+    numbers = np.arange(60)
+    for X in (
+        np.stack([numbers % 3 == 0, numbers % 2 == 0], axis=1),
+        np.datetime64("2024-01-01") + np.stack([numbers, numbers**2 % 101], axis=1),
+    ):
+        density = quick(columns={0: "identifier"}, max_iter=1).fit(X)
+        drawn = density.sample(2, random_state=0)
+        assert drawn[:, 0].tolist() == ["X0 1", "X0 2"]
+        assert set(drawn[:, 1]) <= {True, False} or np.all(
+            drawn[:, 1] > np.datetime64("2023-01-01")
+        )
+
+
 def test_placeholders_of_arrays_and_polars():
     table = named_table().drop(columns=["city", "code"])
     with pytest.warns(ColumnWarning, match="column '0' seems to name the rows"):
@@ -299,8 +342,10 @@ def test_few_or_repeated_texts_are_no_identifiers():
     table["name"] = table["name"].where(table.index % 5 > 0, "nobody")
     density = quick(max_iter=1, handle_unknown="rare").fit(table)
     assert density.columns_["kind"][0] == "categorical"
-    with pytest.warns(UserWarning, match="name"):
-        assert quick(max_iter=1).fit(table).columns_["kind"][0] == "identifier"
+    with pytest.warns(UserWarning, match="'name' seems to name .* since 97 of 120 texts differ"):
+        density = quick(max_iter=1).fit(table)
+    decided = density.columns_.iloc[0]
+    assert (decided["kind"], decided["reason"]) == ("identifier", "97 of 120 texts differ")
     table["name"] = table["name"].where(table.index % 5 > 3, "nobody")
     assert quick(max_iter=1).fit(table).columns_["kind"][0] == "categorical"
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..columns.dates import DAY, MICROSECONDS
+from ..columns.dates import MICROSECONDS
 from ..columns.formats import BooleanFormat, ClockFormat, DateFormat, NumberFormat, find_format
+from ..columns.kinds import decide
 from ._cells import GAPS
 
 FORM = "_file_form"  # the attribute of a model that has the form of its file, as a dict
@@ -282,9 +283,9 @@ def kinds_in(frame, form, hints):
 
     Times of day are circular.
     """
-    found = {
-        name: ("circular", float(DAY))
-        for name, format in form.formats.items()
-        if isinstance(format, ClockFormat) and format.is_time
-    }
+    found = {}
+    for name, format in form.formats.items():
+        if name in frame and isinstance(format, ClockFormat) and format.is_time:
+            known = frame[name].dropna().to_numpy(dtype=float)
+            found[name] = decide(known if len(known) else np.zeros(1), "number", format)
     return {name: kind for name, kind in (found | hints.kinds).items() if name in frame} or None

@@ -9,6 +9,7 @@ from scipy.linalg import qr, solve_triangular
 
 from .arrays import first_non_number, key_of, listed, some_rows
 from .dates import ISO_DATE
+from .formats import other_forms
 from .lattice import smallest_gap
 
 CHECKED_VALUES = 2**20  # of a table: a sample of the rows shows what is wrong with all
@@ -153,7 +154,9 @@ def names_rows(values, different=DIFFERENT):
             for text in texts
             if PADDED.fullmatch(text) or first_non_number(np.array([text])) is not None
         }
-    return len(texts) > least and not dates_among(texts) and not numbers_among(texts)
+    if len(texts) <= least or dates_among(texts) or numbers_among(texts):
+        return False
+    return other_forms(sorted(texts))[0] is None
 
 
 def dates_among(texts):
@@ -223,12 +226,17 @@ def warn_of_row_names(columns, path=None):
         )
 
 
-def warn_of_identifiers(names):
-    """Warn of columns of texts that a density of tables leaves out, because they name the rows."""
+def warn_of_identifiers(columns):
+    """Warn of columns of texts that a density of tables leaves out, because they name the rows.
+
+    A dict by their names says how many texts differ.
+    """
+    names = list(columns)
+    many = [*columns.values()][:MAX_NAMED]
     which, leaves = ("column", "It is") if len(names) == 1 else ("columns", "They are")
     warn_user(
         f"The {which} {listed(names, MAX_NAMED)} seem{'s' * (len(names) == 1)} to name the rows, "
-        f"since the texts hardly repeat. {leaves} left out of the model, and samples have "
+        f"since {' and '.join(many)}. {leaves} left out of the model, and samples have "
         f"placeholders. If the texts mean something, use columns={{{names[0]!r}: 'categorical'}}.",
         ColumnWarning,
     )
@@ -246,12 +254,23 @@ def warn_of_gaps(names):
 
 
 def warn_of_texts(name, texts):
-    """Warn of a column of texts that look like dates or numbers, and return such dates."""
+    """Warn of a column of texts most of which look like dates or numbers, and return such dates."""
     if dates := dates_among(texts):
         warn_user(
             f"The column {name!r} holds dates as texts, such as {' and '.join(map(repr, dates))}, "
             "which are taken for categories: convert it by pandas.to_datetime or, in a file, write "
             "all dates as in 2024-12-31.",
+            ColumnWarning,
+        )
+    elif (form := other_forms(texts))[0] is not None:
+        example, others = form
+        which, have, them = f", {others[0]!r},", "has", "it"
+        if len(others) > 1:
+            which, have, them = f", such as {others[0]!r},", "have", "them"
+        warn_user(
+            f"{len(others)} of {len(texts)} values of column {name!r}{which} {have} another form "
+            f"than {example!r}; such a column is categories. Write {them} in this form, or leave "
+            f"{them} empty.",
             ColumnWarning,
         )
     elif found := numbers_among(texts):

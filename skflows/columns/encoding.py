@@ -8,7 +8,7 @@ import numpy as np
 from .checks import DIFFERENT, ColumnWarning, names_rows, unseen_error, warn_of_unseen, warn_user
 from .dates import check_zone, local_seconds, moments_of, utc_seconds, zone_of
 from .formats import DateFormat, find_format
-from .frames import Frame, fill_frame, read_frame, write_frame
+from .frames import Column, Frame, fill_frame, read_frame, write_frame
 from .kinds import IDENTIFIER, stated
 
 NUMERIC = ("number", "datetime")  # roles of columns that are read as numbers
@@ -77,6 +77,11 @@ class Encoding:
                 and is_identifier(column, handle_unknown)
             )
         }
+        self.different_texts = {
+            j: different_texts(frame.columns[j])
+            for j, is_stated in self.identifiers.items()
+            if not is_stated
+        }
         self.categories = [
             categories_of(column) if format is None and j not in self.identifiers else []
             for j, (column, format) in enumerate(zip(frame.columns, self.formats, strict=True))
@@ -108,8 +113,8 @@ class Encoding:
 
     @property
     def inferred_identifiers(self):
-        """Names of the identifiers of which the user does not say so."""
-        return [self.keys[j] for j, is_stated in self.identifiers.items() if not is_stated]
+        """How many texts differ in identifiers of which the user does not say so, by name."""
+        return {self.keys[j]: text for j, text in self.different_texts.items()}
 
     @property
     def zones(self):
@@ -238,15 +243,31 @@ class Encoding:
             columns.append(column._replace(values=self.named(j, column.values)))
         return Frame(columns, self.names, self.library, self.dtype)
 
-    def with_placeholders(self, frame):
-        """Return a `Frame` whose identifiers are numbered names; numbers are numbered."""
+    def with_placeholders(self, frame, given):
+        """Return a `Frame` whose identifiers are numbered names; numbers are numbered.
+
+        Names are texts, whatever the dtype was, such as of dates. Given columns, a dict by their
+        places, have their known values.
+        """
         columns, numbers = list(frame.columns), range(1, len(frame) + 1)
         for j in self.identifiers:
-            name = str(self.keys[j]) if self.names is not None else f"x{j}"
-            names = [f"{name[:1].upper()}{name[1:]} {k}" for k in numbers]
-            is_number = columns[j].role == "number"
-            values = np.array(numbers, float) if is_number else np.array(names, object)
-            columns[j] = columns[j]._replace(values=values)
+            column, of_rows = columns[j], given.get(j)
+            roles = {column.role} if of_rows is None else {column.role, of_rows.role}
+            if of_rows is not None and of_rows.known.all() and not roles & {"number", "text"}:
+                columns[j] = of_rows
+                continue
+            role = "number" if roles == {"number"} else "text"
+            values, known = np.array(numbers, float), column.known
+            if role == "text":
+                name = str(self.keys[j]) if self.names is not None else f"x{j}"
+                name = f"{name[:1].upper()}{name[1:]}"
+                values = np.array([f"{name} {k}" for k in numbers], object)
+            if of_rows is not None:
+                written = write_frame([of_rows], [j], "numpy", "object")[of_rows.known, 0]
+                values[of_rows.known] = [text_of(v) if role == "text" else v for v in written]
+                known = known | of_rows.known
+            dtype = column.dtype if column.role == role else ""
+            columns[j] = Column(values, known, role, dtype)
         return Frame(columns, frame.names, frame.library, frame.dtype)
 
     def decode(self, rows, names=None):
@@ -260,13 +281,14 @@ class Encoding:
         """Return a `Frame` as a table like the one of fit, or some columns of it."""
         names = self.keys if names is None else names
         columns = [frame.columns[self.keys.index(name)] for name in names]
+        has_names = any(self.roles[j] != frame.columns[j].role for j in self.identifiers)
         columns = [
             self.written(self.keys.index(name), column)
             if column.role in NUMERIC
             else column._replace(known=column.known & (column.values != UNSEEN_CATEGORY))
             for name, column in zip(names, columns, strict=True)
         ]
-        return write_frame(columns, names, self.library, self.dtype)
+        return write_frame(columns, names, self.library, "object" if has_names else self.dtype)
 
     def written(self, j, column):
         """Return a column as a table has it: as texts if it has a format."""
@@ -275,6 +297,17 @@ class Encoding:
         texts = np.full(len(column.known), "", dtype=object)
         texts[column.known] = format.write(column.values[column.known])
         return column._replace(values=texts, role="text")
+
+    def written_levels(self, j, levels):
+        """Return levels of a column as a table has them: numbers as texts, dates or integers."""
+        if self.roles[j] not in NUMERIC:
+            return list(levels)
+        numbers = [level for level in levels if isinstance(level, Real)]
+        values, known = np.array(numbers, dtype=np.float64), np.ones(len(numbers), dtype=bool)
+        column = self.written(j, self.columns[j]._replace(values=values, known=known))
+        table = write_frame([column], [self.keys[j]], self.library, self.dtype)
+        written = table[:, 0] if self.library == "numpy" else table[self.keys[j]]
+        return [*written, *levels[len(numbers) :]]  # "(rare)" is the last
 
     def fill(self, X, frame, rows):
         """Return X, which a `Frame` was read from, with missing values replaced by values of rows.
@@ -352,6 +385,12 @@ def is_identifier(column, handle_unknown):
     return column.role == "text" and names_rows(column.values[column.known], different)
 
 
+def different_texts(column):
+    """Return how many texts of a column differ, as a text."""
+    known = column.values[column.known]
+    return f"{len(set(known))} of {len(known)} texts differ"
+
+
 def format_of(column, name, kind=None):
     """Return the format of the texts of a column, or None if they have none, or are categories.
 
@@ -367,7 +406,8 @@ def format_of(column, name, kind=None):
     is_category = kind is not None and kind.name in ("categorical", "ordinal", IDENTIFIER)
     if column.role != "text" or is_category:
         return None
-    format = find_format(column.values[column.known], dayfirst=kind and kind.dayfirst)
+    dayfirst = kind and kind.dayfirst
+    format = find_format(column.values[column.known], dayfirst=dayfirst, accepts_plain=True)
     if isinstance(format, DateFormat) and format.is_ambiguous and kind is None:
         first, other = ("day", "month") if format.is_day_first else ("month", "day")
         warn_user(

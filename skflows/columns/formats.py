@@ -5,8 +5,9 @@ A column has a format if each of its texts is written back identically from its 
 
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache, partial
 from itertools import product
@@ -75,6 +76,8 @@ DIRECTIVES = {
     "%p": r"(?P<half>AM|PM)",
     "%P": r"(?P<half>am|pm)",
 }
+PLAIN = re.compile(r"-?\d[\d.,]*"), re.compile(r"-?\d{4,}(?:[.,]\d+)?")
+MOST_PLAIN = 0.1  # share of plain numbers beside another form
 PIVOT = 69  # years of two digits from which on they are of the last century, as in POSIX
 
 
@@ -133,6 +136,9 @@ class NumberFormat(Format):
         number of digits, such as ``e+2``.
     is_bare : bool
         Whether no zero stands in front of the decimal mark.
+    accepts_plain : bool
+        Whether numbers without what stands around them, or without separated thousands, are read
+        too.
     """
 
     positive: str = "{}"
@@ -145,6 +151,7 @@ class NumberFormat(Format):
     style: str = "fixed"
     exponent: str = ""
     is_bare: bool = False
+    accepts_plain: bool = False
 
     @property
     def what(self):
@@ -162,11 +169,14 @@ class NumberFormat(Format):
     def _reader(self):
         templates = {self.positive: 1, self.zero: 1, self.one: 1, self.negative: -1}
         around = {tuple(template.split("{}")): sign for template, sign in templates.items()}
-        digits = _digits(self.thousands, self.decimal)
+        digits = [_digits(self.thousands, self.decimal)]
+        if self.accepts_plain:
+            around = {("", ""): 1, ("-", ""): -1} | around
+            digits.append(_digits("", self.decimal))
 
         def read(text):
             match = AMOUNT.fullmatch(text)
-            if match is None or not digits.fullmatch(match["digits"]):
+            if match is None or not any(each.fullmatch(match["digits"]) for each in digits):
                 return np.nan
             sign = around.get((match["before"], match["after"]), np.nan)
             return sign * _value(match["digits"], self.thousands, self.decimal)
@@ -373,7 +383,14 @@ _POINTS = re.compile(r"\d{1,3}(\.\d{3})*,\d+|\d{1,3}(\.\d{3}){2,}")
 _DIRECTIVE = re.compile(r"%(?:-|\d)?[A-Za-z]")
 
 
-def find_format(texts: Iterable[str], decimal=None, thousands=None, dayfirst=None, is_plain=False):
+def find_format(
+    texts: Iterable[str],
+    decimal=None,
+    thousands=None,
+    dayfirst=None,
+    is_plain=False,
+    accepts_plain=False,
+):
     """Return the format of a column of texts, or None if it has none.
 
     Parameters
@@ -388,8 +405,14 @@ def find_format(texts: Iterable[str], decimal=None, thousands=None, dayfirst=Non
     is_plain : bool
         Whether numbers without a sign, thousands or a decimal comma are a format too; they may be
         categories.
+    accepts_plain : bool
+        Whether a tenth of the texts may be plain numbers, such as ``38000`` beside ``$101,000``:
+        whoever writes the table keeps known texts as they are.
     """
-    texts = list(dict.fromkeys(texts))
+    counts = Counter(texts)
+    if accepts_plain and (found := _with_plain(counts)) is not None:
+        return found
+    texts = list(counts)
     first = texts[:1]
     if not first or not any(char.isdigit() for char in first[0]):
         return None
@@ -401,6 +424,60 @@ def find_format(texts: Iterable[str], decimal=None, thousands=None, dayfirst=Non
         for found in find():
             if found.fits(texts[:100]) and found.fits(texts):
                 return found
+    return None
+
+
+def other_forms(texts: Iterable[str]):
+    """Return a text with the format that most of some texts have, and the texts without it.
+
+    They are None and an empty list if there is no such format, or if all texts have it.
+    """
+    counts = Counter(texts)
+    for groups in _groups(counts):
+        for group in groups.values():
+            if 2 * sum(counts[text] for text in group) <= counts.total():
+                continue
+            if len(group) < len(counts) and find_format(group) is not None:
+                others = counts.keys() - {*group}
+                return group[0], [text for text in counts.elements() if text in others]
+    return None, []
+
+
+def _groups(texts):
+    """Yield dicts of lists of texts that may have a format in common."""
+    for pattern in (CLOCK, NUMERIC_DATE, NAMED_DATE):
+        yield {pattern: [text for text in texts if pattern.fullmatch(text)]}
+    by_core: dict = {}
+    by_decimals: dict = {}
+    for text in texts:
+        if (match := AMOUNT.fullmatch(text)) is None:
+            continue
+        if (core := _signed(match["before"], match["after"])[1]) is not None:
+            by_core.setdefault(core, []).append(text)
+            last = re.split("[.,]", match["digits"])[1:][-1:]
+            by_decimals.setdefault((core, len("".join(last))), []).append(text)
+    yield by_core
+    yield by_decimals
+
+
+def _with_plain(counts):
+    """Return the format of texts of which a few are plain numbers, None if there is no such."""
+    for pattern in PLAIN:
+        plain = [text for text in counts if pattern.fullmatch(text)]
+        if not 0 < sum(counts[text] for text in plain) <= MOST_PLAIN * counts.total():
+            continue
+        found = find_format([text for text in counts if not pattern.fullmatch(text)])
+        # 0.12 beside 12 % may be the same.
+        if not isinstance(found, NumberFormat) or found.what in ("percentages", "shares"):
+            continue
+        # Each is the plain form of its number, unlike 007.
+        form = NumberFormat(decimal=found.decimal)
+        forms = {text: replace(form, decimals=_n_decimals(text, form.decimal)) for text in plain}
+        if all(
+            each.fits([text]) or replace(each, thousands=found.thousands).fits([text])
+            for text, each in forms.items()
+        ):
+            return replace(found, accepts_plain=True)
     return None
 
 

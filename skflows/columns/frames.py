@@ -128,6 +128,13 @@ def rows_of(X):
     """Return given values, a dict of scalars or a DataFrame, as a DataFrame-like `Frame`."""
     if not isinstance(X, Mapping):
         return read_frame(X)
+    for name, value in X.items():
+        if isinstance(value, slice | bytes) or (np.iterable(value) and not isinstance(value, str)):
+            raise ValueError(
+                f"column {name!r} is given as {value!r}; a condition is one value, not a range or "
+                "several: give a DataFrame with a row for each value, or draw samples without it "
+                "and keep the ones in the range."
+            )
     columns = [_array_column(_one_object(value), name) for name, value in X.items()]
     return Frame(columns, list(X), "dict")
 

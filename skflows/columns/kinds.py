@@ -127,7 +127,7 @@ def stated(columns, names):
     ----------
     columns : dict or None
         The kinds by names, or by numbers, of columns. A kind is its name, or a tuple of it and its
-        arguments.
+        arguments; or a `Kind`, from code that has read texts and says why.
     names : list
         Names of all columns, or their numbers.
     """
@@ -139,6 +139,9 @@ def stated(columns, names):
     for key, kind in columns.items():
         if key not in names:
             key = names[column_index(key, len(names), names, "columns")]
+        if isinstance(kind, Kind):
+            found[key] = kind
+            continue
         kind, *arguments = kind if isinstance(kind, tuple | list) and kind else (kind,)
         dayfirst = None
         if kind == "datetime" and arguments and arguments[0] in ORDERS:

@@ -30,7 +30,7 @@ from ..ensemble._mixture import mixture_attributes, run_mixture, scores_of, weig
 from ..preprocessing.sklearn_compat import Interval, StrOptions
 from ..preprocessing.validation import validate_weight
 from ..training.threads import fit_context
-from ._missing import MissingPattern, some_rows
+from ._missing import MissingPattern, rows_of_pattern
 from ._predictive import OneColumn
 from ._queries import (
     ConditionalTable,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-MAX_ROUNDS = 10  # in which samples that are too far out are drawn again
+ROUNDS_FAR_OUT = 10  # in which samples that are too far out are drawn again
 MIN_WEIGHT = 0.02  # of a component that is kept: each takes time to score
 
 
@@ -373,7 +373,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
     def _fit_missing(self, values, is_missing, weight, seed):
         """Return the distribution of the pattern of missing values, which the model leaves out."""
         random_state = np.random.RandomState(seed)
-        chosen, weight = some_rows(is_missing, weight, random_state)
+        chosen, weight = rows_of_pattern(is_missing, weight, random_state)
         values, is_missing = values[chosen], is_missing[chosen]
         filled = is_missing.any(axis=1)
         values[filled] = self._complete(values[filled], random_state)
@@ -720,15 +720,15 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             origin = np.repeat(np.arange(len(values)), n_samples)
             values = schema.without_missing(values)[origin]
         frame = schema.encoding.frame(self._drawn_rows(values, complete, random_state))
-        frame = schema.encoding.with_placeholders(frame)
-        for name in names:  # rows hold neither identifiers nor categories that fit has not seen
-            place = schema.encoding.keys.index(name)
-            column = rows_of(given).columns[names.index(name)].take(origin)
+        places = [schema.encoding.keys.index(name) for name in names]
+        known = [column.take(origin) for column in rows_of(given).columns] if names else []
+        known = dict(zip(places, known, strict=True))
+        frame = schema.encoding.with_placeholders(frame, known)
+        for place, column in known.items():  # rows hold no categories that fit has not seen
             if place in schema.encoding.identifiers:
-                is_kept = column.known
-            else:
-                i = schema.names.index(name)
-                is_kept = schema.columns[i].is_unseen(values[:, schema.of_column[i]])
+                continue
+            i = schema.places.index(place)
+            is_kept = schema.columns[i].is_unseen(values[:, schema.of_column[i]])
             if is_kept.any():
                 frame.columns[place].values[is_kept] = column.values[is_kept]
                 frame.columns[place].known[is_kept] = True
@@ -766,7 +766,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         low, high = self._schema.reach(len(values))
         drawn = draw(values)
         rows = np.flatnonzero(~is_beyond(values, low, high))
-        for _ in range(MAX_ROUNDS):
+        for _ in range(ROUNDS_FAR_OUT):
             rows = rows[is_beyond(drawn[rows], low, high)]
             if not len(rows):
                 return drawn
@@ -774,7 +774,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         drawn[rows] = np.clip(drawn[rows], low, high)
         return drawn
 
-    def _drawn(self, values, random_state):
+    def _drawn_by_members(self, values, random_state):
+        """Return variables, the unknown ones drawn given the known ones, whatever rules say."""
         from ._network import choose
 
         distinct, inverse = distinct_rows(values)
@@ -802,7 +803,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         conditional : ConditionalTable
             With `score_samples`, `score`, `sample` and `marginal`. Its densities of a single column
             are exact for every member of the mixture. Those of several columns are means over
-            orders for the network, like `score_samples`.
+            orders for the network, like `score_samples`. What given columns that follow by a rule
+            say of several unknown determinants is left to the members, not to the rule.
         """
         check_is_fitted(self)
         values, names = self._some_columns(given, "given")
@@ -891,7 +893,8 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             The rows. They may lack the column, and others; known values of it are ignored.
 
         as_frame : bool, default=False
-            Whether to return a DataFrame, whose columns are the values, with the index of X.
+            Whether to return a DataFrame of pandas, also for tables of other libraries. Its columns
+            are the values as `sample` writes them, and its index is that of X.
 
         Returns
         -------
@@ -915,10 +918,18 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         probabilities = probabilities_of(self, column, values)
         if not as_frame:
             return probabilities
-        import pandas as pd
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError(
+                "as_frame=True returns a DataFrame of pandas, which is not installed: pip install "
+                "pandas, or leave as_frame out and use levels."
+            ) from error
 
+        i, _ = column_of(self, column, "is_levels")
+        labels = self._encoding.written_levels(self._schema.places[i], self.levels(column))
         index = X.index if isinstance(X, pd.DataFrame) else None
-        return pd.DataFrame(probabilities, index, pd.Index(self.levels(column), name=column))
+        return pd.DataFrame(probabilities, index, pd.Index(labels, name=column))
 
     def levels(self, column: int | str) -> list:
         """Return the levels of a column, in the order of `predict_proba`.

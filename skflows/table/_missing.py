@@ -138,7 +138,7 @@ class MissingPattern:
         return is_missing
 
 
-def some_rows(is_missing, weight, random_state):
+def rows_of_pattern(is_missing, weight, random_state):
     """Return the rows that a pattern is learnt from, and their weights.
 
     Rows with missing values take time to fill in, and complete ones to learn from. A sample of

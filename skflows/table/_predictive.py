@@ -203,6 +203,29 @@ class OneVariable:
         return total if turn is None else np.mod(np.angle(total) / turn, variable.period)
 
 
+def log_prob_of_column(density, values, given, i):
+    """Return the log-probability of column i, the only one of the known values not given.
+
+    Given columns that follow from it tell of it.
+    """
+    schema = density._schema
+    j, log_prob = schema.of_column[i][-1], density._log_prob(values, given)
+    if not schema.columns[i].is_levels or not schema.rules.are_of_determinant(i):
+        return log_prob
+    variable = schema.variables[j]
+    code = variable.code(values[:, j])
+    rows = np.flatnonzero(~np.isnan(values[:, j]) & (code >= 0) & (code < variable.n_levels))
+    some, code = values[rows], code[rows]
+    some[:, j] = np.nan
+    log_prob[rows] = density._log_prob(some, given[rows])  # that there is a value
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        chunk = slice(start, start + ROWS_AT_ONCE)
+        view = TableView(schema, some[chunk])
+        levels = OneVariable(density, view, j, density._log_weights(view, view.known)).levels
+        log_prob[rows[chunk]] += np.log(levels[np.arange(len(view)), code[chunk]])
+    return log_prob
+
+
 class OneColumn:
     """The distribution of a column of numbers in each row, a `Source` of `distribution/`.
 
@@ -255,7 +278,7 @@ class OneColumn:
         schema, rows = self.density._schema, self.values[row]
         given = ~np.isnan(rows)
         rows[:, self.j] = schema.columns[self.i].split(y[:, 0])[-1]
-        log_prob = self.density._log_prob(rows, given)
+        log_prob = log_prob_of_column(self.density, rows, given, self.i)
         step = self.variable.step
         return log_prob if step is None else log_prob - np.log(step)
 

@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 from ..columns.arrays import listed
 from ..columns.frames import is_frame, read_frame, rows_of
 from ..columns.types import Floats, RandomState, Rows, Table
-from ._predictive import OneVariable, without
+from ._predictive import OneVariable, log_prob_of_column, without
 from ._variables import in_chunks
 from ._view import TableView
 
@@ -85,7 +85,11 @@ class ConditionalTable:
             In nats.
         """
         rows, given = self._joined(X)
-        return self.density._scores(rows, given if given.any() else None)
+        if not given.any() or len(self.columns) > 1:
+            return self.density._scores(rows, given if given.any() else None)
+        self.density._schema.warn_of_outside(rows)
+        i = self.density._schema.names.index(self.columns[0])
+        return log_prob_of_column(self.density, rows, given, i)
 
     def score(self, X: Table, y: object = None) -> float:
         """Return the mean of `score_samples`.

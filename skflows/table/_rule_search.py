@@ -1,10 +1,21 @@
 """The search for the rules of a table."""
 
-from itertools import combinations, permutations, product
+from functools import partial
+from itertools import chain, combinations, permutations, product
 
 import numpy as np
 
-from ._rules import Groups, Linear, Lookup, Order, Rules, Target, lattice_of_variable, rounded
+from ._rules import (
+    ROUNDING,
+    Groups,
+    Linear,
+    Lookup,
+    Order,
+    Rules,
+    Target,
+    lattice_of_variable,
+    rounded,
+)
 
 MAX_ROWS = 5_000  # among which rules are looked for
 MAX_PAIRS = 500  # of determinants: wider tables have functions of one column only
@@ -13,15 +24,17 @@ LEAST_TOLD = 0.2  # share of rows whose combination of determinants another row 
 MAX_RELATIVE = 0.1  # exceptions, relative to the errors of the most frequent value
 LEAST_EVIDENCE = 10.0  # nats, beyond the logarithm of the number of candidates
 LESS_BROKEN = 20  # times less often than independent columns break an order
+NEAR = 0.2  # of the median difference: differences that show whether an order is sharp
 LEAST_BY_CHANCE, ROWS_BY_CHANCE = 0.05, 30  # share and number of rows that break it then
 N_BINS = 8  # of a column that exceptions may depend on
 ENOUGH_EXCEPTIONS, FEW_EXCEPTIONS = 10, 0.01  # number; share of rows, below which fewer may do
 N_DRAWS, P_RANDOM = 5_000, 0.05  # of the test whether exceptions are random
 LEAST_ROWS, LEAST_DISTINCT = 20, 3  # known rows, and distinct values, of a linear rule
-N_SCREENED = 100  # rows that show which sums may be constant
+N_SCREENED = 100  # rows that show which sums may be constant, and which lines are best
+N_LINES = 20  # of which all rows show which is best
 LIKELY = 0.9  # share of these in which they are
 MAX_SUMS = 50_000  # of three or four columns: wider tables have sums of fewer
-ROUNDING = 0.51  # steps by which rounding may move a sum
+TOLERANCE = 0.51  # steps by which rounding may move a sum
 SLACK = 2.0  # steps by which a line may miss its target before it is refined
 DECIMALS = range(7)  # of factors that are tried, or of their inverses
 NUDGES = (1e-6, 0.0, -1e-6)  # steps, before rounding
@@ -37,17 +50,23 @@ def find_rules(schema, values, weight, copy_of):
     values : ndarray of shape (n, n_variables)
         The rows.
     weight : ndarray of shape (n,)
-        Weight of each row.
+        Weight of each row, 1 on average. Rules are looked for among rows of at least this weight,
+        and among lighter ones in proportion to their weight.
     copy_of : ndarray of shape (n,)
         The first of the rows that each row equals: a copy is no evidence.
     """
     rows = np.stack(
-        [c.joined(values[:, own]) for c, own in zip(schema.columns, schema.of_column, strict=True)],
+        [
+            column.joined(values[:, variables])
+            for column, variables in zip(schema.columns, schema.of_column, strict=True)
+        ],
         axis=1,
     )
-    some = np.flatnonzero(copy_of == np.arange(len(rows)))
+    rng, some = np.random.RandomState(0), np.flatnonzero(copy_of == np.arange(len(rows)))
+    of_copies = np.bincount(copy_of, weight, len(rows))[some]
+    some = some[rng.uniform(size=len(some)) < of_copies + ROUNDING]
     if len(some) > MAX_ROWS:
-        some = np.random.RandomState(0).permutation(some)[:MAX_ROWS]
+        some = rng.permutation(some)[:MAX_ROWS]
     targets = [Target.of(schema, i) for i in range(len(schema.columns))]
     linear = linear_of(schema, rows[some], targets)
     candidates = sorted([*linear, *functions_of(rows[some])], key=lambda each: each[0])
@@ -62,15 +81,16 @@ def find_rules(schema, values, weight, copy_of):
             rules.append((determinants, target, line))
     rules.sort(key=lambda rule: len(ancestors[rule[1]]))  # determinants first
     functions = [
-        Linear(own, targets[i], *line, rows, weight)
+        Linear(determinants, targets[i], *line, rows, weight)
         if line
-        else Lookup(own, targets[i], rows, weight)
-        for own, i, line in rules
+        else Lookup(determinants, targets[i], rows, weight)
+        for determinants, i, line in rules
     ]
     # Functions keep the order of what follows from the same columns as it is.
     family = {i: {i, *ancestors.get(i, ())} for i in range(rows.shape[1])}
     pairs = [(i, j) for i, j in comparable(schema) if not family[i] & family[j]]
-    pairs = orders_of(rows[some], pairs)
+    are_dates = [column.kind == "datetime" for column in schema.columns]
+    pairs = orders_of(rows[some], pairs, are_dates)
     orders = [Order(low, high, rows, weight) for low, high in pairs]
     orders.sort(key=lambda rule: rule.counts.log_broken)
     return Rules(functions, orders)
@@ -93,9 +113,11 @@ def linear_of(schema, rows, targets):
     for i in numbers:
         (variable,) = schema.columns[i].value_variables
         steps[i] = lattice_of_variable(variable)[1] or np.exp(targets[i].log_width)
-    found = []
-    for relation in [*sums_of(rows, numbers, steps), *lines_of(rows, numbers, steps)]:
+    found, are_lines = [], set()  # targets that are exactly on a line of another column
+    for relation in chain(sums_of(rows, numbers, steps), lines_of(rows, numbers, steps)):
         determinants, target, factors, constant = relation
+        if len(determinants) == 1 and target in are_lines:
+            continue
         (variable,) = schema.columns[target].value_variables
         known = ~np.isnan(rows[:, [*determinants, target]]).any(axis=1)
         if known.sum() < LEAST_ROWS:
@@ -105,14 +127,15 @@ def linear_of(schema, rows, targets):
         if len(factors) == 1 and abs(factors[0]) != 1:
             lines = refinements(x, others[:, 0], factors[0], constant, steps[target])
 
-        def exceptions(line, x=x, others=others, variable=variable, target=target):
-            factors, constant, nudge = line
-            expected = rounded(others @ np.array(factors) + constant, variable, nudge)
-            return ~(np.abs(x - expected) <= targets[target].tolerance)
-
         options = [(*line, nudge) for line in lines for nudge in NUDGES]
-        line = min(options, key=lambda option: exceptions(option).sum())
-        is_exception = exceptions(line)
+        misses = partial(misses_of, variable=variable, tolerance=targets[target].tolerance)
+        order = (
+            misses(options, x[:N_SCREENED], others[:N_SCREENED]).sum(axis=0).argsort(kind="stable")
+        )
+        options = [options[k] for k in order[:N_LINES]]
+        are_exceptions = misses(options, x, others)
+        best = are_exceptions.sum(axis=0).argmin()
+        line, is_exception = options[best], are_exceptions[:, best]
         share = is_exception.mean()
         # A column that is nearly constant may be left out, and a sum tells little of it.
         most = [np.unique(column, return_counts=True)[1].max() for column in (x, *others.T)]
@@ -122,7 +145,19 @@ def linear_of(schema, rows, targets):
             n_negative = sum(factor < 0 for factor in line[0])
             rank = (round(share, 3), len(determinants) - 1.5, n_negative, (-target,))
             found.append((rank, determinants, target, line[0], line[1], variable, line[2]))
+            if len(determinants) == 1 and rank[0] == 0:  # no other line would be better
+                are_lines.add(target)
     return found
+
+
+def misses_of(lines, x, others, variable, tolerance):
+    """Return which values differ from sums of other columns, of shape ``(n, n_lines)``.
+
+    Each line is a tuple of factors, a constant and a nudge.
+    """
+    factors, constants, nudges = (np.array(each) for each in zip(*lines, strict=True))
+    expected = rounded(others @ factors.T + constants, variable, nudges)
+    return ~(np.abs(x[:, None] - expected) <= tolerance)
 
 
 def codes_of(rows):
@@ -150,7 +185,7 @@ def sums_of(rows, numbers, steps):
         signs = np.array([(1, *each) for each in product((1, -1), repeat=size - 1)])
         if not len(sets) or len(sets) * len(signs) > MAX_SUMS:
             return
-        width = np.array([max(steps[j] for j in each) for each in sets]) * ROUNDING
+        width = np.array([max(steps[j] for j in each) for each in sets]) * TOLERANCE
         for sign in signs:
             total = sum(s * known[:, sets[:, k]] for k, s in enumerate(sign))
             constant = np.median(total, axis=0)
@@ -219,8 +254,12 @@ def comparable(schema):
     return [*permutations(numbers, 2), *permutations(dates, 2)]
 
 
-def orders_of(rows, pairs):
-    """Return pairs of columns of which the first is at most the second, without what follows."""
+def orders_of(rows, pairs, are_dates):
+    """Return pairs of columns of which the first is at most the second, without what follows.
+
+    Of numbers, whose units may differ, an order with exceptions must be sharp: otherwise large
+    differences are merely frequent.
+    """
     n_columns = rows.shape[1]
     is_kept = np.zeros((n_columns, n_columns), dtype=bool)
     for low, high in pairs:
@@ -229,9 +268,17 @@ def orders_of(rows, pairs):
         by_chance = (np.searchsorted(np.sort(y), x)).sum() / max(len(y), 1)  # if independent
         is_rare = n_broken <= min(MAX_EXCEPTIONS * len(x), by_chance / LESS_BROKEN)
         if is_rare and by_chance >= max(LEAST_BY_CHANCE * len(x), ROWS_BY_CHANCE):
-            is_kept[low, high] = (x != y).any()
+            has_reason = not n_broken or are_dates[low] or is_sharp(y - x)
+            is_kept[low, high] = has_reason and (x != y).any()
     follows = (is_kept[:, :, None] & is_kept[None]).any(axis=1)
     return np.argwhere(is_kept & ~follows).tolist()
+
+
+def is_sharp(gap):
+    """Return whether gaps end at 0: far fewer are just below 0 than just above."""
+    near = NEAR * np.median(gap)
+    n_below, n_above = ((gap < 0) & (gap >= -near)).sum(), ((gap >= 0) & (gap <= near)).sum()
+    return (n_below + 1) * LESS_BROKEN <= n_above + 1
 
 
 def functions_of(rows):
@@ -289,7 +336,7 @@ def share_of_exceptions(key, target, codes, threshold, single_keys=()):
     known = (key >= 0) & (result >= 0)
     key, result, codes = key[known], result[known], codes[known]
     groups = Groups(key, result, result.max(initial=0) + 1)
-    n, n_exceptions = groups.n_rows, groups.n_exceptions
+    n, n_exceptions = groups.tells.sum(), (groups.is_unforeseen & groups.tells).sum()
     n_free = n - groups.n_groups  # results that the first row of their group does not set
     if n_free <= 0 or n < LEAST_TOLD * len(key) or n_exceptions > MAX_EXCEPTIONS * n:
         return None

@@ -21,12 +21,13 @@ from ..columns.lattice import decimals_of
 from ._predictive import OneVariable, without
 from ._view import TableView
 
-MAX_ROUNDS = 15  # of draws in place of rows that break a rule
+ROUNDS_OF_RULES = 15  # of draws in place of rows that break a rule
 DRAWS_AT_ONCE, MAX_DRAWS = 1_000, 20  # in each round, of all rows and of each
 CHEAP_ROUNDS = 2  # after which determinants of given targets are drawn on their own
 N_WEIGHED = 4_000  # samples that tell how often the mixture breaks an order
 LEAST_BROKEN = 1e-12  # probability that a member gives to all values that break a rule
 RESOLUTION = 1e-6  # of the range of a number without rounding: closer numbers are equal
+ROUNDING = 1e-9  # relative error of sums of weights
 RULE_FIELDS = ["rule", "kind", "exceptions", "rows"]  # of the table of rules
 
 
@@ -77,10 +78,13 @@ class Counts(NamedTuple):
     log_holds: float
 
     @classmethod
-    def of(cls, share, n_exceptions, n_rows):
-        """Return the counts, given exceptions among rows that the rule did not see."""
-        broken = (n_exceptions + 1) / (n_rows + 2)
-        return cls(float(share), int(n_rows), float(np.log(broken)), float(np.log1p(-broken)))
+    def of(cls, share, is_exception, weight):
+        """Return the counts, given the rows that tell, as a rule that did not see each judges it.
+
+        A row of weight 2, relative to the mean of the table, counts as two.
+        """
+        broken = (weight @ is_exception + 1) / (weight.sum() + 2)
+        return cls(float(share), len(weight), float(np.log(broken)), float(np.log1p(-broken)))
 
 
 class Function:
@@ -94,29 +98,24 @@ class Function:
         """The determinants and the target."""
         return *self.determinants, self.target.column
 
-    def of_target(self, schema, rows, levels):
-        """Return the probabilities of the levels of the target, given its determinants."""
-        expected = self.expected(rows)
+    def tells(self, schema, i):
+        """Return whether the rule tells a single value of column i, given its other columns."""
+        return i == self.target.column
+
+    def told(self, schema, rows, i):
+        """Return what column i, the target, should be, NaN where the rule says nothing."""
+        return self.expected(rows)
+
+    def of_levels(self, schema, rows, i, levels):
+        """Return the probabilities of the levels of a column that the rule tells."""
+        expected = self.told(schema, rows, i)
         follows = np.flatnonzero(~np.isnan(expected))
-        place = self.target.place(schema, expected[follows])
+        place = Target.of(schema, i).place(schema, expected[follows])
         follows, place = follows[place >= 0], place[place >= 0]
         levels = levels.copy()
         levels[follows] = without_level(levels[follows], place) * np.exp(self.counts.log_broken)
         levels[follows, place] = np.exp(self.counts.log_holds)
         return levels
-
-    def of_determinant(self, schema, rows, levels):
-        """Return the probabilities of the levels of the only determinant, given the target."""
-        (i,) = self.determinants
-        variable, x = schema.variables[schema.of_column[i][-1]], rows[:, self.target.column]
-        every = np.zeros((variable.n_levels, len(schema.of_column[i])))
-        every[:, -1] = variable.decode(np.arange(variable.n_levels), None, None)
-        of_levels = np.full((variable.n_levels, rows.shape[1]), np.nan)
-        of_levels[:, i] = schema.columns[i].joined(every)
-        expected = self.expected(of_levels)
-        differs = np.abs(x[:, None] - expected) > self.target.tolerance  # not if one is unknown
-        levels = levels * np.where(differs, np.exp(self.counts.log_broken), 1.0)
-        return levels / levels.sum(axis=1, keepdims=True)
 
 
 class Lookup(Function):
@@ -143,10 +142,11 @@ class Lookup(Function):
         rows, weight = rows[known], weight[known]
         self.seen = [np.unique(rows[:, j]) for j in determinants]
         results, result = np.unique(rows[:, target.column], return_inverse=True)
-        groups = Groups(self._key(rows), result.ravel(), len(results))
+        groups = Groups(self._key(rows), result.ravel(), len(results), weight)
         self.keys, self.results = groups.keys, results[groups.first]
         share = np.average(groups.is_exception, weights=weight) if len(rows) else 0.0
-        self.counts = Counts.of(share, groups.n_exceptions, groups.n_rows)
+        tells = groups.tells
+        self.counts = Counts.of(share, groups.is_unforeseen[tells], weight[tells])
 
     def _key(self, rows):
         """Return a number for each combination of determinants, -1 for one that was not seen."""
@@ -204,26 +204,36 @@ class Linear(Function):
         known = ~np.isnan(rows[:, self.columns]).any(axis=1)
         is_broken = (np.abs(x - self.expected(rows)) > target.tolerance)[known]
         share = np.average(is_broken, weights=weight[known]) if known.any() else 0.0
-        self.counts = Counts.of(share, is_broken.sum(), known.sum())
+        self.counts = Counts.of(share, is_broken, weight[known])
 
     def expected(self, rows):
         """Return what the target should be in each row, NaN where it would be outside its kind."""
         total = rows[:, self.determinants] @ np.array(self.coefficients) + self.constant
         return rounded(total, self.variable, self.nudge)
 
-    def solve(self, rows, variables):
-        """Fill in the only unknown determinant of rows, where a possible value fits the target."""
-        for j, coefficient in zip(self.determinants, self.coefficients, strict=True):
-            others = [i for i in self.columns if i != j]
-            own = np.flatnonzero(np.isnan(rows[:, j]) & ~np.isnan(rows[:, others]).any(axis=1))
-            trial = rows[own]
-            trial[:, j] = 0.0
-            total = trial[:, self.determinants] @ np.array(self.coefficients) + self.constant
-            rest = (trial[:, self.target.column] - total) / coefficient
-            trial[:, j] = rounded(rest, variables[j], 0.0)
-            fits = np.abs(self.expected(trial) - trial[:, self.target.column])
-            fits = fits <= self.target.tolerance
-            rows[own[fits], j] = trial[fits, j]
+    def tells(self, schema, i):
+        """Return whether the rule tells a single value of column i, given its other columns.
+
+        If the target is rounded more than a term is, several values of the term fit.
+        """
+        if i not in self.determinants:
+            return i == self.target.column
+        size = abs(self.coefficients[self.determinants.index(i)])
+        is_rounded = lattice_of_variable(self.variable)[1] is not None
+        is_finer = size * Target.of(schema, i).tolerance < (1 - 1e-9) * self.target.tolerance
+        return not (is_rounded and is_finer)
+
+    def told(self, schema, rows, i):
+        """Return what column i should be, NaN where no possible value fits the other columns."""
+        if i == self.target.column:
+            return self.expected(rows)
+        trial, total = rows.copy(), rows[:, self.target.column]
+        trial[:, i] = 0.0
+        others = trial[:, self.determinants] @ np.array(self.coefficients) + self.constant
+        rest = (total - others) / self.coefficients[self.determinants.index(i)]
+        trial[:, i] = rounded(rest, schema.variables[schema.of_column[i][-1]], 0.0)
+        fits = np.abs(self.expected(trial) - total) <= self.target.tolerance
+        return np.where(fits, trial[:, i], np.nan)
 
     def with_rows(self, rows, weight):
         """Return the same rule with the counts of other rows."""
@@ -299,7 +309,7 @@ class Order:
         known = ~np.isnan(rows[:, [low, high]]).any(axis=1)
         is_broken = self.is_broken(rows[known])
         share = np.average(is_broken, weights=weight[known]) if known.any() else 0.0
-        self.counts = Counts.of(share, is_broken.sum(), known.sum())
+        self.counts = Counts.of(share, is_broken, weight[known])
         self.model = None  # the mixture's probabilities that the order is broken, and kept
 
     @property
@@ -315,8 +325,9 @@ class Order:
         return Order(self.low, self.high, rows, weight)
 
     def weigh(self, rows):
-        """Note how often samples of the mixture break the order."""
-        n_broken, n = self.is_broken(rows).sum(), len(rows)
+        """Note how often samples of the mixture break the order, if both values are known."""
+        known = ~np.isnan(rows[:, self.columns]).any(axis=1)
+        n_broken, n = self.is_broken(rows).sum(), known.sum()
         broken = (n_broken + 1) / (n + 2)
         self.model = float(broken), float(1 - broken)
 
@@ -341,40 +352,39 @@ class Groups:
         The group of each row, and its result.
     n_results : int
         Number of results.
+    weight : ndarray of shape (n,), optional
+        Weight of each row.
 
     Attributes
     ----------
     keys, first : ndarray of shape (n_groups,)
-        The groups in order, and the most frequent result of each.
-    n_rows : int
-        Number of rows whose group has another row: the rows that tell.
-    n_exceptions : int
-        Number of these with another result than the most frequent one of the group's other rows.
+        The groups in order, and the most frequent result of each, by weight.
     n_groups : int
         Number of groups of at least two rows.
-    is_exception, tells : ndarray of shape (n,) of bool
-        Which rows have another result than the most frequent one of their group, and which groups
-        of rows have at least two.
+    tells : ndarray of shape (n,) of bool
+        Which groups of rows have at least two: these rows tell.
+    is_exception, is_unforeseen : ndarray of shape (n,) of bool
+        Which rows have another result than the most frequent one of their group, and of the other
+        rows of their group.
     """
 
-    def __init__(self, key, result, n_results):
-        pairs, counts = np.unique(key * n_results + result, return_counts=True)
+    def __init__(self, key, result, n_results, weight=None):
+        pairs, inverse = np.unique(key * n_results + result, return_inverse=True)
+        total = np.bincount(inverse.ravel(), weight, len(pairs))
         keys, results = np.divmod(pairs, max(n_results, 1))
-        order = np.lexsort((-counts, keys))
+        order = np.lexsort((-total, keys))
         starts = np.flatnonzero(np.diff(keys, prepend=-1))
         self.keys, self.first = keys[starts], results[order[starts]]
-        most = counts[order[starts]]
-        n_of_group = np.bincount(np.searchsorted(self.keys, keys), counts, len(starts)).astype(int)
-        second = np.zeros(len(starts), dtype=int)
+        most, second = total[order[starts]], np.zeros(len(starts))
         has_second = np.diff(starts, append=len(keys)) > 1
-        second[has_second] = counts[order[starts[has_second] + 1]]
+        second[has_second] = total[order[starts[has_second] + 1]]
+        group = np.searchsorted(self.keys, key)
+        n_of_group = np.bincount(group, minlength=len(starts))
+        self.tells, self.n_groups = (n_of_group > 1)[group], (n_of_group > 1).sum()
+        self.is_exception = result != self.first[group]
         # Without a row of the most frequent result, another may be as frequent.
-        n_right = np.where(most - 1 > second, most, 0)
-        tells = n_of_group > 1
-        self.n_rows, self.n_groups = n_of_group[tells].sum(), tells.sum()
-        self.n_exceptions = (n_of_group - n_right)[tells].sum()
-        self.is_exception = result != self.first[np.searchsorted(self.keys, key)]
-        self.tells = tells[np.searchsorted(self.keys, key)]
+        rest = most[group] - (1 if weight is None else weight)
+        self.is_unforeseen = self.is_exception | (rest <= (1 + ROUNDING) * second[group])
 
 
 class Judged:
@@ -397,52 +407,59 @@ class Judged:
         self.view, self.given, self.terms = view, given, np.zeros(len(values))
         if given is None or not given.any():  # conditional scores are the members' otherwise
             self.terms += rules.order_terms(rows)
-        self.broken = []  # pairs of a rule and rows that break it, whose targets have a score
+        self.broken = []  # columns, rows in which they break a rule, and what it expects of them
         if not rules.functions:
             return
         values = values.copy()
-        given = np.zeros(values.shape, dtype=bool) if given is None else given.copy()
+        was_given = np.zeros(values.shape, dtype=bool) if given is None else given
+        given = was_given.copy()
         for rule in rules.functions:
-            target = rule.target
-            expected, x = rule.expected(rows), rows[:, target.column]
-            is_given = given[:, target.variables[0]]
-            by_given = np.ones(len(rows), dtype=bool)
-            for j in rule.determinants:
-                by_given &= given[:, schema.of_column[j][-1]]
-            # A given target with unknown determinants is evidence about these.
-            applies = ~np.isnan(expected) & ~np.isnan(x) & (by_given | ~is_given)
-            holds = applies & (np.abs(x - expected) <= target.tolerance)
-            is_scored = applies & ~is_given
-            values[np.ix_(holds | is_scored, target.variables)] = np.nan
-            given[np.ix_(holds, target.variables)] = False
-            log_holds = rule.counts.log_holds - target.log_width
-            self.terms += np.where(is_scored & holds, log_holds, 0.0)
-            self.terms += np.where(is_scored & ~holds, rule.counts.log_broken, 0.0)
-            rows_broken = np.flatnonzero(is_scored & ~holds)
-            if len(rows_broken):
-                self.broken.append((rule, rows_broken, expected[rows_broken]))
+            for i in (rule.target.column, *rule.determinants):
+                is_target = i == rule.target.column
+                if not is_target and not (was_given.any() and rule.tells(schema, i)):
+                    continue
+                target = rule.target if is_target else Target.of(schema, i)
+                expected, x = rule.told(schema, rows, i), rows[:, i]
+                is_given = given[:, target.variables[0]]
+                by_given = np.ones(len(rows), dtype=bool)
+                for j in {*rule.columns} - {i}:
+                    by_given &= was_given[:, schema.of_column[j][-1]]
+                # A given target with unknown determinants is evidence about these; it tells the
+                # only one that is not given.
+                applies = by_given | ~is_given if is_target else by_given & ~is_given
+                applies &= ~np.isnan(expected) & ~np.isnan(values[:, target.variables[-1]])
+                holds = applies & (np.abs(x - expected) <= target.tolerance)
+                is_scored = applies & ~is_given
+                values[np.ix_(holds | is_scored, target.variables)] = np.nan
+                given[np.ix_(holds, target.variables)] = False
+                log_holds = rule.counts.log_holds - target.log_width
+                self.terms += np.where(is_scored & holds, log_holds, 0.0)
+                self.terms += np.where(is_scored & ~holds, rule.counts.log_broken, 0.0)
+                rows_broken = np.flatnonzero(is_scored & ~holds)
+                if len(rows_broken):
+                    self.broken.append((target, rows_broken, expected[rows_broken]))
         self.view = TableView(schema, values, view.weight)
-        self.given = None if self.given is None else given
+        if self.given is not None:
+            self.given = given
 
     def log_prob(self, member):
         """Return the log-probability of the rows under a member and the rules."""
         total = member.log_prob(self.view, self.given) + self.terms
         if not self.broken:
             return total
-        schema, values = self.view.schema, self.view.values.copy()
-        for rule, rows, expected in self.broken:
-            target, others = rule.target, ~np.isnan(values[rows])
-
-            def log_prob(those, others=others, target=target, rows=rows):
-                values[np.ix_(rows, target.variables)] = those
-                return member.log_prob(TableView(schema, values[rows]), others)
-
-            log_mass = log_prob(target.split(schema, expected)) + target.log_width
+        values = self.view.values.copy()
+        for target, rows, expected in self.broken:
+            at, others = np.ix_(rows, target.variables), ~np.isnan(values[rows])
+            values[at] = target.split(self.view.schema, expected)
+            log_mass = self._log_prob_of(member, values[rows], others) + target.log_width
             mass = np.exp(np.minimum(log_mass, 0.0))
             total[rows] -= np.log(np.maximum(1 - mass, LEAST_BROKEN))
-            # The value is known when the next broken rule is judged.
-            total[rows] += log_prob(self.values[np.ix_(rows, target.variables)])
+            values[at] = self.values[at]  # known when the next broken rule is judged
+            total[rows] += self._log_prob_of(member, values[rows], others)
         return total
+
+    def _log_prob_of(self, member, values, given):
+        return member.log_prob(TableView(self.view.schema, values), given)
 
 
 class Rules:
@@ -450,7 +467,7 @@ class Rules:
 
     Parameters
     ----------
-    functions : list of Lookup
+    functions : list of Lookup or Linear
         Rules that tell a column by others.
     orders : list of Order
         Rules that a column is at most another, the strictest first.
@@ -472,8 +489,8 @@ class Rules:
         """Return the encoded rows of variables; NaN in columns without a rule."""
         rows = np.full((len(values), len(schema.columns)), np.nan)
         for i in self.columns:
-            own = values[:, schema.of_column[i]]
-            rows[:, i] = schema.columns[i].joined(own, random_state)
+            of_column = values[:, schema.of_column[i]]
+            rows[:, i] = schema.columns[i].joined(of_column, random_state)
         return rows
 
     def with_rows(self, schema, values, weight):
@@ -526,7 +543,7 @@ class Rules:
         values = self.solved(schema, values)
         drawn = self._drawn(density, values, random_state)
         pending = np.flatnonzero(self._rejected(schema, drawn, values, random_state))
-        for i in range(MAX_ROUNDS):
+        for i in range(ROUNDS_OF_RULES):
             if not len(pending):
                 return drawn
             known = self._with_sums(schema, values[pending], drawn[pending])
@@ -548,13 +565,13 @@ class Rules:
         if not lines or not np.isnan(values).any():
             return values
         values, rows = values.copy(), self.encoded(schema, values)
-        variables = [schema.variables[own[-1]] for own in schema.of_column]
         for rule in lines:
-            unknown = np.isnan(rows)
-            rule.solve(rows, variables)
-            for j in rule.determinants:
-                told = np.flatnonzero(unknown[:, j] & ~np.isnan(rows[:, j]))
-                values[told, schema.of_column[j][-1]] = schema.columns[j].split(rows[told, j])[-1]
+            for i in rule.determinants:
+                unknown = np.flatnonzero(np.isnan(rows[:, i]))
+                told = rule.told(schema, rows[unknown], i)
+                rows[unknown, i] = told
+                unknown, told = unknown[~np.isnan(told)], told[~np.isnan(told)]
+                values[unknown, schema.of_column[i][-1]] = schema.columns[i].split(told)[-1]
         return values
 
     def _rejected(self, schema, drawn, values, random_state):
@@ -581,11 +598,13 @@ class Rules:
                 continue
             given = self.encoded(schema, values)
             is_open = np.isnan(given[:, rule.determinants])
-            own = np.flatnonzero(is_open.any(axis=1) & ~np.isnan(given[:, rule.target.column]))
+            open_rows = np.flatnonzero(
+                is_open.any(axis=1) & ~np.isnan(given[:, rule.target.column])
+            )
             terms = np.abs(rows[:, rule.determinants] * rule.coefficients)
             largest = np.where(is_open, terms, -1.0).argmax(axis=1)
             for k, j in enumerate(rule.determinants):
-                some = own[is_open[own, k] & (largest[own] != k)]
+                some = open_rows[is_open[open_rows, k] & (largest[open_rows] != k)]
                 values[np.ix_(some, schema.of_column[j])] = drawn[np.ix_(some, schema.of_column[j])]
         return self.solved(schema, values)
 
@@ -598,13 +617,15 @@ class Rules:
             (i, *others), rows = rule.determinants, self.encoded(schema, values)
             if others or not schema.columns[i].is_levels:
                 continue
-            own = np.flatnonzero(np.isnan(rows[:, i]) & ~np.isnan(rows[:, rule.target.column]))
-            if len(own):
-                j, view = schema.of_column[i][-1], TableView(schema, values[own])
+            open_rows = np.flatnonzero(
+                np.isnan(rows[:, i]) & ~np.isnan(rows[:, rule.target.column])
+            )
+            if len(open_rows):
+                j, view = schema.of_column[i][-1], TableView(schema, values[open_rows])
                 log_weights = density._log_weights(view, view.known)
                 levels = OneVariable(density, view, j, log_weights).levels
                 drawn = choose(levels, random_state)
-                values[own, j] = schema.variables[j].decode(drawn, None, None)
+                values[open_rows, j] = schema.variables[j].decode(drawn, None, None)
         return values
 
     def _exchange(self, schema, drawn, values, pending):
@@ -620,7 +641,7 @@ class Rules:
 
     def _drawn(self, density, values, random_state):
         """Return variables, the unknown ones drawn, and targets as functions expect them."""
-        drawn = density._drawn(values, random_state)
+        drawn = density._drawn_by_members(values, random_state)
         if not self.columns:
             return drawn
         schema = density._schema
@@ -659,15 +680,35 @@ class Rules:
         column = schema.columns[i]
         if not column.is_levels or j != schema.of_column[i][-1]:
             return levels
+        rows = self.encoded(schema, values)
         for rule in self.functions:
-            if i not in rule.columns:
+            if rule.tells(schema, i):
+                levels = rule.of_levels(schema, rows, i, levels)
+        return self._of_determinant(schema, rows, i, levels)
+
+    def are_of_determinant(self, i):
+        """Return whether a column follows from column i alone."""
+        return any(rule.determinants == (i,) for rule in self.functions)
+
+    def _of_determinant(self, schema, rows, i, levels):
+        """Return the probabilities of the levels of column i, given what follows from it alone."""
+        if not self.are_of_determinant(i):
+            return levels
+        variable = schema.variables[schema.of_column[i][-1]]
+        every = np.zeros((variable.n_levels, len(schema.of_column[i])))
+        every[:, -1] = variable.decode(np.arange(variable.n_levels), None, None)
+        of_levels = np.full((variable.n_levels, rows.shape[1]), np.nan)
+        of_levels[:, i] = schema.columns[i].joined(every)
+        for rule in self.functions:  # determinants come first: what follows is followed further
+            (j, *others), target = rule.determinants, rule.target
+            if others or np.isnan(of_levels[:, j]).all():
                 continue
-            rows = self.encoded(schema, values)
-            if rule.target.column == i:
-                levels = rule.of_target(schema, rows, levels)
-            elif rule.determinants == (i,):
-                levels = rule.of_determinant(schema, rows, levels)
-        return levels
+            expected = of_levels[:, target.column] = rule.expected(of_levels)
+            # A known determinant in between tells what follows from it.
+            x = np.where(np.isnan(rows[:, j]), rows[:, target.column], np.nan)
+            differs = np.abs(x[:, None] - expected) > target.tolerance  # not if one is unknown
+            levels = levels * np.where(differs, np.exp(rule.counts.log_broken), 1.0)
+        return levels / levels.sum(axis=1, keepdims=True)
 
     def expectation(self, schema, values, j):
         """Return what a rule expects of variable j, a number, in rows, and its probability.
@@ -675,11 +716,16 @@ class Rules:
         The probability is 0 where no rule tells the number.
         """
         expected, probability = np.full(len(values), np.nan), np.zeros(len(values))
-        if schema.variables[j].has_number:
-            for rule in self.functions:
-                if rule.target.variables.tolist() == [j]:
-                    expected = rule.expected(self.encoded(schema, values))
-                    probability = np.where(np.isnan(expected), 0, np.exp(rule.counts.log_holds))
+        (i,) = (i for i, variables in enumerate(schema.of_column) if j in variables)
+        if not schema.variables[j].has_number or j != schema.of_column[i][-1]:
+            return expected, probability
+        rules = [rule for rule in self.functions if rule.tells(schema, i)]
+        rows = self.encoded(schema, values) if rules else None
+        for rule in rules:
+            told = rule.told(schema, rows, i)
+            is_new = np.isnan(expected) & ~np.isnan(told)
+            expected[is_new] = told[is_new]
+            probability[is_new] = np.exp(rule.counts.log_holds)
         return expected, probability
 
     @staticmethod
@@ -695,7 +741,9 @@ class Rules:
         values = without(values, schema, i)
         column, j = schema.columns[i], target.variables[-1]
         if not column.is_levels:
-            return column.joined(density._drawn(values, random_state)[:, schema.of_column[i]])
+            return column.joined(
+                density._drawn_by_members(values, random_state)[:, schema.of_column[i]]
+            )
         view = TableView(schema, values)
         levels = OneVariable(density, view, j, density._log_weights(view, view.known)).levels
         levels = without_level(levels, target.place(schema, expected))

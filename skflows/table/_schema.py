@@ -69,7 +69,7 @@ class Schema:
                 "modelled as": "left out",
                 "unit": "",
                 "missing": int((~are_known[:, j]).sum()),
-                "reason": GIVEN if is_stated else "texts that hardly repeat",
+                "reason": GIVEN if is_stated else encoding.different_texts[j],
             }
             for j, is_stated in encoding.identifiers.items()
         ]
