@@ -215,6 +215,13 @@ def test_rows_are_drawn_given_values_as_they_are_written(tmp_path, monkeypatch, 
     run(f"sample m.skflows -n 20 -o some.csv --given dept=HR {SEED}")
     drawn = pd.read_csv("some.csv", sep=";")
     assert set(drawn["dept"]) == {"HR"} and drawn["share"].nunique() > 9
+    table.loc[1, "pay"] = "much"
+    table.to_csv("t.csv", sep=";", index=False)
+    assert main(shlex.split("score m.skflows t.csv")) == 2
+    message = "'much' in column 'pay', row 2, which held amounts such as '3.000,50 €' in fit"
+    assert message in capsys.readouterr().err
+    table["pay"] = table.loc[0, "pay"]
+    table.to_csv("t.csv", sep=";", index=False)
     for option, message in (
         ("dep=Ops", "--given dep=Ops: the model has no such column; it has 'dept', 'hired', "),
         ("dept=Law", "--given dept=Law: the fit has not seen this value; it has seen "),

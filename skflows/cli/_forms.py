@@ -245,11 +245,12 @@ def read_formats(frame, formats, path, start=0):
             values[i] = number_of(cells.iloc[i]) if format.role == "number" else np.nan
         if np.isnan(values).any():
             row = np.flatnonzero(np.isnan(values))[0]
-            example = format.write([0.0])[0]
+            usual = cells[~np.isnan(values)].iloc[:1]
+            example = "".join(f" such as {cell!r}" for cell in usual)
             raise ValueError(
                 f"{path} holds {cells.iloc[row]!r} in column {name!r}, row "
-                f"{start + cells.index[row] + 1}, which held {format.what} such as {example!r} in "
-                "fit: write it so, or leave it empty"
+                f"{start + cells.index[row] + 1}, which held {format.what}{example} in fit: "
+                "write it so, or leave it empty"
             )
         if format.role == "datetime":
             column = dates_of(values, np.nan, cells.index)
