@@ -10,7 +10,6 @@ from skflows import TableDensity
 from skflows.bijections import MarginalQuantile
 from skflows.distribution import distribution
 from skflows.table import _latent_classes, _predictive, _schema
-from skflows.table._view import distinct_rows
 
 
 @pytest.fixture
@@ -140,7 +139,3 @@ def test_rows_given_more_than_once_are_answered_once(few_components, monkeypatch
     drawn = density.sample(300, random_state=0, given={"kind": True})
     assert n_rows and set(n_rows) == {1}
     assert len(drawn) == 300 and drawn["kind"].all() and drawn["x"].nunique() > 4
-    values = np.array([[np.nan, 1.0], [0.0, 1.0], [np.nan, 1.0]])
-    rows, places = distinct_rows(values)
-    assert len(rows) == 2
-    np.testing.assert_array_equal(rows[places], values)
