@@ -99,15 +99,15 @@ def warn_of_words(rows, columns, codes):
         for i in columns:
             if i < len(row) and row[i] in WORDS:
                 counts[i, row[i]] += 1
-    found = [
+    texts = [
         f"{word!r} in {count} of {n_rows} rows of {columns[i]!r}"
         for (i, word), count in sorted(counts.items())
         if word != NAMIBIA or columns[i] not in codes
     ]
-    if found:
-        more = len(found) - MAX_COUNTS
+    if texts:
+        more = len(texts) - MAX_COUNTS
         warnings.warn(
-            f"{', '.join(found[:MAX_COUNTS])}{f' and {more} more' if more > 0 else ''}: read as "
+            f"{', '.join(texts[:MAX_COUNTS])}{f' and {more} more' if more > 0 else ''}: read as "
             "missing; if it is a value, write another word, such as 'none'",
             stacklevel=2,
         )
@@ -138,10 +138,10 @@ def likely_decimal(rows, sep, has_format=()):
     has_both = any(re.fullmatch(r"[-+]?\d{1,3}(\.\d{3})+,\d+", cell) for _, cell in cells)
     decimal = "," if numbers[","] or has_both else "."
     # In files of tabs, numbers with points and three decimals are common.
-    found = numbers[decimal] if decimal == "," or sep == ";" else []
-    found = [(i, cell) for i, cell in found if i >= len(names) or names[i] not in has_format]
-    if found and all(re.fullmatch(r"[-+]?[1-9]\d{0,2}[,.]\d{3}", cell) for _, cell in found):
-        i, cell = found[0]
+    marked = numbers[decimal] if decimal == "," or sep == ";" else []
+    marked = [(i, cell) for i, cell in marked if i >= len(names) or names[i] not in has_format]
+    if marked and all(re.fullmatch(r"[-+]?[1-9]\d{0,2}[,.]\d{3}", cell) for _, cell in marked):
+        i, cell = marked[0]
         warnings.warn(
             f"column {names[i] if i < len(names) else i!r} has the number {cell}, read as "
             f"{cell.replace(decimal, '.')}: if {decimal!r} separates thousands, leave it out of "

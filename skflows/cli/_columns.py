@@ -90,16 +90,16 @@ def numbers(frame, path, remedy=REMEDY):
         cells = frame.loc[are_texts[names[0]], names[0]]
         no_numbers = cells[import_pandas().to_numeric(cells, errors="coerce").isna()]
         if len(no_numbers):
-            found = f"holds {str(no_numbers.iloc[0])!r}"
+            fault = f"holds {str(no_numbers.iloc[0])!r}"
         else:
             padded = next(cell for cell in cells if PADDED.fullmatch(cell))
-            found = f"holds {padded!r}: if it holds quantities, remove leading zeros"
+            fault = f"holds {padded!r}: if it holds quantities, remove leading zeros"
         raise ValueError(
-            f"{path} has columns that are not numbers: {_quoted(names)} ({names[0]!r} {found}); "
+            f"{path} has columns that are not numbers: {_quoted(names)} ({names[0]!r} {fault}); "
             f"{remedy}"
         )
-    for problem, found in {"missing": numbers.isna(), "infinite": np.isinf(numbers)}.items():
-        if where := _listed_counts(found.sum()):
+    for problem, fault in {"missing": numbers.isna(), "infinite": np.isinf(numbers)}.items():
+        if where := _listed_counts(fault.sum()):
             raise ValueError(
                 f"{path} has {problem} values, {where}: fill them in, or drop those rows or columns"
             )

@@ -135,10 +135,10 @@ def style_of(cells, decimal):
         if false is None:
             false = {"TRUE": "FALSE", "true": "false"}.get(true, "False")
         return BooleanFormat(true, false)
-    found = find_format(cells, decimal=decimal, is_plain=True)
-    if isinstance(found, NumberFormat) and is_plain(found, decimal):
-        return found if found.decimals <= MAX_DECIMALS else None
-    return found if is_iso(found) else None
+    style = find_format(cells, decimal=decimal, is_plain=True)
+    if isinstance(style, NumberFormat) and is_plain(style, decimal):
+        return style if style.decimals <= MAX_DECIMALS else None
+    return style if is_iso(style) else None
 
 
 def is_plain(format, decimal):
@@ -184,7 +184,7 @@ class Hints(NamedTuple):
 
 def formats_in(frame, names, decimal, hints, path):
     """Return the formats of the columns of texts of a table, by name, and say what they are."""
-    found = {}
+    formats = {}
     for name in names:
         cells = frame[name].dropna()
         if not len(cells) or not cells.map(type).eq(str).all():
@@ -195,7 +195,7 @@ def formats_in(frame, names, decimal, hints, path):
         format = find_format(known, decimal, hints.thousands, hints.dayfirst, is_plain=is_marked)
         if format is None or is_iso(format):
             continue
-        found[name] = format
+        formats[name] = format
         mark = getattr(format, "thousands", "")
         shown = next((c for c in known if (mark and mark in c) or np.isnan(number_of(c))), None)
         if shown is not None:
@@ -205,7 +205,7 @@ def formats_in(frame, names, decimal, hints, path):
             n = len(cells) - len(known)
             text = f"column {name!r} of {path} has {others} in {n} row{'s' * (n > 1)}"
             print(f"skflows: {text}: read as missing", file=sys.stderr)
-    return found
+    return formats
 
 
 def _say_format(name, format, shown, hints, path):
@@ -283,9 +283,9 @@ def kinds_in(frame, form, hints):
 
     Times of day are circular.
     """
-    found = {}
+    kinds = {}
     for name, format in form.formats.items():
         if name in frame and isinstance(format, ClockFormat) and format.is_time:
             known = frame[name].dropna().to_numpy(dtype=float)
-            found[name] = decide(known if len(known) else np.zeros(1), "number", format)
-    return {name: kind for name, kind in (found | hints.kinds).items() if name in frame} or None
+            kinds[name] = decide(known if len(known) else np.zeros(1), "number", format)
+    return {name: kind for name, kind in (kinds | hints.kinds).items() if name in frame} or None

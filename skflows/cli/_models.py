@@ -218,19 +218,19 @@ def with_raw(table, output):
 
 def filled_columns(batch, filled, decimals):
     """Return the columns with missing values, filled in, by name; others stay as they are."""
-    found = {}
+    columns = {}
     for name in filled.columns[batch[[*filled]].isna().any()]:
         if name not in decimals:  # an identifier
             continue
-        own, new = batch[name], filled[name]
-        if new.dtype.kind == "M" and own.dtype != new.dtype:  # texts in the file, which stay so
-            new = own.where(own.notna(), new.astype(str))
+        old, new = batch[name], filled[name]
+        if new.dtype.kind == "M" and old.dtype != new.dtype:  # texts in the file, which stay so
+            new = old.where(old.notna(), new.astype(str))
         elif decimals[name] is not None:
-            new = new.round(decimals[name]).where(own.isna(), own)
+            new = new.round(decimals[name]).where(old.isna(), old)
             if not decimals[name] and new.abs().max() < EXACT and (new % 1 == 0).all():
                 new = new.astype("Int64")
-        found[name] = new
-    return found
+        columns[name] = new
+    return columns
 
 
 def run_predict(args):

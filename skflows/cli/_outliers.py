@@ -113,9 +113,14 @@ def run_outliers(args):
         if known.equals(frame):
             raise ValueError(SAME_REFERENCE.format(args.reference))
     kinds = kinds_in(frame, source.form, hints)
-    found = find_outliers(args, table, frame, known, is_table, kinds)
+    findings = find_outliers(args, table, frame, known, is_table, kinds)
     added = added_columns(
-        frame, found.scores, found.p_values, found.outlier, found.contributions, found.partners
+        frame,
+        findings.scores,
+        findings.p_values,
+        findings.outlier,
+        findings.contributions,
+        findings.partners,
     )
     raw = table
     if source.has_cells and is_csv(args.output):
@@ -124,16 +129,16 @@ def run_outliers(args):
         # Parsers may differ in what they skip.
         written = raw if len(raw) == len(table) else table
         append(written.join(added), header=source.has_cells and [*source.header, *ADDED])
-    say_flags(args, found.outlier, len(found.explained))
-    if not found.outlier.any():
-        say_oddest(args, found, written)
+    say_flags(args, findings.outlier, len(findings.explained))
+    if not findings.outlier.any():
+        say_oddest(args, findings, written)
     from ._report import doubts_about, report
 
-    for doubt in doubts_about(found):
+    for doubt in doubts_about(findings):
         say(f"caution: {doubt}", args.output)
     if args.report is not None:
         with replace_file(args.report, "w", encoding="utf-8") as file:
-            file.write(report(found))
+            file.write(report(findings))
         say(f"wrote {args.report}", args.output)
 
 
@@ -292,11 +297,11 @@ def flag_in_batches(args, source, known):
     with writing(args.output) as append:
         for batch in with_progress(source, args.output):
             frame = usable(batch)
-            own = slice(start, start + len(frame))
+            part = slice(start, start + len(frame))
             start += len(frame)
-            rows = np.flatnonzero(is_explained[own])
-            found = explanations(detector, frame, rows, outlier[own], is_table)
-            added = added_columns(frame, scores[own], p_values[own], outlier[own], *found)
+            rows = np.flatnonzero(is_explained[part])
+            reasons = explanations(detector, frame, rows, outlier[part], is_table)
+            added = added_columns(frame, scores[part], p_values[part], outlier[part], *reasons)
             append(batch.join(added))
     say_flags(args, outlier, len(explained))
 
@@ -375,8 +380,8 @@ def added_columns(frame, scores, p_values, outlier, contributions, partners):
     from ._findings import odd_columns
 
     oddest = np.full((2, len(frame)), "", dtype=object)
-    for row, own in enumerate(contributions):
-        for place, column in enumerate(odd_columns(own)[:2]):
+    for row, of_row in enumerate(contributions):
+        for place, column in enumerate(odd_columns(of_row)[:2]):
             oddest[place, row] = frame.columns[column]
     names = np.append(frame.columns.to_numpy(dtype=object), "")  # -1 is no partner
     # More digits are meaningless and hard to read.

@@ -107,8 +107,8 @@ def as_in_fit(model):
         return {"texts": [], "codes": [], "form": form}
     # Of a model that was fitted to a table of Python.
     formats = dict(zip(encoding.keys, encoding.formats, strict=True))
-    found = {n: each for n, each in formats.items() if each is not None and not is_iso(each)}
-    form = form._replace(formats=found | form.formats)
+    kept = {n: each for n, each in formats.items() if each is not None and not is_iso(each)}
+    form = form._replace(formats=kept | form.formats)
     named = list(zip(encoding.keys, encoding.categories, strict=True))
     are_texts = {encoding.keys[j] for j in encoding.identifiers if encoding.roles[j] == "text"}
     are_texts |= {name for name, seen in named if any(isinstance(value, str) for value in seen)}

@@ -106,8 +106,8 @@ def open_table(
     import_pandas()
     files = [path]
     if path.is_dir():
-        found = (file for file in path.rglob("*") if file.is_file() and file.name[0] not in "._")
-        files = sorted(found, key=natural_order)
+        visible = (file for file in path.rglob("*") if file.is_file() and file.name[0] not in "._")
+        files = sorted(visible, key=natural_order)
         for file in files:
             if "=" in str(file.parent.relative_to(path)):
                 raise ValueError(
@@ -378,8 +378,8 @@ class CsvTable(FileTable):
                 "keep_default_na": False,
             }
             with file.open(is_tracked=True) as text:
-                found = read_csv(text, **settings, chunksize=n_rows)
-                yield from [found] if n_rows is None else found
+                result = read_csv(text, **settings, chunksize=n_rows)
+                yield from [result] if n_rows is None else result
 
     def _read_thousands(self, frame):
         """Make texts with dots between thousands numbers, which pandas does not."""
@@ -534,8 +534,8 @@ class CsvFile:
                 self.raw, self.size = raw, size
             magic = raw.read(max(map(len, COMPRESSIONS)))
             raw.seek(0)
-            for own, module in COMPRESSIONS.items():
-                if magic.startswith(own):
+            for prefix, module in COMPRESSIONS.items():
+                if magic.startswith(prefix):
                     with import_module(module).open(raw) as content:
                         yield content
                     return

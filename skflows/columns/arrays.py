@@ -248,8 +248,8 @@ def non_numeric_columns(X):
     """Return the names of columns of a DataFrame that hold texts or dates, each with one value."""
     names = column_names(X)
     columns = {} if names is None else {name: X[name].to_numpy() for name in names}
-    found = {name: first_non_number(values) for name, values in columns.items()}
-    return {name: str(value) for name, value in found.items() if value is not None}
+    entries = {name: first_non_number(values) for name, values in columns.items()}
+    return {name: str(value) for name, value in entries.items() if value is not None}
 
 
 def first_non_number(values):

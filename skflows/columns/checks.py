@@ -87,8 +87,8 @@ def linear_functions(X, discrete, names):
     if rank < len(varies) and len(np.unique(X, axis=0)) < len(varies) + MORE_ROWS:
         return
     coefficients = solve_triangular(R[:rank, :rank], R[:rank, rank:])
-    for column, own in zip(pivots[rank:], coefficients.T, strict=True):
-        others = pivots[:rank][np.abs(own) > NO_COEFFICIENT]
+    for column, weights in zip(pivots[rank:], coefficients.T, strict=True):
+        others = pivots[:rank][np.abs(weights) > NO_COEFFICIENT]
         involved = varies[[column, *others]]
         if np.isin(involved, discrete).all():
             continue
@@ -175,8 +175,8 @@ def numbers_among(texts):
     Signs are $, €, £, ¥ and %; groups separate thousands.
     """
     distinct = sorted(set(texts))
-    found = [text for text in distinct if NUMBER.fullmatch(text.strip())]
-    return found[:1] if 2 * len(found) > len(distinct) else []
+    numbers = [text for text in distinct if NUMBER.fullmatch(text.strip())]
+    return numbers[:1] if 2 * len(numbers) > len(distinct) else []
 
 
 INTERNAL = ("skflows.", "sklearn.", "contextlib", "joblib.")
@@ -192,13 +192,13 @@ def warn_user(message, category=UserWarning):
 
 def results_of_each(functions, *args):
     """Return what functions of the same rows return; only the first warns of their columns."""
-    found = []
+    results = []
     for i, function in enumerate(functions):
         with warnings.catch_warnings():
             if i:
                 warnings.simplefilter("ignore", ColumnWarning)
-            found.append(function(*args))
-    return found
+            results.append(function(*args))
+    return results
 
 
 def warn_of_columns(estimator, X, discrete):
@@ -215,12 +215,12 @@ def warn_of_row_names(columns, path=None):
 
     The command gives the path of their file.
     """
-    if found := [name for name, values in columns.items() if names_rows(values)]:
+    if row_names := [name for name, values in columns.items() if names_rows(values)]:
         of, remedy = "X", "leave them out"
         if path is not None:
             of, remedy = path, "exclude them with --exclude, or one with --id"
         warn_user(
-            f"these columns of {of} seem to identify rows: {listed(found, MAX_NAMED)}; "
+            f"these columns of {of} seem to identify rows: {listed(row_names, MAX_NAMED)}; "
             f"{remedy}, unless their values mean something",
             ColumnWarning,
         )
@@ -273,15 +273,15 @@ def warn_of_texts(name, texts):
             f"{them} empty.",
             ColumnWarning,
         )
-    elif found := numbers_among(texts):
+    elif numbers := numbers_among(texts):
         hint = ""
-        if LAST_COMMA.search(found[0]):
+        if LAST_COMMA.search(numbers[0]):
             hint = (
                 " If the comma is the decimal mark, read the file by --decimal , in the command "
                 "line, or by pandas.read_csv(..., decimal=',')."
             )
         warn_user(
-            f"The column {name!r} holds numbers as texts, such as {found[0]!r}, which are taken "
+            f"The column {name!r} holds numbers as texts, such as {numbers[0]!r}, which are taken "
             "for categories: convert it to numbers: leave out currency signs, % and thousands "
             f"separators.{hint}",
             ColumnWarning,
@@ -301,14 +301,14 @@ def unseen_error(name, values):
 
 def warn_of_unseen(unseen, n_rows):
     """Warn of categories that the fit has not seen: a dict of the values of some columns."""
-    found = [
+    texts = [
         f"{values[0]!r} in column {name!r} ({len(values)} of {n_rows} rows)"
         for name, values in unseen.items()
     ]
-    if found:
+    if texts:
         warn_user(
-            f"X has categories that fit has not seen, such as {' and '.join(found[:3])}"
-            f"{f' and {len(found) - 3} more columns' if len(found) > 3 else ''}. They get the "
+            f"X has categories that fit has not seen, such as {' and '.join(texts[:3])}"
+            f"{f' and {len(texts) - 3} more columns' if len(texts) > 3 else ''}. They get the "
             "probability of unseen categories, and carry no information about other columns.",
             ColumnWarning,
         )

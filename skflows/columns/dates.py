@@ -28,8 +28,8 @@ def is_date(value):
 
 def zone_of(dtype):
     """Return the time zone that the name of a dtype contains, or None."""
-    found = ZONE.search(dtype)
-    return None if found is None else found[1]
+    match = ZONE.search(dtype)
+    return None if match is None else match[1]
 
 
 def common_zone(dates, name):
@@ -50,8 +50,8 @@ def common_zone(dates, name):
 
 def time_zone(zone, name):
     """Return a time zone from its name, which may be an offset such as ``"UTC+01:00"``."""
-    if found := OFFSET.fullmatch(zone):
-        sign, hours, minutes = found.groups()
+    if match := OFFSET.fullmatch(zone):
+        sign, hours, minutes = match.groups()
         offset = timedelta(hours=int(hours), minutes=int(minutes))
         return timezone(-offset if sign == "-" else offset)
     try:
@@ -113,15 +113,15 @@ def _offsets(seconds, offset_of):
     def looked_up(moments):
         distinct, inverse = np.unique(moments, return_inverse=True)
         dates = [EPOCH + timedelta(seconds=s) for s in distinct.tolist()]
-        found = np.array([offset_of(date).total_seconds() for date in dates], dtype=np.float64)
-        return found[inverse]
+        offsets = np.array([offset_of(date).total_seconds() for date in dates], dtype=np.float64)
+        return offsets[inverse]
 
     seconds = np.floor(np.clip(seconds, *ENDS))
     day = np.floor(seconds / DAY) * DAY
-    found = looked_up(day)
-    changes = found != looked_up(day + DAY)
-    found[changes] = looked_up(seconds[changes])
-    return found
+    offsets = looked_up(day)
+    changes = offsets != looked_up(day + DAY)
+    offsets[changes] = looked_up(seconds[changes])
+    return offsets
 
 
 def split_moment(seconds):

@@ -330,21 +330,21 @@ class Encoding:
 
     def typical(self, rows):
         """Return the median of each column of numbers or dates, and the most frequent category."""
-        found = np.full(rows.shape[1], np.nan)
+        row = np.full(rows.shape[1], np.nan)
         for j, column in enumerate(rows.T):
             known = column[~np.isnan(column)]
             if self.roles[j] in NUMERIC:
-                found[j] = np.median(known) if len(known) else np.nan
+                row[j] = np.median(known) if len(known) else np.nan
             elif len(known):
-                found[j] = np.bincount(known.astype(int)).argmax()
-        return found
+                row[j] = np.bincount(known.astype(int)).argmax()
+        return row
 
     def with_floats(self):
         """Return this encoding, decoding to floats where the table has other numbers."""
-        found = copy(self)
-        found.columns = [c._replace(dtype="") if c.role == "number" else c for c in self.columns]
-        found.dtype = "" if self.is_plain else self.dtype
-        return found
+        encoding = copy(self)
+        encoding.columns = [c._replace(dtype="") if c.role == "number" else c for c in self.columns]
+        encoding.dtype = "" if self.is_plain else self.dtype
+        return encoding
 
     def values(self, rows, roles):
         """Return the known values of the columns of some roles, except identifiers, by name."""
@@ -370,10 +370,10 @@ def categories_of(column):
     """Return the categories of a column, seen or declared, in the order of their texts."""
     if column.role in NUMERIC:
         return []
-    found = {*column.values[column.known], *(column.categories or ())}
+    categories = {*column.values[column.known], *(column.categories or ())}
     if column.role == "bool":  # both are possible, even if only one was seen
-        found = {False, True}
-    return sorted(found, key=lambda category: (str(category), type(category).__name__))
+        categories = {False, True}
+    return sorted(categories, key=lambda category: (str(category), type(category).__name__))
 
 
 def is_identifier(column, handle_unknown):

@@ -102,8 +102,8 @@ class Format(ABC):
     def parse(self, texts):
         """Return texts as numbers, NaN where they have another format."""
         read = self._reader()
-        found = {text: read(text) for text in set(texts)}
-        return np.array([found[text] for text in texts], dtype=np.float64)
+        numbers = {text: read(text) for text in set(texts)}
+        return np.array([numbers[text] for text in texts], dtype=np.float64)
 
     def fits(self, texts):
         """Whether each of the texts is written back identically from its number."""
@@ -410,8 +410,8 @@ def find_format(
         whoever writes the table keeps known texts as they are.
     """
     counts = Counter(texts)
-    if accepts_plain and (found := _with_plain(counts)) is not None:
-        return found
+    if accepts_plain and (form := _with_plain(counts)) is not None:
+        return form
     texts = list(counts)
     first = texts[:1]
     if not first or not any(char.isdigit() for char in first[0]):
@@ -421,9 +421,9 @@ def find_format(
         lambda: _clock_formats(texts),
         lambda: _number_formats(texts, decimal, thousands, is_plain),
     ):
-        for found in find():
-            if found.fits(texts[:100]) and found.fits(texts):
-                return found
+        for form in find():
+            if form.fits(texts[:100]) and form.fits(texts):
+                return form
     return None
 
 
@@ -466,18 +466,18 @@ def _with_plain(counts):
         plain = [text for text in counts if pattern.fullmatch(text)]
         if not 0 < sum(counts[text] for text in plain) <= MOST_PLAIN * counts.total():
             continue
-        found = find_format([text for text in counts if not pattern.fullmatch(text)])
+        marked = find_format([text for text in counts if not pattern.fullmatch(text)])
         # 0.12 beside 12 % may be the same.
-        if not isinstance(found, NumberFormat) or found.what in ("percentages", "shares"):
+        if not isinstance(marked, NumberFormat) or marked.what in ("percentages", "shares"):
             continue
         # Each is the plain form of its number, unlike 007.
-        form = NumberFormat(decimal=found.decimal)
+        form = NumberFormat(decimal=marked.decimal)
         forms = {text: replace(form, decimals=_n_decimals(text, form.decimal)) for text in plain}
         if all(
-            each.fits([text]) or replace(each, thousands=found.thousands).fits([text])
+            each.fits([text]) or replace(each, thousands=marked.thousands).fits([text])
             for text, each in forms.items()
         ):
-            return replace(found, accepts_plain=True)
+            return replace(marked, accepts_plain=True)
     return None
 
 
@@ -560,21 +560,21 @@ def _signed(before, after):
 def _marks(digits, decimal, thousands, is_plain, around):
     """Yield pairs of marks of thousands and decimals with which all digits can be read."""
     has = {mark: any(mark in each for each in digits) for mark in ",.'\u2019" + BLANKS}
-    found = []
+    pairs = []
     for mark, point in MARKS:
         if (mark and not has[mark]) or (not mark and point == "," and not has[","]):
             continue  # the same as without it
         if all(_digits(mark, point).fullmatch(each) for each in digits):
-            found.append((mark, point))
+            pairs.append((mark, point))
     if thousands is not None:
-        found = [marks for marks in found if marks[0] in ("", thousands) and marks[1] != thousands]
-    if decimal is not None and any(marks[1] == decimal for marks in found):
-        found = [marks for marks in found if marks[1] == decimal]
+        pairs = [marks for marks in pairs if marks[0] in ("", thousands) and marks[1] != thousands]
+    if decimal is not None and any(marks[1] == decimal for marks in pairs):
+        pairs = [marks for marks in pairs if marks[1] == decimal]
     elif around in CURRENCIES:  # which do not have three decimals
-        found.sort(key=lambda marks: max(_n_decimals(each, marks[1]) for each in digits) > 2)
+        pairs.sort(key=lambda marks: max(_n_decimals(each, marks[1]) for each in digits) > 2)
     else:  # thousands where each comma has three digits behind it
-        found.sort(key=lambda marks: marks == ("", ","))
-    for mark, point in found:
+        pairs.sort(key=lambda marks: marks == ("", ","))
+    for mark, point in pairs:
         if is_plain or any(EXPONENT.fullmatch(each) for each in digits):
             yield mark, point
         elif (
@@ -601,10 +601,10 @@ def _with_decimals(digits, templates, thousands, decimal):
         digits = [match[1] for match in exponents]
     elif exponents:
         return
-    found = [_n_decimals(each, decimal) for each in digits]
-    n = max(found)
+    n_decimals = [_n_decimals(each, decimal) for each in digits]
+    n = max(n_decimals)
     is_bare = any(each.startswith(decimal) for each in digits)
-    for style in ("fixed", "short", "whole") if len({*found}) > 1 else ("fixed",):
+    for style in ("fixed", "short", "whole") if len({*n_decimals}) > 1 else ("fixed",):
         yield NumberFormat(
             **templates,
             decimal=decimal,
@@ -692,14 +692,14 @@ def _date_formats(texts, dayfirst):
     valid = []
     for date in dates:
         for pattern in (date + clock, _unpadded(date) + clock, _unpadded(date + clock)):
-            found = DateFormat(pattern)
-            if found.fits(texts[:100]) and found.fits(texts):
-                valid.append(found)
+            form = DateFormat(pattern)
+            if form.fits(texts[:100]) and form.fits(texts):
+                valid.append(form)
                 break
     if len(valid) == 2:  # either order
         if dayfirst is None:
             dayfirst = sep == "." or _is_constant_day(valid[0], texts)
-            valid = [DateFormat(found.pattern, is_ambiguous=True) for found in valid]
+            valid = [DateFormat(form.pattern, is_ambiguous=True) for form in valid]
         valid = valid if dayfirst else valid[::-1]
     yield from valid[:1]
 

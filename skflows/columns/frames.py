@@ -104,9 +104,9 @@ def read_frame(X, names=None):
     if is_frame(X):
         library = library_of(X)
         check_different_names(X)
-        own = list(X.columns)
-        names = own if names is None else names
-        if missing := [name for name in names if name not in own]:
+        all_names = list(X.columns)
+        names = all_names if names is None else names
+        if missing := [name for name in names if name not in all_names]:
             raise ValueError(f"X lacks the columns {missing}, which were seen in fit.")
         read = _pandas_column if library == "pandas" else _polars_column
         columns = [read(X[name], name) for name in names]
@@ -250,25 +250,25 @@ def _array_column(values, name):
 
 def _object_column(values, known, name, dtype):
     """Read Python objects, which must be all numbers, all booleans, all dates or all strings."""
-    found = values[known]
-    if all(isinstance(value, bool | np.bool_) for value in found) and len(found):
+    objects = values[known]
+    if all(isinstance(value, bool | np.bool_) for value in objects) and len(objects):
         return Column(np.where(known, values, False), known, "bool", dtype)
-    if all(isinstance(value, numbers.Real) for value in found):
-        check_exact(found, f"column {name!r}")
+    if all(isinstance(value, numbers.Real) for value in objects):
+        check_exact(objects, f"column {name!r}")
         numeric = np.full(len(values), np.nan)
-        numeric[known] = found.astype(np.float64)
+        numeric[known] = objects.astype(np.float64)
         return Column(_checked(numeric, known, name), known, "number", dtype)
-    if all(map(is_date, found)):
-        if zone := common_zone(found, name):
+    if all(map(is_date, objects)):
+        if zone := common_zone(objects, name):
             dtype = f"datetime64[us, {zone}]"
-        elif dtype and {type(value) for value in found} == {date}:
+        elif dtype and {type(value) for value in objects} == {date}:
             dtype = DATE
         elif not dtype:  # of an array, of which each value has its own unit
-            dtype = str(np.array(list(found), dtype="datetime64").dtype)
+            dtype = str(np.array(list(objects), dtype="datetime64").dtype)
         moments = np.zeros(len(values))
-        moments[known] = seconds_of(found)
+        moments[known] = seconds_of(objects)
         return Column(moments, known, "datetime", dtype)
-    kinds = sorted({type(value).__name__ for value in found})
+    kinds = sorted({type(value).__name__ for value in objects})
     if kinds not in (["str"], ["str_"]):
         raise _unusable(name, kinds)
     return Column(np.array([str(v) for v in values], dtype=object), known, "text", dtype)
@@ -438,8 +438,8 @@ def _pandas_dtype(name):
         return pd.ArrowDtype(make(*map(int, digits.groups())))
     if zone := zone_of(name):
         return pd.ArrowDtype(pa.timestamp(name[len("timestamp[") :].split(",")[0], zone))
-    if found := re.fullmatch(r"dictionary<values=(\w+), indices=(\w+), ordered=([01])>", name):
-        values, indices, ordered = found.groups()
+    if match := re.fullmatch(r"dictionary<values=(\w+), indices=(\w+), ordered=([01])>", name):
+        values, indices, ordered = match.groups()
         types = map(pa.type_for_alias, (indices, values))
         return pd.ArrowDtype(pa.dictionary(*types, ordered == "1"))
     return pd.ArrowDtype(pa.type_for_alias(name))

@@ -52,11 +52,11 @@ def decide(values, role, format=None):
     Texts may have a `Format`, which is part of the reason.
     """
     if format is not None:
-        found = decide(values, role)
+        result = decide(values, role)
         if getattr(format, "is_time", False):
-            found = Kind("circular", (float(DAY),), "times of day")
+            result = Kind("circular", (float(DAY),), "times of day")
         text = f"{format.what} as texts, such as {format.write(values[:1])[0]!r}"
-        return found._replace(reason=f"{text}: {found.reason}")
+        return result._replace(reason=f"{text}: {result.reason}")
     match role:
         case "datetime":
             return Kind("datetime", (), "dates")
@@ -78,8 +78,8 @@ def decide(values, role, format=None):
         return Kind(kind, (), f"{how}, {n_distinct} distinct")
     if is_listed(distinct, values) and lattice_of(distinct) is not None:
         return Kind("ordinal", (), f"{n_distinct} distinct numbers")
-    if n_distinct <= DISTINCT * len(values) and (found := lattice_of(distinct)) is not None:
-        return Kind("rounded", (), f"repeated multiples of {found[0]:g}")
+    if n_distinct <= DISTINCT * len(values) and (result := lattice_of(distinct)) is not None:
+        return Kind("rounded", (), f"repeated multiples of {result[0]:g}")
     atoms = atoms_of(values)
     ends = likely_bounds(values, atoms)
     if len(atoms):
@@ -135,12 +135,12 @@ def stated(columns, names):
         return {}
     if not isinstance(columns, Mapping):
         raise ValueError(f"columns={columns!r}; give a dict of column names to kinds.")
-    found = {}
+    kinds = {}
     for key, kind in columns.items():
         if key not in names:
             key = names[column_index(key, len(names), names, "columns")]
         if isinstance(kind, Kind):
-            found[key] = kind
+            kinds[key] = kind
             continue
         kind, *arguments = kind if isinstance(kind, tuple | list) and kind else (kind,)
         dayfirst = None
@@ -172,8 +172,8 @@ def stated(columns, names):
                 f"columns gives {key!r} the kind {kind!r} with {arguments}, but the first "
                 "bound must be less than the second: swap them, or move one of them."
             )
-        found[key] = Kind(kind, tuple(arguments), GIVEN, True, dayfirst)
-    return found
+        kinds[key] = Kind(kind, tuple(arguments), GIVEN, True, dayfirst)
+    return kinds
 
 
 def bounds_of(low, high):

@@ -73,7 +73,7 @@ def smallest_gap(column):
     gaps, largest = np.diff(values), np.abs(values).max()
     gaps = gaps[gaps > SAME * largest]
     gap = gaps.min() if len(gaps) else 1.0
-    # A difference has the rounding errors of the two values, which may be larger than its own.
+    # A difference has the rounding errors of the two values, which may be larger than its rounding.
     return round_decimals(np.array([gap]), max(ROUNDING * gap, np.finfo(float).eps * largest))[0]
 
 
@@ -97,8 +97,8 @@ def lattice_of(distinct):
 
 def decimals_of(values):
     """Return the decimals of numbers, or None if they have many."""
-    found = lattice_of(np.unique(values))
-    return None if found is None else found[1]
+    step_and_decimals = lattice_of(np.unique(values))
+    return None if step_and_decimals is None else step_and_decimals[1]
 
 
 class Grid:
