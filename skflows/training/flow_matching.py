@@ -30,7 +30,9 @@ def optimal_transport(x, noise, weight):
     from scipy.optimize import linear_sum_assignment
 
     if x.dim() > 2:
-        return torch.stack([optimal_transport(*own) for own in zip(x, noise, weight, strict=True)])
+        return torch.stack(
+            [optimal_transport(*member) for member in zip(x, noise, weight, strict=True)]
+        )
     noise = noise.clone()
     rows = (weight > 0).nonzero().squeeze(-1)
     cost = -(x[:, rows].mT @ noise[:, rows])  # the squared distance, up to constant terms
