@@ -46,7 +46,7 @@ class QuantileSplines(NamedTuple):
         )
 
     def _bin(self, value, along):
-        """Return both ends (x, z, slope) of the bin that holds each value, found along x or z."""
+        """Return both ends (x, z, slope) of the bin that holds each value, an x or z."""
         ends = self.knots[along, :, 1:].contiguous()
         if kernels.is_traced():  # the same, with operations that all exporters know
             index = (ends[:, None] < value[..., None]).sum(-1)

@@ -137,7 +137,7 @@ class FlowMatching(SolvedLikelihood):
         masks = bijection.velocity.dropout_masks(between)
         velocity, slopes = bijection.velocity(t, between, context, slopes=with_slopes, masks=masks)
         error = (velocity - (noise - x)).square().mean(-2)
-        # Also under its own name, because epochs of another objective have a loss in nats.
+        # Also by the name "matching", because epochs of another objective have a loss in nats.
         parts = {"loss": error, "matching": error}
         if with_slopes:
             moved = bijection.velocity.jvp(slopes, bijection.probes_for(between))

@@ -83,7 +83,7 @@ def unstack(stacked, bijections):
 
 
 def substack(stacked, indices):
-    """Return a stack of some of the members of a stack, in its own memory."""
+    """Return a stack of some of the members of a stack; the two share no memory."""
     tensors = _tensors(stacked)
     values = {name: tensors[name].detach()[indices] for name in stacked.stacked_names}
     some = _copy_with(stacked, values)
