@@ -106,11 +106,11 @@ class Chain(Bijection):
         self.bijections = nn.ModuleList(bijections)
         self.set_from_data = any(bijection.set_from_data for bijection in self.bijections)
         self.n_context = max((bijection.n_context for bijection in bijections), default=0)
-        own = [list(bijection.parameters()) for bijection in self.bijections]
+        of_parts = [list(bijection.parameters()) for bijection in self.bijections]
         # The number of leading parts without parameters: no gradient needs to reach them.
-        self.n_fixed = next((i for i, some in enumerate(own) if some), len(own))
+        self.n_fixed = next((i for i, some in enumerate(of_parts) if some), len(of_parts))
         # Gradients of shared parameters are left to autograd, which adds them up.
-        self.shares_parameters = sum(map(len, own)) > len(list(self.parameters()))
+        self.shares_parameters = sum(map(len, of_parts)) > len(list(self.parameters()))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         log_det = x.new_zeros(x.shape[:-1])
@@ -140,8 +140,8 @@ class Chain(Bijection):
             gradients: list[Tensor] = []
             last = 0 if to_x else self.n_fixed
             while len(passed) > last:  # popped, to free early what each of them keeps
-                g, own = passed.pop()(g, g_log_det, to_x=to_x or len(passed) > last)
-                gradients = own + gradients
+                g, of_part = passed.pop()(g, g_log_det, to_x=to_x or len(passed) > last)
+                gradients = of_part + gradients
             return g if to_x else None, gradients
 
         return (x, log_det), pullback

@@ -44,23 +44,23 @@ class FirstColumns(_OfFirstColumns):
         self.n_context = bijection.n_context
 
     def forward(self, x, context=None):
-        own, others = self._split(x)
-        z, log_det = self.bijection(own, context)
+        first, others = self._split(x)
+        z, log_det = self.bijection(first, context)
         return torch.cat([z, others], -1), log_det
 
     def inverse(self, z, context=None):
-        own, others = self._split(z)
-        x, log_det = self.bijection.inverse(own, context)
+        first, others = self._split(z)
+        x, log_det = self.bijection.inverse(first, context)
         return torch.cat([x, others], -1), log_det
 
     def vjp(self, x, context=None):
-        own, others = self._split(x)
-        (z, log_det), through = self.bijection.vjp(own, context)
+        first, others = self._split(x)
+        (z, log_det), through = self.bijection.vjp(first, context)
 
         def pullback(g, g_log_det, to_x=True):
-            g_own, g_others = self._split(g)
-            g_own, gradients = through(g_own, g_log_det, to_x=to_x)
-            return torch.cat([g_own, g_others], -1) if to_x else None, gradients
+            g_first, g_others = self._split(g)
+            g_first, gradients = through(g_first, g_log_det, to_x=to_x)
+            return torch.cat([g_first, g_others], -1) if to_x else None, gradients
 
         return (torch.cat([z, others], -1), log_det), pullback
 

@@ -94,8 +94,8 @@ class Coupling(Bijection):
             for i in reversed(range(len(self.nets))):
                 through_map, through_net = pullbacks[i]
                 g_halves[i], g_params = through_map(g_halves[i], g_log_det)
-                g_given, own = through_net(g_params.flatten(-3, -2), to_x or i > 0)
-                gradients = own + gradients
+                g_given, of_net = through_net(g_params.flatten(-3, -2), to_x or i > 0)
+                gradients = of_net + gradients
                 if g_given is not None:
                     g_halves[1 - i] = g_halves[1 - i] + g_given
             return self._joined(g_halves) if to_x else None, gradients

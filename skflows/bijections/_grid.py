@@ -262,9 +262,9 @@ class FrameAutoregressive(Bijection):
 
         def pullback(g, g_log_det, to_x=True):
             shares = g_log_det.repeat_interleave(z.shape[-2] // g.shape[-2], -1)
-            g_frames, own = through_frames(self._rows(g), shares, to_x=to_x)
+            g_frames, of_frames = through_frames(self._rows(g), shares, to_x=to_x)
             g_seen, of_net = through_net(features.grad, to_x=to_x)
-            return g_frames.reshape(x.shape) + g_seen if to_x else None, own + of_net
+            return g_frames.reshape(x.shape) + g_seen if to_x else None, of_frames + of_net
 
         return self._joined(z, log_det, x), pullback
 

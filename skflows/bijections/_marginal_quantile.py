@@ -87,8 +87,10 @@ class MarginalQuantile(Standardize):
         self.scale.copy_(scale)
         unit = super().forward(x)[0].T
         splines = fit_splines(unit, weight, self.n_bins, self.tails)
-        for own, fitted in zip(self._splines(), splines.padded(self.knots.shape[2]), strict=True):
-            own.copy_(fitted)
+        for buffer, fitted in zip(
+            self._splines(), splines.padded(self.knots.shape[2]), strict=True
+        ):
+            buffer.copy_(fitted)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Mapped:
         unit, log_det = super().forward(x)
@@ -133,7 +135,10 @@ def fit_splines(columns, weight, n_bins="auto", tails="auto"):
         return whole.fit(bins[0], tail)
     tails_of_trials = tail.split(size, 1)
     best = torch.cat(
-        [trial.choose_bins(bins, own) for trial, own in zip(trials, tails_of_trials, strict=True)]
+        [
+            trial.choose_bins(bins, of_trial)
+            for trial, of_trial in zip(trials, tails_of_trials, strict=True)
+        ]
     )
     splines = whole.fit(bins[0], tail).padded(bins[-1] + 1)
     for k in bins[1:]:

@@ -46,7 +46,7 @@ class QuantileSplines(NamedTuple):
         )
 
     def _bin(self, value, along):
-        """Return both ends (x, z, slope) of the bin that holds each value, found along x or z."""
+        """Return both ends (x, z, slope) of the bin that holds each value, an x or z."""
         ends = self.knots[along, :, 1:].contiguous()
         if kernels.is_traced():  # the same, with operations that all exporters know
             index = (ends[:, None] < value[..., None]).sum(-1)
@@ -153,13 +153,13 @@ class SortedSample:
 
         They are interpolated linearly between distinct values, and extrapolated beyond.
         """
-        own = self.level
-        level = level.expand(len(own), -1).contiguous()
-        second = torch.searchsorted(own, own[:, :1].contiguous(), right=True)
-        last = torch.searchsorted(own, own[:, -1:].contiguous())
-        upper = torch.searchsorted(own, level).maximum(second).minimum(last)
+        levels = self.level
+        level = level.expand(len(levels), -1).contiguous()
+        second = torch.searchsorted(levels, levels[:, :1].contiguous(), right=True)
+        last = torch.searchsorted(levels, levels[:, -1:].contiguous())
+        upper = torch.searchsorted(levels, level).maximum(second).minimum(last)
         lower = (upper - 1).clamp(min=0)
-        level0, level1 = own.gather(1, lower), own.gather(1, upper)
+        level0, level1 = levels.gather(1, lower), levels.gather(1, upper)
         x0, x1 = self.columns.gather(1, lower), self.columns.gather(1, upper)
         fraction = torch.where(level1 > level0, (level - level0) / (level1 - level0), 0.0)
         return x0 + fraction * (x1 - x0)

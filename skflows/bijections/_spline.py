@@ -183,7 +183,7 @@ class RationalQuadraticSpline(Univariate):
         return torch.cat([g_logits.flatten(-3, -2), g_inner], -2)
 
     def _find_bins(self, value, params, along_z=False):
-        """Return the `Bins` of values within the tail bound, found along x or along z."""
+        """Return the `Bins` of values, x or z, within the tail bound."""
         k = self.n_bins
         logits, raw = params.split((2 * k, k - 1), -2)
         # Widths and heights are treated alike, along an axis of two.

@@ -37,7 +37,7 @@ class Wrapped(Bijection):
         self.bijection = bijection
         columns = [range(-FARTHEST, FARTHEST + 1) if period else [0] for period in periods.tolist()]
         turns = sorted(product(*columns), key=lambda own: max(map(abs, own)))
-        self.n_near = sum(max(map(abs, own)) < FARTHEST for own in turns)
+        self.n_near = sum(max(map(abs, turn)) < FARTHEST for turn in turns)
         self.register_buffer("shifts", torch.tensor(turns).to(periods) * periods)
 
     @property
@@ -66,18 +66,18 @@ class Wrapped(Bijection):
 
     def vjp(self, x, context=None):
         (z, log_det), through = self.bijection.vjp(self._images(x))
-        own, total, share = self._summed(z, log_det)
+        latent, total, share = self._summed(z, log_det)
 
         def pullback(g, g_log_det, to_x=True):
             of_images = (g_log_det.unsqueeze(-1) * share).flatten(-2)
             g_z = (-of_images.unsqueeze(-1) * z).unflatten(-2, (-1, self.n_images))
-            g_z[..., 0, :] += g + g_log_det.unsqueeze(-1) * own
+            g_z[..., 0, :] += g + g_log_det.unsqueeze(-1) * latent
             g_x, gradients = through(g_z.flatten(-3, -2), of_images, to_x=to_x)
             if to_x:
                 g_x = g_x.unflatten(-2, (-1, self.n_images)).sum(-2)
             return g_x, gradients
 
-        return (own, total), pullback
+        return (latent, total), pullback
 
     def is_sequential(self, inverse=False):
         return self.bijection.is_sequential(inverse)

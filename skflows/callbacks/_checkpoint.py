@@ -203,18 +203,18 @@ class TrainingFile:
         """Return what `save` has stored, or None."""
         try:
             with continuing(self.path):
-                found = Restorer({})(read(self.path, "checkpoint", dict))
-                if found["training"] != self.path.stem:
+                content = Restorer({})(read(self.path, "checkpoint", dict))
+                if content["training"] != self.path.stem:
                     raise ValueError("it is of another training")
-                is_phase = type(found["phase"]) is int and found["phase"] >= 0
-                is_over = type(found["is_over"]) is bool
-                if not (is_phase and is_over and 0 <= found["seconds"] < math.inf):
+                is_phase = type(content["phase"]) is int and content["phase"] >= 0
+                is_over = type(content["is_over"]) is bool
+                if not (is_phase and is_over and 0 <= content["seconds"] < math.inf):
                     raise ValueError("it does not have the form of a checkpoint")
         except FileNotFoundError:
             return None
-        self.seconds = found["seconds"]
+        self.seconds = content["seconds"]
         self.folder.replayed += self.seconds
-        return found | {"path": self.path}
+        return content | {"path": self.path}
 
     def save(self, phase, state, is_over):
         """Store the result of ``state()``, unless the last write was a short time ago."""
@@ -222,9 +222,9 @@ class TrainingFile:
         if not is_over and now - self.written < self.folder.every:
             return
         seconds = self.seconds + now - self.started
-        found = {"training": self.path.stem, "seconds": seconds}
-        found |= {"phase": phase, "is_over": is_over, "state": state()}
-        write(Flattener()(found), "checkpoint", self.path)
+        content = {"training": self.path.stem, "seconds": seconds}
+        content |= {"phase": phase, "is_over": is_over, "state": state()}
+        write(Flattener()(content), "checkpoint", self.path)
         self.written = time.monotonic()
 
 

@@ -18,10 +18,10 @@ def fingerprint(*values):
 
     Functions are identified by name.
     """
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for part in _parts(values):
-        found.update(part)
-    return found.hexdigest()[:32]
+        digest.update(part)
+    return digest.hexdigest()[:32]
 
 
 def is_neutral(name):
@@ -52,8 +52,8 @@ def _parts(value):
         yield cls.encode()
     elif hasattr(value, "get_params"):
         parameters = value.get_params(deep=False)
-        own = {name: item for name, item in parameters.items() if not is_neutral(name)}
-        yield from _parts((cls, own))
+        relevant = {name: item for name, item in parameters.items() if not is_neutral(name)}
+        yield from _parts((cls, relevant))
     elif hasattr(value, "columns") and hasattr(value, "dtypes"):  # of pandas or polars
         yield from _parts([str(name) for name in value.columns])
         for name in value.columns:

@@ -288,11 +288,11 @@ def results(part, estimator, method):
     rows = part
     if not len(part):  # estimators refuse a table without rows
         rows = drawn(estimator, 1, 0)
-    found = np.asarray(getattr(estimator, method)(rows))[: len(part)]
+    values = np.asarray(getattr(estimator, method)(rows))[: len(part)]
     if not hasattr(part, "columns"):
-        return found
+        return values
     import pandas as pd  # a DataFrame needs it
 
-    if found.ndim == 1:
-        return pd.Series(found, index=part.index)
-    return pd.DataFrame(found, index=part.index, columns=estimator.get_feature_names_out())
+    if values.ndim == 1:
+        return pd.Series(values, index=part.index)
+    return pd.DataFrame(values, index=part.index, columns=estimator.get_feature_names_out())

@@ -120,15 +120,15 @@ class Fit:
 
     def _of_parts(self, function, parts, **kwargs):
         """Return the value of a function for each partition; an error names the partition."""
-        found = self.client.map(function, list(parts.values()), pure=False, **kwargs)
-        distributed.wait(found)
-        for i, future in zip(parts, found, strict=True):
+        futures = self.client.map(function, list(parts.values()), pure=False, **kwargs)
+        distributed.wait(futures)
+        for i, future in zip(parts, futures, strict=True):
             if future.status == "error":
                 error = future.exception()
                 kind = type(error) if isinstance(error, TypeError | ValueError) else RuntimeError
                 name = "" if kind is type(error) else f"{type(error).__name__}: "
                 raise kind(f"Partition {i} of X: {name}{error}") from error
-        return self.client.gather(found)
+        return self.client.gather(futures)
 
     def _start(self, key, futures, states):
         """Start the training on the workers that are there; add the future of each to a dict."""
@@ -162,8 +162,8 @@ class Fit:
         worker = max(n_epochs, key=n_epochs.get, default=None)
         if worker is None or n_epochs[worker] <= _training.count(states):
             return states
-        found = client.run(_training.states, key, workers=[worker], on_error="ignore")
-        return found.get(worker, states)
+        by_worker = client.run(_training.states, key, workers=[worker], on_error="ignore")
+        return by_worker.get(worker, states)
 
     def _end(self, key, futures):
         """End the training on all workers; without a scheduler, they end themselves."""

@@ -89,7 +89,7 @@ def split(partitions, fraction, seed, least=0):
         mask[:least] = False
     rows = joined([partition.rows for partition in partitions])
     weight = np.concatenate([partition.weight for partition in partitions])
-    return tuple((rows[own], weight[own]) for own in (~mask, mask))
+    return tuple((rows[kept], weight[kept]) for kept in (~mask, mask))
 
 
 def joined(tables):
@@ -141,7 +141,7 @@ def share(table, fraction, rng):
 def witnesses_of(rows):
     """Return rows that show the extremes of each column, its decimals, and all values if these are
     few."""
-    found = [np.empty(0, dtype=int)]
+    witnesses = [np.empty(0, dtype=int)]
     for column in read_frame(rows).columns:
         known = np.flatnonzero(column.known)
         distinct, first = np.unique(column.values[known], return_index=True)
@@ -151,8 +151,8 @@ def witnesses_of(rows):
                 rounded = (np.round(distinct, k) for k in range(FEW_DECIMALS + 1))
                 finer = [np.flatnonzero(distinct != each)[:1] for each in rounded]
             first = first[np.concatenate([[0, len(first) - 1], *finer]).astype(int)]
-        found.append(known[first])
-    return safe_indexing(rows, np.unique(np.concatenate(found)))
+        witnesses.append(known[first])
+    return safe_indexing(rows, np.unique(np.concatenate(witnesses)))
 
 
 def merged(samples):

@@ -41,10 +41,10 @@ class WorkerGroup(Group):
         return self.n
 
     def local_rows(self, *tables, encode=None):
-        own = self.own
+        shares = self.own
         if encode is not None:
-            own = [(*encode(rows), weight) for rows, weight in own]
-        return [table and mine for table, mine in zip(tables, own, strict=True)]
+            shares = [(*encode(rows), weight) for rows, weight in shares]
+        return [table and mine for table, mine in zip(tables, shares, strict=True)]
 
     def check_same(self, *values):
         """Do nothing: the sample is the same, and the rows are meant to differ."""
@@ -65,13 +65,13 @@ class KeptState(SharedFile):
         self.number = number
 
     def load(self):
-        found = super().load()
-        return self.group.states.get(self.number, found)
+        stored = super().load()
+        return self.group.states.get(self.number, stored)
 
     def save(self, phase, state, is_over):
         super().save(phase, state, is_over)
-        found = {"phase": phase, "is_over": is_over, "state": copy.deepcopy(state())}
-        self.group.states[self.number] = found
+        content = {"phase": phase, "is_over": is_over, "state": copy.deepcopy(state())}
+        self.group.states[self.number] = content
 
 
 def open_store(key, host):
@@ -145,10 +145,10 @@ def train(estimator, sample, partitions, states, place, *, n_rows, mean_weight, 
     if rank:
         estimator.set_callbacks()  # the first worker's are enough
     tables = split(partitions, fraction, seed, least=1)
-    own = [(rows, weight / mean_weight) for rows, weight in tables]
+    weighted = [(rows, weight / mean_weight) for rows, weight in tables]
     is_table = "held_out" in sample
     timeout = TABLE_TIMEOUT if is_table else TIMEOUT
-    group = WorkerGroup(connect(address, host, rank, size, timeout), own, n_rows, states)
+    group = WorkerGroup(connect(address, host, rank, size, timeout), weighted, n_rows, states)
     _OPEN.setdefault(key, {})["group"] = group
     try:
         with in_group(group), warnings.catch_warnings(record=True) as caught:

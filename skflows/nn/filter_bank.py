@@ -63,7 +63,7 @@ class FilterBank(nn.Module):
         width)``, one place every 4 pixels, wherever a window of 8 x 8 pixels fits."""
         images = (images - self.loc) / self.scale
         n, n_channels = images.shape[:2]
-        found: list[torch.Tensor] = []
+        features: list[torch.Tensor] = []
         for scale in range(N_SCALES):
             if scale:
                 if min(images.shape[2:]) < MIN_SIZE:
@@ -76,5 +76,5 @@ class FilterBank(nn.Module):
             sides = [min(2 * stride, side) for side in images.shape[2:]]
             local = F.avg_pool2d(energies, sides, stride)
             local = torch.cat([local[:, :1], (local[:, 1:] + FLOOR**2).log() / 2], 1)
-            found.append(local.unflatten(0, (n, n_channels)).flatten(1, 2))
-        return torch.cat(found, 1)
+            features.append(local.unflatten(0, (n, n_channels)).flatten(1, 2))
+        return torch.cat(features, 1)

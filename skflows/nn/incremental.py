@@ -96,8 +96,8 @@ def run_backward(weights, bounds, slopes, like, next_gradient):
         # The last block has the units that see no input; there is no output for it.
         return next_gradient(n_blocks - 1 - i, g).flip(-2) if i < n_blocks else g
 
-    found = run(back, zeros, [*of_units, of_inputs], like, activate, next_input, slopes)
-    return [gradient.flip(-2) for gradient in reversed(found)]
+    gradients = run(back, zeros, [*of_units, of_inputs], like, activate, next_input, slopes)
+    return [gradient.flip(-2) for gradient in reversed(gradients)]
 
 
 class BlockProduct:

@@ -140,7 +140,7 @@ class ResidualMADE(ResidualMLP):
             def next_outputs(position, g):
                 return next_gradient(self._feature(position), through_squash[position](g))
 
-            joined = [torch.cat(own, -2) for own in slopes]
+            joined = [torch.cat(of_blocks, -2) for of_blocks in slopes]
             *hidden, outputs = incremental.run_backward(weights, bounds, joined, z, next_outputs)
             layers = zip(
                 [self.input, *self.hidden, self.output],

@@ -135,7 +135,7 @@ def dropout_factors(h, p):
         ones = torch.ones_like(h)
         if len(rates) == 1:
             return F.dropout(ones, p=rates[0])
-        return torch.stack([F.dropout(*own) for own in zip(ones, rates, strict=True)])
+        return torch.stack([F.dropout(*member) for member in zip(ones, rates, strict=True)])
     generators = _GENERATORS.get() or [torch.default_generator] * len(rates)
     bits = _byte_draws(h.shape, rates, generators)
     thresholds, scales = _thresholds_and_scales(rates, h.dtype)

@@ -101,14 +101,14 @@ class ResidualMLP(nn.Module):
             g = through_units(g)
             while passed:  # popped, to free early what each of them keeps
                 through_units_before, through_layer, is_residual = passed.pop()
-                g_units, own = through_layer(g)
+                g_units, of_layer = through_layer(g)
                 g_before = through_units_before(g_units)
                 g = g_before.add_(g) if is_residual else g_before
-                gradients = own + gradients
+                gradients = of_layer + gradients
             if self.context is not None:
                 gradients += through_context(g, to_x=False)[1]
-            g, own = through_input(g, to_x)
-            return through_squash(g) if to_x else None, own + gradients
+            g, of_layer = through_input(g, to_x)
+            return through_squash(g) if to_x else None, of_layer + gradients
 
         return output, pullback
 

@@ -47,8 +47,8 @@ def by_autograd(function, x, parameters=()):
         pairs = [pair for pair in zip(outcome, gradients, strict=True) if pair[0].requires_grad]
         with torch.inference_mode(False):
             parts, gradients = zip(*[(part, _outside(g)) for part, g in pairs], strict=True)
-            found = list(torch.autograd.grad(parts, inputs, gradients, materialize_grads=True))
-        return (found[0], found[1:]) if to_x else (None, found)
+            of_inputs = list(torch.autograd.grad(parts, inputs, gradients, materialize_grads=True))
+        return (of_inputs[0], of_inputs[1:]) if to_x else (None, of_inputs)
 
     return tuple(tensor.detach() for tensor in outcome), pullback
 

@@ -103,7 +103,7 @@ def remove_left_overs(target):
     pattern = re.compile(re.escape(name_of_owner(target, "")) + r"(\d{1,9})-[0-9a-f]{8}\.tmp")
     with suppress(OSError):
         for name in os.listdir(target.parent):
-            if (found := pattern.fullmatch(name)) and not is_alive(int(found[1])):
+            if (match := pattern.fullmatch(name)) and not is_alive(int(match[1])):
                 target.with_name(name).unlink(missing_ok=True)
 
 

@@ -39,8 +39,8 @@ class PersistenceMixin:
                 stacklevel=2,
             )
         restore = Restorer(stamp.get("classes", {}))
-        own = {name: restore(value) for name, value in state.items() if name != STAMP}
-        super().__setstate__(own)  # type: ignore[misc]
+        restored = {name: restore(value) for name, value in state.items() if name != STAMP}
+        super().__setstate__(restored)  # type: ignore[misc]
 
     def save(self, path: str | PathLike[str] | BinaryIO) -> None:
         """Write the fitted estimator to a file that can be loaded without running code.

@@ -185,12 +185,12 @@ def check_shape(array):
 
 def checksum(files):
     """Return the SHA-256 of files, by name."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(files):
         for part in (name.encode(), files[name]):
-            found.update(len(part).to_bytes(8, "little"))
-            found.update(part)
-    return found.hexdigest()
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part)
+    return digest.hexdigest()
 
 
 class Encoder:
@@ -276,12 +276,12 @@ class Decoder:
             return {key: self(item) for key, item in value.items()}
         if kind == "@same":
             return self._seen[value[kind]]
-        found = self._object(kind[1:], value)
+        restored = self._object(kind[1:], value)
         if "@number" in value:
             if kind[1:] in ("dict", *CONTAINERS):  # nested ones would grow without bounds
                 raise ValueError(f"the file holds the same {kind[1:]} more than once")
-            self._seen[value["@number"]] = found
-        return found
+            self._seen[value["@number"]] = restored
+        return restored
 
     def _object(self, kind, value):
         content = value[f"@{kind}"]
@@ -402,12 +402,12 @@ def load_foreign(content, trusted):
                 f"it contains types that are not trusted: {sorted(unknown)}. If you trust them, "
                 "give them to load, trusted=[...]"
             )
-        found = skops.io.loads(content, trusted=list(trusted))
+        loaded = skops.io.loads(content, trusted=list(trusted))
     except ImportError as error:  # of what the file names
         raise ValueError(error) from error
-    if isinstance(found, dict) or type(found) in (list, tuple, set):
-        raise ValueError(f"it holds a {type(found).__name__} as an object of another library")
-    return found
+    if isinstance(loaded, dict) or type(loaded) in (list, tuple, set):
+        raise ValueError(f"it holds a {type(loaded).__name__} as an object of another library")
+    return loaded
 
 
 def repack(content):

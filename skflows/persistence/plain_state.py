@@ -52,8 +52,8 @@ def find_class(name):
     if name.startswith(TORCH):
         from torch import nn
 
-        found = getattr(nn, name.removeprefix(TORCH), None)
-        return found if isinstance(found, type) and issubclass(found, nn.Module) else None
+        layer = getattr(nn, name.removeprefix(TORCH), None)
+        return layer if isinstance(layer, type) and issubclass(layer, nn.Module) else None
     for room in ROOMS:
         parent = importlib.import_module(f"{PACKAGE}.{room}")
         for info in pkgutil.iter_modules(parent.__path__, f"{parent.__name__}."):
@@ -115,14 +115,14 @@ class Flattener:
 
     def _module(self, module):
         empty = vars(_empty_module())
-        own = {name: value for name, value in vars(module).items() if name not in empty}
+        attributes = {name: value for name, value in vars(module).items() if name not in empty}
         # Hooks are functions, which only pickles can hold.
-        own |= {
+        attributes |= {
             name: vars(module)[name] for name in empty if "hooks" in name and vars(module)[name]
         }
         return {
             CLASS: self._name(type(module)),
-            "state": self(own),
+            "state": self(attributes),
             "training": module.training,
             "parameters": self(module._parameters),
             "buffers": self(module._buffers),

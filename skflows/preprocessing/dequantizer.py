@@ -80,9 +80,9 @@ class Dequantizer:
         }
         if len(gaps) < len(discrete):
             raise ValueError(f"discrete={discrete!r} names a column twice.")
-        if alike and len(found := set(gaps.values())) > 1:
+        if alike and len(several := set(gaps.values())) > 1:
             raise ValueError(
-                f"discrete gives columns of a grid the gaps {sorted(map(str, found))}; they have "
+                f"discrete gives columns of a grid the gaps {sorted(map(str, several))}; they have "
                 "the same values, so give all of them the same gap."
             )
         return cls(X, gaps, alike)
@@ -153,26 +153,28 @@ class Dequantizer:
         scores = []
         for start in range(0, len(X), ROWS_AT_ONCE):
             rows = X[start : start + ROWS_AT_ONCE]
-            found = log_density(np.concatenate([self.add_noise(rows, point) for point in points]))
-            scores.append(np.logaddexp.reduce(np.split(found, N_POINTS)))
+            at_points = log_density(
+                np.concatenate([self.add_noise(rows, point) for point in points])
+            )
+            scores.append(np.logaddexp.reduce(np.split(at_points, N_POINTS)))
         return np.concatenate(scores) - np.log(N_POINTS)
 
     def groups(self):
         """Yield columns, the values that they can have, and whether there are no others."""
         columns = [self.columns] if self.alike else self.columns[:, None]
         gaps = self.gap[: len(self.values)]
-        for own, values, gap, rule in zip(columns, self.values, gaps, self.rules, strict=True):
+        for indices, values, gap, rule in zip(columns, self.values, gaps, self.rules, strict=True):
             occur_often = rule is None and self.n_rows >= OFTEN * len(values)
             known = (values, True) if rule == SEEN or occur_often else lattice(values, gap)
-            yield own, *known
+            yield indices, *known
 
     def grids(self):
         """Return the grid of the values that each discrete column can have."""
         groups, gaps = self.groups(), self.gap[: len(self.values)]
         return [
             grid
-            for (own, values, is_complete), gap in zip(groups, gaps, strict=True)
-            for grid in len(own) * [Grid(values, is_complete, gap)]
+            for (indices, values, is_complete), gap in zip(groups, gaps, strict=True)
+            for grid in len(indices) * [Grid(values, is_complete, gap)]
         ]
 
     def round(self, X):

@@ -46,8 +46,8 @@ def fitted_preprocessor(names, bounds, x, weight, n_channels=None):
         if steps:
             x, _ = steps[-1](x)
         positions, share = x.reshape(-1, n_channels), weight.repeat_interleave(n_positions)
-        own = _fitted_map(name, positions, share)
-        steps.append(own if n_positions == 1 else Pointwise(own, n_channels))
+        step = _fitted_map(name, positions, share)
+        steps.append(step if n_positions == 1 else Pointwise(step, n_channels))
     return steps[0] if len(steps) == 1 else Chain(steps)
 
 

@@ -122,10 +122,10 @@ class Group(SingleProcess):
         sizes = [column.shape[-1] for column in columns]
         dtype = gradients[0].dtype
         flat = self.sum(torch.cat([column.to(dtype) for column in columns], -1))
-        total, *found = flat.split(sizes, -1)
-        sums = {name: sum_.squeeze(-1) for name, sum_ in zip(losses, found, strict=False)}
-        found = [part / total.clamp(min=1) for part in found[len(losses) :]]
-        return sums, found, total.squeeze(-1).to(count.dtype)
+        total, *reduced = flat.split(sizes, -1)
+        sums = {name: sum_.squeeze(-1) for name, sum_ in zip(losses, reduced, strict=False)}
+        reduced = [part / total.clamp(min=1) for part in reduced[len(losses) :]]
+        return sums, reduced, total.squeeze(-1).to(count.dtype)
 
     def broadcast(self, value):
         content = np.frombuffer(pickle.dumps(value), dtype=np.uint8).copy()
@@ -149,12 +149,12 @@ class Group(SingleProcess):
         return SharedFile(self, file)
 
     def local_rows(self, *tables, encode=None):
-        own = slice(self.rank, None, self.size)
-        return tuple(None if table is None else tuple(a[own] for a in table) for table in tables)
+        share = slice(self.rank, None, self.size)
+        return tuple(None if table is None else tuple(a[share] for a in table) for table in tables)
 
     def check_same(self, *values):
-        own = fingerprint(*values)
-        if self.sum(torch.tensor(int(self.broadcast(own) != own))):
+        digest = fingerprint(*values)
+        if self.sum(torch.tensor(int(self.broadcast(digest) != digest))):
             raise ValueError(
                 f"The {self.size} processes of torch.distributed were given different tables or "
                 "parameters; give the same rows, weights, parameters and seed to each, which takes "

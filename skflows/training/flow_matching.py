@@ -30,7 +30,9 @@ def optimal_transport(x, noise, weight):
     from scipy.optimize import linear_sum_assignment
 
     if x.dim() > 2:
-        return torch.stack([optimal_transport(*own) for own in zip(x, noise, weight, strict=True)])
+        return torch.stack(
+            [optimal_transport(*member) for member in zip(x, noise, weight, strict=True)]
+        )
     noise = noise.clone()
     rows = (weight > 0).nonzero().squeeze(-1)
     cost = -(x[:, rows].mT @ noise[:, rows])  # the squared distance, up to constant terms
@@ -135,7 +137,7 @@ class FlowMatching(SolvedLikelihood):
         masks = bijection.velocity.dropout_masks(between)
         velocity, slopes = bijection.velocity(t, between, context, slopes=with_slopes, masks=masks)
         error = (velocity - (noise - x)).square().mean(-2)
-        # Also under its own name, because epochs of another objective have a loss in nats.
+        # Also by the name "matching", because epochs of another objective have a loss in nats.
         parts = {"loss": error, "matching": error}
         if with_slopes:
             moved = bijection.velocity.jvp(slopes, bijection.probes_for(between))

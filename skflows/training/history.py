@@ -71,9 +71,9 @@ class Progress:
 
     def restore(self, state):
         """Continue from what `state` returned."""
-        own = self.state()
+        current = self.state()
         past = {"optimizer_state": state["history"]["optimizer_state"]}  # of an earlier phase
-        check_like(state, own | {"history": own["history"] | past})
+        check_like(state, current | {"history": current["history"] | past})
         vars(self).update(state | {"history": History(**state["history"])})
 
     @property

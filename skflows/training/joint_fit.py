@@ -95,7 +95,7 @@ def fit_stack(fits, stacked, on_epoch_begin=None, on_epoch_end=None, common_end=
     """Train the bijections of prepared fits as a stack; callbacks see each of them up to date."""
     first = fits[0]
     settings = [fit.settings() for fit in fits]
-    of_members = {name: [own[name] for own in settings] for name in MEMBER_SETTINGS}
+    of_members = {name: [of_fit[name] for of_fit in settings] for name in MEMBER_SETTINGS}
     train = padded([fit.train for fit in fits])
     validation = None
     if first.validation is not None:
@@ -145,14 +145,14 @@ def shared_generators(fits):
     # A member that is done in the first of several phases joins the next one again, and continues
     # from its own draws.
     has_phases = len(fits[0].recipe.phases) > 1
-    found: dict = {}
+    shared: dict = {}
     generators = []
     for fit in fits:
         state = fit.generator.get_state().numpy().tobytes()
         # A network without dropout draws nothing.
         is_drawing = tuple(map(bool, member_settings(fit.flow.bijection)))
         key = id(fit) if has_phases or fit.redraws else (state, is_drawing)
-        generators.append(found.setdefault(key, fit.generator))
+        generators.append(shared.setdefault(key, fit.generator))
     return generators
 
 

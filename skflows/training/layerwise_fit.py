@@ -80,14 +80,14 @@ class LayerwiseFit(FlowFit):
 
         is_over = False
         file = training_file(*self.identity())
-        if file is not None and (found := file.load()) is not None:
-            is_over = found["is_over"]
-            with continuing(found["path"]):
-                for layer in found["state"]["layers"]:
+        if file is not None and (stored := file.load()) is not None:
+            is_over = stored["is_over"]
+            with continuing(stored["path"]):
+                for layer in stored["state"]["layers"]:
                     add(layer)
                     layer.inverse(train.y[:1])  # a layer that was tampered with may lack parts
-                progress.restore(found["state"]["progress"])
-                torch.default_generator.set_state(found["state"]["generator"])
+                progress.restore(stored["state"]["progress"])
+                torch.default_generator.set_state(stored["state"]["generator"])
         history = progress.history
         try:
             while not is_over:

@@ -39,9 +39,9 @@ def stack(bijections):
     members = [tensors for _, tensors in described]
     values = {}
     for name, value in members[0].items():
-        own = [member[name].detach() for member in members]
-        if isinstance(value, nn.Parameter) or not _all_equal(own):
-            values[name] = torch.stack(own)
+        of_members = [member[name].detach() for member in members]
+        if isinstance(value, nn.Parameter) or not _all_equal(of_members):
+            values[name] = torch.stack(of_members)
     stacked = _copy_with(bijections[0], values)
     stacked.stacked_names = list(values)
     for module in stacked.modules():
@@ -77,13 +77,13 @@ def unstack(stacked, bijections):
     names = stacked.stacked_names
     tensors = _tensors(stacked)
     for bijection, *values in zip(bijections, *(tensors[name] for name in names), strict=True):
-        own = _tensors(bijection)
+        targets = _tensors(bijection)
         for name, value in zip(names, values, strict=True):
-            own[name].copy_(value)
+            targets[name].copy_(value)
 
 
 def substack(stacked, indices):
-    """Return a stack of some of the members of a stack, in its own memory."""
+    """Return a stack of some of the members of a stack; the two share no memory."""
     tensors = _tensors(stacked)
     values = {name: tensors[name].detach()[indices] for name in stacked.stacked_names}
     some = _copy_with(stacked, values)
@@ -128,8 +128,8 @@ def _describe(bijection):
     """Return the types and shared settings of all modules, and the tensors."""
 
     def shared_settings(module):
-        own = getattr(module, "member_settings", ())
-        return {k: v for k, v in vars(module).items() if k[0] != "_" and k not in own}
+        varying = getattr(module, "member_settings", ())
+        return {k: v for k, v in vars(module).items() if k[0] != "_" and k not in varying}
 
     modules = bijection.named_modules()
     settings = {path: (type(module), shared_settings(module)) for path, module in modules}

@@ -150,8 +150,8 @@ class OneThread:
     def after_fork(self):
         """Forget the contexts of threads that a forked process does not have."""
         self.lock = threading.Lock()  # one of them may have held it
-        own = threading.get_ident()
-        self.contexts = {key: value for key, value in self.contexts.items() if value[0] == own}
+        thread = threading.get_ident()
+        self.contexts = {key: value for key, value in self.contexts.items() if value[0] == thread}
 
 
 one_thread = OneThread()

@@ -74,7 +74,7 @@ def shuffled_batches(y, weight, batch_size, generators, n_batches=None):
         yield y, weight
         return
     orders = draw_once(generators, lambda g: torch.randperm(n, generator=g))
-    order = torch.stack([own + n * i for i, own in enumerate(orders)])
+    order = torch.stack([permutation + n * i for i, permutation in enumerate(orders)])
     order = order.view(weight.shape).to(y.device)
     in_units = batch_size % BATCH_UNIT == 0 and n >= 2 * BATCH_UNIT * n_batches
     unit = BATCH_UNIT if in_units else 1
@@ -408,12 +408,12 @@ class Trainer:
         )
         self.latest[self.running] = self.optimizer.average
         with self.optimizer.averaged():
-            for i, own, rate in zip(self.running, losses, rates, strict=True):
+            for i, loss, rate in zip(self.running, losses, rates, strict=True):
                 progress = self.progress[i]
                 if not progress.done:
                     shift = dict.fromkeys(self.objective.in_nats, progress.log_det)
-                    own = {name: value - shift.get(name, 0.0) for name, value in own.items()}
-                    progress.record_epoch(own, rate)
+                    loss = {name: value - shift.get(name, 0.0) for name, value in loss.items()}
+                    progress.record_epoch(loss, rate)
             if to_validate:
                 self._validate()
             if self.optimizer is not self.whole:
@@ -490,20 +490,20 @@ def train_in_phases(phases, *args, file=None, **settings):
     history : History, or a list of one for each member
     """
     history = None
-    found = None if file is None else file.load()
+    stored = None if file is None else file.load()
     for number, phase in enumerate(phases):
-        if found is not None and number < found["phase"]:
+        if stored is not None and number < stored["phase"]:
             continue
         checkpoint = None if file is None else partial(file.save, number)
         trainer = Trainer(*args, history=history, checkpoint=checkpoint, **settings | phase)
-        if found is not None and number == found["phase"]:
-            with continuing(found.get("path")):
-                trainer.restore(found["state"])
-            trainer.is_over = found["is_over"]
+        if stored is not None and number == stored["phase"]:
+            with continuing(stored.get("path")):
+                trainer.restore(stored["state"])
+            trainer.is_over = stored["is_over"]
         history = trainer.fit()
         if any(each.interrupted or each.stopped for each in as_list(history)):
             break
-    if history is None and found is not None:
-        with continuing(found.get("path")):
-            raise ValueError(f"it is of phase {found['phase']}, which this training does not have")
+    if history is None and stored is not None:
+        with continuing(stored.get("path")):
+            raise ValueError(f"it is of phase {stored['phase']}, which this training does not have")
     return history
