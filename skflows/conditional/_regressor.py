@@ -168,8 +168,8 @@ class FlowRegressor(
                 order = random_state.permutation(n)
                 n_held_out = min(max(1, round(fraction * n)), n - 1)
                 held_out, rest = order[:n_held_out], order[n_held_out:]
-                some, own = pairs.take(rest), np.flatnonzero(pairs.is_used)[rest]
-                given = [safe_indexing(table, own) for table in (X, y)]
+                some, rows = pairs.take(rest), np.flatnonzero(pairs.is_used)[rest]
+                given = [safe_indexing(table, rows) for table in (X, y)]
                 with task.inside(density):
                     density._fit_pairs(*given, some.weight, some)
                 if was_interrupted(density):

@@ -214,7 +214,7 @@ class FlowGridSearchCV(GridSearchCV, CallbackSupportMixin):
         flow = type(self.estimator)
         own_score = any(getattr(flow, name) is not getattr(FlowDensity, name) for name in SCORES)
         fit = delayed(in_folder(evaluate))
-        found = Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch)(
+        results = Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch)(
             fit(
                 clone(self.estimator),
                 [tasks[i] for i in stack],
@@ -230,7 +230,7 @@ class FlowGridSearchCV(GridSearchCV, CallbackSupportMixin):
             )
             for stack in stacks
         )
-        outcomes = dict(zip(chain(*stacks), chain(*found), strict=True))
+        outcomes = dict(zip(chain(*stacks), chain(*results), strict=True))
         return [outcomes[i] for i in range(len(tasks))]
 
     def _can_stack(self, params):
