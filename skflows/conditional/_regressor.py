@@ -371,7 +371,7 @@ def fold_scores(density, context, y, n_rows):
     n, flows = len(context), range(len(density.flows_))
     n_draws = min(DRAWS if n_rows >= n else FEW_DRAWS, 2 * n)
     parts = [
-        own[some_rows(len(own), math.ceil(len(own) * n_rows / n))] for own in density.held_out_
+        rows[some_rows(len(rows), math.ceil(len(rows) * n_rows / n))] for rows in density.held_out_
     ]
 
     def scores_of(own, rows, y):
@@ -383,7 +383,7 @@ def fold_scores(density, context, y, n_rows):
     one = [scores_of([i], some, drawn) for i in flows]
     mean = len(flows) * [scores_of(flows, some, drawn)]
     unseen, one, mean = map(joined, (unseen, one, mean))
-    return {name: translated(own, one[name], mean[name]) for name, own in unseen.items()}
+    return {name: translated(scores, one[name], mean[name]) for name, scores in unseen.items()}
 
 
 def joined(scores):
