@@ -392,7 +392,7 @@ class DensityClassifier(
         return row_shape(self.estimator)
 
     def _validated(self, X, reset):
-        """Return X as an array, or as it is if it is a table with columns of its own.
+        """Return X as an array, or as it is if it is a table with named columns.
 
         Rows for a `TableDensity` are encoded.
         """

@@ -160,7 +160,7 @@ class FlowRegressor(
                 with task.inside(density):
                     context = density._fit_pairs(X, y, sample_weight, pairs)
                 is_calibrated = self.calibration is not None and density.held_out_[0] is not None
-                if is_calibrated:  # by features without their own y, as in training
+                if is_calibrated:  # by features without the row's y, as in training
                     most = FEW_ROWS if was_interrupted(density) else n
                     self.calibration_scores_ = fold_scores(density, context, pairs.Y, most)
             else:

@@ -39,8 +39,8 @@ class FlowGridSearchCV(GridSearchCV, CallbackSupportMixin):
     Candidates of one stack may differ in ``learning_rate_init``, ``weight_decay``, ``dropout``,
     ``tol``, ``n_iter_no_change``, ``random_state``, ``preprocessing``, ``bounds``, ``discrete``,
     ``contamination`` and ``verbose``. Candidates that differ in anything else, such as
-    ``n_transforms`` or ``batch_size``, form stacks of their own folds, and folds with one more row
-    form separate stacks. Everything else is left to `GridSearchCV`: estimators other than
+    ``n_transforms`` or ``batch_size``, form stacks of their folds alone, and folds with one more
+    row form separate stacks. Everything else is left to `GridSearchCV`: estimators other than
     `FlowDensity` (pipelines too), ``time_limit``, callbacks other than a
     `skflows.callbacks.Checkpoint`, and parameters of `fit` other than ``sample_weight`` and
     ``groups``. Flows with ``input_noise="auto"`` train one after another,

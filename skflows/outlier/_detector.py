@@ -297,7 +297,7 @@ class DensityOutlierDetector(
             ``calibration="conformal"``, they come from weighted conformal prediction (Tibshirani et
             al., 2019) and are valid if the weights are the density of new inliers, divided by the
             density of the rows of `fit`, up to a factor. A new row counts with the largest of the
-            weights, which its own must not exceed. An integer weight is thus no number of rows:
+            weights, which its weight must not exceed. An integer weight is thus no number of rows:
             copies of a row would be no further evidence.
 
         Returns
