@@ -321,7 +321,7 @@ class FlowCompressor(PersistenceMixin, CallbackSupportMixin, MetaEstimatorMixin,
         rows, in places of the sorted values."""
         X = np.asarray(X, dtype=np.float64).reshape(latent.shape)
         groups = self.estimator_._dequantizer.groups()
-        unseen = np.unique(np.concatenate([np.setdiff1d(X[:, own], g) for own, g, _ in groups]))
+        unseen = np.unique(np.concatenate([np.setdiff1d(X[:, group], g) for group, g, _ in groups]))
         rows, exact = self._rows(latent), np.empty(latent.shape)
         residuals = np.empty(latent.shape, dtype=np.int32)
         for columns, grid in self._grids(unseen):

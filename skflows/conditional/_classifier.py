@@ -271,7 +271,7 @@ class DensityClassifier(
             self.temperature_, self.prior_weight_ = 1.0, 0.0
             if len(rows):
                 of_class = [known[label[rows] == k] for k in range(len(self.classes_))]
-                self.calibration_scores_ = [np.sort(own) for own in of_class]
+                self.calibration_scores_ = [np.sort(scores) for scores in of_class]
                 self.prior_weight_ = 1 / (len(rows) + 2)  # Laplace's rule of succession
                 self.temperature_ = temperature(
                     joint, label[rows], self.priors_, self.prior_weight_, weight[rows]
@@ -292,12 +292,12 @@ class DensityClassifier(
         Return the rows that calibrate, and their log-densities under each class.
         """
         n_classes = len(self.classes_)
-        own = np.flatnonzero(~is_held_out)
+        train = np.flatnonzero(~is_held_out)
         if self.verbose:
-            print(f"{n_classes} classes: {len(own)} rows")
+            print(f"{n_classes} classes: {len(train)} rows")
         with task.inside(density):
-            given = np.eye(n_classes)[label[own]]
-            density.fit(given, safe_indexing(X, own), uneven(weight[own]))
+            given = np.eye(n_classes)[label[train]]
+            density.fit(given, safe_indexing(X, train), uneven(weight[train]))
         density.set_params(cv=self.estimator.cv)  # the splits of these rows are of no use later
         self.estimators_ = [density]
         parts: list[tuple[list[int] | None, np.ndarray]] = []
@@ -344,14 +344,14 @@ class DensityClassifier(
         end = clock() + min((s for s in limits.values() if s is not None), default=math.inf)
         for k in range(len(self.classes_)):
             n_left = len(self.classes_) - k
-            own = np.flatnonzero((label == k) & ~is_held_out)
+            train = np.flatnonzero((label == k) & ~is_held_out)
             if self.verbose:
                 name = self.classes_[k]
-                print(f"Class {name} ({k + 1} of {len(self.classes_)}): {len(own)} rows")
-            own_rows = safe_indexing(X, own), uneven(weight[own])
+                print(f"Class {name} ({k + 1} of {len(self.classes_)}): {len(train)} rows")
+            given = safe_indexing(X, train), uneven(weight[train])
             density = with_time_limit(template, (end - clock()) / n_left)
             with of_no_use_alone() if n_left > 1 else nullcontext():
-                density = fit_subtask(task, density, *own_rows, self._encoding)
+                density = fit_subtask(task, density, *given, self._encoding)
             if was_interrupted(density) and n_left > 1:
                 raise KeyboardInterrupt  # without the other classes nothing can be predicted
             if limits:
@@ -364,7 +364,7 @@ class DensityClassifier(
             elif self.calibration is not None and hasattr(density, "held_out_scores_"):
                 is_known = ~np.isnan(density.held_out_scores_)
                 scores.append(density.held_out_scores_[is_known])
-                unseen.append(own[is_known])
+                unseen.append(train[is_known])
         self.estimators_ = densities
         rows = np.concatenate(unseen)
         joint = np.empty((len(rows), len(self.classes_)))
@@ -392,7 +392,7 @@ class DensityClassifier(
         return row_shape(self.estimator)
 
     def _validated(self, X, reset):
-        """Return X as an array, or as it is if it is a table with columns of its own.
+        """Return X as an array, or as it is if it is a table with named columns.
 
         Rows for a `TableDensity` are encoded.
         """
@@ -416,13 +416,13 @@ class DensityClassifier(
         fraction = self._held_out_fraction(np.bincount(label))
         few = []
         for k, name in enumerate(self.classes_):
-            own = np.flatnonzero(label == k)
-            n_held_out = 0 if fraction is None else max(1, round(fraction * len(own)))
-            if len(own) - n_held_out < FEWEST:
+            rows = np.flatnonzero(label == k)
+            n_held_out = 0 if fraction is None else max(1, round(fraction * len(rows)))
+            if len(rows) - n_held_out < FEWEST:
                 calibrating = f", {n_held_out} of them for calibration" if n_held_out else ""
-                few.append(f"{name} ({len(own)} sample{'s' * (len(own) > 1)}{calibrating})")
+                few.append(f"{name} ({len(rows)} sample{'s' * (len(rows) > 1)}{calibrating})")
             elif n_held_out:
-                is_held_out[random_state.permutation(own)[:n_held_out]] = True
+                is_held_out[random_state.permutation(rows)[:n_held_out]] = True
         if few:
             which = "class of y has" if len(few) == 1 else "classes of y have"
             more = f" and {len(few) - MAX_NAMED} more" if len(few) > MAX_NAMED else ""
@@ -549,11 +549,11 @@ class DensityClassifier(
         labels : ndarray of shape (n_samples,)
             Values of `classes_`, or `unknown_label`.
         """
-        own = self._log_densities(X)
-        labels = self.classes_[self._log_proba(own).argmax(axis=1)]
+        scores = self._log_densities(X)
+        labels = self.classes_[self._log_proba(scores).argmax(axis=1)]
         if self.reject is None:
             return labels
-        is_rejected = self._p_values(own).max(axis=1) <= self.reject
+        is_rejected = self._p_values(scores).max(axis=1) <= self.reject
         kind = np.result_type(labels, np.min_scalar_type(self._unknown))
         labels = labels.astype(object if labels.dtype == object else kind)
         labels[is_rejected] = self._unknown
@@ -584,7 +584,7 @@ class DensityClassifier(
     def _p_values(self, scores):
         """Return p-values from the log-density of each row under each class."""
         pairs = zip(self.calibration_scores_ or (), scores.T, strict=True)
-        return np.column_stack([Ranks.fit(known).p_values(own) for known, own in pairs])
+        return np.column_stack([Ranks.fit(known).p_values(column) for known, column in pairs])
 
     def predict_set(self, X: Table, coverage: float = 0.9) -> Flags:
         """Return which classes each row may belong to.
@@ -654,8 +654,8 @@ def temperature(log_density, label, priors, prior_weight, weight):
     weight = weight * (priors[label] > 0)
 
     def loss(log_temperature):
-        found = log_proba(log_density, priors, np.exp(log_temperature), prior_weight)
-        losses = -np.maximum(found[np.arange(len(label)), label], LEAST_LOG_PROBA)
+        log_posterior = log_proba(log_density, priors, np.exp(log_temperature), prior_weight)
+        losses = -np.maximum(log_posterior[np.arange(len(label)), label], LEAST_LOG_PROBA)
         return np.average(losses, weights=weight) + log_temperature / len(label)
 
     return float(np.exp(minimize_scalar(loss, bounds=(0, np.log(HOTTEST)), method="bounded").x))

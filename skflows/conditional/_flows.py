@@ -73,10 +73,10 @@ class FlowMixture:
     @cached_property
     def possible(self):
         """The grid of each output, None if it is not discrete."""
-        found = self.n_outputs * [None]
+        grids = self.n_outputs * [None]
         for j, grid in zip(self.dequantizer.columns, self.dequantizer.grids(), strict=True):
-            found[j] = grid
-        return found
+            grids[j] = grid
+        return grids
 
     def log_density(self, y, row):
         """Return the log-density of y in some rows."""
@@ -106,9 +106,11 @@ class FlowMixture:
         Also return the logarithm of its slope.
         """
         images = self.circle.images(rows)
-        found = [[map_rows(line(flow), "forward", own) for own in images] for flow in self.flows]
+        by_flow = [
+            [map_rows(line(flow), "forward", image) for image in images] for flow in self.flows
+        ]
         latent, log_slope = (
-            np.array([[of_image[i] for of_image in of_flow] for of_flow in found]) for i in (0, 1)
+            np.array([[of_image[i] for of_image in of_flow] for of_flow in by_flow]) for i in (0, 1)
         )
         latent = latent[..., 0] * np.reshape(self.signs, (-1, 1, 1))
         if self.bounds is not None:  # on which a flow is only nearly infinite
@@ -175,8 +177,10 @@ class FlowMixture:
         n_flows = len(self.flows)
         places = np.linspace(-FARTHEST, FARTHEST, max(N_NODES, NODES_PER_FLOW * n_flows))
         latent = [places[i::n_flows] for i in range(n_flows)]
-        y = np.column_stack([self._nodes_of(i, own) for i, own in enumerate(latent)])
-        weight = np.concatenate([norm.pdf(own) / norm.pdf(own).sum() for own in latent]) / n_flows
+        y = np.column_stack([self._nodes_of(i, part) for i, part in enumerate(latent)])
+        weight = (
+            np.concatenate([norm.pdf(part) / norm.pdf(part).sum() for part in latent]) / n_flows
+        )
         below = np.broadcast_to(norm.cdf(latent[0]), y.shape) if n_flows == 1 else None
         return y, weight, below
 
@@ -198,10 +202,10 @@ class FlowMixture:
         def draws(context):
             y = np.empty((len(context), n_draws, d))
             # In turn, so that the first draws are of all flows; blocks of the sequence are even.
-            for i, own in enumerate(np.array_split(latent, n_flows)):
-                rows = np.repeat(context, len(own), axis=0)
-                found = inverse(self.flows[i], np.tile(own, (len(context), 1)), rows)
-                y[:, i::n_flows] = found.reshape(-1, len(own), d)
+            for i, part in enumerate(np.array_split(latent, n_flows)):
+                rows = np.repeat(context, len(part), axis=0)
+                drawn = inverse(self.flows[i], np.tile(part, (len(context), 1)), rows)
+                y[:, i::n_flows] = drawn.reshape(-1, len(part), d)
             return y
 
         return np.moveaxis(in_blocks(draws, self.context, each=n_draws), 1, 0)

@@ -20,5 +20,5 @@ def translated(scores, one, mean):
     """
     if scores.ndim > 1:
         return np.column_stack([*map(translated, scores.T, one.T, mean.T)])
-    one, mean = (np.sort([0, *own, 1]) for own in (one, mean))
+    one, mean = (np.sort([0, *values, 1]) for values in (one, mean))
     return np.interp(scores, one, mean)

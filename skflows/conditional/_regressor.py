@@ -160,7 +160,7 @@ class FlowRegressor(
                 with task.inside(density):
                     context = density._fit_pairs(X, y, sample_weight, pairs)
                 is_calibrated = self.calibration is not None and density.held_out_[0] is not None
-                if is_calibrated:  # by features without their own y, as in training
+                if is_calibrated:  # by features without the row's y, as in training
                     most = FEW_ROWS if was_interrupted(density) else n
                     self.calibration_scores_ = fold_scores(density, context, pairs.Y, most)
             else:
@@ -168,8 +168,8 @@ class FlowRegressor(
                 order = random_state.permutation(n)
                 n_held_out = min(max(1, round(fraction * n)), n - 1)
                 held_out, rest = order[:n_held_out], order[n_held_out:]
-                some, own = pairs.take(rest), np.flatnonzero(pairs.is_used)[rest]
-                given = [safe_indexing(table, own) for table in (X, y)]
+                some, rows = pairs.take(rest), np.flatnonzero(pairs.is_used)[rest]
+                given = [safe_indexing(table, rows) for table in (X, y)]
                 with task.inside(density):
                     density._fit_pairs(*given, some.weight, some)
                 if was_interrupted(density):
@@ -371,7 +371,7 @@ def fold_scores(density, context, y, n_rows):
     n, flows = len(context), range(len(density.flows_))
     n_draws = min(DRAWS if n_rows >= n else FEW_DRAWS, 2 * n)
     parts = [
-        own[some_rows(len(own), math.ceil(len(own) * n_rows / n))] for own in density.held_out_
+        rows[some_rows(len(rows), math.ceil(len(rows) * n_rows / n))] for rows in density.held_out_
     ]
 
     def scores_of(own, rows, y):
@@ -383,7 +383,7 @@ def fold_scores(density, context, y, n_rows):
     one = [scores_of([i], some, drawn) for i in flows]
     mean = len(flows) * [scores_of(flows, some, drawn)]
     unseen, one, mean = map(joined, (unseen, one, mean))
-    return {name: translated(own, one[name], mean[name]) for name, own in unseen.items()}
+    return {name: translated(scores, one[name], mean[name]) for name, scores in unseen.items()}
 
 
 def joined(scores):

@@ -36,10 +36,10 @@ def log_sum_exp(exponents):
     sums = np.exp(exponents).sum(axis=1)
     is_far = sums < LEAST_SUM
     with np.errstate(divide="ignore"):
-        found = np.log(sums)
+        logs = np.log(sums)
     if is_far.any():
-        found[is_far] = logsumexp(exponents[is_far], axis=1)
-    return found
+        logs[is_far] = logsumexp(exponents[is_far], axis=1)
+    return logs
 
 
 class AdaptiveKernels(BaseEstimator):
@@ -137,10 +137,10 @@ class AdaptiveKernels(BaseEstimator):
                     np.column_stack([rows, (rows**2).sum(axis=1), np.ones(len(rows))]) @ factors
                 )
             if center is not None:
-                own = np.flatnonzero(center[part] >= 0)
-                number = center[part][own]
+                centred = np.flatnonzero(center[part] >= 0)
+                number = center[part][centred]
                 with np.errstate(divide="ignore"):  # a weight of 0 leaves the kernel out
-                    exponents[own, number] = peak[number] + np.log(own_weight[part][own])
+                    exponents[centred, number] = peak[number] + np.log(own_weight[part][centred])
             scores[part] = log_sum_exp(exponents) + highest
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(total > 0, scores - np.log(total), -np.inf)

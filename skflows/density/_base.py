@@ -89,8 +89,8 @@ class BaseFlowDensity(
 
     def _recipe(self, max_iter):
         """Return what the fit needs to know of this estimator."""
-        own = {name: getattr(self, name) for name in Settings._fields if hasattr(self, name)}
-        settings = Settings(row_shape=row_shape(self), **own)
+        values = {name: getattr(self, name) for name in Settings._fields if hasattr(self, name)}
+        settings = Settings(row_shape=row_shape(self), **values)
         return Recipe(self, self._build_flow, self._phases(max_iter), settings)
 
     def _phases(self, max_iter):

@@ -202,10 +202,10 @@ def fill(docstring, parameters=None):
     def with_own_default(match):
         if match["name"] not in (parameters or {}):
             return match[0]
-        own = parameters[match["name"]].default
-        if literal_eval(match["default"]) == own:
+        default = parameters[match["name"]].default
+        if literal_eval(match["default"]) == default:
             return match[0]
-        written = f'"{own}"' if isinstance(own, str) else repr(own)
+        written = f'"{default}"' if isinstance(default, str) else repr(default)
         return match["start"] + written
 
     docstring = inspect.cleandoc(docstring)

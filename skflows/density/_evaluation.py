@@ -74,9 +74,9 @@ def map_rows(flow, method, rows):
         # Torch's own threads gain little on an idle machine, and lose much on a busy one.
         with one_thread() if is_cpu else nullcontext(), torch.inference_mode():
             chunk = torch.tensor(rows[start : start + size], dtype=torch.float64, device=device)
-            found = getattr(flow, method)(chunk)
-            found = found if isinstance(found, tuple) else (found,)
-            return [tensor.contiguous().cpu().numpy() for tensor in found]
+            result = getattr(flow, method)(chunk)
+            result = result if isinstance(result, tuple) else (result,)
+            return [tensor.contiguous().cpu().numpy() for tensor in result]
 
     if len(rows) <= size:
         return outputs(0)

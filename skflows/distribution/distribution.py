@@ -171,8 +171,8 @@ class ConditionalDistribution:
         """
         y = self._unrolled(y)
         y = np.array(self._broadcast(y))
-        for own, grid in self._discrete():
-            y[own] = grid.upper_end(y[own])
+        for entries, grid in self._discrete():
+            y[entries] = grid.upper_end(y[entries])
         return self._continuous_cdf(y)
 
     def sf(self, y: ArrayLike) -> Floats:
@@ -297,8 +297,8 @@ class ConditionalDistribution:
     def _rounded(self, y):
         """Return the possible values nearest to y."""
         y = np.array(y, order="C")
-        for own, grid in self._discrete():
-            y[own] = grid.round(y[own])
+        for entries, grid in self._discrete():
+            y[entries] = grid.round(y[entries])
         return y
 
     def _index(self, j):
@@ -341,8 +341,8 @@ class ConditionalDistribution:
         """
         entries = values.shape[:-1]
         row = np.repeat(np.arange(len(self)), math.prod(entries[1:]))
-        found = in_blocks(function, values.reshape(len(row), values.shape[-1]), row)
-        return np.moveaxis(found.reshape(entries), 0, -1)
+        results = in_blocks(function, values.reshape(len(row), values.shape[-1]), row)
+        return np.moveaxis(results.reshape(entries), 0, -1)
 
     def _continuous_cdf(self, y):
         if self._is_single:
@@ -363,9 +363,9 @@ class ConditionalDistribution:
                 lambda q, row: self._quantiles(q[:, 0], row), np.moveaxis(q[..., None], -2, 0)
             )
         levels, which = np.unique(q, return_inverse=True)
-        found = np.quantile(self._draws, levels, axis=0).reshape(len(levels), *self._shape)
+        quantiles = np.quantile(self._draws, levels, axis=0).reshape(len(levels), *self._shape)
         which = which.reshape(-1, *self._shape)
-        return np.take_along_axis(found, which, axis=0).reshape(q.shape)
+        return np.take_along_axis(quantiles, which, axis=0).reshape(q.shape)
 
     def _quantiles(self, q, row):
         """Return the quantile of each row by index, of a single output."""
@@ -416,14 +416,14 @@ class ConditionalDistribution:
         is_all = np.greater_equal(level, 1)
         levels = np.broadcast_to(np.where(is_all, 0, level), self._shape)
         ends = self._continuous_ppf((1 + np.multiply.outer([-1, 1], levels)) / 2)
-        for own, grid in self._discrete():
+        for entries, grid in self._discrete():
             if grid.is_complete:
-                low, high = ends[0][own], ends[1][own]
+                low, high = ends[0][entries], ends[1][entries]
                 inside = grid.inside(low, high)
                 is_empty = inside[0] > inside[1]
                 middle = grid.round((low + high) / 2)
                 for end, moved in zip(ends, inside, strict=True):
-                    end[own] = np.where(is_empty, middle, moved)
+                    end[entries] = np.where(is_empty, middle, moved)
         return [
             np.where(is_all, sign * np.inf, end) for sign, end in zip((-1, 1), ends, strict=True)
         ]
@@ -470,7 +470,7 @@ class CircularDistribution(ConditionalDistribution):
     def __init__(self, source):
         super().__init__(source)
         both = source.period, source.start
-        self._period, self._start = (own[0] for own in both) if self._is_single else both
+        self._period, self._start = (values[0] for values in both) if self._is_single else both
         grids = zip(source.possible, source.period, strict=True)
         self._grids = [grid and grid.unrolled(period) for grid, period in grids]
 
@@ -489,8 +489,8 @@ class CircularDistribution(ConditionalDistribution):
     def _low(self):
         """Where the values of each entry start; between two cells if they are discrete."""
         low = self._directions[0] - self._period / 2
-        for own, grid in self._discrete():
-            low[own] = nearest(grid.ends[1:-1], low[own])
+        for entries, grid in self._discrete():
+            low[entries] = nearest(grid.ends[1:-1], low[entries])
         return low
 
     @cached_property
@@ -505,9 +505,9 @@ class CircularDistribution(ConditionalDistribution):
         y = self._rounded(wrapped(y, self._start, self._period))
         for j, grid in enumerate(self._source.possible):
             if grid is not None:
-                own = self._index(j)
+                entries = self._index(j)
                 start = self._source.start[j] - grid.step / 2
-                y[own] = grid.round(wrapped(y[own], start, self._source.period[j]))
+                y[entries] = grid.round(wrapped(y[entries], start, self._source.period[j]))
         return y
 
     def _continuous_cdf(self, y):
@@ -528,8 +528,8 @@ class CircularDistribution(ConditionalDistribution):
         mean, deviation = self._directions
         if self._is_single:
             return mean, deviation**2
-        own = zip((mean, deviation**2), super()._moments(), strict=True)
-        return tuple(np.where(np.isfinite(self._period), *both) for both in own)
+        moments = zip((mean, deviation**2), super()._moments(), strict=True)
+        return tuple(np.where(np.isfinite(self._period), *both) for both in moments)
 
     def _edges(self):
         ends = [self._low, self._low + self._period]

@@ -8,8 +8,8 @@ LEVEL_DRAWS = 128  # of a quasi-random sequence, whose first draws are even too
 class HighestDensity:
     """Highest-density regions of a single output, from a histogram of each row.
 
-    The level of a value is the probability of all cells that are denser than its own, and half of
-    its own. It is uniform if the density is right.
+    The level of a value is the probability of all cells that are denser than its cell, and half
+    the probability of its cell. It is uniform if the density is right.
 
     Parameters
     ----------

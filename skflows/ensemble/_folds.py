@@ -130,6 +130,6 @@ class Folds:
 
     def spread(self, values):
         """Return values of the held-out rows, fold by fold, for all rows of the user, else NaN."""
-        found = np.full(len(self._kept), np.nan)
-        found[np.flatnonzero(self._kept)[self._rows]] = values
-        return found
+        all_values = np.full(len(self._kept), np.nan)
+        all_values[np.flatnonzero(self._kept)[self._rows]] = values
+        return all_values

@@ -197,9 +197,9 @@ def mixture_attributes(done, folds, least_weight, contamination, score):
     members = weighted_members([each.members for each in fitted], weights)
 
     def scores_of_fit():
-        own = score(members)
-        is_known = np.isfinite(own)
-        return own[is_known], folds.weight[is_known]
+        log_density = score(members)
+        is_known = np.isfinite(log_density)
+        return log_density[is_known], folds.weight[is_known]
 
     # Kernels are centred on the training rows, whose scores would be too high for a fence.
     offset, judges_held_out = by_held_out(contamination, stacked, weight, scores_of_fit)
@@ -296,14 +296,14 @@ class MixtureMixin(SamplingMixin, OutlierDensityMixin, CallbackSupportMixin):
     def _mixture_attributes(self, X, folds, done):
         """Return the attributes of a mixture of fitted components."""
         score = partial(mixture_log_density, X=X)
-        found, _ = mixture_attributes(done, folds, MIN_WEIGHT, self.contamination, score)
+        attributes, _ = mixture_attributes(done, folds, MIN_WEIGHT, self.contamination, score)
         components, fitted = zip(*done, strict=True)
         scores = scores_of(done)
         pool = likeliest_of_each_family(components, folds.means(scores))
-        return found | {
+        return attributes | {
             "estimators_": [
                 each.members if share else []
-                for each, share in zip(fitted, found["weights_"], strict=True)
+                for each, share in zip(fitted, attributes["weights_"], strict=True)
             ],
             "_held_out_pool": folds.spread(scores[:, pool].mean(axis=1)),
             "_pool": weighted_members(

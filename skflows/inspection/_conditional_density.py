@@ -135,16 +135,16 @@ class ConditionalDensityDisplay:
         if isinstance(estimator, TableDensity):
             if y is not None:
                 raise ValueError("y is for a single output; a table has the observed values in X.")
-            found = _column_of_table(estimator, X, column, grid_resolution)
+            fields = _column_of_table(estimator, X, column, grid_resolution)
         else:
             if column is not None:
                 raise ValueError(
                     f"column={column!r} is for a TableDensity; {type(estimator).__name__} has a "
                     "single output."
                 )
-            found = _output(estimator, X, grid_resolution)
-            found |= {"y": None if y is None else np.ravel(y), "name": name_of(y)}
-        return cls(**found).plot(ax=ax)
+            fields = _output(estimator, X, grid_resolution)
+            fields |= {"y": None if y is None else np.ravel(y), "name": name_of(y)}
+        return cls(**fields).plot(ax=ax)
 
     def plot(self, ax: "Axes | None" = None) -> Self:
         """Draw the densities.
@@ -213,21 +213,21 @@ def _column_of_table(density, X, column, grid_resolution):
     model, part = schema.columns[i], schema.columns[i].value_variables[0]
     rows, _ = density._some_columns(X)
     _check_few(len(rows))
-    own = rows[:, schema.of_column[i]]
-    y, values = np.full(len(rows), None), model.joined(own)
-    known = ~np.isnan(values) & ~model.is_unseen(own)
+    variables = rows[:, schema.of_column[i]]
+    y, values = np.full(len(rows), None), model.joined(variables)
+    known = ~np.isnan(values) & ~model.is_unseen(variables)
     y[known] = schema.encoding.named(schema.places[i], values[known])
-    found: dict[str, Any] = {"name": str(column), "y": y}
+    fields: dict[str, Any] = {"name": str(column), "y": y}
     if model.is_levels:
         grid = np.array(part.levels)
         if grid.dtype.kind != "f":  # names of categories
             grid = np.array([str(level) for level in part.levels], dtype=object)
-            found["y"] = np.array([value if value is None else str(value) for value in y])
+            fields["y"] = np.array([value if value is None else str(value) for value in y])
         proba = density.predict_proba(column, X).T
-        return found | {"grid": grid, "density": proba, "is_discrete": True}
-    found |= _curves(density.predict_distribution(column, X), grid_resolution)
-    is_shown = ~np.isin(found["grid"], part.atoms)
-    return found | {name: found[name][is_shown] for name in ("grid", "density")}
+        return fields | {"grid": grid, "density": proba, "is_discrete": True}
+    fields |= _curves(density.predict_distribution(column, X), grid_resolution)
+    is_shown = ~np.isin(fields["grid"], part.atoms)
+    return fields | {name: fields[name][is_shown] for name in ("grid", "density")}
 
 
 def _curves(distribution, grid_resolution):

@@ -328,11 +328,11 @@ def _marginal(density, X, features):
         )
     columns = [density._read(X).columns[schema.places[i]] for i in indices]
     rows = np.stack([np.where(column.known, column.values, np.nan) for column in columns], axis=1)
-    own = [schema.names[i] for i in indices]
+    chosen = [schema.names[i] for i in indices]
     rows = rows[~np.isnan(rows).any(axis=1)]
     if not len(rows):
-        raise ValueError(f"no row of X has known values of {own}: give other rows or features.")
-    return rows, [names[i] for i in indices], density.marginal(own)
+        raise ValueError(f"no row of X has known values of {chosen}: give other rows or features.")
+    return rows, [names[i] for i in indices], density.marginal(chosen)
 
 
 def _check_options(scale, depth):

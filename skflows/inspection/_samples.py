@@ -292,10 +292,10 @@ def _numbered(encoding, *tables):
 
     Categories are in the order of their dtype, then of their texts; unseen ones come last.
     """
-    found = [encoding.encode_and_unseen(table)[0] for table in tables]
+    numbered = [encoding.encode_and_unseen(table)[0] for table in tables]
     categories = {}
     for j, role in enumerate(encoding.roles):
-        columns = [rows[:, j] for rows in found]
+        columns = [rows[:, j] for rows in numbered]
         if role == "datetime":
             for column in columns:
                 column[:] = 1970 + column / SECONDS_IN_YEAR
@@ -309,7 +309,7 @@ def _numbered(encoding, *tables):
             if any((column == len(names)).any() for column in columns):
                 names.append(UNSEEN_CATEGORY)
             categories[j] = [str(name) for name in names]
-    return found, categories
+    return numbered, categories
 
 
 def _draw(estimator, n_samples, random_state):

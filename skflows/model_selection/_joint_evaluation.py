@@ -35,11 +35,11 @@ def stack_tasks(tasks, n_jobs, n_values):
     by_key = defaultdict(list)
     for i, task in enumerate(tasks):
         by_key[stacking_key(task.parameters)].append(i)
-    found = []
+    stacks = []
     for indices in by_key.values():
         for share in deal(indices, min(n_jobs, math.ceil(len(indices) / most))):
-            found += np.array_split(share, math.ceil(len(share) / most))
-    return [stack.tolist() for stack in found]
+            stacks += np.array_split(share, math.ceil(len(share) / most))
+    return [stack.tolist() for stack in stacks]
 
 
 def deal(tasks, n_shares):

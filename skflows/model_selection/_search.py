@@ -39,8 +39,8 @@ class FlowGridSearchCV(GridSearchCV, CallbackSupportMixin):
     Candidates of one stack may differ in ``learning_rate_init``, ``weight_decay``, ``dropout``,
     ``tol``, ``n_iter_no_change``, ``random_state``, ``preprocessing``, ``bounds``, ``discrete``,
     ``contamination`` and ``verbose``. Candidates that differ in anything else, such as
-    ``n_transforms`` or ``batch_size``, form stacks of their own folds, and folds with one more row
-    form separate stacks. Everything else is left to `GridSearchCV`: estimators other than
+    ``n_transforms`` or ``batch_size``, form stacks of their folds alone, and folds with one more
+    row form separate stacks. Everything else is left to `GridSearchCV`: estimators other than
     `FlowDensity` (pipelines too), ``time_limit``, callbacks other than a
     `skflows.callbacks.Checkpoint`, and parameters of `fit` other than ``sample_weight`` and
     ``groups``. Flows with ``input_noise="auto"`` train one after another,
@@ -214,7 +214,7 @@ class FlowGridSearchCV(GridSearchCV, CallbackSupportMixin):
         flow = type(self.estimator)
         own_score = any(getattr(flow, name) is not getattr(FlowDensity, name) for name in SCORES)
         fit = delayed(in_folder(evaluate))
-        found = Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch)(
+        results = Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch)(
             fit(
                 clone(self.estimator),
                 [tasks[i] for i in stack],
@@ -230,7 +230,7 @@ class FlowGridSearchCV(GridSearchCV, CallbackSupportMixin):
             )
             for stack in stacks
         )
-        outcomes = dict(zip(chain(*stacks), chain(*found), strict=True))
+        outcomes = dict(zip(chain(*stacks), chain(*results), strict=True))
         return [outcomes[i] for i in range(len(tasks))]
 
     def _can_stack(self, params):

@@ -59,7 +59,7 @@ def agreement(detectors: Sequence[BaseEstimator], X: Table) -> Floats:
     ranks = np.array([stats.rankdata(detector.score_samples(X)) for detector in detectors])
     total = ranks.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.array([rank_correlation(own, total - own) for own in ranks])
+        return np.array([rank_correlation(ranking, total - ranking) for ranking in ranks])
 
 
 def rank_correlation(own, others):

@@ -387,8 +387,8 @@ class GivenSurroundings(PersistenceMixin, BaseEstimator):
         if len(self.density_.encoder_) > 1:
             raise ValueError("defect_map needs a ConditionalDensity with encoder='auto'.")
         around = torch.from_numpy(self.density_._encoded(around.detach().numpy()))
-        found = [flow.log_prob(torch.cat([features, around], 1)) for flow in self.density_.flows_]
-        return torch.stack(found).logsumexp(0).sub(math.log(len(found))).view(rows.shape[:-1])
+        terms = [flow.log_prob(torch.cat([features, around], 1)) for flow in self.density_.flows_]
+        return torch.stack(terms).logsumexp(0).sub(math.log(len(terms))).view(rows.shape[:-1])
 
 
 class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
@@ -471,26 +471,26 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
 
     def _some_places(self, X, most, random_state):
         """Return the features at random places of some images and their copies, as rows."""
-        found = []
+        parts = []
         for images in self._batches(X):
             share = math.ceil(most * len(images) / (len(X) * self.n_rotations))
             for places in self._copies(images):
                 rows = places.reshape(-1, places.shape[-1]).detach().numpy()
                 if len(rows) > share:
                     rows = rows[np.sort(random_state.choice(len(rows), share, replace=False))]
-                found.append(rows)
-        return np.concatenate(found)
+                parts.append(rows)
+        return np.concatenate(parts)
 
     @one_thread_if_forked()
     def score_samples(self, X):
         def scores(images):
-            found = []
+            means = []
             for places in self._copies(images):
                 rows = places.reshape(-1, places.shape[-1]).detach().numpy()
                 scores = np.asarray(self.density_.score_samples(rows), dtype=np.float64)
                 scores = np.sort(scores.reshape(len(images), -1), axis=1)
-                found.append(scores[:, : n_worst(scores.shape[1])].mean(axis=1))
-            return np.mean(found, axis=0)
+                means.append(scores[:, : n_worst(scores.shape[1])].mean(axis=1))
+            return np.mean(means, axis=0)
 
         return np.concatenate([scores(images) for images in self._batches(X)])
 
@@ -504,7 +504,7 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
                 f"defect_map needs a density that torch can differentiate, but "
                 f"{type(self.density_).__name__} is not one: give a flow, such as RealNVPDensity."
             )
-        log_prob, found = self.density_.distribution().log_prob, []
+        log_prob, slopes = self.density_.distribution().log_prob, []
 
         def score(places):
             scores = log_prob(places)
@@ -520,8 +520,8 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
                     "defect_map needs features that torch can differentiate: `features` must use "
                     "only torch operations on its input."
                 ) from error
-            found.append(slope.permute(0, 2, 3, 1).flatten(1).double().numpy())
-        return np.concatenate(found)
+            slopes.append(slope.permute(0, 2, 3, 1).flatten(1).double().numpy())
+        return np.concatenate(slopes)
 
     def _batches(self, X):
         """Yield tensors of images ``(n, channels, height, width)``."""
@@ -542,17 +542,17 @@ class FeatureDensity(PersistenceMixin, OutlierMixin, BaseEstimator):
 
         n = len(images)
         for i in range(self.n_rotations):
-            found = torch.as_tensor(self.features_(rotated(images, i, self.n_rotations)))
-            if found.dim() not in (2, 4) or len(found) != n:
+            maps = torch.as_tensor(self.features_(rotated(images, i, self.n_rotations)))
+            if maps.dim() not in (2, 4) or len(maps) != n:
                 raise ValueError(
-                    f"features returned an array of shape {tuple(found.shape)} for {n} images; it "
+                    f"features returned an array of shape {tuple(maps.shape)} for {n} images; it "
                     f"must return one of shape ({n}, k) or ({n}, k, rows, columns)."
                 )
-            found = found.double().reshape(*found.shape[:2], *(found.shape[2:] or (1, 1)))
+            maps = maps.double().reshape(*maps.shape[:2], *(maps.shape[2:] or (1, 1)))
             if self.sees_surroundings_:
-                down, right = map(blur, found.shape[2:])
-                found = torch.cat([found, down @ found @ right.T], 1)
-            yield found.flatten(2).mT
+                down, right = map(blur, maps.shape[2:])
+                maps = torch.cat([maps, down @ maps @ right.T], 1)
+            yield maps.flatten(2).mT
 
 
 def n_worst(n_places):

@@ -297,7 +297,7 @@ class DensityOutlierDetector(
             ``calibration="conformal"``, they come from weighted conformal prediction (Tibshirani et
             al., 2019) and are valid if the weights are the density of new inliers, divided by the
             density of the rows of `fit`, up to a factor. A new row counts with the largest of the
-            weights, which its own must not exceed. An integer weight is thus no number of rows:
+            weights, which its weight must not exceed. An integer weight is thus no number of rows:
             copies of a row would be no further evidence.
 
         Returns
@@ -455,25 +455,25 @@ class DensityOutlierDetector(
 
     def _set_held_out_scores(self, estimator, X, weight, is_weighted, splits):
         """Score rows by models that have not seen them, as far as there are any."""
-        found = np.full(len(X), np.nan)
+        held_out_scores = np.full(len(X), np.nan)
         held_out = [rows for _, rows in splits]
         self._calibration = []  # scores of the rows held out from each model
         for model, rows in zip(self.models_, held_out, strict=False):
-            found[rows] = scores = model.score_samples(X[rows])
+            held_out_scores[rows] = scores = model.score_samples(X[rows])
             self._calibration.append(scores)
         if not splits:
             (model,) = self.models_
             if is_frozen(estimator):
-                found = model.score_samples(X)
+                held_out_scores = model.score_samples(X)
             elif (known := held_out_values(self.statistic, model.density)) is not None:
-                found[model.kept] = known
+                held_out_scores[model.kept] = known
                 if not model.kept.all():
-                    found[~model.kept] = model.score_samples(X[~model.kept])
-            held_out = [np.flatnonzero(~np.isnan(found))]
-            self._calibration = [found[held_out[0]]]
+                    held_out_scores[~model.kept] = model.score_samples(X[~model.kept])
+            held_out = [np.flatnonzero(~np.isnan(held_out_scores))]
+            self._calibration = [held_out_scores[held_out[0]]]
         self._calibration_weights = [weight[rows] for rows in held_out]
         self.held_out_scores_ = np.full(len(is_weighted), np.nan)
-        self.held_out_scores_[is_weighted] = found
+        self.held_out_scores_[is_weighted] = held_out_scores
 
     def _set_threshold(self, X, weight):
         """Set the null distribution, and the threshold of `predict`."""
@@ -762,15 +762,15 @@ class DensityOutlierDetector(
             check_has_names(self)
         index = index_of(X)
         X = self._validated(X)
-        found, base = self._contributions(X, n_orders, random_state)
+        changes, base = self._contributions(X, n_orders, random_state)
         if as_shap:
             import shap  # optional
 
             names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(X.shape[1])])
             data = X if self._encoding is None else np.asarray(self._encoding.decode(X), object)
-            return shap.Explanation(found, base_values=base, data=data, feature_names=names)
-        found = with_base(found, base)
-        return data_frame(found, self.feature_names_in_, index) if as_frame else found
+            return shap.Explanation(changes, base_values=base, data=data, feature_names=names)
+        changes = with_base(changes, base)
+        return data_frame(changes, self.feature_names_in_, index) if as_frame else changes
 
     def odd_pairs(
         self, X: Table, *, n_orders: int = 8, random_state: RandomState = None
@@ -838,9 +838,9 @@ class DensityOutlierDetector(
             parts = [
                 contributions(model, X, self._reference, n_orders, rng) for model in self.models_
             ]
-        found, base = (np.mean(part, axis=0) for part in zip(*parts, strict=True))
+        changes, base = (np.mean(part, axis=0) for part in zip(*parts, strict=True))
         if len(self.models_) > 1:
             # The score is not quite the mean over the folds.
-            scores, sums = self._score_rows(X), found.sum(axis=1)
+            scores, sums = self._score_rows(X), changes.sum(axis=1)
             np.subtract(scores, sums, out=base, where=np.isfinite(scores) & np.isfinite(sums))
-        return found, base
+        return changes, base

@@ -58,14 +58,14 @@ def contributions(model, X, reference, n_orders, random_state):
     with np.errstate(invalid="ignore"):
         filled = np.where(np.isnan(reference), np.nanmedian(reference, axis=0), reference)
     scale = column_scale(filled)
-    found, base = np.empty(X.shape), np.empty(len(X))
+    changes, base = np.empty(X.shape), np.empty(len(X))
     size = max(1, ROWS_AT_ONCE // (len(orders) * (X.shape[1] + 1)))
     for start in range(0, len(X), size):
         rows = X[start : start + size]
         similar = nearest(rows / scale, reference / scale, len(orders))
         part = along_orders(model, rows, reference[similar], orders)
-        found[start : start + size], base[start : start + size] = part
-    return found, base
+        changes[start : start + size], base[start : start + size] = part
+    return changes, base
 
 
 def with_base(contributions, base):
@@ -119,7 +119,7 @@ def quick_contributions(X, reference):
             factor = torch.linalg.cholesky(shrunk_correlation(maps(known)[0]))
         densities.append((maps, factor, evaluated(maps, factor, reference)))
     scale = column_scale(reference)
-    found = np.zeros(X.shape)
+    totals = np.zeros(X.shape)
     size = max(1, VALUES_AT_ONCE // max(X.shape[1], len(reference)))  # distances, too
     for start in range(0, len(X), size):
         part = slice(start, start + size)
@@ -129,8 +129,8 @@ def quick_contributions(X, reference):
             end, end_gradient, end_slope = (values[:, None] for values in of_rows)
             begin, begin_gradient, begin_slope = (values[similar] for values in of_known)
             change = (end - begin) * (end_gradient + begin_gradient) / 2 + end_slope - begin_slope
-            found[part] += change.mean(dim=1).numpy()
-    return found / len(densities)
+            totals[part] += change.mean(dim=1).numpy()
+    return totals / len(densities)
 
 
 def joint_oddness(score_rows, X, columns, reference):
@@ -165,26 +165,26 @@ def joint_oddness(score_rows, X, columns, reference):
     size = max(1, ROWS_AT_ONCE // (2 * d * N_SIMILAR))
     single, pair = np.empty((2, n, d))
     for start in range(0, n, size):
-        rows, own = X[start : start + size], columns[start : start + size]
+        rows, chosen = X[start : start + size], columns[start : start + size]
         distance = np.abs(reference - rows[:, None]) / scale
         distance[(distance == 0).all(axis=2)] = np.inf  # the row itself
-        own_distance = np.take_along_axis(distance, own[:, None, None], axis=2)
-        for found, distances, is_pair in (
+        chosen_distance = np.take_along_axis(distance, chosen[:, None, None], axis=2)
+        for effect, distances, is_pair in (
             (single, distance, False),
-            (pair, distance + own_distance, True),
+            (pair, distance + chosen_distance, True),
         ):
             similar = np.argsort(distances, axis=1, kind="stable")[:, :N_SIMILAR]
             changed = reference[similar]  # row, similar row, column, and the columns of the row
             each = np.arange(d)
             changed[:, :, each, each] = rows[:, None]
             if is_pair:
-                for i, j in enumerate(own):
+                for i, j in enumerate(chosen):
                     changed[i, :, :, j] = rows[i, j]
             after = score_rows(changed.reshape(-1, d)).reshape(similar.shape)
-            found[start : start + size] = (after - before[similar]).mean(axis=1)
-    own_single = np.take_along_axis(single, columns[:, None], axis=1)
+            effect[start : start + size] = (after - before[similar]).mean(axis=1)
+    chosen_single = np.take_along_axis(single, columns[:, None], axis=1)
     with np.errstate(invalid="ignore"):
-        joint = pair - np.minimum(single, 0) - np.minimum(own_single, 0)
+        joint = pair - np.minimum(single, 0) - np.minimum(chosen_single, 0)
     return pair, np.nan_to_num(joint, nan=0.0, neginf=-np.inf)
 
 
@@ -201,13 +201,13 @@ def partners(score_rows, X, columns, reference):
         return np.full(len(X), -1)
     pair, joint = joint_oddness(score_rows, X, columns, reference)
     np.put_along_axis(joint, columns[:, None], 0.0, axis=1)
-    found = joint.argmin(axis=1)
+    partner = joint.argmin(axis=1)
     rows = np.arange(len(X))
-    pair, joint = pair[rows, found], joint[rows, found]
+    pair, joint = pair[rows, partner], joint[rows, partner]
     first, third = np.percentile(normal, [25, 75])
     distance = 1.5 * (third - first)
     is_odd = (score_rows(X) < first - distance) & (joint < -distance) & (joint <= JOINT * pair)
-    return np.where(is_odd, found, -1)
+    return np.where(is_odd, partner, -1)
 
 
 def partners_of(detector, X, columns):
@@ -269,7 +269,7 @@ def along_orders(model, X, starts, orders):
     with np.errstate(invalid="ignore"):
         changes = np.diff(scores, axis=1)
     changes[np.isnan(changes)] = 0.0  # from density 0 to density 0
-    found = np.zeros((n, d))
+    totals = np.zeros((n, d))
     for order, change in zip(orders, changes, strict=True):
-        found[:, order] += change.T
-    return found / len(orders), scores[:, 0].mean(axis=0)
+        totals[:, order] += change.T
+    return totals / len(orders), scores[:, 0].mean(axis=0)

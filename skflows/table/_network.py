@@ -620,8 +620,8 @@ class NetworkMember:
             last = network.mlp.output
             units = network.mlp.units(network.inputs(*map(torch.from_numpy, (features, masks))))
             outputs = last.weight[head] @ units + last.bias[head]
-        found = self._distributions(outputs[:, None], features, masks[None], j)
-        return [None if each is None else each[:, 0].T for each in found]
+        parts = self._distributions(outputs[:, None], features, masks[None], j)
+        return [None if each is None else each[:, 0].T for each in parts]
 
     def evidence(self, view):
         """Return `log_prob`: nothing of it helps to answer questions about unknown variables."""

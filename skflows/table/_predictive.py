@@ -229,8 +229,8 @@ def log_prob_of_column(density, values, given, i):
 class OneColumn:
     """The distribution of a column of numbers in each row, a `Source` of `distribution/`.
 
-    What the members predict takes memory for rows times classes. It is found for some rows at a
-    time, and kept for the last of them.
+    What the members predict takes memory for rows times classes. It is computed for some rows
+    at a time, and kept for the last of them.
 
     Parameters
     ----------

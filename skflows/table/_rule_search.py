@@ -113,7 +113,7 @@ def linear_of(schema, rows, targets):
     for i in numbers:
         (variable,) = schema.columns[i].value_variables
         steps[i] = lattice_of_variable(variable)[1] or np.exp(targets[i].log_width)
-    found, are_lines = [], set()  # targets that are exactly on a line of another column
+    rules, are_lines = [], set()  # targets that are exactly on a line of another column
     for relation in chain(sums_of(rows, numbers, steps), lines_of(rows, numbers, steps)):
         determinants, target, factors, constant = relation
         if len(determinants) == 1 and target in are_lines:
@@ -144,10 +144,10 @@ def linear_of(schema, rows, targets):
         if are_random(is_exception, np.delete(codes_of(rows[known]), target, axis=1)):
             n_negative = sum(factor < 0 for factor in line[0])
             rank = (round(share, 3), len(determinants) - 1.5, n_negative, (-target,))
-            found.append((rank, determinants, target, line[0], line[1], variable, line[2]))
+            rules.append((rank, determinants, target, line[0], line[1], variable, line[2]))
             if len(determinants) == 1 and rank[0] == 0:  # no other line would be better
                 are_lines.add(target)
-    return found
+    return rules
 
 
 def misses_of(lines, x, others, variable, tolerance):
@@ -234,7 +234,7 @@ def refinements(y, x, slope, constant, step):
         apart = x[near] - centre
         slope = apart @ (y[near] - level) / (apart @ apart)
         constant = level - slope * centre
-    found = []
+    lines = []
     for decimals in DECIMALS:
         for short in {
             round(slope, decimals),
@@ -243,8 +243,8 @@ def refinements(y, x, slope, constant, step):
             if short:
                 rest = np.median(y - short * x)
                 ends = {0.0, *(round(rest, places) for places in range(3)), float(rest)}
-                found += [((float(short),), end) for end in sorted(ends, key=abs)]
-    return [*found, ((float(slope),), float(constant))]
+                lines += [((float(short),), end) for end in sorted(ends, key=abs)]
+    return [*lines, ((float(slope),), float(constant))]
 
 
 def comparable(schema):
@@ -294,9 +294,9 @@ def functions_of(rows):
     is_repeated = [np.bincount(code[code >= 0]).max(initial=0) > 1 for code in codes.T]
     singles = [(j,) for j in range(n_columns) if is_repeated[j]]
     pairs = list(combinations([j for (j,) in singles], 2))
-    found = []
+    functions = []
     for sets in (singles, pairs if len(pairs) <= MAX_PAIRS else []):
-        told = {target for *_, target in found}
+        told = {target for *_, target in functions}
         for determinants in sets:
             key, single_keys = codes[:, determinants[0]], []
             if len(determinants) == 2:
@@ -311,8 +311,8 @@ def functions_of(rows):
                 if share is not None:
                     n_groups = len(np.unique(key))
                     rank = (round(share, 3), len(determinants), n_groups, determinants)
-                    found.append((rank, determinants, target))
-    return found
+                    functions.append((rank, determinants, target))
+    return functions
 
 
 def likely_targets(key, codes):

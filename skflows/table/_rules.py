@@ -159,13 +159,13 @@ class Lookup(Function):
 
     def expected(self, rows):
         """Return what the target should be in each row, NaN where the rule says nothing."""
-        found = np.full(len(rows), np.nan)
+        expected = np.full(len(rows), np.nan)
         if len(self.keys):
             key = self._key(rows)
             place = np.searchsorted(self.keys, key).clip(max=len(self.keys) - 1)
             is_seen = self.keys[place] == key
-            found[is_seen] = self.results[place[is_seen]]
-        return found
+            expected[is_seen] = self.results[place[is_seen]]
+        return expected
 
     def with_rows(self, rows, weight):
         """Return the same rule with the combinations of other rows."""
@@ -495,13 +495,13 @@ class Rules:
 
     def with_rows(self, schema, values, weight):
         """Return the same rules with the combinations and counts of other rows."""
-        found = copy.copy(self)
+        renewed = copy.copy(self)
         rows = self.encoded(schema, values)
-        found.functions, found.orders = (
+        renewed.functions, renewed.orders = (
             [rule.with_rows(rows, weight) for rule in rules]
             for rules in (self.functions, self.orders)
         )
-        return found
+        return renewed
 
     def judged(self, view, given=None):
         """Return the rows of a view as the rules see them."""

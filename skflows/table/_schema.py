@@ -181,9 +181,9 @@ class Schema:
     @property
     def of_place(self):
         """The variables of each column of encoded rows; identifiers have none."""
-        found = dict(zip(self.places, self.of_column, strict=True))
+        by_place = dict(zip(self.places, self.of_column, strict=True))
         none = np.empty(0, dtype=int)
-        return [found.get(j, none) for j in range(len(self.encoding.keys))]
+        return [by_place.get(j, none) for j in range(len(self.encoding.keys))]
 
     def describe(self):
         """Return the rows of the table of decisions."""
