@@ -850,7 +850,6 @@ def own_rows(**settings):
 
 SAMPLERS = {
     "TableDensity": own_rows(),
-    "TableDensity(time_limit=8)": own_rows(time_limit=8),
     "independent columns": lambda train, n, seed: pd.DataFrame(
         {
             name: train[name].sample(n, replace=True, random_state=seed + i).to_numpy()
