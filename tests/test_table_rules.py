@@ -21,7 +21,7 @@ def season_of(month):
 
 
 def orders(n=500, seed=0):
-    """Orders whose city follows from the postcode, and the season from the month, but for 2 %."""
+    """Orders: the postcode tells the city, and the month tells the season in 98 % of the rows."""
     rng = np.random.default_rng(seed)
     code, month = rng.integers(0, 30, n), rng.integers(1, 13, n)
     season = season_of(month)
@@ -186,7 +186,7 @@ def test_wrappers_share_rules_with_the_densities_of_small_classes():
 
 
 def dated(n=400, n_exceptions=0):
-    """Dates of two events, of which the second is later, but for a few rows; counts of both."""
+    """Dates and counts of two events; the second date is the later one in nearly all rows."""
     rng = np.random.default_rng(0)
     start = rng.integers(0, 200, n)
     end = start + rng.integers(0, 30, n)
@@ -240,7 +240,7 @@ def test_numbers_that_are_mostly_in_an_order_by_chance_are_no_rule():
     table = pd.DataFrame({"weight": weight, "length": length})
     assert 0 < (weight > length).sum() < 7
     assert quick().fit(table).rules_.empty
-    # Differences of these end at 0, but for some errors.
+    # Nearly all differences of these are at least 0.
     paid = np.round(length * rng.uniform(size=500), 1)
     paid[:2] = length[:2] * 1.5
     found = quick().fit(pd.DataFrame({"paid": paid, "price": length})).rules_

@@ -78,26 +78,12 @@ def run_outliers(args):
     if args.reference is not None and args.reference.resolve() == args.data.resolve():
         raise ValueError(SAME_REFERENCE.format(args.data))
     known, form, hints = None, None, hints_of(args)
+    settings = {"used": used(args), "kept": left_out(args), "hints": hints}
     if args.reference is not None:
-        reference = open_table(
-            args.reference,
-            args.sep,
-            args.decimal,
-            used=used(args),
-            kept=left_out(args),
-            hints=hints,
-        )
+        reference = open_table(args.reference, args.sep, args.decimal, **settings)
         known, form = reference.read(), reference.form
-    source = open_table(
-        args.data,
-        args.sep,
-        args.decimal,
-        **texts_in(known),
-        used=used(args),
-        kept=left_out(args),
-        form=form,
-        hints=hints,
-    )
+    settings |= {"form": form} | texts_in(known)
+    source = open_table(args.data, args.sep, args.decimal, **settings)
     check_columns(args, source)
     if source.exceeds(args.memory_limit):
         return flag_in_batches(args, source, known)

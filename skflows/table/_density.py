@@ -894,7 +894,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
 
         as_frame : bool, default=False
             Whether to return a DataFrame of pandas, also for tables of other libraries. Its columns
-            are the values as `sample` writes them, and its index is that of X.
+            are the values as `sample` writes them, and its index is the one of X.
 
         Returns
         -------

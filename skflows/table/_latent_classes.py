@@ -323,7 +323,7 @@ class LatentClasses(Classes):
         )
 
     def _conditional_numbers(self, view, j, rows, row, k):
-        """Return means of a number in classes k, and scales; of rows if they are those of all.
+        """Return means of a number in classes k, and scales, one for a row if its classes agree.
 
         Parameters
         ----------
@@ -336,10 +336,8 @@ class LatentClasses(Classes):
         row, k : ndarray of int
             Pairs of one of these, in order, and a class.
         """
-        i, middle = (
-            list(self.numbers).index(j),
-            view.cells(self.space).middle[rows][:, self.numbers],
-        )
+        i = list(self.numbers).index(j)
+        middle = view.cells(self.space).middle[rows][:, self.numbers]
         has = view.known[rows][:, self.numbers] & np.isfinite(middle)
         has[:, i] = False
         counts, means = np.bincount(row, minlength=len(has)), np.empty(len(row))
@@ -660,7 +658,7 @@ def fit_kernels(view, space, random_state):
 
 
 def smoothed(one_hot, frequencies, rows):
-    """Return the log-probability of the level of some rows given that of each row, by shares.
+    """Return the log-probability of the level of some rows given each row's level, by shares.
 
     Returns
     -------

@@ -12,7 +12,6 @@ probability of exceptions. The mixture's probabilities that an order holds or is
 by the shares of the rows.
 """
 
-import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -85,6 +84,14 @@ class Counts(NamedTuple):
         """
         broken = (weight @ is_exception + 1) / (weight.sum() + 2)
         return cls(float(share), len(weight), float(np.log(broken)), float(np.log1p(-broken)))
+
+    @classmethod
+    def of_breaks(cls, is_broken, values, weight):
+        """Return the counts of a rule without lists of rows, which rows with all values tell."""
+        known = ~np.isnan(values).any(axis=1)
+        is_broken, weight = is_broken[known], weight[known]
+        share = np.average(is_broken, weights=weight) if len(weight) else 0.0
+        return cls.of(share, is_broken, weight)
 
 
 class Function:
@@ -201,10 +208,8 @@ class Linear(Function):
         self.coefficients, self.constant = coefficients, constant
         self.variable, self.nudge = variable, nudge
         x = rows[:, target.column]
-        known = ~np.isnan(rows[:, self.columns]).any(axis=1)
-        is_broken = (np.abs(x - self.expected(rows)) > target.tolerance)[known]
-        share = np.average(is_broken, weights=weight[known]) if known.any() else 0.0
-        self.counts = Counts.of(share, is_broken, weight[known])
+        is_broken = np.abs(x - self.expected(rows)) > target.tolerance
+        self.counts = Counts.of_breaks(is_broken, rows[:, self.columns], weight)
 
     def expected(self, rows):
         """Return what the target should be in each row, NaN where it would be outside its kind."""
@@ -306,10 +311,7 @@ class Order:
 
     def __init__(self, low, high, rows, weight):
         self.low, self.high = low, high
-        known = ~np.isnan(rows[:, [low, high]]).any(axis=1)
-        is_broken = self.is_broken(rows[known])
-        share = np.average(is_broken, weights=weight[known]) if known.any() else 0.0
-        self.counts = Counts.of(share, is_broken, weight[known])
+        self.counts = Counts.of_breaks(self.is_broken(rows), rows[:, self.columns], weight)
         self.model = None  # the mixture's probabilities that the order is broken, and kept
 
     @property
@@ -495,13 +497,13 @@ class Rules:
 
     def with_rows(self, schema, values, weight):
         """Return the same rules with the combinations and counts of other rows."""
-        renewed = copy.copy(self)
         rows = self.encoded(schema, values)
-        renewed.functions, renewed.orders = (
-            [rule.with_rows(rows, weight) for rule in rules]
-            for rules in (self.functions, self.orders)
+        return Rules(
+            *(
+                [rule.with_rows(rows, weight) for rule in rules]
+                for rules in (self.functions, self.orders)
+            )
         )
-        return renewed
 
     def judged(self, view, given=None):
         """Return the rows of a view as the rules see them."""
@@ -533,9 +535,7 @@ class Rules:
 
     def without_orders(self):
         """Return the other rules."""
-        others = copy.copy(self)
-        others.orders = []
-        return others
+        return Rules(self.functions)
 
     def complete(self, density, values, random_state):
         """Return variables, the unknown ones drawn given the known ones, so that rules are kept."""
@@ -676,7 +676,7 @@ class Rules:
 
     def probabilities(self, schema, values, j, levels):
         """Return the probabilities of the levels of variable j, which is unknown in rows."""
-        (i,) = (i for i, variables in enumerate(schema.of_column) if j in variables)
+        i = schema.place_of(j)
         column = schema.columns[i]
         if not column.is_levels or j != schema.of_column[i][-1]:
             return levels
@@ -716,7 +716,7 @@ class Rules:
         The probability is 0 where no rule tells the number.
         """
         expected, probability = np.full(len(values), np.nan), np.zeros(len(values))
-        (i,) = (i for i, variables in enumerate(schema.of_column) if j in variables)
+        i = schema.place_of(j)
         if not schema.variables[j].has_number or j != schema.of_column[i][-1]:
             return expected, probability
         rules = [rule for rule in self.functions if rule.tells(schema, i)]

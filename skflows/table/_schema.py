@@ -278,7 +278,11 @@ class Schema:
                 what = "The row scores -inf, and answers about its other values are unreliable."
             warn_user(f"X has {text} {what}{remedy}", ColumnWarning)
 
-    def parts_of(self, names):
+    def place_of(self, j):
+        """Return the place of the column that has variable j."""
+        return next(i for i, variables in enumerate(self.of_column) if j in variables)
+
+    def mask_of(self, names):
         """Return a mask of the variables of some columns."""
         mask = np.zeros(len(self.variables), dtype=bool)
         for name in names:
