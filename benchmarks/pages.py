@@ -56,12 +56,15 @@ def commits(match):
     for name in match[1].split():
         text = (FOLDER / name).read_text("utf-8")
         lines = text.splitlines() if name.endswith(".jsonl") else [text]
-        count = Counter(json.loads(line).get("commit") for line in lines)
-        counts = [
-            f"{n} measured at {commit}" if commit else f"{n} from before lines named their commit"
-            for commit, n in count.items()
-        ]
-        said.append(f"`{name}`, {', '.join(counts)}")
+        lines = [json.loads(line) for line in lines]
+        count = Counter(line["commit"] for line in lines if line.get("commit"))
+        texts = [f"{n} measured at {commit}" for commit, n in count.items()]
+        # Older lines name the commit that stored them instead.
+        if stored := [line["stored_in"] for line in lines if not line.get("commit")]:
+            n = len(set(stored))
+            which = stored[-1] if n == 1 else f"{n} commits, the last {stored[-1]}"
+            texts.append(f"{len(stored)} stored in {which}")
+        said.append(f"`{name}`, {', '.join(texts)}")
     return match[0].removesuffix(match[2]) + f"Stored lines: {'; '.join(said)}.\n"
 
 
