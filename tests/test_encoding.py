@@ -147,9 +147,9 @@ def test_variables_stand_for_the_values_of_rows(columns, handle_unknown, models_
     np.testing.assert_allclose(schema.joined(variables), rows, atol=1e-12)
     # Of some columns, the variables of others are unknown.
     some = schema.split(rows, ["word", "at"])
-    own = schema.parts_of(["word", "at"])
-    np.testing.assert_array_equal(some[:, own], variables[:, own])
-    assert np.isnan(some[:, ~own]).all()
+    known = schema.mask_of(["word", "at"])
+    np.testing.assert_array_equal(some[:, known], variables[:, known])
+    assert np.isnan(some[:, ~known]).all()
 
 
 def test_other_roles_than_in_fit():
