@@ -121,7 +121,7 @@ class FlowDensity(BaseFlowDensity):
             "hidden_layer_sizes": tuple(map(int, sizes)),
             "n_context": n_context,
             "activation": self._activation,
-            "dropout": self.dropout,
+            "dropout": getattr(self, "dropout", 0.0),
         }
 
     def _start_fit(self, table, held_out, warm, increment, max_iter):
