@@ -1,5 +1,6 @@
 """Networks with a Lipschitz constant below 1, and the Jacobians of their rows."""
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,27 +11,30 @@ from .activations import ACTIVATIONS
 from .linear import ColumnLinear, affine
 
 LIPSCHITZ = 0.97  # largest constant of a network
-N_SQUARINGS = 6
+N_SQUARINGS = 5
 
 
 def log_norm_bound(weight):
-    """Return the log of an upper bound of the spectral norm of matrices, less than 5 % above it.
+    """Return the log of an upper bound of the spectral norm of matrices, at most 7 % above it.
 
-    Power iteration on the whole matrix: its Gram matrix is squared repeatedly, and the trace of the
-    power bounds the largest eigenvalue from above. Unlike the iteration of a vector, it has no
-    state, never falls short of the norm, and has an exact gradient.
+    Power iteration by squaring: with the Gram matrix ``A`` and ``m = 33``, the bound of the squared
+    norm is ``trace(A^m)^(1/m)``. Unlike the iteration of a vector it has no state, never falls
+    short of the norm, and its gradient is exact and costs one product.
     """
     is_wide = weight.shape[-1] > weight.shape[-2]
-    power = weight @ weight.mT if is_wide else weight.mT @ weight
+    gram = weight @ weight.mT if is_wide else weight.mT @ weight
     tiny = torch.finfo(weight.dtype).tiny
-    total = 0.0
-    for i in range(N_SQUARINGS + 1):
-        if i:
+    with torch.no_grad():
+        power, log_scale = gram, 0.0
+        for _ in range(N_SQUARINGS):
+            trace = power.diagonal(dim1=-2, dim2=-1).sum(-1) + tiny
+            power = power / trace[..., None, None]
             power = power @ power
-        trace = power.diagonal(dim1=-2, dim2=-1).sum(-1) + tiny
-        power = power / trace[..., None, None]
-        total = total + trace.log() / 2**i
-    return total / 2
+            log_scale = 2 * (log_scale + trace.log())
+    log_trace = ((power * gram).sum((-2, -1)) + tiny).log()
+    # Its gradient is correct, with the power held constant, and its value is corrected.
+    value = (log_scale + log_trace) / (2**N_SQUARINGS + 1)
+    return (log_trace + (value - log_trace).detach()) / 2
 
 
 class ContractiveMLP(nn.Module):
@@ -65,29 +69,35 @@ class ContractiveMLP(nn.Module):
         layers = [*self.hidden, self.output]
         weights = [layer.weight for layer in layers]
         log_bound = sum(log_norm_bound(weight) for weight in weights)
-        log_scale = (torch.tensor(LIPSCHITZ).log().item() - log_bound).clamp(max=0)
+        log_scale = (math.log(LIPSCHITZ) - log_bound).clamp(max=0)
         weights[-1] = weights[-1] * log_scale.exp()[..., None, None]
         shifts = [layer.bias for layer in layers]
         if self.context is not None:
             of_context = self.context(context.mT).split(self.sizes, -2)
             shifts[:-1] = [a + b for a, b in zip(shifts, of_context, strict=False)]
-        return Contraction(weights, shifts, self.activation)
+        lipschitz = (log_bound + log_scale).exp()
+        return Contraction(weights, shifts, self.activation, lipschitz)
 
 
 @dataclass
 class Contraction:
-    """A contractive map of columns, ``(d, n) -> (d, n)``, with the weights that it is made of."""
+    """A contractive map g of columns, ``(d, n) -> (d, n)``, with the weights that it is made of.
+
+    Its Jacobian G at a column is given by the slopes of the hidden units there.
+    """
 
     weights: list[Tensor]
     shifts: list[Tensor]
     activation: str
+    lipschitz: Tensor  # a bound, of shape () or (M,)
+
+    @property
+    def through_units(self):
+        """Whether determinants are those of matrices of hidden units, which are fewer."""
+        return len(self.weights) == 2 and self.weights[0].shape[-2] < self.weights[0].shape[-1]
 
     def __call__(self, x):
-        """Return the values at columns."""
-        return self.with_slopes(x)[0]
-
-    def with_slopes(self, x):
-        """Return the values at columns, and the slopes of the hidden units for `jacobian`."""
+        """Return the values at columns, and the slopes of the hidden units."""
         activation = ACTIVATIONS[self.activation]
         slopes = []
         *hidden, last = zip(self.shifts, self.weights, strict=True)
@@ -98,19 +108,53 @@ class Contraction:
             x = value
         return affine(*last, x), slopes
 
+    def log_det(self, slopes):
+        """Return ``log det (I + G)`` of each column, exactly."""
+        return torch.linalg.slogdet(self._matrix(slopes)).logabsdet
+
+    def divide(self, slopes, rows):
+        """Return ``(I + G)^-1`` times rows ``(n, d)``, with the matrix held constant."""
+        matrix = self._matrix(slopes).detach()
+        if not self.through_units:
+            return torch.linalg.solve(matrix, rows.unsqueeze(-1)).squeeze(-1)
+        first, last = (weight.detach() for weight in self.weights)
+        moved = slopes[0].detach() * (first @ rows.mT)
+        return rows - (last @ torch.linalg.solve(matrix, moved.mT.unsqueeze(-1)).squeeze(-1).mT).mT
+
+    def _matrix(self, slopes):
+        """Return ``I + G``, or a smaller matrix of the same determinant: ``det(I + A B)`` is
+        ``det(I + B A)``."""
+        matrix = self._between_units(slopes) if self.through_units else self.jacobian(slopes)
+        return matrix + torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+
+    def _between_units(self, slopes):
+        first, last = self.weights
+        return slopes[0].mT.unsqueeze(-1) * (first @ last).unsqueeze(-3)
+
     def jacobian(self, slopes):
-        """Return the Jacobian of each column, of shape ``(n, d, d)``."""
+        """Return G of each column, of shape ``(n, d, d)``."""
         first, *between, last = self.weights
-        tangents = first.unsqueeze(-1)
-        for weight, slope in zip(between, slopes, strict=False):
-            tangents = self._carry(weight, tangents * slope.unsqueeze(-2))
-        if between:
-            return self._carry(last, tangents * slopes[-1].unsqueeze(-2)).movedim(-1, -3)
-        # One product for all columns.
-        pairs = last.unsqueeze(-2) * first.mT.unsqueeze(-3)
-        rows = slopes[0].mT @ pairs.flatten(-3, -2).mT
-        return rows.unflatten(-1, pairs.shape[-3:-1])
+        if not between:  # one product for all columns
+            pairs = last.unsqueeze(-2) * first.mT.unsqueeze(-3)
+            return (slopes[0].mT @ pairs.flatten(-3, -2).mT).unflatten(-1, pairs.shape[-3:-1])
+        return self._carry(self.weights[1:], slopes, first.unsqueeze(-1)).movedim(-1, -3)
+
+    def jvp(self, slopes, tangents):
+        """Return G times tangents of shape ``(d, k, n)``."""
+        first, *others = self.weights
+        return self._carry(others, slopes, _times(first, tangents))
+
+    def vjp(self, slopes, cotangents):
+        """Return the transpose of G times cotangents of shape ``(d, k, n)``."""
+        *others, last = [weight.mT for weight in self.weights]
+        return self._carry(others[::-1], slopes[::-1], _times(last, cotangents))
 
     @staticmethod
-    def _carry(weight, tangents):
-        return (weight @ tangents.flatten(-2)).unflatten(-1, tangents.shape[-2:])
+    def _carry(weights, slopes, tangents):
+        for weight, slope in zip(weights, slopes, strict=True):
+            tangents = _times(weight, slope.unsqueeze(-2) * tangents)
+        return tangents
+
+
+def _times(weight, tangents):
+    return (weight @ tangents.flatten(-2)).unflatten(-1, tangents.shape[-2:])
