@@ -254,7 +254,8 @@ def show(lines):
     }
     for columns in first, second:
         table = frame.set_index(names)[[c for c in columns if c in frame]]
-        print_table(table.rename(columns=lambda key: columns[key][0]), dict(columns.values()))
+        heads = {key: head for key, (head, _) in columns.items()}
+        print_table(table.rename(columns=heads), dict(columns.values()))
         print()
 
 
