@@ -157,11 +157,12 @@ def roulette(contraction, slopes):
     with torch.no_grad():
         draws = uniform_draws(first.new_empty(*members, 1)).unsqueeze(-1)
         n_terms = N_CERTAIN + (draws.log() / math.log(CONTINUE)).floor()
-        cotangents, inverse, total = signs, signs, 0.0
+        cotangents, inverse = signs, signs
+        total = torch.zeros_like(signs[..., 0, :, :])
         for k in range(1, int(n_terms.max()) + 1):
             cotangents = -contraction.vjp(slopes, cotangents)
             weight = (n_terms >= k) / CONTINUE ** max(0, k - N_CERTAIN)
-            total = total - weight / k * (signs * cotangents).sum((-3, -2)).unsqueeze(-2)
+            total = total + weight * ((signs * cotangents).sum(-3) / -k)
             inverse = inverse + weight.unsqueeze(-1) * cotangents
         total = total.squeeze(-2)
     along = (inverse * contraction.jvp(slopes, signs)).sum((-3, -2))
