@@ -76,7 +76,7 @@ def test_drawing_takes_the_steps_that_scoring_does():
     ended = np.full((1, n_atoms + 1), -1)
     ended[:, :n_atoms] = types[:, :n_atoms]
     bonds = bonds[:, :n_atoms, :n_atoms]
-    relations, front, rings = history(bonds)
+    relations, rings, front = history(bonds)
     molecule = Molecules(*map(torch.from_numpy, (ended, bonds, relations, rings, front)))
     for outputs, values, allowed, _ in network.outputs(molecule.rows(slice(None))):
         likeliest = network.head.log_probs(outputs, allowed).argmax(1)
@@ -164,6 +164,7 @@ def test_random_orders():
     rng = np.random.RandomState(0)
     others = [written(smiles, rng) for smiles in SMILES]
     np.testing.assert_array_equal(density.score_samples(others), mean)
+    np.testing.assert_allclose(density.score_samples(SMILES[::-1]), mean[::-1])
     assert np.isnan(small().fit(SMILES).score_samples(SMILES, return_std=True)[1]).all()
 
 

@@ -296,27 +296,6 @@ class GrowthLikelihood(Likelihood):
         return gradients_by_autograd(self.losses, bijection, y, weight, n)
 
 
-def joined(parts):
-    """Return the molecules of several parts as one, and the numbers of those of each."""
-    size = max(part.bonds.shape[1] for part in parts)
-    padded = []
-    for part in parts:
-        more = size - part.bonds.shape[1]
-        square = (0, more, 0, more)
-        padded.append(
-            Molecules(
-                F.pad(part.types, (0, more), value=PADDING),
-                F.pad(part.bonds, square),
-                F.pad(part.relations, square),
-                F.pad(part.rings, square),
-                F.pad(part.front, (0, more)),
-            )
-        )
-    whole = Molecules(*map(torch.cat, zip(*padded, strict=True)))
-    numbers = torch.arange(len(whole.types), dtype=torch.float64)[:, None]
-    return whole, numbers.split([len(part.types) for part in parts])
-
-
 @torch.inference_mode()
 def log_probs(network, molecules):
     """Return the log-probabilities of growing molecules."""
