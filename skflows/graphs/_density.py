@@ -47,8 +47,8 @@ class MoleculeDensity(OutlierDensityMixin, TransformerMixin, CallbackSupportMixi
     Parameters
     ----------
     head : {"flow", "categorical"}, default="flow"
-        The family of these distributions: an affine flow of noisy indicators, as in the paper, or
-        plain probabilities.
+        The family of these distributions: an affine flow of indicators of the values, as in the
+        paper but trained without noise, or plain probabilities.
 
     hidden_size : int, default=128
         Size of the hidden layers, a multiple of 8.

@@ -248,22 +248,12 @@ class GrowthNetwork(nn.Module):
 
     def log_probs(self, molecules):
         """Return the log-probability of growing each molecule."""
-
-        def of_steps(outputs, values, allowed):
-            return self.head.log_probs(outputs, allowed).gather(1, values[:, None]).squeeze(1)
-
-        return self._sums(molecules, of_steps)
-
-    def bound(self, molecules):
-        """Return what the training maximises, whose mean is at most the log-probability."""
-        return self._sums(molecules, self.head.bound)
-
-    def _sums(self, molecules, of_steps):
         sums = []
         for outputs, values, allowed, row in self.outputs(molecules):
-            steps = of_steps(outputs, values, allowed)
-            zeros = torch.zeros(len(molecules.types), dtype=steps.dtype, device=steps.device)
-            sums.append(zeros.index_add(0, row, steps))
+            log_probs = self.head.log_probs(outputs, allowed, self.training)
+            of_values = log_probs.gather(1, values[:, None]).squeeze(1)
+            zeros = torch.zeros(len(molecules.types), dtype=of_values.dtype, device=row.device)
+            sums.append(zeros.index_add(0, row, of_values))
         return sum(sums)
 
 
@@ -287,10 +277,6 @@ class GrowthLikelihood(Likelihood):
             for rows in y[:, 0].long().split(EVALUATED_AT_ONCE)
         ]
         return y[:, :0], torch.cat(scores).to(y.dtype)
-
-    def losses(self, bijection, y, weight):
-        bound = bijection.bound(self.molecules.rows(y[:, 0].long()))
-        return {"loss": -(weight * bound).sum(-1)}
 
     def gradients(self, bijection, y, weight, n):
         return gradients_by_autograd(self.losses, bijection, y, weight, n)
