@@ -52,7 +52,7 @@ class Encoding:
         format.
     finds_identifiers : bool, default=False
         Whether columns of texts that hardly repeat are identifiers, besides columns of which the
-        user says so. Their texts are not kept.
+        user says so, and columns without a known value are left out. Their texts are not kept.
     """
 
     def __init__(self, frame, handle_unknown="rare", kinds=None, *, finds_identifiers=False):
@@ -79,6 +79,9 @@ class Encoding:
                 and is_identifier(column, handle_unknown)
             )
         }
+        # Later values of columns without any are ignored, whatever they are.
+        columns = enumerate(frame.columns)
+        self.empty = [j for j, column in columns if finds_identifiers and not column.known.any()]
         self.different_texts = {
             j: different_texts(frame.columns[j])
             for j, is_stated in self.identifiers.items()
@@ -207,6 +210,8 @@ class Encoding:
             j = keys.index(name)
             column = without_words(column, self.formats[j])
             known, like = column.known, self.columns[j]
+            if j in self.empty:
+                continue
             if j in self.identifiers:
                 rows[known, j] = 0.0
             elif like.role not in NUMERIC:
