@@ -33,6 +33,7 @@ SUBMODULES = (
     "dask",
     "density",
     "ensemble",
+    "graphs",
     "inspection",
     "model_selection",
     "outlier",

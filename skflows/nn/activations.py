@@ -32,10 +32,21 @@ def silu_backward(g, h, value):
     return g * (sigmoid + value * (1 - sigmoid))
 
 
+LARGEST_SLOPE = 1.1  # of SiLU
+
+
+def lipswish_backward(g, h, value):
+    """Return the gradient of `lipswish`."""
+    return silu_backward(g, h, LARGEST_SLOPE * value) / LARGEST_SLOPE
+
+
 ACTIVATIONS = {
     "relu": Activation(torch.relu, lambda g, h, value: aten.threshold_backward(g, value, 0)),
     "tanh": Activation(torch.tanh, lambda g, h, value: aten.tanh_backward(g, value)),
     "silu": Activation(F.silu, silu_backward),
+    # SiLU with slopes of at most 1: Chen et al., "Residual Flows for Invertible Generative
+    # Modeling", 2019.
+    "lipswish": Activation(lambda h: F.silu(h) / LARGEST_SLOPE, lipswish_backward),
 }
 
 

@@ -27,6 +27,7 @@ ROOMS = (
     "compression",
     "conditional",
     "table",
+    "graphs",
     "outlier",
 )
 
