@@ -25,7 +25,7 @@ def log_norm_bound(weight):
     gram = weight @ weight.mT if is_wide else weight.mT @ weight
     tiny = torch.finfo(weight.dtype).tiny
     with torch.no_grad():
-        power, log_scale = gram, 0.0
+        power, log_scale = gram, gram.new_zeros(())
         for n in POWERS:  # in two steps, because the power of a large matrix would vanish
             size = torch.linalg.vector_norm(power, dim=(-2, -1), keepdim=True) + tiny
             power = torch.linalg.matrix_power(power / size, n)
