@@ -27,7 +27,7 @@ from peers import PEERS
 from protocol import append, load, print_table, read
 from scale import peak_memory
 
-from skflows import CNFDensity, RealNVPDensity
+from skflows import CNFDensity, RealNVPDensity, ResidualDensity
 
 
 def report(args, **line):
@@ -44,7 +44,7 @@ def timed(function, *args, **kwargs):
 
 
 def quality(args):
-    """Held-out log-density of each training at its defaults, beside two other flows.
+    """Held-out log-density of each training at its defaults, beside other flows.
 
     Ours are fitted to the rows of both parts, of which they hold some out themselves.
     """
@@ -53,6 +53,7 @@ def quality(args):
         "zuko-MAF": PEERS["zuko-MAF"],
         "flow_matching": partial(Whole, CNFDensity),
         "both": partial(Whole, partial(CNFDensity, objective="both")),
+        "ResidualDensity": partial(Whole, ResidualDensity),
     }
     for path in (Path(args.data) / f"{name}.npz" for name in args.sets):
         for seed in args.seeds:
@@ -234,6 +235,7 @@ def memory_of(case):
 NAMES = {
     "zuko-MAF": "zuko's MAF",
     "RealNVPDensity": "`RealNVPDensity`",
+    "ResidualDensity": "`ResidualDensity`",
     "flow_matching": "`CNFDensity`",
     "both": '`CNFDensity(objective="both")`',
     "ours": "`CNFDensity`",
