@@ -2,6 +2,7 @@
 
     python benchmarks/continuous.py quality --data DIR --seeds 0 1 2 --out FILE
     python benchmarks/continuous.py scoring --out FILE
+    python benchmarks/continuous.py times --out FILE
     python benchmarks/continuous.py training --data DIR --out FILE
     python benchmarks/continuous.py memory --out FILE
     python benchmarks/continuous.py show --out FILE
@@ -26,6 +27,7 @@ import torch
 from peers import PEERS
 from protocol import append, load, print_table, read
 from scale import peak_memory
+from timing import alternate
 
 from skflows import CNFDensity, RealNVPDensity, ResidualDensity
 
@@ -153,6 +155,30 @@ def scoring(args):
                 error=float(f"{error:.2g}"),
                 seconds=round(statistics.median(seconds), 3),
             )
+
+
+def times(args):
+    """Seconds of ten epochs, of scores and of samples, with estimators at their defaults."""
+    X = rows_of(args.n, 10)
+    estimators = {
+        name: cls(max_iter=10, early_stopping=False, contamination=None, random_state=0)
+        for name, cls in {
+            "RealNVPDensity": RealNVPDensity,
+            "ResidualDensity": ResidualDensity,
+            "flow_matching": CNFDensity,
+        }.items()
+    }
+    fit, score, sample = (
+        alternate({name: call(each) for name, each in estimators.items()}, args.rounds)
+        for call in (
+            lambda estimator: partial(estimator.fit, X[:2000]),
+            lambda estimator: partial(estimator.score_samples, X),
+            lambda estimator: partial(estimator.sample, len(X), random_state=0),
+        )
+    )
+    for name in estimators:
+        seconds = {"fit": fit[name], "score": score[name], "sample": sample[name]}
+        report(args, method=name, rows=len(X), **{k: round(v, 3) for k, v in seconds.items()})
 
 
 def set_tolerance(flow, tolerance):
@@ -286,9 +312,13 @@ def show(lines):
         print("\npenalties\n")
         digits = {"chosen": 2, "saved, %": 0, "gain": 3}
         print_table(own.set_index(["set", "seed"])[[*digits]], digits)
+    if "times" in parts:
+        own = parts["times"].replace({"method": NAMES}).set_index("method")
+        print("\ntimes\n")
+        print_table(own[["fit", "score", "sample"]], defaultdict(lambda: 2))
 
 
-PARTS = {part.__name__: part for part in (quality, scoring, training, memory)}
+PARTS = {part.__name__: part for part in (quality, scoring, times, training, memory)}
 
 
 def main():
