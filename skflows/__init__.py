@@ -32,6 +32,7 @@ SUBMODULES = (
     "dask",
     "density",
     "ensemble",
+    "graphs",
     "inspection",
     "model_selection",
     "outlier",

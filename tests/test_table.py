@@ -63,7 +63,7 @@ def test_polars(density, table):
     ("make", "message"),
     [
         (
-            lambda t: quick(columns={"id": "categorical"}).fit(
+            lambda t: quick(columns={"id": "categorical"}, handle_unknown="error").fit(
                 t.assign(id=[f"n{i}" for i in range(len(t))])
             ),
             "leave it out",

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..columns.arrays import listed
 from ..columns.dates import MICROSECONDS
 from ..columns.formats import BooleanFormat, ClockFormat, DateFormat, NumberFormat, find_format
 from ..columns.kinds import decide
@@ -17,6 +18,7 @@ from ._cells import GAPS
 FORM = "_file_form"  # the attribute of a model that has the form of its file, as a dict
 # Cells that stand for missing values if all others of a column have a format.
 PLACEHOLDERS = frozenset({"-", "--", "\u2013", "\u2014", "?", ".", "n.a.", "N.A.", "n.d.", "NaN"})
+MAX_WORDS = 5  # that a message lists
 MAX_DECIMALS = 12  # beyond which a column has whatever digits its numbers have
 
 
@@ -150,8 +152,9 @@ def is_plain(format, decimal):
 
 
 def is_iso(format):
-    """Whether the texts of a format are dates in ISO 8601, which `with_dates` reads."""
-    return isinstance(format, DateFormat) and format.pattern.startswith("%Y-")
+    """Whether the texts of a format are all dates in ISO 8601, which `with_dates` reads."""
+    is_plain_date = isinstance(format, DateFormat) and not format.accepts_words
+    return is_plain_date and format.pattern.startswith("%Y-")
 
 
 class Hints(NamedTuple):
@@ -192,19 +195,24 @@ def formats_in(frame, names, decimal, hints, path):
         known = cells[~cells.isin(PLACEHOLDERS)]
         # A column of numbers with placeholders has no other sign of its format.
         is_marked = 0 < 2 * (len(cells) - len(known)) < len(cells)
-        format = find_format(known, decimal, hints.thousands, hints.dayfirst, is_plain=is_marked)
+        format = find_format(
+            known, decimal, hints.thousands, hints.dayfirst, is_marked, accepts_words=True
+        )
         if format is None or is_iso(format):
             continue
         formats[name] = format
+        known = known[~format.are_words(known)]
         mark = getattr(format, "thousands", "")
         shown = next((c for c in known if (mark and mark in c) or np.isnan(number_of(c))), None)
         if shown is not None:
             _say_format(name, format, shown, hints, path)
         if len(known) < len(cells):
-            others = ", ".join(map(repr, sorted({*cells} & PLACEHOLDERS)))
-            n = len(cells) - len(known)
-            text = f"column {name!r} of {path} has {others} in {n} row{'s' * (n > 1)}"
-            print(f"skflows: {text}: read as missing", file=sys.stderr)
+            others, n = sorted({*cells} - {*known}), len(cells) - len(known)
+            text = f"column {name!r} of {path} has {listed(others, MAX_WORDS)} in {n} "
+            text += f"row{'s' * (n > 1)}: read as missing"
+            if not PLACEHOLDERS.issuperset(others):
+                text += f"; to keep values, add --kind {name}=categorical"
+            print(f"skflows: {text}", file=sys.stderr)
     return formats
 
 
@@ -239,7 +247,7 @@ def read_formats(frame, formats, path, start=0):
         if name not in frame or frame[name].dtype.kind in "iufbM":
             continue
         cells = frame[name].dropna().astype(str)
-        cells = cells[~cells.isin(PLACEHOLDERS)]
+        cells = cells[~cells.isin(PLACEHOLDERS) & ~format.are_words(cells)]
         values = format.parse([*cells])
         for i in np.flatnonzero(np.isnan(values)):
             values[i] = number_of(cells.iloc[i]) if format.role == "number" else np.nan

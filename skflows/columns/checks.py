@@ -309,6 +309,6 @@ def warn_of_unseen(unseen, n_rows):
         warn_user(
             f"X has categories that fit has not seen, such as {' and '.join(texts[:3])}"
             f"{f' and {len(texts) - 3} more columns' if len(texts) > 3 else ''}. They get the "
-            "probability of unseen categories, and carry no information about other columns.",
+            "probability of unseen categories, and say little or nothing about other columns.",
             ColumnWarning,
         )

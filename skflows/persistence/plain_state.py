@@ -26,6 +26,7 @@ ROOMS = (
     "compression",
     "conditional",
     "table",
+    "graphs",
     "outlier",
 )
 

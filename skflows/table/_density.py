@@ -116,7 +116,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         What to do with a category that the fit has not seen. "warn" gives it the probability of
         unseen categories, which is estimated from how many categories occur once, takes it for
         unknown in other respects, and warns. "rare" pools the categories with fewer than 3 rows
-        into one, and takes it for one of them. "error" raises an error.
+        into one, and takes it for one of them. "error" raises an error. Of more than 200
+        categories, the rarest are pooled in any case, with a warning, except that "error" raises
+        one.
 
     missing : {"ignore", "model"}, default="ignore"
         Whether the pattern of missing values is part of the model. With "ignore", values are taken
