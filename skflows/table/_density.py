@@ -19,7 +19,7 @@ from ..callbacks._run import random_state_of
 from ..callbacks._support import CallbackSupportMixin
 from ..columns.arrays import check_different_names
 from ..columns.encoding import Encoding
-from ..columns.frames import is_frame, read_frame, rows_of
+from ..columns.frames import is_frame, labelled, read_frame, rows_of
 from ..columns.types import Floats, RandomState, Rows, Table, Weights
 from ..density import _docstrings
 from ..density._base import BaseFlowDensity
@@ -108,8 +108,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         that is left out, or None, is the default of the kind: the lower bound of "count", and of
         "rounded" without negative values, is 0; other ends are open, and -inf opens these too.
         Bounds of dates are texts such as "2024-12-31", without a time zone. ("datetime",
-        "dayfirst") and ("datetime", "monthfirst") say how dates that are texts are written. Kinds
-        of the other columns come from dtypes and values: see `columns_`. Texts that hardly repeat
+        "dayfirst") and ("datetime", "monthfirst") say how dates that are texts are written, and
+        ("count", "thousands", ".") how numbers are. Kinds of the other columns come from dtypes
+        and values: see `columns_`. Texts that hardly repeat
         are identifiers, with a warning. Columns without a known value are left out, also with a
         warning, and samples have them without a value.
 
@@ -929,18 +930,9 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         probabilities = probabilities_of(self, column, values)
         if not as_frame:
             return probabilities
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError(
-                "as_frame=True returns a DataFrame of pandas, which is not installed: pip install "
-                "pandas, or leave as_frame out and use levels."
-            ) from error
-
         i, _ = column_of(self, column, "is_levels")
         labels = self._encoding.written_levels(self._schema.places[i], self.levels(column))
-        index = X.index if isinstance(X, pd.DataFrame) else None
-        return pd.DataFrame(probabilities, index, pd.Index(labels, name=column))
+        return labelled(probabilities, labels, X, column)
 
     def levels(self, column: int | str) -> list:
         """Return the levels of a column, in the order of `predict_proba`.
