@@ -117,6 +117,16 @@ def test_what_the_texts_leave_open_can_be_stated():
     assert find_format(["1.5", "2"], is_plain=True).write([3.25]) == ["3.2"]
 
 
+def test_words_are_accepted_on_demand():
+    texts = ["$5.50", "$12.00"] * 10 + ["call us"]
+    assert find_format(texts) is None
+    found = find_format(texts, accepts_words=True)
+    assert found.write(found.parse(texts[:2])) == texts[:2]
+    assert found.are_words(texts).tolist() == [False] * 20 + [True]
+    assert not find_format(texts[:-1]).are_words(["call us"]).any()
+    assert find_format([*texts, "call us", "none"], accepts_words=True) is None
+
+
 def messy_table(n=60):
     rng = np.random.default_rng(0)
     days = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 366, n), "D")

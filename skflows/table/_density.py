@@ -110,13 +110,16 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         Bounds of dates are texts such as "2024-12-31", without a time zone. ("datetime",
         "dayfirst") and ("datetime", "monthfirst") say how dates that are texts are written. Kinds
         of the other columns come from dtypes and values: see `columns_`. Texts that hardly repeat
-        are identifiers, with a warning.
+        are identifiers, with a warning. Columns without a known value are left out, also with a
+        warning, and samples have them without a value.
 
     handle_unknown : {"warn", "rare", "error"}, default="warn"
         What to do with a category that the fit has not seen. "warn" gives it the probability of
         unseen categories, which is estimated from how many categories occur once, takes it for
         unknown in other respects, and warns. "rare" pools the categories with fewer than 3 rows
-        into one, and takes it for one of them. "error" raises an error.
+        into one, and takes it for one of them. "error" raises an error. Of more than 200
+        categories, the rarest are pooled in any case, with a warning, except that "error" raises
+        one.
 
     missing : {"ignore", "model"}, default="ignore"
         Whether the pattern of missing values is part of the model. With "ignore", values are taken
@@ -331,6 +334,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         random_state = group.broadcast(random_state_of(self))
         self._schema = shared or self._schema_of(encoding, rows, random_state, weight)
         is_missing, rows = np.isnan(rows), self._schema.split(rows)
+        is_missing[:, self._schema.empty] = False  # of which no pattern is learnt
         if shared is not None:  # which has the maps of other rows
             self._schema = self._schema.with_maps_of(rows, weight, random_state)
         kept[kept] = is_known = ~np.isnan(rows).all(axis=1)
@@ -553,7 +557,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         names = self._encoding.keys if frame.names is None else list(frame.names)
         if not names:
             return self._nothing_known(1), names
-        self._check_names(names, what, with_identifiers=True)
+        self._check_names(names, what, with_left_out=True)
         if len(frame.columns) != len(names):
             raise ValueError(
                 f"{what} has {len(frame.columns)} columns without names; give a DataFrame, or all "
@@ -561,11 +565,14 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
             )
         values = self._schema.split(self._encoding.rows(frame, names), names)
         if what == "given":
+            named = zip(names, frame.columns, strict=True)
+            empty = [self._encoding.keys[j] for j in self._schema.empty]
+            self._check_names([name for name, c in named if name in empty and c.known.any()], what)
             self._schema.check_possible(values, names)
             self._schema.warn_of_outside(values, names, as_condition=True)
         return values, names
 
-    def _check_names(self, names, what, with_identifiers=False):
+    def _check_names(self, names, what, with_left_out=False):
         keys = self._encoding.keys
         if unknown := [name for name in names if name not in keys]:
             raise ValueError(
@@ -573,10 +580,11 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
                 f"{keys}."
             )
         left_out = [name for name in names if name not in self._schema.names]
-        if left_out and not with_identifiers:
+        if left_out and not with_left_out:
             raise ValueError(
                 f"{what} names the columns {left_out}, which the density leaves out, because they "
-                "name the rows; if their values mean something, state their kind in columns."
+                "name the rows or have no known value; if their values mean something, state their "
+                "kind in columns."
             )
 
     def score_samples(self, X: Table) -> Floats:
@@ -725,7 +733,7 @@ class TableDensity(OutlierDensityMixin, CallbackSupportMixin, BaseEstimator):
         known = dict(zip(places, known, strict=True))
         frame = schema.encoding.with_placeholders(frame, known)
         for place, column in known.items():  # rows hold no categories that fit has not seen
-            if place in schema.encoding.identifiers:
+            if place not in schema.places:
                 continue
             i = schema.places.index(place)
             is_kept = schema.columns[i].is_unseen(values[:, schema.of_column[i]])

@@ -64,8 +64,10 @@ class Target(NamedTuple):
     def place(self, schema, expected):
         """Return the places of encoded values among levels, -1 for others."""
         variable = schema.variables[self.variables[-1]]
-        code = variable.code(self.split(schema, expected)[:, -1])
-        return np.where(code < variable.n_levels, code, -1)
+        values = self.split(schema, expected)[:, -1]
+        code = variable.code(values)
+        is_level = (code < variable.n_levels) & ~variable.is_between(values, code)
+        return np.where(is_level, code, -1)
 
 
 class Counts(NamedTuple):
