@@ -218,8 +218,6 @@ def show(lines):
             c2st=("c2st", "mean"),
             seconds=("seconds", "mean"),
         )
-        published = parts["published posteriors"].set_index(["task", "n"])["c2st"]
-        table["NPE, published"] = published.reindex(table.index)
         print("\nC2ST\n")
         print_table(table, dict.fromkeys(table, 3) | {"observations": 0, "seconds": 0})
 
