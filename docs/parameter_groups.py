@@ -19,7 +19,7 @@ GROUPS = {
     "Architecture": (":doc:`/choosing`", names(_docstrings.NETWORK)),
     "Solver": (
         ":ref:`cnf-accuracy`",
-        {"trace", "n_probes", "solver", "tolerance", "n_steps"},
+        {"trace", "log_det", "n_probes", "solver", "tolerance", "n_steps"},
     ),
     "Preprocessing": (
         ":doc:`/user_guide/preparation`",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .density._export import export
     from .outlier import DensityOutlierDetector
     from .table import TableDensity, TableImputer
+    from .variational import VariationalDensity
 
 __version__ = "0.1.0"
 
@@ -32,10 +33,12 @@ SUBMODULES = (
     "dask",
     "density",
     "ensemble",
+    "graphs",
     "inspection",
     "model_selection",
     "outlier",
     "table",
+    "variational",
 )
 LAZY = {
     "ConditionalDensity": ".conditional",
@@ -45,6 +48,7 @@ LAZY = {
     "FlowRegressor": ".conditional",
     "TableDensity": ".table",
     "TableImputer": ".table",
+    "VariationalDensity": ".variational",
     "export": ".density._export",
 }
 __all__ = [
@@ -56,6 +60,7 @@ __all__ = [
     "FlowRegressor",
     "TableDensity",
     "TableImputer",
+    "VariationalDensity",
     "export",
     "load",
 ] + [

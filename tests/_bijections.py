@@ -30,6 +30,7 @@ from skflows.bijections import (
     Planar,
     Pointwise,
     RationalQuadraticSpline,
+    Residual,
     Rotation,
     Shift,
     Squeeze,
@@ -72,6 +73,13 @@ def autoregressive(univariate, d, n_context, hidden=(12, 12), activation="tanh",
 def continuous(d, n_context, hidden=(12, 12)):
     solver = RungeKutta4(n_steps=20)
     return Continuous(d, hidden, n_context, activation="tanh", solver=solver)
+
+
+def residual_series(d, n_context):
+    """A block whose series has the exact trace, from one vector for each column."""
+    bijection = Residual(d, (12, 9), n_context, log_det="series")
+    bijection.probes = d**0.5 * torch.eye(d)
+    return bijection
 
 
 def grid_coupling(univariate, shape, n_context, **kwargs):
@@ -157,6 +165,9 @@ TABLE = {
     "frame_autoregressive": lambda d, c: frames("affine", (1, 1, 1), 2, c),
     "planar": Planar,
     "continuous": continuous,
+    "residual": lambda d, c: Residual(d, (12,), c),
+    "residual_series": residual_series,
+    "residual_deep": lambda d, c: Residual(d, (12, 9), c),
     "inverse_planar": lambda d, c: Inverse(Planar(d, c)),
     "chain": chain,
     "inverse_autoregressive": lambda d, c: Inverse(autoregressive("affine", d, c)),
@@ -187,7 +198,7 @@ for suffix in ("_unequal", "_narrow"):
 
 
 # Accuracy of the bijections that a solver computes; the others are exact up to rounding.
-SOLVED = {"continuous": 1e-4}
+SOLVED = {"continuous": 1e-4, "residual_series": 2e-4}
 
 
 class Case(NamedTuple):

@@ -117,6 +117,16 @@ def test_what_the_texts_leave_open_can_be_stated():
     assert find_format(["1.5", "2"], is_plain=True).write([3.25]) == ["3.2"]
 
 
+def test_words_are_accepted_on_demand():
+    texts = ["$5.50", "$12.00"] * 10 + ["call us"]
+    assert find_format(texts) is None
+    found = find_format(texts, accepts_words=True)
+    assert found.write(found.parse(texts[:2])) == texts[:2]
+    assert found.are_words(texts).tolist() == [False] * 20 + [True]
+    assert not find_format(texts[:-1]).are_words(["call us"]).any()
+    assert find_format([*texts, "call us", "none"], accepts_words=True) is None
+
+
 def messy_table(n=60):
     rng = np.random.default_rng(0)
     days = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 366, n), "D")
@@ -197,6 +207,18 @@ def test_kinds_decide_on_texts(one_class):
     kinds = ["continuous", "datetime", "categorical", "categorical"]
     assert density.columns_["kind"].tolist() == kinds
     assert set(density.levels("at")) - {"(rare)"} <= set(table["at"])
+
+
+def test_marks_of_thousands_are_stated(one_class):
+    """As by --thousands in the command."""
+    table = pd.DataFrame({"n": [f"{i}.{500 + i}" for i in range(1, 61)], "x": range(60)})
+    read = TableDensity(columns={"n": ("count", "thousands", ".")}, max_iter=1, random_state=0)
+    read.fit(table)
+    assert read._encoding.encode(table)[:2, 0].tolist() == [1501, 2502]
+    assert read.sample(20, random_state=0)["n"].str.fullmatch(r"\d+\.\d{3}|\d{1,3}").all()
+    for kind in (("count", "thousands"), ("count", "thousands", 3)):
+        with pytest.raises(ValueError, match="mark that separates them is missing, as in"):
+            TableDensity(columns={"n": kind}).fit(table)
 
 
 def test_dates_in_either_order_are_pointed_out(one_class):

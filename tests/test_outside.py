@@ -252,6 +252,46 @@ def test_numbers_beyond_few_levels_tell_nothing_of_other_columns():
     assert beyond == pytest.approx(unknown)
 
 
+def test_numbers_between_few_levels_are_like_the_nearest():
+    """They are rare, but not as rare as numbers beyond all levels."""
+    count = np.repeat([0, 1, 2, 4, 5, 9], [30, 40, 50, 60, 20, 10])
+    kind = np.where(np.arange(len(count)) % 3 + count > 3, "big", "small")
+    density = quick(max_iter=5).fit(pd.DataFrame({"count": count, "kind": kind}))
+    numbers = pd.DataFrame({"count": [3.0, 6.0, 7.0, 8.0, 10.0, 9.0]})
+    between, *long_gap, beyond, seen = np.exp(density.marginal(["count"]).score_samples(numbers))
+    assert beyond < min(long_gap) < max(long_gap) < between < seen / 2
+    assert between == pytest.approx(1 / 210, rel=0.2)
+    asked = pd.DataFrame({"kind": ["big", "small"]})
+    distribution = density.predict_distribution("count", asked)
+    assert distribution.support.tolist() == list(range(10))
+    pmf = distribution.pmf(np.arange(10)[:, None])
+    assert pmf.sum(axis=0) == pytest.approx(1)
+    assert pmf[3] == pytest.approx(np.exp(distribution.logpdf(3)), rel=0.02)
+    assert distribution.cdf(3) - distribution.cdf(2) == pytest.approx(pmf[3])
+    assert distribution.mean() == pytest.approx(np.arange(10) @ pmf)
+    three, four = density.predict_proba("kind", pd.DataFrame({"count": [3, 4]}))
+    assert three == pytest.approx(four, abs=0.15)
+
+
+def test_few_numbers_far_apart_are_not_listed():
+    density = quick().fit(pd.DataFrame({"x": [0, 1, 10**9] * 20}))
+    between = density.score_samples(pd.DataFrame({"x": [5, 5 * 10**8]}))
+    assert between == pytest.approx(np.log(1 / 61 / (10**9 - 2)), abs=1)
+    assert len(density.predict_distribution("x", pd.DataFrame({"x": [0]})).support) == 3
+
+
+def test_sums_between_levels_are_no_level():
+    """A rule that expects an unseen number does not speak for the nearest one."""
+    rng = np.random.default_rng(0)
+    a, b = rng.choice([0, 1, 5], 200), rng.choice([0, 2, 9], 200)
+    keep = ~((a == 1) & (b == 2))
+    table = pd.DataFrame({"a": a, "b": b, "total": a + b})[keep]
+    density = quick(max_iter=2).fit(table)
+    assert "total = a + b" in density.rules_["rule"].tolist()
+    distribution = density.predict_distribution("total", pd.DataFrame({"a": [1], "b": [2]}))
+    assert distribution.pmf(2)[0] < 0.9
+
+
 def test_warnings_of_dates_show_dates():
     days = pd.date_range("2024-01-01", periods=90, freq="D") + pd.Timedelta(hours=9)
     density = quick().fit(pd.DataFrame({"at": days}))

@@ -110,8 +110,8 @@ def test_dates_as_texts_are_pointed_out(form, pattern):
 
 def test_numbers_as_texts_are_pointed_out():
     prices = [f"${1000 + 7 * i:,}" for i in range(100)]
-    table = pd.DataFrame({"price": [*prices[1:], "on demand"], "x": np.linspace(0, 1, 100)})
-    with pytest.warns(UserWarning, match="1 of 100 values of column 'price', 'on demand', has ano"):
+    table = pd.DataFrame({"price": [*prices[1:], "2 for $9"], "x": np.linspace(0, 1, 100)})
+    with pytest.warns(UserWarning, match="1 of 100 values of column 'price', '2 for .9', has ano"):
         quick(handle_unknown="rare", max_iter=1).fit(table)
     mixed = [f"${x:,}" if x % 2 else f"{x:,}" for x in range(1000, 2000, 5)]
     table = pd.DataFrame({"price": mixed, "x": np.linspace(0, 1, 200)})
@@ -120,11 +120,12 @@ def test_numbers_as_texts_are_pointed_out():
 
 
 OTHER_FORMS = {
-    "amounts": ([f"${i},100.00" for i in range(101, 141)], ["none", "?"], "such as 'none', have"),
-    "brackets": (["($37.50)"] * 40, ["twelve"], "'twelve', has another form than '..37.50"),
-    "times": ([f"{i % 12 + 1}:{i:02d} AM" for i in range(40)], ["noon"], "than '1:00 AM'"),
+    "amounts": ([f"${i},100.00" for i in range(101, 141)], ["5-6", "1?"], "such as '5-6', have"),
+    "brackets": (["($37.50)"] * 40, ["12 each"], "'12 each', has another form than '..37.50"),
+    "times": ([f"{i % 12 + 1}:{i:02d} AM" for i in range(40)], ["12 noon"], "than '1:00 AM'"),
     "days": ([f"{i} days" for i in range(40)], ["3 weeks"], "'3 weeks', has"),
-    "named dates": ([f"{i} May 2024" for i in range(1, 31)], ["May"], "'May', has another form"),
+    "named dates": ([f"{i} May 2024" for i in range(1, 31)], ["May 24"], "'May 24', has another"),
+    "many words": ([f"${i}.50" for i in range(40)], ["none", "?"] * 3, "6 of 46 values"),
     "shares": ([f"{i}.5 %" for i in range(40)], ["0.12"], "'0.12', has another form"),
     "many plain": ([f"${i}.50" for i in range(40)], list("123456789"), "9 of 49 values"),
     "no plain form": ([f"${i}.50" for i in range(40)], ["007"], "1 of 41 values .* '007', has"),
@@ -171,6 +172,38 @@ def test_a_few_plain_numbers_are_of_the_form_of_the_others(values, plain, number
     assert not set(density.sample(20, random_state=0)["pay"].dropna()) & set(plain)
     plain_fit = find_format(values[len(plain) :])
     assert plain_fit.fits(density.sample(20, random_state=0)["pay"].dropna().tolist())
+
+
+@pytest.mark.parametrize("form", ["${:,}", "{} kg", "2024-05-01 18:{:02d}", "{:d}"])
+def test_a_few_words_among_numbers_are_missing(form, one_class):
+    values = [form.format(i % 60 + 10 * i * ("," in form)) for i in range(120)]
+    numbers = pd.DataFrame({"x": values, "y": np.linspace(0, 1, 120) ** 2})
+    table = numbers.copy()
+    table.loc[[3, 50], "x"] = "negotiable"
+    table.loc[70, "x"] = "?"
+    message = r"'negotiable', '\?' in 3 of 120 rows: read as missing"
+    with pytest.warns(ColumnWarning, match=message):
+        density = quick(max_iter=1).fit(table)
+    assert density.columns_["missing"].tolist() == [3, 0]
+    scores = density.score_samples(table)
+    rest = table.assign(x=numbers["x"].where(table["x"] == numbers["x"]))
+    np.testing.assert_array_equal(scores, density.score_samples(rest))
+    assert not set(density.sample(50, random_state=0)["x"].dropna()) & {"negotiable", "?"}
+    filled = density.impute(table)
+    assert not {"negotiable", "?"} & set(filled["x"]) and filled["x"][0] == table["x"][0]
+    density.score_samples(table.assign(x="call us"))
+    with pytest.raises(ValueError, match=r"held .* in fit; now it holds '3 or 4'"):
+        density.score_samples(table.assign(x="3 or 4"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ColumnWarning)
+        stated = quick(max_iter=1, columns={"x": "categorical"}, handle_unknown="rare").fit(table)
+    assert "negotiable" in set(stated._schema.columns[0].value_variables[0].names)
+
+
+def test_words_among_few_plain_numbers_are_codes(one_class):
+    """Among many they are missing: see above."""
+    codes = pd.DataFrame({"x": [*["1", "2", "3", "4"] * 20, "A"]})
+    assert "A" in quick(max_iter=1).fit(codes).levels("x")
 
 
 def test_dates_are_given_in_any_form():
@@ -225,6 +258,22 @@ def test_rare_categories(table):
     assert (scores < own.score_samples(table[:5].assign(sex="male"))).all()
 
 
+def test_too_many_categories_are_pooled(one_class):
+    """A file of a stranger fits without parameters, unless unseen categories are an error."""
+    town = [f"town of {'abcdefghijklmnopqrstuvwxyz'[i % 26]}{'xyz'[i % 3]}{i}" for i in range(250)]
+    town = np.array(town * 4 + town[:50] * 5)
+    table = pd.DataFrame({"town": town, "x": np.arange(len(town)) % 7})
+    message = r"'town' has 250 categories in 1250 rows: the rarest 50 count as one\."
+    with pytest.warns(ColumnWarning, match=message):
+        density = quick(max_iter=1).fit(table)
+    assert len(density.levels("town")) == 201 and density.levels("town")[-1] == "(rare)"
+    assert set(density.sample(300, random_state=0)["town"]) <= set(town)
+    scores = density.marginal(["town"]).score_samples(table.drop_duplicates("town"))
+    assert np.exp(scores).sum() == pytest.approx(1, abs=0.01)
+    with pytest.raises(ValueError, match="'town' has 250 categories in 1250 rows: leave it"):
+        quick(handle_unknown="error").fit(table)
+
+
 def test_given_rare_categories_stay_as_they_are():
     table = pd.DataFrame({"kind": [*["a", "b"] * 20, "c", "d"], "x": np.arange(42) % 7})
     own = quick(handle_unknown="rare", max_iter=1).fit(table)
@@ -246,7 +295,10 @@ def test_rare_categories_of_little_weight():
     scores = own.score_samples(asked)
     assert np.isfinite(scores).all() and np.ptp(scores) == 0
     assert set(own.sample(100, random_state=0)["kind"]) == {"a", "b"}
-    with pytest.raises(ValueError, match="no known value in the 2 rows of this fit"):
+    with (
+        pytest.warns(ColumnWarning, match="'kind' has no known value in 2 rows"),
+        pytest.raises(ValueError, match="or have no known value, which are left out"),
+    ):
         quick()._share_columns(table.mask(weight[:, None] == 0), random_state, 1 - weight)
 
 

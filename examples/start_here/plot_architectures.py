@@ -3,7 +3,7 @@
 Comparison of architectures
 ============================
 
-Seven architectures with the same training schedule on three data sets in the plane: two crescents,
+Eight architectures with the same training schedule on three data sets in the plane: two crescents,
 two rings and a checkerboard. The pictures show what each transform fits easily and where it fails.
 They don't rank the architectures on tables with many columns. For these, compare held-out scores.
 """
@@ -73,7 +73,7 @@ def fit_and_draw(flow):
 # Planar
 # ------
 # Each layer moves rows along a single direction, so a shape takes many layers and sharp features
-# stay blurred. This is the smoothest of the seven flows, with the fewest parameters.
+# stay blurred. This is the smoothest of the flows, with the fewest parameters.
 from skflows import PlanarDensity
 
 fit_and_draw(PlanarDensity(**effort))
@@ -132,3 +132,12 @@ from skflows import NSFDensity
 
 # sphinx_gallery_thumbnail_number = 8
 fit_and_draw(NSFDensity(**network_effort))
+
+# %%
+# Residual flow
+# -------------
+# Each block adds a network of both columns to a row, without an order or a split. The Lipschitz
+# constant below 1 limits how far one block can stretch or squeeze the plane.
+from skflows import ResidualDensity
+
+fit_and_draw(ResidualDensity(**effort))

@@ -9,6 +9,7 @@ from ._grid import FrameAutoregressive, GridCoupling, Pointwise, Squeeze
 from ._linear import LULinear, Permutation, Rotation
 from ._marginal_quantile import MarginalQuantile
 from ._planar import Planar
+from ._residual import Residual
 from ._spline import RationalQuadraticSpline
 from ._standardize import Standardize, Whiten
 from ._univariate import Affine, Shift, Univariate
@@ -34,6 +35,7 @@ __all__ = [
     "Planar",
     "Pointwise",
     "RationalQuadraticSpline",
+    "Residual",
     "Rotation",
     "Shift",
     "Squeeze",

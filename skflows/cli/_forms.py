@@ -4,19 +4,29 @@ import csv
 import re
 import sys
 import warnings
+from collections import Counter
 from datetime import timedelta, timezone
 from typing import NamedTuple
 
 import numpy as np
 
+from ..columns.arrays import listed
 from ..columns.dates import MICROSECONDS
-from ..columns.formats import BooleanFormat, ClockFormat, DateFormat, NumberFormat, find_format
+from ..columns.formats import (
+    OTHER_MARK,
+    BooleanFormat,
+    ClockFormat,
+    DateFormat,
+    NumberFormat,
+    find_format,
+)
 from ..columns.kinds import decide
 from ._cells import GAPS
 
 FORM = "_file_form"  # the attribute of a model that has the form of its file, as a dict
 # Cells that stand for missing values if all others of a column have a format.
 PLACEHOLDERS = frozenset({"-", "--", "\u2013", "\u2014", "?", ".", "n.a.", "N.A.", "n.d.", "NaN"})
+MAX_WORDS = 5  # that a message lists
 MAX_DECIMALS = 12  # beyond which a column has whatever digits its numbers have
 
 
@@ -35,8 +45,10 @@ class FileForm(NamedTuple):
         How columns of texts are read as numbers or dates, and written.
     styles : dict of str to Format
         How columns that pandas reads as numbers, booleans or dates are written.
-    n_blank : int
-        Number of columns without a name at the end of each line.
+    gaps : dict of str to str
+        How missing cells of columns are written, unless they are empty.
+    columns : list of str
+        The columns of samples, if some of these have no value; others are the model's.
     target : str or None
         The column that the model of the file predicts.
     """
@@ -50,12 +62,13 @@ class FileForm(NamedTuple):
     is_gap_quoted: bool = False
     formats: dict = {}
     styles: dict = {}
-    n_blank: int = 0
+    gaps: dict = {}
+    columns: tuple | list = ()
     target: str | None = None
 
     def with_formats_of(self, other):
-        """Return this form with the formats and styles of another one."""
-        return self._replace(formats=other.formats, styles=other.styles)
+        """Return this form with the formats, styles and gaps of another one."""
+        return self._replace(formats=other.formats, styles=other.styles, gaps=other.gaps)
 
     def with_format(self, names, format):
         """Return this form with a format of further columns, if there is one."""
@@ -95,17 +108,22 @@ def form_of_file(head, sep, decimal, encoding):
     raw = [_raw_cells(line.rstrip("\r\n"), sep) for line in lines]
     names, *rows = rows or [[]]
     quoted, styles = [], {}
+    gaps = {name: Counter() for name in names if name}
     for i, name in enumerate(names):
         # Lines with line breaks or quotes inside of cells do not tell.
         cells = [row[i] for row in raw[1:] if len(row) == len(names) and row[i] not in GAPS]
         if cells and all(cell[:1] == '"' for cell in cells):
             quoted.append(name)
-        known = [row[i] for row in rows if i < len(row) and row[i] not in GAPS]
+        of_column = [row[i] for row in rows if i < len(row)]
+        known = [cell for cell in of_column if cell not in GAPS]
+        if name and known:
+            gaps[name].update(cell for cell in of_column if cell in GAPS)
         if (style := style_of(known, decimal)) is not None:
             styles[name] = style
+    every = sum(gaps.values(), Counter())  # for columns of which these lines have all values
+    gaps = {name: most_common(counts or every) for name, counts in gaps.items()}
     is_header_quoted = bool(raw) and all(cell[:1] == '"' for cell in raw[0])
     is_gap_quoted = any(cell == '""' for row in raw for cell in row)
-    n_blank = len(names) - max((i + 1 for i, name in enumerate(names) if name), default=0)
     return FileForm(
         sep,
         decimal,
@@ -115,8 +133,28 @@ def form_of_file(head, sep, decimal, encoding):
         is_header_quoted,
         is_gap_quoted,
         styles=styles,
-        n_blank=n_blank,
+        gaps={name: gap for name, gap in gaps.items() if gap},
     )
+
+
+def most_common(counts):
+    """Return the most common of some texts, or an empty one."""
+    return max(counts, key=counts.__getitem__, default="")
+
+
+def gaps_among(frame, formats, gaps):
+    """Return how missing cells of columns with formats are written: as words, if most of them are.
+
+    The table is read, but its formats are not; gaps is what is known of empty cells.
+    """
+    words = {}
+    for name, format in formats.items():
+        cells = frame[name].dropna()
+        counts = Counter(cells[cells.isin(PLACEHOLDERS) | format.are_words(cells)])
+        word = most_common(counts)
+        if counts[word] > frame[name].isna().sum():
+            words[name] = word
+    return gaps | words
 
 
 def _raw_cells(line, sep):
@@ -150,8 +188,9 @@ def is_plain(format, decimal):
 
 
 def is_iso(format):
-    """Whether the texts of a format are dates in ISO 8601, which `with_dates` reads."""
-    return isinstance(format, DateFormat) and format.pattern.startswith("%Y-")
+    """Whether the texts of a format are all dates in ISO 8601, which `with_dates` reads."""
+    is_plain_date = isinstance(format, DateFormat) and not format.accepts_words
+    return is_plain_date and format.pattern.startswith("%Y-")
 
 
 class Hints(NamedTuple):
@@ -174,7 +213,7 @@ class Hints(NamedTuple):
     @property
     def decimal(self):
         """The decimal mark that the mark of thousands leaves, or None."""
-        return {",": ".", ".": ","}.get(self.thousands)
+        return OTHER_MARK.get(self.thousands)
 
     @property
     def texts(self):
@@ -192,19 +231,24 @@ def formats_in(frame, names, decimal, hints, path):
         known = cells[~cells.isin(PLACEHOLDERS)]
         # A column of numbers with placeholders has no other sign of its format.
         is_marked = 0 < 2 * (len(cells) - len(known)) < len(cells)
-        format = find_format(known, decimal, hints.thousands, hints.dayfirst, is_plain=is_marked)
+        format = find_format(
+            known, decimal, hints.thousands, hints.dayfirst, is_marked, accepts_words=True
+        )
         if format is None or is_iso(format):
             continue
         formats[name] = format
+        known = known[~format.are_words(known)]
         mark = getattr(format, "thousands", "")
         shown = next((c for c in known if (mark and mark in c) or np.isnan(number_of(c))), None)
         if shown is not None:
             _say_format(name, format, shown, hints, path)
         if len(known) < len(cells):
-            others = ", ".join(map(repr, sorted({*cells} & PLACEHOLDERS)))
-            n = len(cells) - len(known)
-            text = f"column {name!r} of {path} has {others} in {n} row{'s' * (n > 1)}"
-            print(f"skflows: {text}: read as missing", file=sys.stderr)
+            others, n = sorted({*cells} - {*known}), len(cells) - len(known)
+            text = f"column {name!r} of {path} has {listed(others, MAX_WORDS)} in {n} "
+            text += f"row{'s' * (n > 1)}: read as missing"
+            if not PLACEHOLDERS.issuperset(others):
+                text += f"; to keep values, add --kind {name}=categorical"
+            print(f"skflows: {text}", file=sys.stderr)
     return formats
 
 
@@ -239,7 +283,7 @@ def read_formats(frame, formats, path, start=0):
         if name not in frame or frame[name].dtype.kind in "iufbM":
             continue
         cells = frame[name].dropna().astype(str)
-        cells = cells[~cells.isin(PLACEHOLDERS)]
+        cells = cells[~cells.isin(PLACEHOLDERS) & ~format.are_words(cells)]
         values = format.parse([*cells])
         for i in np.flatnonzero(np.isnan(values)):
             values[i] = number_of(cells.iloc[i]) if format.role == "number" else np.nan

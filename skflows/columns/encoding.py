@@ -5,14 +5,16 @@ from numbers import Real
 
 import numpy as np
 
+from .arrays import listed
 from .checks import DIFFERENT, ColumnWarning, names_rows, unseen_error, warn_of_unseen, warn_user
 from .dates import check_zone, local_seconds, moments_of, utc_seconds, zone_of
-from .formats import DateFormat, find_format
+from .formats import OTHER_MARK, DateFormat, find_format
 from .frames import Column, Frame, fill_frame, read_frame, write_frame
 from .kinds import IDENTIFIER, stated
 
 NUMERIC = ("number", "datetime")  # roles of columns that are read as numbers
 PLAIN = ("number", "bool")  # roles of columns that densities of numbers take
+MAX_WORDS = 3  # that a message lists
 TEXTS = ("text", "category", "ordered")  # roles of columns that may hold texts
 REMEDIES = {  # what columns held in fit, and how to convert them to it
     "number": ("numbers", "pandas.to_numeric or .astype(float)"),
@@ -50,7 +52,7 @@ class Encoding:
         format.
     finds_identifiers : bool, default=False
         Whether columns of texts that hardly repeat are identifiers, besides columns of which the
-        user says so. Their texts are not kept.
+        user says so, and columns without a known value are left out. Their texts are not kept.
     """
 
     def __init__(self, frame, handle_unknown="rare", kinds=None, *, finds_identifiers=False):
@@ -77,6 +79,9 @@ class Encoding:
                 and is_identifier(column, handle_unknown)
             )
         }
+        # Later values of columns without any are ignored, whatever they are.
+        columns = enumerate(frame.columns)
+        self.empty = [j for j, column in columns if finds_identifiers and not column.known.any()]
         self.different_texts = {
             j: different_texts(frame.columns[j])
             for j, is_stated in self.identifiers.items()
@@ -142,12 +147,13 @@ class Encoding:
         """
         if frame.names != self.names or len(frame.columns) != len(self.columns):
             return False
+        known = map(without_words, frame.columns, self.formats)
         columns = [
             column
             if format is None or np.isnan(known_numbers(column, format)).any()
             # A column of the fit, whose texts all have the format.
             else column._replace(role=format.role)
-            for column, format in zip(frame.columns, self.formats, strict=True)
+            for column, format in zip(known, self.formats, strict=True)
         ]
         roles = [(old.role, new.role) for old, new in zip(self.columns, columns, strict=True)]
         is_empty = [not column.known.any() for column in frame.columns]
@@ -202,7 +208,10 @@ class Encoding:
         unseen = {}
         for column, name in zip(frame.columns, keys if names is None else names, strict=True):
             j = keys.index(name)
+            column = without_words(column, self.formats[j])
             known, like = column.known, self.columns[j]
+            if j in self.empty:
+                continue
             if j in self.identifiers:
                 rows[known, j] = 0.0
             elif like.role not in NUMERIC:
@@ -315,15 +324,15 @@ class Encoding:
         Known values and the index of X stay as they are. A column with known values has its own
         dtype, others the dtype of fit.
         """
-        columns = []
-        for j, (old, new) in enumerate(zip(frame.columns, self.frame(rows).columns, strict=True)):
+        columns, known_columns = [], [*map(without_words, frame.columns, self.formats)]
+        for j, (old, new) in enumerate(zip(known_columns, self.frame(rows).columns, strict=True)):
             if not (old.known.any() and old.role == new.role):  # numbers are filled in by numbers
                 new = self.written(j, new)
             # Texts that are filled in by dates have no dtype of dates.
             if old.known.any() and (new.role != "datetime" or old.role == "datetime"):
                 new = new._replace(dtype=old.dtype)
             columns.append(new)
-        known = np.stack([column.known for column in frame.columns], axis=1)
+        known = np.stack([column.known for column in known_columns], axis=1)
         dtype = frame.dtype or self.dtype
         filled = write_frame(columns, self.keys, frame.library, dtype, frame.index)
         return fill_frame(X, known, filled)
@@ -406,8 +415,24 @@ def format_of(column, name, kind=None):
     is_category = kind is not None and kind.name in ("categorical", "ordinal", IDENTIFIER)
     if column.role != "text" or is_category:
         return None
-    dayfirst = kind and kind.dayfirst
-    format = find_format(column.values[column.known], dayfirst=dayfirst, accepts_plain=True)
+    texts, thousands = column.values[column.known], kind and kind.thousands
+    format = find_format(
+        texts,
+        OTHER_MARK.get(thousands),
+        thousands,
+        kind and kind.dayfirst,
+        accepts_plain=True,
+        accepts_words=True,
+    )
+    if format is not None and (are_words := format.are_words(texts)).any():
+        words, n = [*dict.fromkeys(texts[are_words])], are_words.sum()
+        warn_user(
+            f"The column {name!r} holds {format.what}, such as {texts[~are_words][0]!r}, and "
+            f"{listed(words, MAX_WORDS)} in {n} of {len(texts)} rows: read as missing. If "
+            f"{'it is a value' if len(words) == 1 else 'they are values'}, use "
+            f"columns={{{name!r}: 'categorical'}}.",
+            ColumnWarning,
+        )
     if isinstance(format, DateFormat) and format.is_ambiguous and kind is None:
         first, other = ("day", "month") if format.is_day_first else ("month", "day")
         warn_user(
@@ -417,6 +442,13 @@ def format_of(column, name, kind=None):
             ColumnWarning,
         )
     return format
+
+
+def without_words(column, format):
+    """Return a column in which words among texts with a format are missing."""
+    if format is None or not format.accepts_words or column.role != "text":
+        return column
+    return column._replace(known=column.known & ~format.are_words(column.values))
 
 
 def known_numbers(column, format):

@@ -16,6 +16,7 @@ from math import isfinite
 import numpy as np
 
 from .dates import DAY, ENDS, EPOCH
+from .kinds import FEW_VALUES
 
 CURRENCIES = (
     "$", "€", "£", "¥", "₹", "US$", "A$", "C$", "USD", "EUR", "GBP", "CHF", "JPY", "CNY", "INR",
@@ -77,12 +78,21 @@ DIRECTIVES = {
     "%P": r"(?P<half>am|pm)",
 }
 PLAIN = re.compile(r"-?\d[\d.,]*"), re.compile(r"-?\d{4,}(?:[.,]\d+)?")
-MOST_PLAIN = 0.1  # share of plain numbers beside another form
+MOST_PLAIN = MOST_WORDS = 0.1  # share of plain numbers, and of words, beside another form
 PIVOT = 69  # years of two digits from which on they are of the last century, as in POSIX
 
 
+@dataclass(frozen=True, kw_only=True)
 class Format(ABC):
-    """How a column of texts is read as float64 and written back."""
+    """How a column of texts is read as float64 and written back.
+
+    Attributes
+    ----------
+    accepts_words : bool
+        Whether texts without digits, such as "negotiable", stand for missing values.
+    """
+
+    accepts_words: bool = False
 
     role = "number"
 
@@ -104,6 +114,10 @@ class Format(ABC):
         read = self._reader()
         numbers = {text: read(text) for text in set(texts)}
         return np.array([numbers[text] for text in texts], dtype=np.float64)
+
+    def are_words(self, texts):
+        """Return which texts stand for missing values."""
+        return np.array([self.accepts_words and is_word(text) for text in texts], dtype=bool)
 
     def fits(self, texts):
         """Whether each of the texts is written back identically from its number."""
@@ -378,6 +392,7 @@ class DateFormat(Format):
         return _DIRECTIVE.sub(lambda match: written[match[0]], self.pattern)
 
 
+OTHER_MARK = {",": ".", ".": ","}  # the decimal mark beside a mark of thousands
 _PLAIN = {"positive": "{}", "negative": "-{}", "zero": "{}", "one": "{}"}
 _POINTS = re.compile(r"\d{1,3}(\.\d{3})*,\d+|\d{1,3}(\.\d{3}){2,}")
 _DIRECTIVE = re.compile(r"%(?:-|\d)?[A-Za-z]")
@@ -390,6 +405,7 @@ def find_format(
     dayfirst=None,
     is_plain=False,
     accepts_plain=False,
+    accepts_words=False,
 ):
     """Return the format of a column of texts, or None if it has none.
 
@@ -408,8 +424,18 @@ def find_format(
     accepts_plain : bool
         Whether a tenth of the texts may be plain numbers, such as ``38000`` beside ``$101,000``:
         whoever writes the table keeps known texts as they are.
+    accepts_words : bool
+        Whether a tenth of the texts may be words, such as ``negotiable``. Plain numbers are a
+        format beside them if more than 30 differ.
     """
     counts = Counter(texts)
+    if accepts_words and (words := [text for text in counts if is_word(text)]):
+        if sum(counts[word] for word in words) > MOST_WORDS * counts.total():
+            return None
+        numbers = [text for text in counts.elements() if not is_word(text)]
+        is_plain |= len(counts) - len(words) > FEW_VALUES
+        form = find_format(numbers, decimal, thousands, dayfirst, is_plain, accepts_plain)
+        return form and replace(form, accepts_words=True)
     if accepts_plain and (form := _with_plain(counts)) is not None:
         return form
     texts = list(counts)
@@ -425,6 +451,11 @@ def find_format(
             if form.fits(texts[:100]) and form.fits(texts):
                 return form
     return None
+
+
+def is_word(text):
+    """Whether a text has no digits."""
+    return not any(map(str.isdigit, text))
 
 
 def other_forms(texts: Iterable[str]):

@@ -97,12 +97,10 @@ class TreePredictions(PersistenceMixin, BaseEstimator):
         boosting.set_params(max_iter=STAGES[best])
         unseen = np.column_stack([stages[:, best], of_forests])
         shares = least_squares(unseen, y, weight)
-        ensembles = zip(
-            shares, [boosting, *forests], [Boosting, *len(forests) * [Forest]], strict=True
-        )
+        classes: list = [Boosting, *len(forests) * [Forest]]
         trees = [
             (float(share), cls.of(each.fit(X, y, weight)))
-            for share, each, cls in ensembles
+            for share, each, cls in zip(shares, [boosting, *forests], classes, strict=True)
             if share
         ]
         return trees, unseen @ shares
@@ -163,12 +161,14 @@ class Boosting(NamedTuple):
     def of(cls, model):
         """Return the trees of a fitted boosting."""
         trees = [tree for (tree,) in model._predictors]
+        known, place = model._bin_mapper.make_known_categories_bitsets()
         return cls(
             np.concatenate([tree.nodes for tree in trees]),
             np.array([len(tree.nodes) for tree in trees]),
             np.concatenate([tree.raw_left_cat_bitsets for tree in trees]),
             np.array([len(tree.raw_left_cat_bitsets) for tree in trees]),
-            *model._bin_mapper.make_known_categories_bitsets(),
+            known,
+            place,
             float(model._baseline_prediction.item()),
         )
 
@@ -279,14 +279,14 @@ def model_residuals(fit, trees):
 def _residual_flow(build, table, trees, preprocess, n_features, n_context):
     import torch
 
-    from ..bijections._residual import Residual
+    from ..bijections._difference import Difference
 
     dequantizer, random_state = table.dequantizer, np.random.RandomState(0)
     noise = random_state.uniform(size=(len(table.X), len(dequantizer.columns)))
     rows = dequantizer.add_noise(table.X, noise) if dequantizer else table.X
     loc, scale, rows, weight = map(torch.tensor, (trees.loc_, trees.scale_, rows, table.weight))
     flow = build(preprocess, n_features, n_context)
-    flow.preprocess = Residual(preprocess, loc, scale)
+    flow.preprocess = Difference(preprocess, loc, scale)
     flow.preprocess.initialize(rows, weight)
     return flow
 

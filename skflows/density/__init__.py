@@ -11,6 +11,7 @@ from ._nice import NICEDensity
 from ._nsf import NSFDensity
 from ._planar import PlanarDensity
 from ._realnvp import RealNVPDensity
+from ._residual import ResidualDensity
 from ._transformed import TransformedDensity
 from ._videoflow import VideoFlowDensity
 from ._waveflow import WaveFlowDensity

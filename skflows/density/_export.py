@@ -13,7 +13,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from ..bijections import Continuous, MarginalQuantile
+from ..bijections import Continuous, MarginalQuantile, Residual
 from ._base import BaseFlowDensity
 from ._distribution import RowDensity
 
@@ -46,8 +46,9 @@ def export(
     TypeError
         If the estimator is no flow. The components of a mixture need not be PyTorch modules.
     ValueError
-        If the flow is a `CNFDensity`, which solves a differential equation, or if the inverse takes
-        more than one pass: of a `MAFDensity`, an autoregressive `NSFDensity` or a `PlanarDensity`.
+        If the flow is a `CNFDensity`, which solves a differential equation, if log-determinants of
+        a `ResidualDensity` are a series, or if the inverse takes more than one pass: of a
+        `MAFDensity`, an autoregressive `NSFDensity`, a `PlanarDensity` or a `ResidualDensity`.
     ImportError
         If a package is missing.
 
@@ -105,6 +106,11 @@ def _obstacle(flow, method):
         return (
             "it solves a differential equation. The default solver chooses its steps by the values "
             'of a row, and solver="rk4" is not supported.'
+        )
+    if any(isinstance(module, Residual) and not module.is_exact for module in flow.modules()):
+        return (
+            "its log-determinants are series, whose number of terms depends on the row. Fit it "
+            'with log_det="exact".'
         )
     if method == "inverse_transform" and flow.is_sequential(inverse=True):
         return "it takes more than one pass, such as one for each column."

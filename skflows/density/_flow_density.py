@@ -107,8 +107,8 @@ class FlowDensity(BaseFlowDensity):
     def _build_bijection(self, n_features, n_context=0):
         """Return a new `skflows.bijections.Bijection` for preprocessed rows."""
 
-    def _network(self, n_context):
-        """Return the arguments of a conditioner network that the parameters set."""
+    def _hidden_sizes(self):
+        """Return the widths of the hidden layers of a network, as a tuple."""
         sizes = self.hidden_layer_sizes
         sizes = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
         are_integers = all(isinstance(s, Integral) and not isinstance(s, bool) for s in sizes)
@@ -117,8 +117,12 @@ class FlowDensity(BaseFlowDensity):
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r}; it must be an integer of at "
                 "least 1, or a tuple of them with one for each hidden layer."
             )
+        return tuple(map(int, sizes))
+
+    def _network(self, n_context):
+        """Return the arguments of a conditioner network that the parameters set."""
         return {
-            "hidden_layer_sizes": tuple(map(int, sizes)),
+            "hidden_layer_sizes": self._hidden_sizes(),
             "n_context": n_context,
             "activation": self._activation,
             "dropout": self.dropout,
@@ -129,7 +133,7 @@ class FlowDensity(BaseFlowDensity):
         from ..training.joint_fit import NoiseSearch
 
         if "hidden_layer_sizes" in self._parameter_constraints:
-            self._network(0)  # raises an error before columns are prepared
+            self._hidden_sizes()  # raises an error before columns are prepared
         searches = self.input_noise == "auto" and not (warm or increment)
         cls = NoiseSearch if searches else GradientFit
         past = None

@@ -32,10 +32,29 @@ def silu_backward(g, h, value):
     return g * (sigmoid + value * (1 - sigmoid))
 
 
+LARGEST_SLOPE = 1.1  # of SiLU
+SHARPNESS = 3.0  # of LipSwish: weights of norm 1 hardly bend a smoother function
+
+
+def lipswish(h):
+    """Return SiLU of 3 h, scaled to slopes of at most 1.
+
+    See Chen et al., "Residual Flows for Invertible Generative Modeling", 2019.
+    """
+    return F.silu(SHARPNESS * h) / (SHARPNESS * LARGEST_SLOPE)
+
+
+def lipswish_backward(g, h, value):
+    """Return the gradient of LipSwish."""
+    scaled = SHARPNESS * h, SHARPNESS * LARGEST_SLOPE * value
+    return silu_backward(g, *scaled) / LARGEST_SLOPE
+
+
 ACTIVATIONS = {
     "relu": Activation(torch.relu, lambda g, h, value: aten.threshold_backward(g, value, 0)),
     "tanh": Activation(torch.tanh, lambda g, h, value: aten.tanh_backward(g, value)),
     "silu": Activation(F.silu, silu_backward),
+    "lipswish": Activation(lipswish, lipswish_backward),
 }
 
 

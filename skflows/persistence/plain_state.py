@@ -23,9 +23,11 @@ ROOMS = (
     "calibration",
     "density",
     "ensemble",
+    "variational",
     "compression",
     "conditional",
     "table",
+    "graphs",
     "outlier",
 )
 

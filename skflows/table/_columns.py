@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..columns.checks import ColumnWarning, warn_user
 from ..columns.dates import (
     DAY,
     WEEK,
@@ -199,24 +200,31 @@ def categorical(column, setting):
         names = setting.categories
         counts = [setting.weight[values == place].sum() for place in range(len(names))]
         return [Levels(names, counts)]
-    if setting.handle_unknown == "rare":
-        order = np.argsort(-counts, kind="stable")
-        kept = sorted(k for k in order[:MAX_CATEGORIES] if counts[k] >= RARE_ROWS)
-        rare = [k for k in np.flatnonzero(counts) if k not in set(kept)]
-        shares = np.maximum(counts[rare], 1)  # of rows of any weight, none is next to impossible
-        shares /= shares.sum()
-        pooled = dict(zip((names[k] for k in rare), shares.tolist(), strict=True))
-        levels = [names[k] for k in kept] + ["(rare)"]
-        return [Levels(levels, [*counts[kept], counts[rare].sum()], pooled=pooled)]
-    if len(names) > MAX_CATEGORIES or (
-        len(names) > 2 * FEW_VALUES and len(names) > len(values) / 2
-    ):
+    is_many = len(names) > MAX_CATEGORIES
+    is_many |= len(names) > 2 * FEW_VALUES and len(names) > len(values) / 2
+    if is_many and setting.handle_unknown == "error":
         raise ValueError(
             f"column {setting.name!r} has {len(names)} categories in {len(values)} rows: leave it "
             f"out by columns={{{setting.name!r}: 'identifier'}} if it names the rows, convert "
             "dates by pandas.to_datetime, group its categories, or set handle_unknown='rare', "
             "which pools the rare ones."
         )
+    if is_many or setting.handle_unknown == "rare":
+        order = np.argsort(-counts, kind="stable")
+        kept = sorted(k for k in order[:MAX_CATEGORIES] if counts[k] >= RARE_ROWS)
+        rare = [k for k in np.flatnonzero(counts) if k not in set(kept)]
+        if setting.handle_unknown != "rare" or counts[rare].max(initial=0) >= RARE_ROWS:
+            warn_user(
+                f"The column {setting.name!r} has {len(names)} categories in {len(values)} rows: "
+                f"the rarest {len(rare)} count as one. If they name the rows, leave them out by "
+                f"columns={{{setting.name!r}: 'identifier'}}.",
+                ColumnWarning,
+            )
+        shares = np.maximum(counts[rare], 1)  # of rows of any weight, none is next to impossible
+        shares /= shares.sum()
+        pooled = dict(zip((names[k] for k in rare), shares.tolist(), strict=True))
+        levels = [names[k] for k in kept] + ["(rare)"]
+        return [Levels(levels, [*counts[kept], counts[rare].sum()], pooled=pooled)]
     return [Levels(names, counts, outside=unseen_share(counts, setting))]
 
 
@@ -413,6 +421,14 @@ class ColumnModel:
             return None
         (variable,) = self.value_variables
         return variable.decimals if variable.has_number else decimals_of(np.array(variable.levels))
+
+    def nearest(self, x, toward):
+        """Return encoded numbers, moved to possible ones by `numpy.floor` or `numpy.ceil`."""
+        variable = self.value_variables[-1]
+        if self.kind == "datetime" or variable.step is None:
+            return x
+        origin = variable.origin if variable.has_number else variable.levels[0]
+        return origin + variable.step * toward(np.round((x - origin) / variable.step, 6))
 
     @property
     def zone(self):

@@ -97,16 +97,16 @@ class OneVariable:
         x = np.clip(x, ends[0], ends[-1])
         cell = np.searchsorted(ends[1:-1], x)
         share = (x - ends[cell]) / (ends[cell + 1] - ends[cell])
-        return below[row, cell] + share * self.levels[row, cell]
+        return below[row, cell] + share * (below[row, cell + 1] - below[row, cell])
 
     @cached_property
     def _cells(self):
-        """The ends of the cells of listed numbers, and the probabilities below them."""
-        levels, half = np.array(self.variable.levels, dtype=np.float64), self.variable.step / 2
-        ends = cell_ends(levels)
-        ends[[0, -1]] = levels[0] - half, levels[-1] + half
-        below = np.concatenate([np.zeros((len(self.levels), 1)), np.cumsum(self.levels, 1)], 1)
-        return ends, below
+        """The ends of the cells of possible numbers, and the probabilities below them."""
+        numbers, half = self.variable.possible.values, self.variable.step / 2
+        ends = cell_ends(numbers)
+        ends[[0, -1]] = numbers[0] - half, numbers[-1] + half
+        below = np.cumsum(self.variable.of_possible(self.levels), axis=1)
+        return ends, np.concatenate([np.zeros((len(below), 1)), below], axis=1)
 
     def _numbers_on_grid(self):
         """Return the numbers at the scores of the grid, and these within bounds and no further
@@ -128,8 +128,9 @@ class OneVariable:
         variable = self.variable
         if not variable.has_number:
             ends, below = self._cells
-            cell = (below[row, 1:] < q[:, None]).sum(axis=1).clip(max=variable.n_levels - 1)
-            share = (q - below[row, cell]) / np.maximum(self.levels[row, cell], LEAST_MASS)
+            cell = (below[row, 1:] < q[:, None]).sum(axis=1).clip(max=len(ends) - 2)
+            mass = below[row, cell + 1] - below[row, cell]
+            share = (q - below[row, cell]) / np.maximum(mass, LEAST_MASS)
             return ends[cell] + share.clip(0, 1) * (ends[cell + 1] - ends[cell])
         x, below = self._on_grid
 
@@ -163,9 +164,9 @@ class OneVariable:
         """Return numbers (n, p) and their weights, which are the steps of `cdf` on a grid."""
         variable = self.variable
         if not variable.has_number:
-            ends, _ = self._cells  # near both of each cell
+            ends, below = self._cells  # near both of each cell
             y = ends[:-1, None] + np.diff(ends)[:, None] * [INSIDE, 1 - INSIDE]
-            weight = np.repeat(self.levels / 2, 2, axis=1)
+            weight = np.repeat(np.diff(below, axis=1) / 2, 2, axis=1)
             return np.broadcast_to(y.ravel(), weight.shape), weight
         x, inner = self._numbers_on_grid()
         total = 0.0
@@ -199,7 +200,8 @@ class OneVariable:
             expected = directions(np.nan_to_num(self.expected))
             total = (1 - self.p_expected) * total + self.p_expected * expected
         else:
-            total = self.levels @ directions(np.array(variable.levels, dtype=np.float64))
+            _, below = self._cells
+            total = np.diff(below, axis=1) @ directions(variable.possible.values)
         return total if turn is None else np.mod(np.angle(total) / turn, variable.period)
 
 
@@ -214,7 +216,8 @@ def log_prob_of_column(density, values, given, i):
         return log_prob
     variable = schema.variables[j]
     code = variable.code(values[:, j])
-    rows = np.flatnonzero(~np.isnan(values[:, j]) & (code >= 0) & (code < variable.n_levels))
+    is_level = (code >= 0) & (code < variable.n_levels) & ~variable.is_between(values[:, j], code)
+    rows = np.flatnonzero(is_level)
     some, code = values[rows], code[rows]
     some[:, j] = np.nan
     log_prob[rows] = density._log_prob(some, given[rows])  # that there is a value

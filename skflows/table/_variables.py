@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..columns.kinds import likely_bounds
-from ..columns.lattice import ON_LATTICE, SAME, Grid, smallest_gap
+from ..columns.lattice import ON_LATTICE, SAME, Grid, lattice, smallest_gap
 from ._maps import fit_maps, repeat
 from ._outside import Outside, scale_of
 from ._reach import UpperTail
@@ -21,6 +21,7 @@ ROWS_AT_ONCE = 5_000
 MAX_LISTED = 1_000_000  # points of a lattice: a number with more is answered as if continuous
 FARTHEST_SCORES = np.array([-8.0, 8.0])  # of numbers in answers
 FARTHEST_LEVEL = 20  # times the range of levels, beyond which numbers are outside of their kind
+ROWS_BETWEEN = 1.0  # that all unseen numbers between two levels count for
 
 
 class Cells(NamedTuple):
@@ -310,8 +311,9 @@ class Levels:
     scores : ndarray of shape (n_levels,), optional
         Numbers that say how far apart ordered levels are.
     lattice : tuple of (step, low, high), optional
-        Numbers that are not among the levels are possible too: with a small probability, that falls
-        geometrically beyond them.
+        Numbers that are not among the levels are possible too. Those between two levels count as
+        the nearest level, the more frequent one in the middle, and share its probability: together
+        they count as one row. Beyond all levels, a small probability falls geometrically.
     pooled : dict of object to float, optional
         Rare values, with their shares, that the last level stands for. Their places follow those
         of the other levels.
@@ -354,14 +356,21 @@ class Levels:
             scale = scale_of(np.array(self.levels), self.counts, step)
             self.outside = Outside(outside, *ends, step, scale)
             cells = np.rint((np.array(self.levels) - self.levels[0]) / step)
-            self.n_inside = cells[-1] + 1 - len(cells)
             self.ratio = 1 - 1 / (2 + cells[-1])
+            self.n_between = np.diff(cells) - 1
+            is_more = self.counts[:-1] >= self.counts[1:]
+            n_below = (self.n_between + is_more) // 2  # that count as the lower level
+            self.last_near = self.levels[0] + step * (cells[:-1] + n_below)
+            per_point = ROWS_BETWEEN / np.maximum(self.n_between, 1)
+            rows = self.counts + np.append(per_point * n_below, 0.0)
+            rows[1:] += per_point * (self.n_between - n_below)
+            self.log_listed = np.log(self.counts / rows)
+            self.log_between = np.log(per_point[:, None] / np.stack([rows[:-1], rows[1:]], 1))
             n_below, n_above = (
                 np.inf if np.isinf(end) else np.rint(abs(end - outer) / step)
                 for end, outer in ((low, self.levels[0]), (high, self.levels[-1]))
             )
-            tails = sum((1 - self.ratio**n) / (1 - self.ratio) for n in (n_below, n_above))
-            self.total = self.n_inside + tails
+            self.total = sum((1 - self.ratio**n) / (1 - self.ratio) for n in (n_below, n_above))
             if self.total == 0:
                 self.unseen = 0.0
 
@@ -371,9 +380,21 @@ class Levels:
 
     @property
     def possible(self):
-        """The listed numbers; others on their lattice are improbable, and left out."""
+        """The listed numbers and those between them, unless these are many; others are rare."""
         levels = np.array(self.levels, dtype=np.float64)
+        if self.lattice is not None:
+            levels, _ = lattice(levels, self.step)
         return Grid(levels, True, self.step)
+
+    def of_possible(self, probabilities):
+        """Return the probabilities of the possible numbers, from the probabilities of levels."""
+        if self.lattice is None:
+            return probabilities
+        points = self.possible.values
+        code = self.code(points)
+        share = np.exp(self._log_share(points, code))
+        share /= np.bincount(code, share)[code]
+        return probabilities[:, code] * share
 
     @property
     def step(self):
@@ -407,12 +428,21 @@ class Levels:
         if self.lattice is None:
             code[known] = np.minimum(x[known], self.n_levels - (self.pooled is not None))
             return code
-        levels, (points, _) = np.array(self.levels), self._nearest(x[known])
-        near = np.abs(points[:, None] - levels).argmin(axis=1)
-        is_level = np.abs(levels[near] - points) < self.lattice[0] / 2
-        is_level &= ~self.outside.is_beyond(x[known])
-        code[known] = np.where(is_level, near, self.n_levels)
+        points, _ = self._nearest(x[known])
+        half = self.lattice[0] / 2
+        near = np.searchsorted(self.last_near + half, points)
+        is_near = (points > self.levels[0] - half) & (points < self.levels[-1] + half)
+        is_near &= ~self.outside.is_beyond(x[known])
+        code[known] = np.where(is_near, near, self.n_levels)
         return code
+
+    def is_between(self, x, code):
+        """Return which numbers are no levels, but count as the nearest."""
+        if self.lattice is None:
+            return np.zeros(len(x), dtype=bool)
+        is_near = (code >= 0) & (code < self.n_levels)
+        levels = np.array(self.levels)[np.where(is_near, code, 0)]
+        return is_near & (np.abs(x - levels) > self.lattice[0] / 2)
 
     def _nearest(self, x):
         """Return the points of the lattice next to numbers, and which numbers are not on them."""
@@ -460,19 +490,28 @@ class Levels:
 
     def _log_scale_of_numbers(self, x, code):
         points, is_off = self._nearest(x)
-        is_level = code < self.n_levels
-        log_scale = np.where(is_level, np.log1p(-self.unseen), self._log_mass_of_unseen(points))
+        is_near = code < self.n_levels
+        log_scale = np.full(len(x), np.log1p(-self.unseen))
+        log_scale[is_near] += self._log_share(points[is_near], code[is_near])
+        log_scale[~is_near] = self._log_mass_of_unseen(points[~is_near])
         log_scale += np.where(is_off, self.outside.log_between, self.outside.log_inside)
         beyond = self.outside.is_beyond(x)
         log_scale[beyond] = self.outside.log_beyond(x[beyond])
         return log_scale
 
+    def _log_share(self, x, code):
+        """Return the log of the shares that numbers have of the probability of their level."""
+        log_share, is_between = self.log_listed[code], self.is_between(x, code)
+        x, code = x[is_between], code[is_between]
+        is_upper = (x < np.array(self.levels)[code]).astype(int)
+        log_share[is_between] = self.log_between[code - is_upper, is_upper]
+        return log_share
+
     def _log_mass_of_unseen(self, x):
         if self.total == 0:
             return np.full(len(x), -np.inf)
         steps = np.rint(np.maximum(self.levels[0] - x, x - self.levels[-1]) / self.lattice[0])
-        mass = np.where(steps <= 0, 0.0, (steps - 1) * np.log(self.ratio))
-        return np.log(self.unseen) + mass - np.log(self.total)
+        return np.log(self.unseen) + (steps - 1) * np.log(self.ratio) - np.log(self.total)
 
     def decode(self, code, y, space):
         """Return the variable from codes; for pooled values it is none of these."""
@@ -505,8 +544,7 @@ class Levels:
         if self.scores is not None:
             is_level = (code >= 0) & (code < self.n_levels)
             score = np.where(is_level, self.scores[np.clip(code, 0, self.n_levels - 1)], 0.0)
-            if self.lattice is not None:  # numbers between levels
-                is_other = code == self.n_levels
-                score = np.where(is_other, np.interp(x, self.levels, self.scores), score)
+            if self.lattice is not None:  # numbers between levels, and beyond
+                score = np.where(code >= 0, np.interp(x, self.levels, self.scores), score)
             features.append(score)
         return np.stack(features, 1).astype(np.float64)

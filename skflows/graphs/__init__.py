@@ -1,0 +1,5 @@
+"""Densities of graphs: molecules."""
+
+from ._density import MoleculeDensity
+
+__all__ = ["MoleculeDensity"]

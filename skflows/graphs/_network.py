@@ -1,0 +1,380 @@
+"""A network that grows molecules: the next atom, then its bond to each atom that may have one.
+
+References
+----------
+Shi et al., "GraphAF: a Flow-based Autoregressive Model for Molecular Graph Generation", 2020.
+
+Ying et al., "Do Transformers Really Perform Bad for Graph Representation?", 2021.
+"""
+
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..training.losses import Likelihood, gradients_by_autograd
+from ._growth import LARGEST_RING, MOST_USED, N_RELATIONS, START, Growth
+from ._molecules import END, N_ORDERS_OF_BONDS, PADDING
+
+N_HEADS = 8
+FARTHEST = 40  # place of an atom, or later
+MOST_BONDS = 4  # of an atom, or more
+EVALUATED_AT_ONCE = 256  # molecules
+
+
+class Molecules(NamedTuple):
+    """Molecules as a network sees them; see `skflows.graphs._growth.history`.
+
+    Attributes
+    ----------
+    types : Tensor of shape (n, size + 1)
+        Types of the atoms; then the number of types, which ends a molecule; then -1.
+    bonds, relations, rings : Tensor of shape (n, size, size)
+    front : Tensor of shape (n, size)
+    """
+
+    types: torch.Tensor
+    bonds: torch.Tensor
+    relations: torch.Tensor
+    rings: torch.Tensor
+    front: torch.Tensor
+
+    def rows(self, rows):
+        """Return some of the molecules, without the padding that all have."""
+        types = self.types[rows]
+        size = int((types != PADDING).sum(1).max()) - 1
+        bonds, relations, rings, front = (tensor[rows] for tensor in self[1:])
+        square = slice(None), slice(size), slice(size)
+        return Molecules(
+            types[:, : size + 1].long(),
+            bonds[square].long(),
+            relations[square].long(),
+            rings[square].long(),
+            front[:, :size].long(),
+        )
+
+
+class Layer(nn.Module):
+    """Attention to the atoms so far, by their relation to the latest, then a small network."""
+
+    def __init__(self, width, dropout):
+        super().__init__()
+        self.attended, self.mixed = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
+        )
+        self.dropout = dropout
+
+    def forward(self, x, bias, past=None):
+        """Return the new states of tokens x ``(n, t, width)``, and keys and values of all.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, t, width)
+            The last tokens.
+        bias : Tensor of shape (n, N_HEADS, t, t_all)
+            Added to the logits of the attention; -inf for later tokens.
+        past : Tensor of shape (2, n, N_HEADS, t_all - t, width / N_HEADS), optional
+            Keys and values of the tokens before.
+        """
+        parts = self.query_key_value(self.attended(x)).unflatten(-1, (3, N_HEADS, -1))
+        query, *new = parts.permute(2, 0, 3, 1, 4)
+        new = torch.stack(new)
+        if past is not None:
+            new = torch.cat([past, new], 3)
+        seen = F.scaled_dot_product_attention(query, new[0], new[1], attn_mask=bias)
+        x = x + self._dropped(self.output(seen.transpose(1, 2).flatten(2)))
+        return x + self._dropped(self.mlp(self.mixed(x))), new
+
+    def _dropped(self, x):
+        return F.dropout(x, self.dropout, self.training)
+
+
+class GrowthNetwork(nn.Module):
+    """The conditional distributions of atoms and bonds, given the atoms and bonds so far.
+
+    Parameters
+    ----------
+    n_types : int
+        Number of types of atoms.
+    head : Head
+        The family of the distributions, see `skflows.graphs._heads`.
+    width : int
+        Size of the hidden layers.
+    n_layers : int
+        Number of layers of attention.
+    dropout : float, default=0.0
+        Probability that a hidden unit is dropped in training.
+    """
+
+    def __init__(self, n_types, head, width, n_layers, dropout=0.0):
+        super().__init__()
+        self.n_types, self.head = n_types, head
+        self.atom = nn.Embedding(n_types + 1, width)  # the last one starts a molecule
+        self.used = nn.Embedding(MOST_USED + 1, width)
+        self.n_bonds = nn.Embedding(MOST_BONDS + 1, width)
+        self.place = nn.Embedding(FARTHEST + 1, width)
+        self.relation = nn.Embedding(N_RELATIONS, N_HEADS)
+        self.layers = nn.ModuleList(Layer(width, dropout) for _ in range(n_layers))
+        self.last = nn.LayerNorm(width)
+        self.to_type = nn.Sequential(
+            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, head.n_outputs(n_types + 1))
+        )
+        # Of a bond between the next atom and an earlier one.
+        self.new, self.old = nn.Linear(width, width), nn.Linear(width, width)
+        self.of_type = nn.Embedding(n_types, width)
+        self.of_relation = nn.Embedding(N_RELATIONS, width)
+        self.of_ring = nn.Embedding(LARGEST_RING + 1, width)
+        self.of_used = nn.Embedding(MOST_USED + 1, width)
+        self.of_bonded = nn.Linear(width, width, bias=False)
+        self.by_order = nn.Embedding(N_ORDERS_OF_BONDS, width)
+        self.to_bond = nn.Sequential(
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, head.n_outputs(N_ORDERS_OF_BONDS)),
+        )
+
+    def states(self, types, bonds, relations, past=None):
+        """Return the states of tokens: the start, and each atom, which know all up to them.
+
+        Parameters
+        ----------
+        types : Tensor of shape (n, t)
+            Types of the atoms, or of the start.
+        bonds : Tensor of shape (n, t, t_all)
+            Orders of the bonds of each to earlier tokens.
+        relations : Tensor of shape (n, t, t_all)
+            Relations of earlier tokens to each.
+        past : list of Tensor, optional
+            What the layers know of the tokens before, which is brought up to date.
+        """
+        n_before = bonds.shape[2] - bonds.shape[1]
+        place = torch.arange(n_before, bonds.shape[2], device=bonds.device).clamp(max=FARTHEST)
+        x = (
+            self.atom(types)
+            + self.used(bonds.sum(-1).clamp(max=MOST_USED))
+            + self.n_bonds((bonds > 0).sum(-1).clamp(max=MOST_BONDS))
+            + self.place(place)
+        )
+        later = torch.ones_like(relations[0], dtype=torch.bool).triu(n_before + 1)
+        bias = self.relation(relations).permute(0, 3, 1, 2).masked_fill(later, -torch.inf)
+        for i, layer in enumerate(self.layers):
+            x, known = layer(x, bias, None if past is None else past[i])
+            if past is not None:
+                past[i] = known
+        return self.last(x)
+
+    def tokens(self, molecules):
+        """Return the arguments of `states` for whole molecules."""
+        types = molecules.types[:, :-1]
+        types = F.pad(
+            types.where(types >= 0, 0).clamp(max=self.n_types - 1), (1, 0), value=self.n_types
+        )
+        bonds = F.pad(molecules.bonds, (1, 0, 1, 0))
+        relations = F.pad(molecules.relations, (1, 0, 1, 0), value=START)
+        return types, bonds, relations
+
+    def bond_outputs(self, new, old, types, relation, ring, used, bonded):
+        """Return the outputs for bonds between next atoms and earlier ones.
+
+        Parameters
+        ----------
+        new, old : Tensor of shape (n, width)
+            What `new` makes of the state before the next atom, and `old` of the earlier atom's.
+        types, relation, ring, used : Tensor of shape (n,)
+            Type of the next atom, relation of the earlier one to the latest, size of the ring, and
+            sum of the orders of the bonds so far.
+        bonded : Tensor of shape (n, width)
+            Sum over the bonds so far of what `bonded_to` returns.
+        """
+        x = new + old + self.of_type(types) + self.of_relation(relation) + self.of_ring(ring)
+        return self.to_bond(x + self.of_used(used.clamp(max=MOST_USED)) + bonded)
+
+    def bonded_to(self, states, orders):
+        """Return what later bonds of an atom know of a bond to an atom with a state."""
+        return self.of_bonded(states) * self.by_order(orders)
+
+    def outputs(self, molecules):
+        """Return the outputs for all steps of whole molecules, in one pass.
+
+        Returns
+        -------
+        of_types, of_bonds : tuple
+            Outputs, values, allowed values (a mask, or None), and rows, of each step.
+        """
+        types, bonds = molecules.types, molecules.bonds
+        states = self.states(*self.tokens(molecules))
+        row, place = (types != PADDING).nonzero(as_tuple=True)
+        values = types[row, place]
+        values = values.where(values >= 0, self.n_types)
+        allowed = torch.ones(len(row), self.n_types + 1, dtype=torch.bool, device=row.device)
+        allowed[place == 0, self.n_types] = False  # a molecule has an atom
+        of_types = self.to_type(states[row, place]), values, allowed, row
+
+        size = bonds.shape[1]
+        j = torch.arange(size, device=bonds.device)
+        exists = types[:, :-1] >= 0
+        may = (j >= molecules.front[..., None]) & (j < j[:, None]) & exists[..., None]
+        row, i, j = may.nonzero(as_tuple=True)
+        order = bonds[row, i, j]
+        # Each bond is known to the later steps of its atom: `reach` of them.
+        bond = order.nonzero().squeeze(1)
+        reach = (i - j - 1)[bond]
+        source = bond.repeat_interleave(reach)
+        first = (reach.cumsum(0) - reach).repeat_interleave(reach)
+        target = source + 1 + torch.arange(len(source), device=source.device) - first
+        message = self.bonded_to(states[row[source], j[source] + 1], order[source])
+        bonded = torch.zeros(len(row), states.shape[2], dtype=states.dtype, device=row.device)
+        bonded = bonded.index_add(0, target, message)
+        before = bonds.cumsum(-1) - bonds
+        used = before[row, i, j]
+        outputs = self.bond_outputs(
+            self.new(states)[row, i],
+            self.old(states)[row, j + 1],
+            types[row, i],
+            molecules.relations[row, i - 1, j],
+            molecules.rings[row, i, j],
+            used,
+            bonded,
+        )
+        allowed = torch.ones(len(row), N_ORDERS_OF_BONDS, dtype=torch.bool, device=row.device)
+        allowed[(used == 0) & (j == i - 1), 0] = False  # a molecule is in one piece
+        return of_types, (outputs, order, allowed, row)
+
+    def log_probs(self, molecules):
+        """Return the log-probability of growing each molecule."""
+        sums = []
+        for outputs, values, allowed, row in self.outputs(molecules):
+            log_probs = self.head.log_probs(outputs, allowed, self.training)
+            of_values = log_probs.gather(1, values[:, None]).squeeze(1)
+            zeros = torch.zeros(len(molecules.types), dtype=of_values.dtype, device=row.device)
+            sums.append(zeros.index_add(0, row, of_values))
+        return sum(sums)
+
+
+class GrowthLikelihood(Likelihood):
+    """The likelihood of growing molecules; a row is the number of a molecule.
+
+    Parameters
+    ----------
+    molecules : Molecules
+        All molecules.
+    """
+
+    in_nats: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, molecules):
+        self.molecules = molecules
+
+    def latent(self, bijection, y):
+        scores = [
+            bijection.log_probs(self.molecules.rows(rows))
+            for rows in y[:, 0].long().split(EVALUATED_AT_ONCE)
+        ]
+        return y[:, :0], torch.cat(scores).to(y.dtype)
+
+    def gradients(self, bijection, y, weight, n):
+        return gradients_by_autograd(self.losses, bijection, y, weight, n)
+
+
+@torch.inference_mode()
+def log_probs(network, molecules):
+    """Return the log-probabilities of growing molecules."""
+    return network.log_probs(molecules.rows(slice(None))).numpy()
+
+
+@torch.inference_mode()
+def mean_states(network, molecules):
+    """Return the mean state of the atoms of each molecule."""
+    molecules = molecules.rows(slice(None))
+    states = network.states(*network.tokens(molecules))[:, 1:]
+    exists = (molecules.types[:, :-1] >= 0).to(states.dtype)[..., None]
+    return ((states * exists).sum(1) / exists.sum(1)).numpy()
+
+
+@torch.inference_mode()
+def grow(network, n, size, temperature, valences, generator):
+    """Draw molecules.
+
+    Parameters
+    ----------
+    network : GrowthNetwork
+        The network.
+    n, size : int
+        Number of molecules, and of atoms at most.
+    temperature : float
+        Scale of the latent noise.
+    valences : ndarray of shape (n_types,), or None
+        Largest sum of the orders of the bonds of an atom of each type; None for no limit.
+    generator : torch.Generator
+        Draws the noise.
+
+    Returns
+    -------
+    types : ndarray of shape (n, size)
+        Types of the atoms, then -1.
+    bonds : ndarray of shape (n, size, size)
+        Lower triangles of the orders of their bonds.
+    """
+    head, n_types = network.head, network.n_types
+    growth = Growth(n, size)
+    limit = np.full(n_types + 1, N_RELATIONS) if valences is None else np.append(valences, 0)
+    types = np.full((n, size), END)
+    bonds = np.zeros((n, size, size), dtype=np.int64)
+    past = [None] * len(network.layers)
+    token = torch.full((n, 1), n_types), torch.zeros(n, 1, 1, dtype=torch.long)
+    relation = torch.full((n, 1, 1), START)  # of the start, then of the atoms, to the latest
+    states, olds = [], []  # of the start and the atoms
+    growing = np.ones(n, dtype=bool)
+    for i in range(size):
+        states.append(network.states(*token, relation, past)[:, 0])
+        olds.append(network.old(states[-1]))
+        free = np.maximum(limit[types] - growth.used, 0)  # of each atom; types -1 have none
+        j = np.arange(size)
+        open_ = (j >= growth.front[:, None]) & (j < i) & (free > 0)
+        allowed = np.ones((n, n_types + 1), dtype=bool)
+        allowed[:, :-1] = limit[:-1] > 0 if i else True
+        if i:
+            allowed[~open_.any(axis=1), :-1] = False
+        else:
+            allowed[:, -1] = False
+        new = head.draw(
+            network.to_type(states[-1]), torch.from_numpy(allowed), temperature, generator
+        )
+        growing &= new.numpy() < n_types
+        if not growing.any():
+            break
+        types[growing, i] = new.numpy()[growing]
+        kind = new.clamp(max=n_types - 1)
+        of_new = network.new(states[-1])
+        bonded = torch.zeros_like(of_new)
+        for k in range(int(growth.front[growing].min()) if i else 0, i):
+            rows = np.flatnonzero(growing & (k >= growth.front))
+            used = bonds[rows, i, :k].sum(axis=1)
+            left = np.minimum(limit[types[rows, i]] - used, free[rows, k])
+            may = np.arange(N_ORDERS_OF_BONDS) <= left[:, None]
+            may[:, 0] |= True
+            # Without a bond so far, the last atom that can have one gets it.
+            may[(used == 0) & open_[rows, k] & ~open_[rows, k + 1 :].any(axis=1), 0] = False
+            outputs = network.bond_outputs(
+                of_new[rows],
+                olds[k + 1][rows],
+                kind[rows],
+                relation[rows, 0, k + 1],
+                torch.from_numpy(growth.ring(rows, bonds[rows, i, :k], k)),
+                torch.from_numpy(used),
+                bonded[rows],
+            )
+            orders = head.draw(outputs, torch.from_numpy(may), temperature, generator)
+            bonds[rows, i, k] = orders.numpy()
+            message = network.bonded_to(states[k + 1][rows], orders)
+            bonded[rows] += message * (orders > 0)[:, None]
+        relation = torch.from_numpy(growth.add(bonds[:, i, :i]))
+        relation = F.pad(relation[:, None], (1, 0), value=START)
+        token = kind[:, None], F.pad(torch.from_numpy(bonds[:, None, i, : i + 1]), (1, 0))
+    return types, bonds

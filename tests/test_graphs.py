@@ -1,0 +1,243 @@
+"""Densities of molecules."""
+
+import pickle
+
+import numpy as np
+import pytest
+from _densities import AtEpochEnd
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+import skflows
+from skflows.graphs import MoleculeDensity
+
+Chem = pytest.importorskip("rdkit.Chem")
+torch = pytest.importorskip("torch")
+
+SMILES = [
+    "CCO", "CCN", "CCCO", "CC(C)O", "c1ccccc1", "Cc1ccccc1", "CC(=O)O", "CCC#N", "C1CC1N",
+    "O=C1CCCN1", "c1cc[nH]c1", "CS(=O)(=O)N", "C[N+](=O)[O-]", "Clc1ccco1", "C", "CC", "CO", "O",
+]  # fmt: skip
+
+
+def small(**parameters):
+    settings = {"hidden_size": 16, "n_layers": 2, "max_iter": 4, "random_state": 0}
+    return MoleculeDensity(**settings | parameters)
+
+
+@pytest.fixture(scope="module", params=["categorical", "flow"])
+def density(request):
+    return small(head=request.param).fit(SMILES * 4)
+
+
+def written(smiles, rng):
+    """Return the SMILES of a molecule with its atoms in another order."""
+    molecule = Chem.MolFromSmiles(smiles)
+    order = rng.permutation(molecule.GetNumAtoms()).tolist()
+    return Chem.MolToSmiles(Chem.RenumberAtoms(molecule, order), canonical=False)
+
+
+def test_different_smiles_of_a_molecule_have_equal_scores(density):
+    rng = np.random.RandomState(0)
+    others = [written(smiles, rng) for smiles in SMILES]
+    assert others != SMILES
+    np.testing.assert_array_equal(density.score_samples(others), density.score_samples(SMILES))
+    np.testing.assert_array_equal(density.transform(others), density.transform(SMILES))
+
+
+def test_a_score_does_not_depend_on_other_molecules(density):
+    alone = [density.score_samples([smiles])[0] for smiles in SMILES]
+    np.testing.assert_allclose(density.score_samples(SMILES), alone, rtol=1e-9)
+    alone = np.vstack([density.transform([smiles]) for smiles in SMILES])
+    np.testing.assert_allclose(density.transform(SMILES), alone, atol=1e-9)
+
+
+def test_samples_have_the_probability_that_scores_say(density):
+    """Molecules of one or two equal atoms can be grown in one way only."""
+    n = 4000
+    drawn = density.sample(n, random_state=0, check_valency=False, temperature=1.0)
+    seen = np.array(["" if smiles is None else smiles for smiles in drawn])
+    for smiles in "C", "O", "CC":
+        expected = np.exp(density.score_samples([smiles])[0])
+        error = np.sqrt(expected * (1 - expected) / n)
+        assert abs((seen == smiles).mean() - expected) < 4 * error, smiles
+
+
+def test_drawing_takes_the_steps_that_scoring_does():
+    """At temperature 0, each step takes the likeliest value, by the pass over whole molecules."""
+    from skflows.graphs._growth import history
+    from skflows.graphs._network import Molecules, grow
+
+    density = small(head="categorical").fit(SMILES * 4)
+    network = density.network_
+    types, bonds = grow(network, 1, 8, 1e-9, None, torch.Generator().manual_seed(0))
+    n_atoms = (types >= 0).sum()
+    assert n_atoms > 1
+    ended = np.full((1, n_atoms + 1), -1)
+    ended[:, :n_atoms] = types[:, :n_atoms]
+    bonds = bonds[:, :n_atoms, :n_atoms]
+    relations, rings, front = history(bonds)
+    molecule = Molecules(*map(torch.from_numpy, (ended, bonds, relations, rings, front)))
+    for outputs, values, allowed, _ in network.outputs(molecule.rows(slice(None))):
+        likeliest = network.head.log_probs(outputs, allowed).argmax(1)
+        n = len(values) if n_atoms < 8 else len(values) - 1  # the last one may not have ended
+        np.testing.assert_array_equal(likeliest[:n], values[:n])
+
+
+def test_distances_and_rings_are_those_of_rdkit():
+    from skflows.graphs._growth import FAR, Growth
+    from skflows.graphs._molecules import atoms_and_bonds, breadth_first, read_smiles
+
+    molecules = read_smiles(["O=C1CCCN1", "c1ccc2ccccc2c1"])
+    for molecule in molecules:
+        order = breadth_first(molecule)
+        _, bonds = atoms_and_bonds(molecule, order)
+        growth = Growth(1, len(order))
+        closed = []
+        for i in range(len(order)):
+            for j in np.flatnonzero(bonds[i, :i]):
+                earlier = bonds[None, i, :j]
+                if earlier.any():
+                    closed.append(growth.ring(slice(None), earlier, j)[0])
+            growth.add(bonds[None, i, :i])
+        expected = Chem.GetDistanceMatrix(molecule)[np.ix_(order, order)]
+        np.testing.assert_array_equal(growth.distance[0], np.minimum(expected, FAR))
+        assert sorted(closed) == sorted(map(len, molecule.GetRingInfo().AtomRings()))
+
+
+def test_probabilities_of_the_flow_are_those_of_its_draws():
+    from skflows.graphs._heads import NormalFlow
+
+    head, generator = NormalFlow(), torch.Generator().manual_seed(0)
+    outputs = torch.randn(3, 8, dtype=torch.float64, generator=generator)
+    allowed = torch.ones(3, 4, dtype=torch.bool)
+    allowed[1, 2] = False
+    log_probs = head.log_probs(outputs, allowed)
+    np.testing.assert_allclose(log_probs.exp().sum(1), 1.0)
+    n = 20_000
+    for row in range(3):
+        rows = outputs[row].expand(n, -1), allowed[row].expand(n, -1)
+        drawn = head.draw(*rows, 1.0, generator)
+        frequencies = np.bincount(drawn, minlength=4) / n
+        np.testing.assert_allclose(log_probs[row].exp(), frequencies, atol=0.015)
+    coarse = head.log_probs(outputs, allowed, training=True)
+    np.testing.assert_allclose(coarse.exp(), log_probs.exp(), atol=0.01)
+
+
+def test_samples_are_molecules(density):
+    drawn = density.sample(100, random_state=0, temperature=1.0)
+    assert len(drawn) == 100
+    for smiles in drawn:
+        molecule = Chem.MolFromSmiles(smiles)
+        Chem.Kekulize(molecule, clearAromaticFlags=True)
+        for atom in molecule.GetAtoms():
+            kind = density.kinds_.index((atom.GetSymbol(), atom.GetFormalCharge()))
+            used = sum(bond.GetBondTypeAsDouble() for bond in atom.GetBonds())
+            assert used <= density.highest_valences_[kind]
+    unchecked = density.sample(100, random_state=0, check_valency=False, temperature=1.0)
+    assert any(smiles is None for smiles in unchecked)
+    again = density.sample(100, random_state=0, temperature=1.0)
+    np.testing.assert_array_equal(drawn, again)
+
+
+def test_samples_that_a_condition_accepts(density):
+    def has_oxygen(smiles):
+        return np.array(["O" in text for text in smiles])
+
+    drawn, acceptance = density.sample(30, random_state=0, where=has_oxygen, return_acceptance=True)
+    assert has_oxygen(drawn).all() and len(drawn) == 30 and 0 < acceptance < 1
+    with pytest.raises(ValueError, match="it must return a boolean for each"):
+        density.sample(2, where=lambda smiles: [1.0])
+    with pytest.raises(ValueError, match="where accepted none of"):
+        density.sample(2, where=lambda smiles: np.zeros(len(smiles), dtype=bool))
+
+
+def test_random_orders():
+    density = small(n_orders=4).fit(SMILES)
+    mean, error = density.score_samples(SMILES, return_std=True)
+    assert (error > 0).sum() > len(SMILES) / 2
+    one_way = [SMILES.index("C"), SMILES.index("CC")]
+    np.testing.assert_allclose(error[one_way], 0, atol=1e-12)
+    rng = np.random.RandomState(0)
+    others = [written(smiles, rng) for smiles in SMILES]
+    np.testing.assert_array_equal(density.score_samples(others), mean)
+    np.testing.assert_allclose(density.score_samples(SMILES[::-1]), mean[::-1])
+    assert np.isnan(small().fit(SMILES).score_samples(SMILES, return_std=True)[1]).all()
+
+
+def test_odd_molecules_are_outliers():
+    chains = ["C" * n + end for n in range(2, 14) for end in ("O", "N", "", "C#N", "(=O)O")]
+    density = small(max_iter=30, learning_rate_init=5e-3, contamination=0.05).fit(chains)
+    np.testing.assert_array_equal(density.predict(["CCCCO", "C1CC2CC1CC2(C)C"]), [1, -1])
+    assert (density.predict(chains) == -1).mean() == pytest.approx(0.05, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ("CCO", "X is a single text"),
+        ([], "with one row at least"),
+        (["CCO", "C("], r"Row 1 of X, 'C\(', is no SMILES"),
+        (["CCO", None], "Row 1 of X is None"),
+        (["CCO", 3.5], "Row 1 of X is 3.5"),
+        (["CCO.Cl", "CCO"], "Row 0 of X, 'CCO.Cl', has several fragments"),
+        (["CCO", "C[CH2]"], r"Row 1 of X, 'C\[CH2\]', has atoms or bonds that"),
+        (["CCO", "[2H]C"], "Row 1 of X"),
+        (["CCO"], "at least 2 are needed"),
+        ([["C", "O"]], r"X has shape \(1, 2\)"),
+    ],
+)
+def test_rows_that_are_no_molecules(rows, message):
+    with pytest.raises(ValueError, match=message):
+        small().fit(rows)
+
+
+def test_other_errors(density):
+    with pytest.raises(ValueError, match=r"Row 1 of X has an atom Si, .*fit has; those have C, Cl"):
+        density.score_samples(["CC", "C[SiH3]"])
+    with pytest.raises(ValueError, match="hidden_size=12; it must be a multiple of 8"):
+        small(hidden_size=12).fit(SMILES)
+    with pytest.raises(ValueError, match="n_samples=0"):
+        density.sample(0)
+    with pytest.raises(ValueError, match="temperature=0"):
+        density.sample(1, temperature=0)
+    with pytest.raises(NotFittedError):
+        small().sample()
+
+
+def test_larger_molecules_than_in_fit_have_a_score(density):
+    assert np.isfinite(density.score_samples(["C" * 60, "C1" + "C" * 30 + "1"])).all()
+
+
+def test_columns_arrays_and_frames(density):
+    pd = pytest.importorskip("pandas")
+    scores = density.score_samples(SMILES)
+    column = np.array(SMILES)[:, None]
+    for X in np.array(SMILES), column, pd.Series(SMILES), pd.DataFrame({"smiles": SMILES}):
+        np.testing.assert_array_equal(density.score_samples(X), scores)
+
+
+def test_stored_models(density, tmp_path):
+    density.save(tmp_path / "m.skflows")
+    scores = density.score_samples(SMILES)
+    for other in skflows.load(tmp_path / "m.skflows"), pickle.loads(pickle.dumps(density)):
+        np.testing.assert_array_equal(other.score_samples(SMILES), scores)
+        np.testing.assert_array_equal(
+            other.sample(5, random_state=1), density.sample(5, random_state=1)
+        )
+    fitted = clone(density).fit(SMILES * 4)
+    np.testing.assert_array_equal(fitted.score_samples(SMILES), scores)
+
+
+def test_training(capsys):
+    limited = small(max_iter=10_000, time_limit=0.5, verbose=1).fit(SMILES)
+    assert limited.n_iter_ < 10_000 and "Epoch 1/10000: loss" in capsys.readouterr().out
+    better = small(max_iter=60, n_iter_no_change=60, learning_rate_init=5e-3).fit(SMILES * 4)
+    assert better.score(SMILES) > limited.score(SMILES) + 3
+    scores = []
+
+    def keep_score(epoch, fitted):
+        scores.append(fitted.score(SMILES))
+
+    small().set_callbacks(AtEpochEnd(keep_score)).fit(SMILES)
+    assert len(scores) == 4 and scores[-1] != scores[0]
